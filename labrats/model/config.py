@@ -1,0 +1,101 @@
+"""A job's settings, and how they resolve from several layers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from labrats.model.record import Record
+
+PROVIDERS: Final = ("claude", "codex", "vllm", "gemma", "qwen", "mock")
+EFFORTS: Final = ("low", "medium", "high")
+
+CREDENTIAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "claude": ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"),
+    "codex": ("OPENAI_API_KEY", "CODEX_API_KEY", "auth.json"),
+    "vllm": ("OPENAI_API_KEY",),
+    "gemma": ("OPENAI_API_KEY",),
+    "qwen": ("OPENAI_API_KEY",),
+    "mock": (),
+}
+"""The keys a provider reads from the Secret that an AiModel's `credentialsRef` names."""
+
+
+class JobConfig(Record):
+    """The settings of one run; None where a layer says nothing. Names and meanings are those of API.md `config.*`."""
+
+    provider: str | None = None
+    model: str | None = None
+    effort: str | None = None
+    fast: bool | None = None
+    timeout_ms: int | None = None
+    max_turns: int | None = None
+    executor_image: str | None = None
+    react_enabled: bool | None = None
+    max_cost_usd: float | None = None
+    max_tokens: int | None = None
+    max_attempts: int | None = None
+    fallback_model: str | None = None
+
+
+class ResolvedConfig(Record):
+    """The settings a job runs with, and for each the name of the layer it came from (`request`, `built-in`, …)."""
+
+    config: JobConfig
+    origins: dict[str, str] = {}
+
+    @property
+    def provider(self) -> str:
+        return self.config.provider or "claude"
+
+    @property
+    def model(self) -> str:
+        return self.config.model or self.provider
+
+    @property
+    def timeout_seconds(self) -> float:
+        return (self.config.timeout_ms or 3_300_000) / 1000
+
+    @property
+    def max_attempts(self) -> int:
+        return self.config.max_attempts or 1
+
+
+@dataclass(frozen=True)
+class ConfigLayer:
+    """One source of settings. The first layer that sets a field wins."""
+
+    name: str
+    config: JobConfig
+
+
+_BUILT_IN_MODELS: Final = {"claude": "sonnet", "codex": "gpt-5-codex"}
+_BUILT_IN: Final = JobConfig(provider="claude", effort="medium", fast=False, timeout_ms=3_300_000, max_turns=25, max_attempts=1)
+_PER_PROVIDER: Final = frozenset({"model", "effort", "fallback_model"})
+
+
+def resolve_config(layers: Sequence[ConfigLayer]) -> ResolvedConfig:
+    """The settings that `layers`, strongest first, come to, with the built-in ones beneath them.
+
+    The provider resolves first. A model or effort is then taken only from layers that name the same provider or
+    none, so that one provider's model never reaches another.
+    """
+    stack = [*layers, ConfigLayer("built-in", _BUILT_IN)]
+    provider = next(layer.config.provider for layer in stack if layer.config.provider)
+    built_in_model = JobConfig(provider=provider, model=_BUILT_IN_MODELS.get(provider, provider))
+    stack.append(ConfigLayer("built-in", built_in_model))
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for field, wire_name in _FIELDS:
+        for layer in stack:
+            value = getattr(layer.config, field)
+            foreign = layer.config.provider not in (None, provider)
+            if value is None or (foreign and field in _PER_PROVIDER and layer.name != "built-in"):
+                continue
+            values[field], origins[wire_name] = value, layer.name
+            break
+    return ResolvedConfig(config=JobConfig(**values), origins=origins)
+
+
+_FIELDS: Final = tuple((field.name, field.encode_name) for field in msgspec.structs.fields(JobConfig))

@@ -1,0 +1,189 @@
+"""A job: what was asked (spec), what became of it (status), and the one way it changes phase."""
+
+import secrets
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from labrats.model.config import JobConfig, ResolvedConfig, resolve_config, ConfigLayer
+from labrats.model.phases import ENDED, JobEvent, Phase, next_phase
+from labrats.model.record import Record, Resource
+
+DEFAULT_PRIORITY: Final = 2
+STATUS_LOG_LINES: Final = 100
+STATUS_LOG_BYTES: Final = 32 * 1024
+STATUS_RESULT_BYTES: Final = 32 * 1024
+
+
+class FailedCode(StrEnum):
+    """Why a job failed, for programs; `failedReason` says it for people."""
+
+    AUTH = "auth"
+    RATE_LIMITED = "rate_limited"
+    OVERLOADED = "overloaded"
+    CONTEXT_TOO_LONG = "context_too_long"
+    MAX_TURNS = "max_turns"
+    BUDGET = "budget"
+    TIMEOUT = "timeout"
+    START_TIMEOUT = "start_timeout"
+    LOST = "lost"
+    NODE_LOST = "node_lost"
+    OUT_OF_MEMORY = "out_of_memory"
+    EVICTED = "evicted"
+    IMAGE_PULL = "image_pull"
+    UNSCHEDULABLE = "unschedulable"
+    GIT_CLONE = "git_clone"
+    WORKSPACE = "workspace"
+    AGENT_ERROR = "agent_error"
+    EXECUTOR_DIED = "executor_died"
+    INTERNAL = "internal"
+
+
+PERMANENT: Final = frozenset(
+    {FailedCode.AUTH, FailedCode.CONTEXT_TOO_LONG, FailedCode.MAX_TURNS, FailedCode.BUDGET, FailedCode.TIMEOUT}
+)
+"""Failures that the same attempt would meet again: `maxAttempts` does not repeat them."""
+
+
+class KeyReference(Record):
+    """One key of a ConfigMap or Secret."""
+
+    name: str
+    key: str
+
+
+class WorkspaceSetup(Record):
+    """The repository to clone. `git_repo` carries no credential: the Secret `credentials_ref` does (username, password)."""
+
+    git_repo: str
+    git_ref: str | None = None
+    git_depth: int | None = None
+    credentials_ref: str | None = None
+
+
+class WorkspaceFile(Record):
+    """A file for the workspace. `name` is its relative path there; `path` where the bytes lie on the uploads volume."""
+
+    name: str
+    path: str
+    size: int
+
+
+class JobSpec(Record):
+    """What was asked for. Never changes after creation."""
+
+    source: str
+    type: str
+    prompt: str | None = None
+    prompt_ref: KeyReference | None = None
+    priority: int | float = DEFAULT_PRIORITY
+    workspace_setup: WorkspaceSetup | None = None
+    workspace_files: tuple[WorkspaceFile, ...] = ()
+    config: JobConfig = JobConfig()
+    resolved: ResolvedConfig | None = None
+    metadata: dict[str, Any] = {}
+    owner: str = ""
+    """Who asked: the id of the API key. A caller sees its own jobs."""
+
+
+class Usage(Record):
+    """What a job consumed, over all its attempts."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cost_usd: float = 0.0
+    turns: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
+            cost_usd=self.cost_usd + other.cost_usd,
+            turns=self.turns + other.turns,
+        )
+
+
+class Outputs(Record):
+    """What the agent made outside its text."""
+
+    branch: str | None = None
+    commit: str | None = None
+    pull_request_url: str | None = None
+
+
+class JobStatus(Record):
+    """What became of a job. Times are UTC.
+
+    slot:         the AiModel (or implicit `provider/model`) whose slot the job holds or held.
+    started_at:   when the latest attempt was admitted.   deadline_at: when the engine ends it.
+    not_before:   a job put back waits until then.
+    logs:         the last lines, bounded; all of them are in the attempts' output.
+    result_cut:   the result was larger than fits here; the whole one is in the attempt's output.
+    """
+
+    phase: Phase = Phase.PENDING
+    attempts: int = 0
+    slot: str | None = None
+    started_at: datetime | None = None
+    deadline_at: datetime | None = None
+    finished_at: datetime | None = None
+    not_before: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    failed_code: FailedCode | None = None
+    failed_reason: str | None = None
+    result: Any = None
+    result_cut: bool = False
+    logs: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    outputs: Outputs = Outputs()
+
+
+class Job(Resource):
+    """One InferenceRequest."""
+
+    spec: JobSpec
+    status: JobStatus = JobStatus()
+
+    @classmethod
+    def kind(cls) -> str:
+        return "InferenceRequest"
+
+    @property
+    def id(self) -> str:
+        return self.metadata.name
+
+    @property
+    def phase(self) -> Phase:
+        return self.status.phase
+
+    @property
+    def ended(self) -> bool:
+        return self.status.phase in ENDED
+
+    @property
+    def attempt_name(self) -> str:
+        """The name of the latest attempt, `{job}-{number}`: the runner's key, and the pod's Job on Kubernetes."""
+        return f"{self.id}-{self.status.attempts}"
+
+    @property
+    def resolved(self) -> ResolvedConfig:
+        return self.spec.resolved or resolve_config([ConfigLayer("request", self.spec.config)])
+
+    @property
+    def created_at(self) -> datetime:
+        assert self.metadata.created_at is not None, "a store sets created_at"
+        return self.metadata.created_at
+
+
+def advance(job: Job, event: JobEvent, **changes: Any) -> Job:
+    """The job after `event`, its status otherwise changed by `changes`. Raises IllegalMove. No other code sets a phase."""
+    return replace(job, status=replace(job.status, phase=next_phase(job.phase, event), **changes))
+
+
+def new_job_id() -> str:
+    """A fresh name: `ir-` and 8 hex digits."""
+    return f"ir-{secrets.token_hex(4)}"

@@ -1,0 +1,120 @@
+"""The executor's protocol: the file it reads its task from, and the events it prints, one JSON object a line.
+
+Every line has `seq` (1, 2, 3 … within the attempt), `at` and `kind`. The last line is `result` or `error`; an attempt
+that ends without one has failed, whatever its exit code.
+"""
+
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from labrats.model.config import JobConfig
+from labrats.model.job import FailedCode, Outputs, Usage, WorkspaceFile, WorkspaceSetup
+from labrats.model.record import Record
+
+LINE_BYTES: Final = 64 * 1024
+"""No line is longer. Larger texts are cut by the executor, larger results go to a file."""
+
+TEXT_BYTES: Final = 16 * 1024
+"""The longest text of one log line; the executor breaks longer ones into several events."""
+
+RESULT_FILE: Final = "result.json"
+"""Where, in the attempt's folder, a result lies that does not fit into a line."""
+
+
+class Task(Record):
+    """`job.json`: everything an executor is told, but for the prompt and the secrets, which are files beside it.
+
+    attempt:       the attempt's name, `{job}-{number}`.
+    config:        resolved settings. endpoint: the model server's base URL, where the AiModel names one.
+    programs:      where agent CLIs are, by provider, when they are not to be searched on PATH.
+    git_addresses: networks that git may reach although they are not public, as CIDR.
+    """
+
+    job_id: str
+    attempt: str
+    number: int
+    workspace: str
+    config: JobConfig
+    metadata: dict[str, Any] = {}
+    workspace_setup: WorkspaceSetup | None = None
+    workspace_files: tuple[WorkspaceFile, ...] = ()
+    endpoint: str | None = None
+    programs: dict[str, str] = {}
+    git_addresses: tuple[str, ...] = ()
+    repo_roots: tuple[str, ...] = ()
+    cli_login: bool = False
+
+
+class Event(Record, tag_field="kind"):
+    """One line of an executor."""
+
+    seq: int
+    at: datetime
+
+
+class LogEvent(Event, tag="log"):
+    """A line for people."""
+
+    text: str
+
+
+class StatusEvent(Event, tag="status"):
+    """What the executor is doing: `started`, `workspace`, `running`, …"""
+
+    state: str
+    message: str | None = None
+
+
+class ToolEvent(Event, tag="tool"):
+    """A tool call (with `input`) or its answer (with `output`); both carry the call's id."""
+
+    id: str
+    name: str | None = None
+    input: Any = None
+    output: str | None = None
+    is_error: bool = False
+
+
+class UsageEvent(Event, tag="usage"):
+    """What this attempt has consumed so far."""
+
+    usage: Usage
+
+
+class OutputEvent(Event, tag="output"):
+    """What this attempt has made so far."""
+
+    outputs: Outputs
+
+
+class ResultEvent(Event, tag="result"):
+    """Success. `file` names the file with the result where it is too large for a line."""
+
+    result: Any = None
+    file: str | None = None
+    usage: Usage = Usage()
+    outputs: Outputs = Outputs()
+
+
+class ErrorEvent(Event, tag="error"):
+    """Failure, or the end that was asked for by a signal."""
+
+    code: FailedCode
+    message: str
+    usage: Usage = Usage()
+    outputs: Outputs = Outputs()
+
+
+AnyEvent = LogEvent | StatusEvent | ToolEvent | UsageEvent | OutputEvent | ResultEvent | ErrorEvent
+
+_DECODER: Final = msgspec.json.Decoder(AnyEvent)
+
+
+def decode_event(line: bytes) -> AnyEvent | None:
+    """The event in `line`, or None where it is none: a foreign or torn line is skipped, never an error."""
+    try:
+        return _DECODER.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,56 @@
+"""The base of every record: frozen, camelCase in JSON, absent where it is the default."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
+    """A frozen value. gc=False is safe because records hold no cycles, and keeps a large cache out of collections."""
+
+
+class OwnerReference(Record):
+    """The resource this one belongs to and is deleted with."""
+
+    kind: str
+    name: str
+    uid: str = ""
+
+
+class Metadata(Record):
+    """What every resource carries, in the words of Kubernetes.
+
+    name: unique within its kind. resource_version: changes with every write; writes are compared against it.
+    """
+
+    name: str
+    uid: str = ""
+    resource_version: str = ""
+    created_at: datetime | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    owner: OwnerReference | None = None
+
+
+class Resource(Record):
+    """Anything a Store keeps. `spec` and `status` are the business of each kind."""
+
+    metadata: Metadata
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @classmethod
+    def kind(cls) -> str:
+        """The kind's name on the wire: the class's, unless Kubernetes calls it something else."""
+        return cls.__name__
+
+
+def encode(record: Record | list[Any] | dict[str, Any]) -> bytes:
+    """`record` as JSON, UTF-8."""
+    return _ENCODER.encode(record)
+
+
+_ENCODER = msgspec.json.Encoder()

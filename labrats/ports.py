@@ -1,0 +1,207 @@
+"""What a backend fulfils: Store, Runner and Clock. The docstrings are the contract; tests/conformance holds every
+backend, and the in-memory fakes of the unit tests, to it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+from labrats.model.ai_model import AiModel
+from labrats.model.job import Job
+from labrats.model.protocol import AnyEvent
+from labrats.model.record import Resource
+
+R = TypeVar("R", bound=Resource)
+
+
+@dataclass(frozen=True)
+class Changed(Generic[R]):
+    """A resource as it is now: created, or written again."""
+
+    resource: R
+
+
+@dataclass(frozen=True)
+class Deleted(Generic[R]):
+    """A resource that is gone, as it last was."""
+
+    resource: R
+
+
+@dataclass(frozen=True)
+class Synced:
+    """All that existed when the watch began has been delivered."""
+
+
+Change = Changed[R] | Deleted[R] | Synced
+
+
+class Store(Protocol):
+    """Watchable resources. Whatever returns has reached stable storage first.
+
+    Every call raises RetryLater when the storage is out of reach or out of space; the caller may then not know
+    whether a write happened, and reads again before it repeats one.
+    """
+
+    async def get(self, kind: type[R], name: str) -> R:
+        """Never older than the last write that returned. Raises NotFound."""
+        ...
+
+    async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
+        """Those of `names` that exist, in the order of `names`."""
+        ...
+
+    async def list(self, kind: type[R], labels: Mapping[str, str] | None = None) -> list[R]:
+        """All of a kind that carry all of `labels`, ordered by name."""
+        ...
+
+    async def create(self, resource: R, parts: Sequence[Resource] = ()) -> R:
+        """Add `resource` together with its `parts`, all of them or none; sets uid, resource_version and created_at.
+
+        The parts belong to `resource` and are deleted with it. Raises Conflict, naming it, when a name is taken.
+        """
+        ...
+
+    async def update(self, resource: R) -> R:
+        """Replace the stored resource, if its resource_version is still that of `resource`.
+
+        Raises Conflict when it was written since, NotFound when it is gone. Returns it with its new version.
+        """
+        ...
+
+    async def delete(self, kind: type[R], name: str, resource_version: str | None = None) -> None:
+        """Remove it and what belongs to it. Raises NotFound; Conflict when a version is given and no longer current."""
+        ...
+
+    def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
+        """First everything that exists, as Changed, then Synced, then every later change, in order, none left out.
+
+        Several writes of one resource may arrive as one. The iterator never ends by itself; a slow reader delays
+        nobody.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One run of a job: what a Runner needs to start it. `ai_model` is the configured model it runs on, if any."""
+
+    job: Job
+    ai_model: AiModel | None = None
+
+    @property
+    def name(self) -> str:
+        return self.job.attempt_name
+
+
+@dataclass(frozen=True)
+class NotStarted:
+    """The runner knows nothing by that name: it was never started, or has been removed."""
+
+
+@dataclass(frozen=True)
+class Alive:
+    """Its executor, or a process it left behind, may still be running."""
+
+    pod_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Nothing of it is running, and nothing can be again.
+
+    last_event:  its terminal event, or None when it ended without one.
+    code, reason: why it has none, as far as the backend knows (`executor_died`, `lost`, …).
+    usage:       what it had consumed by its last word.
+    logs:        its last log lines, within the bounds of JobStatus.logs.
+    """
+
+    last_event: AnyEvent | None
+    code: str = "lost"
+    reason: str = "the attempt vanished without an outcome"
+    logs: tuple[str, ...] = ()
+
+
+AttemptState = NotStarted | Alive | Gone
+
+
+@dataclass(frozen=True)
+class OutputTail:
+    """What an attempt has said lately: its last log lines and the last event of each other kind."""
+
+    logs: tuple[str, ...]
+    last_events: Mapping[str, AnyEvent]
+
+
+class Runner(Protocol):
+    """Starts, finds, follows and stops attempts, each known by its name. Attempts outlive the engine."""
+
+    async def start(self, attempt: Attempt) -> None:
+        """Start it, unless it was started before: at most one executor ever runs under a name, whoever asks.
+
+        Raises GiveUp when it can never start, RetryLater when it may later.
+        """
+        ...
+
+    async def find(self, name: str) -> AttemptState:
+        """How it stands now."""
+        ...
+
+    async def names(self) -> list[str]:
+        """The attempts that are not known to be gone, also those that an earlier engine started."""
+        ...
+
+    async def stop(self, name: str) -> None:
+        """Ask it to end, and return at once. Harmless when repeated, or when it is gone."""
+        ...
+
+    async def kill(self, name: str) -> None:
+        """End it and every process it started, now. When this returns, `find` says Gone."""
+        ...
+
+    def watch(self) -> AsyncIterator[str]:
+        """The names of attempts whose state may have changed, as it happens. Never ends by itself."""
+        ...
+
+    async def tail(self, name: str) -> OutputTail:
+        """The end of its output so far; empty when there is none."""
+        ...
+
+    def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncIterator[Sequence[AnyEvent]]:
+        """Its events with a `seq` above `after_seq`, in order, in batches as they come.
+
+        follow=False: until the end of what is there. follow=True: until the attempt is Gone and all is read.
+        """
+        ...
+
+    async def result(self, name: str) -> Any:
+        """The whole result of an attempt whose `result` event names a file. Raises NotFound when it was removed."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Delete all it left: output, workspace, inputs. Only for attempts that are Gone."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def now(self) -> datetime:
+        """The time of day, in UTC."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait. Zero or less only yields."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))

@@ -1,0 +1,126 @@
+"""Facts about Linux processes, read from /proc, and how to end a whole tree of them.
+
+A process is known by its pid, its start time and the boot it lived in: a pid alone is soon reused.
+"""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """One process, for ever. start_ticks: field 22 of /proc/PID/stat, clock ticks since boot."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+    @classmethod
+    def of(cls, pid: int) -> "ProcessId | None":
+        """The identity of `pid` as it is now, or None when there is no such process."""
+        fields = _stat_fields(pid)
+        return cls(pid, int(fields[19]), boot_id()) if fields else None
+
+    @classmethod
+    def parse(cls, text: str) -> "ProcessId | None":
+        """Reads what `str()` wrote; None for anything else."""
+        parts = text.split()
+        if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
+            return None
+        return cls(int(parts[0]), int(parts[1]), parts[2])
+
+    def __str__(self) -> str:
+        return f"{self.pid} {self.start_ticks} {self.boot_id}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs. A zombie does not: it has ended and only waits to be counted."""
+        fields = _stat_fields(self.pid)
+        return bool(fields) and int(fields[19]) == self.start_ticks and fields[0] not in "ZX" and self.boot_id == boot_id()
+
+    @property
+    def is_reaped(self) -> bool:
+        """Whether nothing of it is left, not even a zombie."""
+        fields = _stat_fields(self.pid)
+        return not fields or int(fields[19]) != self.start_ticks or self.boot_id != boot_id()
+
+
+_boot_id = ""
+
+
+def boot_id() -> str:
+    """This boot of the machine."""
+    global _boot_id
+    if not _boot_id:
+        _boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return _boot_id
+
+
+def descendants(root: int) -> list[int]:
+    """All living processes below `root`, parents before children."""
+    children: dict[int, list[int]] = {}
+    for pid in _all_pids():
+        if (fields := _stat_fields(pid)) and fields[0] not in "ZX":
+            children.setdefault(int(fields[1]), []).append(pid)
+    found, frontier = [], [root]
+    while frontier:
+        frontier = [child for parent in frontier for child in children.get(parent, ())]
+        found.extend(frontier)
+    return found
+
+
+def with_environment(name: str, value: str) -> list[int]:
+    """The living processes that were started with `name=value` in their environment."""
+    wanted = f"{name}={value}".encode()
+    found = []
+    for pid in _all_pids():
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:  # ended meanwhile, or not ours to read
+            continue
+        if wanted in environment.split(b"\0") and (fields := _stat_fields(pid)) and fields[0] not in "ZX":
+            found.append(pid)
+    return found
+
+
+def kill_descendants(root: int, *, spare: frozenset[int] = frozenset(), seconds: float = 5.0) -> bool:
+    """SIGKILL everything below `root` but `spare`, again until nothing is left. Whether it succeeded in time.
+
+    Orphans must arrive at `root` or below, so `root` is a child subreaper, or is asked before it ends.
+    """
+    deadline = monotonic() + seconds
+    pause = 0.001
+    while remaining := [pid for pid in descendants(root) if pid not in spare]:
+        if monotonic() > deadline:
+            return False
+        for pid in remaining:
+            send_signal(pid, signal.SIGKILL)
+        sleep(pause)
+        pause = min(pause * 2, 0.05)
+    return True
+
+
+def send_signal(pid: int, number: int) -> bool:
+    """Signal `pid`. False when it is gone."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _all_pids() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """/proc/PID/stat from field 3 (state) on; empty when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            line = stat.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return line[line.rindex(b")") + 2 :].decode().split()  # the name before may hold spaces and parentheses
