@@ -3,14 +3,14 @@ backend, and the in-memory fakes of the unit tests, to it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from labrats.model.ai_model import AiModel
-from labrats.model.job import Job
-from labrats.model.protocol import AnyEvent
+from labrats.model.job import FailedCode, Job, Outputs, Usage
+from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent
 from labrats.model.record import Resource
 
 R = TypeVar("R", bound=Resource)
@@ -40,6 +40,8 @@ Change = Changed[R] | Deleted[R] | Synced
 
 class Store(Protocol):
     """Watchable resources. Whatever returns has reached stable storage first.
+
+    A resource_version is a decimal number that grows with every write of the resource.
 
     Every call raises RetryLater when the storage is out of reach or out of space; the caller may then not know
     whether a write happened, and reads again before it repeats one.
@@ -97,6 +99,15 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class OutputTail:
+    """What an attempt has said lately. logs: its last lines, within the bounds of JobStatus.logs."""
+
+    logs: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    outputs: Outputs = Outputs()
+
+
+@dataclass(frozen=True)
 class NotStarted:
     """The runner knows nothing by that name: it was never started, or has been removed."""
 
@@ -112,27 +123,18 @@ class Alive:
 class Gone:
     """Nothing of it is running, and nothing can be again.
 
-    last_event:  its terminal event, or None when it ended without one.
-    code, reason: why it has none, as far as the backend knows (`executor_died`, `lost`, …).
-    usage:       what it had consumed by its last word.
-    logs:        its last log lines, within the bounds of JobStatus.logs.
+    outcome:      its terminal event, or None when it ended without one.
+    code, reason: why it has none, as far as the backend knows.
+    tail:         the end of its output.
     """
 
-    last_event: AnyEvent | None
-    code: str = "lost"
+    outcome: ResultEvent | ErrorEvent | None = None
+    code: FailedCode = FailedCode.LOST
     reason: str = "the attempt vanished without an outcome"
-    logs: tuple[str, ...] = ()
+    tail: OutputTail = OutputTail()
 
 
 AttemptState = NotStarted | Alive | Gone
-
-
-@dataclass(frozen=True)
-class OutputTail:
-    """What an attempt has said lately: its last log lines and the last event of each other kind."""
-
-    logs: tuple[str, ...]
-    last_events: Mapping[str, AnyEvent]
 
 
 class Runner(Protocol):
@@ -149,16 +151,13 @@ class Runner(Protocol):
         """How it stands now."""
         ...
 
-    async def names(self) -> list[str]:
-        """The attempts that are not known to be gone, also those that an earlier engine started."""
-        ...
-
     async def stop(self, name: str) -> None:
         """Ask it to end, and return at once. Harmless when repeated, or when it is gone."""
         ...
 
     async def kill(self, name: str) -> None:
-        """End it and every process it started, now. When this returns, `find` says Gone."""
+        """End it and every process it started, now. When this returns, `find` says Gone, also for a name that was
+        never started: no executor can start under it any more."""
         ...
 
     def watch(self) -> AsyncIterator[str]:
@@ -169,7 +168,7 @@ class Runner(Protocol):
         """The end of its output so far; empty when there is none."""
         ...
 
-    def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncIterator[Sequence[AnyEvent]]:
+    def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[Sequence[AnyEvent]]:
         """Its events with a `seq` above `after_seq`, in order, in batches as they come.
 
         follow=False: until the end of what is there. follow=True: until the attempt is Gone and all is read.
@@ -180,8 +179,12 @@ class Runner(Protocol):
         """The whole result of an attempt whose `result` event names a file. Raises NotFound when it was removed."""
         ...
 
-    async def remove(self, name: str) -> None:
-        """Delete all it left: output, workspace, inputs. Only for attempts that are Gone."""
+    async def workspaces(self) -> list[str]:
+        """The attempts whose workspace is still kept."""
+        ...
+
+    async def remove(self, name: str, *, keep_output: bool = False) -> None:
+        """Delete what it left: workspace and inputs, and its output too unless `keep_output`. Only when it is Gone."""
         ...
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from labrats.model.config import JobConfig, ResolvedConfig, resolve_config, ConfigLayer
+from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config
 from labrats.model.phases import ENDED, JobEvent, Phase, next_phase
 from labrats.model.record import Record, Resource
 
@@ -122,7 +122,7 @@ class JobStatus(Record):
     started_at:   when the latest attempt was admitted.   deadline_at: when the engine ends it.
     not_before:   a job put back waits until then.
     logs:         the last lines, bounded; all of them are in the attempts' output.
-    result_cut:   the result was larger than fits here; the whole one is in the attempt's output.
+    result_cut:   the result is larger than fits here; it is in the attempt's output.
     """
 
     phase: Phase = Phase.PENDING

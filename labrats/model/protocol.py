@@ -23,6 +23,16 @@ RESULT_FILE: Final = "result.json"
 """Where, in the attempt's folder, a result lies that does not fit into a line."""
 
 
+OUTPUT_FILE: Final = "output.jsonl"
+STDERR_FILE: Final = "stderr.log"
+CLAIM_FILE: Final = "claim"
+EXIT_FILE: Final = "exit"
+"""In the attempt's folder where attempts are local processes: the events; what the executor complains of; the
+ProcessId of the one executor that has the attempt; and how it ended (`exit 3`, `signal 9`), written once nothing of the
+attempt runs any more.
+"""
+
+
 class Task(Record):
     """`job.json`: everything an executor is told, but for the prompt and the secrets, which are files beside it.
 

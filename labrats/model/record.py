@@ -1,11 +1,12 @@
 """The base of every record: frozen, camelCase in JSON, absent where it is the default."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, dataclass_transform
 
 import msgspec
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
     """A frozen value. gc=False is safe because records hold no cycles, and keeps a large cache out of collections."""
 

@@ -1,0 +1,222 @@
+"""AiModels: which models there are, and how many jobs run on each at once."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Request
+from msgspec.structs import replace
+from pydantic import Field
+from starlette.responses import Response
+
+from labrats.api.bodies import Label, Name, RequestBody, ResponseBody
+from labrats.api.engine import Engine
+from labrats.api.errors import answers
+from labrats.api.idempotency import IdempotencyKey, Intent
+from labrats.api.job_views import as_json
+from labrats.api.routing import admin_router, caller_of, engine_of
+from labrats.model.ai_model import AiModel, AiModelSpec, Prices
+from labrats.model.errors import Conflict, Invalid, NotFound, Problem
+from labrats.model.phases import API_STATUS, Phase
+from labrats.model.record import Metadata
+
+router = admin_router("AI models")
+
+Provider = Literal["claude", "codex", "vllm", "gemma", "qwen", "mock"]
+SlotCount = Annotated[int, Field(ge=0, le=100_000, description="Attempts at once; 0 pauses the model.")]
+Endpoint = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2048, examples=["http://10.0.0.5:8000/v1"])]
+ModelName = Annotated[str, Field(description="The AiModel's name.", examples=["claude-opus"])]
+
+
+class PricesBody(RequestBody):
+    """US dollars per million tokens."""
+
+    input: float = Field(default=0, ge=0, allow_inf_nan=False)
+    output: float = Field(default=0, ge=0, allow_inf_nan=False)
+    cache_read: float = Field(default=0, ge=0, allow_inf_nan=False)
+
+
+class AiModelBody(RequestBody):
+    """A model to configure."""
+
+    name: Name = Field(examples=["claude-opus"])
+    provider: Provider
+    model: Label = Field(examples=["opus"])
+    slots: SlotCount = 4
+    endpoint: Endpoint | None = None
+    credentials_ref: Name | None = Field(default=None, description="The Secret with the provider's credentials.")
+    prices: PricesBody | None = None
+
+
+class AiModelPatch(RequestBody):
+    """What to change; absent fields stay, null clears where that is possible."""
+
+    provider: Provider | None = None
+    model: Label | None = None
+    slots: SlotCount | None = None
+    endpoint: Endpoint | None = None
+    credentials_ref: Name | None = None
+    prices: PricesBody | None = None
+    resource_version: str | None = Field(default=None, description="Refuses the patch when it is no longer current.")
+
+
+class AiModelView(ResponseBody):
+    """A configured model, and how busy it is."""
+
+    id: str
+    name: str
+    provider: str
+    model: str
+    slots: int
+    endpoint: str | None
+    credentials_ref: str | None
+    prices: dict[str, float] | None
+    active: int = Field(description="Jobs that hold a slot.")
+    queued: int = Field(description="Jobs that wait for one.")
+    resource_version: str
+
+
+class AiModelList(ResponseBody):
+    """All configured models."""
+
+    ai_models: list[AiModelView]
+
+
+@router.get(
+    "/api/ai-models",
+    response_model=None,
+    responses=answers(200, AiModelList, "All configured models"),
+    summary="List AI models",
+)
+async def list_ai_models(request: Request) -> Response:
+    """All AiModels, by name."""
+    engine = engine_of(request)
+    return _json({"aiModels": [_view(each, engine) for each in await engine.store.list(AiModel)]})
+
+
+@router.post(
+    "/api/ai-models",
+    status_code=201,
+    response_model=None,
+    responses=answers(201, AiModelView, "The new AiModel", 400, 409, 413, 415, 422),
+    summary="Configure an AI model",
+)
+async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key: IdempotencyKey = None) -> Response:
+    """Add a model. There is one per provider and model."""
+    engine = engine_of(request)
+    intent = Intent.of(idempotency_key, caller_of(request).id, asked.model_dump_json().encode())
+    existing = await engine.store.list(AiModel)
+    if intent and (made := next((each for each in existing if intent.made(each.metadata)), None)):
+        return _json(_view(made, engine), 201)
+    spec = AiModelSpec(
+        provider=asked.provider,
+        model=asked.model,
+        slots=asked.slots,
+        endpoint=asked.endpoint,
+        credentials_ref=asked.credentials_ref,
+        prices=_prices(asked.prices),
+    )
+    _check_alone(asked.name, spec, existing)
+    metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
+    created = await engine.store.create(AiModel(metadata=metadata, spec=spec))
+    return _json(_view(created, engine), 201)
+
+
+@router.get(
+    "/api/ai-models/{name}",
+    response_model=None,
+    responses=answers(200, AiModelView, "The AiModel", 404),
+    summary="An AI model's detail",
+)
+async def get_ai_model(request: Request, name: ModelName) -> Response:
+    """One AiModel."""
+    engine = engine_of(request)
+    return _json(_view(await _get(engine, name), engine))
+
+
+@router.patch(
+    "/api/ai-models/{name}",
+    response_model=None,
+    responses=answers(200, AiModelView, "The AiModel as it is now", 400, 404, 409, 413, 415, 422),
+    summary="Change an AI model",
+)
+async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch) -> Response:
+    """Change some fields. New slots take effect at once."""
+    engine = engine_of(request)
+    while True:
+        found = await _get(engine, name)
+        if asked.resource_version not in (None, found.metadata.resource_version):
+            raise Conflict(f"the AiModel {name} was changed since version {asked.resource_version}; read it again")
+        changed = replace(found, spec=_patched(found.spec, asked))
+        _check_alone(name, changed.spec, await engine.store.list(AiModel))
+        try:
+            return _json(_view(await engine.store.update(changed), engine))
+        except Conflict:
+            if asked.resource_version is not None:
+                raise
+            continue  # somebody wrote meanwhile: apply the patch to what they made
+
+
+@router.delete(
+    "/api/ai-models/{name}",
+    status_code=204,
+    response_model=None,
+    responses=answers(204, None, "It is gone", 404),
+    summary="Remove an AI model",
+)
+async def delete_ai_model(request: Request, name: ModelName) -> Response:
+    """Remove a model. Its jobs go on, in the default slots of their provider and model."""
+    engine = engine_of(request)
+    await _get(engine, name)
+    await engine.store.delete(AiModel, name)
+    return Response(status_code=204)
+
+
+async def _get(engine: Engine, name: str) -> AiModel:
+    try:
+        return await engine.store.get(AiModel, name)
+    except NotFound as error:
+        raise NotFound(f"there is no AiModel {name!r}") from error
+
+
+def _patched(spec: AiModelSpec, asked: AiModelPatch) -> AiModelSpec:
+    changes: dict[str, Any] = {}
+    for field in asked.model_fields_set - {"resource_version"}:
+        value = getattr(asked, field)
+        if value is None and field in ("provider", "model", "slots"):
+            raise Invalid(Problem(field, "cannot be null"))
+        changes[field] = _prices(value) if field == "prices" else value
+    return replace(spec, **changes)
+
+
+def _check_alone(name: str, spec: AiModelSpec, others: list[AiModel]) -> None:
+    """Raises Conflict when another AiModel serves the same provider and model: a job would not know whose slot to take."""
+    for other in others:
+        if other.name != name and (other.spec.provider, other.spec.model) == (spec.provider, spec.model):
+            raise Conflict(f"the AiModel {other.name!r} already stands for {spec.provider} {spec.model}")
+
+
+def _prices(asked: PricesBody | None) -> Prices | None:
+    return Prices(**asked.model_dump()) if asked else None
+
+
+def _view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
+    spec = ai_model.spec
+    key = (spec.provider, spec.model)
+    prices = spec.prices
+    return {
+        "id": ai_model.name,
+        "name": ai_model.name,
+        "provider": spec.provider,
+        "model": spec.model,
+        "slots": spec.slots,
+        "endpoint": spec.endpoint,
+        "credentialsRef": spec.credentials_ref,
+        "prices": prices
+        and {"input": prices.input, "output": prices.output, "cacheRead": prices.cache_read},
+        "active": engine.cache.count_by_model(API_STATUS[Phase.RUNNING]).get(key, 0),
+        "queued": engine.cache.count_by_model(API_STATUS[Phase.PENDING]).get(key, 0),
+        "resourceVersion": ai_model.metadata.resource_version,
+    }
+
+
+def _json(answer: dict[str, Any], status: int = 200) -> Response:
+    return Response(as_json(answer), status_code=status, media_type="application/json")

@@ -1,0 +1,26 @@
+"""What the API serves from: everything is handed in."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from labrats.api.keys import KeyRing
+from labrats.attachments import Attachments
+from labrats.cache import JobCache
+from labrats.metrics import Metrics
+from labrats.ports import Clock, Runner, Store
+from labrats.settings import EngineSettings
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The parts of a running engine that requests reach. `stopping` is set when open streams should end."""
+
+    store: Store
+    runner: Runner
+    clock: Clock
+    settings: EngineSettings
+    cache: JobCache
+    keys: KeyRing
+    attachments: Attachments
+    metrics: Metrics
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)

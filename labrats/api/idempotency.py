@@ -1,0 +1,60 @@
+"""`Idempotency-Key`: the same key and body gives the first answer again.
+
+Nothing is stored beside the resources: one that was created under a key carries a hash of the key and of the request.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from fastapi import Header
+from pydantic import StringConstraints
+
+from labrats.api.errors import ApiError
+from labrats.model.record import Metadata
+
+KEY_ANNOTATION: Final = "labrats.work/idempotency-key"
+REQUEST_ANNOTATION: Final = "labrats.work/idempotency-request"
+
+IdempotencyKey = Annotated[
+    Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] | None,
+    Header(description="The same key and body gives the first answer again, without doing it twice.", examples=["7b1f0c52-retry"]),
+]
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A request made under a key: both as hashes, the key's mixed with its caller's id, so that callers cannot collide."""
+
+    key: str
+    request: str
+
+    @classmethod
+    def of(cls, key: str | None, caller_id: str, body: bytes) -> "Intent | None":
+        if key is None:
+            return None
+        return cls(_hash(f"{caller_id}\0{key}".encode()), _hash(body))
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        return {KEY_ANNOTATION: self.key, REQUEST_ANNOTATION: self.request}
+
+    def made(self, metadata: Metadata) -> bool:
+        """Whether the resource with this metadata came of the same key. Raises 422 when the request was another one."""
+        if metadata.annotations.get(KEY_ANNOTATION) != self.key:
+            return False
+        if metadata.annotations.get(REQUEST_ANNOTATION) != self.request:
+            message = "this Idempotency-Key was used before with another body"
+            raise ApiError(422, "idempotency_key_reused", message)
+        return True
+
+    def job_id(self, number: int) -> str:
+        """The name of the job that this key creates: the same each time, so that the store itself refuses a second one.
+
+        number: 0, or higher when a job of somebody else has that name.
+        """
+        return f"ir-{_hash(f'{self.key} {number}'.encode())[:8]}"
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

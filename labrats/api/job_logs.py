@@ -1,0 +1,101 @@
+"""A job's log as server-sent events: live, over all attempts, resumable, and no reader slows another."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Final
+
+from labrats.api.engine import Engine
+from labrats.model.job import Job
+from labrats.model.phases import API_STATUS
+from labrats.model.protocol import LogEvent
+from labrats.model.record import encode
+
+PING_SECONDS: Final = 15.0
+PING: Final = b": ping\n\n"
+
+_EVENT_ID: Final = re.compile(r"(\d{1,9})-(\d{1,12})")
+
+Position = tuple[int, int]
+"""The number of an attempt, and of the last event of it that the reader has."""
+
+
+def parse_event_id(text: str | None) -> Position:
+    """Where a reader that last saw this event goes on: anything that is no id of ours starts at the beginning."""
+    match = _EVENT_ID.fullmatch(text or "")
+    return (int(match[1]), int(match[2])) if match else (1, 0)
+
+
+async def stream_log(engine: Engine, job: Job, position: Position) -> AsyncIterator[bytes]:
+    """The frames of the stream, with pings in between, until the job has ended or the engine stops."""
+    with engine.metrics.log_streams.track_inprogress():
+        async with aclosing(_frames(engine, job, position)) as frames:
+            async for frame in _with_pings(frames, engine.stopping):
+                yield frame
+
+
+async def _frames(engine: Engine, job: Job, position: Position) -> AsyncGenerator[bytes]:
+    number, seq = position
+    with engine.cache.changes_of(job.id) as changes:
+        while True:
+            if number <= job.status.attempts:
+                async with aclosing(_attempt_frames(engine, job, number, seq)) as frames:
+                    async for frame in frames:
+                        yield frame
+                number, seq = number + 1, 0
+            elif job.ended:
+                yield _done(job)
+                return
+            else:
+                await anext(changes)
+            job = await engine.store.get(Job, job.id)
+
+
+async def _attempt_frames(engine: Engine, job: Job, number: int, seq: int) -> AsyncGenerator[bytes]:
+    """The lines of one attempt after `seq`, followed until it is gone."""
+    nothing_read = seq == 0
+    follow = number == job.status.attempts and not job.ended
+    async with aclosing(engine.runner.read(f"{job.id}-{number}", seq, follow=follow)) as batches:
+        async for batch in batches:
+            nothing_read = False
+            if frames := [_line(number, event.seq, event.text) for event in batch if isinstance(event, LogEvent)]:
+                yield b"".join(frames)
+    if nothing_read and job.ended and number == job.status.attempts:
+        # Its output is no longer kept: the last lines are still in the status.
+        yield b"".join(_line(number, at, text) for at, text in enumerate(job.status.logs, start=1))
+
+
+def _line(attempt: int, seq: int, text: str) -> bytes:
+    return b"id: %d-%d\ndata: %s\n\n" % (attempt, seq, encode({"log": text}))
+
+
+def _done(job: Job) -> bytes:
+    return b"data: %s\n\n" % encode({"done": True, "status": API_STATUS[job.phase]})
+
+
+async def _with_pings(frames: AsyncIterator[bytes], stopping: asyncio.Event) -> AsyncIterator[bytes]:
+    """`frames`, and a comment whenever nothing came for a while, so that proxies keep the connection."""
+    stop = asyncio.ensure_future(stopping.wait())
+    following = asyncio.ensure_future(_next(frames))
+    try:
+        while True:
+            await asyncio.wait({following, stop}, timeout=PING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                if (frame := following.result()) is None:
+                    return
+                if frame:
+                    yield frame
+                following = asyncio.ensure_future(_next(frames))
+            elif stop.done():
+                return
+            else:
+                yield PING
+    finally:
+        stop.cancel()
+        following.cancel()
+        await asyncio.gather(stop, following, return_exceptions=True)
+
+
+async def _next(frames: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(frames, None)

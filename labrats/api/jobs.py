@@ -1,0 +1,250 @@
+"""Jobs: submit, list, look at, follow, retry, cancel."""
+
+from datetime import timedelta
+from typing import Annotated, Final, Literal
+
+from fastapi import Query, Request
+from msgspec.structs import replace
+from pydantic import Field
+from starlette.responses import Response, StreamingResponse
+
+from labrats.api.bodies import ResponseBody
+from labrats.api.engine import Engine
+from labrats.api.errors import ApiError, answers
+from labrats.api.idempotency import IdempotencyKey, Intent
+from labrats.api.job_logs import parse_event_id, stream_log
+from labrats.api.job_views import JobDetail, JobPage, as_json, job_detail, job_item
+from labrats.api.keys import Caller
+from labrats.api.routing import caller_of, engine_of, key_router
+from labrats.api.submission import (
+    Submission,
+    check_available,
+    check_callback_url,
+    check_complete,
+    check_mock_script,
+    checked_repo,
+    decode_files,
+    job_spec,
+)
+from labrats.cache import JobFilter
+from labrats.model.errors import Conflict, IllegalMove, NotFound, RetryLater
+from labrats.model.git_repo import GitRepo
+from labrats.model.job import Job, advance, new_job_id
+from labrats.model.parts import PROMPT_KEY, ConfigMap, Secret
+from labrats.model.phases import JobEvent, Phase
+from labrats.model.record import Metadata, Resource
+from labrats.ports import OutputTail
+
+router = key_router("Jobs")
+
+TOKEN_LIFETIME: Final = timedelta(minutes=10)
+NAME_TRIES: Final = 20
+
+JobId = Annotated[str, Field(description="The job's id.", examples=["ir-3ab1c2d4"])]
+
+
+class Submitted(ResponseBody):
+    """The answer to a submission."""
+
+    job_id: str = Field(examples=["ir-3ab1c2d4"])
+    source: str = Field(examples=["github"])
+    type: str = Field(examples=["implement-issue"])
+
+
+@router.post(
+    "/api/jobs/submit",
+    status_code=201,
+    response_model=None,
+    responses=answers(201, Submitted, "The job is on stable storage", 400, 413, 415, 422, 429, 501),
+    summary="Submit a job",
+)
+async def submit(request: Request, asked: Submission, idempotency_key: IdempotencyKey = None) -> Response:
+    """Queue a job. It is on stable storage when this answers, and will end in exactly one terminal phase."""
+    engine, caller = engine_of(request), caller_of(request)
+    check_complete(asked)
+    check_mock_script(asked)
+    files = decode_files(asked.workspace_files)
+    repo = await checked_repo(asked, engine.settings)
+    await check_callback_url(asked, engine.settings)
+    check_available(asked)
+    if engine.cache.count(Phase.PENDING) >= engine.settings.max_waiting_jobs:
+        raise ApiError(429, "overloaded", "too many jobs are waiting; try again later", {"Retry-After": "10"})
+    body = asked.model_dump_json().encode() if idempotency_key else b""
+    intent = Intent.of(idempotency_key, caller.id, body)
+    job = await create_job(engine, asked, caller, repo, files, intent)
+    answer = {"jobId": job.id, "source": job.spec.source, "type": job.spec.type}
+    return Response(as_json(answer), status_code=201, media_type="application/json")
+
+
+async def create_job(
+    engine: Engine,
+    asked: Submission,
+    caller: Caller,
+    repo: GitRepo | None,
+    files: list[tuple[str, bytes]],
+    intent: Intent | None,
+) -> Job:
+    """Store the job under a free name; under an Idempotency-Key, the job that this key already made."""
+    for number in range(NAME_TRIES):
+        job_id = intent.job_id(number) if intent else new_job_id()
+        kept = await engine.attachments.save(job_id, files) if files else ()
+        job = Job(
+            metadata=Metadata(name=job_id, annotations=intent.annotations if intent else {}),
+            spec=job_spec(asked, job_id, caller.id, repo, kept),
+        )
+        try:
+            created = await engine.store.create(job, job_parts(job, asked.prompt or "", repo))
+        except Conflict:
+            await engine.attachments.remove(kept)
+            existing = await engine.store.get(Job, job_id)
+            if intent and intent.made(existing.metadata):
+                return existing
+            continue
+        except RetryLater:
+            await engine.attachments.remove(kept)
+            raise
+        engine.metrics.job_submitted(created)
+        return created
+    raise Conflict("no free name was found for the job; submit it again")
+
+
+def job_parts(job: Job, prompt: str, repo: GitRepo | None) -> list[Resource]:
+    """What is stored with `job`: its prompt, and the credential of its repository."""
+    assert job.spec.prompt_ref is not None
+    parts: list[Resource] = [ConfigMap(metadata=Metadata(name=job.spec.prompt_ref.name), data={PROMPT_KEY: prompt})]
+    setup = job.spec.workspace_setup
+    if setup and setup.credentials_ref and repo:
+        credential = {"username": repo.username, "password": repo.password}
+        parts.append(Secret(metadata=Metadata(name=setup.credentials_ref), data=credential))
+    return parts
+
+
+@router.get(
+    "/api/jobs",
+    response_model=None,
+    responses=answers(200, JobPage, "A page of jobs", 422),
+    summary="List jobs",
+)
+async def list_jobs(
+    request: Request,
+    page: Annotated[int, Query(ge=1, le=10**9, description="1 is the newest page.")] = 1,
+    limit: Annotated[int, Query(description="Jobs on a page; clamped to 1-100.")] = 20,
+    chain_id: Annotated[str | None, Query(alias="chainId")] = None,
+    status: Annotated[Literal["waiting", "active", "completed", "failed", "cancelled"] | None, Query()] = None,
+    type: Annotated[str | None, Query()] = None,  # noqa: A002, the API's word
+    source: Annotated[str | None, Query()] = None,
+    agent_role: Annotated[str | None, Query(alias="agentRole")] = None,
+    repo: Annotated[str | None, Query(description="`metadata.repo` of the job.")] = None,
+    q: Annotated[str | None, Query(description="Occurs in id, type, source or repo.")] = None,
+) -> Response:
+    """The caller's jobs, newest first; an admin's list is everybody's."""
+    engine, caller = engine_of(request), caller_of(request)
+    wanted = JobFilter(
+        status=status,
+        type=type,
+        source=source,
+        agent_role=agent_role,
+        repo=repo,
+        chain_id=chain_id,
+        owner=None if caller.is_admin else caller.id,
+        q=q,
+    )
+    limit = min(100, max(1, limit))
+    ids, total = engine.cache.page(wanted, page=page, limit=limit)
+    jobs = [job_item(job) for job in await engine.store.get_many(Job, ids)]
+    answer = {"jobs": jobs, "total": total, "page": page, "limit": limit}
+    return Response(as_json(answer), media_type="application/json")
+
+
+@router.get(
+    "/api/jobs/{job_id}",
+    response_model=None,
+    responses=answers(200, JobDetail, "The job", 403, 404),
+    summary="A job's detail",
+)
+async def get_job(request: Request, job_id: JobId) -> Response:
+    """Everything about one job; while it runs, with what it has said and used so far."""
+    return await detail_of(request, await own_job(request, job_id))
+
+
+@router.get(
+    "/api/jobs/{job_id}/logs",
+    response_model=None,
+    responses=answers(200, "text/event-stream", "The log, live", 403, 404),
+    summary="Follow a job's log",
+)
+async def follow_log(request: Request, job_id: JobId) -> Response:
+    """Server-sent events: `{"log": "…"}` per line, then `{"done": true, "status": "…"}`. `Last-Event-ID` resumes."""
+    job = await own_job(request, job_id)
+    frames = stream_log(engine_of(request), job, parse_event_id(request.headers.get("last-event-id")))
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(frames, media_type="text/event-stream", headers=headers)
+
+
+@router.post(
+    "/api/jobs/{job_id}/retry",
+    response_model=None,
+    responses=answers(200, JobDetail, "The job, waiting again", 400, 403, 404),
+    summary="Retry a failed job",
+)
+async def retry(request: Request, job_id: JobId) -> Response:
+    """Put a failed job back into the queue; its attempts count on."""
+    engine = engine_of(request)
+    while True:
+        job = await own_job(request, job_id)
+        waiting = advance(job, JobEvent.RETRY, finished_at=None, failed_code=None, failed_reason=None, slot=None)
+        setup = job.spec.workspace_setup
+        if setup and setup.credentials_ref and engine.clock.now() - job.created_at > TOKEN_LIFETIME:
+            message = "the job's git token is more than 10 minutes old and has likely expired; submit the job again"
+            raise IllegalMove(message)
+        try:
+            return await detail_of(request, await engine.store.update(waiting))
+        except Conflict:
+            continue  # somebody wrote meanwhile: look again whether it may be retried
+
+
+@router.post(
+    "/api/jobs/{job_id}/cancel",
+    response_model=None,
+    responses=answers(200, JobDetail, "Cancelled, or being cancelled", 400, 403, 404),
+    summary="Cancel a job",
+)
+async def cancel(request: Request, job_id: JobId) -> Response:
+    """End a waiting job at once; ask a running one to end: it is active, with `cancelRequestedAt`, until all is gone."""
+    engine = engine_of(request)
+    while True:
+        job = await own_job(request, job_id)
+        now = engine.clock.now()
+        if job.phase is not Phase.RUNNING:
+            cancelled = advance(job, JobEvent.CANCEL, finished_at=now, cancel_requested_at=now)
+        elif job.status.cancel_requested_at is None:
+            cancelled = replace(job, status=replace(job.status, cancel_requested_at=now))
+        else:
+            return await detail_of(request, job)
+        try:
+            return await detail_of(request, await engine.store.update(cancelled))
+        except Conflict:
+            continue  # it started or ended meanwhile: decide again
+
+
+async def own_job(request: Request, job_id: str) -> Job:
+    """The job, if the caller may see it. Raises 404 or 403."""
+    try:
+        job = await engine_of(request).store.get(Job, job_id)
+    except NotFound as error:
+        raise NotFound(f"there is no job {job_id}") from error
+    if not caller_of(request).may_see(job.spec.owner):
+        raise ApiError(403, "forbidden", f"the job {job_id} belongs to another API key")
+    return job
+
+
+async def detail_of(request: Request, job: Job) -> Response:
+    engine = engine_of(request)
+    live = await engine.runner.tail(job.attempt_name) if job.phase is Phase.RUNNING else OutputTail()
+    result = job.status.result
+    if job.status.result_cut:
+        try:
+            result = await engine.runner.result(job.attempt_name)
+        except NotFound:
+            result = None  # it was removed when its time was over
+    return Response(as_json(job_detail(job, result=result, live=live)), media_type="application/json")

@@ -1,0 +1,92 @@
+"""Reads JSON bodies strictly: what two parsers could understand differently is refused."""
+
+import json
+from typing import Any, Final
+
+from starlette.requests import Request
+
+from labrats.api.errors import ApiError
+
+MAX_DEPTH: Final = 64
+_MAX_INTEGER: Final = 2**63
+
+
+class StrictRequest(Request):
+    """A request whose JSON has no duplicate keys, no NaN, no lone surrogates, and bounded depth and numbers."""
+
+    async def json(self) -> Any:
+        require_json(self)
+        return parse_json(await self.body())
+
+
+def require_json(request: Request) -> None:
+    """Raises 415 unless the body says that it is JSON."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise ApiError(415, "unsupported_media_type", "the body must be JSON, with Content-Type: application/json")
+
+
+def parse_json(body: bytes) -> Any:
+    """The value in `body`. Raises 400 saying what is wrong with it."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _malformed(f"the body is not UTF-8 (byte {error.start})") from None
+    try:
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_int=_integer, parse_float=_number)
+    except json.JSONDecodeError as error:
+        raise _malformed(f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+    except RecursionError:
+        raise _malformed(f"the body is nested more than {MAX_DEPTH} deep") from None
+    if "\\u" in text and _has_lone_surrogate(value):
+        raise _malformed("the body holds half of a surrogate pair, which is no character")
+    if _depth(value) > MAX_DEPTH:
+        raise _malformed(f"the body is nested more than {MAX_DEPTH} deep")
+    return value
+
+
+def _malformed(message: str) -> ApiError:
+    return ApiError(400, "malformed", message)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _malformed(f"the field {twice!r} stands twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise _malformed(f"{name} is not a JSON value")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or not -_MAX_INTEGER <= (number := int(digits)) < _MAX_INTEGER:
+        raise _malformed(f"the number {digits[:24]} does not fit into 64 bits")
+    return number
+
+
+def _number(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise _malformed(f"the number {digits[:24]} is too large")
+    return number
+
+
+def _has_lone_surrogate(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _depth(value: Any) -> int:
+    """How deeply lists and objects are nested in `value`, counted without recursion."""
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [child for each in level for child in (each.values() if isinstance(each, dict) else each)]
+    return depth

@@ -1,0 +1,309 @@
+"""What a caller may submit, and how it becomes a job."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, StringConstraints, field_validator
+
+from labrats.api.bodies import Label, RequestBody
+from labrats.api.errors import ApiError
+from labrats.model.config import ConfigLayer, JobConfig, resolve_config
+from labrats.model.errors import Invalid, Problem
+from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
+from labrats.model.git_repo import GitRepo, parse_git_repo
+from labrats.model.job import DEFAULT_PRIORITY, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup
+from labrats.model.mock_script import parse_steps
+from labrats.model.parts import PROMPT_KEY
+from labrats.model.record import encode
+from labrats.outbound import Forbidden, Unresolvable, resolve_allowed
+from labrats.settings import EngineSettings
+
+PROMPT_BYTES: Final = 900 * 1024
+FILES_BYTES: Final = 10 * 1024 * 1024
+BODY_BYTES: Final = 16 * 1024 * 1024
+MAX_FILES: Final = 1000
+METADATA_BYTES: Final = 64 * 1024
+
+GitRef = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x20\x7f~^:?*\[\\-][^\x00-\x20\x7f~^:?*\[\\]*$")]
+
+
+class WorkspaceSetupBody(RequestBody):
+    """The repository to clone into the workspace."""
+
+    git_repo: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+        default=None,
+        description="Clone URL: https, http, ssh or scp form. A token in it is kept as a secret and never shown again.",
+        examples=["https://github.com/octocat/hello-world.git"],
+    )
+    git_ref: GitRef | None = Field(default=None, description="Branch, tag or commit.", examples=["main"])
+    git_depth: int | None = Field(default=None, ge=1, le=1_000_000, description="Depth of a shallow clone.")
+
+
+class WorkspaceFileBody(RequestBody):
+    """A file for the workspace."""
+
+    name: str = Field(description="Relative path in the workspace.", examples=["notes/todo.txt"])
+    data: str = Field(description="The contents, base64.", examples=["aGVsbG8K"])
+
+    @field_validator("name")
+    @classmethod
+    def _stays_inside(cls, name: str) -> str:
+        if reason := why_unsafe(name):
+            raise ValueError(reason)
+        return name
+
+    @field_validator("data")
+    @classmethod
+    def _is_base64(cls, data: str) -> str:
+        try:
+            base64.b64decode(data, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError("is not base64") from None
+        return data
+
+
+class WorkspaceUploadBody(RequestBody):
+    """A file uploaded before."""
+
+    id: Label
+    name: Label
+
+
+class ConfigBody(RequestBody):
+    """The settings of this run; what is absent is resolved from the other layers."""
+
+    model: Label | None = Field(default=None, examples=["opus"])
+    effort: Literal["low", "medium", "high"] | None = None
+    provider: Literal["claude", "codex", "vllm", "gemma", "qwen", "mock"] | None = None
+    fast: bool | None = Field(default=None, description="Fast mode, Claude only.")
+    timeout_ms: int | None = Field(default=None, ge=1, le=7 * 24 * 3600 * 1000, description="Milliseconds per attempt.")
+    max_turns: int | None = Field(default=None, ge=1, le=100_000)
+    executor_image: Label | None = Field(default=None, description="Another executor image, on Kubernetes.")
+    react_enabled: bool | None = Field(default=None, description="ReAct tool-calling loop, local inference only.")
+    max_cost_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_attempts: int | None = Field(default=None, ge=1, le=100)
+    fallback_model: Label | None = None
+
+
+class ErrorEntryBody(RequestBody):
+    """An error that was observed, for `error-reporting`."""
+
+    message: str = Field(min_length=1)
+    stack: str | None = None
+    count: int | None = Field(default=None, ge=0)
+    first_seen: str | None = None
+    last_seen: str | None = None
+    service: str | None = None
+    level: str | None = None
+    context: dict[str, Any] | None = None
+
+
+class PipelineBody(RequestBody):
+    """What to run instead of one inference."""
+
+    type: Literal["pdf-sections"]
+
+
+class Submission(RequestBody):
+    """A job to run."""
+
+    model_config = RequestBody.model_config | {
+        "json_schema_extra": {
+            "examples": [
+                {
+                    "source": "manual",
+                    "type": "implement-issue",
+                    "prompt": "Add a --version flag to the command line.",
+                    "config": {"provider": "mock"},
+                    "metadata": {"repo": "octocat/hello-world"},
+                }
+            ]
+        }
+    }
+
+    source: Label = Field(description="Where it comes from: github, manual, dashboard, …")
+    type: Label = Field(description="Label of the job: implement-issue, code-review, …")
+    prompt: str | None = Field(default=None, min_length=1, description="What the agent is asked. At most 900 KiB.")
+    errors: list[ErrorEntryBody] | None = Field(default=None, min_length=1, description="For `error-reporting`.")
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)] = Field(
+        default=DEFAULT_PRIORITY, description="Lower runs first."
+    )
+    agent_role: Label | None = None
+    workspace_setup: WorkspaceSetupBody | None = None
+    workspace_files: list[WorkspaceFileBody] = Field(default=[], max_length=MAX_FILES)
+    workspace_uploads: list[WorkspaceUploadBody] | None = None
+    config: ConfigBody = ConfigBody()
+    callback_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
+    pipeline: PipelineBody | None = None
+    metadata: dict[str, Any] = Field(default={}, description="Free key-values, echoed in callbacks and the dashboard.")
+
+
+def why_unsafe(name: str) -> str | None:
+    """Why `name` cannot be a path below the workspace; None when it can."""
+    parts = name.split("/")
+    if not name or len(name.encode()) > 1024 or any(len(part.encode()) > 255 for part in parts):
+        return "must be 1 to 1024 bytes long, and each part of it at most 255"
+    if any(ord(character) < 32 or ord(character) == 127 for character in name) or "\\" in name:
+        return "must not contain control characters or backslashes"
+    if any(part in ("", ".", "..") for part in parts):
+        return "must be a relative path inside the workspace, without `.`, `..` or empty parts"
+    if any(part.lower() == ".git" for part in parts):
+        return "must not reach into .git"
+    return None
+
+
+def decode_files(files: Sequence[WorkspaceFileBody]) -> list[tuple[str, bytes]]:
+    """Name and contents of each. Raises 413 when they are too much, 422 when two would be one file."""
+    decoded = [(file.name, base64.b64decode(file.data)) for file in files]
+    if sum(len(data) for _, data in decoded) > FILES_BYTES:
+        raise ApiError(413, "too_large", "workspaceFiles: at most 10 MiB, decoded, in all")
+    _check_distinct([name for name, _ in decoded])
+    return decoded
+
+
+def _check_distinct(names: Sequence[str]) -> None:
+    """Raises Invalid where two names differ in case only, or one is a folder of another."""
+    files: set[PurePosixPath] = set()
+    folders: set[PurePosixPath] = set()
+    for number, name in enumerate(names):
+        path = PurePosixPath(name.lower())
+        parents = set(path.parents)
+        if path in files or path in folders or parents & files:
+            raise Invalid(Problem(f"workspaceFiles[{number}].name", "is taken by another file of this job"))
+        files.add(path)
+        folders |= parents
+
+
+def check_complete(asked: Submission) -> None:
+    """Raises 422 for what is missing although no single field is wrong, 413 for what is too large to keep."""
+    if asked.prompt is None and asked.type != "error-reporting":
+        raise Invalid(Problem("prompt", "is required, unless type is error-reporting"))
+    if asked.prompt is None and asked.errors is None:
+        raise Invalid(Problem("errors", "is required for an error-reporting job without a prompt"))
+    setup = asked.workspace_setup
+    if setup and setup.git_repo is None and (setup.git_ref or setup.git_depth):
+        raise Invalid(Problem(GIT_REPO_FIELD, "is required for a gitRef or gitDepth"))
+    if asked.prompt is not None and len(asked.prompt.encode()) > PROMPT_BYTES:
+        raise ApiError(413, "too_large", "prompt: at most 900 KiB")
+    if len(encode(asked.metadata)) > METADATA_BYTES:
+        raise ApiError(413, "too_large", "metadata: at most 64 KiB")
+
+
+def check_available(asked: Submission) -> None:
+    """Raises 501 for what is valid but not built yet, naming the field."""
+    missing = {
+        "errors": asked.errors,
+        "agentRole": asked.agent_role,
+        "workspaceUploads": asked.workspace_uploads,
+        "callbackUrl": asked.callback_url,
+        "pipeline": asked.pipeline,
+    }
+    if field := next((name for name, value in missing.items() if value is not None), None):
+        raise ApiError(501, "not_implemented", f"{field}: this engine cannot do that yet; leave the field out")
+    provider = asked.config.provider
+    if provider not in (None, "claude", "mock"):
+        message = f"config.provider: {provider} is not available in this engine yet; use claude or mock"
+        raise ApiError(501, "not_implemented", message)
+
+
+async def checked_repo(asked: Submission, settings: EngineSettings) -> GitRepo | None:
+    """The repository asked for, its address judged. Raises Invalid."""
+    if asked.workspace_setup is None or asked.workspace_setup.git_repo is None:
+        return None
+    repo = parse_git_repo(asked.workspace_setup.git_repo)
+    if repo.is_local:
+        _check_below_roots(repo, settings.local_repo_roots)
+        return repo
+    assert repo.host is not None
+    assert repo.port is not None
+    try:
+        await resolve_allowed(repo.host, repo.port, settings.outbound_allowed_cidrs)
+    except Forbidden as error:
+        raise Invalid(Problem(GIT_REPO_FIELD, str(error))) from error
+    except Unresolvable as error:
+        if _looks_like_an_address(repo.host):
+            raise Invalid(Problem(GIT_REPO_FIELD, "names no host")) from error
+        # A name server may be down for a while: the executor judges again when it clones.
+    return repo
+
+
+async def check_callback_url(asked: Submission, settings: EngineSettings) -> None:
+    """Raises Invalid unless callbacks may go to the address."""
+    if asked.callback_url is None:
+        return
+    try:
+        parts = urlsplit(asked.callback_url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        raise Invalid(Problem("callbackUrl", "is not a well-formed address")) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Invalid(Problem("callbackUrl", "must be an http or https address"))
+    if parts.username is not None or parts.password is not None:
+        raise Invalid(Problem("callbackUrl", "must not carry a credential"))
+    if parts.hostname in settings.callback_allowed_hosts:
+        return
+    try:
+        await resolve_allowed(parts.hostname, port, settings.outbound_allowed_cidrs)
+    except (Forbidden, Unresolvable) as error:
+        raise Invalid(Problem("callbackUrl", "its address is not allowed; CALLBACK_ALLOWED_HOSTS names exceptions")) from error
+
+
+def _looks_like_an_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_below_roots(repo: GitRepo, roots: Sequence[str]) -> None:
+    path = Path(repo.url).resolve()
+    if not any(path.is_relative_to(Path(root).resolve()) for root in roots):
+        message = "a path on the engine's machine must lie below one of LOCAL_REPO_ROOTS"
+        raise Invalid(Problem(GIT_REPO_FIELD, message))
+
+
+def job_spec(
+    asked: Submission, job_id: str, owner: str, repo: GitRepo | None, files: tuple[WorkspaceFile, ...]
+) -> JobSpec:
+    """The spec of the job `job_id`; its prompt and the repository's credential lie in resources named after it."""
+    config = JobConfig(**asked.config.model_dump(exclude_none=True))
+    return JobSpec(
+        source=asked.source,
+        type=asked.type,
+        prompt_ref=KeyReference(name=f"{job_id}-prompt", key=PROMPT_KEY),
+        priority=asked.priority,
+        workspace_setup=_workspace_setup(asked.workspace_setup, job_id, repo),
+        workspace_files=files,
+        config=config,
+        resolved=resolve_config([ConfigLayer("request", config)]),
+        metadata=asked.metadata,
+        owner=owner,
+    )
+
+
+def _workspace_setup(asked: WorkspaceSetupBody | None, job_id: str, repo: GitRepo | None) -> WorkspaceSetup | None:
+    if asked is None or repo is None:
+        return None
+    return WorkspaceSetup(
+        git_repo=repo.url,
+        git_ref=asked.git_ref,
+        git_depth=asked.git_depth,
+        credentials_ref=f"{job_id}-git" if repo.has_credential else None,
+    )
+
+
+def check_mock_script(asked: Submission) -> None:
+    """Raises Invalid when the job runs on the mock provider with a script that is none."""
+    script = asked.metadata.get("mock")
+    if asked.config.provider != "mock" or script is None:
+        return
+    if not isinstance(script, dict) or set(script) - {"steps"}:
+        raise Invalid(Problem("metadata.mock", "must be an object with the one field `steps`"))
+    parse_steps(script.get("steps", []))

@@ -1,0 +1,152 @@
+"""The SQLite file: which SQLite may touch it, how it is opened, its tables, and how a record is read from them."""
+
+import logging
+import os
+from functools import cache
+from pathlib import Path
+from typing import Final, TypeVar
+
+import apsw
+import msgspec
+
+from labrats.model.errors import LabratsError, RetryLater
+from labrats.model.record import Resource
+
+R = TypeVar("R", bound=Resource)
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION: Final = 1
+
+_SCHEMA: Final = """
+    CREATE TABLE resources (
+        kind  TEXT    NOT NULL,
+        name  TEXT    NOT NULL,
+        rv    INTEGER NOT NULL,   -- the resource version: the value of the counter at its last write
+        owner TEXT,               -- `kind/name` of the resource it is deleted with
+        body  BLOB    NOT NULL,   -- the whole record as JSON, its metadata included
+        PRIMARY KEY (kind, name)
+    ) STRICT;
+    CREATE INDEX resources_by_owner ON resources (owner) WHERE owner IS NOT NULL;
+    CREATE TABLE counter (rv INTEGER NOT NULL) STRICT;   -- one row; it only grows, whichever process writes
+    INSERT INTO counter VALUES (0);
+"""
+
+_WRITER_PATIENCE_MS: Final = 5_000
+_READER_PATIENCE_MS: Final = 250  # point reads wait in the event loop
+
+
+def open_for_writing(path: Path) -> apsw.Connection:
+    """A connection to the database at `path`, which is made, or brought up to date, if need be.
+
+    Only its owner can read the file, and every commit through this connection is on stable storage when it returns.
+    Raises LabratsError when this SQLite or this program must not write to it.
+    """
+    check_sqlite_version(apsw.sqlite_lib_version())
+    try:
+        _make_private_folder(path.parent)
+        _make_private_file(path)
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    except (OSError, apsw.Error) as error:
+        raise RetryLater(f"the database {path} cannot be opened") from error
+    try:
+        connection.set_busy_timeout(_WRITER_PATIENCE_MS)
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("synchronous", "full")
+        _migrate(connection)
+    except apsw.Error as error:
+        connection.close()
+        raise RetryLater(f"the database {path} cannot be opened") from error
+    except LabratsError:
+        connection.close()
+        raise
+    return connection
+
+
+def open_for_reading(path: Path) -> apsw.Connection:
+    """A connection that sees every commit as soon as it is made, and cannot write. Raises RetryLater."""
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    except apsw.Error as error:
+        raise RetryLater(f"the database {path} cannot be opened") from error
+    connection.set_busy_timeout(_READER_PATIENCE_MS)
+    return connection
+
+
+def check_sqlite_version(version: str) -> None:
+    """Raises LabratsError when `version` of SQLite can corrupt a database that has several connections in WAL mode."""
+    if not _is_safe(tuple(int(part) for part in version.split("."))):
+        raise LabratsError(
+            f"SQLite {version} can corrupt its database (the WAL-reset bug); "
+            "Labrats needs 3.51.3 or later, 3.50.7 or later within 3.50, or 3.44.6 or later within 3.44"
+        )
+
+
+def decode_body(kind: type[R], name: str, body: bytes) -> R | None:
+    """The record in `body`, or None when it is none: one that a newer Labrats or a person wrote stops nothing else."""
+    try:
+        record: R = _decoder(kind).decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("stored resource is unreadable", extra={"kind": kind.kind(), "resource": name, "reason": str(error)})
+        return None
+    return record
+
+
+@cache
+def _decoder(kind: type[R]) -> msgspec.json.Decoder[R]:
+    return msgspec.json.Decoder(kind)
+
+
+def _is_safe(version: tuple[int, ...]) -> bool:
+    """Whether the WAL-reset bug, which 3.7.0 brought, is fixed in `version`, or was in its branch."""
+    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+
+
+def _migrate(connection: apsw.Connection) -> None:
+    """Bring the tables up to SCHEMA_VERSION. Several processes may try at once: one does it, the others wait."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        found = connection.pragma("user_version")
+        if found > SCHEMA_VERSION:
+            raise LabratsError(
+                f"the database {connection.filename} was written by a newer Labrats "
+                f"(its schema is version {found}, this program knows {SCHEMA_VERSION}); upgrade Labrats to open it"
+            )
+        if found == 0:
+            for _ in connection.execute(_SCHEMA):
+                pass
+        connection.pragma("user_version", SCHEMA_VERSION)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _make_private_folder(folder: Path) -> None:
+    """Make `folder` and what is missing above it, readable by nobody else, on stable storage."""
+    if folder.is_dir():
+        return
+    _make_private_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _make_private_file(path: Path) -> None:
+    """Make the file with its mode before SQLite would make it with a wider one. Its -wal and -shm take over the mode.
+
+    A file that is there is never opened here: closing it would drop the locks that SQLite holds on it in this process.
+    """
+    if path.exists():
+        path.chmod(0o600)
+        return
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new file survives a power cut only when the folder that names it was synced."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,109 @@
+"""The engine's end of the launcher: the warm process that forks an executor per attempt.
+
+Starting Python for each attempt would cost 40-110 ms; a fork of a process that has everything imported costs about one.
+The launcher outlives the engine for as long as it has executors, so that these keep a parent that sees how they end.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+
+import structlog
+
+from labrats.model.errors import RetryLater
+
+log = structlog.get_logger()
+
+SPAWN_SECONDS = 30.0
+
+
+class Launcher:
+    """Starts the launcher process when first needed, and again should it die."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._waiting: dict[str, asyncio.Future[int]] = {}
+        self._received = b""
+
+    async def fork(self, folder: str) -> int:
+        """Have an executor forked for the attempt in `folder`; its pid. Raises RetryLater when the launcher died."""
+        if self._socket is None:
+            self._spawn()
+        assert self._socket is not None
+        answer = self._waiting[folder] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(SPAWN_SECONDS):
+                await asyncio.get_running_loop().sock_sendall(self._socket, json.dumps({"folder": folder}).encode() + b"\n")
+                return await answer
+        except (OSError, TimeoutError) as error:
+            raise RetryLater("the launcher does not answer") from error
+        finally:
+            self._waiting.pop(folder, None)
+
+    def close(self) -> None:
+        """Let go of the launcher: it ends once its last executor has."""
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            self._process.poll()
+            self._process.returncode = self._process.returncode or 0  # it may live on, and is not waited for
+            self._process = None
+
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "labrats.executor.launcher", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C in the engine's terminal is not for the executors
+                env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
+                cwd="/",
+            )
+        self._socket, self._received = ours, b""
+        asyncio.get_running_loop().add_reader(ours, self._read_answers)
+
+    def _read_answers(self) -> None:
+        assert self._socket is not None
+        with suppress(BlockingIOError):
+            data = b""
+            with suppress(ConnectionResetError):
+                data = self._socket.recv(65536)
+            if not data:
+                self._launcher_died()
+                return
+            *lines, self._received = (self._received + data).split(b"\n")
+            for line in lines:
+                answer = json.loads(line)
+                waiting = self._waiting.get(answer["folder"])
+                if waiting is None or waiting.done():
+                    continue
+                if "pid" in answer:
+                    waiting.set_result(answer["pid"])
+                else:
+                    waiting.set_exception(RetryLater(f"no executor could be started: {answer['error']}"))
+
+    def _launcher_died(self) -> None:
+        log.error("the launcher died; the next attempt starts another")
+        self.close()
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(RetryLater("the launcher died"))
+
+
+def describe_exit(word: str, number: int) -> str:
+    """How an executor ended, for people."""
+    if word != "signal":
+        return f"exited with code {number}"
+    with suppress(ValueError):
+        return f"was killed by signal {number} ({signal.Signals(number).name})"
+    return f"was killed by signal {number}"

@@ -1,0 +1,113 @@
+"""An attempt's output file: reading on from a number, and reading its end."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, Outputs, Usage
+from labrats.model.protocol import (
+    LINE_BYTES,
+    AnyEvent,
+    ErrorEvent,
+    LogEvent,
+    OutputEvent,
+    ResultEvent,
+    UsageEvent,
+    decode_event,
+)
+from labrats.ports import OutputTail
+
+CHUNK_BYTES: Final = 256 * 1024
+"""Read at once. Larger than any line, so that every chunk brings a whole one."""
+
+TAIL_BYTES: Final = 2 * LINE_BYTES + STATUS_LOG_BYTES
+
+
+class OutputReader:
+    """Reads the events of one file in order, from after `after_seq`; call `read` again when the file has grown."""
+
+    def __init__(self, path: Path, after_seq: int = 0) -> None:
+        self._path, self._after = path, after_seq
+        self._offset: int | None = None
+
+    def read(self) -> Sequence[AnyEvent]:
+        """The next events, at most a chunk of them; none when there is nothing new, or no file yet."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return ()
+        try:
+            if self._offset is None:
+                self._offset = _offset_after(descriptor, self._after) if self._after else 0
+            while True:
+                chunk = os.pread(descriptor, CHUNK_BYTES, self._offset)
+                end = chunk.rfind(b"\n") + 1
+                if not end and len(chunk) == CHUNK_BYTES:
+                    end = len(chunk)  # no executor of ours writes such a line: pass over it
+                self._offset += end
+                events = [event for event in _events(chunk[:end]) if event.seq > self._after]
+                if events:
+                    self._after = events[-1].seq
+                if events or not end:
+                    return events
+        finally:
+            os.close(descriptor)
+
+
+def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
+    """The terminal event, if the output has one, and the output's tail."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            end = file.read()
+    except FileNotFoundError:
+        return None, OutputTail()
+    events = list(_events(end[: end.rfind(b"\n") + 1]))
+    usage, outputs = Usage(), Outputs()
+    for event in events:
+        match event:
+            case UsageEvent(usage=said):
+                usage = said
+            case OutputEvent(outputs=made):
+                outputs = made
+            case ResultEvent() | ErrorEvent():
+                usage, outputs = event.usage, event.outputs
+    last = events[-1] if events else None
+    tail = OutputTail(_last_lines(events), usage, outputs)
+    return (last if isinstance(last, ResultEvent | ErrorEvent) else None), tail
+
+
+def _events(lines: bytes) -> Iterator[AnyEvent]:
+    for line in lines.split(b"\n"):
+        if line and (event := decode_event(line)):
+            yield event
+
+
+def _last_lines(events: Sequence[AnyEvent]) -> tuple[str, ...]:
+    """The last log lines, within the bounds of a job's status."""
+    lines: list[str] = []
+    room = STATUS_LOG_BYTES
+    for event in reversed(events):
+        if isinstance(event, LogEvent):
+            room -= len(event.text.encode())
+            if room < 0 or len(lines) == STATUS_LOG_LINES:
+                break
+            lines.append(event.text)
+    return tuple(reversed(lines))
+
+
+def _offset_after(descriptor: int, seq: int) -> int:
+    """Where the first line with a larger number than `seq` may begin. Numbers grow along the file, so this bisects it."""
+    low, high = 0, os.fstat(descriptor).st_size
+    while high - low > CHUNK_BYTES:
+        middle = (low + high) // 2
+        chunk = os.pread(descriptor, CHUNK_BYTES, middle)
+        begin = chunk.find(b"\n") + 1
+        first = next(_events(chunk[begin : chunk.rfind(b"\n") + 1]), None)
+        if first is not None and first.seq <= seq:
+            low = middle + begin
+        else:
+            high = middle
+    return low

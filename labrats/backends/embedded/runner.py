@@ -1,0 +1,300 @@
+"""Attempts as processes of this machine: started by the launcher, known by their claim, watched by pidfd."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import msgspec
+import structlog
+
+from labrats.backends.embedded.folders import AttemptFolder, Folders, Tombstone
+from labrats.backends.embedded.launcher import Launcher, describe_exit
+from labrats.backends.embedded.output import OutputReader, read_end
+from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.errors import GiveUp, NotFound
+from labrats.model.job import FailedCode
+from labrats.model.parts import ConfigMap, Secret
+from labrats.model.protocol import AnyEvent, ResultEvent, Task
+from labrats.model.record import encode
+from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Store
+from labrats.processes import ProcessId, kill_descendants, send_signal, with_environment
+
+log = structlog.get_logger()
+
+ALIVE: Final = Alive()
+
+FOLLOW_SECONDS: Final = 0.02
+"""How often a followed output is looked at. A stat costs microseconds, and works on every file system."""
+
+REAP_SECONDS: Final = 5.0
+"""How long the launcher may take to end what a crashed executor left, before the engine does it alone."""
+
+MARKER: Final = "LABRATS_ATTEMPT"
+"""Set to the attempt's name in the environment of every process that a provider starts."""
+
+
+@dataclass(frozen=True)
+class LocalRunnerSettings:
+    """What attempts on this machine are told beside their job.
+
+    programs: agent CLIs by provider. environment: the engine's own variables, of which a provider's credentials are
+    taken when its AiModel names no Secret. The rest is as in Task.
+    """
+
+    folders: Folders
+    environment: Mapping[str, str]
+    programs: Mapping[str, str]
+    git_addresses: tuple[str, ...] = ()
+    repo_roots: tuple[str, ...] = ()
+    cli_login: bool = False
+
+
+@dataclass(frozen=True)
+class Executor:
+    """A living executor of ours. `pidfd` becomes readable when it ends, whoever's child it is."""
+
+    id: ProcessId
+    pidfd: int
+
+
+class LocalRunner:
+    """Fulfils Runner. An async context manager: leaving it lets go of the attempts, which live on."""
+
+    def __init__(self, store: Store, settings: LocalRunnerSettings) -> None:
+        self._store, self._settings = store, settings
+        self._launcher = Launcher()
+        self._executors: dict[str, Executor] = {}
+        self._settling: dict[str, asyncio.Task[None]] = {}
+        self._changed: asyncio.Queue[str] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for name in list(self._executors):
+            self._let_go(name)
+        for task in list(self._settling.values()):
+            task.cancel()
+        await asyncio.gather(*self._settling.values(), return_exceptions=True)
+        self._launcher.close()
+
+    async def start(self, attempt: Attempt) -> None:
+        if not isinstance(await self.find(attempt.name), NotStarted):
+            return
+        folder = self._folder(attempt.name)
+        await self._write_inputs(attempt, folder)
+        pid = await self._launcher.fork(str(folder.path))
+        if attempt.name not in self._executors and (process := ProcessId.of(pid)):
+            self._adopt(attempt.name, process)
+        self._changed.put_nowait(attempt.name)
+
+    async def find(self, name: str) -> AttemptState:
+        if name in self._executors or name in self._settling:
+            return ALIVE
+        folder = self._folder(name)
+        match folder.executor():
+            case None:
+                return NotStarted()
+            case Tombstone():
+                return Gone(reason="the attempt was ended before it started")
+            case process if process.is_alive:
+                self._adopt(name, process)
+                return ALIVE
+            case process:
+                outcome, tail = read_end(folder.output)
+                if outcome is None:
+                    await self._end_leftovers(name, process)
+                    outcome, tail = read_end(folder.output)
+                return Gone(outcome, tail=tail) if outcome else self._gone_without_outcome(folder, tail)
+
+    async def stop(self, name: str) -> None:
+        if executor := self._executors.get(name):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(executor.pidfd, signal.SIGTERM)
+
+    async def kill(self, name: str) -> None:
+        self._folder(name).bury()
+        if executor := self._executors.get(name):
+            await asyncio.to_thread(_kill_tree, executor)
+        while isinstance(await self.find(name), Alive):
+            if task := self._settling.get(name):
+                await asyncio.wait([task])
+            else:
+                await asyncio.sleep(FOLLOW_SECONDS)
+
+    async def watch(self) -> AsyncIterator[str]:
+        while True:
+            yield await self._changed.get()
+
+    async def tail(self, name: str) -> OutputTail:
+        return read_end(self._folder(name).output)[1]
+
+    async def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[Sequence[AnyEvent]]:
+        reader = OutputReader(self._folder(name).output, after_seq)
+        while True:
+            ended = not follow or isinstance(await self.find(name), Gone)
+            while events := reader.read():
+                yield events
+            if ended:
+                return
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+    async def result(self, name: str) -> Any:
+        folder = self._folder(name)
+        outcome, _ = read_end(folder.output)
+        if not isinstance(outcome, ResultEvent):
+            raise NotFound(f"the result of attempt {name} is no longer kept")
+        if outcome.file is None:
+            return outcome.result
+        try:
+            return msgspec.json.decode(folder.result.read_bytes())
+        except FileNotFoundError as error:
+            raise NotFound(f"the result of attempt {name} is no longer kept") from error
+
+    async def workspaces(self) -> list[str]:
+        return await asyncio.to_thread(self._settings.folders.workspace_names)
+
+    async def remove(self, name: str, *, keep_output: bool = False) -> None:
+        await asyncio.to_thread(self._folder(name).remove, keep_output=keep_output)
+
+    def _folder(self, name: str) -> AttemptFolder:
+        return self._settings.folders.of(name)
+
+    # Inputs
+
+    async def _write_inputs(self, attempt: Attempt, folder: AttemptFolder) -> None:
+        """Everything the executor reads; `job.json` last, since it is what the others are for."""
+        prompt = await self._prompt(attempt)
+        secrets = await self._secrets(attempt)
+        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if secrets:
+            (folder.path / "secrets").mkdir(mode=0o700, exist_ok=True)
+        for name, value in secrets.items():
+            folder.write_input(f"secrets/{name}", value.encode())
+        folder.write_input("prompt", prompt.encode())
+        folder.write_input("job.json", encode(self._task(attempt, folder)))
+
+    def _task(self, attempt: Attempt, folder: AttemptFolder) -> Task:
+        job, settings = attempt.job, self._settings
+        return Task(
+            job_id=job.id,
+            attempt=attempt.name,
+            number=job.status.attempts,
+            workspace=str(folder.workspace),
+            config=job.resolved.config,
+            metadata=job.spec.metadata,
+            workspace_setup=job.spec.workspace_setup,
+            workspace_files=job.spec.workspace_files,
+            endpoint=attempt.ai_model.spec.endpoint if attempt.ai_model else None,
+            programs=dict(settings.programs),
+            git_addresses=settings.git_addresses,
+            repo_roots=settings.repo_roots,
+            cli_login=settings.cli_login,
+        )
+
+    async def _prompt(self, attempt: Attempt) -> str:
+        spec = attempt.job.spec
+        if spec.prompt_ref is None:
+            return spec.prompt or ""
+        try:
+            return (await self._store.get(ConfigMap, spec.prompt_ref.name)).data[spec.prompt_ref.key]
+        except (NotFound, KeyError) as error:
+            raise GiveUp(FailedCode.INTERNAL, "the job's prompt is gone") from error
+
+    async def _secrets(self, attempt: Attempt) -> dict[str, str]:
+        """What goes into `secrets/`: the repository's credentials as `git-…`, the model's by their own names."""
+        secrets: dict[str, str] = {}
+        setup = attempt.job.spec.workspace_setup
+        if setup and setup.credentials_ref:
+            stored = await self._secret(setup.credentials_ref, FailedCode.GIT_CLONE, "the repository's credentials")
+            secrets |= {f"git-{key}": value for key, value in stored.items()}
+        return secrets | await self._model_credentials(attempt)
+
+    async def _model_credentials(self, attempt: Attempt) -> dict[str, str]:
+        names = CREDENTIAL_NAMES[attempt.job.resolved.provider]
+        if attempt.ai_model and (reference := attempt.ai_model.spec.credentials_ref):
+            what = f"the credentials of AiModel {attempt.ai_model.name}"
+            stored = await self._secret(reference, FailedCode.AUTH, what)
+            return {name: stored[name] for name in names if name in stored}
+        return {name: value for name in names if (value := self._settings.environment.get(name))}
+
+    async def _secret(self, name: str, code: FailedCode, what: str) -> dict[str, str]:
+        try:
+            return (await self._store.get(Secret, name)).data
+        except NotFound as error:
+            raise GiveUp(code, f"{what} are missing: there is no Secret {name!r}") from error
+
+    # The life of an executor
+
+    def _adopt(self, name: str, process: ProcessId) -> None:
+        """Watch `process` until it ends, as the executor of the attempt."""
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            self._settle_later(name)
+            return
+        self._executors[name] = Executor(process, pidfd)
+        asyncio.get_running_loop().add_reader(pidfd, self._executor_ended, name)
+
+    def _let_go(self, name: str) -> Executor:
+        executor = self._executors.pop(name)
+        asyncio.get_running_loop().remove_reader(executor.pidfd)
+        os.close(executor.pidfd)
+        return executor
+
+    def _executor_ended(self, name: str) -> None:
+        ended = self._let_go(name)
+        claimed_by = self._folder(name).executor()
+        if isinstance(claimed_by, ProcessId) and claimed_by != ended.id and claimed_by.is_alive:
+            self._adopt(name, claimed_by)  # ours lost the claim to one that an earlier engine had started
+        elif read_end(self._folder(name).output)[0] is not None:
+            self._changed.put_nowait(name)  # it ended in order, and an executor does so only after all it started
+        else:
+            self._settle_later(name)
+
+    def _settle_later(self, name: str) -> None:
+        """See to it, in the background, that nothing is left of a crashed attempt; until then it counts as alive."""
+        task = asyncio.create_task(self._settle(name), name=f"settle {name}")
+        self._settling[name] = task
+
+    async def _settle(self, name: str) -> None:
+        try:
+            executor = self._folder(name).executor()
+            if isinstance(executor, ProcessId):
+                await self._end_leftovers(name, executor)
+        finally:
+            del self._settling[name]
+            self._changed.put_nowait(name)
+
+    async def _end_leftovers(self, name: str, executor: ProcessId) -> None:
+        """Wait until the launcher has counted the dead executor, which it does after its leftovers; then look for strays."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REAP_SECONDS):
+                while not executor.is_reaped:
+                    await asyncio.sleep(0.002)
+        await asyncio.to_thread(_kill_strays, name)
+
+    def _gone_without_outcome(self, folder: AttemptFolder, tail: OutputTail) -> Gone:
+        if (words := folder.exit_words()) is None:
+            return Gone(tail=tail)
+        return Gone(None, FailedCode.EXECUTOR_DIED, f"the executor {describe_exit(*words)} without an outcome", tail)
+
+
+def _kill_tree(executor: Executor) -> None:
+    """End the executor and all below it. It is stopped first, so that it starts nothing more while they are ended."""
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(executor.pidfd, signal.SIGSTOP)
+        if not kill_descendants(executor.id.pid):
+            log.error("processes of an attempt resist", executor=executor.id.pid)
+        signal.pidfd_send_signal(executor.pidfd, signal.SIGKILL)
+
+
+def _kill_strays(name: str) -> None:
+    """End what carries the attempt's mark and escaped its executor."""
+    for pid in with_environment(MARKER, name):
+        kill_descendants(pid)
+        send_signal(pid, signal.SIGKILL)

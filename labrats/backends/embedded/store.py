@@ -1,0 +1,142 @@
+"""The Store on one machine: an SQLite file, one writer, and a change feed within the process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+import apsw
+
+from labrats.backends.embedded.database import decode_body, open_for_reading, open_for_writing
+from labrats.backends.embedded.feed import Feed
+from labrats.backends.embedded.writer import GroupCommit
+from labrats.model.errors import NotFound, RetryLater
+from labrats.model.record import Resource
+from labrats.ports import Change, Changed, Clock, Synced, SystemClock
+
+R = TypeVar("R", bound=Resource)
+
+_PAGE: Final = 100
+"""How many resources are read before the event loop gets its turn again: a millisecond's worth."""
+
+
+class EmbeddedStore:
+    """Store (labrats/ports.py) on one SQLite file.
+
+    Other processes may read and write the same file: `get`, `get_many` and `list` see what they wrote, `watch`
+    tells only of writes through this object.
+    """
+
+    def __init__(self, reader: apsw.Connection, commits: GroupCommit, feed: Feed) -> None:
+        self._reader = reader
+        self._commits = commits
+        self._feed = feed
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path, clock: Clock | None = None) -> "AsyncIterator[EmbeddedStore]":
+        """The store at `path`, made if it is not there; closed on leaving, when all that was asked is written.
+
+        Raises LabratsError when this SQLite or this version of Labrats must not touch the file, RetryLater when it
+        is out of reach.
+        """
+        with closing(open_for_writing(path)) as writer, closing(open_for_reading(path)) as reader:
+            feed = Feed()
+            commits = GroupCommit(writer, clock or SystemClock(), feed.publish)
+            try:
+                yield cls(reader, commits, feed)
+            finally:
+                await commits.close()
+
+    async def get(self, kind: type[R], name: str) -> R:
+        if (found := self._read(kind, name)) is None:
+            raise NotFound(f"there is no {kind.kind()} {name!r}")
+        return found
+
+    async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
+        found: list[R] = []
+        for start in range(0, len(names), _PAGE):
+            found += filter(None, (self._read(kind, name) for name in names[start : start + _PAGE]))
+            await asyncio.sleep(0)
+        return found
+
+    async def list(self, kind: type[R], labels: Mapping[str, str] | None = None) -> list[R]:
+        wanted = (labels or {}).items()
+        return [
+            resource
+            async for page in self._read_pages(kind)
+            for resource in page.resources
+            if wanted <= resource.metadata.labels.items()
+        ]
+
+    async def create(self, resource: R, parts: Sequence[Resource] = ()) -> R:
+        return await self._commits.run(lambda transaction: transaction.create(resource, parts))
+
+    async def update(self, resource: R) -> R:
+        return await self._commits.run(lambda transaction: transaction.update(resource))
+
+    async def delete(self, kind: type[R], name: str, resource_version: str | None = None) -> None:
+        await self._commits.run(lambda transaction: transaction.delete(kind.kind(), name, resource_version))
+
+    async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
+        subscription = self._feed.subscribe(kind)  # before the first read, so that no change falls in between
+        try:
+            async for page in self._read_pages(kind):
+                subscription.know(page.last_name, page.version)
+                for resource in page.resources:
+                    yield Changed(resource)
+            yield Synced()
+            while True:
+                for change in await subscription.take():
+                    yield change
+        finally:
+            self._feed.unsubscribe(subscription)
+
+    async def _read_pages(self, kind: type[R]) -> AsyncIterator["_Page[R]"]:
+        """All of a kind, by name, as of the moments when each page is read. Holds nothing open in between."""
+        page = self._read_page(kind, after="")
+        yield page
+        while page.is_full:
+            await asyncio.sleep(0)
+            page = self._read_page(kind, after=page.last_name)
+            yield page
+
+    def _read_page(self, kind: type[R], after: str) -> "_Page[R]":
+        try:
+            with self._reader:  # one transaction, so that the version is the rows' own
+                version: int = self._reader.execute("SELECT rv FROM counter").get
+                rows: list[Any] = self._reader.execute(
+                    "SELECT name, body FROM resources WHERE kind = ? AND name > ? ORDER BY name LIMIT ?",
+                    (kind.kind(), after, _PAGE),
+                ).fetchall()
+        except apsw.Error as error:
+            raise RetryLater("the database cannot be read") from error
+        decoded = (decode_body(kind, name, body) for name, body in rows)
+        return _Page(
+            version=version,
+            resources=[resource for resource in decoded if resource is not None],
+            last_name=rows[-1][0] if rows else after,
+            is_full=len(rows) == _PAGE,
+        )
+
+    def _read(self, kind: type[R], name: str) -> R | None:
+        """One resource, read in the event loop: that takes microseconds, and the hop to a thread far longer."""
+        try:
+            body: bytes | None = self._reader.execute(
+                "SELECT body FROM resources WHERE kind = ? AND name = ?", (kind.kind(), name)
+            ).get
+        except apsw.Error as error:
+            raise RetryLater("the database cannot be read") from error
+        return None if body is None else decode_body(kind, name, body)
+
+
+@dataclass(frozen=True)
+class _Page(Generic[R]):
+    """Some resources in a row, as they were when `version` was the last one given. is_full: there may be more."""
+
+    version: int
+    resources: Sequence[R]
+    last_name: str
+    is_full: bool

@@ -1,0 +1,222 @@
+"""Writing: what one operation does to the tables, and how many operations share one commit."""
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
+
+import apsw
+from msgspec.structs import replace
+
+from labrats.backends.embedded.feed import Removed, Written
+from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
+from labrats.model.record import OwnerReference, Resource, encode
+from labrats.ports import Clock
+
+R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
+
+OPERATIONS_PER_COMMIT: Final = 256
+
+
+class Transaction:
+    """What operations may do to the tables. Used in the writer's thread only.
+
+    `changes` are for the feed. Nothing of it happened before the commit.
+    """
+
+    def __init__(self, connection: apsw.Connection, clock: Clock) -> None:
+        self.changes: list[Written | Removed] = []
+        self._connection = connection
+        self._clock = clock
+        self._version: int = connection.execute("SELECT rv FROM counter").get
+
+    def attempt(self, operation: "Operation[Any]") -> Any:
+        """What `operation` returns, or the error it raises, in which case nothing of it remains."""
+        changes_before = len(self.changes)
+        self._connection.execute("SAVEPOINT operation")
+        try:
+            outcome = operation(self)
+        except (LabratsError, TypeError, ValueError, OverflowError) as error:  # but the first: it cannot be put in JSON
+            self._connection.execute("ROLLBACK TO operation")
+            del self.changes[changes_before:]
+            outcome = error
+        self._connection.execute("RELEASE operation")
+        return outcome
+
+    def finish(self) -> None:
+        """The last thing before the commit: no later transaction may use a version again."""
+        if self.changes:
+            self._connection.execute("UPDATE counter SET rv = ?", (self._version,))
+
+    def create(self, resource: R, parts: Sequence[Resource]) -> R:
+        created = self._insert(resource, resource.metadata.owner)
+        owner = OwnerReference(kind=created.kind(), name=created.name, uid=created.metadata.uid)
+        for part in parts:
+            self._insert(part, owner)
+        return created
+
+    def update(self, resource: R) -> R:
+        version = self._next_version()
+        updated = replace(resource, metadata=replace(resource.metadata, resource_version=str(version)))
+        self._connection.execute(
+            "UPDATE resources SET rv = ?, body = ? WHERE kind = ? AND name = ? AND CAST(rv AS TEXT) = ?",
+            (version, encode(updated), resource.kind(), resource.name, resource.metadata.resource_version),
+        )
+        if self._connection.changes() == 0:
+            self._version_of(resource.kind(), resource.name)
+            raise Conflict(f"{resource.kind()} {resource.name!r} was written since it was read")
+        self.changes.append(Written(version, updated.kind(), updated))
+        return updated
+
+    def delete(self, kind: str, name: str, resource_version: str | None) -> None:
+        current = self._version_of(kind, name)
+        if resource_version is not None and str(current) != resource_version:
+            raise Conflict(f"{kind} {name!r} was written since it was read")
+        self._remove(kind, name)
+
+    def _insert(self, resource: R, owner: OwnerReference | None) -> R:
+        version = self._next_version()
+        created = replace(
+            resource,
+            metadata=replace(
+                resource.metadata,
+                uid=str(uuid.uuid4()),
+                resource_version=str(version),
+                created_at=self._clock.now(),
+                owner=owner,
+            ),
+        )
+        try:
+            self._connection.execute(
+                "INSERT INTO resources (kind, name, rv, owner, body) VALUES (?, ?, ?, ?, ?)",
+                (created.kind(), created.name, version, owner and _owner_key(owner.kind, owner.name), encode(created)),
+            )
+        except apsw.ConstraintError as error:
+            raise Conflict(f"{created.kind()} {created.name!r} exists already") from error
+        self.changes.append(Written(version, created.kind(), created))
+        return created
+
+    def _remove(self, kind: str, name: str) -> None:
+        """Remove a resource, then what belongs to it."""
+        body = self._connection.execute(
+            "DELETE FROM resources WHERE kind = ? AND name = ? RETURNING body", (kind, name)
+        ).get
+        self.changes.append(Removed(self._next_version(), kind, name, body))
+        owned: list[Any] = self._connection.execute(
+            "SELECT kind, name FROM resources WHERE owner = ? ORDER BY rv", (_owner_key(kind, name),)
+        ).fetchall()
+        for part_kind, part_name in owned:
+            self._remove(part_kind, part_name)
+
+    def _version_of(self, kind: str, name: str) -> int:
+        version: int | None = self._connection.execute(
+            "SELECT rv FROM resources WHERE kind = ? AND name = ?", (kind, name)
+        ).get
+        if version is None:
+            raise NotFound(f"there is no {kind} {name!r}")
+        return version
+
+    def _next_version(self) -> int:
+        self._version += 1
+        return self._version
+
+
+Operation = Callable[[Transaction], T]
+
+
+class Committed(NamedTuple):
+    """What became of a batch: for each operation what it returned or raised; and all that changed."""
+
+    outcomes: list[Any]
+    changes: list[Written | Removed]
+
+
+class GroupCommit:
+    """Runs operations in a thread of its own. Those that come while a commit is under way share the next one.
+
+    publish: told of each commit's changes, in the event loop, before those who made them are answered.
+    """
+
+    def __init__(
+        self, connection: apsw.Connection, clock: Clock, publish: Callable[[Iterable[Written | Removed]], None]
+    ) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._publish = publish
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-writer")
+        self._waiting: deque[tuple[Operation[Any], asyncio.Future[Any]]] = deque()
+        self._is_committing = False
+        self._is_closed = False
+
+    async def run(self, operation: Operation[T]) -> T:
+        """What `operation` returns, once that is on stable storage. Raises what it raises, and RetryLater."""
+        return await self._enqueue(operation)
+
+    async def close(self) -> None:
+        """Commit what waits, refuse the rest, end the thread."""
+        last = self._enqueue(lambda transaction: None)
+        self._is_closed = True
+        try:
+            await asyncio.wait([last])
+        finally:
+            self._thread.shutdown()
+
+    def _enqueue(self, operation: Operation[T]) -> asyncio.Future[T]:
+        if self._is_closed:
+            raise RetryLater("the store is closed")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        self._waiting.append((operation, answer))
+        if not self._is_committing:
+            self._is_committing = True
+            loop.call_soon(self._start_commit)  # not at once: who else writes in this turn of the loop joins in
+        return answer
+
+    def _start_commit(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), OPERATIONS_PER_COMMIT))]
+        operations = [operation for operation, _ in batch]
+        commit = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, operations)
+        commit.add_done_callback(partial(self._finish_commit, [answer for _, answer in batch]))
+
+    def _finish_commit(self, answers: list[asyncio.Future[Any]], commit: asyncio.Future[Committed]) -> None:
+        if (error := commit.exception()) is not None:
+            outcomes: list[Any] = [error] * len(answers)
+        else:
+            outcomes, changes = commit.result()
+            self._publish(changes)
+        for answer, outcome in zip(answers, outcomes, strict=True):
+            if answer.cancelled():  # whoever asked has gone
+                continue
+            if isinstance(outcome, BaseException):
+                answer.set_exception(outcome)
+            else:
+                answer.set_result(outcome)
+        if self._waiting:
+            self._start_commit()
+        else:
+            self._is_committing = False
+
+    def _commit(self, operations: list[Operation[Any]]) -> Committed:
+        try:
+            return self._run_in_one_transaction(operations)
+        except apsw.Error as error:
+            raise RetryLater("the database cannot be written to") from error
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    def _run_in_one_transaction(self, operations: list[Operation[Any]]) -> Committed:
+        self._connection.execute("BEGIN IMMEDIATE")
+        transaction = Transaction(self._connection, self._clock)
+        outcomes = [transaction.attempt(operation) for operation in operations]
+        transaction.finish()
+        self._connection.execute("COMMIT")
+        return Committed(outcomes, transaction.changes)
+
+
+def _owner_key(kind: str, name: str) -> str:
+    return f"{kind}/{name}"

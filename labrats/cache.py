@@ -1,0 +1,195 @@
+"""An index of all jobs in memory, fed by the store's watch: answers lists and counts without reading the jobs.
+
+It is an SQLite database in memory: a row is some 300 bytes, invisible to the garbage collector, and 100,000 of them
+are filtered, ordered and counted by its indexes. The jobs themselves stay in the store.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import apsw
+
+from labrats.model.job import Job
+from labrats.model.phases import API_STATUS, Phase
+from labrats.ports import Changed, Deleted, Store
+
+_FILTERS: Final = ("status", "type", "source", "agent_role", "repo", "chain_id", "owner")
+
+_SCHEMA: Final = """
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY, created REAL NOT NULL, status TEXT NOT NULL, type TEXT NOT NULL, source TEXT NOT NULL,
+    agent_role TEXT, repo TEXT, chain_id TEXT, owner TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
+    finished REAL
+) WITHOUT ROWID;
+CREATE INDEX newest ON jobs (created, id);
+CREATE INDEX by_status ON jobs (status, created, id);
+CREATE INDEX by_type ON jobs (type, created, id);
+CREATE INDEX by_source ON jobs (source, created, id);
+CREATE INDEX by_repo ON jobs (repo, created, id) WHERE repo IS NOT NULL;
+CREATE INDEX by_agent_role ON jobs (agent_role, created, id) WHERE agent_role IS NOT NULL;
+CREATE INDEX by_chain ON jobs (chain_id, created, id) WHERE chain_id IS NOT NULL;
+CREATE INDEX by_owner ON jobs (owner, created, id);
+CREATE INDEX by_end ON jobs (finished) WHERE finished IS NOT NULL;
+"""
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs: each field that is not None must match; `q` must occur in the id, type, source or repo."""
+
+    status: str | None = None
+    type: str | None = None
+    source: str | None = None
+    agent_role: str | None = None
+    repo: str | None = None
+    chain_id: str | None = None
+    owner: str | None = None
+    q: str | None = None
+
+
+@dataclass(frozen=True)
+class JobCount:
+    """How many jobs share these."""
+
+    status: str
+    type: str
+    provider: str
+    model: str
+    count: int
+
+
+def repo_of(job: Job) -> str | None:
+    """The repository a job says it is about: `metadata.repo`."""
+    repo = job.spec.metadata.get("repo")
+    return repo if isinstance(repo, str) else None
+
+
+class JobCache:
+    """The index. `follow` keeps it up to date; every other method answers at once."""
+
+    def __init__(self) -> None:
+        self._db = apsw.Connection(":memory:")
+        self._db.execute(_SCHEMA)
+        self._statuses: dict[str, str] = {}
+        self._by_status: Counter[str] = Counter()
+        self._by_owner: Counter[str] = Counter()
+        self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self.synced = asyncio.Event()
+
+    async def follow(self, store: Store) -> None:
+        """Take in every change, until cancelled. `synced` is set once all existing jobs are known."""
+        async for change in store.watch(Job):
+            match change:
+                case Changed(job):
+                    self._put(job)
+                case Deleted(job):
+                    self._drop(job.id)
+                case _:
+                    self.synced.set()
+
+    def page(self, wanted: JobFilter, *, page: int, limit: int) -> tuple[list[str], int]:
+        """The ids on a page (1, 2, …), newest first, and how many match in all."""
+        where, values = _where(wanted)
+        rows = self._db.execute(
+            f"SELECT id FROM jobs {where} ORDER BY created DESC, id DESC LIMIT ? OFFSET ?",  # noqa: S608, no value in it
+            (*values, limit, (page - 1) * limit),
+        )
+        ids = [str(row[0]) for row in rows]
+        return ids, self._total(wanted, where, values)
+
+    def counts(self) -> list[JobCount]:
+        """All jobs by status, type, provider and model."""
+        rows = self._db.execute("SELECT status, type, provider, model, count(*) FROM jobs GROUP BY 1, 2, 3, 4")
+        return [JobCount(str(s), str(t), str(p), str(m), int(n)) for s, t, p, m, n in rows]
+
+    def count_by_model(self, status: str) -> dict[tuple[str, str], int]:
+        """How many jobs of `status` each (provider, model) has."""
+        rows = self._db.execute("SELECT provider, model, count(*) FROM jobs WHERE status = ? GROUP BY 1, 2", (status,))
+        return {(str(provider), str(model)): int(count) for provider, model, count in rows}
+
+    def finished_before(self, time: datetime) -> list[str]:
+        """The ids of the jobs that ended before `time`."""
+        return [str(row[0]) for row in self._db.execute("SELECT id FROM jobs WHERE finished < ?", (time.timestamp(),))]
+
+    def count(self, phase: Phase) -> int:
+        """How many jobs are in `phase`."""
+        return self._by_status[API_STATUS[phase]]
+
+    @contextmanager
+    def changes_of(self, job_id: str) -> Iterator[AsyncIterator[None]]:
+        """While the block runs: an iterator that yields after the job changed, once for any number of changes."""
+        changed = asyncio.Event()
+        self._listeners[job_id].add(changed)
+
+        async def changes() -> AsyncIterator[None]:
+            while True:
+                await changed.wait()
+                changed.clear()
+                yield
+
+        try:
+            yield changes()
+        finally:
+            self._listeners[job_id].discard(changed)
+            if not self._listeners[job_id]:
+                del self._listeners[job_id]
+
+    def _total(self, wanted: JobFilter, where: str, values: list[str]) -> int:
+        if wanted == JobFilter():
+            return len(self._statuses)
+        if wanted == JobFilter(owner=wanted.owner):
+            return self._by_owner[wanted.owner or ""]
+        row = self._db.execute(f"SELECT count(*) FROM jobs {where}", values).fetchone()  # noqa: S608, no value in it
+        return int(row[0]) if row else 0
+
+    def _put(self, job: Job) -> None:
+        status, spec, resolved = API_STATUS[job.phase], job.spec, job.resolved
+        old = self._statuses.get(job.id)
+        if old is None:
+            self._db.execute(
+                "INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+                (
+                    job.id, job.created_at.timestamp(), status, spec.type, spec.source, None, repo_of(job), None,
+                    spec.owner, resolved.provider, resolved.model, _finished(job),
+                ),
+            )  # fmt: skip
+            self._by_owner[spec.owner] += 1
+        elif old != status:
+            self._db.execute("UPDATE jobs SET status = ?, finished = ? WHERE id = ?", (status, _finished(job), job.id))
+            self._by_status[old] -= 1
+        if old != status:
+            self._statuses[job.id] = status
+            self._by_status[status] += 1
+        self._tell(job.id)
+
+    def _drop(self, job_id: str) -> None:
+        for (owner,) in self._db.execute("DELETE FROM jobs WHERE id = ? RETURNING owner", (job_id,)):
+            self._by_owner[str(owner)] -= 1
+            self._by_status[self._statuses.pop(job_id)] -= 1
+        self._tell(job_id)
+
+    def _tell(self, job_id: str) -> None:
+        for listener in self._listeners.get(job_id, ()):
+            listener.set()
+
+
+def _finished(job: Job) -> float | None:
+    return job.status.finished_at.timestamp() if job.status.finished_at else None
+
+
+def _where(wanted: JobFilter) -> tuple[str, list[str]]:
+    terms: list[str] = []
+    values: list[str] = []
+    for column in _FILTERS:
+        if (value := getattr(wanted, column)) is not None:
+            terms.append(f"{column} = ?")
+            values.append(value)
+    if wanted.q:
+        terms.append("instr(lower(id || ' ' || type || ' ' || source || ' ' || coalesce(repo, '')), lower(?))")
+        values.append(wanted.q)
+    return (f"WHERE {' AND '.join(terms)}" if terms else ""), values

@@ -1,0 +1,91 @@
+"""The `labrats` command as a whole: its groups of commands, and how errors become messages and exit codes."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+from cyclopts import App, CycloptsError, Group
+
+from labrats import __version__
+from labrats.cli import jobs
+from labrats.cli.api_keys import api_keys_app
+from labrats.cli.engine import EngineCommands, config_command, serve_command
+from labrats.cli.exits import EXIT_CODES_HELP, CommandError, ExitCode
+from labrats.cli.models import models_app
+from labrats.cli.output import remark
+from labrats.cli.secrets import secrets_app
+
+INTERRUPTED: Final = 128 + signal.SIGINT
+PIPE_CLOSED: Final = 128 + signal.SIGPIPE
+
+_JOBS: Final = Group("Jobs", sort_key=1)
+_SET_UP: Final = Group("Set-up", sort_key=2)
+_ENGINE: Final = Group("Engine", sort_key=3)
+
+
+def build_app(engine: EngineCommands) -> App:
+    """The command line. Run it with `run`."""
+    app = App(
+        name="labrats",
+        help="Turns requests and events into runs of AI agents.",
+        usage="Usage: labrats COMMAND [OPTIONS]",
+        help_epilogue=EXIT_CODES_HELP,
+        help_format="plaintext",
+        version=__version__,
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+    )
+
+    def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
+        """Print the completion script for a shell.
+
+        For bash: labrats completion bash > ~/.local/share/bash-completion/completions/labrats
+
+        Args:
+            shell: Which one.
+        """
+        print(app.generate_completion(shell=shell))
+
+    _add_commands(app, _JOBS, jobs.submit, jobs.jobs, jobs.job, jobs.logs, jobs.wait, jobs.cancel, jobs.retry)
+    _add_sub_apps(app, _SET_UP, models_app, secrets_app(engine), api_keys_app)
+    _add_commands(app, _ENGINE, serve_command(engine), config_command(engine), completion)
+    return app
+
+
+def _add_commands(app: App, group: Group, *functions: Callable[..., object]) -> None:
+    for place, function in enumerate(functions):
+        app.command(function, group=group, sort_key=place, help_epilogue="")
+
+
+def _add_sub_apps(app: App, group: Group, *sub_apps: App) -> None:
+    for place, sub_app in enumerate(sub_apps):
+        sub_app.group, sub_app.sort_key, sub_app.help_epilogue = group, place, ""
+        app.command(sub_app)
+
+
+def run(app: App, arguments: Sequence[str] | None = None) -> int:
+    """Run one command, by default that of this process's arguments, and return the exit code."""
+    try:
+        code = app(arguments)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        remark(f"labrats: {error}\nTry `labrats --help`.")
+        return ExitCode.USAGE
+    except CommandError as stop:
+        remark(f"labrats: {stop}")
+        return stop.code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _discard_stdout()
+        return PIPE_CLOSED
+    return code if isinstance(code, int) else ExitCode.OK
+
+
+def _discard_stdout() -> None:
+    """Whoever read us has gone: what is still buffered goes nowhere, or Python would complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

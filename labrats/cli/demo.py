@@ -1,0 +1,71 @@
+"""The demonstration of `labrats serve --demo`: a first job, its live log, its outcome, and what to try next."""
+
+import shlex
+import threading
+from typing import Any, Final
+
+from labrats.cli.durations import describe_span
+from labrats.cli.exits import CommandError
+from labrats.cli.follow import follow_log
+from labrats.cli.options import ApiOptions, default_data_dir
+from labrats.cli.output import paint, print_text, remark
+
+JOB: Final[dict[str, Any]] = {
+    "source": "demo",
+    "type": "hello",
+    "prompt": "Say hello to whoever just started the engine.",
+    "config": {"provider": "mock"},
+    "metadata": {
+        "mock": {
+            "steps": [
+                {"log": "reading the maze"},
+                {"log": "turn {n}: sniffing for cheese", "times": 5, "everyMs": 300},
+                {"write": {"path": "cheese.txt", "text": "found behind the third door\n"}},
+                {"log": "found it; wrote cheese.txt into the workspace"},
+                {"usage": {"inputTokens": 120, "outputTokens": 48, "costUsd": 0.0021, "turns": 5}},
+                {"result": "The cheese was behind the third door."},
+            ]
+        }
+    },
+}
+"""The mock provider plays a script instead of asking a model, so this works without any account."""
+
+
+def start_demo(options: ApiOptions) -> None:
+    """Begin the show beside the engine that `options` lead to, and return at once. It ends with the process."""
+    threading.Thread(target=_show, args=(options,), name="demo", daemon=True).start()
+
+
+def _show(options: ApiOptions) -> None:
+    try:
+        show(options)
+    except CommandError as stop:
+        remark(f"labrats: the demonstration ended early: {stop}")
+
+
+def show(options: ApiOptions) -> None:
+    """Submit the first job, print its log as it comes and how it ended, then say what to try next."""
+    with options.connect() as client:
+        print_text(f"The engine runs at {options.base_url}")
+        if (known := client.get("/api/jobs", {"limit": 1}).json()["total"]) > 0:
+            print_text(f"Its data folder already holds jobs: {known}")
+        job_id = client.post("/api/jobs/submit", JOB).json()["jobId"]
+        print_text(f"A first job, {paint(job_id, 'bold')}, played by the mock provider:\n")
+        for line in follow_log(client, job_id):
+            if not line.get("done"):
+                print_text(f"  {line['log']}")
+        ended = client.get(f"/api/jobs/{job_id}").json()
+    ran = describe_span(ended["processedAt"], ended["finishedAt"])
+    print_text(f"\n{ended['status']} after {ran}: {ended['returnvalue']}")
+    print_text(_next_steps(options, job_id))
+
+
+def _next_steps(options: ApiOptions, job_id: str) -> str:
+    """Commands to paste into another terminal; the first lets the others find this engine and its admin key."""
+    data_dir = shlex.quote(str((options.data_dir or default_data_dir()).absolute()))
+    return f"""
+Next, in another terminal:
+  export LABRATS_URL={options.base_url} LABRATS_DATA_DIR={data_dir}
+  labrats job {job_id}
+  labrats submit -p "Say hello" --provider mock --follow
+Ctrl-C here stops the engine; jobs that run go on, and its data stays for the next time."""

@@ -1,0 +1,41 @@
+"""Spans of time as people write and read them."""
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+_MS_PER_UNIT: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+
+
+def parse_ms(text: str) -> int:
+    """`90s`, `10m`, `1h30m` or `500ms`, in milliseconds.
+
+    Raises ValueError, also for a bare number: whether it means seconds or milliseconds is not ours to guess.
+    """
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{text!r} is no duration: write 90s, 10m, 1h30m or 500ms")
+    return round(sum(float(number) * _MS_PER_UNIT[unit] for number, unit in parts))
+
+
+def describe_seconds(seconds: float) -> str:
+    """Short, with as much precision as anybody reads: `0.4s`, `42s`, `3m05s`, `2h07m`, `4d03h`."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"
+
+
+def describe_span(start: str | None, end: str | None) -> str:
+    """From `start` to `end` (until now where it is None), both RFC 3339; empty when there is no start."""
+    if start is None:
+        return ""
+    until = datetime.fromisoformat(end) if end else datetime.now(UTC)
+    return describe_seconds((until - datetime.fromisoformat(start)).total_seconds())

@@ -1,0 +1,173 @@
+"""The commands that are about the engine itself: serve and config."""
+
+import errno
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from cyclopts import Parameter
+
+from labrats.cli.exits import CommandError, ExitCode
+from labrats.cli.options import DataDir, Json
+from labrats.cli.output import paint, print_text
+
+if TYPE_CHECKING:
+    from labrats.ports import Store
+    from labrats.settings import EngineSettings
+
+
+class EngineCommands(Protocol):
+    """What the command line needs of the engine. main.py hands it in, the only module that names a backend.
+
+    None for an option means: as the settings say. All raise pydantic's ValidationError when the environment holds
+    settings that make no sense.
+    """
+
+    def serve(
+        self, host: str | None, port: int | None, data_dir: Path | None, on_ready: Callable[[str], None] | None
+    ) -> None:
+        """Run the engine until SIGINT or SIGTERM.
+
+        on_ready: called once in the event loop, with the engine's base URL, when requests to it will be answered.
+        Raises OSError when it cannot listen, LabratsError when it must not or when the data folder is in use.
+        """
+        ...
+
+    def open_store(self, data_dir: Path | None) -> AbstractAsyncContextManager["Store"]:
+        """The store of a data folder, also while an engine uses it."""
+        ...
+
+    def settings(self) -> "EngineSettings":
+        """The engine's settings as the environment gives them."""
+        ...
+
+
+def serve_command(engine: EngineCommands) -> Callable[..., None]:
+    """`labrats serve`."""
+
+    def serve(
+        *,
+        host: Annotated[str | None, Parameter(env_var="LABRATS_HOST")] = None,
+        port: Annotated[int | None, Parameter(env_var="PORT")] = None,
+        data_dir: DataDir = None,
+        demo: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    ) -> None:
+        """Run the engine in the foreground, until Ctrl-C.
+
+        `labrats config` shows its other settings.
+
+        Args:
+            host: The address to listen on. [default: 127.0.0.1]
+            port: The port to listen on; 0 takes a free one. [default: 3001]
+            data_dir: Where everything is kept. Default: ~/.local/share/labrats.
+            demo: Also submit a first job, show what it does, and say what to try next.
+        """
+        with _startup_errors_explained(host or "127.0.0.1", 3001 if port is None else port):
+            engine.serve(host, port, data_dir, _demonstration(data_dir) if demo else None)
+
+    return serve
+
+
+def config_command(engine: EngineCommands) -> Callable[..., None]:
+    """`labrats config`."""
+
+    def config(*, json: Json = False) -> None:
+        """Show every setting of the engine.
+
+        Each with the environment variable that sets it, its value here, its default and its meaning.
+
+        Args:
+            json: Print JSON.
+        """
+        with _startup_errors_explained():
+            settings = engine.settings()
+        _print_settings(settings, as_json=json)
+
+    return config
+
+
+def _demonstration(data_dir: Path | None) -> Callable[[str], None]:
+    from labrats.cli.demo import start_demo
+    from labrats.cli.options import ApiOptions
+
+    return lambda url: start_demo(ApiOptions(url=url, data_dir=data_dir))
+
+
+@contextmanager
+def _startup_errors_explained(host: str = "", port: int = 0) -> Iterator[None]:
+    """Turn what can be wrong with the environment, the address or the data folder into a CommandError."""
+    from pydantic import ValidationError
+
+    from labrats.model.errors import LabratsError
+
+    try:
+        yield
+    except ValidationError as error:
+        wrong = [f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        raise CommandError("\n".join(["these settings make no sense:", *wrong]), ExitCode.USAGE) from error
+    except LabratsError as error:
+        raise CommandError(str(error), ExitCode.USAGE) from error
+    except OSError as error:
+        raise CommandError(_why_not_started(error, host, port), ExitCode.USAGE) from error
+
+
+def _why_not_started(error: OSError, host: str, port: int) -> str:
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is taken, perhaps by another engine; choose another one with --port or PORT"
+    return f"cannot listen on port {port} of {host}: {error.strerror}"
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting as `labrats config` shows it. Secrets are masked."""
+
+    name: str
+    environment: str
+    value: Any
+    default: Any
+    description: str
+
+
+def knobs_of(settings: "EngineSettings") -> list[Knob]:
+    """Every setting, in the order of its class."""
+    return [
+        Knob(
+            name=name,
+            environment=str(field.validation_alias),
+            value=_masked(getattr(settings, name)),
+            default=_masked(field.get_default(call_default_factory=True)),
+            description=field.description or "",
+        )
+        for name, field in type(settings).model_fields.items()
+    ]
+
+
+def _masked(value: Any) -> Any:
+    """`value` as JSON can hold it, secrets as asterisks."""
+    if isinstance(value, tuple):
+        return [_masked(item) for item in value]
+    return value if isinstance(value, bool | int | float) or value is None else str(value)
+
+
+def _print_settings(settings: "EngineSettings", *, as_json: bool) -> None:
+    knobs = knobs_of(settings)
+    if as_json:
+        print_text(json.dumps({"settings": [asdict(knob) for knob in knobs]}, indent=2))
+        return
+    for knob in knobs:
+        changed = "" if knob.value == knob.default else f"   (default: {_shown(knob.default)})"
+        print_text(f"{paint(knob.environment, 'bold')}={_shown(knob.value)}{changed}")
+        print_text(f"    {knob.description}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)

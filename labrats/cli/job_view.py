@@ -1,0 +1,95 @@
+"""A job on one screen."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from labrats.cli.durations import describe_span
+from labrats.cli.output import STATUS_STYLES, one_line, paint, print_text
+
+_LOG_LINES: Final = 10
+_RESULT_LINES: Final = 15
+_LABEL_WIDTH: Final = 10
+
+
+def print_job(job: dict[str, Any]) -> None:
+    """Print the detail of a job as the API gives it: facts first, then the ends of its result and log."""
+    print(f"{job['id']}  {paint(job['status'], STATUS_STYLES.get(job['status'], ''))}{_being_cancelled(job)}")
+    for label, value in _facts(job):
+        if value:
+            print(f"  {label:<{_LABEL_WIDTH}} {one_line(value)}")
+    if job["returnvalue"] is not None:
+        _print_section("result", _lines(job["returnvalue"]), first=_RESULT_LINES)
+    if job["logs"]:
+        _print_section("log", job["logs"], last=_LOG_LINES)
+
+
+def outcome_sentence(job: dict[str, Any]) -> str:
+    """How an ended job ended, in one line."""
+    ran = describe_span(job.get("processedAt"), job["finishedAt"])
+    sentence = f"{job['id']} {job['status']}" + (f" after {ran}" if ran else "")
+    return one_line(f"{sentence}: {job['failedReason']}" if job.get("failedReason") else sentence)
+
+
+def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "type", job["name"]
+    yield "source", job["source"]
+    yield "agent", job.get("agentRole") or ""
+    yield "repo", job.get("repo") or (job.get("workspaceSetup") or {}).get("gitRepo") or ""
+    yield "model", _model(job.get("config") or {})
+    yield "created", f"{job['createdAt']} ({describe_span(job['createdAt'], None)} ago)"
+    yield "ran", _run(job)
+    yield "attempts", str(job["attempts"])
+    yield "usage", _usage(job.get("usage") or {})
+    for name, value in (job.get("outputs") or {}).items():
+        yield _OUTPUT_LABELS.get(name, name), value or ""
+    yield "reason", _reason(job)
+    yield "chain", " > ".join(job.get("chainPath") or ())
+    yield "metadata", json.dumps(job["metadata"], ensure_ascii=False) if job.get("metadata") else ""
+
+
+_OUTPUT_LABELS: Final = {"pullRequestUrl": "pull req."}
+
+
+def _being_cancelled(job: dict[str, Any]) -> str:
+    return " (being cancelled)" if job["status"] == "active" and job.get("cancelRequestedAt") else ""
+
+
+def _model(config: dict[str, Any]) -> str:
+    names = [config.get("provider"), config.get("model")]
+    effort = f", effort {config['effort']}" if config.get("effort") else ""
+    return "/".join(name for name in names if name) + effort
+
+
+def _run(job: dict[str, Any]) -> str:
+    if job.get("processedAt") is None:
+        return ""
+    ran = describe_span(job["processedAt"], job.get("finishedAt"))
+    return f"{ran}, after {describe_span(job['createdAt'], job['processedAt'])} of waiting"
+
+
+def _usage(usage: dict[str, Any]) -> str:
+    if not any(usage.values()):
+        return ""
+    tokens = f"{usage.get('inputTokens', 0):,} tokens in, {usage.get('outputTokens', 0):,} out"
+    cached = f", {usage['cacheReadTokens']:,} from cache" if usage.get("cacheReadTokens") else ""
+    return f"{tokens}{cached}; ${usage.get('costUsd', 0):.4f}; turns: {usage.get('turns', 0)}"
+
+
+def _reason(job: dict[str, Any]) -> str:
+    if not job.get("failedReason"):
+        return ""
+    return f"{job['failedReason']} [{job['failedCode']}]" if job.get("failedCode") else str(job["failedReason"])
+
+
+def _lines(value: Any) -> list[str]:
+    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    return text.splitlines()
+
+
+def _print_section(title: str, lines: list[str], *, first: int | None = None, last: int | None = None) -> None:
+    shown = lines[:first] if first else lines[-(last or len(lines)) :]
+    rest = f" ({len(shown)} of {len(lines)} lines)" if len(shown) < len(lines) else ""
+    print(f"\n{title}{rest}")
+    for line in shown:
+        print_text(f"  {line}")

@@ -1,0 +1,122 @@
+"""How commands print: tables and colours on a terminal, plain aligned text elsewhere.
+
+Results go to stdout, remarks about them to stderr, so that a pipe carries only results. Much of what is printed comes
+from jobs, so from outside: on a terminal it must not be able to move the cursor, recolour or forge what is there.
+"""
+
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+STATUS_STYLES: Final = {
+    "waiting": "yellow",
+    "active": "cyan",
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "magenta",
+}
+
+_ESCAPE_SEQUENCE: Final = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor moves
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS …: titles, links, clipboard
+    r"|\x1b[ -/]*[0-~]"
+)
+_HARMFUL_CATEGORIES: Final = {"Cc", "Cf", "Cs"}  # controls, invisible formatting such as bidi overrides, surrogates
+_HARMLESS: Final = "\n\t\u200d"  # the joiner of emoji stays
+
+
+@dataclass(frozen=True)
+class Styled:
+    """Text with a rich style, for a table's cell."""
+
+    text: str
+    style: str
+
+
+Cell = str | Styled
+
+
+def status_cell(status: str) -> Styled:
+    return Styled(status, STATUS_STYLES.get(status, ""))
+
+
+def terminal_safe(text: str) -> str:
+    """`text` without escape sequences and control characters; line ends and tabs stay."""
+    bare = _ESCAPE_SEQUENCE.sub("", text)
+    return "".join(c for c in bare if c in _HARMLESS or unicodedata.category(c) not in _HARMFUL_CATEGORIES)
+
+
+def print_text(text: str) -> None:
+    """Print text from outside: as it is into a pipe, made safe on a terminal."""
+    print(terminal_safe(text) if sys.stdout.isatty() else text, flush=True)
+
+
+def remark(text: str) -> None:
+    """Say something about what is going on, beside the result."""
+    print(terminal_safe(text) if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
+
+
+def print_value(value: Any) -> None:
+    """Print any JSON value for people: text as text, the rest as indented JSON."""
+    print_text(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """One line a row, columns aligned; fitted to its width on a terminal, never cut elsewhere."""
+    lines = [[Styled(one_line(_text(cell)), _style(cell)) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_fitted(headings, lines)
+    else:
+        _print_aligned(headings, lines)
+
+
+def one_line(text: str) -> str:
+    """`text` on a single line, safe anywhere."""
+    return " ".join(terminal_safe(text).split())
+
+
+def _text(cell: Cell) -> str:
+    return cell.text if isinstance(cell, Styled) else cell
+
+
+def _style(cell: Cell) -> str:
+    return cell.style if isinstance(cell, Styled) else ""
+
+
+def _print_aligned(headings: Sequence[str], rows: Sequence[Sequence[Styled]]) -> None:
+    texts = [list(headings), *([cell.text for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_fitted(headings: Sequence[str], rows: Sequence[Sequence[Styled]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for position, heading in enumerate(headings):
+        names_the_row = position == 0  # and is what people copy, so it is never cut
+        longest = max((len(row[position].text) for row in rows), default=0)
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=longest if names_the_row else None)
+    for row in rows:
+        table.add_row(*(Text(cell.text, style=cell.style) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def paint(text: str, style: str) -> str:
+    """`text` in a colour when stdout is a terminal that wants colours, else as it is."""
+    if not sys.stdout.isatty():
+        return text
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    with console.capture() as painted:
+        console.print(Text(text, style=style), end="", soft_wrap=True)
+    return painted.get()

@@ -1,0 +1,132 @@
+"""What brings a job closer to its end. Pure: the same world gives the same actions, and each is safe to repeat."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+from zlib import crc32
+
+from labrats.model.job import PERMANENT, STATUS_RESULT_BYTES, FailedCode, Job
+from labrats.model.phases import JobEvent, Phase
+from labrats.model.protocol import ErrorEvent, ResultEvent
+from labrats.model.record import encode
+from labrats.ports import Alive, AttemptState, Gone, NotStarted
+
+MAX_BACKOFF_SECONDS: Final = 300.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """grace: from the request to end until the kill. backoff: before the second attempt, doubled for each further one."""
+
+    grace: timedelta
+    backoff: timedelta
+
+
+@dataclass(frozen=True)
+class Admit:
+    """Record the next attempt: the job leaves the queue for its slot."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Have the runner start the recorded attempt."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Ask the attempt to end."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """End the attempt and everything it started."""
+
+
+@dataclass(frozen=True)
+class LookAgain:
+    """Nothing to do before `at`."""
+
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Record:
+    """Move the job by `event`, with these changes to its status."""
+
+    event: JobEvent
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+Action = Admit | Start | Stop | Kill | LookAgain | Record
+
+
+def plan_job(job: Job, attempt: AttemptState, *, has_slot: bool, now: datetime, limits: Limits) -> list[Action]:
+    """What to do for `job` now, given how its latest attempt stands and whether a slot was given to it."""
+    if job.phase is Phase.PENDING:
+        return [Admit()] if has_slot else []
+    if job.phase is not Phase.RUNNING:
+        return [Kill()] if isinstance(attempt, Alive) else []
+    stop_since = _stop_since(job, now)
+    match attempt:
+        case Gone():
+            return [record_outcome(job, attempt, now, limits)]
+        case NotStarted():
+            # A cancelled attempt is killed before it starts, so that a start already under way loses.
+            return [Start()] if stop_since is None else [Kill()]
+        case Alive() if stop_since is None:
+            return [LookAgain(job.status.deadline_at)] if job.status.deadline_at else []
+        case Alive():
+            kill_at = stop_since + limits.grace
+            return [Kill()] if now >= kill_at else [Stop(), LookAgain(kill_at)]
+
+
+def _stop_since(job: Job, now: datetime) -> datetime | None:
+    """Since when the running attempt should be ending; None while it may go on."""
+    cancelled, deadline = job.status.cancel_requested_at, job.status.deadline_at
+    reasons = [at for at in (cancelled, deadline if deadline and now >= deadline else None) if at]
+    return min(reasons, default=None)
+
+
+def record_outcome(job: Job, gone: Gone, now: datetime, limits: Limits) -> Record:
+    """What the end of its attempt makes of a running job."""
+    ending: dict[str, Any] = {
+        "finished_at": now,
+        "usage": job.status.usage + gone.tail.usage,
+        "outputs": gone.tail.outputs,
+        "logs": gone.tail.logs,
+    }
+    if job.status.cancel_requested_at:  # an accepted cancel always ends in Cancelled, whatever the attempt still said
+        return Record(JobEvent.CANCEL, ending)
+    if isinstance(gone.outcome, ResultEvent):
+        return Record(JobEvent.SUCCEED, ending | _bounded_result(gone.outcome))
+    code, reason = _failure(job, gone, now)
+    ending |= {"failed_code": code, "failed_reason": reason}
+    if code not in PERMANENT and job.status.attempts < job.resolved.max_attempts:
+        return Record(JobEvent.REQUEUE, ending | {"finished_at": None, "not_before": now + backoff_after(job, limits)})
+    return Record(JobEvent.LOSE if code is FailedCode.LOST else JobEvent.FAIL, ending)
+
+
+def _failure(job: Job, gone: Gone, now: datetime) -> tuple[FailedCode, str]:
+    ended_at = gone.outcome.at if gone.outcome else now
+    if job.status.deadline_at and ended_at >= job.status.deadline_at:
+        return FailedCode.TIMEOUT, f"the job ran into its timeout of {job.resolved.timeout_seconds:g} s"
+    if isinstance(gone.outcome, ErrorEvent):
+        return gone.outcome.code, gone.outcome.message
+    return gone.code, gone.reason
+
+
+def _bounded_result(event: ResultEvent) -> dict[str, Any]:
+    """The result as the status holds it: whole when small, else left in the attempt's output."""
+    if event.file is None and len(encode([event.result])) <= STATUS_RESULT_BYTES:
+        return {"result": event.result, "result_cut": False}
+    return {"result": None, "result_cut": True}
+
+
+def backoff_after(job: Job, limits: Limits) -> timedelta:
+    """The wait after the failed attempt: doubled each time, bounded, and spread by half so that failures do not march in step.
+
+    The spread comes from the job's name, which keeps the plan pure.
+    """
+    seconds = limits.backoff.total_seconds() * 2 ** (job.status.attempts - 1)
+    spread = 0.5 + crc32(job.attempt_name.encode()) / 2**33
+    return timedelta(seconds=min(seconds, MAX_BACKOFF_SECONDS) * spread)

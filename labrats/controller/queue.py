@@ -1,0 +1,90 @@
+"""Which job is next: for each model the waiting jobs in order, and who holds its slots."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from labrats.model.job import Job
+
+Group = tuple[str, str]
+"""The provider and model that jobs compete for."""
+
+Rank = tuple[float, float, str]
+
+
+def group_of(job: Job) -> Group:
+    return job.resolved.provider, job.resolved.model
+
+
+def rank_of(job: Job, aging_seconds: float) -> Rank:
+    """Where `job` stands among the waiting: lower is earlier.
+
+    A job gains one level of priority per `aging_seconds` of waiting. All age alike, so the order of two jobs never
+    changes while they wait, and the rank can be computed once.
+    """
+    created = job.created_at.timestamp()
+    return job.spec.priority * aging_seconds + created, created, job.id
+
+
+@dataclass
+class JobQueue:
+    """Waiting jobs by group, best first. Leaving is lazy: an entry that is no longer the job's current one is passed over."""
+
+    _heaps: dict[Group, list[Rank]] = field(default_factory=lambda: defaultdict(list))
+    _ranks: dict[str, tuple[Group, Rank]] = field(default_factory=dict)
+
+    def put(self, job_id: str, group: Group, rank: Rank) -> None:
+        if self._ranks.get(job_id) != (group, rank):
+            self._ranks[job_id] = group, rank
+            heappush(self._heaps[group], rank)
+
+    def discard(self, job_id: str) -> None:
+        self._ranks.pop(job_id, None)
+
+    def pop(self, group: Group) -> str | None:
+        """The next job of `group`, taken out; None when none waits."""
+        heap = self._heaps.get(group, [])
+        while heap:
+            rank = heappop(heap)
+            job_id = rank[2]
+            if self._ranks.get(job_id) == (group, rank):
+                del self._ranks[job_id]
+                return job_id
+        self._heaps.pop(group, None)
+        return None
+
+    def groups(self) -> list[Group]:
+        """Where somebody may wait."""
+        return list(self._heaps)
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._ranks
+
+    def __len__(self) -> int:
+        return len(self._ranks)
+
+
+@dataclass
+class SlotHolders:
+    """Who holds the slots of each group: running jobs, and those just chosen to run. Derived from jobs, never stored."""
+
+    _holders: dict[Group, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _groups: dict[str, Group] = field(default_factory=dict)
+
+    def take(self, job_id: str, group: Group) -> None:
+        self._groups[job_id] = group
+        self._holders[group].add(job_id)
+
+    def release(self, job_id: str) -> Group | None:
+        """Give the job's slot back. The group in which one is free now; None when it held none."""
+        if (group := self._groups.pop(job_id, None)) is not None:
+            self._holders[group].discard(job_id)
+            if not self._holders[group]:
+                del self._holders[group]
+        return group
+
+    def used(self, group: Group) -> int:
+        return len(self._holders.get(group, ()))
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._groups

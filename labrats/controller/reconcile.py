@@ -1,0 +1,236 @@
+"""The controller: keeps what it knows of live jobs, gives out slots, and acts on the plan of each job that changed."""
+
+import asyncio
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+import structlog
+
+from labrats.controller.plan import (
+    Action,
+    Admit,
+    Kill,
+    Limits,
+    LookAgain,
+    Record,
+    Start,
+    Stop,
+    plan_job,
+)
+from labrats.controller.queue import Group, JobQueue, SlotHolders, group_of, rank_of
+from labrats.controller.work_queue import WorkQueue
+from labrats.metrics import Metrics
+from labrats.model.ai_model import AiModel, slots_for
+from labrats.model.errors import Conflict, GiveUp, NotFound, RetryLater
+from labrats.model.job import FailedCode, Job, advance
+from labrats.model.phases import JobEvent, Phase
+from labrats.ports import Attempt, Changed, Clock, Deleted, NotStarted, Runner, Store
+from labrats.settings import EngineSettings
+
+log = structlog.get_logger()
+
+WORKERS = 16
+"""Jobs reconciled at once. Reconciling waits on commits, so this also is how many may share one."""
+
+ERROR_DELAY_SECONDS = 5.0
+"""After an unforeseen error: long enough not to fill the log, short enough to heal soon."""
+
+
+class Controller:
+    """Drives every job from Pending to its end. One runs at a time."""
+
+    def __init__(self, store: Store, runner: Runner, clock: Clock, settings: EngineSettings, metrics: Metrics) -> None:
+        self._store, self._runner, self._clock, self._settings = store, runner, clock, settings
+        self._metrics = metrics
+        self._limits = Limits(
+            grace=timedelta(seconds=settings.stop_grace_seconds),
+            backoff=timedelta(seconds=settings.retry_backoff_seconds),
+        )
+        self._jobs: dict[str, Job] = {}
+        self._ai_models: dict[Group, AiModel] = {}
+        self._waiting = JobQueue()
+        self._slots = SlotHolders()
+        self._work = WorkQueue()
+        self._models_known = asyncio.Event()
+        self._jobs_known = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until cancelled. If one loop dies, all stop and its error surfaces."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._watch_ai_models(), name="watch-ai-models")
+            loops.create_task(self._watch_jobs(), name="watch-jobs")
+            loops.create_task(self._watch_attempts(), name="watch-attempts")
+            for number in range(WORKERS):
+                loops.create_task(self._reconcile_forever(), name=f"reconcile-{number}")
+
+    # What it knows
+
+    async def _watch_ai_models(self) -> None:
+        by_name: dict[str, AiModel] = {}
+        async for change in self._store.watch(AiModel):
+            match change:
+                case Changed(ai_model):
+                    by_name[ai_model.name] = ai_model
+                case Deleted(ai_model):
+                    by_name.pop(ai_model.name, None)
+                case _:
+                    self._models_known.set()
+            self._ai_models = {(each.spec.provider, each.spec.model): each for each in by_name.values()}
+            self._give_out_slots(self._waiting.groups())
+
+    async def _watch_jobs(self) -> None:
+        await self._models_known.wait()
+        async for change in self._store.watch(Job):
+            match change:
+                case Changed(job):
+                    self._observe(job)
+                case Deleted(job):
+                    self._forget(job)
+                case _:
+                    # No slot is given before every running job is known: one not yet seen may hold it.
+                    self._jobs_known.set()
+                    self._give_out_slots(self._waiting.groups())
+
+    async def _watch_attempts(self) -> None:
+        async for name in self._runner.watch():
+            self._work.add(name.rpartition("-")[0])
+
+    def _observe(self, job: Job) -> None:
+        """Take note of `job` as it now is, unless something newer is known."""
+        known = self._jobs.get(job.id)
+        if known and int(known.metadata.resource_version) >= int(job.metadata.resource_version):
+            return
+        if job.ended:
+            self._forget(job)
+            return
+        self._jobs[job.id] = job
+        group = group_of(job)
+        if job.phase is Phase.RUNNING:
+            self._waiting.discard(job.id)
+            self._slots.take(job.id, group)
+            self._work.add(job.id)
+        elif known is None or known.phase is Phase.RUNNING:
+            self._enqueue(job, group)
+
+    def _enqueue(self, job: Job, group: Group) -> None:
+        """Let a Pending job wait for a slot, from `not_before` on."""
+        if freed := self._slots.release(job.id):
+            self._give_out_slots([freed])
+        wait = (job.status.not_before - self._clock.now()).total_seconds() if job.status.not_before else 0
+        if wait > 0:
+            self._work.add_later(job.id, wait)
+            return
+        self._waiting.put(job.id, group, rank_of(job, self._settings.priority_aging_seconds))
+        self._give_out_slots([group])
+
+    def _forget(self, job: Job) -> None:
+        """`job` needs nothing more: it has ended, or is deleted."""
+        self._jobs.pop(job.id, None)
+        self._waiting.discard(job.id)
+        self._work.forget_timer(job.id)
+        if freed := self._slots.release(job.id):
+            self._give_out_slots([freed])
+
+    def _give_out_slots(self, groups: list[Group]) -> None:
+        """Give each free slot of `groups` to the best waiting job; a worker then records its start."""
+        if not self._jobs_known.is_set():
+            return
+        for group in groups:
+            while (job_id := self._next_for(group)) is not None:
+                self._slots.take(job_id, group)
+                self._work.add(job_id)
+
+    def _next_for(self, group: Group) -> str | None:
+        ai_model = self._ai_models.get(group)
+        slots = ai_model.spec.slots if ai_model else self._settings.default_model_slots
+        return self._waiting.pop(group) if self._slots.used(group) < slots else None
+
+    # What it does
+
+    async def _reconcile_forever(self) -> None:
+        await self._jobs_known.wait()
+        while True:
+            async with self._work.take() as job_id:
+                try:
+                    await self._reconcile(job_id)
+                except (Conflict, NotFound):
+                    await self._look_afresh(job_id)
+                except RetryLater as error:
+                    log.warning("will try again", job=job_id, reason=str(error))
+                    self._work.add_later(job_id, error.delay_seconds)
+                except Exception:
+                    # The one broad except: a bug met on one job must not stop the others.
+                    log.exception("reconciling failed", job=job_id)
+                    self._work.add_later(job_id, ERROR_DELAY_SECONDS)
+
+    async def _reconcile(self, job_id: str) -> None:
+        """Look at the job and its attempt, and do what the plan says."""
+        if (job := self._jobs.get(job_id)) is None:
+            return
+        now = self._clock.now()
+        if job.phase is Phase.PENDING and job_id not in self._slots:
+            if job_id not in self._waiting:
+                self._enqueue(job, group_of(job))
+            return
+        attempt = await self._runner.find(job.attempt_name) if job.phase is Phase.RUNNING else NotStarted()
+        has_slot = job_id in self._slots
+        for action in plan_job(job, attempt, has_slot=has_slot, now=now, limits=self._limits):
+            await self._apply(action, job, now)
+
+    async def _apply(self, action: Action, job: Job, now: datetime) -> None:
+        match action:
+            case Admit():
+                await self._admit(job, now)
+            case Start():
+                await self._start(job)
+            case Stop():
+                await self._runner.stop(job.attempt_name)
+            case Kill():
+                await self._runner.kill(job.attempt_name)
+                self._work.add(job.id)
+            case LookAgain(at):
+                self._work.add_later(job.id, (at - now).total_seconds())
+            case Record(event, changes):
+                await self._write(advance(job, event, **changes))
+                self._metrics.job_moved(job, event, now)
+
+    async def _admit(self, job: Job, now: datetime) -> None:
+        slots = slots_for(job, self._ai_models, self._settings.default_model_slots)
+        await self._write(
+            advance(
+                job,
+                JobEvent.START,
+                attempts=job.status.attempts + 1,
+                slot=slots.name,
+                started_at=now,
+                deadline_at=now + timedelta(seconds=job.resolved.timeout_seconds),
+                not_before=None,
+                finished_at=None,
+                failed_code=None,
+                failed_reason=None,
+            )
+        )
+        self._metrics.job_moved(job, JobEvent.START, now)
+
+    async def _start(self, job: Job) -> None:
+        try:
+            await self._runner.start(Attempt(job, self._ai_models.get(group_of(job))))
+        except GiveUp as error:
+            await self._runner.kill(job.attempt_name)
+            failed = {"failed_code": FailedCode(error.code), "failed_reason": str(error), "finished_at": self._clock.now()}
+            await self._write(advance(job, JobEvent.FAIL, **failed))
+
+    async def _write(self, job: Job) -> None:
+        """Store `job`, and know it at once: the next decision must not be older than this one."""
+        self._observe(await self._store.update(job))
+
+    async def _look_afresh(self, job_id: str) -> None:
+        """Somebody else wrote first: take what they wrote, and plan again."""
+        known = self._jobs.get(job_id)
+        with suppress(NotFound):
+            fresh = await self._store.get(Job, job_id)
+            self._observe(fresh)
+            self._work.add(job_id)
+            return
+        if known:
+            self._forget(known)

@@ -1,0 +1,141 @@
+"""One attempt, from its folder of inputs to its terminal event."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from labrats.executor.emit import Emitter
+from labrats.executor.providers import provider_named
+from labrats.executor.run import Run
+from labrats.executor.workspace import prepare_workspace
+from labrats.model.config import ResolvedConfig
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
+from labrats.model.protocol import Task
+from labrats.model.redaction import Redactor
+from labrats.processes import kill_descendants
+
+_STDOUT: Final = 1
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+_NOT_SECRET: Final = frozenset({"git-username", "ANTHROPIC_BASE_URL"})
+"""What comes with the secrets, yet is none, and may well be a word that the agent needs to say."""
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    """The provider returned this."""
+
+    result: Any
+
+
+def execute(folder: Path) -> int:
+    """Run the attempt whose inputs are in `folder`, printing its events. Returns the status to exit with, at once."""
+    become_subreaper()
+    # Not asyncio.run(): it tidies up a loop that the exit takes away anyhow, for a tenth of a short attempt's cost.
+    return asyncio.new_event_loop().run_until_complete(run_attempt(folder))
+
+
+def become_subreaper() -> None:
+    """From now on the orphans among this process's descendants become its children, whatever session they are in."""
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+async def run_attempt(folder: Path) -> int:
+    """Work until done, failed, out of time or asked to stop; end every process below this one; say how it ended."""
+    _stop_on_signals()
+    secrets = _take_secrets(folder / "secrets")
+    emit = Emitter(_STDOUT, folder, Redactor(value for name, value in secrets.items() if name not in _NOT_SECRET))
+    outcome = await _outcome(folder, secrets, emit)
+    if _has_children() and not kill_descendants(os.getpid()):
+        emit.log("[a process of this attempt could not be ended]")
+    if isinstance(outcome, GiveUp):
+        emit.error(FailedCode(outcome.code), str(outcome))
+        return 1
+    emit.result(outcome.result)
+    return 0
+
+
+async def _outcome(folder: Path, secrets: Mapping[str, str], emit: Emitter) -> Succeeded | GiveUp:
+    try:
+        return Succeeded(await _work_in_time(_read_run(folder, secrets, emit)))
+    except GiveUp as failure:
+        return failure
+    except asyncio.CancelledError:
+        return GiveUp(FailedCode.AGENT_ERROR, "stopped on request")
+    except Exception as error:  # noqa: BLE001 - the last one to know of it: what is not said here is lost
+        sys.stderr.write(emit.clean(traceback.format_exc()))
+        return GiveUp(FailedCode.INTERNAL, f"the executor failed unexpectedly: {type(error).__name__}: {error}")
+
+
+async def _work_in_time(run: Run) -> Any:
+    seconds = ResolvedConfig(config=run.task.config).timeout_seconds
+    deadline = asyncio.timeout(seconds)
+    try:
+        async with deadline:
+            return await _work(run)
+    except TimeoutError as error:
+        if deadline.expired():
+            raise GiveUp(FailedCode.TIMEOUT, f"the run took longer than its {seconds:g} seconds") from error
+        raise  # some other timeout, of the work itself
+
+
+async def _work(run: Run) -> Any:
+    provider = provider_named(run.task.config.provider or "")
+    run.emit.status("started")
+    await prepare_workspace(run)
+    run.emit.status("running")
+    return await provider(run)
+
+
+def _read_run(folder: Path, secrets: Mapping[str, str], emit: Emitter) -> Run:
+    task = msgspec.json.decode((folder / "job.json").read_bytes(), type=Task)
+    return Run(task, (folder / "prompt").read_text("utf-8"), secrets, folder, emit)
+
+
+def _take_secrets(folder: Path) -> dict[str, str]:
+    """Read the secrets, and remove them where that is allowed: the agent must not find them."""
+    secrets = {}
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.is_file() and not file.name.startswith("."):  # a mounted Secret has `..data` beside its keys
+            secrets[file.name] = file.read_text("utf-8", "replace").rstrip("\r\n")
+            with contextlib.suppress(OSError):
+                file.unlink()
+    return secrets
+
+
+def _stop_on_signals() -> None:
+    """The first SIGTERM or SIGINT cancels the current task. Later ones do nothing: its clean-up goes on."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    asked = asyncio.Event()
+
+    def stop() -> None:
+        if not asked.is_set():
+            asked.set()
+            task.cancel()
+
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, stop)
+
+
+def _has_children() -> bool:
+    """Whether this process has a child, even a dead one. Being a subreaper, it has no descendant otherwise."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True

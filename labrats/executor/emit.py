@@ -1,0 +1,188 @@
+"""Writes an attempt's events: numbered, stamped, redacted and bounded."""
+
+import errno
+import os
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from labrats.model.job import FailedCode, Outputs, Usage
+from labrats.model.protocol import (
+    LINE_BYTES,
+    RESULT_FILE,
+    TEXT_BYTES,
+    AnyEvent,
+    ErrorEvent,
+    LogEvent,
+    OutputEvent,
+    ResultEvent,
+    StatusEvent,
+    ToolEvent,
+    UsageEvent,
+)
+from labrats.model.redaction import Redactor
+
+CHATTER_BYTES: Final = 100_000_000
+"""How much an attempt may say in logs and tool events, in all. The other events are few, and always pass."""
+
+_NAME_BYTES: Final = 256
+_SENTENCE_BYTES: Final = 4 * 1024
+_LONG_STRING_BYTES: Final = 1024
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DISK_FULL_PAUSE_SECONDS: Final = 0.2
+_CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f]")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Emitter:
+    """The one writer of an attempt's output. Each event is one line, and has reached `output` when the call returns.
+
+    usage, outputs: what the attempt has consumed and made so far; the terminal event repeats them.
+    """
+
+    def __init__(
+        self, output: int, folder: Path, redactor: Redactor | None = None, *, chatter_bytes: int = CHATTER_BYTES
+    ) -> None:
+        """output: a file descriptor. folder: where a result goes that is too large for a line."""
+        self.usage = Usage()
+        self.outputs = Outputs()
+        self._output = output
+        self._folder = folder
+        self._redactor = redactor or Redactor()
+        self._chatter_bytes = chatter_bytes
+        self._chatter_left = chatter_bytes
+        self._seq = 0
+
+    def log(self, text: str) -> None:
+        """A text for people: an event for each line, several for a very long one."""
+        for line in self.clean(text).rstrip().split("\n"):
+            for piece in pieces(line.removesuffix("\r"), TEXT_BYTES):
+                if self._may_say(len(piece)):
+                    self._write(LogEvent(text=piece, **self._stamp()))
+
+    def status(self, state: str, message: str | None = None) -> None:
+        """What the executor is doing now."""
+        self._write(StatusEvent(state=state, message=message and self._sentence(message), **self._stamp()))
+
+    def tool_call(self, call_id: str, name: str, tool_input: Any) -> None:
+        """The agent calls a tool."""
+        value = shortened(self._redactor.redact_value(tool_input), TEXT_BYTES)
+        if self._may_say(len(_encode(value))):
+            event = ToolEvent(id=self._name(call_id), name=self._name(name), input=value, **self._stamp())
+            self._write(event)
+
+    def tool_answer(self, call_id: str, output: str, *, is_error: bool = False) -> None:
+        """What the tool answered."""
+        text = cut(self.clean(output), TEXT_BYTES)
+        if self._may_say(len(text)):
+            self._write(ToolEvent(id=self._name(call_id), output=text, is_error=is_error, **self._stamp()))
+
+    def consumed(self, usage: Usage) -> None:
+        """What the attempt has consumed so far, in all."""
+        self.usage = usage
+        self._write(UsageEvent(usage=usage, **self._stamp()))
+
+    def made(self, outputs: Outputs) -> None:
+        """What the attempt has made so far, in all."""
+        self.outputs = outputs
+        self._write(OutputEvent(outputs=outputs, **self._stamp()))
+
+    def result(self, value: Any) -> None:
+        """The terminal event of success."""
+        value = self._redactor.redact_value(value)
+        event = ResultEvent(result=value, usage=self.usage, outputs=self.outputs, **self._stamp())
+        if len(_encode(event)) >= LINE_BYTES:
+            self._write_result_file(_encode(value))
+            event = msgspec.structs.replace(event, result=None, file=RESULT_FILE)
+        self._write(event)
+
+    def error(self, code: FailedCode, message: str) -> None:
+        """The terminal event of failure."""
+        sentence = self._sentence(message)
+        event = ErrorEvent(code=code, message=sentence, usage=self.usage, outputs=self.outputs, **self._stamp())
+        self._write(event)
+
+    def clean(self, text: str) -> str:
+        """`text` redacted, and without lone surrogates, which are no UTF-8."""
+        return self._redactor.redact(text).encode("utf-8", "replace").decode()
+
+    def _stamp(self) -> dict[str, Any]:
+        self._seq += 1
+        return {"seq": self._seq, "at": datetime.now(UTC)}
+
+    def _name(self, text: str) -> str:
+        return cut(self.clean(text), _NAME_BYTES)
+
+    def _sentence(self, text: str) -> str:
+        return cut(self.clean(text), _SENTENCE_BYTES)
+
+    def _may_say(self, length: int) -> bool:
+        """Whether the bound on chatter still allows this much; says once that it does not."""
+        if self._chatter_left < 0:
+            return False
+        self._chatter_left -= max(length, 1)
+        if self._chatter_left < 0:
+            note = f"[more than {self._chatter_bytes // 1_000_000} MB of log and tool output: the rest is dropped]"
+            self._write(LogEvent(text=note, **self._stamp()))
+            return False
+        return True
+
+    def _write(self, event: AnyEvent) -> None:
+        line = _encode(event) + b"\n"
+        assert len(line) <= LINE_BYTES, f"a line of {len(line)} bytes"
+        while line:
+            try:
+                line = line[os.write(self._output, line) :]
+            except OSError as error:
+                if error.errno not in _DISK_FULL:
+                    raise
+                # Work goes on once there is room again. Until then nothing can be said, so nothing should be done.
+                time.sleep(_DISK_FULL_PAUSE_SECONDS)
+
+    def _write_result_file(self, content: bytes) -> None:
+        unfinished = self._folder / f"{RESULT_FILE}.part"
+        unfinished.write_bytes(content)
+        unfinished.replace(self._folder / RESULT_FILE)
+
+
+def pieces(text: str, limit: int) -> Iterator[str]:
+    """`text` in pieces of at most `limit` bytes of UTF-8, cut between characters. An empty text is one empty piece."""
+    if _CONTROL_CHARACTER.search(text):
+        limit //= 2  # each takes six bytes in JSON: half as much text still fits a line
+    data = text.encode()
+    start = 0
+    while len(data) - start > limit:
+        end = _character_start(data, start + limit)
+        yield data[start:end].decode()
+        start = end
+    yield data[start:].decode()
+
+
+def cut(text: str, limit: int) -> str:
+    """The head of `text`, with a note of what is missing, where it is longer than `limit` bytes."""
+    head = next(pieces(text, limit))
+    return head if len(head) == len(text) else f"{head} [… cut, {len(text.encode())} bytes in all]"
+
+
+def shortened(value: Any, limit: int) -> Any:
+    """A JSON value that encodes to at most about `limit` bytes: its long strings cut, or else the head of its JSON."""
+    if len(_encode(value)) <= limit:
+        return value
+    if isinstance(value, dict):
+        briefer = {key: cut(item, _LONG_STRING_BYTES) if isinstance(item, str) else item for key, item in value.items()}
+        if len(_encode(briefer)) <= limit:
+            return briefer
+    return cut(_encode(value).decode(), limit)
+
+
+def _character_start(data: bytes, position: int) -> int:
+    """The nearest start of a UTF-8 character at or before `position`."""
+    while data[position] & 0xC0 == 0x80:
+        position -= 1
+    return position

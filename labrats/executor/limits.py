@@ -1,0 +1,27 @@
+"""What an attempt may consume."""
+
+from dataclasses import dataclass
+
+from labrats.model.config import JobConfig
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode, Usage
+
+
+@dataclass(frozen=True)
+class Limits:
+    """None where there is no limit. Tokens are those read and written, without what came from a cache."""
+
+    cost_usd: float | None = None
+    tokens: int | None = None
+
+    @classmethod
+    def of(cls, config: JobConfig) -> "Limits":
+        return cls(config.max_cost_usd, config.max_tokens)
+
+    def check(self, usage: Usage) -> None:
+        """Raises GiveUp, with the code `budget`, once `usage` has passed a limit."""
+        tokens = usage.input_tokens + usage.output_tokens
+        if self.cost_usd is not None and usage.cost_usd > self.cost_usd:
+            raise GiveUp(FailedCode.BUDGET, f"the run cost ${usage.cost_usd:.4f}, over maxCostUsd ${self.cost_usd}")
+        if self.tokens is not None and tokens > self.tokens:
+            raise GiveUp(FailedCode.BUDGET, f"the run used {tokens} tokens, over maxTokens {self.tokens}")

@@ -1,0 +1,23 @@
+"""The table of providers. A new one is a module with one async function, and a line here."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from labrats.executor import mock
+from labrats.executor.run import Run
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
+
+Provider = Callable[[Run], Awaitable[Any]]
+"""Does the work and returns the result, any JSON. Raises GiveUp when it fails; ends its processes when cancelled."""
+
+PROVIDERS: Final[Mapping[str, Provider]] = {
+    "mock": mock.run,
+}
+
+
+def provider_named(name: str) -> Provider:
+    """Raises GiveUp when this executor has none of that name."""
+    if (provider := PROVIDERS.get(name)) is None:
+        raise GiveUp(FailedCode.AGENT_ERROR, f"this version has no provider {name}: choose {', '.join(PROVIDERS)}")
+    return provider

@@ -1,0 +1,58 @@
+"""What a provider is given."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from labrats.executor.emit import Emitter
+from labrats.executor.limits import Limits
+from labrats.model.job import Usage
+from labrats.model.protocol import Task
+
+ATTEMPT_VARIABLE: Final = "LABRATS_ATTEMPT"
+"""Every process of an attempt carries its name in this variable; by it the engine finds what is left of one."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attempt at work. folder: the attempt's own; secrets: by name, as the job's model and repository have them."""
+
+    task: Task
+    prompt: str
+    secrets: Mapping[str, str]
+    folder: Path
+    emit: Emitter
+
+    @property
+    def workspace(self) -> Path:
+        """Where the agent works."""
+        return Path(self.task.workspace)
+
+    def agent_environment(self) -> dict[str, str]:
+        """The whole environment of an agent's process, before a provider adds its own: nothing else of the engine's.
+
+        HOME and TMPDIR are the attempt's own, made by the first call.
+        """
+        home, scratch = self.folder / "home", self.folder / "tmp"
+        home.mkdir(mode=0o700, exist_ok=True)
+        scratch.mkdir(mode=0o700, exist_ok=True)
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(home),
+            "TMPDIR": str(scratch),
+            "LANG": "C.UTF-8",
+            "TERM": "dumb",
+            "LABRATS_JOB_ID": self.task.job_id,
+            ATTEMPT_VARIABLE: self.task.attempt,
+        }
+
+    def consume(self, usage: Usage) -> None:
+        """Add to what the attempt has consumed. Raises GiveUp when that passes a limit."""
+        self.consumed(self.emit.usage + usage)
+
+    def consumed(self, usage: Usage) -> None:
+        """Replace what the attempt has consumed in all. Raises GiveUp when that passes a limit."""
+        self.emit.consumed(usage)
+        Limits.of(self.task.config).check(usage)

@@ -1,0 +1,78 @@
+"""Which addresses the engine may reach on a user's word: callbacks, git, model files.
+
+A name is resolved first and every address it has is judged; who connects then connects to one of the judged addresses
+and to no other (pinning), so that a second look-up cannot answer differently.
+"""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+from labrats.model.errors import LabratsError
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+RESOLVE_SECONDS: Final = 5.0
+
+# `ipaddress.is_global` is no policy: it calls NAT64, 6to4 relays, multicast and others global (IANA special registries).
+_FORBIDDEN_V4: Final = tuple(
+    IPv4Network(network)
+    for network in (
+        "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 "
+        "192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24 "
+        "203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 168.63.129.16/32"  # the last one is a cloud's metadata service
+    ).split()
+)
+_GLOBAL_UNICAST_V6: Final = IPv6Network("2000::/3")
+_FORBIDDEN_V6: Final = tuple(
+    IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
+)
+_MAPPED_V4: Final = IPv6Network("::ffff:0:0/96")
+
+
+class Forbidden(LabratsError):
+    """The address is not one that the engine reaches for a user. Says nothing about what is there."""
+
+
+class Unresolvable(LabratsError):
+    """The name has no address at the moment."""
+
+
+def is_public(address: Address) -> bool:
+    """Whether `address` is an ordinary host on the internet."""
+    if isinstance(address, IPv6Address):
+        if address in _MAPPED_V4:
+            return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
+        return address in _GLOBAL_UNICAST_V6 and not any(address in network for network in _FORBIDDEN_V6)
+    return not any(address in network for network in _FORBIDDEN_V4)
+
+
+def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:
+    """Whether `address` is public, or in one of the networks the operator opened."""
+    return is_public(address) or any(address.version == network.version and address in network for network in allowed)
+
+
+def parse_networks(cidrs: Sequence[str]) -> list[Network]:
+    """Reads CIDR notation. Raises ValueError naming the first that is none."""
+    return [ip_network(cidr, strict=False) for cidr in cidrs]
+
+
+async def resolve_allowed(host: str, port: int, allowed_cidrs: Sequence[str] = ()) -> list[str]:
+    """The addresses of `host`, each of them allowed: connect to one of these, not to the name.
+
+    Raises Forbidden when any address is not allowed, so that a mixed answer opens nothing, and Unresolvable.
+    """
+    try:
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, TimeoutError) as error:
+        raise Unresolvable(f"the host name {host!r} could not be resolved") from error
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    allowed = parse_networks(allowed_cidrs)
+    # A zone id (fe80::1%eth0) marks a link-local address and is not part of the address itself.
+    if not addresses or not all(is_allowed(ip_address(address.partition("%")[0]), allowed) for address in addresses):
+        raise Forbidden(f"the address of {host!r} is not allowed; OUTBOUND_ALLOWED_CIDRS opens more networks")
+    return addresses

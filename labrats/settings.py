@@ -1,0 +1,98 @@
+"""Every knob of the engine. Read once, in main.py, from the environment; handed on as it is."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from labrats.outbound import parse_networks
+
+Words = Annotated[tuple[str, ...], NoDecode]
+"""Several values in one variable, separated by commas."""
+
+
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/labrats`, or `~/.local/share/labrats`."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "labrats"
+
+
+class EngineSettings(BaseSettings):
+    """The settings of the engine, each with a default that works on one machine with nothing else."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, populate_by_name=True)
+
+    host: str = Field(default="127.0.0.1", validation_alias="LABRATS_HOST")
+    """The address to listen on. Beyond loopback only with LABRATS_ALLOW_PUBLIC=true."""
+    port: int = Field(default=3001, ge=0, le=65535, validation_alias="PORT")
+    """The port to listen on; 0 takes a free one."""
+    allow_public: bool = Field(default=False, validation_alias="LABRATS_ALLOW_PUBLIC")
+    """Listen beyond loopback although nothing but API keys protects the engine."""
+    data_dir: Path = Field(default_factory=default_data_dir, validation_alias="LABRATS_DATA_DIR")
+    """Where everything is kept: the database, attempts, workspaces, uploads, the admin key."""
+    workspace_dir: Path | None = Field(default=None, validation_alias="WORKSPACE_DIR")
+    """Where agents' workspaces are made. Default: `workspaces` in the data folder."""
+    uploads_dir: Path | None = Field(default=None, validation_alias="UPLOADS_DIR")
+    """Where files that came with jobs are kept. Default: `uploads` in the data folder."""
+    submit_api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(default=(), validation_alias="SUBMIT_API_KEYS")
+    """API keys that may submit jobs, separated by commas, beside the stored ones."""
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", validation_alias="LABRATS_LOG_LEVEL")
+    """The least urgent messages that are logged: debug, info, warning or error."""
+    log_format: str = Field(default="auto", pattern="^(auto|console|json)$", validation_alias="LABRATS_LOG_FORMAT")
+    """How messages are logged: console, json, or auto (console on a terminal, json elsewhere)."""
+
+    default_model_slots: int = Field(default=4, ge=0, validation_alias="DEFAULT_MODEL_SLOTS")
+    """Attempts at once of a provider and model for which there is no AiModel."""
+    priority_aging_seconds: float = Field(default=600, gt=0, validation_alias="PRIORITY_AGING_SECONDS")
+    """A waiting job gains one level of priority each time it has waited this long."""
+    stop_grace_seconds: float = Field(default=10, ge=0, validation_alias="LABRATS_STOP_GRACE_SECONDS")
+    """From the polite request to end until an attempt's processes are killed."""
+    retry_backoff_seconds: float = Field(default=1, gt=0, validation_alias="LABRATS_RETRY_BACKOFF_SECONDS")
+    """The wait before a second attempt by `maxAttempts`; doubled for each further one, at most 5 minutes."""
+    workspace_retention_hours: float = Field(default=24, ge=0, validation_alias="LABRATS_WORKSPACE_RETENTION_HOURS")
+    """How long the workspace of an ended job is kept for inspection."""
+    job_retention_days: float = Field(default=30, gt=0, validation_alias="LABRATS_JOB_RETENTION_DAYS")
+    """How long an ended job and its log are kept."""
+    max_waiting_jobs: int = Field(default=100_000, gt=0, validation_alias="LABRATS_MAX_WAITING_JOBS")
+    """Submissions beyond this many waiting jobs are answered 429."""
+
+    outbound_allowed_cidrs: Words = Field(default=(), validation_alias="OUTBOUND_ALLOWED_CIDRS")
+    """Networks, as CIDR separated by commas, that callbacks, git and model files may reach although they are not public."""
+    callback_allowed_hosts: Words = Field(default=(), validation_alias="CALLBACK_ALLOWED_HOSTS")
+    """Hosts that callbacks may reach wherever they are, separated by commas."""
+    local_repo_roots: Words = Field(default=(), validation_alias="LOCAL_REPO_ROOTS")
+    """Folders, separated by commas, below which `workspaceSetup.gitRepo` may be a path on this machine."""
+
+    claude_path: str | None = Field(default=None, validation_alias="LABRATS_CLAUDE_PATH")
+    """The Claude Code program. Default: `claude` on PATH."""
+    claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
+    """Let jobs without other credentials use this user's own Claude Code login."""
+
+    @field_validator("submit_api_keys", "outbound_allowed_cidrs", "callback_allowed_hosts", "local_repo_roots", mode="before")
+    @classmethod
+    def _split_words(cls, value: Any) -> Any:
+        return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+    @field_validator("outbound_allowed_cidrs")
+    @classmethod
+    def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_networks(value)
+        return value
+
+    @field_validator("data_dir", "workspace_dir", "uploads_dir")
+    @classmethod
+    def _make_absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value else None
+
+    @property
+    def workspaces(self) -> Path:
+        return self.workspace_dir or self.data_dir / "workspaces"
+
+    @property
+    def uploads(self) -> Path:
+        return self.uploads_dir or self.data_dir / "uploads"
+
+    @property
+    def admin_key_file(self) -> Path:
+        return self.data_dir / "admin.key"

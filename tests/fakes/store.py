@@ -1,0 +1,111 @@
+"""The Store in memory."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from labrats.model.errors import Conflict, NotFound
+from labrats.model.record import OwnerReference, Resource
+from labrats.ports import Change, Changed, Clock, Deleted, Synced, SystemClock
+
+R = TypeVar("R", bound=Resource)
+
+
+class MemoryStore:
+    """Store (labrats/ports.py) for unit tests. Every call lets other tasks run first, as a real one would."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._resources: dict[tuple[str, str], Any] = {}
+        self._version = 0
+        self._watchers: list[tuple[str, asyncio.Queue[Any]]] = []
+
+    async def get(self, kind: type[R], name: str) -> R:
+        await asyncio.sleep(0)
+        return self._find(kind, name)
+
+    async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
+        await asyncio.sleep(0)
+        return [self._resources[kind.kind(), name] for name in names if (kind.kind(), name) in self._resources]
+
+    async def list(self, kind: type[R], labels: Mapping[str, str] | None = None) -> list[R]:
+        await asyncio.sleep(0)
+        wanted = (labels or {}).items()
+        return [resource for resource in self._all(kind) if wanted <= resource.metadata.labels.items()]
+
+    async def create(self, resource: R, parts: Sequence[Resource] = ()) -> R:
+        await asyncio.sleep(0)
+        added: Sequence[Resource] = (resource, *parts)
+        keys = [(each.kind(), each.name) for each in added]
+        for position, key in enumerate(keys):
+            if key in self._resources or key in keys[:position]:
+                raise Conflict(f"{key[0]} {key[1]!r} exists already")
+        created = self._add(resource, resource.metadata.owner)
+        owner = OwnerReference(kind=created.kind(), name=created.name, uid=created.metadata.uid)
+        for part in parts:
+            self._add(part, owner)
+        return created
+
+    async def update(self, resource: R) -> R:
+        await asyncio.sleep(0)
+        self._check_version(self._find(type(resource), resource.name), resource.metadata.resource_version)
+        return self._put(resource)
+
+    async def delete(self, kind: type[R], name: str, resource_version: str | None = None) -> None:
+        await asyncio.sleep(0)
+        found = self._find(kind, name)
+        if resource_version is not None:
+            self._check_version(found, resource_version)
+        self._remove(found)
+
+    async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
+        changes: asyncio.Queue[Change[R]] = asyncio.Queue()  # unbounded: a slow watcher delays nobody
+        watcher = (kind.kind(), changes)
+        self._watchers.append(watcher)
+        try:
+            for resource in self._all(kind):
+                yield Changed(resource)
+            yield Synced()
+            while True:
+                yield await changes.get()
+        finally:
+            self._watchers.remove(watcher)
+
+    def _all(self, kind: type[R]) -> Sequence[R]:
+        return [self._resources[key] for key in sorted(self._resources) if key[0] == kind.kind()]
+
+    def _find(self, kind: type[R], name: str) -> R:
+        found: R | None = self._resources.get((kind.kind(), name))
+        if found is None:
+            raise NotFound(f"there is no {kind.kind()} {name!r}")
+        return found
+
+    def _check_version(self, stored: Resource, resource_version: str) -> None:
+        if stored.metadata.resource_version != resource_version:
+            raise Conflict(f"{stored.kind()} {stored.name!r} was written since it was read")
+
+    def _add(self, resource: R, owner: OwnerReference | None) -> R:
+        metadata = replace(resource.metadata, uid=str(uuid.uuid4()), created_at=self._clock.now(), owner=owner)
+        return self._put(replace(resource, metadata=metadata))
+
+    def _put(self, resource: R) -> R:
+        self._version += 1
+        stored = replace(resource, metadata=replace(resource.metadata, resource_version=str(self._version)))
+        self._resources[stored.kind(), stored.name] = stored
+        self._tell(Changed(stored))
+        return stored
+
+    def _remove(self, resource: Resource) -> None:
+        del self._resources[resource.kind(), resource.name]
+        self._tell(Deleted(resource))
+        for part in list(self._resources.values()):
+            if (owner := part.metadata.owner) and (owner.kind, owner.name) == (resource.kind(), resource.name):
+                self._remove(part)
+
+    def _tell(self, change: Changed[Any] | Deleted[Any]) -> None:
+        for kind, changes in self._watchers:
+            if kind == change.resource.kind():
+                changes.put_nowait(change)

@@ -1,0 +1,96 @@
+"""What is printed, and what untrusted text must not do to a terminal."""
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from labrats.cli.output import Styled, one_line, paint, print_table, print_text, remark, terminal_safe
+
+
+@pytest.fixture
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Called in a test, it makes stdout a terminal 60 columns wide."""
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    return lambda: monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("plain\ttext\n", "plain\ttext\n"),
+        ("Zoë 🧀 👩\u200d🔬", "Zoë 🧀 👩\u200d🔬"),
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x1b[2J\x1b[Hcleared", "cleared"),
+        ("\x1b]0;a title\x07after", "after"),
+        ("\x1b]8;;http://example.com\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x1b]52;c;c2VjcmV0\x07", ""),
+        ("\x9b31mred", "red"),
+        ("\x1bPq#0\x1b\\after", "after"),
+        ("\x1b]0;never ended", "0;never ended"),
+        ("over\rwrite\x08\x7f", "overwrite"),
+        ("admin\u202etxt.exe", "admintxt.exe"),
+        ("\ud800", ""),
+    ],
+)
+def test_text_on_a_terminal_keeps_its_letters_and_loses_its_powers(text: str, safe: str) -> None:
+    assert terminal_safe(text) == safe
+
+
+def test_text_in_a_pipe_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    print_text("\x1b[31mred\x1b[0m")
+    assert capsys.readouterr().out == "\x1b[31mred\x1b[0m\n"
+
+
+def test_text_on_a_terminal_is_made_safe(on_terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
+    on_terminal()
+    print_text("\x1b[31mred\x1b[0m")
+    assert capsys.readouterr().out == "red\n"
+
+
+def test_a_remark_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    remark("by the way")
+    assert capsys.readouterr() == ("", "by the way\n")
+
+
+def test_one_line_holds_what_was_several() -> None:
+    assert one_line("a\n  b\t\x1b[1mc") == "a b c"
+
+
+def test_a_table_in_a_pipe_is_aligned_and_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["ID", "STATUS", "REASON"], [["ir-1", Styled("failed", "red"), "a\nb " + "c" * 200], ["ir-22", "x", ""]])
+    assert capsys.readouterr().out == f"ID     STATUS  REASON\nir-1   failed  a b {'c' * 200}\nir-22  x\n"
+
+
+def test_an_empty_table_still_shows_its_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["ID", "STATUS"], [])
+    assert capsys.readouterr().out == "ID  STATUS\n"
+
+
+def test_a_table_on_a_terminal_is_coloured_and_fitted_but_for_its_first_column(
+    on_terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_terminal()
+    print_table(["ID", "STATUS", "REASON"], [["ir-3ab1c2d4", Styled("failed", "red"), "[bold]no markup " + "c" * 200]])
+    heading, row = capsys.readouterr().out.splitlines()
+    assert "\x1b[31mfailed" in row
+    assert "ir-3ab1c2d4" in row
+    assert "[bold]no markup" in row
+    assert len(terminal_safe(row)) == 60
+    assert terminal_safe(row).endswith("…")
+
+
+def test_paint_colours_on_a_terminal(on_terminal: Callable[[], None]) -> None:
+    on_terminal()
+    assert paint("failed", "red") == "\x1b[31mfailed\x1b[0m"
+
+
+def test_paint_leaves_text_alone_elsewhere() -> None:
+    assert paint("failed", "red") == "failed"
+
+
+def test_who_wants_no_colour_gets_none(on_terminal: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    on_terminal()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert paint("failed", "red") == "failed"
