@@ -155,7 +155,8 @@ def only_engine_of(data_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LabratsError(f"another engine is running on {data_dir}; choose another folder with --data-dir") from error
+            message = f"another engine is running on {data_dir}; choose another folder with --data-dir"
+            raise LabratsError(message) from error
         yield
 
 

@@ -32,10 +32,10 @@ class Metrics:
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
         self._tokens = Counter("labrats_tokens", "Tokens used", ("kind", "provider", "model"), registry=self.registry)
-        self._cost = Counter("labrats_cost_usd", "Cost of runs, US dollars", ("provider", "model"), registry=self.registry)
+        self._cost = Counter("labrats_cost_usd", "US dollars spent", ("provider", "model"), registry=self.registry)
         self.jobs = Gauge("labrats_jobs", "Jobs kept, by status", ("status", *job), registry=self.registry)
         self.queue_depth = Gauge("labrats_queue_depth", "Jobs waiting", ("provider", "model"), registry=self.registry)
-        self.slots_used = Gauge("labrats_slots_in_use", "Model slots in use", ("provider", "model"), registry=self.registry)
+        self.slots_used = Gauge("labrats_slots_in_use", "Slots in use", ("provider", "model"), registry=self.registry)
         self.http_seconds = Histogram(
             "labrats_http_request_seconds", "Time to the response's first byte", ("method", "route", "status"),
             buckets=_LATENCIES, registry=self.registry,

@@ -17,7 +17,7 @@ Network = IPv4Network | IPv6Network
 
 RESOLVE_SECONDS: Final = 5.0
 
-# `ipaddress.is_global` is no policy: it calls NAT64, 6to4 relays, multicast and others global (IANA special registries).
+# From IANA's special registries. `ipaddress.is_global` is no policy: it calls NAT64, 6to4 and multicast global.
 _FORBIDDEN_V4: Final = tuple(
     IPv4Network(network)
     for network in (

@@ -39,7 +39,7 @@ class ProcessId:
     def is_alive(self) -> bool:
         """Whether it still runs. A zombie does not: it has ended and only waits to be counted."""
         fields = _stat_fields(self.pid)
-        return bool(fields) and int(fields[19]) == self.start_ticks and fields[0] not in "ZX" and self.boot_id == boot_id()
+        return not self.is_reaped and bool(fields) and fields[0] not in "ZX"
 
     @property
     def is_reaped(self) -> bool:
@@ -62,14 +62,17 @@ def boot_id() -> str:
 def descendants(root: int) -> list[int]:
     """All living processes below `root`, parents before children."""
     children: dict[int, list[int]] = {}
+    dead = set()
     for pid in _all_pids():
-        if (fields := _stat_fields(pid)) and fields[0] not in "ZX":
+        if fields := _stat_fields(pid):
             children.setdefault(int(fields[1]), []).append(pid)
+            if fields[0] in "ZX":
+                dead.add(pid)  # it may have died since its child was looked at, so it still leads to that one
     found, frontier = [], [root]
     while frontier:
         frontier = [child for parent in frontier for child in children.get(parent, ())]
         found.extend(frontier)
-    return found
+    return [pid for pid in found if pid not in dead]
 
 
 def with_environment(name: str, value: str) -> list[int]:
@@ -93,9 +96,15 @@ def kill_descendants(root: int, *, spare: frozenset[int] = frozenset(), seconds:
     """
     deadline = monotonic() + seconds
     pause = 0.001
-    while remaining := [pid for pid in descendants(root) if pid not in spare]:
+    empty_looks = 0
+    while empty_looks < 2:  # the first may have missed a child that was born of a dying parent meanwhile
+        remaining = [pid for pid in descendants(root) if pid not in spare]
+        if not remaining:
+            empty_looks += 1
+            continue
         if monotonic() > deadline:
             return False
+        empty_looks = 0
         for pid in remaining:
             send_signal(pid, signal.SIGKILL)
         sleep(pause)

@@ -58,7 +58,7 @@ class EngineSettings(BaseSettings):
     """Submissions beyond this many waiting jobs are answered 429."""
 
     outbound_allowed_cidrs: Words = Field(default=(), validation_alias="OUTBOUND_ALLOWED_CIDRS")
-    """Networks, as CIDR separated by commas, that callbacks, git and model files may reach although they are not public."""
+    """Networks, as CIDR separated by commas, that callbacks, git and model files may reach beside public ones."""
     callback_allowed_hosts: Words = Field(default=(), validation_alias="CALLBACK_ALLOWED_HOSTS")
     """Hosts that callbacks may reach wherever they are, separated by commas."""
     local_repo_roots: Words = Field(default=(), validation_alias="LOCAL_REPO_ROOTS")
@@ -69,7 +69,9 @@ class EngineSettings(BaseSettings):
     claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
     """Let jobs without other credentials use this user's own Claude Code login."""
 
-    @field_validator("submit_api_keys", "outbound_allowed_cidrs", "callback_allowed_hosts", "local_repo_roots", mode="before")
+    @field_validator(
+        "submit_api_keys", "outbound_allowed_cidrs", "callback_allowed_hosts", "local_repo_roots", mode="before"
+    )
     @classmethod
     def _split_words(cls, value: Any) -> Any:
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value

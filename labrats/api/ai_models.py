@@ -210,8 +210,7 @@ def _view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
         "slots": spec.slots,
         "endpoint": spec.endpoint,
         "credentialsRef": spec.credentials_ref,
-        "prices": prices
-        and {"input": prices.input, "output": prices.output, "cacheRead": prices.cache_read},
+        "prices": prices and {"input": prices.input, "output": prices.output, "cacheRead": prices.cache_read},
         "active": engine.cache.count_by_model(API_STATUS[Phase.RUNNING]).get(key, 0),
         "queued": engine.cache.count_by_model(API_STATUS[Phase.PENDING]).get(key, 0),
         "resourceVersion": ai_model.metadata.resource_version,

@@ -36,7 +36,9 @@ async def ready(request: Request) -> Response:
     """Whether the caches have synced, so that lists and keys are complete."""
     engine = engine_of(request)
     if not (engine.cache.synced.is_set() and engine.keys.synced.is_set()):
-        return error_response(503, "not_ready", "the engine is still reading what it has stored", headers={"Retry-After": "1"})
+        return error_response(
+            503, "not_ready", "the engine is still reading what it has stored", headers={"Retry-After": "1"}
+        )
     return JSONResponse({"status": "ok"})
 
 

@@ -18,7 +18,10 @@ REQUEST_ANNOTATION: Final = "labrats.work/idempotency-request"
 
 IdempotencyKey = Annotated[
     Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] | None,
-    Header(description="The same key and body gives the first answer again, without doing it twice.", examples=["7b1f0c52-retry"]),
+    Header(
+        description="The same key and body gives the first answer again, without doing it twice.",
+        examples=["7b1f0c52-retry"],
+    ),
 ]
 
 

@@ -29,7 +29,10 @@ BODY_BYTES: Final = 16 * 1024 * 1024
 MAX_FILES: Final = 1000
 METADATA_BYTES: Final = 64 * 1024
 
-GitRef = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x20\x7f~^:?*\[\\-][^\x00-\x20\x7f~^:?*\[\\]*$")]
+GitRef = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x20\x7f~^:?*\[\\-][^\x00-\x20\x7f~^:?*\[\\]*$"),
+]
 
 
 class WorkspaceSetupBody(RequestBody):
@@ -131,9 +134,9 @@ class Submission(RequestBody):
     type: Label = Field(description="Label of the job: implement-issue, code-review, …")
     prompt: str | None = Field(default=None, min_length=1, description="What the agent is asked. At most 900 KiB.")
     errors: list[ErrorEntryBody] | None = Field(default=None, min_length=1, description="For `error-reporting`.")
-    priority: Annotated[int, Field(ge=-1000, le=1000)] | Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)] = Field(
-        default=DEFAULT_PRIORITY, description="Lower runs first."
-    )
+    priority: (
+        Annotated[int, Field(ge=-1000, le=1000)] | Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
+    ) = Field(default=DEFAULT_PRIORITY, description="Lower runs first.")
     agent_role: Label | None = None
     workspace_setup: WorkspaceSetupBody | None = None
     workspace_files: list[WorkspaceFileBody] = Field(default=[], max_length=MAX_FILES)
@@ -251,7 +254,9 @@ async def check_callback_url(asked: Submission, settings: EngineSettings) -> Non
     try:
         await resolve_allowed(parts.hostname, port, settings.outbound_allowed_cidrs)
     except (Forbidden, Unresolvable) as error:
-        raise Invalid(Problem("callbackUrl", "its address is not allowed; CALLBACK_ALLOWED_HOSTS names exceptions")) from error
+        raise Invalid(
+            Problem("callbackUrl", "its address is not allowed; CALLBACK_ALLOWED_HOSTS names exceptions")
+        ) from error
 
 
 def _looks_like_an_address(host: str) -> bool:

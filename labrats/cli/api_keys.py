@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from cyclopts import App
 
+from labrats.cli.durations import describe_time
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_table, print_text, remark
 
@@ -55,8 +56,8 @@ def list_keys(*, options: ApiOptions = DEFAULTS) -> None:
                 key["name"],
                 key["prefix"],
                 ", ".join(key["scopes"]),
-                key.get("createdAt") or "",
-                key.get("expiresAt") or "",
+                describe_time(key.get("createdAt")),
+                describe_time(key.get("expiresAt")),
             ]
             for key in answer.json()["apiKeys"]
         ],

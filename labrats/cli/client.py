@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 import httpx2
 
 from labrats.cli.exits import CommandError, EngineUnreachable, ExitCode
-from labrats.cli.options import Credential, is_loopback
+from labrats.cli.options import Credential, is_this_machine
 
 WHERE_KEYS_COME_FROM: Final = (
     "Make one with `labrats api-key create NAME` and give it with --api-key or LABRATS_API_KEY. On the engine's own "
@@ -35,7 +35,7 @@ class Client:
                 headers={"Authorization": f"Bearer {credential.key}"} if credential.key else {},
                 timeout=httpx2.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
                 verify=base_url.startswith("https:"),  # a TLS context takes 80 ms to make, and plain HTTP needs none
-                trust_env=not is_loopback(base_url),  # a company's proxy cannot reach this machine's loopback
+                trust_env=not is_this_machine(base_url),  # a company's proxy cannot reach this machine's loopback
             )
         except (httpx2.InvalidURL, ValueError) as error:
             raise CommandError(f"{base_url} is not an address: {error}", ExitCode.USAGE) from error
@@ -80,18 +80,18 @@ class Client:
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            raise EngineUnreachable(f"no engine answers at {self.base_url}; {self._how_to_reach_one()}") from error
+            raise EngineUnreachable(f"no engine answers at {self.base_url}{self._what_to_do(error)}") from error
         except httpx2.UnsupportedProtocol as error:
             raise CommandError(f"{self.base_url} is not an http or https address", ExitCode.USAGE) from error
         except httpx2.TimeoutException as error:
             raise EngineUnreachable(f"the engine at {self.base_url} did not answer in time") from error
         except httpx2.TransportError as error:
-            raise EngineUnreachable(f"the connection to {self.base_url} broke: {error}") from error
+            raise EngineUnreachable(f"the connection to {self.base_url} broke") from error
 
-    def _how_to_reach_one(self) -> str:
-        if is_loopback(self.base_url):
-            return "start one with `labrats serve`, or say where it is with --url or LABRATS_URL"
-        return "is --url (or LABRATS_URL) right?"
+    def _what_to_do(self, error: Exception) -> str:
+        if is_this_machine(self.base_url):
+            return "; start one with `labrats serve`, or say where it is with --url or LABRATS_URL"
+        return f": {error}; is --url (or LABRATS_URL) right?"
 
     def _refuse_errors(self, response: httpx2.Response) -> None:
         if response.is_success:

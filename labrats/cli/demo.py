@@ -1,6 +1,8 @@
 """The demonstration of `labrats serve --demo`: a first job, its live log, its outcome, and what to try next."""
 
 import shlex
+import shutil
+import sys
 import threading
 from typing import Any, Final
 
@@ -62,10 +64,11 @@ def show(options: ApiOptions) -> None:
 
 def _next_steps(options: ApiOptions, job_id: str) -> str:
     """Commands to paste into another terminal; the first lets the others find this engine and its admin key."""
-    data_dir = shlex.quote(str((options.data_dir or default_data_dir()).absolute()))
+    labrats = "labrats" if shutil.which("labrats") else shlex.quote(sys.argv[0])  # run from an environment off PATH
+    data_dir = (options.data_dir or default_data_dir()).absolute()
     return f"""
 Next, in another terminal:
-  export LABRATS_URL={options.base_url} LABRATS_DATA_DIR={data_dir}
-  labrats job {job_id}
-  labrats submit -p "Say hello" --provider mock --follow
+  export LABRATS_URL={options.base_url} LABRATS_DATA_DIR={shlex.quote(str(data_dir))}
+  {labrats} job {job_id}
+  {labrats} submit -p "Say hello" --provider mock --follow
 Ctrl-C here stops the engine; jobs that run go on, and its data stays for the next time."""

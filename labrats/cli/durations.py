@@ -1,4 +1,4 @@
-"""Spans of time as people write and read them."""
+"""Times, and spans of them, as people write and read them."""
 
 import re
 from datetime import UTC, datetime
@@ -39,3 +39,8 @@ def describe_span(start: str | None, end: str | None) -> str:
         return ""
     until = datetime.fromisoformat(end) if end else datetime.now(UTC)
     return describe_seconds((until - datetime.fromisoformat(start)).total_seconds())
+
+
+def describe_time(time: str | None) -> str:
+    """An RFC 3339 time to the second: `2030-01-31 12:00:59 UTC`; empty for None."""
+    return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if time else ""

@@ -15,12 +15,15 @@ PAUSES_SECONDS: Final = (0.2, 0.5, 1.0, *(2.0,) * 60)
 """The waits before each new try: two minutes in all, enough for a restart or an upgrade of the engine."""
 
 
-def follow_log(client: "Client", job_id: str, pause: Callable[[float], None] = time.sleep) -> Iterator[dict[str, Any]]:
+def follow_log(
+    client: "Client", job_id: str, after: str = "", pause: Callable[[float], None] = time.sleep
+) -> Iterator[dict[str, Any]]:
     """Each event of the job's log once, in order, up to and with the one that says `done`.
 
+    after: the id of the last event to leave out, `{attempt}-{seq}`; all attempts are read where it is empty.
     Raises EngineUnreachable at once when the first connection fails, and when a later one stays lost.
     """
-    last_id, was_connected, pauses = "", False, iter(PAUSES_SECONDS)
+    last_id, was_connected, pauses = after, False, iter(PAUSES_SECONDS)
     while True:
         try:
             with client.stream(f"/api/jobs/{job_id}/logs", last_id) as events:

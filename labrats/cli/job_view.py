@@ -4,11 +4,12 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from labrats.cli.durations import describe_span
+from labrats.cli.durations import describe_span, describe_time
 from labrats.cli.output import STATUS_STYLES, one_line, paint, print_text
 
 _LOG_LINES: Final = 10
 _RESULT_LINES: Final = 15
+_METADATA_LENGTH: Final = 160
 _LABEL_WIDTH: Final = 10
 
 
@@ -37,7 +38,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "agent", job.get("agentRole") or ""
     yield "repo", job.get("repo") or (job.get("workspaceSetup") or {}).get("gitRepo") or ""
     yield "model", _model(job.get("config") or {})
-    yield "created", f"{job['createdAt']} ({describe_span(job['createdAt'], None)} ago)"
+    yield "created", f"{describe_time(job['createdAt'])} ({describe_span(job['createdAt'], None)} ago)"
     yield "ran", _run(job)
     yield "attempts", str(job["attempts"])
     yield "usage", _usage(job.get("usage") or {})
@@ -45,7 +46,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield _OUTPUT_LABELS.get(name, name), value or ""
     yield "reason", _reason(job)
     yield "chain", " > ".join(job.get("chainPath") or ())
-    yield "metadata", json.dumps(job["metadata"], ensure_ascii=False) if job.get("metadata") else ""
+    yield "metadata", _metadata(job["metadata"])
 
 
 _OUTPUT_LABELS: Final = {"pullRequestUrl": "pull req."}
@@ -65,6 +66,8 @@ def _run(job: dict[str, Any]) -> str:
     if job.get("processedAt") is None:
         return ""
     ran = describe_span(job["processedAt"], job.get("finishedAt"))
+    if job["attempts"] > 1:
+        return f"{ran} in the latest attempt"
     return f"{ran}, after {describe_span(job['createdAt'], job['processedAt'])} of waiting"
 
 
@@ -80,6 +83,13 @@ def _reason(job: dict[str, Any]) -> str:
     if not job.get("failedReason"):
         return ""
     return f"{job['failedReason']} [{job['failedCode']}]" if job.get("failedCode") else str(job["failedReason"])
+
+
+def _metadata(metadata: dict[str, Any]) -> str:
+    if not metadata:
+        return ""
+    text = json.dumps(metadata, ensure_ascii=False)
+    return text if len(text) <= _METADATA_LENGTH else f"{text[:_METADATA_LENGTH]}…"
 
 
 def _lines(value: Any) -> list[str]:

@@ -40,7 +40,12 @@ def submit(
     with options.connect() as client:
         answer = client.post("/api/jobs/submit", body, headers)
         job_id = answer.json()["jobId"]
-        print_text(answer.text if options.json else job_id)
+        if options.json:
+            print_text(answer.text)
+        elif follow:
+            remark(f"{job_id} is submitted")
+        else:
+            print_text(job_id)
         return _follow_to_the_end(client, job_id, options) if follow else ExitCode.OK
 
 
@@ -150,15 +155,16 @@ def retry(job_id: str, /, *, follow: Follow = False, options: ApiOptions = DEFAU
 
     Args:
         job_id: The job's id.
-        follow: Print the job's log and result as they come, and exit with its outcome.
+        follow: Print the new attempt's log and result as they come, and exit with the outcome.
     """
     with options.connect() as client:
         answer = client.post(f"{_path(job_id)}/retry")
+        number = answer.json()["attempts"] + 1
         if options.json:
             print_text(answer.text)
         else:
-            remark(f"{job_id} waits for attempt {answer.json()['attempts'] + 1}")
-        return _follow_to_the_end(client, job_id, options) if follow else ExitCode.OK
+            remark(f"{job_id} waits for attempt {number}")
+        return _follow_to_the_end(client, job_id, options, after=f"{number}-0") if follow else ExitCode.OK
 
 
 def _path(job_id: str) -> str:
@@ -187,15 +193,15 @@ def _print_jobs(answer: dict[str, Any]) -> None:
         remark(f"{shown} of {answer['total']} jobs; more with --page {answer['page'] + 1}")
 
 
-def _follow_to_the_end(client: "Client", job_id: str, options: ApiOptions) -> int:
-    status = _print_log(client, job_id, options)
+def _follow_to_the_end(client: "Client", job_id: str, options: ApiOptions, after: str = "") -> int:
+    status = _print_log(client, job_id, options, after)
     return CODE_OF_STATUS[status] if options.json else _print_outcome(client, job_id, options)
 
 
-def _print_log(client: "Client", job_id: str, options: ApiOptions) -> str:
+def _print_log(client: "Client", job_id: str, options: ApiOptions, after: str = "") -> str:
     """Print the log until the job ends, and return the status it ended with."""
     try:
-        for line in follow_log(client, job_id):
+        for line in follow_log(client, job_id, after):
             _print_line(line, options)
             if line.get("done"):
                 return str(line["status"])

@@ -51,7 +51,7 @@ class ApiOptions:
         """The key to call with. Raises CommandError when the admin key is there but not ours to read."""
         if self.api_key:
             return Credential(self.api_key, "--api-key or LABRATS_API_KEY")
-        if not is_loopback(self.base_url):  # the admin key of this machine's engine is nobody else's business
+        if not is_this_machine(self.base_url):  # the admin key of this machine's engine is nobody else's business
             return Credential(None, "no key, because the admin key is sent to an engine on this machine only")
         path = (self.data_dir or default_data_dir()) / "admin.key"
         try:
@@ -76,9 +76,10 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "labrats"
 
 
-def is_loopback(url: str) -> bool:
+def is_this_machine(url: str) -> bool:
+    """Whether `url` leads to loopback, or to the address that means all of this machine's."""
     host = urlsplit(url).hostname or ""
     try:
-        return ip_address(host).is_loopback
+        return ip_address(host).is_loopback or ip_address(host).is_unspecified
     except ValueError:
         return host == "localhost"

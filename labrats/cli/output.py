@@ -100,12 +100,11 @@ def _print_fitted(headings: Sequence[str], rows: Sequence[Sequence[Styled]]) -> 
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for position, heading in enumerate(headings):
-        names_the_row = position == 0  # and is what people copy, so it is never cut
-        longest = max((len(row[position].text) for row in rows), default=0)
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=longest if names_the_row else None)
+    for heading in headings[:-1]:
+        table.add_column(heading, no_wrap=True)
+    table.add_column(headings[-1])  # the one that gives way when the terminal is narrow
     for row in rows:
-        table.add_row(*(Text(cell.text, style=cell.style) for cell in row))
+        table.add_row(*(Text(cell.text, style=cell.style, no_wrap=True, overflow="ellipsis") for cell in row))
     Console(highlight=False).print(table)
 
 

@@ -16,7 +16,7 @@ MAX_BACKOFF_SECONDS: Final = 300.0
 
 @dataclass(frozen=True)
 class Limits:
-    """grace: from the request to end until the kill. backoff: before the second attempt, doubled for each further one."""
+    """grace: from the request to end until the kill. backoff: before the second attempt, doubled for each further."""
 
     grace: timedelta
     backoff: timedelta
@@ -123,7 +123,7 @@ def _bounded_result(event: ResultEvent) -> dict[str, Any]:
 
 
 def backoff_after(job: Job, limits: Limits) -> timedelta:
-    """The wait after the failed attempt: doubled each time, bounded, and spread by half so that failures do not march in step.
+    """The wait after the failed attempt: doubled each time, bounded, and spread so that failures do not march in step.
 
     The spread comes from the job's name, which keeps the plan pure.
     """

@@ -28,7 +28,7 @@ def rank_of(job: Job, aging_seconds: float) -> Rank:
 
 @dataclass
 class JobQueue:
-    """Waiting jobs by group, best first. Leaving is lazy: an entry that is no longer the job's current one is passed over."""
+    """Waiting jobs by group, best first. Leaving is lazy: an entry that is no longer the job's own is passed over."""
 
     _heaps: dict[Group, list[Rank]] = field(default_factory=lambda: defaultdict(list))
     _ranks: dict[str, tuple[Group, Rank]] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class JobQueue:
 
 @dataclass
 class SlotHolders:
-    """Who holds the slots of each group: running jobs, and those just chosen to run. Derived from jobs, never stored."""
+    """Who holds the slots of each group: running jobs, and those chosen to run. Derived from jobs, never stored."""
 
     _holders: dict[Group, set[str]] = field(default_factory=lambda: defaultdict(set))
     _groups: dict[str, Group] = field(default_factory=dict)

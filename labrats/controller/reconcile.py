@@ -217,8 +217,8 @@ class Controller:
             await self._runner.start(Attempt(job, self._ai_models.get(group_of(job))))
         except GiveUp as error:
             await self._runner.kill(job.attempt_name)
-            failed = {"failed_code": FailedCode(error.code), "failed_reason": str(error), "finished_at": self._clock.now()}
-            await self._write(advance(job, JobEvent.FAIL, **failed))
+            code, now = FailedCode(error.code), self._clock.now()
+            await self._write(advance(job, JobEvent.FAIL, failed_code=code, failed_reason=str(error), finished_at=now))
 
     async def _write(self, job: Job) -> None:
         """Store `job`, and know it at once: the next decision must not be older than this one."""

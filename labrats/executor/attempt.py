@@ -60,7 +60,7 @@ async def run_attempt(folder: Path) -> int:
     secrets = _take_secrets(folder / "secrets")
     emit = Emitter(_STDOUT, folder, Redactor(value for name, value in secrets.items() if name not in _NOT_SECRET))
     outcome = await _outcome(folder, secrets, emit)
-    if _has_children() and not kill_descendants(os.getpid()):
+    if not _end_descendants():
         emit.log("[a process of this attempt could not be ended]")
     if isinstance(outcome, GiveUp):
         emit.error(FailedCode(outcome.code), str(outcome))
@@ -132,8 +132,23 @@ def _stop_on_signals() -> None:
         loop.add_signal_handler(number, stop)
 
 
-def _has_children() -> bool:
-    """Whether this process has a child, even a dead one. Being a subreaper, it has no descendant otherwise."""
+def _end_descendants() -> bool:
+    """End every process below this one. Whether it succeeded.
+
+    Only the kernel knows that none is left: it says so when this process, a subreaper, has no child any more. A look
+    through /proc alone can miss one whose parent died during the look.
+    """
+    while _has_child():
+        if not kill_descendants(os.getpid()):
+            return False
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+    return True
+
+
+def _has_child() -> bool:
+    """Whether this process has a child, be it a dead one that is not reaped."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

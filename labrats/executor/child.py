@@ -14,14 +14,19 @@ _TAIL_BYTES: Final = 16 * 1024
 
 @contextlib.asynccontextmanager
 async def child_process(
-    command: Sequence[str], cwd: Path, environment: Mapping[str, str], stdin: IO[bytes] | int = DEVNULL
+    command: Sequence[str],
+    cwd: Path,
+    environment: Mapping[str, str],
+    *,
+    stdin: IO[bytes] | int = DEVNULL,
+    stderr: int = PIPE,
 ) -> AsyncIterator[Process]:
-    """A process with stdout and stderr piped. On leaving it has ended: asked to by SIGTERM, killed after a grace.
+    """A process with its output piped. On leaving it has ended: asked to by SIGTERM, killed after a grace.
 
     What it started itself may live on, until the attempt's end sweeps it away. Raises OSError when it cannot start.
     """
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=cwd, env=environment, stdin=stdin, stdout=PIPE, stderr=PIPE
+        *command, cwd=cwd, env=environment, stdin=stdin, stdout=PIPE, stderr=stderr
     )
     try:
         yield process
@@ -29,8 +34,9 @@ async def child_process(
         await _end(process)
 
 
-async def tail_of(stream: asyncio.StreamReader) -> str:
-    """Read `stream` to its end, and return its last 16 KiB."""
+async def tail_of(stream: asyncio.StreamReader | None) -> str:
+    """Read a piped `stream` to its end, and return its last 16 KiB."""
+    assert stream is not None
     tail = b""
     while chunk := await stream.read(_READ_BYTES):
         tail = (tail + chunk)[-_TAIL_BYTES:]

@@ -8,29 +8,25 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from asyncio.subprocess import STDOUT
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from labrats import outbound
 from labrats.executor.child import child_process, tail_of
+from labrats.executor.remote import Remote, parse_remote
 from labrats.executor.run import Run
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, WorkspaceSetup
 
 _OLDEST_GIT: Final = (2, 37)
-"""The first with http.curloptResolve, without which git would look the name up again and might get another address."""
+"""The first with http.curloptResolve, without which git looks the name up again and may get another address."""
 
-_PORTS: Final[Mapping[str, int]] = {"https": 443, "http": 80, "ssh": 22}
-_HOST: Final = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|[0-9a-f.]*:[0-9a-f.:]+", re.ASCII)
-_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
-_PATH: Final = re.compile(r"/[!-~]+")
-_SCP_FORM: Final = re.compile(r"(?P<authority>[^:/]+):(?P<path>[^:].*)")
 _REF: Final = re.compile(r"(?![-/])(?!.*(?:\.\.|@\{))[^\x00-\x20\x7f~^:?*\[\\]+")
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
-_SHORT_COMMIT: Final = re.compile(r"[0-9a-f]{7,39}", re.ASCII | re.IGNORECASE)
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.IGNORECASE)
+_SHORT_COMMIT: Final = re.compile(r"[0-9a-f]{7,39}", re.IGNORECASE)
 
 _CONFIG: Final[Mapping[str, str]] = {
     "core.hooksPath": os.devnull,
@@ -42,8 +38,9 @@ _CONFIG: Final[Mapping[str, str]] = {
     "http.lowSpeedLimit": "1000",
     "http.lowSpeedTime": "60",
 }
-_SSH_OPTIONS: Final = (
-    "-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o ConnectTimeout=30 -o ServerAliveInterval=15"
+_SSH_COMMAND: Final = (
+    "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o ConnectTimeout=30 "
+    "-o ServerAliveInterval=15 -o HostName={address} -o HostKeyAlias={host}"
 )
 _ASKPASS: Final = """#!/bin/sh
 case "$1" in
@@ -52,30 +49,182 @@ Username*) cat "${0%/*}/username" ;;
 esac
 """
 
-_REASONS: Final = (
-    # What git says (in the C locale), and what it means. The first that matches wins.
-    (r"Remote branch .* not found|couldn't find remote ref|not our ref|unadvertised object|unable to read tree"
-     r"|reference is not a tree|did not match any file|unable to find remote helper", "ref"),
+
+_NO_SUCH_REF: Final = re.compile(
+    "Remote branch .* not found|couldn't find remote ref|not our ref|unadvertised object|not a tree|did not match any"
+    "|unable to read tree|invalid reference|no such ref",
+    re.IGNORECASE,
+)
+_DENIED: Final = re.compile(
+    "could not read (Username|Password)|Authentication failed|terminal prompts disabled|error: 40[13]"
+    "|Permission denied|Access denied|Host key verification failed",
+    re.IGNORECASE,
+)
+_MISSING: Final = re.compile(
+    "not found|error: 404|does not appear to be a git repository|does not exist|not a git repository", re.IGNORECASE
+)
+_UNREACHABLE: Final = re.compile(
+    "Could not resolve|Failed to connect|Couldn't connect|Connection (refused|timed out|reset)|unreachable"
+    "|Empty reply|Operation too slow|hung up",
+    re.IGNORECASE,
+)
+_REASONS: Final = (  # what git says, in the C locale, and what it means for a person; the first match counts
+    (_DENIED, "access was denied: check that the token or key is still valid and may read this repository"),
+    (_MISSING, "there is no such repository, or its credentials may not see it"),
+    (_UNREACHABLE, "the server could not be reached, or broke the connection off"),
+    (re.compile("redirect|error: 30[1278]"), "the server redirects: use the repository's final address"),
+    (re.compile("dubious ownership"), "it belongs to another user of this machine, whom git does not trust"),
+    (re.compile("No space left"), "the disk is full"),
 )
 
 
+class UnknownRef(GiveUp):
+    """The repository is there, but not what was asked for in it."""
+
+
+async def clone(run: Run, setup: WorkspaceSetup) -> None:
+    """Clone into the workspace, which is empty. Raises GiveUp with the code `git_clone`."""
+    remote = parse_remote(setup.git_repo, run.task.repo_roots)
+    ref = _checked_ref(setup.git_ref)
+    config, ssh_command = await _held_to_judged_addresses(run, remote)
+    with _askpass(run) as askpass:
+        environment = run.agent_environment() | {
+            "LC_ALL": "C",  # the reason of a failure is read from what git says
+            "GIT_ALLOW_PROTOCOL": remote.transport,
+            "GIT_ASKPASS": str(askpass),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_LFS_SKIP_SMUDGE": "1",
+            "GIT_SSH_COMMAND": ssh_command,
+            "GIT_TERMINAL_PROMPT": "0",
+        }
+        await _get(_Git(run.workspace, environment, {**_CONFIG, **config}, remote), ref, setup.git_depth)
+
+
 @dataclass(frozen=True)
-class Remote:
-    """A repository's address without any credential. host and port are None for a local path."""
+class _Git:
+    """The program, bound to one workspace and one remote."""
 
-    url: str
-    transport: str
-    host: str | None = None
-    port: int | None = None
+    workspace: Path
+    environment: Mapping[str, str]
+    config: Mapping[str, str]
+    remote: Remote
+
+    async def run(self, *arguments: str) -> None:
+        """Raises UnknownRef, or GiveUp with the reason in a sentence."""
+        settings = [word for name, value in self.config.items() for word in ("-c", f"{name}={value}")]
+        status, output = await _run(["git", *settings, *arguments], self.workspace, self.environment)
+        if status != 0:
+            raise _failure(self.remote.url, output)
 
 
-def parse_remote(address: str, repo_roots: Sequence[str] = ()) -> Remote:
-    """Reads an https, http, ssh or scp-like address, or a local path below one of `repo_roots`.
+async def _get(git: _Git, ref: str, depth: int | None) -> None:
+    if _COMMIT.fullmatch(ref) or ref.startswith("refs/"):
+        await _fetch(git, ref, depth)
+        return
+    try:
+        await _clone(git, ref, depth)
+    except UnknownRef:
+        if not _SHORT_COMMIT.fullmatch(ref):
+            raise UnknownRef(FailedCode.GIT_CLONE, f"{git.remote.url} has no branch or tag {ref!r}") from None
+        await _clone(git, "", None)  # only a full history tells which commit is meant
+        await _check_out(git, ref)
 
-    The URL is put together anew, so that git reads in it what was judged here. Raises GiveUp for anything else.
-    """
-    if address.startswith("/"):
-        return _local_remote(address, repo_roots)
-    if "://" not in address and (scp := _SCP_FORM.fullmatch(address)):
-        path = scp["path"] if scp["path"].startswith("/") else f"/~/{scp['path']}"
-        ...
+
+async def _clone(git: _Git, branch: str, depth: int | None) -> None:
+    options = ["--quiet", "--template=", "--no-local", "--no-recurse-submodules"]
+    options += [f"--branch={branch}"] if branch else []
+    options += _depth_options(depth)
+    await git.run("clone", *options, "--", git.remote.url, ".")
+
+
+async def _fetch(git: _Git, ref: str, depth: int | None) -> None:
+    """Get a ref that `git clone` cannot: a commit, or one outside branches and tags, such as a pull request's."""
+    await git.run("init", "--quiet", "--template=")
+    await git.run("remote", "add", "origin", git.remote.url)
+    try:
+        await git.run("fetch", "--quiet", *_depth_options(depth), "origin", ref)
+    except UnknownRef:
+        if not _COMMIT.fullmatch(ref):
+            raise UnknownRef(FailedCode.GIT_CLONE, f"{git.remote.url} has no {ref!r}") from None
+        # Some servers give a commit only as part of a branch's history.
+        await git.run("fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*")
+    await _check_out(git, ref if _COMMIT.fullmatch(ref) else "FETCH_HEAD")
+
+
+async def _check_out(git: _Git, commit: str) -> None:
+    try:
+        await git.run("checkout", "--quiet", "--detach", commit, "--")
+    except UnknownRef:
+        raise UnknownRef(FailedCode.GIT_CLONE, f"{git.remote.url} has no commit {commit!r}") from None
+
+
+def _depth_options(depth: int | None) -> list[str]:
+    return [f"--depth={depth}"] if depth else []
+
+
+def _checked_ref(ref: str | None) -> str:
+    if not ref:
+        return ""
+    if not _REF.fullmatch(ref):
+        raise UnknownRef(FailedCode.GIT_CLONE, f"{ref!r} cannot be the name of a branch, tag or commit")
+    return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+
+
+async def _held_to_judged_addresses(run: Run, remote: Remote) -> tuple[dict[str, str], str]:
+    """Git configuration and an ssh command that connect to no other address than those that were judged."""
+    if not remote.host:
+        return {}, "false"
+    try:
+        addresses = await outbound.resolve_allowed(remote.host, remote.port, run.task.git_addresses)
+    except (outbound.Forbidden, outbound.Unresolvable) as error:
+        raise GiveUp(FailedCode.GIT_CLONE, f"cannot clone {remote.url}: {error}") from error
+    if remote.transport == "ssh":
+        return {}, _SSH_COMMAND.format(address=addresses[0], host=remote.host)
+    await _require_pinning(run)
+    bracketed = ",".join(f"[{address}]" if ":" in address else address for address in addresses)
+    return {"http.curloptResolve": f"{remote.host}:{remote.port}:{bracketed}"}, "false"
+
+
+async def _require_pinning(run: Run) -> None:
+    _, output = await _run(["git", "version"], run.folder, run.agent_environment())
+    version = re.search(r"(\d+)\.(\d+)", output)
+    if version is None or (int(version[1]), int(version[2])) < _OLDEST_GIT:
+        needed = ".".join(map(str, _OLDEST_GIT))
+        raise GiveUp(FailedCode.GIT_CLONE, f"git {needed} or newer is needed to clone safely, and this is {output!r}")
+
+
+@contextlib.contextmanager
+def _askpass(run: Run) -> Iterator[Path]:
+    """A program that answers git's questions. Its answers are files beside it, and gone afterwards."""
+    folder = run.folder / "git-credentials"
+    folder.mkdir(mode=0o700)
+    try:
+        for name in ("username", "password"):
+            (folder / name).write_text(run.secrets.get(f"git-{name}", ""))
+        program = folder / "askpass"
+        program.write_text(_ASKPASS)
+        program.chmod(0o700)
+        yield program
+    finally:
+        shutil.rmtree(folder)
+
+
+async def _run(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+    """Run git to its end. Returns its exit status, and the end of what it printed."""
+    try:
+        async with child_process(command, cwd, environment, stderr=STDOUT) as process:
+            output = await tail_of(process.stdout)
+            return await process.wait(), output
+    except FileNotFoundError as error:
+        raise GiveUp(FailedCode.GIT_CLONE, "git is not installed here, or not on the PATH") from error
+
+
+def _failure(url: str, output: str) -> GiveUp:
+    if _NO_SUCH_REF.search(output):
+        return UnknownRef(FailedCode.GIT_CLONE, f"{url} does not have what was asked for")
+    for pattern, reason in _REASONS:
+        if pattern.search(output):
+            return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {reason}")
+    last_words = [line for line in output.splitlines() if line.strip()][-1:]
+    return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {' '.join(last_words) or 'git gave no reason'}")

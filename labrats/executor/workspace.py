@@ -1,8 +1,31 @@
 """Prepares the folder an agent works in."""
 
+import shutil
+
+from labrats.executor import git
+from labrats.executor.beneath import open_beneath
 from labrats.executor.run import Run
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode, WorkspaceFile
 
 
 async def prepare_workspace(run: Run) -> None:
-    """Make the workspace as the task describes it. Raises GiveUp with the code `git_clone` or `workspace`."""
+    """Make the workspace: the repository first, then the files on top of it.
+
+    Raises GiveUp with the code `git_clone` or `workspace`.
+    """
     run.workspace.mkdir(parents=True, exist_ok=True)
+    if setup := run.task.workspace_setup:
+        run.emit.status("workspace", "cloning the repository")
+        await git.clone(run, setup)
+    for file in run.task.workspace_files:
+        _copy(file, run)
+
+
+def _copy(file: WorkspaceFile, run: Run) -> None:
+    try:
+        with open(file.path, "rb") as source, open_beneath(run.workspace, file.name) as target:
+            shutil.copyfileobj(source, target)
+    except OSError as error:
+        reason = f"the file {file.name!r} cannot be put into the workspace: {error.strerror}"
+        raise GiveUp(FailedCode.WORKSPACE, reason) from error

@@ -71,7 +71,9 @@ class ConfigLayer:
 
 
 _BUILT_IN_MODELS: Final = {"claude": "sonnet", "codex": "gpt-5-codex"}
-_BUILT_IN: Final = JobConfig(provider="claude", effort="medium", fast=False, timeout_ms=3_300_000, max_turns=25, max_attempts=1)
+_BUILT_IN: Final = JobConfig(
+    provider="claude", effort="medium", fast=False, timeout_ms=3_300_000, max_turns=25, max_attempts=1
+)
 _PER_PROVIDER: Final = frozenset({"model", "effort", "fallback_model"})
 
 

@@ -10,7 +10,9 @@ from labrats.model.errors import Invalid, Problem
 FIELD: Final = "workspaceSetup.gitRepo"
 MAX_LENGTH: Final = 2048
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80, "ssh": 22}
-_SCP_FORM: Final = re.compile(r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*):(?P<path>[^:].*)")
+_SCP_FORM: Final = re.compile(
+    r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*):(?P<path>[^:].*)"
+)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,9 @@ class KeyReference(Record):
 
 
 class WorkspaceSetup(Record):
-    """The repository to clone. `git_repo` carries no credential: the Secret `credentials_ref` does (username, password)."""
+    """The repository to clone. `git_repo` carries no credential: the Secret `credentials_ref` does, by the keys
+    `username` and `password`.
+    """
 
     git_repo: str
     git_ref: str | None = None
@@ -180,8 +182,9 @@ class Job(Resource):
 
 
 def advance(job: Job, event: JobEvent, **changes: Any) -> Job:
-    """The job after `event`, its status otherwise changed by `changes`. Raises IllegalMove. No other code sets a phase."""
-    return replace(job, status=replace(job.status, phase=next_phase(job.phase, event), **changes))
+    """The job after `event`, its status changed by `changes`. Raises IllegalMove. No other code sets a phase."""
+    phase = next_phase(job.phase, event)
+    return replace(job, status=replace(job.status, phase=phase, **changes))
 
 
 def new_job_id() -> str:

@@ -37,7 +37,8 @@ MOVES: Final[Mapping[tuple[Phase, JobEvent], Phase]] = {  # a pair that is not l
     (P.PENDING, E.FAIL): P.FAILED,  # it can never start: its prompt or its model's credentials are gone
     (P.RUNNING, E.SUCCEED): P.SUCCEEDED,
     (P.RUNNING, E.FAIL): P.FAILED,
-    (P.RUNNING, E.LOSE): P.FAILED,  # its executor vanished: it may have had effects, so only `maxAttempts` or a person retries
+    # Its executor vanished: it may have had effects, so only `maxAttempts` or a person starts another.
+    (P.RUNNING, E.LOSE): P.FAILED,
     (P.RUNNING, E.REQUEUE): P.PENDING,  # this attempt failed, and `maxAttempts` allows another
     (P.RUNNING, E.CANCEL): P.CANCELLED,
     (P.FAILED, E.RETRY): P.PENDING,

@@ -125,6 +125,7 @@ _DECODER: Final = msgspec.json.Decoder(AnyEvent)
 def decode_event(line: bytes) -> AnyEvent | None:
     """The event in `line`, or None where it is none: a foreign or torn line is skipped, never an error."""
     try:
-        return _DECODER.decode(line)
+        event: AnyEvent = _DECODER.decode(line)
+        return event
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -188,7 +188,7 @@ async def test_update_replaces_and_returns_the_new_version(store: Store) -> None
     created = await store.create(a_model("opus", slots=1))
     updated = await store.update(with_slots(created, 2))
     assert updated.spec.slots == 2
-    assert updated.metadata.resource_version != created.metadata.resource_version
+    assert int(updated.metadata.resource_version) > int(created.metadata.resource_version)
     assert updated.metadata.uid == created.metadata.uid
     assert updated.metadata.created_at == created.metadata.created_at
     assert await store.get(AiModel, "opus") == updated

@@ -39,8 +39,11 @@ class Launcher:
         answer = self._waiting[folder] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(SPAWN_SECONDS):
-                await asyncio.get_running_loop().sock_sendall(self._socket, json.dumps({"folder": folder}).encode() + b"\n")
-                return await answer
+                await asyncio.get_running_loop().sock_sendall(
+                    self._socket, json.dumps({"folder": folder}).encode() + b"\n"
+                )
+                pid: int = await answer
+                return pid
         except (OSError, TimeoutError) as error:
             raise RetryLater("the launcher does not answer") from error
         finally:

@@ -99,7 +99,7 @@ def _last_lines(events: Sequence[AnyEvent]) -> tuple[str, ...]:
 
 
 def _offset_after(descriptor: int, seq: int) -> int:
-    """Where the first line with a larger number than `seq` may begin. Numbers grow along the file, so this bisects it."""
+    """Where the first line with a larger number than `seq` may begin: numbers grow along the file, so this bisects."""
     low, high = 0, os.fstat(descriptor).st_size
     while high - low > CHUNK_BYTES:
         middle = (low + high) // 2

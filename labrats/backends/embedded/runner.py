@@ -271,7 +271,7 @@ class LocalRunner:
             self._changed.put_nowait(name)
 
     async def _end_leftovers(self, name: str, executor: ProcessId) -> None:
-        """Wait until the launcher has counted the dead executor, which it does after its leftovers; then look for strays."""
+        """Wait until the launcher has counted the dead executor, last of all it left; then look for strays."""
         with suppress(TimeoutError):
             async with asyncio.timeout(REAP_SECONDS):
                 while not executor.is_reaped:

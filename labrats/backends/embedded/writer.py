@@ -161,7 +161,7 @@ class GroupCommit:
         last = self._enqueue(lambda transaction: None)
         self._is_closed = True
         try:
-            await asyncio.wait([last])
+            await asyncio.gather(last, return_exceptions=True)  # those it failed for know it
         finally:
             self._thread.shutdown()
 

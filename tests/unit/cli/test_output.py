@@ -68,7 +68,7 @@ def test_an_empty_table_still_shows_its_headings(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == "ID  STATUS\n"
 
 
-def test_a_table_on_a_terminal_is_coloured_and_fitted_but_for_its_first_column(
+def test_a_table_on_a_terminal_is_coloured_and_fitted_in_its_last_column(
     on_terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     on_terminal()

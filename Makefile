@@ -1,0 +1,62 @@
+# Everything runs from .venv; both commands of the README set up what they need.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+MINUTES ?= 10
+
+help: ## Show what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+run: .venv/runtime ## Start the engine on port 3001 (PORT) with its data in ./data, and show a first job
+	@exec $(BIN)/labrats serve --demo --data-dir data
+
+test: setup ## Run all tests
+	$(BIN)/pytest
+
+lint: .venv/dev ## Check format, lint, types and imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## Everything that must hold
+
+format: .venv/dev ## Format the code and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/dev ## Measure the engine beside a raw loop of the same work
+	$(BIN)/python -m benchmarks
+
+torture: setup ## Kill the engine at random for MINUTES (10) and check the history
+	LABRATS_TORTURE_MINUTES=$(MINUTES) $(BIN)/pytest tests/torture -s --timeout=0
+
+lock: .venv/dev ## Write the lock files anew from pyproject.toml
+	$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-emit-index-url pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements-dev.txt
+
+setup: .venv/dev tests/agent-clis/node_modules/.installed ## Install all that tests need
+
+clean: ## Remove what was installed and built; data stays
+	rm -rf .venv tests/agent-clis/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	@scripts/make-venv $(PYTHON)
+
+.venv/runtime: requirements.txt pyproject.toml | .venv/bin/python
+	@echo "Installing what the engine needs into .venv ..."
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+.venv/dev: requirements-dev.txt .venv/runtime
+	@echo "Installing what the tests need into .venv ..."
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+tests/agent-clis/node_modules/.installed: tests/agent-clis/package-lock.json | .venv/dev
+	@echo "Installing the agent CLIs that the tests drive ..."
+	@cd tests/agent-clis && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
+	@touch $@
+
+.PHONY: help run test lint check format bench torture lock setup clean

@@ -1,0 +1,47 @@
+"""The disk that the durability tests run on, and the count of what it went through."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import apsw
+import pytest
+
+from tests.durability.disk import Disk
+
+PAGES_PER_CHECKPOINT = 40
+"""Far fewer than SQLite's 1,000, so that short tests are full of checkpoints."""
+
+TALLY = pytest.StashKey[Counter[str]]()
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    """SQLite's only disk, for the length of a test."""
+    disk = Disk()
+    with frequent_checkpoints():
+        yield disk
+    disk.unregister()
+
+
+@contextmanager
+def frequent_checkpoints() -> Iterator[None]:
+    def checkpoint_often(connection: apsw.Connection) -> None:
+        connection.wal_autocheckpoint(PAGES_PER_CHECKPOINT)
+
+    apsw.connection_hooks.append(checkpoint_often)
+    try:
+        yield
+    finally:
+        apsw.connection_hooks.remove(checkpoint_often)
+
+
+@pytest.fixture
+def tally(pytestconfig: pytest.Config) -> Counter[str]:
+    """What the tests survived, printed at the end."""
+    return pytestconfig.stash.setdefault(TALLY, Counter())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if tally := config.stash.get(TALLY, None):
+        terminalreporter.write_line("durability: " + ", ".join(f"{count:,} {what}" for what, count in tally.items()))

@@ -1,0 +1,97 @@
+"""Many writers at once, and an exact record of what the store told them."""
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from labrats.model.ai_model import AiModel, AiModelSpec
+from labrats.model.errors import RetryLater
+from labrats.model.parts import Secret
+from labrats.model.record import Metadata
+from labrats.ports import Store
+
+State = int | None
+"""What a writer's resource was last set to; None: it is not there."""
+
+
+@dataclass
+class Ledger:
+    """What may be in the store: for each name what was acknowledged last, and what was asked for since, if anything.
+
+    last_version: the highest resource version that was ever acknowledged. acknowledgements: how many there were.
+    """
+
+    acknowledged: dict[str, State] = field(default_factory=dict)
+    asked: dict[str, State] = field(default_factory=dict)
+    last_version: int = 0
+    acknowledgements: int = 0
+
+    def ask(self, name: str, state: State) -> None:
+        self.asked[name] = state
+
+    def acknowledge(self, name: str, version: str | None = None) -> None:
+        self.acknowledged[name] = self.asked.pop(name)
+        self.acknowledgements += 1
+        self.last_version = max(self.last_version, int(version or 0))
+
+    async def losses(self, store: Store) -> list[str]:
+        """What the store should have and has not, in words. What was in doubt is settled afterwards."""
+        losses = [await self._loss(store, name) for name in sorted(self.acknowledged.keys() | self.asked.keys())]
+        probe = await store.create(a_secret("probe"))
+        await store.delete(Secret, "probe")
+        if int(probe.metadata.resource_version) <= self.last_version:
+            losses.append(f"version {probe.metadata.resource_version} was given again")
+        return [loss for loss in losses if loss]
+
+    async def _loss(self, store: Store, name: str) -> str | None:
+        found = await store.get_many(AiModel, [name])
+        state = found[0].spec.slots if found else None
+        possible = {self.acknowledged.get(name)}
+        if name in self.asked:
+            possible.add(self.asked.pop(name))
+        self.acknowledged[name] = state
+        if state not in possible:
+            return f"{name} is {state}, not one of {possible}"
+        if bool(found) != bool(await store.get_many(Secret, [f"{name}-part"])):
+            return f"{name} and its part were separated"
+        return None
+
+
+async def write_until_trouble(store: Store, ledger: Ledger, seed: int, writers: int = 8) -> None:
+    """Let `writers` write at once, each to a resource of its own, until the store raises RetryLater."""
+    async with asyncio.TaskGroup() as tasks:
+        for n in range(writers):
+            tasks.create_task(_write(store, ledger, f"model-{n}", random.Random(f"{seed}-{n}")))
+
+
+async def _write(store: Store, ledger: Ledger, name: str, random: random.Random) -> None:
+    """Create, update a few times, delete, and again. The state only grows, so that an old one is told from a new."""
+    state = random.randrange(1, 1_000_000)
+    try:
+        for existing in await store.get_many(AiModel, [name]):
+            ledger.ask(name, None)
+            await store.delete(AiModel, existing.name)
+            ledger.acknowledge(name)
+        while True:
+            ledger.ask(name, state := state + 1)
+            model = await store.create(a_model(name, state), [a_secret(f"{name}-part")])
+            ledger.acknowledge(name, model.metadata.resource_version)
+            for _ in range(random.randrange(10)):
+                ledger.ask(name, state := state + 1)
+                model = await store.update(replace(model, spec=replace(model.spec, slots=state)))
+                ledger.acknowledge(name, model.metadata.resource_version)
+            ledger.ask(name, None)
+            await store.delete(AiModel, name)
+            ledger.acknowledge(name)
+    except RetryLater:
+        return
+
+
+def a_model(name: str, slots: int) -> AiModel:
+    return AiModel(metadata=Metadata(name=name), spec=AiModelSpec(provider="mock", model="x" * 1000, slots=slots))
+
+
+def a_secret(name: str) -> Secret:
+    return Secret(metadata=Metadata(name=name), data={"password": "test-secret-password"})

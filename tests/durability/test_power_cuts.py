@@ -1,0 +1,105 @@
+"""R2: what was acknowledged is on stable storage."""
+
+import asyncio
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
+from pathlib import Path
+
+import apsw
+import pytest
+
+from labrats.backends.embedded.database import open_for_reading, open_for_writing
+from labrats.backends.embedded.feed import Feed
+from labrats.backends.embedded.store import EmbeddedStore
+from labrats.backends.embedded.writer import GroupCommit
+from labrats.model.errors import RetryLater
+from labrats.ports import SystemClock
+from tests.durability.disk import Call, Disk
+from tests.durability.ledger import Ledger, a_secret, write_until_trouble
+
+CUTS = int(os.environ.get("LABRATS_POWER_CUTS", "30"))
+CUTS_IN_A_ROW = 10
+FIRST_SEED = int(os.environ.get("LABRATS_SEED") or random.randrange(1_000_000))
+
+OpenStore = Callable[[Path], AbstractAsyncContextManager[EmbeddedStore]]
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + CUTS // CUTS_IN_A_ROW))
+async def test_r2_power_cuts_lose_nothing_that_was_acknowledged(
+    disk: Disk, tmp_path: Path, tally: Counter[str], seed: int
+) -> None:
+    path, ledger, chance = tmp_path / "labrats.db", Ledger(), random.Random(seed)
+    for _ in range(CUTS_IN_A_ROW):
+        await write_until_the_cut(EmbeddedStore.open, path, disk, ledger, chance)
+        assert await losses(path, ledger) == []
+        tally["power cuts"] += 1
+    tally["acknowledged writes"] += ledger.acknowledgements
+
+
+async def test_power_cuts_do_lose_what_was_never_synced(disk: Disk, tmp_path: Path) -> None:
+    """The test of the test above: with the fault it is there to find, it does."""
+    path, ledger, chance = tmp_path / "labrats.db", Ledger(), random.Random(FIRST_SEED)
+    lost: list[str] = []
+    for _ in range(CUTS_IN_A_ROW):
+        await write_until_the_cut(open_without_syncing_commits, path, disk, ledger, chance)
+        lost += await losses(path, ledger)
+    assert lost
+
+
+async def test_a_failed_sync_and_then_a_power_cut_lose_nothing_that_was_acknowledged(
+    disk: Disk, tmp_path: Path
+) -> None:
+    path, ledger, chance = tmp_path / "labrats.db", Ledger(), random.Random(FIRST_SEED)
+    for _ in range(CUTS_IN_A_ROW):
+        with suppress(apsw.IOError):  # closing without power
+            async with EmbeddedStore.open(path) as store:
+                with disk.failing(Call.SYNC, apsw.IOError):
+                    await write_until_trouble(store, ledger, chance.randrange(1_000_000))
+                assert await ledger.losses(store) == []
+                disk.cut_power_after(chance.randrange(40), seed=chance.randrange(1_000_000))
+                await write_until_trouble(store, ledger, chance.randrange(1_000_000))
+        disk.power_on()
+        assert await losses(path, ledger) == []
+
+
+async def test_writers_share_syncs(disk: Disk, tmp_path: Path) -> None:
+    async with EmbeddedStore.open(tmp_path / "labrats.db") as store:
+        syncs_before = disk.syncs
+        await asyncio.gather(*(store.create(a_secret(f"secret-{n}")) for n in range(64)))
+        assert disk.syncs - syncs_before < 10
+
+
+async def write_until_the_cut(
+    open_store: OpenStore, path: Path, disk: Disk, ledger: Ledger, chance: random.Random
+) -> None:
+    """One life of the machine: power on, open the store, write, and lose power at a random moment of all that."""
+    disk.cut_power_after(chance.randrange(300), seed=chance.randrange(1_000_000))
+    with suppress(RetryLater, apsw.IOError):  # the cut came while it was opened; there was no power to close it
+        async with open_store(path) as store:
+            await write_until_trouble(store, ledger, seed=chance.randrange(1_000_000))
+    disk.power_on()
+
+
+async def losses(path: Path, ledger: Ledger) -> list[str]:
+    """What is not as it was acknowledged, or not in order otherwise."""
+    async with EmbeddedStore.open(path) as store:
+        lost = await ledger.losses(store)
+    with closing(open_for_reading(path)) as connection:
+        verdict = connection.pragma("integrity_check")
+    return lost if verdict == "ok" else [*lost, verdict]
+
+
+@asynccontextmanager
+async def open_without_syncing_commits(path: Path) -> AsyncIterator[EmbeddedStore]:
+    """The planted fault: SQLite's NORMAL syncs at checkpoints only."""
+    with closing(open_for_writing(path)) as writer, closing(open_for_reading(path)) as reader:
+        writer.pragma("synchronous", "normal")
+        feed = Feed()
+        commits = GroupCommit(writer, SystemClock(), feed.publish)
+        try:
+            yield EmbeddedStore(reader, commits, feed)
+        finally:
+            await commits.close()

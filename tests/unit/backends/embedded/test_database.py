@@ -1,0 +1,116 @@
+"""Opening the SQLite file."""
+
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+import pytest
+
+from labrats.backends.embedded.database import SCHEMA_VERSION, check_sqlite_version, open_for_reading, open_for_writing
+from labrats.model.errors import LabratsError, RetryLater
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "labrats.db"
+
+
+@pytest.mark.parametrize(
+    "version", ["3.44.6", "3.44.9", "3.50.7", "3.50.12", "3.51.3", "3.51.10", "3.52.0", "3.54.1", "4.0.0"]
+)
+def test_an_sqlite_without_the_wal_reset_bug_is_accepted(version: str) -> None:
+    check_sqlite_version(version)
+
+
+@pytest.mark.parametrize(
+    "version",
+    ["3.7.0", "3.40.1", "3.44.5", "3.45.0", "3.46.1", "3.49.2", "3.50.0", "3.50.6", "3.51.0", "3.51.2"],
+)
+def test_an_sqlite_with_the_wal_reset_bug_is_refused(version: str) -> None:
+    with pytest.raises(LabratsError, match=rf"SQLite {version} can corrupt .* needs 3\.51\.3 or later"):
+        check_sqlite_version(version)
+
+
+def test_r3_an_unsafe_sqlite_never_opens_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apsw, "sqlite_lib_version", lambda: "3.51.2")
+    with pytest.raises(LabratsError, match=r"3\.51\.2"):
+        open_for_writing(path)
+    assert not path.exists()
+
+
+def test_the_linked_sqlite_is_safe() -> None:
+    check_sqlite_version(apsw.sqlite_lib_version())
+
+
+def test_commits_are_synced_to_disk(path: Path) -> None:
+    with closing(open_for_writing(path)) as connection:
+        assert connection.pragma("journal_mode") == "wal"
+        assert connection.pragma("synchronous") == 2  # FULL
+
+
+def test_only_the_owner_can_read_the_files(path: Path) -> None:
+    with closing(open_for_writing(path)):
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+        assert modes == {"labrats.db": 0o600, "labrats.db-wal": 0o600, "labrats.db-shm": 0o600}
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_file_that_others_could_read_is_closed_to_them(path: Path) -> None:
+    open_for_writing(path).close()
+    path.chmod(0o644)
+    open_for_writing(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    open_for_writing(tmp_path / "labrats.db").close()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
+
+
+def test_opening_again_finds_what_was_written(path: Path) -> None:
+    with closing(open_for_writing(path)) as connection:
+        connection.execute("UPDATE counter SET rv = 7")
+    with closing(open_for_writing(path)) as connection:
+        assert connection.execute("SELECT rv FROM counter").get == 7
+
+
+def test_two_may_write_in_turn(path: Path) -> None:
+    with closing(open_for_writing(path)) as one, closing(open_for_writing(path)) as other:
+        one.execute("UPDATE counter SET rv = rv + 1")
+        other.execute("UPDATE counter SET rv = rv + 1")
+        assert one.execute("SELECT rv FROM counter").get == 2
+
+
+def test_a_reader_sees_each_commit_and_cannot_write(path: Path) -> None:
+    with closing(open_for_writing(path)) as writer, closing(open_for_reading(path)) as reader:
+        writer.execute("UPDATE counter SET rv = 5")
+        assert reader.execute("SELECT rv FROM counter").get == 5
+        with pytest.raises(apsw.ReadOnlyError):
+            reader.execute("UPDATE counter SET rv = 6")
+
+
+def test_the_file_of_a_newer_labrats_is_refused_and_left_alone(path: Path) -> None:
+    with closing(open_for_writing(path)) as connection:
+        connection.pragma("user_version", SCHEMA_VERSION + 1)
+    before = path.read_bytes()
+    with pytest.raises(LabratsError, match=r"written by a newer Labrats .* upgrade Labrats"):
+        open_for_writing(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("Dear diary, " * 1000)
+    with pytest.raises(LabratsError, match="cannot be opened"):
+        open_for_writing(path)
+    assert path.read_text() == "Dear diary, " * 1000
+
+
+def test_a_path_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RetryLater, match="cannot be opened"):
+        open_for_writing(tmp_path / "file" / "labrats.db")
+    with pytest.raises(RetryLater, match="cannot be opened"):
+        open_for_reading(tmp_path / "missing.db")

@@ -1,0 +1,202 @@
+"""What the embedded store does beyond the contract of Store, which tests/conformance holds it to."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.backends.embedded.database import open_for_writing
+from labrats.backends.embedded.store import EmbeddedStore
+from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.job import Job, JobSpec
+from labrats.model.parts import ConfigMap, Secret
+from labrats.model.record import Metadata, OwnerReference
+from labrats.ports import Changed, Synced, SystemClock
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "labrats.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[EmbeddedStore]:
+    async with EmbeddedStore.open(path) as store:
+        yield store
+
+
+def a_map(name: str, **data: str) -> ConfigMap:
+    return ConfigMap(metadata=Metadata(name=name), data=data)
+
+
+def a_job(name: str, **metadata: Any) -> Job:
+    return Job(metadata=Metadata(name=name), spec=JobSpec(source="manual", type="code-review", metadata=metadata))
+
+
+async def test_what_was_written_is_there_after_reopening(path: Path) -> None:
+    async with EmbeddedStore.open(path) as store:
+        kept = await store.create(a_map("kept", text="yes"))
+        await store.create(a_map("gone"))
+        await store.delete(ConfigMap, "gone")
+    async with EmbeddedStore.open(path) as store:
+        assert await store.list(ConfigMap) == [kept]
+
+
+async def test_a_version_is_never_given_twice(path: Path) -> None:
+    async with EmbeddedStore.open(path) as store:
+        created = await store.create(a_map("a"))
+        await store.delete(ConfigMap, "a")
+    async with EmbeddedStore.open(path) as store, EmbeddedStore.open(path) as other:
+        again = await store.create(a_map("a"))
+        last = await other.create(a_map("b"))
+    versions = [int(each.metadata.resource_version) for each in (created, again, last)]
+    assert versions == sorted(set(versions))
+
+
+async def test_what_another_process_wrote_is_seen_and_not_overwritten(path: Path, store: EmbeddedStore) -> None:
+    ours = await store.create(a_map("shared", text="ours"))
+    async with EmbeddedStore.open(path) as other:  # a connection of its own, as another process has
+        theirs = await other.update(replace(ours, data={"text": "theirs"}))
+        new = await other.create(a_map("new"))
+    assert await store.get(ConfigMap, "shared") == theirs
+    assert await store.list(ConfigMap) == [new, theirs]
+    with pytest.raises(Conflict):
+        await store.update(replace(ours, data={"text": "again ours"}))
+
+
+async def test_a_watcher_knows_of_a_write_before_the_writer_goes_on(store: EmbeddedStore) -> None:
+    known: list[str] = []
+    synced = asyncio.Event()
+
+    async def follow() -> None:
+        async for change in store.watch(ConfigMap):
+            if isinstance(change, Synced):
+                synced.set()
+            else:
+                known.append(change.resource.name)
+
+    following = asyncio.create_task(follow())
+    await synced.wait()
+
+    async def write(name: str) -> None:
+        await store.create(a_map(name))
+        assert name in known
+
+    await asyncio.gather(*(write(f"map-{n}") for n in range(50)))
+    following.cancel()
+
+
+async def test_what_is_written_between_two_pages_of_a_watch_comes_once(store: EmbeddedStore) -> None:
+    maps = [await store.create(a_map(f"map-{n:03}")) for n in range(150)]
+    watch = store.watch(ConfigMap)
+    assert await anext(watch) == Changed(maps[0])
+    read_already = await store.update(replace(maps[1], data={"text": "new"}))  # its page was read with the first's
+    read_later = await store.update(replace(maps[149], data={"text": "new"}))
+    await store.delete(ConfigMap, "map-140")
+    seen = [await anext(watch) for _ in range(150)]
+    assert seen == [
+        *(Changed(each) for each in maps[1:140]),
+        *(Changed(each) for each in maps[141:149]),
+        Changed(read_later),
+        Synced(),
+        Changed(read_already),
+    ]
+
+
+async def test_a_resource_that_json_cannot_hold_is_refused_alone(store: EmbeddedStore) -> None:
+    outcomes = await asyncio.gather(
+        store.create(a_job("ir-00000001")),
+        store.create(a_job("ir-00000002", poison=object())),
+        store.create(a_job("ir-00000003", poison="\ud800")),
+        store.create(a_job("ir-00000004"), [a_map("part-4", poison="\ud800")]),
+        store.create(a_job("ir-00000005")),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [Job, TypeError, UnicodeEncodeError, UnicodeEncodeError, Job]
+    assert [job.name for job in await store.list(Job)] == ["ir-00000001", "ir-00000005"]
+
+
+async def test_an_unreadable_row_is_reported_and_hides_nothing_else(
+    path: Path, store: EmbeddedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b", "c"):
+        await store.create(a_map(name))
+    with closing(open_for_writing(path)) as connection:
+        connection.execute("UPDATE resources SET body = ? WHERE name = 'b'", (b'{"metadata": 7}',))
+    with caplog.at_level(logging.ERROR):
+        assert [each.name for each in await store.list(ConfigMap)] == ["a", "c"]
+        watch = store.watch(ConfigMap)
+        assert [type(await anext(watch)) for _ in range(3)] == [Changed, Changed, Synced]
+        with pytest.raises(NotFound):
+            await store.get(ConfigMap, "b")
+    assert {record.message for record in caplog.records} == {"stored resource is unreadable"}
+    await store.delete(ConfigMap, "b")
+    await store.create(a_map("b"))
+
+
+@pytest.mark.parametrize("version", ["", "0", "never-given", "-1", "1.0", "01", "1 ", "９", "9" * 50])
+async def test_a_version_that_was_never_given_is_a_conflict(store: EmbeddedStore, version: str) -> None:
+    created = await store.create(a_map("a"))
+    with pytest.raises(Conflict):
+        await store.update(replace(created, metadata=replace(created.metadata, resource_version=version)))
+    with pytest.raises(Conflict):
+        await store.delete(ConfigMap, "a", version)
+
+
+async def test_parts_of_parts_are_deleted_too(store: EmbeddedStore) -> None:
+    await store.create(a_map("owner"), [Secret(metadata=Metadata(name="part"))])
+    part_of_the_part = Metadata(name="part-of-part", owner=OwnerReference(kind="Secret", name="part"))
+    await store.create(ConfigMap(metadata=part_of_the_part))
+    await store.delete(ConfigMap, "owner")
+    assert await store.list(ConfigMap) == []
+    assert await store.list(Secret) == []
+
+
+async def test_creation_is_dated_by_the_clock(path: Path) -> None:
+    class Noon(SystemClock):
+        def now(self) -> datetime:
+            return datetime.fromisoformat("2030-01-02T12:00:00+00:00")
+
+    async with EmbeddedStore.open(path, Noon()) as store:
+        created = await store.create(a_map("a"))
+    assert created.metadata.created_at == Noon().now()
+
+
+async def test_a_writer_that_gives_up_waiting_disturbs_no_other(store: EmbeddedStore) -> None:
+    writes = [asyncio.create_task(store.create(a_map(f"map-{n}"))) for n in range(20)]
+    await asyncio.sleep(0)
+    for write in writes[::2]:
+        write.cancel()
+    await asyncio.gather(*writes, return_exceptions=True)
+    assert not any(write.cancelled() for write in writes[1::2])
+    stored = {each.name for each in await store.list(ConfigMap)}
+    assert stored >= {f"map-{n}" for n in range(1, 20, 2)}
+
+
+async def test_closing_waits_for_the_writes_that_were_asked_for(path: Path) -> None:
+    async with EmbeddedStore.open(path) as store:
+        writes = [asyncio.create_task(store.create(a_map(f"map-{n:03}"))) for n in range(600)]
+        await asyncio.sleep(0)
+    assert all(write.done() for write in writes)
+    async with EmbeddedStore.open(path) as store:
+        assert len(await store.list(ConfigMap)) == 600
+
+
+async def test_a_closed_store_refuses(path: Path) -> None:
+    async with EmbeddedStore.open(path) as store:
+        await store.create(a_map("a"))
+    for refused in (
+        store.get(ConfigMap, "a"),
+        store.list(ConfigMap),
+        anext(store.watch(ConfigMap)),
+        store.create(a_map("b")),
+    ):
+        with pytest.raises(RetryLater):
+            await refused
+    assert sorted(file.name for file in path.parent.iterdir()) == ["labrats.db"]  # and left no journal behind

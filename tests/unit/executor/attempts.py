@@ -1,0 +1,149 @@
+"""Builders for the executor's tests: a folder with an attempt's inputs, and what became of it."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labrats.executor.emit import Emitter
+from labrats.executor.run import Run
+from labrats.model.config import JobConfig
+from labrats.model.protocol import AnyEvent, ErrorEvent, LogEvent, ResultEvent, Task, decode_event
+from labrats.model.record import encode
+
+DEADLINE_SECONDS = 30.0
+
+
+def a_task(tmp_path: Path, steps: list[Any] | None = None, **fields: Any) -> Task:
+    """A task for the mock provider; `steps` is its script."""
+    usual: dict[str, Any] = {
+        "job_id": "ir-0000000a",
+        "attempt": "ir-0000000a-1",
+        "number": 1,
+        "workspace": str(tmp_path / "ws"),
+        "config": JobConfig(provider="mock"),
+        "metadata": {} if steps is None else {"mock": {"steps": steps}},
+    }
+    return Task(**usual | fields)
+
+
+@dataclass(frozen=True)
+class AttemptFolder:
+    """The folder of an attempt that a real executor runs, or has run."""
+
+    path: Path
+    output: Path
+
+    @property
+    def workspace(self) -> Path:
+        return self.path.parent / "ws"
+
+    @property
+    def events(self) -> list[AnyEvent]:
+        return events_in(self.output)
+
+    @property
+    def outcome(self) -> ResultEvent | ErrorEvent:
+        """The terminal event; there must be exactly one, and nothing after it."""
+        ends = [event for event in self.events if isinstance(event, ResultEvent | ErrorEvent)]
+        assert len(ends) == 1, self.output.read_text() + (self.path / "stderr.log").read_text()
+        assert self.events[-1] is not None
+        assert self.events[-1].seq == ends[0].seq
+        return ends[0]
+
+    @property
+    def logs(self) -> list[str]:
+        return logs_of(self.events)
+
+    def run(self) -> int:
+        """Run `python -m labrats.executor` on it to the end. Its exit status."""
+        with self.started() as process:
+            return process.wait(DEADLINE_SECONDS)
+
+    @contextmanager
+    def started(self) -> Iterator["subprocess.Popen[bytes]"]:
+        """A running `python -m labrats.executor`; killed at the end of the block if it still runs."""
+        with (
+            self.output.open("ab") as output,
+            (self.path / "stderr.log").open("ab") as stderr,
+            subprocess.Popen(
+                [sys.executable, "-m", "labrats.executor", str(self.path)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=stderr,
+            ) as process,
+        ):
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def an_attempt(
+    tmp_path: Path,
+    steps: list[Any] | None = None,
+    *,
+    prompt: str = "Fix the bug.",
+    secrets: Mapping[str, str] | None = None,
+    **fields: Any,
+) -> AttemptFolder:
+    """Write the inputs of an attempt to a folder below `tmp_path`."""
+    folder = tmp_path / "attempt"
+    (folder / "secrets").mkdir(parents=True)
+    for name, value in (secrets or {}).items():
+        (folder / "secrets" / name).write_text(value)
+    (folder / "prompt").write_text(prompt)
+    (folder / "job.json").write_bytes(encode(a_task(tmp_path, steps, **fields)))
+    return AttemptFolder(folder, folder / "output.jsonl")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A Run for a provider or a part of one, in this process; `events` are those it has emitted."""
+
+    run: Run
+    output: Path
+
+    @property
+    def events(self) -> list[AnyEvent]:
+        return events_in(self.output)
+
+    @property
+    def logs(self) -> list[str]:
+        return logs_of(self.events)
+
+
+@contextmanager
+def some_work(tmp_path: Path, task: Task, secrets: Mapping[str, str] | None = None) -> Iterator[Work]:
+    """A Run whose workspace exists."""
+    Path(task.workspace).mkdir(exist_ok=True)
+    folder = tmp_path / "attempt"
+    folder.mkdir()
+    output = folder / "output.jsonl"
+    with output.open("wb") as file:
+        emit = Emitter(file.fileno(), folder)
+        yield Work(Run(task, "Fix the bug.", secrets or {}, folder, emit), output)
+
+
+def events_in(output: Path) -> list[AnyEvent]:
+    """All events in a file; every line of it must be one."""
+    events = [decode_event(line) for line in output.read_bytes().splitlines()]
+    assert None not in events
+    return [event for event in events if event]
+
+
+def logs_of(events: list[AnyEvent]) -> list[str]:
+    return [event.text for event in events if isinstance(event, LogEvent)]
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition that is certain to come, unless the code is wrong."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"timed out waiting until {what}"
+        time.sleep(0.005)
+

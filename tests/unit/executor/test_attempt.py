@@ -1,0 +1,141 @@
+"""An attempt as a real process: `python -m labrats.executor FOLDER`."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from labrats.model.config import JobConfig
+from labrats.model.job import FailedCode, Usage
+from labrats.model.protocol import ErrorEvent, ResultEvent, StatusEvent
+from labrats.processes import with_environment
+from tests.unit.executor.attempts import AttemptFolder, an_attempt, wait_until
+
+
+def failure_of(attempt: AttemptFolder) -> tuple[FailedCode, str]:
+    assert isinstance(attempt.outcome, ErrorEvent)
+    return attempt.outcome.code, attempt.outcome.message
+
+
+def test_an_attempt_reports_what_it_does_and_ends_with_its_result(tmp_path: Path) -> None:
+    usage = {"inputTokens": 10, "costUsd": 0.5}
+    attempt = an_attempt(tmp_path, [{"log": "working"}, {"usage": usage}, {"result": {"answer": 42}}])
+
+    assert attempt.run() == 0
+
+    assert [event.state for event in attempt.events if isinstance(event, StatusEvent)] == ["started", "running"]
+    assert attempt.logs == ["working"]
+    assert isinstance(attempt.outcome, ResultEvent)
+    assert attempt.outcome.result == {"answer": 42}
+    assert attempt.outcome.usage == Usage(input_tokens=10, cost_usd=0.5)
+    assert [event.seq for event in attempt.events] == list(range(1, len(attempt.events) + 1))
+
+
+def test_without_a_script_it_logs_three_lines_and_succeeds(tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, prompt="Three little words")
+
+    assert attempt.run() == 0
+
+    assert len(attempt.logs) == 3
+    assert isinstance(attempt.outcome, ResultEvent)
+    assert "3 words" in attempt.outcome.result
+
+
+def test_a_failure_of_the_provider_is_the_outcome(tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, [{"fail": "no luck today"}])
+
+    assert attempt.run() == 1
+
+    assert failure_of(attempt) == (FailedCode.AGENT_ERROR, "no luck today")
+
+
+def test_a_run_that_takes_too_long_ends_as_timeout(tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, [{"hang": True}], config=JobConfig(provider="mock", timeout_ms=200))
+
+    attempt.run()
+
+    assert failure_of(attempt) == (FailedCode.TIMEOUT, "the run took longer than its 0.2 seconds")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_still_says_how_it_ended(tmp_path: Path, number: signal.Signals) -> None:
+    attempt = an_attempt(tmp_path, [{"log": "ready"}, {"hang": True}])
+
+    with attempt.started() as process:
+        wait_until(lambda: attempt.logs == ["ready"], "the script has begun")
+        process.send_signal(number)
+        process.send_signal(number)
+        process.wait()
+
+    assert failure_of(attempt) == (FailedCode.AGENT_ERROR, "stopped on request")
+
+
+@pytest.mark.parametrize("detached", [False, True])
+@pytest.mark.parametrize("end", [{"result": "done"}, {"fail": "broken"}])
+def test_before_the_outcome_every_process_it_started_is_gone(
+    tmp_path: Path, end: dict[str, str], detached: bool
+) -> None:
+    attempt = an_attempt(tmp_path, [{"fork": {"seconds": 300, "detached": detached}}, end], attempt="ir-0000000b-1")
+
+    attempt.run()
+
+    assert attempt.outcome
+    assert with_environment("LABRATS_ATTEMPT", "ir-0000000b-1") == []
+
+
+def test_a_task_it_cannot_read_is_an_internal_failure_with_a_traceback_for_operators(tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path)
+    (attempt.path / "job.json").write_text("{")
+
+    assert attempt.run() == 1
+
+    assert failure_of(attempt)[0] is FailedCode.INTERNAL
+    assert "Traceback" in (attempt.path / "stderr.log").read_text()
+
+
+def test_an_unknown_provider_is_named(tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, config=JobConfig(provider="oracle"))
+
+    attempt.run()
+
+    assert failure_of(attempt)[0] is FailedCode.AGENT_ERROR
+    assert "oracle" in failure_of(attempt)[1]
+
+
+def test_passing_a_limit_stops_it_as_over_budget(tmp_path: Path) -> None:
+    steps = [{"usage": {"inputTokens": 60}}, {"usage": {"outputTokens": 60}}, {"log": "never said"}]
+    attempt = an_attempt(tmp_path, steps, config=JobConfig(provider="mock", max_tokens=100))
+
+    attempt.run()
+
+    assert failure_of(attempt)[0] is FailedCode.BUDGET
+    assert attempt.outcome.usage == Usage(input_tokens=60, output_tokens=60)
+    assert attempt.logs == []
+
+
+def test_secrets_are_taken_from_the_folder_and_never_printed(tmp_path: Path) -> None:
+    secret = "sk-test-0123456789"
+    attempt = an_attempt(tmp_path, [{"log": f"the key is {secret}"}, {"fail": secret}], secrets={"API_KEY": secret + "\n"})
+
+    attempt.run()
+
+    assert list((attempt.path / "secrets").iterdir()) == []
+    assert attempt.logs == ["the key is [redacted]"]
+    assert secret not in attempt.output.read_text()
+
+
+def test_the_name_of_the_git_user_is_not_taken_for_a_secret(tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, [{"log": "pushed by octocat"}], secrets={"git-username": "octocat"})
+
+    attempt.run()
+
+    assert attempt.logs == ["pushed by octocat"]
+
+
+@pytest.mark.parametrize(("step", "status"), [({"exit": 3}, 3), ({"signal": 9}, -9), ({"signal": 15}, -15)])
+def test_a_crash_leaves_no_outcome(tmp_path: Path, step: dict[str, int], status: int) -> None:
+    attempt = an_attempt(tmp_path, [step])
+
+    assert attempt.run() == status
+
+    assert all(isinstance(event, StatusEvent) for event in attempt.events)
