@@ -3,23 +3,40 @@
 from datetime import datetime
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from labrats.model.job import Job
-from labrats.model.phases import API_STATUS, JobEvent, next_phase
+from labrats.model.job import Job, Usage
+from labrats.model.phases import API_STATUS, Phase
 
-MAX_TYPES: Final = 100
-"""Job types told apart; any further one is counted as `other`."""
+MAX_VALUES: Final = 100
+"""How many job types, and how many models, are told apart; any further one is counted as `other`."""
 
 _SECONDS: Final = (0.005, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 10800)
 _LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
+# A second series for each counter and histogram, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class BoundedLabel:
+    """The values of a label that callers choose: the first ones by their name, the others as `other`."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def __call__(self, value: str) -> str:
+        if value in self._known or len(self._known) < MAX_VALUES:
+            self._known.add(value)
+            return value
+        return "other"
+
 
 class Metrics:
-    """The engine's counters. Gauges that mirror the cache are set at each scrape by `api/health.py`."""
+    """The engine's counters. Gauges that mirror the caches are set at each scrape by `api/health.py`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.type_label, self.model_label = BoundedLabel(), BoundedLabel()
         job = ("type", "provider", "model")
         self._submitted = Counter("labrats_jobs_submitted", "Jobs accepted", job, registry=self.registry)
         self._finished = Counter("labrats_jobs_finished", "Jobs that ended", ("status", *job), registry=self.registry)
@@ -36,48 +53,45 @@ class Metrics:
         self.jobs = Gauge("labrats_jobs", "Jobs kept, by status", ("status", *job), registry=self.registry)
         self.queue_depth = Gauge("labrats_queue_depth", "Jobs waiting", ("provider", "model"), registry=self.registry)
         self.slots_used = Gauge("labrats_slots_in_use", "Slots in use", ("provider", "model"), registry=self.registry)
-        self.http_seconds = Histogram(
+        self._http_seconds = Histogram(
             "labrats_http_request_seconds", "Time to the response's first byte", ("method", "route", "status"),
             buckets=_LATENCIES, registry=self.registry,
         )  # fmt: skip
         self.store_errors = Counter("labrats_store_errors", "Store calls that failed", registry=self.registry)
+        self.watch_synced = Gauge(
+            "labrats_watch_synced", "1 once a watch of the store has brought all that existed", ("watch",),
+            registry=self.registry,
+        )  # fmt: skip
         self.log_streams = Gauge("labrats_log_streams", "Log streams open", registry=self.registry)
-        self._types: set[str] = set()
 
     def job_submitted(self, job: Job) -> None:
-        self._submitted.labels(self.type_label(job.spec.type), *_model_labels(job)).inc()
+        self._submitted.labels(self.type_label(job.spec.type), *self._model_labels(job)).inc()
 
-    def job_moved(self, job: Job, event: JobEvent, now: datetime) -> None:
-        """`job` (as it was before) was moved by `event`."""
-        labels = _model_labels(job)
-        if event is JobEvent.START and job.status.attempts == 0:
-            self._queue_wait.labels(*labels).observe(max(0.0, (now - job.created_at).total_seconds()))
-        elif event is not JobEvent.START and job.status.started_at:
-            self._run_time.labels(*labels).observe(max(0.0, (now - job.status.started_at).total_seconds()))
-        if event not in (JobEvent.START, JobEvent.REQUEUE, JobEvent.RETRY):
-            status = API_STATUS[next_phase(job.phase, event)]
-            self._finished.labels(status, self.type_label(job.spec.type), *labels).inc()
+    def job_moved(self, before: Job, after: Job, now: datetime) -> None:
+        """A job has changed its phase: it started, or an attempt ended, or it never will start."""
+        labels = self._model_labels(after)
+        if after.phase is Phase.RUNNING and before.status.attempts == 0:
+            self._queue_wait.labels(*labels).observe(max(0.0, (now - before.created_at).total_seconds()))
+        if before.phase is Phase.RUNNING and before.status.started_at:
+            self._run_time.labels(*labels).observe(max(0.0, (now - before.status.started_at).total_seconds()))
+            self._count_usage(before.status.usage, after.status.usage, labels)
+        if after.ended:
+            self._finished.labels(API_STATUS[after.phase], self.type_label(after.spec.type), *labels).inc()
 
-    def job_used(self, job: Job, input_tokens: int, output_tokens: int, cost_usd: float) -> None:
-        """One attempt of `job` consumed this."""
-        labels = _model_labels(job)
-        for kind, count in (("input", input_tokens), ("output", output_tokens)):
-            if count:
-                self._tokens.labels(kind, *labels).inc(count)
-        if cost_usd:
-            self._cost.labels(*labels).inc(cost_usd)
+    def _count_usage(self, before: Usage, after: Usage, labels: tuple[str, str]) -> None:
+        for kind in ("input", "output", "cache_read"):
+            if used := getattr(after, f"{kind}_tokens") - getattr(before, f"{kind}_tokens"):
+                self._tokens.labels(kind, *labels).inc(used)
+        if (cost := after.cost_usd - before.cost_usd) > 0:
+            self._cost.labels(*labels).inc(cost)
 
-    def type_label(self, job_type: str) -> str:
-        """`job_type`, or `other` once MAX_TYPES are known."""
-        if job_type in self._types or len(self._types) < MAX_TYPES:
-            self._types.add(job_type)
-            return job_type
-        return "other"
+    def http_answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request was answered. route: the path's pattern, not the path."""
+        self._http_seconds.labels(method, route, str(status)).observe(seconds)
 
     def exposition(self) -> bytes:
         """All of it, in Prometheus' text format."""
         return generate_latest(self.registry)
 
-
-def _model_labels(job: Job) -> tuple[str, str]:
-    return job.resolved.provider, job.resolved.model
+    def _model_labels(self, job: Job) -> tuple[str, str]:
+        return job.resolved.provider, self.model_label(job.resolved.model)

@@ -5,6 +5,7 @@ A process is known by its pid, its start time and the boot it lived in: a pid al
 
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -119,6 +120,15 @@ def send_signal(pid: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def describe_exit(word: str, number: int) -> str:
+    """How an executor ended, for people."""
+    if word != "signal":
+        return f"exited with code {number}"
+    with suppress(ValueError):
+        return f"was killed by signal {number} ({signal.Signals(number).name})"
+    return f"was killed by signal {number}"
 
 
 def _all_pids() -> list[int]:

@@ -1,26 +1,25 @@
 """AiModels: which models there are, and how many jobs run on each at once."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Request
 from msgspec.structs import replace
-from pydantic import Field
+from pydantic import Field, field_validator
 from starlette.responses import Response
 
-from labrats.api.bodies import Label, Name, RequestBody, ResponseBody
+from labrats.api.bodies import Absent, Label, Name, Provider, RequestBody, ResponseBody, absent
 from labrats.api.engine import Engine
-from labrats.api.errors import answers
 from labrats.api.idempotency import IdempotencyKey, Intent
-from labrats.api.job_views import as_json
+from labrats.api.json_body import json_response
+from labrats.api.openapi import answers
 from labrats.api.routing import admin_router, caller_of, engine_of
 from labrats.model.ai_model import AiModel, AiModelSpec, Prices
-from labrats.model.errors import Conflict, Invalid, NotFound, Problem
+from labrats.model.errors import Conflict, NotFound
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.record import Metadata
 
 router = admin_router("AI models")
 
-Provider = Literal["claude", "codex", "vllm", "gemma", "qwen", "mock"]
 SlotCount = Annotated[int, Field(ge=0, le=100_000, description="Attempts at once; 0 pauses the model.")]
 Endpoint = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2048, examples=["http://10.0.0.5:8000/v1"])]
 ModelName = Annotated[str, Field(description="The AiModel's name.", examples=["claude-opus"])]
@@ -47,31 +46,46 @@ class AiModelBody(RequestBody):
 
 
 class AiModelPatch(RequestBody):
-    """What to change; absent fields stay, null clears where that is possible."""
+    """What to change; absent fields stay, null clears those that may be null."""
 
-    provider: Provider | None = None
-    model: Label | None = None
-    slots: SlotCount | None = None
+    provider: Provider | Absent = absent()
+    model: Label | Absent = absent()
+    slots: SlotCount | Absent = absent()
     endpoint: Endpoint | None = None
     credentials_ref: Name | None = None
     prices: PricesBody | None = None
-    resource_version: str | None = Field(default=None, description="Refuses the patch when it is no longer current.")
+    resource_version: str | Absent = absent(description="Refuses the patch when it is no longer current.")
+
+    @field_validator("provider", "model", "slots", "resource_version")
+    @classmethod
+    def _is_sent_as_a_value(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("must not be null; leave it out to keep it as it is")
+        return value
+
+
+class PricesView(ResponseBody):
+    """US dollars per million tokens."""
+
+    input: float = Field(examples=[5.0])
+    output: float = Field(examples=[25.0])
+    cache_read: float = Field(examples=[0.5])
 
 
 class AiModelView(ResponseBody):
     """A configured model, and how busy it is."""
 
-    id: str
-    name: str
-    provider: str
-    model: str
-    slots: int
+    id: str = Field(examples=["claude-opus"])
+    name: str = Field(examples=["claude-opus"])
+    provider: str = Field(examples=["claude"])
+    model: str = Field(examples=["opus"])
+    slots: int = Field(examples=[4])
     endpoint: str | None
     credentials_ref: str | None
-    prices: dict[str, float] | None
-    active: int = Field(description="Jobs that hold a slot.")
-    queued: int = Field(description="Jobs that wait for one.")
-    resource_version: str
+    prices: PricesView | None
+    active: int = Field(description="Jobs that hold a slot.", examples=[1])
+    queued: int = Field(description="Jobs that wait for one.", examples=[0])
+    resource_version: str = Field(examples=["17"])
 
 
 class AiModelList(ResponseBody):
@@ -82,30 +96,28 @@ class AiModelList(ResponseBody):
 
 @router.get(
     "/api/ai-models",
-    response_model=None,
     responses=answers(200, AiModelList, "All configured models"),
     summary="List AI models",
 )
 async def list_ai_models(request: Request) -> Response:
     """All AiModels, by name."""
     engine = engine_of(request)
-    return _json({"aiModels": [_view(each, engine) for each in await engine.store.list(AiModel)]})
+    return json_response({"aiModels": [_view(each, engine) for each in await engine.store.list(AiModel)]})
 
 
 @router.post(
     "/api/ai-models",
     status_code=201,
-    response_model=None,
     responses=answers(201, AiModelView, "The new AiModel", 400, 409, 413, 415, 422),
     summary="Configure an AI model",
 )
 async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key: IdempotencyKey = None) -> Response:
     """Add a model. There is one per provider and model."""
     engine = engine_of(request)
-    intent = Intent.of(idempotency_key, caller_of(request).id, asked.model_dump_json().encode())
+    intent = Intent.of(idempotency_key, caller_of(request).id, asked)
     existing = await engine.store.list(AiModel)
-    if intent and (made := next((each for each in existing if intent.made(each.metadata)), None)):
-        return _json(_view(made, engine), 201)
+    if intent and (made := intent.first_made(existing)):
+        return json_response(_view(made, engine), 201)
     spec = AiModelSpec(
         provider=asked.provider,
         model=asked.model,
@@ -117,24 +129,22 @@ async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key:
     _check_alone(asked.name, spec, existing)
     metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
     created = await engine.store.create(AiModel(metadata=metadata, spec=spec))
-    return _json(_view(created, engine), 201)
+    return json_response(_view(created, engine), 201)
 
 
 @router.get(
     "/api/ai-models/{name}",
-    response_model=None,
     responses=answers(200, AiModelView, "The AiModel", 404),
     summary="An AI model's detail",
 )
 async def get_ai_model(request: Request, name: ModelName) -> Response:
     """One AiModel."""
     engine = engine_of(request)
-    return _json(_view(await _get(engine, name), engine))
+    return json_response(_view(await _get(engine, name), engine))
 
 
 @router.patch(
     "/api/ai-models/{name}",
-    response_model=None,
     responses=answers(200, AiModelView, "The AiModel as it is now", 400, 404, 409, 413, 415, 422),
     summary="Change an AI model",
 )
@@ -144,11 +154,11 @@ async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch
     while True:
         found = await _get(engine, name)
         if asked.resource_version not in (None, found.metadata.resource_version):
-            raise Conflict(f"the AiModel {name} was changed since version {asked.resource_version}; read it again")
+            raise Conflict(f"the AiModel {name!r} was changed since version {asked.resource_version}; read it again")
         changed = replace(found, spec=_patched(found.spec, asked))
         _check_alone(name, changed.spec, await engine.store.list(AiModel))
         try:
-            return _json(_view(await engine.store.update(changed), engine))
+            return json_response(_view(await engine.store.update(changed), engine))
         except Conflict:
             if asked.resource_version is not None:
                 raise
@@ -158,7 +168,6 @@ async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch
 @router.delete(
     "/api/ai-models/{name}",
     status_code=204,
-    response_model=None,
     responses=answers(204, None, "It is gone", 404),
     summary="Remove an AI model",
 )
@@ -181,14 +190,12 @@ def _patched(spec: AiModelSpec, asked: AiModelPatch) -> AiModelSpec:
     changes: dict[str, Any] = {}
     for field in asked.model_fields_set - {"resource_version"}:
         value = getattr(asked, field)
-        if value is None and field in ("provider", "model", "slots"):
-            raise Invalid(Problem(field, "cannot be null"))
         changes[field] = _prices(value) if field == "prices" else value
     return replace(spec, **changes)
 
 
 def _check_alone(name: str, spec: AiModelSpec, others: list[AiModel]) -> None:
-    """Raises Conflict when another AiModel serves the same provider and model: a job would not know whose slot to take."""
+    """Raises Conflict when another AiModel stands for the same provider and model: whose slot would a job take?"""
     for other in others:
         if other.name != name and (other.spec.provider, other.spec.model) == (spec.provider, spec.model):
             raise Conflict(f"the AiModel {other.name!r} already stands for {spec.provider} {spec.model}")
@@ -215,7 +222,3 @@ def _view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
         "queued": engine.cache.count_by_model(API_STATUS[Phase.PENDING]).get(key, 0),
         "resourceVersion": ai_model.metadata.resource_version,
     }
-
-
-def _json(answer: dict[str, Any], status: int = 200) -> Response:
-    return Response(as_json(answer), status_code=status, media_type="application/json")

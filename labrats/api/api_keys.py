@@ -1,23 +1,31 @@
 """API keys: made, listed by their prefix, revoked."""
 
+import secrets
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Request
+from msgspec.structs import replace
 from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
 from labrats.api.bodies import Label, RequestBody, ResponseBody
-from labrats.api.errors import answers
-from labrats.api.job_views import as_json
-from labrats.api.keys import SUBMIT, key_secret, new_key
-from labrats.api.routing import admin_router, engine_of
+from labrats.api.engine import Engine
+from labrats.api.idempotency import IdempotencyKey, Intent
+from labrats.api.json_body import json_response
+from labrats.api.keys import SUBMIT, derived_key, hash_key, key_secret
+from labrats.api.openapi import answers
+from labrats.api.routing import admin_router, bearer_key, caller_of, engine_of
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
 from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 
 router = admin_router("API keys")
 
-_LABELS = {API_KEY_LABEL: API_KEY_LABEL_VALUE}
+_LABELS: Final = {API_KEY_LABEL: API_KEY_LABEL_VALUE}
+_SALT: Final = "salt"
+
+
+KeyId = Annotated[str, Field(description="The key's id, as the list shows it.", examples=["key-2c1f0a9b3d"])]
 
 
 class ApiKeyBody(RequestBody):
@@ -31,18 +39,18 @@ class ApiKeyBody(RequestBody):
 class ApiKeyView(ResponseBody):
     """A stored key; only its prefix is known."""
 
-    id: str
-    name: str
+    id: str = Field(examples=["key-2c1f0a9b3d"])
+    name: str = Field(examples=["ci"])
     prefix: str = Field(examples=["lr_AbCdE"])
-    scopes: list[str]
-    created_at: datetime
+    scopes: list[str] = Field(examples=[["submit"]])
+    created_at: datetime = Field(examples=["2030-01-01T12:00:00Z"])
     expires_at: datetime | None
 
 
 class NewApiKeyView(ApiKeyView):
     """A key just made."""
 
-    key: str = Field(description="The key itself: it is shown this once.", examples=["lr_…"])
+    key: str = Field(description="The key itself: it is shown this once.", examples=[f"lr_{'AbCdE' * 8}AbC"])
 
 
 class ApiKeyList(ResponseBody):
@@ -51,48 +59,66 @@ class ApiKeyList(ResponseBody):
     api_keys: list[ApiKeyView]
 
 
-@router.get(
-    "/api/api-keys",
-    response_model=None,
-    responses=answers(200, ApiKeyList, "All stored keys"),
-    summary="List API keys",
-)
+@router.get("/api/api-keys", responses=answers(200, ApiKeyList, "All stored keys"), summary="List API keys")
 async def list_api_keys(request: Request) -> Response:
     """The stored keys, each by its prefix. Those of SUBMIT_API_KEYS are not among them."""
-    secrets = await engine_of(request).store.list(Secret, _LABELS)
-    return Response(as_json({"apiKeys": [_view(secret) for secret in secrets]}), media_type="application/json")
+    stored = await engine_of(request).store.list(Secret, _LABELS)
+    return json_response({"apiKeys": [_view(secret) for secret in stored]})
 
 
 @router.post(
     "/api/api-keys",
     status_code=201,
-    response_model=None,
     responses=answers(201, NewApiKeyView, "The key, this once", 400, 409, 413, 415, 422),
     summary="Make an API key",
 )
-async def create_api_key(request: Request, asked: ApiKeyBody) -> Response:
+async def create_api_key(request: Request, asked: ApiKeyBody, idempotency_key: IdempotencyKey = None) -> Response:
     """Make a key; it is valid at once, and shown in this answer only."""
     engine = engine_of(request)
-    if asked.expires_at and asked.expires_at <= engine.clock.now():
+    intent = Intent.of(idempotency_key, caller_of(request).id, asked)
+    nonce = idempotency_key or secrets.token_urlsafe(32)
+    secret = await _made_before(engine, intent)
+    if secret is None:
+        salt = secrets.token_urlsafe(32)
+        key = derived_key(bearer_key(request), nonce, salt)
+        secret = await _store(engine, intent, _key_secret(asked, key, salt, intent, engine.clock.now()))
+    key = derived_key(bearer_key(request), nonce, secret.data[_SALT])
+    if hash_key(key) != secret.data["hash"]:
+        raise Conflict("this request has made a key, which cannot be shown again since its maker's own has changed")
+    return json_response(_view(secret) | {"key": key}, 201)
+
+
+async def _made_before(engine: Engine, intent: Intent | None) -> Secret | None:
+    return intent.first_made(await engine.store.list(Secret, _LABELS)) if intent else None
+
+
+def _key_secret(asked: ApiKeyBody, key: str, salt: str, intent: Intent | None, now: datetime) -> Secret:
+    """Raises Invalid for a key that would never be valid."""
+    if asked.expires_at and asked.expires_at <= now:
         raise Invalid(Problem("expiresAt", "must lie in the future"))
-    key = new_key()
-    scopes = list(dict.fromkeys(asked.scopes))
     expires_at = asked.expires_at.astimezone(UTC) if asked.expires_at else None
+    secret = key_secret(asked.name, key, list(dict.fromkeys(asked.scopes)), expires_at)
+    metadata = replace(secret.metadata, annotations=intent.annotations if intent else {})
+    return replace(secret, metadata=metadata, data=secret.data | {_SALT: salt})
+
+
+async def _store(engine: Engine, intent: Intent | None, secret: Secret) -> Secret:
+    """Store it; where another request of the same Idempotency-Key was quicker, what that one stored."""
     try:
-        created = await engine.store.create(key_secret(asked.name, key, scopes, expires_at))
+        return await engine.store.create(secret)
     except Conflict as error:
-        raise Conflict(f"there is a key named {asked.name!r} already") from error
-    return Response(as_json(_view(created) | {"key": key}), status_code=201, media_type="application/json")
+        if made := await _made_before(engine, intent):
+            return made
+        raise Conflict(f"there is a key named {secret.data['name']!r} already") from error
 
 
 @router.delete(
     "/api/api-keys/{key_id}",
     status_code=204,
-    response_model=None,
     responses=answers(204, None, "It is revoked", 404),
     summary="Revoke an API key",
 )
-async def revoke_api_key(request: Request, key_id: str) -> Response:
+async def revoke_api_key(request: Request, key_id: KeyId) -> Response:
     """Revoke a key: from now on it is refused."""
     store = engine_of(request).store
     try:

@@ -1,63 +1,54 @@
 """The web application: its routes, what stands before them, and its OpenAPI document."""
 
 import time
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labrats import __version__
-from labrats.api import ai_models, api_keys, health, jobs
+from labrats.api import ai_models, api_keys, docs, health, jobs
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError, error_response, install_error_answers
-from labrats.api.routing import KeyRoute
+from labrats.api.openapi import openapi_document
 from labrats.api.submission import BODY_BYTES
 from labrats.metrics import Metrics
 
-_SECURITY_HEADERS: Final = [
+_HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
 ]
 
 
-def create_app(engine: Engine) -> FastAPI:
+def create_app(engine: Engine) -> ASGIApp:
+    """What the server serves."""
+    return Gate(create_api(engine), engine.metrics)
+
+
+def create_api(engine: Engine) -> FastAPI:
     """The API over `engine`."""
-    app = FastAPI(
+    api = FastAPI(
         title="Labrats",
         version=__version__,
         description="Turns requests and events into runs of AI agents.",
         openapi_url="/api/openapi.json",
-        docs_url="/api/docs",
+        docs_url=None,  # it would load its scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
+        # Handed in flat, rather than included: every request walks this list, and openapi_document() reads it.
+        routes=[route for module in (health, docs, jobs, ai_models, api_keys) for route in module.router.routes],
     )
-    app.state.engine = engine
-    for module in (health, jobs, ai_models, api_keys):
-        app.include_router(module.router)
-    install_error_answers(app)
-    app.add_middleware(Gate, metrics=engine.metrics)
-    app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
-    return app
-
-
-def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI 3.1 document, made once: FastAPI's, with the authentication of each route."""
-    if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        document.setdefault("components", {})["securitySchemes"] = {
-            "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key, `Authorization: Bearer KEY`."}
-        }
-        for route in app.routes:
-            if isinstance(route, KeyRoute):
-                for method in route.methods or ():
-                    document["paths"][route.path_format][method.lower()]["security"] = [{"apiKey": []}]
-        app.openapi_schema = document
-    return app.openapi_schema
+    api.state.engine = engine
+    api.openapi = lambda: openapi_document(api)  # type: ignore[method-assign]
+    install_error_answers(api)
+    return api
 
 
 class Gate:
-    """Before everything else: bounds the body, stamps headers, measures. Plain ASGI: it is on the path of every request."""
+    """Before everything else: bounds the body, answers HEAD as GET, stamps headers, measures.
+
+    Plain ASGI, since it is on the path of every request.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -66,24 +57,33 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
+        began, method = time.perf_counter(), scope["method"]
+        if method == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
 
         async def send_stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = message.setdefault("headers", [])
-                present = {name for name, _ in headers}
-                headers.extend(header for header in _SECURITY_HEADERS if header[0] not in present)
-                self._observe(scope, message["status"], time.perf_counter() - began)
+                present = {name for name, _ in message["headers"]}
+                message["headers"].extend(header for header in _HEADERS if header[0] not in present)
+                route = getattr(scope.get("route"), "path", "unknown")
+                self._metrics.http_answered(method, route, message["status"], time.perf_counter() - began)
             await send(message)
 
         if _declared_length(scope) > BODY_BYTES:
-            await _too_large()(scope, receive, send_stamped)
+            await error_response(413, "too_large", _TOO_LARGE)(scope, receive, send_stamped)
             return
         await self._app(scope, _bounded(receive), send_stamped)
 
-    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unknown")
-        self._metrics.http_seconds.labels(scope["method"], route, str(status)).observe(seconds)
+
+def _without_body(send: Send) -> Send:
+    """`send`, which ends the answer after its headers, so that a stream is not even begun."""
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body"})
+
+    return send_head
 
 
 def _bounded(receive: Receive) -> Receive:
@@ -106,10 +106,6 @@ def _declared_length(scope: Scope) -> int:
         if name == b"content-length" and value.isdigit():
             return int(value)
     return 0
-
-
-def _too_large() -> ASGIApp:
-    return error_response(413, "too_large", _TOO_LARGE, headers={"Connection": "close"})
 
 
 _TOO_LARGE: Final = f"the body is larger than {BODY_BYTES // 2**20} MiB"

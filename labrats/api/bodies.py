@@ -1,23 +1,40 @@
 """The bases of what callers send and get: camelCase, no unknown fields, no silent conversions."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import SkipJsonSchema
 
 _PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
+_NAME_PART: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_PRINTABLE)]
 """A short text on one line."""
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=rf"^{_NAME_PART}(\.{_NAME_PART})*$")]
 """The name of a resource: lower-case letters, digits, dashes and dots, as Kubernetes has it."""
+
+Provider = Literal["claude", "codex", "vllm", "gemma", "qwen", "mock"]
 
 
 class RequestBody(BaseModel):
     """What a caller may send, no field more."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", strict=True)
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
+
+
+Absent = SkipJsonSchema[None]
+"""Stands for a field of a patch that was not sent. It is not part of the schema: null is not for callers to send."""
+
+
+def absent(**options: Any) -> Any:
+    """The default of a field whose type allows Absent."""
+    return Field(default=None, json_schema_extra=_without_default, **options)
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
 
 
 class ResponseBody(BaseModel):

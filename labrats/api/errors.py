@@ -1,5 +1,6 @@
 """Gives each error its status and the one shape in which a caller sees it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -8,11 +9,17 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from labrats.model.errors import Conflict, IllegalMove, Invalid, LabratsError, NotFound, Problem, RetryLater
 
 log = structlog.get_logger()
+
+MAX_DETAILS: Final = 50
+MAX_FIELD_LENGTH: Final = 200
+"""An answer names no more fields than this, and none at greater length, whatever the request was."""
 
 
 class ApiError(LabratsError):
@@ -27,7 +34,7 @@ class Detail(BaseModel):
     """One offending field: its dotted path in the request, and what would be right."""
 
     field: str = Field(examples=["config.effort"])
-    message: str = Field(examples=["Input should be 'low', 'medium' or 'high'"])
+    message: str = Field(examples=["must be 'low', 'medium' or 'high'"])
 
 
 class ErrorBody(BaseModel):
@@ -35,39 +42,15 @@ class ErrorBody(BaseModel):
 
     error: str = Field(description="One sentence for people.")
     code: str = Field(description="For programs, snake_case.")
-    details: list[Detail] | None = Field(default=None, description="Each offending field, on a 422.")
+    details: list[Detail] = Field(default=[], description="Each offending field, on a 422.")
 
 
-_MEANINGS: Final = {
-    400: "Malformed, or not allowed in this state",
-    401: "No or bad credentials",
-    403: "Not yours",
-    404: "Unknown",
-    409: "Name taken, or somebody else wrote first",
-    413: "Too large",
-    415: "Wrong content type",
-    422: "Fails validation; each offending field is named in `details`",
-    429: "Overloaded; `Retry-After` says when to come back",
-    501: "Valid, but this engine cannot do it yet",
-    503: "Not possible at the moment; `Retry-After` says when to come back",
-}
-
-
-def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries for errors an operation may answer."""
-    return {status: {"model": ErrorBody, "description": _MEANINGS[status]} for status in statuses}
-
-
-def answers(
-    status: int, body: type[BaseModel] | str | None, description: str, *errors: int
-) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of an operation: its success, with a model or a content type for a body, and its errors."""
-    success: dict[str, Any] = {"description": description}
-    if isinstance(body, str):
-        success["content"] = {body: {}}
-    elif body is not None:
-        success["model"] = body
-    return {status: success} | error_responses(*errors)
+def error_body(code: str, message: str, problems: Sequence[Problem] = ()) -> dict[str, Any]:
+    """An error as ErrorBody describes it."""
+    body: dict[str, Any] = {"error": message, "code": code}
+    if problems:
+        body["details"] = [{"field": problem.field, "message": problem.message} for problem in problems[:MAX_DETAILS]]
+    return body
 
 
 def error_response(
@@ -77,10 +60,7 @@ def error_response(
     problems: Sequence[Problem] = (),
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    body: dict[str, Any] = {"error": message, "code": code}
-    if problems:
-        body["details"] = [{"field": problem.field, "message": problem.message} for problem in problems]
-    return JSONResponse(body, status_code=status, headers=dict(headers or {}))
+    return JSONResponse(error_body(code, message, problems), status_code=status, headers=dict(headers or {}))
 
 
 def install_error_answers(app: FastAPI) -> None:
@@ -88,10 +68,11 @@ def install_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(LabratsError, _answer_labrats_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(Exception, _answer_bug)
 
 
-async def _answer_labrats_error(_: Request, error: Exception) -> JSONResponse:
+async def _answer_labrats_error(request: Request, error: Exception) -> JSONResponse:
     match error:
         case ApiError():
             return error_response(error.status, error.code, str(error), headers=error.headers)
@@ -104,10 +85,11 @@ async def _answer_labrats_error(_: Request, error: Exception) -> JSONResponse:
         case IllegalMove():
             return error_response(400, "not_allowed_in_this_state", str(error))
         case RetryLater():
-            log.warning("request refused for now", reason=str(error))
+            log.warning("request refused for now", path=request.url.path, reason=str(error))
+            request.app.state.engine.metrics.store_errors.inc()
             headers = {"Retry-After": str(max(1, round(error.delay_seconds)))}
             return error_response(503, "unavailable", str(error), headers=headers)
-    return await _answer_bug(_, error)
+    return await _answer_bug(request, error)
 
 
 async def _answer_validation_error(_: Request, error: Exception) -> JSONResponse:
@@ -115,32 +97,55 @@ async def _answer_validation_error(_: Request, error: Exception) -> JSONResponse
     return _unprocessable([problem_of(each) for each in error.errors()])
 
 
+_PLAIN_WORDS: Final = {
+    "extra_forbidden": "there is no such field",
+    "missing": "is required",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
+    "list_type": "must be an array",
+}
+"""For pydantic's types of error whose own words are those of Python."""
+
+
 def problem_of(error: Mapping[str, Any]) -> Problem:
     """A pydantic error as a problem, its place as callers write it: `workspaceFiles[0].name`."""
-    place = [part for part in error["loc"] if part not in ("body", "query", "path", "header")]
+    _, *place = error["loc"]  # the first part says where in the request: body, query, path or header
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-    if error["type"] == "extra_forbidden":
-        return Problem(field, "there is no such field")
     message = str(error["msg"]).removeprefix("Value error, ")
-    return Problem(field or "body", message)
+    message = re.sub(r"^(Input|String|List|Dictionary|Value) should ", "must ", message)
+    return Problem(field[:MAX_FIELD_LENGTH] or "body", _PLAIN_WORDS.get(error["type"], message))
 
 
 def _unprocessable(problems: Sequence[Problem]) -> JSONResponse:
     if len(problems) == 1:
         message = f"{problems[0].field}: {problems[0].message}"
     else:
-        message = f"these fields are not valid: {', '.join(problem.field for problem in problems)}"
+        named = ", ".join(problem.field for problem in problems[:MAX_DETAILS])
+        message = f"these fields are not valid: {named}{', …' if len(problems) > MAX_DETAILS else ''}"
     return error_response(422, "validation_failed", message, problems)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    path = request.url.path
     if error.status_code == 404:
-        return error_response(404, "not_found", f"there is nothing at {request.url.path}")
+        return error_response(404, "not_found", f"there is nothing at {path}")
     if error.status_code == 405:
-        message = f"{request.method} is not possible at {request.url.path}"
-        return error_response(405, "method_not_allowed", message, headers=error.headers)
+        allow = {"Allow": ", ".join(_methods_at(request))}
+        return error_response(405, "method_not_allowed", f"{request.method} is not possible at {path}", headers=allow)
     return error_response(error.status_code, "http_error", str(error.detail), headers=error.headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """What can be done at the request's path, by all its routes: Starlette's own answer names the first one's only."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    methods = {name for route in routes if route.path_regex.match(request.url.path) for name in route.methods or ()}
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
+
+
+async def _answer_nobody(_: Request, error: Exception) -> Response:
+    """The caller has gone before it had sent all: nobody reads this."""
+    return Response(status_code=400)
 
 
 async def _answer_bug(request: Request, error: Exception) -> JSONResponse:

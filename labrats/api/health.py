@@ -1,51 +1,54 @@
 """Liveness, readiness and metrics: no key needed."""
 
-from fastapi import APIRouter, Request
-from pydantic import BaseModel
-from starlette.responses import JSONResponse, Response
+from typing import Final, Literal
 
+from fastapi import Request
+from pydantic import Field
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from labrats.api.bodies import ResponseBody
 from labrats.api.engine import Engine
-from labrats.api.errors import ErrorBody, error_response
-from labrats.api.routing import engine_of
+from labrats.api.errors import ApiError
+from labrats.api.openapi import answers, text_answers
+from labrats.api.routing import engine_of, open_router
 from labrats.model.phases import API_STATUS, Phase
 
-router = APIRouter(tags=["Health"])
+router = open_router("Health")
 
-EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
+EXAMPLE_METRICS: Final = """\
+# HELP labrats_slots_in_use Slots in use
+# TYPE labrats_slots_in_use gauge
+labrats_slots_in_use{model="opus",provider="claude"} 2.0
+"""
 
 
-class Ok(BaseModel):
+class Ok(ResponseBody):
     """All is well."""
 
-    status: str = "ok"
+    status: Literal["ok"] = Field(examples=["ok"])
 
 
-@router.get("/health", summary="Liveness")
-async def health() -> Ok:
+@router.get("/health", response_model=None, responses=answers(200, Ok, "Alive"), summary="Liveness")
+async def health() -> Response:
     """The engine answers."""
-    return Ok()
+    return JSONResponse({"status": "ok"})
 
 
-@router.get(
-    "/ready",
-    response_model=None,
-    responses={200: {"model": Ok, "description": "Ready"}, 503: {"model": ErrorBody, "description": "Not ready yet"}},
-    summary="Readiness",
-)
+@router.get("/ready", response_model=None, responses=answers(200, Ok, "Ready", 503), summary="Readiness")
 async def ready(request: Request) -> Response:
     """Whether the caches have synced, so that lists and keys are complete."""
     engine = engine_of(request)
     if not (engine.cache.synced.is_set() and engine.keys.synced.is_set()):
-        return error_response(
-            503, "not_ready", "the engine is still reading what it has stored", headers={"Retry-After": "1"}
-        )
+        message = "the engine is still reading what it has stored"
+        raise ApiError(503, "not_ready", message, headers={"Retry-After": "1"})
     return JSONResponse({"status": "ok"})
 
 
 @router.get(
     "/metrics",
-    response_model=None,
-    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
+    response_class=PlainTextResponse,
+    responses=text_answers("text/plain", EXAMPLE_METRICS, "Prometheus' text format"),
     summary="Metrics",
 )
 async def metrics(request: Request) -> Response:
@@ -61,7 +64,10 @@ def _mirror_cache(engine: Engine) -> None:
     for gauge in (gauges.jobs, gauges.queue_depth, gauges.slots_used):
         gauge.clear()
     for row in engine.cache.counts():
-        gauges.jobs.labels(row.status, gauges.type_label(row.type), row.provider, row.model).inc(row.count)
+        labels = row.status, gauges.type_label(row.type), row.provider, gauges.model_label(row.model)
+        gauges.jobs.labels(*labels).inc(row.count)
     for gauge, phase in ((gauges.queue_depth, Phase.PENDING), (gauges.slots_used, Phase.RUNNING)):
         for (provider, model), count in engine.cache.count_by_model(API_STATUS[phase]).items():
-            gauge.labels(provider, model).set(count)
+            gauge.labels(provider, gauges.model_label(model)).inc(count)
+    for watch, synced in (("jobs", engine.cache.synced), ("keys", engine.keys.synced)):
+        gauges.watch_synced.labels(watch).set(synced.is_set())

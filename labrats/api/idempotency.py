@@ -4,14 +4,17 @@ Nothing is stored beside the resources: one that was created under a key carries
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 from fastapi import Header
-from pydantic import StringConstraints
+from pydantic import BaseModel, StringConstraints
 
 from labrats.api.errors import ApiError
-from labrats.model.record import Metadata
+from labrats.model.record import Metadata, Resource
+
+R = TypeVar("R", bound=Resource)
 
 KEY_ANNOTATION: Final = "labrats.work/idempotency-key"
 REQUEST_ANNOTATION: Final = "labrats.work/idempotency-request"
@@ -19,6 +22,7 @@ REQUEST_ANNOTATION: Final = "labrats.work/idempotency-request"
 IdempotencyKey = Annotated[
     Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] | None,
     Header(
+        alias="Idempotency-Key",
         description="The same key and body gives the first answer again, without doing it twice.",
         examples=["7b1f0c52-retry"],
     ),
@@ -27,16 +31,17 @@ IdempotencyKey = Annotated[
 
 @dataclass(frozen=True)
 class Intent:
-    """A request made under a key: both as hashes, the key's mixed with its caller's id, so that callers cannot collide."""
+    """A request made under a key, both as hashes. The key's is mixed with its caller's id: callers cannot collide."""
 
     key: str
     request: str
 
     @classmethod
-    def of(cls, key: str | None, caller_id: str, body: bytes) -> "Intent | None":
+    def of(cls, key: str | None, caller_id: str, asked: BaseModel) -> "Intent | None":
+        """None without a key. Bodies that differ only in white space and the order of fields are the same request."""
         if key is None:
             return None
-        return cls(_hash(f"{caller_id}\0{key}".encode()), _hash(body))
+        return cls(_hash(f"{caller_id}\0{key}".encode()), _hash(asked.model_dump_json(exclude_unset=True).encode()))
 
     @property
     def annotations(self) -> dict[str, str]:
@@ -50,6 +55,10 @@ class Intent:
             message = "this Idempotency-Key was used before with another body"
             raise ApiError(422, "idempotency_key_reused", message)
         return True
+
+    def first_made(self, resources: Iterable[R]) -> R | None:
+        """The one of `resources` that came of the same key. Raises as `made` does."""
+        return next((resource for resource in resources if self.made(resource.metadata)), None)
 
     def job_id(self, number: int) -> str:
         """The name of the job that this key creates: the same each time, so that the store itself refuses a second one.

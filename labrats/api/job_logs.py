@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Final
 
 from labrats.api.engine import Engine
+from labrats.model.errors import NotFound
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
 from labrats.model.protocol import LogEvent
@@ -16,6 +17,12 @@ PING_SECONDS: Final = 15.0
 PING: Final = b": ping\n\n"
 
 _EVENT_ID: Final = re.compile(r"(\d{1,9})-(\d{1,12})")
+
+_LINE_BREAKS: Final = (
+    ("\x85".encode(), rb"\u0085"),
+    ("\u2028".encode(), rb"\u2028"),
+    ("\u2029".encode(), rb"\u2029"),
+)
 
 Position = tuple[int, int]
 """The number of an attempt, and of the last event of it that the reader has."""
@@ -49,7 +56,10 @@ async def _frames(engine: Engine, job: Job, position: Position) -> AsyncGenerato
                 return
             else:
                 await anext(changes)
-            job = await engine.store.get(Job, job.id)
+            try:
+                job = await engine.store.get(Job, job.id)
+            except NotFound:
+                return  # its time was over, and it was forgotten
 
 
 async def _attempt_frames(engine: Engine, job: Job, number: int, seq: int) -> AsyncGenerator[bytes]:
@@ -67,7 +77,17 @@ async def _attempt_frames(engine: Engine, job: Job, number: int, seq: int) -> As
 
 
 def _line(attempt: int, seq: int, text: str) -> bytes:
-    return b"id: %d-%d\ndata: %s\n\n" % (attempt, seq, encode({"log": text}))
+    return b"id: %d-%d\ndata: %s\n\n" % (attempt, seq, _on_one_line(encode({"log": text})))
+
+
+def _on_one_line(data: bytes) -> bytes:
+    """JSON in which nothing looks like the end of a line, so that a log cannot forge events.
+
+    To the standard these characters end no line; to what many clients split their lines with, they do.
+    """
+    for character, escaped in _LINE_BREAKS:
+        data = data.replace(character, escaped)
+    return data
 
 
 def _done(job: Job) -> bytes:

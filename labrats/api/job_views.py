@@ -1,16 +1,17 @@
 """How jobs look to callers."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
-from labrats.api.bodies import ResponseBody
+from labrats.api.bodies import Absent, ResponseBody, absent
 from labrats.cache import repo_of
-from labrats.model.job import Job
-from labrats.model.phases import API_STATUS
-from labrats.model.record import encode
+from labrats.model.job import FailedCode, Job
+from labrats.model.phases import API_STATUS, Phase
 from labrats.ports import OutputTail
+
+Status = Literal["waiting", "active", "completed", "failed", "cancelled"]
 
 
 class JobItem(ResponseBody):
@@ -21,36 +22,41 @@ class JobItem(ResponseBody):
     source: str = Field(examples=["github"])
     agent_role: str | None
     repo: str | None = Field(description="From `metadata.repo`.", examples=["octocat/hello-world"])
-    status: str = Field(description="waiting, active, completed, failed or cancelled.", examples=["completed"])
+    status: Status = Field(examples=["completed"])
     attempts: int = Field(description="Attempts begun so far.", examples=[1])
-    created_at: datetime
-    processed_at: datetime | None = Field(description="When the latest attempt was started.")
-    finished_at: datetime | None
+    created_at: datetime = Field(examples=["2030-01-01T12:00:00Z"])
+    processed_at: datetime | None = Field(
+        description="When the latest attempt was started.", examples=["2030-01-01T12:00:02Z"]
+    )
+    finished_at: datetime | None = Field(examples=["2030-01-01T12:00:44Z"])
     failed_reason: str | None = Field(description="One sentence for people.")
     chain_id: str | None
     chain_depth: int | None
     parent_job_id: str | None
     chain_path: list[str] | None
-    result: Any = Field(description="What the agent answered; null where it is too large for a list.")
+    result: Any = Field(
+        description="What the agent answered; null where it is too large for a list.",
+        examples=["Done, see the branch."],
+    )
 
 
 class JobPage(ResponseBody):
     """One page of jobs, newest first."""
 
     jobs: list[JobItem]
-    total: int = Field(description="How many match, on all pages.")
-    page: int
-    limit: int
+    total: int = Field(description="How many match, on all pages.", examples=[1])
+    page: int = Field(examples=[1])
+    limit: int = Field(examples=[20])
 
 
 class UsageView(ResponseBody):
     """What the job consumed, over all its attempts."""
 
-    input_tokens: int
-    output_tokens: int
-    cache_read_tokens: int
-    cost_usd: float
-    turns: int
+    input_tokens: int = Field(examples=[1200])
+    output_tokens: int = Field(examples=[340])
+    cache_read_tokens: int = Field(examples=[800])
+    cost_usd: float = Field(examples=[0.0125])
+    turns: int = Field(examples=[3])
 
 
 class OutputsView(ResponseBody):
@@ -64,8 +70,8 @@ class OutputsView(ResponseBody):
 class WorkspaceSetupView(ResponseBody):
     """The repository, without any credential."""
 
-    git_repo: str
-    git_ref: str | None
+    git_repo: str = Field(examples=["https://github.com/octocat/hello-world.git"])
+    git_ref: str | None = Field(examples=["main"])
     git_depth: int | None
     has_credential: bool = Field(description="Whether a token came with the address; it is never shown.")
 
@@ -73,38 +79,57 @@ class WorkspaceSetupView(ResponseBody):
 class WorkspaceFileView(ResponseBody):
     """A file that came with the job."""
 
-    name: str
-    size: int
+    name: str = Field(examples=["notes/todo.txt"])
+    size: int = Field(examples=[6])
 
 
 class PromptRef(ResponseBody):
     """Where the prompt is kept."""
 
-    name: str
-    key: str
+    name: str = Field(examples=["ir-3ab1c2d4-prompt"])
+    key: str = Field(examples=["prompt"])
+
+
+class ConfigView(ResponseBody):
+    """The settings a job runs with. What no layer sets is absent."""
+
+    provider: str = Field(examples=["claude"])
+    model: str = Field(examples=["sonnet"])
+    effort: str = Field(examples=["medium"])
+    fast: bool
+    timeout_ms: int = Field(examples=[3_300_000])
+    max_turns: int = Field(examples=[25])
+    max_attempts: int = Field(examples=[1])
+    executor_image: str | Absent = absent()
+    react_enabled: bool | Absent = absent()
+    max_cost_usd: float | Absent = absent()
+    max_tokens: int | Absent = absent()
+    fallback_model: str | Absent = absent()
 
 
 class JobDetail(JobItem):
     """A job, whole."""
 
-    phase: str = Field(description="Pending, Running, Succeeded, Failed or Cancelled.")
-    priority: int | float
+    phase: Phase = Field(examples=["Succeeded"])
+    priority: int | float = Field(examples=[2])
     account_name: str | None = Field(description="The AiModel whose slot the job holds or held.")
     k8s_job_name: str | None
     executor_pod_name: str | None
-    returnvalue: Any = Field(description="The result, whole.")
+    returnvalue: Any = Field(description="The result, whole.", examples=["Done, see the branch."])
     logs: list[str] = Field(description="The last lines; all of them are at `/api/jobs/{id}/logs`.")
     workspace_setup: WorkspaceSetupView | None
     workspace_files: list[WorkspaceFileView]
     prompt_ref: PromptRef | None
-    failed_code: str | None = Field(description="Why it failed, for programs.", examples=["timeout"])
+    failed_code: FailedCode | None = Field(description="Why it failed, for programs.", examples=["timeout"])
     cancel_requested_at: datetime | None
     deadline_at: datetime | None = Field(description="When the engine ends the running attempt.")
-    config: dict[str, Any] = Field(description="The settings it runs with, resolved.")
-    config_origins: dict[str, str] = Field(description="For each setting the layer it came from.")
+    config: ConfigView
+    config_origins: dict[str, str] = Field(
+        description="For each setting the layer it came from.", examples=[{"provider": "request", "model": "built-in"}]
+    )
     usage: UsageView
     outputs: OutputsView
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = Field(examples=[{"repo": "octocat/hello-world"}])
 
 
 def job_item(job: Job) -> dict[str, Any]:
@@ -130,11 +155,12 @@ def job_item(job: Job) -> dict[str, Any]:
     }
 
 
-def job_detail(job: Job, *, result: Any, live: OutputTail) -> dict[str, Any]:
+def job_detail(job: Job, *, result: Any, live: OutputTail | None) -> dict[str, Any]:
     """`job` as JobDetail describes it. result: the whole one. live: what the running attempt has said so far."""
     spec, status, resolved = job.spec, job.status, job.resolved
-    usage = status.usage + live.usage
-    outputs = live.outputs if live.logs else status.outputs
+    logs, usage, outputs = status.logs, status.usage, status.outputs
+    if live:
+        logs, usage, outputs = live.logs, usage + live.usage, live.outputs
     return job_item(job) | {
         "phase": job.phase.value,
         "priority": spec.priority,
@@ -142,7 +168,7 @@ def job_detail(job: Job, *, result: Any, live: OutputTail) -> dict[str, Any]:
         "k8sJobName": None,
         "executorPodName": None,
         "returnvalue": result,
-        "logs": live.logs or status.logs,
+        "logs": logs,
         "workspaceSetup": _workspace_setup(job),
         "workspaceFiles": [{"name": file.name, "size": file.size} for file in spec.workspace_files],
         "promptRef": {"name": spec.prompt_ref.name, "key": spec.prompt_ref.key} if spec.prompt_ref else None,
@@ -176,7 +202,3 @@ def _workspace_setup(job: Job) -> dict[str, Any] | None:
         "gitDepth": setup.git_depth,
         "hasCredential": setup.credentials_ref is not None,
     }
-
-
-def as_json(answer: dict[str, Any]) -> bytes:
-    return encode(answer)

@@ -1,20 +1,22 @@
 """Jobs: submit, list, look at, follow, retry, cancel."""
 
 from datetime import timedelta
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
-from fastapi import Query, Request
+from fastapi import Header, Query, Request
 from msgspec.structs import replace
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from labrats.api.bodies import ResponseBody
 from labrats.api.engine import Engine
-from labrats.api.errors import ApiError, answers
+from labrats.api.errors import ApiError
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.job_logs import parse_event_id, stream_log
-from labrats.api.job_views import JobDetail, JobPage, as_json, job_detail, job_item
+from labrats.api.job_views import JobDetail, JobPage, Status, job_detail, job_item
+from labrats.api.json_body import json_response
 from labrats.api.keys import Caller
+from labrats.api.openapi import answers, text_answers
 from labrats.api.routing import caller_of, engine_of, key_router
 from labrats.api.submission import (
     Submission,
@@ -33,12 +35,20 @@ from labrats.model.job import Job, advance, new_job_id
 from labrats.model.parts import PROMPT_KEY, ConfigMap, Secret
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.record import Metadata, Resource
-from labrats.ports import OutputTail
 
 router = key_router("Jobs")
 
 TOKEN_LIFETIME: Final = timedelta(minutes=10)
-NAME_TRIES: Final = 20
+NAME_TRIES: Final = 5
+"""Names are random, or made from an Idempotency-Key: even the second one is hardly ever needed."""
+
+EXAMPLE_STREAM: Final = """\
+id: 1-4
+data: {"log":"reading the issue"}
+
+data: {"done":true,"status":"completed"}
+
+"""
 
 JobId = Annotated[str, Field(description="The job's id.", examples=["ir-3ab1c2d4"])]
 
@@ -54,7 +64,6 @@ class Submitted(ResponseBody):
 @router.post(
     "/api/jobs/submit",
     status_code=201,
-    response_model=None,
     responses=answers(201, Submitted, "The job is on stable storage", 400, 413, 415, 422, 429, 501),
     summary="Submit a job",
 )
@@ -64,16 +73,24 @@ async def submit(request: Request, asked: Submission, idempotency_key: Idempoten
     check_complete(asked)
     check_mock_script(asked)
     files = decode_files(asked.workspace_files)
+    intent = Intent.of(idempotency_key, caller.id, asked)
+    if intent and (job := await first_made(engine, intent)):
+        return submitted(job)
     repo = await checked_repo(asked, engine.settings)
     await check_callback_url(asked, engine.settings)
     check_available(asked)
     if engine.cache.count(Phase.PENDING) >= engine.settings.max_waiting_jobs:
         raise ApiError(429, "overloaded", "too many jobs are waiting; try again later", {"Retry-After": "10"})
-    body = asked.model_dump_json().encode() if idempotency_key else b""
-    intent = Intent.of(idempotency_key, caller.id, body)
-    job = await create_job(engine, asked, caller, repo, files, intent)
-    answer = {"jobId": job.id, "source": job.spec.source, "type": job.spec.type}
-    return Response(as_json(answer), status_code=201, media_type="application/json")
+    return submitted(await create_job(engine, asked, caller, repo, files, intent))
+
+
+def submitted(job: Job) -> Response:
+    return json_response({"jobId": job.id, "source": job.spec.source, "type": job.spec.type}, 201)
+
+
+async def first_made(engine: Engine, intent: Intent) -> Job | None:
+    """The job that this Idempotency-Key made before. Raises 422 when the request was another one."""
+    return intent.first_made(await engine.store.get_many(Job, [intent.job_id(number) for number in range(NAME_TRIES)]))
 
 
 async def create_job(
@@ -84,7 +101,7 @@ async def create_job(
     files: list[tuple[str, bytes]],
     intent: Intent | None,
 ) -> Job:
-    """Store the job under a free name; under an Idempotency-Key, the job that this key already made."""
+    """Store the job under a free name; where another request of the same Idempotency-Key was quicker, its job."""
     for number in range(NAME_TRIES):
         job_id = intent.job_id(number) if intent else new_job_id()
         kept = await engine.attachments.save(job_id, files) if files else ()
@@ -96,13 +113,14 @@ async def create_job(
             created = await engine.store.create(job, job_parts(job, asked.prompt or "", repo))
         except Conflict:
             await engine.attachments.remove(kept)
-            existing = await engine.store.get(Job, job_id)
-            if intent and intent.made(existing.metadata):
-                return existing
+            if intent and (made := await first_made(engine, intent)):
+                return made
             continue
         except RetryLater:
-            await engine.attachments.remove(kept)
-            raise
+            if not (written := await engine.store.get_many(Job, [job_id])):
+                await engine.attachments.remove(kept)
+                raise
+            created = written[0]  # the storage was in trouble after the write
         engine.metrics.job_submitted(created)
         return created
     raise Conflict("no free name was found for the job; submit it again")
@@ -119,18 +137,13 @@ def job_parts(job: Job, prompt: str, repo: GitRepo | None) -> list[Resource]:
     return parts
 
 
-@router.get(
-    "/api/jobs",
-    response_model=None,
-    responses=answers(200, JobPage, "A page of jobs", 422),
-    summary="List jobs",
-)
+@router.get("/api/jobs", responses=answers(200, JobPage, "A page of jobs", 422), summary="List jobs")
 async def list_jobs(
     request: Request,
     page: Annotated[int, Query(ge=1, le=10**9, description="1 is the newest page.")] = 1,
     limit: Annotated[int, Query(description="Jobs on a page; clamped to 1-100.")] = 20,
     chain_id: Annotated[str | None, Query(alias="chainId")] = None,
-    status: Annotated[Literal["waiting", "active", "completed", "failed", "cancelled"] | None, Query()] = None,
+    status: Annotated[Status | None, Query()] = None,
     type: Annotated[str | None, Query()] = None,  # noqa: A002, the API's word
     source: Annotated[str | None, Query()] = None,
     agent_role: Annotated[str | None, Query(alias="agentRole")] = None,
@@ -152,13 +165,11 @@ async def list_jobs(
     limit = min(100, max(1, limit))
     ids, total = engine.cache.page(wanted, page=page, limit=limit)
     jobs = [job_item(job) for job in await engine.store.get_many(Job, ids)]
-    answer = {"jobs": jobs, "total": total, "page": page, "limit": limit}
-    return Response(as_json(answer), media_type="application/json")
+    return json_response({"jobs": jobs, "total": total, "page": page, "limit": limit})
 
 
 @router.get(
     "/api/jobs/{job_id}",
-    response_model=None,
     responses=answers(200, JobDetail, "The job", 403, 404),
     summary="A job's detail",
 )
@@ -167,23 +178,34 @@ async def get_job(request: Request, job_id: JobId) -> Response:
     return await detail_of(request, await own_job(request, job_id))
 
 
+class EventStream(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
+
+
 @router.get(
     "/api/jobs/{job_id}/logs",
-    response_model=None,
-    responses=answers(200, "text/event-stream", "The log, live", 403, 404),
+    response_class=EventStream,
+    responses=text_answers(EventStream.media_type, EXAMPLE_STREAM, "The log, live", 403, 404),
     summary="Follow a job's log",
 )
-async def follow_log(request: Request, job_id: JobId) -> Response:
+async def follow_log(
+    request: Request,
+    job_id: JobId,
+    last_event_id: Annotated[
+        str | None,
+        Header(alias="Last-Event-ID", description="Go on after the event with this id.", examples=["1-17"]),
+    ] = None,
+) -> Response:
     """Server-sent events: `{"log": "…"}` per line, then `{"done": true, "status": "…"}`. `Last-Event-ID` resumes."""
     job = await own_job(request, job_id)
-    frames = stream_log(engine_of(request), job, parse_event_id(request.headers.get("last-event-id")))
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(frames, media_type="text/event-stream", headers=headers)
+    frames = stream_log(engine_of(request), job, parse_event_id(last_event_id))
+    return EventStream(frames, headers={"X-Accel-Buffering": "no"})  # else a proxy may wait for more to pass on
 
 
 @router.post(
     "/api/jobs/{job_id}/retry",
-    response_model=None,
     responses=answers(200, JobDetail, "The job, waiting again", 400, 403, 404),
     summary="Retry a failed job",
 )
@@ -205,12 +227,11 @@ async def retry(request: Request, job_id: JobId) -> Response:
 
 @router.post(
     "/api/jobs/{job_id}/cancel",
-    response_model=None,
     responses=answers(200, JobDetail, "Cancelled, or being cancelled", 400, 403, 404),
     summary="Cancel a job",
 )
 async def cancel(request: Request, job_id: JobId) -> Response:
-    """End a waiting job at once; ask a running one to end: it is active, with `cancelRequestedAt`, until all is gone."""
+    """End a waiting job at once, and ask a running one to: it is active until nothing of it runs any more."""
     engine = engine_of(request)
     while True:
         job = await own_job(request, job_id)
@@ -222,9 +243,12 @@ async def cancel(request: Request, job_id: JobId) -> Response:
         else:
             return await detail_of(request, job)
         try:
-            return await detail_of(request, await engine.store.update(cancelled))
+            written = await engine.store.update(cancelled)
         except Conflict:
             continue  # it started or ended meanwhile: decide again
+        if written.ended:
+            engine.metrics.job_moved(job, written, now)
+        return await detail_of(request, written)
 
 
 async def own_job(request: Request, job_id: str) -> Job:
@@ -240,11 +264,11 @@ async def own_job(request: Request, job_id: str) -> Job:
 
 async def detail_of(request: Request, job: Job) -> Response:
     engine = engine_of(request)
-    live = await engine.runner.tail(job.attempt_name) if job.phase is Phase.RUNNING else OutputTail()
+    live = await engine.runner.tail(job.attempt_name) if job.phase is Phase.RUNNING else None
     result = job.status.result
     if job.status.result_cut:
         try:
             result = await engine.runner.result(job.attempt_name)
         except NotFound:
             result = None  # it was removed when its time was over
-    return Response(as_json(job_detail(job, result=result, live=live)), media_type="application/json")
+    return json_response(job_detail(job, result=result, live=live))

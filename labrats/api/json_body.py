@@ -1,22 +1,35 @@
-"""Reads JSON bodies strictly: what two parsers could understand differently is refused."""
+"""JSON on the wire. Bodies are read strictly: what two parsers could understand differently is refused."""
 
 import json
 from typing import Any, Final
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from labrats.api.errors import ApiError
+from labrats.model.record import encode
 
 MAX_DEPTH: Final = 64
+MAX_VALUES: Final = 50_000
 _MAX_INTEGER: Final = 2**63
+_SHOWN: Final = 100
+"""How much of a caller's own text an error repeats."""
 
 
 class StrictRequest(Request):
-    """A request whose JSON has no duplicate keys, no NaN, no lone surrogates, and bounded depth and numbers."""
+    """A request whose JSON has no duplicate keys, no NaN, no lone surrogates, and bounded depth, size and numbers."""
+
+    _parsed: Any
 
     async def json(self) -> Any:
-        require_json(self)
-        return parse_json(await self.body())
+        if not hasattr(self, "_parsed"):
+            self._parsed = parse_json(await self.body())
+        return self._parsed
+
+
+def json_response(answer: dict[str, Any], status: int = 200) -> Response:
+    """`answer`, in which records and times may stand, as the body of a response."""
+    return Response(encode(answer), status_code=status, media_type="application/json")
 
 
 def require_json(request: Request) -> None:
@@ -40,10 +53,9 @@ def parse_json(body: bytes) -> Any:
         raise _malformed(f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
     except RecursionError:
         raise _malformed(f"the body is nested more than {MAX_DEPTH} deep") from None
+    _check_extent(value)
     if "\\u" in text and _has_lone_surrogate(value):
         raise _malformed("the body holds half of a surrogate pair, which is no character")
-    if _depth(value) > MAX_DEPTH:
-        raise _malformed(f"the body is nested more than {MAX_DEPTH} deep")
     return value
 
 
@@ -56,7 +68,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _malformed(f"the field {twice!r} stands twice in one object")
+        # As ASCII: the key may hold what is no character, and could not be sent.
+        raise _malformed(f"the field {twice[:_SHOWN]!a} stands twice in one object")
     return found
 
 
@@ -66,15 +79,28 @@ def _no_constant(name: str) -> Any:
 
 def _integer(digits: str) -> int:
     if len(digits) > 20 or not -_MAX_INTEGER <= (number := int(digits)) < _MAX_INTEGER:
-        raise _malformed(f"the number {digits[:24]} does not fit into 64 bits")
+        raise _malformed(f"the number {digits[:_SHOWN]} does not fit into 64 bits")
     return number
 
 
 def _number(digits: str) -> float:
     number = float(digits)
     if number in (float("inf"), float("-inf")):
-        raise _malformed(f"the number {digits[:24]} is too large")
+        raise _malformed(f"the number {digits[:_SHOWN]} is too large")
     return number
+
+
+def _check_extent(value: Any) -> None:
+    """Raises 400 when lists and objects are nested too deeply in `value`, or hold too much. Works without recursion."""
+    depth, values, level = 0, 0, [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [child for each in level for child in (each.values() if isinstance(each, dict) else each)]
+        values += len(level)
+        if depth > MAX_DEPTH:
+            raise _malformed(f"the body is nested more than {MAX_DEPTH} deep")
+        if values > MAX_VALUES:
+            raise _malformed(f"the body holds more than {MAX_VALUES} values")
 
 
 def _has_lone_surrogate(value: Any) -> bool:
@@ -83,12 +109,3 @@ def _has_lone_surrogate(value: Any) -> bool:
     except UnicodeEncodeError:
         return True
     return False
-
-
-def _depth(value: Any) -> int:
-    """How deeply lists and objects are nested in `value`, counted without recursion."""
-    depth, level = 0, [value]
-    while level := [each for each in level if isinstance(each, dict | list)]:
-        depth += 1
-        level = [child for each in level for child in (each.values() if isinstance(each, dict) else each)]
-    return depth

@@ -1,6 +1,7 @@
 """API keys: what they look like, how they are kept (hashed), and who a request comes from."""
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import secrets
@@ -9,9 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import structlog
+from msgspec.structs import replace
+
+from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.record import Metadata
 from labrats.ports import Changed, Deleted, Store
+
+log = structlog.get_logger()
 
 SUBMIT: Final = "submit"
 ADMIN: Final = "admin"
@@ -40,6 +47,15 @@ def new_key() -> str:
     return f"lr_{secrets.token_urlsafe(32)}"
 
 
+def derived_key(maker_key: str, nonce: str, salt: str) -> str:
+    """A key that looks like a fresh one, yet is found again by whoever has all three.
+
+    Of these only the salt is kept, so that the key is not to be found from what is kept.
+    """
+    digest = hmac.digest(maker_key.encode(), f"{salt}\0{nonce}".encode(), "sha256")
+    return f"lr_{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+
+
 def hash_key(key: str) -> str:
     """What is kept of a key. A fast hash is enough: keys are random, so there is nothing to guess."""
     return hashlib.sha256(key.encode()).hexdigest()
@@ -52,10 +68,20 @@ def key_id(name: str) -> str:
 
 def key_secret(name: str, key: str, scopes: Sequence[str], expires_at: datetime | None = None) -> Secret:
     """The Secret that keeps `key`: its hash and the prefix people know it by."""
-    data = {"name": name, "hash": hash_key(key), "prefix": key[:PREFIX_LENGTH], "scopes": ",".join(scopes)}
+    data = {"name": name, **_kept_of(key), "scopes": ",".join(scopes)}
     if expires_at:
         data["expiresAt"] = expires_at.isoformat()
     return Secret(metadata=Metadata(name=key_id(name), labels={API_KEY_LABEL: API_KEY_LABEL_VALUE}), data=data)
+
+
+def _kept_of(key: str) -> dict[str, str]:
+    return {"hash": hash_key(key), "prefix": key[:PREFIX_LENGTH]}
+
+
+def hashed_at_rest(secret: Secret) -> Secret:
+    """`secret` with its hash in the place of the key itself, which a hand-made one may hold."""
+    data = dict(secret.data)
+    return replace(secret, data=data | _kept_of(key.strip())) if (key := data.pop("key", None)) else secret
 
 
 @dataclass(frozen=True)
@@ -81,7 +107,7 @@ class KeyRing:
         async for change in store.watch(Secret):
             match change:
                 case Changed(secret) if secret.metadata.labels.get(API_KEY_LABEL) == API_KEY_LABEL_VALUE:
-                    self._add(secret)
+                    await self._take_in(secret, store)
                 case Changed(secret) | Deleted(secret):
                     self._remove(secret.name)
                 case _:
@@ -95,18 +121,51 @@ class KeyRing:
             return None
         return None if known.caller.expires_at and now >= known.caller.expires_at else known.caller
 
-    def _add(self, secret: Secret) -> None:
+    async def _take_in(self, secret: Secret, store: Store) -> None:
+        """Know the key from now on. One that was made by hand and makes no sense is no key, and harms no other."""
         self._remove(secret.name)
+        hashed = hashed_at_rest(secret)
+        try:
+            self._add(hashed)
+            if hashed is not secret:
+                await store.update(hashed)
+        except ValueError as error:
+            log.warning("an API key's Secret makes no sense", secret=secret.name, reason=str(error))
+        except (Conflict, NotFound):
+            pass  # somebody wrote it meanwhile: the watch tells
+        except RetryLater as error:
+            log.warning("an API key is still kept in the clear", secret=secret.name, reason=str(error))
+
+    def _add(self, secret: Secret) -> None:
+        """Raises ValueError when it makes no sense."""
         digest = secret.data.get("hash", "")
-        expires_at = secret.data.get("expiresAt")
-        scopes = frozenset(secret.data.get("scopes", SUBMIT).split(","))
-        caller = Caller(secret.name, scopes, datetime.fromisoformat(expires_at) if expires_at else None)
+        if len(digest) != hashlib.sha256().digest_size * 2:
+            raise ValueError("it has neither a `key` nor the SHA-256 of one as `hash`")
+        caller = Caller(secret.name, scopes_of(secret), expiry_of(secret))
         self._by_secret[secret.name] = _index(digest)
         self._stored[_index(digest)] = _Known(digest, caller)
 
     def _remove(self, name: str) -> None:
         if (index := self._by_secret.pop(name, None)) is not None:
             self._stored.pop(index, None)
+
+
+def scopes_of(secret: Secret) -> frozenset[str]:
+    """Raises ValueError for a scope that there is not."""
+    scopes = frozenset(secret.data.get("scopes", SUBMIT).split(","))
+    if unknown := scopes - set(SCOPES):
+        raise ValueError(f"there is no scope {min(unknown)!r}")
+    return scopes
+
+
+def expiry_of(secret: Secret) -> datetime | None:
+    """When the key ends to be valid. Raises ValueError when that is no time, or in no time zone."""
+    if (text := secret.data.get("expiresAt")) is None:
+        return None
+    expires_at = datetime.fromisoformat(text)
+    if expires_at.tzinfo is None:
+        raise ValueError("`expiresAt` says nothing of the time zone")
+    return expires_at
 
 
 def _index(digest: str) -> str:

@@ -8,16 +8,16 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
-from labrats.api.bodies import Label, RequestBody
+from labrats.api.bodies import Label, Provider, RequestBody
 from labrats.api.errors import ApiError
 from labrats.model.config import ConfigLayer, JobConfig, resolve_config
 from labrats.model.errors import Invalid, Problem
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo, parse_git_repo
 from labrats.model.job import DEFAULT_PRIORITY, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup
-from labrats.model.mock_script import parse_steps
+from labrats.model.mock_script import parse_script
 from labrats.model.parts import PROMPT_KEY
 from labrats.model.record import encode
 from labrats.outbound import Forbidden, Unresolvable, resolve_allowed
@@ -29,10 +29,25 @@ BODY_BYTES: Final = 16 * 1024 * 1024
 MAX_FILES: Final = 1000
 METADATA_BYTES: Final = 64 * 1024
 
+_NOT_IN_REFS: Final = r"\x00-\x20\x7f~^:?*\[\\"
+
+
+def _check_ref(ref: str) -> str:
+    if ".." in ref or "@{" in ref:
+        raise ValueError("must be the name of a branch, tag or commit, as git allows it")
+    return ref
+
+
 GitRef = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x20\x7f~^:?*\[\\-][^\x00-\x20\x7f~^:?*\[\\]*$"),
+    StringConstraints(min_length=1, max_length=255, pattern=rf"^[^{_NOT_IN_REFS}/-][^{_NOT_IN_REFS}]*$"),
+    AfterValidator(_check_ref),
 ]
+
+
+def _whole(number: float) -> int | float:
+    """2.0 as 2: a whole number is to look in answers as the caller wrote it."""
+    return int(number) if number.is_integer() else number
 
 
 class WorkspaceSetupBody(RequestBody):
@@ -82,7 +97,7 @@ class ConfigBody(RequestBody):
 
     model: Label | None = Field(default=None, examples=["opus"])
     effort: Literal["low", "medium", "high"] | None = None
-    provider: Literal["claude", "codex", "vllm", "gemma", "qwen", "mock"] | None = None
+    provider: Provider | None = None
     fast: bool | None = Field(default=None, description="Fast mode, Claude only.")
     timeout_ms: int | None = Field(default=None, ge=1, le=7 * 24 * 3600 * 1000, description="Milliseconds per attempt.")
     max_turns: int | None = Field(default=None, ge=1, le=100_000)
@@ -134,9 +149,9 @@ class Submission(RequestBody):
     type: Label = Field(description="Label of the job: implement-issue, code-review, …")
     prompt: str | None = Field(default=None, min_length=1, description="What the agent is asked. At most 900 KiB.")
     errors: list[ErrorEntryBody] | None = Field(default=None, min_length=1, description="For `error-reporting`.")
-    priority: (
-        Annotated[int, Field(ge=-1000, le=1000)] | Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
-    ) = Field(default=DEFAULT_PRIORITY, description="Lower runs first.")
+    priority: Annotated[float, AfterValidator(_whole)] = Field(
+        default=DEFAULT_PRIORITY, ge=-1000, le=1000, allow_inf_nan=False, description="Lower runs first."
+    )
     agent_role: Label | None = None
     workspace_setup: WorkspaceSetupBody | None = None
     workspace_files: list[WorkspaceFileBody] = Field(default=[], max_length=MAX_FILES)
@@ -306,9 +321,5 @@ def _workspace_setup(asked: WorkspaceSetupBody | None, job_id: str, repo: GitRep
 
 def check_mock_script(asked: Submission) -> None:
     """Raises Invalid when the job runs on the mock provider with a script that is none."""
-    script = asked.metadata.get("mock")
-    if asked.config.provider != "mock" or script is None:
-        return
-    if not isinstance(script, dict) or set(script) - {"steps"}:
-        raise Invalid(Problem("metadata.mock", "must be an object with the one field `steps`"))
-    parse_steps(script.get("steps", []))
+    if asked.config.provider == "mock":
+        parse_script(asked.metadata)

@@ -1,5 +1,6 @@
 """The `labrats` command as a whole: its groups of commands, and how errors become messages and exit codes."""
 
+import io
 import os
 import signal
 import sys
@@ -69,6 +70,7 @@ def _add_sub_apps(app: App, group: Group, *sub_apps: App) -> None:
 
 def run(app: App, arguments: Sequence[str] | None = None) -> int:
     """Run one command, by default that of this process's arguments, and return the exit code."""
+    _print_whatever_comes()
     try:
         code = app(arguments)
         sys.stdout.flush()
@@ -84,6 +86,13 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
         _discard_stdout()
         return PIPE_CLOSED
     return code if isinstance(code, int) else ExitCode.OK
+
+
+def _print_whatever_comes() -> None:
+    """A character that the terminal's encoding lacks becomes a question mark, rather than end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _discard_stdout() -> None:

@@ -1,5 +1,6 @@
 """The engine's HTTP API as the command line sees it: answers, or a CommandError that says what is wrong."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, Self
@@ -29,6 +30,9 @@ class Client:
     def __init__(self, base_url: str, credential: Credential) -> None:
         self.base_url = base_url
         self._credential = credential
+        if not re.fullmatch(r"[!-~]*", credential.key or ""):
+            sentence = f"the API key holds characters that no key has (it came from {credential.origin})"
+            raise CommandError(sentence, ExitCode.USAGE)
         try:
             self._http = httpx2.Client(
                 base_url=base_url,
@@ -37,7 +41,7 @@ class Client:
                 verify=base_url.startswith("https:"),  # a TLS context takes 80 ms to make, and plain HTTP needs none
                 trust_env=not is_this_machine(base_url),  # a company's proxy cannot reach this machine's loopback
             )
-        except (httpx2.InvalidURL, ValueError) as error:
+        except httpx2.InvalidURL as error:
             raise CommandError(f"{base_url} is not an address: {error}", ExitCode.USAGE) from error
 
     def __enter__(self) -> Self:
@@ -64,15 +68,18 @@ class Client:
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
         timeout = httpx2.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS)
         with self._translated_errors(), self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
-            if response.is_error:
+            if not response.is_success:
                 response.read()
             self._refuse_errors(response)
-            yield iter(httpx2.EventSource(response))
+            _expect(response, "text/event-stream")
+            yield (event for event in httpx2.EventSource(response) if event.data)
 
     def _ask(self, method: str, path: str, **request: Any) -> httpx2.Response:
         with self._translated_errors():
             response = self._http.request(method, path, **request)
         self._refuse_errors(response)
+        if response.status_code != httpx2.codes.NO_CONTENT:
+            _expect(response, "application/json")
         return response
 
     @contextmanager
@@ -108,9 +115,19 @@ def refusal_text(response: httpx2.Response) -> str:
     """The API's error as text: its sentence, then a line for each field that is wrong."""
     body = _json_object(response)
     if not isinstance(body.get("error"), str):
-        return f"{response.url} answered {response.status_code}, but not as Labrats does; is --url right?"
+        return _foreign(response)
     details = [f"{detail.get('field', '?')}: {detail.get('message', '')}" for detail in body.get("details") or ()]
     return "\n  ".join([body["error"], *(detail for detail in details if detail not in body["error"])])
+
+
+def _expect(response: httpx2.Response, content_type: str) -> None:
+    """Raises CommandError for an answer of another type: some other server's, though it says that all is well."""
+    if response.headers.get("Content-Type", "").partition(";")[0] != content_type:
+        raise CommandError(_foreign(response), ExitCode.USAGE)
+
+
+def _foreign(response: httpx2.Response) -> str:
+    return f"{response.url} answered {response.status_code}, but not as Labrats does; is --url right?"
 
 
 def _json_object(response: httpx2.Response) -> dict[str, Any]:

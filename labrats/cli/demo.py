@@ -48,18 +48,18 @@ def _show(options: ApiOptions) -> None:
 def show(options: ApiOptions) -> None:
     """Submit the first job, print its log as it comes and how it ended, then say what to try next."""
     with options.connect() as client:
-        print_text(f"The engine runs at {options.base_url}")
+        print(f"The engine runs at {options.base_url}")
         if (known := client.get("/api/jobs", {"limit": 1}).json()["total"]) > 0:
-            print_text(f"Its data folder already holds jobs: {known}")
+            print(f"Its data folder already holds jobs: {known}")
         job_id = client.post("/api/jobs/submit", JOB).json()["jobId"]
-        print_text(f"A first job, {paint(job_id, 'bold')}, played by the mock provider:\n")
+        print(f"A first job, {paint(job_id, 'bold')}, played by the mock provider:\n")
         for line in follow_log(client, job_id):
             if not line.get("done"):
                 print_text(f"  {line['log']}")
         ended = client.get(f"/api/jobs/{job_id}").json()
     ran = describe_span(ended["processedAt"], ended["finishedAt"])
     print_text(f"\n{ended['status']} after {ran}: {ended['returnvalue']}")
-    print_text(_next_steps(options, job_id))
+    print(_next_steps(options, job_id), flush=True)
 
 
 def _next_steps(options: ApiOptions, job_id: str) -> str:

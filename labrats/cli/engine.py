@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from labrats.cli.exits import CommandError, ExitCode
 from labrats.cli.options import DataDir, Json
-from labrats.cli.output import paint, print_text
+from labrats.cli.output import paint
 
 if TYPE_CHECKING:
     from labrats.ports import Store
@@ -157,12 +157,12 @@ def _masked(value: Any) -> Any:
 def _print_settings(settings: "EngineSettings", *, as_json: bool) -> None:
     knobs = knobs_of(settings)
     if as_json:
-        print_text(json.dumps({"settings": [asdict(knob) for knob in knobs]}, indent=2))
+        print(json.dumps({"settings": [asdict(knob) for knob in knobs]}, indent=2))
         return
     for knob in knobs:
         changed = "" if knob.value == knob.default else f"   (default: {_shown(knob.default)})"
-        print_text(f"{paint(knob.environment, 'bold')}={_shown(knob.value)}{changed}")
-        print_text(f"    {knob.description}")
+        print(f"{paint(knob.environment, 'bold')}={_shown(knob.value)}{changed}")
+        print(f"    {knob.description}")
 
 
 def _shown(value: Any) -> str:

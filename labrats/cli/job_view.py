@@ -36,7 +36,8 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "type", job["name"]
     yield "source", job["source"]
     yield "agent", job.get("agentRole") or ""
-    yield "repo", job.get("repo") or (job.get("workspaceSetup") or {}).get("gitRepo") or ""
+    yield "repo", job.get("repo") or ""
+    yield "git", _git(job["workspaceSetup"] or {})
     yield "model", _model(job.get("config") or {})
     yield "created", f"{describe_time(job['createdAt'])} ({describe_span(job['createdAt'], None)} ago)"
     yield "ran", _run(job)
@@ -54,6 +55,10 @@ _OUTPUT_LABELS: Final = {"pullRequestUrl": "pull req."}
 
 def _being_cancelled(job: dict[str, Any]) -> str:
     return " (being cancelled)" if job["status"] == "active" and job.get("cancelRequestedAt") else ""
+
+
+def _git(setup: dict[str, Any]) -> str:
+    return " @ ".join(part for part in (setup.get("gitRepo"), setup.get("gitRef")) if part)
 
 
 def _model(config: dict[str, Any]) -> str:

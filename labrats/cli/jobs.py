@@ -1,6 +1,8 @@
 """The commands about jobs: submit, jobs, job, logs, wait, cancel, retry."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -129,8 +131,9 @@ def wait(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> int:
         job_id: The job's id.
     """
     with options.connect() as client:
-        for _ in follow_log(client, job_id):
-            pass
+        with _interruptible(job_id):
+            for _ in follow_log(client, job_id):
+                pass
         return _print_outcome(client, job_id, options)
 
 
@@ -200,15 +203,20 @@ def _follow_to_the_end(client: "Client", job_id: str, options: ApiOptions, after
 
 def _print_log(client: "Client", job_id: str, options: ApiOptions, after: str = "") -> str:
     """Print the log until the job ends, and return the status it ended with."""
-    try:
+    with _interruptible(job_id):
         for line in follow_log(client, job_id, after):
             _print_line(line, options)
-            if line.get("done"):
-                return str(line["status"])
+    return str(line["status"])
+
+
+@contextmanager
+def _interruptible(job_id: str) -> Iterator[None]:
+    """Say to whoever presses Ctrl-C that only the following ends."""
+    try:
+        yield
     except KeyboardInterrupt:
         remark(f"\n{job_id} goes on. Follow it: labrats logs -f {job_id}   End it: labrats cancel {job_id}")
         raise
-    raise AssertionError("a log ends with `done`, or raises")
 
 
 def _print_log_so_far(client: "Client", job_id: str, options: ApiOptions) -> None:

@@ -78,8 +78,8 @@ def default_data_dir() -> Path:
 
 def is_this_machine(url: str) -> bool:
     """Whether `url` leads to loopback, or to the address that means all of this machine's."""
-    host = urlsplit(url).hostname or ""
     try:
-        return ip_address(host).is_loopback or ip_address(host).is_unspecified
-    except ValueError:
-        return host == "localhost"
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback or ip_address(host).is_unspecified
+    except ValueError:  # a name, or no address at all
+        return False

@@ -20,6 +20,10 @@ STATUS_STYLES: Final = {
     "cancelled": "magenta",
 }
 
+_GAP: Final = "  "
+_NARROWEST: Final = 8
+"""No column of a table is made narrower than this, however narrow the terminal."""
+
 _ESCAPE_SEQUENCE: Final = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor moves
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS …: titles, links, clipboard
@@ -91,21 +95,30 @@ def _print_aligned(headings: Sequence[str], rows: Sequence[Sequence[Styled]]) ->
     texts = [list(headings), *([cell.text for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for row in texts:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        print(_GAP.join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print_fitted(headings: Sequence[str], rows: Sequence[Sequence[Styled]]) -> None:
+    from rich.cells import cell_len
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings[:-1]:
-        table.add_column(heading, no_wrap=True)
-    table.add_column(headings[-1])  # the one that gives way when the terminal is narrow
-    for row in rows:
-        table.add_row(*(Text(cell.text, style=cell.style, no_wrap=True, overflow="ellipsis") for cell in row))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    lines = [[Styled(heading, "bold") for heading in headings], *rows]
+    widths = [max(cell_len(cell.text) for cell in column) for column in zip(*lines, strict=True)]
+    _narrow(widths, console.width - len(_GAP) * (len(headings) - 1))
+    for line in lines:
+        cells = [Text(cell.text, style=cell.style) for cell in line]
+        for cell, width in zip(cells, widths, strict=True):
+            cell.truncate(width, overflow="ellipsis", pad=True)
+        console.print(Text(_GAP).join(cells), no_wrap=True, crop=False, overflow="ignore")
+
+
+def _narrow(widths: list[int], room: int) -> None:
+    """Take from the last columns first what does not fit into `room`; the first, which people copy, is never cut."""
+    for column in range(len(widths) - 1, 0, -1):
+        excess = max(0, sum(widths) - room)
+        widths[column] -= min(excess, max(0, widths[column] - _NARROWEST))
 
 
 def paint(text: str, style: str) -> str:

@@ -25,7 +25,7 @@ class Submission:
     """The options of `labrats submit`; None where the engine decides."""
 
     prompt_file: Path | None = None
-    """Read the prompt from this file; - is standard input."""
+    """Read the prompt from this file."""
     type: str = "task"
     """What kind of job it is, for lists and metrics."""
     source: str = "manual"
@@ -84,11 +84,11 @@ class Submission:
     def _read_prompt(self, prompt: str | None) -> str:
         if prompt is not None and self.prompt_file is not None:
             raise CommandError("give the prompt either as text or with --prompt-file, not both", ExitCode.USAGE)
-        if prompt is not None and prompt != "-":
-            return prompt
-        if self.prompt_file is not None and str(self.prompt_file) != "-":
+        if self.prompt_file is not None:
             return _read_text("--prompt-file", self.prompt_file)
-        if sys.stdin.isatty() and prompt is None and self.prompt_file is None:
+        if prompt not in (None, "-"):
+            return prompt
+        if prompt is None and sys.stdin.isatty():
             raise CommandError("no prompt: give it with -p, with --prompt-file, or on standard input", ExitCode.USAGE)
         return sys.stdin.read()
 

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -153,8 +154,6 @@ class Controller:
             async with self._work.take() as job_id:
                 try:
                     await self._reconcile(job_id)
-                except (Conflict, NotFound):
-                    await self._look_afresh(job_id)
                 except RetryLater as error:
                     log.warning("will try again", job=job_id, reason=str(error))
                     self._work.add_later(job_id, error.delay_seconds)
@@ -164,6 +163,12 @@ class Controller:
                     self._work.add_later(job_id, ERROR_DELAY_SECONDS)
 
     async def _reconcile(self, job_id: str) -> None:
+        try:
+            await self._follow_plan(job_id)
+        except (Conflict, NotFound):
+            await self._look_afresh(job_id)
+
+    async def _follow_plan(self, job_id: str) -> None:
         """Look at the job and its attempt, and do what the plan says."""
         if (job := self._jobs.get(job_id)) is None:
             return
@@ -183,6 +188,7 @@ class Controller:
                 await self._admit(job, now)
             case Start():
                 await self._start(job)
+                self._work.add(job.id)
             case Stop():
                 await self._runner.stop(job.attempt_name)
             case Kill():
@@ -191,38 +197,34 @@ class Controller:
             case LookAgain(at):
                 self._work.add_later(job.id, (at - now).total_seconds())
             case Record(event, changes):
-                await self._write(advance(job, event, **changes))
-                self._metrics.job_moved(job, event, now)
+                await self._move(job, event, now, changes)
 
     async def _admit(self, job: Job, now: datetime) -> None:
-        slots = slots_for(job, self._ai_models, self._settings.default_model_slots)
-        await self._write(
-            advance(
-                job,
-                JobEvent.START,
-                attempts=job.status.attempts + 1,
-                slot=slots.name,
-                started_at=now,
-                deadline_at=now + timedelta(seconds=job.resolved.timeout_seconds),
-                not_before=None,
-                finished_at=None,
-                failed_code=None,
-                failed_reason=None,
-            )
-        )
-        self._metrics.job_moved(job, JobEvent.START, now)
+        started = {
+            "attempts": job.status.attempts + 1,
+            "slot": slots_for(job, self._ai_models, self._settings.default_model_slots).name,
+            "started_at": now,
+            "deadline_at": now + timedelta(seconds=job.resolved.timeout_seconds),
+            "not_before": None,
+            "failed_code": None,
+            "failed_reason": None,
+        }
+        await self._move(job, JobEvent.START, now, started)
 
     async def _start(self, job: Job) -> None:
         try:
             await self._runner.start(Attempt(job, self._ai_models.get(group_of(job))))
         except GiveUp as error:
             await self._runner.kill(job.attempt_name)
-            code, now = FailedCode(error.code), self._clock.now()
-            await self._write(advance(job, JobEvent.FAIL, failed_code=code, failed_reason=str(error), finished_at=now))
+            now = self._clock.now()
+            failed = {"failed_code": FailedCode(error.code), "failed_reason": str(error), "finished_at": now}
+            await self._move(job, JobEvent.FAIL, now, failed)
 
-    async def _write(self, job: Job) -> None:
-        """Store `job`, and know it at once: the next decision must not be older than this one."""
-        self._observe(await self._store.update(job))
+    async def _move(self, job: Job, event: JobEvent, now: datetime, changes: dict[str, Any]) -> None:
+        """Store the job's next phase, and know it at once: the next decision must not be older than this one."""
+        moved = await self._store.update(advance(job, event, **changes))
+        self._observe(moved)
+        self._metrics.job_moved(job, moved, now)
 
     async def _look_afresh(self, job_id: str) -> None:
         """Somebody else wrote first: take what they wrote, and plan again."""

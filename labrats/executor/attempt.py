@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from labrats.executor.emit import Emitter
+from labrats.executor.made import checked_out
 from labrats.executor.providers import provider_named
 from labrats.executor.run import Run
 from labrats.executor.workspace import prepare_workspace
@@ -41,11 +42,14 @@ class Succeeded:
     result: Any
 
 
-def execute(folder: Path) -> int:
-    """Run the attempt whose inputs are in `folder`, printing its events. Returns the status to exit with, at once."""
+def execute(inputs: Path, scratch: Path | None = None) -> int:
+    """Run the attempt whose inputs are in `inputs`, printing its events. Returns the status to exit with, at once.
+
+    scratch: a folder to write to, of which nothing is kept. Without it everything is written beside the inputs.
+    """
     become_subreaper()
     # Not asyncio.run(): it tidies up a loop that the exit takes away anyhow, for a tenth of a short attempt's cost.
-    return asyncio.new_event_loop().run_until_complete(run_attempt(folder))
+    return asyncio.new_event_loop().run_until_complete(run_attempt(inputs, scratch))
 
 
 def become_subreaper() -> None:
@@ -54,12 +58,13 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-async def run_attempt(folder: Path) -> int:
+async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
     """Work until done, failed, out of time or asked to stop; end every process below this one; say how it ended."""
     _stop_on_signals()
-    secrets = _take_secrets(folder / "secrets")
-    emit = Emitter(_STDOUT, folder, Redactor(value for name, value in secrets.items() if name not in _NOT_SECRET))
-    outcome = await _outcome(folder, secrets, emit)
+    secrets = _take_secrets(inputs / "secrets")
+    redactor = Redactor(value for name, value in secrets.items() if name not in _NOT_SECRET)
+    emit = Emitter(_STDOUT, None if scratch else inputs, redactor)
+    outcome = await _outcome(lambda: _read_run(inputs, scratch or inputs, secrets, emit), emit)
     if not _end_descendants():
         emit.log("[a process of this attempt could not be ended]")
     if isinstance(outcome, GiveUp):
@@ -69,9 +74,9 @@ async def run_attempt(folder: Path) -> int:
     return 0
 
 
-async def _outcome(folder: Path, secrets: Mapping[str, str], emit: Emitter) -> Succeeded | GiveUp:
+async def _outcome(read_run: Callable[[], Run], emit: Emitter) -> Succeeded | GiveUp:
     try:
-        return Succeeded(await _work_in_time(_read_run(folder, secrets, emit)))
+        return Succeeded(await _work_in_time(read_run()))
     except GiveUp as failure:
         return failure
     except asyncio.CancelledError:
@@ -98,12 +103,18 @@ async def _work(run: Run) -> Any:
     run.emit.status("started")
     await prepare_workspace(run)
     run.emit.status("running")
-    return await provider(run)
+    before = checked_out(run.workspace)
+    try:
+        return await provider(run)
+    finally:
+        after = checked_out(run.workspace)
+        if after.commit and after != before:
+            run.emit.made(after)
 
 
-def _read_run(folder: Path, secrets: Mapping[str, str], emit: Emitter) -> Run:
-    task = msgspec.json.decode((folder / "job.json").read_bytes(), type=Task)
-    return Run(task, (folder / "prompt").read_text("utf-8"), secrets, folder, emit)
+def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], emit: Emitter) -> Run:
+    task = msgspec.json.decode((inputs / "job.json").read_bytes(), type=Task)
+    return Run(task, (inputs / "prompt").read_text("utf-8"), secrets, folder, emit)
 
 
 def _take_secrets(folder: Path) -> dict[str, str]:

@@ -1,15 +1,34 @@
-"""Starts programs for an attempt, and ends them."""
+"""Starts programs for an attempt, reads what they print, and ends them.
+
+Not asyncio's own subprocesses: their wait() may also wait for the end of the output, which a program's own children can
+hold open long after it has ended itself.
+"""
 
 import asyncio
 import contextlib
-from asyncio.subprocess import DEVNULL, PIPE, Process
+import os
+import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import IO, Final
 
-GRACE_SECONDS: Final = 3.0
 _READ_BYTES: Final = 64 * 1024
 _TAIL_BYTES: Final = 16 * 1024
+_LINE_BYTES: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Child:
+    """A program that was started. `output` is what it prints."""
+
+    output: asyncio.StreamReader
+    _ended: asyncio.Future[int]
+
+    async def exit_status(self) -> int:
+        """Wait until it has ended. Negative for a signal."""
+        return await asyncio.shield(self._ended)
 
 
 @contextlib.asynccontextmanager
@@ -19,37 +38,75 @@ async def child_process(
     environment: Mapping[str, str],
     *,
     stdin: IO[bytes] | int = DEVNULL,
-    stderr: int = PIPE,
-) -> AsyncIterator[Process]:
-    """A process with its output piped. On leaving it has ended: asked to by SIGTERM, killed after a grace.
+    stderr: IO[bytes] | int = DEVNULL,
+    grace_seconds: float = 0.0,
+) -> AsyncIterator[Child]:
+    """Start a program. On leaving it has ended: asked to by SIGTERM where it has a grace, or killed.
 
     What it started itself may live on, until the attempt's end sweeps it away. Raises OSError when it cannot start.
     """
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=cwd, env=environment, stdin=stdin, stdout=PIPE, stderr=stderr
+    process = subprocess.Popen(  # noqa: ASYNC220 - a vfork, which takes less than a millisecond
+        command, cwd=cwd, env=environment, stdin=stdin, stdout=PIPE, stderr=stderr
     )
+    ended = _end_of(process)
+    output = asyncio.StreamReader(limit=_READ_BYTES)
     try:
-        yield process
+        pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(output), process.stdout
+        )
+        with contextlib.closing(pipe):
+            yield Child(output, ended)
     finally:
-        await _end(process)
+        await _end(process, ended, grace_seconds)
 
 
-async def tail_of(stream: asyncio.StreamReader | None) -> str:
-    """Read a piped `stream` to its end, and return its last 16 KiB."""
-    assert stream is not None
+async def tail_of(stream: asyncio.StreamReader) -> str:
+    """Read `stream` to its end, and return its last 16 KiB."""
     tail = b""
     while chunk := await stream.read(_READ_BYTES):
         tail = (tail + chunk)[-_TAIL_BYTES:]
     return tail.decode(errors="replace")
 
 
-async def _end(process: Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(GRACE_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+async def lines_of(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """The lines of `stream`, each without its end, however long; those beyond 64 MiB are left out."""
+    started: list[bytes] = []
+    size = 0
+    while chunk := await stream.read(_READ_BYTES):
+        first, *rest = chunk.split(b"\n")
+        started.append(first)
+        size += len(first)
+        for beginning in rest:
+            if size <= _LINE_BYTES:
+                yield b"".join(started)
+            started, size = [beginning], len(beginning)
+        if size > _LINE_BYTES:
+            started.clear()
+    if 0 < size <= _LINE_BYTES:
+        yield b"".join(started)
+
+
+def _end_of(process: "subprocess.Popen[bytes]") -> "asyncio.Future[int]":
+    """Its exit status, as soon as it ends."""
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    pidfd = os.pidfd_open(process.pid)
+
+    def collect() -> None:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        ended.set_result(process.wait())
+
+    loop.add_reader(pidfd, collect)
+    return ended
+
+
+async def _end(process: "subprocess.Popen[bytes]", ended: "asyncio.Future[int]", grace_seconds: float) -> None:
+    if not ended.done() and grace_seconds > 0:
+        process.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await asyncio.shield(ended)
+    if not ended.done():
+        process.kill()
+        await asyncio.shield(ended)

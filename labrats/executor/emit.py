@@ -21,6 +21,7 @@ from labrats.model.protocol import (
     LogEvent,
     OutputEvent,
     ResultEvent,
+    ResultPartEvent,
     StatusEvent,
     ToolEvent,
     UsageEvent,
@@ -29,6 +30,9 @@ from labrats.model.redaction import Redactor
 
 CHATTER_BYTES: Final = 100_000_000
 """How much an attempt may say in logs and tool events, in all. The other events are few, and always pass."""
+
+_RESULT_BYTES: Final = LINE_BYTES // 2
+"""A larger result leaves too little room in its line for the rest of the event."""
 
 _NAME_BYTES: Final = 256
 _SENTENCE_BYTES: Final = 4 * 1024
@@ -47,9 +51,11 @@ class Emitter:
     """
 
     def __init__(
-        self, output: int, folder: Path, redactor: Redactor | None = None, *, chatter_bytes: int = CHATTER_BYTES
+        self, output: int, folder: Path | None, redactor: Redactor | None = None, *, chatter_bytes: int = CHATTER_BYTES
     ) -> None:
-        """output: a file descriptor. folder: where a result goes that is too large for a line."""
+        """output: a file descriptor. folder: where a result goes that is too large for a line; None where nobody
+        would find it there: its parts then go into the output.
+        """
         self.usage = Usage()
         self.outputs = Outputs()
         self._output = output
@@ -96,11 +102,13 @@ class Emitter:
     def result(self, value: Any) -> None:
         """The terminal event of success."""
         value = self._redactor.redact_value(value)
-        event = ResultEvent(result=value, usage=self.usage, outputs=self.outputs, **self._stamp())
-        if len(_encode(event)) >= LINE_BYTES:
-            self._write_result_file(_encode(value))
-            event = msgspec.structs.replace(event, result=None, file=RESULT_FILE)
-        self._write(event)
+        file = None
+        if len(content := _encode(value)) > _RESULT_BYTES:
+            self._put_aside(content)
+            value, file = None, RESULT_FILE
+        self._write(
+            ResultEvent(result=value, file=file, usage=self.usage, outputs=self.outputs, **self._stamp()),
+        )
 
     def error(self, code: FailedCode, message: str) -> None:
         """The terminal event of failure."""
@@ -145,9 +153,15 @@ class Emitter:
                 # Work goes on once there is room again. Until then nothing can be said, so nothing should be done.
                 time.sleep(_DISK_FULL_PAUSE_SECONDS)
 
-    def _write_result_file(self, content: bytes) -> None:
+    def _put_aside(self, result: bytes) -> None:
+        if self._folder is None:
+            offset = 0
+            for text in pieces(result.decode(), TEXT_BYTES):
+                self._write(ResultPartEvent(offset=offset, text=text, **self._stamp()))
+                offset += len(text.encode())
+            return
         unfinished = self._folder / f"{RESULT_FILE}.part"
-        unfinished.write_bytes(content)
+        unfinished.write_bytes(result)
         unfinished.replace(self._folder / RESULT_FILE)
 
 

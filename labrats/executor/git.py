@@ -8,10 +8,10 @@ import contextlib
 import os
 import re
 import shutil
-from asyncio.subprocess import STDOUT
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import STDOUT
 from typing import Final
 
 from labrats import outbound
@@ -214,8 +214,8 @@ async def _run(command: Sequence[str], cwd: Path, environment: Mapping[str, str]
     """Run git to its end. Returns its exit status, and the end of what it printed."""
     try:
         async with child_process(command, cwd, environment, stderr=STDOUT) as process:
-            output = await tail_of(process.stdout)
-            return await process.wait(), output
+            output = await tail_of(process.output)
+            return await process.exit_status(), output
     except FileNotFoundError as error:
         raise GiveUp(FailedCode.GIT_CLONE, "git is not installed here, or not on the PATH") from error
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from labrats.executor import mock
+from labrats.executor import claude, mock
 from labrats.executor.run import Run
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -12,6 +12,7 @@ Provider = Callable[[Run], Awaitable[Any]]
 """Does the work and returns the result, any JSON. Raises GiveUp when it fails; ends its processes when cancelled."""
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
+    "claude": claude.run,
     "mock": mock.run,
 }
 

@@ -13,8 +13,9 @@ from labrats.model.job import FailedCode
 _PORTS: Final[Mapping[str, int]] = {"https": 443, "http": 80, "ssh": 22}
 _HOST: Final = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|[0-9a-f.]*:[0-9a-f.:]+")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_PATH: Final = re.compile(r"/[!-~]+")
-_SCP_FORM: Final = re.compile(r"(?:(?P<user>[^@:/]+)@)?(?P<host>[^@:/]+):(?P<path>(?!:)[!-~]+)")
+_PATH: Final = re.compile(r"/.+")
+_PLAIN: Final = re.compile(r"[!-\[\]-~]+")  # printable ASCII but for the backslash
+_SCP_FORM: Final = re.compile(r"(?:(?P<user>[^@:/]+)@)?(?P<host>[^@:/]+):(?P<path>(?!:).+)")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ def parse_remote(address: str, repo_roots: Sequence[str] = ()) -> Remote:
     """
     if address.startswith("/"):
         return _local(address, repo_roots)
+    if not _PLAIN.fullmatch(address):  # programs disagree on what the rest means, or drop some of it
+        _refuse("an address is plain ASCII, with anything else percent-encoded")
     if "://" not in address:
         return _scp_like(address)
     try:
@@ -46,7 +49,7 @@ def parse_remote(address: str, repo_roots: Sequence[str] = ()) -> Remote:
         _refuse("git is reached by https, http or ssh")
     _check_host(host)
     if url.query or url.fragment or not _PATH.fullmatch(url.path):
-        _refuse("its path must be plain ASCII, with anything else percent-encoded")
+        _refuse("it must name a repository by its path alone")
     user = f"{_checked_user(url.username)}@" if scheme == "ssh" and url.username else ""
     authority = (f"[{host}]" if ":" in host else host) + (f":{port}" if url.port else "")
     return Remote(f"{scheme}://{user}{authority}{url.path}", scheme, host, port)
@@ -72,7 +75,7 @@ def _scp_like(address: str) -> Remote:
 
 def _check_host(host: str) -> None:
     if not _HOST.fullmatch(host):
-        _refuse("its host must be a plain ASCII name or an address")
+        _refuse("its host must be an ASCII name or an address")
 
 
 def _checked_user(user: str) -> str:

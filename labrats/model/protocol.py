@@ -20,7 +20,9 @@ TEXT_BYTES: Final = 16 * 1024
 """The longest text of one log line; the executor breaks longer ones into several events."""
 
 RESULT_FILE: Final = "result.json"
-"""Where, in the attempt's folder, a result lies that does not fit into a line."""
+"""Where, in the attempt's folder, a result lies that does not fit into a line. An executor that has no folder in common
+with the engine prints it in parts, of which the engine makes this file.
+"""
 
 
 OUTPUT_FILE: Final = "output.jsonl"
@@ -99,6 +101,13 @@ class OutputEvent(Event, tag="output"):
     outputs: Outputs
 
 
+class ResultPartEvent(Event, tag="part"):
+    """A part of the result's JSON, which begins at the byte `offset` of it. The `result` event follows."""
+
+    offset: int
+    text: str
+
+
 class ResultEvent(Event, tag="result"):
     """Success. `file` names the file with the result where it is too large for a line."""
 
@@ -117,7 +126,7 @@ class ErrorEvent(Event, tag="error"):
     outputs: Outputs = Outputs()
 
 
-AnyEvent = LogEvent | StatusEvent | ToolEvent | UsageEvent | OutputEvent | ResultEvent | ErrorEvent
+AnyEvent = LogEvent | StatusEvent | ToolEvent | UsageEvent | OutputEvent | ResultPartEvent | ResultEvent | ErrorEvent
 
 _DECODER: Final = msgspec.json.Decoder(AnyEvent)
 

@@ -74,7 +74,8 @@ def _encodings(secret: str) -> Iterator[str]:
         yield _with_lower_escapes(url)
     yield html.escape(secret)
     yield html.escape(secret, quote=False)
-    yield secret.replace("'", "'\\''")  # within a shell's single quotes
+    for quote_mark in ("'\\''", "'\"'\"'"):  # the two ways to write one within a shell's single quotes
+        yield secret.replace("'", quote_mark)
     raw = secret.encode()
     yield raw.hex()
     yield raw.hex().upper()

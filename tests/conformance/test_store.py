@@ -157,6 +157,13 @@ async def test_a_taken_part_leaves_no_trace_of_the_rest(store: Store) -> None:
     assert (await store.get(Secret, "taken")).metadata.owner is None
 
 
+async def test_two_parts_of_one_name_are_a_conflict(store: Store) -> None:
+    with pytest.raises(Conflict, match="twice"):
+        await store.create(a_job("ir-00000001"), [a_secret("twice"), a_secret("twice")])
+    assert await store.list(Job) == []
+    assert await store.list(Secret) == []
+
+
 async def test_a_taken_name_makes_no_parts(store: Store) -> None:
     await store.create(a_job("ir-00000001"))
     with pytest.raises(Conflict, match="ir-00000001"):

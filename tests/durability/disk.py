@@ -64,28 +64,39 @@ class _File:
         return bytes(content)
 
 
+@dataclass
+class _Failure:
+    """What a call raises, once it was made so many times."""
+
+    error: type[apsw.Error]
+    calls_until: int
+
+
 class Disk(apsw.VFS):
     """SQLite's default VFS while it is registered: real files, of which it knows what a power cut would leave.
 
     A sync that fails loses what it should have synced, as on Linux, although reads still show it. A file's removal
     is unsynced until its folder is synced, which SQLite has done when it first syncs a new file.
+
+    syncs: how many succeeded. somebody_waits: set when a connection first waits for another's lock.
     """
 
     def __init__(self) -> None:
         super().__init__("labrats-test-disk", _REAL_DISK, makedefault=True)
         self.syncs = 0
+        self.somebody_waits = threading.Event()
         self._lock = threading.RLock()  # SQLite calls from the event loop and from the writer's thread
         self._files: dict[str, _File] = {}
         self._removed: dict[str, bytes] = {}
-        self._failing: dict[Call, type[apsw.Error]] = {}
+        self._failing: dict[Call, _Failure] = {}
         self._random = random.Random(0)
         self._calls_until_cut: int | None = None
         self._left_by_cut: dict[str, bytes | None] | None = None
 
     @contextmanager
-    def failing(self, call: Call, error: type[apsw.Error]) -> Iterator[None]:
-        """Every `call` raises `error`."""
-        self._failing[call] = error
+    def failing(self, call: Call, error: type[apsw.Error], after: int = 0) -> Iterator[None]:
+        """Every `call` raises `error`, but for the first `after` of them."""
+        self._failing[call] = _Failure(error, after)
         try:
             yield
         finally:
@@ -137,6 +148,10 @@ class Disk(apsw.VFS):
             if syncdir:
                 self._removed.clear()
 
+    def xSleep(self, microseconds: int) -> int:  # noqa: N802
+        self.somebody_waits.set()
+        return super().xSleep(microseconds)
+
     def read(self, really: Callable[[], bytes]) -> bytes:
         with self._lock:
             self._check(Call.READ)
@@ -167,8 +182,11 @@ class Disk(apsw.VFS):
 
     def _check(self, call: Call) -> None:
         self._check_power()
-        if error := self._failing.get(call):
-            raise error(f"this {call} was made to fail")
+        if (failure := self._failing.get(call)) is None:
+            return
+        failure.calls_until -= 1
+        if failure.calls_until < 0:
+            raise failure.error(f"this {call} was made to fail")
 
     def _check_power(self) -> None:
         if not self.has_power:

@@ -105,20 +105,16 @@ def _is_safe(version: tuple[int, ...]) -> bool:
 def _migrate(connection: apsw.Connection) -> None:
     """Bring the tables up to SCHEMA_VERSION. Several processes may try at once: one does it, the others wait."""
     connection.execute("BEGIN IMMEDIATE")
-    try:
-        found = connection.pragma("user_version")
-        if found > SCHEMA_VERSION:
-            raise LabratsError(
-                f"the database {connection.filename} was written by a newer Labrats "
-                f"(its schema is version {found}, this program knows {SCHEMA_VERSION}); upgrade Labrats to open it"
-            )
-        if found == 0:
-            for _ in connection.execute(_SCHEMA):
-                pass
-        connection.pragma("user_version", SCHEMA_VERSION)
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+    found = connection.pragma("user_version")
+    if found > SCHEMA_VERSION:
+        raise LabratsError(
+            f"the database {connection.filename} was written by a newer Labrats "
+            f"(its schema is version {found}, this program knows {SCHEMA_VERSION}); upgrade Labrats to open it"
+        )
+    if found == 0:
+        for _ in connection.execute(_SCHEMA):
+            pass
+    connection.pragma("user_version", SCHEMA_VERSION)
     connection.execute("COMMIT")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,16 @@ class AttemptFolder:
     def result(self) -> Path:
         return self.path / "result.json"
 
-    def write_input(self, name: str, data: bytes) -> None:
-        """Write one input whole or not at all: an executor may be reading the folder."""
+    def write_inputs(self, inputs: Mapping[str, bytes]) -> None:
+        """Write the files that the executor reads, by their names in the folder."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(name.startswith("secrets/") for name in inputs):
+            (self.path / "secrets").mkdir(mode=0o700, exist_ok=True)
+        for name, data in inputs.items():
+            self._write_input(name, data)
+
+    def _write_input(self, name: str, data: bytes) -> None:
+        """Whole or not at all: an executor may be reading the folder."""
         target = self.path / name
         descriptor = os.open(f"{target}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:

@@ -7,11 +7,12 @@ The launcher outlives the engine for as long as it has executors, so that these 
 import asyncio
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from contextlib import suppress
+from typing import Any
 
 import structlog
 
@@ -28,26 +29,30 @@ class Launcher:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._waiting: dict[str, asyncio.Future[int]] = {}
+        self._waiting: deque[asyncio.Future[int]] = deque()  # it answers in the order in which it was asked
         self._received = b""
 
     async def fork(self, folder: str) -> int:
         """Have an executor forked for the attempt in `folder`; its pid. Raises RetryLater when the launcher died."""
-        if self._socket is None:
-            self._spawn()
-        assert self._socket is not None
-        answer = self._waiting[folder] = asyncio.get_running_loop().create_future()
         try:
+            if self._socket is None:
+                self._spawn()
             async with asyncio.timeout(SPAWN_SECONDS):
-                await asyncio.get_running_loop().sock_sendall(
-                    self._socket, json.dumps({"folder": folder}).encode() + b"\n"
-                )
-                pid: int = await answer
-                return pid
+                return await self._ask(folder)
         except (OSError, TimeoutError) as error:
+            self._give_up("the launcher does not answer")
             raise RetryLater("the launcher does not answer") from error
+
+    async def _ask(self, folder: str) -> int:
+        assert self._socket is not None
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[int] = loop.create_future()
+        self._waiting.append(answer)
+        try:
+            await loop.sock_sendall(self._socket, json.dumps({"folder": folder}).encode() + b"\n")
+            return await answer
         finally:
-            self._waiting.pop(folder, None)
+            answer.cancel()  # nobody waits for it any more
 
     def close(self) -> None:
         """Let go of the launcher: it ends once its last executor has."""
@@ -82,31 +87,24 @@ class Launcher:
             with suppress(ConnectionResetError):
                 data = self._socket.recv(65536)
             if not data:
-                self._launcher_died()
+                self._give_up("the launcher died")
                 return
             *lines, self._received = (self._received + data).split(b"\n")
             for line in lines:
-                answer = json.loads(line)
-                waiting = self._waiting.get(answer["folder"])
-                if waiting is None or waiting.done():
-                    continue
-                if "pid" in answer:
-                    waiting.set_result(answer["pid"])
-                else:
-                    waiting.set_exception(RetryLater(f"no executor could be started: {answer['error']}"))
+                _settle(self._waiting.popleft(), json.loads(line))
 
-    def _launcher_died(self) -> None:
-        log.error("the launcher died; the next attempt starts another")
+    def _give_up(self, reason: str) -> None:
+        """Let go of a launcher that is of no use. What it may still start competes for the claim like any other."""
+        log.error("a new launcher is needed", reason=reason)
         self.close()
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(RetryLater("the launcher died"))
+        while self._waiting:
+            _settle(self._waiting.popleft(), {"error": reason})
 
 
-def describe_exit(word: str, number: int) -> str:
-    """How an executor ended, for people."""
-    if word != "signal":
-        return f"exited with code {number}"
-    with suppress(ValueError):
-        return f"was killed by signal {number} ({signal.Signals(number).name})"
-    return f"was killed by signal {number}"
+def _settle(waiting: asyncio.Future[int], answer: dict[str, Any]) -> None:
+    if waiting.done():
+        return  # whoever asked has gone
+    if "pid" in answer:
+        waiting.set_result(answer["pid"])
+    else:
+        waiting.set_exception(RetryLater(f"no executor could be started: {answer['error']}"))

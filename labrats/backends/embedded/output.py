@@ -21,7 +21,9 @@ from labrats.ports import OutputTail
 CHUNK_BYTES: Final = 256 * 1024
 """Read at once. Larger than any line, so that every chunk brings a whole one."""
 
-TAIL_BYTES: Final = 2 * LINE_BYTES + STATUS_LOG_BYTES
+TAIL_BYTES: Final = 4 * LINE_BYTES
+MOST_TAIL_BYTES: Final = 64 * LINE_BYTES
+"""How much of an output's end is read: more, where it is not enough, but no more than takes some 20 ms."""
 
 
 class OutputReader:
@@ -58,13 +60,13 @@ class OutputReader:
 def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
     """The terminal event, if the output has one, and the output's tail."""
     try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL_BYTES))
-            end = file.read()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None, OutputTail()
-    events = list(_events(end[: end.rfind(b"\n") + 1]))
+    try:
+        events = _last_events(descriptor)
+    finally:
+        os.close(descriptor)
     usage, outputs = Usage(), Outputs()
     for event in events:
         match event:
@@ -79,10 +81,29 @@ def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
     return (last if isinstance(last, ResultEvent | ErrorEvent) else None), tail
 
 
+def _last_events(descriptor: int) -> Sequence[AnyEvent]:
+    """So many of the last events that they hold the last log lines and the last word on usage, where there is one."""
+    size = os.fstat(descriptor).st_size
+    window = TAIL_BYTES
+    while True:
+        end = os.pread(descriptor, window, max(0, size - window))
+        events = list(_events(end[: end.rfind(b"\n") + 1]))
+        usage_known = any(isinstance(event, UsageEvent | ResultEvent | ErrorEvent) for event in events)
+        if (usage_known and _fill_a_status(events)) or window >= min(size, MOST_TAIL_BYTES):
+            return events
+        window *= 4
+
+
 def _events(lines: bytes) -> Iterator[AnyEvent]:
     for line in lines.split(b"\n"):
         if line and (event := decode_event(line)):
             yield event
+
+
+def _fill_a_status(events: Sequence[AnyEvent]) -> bool:
+    """Whether no log line before `events` would find room in a job's status beside those in them."""
+    lines = [event.text for event in events if isinstance(event, LogEvent)]
+    return len(lines) >= STATUS_LOG_LINES or sum(len(line.encode()) for line in lines) >= STATUS_LOG_BYTES
 
 
 def _last_lines(events: Sequence[AnyEvent]) -> tuple[str, ...]:

@@ -12,16 +12,16 @@ import msgspec
 import structlog
 
 from labrats.backends.embedded.folders import AttemptFolder, Folders, Tombstone
-from labrats.backends.embedded.launcher import Launcher, describe_exit
+from labrats.backends.embedded.launcher import Launcher
 from labrats.backends.embedded.output import OutputReader, read_end
 from labrats.model.config import CREDENTIAL_NAMES
-from labrats.model.errors import GiveUp, NotFound
+from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.protocol import AnyEvent, ResultEvent, Task
 from labrats.model.record import encode
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Store
-from labrats.processes import ProcessId, kill_descendants, send_signal, with_environment
+from labrats.processes import ProcessId, describe_exit, kill_descendants, send_signal, with_environment
 
 log = structlog.get_logger()
 
@@ -32,6 +32,9 @@ FOLLOW_SECONDS: Final = 0.02
 
 REAP_SECONDS: Final = 5.0
 """How long the launcher may take to end what a crashed executor left, before the engine does it alone."""
+
+UNCLAIMED_SECONDS: Final = 1.0
+"""The pause after an executor died before it could claim its attempt: the next one may well die of the same."""
 
 MARKER: Final = "LABRATS_ATTEMPT"
 """Set to the attempt's name in the environment of every process that a provider starts."""
@@ -88,7 +91,8 @@ class LocalRunner:
         folder = self._folder(attempt.name)
         await self._write_inputs(attempt, folder)
         pid = await self._launcher.fork(str(folder.path))
-        if attempt.name not in self._executors and (process := ProcessId.of(pid)):
+        unclaimed = folder.executor() is None  # otherwise `find` knows by the claim who has it
+        if unclaimed and attempt.name not in self._executors and (process := ProcessId.of(pid)):
             self._adopt(attempt.name, process)
         self._changed.put_nowait(attempt.name)
 
@@ -112,15 +116,18 @@ class LocalRunner:
                 return Gone(outcome, tail=tail) if outcome else self._gone_without_outcome(folder, tail)
 
     async def stop(self, name: str) -> None:
+        await self.find(name)  # an earlier engine may have started it
         if executor := self._executors.get(name):
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(executor.pidfd, signal.SIGTERM)
 
     async def kill(self, name: str) -> None:
-        self._folder(name).bury()
-        if executor := self._executors.get(name):
-            await asyncio.to_thread(_kill_tree, executor)
+        if self._folder(name).executor() is None:
+            self._bury(name)
         while isinstance(await self.find(name), Alive):
+            if executor := self._executors.get(name):
+                # By a descriptor of the thread's own: this one is closed, and its number soon another's, when it ends.
+                await asyncio.to_thread(_kill_tree, executor.id.pid, os.dup(executor.pidfd))
             if task := self._settling.get(name):
                 await asyncio.wait([task])
             else:
@@ -164,19 +171,23 @@ class LocalRunner:
     def _folder(self, name: str) -> AttemptFolder:
         return self._settings.folders.of(name)
 
+    def _bury(self, name: str) -> None:
+        try:
+            self._folder(name).bury()
+        except OSError as error:
+            raise RetryLater(f"the attempt cannot be kept from starting: {error.strerror}", 5) from error
+
     # Inputs
 
     async def _write_inputs(self, attempt: Attempt, folder: AttemptFolder) -> None:
         """Everything the executor reads; `job.json` last, since it is what the others are for."""
-        prompt = await self._prompt(attempt)
-        secrets = await self._secrets(attempt)
-        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if secrets:
-            (folder.path / "secrets").mkdir(mode=0o700, exist_ok=True)
-        for name, value in secrets.items():
-            folder.write_input(f"secrets/{name}", value.encode())
-        folder.write_input("prompt", prompt.encode())
-        folder.write_input("job.json", encode(self._task(attempt, folder)))
+        inputs = {f"secrets/{name}": value.encode() for name, value in (await self._secrets(attempt)).items()}
+        inputs["prompt"] = (await self._prompt(attempt)).encode()
+        inputs["job.json"] = encode(self._task(attempt, folder))
+        try:
+            folder.write_inputs(inputs)
+        except OSError as error:
+            raise RetryLater(f"the inputs of the attempt cannot be written: {error.strerror}", 5) from error
 
     def _task(self, attempt: Attempt, folder: AttemptFolder) -> Task:
         job, settings = attempt.job, self._settings
@@ -266,6 +277,8 @@ class LocalRunner:
             executor = self._folder(name).executor()
             if isinstance(executor, ProcessId):
                 await self._end_leftovers(name, executor)
+            elif executor is None:
+                await asyncio.sleep(UNCLAIMED_SECONDS)
         finally:
             del self._settling[name]
             self._changed.put_nowait(name)
@@ -284,13 +297,20 @@ class LocalRunner:
         return Gone(None, FailedCode.EXECUTOR_DIED, f"the executor {describe_exit(*words)} without an outcome", tail)
 
 
-def _kill_tree(executor: Executor) -> None:
-    """End the executor and all below it. It is stopped first, so that it starts nothing more while they are ended."""
-    with suppress(ProcessLookupError):
-        signal.pidfd_send_signal(executor.pidfd, signal.SIGSTOP)
-        if not kill_descendants(executor.id.pid):
-            log.error("processes of an attempt resist", executor=executor.id.pid)
-        signal.pidfd_send_signal(executor.pidfd, signal.SIGKILL)
+def _kill_tree(pid: int, pidfd: int) -> None:
+    """End the executor and all below it, and close `pidfd`.
+
+    It is stopped first, so that it starts nothing more while they are ended.
+    """
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+        if not kill_descendants(pid):
+            log.error("processes of an attempt resist", executor=pid)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it has ended
+    finally:
+        os.close(pidfd)
 
 
 def _kill_strays(name: str) -> None:

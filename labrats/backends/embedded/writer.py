@@ -168,13 +168,16 @@ class GroupCommit:
     def _enqueue(self, operation: Operation[T]) -> asyncio.Future[T]:
         if self._is_closed:
             raise RetryLater("the store is closed")
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((operation, answer))
         if not self._is_committing:
-            self._is_committing = True
-            loop.call_soon(self._start_commit)  # not at once: who else writes in this turn of the loop joins in
+            self._commit_soon()
         return answer
+
+    def _commit_soon(self) -> None:
+        """Not at once: whoever else writes in this turn of the event loop joins in."""
+        self._is_committing = True
+        asyncio.get_running_loop().call_soon(self._start_commit)
 
     def _start_commit(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), OPERATIONS_PER_COMMIT))]
@@ -195,10 +198,9 @@ class GroupCommit:
                 answer.set_exception(outcome)
             else:
                 answer.set_result(outcome)
+        self._is_committing = False
         if self._waiting:
-            self._start_commit()
-        else:
-            self._is_committing = False
+            self._commit_soon()
 
     def _commit(self, operations: list[Operation[Any]]) -> Committed:
         try:

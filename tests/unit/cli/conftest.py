@@ -1,10 +1,7 @@
-"""A scripted engine on a real socket, and the command line against it."""
+"""The command line, and the engines it talks to."""
 
-import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -12,70 +9,7 @@ from typing import Any
 import pytest
 
 from labrats.cli.app import build_app, run
-from labrats.ports import Store
-from labrats.settings import EngineSettings
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line sent."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the engine says. `cut`: the connection breaks where the body ends, instead of ending well."""
-
-    body: bytes
-    status: int = 200
-    content_type: str = "application/json"
-    cut: bool = False
-
-
-@dataclass
-class ScriptedEngine:
-    """Answers each `METHOD /path` (the query apart) by its script, in turn; the last answer stays."""
-
-    url: str
-    requests: list[Request] = field(default_factory=list)
-    _scripts: dict[str, list[Answer]] = field(default_factory=dict)
-
-    def answers(self, call: str, *bodies: Any, status: int = 200) -> None:
-        """Script JSON answers."""
-        self.script(call, *(Answer(json.dumps(body).encode(), status) for body in bodies))
-
-    def streams(self, job_id: str, *lines: str, status: str = "completed") -> None:
-        """Script the log of an ended job."""
-        frames = [frame(f"1-{n}", {"log": line}) for n, line in enumerate(lines, start=1)]
-        self.script(f"GET /api/jobs/{job_id}/logs", stream(*frames, frame(None, {"done": True, "status": status})))
-
-    def script(self, call: str, *answers: Answer) -> None:
-        self._scripts[call] = list(answers)
-
-    def answer(self, request: Request) -> Answer:
-        self.requests.append(request)
-        script = self._scripts.get(f"{request.method} {request.path.partition('?')[0]}")
-        if script is None:
-            return Answer(b'{"error": "there is nothing here", "code": "not_found"}', 404)
-        return script.pop(0) if len(script) > 1 else script[0]
-
-
-def frame(event_id: str | None, data: dict[str, Any]) -> bytes:
-    """One server-sent event as the engine writes it."""
-    head = f"id: {event_id}\n" if event_id else ""
-    return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
-
-
-def stream(*frames: bytes, cut: bool = False) -> Answer:
-    return Answer(b"".join(frames), content_type="text/event-stream", cut=cut)
+from tests.unit.cli.engines import Ended, Labrats, OwnEngine, Request, ScriptedEngine
 
 
 @pytest.fixture
@@ -91,9 +25,9 @@ def engine() -> Iterator[ScriptedEngine]:
             self.send_response(answer.status)
             self.send_header("Content-Type", answer.content_type)
             self.send_header("Content-Length", str(len(answer.body) + answer.cut))
+            self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(answer.body)
-            self.close_connection = True
 
         do_GET = do_POST = do_PATCH = do_DELETE = _reply  # noqa: N815  # the names http.server looks for
 
@@ -110,45 +44,9 @@ def engine() -> Iterator[ScriptedEngine]:
     server.server_close()
 
 
-@dataclass
-class OwnEngine:
-    """EngineCommands on the real store; `serve` only notes what it was asked, and raises what it is told to."""
-
-    data_dir: Path
-    served: list[tuple[Any, ...]] = field(default_factory=list)
-    refusal: Exception | None = None
-
-    def serve(
-        self, host: str | None, port: int | None, data_dir: Path | None, on_ready: Callable[[str], None] | None
-    ) -> None:
-        self.served.append((host, port, data_dir, on_ready))
-        if self.refusal:
-            raise self.refusal
-
-    def open_store(self, data_dir: Path | None) -> AbstractAsyncContextManager[Store]:
-        from labrats.backends.embedded.store import EmbeddedStore
-
-        return EmbeddedStore.open((data_dir or self.data_dir) / "labrats.db")
-
-    def settings(self) -> EngineSettings:
-        return EngineSettings()
-
-
 @pytest.fixture
 def own_engine(tmp_path: Path) -> OwnEngine:
     return OwnEngine(tmp_path / "data")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-Labrats = Callable[..., Ended]
 
 
 @pytest.fixture
@@ -169,34 +67,14 @@ def labrats(
 @pytest.fixture(autouse=True)
 def _nobodys_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Tests see no engine, key or terminal settings of whoever runs them."""
-    for name in ("LABRATS_URL", "LABRATS_API_KEY", "LABRATS_DATA_DIR", "LABRATS_HOST", "PORT", "FORCE_COLOR", "NO_COLOR"):
+    for name in (
+        "LABRATS_URL",
+        "LABRATS_API_KEY",
+        "LABRATS_DATA_DIR",
+        "LABRATS_HOST",
+        "PORT",
+        "FORCE_COLOR",
+        "NO_COLOR",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
-
-
-def a_job(**fields: Any) -> dict[str, Any]:
-    """A job's detail as the API answers it."""
-    return {
-        "id": "ir-3ab1c2d4",
-        "name": "implement-issue",
-        "source": "github",
-        "agentRole": None,
-        "repo": "octocat/hello-world",
-        "status": "completed",
-        "attempts": 1,
-        "createdAt": "2030-01-01T12:00:00Z",
-        "processedAt": "2030-01-01T12:00:02Z",
-        "finishedAt": "2030-01-01T12:00:44Z",
-        "failedReason": None,
-        "failedCode": None,
-        "cancelRequestedAt": None,
-        "result": "done",
-        "returnvalue": "done",
-        "logs": [],
-        "priority": 2,
-        "config": {"provider": "mock", "model": "mock", "effort": "medium"},
-        "usage": {"inputTokens": 0, "outputTokens": 0, "cacheReadTokens": 0, "costUsd": 0.0, "turns": 0},
-        "outputs": {"branch": None, "commit": None, "pullRequestUrl": None},
-        "workspaceSetup": None,
-        "metadata": {},
-    } | fields

@@ -2,7 +2,7 @@
 
 import pytest
 
-from labrats.cli.durations import describe_seconds, describe_span, parse_ms
+from labrats.cli.durations import describe_seconds, describe_span, describe_time, parse_ms
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,8 @@ def test_a_span_without_a_start_is_empty() -> None:
 
 def test_a_span_runs_from_start_to_end() -> None:
     assert describe_span("2030-01-01T12:00:00Z", "2030-01-01T12:03:05.200Z") == "3m05s"
+
+
+def test_a_time_is_told_in_utc_to_the_second() -> None:
+    assert describe_time("2030-01-31T14:00:59.123456+02:00") == "2030-01-31 12:00:59 UTC"
+    assert describe_time(None) == ""

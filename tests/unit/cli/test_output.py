@@ -59,7 +59,9 @@ def test_one_line_holds_what_was_several() -> None:
 
 
 def test_a_table_in_a_pipe_is_aligned_and_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(["ID", "STATUS", "REASON"], [["ir-1", Styled("failed", "red"), "a\nb " + "c" * 200], ["ir-22", "x", ""]])
+    print_table(
+        ["ID", "STATUS", "REASON"], [["ir-1", Styled("failed", "red"), "a\nb " + "c" * 200], ["ir-22", "x", ""]]
+    )
     assert capsys.readouterr().out == f"ID     STATUS  REASON\nir-1   failed  a b {'c' * 200}\nir-22  x\n"
 
 
@@ -73,12 +75,18 @@ def test_a_table_on_a_terminal_is_coloured_and_fitted_in_its_last_column(
 ) -> None:
     on_terminal()
     print_table(["ID", "STATUS", "REASON"], [["ir-3ab1c2d4", Styled("failed", "red"), "[bold]no markup " + "c" * 200]])
-    heading, row = capsys.readouterr().out.splitlines()
+    _, row = capsys.readouterr().out.splitlines()
     assert "\x1b[31mfailed" in row
     assert "ir-3ab1c2d4" in row
     assert "[bold]no markup" in row
     assert len(terminal_safe(row)) == 60
     assert terminal_safe(row).endswith("…")
+
+
+def test_the_name_of_a_row_is_never_cut(on_terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
+    on_terminal()
+    print_table(["ID", "A", "B", "C"], [["ir-3ab1c2d4", "a" * 20, "b" * 50, "c" * 50]])
+    assert capsys.readouterr().out.splitlines()[1] == f"ir-3ab1c2d4  {'a' * 20}  {'b' * 14}…  ccccccc…"
 
 
 def test_paint_colours_on_a_terminal(on_terminal: Callable[[], None]) -> None:

@@ -130,7 +130,9 @@ def some_work(tmp_path: Path, task: Task, secrets: Mapping[str, str] | None = No
 
 
 def events_in(output: Path) -> list[AnyEvent]:
-    """All events in a file; every line of it must be one."""
+    """All events in a file, which may not exist yet; every line of it must be one."""
+    if not output.exists():
+        return []
     events = [decode_event(line) for line in output.read_bytes().splitlines()]
     assert None not in events
     return [event for event in events if event]
@@ -146,4 +148,3 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"timed out waiting until {what}"
         time.sleep(0.005)
-

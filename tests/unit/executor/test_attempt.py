@@ -115,7 +115,9 @@ def test_passing_a_limit_stops_it_as_over_budget(tmp_path: Path) -> None:
 
 def test_secrets_are_taken_from_the_folder_and_never_printed(tmp_path: Path) -> None:
     secret = "sk-test-0123456789"
-    attempt = an_attempt(tmp_path, [{"log": f"the key is {secret}"}, {"fail": secret}], secrets={"API_KEY": secret + "\n"})
+    attempt = an_attempt(
+        tmp_path, [{"log": f"the key is {secret}"}, {"fail": secret}], secrets={"API_KEY": secret + "\n"}
+    )
 
     attempt.run()
 

@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 
 from labrats.model.protocol import ResultEvent
-from labrats.processes import ProcessId, with_environment
+from labrats.processes import ProcessId, kill_descendants, with_environment
 from tests.unit.executor.attempts import DEADLINE_SECONDS, AttemptFolder, an_attempt, wait_until
-
-Kind = socket.SocketKind
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,12 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     command = [sys.executable, "-m", "labrats.executor.launcher", str(theirs.fileno())]
     with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()]) as launcher:
         theirs.close()
-        yield Engine(ours, launcher)
-        ours.close()
-        launcher.wait(DEADLINE_SECONDS)
+        try:
+            yield Engine(ours, launcher)
+        finally:
+            ours.close()
+            kill_descendants(launcher.pid)
+            launcher.wait(DEADLINE_SECONDS)
 
 
 def ended(attempt: AttemptFolder) -> str:

@@ -100,12 +100,15 @@ async def test_what_is_written_between_two_pages_of_a_watch_comes_once(store: Em
     read_later = await store.update(replace(maps[149], data={"text": "new"}))
     await store.delete(ConfigMap, "map-140")
     seen = [await anext(watch) for _ in range(150)]
+    last = await store.create(a_map("last"))
+    seen.append(await anext(watch))
     assert seen == [
         *(Changed(each) for each in maps[1:140]),
         *(Changed(each) for each in maps[141:149]),
         Changed(read_later),
         Synced(),
         Changed(read_already),
+        Changed(last),
     ]
 
 

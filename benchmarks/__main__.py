@@ -1,0 +1,151 @@
+"""`python -m benchmarks [--quick]`: measure, and print one table."""
+
+import argparse
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+import uvloop
+
+from benchmarks import measures
+from benchmarks.engine import Engine, running_engine
+from benchmarks.measures import Journey, Latency, Work
+from benchmarks.raw import raw_jobs_per_second
+from benchmarks.stock import stock
+
+SLOTS = 4
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured. Other programs may disturb a round, so several are taken, and the best counts."""
+
+    rounds: int = 5
+    submits: int = 500
+    queue: int = 1000
+    journeys: int = 50
+    raw: int = 500
+    lines: int = 1000
+    readers: Sequence[int] = (50, 200)
+    finished: Sequence[int] = (10_000, 100_000)
+    lists: int = 200
+
+
+QUICK = Size(rounds=1, submits=20, queue=32, journeys=3, raw=20, lines=20, readers=(5,), finished=(200,), lists=5)
+"""Enough to see that it works."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """All that is measured of an engine without a past. raw: jobs a second. fan_out: events a second, by readers."""
+
+    submit: Latency
+    submits: Work
+    raw: float
+    queue: Work
+    journey: Journey
+    fan_out: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. aim: what the project asks of itself."""
+
+    what: str
+    measured: str
+    aim: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the engine on this machine.")
+    parser.add_argument("--quick", action="store_true", help="only see that everything can be measured")
+    size = QUICK if parser.parse_args().quick else Size()
+    with tempfile.TemporaryDirectory(prefix="labrats-benchmark-") as folder:
+        uvloop.run(print_table(size, Path(folder)))
+
+
+async def print_table(size: Size, folder: Path) -> None:
+    print(
+        f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"SQLite {apsw.sqlite_lib_version()}, best of {size.rounds}\n"
+    )
+    rows = await fresh_engine(size, folder)
+    for finished in size.finished:
+        rows += await engine_with_a_past(size, folder / f"{finished}-jobs", finished)
+    print(f"{'':52}{'measured':>14}{'aim':>12}")
+    for row in rows:
+        print(f"{row.what:52}{row.measured:>14}{row.aim:>12}")
+
+
+async def fresh_engine(size: Size, folder: Path) -> list[Row]:
+    async with running_engine(folder / "fresh") as engine:
+        idle = engine.resident_mib()
+        await measures.configure_model(engine)
+        await measures.journey(engine, 1)  # the first one starts the launcher
+        rounds = [await one_round(engine, size, folder / f"raw-{number}.db") for number in range(size.rounds)]
+        jobs = size.rounds * (size.submits + size.queue + size.journeys)
+        return [
+            *rows_of_rounds(rounds),
+            Row("engine, memory, before the first job", f"{idle:.0f} MiB"),
+            Row(f"engine, memory, after {jobs:,} jobs", f"{engine.resident_mib():.0f} MiB"),
+            Row("engine, from exec to ready, no jobs kept", f"{engine.start_seconds:.2f} s"),
+        ]
+
+
+async def one_round(engine: Engine, size: Size, raw_database: Path) -> Round:
+    return Round(
+        submit=await measures.submit_latency(engine, size.submits),
+        submits=await measures.submit_at_once(engine, size.queue),
+        raw=raw_jobs_per_second(raw_database, size.raw),
+        queue=await measures.work_off_queue(engine, SLOTS),
+        journey=await measures.journey(engine, size.journeys),
+        fan_out={readers: await measures.fan_out(engine, readers, size.lines) for readers in size.readers},
+    )
+
+
+def rows_of_rounds(rounds: Sequence[Round]) -> Iterator[Row]:
+    submit_p50, submit_p95 = (min(getattr(each.submit, at) for each in rounds) for at in ("p50", "p95"))
+    raw, queue = max(each.raw for each in rounds), max(each.queue.per_second for each in rounds)
+    submit_cpu, run_cpu = (
+        min(work.engine_cpu_ms for work in works)
+        for works in ([each.submits for each in rounds], [each.queue for each in rounds])
+    )
+    yield Row("submit, one client, p50", f"{submit_p50:.2f} ms", "≤ 1.5 ms")
+    yield Row("submit, one client, p95", f"{submit_p95:.2f} ms")
+    yield Row("submit, 16 clients", f"{max(each.submits.per_second for each in rounds):.0f}/s", "≥ 500/s")
+    yield Row("submit → started, p50", f"{min(each.journey.started for each in rounds):.1f} ms", "≤ 8 ms")
+    yield Row("submit → finished, p50", f"{min(each.journey.finished for each in rounds):.1f} ms")
+    yield Row(f"full queue, {SLOTS} slots", f"{queue:.0f} jobs/s", "≥ 250/s")
+    yield Row("raw loop: commit a row, run /bin/true", f"{raw:.0f} jobs/s")
+    yield Row("full queue, beside the raw loop", f"{queue / raw:.2f} x")
+    yield Row("engine, CPU per job: submit", f"{submit_cpu:.2f} ms")
+    yield Row("engine, CPU per job: queue, start, end", f"{run_cpu:.2f} ms")
+    yield Row("engine, CPU per job, in all", f"{submit_cpu + run_cpu:.2f} ms", "≤ 4 ms")
+    yield Row("executor, CPU per job", f"{min(each.queue.attempts_cpu_ms for each in rounds):.2f} ms")
+    for readers in rounds[0].fan_out:
+        best = max(each.fan_out[readers] for each in rounds)
+        yield Row(f"log lines of one job to {readers} readers", f"{best:,.0f}/s")
+
+
+async def engine_with_a_past(size: Size, data_dir: Path, finished: int) -> list[Row]:
+    await stock(data_dir, finished)
+    starts, lists = [], []
+    for _ in range(size.rounds):
+        async with running_engine(data_dir) as engine:
+            starts.append(engine.start_seconds)
+            lists.append(await measures.list_latency(engine, size.lists))
+            resident = engine.resident_mib()
+    among = f"{finished:,} finished jobs"
+    return [
+        Row(f"from exec to ready, {among}", f"{min(starts):.2f} s", "≤ 2 s" if finished <= 10_000 else ""),
+        Row(f"list of 20 out of {among}, p50", f"{min(each.p50 for each in lists):.2f} ms", "≤ 3 ms"),
+        Row(f"list of 20 out of {among}, p95", f"{min(each.p95 for each in lists):.2f} ms"),
+        Row(f"engine, memory, {among}", f"{resident:.0f} MiB"),
+    ]
+
+
+main()

@@ -1,0 +1,104 @@
+"""The engine under measurement: a process of its own, as users run it."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.http import Answer, Connection, connected, request
+
+PATIENCE_SECONDS = 120
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_STOP_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A running engine. start_seconds: from its exec until it said that it is ready."""
+
+    data_dir: Path
+    port: int
+    pid: int
+    start_seconds: float
+
+    def request(self, method: str, path: str, body: Any = None) -> bytes:
+        key = (self.data_dir / "admin.key").read_text().strip()
+        return request(method, path, key, body)
+
+    async def call(self, method: str, path: str, body: Any = None) -> Answer:
+        """One call on a connection of its own, for what is not measured. Raises RuntimeError unless it succeeds."""
+        async with connected(self.port) as connection:
+            return await succeed(connection, self.request(method, path, body))
+
+    def cpu_seconds(self) -> float:
+        """What the engine's own process has used so far; its launcher and the executors are others."""
+        return _ticks(self.pid)[0] / _TICKS_PER_SECOND
+
+    def attempts_cpu_seconds(self) -> float:
+        """What the launcher and the executors that have ended have used so far."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return sum(sum(_ticks(int(pid))) for pid in children) / _TICKS_PER_SECOND
+
+    def resident_mib(self) -> float:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(kib) / 1024
+
+
+def _ticks(pid: int) -> tuple[int, int]:
+    """Processor time of a process, and of its children that have ended."""
+    fields = [int(field) for field in Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[11:15]]
+    return fields[0] + fields[1], fields[2] + fields[3]
+
+
+async def succeed(connection: Connection, prepared: bytes) -> Answer:
+    answer = await connection.call(prepared)
+    if answer.status >= 300:
+        raise RuntimeError(f"the engine answered {answer.status}: {answer.body.decode()}")
+    return answer
+
+
+@asynccontextmanager
+async def running_engine(data_dir: Path) -> AsyncIterator[Engine]:
+    """An engine on `data_dir`, stopped at the end."""
+    port = _free_port()
+    began = time.perf_counter()
+    process = _serve(data_dir, port)
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await _until_ready(port, process)
+        yield Engine(data_dir, port, process.pid, time.perf_counter() - began)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(_STOP_SECONDS)
+
+
+def _serve(data_dir: Path, port: int) -> subprocess.Popen[bytes]:
+    program = Path(sys.executable).parent / "labrats"
+    command = [str(program), "serve", "--port", str(port), "--data-dir", str(data_dir)]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]})
+
+
+async def _until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            async with connected(port) as connection:
+                if (await connection.call(request("GET", "/ready", ""))).status == 200:
+                    return
+        await asyncio.sleep(0.005)
+    raise RuntimeError(f"the engine ended with {process.returncode} before it was ready")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

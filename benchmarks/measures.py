@@ -1,0 +1,205 @@
+"""What is measured. Each function takes one round of one thing, from a client's side."""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+from typing import Any
+
+from benchmarks.engine import Engine, succeed
+from benchmarks.http import Connection, connected
+
+MODEL = "benchmark"
+"""The AiModel that jobs run on, so that they can be held back and let go."""
+
+LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds."""
+
+    p50: float
+    p95: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Latency":
+        ordered = sorted(seconds)
+        return cls(median(ordered) * 1000, ordered[int(len(ordered) * 0.95)] * 1000)
+
+
+@dataclass(frozen=True)
+class Journey:
+    """Milliseconds from the moment when the client sends the submission.
+
+    started:  the executor's first event.   finished: the end of the job as the store has it.
+    """
+
+    started: float
+    finished: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """Many jobs submitted, or worked off: jobs a second, and the processor time of each in milliseconds.
+
+    engine_cpu_ms: of the engine. attempts_cpu_ms: of the launcher and the executors.
+    """
+
+    per_second: float
+    engine_cpu_ms: float
+    attempts_cpu_ms: float
+
+
+class Stopwatch:
+    """Measures Work from its making on."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._began, self._engine_cpu, self._attempts_cpu = self._now()
+
+    def read(self, jobs: int) -> Work:
+        now, engine_cpu, attempts_cpu = self._now()
+        return Work(
+            jobs / (now - self._began),
+            (engine_cpu - self._engine_cpu) / jobs * 1000,
+            (attempts_cpu - self._attempts_cpu) / jobs * 1000,
+        )
+
+    def _now(self) -> tuple[float, float, float]:
+        return time.perf_counter(), self._engine.cpu_seconds(), self._engine.attempts_cpu_seconds()
+
+
+async def configure_model(engine: Engine) -> None:
+    body = {"name": MODEL, "provider": "mock", "model": MODEL, "slots": 0}
+    await engine.call("POST", "/api/ai-models", body)
+
+
+async def set_slots(engine: Engine, slots: int) -> None:
+    await engine.call("PATCH", f"/api/ai-models/{MODEL}", {"slots": slots})
+
+
+def submission(engine: Engine, steps: Sequence[Any] = ({"result": 1},)) -> bytes:
+    return engine.request(
+        "POST",
+        "/api/jobs/submit",
+        {
+            "source": "benchmark",
+            "type": "no-op",
+            "prompt": "a prompt",
+            "config": {"provider": "mock", "model": MODEL},
+            "metadata": {"mock": {"steps": list(steps)}},
+        },
+    )
+
+
+async def submit_latency(engine: Engine, jobs: int) -> Latency:
+    """One client, one submission after the other, and nothing else to do: the jobs stay in the queue."""
+    return Latency.of(await _submit_in_turn(engine, jobs))
+
+
+async def submit_at_once(engine: Engine, jobs: int, clients: int = 16) -> Work:
+    """Many clients at once; the jobs stay in the queue."""
+    stopwatch = Stopwatch(engine)
+    await asyncio.gather(*(_submit_in_turn(engine, jobs // clients) for _ in range(clients)))
+    return stopwatch.read(jobs // clients * clients)
+
+
+async def _submit_in_turn(engine: Engine, jobs: int) -> list[float]:
+    """How long each took."""
+    prepared, seconds = submission(engine), []
+    async with connected(engine.port) as connection:
+        for _ in range(jobs):
+            began = time.perf_counter()
+            await succeed(connection, prepared)
+            seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+async def work_off_queue(engine: Engine, slots: int) -> Work:
+    """Let go of the jobs that wait, and see how long they take."""
+    jobs = await count(engine, "waiting")
+    stopwatch = Stopwatch(engine)
+    await set_slots(engine, slots)
+    await until_idle(engine)
+    work = stopwatch.read(jobs)
+    await set_slots(engine, 0)
+    return work
+
+
+async def count(engine: Engine, status: str) -> int:
+    total: int = (await engine.call("GET", f"/api/jobs?status={status}&limit=1")).json["total"]
+    return total
+
+
+async def until_idle(engine: Engine) -> None:
+    """Until no job waits or runs."""
+    requests = [engine.request("GET", f"/api/jobs?status={status}&limit=1") for status in ("waiting", "active")]
+    async with connected(engine.port) as connection:
+        for prepared in requests:
+            while (await succeed(connection, prepared)).json["total"]:
+                await asyncio.sleep(LOOK_SECONDS)
+
+
+async def journey(engine: Engine, jobs: int) -> Journey:
+    """One job after the other, each alone in the engine. The median of each leg."""
+    await set_slots(engine, 1)
+    journeys = [await _one_journey(engine) for _ in range(jobs)]
+    await set_slots(engine, 0)
+    return Journey(median(each.started for each in journeys), median(each.finished for each in journeys))
+
+
+async def _one_journey(engine: Engine) -> Journey:
+    prepared = submission(engine)
+    async with connected(engine.port) as connection:
+        sent = time.time()
+        job_id = (await succeed(connection, prepared)).json["jobId"]
+        await asyncio.sleep(LOOK_SECONDS)  # whoever asks all the time measures the asking
+        look = engine.request("GET", f"/api/jobs/{job_id}")
+        while (job := (await succeed(connection, look)).json)["finishedAt"] is None:
+            await asyncio.sleep(LOOK_SECONDS)
+    output = engine.data_dir / "attempts" / job_id[-2:] / f"{job_id}-1" / "output.jsonl"
+    first_event = json.loads(output.read_text().partition("\n")[0])
+    return Journey(started=_ms_since(sent, first_event["at"]), finished=_ms_since(sent, job["finishedAt"]))
+
+
+def _ms_since(began: float, time_of_day: str) -> float:
+    return (datetime.fromisoformat(time_of_day).timestamp() - began) * 1000
+
+
+async def list_latency(engine: Engine, calls: int) -> Latency:
+    """The newest 20 jobs, one call after the other."""
+    prepared, seconds = engine.request("GET", "/api/jobs?limit=20"), []
+    async with connected(engine.port) as connection:
+        for _ in range(calls):
+            began = time.perf_counter()
+            await succeed(connection, prepared)
+            seconds.append(time.perf_counter() - began)
+    return Latency.of(seconds)
+
+
+async def fan_out(engine: Engine, readers: int, lines: int) -> float:
+    """Log lines a second that reach `readers` of one job, from when it may start until the last has all."""
+    log = {"log": "a line of the log, as long as they usually are, again and again", "times": lines}
+    async with AsyncExitStack() as opened:
+        connections = [await opened.enter_async_context(connected(engine.port)) for _ in range(readers)]
+        job_id = (await succeed(connections[0], submission(engine, [log]))).json["jobId"]
+        follow = engine.request("GET", f"/api/jobs/{job_id}/logs")
+        reading = [asyncio.create_task(_count_events(connection, follow)) for connection in connections]
+        began = time.perf_counter()
+        await set_slots(engine, 1)
+        events = await asyncio.gather(*reading)
+        seconds = time.perf_counter() - began
+    await set_slots(engine, 0)
+    if set(events) != {lines + 1}:
+        raise RuntimeError(f"of {lines} lines and the end of the log, readers got {sorted(set(events))}")
+    return readers * lines / seconds
+
+
+async def _count_events(connection: Connection, follow: bytes) -> int:
+    """Each event has one brace that opens, in its data. Counting costs far less than parsing."""
+    return sum([data.count(b"{") async for data in connection.stream(follow)])

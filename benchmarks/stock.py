@@ -1,0 +1,50 @@
+"""A data folder with many finished jobs, written through the store as the engine would have left them."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+from labrats.backends.embedded.store import EmbeddedStore
+from labrats.model.config import ConfigLayer, JobConfig, resolve_config
+from labrats.model.job import Job, JobSpec, JobStatus, KeyReference
+from labrats.model.parts import PROMPT_KEY, ConfigMap
+from labrats.model.phases import Phase
+from labrats.model.record import Metadata
+from labrats.ports import Store
+
+_AT_ONCE = 500
+_CONFIG = JobConfig(provider="mock")
+_LOGS = ("reading the prompt", "calling the model", "done")
+
+
+async def stock(data_dir: Path, jobs: int) -> None:
+    """Fill the data folder with `jobs` jobs that have ended."""
+    async with EmbeddedStore.open(data_dir / "labrats.db") as store:
+        for start in range(0, jobs, _AT_ONCE):
+            await asyncio.gather(*(_add(store, number) for number in range(start, min(start + _AT_ONCE, jobs))))
+
+
+async def _add(store: Store, number: int) -> None:
+    job_id, now = f"ir-{number:08x}", datetime.now(UTC)
+    job = Job(
+        metadata=Metadata(name=job_id),
+        spec=JobSpec(
+            source="benchmark",
+            type=f"type-{number % 10}",
+            prompt_ref=KeyReference(name=f"{job_id}-prompt", key=PROMPT_KEY),
+            config=_CONFIG,
+            resolved=resolve_config([ConfigLayer("request", _CONFIG)]),
+            metadata={"repo": f"octocat/repository-{number % 50}"},
+            owner="admin",
+        ),
+        status=JobStatus(
+            phase=Phase.FAILED if number % 10 == 0 else Phase.SUCCEEDED,
+            attempts=1,
+            slot="mock/mock",
+            started_at=now,
+            finished_at=now,
+            result="some result",
+            logs=_LOGS,
+        ),
+    )
+    await store.create(job, [ConfigMap(metadata=Metadata(name=f"{job_id}-prompt"), data={PROMPT_KEY: "a prompt"})])

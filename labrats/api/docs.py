@@ -1,0 +1,137 @@
+"""The API for people: one page made of the OpenAPI document, with nothing to load from elsewhere and no scripts."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from html import escape
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse
+
+router = APIRouter()
+
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_METHODS: Final = ("get", "post", "put", "patch", "delete")
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title} API</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+:root {{ color-scheme: light dark; }}
+code, pre {{ font: 14px/1.4 ui-monospace, monospace; }}
+pre {{ background: color-mix(in srgb, currentColor 8%, transparent); padding: .75rem; overflow-x: auto; }}
+article {{ border-top: 1px solid color-mix(in srgb, currentColor 25%, transparent); padding: .5rem 0 1rem; }}
+td, th {{ text-align: left; vertical-align: top; padding: .15rem 1rem .15rem 0; }}
+nav a {{ display: block; }}
+</style>
+<h1>{title} API <small>{version}</small></h1>
+<p>{description} The same for programs: <a href="/api/openapi.json">openapi.json</a>.</p>
+<nav>{contents}</nav>
+{operations}
+<h2>Objects</h2>
+{schemas}
+</html>
+"""
+
+
+@router.get("/api/docs", include_in_schema=False)
+async def read_docs(request: Request) -> HTMLResponse:
+    """The page."""
+    return HTMLResponse(render(request.app.openapi()), headers={"Content-Security-Policy": _POLICY})
+
+
+def render(document: Mapping[str, Any]) -> str:
+    """The page for an OpenAPI document."""
+    operations = list(_operations(document))
+    return _PAGE.format(
+        title=escape(document["info"]["title"]),
+        version=escape(document["info"]["version"]),
+        description=escape(document["info"]["description"]),
+        contents="".join(_link(method, path, operation) for method, path, operation in operations),
+        operations="".join(_operation(method, path, operation) for method, path, operation in operations),
+        schemas="".join(_schema(name, schema) for name, schema in sorted(document["components"]["schemas"].items())),
+    )
+
+
+def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method in _METHODS:
+            if method in methods:
+                yield method.upper(), path, methods[method]
+
+
+def _link(method: str, path: str, operation: Mapping[str, Any]) -> str:
+    where = f"<code>{method} {escape(path)}</code>"
+    return f'<a href="#{escape(operation["operationId"])}">{where} {escape(operation["summary"])}</a>'
+
+
+def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
+    caller = "with an API key" if operation["security"] else "no key needed"
+    return "".join(
+        (
+            f'<article id="{escape(operation["operationId"])}">',
+            f"<h3>{escape(operation['summary'])}</h3>",
+            f"<p><code>{method} {escape(path)}</code> ({caller})</p>",
+            f"<p>{escape(operation['description'])}</p>",
+            _table("Parameters", map(_parameter_row, operation.get("parameters", ()))),
+            "".join(_content("Body", operation.get("requestBody", {}))),
+            _table("Answers", (_row(status, answer["description"]) for status, answer in _answers(operation))),
+            *(part for _, answer in _answers(operation)[:1] for part in _content("Answer", answer)),
+            "</article>",
+        )
+    )
+
+
+def _answers(operation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """By status: success first."""
+    return sorted(operation["responses"].items())
+
+
+def _content(title: str, holder: Mapping[str, Any]) -> Iterator[str]:
+    for media_type, content in holder.get("content", {}).items():
+        yield f"<p>{title}, <code>{escape(media_type)}</code>: {_type_of(content.get('schema', {}))}</p>"
+
+
+def _schema(name: str, schema: Mapping[str, Any]) -> str:
+    required = schema.get("required", ())
+    rows = (
+        _row(field, _type_of(value), "required" if field in required else "", escape(value.get("description", "")))
+        for field, value in schema.get("properties", {}).items()
+    )
+    examples = "".join(f"<pre>{escape(json.dumps(example, indent=2))}</pre>" for example in schema.get("examples", ()))
+    head = f"<h3>{escape(name)}</h3><p>{escape(schema.get('description', ''))}</p>"
+    return f'<article id="{escape(name)}">{head}{_table("", rows)}{examples}</article>'
+
+
+def _parameter_row(parameter: Mapping[str, Any]) -> str:
+    schema = parameter["schema"]
+    description = escape(parameter.get("description") or schema.get("description", ""))
+    return _row(parameter["name"], escape(parameter["in"]), _type_of(schema), description)
+
+
+def _type_of(schema: Mapping[str, Any]) -> str:
+    """A schema in a few words, as HTML: `string or null`, or a link to the object it is."""
+    if reference := schema.get("$ref"):
+        name = escape(reference.rpartition("/")[2])
+        return f'<a href="#{name}">{name}</a>'
+    if choices := schema.get("anyOf"):
+        return " or ".join(map(_type_of, choices))
+    if choices := schema.get("enum"):
+        return ", ".join(f"<code>{escape(str(choice))}</code>" for choice in choices)
+    if schema.get("type") == "array":
+        return f"array of {_type_of(schema['items'])}"
+    return escape(schema.get("type", "anything"))
+
+
+def _table(title: str, rows: Iterable[str]) -> str:
+    body = "".join(rows)
+    heading = f"<h4>{title}</h4>" if title else ""
+    return f"{heading}<table>{body}</table>" if body else ""
+
+
+def _row(name: str, *cells: str) -> str:
+    """A row of a table. The cells are HTML."""
+    return f"<tr><td><code>{escape(name)}</code></td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"

@@ -1,0 +1,96 @@
+"""The OpenAPI document: what each operation may answer, with examples, and who may call it."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
+
+from labrats.api.errors import ErrorBody, error_body
+from labrats.model.errors import Problem
+
+Responses = dict[int | str, dict[str, Any]]
+
+SECURITY_SCHEMES: Final = {
+    "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key, as `Authorization: Bearer KEY`."}
+}
+ANY_KEY: Final[dict[str, Any]] = {"security": [{"apiKey": []}]}
+NO_KEY: Final[dict[str, Any]] = {"security": []}
+"""What an operation says of authentication, as `openapi_extra` of its route."""
+
+_REFERENCE: Final = "#/components/schemas/{model}"
+
+_MEANINGS: Final = {
+    400: ("Malformed, or not allowed in this state", error_body("malformed", "the body is not UTF-8 (byte 17)")),
+    401: ("No or bad credentials", error_body("unauthorized", "send a valid API key as `Authorization: Bearer KEY`")),
+    403: ("Not yours", error_body("forbidden", "this needs an API key with the scope `admin`")),
+    404: ("Unknown", error_body("not_found", "there is no job ir-3ab1c2d4")),
+    409: ("Name taken, or somebody else wrote first", error_body("conflict", "there is a key named 'ci' already")),
+    413: ("Too large", error_body("too_large", "prompt: at most 900 KiB")),
+    415: ("Wrong content type", error_body("unsupported_media_type", "the body must be JSON")),
+    422: (
+        "Fails validation; each offending field is named in `details`",
+        error_body("validation_failed", "prompt: is required", [Problem("prompt", "is required")]),
+    ),
+    429: ("Overloaded; `Retry-After` says when to come back", error_body("overloaded", "too many jobs are waiting")),
+    501: ("Valid, but this engine cannot do it yet", error_body("not_implemented", "pipeline: leave the field out")),
+    503: (
+        "Not possible at the moment; `Retry-After` says when to come back",
+        error_body("unavailable", "the database cannot be read"),
+    ),
+}
+
+
+def error_responses(*statuses: int) -> Responses:
+    """The entries for errors that an operation may answer."""
+    return {status: _error_entry(*_MEANINGS[status]) for status in statuses}
+
+
+def _error_entry(description: str, example: dict[str, Any]) -> dict[str, Any]:
+    content = {"schema": {"$ref": _REFERENCE.format(model=ErrorBody.__name__)}, "example": example}
+    return {"description": description, "content": {"application/json": content}}
+
+
+def answers(status: int, body: type[BaseModel] | None, description: str, *errors: int) -> Responses:
+    """The entries for what an operation answers: its success, described by a model where it is JSON, and its errors."""
+    success: dict[str, Any] = {"description": description}
+    return {status: success | ({"model": body} if body else {})} | error_responses(*errors)
+
+
+def text_answers(media_type: str, example: str, description: str, *errors: int) -> Responses:
+    """As `answers`, of an operation whose success is text."""
+    return {200: {"description": description, "content": {media_type: {"example": example}}}} | error_responses(*errors)
+
+
+def operation_id(route: APIRoute) -> str:
+    """The name of an operation in the document, and so in clients that are generated from it."""
+    return to_camel(route.name)
+
+
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """The document of `app`, made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        components = document["components"]
+        components["securitySchemes"] = SECURITY_SCHEMES
+        _add_schema(components["schemas"], ErrorBody)
+        _drop_foreign_errors(document)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _add_schema(schemas: dict[str, Any], model: type[BaseModel]) -> None:
+    schema = model.model_json_schema(ref_template=_REFERENCE)
+    schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+
+
+def _drop_foreign_errors(document: dict[str, Any]) -> None:
+    """Take out FastAPI's own idea of a 422, which it adds to operations that have a parameter but no 422 of ours."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)

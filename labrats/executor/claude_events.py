@@ -1,0 +1,224 @@
+"""What Claude Code prints, one JSON object a line, and how it is retold as an attempt's events.
+
+Only the fields that are used are declared. The kinds of events grow from version to version; unknown ones are skipped.
+"""
+
+import json
+from typing import Any, Final
+
+import msgspec
+
+from labrats.executor.run import Run
+from labrats.model.job import Usage
+
+_SUMMARY_CHARACTERS: Final = 200
+_TELLING_INPUTS: Final = ("command", "file_path", "path", "pattern", "url", "query", "description")
+"""The field of a tool's input that says best, in a line, what the call is about: the first of these that it has."""
+
+
+class TokenCounts(msgspec.Struct, frozen=True):
+    """As the Messages API counts them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int | None = 0
+    cache_creation_input_tokens: int | None = 0
+
+
+class ModelUsage(msgspec.Struct, frozen=True, rename="camel"):
+    """What one of the models that took part has consumed."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A piece of a message: a text, a tool call, or a tool's answer."""
+
+    type: str
+    text: str = ""
+    id: str = ""
+    name: str = ""
+    input: Any = None
+    tool_use_id: str = ""
+    content: Any = None
+    is_error: bool | None = None
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message, or one block of it: each block comes in an event of its own, under the message's id."""
+
+    content: str | list[Block]
+    id: str = ""
+    model: str = ""
+    usage: TokenCounts | None = None
+
+
+class SystemEvent(msgspec.Struct, frozen=True, tag_field="type", tag="system"):
+    """News of the program itself."""
+
+    subtype: str = ""
+    model: str | None = None
+    claude_code_version: str | None = None
+    attempt: int | None = None
+    max_retries: int | None = None
+    retry_delay_ms: float | None = None
+    error_status: int | None = None
+    error: str | None = None
+    original_model: str | None = None
+    fallback_model: str | None = None
+
+
+class AssistantEvent(msgspec.Struct, frozen=True, tag_field="type", tag="assistant"):
+    """The model speaks; or the program in its place, of an error."""
+
+    message: Message
+    is_api_error_message: bool = False
+
+
+class UserEvent(msgspec.Struct, frozen=True, tag_field="type", tag="user"):
+    """Tools answer."""
+
+    message: Message
+
+
+class ClaudeResult(msgspec.Struct, frozen=True, tag_field="type", tag="result"):
+    """The end of a run. A failure of the API comes as `success` with `is_error`."""
+
+    subtype: str
+    is_error: bool = False
+    api_error_status: int | None = None
+    terminal_reason: str | None = None
+    result: str | None = None
+    errors: list[Any] = []
+    num_turns: int = 0
+    total_cost_usd: float = 0.0
+    usage: TokenCounts = TokenCounts()
+    model_usage: dict[str, ModelUsage] = msgspec.field(name="modelUsage", default_factory=dict)
+
+    def as_usage(self) -> Usage:
+        """What the run consumed, by all models that took part. Tokens written to a cache were read as input."""
+        models = list(self.model_usage.values())
+        if not models:
+            return msgspec.structs.replace(_usage(self.usage), cost_usd=self.total_cost_usd, turns=self.num_turns)
+        return Usage(
+            input_tokens=sum(model.input_tokens + model.cache_creation_input_tokens for model in models),
+            output_tokens=sum(model.output_tokens for model in models),
+            cache_read_tokens=sum(model.cache_read_input_tokens for model in models),
+            cost_usd=self.total_cost_usd,
+            turns=self.num_turns,
+        )
+
+
+ClaudeEvent = SystemEvent | AssistantEvent | UserEvent | ClaudeResult
+
+_DECODER: Final[msgspec.json.Decoder[ClaudeEvent]] = msgspec.json.Decoder(ClaudeEvent)
+
+
+def read_event(line: bytes) -> ClaudeEvent | None:
+    """The event in `line`, or None where it is none, or one of a kind that is not retold."""
+    try:
+        return _DECODER.decode(line)
+    except msgspec.ValidationError:
+        return None
+    except msgspec.DecodeError:
+        return _read_with_lone_surrogates(line)
+
+
+def _read_with_lone_surrogates(line: bytes) -> ClaudeEvent | None:
+    """A text cut within a character arrives as half an escape, which is JSON, but is no text."""
+    try:
+        whole = json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace")
+        return _DECODER.decode(whole)
+    except (ValueError, msgspec.DecodeError):
+        return None
+
+
+class Narrator:
+    """Retells events as they come, and keeps the last result."""
+
+    def __init__(self, run: Run) -> None:
+        self.result: ClaudeResult | None = None
+        self._run = run
+        self._counted_messages: set[str] = set()
+
+    def tell(self, event: ClaudeEvent) -> None:
+        """Raises GiveUp when what has been consumed passes a limit."""
+        match event:
+            case SystemEvent():
+                self._tell_news(event)
+            case AssistantEvent():
+                self._tell_message(event)
+            case UserEvent(message=Message(content=list() as blocks)):
+                for block in blocks:
+                    self._tell_answer(block)
+            case ClaudeResult():
+                self.result = event  # there may be another one
+
+    def _tell_news(self, event: SystemEvent) -> None:
+        match event.subtype:
+            case "init":
+                self._run.emit.log(f"Claude Code {event.claude_code_version}, {event.model}")
+            case "api_retry":
+                answer = f"answered {event.error_status}" if event.error_status else "could not be reached"
+                seconds = (event.retry_delay_ms or 0) / 1000
+                self._run.emit.log(
+                    f"[the model's server {answer}: retry {event.attempt} of {event.max_retries} in {seconds:.0f} s]"
+                )
+            case "model_fallback":
+                self._run.emit.log(f"[falling back from {event.original_model} to {event.fallback_model}]")
+
+    def _tell_message(self, event: AssistantEvent) -> None:
+        for block in event.message.content if isinstance(event.message.content, list) else ():
+            if block.type == "text" and not event.is_api_error_message:  # the failure itself is told at the end
+                self._run.emit.log(block.text)
+            elif block.type == "tool_use":
+                self._run.emit.log(f"→ {block.name}: {_summary_of_input(block.input)}")
+                self._run.emit.tool_call(block.id, block.name, block.input)
+        self._count(event.message)
+
+    def _tell_answer(self, block: Block) -> None:
+        if block.type == "tool_result":
+            text, is_error = _text_of(block.content), bool(block.is_error)
+            self._run.emit.log(f"← {'error: ' if is_error else ''}{_summary(text)}")
+            self._run.emit.tool_answer(block.tool_use_id, text, is_error=is_error)
+
+    def _count(self, message: Message) -> None:
+        """Add a new message to the usage. What the model wrote is not known yet: the end's figures replace these."""
+        if message.usage and message.model != "<synthetic>" and message.id not in self._counted_messages:
+            self._counted_messages.add(message.id)
+            self._run.consume(msgspec.structs.replace(_usage(message.usage), turns=1))
+
+
+def _usage(counts: TokenCounts) -> Usage:
+    return Usage(
+        input_tokens=counts.input_tokens + (counts.cache_creation_input_tokens or 0),
+        output_tokens=counts.output_tokens,
+        cache_read_tokens=counts.cache_read_input_tokens or 0,
+    )
+
+
+def _text_of(content: Any) -> str:
+    """A tool's answer as text: it is one, or a list of texts and of things that are none."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "\n".join(str(part.get("text") or f"[{part.get('type')}]") for part in parts if isinstance(part, dict))
+
+
+def _summary_of_input(tool_input: Any) -> str:
+    if not isinstance(tool_input, dict):
+        return _summary(str(tool_input))
+    telling = next((tool_input[name] for name in _TELLING_INPUTS if name in tool_input), "")
+    return _summary(str(telling))
+
+
+def _summary(text: str) -> str:
+    """The first line that says something, cut to a length that is read at a glance."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return "(nothing)"
+    first = lines[0] if len(lines[0]) <= _SUMMARY_CHARACTERS else lines[0][:_SUMMARY_CHARACTERS] + "…"
+    return first if len(lines) == 1 else f"{first} (and {len(lines) - 1} more)"

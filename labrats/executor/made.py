@@ -1,0 +1,45 @@
+"""What an attempt has made in its repository."""
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Final
+
+from labrats.model.job import Outputs
+
+_READ_BYTES: Final = 1_000_000
+_BRANCH: Final = re.compile(r"ref: refs/heads/([^\x00-\x20\x7f~^:?*\[\\]{1,200})\n?")
+_COMMIT: Final = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})\n?")
+
+
+def checked_out(workspace: Path) -> Outputs:
+    """The branch and commit that are checked out in `workspace`, as far as can be told.
+
+    Read from files: git itself does what the repository's configuration says, and by now that may be the agent's.
+    """
+    folder = workspace / ".git"
+    head = _read(folder / "HEAD")
+    if commit := _COMMIT.fullmatch(head):
+        return Outputs(commit=commit[1])
+    branch = _BRANCH.fullmatch(head)
+    if branch is None or ".." in branch[1]:
+        return Outputs()
+    commit = _COMMIT.fullmatch(_read(folder / "refs" / "heads" / branch[1])) or re.search(
+        rf"^([0-9a-f]{{40,64}}) refs/heads/{re.escape(branch[1])}$", _read(folder / "packed-refs"), re.MULTILINE
+    )
+    return Outputs(branch=branch[1], commit=commit[1]) if commit else Outputs()
+
+
+def _read(path: Path) -> str:
+    """The beginning of a plain file; nothing where it is anything else, such as a link, or a pipe to wait at."""
+    try:
+        with open(path, "rb", opener=_open_plainly) as file:
+            is_plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            return file.read(_READ_BYTES).decode("utf-8", "replace") if is_plain else ""
+    except OSError:
+        return ""
+
+
+def _open_plainly(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -1,0 +1,297 @@
+"""The engine as its users meet it: a real program on a real port, and people who hold API keys to it.
+
+Tests know an engine by this handle only. Where it keeps its files is the handle's business, so that another kind of
+installation can stand behind the same tests.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import httpx2
+
+from labrats.processes import ProcessId, descendants, send_signal
+
+PATIENCE_SECONDS: Final = 40.0
+"""How long anything may take before a test gives it up. Not a measure of speed: machines that run tests are busy."""
+
+POLL_SECONDS: Final = 0.02
+ENDED: Final = ("completed", "failed", "cancelled")
+
+_QUICK: Final = {"LABRATS_STOP_GRACE_SECONDS": "1", "LABRATS_RETRY_BACKOFF_SECONDS": "0.05"}
+
+
+class LocalEngine:
+    """`labrats serve` as a process of its own, with a data folder of its own and nothing of the tester's environment.
+
+    log: everything it has said, over all its starts.
+    """
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.url = ""
+        self.data_dir, self._log_file = folder / "data", folder / "engine.log"
+        self._environment = {"PATH": os.environ["PATH"], "HOME": str(folder), **_QUICK, **environment}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started: set[ProcessId] = set()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        try:
+            if self._process is None:
+                self.start()
+            asyncio.run(self._end_all_jobs())
+            self.stop()
+        finally:
+            left = self._end_leftovers()
+        assert failed or not left, f"processes outlived the engine and its jobs: {left}"
+
+    @property
+    def log(self) -> str:
+        return self._log_file.read_text()
+
+    @property
+    def admin_key(self) -> str:
+        return (self.data_dir / "admin.key").read_text().strip()
+
+    def start(self) -> None:
+        """Start it, on the port it had before, and wait until it is ready."""
+        port = self.url.rpartition(":")[2] or "0"
+        said_before = self._log_file.stat().st_size if self._log_file.exists() else 0
+        with open(self._log_file, "ab") as log:
+            self._process = subprocess.Popen(
+                self.command("--port", port), stdout=log, stderr=log, env=self._environment
+            )
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (ready := _said(self._log_file, said_before, "engine ready")):
+            assert self._process.poll() is None, f"the engine ended at once: {self.log[said_before:]}"
+            assert time.monotonic() < deadline, f"the engine is not ready in time: {self.log[said_before:]}"
+            time.sleep(POLL_SECONDS)
+        self.url = ready["url"]
+        assert httpx2.get(f"{self.url}/ready").json() == {"status": "ok"}
+
+    def command(self, *options: str) -> list[str]:
+        """The command line that starts an engine on this one's data."""
+        program = Path(sys.executable).parent / "labrats"
+        return [str(program), "serve", "--data-dir", str(self.data_dir), *options]
+
+    def run_another(self, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Start one more engine on the same data, which is expected to refuse."""
+        return subprocess.run(
+            self.command(*options), env=self._environment | environment, timeout=PATIENCE_SECONDS, check=False,
+            capture_output=True, text=True,
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """End it as Ctrl-C does."""
+        assert self._end(signal.SIGINT) == 0, self.log
+
+    def kill(self) -> None:
+        """End it as a crash does, at once and without a word. Its jobs run on."""
+        assert self._end(signal.SIGKILL) == -signal.SIGKILL
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def _end(self, number: int) -> int:
+        assert self._process is not None
+        self._note_processes()
+        self._process.send_signal(number)
+        code = self._process.wait(PATIENCE_SECONDS)
+        self._process = None
+        return code
+
+    def client(self, key: str | None = None, **options: Any) -> httpx2.AsyncClient:
+        """A client that sends `key`."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        # verify=False only spares each client the loading of certificates: nothing here speaks TLS.
+        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, verify=False, **options)
+
+    @asynccontextmanager
+    async def admin(self) -> "AsyncIterator[User]":
+        """Who has the engine's own admin key."""
+        async with self.client(self.admin_key) as client:
+            yield User(client, self.admin_key)
+
+    @asynccontextmanager
+    async def user(self, *, scopes: Sequence[str] = ("submit",), **fields: Any) -> "AsyncIterator[User]":
+        """Somebody new, with an API key of their own. fields: of the key."""
+        async with self.admin() as admin:
+            made = await admin.post(
+                "/api/api-keys", {"name": f"user {os.urandom(4).hex()}", "scopes": scopes, **fields}
+            )
+        assert made.status_code == 201, made.text
+        async with self.client(made.json()["key"]) as client:
+            yield User(client, made.json()["key"], made.json()["id"])
+
+    # What tests look up behind the engine's back
+
+    def workspace(self, job_id: str, attempt: int = 1) -> Path:
+        """Where the agent of that attempt worked."""
+        return self.data_dir / "workspaces" / f"{job_id}-{attempt}"
+
+    def files_with(self, text: bytes) -> list[str]:
+        """The files of the engine, workspaces apart, in which `text` stands, by their path in the data folder."""
+        workspaces = self.data_dir / "workspaces"
+        files = [path for path in self.data_dir.rglob("*") if path.is_file() and workspaces not in path.parents]
+        return sorted(str(path.relative_to(self.data_dir)) for path in files if text in path.read_bytes())
+
+    def processes_of(self, job_id: str) -> list[int]:
+        """The living processes of the engine that belong to the job: its executor and all below."""
+        claims = self.data_dir.glob(f"attempts/*/{job_id}-*/claim")
+        executors = [process for claim in claims if (process := ProcessId.parse(claim.read_text()))]
+        return [pid for each in executors if each.is_alive for pid in (each.pid, *descendants(each.pid))]
+
+    # Leaving nothing behind
+
+    def _note_processes(self) -> None:
+        assert self._process is not None
+        self._started |= {found for pid in descendants(self._process.pid) if (found := ProcessId.of(pid))}
+
+    async def _end_all_jobs(self) -> None:
+        async with self.admin() as admin:
+            for status in ("waiting", "active"):
+                while jobs := (await admin.get("/api/jobs", status=status, limit=100)).json()["jobs"]:
+                    await asyncio.gather(*(admin.post(f"/api/jobs/{job['id']}/cancel") for job in jobs))
+                    await asyncio.sleep(POLL_SECONDS)
+
+    def _end_leftovers(self) -> list[ProcessId]:
+        """Wait for what the engine had started to end, and then end it. Returns what would not by itself."""
+        if self._process:  # it failed to stop
+            self._note_processes()
+            self._process.kill()
+            self._process.wait()
+        deadline = time.monotonic() + PATIENCE_SECONDS / 2
+        while (left := [each for each in self._started if each.is_alive]) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        for each in left:
+            send_signal(each.pid, signal.SIGKILL)
+        return left
+
+
+def _said(log: Path, offset: int, event: str) -> dict[str, Any] | None:
+    """The first message of that name in the log from `offset` on."""
+    for line in log.read_bytes()[offset:].splitlines():
+        if line.startswith(b"{") and line.endswith(b"}") and (message := json.loads(line))["event"] == event:
+            found: dict[str, Any] = message
+            return found
+    return None
+
+
+@dataclass(frozen=True)
+class SentEvent:
+    """A server-sent event. id: as the stream says it, empty where it says none."""
+
+    id: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody with an API key. Knows of the engine what API.md says."""
+
+    http: httpx2.AsyncClient
+    key: str
+    key_id: str = ""
+
+    async def get(self, path: str, **query: Any) -> httpx2.Response:
+        return await self.http.get(path, params=query)
+
+    async def post(self, path: str, body: Any = None, **headers: str) -> httpx2.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.http.post(path, json=body, headers=named) if body is not None else await self.http.post(path)
+
+    async def submit(self, *steps: Any, config: dict[str, Any] | None = None, **fields: Any) -> str:
+        """Submit a job of the mock provider that plays `steps`, and return its id. fields: of the submission."""
+        answer = await self.post("/api/jobs/submit", a_submission(*steps, config=config, **fields))
+        assert answer.status_code == 201, answer.text
+        job_id: str = answer.json()["jobId"]
+        return job_id
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        """The job's detail."""
+        answer = await self.get(f"/api/jobs/{job_id}")
+        assert answer.status_code == 200, answer.text
+        detail: dict[str, Any] = answer.json()
+        return detail
+
+    async def wait(self, job_id: str, *statuses: str) -> dict[str, Any]:
+        """The job's detail once it has one of `statuses`; without any, once it has ended."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (detail := await self.job(job_id))["status"] not in (statuses or ENDED):
+                assert not statuses or detail["status"] not in ENDED, f"ended without being {statuses}: {detail}"
+                await asyncio.sleep(POLL_SECONDS)
+        return detail
+
+    async def run(self, *steps: Any, **options: Any) -> dict[str, Any]:
+        """Submit as `submit` does, and wait for the end."""
+        return await self.wait(await self.submit(*steps, **options))
+
+    async def cancel(self, job_id: str) -> dict[str, Any]:
+        answer = await self.post(f"/api/jobs/{job_id}/cancel")
+        assert answer.status_code == 200, answer.text
+        detail: dict[str, Any] = answer.json()
+        return detail
+
+    @asynccontextmanager
+    async def log_stream(
+        self, job_id: str, last_event_id: str | None = None
+    ) -> AsyncIterator[AsyncIterator[SentEvent]]:
+        """The job's log as it comes: an iterator of events, which ends when the engine ends the stream."""
+        headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+        async with self.http.stream("GET", f"/api/jobs/{job_id}/logs", headers=headers) as answer:
+            assert answer.status_code == 200, await answer.aread()
+            assert answer.headers["content-type"].partition(";")[0] == "text/event-stream"
+            yield _sent_events(answer)
+
+    async def whole_log(self, job_id: str, last_event_id: str | None = None) -> list[SentEvent]:
+        """Every event of the job's log, to its end."""
+        async with asyncio.timeout(PATIENCE_SECONDS), self.log_stream(job_id, last_event_id) as events:
+            return [event async for event in events]
+
+    async def log_lines(self, job_id: str) -> list[str]:
+        return lines_of(await self.whole_log(job_id))
+
+
+def a_submission(*steps: Any, config: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """A job of the mock provider, with a script where there are steps."""
+    usual = {
+        "source": "manual",
+        "type": "code-review",
+        "prompt": "Review the change.",
+        "config": {"provider": "mock"} | (config or {}),
+        "metadata": {"mock": {"steps": list(steps)}} if steps else {},
+    }
+    return usual | fields
+
+
+def lines_of(events: Sequence[SentEvent]) -> list[str]:
+    """The log lines in `events`."""
+    return [event.data["log"] for event in events if "log" in event.data]
+
+
+async def _sent_events(answer: httpx2.Response) -> AsyncIterator[SentEvent]:
+    """Reads a stream as the HTML standard has it."""
+    event_id, data = "", ""
+    async for line in answer.aiter_lines():
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not line and data:
+            yield SentEvent(event_id, json.loads(data))
+            event_id = data = ""
+        elif name == "id":
+            event_id = value
+        elif name == "data":
+            data += value

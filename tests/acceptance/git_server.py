@@ -1,0 +1,105 @@
+"""A git server on loopback: git's own smart HTTP, behind a password."""
+
+import base64
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+_IDENTITY: Final = {
+    "GIT_AUTHOR_NAME": "Octo Cat", "GIT_AUTHOR_EMAIL": "octocat@example.com",
+    "GIT_COMMITTER_NAME": "Octo Cat", "GIT_COMMITTER_EMAIL": "octocat@example.com",
+    "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1",
+}  # fmt: skip
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git there, and return what it says."""
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env={"PATH": os.environ["PATH"], **_IDENTITY}, check=True, capture_output=True
+    )
+    return done.stdout.decode().strip()
+
+
+def make_repository(folder: Path) -> Path:
+    """A repository with the branch `main` (README.md) and on top of it `feature` (feature.txt)."""
+    folder.mkdir()
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    _commit(folder, "README.md", "# Hello\n")
+    git(folder, "checkout", "--quiet", "-b", "feature")
+    _commit(folder, "feature.txt", "new\n")
+    git(folder, "checkout", "--quiet", "main")
+    return folder
+
+
+def _commit(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+    git(folder, "add", name)
+    git(folder, "commit", "--quiet", "-m", f"Add {name}")
+
+
+@dataclass(frozen=True)
+class GitServer:
+    """The server. authorizations: what callers have sent as such, in order."""
+
+    port: int
+    authorizations: list[str] = field(default_factory=list)
+
+    def url(self, credential: str = "", repository: str = "hello.git") -> str:
+        return f"http://{credential}{'@' if credential else ''}127.0.0.1:{self.port}/{repository}"
+
+
+@contextmanager
+def serve_git(root: Path, username: str, password: str) -> Iterator[GitServer]:
+    """Serve the repositories below `root` to whoever has the password."""
+    expected = f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            given = self.headers.get("Authorization", "")
+            server.authorizations.append(given)
+            if given != expected:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="git"')
+                self.end_headers()
+                return
+            self._run_backend()
+
+        def _run_backend(self) -> None:
+            path, _, query = self.path.partition("?")
+            environment = {
+                "PATH": os.environ["PATH"], "GIT_PROJECT_ROOT": str(root), "GIT_HTTP_EXPORT_ALL": "1",
+                "REQUEST_METHOD": self.command, "PATH_INFO": path, "QUERY_STRING": query,
+                "CONTENT_TYPE": self.headers.get("Content-Type", ""), "REMOTE_USER": username,
+                "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+                "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+            }  # fmt: skip
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            done = subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True, check=True)
+            head, _, content = done.stdout.partition(b"\r\n\r\n")
+            headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
+            self.send_response(int(headers.pop("Status", "200").split()[0]))
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = _answer  # noqa: N815  # the names http.server looks for
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        server = GitServer(httpd.server_port)
+        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            httpd.shutdown()
+            thread.join()

@@ -1,0 +1,151 @@
+"""AiModels: the models there are, made, changed and removed by an admin."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.acceptance.engine import User
+
+
+@pytest.fixture
+def name() -> str:
+    return f"model-{uuid4()}"
+
+
+@pytest.fixture
+async def ai_model(admin: User, name: str, model: str) -> AsyncIterator[dict[str, Any]]:
+    """A model with two slots, as it was answered."""
+    answer = await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": model, "slots": 2})
+    assert answer.status_code == 201, answer.text
+    yield answer.json()
+    await admin.http.delete(f"/api/ai-models/{name}")
+
+
+async def patch(admin: User, name: str, **changes: Any) -> Any:
+    return await admin.http.patch(f"/api/ai-models/{name}", json=changes)
+
+
+async def test_a_model_is_made_with_all_it_may_have(admin: User, name: str, model: str) -> None:
+    asked = {
+        "name": name, "provider": "vllm", "model": model, "slots": 7, "endpoint": "http://10.0.0.5:8000/v1",
+        "credentialsRef": "vllm-credentials", "prices": {"input": 3, "output": 15.5, "cacheRead": 0.3},
+    }  # fmt: skip
+
+    answer = await admin.post("/api/ai-models", asked)
+
+    assert answer.status_code == 201
+    made = answer.json()
+    assert made == asked | {
+        "id": name, "active": 0, "queued": 0, "resourceVersion": made["resourceVersion"],
+    }  # fmt: skip
+    assert (await admin.get(f"/api/ai-models/{name}")).json() == made
+    assert made in (await admin.get("/api/ai-models")).json()["aiModels"]
+
+
+async def test_what_is_not_given_is_null(ai_model: dict[str, Any]) -> None:
+    assert {field for field, value in ai_model.items() if value is None} == {"endpoint", "credentialsRef", "prices"}
+
+
+async def test_a_name_is_taken_once_and_so_is_a_provider_with_a_model(
+    admin: User, ai_model: dict[str, Any], name: str, model: str
+) -> None:
+    same_name = await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": "other", "slots": 1})
+    same_model = await admin.post(
+        "/api/ai-models", {"name": f"{name}-2", "provider": "mock", "model": model, "slots": 1}
+    )
+
+    assert (same_name.status_code, same_model.status_code) == (409, 409)
+    assert name in same_model.json()["error"]
+
+
+async def test_a_patch_changes_what_it_names_and_null_clears(admin: User, ai_model: dict[str, Any], name: str) -> None:
+    changed = (await patch(admin, name, slots=5, endpoint="http://10.0.0.5/v1", prices={"input": 1})).json()
+    assert (changed["slots"], changed["endpoint"], changed["provider"]) == (5, "http://10.0.0.5/v1", "mock")
+    assert changed["prices"] == {"input": 1, "output": 0, "cacheRead": 0}
+
+    cleared = (await patch(admin, name, endpoint=None, prices=None)).json()
+    assert (cleared["slots"], cleared["endpoint"], cleared["prices"]) == (5, None, None)
+    assert (await patch(admin, name)).status_code == 200  # nothing asked, nothing changed
+
+
+@pytest.mark.parametrize("field", ["provider", "model", "slots", "resourceVersion"])
+async def test_what_a_model_must_have_cannot_be_cleared(
+    admin: User, ai_model: dict[str, Any], name: str, field: str
+) -> None:
+    answer = await patch(admin, name, **{field: None})
+
+    assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, field)
+
+
+async def test_a_patch_of_an_older_version_is_refused(admin: User, ai_model: dict[str, Any], name: str) -> None:
+    current = (await patch(admin, name, slots=3, resourceVersion=ai_model["resourceVersion"])).json()
+
+    stale = await patch(admin, name, slots=4, resourceVersion=ai_model["resourceVersion"])
+
+    assert (stale.status_code, stale.json()["code"]) == (409, "conflict")
+    assert (await patch(admin, name, slots=4, resourceVersion=current["resourceVersion"])).status_code == 200
+
+
+async def test_patches_at_once_all_count(admin: User, ai_model: dict[str, Any], name: str) -> None:
+    prices = {"input": 1, "output": 2, "cacheRead": 3}
+
+    answers = await asyncio.gather(
+        patch(admin, name, slots=9),
+        patch(admin, name, endpoint="http://10.0.0.5/v1"),
+        patch(admin, name, prices=prices),
+    )
+
+    assert {answer.status_code for answer in answers} == {200}
+    now = (await admin.get(f"/api/ai-models/{name}")).json()
+    assert (now["slots"], now["endpoint"], now["prices"]) == (9, "http://10.0.0.5/v1", prices)
+
+
+async def test_a_patch_cannot_take_another_ones_place(
+    admin: User, ai_model: dict[str, Any], name: str, model: str
+) -> None:
+    await admin.post("/api/ai-models", {"name": f"{name}-2", "provider": "mock", "model": f"{model}-2", "slots": 1})
+
+    assert (await patch(admin, f"{name}-2", model=model)).status_code == 409
+
+
+async def test_a_removed_model_is_gone_and_its_jobs_go_on(
+    admin: User, user: User, ai_model: dict[str, Any], name: str, model: str
+) -> None:
+    await patch(admin, name, slots=0)
+    job_id = await user.submit(config={"model": model})
+
+    removed = await admin.http.delete(f"/api/ai-models/{name}")
+
+    assert (removed.status_code, removed.content) == (204, b"")
+    assert (await admin.get(f"/api/ai-models/{name}")).status_code == 404
+    assert (await admin.http.delete(f"/api/ai-models/{name}")).status_code == 404
+    assert (await patch(admin, name, slots=1)).status_code == 404
+    detail = await user.wait(job_id)  # in the default slots
+    assert (detail["status"], detail["accountName"]) == ("completed", f"mock/{model}")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", ""), ("name", "Upper"), ("name", "under_score"), ("name", "-dash"), ("name", "a..b"),
+        ("name", "x" * 64),
+        ("name", None), ("provider", "gpt"), ("model", ""), ("model", "two\nlines"), ("slots", -1), ("slots", 1.5),
+        ("slots", "2"), ("slots", True), ("endpoint", "ftp://host/"), ("endpoint", "host"), ("credentialsRef", "A B"),
+        ("prices.input", -1), ("prices.output", "1"), ("unknown", 1), ("prices.unknown", 1),
+    ],
+)  # fmt: skip
+async def test_what_makes_no_sense_is_refused_by_name(
+    admin: User, name: str, model: str, field: str, value: Any
+) -> None:
+    body: dict[str, Any] = {"name": name, "provider": "mock", "model": model, "slots": 1}
+    outer, _, inner = field.partition(".")
+    body[outer] = {inner: value} if inner else value
+
+    answer = await admin.post("/api/ai-models", body)
+
+    assert answer.status_code == 422
+    assert [detail["field"] for detail in answer.json()["details"]] == [field]
+    assert (await admin.get(f"/api/ai-models/{name}")).status_code == 404

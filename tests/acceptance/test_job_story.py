@@ -1,0 +1,192 @@
+"""What becomes of a job: submitted, run, looked at."""
+
+import re
+from datetime import datetime
+
+from tests.acceptance.engine import LocalEngine, User, a_submission
+
+ITEM_FIELDS = {
+    "id", "name", "source", "agentRole", "repo", "status", "attempts", "createdAt", "processedAt", "finishedAt",
+    "failedReason", "chainId", "chainDepth", "parentJobId", "chainPath", "result",
+}  # fmt: skip
+DETAIL_FIELDS = ITEM_FIELDS | {
+    "phase", "accountName", "k8sJobName", "executorPodName", "returnvalue", "logs", "workspaceSetup", "promptRef",
+    "failedCode", "cancelRequestedAt", "config", "usage", "outputs", "metadata",
+    # Beyond API.md:
+    "priority", "workspaceFiles", "deadlineAt", "configOrigins",
+}  # fmt: skip
+
+
+async def test_a_job_is_submitted_runs_and_can_be_looked_at(user: User) -> None:
+    answer = await user.post("/api/jobs/submit", a_submission(source="github", type="implement-issue"))
+
+    assert answer.status_code == 201
+    job_id = answer.json()["jobId"]
+    assert re.fullmatch(r"ir-[0-9a-f]{8}", job_id)
+    assert answer.json() == {"jobId": job_id, "source": "github", "type": "implement-issue"}
+    detail = await user.wait(job_id)
+    assert detail["status"] == "completed"
+    assert detail["result"] == detail["returnvalue"]
+    assert "3 words" in detail["result"]  # the default script says something about the prompt
+    assert len(detail["logs"]) == 3
+    assert await user.log_lines(job_id) == detail["logs"]
+
+
+async def test_detail_and_list_have_exactly_the_fields_that_are_documented(user: User) -> None:
+    detail = await user.run()
+    (item,) = (await user.get("/api/jobs")).json()["jobs"]
+
+    assert set(item) == ITEM_FIELDS
+    assert set(detail) == DETAIL_FIELDS
+    assert item == {field: detail[field] for field in ITEM_FIELDS}
+
+
+async def test_a_waiting_job_shows_null_for_what_is_not_known_yet(user: User, admin: User, model: str) -> None:
+    await admin.post("/api/ai-models", {"name": "paused", "provider": "mock", "model": model, "slots": 0})
+
+    detail = await user.job(await user.submit(config={"model": model}))
+
+    assert (detail["status"], detail["phase"], detail["attempts"]) == ("waiting", "Pending", 0)
+    unknown = {
+        "processedAt", "finishedAt", "failedReason", "failedCode", "result", "returnvalue", "accountName",
+        "cancelRequestedAt", "deadlineAt", "workspaceSetup", "agentRole", "repo", "chainId", "chainDepth",
+        "parentJobId", "chainPath", "k8sJobName", "executorPodName",
+    }  # fmt: skip
+    assert {field for field, value in detail.items() if value is None} == unknown
+    assert detail["logs"] == []
+    assert detail["outputs"] == {"branch": None, "commit": None, "pullRequestUrl": None}
+
+
+async def test_a_job_may_use_every_field_of_a_submission(user: User, model: str) -> None:
+    config = {
+        "model": model, "effort": "high", "provider": "mock", "fast": True, "timeoutMs": 60_000, "maxTurns": 5,
+        "executorImage": "registry.example/executor:1", "reactEnabled": True, "maxCostUsd": 1.5, "maxTokens": 1000,
+        "maxAttempts": 2, "fallbackModel": "mock-2",
+    }  # fmt: skip
+    submission = {
+        "source": "github-actions",
+        "type": "document-extraction",
+        "prompt": "Read the notes — naïvely 📄.",
+        "priority": 1.5,
+        "workspaceFiles": [{"name": "notes/a.txt", "data": "aGVsbG8K"}],
+        "config": config,
+        "metadata": {
+            "repo": "octocat/hello-world", "nested": {"list": [1, 2.5, None, True, "ü"]},
+            "mock": {"steps": [{"result": {"any": ["JSON", 1]}}]},
+        },
+    }  # fmt: skip
+
+    answer = await user.post("/api/jobs/submit", submission)
+
+    assert answer.status_code == 201, answer.text
+    detail = await user.wait(answer.json()["jobId"])
+    assert detail["status"] == "completed"
+    assert detail["name"] == "document-extraction"
+    assert detail["source"] == "github-actions"
+    assert detail["priority"] == 1.5
+    assert detail["repo"] == "octocat/hello-world"
+    assert detail["metadata"] == submission["metadata"]
+    assert detail["config"] == config
+    assert detail["configOrigins"] == dict.fromkeys(config, "request")
+    assert detail["workspaceFiles"] == [{"name": "notes/a.txt", "size": 6}]
+    assert detail["result"] == {"any": ["JSON", 1]}
+    assert detail["accountName"] == f"mock/{model}"
+
+
+async def test_what_the_request_leaves_open_is_resolved_and_says_where_from(user: User) -> None:
+    detail = await user.run()
+
+    assert detail["config"] == {
+        "provider": "mock", "model": "mock", "effort": "medium", "fast": False, "timeoutMs": 3_300_000,
+        "maxTurns": 25, "maxAttempts": 1,
+    }  # fmt: skip
+    origins = detail["configOrigins"]
+    assert origins.pop("provider") == "request"
+    assert set(origins.values()) == {"built-in"}
+    assert detail["priority"] == 2
+
+
+async def test_times_are_utc_and_in_order(user: User) -> None:
+    detail = await user.run({"sleepMs": 20})
+
+    stamps = [detail[field] for field in ("createdAt", "processedAt", "finishedAt")]
+    assert all(stamp.endswith("Z") for stamp in stamps)
+    times = [datetime.fromisoformat(stamp) for stamp in stamps]
+    assert times == sorted(times)
+    assert (times[2] - times[1]).total_seconds() >= 0.02
+
+
+async def test_usage_adds_up_and_shows_while_the_job_runs(user: User) -> None:
+    step = {"usage": {"inputTokens": 10, "outputTokens": 5, "cacheReadTokens": 2, "costUsd": 0.25, "turns": 1}}
+    job_id = await user.submit(step, step, {"log": "used"}, {"hang": True})
+
+    async with user.log_stream(job_id) as events:
+        assert (await anext(events)).data == {"log": "used"}
+
+    total = {"inputTokens": 20, "outputTokens": 10, "cacheReadTokens": 4, "costUsd": 0.5, "turns": 2}
+    running = await user.job(job_id)
+    assert (running["status"], running["usage"], running["logs"]) == ("active", total, ["used"])
+    await user.cancel(job_id)
+    assert (await user.wait(job_id))["usage"] == total
+
+
+async def test_a_large_result_is_whole_in_the_detail_and_null_in_the_list(user: User) -> None:
+    large = ["ä" * 1000] * 20
+
+    detail = await user.run({"result": large})
+
+    assert detail["status"] == "completed"
+    assert detail["returnvalue"] == large
+    (item,) = (await user.get("/api/jobs")).json()["jobs"]
+    assert item["result"] is None
+
+
+async def test_a_job_that_fails_says_why_to_people_and_to_programs(user: User) -> None:
+    detail = await user.run({"log": "so far"}, {"fail": "the tests do not pass"})
+
+    assert (detail["status"], detail["phase"]) == ("failed", "Failed")
+    assert detail["failedReason"] == "the tests do not pass"
+    assert detail["failedCode"] == "agent_error"
+    assert detail["logs"] == ["so far"]
+    assert detail["result"] is None
+
+
+async def test_an_executor_that_dies_without_an_outcome_is_a_failure_that_says_how(user: User) -> None:
+    exited, killed = await user.run({"exit": 3}), await user.run({"signal": 9})
+
+    assert (exited["status"], exited["failedCode"]) == ("failed", "executor_died")
+    assert "exited with code 3" in exited["failedReason"]
+    assert (killed["status"], killed["failedCode"]) == ("failed", "executor_died")
+    assert "signal 9" in killed["failedReason"]
+
+
+async def test_passing_a_limit_of_cost_or_tokens_ends_the_job(user: User) -> None:
+    dear = await user.run({"usage": {"costUsd": 2.0}}, {"hang": True}, config={"maxCostUsd": 1})
+    long = await user.run({"usage": {"inputTokens": 60, "outputTokens": 60}}, {"hang": True}, config={"maxTokens": 100})
+
+    assert [(each["status"], each["failedCode"]) for each in (dear, long)] == [("failed", "budget")] * 2
+    assert dear["usage"]["costUsd"] == 2.0
+
+
+async def test_status_keeps_the_last_lines_and_the_log_all(user: User) -> None:
+    detail = await user.run({"log": "line {n}", "times": 250})
+
+    assert detail["logs"] == [f"line {n}" for n in range(151, 251)]
+    assert await user.log_lines(detail["id"]) == [f"line {n}" for n in range(1, 251)]
+
+
+async def test_a_prompt_may_have_900_kib(user: User) -> None:
+    prompt = "word " * (900 * 1024 // 5)
+
+    assert (await user.run(prompt=prompt))["status"] == "completed"
+
+
+async def test_accounts_are_gone(user: User) -> None:
+    assert (await user.get("/api/accounts")).status_code == 404
+
+
+async def test_health_and_readiness_need_no_key(engine: LocalEngine) -> None:
+    async with engine.client() as nobody:
+        for path in ("/health", "/ready"):
+            answer = await nobody.get(path)
+            assert (answer.status_code, answer.json()) == (200, {"status": "ok"})

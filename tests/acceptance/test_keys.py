@@ -1,0 +1,119 @@
+"""API keys: made, shown once, listed by their prefix, expired, revoked; and those of the environment."""
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from tests.acceptance.conftest import EngineFactory
+from tests.acceptance.engine import LocalEngine, User
+
+
+async def test_a_key_is_shown_once_and_then_known_by_its_prefix(engine: LocalEngine, admin: User) -> None:
+    name = f"ci {uuid4()}"
+
+    made = await admin.post("/api/api-keys", {"name": name})
+
+    assert made.status_code == 201
+    body = made.json()
+    key = body.pop("key")
+    assert re.fullmatch(r"lr_[A-Za-z0-9_-]{43}", key)
+    assert body["name"] == name
+    assert body["scopes"] == ["submit"]
+    assert body["expiresAt"] is None
+    assert key.startswith(body["prefix"])
+    assert len(body["prefix"]) < 10
+    listed = (await admin.get("/api/api-keys")).json()["apiKeys"]
+    assert body in listed
+    assert key not in str(listed)
+    assert engine.files_with(key.encode()) == []
+
+
+async def test_keys_are_never_the_same(admin: User) -> None:
+    keys = [(await admin.post("/api/api-keys", {"name": f"{uuid4()}"})).json()["key"] for _ in range(5)]
+
+    assert len(set(keys)) == 5
+
+
+async def test_a_name_is_taken_once(admin: User) -> None:
+    name = f"ci {uuid4()}"
+
+    answers = await asyncio.gather(*(admin.post("/api/api-keys", {"name": name}) for _ in range(5)))
+
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
+
+
+async def test_a_revoked_key_is_refused_from_then_on(engine: LocalEngine, user: User, admin: User) -> None:
+    assert (await user.get("/api/jobs")).status_code == 200
+
+    revoked = await admin.http.delete(f"/api/api-keys/{user.key_id}")
+
+    assert (revoked.status_code, revoked.content) == (204, b"")
+    assert (await user.get("/api/jobs")).status_code == 401
+    assert user.key_id not in str((await admin.get("/api/api-keys")).json())
+    assert (await admin.http.delete(f"/api/api-keys/{user.key_id}")).status_code == 404
+
+
+async def test_a_key_ends_by_itself_when_it_expires(engine: LocalEngine) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    async with engine.user(expiresAt=soon.isoformat()) as user:
+        assert (await user.get("/api/jobs")).status_code == 200
+        async with asyncio.timeout(20):
+            while (answer := await user.get("/api/jobs")).status_code == 200:
+                await asyncio.sleep(0.05)
+        assert answer.status_code == 401
+        assert datetime.now(UTC) >= soon
+
+
+@pytest.mark.parametrize("expires_at", ["2020-01-01T00:00:00Z", "2999-01-01T00:00:00", "tomorrow", 1, ""])
+async def test_a_key_must_expire_at_a_time_to_come(admin: User, expires_at: object) -> None:
+    answer = await admin.post("/api/api-keys", {"name": f"{uuid4()}", "expiresAt": expires_at})
+
+    assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "expiresAt")
+
+
+async def test_an_expiry_in_another_time_zone_is_shown_in_utc(admin: User) -> None:
+    answer = await admin.post("/api/api-keys", {"name": f"{uuid4()}", "expiresAt": "2999-01-01T12:00:00+02:00"})
+
+    assert datetime.fromisoformat(answer.json()["expiresAt"]) == datetime(2999, 1, 1, 10, tzinfo=UTC)
+    assert answer.json()["expiresAt"].endswith(("Z", "+00:00"))
+
+
+async def test_other_secrets_are_no_keys(admin: User, user: User) -> None:
+    """A job's git credentials lie beside the keys."""
+    assert (await admin.http.delete("/api/api-keys/ir-00000000-git")).status_code == 404
+
+
+async def test_stored_keys_survive_a_restart_and_revoked_ones_stay_revoked(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    async with engine.user() as kept, engine.user() as revoked, engine.admin() as admin:
+        await admin.http.delete(f"/api/api-keys/{revoked.key_id}")
+        engine.restart()
+
+        assert (await kept.get("/api/jobs")).status_code == 200
+        assert (await revoked.get("/api/jobs")).status_code == 401
+
+
+async def test_keys_of_the_environment_may_submit_and_no_more(start_engine: EngineFactory) -> None:
+    engine = start_engine(SUBMIT_API_KEYS="first-test-key, second-test-key")
+
+    async with engine.client("first-test-key") as http, engine.client("second-test-key") as other:
+        first, second = User(http, "first-test-key"), User(other, "second-test-key")
+        detail = await first.run()
+        assert detail["status"] == "completed"
+        assert (await second.get(f"/api/jobs/{detail['id']}")).status_code == 403
+        assert (await first.get("/api/api-keys")).status_code == 403
+    for wrong in ("first-test-key,", "first-test-ke", "first-test-key, second-test-key", ""):
+        async with engine.client(wrong) as nobody:
+            assert (await nobody.get("/api/jobs")).status_code == 401
+    async with engine.admin() as admin:
+        assert "first-test-key" not in (await admin.get("/api/api-keys")).text
+    assert "test-key" not in engine.log
+
+
+async def test_the_admin_key_is_in_a_file_that_only_its_owner_can_read(engine: LocalEngine) -> None:
+    assert (engine.data_dir / "admin.key").stat().st_mode & 0o777 == 0o600
+    assert engine.files_with(engine.admin_key.encode()) == ["admin.key"]
+    assert engine.admin_key not in engine.log

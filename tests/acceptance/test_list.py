@@ -1,0 +1,110 @@
+"""The list of jobs: what is in it, in which order, and which part of it."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.acceptance.engine import LocalEngine, User
+
+
+async def ids(user: User, **query: Any) -> list[str]:
+    """The ids of the jobs on one page."""
+    answer = await user.get("/api/jobs", **query)
+    assert answer.status_code == 200, answer.text
+    return [job["id"] for job in answer.json()["jobs"]]
+
+
+async def test_the_newest_job_comes_first(user: User) -> None:
+    submitted = [await user.submit() for _ in range(5)]
+
+    assert await ids(user) == submitted[::-1]
+
+
+async def test_pages_follow_each_other_without_gap_or_overlap(user: User) -> None:
+    submitted = [await user.submit() for _ in range(7)]
+
+    pages = [(await user.get("/api/jobs", page=page, limit=3)).json() for page in (1, 2, 3, 4)]
+
+    assert [job["id"] for page in pages for job in page["jobs"]] == submitted[::-1]
+    assert [len(page["jobs"]) for page in pages] == [3, 3, 1, 0]
+    assert [(page["total"], page["page"], page["limit"]) for page in pages] == [(7, n, 3) for n in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [(None, 20), (0, 1), (-5, 1), (1, 1), (100, 100), (101, 100), (10**6, 100)]
+)
+async def test_limit_is_clamped_to_1_to_100(user: User, asked: int | None, given: int) -> None:
+    answer = await user.get("/api/jobs", **({} if asked is None else {"limit": asked}))
+
+    assert (answer.status_code, answer.json()["limit"]) == (200, given)
+
+
+async def test_nobody_has_jobs_at_first(user: User) -> None:
+    assert (await user.get("/api/jobs")).json() == {"jobs": [], "total": 0, "page": 1, "limit": 20}
+
+
+async def test_filters_narrow_the_list_and_its_total(user: User) -> None:
+    review = await user.submit(type="code-review", source="github", metadata={"repo": "octocat/hello"})
+    extract = await user.submit(type="document-extraction", source="manual", metadata={"repo": "octocat/other"})
+    failing = await user.submit({"fail": "no"}, type="code-review", source="dashboard")
+    for job_id in (review, extract, failing):
+        await user.wait(job_id)
+
+    assert await ids(user, type="code-review") == [failing, review]
+    assert await ids(user, source="github") == [review]
+    assert await ids(user, repo="octocat/other") == [extract]
+    assert await ids(user, status="completed") == [extract, review]
+    assert await ids(user, status="failed") == [failing]
+    assert await ids(user, status="active") == []
+    assert await ids(user, type="code-review", status="completed", source="github", repo="octocat/hello") == [review]
+    assert await ids(user, agentRole="ai-developer") == []
+    assert await ids(user, chainId=str(uuid4())) == []
+    assert (await user.get("/api/jobs", type="code-review", limit=1)).json()["total"] == 2
+
+
+async def test_q_finds_a_part_of_id_type_source_or_repo_whatever_its_case(user: User) -> None:
+    one = await user.submit(type="Code-Review", source="github", metadata={"repo": "octocat/hello"})
+    other = await user.submit(type="implement-issue", source="manual")
+
+    for part in ("code-rev", "GITHUB", "cat/hel", one):
+        assert await ids(user, q=part) == [one]
+    assert await ids(user, q="m") == [other]
+    assert await ids(user, q="%") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [({"page": 0}, "page"), ({"page": "x"}, "page"), ({"limit": "x"}, "limit"), ({"status": "Running"}, "status")],
+)
+async def test_a_query_that_makes_no_sense_is_refused_by_name(user: User, query: dict[str, Any], field: str) -> None:
+    answer = await user.get("/api/jobs", **query)
+
+    assert answer.status_code == 422
+    assert [detail["field"] for detail in answer.json()["details"]] == [field]
+
+
+async def test_callers_see_their_own_jobs_and_an_admin_everybodys(engine: LocalEngine, user: User, admin: User) -> None:
+    async with engine.user() as other:
+        mine, theirs = await user.submit(), await other.submit()
+
+        assert await ids(user) == [mine]
+        assert await ids(other) == [theirs]
+        assert await ids(user, q=theirs) == []
+        assert (await ids(admin))[:2] == [theirs, mine]
+        assert (await admin.get("/api/jobs")).json()["total"] > 2
+
+
+async def test_the_list_follows_what_happens(user: User) -> None:
+    job_id = await user.submit({"hang": True})
+    await user.wait(job_id, "active")
+    assert await ids(user, status="active") == [job_id]
+
+    await user.cancel(job_id)
+    await user.wait(job_id)
+
+    async with asyncio.timeout(10):
+        while await ids(user, status="cancelled") != [job_id]:
+            await asyncio.sleep(0.01)
+    assert await ids(user, status="active") == []

@@ -1,0 +1,207 @@
+"""A job's log as server-sent events: live, in order, resumable, and nobody's reading slows anybody."""
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack
+
+import pytest
+
+from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, SentEvent, User, lines_of
+
+ATTEMPT_TWICE = [
+    {"log": "always {n}", "times": 2},
+    {"onAttempt": 1, "steps": [{"log": "first {n}", "times": 3}, {"fail": "not yet"}]},
+    {"onAttempt": 2, "steps": [{"log": "second {n}", "times": 3}]},
+]
+BOTH_ATTEMPTS = [
+    "always 1", "always 2", "first 1", "first 2", "first 3",
+    "always 1", "always 2", "second 1", "second 2", "second 3",
+]  # fmt: skip
+
+
+def position(event: SentEvent) -> tuple[int, int]:
+    attempt, seq = event.id.split("-")
+    return int(attempt), int(seq)
+
+
+async def test_lines_arrive_while_the_job_runs(user: User) -> None:
+    job_id = await user.submit({"log": "begun"}, {"hang": True})
+
+    async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as events:
+        assert (await anext(events)).data == {"log": "begun"}
+        assert (await user.job(job_id))["status"] == "active"
+
+
+@pytest.mark.parametrize(
+    ("steps", "status"),
+    [
+        ([{"result": 1}], "completed"),
+        ([{"fail": "no"}], "failed"),
+        ([{"signal": 9}], "failed"),
+        ([{"exit": 0}], "failed"),
+    ],
+)
+async def test_the_stream_ends_with_the_jobs_status(user: User, steps: list[object], status: str) -> None:
+    job_id = await user.submit({"log": "line"}, *steps)
+
+    *lines, done = await user.whole_log(job_id)
+
+    assert lines_of(lines) == ["line"]
+    assert done == SentEvent("", {"done": True, "status": status})
+
+
+async def test_the_stream_of_a_cancelled_job_ends_so(user: User) -> None:
+    job_id = await user.submit({"log": "line"}, {"hang": True})
+
+    async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as events:
+        assert (await anext(events)).data == {"log": "line"}
+        await user.cancel(job_id)
+        assert [event.data async for event in events] == [{"done": True, "status": "cancelled"}]
+
+
+async def test_ids_are_attempt_and_number_and_grow(user: User) -> None:
+    job_id = await user.submit(*ATTEMPT_TWICE, config={"maxAttempts": 2})
+
+    *lines, done = await user.whole_log(job_id)
+
+    assert lines_of(lines) == BOTH_ATTEMPTS
+    positions = [position(event) for event in lines]
+    assert positions == sorted(set(positions))
+    assert {attempt for attempt, _ in positions} == {1, 2}
+    assert done.data == {"done": True, "status": "completed"}
+
+
+async def test_the_stream_of_a_waiting_job_opens_at_once_and_starts_with_the_job(
+    user: User, admin: User, model: str
+) -> None:
+    await admin.post("/api/ai-models", {"name": "opens-later", "provider": "mock", "model": model, "slots": 0})
+    job_id = await user.submit({"log": "at last"}, config={"model": model})
+
+    async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as events:
+        assert (await user.job(job_id))["status"] == "waiting"
+        await admin.http.patch("/api/ai-models/opens-later", json={"slots": 1})
+        assert (await anext(events)).data == {"log": "at last"}
+
+
+async def test_a_waiting_job_that_is_cancelled_ends_its_stream(user: User, admin: User, model: str) -> None:
+    await admin.post("/api/ai-models", {"name": "never-opens", "provider": "mock", "model": model, "slots": 0})
+    job_id = await user.submit(config={"model": model})
+
+    async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as events:
+        await user.cancel(job_id)
+        assert [event.data async for event in events] == [{"done": True, "status": "cancelled"}]
+
+
+async def test_a_reader_resumes_after_any_event_without_gap_or_repeat(user: User) -> None:
+    job_id = await user.submit(*ATTEMPT_TWICE, config={"maxAttempts": 2})
+    *lines, _ = await user.whole_log(job_id)
+
+    for number, event in enumerate(lines, start=1):
+        *rest, done = await user.whole_log(job_id, last_event_id=event.id)
+        assert rest == lines[number:]
+        assert done.data == {"done": True, "status": "completed"}
+
+
+async def test_a_reader_cut_off_in_the_middle_resumes_where_it_was(user: User) -> None:
+    job_id = await user.submit({"log": "line {n}", "times": 300, "everyMs": 2})
+    seen: list[SentEvent] = []
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not seen or "done" not in seen[-1].data:
+            async with user.log_stream(job_id, seen[-1].id if seen else None) as events:
+                for _ in range(70):
+                    if (event := await anext(events, None)) is None:
+                        break
+                    seen.append(event)
+
+    assert lines_of(seen) == [f"line {n}" for n in range(1, 301)]
+
+
+async def test_a_resumed_stream_goes_on_into_an_attempt_that_begins_meanwhile(user: User) -> None:
+    job_id = await user.submit(*ATTEMPT_TWICE)
+    *lines, done = await user.whole_log(job_id)
+    assert done.data == {"done": True, "status": "failed"}
+
+    await user.post(f"/api/jobs/{job_id}/retry")
+
+    rest = await user.whole_log(job_id, last_event_id=lines[2].id)
+    assert lines_of(rest) == BOTH_ATTEMPTS[3:]
+
+
+@pytest.mark.parametrize("nonsense", ["", "0", "x-y", "1", "-1-5", "1-5-5", "9" * 40 + "-1", "1-" + "9" * 40])
+async def test_an_event_id_that_is_none_of_ours_starts_at_the_beginning(user: User, nonsense: str) -> None:
+    job_id = await user.submit({"log": "line"})
+    await user.wait(job_id)
+
+    assert lines_of(await user.whole_log(job_id, nonsense)) == ["line"]
+
+
+async def test_an_event_id_from_beyond_the_end_only_ends(user: User) -> None:
+    job_id = await user.submit({"log": "line"})
+    await user.wait(job_id)
+
+    for beyond in ("1-999999", "7-1"):
+        assert [event.data for event in await user.whole_log(job_id, beyond)] == [{"done": True, "status": "completed"}]
+
+
+async def test_lines_hold_any_text(user: User) -> None:
+    texts = [
+        "",
+        "  two  spaces",
+        "quotes \" ' \\ and {n: 1}",
+        "ümlaut 📄 \u202e bidi",
+        "data: x",
+        "tab\tand escape \x1b[31m",
+    ]
+
+    job_id = await user.submit(*({"log": text} for text in texts))
+
+    assert await user.log_lines(job_id) == texts
+
+
+async def test_a_text_of_several_lines_makes_no_other_event(user: User) -> None:
+    job_id = await user.submit({"log": "one\ntwo\r\nthree\n\ndata: {}\n\nid: 9-9"}, {"log": "last"})
+
+    events = await user.whole_log(job_id)
+
+    assert "".join(lines_of(events)).replace("\r", "").replace("\n", "") == "onetwothreedata: {}id: 9-9last"
+    assert [event.id[:2] for event in events[:-1]] == ["1-"] * (len(events) - 1)
+
+
+@pytest.mark.parametrize("line_break", ["\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c"])
+async def test_a_line_cannot_forge_an_event_for_a_client_that_splits_lines_its_own_way(
+    user: User, line_break: str
+) -> None:
+    text = f'{line_break}{line_break}data: {{"done": true, "status": "completed"}}{line_break}{line_break}end'
+
+    assert await user.log_lines(await user.submit({"log": text})) == [text]
+
+
+async def test_fifty_readers_see_the_same(user: User) -> None:
+    job_id = await user.submit({"log": "line {n}", "times": 100, "everyMs": 5})
+
+    logs = await asyncio.gather(*(user.log_lines(job_id) for _ in range(50)))
+
+    assert logs == [[f"line {n}" for n in range(1, 101)]] * 50
+
+
+async def test_a_reader_that_stops_reading_slows_nobody(engine: LocalEngine, user: User) -> None:
+    """The reader takes nothing: what the kernel holds for it fills up, and then the engine must not wait for it."""
+    job_id = await user.submit({"log": "x" * 10_000, "times": 1500}, {"hang": True})
+    host, port = engine.url.removeprefix("http://").split(":")
+    request = f"GET /api/jobs/{job_id}/logs HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {user.key}\r\n\r\n"
+
+    async with AsyncExitStack() as stack:
+        for _ in range(20):
+            stalled = stack.enter_context(socket.create_connection((host, int(port))))
+            stalled.sendall(request.encode())
+        async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as events:
+            for _ in range(1500):
+                assert len((await anext(events)).data["log"]) == 10_000
+        assert (await user.run({"log": "meanwhile"}))["status"] == "completed"
+
+
+async def test_the_stream_of_an_unknown_job_is_a_404(user: User) -> None:
+    answer = await user.get("/api/jobs/ir-00000000/logs")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -1,0 +1,111 @@
+"""What Prometheus finds: every family that API.md names, by its conventions."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.acceptance.engine import LocalEngine, User
+
+UNITS = ("_seconds", "_bytes", "_usd")
+
+
+async def families(engine: LocalEngine) -> dict[str, Metric]:
+    """What a scrape says, by name."""
+    async with engine.client() as nobody:
+        answer = await nobody.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return {family.name: family for family in text_string_to_metric_families(answer.text)}
+
+
+def value(family: Metric, **labels: str) -> float:
+    """The sum of the family's samples that carry these labels; histograms by their count."""
+    wanted = (family.name, f"{family.name}_total", f"{family.name}_count")
+    found = [each for each in family.samples if each.name in wanted and labels.items() <= each.labels.items()]
+    return sum(sample.value for sample in found)
+
+
+@pytest.fixture
+async def measured(engine: LocalEngine, user: User, model: str) -> AsyncIterator[dict[str, Metric]]:
+    """A scrape while one job runs and others have ended, all of the test's own model and type."""
+    usage = {"usage": {"inputTokens": 10, "outputTokens": 5, "costUsd": 0.25}}
+    kind: dict[str, Any] = {"config": {"model": model}, "type": "measured"}
+    await user.run(usage, **kind)
+    await user.run({"fail": "no"}, **kind)
+    running = await user.submit({"log": "on"}, {"hang": True}, **kind)
+    async with user.log_stream(running) as events:
+        await anext(events)
+        yield await families(engine)
+    await user.cancel(running)
+    await user.wait(running)
+
+
+async def test_every_family_that_is_promised_is_there(measured: dict[str, Metric], model: str) -> None:
+    where = {"provider": "mock", "model": model}
+
+    jobs = measured["labrats_jobs"]
+    assert value(jobs, status="completed", type="measured", **where) == 1
+    assert value(jobs, status="failed", type="measured", **where) == 1
+    assert value(jobs, status="active", type="measured", **where) == 1
+    assert value(measured["labrats_jobs_submitted"], type="measured", **where) == 3
+    assert value(measured["labrats_jobs_finished"], status="completed", type="measured", **where) == 1
+    assert value(measured["labrats_jobs_finished"], status="failed", type="measured", **where) == 1
+    assert value(measured["labrats_queue_wait_seconds"], **where) == 3
+    assert value(measured["labrats_run_seconds"], **where) == 2
+    assert value(measured["labrats_slots_in_use"], **where) == 1
+    assert "labrats_queue_depth" in measured
+    assert value(measured["labrats_tokens"], kind="input", **where) == 10
+    assert value(measured["labrats_tokens"], kind="output", **where) == 5
+    assert value(measured["labrats_cost_usd"], **where) == 0.25
+    assert value(measured["labrats_http_request_seconds"], method="POST", route="/api/jobs/submit", status="201") >= 3
+    assert "labrats_store_errors" in measured
+    assert value(measured["labrats_watch_synced"]) == 2
+    assert value(measured["labrats_log_streams"]) >= 1
+
+
+async def test_waiting_jobs_are_the_depth_of_the_queue(
+    engine: LocalEngine, user: User, admin: User, model: str
+) -> None:
+    await admin.post("/api/ai-models", {"name": "depth", "provider": "mock", "model": model, "slots": 0})
+    for _ in range(3):
+        await user.submit(config={"model": model})
+
+    async with asyncio.timeout(10):
+        while value((await families(engine))["labrats_queue_depth"], model=model) != 3:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_job_cancelled_while_it_waits_has_finished_too(
+    engine: LocalEngine, user: User, admin: User, model: str
+) -> None:
+    await admin.post("/api/ai-models", {"name": "never", "provider": "mock", "model": model, "slots": 0})
+    await user.cancel(await user.submit(config={"model": model}))
+
+    assert value((await families(engine))["labrats_jobs_finished"], status="cancelled", model=model) == 1
+
+
+async def test_names_follow_the_conventions_of_prometheus(measured: dict[str, Metric]) -> None:
+    for name, family in measured.items():
+        assert name.startswith("labrats_")
+        assert family.documentation
+        for sample in family.samples:
+            assert not sample.name.endswith("_created")
+            if family.type == "counter":
+                assert sample.name == f"{name}_total"
+            if family.type == "histogram":
+                assert name.endswith(UNITS)
+
+
+async def test_paths_that_nobody_made_up_a_route_for_share_one_label(engine: LocalEngine, user: User) -> None:
+    for number in range(5):
+        await user.get(f"/api/made-up-{number}")
+        await user.get(f"/api/jobs/ir-0000000{number}")
+
+    family = (await families(engine))["labrats_http_request_seconds"]
+    routes = {sample.labels["route"] for sample in family.samples}
+    assert not [route for route in routes if "made-up" in route or "ir-" in route]
+    assert {"unknown", "/api/jobs/{job_id}"} <= routes

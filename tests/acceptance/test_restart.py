@@ -1,0 +1,167 @@
+"""The engine may be stopped or die at any moment: what it accepted goes on, and who listened hears the rest."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.acceptance.conftest import EngineFactory
+from tests.acceptance.engine import LocalEngine, SentEvent, a_submission, lines_of
+
+ENDINGS = [LocalEngine.stop, LocalEngine.kill]
+LINES = [f"line {n}" for n in range(1, 101)]
+
+
+@pytest.mark.parametrize("end", ENDINGS)
+async def test_a_running_job_lives_on_and_is_followed_to_its_end(
+    start_engine: EngineFactory, end: Callable[[LocalEngine], None]
+) -> None:
+    engine = start_engine()
+    async with engine.user() as user:
+        job_id = await user.submit({"log": "line {n}", "times": 100, "everyMs": 20}, {"result": "whole"})
+        await user.wait(job_id, "active")
+
+        end(engine)
+        engine.start()
+
+        detail = await user.wait(job_id)
+        assert (detail["status"], detail["result"], detail["attempts"]) == ("completed", "whole", 1)
+        assert await user.log_lines(job_id) == LINES
+
+
+@pytest.mark.parametrize("end", ENDINGS)
+async def test_a_reader_resumes_at_the_next_engine_without_gap_or_repeat(
+    start_engine: EngineFactory, end: Callable[[LocalEngine], None]
+) -> None:
+    engine = start_engine()
+    async with engine.user() as user:
+        job_id = await user.submit({"log": "line {n}", "times": 100, "everyMs": 20})
+        seen: list[SentEvent] = []
+
+        async with user.log_stream(job_id) as events:
+            seen += [await anext(events) for _ in range(10)]
+            end(engine)
+            with suppress(httpx2.TransportError):  # the connection is cut in the middle
+                seen += [event async for event in events]
+        assert lines_of(seen) == LINES[: len(seen)]
+        engine.start()
+        seen += await user.whole_log(job_id, seen[-1].id)
+
+        assert lines_of(seen) == LINES
+        assert seen[-1].data == {"done": True, "status": "completed"}
+
+
+async def test_what_ends_while_no_engine_runs_is_known_to_the_next_one(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    async with engine.user() as user:
+        good = await user.submit({"sleepMs": 500}, {"result": "good"})
+        bad = await user.submit({"sleepMs": 500}, {"fail": "bad"})
+        died = await user.submit({"sleepMs": 500}, {"signal": 9})
+        for job_id in (good, bad, died):
+            await user.wait(job_id, "active")
+
+        engine.kill()
+        async with asyncio.timeout(30):
+            while any(engine.processes_of(job_id) for job_id in (good, bad, died)):
+                await asyncio.sleep(0.02)
+        engine.start()
+
+        assert (await user.wait(good))["result"] == "good"
+        assert (await user.wait(bad))["failedReason"] == "bad"
+        assert (await user.wait(died))["failedCode"] == "executor_died"
+
+
+async def test_waiting_jobs_and_accepted_cancels_survive_a_crash(start_engine: EngineFactory) -> None:
+    engine = start_engine(DEFAULT_MODEL_SLOTS="1")
+    async with engine.user() as user:
+        first = await user.submit({"ignoreSignals": True}, {"log": "on"}, {"hang": True})
+        second = await user.submit({"result": "after"})
+        async with user.log_stream(first) as events:
+            await anext(events)
+
+        await user.cancel(first)
+        engine.kill()
+        engine.start()
+
+        assert (await user.wait(first))["status"] == "cancelled"
+        assert (await user.wait(second))["result"] == "after"
+        assert engine.processes_of(first) == []
+
+
+async def test_a_deadline_that_passes_while_no_engine_runs_is_kept(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    async with engine.user() as user:
+        job_id = await user.submit({"ignoreSignals": True}, {"log": "on"}, {"hang": True}, config={"timeoutMs": 800})
+        await user.wait(job_id, "active")
+
+        engine.kill()
+        engine.start()
+
+        detail = await user.wait(job_id)
+        assert (detail["status"], detail["failedCode"]) == ("failed", "timeout")
+
+
+async def test_an_engine_that_stops_lets_go_of_its_readers(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    async with engine.user() as user:
+        job_id = await user.submit({"log": "on"}, {"hang": True})
+        async with user.log_stream(job_id) as events:
+            await anext(events)
+
+            engine.stop()
+
+            assert [event async for event in events] == []  # the stream ended in order, and without `done`
+
+
+async def test_a_second_engine_on_the_same_data_is_refused(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+
+    assert "another engine is running" in refusal_of(engine)
+    async with engine.user() as user:
+        assert (await user.run())["status"] == "completed"
+
+
+def test_a_port_that_is_taken_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "--port" in refusal_of(LocalEngine(tmp_path), "--port", str(taken.getsockname()[1]))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
+def test_it_does_not_listen_beyond_this_machine_unless_that_is_meant(tmp_path: Path, host: str) -> None:
+    assert "LABRATS_ALLOW_PUBLIC=true" in refusal_of(LocalEngine(tmp_path), "--host", host)
+
+
+def refusal_of(engine: LocalEngine, *options: str) -> str:
+    """What is said to whoever starts one more engine on the data of `engine`, which is refused in plain words."""
+    refused = engine.run_another("--port", "0", *options)
+    assert refused.returncode not in (0, 1)
+    assert "Traceback" not in refused.stderr
+    return refused.stderr
+
+
+async def test_no_accepted_job_is_lost_when_the_engine_dies_under_load(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    async with engine.user() as user:
+        accepted: list[str] = []
+
+        async def keep_submitting() -> None:
+            while True:
+                try:
+                    answer = await user.post("/api/jobs/submit", a_submission())
+                except httpx2.TransportError:
+                    return
+                accepted.append(answer.json()["jobId"])
+
+        async with asyncio.TaskGroup() as callers:
+            tasks = [callers.create_task(keep_submitting()) for _ in range(10)]
+            while len(accepted) < 100:
+                await asyncio.sleep(0.001)
+            engine.kill()
+        assert all(task.done() for task in tasks)
+        engine.start()
+
+        assert {(await user.wait(job_id))["status"] for job_id in accepted} == {"completed"}

@@ -1,0 +1,194 @@
+"""How a job is ended, and begun again: cancel, retry, deadlines, further attempts."""
+
+import asyncio
+
+import pytest
+
+from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
+
+
+async def log_begins(user: User, job_id: str, line: str) -> None:
+    """Wait until the job has said `line`."""
+    async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as events:
+        async for event in events:
+            if event.data == {"log": line}:
+                return
+    raise AssertionError(f"{line!r} was never said")
+
+
+class TestCancel:
+    async def test_a_waiting_job_is_cancelled_at_once(self, user: User, admin: User, model: str) -> None:
+        await admin.post("/api/ai-models", {"name": "cancel-waiting", "provider": "mock", "model": model, "slots": 0})
+        job_id = await user.submit(config={"model": model})
+
+        detail = await user.cancel(job_id)
+
+        assert (detail["status"], detail["phase"]) == ("cancelled", "Cancelled")
+        assert detail["attempts"] == 0
+        assert detail["finishedAt"] is not None
+
+    async def test_a_running_job_shows_the_request_until_nothing_of_it_runs(self, user: User) -> None:
+        job_id = await user.submit({"log": "on"}, {"hang": True})
+        await log_begins(user, job_id, "on")
+
+        asked = await user.cancel(job_id)
+        assert asked["status"] == "active"
+        assert asked["cancelRequestedAt"] is not None
+
+        ended = await user.wait(job_id)
+        assert ended["status"] == "cancelled"
+        assert ended["cancelRequestedAt"] == asked["cancelRequestedAt"]
+        assert ended["failedCode"] is None
+        assert ended["logs"] == ["on"]
+
+    async def test_what_ignores_signals_or_has_left_its_parent_is_gone_too(
+        self, engine: LocalEngine, user: User
+    ) -> None:
+        """The job shows `active` for as long as any process of it may live."""
+        job_id = await user.submit(
+            {"ignoreSignals": True},
+            {"fork": {"seconds": 300, "detached": True}},
+            {"fork": {"seconds": 300}},
+            {"log": "stubborn"},
+            {"hang": True},
+        )
+        await log_begins(user, job_id, "stubborn")
+        assert len(engine.processes_of(job_id)) == 3
+
+        await user.cancel(job_id)
+
+        assert (await user.wait(job_id))["status"] == "cancelled"
+        assert engine.processes_of(job_id) == []
+
+    async def test_a_repeated_cancel_answers_200_and_changes_nothing(self, user: User) -> None:
+        job_id = await user.submit({"ignoreSignals": True}, {"log": "stubborn"}, {"hang": True})
+        await log_begins(user, job_id, "stubborn")
+
+        first, *others = [await user.cancel(job_id) for _ in range(3)]
+
+        assert [other["cancelRequestedAt"] for other in others] == [first["cancelRequestedAt"]] * 2
+        assert (await user.wait(job_id))["status"] == "cancelled"
+
+    @pytest.mark.parametrize("last_step", [{"result": 1}, {"fail": "no"}, None])
+    async def test_a_job_that_has_ended_cannot_be_cancelled(self, user: User, last_step: object) -> None:
+        job_id = await user.submit(last_step or {"hang": True})
+        if last_step is None:
+            await user.wait(job_id, "active")
+            await user.cancel(job_id)
+        before = await user.wait(job_id)
+
+        answer = await user.post(f"/api/jobs/{job_id}/cancel")
+
+        assert answer.status_code == 400
+        assert before["status"] in answer.json()["error"]
+        assert await user.job(job_id) == before
+
+    async def test_cancel_wins_over_a_success_that_comes_after_it(self, user: User) -> None:
+        """Whichever comes first: a job whose cancel was accepted never ends otherwise."""
+        job_ids = [await user.submit({"sleepMs": 3 * n}, {"result": n}) for n in range(10)]
+
+        answers = await asyncio.gather(*(user.post(f"/api/jobs/{job_id}/cancel") for job_id in job_ids))
+
+        for job_id, answer in zip(job_ids, answers, strict=True):
+            expected = {200: "cancelled", 400: "completed"}[answer.status_code]
+            assert (await user.wait(job_id))["status"] == expected
+
+
+class TestRetry:
+    async def test_a_failed_job_goes_back_to_the_queue_and_counts_on(self, user: User) -> None:
+        job_id = await user.submit({"onAttempt": 1, "steps": [{"fail": "not yet"}]}, {"result": "now"})
+        failed = await user.wait(job_id)
+        assert (failed["status"], failed["attempts"]) == ("failed", 1)
+
+        answer = await user.post(f"/api/jobs/{job_id}/retry")
+
+        assert answer.status_code == 200
+        again = answer.json()
+        assert (again["id"], again["status"], again["phase"]) == (job_id, "waiting", "Pending")
+        assert (again["failedReason"], again["failedCode"], again["finishedAt"]) == (None, None, None)
+        done = await user.wait(job_id)
+        assert (done["status"], done["attempts"], done["result"]) == ("completed", 2, "now")
+
+    async def test_usage_is_the_sum_of_all_attempts(self, user: User) -> None:
+        job_id = await user.submit({"usage": {"inputTokens": 7}}, {"onAttempt": 1, "steps": [{"fail": "no"}]})
+        await user.wait(job_id)
+
+        await user.post(f"/api/jobs/{job_id}/retry")
+
+        assert (await user.wait(job_id))["usage"]["inputTokens"] == 14
+
+    @pytest.mark.parametrize("end", ["completed", "cancelled", "active"])
+    async def test_only_a_failed_job_can_be_retried(self, user: User, end: str) -> None:
+        job_id = await user.submit(*([{"hang": True}] if end != "completed" else []))
+        await user.wait(job_id, *(["active"] if end != "completed" else []))
+        if end == "cancelled":
+            await user.cancel(job_id)
+            await user.wait(job_id)
+
+        answer = await user.post(f"/api/jobs/{job_id}/retry")
+
+        assert answer.status_code == 400
+        assert end in answer.json()["error"]
+        assert (await user.job(job_id))["status"] == end
+
+    async def test_two_retries_at_once_make_one_attempt(self, user: User) -> None:
+        job_id = await user.submit(
+            {"onAttempt": 1, "steps": [{"fail": "no"}]}, {"onAttempt": 2, "steps": [{"hang": True}]}
+        )
+        await user.wait(job_id)
+
+        answers = await asyncio.gather(*(user.post(f"/api/jobs/{job_id}/retry") for _ in range(10)))
+
+        assert sorted(answer.status_code for answer in answers) == [200] + [400] * 9
+        assert (await user.wait(job_id, "active"))["attempts"] == 2
+
+
+class TestDeadline:
+    @pytest.mark.parametrize("steps", [[{"hang": True}], [{"ignoreSignals": True}, {"hang": True}]])
+    async def test_a_job_that_takes_too_long_fails_for_it(
+        self, engine: LocalEngine, user: User, steps: list[object]
+    ) -> None:
+        detail = await user.run({"log": "slow"}, *steps, config={"timeoutMs": 300})
+
+        assert (detail["status"], detail["failedCode"]) == ("failed", "timeout")
+        assert "0.3 s" in detail["failedReason"]
+        assert detail["logs"] == ["slow"]
+        assert engine.processes_of(detail["id"]) == []
+
+    async def test_waiting_for_a_slot_does_not_count(self, user: User, admin: User, model: str) -> None:
+        await admin.post("/api/ai-models", {"name": "deadline", "provider": "mock", "model": model, "slots": 1})
+        first = await user.submit({"sleepMs": 2500}, config={"model": model})
+        second = await user.submit({"result": "in time"}, config={"model": model, "timeoutMs": 2000})
+
+        assert (await user.wait(second))["status"] == "completed"
+        assert (await user.wait(first))["status"] == "completed"
+
+
+class TestFurtherAttempts:
+    async def test_max_attempts_repeats_a_failure_until_it_passes(self, user: User) -> None:
+        detail = await user.run(
+            {"onAttempt": 1, "steps": [{"fail": "no"}]},
+            {"onAttempt": 2, "steps": [{"signal": 9}]},
+            {"result": "third time"},
+            config={"maxAttempts": 3},
+        )
+
+        assert (detail["status"], detail["attempts"], detail["result"]) == ("completed", 3, "third time")
+        assert detail["failedReason"] is None
+
+    async def test_the_last_attempts_failure_is_the_jobs(self, user: User) -> None:
+        detail = await user.run(
+            {"onAttempt": 1, "steps": [{"fail": "first"}]}, {"fail": "second"}, config={"maxAttempts": 2}
+        )
+
+        assert (detail["status"], detail["attempts"], detail["failedReason"]) == ("failed", 2, "second")
+
+    async def test_without_it_there_is_one_attempt(self, user: User) -> None:
+        detail = await user.run({"fail": "once"})
+
+        assert (detail["status"], detail["attempts"]) == ("failed", 1)
+
+    async def test_what_would_fail_again_is_not_repeated(self, user: User) -> None:
+        detail = await user.run({"hang": True}, config={"maxAttempts": 3, "timeoutMs": 100})
+
+        assert (detail["failedCode"], detail["attempts"]) == ("timeout", 1)

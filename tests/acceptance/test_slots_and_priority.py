@@ -1,0 +1,131 @@
+"""Which job runs next, and how many at once."""
+
+import asyncio
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+from tests.acceptance.engine import User
+
+moment = datetime.fromisoformat
+
+
+async def a_paused_model(admin: User, name: str, model: str) -> None:
+    """An AiModel on which nothing starts until its slots are changed."""
+    answer = await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": model, "slots": 0})
+    assert answer.status_code == 201, answer.text
+
+
+async def set_slots(admin: User, name: str, slots: int) -> None:
+    answer = await admin.http.patch(f"/api/ai-models/{name}", json={"slots": slots})
+    assert answer.status_code == 200, answer.text
+
+
+async def order_of_starts(user: User, job_ids: list[str]) -> list[str]:
+    """The jobs in the order in which they were started."""
+    details = [await user.wait(job_id) for job_id in job_ids]
+    return [detail["id"] for detail in sorted(details, key=lambda detail: moment(detail["processedAt"]))]
+
+
+def most_at_once(details: list[dict[str, Any]]) -> int:
+    """At how many of these jobs a slot was held at the same time."""
+    taken = [(moment(detail["processedAt"]), 1) for detail in details]
+    freed = [(moment(detail["finishedAt"]), -1) for detail in details]
+    held = most = 0
+    for _, step in sorted(taken + freed):
+        held += step
+        most = max(most, held)
+    return most
+
+
+async def test_the_lower_priority_number_runs_first_and_equals_in_order_of_arrival(
+    user: User, admin: User, model: str
+) -> None:
+    await a_paused_model(admin, "ordered", model)
+    config = {"model": model}
+    asked = [5, 2, -1, 2, 0.5, 2, 5]
+    job_ids = [await user.submit(config=config, priority=priority) for priority in asked]
+
+    await set_slots(admin, "ordered", 1)
+
+    expected = [job_id for _, job_id in sorted(zip(asked, job_ids, strict=True), key=lambda pair: pair[0])]
+    assert await order_of_starts(user, job_ids) == expected
+
+
+async def test_the_default_priority_is_2(user: User, admin: User, model: str) -> None:
+    await a_paused_model(admin, "default-priority", model)
+    job_ids = [await user.submit(config={"model": model}, **each) for each in ({"priority": 3}, {}, {"priority": 1})]
+
+    await set_slots(admin, "default-priority", 1)
+
+    assert await order_of_starts(user, job_ids) == job_ids[::-1]
+
+
+async def test_no_more_jobs_run_than_the_model_has_slots(user: User, admin: User, model: str) -> None:
+    await a_paused_model(admin, "two-slots", model)
+    job_ids = [await user.submit({"sleepMs": 20}, config={"model": model}) for _ in range(12)]
+
+    await set_slots(admin, "two-slots", 2)
+
+    assert most_at_once([await user.wait(job_id) for job_id in job_ids]) == 2
+
+
+async def test_a_model_without_configuration_has_four_slots(user: User, model: str) -> None:
+    job_ids = [await user.submit({"sleepMs": 50}, config={"model": model}) for _ in range(12)]
+
+    details = [await user.wait(job_id) for job_id in job_ids]
+
+    assert most_at_once(details) == 4
+    assert {detail["accountName"] for detail in details} == {f"mock/{model}"}
+
+
+async def test_slots_change_while_jobs_run_and_wait(user: User, admin: User, model: str) -> None:
+    await a_paused_model(admin, "patched", model)
+    job_ids = [await user.submit({"hang": True}, config={"model": model}) for _ in range(4)]
+
+    async def active() -> int:
+        view = (await admin.get("/api/ai-models/patched")).json()
+        assert view["active"] + view["queued"] == 4
+        return int(view["active"])
+
+    assert await active() == 0
+    for slots in (1, 3):
+        await set_slots(admin, "patched", slots)
+        for job_id in job_ids[:slots]:
+            await user.wait(job_id, "active")
+        assert await active() == slots
+
+    await set_slots(admin, "patched", 0)  # what runs goes on; nothing more starts
+    await user.cancel(job_ids[0])
+    await user.wait(job_ids[0])
+    assert [(await user.job(job_id))["status"] for job_id in job_ids[1:]] == ["active", "active", "waiting"]
+    assert (await user.job(job_ids[1]))["accountName"] == "patched"
+
+
+async def test_models_do_not_wait_for_each_other(user: User, admin: User, model: str) -> None:
+    await a_paused_model(admin, "busy", model)
+    waiting = await user.submit(config={"model": model}, priority=-10)
+
+    assert (await user.run(config={"model": f"{model}-2"}, priority=10))["status"] == "completed"
+    assert (await user.job(waiting))["status"] == "waiting"
+
+
+async def test_a_thousand_jobs_submitted_at_once_all_run(user: User, admin: User, model: str) -> None:
+    await a_paused_model(admin, "thousand", model)
+    await set_slots(admin, "thousand", 16)
+    pace = asyncio.Semaphore(50)
+
+    async def submit(number: int) -> str:
+        async with pace:
+            return await user.submit({"result": number}, config={"model": model})
+
+    job_ids = await asyncio.gather(*(submit(number) for number in range(1000)))
+
+    assert len(set(job_ids)) == 1000
+    for job_id in job_ids:
+        await user.wait(job_id)
+    pages = [(await user.get("/api/jobs", page=page, limit=100)).json()["jobs"] for page in range(1, 11)]
+    jobs = [job for page in pages for job in page]
+    assert Counter(job["status"] for job in jobs) == {"completed": 1000}
+    assert sorted(job["result"] for job in jobs) == list(range(1000))
+    assert {job["attempts"] for job in jobs} == {1}

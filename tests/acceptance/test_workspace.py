@@ -1,0 +1,206 @@
+"""What an agent finds in its workspace: a repository, files, and no credential anywhere."""
+
+import base64
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import EngineFactory
+from tests.acceptance.engine import LocalEngine, User, a_submission
+from tests.acceptance.git_server import GitServer, git, make_repository, serve_git
+
+TOKEN = "test-token-0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `hello.git`, and with `outside`, which is a link that leads away from it."""
+    folder = tmp_path_factory.mktemp("repositories")
+    make_repository(folder / "hello.git")
+    (folder / "outside").symlink_to(make_repository(tmp_path_factory.mktemp("elsewhere") / "other"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def git_server(repositories: Path) -> Iterator[GitServer]:
+    with serve_git(repositories, "octocat", TOKEN) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory, repositories: Path) -> Iterator[LocalEngine]:
+    """An engine that may clone from those folders and from loopback."""
+    environment = {"LOCAL_REPO_ROOTS": str(repositories), "OUTBOUND_ALLOWED_CIDRS": "127.0.0.0/8"}
+    with LocalEngine(tmp_path_factory.mktemp("engine"), **environment) as engine:
+        yield engine
+
+
+def a_file(name: str, content: bytes) -> dict[str, str]:
+    return {"name": name, "data": base64.b64encode(content).decode()}
+
+
+class TestFiles:
+    async def test_files_reach_the_workspace_byte_for_byte(self, engine: LocalEngine, user: User) -> None:
+        files = {"notes/todo.txt": b"one\r\ntwo", "all bytes.bin": bytes(range(256)), "empty": b"", "ü/📄.md": b"x"}
+
+        detail = await user.run(workspaceFiles=[a_file(name, content) for name, content in files.items()])
+
+        assert detail["status"] == "completed"
+        workspace = engine.workspace(detail["id"])
+        found = {str(path.relative_to(workspace)): path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
+        assert found == files
+        assert {file["name"]: file["size"] for file in detail["workspaceFiles"]} == {
+            name: len(content) for name, content in files.items()
+        }
+
+    async def test_each_attempt_has_a_workspace_of_its_own_with_all_files(
+        self, engine: LocalEngine, user: User
+    ) -> None:
+        steps = [{"onAttempt": 1, "steps": [{"write": {"path": "a.txt", "text": "spoilt"}}, {"fail": "no"}]}]
+
+        detail = await user.run(*steps, config={"maxAttempts": 2}, workspaceFiles=[a_file("a.txt", b"fresh")])
+
+        assert detail["attempts"] == 2
+        assert (engine.workspace(detail["id"], 2) / "a.txt").read_bytes() == b"fresh"
+
+    async def test_a_refused_request_leaves_no_file_behind(self, engine: LocalEngine, user: User) -> None:
+        content = b"left nowhere 7d1c"
+
+        answer = await user.post("/api/jobs/submit", a_submission(prompt="", workspaceFiles=[a_file("a", content)]))
+
+        assert answer.status_code == 422
+        assert engine.files_with(content) == []
+
+
+class TestLocalRepository:
+    async def test_a_path_below_the_roots_is_cloned(self, engine: LocalEngine, user: User, repositories: Path) -> None:
+        setup = {"gitRepo": str(repositories / "hello.git"), "gitRef": "feature"}
+
+        detail = await user.run(workspaceSetup=setup)
+
+        assert detail["status"] == "completed", detail["failedReason"]
+        workspace = engine.workspace(detail["id"])
+        assert (workspace / "feature.txt").read_text() == "new\n"
+        assert git(workspace, "rev-parse", "--abbrev-ref", "HEAD") == "feature"
+        assert detail["workspaceSetup"] == setup | {"gitDepth": None, "hasCredential": False}
+
+    async def test_a_commit_can_be_asked_for(self, engine: LocalEngine, user: User, repositories: Path) -> None:
+        commit = git(repositories / "hello.git", "rev-parse", "main")
+
+        detail = await user.run(workspaceSetup={"gitRepo": str(repositories / "hello.git"), "gitRef": commit})
+
+        assert detail["status"] == "completed", detail["failedReason"]
+        assert git(engine.workspace(detail["id"]), "rev-parse", "HEAD") == commit
+
+    async def test_files_lie_on_top_of_the_repository(
+        self, engine: LocalEngine, user: User, repositories: Path
+    ) -> None:
+        detail = await user.run(
+            workspaceSetup={"gitRepo": str(repositories / "hello.git")},
+            workspaceFiles=[a_file("README.md", b"mine"), a_file("docs/more.md", b"more")],
+        )
+
+        workspace = engine.workspace(detail["id"])
+        assert (workspace / "README.md").read_bytes() == b"mine"
+        assert git(workspace, "status", "--porcelain").split() == ["M", "README.md", "??", "docs/"]
+
+    @pytest.mark.parametrize("path", ["/etc", "/", "{root}/../..", "{root}/outside", "{root}-other/hello.git"])
+    async def test_a_path_that_leads_elsewhere_is_refused(self, user: User, repositories: Path, path: str) -> None:
+        setup = {"gitRepo": path.format(root=repositories)}
+
+        answer = await user.post("/api/jobs/submit", a_submission(workspaceSetup=setup))
+
+        assert answer.status_code == 422
+        assert answer.json()["details"][0]["field"] == "workspaceSetup.gitRepo"
+        assert "LOCAL_REPO_ROOTS" in answer.json()["error"]
+
+    async def test_a_ref_that_is_not_there_is_said_so(self, user: User, repositories: Path) -> None:
+        setup = {"gitRepo": str(repositories / "hello.git"), "gitRef": "no-such-branch"}
+
+        detail = await user.run(workspaceSetup=setup)
+
+        assert (detail["status"], detail["failedCode"]) == ("failed", "git_clone")
+        assert "no-such-branch" in detail["failedReason"]
+
+
+class TestTokens:
+    async def test_a_token_in_the_address_clones_and_is_seen_nowhere(
+        self, engine: LocalEngine, user: User, git_server: GitServer
+    ) -> None:
+        setup = {"gitRepo": git_server.url(f"octocat:{TOKEN}"), "gitDepth": 1}
+
+        answer = await user.post("/api/jobs/submit", a_submission(workspaceSetup=setup))
+        detail = await user.wait(answer.json()["jobId"])
+
+        assert detail["status"] == "completed", detail["failedReason"]
+        workspace = engine.workspace(detail["id"])
+        assert (workspace / "README.md").read_text() == "# Hello\n"
+        assert detail["workspaceSetup"] == {
+            "gitRepo": git_server.url(), "gitRef": None, "gitDepth": 1, "hasCredential": True,
+        }  # fmt: skip
+        listed, log = await user.get("/api/jobs"), await user.whole_log(detail["id"])
+        for shown in (answer.text, str(detail), listed.text, str(log), engine.log):
+            assert TOKEN not in shown
+        for file in workspace.rglob("*"):
+            assert not file.is_file() or TOKEN.encode() not in file.read_bytes()
+
+    async def test_the_token_is_kept_in_its_secret_and_nowhere_else(
+        self, engine: LocalEngine, user: User, git_server: GitServer
+    ) -> None:
+        token = f"{TOKEN}-kept"
+        detail = await user.run(workspaceSetup={"gitRepo": git_server.url(f"octocat:{token}")})
+        engine.stop()  # it is read from its database
+        engine.start()
+
+        assert {Path(name).name.split("-")[0] for name in engine.files_with(token.encode())} == {"labrats.db"}
+        with sqlite3.connect(engine.data_dir / "labrats.db") as database:
+            rows = database.execute("SELECT kind, name, body FROM resources").fetchall()
+        assert [(kind, name) for kind, name, body in rows if token in str(body)] == [("Secret", f"{detail['id']}-git")]
+
+    async def test_a_wrong_token_fails_without_being_repeated(
+        self, engine: LocalEngine, user: User, git_server: GitServer
+    ) -> None:
+        wrong = "test-token-that-is-wrong"
+
+        detail = await user.run(workspaceSetup={"gitRepo": git_server.url(f"octocat:{wrong}")})
+
+        assert (detail["status"], detail["failedCode"]) == ("failed", "git_clone")
+        assert "access was denied" in detail["failedReason"]
+        assert wrong not in str(detail) + str(await user.whole_log(detail["id"])) + engine.log
+
+    async def test_a_token_that_the_agent_logs_is_redacted(self, user: User, git_server: GitServer) -> None:
+        detail = await user.run(
+            {"log": f"my token is {TOKEN}, my address {git_server.url(f'octocat:{TOKEN}')}"},
+            {"result": {"token": TOKEN}},
+            workspaceSetup={"gitRepo": git_server.url(f"octocat:{TOKEN}")},
+        )
+
+        assert detail["status"] == "completed"
+        assert TOKEN not in str(detail["logs"]) + str(detail["result"])
+        assert "[redacted]" in detail["logs"][0]
+
+    async def test_a_refused_address_is_not_repeated(self, engine: LocalEngine, user: User) -> None:
+        for address in (
+            f"https://octocat:{TOKEN}@10.0.0.1/a/b.git", f"ftp://octocat:{TOKEN}@example.com/a/b.git",
+            f"https://octocat:{TOKEN}@[::1/a/b.git", f"ssh://octocat:{TOKEN}@example.com/a/b.git",
+        ):  # fmt: skip
+            answer = await user.post("/api/jobs/submit", a_submission(workspaceSetup={"gitRepo": address}))
+            assert answer.status_code == 422
+            assert TOKEN not in answer.text
+        assert TOKEN not in engine.log
+
+    async def test_without_its_token_the_repository_is_not_given(self, user: User, git_server: GitServer) -> None:
+        detail = await user.run(workspaceSetup={"gitRepo": git_server.url()})
+
+        assert (detail["status"], detail["failedCode"]) == ("failed", "git_clone")
+
+
+async def test_loopback_is_closed_unless_it_is_opened(start_engine: EngineFactory, git_server: GitServer) -> None:
+    engine = start_engine()
+    async with engine.user() as user:
+        for address in (git_server.url(), git_server.url().replace("127.0.0.1", "localhost")):
+            answer = await user.post("/api/jobs/submit", a_submission(workspaceSetup={"gitRepo": address}))
+            assert answer.status_code == 422
+            assert "OUTBOUND_ALLOWED_CIDRS" in answer.json()["error"]

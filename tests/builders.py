@@ -1,0 +1,86 @@
+"""Records for tests: each builder fills in what the test is not about."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from labrats.model.ai_model import AiModel, AiModelSpec
+from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config
+from labrats.model.job import FailedCode, Job, JobSpec, JobStatus, Usage, new_job_id
+from labrats.model.phases import ENDED, Phase
+from labrats.model.protocol import ErrorEvent, LogEvent, ResultEvent
+from labrats.model.record import Metadata
+from labrats.ports import Attempt, Gone, OutputTail
+from tests.fakes.clock import NOON
+
+
+def a_config(**settings: Any) -> ResolvedConfig:
+    """Resolved settings, of the mock provider unless `settings` (fields of JobConfig) say otherwise."""
+    return resolve_config([ConfigLayer("request", JobConfig(**{"provider": "mock"} | settings))])
+
+
+def a_spec(steps: Sequence[Any] | None = None, *, config: dict[str, Any] | None = None, **fields: Any) -> JobSpec:
+    """What a caller asked for. steps: the mock provider's script. fields: of JobSpec."""
+    usual: dict[str, Any] = {
+        "source": "manual",
+        "type": "code-review",
+        "prompt": "Review the change.",
+        "resolved": a_config(**(config or {})),
+        "metadata": {} if steps is None else {"mock": {"steps": list(steps)}},
+    }
+    return JobSpec(**usual | fields)
+
+
+def a_job(
+    phase: Phase = Phase.PENDING,
+    *,
+    job_id: str | None = None,
+    spec: JobSpec | None = None,
+    created_at: datetime = NOON,
+    resource_version: str = "1",
+    **status: Any,
+) -> Job:
+    """A job in `phase`, with one attempt behind or under it unless it is Pending. status: fields of JobStatus."""
+    usual: dict[str, Any] = {"phase": phase}
+    if phase is not Phase.PENDING:
+        usual |= {"attempts": 1, "started_at": created_at, "slot": "mock/mock"}
+    if phase in ENDED:
+        usual |= {"finished_at": created_at + timedelta(minutes=1)}
+    return Job(
+        metadata=Metadata(name=job_id or new_job_id(), created_at=created_at, resource_version=resource_version),
+        spec=spec or a_spec(),
+        status=JobStatus(**usual | status),
+    )
+
+
+def an_attempt(steps: Sequence[Any] | None = None, *, job_id: str | None = None, number: int = 1) -> Attempt:
+    """A recorded attempt of a job of its own, whose script is `steps`."""
+    return Attempt(a_job(Phase.RUNNING, job_id=job_id, spec=a_spec(steps), attempts=number))
+
+
+def an_ai_model(
+    name: str = "mock-1", *, provider: str = "mock", model: str = "mock", slots: int = 1, **fields: Any
+) -> AiModel:
+    """A configured model; by default the one that a job of `a_config()` runs on. fields: of AiModelSpec."""
+    return AiModel(
+        metadata=Metadata(name=name), spec=AiModelSpec(provider=provider, model=model, slots=slots, **fields)
+    )
+
+
+def a_log(seq: int = 1, text: str = "tick", at: datetime = NOON) -> LogEvent:
+    return LogEvent(seq=seq, at=at, text=text)
+
+
+def a_result(result: Any = "done", *, seq: int = 1, at: datetime = NOON, **fields: Any) -> ResultEvent:
+    return ResultEvent(seq=seq, at=at, result=result, **fields)
+
+
+def an_error(
+    code: FailedCode = FailedCode.AGENT_ERROR, message: str = "it broke", *, seq: int = 1, at: datetime = NOON
+) -> ErrorEvent:
+    return ErrorEvent(seq=seq, at=at, code=code, message=message)
+
+
+def gone_with(outcome: ResultEvent | ErrorEvent | None, *, usage: Usage | None = None, **fields: Any) -> Gone:
+    """An attempt that has ended with `outcome`, having consumed `usage`. fields: of Gone."""
+    return Gone(outcome, tail=OutputTail(usage=usage or Usage()), **fields)

@@ -1,0 +1,334 @@
+"""The claude provider with the real Claude Code program, on a scripted model: what becomes of each way to end."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.model.config import JobConfig
+from labrats.model.job import FailedCode, Outputs, WorkspaceSetup
+from labrats.model.protocol import ErrorEvent, ResultEvent, ToolEvent, UsageEvent
+from labrats.processes import with_environment
+from tests.claude.model_server import Calls, ModelServer, Refuses, Says, Stalls, model_server
+from tests.unit.executor.attempts import AttemptFolder, an_attempt, wait_until
+
+KEY = "sk-ant-test-0123456789"
+ATTEMPT = "ir-000000c1-1"
+
+Prepare = Callable[..., AttemptFolder]
+
+
+@pytest.fixture
+def attempt_on(claude_cli: str, tmp_path: Path) -> Prepare:
+    """Prepares an attempt of the claude provider, on a server."""
+
+    def prepare(server: ModelServer | str, *, config: dict[str, Any] | None = None, **task: Any) -> AttemptFolder:
+        usual: dict[str, Any] = {"provider": "claude", "model": "sonnet", "timeout_ms": 60_000}
+        return an_attempt(
+            tmp_path,
+            secrets=task.pop("secrets", {"ANTHROPIC_API_KEY": KEY}),
+            attempt=ATTEMPT,
+            config=JobConfig(**usual | (config or {})),
+            programs={"claude": claude_cli},
+            endpoint=server if isinstance(server, str) else server.url,
+            **task,
+        )
+
+    return prepare
+
+
+def bash(command: str) -> Calls:
+    return Calls("Bash", {"command": command, "description": "test"})
+
+
+def failure_of(attempt: AttemptFolder) -> tuple[FailedCode, str]:
+    outcome = attempt.outcome
+    assert isinstance(outcome, ErrorEvent)
+    return outcome.code, outcome.message
+
+
+def result_of(attempt: AttemptFolder) -> Any:
+    outcome = attempt.outcome
+    assert isinstance(outcome, ResultEvent), outcome
+    return outcome.result
+
+
+def test_it_works_in_the_cloned_repository_and_says_what_it_did(attempt_on: Prepare, tmp_path: Path) -> None:
+    setup = WorkspaceSetup(git_repo=str(a_repository(tmp_path / "repo")))
+    turns = (
+        Calls("Read", {"file_path": f"{tmp_path}/ws/notes.txt"}, text="Let me see."),
+        bash("sed -i s/old/new/ notes.txt; git -c user.name=T -c user.email=t@example.org commit -qam fix && echo ok"),
+        Says("All\nfixed."),
+    )
+    with model_server(*turns) as server:
+        attempt = attempt_on(server, workspace_setup=setup, repo_roots=(str(tmp_path),))
+
+        assert attempt.run() == 0
+
+    assert result_of(attempt) == "All\nfixed."
+    assert (attempt.workspace / "notes.txt").read_text() == "new\n"
+    commit = git(attempt.workspace, "rev-parse", "HEAD")
+    assert attempt.outcome.outputs == Outputs(branch="main", commit=commit)
+    told = [line for line in attempt.logs if not line.startswith("Claude Code")]
+    assert told[0] == "Let me see."
+    assert told[1] == f"→ Read: {tmp_path}/ws/notes.txt"
+    assert told[3].startswith("→ Bash: sed -i")
+    assert told[4].startswith("← ok")
+    assert told[5:] == ["All", "fixed."]
+
+
+def test_the_prompt_reaches_the_model_whatever_it_begins_with(attempt_on: Prepare) -> None:
+    with model_server(Says("ok")) as server:
+        attempt = attempt_on(server)
+        (attempt.path / "prompt").write_text("--help me, $HOME `id` 'please'\n" + "x" * 200_000)
+        attempt.run()
+
+    sent = str(server.requests[0]["messages"])
+    assert "--help me, $HOME `id`" in sent
+    assert "x" * 200_000 in sent
+    assert result_of(attempt) == "ok"
+
+
+def test_tool_calls_and_usage_are_events(attempt_on: Prepare) -> None:
+    turns = (bash("echo out; exit 3"), Says("done", input_tokens=300, output_tokens=30))
+    with model_server(*turns) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    call, answer = [event for event in attempt.events if isinstance(event, ToolEvent)]
+    assert (call.name, call.input["command"]) == ("Bash", "echo out; exit 3")
+    assert answer.id == call.id
+    assert answer.is_error
+    assert "out" in (answer.output or "")
+    usages = [event.usage for event in attempt.events if isinstance(event, UsageEvent)]
+    assert [usage.turns for usage in usages] == [1, 2, 2]
+    assert (usages[-1].input_tokens, usages[-1].output_tokens) == (400, 40)
+    assert usages[-1].cost_usd > 0
+    assert attempt.outcome.usage == usages[-1]
+
+
+def test_the_settings_of_the_job_reach_the_program(attempt_on: Prepare) -> None:
+    with model_server(Says("ok")) as server:
+        attempt = attempt_on(server, config={"model": "claude-test-9", "effort": "high"})
+        attempt.run()
+
+    assert server.requests[0]["model"] == "claude-test-9"
+    assert server.requests[0]["output_config"]["effort"] == "high"
+    assert server.headers["X-Api-Key"] == KEY
+
+
+def test_fast_mode_is_asked_for(attempt_on: Prepare) -> None:
+    with model_server(Says("ok")) as server:
+        attempt_on(server, config={"model": "opus", "fast": True}).run()
+
+    assert server.requests[0]["speed"] == "fast"
+
+
+def test_a_token_may_stand_for_the_key(attempt_on: Prepare) -> None:
+    with model_server(Says("ok")) as server:
+        attempt_on(server, secrets={"ANTHROPIC_AUTH_TOKEN": "test-token-0123456789"}).run()
+
+    assert server.headers["Authorization"] == "Bearer test-token-0123456789"
+
+
+def test_the_agent_finds_only_its_own_environment_and_no_secret_file(
+    attempt_on: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENGINE_VARIABLE", "test-engine-secret")
+    with model_server(bash("env | sort; ls ../attempt/secrets"), Says("ok")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    [answer] = [event.output or "" for event in attempt.events if isinstance(event, ToolEvent) and event.output]
+    assert "ENGINE_VARIABLE" not in answer
+    assert f"LABRATS_ATTEMPT={ATTEMPT}" in answer
+    assert f"HOME={attempt.path}/home" in answer
+    assert "ANTHROPIC_API_KEY=[redacted]" in answer
+    assert KEY not in attempt.output.read_text()
+
+
+def test_the_users_own_login_is_lent_where_that_is_allowed(
+    attempt_on: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = tmp_path / "user" / ".claude" / ".credentials.json"
+    login.parent.mkdir(parents=True)
+    login.write_text(
+        '{"claudeAiOauth":{"accessToken":"test-access-token-0123456789","refreshToken":"test-refresh-token",'
+        '"expiresAt":4102444800000,"scopes":["user:inference"],"subscriptionType":"max"}}'
+    )
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    with model_server(Says("ok")) as server:
+        attempt = attempt_on(server, secrets={}, cli_login=True)
+        attempt.run()
+
+    assert result_of(attempt) == "ok"
+    assert server.headers["Authorization"] == "Bearer test-access-token-0123456789"
+
+
+def test_a_line_of_several_hundred_kilobytes_is_read(attempt_on: Prepare, tmp_path: Path) -> None:
+    content = "x" * 400_000
+    turns = (Calls("Write", {"file_path": f"{tmp_path}/ws/big.txt", "content": content}), Says("y" * 400_000))
+    with model_server(*turns) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert (attempt.workspace / "big.txt").read_text() == content
+    assert isinstance(attempt.outcome, ResultEvent)
+    assert attempt.outcome.file == "result.json"
+    assert (attempt.path / "result.json").stat().st_size == 400_002
+
+
+@pytest.mark.parametrize(
+    ("turn", "code", "words"),
+    [
+        (Refuses(401, "authentication_error", "invalid x-api-key"), FailedCode.AUTH, "credentialsRef"),
+        (Refuses(403, "permission_error", "no"), FailedCode.AUTH, "credentialsRef"),
+        (Refuses(429, "rate_limit_error", "slow down"), FailedCode.RATE_LIMITED, "slow down"),
+        (Refuses(529, "overloaded_error", "Overloaded"), FailedCode.OVERLOADED, "fallbackModel"),
+        (
+            Refuses(400, "invalid_request_error", "prompt is too long: 250000 tokens > 200000 maximum"),
+            FailedCode.CONTEXT_TOO_LONG,
+            "shorten",
+        ),
+        (Refuses(400, "invalid_request_error", "something odd"), FailedCode.AGENT_ERROR, "something odd"),
+    ],
+)
+def test_what_the_server_refuses_is_a_failure_that_says_what_to_do(
+    attempt_on: Prepare, turn: Refuses, code: FailedCode, words: str
+) -> None:
+    with model_server(turn) as server:
+        attempt = attempt_on(server)
+        assert attempt.run() == 1
+
+    assert failure_of(attempt)[0] is code
+    assert words in failure_of(attempt)[1]
+
+
+def test_an_overload_that_passes_is_a_note_in_the_log(attempt_on: Prepare) -> None:
+    with model_server(Refuses(529, "overloaded_error", "Overloaded"), Says("ok")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert result_of(attempt) == "ok"
+    assert any(line.startswith("[the model's server answered 529: retry 1 of 3") for line in attempt.logs)
+
+
+def test_without_credentials_it_is_a_failure_to_authenticate(attempt_on: Prepare) -> None:
+    with model_server(Says("never")) as server:
+        attempt = attempt_on(server, secrets={})
+        attempt.run()
+
+    assert failure_of(attempt)[0] is FailedCode.AUTH
+    assert server.requests == []
+
+
+def test_a_server_that_is_not_there_is_said_so(attempt_on: Prepare) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    attempt = attempt_on(url)
+
+    attempt.run()
+
+    assert failure_of(attempt)[0] is FailedCode.AGENT_ERROR
+    assert "Connection refused" in failure_of(attempt)[1]
+
+
+def test_too_many_turns_are_a_failure_of_their_own(attempt_on: Prepare) -> None:
+    with model_server(bash("true")) as server:
+        attempt = attempt_on(server, config={"max_turns": 2})
+        attempt.run()
+
+    assert failure_of(attempt)[0] is FailedCode.MAX_TURNS
+    assert "maxTurns" in failure_of(attempt)[1]
+    assert attempt.outcome.usage.input_tokens > 0
+
+
+def test_passing_the_cost_limit_is_over_budget(attempt_on: Prepare) -> None:
+    calls = Calls("Bash", {"command": "true", "description": "test"}, input_tokens=10**6)
+    with model_server(calls) as server:
+        attempt = attempt_on(server, config={"max_cost_usd": 0.01})
+        attempt.run()
+
+    assert failure_of(attempt)[0] is FailedCode.BUDGET
+
+
+def test_passing_the_token_limit_is_over_budget_and_ends_the_program(attempt_on: Prepare) -> None:
+    with model_server(bash("true")) as server:
+        attempt = attempt_on(server, config={"max_tokens": 250})
+        attempt.run()
+
+    assert failure_of(attempt)[0] is FailedCode.BUDGET
+    assert "maxTokens 250" in failure_of(attempt)[1]
+    assert with_environment("LABRATS_ATTEMPT", ATTEMPT) == []
+
+
+@pytest.mark.parametrize("command", ["sleep 300", "setsid sleep 300 & sleep 300", "trap '' TERM INT; sleep 300"])
+def test_asked_to_stop_it_ends_the_tool_that_runs_wherever_it_hides(attempt_on: Prepare, command: str) -> None:
+    with model_server(bash(f"touch started; {command}")) as server:
+        attempt = attempt_on(server)
+        with attempt.started() as process:
+            wait_until((attempt.workspace / "started").exists, "the tool runs")
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+    assert failure_of(attempt) == (FailedCode.AGENT_ERROR, "stopped on request")
+    assert with_environment("LABRATS_ATTEMPT", ATTEMPT) == []
+
+
+def test_a_server_that_says_nothing_ends_in_a_timeout(attempt_on: Prepare) -> None:
+    with model_server(Stalls()) as server:
+        attempt = attempt_on(server, config={"timeout_ms": 1500})
+        attempt.run()
+
+    assert failure_of(attempt)[0] is FailedCode.TIMEOUT
+    assert with_environment("LABRATS_ATTEMPT", ATTEMPT) == []
+
+
+@pytest.mark.parametrize("output", ["/dev/null", "/proc/$PPID/fd/1"])
+def test_what_a_tool_leaves_running_does_not_keep_the_attempt_from_ending(attempt_on: Prepare, output: str) -> None:
+    with model_server(bash(f"setsid sleep 300 > {output} 2>&1 &"), Says("done")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert result_of(attempt) == "done"
+    assert with_environment("LABRATS_ATTEMPT", ATTEMPT) == []
+
+
+def test_a_program_that_is_killed_is_a_failure_that_says_so(attempt_on: Prepare) -> None:
+    with model_server(bash("kill -KILL $PPID; sleep 300")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert failure_of(attempt)[0] is FailedCode.AGENT_ERROR
+    assert "was ended by SIGKILL without a result" in failure_of(attempt)[1]
+
+
+def test_a_program_that_is_not_there_is_said_to_be_missing(
+    attempt_on: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.defpath)
+    attempt = attempt_on("http://127.0.0.1:9")
+    job = (attempt.path / "job.json").read_text()
+    (attempt.path / "job.json").write_text(job.replace('"programs"', '"unused"'))
+
+    attempt.run()
+
+    assert "LABRATS_CLAUDE_PATH" in failure_of(attempt)[1]
+
+
+def a_repository(path: Path) -> Path:
+    path.mkdir()
+    (path / "notes.txt").write_text("old\n")
+    git(path, "init", "-q", "-b", "main")
+    git(path, "add", ".")
+    git(path, "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "-qm", "start")
+    return path
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()

@@ -1,0 +1,151 @@
+"""Where the attempts of the Runner suite run: how to open a runner there, and how to look at and disturb what runs."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+from labrats.backends.embedded.folders import Folders
+from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
+from labrats.ports import Gone, Runner, Store
+from labrats.processes import ProcessId, descendants, send_signal, with_environment
+from tests.fakes.runner import MemoryMachine, MemoryRunner
+from tests.fakes.store import MemoryStore
+from tests.waiting import eventually
+
+
+class RunnerBackend(Protocol):
+    """One machine or cluster, empty at first."""
+
+    store: Store
+
+    def open_runner(self) -> AbstractAsyncContextManager[Runner]:
+        """The runner of one engine. Further ones are other engines, or the same one started again."""
+        ...
+
+    def living_processes(self, name: str) -> int:
+        """How many processes of the attempt live: its executor and all that came from it, wherever they are by now."""
+        ...
+
+    def crash(self, name: str) -> None:
+        """Have the executor die of signal 9."""
+        ...
+
+    async def crash_unseen(self, name: str) -> None:
+        """Have the executor die, and with it whatever could tell how it did."""
+        ...
+
+    def kill_helpers(self) -> None:
+        """Have everything die that runs beside the executors on their behalf."""
+        ...
+
+
+class MemoryBackend:
+    """The in-memory fake."""
+
+    def __init__(self, machine: MemoryMachine) -> None:
+        self.store: Store = MemoryStore()
+        self._machine = machine
+
+    @asynccontextmanager
+    async def open_runner(self) -> AsyncIterator[Runner]:
+        yield MemoryRunner(self.store, self._machine)
+
+    def living_processes(self, name: str) -> int:
+        executor = self._machine.executors.get(name)
+        return 0 if executor is None or executor.gone else 1 + executor.children
+
+    def crash(self, name: str) -> None:
+        self._machine.kill(name)
+
+    async def crash_unseen(self, name: str) -> None:
+        self._machine.executors[name].end(Gone())
+        self._machine.kill(name)
+
+    def kill_helpers(self) -> None:
+        """It has none."""
+
+
+class EmbeddedBackend:
+    """Real processes of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store: Store = MemoryStore()
+        self._folders = Folders(folder / "attempts", folder / "workspaces")
+        self._launchers: set[int] = set()
+
+    @asynccontextmanager
+    async def open_runner(self) -> AsyncIterator[Runner]:
+        settings = LocalRunnerSettings(folders=self._folders, environment={}, programs={})
+        async with LocalRunner(self.store, settings) as runner:
+            try:
+                yield runner
+            finally:
+                self._launchers |= set(_living_launchers())
+
+    def living_processes(self, name: str) -> int:
+        executor = self._executor(name)
+        family = {executor.pid, *descendants(executor.pid)} if executor and executor.is_alive else set()
+        return len(family | set(with_environment("LABRATS_ATTEMPT", name)))
+
+    def crash(self, name: str) -> None:
+        executor = self._executor(name)
+        assert executor
+        send_signal(executor.pid, signal.SIGKILL)
+
+    async def crash_unseen(self, name: str) -> None:
+        self.kill_helpers()
+        self.crash(name)
+        await eventually(lambda: self.living_processes(name) == 0)
+
+    def kill_helpers(self) -> None:
+        for launcher in _living_launchers():
+            send_signal(launcher, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """End every process that the test left."""
+        for claim in self._folders.attempts.glob("*/*/claim"):
+            for pid in with_environment("LABRATS_ATTEMPT", claim.parent.name):
+                send_signal(pid, signal.SIGKILL)
+            if (executor := ProcessId.parse(claim.read_text())) and executor.is_alive:
+                send_signal(executor.pid, signal.SIGKILL)
+        await eventually(lambda: all(_is_reaped(launcher) for launcher in self._launchers))
+
+    def _executor(self, name: str) -> ProcessId | None:
+        executor = self._folders.of(name).executor()
+        return executor if isinstance(executor, ProcessId) else None
+
+
+def _living_launchers() -> list[int]:
+    """The launchers that this process started. Their executors, being forks, have the same command line."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [pid for pid in map(int, children) if b"labrats.executor.launcher" in _command_line(pid)]
+
+
+def _is_reaped(child: int) -> bool:
+    """Whether the process has ended; reaps it, since its engine, which has let go of it, does not."""
+    try:
+        return os.waitpid(child, os.WNOHANG) != (0, 0)
+    except ChildProcessError:
+        return True
+
+
+def _command_line(pid: int) -> bytes:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+@asynccontextmanager
+async def open_backend(kind: str, folder: Path) -> AsyncIterator[RunnerBackend]:
+    if kind == "memory":
+        async with MemoryMachine() as machine:
+            yield MemoryBackend(machine)
+        return
+    embedded = EmbeddedBackend(folder)
+    try:
+        yield embedded
+    finally:
+        await embedded.close()

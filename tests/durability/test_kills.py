@@ -1,0 +1,44 @@
+"""R2, for the lesser evil: the process is killed, the machine lives on."""
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from labrats.backends.embedded.store import EmbeddedStore
+from tests.durability.ledger import Ledger
+
+KILLS = int(os.environ.get("LABRATS_STORE_KILLS", "5"))
+FIRST_SEED = int(os.environ.get("LABRATS_SEED") or random.randrange(1_000_000))
+
+
+async def test_r2_kills_lose_nothing_that_was_acknowledged(tmp_path: Path, tally: Counter[str]) -> None:
+    path, ledger = tmp_path / "labrats.db", Ledger()
+    for seed in range(FIRST_SEED, FIRST_SEED + KILLS):
+        write_until_killed(path, ledger, seed)
+        async with EmbeddedStore.open(path) as store:
+            assert await ledger.losses(store) == [], f"seed {seed}"
+        tally["kills"] += 1
+
+
+def write_until_killed(path: Path, ledger: Ledger, seed: int) -> None:
+    """Start the writing process, kill it in the middle of its work, and note all that it said in time."""
+    command = [sys.executable, "-m", "tests.durability.writing_process", str(path), str(seed)]
+    lines_until_kill = random.Random(seed).randrange(1, 1000)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        for count, line in enumerate(process.stdout, start=1):
+            note(ledger, line)
+            if count == lines_until_kill:
+                process.kill()
+    assert process.returncode < 0, "it was not killed, it failed"
+
+
+def note(ledger: Ledger, line: str) -> None:
+    verb, name, value = line.split()
+    if verb == "ask":
+        ledger.ask(name, None if value == "-" else int(value))
+    else:
+        ledger.acknowledge(name, None if value == "-" else value)

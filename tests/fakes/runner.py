@@ -1,0 +1,278 @@
+"""The Runner in memory: it plays the mock provider's scripts, in the loop's time."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from signal import Signals
+from typing import Any, Final, Self, TypeVar
+
+from labrats.model.errors import GiveUp, NotFound
+from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, FailedCode, Usage
+from labrats.model.mock_script import (
+    Action,
+    Consume,
+    Die,
+    Exit,
+    Fail,
+    Fork,
+    Hang,
+    IgnoreSignals,
+    Log,
+    OnAttempt,
+    SetResult,
+    Sleep,
+    Step,
+    parse_script,
+)
+from labrats.model.parts import ConfigMap
+from labrats.model.protocol import (
+    LINE_BYTES,
+    RESULT_FILE,
+    AnyEvent,
+    ErrorEvent,
+    LogEvent,
+    ResultEvent,
+    UsageEvent,
+)
+from labrats.model.record import encode
+from labrats.ports import Alive, Attempt, AttemptState, Clock, Gone, NotStarted, OutputTail, Store, SystemClock
+
+E = TypeVar("E", bound=AnyEvent)
+
+DEFAULT_SCRIPT: Final[Sequence[Step]] = (Log("mock: done"), SetResult("done"))
+
+
+class MemoryRunner:
+    """Runner (labrats/ports.py) for unit tests. Every call lets other tasks run first, as a real one would."""
+
+    def __init__(self, store: Store, machine: "MemoryMachine") -> None:
+        self._store, self._machine = store, machine
+
+    async def start(self, attempt: Attempt) -> None:
+        await self._check_prompt(attempt)
+        if attempt.name not in self._machine.executors:
+            self._machine.launch(attempt)
+
+    async def find(self, name: str) -> AttemptState:
+        await asyncio.sleep(0)
+        executor = self._machine.executors.get(name)
+        return (executor.gone or Alive()) if executor else NotStarted()
+
+    async def stop(self, name: str) -> None:
+        await asyncio.sleep(0)
+        if executor := self._machine.executors.get(name):
+            executor.ask_to_end()
+
+    async def kill(self, name: str) -> None:
+        await asyncio.sleep(0)
+        self._machine.kill(name)
+
+    async def watch(self) -> AsyncIterator[str]:
+        names: asyncio.Queue[str] = asyncio.Queue()
+        self._machine.watchers.append(names)
+        try:
+            while True:
+                yield await names.get()
+        finally:
+            self._machine.watchers.remove(names)
+
+    async def tail(self, name: str) -> OutputTail:
+        await asyncio.sleep(0)
+        executor = self._machine.executors.get(name)
+        return executor.tail() if executor else OutputTail()
+
+    async def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[Sequence[AnyEvent]]:
+        while True:
+            changed = self._machine.changed
+            executor = self._machine.executors.get(name)
+            if batch := [event for event in executor.events if event.seq > after_seq] if executor else []:
+                yield batch
+                after_seq = batch[-1].seq
+            elif not follow or (executor and executor.gone):
+                return
+            else:
+                await changed.wait()
+
+    async def result(self, name: str) -> Any:
+        await asyncio.sleep(0)
+        executor = self._machine.executors.get(name)
+        if executor is None or not (executor.gone and isinstance(executor.gone.outcome, ResultEvent)):
+            raise NotFound(f"the result of attempt {name} is no longer kept")
+        return executor.result
+
+    async def workspaces(self) -> list[str]:
+        await asyncio.sleep(0)
+        return [name for name, executor in self._machine.executors.items() if executor.has_workspace]
+
+    async def remove(self, name: str, *, keep_output: bool = False) -> None:
+        await asyncio.sleep(0)
+        if keep_output and name in self._machine.executors:
+            self._machine.executors[name].has_workspace = False
+        elif not keep_output:
+            self._machine.executors.pop(name, None)
+
+    async def _check_prompt(self, attempt: Attempt) -> None:
+        await asyncio.sleep(0)
+        if reference := attempt.job.spec.prompt_ref:
+            try:
+                await self._store.get(ConfigMap, reference.name)
+            except NotFound as error:
+                raise GiveUp(FailedCode.INTERNAL, "the job's prompt is gone") from error
+
+
+class MemoryMachine:
+    """Where the attempts of MemoryRunners run: like processes, they go on when a runner is let go of.
+
+    An async context manager; leaving it ends them all.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or SystemClock()
+        self.executors: dict[str, MemoryExecutor] = {}
+        self.watchers: list[asyncio.Queue[str]] = []
+        self.changed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = [executor.task for executor in self.executors.values() if executor.task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def launch(self, attempt: Attempt) -> None:
+        executor = self.executors[attempt.name] = MemoryExecutor(attempt.name, self, self.clock.now())
+        executor.task = asyncio.create_task(executor.run(list(_actions_of(attempt))), name=attempt.name)
+        self.say_changed(attempt.name)
+        executor.task.add_done_callback(lambda _: executor.end(_death("was killed by signal 15 (SIGTERM)")))
+
+    def kill(self, name: str) -> None:
+        """The executor of `name` is no more, and what it left behind neither; a name that has none never gets one."""
+        executor = self.executors.setdefault(name, MemoryExecutor(name, self))
+        executor.end(_death("was killed by signal 9 (SIGKILL)"))
+        if executor.task:
+            executor.task.cancel()
+
+    def say_changed(self, name: str) -> None:
+        for names in self.watchers:
+            names.put_nowait(name)
+        self.wake_readers()
+
+    def wake_readers(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+@dataclass
+class MemoryExecutor:
+    """One attempt. children: how many processes it has left running. started_at: None where it was killed before."""
+
+    name: str
+    machine: MemoryMachine
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    task: asyncio.Task[None] | None = None
+    events: list[AnyEvent] = field(default_factory=list)
+    gone: Gone | None = None
+    result: Any = None
+    usage: Usage = field(default_factory=Usage)
+    children: int = 0
+    heeds_signals: bool = True
+    has_workspace: bool = False
+
+    async def run(self, actions: Sequence[Action]) -> None:
+        try:
+            await asyncio.sleep(0)
+            self.has_workspace = True
+            for action in actions:
+                await self._play(action)
+        except _Ended as ending:
+            self.end(ending.gone)
+        except asyncio.CancelledError:
+            self._say_last(ErrorEvent, code=FailedCode.AGENT_ERROR, message="stopped on request")
+        else:
+            fits = len(encode([self.result])) < LINE_BYTES // 2
+            self._say_last(ResultEvent, **({"result": self.result} if fits else {"file": RESULT_FILE}))
+
+    def ask_to_end(self) -> None:
+        if self.task and self.heeds_signals:
+            self.task.cancel()
+
+    def end(self, gone: Gone) -> None:
+        """Only the first end counts."""
+        if self.gone is None:
+            self.children = 0
+            self.ended_at = self.machine.clock.now()
+            self.gone = replace(gone, tail=self.tail())
+            self.machine.say_changed(self.name)
+
+    def tail(self) -> OutputTail:
+        logs: list[str] = []
+        room = STATUS_LOG_BYTES
+        for text in reversed([event.text for event in self.events if isinstance(event, LogEvent)]):
+            room -= len(text.encode())
+            if room < 0 or len(logs) == STATUS_LOG_LINES:
+                break
+            logs.insert(0, text)
+        return OutputTail(tuple(logs), self.usage)
+
+    async def _play(self, action: Action) -> None:
+        match action:
+            case Log(text, times, every_ms):
+                for count in range(1, times + 1):
+                    await asyncio.sleep(every_ms / 1000 if count > 1 else 0)
+                    self._say(LogEvent, text=text.replace("{n}", str(count)))
+            case Sleep(milliseconds):
+                await asyncio.sleep(milliseconds / 1000)
+            case Consume(amount):
+                self.usage += amount.as_usage()
+                self._say(UsageEvent, usage=self.usage)
+            case SetResult(result):
+                self.result = result
+            case Fail(reason):
+                event = self._say(ErrorEvent, code=FailedCode.AGENT_ERROR, message=reason, usage=self.usage)
+                raise _Ended(Gone(event))
+            case Exit(number):
+                raise _Ended(_death(f"exited with code {number}"))
+            case Die(number):
+                raise _Ended(_death(f"was killed by signal {number} ({Signals(number).name})"))
+            case Hang():
+                await asyncio.Event().wait()
+            case IgnoreSignals():
+                self.heeds_signals = False
+            case Fork():
+                self.children += 1
+
+    def _say_last(self, kind: type[ResultEvent] | type[ErrorEvent], **fields: Any) -> None:
+        if self.gone is None:
+            self.end(Gone(self._say(kind, usage=self.usage, **fields)))
+
+    def _say(self, kind: type[E], **fields: Any) -> E:
+        event = kind(seq=len(self.events) + 1, at=self.machine.clock.now(), **fields)
+        self.events.append(event)
+        self.machine.wake_readers()
+        return event
+
+
+class _Ended(Exception):
+    """The script ends the attempt."""
+
+    def __init__(self, gone: Gone) -> None:
+        super().__init__()
+        self.gone = gone
+
+
+def _actions_of(attempt: Attempt) -> Iterator[Action]:
+    """What the job's script has the attempt do."""
+    script = parse_script(attempt.job.spec.metadata)
+    for step in DEFAULT_SCRIPT if script is None else script:
+        if not isinstance(step, OnAttempt):
+            yield step
+        elif step.number == attempt.job.status.attempts:
+            yield from step.steps
+
+
+def _death(how: str) -> Gone:
+    return Gone(None, FailedCode.EXECUTOR_DIED, f"the executor {how} without an outcome")

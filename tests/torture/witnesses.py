@@ -1,0 +1,232 @@
+"""Who sees what happens, apart from the clients: the store's own record, the outputs of attempts, and /proc."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from labrats.backends.embedded.database import open_for_reading, open_for_writing
+from labrats.backends.embedded.folders import Folders
+from labrats.model.job import Job
+from labrats.model.protocol import AnyEvent, ErrorEvent, LogEvent, ResultEvent, decode_event
+from labrats.processes import ProcessId
+from tests.torture.history import Line, Run, Written
+
+LOOK_SECONDS = 0.01
+
+_RECORD_VERSIONS = """
+    CREATE TABLE versions (number INTEGER PRIMARY KEY, at REAL NOT NULL, body BLOB NOT NULL) STRICT;
+    CREATE TRIGGER record_new AFTER INSERT ON resources WHEN new.kind = 'InferenceRequest' BEGIN
+        INSERT INTO versions (at, body) VALUES (unixepoch('subsec'), new.body);
+    END;
+    CREATE TRIGGER record_change AFTER UPDATE ON resources WHEN new.kind = 'InferenceRequest' BEGIN
+        INSERT INTO versions (at, body) VALUES (unixepoch('subsec'), new.body);
+    END;
+"""
+
+
+# The store
+
+
+def record_versions(database: Path) -> None:
+    """Make a store that records every version of every job, in the transaction that writes it."""
+    with closing(open_for_writing(database)) as connection:
+        connection.execute(_RECORD_VERSIONS)
+
+
+def recorded_versions(database: Path) -> list[Written]:
+    """Every version of every job, in the order of the commits."""
+    with closing(open_for_reading(database)) as connection:
+        rows = connection.execute("SELECT at, body FROM versions ORDER BY number")
+        return [_written(at, msgspec.json.decode(body, type=Job)) for at, body in rows]
+
+
+def _written(at: float, job: Job) -> Written:
+    return Written(
+        at=at,
+        job_id=job.id,
+        phase=job.phase,
+        attempts=job.status.attempts,
+        tag=job.spec.metadata["tag"],
+        model=job.resolved.model,
+        priority=job.spec.priority,
+        max_attempts=job.resolved.max_attempts,
+        created_at=job.created_at.timestamp(),
+        not_before=_seconds(job.status.not_before),
+    )
+
+
+def _seconds(time_of_day: datetime | None) -> float:
+    return time_of_day.timestamp() if time_of_day else 0
+
+
+# Processes
+
+
+@dataclass
+class Sighting:
+    """One process, alive at least from `first` to `last`. attempt: whose it is, as executor or as the agent's."""
+
+    process: ProcessId
+    command: str
+    attempt: str | None
+    is_executor: bool
+    first: float
+    last: float
+
+
+class ProcessWatch:
+    """Looks at /proc again and again, in a thread, for processes with `mark` somewhere in their environment.
+
+    Knows an executor by its stdout, which is an attempt's output file, and an agent's process by LABRATS_ATTEMPT.
+    """
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark.encode()
+        self._sightings: dict[ProcessId, Sighting] = {}
+        self._alive: list[Sighting] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look_for_ever, name="process-watch")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def sightings(self) -> Sequence[Sighting]:
+        """Every process of an attempt that was ever seen."""
+        return [sighting for sighting in self._sightings.values() if sighting.attempt]
+
+    def executors(self) -> list[ProcessId]:
+        """Those alive at the last look."""
+        return [sighting.process for sighting in self._alive if sighting.is_executor]
+
+    def launchers(self) -> list[ProcessId]:
+        """Those alive at the last look."""
+        return [
+            sighting.process
+            for sighting in self._alive
+            if "labrats.executor.launcher" in sighting.command and not sighting.attempt
+        ]
+
+    def look(self) -> list[Sighting]:
+        """The marked processes that are alive now."""
+        return list(self._marked_processes())
+
+    def _look_for_ever(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            self._alive = self.look()
+            for now in self._alive:
+                known = self._sightings.setdefault(now.process, now)
+                known.last = now.last
+                if now.attempt:  # an executor is a mere fork of the launcher at first
+                    known.attempt, known.is_executor = now.attempt, now.is_executor
+
+    def _marked_processes(self) -> Iterator[Sighting]:
+        for entry in os.listdir("/proc"):
+            if entry.isdecimal():
+                with suppress(OSError):  # it ended meanwhile
+                    if (found := self._inspect(int(entry))) is not None:
+                        yield found
+
+    def _inspect(self, pid: int) -> Sighting | None:
+        before = time.time()
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        if self._mark not in environment:
+            return None
+        process = ProcessId.of(pid)
+        if process is None or not process.is_alive:
+            return None
+        stdout = os.readlink(f"/proc/{pid}/fd/1")
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        is_executor = stdout.endswith("/output.jsonl")
+        attempt = Path(stdout).parent.name if is_executor else _attempt_of(environment)
+        return Sighting(process, command, attempt, is_executor, first=time.time(), last=before)
+
+
+def _attempt_of(environment: bytes) -> str | None:
+    for variable in environment.split(b"\0"):
+        if variable.startswith(b"LABRATS_ATTEMPT="):
+            return variable.partition(b"=")[2].decode()
+    return None
+
+
+def kill(process: ProcessId) -> bool:
+    """SIGKILL exactly this process. False when it is gone."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if ProcessId.of(process.pid) != process:
+            return False
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+# Runs: what attempts wrote, and when their processes were seen
+
+
+def read_runs(folders: Folders, sightings: Sequence[Sighting]) -> list[Run]:
+    """Every attempt that has an executor, or had one."""
+    seen: dict[str, list[Sighting]] = {}
+    for sighting in sightings:
+        assert sighting.attempt
+        seen.setdefault(sighting.attempt, []).append(sighting)
+    names = sorted(path.name for path in folders.attempts.glob("*/*"))
+    runs = (_run(folders, name, seen.get(name, ())) for name in names)
+    return [run for run in runs if run]
+
+
+def _run(folders: Folders, name: str, seen: Sequence[Sighting]) -> Run | None:
+    folder = folders.of(name)
+    claimed_by = folder.executor()
+    if not isinstance(claimed_by, ProcessId):
+        return None
+    events = _events(folder.output)
+    # A process that came too late for the claim ends at once: no run of the attempt.
+    seen = [sighting for sighting in seen if not sighting.is_executor or sighting.process == claimed_by]
+    begins = [sighting.first for sighting in seen] + [event.at.timestamp() for event in events[:1]]
+    ends = [sighting.last for sighting in seen] + [event.at.timestamp() for event in events[-1:]]
+    if not begins:
+        return None
+    job_id, _, number = name.rpartition("-")
+    return Run(
+        job_id=job_id,
+        attempt=int(number),
+        first=min(begins),
+        last=max(ends),
+        seqs=tuple(event.seq for event in events),
+        lines=tuple(Line(int(number), event.seq, event.text) for event in events if isinstance(event, LogEvent)),
+        outcome=_outcome(events),
+    )
+
+
+def _events(output: Path) -> list[AnyEvent]:
+    lines = output.read_bytes().splitlines() if output.exists() else []
+    return [event for line in lines if (event := decode_event(line))]
+
+
+def _outcome(events: Sequence[AnyEvent]) -> str | None:
+    match events[-1:]:
+        case [ResultEvent()]:
+            return "result"
+        case [ErrorEvent()]:
+            return "error"
+    return None

@@ -1,0 +1,34 @@
+"""Jobs and pods as the API server describes them: each builder fills in what the test is not about."""
+
+from typing import Any
+
+import msgspec
+
+from labrats.backends.kubernetes.objects import JobObject, PodObject
+
+NAME = "ir-0000000a-1"
+
+
+def a_job_object(*conditions: dict[str, str], annotations: dict[str, str] | None = None, **metadata: Any) -> JobObject:
+    """The Job of an attempt. conditions: of its status, which hold."""
+    meta = {"name": NAME, "annotations": annotations or {}, **metadata}
+    status = {"conditions": [{"status": "True", **condition} for condition in conditions]}
+    return msgspec.convert({"metadata": meta, "status": status}, JobObject)
+
+
+def a_pod_object(
+    state: dict[str, Any] | None = None, *, node: str = "node-1", deleted: bool = False, **status: Any
+) -> PodObject:
+    """Its pod. state: of the executor's container. status: further fields of the pod's."""
+    labels = {"labrats.work/job": "ir-0000000a", "labrats.work/attempt": "1"}
+    meta = {"name": f"{NAME}-x7k2p", "labels": labels} | (
+        {"deletionTimestamp": "2026-01-01T12:00:00Z"} if deleted else {}
+    )
+    container = {"name": "executor", "image": "labrats/executor:1", "resources": {"limits": {"memory": "2Gi"}}}
+    statuses = [{"name": "executor", "state": state}] if state else []
+    pod = {
+        "metadata": meta,
+        "spec": {"nodeName": node, "containers": [container]},
+        "status": {"containerStatuses": statuses, **status},
+    }
+    return msgspec.json.decode(msgspec.json.encode(pod), type=PodObject)

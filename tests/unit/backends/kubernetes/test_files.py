@@ -1,0 +1,152 @@
+"""The copy of an output: whole, without repeats, and the same whoever makes it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from labrats.backends.kubernetes import files as files_module
+from labrats.backends.kubernetes.failures import NEVER_STARTED, VANISHED
+from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy
+from labrats.model.protocol import AnyEvent, ResultEvent, ResultPartEvent
+from labrats.model.record import encode
+from tests.builders import a_log, a_result
+from tests.fakes.clock import NOON
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> AttemptFiles:
+    files = AttemptFiles.of(tmp_path, "ir-0000000a-1")
+    files.begin()
+    return files
+
+
+def lines_of(events: Sequence[AnyEvent]) -> list[bytes]:
+    return [encode(event) for event in events]
+
+
+def logs(first: int, last: int) -> list[bytes]:
+    return lines_of([a_log(seq, f"line {seq}") for seq in range(first, last + 1)])
+
+
+def written(files: AttemptFiles) -> list[bytes]:
+    return files.output.read_bytes().splitlines()
+
+
+def test_events_are_kept_as_they_came(files: AttemptFiles) -> None:
+    copy = OutputCopy(files)
+    copy.take(logs(1, 3))
+    copy.take(logs(4, 5))
+
+    assert written(files) == logs(1, 5)
+    assert copy.last == a_log(5, "line 5")
+
+
+def test_what_is_read_again_is_not_kept_again(files: AttemptFiles) -> None:
+    copy = OutputCopy(files)
+    copy.take(logs(1, 3))
+    copy.take(logs(2, 4))
+
+    assert written(files) == logs(1, 4)
+
+
+def test_what_is_no_event_is_passed_over(files: AttemptFiles) -> None:
+    copy = OutputCopy(files)
+    copy.take([b"Traceback (most recent call last):", *logs(1, 1), b"", b'{"seq": 2}', *logs(2, 2)])
+
+    assert written(files) == logs(1, 2)
+
+
+def test_another_engine_goes_on_where_one_stopped(files: AttemptFiles) -> None:
+    OutputCopy(files).take(logs(1, 3))
+    successor = OutputCopy(files)
+    assert successor.last == a_log(3, "line 3")
+    successor.take(logs(1, 5))
+
+    assert written(files) == logs(1, 5)
+
+
+@pytest.mark.parametrize("kept", [1, 20, 40])
+def test_a_line_that_was_torn_by_a_crash_is_written_again(files: AttemptFiles, kept: int) -> None:
+    OutputCopy(files).take(logs(1, 3))
+    with files.output.open("ab") as output:
+        output.write(logs(4, 4)[0][:kept])
+    OutputCopy(files).take(logs(1, 5))
+
+    assert written(files) == logs(1, 5)
+
+
+def test_one_who_was_thought_dead_does_no_harm(files: AttemptFiles) -> None:
+    paused = OutputCopy(files)
+    paused.take(logs(1, 3))
+    successor = OutputCopy(files)
+    successor.take(logs(4, 9))
+    paused.take(logs(4, 6))
+    successor.take(logs(10, 12))
+
+    assert written(files) == logs(1, 12)
+
+
+def test_an_output_is_complete_with_its_terminal_event(files: AttemptFiles) -> None:
+    copy = OutputCopy(files)
+    copy.take(logs(1, 1))
+    assert not copy.is_complete
+    copy.take(lines_of([a_result(seq=2)]))
+    assert copy.is_complete
+    copy.take(logs(3, 3))
+
+    assert OutputCopy(files).is_complete
+    assert written(files) == [*logs(1, 1), *lines_of([a_result(seq=2)])]
+
+
+def test_what_never_came_is_counted(files: AttemptFiles) -> None:
+    copy = OutputCopy(files)
+    copy.take([*logs(1, 2), *logs(6, 7)])
+
+    assert copy.missing == 3
+
+
+def test_a_result_in_parts_is_put_together(files: AttemptFiles) -> None:
+    text = '{"text": "grüße"}'
+    first, second = text[:12], text[12:]
+    parts = [
+        ResultPartEvent(seq=2, at=NOON, offset=0, text=first),
+        ResultPartEvent(seq=3, at=NOON, offset=len(first.encode()), text=second),
+    ]
+    end = ResultEvent(seq=4, at=NOON, file="result.json")
+    OutputCopy(files).take([*logs(1, 1), *lines_of(parts[:1])])
+    OutputCopy(files).take([*logs(1, 1), *lines_of([*parts, end])])
+
+    assert files.result.read_text() == text
+    assert written(files) == [*logs(1, 1), *lines_of([end])]
+
+
+def test_an_output_without_end_is_cut_but_for_its_outcome(files: AttemptFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files_module, "OUTPUT_BYTES", 200)
+    copy = OutputCopy(files)
+    for seq in range(1, 100):
+        copy.take(logs(seq, seq))
+    copy.take(lines_of([ResultPartEvent(seq=100, at=NOON, offset=10**9, text="x"), a_result(seq=101)]))
+
+    assert len(written(files)) < 10
+    assert written(files)[-1] == encode(a_result(seq=101))
+    assert not files.result.exists()
+
+
+def test_the_first_word_on_an_ending_counts(files: AttemptFiles) -> None:
+    assert files.ending() is None
+    files.conclude(NEVER_STARTED)
+    files.conclude(VANISHED)
+
+    assert files.ending() == NEVER_STARTED
+    assert [path.name for path in files.folder.iterdir()] == ["ending.json"]
+
+
+def test_what_is_removed_has_never_begun(files: AttemptFiles) -> None:
+    assert files.has_begun
+    files.conclude(VANISHED)
+    files.remove()
+    files.remove()
+
+    assert not files.has_begun
+    assert files.ending() is None

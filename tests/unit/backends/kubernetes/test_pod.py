@@ -1,0 +1,135 @@
+"""The manifest of an attempt, field by field, and what changes it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from labrats.backends.kubernetes.pod import SCRATCH, PodSettings, SecretFiles, attempt_job, tombstone_job
+from labrats.model.errors import GiveUp
+from labrats.model.job import KeyReference, WorkspaceFile, WorkspaceSetup
+from labrats.model.protocol import Task
+from labrats.model.record import Metadata
+from labrats.ports import Attempt
+from tests.builders import a_spec, an_ai_model, an_attempt
+
+GOLDEN = Path(__file__).with_name("attempt_job.json")
+
+SETTINGS = PodSettings(
+    image="labrats/executor:1",
+    resources={"requests": {"cpu": "250m"}, "limits": {"cpu": "2", "memory": "2Gi", "ephemeral-storage": "10Gi"}},
+    scratch_size="10Gi",
+    uploads=Path("/data/uploads"),
+    uploads_claim="uploads",
+    git_addresses=("10.0.0.0/8",),
+)
+"""What an operator might set."""
+
+
+def an_owned_attempt(**spec: Any) -> Attempt:
+    """An attempt of a stored job. spec: fields of JobSpec."""
+    attempt = an_attempt(job_id="ir-0000000a")
+    metadata = Metadata(name="ir-0000000a", uid="5e0b6c1c-0000-4000-8000-000000000001")
+    return Attempt(replace(attempt.job, metadata=metadata, spec=a_spec(**spec)), an_ai_model(endpoint="http://models"))
+
+
+def pod_of(attempt: Attempt, secrets: SecretFiles = (), settings: PodSettings = SETTINGS) -> Any:
+    return attempt_job(attempt, secrets, settings)["spec"]["template"]
+
+
+def task_of(pod: Any) -> Task:
+    task: Task = msgspec.json.decode(pod["metadata"]["annotations"]["labrats.work/task"].encode(), type=Task)
+    return task
+
+
+def test_a_job_with_everything_has_this_manifest() -> None:
+    attempt = an_owned_attempt(
+        prompt=None,
+        prompt_ref=KeyReference(name="ir-0000000a-prompt", key="prompt"),
+        workspace_setup=WorkspaceSetup(git_repo="https://git.example/a.git", credentials_ref="ir-0000000a-git"),
+        workspace_files=(WorkspaceFile(name="notes.md", path="/data/uploads/jobs/ir-0000000a-1f/0", size=3),),
+        metadata={"repo": "a"},
+    )
+    secrets: SecretFiles = [
+        ("ir-0000000a-git", {"git-username": "username", "git-password": "password"}),
+        ("anthropic", {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"}),
+    ]
+
+    assert attempt_job(attempt, secrets, SETTINGS) == json.loads(GOLDEN.read_text())
+
+
+def test_the_executor_is_told_its_task() -> None:
+    attempt = an_owned_attempt(metadata={"repo": "a"})
+
+    task = task_of(pod_of(attempt))
+
+    assert (task.job_id, task.attempt, task.number) == ("ir-0000000a", "ir-0000000a-1", 1)
+    assert task.metadata == {"repo": "a"}
+    assert task.endpoint == "http://models"
+    assert task.workspace.startswith(SCRATCH)
+
+
+def test_a_prompt_without_a_config_map_is_an_input_all_the_same() -> None:
+    pod = pod_of(an_owned_attempt(prompt="Do it."))
+
+    assert pod["metadata"]["annotations"]["labrats.work/prompt"] == "Do it."
+    (source,) = pod["spec"]["volumes"][0]["projected"]["sources"]
+    assert [item["path"] for item in source["downwardAPI"]["items"]] == ["job.json", "prompt"]
+
+
+def test_a_job_may_bring_its_own_image() -> None:
+    attempt = an_owned_attempt(config={"executor_image": "example/executor:2"})
+
+    assert pod_of(attempt)["spec"]["containers"][0]["image"] == "example/executor:2"
+
+
+def test_the_cluster_ends_an_attempt_only_long_after_the_engine() -> None:
+    attempt = an_owned_attempt(config={"timeout_ms": 60_000})
+
+    seconds = attempt_job(attempt, (), SETTINGS)["spec"]["activeDeadlineSeconds"]
+
+    assert seconds > 60 + SETTINGS.start_timeout_seconds + SETTINGS.grace_seconds + 60
+
+
+def test_an_operator_adds_to_the_pod_but_takes_nothing_away() -> None:
+    fields = {"nodeSelector": {"pool": "agents"}, "containers": [], "automountServiceAccountToken": True}
+    settings = PodSettings(
+        image="labrats/executor:1", resources={}, scratch_size="1Gi", uploads=Path("/data/uploads"), pod_fields=fields
+    )
+
+    pod = pod_of(an_owned_attempt(), settings=settings)["spec"]
+
+    assert pod["nodeSelector"] == {"pool": "agents"}
+    assert pod["automountServiceAccountToken"] is False
+    assert len(pod["containers"]) == 1
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/data/uploads-of-others/0"])
+def test_files_from_elsewhere_are_refused(path: str) -> None:
+    attempt = an_owned_attempt(workspace_files=(WorkspaceFile(name="a", path=path, size=1),))
+
+    with pytest.raises(GiveUp, match="not on the uploads volume"):
+        attempt_job(attempt, (), SETTINGS)
+
+
+def test_files_without_a_volume_to_bring_them_are_refused() -> None:
+    attempt = an_owned_attempt(workspace_files=(WorkspaceFile(name="a", path="/data/uploads/jobs/1/0", size=1),))
+    settings = PodSettings(image="labrats/executor:1", resources={}, scratch_size="1Gi", uploads=Path("/data/uploads"))
+
+    with pytest.raises(GiveUp, match="no uploads volume"):
+        attempt_job(attempt, (), settings)
+
+
+def test_a_job_that_is_not_stored_owns_nothing() -> None:
+    assert attempt_job(an_attempt(), (), SETTINGS)["metadata"]["ownerReferences"] == []
+
+
+def test_a_tombstone_takes_the_name_and_never_runs() -> None:
+    tombstone = tombstone_job("ir-0000000a-1", SETTINGS)
+
+    assert tombstone["metadata"]["name"] == "ir-0000000a-1"
+    assert tombstone["metadata"]["labels"]["labrats.work/job"] == "ir-0000000a"
+    assert tombstone["spec"]["activeDeadlineSeconds"] == 0

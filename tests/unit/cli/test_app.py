@@ -1,0 +1,112 @@
+"""The command line as a whole."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cyclopts import App
+
+from labrats import __version__
+from labrats.cli import jobs
+from labrats.cli.app import build_app
+from labrats.cli.exits import ExitCode
+from tests.unit.cli.engines import Labrats, OwnEngine
+
+COMMANDS = "submit jobs job logs wait cancel retry model secret api-key serve config completion".split()
+
+
+def commands_of(app: App) -> Iterator[App]:
+    """The commands below `app` that do something."""
+    for name in app:
+        if not name.startswith("-"):
+            subs = list(commands_of(app[name]))
+            yield from subs or [app[name]]
+
+
+def test_help_names_every_command_and_the_exit_codes(labrats: Labrats) -> None:
+    ended = labrats("--help")
+    assert ended.code == 0
+    for command in COMMANDS:
+        assert f"│ {command} " in ended.out
+    for code in ExitCode:
+        assert f" {code.value} " in " ".join(ended.out.split())
+
+
+def test_every_command_and_every_option_is_explained(own_engine: OwnEngine) -> None:
+    for command in commands_of(build_app(own_engine)):
+        assert command.help, command.name
+        for argument in command.assemble_argument_collection(parse_docstring=True):
+            assert argument.parameter.help or argument.children, (command.name, argument.name)
+
+
+def test_nothing_at_all_is_a_cry_for_help(labrats: Labrats) -> None:
+    ended = labrats()
+    assert ended.code == 0
+    assert "Usage: labrats COMMAND [OPTIONS]" in ended.out
+
+
+def test_the_version_is_told(labrats: Labrats) -> None:
+    assert labrats("--version") == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["jbs"], 'Did you mean "jobs"?'),
+        (["jobs", "--stauts", "failed"], "--stauts"),
+        (["job"], "JOB_ID"),
+        (["job", "ir-1", "ir-2"], "ir-2"),
+    ],
+)
+def test_wrong_usage_is_explained_on_stderr_with_its_own_code(
+    labrats: Labrats, arguments: list[str], complaint: str
+) -> None:
+    ended = labrats(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert complaint in ended.err
+    assert ended.err.startswith("labrats: ")
+
+
+@pytest.mark.parametrize("command", [["logs", "-f"], ["wait"]])
+def test_an_interrupt_has_the_shells_code_for_it_and_ends_only_the_following(
+    labrats: Labrats, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "follow_log", interrupted)
+    ended = labrats(*command, "ir-3ab1c2d4")
+    assert ended.code == 130
+    assert "ir-3ab1c2d4 goes on" in ended.err
+
+
+@pytest.mark.parametrize("length", [1, 1_000_000])
+def test_a_reader_that_goes_away_is_no_error(length: int) -> None:
+    program = f"import sys; from labrats.cli.app import *; sys.exit(run(lambda _: print('x' * {length})))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_a_character_that_the_terminal_lacks_ends_nothing() -> None:
+    program = r"from labrats.cli.app import *; run(lambda _: print('Zo\u00eb \ud800'))"
+    environment = {"PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=True)
+    assert ended.stdout == b"Zo? ?\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_its_shell_accepts(labrats: Labrats, tmp_path: Path, shell: str) -> None:
+    script = labrats("completion", shell).out
+    assert "labrats" in script
+    assert "follow" in script
+    if program := shutil.which(shell):
+        (tmp_path / "script").write_text(script)
+        subprocess.run([program, "-n", tmp_path / "script"], check=True)

@@ -1,0 +1,191 @@
+"""Whom the command line calls, with which key, and what it makes of refusals."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from labrats.cli.options import ApiOptions, default_data_dir, is_this_machine
+from tests.unit.cli.engines import Answer, Labrats, ScriptedEngine
+
+
+@pytest.fixture
+def nobody() -> str:
+    """The URL of a port on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    return f"http://127.0.0.1:{port}"
+
+
+def put_admin_key(data_dir: Path, key: str) -> Path:
+    data_dir.mkdir(parents=True)
+    path = data_dir / "admin.key"
+    path.write_text(f"{key}\n")
+    return path
+
+
+def test_an_engine_that_is_not_there_is_said_to_be_so_and_how_to_start_it(labrats: Labrats, nobody: str) -> None:
+    ended = labrats("jobs", "--url", nobody)
+    assert ended.code == 3
+    assert f"no engine answers at {nobody}" in ended.err
+    assert "labrats serve" in ended.err
+
+
+def test_an_engine_elsewhere_is_not_ours_to_start(labrats: Labrats) -> None:
+    ended = labrats("jobs", "--url", "http://labrats.invalid")
+    assert ended.code == 3
+    assert "is --url (or LABRATS_URL) right?" in ended.err
+    assert "labrats serve" not in ended.err
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "http://127.0.0.1:port", "http://[::1"])
+def test_what_is_no_address_is_wrong_usage(labrats: Labrats, url: str) -> None:
+    ended = labrats("jobs", "--url", url)
+    assert ended.code == 2
+    assert url in ended.err
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, 2), (401, 4), (403, 4), (404, 4), (409, 2), (413, 2), (422, 2), (429, 3), (500, 3), (501, 2), (503, 3)],
+)
+def test_a_refusal_is_shown_as_its_sentence_with_a_code_that_says_what_to_do(
+    labrats: Labrats, engine: ScriptedEngine, status: int, code: int
+) -> None:
+    engine.answers("GET /api/jobs", {"error": "that is not possible", "code": "x"}, status=status)
+    ended = labrats("jobs")
+    assert ended.code == code
+    assert ended.err.startswith("labrats: that is not possible\n")
+    assert ended.out == ""
+
+
+def test_each_field_that_is_wrong_is_named(labrats: Labrats, engine: ScriptedEngine) -> None:
+    details = [{"field": "config.effort", "message": "is too much"}, {"field": "type", "message": "is empty"}]
+    refusal = {"error": "these fields are not valid", "code": "validation_failed", "details": details}
+    engine.answers("POST /api/jobs/submit", refusal, status=422)
+    assert labrats("submit", "-p", "x").err == (
+        "labrats: these fields are not valid\n  config.effort: is too much\n  type: is empty\n"
+    )
+
+
+def test_a_field_that_the_sentence_names_already_is_not_repeated(labrats: Labrats, engine: ScriptedEngine) -> None:
+    refusal = {"error": "type: is empty", "code": "x", "details": [{"field": "type", "message": "is empty"}]}
+    engine.answers("POST /api/jobs/submit", refusal, status=422)
+    assert labrats("submit", "-p", "x").err == "labrats: type: is empty\n"
+
+
+@pytest.mark.parametrize("body", [b"<html>404</html>", b"[]", b'{"error": {"message": "other"}}'])
+def test_a_server_that_is_no_labrats_is_recognised(labrats: Labrats, engine: ScriptedEngine, body: bytes) -> None:
+    engine.script("GET /api/jobs", Answer(body, status=404, content_type="text/html"))
+    ended = labrats("jobs")
+    assert ended.code == 4
+    assert "answered 404, but not as Labrats does" in ended.err
+
+
+@pytest.mark.parametrize("command", [["jobs"], ["logs", "-f", "ir-1"]])
+def test_a_server_that_answers_everything_with_a_page_is_recognised(
+    labrats: Labrats, engine: ScriptedEngine, command: list[str]
+) -> None:
+    page = Answer(b"<html>welcome</html>", content_type="text/html")
+    engine.script("GET /api/jobs", page)
+    engine.script("GET /api/jobs/ir-1/logs", page)
+    ended = labrats(*command)
+    assert ended.code == 2
+    assert "answered 200, but not as Labrats does" in ended.err
+
+
+def test_a_key_that_is_refused_is_traced_to_where_it_came_from(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("GET /api/jobs", {"error": "send a valid API key", "code": "unauthorized"}, status=401)
+    ended = labrats("jobs", "--api-key", "lr_test_only")
+    assert "Key used: --api-key or LABRATS_API_KEY." in ended.err
+    assert "labrats api-key create" in ended.err
+    assert "lr_test_only" not in ended.err
+
+
+def test_a_key_that_is_missing_is_said_to_be_missing(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
+    engine.answers("GET /api/jobs", {"error": "send a valid API key", "code": "unauthorized"}, status=401)
+    ended = labrats("jobs", "--data-dir", f"{tmp_path}/nowhere")
+    assert f"no key, because there is no {tmp_path}/nowhere/admin.key" in ended.err
+
+
+def test_the_key_given_is_the_key_sent(
+    labrats: Labrats, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABRATS_API_KEY", "lr_test_environment")
+    labrats("jobs")
+    labrats("jobs", "--api-key", "lr_test_option")
+    sent = [request.headers["Authorization"] for request in engine.requests]
+    assert sent == ["Bearer lr_test_environment", "Bearer lr_test_option"]
+
+
+@pytest.mark.parametrize("key", ["lr_schlüssel", "lr_two\nlines", "lr_two words"])
+def test_what_cannot_be_a_key_is_not_sent(labrats: Labrats, engine: ScriptedEngine, key: str) -> None:
+    ended = labrats("jobs", "--api-key", key)
+    assert ended.code == 2
+    assert "the API key holds characters that no key has (it came from --api-key or LABRATS_API_KEY)" in ended.err
+    assert engine.requests == []
+
+
+def test_no_proxy_stands_between_us_and_this_machine(
+    labrats: Labrats, monkeypatch: pytest.MonkeyPatch, nobody: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", nobody)
+    assert labrats("jobs").code == 4  # the scripted engine's answer
+
+
+def test_the_admin_key_in_the_data_folder_is_found_by_itself(labrats: Labrats, engine: ScriptedEngine) -> None:
+    put_admin_key(default_data_dir(), "lr_test_admin")
+    labrats("jobs")
+    assert engine.requests[0].headers["Authorization"] == "Bearer lr_test_admin"
+
+
+def test_the_admin_key_is_not_sent_to_another_machine(tmp_path: Path) -> None:
+    put_admin_key(tmp_path / "data", "lr_test_admin")
+    options = ApiOptions(url="https://labrats.example.org", data_dir=tmp_path / "data")
+    assert options.credential().key is None
+
+
+def test_an_admin_key_of_somebody_else_is_explained(
+    tmp_path: Path, labrats: Labrats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError  # as for anybody but the owner; tests may run as root, whom no mode stops
+
+    path = put_admin_key(tmp_path / "data", "lr_test_admin")
+    monkeypatch.setattr(Path, "read_text", refuse)
+    ended = labrats("jobs", "--data-dir", f"{tmp_path}/data")
+    assert ended.code == 4
+    assert f"only the owner of {path} may use the admin key" in ended.err
+
+
+def test_the_command_line_looks_where_the_engine_keeps_its_data() -> None:
+    from labrats import settings
+
+    assert default_data_dir() == settings.default_data_dir()
+
+
+@pytest.mark.parametrize(
+    ("url", "this_machine"),
+    [
+        ("http://127.0.0.1:3001", True),
+        ("http://127.9.9.9", True),
+        ("http://[::1]:3001", True),
+        ("http://localhost:3001", True),
+        ("http://0.0.0.0:3001", True),
+        ("http://10.0.0.1", False),
+        ("https://localhost.example.org", False),
+        ("nonsense", False),
+    ],
+)
+def test_this_machine_is_told_from_others(url: str, this_machine: bool) -> None:
+    assert is_this_machine(url) is this_machine
+
+
+def test_the_address_follows_the_port_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ApiOptions().base_url == "http://127.0.0.1:3001"
+    monkeypatch.setenv("PORT", "4000")
+    assert ApiOptions().base_url == "http://127.0.0.1:4000"
+
+
+def test_an_address_without_a_scheme_is_http() -> None:
+    assert ApiOptions(url="localhost:4000").base_url == "http://localhost:4000"

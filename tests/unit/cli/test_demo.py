@@ -1,0 +1,55 @@
+"""`labrats serve --demo`."""
+
+from pathlib import Path
+
+import pytest
+
+from labrats.cli.demo import JOB, show
+from labrats.cli.options import ApiOptions
+from labrats.model.mock_script import parse_steps
+from tests.unit.cli.engines import Labrats, OwnEngine, ScriptedEngine, a_job
+
+
+@pytest.fixture
+def engine(engine: ScriptedEngine) -> ScriptedEngine:
+    """An engine that runs the first job."""
+    engine.answers("POST /api/jobs/submit", {"jobId": "ir-3ab1c2d4"}, status=201)
+    engine.streams("ir-3ab1c2d4", "sniffing")
+    engine.answers("GET /api/jobs/ir-3ab1c2d4", a_job(returnvalue="found it"))
+    engine.answers("GET /api/jobs", {"jobs": [], "total": 0, "page": 1, "limit": 1})
+    return engine
+
+
+def test_the_demonstration_runs_a_job_and_says_what_to_try_next(
+    engine: ScriptedEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(ApiOptions(url=engine.url, data_dir=tmp_path / "my data"))
+    out = capsys.readouterr().out
+    assert "  sniffing\n\ncompleted after 42s: found it\n" in out
+    assert f"export LABRATS_URL={engine.url} LABRATS_DATA_DIR='{tmp_path}/my data'" in out
+    assert "job ir-3ab1c2d4\n" in out
+    assert "already" not in out
+
+
+def test_a_second_run_finds_the_first_ones_jobs(
+    engine: ScriptedEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers("GET /api/jobs", {"jobs": [], "total": 3, "page": 1, "limit": 1})
+    show(ApiOptions(url=engine.url, data_dir=tmp_path))
+    assert "already holds jobs: 3" in capsys.readouterr().out
+
+
+def test_serve_starts_the_demonstration_when_the_engine_is_ready(
+    labrats: Labrats, own_engine: OwnEngine, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[ApiOptions] = []
+    monkeypatch.setattr("labrats.cli.demo.start_demo", shown.append)
+    labrats("serve", "--demo", "--data-dir", "/srv/labrats")
+    on_ready = own_engine.served[0][3]
+    assert shown == []
+    on_ready(engine.url)
+    assert shown == [ApiOptions(url=engine.url, data_dir=Path("/srv/labrats"))]
+
+
+def test_the_first_jobs_script_is_one_that_the_mock_provider_plays() -> None:
+    parse_steps(JOB["metadata"]["mock"]["steps"])

@@ -1,0 +1,82 @@
+"""`labrats serve` and `labrats config`."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from labrats.model.errors import LabratsError
+from labrats.settings import EngineSettings
+from tests.unit.cli.engines import Labrats, OwnEngine
+
+
+def test_serve_hands_on_what_it_was_told(labrats: Labrats, own_engine: OwnEngine) -> None:
+    assert labrats("serve", "--host", "::1", "--port", "0", "--data-dir", "/srv/labrats").code == 0
+    assert own_engine.served == [("::1", 0, Path("/srv/labrats"), None)]
+
+
+def test_serve_leaves_what_it_was_not_told_to_the_settings(labrats: Labrats, own_engine: OwnEngine) -> None:
+    labrats("serve")
+    assert own_engine.served == [(None, None, None, None)]
+
+
+def test_serve_takes_the_environments_port_and_folder(
+    labrats: Labrats, own_engine: OwnEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORT", "4000")
+    monkeypatch.setenv("LABRATS_DATA_DIR", "/srv/labrats")
+    labrats("serve")
+    assert own_engine.served == [(None, 4000, Path("/srv/labrats"), None)]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "complaint"),
+    [
+        (OSError(errno.EADDRINUSE, "Address already in use"), "port 4000 is taken, perhaps by another engine"),
+        (OSError(errno.EACCES, "Permission denied"), "cannot listen on port 4000 of 127.0.0.1: Permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", "/srv/x"), "/srv/x: Permission denied"),
+        (LabratsError("another engine is running on /srv/x"), "another engine is running on /srv/x"),
+    ],
+)
+def test_an_engine_that_cannot_start_says_why_in_a_sentence(
+    labrats: Labrats, own_engine: OwnEngine, refusal: Exception, complaint: str
+) -> None:
+    own_engine.refusal = refusal
+    ended = labrats("serve", "--port", "4000")
+    assert ended.code == 2
+    assert ended.err.startswith(f"labrats: {complaint}")
+
+
+def test_a_setting_that_makes_no_sense_is_named_by_its_variable(
+    labrats: Labrats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEFAULT_MODEL_SLOTS", "many")
+    ended = labrats("config")
+    assert ended.code == 2
+    assert "DEFAULT_MODEL_SLOTS: Input should be a valid integer" in ended.err
+
+
+def test_config_shows_each_setting_with_its_meaning_and_what_differs_from_the_default(
+    labrats: Labrats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEFAULT_MODEL_SLOTS", "9")
+    out = labrats("config").out
+    assert "DEFAULT_MODEL_SLOTS=9   (default: 4)\n    Attempts at once" in out
+    assert "\nPORT=3001\n    The port to listen on" in out
+    assert "LABRATS_ALLOW_PUBLIC=false\n" in out
+
+
+def test_config_never_shows_a_secret(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBMIT_API_KEYS", "lr_test_one,lr_test_two")
+    shown = labrats("config").out + labrats("config", "--json").out
+    assert "lr_test" not in shown
+    assert "SUBMIT_API_KEYS=**********,**********   (default: )" in shown
+
+
+def test_config_in_json_knows_every_setting(labrats: Labrats) -> None:
+    settings = json.loads(labrats("config", "--json").out)["settings"]
+    assert [setting["name"] for setting in settings] == list(EngineSettings.model_fields)
+    assert all(setting["description"] and setting["environment"] for setting in settings)
+    port = next(setting for setting in settings if setting["name"] == "port")
+    assert (port["environment"], port["value"], port["default"]) == ("PORT", 3001, 3001)

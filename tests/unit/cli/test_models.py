@@ -1,0 +1,60 @@
+"""`labrats model …`."""
+
+from tests.unit.cli.engines import Labrats, ScriptedEngine
+
+MODEL = {
+    "name": "claude-opus",
+    "provider": "claude",
+    "model": "opus",
+    "slots": 2,
+    "endpoint": None,
+    "active": 1,
+    "queued": 3,
+}
+
+
+def test_models_are_listed_with_what_runs_and_waits_on_them(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("GET /api/ai-models", {"aiModels": [MODEL]})
+    heading, row = labrats("model", "list").out.splitlines()
+    assert heading.split() == ["NAME", "PROVIDER", "MODEL", "SLOTS", "ACTIVE", "QUEUED", "ENDPOINT"]
+    assert row.split() == ["claude-opus", "claude", "opus", "2", "1", "3"]
+
+
+def test_a_model_is_created_with_what_is_given(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("POST /api/ai-models", MODEL, status=201)
+    ended = labrats(
+        *("model", "create", "local", "--provider", "vllm", "--model", "smol", "--slots", "2"),
+        *("--endpoint", "http://10.0.0.5:8000/v1", "--credentials", "local", "--input-price", "0.5"),
+        *("--output-price", "1", "--cache-read-price", "0"),
+    )
+    assert ended == (0, "", "local is added\n")
+    assert engine.requests[0].json == {
+        "name": "local",
+        "provider": "vllm",
+        "model": "smol",
+        "slots": 2,
+        "endpoint": "http://10.0.0.5:8000/v1",
+        "credentialsRef": "local",
+        "prices": {"input": 0.5, "output": 1.0, "cacheRead": 0.0},
+    }
+
+
+def test_only_what_is_given_is_changed(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("PATCH /api/ai-models/claude-opus", MODEL)
+    assert labrats("model", "set", "claude-opus", "--slots", "0").code == 0
+    assert engine.requests[0].json == {"slots": 0}
+
+
+def test_a_change_of_nothing_is_refused(labrats: Labrats, engine: ScriptedEngine) -> None:
+    assert labrats("model", "set", "claude-opus").code == 2
+    assert engine.requests == []
+
+
+def test_a_model_is_deleted_by_name(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("DELETE /api/ai-models/claude-opus", {})
+    assert labrats("model", "delete", "claude-opus") == (0, "", "claude-opus is deleted\n")
+
+
+def test_json_is_the_apis_answer_unchanged(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("PATCH /api/ai-models/claude-opus", {"name": "claude-opus"})
+    assert labrats("model", "set", "claude-opus", "--slots", "3", "--json").out == '{"name": "claude-opus"}\n'

@@ -1,0 +1,117 @@
+"""`labrats secret …`, on a real store."""
+
+import asyncio
+import io
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+
+from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
+from labrats.model.record import Metadata, OwnerReference
+from labrats.ports import Store
+from tests.unit.cli.engines import Ended, Labrats, OwnEngine
+
+T = TypeVar("T")
+SetSecret = Callable[..., Ended]
+
+
+@pytest.fixture
+def set_secret(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> SetSecret:
+    """`labrats secret set NAME KEY` with a value on standard input."""
+
+    def run(name: str, key: str, value: str) -> Ended:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(value))
+        return labrats("secret", "set", name, key)
+
+    return run
+
+
+def in_store(engine: OwnEngine, act: Callable[[Store], Awaitable[T]]) -> T:
+    async def open_and_act() -> T:
+        async with engine.open_store(None) as store:
+            return await act(store)
+
+    return asyncio.run(open_and_act())
+
+
+def test_a_value_comes_from_standard_input_without_its_line_end(set_secret: SetSecret, own_engine: OwnEngine) -> None:
+    assert set_secret("anthropic", "ANTHROPIC_API_KEY", "sk-test-value\n").code == 0
+    secret = in_store(own_engine, lambda store: store.get(Secret, "anthropic"))
+    assert secret.data == {"ANTHROPIC_API_KEY": "sk-test-value"}
+
+
+def test_a_value_of_several_lines_stays_whole(set_secret: SetSecret, own_engine: OwnEngine) -> None:
+    set_secret("codex", "auth.json", '{\n  "test": 1\n}\n\n')
+    secret = in_store(own_engine, lambda store: store.get(Secret, "codex"))
+    assert secret.data == {"auth.json": '{\n  "test": 1\n}\n'}
+
+
+def test_setting_one_key_keeps_the_others_and_replaces_its_value(set_secret: SetSecret, own_engine: OwnEngine) -> None:
+    set_secret("both", "ANTHROPIC_API_KEY", "sk-test-1")
+    set_secret("both", "OPENAI_API_KEY", "sk-test-2")
+    set_secret("both", "OPENAI_API_KEY", "sk-test-3")
+    secret = in_store(own_engine, lambda store: store.get(Secret, "both"))
+    assert secret.data == {"ANTHROPIC_API_KEY": "sk-test-1", "OPENAI_API_KEY": "sk-test-3"}
+
+
+@pytest.mark.parametrize("value", ["", "\n"])
+def test_an_empty_value_is_refused(set_secret: SetSecret, value: str) -> None:
+    assert set_secret("anthropic", "ANTHROPIC_API_KEY", value).code == 2
+
+
+def test_a_value_is_never_shown(set_secret: SetSecret, labrats: Labrats) -> None:
+    printed = [*set_secret("anthropic", "ANTHROPIC_API_KEY", "sk-test-value")[1:]]
+    printed += [labrats("secret", "list").out, labrats("secret", "list", "--json").out]
+    assert "sk-test-value" not in "".join(printed)
+
+
+def test_a_key_that_no_provider_reads_is_doubted(set_secret: SetSecret) -> None:
+    assert "no provider reads" not in set_secret("a", "CLAUDE_CODE_OAUTH_TOKEN", "test").err
+    assert "no provider reads a key of that name" in set_secret("a", "ANTROPIC_API_KEY", "test").err
+
+
+def test_secrets_are_listed_with_their_keys(set_secret: SetSecret, labrats: Labrats) -> None:
+    set_secret("both", "OPENAI_API_KEY", "test")
+    set_secret("both", "ANTHROPIC_API_KEY", "test")
+    assert labrats("secret", "list").out == "NAME  KEYS\nboth  ANTHROPIC_API_KEY, OPENAI_API_KEY\n"
+    listed = json.loads(labrats("secret", "list", "--json").out)
+    assert listed == {"secrets": [{"name": "both", "keys": ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"]}]}
+
+
+def test_a_secret_is_deleted_whole_or_by_key(set_secret: SetSecret, labrats: Labrats, own_engine: OwnEngine) -> None:
+    set_secret("both", "OPENAI_API_KEY", "test")
+    set_secret("both", "ANTHROPIC_API_KEY", "test")
+    assert labrats("secret", "delete", "both", "OPENAI_API_KEY").code == 0
+    assert in_store(own_engine, lambda store: store.get(Secret, "both")).data == {"ANTHROPIC_API_KEY": "test"}
+    assert labrats("secret", "delete", "both").code == 0
+    assert in_store(own_engine, lambda store: store.list(Secret)) == []
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["anthropic", "NOTHING"]])
+def test_what_is_not_there_cannot_be_deleted(set_secret: SetSecret, labrats: Labrats, arguments: list[str]) -> None:
+    set_secret("anthropic", "ANTHROPIC_API_KEY", "test")
+    assert labrats("secret", "delete", *arguments).code == 4
+
+
+def test_what_the_engine_keeps_for_itself_is_neither_shown_nor_touched(
+    set_secret: SetSecret, labrats: Labrats, own_engine: OwnEngine
+) -> None:
+    api_key = Secret(metadata=Metadata(name="key-1", labels={API_KEY_LABEL: API_KEY_LABEL_VALUE}), data={"hash": "x"})
+    job = OwnerReference(kind="InferenceRequest", name="ir-1")
+    git_token = Secret(metadata=Metadata(name="ir-1-git", owner=job), data={"password": "test"})
+    for secret in (api_key, git_token):
+        in_store(own_engine, lambda store, secret=secret: store.create(secret))  # type: ignore[misc]
+    assert labrats("secret", "list").out == "NAME  KEYS\n"
+    for name in ("key-1", "ir-1-git"):
+        assert set_secret(name, "hash", "test").code == 2
+        assert labrats("secret", "delete", name).code == 2
+    assert len(in_store(own_engine, lambda store: store.list(Secret))) == 2
+
+
+def test_the_data_folder_can_be_another(set_secret: SetSecret, labrats: Labrats, own_engine: OwnEngine) -> None:
+    set_secret("anthropic", "ANTHROPIC_API_KEY", "test")
+    elsewhere = own_engine.data_dir.parent / "elsewhere"
+    assert labrats("secret", "list", "--data-dir", str(elsewhere)).out == "NAME  KEYS\n"

@@ -1,0 +1,171 @@
+"""`labrats submit`: what its options ask of the API, and how it ends."""
+
+import base64
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.engines import Labrats, ScriptedEngine, a_job
+
+SUBMITTED = {"jobId": "ir-3ab1c2d4", "source": "manual", "type": "task"}
+
+
+@pytest.fixture
+def engine(engine: ScriptedEngine) -> ScriptedEngine:
+    """An engine that takes every job."""
+    engine.answers("POST /api/jobs/submit", SUBMITTED, status=201)
+    return engine
+
+
+def test_a_prompt_is_all_it_takes(labrats: Labrats, engine: ScriptedEngine) -> None:
+    assert labrats("submit", "-p", "Say hello") == (0, "ir-3ab1c2d4\n", "")
+    assert engine.requests[0].json == {"source": "manual", "type": "task", "prompt": "Say hello"}
+
+
+def test_every_option_has_its_place_in_the_request(labrats: Labrats, engine: ScriptedEngine) -> None:
+    labrats(
+        "submit",
+        "Fix it",
+        *("--type", "implement-issue", "--source", "github", "--agent", "ai-developer", "--priority", "1"),
+        *("--provider", "claude", "--model", "opus", "--effort", "high", "--timeout", "10m"),
+        *("--max-turns", "5", "--max-attempts", "2", "--config", "maxCostUsd=2.5", "--config", "fallbackModel=sonnet"),
+        *("--repo", "https://example.org/a/b.git", "--ref", "main", "--depth", "1"),
+        *("--metadata", "repo=a/b", "--metadata", 'mock={"steps": []}', "--callback-url", "https://example.org/done"),
+    )
+    assert engine.requests[0].json == {
+        "source": "github",
+        "type": "implement-issue",
+        "prompt": "Fix it",
+        "priority": 1,
+        "agentRole": "ai-developer",
+        "config": {
+            "provider": "claude",
+            "model": "opus",
+            "effort": "high",
+            "timeoutMs": 600_000,
+            "maxTurns": 5,
+            "maxAttempts": 2,
+            "maxCostUsd": 2.5,
+            "fallbackModel": "sonnet",
+        },
+        "workspaceSetup": {"gitRepo": "https://example.org/a/b.git", "gitRef": "main", "gitDepth": 1},
+        "metadata": {"repo": "a/b", "mock": {"steps": []}},
+        "callbackUrl": "https://example.org/done",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("true", True), ("[1]", [1]), ('"3"', "3"), ("a=b", "a=b"), ("", ""), ("NaN", "NaN"), ("{", "{")],
+)
+def test_a_metadata_value_is_json_where_it_is_json_and_text_elsewhere(
+    labrats: Labrats, engine: ScriptedEngine, text: str, value: Any
+) -> None:
+    labrats("submit", "-p", "x", "--metadata", f"key={text}")
+    assert engine.requests[0].json["metadata"] == {"key": value}
+
+
+def test_files_go_along_under_their_name_or_another(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_bytes(b"\x00cheese")
+    (tmp_path / "a:b").write_text("colon")
+    labrats(
+        "submit",
+        *("-p", "x", "--file", f"{tmp_path}/notes.txt", "--file", f"{tmp_path}/notes.txt:docs/n.txt"),
+        *("--file", f"{tmp_path}/a:b"),
+    )
+    files = {file["name"]: base64.b64decode(file["data"]) for file in engine.requests[0].json["workspaceFiles"]}
+    assert files == {"notes.txt": b"\x00cheese", "docs/n.txt": b"\x00cheese", "a:b": b"colon"}
+
+
+def test_the_prompt_may_come_from_a_file(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
+    (tmp_path / "prompt.md").write_text("Zoë asks:\nwhy?\n")
+    labrats("submit", "--prompt-file", f"{tmp_path}/prompt.md")
+    assert engine.requests[0].json["prompt"] == "Zoë asks:\nwhy?\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["-p", "-"]])
+def test_the_prompt_may_come_from_standard_input(
+    labrats: Labrats, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("from a pipe"))
+    labrats("submit", *arguments)
+    assert engine.requests[0].json["prompt"] == "from a pipe"
+
+
+def test_a_prompt_may_begin_with_a_dash(labrats: Labrats, engine: ScriptedEngine) -> None:
+    labrats("submit", "-p", "- first, look around")
+    assert engine.requests[0].json["prompt"] == "- first, look around"
+
+
+def test_nobody_is_left_waiting_for_a_prompt_on_a_terminal(
+    labrats: Labrats, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.StringIO("")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    ended = labrats("submit")
+    assert ended.code == 2
+    assert "no prompt" in ended.err
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--timeout", "90"], "--timeout: '90' is no duration: write 90s"),
+        (["--ref", "main"], "--repo, which is missing"),
+        (["--metadata", "novalue"], "--metadata novalue: write KEY=VALUE"),
+        (["--config", "=3"], "--config =3: write KEY=VALUE"),
+        (["--file", "/nowhere/at/all"], "--file /nowhere/at/all: No such file or directory"),
+        (["--prompt-file", "/nowhere"], "not both"),
+        (["--effort", "huge"], "--effort"),
+        (["--priority", "high"], "--priority"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_what_makes_no_request_is_refused_before_anything_is_sent(
+    labrats: Labrats, engine: ScriptedEngine, arguments: list[str], complaint: str
+) -> None:
+    ended = labrats("submit", "-p", "x", *arguments)
+    assert ended.code == 2
+    assert complaint in ended.err
+    assert engine.requests == []
+
+
+def test_a_prompt_file_that_is_no_text_is_refused(labrats: Labrats, tmp_path: Path) -> None:
+    (tmp_path / "prompt").write_bytes(b"\xff\xfe")
+    ended = labrats("submit", "--prompt-file", f"{tmp_path}/prompt")
+    assert (ended.code, ended.err) == (2, f"labrats: --prompt-file {tmp_path}/prompt: not UTF-8 text\n")
+
+
+def test_an_idempotency_key_is_sent_as_a_header(labrats: Labrats, engine: ScriptedEngine) -> None:
+    labrats("submit", "-p", "x", "--idempotency-key", "build-17")
+    assert engine.requests[0].headers["Idempotency-Key"] == "build-17"
+
+
+@pytest.mark.parametrize(("status", "code"), [("completed", 0), ("failed", 1), ("cancelled", 5)])
+def test_following_a_job_shows_its_log_and_result_and_ends_with_its_outcome(
+    labrats: Labrats, engine: ScriptedEngine, status: str, code: int
+) -> None:
+    engine.streams("ir-3ab1c2d4", "looking", "found", status=status)
+    engine.answers("GET /api/jobs/ir-3ab1c2d4", a_job(status=status, returnvalue={"cheese": 1}))
+    ended = labrats("submit", "-p", "x", "--follow")
+    assert ended.code == code
+    assert ended.out == 'looking\nfound\n{\n  "cheese": 1\n}\n'
+    assert ended.err == f"ir-3ab1c2d4 is submitted\nir-3ab1c2d4 {status} after 42s\n"
+
+
+def test_json_is_what_the_api_said_one_document_a_line(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.streams("ir-3ab1c2d4", "looking", status="failed")
+    ended = labrats("submit", "-p", "x", "--follow", "--json")
+    assert ended.code == 1
+    assert [json.loads(line) for line in ended.out.splitlines()] == [
+        SUBMITTED,
+        {"log": "looking"},
+        {"done": True, "status": "failed"},
+    ]
+    assert ended.err == ""

@@ -1,0 +1,28 @@
+"""The controller's tests own time: they run on a loop that never waits."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.fakes.clock import FakeClock, VirtualTimeLoop
+from tests.fakes.runner import MemoryMachine
+from tests.unit.controller.lab import Lab
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Noon."""
+    return FakeClock()
+
+
+@pytest.fixture
+async def lab(clock: FakeClock) -> AsyncIterator[Lab]:
+    """A store and a machine, with no controller yet."""
+    async with MemoryMachine(clock) as machine:
+        yield Lab(clock, machine)

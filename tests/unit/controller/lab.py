@@ -1,0 +1,98 @@
+"""An engine's controller on fakes, and what its users do to it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from msgspec.structs import replace
+
+from labrats.controller.reconcile import Controller
+from labrats.metrics import Metrics
+from labrats.model.ai_model import AiModel
+from labrats.model.errors import Conflict, NotFound
+from labrats.model.job import Job, advance
+from labrats.model.phases import JobEvent, Phase
+from labrats.ports import Changed, Runner, Store
+from labrats.settings import EngineSettings
+from tests.builders import a_job, a_spec, an_ai_model
+from tests.fakes.clock import FakeClock
+from tests.fakes.runner import MemoryMachine, MemoryRunner
+from tests.fakes.store import MemoryStore
+
+SETTINGS = EngineSettings(default_model_slots=2, stop_grace_seconds=10, retry_backoff_seconds=1)
+
+
+class Lab:
+    """A store and a machine for attempts, on which controllers come and go.
+
+    controller_store, controller_runner: what a controller is given for them, where that is something else.
+    """
+
+    def __init__(self, clock: FakeClock, machine: MemoryMachine, settings: EngineSettings = SETTINGS) -> None:
+        self.clock, self.machine, self.settings = clock, machine, settings
+        self.store = MemoryStore(clock)
+        self.runner = MemoryRunner(self.store, machine)
+        self.controller_store: Store = self.store
+        self.controller_runner: Runner = self.runner
+
+    @asynccontextmanager
+    async def controller(self) -> AsyncIterator[None]:
+        """A controller runs while the block does, and is then dropped as in a crash. If it fails, so does the block."""
+        controller = Controller(self.controller_store, self.controller_runner, self.clock, self.settings, Metrics())
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(controller.run(), name="controller")
+            yield
+            running.cancel()
+
+    async def submit(self, steps: Sequence[Any] | None = None, *, job_id: str | None = None, **fields: Any) -> Job:
+        """A new job with this script. fields: of JobSpec, and `config`."""
+        return await self.store.create(a_job(job_id=job_id, spec=a_spec(steps, **fields), resource_version=""))
+
+    async def job(self, job: Job) -> Job:
+        """As it is now."""
+        return await self.store.get(Job, job.id)
+
+    async def reaches(self, job: Job, *phases: Phase) -> Job:
+        """The job once it is in one of `phases`, its present one included."""
+        async for change in self.store.watch(Job):
+            if isinstance(change, Changed) and change.resource.id == job.id and change.resource.phase in phases:
+                return change.resource
+        raise AssertionError("the watch ended")
+
+    async def ended(self, job: Job) -> Job:
+        return await self.reaches(job, Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
+
+    async def started(self, job: Job) -> Job:
+        return await self.reaches(job, Phase.RUNNING)
+
+    async def cancel(self, job: Job) -> None:
+        """As the API does it. Raises IllegalMove."""
+        while True:
+            job, now = await self.job(job), self.clock.now()
+            if job.phase is Phase.RUNNING:
+                cancelled = replace(job, status=replace(job.status, cancel_requested_at=now))
+            else:
+                cancelled = advance(job, JobEvent.CANCEL, finished_at=now, cancel_requested_at=now)
+            with suppress(Conflict):
+                await self.store.update(cancelled)
+                return
+
+    async def retry(self, job: Job) -> None:
+        """As the API does it. Raises IllegalMove."""
+        while True:
+            job = await self.job(job)
+            with suppress(Conflict):
+                await self.store.update(
+                    advance(job, JobEvent.RETRY, finished_at=None, failed_code=None, failed_reason=None, slot=None)
+                )
+                return
+
+    async def set_slots(self, slots: int, *, model: str = "mock") -> AiModel:
+        """Create the AiModel for `model`, or change its slots."""
+        ai_model = an_ai_model(model, model=model, slots=slots)
+        try:
+            known = await self.store.get(AiModel, ai_model.name)
+        except NotFound:
+            return await self.store.create(ai_model)
+        return await self.store.update(replace(known, spec=ai_model.spec))

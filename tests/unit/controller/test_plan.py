@@ -1,0 +1,241 @@
+"""What brings a job closer to its end: the plan, as a table."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labrats.controller.plan import (
+    MAX_BACKOFF_SECONDS,
+    Action,
+    Admit,
+    Kill,
+    Limits,
+    LookAgain,
+    Record,
+    Start,
+    Stop,
+    backoff_after,
+    plan_job,
+    record_outcome,
+)
+from labrats.model.job import PERMANENT, STATUS_RESULT_BYTES, FailedCode, Outputs, Usage
+from labrats.model.phases import ENDED, JobEvent, Phase
+from labrats.ports import Alive, AttemptState, Gone, NotStarted, OutputTail
+from tests.builders import a_job, a_result, a_spec, an_error, gone_with
+from tests.fakes.clock import NOON
+
+P, E = Phase, JobEvent
+LIMITS = Limits(grace=timedelta(seconds=10), backoff=timedelta(seconds=1))
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+
+ALIVE, NOT_STARTED, SUCCEEDED = Alive(), NotStarted(), gone_with(a_result())
+
+NOW = NOON + timedelta(hours=1)
+DEADLINE_AHEAD = {"deadline_at": NOW + MINUTE}
+DEADLINE_NOW = {"deadline_at": NOW}
+DEADLINE_LONG_AGO = {"deadline_at": NOW - MINUTE}
+CANCELLED_NOW = {"cancel_requested_at": NOW}
+CANCELLED_LONG_AGO = {"cancel_requested_at": NOW - MINUTE}
+GRACE_ENDS = NOW + LIMITS.grace
+
+
+@pytest.mark.parametrize("attempt", [NOT_STARTED, ALIVE, SUCCEEDED])
+@pytest.mark.parametrize(("has_slot", "actions"), [(True, [Admit()]), (False, [])])
+def test_a_waiting_job_is_admitted_when_it_has_a_slot(
+    attempt: AttemptState, has_slot: bool, actions: list[Action]
+) -> None:
+    assert plan_job(a_job(P.PENDING), attempt, has_slot=has_slot, now=NOW, limits=LIMITS) == actions
+
+
+@pytest.mark.parametrize("phase", sorted(ENDED))
+@pytest.mark.parametrize(("attempt", "actions"), [(NOT_STARTED, []), (ALIVE, [Kill()]), (SUCCEEDED, [])])
+def test_an_ended_job_leaves_nothing_running(phase: Phase, attempt: AttemptState, actions: list[Action]) -> None:
+    assert plan_job(a_job(phase), attempt, has_slot=False, now=NOW, limits=LIMITS) == actions
+
+
+@pytest.mark.parametrize(
+    ("status", "attempt", "actions"),
+    [
+        ({}, NOT_STARTED, [Start()]),
+        (DEADLINE_AHEAD, NOT_STARTED, [Start()]),
+        (DEADLINE_NOW, NOT_STARTED, [Kill()]),
+        (DEADLINE_LONG_AGO, NOT_STARTED, [Kill()]),
+        (CANCELLED_NOW, NOT_STARTED, [Kill()]),
+        (CANCELLED_LONG_AGO | DEADLINE_AHEAD, NOT_STARTED, [Kill()]),
+        ({}, ALIVE, []),
+        (DEADLINE_AHEAD, ALIVE, [LookAgain(NOW + MINUTE)]),
+        (DEADLINE_NOW, ALIVE, [Stop(), LookAgain(GRACE_ENDS)]),
+        (CANCELLED_NOW, ALIVE, [Stop(), LookAgain(GRACE_ENDS)]),
+        (CANCELLED_NOW | DEADLINE_AHEAD, ALIVE, [Stop(), LookAgain(GRACE_ENDS)]),
+        (DEADLINE_LONG_AGO, ALIVE, [Kill()]),
+        (CANCELLED_LONG_AGO, ALIVE, [Kill()]),
+        (CANCELLED_NOW | DEADLINE_LONG_AGO, ALIVE, [Kill()]),
+        (CANCELLED_LONG_AGO | DEADLINE_NOW, ALIVE, [Kill()]),
+        ({"cancel_requested_at": NOW - LIMITS.grace}, ALIVE, [Kill()]),
+        ({"cancel_requested_at": NOW - LIMITS.grace + SECOND}, ALIVE, [Stop(), LookAgain(NOW + SECOND)]),
+    ],
+)
+@pytest.mark.parametrize("has_slot", [True, False])
+def test_a_running_job(status: dict[str, Any], attempt: AttemptState, actions: list[Action], has_slot: bool) -> None:
+    assert plan_job(a_job(P.RUNNING, **status), attempt, has_slot=has_slot, now=NOW, limits=LIMITS) == actions
+
+
+@pytest.mark.parametrize(
+    ("status", "attempt", "event"),
+    [
+        ({}, SUCCEEDED, E.SUCCEED),
+        (DEADLINE_LONG_AGO, SUCCEEDED, E.SUCCEED),
+        (CANCELLED_NOW, SUCCEEDED, E.CANCEL),
+        ({}, gone_with(an_error()), E.FAIL),
+        ({}, Gone(), E.LOSE),
+        (DEADLINE_LONG_AGO, Gone(), E.FAIL),
+        (CANCELLED_NOW, Gone(), E.CANCEL),
+    ],
+)
+def test_a_running_job_whose_attempt_is_gone_is_recorded(
+    status: dict[str, Any], attempt: Gone, event: JobEvent
+) -> None:
+    (action,) = plan_job(a_job(P.RUNNING, **status), attempt, has_slot=True, now=NOW, limits=LIMITS)
+    assert isinstance(action, Record)
+    assert action.event is event
+
+
+# What an end makes of the job
+
+
+def recorded(gone: Gone, **status: Any) -> Record:
+    return record_outcome(a_job(P.RUNNING, **status), gone, NOW, LIMITS)
+
+
+def test_a_success_is_recorded_with_all_it_brought() -> None:
+    tail = OutputTail(("almost", "done"), Usage(input_tokens=5), Outputs(branch="fix"))
+    assert recorded(Gone(a_result({"n": 1}), tail=tail), usage=Usage(input_tokens=2, turns=1)) == Record(
+        E.SUCCEED,
+        {
+            "finished_at": NOW,
+            "usage": Usage(input_tokens=7, turns=1),
+            "outputs": Outputs(branch="fix"),
+            "logs": ("almost", "done"),
+            "result": {"n": 1},
+            "result_cut": False,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("result", "cut"),
+    [
+        (a_result("x" * (STATUS_RESULT_BYTES - 4)), False),
+        (a_result("x" * (STATUS_RESULT_BYTES - 3)), True),
+        (a_result("ß" * (STATUS_RESULT_BYTES // 2)), True),
+        (a_result(None, file="result.json"), True),
+        (a_result(None), False),
+    ],
+)
+def test_a_large_result_is_left_where_it_is(result: Any, cut: bool) -> None:
+    changes = recorded(gone_with(result)).changes
+    assert changes["result_cut"] is cut
+    assert changes["result"] == (None if cut else result.result)
+
+
+@pytest.mark.parametrize("code", list(FailedCode))
+def test_a_failure_is_recorded_with_its_code_and_reason(code: FailedCode) -> None:
+    record = recorded(gone_with(an_error(code, "because")))
+    assert record.event is (E.LOSE if code is FailedCode.LOST else E.FAIL)
+    assert (record.changes["failed_code"], record.changes["failed_reason"]) == (code, "because")
+    assert record.changes["finished_at"] == NOW
+
+
+def test_a_death_without_words_is_recorded_as_the_backend_tells_it() -> None:
+    record = recorded(Gone(None, FailedCode.EXECUTOR_DIED, "the executor exited with code 3 without an outcome"))
+    assert record.event is E.FAIL
+    assert record.changes["failed_code"] is FailedCode.EXECUTOR_DIED
+    assert record.changes["failed_reason"] == "the executor exited with code 3 without an outcome"
+
+
+@pytest.mark.parametrize(
+    "gone", [SUCCEEDED, gone_with(an_error()), gone_with(None), Gone(None, FailedCode.OUT_OF_MEMORY)]
+)
+@pytest.mark.parametrize("max_attempts", [1, 5])
+def test_an_accepted_cancel_ends_in_cancelled_whatever_the_attempt_said(gone: Gone, max_attempts: int) -> None:
+    spec = a_spec(config={"max_attempts": max_attempts})
+    record = recorded(gone, spec=spec, cancel_requested_at=NOW)
+    assert record.event is E.CANCEL
+    assert not record.changes.keys() & {"result", "failed_code", "failed_reason", "not_before"}
+
+
+@pytest.mark.parametrize(
+    ("said_at", "code"),
+    [
+        (NOW - SECOND, FailedCode.AGENT_ERROR),
+        (NOW, FailedCode.TIMEOUT),
+        (NOW + SECOND, FailedCode.TIMEOUT),
+    ],
+)
+def test_a_failure_from_the_deadline_on_is_a_timeout(said_at: Any, code: FailedCode) -> None:
+    failure = gone_with(an_error(FailedCode.AGENT_ERROR, "stopped on request", at=said_at))
+    changes = record_outcome(a_job(P.RUNNING, deadline_at=NOW), failure, NOW + MINUTE, LIMITS).changes
+    assert changes["failed_code"] is code
+
+
+def test_a_timeout_says_how_long_it_was() -> None:
+    record = recorded(gone_with(None), spec=a_spec(config={"timeout_ms": 90_500}), deadline_at=NOW)
+    assert record.changes["failed_reason"] == "the job ran into its timeout of 90.5 s"
+
+
+def test_a_success_that_the_deadline_did_not_prevent_is_one() -> None:
+    late = gone_with(a_result(at=NOW + MINUTE))
+    assert recorded(late, **DEADLINE_NOW).event is E.SUCCEED
+
+
+# Further attempts
+
+
+@pytest.mark.parametrize("code", sorted(set(FailedCode) - PERMANENT))
+@pytest.mark.parametrize(
+    ("attempts", "max_attempts", "event"),
+    [(1, 1, None), (1, 2, E.REQUEUE), (2, 2, None), (2, 3, E.REQUEUE), (3, 2, None)],
+)
+def test_what_may_pass_is_tried_again_while_attempts_remain(
+    code: FailedCode, attempts: int, max_attempts: int, event: JobEvent | None
+) -> None:
+    job = a_job(P.RUNNING, spec=a_spec(config={"max_attempts": max_attempts}), attempts=attempts)
+    record = record_outcome(job, gone_with(an_error(code)), NOW, LIMITS)
+    assert record.event is (event or (E.LOSE if code is FailedCode.LOST else E.FAIL))
+
+
+@pytest.mark.parametrize("code", sorted(PERMANENT))
+def test_what_would_only_fail_again_is_not_tried_again(code: FailedCode) -> None:
+    record = recorded(gone_with(an_error(code)), spec=a_spec(config={"max_attempts": 9}))
+    assert record.event is E.FAIL
+
+
+def test_a_job_put_back_waits_and_keeps_what_it_consumed() -> None:
+    gone = gone_with(an_error(FailedCode.OVERLOADED, "try later"), usage=Usage(cost_usd=0.5))
+    job = a_job(P.RUNNING, spec=a_spec(config={"max_attempts": 2}), usage=Usage(cost_usd=0.25))
+    changes = record_outcome(job, gone, NOW, LIMITS).changes
+    assert changes["not_before"] == NOW + backoff_after(job, LIMITS)
+    assert changes["finished_at"] is None
+    assert changes["usage"] == Usage(cost_usd=0.75)
+    assert changes["failed_code"] is FailedCode.OVERLOADED
+
+
+@given(attempts=st.integers(1, 100), name=st.text("0123456789abcdef", min_size=8, max_size=8))
+def test_the_wait_doubles_within_bounds(attempts: int, name: str) -> None:
+    wait = backoff_after(a_job(P.RUNNING, job_id=f"ir-{name}", attempts=attempts), LIMITS).total_seconds()
+    doubled = min(2.0 ** (attempts - 1), MAX_BACKOFF_SECONDS)
+    assert 0.5 * doubled <= wait <= doubled
+
+
+def test_jobs_that_failed_together_do_not_come_back_together() -> None:
+    waits = {backoff_after(a_job(P.RUNNING, attempts=1), LIMITS) for _ in range(50)}
+    assert len(waits) > 40
+
+
+def test_the_same_world_gives_the_same_plan() -> None:
+    job = a_job(P.RUNNING, spec=a_spec(config={"max_attempts": 2}))
+    plans = [plan_job(job, gone_with(an_error()), has_slot=True, now=NOW, limits=LIMITS) for _ in range(2)]
+    assert plans[0] == plans[1]

@@ -1,0 +1,109 @@
+"""A real smart-HTTP git server on loopback: `git http-backend` behind Python's web server."""
+
+import base64
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+
+@dataclass
+class GitServer:
+    """Serves the repositories below `root`, to everybody or to those who know `password`.
+
+    newest_protocol: whether it speaks protocol v2, which gives any commit; v0 gives only the tips of refs.
+    redirect_to:     answer everything with a redirect there.
+    requests:        what was asked so far.
+    """
+
+    root: Path
+    password: str | None = None
+    newest_protocol: bool = True
+    redirect_to: str | None = None
+    requests: list[str] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def admits(self, authorization: str | None) -> bool:
+        if self.password is None:
+            return True
+        scheme, _, credentials = (authorization or "").partition(" ")
+        return scheme == "Basic" and base64.b64decode(credentials).decode().partition(":")[2] == self.password
+
+
+@contextmanager
+def served(git_server: GitServer) -> Iterator[GitServer]:
+    """Serve until the end of the block."""
+
+    class Handler(_Handler):
+        served = git_server
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http_server:
+        git_server.port = http_server.server_port
+        thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield git_server
+        finally:
+            http_server.shutdown()
+            thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    served: GitServer
+
+    def do_GET(self) -> None:
+        self.served.requests.append(self.path)
+        if self.served.redirect_to:
+            self.send_response(HTTPStatus.MOVED_PERMANENTLY)
+            self.send_header("Location", self.served.redirect_to + self.path)
+            self.end_headers()
+        elif not self.served.admits(self.headers.get("Authorization")):
+            self.send_response(HTTPStatus.UNAUTHORIZED)
+            self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.end_headers()
+        else:
+            self._answer_with(self._run_backend())
+
+    do_POST = do_GET  # noqa: N815 - the name that http.server looks for
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as in the base class
+        """Quiet."""
+
+    def _run_backend(self) -> bytes:
+        url = urlsplit(self.path)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "GIT_PROJECT_ROOT": str(self.served.root),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "REQUEST_METHOD": self.command,
+            "PATH_INFO": url.path,
+            "QUERY_STRING": url.query,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "REMOTE_USER": "tester",
+            "REMOTE_ADDR": "127.0.0.1",
+        }
+        if self.served.newest_protocol:
+            environment["GIT_PROTOCOL"] = self.headers.get("Git-Protocol", "")
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True).stdout
+
+    def _answer_with(self, cgi: bytes) -> None:
+        head, _, body = cgi.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
+        self.send_response(int(headers.pop("Status", "200").split()[0]))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

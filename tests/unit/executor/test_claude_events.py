@@ -1,0 +1,202 @@
+"""How Claude Code's own events are read and retold."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.executor.claude import answer_of
+from labrats.executor.claude_events import ClaudeResult, ModelUsage, Narrator, TokenCounts, read_event
+from labrats.model.config import JobConfig
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode, Usage
+from labrats.model.protocol import ToolEvent, UsageEvent
+from tests.unit.executor.attempts import Work, a_task, some_work
+
+
+def told(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Work:
+    """What becomes of `events`."""
+    with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
+        narrator = Narrator(work.run)
+        for event in events:
+            if known := read_event(json.dumps(event).encode()):
+                narrator.tell(known)
+        return work
+
+
+def assistant(*content: dict[str, Any], message_id: str = "msg_1", **usage: int) -> dict[str, Any]:
+    message = {"id": message_id, "model": "claude-test", "content": content, "usage": {"output_tokens": 1, **usage}}
+    return {"type": "assistant", "message": message}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def answer(content: Any, *, is_error: bool = False) -> dict[str, Any]:
+    block = {"type": "tool_result", "tool_use_id": "toolu_1", "content": content, "is_error": is_error}
+    return {"type": "user", "message": {"role": "user", "content": [block]}}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"warning: something",
+        b"[]",
+        b"{}",
+        b'{"type": "stream_event", "event": {}}',
+        b'{"type": "result"}',
+        b'{"type": "assistant", "message": "?"}',
+        b'{"type": "assis',
+        b"\xff\xfe",
+    ],
+)
+def test_what_is_no_known_event_is_skipped(line: bytes) -> None:
+    assert read_event(line) is None
+
+
+def test_half_a_character_does_not_cost_the_event(tmp_path: Path) -> None:
+    work = told(tmp_path, assistant(text("a \ud83d b")))
+
+    assert work.logs == ["a ? b"]
+
+
+def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "ls\n-la", "description": "d"}}
+
+    work = told(
+        tmp_path,
+        {"type": "system", "subtype": "init", "claude_code_version": "9.9", "model": "claude-test"},
+        assistant(text("First.\nSecond.")),
+        assistant({"type": "thinking", "thinking": "…"}),
+        assistant(call),
+        answer("\none\ntwo\nthree\n"),
+        answer("no such file", is_error=True),
+        answer([{"type": "text", "text": "listed"}, {"type": "image", "source": {}}]),
+        answer(""),
+        {"type": "system", "subtype": "something_new"},
+    )
+
+    assert work.logs == [
+        "Claude Code 9.9, claude-test",
+        "First.",
+        "Second.",
+        "→ Bash: ls (and 1 more)",
+        "← one (and 2 more)",
+        "← error: no such file",
+        "← listed (and 1 more)",
+        "← (nothing)",
+    ]
+    tools = [event for event in work.events if isinstance(event, ToolEvent)]
+    assert (tools[0].name, tools[0].input) == ("Bash", {"command": "ls\n-la", "description": "d"})
+    assert [tool.output for tool in tools[1:]] == ["\none\ntwo\nthree\n", "no such file", "listed\n[image]", ""]
+    assert [tool.is_error for tool in tools] == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("event", "note"),
+    [
+        (
+            {"subtype": "api_retry", "attempt": 1, "max_retries": 3, "retry_delay_ms": 1600.5, "error_status": 529},
+            "[the model's server answered 529: retry 1 of 3 in 2 s]",
+        ),
+        (
+            {"subtype": "api_retry", "attempt": 2, "max_retries": 3, "retry_delay_ms": 0, "error_status": None},
+            "[the model's server could not be reached: retry 2 of 3 in 0 s]",
+        ),
+        (
+            {"subtype": "model_fallback", "original_model": "opus", "fallback_model": "sonnet"},
+            "[falling back from opus to sonnet]",
+        ),
+    ],
+)
+def test_retries_and_fallback_are_noted(tmp_path: Path, event: dict[str, Any], note: str) -> None:
+    assert told(tmp_path, {"type": "system", **event}).logs == [note]
+
+
+def test_a_message_that_comes_in_several_events_is_counted_once(tmp_path: Path) -> None:
+    usage = {"input_tokens": 5, "cache_creation_input_tokens": 7, "cache_read_input_tokens": 11}
+
+    work = told(
+        tmp_path,
+        assistant(text("a"), message_id="msg_1", **usage),
+        assistant(text("b"), message_id="msg_1", **usage),
+        assistant(text("c"), message_id="msg_2", **usage),
+    )
+
+    usages = [event.usage for event in work.events if isinstance(event, UsageEvent)]
+    once = Usage(input_tokens=12, output_tokens=1, cache_read_tokens=11, turns=1)
+    assert usages == [once, once + once]
+
+
+def test_a_limit_stops_it_as_soon_as_it_is_seen_to_be_passed(tmp_path: Path) -> None:
+    with pytest.raises(GiveUp) as stopped:
+        told(tmp_path, assistant(text("a"), input_tokens=100), config=JobConfig(max_tokens=99))
+
+    assert stopped.value.code == FailedCode.BUDGET
+
+
+def test_usage_is_that_of_all_models_that_took_part() -> None:
+    result = ClaudeResult(
+        subtype="success",
+        num_turns=3,
+        total_cost_usd=0.5,
+        usage=TokenCounts(input_tokens=1),
+        model_usage={
+            "big": ModelUsage(
+                input_tokens=10, output_tokens=20, cache_read_input_tokens=30, cache_creation_input_tokens=40
+            ),
+            "small": ModelUsage(input_tokens=1, output_tokens=2, cache_read_input_tokens=3),
+        },
+    )
+
+    assert result.as_usage() == Usage(input_tokens=51, output_tokens=22, cache_read_tokens=33, cost_usd=0.5, turns=3)
+
+
+def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
+    assert answer_of(ClaudeResult(subtype="success", result="done"), 0, "") == "done"
+    for result, status in [
+        (ClaudeResult(subtype="success", result="done"), 1),
+        (ClaudeResult(subtype="success", result="done", is_error=True), 0),
+        (ClaudeResult(subtype="error_during_execution"), 0),
+        (None, 0),
+    ]:
+        with pytest.raises(GiveUp) as failure:
+            answer_of(result, status, "")
+        assert failure.value.code == FailedCode.AGENT_ERROR
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [
+        (ClaudeResult(subtype="success", is_error=True, api_error_status=401), FailedCode.AUTH),
+        (ClaudeResult(subtype="success", is_error=True, api_error_status=403), FailedCode.AUTH),
+        (ClaudeResult(subtype="success", is_error=True, result="Not logged in · Please run /login"), FailedCode.AUTH),
+        (ClaudeResult(subtype="success", is_error=True, api_error_status=429), FailedCode.RATE_LIMITED),
+        (ClaudeResult(subtype="success", is_error=True, api_error_status=503), FailedCode.OVERLOADED),
+        (ClaudeResult(subtype="success", is_error=True, api_error_status=529), FailedCode.OVERLOADED),
+        (
+            ClaudeResult(subtype="success", is_error=True, api_error_status=400, terminal_reason="prompt_too_long"),
+            FailedCode.CONTEXT_TOO_LONG,
+        ),
+        (ClaudeResult(subtype="error_max_turns", is_error=True), FailedCode.MAX_TURNS),
+        (ClaudeResult(subtype="error_max_budget_usd", is_error=True), FailedCode.BUDGET),
+        (ClaudeResult(subtype="error_something_new", is_error=True), FailedCode.AGENT_ERROR),
+    ],
+)
+def test_each_kind_of_failure_has_its_code(result: ClaudeResult, code: FailedCode) -> None:
+    with pytest.raises(GiveUp) as failure:
+        answer_of(result, 1, "")
+
+    assert failure.value.code == code
+
+
+def test_without_a_result_the_last_complaint_is_the_reason() -> None:
+    with pytest.raises(
+        GiveUp, match="exited with code 1 without a result: --dangerously-skip-permissions cannot"
+    ) as failure:
+        answer_of(None, 1, "--dangerously-skip-permissions cannot be used\nwith root privileges\n")
+
+    assert failure.value.code == FailedCode.AGENT_ERROR

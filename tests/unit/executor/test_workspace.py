@@ -1,0 +1,415 @@
+"""The workspace: what is cloned into it, from where, on which credentials, and what must not happen on the way."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.executor.workspace import prepare_workspace
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode, WorkspaceFile, WorkspaceSetup
+from labrats.model.protocol import ErrorEvent
+from labrats.processes import with_environment
+from tests.unit.executor.attempts import DEADLINE_SECONDS, a_task, an_attempt, some_work
+from tests.unit.executor.git_server import GitServer, served
+
+TOKEN = "test-token-0123456789"
+LOOPBACK = ("127.0.0.0/8",)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A bare repository with two commits on `main`, a branch, a tag, and a ref like a pull request's."""
+
+    path: Path
+
+    def git(self, *arguments: str) -> str:
+        return git(self.path, *arguments)
+
+    def commit(self, ref: str) -> str:
+        return self.git("rev-parse", ref)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git as a developer would. Its output."""
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main"]
+    command = ["git", *identity, "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    roots = tmp_path_factory.mktemp("repositories")
+    source = roots / "source"
+    source.mkdir()
+    git(source, "init", "-q")
+    for number, text in enumerate(("first", "second")):
+        (source / "readme.txt").write_text(text)
+        (source / "outside").unlink(missing_ok=True)
+        (source / "outside").symlink_to(roots)
+        git(source, "add", ".")
+        git(source, "commit", "-q", "-m", text)
+        git(source, "tag", f"v{number}")
+    for branch, ref in (("feature/a", "refs/heads/feature/a"), ("proposal", "refs/pull/7/head")):
+        git(source, "checkout", "-q", "-b", branch, "main")
+        (source / "readme.txt").write_text(branch)
+        git(source, "commit", "-q", "-a", "-m", branch)
+        git(source, "update-ref", ref, "HEAD")
+    git(source, "checkout", "-q", "main")
+    git(source, "branch", "-q", "-D", "proposal")
+    git(roots, "clone", "-q", "--mirror", "source", "repo.git")
+    return Repository(roots / "repo.git")
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A prepared workspace."""
+
+    workspace: Path
+    folder: Path
+
+    @property
+    def readme(self) -> str:
+        return (self.workspace / "readme.txt").read_text()
+
+    def git(self, *arguments: str) -> str:
+        return git(self.workspace, *arguments)
+
+
+async def prepared(tmp_path: Path, secrets: dict[str, str] | None = None, **task: Any) -> Clone:
+    """A workspace made as `task` says."""
+    with some_work(tmp_path, a_task(tmp_path, **task), secrets) as work:
+        await prepare_workspace(work.run)
+        return Clone(work.run.workspace, work.run.folder)
+
+
+async def cloned(
+    tmp_path: Path, url: str | Path, ref: str | None = None, depth: int | None = None, **task: Any
+) -> Clone:
+    """A workspace with a clone of `url`, which may be on loopback, or on this machine's disk."""
+    setup = WorkspaceSetup(git_repo=str(url), git_ref=ref, git_depth=depth)
+    task = {"git_addresses": LOOPBACK, "repo_roots": (str(Path(url).parent),)} | task
+    return await prepared(tmp_path, workspace_setup=setup, **task)
+
+
+async def refusal_of(clone: Callable[[], Any]) -> str:
+    """The sentence with which a clone fails, which must be a failure of the code `git_clone`."""
+    with pytest.raises(GiveUp) as refused:
+        await clone()
+    assert refused.value.code == FailedCode.GIT_CLONE
+    return str(refused.value)
+
+
+@pytest.fixture
+def serve(repository: Repository) -> Iterator[Callable[..., GitServer]]:
+    """Starts a server for the repository, with options."""
+    with ExitStack() as servers:
+        yield lambda **options: servers.enter_context(served(GitServer(repository.path.parent, **options)))
+
+
+@pytest.fixture(params=["local", "http", "http, old protocol"])
+def url(request: pytest.FixtureRequest, repository: Repository, serve: Callable[..., GitServer]) -> str:
+    """The repository's address, in each way to get it."""
+    if request.param == "local":
+        return str(repository.path)
+    return f"{serve(newest_protocol=request.param == 'http').url}/repo.git"
+
+
+async def test_without_a_repository_the_workspace_is_an_empty_folder(tmp_path: Path) -> None:
+    clone = await prepared(tmp_path)
+
+    assert list(clone.workspace.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("ref", "text", "branch"),
+    [
+        (None, "second", "main"),
+        ("main", "second", "main"),
+        ("refs/heads/main", "second", "main"),
+        ("feature/a", "feature/a", "feature/a"),
+        ("v0", "first", "HEAD"),
+        ("refs/tags/v0", "first", "HEAD"),
+        ("refs/pull/7/head", "proposal", "HEAD"),
+    ],
+)
+@pytest.mark.parametrize("depth", [None, 1])
+async def test_branches_tags_and_other_refs_are_checked_out(
+    tmp_path: Path, url: str, ref: str | None, text: str, branch: str, depth: int | None
+) -> None:
+    clone = await cloned(tmp_path, url, ref, depth)
+
+    assert clone.readme == text
+    assert clone.git("rev-parse", "--abbrev-ref", "HEAD") == branch
+    if depth:
+        assert clone.git("rev-list", "--count", "HEAD") == "1"
+
+
+@pytest.mark.parametrize("depth", [None, 1])
+async def test_a_commit_is_checked_out_even_where_the_server_gives_only_branches(
+    tmp_path: Path, repository: Repository, url: str, depth: int | None
+) -> None:
+    clone = await cloned(tmp_path, url, repository.commit("v0"), depth)
+
+    assert clone.readme == "first"
+
+
+async def test_a_shortened_commit_is_found(tmp_path: Path, repository: Repository, url: str) -> None:
+    clone = await cloned(tmp_path, url, repository.commit("v0")[:10], 1)
+
+    assert clone.readme == "first"
+
+
+@pytest.mark.parametrize("ref", ["no-such-branch", "refs/pull/8/head", "abcdef1", "0123456789" * 4])
+async def test_a_ref_that_is_not_there_is_named(tmp_path: Path, url: str, ref: str) -> None:
+    sentence = await refusal_of(lambda: cloned(tmp_path, url, ref))
+
+    assert ref in sentence
+    assert "has no" in sentence
+
+
+@pytest.mark.parametrize("ref", ["--upload-pack=touch x", "-x", "a b", "main:other", "a..b", "/etc", "a\nb", "@{-1}"])
+async def test_what_is_no_ref_never_reaches_git(tmp_path: Path, repository: Repository, ref: str) -> None:
+    assert "cannot be the name of" in await refusal_of(lambda: cloned(tmp_path, repository.path, ref))
+
+
+async def test_a_local_repository_shares_no_file_with_its_clone(tmp_path: Path, repository: Repository) -> None:
+    clone = await cloned(tmp_path, repository.path)
+
+    files = [file for file in (clone.workspace / ".git").rglob("*") if file.is_file()]
+    assert {file.stat().st_nlink for file in files} == {1}
+
+
+async def test_a_local_repository_outside_the_roots_is_refused(tmp_path: Path, repository: Repository) -> None:
+    sentence = await refusal_of(lambda: cloned(tmp_path, repository.path, repo_roots=(str(tmp_path),)))
+
+    assert "LOCAL_REPO_ROOTS" in sentence
+
+
+async def test_the_token_opens_the_repository_and_stays_out_of_everything(
+    tmp_path: Path, serve: Callable[..., GitServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = watch_git(tmp_path, monkeypatch)
+    secrets = {"git-username": "x-access-token", "git-password": TOKEN}
+
+    clone = await cloned(tmp_path, f"{serve(password=TOKEN).url}/repo.git", secrets=secrets)
+
+    assert clone.readme == "second"
+    assert "clone" in record.read_text()
+    assert TOKEN not in record.read_text()
+    assert files_with(TOKEN, tmp_path) == []
+
+
+@pytest.mark.parametrize("password", [None, "a-wrong-test-token"])
+async def test_a_wrong_or_missing_token_is_access_denied(
+    tmp_path: Path, serve: Callable[..., GitServer], password: str | None
+) -> None:
+    secrets = {"git-username": "u", "git-password": password} if password else None
+    url = f"{serve(password=TOKEN).url}/repo.git"
+
+    sentence = await refusal_of(lambda: cloned(tmp_path, url, secrets=secrets))
+
+    assert "access was denied" in sentence
+    assert files_with("a-wrong-test-token", tmp_path) == []
+
+
+async def test_an_unknown_repository_is_said_to_be_missing(tmp_path: Path, serve: Callable[..., GitServer]) -> None:
+    assert "no such repository" in await refusal_of(lambda: cloned(tmp_path, f"{serve().url}/nothing.git"))
+
+
+async def test_a_server_that_is_not_there_is_said_to_be_unreachable(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    assert "could not be reached" in await refusal_of(lambda: cloned(tmp_path, f"http://127.0.0.1:{port}/repo.git"))
+
+
+async def test_a_redirect_is_not_followed(tmp_path: Path, serve: Callable[..., GitServer]) -> None:
+    target = serve()
+    redirecting = serve(redirect_to=target.url)
+
+    assert "redirects" in await refusal_of(lambda: cloned(tmp_path, f"{redirecting.url}/repo.git"))
+    assert target.requests == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f000001"])
+async def test_an_address_that_is_not_allowed_gets_no_packet(
+    tmp_path: Path, serve: Callable[..., GitServer], host: str
+) -> None:
+    server = serve()
+
+    sentence = await refusal_of(lambda: cloned(tmp_path, f"http://{host}:{server.port}/repo.git", git_addresses=()))
+
+    assert "not allowed" in sentence
+    assert server.requests == []
+
+
+async def test_git_connects_to_the_judged_address_and_asks_no_name_server(
+    tmp_path: Path, serve: Callable[..., GitServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(*_: object, **__: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", answer)
+
+    clone = await cloned(tmp_path, f"http://git.invalid:{serve().port}/repo.git")
+
+    assert clone.readme == "second"
+
+
+async def test_ssh_is_held_to_the_judged_address_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/arguments"\nexit 255\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+
+    await refusal_of(lambda: cloned(tmp_path, "git@localhost:o/r.git", git_addresses=(*LOOPBACK, "::1/128")))
+
+    arguments = (tmp_path / "arguments").read_text()
+    assert "-o BatchMode=yes" in arguments
+    assert "-o HostKeyAlias=localhost" in arguments
+    assert "-o HostName=127.0.0.1" in arguments or "-o HostName=::1" in arguments
+
+
+async def test_nothing_of_this_machine_or_of_the_repository_is_run(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trapped = trap(tmp_path / "trapped", witness=tmp_path / "witness")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GIT_TEMPLATE_DIR", str(tmp_path / "template"))
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "filter.trap.smudge")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", f"touch {tmp_path / 'witness'}")
+
+    clone = await cloned(tmp_path, trapped)
+
+    assert (clone.workspace / ".gitmodules").exists()
+    assert list((clone.workspace / "submodule").iterdir()) == []
+    assert not (tmp_path / "witness").exists()
+
+
+def test_asked_to_stop_while_cloning_it_leaves_nothing_behind(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        setup = WorkspaceSetup(git_repo=f"http://127.0.0.1:{silent.getsockname()[1]}/repo.git")
+        attempt = an_attempt(
+            tmp_path,
+            attempt="ir-0000000f-1",
+            workspace_setup=setup,
+            git_addresses=LOOPBACK,
+            secrets={"git-password": TOKEN},
+        )
+        with attempt.started() as process:
+            silent.settimeout(DEADLINE_SECONDS)
+            connection, _ = silent.accept()
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            connection.close()
+
+    assert isinstance(attempt.outcome, ErrorEvent)
+    assert attempt.outcome.message == "stopped on request"
+    assert with_environment("LABRATS_ATTEMPT", "ir-0000000f-1") == []
+    assert files_with(TOKEN, tmp_path) == []
+
+
+async def test_a_missing_git_is_said_so(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert "git is not installed" in await refusal_of(lambda: cloned(tmp_path, repository.path))
+
+
+async def test_a_git_that_cannot_be_pinned_is_not_used(
+    tmp_path: Path, serve: Callable[..., GitServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho git version 2.34.1\n")
+    program.chmod(0o755)
+    url = f"{serve().url}/repo.git"
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+
+    assert "git 2.37 or newer" in await refusal_of(lambda: cloned(tmp_path, url))
+
+
+async def test_files_are_put_on_top_of_the_repository(tmp_path: Path, repository: Repository) -> None:
+    (tmp_path / "upload").write_bytes(b"\x00uploaded")
+    files = (
+        WorkspaceFile(name="readme.txt", path=str(tmp_path / "upload"), size=9),
+        WorkspaceFile(name="docs/new.bin", path=str(tmp_path / "upload"), size=9),
+    )
+
+    clone = await cloned(tmp_path, repository.path, workspace_files=files)
+
+    assert (clone.workspace / "readme.txt").read_bytes() == b"\x00uploaded"
+    assert (clone.workspace / "docs" / "new.bin").read_bytes() == b"\x00uploaded"
+
+
+async def test_a_link_in_the_repository_leads_no_file_outside(tmp_path: Path, repository: Repository) -> None:
+    (tmp_path / "upload").write_text("uploaded")
+    files = (WorkspaceFile(name="outside/planted.txt", path=str(tmp_path / "upload"), size=8),)
+
+    with pytest.raises(GiveUp) as refused:
+        await cloned(tmp_path, repository.path, workspace_files=files)
+
+    assert refused.value.code == FailedCode.WORKSPACE
+    assert not (repository.path.parent / "planted.txt").exists()
+
+
+async def test_an_upload_that_is_gone_is_named(tmp_path: Path) -> None:
+    files = (WorkspaceFile(name="a.txt", path=str(tmp_path / "gone"), size=1),)
+
+    with pytest.raises(GiveUp, match=r"'a\.txt' cannot be put into the workspace: No such file") as refused:
+        await prepared(tmp_path, workspace_files=files)
+
+    assert refused.value.code == FailedCode.WORKSPACE
+
+
+def watch_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a program before git that records each call's arguments and environment. The record."""
+    real, record = shutil.which("git"), tmp_path.parent / f"{tmp_path.name}-git-calls"
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n{{ echo "$@"; env; }} >> "{record}"\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    return record
+
+
+def files_with(text: str, folder: Path) -> list[Path]:
+    """The files anywhere below `folder` that contain `text`."""
+    return [file for file in folder.rglob("*") if file.is_file() and text.encode() in file.read_bytes()]
+
+
+def trap(source: Path, witness: Path) -> Path:
+    """A repository and a home whose owner would like a command to be run, which makes `witness`."""
+    hook = source.parent / "template" / "hooks" / "post-checkout"
+    hook.parent.mkdir(parents=True)
+    hook.write_text(f"#!/bin/sh\ntouch {witness}\n")
+    hook.chmod(0o755)
+    home = source.parent / "home"
+    home.mkdir()
+    (home / ".gitconfig").write_text(
+        f'[core]\nhooksPath = {hook.parent}\nfsmonitor = "touch {witness}; false"\n'
+        f'[filter "trap"]\nsmudge = "touch {witness}"\n[submodule]\nrecurse = true\n[protocol]\nallow = always\n'
+    )
+    source.mkdir()
+    git(source, "init", "-q", "--template=")
+    (source / ".gitattributes").write_text("* filter=trap\n")
+    (source / ".gitmodules").write_text(
+        f'[submodule "submodule"]\npath = submodule\nurl = ext::sh -c touch% {witness}\nupdate = !touch {witness}\n'
+    )
+    git(source, "add", ".")
+    git(source, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},submodule")
+    git(source, "commit", "-q", "-m", "trap")
+    return source

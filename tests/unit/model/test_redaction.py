@@ -1,0 +1,93 @@
+"""A secret does not get through in any of the usual encodings."""
+
+import base64
+import html
+import json
+import re
+import shlex
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labrats.model.redaction import REDACTED, Redactor
+
+SECRET = "t3st/s€cret+key&\"quoted\"='42'<>?%"
+
+ENCODINGS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "JSON": lambda text: json.dumps(text),
+    "JSON with unescaped characters": lambda text: json.dumps(text, ensure_ascii=False),
+    "JSON in JSON": lambda text: json.dumps(json.dumps(text)),
+    "URL path": quote,
+    "URL component": lambda text: quote(text, safe=""),
+    "URL component in lower case": lambda text: re.sub("%..", lambda found: found[0].lower(), quote(text, safe="")),
+    "URL form": quote_plus,
+    "HTML": html.escape,
+    "HTML text": lambda text: html.escape(text, quote=False),
+    "hex": lambda text: text.encode().hex(),
+    "upper-case hex": lambda text: text.encode().hex().upper(),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "URL-safe base64": lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
+    "shell": shlex.quote,
+}
+
+
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS.keys())
+@pytest.mark.parametrize("before", ["", "u", "u:", "x-access-token:"])
+@pytest.mark.parametrize("after", ["", "\n", "@host", " and more of the same line"])
+def test_no_usual_encoding_of_a_secret_gets_through(encode: Callable[[str], str], before: str, after: str) -> None:
+    leak = encode(before + SECRET + after)
+
+    redacted = Redactor([SECRET]).redact(leak)
+
+    taken_out = len(leak) - len(redacted) + len(REDACTED)
+    assert REDACTED in redacted
+    assert taken_out >= len(encode(SECRET)) - 6  # quotes, padding, and what base64 mixes with its neighbours may stay
+
+
+def test_other_text_is_left_as_it_is() -> None:
+    text = "t3st secret key, base64: dDNzdA=="
+
+    assert Redactor([SECRET]).redact(text) == text
+    assert Redactor().redact(text) == text
+
+
+def test_every_line_of_a_secret_is_a_secret() -> None:
+    key = "-----BEGIN TEST KEY-----\nMIIEtestline0001\n  MIIEtestline0002\n-----END TEST KEY-----\n"
+
+    assert Redactor([key]).redact("leaked: MIIEtestline0002!") == f"leaked: {REDACTED}!"
+
+
+def test_the_strings_inside_a_json_secret_are_secrets() -> None:
+    login = json.dumps({"mode": "chatgpt", "tokens": [{"access": "test-token-0123456789"}]})
+
+    redactor = Redactor([login])
+
+    assert redactor.redact("Bearer test-token-0123456789") == f"Bearer {REDACTED}"
+    assert redactor.redact("the chatgpt mode") == "the chatgpt mode"
+
+
+def test_a_secret_that_contains_another_goes_whole() -> None:
+    redactor = Redactor(["test-pass", "test-pass-phrase"])
+
+    assert redactor.redact("test-pass-phrase") == REDACTED
+
+
+def test_very_short_secrets_are_left_alone() -> None:
+    assert Redactor(["git", "12345"]).redact("git is at 12345") == "git is at 12345"
+
+
+def test_values_are_redacted_at_any_depth() -> None:
+    value = {"key": ["test-secret", {"test-secret": 1, "n": 2.5, "flag": True, "nothing": None}]}
+
+    expected = {"key": [REDACTED, {REDACTED: 1, "n": 2.5, "flag": True, "nothing": None}]}
+    assert Redactor(["test-secret"]).redact_value(value) == expected
+
+
+@given(st.text(min_size=6, max_size=80), st.text(max_size=40), st.text(max_size=40))
+def test_no_secret_survives_whatever_it_is(secret: str, before: str, after: str) -> None:
+    if REDACTED.find(secret) < 0:
+        assert secret not in Redactor([secret]).redact(before + secret + after).replace(REDACTED, "\0")
