@@ -41,14 +41,13 @@ QUICK = Size(rounds=1, submits=20, queue=32, journeys=3, raw=20, lines=20, reade
 
 @dataclass(frozen=True)
 class Round:
-    """All that is measured of an engine without a past. raw: jobs a second. fan_out: events a second, by readers."""
+    """What is measured of jobs. raw: jobs a second."""
 
     submit: Latency
     submits: Work
     raw: float
     queue: Work
     journey: Journey
-    fan_out: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,14 @@ async def fresh_engine(size: Size, folder: Path) -> list[Row]:
             Row("engine, memory, before the first job", f"{idle:.0f} MiB"),
             Row(f"engine, memory, after {jobs:,} jobs", f"{engine.resident_mib():.0f} MiB"),
             Row("engine, from exec to ready, no jobs kept", f"{engine.start_seconds:.2f} s"),
+            *[await fan_out(engine, size, readers) for readers in size.readers],
+            Row("engine, memory, after these log streams", f"{engine.resident_mib():.0f} MiB"),
         ]
+
+
+async def fan_out(engine: Engine, size: Size, readers: int) -> Row:
+    best = max([await measures.fan_out(engine, readers, size.lines) for _ in range(size.rounds)])
+    return Row(f"log lines of one job to {readers} readers", f"{best:,.0f}/s")
 
 
 async def one_round(engine: Engine, size: Size, raw_database: Path) -> Round:
@@ -103,19 +109,15 @@ async def one_round(engine: Engine, size: Size, raw_database: Path) -> Round:
         raw=raw_jobs_per_second(raw_database, size.raw),
         queue=await measures.work_off_queue(engine, SLOTS),
         journey=await measures.journey(engine, size.journeys),
-        fan_out={readers: await measures.fan_out(engine, readers, size.lines) for readers in size.readers},
     )
 
 
 def rows_of_rounds(rounds: Sequence[Round]) -> Iterator[Row]:
-    submit_p50, submit_p95 = (min(getattr(each.submit, at) for each in rounds) for at in ("p50", "p95"))
     raw, queue = max(each.raw for each in rounds), max(each.queue.per_second for each in rounds)
-    submit_cpu, run_cpu = (
-        min(work.engine_cpu_ms for work in works)
-        for works in ([each.submits for each in rounds], [each.queue for each in rounds])
-    )
-    yield Row("submit, one client, p50", f"{submit_p50:.2f} ms", "≤ 1.5 ms")
-    yield Row("submit, one client, p95", f"{submit_p95:.2f} ms")
+    submit_cpu = min(each.submits.engine_cpu_ms for each in rounds)
+    run_cpu = min(each.queue.engine_cpu_ms for each in rounds)
+    yield Row("submit, one client, p50", f"{min(each.submit.p50 for each in rounds):.2f} ms", "≤ 1.5 ms")
+    yield Row("submit, one client, p95", f"{min(each.submit.p95 for each in rounds):.2f} ms")
     yield Row("submit, 16 clients", f"{max(each.submits.per_second for each in rounds):.0f}/s", "≥ 500/s")
     yield Row("submit → started, p50", f"{min(each.journey.started for each in rounds):.1f} ms", "≤ 8 ms")
     yield Row("submit → finished, p50", f"{min(each.journey.finished for each in rounds):.1f} ms")
@@ -126,9 +128,6 @@ def rows_of_rounds(rounds: Sequence[Round]) -> Iterator[Row]:
     yield Row("engine, CPU per job: queue, start, end", f"{run_cpu:.2f} ms")
     yield Row("engine, CPU per job, in all", f"{submit_cpu + run_cpu:.2f} ms", "≤ 4 ms")
     yield Row("executor, CPU per job", f"{min(each.queue.attempts_cpu_ms for each in rounds):.2f} ms")
-    for readers in rounds[0].fan_out:
-        best = max(each.fan_out[readers] for each in rounds)
-        yield Row(f"log lines of one job to {readers} readers", f"{best:,.0f}/s")
 
 
 async def engine_with_a_past(size: Size, data_dir: Path, finished: int) -> list[Row]:
@@ -148,4 +147,5 @@ async def engine_with_a_past(size: Size, data_dir: Path, finished: int) -> list[
     ]
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,7 @@ from benchmarks.http import Connection, connected
 MODEL = "benchmark"
 """The AiModel that jobs run on, so that they can be held back and let go."""
 
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)

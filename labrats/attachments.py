@@ -43,7 +43,7 @@ def _write_files(folder: Path, files: Sequence[tuple[str, bytes]]) -> tuple[Work
             file.flush()
             os.fsync(file.fileno())
         kept.append(WorkspaceFile(name=name, path=str(path), size=len(data)))
-    for made in (folder, folder.parent):
+    for made in (folder, *list(folder.parents)[:3]):  # down from where the uploads folder is, which may be new too
         _sync_folder(made)
     return tuple(kept)
 

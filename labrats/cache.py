@@ -159,12 +159,11 @@ class JobCache:
                 ),
             )  # fmt: skip
             self._by_owner[spec.owner] += 1
-        elif old != status:
+        else:
             self._db.execute("UPDATE jobs SET status = ?, finished = ? WHERE id = ?", (status, _finished(job), job.id))
             self._by_status[old] -= 1
-        if old != status:
-            self._statuses[job.id] = status
-            self._by_status[status] += 1
+        self._statuses[job.id] = status
+        self._by_status[status] += 1
         self._tell(job.id)
 
     def _drop(self, job_id: str) -> None:

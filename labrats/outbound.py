@@ -30,7 +30,6 @@ _GLOBAL_UNICAST_V6: Final = IPv6Network("2000::/3")
 _FORBIDDEN_V6: Final = tuple(
     IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
-_MAPPED_V4: Final = IPv6Network("::ffff:0:0/96")
 
 
 class Forbidden(LabratsError):
@@ -43,16 +42,21 @@ class Unresolvable(LabratsError):
 
 def is_public(address: Address) -> bool:
     """Whether `address` is an ordinary host on the internet."""
+    address = _unmapped(address)
     if isinstance(address, IPv6Address):
-        if address in _MAPPED_V4:
-            return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
         return address in _GLOBAL_UNICAST_V6 and not any(address in network for network in _FORBIDDEN_V6)
     return not any(address in network for network in _FORBIDDEN_V4)
 
 
 def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:
     """Whether `address` is public, or in one of the networks the operator opened."""
+    address = _unmapped(address)
     return is_public(address) or any(address.version == network.version and address in network for network in allowed)
+
+
+def _unmapped(address: Address) -> Address:
+    """The IPv4 address that `::ffff:…` stands for; any other one is itself."""
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def parse_networks(cidrs: Sequence[str]) -> list[Network]:

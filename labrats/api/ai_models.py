@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 from fastapi import Request
 from msgspec.structs import replace
-from pydantic import Field, field_validator
+from pydantic import Field
 from starlette.responses import Response
 
-from labrats.api.bodies import Absent, Label, Name, Provider, RequestBody, ResponseBody, absent
+from labrats.api.bodies import Label, Name, Provider, RequestBody, ResponseBody, optional
 from labrats.api.engine import Engine
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
@@ -48,20 +48,13 @@ class AiModelBody(RequestBody):
 class AiModelPatch(RequestBody):
     """What to change; absent fields stay, null clears those that may be null."""
 
-    provider: Provider | Absent = absent()
-    model: Label | Absent = absent()
-    slots: SlotCount | Absent = absent()
+    provider: Provider = optional()
+    model: Label = optional()
+    slots: SlotCount = optional()
     endpoint: Endpoint | None = None
     credentials_ref: Name | None = None
     prices: PricesBody | None = None
-    resource_version: str | Absent = absent(description="Refuses the patch when it is no longer current.")
-
-    @field_validator("provider", "model", "slots", "resource_version")
-    @classmethod
-    def _is_sent_as_a_value(cls, value: Any) -> Any:
-        if value is None:
-            raise ValueError("must not be null; leave it out to keep it as it is")
-        return value
+    resource_version: str = optional(description="Refuses the patch when it is no longer current.")
 
 
 class PricesView(ResponseBody):
@@ -153,14 +146,15 @@ async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch
     engine = engine_of(request)
     while True:
         found = await _get(engine, name)
-        if asked.resource_version not in (None, found.metadata.resource_version):
+        is_bound = "resource_version" in asked.model_fields_set
+        if is_bound and asked.resource_version != found.metadata.resource_version:
             raise Conflict(f"the AiModel {name!r} was changed since version {asked.resource_version}; read it again")
         changed = replace(found, spec=_patched(found.spec, asked))
         _check_alone(name, changed.spec, await engine.store.list(AiModel))
         try:
             return json_response(_view(await engine.store.update(changed), engine))
         except Conflict:
-            if asked.resource_version is not None:
+            if is_bound:
                 raise
             continue  # somebody wrote meanwhile: apply the patch to what they made
 

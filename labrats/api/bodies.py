@@ -4,7 +4,6 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
-from pydantic.json_schema import SkipJsonSchema
 
 _PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
 _NAME_PART: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -15,6 +14,7 @@ Label = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_
 Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=rf"^{_NAME_PART}(\.{_NAME_PART})*$")]
 """The name of a resource: lower-case letters, digits, dashes and dots, as Kubernetes has it."""
 
+
 Provider = Literal["claude", "codex", "vllm", "gemma", "qwen", "mock"]
 
 
@@ -24,12 +24,8 @@ class RequestBody(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
 
 
-Absent = SkipJsonSchema[None]
-"""Stands for a field of a patch that was not sent. It is not part of the schema: null is not for callers to send."""
-
-
-def absent(**options: Any) -> Any:
-    """The default of a field whose type allows Absent."""
+def optional(**options: Any) -> Any:
+    """A field that may be missing but is never null. Where it is missing, its value means nothing."""
     return Field(default=None, json_schema_extra=_without_default, **options)
 
 

@@ -78,7 +78,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
             f"<p>{escape(operation['description'])}</p>",
             _table("Parameters", map(_parameter_row, operation.get("parameters", ()))),
             "".join(_content("Body", operation.get("requestBody", {}))),
-            _table("Answers", (_row(status, answer["description"]) for status, answer in _answers(operation))),
+            _table("Answers", (_row(status, escape(answer["description"])) for status, answer in _answers(operation))),
             *(part for _, answer in _answers(operation)[:1] for part in _content("Answer", answer)),
             "</article>",
         )

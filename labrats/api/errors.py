@@ -139,7 +139,8 @@ async def _answer_http_exception(request: Request, error: Exception) -> JSONResp
 def _methods_at(request: Request) -> list[str]:
     """What can be done at the request's path, by all its routes: Starlette's own answer names the first one's only."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
-    methods = {name for route in routes if route.path_regex.match(request.url.path) for name in route.methods or ()}
+    meant = next(route.path for route in routes if route.path_regex.match(request.url.path))
+    methods = {method for route in routes if route.path == meant for method in route.methods or ()}
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 

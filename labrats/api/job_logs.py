@@ -16,7 +16,7 @@ from labrats.model.record import encode
 PING_SECONDS: Final = 15.0
 PING: Final = b": ping\n\n"
 
-_EVENT_ID: Final = re.compile(r"(\d{1,9})-(\d{1,12})")
+_EVENT_ID: Final = re.compile(r"([1-9][0-9]{0,8})-([0-9]{1,12})")
 
 _LINE_BREAKS: Final = (
     ("\x85".encode(), rb"\u0085"),
@@ -34,18 +34,21 @@ def parse_event_id(text: str | None) -> Position:
     return (int(match[1]), int(match[2])) if match else (1, 0)
 
 
-async def stream_log(engine: Engine, job: Job, position: Position) -> AsyncIterator[bytes]:
+async def stream_log(engine: Engine, job_id: str, position: Position) -> AsyncGenerator[bytes]:
     """The frames of the stream, with pings in between, until the job has ended or the engine stops."""
     with engine.metrics.log_streams.track_inprogress():
-        async with aclosing(_frames(engine, job, position)) as frames:
-            async for frame in _with_pings(frames, engine.stopping):
+        async with (
+            aclosing(_frames(engine, job_id, position)) as frames,
+            aclosing(_with_pings(frames, engine.stopping)) as pinged,  # closed first: it may be waiting for a frame
+        ):
+            async for frame in pinged:
                 yield frame
 
 
-async def _frames(engine: Engine, job: Job, position: Position) -> AsyncGenerator[bytes]:
+async def _frames(engine: Engine, job_id: str, position: Position) -> AsyncGenerator[bytes]:
     number, seq = position
-    with engine.cache.changes_of(job.id) as changes:
-        while True:
+    with engine.cache.changes_of(job_id) as changes:  # before the first look, so that no change falls in between
+        while (job := await _find(engine, job_id)) is not None:
             if number <= job.status.attempts:
                 async with aclosing(_attempt_frames(engine, job, number, seq)) as frames:
                     async for frame in frames:
@@ -56,10 +59,14 @@ async def _frames(engine: Engine, job: Job, position: Position) -> AsyncGenerato
                 return
             else:
                 await anext(changes)
-            try:
-                job = await engine.store.get(Job, job.id)
-            except NotFound:
-                return  # its time was over, and it was forgotten
+
+
+async def _find(engine: Engine, job_id: str) -> Job | None:
+    """The job as it is now; None when its time is over, and it has been forgotten."""
+    try:
+        return await engine.store.get(Job, job_id)
+    except NotFound:
+        return None
 
 
 async def _attempt_frames(engine: Engine, job: Job, number: int, seq: int) -> AsyncGenerator[bytes]:
@@ -94,7 +101,7 @@ def _done(job: Job) -> bytes:
     return b"data: %s\n\n" % encode({"done": True, "status": API_STATUS[job.phase]})
 
 
-async def _with_pings(frames: AsyncIterator[bytes], stopping: asyncio.Event) -> AsyncIterator[bytes]:
+async def _with_pings(frames: AsyncIterator[bytes], stopping: asyncio.Event) -> AsyncGenerator[bytes]:
     """`frames`, and a comment whenever nothing came for a while, so that proxies keep the connection."""
     stop = asyncio.ensure_future(stopping.wait())
     following = asyncio.ensure_future(_next(frames))

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from labrats.api.bodies import Absent, ResponseBody, absent
+from labrats.api.bodies import ResponseBody, optional
 from labrats.cache import repo_of
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import API_STATUS, Phase
@@ -100,11 +100,11 @@ class ConfigView(ResponseBody):
     timeout_ms: int = Field(examples=[3_300_000])
     max_turns: int = Field(examples=[25])
     max_attempts: int = Field(examples=[1])
-    executor_image: str | Absent = absent()
-    react_enabled: bool | Absent = absent()
-    max_cost_usd: float | Absent = absent()
-    max_tokens: int | Absent = absent()
-    fallback_model: str | Absent = absent()
+    executor_image: str = optional()
+    react_enabled: bool = optional()
+    max_cost_usd: float = optional()
+    max_tokens: int = optional()
+    fallback_model: str = optional()
 
 
 class JobDetail(JobItem):
@@ -113,7 +113,7 @@ class JobDetail(JobItem):
     phase: Phase = Field(examples=["Succeeded"])
     priority: int | float = Field(examples=[2])
     account_name: str | None = Field(description="The AiModel whose slot the job holds or held.")
-    k8s_job_name: str | None
+    k8s_job_name: str | None = Field(alias="k8sJobName")
     executor_pod_name: str | None
     returnvalue: Any = Field(description="The result, whole.", examples=["Done, see the branch."])
     logs: list[str] = Field(description="The last lines; all of them are at `/api/jobs/{id}/logs`.")

@@ -199,8 +199,8 @@ async def follow_log(
     ] = None,
 ) -> Response:
     """Server-sent events: `{"log": "…"}` per line, then `{"done": true, "status": "…"}`. `Last-Event-ID` resumes."""
-    job = await own_job(request, job_id)
-    frames = stream_log(engine_of(request), job, parse_event_id(last_event_id))
+    await own_job(request, job_id)
+    frames = stream_log(engine_of(request), job_id, parse_event_id(last_event_id))
     return EventStream(frames, headers={"X-Accel-Buffering": "no"})  # else a proxy may wait for more to pass on
 
 

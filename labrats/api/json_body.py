@@ -1,6 +1,7 @@
 """JSON on the wire. Bodies are read strictly: what two parsers could understand differently is refused."""
 
 import json
+from math import isinf
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -83,11 +84,16 @@ def _integer(digits: str) -> int:
     return number
 
 
-def _number(digits: str) -> float:
+def _number(digits: str) -> int | float:
     number = float(digits)
-    if number in (float("inf"), float("-inf")):
+    if isinf(number):
         raise _malformed(f"the number {digits[:_SHOWN]} is too large")
-    return number
+    return whole(number)
+
+
+def whole(number: float) -> int | float:
+    """3.0 as 3: JSON knows one kind of number, and some write all of theirs with a point."""
+    return int(number) if number.is_integer() and abs(number) < _MAX_INTEGER else number
 
 
 def _check_extent(value: Any) -> None:

@@ -60,6 +60,7 @@ class _Config(uvicorn.Config):
             ws="none",
             lifespan="off",
             log_config=None,
+            log_level="error",  # what strangers send is not worth a line each
             access_log=False,
             server_header=False,
             timeout_keep_alive=75,

@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from ipaddress import ip_address
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from labrats.api.bodies import Label, Provider, RequestBody
 from labrats.api.errors import ApiError
+from labrats.api.json_body import whole
 from labrats.model.config import ConfigLayer, JobConfig, resolve_config
 from labrats.model.errors import Invalid, Problem
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
@@ -43,11 +44,6 @@ GitRef = Annotated[
     StringConstraints(min_length=1, max_length=255, pattern=rf"^[^{_NOT_IN_REFS}/-][^{_NOT_IN_REFS}]*$"),
     AfterValidator(_check_ref),
 ]
-
-
-def _whole(number: float) -> int | float:
-    """2.0 as 2: a whole number is to look in answers as the caller wrote it."""
-    return int(number) if number.is_integer() else number
 
 
 class WorkspaceSetupBody(RequestBody):
@@ -149,7 +145,7 @@ class Submission(RequestBody):
     type: Label = Field(description="Label of the job: implement-issue, code-review, …")
     prompt: str | None = Field(default=None, min_length=1, description="What the agent is asked. At most 900 KiB.")
     errors: list[ErrorEntryBody] | None = Field(default=None, min_length=1, description="For `error-reporting`.")
-    priority: Annotated[float, AfterValidator(_whole)] = Field(
+    priority: Annotated[float, AfterValidator(whole)] = Field(
         default=DEFAULT_PRIORITY, ge=-1000, le=1000, allow_inf_nan=False, description="Lower runs first."
     )
     agent_role: Label | None = None
@@ -234,12 +230,9 @@ async def checked_repo(asked: Submission, settings: EngineSettings) -> GitRepo |
     """The repository asked for, its address judged. Raises Invalid."""
     if asked.workspace_setup is None or asked.workspace_setup.git_repo is None:
         return None
-    repo = parse_git_repo(asked.workspace_setup.git_repo)
+    repo = parse_git_repo(asked.workspace_setup.git_repo, settings.local_repo_roots)
     if repo.is_local:
-        _check_below_roots(repo, settings.local_repo_roots)
         return repo
-    assert repo.host is not None
-    assert repo.port is not None
     try:
         await resolve_allowed(repo.host, repo.port, settings.outbound_allowed_cidrs)
     except Forbidden as error:
@@ -280,13 +273,6 @@ def _looks_like_an_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _check_below_roots(repo: GitRepo, roots: Sequence[str]) -> None:
-    path = Path(repo.url).resolve()
-    if not any(path.is_relative_to(Path(root).resolve()) for root in roots):
-        message = "a path on the engine's machine must lie below one of LOCAL_REPO_ROOTS"
-        raise Invalid(Problem(GIT_REPO_FIELD, message))
 
 
 def job_spec(

@@ -52,7 +52,7 @@ def show(options: ApiOptions) -> None:
         if (known := client.get("/api/jobs", {"limit": 1}).json()["total"]) > 0:
             print(f"Its data folder already holds jobs: {known}")
         job_id = client.post("/api/jobs/submit", JOB).json()["jobId"]
-        print(f"A first job, {paint(job_id, 'bold')}, played by the mock provider:\n")
+        print(f"Job {paint(job_id, 'bold')} shows what a run looks like; the mock provider plays it:\n")
         for line in follow_log(client, job_id):
             if not line.get("done"):
                 print_text(f"  {line['log']}")
@@ -71,4 +71,5 @@ Next, in another terminal:
   export LABRATS_URL={options.base_url} LABRATS_DATA_DIR={shlex.quote(str(data_dir))}
   {labrats} job {job_id}
   {labrats} submit -p "Say hello" --provider mock --follow
+The whole API: {options.base_url}/api/docs
 Ctrl-C here stops the engine; jobs that run go on, and its data stays for the next time."""

@@ -114,14 +114,13 @@ class Controller:
             self._enqueue(job, group)
 
     def _enqueue(self, job: Job, group: Group) -> None:
-        """Let a Pending job wait for a slot, from `not_before` on."""
-        if freed := self._slots.release(job.id):
-            self._give_out_slots([freed])
+        """Let a Pending job wait for a slot, from `not_before` on. One that it still holds is free for the best."""
+        self._slots.release(job.id)
         wait = (job.status.not_before - self._clock.now()).total_seconds() if job.status.not_before else 0
         if wait > 0:
             self._work.add_later(job.id, wait)
-            return
-        self._waiting.put(job.id, group, rank_of(job, self._settings.priority_aging_seconds))
+        else:
+            self._waiting.put(job.id, group, rank_of(job, self._settings.priority_aging_seconds))
         self._give_out_slots([group])
 
     def _forget(self, job: Job) -> None:
@@ -142,9 +141,11 @@ class Controller:
                 self._work.add(job_id)
 
     def _next_for(self, group: Group) -> str | None:
+        return self._waiting.pop(group) if self._slots.used(group) < self._slot_count(group) else None
+
+    def _slot_count(self, group: Group) -> int:
         ai_model = self._ai_models.get(group)
-        slots = ai_model.spec.slots if ai_model else self._settings.default_model_slots
-        return self._waiting.pop(group) if self._slots.used(group) < slots else None
+        return ai_model.spec.slots if ai_model else self._settings.default_model_slots
 
     # What it does
 
@@ -200,6 +201,9 @@ class Controller:
                 await self._move(job, event, now, changes)
 
     async def _admit(self, job: Job, now: datetime) -> None:
+        if self._slots.used(group_of(job)) > self._slot_count(group_of(job)):
+            await self._return_slot(job)
+            return
         started = {
             "attempts": job.status.attempts + 1,
             "slot": slots_for(job, self._ai_models, self._settings.default_model_slots).name,
@@ -210,6 +214,13 @@ class Controller:
             "failed_reason": None,
         }
         await self._move(job, JobEvent.START, now, started)
+
+    async def _return_slot(self, job: Job) -> None:
+        """The model has fewer slots than when `job` got one: let it wait again, unless it has started after all."""
+        fresh = await self._store.get(Job, job.id)
+        self._observe(fresh)
+        if fresh.phase is Phase.PENDING:
+            self._enqueue(fresh, group_of(fresh))
 
     async def _start(self, job: Job) -> None:
         try:

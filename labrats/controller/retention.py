@@ -1,5 +1,6 @@
 """Forgets what has been kept long enough: workspaces of ended jobs, then the jobs themselves with all they left."""
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -7,7 +8,7 @@ import structlog
 
 from labrats.attachments import Attachments
 from labrats.cache import JobCache
-from labrats.model.errors import NotFound, RetryLater
+from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.ports import Clock, Runner, Store
 from labrats.settings import EngineSettings
@@ -48,13 +49,16 @@ class Retention:
         """One pass."""
         now = self._clock.now()
         for job_id in self._cache.finished_before(now - self._jobs_kept):
-            await self._forget(job_id)
+            with suppress(NotFound, Conflict):  # somebody deleted or retried it meanwhile
+                await self._forget(job_id, now - self._jobs_kept)
         for name in await self._runner.workspaces():
             await self._clear_workspace(name, now - self._workspaces_kept)
 
-    async def _forget(self, job_id: str) -> None:
+    async def _forget(self, job_id: str, ended_before: datetime) -> None:
         """Delete the job last: what fails before is found again by the next pass."""
         job = await self._store.get(Job, job_id)
+        if not _ended_before(job, ended_before):
+            return
         for number in range(1, job.status.attempts + 1):
             await self._runner.remove(f"{job_id}-{number}")
         await self._attachments.remove(job.spec.workspace_files)
@@ -64,9 +68,13 @@ class Retention:
         try:
             job = await self._store.get(Job, name.rpartition("-")[0])
         except NotFound:
+            await self._runner.kill(name)  # whoever deleted the job may not have waited for its end
             await self._runner.remove(name)
             return
         superseded = name != job.attempt_name
-        ended = job.ended and job.status.finished_at and job.status.finished_at < ended_before
-        if ended or superseded:
+        if superseded or _ended_before(job, ended_before):
             await self._runner.remove(name, keep_output=True)
+
+
+def _ended_before(job: Job, time: datetime) -> bool:
+    return job.ended and job.status.finished_at is not None and job.status.finished_at < time

@@ -30,9 +30,7 @@ _STDOUT: Final = 1
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-
-_NOT_SECRET: Final = frozenset({"git-username", "ANTHROPIC_BASE_URL"})
-"""What comes with the secrets, yet is none, and may well be a word that the agent needs to say."""
+_TASK_DECODER: Final = msgspec.json.Decoder(Task)
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,7 @@ async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
     """Work until done, failed, out of time or asked to stop; end every process below this one; say how it ended."""
     _stop_on_signals()
     secrets = _take_secrets(inputs / "secrets")
-    redactor = Redactor(value for name, value in secrets.items() if name not in _NOT_SECRET)
-    emit = Emitter(_STDOUT, None if scratch else inputs, redactor)
+    emit = Emitter(_STDOUT, None if scratch else inputs, Redactor(_values_to_redact(secrets)))
     outcome = await _outcome(lambda: _read_run(inputs, scratch or inputs, secrets, emit), emit)
     if not _end_descendants():
         emit.log("[a process of this attempt could not be ended]")
@@ -113,7 +110,7 @@ async def _work(run: Run) -> Any:
 
 
 def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], emit: Emitter) -> Run:
-    task = msgspec.json.decode((inputs / "job.json").read_bytes(), type=Task)
+    task = _TASK_DECODER.decode((inputs / "job.json").read_bytes())
     return Run(task, (inputs / "prompt").read_text("utf-8"), secrets, folder, emit)
 
 
@@ -128,19 +125,24 @@ def _take_secrets(folder: Path) -> dict[str, str]:
     return secrets
 
 
+def _values_to_redact(secrets: Mapping[str, str]) -> list[str]:
+    """All of them but a user name: it may well be a word that the agent needs to say. On its own it is a token."""
+    spared = "git-username" if secrets.get("git-password") else None
+    return [value for name, value in secrets.items() if name != spared]
+
+
 def _stop_on_signals() -> None:
     """The first SIGTERM or SIGINT cancels the current task. Later ones do nothing: its clean-up goes on."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    asked = asyncio.Event()
 
-    def stop() -> None:
-        if not asked.is_set():
-            asked.set()
-            task.cancel()
+    def stop(number: int, frame: object) -> None:
+        for each in _STOP_SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        loop.call_soon_threadsafe(task.cancel)
 
     for number in _STOP_SIGNALS:
-        loop.add_signal_handler(number, stop)
+        signal.signal(number, stop)  # loop.add_signal_handler() does the same at a tenth of a short attempt's cost
 
 
 def _end_descendants() -> bool:

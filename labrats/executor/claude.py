@@ -147,8 +147,8 @@ def _environment(run: Run) -> dict[str, str]:
     credentials = {name: run.secrets[name] for name in CREDENTIAL_NAMES["claude"] if name in run.secrets}
     if run.task.cli_login and not credentials:
         _lend_login(Path(environment["HOME"]))
-    if base_url := run.secrets.get("ANTHROPIC_BASE_URL") or run.task.endpoint:
-        environment["ANTHROPIC_BASE_URL"] = base_url
+    if run.task.endpoint:
+        environment["ANTHROPIC_BASE_URL"] = run.task.endpoint
     if os.geteuid() == 0:
         environment["IS_SANDBOX"] = "1"  # without it, it refuses to work as root with permissions skipped
     return environment | credentials

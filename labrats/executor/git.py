@@ -16,9 +16,9 @@ from typing import Final
 
 from labrats import outbound
 from labrats.executor.child import child_process, tail_of
-from labrats.executor.remote import Remote, parse_remote
 from labrats.executor.run import Run
-from labrats.model.errors import GiveUp
+from labrats.model.errors import GiveUp, Invalid
+from labrats.model.git_repo import GitRepo, parse_git_repo
 from labrats.model.job import FailedCode, WorkspaceSetup
 
 _OLDEST_GIT: Final = (2, 37)
@@ -42,13 +42,13 @@ _SSH_COMMAND: Final = (
     "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o ConnectTimeout=30 "
     "-o ServerAliveInterval=15 -o HostName={address} -o HostKeyAlias={host}"
 )
+_NO_SSH: Final = "false"  # the program that always fails
 _ASKPASS: Final = """#!/bin/sh
 case "$1" in
 Username*) cat "${0%/*}/username" ;;
 *) cat "${0%/*}/password" ;;
 esac
 """
-
 
 _NO_SUCH_REF: Final = re.compile(
     "Remote branch .* not found|couldn't find remote ref|not our ref|unadvertised object|not a tree|did not match any"
@@ -84,7 +84,7 @@ class UnknownRef(GiveUp):
 
 async def clone(run: Run, setup: WorkspaceSetup) -> None:
     """Clone into the workspace, which is empty. Raises GiveUp with the code `git_clone`."""
-    remote = parse_remote(setup.git_repo, run.task.repo_roots)
+    remote = _parsed(setup.git_repo, run.task.repo_roots)
     ref = _checked_ref(setup.git_ref)
     config, ssh_command = await _held_to_judged_addresses(run, remote)
     with _askpass(run) as askpass:
@@ -101,6 +101,14 @@ async def clone(run: Run, setup: WorkspaceSetup) -> None:
         await _get(_Git(run.workspace, environment, {**_CONFIG, **config}, remote), ref, setup.git_depth)
 
 
+def _parsed(address: str, roots: Sequence[str]) -> GitRepo:
+    """Judged again: a resource written by hand was not judged when it was made."""
+    try:
+        return parse_git_repo(address, roots)
+    except Invalid as error:
+        raise GiveUp(FailedCode.GIT_CLONE, f"the repository cannot be cloned: {error}") from error
+
+
 @dataclass(frozen=True)
 class _Git:
     """The program, bound to one workspace and one remote."""
@@ -108,7 +116,7 @@ class _Git:
     workspace: Path
     environment: Mapping[str, str]
     config: Mapping[str, str]
-    remote: Remote
+    remote: GitRepo
 
     async def run(self, *arguments: str) -> None:
         """Raises UnknownRef, or GiveUp with the reason in a sentence."""
@@ -171,19 +179,21 @@ def _checked_ref(ref: str | None) -> str:
     return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
 
 
-async def _held_to_judged_addresses(run: Run, remote: Remote) -> tuple[dict[str, str], str]:
+async def _held_to_judged_addresses(run: Run, remote: GitRepo) -> tuple[dict[str, str], str]:
     """Git configuration and an ssh command that connect to no other address than those that were judged."""
-    if not remote.host:
-        return {}, "false"
+    if remote.is_local:
+        return {}, _NO_SSH
     try:
         addresses = await outbound.resolve_allowed(remote.host, remote.port, run.task.git_addresses)
     except (outbound.Forbidden, outbound.Unresolvable) as error:
         raise GiveUp(FailedCode.GIT_CLONE, f"cannot clone {remote.url}: {error}") from error
     if remote.transport == "ssh":
         return {}, _SSH_COMMAND.format(address=addresses[0], host=remote.host)
+    if ":" in remote.host:  # an IPv6 address is no name: there is nothing to look up, and no way to write it here
+        return {}, _NO_SSH
     await _require_pinning(run)
     bracketed = ",".join(f"[{address}]" if ":" in address else address for address in addresses)
-    return {"http.curloptResolve": f"{remote.host}:{remote.port}:{bracketed}"}, "false"
+    return {"http.curloptResolve": f"{remote.host}:{remote.port}:{bracketed}"}, _NO_SSH
 
 
 async def _require_pinning(run: Run) -> None:

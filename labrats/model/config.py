@@ -22,6 +22,10 @@ CREDENTIAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 """The keys a provider reads from the Secret that an AiModel's `credentialsRef` names."""
 
 
+ENDPOINT_VARIABLES: Final[Mapping[str, str]] = {"claude": "ANTHROPIC_BASE_URL", "codex": "OPENAI_BASE_URL"}
+"""Where a provider's model server is, in the environment, when no AiModel says so."""
+
+
 class JobConfig(Record):
     """The settings of one run; None where a layer says nothing. Names and meanings are those of API.md `config.*`."""
 

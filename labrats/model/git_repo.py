@@ -1,7 +1,9 @@
 """What `workspaceSetup.gitRepo` may be, and how a credential in it is split off."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -10,27 +12,34 @@ from labrats.model.errors import Invalid, Problem
 FIELD: Final = "workspaceSetup.gitRepo"
 MAX_LENGTH: Final = 2048
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80, "ssh": 22}
-_SCP_FORM: Final = re.compile(
-    r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*):(?P<path>[^:].*)"
-)
+_HOST: Final = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|[0-9a-f.]*:[0-9a-f.:]+")
+_SSH_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SCP_FORM: Final = re.compile(r"(?:(?P<user>[^@:/]+)@)?(?P<host>[^@:/]+):(?P<path>(?![:-]).+)")
 
 
 @dataclass(frozen=True)
 class GitRepo:
     """A repository's address without any credential, and the credential that came with it.
 
-    url: what git is given. host and port: what it will connect to; None for a path on this machine.
+    url: what git is given. host and port: what it will connect to; none for a path on this machine.
     """
 
     url: str
-    host: str | None = None
-    port: int | None = None
+    host: str = ""
+    port: int = 0
     username: str = ""
     password: str = ""
 
     @property
     def is_local(self) -> bool:
-        return self.host is None
+        return not self.host
+
+    @property
+    def transport(self) -> str:
+        """What git calls the way it takes: https, http, ssh or file."""
+        if self.is_local:
+            return "file"
+        return urlsplit(self.url).scheme if "://" in self.url else "ssh"
 
     @property
     def has_credential(self) -> bool:
@@ -40,21 +49,35 @@ class GitRepo:
         return f"GitRepo({self.url!r})"
 
 
-def parse_git_repo(address: str) -> GitRepo:
-    """The repository at `address`. Raises Invalid, which never repeats the address: it may hold a token."""
+def parse_git_repo(address: str, local_roots: Sequence[str] = ()) -> GitRepo:
+    """The repository at `address`; a path on this machine must lie below one of `local_roots`, links resolved.
+
+    Raises Invalid, which never repeats the address: it may hold a token.
+    """
     if len(address) > MAX_LENGTH:
         raise _refused(f"must be at most {MAX_LENGTH} characters")
-    if not address.isprintable() or " " in address:
+    if not unquote(address).isprintable() or " " in address:
         raise _refused("must not contain spaces or control characters")
-    if address.startswith("-"):
-        raise _refused("must not start with a dash")
     if address.startswith("/"):
-        return GitRepo(address)
-    if "://" in address:
-        return _parse_url(address)
-    if "::" not in address and (form := _SCP_FORM.fullmatch(address)) and not form["path"].startswith("-"):
-        return GitRepo(address, form["host"], _DEFAULT_PORTS["ssh"])
-    raise _refused("must be an https, http or ssh address, or host:path as scp writes it")
+        return _below_a_root(address, local_roots)
+    if not address.isascii() or "\\" in address:  # programs disagree on what these mean
+        raise _refused("must be plain ASCII without backslashes, with anything else percent-encoded")
+    return _parse_url(address) if "://" in address else _parse_scp_form(address)
+
+
+def _below_a_root(address: str, local_roots: Sequence[str]) -> GitRepo:
+    path = Path(address).resolve()
+    if not any(path.is_relative_to(Path(root).resolve()) for root in local_roots):
+        raise _refused("a path on the engine's machine must lie below one of LOCAL_REPO_ROOTS")
+    return GitRepo(str(path))
+
+
+def _parse_scp_form(address: str) -> GitRepo:
+    form = _SCP_FORM.fullmatch(address)
+    if form is None:
+        raise _refused("must be an https, http or ssh address, or host:path as scp writes it")
+    _check_ssh_user(form["user"])
+    return GitRepo(address, _checked_host(form["host"].lower()), _DEFAULT_PORTS["ssh"])
 
 
 def _parse_url(address: str) -> GitRepo:
@@ -63,22 +86,33 @@ def _parse_url(address: str) -> GitRepo:
         port = parts.port
     except ValueError:
         raise _refused("is not a well-formed address") from None
+    if port == 0:  # it would be judged as no port at all
+        raise _refused("names a port that does not exist")
     if parts.scheme not in _DEFAULT_PORTS:
         raise _refused("must be an https, http or ssh address, or host:path as scp writes it")
-    if not parts.hostname or parts.hostname.startswith("-"):
-        raise _refused("names no host")
+    host = _checked_host(parts.hostname)
     if parts.query or parts.fragment:
         raise _refused("must not carry a query or a fragment")
     if parts.path.strip("/") == "":
         raise _refused("names no repository on its host")
     port = port or _DEFAULT_PORTS[parts.scheme]
     if parts.scheme == "ssh":
+        _check_ssh_user(parts.username)
         if parts.password is not None:
             raise _refused("ssh takes no password in an address")
-        return GitRepo(address, parts.hostname, port)
-    return GitRepo(
-        _without_credential(parts), parts.hostname, port, unquote(parts.username or ""), unquote(parts.password or "")
-    )
+        return GitRepo(address, host, port)
+    return GitRepo(_without_credential(parts), host, port, unquote(parts.username or ""), unquote(parts.password or ""))
+
+
+def _checked_host(host: str | None) -> str:
+    if not host or not _HOST.fullmatch(host):  # also what ssh would take for an option
+        raise _refused("names no host")
+    return host
+
+
+def _check_ssh_user(user: str | None) -> None:
+    if user is not None and not _SSH_USER.fullmatch(user):
+        raise _refused("names no user that ssh could be given")
 
 
 def _without_credential(parts: SplitResult) -> str:

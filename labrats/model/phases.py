@@ -54,9 +54,19 @@ API_STATUS: Final[Mapping[Phase, str]] = {
     P.CANCELLED: "cancelled",
 }
 
+_DONE: Final[Mapping[JobEvent, str]] = {
+    E.START: "started",
+    E.SUCCEED: "completed",
+    E.FAIL: "failed",
+    E.LOSE: "lost",
+    E.REQUEUE: "put back",
+    E.CANCEL: "cancelled",
+    E.RETRY: "retried",
+}
+
 
 def next_phase(phase: Phase, event: JobEvent) -> Phase:
     """The phase after `event`. Raises IllegalMove, naming both, when the table has no such move."""
     if (following := MOVES.get((phase, event))) is None:
-        raise IllegalMove(f"a job that is {API_STATUS[phase]} cannot {event}")
+        raise IllegalMove(f"a job that is {API_STATUS[phase]} cannot be {_DONE[event]}")
     return following

@@ -161,7 +161,7 @@ class LocalEngine:
         self._started |= {found for pid in descendants(self._process.pid) if (found := ProcessId.of(pid))}
 
     async def _end_all_jobs(self) -> None:
-        async with self.admin() as admin:
+        async with asyncio.timeout(PATIENCE_SECONDS), self.admin() as admin:
             for status in ("waiting", "active"):
                 while jobs := (await admin.get("/api/jobs", status=status, limit=100)).json()["jobs"]:
                     await asyncio.gather(*(admin.post(f"/api/jobs/{job['id']}/cancel") for job in jobs))

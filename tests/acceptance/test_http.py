@@ -21,6 +21,12 @@ def is_error(answer: httpx2.Response, status: int, code: str) -> bool:
     return bool(body["error"])
 
 
+async def connect(engine: LocalEngine) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection, for what no client would send."""
+    host, port = engine.url.removeprefix("http://").split(":")
+    return await asyncio.open_connection(host, int(port))
+
+
 async def test_what_is_not_there_is_a_404(user: User) -> None:
     for path in ("/", "/api", "/api/nothing", "/api/jobs/", "/api/jobs/ir-00000000/nothing", "/docs", "/openapi.json"):
         assert is_error(await user.get(path), 404, "not_found")
@@ -86,6 +92,18 @@ async def test_a_body_beyond_the_limit_is_refused_by_what_it_declares(user: User
     assert is_error(answer, 413, "too_large")
 
 
+async def test_a_body_that_declares_too_much_is_refused_before_it_is_sent(engine: LocalEngine, user: User) -> None:
+    reader, writer = await connect(engine)
+
+    writer.write(
+        f"POST /api/jobs/submit HTTP/1.1\r\nHost: engine\r\nAuthorization: Bearer {user.key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {16 * MIB + 1}\r\n\r\n".encode()
+    )
+
+    assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
+    writer.close()
+
+
 async def test_a_body_beyond_the_limit_is_refused_when_it_declares_nothing(user: User) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(60):
@@ -135,8 +153,7 @@ async def test_answers_are_not_to_be_cached_or_guessed_at(user: User) -> None:
     ],
 )
 async def test_what_is_not_http_is_answered_in_the_same_shape(engine: LocalEngine, request_line: bytes) -> None:
-    host, port = engine.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await connect(engine)
 
     writer.write(request_line)
     head, _, body = (await reader.read()).partition(b"\r\n\r\n")

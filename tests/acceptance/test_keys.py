@@ -81,11 +81,6 @@ async def test_an_expiry_in_another_time_zone_is_shown_in_utc(admin: User) -> No
     assert answer.json()["expiresAt"].endswith(("Z", "+00:00"))
 
 
-async def test_other_secrets_are_no_keys(admin: User, user: User) -> None:
-    """A job's git credentials lie beside the keys."""
-    assert (await admin.http.delete("/api/api-keys/ir-00000000-git")).status_code == 404
-
-
 async def test_stored_keys_survive_a_restart_and_revoked_ones_stay_revoked(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.user() as kept, engine.user() as revoked, engine.admin() as admin:

@@ -128,7 +128,7 @@ async def test_a_resumed_stream_goes_on_into_an_attempt_that_begins_meanwhile(us
     assert lines_of(rest) == BOTH_ATTEMPTS[3:]
 
 
-@pytest.mark.parametrize("nonsense", ["", "0", "x-y", "1", "-1-5", "1-5-5", "9" * 40 + "-1", "1-" + "9" * 40])
+@pytest.mark.parametrize("nonsense", ["", "0", "0-5", "x-y", "1", "-1-5", "1-5-5", "9" * 40 + "-1", "1-" + "9" * 40])
 async def test_an_event_id_that_is_none_of_ours_starts_at_the_beginning(user: User, nonsense: str) -> None:
     job_id = await user.submit({"log": "line"})
     await user.wait(job_id)

@@ -18,13 +18,12 @@ from tests.claude.model_server import Calls, ModelServer, Refuses, Says, Stalls,
 from tests.unit.executor.attempts import AttemptFolder, an_attempt, wait_until
 
 KEY = "sk-ant-test-0123456789"
-ATTEMPT = "ir-000000c1-1"
 
 Prepare = Callable[..., AttemptFolder]
 
 
 @pytest.fixture
-def attempt_on(claude_cli: str, tmp_path: Path) -> Prepare:
+def attempt_on(claude_cli: str, tmp_path: Path, unique_name: str) -> Prepare:
     """Prepares an attempt of the claude provider, on a server."""
 
     def prepare(server: ModelServer | str, *, config: dict[str, Any] | None = None, **task: Any) -> AttemptFolder:
@@ -32,7 +31,7 @@ def attempt_on(claude_cli: str, tmp_path: Path) -> Prepare:
         return an_attempt(
             tmp_path,
             secrets=task.pop("secrets", {"ANTHROPIC_API_KEY": KEY}),
-            attempt=ATTEMPT,
+            attempt=unique_name,
             config=JobConfig(**usual | (config or {})),
             programs={"claude": claude_cli},
             endpoint=server if isinstance(server, str) else server.url,
@@ -114,7 +113,8 @@ def test_tool_calls_and_usage_are_events(attempt_on: Prepare) -> None:
 
 def test_the_settings_of_the_job_reach_the_program(attempt_on: Prepare) -> None:
     with model_server(Says("ok")) as server:
-        attempt = attempt_on(server, config={"model": "claude-test-9", "effort": "high"})
+        config = {"model": "claude-test-9", "effort": "high"}
+        attempt = attempt_on(server, config=config, secrets={"ANTHROPIC_API_KEY": f"{KEY}\n"})
         attempt.run()
 
     assert server.requests[0]["model"] == "claude-test-9"
@@ -137,7 +137,7 @@ def test_a_token_may_stand_for_the_key(attempt_on: Prepare) -> None:
 
 
 def test_the_agent_finds_only_its_own_environment_and_no_secret_file(
-    attempt_on: Prepare, monkeypatch: pytest.MonkeyPatch
+    attempt_on: Prepare, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENGINE_VARIABLE", "test-engine-secret")
     with model_server(bash("env | sort; ls ../attempt/secrets"), Says("ok")) as server:
@@ -146,7 +146,7 @@ def test_the_agent_finds_only_its_own_environment_and_no_secret_file(
 
     [answer] = [event.output or "" for event in attempt.events if isinstance(event, ToolEvent) and event.output]
     assert "ENGINE_VARIABLE" not in answer
-    assert f"LABRATS_ATTEMPT={ATTEMPT}" in answer
+    assert f"LABRATS_ATTEMPT={unique_name}" in answer
     assert f"HOME={attempt.path}/home" in answer
     assert "ANTHROPIC_API_KEY=[redacted]" in answer
     assert KEY not in attempt.output.read_text()
@@ -257,18 +257,20 @@ def test_passing_the_cost_limit_is_over_budget(attempt_on: Prepare) -> None:
     assert failure_of(attempt)[0] is FailedCode.BUDGET
 
 
-def test_passing_the_token_limit_is_over_budget_and_ends_the_program(attempt_on: Prepare) -> None:
+def test_passing_the_token_limit_is_over_budget_and_ends_the_program(attempt_on: Prepare, unique_name: str) -> None:
     with model_server(bash("true")) as server:
         attempt = attempt_on(server, config={"max_tokens": 250})
         attempt.run()
 
     assert failure_of(attempt)[0] is FailedCode.BUDGET
     assert "maxTokens 250" in failure_of(attempt)[1]
-    assert with_environment("LABRATS_ATTEMPT", ATTEMPT) == []
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
 @pytest.mark.parametrize("command", ["sleep 300", "setsid sleep 300 & sleep 300", "trap '' TERM INT; sleep 300"])
-def test_asked_to_stop_it_ends_the_tool_that_runs_wherever_it_hides(attempt_on: Prepare, command: str) -> None:
+def test_asked_to_stop_it_ends_the_tool_that_runs_wherever_it_hides(
+    attempt_on: Prepare, unique_name: str, command: str
+) -> None:
     with model_server(bash(f"touch started; {command}")) as server:
         attempt = attempt_on(server)
         with attempt.started() as process:
@@ -277,26 +279,28 @@ def test_asked_to_stop_it_ends_the_tool_that_runs_wherever_it_hides(attempt_on: 
             process.wait()
 
     assert failure_of(attempt) == (FailedCode.AGENT_ERROR, "stopped on request")
-    assert with_environment("LABRATS_ATTEMPT", ATTEMPT) == []
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
-def test_a_server_that_says_nothing_ends_in_a_timeout(attempt_on: Prepare) -> None:
+def test_a_server_that_says_nothing_ends_in_a_timeout(attempt_on: Prepare, unique_name: str) -> None:
     with model_server(Stalls()) as server:
         attempt = attempt_on(server, config={"timeout_ms": 1500})
         attempt.run()
 
     assert failure_of(attempt)[0] is FailedCode.TIMEOUT
-    assert with_environment("LABRATS_ATTEMPT", ATTEMPT) == []
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
 @pytest.mark.parametrize("output", ["/dev/null", "/proc/$PPID/fd/1"])
-def test_what_a_tool_leaves_running_does_not_keep_the_attempt_from_ending(attempt_on: Prepare, output: str) -> None:
+def test_what_a_tool_leaves_running_does_not_keep_the_attempt_from_ending(
+    attempt_on: Prepare, unique_name: str, output: str
+) -> None:
     with model_server(bash(f"setsid sleep 300 > {output} 2>&1 &"), Says("done")) as server:
         attempt = attempt_on(server)
         attempt.run()
 
     assert result_of(attempt) == "done"
-    assert with_environment("LABRATS_ATTEMPT", ATTEMPT) == []
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
 def test_a_program_that_is_killed_is_a_failure_that_says_so(attempt_on: Prepare) -> None:

@@ -1,30 +1,73 @@
 """The backends that the conformance suites run on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from labrats.backends.embedded.store import EmbeddedStore
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.ports import Runner, Store
-from tests.conformance.runner_backends import RunnerBackend, open_backend
+from tests.cluster.fixture import new_namespace
+from tests.conformance.kubernetes_backend import KubernetesBackend
+from tests.conformance.runner_backends import EmbeddedBackend, MemoryBackend, RunnerBackend
 from tests.fakes.store import MemoryStore
 
 
-@pytest.fixture(params=["memory", "embedded"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+@pytest.fixture(params=["memory", "embedded", pytest.param("kubernetes", marks=pytest.mark.kubernetes)])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], AbstractAsyncContextManager[Store]]:
+    """How to open an empty store of each backend in turn."""
+    match request.param:
+        case "embedded":
+            return partial(EmbeddedStore.open, tmp_path / "labrats.db")
+        case "kubernetes":
+            return partial(open_kubernetes_store, request.getfixturevalue("kubeconfig"))
+        case _:
+            return lambda: nullcontext(MemoryStore())
+
+
+@pytest.fixture
+async def store(open_store: Callable[[], AbstractAsyncContextManager[Store]]) -> AsyncIterator[Store]:
     """An empty store of each backend in turn."""
-    if request.param == "memory":
-        yield MemoryStore()
-        return
-    async with EmbeddedStore.open(tmp_path / "labrats.db") as embedded:
-        yield embedded
+    async with open_store() as store:
+        yield store
 
 
-@pytest.fixture(params=["memory", "embedded"])
-async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunnerBackend]:
+@asynccontextmanager
+async def open_kubernetes_store(kubeconfig: Path) -> AsyncIterator[KubernetesStore]:
+    """A store in a namespace of its own."""
+    async with (
+        ApiClient.open(kubeconfig) as client,
+        new_namespace(client) as namespace,
+        KubernetesStore.open(client, namespace) as store,
+    ):
+        yield store
+
+
+@pytest.fixture(params=["memory", "embedded", pytest.param("kubernetes", marks=pytest.mark.kubernetes(node=True))])
+def open_backend(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Callable[[], AbstractAsyncContextManager[RunnerBackend]]:
+    """How to open a machine, or a cluster, of each kind in turn."""
+    match request.param:
+        case "embedded":
+            return partial(EmbeddedBackend.open, tmp_path)
+        case "kubernetes":
+            kubeconfig, image = request.getfixturevalue("kubeconfig"), request.getfixturevalue("executor_image")
+            return partial(KubernetesBackend.open, kubeconfig, image, tmp_path)
+        case _:
+            return MemoryBackend.open
+
+
+@pytest.fixture
+async def backend(
+    open_backend: Callable[[], AbstractAsyncContextManager[RunnerBackend]],
+) -> AsyncIterator[RunnerBackend]:
     """A machine of each kind in turn, for the attempts of one test."""
-    async with open_backend(request.param, tmp_path) as backend:
+    async with open_backend() as backend:
         yield backend
 
 

@@ -5,7 +5,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
@@ -17,9 +17,10 @@ from tests.waiting import eventually
 
 
 class RunnerBackend(Protocol):
-    """One machine or cluster, empty at first."""
+    """One machine or cluster, empty at first. keeps_workspaces: whether they outlive what was done in them."""
 
     store: Store
+    keeps_workspaces: bool
 
     def open_runner(self) -> AbstractAsyncContextManager[Runner]:
         """The runner of one engine. Further ones are other engines, or the same one started again."""
@@ -47,7 +48,14 @@ class MemoryBackend:
 
     def __init__(self, machine: MemoryMachine) -> None:
         self.store: Store = MemoryStore()
+        self.keeps_workspaces = True
         self._machine = machine
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls) -> AsyncIterator[Self]:
+        async with MemoryMachine() as machine:
+            yield cls(machine)
 
     @asynccontextmanager
     async def open_runner(self) -> AsyncIterator[Runner]:
@@ -73,8 +81,19 @@ class EmbeddedBackend:
 
     def __init__(self, folder: Path) -> None:
         self.store: Store = MemoryStore()
+        self.keeps_workspaces = True
         self._folders = Folders(folder / "attempts", folder / "workspaces")
         self._launchers: set[int] = set()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, folder: Path) -> AsyncIterator[Self]:
+        """It ends every process that the test left."""
+        backend = cls(folder)
+        try:
+            yield backend
+        finally:
+            await backend._close()
 
     @asynccontextmanager
     async def open_runner(self) -> AsyncIterator[Runner]:
@@ -104,8 +123,7 @@ class EmbeddedBackend:
         for launcher in _living_launchers():
             send_signal(launcher, signal.SIGKILL)
 
-    async def close(self) -> None:
-        """End every process that the test left."""
+    async def _close(self) -> None:
         for claim in self._folders.attempts.glob("*/*/claim"):
             for pid in with_environment("LABRATS_ATTEMPT", claim.parent.name):
                 send_signal(pid, signal.SIGKILL)
@@ -136,16 +154,3 @@ def _command_line(pid: int) -> bytes:
     with suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""
-
-
-@asynccontextmanager
-async def open_backend(kind: str, folder: Path) -> AsyncIterator[RunnerBackend]:
-    if kind == "memory":
-        async with MemoryMachine() as machine:
-            yield MemoryBackend(machine)
-        return
-    embedded = EmbeddedBackend(folder)
-    try:
-        yield embedded
-    finally:
-        await embedded.close()

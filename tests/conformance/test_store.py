@@ -1,10 +1,9 @@
 """What every Store promises (labrats/ports.py), sentence by sentence."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from msgspec.structs import replace
@@ -17,11 +16,10 @@ from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, ConfigMap, S
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from labrats.ports import Change, Changed, Deleted, Store, Synced
+from tests.waiting import DEADLINE_SECONDS
+from tests.watching import watching
 
 R = TypeVar("R", bound=Resource)
-
-DEADLINE_SECONDS = 30
-"""For what a backend does in its own time. No test depends on how long it is."""
 
 
 # Creating and reading
@@ -454,57 +452,6 @@ async def test_any_text_is_kept_as_it_is(store: Store, text: str) -> None:
 # What the tests above are written in
 
 
-class Seen(Generic[R]):
-    """What a watch has told so far, and the world as it is after that."""
-
-    def __init__(self) -> None:
-        self.changes: list[Change[R]] = []
-        self.current: dict[str, R] = {}
-        self._grew = asyncio.Condition()
-
-    @property
-    def synced(self) -> bool:
-        return Synced() in self.changes
-
-    @property
-    def resource_changes(self) -> list[Changed[R] | Deleted[R]]:
-        return [change for change in self.changes if not isinstance(change, Synced)]
-
-    async def follow(self, changes: AsyncIterator[Change[R]]) -> None:
-        async for change in changes:
-            async with self._grew:
-                self._add(change)
-                self._grew.notify_all()
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until enough was told for `holds`."""
-        async with asyncio.timeout(DEADLINE_SECONDS), self._grew:
-            await self._grew.wait_for(holds)
-
-    def _add(self, change: Change[R]) -> None:
-        self.changes.append(change)
-        match change:
-            case Changed(resource):
-                self.current[resource.name] = resource
-            case Deleted(resource):
-                del self.current[resource.name]
-            case Synced():
-                pass
-        self.current = dict(sorted(self.current.items()))
-
-
-@asynccontextmanager
-async def watching(store: Store, kind: type[R]) -> AsyncIterator[Seen[R]]:
-    """Follow a watch for as long as the block runs."""
-    seen = Seen[R]()
-    following = asyncio.create_task(seen.follow(store.watch(kind)))
-    try:
-        yield seen
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-
-
 async def until_gone(store: Store, kind: type[R], name: str) -> None:
     """Wait until there is no such resource."""
     async with watching(store, kind) as seen:
@@ -532,7 +479,7 @@ def with_slots(model: AiModel, slots: int) -> AiModel:
 
 
 def a_job(name: str) -> Job:
-    return Job(metadata=Metadata(name=name), spec=JobSpec(source="manual", type="code-review"))
+    return Job(metadata=Metadata(name=name), spec=JobSpec(source="manual", type="code-review", prompt="Review this."))
 
 
 def a_prompt(name: str, text: str = "Review this.") -> ConfigMap:

@@ -15,8 +15,11 @@ import httpx2
 from labrats.model.phases import API_STATUS, ENDED, Phase
 from tests.torture.history import Accepted, Asked, Followed, Line, Refused, ToldEnded
 
-SLOTS = {"wide": 16, "narrow": 2}
-"""The models that jobs run on."""
+SLOTS = {"wide": 12, "narrow": 2}
+"""The models that jobs run on: about as many slots as the load needs, so that all are taken most of the time."""
+
+MOST_WAITING = 150
+"""Clients hold back while more jobs wait, so that the last of them end soon."""
 
 PAUSE_SECONDS = 0.05
 """Between two tries of a call that found no engine."""
@@ -32,19 +35,23 @@ class Order:
 
     steps: Sequence[Any]
     config: dict[str, Any] = field(default_factory=dict)
-    model: str = "wide"
     readers: int = 0
     cancel_after_seconds: float | None = None
     retries: bool = False
 
 
 def quick(chance: random.Random) -> Order:
-    return Order([{"log": "only"}, {"result": "quick"}], model=chance.choice(["wide", "narrow"]))
+    return Order([{"log": "only"}, {"result": "quick"}], readers=chance.random() < 0.1)
 
 
 def talkative(chance: random.Random) -> Order:
     times, pause = chance.randrange(10, 60), chance.randrange(50)
     return Order([{"log": "tick {n}", "times": times, "everyMs": pause}, {"result": "said"}], readers=2)
+
+
+def patient(chance: random.Random) -> Order:
+    """It is at work for longer than a restart of the engine takes, or an engine waits for a dead executor to be reaped."""
+    return Order([{"log": "tick {n}", "times": chance.randrange(70, 90), "everyMs": 100}], readers=1)
 
 
 def failing(chance: random.Random) -> Order:
@@ -85,6 +92,7 @@ def stubborn(chance: random.Random) -> Order:
 ORDERS: Sequence[tuple[int, Callable[[random.Random], Order]]] = (
     (45, quick),
     (10, talkative),
+    (1, patient),
     (8, failing),
     (6, crashing),
     (8, second_attempt),
@@ -114,6 +122,7 @@ class Clients:
         self.statements = Statements()
         self._http, self._chance = http, chance
         self._told: set[tuple[str, Phase, int]] = set()
+        self._waiting = 0
 
     async def load(self, jobs_per_second: float, enough: asyncio.Event) -> None:
         """Until `enough` is set; returns when every client has what it wants."""
@@ -124,7 +133,8 @@ class Clients:
                 for number in count():
                     if enough.is_set():
                         break
-                    customers.create_task(self._order(f"job-{number}"), name=f"job-{number}")
+                    if self._waiting < MOST_WAITING:
+                        customers.create_task(self._order(f"job-{number}"), name=f"job-{number}")
                     next_comes_at += self._chance.expovariate(jobs_per_second)
                     await asyncio.sleep(next_comes_at - time.monotonic())
             looking.cancel()
@@ -136,15 +146,17 @@ class Clients:
 
     async def all_ended(self) -> None:
         """Return when no job waits or runs any more."""
-        for status in ("waiting", "active"):
-            while (await self._insist(f"GET /api/jobs?status={status}&limit=1", 200)).json()["total"]:
-                await asyncio.sleep(LOOK_SECONDS)
+        while await self._total("waiting") or await self._total("active"):
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _total(self, status: str) -> int:
+        total: int = (await self._insist(f"GET /api/jobs?status={status}&limit=1", 200)).json()["total"]
+        return total
 
     async def _order(self, tag: str) -> None:
         kinds = [kind for _, kind in ORDERS]
         kind = self._chance.choices(kinds, [weight for weight, _ in ORDERS])[0]
-        order, priority = kind(self._chance), self._chance.randrange(5)
-        job_id = await self._submit(order, kind.__name__, tag, priority)
+        job_id = await self._submit(order := kind(self._chance), kind.__name__, tag)
         async with asyncio.TaskGroup() as wishes:
             for _ in range(order.readers):
                 wishes.create_task(self._follow(job_id))
@@ -153,13 +165,14 @@ class Clients:
             if order.retries:
                 wishes.create_task(self._ask("retry", job_id, self._chance.uniform(0, 3)))
 
-    async def _submit(self, order: Order, kind: str, tag: str, priority: int) -> str:
+    async def _submit(self, order: Order, kind: str, tag: str) -> str:
+        model = self._chance.choices(["wide", "narrow"], [4, 1])[0]
         body = {
             "source": "torture",
             "type": kind,
             "prompt": "a job of the kill test",
-            "priority": priority,
-            "config": {"provider": "mock", "model": order.model} | order.config,
+            "priority": self._chance.randrange(5),
+            "config": {"provider": "mock", "model": model} | order.config,
             "metadata": {"tag": tag, "mock": {"steps": order.steps}},
         }
         answer = await self._insist("POST /api/jobs/submit", 201, json=body, headers={"Idempotency-Key": tag})
@@ -184,6 +197,7 @@ class Clients:
             for status in ("completed", "failed", "cancelled"):
                 answer = await self._insist(f"GET /api/jobs?status={status}&limit=100", 200)
                 self._note_ends(answer.json()["jobs"], at=time.time())
+            self._waiting = await self._total("waiting")
             await asyncio.sleep(LOOK_SECONDS)
 
     def _note_ends(self, jobs: Sequence[dict[str, Any]], at: float) -> None:

@@ -13,13 +13,13 @@ import structlog
 
 from labrats.backends.embedded.folders import AttemptFolder, Folders, Tombstone
 from labrats.backends.embedded.launcher import Launcher
-from labrats.backends.embedded.output import OutputReader, read_end
-from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.protocol import AnyEvent, ResultEvent, Task
 from labrats.model.record import encode
+from labrats.output import OutputReader, read_end
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Store
 from labrats.processes import ProcessId, describe_exit, kill_descendants, send_signal, with_environment
 
@@ -200,12 +200,17 @@ class LocalRunner:
             metadata=job.spec.metadata,
             workspace_setup=job.spec.workspace_setup,
             workspace_files=job.spec.workspace_files,
-            endpoint=attempt.ai_model.spec.endpoint if attempt.ai_model else None,
+            endpoint=self._endpoint(attempt),
             programs=dict(settings.programs),
             git_addresses=settings.git_addresses,
             repo_roots=settings.repo_roots,
             cli_login=settings.cli_login,
         )
+
+    def _endpoint(self, attempt: Attempt) -> str | None:
+        configured = attempt.ai_model.spec.endpoint if attempt.ai_model else None
+        variable = ENDPOINT_VARIABLES.get(attempt.job.resolved.provider, "")
+        return configured or self._settings.environment.get(variable)
 
     async def _prompt(self, attempt: Attempt) -> str:
         spec = attempt.job.spec

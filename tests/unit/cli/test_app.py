@@ -90,7 +90,10 @@ def test_a_reader_that_goes_away_is_no_error(length: int) -> None:
     program = f"import sys; from labrats.cli.app import *; sys.exit(run(lambda _: print('x' * {length})))"
     reader, writer = os.pipe()
     os.close(reader)
-    ended = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, check=False)
+    buffered = os.environ | {"PYTHONUNBUFFERED": ""}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, env=buffered, check=False
+    )
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
 

@@ -1,5 +1,7 @@
 """Builders for the executor's tests: a folder with an attempt's inputs, and what became of it."""
 
+import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from labrats.executor.run import Run
 from labrats.model.config import JobConfig
 from labrats.model.protocol import AnyEvent, ErrorEvent, LogEvent, ResultEvent, Task, decode_event
 from labrats.model.record import encode
+from labrats.processes import send_signal, with_environment
 
 DEADLINE_SECONDS = 30.0
 
@@ -127,6 +130,17 @@ def some_work(tmp_path: Path, task: Task, secrets: Mapping[str, str] | None = No
     with output.open("wb") as file:
         emit = Emitter(file.fileno(), folder)
         yield Work(Run(task, "Fix the bug.", secrets or {}, folder, emit), output)
+
+
+@contextmanager
+def a_unique_name() -> Iterator[str]:
+    """An attempt's name that no other test run has used. Ends what carries it, should a failed test have left it."""
+    name = f"ir-{secrets.token_hex(4)}-1"
+    try:
+        yield name
+    finally:
+        for pid in with_environment("LABRATS_ATTEMPT", name):
+            send_signal(pid, signal.SIGKILL)
 
 
 def events_in(output: Path) -> list[AnyEvent]:

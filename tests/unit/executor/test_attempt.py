@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,14 @@ from tests.unit.executor.attempts import AttemptFolder, an_attempt, wait_until
 def failure_of(attempt: AttemptFolder) -> tuple[FailedCode, str]:
     assert isinstance(attempt.outcome, ErrorEvent)
     return attempt.outcome.code, attempt.outcome.message
+
+
+def an_attempt_of(tmp_path: Path, script: str, **inputs: Any) -> AttemptFolder:
+    """An attempt whose agent program is a shell script."""
+    program = tmp_path / "agent"
+    program.write_text(f"#!/bin/sh\n{script}")
+    program.chmod(0o755)
+    return an_attempt(tmp_path, config=JobConfig(provider="claude"), programs={"claude": str(program)}, **inputs)
 
 
 def test_an_attempt_reports_what_it_does_and_ends_with_its_result(tmp_path: Path) -> None:
@@ -70,17 +79,47 @@ def test_asked_to_stop_it_still_says_how_it_ended(tmp_path: Path, number: signal
     assert failure_of(attempt) == (FailedCode.AGENT_ERROR, "stopped on request")
 
 
+def test_a_script_can_ignore_requests_to_stop(tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, [{"ignoreSignals": True}, {"log": "tick {n}", "times": 10**6, "everyMs": 1}])
+
+    with attempt.started() as process:
+        wait_until(lambda: len(attempt.logs) > 0, "the script has begun")
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        heard = len(attempt.logs)
+        wait_until(lambda: len(attempt.logs) > heard + 10, "it goes on all the same")
+
+
+def test_asked_to_stop_twice_it_finishes_its_clean_up(tmp_path: Path) -> None:
+    attempt = an_attempt_of(
+        tmp_path,
+        "trap 'touch asked; until [ -e released ]; do sleep 0.01; done; touch cleaned; exit' TERM\n"
+        "touch started; while :; do sleep 0.01; done\n",
+    )
+
+    with attempt.started() as process:
+        wait_until((attempt.workspace / "started").exists, "the program runs")
+        process.send_signal(signal.SIGTERM)
+        wait_until((attempt.workspace / "asked").exists, "the program was asked to end")
+        process.send_signal(signal.SIGTERM)
+        (attempt.workspace / "released").touch()
+        process.wait()
+
+    assert failure_of(attempt)[1] == "stopped on request"
+    assert (attempt.workspace / "cleaned").exists()
+
+
 @pytest.mark.parametrize("detached", [False, True])
 @pytest.mark.parametrize("end", [{"result": "done"}, {"fail": "broken"}])
 def test_before_the_outcome_every_process_it_started_is_gone(
-    tmp_path: Path, end: dict[str, str], detached: bool
+    tmp_path: Path, unique_name: str, end: dict[str, str], detached: bool
 ) -> None:
-    attempt = an_attempt(tmp_path, [{"fork": {"seconds": 300, "detached": detached}}, end], attempt="ir-0000000b-1")
+    attempt = an_attempt(tmp_path, [{"fork": {"seconds": 300, "detached": detached}}, end], attempt=unique_name)
 
     attempt.run()
 
     assert attempt.outcome
-    assert with_environment("LABRATS_ATTEMPT", "ir-0000000b-1") == []
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
 def test_a_task_it_cannot_read_is_an_internal_failure_with_a_traceback_for_operators(tmp_path: Path) -> None:
@@ -126,12 +165,31 @@ def test_secrets_are_taken_from_the_folder_and_never_printed(tmp_path: Path) -> 
     assert secret not in attempt.output.read_text()
 
 
-def test_the_name_of_the_git_user_is_not_taken_for_a_secret(tmp_path: Path) -> None:
-    attempt = an_attempt(tmp_path, [{"log": "pushed by octocat"}], secrets={"git-username": "octocat"})
+def test_a_secret_is_handed_on_without_the_newline_that_its_file_ends_with(tmp_path: Path) -> None:
+    attempt = an_attempt_of(
+        tmp_path, 'printf %s "$ANTHROPIC_API_KEY" > key', secrets={"ANTHROPIC_API_KEY": "test-key\n"}
+    )
 
     attempt.run()
 
-    assert attempt.logs == ["pushed by octocat"]
+    assert (attempt.workspace / "key").read_text() == "test-key"
+
+
+def test_the_name_of_the_git_user_is_not_taken_for_a_secret(tmp_path: Path) -> None:
+    secrets = {"git-username": "octocat", "git-password": "test-token"}
+    attempt = an_attempt(tmp_path, [{"log": "pushed by octocat with test-token"}], secrets=secrets)
+
+    attempt.run()
+
+    assert attempt.logs == ["pushed by octocat with [redacted]"]
+
+
+def test_a_git_user_without_a_password_is_a_token(tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, [{"log": "with test-token"}], secrets={"git-username": "test-token"})
+
+    attempt.run()
+
+    assert attempt.logs == ["with [redacted]"]
 
 
 @pytest.mark.parametrize(("step", "status"), [({"exit": 3}, 3), ({"signal": 9}, -9), ({"signal": 15}, -15)])

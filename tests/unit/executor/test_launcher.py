@@ -105,29 +105,31 @@ def test_a_crash_is_recorded_as_it_happened(engine: Engine, tmp_path: Path, step
 
 
 @pytest.mark.parametrize("detached", [False, True])
-def test_a_crash_leaves_no_process_behind(engine: Engine, tmp_path: Path, detached: bool) -> None:
+def test_a_crash_leaves_no_process_behind(engine: Engine, tmp_path: Path, unique_name: str, detached: bool) -> None:
     steps = [{"fork": {"seconds": 300, "detached": detached}}, {"signal": 9}]
-    attempt = an_attempt(tmp_path, steps, attempt="ir-0000000c-1")
+    attempt = an_attempt(tmp_path, steps, attempt=unique_name)
 
     engine.start(attempt)
 
     assert ended(attempt) == "signal 9"
-    assert with_environment("LABRATS_ATTEMPT", "ir-0000000c-1") == []
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
-def test_the_crash_of_one_attempt_does_not_touch_another_ones_processes(engine: Engine, tmp_path: Path) -> None:
+def test_the_crash_of_one_attempt_does_not_touch_another_ones_processes(
+    engine: Engine, tmp_path: Path, unique_name: str
+) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     fork = {"fork": {"seconds": 300, "detached": True}}
-    steady = an_attempt(tmp_path / "a", [fork, {"log": "ready"}, {"hang": True}], attempt="ir-0000000d-1")
-    crashing = an_attempt(tmp_path / "b", [fork, {"signal": 9}], attempt="ir-0000000e-1")
+    steady = an_attempt(tmp_path / "a", [fork, {"log": "ready"}, {"hang": True}], attempt=unique_name)
+    crashing = an_attempt(tmp_path / "b", [fork, {"signal": 9}])
     steady_pid = engine.start(steady)
-    wait_until(lambda: len(with_environment("LABRATS_ATTEMPT", "ir-0000000d-1")) == 1, "it has a process")
+    wait_until(lambda: len(with_environment("LABRATS_ATTEMPT", unique_name)) == 1, "it has a process")
 
     engine.start(crashing)
 
     assert ended(crashing) == "signal 9"
-    assert len(with_environment("LABRATS_ATTEMPT", "ir-0000000d-1")) == 1
+    assert len(with_environment("LABRATS_ATTEMPT", unique_name)) == 1
     os.kill(steady_pid, signal.SIGTERM)
     assert ended(steady) == "exit 1"
 
@@ -193,6 +195,16 @@ def test_an_executor_is_private_to_its_user_and_leads_its_own_session(engine: En
     assert (attempt.workspace / "a.txt").stat().st_mode & 0o077 == 0
     os.kill(pid, signal.SIGTERM)
     ended(attempt)
+
+
+def test_an_executor_reacts_to_signals_as_any_program_does(engine: Engine, tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, [{"log": "ready"}, {"hang": True}])
+    pid = engine.start(attempt)
+    wait_until(lambda: attempt.logs == ["ready"], "the attempt runs")
+
+    os.kill(pid, signal.SIGHUP)
+
+    assert ended(attempt) == "signal 1"
 
 
 def test_a_folder_that_is_gone_costs_only_its_own_executor(engine: Engine, tmp_path: Path) -> None:

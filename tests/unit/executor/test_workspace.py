@@ -28,7 +28,7 @@ LOOPBACK = ("127.0.0.0/8",)
 
 @dataclass(frozen=True)
 class Repository:
-    """A bare repository with two commits on `main`, a branch, a tag, and a ref like a pull request's."""
+    """A bare repository: `main` has three commits, of which the middle one has no name; a branch; a pull request."""
 
     path: Path
 
@@ -52,13 +52,14 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     source = roots / "source"
     source.mkdir()
     git(source, "init", "-q")
-    for number, text in enumerate(("first", "second")):
+    for text, tag in (("first", "v0"), ("middle", None), ("second", "v1")):
         (source / "readme.txt").write_text(text)
         (source / "outside").unlink(missing_ok=True)
         (source / "outside").symlink_to(roots)
         git(source, "add", ".")
         git(source, "commit", "-q", "-m", text)
-        git(source, "tag", f"v{number}")
+        if tag:
+            git(source, "tag", tag)
     for branch, ref in (("feature/a", "refs/heads/feature/a"), ("proposal", "refs/pull/7/head")):
         git(source, "checkout", "-q", "-b", branch, "main")
         (source / "readme.txt").write_text(branch)
@@ -158,15 +159,15 @@ async def test_branches_tags_and_other_refs_are_checked_out(
 async def test_a_commit_is_checked_out_even_where_the_server_gives_only_branches(
     tmp_path: Path, repository: Repository, url: str, depth: int | None
 ) -> None:
-    clone = await cloned(tmp_path, url, repository.commit("v0"), depth)
+    clone = await cloned(tmp_path, url, repository.commit("main~1"), depth)
 
-    assert clone.readme == "first"
+    assert clone.readme == "middle"
 
 
 async def test_a_shortened_commit_is_found(tmp_path: Path, repository: Repository, url: str) -> None:
-    clone = await cloned(tmp_path, url, repository.commit("v0")[:10], 1)
+    clone = await cloned(tmp_path, url, repository.commit("main~1")[:10], 1)
 
-    assert clone.readme == "first"
+    assert clone.readme == "middle"
 
 
 @pytest.mark.parametrize("ref", ["no-such-branch", "refs/pull/8/head", "abcdef1", "0123456789" * 4])
@@ -226,11 +227,14 @@ async def test_an_unknown_repository_is_said_to_be_missing(tmp_path: Path, serve
     assert "no such repository" in await refusal_of(lambda: cloned(tmp_path, f"{serve().url}/nothing.git"))
 
 
-async def test_a_server_that_is_not_there_is_said_to_be_unreachable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_a_server_that_is_not_there_is_said_to_be_unreachable(tmp_path: Path, host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+        url = f"http://{host}:{listener.getsockname()[1]}/repo.git"
 
-    assert "could not be reached" in await refusal_of(lambda: cloned(tmp_path, f"http://127.0.0.1:{port}/repo.git"))
+    sentence = await refusal_of(lambda: cloned(tmp_path, url, git_addresses=(*LOOPBACK, "::1/128")))
+
+    assert "could not be reached" in sentence
 
 
 async def test_a_redirect_is_not_followed(tmp_path: Path, serve: Callable[..., GitServer]) -> None:
@@ -298,12 +302,12 @@ async def test_nothing_of_this_machine_or_of_the_repository_is_run(
     assert not (tmp_path / "witness").exists()
 
 
-def test_asked_to_stop_while_cloning_it_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_asked_to_stop_while_cloning_it_leaves_nothing_behind(tmp_path: Path, unique_name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         setup = WorkspaceSetup(git_repo=f"http://127.0.0.1:{silent.getsockname()[1]}/repo.git")
         attempt = an_attempt(
             tmp_path,
-            attempt="ir-0000000f-1",
+            attempt=unique_name,
             workspace_setup=setup,
             git_addresses=LOOPBACK,
             secrets={"git-password": TOKEN},
@@ -317,7 +321,7 @@ def test_asked_to_stop_while_cloning_it_leaves_nothing_behind(tmp_path: Path) ->
 
     assert isinstance(attempt.outcome, ErrorEvent)
     assert attempt.outcome.message == "stopped on request"
-    assert with_environment("LABRATS_ATTEMPT", "ir-0000000f-1") == []
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
     assert files_with(TOKEN, tmp_path) == []
 
 

@@ -91,6 +91,11 @@ def test_a_wrong_step_is_named_by_its_path(step: Any, field: str) -> None:
     assert [problem.field for problem in refused.value.problems] == [f"metadata.mock.steps[1]{field}"]
 
 
+def test_a_step_is_of_one_kind() -> None:
+    with pytest.raises(Invalid, match="exactly one of log, sleepMs, "):
+        parse_steps([{"log": "two", "sleepMs": 1}])
+
+
 def test_every_wrong_step_is_named() -> None:
     with pytest.raises(Invalid) as refused:
         parse_steps([{"exit": -1}, {"log": "fine"}, {"nope": 1}])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from labrats.model.redaction import REDACTED, Redactor
 
-SECRET = "t3st/s€cret+key&\"quoted\"='42'<>?%"
+SECRET = "t3st secret/s€cret+key&\"quoted\"='42'<>?%"
 
 ENCODINGS: dict[str, Callable[[str], str]] = {
     "as it is": str,

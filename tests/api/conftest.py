@@ -1,0 +1,101 @@
+"""The API over an engine in memory: everything that the engine is, on fakes of its store, its runner and its clock."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.types import ASGIApp
+
+from labrats.api.app import create_app
+from labrats.api.engine import Engine
+from labrats.api.keys import ADMIN, SUBMIT, KeyRing, key_secret
+from labrats.attachments import Attachments
+from labrats.cache import JobCache
+from labrats.controller.reconcile import Controller
+from labrats.metrics import Metrics
+from labrats.ports import Clock
+from labrats.settings import EngineSettings
+from tests.fakes.clock import FakeClock
+from tests.fakes.runner import MemoryMachine, MemoryRunner
+from tests.fakes.store import MemoryStore
+
+KEYS = {"user": "test-key-of-a-user", "other": "test-key-of-another", "admin": "test-key-of-the-admin"}
+
+
+@dataclass(frozen=True)
+class Api:
+    """The application, and what stands behind it."""
+
+    engine: Engine
+    app: ASGIApp
+    store: MemoryStore
+    clock: FakeClock
+
+    def client(self, who: str | None = "user") -> httpx2.AsyncClient:
+        """Somebody who calls it: `user`, `other`, `admin` or nobody."""
+        headers = {"Authorization": f"Bearer {KEYS[who]}"} if who else {}
+        transport = httpx2.ASGITransport(self.app)
+        return httpx2.AsyncClient(transport=transport, base_url="http://engine.test", headers=headers)
+
+
+@asynccontextmanager
+async def api_in_memory(
+    folder: Path, make_store: Callable[[Clock], MemoryStore] = MemoryStore, **settings: Any
+) -> AsyncIterator[Api]:
+    """An engine in memory whose jobs run, with the three KEYS stored."""
+    clock = FakeClock()
+    store = make_store(clock)
+    for who, key in KEYS.items():
+        await store.create(key_secret(who, key, [ADMIN if who == "admin" else SUBMIT]))
+    async with MemoryMachine(clock) as machine, asyncio.TaskGroup() as loops:
+        engine = Engine(
+            store=store,
+            runner=MemoryRunner(store, machine),
+            clock=clock,
+            settings=EngineSettings(data_dir=folder, **settings),
+            cache=JobCache(),
+            keys=KeyRing([]),
+            attachments=Attachments(folder / "uploads"),
+            metrics=Metrics(),
+        )
+        controller = Controller(store, engine.runner, clock, engine.settings, engine.metrics)
+        parts = [engine.cache.follow(store), engine.keys.follow(store), controller.run()]
+        background = [loops.create_task(part) for part in parts]
+        await engine.cache.synced.wait()
+        await engine.keys.synced.wait()
+        yield Api(engine, create_app(engine), store, clock)
+        for task in background:
+            task.cancel()
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with api_in_memory(tmp_path) as api:
+        yield api
+
+
+@pytest.fixture
+async def user(api: Api) -> AsyncIterator[httpx2.AsyncClient]:
+    async with api.client() as user:
+        yield user
+
+
+@pytest.fixture
+async def admin(api: Api) -> AsyncIterator[httpx2.AsyncClient]:
+    async with api.client("admin") as admin:
+        yield admin
+
+
+def a_submission(**fields: Any) -> dict[str, Any]:
+    """A job that would be accepted, but for what `fields` say otherwise."""
+    return {
+        "source": "manual",
+        "type": "code-review",
+        "prompt": "Review the change.",
+        "config": {"provider": "mock"},
+    } | fields

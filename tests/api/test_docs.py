@@ -1,0 +1,57 @@
+"""The page for people: made of the document, and of nothing that the document could smuggle in."""
+
+from html.parser import HTMLParser
+from typing import Any
+
+import httpx2
+
+from labrats.api.docs import render
+
+
+class Page(HTMLParser):
+    """What is on a page: its tags, and where its links lead."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: set[str] = set()
+        self.links: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.add(value or "")
+            elif name == "href":
+                self.links.add(value or "")
+
+
+async def test_every_link_leads_somewhere(user: httpx2.AsyncClient) -> None:
+    page = Page((await user.get("/api/docs")).text)
+
+    assert page.links - {"/api/openapi.json"} <= {f"#{name}" for name in page.ids}
+
+
+async def test_it_loads_and_runs_nothing(user: httpx2.AsyncClient) -> None:
+    answer = await user.get("/api/docs")
+
+    assert not {"script", "link", "img", "iframe"} & set(Page(answer.text).tags)
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+def test_text_of_the_document_stays_text() -> None:
+    evil = "<script>alert(1)</script>"
+    schema = {"description": evil, "properties": {evil: {"enum": [evil]}}, "examples": [{"a": evil}]}
+    operation: dict[str, Any] = {
+        "operationId": "evil", "summary": evil, "description": evil, "security": [],
+        "parameters": [{"name": evil, "in": "query", "schema": {"type": "string"}, "description": evil}],
+        "responses": {"200": {"description": evil, "content": {"text/plain": {"schema": {"type": evil}}}}},
+    }  # fmt: skip
+    document = {
+        "info": {"title": evil, "version": evil, "description": evil},
+        "paths": {f"/{evil}": {"get": operation}},
+        "components": {"schemas": {"Evil": schema}},
+    }
+
+    assert "script" not in Page(render(document)).tags

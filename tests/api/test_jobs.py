@@ -1,0 +1,292 @@
+"""What of the jobs' API depends on time, trouble or chance, and so is not seen from outside."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from labrats.api.idempotency import Intent
+from labrats.api.job_logs import parse_event_id, stream_log
+from labrats.api.jobs import NAME_TRIES
+from labrats.api.submission import Submission
+from labrats.model.errors import RetryLater
+from labrats.model.job import Job, JobSpec
+from labrats.model.parts import ConfigMap, Secret
+from labrats.model.phases import Phase
+from labrats.model.record import Metadata, Resource
+from tests.api.conftest import Api, a_submission, api_in_memory
+from tests.fakes.clock import VirtualTimeLoop
+from tests.fakes.store import MemoryStore
+from tests.waiting import eventually
+
+A_FILE = [{"name": "a.txt", "data": "aGVsbG8K"}]
+WITH_TOKEN = {"workspaceSetup": {"gitRepo": "https://octocat:test-token@1.1.1.1/octocat/hello.git"}}
+
+
+def script(*steps: Any) -> dict[str, Any]:
+    return {"metadata": {"mock": {"steps": list(steps)}}}
+
+
+async def submit(user: httpx2.AsyncClient, **fields: Any) -> str:
+    answer = await user.post("/api/jobs/submit", json=a_submission(**fields))
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["jobId"])
+
+
+async def ended(api: Api, job_id: str) -> Job:
+    """The job, once it has ended."""
+    async with asyncio.timeout(10):
+        while not (job := await api.store.get(Job, job_id)).ended:
+            await asyncio.sleep(0.001)
+    return job
+
+
+def kept_files(api: Api) -> list[Path]:
+    """The files that came with jobs and are still there."""
+    return [path for path in api.engine.settings.uploads.rglob("*") if path.is_file()]
+
+
+class TestRetryOfAJobWithAToken:
+    async def test_it_is_possible_for_ten_minutes(self, api: Api, user: httpx2.AsyncClient) -> None:
+        job_id = await submit(user, **WITH_TOKEN, **script({"fail": "no"}))
+        await ended(api, job_id)
+
+        api.clock.step(590)
+        within = await user.post(f"/api/jobs/{job_id}/retry")
+        await ended(api, job_id)
+        api.clock.step(10)
+        after = await user.post(f"/api/jobs/{job_id}/retry")
+
+        assert (within.status_code, after.status_code) == (200, 400)
+        assert "10 minutes" in after.json()["error"]
+        assert (await api.store.get(Job, job_id)).status.attempts == 2
+
+    async def test_without_a_token_it_stays_possible(self, api: Api, user: httpx2.AsyncClient) -> None:
+        plain = {"workspaceSetup": {"gitRepo": "https://1.1.1.1/octocat/hello.git"}}
+        job_id = await submit(user, **plain, **script({"fail": "no"}))
+        await ended(api, job_id)
+
+        api.clock.step(10**6)
+
+        assert (await user.post(f"/api/jobs/{job_id}/retry")).status_code == 200
+
+
+async def test_a_token_is_split_off_before_anything_is_stored(api: Api, user: httpx2.AsyncClient) -> None:
+    job_id = await submit(user, **WITH_TOKEN)
+
+    job = await api.store.get(Job, job_id)
+    assert "test-token" not in repr(job)
+    assert job.spec.workspace_setup is not None
+    assert job.spec.workspace_setup.credentials_ref == f"{job_id}-git"
+    secret = await api.store.get(Secret, f"{job_id}-git")
+    assert secret.data == {"username": "octocat", "password": "test-token"}
+    assert secret.metadata.owner is not None
+
+
+async def test_what_belongs_to_a_job_goes_with_it(api: Api, user: httpx2.AsyncClient) -> None:
+    job_id = await submit(user, **WITH_TOKEN)
+    await ended(api, job_id)
+
+    await api.store.delete(Job, job_id)
+
+    assert await api.store.list(ConfigMap) == []
+    assert f"{job_id}-git" not in [secret.name for secret in await api.store.list(Secret)]
+
+
+async def test_too_many_waiting_jobs_are_answered_429(tmp_path: Path) -> None:
+    async with api_in_memory(tmp_path, max_waiting_jobs=3, default_model_slots=0) as api, api.client() as user:
+        accepted = [await submit(user) for _ in range(2)]
+        keyed = {"Idempotency-Key": "key-1"}
+        first = await user.post("/api/jobs/submit", json=a_submission(), headers=keyed)
+        await eventually(lambda: api.engine.cache.count(Phase.PENDING) == 3)
+
+        refused = await user.post("/api/jobs/submit", json=a_submission())
+        again = await user.post("/api/jobs/submit", json=a_submission(), headers=keyed)
+
+        assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert again.json() == first.json()
+        await user.post(f"/api/jobs/{accepted[0]}/cancel")
+        await eventually(lambda: api.engine.cache.count(Phase.PENDING) == 2)
+        await submit(user)
+
+
+class TroubledStore(MemoryStore):
+    """A store that fails to create jobs, before or after the write."""
+
+    trouble = ""
+
+    async def create(self, resource: Any, parts: Sequence[Resource] = ()) -> Any:
+        if isinstance(resource, Job) and self.trouble == "before":
+            raise RetryLater("the disk is full", delay_seconds=7)
+        created = await super().create(resource, parts)
+        if isinstance(resource, Job) and self.trouble == "after":
+            raise RetryLater("the disk went away", delay_seconds=7)
+        return created
+
+
+class TestTroubleWithTheStore:
+    @pytest.fixture
+    async def api(self, tmp_path: Path) -> AsyncIterator[Api]:
+        async with api_in_memory(tmp_path, make_store=TroubledStore) as api:
+            yield api
+
+    async def test_a_job_that_was_not_stored_is_answered_503_and_leaves_nothing(
+        self, api: Api, user: httpx2.AsyncClient
+    ) -> None:
+        api.store.trouble = "before"  # type: ignore[attr-defined]
+
+        answer = await user.post("/api/jobs/submit", json=a_submission(workspaceFiles=A_FILE))
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert answer.headers["Retry-After"] == "7"
+        assert b"labrats_store_errors_total 1.0" in api.engine.metrics.exposition()
+        assert await api.store.list(Job) == []
+        assert kept_files(api) == []
+
+    async def test_a_job_that_was_stored_all_the_same_is_accepted(self, api: Api, user: httpx2.AsyncClient) -> None:
+        api.store.trouble = "after"  # type: ignore[attr-defined]
+
+        job_id = await submit(user, workspaceFiles=A_FILE)
+
+        assert (await ended(api, job_id)).spec.workspace_files
+        assert len(kept_files(api)) == 1
+
+
+class TestNames:
+    async def test_an_idempotency_key_whose_name_is_taken_by_another_job_finds_its_own_again(
+        self, api: Api, user: httpx2.AsyncClient
+    ) -> None:
+        me = api.engine.keys.caller("test-key-of-a-user", api.clock.now())
+        assert me is not None
+        intent = Intent.of("key-1", me.id, Submission.model_validate(a_submission()))
+        assert intent is not None
+        for number in range(NAME_TRIES - 1):
+            await api.store.create(
+                Job(metadata=Metadata(name=intent.job_id(number)), spec=JobSpec(source="other", type="other"))
+            )
+
+        answers = [
+            await user.post("/api/jobs/submit", json=a_submission(), headers={"Idempotency-Key": "key-1"})
+            for _ in range(2)
+        ]
+
+        assert [answer.json()["jobId"] for answer in answers] == [intent.job_id(NAME_TRIES - 1)] * 2
+
+    async def test_a_name_that_is_taken_leaves_no_files_of_the_try(self, api: Api, user: httpx2.AsyncClient) -> None:
+        headers = {"Idempotency-Key": "key-1"}
+        body = a_submission(workspaceFiles=A_FILE)
+
+        await asyncio.gather(*(user.post("/api/jobs/submit", json=body, headers=headers) for _ in range(10)))
+
+        assert len(await api.store.list(Job)) == 1
+        assert len(kept_files(api)) == 1
+
+
+class TestLogStream:
+    async def test_it_ends_when_the_engine_stops(self, api: Api, user: httpx2.AsyncClient) -> None:
+        job_id = await submit(user, **script({"log": "on"}, {"hang": True}))
+        frames = stream_log(api.engine, job_id, (1, 0))
+        assert b'{"log":"on"}' in await anext(frames)
+
+        api.engine.stopping.set()
+
+        assert [frame async for frame in frames] == []
+
+    async def test_it_ends_when_the_job_is_forgotten(self, tmp_path: Path) -> None:
+        async with api_in_memory(tmp_path, default_model_slots=0) as api, api.client() as user:
+            job_id = await submit(user)
+            reading = asyncio.create_task(_all(stream_log(api.engine, job_id, (1, 0))))
+            await asyncio.sleep(0)
+
+            await api.store.delete(Job, job_id)
+
+            assert await reading == []
+
+    async def test_when_the_output_is_gone_it_has_the_last_lines(self, api: Api, user: httpx2.AsyncClient) -> None:
+        job_id = await submit(user, **script({"log": "line {n}", "times": 150}))
+        await api.engine.runner.remove((await ended(api, job_id)).attempt_name)
+
+        body = b"".join(await _all(stream_log(api.engine, job_id, (1, 0))))
+
+        assert body.count(b'{"log":') == 100
+        assert b"line 51" in body
+        assert b"line 50" not in body
+        assert body.endswith(b'data: {"done":true,"status":"completed"}\n\n')
+
+    async def test_nobody_keeps_listening_after_a_reader_is_gone(self, api: Api, user: httpx2.AsyncClient) -> None:
+        job_id = await submit(user, **script({"log": "on"}, {"hang": True}))
+        staying = stream_log(api.engine, job_id, (1, 0))
+        await anext(staying)
+        tasks_before = asyncio.all_tasks()
+
+        leaving = stream_log(api.engine, job_id, (1, 0))
+        await anext(leaving)
+        assert b"labrats_log_streams 2.0" in api.engine.metrics.exposition()
+        await leaving.aclose()
+
+        await eventually(lambda: asyncio.all_tasks() == tasks_before)
+        assert b"labrats_log_streams 1.0" in api.engine.metrics.exposition()
+        await staying.aclose()
+        assert b"labrats_log_streams 0.0" in api.engine.metrics.exposition()
+
+    async def test_it_starts_with_the_job_however_close_the_two_are(self, api: Api, user: httpx2.AsyncClient) -> None:
+        for turns in range(20):
+            job_id = await submit(
+                user, **script({"log": "on"}, {"hang": True}), config={"provider": "mock", "model": f"{turns}"}
+            )
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+            frames = stream_log(api.engine, job_id, (1, 0))
+
+            assert b'{"log":"on"}' in await anext(frames)  # and no ping, which would come first after a while
+            await frames.aclose()
+
+    @pytest.mark.parametrize(
+        ("event_id", "position"),
+        [
+            ("1-17", (1, 17)),
+            ("3-0", (3, 0)),
+            (None, (1, 0)),
+            ("", (1, 0)),
+            ("0-5", (1, 0)),
+            ("x-1", (1, 0)),
+            ("1", (1, 0)),
+        ],
+    )
+    def test_only_ids_of_its_own_are_resumed_at(self, event_id: str | None, position: tuple[int, int]) -> None:
+        assert parse_event_id(event_id) == position
+
+
+class TestPings:
+    @pytest.fixture
+    def anyio_backend(self) -> tuple[str, dict[str, Any]]:
+        return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+    async def test_a_reader_may_leave_while_it_is_silent(self, api: Api, user: httpx2.AsyncClient) -> None:
+        job_id = await submit(user, **script({"log": "on"}, {"hang": True}))
+        frames = stream_log(api.engine, job_id, (1, 0))
+        await anext(frames)
+        assert await anext(frames) == b": ping\n\n"
+
+        await frames.aclose()
+
+        assert b"labrats_log_streams 0.0" in api.engine.metrics.exposition()
+
+    async def test_a_silent_stream_has_a_comment_every_15_seconds(self, api: Api, user: httpx2.AsyncClient) -> None:
+        began = asyncio.get_running_loop().time()
+        job_id = await submit(user, **script({"sleepMs": 40_000}, {"log": "at last"}))
+
+        frames = await _all(stream_log(api.engine, job_id, (1, 0)))
+
+        assert frames[:2] == [b": ping\n\n"] * 2
+        assert [frame[:3] for frame in frames[2:]] == [b"id:", b"dat"]
+        assert asyncio.get_running_loop().time() - began == pytest.approx(40, abs=0.1)
+
+
+async def _all(frames: AsyncIterator[bytes]) -> list[bytes]:
+    return [frame async for frame in frames]

@@ -1,0 +1,141 @@
+"""What the engine makes of the Secrets that are API keys, those made by hand included."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2
+import pytest
+
+from labrats.api.keys import KeyRing, derived_key, hash_key, key_secret, new_key
+from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
+from labrats.model.record import Metadata
+from tests.api.conftest import Api
+from tests.fakes.clock import NOON
+from tests.waiting import eventually
+
+KEY = "test-key-made-by-hand"
+
+
+def by_hand(name: str = "by-hand", *, label: str | None = API_KEY_LABEL_VALUE, **data: Any) -> Secret:
+    labels = {API_KEY_LABEL: label} if label else {}
+    return Secret(metadata=Metadata(name=name, labels=labels), data=data)
+
+
+def is_known(api: Api, key: str = KEY) -> bool:
+    return api.engine.keys.caller(key, api.clock.now()) is not None
+
+
+async def test_a_hash_made_by_hand_is_a_key(api: Api) -> None:
+    await api.store.create(by_hand(hash=hash_key(KEY)))
+
+    await eventually(lambda: is_known(api))
+    caller = api.engine.keys.caller(KEY, NOON)
+    assert caller is not None
+    assert (caller.id, caller.scopes, caller.is_admin) == ("by-hand", frozenset({"submit"}), False)
+
+
+async def test_a_key_made_by_hand_works_and_is_replaced_by_its_hash(api: Api) -> None:
+    await api.store.create(by_hand(key=f"{KEY}\n", scopes="admin"))
+
+    await eventually(lambda: is_known(api))
+    stored = await api.store.get(Secret, "by-hand")
+    assert stored.data == {"hash": hash_key(KEY), "prefix": KEY[:8], "scopes": "admin"}
+    assert is_known(api)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"hash": ""},
+        {"hash": "abc"},
+        {"hash": KEY},
+        {"key": ""},
+        {"key": KEY, "scopes": "root"},
+        {"key": KEY, "scopes": ""},
+        {"key": KEY, "expiresAt": "tomorrow"},
+        {"key": KEY, "expiresAt": "2999-01-01T00:00:00"},
+    ],
+    ids=str,
+)
+async def test_a_secret_that_makes_no_sense_is_no_key_and_harms_no_other(api: Api, data: dict[str, str]) -> None:
+    await api.store.create(by_hand(**data))
+    await api.store.create(by_hand("good", hash=hash_key("test-key-after-it")))
+
+    await eventually(lambda: is_known(api, "test-key-after-it"))
+    assert not is_known(api)
+    async with api.client("admin") as admin:
+        assert (await admin.get("/api/api-keys")).status_code == 200
+
+
+async def test_a_secret_without_the_label_is_no_key(api: Api) -> None:
+    await api.store.create(by_hand(label=None, key=KEY))
+    await api.store.create(by_hand("other", label="something-else", key=KEY))
+    await api.store.create(by_hand("good", hash=hash_key("test-key-after-it")))
+
+    await eventually(lambda: is_known(api, "test-key-after-it"))
+    assert not is_known(api)
+
+
+async def test_other_secrets_are_not_listed_and_cannot_be_revoked(api: Api, admin: httpx2.AsyncClient) -> None:
+    await api.store.create(by_hand("credentials", label=None, ANTHROPIC_API_KEY="test-secret"))
+
+    answer = await admin.delete("/api/api-keys/credentials")
+
+    assert answer.status_code == 404
+    assert (await api.store.get(Secret, "credentials")).data
+    assert "credentials" not in (await admin.get("/api/api-keys")).text
+
+
+async def test_taking_the_label_off_revokes_the_key(api: Api) -> None:
+    stored = await api.store.create(by_hand(hash=hash_key(KEY)))
+    await eventually(lambda: is_known(api))
+
+    await api.store.update(Secret(metadata=Metadata(name="by-hand", resource_version=stored.metadata.resource_version)))
+
+    await eventually(lambda: not is_known(api))
+
+
+async def test_a_changed_secret_is_the_new_key_only(api: Api) -> None:
+    stored = await api.store.create(by_hand(hash=hash_key("test-key-before")))
+    await eventually(lambda: is_known(api, "test-key-before"))
+
+    changed = by_hand(hash=hash_key(KEY))
+    await api.store.update(Secret(metadata=stored.metadata, data=changed.data))
+
+    await eventually(lambda: is_known(api))
+    assert not is_known(api, "test-key-before")
+
+
+async def test_a_key_is_valid_until_the_moment_it_expires(api: Api) -> None:
+    expires_at = datetime(2999, 1, 1, tzinfo=UTC)
+    await api.store.create(key_secret("ci", KEY, ["submit"], expires_at))
+    await eventually(lambda: is_known(api))
+
+    keys = api.engine.keys
+    assert keys.caller(KEY, expires_at - timedelta(seconds=1)) is not None
+    assert keys.caller(KEY, expires_at) is None
+
+
+async def test_a_key_of_the_environment_has_an_owner_that_does_not_tell_it() -> None:
+    caller = KeyRing([KEY]).caller(KEY, NOON)
+
+    assert caller is not None
+    assert KEY not in caller.id
+    assert caller.may_see(caller.id)
+    assert not caller.may_see("another")
+
+
+def test_derived_keys_look_like_fresh_ones_and_need_all_three_parts() -> None:
+    parts: tuple[Any, ...] = ("maker", "nonce", "salt")
+    others = [
+        ("Maker", "nonce", "salt"),
+        ("maker", "Nonce", "salt"),
+        ("maker", "nonce", "Salt"),
+        ("maker", "", "saltnonce"),
+    ]
+
+    assert derived_key(*parts) == derived_key(*parts)
+    assert derived_key(*parts) not in [derived_key(*other) for other in others]
+    assert len(derived_key(*parts)) == len(new_key())
+    assert derived_key(*parts).startswith("lr_")

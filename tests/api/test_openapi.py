@@ -1,0 +1,173 @@
+"""The OpenAPI document is the truth: complete, well-formed, and what the engine does."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import httpx2
+import jsonschema_rs
+import pytest
+import schemathesis
+
+from labrats.api.bodies import Provider
+from labrats.api.job_views import Status
+from labrats.model.config import PROVIDERS
+from labrats.model.phases import API_STATUS
+from tests.acceptance.engine import LocalEngine
+from tests.api.conftest import Api, a_submission
+
+EXAMPLES_PER_OPERATION: Final = 30
+"""How many requests are made up for each operation, beside those that cover its schema."""
+
+NO_KEY = {"/health", "/ready", "/metrics"}
+ADMIN_ONLY = ("/api/ai-models", "/api/api-keys")
+
+Operation = tuple[str, str, dict[str, Any]]
+
+
+@pytest.fixture
+async def document(api: Api) -> Any:
+    async with api.client(None) as nobody:
+        return (await nobody.get("/api/openapi.json")).json()
+
+
+@pytest.fixture
+def operations(document: Any) -> list[Operation]:
+    """Method, path and description of each."""
+    return [
+        (method, path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def schema_in(document: Any, schema: dict[str, Any]) -> dict[str, Any]:
+    """`schema`, which may refer to others of the document, on its own."""
+    return {"components": document["components"]} | schema
+
+
+def examples_of(document: Any, schema: dict[str, Any]) -> list[Any]:
+    """The examples that a schema gives of itself, put together from its properties where it has none as a whole."""
+    if reference := schema.get("$ref"):
+        return examples_of(document, document["components"]["schemas"][reference.rpartition("/")[2]])
+    if given := schema.get("examples"):
+        return list(given)
+    if schema.get("type") == "array":
+        return [[example] for example in examples_of(document, schema["items"])[:1]]
+    if properties := schema.get("properties"):
+        parts = {name: examples_of(document, each) for name, each in properties.items()}
+        return [{name: each[0] for name, each in parts.items() if each}]
+    return []
+
+
+async def test_it_is_a_valid_openapi_3_1_document(document: Any) -> None:
+    assert document["openapi"].startswith("3.1.")
+    schemathesis.openapi.from_dict(document).validate()
+    for schema in document["components"]["schemas"].values():
+        jsonschema_rs.meta.validate(schema)
+
+
+async def test_every_operation_says_who_may_call_it(operations: list[Operation]) -> None:
+    for _, path, operation in operations:
+        assert operation["security"] == ([] if path in NO_KEY else [{"apiKey": []}]), path
+
+
+async def test_every_operation_has_a_name_a_summary_and_a_description(operations: list[Operation]) -> None:
+    names = [operation["operationId"] for _, _, operation in operations]
+
+    assert len(set(names)) == len(names)
+    assert all(name.isalnum() for name in names)
+    assert all(operation["summary"] and operation["description"] and operation["tags"] for *_, operation in operations)
+
+
+async def test_every_operation_names_its_errors_in_the_one_shape(operations: list[Operation]) -> None:
+    for method, path, operation in operations:
+        errors = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
+        expected = set() if path in NO_KEY - {"/ready"} else {"503"}
+        if path not in NO_KEY:
+            expected |= {"401"}
+        if "{" in path:
+            expected |= {"403", "404"}
+        if path.startswith(ADMIN_ONLY):
+            expected |= {"403"}
+        if "requestBody" in operation:
+            expected |= {"400", "413", "415", "422"}
+        assert expected <= set(errors), f"{method} {path}"
+        for status, answer in errors.items():
+            content = answer["content"]["application/json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/ErrorBody"}
+            assert set(content["example"]) >= {"error", "code"}
+            assert ("details" in content["example"]) == (status == "422")
+
+
+async def test_every_operation_gives_examples_that_fit(document: Any, operations: list[Operation]) -> None:
+    for method, path, operation in operations:
+        for content in contents_of(operation):
+            found = [content["example"]] if "example" in content else examples_of(document, content["schema"])
+            assert found, f"{method} {path}"
+            validator = jsonschema_rs.validator_for(schema_in(document, content["schema"]), validate_formats=True)
+            if "properties" in str(content["schema"]) or "example" in content:
+                for example in found:
+                    validator.validate(example)
+        for parameter in operation.get("parameters", ()):
+            assert parameter["in"] != "path" or parameter["schema"]["examples"], f"{method} {path}"
+
+
+def contents_of(operation: dict[str, Any]) -> list[dict[str, Any]]:
+    """What goes to and fro: the request's body, and what each answer holds."""
+    holders = [operation.get("requestBody", {}), *operation["responses"].values()]
+    return [content for holder in holders for content in holder.get("content", {}).values()]
+
+
+def test_the_words_of_the_document_are_those_of_the_model() -> None:
+    assert get_args(Provider) == PROVIDERS
+    assert set(get_args(Status)) == set(API_STATUS.values())
+
+
+async def test_the_example_submission_is_accepted(document: Any, user: httpx2.AsyncClient) -> None:
+    (example,) = document["components"]["schemas"]["Submission"]["examples"]
+
+    assert (await user.post("/api/jobs/submit", json=example)).status_code == 201
+
+
+async def test_a_submission_with_nothing_but_what_is_required_is_accepted(
+    document: Any, user: httpx2.AsyncClient
+) -> None:
+    required = document["components"]["schemas"]["Submission"]["required"]
+
+    minimal = {field: value for field, value in a_submission().items() if field in (*required, "prompt")}
+
+    assert set(minimal) == {"source", "type", "prompt"}
+    assert (await user.post("/api/jobs/submit", json=minimal)).status_code == 201
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
+    with LocalEngine(tmp_path_factory.mktemp("engine")) as engine:
+        yield engine
+
+
+def test_schemathesis_finds_nothing(engine: LocalEngine, tmp_path: Path) -> None:
+    """All its checks, in all its phases: examples, coverage, made-up requests, and requests that follow each other.
+
+    The log streams are left out: that of a job that waits does not end.
+    """
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("schemathesis"),
+            "--config-file", Path(__file__).with_name("schemathesis.toml"),
+            "run", f"{engine.url}/api/openapi.json",
+            "--header", f"Authorization: Bearer {engine.admin_key}",
+            "--exclude-path", "/api/jobs/{job_id}/logs",
+            "--checks", "all",
+            "--max-examples", str(EXAMPLES_PER_OPERATION),
+            "--generation-deterministic",
+            "--no-color",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
+    assert "Traceback" not in engine.log

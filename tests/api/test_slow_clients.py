@@ -1,0 +1,302 @@
+"""Clients that take their time: cut off when they take too much, and in nobody's way until then.
+
+Server and clients share one loop whose time jumps over every wait, so that the real limits are tested in no time.
+Unix sockets stand for TCP, since they deliver at once: what is sent is there before time may move.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from labrats.api.server import Patience, Server
+from tests.fakes.clock import VirtualTimeLoop
+
+HEAD = b"POST /echo HTTP/1.1\r\nHost: engine.test\r\nContent-Length: 10\r\n\r\n"
+PATIENCE = Patience()
+MIB = 1024 * 1024
+AN_HOUR = 3600
+"""What never comes has not come after an hour, which takes a moment here."""
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+class Application:
+    """Answers with the body it was sent; with far more than a socket holds; or before it has read the body."""
+
+    def __init__(self) -> None:
+        self.streams_open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._response(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _response(self, request: Request) -> ASGIApp:
+        match request.url.path:
+            case "/endless":
+                return StreamingResponse(self._endless())
+            case "/refuse":
+                return PlainTextResponse("no", 413)
+            case _:
+                return PlainTextResponse(await request.body())
+
+    async def _endless(self) -> AsyncIterator[bytes]:
+        self.streams_open += 1
+        try:
+            while True:
+                await asyncio.sleep(0)
+                yield b"x" * 65536
+        finally:
+            self.streams_open -= 1
+
+
+@dataclass(frozen=True)
+class Client:
+    """One connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def trickle(self, data: bytes, *, every_seconds: float) -> None:
+        """Send `data` byte by byte, until all is sent or the other side has had enough."""
+        with suppress(ConnectionError):
+            for position in range(len(data)):
+                await self.send(data[position : position + 1])
+                await asyncio.sleep(every_seconds)
+
+    async def answer(self) -> tuple[int, bytes]:
+        """Status and body of the next answer."""
+        async with asyncio.timeout(AN_HOUR):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+            length = next(line for line in head.lower().splitlines() if line.startswith("content-length:"))
+            return int(head.split()[1]), await self.reader.readexactly(int(length.partition(":")[2]))
+
+    async def is_cut(self) -> bool:
+        """Whether the connection ends with no further word. Takes as long as it takes to end."""
+        try:
+            async with asyncio.timeout(AN_HOUR):
+                return await self.reader.read() == b""
+        except ConnectionError:
+            return True
+
+
+Connect = Callable[[], Awaitable[Client]]
+
+
+@asynccontextmanager
+async def served(app: ASGIApp) -> AsyncIterator[Connect]:
+    """A server, and how to connect to it."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("")  # the kernel finds a name that leaves no file behind
+    listener.listen()
+    name = listener.getsockname()
+    server = Server(app)
+    clients: list[Client] = []
+
+    async def connect() -> Client:
+        clients.append(Client(*await asyncio.open_unix_connection(name.decode())))
+        return clients[-1]
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(server.serve([listener]))
+        await server.listening.wait()
+        yield connect
+        for client in clients:
+            client.writer.transport.abort()
+        server.should_exit = True
+
+
+@pytest.fixture
+def app() -> Application:
+    return Application()
+
+
+@pytest.fixture
+async def connect(app: Application) -> AsyncIterator[Connect]:
+    async with served(app) as connect:
+        yield connect
+
+
+def seconds() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_who_asks_nothing_is_cut(connect: Connect) -> None:
+    began, client = seconds(), await connect()
+
+    assert await client.is_cut()
+    assert seconds() - began == pytest.approx(PATIENCE.head_seconds, abs=0.2)
+
+
+async def test_who_sends_headers_byte_by_byte_is_cut_however_many_they_are(connect: Connect) -> None:
+    began, client = seconds(), await connect()
+    trickling = asyncio.create_task(client.trickle(HEAD * 100, every_seconds=0.5))
+
+    status, body = await client.answer()
+
+    assert seconds() - began == pytest.approx(PATIENCE.head_seconds, abs=0.2)
+    assert (status, json.loads(body)["code"]) == (408, "request_timeout")
+    await trickling
+
+
+async def test_a_slow_request_that_is_whole_in_time_is_served(connect: Connect) -> None:
+    client = await connect()
+
+    await client.trickle(HEAD, every_seconds=9 / len(HEAD))
+    await client.trickle(b"0123456789", every_seconds=25)
+
+    assert await client.answer() == (200, b"0123456789")
+
+
+async def test_blank_lines_keep_no_connection(connect: Connect) -> None:
+    began, client = seconds(), await connect()
+
+    trickling = asyncio.create_task(client.trickle(b"\r\n" * 100, every_seconds=1))
+
+    assert await client.is_cut()
+    assert seconds() - began == pytest.approx(PATIENCE.head_seconds, abs=0.2)
+    await trickling
+
+
+async def test_between_requests_a_connection_may_rest_but_not_dawdle(connect: Connect) -> None:
+    client = await connect()
+    for _ in range(3):
+        await client.send(HEAD + b"0123456789")
+        assert (await client.answer())[0] == 200
+        await asyncio.sleep(60)
+
+    began = seconds()
+    await client.send(HEAD[:5])
+
+    assert (await client.answer())[0] == 408
+    assert seconds() - began == pytest.approx(PATIENCE.head_seconds, abs=0.2)
+
+
+async def test_blank_lines_between_requests_end_the_rest(connect: Connect) -> None:
+    client = await connect()
+    await client.send(HEAD + b"0123456789")
+    await client.answer()
+
+    began = seconds()
+    await client.send(b"\r\n")
+
+    assert await client.is_cut()
+    assert seconds() - began == pytest.approx(PATIENCE.head_seconds, abs=0.2)
+
+
+async def test_a_body_that_stops_arriving_is_cut(connect: Connect) -> None:
+    client = await connect()
+    await client.send(HEAD + b"01234")
+    began = seconds()
+
+    status, body = await client.answer()
+
+    assert seconds() - began == pytest.approx(PATIENCE.idle_seconds, abs=0.2)
+    assert (status, json.loads(body)["code"]) == (408, "request_timeout")
+    assert await client.is_cut()
+
+
+async def test_headers_have_a_size(connect: Connect) -> None:
+    endless, many = await connect(), await connect()
+
+    await endless.send(b"GET / HTTP/1.1\r\nx: " + b"y" * (PATIENCE.head_bytes + 1))
+    await many.send(b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * (PATIENCE.head_bytes // 6 + 1))
+
+    for client in (endless, many):
+        status, body = await client.answer()
+        assert (status, json.loads(body)["code"]) == (431, "request_header_fields_too_large")
+        assert await client.is_cut()
+
+
+async def test_large_headers_within_their_size_are_served(connect: Connect) -> None:
+    client = await connect()
+    filler = b"x: " + b"y" * (PATIENCE.head_bytes // 2) + b"\r\n\r\n"
+
+    for _ in range(3):  # each request anew
+        await client.send(HEAD.removesuffix(b"\r\n") + filler + b"0123456789")
+        assert await client.answer() == (200, b"0123456789")
+
+
+async def test_who_takes_nothing_of_an_answer_is_cut(connect: Connect, app: Application) -> None:
+    client = await connect()
+    await client.send(b"GET /endless HTTP/1.1\r\nHost: engine.test\r\n\r\n")
+    await asyncio.sleep(PATIENCE.idle_seconds - 1)
+    assert app.streams_open == 1
+
+    await asyncio.sleep(2)
+
+    assert app.streams_open == 0
+
+
+async def test_who_takes_it_slowly_is_served(connect: Connect, app: Application) -> None:
+    client = await connect()
+    await client.send(b"GET /endless HTTP/1.1\r\nHost: engine.test\r\n\r\n")
+
+    for _ in range(10):
+        await asyncio.sleep(PATIENCE.idle_seconds * 0.8)
+        assert await client.reader.readexactly(4 * MIB)
+
+    assert app.streams_open == 1
+
+
+async def test_a_refusal_reaches_who_is_still_sending_and_the_connection_goes_on(connect: Connect) -> None:
+    client = await connect()
+    await client.send(b"POST /refuse HTTP/1.1\r\nHost: engine.test\r\nContent-Length: 1000000\r\n\r\n")
+
+    assert await client.answer() == (413, b"no")
+    await client.send(b"x" * 1_000_000)
+    await client.send(HEAD + b"0123456789")
+    assert await client.answer() == (200, b"0123456789")
+
+
+async def test_what_is_refused_is_not_read_for_ever(connect: Connect) -> None:
+    client = await connect()
+    await client.send(b"POST /refuse HTTP/1.1\r\nHost: engine.test\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert await client.answer() == (413, b"no")
+
+    sent = 0
+    with suppress(ConnectionError):
+        while sent < 2 * PATIENCE.discarded_bytes:
+            await client.send(b"%x\r\n" % MIB + b"x" * MIB + b"\r\n")
+            sent += MIB
+
+    assert PATIENCE.discarded_bytes - MIB <= sent <= PATIENCE.discarded_bytes + 8 * MIB
+
+
+async def test_who_waits_for_a_word_before_sending_the_body_need_not_send_it(connect: Connect) -> None:
+    client = await connect()
+    await client.send(
+        b"POST /refuse HTTP/1.1\r\nHost: engine.test\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n"
+    )
+
+    assert await client.answer() == (413, b"no")
+    assert await client.is_cut()
+
+
+async def test_hundreds_of_slow_clients_are_in_nobodys_way(connect: Connect) -> None:
+    slow = [await connect() for _ in range(300)]
+    for number, client in enumerate(slow):
+        await client.send([b"", b"GET / HT", HEAD + b"01234"][number % 3])
+
+    quick = await connect()
+    for _ in range(10):
+        await quick.send(HEAD + b"0123456789")
+        assert await quick.answer() == (200, b"0123456789")
+
+    for client in slow:
+        await client.reader.read()  # to the end: each is cut in its time

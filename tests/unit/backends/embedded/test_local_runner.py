@@ -1,0 +1,221 @@
+"""What the local runner gives an executor, and what it does when even that fails. Its promises are in conformance/."""
+
+import asyncio
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from labrats.backends.embedded.folders import AttemptFolder, Folders
+from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
+from labrats.model.errors import GiveUp, RetryLater
+from labrats.model.job import FailedCode, Job, KeyReference, WorkspaceFile, WorkspaceSetup
+from labrats.model.parts import ConfigMap, Secret
+from labrats.model.phases import Phase
+from labrats.model.protocol import Task
+from labrats.model.record import Metadata
+from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
+from tests.builders import a_config, a_job, a_spec, an_ai_model, an_attempt
+from tests.conformance.runner_backends import EmbeddedBackend
+from tests.fakes.store import MemoryStore
+from tests.waiting import DEADLINE_SECONDS, eventually
+
+CLAUDE = {"provider": "claude", "model": "opus"}
+TOKEN = "test-token-0123456789"
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(tmp_path / "attempts", tmp_path / "workspaces")
+
+
+def a_runner(folders: Folders, store: MemoryStore | None = None, **settings: Any) -> LocalRunner:
+    usual: dict[str, Any] = {"folders": folders, "environment": {}, "programs": {}}
+    return LocalRunner(store or MemoryStore(), LocalRunnerSettings(**usual | settings))
+
+
+def a_running(**spec: Any) -> Job:
+    return a_job(Phase.RUNNING, spec=a_spec(**spec))
+
+
+async def inputs_of(runner: LocalRunner, folders: Folders, attempt: Attempt) -> AttemptFolder:
+    """The attempt's folder, its inputs written but no executor started, which would take the secrets away."""
+    folder = folders.of(attempt.name)
+    await runner._write_inputs(attempt, folder)
+    return folder
+
+
+def secrets_in(folder: AttemptFolder) -> dict[str, str]:
+    return {file.name: file.read_text() for file in (folder.path / "secrets").glob("*")}
+
+
+# Inputs
+
+
+async def test_an_executor_is_told_its_task(folders: Folders) -> None:
+    setup = WorkspaceSetup(git_repo="https://git.example/r", git_ref="main", git_depth=1)
+    files = (WorkspaceFile(name="a.txt", path="/uploads/1", size=3),)
+    job = a_running(workspace_setup=setup, workspace_files=files, prompt="Grüße", config={"max_turns": 7})
+    ai_model = an_ai_model(endpoint="http://127.0.0.1:8080/v1")
+    runner = a_runner(
+        folders,
+        programs={"claude": "/opt/claude"},
+        git_addresses=("10.0.0.0/8",),
+        repo_roots=("/srv",),
+        cli_login=True,
+    )
+    folder = await inputs_of(runner, folders, Attempt(job, ai_model))
+    assert msgspec.json.decode((folder.path / "job.json").read_bytes(), type=Task) == Task(
+        job_id=job.id,
+        attempt=f"{job.id}-1",
+        number=1,
+        workspace=str(folder.workspace),
+        config=a_config(max_turns=7).config,
+        workspace_setup=setup,
+        workspace_files=files,
+        endpoint="http://127.0.0.1:8080/v1",
+        programs={"claude": "/opt/claude"},
+        git_addresses=("10.0.0.0/8",),
+        repo_roots=("/srv",),
+        cli_login=True,
+    )
+    assert (folder.path / "prompt").read_text("utf-8") == "Grüße"
+
+
+async def test_nobody_else_may_read_the_inputs(folders: Folders) -> None:
+    runner = a_runner(folders, environment={"ANTHROPIC_API_KEY": TOKEN})
+    folder = await inputs_of(runner, folders, Attempt(a_running(config=CLAUDE)))
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [folder.path, *folder.path.rglob("*")]}
+    assert modes.pop(folder.path.name) == modes.pop("secrets") == 0o700
+    assert modes == {"job.json": 0o600, "prompt": 0o600, "ANTHROPIC_API_KEY": 0o600}
+
+
+async def test_a_long_prompt_comes_from_its_config_map(folders: Folders) -> None:
+    store = MemoryStore()
+    await store.create(ConfigMap(metadata=Metadata(name="ir-prompt"), data={"prompt": "x" * 100_000}))
+    job = a_running(prompt=None, prompt_ref=KeyReference(name="ir-prompt", key="prompt"))
+    folder = await inputs_of(a_runner(folders, store), folders, Attempt(job))
+    assert (folder.path / "prompt").read_text() == "x" * 100_000
+
+
+async def test_the_models_credentials_come_from_the_secret_it_names(folders: Folders) -> None:
+    """Those keys of it that the provider knows, and nothing of the engine's environment."""
+    store = MemoryStore()
+    data = {"ANTHROPIC_API_KEY": TOKEN, "OTHER_KEY": "test-other"}
+    await store.create(Secret(metadata=Metadata(name="claude-key"), data=data))
+    runner = a_runner(folders, store, environment={"CLAUDE_CODE_OAUTH_TOKEN": "test-of-the-engine"})
+    ai_model = an_ai_model(provider="claude", model="opus", credentials_ref="claude-key")
+    folder = await inputs_of(runner, folders, Attempt(a_running(config=CLAUDE), ai_model))
+    assert secrets_in(folder) == {"ANTHROPIC_API_KEY": TOKEN}
+
+
+async def test_without_a_secret_they_come_from_the_engines_environment(folders: Folders) -> None:
+    environment = {"ANTHROPIC_API_KEY": TOKEN, "ANTHROPIC_AUTH_TOKEN": "", "OPENAI_API_KEY": "test-of-another-provider"}
+    runner = a_runner(folders, environment=environment)
+    for ai_model in (None, an_ai_model(provider="claude", model="opus")):
+        folder = await inputs_of(runner, folders, Attempt(a_running(config=CLAUDE), ai_model))
+        assert secrets_in(folder) == {"ANTHROPIC_API_KEY": TOKEN}
+
+
+async def test_the_ai_models_endpoint_goes_before_the_engines_environment(folders: Folders) -> None:
+    runner = a_runner(folders, environment={"ANTHROPIC_BASE_URL": "http://127.0.0.1:1"})
+    endpoints = {None: "http://127.0.0.1:1", "http://127.0.0.1:2": "http://127.0.0.1:2"}
+    for configured, endpoint in endpoints.items():
+        ai_model = an_ai_model(provider="claude", model="opus", endpoint=configured)
+        folder = await inputs_of(runner, folders, Attempt(a_running(config=CLAUDE), ai_model))
+        assert msgspec.json.decode((folder.path / "job.json").read_bytes(), type=Task).endpoint == endpoint
+
+
+async def test_the_repositorys_credentials_are_told_apart_by_their_names(folders: Folders) -> None:
+    store = MemoryStore()
+    await store.create(Secret(metadata=Metadata(name="ir-git"), data={"username": "x-access-token", "password": TOKEN}))
+    job = a_running(workspace_setup=WorkspaceSetup(git_repo="https://git.example/r", credentials_ref="ir-git"))
+    folder = await inputs_of(a_runner(folders, store), folders, Attempt(job))
+    assert secrets_in(folder) == {"git-username": "x-access-token", "git-password": TOKEN}
+    assert TOKEN not in (folder.path / "job.json").read_text()
+
+
+WITHOUT_PROMPT = a_running(prompt=None, prompt_ref=KeyReference(name="gone", key="prompt"))
+WITHOUT_TOKEN = a_running(workspace_setup=WorkspaceSetup(git_repo="https://git.example/r", credentials_ref="gone"))
+WITHOUT_KEY = a_running(config=CLAUDE)
+
+
+@pytest.mark.parametrize(
+    ("job", "credentials_ref", "code", "words"),
+    [
+        (WITHOUT_PROMPT, None, FailedCode.INTERNAL, "prompt is gone"),
+        (WITHOUT_TOKEN, None, FailedCode.GIT_CLONE, "repository's credentials .* 'gone'"),
+        (WITHOUT_KEY, "gone", FailedCode.AUTH, "credentials of AiModel opus .* 'gone'"),
+    ],
+)
+async def test_what_is_missing_fails_the_job_by_name(
+    folders: Folders, job: Job, credentials_ref: str | None, code: FailedCode, words: str
+) -> None:
+    ai_model = an_ai_model("opus", provider="claude", model="opus", credentials_ref=credentials_ref)
+    async with a_runner(folders) as runner:
+        with pytest.raises(GiveUp, match=words) as refusal:
+            await runner.start(Attempt(job, ai_model))
+        assert refusal.value.code == code
+        assert await runner.find(job.attempt_name) == NotStarted()
+
+
+# Trouble with files
+
+
+async def test_inputs_that_cannot_be_written_are_written_later(folders: Folders) -> None:
+    folders.attempts.write_text("in the way of the folder")
+    async with a_runner(folders) as runner:
+        with pytest.raises(RetryLater, match="cannot be written"):
+            await runner.start(an_attempt())
+
+
+async def test_a_kill_that_cannot_be_made_sure_of_is_made_later(folders: Folders) -> None:
+    attempt = an_attempt()
+    (folders.of(attempt.name).path / "claim.tombstone").mkdir(parents=True)
+    async with a_runner(folders) as runner:
+        with pytest.raises(RetryLater, match="cannot be kept from starting"):
+            await runner.kill(attempt.name)
+
+
+@pytest.fixture
+async def machine(tmp_path: Path) -> AsyncIterator[EmbeddedBackend]:
+    """For tests that start executors; ends them."""
+    async with EmbeddedBackend.open(tmp_path) as machine:
+        yield machine
+
+
+async def test_a_running_attempt_is_killed_although_nothing_can_be_written(
+    machine: EmbeddedBackend, folders: Folders
+) -> None:
+    attempt = an_attempt([{"hang": True}])
+    async with machine.open_runner() as runner:
+        await runner.start(attempt)
+        await eventually(lambda: folders.of(attempt.name).executor() is not None)
+        (folders.of(attempt.name).path / "claim.tombstone").mkdir()
+        await runner.kill(attempt.name)
+        assert isinstance(await runner.find(attempt.name), Gone)
+
+
+async def test_an_executor_that_dies_before_it_begins_leaves_the_attempt_to_the_next(
+    machine: EmbeddedBackend, folders: Folders
+) -> None:
+    attempt = an_attempt([{"result": 1}])
+    obstacle = folders.of(attempt.name).path / "stderr.log"
+    obstacle.mkdir(parents=True)
+    async with machine.open_runner() as runner:
+        await runner.start(attempt)
+        await told(runner, attempt.name, NotStarted)
+        obstacle.rmdir()
+        await runner.start(attempt)
+        await told(runner, attempt.name, Gone)
+
+
+async def told(runner: Runner, name: str, state: type[AttemptState]) -> None:
+    """Return once a watcher that looks at what it is told of finds the attempt so."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        async for changed in runner.watch():
+            if changed == name and isinstance(await runner.find(name), state):
+                return
