@@ -4,12 +4,14 @@ import asyncio
 import fcntl
 import gc
 import os
+import secrets
 import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,41 +21,51 @@ from labrats.model.errors import Conflict, LabratsError
 if TYPE_CHECKING:
     from labrats.api.engine import Engine
     from labrats.backends.embedded.runner import LocalRunnerSettings
-    from labrats.ports import Store
+    from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
+    from labrats.ports import Runner, Store
     from labrats.settings import EngineSettings
 
 DATABASE: Final = "labrats.db"
 OnReady = Callable[[str], None]
+
+Drive = Callable[[], Coroutine[Any, Any, None]]
+"""What takes jobs to their ends, until cancelled."""
 
 
 def main() -> None:
     """The `labrats` command."""
     from labrats.cli.app import build_app, run
 
-    sys.exit(run(build_app(EmbeddedCommands())))
+    sys.exit(run(build_app(Commands())))
 
 
-class EmbeddedCommands:
-    """What the command line can have an engine on this machine do: see EngineCommands in labrats/cli/engine.py."""
+class Commands:
+    """What the command line can have an engine do: see EngineCommands in labrats/cli/engine.py."""
 
-    def serve(self, host: str | None, port: int | None, data_dir: Path | None, on_ready: OnReady | None) -> None:
+    def serve(
+        self,
+        host: str | None,
+        port: int | None,
+        data_dir: Path | None,
+        on_ready: OnReady | None,
+        backend: str | None,
+    ) -> None:
         import uvloop
 
-        settings = read_settings(host=host, port=port, data_dir=data_dir)
+        settings = read_settings(host=host, port=port, data_dir=data_dir, backend=backend)
         refuse_unprotected(settings)
         os.umask(0o077)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         with (
-            only_engine_of(settings.data_dir),
+            only_engine_of(settings.data_dir) if settings.backend == "embedded" else nullcontext(),
             listen(settings.host, settings.port) as listener,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             runner.run(serve(settings, listener, on_ready))
 
     def open_store(self, data_dir: Path | None) -> "AbstractAsyncContextManager[Store]":
-        from labrats.backends.embedded.store import EmbeddedStore
-
-        return EmbeddedStore.open(read_settings(data_dir=data_dir).data_dir / DATABASE)
+        settings = read_settings(data_dir=data_dir)
+        return open_cluster_store() if settings.backend == "kubernetes" else open_local_store(settings)
 
     def settings(self) -> "EngineSettings":
         return read_settings()
@@ -63,20 +75,16 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
     """Run API and controller until SIGINT or SIGTERM. If one part dies, all stop and its error surfaces."""
     from labrats.api.app import create_app
     from labrats.api.server import Server
-    from labrats.controller.reconcile import Controller
-    from labrats.controller.retention import Retention
     from labrats.logs import configure_logs
 
     configure_logs(settings.log_level, settings.log_format)
-    async with open_engine(settings) as engine, asyncio.TaskGroup() as loops:
-        controller = Controller(engine.store, engine.runner, engine.clock, settings, engine.metrics)
-        retention = Retention(engine.store, engine.runner, engine.cache, engine.attachments, engine.clock, settings)
+    open_engine = open_cluster_engine if settings.backend == "kubernetes" else open_local_engine
+    async with open_engine(settings) as (engine, drive), asyncio.TaskGroup() as loops:
         server = Server(create_app(engine))
         background = [
             loops.create_task(engine.cache.follow(engine.store), name="cache"),
             loops.create_task(engine.keys.follow(engine.store), name="keys"),
-            loops.create_task(controller.run(), name="controller"),
-            loops.create_task(retention.run(), name="retention"),
+            loops.create_task(drive(), name="drive"),
             loops.create_task(announce(engine, server, listener, on_ready), name="announce"),
         ]
         _stop_on_signals(engine, server)
@@ -85,32 +93,97 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
             task.cancel()
 
 
+async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None:
+    """Take jobs to their ends, and forget them in time, until cancelled."""
+    from labrats.controller.reconcile import Controller
+    from labrats.controller.retention import Retention
+
+    clock, settings = engine.clock, engine.settings
+    async with asyncio.TaskGroup() as loops:
+        controller = Controller(store, runner, clock, settings, engine.metrics)
+        loops.create_task(controller.run(), name="controller")
+        retention = Retention(store, runner, engine.cache, engine.attachments, clock, settings)
+        loops.create_task(retention.run(), name="retention")
+
+
 @asynccontextmanager
-async def open_engine(settings: "EngineSettings") -> "AsyncIterator[Engine]":
-    """The engine on this machine: SQLite and processes. Its parts are closed in reverse order."""
+async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[Engine, Drive]]":
+    """The engine on this machine, SQLite and processes, and what drives its jobs."""
+    from labrats.backends.embedded.runner import LocalRunner
+
+    async with open_local_store(settings) as store, LocalRunner(store, local_runner_settings(settings)) as runner:
+        engine = await assemble(settings, store, runner)
+        yield engine, partial(drive_jobs, engine, store, runner)
+
+
+@asynccontextmanager
+async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[Engine, Drive]]":
+    """The engine on a cluster. It answers requests at once, and drives jobs whenever it leads."""
+    import structlog
+
+    from labrats.backends.kubernetes.client import ApiClient
+    from labrats.backends.kubernetes.fence import field_manager, former_leaders_are_fenced
+    from labrats.backends.kubernetes.leader import Election
+    from labrats.backends.kubernetes.runner import KubernetesRunner
+    from labrats.backends.kubernetes.store import KubernetesStore
+
+    runner_settings = cluster_runner_settings(settings)
+    namespace = runner_settings.namespace
+    async with ApiClient.open() as client, KubernetesStore.open(client, namespace) as store:
+        engine = await assemble(settings, store, KubernetesRunner(client, store, runner_settings))
+
+        async def lead(epoch: int) -> None:
+            if not await former_leaders_are_fenced(client, namespace, epoch):
+                structlog.get_logger().warning(
+                    "former leaders are not kept from writing: the admission policy is missing"
+                )
+            leading = client.writing_as(field_manager(epoch))
+            # A store of its own, whose watches begin only now: whatever former leaders wrote is in them.
+            async with KubernetesStore.open(leading, namespace) as store, asyncio.TaskGroup() as loops:
+                runner = KubernetesRunner(leading, store, runner_settings)
+                loops.create_task(runner.run(), name="runner")
+                loops.create_task(drive_jobs(engine, store, runner), name="drive")
+
+        election = Election(client, namespace, identity=f"{socket.gethostname()}-{secrets.token_hex(4)}")
+        yield engine, partial(election.run, lead)
+
+
+def open_local_store(settings: "EngineSettings") -> "AbstractAsyncContextManager[Store]":
+    from labrats.backends.embedded.store import EmbeddedStore
+
+    return EmbeddedStore.open(settings.data_dir / DATABASE)
+
+
+@asynccontextmanager
+async def open_cluster_store() -> "AsyncIterator[Store]":
+    from labrats.backends.kubernetes.client import ApiClient
+    from labrats.backends.kubernetes.store import KubernetesStore
+    from labrats.settings import KubernetesSettings
+
+    async with ApiClient.open() as client, KubernetesStore.open(client, KubernetesSettings().namespace) as store:
+        yield store
+
+
+async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner") -> "Engine":
+    """The parts that requests reach, with an admin key that is valid."""
     from labrats.api.engine import Engine
     from labrats.api.keys import KeyRing
     from labrats.attachments import Attachments
-    from labrats.backends.embedded.runner import LocalRunner
-    from labrats.backends.embedded.store import EmbeddedStore
     from labrats.cache import JobCache
     from labrats.metrics import Metrics
     from labrats.ports import SystemClock
 
-    async with AsyncExitStack() as parts:
-        store = await parts.enter_async_context(EmbeddedStore.open(settings.data_dir / DATABASE))
-        runner = await parts.enter_async_context(LocalRunner(store, runner_settings(settings)))
-        await ensure_admin_key(store, settings.admin_key_file)
-        yield Engine(
-            store=store,
-            runner=runner,
-            clock=SystemClock(),
-            settings=settings,
-            cache=JobCache(),
-            keys=KeyRing([key.get_secret_value() for key in settings.submit_api_keys]),
-            attachments=Attachments(settings.uploads),
-            metrics=Metrics(),
-        )
+    await ensure_admin_key(store, settings.admin_key_file)
+    return Engine(
+        store=store,
+        runner=runner,
+        clock=SystemClock(),
+        settings=settings,
+        cache=JobCache(),
+        keys=KeyRing([key.get_secret_value() for key in settings.submit_api_keys]),
+        attachments=Attachments(settings.uploads),
+        metrics=Metrics(),
+    )
 
 
 def read_settings(**options: Any) -> "EngineSettings":
@@ -120,7 +193,7 @@ def read_settings(**options: Any) -> "EngineSettings":
     return EngineSettings(**{name: value for name, value in options.items() if value is not None})
 
 
-def runner_settings(settings: "EngineSettings") -> "LocalRunnerSettings":
+def local_runner_settings(settings: "EngineSettings") -> "LocalRunnerSettings":
     from labrats.backends.embedded.folders import Folders
     from labrats.backends.embedded.runner import LocalRunnerSettings
 
@@ -133,6 +206,27 @@ def runner_settings(settings: "EngineSettings") -> "LocalRunnerSettings":
         repo_roots=settings.local_repo_roots,
         cli_login=settings.claude_use_login,
     )
+
+
+def cluster_runner_settings(settings: "EngineSettings") -> "KubernetesRunnerSettings":
+    from labrats.backends.kubernetes.pod import PodSettings
+    from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
+    from labrats.settings import KubernetesSettings
+
+    kubernetes = KubernetesSettings()
+    pods = PodSettings(
+        image=kubernetes.executor_image,
+        resources=kubernetes.executor_resources,
+        scratch_size=kubernetes.executor_scratch,
+        uploads=settings.uploads,
+        uploads_claim=kubernetes.uploads_claim,
+        pod_fields=kubernetes.executor_pod,
+        git_addresses=settings.outbound_allowed_cidrs,
+        grace_seconds=settings.stop_grace_seconds,
+        start_timeout_seconds=kubernetes.start_timeout_seconds,
+        kept_seconds=round(kubernetes.finished_job_hours * 3600),
+    )
+    return KubernetesRunnerSettings(kubernetes.namespace, settings.data_dir / "attempts", pods)
 
 
 def refuse_unprotected(settings: "EngineSettings") -> None:

@@ -76,7 +76,6 @@ async def resolve_allowed(host: str, port: int, allowed_cidrs: Sequence[str] = (
         raise Unresolvable(f"the host name {host!r} could not be resolved") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     allowed = parse_networks(allowed_cidrs)
-    # A zone id (fe80::1%eth0) marks a link-local address and is not part of the address itself.
-    if not addresses or not all(is_allowed(ip_address(address.partition("%")[0]), allowed) for address in addresses):
+    if not addresses or not all(is_allowed(ip_address(address), allowed) for address in addresses):
         raise Forbidden(f"the address of {host!r} is not allowed; OUTBOUND_ALLOWED_CIDRS opens more networks")
     return addresses

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -23,6 +23,8 @@ class EngineSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, populate_by_name=True)
 
+    backend: str = Field(default="embedded", pattern="^(embedded|kubernetes)$", validation_alias="LABRATS_BACKEND")
+    """Where jobs are kept and run: embedded (this machine alone), or kubernetes (the cluster that is configured)."""
     host: str = Field(default="127.0.0.1", validation_alias="LABRATS_HOST")
     """The address to listen on. Beyond loopback only with LABRATS_ALLOW_PUBLIC=true."""
     port: int = Field(default=3001, ge=0, le=65535, validation_alias="PORT")
@@ -98,3 +100,40 @@ class EngineSettings(BaseSettings):
     @property
     def admin_key_file(self) -> Path:
         return self.data_dir / "admin.key"
+
+
+_POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def default_namespace() -> str:
+    """That of the pod this runs in, or else `default`."""
+    return _POD_NAMESPACE.read_text().strip() if _POD_NAMESPACE.exists() else "default"
+
+
+class KubernetesSettings(BaseSettings):
+    """What the engine needs to know besides, where its backend is a cluster."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, populate_by_name=True)
+
+    namespace: str = Field(default_factory=default_namespace, validation_alias="LABRATS_NAMESPACE")
+    """Where jobs, their prompts and secrets, and their pods are. Default: the engine's own namespace."""
+    executor_image: str = Field(min_length=1, validation_alias="LABRATS_EXECUTOR_IMAGE")
+    """What attempts run, unless a job names another image."""
+    executor_resources: dict[str, dict[str, str]] = Field(
+        default={
+            "requests": {"cpu": "250m", "memory": "512Mi"},
+            "limits": {"cpu": "2", "memory": "2Gi", "ephemeral-storage": "12Gi"},
+        },
+        validation_alias="LABRATS_EXECUTOR_RESOURCES",
+    )
+    """What an attempt's container asks for and may use: JSON, as in a pod."""
+    executor_scratch: str = Field(default="10Gi", validation_alias="LABRATS_EXECUTOR_SCRATCH")
+    """How much an attempt's workspace and temporary files may take."""
+    executor_pod: dict[str, Any] = Field(default={}, validation_alias="LABRATS_EXECUTOR_POD")
+    """Further fields of attempts' pods, such as nodeSelector or runtimeClassName: JSON, as in a pod's spec."""
+    uploads_claim: str | None = Field(default=None, validation_alias="LABRATS_UPLOADS_CLAIM")
+    """The PersistentVolumeClaim that is mounted where uploads are kept, for attempts to read from."""
+    start_timeout_seconds: float = Field(default=300, gt=0, validation_alias="LABRATS_START_TIMEOUT_SECONDS")
+    """How long an attempt may wait for a node, its image and its volumes."""
+    finished_job_hours: float = Field(default=24, gt=0, validation_alias="LABRATS_FINISHED_JOB_HOURS")
+    """How long an attempt's Job stays when it has ended: as long may the engine be away without losing an outcome."""

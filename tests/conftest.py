@@ -4,9 +4,26 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.cluster.executor import executor_image
-from tests.cluster.fixture import api_client, cluster, kubeconfig, namespace, node, pytest_collection_finish
+from tests.cluster.fixture import (
+    api_client,
+    cluster,
+    kubeconfig,
+    namespace,
+    node,
+    pytest_collection_finish,
+    pytest_terminal_summary,
+)
 
-__all__ = ["api_client", "cluster", "executor_image", "kubeconfig", "namespace", "node", "pytest_collection_finish"]
+__all__ = [
+    "api_client",
+    "cluster",
+    "executor_image",
+    "kubeconfig",
+    "namespace",
+    "node",
+    "pytest_collection_finish",
+    "pytest_terminal_summary",
+]
 
 # Times say nothing on a machine that is shared.
 settings.register_profile("labrats", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)

@@ -7,13 +7,14 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labrats import __version__
-from labrats.api import ai_models, api_keys, docs, health, jobs
+from labrats.api import ai_models, api_keys, docs, health, job_events, jobs
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError, error_response, install_error_answers
 from labrats.api.openapi import openapi_document
 from labrats.api.submission import BODY_BYTES
 from labrats.metrics import Metrics
 
+MODULES: Final = (health, docs, jobs, job_events, ai_models, api_keys)
 _HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -36,7 +37,7 @@ def create_api(engine: Engine) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         # Handed in flat, rather than included: every request walks this list, and openapi_document() reads it.
-        routes=[route for module in (health, docs, jobs, ai_models, api_keys) for route in module.router.routes],
+        routes=[route for module in MODULES for route in module.router.routes],
     )
     api.state.engine = engine
     api.openapi = lambda: openapi_document(api)  # type: ignore[method-assign]

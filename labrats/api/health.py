@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from labrats.api.bodies import ResponseBody
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
-from labrats.api.openapi import answers, text_answers
+from labrats.api.openapi import answers
 from labrats.api.routing import engine_of, open_router
 from labrats.model.phases import API_STATUS, Phase
 
@@ -48,7 +48,7 @@ async def ready(request: Request) -> Response:
 @router.get(
     "/metrics",
     response_class=PlainTextResponse,
-    responses=text_answers("text/plain", EXAMPLE_METRICS, "Prometheus' text format"),
+    responses=answers(200, None, "Prometheus' text format", text={"text/plain": EXAMPLE_METRICS}),
     summary="Metrics",
 )
 async def metrics(request: Request) -> Response:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from labrats.api.bodies import ResponseBody, optional
 from labrats.cache import repo_of
-from labrats.model.job import FailedCode, Job
+from labrats.model.job import FailedCode, Job, Outputs, Usage
 from labrats.model.phases import API_STATUS, Phase
 from labrats.ports import OutputTail
 
@@ -177,20 +177,24 @@ def job_detail(job: Job, *, result: Any, live: OutputTail | None) -> dict[str, A
         "deadlineAt": status.deadline_at,
         "config": resolved.config,
         "configOrigins": resolved.origins,
-        "usage": {
-            "inputTokens": usage.input_tokens,
-            "outputTokens": usage.output_tokens,
-            "cacheReadTokens": usage.cache_read_tokens,
-            "costUsd": usage.cost_usd,
-            "turns": usage.turns,
-        },
-        "outputs": {
-            "branch": outputs.branch,
-            "commit": outputs.commit,
-            "pullRequestUrl": outputs.pull_request_url,
-        },
+        "usage": usage_view(usage),
+        "outputs": outputs_view(outputs),
         "metadata": spec.metadata,
     }
+
+
+def usage_view(usage: Usage) -> dict[str, int | float]:
+    return {
+        "inputTokens": usage.input_tokens,
+        "outputTokens": usage.output_tokens,
+        "cacheReadTokens": usage.cache_read_tokens,
+        "costUsd": usage.cost_usd,
+        "turns": usage.turns,
+    }
+
+
+def outputs_view(outputs: Outputs) -> dict[str, str | None]:
+    return {"branch": outputs.branch, "commit": outputs.commit, "pullRequestUrl": outputs.pull_request_url}
 
 
 def _workspace_setup(job: Job) -> dict[str, Any] | None:

@@ -3,20 +3,20 @@
 from datetime import timedelta
 from typing import Annotated, Final
 
-from fastapi import Header, Query, Request
+from fastapi import Query, Request
 from msgspec.structs import replace
 from pydantic import Field
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from labrats.api.bodies import ResponseBody
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
 from labrats.api.idempotency import IdempotencyKey, Intent
-from labrats.api.job_logs import parse_event_id, stream_log
+from labrats.api.job_streams import EventStream, LastEventId, parse_event_id, stream
 from labrats.api.job_views import JobDetail, JobPage, Status, job_detail, job_item
 from labrats.api.json_body import json_response
 from labrats.api.keys import Caller
-from labrats.api.openapi import answers, text_answers
+from labrats.api.openapi import answers
 from labrats.api.routing import caller_of, engine_of, key_router
 from labrats.api.submission import (
     Submission,
@@ -34,6 +34,7 @@ from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, advance, new_job_id
 from labrats.model.parts import PROMPT_KEY, ConfigMap, Secret
 from labrats.model.phases import JobEvent, Phase
+from labrats.model.protocol import AnyEvent, LogEvent
 from labrats.model.record import Metadata, Resource
 
 router = key_router("Jobs")
@@ -178,30 +179,21 @@ async def get_job(request: Request, job_id: JobId) -> Response:
     return await detail_of(request, await own_job(request, job_id))
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events."""
-
-    media_type = "text/event-stream"
-
-
 @router.get(
     "/api/jobs/{job_id}/logs",
     response_class=EventStream,
-    responses=text_answers(EventStream.media_type, EXAMPLE_STREAM, "The log, live", 403, 404),
+    responses=answers(200, None, "The log, live", 403, 404, text={EventStream.media_type: EXAMPLE_STREAM}),
     summary="Follow a job's log",
 )
-async def follow_log(
-    request: Request,
-    job_id: JobId,
-    last_event_id: Annotated[
-        str | None,
-        Header(alias="Last-Event-ID", description="Go on after the event with this id.", examples=["1-17"]),
-    ] = None,
-) -> Response:
+async def follow_log(request: Request, job_id: JobId, last_event_id: LastEventId = None) -> Response:
     """Server-sent events: `{"log": "…"}` per line, then `{"done": true, "status": "…"}`. `Last-Event-ID` resumes."""
     await own_job(request, job_id)
-    frames = stream_log(engine_of(request), job_id, parse_event_id(last_event_id))
-    return EventStream(frames, headers={"X-Accel-Buffering": "no"})  # else a proxy may wait for more to pass on
+    return EventStream(stream(engine_of(request), job_id, parse_event_id(last_event_id), log_line))
+
+
+def log_line(_: int, event: AnyEvent) -> dict[str, str] | None:
+    """What the log says of an event."""
+    return {"log": event.text} if isinstance(event, LogEvent) else None
 
 
 @router.post(

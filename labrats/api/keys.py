@@ -80,8 +80,10 @@ def _kept_of(key: str) -> dict[str, str]:
 
 def hashed_at_rest(secret: Secret) -> Secret:
     """`secret` with its hash in the place of the key itself, which a hand-made one may hold."""
-    data = dict(secret.data)
-    return replace(secret, data=data | _kept_of(key.strip())) if (key := data.pop("key", None)) else secret
+    if not (key := secret.data.get("key")):
+        return secret
+    others = {name: value for name, value in secret.data.items() if name != "key"}
+    return replace(secret, data=others | _kept_of(key.strip()))
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class KeyRing:
         digest = secret.data.get("hash", "")
         if len(digest) != hashlib.sha256().digest_size * 2:
             raise ValueError("it has neither a `key` nor the SHA-256 of one as `hash`")
-        caller = Caller(secret.name, scopes_of(secret), expiry_of(secret))
+        caller = Caller(secret.name, _scopes_of(secret), _expiry_of(secret))
         self._by_secret[secret.name] = _index(digest)
         self._stored[_index(digest)] = _Known(digest, caller)
 
@@ -150,7 +152,7 @@ class KeyRing:
             self._stored.pop(index, None)
 
 
-def scopes_of(secret: Secret) -> frozenset[str]:
+def _scopes_of(secret: Secret) -> frozenset[str]:
     """Raises ValueError for a scope that there is not."""
     scopes = frozenset(secret.data.get("scopes", SUBMIT).split(","))
     if unknown := scopes - set(SCOPES):
@@ -158,7 +160,7 @@ def scopes_of(secret: Secret) -> frozenset[str]:
     return scopes
 
 
-def expiry_of(secret: Secret) -> datetime | None:
+def _expiry_of(secret: Secret) -> datetime | None:
     """When the key ends to be valid. Raises ValueError when that is no time, or in no time zone."""
     if (text := secret.data.get("expiresAt")) is None:
         return None

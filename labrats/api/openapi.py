@@ -1,5 +1,6 @@
 """The OpenAPI document: what each operation may answer, with examples, and who may call it."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -53,15 +54,20 @@ def _error_entry(description: str, example: dict[str, Any]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": content}}
 
 
-def answers(status: int, body: type[BaseModel] | None, description: str, *errors: int) -> Responses:
-    """The entries for what an operation answers: its success, described by a model where it is JSON, and its errors."""
+def answers(
+    status: int, body: type[BaseModel] | None, description: str, *errors: int, text: Mapping[str, str] | None = None
+) -> Responses:
+    """The entries for what an operation answers: its success, described by a model where it is JSON, and its errors.
+
+    text: where it is text, or may be, an example by media type.
+    """
     success: dict[str, Any] = {"description": description}
-    return {status: success | ({"model": body} if body else {})} | error_responses(*errors)
-
-
-def text_answers(media_type: str, example: str, description: str, *errors: int) -> Responses:
-    """As `answers`, of an operation whose success is text."""
-    return {200: {"description": description, "content": {media_type: {"example": example}}}} | error_responses(*errors)
+    if body:
+        success["model"] = body
+    if text:
+        schema = {"type": "string"}
+        success["content"] = {media: {"schema": schema, "example": example} for media, example in text.items()}
+    return {status: success} | error_responses(*errors)
 
 
 def operation_id(route: APIRoute) -> str:

@@ -28,7 +28,7 @@ class Patience:
     head_seconds: float = 10.0
     """From its connection, or from the first byte of a further request, until the request's headers are complete."""
     idle_seconds: float = 30.0
-    """Without any more of a body, or without taking any more of an answer."""
+    """Without any more of a body; or without taking any more of an answer, from one look at it to the next."""
     head_bytes: int = 64 * 1024
     """The largest request line and headers."""
     discarded_bytes: int = 64 * 1024 * 1024

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from cyclopts import Parameter
 
@@ -27,7 +27,12 @@ class EngineCommands(Protocol):
     """
 
     def serve(
-        self, host: str | None, port: int | None, data_dir: Path | None, on_ready: Callable[[str], None] | None
+        self,
+        host: str | None,
+        port: int | None,
+        data_dir: Path | None,
+        on_ready: Callable[[str], None] | None,
+        backend: str | None,
     ) -> None:
         """Run the engine until SIGINT or SIGTERM.
 
@@ -53,6 +58,7 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
         host: Annotated[str | None, Parameter(env_var="LABRATS_HOST")] = None,
         port: Annotated[int | None, Parameter(env_var="PORT")] = None,
         data_dir: DataDir = None,
+        backend: Annotated[Literal["embedded", "kubernetes"] | None, Parameter(env_var="LABRATS_BACKEND")] = None,
         demo: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     ) -> None:
         """Run the engine in the foreground, until Ctrl-C.
@@ -63,10 +69,11 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
             host: The address to listen on. [default: 127.0.0.1]
             port: The port to listen on; 0 takes a free one. [default: 3001]
             data_dir: Where everything is kept. Default: ~/.local/share/labrats.
+            backend: Where jobs are kept and run: this machine, or the cluster that is configured. [default: embedded]
             demo: Also submit a first job, show what it does, and say what to try next.
         """
         with _startup_errors_explained(host or "127.0.0.1", 3001 if port is None else port):
-            engine.serve(host, port, data_dir, _demonstration(data_dir) if demo else None)
+            engine.serve(host, port, data_dir, _demonstration(data_dir) if demo else None, backend)
 
     return serve
 

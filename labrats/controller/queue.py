@@ -34,9 +34,8 @@ class JobQueue:
     _ranks: dict[str, tuple[Group, Rank]] = field(default_factory=dict)
 
     def put(self, job_id: str, group: Group, rank: Rank) -> None:
-        if self._ranks.get(job_id) != (group, rank):
-            self._ranks[job_id] = group, rank
-            heappush(self._heaps[group], rank)
+        self._ranks[job_id] = group, rank
+        heappush(self._heaps[group], rank)
 
     def discard(self, job_id: str) -> None:
         self._ranks.pop(job_id, None)

@@ -118,18 +118,19 @@ class Launcher:
             # Its orphans became children of ours before it was seen dead.
             if self._end_leftovers():
                 return
-            if folder := self._folders.pop(pid, None):
+            if folder := self._folders.pop(pid, None):  # otherwise it was a leftover, and is reaped
                 _record_end(pid, folder)
-            os.waitpid(pid, 0)
+                os.waitpid(pid, 0)
 
     def _end_leftovers(self) -> bool:
         """Kill the children that are no executors, and reap those already dead. Whether any still lives."""
-        alive = False
-        for pid in _children():
-            if pid not in self._folders:
+        while leftovers := [pid for pid in _children() if pid not in self._folders]:
+            for pid in leftovers:
                 send_signal(pid, signal.SIGKILL)
-                alive |= os.waitpid(pid, os.WNOHANG) == (0, 0)
-        return alive
+            if any(os.waitpid(pid, os.WNOHANG) == (0, 0) for pid in leftovers):
+                return True
+            # All were dead; but what they had started may have become ours since we looked.
+        return False
 
 
 def claim(folder: Path) -> bool:

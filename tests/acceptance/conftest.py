@@ -32,9 +32,10 @@ def start_engine(tmp_path: Path) -> Iterator[EngineFactory]:
 
 @pytest.fixture
 async def user(engine: LocalEngine) -> AsyncIterator[User]:
-    """Somebody new to the engine: with no jobs yet."""
+    """Somebody new to the engine: with no jobs yet, and with none that goes on after the test."""
     async with engine.user() as user:
         yield user
+        await user.end_jobs()
 
 
 @pytest.fixture

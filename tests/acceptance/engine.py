@@ -8,16 +8,18 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 import httpx2
+import pytest
 
 from labrats.processes import ProcessId, descendants, send_signal
 
@@ -142,11 +144,17 @@ class LocalEngine:
         """Where the agent of that attempt worked."""
         return self.data_dir / "workspaces" / f"{job_id}-{attempt}"
 
-    def files_with(self, text: bytes) -> list[str]:
-        """The files of the engine, workspaces apart, in which `text` stands, by their path in the data folder."""
-        workspaces = self.data_dir / "workspaces"
-        files = [path for path in self.data_dir.rglob("*") if path.is_file() and workspaces not in path.parents]
-        return sorted(str(path.relative_to(self.data_dir)) for path in files if text in path.read_bytes())
+    def files_with(self, text: str) -> list[str]:
+        """The files of the engine in which `text` stands, its database and workspaces apart."""
+        files = {path.relative_to(self.data_dir): path for path in self.data_dir.rglob("*") if path.is_file()}
+        others = {name: path for name, path in files.items() if not str(name).startswith(("labrats.db", "workspaces/"))}
+        return sorted(str(name) for name, path in others.items() if text.encode() in path.read_bytes())
+
+    def resources_with(self, text: str) -> list[str]:
+        """The stored resources in which `text` stands, as kind and name."""
+        with closing(sqlite3.connect(self.data_dir / "labrats.db")) as database:
+            rows = database.execute("SELECT kind, name, body FROM resources").fetchall()
+        return [f"{kind} {name}" for kind, name, body in rows if text.encode() in body]
 
     def processes_of(self, job_id: str) -> list[int]:
         """The living processes of the engine that belong to the job: its executor and all below."""
@@ -161,11 +169,8 @@ class LocalEngine:
         self._started |= {found for pid in descendants(self._process.pid) if (found := ProcessId.of(pid))}
 
     async def _end_all_jobs(self) -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS), self.admin() as admin:
-            for status in ("waiting", "active"):
-                while jobs := (await admin.get("/api/jobs", status=status, limit=100)).json()["jobs"]:
-                    await asyncio.gather(*(admin.post(f"/api/jobs/{job['id']}/cancel") for job in jobs))
-                    await asyncio.sleep(POLL_SECONDS)
+        async with self.admin() as admin:
+            await admin.end_jobs()
 
     def _end_leftovers(self) -> list[ProcessId]:
         """Wait for what the engine had started to end, and then end it. Returns what would not by itself."""
@@ -229,10 +234,14 @@ class User:
 
     async def wait(self, job_id: str, *statuses: str) -> dict[str, Any]:
         """The job's detail once it has one of `statuses`; without any, once it has ended."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while (detail := await self.job(job_id))["status"] not in (statuses or ENDED):
-                assert not statuses or detail["status"] not in ENDED, f"ended without being {statuses}: {detail}"
-                await asyncio.sleep(POLL_SECONDS)
+        detail: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while (detail := await self.job(job_id))["status"] not in (statuses or ENDED):
+                    assert not statuses or detail["status"] not in ENDED, f"ended without being {statuses}: {detail}"
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            pytest.fail(f"never became {statuses or ENDED}: {detail}")
         return detail
 
     async def run(self, *steps: Any, **options: Any) -> dict[str, Any]:
@@ -245,13 +254,27 @@ class User:
         detail: dict[str, Any] = answer.json()
         return detail
 
+    async def end_jobs(self) -> None:
+        """End what still waits or runs, and wait until nothing does."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            for status in ("waiting", "active"):
+                while jobs := (await self.get("/api/jobs", status=status, limit=100)).json()["jobs"]:
+                    await asyncio.gather(*(self.post(f"/api/jobs/{job['id']}/cancel") for job in jobs))
+                    await asyncio.sleep(POLL_SECONDS)
+
     @asynccontextmanager
     async def log_stream(
         self, job_id: str, last_event_id: str | None = None
     ) -> AsyncIterator[AsyncIterator[SentEvent]]:
         """The job's log as it comes: an iterator of events, which ends when the engine ends the stream."""
-        headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
-        async with self.http.stream("GET", f"/api/jobs/{job_id}/logs", headers=headers) as answer:
+        async with self.stream(f"/api/jobs/{job_id}/logs", last_event_id) as events:
+            yield events
+
+    @asynccontextmanager
+    async def stream(self, path: str, last_event_id: str | None = None) -> AsyncIterator[AsyncIterator[SentEvent]]:
+        """The server-sent events at `path`."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
+        async with self.http.stream("GET", path, headers=headers) as answer:
             assert answer.status_code == 200, await answer.aread()
             assert answer.headers["content-type"].partition(";")[0] == "text/event-stream"
             yield _sent_events(answer)

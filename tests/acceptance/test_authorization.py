@@ -1,16 +1,18 @@
 """Who may do what: a row for every route there is, and every kind of caller on it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine, User
 
-OPEN = {"nobody": 200, "stranger": 200, "revoked": 200, "other": 200, "owner": 200, "admin": 200}
-KEY = {"nobody": 401, "stranger": 401, "revoked": 401}
+OPEN = dict.fromkeys(("nobody", "stranger", "expired", "revoked", "other", "owner", "admin"), 200)
+KEY = dict.fromkeys(("nobody", "stranger", "expired", "revoked"), 401)
 OWN = KEY | {"other": 403}
 ADMIN = KEY | {"other": 403, "owner": 403}
 
@@ -38,6 +40,7 @@ MATRIX = [
     Row("GET", "/api/jobs", KEY),
     Row("GET", "/api/jobs/{job_id}", OWN),
     Row("GET", "/api/jobs/{job_id}/logs", OWN),
+    Row("GET", "/api/jobs/{job_id}/events", OWN),
     Row("POST", "/api/jobs/{job_id}/retry", OWN),
     Row("POST", "/api/jobs/{job_id}/cancel", OWN),
     Row("GET", "/api/ai-models", ADMIN),
@@ -61,14 +64,28 @@ async def test_every_route_has_a_row(engine: LocalEngine) -> None:
 
 @dataclass(frozen=True)
 class Callers:
-    """One of each kind, and a job of the owner's."""
+    """One client of each kind, and a job of the owner's."""
 
     by_kind: dict[str, Any]
     job_id: str
 
 
+@pytest.fixture(scope="module")
+def expired_key(engine: LocalEngine) -> str:
+    """A key that was valid a moment ago."""
+
+    async def expire() -> str:
+        expires_at = datetime.now(UTC) + timedelta(seconds=0.5)
+        async with asyncio.timeout(PATIENCE_SECONDS), engine.user(expiresAt=expires_at.isoformat()) as user:
+            while (await user.get("/api/jobs")).status_code != 401:
+                await asyncio.sleep(POLL_SECONDS)
+            return user.key
+
+    return asyncio.run(expire())
+
+
 @pytest.fixture
-async def callers(engine: LocalEngine) -> AsyncIterator[Callers]:
+async def callers(engine: LocalEngine, expired_key: str) -> AsyncIterator[Callers]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         owner, other, revoked, admin = [await enter(engine.user()) for _ in range(3)] + [await enter(engine.admin())]
@@ -78,6 +95,7 @@ async def callers(engine: LocalEngine) -> AsyncIterator[Callers]:
         by_kind = {
             "nobody": await enter(engine.client()),
             "stranger": await enter(engine.client("lr_" + "x" * 43)),
+            "expired": await enter(engine.client(expired_key)),
             "revoked": revoked.http,
             "other": other.http,
             "owner": owner.http,

@@ -28,7 +28,7 @@ async def test_a_key_is_shown_once_and_then_known_by_its_prefix(engine: LocalEng
     listed = (await admin.get("/api/api-keys")).json()["apiKeys"]
     assert body in listed
     assert key not in str(listed)
-    assert engine.files_with(key.encode()) == []
+    assert engine.files_with(key) + engine.resources_with(key) == []
 
 
 async def test_keys_are_never_the_same(admin: User) -> None:
@@ -45,15 +45,16 @@ async def test_a_name_is_taken_once(admin: User) -> None:
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
 
 
-async def test_a_revoked_key_is_refused_from_then_on(engine: LocalEngine, user: User, admin: User) -> None:
-    assert (await user.get("/api/jobs")).status_code == 200
+async def test_a_revoked_key_is_refused_from_then_on(engine: LocalEngine, admin: User) -> None:
+    async with engine.user() as user:
+        assert (await user.get("/api/jobs")).status_code == 200
 
-    revoked = await admin.http.delete(f"/api/api-keys/{user.key_id}")
+        revoked = await admin.http.delete(f"/api/api-keys/{user.key_id}")
 
-    assert (revoked.status_code, revoked.content) == (204, b"")
-    assert (await user.get("/api/jobs")).status_code == 401
-    assert user.key_id not in str((await admin.get("/api/api-keys")).json())
-    assert (await admin.http.delete(f"/api/api-keys/{user.key_id}")).status_code == 404
+        assert (revoked.status_code, revoked.content) == (204, b"")
+        assert (await user.get("/api/jobs")).status_code == 401
+        assert user.key_id not in str((await admin.get("/api/api-keys")).json())
+        assert (await admin.http.delete(f"/api/api-keys/{user.key_id}")).status_code == 404
 
 
 async def test_a_key_ends_by_itself_when_it_expires(engine: LocalEngine) -> None:
@@ -110,5 +111,5 @@ async def test_keys_of_the_environment_may_submit_and_no_more(start_engine: Engi
 
 async def test_the_admin_key_is_in_a_file_that_only_its_owner_can_read(engine: LocalEngine) -> None:
     assert (engine.data_dir / "admin.key").stat().st_mode & 0o777 == 0o600
-    assert engine.files_with(engine.admin_key.encode()) == ["admin.key"]
+    assert engine.files_with(engine.admin_key) == ["admin.key"]
     assert engine.admin_key not in engine.log

@@ -1,14 +1,14 @@
 """What an agent finds in its workspace: a repository, files, and no credential anywhere."""
 
+import asyncio
 import base64
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.conftest import EngineFactory
-from tests.acceptance.engine import LocalEngine, User, a_submission
+from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User, a_submission
 from tests.acceptance.git_server import GitServer, git, make_repository, serve_git
 
 TOKEN = "test-token-0123456789abcdef"
@@ -66,9 +66,11 @@ class TestFiles:
         assert (engine.workspace(detail["id"], 2) / "a.txt").read_bytes() == b"fresh"
 
     async def test_a_refused_request_leaves_no_file_behind(self, engine: LocalEngine, user: User) -> None:
-        content = b"left nowhere 7d1c"
+        content = "left nowhere 7d1c"
 
-        answer = await user.post("/api/jobs/submit", a_submission(prompt="", workspaceFiles=[a_file("a", content)]))
+        answer = await user.post(
+            "/api/jobs/submit", a_submission(prompt="", workspaceFiles=[a_file("a", content.encode())])
+        )
 
         assert answer.status_code == 422
         assert engine.files_with(content) == []
@@ -149,15 +151,13 @@ class TestTokens:
     async def test_the_token_is_kept_in_its_secret_and_nowhere_else(
         self, engine: LocalEngine, user: User, git_server: GitServer
     ) -> None:
-        token = f"{TOKEN}-kept"
-        detail = await user.run(workspaceSetup={"gitRepo": git_server.url(f"octocat:{token}")})
-        engine.stop()  # it is read from its database
-        engine.start()
+        setup = {"gitRepo": git_server.url(f"octocat:{TOKEN}")}
+        job_id = await user.submit({"log": "on"}, {"hang": True}, workspaceSetup=setup)
+        async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as events:
+            await anext(events)
 
-        assert {Path(name).name.split("-")[0] for name in engine.files_with(token.encode())} == {"labrats.db"}
-        with sqlite3.connect(engine.data_dir / "labrats.db") as database:
-            rows = database.execute("SELECT kind, name, body FROM resources").fetchall()
-        assert [(kind, name) for kind, name, body in rows if token in str(body)] == [("Secret", f"{detail['id']}-git")]
+        assert engine.files_with(TOKEN) == []
+        assert [name for name in engine.resources_with(TOKEN) if job_id in name] == [f"Secret {job_id}-git"]
 
     async def test_a_wrong_token_fails_without_being_repeated(
         self, engine: LocalEngine, user: User, git_server: GitServer

@@ -1,6 +1,8 @@
 """Files that came with jobs: kept whole, apart, and under names of our own."""
 
-import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -53,10 +55,24 @@ async def test_two_tries_under_one_name_keep_apart(attachments: Attachments, tmp
     assert contents(tmp_path) == {}
 
 
-async def test_what_cannot_be_stored_leaves_nothing_and_may_be_tried_later(tmp_path: Path) -> None:
-    (tmp_path / "uploads").write_text("a file where the folder should be")
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """As on a disk that becomes full: to write more fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    with pytest.raises(RetryLater):
-        await Attachments(tmp_path / "uploads").save("ir-00000001", [("a", b"one")])
 
-    assert os.listdir(tmp_path) == ["uploads"]
+async def test_what_cannot_be_stored_whole_leaves_nothing_and_may_be_tried_later(
+    attachments: Attachments, tmp_path: Path
+) -> None:
+    files = [("a", b"one"), ("b", b"x" * 100_000)]
+
+    with no_file_larger_than(50_000), pytest.raises(RetryLater):
+        await attachments.save("ir-00000001", files)
+
+    assert contents(tmp_path) == {}
+    assert len(await attachments.save("ir-00000001", files)) == 2

@@ -1,7 +1,7 @@
 """What of the jobs' API depends on time, trouble or chance, and so is not seen from outside."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from labrats.api.idempotency import Intent
-from labrats.api.job_logs import parse_event_id, stream_log
-from labrats.api.jobs import NAME_TRIES
+from labrats.api.job_streams import BEGINNING, parse_event_id, stream
+from labrats.api.jobs import NAME_TRIES, log_line
 from labrats.api.submission import Submission
 from labrats.model.errors import RetryLater
 from labrats.model.job import Job, JobSpec
@@ -42,6 +42,11 @@ async def ended(api: Api, job_id: str) -> Job:
         while not (job := await api.store.get(Job, job_id)).ended:
             await asyncio.sleep(0.001)
     return job
+
+
+def log_of(api: Api, job_id: str) -> AsyncGenerator[bytes]:
+    """The frames of the job's log stream."""
+    return stream(api.engine, job_id, BEGINNING, log_line)
 
 
 def kept_files(api: Api) -> list[Path]:
@@ -189,7 +194,7 @@ class TestNames:
 class TestLogStream:
     async def test_it_ends_when_the_engine_stops(self, api: Api, user: httpx2.AsyncClient) -> None:
         job_id = await submit(user, **script({"log": "on"}, {"hang": True}))
-        frames = stream_log(api.engine, job_id, (1, 0))
+        frames = log_of(api, job_id)
         assert b'{"log":"on"}' in await anext(frames)
 
         api.engine.stopping.set()
@@ -199,7 +204,7 @@ class TestLogStream:
     async def test_it_ends_when_the_job_is_forgotten(self, tmp_path: Path) -> None:
         async with api_in_memory(tmp_path, default_model_slots=0) as api, api.client() as user:
             job_id = await submit(user)
-            reading = asyncio.create_task(_all(stream_log(api.engine, job_id, (1, 0))))
+            reading = asyncio.create_task(_all(log_of(api, job_id)))
             await asyncio.sleep(0)
 
             await api.store.delete(Job, job_id)
@@ -210,7 +215,7 @@ class TestLogStream:
         job_id = await submit(user, **script({"log": "line {n}", "times": 150}))
         await api.engine.runner.remove((await ended(api, job_id)).attempt_name)
 
-        body = b"".join(await _all(stream_log(api.engine, job_id, (1, 0))))
+        body = b"".join(await _all(log_of(api, job_id)))
 
         assert body.count(b'{"log":') == 100
         assert b"line 51" in body
@@ -219,11 +224,11 @@ class TestLogStream:
 
     async def test_nobody_keeps_listening_after_a_reader_is_gone(self, api: Api, user: httpx2.AsyncClient) -> None:
         job_id = await submit(user, **script({"log": "on"}, {"hang": True}))
-        staying = stream_log(api.engine, job_id, (1, 0))
+        staying = log_of(api, job_id)
         await anext(staying)
         tasks_before = asyncio.all_tasks()
 
-        leaving = stream_log(api.engine, job_id, (1, 0))
+        leaving = log_of(api, job_id)
         await anext(leaving)
         assert b"labrats_log_streams 2.0" in api.engine.metrics.exposition()
         await leaving.aclose()
@@ -241,7 +246,7 @@ class TestLogStream:
             for _ in range(turns):
                 await asyncio.sleep(0)
 
-            frames = stream_log(api.engine, job_id, (1, 0))
+            frames = log_of(api, job_id)
 
             assert b'{"log":"on"}' in await anext(frames)  # and no ping, which would come first after a while
             await frames.aclose()
@@ -269,7 +274,7 @@ class TestPings:
 
     async def test_a_reader_may_leave_while_it_is_silent(self, api: Api, user: httpx2.AsyncClient) -> None:
         job_id = await submit(user, **script({"log": "on"}, {"hang": True}))
-        frames = stream_log(api.engine, job_id, (1, 0))
+        frames = log_of(api, job_id)
         await anext(frames)
         assert await anext(frames) == b": ping\n\n"
 
@@ -281,7 +286,7 @@ class TestPings:
         began = asyncio.get_running_loop().time()
         job_id = await submit(user, **script({"sleepMs": 40_000}, {"log": "at last"}))
 
-        frames = await _all(stream_log(api.engine, job_id, (1, 0)))
+        frames = await _all(log_of(api, job_id))
 
         assert frames[:2] == [b": ping\n\n"] * 2
         assert [frame[:3] for frame in frames[2:]] == [b"id:", b"dat"]

@@ -422,6 +422,23 @@ async def test_a_watcher_that_does_not_read_delays_nobody_and_misses_nothing(sto
     assert [change.resource.name for change in read if isinstance(change, Deleted)] == ["doomed"]
 
 
+async def test_changes_that_a_slow_watcher_is_told_as_one_keep_the_place_of_the_last(store: Store) -> None:
+    often, once = await store.create(a_model("often", slots=1)), await store.create(a_model("once", slots=1))
+    slow = store.watch(AiModel)
+    while await anext(slow) != Synced():
+        pass
+    often = await store.update(with_slots(often, 2))
+    once = await store.update(with_slots(once, 2))
+    often = await store.update(with_slots(often, 3))
+    async with watching(store, AiModel) as seen:
+        await seen.until(lambda: seen.current == {"often": often, "once": once})
+
+    read: list[Change[AiModel]] = []
+    while Changed(often) not in read or Changed(once) not in read:
+        read.append(await asyncio.wait_for(anext(slow), DEADLINE_SECONDS))
+    assert read.index(Changed(once)) < read.index(Changed(often))
+
+
 async def test_a_watcher_that_leaves_disturbs_no_other(store: Store) -> None:
     async with watching(store, AiModel) as staying:
         async with watching(store, AiModel) as leaving:

@@ -15,4 +15,4 @@ def tally(pytestconfig: pytest.Config) -> Counter[str]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if tally := config.stash.get(TALLY, None):
-        terminalreporter.write_line("torture: " + ", ".join(f"{count:,} {what}" for what, count in tally.items()))
+        terminalreporter.write_line("torture: " + ", ".join(f"{what} {count}" for what, count in tally.items()))

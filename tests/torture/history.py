@@ -19,7 +19,7 @@ from labrats.model.phases import ENDED, MOVES, Phase
 T = TypeVar("T")
 
 DECISION_SECONDS = 2.0
-"""How long the engine may take from giving a slot to recording the start: who came in between was not passed over."""
+"""How long a job may wait before it counts as passed over: none is known to the engine in the instant when it comes."""
 
 
 # What clients say
@@ -332,25 +332,42 @@ def _most_running(written: Iterable[Written]) -> int:
     return most
 
 
+@dataclass
+class _Waiting:
+    """A Pending job. to_come: how many may still be started before it, since they may have got their slots before it
+    came: no more than there were slots of which the store did not yet know who has them.
+    """
+
+    version: Written
+    to_come: float
+
+
 def _priority_inverted(history: History) -> Iterator[Violation]:
-    for versions in _grouped(history.written, "model").values():
-        waiting: dict[str, Written] = {}
+    for model, versions in _grouped(history.written, "model").items():
+        waiting: dict[str, _Waiting] = {}
+        running: set[str] = set()
         for version in versions:
-            if version.phase is Phase.PENDING:
-                waiting[version.job_id] = version
-                continue
-            started = waiting.pop(version.job_id, None)
-            if started and version.phase is Phase.RUNNING:
-                yield from _passed_over(started, version.at, waiting.values(), history.aging_seconds)
+            left = waiting.pop(version.job_id, None)
+            running.discard(version.job_id)
+            if version.phase is Phase.RUNNING:
+                running.add(version.job_id)
+                if left:
+                    yield from _passed_over(left.version, version.at, waiting.values(), history.aging_seconds)
+            elif version.phase is Phase.PENDING:
+                # When the engine lets one in again that was put back, the store does not say.
+                free = inf if version.not_before else history.slots.get(model, inf) - len(running)
+                waiting[version.job_id] = _Waiting(version, to_come=free)
 
 
-def _passed_over(started: Written, at: float, waiting: Iterable[Written], aging_seconds: float) -> Iterator[Violation]:
-    """Those who should have been started instead: better placed, and waiting since before the choice was made."""
+def _passed_over(started: Written, at: float, waiting: Iterable[_Waiting], aging_seconds: float) -> Iterator[Violation]:
+    """Those who should have been started instead."""
     for other in waiting:
-        waits_since = max(other.at, other.not_before)
-        if waits_since < at - DECISION_SECONDS and _rank(other, aging_seconds) < _rank(started, aging_seconds):
-            what = f"waited {at - waits_since:.1f} s with priority {other.priority}, when {started.job_id} was started"
-            yield Violation("priority", other.job_id, f"{what} with priority {started.priority}")
+        job = other.version
+        if _rank(job, aging_seconds) < _rank(started, aging_seconds):
+            other.to_come -= 1
+            if other.to_come < 0 and at - job.at > DECISION_SECONDS:
+                what = f"waited {at - job.at:.1f} s with priority {job.priority}, when {started.job_id} was started"
+                yield Violation("priority", job.job_id, f"{what} with priority {started.priority}")
 
 
 def _rank(job: Written, aging_seconds: float) -> tuple[float, float]:

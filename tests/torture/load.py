@@ -27,6 +27,7 @@ PAUSE_SECONDS = 0.05
 LOOK_SECONDS = 0.3
 
 PHASES = {status: phase for phase, status in API_STATUS.items()}
+ENDED_STATUSES = [API_STATUS[phase] for phase in sorted(ENDED)]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Order:
 
 
 def quick(chance: random.Random) -> Order:
-    return Order([{"log": "only"}, {"result": "quick"}], readers=chance.random() < 0.1)
+    return Order([{"log": "only"}, {"result": "quick"}], readers=int(chance.random() < 0.1))
 
 
 def talkative(chance: random.Random) -> Order:
@@ -50,7 +51,7 @@ def talkative(chance: random.Random) -> Order:
 
 
 def patient(chance: random.Random) -> Order:
-    """It is at work for longer than a restart of the engine takes, or an engine waits for a dead executor to be reaped."""
+    """Outlives several engines, and their patience with executors that are dead and not yet reaped."""
     return Order([{"log": "tick {n}", "times": chance.randrange(70, 90), "everyMs": 100}], readers=1)
 
 
@@ -145,8 +146,8 @@ class Clients:
             await self._insist("POST /api/ai-models", 201, json=body)
 
     async def all_ended(self) -> None:
-        """Return when no job waits or runs any more."""
-        while await self._total("waiting") or await self._total("active"):
+        """Return when every accepted job has ended. Nobody may submit or retry meanwhile."""
+        while sum([await self._total(status) for status in ENDED_STATUSES]) < len(self.statements.accepted):
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _total(self, status: str) -> int:
@@ -194,7 +195,7 @@ class Clients:
 
     async def _look_at_the_list(self) -> None:
         while True:
-            for status in ("completed", "failed", "cancelled"):
+            for status in ENDED_STATUSES:
                 answer = await self._insist(f"GET /api/jobs?status={status}&limit=100", 200)
                 self._note_ends(answer.json()["jobs"], at=time.time())
             self._waiting = await self._total("waiting")
@@ -204,7 +205,7 @@ class Clients:
         for job in jobs:
             phase = PHASES[job["status"]]
             end = (job["id"], phase, job["attempts"])
-            if phase in ENDED and end not in self._told:
+            if phase in ENDED and end not in self._told:  # one may have been retried since the list was made
                 self._told.add(end)
                 self.statements.told.append(ToldEnded(*end, at))
 

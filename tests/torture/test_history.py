@@ -186,8 +186,12 @@ def test_a_worse_placed_job_waits_rightly() -> None:
     assert found(with_waiting(priority=9, created_at=LONG_AGO + 1)) == set()
 
 
-def test_a_job_that_came_while_the_choice_was_made_was_not_passed_over() -> None:
-    assert found(with_waiting(priority=0, since=24.2 - DECISION_SECONDS)) == set()
+def test_a_job_that_came_when_a_slot_may_have_been_given_already_was_not_passed_over() -> None:
+    assert found(with_waiting(priority=0, since=20.9)) == set()
+
+
+def test_a_job_that_came_just_before_the_start_was_not_passed_over() -> None:
+    assert found(with_waiting(priority=0, since=24.05 - DECISION_SECONDS + 0.1)) == set()
 
 
 def test_a_job_put_back_is_not_passed_over_before_its_time() -> None:
@@ -249,13 +253,15 @@ def with_run(job_id: str, attempt: int, **changes: object) -> History:
     return replace(CLEAN, runs=runs)
 
 
-def with_waiting(priority: int, since: float = 20.9, created_at: float = LONG_AGO, not_before: float = 0) -> History:
-    """The clean history, and in it a job that waits while `cancelled`, of priority 9, is started at 24.1."""
+def with_waiting(priority: int, since: float = 21.5, created_at: float = LONG_AGO, not_before: float = 0) -> History:
+    """The clean history, and in it a job that comes while `retried` has the slot, and waits while `cancelled`, of
+    priority 9, is started at 24.1.
+    """
     pending = Written(since, "waiting", P.PENDING, 0, "e", "m", priority, created_at=created_at, not_before=not_before)
     later = [
         replace(pending, at=40, phase=P.RUNNING, attempts=1),
         replace(pending, at=41, phase=P.FAILED, attempts=1),
     ]
-    position = next(n for n, version in enumerate(CLEAN.written) if version.at > max(since, 21.0))
+    position = next(n for n, version in enumerate(CLEAN.written) if version.at > since)
     written = [*CLEAN.written[:position], pending, *CLEAN.written[position:], *later]
     return replace(CLEAN, written=written)

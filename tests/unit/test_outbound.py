@@ -68,6 +68,8 @@ def test_no_other_form_that_embeds_an_address_is_public(address: IPv4Address) ->
         ("::ffff:10.1.2.3", "10.0.0.0/8", True),
         ("::ffff:127.0.0.1", "10.0.0.0/8", False),
         ("8.8.8.8", "10.0.0.0/8", True),
+        ("fe80::1%eth0", "fc00::/7", False),
+        ("fe80::1%eth0", "fe80::/10", True),
     ],
 )
 def test_the_operator_opens_networks_by_their_cidr(address: str, opened: str, allowed: bool) -> None:

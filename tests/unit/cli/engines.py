@@ -83,9 +83,14 @@ class OwnEngine:
     refusal: Exception | None = None
 
     def serve(
-        self, host: str | None, port: int | None, data_dir: Path | None, on_ready: Callable[[str], None] | None
+        self,
+        host: str | None,
+        port: int | None,
+        data_dir: Path | None,
+        on_ready: Callable[[str], None] | None,
+        backend: str | None,
     ) -> None:
-        self.served.append((host, port, data_dir, on_ready))
+        self.served.append((host, port, data_dir, on_ready, backend))
         if self.refusal:
             raise self.refusal
 

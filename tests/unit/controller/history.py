@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from labrats.controller.queue import group_of
@@ -12,6 +12,8 @@ from labrats.model.job import FailedCode, Job
 from labrats.model.phases import ENDED, MOVES, Phase
 
 P = Phase
+
+FOR_EVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,11 @@ def _runs_out_of_place(history: History) -> Iterator[str]:
     for writes in history.by_job().values():
         for at, job in writes:
             if job.phase is P.RUNNING:
-                spans.setdefault(job.attempt_name, (at, datetime.max.replace(tzinfo=at.tzinfo)))
+                spans.setdefault(job.attempt_name, (at, FOR_EVER))
             elif job.attempt_name in spans and at < spans[job.attempt_name][1]:
                 spans[job.attempt_name] = spans[job.attempt_name][0], at
     for run in history.runs:
-        admitted, recorded = spans[run.name]
+        admitted, recorded = spans.get(run.name, (FOR_EVER, FOR_EVER))
         if run.started_at < admitted or run.ended_at is None or run.ended_at > recorded:
             yield f"{run} lived outside the time it was admitted for, {admitted} to {recorded}"
 
@@ -145,7 +147,8 @@ def _overtaken(history: History, lag: timedelta) -> Iterator[str]:
     waits = list(_waits(history))
     for wait in filter(lambda wait: wait.ends_in_start, waits):
         for other in waits:
-            if other.since < wait.until - lag and other.until > wait.until + lag and _goes_before(other.job, wait.job):
+            overtaken = other.since < wait.until - lag and wait.until + lag < other.until
+            if overtaken and _goes_before(other.job, wait.job):
                 yield f"{wait.job.id} started at {wait.until} before {other.job.id}, waiting since {other.since}"
 
 
@@ -161,10 +164,10 @@ class _Wait:
 
 def _waits(history: History) -> Iterator[_Wait]:
     for writes in history.by_job().values():
-        for (written_at, job), (until, after) in pairwise(writes):
+        ends = [(until, after.phase is P.RUNNING) for until, after in writes[1:]]
+        for (written_at, job), (until, ends_in_start) in zip(writes, [*ends, (FOR_EVER, False)], strict=True):
             if job.phase is P.PENDING:
-                since = max(written_at, job.status.not_before or written_at)
-                yield _Wait(job, since, until, after.phase is P.RUNNING)
+                yield _Wait(job, max(written_at, job.status.not_before or written_at), until, ends_in_start)
 
 
 def _goes_before(job: Job, other: Job) -> bool:

@@ -21,7 +21,7 @@ from tests.unit.controller.history import History, Run, violations
 from tests.unit.controller.lab import Lab
 from tests.unit.controller.trouble import Trouble, TroubledRunner, TroubledStore
 
-SEEDS = int(os.environ.get("LABRATS_SIMULATIONS", "150"))
+SEEDS = int(os.environ.get("LABRATS_SIMULATIONS", "100"))
 FIRST_SEED = int(os.environ.get("LABRATS_SEED") or random.randrange(1_000_000))
 
 LAG = timedelta(seconds=20)

@@ -115,6 +115,25 @@ def test_a_crash_leaves_no_process_behind(engine: Engine, tmp_path: Path, unique
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
+def test_a_leftover_that_has_ended_by_itself_is_no_trouble() -> None:
+    script = """if True:
+        import os, socket
+        from labrats.executor.launcher import Launcher
+        ours, theirs = socket.socketpair()
+        leftover = os.fork()
+        if leftover == 0:
+            os._exit(0)
+        os.waitid(os.P_PID, leftover, os.WEXITED | os.WNOWAIT)
+        Launcher(theirs)._record_ends()
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            print("nobody is left")
+    """
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+    assert (ran.stdout, ran.stderr) == ("nobody is left\n", "")
+
+
 def test_the_crash_of_one_attempt_does_not_touch_another_ones_processes(
     engine: Engine, tmp_path: Path, unique_name: str
 ) -> None:

@@ -173,6 +173,11 @@ REFUSED = {
         "git@:r",
         "C:\\r",
     ],
+    "what is not ASCII": [
+        "https://git.example/größe",
+        "git.example:größe",
+        f"https://üser:{TOKEN}@git.example/r",
+    ],
     "no repository": ["https://git.example", "https://git.example/", "https://git.example//", "ssh://git@git.example/"],
     "query and fragment": [
         "https://git.example/r?x=1",

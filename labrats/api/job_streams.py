@@ -1,16 +1,19 @@
-"""A job's log as server-sent events: live, over all attempts, resumable, and no reader slows another."""
+"""What a job says as server-sent events: live, over all attempts, resumable, and no reader slows another."""
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from typing import Final
+from typing import Annotated, Any, Final
+
+from fastapi import Header
+from starlette.responses import StreamingResponse
 
 from labrats.api.engine import Engine
 from labrats.model.errors import NotFound
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
-from labrats.model.protocol import LogEvent
+from labrats.model.protocol import AnyEvent, LogEvent
 from labrats.model.record import encode
 
 PING_SECONDS: Final = 15.0
@@ -27,35 +30,57 @@ _LINE_BREAKS: Final = (
 Position = tuple[int, int]
 """The number of an attempt, and of the last event of it that the reader has."""
 
+LastEventId = Annotated[
+    str | None, Header(alias="Last-Event-ID", description="Go on after the event with this id.", examples=["1-17"])
+]
+
+BEGINNING: Final[Position] = (1, 0)
+
+Telling = Callable[[int, AnyEvent], Any]
+"""What a stream says of an event of the attempt of that number, as JSON; None where it says nothing."""
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, frames: AsyncIterator[bytes], status_code: int = 200) -> None:
+        super().__init__(frames, status_code, {"X-Accel-Buffering": "no"})  # else a proxy may wait for more to pass on
+
 
 def parse_event_id(text: str | None) -> Position:
     """Where a reader that last saw this event goes on: anything that is no id of ours starts at the beginning."""
     match = _EVENT_ID.fullmatch(text or "")
-    return (int(match[1]), int(match[2])) if match else (1, 0)
+    return (int(match[1]), int(match[2])) if match else BEGINNING
 
 
-async def stream_log(engine: Engine, job_id: str, position: Position) -> AsyncGenerator[bytes]:
+def event_id(attempt: int, seq: int) -> str:
+    return f"{attempt}-{seq}"
+
+
+async def stream(engine: Engine, job_id: str, position: Position, telling: Telling) -> AsyncGenerator[bytes]:
     """The frames of the stream, with pings in between, until the job has ended or the engine stops."""
     with engine.metrics.log_streams.track_inprogress():
         async with (
-            aclosing(_frames(engine, job_id, position)) as frames,
+            aclosing(_frames(engine, job_id, position, telling)) as frames,
             aclosing(_with_pings(frames, engine.stopping)) as pinged,  # closed first: it may be waiting for a frame
         ):
             async for frame in pinged:
                 yield frame
 
 
-async def _frames(engine: Engine, job_id: str, position: Position) -> AsyncGenerator[bytes]:
+async def _frames(engine: Engine, job_id: str, position: Position, telling: Telling) -> AsyncGenerator[bytes]:
     number, seq = position
     with engine.cache.changes_of(job_id) as changes:  # before the first look, so that no change falls in between
         while (job := await _find(engine, job_id)) is not None:
             if number <= job.status.attempts:
-                async with aclosing(_attempt_frames(engine, job, number, seq)) as frames:
-                    async for frame in frames:
-                        yield frame
+                async with aclosing(_events(engine, job, number, seq)) as batches:
+                    async for batch in batches:
+                        yield b"".join(_frame(number, event, telling) for event in batch)
                 number, seq = number + 1, 0
             elif job.ended:
-                yield _done(job)
+                yield b"data: %s\n\n" % encode({"done": True, "status": API_STATUS[job.phase]})
                 return
             else:
                 await anext(changes)
@@ -69,22 +94,23 @@ async def _find(engine: Engine, job_id: str) -> Job | None:
         return None
 
 
-async def _attempt_frames(engine: Engine, job: Job, number: int, seq: int) -> AsyncGenerator[bytes]:
-    """The lines of one attempt after `seq`, followed until it is gone."""
+async def _events(engine: Engine, job: Job, number: int, seq: int) -> AsyncGenerator[Sequence[AnyEvent]]:
+    """What one attempt says after `seq`, followed until it is gone."""
     nothing_read = seq == 0
     follow = number == job.status.attempts and not job.ended
     async with aclosing(engine.runner.read(f"{job.id}-{number}", seq, follow=follow)) as batches:
         async for batch in batches:
             nothing_read = False
-            if frames := [_line(number, event.seq, event.text) for event in batch if isinstance(event, LogEvent)]:
-                yield b"".join(frames)
-    if nothing_read and job.ended and number == job.status.attempts:
+            yield batch
+    if nothing_read and job.status.finished_at and number == job.status.attempts:
         # Its output is no longer kept: the last lines are still in the status.
-        yield b"".join(_line(number, at, text) for at, text in enumerate(job.status.logs, start=1))
+        yield [LogEvent(seq=n, at=job.status.finished_at, text=text) for n, text in enumerate(job.status.logs, start=1)]
 
 
-def _line(attempt: int, seq: int, text: str) -> bytes:
-    return b"id: %d-%d\ndata: %s\n\n" % (attempt, seq, _on_one_line(encode({"log": text})))
+def _frame(attempt: int, event: AnyEvent, telling: Telling) -> bytes:
+    if (told := telling(attempt, event)) is None:
+        return b""
+    return b"id: %s\ndata: %s\n\n" % (event_id(attempt, event.seq).encode(), _on_one_line(encode(told)))
 
 
 def _on_one_line(data: bytes) -> bytes:
@@ -97,27 +123,22 @@ def _on_one_line(data: bytes) -> bytes:
     return data
 
 
-def _done(job: Job) -> bytes:
-    return b"data: %s\n\n" % encode({"done": True, "status": API_STATUS[job.phase]})
-
-
 async def _with_pings(frames: AsyncIterator[bytes], stopping: asyncio.Event) -> AsyncGenerator[bytes]:
-    """`frames`, and a comment whenever nothing came for a while, so that proxies keep the connection."""
+    """`frames` but the empty ones, and a comment whenever nothing came for a while, so that proxies stay connected."""
     stop = asyncio.ensure_future(stopping.wait())
     following = asyncio.ensure_future(_next(frames))
     try:
-        while True:
+        while not stop.done():
             await asyncio.wait({following, stop}, timeout=PING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if following.done():
-                if (frame := following.result()) is None:
-                    return
-                if frame:
-                    yield frame
-                following = asyncio.ensure_future(_next(frames))
-            elif stop.done():
+            if not following.done():
+                if not stop.done():
+                    yield PING
+                continue
+            if (frame := following.result()) is None:
                 return
-            else:
-                yield PING
+            if frame:
+                yield frame
+            following = asyncio.ensure_future(_next(frames))
     finally:
         stop.cancel()
         following.cancel()

@@ -1,0 +1,1 @@
+"""The engine on Kubernetes. Only what the ports promise lives here."""

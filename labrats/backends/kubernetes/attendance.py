@@ -1,0 +1,184 @@
+"""Sees every attempt through: waits for its start, copies its output, and writes down how it ended once it has.
+
+For the one engine that leads. Another that does the same for a moment does no harm (see files.py).
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from labrats.backends.kubernetes.collector import collect
+from labrats.backends.kubernetes.failures import why_it_cannot_start, why_it_ended, why_it_has_not_started
+from labrats.backends.kubernetes.files import AttemptFiles
+from labrats.backends.kubernetes.jobs_api import JobsApi
+from labrats.backends.kubernetes.objects import JobObject
+from labrats.backends.kubernetes.reflector import Listed, Reflector, Removed, Stored
+from labrats.backends.kubernetes.sight import Sight
+from labrats.model.errors import LabratsError, NotFound
+
+log = structlog.get_logger()
+
+TROUBLE_SECONDS: Final = 5.0
+"""The pause after the cluster or the volume was out of reach."""
+
+
+class Attendance:
+    """All attempts that the cluster has anything of. attempts: the folder on the shared volume."""
+
+    def __init__(self, api: JobsApi, attempts: Path, start_timeout_seconds: float) -> None:
+        self._api, self._attempts, self._start_timeout = api, attempts, start_timeout_seconds
+        self._jobs, self._pods = Reflector(api.client, api.all_jobs), Reflector(api.client, api.all_pods)
+        self._jobs_listed, self._pods_listed = asyncio.Event(), asyncio.Event()
+        self._sights: dict[str, Sight] = {}
+        self._attended: dict[str, asyncio.Task[None]] = {}
+        self._tasks = asyncio.TaskGroup()
+        self._watchers: set[asyncio.Queue[str]] = set()
+
+    async def run(self) -> None:
+        """Attend until cancelled."""
+        async with self._tasks as tasks:
+            tasks.create_task(self._jobs.run(), name="jobs")
+            tasks.create_task(self._pods.run(), name="pods")
+            tasks.create_task(self._watch_jobs(), name="watch-jobs")
+            tasks.create_task(self._watch_pods(), name="watch-pods")
+
+    async def sight_of(self, name: str) -> Sight | None:
+        """An attempt that the cluster has a Job of, or that may run, whatever this engine has just done included."""
+        await self._jobs_listed.wait()
+        await self._pods_listed.wait()
+        await self._jobs.caught_up()
+        if job := self._jobs.get(name):
+            self.attend(name).job_seen(job)
+        elif sight := self._sights.get(name):
+            sight.job_removed()
+        sight = self._sights.get(name)
+        return sight if sight and (sight.job_exists or sight.living_pods) else None
+
+    def job_written(self, job: JobObject) -> None:
+        """This engine has just created this Job."""
+        self._jobs.expect(job.metadata.resource_version)
+
+    def job_deleted(self, job: JobObject) -> None:
+        """This engine has just deleted this Job."""
+        self._jobs.expect_removal(job.name, job.metadata.uid)
+
+    def attend(self, name: str) -> Sight:
+        """See an attempt through from where it stands, unless that is being done or was done."""
+        sight = self._sights.setdefault(name, Sight(name))
+        if name not in self._attended:
+            self._attended[name] = self._tasks.create_task(self._attend(sight), name=f"attend {name}")
+        return sight
+
+    async def endings(self) -> AsyncIterator[str]:
+        """The names of attempts, each when its ending is written."""
+        names: asyncio.Queue[str] = asyncio.Queue()
+        self._watchers.add(names)
+        try:
+            while True:
+                yield await names.get()
+        finally:
+            self._watchers.discard(names)
+
+    async def _watch_jobs(self) -> None:
+        async with aclosing(self._jobs.changes()) as changes:
+            async for change in changes:
+                match change:
+                    case Stored(job):
+                        self.attend(job.name).job_seen(job)
+                    case Removed(job):
+                        if sight := self._sights.get(job.name):
+                            sight.job_removed()
+                            self._forget_if_gone(sight)
+                    case Listed():
+                        self._jobs_listed.set()
+
+    async def _watch_pods(self) -> None:
+        async with aclosing(self._pods.changes()) as changes:
+            async for change in changes:
+                match change:
+                    case Stored(pod):
+                        # One that is over cannot bring back an attempt that was removed meanwhile.
+                        sight = self._sights.get(pod.attempt) if pod.is_over else self.attend(pod.attempt)
+                        if sight:
+                            sight.pod_seen(pod)
+                    case Removed(pod):
+                        if sight := self._sights.get(pod.attempt):
+                            sight.pod_removed(pod)
+                            self._forget_if_gone(sight)
+                    case Listed():
+                        self._pods_listed.set()
+
+    def _forget_if_gone(self, sight: Sight) -> None:
+        if not sight.is_known and sight.name not in self._attended:
+            self._sights.pop(sight.name, None)
+
+    # One attempt
+
+    async def _attend(self, sight: Sight) -> None:
+        try:
+            while not await self._has_seen_through(sight):
+                await asyncio.sleep(TROUBLE_SECONDS)
+        finally:
+            del self._attended[sight.name]
+            self._forget_if_gone(sight)
+            sight.touch()
+
+    async def _has_seen_through(self, sight: Sight) -> bool:
+        """Do all that is left to do for an attempt. Whether that succeeded; it can be done again from the start."""
+        try:
+            await self._see_through(sight, AttemptFiles.of(self._attempts, sight.name))
+        except (LabratsError, OSError) as error:
+            log.warning("an attempt cannot be seen through yet", attempt=sight.name, reason=str(error))
+            return False
+        return True
+
+    async def _see_through(self, sight: Sight, files: AttemptFiles) -> None:
+        if await asyncio.to_thread(files.ending):
+            return
+        await asyncio.to_thread(files.begin)
+        await self._see_start(sight)
+        if (pod := sight.last_pod) and pod.has_started:
+            await collect(self._api.client, self._api.log_path(pod), files, lambda: sight.last_pod_has_ended)
+        await self._see_end(sight)
+        await asyncio.to_thread(files.conclude, why_it_ended(sight.job, sight.last_pod))
+        for names in self._watchers:
+            names.put_nowait(sight.name)
+
+    async def _see_start(self, sight: Sight) -> None:
+        """Wait until its executor has started, or never will. An attempt that takes too long to start is ended."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._start_timeout
+        while not (sight.has_started or sight.is_over):
+            changed = sight.changed
+            failure = why_it_cannot_start(sight.last_pod)
+            if not failure and now() >= deadline:
+                failure = why_it_has_not_started(sight.last_pod, self._start_timeout)
+            if failure and deadline < math.inf:
+                deadline = math.inf
+                with suppress(NotFound):
+                    await self._api.fail_job(sight.name, failure)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline if deadline < math.inf else None):
+                    await changed.wait()
+
+    async def _see_end(self, sight: Sight) -> None:
+        """Wait until nothing of it runs, and nothing will, for certain."""
+        while True:
+            changed = sight.changed
+            if sight.is_over and await self._is_over_for_certain(sight):
+                return
+            await changed.wait()
+
+    async def _is_over_for_certain(self, sight: Sight) -> bool:
+        """Ask the cluster itself: of the two watches, each may lag by its own time."""
+        if not sight.job_exists:
+            with suppress(NotFound):
+                sight.job_seen(await self._api.get_job(sight.name))
+        for pod in await self._api.pods_of(sight.name):
+            sight.pod_seen(pod)
+        return sight.is_over

@@ -1,0 +1,126 @@
+"""Why an attempt has no outcome of its own, from what Kubernetes says of its Job and pod. Pure.
+
+Each reason is one sentence that a person can act on.
+"""
+
+from typing import Final
+
+from labrats.backends.kubernetes.objects import (
+    FAILED_CODE_ANNOTATION,
+    FAILED_REASON_ANNOTATION,
+    Container,
+    JobObject,
+    PodObject,
+    Terminated,
+    Waiting,
+)
+from labrats.model.job import FailedCode
+from labrats.model.record import Record
+from labrats.processes import describe_exit
+
+
+class Failure(Record):
+    """Why an attempt failed: what becomes `failedCode` and `failedReason` of its job."""
+
+    code: FailedCode
+    reason: str
+
+
+VANISHED: Final = Failure(
+    code=FailedCode.LOST, reason="the attempt vanished: its Job was deleted before its outcome was known"
+)
+ENDED_BY_ENGINE: Final = Failure(code=FailedCode.EXECUTOR_DIED, reason="the engine ended the attempt")
+NEVER_STARTED: Final = Failure(code=FailedCode.LOST, reason="the attempt was ended before it started")
+
+_IMAGE_TROUBLE: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_HOPELESS: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
+"""Waiting does not help: only another image name, or an image brought to the node by hand."""
+
+_SIGNALLED: Final = 128
+"""A container's exit code is this plus the number of the signal that its first process died of."""
+
+_NODE_GONE: Final = frozenset({"DeletionByPodGC", "DeletionByTaintManager"})
+
+
+def why_it_ended(job: JobObject | None, pod: PodObject | None) -> Failure:
+    """Why an attempt that is over left no terminal event. job, pod: as they were last seen, if they ever were."""
+    if job and (decided := _decided_by_the_engine(job)):
+        return decided
+    if pod and (failure := _of_pod(pod)):
+        return failure
+    if job and (condition := job.condition("Failed")) and condition.reason == "DeadlineExceeded":
+        reason = "the cluster ended the attempt, long after the engine should have"
+        return Failure(code=FailedCode.TIMEOUT, reason=reason)
+    return VANISHED
+
+
+def why_it_cannot_start(pod: PodObject | None) -> Failure | None:
+    """Why the pod will never start, where that is certain already."""
+    waiting = pod.state.waiting if pod else None
+    return _image_pull(pod, waiting) if pod and waiting and waiting.reason in _HOPELESS else None
+
+
+def why_it_has_not_started(pod: PodObject | None, seconds: float) -> Failure:
+    """Why the executor does not run yet, `seconds` after its start."""
+    waiting = pod.state.waiting if pod else None
+    if pod and waiting and waiting.reason in _IMAGE_TROUBLE:
+        return _image_pull(pod, waiting)
+    if pod and (refusal := pod.condition("PodScheduled", status="False")):
+        reason = f"no node can take the pod: {_sentence(refusal.message)}"
+        return Failure(code=FailedCode.UNSCHEDULABLE, reason=reason)
+    if pod is None:
+        reason = "the cluster has made no pod for it: the events of the Job name the quota or the policy"
+    elif waiting and waiting.message:
+        reason = f"{waiting.reason}: {_sentence(waiting.message)}"
+    else:
+        reason = "the events of the pod name the volume, ConfigMap or Secret that it waits for"
+    return Failure(code=FailedCode.START_TIMEOUT, reason=f"the attempt did not start within {seconds:g} s: {reason}")
+
+
+def failure_annotations(failure: Failure) -> dict[str, str]:
+    """What a Job carries that the engine ended: why, so that the next engine knows it too."""
+    return {FAILED_CODE_ANNOTATION: failure.code, FAILED_REASON_ANNOTATION: failure.reason}
+
+
+def _decided_by_the_engine(job: JobObject) -> Failure | None:
+    annotations = job.metadata.annotations
+    if (code := annotations.get(FAILED_CODE_ANNOTATION)) not in set(FailedCode):
+        return None
+    return Failure(code=FailedCode(code), reason=annotations.get(FAILED_REASON_ANNOTATION, ""))
+
+
+def _of_pod(pod: PodObject) -> Failure | None:
+    if disruption := pod.condition("DisruptionTarget"):
+        node = pod.spec.node_name or "its node"
+        if disruption.reason in _NODE_GONE:
+            reason = f"{node} was lost with the attempt on it: {_sentence(disruption.message)}"
+            return Failure(code=FailedCode.NODE_LOST, reason=reason)
+        message = _sentence(pod.status.message or disruption.message)
+        return Failure(code=FailedCode.EVICTED, reason=f"the pod was evicted from {node}: {message}")
+    if pod.status.reason == "Evicted":
+        return Failure(code=FailedCode.EVICTED, reason=f"the pod was evicted: {_sentence(pod.status.message)}")
+    return _of_container(pod.container, pod.state.terminated) if pod.state.terminated else None
+
+
+def _of_container(container: Container, end: Terminated) -> Failure:
+    if end.reason == "OOMKilled":
+        limit = container.resources.limits.get("memory")
+        bound = f"its limit of {limit}" if limit else "there was"
+        reason = f"the attempt needed more memory than {bound}: raise the limit, or ask for less at once"
+        return Failure(code=FailedCode.OUT_OF_MEMORY, reason=reason)
+    if end.exit_code > _SIGNALLED:
+        how = describe_exit("signal", end.exit_code - _SIGNALLED)
+    else:
+        how = describe_exit("exit", end.exit_code)
+    return Failure(code=FailedCode.EXECUTOR_DIED, reason=f"the executor {how} without an outcome")
+
+
+def _image_pull(pod: PodObject, waiting: Waiting) -> Failure:
+    reason = f"the image {pod.container.image} cannot be pulled: {_sentence(waiting.message)}"
+    return Failure(code=FailedCode.IMAGE_PULL, reason=reason)
+
+
+def _sentence(message: str) -> str:
+    """What Kubernetes says, on one line and not too long."""
+    text = " ".join(message.split()).rstrip(".")
+    return f"{text[:497]}..." if len(text) > 500 else text or "Kubernetes gives no reason"

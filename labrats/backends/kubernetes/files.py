@@ -1,0 +1,163 @@
+"""What the engine keeps of each attempt on the shared volume: its output, its result, and how it ended.
+
+All replicas read it, one writes it: the one that leads. Two may for a moment believe that they do. So nothing here
+depends on who writes: the same output gives the same bytes in the same places, and an ending is written once.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from labrats.backends.kubernetes.failures import Failure
+from labrats.model.protocol import (
+    LINE_BYTES,
+    AnyEvent,
+    ErrorEvent,
+    ResultEvent,
+    ResultPartEvent,
+    decode_event,
+)
+from labrats.model.record import encode
+
+OUTPUT_BYTES: Final = 200_000_000
+"""Of an output, and of a result, no more is kept, but for the terminal event. Executors of ours stay far below it."""
+
+
+@dataclass(frozen=True)
+class AttemptFiles:
+    """The folder of one attempt. It is there from the moment when the attempt's Job was created."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, root: Path, name: str) -> "AttemptFiles":
+        """Spread over 256 folders by the end of the job's name, so that none grows huge."""
+        return cls(root / name.rpartition("-")[0][-2:] / name)
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output.jsonl"
+
+    @property
+    def result(self) -> Path:
+        return self.folder / "result.json"
+
+    @property
+    def has_begun(self) -> bool:
+        return self.folder.is_dir()
+
+    def begin(self) -> None:
+        """Remember that the attempt's Job was created, whatever becomes of the Job."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def ending(self) -> Failure | None:
+        """How the attempt ended, unless its output says otherwise; None while it may run."""
+        try:
+            return msgspec.json.decode(self._ending.read_bytes(), type=Failure)
+        except FileNotFoundError:
+            return None
+
+    def conclude(self, failure: Failure) -> None:
+        """Write down that nothing of the attempt runs any more and all its output is here. The first word counts."""
+        self.begin()
+        with suppress(FileNotFoundError):
+            _sync(self.output)
+        unfinished = self.folder / f"ending.{os.urandom(4).hex()}"
+        unfinished.write_bytes(encode(failure))
+        _sync(unfinished)
+        try:
+            os.link(unfinished, self._ending)  # unlike a rename, it fails when somebody was first
+        except FileExistsError:
+            pass
+        finally:
+            unfinished.unlink()
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _ending(self) -> Path:
+        return self.folder / "ending.json"
+
+
+class OutputCopy:
+    """The copy of an attempt's output, as far as it goes, and how to go on with it.
+
+    last: the last event in it. missing: how many events never came. is_complete: the terminal event has come.
+    """
+
+    def __init__(self, files: AttemptFiles) -> None:
+        self._files = files
+        self._size, self.last = _end_of(files.output)
+        self._next_seq = self.last.seq + 1 if self.last else 1
+        self.missing = 0
+        self.is_complete = isinstance(self.last, ResultEvent | ErrorEvent)
+
+    @property
+    def last_at(self) -> datetime | None:
+        return self.last.at if self.last else None
+
+    def take(self, lines: Iterable[bytes]) -> None:
+        """Add what is new in `lines`, and pass over what is known or is no event."""
+        fresh: list[bytes] = []
+        for line in lines:
+            event = decode_event(line)
+            if event is None or event.seq < self._next_seq or self.is_complete:
+                continue
+            self.missing += event.seq - self._next_seq
+            self._next_seq = event.seq + 1
+            if isinstance(event, ResultPartEvent):
+                self._take_part(event)
+            elif self._size < OUTPUT_BYTES or isinstance(event, ResultEvent | ErrorEvent):
+                fresh.append(line + b"\n")
+                self.last = event
+                self.is_complete = isinstance(event, ResultEvent | ErrorEvent)
+        if fresh:
+            data = b"".join(fresh)
+            _write_at(self._files.output, data, self._size)
+            self._size += len(data)
+
+    def _take_part(self, part: ResultPartEvent) -> None:
+        data = part.text.encode()
+        if 0 <= part.offset <= OUTPUT_BYTES - len(data):
+            _write_at(self._files.result, data, part.offset)
+
+
+def _end_of(path: Path) -> tuple[int, AnyEvent | None]:
+    """How much of a file is whole lines, and the last event among them. A torn line is written again."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = file.seek(max(0, size - 2 * LINE_BYTES))
+            lines = file.read()
+    except FileNotFoundError:
+        return 0, None
+    end = lines.rfind(b"\n") + 1
+    events = (decode_event(line) for line in reversed(lines[:end].split(b"\n")))
+    return start + end, next((event for event in events if event), None)
+
+
+def _write_at(path: Path, data: bytes, offset: int) -> None:
+    """Opened each time, and closed, since on a network volume others see what was written only then."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while data:
+            written = os.pwrite(descriptor, data, offset)
+            data, offset = data[written:], offset + written
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

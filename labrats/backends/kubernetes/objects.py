@@ -1,0 +1,189 @@
+"""The Jobs and pods of attempts, as far as they are looked at. Everything else in them is passed over unread."""
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+JOB_LABEL: Final = "labrats.work/job"
+"""On each Job and pod of ours: the InferenceRequest it belongs to."""
+
+ATTEMPT_LABEL: Final = "labrats.work/attempt"
+"""The attempt's number."""
+
+TASK_ANNOTATION: Final = "labrats.work/task"
+PROMPT_ANNOTATION: Final = "labrats.work/prompt"
+"""On pods: the executor's `job.json`, and a prompt that has no ConfigMap."""
+
+FAILED_CODE_ANNOTATION: Final = "labrats.work/failed-code"
+FAILED_REASON_ANNOTATION: Final = "labrats.work/failed-reason"
+"""On Jobs that the engine ended of its own accord: why. They outlive the engine that decided it."""
+
+CONTAINER: Final = "executor"
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    """A part of a Kubernetes object, absent fields at their defaults."""
+
+
+class OwnerReference(_Part, frozen=True, kw_only=True):
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class ObjectMeta(_Part, frozen=True, kw_only=True):
+    name: str
+    uid: str = ""
+    resource_version: str = "0"
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    owner_references: tuple[OwnerReference, ...] = ()
+
+    def is_newer_than(self, other: "ObjectMeta") -> bool:
+        return self.uid != other.uid or int(self.resource_version) > int(other.resource_version)
+
+
+class Condition(_Part, frozen=True, kw_only=True):
+    type: str
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class JobObjectSpec(_Part, frozen=True, kw_only=True):
+    active_deadline_seconds: int | None = None
+
+
+class JobObjectStatus(_Part, frozen=True, kw_only=True):
+    conditions: tuple[Condition, ...] = ()
+
+
+class JobObject(_Part, frozen=True, kw_only=True):
+    """A `batch/v1` Job: one attempt."""
+
+    metadata: ObjectMeta
+    spec: JobObjectSpec = JobObjectSpec()
+    status: JobObjectStatus = JobObjectStatus()
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def owner_uid(self) -> str:
+        """The uid of the InferenceRequest it belongs to; empty where it belongs to none."""
+        owners = self.metadata.owner_references
+        return next((owner.uid for owner in owners if owner.kind == "InferenceRequest"), "")
+
+    @property
+    def starts_no_more_pods(self) -> bool:
+        """Whether the Job controller has decided how it ends. Its pods may still be ending."""
+        return any(each.type in _DECIDED and each.status == "True" for each in self.status.conditions)
+
+    def condition(self, kind: str, status: str = "True") -> Condition | None:
+        """The condition of this type, if it has this status."""
+        return next((each for each in self.status.conditions if (each.type, each.status) == (kind, status)), None)
+
+
+_DECIDED: Final = frozenset({"Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"})
+
+
+class Waiting(_Part, frozen=True, kw_only=True):
+    reason: str = ""
+    message: str = ""
+
+
+class Running(_Part, frozen=True, kw_only=True):
+    started_at: datetime | None = None
+
+
+class Terminated(_Part, frozen=True, kw_only=True):
+    exit_code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerState(_Part, frozen=True, kw_only=True):
+    waiting: Waiting | None = None
+    running: Running | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(_Part, frozen=True, kw_only=True):
+    name: str = ""
+    state: ContainerState = ContainerState()
+
+
+class Resources(_Part, frozen=True, kw_only=True):
+    limits: dict[str, str | int | float] = {}
+
+
+class Container(_Part, frozen=True, kw_only=True):
+    name: str = ""
+    image: str = ""
+    resources: Resources = Resources()
+
+
+class PodSpec(_Part, frozen=True, kw_only=True):
+    node_name: str = ""
+    containers: tuple[Container, ...] = ()
+    active_deadline_seconds: int | None = None
+
+
+class PodStatus(_Part, frozen=True, kw_only=True):
+    phase: str = "Pending"
+    reason: str = ""
+    message: str = ""
+    conditions: tuple[Condition, ...] = ()
+    container_statuses: tuple[ContainerStatus, ...] = ()
+
+
+class PodObject(_Part, frozen=True, kw_only=True):
+    """A pod of such a Job. There is one, or none; more only where the cluster itself is in trouble."""
+
+    metadata: ObjectMeta
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def attempt(self) -> str:
+        """The name of its attempt, and so of its Job."""
+        labels = self.metadata.labels
+        return f"{labels.get(JOB_LABEL)}-{labels.get(ATTEMPT_LABEL)}"
+
+    @property
+    def container(self) -> Container:
+        """What its executor was asked to run as."""
+        return next((each for each in self.spec.containers if each.name == CONTAINER), Container())
+
+    @property
+    def state(self) -> ContainerState:
+        """How its executor's container stands."""
+        statuses = self.status.container_statuses
+        return next((each.state for each in statuses if each.name == CONTAINER), ContainerState())
+
+    @property
+    def has_started(self) -> bool:
+        """Whether its executor runs or has run, so that there is a log to read."""
+        return self.state.running is not None or self.state.terminated is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it runs, and nothing will.
+
+        A kubelet says that a pod has ended once all its containers have. For a node that is gone for good the cluster
+        says it. A pod that was deleted before it had a node gets none any more.
+        """
+        deleted_without_node = self.metadata.deletion_timestamp is not None and not self.spec.node_name
+        return self.status.phase in ("Succeeded", "Failed") or deleted_without_node
+
+    def condition(self, kind: str, status: str = "True") -> Condition | None:
+        """The condition of this type, if it has this status."""
+        return next((each for each in self.status.conditions if (each.type, each.status) == (kind, status)), None)

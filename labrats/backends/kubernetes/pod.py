@@ -1,0 +1,214 @@
+"""The Job that runs one attempt, and the pod in it: a manifest as Kubernetes takes it. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from labrats.backends.kubernetes.failures import NEVER_STARTED, failure_annotations
+from labrats.backends.kubernetes.objects import (
+    ATTEMPT_LABEL,
+    CONTAINER,
+    JOB_LABEL,
+    PROMPT_ANNOTATION,
+    TASK_ANNOTATION,
+)
+from labrats.backends.kubernetes.resources import LABRATS_API
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode, Job, WorkspaceFile
+from labrats.model.protocol import Task
+from labrats.model.record import encode
+from labrats.ports import Attempt
+
+INPUTS: Final = "/attempt/inputs"
+SCRATCH: Final = "/attempt/scratch"
+"""The executor's two folders: what it reads, and where it may write. The image's entrypoint is given their names."""
+
+USER: Final = 10001
+"""Whom executors run as. The images of ours have this user."""
+
+DEADLINE_MARGIN_SECONDS: Final = 600
+"""How much later than the engine, which is trusted to do so, the cluster ends an attempt."""
+
+SecretFiles = Sequence[tuple[str, Mapping[str, str]]]
+"""The names of Secrets, each with the keys that are mounted, by the names that their files have for the executor."""
+
+
+@dataclass(frozen=True)
+class PodSettings:
+    """What the pods of all attempts have in common.
+
+    image:          of the executor, where the job names none. resources: of its container, as Kubernetes writes them.
+    scratch_size:   how much the workspace, the agent's home and its temporary files may take together.
+    pod_fields:     further fields of the pod's spec (nodeSelector, runtimeClassName …). Those set here win over them.
+    uploads:        where the uploads volume lies for the engine; uploads_claim: the claim by which pods have it too.
+    grace_seconds:  how long an executor that is asked to end may take.
+    kept_seconds:   for how long a finished Job stays in the cluster. Also how long the engine may be away before it
+                    finds no outcome any more.
+    """
+
+    image: str
+    resources: Mapping[str, Any]
+    scratch_size: str
+    uploads: Path
+    uploads_claim: str | None = None
+    pod_fields: Mapping[str, Any] = field(default_factory=dict)
+    git_addresses: tuple[str, ...] = ()
+    grace_seconds: float = 10.0
+    start_timeout_seconds: float = 300.0
+    kept_seconds: int = 86_400
+
+
+def attempt_job(attempt: Attempt, secrets: SecretFiles, settings: PodSettings) -> dict[str, Any]:
+    """The Job that runs `attempt`. Raises GiveUp when it needs what this engine was not given."""
+    job = attempt.job
+    labels = {
+        JOB_LABEL: job.id,
+        ATTEMPT_LABEL: str(job.status.attempts),
+        "app.kubernetes.io/managed-by": "labrats",
+        "app.kubernetes.io/component": "executor",
+    }
+    seconds = job.resolved.timeout_seconds + settings.start_timeout_seconds + settings.grace_seconds
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": attempt.name, "labels": labels, "ownerReferences": _owners(job)},
+        "spec": {
+            # One attempt is one pod: whether there is another attempt, the engine decides.
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "podReplacementPolicy": "Failed",
+            "activeDeadlineSeconds": round(seconds) + DEADLINE_MARGIN_SECONDS,
+            "ttlSecondsAfterFinished": settings.kept_seconds,
+            "template": {
+                "metadata": {"labels": labels, "annotations": _annotations(attempt, settings)},
+                "spec": _pod(job, secrets, settings),
+            },
+        },
+    }
+
+
+def tombstone_job(name: str, settings: PodSettings) -> dict[str, Any]:
+    """A Job that takes the name of an attempt and fails without ever having a pod, so that no other can start."""
+    job_id, _, number = name.rpartition("-")
+    labels = {JOB_LABEL: job_id, ATTEMPT_LABEL: number, "app.kubernetes.io/managed-by": "labrats"}
+    pod = {"restartPolicy": "Never", "containers": [{"name": CONTAINER, "image": settings.image}]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "labels": labels, "annotations": failure_annotations(NEVER_STARTED)},
+        "spec": {
+            "activeDeadlineSeconds": 0,
+            "ttlSecondsAfterFinished": settings.kept_seconds,
+            "template": {"spec": pod},
+        },
+    }
+
+
+def _owners(job: Job) -> list[dict[str, Any]]:
+    owner = {"apiVersion": LABRATS_API, "kind": Job.kind(), "name": job.id, "uid": job.metadata.uid, "controller": True}
+    return [owner] if job.metadata.uid else []
+
+
+def _annotations(attempt: Attempt, settings: PodSettings) -> dict[str, str]:
+    """What the executor is told, read by it from files. It costs no object of its own, and holds no secret."""
+    job = attempt.job
+    annotations = {TASK_ANNOTATION: encode(_task(attempt, settings)).decode()}
+    if job.spec.prompt_ref is None:
+        annotations[PROMPT_ANNOTATION] = job.spec.prompt or ""
+    return annotations
+
+
+def _task(attempt: Attempt, settings: PodSettings) -> Task:
+    job = attempt.job
+    return Task(
+        job_id=job.id,
+        attempt=attempt.name,
+        number=job.status.attempts,
+        workspace=f"{SCRATCH}/workspace",
+        config=job.resolved.config,
+        metadata=job.spec.metadata,
+        workspace_setup=job.spec.workspace_setup,
+        workspace_files=job.spec.workspace_files,
+        endpoint=attempt.ai_model.spec.endpoint if attempt.ai_model else None,
+        git_addresses=settings.git_addresses,
+    )
+
+
+def _pod(job: Job, secrets: SecretFiles, settings: PodSettings) -> dict[str, Any]:
+    """The pod's spec, within what Pod Security calls `restricted`."""
+    uploads = _upload_mounts(job.spec.workspace_files, settings)
+    return {
+        **settings.pod_fields,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": round(settings.grace_seconds),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": job.resolved.config.executor_image or settings.image,
+                "imagePullPolicy": "IfNotPresent",
+                "args": [INPUTS, SCRATCH],
+                "resources": settings.resources,
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [
+                    {"name": "inputs", "mountPath": INPUTS, "readOnly": True},
+                    {"name": "scratch", "mountPath": SCRATCH},
+                    {"name": "scratch", "mountPath": "/tmp", "subPath": "tmp"},  # noqa: S108, the pod's own
+                    *uploads,
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "inputs", "projected": {"defaultMode": 0o444, "sources": _inputs(job, secrets)}},
+            {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch_size}},
+            *([_uploads_volume(settings)] if uploads else []),
+        ],
+    }
+
+
+def _inputs(job: Job, secrets: SecretFiles) -> list[dict[str, Any]]:
+    """The sources of the one volume that is the executor's folder of inputs."""
+    from_pod = {"job.json": TASK_ANNOTATION}
+    sources: list[dict[str, Any]] = []
+    if prompt := job.spec.prompt_ref:
+        sources.append({"configMap": {"name": prompt.name, "items": [{"key": prompt.key, "path": "prompt"}]}})
+    else:
+        from_pod["prompt"] = PROMPT_ANNOTATION
+    for name, keys in secrets:
+        items = [{"key": key, "path": f"secrets/{file}"} for file, key in keys.items()]
+        sources.append({"secret": {"name": name, "items": items}})
+    fields = [
+        {"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
+        for path, annotation in from_pod.items()
+    ]
+    return [{"downwardAPI": {"items": fields}}, *sources]
+
+
+def _upload_mounts(files: Sequence[WorkspaceFile], settings: PodSettings) -> list[dict[str, Any]]:
+    """The folders of the files that came with the job, each where the engine has it: one, and of no other job."""
+    if files and settings.uploads_claim is None:
+        raise GiveUp(FailedCode.WORKSPACE, "the job brings files, and the engine has no uploads volume for its pods")
+    mounts = []
+    for folder in sorted({Path(file.path).parent for file in files}):
+        if not folder.is_relative_to(settings.uploads):
+            raise GiveUp(FailedCode.WORKSPACE, f"{folder} is not on the uploads volume")
+        inside = str(folder.relative_to(settings.uploads))
+        mounts.append({"name": "uploads", "mountPath": str(folder), "subPath": inside, "readOnly": True})
+    return mounts
+
+
+def _uploads_volume(settings: PodSettings) -> dict[str, Any]:
+    return {"name": "uploads", "persistentVolumeClaim": {"claimName": settings.uploads_claim, "readOnly": True}}

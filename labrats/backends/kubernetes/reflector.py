@@ -1,0 +1,354 @@
+"""The objects of one collection as they are now: listed, then watched, and told to whoever wants to know."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final, Generic, Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from labrats.backends.kubernetes.client import ApiClient, Expired, Status, error_of
+from labrats.model.errors import RetryLater
+from labrats.model.record import Record
+
+log = structlog.get_logger()
+
+
+class Identity(Protocol):
+    """What tells one object from another, and each of its states from the others."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def uid(self) -> str: ...
+    @property
+    def resource_version(self) -> str: ...
+
+
+class Identified(Protocol):
+    """An object that says which one it is."""
+
+    @property
+    def metadata(self) -> Identity: ...
+
+
+T = TypeVar("T", bound=Identified)
+
+
+@dataclass(frozen=True)
+class Collection(Generic[T]):
+    """Objects to follow: those at `path` that `query`, of selectors, lets through.
+
+    read: makes an object of its JSON. Raises ValueError when it cannot: to readers, that one then does not exist.
+    """
+
+    type: type[T]
+    path: str
+    read: Callable[[msgspec.Raw], T]
+    query: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stored(Generic[T]):
+    """An object as it is now."""
+
+    object: T
+
+
+@dataclass(frozen=True)
+class Removed(Generic[T]):
+    """An object that is gone, as it last was."""
+
+    object: T
+
+
+@dataclass(frozen=True)
+class Listed:
+    """All that existed at first has been told."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a reflector waits.
+
+    silence_seconds: a watch that says nothing for longer is presumed dead: the API server sends a bookmark a minute.
+    watch_seconds:   how long one watch is asked to last.
+    longest_pause:   seconds between two tries, however many have failed.
+    """
+
+    silence_seconds: float = 68.0
+    watch_seconds: int = 300
+    longest_pause: float = 5.0
+
+
+_FIRST_PAUSE: Final = 0.1
+_DOUBLINGS: Final = 10
+_TURN: Final = 100
+"""How many objects a reader is told of before other tasks get their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One object, kept as JSON: a third of the memory, and nothing for the garbage collector to walk through."""
+
+    uid: str
+    version: int
+    body: bytes
+
+
+class Reflector(Generic[T]):
+    """Follows one collection on behalf of all who read it.
+
+    It may lag behind the API server; `caught_up` says when it has seen at least what this process wrote itself.
+    """
+
+    def __init__(self, client: ApiClient, collection: Collection[T], patience: Patience | None = None) -> None:
+        self._client = client
+        self._collection = collection
+        self._patience = patience or Patience()
+        self._decoder = msgspec.json.Decoder(collection.type)
+        self._entries: dict[str, _Entry] = {}
+        self._version = 0
+        self._must_list = True
+        self._failures = 0
+        self._readers: set[_Reader[T]] = set()
+        self._progress = asyncio.Event()
+        self._own_version = 0
+        self._own_removals: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Keep up with the API server, until cancelled."""
+        while True:
+            delay = 0.0
+            try:
+                if self._must_list:
+                    await self._list()
+                await self._watch()
+            except Expired:
+                self._must_list = True
+                self._failures += 1
+            except RetryLater as error:
+                delay = error.delay_seconds
+                self._failures += 1
+                log.warning("watch interrupted", path=self._collection.path, reason=str(error))
+            await asyncio.sleep(max(delay, self._pause()))
+
+    async def changes(self) -> AsyncGenerator[Stored[T] | Removed[T] | Listed]:
+        """First all that exists, what this process has written included; then Listed; then every change, in order.
+
+        Several changes of one object may be told as one. A slow reader delays nobody.
+        """
+        await self.caught_up()
+        reader = _Reader[T](self._entries)
+        self._readers.add(reader)
+        try:
+            for number, entry in enumerate(reader.existing(), start=1):
+                yield Stored(self._decode(entry))
+                if number % _TURN == 0:
+                    await asyncio.sleep(0)
+            yield Listed()
+            while True:
+                for change in await reader.changes():
+                    yield change
+        finally:
+            self._readers.discard(reader)
+
+    def get(self, name: str) -> T | None:
+        """The object of that name, as far as is known."""
+        entry = self._entries.get(name)
+        return self._decode(entry) if entry else None
+
+    def objects(self) -> Iterator[T]:
+        """All objects, as far as is known."""
+        return map(self._decode, list(self._entries.values()))
+
+    def expect(self, resource_version: str) -> None:
+        """This process has written to the collection, in this version."""
+        self._own_version = max(self._own_version, int(resource_version))
+
+    def expect_removal(self, name: str, uid: str) -> None:
+        """This process has removed an object."""
+        self._own_removals[name] = uid
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether it knows all that existed at the start, and all that this process has written since."""
+        if not self._version or self._version < self._own_version:
+            return False
+        self._own_removals = {name: uid for name, uid in self._own_removals.items() if self._has(name, uid)}
+        return not self._own_removals
+
+    async def caught_up(self) -> None:
+        """Wait until it is."""
+        while not self.is_caught_up:
+            await self._progress.wait()
+
+    async def _list(self) -> None:
+        """Find out what there is now, and tell what that changes."""
+        found: dict[str, _Entry] = {}
+        async for page in self._client.pages(self._collection.path, self._collection.query):
+            for item in page.items:
+                identity = _HEADS.decode(item).metadata
+                if (each := self._read(identity, item)) is not None:
+                    found[identity.name] = _entry(each)
+        for name, known in list(self._entries.items()):
+            if name not in found or found[name].uid != known.uid:
+                self._remove(name, self._decode(known))
+        for name, entry in sorted(found.items(), key=lambda item: item[1].version):
+            if entry != self._entries.get(name):
+                self._store(name, entry, self._decode(entry))
+        self._must_list = False
+        self._advance(page.metadata.resource_version)
+
+    async def _watch(self) -> None:
+        """Take in changes until the API server ends the watch, as it is asked to after a while."""
+        query = {
+            **self._collection.query,
+            "watch": "true",
+            "resourceVersion": str(self._version),
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(self._patience.watch_seconds),
+        }
+        silence = self._patience.silence_seconds
+        async with aclosing(self._client.lines(self._collection.path, query, silence_seconds=silence)) as lines:
+            async for line in lines:
+                self._take_in(line)
+                self._failures = 0
+
+    def _take_in(self, line: bytes) -> None:
+        """One event of a watch. Raises Expired or RetryLater when it says that the watch has failed."""
+        try:
+            event = _EVENTS.decode(line)
+            if event.type == "ERROR":
+                raise error_of(_STATUSES.decode(event.object).code, bytes(event.object))
+            identity = _HEADS.decode(event.object).metadata
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RetryLater("the API server sent what is no event of a watch", delay_seconds=0) from error
+        if event.type in ("ADDED", "MODIFIED"):
+            self._take_in_object(identity, event.object)
+        elif event.type == "DELETED" and (known := self._entries.get(identity.name)):
+            last = self._read(identity, event.object)
+            self._remove(identity.name, self._decode(known) if last is None else last)
+        self._advance(identity.resource_version)
+
+    def _take_in_object(self, identity: "_Identity", body: msgspec.Raw) -> None:
+        known = self._entries.get(identity.name)
+        each = self._read(identity, body)
+        if known and (each is None or known.uid != identity.uid):
+            self._remove(identity.name, self._decode(known))
+        if each is not None:
+            self._store(identity.name, _entry(each), each)
+
+    def _read(self, identity: "_Identity", body: msgspec.Raw) -> T | None:
+        try:
+            return self._collection.read(body)
+        except ValueError as error:
+            log.error("an object makes no sense", path=self._collection.path, name=identity.name, reason=str(error))
+            return None
+
+    def _store(self, name: str, entry: _Entry, each: T) -> None:
+        is_new = name not in self._entries
+        self._entries[name] = entry
+        for reader in self._readers:
+            reader.store(name, entry, each, is_new=is_new)
+
+    def _remove(self, name: str, last: T) -> None:
+        entry = self._entries.pop(name)
+        for reader in self._readers:
+            reader.remove(name, entry.uid, last)
+
+    def _advance(self, version: str) -> None:
+        self._version = int(version)
+        self._progress.set()
+        self._progress.clear()
+
+    def _has(self, name: str, uid: str) -> bool:
+        entry = self._entries.get(name)
+        return entry is not None and entry.uid == uid
+
+    def _decode(self, entry: _Entry) -> T:
+        return self._decoder.decode(entry.body)
+
+    def _pause(self) -> float:
+        """Longer after each failure, and different for each of many reflectors that failed together."""
+        doublings = min(self._failures, _DOUBLINGS)
+        longest = min(_FIRST_PAUSE * 2**doublings, self._patience.longest_pause)
+        return random.uniform(0.5, 1) * longest  # noqa: S311, not a secret
+
+
+class _Reader(Generic[T]):
+    """What one reader has not been told yet: what existed when it began, and after that the latest of each change.
+
+    Changes are kept by uid, so that a reader that reads nothing costs one change an object, however often that is
+    written, and so that the end of one object is not lost in the beginning of another of the same name.
+    """
+
+    def __init__(self, existing: Mapping[str, _Entry]) -> None:
+        self._existing = dict(existing)
+        self._changes: dict[str, Stored[T] | Removed[T]] = {}
+        self._new: set[str] = set()
+        self._arrived = asyncio.Event()
+
+    def existing(self) -> Iterator[_Entry]:
+        """What existed at first, each as it is when its turn comes."""
+        while self._existing:
+            yield self._existing.popitem()[1]
+
+    async def changes(self) -> list[Stored[T] | Removed[T]]:
+        """What has changed. Waits until something has."""
+        while not self._changes:
+            self._arrived.clear()
+            await self._arrived.wait()
+        changes = list(self._changes.values())
+        self._changes.clear()
+        self._new.clear()
+        return changes
+
+    def store(self, name: str, entry: _Entry, each: T, *, is_new: bool) -> None:
+        if name in self._existing:
+            self._existing[name] = entry
+            return
+        if is_new:
+            self._new.add(entry.uid)
+        self._add(entry.uid, Stored(each))
+
+    def remove(self, name: str, uid: str, last: T) -> None:
+        if self._existing.pop(name, None):
+            return
+        if uid in self._new:  # came and went before the reader was told of it
+            self._new.discard(uid)
+            del self._changes[uid]
+            return
+        self._add(uid, Removed(last))
+
+    def _add(self, uid: str, change: Stored[T] | Removed[T]) -> None:
+        self._changes.pop(uid, None)  # so that it goes to the end
+        self._changes[uid] = change
+        self._arrived.set()
+
+
+def _entry(each: Identified) -> _Entry:
+    return _Entry(each.metadata.uid, int(each.metadata.resource_version), msgspec.json.encode(each))
+
+
+class _Identity(Record):
+    resource_version: str
+    name: str = ""  # a bookmark has none
+    uid: str = ""
+
+
+class _Head(Record):
+    metadata: _Identity
+
+
+class _Event(Record):
+    type: str
+    object: msgspec.Raw
+
+
+_HEADS: Final = msgspec.json.Decoder(_Head)
+_EVENTS: Final = msgspec.json.Decoder(_Event)
+_STATUSES: Final = msgspec.json.Decoder(Status)

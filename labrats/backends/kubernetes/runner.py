@@ -1,0 +1,258 @@
+"""Attempts as Jobs of a cluster, known by their names; what they say is kept on the shared volume."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from labrats.backends.kubernetes.attendance import Attendance
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.failures import ENDED_BY_ENGINE, NEVER_STARTED
+from labrats.backends.kubernetes.files import AttemptFiles
+from labrats.backends.kubernetes.jobs_api import JobsApi
+from labrats.backends.kubernetes.objects import JOB_LABEL, JobObject
+from labrats.backends.kubernetes.pod import PodSettings, SecretFiles, attempt_job, tombstone_job
+from labrats.backends.kubernetes.sight import Sight
+from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound, RetryLater
+from labrats.model.job import FailedCode, Job
+from labrats.model.parts import ConfigMap, Secret
+from labrats.model.protocol import AnyEvent, ResultEvent
+from labrats.model.record import Resource
+from labrats.output import OutputReader, read_end
+from labrats.ports import Alive, Attempt, AttemptState, Clock, Gone, NotStarted, OutputTail, Store, SystemClock
+
+R = TypeVar("R", bound=Resource)
+
+FOLLOW_SECONDS: Final = 0.2
+"""How often a followed output is looked at. On a network volume a look is a question to its server."""
+
+KILL_SECONDS: Final = 25.0
+"""How much longer than its grace a node that is well may take to end a pod."""
+
+UNCONFIRMED_SECONDS: Final = 30.0
+"""How soon to look again at an attempt whose end its node does not confirm."""
+
+PARTS_FOLLOW: Final = timedelta(seconds=30)
+"""How long after a job its prompt and its secrets may appear: they are created after it."""
+
+
+@dataclass(frozen=True)
+class KubernetesRunnerSettings:
+    """namespace: where the Jobs are, and all that their pods mount. attempts: the folder on the shared volume."""
+
+    namespace: str
+    attempts: Path
+    pods: PodSettings
+
+
+class KubernetesRunner:
+    """Fulfils Runner.
+
+    `run` sees attempts through. It is for the engine that leads, and whatever changes or finds attempts needs it;
+    reading what they said needs only the volume.
+
+    An attempt is Gone once its ending is written on the volume: nothing of it runs, as the cluster has confirmed, and
+    all its output is there. So it stays known when its Job is no more.
+    """
+
+    def __init__(
+        self, client: ApiClient, store: Store, settings: KubernetesRunnerSettings, clock: Clock | None = None
+    ) -> None:
+        self._store, self._settings, self._clock = store, settings, clock or SystemClock()
+        self._api = JobsApi(client, settings.namespace)
+        self._attendance = Attendance(self._api, settings.attempts, settings.pods.start_timeout_seconds)
+        self._unconfirmed: set[str] = set()
+
+    async def run(self) -> None:
+        """See attempts through, until cancelled. Once."""
+        await self._attendance.run()
+
+    async def start(self, attempt: Attempt) -> None:
+        files = self._files(attempt.name)
+        if files.ending():
+            return
+        await self._check_prompt(attempt.job)
+        manifest = attempt_job(attempt, await self._secret_files(attempt), self._settings.pods)
+        try:
+            self._attendance.job_written(await self._api.create_job(manifest))
+        except Conflict:
+            await self._check_owner(attempt)
+        except Invalid as error:
+            raise GiveUp(FailedCode.INTERNAL, f"Kubernetes refuses the attempt's Job: {error}") from error
+        await asyncio.to_thread(files.begin)
+
+    async def find(self, name: str) -> AttemptState:
+        files = self._files(name)
+        if ending := files.ending():
+            outcome, tail = read_end(files.output)
+            return Gone(outcome, tail=tail) if outcome else Gone(None, ending.code, ending.reason, tail)
+        if sight := await self._attendance.sight_of(name):
+            return Alive(sight.last_pod.name if sight.last_pod else None)
+        if not files.has_begun:
+            return NotStarted()
+        self._attendance.attend(name)  # it was started, and everything of it has been deleted since
+        return Alive()
+
+    async def stop(self, name: str) -> None:
+        if self._files(name).ending() or not (sight := await self._attendance.sight_of(name)):
+            return
+        if not sight.has_started:
+            await self._fail_job(sight)
+        for pod in sight.living_pods:
+            if pod.has_started and pod.spec.active_deadline_seconds is None:
+                with suppress(NotFound):
+                    await self._api.end_pod(pod)
+
+    async def kill(self, name: str) -> None:
+        files = self._files(name)
+        if files.ending():
+            return
+        if not await self._attendance.sight_of(name) and await self._bury(name):
+            await asyncio.to_thread(files.conclude, NEVER_STARTED)
+            return
+        await self._kill(await self._attendance.sight_of(name) or self._attendance.attend(name), files)
+
+    async def watch(self) -> AsyncIterator[str]:
+        async for name in self._attendance.endings():
+            yield name
+
+    async def tail(self, name: str) -> OutputTail:
+        return read_end(self._files(name).output)[1]
+
+    async def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[Sequence[AnyEvent]]:
+        files = self._files(name)
+        reader = OutputReader(files.output, after_seq)
+        while True:
+            ended = not follow or files.ending() is not None
+            while events := reader.read():
+                yield events
+            if ended:
+                return
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+    async def result(self, name: str) -> Any:
+        files = self._files(name)
+        outcome, _ = read_end(files.output)
+        if not isinstance(outcome, ResultEvent):
+            raise NotFound(f"the result of attempt {name} is no longer kept")
+        if outcome.file is None:
+            return outcome.result
+        try:
+            return msgspec.json.decode(files.result.read_bytes())
+        except (FileNotFoundError, msgspec.DecodeError) as error:  # a part of it may never have come
+            raise NotFound(f"the result of attempt {name} is no longer kept") from error
+
+    async def workspaces(self) -> list[str]:
+        return []  # a pod's workspace ends with the pod
+
+    async def remove(self, name: str, *, keep_output: bool = False) -> None:
+        if (sight := await self._attendance.sight_of(name)) and sight.job and sight.job_exists:
+            with suppress(NotFound):
+                await self._api.delete_job(sight.job)
+                self._attendance.job_deleted(sight.job)
+        if not keep_output:
+            await asyncio.to_thread(self._files(name).remove)
+
+    def _files(self, name: str) -> AttemptFiles:
+        return AttemptFiles.of(self._settings.attempts, name)
+
+    # Inputs
+
+    async def _check_prompt(self, job: Job) -> None:
+        """The pod reads the prompt by itself, but would wait for one that is missing without a word."""
+        if prompt := job.spec.prompt_ref:
+            stored = await self._part(job, ConfigMap, prompt.name, FailedCode.INTERNAL, "the job's prompt is gone")
+            if prompt.key not in stored.data:
+                raise GiveUp(FailedCode.INTERNAL, f"the job's prompt is gone: {prompt.name!r} has no {prompt.key!r}")
+
+    async def _secret_files(self, attempt: Attempt) -> SecretFiles:
+        """Which keys of which Secrets the pod has: the repository's as `git-…`, the model's by their own names."""
+        job, files = attempt.job, []
+        setup = job.spec.workspace_setup
+        if setup and (name := setup.credentials_ref):
+            missing = "the repository's credentials are missing"
+            stored = await self._part(job, Secret, name, FailedCode.GIT_CLONE, missing)
+            files.append((name, {f"git-{key}": key for key in stored.data}))
+        if attempt.ai_model and (name := attempt.ai_model.spec.credentials_ref):
+            missing = f"the credentials of AiModel {attempt.ai_model.name} are missing"
+            stored = await self._part(job, Secret, name, FailedCode.AUTH, missing)
+            wanted = CREDENTIAL_NAMES[job.resolved.provider]
+            files.append((name, {key: key for key in wanted if key in stored.data}))
+        return files
+
+    async def _part(self, job: Job, kind: type[R], name: str, code: FailedCode, missing: str) -> R:
+        try:
+            return await self._store.get(kind, name)
+        except NotFound as error:
+            if self._clock.now() - job.created_at < PARTS_FOLLOW:
+                raise RetryLater(f"there is no {kind.kind()} {name!r} yet") from error
+            raise GiveUp(code, f"{missing}: there is no {kind.kind()} {name!r}") from error
+
+    # Whose Job it is
+
+    async def _check_owner(self, attempt: Attempt) -> None:
+        """The Job is there already: it must be this attempt's, or a tombstone in its place."""
+        job = await self._existing_job(attempt.name)
+        if not _is_ours(job):
+            raise GiveUp(FailedCode.INTERNAL, f"the cluster has a Job {attempt.name!r} that is none of Labrats's")
+        if job.owner_uid not in ("", attempt.job.metadata.uid):
+            raise RetryLater(f"the Job {attempt.name!r} of an earlier job of that name is still being deleted")
+        self._attendance.job_written(job)
+
+    async def _bury(self, name: str) -> bool:
+        """Take the attempt's name, so that it never starts. False when it has started."""
+        try:
+            self._attendance.job_written(await self._api.create_job(tombstone_job(name, self._settings.pods)))
+        except Conflict:
+            job = await self._existing_job(name)
+            self._attendance.job_written(job)
+            return not _is_ours(job)
+        return True
+
+    async def _existing_job(self, name: str) -> JobObject:
+        try:
+            return await self._api.get_job(name)
+        except NotFound as error:
+            raise RetryLater(f"the Job {name!r} was deleted just now") from error
+
+    # Ending it
+
+    async def _kill(self, sight: Sight, files: AttemptFiles) -> None:
+        """Return once it is Gone. Raises RetryLater when its node does not confirm that: it may be out of reach."""
+        seconds = 1.0 if sight.name in self._unconfirmed else KILL_SECONDS + self._settings.pods.grace_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._end_for_certain(sight, files)
+        except TimeoutError as error:
+            self._unconfirmed.add(sight.name)
+            raise RetryLater(f"no node confirms that {sight.name} has ended", UNCONFIRMED_SECONDS) from error
+        self._unconfirmed.discard(sight.name)
+
+    async def _end_for_certain(self, sight: Sight, files: AttemptFiles) -> None:
+        killed: set[str] = set()
+        while True:
+            changed = sight.changed
+            for pod in sight.living_pods:
+                if pod.name not in killed:
+                    killed.add(pod.name)
+                    with suppress(NotFound, Conflict):
+                        await self._api.kill_pod(pod)
+            await self._fail_job(sight)  # last: the cluster then gives the pod its whole grace, if nobody was quicker
+            if files.ending():
+                return
+            await changed.wait()
+
+    async def _fail_job(self, sight: Sight) -> None:
+        if sight.job_exists and sight.job and sight.job.spec.active_deadline_seconds != 0:
+            with suppress(NotFound):
+                await self._api.fail_job(sight.name, ENDED_BY_ENGINE)
+
+
+def _is_ours(job: JobObject) -> bool:
+    return job.metadata.labels.get(JOB_LABEL) == job.name.rpartition("-")[0]

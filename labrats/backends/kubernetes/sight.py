@@ -1,0 +1,80 @@
+"""What the cluster shows of one attempt: its Job and pods, as the watches have them."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from labrats.backends.kubernetes.objects import JobObject, PodObject
+
+
+@dataclass
+class Sight:
+    """One attempt. It may lag behind the cluster.
+
+    job:        the Job as it is, or last was.  job_exists: whether it still is, as far as is known.
+    pods:       those that exist, by name.
+    last_pod:   the pod that matters, kept when it is gone: the one that started, or else the latest.
+    changed:    set, and replaced by another, whenever something has changed.
+    """
+
+    name: str
+    job: JobObject | None = None
+    job_exists: bool = False
+    pods: dict[str, PodObject] = field(default_factory=dict)
+    last_pod: PodObject | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether its executor runs or has run."""
+        return self.last_pod is not None and self.last_pod.has_started
+
+    @property
+    def last_pod_has_ended(self) -> bool:
+        """Whether its executor says nothing any more, whatever may still be read of what it said."""
+        pod = self.last_pod
+        return pod is None or pod.state.terminated is not None or pod.is_over or pod.name not in self.pods
+
+    @property
+    def living_pods(self) -> list[PodObject]:
+        """Those in which something may still run."""
+        return [pod for pod in self.pods.values() if not pod.is_over]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it runs, and nothing will."""
+        makes_no_pods = not self.job_exists or (self.job is not None and self.job.starts_no_more_pods)
+        return makes_no_pods and not self.living_pods
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the cluster has anything of it."""
+        return self.job_exists or bool(self.pods)
+
+    def job_seen(self, job: JobObject) -> None:
+        if self.job_exists and self.job and not job.metadata.is_newer_than(self.job.metadata):
+            return
+        self.job, self.job_exists = job, True
+        self.touch()
+
+    def job_removed(self) -> None:
+        if self.job_exists:
+            self.job_exists = False
+            self.touch()
+
+    def pod_seen(self, pod: PodObject) -> None:
+        if (known := self.pods.get(pod.name)) and not pod.metadata.is_newer_than(known.metadata):
+            return
+        self.pods[pod.name] = pod
+        last = self.last_pod
+        if last is None or last.name == pod.name or not last.has_started:
+            self.last_pod = pod
+        self.touch()
+
+    def pod_removed(self, pod: PodObject) -> None:
+        if self.pods.pop(pod.name, None):
+            self.touch()
+
+    def touch(self) -> None:
+        """Wake whoever waits for a change."""
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()

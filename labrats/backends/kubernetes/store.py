@@ -1,0 +1,181 @@
+"""The Store on Kubernetes: custom resources, ConfigMaps and Secrets of one namespace."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from labrats.backends.kubernetes.client import JSON, JSON_PATCH, ApiClient, Status
+from labrats.backends.kubernetes.reflector import Collection, Patience, Reflector, Removed, Stored
+from labrats.backends.kubernetes.resources import ResourceType, resource_type
+from labrats.model.errors import LabratsError, NotFound, RetryLater
+from labrats.model.record import OwnerReference, Resource, encode
+from labrats.ports import Change, Changed, Clock, Deleted, Synced, SystemClock
+
+R = TypeVar("R", bound=Resource)
+
+log = structlog.get_logger()
+
+
+class KubernetesStore:
+    """Store (labrats/ports.py) on the objects of one namespace.
+
+    Whoever else writes them is seen to, by `watch` as well. An object that makes no sense, since a person wrote it, is
+    logged and otherwise does not exist.
+
+    The parts of a resource are created after it, one by one, and deleted after it, by the cluster: others may see it
+    without them for a moment.
+    """
+
+    def __init__(
+        self, client: ApiClient, namespace: str, watches: asyncio.TaskGroup, clock: Clock, patience: Patience
+    ) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._watches = watches
+        self._clock = clock
+        self._patience = patience
+        self._reflectors: dict[type[Resource], Reflector[Any]] = {}
+        self._following: list[asyncio.Task[None]] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, client: ApiClient, namespace: str, clock: Clock | None = None, patience: Patience | None = None
+    ) -> "AsyncIterator[KubernetesStore]":
+        """The store in `namespace`, where the custom resources are known. On leaving, its watches end."""
+        try:
+            async with asyncio.TaskGroup() as watches:
+                store = cls(client, namespace, watches, clock or SystemClock(), patience or Patience())
+                try:
+                    yield store
+                finally:
+                    for task in store._following:
+                        task.cancel()
+        except BaseExceptionGroup as errors:
+            if len(errors.exceptions) > 1:
+                raise
+            raise errors.exceptions[0] from None  # as it was raised within the block, or by the watch that failed
+
+    async def get(self, kind: type[R], name: str) -> R:
+        resources = resource_type(kind)
+        body = await self._client.request("GET", resources.path(self._namespace, name))
+        if (found := self._read(resources, body)) is None:
+            raise NotFound(f"{kind.kind()} {name!r} makes no sense")
+        return found
+
+    async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
+        reflector = self._reflectors.get(kind)
+        if reflector and reflector.is_caught_up:
+            found = [reflector.get(name) for name in names]
+        else:
+            found = await asyncio.gather(*(self._find(kind, name) for name in names))
+        return [each for each in found if each is not None]
+
+    async def list(self, kind: type[R], labels: Mapping[str, str] | None = None) -> list[R]:
+        resources = resource_type(kind)
+        query = dict(resources.query)
+        if labels:
+            query["labelSelector"] = ",".join(f"{name}={value}" for name, value in labels.items())
+        pages = self._client.pages(resources.path(self._namespace), query)
+        read = [self._read(resources, item) async for page in pages for item in page.items]
+        return [each for each in read if each is not None]
+
+    async def create(self, resource: R, parts: Sequence[Resource] = ()) -> R:
+        created = await self._create(resource)
+        owner = OwnerReference(kind=created.kind(), name=created.name, uid=created.metadata.uid)
+        owned = [replace(part, metadata=replace(part.metadata, owner=owner)) for part in parts]
+        outcomes = await asyncio.gather(*(self._create(part) for part in owned), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if failures:
+            await self._take_back([created, *(outcome for outcome in outcomes if isinstance(outcome, Resource))])
+            raise failures[0]
+        return created
+
+    async def update(self, resource: R) -> R:
+        resources = resource_type(type(resource))
+        path = resources.path(self._namespace, resource.name)
+        if resources.has_status:
+            stored = await self._write(resources, "PUT", f"{path}/status", resources.status_object(resource))
+            if not resources.differ(stored, resource):
+                return stored
+            version = stored.metadata.resource_version
+            resource = replace(resource, metadata=replace(resource.metadata, resource_version=version))
+        return await self._write(resources, "PATCH", path, resources.patch(resource), JSON_PATCH)
+
+    async def delete(self, kind: type[R], name: str, resource_version: str | None = None) -> None:
+        conditions = {} if resource_version is None else {"resourceVersion": resource_version}
+        await self._delete(kind, name, conditions)
+
+    async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
+        async with aclosing(self._reflector(kind).changes()) as changes:
+            async for change in changes:
+                match change:
+                    case Stored(resource):
+                        yield Changed(resource)
+                    case Removed(resource):
+                        yield Deleted(resource)
+                    case _:
+                        yield Synced()
+
+    def _reflector(self, kind: type[R]) -> Reflector[R]:
+        """The one reflector of a kind, which is started for whoever wants it first."""
+        if (known := self._reflectors.get(kind)) is not None:
+            return known
+        resources = resource_type(kind)
+        collection = Collection(kind, resources.path(self._namespace), resources.read, resources.query)
+        reflector = self._reflectors[kind] = Reflector(self._client, collection, self._patience)
+        self._following.append(self._watches.create_task(reflector.run(), name=f"watch {resources.plural}"))
+        return reflector
+
+    async def _find(self, kind: type[R], name: str) -> R | None:
+        try:
+            return await self.get(kind, name)
+        except NotFound:
+            return None
+
+    async def _create(self, resource: R) -> R:
+        resources = resource_type(type(resource))
+        new = replace(resource, metadata=replace(resource.metadata, created_at=self._clock.now()))
+        try:
+            return await self._write(resources, "POST", resources.path(self._namespace), resources.new_object(new))
+        except RetryLater:
+            # It may have been carried out. The time to the microsecond tells ours from somebody else's.
+            found = await self._find(type(new), new.name)
+            if found is None or found.metadata.created_at != new.metadata.created_at:
+                raise
+            return found
+
+    async def _take_back(self, resources: Sequence[Resource]) -> None:
+        """Delete what was just made, the owner first, so that nobody begins with it. What cannot be deleted is left."""
+        for resource in resources:
+            try:
+                await self._delete(type(resource), resource.name, {"uid": resource.metadata.uid})
+            except LabratsError as error:
+                log.warning("left behind", kind=resource.kind(), name=resource.name, reason=str(error))
+
+    async def _write(self, resources: ResourceType[R], method: str, path: str, body: Any, content: str = JSON) -> R:
+        answer = await self._client.request(method, path, encode(body), content_type=content)
+        written = resources.read(answer)
+        if reflector := self._reflectors.get(type(written)):
+            reflector.expect(written.metadata.resource_version)
+        return written
+
+    async def _delete(self, kind: type[Resource], name: str, conditions: dict[str, str]) -> None:
+        options = {"preconditions": conditions, "propagationPolicy": "Background"}
+        answer = await self._client.request("DELETE", resource_type(kind).path(self._namespace, name), encode(options))
+        # There is no uid where the answer is the object, which a finalizer of somebody else's keeps for now.
+        uid = msgspec.json.decode(answer, type=Status).details.uid
+        if uid and (reflector := self._reflectors.get(kind)):
+            reflector.expect_removal(name, uid)
+
+    def _read(self, resources: ResourceType[R], body: bytes | msgspec.Raw) -> R | None:
+        try:
+            return resources.read(body)
+        except ValueError as error:
+            log.error("an object makes no sense", kind=resources.record.kind(), reason=str(error))
+            return None

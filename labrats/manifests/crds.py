@@ -1,0 +1,195 @@
+"""The custom resources of Labrats, as the API server is told of them: fields, limits, rules, and columns of kubectl."""
+
+from typing import Any, Final
+
+from labrats.api.ai_models import AiModelBody
+from labrats.api.submission import MAX_FILES, PROMPT_BYTES, Submission
+from labrats.manifests.schema import Schema, borrow, refine, structure_of
+from labrats.model.ai_model import AiModelSpec
+from labrats.model.job import DEFAULT_PRIORITY, STATUS_LOG_LINES, JobSpec, JobStatus
+from labrats.model.phases import Phase
+
+GROUP: Final = "labrats.work"
+VERSION: Final = "v1alpha1"
+
+LONGEST_JOB_NAME: Final = 52
+"""Attempts are named after their job, and a Job of Kubernetes has at most 63 characters."""
+
+
+def custom_resource_definitions() -> list[dict[str, Any]]:
+    """All of them, ready to be applied."""
+    return [
+        _definition(
+            kind="InferenceRequest",
+            plural="inferencerequests",
+            short_name="ir",
+            schema=_job_schema(),
+            columns=[
+                _column("Type", ".spec.type"),
+                _column("Source", ".spec.source"),
+                _column("Provider", ".spec.resolved.config.provider"),
+                _column("Model", ".spec.resolved.config.model"),
+                _column("Phase", ".status.phase"),
+                _column("Attempts", ".status.attempts", "integer"),
+                _column("Age", ".metadata.creationTimestamp", "date"),
+                _column("Reason", ".status.failedReason", priority=1),
+            ],
+        ),
+        _definition(
+            kind="AiModel",
+            plural="aimodels",
+            short_name="aim",
+            schema=_ai_model_schema(),
+            columns=[
+                _column("Provider", ".spec.provider"),
+                _column("Model", ".spec.model"),
+                _column("Slots", ".spec.slots", "integer"),
+                _column("Age", ".metadata.creationTimestamp", "date"),
+                _column("Endpoint", ".spec.endpoint", priority=1),
+            ],
+        ),
+    ]
+
+
+def _job_schema() -> Schema:
+    return {
+        "type": "object",
+        "description": "A job: what an AI agent is asked to do, and what became of it.",
+        "properties": {
+            "spec": refine(borrow(structure_of(JobSpec), Submission), _JOB_SPEC),
+            "status": refine(structure_of(JobStatus), _JOB_STATUS),
+        },
+        "required": ["spec"],
+        "x-kubernetes-validations": [
+            _rule(
+                f"self.metadata.name.size() <= {LONGEST_JOB_NAME}",
+                f"the name must have at most {LONGEST_JOB_NAME} characters: the attempts are named after it",
+            ),
+        ],
+    }
+
+
+def _ai_model_schema() -> Schema:
+    return {
+        "type": "object",
+        "description": "A model that jobs run on, and how many of them at once.",
+        "properties": {"spec": borrow(structure_of(AiModelSpec), AiModelBody)},
+        "required": ["spec"],
+    }
+
+
+def _rule(condition: str, message: str) -> dict[str, str]:
+    return {"rule": condition, "message": message}
+
+
+_JOB_SPEC: Final = {
+    "properties": {
+        "prompt": {"maxLength": PROMPT_BYTES},
+        "promptRef": {"description": "The ConfigMap with what the agent is asked, instead of `prompt`."},
+        "priority": {"minimum": -1000, "maximum": 1000, "default": DEFAULT_PRIORITY},
+        "workspaceSetup": {
+            "properties": {
+                "gitRepo": {
+                    "maxLength": 2048,
+                    "x-kubernetes-validations": [
+                        _rule(
+                            "!self.matches('^[a-z]+://[^/]*:[^/]*@') && !self.matches('^https?://[^/]*@')",
+                            "must not carry a credential: put it into a Secret, as `username` and `password`, "
+                            "and name that in credentialsRef",
+                        )
+                    ],
+                },
+                "credentialsRef": {"description": "The Secret with `username` and `password` for the repository."},
+            }
+        },
+        "workspaceFiles": {
+            "maxItems": MAX_FILES,
+            "description": "Files for the workspace. The engine writes this; the bytes lie on the uploads volume.",
+            "items": {
+                "properties": {
+                    "name": {
+                        "maxLength": 1024,
+                        "x-kubernetes-validations": [
+                            _rule(
+                                "!self.matches('(^|/)([.][.]?|[.]git)?(/|$)')",
+                                "must be a relative path inside the workspace",
+                            )
+                        ],
+                    },
+                    "path": {
+                        "maxLength": 1024,
+                        "description": "Where the bytes lie on the uploads volume.",
+                        "x-kubernetes-validations": [
+                            _rule(
+                                "!self.matches('(^|/)([.][.]?)?(/|$)')", "must be a relative path on the uploads volume"
+                            )
+                        ],
+                    },
+                    "size": {"minimum": 0, "description": "In bytes."},
+                }
+            },
+        },
+        "resolved": {"description": "The settings it runs with, and where each is from. The engine writes this."},
+        "owner": {"description": "The API key that asked. Its holder sees the job.", "maxLength": 253},
+    },
+    "x-kubernetes-validations": [
+        _rule("self == oldSelf", "a job cannot be changed after it was submitted; submit another one"),
+        _rule("has(self.prompt) != has(self.promptRef)", "exactly one of prompt and promptRef must be set"),
+    ],
+}
+
+_JOB_STATUS: Final = {
+    "default": {},
+    "description": "What became of the job. The engine writes this.",
+    "properties": {
+        "phase": {"default": Phase.PENDING.value},
+        "attempts": {"default": 0, "minimum": 0, "description": "How often it was started."},
+        "slot": {"description": "The AiModel, or `provider/model`, whose slot it holds or held."},
+        "startedAt": {"description": "When the latest attempt was admitted."},
+        "deadlineAt": {"description": "When the engine ends the latest attempt."},
+        "finishedAt": {"description": "When it reached its final phase."},
+        "notBefore": {"description": "A job that was put back waits until then."},
+        "cancelRequestedAt": {"description": "When somebody asked for its end."},
+        "failedCode": {"description": "Why it failed, for programs."},
+        "failedReason": {"description": "Why it failed, for people."},
+        "result": {"description": "What the agent answered, as far as it fits here."},
+        "resultCut": {"description": "The result is larger than what is here; the attempt's output has all of it."},
+        "logs": {"maxItems": STATUS_LOG_LINES, "description": "The last lines of the latest attempt."},
+    },
+}
+
+
+def _definition(
+    *, kind: str, plural: str, short_name: str, schema: Schema, columns: list[dict[str, Any]]
+) -> dict[str, Any]:
+    version: dict[str, Any] = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": schema},
+        "additionalPrinterColumns": columns,
+    }
+    if "status" in schema["properties"]:
+        version["subresources"] = {"status": {}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind,
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": [short_name],
+                "categories": ["labrats"],
+            },
+            "versions": [version],
+        },
+    }
+
+
+def _column(name: str, path: str, kind: str = "string", priority: int = 0) -> dict[str, Any]:
+    """A column of `kubectl get`; one of another priority than 0 is shown with `-o wide` only."""
+    return {"name": name, "jsonPath": path, "type": kind, "priority": priority}

@@ -1,0 +1,118 @@
+"""A job's events: all that its attempts say, typed, in pages or live."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.acceptance.engine import PATIENCE_SECONDS, SentEvent, User
+
+STEPS = [
+    {"log": "line {n}", "times": 3},
+    {"usage": {"inputTokens": 7, "turns": 1}},
+    {"onAttempt": 1, "steps": [{"fail": "not yet"}]},
+    {"result": {"done": True}},
+]
+NOTHING_MADE = {"branch": None, "commit": None, "pullRequestUrl": None}
+USED = {"inputTokens": 7, "outputTokens": 0, "cacheReadTokens": 0, "costUsd": 0.0, "turns": 1}
+
+
+async def pages(user: User, job_id: str, limit: int) -> list[dict[str, Any]]:
+    """All events, read page by page."""
+    events: list[dict[str, Any]] = []
+    after: dict[str, str] = {}
+    while True:
+        answer = await user.get(f"/api/jobs/{job_id}/events", limit=limit, **after)
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        assert set(page) == {"events", "next"}
+        assert len(page["events"]) <= limit
+        events += page["events"]
+        if page["next"] is None:
+            return events
+        after = {"after": page["next"]}
+
+
+async def test_events_are_typed_and_tell_both_attempts(user: User) -> None:
+    job_id = (await user.run(*STEPS, config={"maxAttempts": 2}))["id"]
+
+    events = await pages(user, job_id, 1000)
+
+    told = [(event["attempt"], event["kind"]) for event in events if event["kind"] != "status"]
+    assert told == [
+        (1, "log"), (1, "log"), (1, "log"), (1, "usage"), (1, "error"),
+        (2, "log"), (2, "log"), (2, "log"), (2, "usage"), (2, "result"),
+    ]  # fmt: skip
+    by_kind = {event["kind"]: event for event in events}
+    head = {"id", "attempt", "at", "kind"}
+    assert {kind: {k: v for k, v in event.items() if k not in head} for kind, event in by_kind.items()} == {
+        "status": {"state": "running", "message": None},
+        "log": {"text": "line 3"},
+        "usage": {"usage": USED},
+        "error": {"code": "agent_error", "message": "not yet", "usage": USED, "outputs": NOTHING_MADE},
+        "result": {"result": {"done": True}, "usage": USED, "outputs": NOTHING_MADE},
+    }
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 1000])
+async def test_pages_of_any_size_hold_the_same(user: User, limit: int) -> None:
+    job_id = (await user.run(*STEPS, config={"maxAttempts": 2}))["id"]
+
+    events = await pages(user, job_id, limit)
+
+    assert events == await pages(user, job_id, 1000)
+    assert len({event["id"] for event in events}) == len(events)
+
+
+async def test_pages_of_a_running_job_lead_on(user: User) -> None:
+    job_id = await user.submit({"log": "on"}, {"hang": True})
+    async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as lines:
+        await anext(lines)
+
+    page = (await user.get(f"/api/jobs/{job_id}/events")).json()
+    assert page["next"] == page["events"][-1]["id"]
+    again = (await user.get(f"/api/jobs/{job_id}/events", after=page["next"])).json()
+    assert again == {"events": [], "next": page["next"]}
+
+    await user.cancel(job_id)
+    await user.wait(job_id)
+    rest = (await user.get(f"/api/jobs/{job_id}/events", after=page["next"])).json()
+    assert [event["kind"] for event in rest["events"]] == ["error"]
+    assert rest["next"] is None
+
+
+async def test_a_waiting_job_has_none_yet(user: User, admin: User, model: str) -> None:
+    await admin.post("/api/ai-models", {"name": "no-events", "provider": "mock", "model": model, "slots": 0})
+    job_id = await user.submit(config={"model": model})
+
+    assert (await user.get(f"/api/jobs/{job_id}/events")).json() == {"events": [], "next": "1-0"}
+
+
+async def test_a_stream_tells_the_same_and_resumes(user: User) -> None:
+    job_id = await user.submit(*STEPS, config={"maxAttempts": 2})
+
+    async def live(last_event_id: str | None = None) -> list[SentEvent]:
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            user.stream(f"/api/jobs/{job_id}/events", last_event_id) as events,
+        ):
+            return [event async for event in events]
+
+    *told, done = await live()
+
+    assert [event.data for event in told] == await pages(user, job_id, 1000)
+    assert [event.id for event in told] == [event.data["id"] for event in told]
+    assert done == SentEvent("", {"done": True, "status": "completed"})
+    for number, event in enumerate(told, start=1):
+        assert await live(event.id) == [*told[number:], done]
+
+
+async def test_a_result_too_large_for_an_event_is_in_the_detail(user: User) -> None:
+    large = ["x" * 1000] * 60
+
+    detail = await user.run({"result": large})
+
+    assert detail["returnvalue"] == large
+    events = await pages(user, detail["id"], 1000)
+    assert events[-1]["kind"] == "result"
+    assert {event["kind"] for event in events} == {"status", "result"}

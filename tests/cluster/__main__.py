@@ -1,0 +1,61 @@
+"""A real one-node Kubernetes on this machine, for tests and for trying things out. Linux, root.
+
+build            build the programs (minutes, once; they are kept in ~/.cache/labrats-test-cluster)
+api              start etcd, API server and garbage collection: custom resources, watches, leases, RBAC
+up               start a whole node as well: scheduler, kubelet, containerd, kube-proxy
+image TAG DIR    build DIR/Dockerfile (`ARG BASE`) on a local Debian base, and load it into the node
+enter CMD ...    run CMD in the cluster's network, where its pods and Services are reached
+down             stop everything, and leave nothing but the programs and the images
+
+`api` and `up` print the kubeconfig, which works in and outside of the cluster's network.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Final
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.images import build_image
+from tests.cluster.node import Node, start_node
+from tests.cluster.programs import build_programs
+from tests.cluster.shell import Failed
+
+CLUSTER: Final = Cluster("shell")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=["build", "api", "up", "image", "enter", "down"])
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    try:
+        run(options.command, options.arguments)
+    except Failed as failure:
+        sys.exit(f"cluster: {failure}")
+
+
+def run(command: str, arguments: list[str]) -> None:
+    match command, arguments:
+        case "build", []:
+            print(build_programs())
+        case "api", []:
+            print(f"KUBECONFIG={CLUSTER.start_api()}")
+        case "up", []:
+            print(f"KUBECONFIG={start_node(CLUSTER)}")
+        case "image", [tag, folder]:
+            archive = build_image(tag, Path(folder))
+            if (node := Node(CLUSTER, 1)).socket.exists():
+                node.load(archive)
+        case "enter", [_, *_]:
+            CLUSTER.enter(arguments)
+        case "down", []:
+            CLUSTER.stop()
+        case _:
+            raise Failed(f"`{command}` takes other arguments; see --help")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""A cluster for the tests that are marked `kubernetes`: one that is named to us, or else one of our own."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from labrats.backends.kubernetes.client import APPLY, ApiClient
+from labrats.manifests.crds import custom_resource_definitions
+from labrats.model.errors import RetryLater
+from labrats.model.record import encode
+from tests.cluster import packages
+from tests.cluster.cluster import Cluster
+from tests.cluster.images import base_image
+from tests.cluster.node import start_node
+from tests.cluster.programs import build_programs, cache_folder
+from tests.cluster.shell import PATIENCE_SECONDS, Failed
+
+NAMED: Final = "LABRATS_TEST_KUBECONFIG"
+
+_failure = pytest.StashKey[str]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make what a cluster is made of before the tests begin, if any will need one: the first time it takes minutes."""
+    if os.environ.get(NAMED) or not any(item.get_closest_marker("kubernetes") for item in session.items):
+        return
+    if reason := packages.why_impossible():
+        session.config.stash[_failure] = reason
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        try:
+            build_programs()
+            if any(_needs_node(item) for item in session.items):
+                packages.require(packages.API, packages.NODE)
+                base_image()
+        except Failed as failure:
+            session.config.stash[_failure] = str(failure)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say so, in so many words, when the Kubernetes tests did not run."""
+    if reason := terminalreporter.config.stash.get(_failure, None):
+        terminalreporter.write_line(
+            f"The Kubernetes tests did not run: {reason}. To run them, set {NAMED} to the kubeconfig of a cluster that "
+            "they may use, or run them on Linux as root, where they make a cluster of their own.",
+            yellow=True,
+        )
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster | None]:
+    """The cluster that was started for the tests; None when they were given another one.
+
+    It has a node if any of the selected tests asks for `node`, or is marked `kubernetes(node=True)`.
+    """
+    if os.environ.get(NAMED):
+        yield None
+        return
+    if reason := request.config.stash.get(_failure, None):
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    _stop_abandoned_clusters()
+    cluster = Cluster(f"pytest-{os.getpid()}")
+    try:
+        if any(_needs_node(item) for item in request.session.items):
+            start_node(cluster)
+        else:
+            cluster.start_api()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(cluster: Cluster | None) -> Path:
+    """An administrator's kubeconfig of the cluster, which knows Labrats' custom resources."""
+    kubeconfig = cluster.kubeconfig if cluster else Path(os.environ[NAMED])
+    asyncio.run(_install_custom_resources(kubeconfig))
+    return kubeconfig
+
+
+@pytest.fixture
+def node(cluster: Cluster | None) -> None:
+    """Asks for a cluster that can run pods."""
+
+
+@pytest.fixture
+async def api_client(kubeconfig: Path) -> AsyncIterator[ApiClient]:
+    """An administrator's connection to the cluster."""
+    async with ApiClient.open(kubeconfig) as client:
+        yield client
+
+
+@pytest.fixture
+async def namespace(api_client: ApiClient) -> AsyncIterator[str]:
+    """An empty namespace for one test."""
+    async with new_namespace(api_client) as name:
+        yield name
+
+
+@asynccontextmanager
+async def new_namespace(client: ApiClient, labels: Mapping[str, str] | None = None) -> AsyncIterator[str]:
+    """An empty namespace. On leaving its end begins, which nobody need wait for."""
+    name = f"labrats-test-{secrets.token_hex(4)}"
+    await client.request("POST", "/api/v1/namespaces", encode({"metadata": {"name": name, "labels": labels or {}}}))
+    try:
+        yield name
+    finally:
+        await client.request("DELETE", f"/api/v1/namespaces/{name}")
+
+
+async def _install_custom_resources(kubeconfig: Path) -> None:
+    """Apply them, and wait until they are served."""
+    async with ApiClient.open(kubeconfig) as client:
+        for definition in custom_resource_definitions():
+            names, group = definition["spec"]["names"], definition["spec"]["group"]
+            path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{names['plural']}.{group}"
+            query = {"fieldManager": "labrats-tests", "force": "true"}
+            await client.request("PATCH", path, encode(definition), query=query, content_type=APPLY)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not await _is_served(client, f"/apis/{group}/v1alpha1/{names['plural']}"):
+                    await asyncio.sleep(0.05)
+
+
+async def _is_served(client: ApiClient, path: str) -> bool:
+    try:
+        await client.request("GET", path, query={"limit": "1"})
+    except RetryLater:
+        return False
+    return True
+
+
+def _needs_node(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("kubernetes")
+    return "node" in getattr(item, "fixturenames", ()) or bool(marker and marker.kwargs.get("node"))
+
+
+def _stop_abandoned_clusters() -> None:
+    """Stop the clusters of test runs that were killed."""
+    for folder in (cache_folder() / "clusters").glob("pytest-*"):
+        if not Path("/proc", folder.name.removeprefix("pytest-")).exists():
+            Cluster(folder.name).stop()

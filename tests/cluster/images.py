@@ -1,0 +1,91 @@
+"""Container images, built on this machine, since there is no registry to pull any from."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import copy
+from typing import Final
+
+from tests.cluster import packages
+from tests.cluster.programs import cache_folder
+from tests.cluster.shell import progress, run, succeeds
+
+PAUSE: Final = "docker.io/labrats/pause:1"
+BASE: Final = "localhost/debian:bookworm"
+"""What `ARG BASE` of a Dockerfile is here: Debian with Python and git."""
+
+_PAUSE_DOCKERFILE: Final = """\
+FROM scratch
+COPY busybox /bin/busybox
+ENTRYPOINT ["/bin/busybox", "sleep", "inf"]
+"""
+_BASE_PACKAGES: Final = "python3,python3-venv,git,ca-certificates"
+
+
+def image_archives() -> list[Path]:
+    """All images that were built."""
+    return sorted(_images().glob("*.oci"))
+
+
+def pause_image() -> str:
+    """The image of a pod's sandbox, which is made if it is not there: a process that does nothing."""
+    if not _archive(PAUSE).exists():
+        packages.require(packages.IMAGES)
+        with _folder_with(_PAUSE_DOCKERFILE) as folder:
+            copy("/bin/busybox", folder)
+            _build(PAUSE, folder)
+            _export(PAUSE)
+    return PAUSE
+
+
+def build_image(tag: str, folder: Path, dockerfile: Path | None = None) -> Path:
+    """Build `folder`/Dockerfile as `tag`; the archive with it, which every node started later loads by itself.
+
+    There is no network while it builds: what it needs is in `folder`, or in the base.
+    """
+    _build(tag, folder, "--build-arg", f"BASE={base_image()}", "-f", dockerfile or folder / "Dockerfile")
+    return _export(tag)
+
+
+def base_image() -> str:
+    """The image that others are built on, which is made if it is not there."""
+    packages.require(packages.IMAGES)
+    if not succeeds(*_buildah("inspect", "--type", "image", BASE)):
+        progress("making a Debian base for images: a minute, once")
+        with _folder_with("FROM scratch\nADD base.tar /\n") as base:
+            tar = base / "base.tar"
+            run("mmdebstrap", "-q", "--variant=minbase", f"--include={_BASE_PACKAGES}", "bookworm", tar)
+            _build(BASE, base)
+    return BASE
+
+
+def _build(tag: str, folder: Path, *options: str | Path) -> None:
+    run(*_buildah("build", "-q", "--isolation", "chroot", "--network", "host", "-t", tag, *options, folder))
+
+
+def _export(tag: str) -> Path:
+    _images().mkdir(parents=True, exist_ok=True)
+    archive = _archive(tag)
+    archive.unlink(missing_ok=True)  # buildah would add to it
+    run(*_buildah("push", "-q", tag, f"oci-archive:{archive}:{tag}"))
+    return archive
+
+
+def _buildah(command: str, *arguments: str | Path) -> list[str | Path]:
+    return ["buildah", "--storage-driver", "vfs", "--root", cache_folder() / "buildah", command, *arguments]
+
+
+def _archive(tag: str) -> Path:
+    return _images() / f"{tag.replace('/', '-').replace(':', '-')}.oci"
+
+
+def _images() -> Path:
+    return cache_folder() / "images"
+
+
+@contextmanager
+def _folder_with(dockerfile: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name, "Dockerfile").write_text(dockerfile)
+        yield Path(name)

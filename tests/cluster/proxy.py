@@ -1,0 +1,196 @@
+"""A proxy before a real API server, which does to answers what networks and API servers do to them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from labrats.backends.kubernetes.client import ApiClient
+from tests.waiting import eventually
+
+_KEPT_HEADERS = ("Content-Type", "Retry-After")
+
+
+class Cut(Enum):
+    """How a watch goes wrong after some of its events."""
+
+    RESET = auto()
+    """The connection is reset."""
+    HALF_LINE = auto()
+    """The answer ends in the middle of an event."""
+    NONSENSE = auto()
+    """A line comes that is no JSON."""
+    EXPIRED = auto()
+    """The API server says that it has forgotten the changes since."""
+    SILENCE = auto()
+    """Nothing more comes, not even an end."""
+    END = auto()
+    """The answer ends, as it does after `timeoutSeconds`."""
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """The request is answered by the proxy, and never arrives."""
+
+    code: int
+    retry_after: int | None = None
+
+
+@dataclass(frozen=True)
+class Lose:
+    """The request arrives and is carried out; the connection is reset before its answer."""
+
+
+@dataclass(frozen=True)
+class Break:
+    """A watch is broken off after that many lines."""
+
+    how: Cut
+    after_lines: int = 0
+
+
+Fault = Refuse | Lose | Break
+Plan = Callable[[web.BaseRequest], Fault | None]
+
+
+def is_watch(request: web.BaseRequest) -> bool:
+    return "watch" in request.query
+
+
+def is_list(request: web.BaseRequest) -> bool:
+    return request.method == "GET" and "limit" in request.query
+
+
+def is_write(request: web.BaseRequest) -> bool:
+    return request.method != "GET"
+
+
+class FaultyProxy:
+    """Passes all requests on, but for those that `plan` has a fault for. client: goes through it."""
+
+    def __init__(self, upstream: ApiClient) -> None:
+        self.client: ApiClient
+        self.plan: Plan = lambda request: None
+        self.asked: list[web.BaseRequest] = []
+        self._upstream = upstream
+        self._closing = asyncio.Event()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, upstream: ApiClient, folder: Path) -> "AsyncIterator[FaultyProxy]":
+        """A proxy before `upstream`. folder: for a kubeconfig."""
+        proxy = cls(upstream)
+        server = web.ServerRunner(web.Server(proxy._answer, handler_cancellation=True), shutdown_timeout=1)
+        await server.setup()
+        await web.TCPSite(server, "127.0.0.1", 0).start()
+        kubeconfig = folder / "proxy.kubeconfig"
+        kubeconfig.write_text(json.dumps(_kubeconfig(f"http://127.0.0.1:{server.addresses[0][1]}")))
+        try:
+            async with ApiClient.open(kubeconfig) as proxy.client:
+                yield proxy
+        finally:
+            proxy._closing.set()
+            await server.cleanup()
+
+    @asynccontextmanager
+    async def faults(self, concerned: Callable[[web.BaseRequest], bool], *faults: Fault) -> AsyncIterator[None]:
+        """What is `concerned` meets these faults, one after the other. The block does not end until all were met."""
+        remaining = list(faults)
+
+        def plan(request: web.BaseRequest) -> Fault | None:
+            return remaining.pop(0) if remaining and concerned(request) else None
+
+        self.plan = plan
+        yield
+        await eventually(lambda: not remaining)
+
+    def count(self, concerned: Callable[[web.BaseRequest], bool]) -> int:
+        """How many such requests there were."""
+        return sum(map(concerned, self.asked))
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.asked.append(request)
+        fault = self.plan(request)
+        if isinstance(fault, Refuse):
+            return _refusal(fault)
+        options = {
+            "params": request.query,
+            "data": await request.read(),
+            "headers": {"Content-Type": request.headers.get("Content-Type", "application/json")},
+            "timeout": aiohttp.ClientTimeout(),
+        }
+        async with self._upstream._send(request.method, request.path, options) as answer:
+            if isinstance(fault, Lose):
+                await answer.read()
+                _reset(request)
+            kept = {name: answer.headers[name] for name in _KEPT_HEADERS if name in answer.headers}
+            response = web.StreamResponse(status=answer.status, headers=kept)
+            await response.prepare(request)
+            if is_watch(request):
+                await self._pass_on(answer, response, request, fault if isinstance(fault, Break) else None)
+            else:
+                await response.write(await answer.read())
+            await response.write_eof()
+            return response
+
+    async def _pass_on(
+        self,
+        answer: aiohttp.ClientResponse,
+        response: web.StreamResponse,
+        request: web.BaseRequest,
+        fault: Break | None,
+    ) -> None:
+        """The lines of a watch, until its end or its fault."""
+        number = 0
+        if fault and fault.after_lines == 0:
+            await self._cut(fault.how, b"{}\n", response, request)
+            return
+        async for line in answer.content:
+            number += 1
+            if fault and number > fault.after_lines:
+                await self._cut(fault.how, line, response, request)
+                return
+            await response.write(line)
+
+    async def _cut(self, how: Cut, line: bytes, response: web.StreamResponse, request: web.BaseRequest) -> None:
+        match how:
+            case Cut.RESET:
+                _reset(request)
+            case Cut.HALF_LINE:
+                await response.write(line[: len(line) // 2])
+            case Cut.NONSENSE:
+                await response.write(b'{"type": "MODIFIED", "object": {]}\n')
+            case Cut.EXPIRED:
+                status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+                await response.write(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
+            case Cut.SILENCE:
+                await self._closing.wait()
+            case Cut.END:
+                pass
+
+
+def _reset(request: web.BaseRequest) -> None:
+    assert request.transport
+    request.transport.abort()
+    raise asyncio.CancelledError
+
+
+def _refusal(fault: Refuse) -> web.Response:
+    status = {"kind": "Status", "code": fault.code, "message": "refused by the proxy"}
+    headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+    return web.json_response(status, status=fault.code, headers=headers)
+
+
+def _kubeconfig(server: str) -> dict[str, Any]:
+    return {
+        "clusters": [{"name": "proxy", "cluster": {"server": server}}],
+        "contexts": [{"name": "proxy", "context": {"cluster": "proxy"}}],
+        "current-context": "proxy",
+    }

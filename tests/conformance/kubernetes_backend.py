@@ -1,0 +1,101 @@
+"""Attempts in pods of a real cluster. Its node is this machine, so that their processes can be seen and ended."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.jobs_api import JobsApi
+from labrats.backends.kubernetes.pod import PodSettings
+from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.model.record import encode
+from labrats.ports import Runner, Store
+from labrats.processes import send_signal, with_environment
+from tests.cluster.fixture import new_namespace
+from tests.fakes.store import MemoryStore
+from tests.running import running
+
+
+class KubernetesBackend:
+    """Pods in one namespace. folder: what stands for the shared volume."""
+
+    def __init__(self, kubeconfig: Path, namespace: str, image: str, folder: Path) -> None:
+        self.store: Store = MemoryStore()
+        self.keeps_workspaces = False
+        self._kubeconfig = kubeconfig
+        self._settings = KubernetesRunnerSettings(
+            namespace, folder / "attempts", a_pod_settings(image, uploads=folder / "uploads")
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, kubeconfig: Path, image: str, folder: Path) -> AsyncIterator[Self]:
+        """In a namespace where Pod Security allows no more than it calls `restricted`; its pods end with it."""
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        async with ApiClient.open(kubeconfig) as client, new_namespace(client, labels) as namespace:
+            yield cls(kubeconfig, namespace, image, folder)
+
+    @asynccontextmanager
+    async def open_runner(self) -> AsyncIterator[Runner]:
+        async with ApiClient.open(self._kubeconfig) as client:
+            runner = KubernetesRunner(client, self.store, self._settings)
+            async with running(runner.run()):
+                yield runner
+
+    def living_processes(self, name: str) -> int:
+        return len({*_processes_in_pod(name), *with_environment("LABRATS_ATTEMPT", name)})
+
+    def crash(self, name: str) -> None:
+        for pid in _executors(name):
+            send_signal(pid, signal.SIGKILL)
+
+    async def crash_unseen(self, name: str) -> None:
+        executors = _executors(name)
+        for pid in executors:
+            send_signal(pid, signal.SIGSTOP)  # so that it cannot tell that it is asked to end
+        async with ApiClient.open(self._kubeconfig) as client:
+            api = JobsApi(client, self._settings.namespace)
+            pods = await api.pods_of(name)
+            await api.delete_job(await api.get_job(name))
+            for pod in pods:
+                path = f"/api/v1/namespaces/{self._settings.namespace}/pods/{pod.name}"
+                await client.request("DELETE", path, encode({"gracePeriodSeconds": 0}))
+        for pid in executors:
+            send_signal(pid, signal.SIGKILL)
+
+    def kill_helpers(self) -> None:
+        """What runs beside its executors is the cluster itself."""
+
+
+def a_pod_settings(image: str, **fields: object) -> PodSettings:
+    """Small pods, as a test needs them. The test cluster has no name server of its own."""
+    usual: dict[str, object] = {
+        "image": image,
+        "resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "256Mi"}},
+        "scratch_size": "100Mi",
+        "uploads": Path("/uploads"),
+        "pod_fields": {"dnsPolicy": "Default"},
+        "grace_seconds": 5.0,
+    }
+    return PodSettings(**usual | fields)  # type: ignore[arg-type]
+
+
+def _executors(name: str) -> list[int]:
+    return [pid for pid in _processes_in_pod(name) if b"labrats.executor" in _read(pid, "cmdline")]
+
+
+def _processes_in_pod(name: str) -> list[int]:
+    """The living processes with the environment of the attempt's container: its pod has a name that begins with its."""
+    mark = f"HOSTNAME={name}-".encode()
+    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
+    return [pid for pid in pids if any(each.startswith(mark) for each in _read(pid, "environ").split(b"\0"))]
+
+
+def _read(pid: int, file: str) -> bytes:
+    """Empty when it has ended, a zombie's files too."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/{file}").read_bytes()
+    return b""

@@ -1,0 +1,99 @@
+"""A write on Kubernetes whose answer is lost, or that is refused, does no harm."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.store import KubernetesStore
+from labrats.model.ai_model import AiModel
+from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.job import Job
+from labrats.model.parts import ConfigMap, Secret
+from labrats.model.record import Metadata
+from labrats.ports import Store
+from tests.builders import a_spec, an_ai_model
+from tests.cluster.proxy import FaultyProxy, Lose, Refuse, is_write
+
+pytestmark = pytest.mark.kubernetes
+
+JOB = Job(metadata=Metadata(name="ir-00000001"), spec=a_spec())
+PROMPT = ConfigMap(metadata=Metadata(name="ir-00000001-prompt"), data={"prompt": "Review this."})
+GIT = Secret(metadata=Metadata(name="ir-00000001-git"), data={"password": "test-secret-password"})
+
+
+@pytest.fixture
+async def proxy(api_client: ApiClient, tmp_path: Path) -> AsyncIterator[FaultyProxy]:
+    async with FaultyProxy.open(api_client, tmp_path) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def store(proxy: FaultyProxy, namespace: str) -> AsyncIterator[Store]:
+    async with KubernetesStore.open(proxy.client, namespace) as store:
+        yield store
+
+
+async def test_what_was_created_although_the_answer_was_lost_is_found(store: Store, proxy: FaultyProxy) -> None:
+    async with proxy.faults(is_write, Lose(), Lose(), Lose()):
+        created = await store.create(JOB, [PROMPT, GIT])
+    assert await store.get(Job, JOB.name) == created
+    for part in (await store.get(ConfigMap, PROMPT.name), await store.get(Secret, GIT.name)):
+        assert part.metadata.owner
+        assert part.metadata.owner.uid == created.metadata.uid
+
+
+async def test_what_somebody_else_created_is_not_taken_for_ours(store: Store, proxy: FaultyProxy) -> None:
+    theirs = await store.create(an_ai_model("opus", slots=1))
+    async with proxy.faults(is_write, Refuse(503)):
+        with pytest.raises(RetryLater):
+            await store.create(an_ai_model("opus", slots=2))
+    assert await store.get(AiModel, "opus") == theirs
+
+
+async def test_a_refused_creation_leaves_nothing(store: Store, proxy: FaultyProxy) -> None:
+    async with proxy.faults(is_write, Refuse(503)):
+        with pytest.raises(RetryLater):
+            await store.create(JOB, [PROMPT, GIT])
+    await assert_nothing_is_left(store)
+
+
+async def test_a_refused_part_leaves_nothing_of_the_rest(store: Store, proxy: FaultyProxy) -> None:
+    async with proxy.faults(lambda request: request.path.endswith("/secrets") and is_write(request), Refuse(500)):
+        with pytest.raises(RetryLater):
+            await store.create(JOB, [PROMPT, GIT])
+    await assert_nothing_is_left(store)
+
+
+async def test_an_update_whose_answer_was_lost_says_that_it_must_be_read_again(
+    store: Store, proxy: FaultyProxy
+) -> None:
+    model = await store.create(an_ai_model("opus", slots=1))
+    async with proxy.faults(is_write, Lose()):
+        with pytest.raises((RetryLater, Conflict)):
+            await store.update(replace(model, spec=replace(model.spec, slots=2)))
+    assert (await store.get(AiModel, "opus")).spec.slots == 2
+
+
+async def test_a_deletion_whose_answer_was_lost_can_be_repeated(store: Store, proxy: FaultyProxy) -> None:
+    await store.create(an_ai_model("opus"))
+    async with proxy.faults(is_write, Lose()):
+        with pytest.raises((RetryLater, NotFound)):
+            await store.delete(AiModel, "opus")
+    with pytest.raises(NotFound):
+        await store.delete(AiModel, "opus")
+
+
+async def test_a_busy_api_server_says_when_to_try_again(store: Store, proxy: FaultyProxy) -> None:
+    async with proxy.faults(lambda request: True, Refuse(429, retry_after=7)):
+        with pytest.raises(RetryLater) as refusal:
+            await store.get(AiModel, "opus")
+    assert refusal.value.delay_seconds == 7
+
+
+async def assert_nothing_is_left(store: Store) -> None:
+    for kind, name in ((Job, JOB.name), (ConfigMap, PROMPT.name), (Secret, GIT.name)):
+        with pytest.raises(NotFound):
+            await store.get(kind, name)

@@ -1,0 +1,54 @@
+"""An engine on the cluster, and somebody who uses it."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from labrats.backends.kubernetes.client import APPLY, ApiClient
+from labrats.backends.kubernetes.fence import leader_policy
+from labrats.model.record import encode
+from tests.acceptance.engine import LocalEngine, User
+from tests.cluster.fixture import new_namespace
+from tests.kubernetes.engine import an_engine
+
+EngineFactory = Callable[..., LocalEngine]
+
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@pytest.fixture
+async def jobs_namespace(api_client: ApiClient) -> AsyncIterator[str]:
+    """An empty namespace, in which Pod Security allows no more than it calls `restricted`. Leaders are fenced in it."""
+    for each in leader_policy():
+        kind = {"ValidatingAdmissionPolicy": "policies", "ValidatingAdmissionPolicyBinding": "policybindings"}
+        path = (
+            f"/apis/admissionregistration.k8s.io/v1/validatingadmission{kind[each['kind']]}/{each['metadata']['name']}"
+        )
+        query = {"fieldManager": "labrats-tests", "force": "true"}
+        await api_client.request("PATCH", path, encode(each), query=query, content_type=APPLY)
+    async with new_namespace(api_client, RESTRICTED) as name:
+        yield name
+
+
+@pytest.fixture
+def start_engine(kubeconfig: Path, jobs_namespace: str, executor_image: str, tmp_path: Path) -> Iterator[EngineFactory]:
+    """Starts an engine on the test's namespace, with the environment variables that it is given."""
+    with ExitStack() as engines:
+
+        def start(**environment: str) -> LocalEngine:
+            return engines.enter_context(an_engine(kubeconfig, jobs_namespace, executor_image, tmp_path, **environment))
+
+        yield start
+
+
+@pytest.fixture
+def engine(start_engine: EngineFactory) -> LocalEngine:
+    return start_engine()
+
+
+@pytest.fixture
+async def user(engine: LocalEngine) -> AsyncIterator[User]:
+    async with engine.user() as user:
+        yield user

@@ -1,0 +1,183 @@
+"""The custom resources, as a real API server enforces them and kubectl shows them."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.store import KubernetesStore
+from labrats.manifests.crds import custom_resource_definitions
+from labrats.model.errors import Invalid
+from labrats.model.job import Job, JobStatus
+from labrats.model.record import Metadata
+from tests.cluster.cluster import Cluster
+from tests.conformance.test_store import a_finished_job
+
+pytestmark = pytest.mark.kubernetes
+
+JOB: dict[str, Any] = {"source": "kubectl", "type": "code-review", "prompt": "Look at it."}
+MODEL: dict[str, Any] = {"provider": "claude", "model": "opus", "slots": 2}
+REPO = "https://git.example/rats.git"
+
+Kubectl = Callable[..., str]
+
+
+@pytest.fixture
+def kubectl(cluster: Cluster | None, kubeconfig: Path, namespace: str) -> Kubectl:
+    """Runs kubectl in the test's namespace, and returns what it says, also when it fails."""
+    program = cluster.programs / "kubectl" if cluster else "kubectl"
+
+    def run(*arguments: str, stdin: Any = None) -> str:
+        command = [program, "--kubeconfig", kubeconfig, "--namespace", namespace, *arguments]
+        done = subprocess.run(
+            command, input=json.dumps(stdin), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+        return done.stdout
+
+    return run
+
+
+def an_object(kind: str, spec: dict[str, Any], name: str = "by-hand") -> dict[str, Any]:
+    return {"apiVersion": "labrats.work/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def with_change(spec: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """`spec` with `value` at the dotted path; None takes the field away."""
+    changed = deepcopy(spec)
+    *folders, last = path.split(".")
+    target = changed
+    for folder in folders:
+        target = target.setdefault(folder, {})
+    if value is None:
+        target.pop(last)
+    else:
+        target[last] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("source", None, "spec.source: Required value"),
+        ("source", "", "spec.source"),
+        ("source", "two\nlines", "spec.source"),
+        ("type", "x" * 201, "spec.type: Too long"),
+        ("prompt", None, "exactly one of prompt and promptRef"),
+        ("prompt", "", "spec.prompt"),
+        ("promptRef", {"name": "a", "key": "prompt"}, "exactly one of prompt and promptRef"),
+        ("priority", 1001, "spec.priority"),
+        ("priority", "high", "spec.priority"),
+        ("config.provider", "unheard-of", 'Unsupported value: "unheard-of"'),
+        ("config.effort", "some", "spec.config.effort"),
+        ("config.timeoutMs", 0, "spec.config.timeoutMs"),
+        ("config.timeoutMs", 7 * 24 * 3600 * 1000 + 1, "spec.config.timeoutMs"),
+        ("config.maxTurns", 1.5, "spec.config.maxTurns"),
+        ("config.maxCostUsd", 0, "spec.config.maxCostUsd"),
+        ("config.maxAttempts", 101, "spec.config.maxAttempts"),
+        ("config.fast", "yes", "spec.config.fast"),
+        ("workspaceSetup.gitRef", "main", "spec.workspaceSetup.gitRepo: Required value"),
+        ("workspaceSetup", {"gitRepo": REPO, "gitRef": "-f"}, "spec.workspaceSetup.gitRef"),
+        ("workspaceSetup", {"gitRepo": REPO, "gitDepth": 0}, "spec.workspaceSetup.gitDepth"),
+        ("workspaceSetup.gitRepo", "https://token@git.example/rats.git", "must not carry a credential"),
+        ("workspaceSetup.gitRepo", "https://rat:token@git.example/rats.git", "must not carry a credential"),
+        ("workspaceFiles", [{"name": "../up", "path": "a", "size": 1}], "relative path inside the workspace"),
+        ("workspaceFiles", [{"name": "a/.git/config", "path": "a", "size": 1}], "relative path inside the workspace"),
+        ("workspaceFiles", [{"name": "a", "path": "/etc/shadow", "size": 1}], "relative path on the uploads volume"),
+        ("workspaceFiles", [{"name": "a", "path": "b/../../c", "size": 1}], "relative path on the uploads volume"),
+        ("workspaceFiles", [{"name": "a", "path": "b", "size": -1}], "size"),
+        ("metadata", "none", "spec.metadata"),
+    ],
+)
+async def test_a_job_that_makes_no_sense_is_refused_with_the_reason(
+    kubectl: Kubectl, path: str, value: Any, words: str
+) -> None:
+    said = kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", with_change(JOB, path, value)))
+    assert "is invalid" in said
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("priority", -2.5),
+        ("config.provider", "mock"),
+        ("workspaceSetup.gitRepo", REPO),
+        ("workspaceSetup.gitRepo", "ssh://git@git.example/rats.git"),
+        ("workspaceSetup.gitRepo", "git@git.example:rats.git"),
+        ("workspaceFiles", [{"name": "notes/.todo..txt", "path": "ab/cd", "size": 0}]),
+        ("metadata", {"repo": "octo/rats", "nested": {"list": [1, None, {"": 2.5}]}}),
+    ],
+)
+async def test_a_job_that_makes_sense_is_accepted(kubectl: Kubectl, path: str, value: Any) -> None:
+    said = kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", with_change(JOB, path, value)))
+    assert "created" in said
+
+
+async def test_a_name_too_long_for_its_attempts_is_refused(kubectl: Kubectl) -> None:
+    assert "created" in kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", JOB, "x" * 52))
+    assert "at most 52 characters" in kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", JOB, "x" * 53))
+
+
+@pytest.mark.parametrize(("path", "value"), [("prompt", "Something else."), ("priority", 1), ("metadata.repo", "new")])
+async def test_the_spec_of_a_job_cannot_be_changed(kubectl: Kubectl, path: str, value: Any) -> None:
+    kubectl("apply", "-f", "-", stdin=an_object("InferenceRequest", JOB))
+    assert "unchanged" in kubectl("apply", "-f", "-", stdin=an_object("InferenceRequest", JOB))
+    said = kubectl("apply", "-f", "-", stdin=an_object("InferenceRequest", with_change(JOB, path, value)))
+    assert "a job cannot be changed after it was submitted" in said
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("provider", None, "spec.provider: Required value"),
+        ("provider", "unheard-of", "spec.provider"),
+        ("slots", -1, "spec.slots"),
+        ("endpoint", "ftp://10.0.0.5", "spec.endpoint"),
+        ("credentialsRef", "Not_A_Name", "spec.credentialsRef"),
+        ("prices.input", -1, "spec.prices.input"),
+    ],
+)
+async def test_a_model_that_makes_no_sense_is_refused(kubectl: Kubectl, path: str, value: Any, words: str) -> None:
+    said = kubectl("create", "-f", "-", stdin=an_object("AiModel", with_change(MODEL, path, value)))
+    assert "is invalid" in said
+    assert words in said
+
+
+async def test_kubectl_shows_where_jobs_stand(kubectl: Kubectl) -> None:
+    kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", JOB))
+    header, line = kubectl("get", "ir").splitlines()
+    assert header.split() == ["NAME", "TYPE", "SOURCE", "PROVIDER", "MODEL", "PHASE", "ATTEMPTS", "AGE"]
+    assert line.split()[:-1] == ["by-hand", "code-review", "kubectl", "Pending", "0"]
+
+
+async def test_kubectl_shows_all_of_labrats_at_once(kubectl: Kubectl) -> None:
+    kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", JOB))
+    kubectl("create", "-f", "-", stdin=an_object("AiModel", MODEL))
+    said = kubectl("get", "labrats")
+    assert "inferencerequest.labrats.work/by-hand" in said
+    assert "aimodel.labrats.work/by-hand" in said
+
+
+async def test_kubectl_explains_every_field(kubectl: Kubectl) -> None:
+    assert "Milliseconds per attempt." in kubectl("explain", "ir.spec.config.timeoutMs")
+    assert "Attempts at once" in kubectl("explain", "aimodel.spec.slots")
+
+
+async def test_what_the_engine_writes_is_within_the_schema(api_client: ApiClient, namespace: str) -> None:
+    async with KubernetesStore.open(api_client, namespace) as store:
+        finished = a_finished_job("ir-00000001")
+        created = await store.create(Job(metadata=Metadata(name="ir-00000001"), spec=finished.spec))
+        assert created.spec == finished.spec
+        assert created.status == JobStatus()
+        with pytest.raises(Invalid, match="logs"):
+            await store.update(Job(metadata=created.metadata, spec=created.spec, status=JobStatus(logs=("x",) * 101)))
+
+
+def test_the_definitions_are_small() -> None:
+    for definition in custom_resource_definitions():
+        assert len(json.dumps(definition)) < 12 * 1024

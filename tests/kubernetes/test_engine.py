@@ -1,0 +1,174 @@
+"""The engine as its users meet it, on a real node: the same as on one machine."""
+
+import asyncio
+import json
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.model.record import encode
+from tests.acceptance.engine import LocalEngine, User
+from tests.cluster.cluster import Cluster
+from tests.kubernetes.conftest import EngineFactory
+
+pytestmark = pytest.mark.kubernetes(node=True)
+
+HANG = {"hang": True}
+
+
+async def test_a_job_runs_in_a_pod(user: User) -> None:
+    detail = await user.run({"log": "hello"}, {"usage": {"inputTokens": 5, "costUsd": 0.5}}, {"result": {"answer": 42}})
+
+    assert detail["status"] == "completed"
+    assert detail["returnvalue"] == {"answer": 42}
+    assert detail["logs"] == ["hello"]
+    assert detail["usage"]["inputTokens"] == 5
+    assert await user.log_lines(detail["id"]) == ["hello"]
+
+
+async def test_a_job_costs_five_writes(cluster: Cluster | None, jobs_namespace: str, user: User) -> None:
+    if cluster is None:
+        pytest.skip("only a cluster of our own shows its audit log")
+    since = datetime.now(UTC)
+    await user.run({"log": "hello"})
+
+    assert sorted(writes_of_engines(cluster, jobs_namespace, since)) == [
+        "create configmaps",
+        "create inferencerequests",
+        "create jobs",
+        "update inferencerequests/status",  # it has started
+        "update inferencerequests/status",  # it has ended
+    ]
+
+
+async def test_a_running_job_can_be_followed_and_cancelled(user: User) -> None:
+    job_id = await user.submit({"log": "here"}, HANG)
+    async with user.log_stream(job_id) as events:
+        assert (await anext(events)).data == {"log": "here"}
+        await user.cancel(job_id)
+
+    detail = await user.wait(job_id)
+    assert detail["status"] == "cancelled"
+    assert detail["logs"] == ["here"]
+
+
+async def test_a_job_goes_on_while_no_engine_runs(engine: LocalEngine) -> None:
+    async with engine.user() as user:
+        job_id = await user.submit({"log": "tick {n}", "times": 10, "everyMs": 300}, {"result": "done"})
+        async with user.log_stream(job_id) as events:
+            await anext(events)
+    engine.kill()
+    engine.start()
+    async with engine.client(user.key) as http:
+        user = User(http, user.key)
+        detail = await user.wait(job_id)
+        assert (detail["status"], detail["attempts"]) == ("completed", 1)
+        assert await user.log_lines(job_id) == [f"tick {number}" for number in range(1, 11)]
+
+
+async def test_deleting_the_resource_ends_the_pod_and_leaves_nothing(
+    user: User, api_client: ApiClient, jobs_namespace: str
+) -> None:
+    job_id = await user.submit({"log": "here"}, HANG)
+    async with user.log_stream(job_id) as events:
+        await anext(events)
+    resources = f"/apis/labrats.work/v1alpha1/namespaces/{jobs_namespace}/inferencerequests"
+    await api_client.request("DELETE", f"{resources}/{job_id}")
+
+    async with asyncio.timeout(60):
+        while await left_in(api_client, jobs_namespace):
+            await asyncio.sleep(0.1)
+
+
+async def test_a_resource_that_a_person_applies_is_a_job_too(
+    engine: LocalEngine, api_client: ApiClient, jobs_namespace: str
+) -> None:
+    job = {
+        "apiVersion": "labrats.work/v1alpha1",
+        "kind": "InferenceRequest",
+        "metadata": {"name": "by-hand"},
+        "spec": {"source": "manual", "type": "greeting", "prompt": "Say hello.", "config": {"provider": "mock"}},
+    }
+    resources = f"/apis/labrats.work/v1alpha1/namespaces/{jobs_namespace}/inferencerequests"
+    await api_client.request("POST", resources, encode(job))
+
+    async with engine.admin() as admin:
+        detail = await admin.wait("by-hand")
+    assert detail["status"] == "completed"
+    assert "2 words" in detail["returnvalue"]
+
+
+async def test_files_come_with_a_job(start_engine: EngineFactory, api_client: ApiClient, jobs_namespace: str) -> None:
+    engine = start_engine(LABRATS_UPLOADS_CLAIM="uploads")
+    uploads = engine.data_dir / "uploads"
+    await bind_volume(api_client, jobs_namespace, "uploads", str(uploads))
+    async with engine.admin() as admin:
+        await admin.post("/api/ai-models", {"name": "paused", "provider": "mock", "model": "mock", "slots": 0})
+        job_id = await admin.submit(workspaceFiles=[{"name": "notes/a.txt", "data": "aGVsbG8K"}])
+        # Engine and executors have one user in a cluster. Here the engine has another, whose files are its own.
+        for path in [uploads, *uploads.rglob("*")]:
+            os.chmod(path, 0o755)
+        await admin.http.patch("/api/ai-models/paused", json={"slots": 1})
+        assert (await admin.wait(job_id))["status"] == "completed"
+
+
+async def test_fifty_jobs_at_once_all_end(start_engine: EngineFactory) -> None:
+    engine = start_engine(DEFAULT_MODEL_SLOTS="50")
+    async with engine.user() as user:
+        job_ids = await asyncio.gather(*(user.submit({"result": number}) for number in range(50)))
+        results = [(await user.wait(job_id))["returnvalue"] for job_id in job_ids]
+
+    assert results == list(range(50))
+
+
+def writes_of_engines(cluster: Cluster, namespace: str, since: datetime) -> list[str]:
+    """What the engine has written since then, by verb and resource; who leads is another matter."""
+    found = []
+    for line in (cluster.folder / "audit.jsonl").read_text().splitlines():
+        entry: dict[str, Any] = json.loads(line)
+        target = entry.get("objectRef", {})
+        kind = "/".join(filter(None, (target.get("resource"), target.get("subresource"))))
+        is_write = entry["verb"] in ("create", "update", "patch", "delete") and kind != "leases"
+        is_ours = entry.get("userAgent", "").startswith("Python/") and target.get("namespace") == namespace
+        if is_write and is_ours and datetime.fromisoformat(entry["requestReceivedTimestamp"]) > since:
+            found.append(f"{entry['verb']} {kind}")
+    return found
+
+
+async def left_in(client: ApiClient, namespace: str) -> list[bytes]:
+    """The Jobs, pods and ConfigMaps of jobs in the namespace."""
+    paths = [
+        f"/apis/batch/v1/namespaces/{namespace}/jobs",
+        f"/api/v1/namespaces/{namespace}/pods",
+        f"/api/v1/namespaces/{namespace}/configmaps",
+    ]
+    items = [bytes(item) for path in paths async for page in client.pages(path, {}) for item in page.items]
+    return [item for item in items if b"kube-root-ca.crt" not in item]
+
+
+async def bind_volume(client: ApiClient, namespace: str, claim: str, folder: str) -> None:
+    """A claim by which pods have a folder of this machine."""
+    volume = {
+        "metadata": {"name": f"{namespace}-{claim}"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteMany"],
+            "hostPath": {"path": folder, "type": "DirectoryOrCreate"},
+            "claimRef": {"namespace": namespace, "name": claim},
+            "storageClassName": "",
+        },
+    }
+    asked = {
+        "metadata": {"name": claim},
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "resources": {"requests": {"storage": "1Gi"}},
+            "storageClassName": "",
+            "volumeName": f"{namespace}-{claim}",
+        },
+    }
+    await client.request("POST", "/api/v1/persistentvolumes", encode(volume))
+    await client.request("POST", f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", encode(asked))

@@ -1,0 +1,198 @@
+"""What a store on Kubernetes does beyond what every Store promises: it shares its objects with people and programs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.backends.kubernetes.client import JSON_PATCH, ApiClient
+from labrats.backends.kubernetes.resources import CREATED_AT, resource_type
+from labrats.backends.kubernetes.store import KubernetesStore
+from labrats.model.ai_model import AiModel
+from labrats.model.errors import Invalid, LabratsError, NotFound, RetryLater
+from labrats.model.job import Job
+from labrats.model.parts import Secret
+from labrats.model.record import Metadata, Resource, encode
+from labrats.ports import Changed, Deleted, Store, Synced
+from tests.builders import a_spec, an_ai_model
+from tests.watching import watching
+
+pytestmark = pytest.mark.kubernetes
+
+
+@pytest.fixture
+async def store(api_client: ApiClient, namespace: str) -> AsyncIterator[KubernetesStore]:
+    async with KubernetesStore.open(api_client, namespace) as store:
+        yield store
+
+
+class Person:
+    """Somebody with kubectl."""
+
+    def __init__(self, client: ApiClient, namespace: str) -> None:
+        self._client = client
+        self._namespace = namespace
+
+    async def create(self, kind: type[Resource], **fields: Any) -> None:
+        resources = resource_type(kind)
+        body = {"apiVersion": resources.api_version, "kind": kind.kind(), **fields}
+        await self._client.request("POST", resources.path(self._namespace), encode(body))
+
+    async def set(self, resource: Resource, path: str, value: Any) -> None:
+        patch = [{"op": "add", "path": path, "value": value}]
+        where = resource_type(type(resource)).path(self._namespace, resource.name)
+        await self._client.request("PATCH", where, encode(patch), content_type=JSON_PATCH)
+
+    async def read(self, resource: Resource) -> bytes:
+        return await self._client.request("GET", resource_type(type(resource)).path(self._namespace, resource.name))
+
+
+@pytest.fixture
+def person(api_client: ApiClient, namespace: str) -> Person:
+    return Person(api_client, namespace)
+
+
+async def test_jobs_keep_the_order_in_which_they_were_created(store: Store) -> None:
+    jobs = [await store.create(Job(metadata=Metadata(name=f"ir-{number:08}"), spec=a_spec())) for number in range(5)]
+    times = [job.created_at for job in jobs]
+    assert times == sorted(set(times))
+    assert [(await store.get(Job, job.name)).created_at for job in jobs] == times
+
+
+async def test_what_a_person_created_has_the_time_of_the_api_server(store: Store, person: Person) -> None:
+    copied = {CREATED_AT: (datetime.now().astimezone() - timedelta(days=30)).isoformat()}
+    spec = {"provider": "mock", "model": "opus", "slots": 1}
+    await person.create(AiModel, metadata={"name": "plain"}, spec=spec)
+    await person.create(AiModel, metadata={"name": "copied", "annotations": copied}, spec=spec)
+    await person.create(AiModel, metadata={"name": "wrong", "annotations": {CREATED_AT: "yesterday"}}, spec=spec)
+    for model in await store.list(AiModel):
+        assert model.metadata.created_at
+        assert datetime.now().astimezone() - model.metadata.created_at < timedelta(minutes=5)
+        assert model.metadata.annotations == {}
+
+
+async def test_a_job_that_a_person_applied_is_a_job(store: Store, person: Person) -> None:
+    await person.create(
+        Job, metadata={"name": "by-hand"}, spec={"source": "kubectl", "type": "code-review", "prompt": "Look."}
+    )
+    job = await store.get(Job, "by-hand")
+    assert (job.spec.source, job.spec.prompt, job.status.attempts) == ("kubectl", "Look.", 0)
+
+
+async def test_an_update_leaves_what_others_have_added(store: Store, person: Person) -> None:
+    model = await store.create(an_ai_model("opus", slots=1))
+    await person.set(model, "/metadata/finalizers", ["example.com/keep"])
+    model = await store.get(AiModel, "opus")
+    await store.update(replace(model, spec=replace(model.spec, slots=2)))
+    assert b"example.com/keep" in await person.read(model)
+    await person.set(model, "/metadata/finalizers", [])
+
+
+async def test_labels_and_status_of_a_job_can_change_at_once(store: Store) -> None:
+    job = await store.create(Job(metadata=Metadata(name="ir-00000001"), spec=a_spec()))
+    changed = replace(
+        job, metadata=replace(job.metadata, labels={"team": "red"}), status=replace(job.status, attempts=1)
+    )
+    updated = await store.update(changed)
+    assert (updated.metadata.labels, updated.status.attempts) == ({"team": "red"}, 1)
+    assert await store.get(Job, job.name) == updated
+
+
+async def test_what_somebody_keeps_from_being_deleted_holds_up_no_watcher(store: Store, person: Person) -> None:
+    model = await store.create(an_ai_model("opus"))
+    await person.set(model, "/metadata/finalizers", ["example.com/keep"])
+    async with watching(store, AiModel) as first:
+        await first.until(lambda: first.synced)
+        await store.delete(AiModel, "opus")
+        async with watching(store, AiModel) as second:
+            await second.until(lambda: second.synced)
+            await person.set(model, "/metadata/finalizers", [])
+            await second.until(lambda: not second.current)
+            await first.until(lambda: not first.current)
+
+
+async def test_secrets_of_others_are_none_of_ours(store: Store, person: Person) -> None:
+    await person.create(Secret, metadata={"name": "release"}, type="helm.sh/release.v1", data={"release": "AAAA"})
+    mine = await store.create(Secret(metadata=Metadata(name="mine"), data={"key": "test-secret"}))
+    assert await store.list(Secret) == [mine]
+    async with watching(store, Secret) as seen:
+        await seen.until(lambda: seen.synced)
+        assert seen.current == {"mine": mine}
+
+
+async def test_a_secret_that_is_no_text_does_not_exist_and_stops_nothing(store: Store, person: Person) -> None:
+    async with watching(store, Secret) as seen:
+        await seen.until(lambda: seen.synced)
+        await person.create(Secret, metadata={"name": "binary"}, data={"key": "/w=="})
+        text = await store.create(Secret(metadata=Metadata(name="text"), data={"key": "test-secret"}))
+        await seen.until(lambda: seen.current == {"text": text})
+    assert await store.list(Secret) == [text]
+    with pytest.raises(NotFound, match="binary"):
+        await store.get(Secret, "binary")
+
+
+async def test_what_the_api_server_refuses_is_invalid_field_by_field(store: Store) -> None:
+    with pytest.raises(Invalid) as refusal:
+        await store.create(an_ai_model("opus", provider="unheard-of", slots=-1))
+    assert {problem.field for problem in refusal.value.problems} == {"spec.provider", "spec.slots"}
+
+
+async def test_get_many_answers_from_the_watch_what_this_store_has_written(store: Store) -> None:
+    async with watching(store, AiModel) as seen:
+        await seen.until(lambda: seen.synced)
+        for slots in range(20):
+            written = await store.create(an_ai_model(f"model-{slots}", slots=slots))
+            assert await store.get_many(AiModel, [written.name]) == [written]
+
+
+async def test_what_changes_before_a_watcher_has_read_it_is_told_once_and_as_it_is(store: Store) -> None:
+    for name in ("changed", "deleted"):
+        await store.create(an_ai_model(name, slots=1))
+    slow = store.watch(AiModel)
+    first = await anext(slow)
+    assert isinstance(first, Changed)
+    for name in ("changed", "deleted"):
+        model = await store.get(AiModel, name)
+        await store.update(replace(model, spec=replace(model.spec, slots=2)))
+    await store.delete(AiModel, "deleted")
+    last = await store.create(an_ai_model("last"))
+    async with watching(store, AiModel) as seen:
+        await seen.until(lambda: "last" in seen.current)
+
+    rest = [await anext(slow)]
+    while rest[-1] != Changed(last):
+        rest.append(await anext(slow))
+    before_synced, after_synced = rest[: rest.index(Synced())], rest[rest.index(Synced()) + 1 :]
+    if first.resource.name == "changed":  # so what was deleted had not been told yet, and never was
+        assert before_synced == []
+        assert [type(change) for change in after_synced] == [Changed, Changed]
+    else:
+        assert before_synced == [Changed(seen.current["changed"])]
+        assert [type(change) for change in after_synced] == [Deleted, Changed]
+
+
+async def test_a_store_is_left_while_its_watches_wait(api_client: ApiClient, namespace: str) -> None:
+    async with KubernetesStore.open(api_client, namespace) as store, watching(store, AiModel) as seen:
+        await seen.until(lambda: seen.synced)
+    assert len(asyncio.all_tasks()) <= 2
+
+
+async def test_an_error_leaves_the_store_as_it_is(api_client: ApiClient, namespace: str) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with KubernetesStore.open(api_client, namespace) as store, watching(store, AiModel):
+            raise ZeroDivisionError
+
+
+async def test_a_namespace_that_is_missing_may_be_made_later(api_client: ApiClient) -> None:
+    async with KubernetesStore.open(api_client, "labrats-test-missing") as store:
+        with pytest.raises(RetryLater, match="labrats-test-missing"):
+            await store.create(an_ai_model("opus"))
+
+
+async def test_a_cluster_that_is_not_configured_is_said_so(tmp_path: Any) -> None:
+    with pytest.raises(LabratsError, match="no Kubernetes cluster is configured"):
+        async with ApiClient.open(tmp_path / "missing"):
+            pass

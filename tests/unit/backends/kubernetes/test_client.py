@@ -1,0 +1,144 @@
+"""What the API server says becomes an error of the engine; and the credentials that requests carry."""
+
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from labrats.backends.kubernetes.client import ApiClient, Expired, error_of
+from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, RetryLater
+
+
+def a_status(code: int, message: str = "it is so", **details: Any) -> bytes:
+    return json.dumps({"kind": "Status", "code": code, "message": message, "details": details}).encode()
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "error"),
+    [
+        (404, a_status(404, name="opus", kind="aimodels"), NotFound),
+        (404, a_status(404, name="labrats", kind="namespaces"), RetryLater),
+        (404, b"404 page not found", RetryLater),
+        (409, a_status(409, name="opus"), Conflict),
+        (410, a_status(410), Expired),
+        (413, b"request is too large", Invalid),
+        (422, a_status(422), Invalid),
+        (429, a_status(429), RetryLater),
+        (401, a_status(401), RetryLater),
+        (403, a_status(403), RetryLater),
+        (500, a_status(500), RetryLater),
+        (502, b"<html>bad gateway</html>", RetryLater),
+        (504, b"\xff", RetryLater),
+        (400, a_status(400), LabratsError),
+    ],
+)
+def test_each_answer_has_its_error(code: int, body: bytes, error: type[LabratsError]) -> None:
+    assert type(error_of(code, body)) is error
+
+
+def test_an_error_says_what_the_api_server_said() -> None:
+    assert "it is so" in str(error_of(403, a_status(403)))
+    assert "bad gateway" in str(error_of(502, b"<html>bad gateway</html>"))
+
+
+def test_each_field_that_was_refused_is_named() -> None:
+    causes = [{"field": "spec.slots", "message": "too few"}, {"field": "spec.model", "message": "too long"}]
+    error = error_of(422, a_status(422, causes=causes))
+    assert isinstance(error, Invalid)
+    assert [(problem.field, problem.message) for problem in error.problems] == [
+        ("spec.slots", "too few"),
+        ("spec.model", "too long"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "seconds"),
+    [
+        ("7", a_status(429), 7),
+        (None, a_status(429, retryAfterSeconds=3), 3),
+        (None, a_status(429), 1),
+        ("0", a_status(429), 1),
+        ("86400", a_status(429), 60),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", a_status(429), 1),
+    ],
+)
+def test_the_api_server_says_when_to_try_again_within_reason(header: str | None, body: bytes, seconds: float) -> None:
+    error = error_of(429, body, header)
+    assert isinstance(error, RetryLater)
+    assert error.delay_seconds == seconds
+
+
+async def test_a_token_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("test-token-1")
+    valid = ["test-token-1"]
+    async with a_server(lambda: valid[0], tmp_path, {"tokenFile": str(token)}) as client:
+        assert await client.request("GET", "/api") == b"{}"
+        valid[0] = "test-token-2"
+        token.write_text("test-token-2")
+        assert await client.request("GET", "/api") == b"{}"
+        valid[0] = "test-token-3"
+        with pytest.raises(RetryLater, match="401"):
+            await client.request("GET", "/api")
+
+
+async def test_a_program_that_makes_tokens_is_asked_again_when_one_has_ended(tmp_path: Path) -> None:
+    token, program = tmp_path / "token", tmp_path / "program.py"
+    program.write_text(
+        f"import json, pathlib; print(json.dumps({{'status': {{'token': pathlib.Path({str(token)!r}).read_text()}}}}))"
+    )
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "command": sys.executable,
+        "args": [str(program)],
+    }
+    async with a_server(token.read_text, tmp_path, {"exec": plugin}) as client:
+        for value in ("test-token-1", "test-token-2"):
+            token.write_text(value)
+            assert await client.request("GET", "/api") == b"{}"
+
+
+async def test_a_stream_is_authorized_too(tmp_path: Path) -> None:
+    async with a_server(lambda: "test-token", tmp_path, {"token": "test-token"}) as client:
+        assert [line async for line in client.lines("/lines", {})] == [b"one", b"two"]
+
+
+async def test_an_api_server_that_is_out_of_reach_may_come_back(tmp_path: Path) -> None:
+    async with a_server(lambda: "", tmp_path, {}) as client:
+        pass
+    async with ApiClient.open(tmp_path / "kubeconfig") as client:
+        with pytest.raises(RetryLater, match="out of reach"):
+            await client.request("GET", "/api")
+        with pytest.raises(RetryLater, match="broke off"):
+            await anext(client.lines("/lines", {}))
+
+
+@asynccontextmanager
+async def a_server(valid_token: Callable[[], str], folder: Path, user: dict[str, Any]) -> AsyncIterator[ApiClient]:
+    """An API server that wants a token, and a client whose kubeconfig has `user`."""
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        if request.headers.get("Authorization") != f"Bearer {valid_token()}":
+            return web.json_response({"kind": "Status", "message": "Unauthorized"}, status=401)
+        return web.Response(body=b"one\ntwo\nthr" if request.path == "/lines" else b"{}")
+
+    server = web.ServerRunner(web.Server(answer))
+    await server.setup()
+    await web.TCPSite(server, "127.0.0.1", 0).start()
+    kubeconfig = {
+        "clusters": [{"name": "test", "cluster": {"server": f"http://127.0.0.1:{server.addresses[0][1]}"}}],
+        "users": [{"name": "test", "user": user}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "current-context": "test",
+    }
+    (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
+    try:
+        async with ApiClient.open(folder / "kubeconfig") as client:
+            yield client
+    finally:
+        await server.cleanup()
