@@ -200,6 +200,7 @@ def local_runner_settings(settings: "EngineSettings") -> "LocalRunnerSettings":
     claude = settings.claude_path or shutil.which("claude")
     return LocalRunnerSettings(
         folders=Folders(settings.data_dir / "attempts", settings.workspaces),
+        uploads=settings.uploads,
         environment=dict(os.environ),
         programs={"claude": claude} if claude else {},
         git_addresses=settings.outbound_allowed_cidrs,
@@ -218,7 +219,6 @@ def cluster_runner_settings(settings: "EngineSettings") -> "KubernetesRunnerSett
         image=kubernetes.executor_image,
         resources=kubernetes.executor_resources,
         scratch_size=kubernetes.executor_scratch,
-        uploads=settings.uploads,
         uploads_claim=kubernetes.uploads_claim,
         pod_fields=kubernetes.executor_pod,
         git_addresses=settings.outbound_allowed_cidrs,

@@ -23,7 +23,7 @@ CHUNK_BYTES: Final = 256 * 1024
 
 TAIL_BYTES: Final = 4 * LINE_BYTES
 MOST_TAIL_BYTES: Final = 64 * LINE_BYTES
-"""How much of an output's end is read: more, where it is not enough, but no more than takes some 20 ms."""
+"""How much of an output's end is read: more, where it is not enough, but no more than takes some 30 ms."""
 
 
 class OutputReader:

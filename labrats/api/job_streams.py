@@ -77,7 +77,8 @@ async def _frames(engine: Engine, job_id: str, position: Position, telling: Tell
             if number <= job.status.attempts:
                 async with aclosing(_events(engine, job, number, seq)) as batches:
                     async for batch in batches:
-                        yield b"".join(_frame(number, event, telling) for event in batch)
+                        if frames := b"".join(_frame(number, event, telling) for event in batch):
+                            yield frames
                 number, seq = number + 1, 0
             elif job.ended:
                 yield b"data: %s\n\n" % encode({"done": True, "status": API_STATUS[job.phase]})
@@ -124,7 +125,7 @@ def _on_one_line(data: bytes) -> bytes:
 
 
 async def _with_pings(frames: AsyncIterator[bytes], stopping: asyncio.Event) -> AsyncGenerator[bytes]:
-    """`frames` but the empty ones, and a comment whenever nothing came for a while, so that proxies stay connected."""
+    """`frames`, and a comment whenever nothing came for a while, so that proxies keep the connection."""
     stop = asyncio.ensure_future(stopping.wait())
     following = asyncio.ensure_future(_next(frames))
     try:
@@ -136,8 +137,7 @@ async def _with_pings(frames: AsyncIterator[bytes], stopping: asyncio.Event) -> 
                 continue
             if (frame := following.result()) is None:
                 return
-            if frame:
-                yield frame
+            yield frame
             following = asyncio.ensure_future(_next(frames))
     finally:
         stop.cancel()

@@ -3,6 +3,7 @@
 import secrets
 from datetime import datetime
 from enum import StrEnum
+from pathlib import PurePath
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -71,6 +72,10 @@ class WorkspaceFile(Record):
     name: str
     path: str
     size: int
+
+    def on_volume(self, uploads: PurePath) -> "WorkspaceFile":
+        """The same with its whole path, where the volume is found at `uploads`."""
+        return replace(self, path=str(uploads / self.path))
 
 
 class JobSpec(Record):

@@ -41,6 +41,7 @@ class Task(Record):
     attempt:       the attempt's name, `{job}-{number}`.
     config:        resolved settings. endpoint: the model server's base URL, where the AiModel names one.
     programs:      where agent CLIs are, by provider, when they are not to be searched on PATH.
+    workspace_files: each with the path by which the executor finds it.
     git_addresses: networks that git may reach although they are not public, as CIDR.
     """
 

@@ -64,6 +64,15 @@ async def test_pages_of_any_size_hold_the_same(user: User, limit: int) -> None:
     assert len({event["id"] for event in events}) == len(events)
 
 
+@pytest.mark.parametrize(("asked", "given"), [(-5, 1), (0, 1), (3, 3), (1001, 1000), (10**9, 1000)])
+async def test_the_size_of_a_page_is_clamped_to_1_to_1000(user: User, asked: int, given: int) -> None:
+    job_id = (await user.run({"log": "line {n}", "times": 1100}))["id"]
+
+    page = (await user.get(f"/api/jobs/{job_id}/events", limit=asked)).json()
+
+    assert len(page["events"]) == given
+
+
 async def test_pages_of_a_running_job_lead_on(user: User) -> None:
     job_id = await user.submit({"log": "on"}, {"hang": True})
     async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as lines:

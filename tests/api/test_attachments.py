@@ -20,10 +20,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-async def test_files_are_kept_byte_for_byte(attachments: Attachments) -> None:
+async def test_files_are_kept_byte_for_byte(attachments: Attachments, tmp_path: Path) -> None:
     kept = await attachments.save("ir-00000001", [("a/b.txt", b"one"), ("empty", b"")])
 
-    assert [(file.name, file.size, Path(file.path).read_bytes()) for file in kept] == [
+    assert [(file.name, file.size, (tmp_path / "uploads" / file.path).read_bytes()) for file in kept] == [
         ("a/b.txt", 3, b"one"),
         ("empty", 0, b""),
     ]
@@ -37,10 +37,10 @@ async def test_no_name_of_a_caller_is_a_name_on_the_disk(attachments: Attachment
     assert all(path.startswith("uploads/jobs/ir-00000001-") for path in contents(tmp_path))
 
 
-async def test_nobody_else_can_read_them(attachments: Attachments) -> None:
+async def test_nobody_else_can_read_them(attachments: Attachments, tmp_path: Path) -> None:
     (file,) = await attachments.save("ir-00000001", [("a", b"one")])
 
-    assert Path(file.path).parent.stat().st_mode & 0o077 == 0
+    assert (tmp_path / "uploads" / file.path).parent.stat().st_mode & 0o077 == 0
 
 
 async def test_two_tries_under_one_name_keep_apart(attachments: Attachments, tmp_path: Path) -> None:

@@ -272,6 +272,15 @@ class TestPings:
     def anyio_backend(self) -> tuple[str, dict[str, Any]]:
         return "asyncio", {"loop_factory": VirtualTimeLoop}
 
+    async def test_what_a_stream_does_not_tell_counts_as_silence(self, api: Api, user: httpx2.AsyncClient) -> None:
+        busy = [{"sleepMs": 10_000}, {"usage": {"turns": 1}}] * 4
+        job_id = await submit(user, **script(*busy))
+
+        *pings, done = await _all(log_of(api, job_id))
+
+        assert pings == [b": ping\n\n"] * 2
+        assert b'"done":true' in done
+
     async def test_a_reader_may_leave_while_it_is_silent(self, api: Api, user: httpx2.AsyncClient) -> None:
         job_id = await submit(user, **script({"log": "on"}, {"hang": True}))
         frames = log_of(api, job_id)

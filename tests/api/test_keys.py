@@ -126,6 +126,21 @@ async def test_a_key_of_the_environment_has_an_owner_that_does_not_tell_it() -> 
     assert not caller.may_see("another")
 
 
+async def test_a_key_cannot_be_shown_again_once_its_makers_own_has_changed(api: Api, admin: httpx2.AsyncClient) -> None:
+    request: dict[str, Any] = {"json": {"name": "ci"}, "headers": {"Idempotency-Key": "key-1"}}
+    assert (await admin.post("/api/api-keys", **request)).status_code == 201
+    own = key_secret("admin", "test-key-of-the-admin", ["admin"])
+    await api.store.delete(Secret, own.name)
+    await api.store.create(key_secret("admin", "test-key-another", ["admin"]))
+    await eventually(lambda: is_known(api, "test-key-another"))
+
+    admin.headers["Authorization"] = "Bearer test-key-another"
+    again = await admin.post("/api/api-keys", **request)
+
+    assert (again.status_code, again.json()["code"]) == (409, "conflict")
+    assert "key" not in again.json()
+
+
 def test_derived_keys_look_like_fresh_ones_and_need_all_three_parts() -> None:
     parts: tuple[Any, ...] = ("maker", "nonce", "salt")
     others = [

@@ -26,9 +26,7 @@ class KubernetesBackend:
         self.store: Store = MemoryStore()
         self.keeps_workspaces = False
         self._kubeconfig = kubeconfig
-        self._settings = KubernetesRunnerSettings(
-            namespace, folder / "attempts", a_pod_settings(image, uploads=folder / "uploads")
-        )
+        self._settings = KubernetesRunnerSettings(namespace, folder / "attempts", a_pod_settings(image))
 
     @classmethod
     @asynccontextmanager
@@ -76,7 +74,6 @@ def a_pod_settings(image: str, **fields: object) -> PodSettings:
         "image": image,
         "resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "256Mi"}},
         "scratch_size": "100Mi",
-        "uploads": Path("/uploads"),
         "pod_fields": {"dnsPolicy": "Default"},
         "grace_seconds": 5.0,
     }

@@ -97,7 +97,7 @@ class EmbeddedBackend:
 
     @asynccontextmanager
     async def open_runner(self) -> AsyncIterator[Runner]:
-        settings = LocalRunnerSettings(folders=self._folders, environment={}, programs={})
+        settings = LocalRunnerSettings(self._folders, Path("/nowhere"), environment={}, programs={})
         async with LocalRunner(self.store, settings) as runner:
             try:
                 yield runner

@@ -302,6 +302,15 @@ async def test_when_it_is_gone_so_is_all_it_started(
     assert backend.living_processes(attempt.name) == 0
 
 
+async def test_when_it_vanished_unseen_all_it_started_is_gone_too(backend: RunnerBackend, runner: Runner) -> None:
+    attempt = an_attempt([LEAVE_CHILD, LEAVE_DETACHED_CHILD, {"log": "here"}, HANG])
+    await runner.start(attempt)
+    await said(runner, attempt, "here")
+    await backend.crash_unseen(attempt.name)
+    await end_of(runner, attempt)
+    assert backend.living_processes(attempt.name) == 0
+
+
 # The engine comes and goes
 
 

@@ -121,6 +121,18 @@ async def test_a_watcher_who_comes_during_an_outage_is_told_all_when_it_ends(
     assert Changed(created) in second.changes
 
 
+async def test_a_watcher_is_not_told_of_what_this_store_has_deleted_unheard(
+    store: Store, disturbed: Store, proxy: FaultyProxy
+) -> None:
+    await store.create(an_ai_model("opus"))
+    async with watching(disturbed, AiModel) as first, proxy.faults(is_watch, Break(Cut.SILENCE)):
+        await first.until(lambda: first.synced)
+        await disturbed.delete(AiModel, "opus")
+        async with watching(disturbed, AiModel) as second:
+            await second.until(lambda: second.synced)
+    assert second.resource_changes == []
+
+
 async def test_after_many_faults_the_watch_has_told_the_truth(
     store: Store, disturbed: Store, proxy: FaultyProxy
 ) -> None:

@@ -65,7 +65,7 @@ async def test_a_job_goes_on_while_no_engine_runs(engine: LocalEngine) -> None:
     async with engine.client(user.key) as http:
         user = User(http, user.key)
         detail = await user.wait(job_id)
-        assert (detail["status"], detail["attempts"]) == ("completed", 1)
+        assert (detail["status"], detail["attempts"], detail["failedReason"]) == ("completed", 1, None)
         assert await user.log_lines(job_id) == [f"tick {number}" for number in range(1, 11)]
 
 

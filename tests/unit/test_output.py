@@ -72,6 +72,13 @@ def test_a_line_torn_off_at_the_end_is_none(output: Path) -> None:
     assert read_end(output) == (None, OutputTail(("tick",)))
 
 
+def test_a_long_output_can_be_read_on_from_each_number(output: Path) -> None:
+    output.write_bytes(lines_of(*(a_log(seq, "x" * 15_000) for seq in range(1, 81))))
+    for after in range(82):
+        reader = OutputReader(output, after)
+        assert [event.seq for event in reader.read()][:3] == list(range(after + 1, 81))[:3]
+
+
 @given(sizes=st.lists(st.integers(1, LINE_BYTES - 200), min_size=1, max_size=60), data=st.data())
 def test_every_number_can_be_read_on_from(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], data: st.DataObject

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
@@ -49,6 +50,7 @@ class LocalRunnerSettings:
     """
 
     folders: Folders
+    uploads: Path
     environment: Mapping[str, str]
     programs: Mapping[str, str]
     git_addresses: tuple[str, ...] = ()
@@ -199,7 +201,7 @@ class LocalRunner:
             config=job.resolved.config,
             metadata=job.spec.metadata,
             workspace_setup=job.spec.workspace_setup,
-            workspace_files=job.spec.workspace_files,
+            workspace_files=tuple(file.on_volume(settings.uploads) for file in job.spec.workspace_files),
             endpoint=self._endpoint(attempt),
             programs=dict(settings.programs),
             git_addresses=settings.git_addresses,

@@ -10,6 +10,7 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from labrats.backends.kubernetes.collector import collect
@@ -132,7 +133,7 @@ class Attendance:
         """Do all that is left to do for an attempt. Whether that succeeded; it can be done again from the start."""
         try:
             await self._see_through(sight, AttemptFiles.of(self._attempts, sight.name))
-        except (LabratsError, OSError) as error:
+        except (LabratsError, OSError, msgspec.MsgspecError) as error:
             log.warning("an attempt cannot be seen through yet", attempt=sight.name, reason=str(error))
             return False
         return True
@@ -153,8 +154,10 @@ class Attendance:
         """Wait until its executor has started, or never will. An attempt that takes too long to start is ended."""
         now = asyncio.get_running_loop().time
         deadline = now() + self._start_timeout
-        while not (sight.has_started or sight.is_over):
+        while True:
             changed = sight.changed
+            if sight.has_started or await self._is_over(sight):
+                return
             failure = why_it_cannot_start(sight.last_pod)
             if not failure and now() >= deadline:
                 failure = why_it_has_not_started(sight.last_pod, self._start_timeout)
@@ -170,12 +173,14 @@ class Attendance:
         """Wait until nothing of it runs, and nothing will, for certain."""
         while True:
             changed = sight.changed
-            if sight.is_over and await self._is_over_for_certain(sight):
+            if await self._is_over(sight):
                 return
             await changed.wait()
 
-    async def _is_over_for_certain(self, sight: Sight) -> bool:
-        """Ask the cluster itself: of the two watches, each may lag by its own time."""
+    async def _is_over(self, sight: Sight) -> bool:
+        """Whether it is, for certain. The two watches lag, each by its own time, so the cluster itself is asked."""
+        if not sight.is_over:
+            return False
         if not sight.job_exists:
             with suppress(NotFound):
                 sight.job_seen(await self._api.get_job(sight.name))

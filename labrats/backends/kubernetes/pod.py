@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, Final
 
 from labrats.backends.kubernetes.failures import NEVER_STARTED, failure_annotations
@@ -24,6 +24,9 @@ INPUTS: Final = "/attempt/inputs"
 SCRATCH: Final = "/attempt/scratch"
 """The executor's two folders: what it reads, and where it may write. The image's entrypoint is given their names."""
 
+UPLOADS: Final = PurePath("/attempt/uploads")
+"""Where the executor finds the files that came with its job."""
+
 USER: Final = 10001
 """Whom executors run as. The images of ours have this user."""
 
@@ -41,7 +44,7 @@ class PodSettings:
     image:          of the executor, where the job names none. resources: of its container, as Kubernetes writes them.
     scratch_size:   how much the workspace, the agent's home and its temporary files may take together.
     pod_fields:     further fields of the pod's spec (nodeSelector, runtimeClassName …). Those set here win over them.
-    uploads:        where the uploads volume lies for the engine; uploads_claim: the claim by which pods have it too.
+    uploads_claim:  the claim by which pods have the uploads volume, at the root of it.
     grace_seconds:  how long an executor that is asked to end may take.
     kept_seconds:   for how long a finished Job stays in the cluster. Also how long the engine may be away before it
                     finds no outcome any more.
@@ -50,7 +53,6 @@ class PodSettings:
     image: str
     resources: Mapping[str, Any]
     scratch_size: str
-    uploads: Path
     uploads_claim: str | None = None
     pod_fields: Mapping[str, Any] = field(default_factory=dict)
     git_addresses: tuple[str, ...] = ()
@@ -130,7 +132,7 @@ def _task(attempt: Attempt, settings: PodSettings) -> Task:
         config=job.resolved.config,
         metadata=job.spec.metadata,
         workspace_setup=job.spec.workspace_setup,
-        workspace_files=job.spec.workspace_files,
+        workspace_files=tuple(file.on_volume(UPLOADS) for file in job.spec.workspace_files),
         endpoint=attempt.ai_model.spec.endpoint if attempt.ai_model else None,
         git_addresses=settings.git_addresses,
     )
@@ -198,16 +200,14 @@ def _inputs(job: Job, secrets: SecretFiles) -> list[dict[str, Any]]:
 
 
 def _upload_mounts(files: Sequence[WorkspaceFile], settings: PodSettings) -> list[dict[str, Any]]:
-    """The folders of the files that came with the job, each where the engine has it: one, and of no other job."""
+    """The folders of the files that came with the job, and nothing of other jobs."""
     if files and settings.uploads_claim is None:
         raise GiveUp(FailedCode.WORKSPACE, "the job brings files, and the engine has no uploads volume for its pods")
-    mounts = []
-    for folder in sorted({Path(file.path).parent for file in files}):
-        if not folder.is_relative_to(settings.uploads):
-            raise GiveUp(FailedCode.WORKSPACE, f"{folder} is not on the uploads volume")
-        inside = str(folder.relative_to(settings.uploads))
-        mounts.append({"name": "uploads", "mountPath": str(folder), "subPath": inside, "readOnly": True})
-    return mounts
+    folders = sorted({str(PurePath(file.path).parent) for file in files})
+    return [
+        {"name": "uploads", "mountPath": str(UPLOADS / folder), "subPath": folder, "readOnly": True}
+        for folder in folders
+    ]
 
 
 def _uploads_volume(settings: PodSettings) -> dict[str, Any]:

@@ -235,12 +235,11 @@ class Reflector(Generic[T]):
         self._advance(identity.resource_version)
 
     def _take_in_object(self, identity: "_Identity", body: msgspec.Raw) -> None:
-        known = self._entries.get(identity.name)
         each = self._read(identity, body)
-        if known and (each is None or known.uid != identity.uid):
-            self._remove(identity.name, self._decode(known))
         if each is not None:
             self._store(identity.name, _entry(each), each)
+        elif known := self._entries.get(identity.name):
+            self._remove(identity.name, self._decode(known))
 
     def _read(self, identity: "_Identity", body: msgspec.Raw) -> T | None:
         try:
@@ -275,7 +274,7 @@ class Reflector(Generic[T]):
     def _pause(self) -> float:
         """Longer after each failure, and different for each of many reflectors that failed together."""
         doublings = min(self._failures, _DOUBLINGS)
-        longest = min(_FIRST_PAUSE * 2**doublings, self._patience.longest_pause)
+        longest = min(_FIRST_PAUSE * 2.0**doublings, self._patience.longest_pause)
         return random.uniform(0.5, 1) * longest  # noqa: S311, not a secret
 
 

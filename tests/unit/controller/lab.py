@@ -20,6 +20,8 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
 
+PATIENCE_SECONDS = 24 * 3600
+
 SETTINGS = EngineSettings(default_model_slots=2, stop_grace_seconds=10, retry_backoff_seconds=1)
 
 
@@ -54,10 +56,11 @@ class Lab:
         return await self.store.get(Job, job.id)
 
     async def reaches(self, job: Job, *phases: Phase) -> Job:
-        """The job once it is in one of `phases`, its present one included."""
-        async for change in self.store.watch(Job):
-            if isinstance(change, Changed) and change.resource.id == job.id and change.resource.phase in phases:
-                return change.resource
+        """The job once it is in one of `phases`, its present one included. Raises TimeoutError after a virtual day."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            async for change in self.store.watch(Job):
+                if isinstance(change, Changed) and change.resource.id == job.id and change.resource.phase in phases:
+                    return change.resource
         raise AssertionError("the watch ended")
 
     async def ended(self, job: Job) -> Job:

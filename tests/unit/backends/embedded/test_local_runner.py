@@ -33,7 +33,7 @@ def folders(tmp_path: Path) -> Folders:
 
 
 def a_runner(folders: Folders, store: MemoryStore | None = None, **settings: Any) -> LocalRunner:
-    usual: dict[str, Any] = {"folders": folders, "environment": {}, "programs": {}}
+    usual: dict[str, Any] = {"folders": folders, "uploads": Path("/uploads"), "environment": {}, "programs": {}}
     return LocalRunner(store or MemoryStore(), LocalRunnerSettings(**usual | settings))
 
 
@@ -57,7 +57,7 @@ def secrets_in(folder: AttemptFolder) -> dict[str, str]:
 
 async def test_an_executor_is_told_its_task(folders: Folders) -> None:
     setup = WorkspaceSetup(git_repo="https://git.example/r", git_ref="main", git_depth=1)
-    files = (WorkspaceFile(name="a.txt", path="/uploads/1", size=3),)
+    files = (WorkspaceFile(name="a.txt", path="jobs/1/0", size=3),)
     job = a_running(workspace_setup=setup, workspace_files=files, prompt="Grüße", config={"max_turns": 7})
     ai_model = an_ai_model(endpoint="http://127.0.0.1:8080/v1")
     runner = a_runner(
@@ -75,7 +75,7 @@ async def test_an_executor_is_told_its_task(folders: Folders) -> None:
         workspace=str(folder.workspace),
         config=a_config(max_turns=7).config,
         workspace_setup=setup,
-        workspace_files=files,
+        workspace_files=(WorkspaceFile(name="a.txt", path="/uploads/jobs/1/0", size=3),),
         endpoint="http://127.0.0.1:8080/v1",
         programs={"claude": "/opt/claude"},
         git_addresses=("10.0.0.0/8",),

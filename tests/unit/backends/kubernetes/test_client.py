@@ -13,6 +13,9 @@ from aiohttp import web
 from labrats.backends.kubernetes.client import ApiClient, Expired, error_of
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, RetryLater
 
+LONG_LINE = b"two" * 500_000
+"""It comes in several pieces."""
+
 
 def a_status(code: int, message: str = "it is so", **details: Any) -> bytes:
     return json.dumps({"kind": "Status", "code": code, "message": message, "details": details}).encode()
@@ -103,9 +106,9 @@ async def test_a_program_that_makes_tokens_is_asked_again_when_one_has_ended(tmp
             assert await client.request("GET", "/api") == b"{}"
 
 
-async def test_a_stream_is_authorized_too(tmp_path: Path) -> None:
+async def test_a_stream_comes_in_lines_but_for_one_that_was_cut_off(tmp_path: Path) -> None:
     async with a_server(lambda: "test-token", tmp_path, {"token": "test-token"}) as client:
-        assert [line async for line in client.lines("/lines", {})] == [b"one", b"two"]
+        assert [line async for line in client.lines("/lines", {})] == [b"one", LONG_LINE]
 
 
 async def test_an_api_server_that_is_out_of_reach_may_come_back(tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ async def a_server(valid_token: Callable[[], str], folder: Path, user: dict[str,
     async def answer(request: web.BaseRequest) -> web.Response:
         if request.headers.get("Authorization") != f"Bearer {valid_token()}":
             return web.json_response({"kind": "Status", "message": "Unauthorized"}, status=401)
-        return web.Response(body=b"one\ntwo\nthr" if request.path == "/lines" else b"{}")
+        return web.Response(body=b"one\n" + LONG_LINE + b"\nthr" if request.path == "/lines" else b"{}")
 
     server = web.ServerRunner(web.Server(answer))
     await server.setup()

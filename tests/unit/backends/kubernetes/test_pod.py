@@ -22,7 +22,6 @@ SETTINGS = PodSettings(
     image="labrats/executor:1",
     resources={"requests": {"cpu": "250m"}, "limits": {"cpu": "2", "memory": "2Gi", "ephemeral-storage": "10Gi"}},
     scratch_size="10Gi",
-    uploads=Path("/data/uploads"),
     uploads_claim="uploads",
     git_addresses=("10.0.0.0/8",),
 )
@@ -50,7 +49,7 @@ def test_a_job_with_everything_has_this_manifest() -> None:
         prompt=None,
         prompt_ref=KeyReference(name="ir-0000000a-prompt", key="prompt"),
         workspace_setup=WorkspaceSetup(git_repo="https://git.example/a.git", credentials_ref="ir-0000000a-git"),
-        workspace_files=(WorkspaceFile(name="notes.md", path="/data/uploads/jobs/ir-0000000a-1f/0", size=3),),
+        workspace_files=(WorkspaceFile(name="notes.md", path="jobs/ir-0000000a-1f/0", size=3),),
         metadata={"repo": "a"},
     )
     secrets: SecretFiles = [
@@ -96,9 +95,7 @@ def test_the_cluster_ends_an_attempt_only_long_after_the_engine() -> None:
 
 def test_an_operator_adds_to_the_pod_but_takes_nothing_away() -> None:
     fields = {"nodeSelector": {"pool": "agents"}, "containers": [], "automountServiceAccountToken": True}
-    settings = PodSettings(
-        image="labrats/executor:1", resources={}, scratch_size="1Gi", uploads=Path("/data/uploads"), pod_fields=fields
-    )
+    settings = PodSettings(image="labrats/executor:1", resources={}, scratch_size="1Gi", pod_fields=fields)
 
     pod = pod_of(an_owned_attempt(), settings=settings)["spec"]
 
@@ -107,17 +104,18 @@ def test_an_operator_adds_to_the_pod_but_takes_nothing_away() -> None:
     assert len(pod["containers"]) == 1
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "/data/uploads-of-others/0"])
-def test_files_from_elsewhere_are_refused(path: str) -> None:
-    attempt = an_owned_attempt(workspace_files=(WorkspaceFile(name="a", path=path, size=1),))
+def test_a_pod_has_the_files_of_its_job_and_no_others() -> None:
+    pod = pod_of(an_owned_attempt(workspace_files=(WorkspaceFile(name="a", path="jobs/1/0", size=1),)))
 
-    with pytest.raises(GiveUp, match="not on the uploads volume"):
-        attempt_job(attempt, (), SETTINGS)
+    mount = pod["spec"]["containers"][0]["volumeMounts"][-1]
+    assert (mount["subPath"], mount["readOnly"]) == ("jobs/1", True)
+    (file,) = task_of(pod).workspace_files
+    assert file.path == f"{mount['mountPath']}/0"
 
 
 def test_files_without_a_volume_to_bring_them_are_refused() -> None:
-    attempt = an_owned_attempt(workspace_files=(WorkspaceFile(name="a", path="/data/uploads/jobs/1/0", size=1),))
-    settings = PodSettings(image="labrats/executor:1", resources={}, scratch_size="1Gi", uploads=Path("/data/uploads"))
+    attempt = an_owned_attempt(workspace_files=(WorkspaceFile(name="a", path="jobs/1/0", size=1),))
+    settings = PodSettings(image="labrats/executor:1", resources={}, scratch_size="1Gi")
 
     with pytest.raises(GiveUp, match="no uploads volume"):
         attempt_job(attempt, (), settings)

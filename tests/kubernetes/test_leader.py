@@ -1,0 +1,162 @@
+"""One engine leads at a time, and what former leaders still write is refused."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.fence import POLICY, field_manager, former_leaders_are_fenced
+from labrats.backends.kubernetes.jobs_api import JobsApi
+from labrats.backends.kubernetes.leader import LEASE, Election, Timing
+from labrats.backends.kubernetes.pod import attempt_job
+from labrats.backends.kubernetes.store import KubernetesStore
+from labrats.model.errors import NotFound, RetryLater
+from labrats.model.job import advance
+from labrats.model.phases import JobEvent
+from tests.builders import a_job, an_attempt
+from tests.cluster.proxy import FaultyProxy, Lose, Refuse, is_write
+from tests.conformance.kubernetes_backend import a_pod_settings
+from tests.waiting import DEADLINE_SECONDS, eventually
+
+pytestmark = pytest.mark.kubernetes
+
+QUICK = Timing(lease=2.0, renew=0.2, give_up=1.0, look=0.1)
+
+
+@dataclass
+class Engine:
+    """Takes part in the election, and notes when it leads."""
+
+    name: str
+    epochs: list[int] = field(default_factory=list)
+    leads: bool = False
+
+    async def lead(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+        self.leads = True
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.leads = False
+
+    @asynccontextmanager
+    async def taking_part(self, client: ApiClient, namespace: str, timing: Timing = QUICK) -> AsyncIterator[None]:
+        election = asyncio.create_task(Election(client, namespace, self.name, timing).run(self.lead))
+        try:
+            yield
+        finally:
+            election.cancel()
+            await asyncio.gather(election, return_exceptions=True)
+
+
+async def renewals(client: ApiClient, namespace: str, *, for_longer_than: float) -> None:
+    """Return when the Lease has been renewed so often that so many seconds have passed."""
+    seen: set[bytes] = set()
+    while len(seen) * QUICK.renew <= for_longer_than:
+        with suppress(NotFound):
+            seen.add(await client.request("GET", f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{LEASE}"))
+        await asyncio.sleep(0.01)
+
+
+async def test_one_of_several_leads(api_client: ApiClient, namespace: str) -> None:
+    first, second = Engine("first"), Engine("second")
+    async with first.taking_part(api_client, namespace), second.taking_part(api_client, namespace):
+        await renewals(api_client, namespace, for_longer_than=3 * QUICK.lease)
+
+        assert len(first.epochs + second.epochs) == 1
+
+
+async def test_the_lead_is_handed_over_to_whoever_waits(api_client: ApiClient, namespace: str) -> None:
+    first, second = Engine("first"), Engine("second")
+    async with first.taking_part(api_client, namespace):
+        await eventually(lambda: first.leads)
+    assert not first.leads
+
+    patient = Timing(lease=3600.0, look=0.1)
+    async with second.taking_part(api_client, namespace, patient):
+        await eventually(lambda: second.leads)
+    async with first.taking_part(api_client, namespace):  # it need not wait for an hour
+        await eventually(lambda: first.leads)
+    assert first.epochs[0] < second.epochs[0] < first.epochs[1]
+
+
+async def test_one_that_is_not_heard_of_leads_no_more_before_another_does(
+    api_client: ApiClient, namespace: str, tmp_path: Path
+) -> None:
+    first, second = Engine("first"), Engine("second")
+    async with FaultyProxy.open(api_client, tmp_path) as proxy, first.taking_part(proxy.client, namespace):
+        await eventually(lambda: first.leads)
+        proxy.plan = lambda request: Refuse(503) if is_write(request) else None
+        async with second.taking_part(api_client, namespace):
+            await eventually(lambda: second.leads)
+            assert not first.leads
+            proxy.plan = lambda request: None
+            await renewals(api_client, namespace, for_longer_than=QUICK.lease)
+            assert (first.leads, second.leads) == (False, True)
+
+
+async def test_a_renewal_whose_answer_is_lost_does_not_cost_the_lead(
+    api_client: ApiClient, namespace: str, tmp_path: Path
+) -> None:
+    first = Engine("first")
+    async with FaultyProxy.open(api_client, tmp_path) as proxy, first.taking_part(proxy.client, namespace):
+        await eventually(lambda: first.leads)
+        async with proxy.faults(is_write, Refuse(500), Lose(), Lose()):
+            pass
+        await renewals(api_client, namespace, for_longer_than=QUICK.lease)
+        assert (first.leads, first.epochs) == (True, [1])
+
+
+async def test_an_error_of_the_leader_surfaces_and_the_lead_is_free(api_client: ApiClient, namespace: str) -> None:
+    async def fail(epoch: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ExceptionGroup):
+        await Election(api_client, namespace, "first", QUICK).run(fail)
+    second = Engine("second")
+    async with second.taking_part(api_client, namespace):
+        await eventually(lambda: second.leads)
+
+
+# The fence
+
+
+async def test_what_a_former_leader_writes_is_refused(api_client: ApiClient, jobs_namespace: str) -> None:
+    engine = Engine("first")
+    for epoch in (1, 2):
+        async with engine.taking_part(api_client, jobs_namespace):
+            await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
+    assert await former_leaders_are_fenced(api_client, jobs_namespace, 2)
+
+    former, current = (api_client.writing_as(field_manager(epoch)) for epoch in (1, 2))
+    async with (
+        KubernetesStore.open(former, jobs_namespace) as stale,
+        KubernetesStore.open(current, jobs_namespace) as store,
+    ):
+        job = await stale.create(a_job())
+        with pytest.raises(RetryLater, match="another engine leads"):
+            await stale.update(advance(job, JobEvent.START))
+        await store.update(advance(job, JobEvent.START))
+    manifest = attempt_job(an_attempt(), (), a_pod_settings("none"))
+    with pytest.raises(RetryLater, match="another engine leads"):
+        await JobsApi(former, jobs_namespace).create_job(manifest)
+    await JobsApi(current, jobs_namespace).create_job(manifest)
+
+
+async def test_whoever_leads_not_may_write_all_the_same(api_client: ApiClient, jobs_namespace: str) -> None:
+    async with KubernetesStore.open(api_client, jobs_namespace) as store:
+        job = await store.create(a_job())
+        await store.update(advance(job, JobEvent.START))
+
+
+async def test_a_cluster_without_the_policy_is_noticed(api_client: ApiClient, namespace: str) -> None:
+    binding = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/{POLICY}"
+    with suppress(NotFound):
+        await api_client.request("DELETE", binding)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while await former_leaders_are_fenced(api_client, namespace, epoch=1):
+            await asyncio.sleep(0.1)  # the API server has not noticed yet that it is gone
