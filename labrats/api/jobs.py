@@ -206,7 +206,8 @@ async def retry(request: Request, job_id: JobId) -> Response:
     engine = engine_of(request)
     while True:
         job = await own_job(request, job_id)
-        waiting = advance(job, JobEvent.RETRY, finished_at=None, failed_code=None, failed_reason=None, slot=None)
+        cleared = dict.fromkeys(("finished_at", "failed_code", "failed_reason", "slot", "deadline_at"))
+        waiting = advance(job, JobEvent.RETRY, **cleared)
         setup = job.spec.workspace_setup
         if setup and setup.credentials_ref and engine.clock.now() - job.created_at > TOKEN_LIFETIME:
             message = "the job's git token is more than 10 minutes old and has likely expired; submit the job again"

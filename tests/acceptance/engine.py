@@ -103,6 +103,15 @@ class LocalEngine:
         """End it as a crash does, at once and without a word. Its jobs run on."""
         assert self._end(signal.SIGKILL) == -signal.SIGKILL
 
+    def pause(self) -> None:
+        """Stop it in the middle of whatever it does, as when its machine is suspended."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
+
     def restart(self) -> None:
         self.stop()
         self.start()

@@ -105,7 +105,8 @@ class TestRetry:
         assert answer.status_code == 200
         again = answer.json()
         assert (again["id"], again["status"], again["phase"]) == (job_id, "waiting", "Pending")
-        assert (again["failedReason"], again["failedCode"], again["finishedAt"]) == (None, None, None)
+        over = ("failedReason", "failedCode", "finishedAt", "accountName", "deadlineAt")
+        assert [again[field] for field in over] == [None] * len(over)
         done = await user.wait(job_id)
         assert (done["status"], done["attempts"], done["result"]) == ("completed", 2, "now")
 

@@ -120,6 +120,10 @@ class Cluster:
             log = (self.folder / "log" / program).read_text(errors="replace")
             raise Failed(f"{program} ended: {log.strip().splitlines()[-1:]}")
 
+    def kill(self, program: str) -> None:
+        """Have a program die that `start` has started."""
+        self._started[program].kill()
+
     def inside(self, *command: str | Path) -> list[str | Path]:
         """The command that runs `command` in the cluster's network. `ip netns exec` would hide the cgroups."""
         return ["nsenter", f"--net=/run/netns/{self.network}", "--", *command]

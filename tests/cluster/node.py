@@ -61,6 +61,10 @@ class Node:
         condition = ("wait", "--for=condition=Ready", f"node/{self.name}", "--timeout=1s")
         self._cluster.wait_for(f"kubelet-{self.name}", lambda: succeeds(*self._cluster.kubectl_command, *condition))
 
+    def silence(self) -> None:
+        """Have its kubelet die: what runs on the node runs on, and the cluster hears nothing of it any more."""
+        self._cluster.kill(f"kubelet-{self.name}")
+
     def load(self, archive: Path) -> None:
         """Give its pods an image."""
         run("ctr", "-a", self.socket, "-n", "k8s.io", "images", "import", archive)

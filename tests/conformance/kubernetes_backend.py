@@ -68,10 +68,10 @@ class KubernetesBackend:
         """What runs beside its executors is the cluster itself."""
 
 
-def a_pod_settings(image: str, **fields: object) -> PodSettings:
+def a_pod_settings(executor: str, **fields: object) -> PodSettings:
     """Small pods, as a test needs them. The test cluster has no name server of its own."""
     usual: dict[str, object] = {
-        "image": image,
+        "image": executor,
         "resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "256Mi"}},
         "scratch_size": "100Mi",
         "pod_fields": {"dnsPolicy": "Default"},

@@ -144,7 +144,7 @@ class Attendance:
         await asyncio.to_thread(files.begin)
         await self._see_start(sight)
         if (pod := sight.last_pod) and pod.has_started:
-            await collect(self._api.client, self._api.log_path(pod), files, lambda: sight.last_pod_has_ended)
+            await collect(self._api.client, self._api.log_path(pod), files, sight)
         await self._see_end(sight)
         await asyncio.to_thread(files.conclude, why_it_ended(sight.job, sight.last_pod))
         for names in self._watchers:

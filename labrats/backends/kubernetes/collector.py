@@ -1,7 +1,6 @@
 """Copies what an executor prints from its pod's log to the shared volume, as it comes and until its end."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import aclosing
 from typing import Final
 
@@ -10,6 +9,7 @@ import structlog
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy
 from labrats.backends.kubernetes.objects import CONTAINER
+from labrats.backends.kubernetes.sight import Sight
 from labrats.model.errors import LabratsError, NotFound
 
 log = structlog.get_logger()
@@ -22,11 +22,13 @@ REOPEN_SECONDS: Final = 0.2
 
 LONGEST_PAUSE_SECONDS: Final = 10.0
 
-PATIENCE: Final = 6
-"""How often the log of a container that has ended is asked for in vain, before what it still holds is given up."""
+PATIENCE: Final = 60
+"""How often the log of a container that has ended is asked for in vain, before what it still holds is given up. Enough
+for ten minutes without an API server.
+"""
 
 
-async def collect(client: ApiClient, log_path: str, files: AttemptFiles, has_ended: Callable[[], bool]) -> None:
+async def collect(client: ApiClient, log_path: str, files: AttemptFiles, sight: Sight) -> None:
     """Copy the log at `log_path` until its container has ended and all of it is copied, or it is out of reach for good.
 
     Whatever was copied before, by whomever, is not copied again.
@@ -34,7 +36,7 @@ async def collect(client: ApiClient, log_path: str, files: AttemptFiles, has_end
     copy = await asyncio.to_thread(OutputCopy, files)
     refusals, pause = 0, REOPEN_SECONDS
     while not copy.is_complete and refusals < PATIENCE:
-        known, ended = copy.last, has_ended()
+        known, ended = copy.last, sight.last_pod_has_ended
         try:
             await _copy(client, log_path, copy, follow=not ended)
             if ended:
@@ -43,6 +45,8 @@ async def collect(client: ApiClient, log_path: str, files: AttemptFiles, has_end
             break  # the pod is gone, and its log with it
         except LabratsError as error:
             refusals += ended
+            if ended and sight.is_lost_with_its_node:
+                break
             log.warning("a pod's log was cut", log=log_path, reason=str(error))
         pause = REOPEN_SECONDS if copy.last is not known else min(pause * 2, LONGEST_PAUSE_SECONDS)
         await asyncio.sleep(pause)

@@ -32,14 +32,17 @@ VANISHED: Final = Failure(
 ENDED_BY_ENGINE: Final = Failure(code=FailedCode.EXECUTOR_DIED, reason="the engine ended the attempt")
 NEVER_STARTED: Final = Failure(code=FailedCode.LOST, reason="the attempt was ended before it started")
 
+BY_THE_CLUSTER: Final = frozenset(
+    {FailedCode.EVICTED, FailedCode.NODE_LOST, FailedCode.OUT_OF_MEMORY, FailedCode.TIMEOUT}
+)
+"""What an attempt failed of, whatever the executor still said of it: it only knows that it was asked to end."""
+
 _IMAGE_TROUBLE: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _HOPELESS: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 """Waiting does not help: only another image name, or an image brought to the node by hand."""
 
 _SIGNALLED: Final = 128
 """A container's exit code is this plus the number of the signal that its first process died of."""
-
-_NODE_GONE: Final = frozenset({"DeletionByPodGC", "DeletionByTaintManager"})
 
 
 def why_it_ended(job: JobObject | None, pod: PodObject | None) -> Failure:
@@ -92,7 +95,7 @@ def _decided_by_the_engine(job: JobObject) -> Failure | None:
 def _of_pod(pod: PodObject) -> Failure | None:
     if disruption := pod.condition("DisruptionTarget"):
         node = pod.spec.node_name or "its node"
-        if disruption.reason in _NODE_GONE:
+        if pod.lost_with_its_node:
             reason = f"{node} was lost with the attempt on it: {_sentence(disruption.message)}"
             return Failure(code=FailedCode.NODE_LOST, reason=reason)
         message = _sentence(pod.status.message or disruption.message)

@@ -184,6 +184,12 @@ class PodObject(_Part, frozen=True, kw_only=True):
         deleted_without_node = self.metadata.deletion_timestamp is not None and not self.spec.node_name
         return self.status.phase in ("Succeeded", "Failed") or deleted_without_node
 
+    @property
+    def lost_with_its_node(self) -> bool:
+        """Whether it is over only because its node was deleted, or declared to be out of service."""
+        disruption = self.condition("DisruptionTarget")
+        return disruption is not None and disruption.reason in ("DeletionByPodGC", "DeletionByTaintManager")
+
     def condition(self, kind: str, status: str = "True") -> Condition | None:
         """The condition of this type, if it has this status."""
         return next((each for each in self.status.conditions if (each.type, each.status) == (kind, status)), None)

@@ -12,7 +12,7 @@ import msgspec
 
 from labrats.backends.kubernetes.attendance import Attendance
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.failures import ENDED_BY_ENGINE, NEVER_STARTED
+from labrats.backends.kubernetes.failures import BY_THE_CLUSTER, ENDED_BY_ENGINE, NEVER_STARTED, Failure
 from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.objects import JOB_LABEL, JobObject
@@ -22,7 +22,7 @@ from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job
 from labrats.model.parts import ConfigMap, Secret
-from labrats.model.protocol import AnyEvent, ResultEvent
+from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent
 from labrats.model.record import Resource
 from labrats.output import OutputReader, read_end
 from labrats.ports import Alive, Attempt, AttemptState, Clock, Gone, NotStarted, OutputTail, Store, SystemClock
@@ -90,8 +90,7 @@ class KubernetesRunner:
     async def find(self, name: str) -> AttemptState:
         files = self._files(name)
         if ending := files.ending():
-            outcome, tail = read_end(files.output)
-            return Gone(outcome, tail=tail) if outcome else Gone(None, ending.code, ending.reason, tail)
+            return _gone(ending, *read_end(files.output))
         if sight := await self._attendance.sight_of(name):
             return Alive(sight.last_pod.name if sight.last_pod else None)
         if not files.has_begun:
@@ -252,6 +251,13 @@ class KubernetesRunner:
         if sight.job_exists and sight.job and sight.job.spec.active_deadline_seconds != 0:
             with suppress(NotFound):
                 await self._api.fail_job(sight.name, ENDED_BY_ENGINE)
+
+
+def _gone(ending: Failure, outcome: ResultEvent | ErrorEvent | None, tail: OutputTail) -> Gone:
+    told_to_end = isinstance(outcome, ErrorEvent) and ending.code in BY_THE_CLUSTER
+    if outcome is None or told_to_end:
+        return Gone(None, ending.code, ending.reason, tail)
+    return Gone(outcome, tail=tail)
 
 
 def _is_ours(job: JobObject) -> bool:

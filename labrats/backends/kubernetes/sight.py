@@ -35,6 +35,11 @@ class Sight:
         return pod is None or pod.state.terminated is not None or pod.is_over or pod.name not in self.pods
 
     @property
+    def is_lost_with_its_node(self) -> bool:
+        """Whether the cluster has given up the node, and nobody can be asked any more what the executor said."""
+        return self.last_pod is not None and self.last_pod.lost_with_its_node
+
+    @property
     def living_pods(self) -> list[PodObject]:
         """Those in which something may still run."""
         return [pod for pod in self.pods.values() if not pod.is_over]

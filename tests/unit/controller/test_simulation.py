@@ -24,8 +24,8 @@ from tests.unit.controller.trouble import Trouble, TroubledRunner, TroubledStore
 SEEDS = int(os.environ.get("LABRATS_SIMULATIONS", "100"))
 FIRST_SEED = int(os.environ.get("LABRATS_SEED") or random.randrange(1_000_000))
 
-LAG = timedelta(seconds=20)
-"""Beyond any that trouble makes, and far below the minutes that jobs wait for each other."""
+LAG = timedelta(seconds=40)
+"""Beyond what trouble and two crashes in a row make, and below the minutes that jobs wait for each other."""
 
 MODELS = ("small", "large")
 SLOTS = EngineSettings(default_model_slots=1, stop_grace_seconds=3, retry_backoff_seconds=1)
@@ -74,7 +74,7 @@ async def keep_restarting(lab: Lab, chance: random.Random) -> None:
     for _ in range(chance.choice([0, 1, 5])):
         async with lab.controller():
             await asyncio.sleep(chance.expovariate(1 / 60))
-        await asyncio.sleep(chance.choice([0.0, 1.0, 30.0]))
+        await asyncio.sleep(chance.choice([0.0, 1.0, 10.0]))
     async with lab.controller():
         await asyncio.Event().wait()
 
