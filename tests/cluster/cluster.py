@@ -94,7 +94,13 @@ class Cluster:
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Create or change objects."""
-        self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        self.kubectl(
+            "apply",
+            "--validate=false",
+            "-f",
+            "-",
+            stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}),
+        )
 
     def start(self, program: str, *command: str | Path, descriptors: Sequence[int] = ()) -> None:
         """Run a program of the cluster in the background, in its network, until the cluster is stopped."""

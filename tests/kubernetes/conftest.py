@@ -1,5 +1,6 @@
 """An engine on the cluster, and somebody who uses it."""
 
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,11 +35,18 @@ async def jobs_namespace(api_client: ApiClient) -> AsyncIterator[str]:
 
 @pytest.fixture
 def start_engine(kubeconfig: Path, jobs_namespace: str, executor_image: str, tmp_path: Path) -> Iterator[EngineFactory]:
-    """Starts an engine on the test's namespace, with the environment variables that it is given."""
+    """Starts an engine on the test's namespace, with the environment variables that it is given. It may be called again
+    for a further replica.
+    """
     with ExitStack() as engines:
 
         def start(**environment: str) -> LocalEngine:
-            return engines.enter_context(an_engine(kubeconfig, jobs_namespace, executor_image, tmp_path, **environment))
+            folder = tmp_path / f"engine-{secrets.token_hex(4)}"
+            folder.mkdir()
+            engine = an_engine(
+                kubeconfig, jobs_namespace, executor_image, folder, volume=tmp_path / "volume", **environment
+            )
+            return engines.enter_context(engine)
 
         yield start
 

@@ -10,9 +10,12 @@ SMALL: dict[str, Any] = {"requests": {"cpu": "10m"}, "limits": {"memory": "256Mi
 """What pods of tests ask for, and may use."""
 
 
-def an_engine(kubeconfig: Path, namespace: str, image: str, folder: Path, **environment: str) -> LocalEngine:
-    """`labrats serve --backend kubernetes`. folder: holds what stands for the shared volume; engines may have it in
-    common. environment: further settings.
+def an_engine(
+    kubeconfig: Path, namespace: str, image: str, folder: Path, volume: Path, **environment: str
+) -> LocalEngine:
+    """`labrats serve --backend kubernetes`.
+
+    folder: of this engine's own.  volume: stands for the shared volume.  environment: further settings.
     """
     usual = {
         "LABRATS_BACKEND": "kubernetes",
@@ -23,4 +26,6 @@ def an_engine(kubeconfig: Path, namespace: str, image: str, folder: Path, **envi
         "LABRATS_EXECUTOR_SCRATCH": "100Mi",
         "LABRATS_EXECUTOR_POD": json.dumps({"dnsPolicy": "Default"}),  # the cluster has no name server of its own
     }
-    return LocalEngine(folder, **usual | environment)
+    engine = LocalEngine(folder, **usual | environment)
+    engine.data_dir = volume
+    return engine

@@ -1,10 +1,8 @@
 """The engine as its users meet it, on a real node: the same as on one machine."""
 
 import asyncio
-import json
 import os
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
@@ -12,6 +10,7 @@ from labrats.backends.kubernetes.client import ApiClient
 from labrats.model.record import encode
 from tests.acceptance.engine import LocalEngine, User
 from tests.cluster.cluster import Cluster
+from tests.kubernetes.audit import writes_in
 from tests.kubernetes.conftest import EngineFactory
 
 pytestmark = pytest.mark.kubernetes(node=True)
@@ -35,7 +34,8 @@ async def test_a_job_costs_five_writes(cluster: Cluster | None, jobs_namespace: 
     since = datetime.now(UTC)
     await user.run({"log": "hello"})
 
-    assert sorted(writes_of_engines(cluster, jobs_namespace, since)) == [
+    writes = [write for write in writes_in(cluster, jobs_namespace) if write.at > since]
+    assert sorted(f"{write.verb} {write.target}" for write in writes) == [
         "create configmaps",
         "create inferencerequests",
         "create jobs",
@@ -122,20 +122,6 @@ async def test_fifty_jobs_at_once_all_end(start_engine: EngineFactory) -> None:
         results = [(await user.wait(job_id))["returnvalue"] for job_id in job_ids]
 
     assert results == list(range(50))
-
-
-def writes_of_engines(cluster: Cluster, namespace: str, since: datetime) -> list[str]:
-    """What the engine has written since then, by verb and resource; who leads is another matter."""
-    found = []
-    for line in (cluster.folder / "audit.jsonl").read_text().splitlines():
-        entry: dict[str, Any] = json.loads(line)
-        target = entry.get("objectRef", {})
-        kind = "/".join(filter(None, (target.get("resource"), target.get("subresource"))))
-        is_write = entry["verb"] in ("create", "update", "patch", "delete") and kind != "leases"
-        is_ours = entry.get("userAgent", "").startswith("Python/") and target.get("namespace") == namespace
-        if is_write and is_ours and datetime.fromisoformat(entry["requestReceivedTimestamp"]) > since:
-            found.append(f"{entry['verb']} {kind}")
-    return found
 
 
 async def left_in(client: ApiClient, namespace: str) -> list[bytes]:

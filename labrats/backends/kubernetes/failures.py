@@ -47,6 +47,8 @@ _SIGNALLED: Final = 128
 
 def why_it_ended(job: JobObject | None, pod: PodObject | None) -> Failure:
     """Why an attempt that is over left no terminal event. job, pod: as they were last seen, if they ever were."""
+    if pod and pod.lost_with_its_node:
+        return Failure(code=FailedCode.NODE_LOST, reason=f"{pod.spec.node_name} was lost with the attempt on it")
     if job and (decided := _decided_by_the_engine(job)):
         return decided
     if pod and (failure := _of_pod(pod)):
@@ -95,9 +97,6 @@ def _decided_by_the_engine(job: JobObject) -> Failure | None:
 def _of_pod(pod: PodObject) -> Failure | None:
     if disruption := pod.condition("DisruptionTarget"):
         node = pod.spec.node_name or "its node"
-        if pod.lost_with_its_node:
-            reason = f"{node} was lost with the attempt on it: {_sentence(disruption.message)}"
-            return Failure(code=FailedCode.NODE_LOST, reason=reason)
         message = _sentence(pod.status.message or disruption.message)
         return Failure(code=FailedCode.EVICTED, reason=f"the pod was evicted from {node}: {message}")
     if pod.status.reason == "Evicted":

@@ -93,8 +93,8 @@ class OutputCopy:
     last: the last event in it. missing: how many events never came. is_complete: the terminal event has come.
     """
 
-    def __init__(self, files: AttemptFiles) -> None:
-        self._files = files
+    def __init__(self, files: AttemptFiles, most_bytes: int = OUTPUT_BYTES) -> None:
+        self._files, self._most_bytes = files, most_bytes
         self._size, self.last = _end_of(files.output)
         self._next_seq = self.last.seq + 1 if self.last else 1
         self.missing = 0
@@ -115,7 +115,7 @@ class OutputCopy:
             self._next_seq = event.seq + 1
             if isinstance(event, ResultPartEvent):
                 self._take_part(event)
-            elif self._size < OUTPUT_BYTES or isinstance(event, ResultEvent | ErrorEvent):
+            elif self._size < self._most_bytes or isinstance(event, ResultEvent | ErrorEvent):
                 fresh.append(line + b"\n")
                 self.last = event
                 self.is_complete = isinstance(event, ResultEvent | ErrorEvent)
@@ -126,7 +126,7 @@ class OutputCopy:
 
     def _take_part(self, part: ResultPartEvent) -> None:
         data = part.text.encode()
-        if 0 <= part.offset <= OUTPUT_BYTES - len(data):
+        if 0 <= part.offset <= self._most_bytes - len(data):
             _write_at(self._files.result, data, part.offset)
 
 

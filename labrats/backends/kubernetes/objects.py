@@ -188,7 +188,8 @@ class PodObject(_Part, frozen=True, kw_only=True):
     def lost_with_its_node(self) -> bool:
         """Whether it is over only because its node was deleted, or declared to be out of service."""
         disruption = self.condition("DisruptionTarget")
-        return disruption is not None and disruption.reason in ("DeletionByPodGC", "DeletionByTaintManager")
+        given_up = disruption is not None and disruption.reason in ("DeletionByPodGC", "DeletionByTaintManager")
+        return given_up and bool(self.spec.node_name)
 
     def condition(self, kind: str, status: str = "True") -> Condition | None:
         """The condition of this type, if it has this status."""

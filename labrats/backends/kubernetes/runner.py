@@ -32,9 +32,6 @@ R = TypeVar("R", bound=Resource)
 FOLLOW_SECONDS: Final = 0.2
 """How often a followed output is looked at. On a network volume a look is a question to its server."""
 
-KILL_SECONDS: Final = 25.0
-"""How much longer than its grace a node that is well may take to end a pod."""
-
 UNCONFIRMED_SECONDS: Final = 30.0
 """How soon to look again at an attempt whose end its node does not confirm."""
 
@@ -44,11 +41,15 @@ PARTS_FOLLOW: Final = timedelta(seconds=30)
 
 @dataclass(frozen=True)
 class KubernetesRunnerSettings:
-    """namespace: where the Jobs are, and all that their pods mount. attempts: the folder on the shared volume."""
+    """namespace: where the Jobs are, and all that their pods mount. attempts: the folder on the shared volume.
+
+    kill_seconds: how much longer than its grace a node that is well may take to end a pod.
+    """
 
     namespace: str
     attempts: Path
     pods: PodSettings
+    kill_seconds: float = 25.0
 
 
 class KubernetesRunner:
@@ -224,7 +225,8 @@ class KubernetesRunner:
 
     async def _kill(self, sight: Sight, files: AttemptFiles) -> None:
         """Return once it is Gone. Raises RetryLater when its node does not confirm that: it may be out of reach."""
-        seconds = 1.0 if sight.name in self._unconfirmed else KILL_SECONDS + self._settings.pods.grace_seconds
+        patience = self._settings.kill_seconds + self._settings.pods.grace_seconds
+        seconds = 1.0 if sight.name in self._unconfirmed else patience
         try:
             async with asyncio.timeout(seconds):
                 await self._end_for_certain(sight, files)

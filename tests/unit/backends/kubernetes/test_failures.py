@@ -69,6 +69,13 @@ def test_one_whose_node_was_given_up_is_told_by_the_node(reason: str) -> None:
     assert "node-1 was lost" in failure.reason
 
 
+def test_that_counts_more_than_what_the_engine_meant_to_do_with_it() -> None:
+    said = {"labrats.work/failed-code": "executor_died", "labrats.work/failed-reason": "the engine ended the attempt"}
+    pod = a_pod_object({"running": {}}, conditions=disrupted("DeletionByPodGC"))
+
+    assert why_it_ended(a_job_object(annotations=said), pod).code is FailedCode.NODE_LOST
+
+
 def test_one_that_the_cluster_ended_at_its_last_deadline_ran_out_of_time() -> None:
     job = a_job_object({"type": "Failed", "reason": "DeadlineExceeded"})
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from labrats.backends.kubernetes import files as files_module
 from labrats.backends.kubernetes.failures import NEVER_STARTED, VANISHED
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy
 from labrats.model.protocol import AnyEvent, ResultEvent, ResultPartEvent
@@ -121,9 +120,8 @@ def test_a_result_in_parts_is_put_together(files: AttemptFiles) -> None:
     assert written(files) == [*logs(1, 1), *lines_of([end])]
 
 
-def test_an_output_without_end_is_cut_but_for_its_outcome(files: AttemptFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files_module, "OUTPUT_BYTES", 200)
-    copy = OutputCopy(files)
+def test_an_output_without_end_is_cut_but_for_its_outcome(files: AttemptFiles) -> None:
+    copy = OutputCopy(files, most_bytes=200)
     for seq in range(1, 100):
         copy.take(logs(seq, seq))
     copy.take(lines_of([ResultPartEvent(seq=100, at=NOON, offset=10**9, text="x"), a_result(seq=101)]))

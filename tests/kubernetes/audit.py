@@ -1,0 +1,54 @@
+"""What the API server's audit log says of engines' writes."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from labrats.backends.kubernetes.fence import field_manager
+from tests.cluster.cluster import Cluster
+
+_WRITES = ("create", "update", "patch", "delete")
+
+
+@dataclass(frozen=True)
+class Write:
+    """One request. manager: whom it named as its field manager."""
+
+    at: datetime
+    verb: str
+    target: str
+    manager: str
+    code: int
+
+    @property
+    def was_accepted(self) -> bool:
+        return self.code < 300
+
+
+def writes_in(cluster: Cluster, namespace: str) -> list[Write]:
+    """The writes of engines in a namespace, in the order in which they came; who leads is another matter."""
+    return [write for write in _writes(cluster, namespace) if write.target != "leases"]
+
+
+def epoch_of(write: Write) -> int:
+    """The epoch of the leader that wrote; 0 where it was none."""
+    prefix = field_manager(0).removesuffix("0")
+    return int(write.manager.removeprefix(prefix)) if write.manager.startswith(prefix) else 0
+
+
+def _writes(cluster: Cluster, namespace: str) -> Iterator[Write]:
+    for line in (cluster.folder / "audit.jsonl").read_text().splitlines():
+        entry: dict[str, Any] = json.loads(line)
+        target = entry.get("objectRef", {})
+        is_ours = entry.get("userAgent", "").startswith("Python/") and target.get("namespace") == namespace
+        if is_ours and entry["verb"] in _WRITES:
+            yield Write(
+                at=datetime.fromisoformat(entry["requestReceivedTimestamp"]),
+                verb=entry["verb"],
+                target="/".join(filter(None, (target.get("resource"), target.get("subresource")))),
+                manager=parse_qs(urlsplit(entry["requestURI"]).query).get("fieldManager", [""])[0],
+                code=entry["responseStatus"]["code"],
+            )

@@ -1,0 +1,150 @@
+"""How attempts fail that Kubernetes itself ends or never starts, on a real node: each by its code and one sentence."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.model.errors import RetryLater
+from labrats.model.job import FailedCode
+from labrats.model.protocol import LogEvent
+from labrats.model.record import encode
+from labrats.ports import Alive, Gone
+from tests.builders import an_attempt
+from tests.cluster.cluster import Cluster
+from tests.cluster.node import Node
+from tests.conformance.kubernetes_backend import a_pod_settings
+from tests.fakes.store import MemoryStore
+from tests.running import running
+
+pytestmark = pytest.mark.kubernetes(node=True)
+
+PATIENCE_SECONDS = 90.0
+
+OpenRunner = Callable[..., AbstractAsyncContextManager[KubernetesRunner]]
+
+
+@pytest.fixture
+def open_runner(api_client: ApiClient, jobs_namespace: str, executor_image: str, tmp_path: Path) -> OpenRunner:
+    """A runner with these fields of PodSettings."""
+
+    @asynccontextmanager
+    async def open_runner(**fields: Any) -> AsyncIterator[KubernetesRunner]:
+        pods = a_pod_settings(executor_image, **fields)
+        settings = KubernetesRunnerSettings(jobs_namespace, tmp_path / "attempts", pods, kill_seconds=1.0)
+        runner = KubernetesRunner(api_client, MemoryStore(), settings)
+        async with running(runner.run()):
+            yield runner
+
+    return open_runner
+
+
+async def end_of(runner: KubernetesRunner, name: str) -> Gone:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not isinstance(state := await runner.find(name), Gone):
+            await asyncio.sleep(0.05)
+    return state
+
+
+async def failure_of(open_runner: OpenRunner, steps: list[Any] | None = None, **fields: Any) -> tuple[FailedCode, str]:
+    """How an attempt fails in such a pod."""
+    attempt = an_attempt(steps)
+    async with open_runner(**fields) as runner:
+        await runner.start(attempt)
+        gone = await end_of(runner, attempt.name)
+    assert gone.outcome is None
+    return gone.code, gone.reason
+
+
+async def test_an_image_that_cannot_be_pulled(open_runner: OpenRunner) -> None:
+    image = "docker.io/labrats/there-is-no-such:1"
+    code, reason = await failure_of(open_runner, image=image, start_timeout_seconds=3.0)
+
+    assert code is FailedCode.IMAGE_PULL
+    assert image in reason
+
+
+async def test_an_image_whose_name_is_none_is_not_waited_for(open_runner: OpenRunner) -> None:
+    code, reason = await failure_of(open_runner, image="NO IMAGE", start_timeout_seconds=3600.0)
+
+    assert code is FailedCode.IMAGE_PULL
+    assert "NO IMAGE" in reason
+
+
+async def test_a_pod_that_no_node_takes(open_runner: OpenRunner) -> None:
+    nowhere = {"nodeSelector": {"kubernetes.io/hostname": "nowhere"}}
+    code, reason = await failure_of(open_runner, pod_fields=nowhere, start_timeout_seconds=3.0)
+
+    assert code is FailedCode.UNSCHEDULABLE
+    assert "0/1 nodes are available" in reason
+
+
+async def test_a_pod_that_waits_for_something_else(open_runner: OpenRunner) -> None:
+    fields = {"dnsPolicy": "Default", "runtimeClassName": "none-such"}
+    code, reason = await failure_of(open_runner, pod_fields=fields, start_timeout_seconds=3.0)
+
+    assert code is FailedCode.START_TIMEOUT
+    assert "did not start within 3 s" in reason
+
+
+async def test_an_attempt_that_needs_more_memory_than_it_may_have(open_runner: OpenRunner) -> None:
+    code, reason = await failure_of(open_runner, resources={"limits": {"memory": "10Mi"}})
+
+    assert code is FailedCode.OUT_OF_MEMORY
+    assert "10Mi" in reason
+
+
+async def test_an_attempt_that_has_to_leave_its_node(
+    open_runner: OpenRunner, api_client: ApiClient, jobs_namespace: str
+) -> None:
+    attempt = an_attempt([{"log": "here"}, {"hang": True}])
+    async with open_runner() as runner:
+        await runner.start(attempt)
+        pod = await running_pod_of(runner, attempt.name)
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+        path = f"/api/v1/namespaces/{jobs_namespace}/pods/{pod}/eviction"
+        await api_client.request("POST", path, encode(eviction))  # as `kubectl drain` does
+        gone = await end_of(runner, attempt.name)
+
+    assert (gone.outcome, gone.code) == (None, FailedCode.EVICTED)
+    assert gone.tail.logs == ("here",)
+
+
+async def test_an_attempt_whose_node_is_gone(
+    cluster: Cluster | None, open_runner: OpenRunner, api_client: ApiClient
+) -> None:
+    if cluster is None:
+        pytest.skip("only a cluster of our own has a node to lose")
+    node = Node(cluster, 2)
+    node.start()
+    attempt = an_attempt([{"log": "here"}, {"hang": True}])
+    there = {"dnsPolicy": "Default", "nodeSelector": {"kubernetes.io/hostname": node.name}}
+    async with open_runner(pod_fields=there) as runner:
+        await runner.start(attempt)
+        await running_pod_of(runner, attempt.name)
+        node.silence()
+        with pytest.raises(RetryLater, match="no node confirms"):
+            await runner.kill(attempt.name)
+        assert isinstance(await runner.find(attempt.name), Alive)
+        await api_client.request("DELETE", f"/api/v1/nodes/{node.name}")
+        gone = await end_of(runner, attempt.name)
+
+    assert (gone.outcome, gone.code) == (None, FailedCode.NODE_LOST)
+    assert node.name in gone.reason
+
+
+async def running_pod_of(runner: KubernetesRunner, name: str) -> str:
+    """The attempt's pod, once its executor has said something."""
+    async with asyncio.timeout(PATIENCE_SECONDS), aclosing(runner.read(name, follow=True)) as batches:
+        async for events in batches:
+            if any(isinstance(event, LogEvent) for event in events):
+                break
+    state = await runner.find(name)
+    assert isinstance(state, Alive)
+    assert state.pod_name
+    return state.pod_name
