@@ -159,7 +159,8 @@ def _redirect_output(folder: Path) -> None:
 
 def _record_end(pid: int, folder: Path) -> None:
     """Write how the dead but unreaped child `pid` ended, unless the attempt is another executor's."""
-    with contextlib.suppress(FileNotFoundError):  # it died before its claim, or the attempt was removed
+    # It died before its claim, or the attempt was removed, or the disk is full: the other executors must not suffer.
+    with contextlib.suppress(OSError):
         if (folder / CLAIM_FILE).read_text() == str(ProcessId.of(pid)):
             unfinished = folder / f"{EXIT_FILE}.{pid}"
             unfinished.write_text(_how_it_ended(pid))

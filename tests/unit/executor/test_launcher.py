@@ -235,3 +235,19 @@ def test_a_folder_that_is_gone_costs_only_its_own_executor(engine: Engine, tmp_p
     wait_until(lambda: executor is None or executor.is_reaped, "the executor has ended")
     engine.start(attempt)
     assert ended(attempt) == "exit 0"
+
+
+def test_an_end_that_cannot_be_recorded_costs_only_the_record(engine: Engine, tmp_path: Path) -> None:
+    unwritable, attempt = (an_attempt(make_folder(tmp_path / name), [{"exit": 3}]) for name in ("a", "b"))
+    (unwritable.path / "exit").mkdir()  # as on a full disk, no record can be put there
+
+    executor = ProcessId.of(engine.start(unwritable))
+
+    wait_until(lambda: executor is None or executor.is_reaped, "the executor has been reaped")
+    engine.start(attempt)
+    assert ended(attempt) == "exit 3"
+
+
+def make_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
