@@ -18,6 +18,8 @@ from benchmarks.raw import raw_jobs_per_second
 from benchmarks.stock import stock
 
 SLOTS = 4
+SOON_SECONDS, LATER_SECONDS = 0.02, 0.2
+"""How far apart jobs come: to an engine still warm from the last one, and to one at rest."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Size:
     rounds: int = 5
     submits: int = 500
     queue: int = 1000
-    journeys: int = 50
+    journeys: int = 40
     raw: int = 500
     lines: int = 1000
     readers: Sequence[int] = (50, 200)
@@ -47,7 +49,8 @@ class Round:
     submits: Work
     raw: float
     queue: Work
-    journey: Journey
+    soon: Journey
+    later: Journey
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,9 @@ async def fresh_engine(size: Size, folder: Path) -> list[Row]:
     async with running_engine(folder / "fresh") as engine:
         idle = engine.resident_mib()
         await measures.configure_model(engine)
-        await measures.journey(engine, 1)  # the first one starts the launcher
+        await measures.journey(engine, 1, LATER_SECONDS)  # the first one starts the launcher
         rounds = [await one_round(engine, size, folder / f"raw-{number}.db") for number in range(size.rounds)]
-        jobs = size.rounds * (size.submits + size.queue + size.journeys)
+        jobs = size.rounds * (size.submits + size.queue + 2 * size.journeys)
         return [
             *rows_of_rounds(rounds),
             Row("engine, memory, before the first job", f"{idle:.0f} MiB"),
@@ -108,7 +111,8 @@ async def one_round(engine: Engine, size: Size, raw_database: Path) -> Round:
         submits=await measures.submit_at_once(engine, size.queue),
         raw=raw_jobs_per_second(raw_database, size.raw),
         queue=await measures.work_off_queue(engine, SLOTS),
-        journey=await measures.journey(engine, size.journeys),
+        soon=await measures.journey(engine, size.journeys, SOON_SECONDS),
+        later=await measures.journey(engine, size.journeys, LATER_SECONDS),
     )
 
 
@@ -119,8 +123,13 @@ def rows_of_rounds(rounds: Sequence[Round]) -> Iterator[Row]:
     yield Row("submit, one client, p50", f"{min(each.submit.p50 for each in rounds):.2f} ms", "≤ 1.5 ms")
     yield Row("submit, one client, p95", f"{min(each.submit.p95 for each in rounds):.2f} ms")
     yield Row("submit, 16 clients", f"{max(each.submits.per_second for each in rounds):.0f}/s", "≥ 500/s")
-    yield Row("submit → started, p50", f"{min(each.journey.started for each in rounds):.1f} ms", "≤ 8 ms")
-    yield Row("submit → finished, p50", f"{min(each.journey.finished for each in rounds):.1f} ms")
+    for apart, journeys in (
+        (SOON_SECONDS, [each.soon for each in rounds]),
+        (LATER_SECONDS, [each.later for each in rounds]),
+    ):
+        started, finished = min(each.started for each in journeys), min(each.finished for each in journeys)
+        yield Row(f"submit → started, jobs {apart * 1000:.0f} ms apart, p50", f"{started:.1f} ms", "≤ 8 ms")
+        yield Row(f"submit → finished, jobs {apart * 1000:.0f} ms apart, p50", f"{finished:.1f} ms")
     yield Row(f"full queue, {SLOTS} slots", f"{queue:.0f} jobs/s", "≥ 250/s")
     yield Row("raw loop: commit a row, run /bin/true", f"{raw:.0f} jobs/s")
     yield Row("full queue, beside the raw loop", f"{queue / raw:.2f} x")

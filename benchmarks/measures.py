@@ -17,6 +17,7 @@ MODEL = "benchmark"
 """The AiModel that jobs run on, so that they can be held back and let go."""
 
 LOOK_SECONDS = 0.05
+"""Between two looks at how far the engine is: whoever asks all the time measures the asking."""
 
 
 @dataclass(frozen=True)
@@ -145,20 +146,23 @@ async def until_idle(engine: Engine) -> None:
                 await asyncio.sleep(LOOK_SECONDS)
 
 
-async def journey(engine: Engine, jobs: int) -> Journey:
-    """One job after the other, each alone in the engine. The median of each leg."""
+async def journey(engine: Engine, jobs: int, apart_seconds: float) -> Journey:
+    """One job after the other, each alone in the engine. The median of each leg.
+
+    apart_seconds: from one submission to the next, at least. After long pauses processors sleep and caches are cold.
+    """
     await set_slots(engine, 1)
-    journeys = [await _one_journey(engine) for _ in range(jobs)]
+    journeys = [await _one_journey(engine, apart_seconds) for _ in range(jobs)]
     await set_slots(engine, 0)
     return Journey(median(each.started for each in journeys), median(each.finished for each in journeys))
 
 
-async def _one_journey(engine: Engine) -> Journey:
+async def _one_journey(engine: Engine, apart_seconds: float) -> Journey:
     prepared = submission(engine)
     async with connected(engine.port) as connection:
         sent = time.time()
         job_id = (await succeed(connection, prepared)).json["jobId"]
-        await asyncio.sleep(LOOK_SECONDS)  # whoever asks all the time measures the asking
+        await asyncio.sleep(apart_seconds)
         look = engine.request("GET", f"/api/jobs/{job_id}")
         while (job := (await succeed(connection, look)).json)["finishedAt"] is None:
             await asyncio.sleep(LOOK_SECONDS)
