@@ -34,6 +34,8 @@ torture: setup ## Kill the engine at random for MINUTES (10) and check the histo
 lock: .venv/dev ## Write the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-emit-index-url pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements-dev.txt
+	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --extra kubernetes -c requirements.txt pyproject.toml \
+		-o docker/engine/requirements.txt
 
 setup: .venv/dev tests/agent-clis/node_modules/.installed ## Install all that tests need
 

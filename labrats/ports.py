@@ -157,7 +157,8 @@ class Runner(Protocol):
 
     async def kill(self, name: str) -> None:
         """End it and every process it started, now. When this returns, `find` says Gone, also for a name that was
-        never started: no executor can start under it any more."""
+        never started: no executor can start under it any more. Raises RetryLater when nobody can confirm that yet,
+        as when its machine is out of reach."""
         ...
 
     def watch(self) -> AsyncIterator[str]:

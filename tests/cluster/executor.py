@@ -20,6 +20,14 @@ PYTHON: Final = "3.11"
 """Of the Debian base that images are built on."""
 
 _PROJECT: Final = Path(__file__).parents[2]
+_PARTS: Final = (
+    "docker/executor",
+    "docker/gather",
+    "labrats/executor",
+    "labrats/model",
+    "labrats/outbound.py",
+    "labrats/processes.py",
+)
 _NAME: Final = "docker.io/labrats/executor"
 
 
@@ -52,7 +60,7 @@ def _archive(image: str) -> Path:
 def _digest() -> str:
     """Of what the image is made of, as far as executors use it."""
     digest = hashlib.sha256()
-    for place in ("docker", "labrats/executor", "labrats/model", "labrats/outbound.py", "labrats/processes.py"):
+    for place in _PARTS:
         files = [_PROJECT / place, *(_PROJECT / place).rglob("*")]
         for file in sorted(file for file in files if file.is_file() and file.suffix != ".pyc"):
             digest.update(f"{file.relative_to(_PROJECT)}\n".encode() + file.read_bytes())

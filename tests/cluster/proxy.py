@@ -50,7 +50,7 @@ class Lose:
 
 @dataclass(frozen=True)
 class Break:
-    """A watch is broken off after that many lines."""
+    """A watch, or a log that is followed, is broken off after that many lines."""
 
     how: Cut
     after_lines: int = 0
@@ -62,6 +62,10 @@ Plan = Callable[[web.BaseRequest], Fault | None]
 
 def is_watch(request: web.BaseRequest) -> bool:
     return "watch" in request.query
+
+
+def is_log(request: web.BaseRequest) -> bool:
+    return request.query.get("follow") == "true"
 
 
 def is_list(request: web.BaseRequest) -> bool:
@@ -133,7 +137,7 @@ class FaultyProxy:
             kept = {name: answer.headers[name] for name in _KEPT_HEADERS if name in answer.headers}
             response = web.StreamResponse(status=answer.status, headers=kept)
             await response.prepare(request)
-            if is_watch(request):
+            if is_watch(request) or is_log(request):
                 await self._pass_on(answer, response, request, fault if isinstance(fault, Break) else None)
             else:
                 await response.write(await answer.read())
@@ -147,7 +151,7 @@ class FaultyProxy:
         request: web.BaseRequest,
         fault: Break | None,
     ) -> None:
-        """The lines of a watch, until its end or its fault."""
+        """The lines as they come, until their end or their fault."""
         number = 0
         if fault and fault.after_lines == 0:
             await self._cut(fault.how, b"{}\n", response, request)

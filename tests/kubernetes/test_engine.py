@@ -3,12 +3,13 @@
 import asyncio
 import os
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.model.record import encode
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
 from tests.cluster.cluster import Cluster
 from tests.kubernetes.audit import writes_in
 from tests.kubernetes.conftest import EngineFactory
@@ -70,7 +71,7 @@ async def test_a_job_goes_on_while_no_engine_runs(engine: LocalEngine) -> None:
 
 
 async def test_deleting_the_resource_ends_the_pod_and_leaves_nothing(
-    user: User, api_client: ApiClient, jobs_namespace: str
+    engine: LocalEngine, user: User, api_client: ApiClient, jobs_namespace: str
 ) -> None:
     job_id = await user.submit({"log": "here"}, HANG)
     async with user.log_stream(job_id) as events:
@@ -79,14 +80,14 @@ async def test_deleting_the_resource_ends_the_pod_and_leaves_nothing(
     await api_client.request("DELETE", f"{resources}/{job_id}")
 
     async with asyncio.timeout(60):
-        while await left_in(api_client, jobs_namespace):
+        while await left_in(api_client, jobs_namespace) or any(engine.data_dir.rglob(f"{job_id}-*")):
             await asyncio.sleep(0.1)
 
 
 async def test_a_resource_that_a_person_applies_is_a_job_too(
     engine: LocalEngine, api_client: ApiClient, jobs_namespace: str
 ) -> None:
-    job = {
+    job: dict[str, Any] = {
         "apiVersion": "labrats.work/v1alpha1",
         "kind": "InferenceRequest",
         "metadata": {"name": "by-hand"},
@@ -94,11 +95,18 @@ async def test_a_resource_that_a_person_applies_is_a_job_too(
     }
     resources = f"/apis/labrats.work/v1alpha1/namespaces/{jobs_namespace}/inferencerequests"
     await api_client.request("POST", resources, encode(job))
-
     async with engine.admin() as admin:
         detail = await admin.wait("by-hand")
-    assert detail["status"] == "completed"
-    assert "2 words" in detail["returnvalue"]
+        assert detail["status"] == "completed"
+        assert "2 words" in detail["returnvalue"]
+
+        # Another one of that name has nothing to do with the first.
+        await api_client.request("DELETE", f"{resources}/by-hand")
+        job["spec"]["prompt"] = "Say hello again."
+        await api_client.request("POST", resources, encode(job))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while "3 words" not in str((await admin.job("by-hand"))["returnvalue"]):
+                await asyncio.sleep(0.1)
 
 
 async def test_files_come_with_a_job(start_engine: EngineFactory, api_client: ApiClient, jobs_namespace: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.fence import POLICY, field_manager, former_leaders_are_fenced
@@ -25,6 +26,10 @@ from tests.waiting import DEADLINE_SECONDS, eventually
 pytestmark = pytest.mark.kubernetes
 
 QUICK = Timing(lease=2.0, renew=0.2, give_up=1.0, look=0.1)
+
+
+def is_lease(request: web.BaseRequest) -> bool:
+    return "/leases" in request.path
 
 
 @dataclass
@@ -105,7 +110,7 @@ async def test_a_renewal_whose_answer_is_lost_does_not_cost_the_lead(
     first = Engine("first")
     async with FaultyProxy.open(api_client, tmp_path) as proxy, first.taking_part(proxy.client, namespace):
         await eventually(lambda: first.leads)
-        async with proxy.faults(is_write, Refuse(500), Lose(), Lose()):
+        async with proxy.faults(is_lease, Refuse(500), Lose(), Refuse(500), Refuse(500), Lose()):
             pass
         await renewals(api_client, namespace, for_longer_than=QUICK.lease)
         assert (first.leads, first.epochs) == (True, [1])

@@ -141,7 +141,7 @@ class Attendance:
     async def _see_through(self, sight: Sight, files: AttemptFiles) -> None:
         if await asyncio.to_thread(files.ending):
             return
-        await asyncio.to_thread(files.begin)
+        await asyncio.to_thread(files.begin, sight.job.owner_uid if sight.job else "")
         await self._see_start(sight)
         if (pod := sight.last_pod) and pod.has_started:
             await collect(self._api.client, self._api.log_path(pod), files, sight)
@@ -179,11 +179,10 @@ class Attendance:
 
     async def _is_over(self, sight: Sight) -> bool:
         """Whether it is, for certain. The two watches lag, each by its own time, so the cluster itself is asked."""
-        if not sight.is_over:
-            return False
         if not sight.job_exists:
             with suppress(NotFound):
                 sight.job_seen(await self._api.get_job(sight.name))
-        for pod in await self._api.pods_of(sight.name):
-            sight.pod_seen(pod)
+        if not sight.makes_no_more_pods:
+            return False
+        sight.pods_found(await self._api.pods_of(sight.name))
         return sight.is_over

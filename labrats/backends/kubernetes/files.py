@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -53,9 +52,19 @@ class AttemptFiles:
     def has_begun(self) -> bool:
         return self.folder.is_dir()
 
-    def begin(self) -> None:
-        """Remember that the attempt's Job was created, whatever becomes of the Job."""
+    @property
+    def owner(self) -> str:
+        """The uid of the job whose attempt this is; empty where that is not known."""
+        try:
+            return self._owner.read_text()
+        except FileNotFoundError:
+            return ""
+
+    def begin(self, owner: str) -> None:
+        """Remember that the attempt's Job was created, and for whom, whatever becomes of it."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if owner and not self.owner:
+            self._owner.write_text(owner)
 
     def ending(self) -> Failure | None:
         """How the attempt ended, unless its output says otherwise; None while it may run."""
@@ -66,7 +75,7 @@ class AttemptFiles:
 
     def conclude(self, failure: Failure) -> None:
         """Write down that nothing of the attempt runs any more and all its output is here. The first word counts."""
-        self.begin()
+        self.begin(owner="")
         with suppress(FileNotFoundError):
             _sync(self.output)
         unfinished = self.folder / f"ending.{os.urandom(4).hex()}"
@@ -81,6 +90,10 @@ class AttemptFiles:
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _owner(self) -> Path:
+        return self.folder / "owner"
 
     @property
     def _ending(self) -> Path:
@@ -99,10 +112,6 @@ class OutputCopy:
         self._next_seq = self.last.seq + 1 if self.last else 1
         self.missing = 0
         self.is_complete = isinstance(self.last, ResultEvent | ErrorEvent)
-
-    @property
-    def last_at(self) -> datetime | None:
-        return self.last.at if self.last else None
 
     def take(self, lines: Iterable[bytes]) -> None:
         """Add what is new in `lines`, and pass over what is known or is no event."""

@@ -141,11 +141,16 @@ class Election:
     async def _renew(self) -> None:
         assert self._lease
         try:
-            await self._write(self._lease.spec)
-        except (Conflict, NotFound):
-            self._lease = await self._read()  # perhaps it was only that an earlier renewal arrived after all
+            await self._write_or_read(self._lease.spec)
         except RetryLater as error:
             log.warning("the Lease could not be renewed", reason=str(error))
+
+    async def _write_or_read(self, spec: _LeaseSpec) -> None:
+        """When it was written since, that was another, or an earlier renewal that arrived after all."""
+        try:
+            await self._write(spec)
+        except (Conflict, NotFound):
+            self._lease = await self._read()
 
     @property
     def _is_ours(self) -> bool:

@@ -74,7 +74,7 @@ def attempt_job(attempt: Attempt, secrets: SecretFiles, settings: PodSettings) -
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": attempt.name, "labels": labels, "ownerReferences": _owners(job)},
+        "metadata": {"name": attempt.name, "labels": labels, "ownerReferences": _owners(job.id, job.metadata.uid)},
         "spec": {
             # One attempt is one pod: whether there is another attempt, the engine decides.
             "backoffLimit": 0,
@@ -91,15 +91,23 @@ def attempt_job(attempt: Attempt, secrets: SecretFiles, settings: PodSettings) -
     }
 
 
-def tombstone_job(name: str, settings: PodSettings) -> dict[str, Any]:
-    """A Job that takes the name of an attempt and fails without ever having a pod, so that no other can start."""
+def tombstone_job(name: str, owner: str, settings: PodSettings) -> dict[str, Any]:
+    """A Job that takes the name of an attempt and fails without ever having a pod, so that no other can start.
+
+    owner: the uid of the attempt's job, if it is known.
+    """
     job_id, _, number = name.rpartition("-")
     labels = {JOB_LABEL: job_id, ATTEMPT_LABEL: number, "app.kubernetes.io/managed-by": "labrats"}
     pod = {"restartPolicy": "Never", "containers": [{"name": CONTAINER, "image": settings.image}]}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": name, "labels": labels, "annotations": failure_annotations(NEVER_STARTED)},
+        "metadata": {
+            "name": name,
+            "labels": labels,
+            "annotations": failure_annotations(NEVER_STARTED),
+            "ownerReferences": _owners(job_id, owner),
+        },
         "spec": {
             "activeDeadlineSeconds": 0,
             "ttlSecondsAfterFinished": settings.kept_seconds,
@@ -108,9 +116,9 @@ def tombstone_job(name: str, settings: PodSettings) -> dict[str, Any]:
     }
 
 
-def _owners(job: Job) -> list[dict[str, Any]]:
-    owner = {"apiVersion": LABRATS_API, "kind": Job.kind(), "name": job.id, "uid": job.metadata.uid, "controller": True}
-    return [owner] if job.metadata.uid else []
+def _owners(job_id: str, uid: str) -> list[dict[str, Any]]:
+    owner = {"apiVersion": LABRATS_API, "kind": Job.kind(), "name": job_id, "uid": uid, "controller": True}
+    return [owner] if uid else []
 
 
 def _annotations(attempt: Attempt, settings: PodSettings) -> dict[str, str]:
@@ -191,7 +199,8 @@ def _inputs(job: Job, secrets: SecretFiles) -> list[dict[str, Any]]:
         from_pod["prompt"] = PROMPT_ANNOTATION
     for name, keys in secrets:
         items = [{"key": key, "path": f"secrets/{file}"} for file, key in keys.items()]
-        sources.append({"secret": {"name": name, "items": items}})
+        if items:  # none would mean all
+            sources.append({"secret": {"name": name, "items": items}})
     fields = [
         {"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
         for path, annotation in from_pod.items()

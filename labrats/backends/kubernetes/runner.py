@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
+import structlog
 
 from labrats.backends.kubernetes.attendance import Attendance
 from labrats.backends.kubernetes.client import ApiClient
@@ -17,17 +18,32 @@ from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.objects import JOB_LABEL, JobObject
 from labrats.backends.kubernetes.pod import PodSettings, SecretFiles, attempt_job, tombstone_job
+from labrats.backends.kubernetes.resources import resource_type
 from labrats.backends.kubernetes.sight import Sight
 from labrats.model.config import CREDENTIAL_NAMES
-from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound, RetryLater
+from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent
 from labrats.model.record import Resource
 from labrats.output import OutputReader, read_end
-from labrats.ports import Alive, Attempt, AttemptState, Clock, Gone, NotStarted, OutputTail, Store, SystemClock
+from labrats.ports import (
+    Alive,
+    Attempt,
+    AttemptState,
+    Changed,
+    Clock,
+    Deleted,
+    Gone,
+    NotStarted,
+    OutputTail,
+    Store,
+    SystemClock,
+)
 
 R = TypeVar("R", bound=Resource)
+
+log = structlog.get_logger()
 
 FOLLOW_SECONDS: Final = 0.2
 """How often a followed output is looked at. On a network volume a look is a question to its server."""
@@ -69,13 +85,19 @@ class KubernetesRunner:
         self._api = JobsApi(client, settings.namespace)
         self._attendance = Attendance(self._api, settings.attempts, settings.pods.start_timeout_seconds)
         self._unconfirmed: set[str] = set()
+        self._owners: dict[str, str] = {}
 
     async def run(self) -> None:
-        """See attempts through, until cancelled. Once."""
-        await self._attendance.run()
+        """See attempts through, and clear up after jobs that were deleted, until cancelled. Once."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._attendance.run(), name="attendance")
+            loops.create_task(self._watch_jobs(), name="watch-owners")
+            loops.create_task(self._watch_endings(), name="watch-endings")
 
     async def start(self, attempt: Attempt) -> None:
-        files = self._files(attempt.name)
+        files, owner = self._files(attempt.name), attempt.job.metadata.uid
+        if files.owner not in ("", owner):
+            await asyncio.to_thread(files.remove)
         if files.ending():
             return
         await self._check_prompt(attempt.job)
@@ -86,10 +108,12 @@ class KubernetesRunner:
             await self._check_owner(attempt)
         except Invalid as error:
             raise GiveUp(FailedCode.INTERNAL, f"Kubernetes refuses the attempt's Job: {error}") from error
-        await asyncio.to_thread(files.begin)
+        await asyncio.to_thread(files.begin, owner)
 
     async def find(self, name: str) -> AttemptState:
         files = self._files(name)
+        if self._are_of_another(files, name):
+            return NotStarted()
         if ending := files.ending():
             return _gone(ending, *read_end(files.output))
         if sight := await self._attendance.sight_of(name):
@@ -111,9 +135,12 @@ class KubernetesRunner:
 
     async def kill(self, name: str) -> None:
         files = self._files(name)
+        if self._are_of_another(files, name):
+            await asyncio.to_thread(files.remove)
         if files.ending():
             return
         if not await self._attendance.sight_of(name) and await self._bury(name):
+            await asyncio.to_thread(files.begin, self._owner_of(name))
             await asyncio.to_thread(files.conclude, NEVER_STARTED)
             return
         await self._kill(await self._attendance.sight_of(name) or self._attendance.attend(name), files)
@@ -162,11 +189,48 @@ class KubernetesRunner:
     def _files(self, name: str) -> AttemptFiles:
         return AttemptFiles.of(self._settings.attempts, name)
 
+    # A person may delete a job, and create another of the same name
+
+    def _owner_of(self, name: str) -> str:
+        """The uid of the job that an attempt by this name is of; empty where there is no such job."""
+        return self._owners.get(name.rpartition("-")[0], "")
+
+    def _are_of_another(self, files: AttemptFiles, name: str) -> bool:
+        """Whether they were left by an attempt of an earlier job that had the name."""
+        owner = self._owner_of(name)
+        return bool(owner) and files.owner not in ("", owner)
+
+    async def _watch_jobs(self) -> None:
+        async for change in self._store.watch(Job):
+            match change:
+                case Changed(job):
+                    self._owners[job.id] = job.metadata.uid
+                case Deleted(job):
+                    self._owners.pop(job.id, None)
+                    for number in range(1, job.status.attempts + 1):
+                        await self._clear_up(f"{job.id}-{number}")
+
+    async def _watch_endings(self) -> None:
+        async for name in self._attendance.endings():
+            await self._clear_up(name)
+
+    async def _clear_up(self, name: str) -> None:
+        """Remove what an ended attempt left whose job was deleted, which a job that cannot be read was not."""
+        job_id, files = name.rpartition("-")[0], self._files(name)
+        if job_id in self._owners or not (files.owner and files.ending()):
+            return
+        try:
+            await self._api.client.request("GET", resource_type(Job).path(self._settings.namespace, job_id))
+        except NotFound:
+            await asyncio.to_thread(files.remove)
+        except LabratsError as error:
+            log.warning("what a deleted job left could not be removed", job=job_id, reason=str(error))
+
     # Inputs
 
     async def _check_prompt(self, job: Job) -> None:
-        """The pod reads the prompt by itself, but would wait for one that is missing without a word."""
-        if prompt := job.spec.prompt_ref:
+        """The pod reads the prompt by itself. But it would wait without a word for one that never comes."""
+        if (prompt := job.spec.prompt_ref) and not self._is_new(job):
             stored = await self._part(job, ConfigMap, prompt.name, FailedCode.INTERNAL, "the job's prompt is gone")
             if prompt.key not in stored.data:
                 raise GiveUp(FailedCode.INTERNAL, f"the job's prompt is gone: {prompt.name!r} has no {prompt.key!r}")
@@ -190,9 +254,13 @@ class KubernetesRunner:
         try:
             return await self._store.get(kind, name)
         except NotFound as error:
-            if self._clock.now() - job.created_at < PARTS_FOLLOW:
-                raise RetryLater(f"there is no {kind.kind()} {name!r} yet") from error
+            if self._is_new(job):
+                raise RetryLater(f"there is no {kind.kind()} {name!r} yet", delay_seconds=0.2) from error
             raise GiveUp(code, f"{missing}: there is no {kind.kind()} {name!r}") from error
+
+    def _is_new(self, job: Job) -> bool:
+        """Whether what belongs to it may still be on its way."""
+        return self._clock.now() - job.created_at < PARTS_FOLLOW
 
     # Whose Job it is
 
@@ -208,7 +276,8 @@ class KubernetesRunner:
     async def _bury(self, name: str) -> bool:
         """Take the attempt's name, so that it never starts. False when it has started."""
         try:
-            self._attendance.job_written(await self._api.create_job(tombstone_job(name, self._settings.pods)))
+            tombstone = tombstone_job(name, self._owner_of(name), self._settings.pods)
+            self._attendance.job_written(await self._api.create_job(tombstone))
         except Conflict:
             job = await self._existing_job(name)
             self._attendance.job_written(job)

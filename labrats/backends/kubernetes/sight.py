@@ -1,6 +1,7 @@
 """What the cluster shows of one attempt: its Job and pods, as the watches have them."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from labrats.backends.kubernetes.objects import JobObject, PodObject
@@ -45,10 +46,14 @@ class Sight:
         return [pod for pod in self.pods.values() if not pod.is_over]
 
     @property
+    def makes_no_more_pods(self) -> bool:
+        """Whether its Job is gone, or has decided how it ends."""
+        return not self.job_exists or (self.job is not None and self.job.starts_no_more_pods)
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing of it runs, and nothing will."""
-        makes_no_pods = not self.job_exists or (self.job is not None and self.job.starts_no_more_pods)
-        return makes_no_pods and not self.living_pods
+        return self.makes_no_more_pods and not self.living_pods
 
     @property
     def is_known(self) -> bool:
@@ -74,6 +79,12 @@ class Sight:
         if last is None or last.name == pod.name or not last.has_started:
             self.last_pod = pod
         self.touch()
+
+    def pods_found(self, pods: Sequence[PodObject]) -> None:
+        """These are all that there are."""
+        for pod in pods:
+            self.pod_seen(pod)
+        self.pods = {pod.name: pod for pod in pods}
 
     def pod_removed(self, pod: PodObject) -> None:
         if self.pods.pop(pod.name, None):

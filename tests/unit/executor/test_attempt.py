@@ -1,6 +1,8 @@
 """An attempt as a real process: `python -m labrats.executor FOLDER`."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,9 @@ import pytest
 
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode, Usage
-from labrats.model.protocol import ErrorEvent, ResultEvent, StatusEvent
+from labrats.model.protocol import ErrorEvent, ResultEvent, ResultPartEvent, StatusEvent, decode_event
 from labrats.processes import with_environment
-from tests.unit.executor.attempts import AttemptFolder, an_attempt, wait_until
+from tests.unit.executor.attempts import DEADLINE_SECONDS, AttemptFolder, an_attempt, wait_until
 
 
 def failure_of(attempt: AttemptFolder) -> tuple[FailedCode, str]:
@@ -24,6 +26,23 @@ def an_attempt_of(tmp_path: Path, script: str, **inputs: Any) -> AttemptFolder:
     program.write_text(f"#!/bin/sh\n{script}")
     program.chmod(0o755)
     return an_attempt(tmp_path, config=JobConfig(provider="claude"), programs={"claude": str(program)}, **inputs)
+
+
+def test_inputs_may_be_read_only_where_there_is_a_place_to_write(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    steps = [{"fork": {"seconds": 1}}, {"result": "x" * 100_000}]  # whoever forks needs a home
+    attempt = an_attempt(tmp_path, steps)
+    before = sorted(path.name for path in attempt.path.rglob("*"))
+
+    command = [sys.executable, "-m", "labrats.executor", str(attempt.path), str(scratch)]
+    done = subprocess.run(command, capture_output=True, timeout=DEADLINE_SECONDS, check=True)
+
+    assert sorted(path.name for path in attempt.path.rglob("*")) == before
+    *_, part, end = map(decode_event, done.stdout.splitlines())
+    assert isinstance(part, ResultPartEvent)
+    assert isinstance(end, ResultEvent)
+    assert sorted(path.name for path in scratch.iterdir()) == ["home", "tmp"]
 
 
 def test_an_attempt_reports_what_it_does_and_ends_with_its_result(tmp_path: Path) -> None:

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from labrats.executor import emit as emit_module
 from labrats.executor.emit import Emitter, pieces
 from labrats.model.job import FailedCode, Outputs, Usage
-from labrats.model.protocol import LINE_BYTES, TEXT_BYTES, AnyEvent, ErrorEvent, LogEvent, ResultEvent, ToolEvent
+from labrats.model.protocol import (
+    LINE_BYTES,
+    TEXT_BYTES,
+    AnyEvent,
+    ErrorEvent,
+    LogEvent,
+    ResultEvent,
+    ResultPartEvent,
+    ToolEvent,
+)
 from labrats.model.redaction import Redactor
 from tests.unit.executor.attempts import events_in, logs_of
 
@@ -121,6 +130,24 @@ def test_a_result_too_large_for_a_line_goes_to_a_file(output: Output, tmp_path: 
     assert isinstance(output.last, ResultEvent)
     assert (output.last.result, output.last.file) == (None, "result.json")
     assert json.loads((tmp_path / "result.json").read_text()) == {"text": "x" * LINE_BYTES}
+
+
+def test_without_a_folder_it_goes_in_parts_before_the_end(tmp_path: Path) -> None:
+    result = {"text": 'grüße "' * 20_000}
+    path = tmp_path / "output.jsonl"
+    with path.open("wb") as file:
+        Emitter(file.fileno(), None, Redactor([SECRET])).result(result)
+
+    *parts, end = events_in(path)
+    content = b""
+    for part in parts:
+        assert isinstance(part, ResultPartEvent)
+        assert part.offset == len(content)
+        content += part.text.encode()
+    assert json.loads(content) == result
+    assert isinstance(end, ResultEvent)
+    assert (end.result, end.file) == (None, "result.json")
+    assert all(len(line) <= LINE_BYTES for line in path.read_bytes().splitlines(keepends=True))
 
 
 def test_the_end_repeats_what_was_consumed_and_made(output: Output) -> None:

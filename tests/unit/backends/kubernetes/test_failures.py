@@ -69,6 +69,12 @@ def test_one_whose_node_was_given_up_is_told_by_the_node(reason: str) -> None:
     assert "node-1 was lost" in failure.reason
 
 
+def test_a_pod_that_never_had_a_node_lost_none() -> None:
+    pod = a_pod_object(node="", phase="Failed", conditions=disrupted("DeletionByPodGC"))
+
+    assert why_it_ended(a_job_object(), pod).code is not FailedCode.NODE_LOST
+
+
 def test_that_counts_more_than_what_the_engine_meant_to_do_with_it() -> None:
     said = {"labrats.work/failed-code": "executor_died", "labrats.work/failed-reason": "the engine ended the attempt"}
     pod = a_pod_object({"running": {}}, conditions=disrupted("DeletionByPodGC"))

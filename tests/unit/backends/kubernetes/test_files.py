@@ -16,7 +16,7 @@ from tests.fakes.clock import NOON
 @pytest.fixture
 def files(tmp_path: Path) -> AttemptFiles:
     files = AttemptFiles.of(tmp_path, "ir-0000000a-1")
-    files.begin()
+    files.begin("")
     return files
 
 
@@ -147,3 +147,12 @@ def test_what_is_removed_has_never_begun(files: AttemptFiles) -> None:
 
     assert not files.has_begun
     assert files.ending() is None
+
+
+def test_whose_attempt_it_is_is_said_once(files: AttemptFiles) -> None:
+    assert files.owner == ""
+    files.begin("uid-1")
+    files.begin("")
+    files.begin("uid-2")
+
+    assert files.owner == "uid-1"

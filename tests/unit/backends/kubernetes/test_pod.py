@@ -126,8 +126,15 @@ def test_a_job_that_is_not_stored_owns_nothing() -> None:
 
 
 def test_a_tombstone_takes_the_name_and_never_runs() -> None:
-    tombstone = tombstone_job("ir-0000000a-1", SETTINGS)
+    tombstone = tombstone_job("ir-0000000a-1", "uid-1", SETTINGS)
 
     assert tombstone["metadata"]["name"] == "ir-0000000a-1"
     assert tombstone["metadata"]["labels"]["labrats.work/job"] == "ir-0000000a"
+    assert tombstone["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
     assert tombstone["spec"]["activeDeadlineSeconds"] == 0
+
+
+def test_a_secret_of_which_nothing_is_wanted_is_not_mounted() -> None:
+    (inputs, _) = pod_of(an_owned_attempt(), [("anthropic", {})])["spec"]["volumes"]
+
+    assert not [source for source in inputs["projected"]["sources"] if "secret" in source]

@@ -1,0 +1,168 @@
+"""Attempts on a real node, with an API server that fails in every way it can: none runs twice, and nothing is lost."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.jobs_api import JobsApi
+from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.model.errors import GiveUp, RetryLater
+from labrats.model.job import FailedCode
+from labrats.model.protocol import LogEvent, ResultEvent
+from labrats.ports import Attempt, Gone, NotStarted
+from tests.builders import an_attempt
+from tests.cluster.proxy import Break, Cut, Fault, FaultyProxy, Lose, Refuse, is_log, is_watch, is_write
+from tests.conformance.kubernetes_backend import a_pod_settings
+from tests.conformance.test_runner import end_of, start_now_or_later
+from tests.fakes.store import MemoryStore
+from tests.running import running
+from tests.waiting import DEADLINE_SECONDS
+
+pytestmark = pytest.mark.kubernetes(node=True)
+
+STEPS = [{"log": "tick {n}", "times": 10, "everyMs": 100}, {"result": "done"}]
+TICKS = [f"tick {number}" for number in range(1, 11)]
+
+OpenRunner = Callable[[ApiClient], AbstractAsyncContextManager[KubernetesRunner]]
+
+
+def is_watch_of_pods(request: web.BaseRequest) -> bool:
+    return is_watch(request) and request.path.endswith("/pods")
+
+
+@pytest.fixture
+async def proxy(api_client: ApiClient, tmp_path: Path) -> AsyncIterator[FaultyProxy]:
+    async with FaultyProxy.open(api_client, tmp_path) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def open_runner(jobs_namespace: str, executor_image: str, tmp_path: Path) -> OpenRunner:
+    """An engine's runner, by its connection to the API server."""
+    settings = KubernetesRunnerSettings(jobs_namespace, tmp_path / "attempts", a_pod_settings(executor_image))
+
+    @asynccontextmanager
+    async def open_runner(client: ApiClient) -> AsyncIterator[KubernetesRunner]:
+        runner = KubernetesRunner(client, MemoryStore(), settings)
+        async with running(runner.run()):
+            yield runner
+
+    return open_runner
+
+
+@pytest.fixture
+async def runner(proxy: FaultyProxy, open_runner: OpenRunner) -> AsyncIterator[KubernetesRunner]:
+    """A runner behind the proxy."""
+    async with open_runner(proxy.client) as runner:
+        yield runner
+
+
+async def assert_ran_once(runner: KubernetesRunner, attempt: Attempt) -> None:
+    """It has ended well, and its whole output is there, without a repeat."""
+    gone = await end_of(runner, attempt)
+    assert isinstance(gone.outcome, ResultEvent), gone
+    events = [event async for batch in runner.read(attempt.name, follow=False) for event in batch]
+    assert [event.text for event in events if isinstance(event, LogEvent)] == TICKS
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+
+
+@pytest.mark.parametrize("fault", [Refuse(500), Refuse(429, retry_after=1), Lose()], ids=["500", "429", "lost"])
+async def test_a_start_that_may_have_happened_happens_once(
+    runner: KubernetesRunner, proxy: FaultyProxy, fault: Fault
+) -> None:
+    attempt = an_attempt(STEPS)
+    async with proxy.faults(is_write, fault):
+        with pytest.raises(RetryLater):
+            await runner.start(attempt)
+        await start_now_or_later(runner, attempt)
+    await assert_ran_once(runner, attempt)
+
+
+@pytest.mark.parametrize("how", [Cut.RESET, Cut.HALF_LINE, Cut.NONSENSE, Cut.END])
+async def test_a_log_that_is_cut_is_read_on(runner: KubernetesRunner, proxy: FaultyProxy, how: Cut) -> None:
+    attempt = an_attempt(STEPS)
+    async with proxy.faults(is_log, Break(how, 0), Break(how, 3), Break(how, 2)):
+        await runner.start(attempt)
+        await assert_ran_once(runner, attempt)
+
+
+async def test_no_output_is_missed_because_the_watch_of_pods_lags(proxy: FaultyProxy, open_runner: OpenRunner) -> None:
+    attempt = an_attempt(STEPS)
+    async with proxy.faults(is_watch_of_pods, Break(Cut.SILENCE)), open_runner(proxy.client) as runner:
+        await runner.start(attempt)
+        await assert_ran_once(runner, attempt)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_fails_every_attempt_runs_once(runner: KubernetesRunner, proxy: FaultyProxy, seed: int) -> None:
+    dice = random.Random(seed)
+
+    answers: list[Fault] = [Refuse(500), Refuse(503), Refuse(429, retry_after=1), Lose()]
+
+    def plan(request: web.BaseRequest) -> Fault | None:
+        if dice.random() > 0.1:
+            return None
+        if is_watch(request) or is_log(request):
+            return Break(dice.choice([Cut.RESET, Cut.HALF_LINE, Cut.END]), dice.randrange(6))
+        return dice.choice(answers)
+
+    proxy.plan = plan
+    attempts = [an_attempt(STEPS) for _ in range(8)]
+    for attempt in attempts:
+        await start_now_or_later(runner, attempt)
+    for attempt in attempts:
+        await assert_ran_once(runner, attempt)
+
+
+async def test_a_kill_whose_answers_are_lost_ends_it(runner: KubernetesRunner, proxy: FaultyProxy) -> None:
+    attempt, unstarted = an_attempt([{"log": "here"}, {"hang": True}]), an_attempt()
+    await runner.start(attempt)
+    for each in (attempt, unstarted):
+        async with proxy.faults(is_write, Lose()):
+            with pytest.raises(RetryLater):
+                await runner.kill(each.name)
+        await runner.kill(each.name)
+        assert isinstance(await runner.find(each.name), Gone)
+
+
+async def test_a_job_of_somebody_else_is_neither_adopted_nor_touched(
+    runner: KubernetesRunner, api_client: ApiClient, jobs_namespace: str
+) -> None:
+    attempt = an_attempt()
+    pod = {"restartPolicy": "Never", "containers": [{"name": "theirs", "image": "none"}]}
+    theirs = {"metadata": {"name": attempt.name}, "spec": {"suspend": True, "template": {"spec": pod}}}
+    api = JobsApi(api_client, jobs_namespace)
+    before = await api.create_job(theirs)
+
+    with pytest.raises(GiveUp, match="none of Labrats's") as refusal:
+        await runner.start(attempt)
+    assert FailedCode(refusal.value.code) is FailedCode.INTERNAL
+    assert await runner.find(attempt.name) == NotStarted()
+    await runner.kill(attempt.name)
+    assert isinstance(await runner.find(attempt.name), Gone)
+    assert (await api.get_job(attempt.name)).spec == before.spec
+
+
+async def test_what_was_deleted_while_no_engine_looked_is_lost_and_not_started_again(
+    api_client: ApiClient, jobs_namespace: str, open_runner: OpenRunner
+) -> None:
+    attempt = an_attempt([{"log": "here"}, {"hang": True}])
+    async with open_runner(api_client) as first:
+        await first.start(attempt)
+    api = JobsApi(api_client, jobs_namespace)
+    await api.delete_job(await api.get_job(attempt.name))
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while await api.pods_of(attempt.name):
+            await asyncio.sleep(0.1)
+
+    async with open_runner(api_client) as second:
+        assert (await end_of(second, attempt)).code is FailedCode.LOST
+        await second.start(attempt)
+        assert isinstance(await second.find(attempt.name), Gone)
+    assert await api.pods_of(attempt.name) == []

@@ -1,0 +1,90 @@
+"""What is known of an attempt, from watches that may lag and disagree."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from labrats.backends.kubernetes.objects import JobObject, PodObject
+from labrats.backends.kubernetes.sight import Sight
+from tests.unit.backends.kubernetes.objects import NAME, a_job_object, a_pod_object
+
+RUNNING: dict[str, Any] = {"running": {}}
+DECIDED = a_job_object({"type": "Complete"}, resourceVersion="9")
+
+
+def a_sight(job: JobObject | None = None, *pods: PodObject) -> Sight:
+    sight = Sight(NAME)
+    if job:
+        sight.job_seen(job)
+    for pod in pods:
+        sight.pod_seen(pod)
+    return sight
+
+
+def a_pod(name: str, state: dict[str, Any] | None = None, version: int = 1, **status: Any) -> PodObject:
+    pod = a_pod_object(state, **status)
+    metadata = msgspec.structs.replace(pod.metadata, name=name, resource_version=str(version))
+    return msgspec.structs.replace(pod, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("job", "pods", "is_over"),
+    [
+        (DECIDED, [], True),
+        (DECIDED, [a_pod("a", phase="Succeeded")], True),
+        (DECIDED, [a_pod("a", phase="Failed"), a_pod("b", phase="Running")], False),
+        (a_job_object(), [a_pod("a", phase="Succeeded")], False),
+        (None, [], True),
+        (None, [a_pod("a", phase="Running")], False),
+    ],
+)
+def test_it_is_over_when_no_pod_lives_and_none_will_be_made(
+    job: JobObject | None, pods: list[PodObject], is_over: bool
+) -> None:
+    assert a_sight(job, *pods).is_over is is_over
+
+
+def test_a_job_that_was_deleted_makes_no_more_pods() -> None:
+    sight = a_sight(a_job_object())
+    sight.job_removed()
+
+    assert sight.is_over
+    assert sight.job == a_job_object()  # it is remembered for what it said
+
+
+def test_what_is_older_than_what_is_known_changes_nothing() -> None:
+    sight = a_sight(DECIDED, a_pod("a", phase="Failed", version=5))
+    sight.job_seen(a_job_object(resourceVersion="8"))
+    sight.pod_seen(a_pod("a", phase="Running", version=4))
+
+    assert sight.is_over
+
+
+def test_of_several_pods_the_one_that_started_counts() -> None:
+    sight = a_sight(a_job_object(), a_pod("a"), a_pod("b", RUNNING), a_pod("c"))
+
+    assert sight.last_pod
+    assert sight.last_pod.name == "b"
+    sight.pod_removed(a_pod("b"))
+    assert sight.last_pod.name == "b"
+    assert sight.last_pod_has_ended
+
+
+def test_what_was_found_is_all_there_is() -> None:
+    sight = a_sight(DECIDED, a_pod("a", phase="Running"), a_pod("b", phase="Running"))
+    sight.pods_found([a_pod("b", phase="Failed", version=2)])
+
+    assert sight.is_over
+    assert list(sight.pods) == ["b"]
+
+
+def test_whoever_waits_is_woken_by_what_is_new_alone() -> None:
+    sight = a_sight(DECIDED)
+    changed = sight.changed
+    sight.job_seen(DECIDED)
+    assert not changed.is_set()
+    sight.pod_seen(a_pod("a"))
+
+    assert changed.is_set()
+    assert not sight.changed.is_set()
