@@ -154,7 +154,8 @@ class JobCache:
             self._db.execute(
                 "INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
-                    job.id, job.created_at.timestamp(), status, spec.type, spec.source, None, repo_of(job), None,
+                    job.id, job.created_at.timestamp(), status, spec.type, spec.source, spec.agent_role, repo_of(job),
+                    spec.chain.id if spec.chain else None,
                     spec.owner, resolved.provider, resolved.model, _finished(job),
                 ),
             )  # fmt: skip

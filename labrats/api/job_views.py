@@ -134,12 +134,12 @@ class JobDetail(JobItem):
 
 def job_item(job: Job) -> dict[str, Any]:
     """`job` as JobItem describes it."""
-    status = job.status
+    status, chain = job.status, job.spec.chain
     return {
         "id": job.id,
         "name": job.spec.type,
         "source": job.spec.source,
-        "agentRole": None,
+        "agentRole": job.spec.agent_role,
         "repo": repo_of(job),
         "status": API_STATUS[job.phase],
         "attempts": status.attempts,
@@ -147,10 +147,10 @@ def job_item(job: Job) -> dict[str, Any]:
         "processedAt": status.started_at,
         "finishedAt": status.finished_at,
         "failedReason": status.failed_reason,
-        "chainId": None,
-        "chainDepth": None,
-        "parentJobId": None,
-        "chainPath": None,
+        "chainId": chain.id if chain else None,
+        "chainDepth": chain.depth if chain else None,
+        "parentJobId": chain.parent_job_id if chain else None,
+        "chainPath": chain.path if chain else None,
         "result": status.result,
     }
 

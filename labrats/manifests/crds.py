@@ -5,9 +5,14 @@ from typing import Any, Final
 from labrats.api.ai_models import AiModelBody
 from labrats.api.submission import MAX_FILES, PROMPT_BYTES, Submission
 from labrats.manifests.schema import Schema, borrow, refine, structure_of
+from labrats.model.agent import AiAgentSpec
+from labrats.model.ai_config import AiConfigSpec
 from labrats.model.ai_model import AiModelSpec
+from labrats.model.instruction import AiInstructionSpec
 from labrats.model.job import DEFAULT_PRIORITY, STATUS_LOG_LINES, JobSpec, JobStatus
 from labrats.model.phases import Phase
+from labrats.model.record import Record
+from labrats.model.webhook_source import WebhookSourceSpec, WebhookSourceStatus
 
 GROUP: Final = "labrats.work"
 VERSION: Final = "v1alpha1"
@@ -27,11 +32,12 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
             columns=[
                 _column("Type", ".spec.type"),
                 _column("Source", ".spec.source"),
-                _column("Provider", ".spec.resolved.config.provider"),
+                _column("Agent", ".spec.agentRole"),
                 _column("Model", ".spec.resolved.config.model"),
                 _column("Phase", ".status.phase"),
                 _column("Attempts", ".status.attempts", "integer"),
                 _column("Age", ".metadata.creationTimestamp", "date"),
+                _column("Provider", ".spec.resolved.config.provider", priority=1),
                 _column("Reason", ".status.failedReason", priority=1),
             ],
         ),
@@ -48,7 +54,63 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
                 _column("Endpoint", ".spec.endpoint", priority=1),
             ],
         ),
+        _definition(
+            kind="AiAgent",
+            plural="aiagents",
+            short_name="aia",
+            schema=_schema("An agent: which events start it, and what it lends to its jobs.", AiAgentSpec),
+            columns=[
+                _column("Trigger name", ".spec.triggerName"),
+                _column("Enabled", ".spec.enabled", "boolean"),
+                _column("Provider", ".spec.defaultProvider"),
+                _column("Model", ".spec.defaultModel"),
+                _column("Age", ".metadata.creationTimestamp", "date"),
+            ],
+        ),
+        _definition(
+            kind="AiInstruction",
+            plural="aiinstructions",
+            short_name="aii",
+            schema=_schema("A text that agents work by.", AiInstructionSpec),
+            columns=[
+                _column("Scope", ".spec.scope"),
+                _column("Priority", ".spec.priority", "integer"),
+                _column("Name", ".spec.displayName"),
+                _column("Age", ".metadata.creationTimestamp", "date"),
+            ],
+        ),
+        _definition(
+            kind="AiConfig",
+            plural="aiconfigs",
+            short_name="aic",
+            schema=_schema(
+                "What jobs use unless somebody says otherwise. The one named `default` counts.", AiConfigSpec
+            ),
+            columns=[
+                _column("Model", ".spec.model"),
+                _column("Effort", ".spec.effort"),
+                _column("Age", ".metadata.creationTimestamp", "date"),
+            ],
+        ),
+        _definition(
+            kind="WebhookSource",
+            plural="webhooksources",
+            short_name="whs",
+            schema=_schema("A source of webhooks.", WebhookSourceSpec, WebhookSourceStatus),
+            columns=[
+                _column("Type", ".spec.type"),
+                _column("Enabled", ".spec.enabled", "boolean"),
+                _column("URL", ".status.url"),
+                _column("Deliveries", ".status.deliveries", "integer"),
+                _column("Age", ".metadata.creationTimestamp", "date"),
+            ],
+        ),
     ]
+
+
+def _schema(description: str, spec: type[Record], status: type[Record] | None = None) -> Schema:
+    properties = {"spec": structure_of(spec)} | ({"status": structure_of(status)} if status else {})
+    return {"type": "object", "description": description, "properties": properties, "required": ["spec"]}
 
 
 def _job_schema() -> Schema:

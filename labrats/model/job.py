@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from labrats.model.agent import ChainLink
 from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config
 from labrats.model.phases import ENDED, JobEvent, Phase, next_phase
 from labrats.model.record import Record, Resource
@@ -78,16 +79,47 @@ class WorkspaceFile(Record):
         return replace(self, path=str(uploads / self.path))
 
 
+class WorkspaceUpload(Record):
+    """A file uploaded before, for the workspace."""
+
+    id: str
+    name: str
+
+
+class Pipeline(Record):
+    """What runs in the place of one inference."""
+
+    type: str
+
+
+class Chain(Record):
+    """Where a job stands in a chain of agents. path: the `triggerName` of each, from the first to this job's.
+
+    next: the link that is followed when this job has ended.
+    """
+
+    id: str
+    depth: int = 0
+    path: tuple[str, ...] = ()
+    parent_job_id: str | None = None
+    next: ChainLink | None = None
+
+
 class JobSpec(Record):
     """What was asked for. Never changes after creation."""
 
     source: str
     type: str
+    agent_role: str | None = None
     prompt: str | None = None
     prompt_ref: KeyReference | None = None
     priority: int | float = DEFAULT_PRIORITY
     workspace_setup: WorkspaceSetup | None = None
     workspace_files: tuple[WorkspaceFile, ...] = ()
+    workspace_uploads: tuple[WorkspaceUpload, ...] = ()
+    pipeline: Pipeline | None = None
+    callback_url: str | None = None
+    chain: Chain | None = None
     config: JobConfig = JobConfig()
     resolved: ResolvedConfig | None = None
     metadata: dict[str, Any] = {}

@@ -149,10 +149,10 @@ async def test_a_model_that_makes_no_sense_is_refused(kubectl: Kubectl, path: st
 
 
 async def test_kubectl_shows_where_jobs_stand(kubectl: Kubectl) -> None:
-    kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", JOB))
+    kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", JOB | {"agentRole": "ai-reviewer"}))
     header, line = kubectl("get", "ir").splitlines()
-    assert header.split() == ["NAME", "TYPE", "SOURCE", "PROVIDER", "MODEL", "PHASE", "ATTEMPTS", "AGE"]
-    assert line.split()[:-1] == ["by-hand", "code-review", "kubectl", "Pending", "0"]
+    assert header.split() == ["NAME", "TYPE", "SOURCE", "AGENT", "MODEL", "PHASE", "ATTEMPTS", "AGE"]
+    assert line.split()[:-1] == ["by-hand", "code-review", "kubectl", "ai-reviewer", "Pending", "0"]
 
 
 async def test_kubectl_shows_all_of_labrats_at_once(kubectl: Kubectl) -> None:

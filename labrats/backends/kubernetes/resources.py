@@ -6,10 +6,14 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from labrats.model.agent import AiAgent, AiAgentSpec
+from labrats.model.ai_config import AiConfig, AiConfigSpec
 from labrats.model.ai_model import AiModel, AiModelSpec
+from labrats.model.instruction import AiInstruction, AiInstructionSpec
 from labrats.model.job import Job, JobSpec, JobStatus
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.record import Metadata, OwnerReference, Record, Resource
+from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec, WebhookSourceStatus
 
 R = TypeVar("R", bound=Resource)
 
@@ -61,6 +65,23 @@ class _JobObject(_Object):
 
 class _AiModelObject(_Object):
     spec: AiModelSpec
+
+
+class _AiAgentObject(_Object):
+    spec: AiAgentSpec
+
+
+class _AiInstructionObject(_Object):
+    spec: AiInstructionSpec
+
+
+class _AiConfigObject(_Object):
+    spec: AiConfigSpec
+
+
+class _WebhookSourceObject(_Object):
+    spec: WebhookSourceSpec
+    status: WebhookSourceStatus = WebhookSourceStatus()
 
 
 class _ConfigMapObject(_Object):
@@ -152,6 +173,10 @@ _TYPES: Final[Mapping[str, ResourceType[Any]]] = {
     for each in (
         ResourceType(Job, _JobObject, LABRATS_API, "inferencerequests"),
         ResourceType(AiModel, _AiModelObject, LABRATS_API, "aimodels"),
+        ResourceType(AiAgent, _AiAgentObject, LABRATS_API, "aiagents"),
+        ResourceType(AiInstruction, _AiInstructionObject, LABRATS_API, "aiinstructions"),
+        ResourceType(AiConfig, _AiConfigObject, LABRATS_API, "aiconfigs"),
+        ResourceType(WebhookSource, _WebhookSourceObject, LABRATS_API, "webhooksources"),
         ResourceType(ConfigMap, _ConfigMapObject, CORE_API, "configmaps"),
         # Tokens of service accounts and releases of Helm are Secrets too: many, large, and none of our business.
         ResourceType(Secret, _SecretObject, CORE_API, "secrets", {"fieldSelector": "type=Opaque"}),

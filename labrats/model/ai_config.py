@@ -1,0 +1,40 @@
+"""The settings of the whole engine that users may change while it runs."""
+
+from typing import Final
+
+from labrats.model.record import Record, Resource
+
+AI_CONFIG_NAME: Final = "default"
+"""There is one AiConfig, and this is its name."""
+
+
+class ModelFile(Record):
+    """A file that may be downloaded for a local model."""
+
+    filename: str
+    url: str
+    sha256: str | None = None
+
+
+class ProviderConfig(Record):
+    """What jobs of one provider use unless they say otherwise. files: local providers only."""
+
+    model: str | None = None
+    effort: str | None = None
+    files: tuple[ModelFile, ...] = ()
+
+
+class AiConfigSpec(Record):
+    """What jobs use unless somebody says otherwise. executor_resources: as in a pod's container."""
+
+    model: str | None = None
+    effort: str | None = None
+    executor_image: str | None = None
+    executor_resources: dict[str, dict[str, str]] = {}
+    providers: dict[str, ProviderConfig] = {}
+
+
+class AiConfig(Resource):
+    """The settings of the engine."""
+
+    spec: AiConfigSpec

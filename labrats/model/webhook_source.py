@@ -1,0 +1,58 @@
+"""A source of webhooks: who sends events, how they prove it, and which settings their jobs get."""
+
+from datetime import datetime
+from typing import Final
+
+from labrats.model.condition import Condition
+from labrats.model.config import JobConfig
+from labrats.model.job import KeyReference
+from labrats.model.record import Record, Resource
+
+DEFAULT_ASSOCIATIONS: Final = ("OWNER", "MEMBER", "COLLABORATOR")
+"""Who may start a run by what they write, in GitHub's words."""
+
+
+class RepoOverride(Record):
+    """Settings for the jobs of one repository."""
+
+    enabled: bool = True
+    model: str | None = None
+    effort: str | None = None
+    provider: str | None = None
+    agent_trigger_name: str | None = None
+
+
+class WebhookSourceSpec(Record):
+    """type: `github` or `generic`. secret_ref: the key that signs deliveries. repo_overrides: by `owner/repo`.
+
+    credentials_ref: the Secret with a GitHub App's id and key, or a token, for the jobs' repositories.
+    """
+
+    type: str
+    enabled: bool = True
+    secret_ref: KeyReference | None = None
+    host: str | None = None
+    path: str | None = None
+    ingress_class_name: str | None = None
+    tls_secret_name: str | None = None
+    defaults: JobConfig = JobConfig()
+    repo_overrides: dict[str, RepoOverride] = {}
+    allowed_associations: tuple[str, ...] = DEFAULT_ASSOCIATIONS
+    allow_forks: bool = False
+    credentials_ref: str | None = None
+
+
+class WebhookSourceStatus(Record):
+    """url: where deliveries are received. deliveries: how many were accepted."""
+
+    url: str | None = None
+    conditions: tuple[Condition, ...] = ()
+    last_delivery_at: datetime | None = None
+    deliveries: int = 0
+
+
+class WebhookSource(Resource):
+    """A source of webhooks."""
+
+    spec: WebhookSourceSpec
+    status: WebhookSourceStatus = WebhookSourceStatus()
