@@ -11,6 +11,7 @@ from tests.cluster.fixture import (
     namespace,
     node,
     pytest_collection_finish,
+    pytest_collection_modifyitems,
     pytest_terminal_summary,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "namespace",
     "node",
     "pytest_collection_finish",
+    "pytest_collection_modifyitems",
     "pytest_terminal_summary",
 ]
 

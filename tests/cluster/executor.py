@@ -3,14 +3,16 @@
 import hashlib
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.images import build_image, image_archives
+from tests.cluster.images import archive_of, build_image, image_archives
 from tests.cluster.node import Node
+from tests.cluster.programs import only_one_at
 from tests.cluster.shell import progress, run
 
 NAMED: Final = "LABRATS_TEST_EXECUTOR_IMAGE"
@@ -29,6 +31,7 @@ _PARTS: Final = (
     "labrats/processes.py",
 )
 _NAME: Final = "docker.io/labrats/executor"
+_KEPT_SECONDS: Final = 3600.0
 
 
 @pytest.fixture(scope="session")
@@ -38,23 +41,35 @@ def executor_image(cluster: Cluster | None) -> str:
         if not (image := os.environ.get(NAMED)):
             pytest.skip(f"the tests that run pods did not run: to run them, set {NAMED} to an executor image")
         return image
-    image = f"{_NAME}:{_digest()}"
-    Node(cluster, 1).load(_archive(image))
-    return image
+    Node(cluster, 1).load(executor_archive())
+    return _image()
 
 
-def _archive(image: str) -> Path:
+def executor_archive() -> Path:
     """The image in a file, built unless that was done since the program last changed."""
+    image = _image()
+    with only_one_at("executor.lock"):
+        _forget_old_states()
+        if not (archive := archive_of(image)).exists():
+            progress("building the executor's image")
+            with tempfile.TemporaryDirectory() as folder:
+                gather = _PROJECT / "docker" / "gather"
+                run(gather, folder, PYTHON, env={**os.environ, "LABRATS_AGENT_CLIS": "none"})
+                build_image(image, Path(folder, "executor"), _PROJECT / "docker" / "executor" / "Dockerfile")
+        archive.touch()
+        return archive
+
+
+def _forget_old_states() -> None:
+    """Remove the images of earlier states of the tree, unless other tests on this machine may be using them."""
     for archive in image_archives():
-        if archive.stem.endswith(image.rpartition(":")[2]):
-            return archive
-        if archive.stem.startswith(_NAME.replace("/", "-")):
-            archive.unlink()  # of an earlier state of the tree
-    progress("building the executor's image")
-    with tempfile.TemporaryDirectory() as folder:
-        gather = _PROJECT / "docker" / "gather"
-        run(gather, folder, PYTHON, env={**os.environ, "LABRATS_AGENT_CLIS": "none"})
-        return build_image(image, Path(folder, "executor"), _PROJECT / "docker" / "executor" / "Dockerfile")
+        is_ours = archive.stem.startswith(_NAME.replace("/", "-"))
+        if is_ours and time.time() - archive.stat().st_mtime > _KEPT_SECONDS:
+            archive.unlink()
+
+
+def _image() -> str:
+    return f"{_NAME}:{_digest()}"
 
 
 def _digest() -> str:

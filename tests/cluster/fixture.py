@@ -16,7 +16,7 @@ from labrats.model.errors import RetryLater
 from labrats.model.record import encode
 from tests.cluster import packages
 from tests.cluster.cluster import Cluster
-from tests.cluster.images import base_image
+from tests.cluster.executor import executor_archive
 from tests.cluster.node import start_node
 from tests.cluster.programs import build_programs, cache_folder
 from tests.cluster.shell import PATIENCE_SECONDS, Failed
@@ -26,22 +26,30 @@ NAMED: Final = "LABRATS_TEST_KUBECONFIG"
 _failure = pytest.StashKey[str]()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have what needs a cluster run last: it lives no longer than it must, and disturbs nothing else."""
+    items.sort(key=lambda item: item.get_closest_marker("kubernetes") is not None)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Make what a cluster is made of before the tests begin, if any will need one: the first time it takes minutes."""
-    if os.environ.get(NAMED) or not any(item.get_closest_marker("kubernetes") for item in session.items):
+    config = session.config
+    if config.option.collectonly or not any(item.get_closest_marker("kubernetes") for item in session.items):
+        return
+    if os.environ.get(NAMED):
         return
     if reason := packages.why_impossible():
-        session.config.stash[_failure] = reason
+        config.stash[_failure] = reason
         return
-    capture = session.config.pluginmanager.getplugin("capturemanager")
+    capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         try:
             build_programs()
             if any(_needs_node(item) for item in session.items):
                 packages.require(packages.API, packages.NODE)
-                base_image()
+                executor_archive()
         except Failed as failure:
-            session.config.stash[_failure] = str(failure)
+            config.stash[_failure] = str(failure)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -30,7 +30,7 @@ def image_archives() -> list[Path]:
 
 def pause_image() -> str:
     """The image of a pod's sandbox, which is made if it is not there: a process that does nothing."""
-    if not _archive(PAUSE).exists():
+    if not archive_of(PAUSE).exists():
         packages.require(packages.IMAGES)
         with _folder_with(_PAUSE_DOCKERFILE) as folder:
             copy("/bin/busybox", folder)
@@ -66,17 +66,19 @@ def _build(tag: str, folder: Path, *options: str | Path) -> None:
 
 def _export(tag: str) -> Path:
     _images().mkdir(parents=True, exist_ok=True)
-    archive = _archive(tag)
-    archive.unlink(missing_ok=True)  # buildah would add to it
-    run(*_buildah("push", "-q", tag, f"oci-archive:{archive}:{tag}"))
-    return archive
+    archive = archive_of(tag)
+    unfinished = archive.with_suffix(".unfinished")
+    unfinished.unlink(missing_ok=True)  # buildah would add to it
+    run(*_buildah("push", "-q", tag, f"oci-archive:{unfinished}:{tag}"))
+    return unfinished.rename(archive)
 
 
 def _buildah(command: str, *arguments: str | Path) -> list[str | Path]:
     return ["buildah", "--storage-driver", "vfs", "--root", cache_folder() / "buildah", command, *arguments]
 
 
-def _archive(tag: str) -> Path:
+def archive_of(tag: str) -> Path:
+    """The file that the image is in, once it is built."""
     return _images() / f"{tag.replace('/', '-').replace(':', '-')}.oci"
 
 

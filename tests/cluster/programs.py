@@ -31,7 +31,7 @@ def build_programs() -> Path:
     version = _required("k8s.io/kubernetes")
     digest = hashlib.sha256((MODULE / "go.mod").read_bytes() + (MODULE / "go.sum").read_bytes()).hexdigest()[:8]
     folder = cache_folder() / f"programs-{version}-{digest}"
-    with _only_one_at("build.lock"):
+    with only_one_at("build.lock"):
         if not folder.exists():
             progress(f"building Kubernetes {version} from its Go modules: some minutes, once")
             unfinished = folder.with_suffix(".unfinished")
@@ -93,7 +93,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def _only_one_at(name: str) -> Iterator[None]:
+def only_one_at(name: str) -> Iterator[None]:
     """Hold a lock of that name in the cache folder: others wait."""
     cache_folder().mkdir(parents=True, exist_ok=True)
     with open(cache_folder() / name, "w") as lock:
