@@ -12,13 +12,13 @@ from labrats.api.engine import Engine
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routing import admin_router, caller_of, engine_of
+from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.model.ai_model import AiModel, AiModelSpec, Prices
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.record import Metadata
 
-router = admin_router("AI models")
+router = api_router("AI models")
 
 SlotCount = Annotated[int, Field(ge=0, le=100_000, description="Attempts at once; 0 pauses the model.")]
 Endpoint = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2048, examples=["http://10.0.0.5:8000/v1"])]

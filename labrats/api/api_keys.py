@@ -15,11 +15,11 @@ from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
 from labrats.api.keys import SUBMIT, derived_key, hash_key, key_secret
 from labrats.api.openapi import answers
-from labrats.api.routing import admin_router, bearer_key, caller_of, engine_of
+from labrats.api.routing import api_router, bearer_key, caller_of, engine_of
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
 from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 
-router = admin_router("API keys")
+router = api_router("API keys")
 
 _LABELS: Final = {API_KEY_LABEL: API_KEY_LABEL_VALUE}
 _SALT: Final = "salt"

@@ -5,12 +5,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import HTMLResponse
 
-router = APIRouter()
+from labrats.api.routing import api_router
+
+router = api_router("Docs")
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_CALLERS: Final = {"apiKey": "with an API key"}
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 
 _PAGE: Final = """<!doctype html>
@@ -69,7 +72,7 @@ def _link(method: str, path: str, operation: Mapping[str, Any]) -> str:
 
 
 def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
-    caller = "with an API key" if operation["security"] else "no key needed"
+    caller = " or ".join(_CALLERS[scheme] for each in operation["security"] for scheme in each) or "open to all"
     return "".join(
         (
             f'<article id="{escape(operation["operationId"])}">',

@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics: no key needed."""
+"""Liveness, readiness and metrics: open to all."""
 
 from typing import Final, Literal
 
@@ -10,10 +10,10 @@ from labrats.api.bodies import ResponseBody
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
 from labrats.api.openapi import answers
-from labrats.api.routing import engine_of, open_router
+from labrats.api.routing import api_router, engine_of
 from labrats.model.phases import API_STATUS, Phase
 
-router = open_router("Health")
+router = api_router("Health")
 
 EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 EXAMPLE_METRICS: Final = """\

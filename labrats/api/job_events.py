@@ -16,7 +16,7 @@ from labrats.api.job_views import OutputsView, UsageView, outputs_view, usage_vi
 from labrats.api.jobs import JobId, own_job
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routing import engine_of, key_router
+from labrats.api.routing import api_router, engine_of
 from labrats.model.job import FailedCode, Job
 from labrats.model.protocol import (
     AnyEvent,
@@ -30,7 +30,7 @@ from labrats.model.protocol import (
     UsageEvent,
 )
 
-router = key_router("Jobs")
+router = api_router("Jobs")
 
 MAX_EVENTS: Final = 1000
 

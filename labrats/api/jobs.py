@@ -17,7 +17,7 @@ from labrats.api.job_views import JobDetail, JobPage, Status, job_detail, job_it
 from labrats.api.json_body import json_response
 from labrats.api.keys import Caller
 from labrats.api.openapi import answers
-from labrats.api.routing import caller_of, engine_of, key_router
+from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.api.submission import (
     Submission,
     check_available,
@@ -37,7 +37,7 @@ from labrats.model.phases import JobEvent, Phase
 from labrats.model.protocol import AnyEvent, LogEvent
 from labrats.model.record import Metadata, Resource
 
-router = key_router("Jobs")
+router = api_router("Jobs")
 
 TOKEN_LIFETIME: Final = timedelta(minutes=10)
 NAME_TRIES: Final = 5

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
+from labrats.api.access import Access
 from labrats.api.errors import ErrorBody, error_body
 from labrats.model.errors import Problem
 
@@ -17,9 +18,16 @@ Responses = dict[int | str, dict[str, Any]]
 SECURITY_SCHEMES: Final = {
     "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key, as `Authorization: Bearer KEY`."}
 }
-ANY_KEY: Final[dict[str, Any]] = {"security": [{"apiKey": []}]}
-NO_KEY: Final[dict[str, Any]] = {"security": []}
-"""What an operation says of authentication, as `openapi_extra` of its route."""
+_KEY: Final[dict[str, list[str]]] = {"apiKey": []}
+SECURITY: Final[Mapping[Access, list[dict[str, list[str]]]]] = {
+    Access.OPEN: [],
+    Access.SIGNED: [],
+    Access.KEY: [_KEY],
+    Access.CALLER: [_KEY],
+    Access.OWNER: [_KEY],
+    Access.ADMIN: [_KEY],
+}
+"""What an operation says of authentication: the schemes, of which one is enough."""
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 

@@ -1,18 +1,19 @@
 """Routes that check who is calling before anything of the body is read."""
 
-from collections.abc import Callable, Coroutine
-from typing import Any, ClassVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from labrats.api.access import Access, access_to
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
 from labrats.api.json_body import StrictRequest, require_json
 from labrats.api.keys import Caller
-from labrats.api.openapi import ANY_KEY, NO_KEY, error_responses, operation_id
+from labrats.api.openapi import SECURITY, error_responses, operation_id
 
 
 def engine_of(request: Request) -> Engine:
@@ -41,27 +42,26 @@ def authenticate(request: Request) -> Caller:
     raise ApiError(401, "unauthorized", message, headers={"WWW-Authenticate": 'Bearer realm="labrats"'})
 
 
-class OpenRoute(APIRoute):
-    """A route that needs no key."""
+class GuardedRoute(APIRoute):
+    """A route for those whom labrats/api/access.py lets call it."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options | {"openapi_extra": NO_KEY})
-
-
-class KeyRoute(APIRoute):
-    """A route for any API key; what belongs to others is refused by the operation itself."""
-
-    admin_only: ClassVar[bool] = False
-
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options | {"openapi_extra": ANY_KEY})
+        (self.method,) = options["methods"]
+        self.access = access_to(self.method, path)
+        documented = {
+            "openapi_extra": {"security": SECURITY[self.access]},
+            "responses": error_responses(*_REFUSALS[self.access]) | (options.get("responses") or {}),
+        }
+        super().__init__(path, endpoint, **options | documented)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
+        if self.access in (Access.OPEN, Access.SIGNED):
+            return answer
 
         async def authenticate_first(request: Request) -> Response:
             caller = authenticate(request)
-            if self.admin_only and not caller.is_admin:
+            if self.access is Access.ADMIN and not caller.is_admin:
                 raise ApiError(403, "forbidden", "this needs an API key with the scope `admin`")
             strict = StrictRequest(request.scope, request.receive)
             strict.state.caller = caller
@@ -73,24 +73,17 @@ class KeyRoute(APIRoute):
         return authenticate_first
 
 
-class AdminRoute(KeyRoute):
-    """A route for API keys with the scope `admin`."""
-
-    admin_only = True
-
-
-def open_router(tag: str) -> APIRouter:
-    """Routes that need no key."""
-    return APIRouter(route_class=OpenRoute, tags=[tag], generate_unique_id_function=operation_id)
-
-
-def key_router(tag: str) -> APIRouter:
-    """Routes for any API key."""
-    errors = error_responses(401, 503)
-    return APIRouter(route_class=KeyRoute, tags=[tag], responses=errors, generate_unique_id_function=operation_id)
+_REFUSALS: Final[Mapping[Access, tuple[int, ...]]] = {
+    Access.OPEN: (),
+    Access.SIGNED: (401, 503),
+    Access.KEY: (401, 503),
+    Access.CALLER: (401, 503),
+    Access.OWNER: (401, 403, 503),
+    Access.ADMIN: (401, 403, 503),
+}
+"""The errors that every operation may answer with, whatever it does."""
 
 
-def admin_router(tag: str) -> APIRouter:
-    """Routes for admin keys."""
-    errors = error_responses(401, 403, 503)
-    return APIRouter(route_class=AdminRoute, tags=[tag], responses=errors, generate_unique_id_function=operation_id)
+def api_router(tag: str) -> APIRouter:
+    """Routes of one part of the API. Who may call each is said in labrats/api/access.py."""
+    return APIRouter(route_class=GuardedRoute, tags=[tag], generate_unique_id_function=operation_id)

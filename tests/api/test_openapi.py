@@ -11,8 +11,10 @@ import jsonschema_rs
 import pytest
 import schemathesis
 
+from labrats.api.access import access_to
 from labrats.api.bodies import Provider
 from labrats.api.job_views import Status
+from labrats.api.openapi import SECURITY
 from labrats.model.config import PROVIDERS
 from labrats.model.phases import API_STATUS
 from tests.acceptance.engine import LocalEngine
@@ -70,8 +72,8 @@ async def test_it_is_a_valid_openapi_3_1_document(document: Any) -> None:
 
 
 async def test_every_operation_says_who_may_call_it(operations: list[Operation]) -> None:
-    for _, path, operation in operations:
-        assert operation["security"] == ([] if path in NO_KEY else [{"apiKey": []}]), path
+    for method, path, operation in operations:
+        assert operation["security"] == SECURITY[access_to(method.upper(), path)], path
 
 
 async def test_every_operation_has_a_name_a_summary_and_a_description(operations: list[Operation]) -> None:
