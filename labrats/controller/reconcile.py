@@ -48,6 +48,8 @@ class Controller:
             backoff=timedelta(seconds=settings.retry_backoff_seconds),
         )
         self._jobs: dict[str, Job] = {}
+        self._deleted: dict[str, Job] = {}  # those that may still run,
+        self._successors: dict[str, Job] = {}  # and those that were created under their names since
         self._ai_models: dict[Group, AiModel] = {}
         self._waiting = JobQueue()
         self._slots = SlotHolders()
@@ -86,7 +88,7 @@ class Controller:
                 case Changed(job):
                     self._observe(job)
                 case Deleted(job):
-                    self._forget(job)
+                    self._note_deletion(job)
                 case _:
                     # No slot is given before every running job is known: one not yet seen may hold it.
                     self._jobs_known.set()
@@ -98,6 +100,9 @@ class Controller:
 
     def _observe(self, job: Job) -> None:
         """Take note of `job` as it now is, unless something newer is known."""
+        if job.id in self._deleted:  # another of that name, whose turn comes when nothing of the deleted one runs
+            self._successors[job.id] = job
+            return
         known = self._jobs.get(job.id)
         if known and int(known.metadata.resource_version) >= int(job.metadata.resource_version):
             return
@@ -122,6 +127,18 @@ class Controller:
         else:
             self._waiting.put(job.id, group, rank_of(job, self._settings.priority_aging_seconds))
         self._give_out_slots([group])
+
+    def _note_deletion(self, job: Job) -> None:
+        """Somebody has deleted `job`. While it may still run it keeps its slot."""
+        self._successors.pop(job.id, None)
+        known = self._jobs.get(job.id)
+        if known is None or known.metadata.uid != job.metadata.uid:
+            return
+        if known.phase is not Phase.RUNNING:
+            self._forget(known)
+            return
+        self._deleted[job.id] = self._jobs.pop(job.id)
+        self._work.add(job.id)
 
     def _forget(self, job: Job) -> None:
         """`job` needs nothing more: it has ended, or is deleted."""
@@ -171,6 +188,9 @@ class Controller:
 
     async def _follow_plan(self, job_id: str) -> None:
         """Look at the job and its attempt, and do what the plan says."""
+        if deleted := self._deleted.get(job_id):
+            await self._clear_up_after(deleted)
+            return
         if (job := self._jobs.get(job_id)) is None:
             return
         now = self._clock.now()
@@ -199,6 +219,16 @@ class Controller:
                 self._work.add_later(job.id, (at - now).total_seconds())
             case Record(event, changes):
                 await self._move(job, event, now, changes)
+
+    async def _clear_up_after(self, job: Job) -> None:
+        """End a deleted job's attempt, remove all that its attempts left, and only then let another have its slot."""
+        await self._runner.kill(job.attempt_name)
+        for number in range(1, job.status.attempts + 1):
+            await self._runner.remove(f"{job.id}-{number}")
+        del self._deleted[job.id]
+        self._forget(job)
+        if successor := self._successors.pop(job.id, None):
+            self._observe(successor)
 
     async def _admit(self, job: Job, now: datetime) -> None:
         if self._slots.used(group_of(job)) > self._slot_count(group_of(job)):
@@ -246,4 +276,4 @@ class Controller:
             self._work.add(job_id)
             return
         if known:
-            self._forget(known)
+            self._note_deletion(known)

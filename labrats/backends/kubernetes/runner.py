@@ -85,6 +85,7 @@ class KubernetesRunner:
         self._api = JobsApi(client, settings.namespace)
         self._attendance = Attendance(self._api, settings.attempts, settings.pods.start_timeout_seconds)
         self._unconfirmed: set[str] = set()
+        self._being_killed: set[str] = set()
         self._owners: dict[str, str] = {}
 
     async def run(self) -> None:
@@ -217,7 +218,7 @@ class KubernetesRunner:
     async def _clear_up(self, name: str) -> None:
         """Remove what an ended attempt left whose job was deleted, which a job that cannot be read was not."""
         job_id, files = name.rpartition("-")[0], self._files(name)
-        if job_id in self._owners or not (files.owner and files.ending()):
+        if job_id in self._owners or name in self._being_killed or not (files.owner and files.ending()):
             return
         try:
             await self._api.client.request("GET", resource_type(Job).path(self._settings.namespace, job_id))
@@ -298,10 +299,13 @@ class KubernetesRunner:
         seconds = 1.0 if sight.name in self._unconfirmed else patience
         try:
             async with asyncio.timeout(seconds):
+                self._being_killed.add(sight.name)
                 await self._end_for_certain(sight, files)
         except TimeoutError as error:
             self._unconfirmed.add(sight.name)
             raise RetryLater(f"no node confirms that {sight.name} has ended", UNCONFIRMED_SECONDS) from error
+        finally:
+            self._being_killed.discard(sight.name)
         self._unconfirmed.discard(sight.name)
 
     async def _end_for_certain(self, sight: Sight, files: AttemptFiles) -> None:

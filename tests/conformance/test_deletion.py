@@ -1,0 +1,44 @@
+"""A job that is deleted while it runs, on machines of each kind. On a cluster see tests/kubernetes/test_engine.py."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from labrats.controller.reconcile import Controller
+from labrats.metrics import Metrics
+from labrats.model.job import Job
+from labrats.ports import NotStarted, SystemClock
+from labrats.settings import EngineSettings
+from tests.builders import a_job, a_spec
+from tests.conformance.runner_backends import EmbeddedBackend, MemoryBackend, RunnerBackend
+from tests.running import running
+from tests.waiting import DEADLINE_SECONDS, eventually
+
+
+@pytest.fixture(params=["memory", "embedded"])
+def open_machine(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Callable[[], AbstractAsyncContextManager[RunnerBackend]]:
+    return MemoryBackend.open if request.param == "memory" else partial(EmbeddedBackend.open, tmp_path)
+
+
+async def test_all_that_a_deleted_job_runs_is_ended_and_nothing_of_it_is_left(
+    open_machine: Callable[[], AbstractAsyncContextManager[RunnerBackend]],
+) -> None:
+    stubborn = a_spec([{"ignoreSignals": True}, {"fork": {"seconds": 300, "detached": True}}, {"hang": True}])
+    async with open_machine() as machine, machine.open_runner() as runner:
+        controller = Controller(machine.store, runner, SystemClock(), EngineSettings(), Metrics())
+        async with running(controller.run()):
+            job = await machine.store.create(a_job(spec=stubborn, resource_version=""))
+            attempt = f"{job.id}-1"
+            await eventually(lambda: machine.living_processes(attempt) > 1)
+            await machine.store.delete(Job, job.id)
+            await eventually(lambda: machine.living_processes(attempt) == 0)
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while await runner.find(attempt) != NotStarted():
+                    await asyncio.sleep(0.01)
+        assert await runner.workspaces() == []
