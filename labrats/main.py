@@ -9,8 +9,9 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from datetime import datetime
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -49,11 +50,13 @@ class Commands:
         data_dir: Path | None,
         on_ready: OnReady | None,
         backend: str | None,
+        role: str | None,
     ) -> None:
         import uvloop
 
-        settings = read_settings(host=host, port=port, data_dir=data_dir, backend=backend)
+        settings = read_settings(host=host, port=port, data_dir=data_dir, backend=backend, role=role)
         refuse_unprotected(settings)
+        refuse_part_of_one_machine(settings)
         os.umask(0o077)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         with (
@@ -67,12 +70,26 @@ class Commands:
         settings = read_settings(data_dir=data_dir)
         return open_cluster_store() if settings.backend == "kubernetes" else open_local_store(settings)
 
+    def create_api_key(
+        self, name: str, scopes: Sequence[str], expires_at: datetime | None, data_dir: Path | None
+    ) -> str:
+        from labrats.api.keys import key_secret, new_key
+
+        key = new_key()
+
+        async def store_key() -> None:
+            async with self.open_store(data_dir) as store:
+                await store.create(key_secret(name, key, scopes, expires_at))
+
+        asyncio.run(store_key())
+        return key
+
     def settings(self) -> "EngineSettings":
         return read_settings()
 
 
 async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: OnReady | None) -> None:
-    """Run API and controller until SIGINT or SIGTERM. If one part dies, all stop and its error surfaces."""
+    """Run the engine, or its part, until SIGINT or SIGTERM. If one loop dies, all stop and its error surfaces."""
     from labrats.api.app import create_app
     from labrats.api.server import Server
     from labrats.logs import configure_logs
@@ -83,10 +100,12 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
         server = Server(create_app(engine))
         background = [
             loops.create_task(engine.cache.follow(engine.store), name="cache"),
-            loops.create_task(engine.keys.follow(engine.store), name="keys"),
-            loops.create_task(drive(), name="drive"),
             loops.create_task(announce(engine, server, listener, on_ready), name="announce"),
         ]
+        if settings.answers_requests:
+            background.append(loops.create_task(engine.keys.follow(engine.store), name="keys"))
+        if settings.drives_jobs:
+            background.append(loops.create_task(drive(), name="drive"))
         _stop_on_signals(engine, server)
         await server.serve([listener])
         for task in background:
@@ -165,7 +184,10 @@ async def open_cluster_store() -> "AsyncIterator[Store]":
 
 
 async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner") -> "Engine":
-    """The parts that requests reach, with an admin key that is valid."""
+    """The parts that requests reach.
+
+    An engine that is all there is has an admin key. Where there are several, no one of them makes a key by itself.
+    """
     from labrats.api.engine import Engine
     from labrats.api.keys import KeyRing
     from labrats.attachments import Attachments
@@ -173,7 +195,8 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
     from labrats.metrics import Metrics
     from labrats.ports import SystemClock
 
-    await ensure_admin_key(store, settings.admin_key_file)
+    if settings.role == "all":
+        await ensure_admin_key(store, settings.admin_key_file)
     return Engine(
         store=store,
         runner=runner,
@@ -242,6 +265,14 @@ def refuse_unprotected(settings: "EngineSettings") -> None:
         )
 
 
+def refuse_part_of_one_machine(settings: "EngineSettings") -> None:
+    """Raises LabratsError for a part of an engine whose other parts could not be anywhere else."""
+    if settings.backend == "embedded" and settings.role != "all":
+        raise LabratsError(
+            f"on one machine the engine runs as a whole: the role {settings.role!r} is for the backend `kubernetes`"
+        )
+
+
 @contextmanager
 def only_engine_of(data_dir: Path) -> Iterator[None]:
     """Hold the data folder for this process. Raises LabratsError when another engine has it."""
@@ -286,8 +317,8 @@ async def announce(engine: "Engine", server: Any, listener: socket.socket, on_re
     """Say that the engine is up, once requests are answered from complete caches."""
     import structlog
 
-    await engine.cache.synced.wait()
-    await engine.keys.synced.wait()
+    for synced in engine.watches.values():
+        await synced.wait()
     await server.listening.wait()
     # What has been loaded by now stays: the collector need not look at it again, and garbage is rare afterwards.
     gc.collect()

@@ -25,6 +25,9 @@ class EngineSettings(BaseSettings):
 
     backend: str = Field(default="embedded", pattern="^(embedded|kubernetes)$", validation_alias="LABRATS_BACKEND")
     """Where jobs are kept and run: embedded (this machine alone), or kubernetes (the cluster that is configured)."""
+    role: str = Field(default="all", pattern="^(all|api|controller)$", validation_alias="LABRATS_ROLE")
+    """What of the engine this process is: all of it, or, on a cluster, one of several that answer requests (api), or
+    one of several of which one at a time drives jobs (controller)."""
     host: str = Field(default="127.0.0.1", validation_alias="LABRATS_HOST")
     """The address to listen on. Beyond loopback only with LABRATS_ALLOW_PUBLIC=true."""
     port: int = Field(default=3001, ge=0, le=65535, validation_alias="PORT")
@@ -88,6 +91,14 @@ class EngineSettings(BaseSettings):
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value else None
+
+    @property
+    def answers_requests(self) -> bool:
+        return self.role != "controller"
+
+    @property
+    def drives_jobs(self) -> bool:
+        return self.role != "api"
 
     @property
     def workspaces(self) -> Path:

@@ -15,6 +15,9 @@ from labrats.api.submission import BODY_BYTES
 from labrats.metrics import Metrics
 
 MODULES: Final = (health, docs, jobs, job_events, ai_models, api_keys)
+PROBES: Final = (health,)
+"""All that an engine serves which drives jobs, and leaves requests to others."""
+
 _HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -27,17 +30,18 @@ def create_app(engine: Engine) -> ASGIApp:
 
 
 def create_api(engine: Engine) -> FastAPI:
-    """The API over `engine`."""
+    """The API over `engine`, as far as it is this engine's part."""
+    is_whole = engine.settings.answers_requests
     api = FastAPI(
         title="Labrats",
         version=__version__,
         description="Turns requests and events into runs of AI agents.",
-        openapi_url="/api/openapi.json",
+        openapi_url="/api/openapi.json" if is_whole else None,
         docs_url=None,  # it would load its scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
         # Handed in flat, rather than included: every request walks this list, and openapi_document() reads it.
-        routes=[route for module in MODULES for route in module.router.routes],
+        routes=[route for module in (MODULES if is_whole else PROBES) for route in module.router.routes],
     )
     api.state.engine = engine
     api.openapi = lambda: openapi_document(api)  # type: ignore[method-assign]

@@ -1,6 +1,7 @@
 """What the API serves from: everything is handed in."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from labrats.api.keys import KeyRing
@@ -24,3 +25,9 @@ class Engine:
     attachments: Attachments
     metrics: Metrics
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def watches(self) -> Mapping[str, asyncio.Event]:
+        """What this engine has to have read before it is ready, by name; each is set once that is so."""
+        keys = {"keys": self.keys.synced} if self.settings.answers_requests else {}
+        return {"jobs": self.cache.synced} | keys

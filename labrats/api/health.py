@@ -39,7 +39,7 @@ async def health() -> Response:
 async def ready(request: Request) -> Response:
     """Whether the caches have synced, so that lists and keys are complete."""
     engine = engine_of(request)
-    if not (engine.cache.synced.is_set() and engine.keys.synced.is_set()):
+    if not all(synced.is_set() for synced in engine.watches.values()):
         message = "the engine is still reading what it has stored"
         raise ApiError(503, "not_ready", message, headers={"Retry-After": "1"})
     return JSONResponse({"status": "ok"})
@@ -69,5 +69,5 @@ def _mirror_cache(engine: Engine) -> None:
     for gauge, phase in ((gauges.queue_depth, Phase.PENDING), (gauges.slots_used, Phase.RUNNING)):
         for (provider, model), count in engine.cache.count_by_model(API_STATUS[phase]).items():
             gauge.labels(provider, gauges.model_label(model)).inc(count)
-    for watch, synced in (("jobs", engine.cache.synced), ("keys", engine.keys.synced)):
+    for watch, synced in engine.watches.items():
         gauges.watch_synced.labels(watch).set(synced.is_set())

@@ -2,9 +2,10 @@
 
 import errno
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
@@ -33,6 +34,7 @@ class EngineCommands(Protocol):
         data_dir: Path | None,
         on_ready: Callable[[str], None] | None,
         backend: str | None,
+        role: str | None,
     ) -> None:
         """Run the engine until SIGINT or SIGTERM.
 
@@ -43,6 +45,12 @@ class EngineCommands(Protocol):
 
     def open_store(self, data_dir: Path | None) -> AbstractAsyncContextManager["Store"]:
         """The store of a data folder, also while an engine uses it."""
+        ...
+
+    def create_api_key(
+        self, name: str, scopes: Sequence[str], expires_at: datetime | None, data_dir: Path | None
+    ) -> str:
+        """Make a key in the store itself, and return it. Raises LabratsError, Conflict when the name is taken."""
         ...
 
     def settings(self) -> "EngineSettings":
@@ -59,6 +67,7 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
         port: Annotated[int | None, Parameter(env_var="PORT")] = None,
         data_dir: DataDir = None,
         backend: Annotated[Literal["embedded", "kubernetes"] | None, Parameter(env_var="LABRATS_BACKEND")] = None,
+        role: Annotated[Literal["all", "api", "controller"] | None, Parameter(env_var="LABRATS_ROLE")] = None,
         demo: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     ) -> None:
         """Run the engine in the foreground, until Ctrl-C.
@@ -70,10 +79,12 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
             port: The port to listen on; 0 takes a free one. [default: 3001]
             data_dir: Where everything is kept. Default: ~/.local/share/labrats.
             backend: Where jobs are kept and run: this machine, or the cluster that is configured. [default: embedded]
+            role: What of it to run: on a cluster, several can answer requests and several stand by to drive jobs.
+                [default: all]
             demo: Also submit a first job, show what it does, and say what to try next.
         """
-        with _startup_errors_explained(host or "127.0.0.1", 3001 if port is None else port):
-            engine.serve(host, port, data_dir, _demonstration(data_dir) if demo else None, backend)
+        with startup_errors_explained(host or "127.0.0.1", 3001 if port is None else port):
+            engine.serve(host, port, data_dir, _demonstration(data_dir) if demo else None, backend, role)
 
     return serve
 
@@ -89,7 +100,7 @@ def config_command(engine: EngineCommands) -> Callable[..., None]:
         Args:
             json: Print JSON.
         """
-        with _startup_errors_explained():
+        with startup_errors_explained():
             settings = engine.settings()
         _print_settings(settings, as_json=json)
 
@@ -104,7 +115,7 @@ def _demonstration(data_dir: Path | None) -> Callable[[str], None]:
 
 
 @contextmanager
-def _startup_errors_explained(host: str = "", port: int = 0) -> Iterator[None]:
+def startup_errors_explained(host: str = "", port: int = 0) -> Iterator[None]:
     """Turn what can be wrong with the environment, the address or the data folder into a CommandError."""
     from pydantic import ValidationError
 

@@ -95,6 +95,14 @@ class LocalEngine:
             capture_output=True, text=True,
         )  # fmt: skip
 
+    def run_labrats(self, *arguments: str) -> str:
+        """What a command of the command line prints, run where the engine is."""
+        command = [str(Path(sys.executable).parent / "labrats"), *arguments]
+        environment = self._environment | {"LABRATS_DATA_DIR": str(self.data_dir)}
+        return subprocess.run(
+            command, env=environment, timeout=PATIENCE_SECONDS, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+
     def stop(self) -> None:
         """End it as Ctrl-C does."""
         assert self._end(signal.SIGINT) == 0, self.log

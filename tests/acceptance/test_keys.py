@@ -31,6 +31,16 @@ async def test_a_key_is_shown_once_and_then_known_by_its_prefix(engine: LocalEng
     assert engine.files_with(key) + engine.resources_with(key) == []
 
 
+async def test_a_key_can_be_made_where_the_engine_keeps_them(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    key = engine.run_labrats("api-key", "create", "ops", "--scope", "admin", "--direct").strip()
+
+    engine.restart()
+
+    async with engine.client(key) as http:
+        assert (await http.get("/api/api-keys")).status_code == 200
+
+
 async def test_keys_are_never_the_same(admin: User) -> None:
     keys = [(await admin.post("/api/api-keys", {"name": f"{uuid4()}"})).json()["key"] for _ in range(5)]
 

@@ -135,6 +135,10 @@ def test_it_does_not_listen_beyond_this_machine_unless_that_is_meant(tmp_path: P
     assert "LABRATS_ALLOW_PUBLIC=true" in refusal_of(LocalEngine(tmp_path), "--host", host)
 
 
+def test_on_one_machine_it_does_not_run_in_parts(tmp_path: Path) -> None:
+    assert "runs as a whole" in refusal_of(LocalEngine(tmp_path), "--role", "api")
+
+
 def refusal_of(engine: LocalEngine, *options: str) -> str:
     """What is said to whoever starts one more engine on the data of `engine`, which is refused in plain words."""
     refused = engine.run_another("--port", "0", *options)

@@ -1,9 +1,10 @@
 """The engines that the command line is tested against: one that plays a script over HTTP, and this machine's own."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,10 +77,13 @@ def stream(*frames: bytes, cut: bool = False) -> Answer:
 
 @dataclass
 class OwnEngine:
-    """EngineCommands on the real store; `serve` only notes what it was asked, and raises what it is told to."""
+    """EngineCommands on the real store. `serve` and `create_api_key` only note what they were asked, and raise what
+    they are told to.
+    """
 
     data_dir: Path
     served: list[tuple[Any, ...]] = field(default_factory=list)
+    keys_made: list[tuple[Any, ...]] = field(default_factory=list)
     refusal: Exception | None = None
 
     def serve(
@@ -89,13 +93,22 @@ class OwnEngine:
         data_dir: Path | None,
         on_ready: Callable[[str], None] | None,
         backend: str | None,
+        role: str | None,
     ) -> None:
-        self.served.append((host, port, data_dir, on_ready, backend))
+        self.served.append((host, port, data_dir, on_ready, backend, role))
         if self.refusal:
             raise self.refusal
 
     def open_store(self, data_dir: Path | None) -> AbstractAsyncContextManager[Store]:
         return EmbeddedStore.open((data_dir or self.data_dir) / "labrats.db")
+
+    def create_api_key(
+        self, name: str, scopes: Sequence[str], expires_at: datetime | None, data_dir: Path | None
+    ) -> str:
+        if self.refusal:
+            raise self.refusal
+        self.keys_made.append((name, scopes, expires_at, data_dir))
+        return "lr_test-of-a-key"
 
     def settings(self) -> EngineSettings:
         return EngineSettings()

@@ -1,6 +1,12 @@
 """`labrats api-key …`."""
 
-from tests.unit.cli.engines import Labrats, ScriptedEngine
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from labrats.model.errors import Conflict, LabratsError
+from tests.unit.cli.engines import Labrats, OwnEngine, ScriptedEngine
 
 KEY = {
     "id": "key-1b158839f8",
@@ -35,3 +41,35 @@ def test_keys_are_listed_by_their_beginning(labrats: Labrats, engine: ScriptedEn
 def test_a_key_is_revoked_by_its_id(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("DELETE /api/api-keys/key-1b158839f8", {})
     assert labrats("api-key", "revoke", "key-1b158839f8") == (0, "", "key-1b158839f8 is revoked\n")
+
+
+def test_a_first_key_is_made_without_an_engine(
+    labrats: Labrats, engine: ScriptedEngine, own_engine: OwnEngine, tmp_path: Path
+) -> None:
+    told = ("--direct", "--scope", "admin", "--expires-at", "2030-01-31T00:00:00Z", "--data-dir", str(tmp_path))
+    ended = labrats("api-key", "create", "ops", *told)
+    assert (ended.code, ended.out) == (0, "lr_test-of-a-key\n")
+    assert own_engine.keys_made == [("ops", ["admin"], datetime(2030, 1, 31, tzinfo=UTC), tmp_path)]
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code", "complaint"),
+    [
+        (Conflict("taken"), 4, "there is a key named 'ops' already"),
+        (LabratsError("no Kubernetes cluster is configured"), 2, "no Kubernetes cluster is configured"),
+    ],
+)
+def test_a_first_key_that_cannot_be_made_says_why(
+    labrats: Labrats, own_engine: OwnEngine, refusal: Exception, code: int, complaint: str
+) -> None:
+    own_engine.refusal = refusal
+    ended = labrats("api-key", "create", "ops", "--direct")
+    assert (ended.code, ended.err) == (code, f"labrats: {complaint}\n")
+
+
+@pytest.mark.parametrize(("time", "complaint"), [("soon", "isoformat"), ("2030-01-31T00:00:00", "time zone")])
+def test_a_first_key_ends_at_a_time_that_makes_sense(labrats: Labrats, time: str, complaint: str) -> None:
+    ended = labrats("api-key", "create", "ops", "--direct", "--expires-at", time)
+    assert ended.code == 2
+    assert complaint in ended.err
