@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from labrats.executor import claude, mock
+from labrats.executor import claude, local, mock
 from labrats.executor.run import Run
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -13,7 +13,10 @@ Provider = Callable[[Run], Awaitable[Any]]
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
     "claude": claude.run,
+    "gemma": local.run,
     "mock": mock.run,
+    "qwen": local.run,
+    "vllm": local.run,
 }
 
 

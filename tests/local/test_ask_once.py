@@ -1,0 +1,196 @@
+"""A local provider that asks its model once, against a scripted server, in a real attempt."""
+
+import socket
+from typing import Any
+
+import pytest
+
+from labrats.model.job import FailedCode, Usage
+from tests.local.chat_server import Floods, Refuses, Says, Sends, chat_server, data, event
+from tests.local.conftest import Prepare, failure_of, result_of
+
+KEY = "sk-test-0123456789"
+
+
+def test_the_models_answer_is_the_result_and_its_lines_are_the_log(attempt_on: Prepare) -> None:
+    with chat_server(Says("The first line.\n\nThe second,\tünïcode 🙂.")) as server:
+        attempt = attempt_on(server, prompt="What is in it?")
+        assert attempt.run() == 0
+
+    assert result_of(attempt) == "The first line.\n\nThe second,\tünïcode 🙂."
+    assert attempt.logs == ["The first line.", "", "The second,\tünïcode 🙂."]
+    [request] = server.requests
+    assert request["messages"] == [{"role": "user", "content": "What is in it?"}]
+    assert request["model"] == "test-model"
+    assert server.headers["Authorization"] is None
+
+
+@pytest.mark.parametrize("provider", ["vllm", "gemma", "qwen"])
+def test_each_local_provider_is_there(attempt_on: Prepare, provider: str) -> None:
+    with chat_server(Says("ok")) as server:
+        attempt = attempt_on(server, config={"provider": provider})
+        attempt.run()
+
+    assert result_of(attempt) == "ok"
+
+
+def test_usage_is_what_the_server_reports(attempt_on: Prepare) -> None:
+    usage = {"prompt_tokens": 50, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 20}}
+    with chat_server(Says("ok", usage=usage)) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert attempt.outcome.usage == Usage(input_tokens=30, output_tokens=7, cache_read_tokens=20, turns=1)
+
+
+def test_a_server_that_reports_no_usage_is_counted_by_turns(attempt_on: Prepare) -> None:
+    with chat_server(Says("ok", usage={})) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert attempt.outcome.usage == Usage(turns=1)
+
+
+def test_the_key_of_the_models_secret_is_sent_and_never_shown(attempt_on: Prepare) -> None:
+    with chat_server(Says(f"Your key is {KEY}, I think")) as server:
+        attempt = attempt_on(server, secrets={"OPENAI_API_KEY": f"{KEY}\n"})
+        attempt.run()
+
+    assert server.headers["Authorization"] == f"Bearer {KEY}"
+    assert attempt.logs == ["Your key is [redacted], I think"]
+    assert KEY not in attempt.output.read_text()
+
+
+def test_without_an_endpoint_it_is_said_how_to_give_one(attempt_on: Prepare) -> None:
+    attempt = attempt_on(None)
+    attempt.run()
+
+    code, message = failure_of(attempt)
+    assert code is FailedCode.AGENT_ERROR
+    assert "vllm/test-model" in message
+    assert "http://127.0.0.1:8000/v1" in message
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
+def test_the_endpoint_may_leave_out_its_path(attempt_on: Prepare, suffix: str) -> None:
+    with chat_server(Says("ok")) as server:
+        attempt = attempt_on(server.url + suffix)
+        attempt.run()
+
+    assert result_of(attempt) == "ok"
+
+
+def test_a_job_that_names_no_model_has_the_one_that_is_served(attempt_on: Prepare) -> None:
+    with chat_server(Says("ok"), models={"data": [{"id": "served/one"}, {"id": "other"}]}) as server:
+        attempt_on(server, config={"provider": "gemma", "model": "gemma"}).run()
+
+    assert server.requests[0]["model"] == "served/one"
+
+
+def test_a_limit_on_tokens_bounds_the_answer(attempt_on: Prepare) -> None:
+    with chat_server(Says("half an ans", finish_reason="length")) as server:
+        attempt = attempt_on(server, config={"max_tokens": 500})
+        attempt.run()
+
+    assert server.requests[0]["max_tokens"] == 500
+    assert result_of(attempt) == "half an ans"
+    assert attempt.logs[-1] == "[the answer was cut off: it reached a limit of length]"
+
+
+def test_thoughts_that_the_server_leaves_in_are_no_part_of_the_result(attempt_on: Prepare) -> None:
+    with chat_server(Says("<think>\nHm, 4?\n</think>\n\nIt is 4.")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert result_of(attempt) == "It is 4."
+
+
+@pytest.mark.parametrize(
+    ("turn", "code", "words"),
+    [
+        (Refuses(401, {"error": {"message": "Incorrect API key"}}), FailedCode.AUTH, "credentialsRef"),
+        (Refuses(403, {"error": "no"}), FailedCode.AUTH, "credentialsRef"),
+        (Refuses(404, {"object": "error", "message": "The model `x` does not exist."}), FailedCode.AGENT_ERROR, "`x`"),
+        (
+            Refuses(429, {"error": {"message": "slow down"}}, {"Retry-After": "120"}),
+            FailedCode.RATE_LIMITED,
+            "slow down",
+        ),
+        (Refuses(503, {"detail": "Loading model"}, {"Retry-After": "120"}), FailedCode.OVERLOADED, "Loading model"),
+        (
+            Refuses(400, {"error": {"message": "This model's maximum context length is 10 tokens.", "code": 400}}),
+            FailedCode.CONTEXT_TOO_LONG,
+            "shorten",
+        ),
+        (
+            Refuses(400, {"error": {"type": "exceed_context_size_error", "code": 400, "message": "6031 tokens"}}),
+            FailedCode.CONTEXT_TOO_LONG,
+            "6031 tokens",
+        ),
+        (
+            Sends(data({"error": {"message": "maximum context length", "code": 400}})),
+            FailedCode.CONTEXT_TOO_LONG,
+            "shorten",
+        ),
+        (Refuses(500, b"<html>oops"), FailedCode.AGENT_ERROR, "answered 500: <html>oops"),
+        (Refuses(302, b"", {"Location": "http://127.0.0.1:9/elsewhere"}), FailedCode.AGENT_ERROR, "moved to"),
+        (Sends(b"data: {broken\n\n"), FailedCode.AGENT_ERROR, "something else than a chat completion"),
+        (Sends(b"data: [1, 2]\n\n"), FailedCode.AGENT_ERROR, "something else than a chat completion"),
+        (Sends(b"Hello, I am no event stream"), FailedCode.AGENT_ERROR, "broke off"),
+    ],
+)
+def test_what_goes_wrong_at_the_server_is_a_failure_that_says_what_to_do(
+    attempt_on: Prepare, turn: Any, code: FailedCode, words: str
+) -> None:
+    with chat_server(turn) as server:
+        attempt = attempt_on(server)
+        assert attempt.run() == 1
+
+    assert failure_of(attempt)[0] is code
+    assert words in failure_of(attempt)[1]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Refuses(503, {"error": {"message": "Loading model"}}),
+        Refuses(429, {"error": {"message": "slow down"}}, {"Retry-After": "0"}),
+        Sends(event({"content": "half an ans"}), breaks_off=True),
+        Sends(event({"content": "half an ans"})),
+    ],
+)
+def test_trouble_that_passes_at_once_is_waited_out(attempt_on: Prepare, trouble: Any) -> None:
+    with chat_server(trouble, Says("ok")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert result_of(attempt) == "ok"
+
+
+def test_a_server_that_is_not_there_is_said_so(attempt_on: Prepare) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    attempt = attempt_on(url)
+
+    attempt.run()
+
+    assert failure_of(attempt)[0] is FailedCode.AGENT_ERROR
+    assert "cannot be reached" in failure_of(attempt)[1]
+
+
+def test_a_server_that_drips_for_ever_ends_in_a_timeout(attempt_on: Prepare) -> None:
+    with chat_server(Floods(b": still here\n\n", pause_seconds=0.05)) as server:
+        attempt = attempt_on(server, config={"timeout_ms": 1500})
+        attempt.run()
+
+    assert failure_of(attempt)[0] is FailedCode.TIMEOUT
+
+
+@pytest.mark.parametrize("content", [b"x" * 2**20, data({"choices": [], "padding": "x" * 2**18})])
+def test_a_server_that_sends_without_end_is_cut_off(attempt_on: Prepare, content: bytes) -> None:
+    with chat_server(Floods(content)) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert failure_of(attempt)[0] is FailedCode.AGENT_ERROR
+    assert "more than 64 MiB" in failure_of(attempt)[1]
