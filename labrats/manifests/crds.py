@@ -8,6 +8,7 @@ from labrats.manifests.schema import Schema, borrow, refine, structure_of
 from labrats.model.agent import AiAgentSpec
 from labrats.model.ai_config import AiConfigSpec
 from labrats.model.ai_model import AiModelSpec
+from labrats.model.condition import Condition
 from labrats.model.instruction import AiInstructionSpec
 from labrats.model.job import DEFAULT_PRIORITY, STATUS_LOG_LINES, JobSpec, JobStatus
 from labrats.model.phases import Phase
@@ -119,7 +120,7 @@ def _job_schema() -> Schema:
         "description": "A job: what an AI agent is asked to do, and what became of it.",
         "properties": {
             "spec": refine(borrow(structure_of(JobSpec), Submission), _JOB_SPEC),
-            "status": refine(structure_of(JobStatus), _JOB_STATUS),
+            "status": _with_conditions(refine(structure_of(JobStatus), _JOB_STATUS)),
         },
         "required": ["spec"],
         "x-kubernetes-validations": [
@@ -129,6 +130,17 @@ def _job_schema() -> Schema:
             ),
         ],
     }
+
+
+def _with_conditions(status: Schema) -> Schema:
+    conditions = {
+        "type": "array",
+        "description": "What has happened to the job: Accepted, Started, Finished.",
+        "items": structure_of(Condition),
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+    }
+    return status | {"properties": status["properties"] | {"conditions": conditions}}
 
 
 def _ai_model_schema() -> Schema:

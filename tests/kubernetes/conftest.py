@@ -1,9 +1,12 @@
 """An engine on the cluster, and somebody who uses it."""
 
+import json
 import secrets
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +14,12 @@ from labrats.backends.kubernetes.client import APPLY, ApiClient
 from labrats.backends.kubernetes.fence import leader_policy
 from labrats.model.record import encode
 from tests.acceptance.engine import LocalEngine, User
+from tests.cluster.cluster import Cluster
 from tests.cluster.fixture import new_namespace
 from tests.kubernetes.engine import an_engine
 
 EngineFactory = Callable[..., LocalEngine]
+Kubectl = Callable[..., str]
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
@@ -60,3 +65,18 @@ def engine(start_engine: EngineFactory) -> LocalEngine:
 async def user(engine: LocalEngine) -> AsyncIterator[User]:
     async with engine.user() as user:
         yield user
+
+
+@pytest.fixture
+def kubectl(cluster: Cluster | None, kubeconfig: Path, namespace: str) -> Kubectl:
+    """Runs kubectl in the test's namespace, and returns what it says, also when it fails."""
+    program = cluster.programs / "kubectl" if cluster else "kubectl"
+
+    def run(*arguments: str, stdin: Any = None) -> str:
+        command = [program, "--kubeconfig", kubeconfig, "--namespace", namespace, *arguments]
+        done = subprocess.run(
+            command, input=json.dumps(stdin), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+        return done.stdout
+
+    return run

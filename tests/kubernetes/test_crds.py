@@ -1,10 +1,7 @@
 """The custom resources, as a real API server enforces them and kubectl shows them."""
 
 import json
-import subprocess
-from collections.abc import Callable
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,31 +12,14 @@ from labrats.manifests.crds import custom_resource_definitions
 from labrats.model.errors import Invalid
 from labrats.model.job import Job, JobStatus
 from labrats.model.record import Metadata
-from tests.cluster.cluster import Cluster
 from tests.conformance.test_store import a_finished_job
+from tests.kubernetes.conftest import Kubectl
 
 pytestmark = pytest.mark.kubernetes
 
 JOB: dict[str, Any] = {"source": "kubectl", "type": "code-review", "prompt": "Look at it."}
 MODEL: dict[str, Any] = {"provider": "claude", "model": "opus", "slots": 2}
 REPO = "https://git.example/rats.git"
-
-Kubectl = Callable[..., str]
-
-
-@pytest.fixture
-def kubectl(cluster: Cluster | None, kubeconfig: Path, namespace: str) -> Kubectl:
-    """Runs kubectl in the test's namespace, and returns what it says, also when it fails."""
-    program = cluster.programs / "kubectl" if cluster else "kubectl"
-
-    def run(*arguments: str, stdin: Any = None) -> str:
-        command = [program, "--kubeconfig", kubeconfig, "--namespace", namespace, *arguments]
-        done = subprocess.run(
-            command, input=json.dumps(stdin), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
-        return done.stdout
-
-    return run
 
 
 def an_object(kind: str, spec: dict[str, Any], name: str = "by-hand") -> dict[str, Any]:

@@ -5,12 +5,15 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
+from msgspec import structs
 
 from labrats.model.agent import AiAgent, AiAgentSpec
 from labrats.model.ai_config import AiConfig, AiConfigSpec
 from labrats.model.ai_model import AiModel, AiModelSpec
+from labrats.model.condition import Condition
 from labrats.model.instruction import AiInstruction, AiInstructionSpec
 from labrats.model.job import Job, JobSpec, JobStatus
+from labrats.model.job_conditions import conditions_of
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.record import Metadata, OwnerReference, Record, Resource
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec, WebhookSourceStatus
@@ -61,6 +64,10 @@ class _Object(Record):
 class _JobObject(_Object):
     spec: JobSpec
     status: JobStatus = JobStatus()
+
+
+class _WrittenJobStatus(JobStatus, frozen=True, kw_only=True):
+    conditions: tuple[Condition, ...]
 
 
 class _AiModelObject(_Object):
@@ -136,10 +143,16 @@ class ResourceType(Generic[R]):
             meta["ownerReferences"] = [reference | {"apiVersion": api_version_of(owner.kind)}]
         return self._header(meta) | self._body(resource)
 
-    def status_object(self, resource: R) -> dict[str, Any]:
-        """The object whose status replaces the stored one, unless that was written since."""
+    def status_object(self, resource: R, now: datetime) -> dict[str, Any]:
+        """The object whose status replaces the stored one, unless that was written since.
+
+        A job's conditions follow from the rest of its status, and are kept nowhere else. now: as in `conditions_of`.
+        """
         meta = {"name": resource.name, "resourceVersion": resource.metadata.resource_version}
-        return self._header(meta) | {"status": getattr(resource, "status")}  # noqa: B009, not every kind has one
+        status: Record = getattr(resource, "status")  # noqa: B009, not every kind has one
+        if isinstance(resource, Job):
+            status = _WrittenJobStatus(**structs.asdict(status), conditions=conditions_of(resource, now))
+        return self._header(meta) | {"status": status}
 
     def patch(self, resource: R) -> list[dict[str, Any]]:
         """The JSON patch that makes the stored object `resource`, but for its status, unless it was written since.

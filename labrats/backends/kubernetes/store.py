@@ -10,9 +10,11 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import JSON, JSON_PATCH, ApiClient, Status
+from labrats.backends.kubernetes.events import EventRecorder, event_of
 from labrats.backends.kubernetes.reflector import Collection, Patience, Reflector, Removed, Stored
 from labrats.backends.kubernetes.resources import ResourceType, resource_type
 from labrats.model.errors import LabratsError, NotFound, RetryLater
+from labrats.model.job import Job
 from labrats.model.record import OwnerReference, Resource, encode
 from labrats.ports import Change, Changed, Clock, Deleted, Synced, SystemClock
 
@@ -41,6 +43,7 @@ class KubernetesStore:
         self._patience = patience
         self._reflectors: dict[type[Resource], Reflector[Any]] = {}
         self._following: list[asyncio.Task[None]] = []
+        self._events = EventRecorder(client, namespace, clock)
 
     @classmethod
     @asynccontextmanager
@@ -51,6 +54,7 @@ class KubernetesStore:
         try:
             async with asyncio.TaskGroup() as watches:
                 store = cls(client, namespace, watches, clock or SystemClock(), patience or Patience())
+                store._following.append(watches.create_task(store._events.run(), name="events"))
                 try:
                     yield store
                 finally:
@@ -100,7 +104,9 @@ class KubernetesStore:
         resources = resource_type(type(resource))
         path = resources.path(self._namespace, resource.name)
         if resources.has_status:
-            stored = await self._write(resources, "PUT", f"{path}/status", resources.status_object(resource))
+            status = resources.status_object(resource, self._clock.now())
+            stored = await self._write(resources, "PUT", f"{path}/status", status)
+            self._tell_what_happened(stored)
             if not resources.differ(stored, resource):
                 return stored
             version = stored.metadata.resource_version
@@ -121,6 +127,10 @@ class KubernetesStore:
                         yield Deleted(resource)
                     case _:
                         yield Synced()
+
+    def _tell_what_happened(self, resource: Resource) -> None:
+        if isinstance(resource, Job) and (event := event_of(resource)):
+            self._events.tell(event)
 
     def _reflector(self, kind: type[R]) -> Reflector[R]:
         """The one reflector of a kind, which is started for whoever wants it first."""

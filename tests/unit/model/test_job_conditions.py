@@ -1,0 +1,69 @@
+from datetime import timedelta
+
+import pytest
+
+from labrats.model.job import FailedCode, Job
+from labrats.model.job_conditions import camel_case, conditions_of
+from labrats.model.phases import Phase
+from tests.builders import a_job
+from tests.fakes.clock import NOON
+
+LATER = NOON + timedelta(hours=1)
+P = Phase
+
+
+def told_of(job: Job) -> list[tuple[str, str, str]]:
+    """Type, status and reason of each condition."""
+    return [(each.type, each.status, each.reason) for each in conditions_of(job, LATER)]
+
+
+ACCEPTED = ("Accepted", "True", "Accepted")
+STARTED = ("Started", "True", "Admitted")
+
+
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        (a_job(), [ACCEPTED]),
+        (a_job(P.RUNNING), [ACCEPTED, STARTED]),
+        (a_job(P.SUCCEEDED), [ACCEPTED, STARTED, ("Finished", "True", "Succeeded")]),
+        (a_job(P.CANCELLED), [ACCEPTED, STARTED, ("Finished", "True", "Cancelled")]),
+        (a_job(P.CANCELLED, started_at=None), [ACCEPTED, ("Finished", "True", "Cancelled")]),
+        (
+            a_job(P.FAILED, failed_code=FailedCode.OUT_OF_MEMORY),
+            [ACCEPTED, STARTED, ("Finished", "True", "OutOfMemory")],
+        ),
+        (
+            a_job(attempts=1, started_at=NOON, failed_code=FailedCode.LOST),
+            [ACCEPTED, ("Started", "False", "PutBack")],
+        ),
+        (a_job(attempts=1, started_at=NOON), [ACCEPTED, ("Started", "False", "Retried")]),
+    ],
+)
+def test_conditions_tell_what_has_happened_and_nothing_else(job: Job, expected: list[tuple[str, str, str]]) -> None:
+    assert told_of(job) == expected
+
+
+def test_each_condition_holds_since_it_happened() -> None:
+    accepted, started, finished = conditions_of(
+        a_job(P.SUCCEEDED, started_at=NOON + timedelta(minutes=1), finished_at=NOON + timedelta(minutes=2)), LATER
+    )
+    times = [each.last_transition_time for each in (accepted, started, finished)]
+    assert times == [NOON, NOON + timedelta(minutes=1), NOON + timedelta(minutes=2)]
+
+
+def test_a_job_that_was_put_back_has_not_started_since_it_was() -> None:
+    _, started = conditions_of(a_job(attempts=1, started_at=NOON, failed_code=FailedCode.LOST), LATER)
+    assert started.last_transition_time == LATER
+
+
+def test_the_sentence_for_people_says_why_a_job_failed() -> None:
+    reason = "the image none:1 cannot be pulled: there is no such host"
+    job = a_job(P.FAILED, failed_code=FailedCode.IMAGE_PULL, failed_reason=reason)
+    assert conditions_of(job, LATER)[-1].message == reason
+
+
+@pytest.mark.parametrize("code", FailedCode)
+def test_every_code_is_a_reason_as_kubernetes_has_them(code: FailedCode) -> None:
+    assert camel_case(code).isalpha()
+    assert camel_case(code)[0].isupper()
