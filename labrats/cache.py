@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import apsw
@@ -24,7 +24,7 @@ _SCHEMA: Final = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY, created REAL NOT NULL, status TEXT NOT NULL, type TEXT NOT NULL, source TEXT NOT NULL,
     agent_role TEXT, repo TEXT, chain_id TEXT, owner TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
-    finished REAL
+    finished REAL, paused_until REAL
 ) WITHOUT ROWID;
 CREATE INDEX newest ON jobs (created, id);
 CREATE INDEX by_status ON jobs (status, created, id);
@@ -34,6 +34,7 @@ CREATE INDEX by_repo ON jobs (repo, created, id) WHERE repo IS NOT NULL;
 CREATE INDEX by_agent_role ON jobs (agent_role, created, id) WHERE agent_role IS NOT NULL;
 CREATE INDEX by_chain ON jobs (chain_id, created, id) WHERE chain_id IS NOT NULL;
 CREATE INDEX by_owner ON jobs (owner, created, id);
+CREATE INDEX by_pause ON jobs (provider, model, paused_until) WHERE paused_until IS NOT NULL;
 CREATE INDEX by_end ON jobs (finished) WHERE finished IS NOT NULL;
 """
 
@@ -112,6 +113,12 @@ class JobCache:
         rows = self._db.execute("SELECT provider, model, count(*) FROM jobs WHERE status = ? GROUP BY 1, 2", (status,))
         return {(str(provider), str(model)): int(count) for provider, model, count in rows}
 
+    def paused_until(self, provider: str, model: str) -> datetime | None:
+        """Until when this model is left alone, by what its waiting jobs know; None when none of them says so."""
+        query = "SELECT max(paused_until) FROM jobs WHERE provider = ? AND model = ? AND paused_until IS NOT NULL"
+        latest = self._db.execute(query, (provider, model)).get
+        return datetime.fromtimestamp(float(latest), UTC) if latest else None
+
     def finished_before(self, time: datetime) -> list[str]:
         """The ids of the jobs that ended before `time`."""
         return [str(row[0]) for row in self._db.execute("SELECT id FROM jobs WHERE finished < ?", (time.timestamp(),))]
@@ -152,16 +159,20 @@ class JobCache:
         old = self._statuses.get(job.id)
         if old is None:
             self._db.execute(
-                "INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+                "INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     job.id, job.created_at.timestamp(), status, spec.type, spec.source, spec.agent_role, repo_of(job),
                     spec.chain.id if spec.chain else None,
-                    spec.owner, resolved.provider, resolved.model, _finished(job),
+                    spec.owner, resolved.provider, resolved.model,
+                    _seconds(job.status.finished_at), _seconds(job.paused_until),
                 ),
             )  # fmt: skip
             self._by_owner[spec.owner] += 1
         else:
-            self._db.execute("UPDATE jobs SET status = ?, finished = ? WHERE id = ?", (status, _finished(job), job.id))
+            self._db.execute(
+                "UPDATE jobs SET status = ?, finished = ?, paused_until = ? WHERE id = ?",
+                (status, _seconds(job.status.finished_at), _seconds(job.paused_until), job.id),
+            )
             self._by_status[old] -= 1
         self._statuses[job.id] = status
         self._by_status[status] += 1
@@ -178,8 +189,8 @@ class JobCache:
             listener.set()
 
 
-def _finished(job: Job) -> float | None:
-    return job.status.finished_at.timestamp() if job.status.finished_at else None
+def _seconds(time: datetime | None) -> float | None:
+    return time.timestamp() if time else None
 
 
 def _where(wanted: JobFilter) -> tuple[str, list[str]]:

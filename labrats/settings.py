@@ -55,6 +55,9 @@ class EngineSettings(BaseSettings):
     """From the polite request to end until an attempt's processes are killed."""
     retry_backoff_seconds: float = Field(default=1, gt=0, validation_alias="LABRATS_RETRY_BACKOFF_SECONDS")
     """The wait before a second attempt by `maxAttempts`; doubled for each further one, at most 5 minutes."""
+    model_pause_seconds: float = Field(default=30, gt=0, validation_alias="LABRATS_MODEL_PAUSE_SECONDS")
+    """How long a model is left alone after a rate limit or overload whose end its provider does not say; doubled while
+    it lasts, at most 5 minutes. Its jobs wait meanwhile, up to their deadlines."""
     workspace_retention_hours: float = Field(default=24, ge=0, validation_alias="LABRATS_WORKSPACE_RETENTION_HOURS")
     """How long the workspace of an ended job is kept for inspection."""
     job_retention_days: float = Field(default=30, gt=0, validation_alias="LABRATS_JOB_RETENTION_DAYS")

@@ -76,9 +76,14 @@ def a_result(result: Any = "done", *, seq: int = 1, at: datetime = NOON, **field
 
 
 def an_error(
-    code: FailedCode = FailedCode.AGENT_ERROR, message: str = "it broke", *, seq: int = 1, at: datetime = NOON
+    code: FailedCode = FailedCode.AGENT_ERROR,
+    message: str = "it broke",
+    *,
+    seq: int = 1,
+    at: datetime = NOON,
+    **fields: Any,
 ) -> ErrorEvent:
-    return ErrorEvent(seq=seq, at=at, code=code, message=message)
+    return ErrorEvent(seq=seq, at=at, code=code, message=message, **fields)
 
 
 def gone_with(outcome: ResultEvent | ErrorEvent | None, *, usage: Usage | None = None, **fields: Any) -> Gone:

@@ -1,5 +1,6 @@
 """AiModels: which models there are, and how many jobs run on each at once."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Request
@@ -78,6 +79,10 @@ class AiModelView(ResponseBody):
     prices: PricesView | None
     active: int = Field(description="Jobs that hold a slot.", examples=[1])
     queued: int = Field(description="Jobs that wait for one.", examples=[0])
+    paused_until: datetime | None = Field(
+        description="When jobs are started again, after a rate limit or overload; null where nothing holds them back.",
+        examples=[None],
+    )
     resource_version: str = Field(examples=["17"])
 
 
@@ -214,5 +219,6 @@ def _view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
         "prices": prices and {"input": prices.input, "output": prices.output, "cacheRead": prices.cache_read},
         "active": engine.cache.count_by_model(API_STATUS[Phase.RUNNING]).get(key, 0),
         "queued": engine.cache.count_by_model(API_STATUS[Phase.PENDING]).get(key, 0),
+        "pausedUntil": engine.cache.paused_until(*key),
         "resourceVersion": ai_model.metadata.resource_version,
     }

@@ -62,6 +62,9 @@ class EventView(ResponseBody):
     outputs: OutputsView = optional(description="output, result, error: what the attempt has made so far.")
     result: Any = optional(description="result: what the agent answered; null where it is too large for an event.")
     code: FailedCode = optional(description="error: why the attempt failed, for programs.")
+    retry_after_seconds: float | None = optional(
+        description="error: how long the model's provider asks to be left alone; null where it does not say."
+    )
 
 
 class EventPage(ResponseBody):
@@ -138,7 +141,8 @@ def event_view(attempt: int, event: AnyEvent) -> dict[str, Any] | None:
         case ResultEvent():
             return head | {"kind": "result", "result": event.result} | _account_of(event)
         case ErrorEvent():
-            return head | {"kind": "error", "code": event.code, "message": event.message} | _account_of(event)
+            said = {"code": event.code, "message": event.message, "retryAfterSeconds": event.retry_after_seconds}
+            return head | {"kind": "error"} | said | _account_of(event)
         case ResultPartEvent():
             return None  # the whole result is in the job's detail
 

@@ -123,6 +123,9 @@ class JobDetail(JobItem):
     failed_code: FailedCode | None = Field(description="Why it failed, for programs.", examples=["timeout"])
     cancel_requested_at: datetime | None
     deadline_at: datetime | None = Field(description="When the engine ends the running attempt.")
+    not_before: datetime | None = Field(
+        description="A waiting job that was put back, for the reason in `failedReason`, does not start before this."
+    )
     config: ConfigView
     config_origins: dict[str, str] = Field(
         description="For each setting the layer it came from.", examples=[{"provider": "request", "model": "built-in"}]
@@ -175,6 +178,7 @@ def job_detail(job: Job, *, result: Any, live: OutputTail | None) -> dict[str, A
         "failedCode": status.failed_code,
         "cancelRequestedAt": status.cancel_requested_at,
         "deadlineAt": status.deadline_at,
+        "notBefore": status.not_before if job.phase is Phase.PENDING else None,
         "config": resolved.config,
         "configOrigins": resolved.origins,
         "usage": usage_view(usage),

@@ -15,7 +15,7 @@ _LABEL_WIDTH: Final = 10
 
 def print_job(job: dict[str, Any]) -> None:
     """Print the detail of a job as the API gives it: facts first, then the ends of its result and log."""
-    print(f"{job['id']}  {paint(job['status'], STATUS_STYLES.get(job['status'], ''))}{_being_cancelled(job)}")
+    print(f"{job['id']}  {paint(job['status'], STATUS_STYLES.get(job['status'], ''))}{_on_its_way(job)}")
     for label, value in _facts(job):
         if value:
             print(f"  {label:<{_LABEL_WIDTH}} {one_line(value)}")
@@ -53,8 +53,13 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
 _OUTPUT_LABELS: Final = {"pullRequestUrl": "pull req."}
 
 
-def _being_cancelled(job: dict[str, Any]) -> str:
-    return " (being cancelled)" if job["status"] == "active" and job.get("cancelRequestedAt") else ""
+def _on_its_way(job: dict[str, Any]) -> str:
+    """What more than its status says how it stands: being cancelled, or put back."""
+    if job["status"] == "active" and job.get("cancelRequestedAt"):
+        return " (being cancelled)"
+    if job["status"] == "waiting" and job.get("notBefore"):
+        return f" (put back until {describe_time(job['notBefore'])})"
+    return ""
 
 
 def _git(setup: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from cyclopts import App, Parameter
 
+from labrats.cli.durations import describe_time
 from labrats.cli.exits import CommandError, ExitCode
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_table, print_text, remark
@@ -49,7 +50,7 @@ def list_models(*, options: ApiOptions = DEFAULTS) -> None:
         print_text(answer.text)
         return
     print_table(
-        ["NAME", "PROVIDER", "MODEL", "SLOTS", "ACTIVE", "QUEUED", "ENDPOINT"],
+        ["NAME", "PROVIDER", "MODEL", "SLOTS", "ACTIVE", "QUEUED", "PAUSED UNTIL", "ENDPOINT"],
         [
             [
                 model["name"],
@@ -58,6 +59,7 @@ def list_models(*, options: ApiOptions = DEFAULTS) -> None:
                 str(model["slots"]),
                 str(model["active"]),
                 str(model["queued"]),
+                describe_time(model["pausedUntil"]) if model.get("pausedUntil") else "",
                 model.get("endpoint") or "",
             ]
             for model in answer.json()["aiModels"]

@@ -5,21 +5,27 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from zlib import crc32
 
-from labrats.model.job import PERMANENT, STATUS_RESULT_BYTES, FailedCode, Job
+from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, FailedCode, Job
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.model.record import encode
 from labrats.ports import Alive, AttemptState, Gone, NotStarted
 
 MAX_BACKOFF_SECONDS: Final = 300.0
+MAX_PAUSE_SECONDS: Final = 300.0
+"""Where the model's provider does not say how long it wants to be left alone."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """grace: from the request to end until the kill. backoff: before the second attempt, doubled for each further."""
+    """grace: from the request to end until the kill. backoff: before the second attempt, doubled for each further.
+
+    pause: how long a model is left alone whose provider does not say; doubled while it lasts.
+    """
 
     grace: timedelta
     backoff: timedelta
+    pause: timedelta
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ Action = Admit | Start | Stop | Kill | LookAgain | Record
 def plan_job(job: Job, attempt: AttemptState, *, has_slot: bool, now: datetime, limits: Limits) -> list[Action]:
     """What to do for `job` now, given how its latest attempt stands and whether a slot was given to it."""
     if job.phase is Phase.PENDING:
+        if is_overdue(job, now):  # it says already what kept it from running
+            return [Record(JobEvent.FAIL, {"finished_at": now, "not_before": None})]
         return [Admit()] if has_slot else []
     if job.phase is not Phase.RUNNING:
         return [Kill()] if isinstance(attempt, Alive) else []
@@ -80,10 +88,15 @@ def plan_job(job: Job, attempt: AttemptState, *, has_slot: bool, now: datetime, 
             return [Kill()] if now >= kill_at else [Stop(), LookAgain(kill_at)]
 
 
+def is_overdue(job: Job, now: datetime) -> bool:
+    """Whether its time is over. That of a waiting job runs only after a pause of its model."""
+    return job.status.deadline_at is not None and now >= job.status.deadline_at
+
+
 def _stop_since(job: Job, now: datetime) -> datetime | None:
     """Since when the running attempt should be ending; None while it may go on."""
     cancelled, deadline = job.status.cancel_requested_at, job.status.deadline_at
-    reasons = [at for at in (cancelled, deadline if deadline and now >= deadline else None) if at]
+    reasons = [at for at in (cancelled, deadline if is_overdue(job, now) else None) if at]
     return min(reasons, default=None)
 
 
@@ -101,8 +114,11 @@ def record_outcome(job: Job, gone: Gone, now: datetime, limits: Limits) -> Recor
         return Record(JobEvent.SUCCEED, ending | _bounded_result(gone.outcome))
     code, reason = _failure(job, gone, now)
     ending |= {"failed_code": code, "failed_reason": reason}
-    if code not in PERMANENT and job.status.attempts < job.resolved.max_attempts:
-        return Record(JobEvent.REQUEUE, ending | {"finished_at": None, "not_before": now + backoff_after(job, limits)})
+    if code in PAUSING and (pause := _pause(job, gone, now, limits)):
+        return Record(JobEvent.REQUEUE, ending | pause)
+    if code not in PERMANENT and job.status.attempts - job.status.pauses < job.resolved.max_attempts:
+        again = {"finished_at": None, "deadline_at": None, "not_before": now + backoff_after(job, limits)}
+        return Record(JobEvent.REQUEUE, ending | again)
     return Record(JobEvent.LOSE if code is FailedCode.LOST else JobEvent.FAIL, ending)
 
 
@@ -113,6 +129,22 @@ def _failure(job: Job, gone: Gone, now: datetime) -> tuple[FailedCode, str]:
     if isinstance(gone.outcome, ErrorEvent):
         return gone.outcome.code, gone.outcome.message
     return gone.code, gone.reason
+
+
+def _pause(job: Job, gone: Gone, now: datetime, limits: Limits) -> dict[str, Any] | None:
+    """How a job waits while its model is left alone; None when its time is over before that is."""
+    until = now + pause_after(job, gone, limits)
+    if job.status.deadline_at and until >= job.status.deadline_at:
+        return None
+    return {"finished_at": None, "not_before": until, "pauses": job.status.pauses + 1}
+
+
+def pause_after(job: Job, gone: Gone, limits: Limits) -> timedelta:
+    """For how long to leave the model alone: as long as its provider says, or longer each time where it does not."""
+    if isinstance(gone.outcome, ErrorEvent) and (asked := gone.outcome.retry_after_seconds) is not None:
+        return timedelta(seconds=max(1.0, asked))
+    seconds = limits.pause.total_seconds() * 2 ** min(job.status.pauses, 16)
+    return timedelta(seconds=min(seconds, MAX_PAUSE_SECONDS))
 
 
 def _bounded_result(event: ResultEvent) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from labrats.controller.plan import (
     Record,
     Start,
     Stop,
+    is_overdue,
     plan_job,
 )
 from labrats.controller.queue import Group, JobQueue, SlotHolders, group_of, rank_of
@@ -46,6 +47,7 @@ class Controller:
         self._limits = Limits(
             grace=timedelta(seconds=settings.stop_grace_seconds),
             backoff=timedelta(seconds=settings.retry_backoff_seconds),
+            pause=timedelta(seconds=settings.model_pause_seconds),
         )
         self._jobs: dict[str, Job] = {}
         self._deleted: dict[str, Job] = {}  # those that may still run,
@@ -53,6 +55,7 @@ class Controller:
         self._ai_models: dict[Group, AiModel] = {}
         self._waiting = JobQueue()
         self._slots = SlotHolders()
+        self._pauses: dict[Group, datetime] = {}
         self._work = WorkQueue()
         self._models_known = asyncio.Event()
         self._jobs_known = asyncio.Event()
@@ -121,12 +124,24 @@ class Controller:
     def _enqueue(self, job: Job, group: Group) -> None:
         """Let a Pending job wait for a slot, from `not_before` on. One that it still holds is free for the best."""
         self._slots.release(job.id)
-        wait = (job.status.not_before - self._clock.now()).total_seconds() if job.status.not_before else 0
-        if wait > 0:
+        if job.paused_until:
+            self._pause(group, job.paused_until)
+        if (wait := self._seconds_until(job.status.not_before)) > 0:
             self._work.add_later(job.id, wait)
         else:
             self._waiting.put(job.id, group, rank_of(job, self._settings.priority_aging_seconds))
+            if job.status.deadline_at:
+                self._work.add_later(job.id, self._seconds_until(job.status.deadline_at))
         self._give_out_slots([group])
+
+    def _pause(self, group: Group, until: datetime) -> None:
+        """Start nothing more of `group` before `until`. Derived from the jobs that wait for it, never stored."""
+        if (wait := self._seconds_until(until)) > self._seconds_until(self._pauses.get(group)):
+            self._pauses[group] = until
+            asyncio.get_running_loop().call_later(wait, self._give_out_slots, [group])
+
+    def _seconds_until(self, time: datetime | None) -> float:
+        return (time - self._clock.now()).total_seconds() if time else 0.0
 
     def _note_deletion(self, job: Job) -> None:
         """Somebody has deleted `job`. While it may still run it keeps its slot."""
@@ -158,7 +173,9 @@ class Controller:
                 self._work.add(job_id)
 
     def _next_for(self, group: Group) -> str | None:
-        return self._waiting.pop(group) if self._slots.used(group) < self._slot_count(group) else None
+        if self._seconds_until(self._pauses.get(group)) > 0 or self._slots.used(group) >= self._slot_count(group):
+            return None
+        return self._waiting.pop(group)
 
     def _slot_count(self, group: Group) -> int:
         ai_model = self._ai_models.get(group)
@@ -194,7 +211,7 @@ class Controller:
         if (job := self._jobs.get(job_id)) is None:
             return
         now = self._clock.now()
-        if job.phase is Phase.PENDING and job_id not in self._slots:
+        if job.phase is Phase.PENDING and job_id not in self._slots and not is_overdue(job, now):
             if job_id not in self._waiting:
                 self._enqueue(job, group_of(job))
             return
@@ -238,7 +255,7 @@ class Controller:
             "attempts": job.status.attempts + 1,
             "slot": slots_for(job, self._ai_models, self._settings.default_model_slots).name,
             "started_at": now,
-            "deadline_at": now + timedelta(seconds=job.resolved.timeout_seconds),
+            "deadline_at": job.status.deadline_at or now + timedelta(seconds=job.resolved.timeout_seconds),
             "not_before": None,
             "failed_code": None,
             "failed_reason": None,

@@ -65,7 +65,7 @@ async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
     if not _end_descendants():
         emit.log("[a process of this attempt could not be ended]")
     if isinstance(outcome, GiveUp):
-        emit.error(FailedCode(outcome.code), str(outcome))
+        emit.error(FailedCode(outcome.code), str(outcome), outcome.retry_after_seconds)
         return 1
     emit.result(outcome.result)
     return 0

@@ -110,11 +110,18 @@ class Emitter:
             ResultEvent(result=value, file=file, usage=self.usage, outputs=self.outputs, **self._stamp()),
         )
 
-    def error(self, code: FailedCode, message: str) -> None:
+    def error(self, code: FailedCode, message: str, retry_after_seconds: float | None = None) -> None:
         """The terminal event of failure."""
-        sentence = self._sentence(message)
-        event = ErrorEvent(code=code, message=sentence, usage=self.usage, outputs=self.outputs, **self._stamp())
-        self._write(event)
+        self._write(
+            ErrorEvent(
+                code=code,
+                message=self._sentence(message),
+                retry_after_seconds=retry_after_seconds,
+                usage=self.usage,
+                outputs=self.outputs,
+                **self._stamp(),
+            )
+        )
 
     def clean(self, text: str) -> str:
         """`text` redacted, and without lone surrogates, which are no UTF-8."""

@@ -28,11 +28,15 @@ class RetryLater(LabratsError):
 
 
 class GiveUp(LabratsError):
-    """It will not pass by itself: fail the job with this `code` and sentence."""
+    """It will not pass by itself: fail the job with this `code` and sentence.
 
-    def __init__(self, code: str, message: str) -> None:
+    retry_after_seconds: how long a model's provider asks to be left alone, where it says so.
+    """
+
+    def __init__(self, code: str, message: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.retry_after_seconds = retry_after_seconds
 
 
 @dataclass(frozen=True)

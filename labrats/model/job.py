@@ -49,6 +49,10 @@ PERMANENT: Final = frozenset(
 """Failures that the same attempt would meet again: `maxAttempts` does not repeat them."""
 
 
+PAUSING: Final = frozenset({FailedCode.RATE_LIMITED, FailedCode.OVERLOADED})
+"""Not failures of the job: its model is left alone for a while, and the job waits again, up to its deadline."""
+
+
 class KeyReference(Record):
     """One key of a ConfigMap or Secret."""
 
@@ -158,7 +162,9 @@ class JobStatus(Record):
     """What became of a job. Times are UTC.
 
     slot:         the AiModel (or implicit `provider/model`) whose slot the job holds or held.
-    started_at:   when the latest attempt was admitted.   deadline_at: when the engine ends it.
+    pauses:       how many of the attempts ended because the model had to be left alone.
+    started_at:   when the latest attempt was admitted.
+    deadline_at:  when the engine ends it. An attempt that follows a pause has the time that is left.
     not_before:   a job put back waits until then.
     logs:         the last lines, bounded; all of them are in the attempts' output.
     result_cut:   the result is larger than fits here; it is in the attempt's output.
@@ -166,6 +172,7 @@ class JobStatus(Record):
 
     phase: Phase = Phase.PENDING
     attempts: int = 0
+    pauses: int = 0
     slot: str | None = None
     started_at: datetime | None = None
     deadline_at: datetime | None = None
@@ -207,6 +214,12 @@ class Job(Resource):
     def attempt_name(self) -> str:
         """The name of the latest attempt, `{job}-{number}`: the runner's key, and the pod's Job on Kubernetes."""
         return f"{self.id}-{self.status.attempts}"
+
+    @property
+    def paused_until(self) -> datetime | None:
+        """Until when its model is left alone, as far as the latest attempt of this waiting job knows."""
+        is_paused = self.phase is Phase.PENDING and self.status.failed_code in PAUSING
+        return self.status.not_before if is_paused else None
 
     @property
     def resolved(self) -> ResolvedConfig:

@@ -119,10 +119,14 @@ class ResultEvent(Event, tag="result"):
 
 
 class ErrorEvent(Event, tag="error"):
-    """Failure, or the end that was asked for by a signal."""
+    """Failure, or the end that was asked for by a signal.
+
+    retry_after_seconds: how long the model's provider asks to be left alone, where it says so.
+    """
 
     code: FailedCode
     message: str
+    retry_after_seconds: float | None = None
     usage: Usage = Usage()
     outputs: Outputs = Outputs()
 

@@ -39,14 +39,15 @@ async def test_a_model_is_made_with_all_it_may_have(admin: User, name: str, mode
     assert answer.status_code == 201
     made = answer.json()
     assert made == asked | {
-        "id": name, "active": 0, "queued": 0, "resourceVersion": made["resourceVersion"],
+        "id": name, "active": 0, "queued": 0, "pausedUntil": None, "resourceVersion": made["resourceVersion"],
     }  # fmt: skip
     assert (await admin.get(f"/api/ai-models/{name}")).json() == made
     assert made in (await admin.get("/api/ai-models")).json()["aiModels"]
 
 
 async def test_what_is_not_given_is_null(ai_model: dict[str, Any]) -> None:
-    assert {field for field, value in ai_model.items() if value is None} == {"endpoint", "credentialsRef", "prices"}
+    nulls = {field for field, value in ai_model.items() if value is None}
+    assert nulls == {"endpoint", "credentialsRef", "prices", "pausedUntil"}
 
 
 async def test_a_name_is_taken_once_and_so_is_a_provider_with_a_model(

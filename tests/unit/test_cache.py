@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from labrats.cache import JobCache, JobCount, JobFilter
-from labrats.model.job import Job
+from labrats.model.job import FailedCode, Job
 from labrats.model.phases import API_STATUS, ENDED, Phase
 from tests.builders import a_job, a_spec
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
@@ -168,6 +168,18 @@ async def test_jobs_that_ended_before_a_time_are_found() -> None:
 
 
 # Counts
+
+
+async def test_a_model_is_paused_until_the_latest_time_that_its_waiting_jobs_know() -> None:
+    spec = a_spec(config={"model": "opus"})
+    pauses = [
+        a_job(P.PENDING, spec=spec, failed_code=FailedCode.OVERLOADED, not_before=NOON + minutes * MINUTE)
+        for minutes in (1, 3, 2)
+    ]
+    put_back = a_job(P.PENDING, spec=spec, failed_code=FailedCode.EXECUTOR_DIED, not_before=NOON + 9 * MINUTE)
+    cache = await cache_of(*pauses, put_back, a_job(P.PENDING))
+    assert cache.paused_until("mock", "opus") == NOON + 3 * MINUTE
+    assert cache.paused_until("mock", "mock") is None
 
 
 async def test_jobs_are_counted_by_what_they_share() -> None:

@@ -10,14 +10,20 @@ MODEL = {
     "endpoint": None,
     "active": 1,
     "queued": 3,
+    "pausedUntil": None,
 }
 
 
 def test_models_are_listed_with_what_runs_and_waits_on_them(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/ai-models", {"aiModels": [MODEL]})
     heading, row = labrats("model", "list").out.splitlines()
-    assert heading.split() == ["NAME", "PROVIDER", "MODEL", "SLOTS", "ACTIVE", "QUEUED", "ENDPOINT"]
+    assert heading.split() == ["NAME", "PROVIDER", "MODEL", "SLOTS", "ACTIVE", "QUEUED", "PAUSED", "UNTIL", "ENDPOINT"]
     assert row.split() == ["claude-opus", "claude", "opus", "2", "1", "3"]
+
+
+def test_a_paused_model_says_until_when(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("GET /api/ai-models", {"aiModels": [MODEL | {"pausedUntil": "2030-01-01T12:00:00Z"}]})
+    assert "2030-01-01 12:00:00" in labrats("model", "list").out
 
 
 def test_a_model_is_created_with_what_is_given(labrats: Labrats, engine: ScriptedEngine) -> None:

@@ -21,14 +21,14 @@ from labrats.controller.plan import (
     plan_job,
     record_outcome,
 )
-from labrats.model.job import PERMANENT, STATUS_RESULT_BYTES, FailedCode, Outputs, Usage
+from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, FailedCode, Outputs, Usage
 from labrats.model.phases import ENDED, JobEvent, Phase
 from labrats.ports import Alive, AttemptState, Gone, NotStarted, OutputTail
 from tests.builders import a_job, a_result, a_spec, an_error, gone_with
 from tests.fakes.clock import NOON
 
 P, E = Phase, JobEvent
-LIMITS = Limits(grace=timedelta(seconds=10), backoff=timedelta(seconds=1))
+LIMITS = Limits(grace=timedelta(seconds=10), backoff=timedelta(seconds=1), pause=timedelta(seconds=30))
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
 ALIVE, NOT_STARTED, SUCCEEDED = Alive(), NotStarted(), gone_with(a_result())
@@ -141,7 +141,7 @@ def test_a_large_result_is_left_where_it_is(result: Any, cut: bool) -> None:
     assert changes["result"] == (None if cut else result.result)
 
 
-@pytest.mark.parametrize("code", list(FailedCode))
+@pytest.mark.parametrize("code", sorted(set(FailedCode) - PAUSING))
 def test_a_failure_is_recorded_with_its_code_and_reason(code: FailedCode) -> None:
     record = recorded(gone_with(an_error(code, "because")))
     assert record.event is (E.LOSE if code is FailedCode.LOST else E.FAIL)
@@ -194,7 +194,7 @@ def test_a_success_that_the_deadline_did_not_prevent_is_one() -> None:
 # Further attempts
 
 
-@pytest.mark.parametrize("code", sorted(set(FailedCode) - PERMANENT))
+@pytest.mark.parametrize("code", sorted(set(FailedCode) - PERMANENT - PAUSING))
 @pytest.mark.parametrize(
     ("attempts", "max_attempts", "event"),
     [(1, 1, None), (1, 2, E.REQUEUE), (2, 2, None), (2, 3, E.REQUEUE), (3, 2, None)],
@@ -214,13 +214,63 @@ def test_what_would_only_fail_again_is_not_tried_again(code: FailedCode) -> None
 
 
 def test_a_job_put_back_waits_and_keeps_what_it_consumed() -> None:
-    gone = gone_with(an_error(FailedCode.OVERLOADED, "try later"), usage=Usage(cost_usd=0.5))
+    gone = gone_with(an_error(FailedCode.EXECUTOR_DIED, "it died"), usage=Usage(cost_usd=0.5))
     job = a_job(P.RUNNING, spec=a_spec(config={"max_attempts": 2}), usage=Usage(cost_usd=0.25))
     changes = record_outcome(job, gone, NOW, LIMITS).changes
     assert changes["not_before"] == NOW + backoff_after(job, LIMITS)
     assert changes["finished_at"] is None
     assert changes["usage"] == Usage(cost_usd=0.75)
-    assert changes["failed_code"] is FailedCode.OVERLOADED
+    assert changes["failed_code"] is FailedCode.EXECUTOR_DIED
+    assert changes["deadline_at"] is None  # the next attempt has its whole time
+
+
+# A model that has to be left alone
+
+
+def paused(retry_after: float | None = None, code: FailedCode = FailedCode.RATE_LIMITED, **status: Any) -> Record:
+    failure = an_error(code, "slow down", retry_after_seconds=retry_after)
+    return recorded(gone_with(failure), **DEADLINE_AHEAD | status)
+
+
+@pytest.mark.parametrize("code", sorted(PAUSING))
+def test_a_rate_limit_or_overload_puts_the_job_back_however_few_attempts_it_has(code: FailedCode) -> None:
+    record = paused(20, code)
+    assert record.event is E.REQUEUE
+    assert record.changes["failed_code"] is code
+    assert record.changes["failed_reason"] == "slow down"
+    assert record.changes["pauses"] == 1
+    assert record.changes["finished_at"] is None
+    assert "deadline_at" not in record.changes  # waiting is no way to more time
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(20, 20), (0, 1), (-5, 1), (None, 30)])
+def test_the_model_is_left_alone_for_as_long_as_its_provider_says(asked: float | None, seconds: float) -> None:
+    assert paused(asked).changes["not_before"] == NOW + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(("pauses", "seconds"), [(0, 30), (1, 60), (3, 240), (4, 300), (10_000, 300)])
+def test_or_longer_each_time_where_it_does_not_say(pauses: int, seconds: float) -> None:
+    record = paused(deadline_at=NOW + 10 * MINUTE, pauses=pauses, attempts=pauses + 1)
+    assert record.changes["not_before"] == NOW + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(("asked", "event"), [(59, E.REQUEUE), (60, E.FAIL), (3600, E.FAIL)])
+def test_a_job_whose_time_is_over_before_the_pause_is_fails_at_once(asked: float, event: JobEvent) -> None:
+    record = paused(asked)
+    assert record.event is event
+    assert record.changes["failed_code"] is FailedCode.RATE_LIMITED
+
+
+def test_pauses_use_up_no_attempts() -> None:
+    job = a_job(P.RUNNING, spec=a_spec(config={"max_attempts": 2}), attempts=4, pauses=3)
+    assert record_outcome(job, gone_with(an_error()), NOW, LIMITS).event is E.REQUEUE
+
+
+@pytest.mark.parametrize("has_slot", [True, False])
+def test_a_waiting_job_whose_time_is_over_fails_as_its_last_attempt_did(has_slot: bool) -> None:
+    job = a_job(P.PENDING, attempts=1, failed_code=FailedCode.OVERLOADED, deadline_at=NOW)
+    (action,) = plan_job(job, NOT_STARTED, has_slot=has_slot, now=NOW, limits=LIMITS)
+    assert action == Record(E.FAIL, {"finished_at": NOW, "not_before": None})
 
 
 @given(attempts=st.integers(1, 100), name=st.text("0123456789abcdef", min_size=8, max_size=8))
