@@ -37,6 +37,9 @@ lock: .venv/dev ## Write the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --extra kubernetes -c requirements.txt pyproject.toml \
 		-o docker/engine/requirements.txt
 
+manifests: .venv/dev ## Write what is made from the models and the Helm chart: custom resources, plain manifests
+	$(BIN)/python -m tests.chart
+
 setup: .venv/dev tests/agent-clis/node_modules/.installed ## Install all that tests need
 
 clean: ## Remove what was installed and built; data stays
@@ -61,4 +64,4 @@ tests/agent-clis/node_modules/.installed: tests/agent-clis/package-lock.json | .
 	@cd tests/agent-clis && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
 	@touch $@
 
-.PHONY: help run test lint check format bench torture lock setup clean
+.PHONY: help run test lint check format bench torture lock manifests setup clean

@@ -84,6 +84,16 @@ class Commands:
         asyncio.run(store_key())
         return key
 
+    def manifests(self, namespace: str, image: str, executor_image: str) -> str:
+        from labrats.manifests.install import installation
+
+        return installation(namespace, image, executor_image)
+
+    def custom_resources(self) -> str:
+        from labrats.manifests.install import custom_resources
+
+        return custom_resources()
+
     def settings(self) -> "EngineSettings":
         return read_settings()
 

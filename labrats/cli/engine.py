@@ -53,6 +53,14 @@ class EngineCommands(Protocol):
         """Make a key in the store itself, and return it. Raises LabratsError, Conflict when the name is taken."""
         ...
 
+    def manifests(self, namespace: str, image: str, executor_image: str) -> str:
+        """What an installation on a cluster is made of, as YAML."""
+        ...
+
+    def custom_resources(self) -> str:
+        """The definitions of the custom resources alone, as YAML."""
+        ...
+
     def settings(self) -> "EngineSettings":
         """The engine's settings as the environment gives them."""
         ...

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from labrats.backends.embedded.store import EmbeddedStore
+from labrats.manifests.install import custom_resources, installation
 from labrats.ports import Store
 from labrats.settings import EngineSettings
 
@@ -109,6 +110,12 @@ class OwnEngine:
             raise self.refusal
         self.keys_made.append((name, scopes, expires_at, data_dir))
         return "lr_test-of-a-key"
+
+    def manifests(self, namespace: str, image: str, executor_image: str) -> str:
+        return installation(namespace, image, executor_image)
+
+    def custom_resources(self) -> str:
+        return custom_resources()
 
     def settings(self) -> EngineSettings:
         return EngineSettings()

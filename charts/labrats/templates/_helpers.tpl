@@ -1,0 +1,190 @@
+{{/* What all objects are named after. */}}
+{{- define "labrats.name" -}}
+{{- if contains "labrats" .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-labrats{{ end }}
+{{- end }}
+
+{{/* Labels of every object. */}}
+{{- define "labrats.labels" -}}
+app.kubernetes.io/name: labrats
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end }}
+
+{{/* The labels by which the pods of one part are known, given (list . "api"). */}}
+{{- define "labrats.selector" -}}
+app.kubernetes.io/name: labrats
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- define "labrats.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{- define "labrats.executorImage" -}}
+{{ .Values.executor.image.repository }}:{{ .Values.executor.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* The claim of a volume, given (list . "data"). */}}
+{{- define "labrats.claim" -}}
+{{- $volume := index (index . 0).Values.volumes (index . 1) -}}
+{{ $volume.existingClaim | default (printf "%s-%s" (include "labrats.name" (index . 0)) (index . 1)) }}
+{{- end }}
+
+{{/* Fields of jobs' pods: those of the values, and what images are pulled with. */}}
+{{- define "labrats.executorPod" -}}
+{{- $pod := .Values.executor.pod }}
+{{- with .Values.imagePullSecrets }}
+{{- $secrets := list }}
+{{- range . }}{{ $secrets = append $secrets (dict "name" .) }}{{ end }}
+{{- $pod = merge (dict) $pod (dict "imagePullSecrets" $secrets) }}
+{{- end }}
+{{- toJson $pod }}
+{{- end }}
+
+{{/* A Deployment of one part of the engine, given (list . "api"). */}}
+{{- define "labrats.deployment" -}}
+{{- $root := index . 0 }}
+{{- $part := index . 1 }}
+{{- $values := index $root.Values $part }}
+{{- with $root -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ include "labrats.name" . }}-{{ $part }}
+  namespace: {{ .Release.Namespace }}
+  labels:
+    {{- include "labrats.labels" . | nindent 4 }}
+    app.kubernetes.io/component: {{ $part }}
+spec:
+  replicas: {{ $values.replicas }}
+  selector:
+    matchLabels:
+      {{- include "labrats.selector" (list . $part) | nindent 6 }}
+  template:
+    metadata:
+      labels:
+        {{- include "labrats.labels" . | nindent 8 }}
+        app.kubernetes.io/component: {{ $part }}
+    spec:
+      serviceAccountName: {{ include "labrats.name" . }}-{{ $part }}
+      enableServiceLinks: false
+      terminationGracePeriodSeconds: 30
+      {{- with .Values.imagePullSecrets }}
+      imagePullSecrets:
+        {{- range . }}
+        - name: {{ . }}
+        {{- end }}
+      {{- end }}
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: 10001
+        runAsGroup: 10001
+        fsGroup: 10001
+        fsGroupChangePolicy: OnRootMismatch
+        seccompProfile:
+          type: RuntimeDefault
+      affinity:
+        podAntiAffinity:
+          preferredDuringSchedulingIgnoredDuringExecution:
+            - weight: 100
+              podAffinityTerm:
+                topologyKey: kubernetes.io/hostname
+                labelSelector:
+                  matchLabels:
+                    {{- include "labrats.selector" (list . $part) | nindent 20 }}
+      containers:
+        - name: {{ $part }}
+          image: {{ include "labrats.image" . }}
+          imagePullPolicy: IfNotPresent
+          args: [serve, --backend, kubernetes, --role, {{ $part }}]
+          env:
+            - name: LABRATS_NAMESPACE
+              valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+            - name: LABRATS_POD_IP
+              valueFrom: {fieldRef: {fieldPath: status.podIP}}
+            {{- $own := fromYaml (include "labrats.environment" .) }}
+            {{- range $name, $value := $own }}
+            - name: {{ $name }}
+              value: {{ $value | quote }}
+            {{- end }}
+            {{- range $name, $value := .Values.settings }}
+            {{- if hasKey $own $name }}
+            {{- fail (printf "settings.%s: the chart sets this itself" $name) }}
+            {{- end }}
+            - name: {{ $name }}
+              value: {{ if kindIs "float64" $value }}{{ $value | toJson | quote }}{{ else }}{{ $value | quote }}{{ end }}
+            {{- end }}
+          {{- with .Values.settingsSecret }}
+          envFrom:
+            - secretRef: {name: {{ . }}}
+          {{- end }}
+          ports:
+            - name: http
+              containerPort: 3001
+          startupProbe:
+            httpGet: {path: /health, port: http}
+            periodSeconds: 1
+            failureThreshold: 60
+          livenessProbe:
+            httpGet: {path: /health, port: http}
+            periodSeconds: 10
+            timeoutSeconds: 5
+            failureThreshold: 6
+          readinessProbe:
+            httpGet: {path: /ready, port: http}
+            periodSeconds: 2
+            timeoutSeconds: 5
+          {{- if eq $part "api" }}
+          lifecycle:
+            preStop:
+              # Requests still come for a moment, until every node has heard that this pod is going.
+              exec: {command: [sleep, "5"]}
+          {{- end }}
+          resources:
+            {{- toYaml $values.resources | nindent 12 }}
+          securityContext:
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities:
+              drop: [ALL]
+          volumeMounts:
+            - name: data
+              mountPath: /var/lib/labrats
+              {{- if eq $part "api" }}
+              readOnly: true
+              {{- end }}
+            - name: uploads
+              mountPath: /var/lib/labrats-uploads
+            - name: tmp
+              mountPath: /tmp
+      volumes:
+        - name: data
+          persistentVolumeClaim:
+            claimName: {{ include "labrats.claim" (list . "data") }}
+        - name: uploads
+          persistentVolumeClaim:
+            claimName: {{ include "labrats.claim" (list . "uploads") }}
+        - name: tmp
+          emptyDir:
+            sizeLimit: 256Mi
+{{- end }}
+{{- end }}
+
+{{/* What the chart tells the engine. */}}
+{{- define "labrats.environment" -}}
+LABRATS_BACKEND: kubernetes
+LABRATS_HOST: 0.0.0.0
+LABRATS_ALLOW_PUBLIC: "true"
+PORT: "3001"
+LABRATS_DATA_DIR: /var/lib/labrats
+UPLOADS_DIR: /var/lib/labrats-uploads
+LABRATS_UPLOADS_CLAIM: {{ include "labrats.claim" (list . "uploads") }}
+LABRATS_EXECUTOR_IMAGE: {{ include "labrats.executorImage" . }}
+LABRATS_EXECUTOR_RESOURCES: {{ .Values.executor.resources | toJson | quote }}
+LABRATS_EXECUTOR_SCRATCH: {{ .Values.executor.scratch }}
+LABRATS_EXECUTOR_POD: {{ include "labrats.executorPod" . | quote }}
+{{- if .Values.networkPolicy.enabled }}
+LABRATS_CANARY_IMAGE: {{ include "labrats.image" . }}
+{{- end }}
+{{- end }}
