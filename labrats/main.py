@@ -230,15 +230,19 @@ def local_runner_settings(settings: "EngineSettings") -> "LocalRunnerSettings":
     from labrats.backends.embedded.folders import Folders
     from labrats.backends.embedded.runner import LocalRunnerSettings
 
-    claude = settings.claude_path or shutil.which("claude")
+    programs = {
+        "claude": settings.claude_path or shutil.which("claude"),
+        "codex": settings.codex_path or shutil.which("codex"),
+    }
     return LocalRunnerSettings(
         folders=Folders(settings.data_dir / "attempts", settings.workspaces),
         uploads=settings.uploads,
         environment=dict(os.environ),
-        programs={"claude": claude} if claude else {},
+        programs={provider: program for provider, program in programs.items() if program},
         git_addresses=settings.outbound_allowed_cidrs,
         repo_roots=settings.local_repo_roots,
         cli_login=settings.claude_use_login,
+        idle_seconds=settings.agent_idle_seconds,
     )
 
 
@@ -255,6 +259,7 @@ def cluster_runner_settings(settings: "EngineSettings") -> "KubernetesRunnerSett
         uploads_claim=kubernetes.uploads_claim,
         pod_fields=kubernetes.executor_pod,
         git_addresses=settings.outbound_allowed_cidrs,
+        idle_seconds=settings.agent_idle_seconds,
         grace_seconds=settings.stop_grace_seconds,
         start_timeout_seconds=kubernetes.start_timeout_seconds,
         kept_seconds=round(kubernetes.finished_job_hours * 3600),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from labrats.model.protocol import IDLE_SECONDS
 from labrats.outbound import parse_networks
 
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -74,8 +75,12 @@ class EngineSettings(BaseSettings):
 
     claude_path: str | None = Field(default=None, validation_alias="LABRATS_CLAUDE_PATH")
     """The Claude Code program. Default: `claude` on PATH."""
+    codex_path: str | None = Field(default=None, validation_alias="LABRATS_CODEX_PATH")
+    """The Codex program. Default: `codex` on PATH."""
     claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
     """Let jobs without other credentials use this user's own Claude Code login."""
+    agent_idle_seconds: float = Field(default=IDLE_SECONDS, gt=0, validation_alias="LABRATS_AGENT_IDLE_SECONDS")
+    """How long a model may say nothing to a Codex that waits for it. A tool may take longer."""
 
     @field_validator(
         "submit_api_keys", "outbound_allowed_cidrs", "callback_allowed_hosts", "local_repo_roots", mode="before"

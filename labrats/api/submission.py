@@ -220,10 +220,6 @@ def check_available(asked: Submission) -> None:
     }
     if field := next((name for name, value in missing.items() if value is not None), None):
         raise ApiError(501, "not_implemented", f"{field}: this engine cannot do that yet; leave the field out")
-    provider = asked.config.provider
-    if provider == "codex":
-        message = "config.provider: codex is not available in this engine yet; use another one"
-        raise ApiError(501, "not_implemented", message)
 
 
 async def checked_repo(asked: Submission, settings: EngineSettings) -> GitRepo | None:

@@ -7,8 +7,9 @@ hold open long after it has ended itself.
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
@@ -40,13 +41,16 @@ async def child_process(
     stdin: IO[bytes] | int = DEVNULL,
     stderr: IO[bytes] | int = DEVNULL,
     grace_seconds: float = 0.0,
+    stop_signal: signal.Signals = signal.SIGTERM,
+    inherited: Collection[int] = (),
 ) -> AsyncIterator[Child]:
-    """Start a program. On leaving it has ended: asked to by SIGTERM where it has a grace, or killed.
+    """Start a program. On leaving it has ended: asked to by `stop_signal` where it has a grace, or killed.
 
-    What it started itself may live on, until the attempt's end sweeps it away. Raises OSError when it cannot start.
+    inherited: file descriptors that it finds open too. What it started itself may live on, until the attempt's end
+    sweeps it away. Raises OSError when it cannot start.
     """
     process = subprocess.Popen(  # noqa: ASYNC220 - a vfork, which takes less than a millisecond
-        command, cwd=cwd, env=environment, stdin=stdin, stdout=PIPE, stderr=stderr
+        command, cwd=cwd, env=environment, stdin=stdin, stdout=PIPE, stderr=stderr, pass_fds=inherited
     )
     ended = _end_of(process)
     output = asyncio.StreamReader(limit=_READ_BYTES)
@@ -57,7 +61,7 @@ async def child_process(
         with contextlib.closing(pipe):
             yield Child(output, ended)
     finally:
-        await _end(process, ended, grace_seconds)
+        await _end(process, ended, grace_seconds, stop_signal)
 
 
 async def tail_of(stream: asyncio.StreamReader) -> str:
@@ -101,9 +105,14 @@ def _end_of(process: "subprocess.Popen[bytes]") -> "asyncio.Future[int]":
     return ended
 
 
-async def _end(process: "subprocess.Popen[bytes]", ended: "asyncio.Future[int]", grace_seconds: float) -> None:
+async def _end(
+    process: "subprocess.Popen[bytes]",
+    ended: "asyncio.Future[int]",
+    grace_seconds: float,
+    stop_signal: signal.Signals,
+) -> None:
     if not ended.done() and grace_seconds > 0:
-        process.terminate()
+        process.send_signal(stop_signal)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
                 await asyncio.shield(ended)

@@ -3,15 +3,14 @@
 Only the fields that are used are declared. The kinds of events grow from version to version; unknown ones are skipped.
 """
 
-import json
 from typing import Any, Final
 
 import msgspec
 
+from labrats.executor.cli_events import read_line, tell_answer, tell_call
 from labrats.executor.run import Run
 from labrats.model.job import Usage
 
-_SUMMARY_CHARACTERS: Final = 200
 _TELLING_INPUTS: Final = ("command", "file_path", "path", "pattern", "url", "query", "description")
 """The field of a tool's input that says best, in a line, what the call is about: the first of these that it has."""
 
@@ -119,21 +118,7 @@ _DECODER: Final[msgspec.json.Decoder[ClaudeEvent]] = msgspec.json.Decoder(Claude
 
 def read_event(line: bytes) -> ClaudeEvent | None:
     """The event in `line`, or None where it is none, or one of a kind that is not retold."""
-    try:
-        return _DECODER.decode(line)
-    except msgspec.ValidationError:
-        return None
-    except msgspec.DecodeError:
-        return _read_with_lone_surrogates(line)
-
-
-def _read_with_lone_surrogates(line: bytes) -> ClaudeEvent | None:
-    """A text cut within a character arrives as half an escape, which is JSON, but is no text."""
-    try:
-        whole = json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace")
-        return _DECODER.decode(whole)
-    except (ValueError, msgspec.DecodeError):
-        return None
+    return read_line(_DECODER, line)
 
 
 class Narrator:
@@ -143,6 +128,11 @@ class Narrator:
         self.result: ClaudeResult | None = None
         self._run = run
         self._counted_messages: set[str] = set()
+
+    def hear(self, line: bytes) -> None:
+        """Retell the event in `line`, if it is one. Raises GiveUp when what has been consumed passes a limit."""
+        if event := read_event(line):
+            self.tell(event)
 
     def tell(self, event: ClaudeEvent) -> None:
         """Raises GiveUp when what has been consumed passes a limit."""
@@ -175,15 +165,12 @@ class Narrator:
             if block.type == "text" and not event.is_api_error_message:  # the failure itself is told at the end
                 self._run.emit.log(block.text)
             elif block.type == "tool_use":
-                self._run.emit.log(f"→ {block.name}: {_summary_of_input(block.input)}")
-                self._run.emit.tool_call(block.id, block.name, block.input)
+                tell_call(self._run.emit, block.id, block.name, block.input, _telling_part(block.input))
         self._count(event.message)
 
     def _tell_answer(self, block: Block) -> None:
         if block.type == "tool_result":
-            text, is_error = _text_of(block.content), bool(block.is_error)
-            self._run.emit.log(f"← {'error: ' if is_error else ''}{_summary(text)}")
-            self._run.emit.tool_answer(block.tool_use_id, text, is_error=is_error)
+            tell_answer(self._run.emit, block.tool_use_id, _text_of(block.content), is_error=bool(block.is_error))
 
     def _count(self, message: Message) -> None:
         """Add a new message to the usage. What the model wrote is not known yet: the end's figures replace these."""
@@ -208,17 +195,8 @@ def _text_of(content: Any) -> str:
     return "\n".join(str(part.get("text") or f"[{part.get('type')}]") for part in parts if isinstance(part, dict))
 
 
-def _summary_of_input(tool_input: Any) -> str:
+def _telling_part(tool_input: Any) -> str:
+    """What of a tool's input is shown to people."""
     if not isinstance(tool_input, dict):
-        return _summary(str(tool_input))
-    telling = next((tool_input[name] for name in _TELLING_INPUTS if name in tool_input), "")
-    return _summary(str(telling))
-
-
-def _summary(text: str) -> str:
-    """The first line that says something, cut to a length that is read at a glance."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        return "(nothing)"
-    first = lines[0] if len(lines[0]) <= _SUMMARY_CHARACTERS else lines[0][:_SUMMARY_CHARACTERS] + "…"
-    return first if len(lines) == 1 else f"{first} (and {len(lines) - 1} more)"
+        return str(tool_input)
+    return str(next((tool_input[name] for name in _TELLING_INPUTS if name in tool_input), ""))

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from labrats.executor import claude, local, mock
+from labrats.executor import claude, codex, local, mock
 from labrats.executor.run import Run
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -13,6 +13,7 @@ Provider = Callable[[Run], Awaitable[Any]]
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
     "claude": claude.run,
+    "codex": codex.run,
     "gemma": local.run,
     "mock": mock.run,
     "qwen": local.run,

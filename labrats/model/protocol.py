@@ -24,6 +24,8 @@ RESULT_FILE: Final = "result.json"
 with the engine prints it in parts, of which the engine makes this file.
 """
 
+IDLE_SECONDS: Final = 900.0
+"""How long a model that is waited for may say nothing, unless the engine's settings say otherwise."""
 
 OUTPUT_FILE: Final = "output.jsonl"
 STDERR_FILE: Final = "stderr.log"
@@ -43,6 +45,7 @@ class Task(Record):
     programs:      where agent CLIs are, by provider, when they are not to be searched on PATH.
     workspace_files: each with the path by which the executor finds it.
     git_addresses: networks that git may reach although they are not public, as CIDR.
+    idle_seconds:  how long a model may say nothing while it is waited for, where the agent's program has no limit.
     """
 
     job_id: str
@@ -58,6 +61,7 @@ class Task(Record):
     git_addresses: tuple[str, ...] = ()
     repo_roots: tuple[str, ...] = ()
     cli_login: bool = False
+    idle_seconds: float = IDLE_SECONDS
 
 
 class Event(Record, tag_field="kind"):

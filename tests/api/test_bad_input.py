@@ -165,7 +165,6 @@ NOT_YET: dict[str, dict[str, Any]] = {
     "pipeline": {"pipeline": {"type": "pdf-sections"}},
     "callbackUrl": {"callbackUrl": "https://1.1.1.1/hook"},
     "errors": {"type": "error-reporting", "errors": [{"message": "it broke", "count": 3, "context": {"a": 1}}]},
-    "config.provider=codex": {"config": {"provider": "codex"}},
 }
 
 

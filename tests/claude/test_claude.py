@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import pytest
 
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode, Outputs, WorkspaceSetup
-from labrats.model.protocol import ErrorEvent, ResultEvent, ToolEvent, UsageEvent
+from labrats.model.protocol import ResultEvent, ToolEvent, UsageEvent
 from labrats.processes import with_environment
-from tests.claude.model_server import Calls, ModelServer, Refuses, Says, Stalls, model_server
-from tests.unit.executor.attempts import AttemptFolder, an_attempt, wait_until
+from tests.claude.model_server import model_server
+from tests.scripted_model import Calls, ModelServer, Refuses, Says, Stalls
+from tests.unit.executor.attempts import AttemptFolder, a_repository, an_attempt, git, wait_until
 
 KEY = "sk-ant-test-0123456789"
 
@@ -45,18 +45,6 @@ def bash(command: str) -> Calls:
     return Calls("Bash", {"command": command, "description": "test"})
 
 
-def failure_of(attempt: AttemptFolder) -> tuple[FailedCode, str]:
-    outcome = attempt.outcome
-    assert isinstance(outcome, ErrorEvent)
-    return outcome.code, outcome.message
-
-
-def result_of(attempt: AttemptFolder) -> Any:
-    outcome = attempt.outcome
-    assert isinstance(outcome, ResultEvent), outcome
-    return outcome.result
-
-
 def test_it_works_in_the_cloned_repository_and_says_what_it_did(attempt_on: Prepare, tmp_path: Path) -> None:
     setup = WorkspaceSetup(git_repo=str(a_repository(tmp_path / "repo")))
     turns = (
@@ -69,7 +57,7 @@ def test_it_works_in_the_cloned_repository_and_says_what_it_did(attempt_on: Prep
 
         assert attempt.run() == 0
 
-    assert result_of(attempt) == "All\nfixed."
+    assert attempt.result == "All\nfixed."
     assert (attempt.workspace / "notes.txt").read_text() == "new\n"
     commit = git(attempt.workspace, "rev-parse", "HEAD")
     assert attempt.outcome.outputs == Outputs(branch="main", commit=commit)
@@ -90,7 +78,7 @@ def test_the_prompt_reaches_the_model_whatever_it_begins_with(attempt_on: Prepar
     sent = str(server.requests[0]["messages"])
     assert "--help me, $HOME `id`" in sent
     assert "x" * 200_000 in sent
-    assert result_of(attempt) == "ok"
+    assert attempt.result == "ok"
 
 
 def test_tool_calls_and_usage_are_events(attempt_on: Prepare) -> None:
@@ -166,7 +154,7 @@ def test_the_users_own_login_is_lent_where_that_is_allowed(
         attempt = attempt_on(server, secrets={}, cli_login=True)
         attempt.run()
 
-    assert result_of(attempt) == "ok"
+    assert attempt.result == "ok"
     assert server.headers["Authorization"] == "Bearer test-access-token-0123456789"
 
 
@@ -205,8 +193,8 @@ def test_what_the_server_refuses_is_a_failure_that_says_what_to_do(
         attempt = attempt_on(server)
         assert attempt.run() == 1
 
-    assert failure_of(attempt)[0] is code
-    assert words in failure_of(attempt)[1]
+    assert attempt.failure[0] is code
+    assert words in attempt.failure[1]
 
 
 def test_an_overload_that_passes_is_a_note_in_the_log(attempt_on: Prepare) -> None:
@@ -214,7 +202,7 @@ def test_an_overload_that_passes_is_a_note_in_the_log(attempt_on: Prepare) -> No
         attempt = attempt_on(server)
         attempt.run()
 
-    assert result_of(attempt) == "ok"
+    assert attempt.result == "ok"
     assert any(line.startswith("[the model's server answered 529: retry 1 of 3") for line in attempt.logs)
 
 
@@ -223,7 +211,7 @@ def test_without_credentials_it_is_a_failure_to_authenticate(attempt_on: Prepare
         attempt = attempt_on(server, secrets={})
         attempt.run()
 
-    assert failure_of(attempt)[0] is FailedCode.AUTH
+    assert attempt.failure[0] is FailedCode.AUTH
     assert server.requests == []
 
 
@@ -234,8 +222,8 @@ def test_a_server_that_is_not_there_is_said_so(attempt_on: Prepare) -> None:
 
     attempt.run()
 
-    assert failure_of(attempt)[0] is FailedCode.AGENT_ERROR
-    assert "Connection refused" in failure_of(attempt)[1]
+    assert attempt.failure[0] is FailedCode.AGENT_ERROR
+    assert "Connection refused" in attempt.failure[1]
 
 
 def test_too_many_turns_are_a_failure_of_their_own(attempt_on: Prepare) -> None:
@@ -243,8 +231,8 @@ def test_too_many_turns_are_a_failure_of_their_own(attempt_on: Prepare) -> None:
         attempt = attempt_on(server, config={"max_turns": 2})
         attempt.run()
 
-    assert failure_of(attempt)[0] is FailedCode.MAX_TURNS
-    assert "maxTurns" in failure_of(attempt)[1]
+    assert attempt.failure[0] is FailedCode.MAX_TURNS
+    assert "maxTurns" in attempt.failure[1]
     assert attempt.outcome.usage.input_tokens > 0
 
 
@@ -254,7 +242,7 @@ def test_passing_the_cost_limit_is_over_budget(attempt_on: Prepare) -> None:
         attempt = attempt_on(server, config={"max_cost_usd": 0.01})
         attempt.run()
 
-    assert failure_of(attempt)[0] is FailedCode.BUDGET
+    assert attempt.failure[0] is FailedCode.BUDGET
 
 
 def test_passing_the_token_limit_is_over_budget_and_ends_the_program(attempt_on: Prepare, unique_name: str) -> None:
@@ -262,8 +250,8 @@ def test_passing_the_token_limit_is_over_budget_and_ends_the_program(attempt_on:
         attempt = attempt_on(server, config={"max_tokens": 250})
         attempt.run()
 
-    assert failure_of(attempt)[0] is FailedCode.BUDGET
-    assert "maxTokens 250" in failure_of(attempt)[1]
+    assert attempt.failure[0] is FailedCode.BUDGET
+    assert "maxTokens 250" in attempt.failure[1]
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
@@ -278,7 +266,7 @@ def test_asked_to_stop_it_ends_the_tool_that_runs_wherever_it_hides(
             process.send_signal(signal.SIGTERM)
             process.wait()
 
-    assert failure_of(attempt) == (FailedCode.AGENT_ERROR, "stopped on request")
+    assert attempt.failure == (FailedCode.AGENT_ERROR, "stopped on request")
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
@@ -287,7 +275,7 @@ def test_a_server_that_says_nothing_ends_in_a_timeout(attempt_on: Prepare, uniqu
         attempt = attempt_on(server, config={"timeout_ms": 1500})
         attempt.run()
 
-    assert failure_of(attempt)[0] is FailedCode.TIMEOUT
+    assert attempt.failure[0] is FailedCode.TIMEOUT
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
@@ -299,7 +287,7 @@ def test_what_a_tool_leaves_running_does_not_keep_the_attempt_from_ending(
         attempt = attempt_on(server)
         attempt.run()
 
-    assert result_of(attempt) == "done"
+    assert attempt.result == "done"
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
@@ -308,8 +296,8 @@ def test_a_program_that_is_killed_is_a_failure_that_says_so(attempt_on: Prepare)
         attempt = attempt_on(server)
         attempt.run()
 
-    assert failure_of(attempt)[0] is FailedCode.AGENT_ERROR
-    assert "was ended by SIGKILL without a result" in failure_of(attempt)[1]
+    assert attempt.failure[0] is FailedCode.AGENT_ERROR
+    assert "was ended by SIGKILL without a result" in attempt.failure[1]
 
 
 def test_a_program_that_is_not_there_is_said_to_be_missing(
@@ -322,17 +310,4 @@ def test_a_program_that_is_not_there_is_said_to_be_missing(
 
     attempt.run()
 
-    assert "LABRATS_CLAUDE_PATH" in failure_of(attempt)[1]
-
-
-def a_repository(path: Path) -> Path:
-    path.mkdir()
-    (path / "notes.txt").write_text("old\n")
-    git(path, "init", "-q", "-b", "main")
-    git(path, "add", ".")
-    git(path, "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "-qm", "start")
-    return path
-
-
-def git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    assert "LABRATS_CLAUDE_PATH" in attempt.failure[1]

@@ -18,7 +18,7 @@ from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode
 from labrats.model.parts import ConfigMap, Secret
-from labrats.model.protocol import AnyEvent, ResultEvent, Task
+from labrats.model.protocol import IDLE_SECONDS, AnyEvent, ResultEvent, Task
 from labrats.model.record import encode
 from labrats.output import OutputReader, read_end
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Store
@@ -56,6 +56,7 @@ class LocalRunnerSettings:
     git_addresses: tuple[str, ...] = ()
     repo_roots: tuple[str, ...] = ()
     cli_login: bool = False
+    idle_seconds: float = IDLE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,7 @@ class LocalRunner:
             git_addresses=settings.git_addresses,
             repo_roots=settings.repo_roots,
             cli_login=settings.cli_login,
+            idle_seconds=settings.idle_seconds,
         )
 
     def _endpoint(self, attempt: Attempt) -> str | None:

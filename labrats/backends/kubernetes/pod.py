@@ -16,7 +16,7 @@ from labrats.backends.kubernetes.objects import (
 from labrats.backends.kubernetes.resources import LABRATS_API
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Job, WorkspaceFile
-from labrats.model.protocol import Task
+from labrats.model.protocol import IDLE_SECONDS, Task
 from labrats.model.record import encode
 from labrats.ports import Attempt
 
@@ -56,6 +56,7 @@ class PodSettings:
     uploads_claim: str | None = None
     pod_fields: Mapping[str, Any] = field(default_factory=dict)
     git_addresses: tuple[str, ...] = ()
+    idle_seconds: float = IDLE_SECONDS
     grace_seconds: float = 10.0
     start_timeout_seconds: float = 300.0
     kept_seconds: int = 86_400
@@ -143,6 +144,7 @@ def _task(attempt: Attempt, settings: PodSettings) -> Task:
         workspace_files=tuple(file.on_volume(UPLOADS) for file in job.spec.workspace_files),
         endpoint=attempt.ai_model.spec.endpoint if attempt.ai_model else None,
         git_addresses=settings.git_addresses,
+        idle_seconds=settings.idle_seconds,
     )
 
 

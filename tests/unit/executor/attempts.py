@@ -14,7 +14,8 @@ from typing import Any
 from labrats.executor.emit import Emitter
 from labrats.executor.run import Run
 from labrats.model.config import JobConfig
-from labrats.model.protocol import AnyEvent, ErrorEvent, LogEvent, ResultEvent, Task, decode_event
+from labrats.model.job import FailedCode
+from labrats.model.protocol import AnyEvent, ErrorEvent, LogEvent, ResultEvent, Task, ToolEvent, decode_event
 from labrats.model.record import encode
 from labrats.processes import send_signal, with_environment
 
@@ -57,6 +58,24 @@ class AttemptFolder:
         assert self.events[-1] is not None
         assert self.events[-1].seq == ends[0].seq
         return ends[0]
+
+    @property
+    def result(self) -> Any:
+        """What the agent answered; it must have succeeded."""
+        outcome = self.outcome
+        assert isinstance(outcome, ResultEvent), outcome
+        return outcome.result
+
+    @property
+    def failure(self) -> tuple[FailedCode, str]:
+        """Code and sentence; it must have failed."""
+        outcome = self.outcome
+        assert isinstance(outcome, ErrorEvent), outcome
+        return outcome.code, outcome.message
+
+    @property
+    def tool_events(self) -> list[ToolEvent]:
+        return [event for event in self.events if isinstance(event, ToolEvent)]
 
     @property
     def logs(self) -> list[str]:
@@ -102,6 +121,20 @@ def an_attempt(
     (folder / "prompt").write_text(prompt)
     (folder / "job.json").write_bytes(encode(a_task(tmp_path, steps, **fields)))
     return AttemptFolder(folder, folder / "output.jsonl")
+
+
+def a_repository(path: Path) -> Path:
+    """A repository of one file, `notes.txt`, which holds `old`."""
+    path.mkdir()
+    (path / "notes.txt").write_text("old\n")
+    git(path, "init", "-q", "-b", "main")
+    git(path, "add", ".")
+    git(path, "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "-qm", "start")
+    return path
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from labrats.executor.agent_cli import Ending
 from labrats.executor.claude import answer_of
 from labrats.executor.claude_events import ClaudeResult, ModelUsage, Narrator, TokenCounts, read_event
 from labrats.model.config import JobConfig
@@ -156,7 +157,7 @@ def test_usage_is_that_of_all_models_that_took_part() -> None:
 
 
 def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
-    assert answer_of(ClaudeResult(subtype="success", result="done"), 0, "") == "done"
+    assert answer_of(ClaudeResult(subtype="success", result="done"), Ending(0)) == "done"
     for result, status in [
         (ClaudeResult(subtype="success", result="done"), 1),
         (ClaudeResult(subtype="success", result="done", is_error=True), 0),
@@ -164,7 +165,7 @@ def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
         (None, 0),
     ]:
         with pytest.raises(GiveUp) as failure:
-            answer_of(result, status, "")
+            answer_of(result, Ending(status))
         assert failure.value.code == FailedCode.AGENT_ERROR
 
 
@@ -188,7 +189,7 @@ def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
 )
 def test_each_kind_of_failure_has_its_code(result: ClaudeResult, code: FailedCode) -> None:
     with pytest.raises(GiveUp) as failure:
-        answer_of(result, 1, "")
+        answer_of(result, Ending(1))
 
     assert failure.value.code == code
 
@@ -197,6 +198,6 @@ def test_without_a_result_the_last_complaint_is_the_reason() -> None:
     with pytest.raises(
         GiveUp, match="exited with code 1 without a result: --dangerously-skip-permissions cannot"
     ) as failure:
-        answer_of(None, 1, "--dangerously-skip-permissions cannot be used\nwith root privileges\n")
+        answer_of(None, Ending(1, "--dangerously-skip-permissions cannot be used\nwith root privileges\n"))
 
     assert failure.value.code == FailedCode.AGENT_ERROR

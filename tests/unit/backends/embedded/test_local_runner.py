@@ -66,6 +66,7 @@ async def test_an_executor_is_told_its_task(folders: Folders) -> None:
         git_addresses=("10.0.0.0/8",),
         repo_roots=("/srv",),
         cli_login=True,
+        idle_seconds=60.0,
     )
     folder = await inputs_of(runner, folders, Attempt(job, ai_model))
     assert msgspec.json.decode((folder.path / "job.json").read_bytes(), type=Task) == Task(
@@ -81,6 +82,7 @@ async def test_an_executor_is_told_its_task(folders: Folders) -> None:
         git_addresses=("10.0.0.0/8",),
         repo_roots=("/srv",),
         cli_login=True,
+        idle_seconds=60.0,
     )
     assert (folder.path / "prompt").read_text("utf-8") == "Grüße"
 

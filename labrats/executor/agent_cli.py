@@ -1,0 +1,106 @@
+"""Runs the command line of an agent to its end: what the providers that drive one have in common."""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from labrats.executor.child import Child, child_process, lines_of
+from labrats.executor.run import Run
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
+from labrats.processes import kill_descendants
+
+_GRACE_SECONDS: Final = 3.0
+_LAST_WORDS_BYTES: Final = 2000
+_COMPLAINTS_BYTES: Final = 64 * 1024
+
+ADVICE: Final[Mapping[FailedCode, str]] = {
+    FailedCode.AUTH: "check the credentials that the AiModel's credentialsRef names, or the engine's own",
+    FailedCode.RATE_LIMITED: "try later, or lower the AiModel's slots",
+    FailedCode.OVERLOADED: "try later, or name a config.fallbackModel",
+    FailedCode.CONTEXT_TOO_LONG: "shorten the prompt, or choose a model that reads more",
+    FailedCode.MAX_TURNS: "raise config.maxTurns, or give it a smaller task",
+    FailedCode.BUDGET: "raise config.maxCostUsd, or give it a smaller task",
+}
+"""What a person can do about a failure, where there is something."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a program ended. status: of its exit; negative for a signal. complaints: the last it said on stderr."""
+
+    status: int
+    complaints: str = ""
+
+    def __str__(self) -> str:
+        if self.status >= 0:
+            return f"exited with code {self.status}"
+        return f"was ended by {signal.Signals(-self.status).name}"
+
+    @property
+    def last_words(self) -> str:
+        """Its complaints in one line."""
+        return " ".join(self.complaints[-_LAST_WORDS_BYTES:].split()) or "it gave no reason"
+
+
+async def run_cli(
+    run: Run,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    tell: Callable[[bytes], None],
+    *,
+    stop_signal: signal.Signals = signal.SIGTERM,
+    inherited: Collection[int] = (),
+) -> Ending:
+    """Run `command` in the workspace, with the prompt on its standard input, and `tell` each line that it prints.
+
+    All that it prints is read, until it and what it left running have ended. stop_signal: what makes it end early.
+    inherited: file descriptors that it is to find open.
+    """
+    prompt, complaints = (Path(environment["TMPDIR"], name) for name in ("agent-prompt", "agent-stderr"))
+    prompt.write_text(run.prompt, "utf-8")
+    with prompt.open("rb") as stdin, complaints.open("w+b") as stderr:
+        async with child_process(
+            command,
+            run.workspace,
+            environment,
+            stdin=stdin,
+            stderr=stderr,
+            grace_seconds=_GRACE_SECONDS,
+            stop_signal=stop_signal,
+            inherited=inherited,
+        ) as process:
+            ended = asyncio.create_task(_end_of(process))
+            async for line in lines_of(process.output):
+                tell(line)
+            status = await ended
+        stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _COMPLAINTS_BYTES))
+        return Ending(status, stderr.read().decode("utf-8", "replace"))
+
+
+async def _end_of(process: Child) -> int:
+    """Wait for its exit status; then end what it left running, which may hold its output open for ever."""
+    status = await process.exit_status()
+    kill_descendants(os.getpid())
+    return status
+
+
+def program_of(run: Run, provider: str, name: str, package: str) -> str:
+    """The path of a provider's program, which is called `provider` on PATH. Raises GiveUp when it is not there."""
+    if program := run.task.programs.get(provider) or shutil.which(provider):
+        return program
+    raise GiveUp(
+        FailedCode.AGENT_ERROR,
+        f"{name} is not installed here: run `npm install -g {package}`, "
+        f"or set LABRATS_{provider.upper()}_PATH to the program",
+    )
+
+
+def with_advice(code: FailedCode, sentence: str) -> str:
+    """The sentence, and what a person can do about it."""
+    return f"{sentence} ({ADVICE[code]})" if code in ADVICE else sentence

@@ -1,0 +1,161 @@
+"""The codex provider: drives the real Codex program, without a terminal.
+
+How it behaves was measured. Only its exit status and its `turn.completed` together say that it succeeded. It waits for
+ever for a server that refuses connections or says nothing, so how long is decided here. It knows no limit of turns
+either. It is ended by SIGINT, which ends its tools too; SIGTERM would leave them running.
+"""
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from labrats.executor.agent_cli import Ending, program_of, run_cli, with_advice
+from labrats.executor.codex_events import ErrorNote, Narrator, ThreadStarted, read_event
+from labrats.executor.run import Run
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
+
+_OPTIONS: Final = ("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "-")
+_LOGIN: Final = "auth.json"
+_KEY_NAMES: Final = ("CODEX_API_KEY", "OPENAI_API_KEY")
+
+_CODE_OF_WORDS: Final[Mapping[str, FailedCode]] = {
+    r"status 40[13] |Missing bearer|not logged in|log in again|sign in again": FailedCode.AUTH,
+    r"Quota exceeded|upgrade to Plus": FailedCode.AUTH,  # no waiting helps: the account needs a person
+    r"context window": FailedCode.CONTEXT_TOO_LONG,
+    r"rate limit|usage limit|status:? 429 ": FailedCode.RATE_LIMITED,
+    r"at capacity|high demand|status 5(03|29) ": FailedCode.OVERLOADED,
+}
+"""No event carries a status or a code: the words are all there is."""
+
+_RETRY_AFTER: Final = re.compile(
+    r"try again in ((?:[\d.]+ ?(?:ms|s|m|h|seconds?|minutes?|hours?)[ ,]*)+)", re.IGNORECASE
+)
+_SECONDS_OF_UNIT: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+
+
+async def run(run: Run) -> str:
+    """Let Codex work on the prompt, in the workspace. Returns its last words."""
+    program = program_of(run, "codex", "Codex", "@openai/codex")
+    environment = run.agent_environment()
+    home = Path(environment["HOME"], ".codex")
+    home.mkdir(mode=0o700)
+    (home / "config.toml").write_text("".join(_toml(_settings(run))), "utf-8")
+    narrator = Narrator(run, home / "sessions")
+    try:
+        with _credentials(run, home) as login:
+            ending = await _run_unless_idle(run, [program, *_OPTIONS], environment, narrator, login)
+    finally:
+        narrator.settle()
+    return answer_of(narrator, ending)
+
+
+async def _run_unless_idle(
+    run: Run, command: list[str], environment: Mapping[str, str], narrator: Narrator, login: Path | None
+) -> Ending:
+    """Raises GiveUp when the model says nothing for too long. login: what to remove once it has been read."""
+    seconds, loop = run.task.idle_seconds, asyncio.get_running_loop()
+    last_note = "it says nothing"
+
+    def hear(line: bytes) -> None:
+        nonlocal last_note
+        if (event := read_event(line)) is None:
+            return
+        if isinstance(event, ThreadStarted) and login:
+            login.unlink(missing_ok=True)
+        narrator.tell(event)
+        if isinstance(event, ErrorNote):  # no progress: it only says that it tries again
+            last_note = event.message
+        else:
+            idle.reschedule(loop.time() + seconds if narrator.waits_for_model else None)
+
+    idle = asyncio.timeout(seconds)
+    try:
+        async with idle:
+            return await run_cli(run, command, environment, hear, stop_signal=signal.SIGINT)
+    except TimeoutError as error:
+        if idle.expired():
+            reason = f"Codex waited more than {seconds:g} seconds for the model's server: {last_note}"
+            raise GiveUp(FailedCode.AGENT_ERROR, reason) from error
+        raise
+
+
+def answer_of(narrator: Narrator, ending: Ending) -> str:
+    """What Codex answered. Raises GiveUp unless everything says that it succeeded."""
+    if narrator.failure is not None:
+        code = code_of(narrator.failure)
+        sentence = with_advice(code, f"Codex failed: {narrator.failure}")
+        raise GiveUp(code, sentence, retry_after_seconds(narrator.failure))
+    if narrator.completed is None:
+        raise GiveUp(FailedCode.AGENT_ERROR, f"Codex {ending} without a result: {ending.last_words}")
+    if ending.status != 0:
+        raise GiveUp(FailedCode.AGENT_ERROR, f"Codex {ending}, although it had reported success")
+    return narrator.last_text
+
+
+def code_of(failure: str) -> FailedCode:
+    """The code for a failure of which Codex said these words."""
+    for words, code in _CODE_OF_WORDS.items():
+        if re.search(words, failure, re.IGNORECASE):
+            return code
+    return FailedCode.AGENT_ERROR
+
+
+def retry_after_seconds(failure: str) -> float | None:
+    """How long to wait, where the words say so: `Please try again in 1m20.5s`."""
+    if (said := _RETRY_AFTER.search(failure)) is None:
+        return None
+    parts = re.findall(r"([\d.]+) ?(ms|s|m|h)", said[1], re.IGNORECASE)
+    return sum(float(number.rstrip(".")) * _SECONDS_OF_UNIT[unit.lower()] for number, unit in parts)
+
+
+def _settings(run: Run) -> dict[str, dict[str, Any]]:
+    """Its config.toml, by table; nothing of the user's own or of the repository's is read."""
+    config, top = run.task.config, dict[str, Any]()
+    if config.model:
+        top["model"] = config.model
+    if config.effort:
+        top["model_reasoning_effort"] = config.effort
+    settings = {"": top, "analytics": {"enabled": False}}  # with it, and without a name server, the exit hangs
+    if run.task.endpoint:
+        top["model_provider"] = "labrats"
+        settings["model_providers.labrats"] = {
+            "name": "labrats",
+            "base_url": run.task.endpoint,
+            "requires_openai_auth": any(name in run.secrets for name in (_LOGIN, *_KEY_NAMES)),
+            "request_max_retries": 2,
+            "stream_max_retries": 2,  # each with all of the above: by default an overload costs 30 requests
+        }
+    return settings
+
+
+def _toml(tables: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for name, table in tables.items():
+        yield f"[{name}]\n" if name else ""
+        # The strings, numbers and booleans of JSON are those of TOML.
+        yield from (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())
+
+
+@contextmanager
+def _credentials(run: Run, home: Path) -> Iterator[Path | None]:
+    """Put the model's credentials where Codex reads them, until the end. Yields what may be removed once it has.
+
+    Not into its environment, which its tools inherit. A key is read once; a login is renewed and written back.
+    """
+    file = home / _LOGIN
+    login, key = (
+        run.secrets.get(_LOGIN),
+        next((run.secrets[name] for name in _KEY_NAMES if run.secrets.get(name)), None),
+    )
+    if login or key:
+        file.touch(mode=0o600)
+        file.write_text(login or json.dumps({"OPENAI_API_KEY": key}), "utf-8")
+    try:
+        yield None if login else file
+    finally:
+        file.unlink(missing_ok=True)
