@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from labrats.settings import EngineSettings
 
 DATABASE: Final = "labrats.db"
-OnReady = Callable[[str], None]
+OnReady = Callable[[str, str | None], None]
+"""Told the engine's URL, and the one-time login link where there is one."""
 
 Drive = Callable[[], Coroutine[Any, Any, None]]
 """What takes jobs to their ends, until cancelled."""
@@ -48,7 +49,7 @@ class Commands:
         host: str | None,
         port: int | None,
         data_dir: Path | None,
-        on_ready: OnReady | None,
+        on_ready: OnReady,
         backend: str | None,
         role: str | None,
     ) -> None:
@@ -84,6 +85,13 @@ class Commands:
         asyncio.run(store_key())
         return key
 
+    async def login_link(self, data_dir: Path | None, url: str) -> str:
+        from labrats.api.login_links import make_link
+        from labrats.ports import SystemClock
+
+        async with self.open_store(data_dir) as store:
+            return await make_link(store, url, SystemClock().now())
+
     def manifests(self, namespace: str, image: str, executor_image: str) -> str:
         from labrats.manifests.install import installation
 
@@ -98,7 +106,7 @@ class Commands:
         return read_settings()
 
 
-async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: OnReady | None) -> None:
+async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: OnReady) -> None:
     """Run the engine, or its part, until SIGINT or SIGTERM. If one loop dies, all stop and its error surfaces."""
     from labrats.api.app import create_app
     from labrats.api.server import Server
@@ -107,13 +115,14 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
     configure_logs(settings.log_level, settings.log_format)
     open_engine = open_cluster_engine if settings.backend == "kubernetes" else open_local_engine
     async with open_engine(settings) as (engine, drive), asyncio.TaskGroup() as loops:
-        server = Server(create_app(engine))
+        server = Server(create_app(engine), trusted_proxies=settings.trusted_proxies)
         background = [
             loops.create_task(engine.cache.follow(engine.store), name="cache"),
             loops.create_task(announce(engine, server, listener, on_ready), name="announce"),
         ]
         if settings.answers_requests:
             background.append(loops.create_task(engine.keys.follow(engine.store), name="keys"))
+            background.append(loops.create_task(engine.sessions.follow(engine.store), name="sessions"))
         if settings.drives_jobs:
             background.append(loops.create_task(drive(), name="drive"))
         _stop_on_signals(engine, server)
@@ -200,6 +209,7 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
     """
     from labrats.api.engine import Engine
     from labrats.api.keys import KeyRing
+    from labrats.api.sessions import Sessions, Signer, signing_secret
     from labrats.attachments import Attachments
     from labrats.cache import JobCache
     from labrats.metrics import Metrics
@@ -207,6 +217,7 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
 
     if settings.role == "all":
         await ensure_admin_key(store, settings.admin_key_file)
+    signer = Signer(await signing_secret(store, settings.auth_jwt_secret))
     return Engine(
         store=store,
         runner=runner,
@@ -214,6 +225,7 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
         settings=settings,
         cache=JobCache(),
         keys=KeyRing([key.get_secret_value() for key in settings.submit_api_keys]),
+        sessions=Sessions(signer, timedelta(hours=settings.session_hours)),
         attachments=Attachments(settings.uploads),
         metrics=Metrics(),
     )
@@ -328,7 +340,7 @@ async def ensure_admin_key(store: "Store", path: Path) -> None:
             await store.create(secret)
 
 
-async def announce(engine: "Engine", server: Any, listener: socket.socket, on_ready: OnReady | None) -> None:
+async def announce(engine: "Engine", server: Any, listener: socket.socket, on_ready: OnReady) -> None:
     """Say that the engine is up, once requests are answered from complete caches."""
     import structlog
 
@@ -342,8 +354,17 @@ async def announce(engine: "Engine", server: Any, listener: socket.socket, on_re
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     structlog.get_logger().info("engine ready", url=url, data=str(engine.settings.data_dir))
-    if on_ready:
-        on_ready(url)
+    on_ready(url, await first_login_link(engine, url))
+
+
+async def first_login_link(engine: "Engine", url: str) -> str | None:
+    """The link by which the owner of this machine's engine signs in for the first time."""
+    from labrats.api.login_links import make_link
+
+    settings = engine.settings
+    if settings.backend != "embedded":
+        return None
+    return await make_link(engine.store, settings.public_url or url, engine.clock.now())
 
 
 def _stop_on_signals(engine: "Engine", server: Any) -> None:

@@ -34,7 +34,13 @@ class EngineSettings(BaseSettings):
     port: int = Field(default=3001, ge=0, le=65535, validation_alias="PORT")
     """The port to listen on; 0 takes a free one."""
     allow_public: bool = Field(default=False, validation_alias="LABRATS_ALLOW_PUBLIC")
-    """Listen beyond loopback although nothing but API keys protects the engine."""
+    """Listen beyond loopback although no issuer says who may sign in."""
+    public_url: str | None = Field(
+        default=None, pattern=r"^https?://[^\s/?#@]+$", validation_alias="LABRATS_PUBLIC_URL"
+    )
+    """How browsers reach the engine, such as https://labrats.example.com. Default: as their requests say."""
+    trusted_proxies: Words = Field(default=("127.0.0.1", "::1"), validation_alias="LABRATS_TRUSTED_PROXIES")
+    """Addresses or CIDR networks, separated by commas, whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     data_dir: Path = Field(default_factory=default_data_dir, validation_alias="LABRATS_DATA_DIR")
     """Where everything is kept: the database, attempts, workspaces, uploads, the admin key."""
     workspace_dir: Path | None = Field(default=None, validation_alias="WORKSPACE_DIR")
@@ -43,6 +49,10 @@ class EngineSettings(BaseSettings):
     """Where files that came with jobs are kept. Default: `uploads` in the data folder."""
     submit_api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(default=(), validation_alias="SUBMIT_API_KEYS")
     """API keys that may submit jobs, separated by commas, beside the stored ones."""
+    auth_jwt_secret: SecretStr | None = Field(default=None, min_length=32, validation_alias="AUTH_JWT_SECRET")
+    """What the dashboard's sessions are signed with. Default: made once, and kept in the store."""
+    session_hours: float = Field(default=12, gt=0, validation_alias="LABRATS_SESSION_HOURS")
+    """How long a user stays signed in."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", validation_alias="LABRATS_LOG_LEVEL")
     """The least urgent messages that are logged: debug, info, warning or error."""
     log_format: str = Field(default="auto", pattern="^(auto|console|json)$", validation_alias="LABRATS_LOG_FORMAT")
@@ -83,13 +93,18 @@ class EngineSettings(BaseSettings):
     """How long a model may say nothing to a Codex that waits for it. A tool may take longer."""
 
     @field_validator(
-        "submit_api_keys", "outbound_allowed_cidrs", "callback_allowed_hosts", "local_repo_roots", mode="before"
+        "submit_api_keys",
+        "outbound_allowed_cidrs",
+        "callback_allowed_hosts",
+        "local_repo_roots",
+        "trusted_proxies",
+        mode="before",
     )
     @classmethod
     def _split_words(cls, value: Any) -> Any:
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
 
-    @field_validator("outbound_allowed_cidrs")
+    @field_validator("outbound_allowed_cidrs", "trusted_proxies")
     @classmethod
     def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         parse_networks(value)

@@ -15,7 +15,7 @@ from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
 from labrats.api.keys import SUBMIT, derived_key, hash_key, key_secret
 from labrats.api.openapi import answers
-from labrats.api.routing import api_router, bearer_key, caller_of, engine_of
+from labrats.api.routing import api_router, caller_of, credential_of, engine_of
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
 from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 
@@ -80,9 +80,9 @@ async def create_api_key(request: Request, asked: ApiKeyBody, idempotency_key: I
     secret = await _made_before(engine, intent)
     if secret is None:
         salt = secrets.token_urlsafe(32)
-        key = derived_key(bearer_key(request), nonce, salt)
+        key = derived_key(credential_of(request).text, nonce, salt)
         secret = await _store(engine, intent, _key_secret(asked, key, salt, intent, engine.clock.now()))
-    key = derived_key(bearer_key(request), nonce, secret.data[_SALT])
+    key = derived_key(credential_of(request).text, nonce, secret.data[_SALT])
     if hash_key(key) != secret.data["hash"]:
         raise Conflict("this request has made a key, which cannot be shown again since its maker's own has changed")
     return json_response(_view(secret) | {"key": key}, 201)

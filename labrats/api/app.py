@@ -7,14 +7,14 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labrats import __version__
-from labrats.api import ai_models, api_keys, docs, health, job_events, jobs
+from labrats.api import ai_models, api_keys, auth, docs, health, job_events, jobs
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError, error_response, install_error_answers
 from labrats.api.openapi import openapi_document
 from labrats.api.submission import BODY_BYTES
 from labrats.metrics import Metrics
 
-MODULES: Final = (health, docs, jobs, job_events, ai_models, api_keys)
+MODULES: Final = (health, docs, jobs, job_events, ai_models, api_keys, auth)
 PROBES: Final = (health,)
 """All that an engine serves which drives jobs, and leaves requests to others."""
 

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from labrats.api.guesses import Guesses
 from labrats.api.keys import KeyRing
+from labrats.api.sessions import Sessions
 from labrats.attachments import Attachments
 from labrats.cache import JobCache
 from labrats.metrics import Metrics
@@ -22,12 +24,15 @@ class Engine:
     settings: EngineSettings
     cache: JobCache
     keys: KeyRing
+    sessions: Sessions
     attachments: Attachments
     metrics: Metrics
+    guesses: Guesses = field(default_factory=Guesses)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def watches(self) -> Mapping[str, asyncio.Event]:
         """What this engine has to have read before it is ready, by name; each is set once that is so."""
-        keys = {"keys": self.keys.synced} if self.settings.answers_requests else {}
-        return {"jobs": self.cache.synced} | keys
+        jobs = {"jobs": self.cache.synced}
+        callers = {"keys": self.keys.synced, "sessions": self.sessions.synced}
+        return jobs | callers if self.settings.answers_requests else jobs

@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from labrats.api.bodies import ResponseBody, optional
 from labrats.api.engine import Engine
-from labrats.api.job_streams import EventStream, LastEventId, Position, event_id, parse_event_id, stream
+from labrats.api.event_stream import EventStream
+from labrats.api.job_streams import LastEventId, Position, event_id, parse_event_id, stream
 from labrats.api.job_views import OutputsView, UsageView, outputs_view, usage_view
 from labrats.api.jobs import JobId, own_job
 from labrats.api.json_body import json_response

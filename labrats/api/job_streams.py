@@ -7,7 +7,6 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 from fastapi import Header
-from starlette.responses import StreamingResponse
 
 from labrats.api.engine import Engine
 from labrats.model.errors import NotFound
@@ -38,15 +37,6 @@ BEGINNING: Final[Position] = (1, 0)
 
 Telling = Callable[[int, AnyEvent], Any]
 """What a stream says of an event of the attempt of that number, as JSON; None where it says nothing."""
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, frames: AsyncIterator[bytes], status_code: int = 200) -> None:
-        super().__init__(frames, status_code, {"X-Accel-Buffering": "no"})  # else a proxy may wait for more to pass on
 
 
 def parse_event_id(text: str | None) -> Position:

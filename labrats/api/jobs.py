@@ -11,8 +11,9 @@ from starlette.responses import Response
 from labrats.api.bodies import ResponseBody
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
+from labrats.api.event_stream import EventStream
 from labrats.api.idempotency import IdempotencyKey, Intent
-from labrats.api.job_streams import EventStream, LastEventId, parse_event_id, stream
+from labrats.api.job_streams import LastEventId, parse_event_id, stream
 from labrats.api.job_views import JobDetail, JobPage, Status, job_detail, job_item
 from labrats.api.json_body import json_response
 from labrats.api.keys import Caller

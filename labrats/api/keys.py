@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
+from labrats.api.changes import Changes
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.record import Metadata
@@ -100,6 +101,7 @@ class KeyRing:
         self._stored: dict[str, _Known] = {}
         self._by_secret: dict[str, str] = {}
         self.synced = asyncio.Event()
+        self.changes = Changes()
         for key in submit_api_keys:
             digest = hash_key(key)
             self._fixed[_index(digest)] = _Known(digest, Caller(f"env-{digest[:10]}", frozenset({SUBMIT})))
@@ -150,6 +152,7 @@ class KeyRing:
     def _remove(self, name: str) -> None:
         if (index := self._by_secret.pop(name, None)) is not None:
             self._stored.pop(index, None)
+            self.changes.announce()
 
 
 def _scopes_of(secret: Secret) -> frozenset[str]:

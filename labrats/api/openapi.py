@@ -16,16 +16,23 @@ from labrats.model.errors import Problem
 Responses = dict[int | str, dict[str, Any]]
 
 SECURITY_SCHEMES: Final = {
-    "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key, as `Authorization: Bearer KEY`."}
+    "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key, as `Authorization: Bearer KEY`."},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "auth_token",
+        "description": "The cookie of a user who is signed in. Writes must come from a page of the engine's own.",
+    },
 }
 _KEY: Final[dict[str, list[str]]] = {"apiKey": []}
+_SESSION: Final[dict[str, list[str]]] = {"session": []}
 SECURITY: Final[Mapping[Access, list[dict[str, list[str]]]]] = {
     Access.OPEN: [],
     Access.SIGNED: [],
     Access.KEY: [_KEY],
-    Access.CALLER: [_KEY],
-    Access.OWNER: [_KEY],
-    Access.ADMIN: [_KEY],
+    Access.CALLER: [_KEY, _SESSION],
+    Access.OWNER: [_KEY, _SESSION],
+    Access.ADMIN: [_KEY, _SESSION],
 }
 """What an operation says of authentication: the schemes, of which one is enough."""
 

@@ -1,6 +1,7 @@
 """Routes that check who is calling before anything of the body is read."""
 
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -9,8 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from labrats.api.access import Access, access_to
+from labrats.api.authentication import Credential, authenticate
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
+from labrats.api.event_stream import EventStream
 from labrats.api.json_body import StrictRequest, require_json
 from labrats.api.keys import Caller
 from labrats.api.openapi import SECURITY, error_responses, operation_id
@@ -27,19 +30,10 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
-def bearer_key(request: Request) -> str:
-    """The API key that came with the request; empty when none did."""
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""
-
-
-def authenticate(request: Request) -> Caller:
-    """The caller named by the request's API key. Raises 401."""
-    engine = engine_of(request)
-    if (key := bearer_key(request)) and (caller := engine.keys.caller(key, engine.clock.now())):
-        return caller
-    message = "send a valid API key as `Authorization: Bearer KEY`"
-    raise ApiError(401, "unauthorized", message, headers={"WWW-Authenticate": 'Bearer realm="labrats"'})
+def credential_of(request: Request) -> Credential:
+    """What let the caller in. Only on routes that authenticate."""
+    credential: Credential = request.state.credential
+    return credential
 
 
 class GuardedRoute(APIRoute):
@@ -60,15 +54,19 @@ class GuardedRoute(APIRoute):
             return answer
 
         async def authenticate_first(request: Request) -> Response:
-            caller = authenticate(request)
+            engine = engine_of(request)
+            caller, credential = authenticate(request, engine, self.access)
             if self.access is Access.ADMIN and not caller.is_admin:
                 raise ApiError(403, "forbidden", "this needs an API key with the scope `admin`")
             strict = StrictRequest(request.scope, request.receive)
-            strict.state.caller = caller
+            strict.state.caller, strict.state.credential = caller, credential
             if self.body_field is not None:
                 require_json(strict)
                 await strict.json()  # FastAPI, which finds it read, would put its own error in the place of ours
-            return await answer(strict)
+            response = await answer(strict)
+            if isinstance(response, EventStream):
+                response.reader_lapses = partial(credential.lapse, engine.clock)
+            return response
 
         return authenticate_first
 
@@ -76,10 +74,10 @@ class GuardedRoute(APIRoute):
 _REFUSALS: Final[Mapping[Access, tuple[int, ...]]] = {
     Access.OPEN: (),
     Access.SIGNED: (401, 503),
-    Access.KEY: (401, 503),
-    Access.CALLER: (401, 503),
-    Access.OWNER: (401, 403, 503),
-    Access.ADMIN: (401, 403, 503),
+    Access.KEY: (401, 429, 503),
+    Access.CALLER: (401, 403, 429, 503),
+    Access.OWNER: (401, 403, 429, 503),
+    Access.ADMIN: (401, 403, 429, 503),
 }
 """The errors that every operation may answer with, whatever it does."""
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -39,8 +39,8 @@ class Patience:
 class Server(uvicorn.Server):
     """Serves `app` until `should_exit` is set. Who runs it takes care of signals."""
 
-    def __init__(self, app: ASGIApp, patience: Patience = Patience()) -> None:
-        super().__init__(_Config(app, patience))
+    def __init__(self, app: ASGIApp, patience: Patience = Patience(), trusted_proxies: Sequence[str] = ()) -> None:
+        super().__init__(_Config(app, patience, trusted_proxies))
         self.listening = asyncio.Event()
 
     @contextmanager
@@ -53,7 +53,7 @@ class Server(uvicorn.Server):
 
 
 class _Config(uvicorn.Config):
-    def __init__(self, app: ASGIApp, patience: Patience) -> None:
+    def __init__(self, app: ASGIApp, patience: Patience, trusted_proxies: Sequence[str]) -> None:
         super().__init__(
             app,
             http=ImpatientProtocol,
@@ -63,6 +63,7 @@ class _Config(uvicorn.Config):
             log_level="error",  # what strangers send is not worth a line each
             access_log=False,
             server_header=False,
+            forwarded_allow_ips=list(trusted_proxies),
             timeout_keep_alive=75,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )

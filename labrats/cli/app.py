@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Group
 from labrats import __version__
 from labrats.cli import jobs
 from labrats.cli.api_keys import api_keys_app
-from labrats.cli.engine import EngineCommands, config_command, serve_command
+from labrats.cli.engine import EngineCommands, config_command, login_link_command, serve_command
 from labrats.cli.exits import EXIT_CODES_HELP, CommandError, ExitCode
 from labrats.cli.manifests import manifests_app
 from labrats.cli.models import models_app
@@ -54,7 +54,7 @@ def build_app(engine: EngineCommands) -> App:
 
     _add_commands(app, _JOBS, jobs.submit, jobs.jobs, jobs.job, jobs.logs, jobs.wait, jobs.cancel, jobs.retry)
     _add_sub_apps(app, _SET_UP, models_app, secrets_app(engine), api_keys_app(engine))
-    _add_commands(app, _ENGINE, serve_command(engine), config_command(engine), completion)
+    _add_commands(app, _ENGINE, serve_command(engine), login_link_command(engine), config_command(engine), completion)
     _add_sub_apps(app, _ENGINE, manifests_app(engine))
     return app
 

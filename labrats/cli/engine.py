@@ -1,19 +1,21 @@
 """The commands that are about the engine itself: serve and config."""
 
+import asyncio
 import errno
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from cyclopts import Parameter
 
 from labrats.cli.exits import CommandError, ExitCode
-from labrats.cli.options import DataDir, Json
-from labrats.cli.output import paint
+from labrats.cli.options import ApiOptions, DataDir, Json
+from labrats.cli.output import paint, print_text
 
 if TYPE_CHECKING:
     from labrats.ports import Store
@@ -32,13 +34,14 @@ class EngineCommands(Protocol):
         host: str | None,
         port: int | None,
         data_dir: Path | None,
-        on_ready: Callable[[str], None] | None,
+        on_ready: Callable[[str, str | None], None],
         backend: str | None,
         role: str | None,
     ) -> None:
         """Run the engine until SIGINT or SIGTERM.
 
-        on_ready: called once in the event loop, with the engine's base URL, when requests to it will be answered.
+        on_ready: called once in the event loop when requests will be answered, with the engine's base URL and, where
+                  its owner signs in by one, a login link.
         Raises OSError when it cannot listen, LabratsError when it must not or when the data folder is in use.
         """
         ...
@@ -51,6 +54,10 @@ class EngineCommands(Protocol):
         self, name: str, scopes: Sequence[str], expires_at: datetime | None, data_dir: Path | None
     ) -> str:
         """Make a key in the store itself, and return it. Raises LabratsError, Conflict when the name is taken."""
+        ...
+
+    async def login_link(self, data_dir: Path | None, url: str) -> str:
+        """A new one-time login link to the engine at `url` on that data folder."""
         ...
 
     def manifests(self, namespace: str, image: str, executor_image: str) -> str:
@@ -92,9 +99,31 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
             demo: Also submit a first job, show what it does, and say what to try next.
         """
         with startup_errors_explained(host or "127.0.0.1", 3001 if port is None else port):
-            engine.serve(host, port, data_dir, _demonstration(data_dir) if demo else None, backend, role)
+            engine.serve(host, port, data_dir, partial(_greet, demo, data_dir), backend, role)
 
     return serve
+
+
+def login_link_command(engine: EngineCommands) -> Callable[..., None]:
+    """`labrats login-link`."""
+
+    def login_link(
+        *,
+        url: Annotated[str | None, Parameter(env_var="LABRATS_URL", metavar="URL")] = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        """Print a link that signs in to the dashboard, once, within 15 minutes.
+
+        For whoever owns the engine's data folder, also while the engine runs on it.
+
+        Args:
+            url: Where the browser finds the engine. Default: http://127.0.0.1:3001, or the port in PORT.
+            data_dir: The engine's data folder. Default: ~/.local/share/labrats.
+        """
+        with startup_errors_explained():
+            print_text(asyncio.run(engine.login_link(data_dir, ApiOptions(url=url).base_url)))
+
+    return login_link
 
 
 def config_command(engine: EngineCommands) -> Callable[..., None]:
@@ -115,11 +144,14 @@ def config_command(engine: EngineCommands) -> Callable[..., None]:
     return config
 
 
-def _demonstration(data_dir: Path | None) -> Callable[[str], None]:
-    from labrats.cli.demo import start_demo
-    from labrats.cli.options import ApiOptions
+def _greet(demo: bool, data_dir: Path | None, url: str, login_link: str | None) -> None:
+    """Say what to do with the engine that has just started."""
+    if login_link:
+        print_text(f"To sign in, once, within 15 minutes: {login_link}")
+    if demo:
+        from labrats.cli.demo import start_demo
 
-    return lambda url: start_demo(ApiOptions(url=url, data_dir=data_dir))
+        start_demo(ApiOptions(url=url, data_dir=data_dir))
 
 
 @contextmanager

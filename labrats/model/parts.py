@@ -4,7 +4,9 @@ from typing import Final
 
 from labrats.model.record import Resource
 
-API_KEY_LABEL: Final = "labrats.work/type"
+TYPE_LABEL: Final = "labrats.work/type"
+"""Says what a Secret of the engine's own is."""
+API_KEY_LABEL: Final = TYPE_LABEL
 API_KEY_LABEL_VALUE: Final = "ai-api-key"
 PROMPT_KEY: Final = "prompt"
 

@@ -15,12 +15,15 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
 import httpx2
 import pytest
 
+from labrats.api.login_links import make_link
+from labrats.backends.embedded.store import EmbeddedStore
 from labrats.processes import ProcessId, descendants, send_signal
 
 PATIENCE_SECONDS: Final = 40.0
@@ -154,6 +157,20 @@ class LocalEngine:
         assert made.status_code == 201, made.text
         async with self.client(made.json()["key"]) as client:
             yield User(client, made.json()["key"], made.json()["id"])
+
+    @asynccontextmanager
+    async def browser(self) -> "AsyncIterator[User]":
+        """Who has signed in to the dashboard by a link, and sends what its pages send."""
+        async with self.client() as client:
+            client.headers["Sec-Fetch-Site"] = "same-origin"
+            opened = await client.get(await self.login_link())
+            assert opened.status_code == 303, opened.text
+            yield User(client, client.cookies["auth_token"])
+
+    async def login_link(self) -> str:
+        """A new one, as `labrats login-link` prints it."""
+        async with EmbeddedStore.open(self.data_dir / "labrats.db") as store:
+            return await make_link(store, self.url, datetime.now(UTC))
 
     # What tests look up behind the engine's back
 

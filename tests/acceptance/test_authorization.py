@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -15,13 +15,13 @@ from labrats.api.app import MODULES
 from labrats.api.routing import GuardedRoute, api_router
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine, User
 
-KINDS = ("nobody", "stranger", "expired", "revoked", "other", "owner", "admin")
+KINDS = ("nobody", "stranger", "expired", "revoked", "signed out", "forged", "other", "owner", "admin", "user")
 
-UNKNOWN = dict.fromkeys(("nobody", "stranger", "expired", "revoked"), 401)
+UNKNOWN = dict.fromkeys(("nobody", "stranger", "expired", "revoked", "signed out", "forged"), 401)
 REFUSED: dict[Access, dict[str, int]] = {
     Access.OPEN: {},
     Access.SIGNED: dict.fromkeys(KINDS, 401),
-    Access.KEY: UNKNOWN,
+    Access.KEY: UNKNOWN | {"user": 401},
     Access.CALLER: UNKNOWN,
     Access.OWNER: UNKNOWN | {"other": 403},
     Access.ADMIN: UNKNOWN | {"other": 403, "owner": 403},
@@ -88,6 +88,15 @@ def expired_key(engine: LocalEngine) -> str:
     return asyncio.run(expire())
 
 
+@asynccontextmanager
+async def signed_out(engine: LocalEngine) -> AsyncIterator[httpx2.AsyncClient]:
+    """Somebody who kept the cookie of an ended session."""
+    async with engine.browser() as user:
+        assert (await user.post("/api/auth/logout")).status_code == 204
+        user.http.cookies["auth_token"] = user.key
+        yield user.http
+
+
 @pytest.fixture
 async def callers(engine: LocalEngine, expired_key: str) -> AsyncIterator[Callers]:
     async with AsyncExitStack() as stack:
@@ -104,6 +113,9 @@ async def callers(engine: LocalEngine, expired_key: str) -> AsyncIterator[Caller
             "other": other.http,
             "owner": owner.http,
             "admin": admin.http,
+            "user": (await enter(engine.browser())).http,
+            "signed out": await enter(signed_out(engine)),
+            "forged": await enter(engine.client(cookies={"auth_token": "e30.e30.e30"})),
         }
         yield Callers(by_kind, {"job_id": job_id})
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.acceptance.conftest import EngineFactory
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
 
 
 async def test_a_key_is_shown_once_and_then_known_by_its_prefix(engine: LocalEngine, admin: User) -> None:
@@ -123,3 +123,82 @@ async def test_the_admin_key_is_in_a_file_that_only_its_owner_can_read(engine: L
     assert (engine.data_dir / "admin.key").stat().st_mode & 0o777 == 0o600
     assert engine.files_with(engine.admin_key) == ["admin.key"]
     assert engine.admin_key not in engine.log
+
+
+async def test_the_open_streams_of_a_key_end_when_it_is_revoked(engine: LocalEngine, admin: User) -> None:
+    async with engine.user() as revoked, engine.user() as other:
+        job_id, of_other = [await user.submit({"log": "begun"}, {"hang": True}) for user in (revoked, other)]
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            revoked.log_stream(job_id) as log,
+            other.log_stream(of_other) as live,
+        ):
+            assert (await anext(log)).data == (await anext(live)).data == {"log": "begun"}
+
+            await admin.http.delete(f"/api/api-keys/{revoked.key_id}")
+
+            assert [event async for event in log] == []
+            await other.cancel(of_other)
+            assert (await anext(live)).data["status"] == "cancelled"
+    await admin.cancel(job_id)
+
+
+async def test_the_open_streams_of_a_key_end_when_it_expires(engine: LocalEngine, admin: User) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=3)
+    async with engine.user(expiresAt=soon.isoformat()) as user:
+        job_id = await user.submit({"log": "begun"}, {"hang": True})
+        async with asyncio.timeout(PATIENCE_SECONDS), user.stream(f"/api/jobs/{job_id}/events") as events:
+            async for _ in events:
+                pass
+        assert datetime.now(UTC) >= soon
+    await admin.cancel(job_id)
+
+
+async def test_the_open_streams_of_a_session_end_when_its_user_signs_out(engine: LocalEngine, admin: User) -> None:
+    async with engine.browser() as user:
+        job_id = await user.submit({"log": "begun"}, {"hang": True})
+        async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as log:
+            assert (await anext(log)).data == {"log": "begun"}
+            await user.post("/api/auth/logout")
+            assert [event async for event in log] == []
+    await admin.cancel(job_id)
+
+
+async def test_who_is_signed_in_stays_so_over_a_restart_and_who_signed_out_too(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    async with engine.browser() as user, engine.browser() as signed_out:
+        await signed_out.post("/api/auth/logout")
+        signed_out.http.cookies["auth_token"] = signed_out.key
+
+        engine.kill()
+        engine.start()
+
+        assert (await user.get("/api/auth/me")).json()["user"]["id"] == "user-local"
+        assert (await signed_out.get("/api/jobs")).status_code == 401
+        assert engine.files_with(user.key) + engine.resources_with(user.key) == []
+
+
+async def test_the_engine_prints_a_link_at_its_start(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    (link,) = re.findall(r"To sign in, once, within 15 minutes: (\S+)\n", engine.log)
+    assert link.startswith(f"{engine.url}/api/auth/link?token=")
+
+    async with engine.client() as browser:
+        assert (await browser.get(link)).status_code == 303
+        assert (await browser.get("/api/auth/me")).json()["user"]
+        assert (await browser.get(link)).status_code == 401
+
+        another = engine.run_labrats("login-link", "--url", engine.url)
+        assert (await browser.get(another.strip())).status_code == 303
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_only_a_trusted_proxy_can_say_that_the_browser_speaks_tls(
+    start_engine: EngineFactory, trusted: bool
+) -> None:
+    engine = start_engine() if trusted else start_engine(LABRATS_TRUSTED_PROXIES="192.0.2.0/24")
+
+    async with engine.client() as browser:
+        opened = await browser.get(await engine.login_link(), headers={"X-Forwarded-Proto": "https"})
+
+    assert ("Secure" in opened.headers["Set-Cookie"]) == trusted

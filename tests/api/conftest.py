@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp
 from labrats.api.app import create_app
 from labrats.api.engine import Engine
 from labrats.api.keys import ADMIN, SUBMIT, KeyRing, key_secret
+from labrats.api.sessions import Sessions, Signer, User
 from labrats.attachments import Attachments
 from labrats.cache import JobCache
 from labrats.controller.reconcile import Controller
@@ -25,6 +27,8 @@ from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
 
 KEYS = {"user": "test-key-of-a-user", "other": "test-key-of-another", "admin": "test-key-of-the-admin"}
+SESSION_SECRET = "test-secret-of-the-sessions-of-a-test"
+USER = User("user-of-a-test", "Ada", "ada@example.com")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,14 @@ class Api:
         headers = {"Authorization": f"Bearer {KEYS[who]}"} if who else {}
         transport = httpx2.ASGITransport(self.app)
         return httpx2.AsyncClient(transport=transport, base_url="http://engine.test", headers=headers)
+
+    def browser(self, user: User | None = USER) -> httpx2.AsyncClient:
+        """What a page of the dashboard sends, once `user` has signed in."""
+        client = self.client(None)
+        client.headers["Sec-Fetch-Site"] = "same-origin"
+        if user:
+            client.cookies["auth_token"] = self.engine.sessions.begin(user, self.clock.now())
+        return client
 
 
 @asynccontextmanager
@@ -60,14 +72,16 @@ async def api_in_memory(
             settings=EngineSettings(data_dir=folder, **settings),
             cache=JobCache(),
             keys=KeyRing([]),
+            sessions=Sessions(Signer(SESSION_SECRET), timedelta(hours=12)),
             attachments=Attachments(folder / "uploads"),
             metrics=Metrics(),
         )
         controller = Controller(store, engine.runner, clock, engine.settings, engine.metrics)
-        parts = [engine.cache.follow(store), engine.keys.follow(store), controller.run()]
+        parts = [each.follow(store) for each in (engine.cache, engine.keys, engine.sessions)] + [controller.run()]
         background = [loops.create_task(part) for part in parts]
         await engine.cache.synced.wait()
         await engine.keys.synced.wait()
+        await engine.sessions.synced.wait()
         yield Api(engine, create_app(engine), store, clock)
         for task in background:
             task.cancel()

@@ -86,17 +86,19 @@ class OwnEngine:
     served: list[tuple[Any, ...]] = field(default_factory=list)
     keys_made: list[tuple[Any, ...]] = field(default_factory=list)
     refusal: Exception | None = None
+    on_ready: Callable[[str, str | None], None] | None = None
 
     def serve(
         self,
         host: str | None,
         port: int | None,
         data_dir: Path | None,
-        on_ready: Callable[[str], None] | None,
+        on_ready: Callable[[str, str | None], None],
         backend: str | None,
         role: str | None,
     ) -> None:
-        self.served.append((host, port, data_dir, on_ready, backend, role))
+        self.served.append((host, port, data_dir, backend, role))
+        self.on_ready = on_ready
         if self.refusal:
             raise self.refusal
 
@@ -116,6 +118,9 @@ class OwnEngine:
 
     def custom_resources(self) -> str:
         return custom_resources()
+
+    async def login_link(self, data_dir: Path | None, url: str) -> str:
+        return f"{url}/login-of/{(data_dir or self.data_dir).name}"
 
     def settings(self) -> EngineSettings:
         return EngineSettings()

@@ -45,9 +45,9 @@ def test_serve_starts_the_demonstration_when_the_engine_is_ready(
     shown: list[ApiOptions] = []
     monkeypatch.setattr("labrats.cli.demo.start_demo", shown.append)
     labrats("serve", "--demo", "--data-dir", "/srv/labrats")
-    on_ready = own_engine.served[0][3]
+    assert own_engine.on_ready
     assert shown == []
-    on_ready(engine.url)
+    own_engine.on_ready(engine.url, None)
     assert shown == [ApiOptions(url=engine.url, data_dir=Path("/srv/labrats"))]
 
 

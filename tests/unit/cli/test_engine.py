@@ -15,12 +15,12 @@ def test_serve_hands_on_what_it_was_told(labrats: Labrats, own_engine: OwnEngine
     told = ("--host", "::1", "--port", "0", "--data-dir", "/srv/labrats", "--backend", "kubernetes",
             "--role", "api")  # fmt: skip
     assert labrats("serve", *told).code == 0
-    assert own_engine.served == [("::1", 0, Path("/srv/labrats"), None, "kubernetes", "api")]
+    assert own_engine.served == [("::1", 0, Path("/srv/labrats"), "kubernetes", "api")]
 
 
 def test_serve_leaves_what_it_was_not_told_to_the_settings(labrats: Labrats, own_engine: OwnEngine) -> None:
     labrats("serve")
-    assert own_engine.served == [(None, None, None, None, None, None)]
+    assert own_engine.served == [(None, None, None, None, None)]
 
 
 def test_serve_takes_the_environments_port_and_folder(
@@ -29,7 +29,21 @@ def test_serve_takes_the_environments_port_and_folder(
     monkeypatch.setenv("PORT", "4000")
     monkeypatch.setenv("LABRATS_DATA_DIR", "/srv/labrats")
     labrats("serve")
-    assert own_engine.served == [(None, 4000, Path("/srv/labrats"), None, None, None)]
+    assert own_engine.served == [(None, 4000, Path("/srv/labrats"), None, None)]
+
+
+def test_serve_says_how_to_sign_in(labrats: Labrats, own_engine: OwnEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    labrats("serve")
+    assert own_engine.on_ready
+    own_engine.on_ready("http://127.0.0.1:3001", "http://127.0.0.1:3001/api/auth/link?token=test")
+    assert capsys.readouterr().out.endswith("15 minutes: http://127.0.0.1:3001/api/auth/link?token=test\n")
+
+
+def test_a_login_link_leads_to_the_engine_that_is_named(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LABRATS_URL")
+    assert labrats("login-link").out == "http://127.0.0.1:3001/login-of/data\n"
+    told = ("--url", "https://labrats.test", "--data-dir", "/srv/other")
+    assert labrats("login-link", *told).out == "https://labrats.test/login-of/other\n"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""Signing in to the dashboard and out of it, and who is signed in."""
+
+from typing import Annotated, Final
+
+from fastapi import Query, Request
+from pydantic import Field
+from starlette.responses import RedirectResponse, Response
+
+from labrats import __version__
+from labrats.api.authentication import SESSION_COOKIE, refuse_foreign_origin, session_of
+from labrats.api.bodies import ResponseBody
+from labrats.api.errors import ApiError
+from labrats.api.json_body import json_response
+from labrats.api.login_links import redeem
+from labrats.api.openapi import answers
+from labrats.api.routing import api_router, engine_of
+from labrats.api.sessions import User
+
+router = api_router("Auth")
+
+DASHBOARD: Final = "/"
+OWNER: Final = User("user-local", "local")
+"""Who comes by a login link: whoever owns the data folder."""
+
+
+class UserView(ResponseBody):
+    """Somebody who is signed in."""
+
+    id: str = Field(description="The owner of the jobs they submit.", examples=["user-9b1c2d3e4f5a6b7c"])
+    name: str = Field(examples=["Ada"])
+    email: str | None = Field(examples=["ada@example.com"])
+
+
+class Me(ResponseBody):
+    """Who is signed in, and to which version of the engine."""
+
+    user: UserView | None
+    version: str = Field(examples=["0.1.0"])
+
+
+@router.get("/api/auth/me", responses=answers(200, Me, "Who is signed in, if anybody", 503), summary="Who is signed in")
+async def me(request: Request) -> Response:
+    """The user of the session whose cookie is sent, and the engine's version."""
+    session = session_of(request, engine_of(request))
+    user = session and {"id": session.user.id, "name": session.user.name, "email": session.user.email}
+    return json_response({"user": user, "version": __version__})
+
+
+@router.post(
+    "/api/auth/logout", status_code=204, responses=answers(204, None, "Signed out", 403, 503), summary="Sign out"
+)
+async def logout(request: Request) -> Response:
+    """End the session, wherever its cookie may have got to, and its open streams; clear the cookie."""
+    engine = engine_of(request)
+    if session := session_of(request, engine):
+        refuse_foreign_origin(request, engine)
+        await engine.sessions.end(session, engine.store, engine.clock.now())
+    response = Response(status_code=204)
+    response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=is_secure(request))
+    return response
+
+
+@router.get(
+    "/api/auth/link",
+    status_code=303,
+    response_class=RedirectResponse,
+    responses=answers(303, None, "Signed in; go on to the dashboard", 401, 422, 503),
+    summary="Sign in by a one-time link",
+)
+async def open_link(
+    request: Request, token: Annotated[str, Query(max_length=200, description="The link's token.")]
+) -> Response:
+    """Exchange the token of a one-time link, which `labrats serve` and `labrats login-link` print, for a session."""
+    engine = engine_of(request)
+    if not await redeem(engine.store, token, engine.clock.now()):
+        message = "this login link was used before, or has expired; `labrats login-link` prints a new one"
+        raise ApiError(401, "link_not_valid", message)
+    return signed_in(request, OWNER)
+
+
+def signed_in(request: Request, user: User) -> Response:
+    """To the dashboard, with a new session of `user`."""
+    sessions = engine_of(request).sessions
+    response = RedirectResponse(DASHBOARD, 303, {"Referrer-Policy": "no-referrer"})
+    response.set_cookie(
+        SESSION_COOKIE,
+        sessions.begin(user, engine_of(request).clock.now()),
+        max_age=int(sessions.lifetime.total_seconds()),
+        httponly=True,
+        samesite="lax",
+        secure=is_secure(request),
+    )
+    return response
+
+
+def is_secure(request: Request) -> bool:
+    """Whether the browser speaks TLS: to us, or to a proxy that is trusted to say so."""
+    public_url = engine_of(request).settings.public_url
+    return request.url.scheme == "https" or (public_url or "").startswith("https://")

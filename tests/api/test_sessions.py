@@ -1,0 +1,260 @@
+"""Signed in to the dashboard: what the cookie opens, what it does not, and how it ends."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import httpx2
+import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
+
+from labrats import __version__
+from labrats.api.login_links import LIFETIME, make_link
+from labrats.api.sessions import SIGNING_SECRET, Sessions, Signer, signing_secret
+from labrats.model.job import Job
+from labrats.model.parts import Secret
+from tests.api.conftest import SESSION_SECRET, USER, Api, a_submission, api_in_memory
+from tests.fakes.store import MemoryStore
+from tests.waiting import eventually
+
+SUBMIT = "/api/jobs/submit"
+
+
+async def test_a_user_is_who_they_say_and_owns_what_they_submit(api: Api) -> None:
+    async with api.browser() as browser:
+        me = (await browser.get("/api/auth/me")).json()
+        submitted = await browser.post(SUBMIT, json=a_submission())
+
+    assert me == {"user": {"id": USER.id, "name": "Ada", "email": "ada@example.com"}, "version": __version__}
+    job = await api.store.get(Job, submitted.json()["jobId"])
+    assert job.spec.owner == USER.id
+
+
+async def test_nobody_is_signed_in_at_first(api: Api) -> None:
+    async with api.browser(None) as browser:
+        assert (await browser.get("/api/auth/me")).json() == {"user": None, "version": __version__}
+        assert (await browser.post("/api/auth/logout")).status_code == 204
+        assert (await browser.get("/api/jobs")).status_code == 401
+
+
+async def test_a_user_sees_what_everybody_submitted(api: Api, user: httpx2.AsyncClient) -> None:
+    job_id = (await user.post(SUBMIT, json=a_submission())).json()["jobId"]
+
+    async with api.browser() as browser:
+        assert (await browser.get(f"/api/jobs/{job_id}")).status_code == 200
+        assert (await browser.get("/api/api-keys")).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["Bearer wrong", "Bearer", "Basic dXNlcjp0ZXN0", ""])
+async def test_an_authorization_header_beats_the_cookie(api: Api, header: str) -> None:
+    async with api.browser() as browser:
+        answer = await browser.get("/api/jobs", headers={"Authorization": header})
+        as_a_user_of_keys = await browser.get("/api/api-keys", headers={"Authorization": "Bearer test-key-of-a-user"})
+
+    assert answer.status_code == 401
+    assert as_a_user_of_keys.status_code == 403
+
+
+async def test_a_key_made_in_a_session_is_shown_again_to_the_same_request(api: Api) -> None:
+    async with api.browser() as browser:
+        request = {"json": {"name": "ci"}, "headers": {"Idempotency-Key": "once"}}
+        first, again = [await browser.post("/api/api-keys", **request) for _ in range(2)]  # type: ignore[arg-type]
+
+    assert first.status_code == 201
+    assert again.json() == first.json()
+
+
+OWN = {"Sec-Fetch-Site": "same-origin"}
+FORGED = [
+    {},
+    {"Origin": "https://elsewhere.test"},
+    {"Origin": "http://engine.test.elsewhere.test"},
+    {"Origin": "http://engine.test:8080"},
+    {"Origin": "http://elsewhere.engine.test"},
+    {"Origin": "null"},
+    {"Origin": "engine.test"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "none"},
+    {"Sec-Fetch-Site": ""},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "http://engine.test"},
+    {"Sec-Fetch-Site": "same-site", "Origin": "http://engine.test"},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "https://elsewhere.test"},
+    {"Referer": "http://engine.test/"},
+    {"X-HTTP-Method-Override": "GET"},
+    {"Content-Type": "text/plain"},
+    {"Content-Type": "application/x-www-form-urlencoded"},
+]
+UNSAFE = [
+    ("POST", SUBMIT),
+    ("POST", "/api/api-keys"),
+    ("POST", "/api/jobs/ir-3ab1c2d4/cancel"),
+    ("PATCH", "/api/ai-models/opus"),
+    ("DELETE", "/api/ai-models/opus"),
+    ("POST", "/api/auth/logout"),
+]
+
+
+@pytest.mark.parametrize("headers", FORGED, ids=str)
+@pytest.mark.parametrize(("method", "path"), UNSAFE)
+async def test_what_another_site_has_the_browser_send_is_refused(
+    api: Api, method: str, path: str, headers: dict[str, str]
+) -> None:
+    async with api.browser() as browser:
+        del browser.headers["Sec-Fetch-Site"]
+        answer = await browser.request(method, path, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (403, "foreign_origin")
+        assert (await browser.get("/api/auth/me")).json()["user"]
+
+
+@pytest.mark.parametrize(
+    "headers", [OWN, {"Origin": "http://engine.test"}, {"Origin": "https://engine.test"}, OWN | {"Origin": "http://engine.test"}]
+)  # fmt: skip
+async def test_what_a_page_of_our_own_sends_is_done(api: Api, headers: dict[str, str]) -> None:
+    async with api.browser() as browser:
+        del browser.headers["Sec-Fetch-Site"]
+        assert (await browser.post(SUBMIT, json=a_submission(), headers=headers)).status_code == 201
+
+
+async def test_the_public_url_is_our_own_whatever_a_proxy_makes_of_the_host(tmp_path: Path) -> None:
+    async with api_in_memory(tmp_path, public_url="https://labrats.test") as api, api.browser() as browser:
+        headers = {"Origin": "https://labrats.test", "Sec-Fetch-Site": "same-origin"}
+        assert (await browser.post(SUBMIT, json=a_submission(), headers=headers)).status_code == 201
+
+
+async def test_keys_need_to_say_nothing_of_where_they_come_from(api: Api, user: httpx2.AsyncClient) -> None:
+    for headers in FORGED[:6]:
+        assert (await user.post(SUBMIT, json=a_submission(), headers=headers)).status_code == 201
+
+
+async def test_a_session_ends_when_its_time_is_over(api: Api) -> None:
+    async with api.browser() as browser:
+        api.clock.step(timedelta(hours=12).total_seconds() - 1)
+        assert (await browser.get("/api/jobs")).status_code == 200
+        api.clock.step(1)
+        assert (await browser.get("/api/jobs")).status_code == 401
+        assert (await browser.get("/api/auth/me")).json()["user"] is None
+
+
+async def test_who_signs_out_ends_the_session_wherever_its_cookie_is(api: Api) -> None:
+    async with api.browser() as browser, api.browser() as another:
+        kept = dict(browser.cookies)
+        answer = await browser.post("/api/auth/logout")
+        assert answer.status_code == 204
+        assert 'auth_token=""' in answer.headers["Set-Cookie"]
+        assert "Max-Age=0" in answer.headers["Set-Cookie"]
+
+        browser.cookies.update(kept)
+        assert (await browser.get("/api/jobs")).status_code == 401
+        assert (await browser.post("/api/auth/logout")).status_code == 204
+        assert (await another.get("/api/jobs")).status_code == 200
+
+
+async def test_an_ended_session_is_known_to_every_replica_and_forgotten_when_it_would_have_expired(api: Api) -> None:
+    sessions = Sessions(Signer(SESSION_SECRET), timedelta(hours=1))
+    token = sessions.begin(USER, api.clock.now())
+    following = asyncio.create_task(sessions.follow(api.store))
+    async with api.browser(None) as browser:
+        browser.cookies["auth_token"] = token
+        await browser.post("/api/auth/logout")
+    await eventually(lambda: sessions.caller(token, api.clock.now()) is None)
+
+    api.clock.step(3600)
+    async with api.browser() as browser:
+        await browser.post("/api/auth/logout")
+
+    following.cancel()
+    assert [secret.name.partition("-session-")[0] for secret in await api.store.list(Secret)].count("ended") == 1
+
+
+async def test_whatever_we_did_not_sign_for_a_session_is_none(api: Api) -> None:
+    now = api.clock.now()
+    good = api.engine.sessions.begin(USER, now)
+    key, claims = OctKey.import_key(SESSION_SECRET), jwt.decode(good, OctKey.import_key(SESSION_SECRET)).claims
+    head, body, signature = good.split(".")
+    forged = [
+        "",
+        "null",
+        good[:-1],
+        f"{good}x",
+        f"{head}.{body}.",
+        f"eyJhbGciOiJub25lIn0.{body}.",
+        f"{head}.{body[:-2]}.{signature}",
+        jwt.encode({"alg": "HS256"}, claims, OctKey.import_key("another-test-secret-of-other-sessions")),
+        jwt.encode({"alg": "HS384"}, claims, key, algorithms=["HS384"]),
+        Signer(SESSION_SECRET).sign("oidc", {"jti": "1", "sub": "x", "name": "x", "email": None}, now + LIFETIME),
+    ]
+    async with api.browser(None) as browser:
+        for token in forged:
+            browser.cookies["auth_token"] = token
+            assert (await browser.get("/api/jobs")).status_code == 401, token
+        browser.cookies["auth_token"] = good
+        assert (await browser.get("/api/jobs")).status_code == 200
+
+
+async def test_the_secret_of_the_sessions_is_made_once_for_all_replicas() -> None:
+    store = MemoryStore()
+
+    made = await asyncio.gather(*(signing_secret(store, None) for _ in range(3)))
+
+    assert len(set(made)) == 1
+    assert len(made[0]) >= 43
+    assert (await store.get(Secret, SIGNING_SECRET)).data == {"secret": made[0]}
+
+
+async def test_a_link_signs_in_once(api: Api) -> None:
+    link = await make_link(api.store, "http://engine.test", api.clock.now())
+    assert link.partition("token=")[2] not in str([secret.data for secret in await api.store.list(Secret)])
+    async with api.browser(None) as browser, api.browser(None) as late:
+        opened = await browser.get(link)
+        assert (opened.status_code, opened.headers["Location"]) == (303, "/")
+        assert opened.headers["Referrer-Policy"] == "no-referrer"
+        for attribute in ("HttpOnly", "SameSite=lax", "Path=/", "Max-Age=43200"):
+            assert attribute in opened.headers["Set-Cookie"]
+        assert "Secure" not in opened.headers["Set-Cookie"]
+        assert (await browser.get("/api/auth/me")).json()["user"] == {
+            "id": "user-local",
+            "name": "local",
+            "email": None,
+        }
+
+        again = await late.get(link)
+        assert (again.status_code, again.json()["code"]) == (401, "link_not_valid")
+        assert "auth_token" not in late.cookies
+
+
+async def test_of_many_who_open_a_link_at_once_one_is_signed_in(api: Api) -> None:
+    link = await make_link(api.store, "http://engine.test", api.clock.now())
+    async with api.client(None) as client:
+        answers = await asyncio.gather(*(client.get(link) for _ in range(10)))
+
+    assert sorted(answer.status_code for answer in answers) == [303] + [401] * 9
+
+
+async def test_a_link_expires_and_is_forgotten(api: Api) -> None:
+    link = await make_link(api.store, "http://engine.test", api.clock.now())
+    api.clock.step(LIFETIME.total_seconds())
+    async with api.browser(None) as browser:
+        assert (await browser.get(link)).status_code == 401
+    expired = await make_link(api.store, "http://engine.test", api.clock.now())
+    api.clock.step(LIFETIME.total_seconds())
+    await make_link(api.store, "http://engine.test", api.clock.now())
+
+    assert expired
+    assert sum(secret.name.startswith("login-link-") for secret in await api.store.list(Secret)) == 1
+
+
+@pytest.mark.parametrize("token", ["", "x", "é", "lr_AbC", "x" * 200])
+async def test_what_is_no_link_signs_nobody_in(api: Api, token: str) -> None:
+    async with api.browser(None) as browser:
+        assert (await browser.get("/api/auth/link", params={"token": token})).status_code == 401
+
+
+@pytest.mark.parametrize("public_url", [None, "https://labrats.test"])
+async def test_the_cookie_is_secure_behind_tls(tmp_path: Path, public_url: str | None) -> None:
+    async with api_in_memory(tmp_path, public_url=public_url) as api:
+        scheme = "http" if public_url else "https"
+        link = await make_link(api.store, f"{scheme}://engine.test", api.clock.now())
+        async with api.browser(None) as browser:
+            assert "Secure" in (await browser.get(link)).headers["Set-Cookie"]
