@@ -177,7 +177,10 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
                 )
             leading = client.writing_as(field_manager(epoch))
             # A store of its own, whose watches begin only now: whatever former leaders wrote is in them.
-            async with KubernetesStore.open(leading, namespace) as store, asyncio.TaskGroup() as loops:
+            async with (
+                KubernetesStore.open(leading, namespace, quarantines=True) as store,
+                asyncio.TaskGroup() as loops,
+            ):
                 runner = KubernetesRunner(leading, store, runner_settings)
                 loops.create_task(runner.run(), name="runner")
                 loops.create_task(drive_jobs(engine, store, runner), name="drive")

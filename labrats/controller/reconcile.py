@@ -23,7 +23,7 @@ from labrats.controller.queue import Group, JobQueue, SlotHolders, group_of, ran
 from labrats.controller.work_queue import WorkQueue
 from labrats.metrics import Metrics
 from labrats.model.ai_model import AiModel, slots_for
-from labrats.model.errors import Conflict, GiveUp, NotFound, RetryLater
+from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job, advance
 from labrats.model.phases import JobEvent, Phase
 from labrats.ports import Attempt, Changed, Clock, Deleted, NotStarted, Runner, Store
@@ -36,6 +36,10 @@ WORKERS = 16
 
 ERROR_DELAY_SECONDS = 5.0
 """After an unforeseen error: long enough not to fill the log, short enough to heal soon."""
+
+
+LONGEST_REASON = 500
+"""Characters of a reason that repeats what somebody else said."""
 
 
 class Controller:
@@ -280,9 +284,18 @@ class Controller:
 
     async def _move(self, job: Job, event: JobEvent, now: datetime, changes: dict[str, Any]) -> None:
         """Store the job's next phase, and know it at once: the next decision must not be older than this one."""
-        moved = await self._store.update(advance(job, event, **changes))
+        moved = await self._update(job, event, now, changes)
         self._observe(moved)
         self._metrics.job_moved(job, moved, now)
+
+    async def _update(self, job: Job, event: JobEvent, now: datetime, changes: dict[str, Any]) -> Job:
+        """Store it. A job whose outcome no store takes has failed: executors may say anything, and it must end."""
+        try:
+            return await self._store.update(advance(job, event, **changes))
+        except Invalid as error:
+            reason = f"what became of the job cannot be kept: {error}"[:LONGEST_REASON]
+            failed = {"failed_code": FailedCode.INTERNAL, "failed_reason": reason, "finished_at": now}
+            return await self._store.update(advance(job, JobEvent.FAIL, **failed))
 
     async def _look_afresh(self, job_id: str) -> None:
         """Somebody else wrote first: take what they wrote, and plan again."""

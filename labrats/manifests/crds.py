@@ -18,6 +18,7 @@ from labrats.model.webhook_source import WebhookSourceSpec, WebhookSourceStatus
 GROUP: Final = "labrats.work"
 VERSION: Final = "v1alpha1"
 
+MOST_ATTEMPTS: Final = 10**9
 LONGEST_JOB_NAME: Final = 52
 """Attempts are named after their job, and a Job of Kubernetes has at most 63 characters."""
 
@@ -119,7 +120,7 @@ def _job_schema() -> Schema:
         "type": "object",
         "description": "A job: what an AI agent is asked to do, and what became of it.",
         "properties": {
-            "spec": refine(borrow(structure_of(JobSpec), Submission), _JOB_SPEC),
+            "spec": _with_limits_of_resolved(refine(borrow(structure_of(JobSpec), Submission), _JOB_SPEC)),
             "status": _with_conditions(refine(structure_of(JobStatus), _JOB_STATUS)),
         },
         "required": ["spec"],
@@ -130,6 +131,13 @@ def _job_schema() -> Schema:
             ),
         ],
     }
+
+
+def _with_limits_of_resolved(spec: Schema) -> Schema:
+    """A person may write the settings that the engine resolves: they have the limits of those that are asked for."""
+    resolved, config = spec["properties"]["resolved"], spec["properties"]["config"]
+    resolved = resolved | {"properties": resolved["properties"] | {"config": config}}
+    return spec | {"properties": spec["properties"] | {"resolved": resolved}}
 
 
 def _with_conditions(status: Schema) -> Schema:
@@ -217,7 +225,7 @@ _JOB_STATUS: Final = {
     "description": "What became of the job. The engine writes this.",
     "properties": {
         "phase": {"default": Phase.PENDING.value},
-        "attempts": {"default": 0, "minimum": 0, "description": "How often it was started."},
+        "attempts": {"default": 0, "minimum": 0, "maximum": MOST_ATTEMPTS, "description": "How often it was started."},
         "slot": {"description": "The AiModel, or `provider/model`, whose slot it holds or held."},
         "startedAt": {"description": "When the latest attempt was admitted."},
         "deadlineAt": {"description": "When the engine ends the latest attempt."},

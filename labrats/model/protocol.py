@@ -11,6 +11,7 @@ import msgspec
 
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode, Outputs, Usage, WorkspaceFile, WorkspaceSetup
+from labrats.model.nesting import is_too_deep
 from labrats.model.record import Record
 
 LINE_BYTES: Final = 64 * 1024
@@ -141,7 +142,12 @@ _DECODER: Final = msgspec.json.Decoder(AnyEvent)
 
 
 def decode_event(line: bytes) -> AnyEvent | None:
-    """The event in `line`, or None where it is none: a foreign or torn line is skipped, never an error."""
+    """The event in `line`, or None where it is none: a foreign or torn line is skipped, never an error.
+
+    So is one that is nested too deeply to be kept.
+    """
+    if is_too_deep(line):
+        return None
     try:
         event: AnyEvent = _DECODER.decode(line)
         return event

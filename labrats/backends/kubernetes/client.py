@@ -5,7 +5,7 @@ from asyncio import Semaphore
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import httpx2
@@ -16,7 +16,10 @@ from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
 
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, Problem, RetryLater
+from labrats.model.nesting import DEEPEST, cut_off_below
 from labrats.model.record import Record
+
+T = TypeVar("T")
 
 REQUEST_SECONDS: Final = 15.0
 """The deadline of a request. The API server itself gives up a write after 10 s that etcd does not take."""
@@ -32,6 +35,9 @@ JSON_PATCH: Final = "application/json-patch+json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
 """What a body is: an object, a patch of one, or what its writer wants of it (server-side apply)."""
+
+DEEPEST_OBJECT: Final = 2 * DEEPEST
+"""How deep a whole object may be nested. What lies deeper is not written by an engine."""
 
 _UNREACHABLE: Final = (aiohttp.ClientError, TimeoutError, OSError, ConfigError)
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -145,7 +151,7 @@ class ApiClient:
         more = ""
         while True:
             asked = {**query, "limit": str(PAGE), **({"continue": more} if more else {})}
-            page = _PAGES.decode(await self.request("GET", path, query=asked))
+            page = decode_deep(_PAGES, await self.request("GET", path, query=asked))
             yield page
             if not (more := page.metadata.continue_):
                 return
@@ -199,6 +205,17 @@ class ApiClient:
 
 
 _PAGES: Final = msgspec.json.Decoder(Page)
+
+
+def decode_deep(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """What `decoder` makes of `body`, though some of it be nested too deeply to be read: that is cut off.
+
+    One object in a list must not hide all others.
+    """
+    try:
+        return decoder.decode(body)
+    except RecursionError:
+        return decoder.decode(cut_off_below(body, DEEPEST_OBJECT + 10))
 
 
 class _Credentials:

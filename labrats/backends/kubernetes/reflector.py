@@ -10,7 +10,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import msgspec
 import structlog
 
-from labrats.backends.kubernetes.client import ApiClient, Expired, Status, error_of
+from labrats.backends.kubernetes.client import ApiClient, Expired, Status, decode_deep, error_of
 from labrats.model.errors import RetryLater
 from labrats.model.record import Record
 
@@ -42,13 +42,17 @@ T = TypeVar("T", bound=Identified)
 class Collection(Generic[T]):
     """Objects to follow: those at `path` that `query`, of selectors, lets through.
 
-    read: makes an object of its JSON. Raises ValueError when it cannot: to readers, that one then does not exist.
+    read:   makes an object of its JSON. Raises ValueError when it cannot. To readers, that one then does not exist; or,
+            where `keeps_last` is set, is as it last could be read.
+    reject: is told of an object that cannot be read, and why.
     """
 
     type: type[T]
     path: str
     read: Callable[[msgspec.Raw], T]
     query: Mapping[str, str] = field(default_factory=dict)
+    keeps_last: bool = False
+    reject: Callable[[msgspec.Raw, str], None] = lambda body, reason: None
 
 
 @dataclass(frozen=True)
@@ -192,8 +196,11 @@ class Reflector(Generic[T]):
         async for page in self._client.pages(self._collection.path, self._collection.query):
             for item in page.items:
                 identity = _HEADS.decode(item).metadata
+                known = self._entries.get(identity.name)
                 if (each := self._read(identity, item)) is not None:
                     found[identity.name] = _entry(each)
+                elif known and self._keeps(known, identity):
+                    found[identity.name] = known
         for name, known in list(self._entries.items()):
             if name not in found or found[name].uid != known.uid:
                 self._remove(name, self._decode(known))
@@ -221,7 +228,7 @@ class Reflector(Generic[T]):
     def _take_in(self, line: bytes) -> None:
         """One event of a watch. Raises Expired or RetryLater when it says that the watch has failed."""
         try:
-            event = _EVENTS.decode(line)
+            event = decode_deep(_EVENTS, line)
             if event.type == "ERROR":
                 raise error_of(_STATUSES.decode(event.object).code, bytes(event.object))
             identity = _HEADS.decode(event.object).metadata
@@ -236,9 +243,10 @@ class Reflector(Generic[T]):
 
     def _take_in_object(self, identity: "_Identity", body: msgspec.Raw) -> None:
         each = self._read(identity, body)
+        known = self._entries.get(identity.name)
         if each is not None:
             self._store(identity.name, _entry(each), each)
-        elif known := self._entries.get(identity.name):
+        elif known and not self._keeps(known, identity):
             self._remove(identity.name, self._decode(known))
 
     def _read(self, identity: "_Identity", body: msgspec.Raw) -> T | None:
@@ -246,7 +254,12 @@ class Reflector(Generic[T]):
             return self._collection.read(body)
         except ValueError as error:
             log.error("an object makes no sense", path=self._collection.path, name=identity.name, reason=str(error))
+            self._collection.reject(body, str(error))
             return None
+
+    def _keeps(self, known: _Entry, identity: "_Identity") -> bool:
+        """Whether an object that cannot be read is the known one, and stays as it was."""
+        return self._collection.keeps_last and known.uid == identity.uid
 
     def _store(self, name: str, entry: _Entry, each: T) -> None:
         is_new = name not in self._entries

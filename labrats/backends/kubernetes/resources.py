@@ -7,6 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import structs
 
+from labrats.backends.kubernetes.client import DEEPEST_OBJECT
 from labrats.model.agent import AiAgent, AiAgentSpec
 from labrats.model.ai_config import AiConfig, AiConfigSpec
 from labrats.model.ai_model import AiModel, AiModelSpec
@@ -14,6 +15,7 @@ from labrats.model.condition import Condition
 from labrats.model.instruction import AiInstruction, AiInstructionSpec
 from labrats.model.job import Job, JobSpec, JobStatus
 from labrats.model.job_conditions import conditions_of
+from labrats.model.nesting import is_too_deep
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.record import Metadata, OwnerReference, Record, Resource
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec, WebhookSourceStatus
@@ -126,6 +128,8 @@ class ResourceType(Generic[R]):
 
     def read(self, body: bytes | msgspec.Raw) -> R:
         """The record in an object's JSON. Raises ValueError when it makes none: a person may have written it."""
+        if is_too_deep(bytes(body), DEEPEST_OBJECT):
+            raise ValueError(f"it is nested more than {DEEPEST_OBJECT} deep")
         found = self._decoder.decode(body)
         values = {field: _from_wire(getattr(found, field)) for field in self.record.__struct_fields__}
         return self.record(**values)

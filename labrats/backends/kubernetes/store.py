@@ -1,9 +1,10 @@
 """The Store on Kubernetes: custom resources, ConfigMaps and Secrets of one namespace."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import JSON, JSON_PATCH, ApiClient, Status
 from labrats.backends.kubernetes.events import EventRecorder, event_of
+from labrats.backends.kubernetes.quarantine import Quarantine
 from labrats.backends.kubernetes.reflector import Collection, Patience, Reflector, Removed, Stored
 from labrats.backends.kubernetes.resources import ResourceType, resource_type
 from labrats.model.errors import LabratsError, NotFound, RetryLater
@@ -22,12 +24,15 @@ R = TypeVar("R", bound=Resource)
 
 log = structlog.get_logger()
 
+MENDED_SECONDS: Final = 15.0
+"""How soon to look again at a job that somebody has made unreadable while it runs."""
+
 
 class KubernetesStore:
     """Store (labrats/ports.py) on the objects of one namespace.
 
-    Whoever else writes them is seen to, by `watch` as well. An object that makes no sense, since a person wrote it, is
-    logged and otherwise does not exist.
+    Whoever else writes them is seen to, by `watch` as well. An object that makes no sense, since a person wrote it,
+    does not exist. A job that did make sense stays what it was to watchers, so that nobody ends what it runs.
 
     The parts of a resource are created after it, one by one, and deleted after it, by the cluster: others may see it
     without them for a moment.
@@ -44,17 +49,30 @@ class KubernetesStore:
         self._reflectors: dict[type[Resource], Reflector[Any]] = {}
         self._following: list[asyncio.Task[None]] = []
         self._events = EventRecorder(client, namespace, clock)
+        self._quarantine: Quarantine | None = None
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, client: ApiClient, namespace: str, clock: Clock | None = None, patience: Patience | None = None
+        cls,
+        client: ApiClient,
+        namespace: str,
+        clock: Clock | None = None,
+        patience: Patience | None = None,
+        *,
+        quarantines: bool = False,
     ) -> "AsyncIterator[KubernetesStore]":
-        """The store in `namespace`, where the custom resources are known. On leaving, its watches end."""
+        """The store in `namespace`, where the custom resources are known. On leaving, its watches end.
+
+        quarantines: whether what its watches cannot make sense of is told so, which one engine does for all.
+        """
         try:
             async with asyncio.TaskGroup() as watches:
                 store = cls(client, namespace, watches, clock or SystemClock(), patience or Patience())
-                store._following.append(watches.create_task(store._events.run(), name="events"))
+                store._run_beside(store._events.run(), name="events")
+                if quarantines:
+                    store._quarantine = Quarantine(client, namespace, store._events, store._clock)
+                    store._run_beside(store._quarantine.run(), name="quarantine")
                 try:
                     yield store
                 finally:
@@ -68,9 +86,11 @@ class KubernetesStore:
     async def get(self, kind: type[R], name: str) -> R:
         resources = resource_type(kind)
         body = await self._client.request("GET", resources.path(self._namespace, name))
-        if (found := self._read(resources, body)) is None:
-            raise NotFound(f"{kind.kind()} {name!r} makes no sense")
-        return found
+        if (found := self._read(resources, body)) is not None:
+            return found
+        if (reflector := self._reflectors.get(kind)) and reflector.get(name):
+            raise RetryLater(f"{kind.kind()} {name!r} makes no sense any more", MENDED_SECONDS)
+        raise NotFound(f"{kind.kind()} {name!r} makes no sense")
 
     async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
         reflector = self._reflectors.get(kind)
@@ -137,10 +157,25 @@ class KubernetesStore:
         if (known := self._reflectors.get(kind)) is not None:
             return known
         resources = resource_type(kind)
-        collection = Collection(kind, resources.path(self._namespace), resources.read, resources.query)
+        collection = Collection(
+            kind,
+            resources.path(self._namespace),
+            resources.read,
+            resources.query,
+            keeps_last=kind is Job,
+            reject=partial(self._reject, resources),
+        )
         reflector = self._reflectors[kind] = Reflector(self._client, collection, self._patience)
-        self._following.append(self._watches.create_task(reflector.run(), name=f"watch {resources.plural}"))
+        self._run_beside(reflector.run(), name=f"watch {resources.plural}")
         return reflector
+
+    def _run_beside(self, loop: Coroutine[Any, Any, None], name: str) -> None:
+        """For as long as the store is open."""
+        self._following.append(self._watches.create_task(loop, name=name))
+
+    def _reject(self, resources: ResourceType[Any], body: msgspec.Raw, reason: str) -> None:
+        if self._quarantine:
+            self._quarantine.put(resources, body, reason)
 
     async def _find(self, kind: type[R], name: str) -> R | None:
         try:

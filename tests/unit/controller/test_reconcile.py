@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from labrats.controller.reconcile import ERROR_DELAY_SECONDS
 from labrats.model.ai_model import AiModel
-from labrats.model.errors import RetryLater
+from labrats.model.errors import Invalid, Problem, RetryLater
 from labrats.model.job import FailedCode, Job, KeyReference, Usage
 from labrats.model.phases import Phase
 from labrats.model.record import Resource
@@ -694,6 +694,23 @@ async def test_a_store_that_cannot_be_written_is_tried_again(lab: Lab) -> None:
         assert (await lab.job(job)).phase is P.RUNNING
         store.faulty = ""
         assert (await lab.ended(job)).phase is P.SUCCEEDED
+
+
+async def test_a_job_whose_outcome_no_store_takes_has_failed(lab: Lab) -> None:
+    lab.controller_store = ParticularStore(lab)
+    async with lab.controller():
+        ended = await lab.ended(await lab.submit([{"usage": {"inputTokens": 10**9}}]))
+    assert (ended.status.failed_code, ended.status.usage) == (FailedCode.INTERNAL, Usage())
+    assert ended.status.failed_reason == "what became of the job cannot be kept: status.usage.inputTokens: is too large"
+
+
+class ParticularStore(FaultyStore):
+    """Takes no number above a million."""
+
+    async def update(self, resource: R) -> R:
+        if isinstance(resource, Job) and resource.status.usage.input_tokens > 10**6:
+            raise Invalid(Problem("status.usage.inputTokens", "is too large"))
+        return await super().update(resource)
 
 
 async def test_a_store_that_cannot_be_read_after_a_conflict_is_tried_again(lab: Lab) -> None:

@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from labrats.model.nesting import DEEPEST, cut_off_below, is_too_deep
+from labrats.model.protocol import decode_event
+
+
+@pytest.mark.parametrize(
+    ("text", "deepest", "expected"),
+    [
+        ("1", 0, False),
+        ("[]", 0, True),
+        ('{"a": [1]}', 2, False),
+        ('{"a": [1]}', 1, True),
+        ('["[[[[", "}{}{\\"[[["]', 1, False),
+        ("[[], [], [], [], [[]]]", 2, True),
+        ("[" * 50_000 + "]" * 50_000, 100, True),
+        ("[" + "[]," * 50_000 + "[]]", 2, False),
+    ],
+)
+def test_depth_is_counted_outside_of_strings(text: str, deepest: int, expected: bool) -> None:
+    assert is_too_deep(text.encode(), deepest) is expected
+
+
+def test_what_lies_too_deep_is_cut_off_and_the_rest_stays() -> None:
+    value = {"keep": [1, "]}"], "cut": [[{"a": [2, "[\\"]}], 3], "last": {}}
+    cut = {"keep": [1, "]}"], "cut": [None, 3], "last": {}}
+    assert json.loads(cut_off_below(json.dumps(value).encode(), 2)) == cut
+
+
+def test_what_is_shallow_stays_as_it_is() -> None:
+    assert cut_off_below(b'{"a": [1, 2]}', 2) == b'{"a": [1, 2]}'
+
+
+def test_what_no_decoder_can_read_can_be_read_after_it_was_cut() -> None:
+    deep = b'{"metadata": {"name": "deep"}, "spec": ' + b'{"a":' * 9000 + b"1" + b"}" * 9000 + b"}"
+    assert json.loads(cut_off_below(deep, 50))["metadata"] == {"name": "deep"}
+
+
+@pytest.mark.parametrize("levels", [DEEPEST, 30_000])
+def test_what_an_executor_says_too_deep_is_no_event(levels: int) -> None:
+    line = b'{"seq":1,"at":"2030-01-01T12:00:00Z","kind":"result","result":' + b"[" * levels + b"]" * levels + b"}"
+    assert decode_event(line) is None
