@@ -118,6 +118,7 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
         server = Server(create_app(engine), trusted_proxies=settings.trusted_proxies)
         background = [
             loops.create_task(engine.cache.follow(engine.store), name="cache"),
+            loops.create_task(engine.catalog.follow(engine.store), name="catalog"),
             loops.create_task(announce(engine, server, listener, on_ready), name="announce"),
         ]
         if settings.answers_requests:
@@ -215,22 +216,27 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
     from labrats.api.sessions import Sessions, Signer, signing_secret
     from labrats.attachments import Attachments
     from labrats.cache import JobCache
+    from labrats.catalog import Catalog
+    from labrats.intake.intake import Intake
     from labrats.metrics import Metrics
     from labrats.ports import SystemClock
 
     if settings.role == "all":
         await ensure_admin_key(store, settings.admin_key_file)
     signer = Signer(await signing_secret(store, settings.auth_jwt_secret))
+    catalog, attachments, metrics = Catalog(), Attachments(settings.uploads), Metrics()
     return Engine(
         store=store,
         runner=runner,
         clock=SystemClock(),
         settings=settings,
         cache=JobCache(),
+        catalog=catalog,
+        intake=Intake(store, catalog, attachments, metrics),
         keys=KeyRing([key.get_secret_value() for key in settings.submit_api_keys]),
         sessions=Sessions(signer, timedelta(hours=settings.session_hours)),
-        attachments=Attachments(settings.uploads),
-        metrics=Metrics(),
+        attachments=attachments,
+        metrics=metrics,
     )
 
 

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from labrats.model.agent import AiAgent, AiAgentSpec, Trigger
 from labrats.model.ai_model import AiModel, AiModelSpec
 from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config
+from labrats.model.instruction import AiInstruction, AiInstructionSpec
 from labrats.model.job import FailedCode, Job, JobSpec, JobStatus, Usage, new_job_id
 from labrats.model.phases import ENDED, Phase
 from labrats.model.protocol import ErrorEvent, LogEvent, ResultEvent
@@ -65,6 +67,25 @@ def an_ai_model(
     return AiModel(
         metadata=Metadata(name=name), spec=AiModelSpec(provider=provider, model=model, slots=slots, **fields)
     )
+
+
+def a_trigger(*events: str, source: str = "github", **fields: Any) -> Trigger:
+    """A trigger for `issues.labeled`, unless `events` says otherwise. fields: of Trigger."""
+    return Trigger(source=source, events=events or ("issues.labeled",), **fields)
+
+
+def an_agent(name: str = "ai-developer", *triggers: Trigger, created_at: datetime = NOON, **fields: Any) -> AiAgent:
+    """An agent that jobs call by its own name. fields: of AiAgentSpec."""
+    spec = AiAgentSpec(**{"trigger_name": name, "event_triggers": triggers} | fields)
+    return AiAgent(
+        metadata=Metadata(name=name, uid=f"uid-{name}", resource_version="1", created_at=created_at), spec=spec
+    )
+
+
+def an_instruction(name: str = "implement", content: str = "Do it well.", **fields: Any) -> AiInstruction:
+    """A local instruction, unless `fields` (of AiInstructionSpec) say otherwise."""
+    metadata = Metadata(name=name, uid=f"uid-{name}", resource_version="1")
+    return AiInstruction(metadata=metadata, spec=AiInstructionSpec(content=content, **fields))
 
 
 def a_log(seq: int = 1, text: str = "tick", at: datetime = NOON) -> LogEvent:

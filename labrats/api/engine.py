@@ -9,6 +9,8 @@ from labrats.api.keys import KeyRing
 from labrats.api.sessions import Sessions
 from labrats.attachments import Attachments
 from labrats.cache import JobCache
+from labrats.catalog import Catalog
+from labrats.intake.intake import Intake
 from labrats.metrics import Metrics
 from labrats.ports import Clock, Runner, Store
 from labrats.settings import EngineSettings
@@ -23,6 +25,8 @@ class Engine:
     clock: Clock
     settings: EngineSettings
     cache: JobCache
+    catalog: Catalog
+    intake: Intake
     keys: KeyRing
     sessions: Sessions
     attachments: Attachments
@@ -33,6 +37,6 @@ class Engine:
     @property
     def watches(self) -> Mapping[str, asyncio.Event]:
         """What this engine has to have read before it is ready, by name; each is set once that is so."""
-        jobs = {"jobs": self.cache.synced}
+        caches = {"jobs": self.cache.synced, "catalog": self.catalog.synced}
         callers = {"keys": self.keys.synced, "sessions": self.sessions.synced}
-        return jobs | callers if self.settings.answers_requests else jobs
+        return caches | callers if self.settings.answers_requests else caches

@@ -12,6 +12,7 @@ from fastapi import Header
 from pydantic import BaseModel, StringConstraints
 
 from labrats.api.errors import ApiError
+from labrats.intake.request import NAME_TRIES, JobNames
 from labrats.model.record import Metadata, Resource
 
 R = TypeVar("R", bound=Resource)
@@ -60,12 +61,13 @@ class Intent:
         """The one of `resources` that came of the same key. Raises as `made` does."""
         return next((resource for resource in resources if self.made(resource.metadata)), None)
 
-    def job_id(self, number: int) -> str:
-        """The name of the job that this key creates: the same each time, so that the store itself refuses a second one.
+    def job_names(self, agent: str = "") -> JobNames:
+        """The names of the job that this key creates: the same each time, so that the store refuses a second one.
 
-        number: 0, or higher when a job of somebody else has that name.
+        agent: the one it is for, where the key creates a job for each of several.
         """
-        return f"ir-{_hash(f'{self.key} {number}'.encode())[:8]}"
+        names = [f"ir-{_hash(f'{self.key} {number} {agent}'.rstrip().encode())[:8]}" for number in range(NAME_TRIES)]
+        return JobNames(names, self.annotations, lambda job: self.made(job.metadata))
 
 
 def _hash(data: bytes) -> str:

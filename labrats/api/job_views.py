@@ -101,6 +101,7 @@ class ConfigView(ResponseBody):
     max_turns: int = Field(examples=[25])
     max_attempts: int = Field(examples=[1])
     executor_image: str = optional()
+    executor_resources: dict[str, dict[str, str]] = optional(description="Of the attempt's container, on Kubernetes.")
     react_enabled: bool = optional()
     max_cost_usd: float = optional()
     max_tokens: int = optional()

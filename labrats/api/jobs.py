@@ -9,40 +9,35 @@ from pydantic import Field
 from starlette.responses import Response
 
 from labrats.api.bodies import ResponseBody
-from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
 from labrats.api.event_stream import EventStream
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.job_streams import LastEventId, parse_event_id, stream
 from labrats.api.job_views import JobDetail, JobPage, Status, job_detail, job_item
 from labrats.api.json_body import json_response
-from labrats.api.keys import Caller
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.api.submission import (
     Submission,
+    agent_asked,
     check_available,
     check_callback_url,
     check_complete,
-    check_mock_script,
     checked_repo,
     decode_files,
-    job_spec,
+    job_request,
+    refuse_when_full,
 )
 from labrats.cache import JobFilter
-from labrats.model.errors import Conflict, IllegalMove, NotFound, RetryLater
-from labrats.model.git_repo import GitRepo
-from labrats.model.job import Job, advance, new_job_id
-from labrats.model.parts import PROMPT_KEY, ConfigMap, Secret
+from labrats.intake.request import fresh_names
+from labrats.model.errors import Conflict, IllegalMove, NotFound
+from labrats.model.job import Job, advance
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.protocol import AnyEvent, LogEvent
-from labrats.model.record import Metadata, Resource
 
 router = api_router("Jobs")
 
 TOKEN_LIFETIME: Final = timedelta(minutes=10)
-NAME_TRIES: Final = 5
-"""Names are random, or made from an Idempotency-Key: even the second one is hardly ever needed."""
 
 EXAMPLE_STREAM: Final = """\
 id: 1-4
@@ -73,70 +68,21 @@ async def submit(request: Request, asked: Submission, idempotency_key: Idempoten
     """Queue a job. It is on stable storage when this answers, and will end in exactly one terminal phase."""
     engine, caller = engine_of(request), caller_of(request)
     check_complete(asked)
-    check_mock_script(asked)
     files = decode_files(asked.workspace_files)
     intent = Intent.of(idempotency_key, caller.id, asked)
-    if intent and (job := await first_made(engine, intent)):
+    names = intent.job_names() if intent else fresh_names()
+    if intent and (job := await engine.intake.find(names)):
         return submitted(job)
     repo = await checked_repo(asked, engine.settings)
     await check_callback_url(asked, engine.settings)
     check_available(asked)
-    if engine.cache.count(Phase.PENDING) >= engine.settings.max_waiting_jobs:
-        raise ApiError(429, "overloaded", "too many jobs are waiting; try again later", {"Retry-After": "10"})
-    return submitted(await create_job(engine, asked, caller, repo, files, intent))
+    prepared = engine.intake.prepare(job_request(asked, caller.id, agent_asked(asked, engine.catalog), repo, files))
+    refuse_when_full(engine)
+    return submitted(await engine.intake.create(prepared, names))
 
 
 def submitted(job: Job) -> Response:
     return json_response({"jobId": job.id, "source": job.spec.source, "type": job.spec.type}, 201)
-
-
-async def first_made(engine: Engine, intent: Intent) -> Job | None:
-    """The job that this Idempotency-Key made before. Raises 422 when the request was another one."""
-    return intent.first_made(await engine.store.get_many(Job, [intent.job_id(number) for number in range(NAME_TRIES)]))
-
-
-async def create_job(
-    engine: Engine,
-    asked: Submission,
-    caller: Caller,
-    repo: GitRepo | None,
-    files: list[tuple[str, bytes]],
-    intent: Intent | None,
-) -> Job:
-    """Store the job under a free name; where another request of the same Idempotency-Key was quicker, its job."""
-    for number in range(NAME_TRIES):
-        job_id = intent.job_id(number) if intent else new_job_id()
-        kept = await engine.attachments.save(job_id, files) if files else ()
-        job = Job(
-            metadata=Metadata(name=job_id, annotations=intent.annotations if intent else {}),
-            spec=job_spec(asked, job_id, caller.id, repo, kept),
-        )
-        try:
-            created = await engine.store.create(job, job_parts(job, asked.prompt or "", repo))
-        except Conflict:
-            await engine.attachments.remove(kept)
-            if intent and (made := await first_made(engine, intent)):
-                return made
-            continue
-        except RetryLater:
-            if not (written := await engine.store.get_many(Job, [job_id])):
-                await engine.attachments.remove(kept)
-                raise
-            created = written[0]  # the storage was in trouble after the write
-        engine.metrics.job_submitted(created)
-        return created
-    raise Conflict("no free name was found for the job; submit it again")
-
-
-def job_parts(job: Job, prompt: str, repo: GitRepo | None) -> list[Resource]:
-    """What is stored with `job`: its prompt, and the credential of its repository."""
-    assert job.spec.prompt_ref is not None
-    parts: list[Resource] = [ConfigMap(metadata=Metadata(name=job.spec.prompt_ref.name), data={PROMPT_KEY: prompt})]
-    setup = job.spec.workspace_setup
-    if setup and setup.credentials_ref and repo:
-        credential = {"username": repo.username, "password": repo.password}
-        parts.append(Secret(metadata=Metadata(name=setup.credentials_ref), data=credential))
-    return parts
 
 
 @router.get("/api/jobs", responses=answers(200, JobPage, "A page of jobs", 422), summary="List jobs")

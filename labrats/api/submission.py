@@ -11,20 +11,23 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from labrats.api.bodies import Label, Provider, RequestBody
+from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
 from labrats.api.json_body import whole
-from labrats.model.config import ConfigLayer, JobConfig, resolve_config
+from labrats.catalog import Catalog
+from labrats.intake.prompts import PROMPT_BYTES
+from labrats.intake.request import JobRequest
+from labrats.model.agent import AiAgent
+from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid, Problem
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo, parse_git_repo
-from labrats.model.job import DEFAULT_PRIORITY, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup
-from labrats.model.mock_script import parse_script
-from labrats.model.parts import PROMPT_KEY
+from labrats.model.job import DEFAULT_PRIORITY
+from labrats.model.phases import Phase
 from labrats.model.record import encode
 from labrats.outbound import Forbidden, Unresolvable, resolve_allowed
 from labrats.settings import EngineSettings
 
-PROMPT_BYTES: Final = 900 * 1024
 FILES_BYTES: Final = 10 * 1024 * 1024
 BODY_BYTES: Final = 16 * 1024 * 1024
 MAX_FILES: Final = 1000
@@ -148,7 +151,11 @@ class Submission(RequestBody):
     priority: Annotated[float, AfterValidator(whole)] = Field(
         default=DEFAULT_PRIORITY, ge=-1000, le=1000, allow_inf_nan=False, description="Lower runs first."
     )
-    agent_role: Label | None = None
+    agent_role: Label | None = Field(
+        default=None,
+        description="The `triggerName` of the agent that lends its instructions and defaults. It must be enabled.",
+        examples=["ai-reviewer"],
+    )
     workspace_setup: WorkspaceSetupBody | None = None
     workspace_files: list[WorkspaceFileBody] = Field(default=[], max_length=MAX_FILES)
     workspace_uploads: list[WorkspaceUploadBody] | None = None
@@ -212,8 +219,6 @@ def check_complete(asked: Submission) -> None:
 def check_available(asked: Submission) -> None:
     """Raises 501 for what is valid but not built yet, naming the field."""
     missing = {
-        "errors": asked.errors,
-        "agentRole": asked.agent_role,
         "workspaceUploads": asked.workspace_uploads,
         "callbackUrl": asked.callback_url,
         "pipeline": asked.pipeline,
@@ -271,37 +276,44 @@ def _looks_like_an_address(host: str) -> bool:
     return True
 
 
-def job_spec(
-    asked: Submission, job_id: str, owner: str, repo: GitRepo | None, files: tuple[WorkspaceFile, ...]
-) -> JobSpec:
-    """The spec of the job `job_id`; its prompt and the repository's credential lie in resources named after it."""
-    config = JobConfig(**asked.config.model_dump(exclude_none=True))
-    return JobSpec(
+def agent_asked(asked: Submission, catalog: Catalog) -> AiAgent | None:
+    """The agent that lends its instructions and defaults. Raises Invalid when there is none, or it is switched off."""
+    if asked.agent_role is None:
+        return None
+    if (agent := catalog.agents_by_trigger_name.get(asked.agent_role)) is None:
+        raise Invalid(Problem("agentRole", "names no agent: it must be the `triggerName` of one"))
+    if not agent.spec.enabled:
+        raise Invalid(Problem("agentRole", f"the agent {agent.name!r} is disabled"))
+    return agent
+
+
+def job_request(
+    asked: Submission,
+    owner: str,
+    agent: AiAgent | None,
+    repo: GitRepo | None,
+    files: Sequence[tuple[str, bytes]],
+) -> JobRequest:
+    """What was asked for, its agent found, its repository judged and its files decoded."""
+    setup = asked.workspace_setup or WorkspaceSetupBody()
+    return JobRequest(
         source=asked.source,
         type=asked.type,
-        prompt_ref=KeyReference(name=f"{job_id}-prompt", key=PROMPT_KEY),
-        priority=asked.priority,
-        workspace_setup=_workspace_setup(asked.workspace_setup, job_id, repo),
-        workspace_files=files,
-        config=config,
-        resolved=resolve_config([ConfigLayer("request", config)]),
-        metadata=asked.metadata,
         owner=owner,
+        prompt=asked.prompt,
+        errors=[error.model_dump(by_alias=True, exclude_none=True) for error in asked.errors or ()],
+        agent=agent,
+        config=JobConfig(**asked.config.model_dump(exclude_none=True)),
+        priority=asked.priority,
+        repo=repo,
+        git_ref=setup.git_ref,
+        git_depth=setup.git_depth,
+        files=files,
+        metadata=asked.metadata,
     )
 
 
-def _workspace_setup(asked: WorkspaceSetupBody | None, job_id: str, repo: GitRepo | None) -> WorkspaceSetup | None:
-    if asked is None or repo is None:
-        return None
-    return WorkspaceSetup(
-        git_repo=repo.url,
-        git_ref=asked.git_ref,
-        git_depth=asked.git_depth,
-        credentials_ref=f"{job_id}-git" if repo.has_credential else None,
-    )
-
-
-def check_mock_script(asked: Submission) -> None:
-    """Raises Invalid when the job runs on the mock provider with a script that is none."""
-    if asked.config.provider == "mock":
-        parse_script(asked.metadata)
+def refuse_when_full(engine: Engine) -> None:
+    """Raises 429 while as many jobs wait as may."""
+    if engine.cache.count(Phase.PENDING) >= engine.settings.max_waiting_jobs:
+        raise ApiError(429, "overloaded", "too many jobs are waiting; try again later", {"Retry-After": "10"})

@@ -111,7 +111,15 @@ async def _work(run: Run) -> Any:
 
 def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], emit: Emitter) -> Run:
     task = _TASK_DECODER.decode((inputs / "job.json").read_bytes())
-    return Run(task, (inputs / "prompt").read_text("utf-8"), secrets, folder, emit)
+    prompt, instructions = inputs / "prompt", inputs / "instructions"
+    return Run(
+        task,
+        prompt.read_text("utf-8"),
+        instructions.read_text("utf-8") if instructions.exists() else "",
+        secrets,
+        folder,
+        emit,
+    )
 
 
 def _take_secrets(folder: Path) -> dict[str, str]:

@@ -58,7 +58,8 @@ def _play_default(run: Run) -> str:
     run.emit.log("mock: reading the prompt")
     run.emit.log(f"mock: it has {words} words")
     run.emit.log("mock: done")
-    return f"The mock provider read a prompt of {words} words, and did nothing else."
+    beside = f", and instructions of {len(run.instructions.split())} words" if run.instructions else ""
+    return f"The mock provider read a prompt of {words} words{beside}, and did nothing else."
 
 
 def _actions(steps: Iterable[Step], attempt: int) -> Iterator[Action]:

@@ -17,10 +17,16 @@ ATTEMPT_VARIABLE: Final = "LABRATS_ATTEMPT"
 
 @dataclass(frozen=True)
 class Run:
-    """One attempt at work. folder: the attempt's own; secrets: by name, as the job's model and repository have them."""
+    """One attempt at work.
+
+    prompt:       what the agent is asked. instructions: what it works by, to be given to it apart; empty without any.
+    secrets:      by name, as the job's model and repository have them.
+    folder:       the attempt's own.
+    """
 
     task: Task
     prompt: str
+    instructions: str
     secrets: Mapping[str, str]
     folder: Path
     emit: Emitter

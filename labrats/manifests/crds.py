@@ -3,7 +3,8 @@
 from typing import Any, Final
 
 from labrats.api.ai_models import AiModelBody
-from labrats.api.submission import MAX_FILES, PROMPT_BYTES, Submission
+from labrats.api.submission import MAX_FILES, Submission
+from labrats.intake.prompts import PROMPT_BYTES
 from labrats.manifests.schema import Schema, borrow, refine, structure_of
 from labrats.model.agent import AiAgentSpec
 from labrats.model.ai_config import AiConfigSpec
@@ -168,6 +169,7 @@ _JOB_SPEC: Final = {
     "properties": {
         "prompt": {"maxLength": PROMPT_BYTES},
         "promptRef": {"description": "The ConfigMap with what the agent is asked, instead of `prompt`."},
+        "instructionsRef": {"description": "The ConfigMap with what the agent works by, beside what it is asked."},
         "priority": {"minimum": -1000, "maximum": 1000, "default": DEFAULT_PRIORITY},
         "workspaceSetup": {
             "properties": {

@@ -27,7 +27,10 @@ ENDPOINT_VARIABLES: Final[Mapping[str, str]] = {"claude": "ANTHROPIC_BASE_URL", 
 
 
 class JobConfig(Record):
-    """The settings of one run; None where a layer says nothing. Names and meanings are those of API.md `config.*`."""
+    """The settings of one run; None where a layer says nothing. Names and meanings are those of the API's `config.*`.
+
+    executor_resources: as in a pod's container; from the engine's own settings only.
+    """
 
     provider: str | None = None
     model: str | None = None
@@ -36,6 +39,7 @@ class JobConfig(Record):
     timeout_ms: int | None = None
     max_turns: int | None = None
     executor_image: str | None = None
+    executor_resources: dict[str, dict[str, str]] | None = None
     react_enabled: bool | None = None
     max_cost_usd: float | None = None
     max_tokens: int | None = None
@@ -75,10 +79,16 @@ class ConfigLayer:
 
 
 _BUILT_IN_MODELS: Final = {"claude": "sonnet", "codex": "gpt-5-codex"}
+_BUILT_IN_PROVIDER: Final = "claude"
 _BUILT_IN: Final = JobConfig(
-    provider="claude", effort="medium", fast=False, timeout_ms=3_300_000, max_turns=25, max_attempts=1
+    provider=_BUILT_IN_PROVIDER, effort="medium", fast=False, timeout_ms=3_300_000, max_turns=25, max_attempts=1
 )
 _PER_PROVIDER: Final = frozenset({"model", "effort", "fallback_model"})
+
+
+def resolved_provider(layers: Sequence[ConfigLayer]) -> str:
+    """The provider that `layers`, strongest first, come to; the built-in one where none of them names one."""
+    return next((layer.config.provider for layer in layers if layer.config.provider), _BUILT_IN_PROVIDER)
 
 
 def resolve_config(layers: Sequence[ConfigLayer]) -> ResolvedConfig:
@@ -88,7 +98,7 @@ def resolve_config(layers: Sequence[ConfigLayer]) -> ResolvedConfig:
     none, so that one provider's model never reaches another.
     """
     stack = [*layers, ConfigLayer("built-in", _BUILT_IN)]
-    provider = next(layer.config.provider for layer in stack if layer.config.provider)
+    provider = resolved_provider(stack)
     built_in_model = JobConfig(provider=provider, model=_BUILT_IN_MODELS.get(provider, provider))
     stack.append(ConfigLayer("built-in", built_in_model))
     values: dict[str, Any] = {}

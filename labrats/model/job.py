@@ -110,13 +110,17 @@ class Chain(Record):
 
 
 class JobSpec(Record):
-    """What was asked for. Never changes after creation."""
+    """What was asked for. Never changes after creation.
+
+    instructions_ref: what the agent works by, apart from what it is asked here.
+    """
 
     source: str
     type: str
     agent_role: str | None = None
     prompt: str | None = None
     prompt_ref: KeyReference | None = None
+    instructions_ref: KeyReference | None = None
     priority: int | float = DEFAULT_PRIORITY
     workspace_setup: WorkspaceSetup | None = None
     workspace_files: tuple[WorkspaceFile, ...] = ()

@@ -1,4 +1,4 @@
-"""The small resources that go with others: prompts in ConfigMaps, credentials and API keys in Secrets."""
+"""The small resources that go with others: texts in ConfigMaps, credentials and API keys in Secrets."""
 
 from typing import Final
 
@@ -9,6 +9,7 @@ TYPE_LABEL: Final = "labrats.work/type"
 API_KEY_LABEL: Final = TYPE_LABEL
 API_KEY_LABEL_VALUE: Final = "ai-api-key"
 PROMPT_KEY: Final = "prompt"
+INSTRUCTIONS_KEY: Final = "instructions"
 
 
 class ConfigMap(Resource):

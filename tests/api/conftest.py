@@ -18,7 +18,9 @@ from labrats.api.keys import ADMIN, SUBMIT, KeyRing, key_secret
 from labrats.api.sessions import Sessions, Signer, User
 from labrats.attachments import Attachments
 from labrats.cache import JobCache
+from labrats.catalog import Catalog
 from labrats.controller.reconcile import Controller
+from labrats.intake.intake import Intake
 from labrats.metrics import Metrics
 from labrats.ports import Clock
 from labrats.settings import EngineSettings
@@ -65,21 +67,26 @@ async def api_in_memory(
     for who, key in KEYS.items():
         await store.create(key_secret(who, key, [ADMIN if who == "admin" else SUBMIT]))
     async with MemoryMachine(clock) as machine, asyncio.TaskGroup() as loops:
+        catalog, attachments, metrics = Catalog(), Attachments(folder / "uploads"), Metrics()
         engine = Engine(
             store=store,
             runner=MemoryRunner(store, machine),
             clock=clock,
             settings=EngineSettings(data_dir=folder, **settings),
             cache=JobCache(),
+            catalog=catalog,
+            intake=Intake(store, catalog, attachments, metrics),
             keys=KeyRing([]),
             sessions=Sessions(Signer(SESSION_SECRET), timedelta(hours=12)),
-            attachments=Attachments(folder / "uploads"),
-            metrics=Metrics(),
+            attachments=attachments,
+            metrics=metrics,
         )
         controller = Controller(store, engine.runner, clock, engine.settings, engine.metrics)
-        parts = [each.follow(store) for each in (engine.cache, engine.keys, engine.sessions)] + [controller.run()]
+        followers = (engine.cache, engine.catalog, engine.keys, engine.sessions)
+        parts = [each.follow(store) for each in followers] + [controller.run()]
         background = [loops.create_task(part) for part in parts]
         await engine.cache.synced.wait()
+        await engine.catalog.synced.wait()
         await engine.keys.synced.wait()
         await engine.sessions.synced.wait()
         yield Api(engine, create_app(engine), store, clock)

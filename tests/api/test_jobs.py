@@ -10,7 +10,7 @@ import pytest
 
 from labrats.api.idempotency import Intent
 from labrats.api.job_streams import BEGINNING, parse_event_id, stream
-from labrats.api.jobs import NAME_TRIES, log_line
+from labrats.api.jobs import log_line
 from labrats.api.submission import Submission
 from labrats.model.errors import RetryLater
 from labrats.model.job import Job, JobSpec
@@ -169,17 +169,16 @@ class TestNames:
         assert me is not None
         intent = Intent.of("key-1", me.id, Submission.model_validate(a_submission()))
         assert intent is not None
-        for number in range(NAME_TRIES - 1):
-            await api.store.create(
-                Job(metadata=Metadata(name=intent.job_id(number)), spec=JobSpec(source="other", type="other"))
-            )
+        *taken, free = intent.job_names().candidates
+        for name in taken:
+            await api.store.create(Job(metadata=Metadata(name=name), spec=JobSpec(source="other", type="other")))
 
         answers = [
             await user.post("/api/jobs/submit", json=a_submission(), headers={"Idempotency-Key": "key-1"})
             for _ in range(2)
         ]
 
-        assert [answer.json()["jobId"] for answer in answers] == [intent.job_id(NAME_TRIES - 1)] * 2
+        assert [answer.json()["jobId"] for answer in answers] == [free] * 2
 
     async def test_a_name_that_is_taken_leaves_no_files_of_the_try(self, api: Api, user: httpx2.AsyncClient) -> None:
         headers = {"Idempotency-Key": "key-1"}

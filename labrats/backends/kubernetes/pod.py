@@ -41,7 +41,8 @@ SecretFiles = Sequence[tuple[str, Mapping[str, str]]]
 class PodSettings:
     """What the pods of all attempts have in common.
 
-    image:          of the executor, where the job names none. resources: of its container, as Kubernetes writes them.
+    image:          of the executor, where the job's settings name none.
+    resources:      of its container, as Kubernetes writes them, where the job's settings have none.
     scratch_size:   how much the workspace, the agent's home and its temporary files may take together.
     pod_fields:     further fields of the pod's spec (nodeSelector, runtimeClassName …). Those set here win over them.
     uploads_claim:  the claim by which pods have the uploads volume, at the root of it.
@@ -169,7 +170,7 @@ def _pod(job: Job, secrets: SecretFiles, settings: PodSettings) -> dict[str, Any
                 "image": job.resolved.config.executor_image or settings.image,
                 "imagePullPolicy": "IfNotPresent",
                 "args": [INPUTS, SCRATCH],
-                "resources": settings.resources,
+                "resources": job.resolved.config.executor_resources or settings.resources,
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,
@@ -199,6 +200,8 @@ def _inputs(job: Job, secrets: SecretFiles) -> list[dict[str, Any]]:
         sources.append({"configMap": {"name": prompt.name, "items": [{"key": prompt.key, "path": "prompt"}]}})
     else:
         from_pod["prompt"] = PROMPT_ANNOTATION
+    if texts := job.spec.instructions_ref:
+        sources.append({"configMap": {"name": texts.name, "items": [{"key": texts.key, "path": "instructions"}]}})
     for name, keys in secrets:
         items = [{"key": key, "path": f"secrets/{file}"} for file, key in keys.items()]
         if items:  # none would mean all

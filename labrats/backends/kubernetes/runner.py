@@ -101,7 +101,7 @@ class KubernetesRunner:
             await asyncio.to_thread(files.remove)
         if files.ending():
             return
-        await self._check_prompt(attempt.job)
+        await self._check_texts(attempt.job)
         manifest = attempt_job(attempt, await self._secret_files(attempt), self._settings.pods)
         try:
             self._attendance.job_written(await self._api.create_job(manifest))
@@ -229,12 +229,14 @@ class KubernetesRunner:
 
     # Inputs
 
-    async def _check_prompt(self, job: Job) -> None:
-        """The pod reads the prompt by itself. But it would wait without a word for one that never comes."""
-        if (prompt := job.spec.prompt_ref) and not self._is_new(job):
-            stored = await self._part(job, ConfigMap, prompt.name, FailedCode.INTERNAL, "the job's prompt is gone")
-            if prompt.key not in stored.data:
-                raise GiveUp(FailedCode.INTERNAL, f"the job's prompt is gone: {prompt.name!r} has no {prompt.key!r}")
+    async def _check_texts(self, job: Job) -> None:
+        """The pod reads its texts by itself. But it would wait without a word for one that never comes."""
+        for what, ref in (("prompt is", job.spec.prompt_ref), ("instructions are", job.spec.instructions_ref)):
+            if ref and not self._is_new(job):
+                gone = f"the job's {what} gone"
+                stored = await self._part(job, ConfigMap, ref.name, FailedCode.INTERNAL, gone)
+                if ref.key not in stored.data:
+                    raise GiveUp(FailedCode.INTERNAL, f"{gone}: {ref.name!r} has no {ref.key!r}")
 
     async def _secret_files(self, attempt: Attempt) -> SecretFiles:
         """Which keys of which Secrets the pod has: the repository's as `git-…`, the model's by their own names."""

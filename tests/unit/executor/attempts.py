@@ -110,6 +110,7 @@ def an_attempt(
     steps: list[Any] | None = None,
     *,
     prompt: str = "Fix the bug.",
+    instructions: str | None = None,
     secrets: Mapping[str, str] | None = None,
     **fields: Any,
 ) -> AttemptFolder:
@@ -119,6 +120,8 @@ def an_attempt(
     for name, value in (secrets or {}).items():
         (folder / "secrets" / name).write_text(value)
     (folder / "prompt").write_text(prompt)
+    if instructions is not None:
+        (folder / "instructions").write_text(instructions)
     (folder / "job.json").write_bytes(encode(a_task(tmp_path, steps, **fields)))
     return AttemptFolder(folder, folder / "output.jsonl")
 
@@ -162,7 +165,7 @@ def some_work(tmp_path: Path, task: Task, secrets: Mapping[str, str] | None = No
     output = folder / "output.jsonl"
     with output.open("wb") as file:
         emit = Emitter(file.fileno(), folder)
-        yield Work(Run(task, "Fix the bug.", secrets or {}, folder, emit), output)
+        yield Work(Run(task, "Fix the bug.", "", secrets or {}, folder, emit), output)
 
 
 @contextmanager

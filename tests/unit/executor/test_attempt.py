@@ -45,6 +45,20 @@ def test_inputs_may_be_read_only_where_there_is_a_place_to_write(tmp_path: Path)
     assert sorted(path.name for path in scratch.iterdir()) == ["home", "tmp"]
 
 
+@pytest.mark.parametrize(
+    ("instructions", "words"), [(None, "a prompt of 3 words,"), ("Be kind.", "3 words, and instructions of 2 words,")]
+)
+def test_the_provider_gets_the_instructions_apart_from_the_prompt(
+    tmp_path: Path, instructions: str | None, words: str
+) -> None:
+    attempt = an_attempt(tmp_path, prompt="Fix the bug.", instructions=instructions)
+
+    assert attempt.run() == 0
+
+    assert isinstance(attempt.outcome, ResultEvent)
+    assert words in attempt.outcome.result
+
+
 def test_an_attempt_reports_what_it_does_and_ends_with_its_result(tmp_path: Path) -> None:
     usage = {"inputTokens": 10, "costUsd": 0.5}
     attempt = an_attempt(tmp_path, [{"log": "working"}, {"usage": usage}, {"result": {"answer": 42}}])

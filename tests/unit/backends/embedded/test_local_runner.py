@@ -103,6 +103,14 @@ async def test_a_long_prompt_comes_from_its_config_map(folders: Folders) -> None
     assert (folder.path / "prompt").read_text() == "x" * 100_000
 
 
+async def test_instructions_are_a_file_beside_the_prompt(folders: Folders) -> None:
+    store = MemoryStore()
+    await store.create(ConfigMap(metadata=Metadata(name="ir-prompt"), data={"instructions": "Be kind."}))
+    job = a_running(instructions_ref=KeyReference(name="ir-prompt", key="instructions"))
+    folder = await inputs_of(a_runner(folders, store), folders, Attempt(job))
+    assert (folder.path / "instructions").read_text() == "Be kind."
+
+
 async def test_the_models_credentials_come_from_the_secret_it_names(folders: Folders) -> None:
     """Those keys of it that the provider knows, and nothing of the engine's environment."""
     store = MemoryStore()
@@ -141,6 +149,7 @@ async def test_the_repositorys_credentials_are_told_apart_by_their_names(folders
 
 
 WITHOUT_PROMPT = a_running(prompt=None, prompt_ref=KeyReference(name="gone", key="prompt"))
+WITHOUT_INSTRUCTIONS = a_running(instructions_ref=KeyReference(name="gone", key="instructions"))
 WITHOUT_TOKEN = a_running(workspace_setup=WorkspaceSetup(git_repo="https://git.example/r", credentials_ref="gone"))
 WITHOUT_KEY = a_running(config=CLAUDE)
 
@@ -149,6 +158,7 @@ WITHOUT_KEY = a_running(config=CLAUDE)
     ("job", "credentials_ref", "code", "words"),
     [
         (WITHOUT_PROMPT, None, FailedCode.INTERNAL, "prompt is gone"),
+        (WITHOUT_INSTRUCTIONS, None, FailedCode.INTERNAL, "instructions are gone"),
         (WITHOUT_TOKEN, None, FailedCode.GIT_CLONE, "repository's credentials .* 'gone'"),
         (WITHOUT_KEY, "gone", FailedCode.AUTH, "credentials of AiModel opus .* 'gone'"),
     ],

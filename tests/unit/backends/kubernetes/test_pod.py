@@ -79,6 +79,22 @@ def test_a_prompt_without_a_config_map_is_an_input_all_the_same() -> None:
     assert [item["path"] for item in source["downwardAPI"]["items"]] == ["job.json", "prompt"]
 
 
+def test_instructions_are_an_input_beside_the_prompt() -> None:
+    ref = KeyReference(name="ir-0000000a-prompt", key="instructions")
+
+    pod = pod_of(an_owned_attempt(prompt="Do it.", instructions_ref=ref))
+
+    _, source = pod["spec"]["volumes"][0]["projected"]["sources"]
+    assert source["configMap"] == {"name": ref.name, "items": [{"key": "instructions", "path": "instructions"}]}
+
+
+def test_a_job_may_have_other_resources() -> None:
+    resources = {"limits": {"memory": "4Gi"}}
+    attempt = an_owned_attempt(config={"executor_resources": resources})
+
+    assert pod_of(attempt)["spec"]["containers"][0]["resources"] == resources
+
+
 def test_a_job_may_bring_its_own_image() -> None:
     attempt = an_owned_attempt(config={"executor_image": "example/executor:2"})
 

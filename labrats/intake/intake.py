@@ -1,0 +1,120 @@
+"""Makes jobs of requests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from labrats.attachments import Attachments
+from labrats.catalog import Catalog
+from labrats.intake.prompts import Texts, texts_of
+from labrats.intake.request import JobNames, JobRequest
+from labrats.intake.settings import settings_of
+from labrats.metrics import Metrics
+from labrats.model.config import ResolvedConfig
+from labrats.model.errors import Conflict, RetryLater
+from labrats.model.git_repo import GitRepo
+from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup
+from labrats.model.mock_script import parse_script
+from labrats.model.parts import INSTRUCTIONS_KEY, PROMPT_KEY, ConfigMap, Secret
+from labrats.model.record import Metadata, Resource
+from labrats.ports import Store
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A request that nothing but the store can refuse any more."""
+
+    request: JobRequest
+    resolved: ResolvedConfig
+    texts: Texts
+
+
+class Intake:
+    """The one way by which anything becomes a job: prepared first, which may fail, and then created."""
+
+    def __init__(self, store: Store, catalog: Catalog, attachments: Attachments, metrics: Metrics) -> None:
+        self._store, self._catalog, self._attachments, self._metrics = store, catalog, attachments, metrics
+
+    def prepare(self, request: JobRequest) -> PreparedJob:
+        """Resolve its settings and write its texts, as the catalog is now. Raises Invalid."""
+        resolved = settings_of(request, self._catalog)
+        if resolved.provider == "mock":
+            parse_script(request.metadata)
+        return PreparedJob(request, resolved, texts_of(request, self._catalog))
+
+    async def find(self, names: JobNames) -> Job | None:
+        """The job that was stored before under one of `names`."""
+        found = await self._store.get_many(Job, names.candidates)
+        return next((job for job in found if names.made(job)), None)
+
+    async def create(self, prepared: PreparedJob, names: JobNames) -> Job:
+        """The job, stored under a free one of `names`, unless it was before. Raises Conflict, RetryLater."""
+        for name in names.candidates:
+            if job := await self._try_to_create(prepared, name, names):
+                return job
+        raise Conflict("no free name was found for the job; submit it again")
+
+    async def _try_to_create(self, prepared: PreparedJob, name: str, names: JobNames) -> Job | None:
+        """The job, or None when `name` is taken by another one."""
+        files = prepared.request.files
+        kept = await self._attachments.save(name, files) if files else ()
+        spec = _spec(prepared, name, kept)
+        job = Job(metadata=Metadata(name=name, annotations=dict(names.annotations)), spec=spec)
+        try:
+            created = await self._store.create(job, _parts(job, prepared))
+        except Conflict:
+            await self._attachments.remove(kept)
+            return await self.find(names)
+        except RetryLater:
+            if not (written := await self._store.get_many(Job, [name])):
+                await self._attachments.remove(kept)
+                raise
+            created = written[0]  # the storage was in trouble after the write
+        self._metrics.job_submitted(created)
+        return created
+
+
+def _spec(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]) -> JobSpec:
+    """The spec of the job `job_id`; its texts and the repository's credential lie in resources named after it."""
+    asked, texts_name = prepared.request, f"{job_id}-prompt"
+    has_instructions = prepared.texts.instructions is not None
+    return JobSpec(
+        source=asked.source,
+        type=asked.type,
+        agent_role=asked.agent.spec.trigger_name if asked.agent else None,
+        prompt_ref=KeyReference(name=texts_name, key=PROMPT_KEY),
+        instructions_ref=KeyReference(name=texts_name, key=INSTRUCTIONS_KEY) if has_instructions else None,
+        priority=asked.priority,
+        workspace_setup=_workspace_setup(asked, job_id, asked.repo) if asked.repo else None,
+        workspace_files=files,
+        workspace_uploads=asked.uploads,
+        pipeline=asked.pipeline,
+        callback_url=asked.callback_url,
+        chain=asked.chain,
+        config=asked.config,
+        resolved=prepared.resolved,
+        metadata=asked.metadata,
+        owner=asked.owner,
+    )
+
+
+def _workspace_setup(asked: JobRequest, job_id: str, repo: GitRepo) -> WorkspaceSetup:
+    return WorkspaceSetup(
+        git_repo=repo.url,
+        git_ref=asked.git_ref,
+        git_depth=asked.git_depth,
+        credentials_ref=f"{job_id}-git" if repo.has_credential else None,
+    )
+
+
+def _parts(job: Job, prepared: PreparedJob) -> Sequence[Resource]:
+    """What is stored with `job`: its texts, and the credential of its repository."""
+    assert job.spec.prompt_ref is not None, "every job made here has one"
+    texts = {PROMPT_KEY: prepared.texts.prompt}
+    if prepared.texts.instructions is not None:
+        texts[INSTRUCTIONS_KEY] = prepared.texts.instructions
+    parts: list[Resource] = [ConfigMap(metadata=Metadata(name=job.spec.prompt_ref.name), data=texts)]
+    setup, repo = job.spec.workspace_setup, prepared.request.repo
+    if setup and setup.credentials_ref and repo:
+        credential = {"username": repo.username, "password": repo.password}
+        parts.append(Secret(metadata=Metadata(name=setup.credentials_ref), data=credential))
+    return parts

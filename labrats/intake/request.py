@@ -1,0 +1,77 @@
+"""What is to become a job."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from labrats.intake.events import IncomingEvent
+from labrats.model.agent import AiAgent, Trigger
+from labrats.model.config import JobConfig
+from labrats.model.git_repo import GitRepo
+from labrats.model.job import DEFAULT_PRIORITY, Chain, Job, Pipeline, WorkspaceUpload, new_job_id
+from labrats.model.webhook_source import WebhookSource
+
+NAME_TRIES: Final = 5
+"""Names are random, or made from a hash: even the second one is hardly ever needed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """One job to make. Whoever took the request in has checked its fields, and that the repository may be reached.
+
+    owner:   the id of the API key, or of the webhook source, that the job belongs to.
+    prompt:  what the agent is asked. Without one, its instructions and the event are the prompt.
+    errors:  what was observed, for `error-reporting`: goes into the prompt as data.
+    agent:   lends its instructions and its defaults. trigger: the one of the agent that the event matched.
+    chain:   where the job stands in a chain; its parent's result goes into the prompt as data.
+    files:   name in the workspace, contents.
+    """
+
+    source: str
+    type: str
+    owner: str
+    prompt: str | None = None
+    errors: Sequence[Mapping[str, Any]] = ()
+    event: IncomingEvent | None = None
+    agent: AiAgent | None = None
+    trigger: Trigger | None = None
+    webhook_source: WebhookSource | None = None
+    chain: Chain | None = None
+    parent_result: Any = None
+    config: JobConfig = field(default_factory=JobConfig)
+    priority: int | float = DEFAULT_PRIORITY
+    repo: GitRepo | None = None
+    git_ref: str | None = None
+    git_depth: int | None = None
+    files: Sequence[tuple[str, bytes]] = ()
+    uploads: tuple[WorkspaceUpload, ...] = ()
+    pipeline: Pipeline | None = None
+    callback_url: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def repo_name(self) -> str | None:
+        """The `owner/repo` that it is about, where it says so."""
+        name = self.metadata.get("repo")
+        return name if isinstance(name, str) else None
+
+
+def _never_made(_: Job) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class JobNames:
+    """Under which names a job may be stored, best first, and how it is known again where it was stored before.
+
+    annotations: what it carries. made: whether a job that has one of the names is this one.
+    """
+
+    candidates: Sequence[str]
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    made: Callable[[Job], bool] = _never_made
+
+
+def fresh_names() -> JobNames:
+    """Random ones, for a job that cannot have been made before."""
+    return JobNames([new_job_id() for _ in range(NAME_TRIES)])

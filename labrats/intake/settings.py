@@ -1,0 +1,60 @@
+"""Which settings a job gets, and from where."""
+
+from typing import Final
+
+from labrats.catalog import Catalog
+from labrats.intake.request import JobRequest
+from labrats.model.agent import AiAgentSpec
+from labrats.model.ai_config import AiConfigSpec
+from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config, resolved_provider
+from labrats.model.webhook_source import RepoOverride, WebhookSourceSpec
+
+NOTHING: Final = JobConfig()
+
+
+def settings_of(request: JobRequest, catalog: Catalog) -> ResolvedConfig:
+    """The settings of the job that `request` becomes, each with the layer it came from: the first that has it."""
+    source, config = request.webhook_source, catalog.ai_config
+    layers = [
+        ConfigLayer("request", request.config),
+        ConfigLayer("trigger", request.trigger.config if request.trigger else NOTHING),
+        ConfigLayer("webhook-source-override", _of_repo(source.spec, request.repo_name) if source else NOTHING),
+        ConfigLayer("webhook-source", source.spec.defaults if source else NOTHING),
+        ConfigLayer("agent", _of_agent(request.agent.spec) if request.agent else NOTHING),
+    ]
+    provider = resolved_provider(layers)
+    layers += [
+        ConfigLayer(f"ai-config.providers.{provider}", _of_provider(config, provider)),
+        ConfigLayer("ai-config", _of_everybody(config)),
+    ]
+    return resolve_config(layers)
+
+
+def repo_override(spec: WebhookSourceSpec, repo_name: str | None) -> RepoOverride | None:
+    """What a webhook source says of one repository, whose name is the same in any case."""
+    wanted = (repo_name or "").lower()
+    return next((override for name, override in spec.repo_overrides.items() if name.lower() == wanted), None)
+
+
+def _of_repo(spec: WebhookSourceSpec, repo_name: str | None) -> JobConfig:
+    if (override := repo_override(spec, repo_name)) is None:
+        return NOTHING
+    return JobConfig(provider=override.provider, model=override.model, effort=override.effort)
+
+
+def _of_agent(spec: AiAgentSpec) -> JobConfig:
+    return JobConfig(provider=spec.default_provider, model=spec.default_model, effort=spec.default_effort)
+
+
+def _of_provider(config: AiConfigSpec, provider: str) -> JobConfig:
+    found = config.providers.get(provider)
+    return JobConfig(model=found.model, effort=found.effort) if found else NOTHING
+
+
+def _of_everybody(config: AiConfigSpec) -> JobConfig:
+    return JobConfig(
+        model=config.model,
+        effort=config.effort,
+        executor_image=config.executor_image,
+        executor_resources=config.executor_resources or None,
+    )

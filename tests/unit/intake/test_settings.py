@@ -1,0 +1,110 @@
+"""A job's settings come from the first layer that has them, and say which that was."""
+
+from typing import Any
+
+import pytest
+
+from labrats.catalog import Catalog
+from labrats.intake.request import JobRequest
+from labrats.intake.settings import settings_of
+from labrats.model.ai_config import AiConfig, AiConfigSpec, ProviderConfig
+from labrats.model.config import JobConfig
+from labrats.model.record import Metadata
+from labrats.model.webhook_source import RepoOverride, WebhookSource, WebhookSourceSpec
+from tests.builders import a_trigger, an_agent
+
+ORDER = (
+    "request",
+    "trigger",
+    "webhook-source-override",
+    "webhook-source",
+    "agent",
+    "ai-config.providers.claude",
+    "ai-config",
+    "built-in",
+)
+
+
+def a_catalog(**config: Any) -> Catalog:
+    catalog = Catalog()
+    catalog.take_in(AiConfig(metadata=Metadata(name="default", resource_version="1"), spec=AiConfigSpec(**config)))
+    return catalog
+
+
+def a_source(overrides: dict[str, RepoOverride] | None = None, **defaults: Any) -> WebhookSource:
+    spec = WebhookSourceSpec(type="github", defaults=JobConfig(**defaults), repo_overrides=overrides or {})
+    return WebhookSource(metadata=Metadata(name="github"), spec=spec)
+
+
+def a_request(**fields: Any) -> JobRequest:
+    return JobRequest(**{"source": "github", "type": "issues.labeled", "owner": "key-1"} | fields)
+
+
+@pytest.mark.parametrize("weakest", range(len(ORDER) - 1))
+def test_a_stronger_layer_hides_the_weaker_ones(weakest: int) -> None:
+    """All layers from `weakest` down set the model."""
+
+    def model(layer: str) -> str | None:
+        return f"model of {layer}" if ORDER.index(layer) >= weakest else None
+
+    request = a_request(
+        metadata={"repo": "octo/demo"},
+        config=JobConfig(model=model("request")),
+        trigger=a_trigger(config=JobConfig(model=model("trigger"))),
+        webhook_source=a_source(
+            {"octo/demo": RepoOverride(model=model("webhook-source-override"))}, model=model("webhook-source")
+        ),
+        agent=an_agent(default_model=model("agent")),
+    )
+    catalog = a_catalog(
+        model=model("ai-config"), providers={"claude": ProviderConfig(model=model("ai-config.providers.claude"))}
+    )
+
+    resolved = settings_of(request, catalog)
+
+    assert (resolved.config.model, resolved.origins["model"]) == (f"model of {ORDER[weakest]}", ORDER[weakest])
+
+
+def test_with_nothing_set_anywhere_the_built_in_settings_count() -> None:
+    resolved = settings_of(a_request(), Catalog())
+    assert (resolved.provider, resolved.model, set(resolved.origins.values())) == ("claude", "sonnet", {"built-in"})
+
+
+def test_a_providers_settings_are_those_of_the_provider_that_was_resolved() -> None:
+    catalog = a_catalog(
+        effort="low",
+        providers={"claude": ProviderConfig(model="opus"), "codex": ProviderConfig(model="o3", effort="high")},
+    )
+    resolved = settings_of(a_request(agent=an_agent(default_provider="codex")), catalog)
+    assert (resolved.provider, resolved.model, resolved.config.effort) == ("codex", "o3", "high")
+    assert resolved.origins["model"] == "ai-config.providers.codex"
+
+
+def test_the_model_of_an_agent_never_reaches_another_provider() -> None:
+    agent = an_agent(default_provider="claude", default_model="opus", default_effort="high")
+    resolved = settings_of(a_request(agent=agent, config=JobConfig(provider="mock")), Catalog())
+    assert (resolved.model, resolved.config.effort) == ("mock", "medium")
+
+
+def test_a_repository_has_its_override_in_whatever_case_it_is_written() -> None:
+    source = a_source({"Octo/Demo": RepoOverride(effort="high")})
+    resolved = settings_of(a_request(webhook_source=source, metadata={"repo": "octo/demo"}), Catalog())
+    assert resolved.origins["effort"] == "webhook-source-override"
+
+
+def test_another_repository_has_only_the_sources_defaults() -> None:
+    source = a_source({"octo/demo": RepoOverride(effort="high")}, effort="low")
+    resolved = settings_of(a_request(webhook_source=source, metadata={"repo": "octo/other"}), Catalog())
+    assert (resolved.config.effort, resolved.origins["effort"]) == ("low", "webhook-source")
+
+
+def test_image_and_resources_of_the_executor_come_from_the_engines_settings() -> None:
+    resources = {"limits": {"memory": "4Gi"}}
+    resolved = settings_of(
+        a_request(), a_catalog(executor_image="example.test/executor:2", executor_resources=resources)
+    )
+    assert (resolved.config.executor_image, resolved.config.executor_resources) == (
+        "example.test/executor:2",
+        resources,
+    )
+    assert resolved.origins["executorImage"] == resolved.origins["executorResources"] == "ai-config"
