@@ -62,7 +62,8 @@ async def run_cli(
     All that it prints is read, until it and what it left running have ended. stop_signal: what makes it end early.
     inherited: file descriptors that it is to find open.
     """
-    prompt, complaints = (Path(environment["TMPDIR"], name) for name in ("agent-prompt", "agent-stderr"))
+    scratch = Path(environment["TMPDIR"])
+    prompt, complaints = scratch / "agent-prompt", scratch / "agent-stderr"
     prompt.write_text(run.prompt, "utf-8")
     with prompt.open("rb") as stdin, complaints.open("w+b") as stderr:
         async with child_process(

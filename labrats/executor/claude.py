@@ -6,7 +6,8 @@ own and are left to the attempt's end.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,13 +21,30 @@ from labrats.model.job import FailedCode
 _LOGIN: Final = Path(".claude", ".credentials.json")
 
 _VARIABLES: Final[Mapping[str, str]] = {
-    "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",  # it would not end before they do
+    "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",  # it would not end before they do, and a server never does
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-    "CLAUDE_CODE_MAX_RETRIES": "3",  # by default it insists for minutes, even on a wrong key
+    "CLAUDE_CODE_MAX_RETRIES": "3",  # by default it insists for minutes, even on a wrong key; pauses are the engine's
     "DISABLE_AUTOUPDATER": "1",
     "DISABLE_ERROR_REPORTING": "1",
     "DISABLE_TELEMETRY": "1",
 }
+_FIXED_OPTIONS: Final = (
+    "-p",
+    "--output-format=stream-json",
+    "--verbose",
+    "--dangerously-skip-permissions",
+    # A repository's own settings may ask for commands to be run: as hooks, as tool servers, as sources of the key.
+    "--setting-sources=user",
+    "--strict-mcp-config",
+)
+_REPOSITORYS_WORDS: Final = (("CLAUDE.md", ".claude/CLAUDE.md"), ("AGENTS.md",))
+"""Where a repository has words for agents; the first of these that it has. With its settings, these are not read."""
+
+_DESCRIPTOR_VARIABLES: Final[Mapping[str, str]] = {
+    "ANTHROPIC_API_KEY": "CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR",
+    "CLAUDE_CODE_OAUTH_TOKEN": "CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR",
+}
+"""The credentials that can be read from an open file instead of the environment, which tools inherit."""
 
 _CODE_OF_STATUS: Final[Mapping[int, FailedCode]] = {
     401: FailedCode.AUTH,
@@ -44,15 +62,21 @@ _CODE_OF_SUBTYPE: Final[Mapping[str, FailedCode]] = {
 async def run(run: Run) -> str:
     """Let Claude Code work on the prompt, in the workspace. Returns its last words."""
     program = program_of(run, "claude", "Claude Code", "@anthropic-ai/claude-code")
+    environment = _environment(run)
+    options = [*_FIXED_OPTIONS, *_options(run.task.config), *_instructions(run, environment)]
     narrator = Narrator(run)
-    ending = await run_cli(run, [program, *_options(run.task.config)], _environment(run), narrator.hear)
+    with _credentials(run) as (variables, inherited):
+        ending = await run_cli(run, [program, *options], environment | variables, narrator.hear, inherited=inherited)
     if narrator.result:
         run.emit.consumed(narrator.result.as_usage())
-    return answer_of(narrator.result, ending)
+    return answer_of(narrator.result, ending, narrator.retry_after_seconds)
 
 
-def answer_of(result: ClaudeResult | None, ending: Ending) -> str:
-    """What Claude Code answered. Raises GiveUp unless everything says that it succeeded."""
+def answer_of(result: ClaudeResult | None, ending: Ending, retry_after_seconds: float | None = None) -> str:
+    """What Claude Code answered. Raises GiveUp unless everything says that it succeeded.
+
+    retry_after_seconds: how long the provider asks to be left alone, should that be why it failed.
+    """
     if result is None:
         raise GiveUp(FailedCode.AGENT_ERROR, f"Claude Code {ending} without a result: {ending.last_words}")
     if ending.status == 0 and result.subtype == "success" and not result.is_error:
@@ -61,7 +85,8 @@ def answer_of(result: ClaudeResult | None, ending: Ending) -> str:
         raise GiveUp(FailedCode.AGENT_ERROR, f"Claude Code {ending}, although it had reported success")
     code = _code_of(result)
     said = " ".join(filter(None, [result.result, *map(str, result.errors)])) or result.subtype
-    raise GiveUp(code, with_advice(code, f"Claude Code failed: {said}"))
+    pause = retry_after_seconds if code is FailedCode.RATE_LIMITED else None
+    raise GiveUp(code, with_advice(code, f"Claude Code failed: {said}"), pause)
 
 
 def _code_of(result: ClaudeResult) -> FailedCode:
@@ -84,20 +109,69 @@ def _options(config: JobConfig) -> list[str]:
         "fallback-model": config.fallback_model,
         "settings": '{"fastMode":true}' if config.fast else None,
     }
-    given = [f"--{name}={value}" for name, value in values.items() if value is not None]
-    return ["-p", "--output-format=stream-json", "--verbose", "--dangerously-skip-permissions", *given]
+    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+
+
+def _instructions(run: Run, environment: Mapping[str, str]) -> list[str]:
+    """Put what the agent works by where Claude Code reads it, outside the workspace. Returns the options for that."""
+    home = Path(environment["HOME"], ".claude")
+    home.mkdir(exist_ok=True)
+    (home / "CLAUDE.md").write_text(
+        "".join(f"@{file}\n" for file in _words_of(run.workspace)).replace(" ", "\\ "), "utf-8"
+    )
+    if not run.instructions:
+        return []
+    file = Path(environment["TMPDIR"], "instructions")
+    file.write_text(run.instructions, "utf-8")
+    return [f"--append-system-prompt-file={file}"]
+
+
+def _words_of(workspace: Path) -> list[Path]:
+    for names in _REPOSITORYS_WORDS:
+        if files := [workspace / name for name in names if (workspace / name).is_file()]:
+            return files
+    return []
 
 
 def _environment(run: Run) -> dict[str, str]:
     environment = {**run.agent_environment(), **_VARIABLES}
-    credentials = {name: run.secrets[name] for name in CREDENTIAL_NAMES["claude"] if name in run.secrets}
-    if run.task.cli_login and not credentials:
+    if run.task.cli_login and not any(name in run.secrets for name in CREDENTIAL_NAMES["claude"]):
         _lend_login(Path(environment["HOME"]))
     if run.task.endpoint:
         environment["ANTHROPIC_BASE_URL"] = run.task.endpoint
     if os.geteuid() == 0:
         environment["IS_SANDBOX"] = "1"  # without it, it refuses to work as root with permissions skipped
-    return environment | credentials
+    return environment
+
+
+@contextmanager
+def _credentials(run: Run) -> Iterator[tuple[dict[str, str], list[int]]]:
+    """The variables by which Claude Code finds the model's credentials, and the open files that they name."""
+    variables: dict[str, str] = {}
+    with ExitStack() as stack:
+        inherited: list[int] = []
+        for name in CREDENTIAL_NAMES["claude"]:
+            if name not in run.secrets:
+                continue
+            if descriptor_variable := _DESCRIPTOR_VARIABLES.get(name):
+                inherited.append(stack.enter_context(_readable_once(run.secrets[name])))
+                variables[descriptor_variable] = str(inherited[-1])
+            else:
+                variables[name] = run.secrets[name]
+        yield variables, inherited
+
+
+@contextmanager
+def _readable_once(secret: str) -> Iterator[int]:
+    """The end of a pipe from which `secret` can be read: once read, it is nowhere to be found."""
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)  # one that is longer than a pipe can hold would wait for ever
+    try:
+        with os.fdopen(writable, "wb") as pipe:
+            pipe.write(secret.encode())
+        yield readable
+    finally:
+        os.close(readable)
 
 
 def _lend_login(home: Path) -> None:

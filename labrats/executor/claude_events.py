@@ -3,6 +3,7 @@
 Only the fields that are used are declared. The kinds of events grow from version to version; unknown ones are skipped.
 """
 
+import time
 from typing import Any, Final
 
 import msgspec
@@ -111,7 +112,20 @@ class ClaudeResult(msgspec.Struct, frozen=True, tag_field="type", tag="result"):
         )
 
 
-ClaudeEvent = SystemEvent | AssistantEvent | UserEvent | ClaudeResult
+class RateLimitInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """How far a subscription is used up. resets_at: in seconds since 1970."""
+
+    status: str = ""
+    resets_at: float | None = None
+
+
+class RateLimitEvent(msgspec.Struct, frozen=True, tag_field="type", tag="rate_limit_event"):
+    """News of a subscription's limits; a key has none of these."""
+
+    rate_limit_info: RateLimitInfo = RateLimitInfo()
+
+
+ClaudeEvent = SystemEvent | AssistantEvent | UserEvent | RateLimitEvent | ClaudeResult
 
 _DECODER: Final[msgspec.json.Decoder[ClaudeEvent]] = msgspec.json.Decoder(ClaudeEvent)
 
@@ -126,6 +140,7 @@ class Narrator:
 
     def __init__(self, run: Run) -> None:
         self.result: ClaudeResult | None = None
+        self._limited_until: float | None = None
         self._run = run
         self._counted_messages: set[str] = set()
 
@@ -133,6 +148,11 @@ class Narrator:
         """Retell the event in `line`, if it is one. Raises GiveUp when what has been consumed passes a limit."""
         if event := read_event(line):
             self.tell(event)
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """How long the provider refuses to work, where it has said so."""
+        return None if self._limited_until is None else max(0.0, self._limited_until - time.time())
 
     def tell(self, event: ClaudeEvent) -> None:
         """Raises GiveUp when what has been consumed passes a limit."""
@@ -144,6 +164,9 @@ class Narrator:
             case UserEvent(message=Message(content=list() as blocks)):
                 for block in blocks:
                     self._tell_answer(block)
+            case RateLimitEvent():
+                if event.rate_limit_info.status == "rejected":
+                    self._limited_until = event.rate_limit_info.resets_at
             case ClaudeResult():
                 self.result = event  # there may be another one
 

@@ -46,6 +46,7 @@ async def run(run: Run) -> str:
     home = Path(environment["HOME"], ".codex")
     home.mkdir(mode=0o700)
     (home / "config.toml").write_text("".join(_toml(_settings(run))), "utf-8")
+    (home / "AGENTS.md").write_text(run.instructions, "utf-8")
     narrator = Narrator(run, home / "sessions")
     try:
         with _credentials(run, home) as login:

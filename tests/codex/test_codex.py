@@ -16,7 +16,7 @@ from labrats.model.protocol import ErrorEvent, ResultEvent, UsageEvent
 from labrats.processes import with_environment
 from tests.codex.model_server import CACHED_TOKENS, model_server
 from tests.scripted_model import Calls, Fails, ModelServer, Refuses, Says, Stalls
-from tests.unit.executor.attempts import AttemptFolder, a_repository, an_attempt, git, wait_until
+from tests.unit.executor.attempts import AttemptFolder, a_repository, an_attempt, commit_all, git, wait_until
 
 KEY = "sk-test-0123456789"
 
@@ -171,6 +171,16 @@ def test_nothing_that_a_repository_brings_is_run_by_the_program(attempt_on: Prep
     assert attempt.result == "ok"
     assert not (tmp_path / "trapped").exists()
     assert "words of the repository" in str(server.requests[0]["input"])
+
+
+def test_instructions_reach_the_agent_and_leave_the_checkout_clean(attempt_on: Prepare, tmp_path: Path) -> None:
+    setup = WorkspaceSetup(git_repo=str(a_repository(tmp_path / "repo")))
+    with model_server(shell("touch made; git status --porcelain --ignored"), Says("ok")) as server:
+        attempt = attempt_on(server, workspace_setup=setup, repo_roots=(str(tmp_path),), instructions="Never push.")
+        attempt.run()
+
+    assert "Never push." in str(server.requests[0]["input"])
+    assert attempt.tool_events[-1].output == "?? made\n"
 
 
 def test_a_line_of_several_hundred_kilobytes_is_read(attempt_on: Prepare) -> None:
@@ -359,5 +369,4 @@ def set_traps(repository: Path, trapped: Path) -> None:
         f'notify = ["touch", "{trapped}"]\n[mcp_servers.trap]\ncommand = "touch"\nargs = ["{trapped}"]\n'
     )
     (repository / "AGENTS.md").write_text("words of the repository\n")
-    git(repository, "add", ".")
-    git(repository, "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "-qm", "traps")
+    commit_all(repository)

@@ -131,9 +131,13 @@ def a_repository(path: Path) -> Path:
     path.mkdir()
     (path / "notes.txt").write_text("old\n")
     git(path, "init", "-q", "-b", "main")
-    git(path, "add", ".")
-    git(path, "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "-qm", "start")
+    commit_all(path)
     return path
+
+
+def commit_all(repository: Path) -> None:
+    git(repository, "add", "-A")
+    git(repository, "-c", "user.name=Test", "-c", "user.email=test@example.org", "commit", "-qm", "a commit")
 
 
 def git(folder: Path, *arguments: str) -> str:

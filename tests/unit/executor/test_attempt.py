@@ -200,7 +200,7 @@ def test_secrets_are_taken_from_the_folder_and_never_printed(tmp_path: Path) -> 
 
 def test_a_secret_is_handed_on_without_the_newline_that_its_file_ends_with(tmp_path: Path) -> None:
     attempt = an_attempt_of(
-        tmp_path, 'printf %s "$ANTHROPIC_API_KEY" > key', secrets={"ANTHROPIC_API_KEY": "test-key\n"}
+        tmp_path, 'cat /dev/fd/$CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR > key', secrets={"ANTHROPIC_API_KEY": "test-key\n"}
     )
 
     attempt.run()

@@ -15,6 +15,8 @@ from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import ToolEvent, UsageEvent
 from tests.unit.executor.attempts import Work, a_task, some_work
 
+RECORDED = Path(__file__).parent / "recorded" / "claude"
+
 
 def told(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Work:
     """What becomes of `events`."""
@@ -24,6 +26,15 @@ def told(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = Non
             if known := read_event(json.dumps(event).encode()):
                 narrator.tell(known)
         return work
+
+
+def recorded(tmp_path: Path, name: str) -> tuple[Narrator, Work]:
+    """What becomes of a stream of the real program."""
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        narrator = Narrator(work.run)
+        for line in (RECORDED / f"{name}.jsonl").read_bytes().splitlines():
+            narrator.hear(line)
+        return narrator, work
 
 
 def assistant(*content: dict[str, Any], message_id: str = "msg_1", **usage: int) -> dict[str, Any]:
@@ -38,6 +49,57 @@ def text(words: str) -> dict[str, Any]:
 def answer(content: Any, *, is_error: bool = False) -> dict[str, Any]:
     block = {"type": "tool_result", "tool_use_id": "toolu_1", "content": content, "is_error": is_error}
     return {"type": "user", "message": {"role": "user", "content": [block]}}
+
+
+def test_a_run_of_the_real_program_is_retold(tmp_path: Path) -> None:
+    narrator, work = recorded(tmp_path, "worked")
+
+    assert work.logs == [
+        "Claude Code 2.1.331, claude-sonnet-5-5",
+        "Let me see.",
+        "→ Bash: echo one; echo two",
+        "← one (and 1 more)",
+        "Let me see.",
+        "→ Bash: ls missing",
+        "← error: Exit code 2 (and 1 more)",
+        "Done.",
+    ]
+    assert narrator.result is not None
+    assert answer_of(narrator.result, Ending(0)) == "Done."
+    usage = narrator.result.as_usage()
+    assert (usage.input_tokens, usage.output_tokens, usage.turns) == (500, 50, 3)
+    assert usage.cost_usd > 0
+
+
+def test_of_several_results_the_last_one_counts(tmp_path: Path) -> None:
+    """A task in the background wakes the program once more, after a first result."""
+    narrator, _ = recorded(tmp_path, "background")
+
+    assert answer_of(narrator.result, Ending(0)) == "It has ended."
+    assert narrator.result is not None
+    assert narrator.result.as_usage().input_tokens == 300
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("limited", FailedCode.RATE_LIMITED), ("overloaded", FailedCode.OVERLOADED)]
+)
+def test_what_the_real_program_says_of_a_refusal_has_its_code(tmp_path: Path, name: str, code: FailedCode) -> None:
+    narrator, _ = recorded(tmp_path, name)
+
+    with pytest.raises(GiveUp) as failure:
+        answer_of(narrator.result, Ending(1))
+
+    assert failure.value.code is code
+
+
+def test_a_pause_is_as_long_as_the_subscriptions_limit_lasts(tmp_path: Path) -> None:
+    limited, _ = recorded(tmp_path, "limited")
+    (tmp_path / "again").mkdir()
+    overloaded, _ = recorded(tmp_path / "again", "overloaded")
+
+    assert limited.retry_after_seconds is not None
+    assert limited.retry_after_seconds > 365 * 24 * 3600
+    assert overloaded.retry_after_seconds is None
 
 
 @pytest.mark.parametrize(
