@@ -21,6 +21,8 @@ from labrats.model.errors import Conflict, LabratsError
 
 if TYPE_CHECKING:
     from labrats.api.engine import Engine
+    from labrats.api.oidc import Provider
+    from labrats.api.sessions import Signer
     from labrats.backends.embedded.runner import LocalRunnerSettings
     from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
     from labrats.ports import Runner, Store
@@ -235,9 +237,21 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
         intake=Intake(store, catalog, attachments, metrics),
         keys=KeyRing([key.get_secret_value() for key in settings.submit_api_keys]),
         sessions=Sessions(signer, timedelta(hours=settings.session_hours)),
+        provider=openid_provider(settings, signer),
         attachments=attachments,
         metrics=metrics,
     )
+
+
+def openid_provider(settings: "EngineSettings", signer: "Signer") -> "Provider | None":
+    """Where users sign in, if that is configured."""
+    from labrats.api.oidc import Issuer, Provider, connection
+    from labrats.ports import SystemClock
+
+    if not (settings.oidc_issuer and settings.oidc_client_id):
+        return None
+    issuer = Issuer(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
+    return Provider(issuer, signer, SystemClock(), connection())
 
 
 def read_settings(**options: Any) -> "EngineSettings":
@@ -294,9 +308,9 @@ def refuse_unprotected(settings: "EngineSettings") -> None:
         loopback = settings.host == "localhost" or ip_address(settings.host).is_loopback
     except ValueError:
         loopback = False
-    if not loopback and not settings.allow_public:
+    if not loopback and not settings.oidc_issuer and not settings.allow_public:
         raise LabratsError(
-            f"{settings.host} is reachable from other machines, where only API keys protect the engine; "
+            f"{settings.host} is reachable from other machines, and no OIDC_ISSUER says who may sign in there; "
             "LABRATS_ALLOW_PUBLIC=true says that this is meant"
         )
 
@@ -371,7 +385,7 @@ async def first_login_link(engine: "Engine", url: str) -> str | None:
     from labrats.api.login_links import make_link
 
     settings = engine.settings
-    if settings.backend != "embedded":
+    if settings.backend != "embedded" or settings.oidc_issuer:
         return None
     return await make_link(engine.store, settings.public_url or url, engine.clock.now())
 

@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from labrats.model.protocol import IDLE_SECONDS
@@ -30,7 +30,7 @@ class EngineSettings(BaseSettings):
     """What of the engine this process is: all of it, or, on a cluster, one of several that answer requests (api), or
     one of several of which one at a time drives jobs (controller)."""
     host: str = Field(default="127.0.0.1", validation_alias="LABRATS_HOST")
-    """The address to listen on. Beyond loopback only with LABRATS_ALLOW_PUBLIC=true."""
+    """The address to listen on. Beyond loopback only with an OIDC_ISSUER, or LABRATS_ALLOW_PUBLIC=true."""
     port: int = Field(default=3001, ge=0, le=65535, validation_alias="PORT")
     """The port to listen on; 0 takes a free one."""
     allow_public: bool = Field(default=False, validation_alias="LABRATS_ALLOW_PUBLIC")
@@ -49,6 +49,12 @@ class EngineSettings(BaseSettings):
     """Where files that came with jobs are kept. Default: `uploads` in the data folder."""
     submit_api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(default=(), validation_alias="SUBMIT_API_KEYS")
     """API keys that may submit jobs, separated by commas, beside the stored ones."""
+    oidc_issuer: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$", validation_alias="OIDC_ISSUER")
+    """The OpenID provider where users sign in, as it calls itself: https://auth.example.com."""
+    oidc_client_id: str | None = Field(default=None, min_length=1, validation_alias="OIDC_CLIENT_ID")
+    """How the provider knows the engine."""
+    oidc_client_secret: SecretStr | None = Field(default=None, min_length=1, validation_alias="OIDC_CLIENT_SECRET")
+    """What the engine proves itself to the provider with; none for a public client."""
     auth_jwt_secret: SecretStr | None = Field(default=None, min_length=32, validation_alias="AUTH_JWT_SECRET")
     """What the dashboard's sessions are signed with. Default: made once, and kept in the store."""
     session_hours: float = Field(default=12, gt=0, validation_alias="LABRATS_SESSION_HOURS")
@@ -122,6 +128,12 @@ class EngineSettings(BaseSettings):
     @property
     def drives_jobs(self) -> bool:
         return self.role != "api"
+
+    @model_validator(mode="after")
+    def _check_login(self) -> Self:
+        if self.oidc_issuer and not self.oidc_client_id:
+            raise ValueError("OIDC_ISSUER needs OIDC_CLIENT_ID, the name by which the provider knows the engine")
+        return self
 
     @property
     def workspaces(self) -> Path:

@@ -12,13 +12,17 @@ from labrats.api.bodies import ResponseBody
 from labrats.api.errors import ApiError
 from labrats.api.json_body import json_response
 from labrats.api.login_links import redeem
+from labrats.api.oidc import LOGIN_LIFETIME, Provider
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, engine_of
 from labrats.api.sessions import User
+from labrats.model.errors import NotFound
 
 router = api_router("Auth")
 
 DASHBOARD: Final = "/"
+CALLBACK: Final = "/api/auth/oidc/callback"
+LOGIN_COOKIE: Final = "oidc_login"
 OWNER: Final = User("user-local", "local")
 """Who comes by a login link: whoever owns the data folder."""
 
@@ -36,6 +40,52 @@ class Me(ResponseBody):
 
     user: UserView | None
     version: str = Field(examples=["0.1.0"])
+
+
+@router.get(
+    "/api/auth/oidc",
+    status_code=303,
+    response_class=RedirectResponse,
+    responses=answers(303, None, "Go on to the OpenID provider", 404, 503),
+    summary="Sign in by OpenID Connect",
+)
+async def begin_login(request: Request) -> Response:
+    """Send the browser to the OpenID provider, and have it keep what ties the answer to it."""
+    url, kept = await _provider(request).begin(f"{_origin(request)}{CALLBACK}")
+    response = RedirectResponse(url, 303)
+    response.set_cookie(
+        LOGIN_COOKIE,
+        kept,
+        max_age=int(LOGIN_LIFETIME.total_seconds()),
+        path=CALLBACK,
+        httponly=True,
+        samesite="lax",  # it comes back from another site
+        secure=is_secure(request),
+    )
+    return response
+
+
+@router.get(
+    CALLBACK,
+    status_code=303,
+    response_class=RedirectResponse,
+    responses=answers(303, None, "Signed in; go on to the dashboard", 401, 404, 503),
+    summary="Come back from the OpenID provider",
+)
+async def finish_login(
+    request: Request,
+    state: Annotated[str, Query(description="As it was sent to the provider.")] = "",
+    code: Annotated[str | None, Query(description="To be exchanged for what it says of the user.")] = None,
+    iss: Annotated[str | None, Query(description="The provider that answers.")] = None,
+    error: Annotated[str | None, Query(description="Why it signed nobody in.")] = None,
+) -> Response:
+    """Exchange the code for a session. All but the one answer that this browser waits for is refused."""
+    sent = {"state": state, "code": code, "iss": iss, "error": error}
+    answer = {name: value for name, value in sent.items() if value is not None}
+    user = await _provider(request).finish(request.cookies.get(LOGIN_COOKIE, ""), answer)
+    response = signed_in(request, user)
+    response.delete_cookie(LOGIN_COOKIE, path=CALLBACK, httponly=True, samesite="lax", secure=is_secure(request))
+    return response
 
 
 @router.get("/api/auth/me", responses=answers(200, Me, "Who is signed in, if anybody", 503), summary="Who is signed in")
@@ -76,6 +126,20 @@ async def open_link(
         message = "this login link was used before, or has expired; `labrats login-link` prints a new one"
         raise ApiError(401, "link_not_valid", message)
     return signed_in(request, OWNER)
+
+
+def _provider(request: Request) -> Provider:
+    """Raises 404 where there is none."""
+    if (provider := engine_of(request).provider) is None:
+        raise NotFound(
+            "no OpenID provider is configured (OIDC_ISSUER); `labrats login-link` prints a link to sign in by"
+        )
+    return provider
+
+
+def _origin(request: Request) -> str:
+    """How the browser reaches us."""
+    return engine_of(request).settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
 
 
 def signed_in(request: Request, user: User) -> Response:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from labrats.api.guesses import Guesses
 from labrats.api.keys import KeyRing
+from labrats.api.oidc import Provider
 from labrats.api.sessions import Sessions
 from labrats.attachments import Attachments
 from labrats.cache import JobCache
@@ -31,6 +32,8 @@ class Engine:
     sessions: Sessions
     attachments: Attachments
     metrics: Metrics
+    provider: Provider | None = None
+    """Where users sign in, if anywhere."""
     guesses: Guesses = field(default_factory=Guesses)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -1,6 +1,7 @@
 """Signed in to the dashboard: what the cookie opens, what it does not, and how it ends."""
 
 import asyncio
+from base64 import urlsafe_b64encode
 from datetime import timedelta
 from pathlib import Path
 
@@ -179,6 +180,7 @@ async def test_whatever_we_did_not_sign_for_a_session_is_none(api: Api) -> None:
         good[:-1],
         f"{good}x",
         f"{head}.{body}.",
+        f"{urlsafe_b64encode(b'[' * 20_000).decode().rstrip('=')}.{body}.{signature}",
         f"eyJhbGciOiJub25lIn0.{body}.",
         f"{head}.{body[:-2]}.{signature}",
         jwt.encode({"alg": "HS256"}, claims, OctKey.import_key("another-test-secret-of-other-sessions")),

@@ -1,0 +1,522 @@
+"""Signing in at an OpenID provider: the one right answer signs in, and no other does."""
+
+import base64
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx2
+import pytest
+from joserfc import jws
+from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
+from pydantic import SecretStr, ValidationError
+from structlog.testing import capture_logs
+
+from labrats.api.app import create_app
+from labrats.api.oidc import LOGIN_LIFETIME, Issuer, Provider, basic_credentials
+from labrats.api.sessions import Signer
+from labrats.main import refuse_unprotected
+from labrats.model.errors import LabratsError
+from labrats.settings import EngineSettings
+from tests.api.conftest import SESSION_SECRET, USER, Api, api_in_memory
+from tests.api.openid import CLIENT_ID, CLIENT_SECRET, FIRST_KEY, ISSUER, SECOND_KEY, OpenIdProvider, signed
+
+CALLBACK = "/api/auth/oidc/callback"
+
+
+@dataclass(frozen=True)
+class Login:
+    """An engine that signs in at a provider, and a browser that does so."""
+
+    api: Api
+    openid: OpenIdProvider
+    browser: httpx2.AsyncClient
+
+    async def begin(self) -> dict[str, str]:
+        """Go to the provider, sign in there, and return what it sends the browser back with."""
+        begun = await self.browser.get("/api/auth/oidc")
+        assert begun.status_code == 303, begun.text
+        return self.openid.authorize(begun.headers["Location"])
+
+    async def come_back(self, answer: dict[str, str]) -> httpx2.Response:
+        return await self.browser.get(f"{CALLBACK}?{urlencode(answer)}")
+
+    async def sign_in(self) -> httpx2.Response:
+        return await self.come_back(await self.begin())
+
+    async def user(self) -> Any:
+        return (await self.browser.get("/api/auth/me")).json()["user"]
+
+
+@pytest.fixture
+async def login(tmp_path: Path) -> AsyncIterator[Login]:
+    async with api_in_memory(tmp_path) as api:
+        openid = OpenIdProvider(api.clock)
+        issuer = Issuer(ISSUER, CLIENT_ID, SecretStr(CLIENT_SECRET))
+        provider = Provider(issuer, Signer(SESSION_SECRET), api.clock, openid.connect)
+        engine = replace(api.engine, provider=provider)
+        api = replace(api, engine=engine, app=create_app(engine))
+        async with api.browser(None) as browser:
+            yield Login(api, openid, browser)
+
+
+async def test_who_signs_in_at_the_provider_is_signed_in(login: Login) -> None:
+    answer = await login.sign_in()
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+    cookies = answer.headers.get_list("Set-Cookie")
+    assert [cookie.partition("=")[0] for cookie in cookies] == ["auth_token", "oidc_login"]
+    assert all("HttpOnly" in cookie and "SameSite=lax" in cookie for cookie in cookies)
+    user = await login.user()
+    assert (user["name"], user["email"]) == ("Ada", "ada@example.com")
+    assert user["id"].startswith("user-")
+
+
+async def test_the_browser_is_sent_with_all_that_ties_the_answer_to_it(login: Login) -> None:
+    begun = [await login.browser.get("/api/auth/oidc") for _ in range(2)]
+
+    first, second = [parse_qs(urlsplit(each.headers["Location"]).query) for each in begun]
+    assert first["redirect_uri"] == [f"http://engine.test{CALLBACK}"]
+    assert first["scope"] == ["openid profile email"]
+    assert first["code_challenge_method"] == ["S256"]
+    for name in ("state", "nonce", "code_challenge"):
+        assert len(first[name][0]) >= 43
+        assert first[name] != second[name]
+    cookie = begun[0].headers["Set-Cookie"]
+    for attribute in ("HttpOnly", "SameSite=lax", f"Path={CALLBACK}", "Max-Age=600"):
+        assert attribute in cookie
+
+
+async def test_the_same_subject_is_the_same_user_each_time_and_of_another_issuer_another(login: Login) -> None:
+    await login.sign_in()
+    first = await login.user()
+    login.openid.user_info["name"] = "Ada L."
+    await login.sign_in()
+    again = await login.user()
+
+    assert (again["id"], again["name"]) == (first["id"], "Ada L.")
+
+
+@pytest.mark.parametrize(
+    ("claims", "user_info", "name", "email"),
+    [
+        ({"name": "Ada", "email": "a@example.com"}, {}, "Ada", "a@example.com"),
+        ({"name": "Ada"}, {"sub": "ada", "name": "not this", "email": "a@example.com"}, "Ada", "a@example.com"),
+        ({}, {"sub": "ada", "preferred_username": "ada1"}, "ada1", None),
+        ({}, {"sub": "ada"}, "ada", None),
+        ({}, {"sub": "ada", "email": "a@example.com"}, "a@example.com", "a@example.com"),
+        ({}, {"sub": "ada", "email": "a@example.com", "email_verified": False}, "ada", None),
+        ({}, {"sub": "ada", "name": ["Ada"], "email": 5}, "ada", None),
+        ({}, {"sub": "ada", "name": "A\x00d\x1b[31ma\u202e\n"}, "Ad[31ma", None),
+        ({}, {"sub": "ada", "name": "x" * 1000}, "x" * 200, None),
+    ],
+)  # fmt: skip
+async def test_what_the_provider_says_becomes_the_user(
+    login: Login, claims: dict[str, Any], user_info: dict[str, Any], name: str, email: str | None
+) -> None:
+    login.openid.claims, login.openid.user_info = claims, user_info
+
+    assert (await login.sign_in()).status_code == 303
+
+    user = await login.user()
+    assert (user["name"], user["email"]) == (name, email)
+
+
+def test_the_clients_secret_is_encoded_before_it_is_joined() -> None:
+    sent = base64.b64decode(basic_credentials("labrats:1", "a:b%c+d/e f").removeprefix("Basic ")).decode()
+    assert sent == "labrats%3A1:a%3Ab%25c%2Bd%2Fe+f"
+
+
+# Tokens
+
+RSA_OTHER = RSAKey.generate_key(2048, {"kid": "first"})
+EC = ECKey.generate_key("P-256", {"kid": "ec"})
+ED = OKPKey.generate_key("Ed25519", {"kid": "ed"})
+NOW = 1767268800
+"""Noon of the fake clock, as the time that tokens hold."""
+
+BAD_CLAIMS: list[dict[str, Any]] = [
+    {"iss": None},
+    {"iss": "https://auth.test/"},
+    {"iss": "https://elsewhere.test"},
+    {"iss": [ISSUER]},
+    {"aud": None},
+    {"aud": "another"},
+    {"aud": []},
+    {"aud": ["another"]},
+    {"aud": f"{CLIENT_ID} another"},
+    {"aud": {CLIENT_ID: 1}},
+    {"aud": [CLIENT_ID, "another"]},
+    {"aud": [CLIENT_ID, "another"], "azp": "another"},
+    {"azp": "another"},
+    {"azp": ""},
+    {"exp": None},
+    {"exp": NOW - 61},
+    {"exp": str(NOW + 300)},
+    {"exp": True},
+    {"exp": {}},
+    {"iat": None},
+    {"iat": NOW + 120},
+    {"iat": NOW - 3600},
+    {"iat": "now"},
+    {"nbf": NOW + 120},
+    {"nbf": "later"},
+    {"nonce": None},
+    {"nonce": "another"},
+    {"nonce": ["another"]},
+    {"nonce": ""},
+    {"sub": None},
+    {"sub": ""},
+    {"sub": 5},
+    {"sub": ["ada"]},
+    {"sub": "x" * 256},
+    {"sub": "ada\n"},
+    {"sub": "é"},
+]
+Signing = Callable[[dict[str, Any]], str]
+
+
+def segment(value: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+def unsigned(claims: dict[str, Any], alg: str) -> str:
+    return f"{segment({'alg': alg, 'kid': 'first'})}.{segment(claims)}."
+
+
+def tampered(claims: dict[str, Any]) -> str:
+    head, _, signature = signed(claims | {"sub": "mallory"}).split(".")
+    return f"{head}.{segment(claims)}.{signature}"
+
+
+def hmac_signed(claims: dict[str, Any], secret: bytes) -> str:
+    """By hand: a library that is worth its name does not take a public key for a secret."""
+    text = f"{segment({'alg': 'HS256', 'kid': 'first'})}.{segment(claims)}"
+    signature = base64.urlsafe_b64encode(hmac.digest(secret, text.encode(), "sha256")).decode().rstrip("=")
+    return f"{text}.{signature}"
+
+
+def signed_text(payload: str) -> str:
+    return jws.serialize_compact({"alg": "RS256", "kid": "first"}, payload, FIRST_KEY)
+
+
+BAD_SIGNATURES: dict[str, Signing] = {
+    "alg none": lambda claims: unsigned(claims, "none"),
+    "alg None": lambda claims: unsigned(claims, "None"),
+    "no alg": lambda claims: f"{segment({'kid': 'first'})}.{segment(claims)}.",
+    "alg is no text": lambda claims: f"{segment({'alg': ['RS256'], 'kid': 'first'})}.{segment(claims)}.eA",
+    "no signature": lambda claims: signed(claims).rpartition(".")[0] + ".",
+    "two parts": lambda claims: signed(claims).rpartition(".")[0],
+    "the public key as a secret": lambda claims: hmac_signed(claims, FIRST_KEY.as_pem(private=False)),
+    "the client's secret": lambda claims: hmac_signed(claims, CLIENT_SECRET.encode()),
+    "another key of the same name": lambda claims: signed(claims, RSA_OTHER),
+    "a key of no known name": lambda claims: signed(claims, RSA_OTHER, kid="unknown"),
+    "another key, no name": lambda claims: signed(claims, RSA_OTHER, kid=None),
+    "a key type that is not published": lambda claims: signed(claims, EC, "ES256", kid="first"),
+    "the key in its header": lambda claims: signed(claims, RSA_OTHER, jwk=RSA_OTHER.as_dict(private=False)),
+    "an address of keys in its header": lambda claims: signed(claims, RSA_OTHER, jku="https://elsewhere.test/jwks"),
+    "a certificate in its header": lambda claims: signed(claims, RSA_OTHER, x5u="https://elsewhere.test/cert"),
+    "changed claims": tampered,
+    "a demand that we do not know": lambda claims: signed(claims, crit=["b64"], b64=True),
+    "a cut signature": lambda claims: signed(claims)[:-4],
+    "a line break": lambda claims: signed(claims).replace(".", ".\n"),
+    "empty": lambda _: "",
+    "no token": lambda _: "token",
+    "claims that are a list": lambda claims: signed_text(json.dumps([claims])),
+    "an expiry that is no number": lambda claims: signed_text(json.dumps(claims | {"exp": float("nan")})),
+    "a header that is a list": lambda claims: f"{segment(['RS256'])}.{segment(claims)}.eA",
+    "half of a surrogate pair": lambda claims: f"\ud800{signed(claims)}",
+    "a header without end": lambda claims: f"{segment({'alg': 'RS256', 'x': 'x' * 100_000})}.{segment(claims)}.eA",
+}
+
+
+def of_bad_tokens() -> list[Any]:
+    claims = [
+        pytest.param(lambda good, wrong=wrong: signed(changed(good, wrong)), id=str(wrong)) for wrong in BAD_CLAIMS
+    ]
+    return claims + [pytest.param(sign, id=name) for name, sign in BAD_SIGNATURES.items()]
+
+
+def changed(claims: dict[str, Any], wrong: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in (claims | wrong).items() if value is not None}
+
+
+def test_there_are_many_bad_tokens() -> None:
+    assert len(of_bad_tokens()) >= 40
+
+
+@pytest.mark.parametrize("sign", of_bad_tokens())
+async def test_a_token_that_is_not_right_in_every_respect_signs_nobody_in(login: Login, sign: Signing) -> None:
+    login.openid.sign = sign
+
+    with capture_logs() as logged:
+        answer = await login.sign_in()
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "login_refused")
+    assert "an ID token was refused" in [entry["event"] for entry in logged]
+    assert await login.user() is None
+
+
+GOOD_CLAIMS: list[dict[str, Any]] = [
+    {"aud": [CLIENT_ID]},
+    {"aud": [CLIENT_ID, "another"], "azp": CLIENT_ID},
+    {"azp": CLIENT_ID},
+    {"exp": NOW - 30},
+    {"iat": NOW + 30},
+    {"nbf": NOW + 30},
+    {"iat": float(NOW)},
+    {"sub": "x" * 255},
+    {"acr": "2fa", "amr": ["otp"]},
+]
+
+
+@pytest.mark.parametrize("claims", GOOD_CLAIMS, ids=str)
+async def test_a_token_may_say_more_and_its_clock_may_be_a_little_off(login: Login, claims: dict[str, Any]) -> None:
+    login.openid.claims = claims
+    login.openid.user_info["sub"] = claims.get("sub", "ada")
+
+    assert (await login.sign_in()).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("key", "alg"), [(FIRST_KEY, "RS512"), (FIRST_KEY, "PS256"), (EC, "ES256"), (ED, "Ed25519")], ids=str
+)
+async def test_tokens_may_be_signed_in_any_way_that_is_safe(login: Login, key: Key, alg: str) -> None:
+    login.openid.keys = [FIRST_KEY, EC, ED]
+    login.openid.sign = lambda claims: signed(claims, key, alg)
+
+    assert (await login.sign_in()).status_code == 303
+
+
+async def test_a_token_need_not_name_its_key_where_there_is_one_of_its_kind(login: Login) -> None:
+    login.openid.sign = lambda claims: signed(claims, kid=None)
+    assert (await login.sign_in()).status_code == 303
+
+    login.openid.keys = [FIRST_KEY, SECOND_KEY]
+    login.api.clock.step(3600)
+    assert (await login.sign_in()).status_code == 401
+
+
+# Keys and discovery
+
+
+async def test_what_the_provider_says_of_itself_is_not_asked_each_time(login: Login) -> None:
+    for _ in range(3):
+        assert (await login.sign_in()).status_code == 303
+
+    assert login.openid.requests == ["discovery", "keys"]
+
+
+async def test_a_key_that_is_rolled_over_is_known_at_once_and_its_old_one_forgotten_soon(login: Login) -> None:
+    await login.sign_in()
+    login.openid.keys, login.openid.sign = [SECOND_KEY], lambda claims: signed(claims, SECOND_KEY)
+    assert (await login.sign_in()).status_code == 303
+    assert login.openid.requests == ["discovery", "keys", "keys"]
+
+    login.openid.sign = lambda claims: signed(claims, FIRST_KEY)
+    assert (await login.sign_in()).status_code == 401
+
+
+async def test_a_key_that_is_withdrawn_is_good_for_ten_minutes_at_most(login: Login) -> None:
+    login.openid.keys = [FIRST_KEY, SECOND_KEY]
+    await login.sign_in()
+    login.openid.keys = [SECOND_KEY]
+    login.api.clock.step(600)
+
+    assert (await login.sign_in()).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"issuer": "https://elsewhere.test"},
+        {"issuer": f"{ISSUER}/"},
+        {"authorization_endpoint": "http://auth.test/authorize"},
+        {"token_endpoint": "http://auth.test/token"},
+        {"token_endpoint": None},
+        {"jwks_uri": "file:///etc/passwd"},
+        {"userinfo_endpoint": "javascript:alert(1)"},
+        {"code_challenge_methods_supported": ["plain"]},
+    ],
+    ids=str,
+)
+async def test_a_provider_that_is_not_safe_is_not_used(login: Login, document: dict[str, Any]) -> None:
+    login.openid.document = document
+
+    answer = await login.browser.get("/api/auth/oidc")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert ISSUER in answer.json()["error"]
+
+
+async def test_a_provider_that_is_down_is_asked_again_the_next_time(login: Login) -> None:
+    login.openid.is_down = True
+    assert (await login.browser.get("/api/auth/oidc")).status_code == 503
+
+    login.openid.is_down = False
+    assert (await login.sign_in()).status_code == 303
+
+
+# Flows
+
+
+async def refused(login: Login, answer: dict[str, str]) -> None:
+    came_back = await login.come_back(answer)
+    assert (came_back.status_code, came_back.json()["code"]) == (401, "login_refused")
+    assert await login.user() is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"state": ""},
+        {"state": "another"},
+        {"state": "é"},
+        {"code": "code-99"},
+        {"code": ""},
+        {"iss": "https://elsewhere.test"},
+        {"iss": f"{ISSUER}/"},
+        {"iss": ""},
+        {"error": "access_denied"},
+        {"error": "<script>alert(1)</script>"},
+    ],
+    ids=str,
+)
+async def test_an_answer_that_is_not_right_is_refused(login: Login, wrong: dict[str, str]) -> None:
+    answer = await login.begin() | wrong
+    came_back = await login.come_back(answer)
+    assert (came_back.status_code, came_back.json()["code"]) == (401, "login_refused")
+    assert "<script>" not in came_back.text
+    assert await login.user() is None
+
+
+@pytest.mark.parametrize("missing", ["state", "code", "iss"])
+async def test_an_answer_that_says_too_little_is_refused(login: Login, missing: str) -> None:
+    answer = await login.begin()
+    del answer[missing]
+    await refused(login, answer)
+
+
+async def test_a_provider_that_does_not_name_itself_need_not(login: Login) -> None:
+    login.openid.document = {"authorization_response_iss_parameter_supported": False}
+    answer = await login.begin()
+    del answer["iss"]
+
+    assert (await login.come_back(answer)).status_code == 303
+
+
+async def test_an_answer_without_the_cookie_of_its_login_is_refused(login: Login) -> None:
+    answer = await login.begin()
+    login.browser.cookies.clear()
+    await refused(login, answer)
+
+
+async def test_an_answer_in_another_browser_is_refused(login: Login) -> None:
+    """Or somebody could have another one signed in as himself."""
+    answer = await login.begin()
+    async with login.api.browser(None) as another:
+        other = replace(login, browser=another)
+        await other.begin()
+        await refused(other, answer)
+
+
+async def test_a_login_is_finished_once(login: Login) -> None:
+    answer = await login.begin()
+    kept = dict(login.browser.cookies)
+    login.openid.checks_codes = False
+    assert (await login.come_back(answer)).status_code == 303
+
+    login.browser.cookies.clear()
+    login.browser.cookies.update(kept)
+    await refused(login, answer)
+    await refused(login, answer | {"code": "a-fresh-one"})
+
+
+async def test_a_login_must_be_finished_in_time(login: Login) -> None:
+    answer = await login.begin()
+    login.api.clock.step(LOGIN_LIFETIME.total_seconds())
+    await refused(login, answer)
+
+
+async def test_a_code_that_was_asked_for_with_another_challenge_is_of_no_use(login: Login) -> None:
+    """Neither one that somebody got for himself, nor one from which PKCE was taken out on the way."""
+    for challenge in ("", "x" * 43):
+        answer = await login.begin()
+        login.openid.codes[answer["code"]]["code_challenge"] = challenge
+        await refused(login, answer)
+
+
+async def test_a_session_is_no_login_and_a_login_no_session(login: Login) -> None:
+    answer = await login.begin()
+    kept = login.browser.cookies["oidc_login"]
+    login.browser.cookies["auth_token"] = kept
+    assert await login.user() is None
+    login.browser.cookies.clear()
+    login.browser.cookies["oidc_login"] = login.api.engine.sessions.begin(USER, login.api.clock.now())
+    await refused(login, answer)
+
+
+async def test_what_is_told_of_somebody_else_is_refused(login: Login) -> None:
+    login.openid.user_info["sub"] = "mallory"
+    await refused(login, await login.begin())
+
+
+async def test_a_wrong_secret_is_refused_by_the_provider_and_never_shown(login: Login) -> None:
+    provider = login.api.engine.provider
+    assert provider
+    provider._issuer = Issuer(ISSUER, CLIENT_ID, SecretStr("another-test-secret"))
+
+    with capture_logs() as logged:
+        came_back = await login.sign_in()
+
+    assert came_back.json()["error"].endswith("(invalid_client)")
+    assert "another-test-secret" not in came_back.text + str(logged)
+
+
+async def test_without_a_provider_one_is_told_of_the_link(api: Api) -> None:
+    async with api.browser(None) as browser:
+        for path in ("/api/auth/oidc", CALLBACK):
+            answer = await browser.get(path)
+            assert answer.status_code == 404
+            assert "labrats login-link" in answer.json()["error"]
+
+
+# Configuration
+
+OIDC = {"OIDC_ISSUER": ISSUER, "OIDC_CLIENT_ID": CLIENT_ID}
+
+
+def settings_of(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> EngineSettings:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return EngineSettings()
+
+
+def test_with_a_provider_the_engine_may_be_reachable_from_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    reachable = {"LABRATS_HOST": "0.0.0.0"}
+    with pytest.raises(LabratsError, match="OIDC_ISSUER"):
+        refuse_unprotected(settings_of(monkeypatch, reachable))
+
+    refuse_unprotected(settings_of(monkeypatch, reachable | OIDC))
+
+
+@pytest.mark.parametrize(
+    ("environment", "complaint"),
+    [
+        ({"OIDC_ISSUER": ISSUER}, "OIDC_ISSUER needs OIDC_CLIENT_ID"),
+        (OIDC | {"OIDC_ISSUER": "auth.test"}, "OIDC_ISSUER"),
+        (OIDC | {"OIDC_ISSUER": f"{ISSUER}?x=1"}, "OIDC_ISSUER"),
+        ({"LABRATS_PUBLIC_URL": "https://labrats.test/"}, "LABRATS_PUBLIC_URL"),
+        ({"AUTH_JWT_SECRET": "short"}, "AUTH_JWT_SECRET"),
+        ({"LABRATS_TRUSTED_PROXIES": "proxy"}, "LABRATS_TRUSTED_PROXIES"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        settings_of(monkeypatch, environment)
