@@ -145,7 +145,7 @@ async def engine_with_a_past(size: Size, data_dir: Path, finished: int) -> list[
     for _ in range(size.rounds):
         async with running_engine(data_dir) as engine:
             starts.append(engine.start_seconds)
-            lists.append(await measures.list_latency(engine, size.lists))
+            lists.append(await measures.call_latency(engine, "/api/jobs?limit=20", size.lists))
             resident = engine.resident_mib()
     among = f"{finished:,} finished jobs"
     return [

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +67,11 @@ async def succeed(connection: Connection, prepared: bytes) -> Answer:
 
 
 @asynccontextmanager
-async def running_engine(data_dir: Path) -> AsyncIterator[Engine]:
-    """An engine on `data_dir`, stopped at the end."""
+async def running_engine(data_dir: Path, **environment: str) -> AsyncIterator[Engine]:
+    """An engine on `data_dir`, stopped at the end. environment: its settings, where not the default ones."""
     port = _free_port()
     began = time.perf_counter()
-    process = _serve(data_dir, port)
+    process = _serve(data_dir, port, environment)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await _until_ready(port, process)
@@ -81,10 +81,10 @@ async def running_engine(data_dir: Path) -> AsyncIterator[Engine]:
         process.wait(_STOP_SECONDS)
 
 
-def _serve(data_dir: Path, port: int) -> subprocess.Popen[bytes]:
+def _serve(data_dir: Path, port: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     program = Path(sys.executable).parent / "labrats"
     command = [str(program), "serve", "--port", str(port), "--data-dir", str(data_dir)]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]})
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"PATH": os.environ["PATH"], **environment})
 
 
 async def _until_ready(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -175,9 +175,9 @@ def _ms_since(began: float, time_of_day: str) -> float:
     return (datetime.fromisoformat(time_of_day).timestamp() - began) * 1000
 
 
-async def list_latency(engine: Engine, calls: int) -> Latency:
-    """The newest 20 jobs, one call after the other."""
-    prepared, seconds = engine.request("GET", "/api/jobs?limit=20"), []
+async def call_latency(engine: Engine, path: str, calls: int) -> Latency:
+    """A GET of `path`, one call after the other."""
+    prepared, seconds = engine.request("GET", path), []
     async with connected(engine.port) as connection:
         for _ in range(calls):
             began = time.perf_counter()

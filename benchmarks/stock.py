@@ -25,8 +25,15 @@ async def stock(data_dir: Path, jobs: int) -> None:
 
 
 async def _add(store: Store, number: int) -> None:
+    job = a_finished_job(number)
+    prompt = ConfigMap(metadata=Metadata(name=f"{job.id}-prompt"), data={PROMPT_KEY: "a prompt"})
+    await store.create(job, [prompt])
+
+
+def a_finished_job(number: int) -> Job:
+    """As the engine leaves it. Every tenth has failed."""
     job_id, now = f"ir-{number:08x}", datetime.now(UTC)
-    job = Job(
+    return Job(
         metadata=Metadata(name=job_id),
         spec=JobSpec(
             source="benchmark",
@@ -47,4 +54,3 @@ async def _add(store: Store, number: int) -> None:
             logs=_LOGS,
         ),
     )
-    await store.create(job, [ConfigMap(metadata=Metadata(name=f"{job_id}-prompt"), data={PROMPT_KEY: "a prompt"})])

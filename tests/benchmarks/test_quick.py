@@ -1,8 +1,11 @@
-"""The benchmark still works. What it measures is no matter of tests: times depend on the machine."""
+"""The benchmarks run. What they measure is no matter of tests: times depend on the machine."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 MEASURED = (
@@ -13,17 +16,37 @@ MEASURED = (
     "to 5 readers",
     "list of 20 out of 200",
 )
+MEASURED_ON_A_CLUSTER = (
+    "Job creates from a queue of 32",
+    "beside the raw rate",
+    "from exec to the next Job, 50 finished jobs",
+    "one scrape of /metrics",
+)
 
 
-def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
+def run(*module: str, **environment: str) -> str:
+    """What a quick run prints."""
     ran = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick"],
+        [sys.executable, "-m", *module, "--quick"],
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path), "LANG": "C.UTF-8"},
+        env={"LANG": "C.UTF-8", **environment},
         capture_output=True,
         text=True,
     )
     assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
+    table = run("benchmarks", PATH="/usr/bin:/bin", TMPDIR=str(tmp_path))
     for what in MEASURED:
-        assert what in ran.stdout
+        assert what in table
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.kubernetes
+@pytest.mark.usefixtures("cluster")
+def test_a_quick_run_on_a_cluster_measures_what_needs_no_node() -> None:
+    table = run("benchmarks.kubernetes", "--only", "api", **os.environ)
+    for what in MEASURED_ON_A_CLUSTER:
+        assert what in table

@@ -25,7 +25,7 @@ SERVICES: Final = IPv4Network("10.96.0.0/16")
 GATEWAY: Final = str(PODS[1])
 """The bridge's address: where pods reach the machine, and the one address of all its nodes."""
 
-_ETCD: Final = "http://127.0.0.1:12379"
+ETCD: Final = "http://127.0.0.1:12379"
 _ETCD_PEERS: Final = "http://127.0.0.1:12380"
 _READY: Final = ("get", "--raw", "/readyz")
 _AUDIT_POLICY: Final = {
@@ -181,7 +181,7 @@ class Cluster:
             "etcd",
             programs / "etcd",
             *("--data-dir", "etcd"),
-            *("--listen-client-urls", _ETCD, "--advertise-client-urls", _ETCD),
+            *("--listen-client-urls", ETCD, "--advertise-client-urls", ETCD),
             *("--listen-peer-urls", _ETCD_PEERS, "--initial-advertise-peer-urls", _ETCD_PEERS),
             *("--initial-cluster", f"default={_ETCD_PEERS}"),
         )
@@ -196,7 +196,7 @@ class Cluster:
         self.start(
             "kube-apiserver",
             programs / "kube-apiserver",
-            f"--etcd-servers={_ETCD}",
+            f"--etcd-servers={ETCD}",
             f"--advertise-address={GATEWAY}",
             f"--secure-port={self.port}",
             f"--tls-cert-file={pki}/api-server.crt",

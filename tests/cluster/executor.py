@@ -41,6 +41,11 @@ def executor_image(cluster: Cluster | None) -> str:
         if not (image := os.environ.get(NAMED)):
             pytest.skip(f"the tests that run pods did not run: to run them, set {NAMED} to an executor image")
         return image
+    return load_executor(cluster)
+
+
+def load_executor(cluster: Cluster) -> str:
+    """Give the cluster's first node the executor's image, and say its name."""
     Node(cluster, 1).load(executor_archive())
     return _image()
 

@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 
 from labrats.backends.kubernetes.client import APPLY, ApiClient
+from labrats.backends.kubernetes.fence import leader_policy
 from labrats.manifests.crds import custom_resource_definitions
 from labrats.model.errors import RetryLater
 from labrats.model.record import encode
@@ -91,7 +92,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster | None]:
 def kubeconfig(cluster: Cluster | None) -> Path:
     """An administrator's kubeconfig of the cluster, which knows Labrats' custom resources."""
     kubeconfig = cluster.kubeconfig if cluster else Path(os.environ[NAMED])
-    asyncio.run(_install_custom_resources(kubeconfig))
+    asyncio.run(install_custom_resources(kubeconfig))
     return kubeconfig
 
 
@@ -125,7 +126,7 @@ async def new_namespace(client: ApiClient, labels: Mapping[str, str] | None = No
         await client.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
-async def _install_custom_resources(kubeconfig: Path) -> None:
+async def install_custom_resources(kubeconfig: Path) -> None:
     """Apply them, and wait until they are served."""
     async with ApiClient.open(kubeconfig) as client:
         for definition in custom_resource_definitions():
@@ -136,6 +137,16 @@ async def _install_custom_resources(kubeconfig: Path) -> None:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while not await _is_served(client, f"/apis/{group}/v1alpha1/{names['plural']}"):
                     await asyncio.sleep(0.05)
+
+
+async def fence_leaders(client: ApiClient) -> None:
+    """Install the admission policy that keeps former leaders from writing, as an installation has it."""
+    kinds = {"ValidatingAdmissionPolicy": "policies", "ValidatingAdmissionPolicyBinding": "policybindings"}
+    for each in leader_policy():
+        collection = f"validatingadmission{kinds[each['kind']]}"
+        path = f"/apis/admissionregistration.k8s.io/v1/{collection}/{each['metadata']['name']}"
+        query = {"fieldManager": "labrats-tests", "force": "true"}
+        await client.request("PATCH", path, encode(each), query=query, content_type=APPLY)
 
 
 async def _is_served(client: ApiClient, path: str) -> bool:

@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 
-from labrats.backends.kubernetes.client import APPLY, ApiClient
-from labrats.backends.kubernetes.fence import leader_policy
-from labrats.model.record import encode
+from labrats.backends.kubernetes.client import ApiClient
 from tests.acceptance.engine import LocalEngine, User
 from tests.cluster.cluster import Cluster
-from tests.cluster.fixture import new_namespace
+from tests.cluster.fixture import fence_leaders, new_namespace
 from tests.kubernetes.engine import an_engine
 
 EngineFactory = Callable[..., LocalEngine]
@@ -27,13 +25,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 @pytest.fixture
 async def jobs_namespace(api_client: ApiClient) -> AsyncIterator[str]:
     """An empty namespace, in which Pod Security allows no more than it calls `restricted`. Leaders are fenced in it."""
-    for each in leader_policy():
-        kind = {"ValidatingAdmissionPolicy": "policies", "ValidatingAdmissionPolicyBinding": "policybindings"}
-        path = (
-            f"/apis/admissionregistration.k8s.io/v1/validatingadmission{kind[each['kind']]}/{each['metadata']['name']}"
-        )
-        query = {"fieldManager": "labrats-tests", "force": "true"}
-        await api_client.request("PATCH", path, encode(each), query=query, content_type=APPLY)
+    await fence_leaders(api_client)
     async with new_namespace(api_client, RESTRICTED) as name:
         yield name
 

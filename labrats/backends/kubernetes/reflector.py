@@ -180,15 +180,18 @@ class Reflector(Generic[T]):
     @property
     def is_caught_up(self) -> bool:
         """Whether it knows all that existed at the start, and all that this process has written since."""
-        if not self._version or self._version < self._own_version:
-            return False
         self._own_removals = {name: uid for name, uid in self._own_removals.items() if self._has(name, uid)}
-        return not self._own_removals
+        return self._knows(self._own_version, self._own_removals)
 
     async def caught_up(self) -> None:
-        """Wait until it is."""
-        while not self.is_caught_up:
+        """Wait until it knows what this process has written by now. What is written meanwhile delays nobody."""
+        version, removals = self._own_version, dict(self._own_removals)
+        while not self._knows(version, removals):
             await self._progress.wait()
+
+    def _knows(self, version: int, removals: Mapping[str, str]) -> bool:
+        is_new_enough = self._version > 0 and self._version >= version
+        return is_new_enough and not any(self._has(name, uid) for name, uid in removals.items())
 
     async def _list(self) -> None:
         """Find out what there is now, and tell what that changes."""

@@ -1,0 +1,148 @@
+"""A real cluster to measure on, and how to look at what the engine does there."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from benchmarks.engine import Engine, running_engine
+from benchmarks.stock import a_finished_job
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.objects import JOB_LABEL
+from labrats.backends.kubernetes.store import KubernetesStore
+from labrats.model.record import encode
+from tests.cluster.cluster import ETCD, Cluster
+from tests.cluster.executor import executor_archive, load_executor
+from tests.cluster.fixture import fence_leaders, install_custom_resources, new_namespace
+from tests.cluster.node import start_node
+from tests.cluster.shell import run
+
+
+@contextmanager
+def running_cluster(*, with_node: bool) -> Iterator[Cluster]:
+    """A cluster of the benchmark's own, gone afterwards."""
+    cluster = Cluster(f"bench-{os.getpid()}")
+    try:
+        if with_node:
+            executor_archive()
+            start_node(cluster)
+        else:
+            cluster.start_api()
+        asyncio.run(install_custom_resources(cluster.kubeconfig))
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@dataclass(frozen=True)
+class Site:
+    """A namespace of the cluster, and a folder for what engines keep outside of it."""
+
+    cluster: Cluster
+    client: ApiClient
+    namespace: str
+    folder: Path
+    environment: dict[str, str]
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, cluster: Cluster, folder: Path, *, with_node: bool) -> "AsyncIterator[Site]":
+        image = load_executor(cluster) if with_node else "none"
+        async with ApiClient.open(cluster.kubeconfig) as client, new_namespace(client) as namespace:
+            await fence_leaders(client)
+            environment = {
+                "LABRATS_BACKEND": "kubernetes",
+                "KUBECONFIG": str(cluster.kubeconfig),
+                "LABRATS_NAMESPACE": namespace,
+                "LABRATS_EXECUTOR_IMAGE": image,
+                "LABRATS_EXECUTOR_RESOURCES": json.dumps({"requests": {"cpu": "1m"}, "limits": {"memory": "256Mi"}}),
+                "LABRATS_EXECUTOR_SCRATCH": "100Mi",
+                "LABRATS_EXECUTOR_POD": json.dumps({"dnsPolicy": "Default"}),
+            }
+            yield cls(cluster, client, namespace, folder, environment)
+
+    def engine(self) -> AbstractAsyncContextManager[Engine]:
+        """An engine on the namespace. A further one goes on with what it finds there."""
+        self.folder.mkdir(exist_ok=True)
+        return running_engine(self.folder, **self.environment)
+
+    @property
+    def jobs_path(self) -> str:
+        return f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
+
+    async def create(self, plural: str, spec: dict[str, Any], name: str) -> None:
+        """Create a custom resource, as kubectl does."""
+        path = f"/apis/labrats.work/v1alpha1/namespaces/{self.namespace}/{plural}"
+        kind = {"inferencerequests": "InferenceRequest", "aimodels": "AiModel"}[plural]
+        body = {"apiVersion": "labrats.work/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        await self.client.request("POST", path, encode(body))
+
+    async def stock(self, jobs: int) -> None:
+        """Add jobs that have ended, as the engine leaves them, but without their prompts. All but one are copies."""
+        async with KubernetesStore.open(self.client, self.namespace) as store:
+            first = a_finished_job(0)
+            await store.update(replace(await store.create(first), status=first.status))
+        path = f"/apis/labrats.work/v1alpha1/namespaces/{self.namespace}/inferencerequests/{first.name}"
+        stored = json.loads(await self.client.request("GET", path))
+        del stored["metadata"]["resourceVersion"]
+        lines = "".join(self._line_for_etcd(stored, a_finished_job(number).name) for number in range(1, jobs))
+        program = self.cluster.inside(sys.executable, "-m", "benchmarks.etcd", ETCD)
+        await asyncio.to_thread(run, *program, stdin=lines)
+
+    def _line_for_etcd(self, stored: dict[str, Any], name: str) -> str:
+        copied = stored | {"metadata": stored["metadata"] | {"name": name, "uid": str(uuid.uuid4())}}
+        return f"/registry/labrats.work/inferencerequests/{self.namespace}/{name}\t{json.dumps(copied)}\n"
+
+
+class JobWatch:
+    """When each Job was seen to come into being, by its name. Seconds since the epoch."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, float] = {}
+        self._changed = asyncio.Event()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, site: Site) -> "AsyncIterator[JobWatch]":
+        """While the block runs. Jobs that are there already are not among them."""
+        watch, started = cls(), json.loads(await site.client.request("GET", site.jobs_path, query={"limit": "1"}))
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(watch._follow(site, started["metadata"]["resourceVersion"]))
+            yield watch
+            following.cancel()
+
+    async def until(self, *names: str) -> float:
+        """When the last of these came into being."""
+        while not self.seen.keys() >= set(names):
+            await self._next()
+        return max(self.seen[name] for name in names)
+
+    async def until_count(self, jobs: int) -> float:
+        """When so many had come into being."""
+        while len(self.seen) < jobs:
+            await self._next()
+        return max(self.seen.values())
+
+    async def _next(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _follow(self, site: Site, version: str) -> None:
+        query = {"watch": "true", "resourceVersion": version, "labelSelector": JOB_LABEL}
+        async with aclosing(site.client.batches(site.jobs_path, query)) as batches:
+            async for lines in batches:
+                now = time.time()
+                for line in lines:
+                    event = json.loads(line)
+                    if event["type"] == "ADDED":
+                        self.seen[event["object"]["metadata"]["name"]] = now
+                self._changed.set()

@@ -1,0 +1,212 @@
+"""`python -m benchmarks.kubernetes`: the engine on a real cluster of its own; measure, and print one table."""
+
+import argparse
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import uvloop
+
+from benchmarks import measures
+from benchmarks.cluster import JobWatch, Site, running_cluster
+from benchmarks.engine import Engine, succeed
+from benchmarks.http import connected
+from benchmarks.measures import MODEL, Latency, Stopwatch
+from labrats.backends.kubernetes.client import ApiClient
+from tests.cluster.cluster import Cluster
+
+CLIENTS = 16
+ALL_SLOTS = 10_000
+NO_AGENT = ({"result": 1},)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    alone: int = 20
+    at_once: int = 200
+    queue: int = 2_000
+    finished: Sequence[int] = (2_000, 50_000)
+    idle_seconds: float = 30.0
+    scrapes: int = 50
+
+
+QUICK = Size(alone=2, at_once=5, queue=32, finished=(50,), idle_seconds=1.0, scrapes=2)
+"""Enough to see that it works."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. aim: what the project asks of itself."""
+
+    what: str
+    measured: str
+    aim: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kubernetes", description="Measure on a cluster.")
+    parser.add_argument("--quick", action="store_true", help="only see that everything can be measured")
+    parser.add_argument("--only", choices=["node", "api"], help="what needs a node, or what needs none")
+    options = parser.parse_args()
+    size = QUICK if options.quick else Size()
+    print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} before the start\n")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="labrats-benchmark-") as folder:
+        if options.only != "api":
+            with running_cluster(with_node=True) as cluster:
+                rows += uvloop.run(on_a_node(size, cluster, Path(folder, "node")))
+        if options.only != "node":
+            rows += without_node(size, Path(folder))
+    print(f"{'':62}{'measured':>14}{'aim':>12}")
+    for row in rows:
+        print(f"{row.what:62}{row.measured:>14}{row.aim:>12}")
+
+
+def without_node(size: Size, folder: Path) -> list[Row]:
+    """Each on a cluster of its own, so that none meets what the other left."""
+    with running_cluster(with_node=False) as cluster:
+        rows = uvloop.run(from_a_queue(size, cluster, folder / "queue"))
+    for finished in size.finished:
+        with running_cluster(with_node=False) as cluster:
+            rows += uvloop.run(with_a_past(size, cluster, folder / f"{finished}-jobs", finished))
+    return rows
+
+
+async def on_a_node(size: Size, cluster: Cluster, folder: Path) -> list[Row]:
+    async with (
+        Site.open(cluster, folder, with_node=True) as site,
+        site.engine() as engine,
+        JobWatch.open(site) as watch,
+    ):
+        await measures.configure_model(engine)
+        await measures.set_slots(engine, ALL_SLOTS)
+        alone = [await journey_to_job(engine, watch) for _ in range(size.alone)]
+        together = await journeys_to_jobs(engine, watch, size.at_once)
+        count = f"{size.at_once} at once"
+        return [
+            Row("submit → Job, alone on a live node, p50", f"{Latency.of(alone).p50:.1f} ms", "≤ 12 ms"),
+            Row(f"submit → Job, {count} on a live node, p50", f"{Latency.of(together).p50 / 1000:.2f} s", "≤ 2 s"),
+            Row(f"submit → Job, {count} on a live node, p95", f"{Latency.of(together).p95 / 1000:.2f} s"),
+        ]
+
+
+async def journey_to_job(engine: Engine, watch: JobWatch) -> float:
+    """Seconds from the submission to its Job. Returns when the job has ended, so that each is alone."""
+    async with connected(engine.port) as connection:
+        sent = time.time()
+        job_id = (await succeed(connection, measures.submission(engine, NO_AGENT))).json["jobId"]
+        seen = await watch.until(f"{job_id}-1")
+    await measures.until_idle(engine)
+    return seen - sent
+
+
+async def journeys_to_jobs(engine: Engine, watch: JobWatch, jobs: int) -> list[float]:
+    """The same of many jobs that are submitted at one moment."""
+    async with asyncio.TaskGroup() as clients:
+        tasks = [clients.create_task(_submit_and_see(engine, watch)) for _ in range(jobs)]
+    return [task.result() for task in tasks]
+
+
+async def _submit_and_see(engine: Engine, watch: JobWatch) -> float:
+    async with connected(engine.port) as connection:
+        sent = time.time()
+        job_id = (await succeed(connection, measures.submission(engine, NO_AGENT))).json["jobId"]
+    return await watch.until(f"{job_id}-1") - sent
+
+
+async def from_a_queue(size: Size, cluster: Cluster, folder: Path) -> list[Row]:
+    async with Site.open(cluster, folder, with_node=False) as site:
+        async with site.engine() as engine, JobWatch.open(site) as watch:
+            await measures.configure_model(engine)
+            idle = engine.resident_mib()
+            submitted = await measures.submit_at_once(engine, size.queue, CLIENTS)
+            waiting = engine.resident_mib()
+            jobs, stopwatch, began = await measures.count(engine, "waiting"), Stopwatch(engine), time.time()
+            await measures.set_slots(engine, ALL_SLOTS)
+            seconds = await watch.until_count(jobs) - began
+            started = stopwatch.read(jobs)
+            running = engine.resident_mib()
+        raw = await raw_creates_per_second(site, cluster, jobs)
+    rate = jobs / seconds
+    return [
+        Row(f"submit, {CLIENTS} clients", f"{submitted.per_second:.0f}/s"),
+        Row(f"Job creates from a queue of {jobs:,}", f"{rate:.0f}/s", "≥ 150/s"),
+        Row(f"raw: the same Jobs created by {CLIENTS} bare clients", f"{raw:.0f}/s"),
+        Row("Job creates, beside the raw rate", f"{rate / raw:.2f} x"),
+        Row("engine, CPU per job: submit", f"{submitted.engine_cpu_ms:.2f} ms"),
+        Row("engine, CPU per job: start", f"{started.engine_cpu_ms:.2f} ms"),
+        Row("engine, memory, before the first job", f"{idle:.0f} MiB"),
+        Row(f"engine, memory, {jobs:,} jobs waiting", f"{waiting:.0f} MiB"),
+        Row(f"engine, memory, {jobs:,} jobs running", f"{running:.0f} MiB"),
+    ]
+
+
+async def raw_creates_per_second(site: Site, cluster: Cluster, jobs: int) -> float:
+    """As many clients as the engine has workers, each creating one Job after the other, and doing nothing else."""
+    found = json.loads(await site.client.request("GET", site.jobs_path, query={"limit": "1"}))["items"][0]
+    bodies = [json.dumps(a_copy(found, f"raw-{number}")).encode() for number in range(jobs)]
+    async with ApiClient.open(cluster.kubeconfig) as client:
+
+        async def create() -> None:
+            while bodies:
+                await client.request("POST", site.jobs_path, bodies.pop())
+
+        began = time.perf_counter()
+        await asyncio.gather(*(create() for _ in range(CLIENTS)))
+        return jobs / (time.perf_counter() - began)
+
+
+def a_copy(job: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a Job was made of, under another name, and owned by nothing."""
+    labels = {"app": "raw"}
+    template = {"metadata": {"labels": labels}, "spec": job["spec"]["template"]["spec"]}
+    kept = ("backoffLimit", "completions", "parallelism", "podReplacementPolicy", "activeDeadlineSeconds")
+    spec = {field: job["spec"][field] for field in kept} | {"template": template}
+    return {"metadata": {"name": name, "labels": labels}, "spec": spec}
+
+
+async def with_a_past(size: Size, cluster: Cluster, folder: Path, finished: int) -> list[Row]:
+    """An engine that is started again where many jobs have ended, and one waits."""
+    among = f"{finished:,} finished jobs"
+    async with Site.open(cluster, folder, with_node=False) as site:
+        await site.create("aimodels", {"provider": "mock", "model": MODEL, "slots": ALL_SLOTS}, MODEL)
+        await site.stock(finished)
+        ready, first_job = [], []
+        for number in range(3):
+            spec = {"source": "kubectl", "type": "no-op", "prompt": "-", "config": {"provider": "mock", "model": MODEL}}
+            await site.create("inferencerequests", spec, f"next-{number}")
+            async with JobWatch.open(site) as watch:
+                began = time.time()
+                async with site.engine() as engine:
+                    ready.append(engine.start_seconds)
+                    first_job.append(await watch.until(f"next-{number}-1") - began)
+        async with site.engine() as engine:
+            await asyncio.sleep(size.idle_seconds / 3)
+            stopwatch = engine.cpu_seconds()
+            await asyncio.sleep(size.idle_seconds)
+            idle = (engine.cpu_seconds() - stopwatch) / size.idle_seconds
+            resident = engine.resident_mib()
+            scrape = await measures.call_latency(engine, "/metrics", size.scrapes)
+            page = await measures.call_latency(engine, "/api/jobs?limit=20", size.scrapes)
+    few = finished <= 2_000
+    return [
+        Row(f"from exec to ready, {among}", f"{median(ready):.2f} s", "≤ 1 s" if few else "≤ 10 s"),
+        Row(f"from exec to the next Job, {among}", f"{median(first_job):.2f} s", "≤ 1 s" if few else ""),
+        Row(f"engine, CPU when idle, {among}", f"{idle:.1%}", "≤ 2 %"),
+        Row(f"engine, memory, {among}", f"{resident:.0f} MiB", "≤ 300 MiB"),
+        Row(f"one scrape of /metrics, {among}, p50", f"{scrape.p50:.1f} ms"),
+        Row(f"list of 20 out of {among}, p50", f"{page.p50:.1f} ms"),
+    ]
+
+
+if __name__ == "__main__":
+    main()
