@@ -180,6 +180,10 @@ class Runner(Protocol):
         """The whole result of an attempt whose `result` event names a file. Raises NotFound when it was removed."""
         ...
 
+    async def patch(self, name: str) -> bytes:
+        """What an attempt changed in its workspace, as git prints it. Raises NotFound when none is kept."""
+        ...
+
     async def workspaces(self) -> list[str]:
         """The attempts whose workspace is still kept."""
         ...

@@ -24,8 +24,8 @@ from labrats.model.protocol import (
     ErrorEvent,
     LogEvent,
     OutputEvent,
+    PartEvent,
     ResultEvent,
-    ResultPartEvent,
     StatusEvent,
     ToolEvent,
     UsageEvent,
@@ -144,7 +144,7 @@ def event_view(attempt: int, event: AnyEvent) -> dict[str, Any] | None:
         case ErrorEvent():
             said = {"code": event.code, "message": event.message, "retryAfterSeconds": event.retry_after_seconds}
             return head | {"kind": "error"} | said | _account_of(event)
-        case ResultPartEvent():
+        case PartEvent():
             return None  # the whole result is in the job's detail
 
 

@@ -65,6 +65,10 @@ class OutputsView(ResponseBody):
     branch: str | None
     commit: str | None
     pull_request_url: str | None
+    commits: list[str] = Field(description="New commits, newest first, at most 50.")
+    files_changed: int | None = Field(
+        description="How many files the patch is about; null where that is not known.", examples=[2]
+    )
 
 
 class WorkspaceSetupView(ResponseBody):
@@ -198,8 +202,14 @@ def usage_view(usage: Usage) -> dict[str, int | float]:
     }
 
 
-def outputs_view(outputs: Outputs) -> dict[str, str | None]:
-    return {"branch": outputs.branch, "commit": outputs.commit, "pullRequestUrl": outputs.pull_request_url}
+def outputs_view(outputs: Outputs) -> dict[str, Any]:
+    return {
+        "branch": outputs.branch,
+        "commit": outputs.commit,
+        "pullRequestUrl": outputs.pull_request_url,
+        "commits": outputs.commits,
+        "filesChanged": outputs.files_changed,
+    }
 
 
 def _workspace_setup(job: Job) -> dict[str, Any] | None:

@@ -47,6 +47,23 @@ data: {"done":true,"status":"completed"}
 
 """
 
+EXAMPLE_PATCH: Final = """\
+diff --git a/hello.txt b/hello.txt
+--- a/hello.txt
++++ b/hello.txt
+@@ -1 +1 @@
+-hello
++hello, world
+"""
+
+
+class Patch(Response):
+    """A patch, byte by byte: its lines have the encodings of the files that it is about."""
+
+    media_type = "text/x-diff"
+    charset = "utf-8"
+
+
 JobId = Annotated[str, Field(description="The job's id.", examples=["ir-3ab1c2d4"])]
 
 
@@ -141,6 +158,18 @@ async def follow_log(request: Request, job_id: JobId, last_event_id: LastEventId
 def log_line(_: int, event: AnyEvent) -> dict[str, str] | None:
     """What the log says of an event."""
     return {"log": event.text} if isinstance(event, LogEvent) else None
+
+
+@router.get(
+    "/api/jobs/{job_id}/patch",
+    response_class=Patch,
+    responses=answers(200, None, "The patch", 403, 404, text={Patch.media_type: EXAMPLE_PATCH}),
+    summary="What a job changed",
+)
+async def get_patch(request: Request, job_id: JobId) -> Response:
+    """The changes that the latest attempt made in its workspace, also where it failed, for `git apply`."""
+    job = await own_job(request, job_id)
+    return Patch(await engine_of(request).runner.patch(job.attempt_name))
 
 
 @router.post(

@@ -52,7 +52,9 @@ def build_app(engine: EngineCommands) -> App:
         """
         print(app.generate_completion(shell=shell))
 
-    _add_commands(app, _JOBS, jobs.submit, jobs.jobs, jobs.job, jobs.logs, jobs.wait, jobs.cancel, jobs.retry)
+    _add_commands(
+        app, _JOBS, jobs.submit, jobs.jobs, jobs.job, jobs.logs, jobs.wait, jobs.cancel, jobs.retry, jobs.patch
+    )
     _add_sub_apps(app, _SET_UP, models_app, secrets_app(engine), api_keys_app(engine))
     _add_commands(app, _ENGINE, serve_command(engine), login_link_command(engine), config_command(engine), completion)
     _add_sub_apps(app, _ENGINE, manifests_app(engine))

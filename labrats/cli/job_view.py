@@ -44,13 +44,21 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "attempts", str(job["attempts"])
     yield "usage", _usage(job.get("usage") or {})
     for name, value in (job.get("outputs") or {}).items():
-        yield _OUTPUT_LABELS.get(name, name), value or ""
+        yield _OUTPUT_LABELS.get(name, name), _output(value)
     yield "reason", _reason(job)
     yield "chain", " > ".join(job.get("chainPath") or ())
     yield "metadata", _metadata(job["metadata"])
 
 
-_OUTPUT_LABELS: Final = {"pullRequestUrl": "pull req."}
+_OUTPUT_LABELS: Final = {"pullRequestUrl": "pull req.", "filesChanged": "changed"}
+
+
+def _output(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(value)
+    if isinstance(value, int):
+        return f"{value} file{'' if value == 1 else 's'}"
+    return str(value or "")
 
 
 def _on_its_way(job: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
-"""The commands about jobs: submit, jobs, job, logs, wait, cancel, retry."""
+"""The commands about jobs: submit, jobs, job, logs, wait, cancel, retry, patch."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -168,6 +169,16 @@ def retry(job_id: str, /, *, follow: Follow = False, options: ApiOptions = DEFAU
         else:
             remark(f"{job_id} waits for attempt {number}")
         return _follow_to_the_end(client, job_id, options, after=f"{number}-0") if follow else ExitCode.OK
+
+
+def patch(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
+    """Print what a job changed in its workspace: `labrats patch JOB | git apply`.
+
+    Args:
+        job_id: The job's id.
+    """
+    with options.connect() as client:
+        sys.stdout.buffer.write(client.get(f"{_path(job_id)}/patch").content)
 
 
 def _path(job_id: str) -> str:

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
+from labrats.executor.changes import note_baseline, report_changes
 from labrats.executor.emit import Emitter
-from labrats.executor.made import checked_out
 from labrats.executor.providers import provider_named
 from labrats.executor.run import Run
 from labrats.executor.workspace import prepare_workspace
@@ -99,14 +99,13 @@ async def _work(run: Run) -> Any:
     provider = provider_named(run.task.config.provider or "")
     run.emit.status("started")
     await prepare_workspace(run)
+    baseline = await note_baseline(run)
     run.emit.status("running")
-    before = checked_out(run.workspace)
     try:
         return await provider(run)
     finally:
-        after = checked_out(run.workspace)
-        if after.commit and after != before:
-            run.emit.made(after)
+        if baseline and _end_descendants():  # what still writes would be missed, or seen half
+            await report_changes(run, baseline)
 
 
 def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], emit: Emitter) -> Run:

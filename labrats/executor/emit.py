@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
+from labrats.executor.made import pull_request_in
 from labrats.model.job import FailedCode, Outputs, Usage
 from labrats.model.protocol import (
     LINE_BYTES,
+    PATCH_FILE,
     RESULT_FILE,
     TEXT_BYTES,
     AnyEvent,
     ErrorEvent,
     LogEvent,
     OutputEvent,
+    PartEvent,
     ResultEvent,
-    ResultPartEvent,
     StatusEvent,
     ToolEvent,
     UsageEvent,
@@ -30,6 +33,9 @@ from labrats.model.redaction import Redactor
 
 CHATTER_BYTES: Final = 100_000_000
 """How much an attempt may say in logs and tool events, in all. The other events are few, and always pass."""
+
+PART_BYTES: Final = 32 * 1024
+"""Of a file in one line, where it takes a third more."""
 
 _RESULT_BYTES: Final = LINE_BYTES // 2
 """A larger result leaves too little room in its line for the rest of the event."""
@@ -47,7 +53,8 @@ _encode = msgspec.json.Encoder().encode
 class Emitter:
     """The one writer of an attempt's output. Each event is one line, and has reached `output` when the call returns.
 
-    usage, outputs: what the attempt has consumed and made so far; the terminal event repeats them.
+    usage, outputs:   what the attempt has consumed and made so far; the terminal event repeats them.
+    pull_request_url: the last one that a tool's answer ended with, whose ever it is.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class Emitter:
         """
         self.usage = Usage()
         self.outputs = Outputs()
+        self.pull_request_url: str | None = None
         self._output = output
         self._folder = folder
         self._redactor = redactor or Redactor()
@@ -85,6 +93,7 @@ class Emitter:
 
     def tool_answer(self, call_id: str, output: str, *, is_error: bool = False) -> None:
         """What the tool answered."""
+        self.pull_request_url = pull_request_in(output) or self.pull_request_url
         text = cut(self.clean(output), TEXT_BYTES)
         if self._may_say(len(text)):
             self._write(ToolEvent(id=self._name(call_id), output=text, is_error=is_error, **self._stamp()))
@@ -104,11 +113,16 @@ class Emitter:
         value = self._redactor.redact_value(value)
         file = None
         if len(content := _encode(value)) > _RESULT_BYTES:
-            self._put_aside(content)
+            self._put_aside(RESULT_FILE, content)
             value, file = None, RESULT_FILE
         self._write(
             ResultEvent(result=value, file=file, usage=self.usage, outputs=self.outputs, **self._stamp()),
         )
+
+    def patch(self, patch: bytes) -> None:
+        """What changed in the workspace, as git prints it."""
+        text = self._redactor.redact(patch.decode("utf-8", "surrogateescape"))
+        self._put_aside(PATCH_FILE, text.encode("utf-8", "surrogateescape"))
 
     def error(self, code: FailedCode, message: str, retry_after_seconds: float | None = None) -> None:
         """The terminal event of failure."""
@@ -160,16 +174,17 @@ class Emitter:
                 # Work goes on once there is room again. Until then nothing can be said, so nothing should be done.
                 time.sleep(_DISK_FULL_PAUSE_SECONDS)
 
-    def _put_aside(self, result: bytes) -> None:
+    def _put_aside(self, file: str, content: bytes) -> None:
+        """Leave a file, which is not empty, in the folder; or its parts in the output, where there is none."""
         if self._folder is None:
-            offset = 0
-            for text in pieces(result.decode(), TEXT_BYTES):
-                self._write(ResultPartEvent(offset=offset, text=text, **self._stamp()))
-                offset += len(text.encode())
+            for offset in range(0, len(content), PART_BYTES):
+                end = offset + PART_BYTES
+                part = PartEvent(file=file, offset=offset, data=content[offset:end], **self._stamp())
+                self._write(replace(part, is_last=end >= len(content)))
             return
-        unfinished = self._folder / f"{RESULT_FILE}.part"
-        unfinished.write_bytes(result)
-        unfinished.replace(self._folder / RESULT_FILE)
+        unfinished = self._folder / f"{file}.part"
+        unfinished.write_bytes(content)
+        unfinished.replace(self._folder / file)
 
 
 def pieces(text: str, limit: int) -> Iterator[str]:

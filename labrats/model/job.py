@@ -155,11 +155,17 @@ class Usage(Record):
 
 
 class Outputs(Record):
-    """What the agent made outside its text."""
+    """What the agent made outside its text.
+
+    branch, commit: what is checked out, where that is another than before. commits: new ones, newest first, at most 50.
+    files_changed:  how many files the patch of the workspace is about; None where that is not known.
+    """
 
     branch: str | None = None
     commit: str | None = None
     pull_request_url: str | None = None
+    commits: tuple[str, ...] = ()
+    files_changed: int | None = None
 
 
 class JobStatus(Record):

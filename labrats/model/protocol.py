@@ -25,6 +25,9 @@ RESULT_FILE: Final = "result.json"
 with the engine prints it in parts, of which the engine makes this file.
 """
 
+PATCH_FILE: Final = "changes.patch"
+"""Likewise, what the attempt changed in its workspace."""
+
 IDLE_SECONDS: Final = 900.0
 """How long a model that is waited for may say nothing, unless the engine's settings say otherwise."""
 
@@ -107,11 +110,13 @@ class OutputEvent(Event, tag="output"):
     outputs: Outputs
 
 
-class ResultPartEvent(Event, tag="part"):
-    """A part of the result's JSON, which begins at the byte `offset` of it. The `result` event follows."""
+class PartEvent(Event, tag="part"):
+    """A part of a file that the attempt leaves, from the byte `offset` of it. is_last: the file ends here."""
 
+    file: str
     offset: int
-    text: str
+    data: bytes
+    is_last: bool = False
 
 
 class ResultEvent(Event, tag="result"):
@@ -136,7 +141,7 @@ class ErrorEvent(Event, tag="error"):
     outputs: Outputs = Outputs()
 
 
-AnyEvent = LogEvent | StatusEvent | ToolEvent | UsageEvent | OutputEvent | ResultPartEvent | ResultEvent | ErrorEvent
+AnyEvent = LogEvent | StatusEvent | ToolEvent | UsageEvent | OutputEvent | PartEvent | ResultEvent | ErrorEvent
 
 _DECODER: Final = msgspec.json.Decoder(AnyEvent)
 

@@ -127,6 +127,30 @@ class TestLocalRepository:
         assert "no-such-branch" in detail["failedReason"]
 
 
+class TestPatch:
+    @pytest.mark.parametrize("end", [{"result": "done"}, {"fail": "no"}], ids=["success", "failure"])
+    async def test_what_a_job_changed_can_be_applied_elsewhere(
+        self, user: User, repositories: Path, tmp_path: Path, end: dict[str, str]
+    ) -> None:
+        steps = [{"write": {"path": "README.md", "text": "mine\n"}}, {"write": {"path": "new.txt", "text": "new\n"}}]
+
+        detail = await user.run(*steps, end, workspaceSetup={"gitRepo": str(repositories / "hello.git")})
+        answer = await user.get(f"/api/jobs/{detail['id']}/patch")
+
+        assert detail["outputs"]["filesChanged"] == 2
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/x-diff; charset=utf-8")
+        (tmp_path / "changes.patch").write_bytes(answer.content)
+        git(tmp_path, "clone", "-q", str(repositories / "hello.git"), "elsewhere")
+        git(tmp_path / "elsewhere", "apply", str(tmp_path / "changes.patch"))
+        assert git(tmp_path / "elsewhere", "status", "--porcelain").split() == ["M", "README.md", "??", "new.txt"]
+
+    async def test_a_job_that_changed_nothing_has_none(self, user: User) -> None:
+        detail = await user.run({"result": "done"})
+        answer = await user.get(f"/api/jobs/{detail['id']}/patch")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        assert "left no patch" in answer.json()["error"]
+
+
 class TestTokens:
     async def test_a_token_in_the_address_clones_and_is_seen_nowhere(
         self, engine: LocalEngine, user: User, git_server: GitServer

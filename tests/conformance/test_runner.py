@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -509,6 +510,32 @@ async def test_there_is_no_result_before_a_success_and_after_the_removal(runner:
     await runner.remove(succeeded.name)
     with pytest.raises(NotFound):
         await runner.result(succeeded.name)
+
+
+# What it changed
+
+
+@pytest.mark.parametrize("end", [{"result": 1}, {"fail": "no"}], ids=["success", "failure"])
+async def test_what_changed_in_the_workspace_is_kept_as_a_patch(runner: Runner, end: dict[str, Any]) -> None:
+    attempt = an_attempt([{"write": {"path": "a/hello.txt", "text": "hello\n"}}, end])
+    with pytest.raises(NotFound):
+        await runner.patch(attempt.name)
+    await runner.start(attempt)
+    await end_of(runner, attempt)
+    patch = await runner.patch(attempt.name)
+    assert patch.startswith(b"diff --git a/a/hello.txt b/a/hello.txt\n")
+    assert b"\n+hello\n" in patch
+    await runner.remove(attempt.name)
+    with pytest.raises(NotFound):
+        await runner.patch(attempt.name)
+
+
+async def test_where_nothing_changed_there_is_no_patch(runner: Runner) -> None:
+    attempt = an_attempt([{"result": 1}])
+    await runner.start(attempt)
+    await end_of(runner, attempt)
+    with pytest.raises(NotFound):
+        await runner.patch(attempt.name)
 
 
 # What it leaves

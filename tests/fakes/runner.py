@@ -23,6 +23,7 @@ from labrats.model.mock_script import (
     SetResult,
     Sleep,
     Step,
+    Write,
     parse_script,
 )
 from labrats.model.parts import ConfigMap
@@ -101,6 +102,13 @@ class MemoryRunner:
             raise NotFound(f"the result of attempt {name} is no longer kept")
         return executor.result
 
+    async def patch(self, name: str) -> bytes:
+        await asyncio.sleep(0)
+        executor = self._machine.executors.get(name)
+        if executor is None or not (executor.gone and executor.patch):
+            raise NotFound(f"attempt {name} left no patch")
+        return executor.patch
+
     async def workspaces(self) -> list[str]:
         await asyncio.sleep(0)
         return [name for name, executor in self._machine.executors.items() if executor.has_workspace]
@@ -177,6 +185,7 @@ class MemoryExecutor:
     events: list[AnyEvent] = field(default_factory=list)
     gone: Gone | None = None
     result: Any = None
+    patch: bytes = b""
     usage: Usage = field(default_factory=Usage)
     children: int = 0
     heeds_signals: bool = True
@@ -242,6 +251,10 @@ class MemoryExecutor:
                 await asyncio.Event().wait()
             case IgnoreSignals():
                 self.heeds_signals = False
+            case Write(file):
+                new = "".join(f"+{line}\n" for line in file.text.splitlines())
+                header = f"diff --git a/{file.path} b/{file.path}\n--- /dev/null\n+++ b/{file.path}\n"
+                self.patch += f"{header}{new}".encode()
             case Fork():
                 self.children += 1
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from labrats.model.protocol import PATCH_FILE, RESULT_FILE
 from labrats.processes import ProcessId
 
 
@@ -22,7 +23,11 @@ class AttemptFolder:
 
     @property
     def result(self) -> Path:
-        return self.path / "result.json"
+        return self.path / RESULT_FILE
+
+    @property
+    def patch(self) -> Path:
+        return self.path / PATCH_FILE
 
     def write_inputs(self, inputs: Mapping[str, bytes]) -> None:
         """Write the files that the executor reads, by their names in the folder."""
@@ -71,7 +76,7 @@ class AttemptFolder:
     def remove(self, *, keep_output: bool) -> None:
         """Delete the workspace and the agent's home, and all the rest unless `keep_output`."""
         shutil.rmtree(self.workspace, ignore_errors=True)
-        for scratch in ("home", "tmp", "secrets"):
+        for scratch in ("home", "tmp", "secrets", "baseline.git"):
             shutil.rmtree(self.path / scratch, ignore_errors=True)
         if not keep_output:
             shutil.rmtree(self.path, ignore_errors=True)

@@ -165,6 +165,12 @@ class LocalRunner:
         except FileNotFoundError as error:
             raise NotFound(f"the result of attempt {name} is no longer kept") from error
 
+    async def patch(self, name: str) -> bytes:
+        try:
+            return await asyncio.to_thread(self._folder(name).patch.read_bytes)
+        except FileNotFoundError as error:
+            raise NotFound(f"attempt {name} left no patch, or it is no longer kept") from error
+
     async def workspaces(self) -> list[str]:
         return await asyncio.to_thread(self._settings.folders.workspace_names)
 

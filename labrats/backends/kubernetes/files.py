@@ -17,10 +17,12 @@ import msgspec
 from labrats.backends.kubernetes.failures import Failure
 from labrats.model.protocol import (
     LINE_BYTES,
+    PATCH_FILE,
+    RESULT_FILE,
     AnyEvent,
     ErrorEvent,
+    PartEvent,
     ResultEvent,
-    ResultPartEvent,
     decode_event,
 )
 from labrats.model.record import encode
@@ -46,7 +48,11 @@ class AttemptFiles:
 
     @property
     def result(self) -> Path:
-        return self.folder / "result.json"
+        return self.folder / RESULT_FILE
+
+    @property
+    def patch(self) -> Path:
+        return self.folder / PATCH_FILE
 
     @property
     def has_begun(self) -> bool:
@@ -122,7 +128,7 @@ class OutputCopy:
                 continue
             self.missing += event.seq - self._next_seq
             self._next_seq = event.seq + 1
-            if isinstance(event, ResultPartEvent):
+            if isinstance(event, PartEvent):
                 self._take_part(event)
             elif self._size < self._most_bytes or isinstance(event, ResultEvent | ErrorEvent):
                 fresh.append(line + b"\n")
@@ -133,10 +139,18 @@ class OutputCopy:
             _write_at(self._files.output, data, self._size)
             self._size += len(data)
 
-    def _take_part(self, part: ResultPartEvent) -> None:
-        data = part.text.encode()
-        if 0 <= part.offset <= self._most_bytes - len(data):
-            _write_at(self._files.result, data, part.offset)
+    def _take_part(self, part: PartEvent) -> None:
+        """A file is there when all its parts are: where one was missed it never is."""
+        if part.file not in (RESULT_FILE, PATCH_FILE) or part.offset + len(part.data) > self._most_bytes:
+            return
+        file = self._files.folder / part.file
+        unfinished = file.with_name(f"{part.file}.part")
+        if not 0 <= part.offset <= _size_of(unfinished):
+            return
+        _write_at(unfinished, part.data, part.offset)
+        if part.is_last:
+            _sync(unfinished)
+            unfinished.replace(file)
 
 
 def _end_of(path: Path) -> tuple[int, AnyEvent | None]:
@@ -151,6 +165,13 @@ def _end_of(path: Path) -> tuple[int, AnyEvent | None]:
     end = lines.rfind(b"\n") + 1
     events = (decode_event(line) for line in reversed(lines[:end].split(b"\n")))
     return start + end, next((event for event in events if event), None)
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _write_at(path: Path, data: bytes, offset: int) -> None:

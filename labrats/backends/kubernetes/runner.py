@@ -176,6 +176,12 @@ class KubernetesRunner:
         except (FileNotFoundError, msgspec.DecodeError) as error:  # a part of it may never have come
             raise NotFound(f"the result of attempt {name} is no longer kept") from error
 
+    async def patch(self, name: str) -> bytes:
+        try:
+            return await asyncio.to_thread(self._files(name).patch.read_bytes)
+        except FileNotFoundError as error:
+            raise NotFound(f"attempt {name} left no patch, or it is no longer kept") from error
+
     async def workspaces(self) -> list[str]:
         return []  # a pod's workspace ends with the pod
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.cli.engines import Labrats, ScriptedEngine, a_job, frame, stream
+from tests.unit.cli.engines import Answer, Labrats, ScriptedEngine, a_job, frame, stream
 
 JOB = "GET /api/jobs/ir-3ab1c2d4"
 
@@ -142,6 +142,11 @@ def test_a_retry_is_followed_from_the_new_attempt_on(labrats: Labrats, engine: S
     ended = labrats("retry", "ir-3ab1c2d4", "--follow")
     assert engine.requests[1].headers["Last-Event-ID"] == "2-0"
     assert (ended.code, ended.out) == (0, "second\ndone\n")
+
+
+def test_a_patch_is_printed_byte_by_byte(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.script(f"{JOB}/patch", Answer("+grüße\n".encode()))
+    assert labrats("patch", "ir-3ab1c2d4").out == "+grüße\n"
 
 
 @pytest.mark.parametrize("command", ["job", "wait", "cancel", "retry"])

@@ -111,6 +111,9 @@ class TroubledRunner:
     async def result(self, name: str) -> Any:
         return await self._trouble.call(lambda: self._runner.result(name))
 
+    async def patch(self, name: str) -> bytes:
+        return await self._trouble.call(lambda: self._runner.patch(name))
+
     async def workspaces(self) -> list[str]:
         return await self._trouble.call(self._runner.workspaces)
 

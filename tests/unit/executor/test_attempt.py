@@ -10,7 +10,7 @@ import pytest
 
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode, Usage
-from labrats.model.protocol import ErrorEvent, ResultEvent, ResultPartEvent, StatusEvent, decode_event
+from labrats.model.protocol import ErrorEvent, PartEvent, ResultEvent, StatusEvent, decode_event
 from labrats.processes import with_environment
 from tests.unit.executor.attempts import DEADLINE_SECONDS, AttemptFolder, an_attempt, wait_until
 
@@ -40,7 +40,7 @@ def test_inputs_may_be_read_only_where_there_is_a_place_to_write(tmp_path: Path)
 
     assert sorted(path.name for path in attempt.path.rglob("*")) == before
     *_, part, end = map(decode_event, done.stdout.splitlines())
-    assert isinstance(part, ResultPartEvent)
+    assert isinstance(part, PartEvent)
     assert isinstance(end, ResultEvent)
     assert sorted(path.name for path in scratch.iterdir()) == ["home", "tmp"]
 
@@ -200,7 +200,7 @@ def test_secrets_are_taken_from_the_folder_and_never_printed(tmp_path: Path) -> 
 
 def test_a_secret_is_handed_on_without_the_newline_that_its_file_ends_with(tmp_path: Path) -> None:
     attempt = an_attempt_of(
-        tmp_path, 'cat /dev/fd/$CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR > key', secrets={"ANTHROPIC_API_KEY": "test-key\n"}
+        tmp_path, "cat /dev/fd/$CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR > key", secrets={"ANTHROPIC_API_KEY": "test-key\n"}
     )
 
     attempt.run()

@@ -22,8 +22,8 @@ from labrats.model.protocol import (
     AnyEvent,
     ErrorEvent,
     LogEvent,
+    PartEvent,
     ResultEvent,
-    ResultPartEvent,
     ToolEvent,
 )
 from labrats.model.redaction import Redactor
@@ -141,9 +141,10 @@ def test_without_a_folder_it_goes_in_parts_before_the_end(tmp_path: Path) -> Non
     *parts, end = events_in(path)
     content = b""
     for part in parts:
-        assert isinstance(part, ResultPartEvent)
-        assert part.offset == len(content)
-        content += part.text.encode()
+        assert isinstance(part, PartEvent)
+        assert (part.file, part.offset) == ("result.json", len(content))
+        content += part.data
+        assert part.is_last == (part is parts[-1])
     assert json.loads(content) == result
     assert isinstance(end, ResultEvent)
     assert (end.result, end.file) == (None, "result.json")

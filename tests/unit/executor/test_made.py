@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.executor.made import checked_out
+from labrats.executor.made import checked_out, is_of_repository, pull_request_in
 from labrats.model.job import Outputs
 
 
@@ -65,3 +65,20 @@ def test_neither_links_nor_pipes_nor_odd_names_are_followed(repository: Path, tm
     head.unlink()
     head.mkdir()
     assert checked_out(repository) == Outputs()
+
+
+@pytest.mark.parametrize(
+    ("said", "url"),
+    [
+        ("Creating ...\nPAGE/pull/7", "PAGE/pull/7"),
+        ("PAGE/pull/7\n", "PAGE/pull/7"),
+        ("see PAGE/pull/7", None),
+        ("PAGE/pull/7 is older", None),
+        ("PAGE-of-somebody-else/pull/7", None),
+        ("PAGE/issues/7", None),
+    ],
+)
+def test_a_pull_request_is_known_by_the_last_words_of_the_tool_that_opens_it(said: str, url: str | None) -> None:
+    page = "https://github.com/octocat/hello"
+    found = pull_request_in(said.replace("PAGE", page))
+    assert (found if found and is_of_repository(found, f"{page}.git") else None) == (url and url.replace("PAGE", page))

@@ -7,7 +7,7 @@ import pytest
 
 from labrats.backends.kubernetes.failures import NEVER_STARTED, VANISHED
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy
-from labrats.model.protocol import AnyEvent, ResultEvent, ResultPartEvent
+from labrats.model.protocol import PATCH_FILE, RESULT_FILE, AnyEvent, PartEvent, ResultEvent
 from labrats.model.record import encode
 from tests.builders import a_log, a_result
 from tests.fakes.clock import NOON
@@ -22,6 +22,15 @@ def files(tmp_path: Path) -> AttemptFiles:
 
 def lines_of(events: Sequence[AnyEvent]) -> list[bytes]:
     return [encode(event) for event in events]
+
+
+def parts_of(file: str, content: bytes, *, seq: int) -> list[PartEvent]:
+    """The file in two parts, the first of which has the number `seq`."""
+    half = len(content) // 2
+    return [
+        PartEvent(seq=seq, at=NOON, file=file, offset=0, data=content[:half]),
+        PartEvent(seq=seq + 1, at=NOON, file=file, offset=half, data=content[half:], is_last=True),
+    ]
 
 
 def logs(first: int, last: int) -> list[bytes]:
@@ -106,25 +115,36 @@ def test_what_never_came_is_counted(files: AttemptFiles) -> None:
 
 
 def test_a_result_in_parts_is_put_together(files: AttemptFiles) -> None:
-    text = '{"text": "grüße"}'
-    first, second = text[:12], text[12:]
-    parts = [
-        ResultPartEvent(seq=2, at=NOON, offset=0, text=first),
-        ResultPartEvent(seq=3, at=NOON, offset=len(first.encode()), text=second),
-    ]
-    end = ResultEvent(seq=4, at=NOON, file="result.json")
+    content = '{"text": "grüße"}'.encode()
+    parts = parts_of(RESULT_FILE, content, seq=2)
+    end = ResultEvent(seq=4, at=NOON, file=RESULT_FILE)
     OutputCopy(files).take([*logs(1, 1), *lines_of(parts[:1])])
+    assert not files.result.exists()
     OutputCopy(files).take([*logs(1, 1), *lines_of([*parts, end])])
 
-    assert files.result.read_text() == text
+    assert files.result.read_bytes() == content
     assert written(files) == [*logs(1, 1), *lines_of([end])]
+
+
+def test_a_file_of_which_a_part_was_missed_is_none(files: AttemptFiles) -> None:
+    _, second = parts_of(PATCH_FILE, b"+what changed", seq=1)
+    OutputCopy(files).take(lines_of([second]))
+    assert not files.patch.exists()
+
+
+@pytest.mark.parametrize("name", ["output.jsonl", "../escaped", "/etc/escaped", "ending.json", "owner"])
+def test_an_executor_cannot_name_another_file(files: AttemptFiles, name: str) -> None:
+    files.begin(owner="")
+    OutputCopy(files).take(lines_of([PartEvent(seq=1, at=NOON, file=name, offset=0, data=b"x", is_last=True)]))
+    assert list(files.folder.iterdir()) == []
+    assert not (files.folder.parent / "escaped").exists()
 
 
 def test_an_output_without_end_is_cut_but_for_its_outcome(files: AttemptFiles) -> None:
     copy = OutputCopy(files, most_bytes=200)
     for seq in range(1, 100):
         copy.take(logs(seq, seq))
-    copy.take(lines_of([ResultPartEvent(seq=100, at=NOON, offset=10**9, text="x"), a_result(seq=101)]))
+    copy.take(lines_of([PartEvent(seq=100, at=NOON, file=RESULT_FILE, offset=10**9, data=b"x"), a_result(seq=101)]))
 
     assert len(written(files)) < 10
     assert written(files)[-1] == encode(a_result(seq=101))

@@ -1,0 +1,190 @@
+"""What an attempt has changed in its workspace, as a patch.
+
+Compared by a repository of our own beside the workspace. The agent's, if there is one, stays as the agent left it, and
+its configuration, which may name programs to run, is not read; only its objects are.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import replace
+
+from labrats.executor.child import child_process
+from labrats.executor.made import checked_out, is_of_repository
+from labrats.executor.run import Run
+from labrats.model.errors import LabratsError
+from labrats.model.job import Outputs
+
+PATCH_BYTES: Final = 5 * 1024 * 1024
+"""A larger patch is not kept: nobody reads it."""
+
+MOST_COMMITS: Final = 50
+SECONDS: Final = 60.0
+SECONDS_WHEN_STOPPED: Final = 5.0
+"""Whoever asked the attempt to end does not wait for ever."""
+
+_READ_BYTES: Final = 64 * 1024
+_LIST_BYTES: Final = 64 * 1024 * 1024
+_SETTINGS: Final = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0")
+_ENVIRONMENT: Final = {
+    "LC_ALL": "C",
+    "HOME": os.devnull,
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_ATTR_NOSYSTEM": "1",
+}
+
+
+class CannotTell(LabratsError):
+    """Git cannot say what changed."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The workspace as the agent found it. tree: None where it was empty. outputs: what was checked out."""
+
+    repository: "_Repository"
+    tree: str | None
+    outputs: Outputs
+
+
+async def note_baseline(run: Run) -> Baseline | None:
+    """Remember what the workspace is like before the agent comes. None where git cannot tell, as the log then says."""
+    repository = _Repository(run.workspace, run.folder / "baseline.git")
+    try:
+        return Baseline(repository, await _tree_of(repository), checked_out(run.workspace))
+    except CannotTell as error:
+        _say_why(run, error)
+        return None
+
+
+async def report_changes(run: Run, baseline: Baseline) -> None:
+    """Say what is different by now, and keep the patch. A change that cannot be told is said in the log."""
+    stopped = (task := asyncio.current_task()) is not None and task.cancelling() > 0
+    seconds = SECONDS_WHEN_STOPPED if stopped else SECONDS
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            await _report(run, baseline)
+    except CannotTell as error:
+        _say_why(run, error)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        run.emit.log(f"[what changed in the workspace could not be told within {seconds:g} s]")
+    finally:
+        shutil.rmtree(baseline.repository.git_dir, ignore_errors=True)
+
+
+async def _report(run: Run, baseline: Baseline) -> None:
+    repository, after = baseline.repository, checked_out(run.workspace)
+    made = replace(run.emit.outputs, pull_request_url=_pull_request(run))
+    if after.commit and after != baseline.outputs:
+        made = replace(made, branch=after.branch, commit=after.commit)
+    if baseline.tree or repository.has_files():
+        made = replace(
+            made,
+            commits=await _commits(repository, baseline.outputs.commit, after.commit),
+            files_changed=await _keep_patch(run, repository, baseline.tree),
+        )
+    if made != run.emit.outputs:
+        run.emit.made(made)
+
+
+def _pull_request(run: Run) -> str | None:
+    """The one that the agent made, as far as can be told: it may read about others."""
+    url, setup = run.emit.pull_request_url, run.task.workspace_setup
+    return url if url and setup and is_of_repository(url, setup.git_repo) else None
+
+
+async def _tree_of(repository: "_Repository") -> str | None:
+    """The state of the workspace: the commit that was just checked out, or the files that came with the job."""
+    if commit := checked_out(repository.workspace).commit:
+        await repository.create()
+        index = repository.workspace / ".git" / "index"
+        if index.is_file():
+            shutil.copy2(index, repository.git_dir / "index")  # it knows the files: only changed ones are read later
+        return commit
+    if not repository.has_files():
+        return None
+    await repository.create()
+    await repository.git("add", "--all", "--force")
+    return await repository.word("write-tree")
+
+
+async def _keep_patch(run: Run, repository: "_Repository", tree: str | None) -> int:
+    """Hand the patch over, and return how many files it is about."""
+    await repository.create()
+    tree = tree or await repository.word("write-tree")  # of nothing yet
+    await repository.git("add", "--all", "--ignore-errors")
+    difference = ("diff", "--cached", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty", "--no-color")
+    names = await repository.git(*difference, "--name-only", "-z", "--no-renames", tree, "--")
+    patch = await repository.git(*difference, "--binary", "--full-index", tree, "--", most_bytes=PATCH_BYTES)
+    if patch:
+        run.emit.patch(patch)
+    return names.count(b"\0")
+
+
+async def _commits(repository: "_Repository", before: str | None, after: str | None) -> tuple[str, ...]:
+    """The commits that were made, newest first."""
+    if not after or after == before:
+        return ()
+    await repository.create()
+    known = [f"^{before}"] if before else []
+    listed = await repository.git("rev-list", f"--max-count={MOST_COMMITS}", after, *known, "--")
+    return tuple(listed.decode().split())
+
+
+@dataclass(frozen=True)
+class _Repository:
+    """Ours, beside the workspace that it looks at."""
+
+    workspace: Path
+    git_dir: Path
+
+    def has_files(self) -> bool:
+        with os.scandir(self.workspace) as entries:
+            return any(True for _ in entries)
+
+    async def create(self) -> None:
+        """Make it, where that was not done before. It finds the objects of the workspace's repository."""
+        if self.git_dir.exists():
+            return
+        await self._run(["git", "init", "--quiet", "--bare", "--template=", str(self.git_dir)])
+        alternates = self.git_dir / "objects" / "info" / "alternates"
+        alternates.parent.mkdir(exist_ok=True)
+        alternates.write_text(f"{self.workspace / '.git' / 'objects'}\n")
+
+    async def git(self, *arguments: str, most_bytes: int = _LIST_BYTES) -> bytes:
+        """What git prints. Raises CannotTell when it fails, or prints more than `most_bytes`."""
+        settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+        place = [f"--git-dir={self.git_dir}", f"--work-tree={self.workspace}"]
+        return await self._run(["git", *settings, *place, *arguments], most_bytes)
+
+    async def word(self, *arguments: str) -> str:
+        return (await self.git(*arguments)).decode().strip()
+
+    async def _run(self, command: Sequence[str], most_bytes: int = _LIST_BYTES) -> bytes:
+        environment = {"PATH": os.environ.get("PATH", os.defpath), **_ENVIRONMENT}
+        printed = b""
+        try:
+            async with child_process(command, self.workspace, environment) as process:
+                while chunk := await process.output.read(_READ_BYTES):
+                    printed += chunk
+                    if len(printed) > most_bytes:
+                        raise CannotTell(f"it is more than {most_bytes // 2**20} MiB")
+                status = await process.exit_status()
+        except OSError as error:
+            raise CannotTell(f"git cannot be run: {error.strerror}") from error
+        if status != 0:
+            raise CannotTell(f"git {command[-1]} ended with status {status}")
+        return printed
+
+
+def _say_why(run: Run, error: CannotTell) -> None:
+    run.emit.log(f"[what changed in the workspace cannot be told: {error}]")
