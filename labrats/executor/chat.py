@@ -73,7 +73,7 @@ class Refusal(Exception):
 
     def as_give_up(self) -> GiveUp:
         advice = f" ({_ADVICE[self.code]})" if self.code in _ADVICE else ""
-        return GiveUp(self.code, f"{self}{advice}")
+        return GiveUp(self.code, f"{self}{advice}", self.retry_after_seconds)
 
 
 class Unreachable(Exception):

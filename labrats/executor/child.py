@@ -44,13 +44,21 @@ async def child_process(
     stop_signal: signal.Signals = signal.SIGTERM,
     inherited: Collection[int] = (),
 ) -> AsyncIterator[Child]:
-    """Start a program. On leaving it has ended: asked to by `stop_signal` where it has a grace, or killed.
+    """Start a program, in a process group of its own. On leaving it has ended: asked to by `stop_signal` where it has
+    a grace, or killed.
 
     inherited: file descriptors that it finds open too. What it started itself may live on, until the attempt's end
     sweeps it away. Raises OSError when it cannot start.
     """
     process = subprocess.Popen(  # noqa: ASYNC220 - a vfork, which takes less than a millisecond
-        command, cwd=cwd, env=environment, stdin=stdin, stdout=PIPE, stderr=stderr, pass_fds=inherited
+        command,
+        cwd=cwd,
+        env=environment,
+        stdin=stdin,
+        stdout=PIPE,
+        stderr=stderr,
+        pass_fds=inherited,
+        process_group=0,
     )
     ended = _end_of(process)
     output = asyncio.StreamReader(limit=_READ_BYTES)

@@ -6,6 +6,7 @@ It is asked once; or, with `reactEnabled`, it works in the workspace by calling 
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final
 
+from labrats.executor.log_lines import LogLines
 from labrats.executor.run import Run
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -18,19 +19,24 @@ _KEY: Final = "OPENAI_API_KEY"
 
 async def run(run: Run) -> str:
     """Let the model of the job answer the prompt. Returns its last words."""
+    # Loaded here: they bring an HTTP client, which attempts of other providers do without.
     from labrats.executor.chat import Refusal, Unreachable
+    from labrats.executor.react.loop import work
 
     try:
         async with _server_for(run) as server:
-            return await ask_once(run, server)
+            return await (work(run, server) if run.task.config.react_enabled else ask_once(run, server))
     except (Refusal, Unreachable) as trouble:
         raise trouble.as_give_up() from trouble
 
 
 async def ask_once(run: Run, server: "ChatServer") -> str:
     """Put the prompt to the model, and return what it answers."""
-    lines = LogLines(run)
-    reply = await server.complete([{"role": "user", "content": run.prompt}], lines.add, **_bounds(run))
+    lines = LogLines(run.emit)
+    messages = [{"role": "user", "content": run.prompt}]
+    if run.instructions:
+        messages.insert(0, {"role": "system", "content": run.instructions})
+    reply = await server.complete(messages, lines.add, **_bounds(run))
     lines.end()
     run.consume(reply.usage)
     if reply.is_cut:
@@ -38,29 +44,8 @@ async def ask_once(run: Run, server: "ChatServer") -> str:
     return reply.text
 
 
-class LogLines:
-    """Logs a text that comes in pieces, line by line: a secret in it must be whole to be seen."""
-
-    def __init__(self, run: Run) -> None:
-        self._emit = run.emit
-        self._started: list[str] = []
-
-    def add(self, piece: str) -> None:
-        first, *rest = piece.split("\n")
-        self._started.append(first)
-        for beginning in rest:
-            self._emit.log("".join(self._started))
-            self._started = [beginning]
-
-    def end(self) -> None:
-        """Log what is left."""
-        if rest := "".join(self._started):
-            self._emit.log(rest)
-        self._started = []
-
-
 def _server_for(run: Run) -> "AbstractAsyncContextManager[ChatServer]":
-    from labrats.executor.chat import chat_server  # loads an HTTP client, which no other provider needs
+    from labrats.executor.chat import chat_server
 
     config = run.task.config
     if not run.task.endpoint:

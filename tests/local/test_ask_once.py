@@ -87,6 +87,17 @@ def test_a_job_that_names_no_model_has_the_one_that_is_served(attempt_on: Prepar
     assert server.requests[0]["model"] == "served/one"
 
 
+@pytest.mark.parametrize("react_enabled", [False, True])
+def test_instructions_are_what_the_system_says(attempt_on: Prepare, react_enabled: bool) -> None:
+    with chat_server(Says("ok")) as server:
+        attempt_on(server, config={"react_enabled": react_enabled}, instructions="Answer in French.").run()
+
+    system, user = server.requests[0]["messages"]
+    assert system["role"] == "system"
+    assert system["content"].endswith("Answer in French.")
+    assert user == {"role": "user", "content": "Fix the bug."}
+
+
 def test_a_limit_on_tokens_bounds_the_answer(attempt_on: Prepare) -> None:
     with chat_server(Says("half an ans", finish_reason="length")) as server:
         attempt = attempt_on(server, config={"max_tokens": 500})
