@@ -118,7 +118,7 @@ def retry_after_seconds(failure: str) -> float | None:
 def _settings(run: Run) -> dict[str, dict[str, Any]]:
     """Its config.toml, by table; nothing of the user's own or of the repository's is read."""
     config, top = run.task.config, dict[str, Any]()
-    if config.model:
+    if config.model and config.model != config.provider:  # a model called like its provider is whatever that prefers
         top["model"] = config.model
     if config.effort:
         top["model_reasoning_effort"] = config.effort

@@ -78,7 +78,7 @@ class ConfigLayer:
     config: JobConfig
 
 
-_BUILT_IN_MODELS: Final = {"claude": "sonnet", "codex": "gpt-5-codex"}
+_BUILT_IN_MODELS: Final = {"claude": "sonnet"}
 _BUILT_IN_PROVIDER: Final = "claude"
 _BUILT_IN: Final = JobConfig(
     provider=_BUILT_IN_PROVIDER, effort="medium", fast=False, timeout_ms=3_300_000, max_turns=25, max_attempts=1

@@ -120,6 +120,13 @@ def test_the_settings_of_the_job_reach_the_program(attempt_on: Prepare) -> None:
     assert server.requests[0]["reasoning"]["effort"] == "high"
 
 
+def test_without_a_model_of_its_own_a_job_gets_the_one_that_codex_prefers(attempt_on: Prepare) -> None:
+    with model_server(Says("ok")) as server:
+        attempt_on(server, config={"model": "codex"}).run()
+
+    assert server.requests[0]["model"].startswith("gpt-")
+
+
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "CODEX_API_KEY"])
 def test_the_key_of_the_models_secret_is_used_and_no_tool_finds_it(
     attempt_on: Prepare, monkeypatch: pytest.MonkeyPatch, name: str

@@ -70,7 +70,7 @@ def test_what_no_layer_sets_is_absent() -> None:
     ("layers", "expected"),
     [
         # A layer that names another provider keeps its model, effort and fallback to itself …
-        ([{"provider": "codex"}, {"provider": "claude", "model": "opus"}], ("codex", "gpt-5-codex")),
+        ([{"provider": "codex"}, {"provider": "claude", "model": "opus"}], ("codex", "codex")),
         ([{"provider": "mock"}, {"provider": "claude", "model": "opus"}], ("mock", "mock")),
         # … one that names the same, or none, lends them …
         ([{"provider": "codex"}, {"provider": "codex", "model": "o3"}], ("codex", "o3")),

@@ -22,7 +22,7 @@ def test_an_attempt_is_named_by_job_and_number() -> None:
 def test_a_job_without_recorded_settings_resolves_its_own() -> None:
     """As an InferenceRequest written by hand is."""
     job = a_job(spec=JobSpec(source="kubectl", type="code-review", config=JobConfig(provider="codex")))
-    assert (job.resolved.provider, job.resolved.model) == ("codex", "gpt-5-codex")
+    assert (job.resolved.provider, job.resolved.model) == ("codex", "codex")
 
 
 def test_usage_adds_up_field_by_field() -> None:
