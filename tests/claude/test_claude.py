@@ -1,5 +1,6 @@
 """The claude provider with the real Claude Code program, on a scripted model: what becomes of each way to end."""
 
+import base64
 import json
 import os
 import signal
@@ -159,6 +160,29 @@ def test_no_tool_finds_the_key_of_the_model(attempt_on: Prepare, name: str) -> N
     assert found.endswith("searched")
     assert "[redacted]" not in found
     assert "../attempt" not in found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "echo {secret}",
+        "printf {secret} | base64",
+        "printf {secret} | od -An -v -tx1 | tr -d ' \\n'",
+        "set -x; : {secret}",
+    ],
+)
+def test_a_secret_that_a_tool_prints_is_redacted(attempt_on: Prepare, command: str) -> None:
+    """As the tool prints it, and as the program shows the call."""
+    secret = "test-git-token-0123456789"
+    encoded = (secret, base64.b64encode(secret.encode()).decode().rstrip("="), secret.encode().hex())
+    with model_server(bash(command.format(secret=secret)), Says(f"It is {secret}.")) as server:
+        attempt = attempt_on(server, secrets={"ANTHROPIC_API_KEY": KEY, "git-password": secret})
+        attempt.run()
+
+    assert attempt.result == "It is [redacted]."
+    assert "[redacted]" in (attempt.tool_events[-1].output or "")
+    output = attempt.output.read_text()
+    assert [form for form in encoded if form in output] == []
 
 
 def test_nothing_that_a_repository_brings_is_run_by_the_program(attempt_on: Prepare, tmp_path: Path) -> None:

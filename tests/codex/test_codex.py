@@ -1,5 +1,6 @@
 """The codex provider with the real Codex program, on a scripted model: what becomes of each way to end."""
 
+import base64
 import json
 import os
 import signal
@@ -145,6 +146,29 @@ def test_the_key_of_the_models_secret_is_used_and_no_tool_finds_it(
     assert found.endswith("\nsearched\n")
     for secret in ("ENGINE_VARIABLE", "API_KEY", "[redacted]", "../attempt"):
         assert secret not in found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "echo {secret}",
+        "printf {secret} | base64",
+        "printf {secret} | od -An -v -tx1 | tr -d ' \\n'",
+        "set -x; : {secret}",
+    ],
+)
+def test_a_secret_that_a_tool_prints_is_redacted(attempt_on: Prepare, command: str) -> None:
+    """As the tool prints it, and as the program shows the call."""
+    secret = "test-git-token-0123456789"
+    encoded = (secret, base64.b64encode(secret.encode()).decode().rstrip("="), secret.encode().hex())
+    with model_server(shell(command.format(secret=secret)), Says(f"It is {secret}.")) as server:
+        attempt = attempt_on(server, secrets={"OPENAI_API_KEY": KEY, "git-password": secret})
+        attempt.run()
+
+    assert attempt.result == "It is [redacted]."
+    assert "[redacted]" in (attempt.tool_events[-1].output or "")
+    output = attempt.output.read_text()
+    assert [form for form in encoded if form in output] == []
 
 
 def test_a_login_may_stand_for_the_key(attempt_on: Prepare) -> None:
