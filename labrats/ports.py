@@ -62,7 +62,8 @@ class Store(Protocol):
     async def create(self, resource: R, parts: Sequence[Resource] = ()) -> R:
         """Add `resource` together with its `parts`, all of them or none; sets uid, resource_version and created_at.
 
-        The parts belong to `resource` and are deleted with it. Raises Conflict, naming it, when a name is taken.
+        The parts belong to `resource` and are deleted with it. Raises Conflict, naming it, when a name is taken. After
+        RetryLater it may be there without some of them (see labrats/parts.py).
         """
         ...
 

@@ -31,7 +31,7 @@ from labrats.api.submission import (
 from labrats.cache import JobFilter
 from labrats.intake.request import fresh_names
 from labrats.model.errors import Conflict, IllegalMove, NotFound
-from labrats.model.job import Job, advance
+from labrats.model.job import Job, advance, put_back
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.protocol import AnyEvent, LogEvent
 
@@ -182,8 +182,7 @@ async def retry(request: Request, job_id: JobId) -> Response:
     engine = engine_of(request)
     while True:
         job = await own_job(request, job_id)
-        cleared = dict.fromkeys(("finished_at", "failed_code", "failed_reason", "slot", "deadline_at"))
-        waiting = advance(job, JobEvent.RETRY, **cleared)
+        waiting = put_back(job)
         setup = job.spec.workspace_setup
         if setup and setup.credentials_ref and engine.clock.now() - job.created_at > TOKEN_LIFETIME:
             message = "the job's git token is more than 10 minutes old and has likely expired; submit the job again"

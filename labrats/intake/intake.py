@@ -1,6 +1,7 @@
 """Makes jobs of requests."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from labrats.attachments import Attachments
@@ -10,12 +11,14 @@ from labrats.intake.request import JobNames, JobRequest
 from labrats.intake.settings import settings_of
 from labrats.metrics import Metrics
 from labrats.model.config import ResolvedConfig
-from labrats.model.errors import Conflict, RetryLater
+from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.git_repo import GitRepo
-from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup
+from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup, put_back
 from labrats.model.mock_script import parse_script
 from labrats.model.parts import INSTRUCTIONS_KEY, PROMPT_KEY, ConfigMap, Secret
+from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
+from labrats.parts import complete, create_whole, is_whole
 from labrats.ports import Store
 
 
@@ -42,12 +45,15 @@ class Intake:
         return PreparedJob(request, resolved, texts_of(request, self._catalog))
 
     async def find(self, names: JobNames) -> Job | None:
-        """The job that was stored before under one of `names`."""
-        found = await self._store.get_many(Job, names.candidates)
-        return next((job for job in found if names.made(job)), None)
+        """The job that was stored before under one of `names`, if it was stored whole."""
+        job = await self._stored(names)
+        return job if job and await is_whole(self._store, job) else None
 
     async def create(self, prepared: PreparedJob, names: JobNames) -> Job:
-        """The job, stored under a free one of `names`, unless it was before. Raises Conflict, RetryLater."""
+        """The job, stored under a free one of `names`, unless it was before. Raises Conflict, RetryLater.
+
+        One that was stored before without all of its parts, since the storage broke off, gets the rest now.
+        """
         for name in names.candidates:
             if job := await self._try_to_create(prepared, name, names):
                 return job
@@ -60,17 +66,41 @@ class Intake:
         spec = _spec(prepared, name, kept)
         job = Job(metadata=Metadata(name=name, annotations=dict(names.annotations)), spec=spec)
         try:
-            created = await self._store.create(job, _parts(job, prepared))
+            created = await create_whole(self._store, job, _parts(job, prepared))
         except Conflict:
             await self._attachments.remove(kept)
-            return await self.find(names)
+            stored = await self._stored(names)
+            return await self._completed(stored, prepared) if stored else None
         except RetryLater:
-            if not (written := await self._store.get_many(Job, [name])):
-                await self._attachments.remove(kept)
-                raise
-            created = written[0]  # the storage was in trouble after the write
+            await self._take_back(job, names)
+            raise
         self._metrics.job_submitted(created)
         return created
+
+    async def _stored(self, names: JobNames) -> Job | None:
+        found = await self._store.get_many(Job, names.candidates)
+        return next((job for job in found if names.made(job)), None)
+
+    async def _completed(self, job: Job, prepared: PreparedJob) -> Job:
+        if not await complete(self._store, job, _parts(job, prepared)):
+            return job
+        job = await self._store.get(Job, job.id)
+        if job.phase is not Phase.FAILED:
+            return job
+        return await self._store.update(put_back(job))  # it failed of that, and nobody was told yet that it is there
+
+    async def _take_back(self, job: Job, names: JobNames) -> None:
+        """Leave no trace of a job that could not be stored whole, as far as that can be told.
+
+        What the same request may complete is left. Should it never be made again, the job fails without its prompt.
+        """
+        with suppress(RetryLater):
+            if any(stored.spec == job.spec for stored in await self._store.get_many(Job, [job.id])):
+                if names.are_found_again:
+                    return
+                with suppress(NotFound):
+                    await self._store.delete(Job, job.id)
+            await self._attachments.remove(job.spec.workspace_files)
 
 
 def _spec(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]) -> JobSpec:
@@ -110,8 +140,8 @@ def _parts(job: Job, prepared: PreparedJob) -> Sequence[Resource]:
     """What is stored with `job`: its texts, and the credential of its repository."""
     assert job.spec.prompt_ref is not None, "every job made here has one"
     texts = {PROMPT_KEY: prepared.texts.prompt}
-    if prepared.texts.instructions is not None:
-        texts[INSTRUCTIONS_KEY] = prepared.texts.instructions
+    if job.spec.instructions_ref is not None:
+        texts[INSTRUCTIONS_KEY] = prepared.texts.instructions or ""
     parts: list[Resource] = [ConfigMap(metadata=Metadata(name=job.spec.prompt_ref.name), data=texts)]
     setup, repo = job.spec.workspace_setup, prepared.request.repo
     if setup and setup.credentials_ref and repo:

@@ -71,6 +71,11 @@ class JobNames:
     annotations: Mapping[str, str] = field(default_factory=dict)
     made: Callable[[Job], bool] = _never_made
 
+    @property
+    def are_found_again(self) -> bool:
+        """Whether the same request, made again, has the same names."""
+        return self.made is not _never_made
+
 
 def fresh_names() -> JobNames:
     """Random ones, for a job that cannot have been made before."""

@@ -247,6 +247,12 @@ def advance(job: Job, event: JobEvent, **changes: Any) -> Job:
     return replace(job, status=replace(job.status, phase=phase, **changes))
 
 
+def put_back(job: Job) -> Job:
+    """A failed job, waiting for another attempt. Raises IllegalMove for any other."""
+    cleared = dict.fromkeys(("finished_at", "failed_code", "failed_reason", "slot", "deadline_at"))
+    return advance(job, JobEvent.RETRY, **cleared)
+
+
 def new_job_id() -> str:
     """A fresh name: `ir-` and 8 hex digits."""
     return f"ir-{secrets.token_hex(4)}"

@@ -7,17 +7,19 @@ from typing import Any
 
 import httpx2
 import pytest
+from msgspec.structs import replace
 
 from labrats.api.idempotency import Intent
 from labrats.api.job_streams import BEGINNING, parse_event_id, stream
 from labrats.api.jobs import log_line
 from labrats.api.submission import Submission
 from labrats.model.errors import RetryLater
-from labrats.model.job import Job, JobSpec
+from labrats.model.job import FailedCode, Job, JobSpec
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from tests.api.conftest import Api, a_submission, api_in_memory
+from tests.builders import an_ai_model
 from tests.fakes.clock import VirtualTimeLoop
 from tests.fakes.store import MemoryStore
 from tests.waiting import eventually
@@ -120,13 +122,17 @@ async def test_too_many_waiting_jobs_are_answered_429(tmp_path: Path) -> None:
 
 
 class TroubledStore(MemoryStore):
-    """A store that fails to create jobs, before or after the write."""
+    """A store that fails to create jobs: before the write, after it, or between it and that of the parts."""
 
     trouble = ""
 
     async def create(self, resource: Any, parts: Sequence[Resource] = ()) -> Any:
         if isinstance(resource, Job) and self.trouble == "before":
             raise RetryLater("the disk is full", delay_seconds=7)
+        if self.trouble == "between":
+            if isinstance(resource, Job):
+                await super().create(resource)
+            raise RetryLater("the disk went away", delay_seconds=7)
         created = await super().create(resource, parts)
         if isinstance(resource, Job) and self.trouble == "after":
             raise RetryLater("the disk went away", delay_seconds=7)
@@ -158,6 +164,35 @@ class TestTroubleWithTheStore:
         job_id = await submit(user, workspaceFiles=A_FILE)
 
         assert (await ended(api, job_id)).spec.workspace_files
+        assert len(kept_files(api)) == 1
+
+    async def test_a_job_that_was_stored_by_half_leaves_nothing(self, api: Api, user: httpx2.AsyncClient) -> None:
+        api.store.trouble = "between"  # type: ignore[attr-defined]
+
+        answer = await user.post("/api/jobs/submit", json=a_submission(workspaceFiles=A_FILE))
+
+        assert answer.status_code == 503
+        assert await api.store.list(Job) == []
+        assert kept_files(api) == []
+
+    @pytest.mark.parametrize("slots", [0, 1], ids=["while it waits", "after it failed"])
+    async def test_a_job_that_was_stored_by_half_is_made_whole_by_the_same_request(
+        self, api: Api, user: httpx2.AsyncClient, slots: int
+    ) -> None:
+        model = await api.store.create(an_ai_model(slots=slots))
+        asked: dict[str, Any] = {"json": a_submission(workspaceFiles=A_FILE), "headers": {"Idempotency-Key": "key-1"}}
+        api.store.trouble = "between"  # type: ignore[attr-defined]
+        assert (await user.post("/api/jobs/submit", **asked)).status_code == 503
+        (half,) = await api.store.list(Job)
+        if slots:
+            assert (await ended(api, half.id)).status.failed_code is FailedCode.INTERNAL
+        api.store.trouble = ""  # type: ignore[attr-defined]
+
+        answer = await user.post("/api/jobs/submit", **asked)
+
+        assert (answer.status_code, answer.json()["jobId"]) == (201, half.id)
+        await api.store.update(replace(model, spec=replace(model.spec, slots=1)))
+        assert (await ended(api, half.id)).phase is Phase.SUCCEEDED
         assert len(kept_files(api)) == 1
 
 

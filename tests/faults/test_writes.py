@@ -1,9 +1,12 @@
 """A write on Kubernetes whose answer is lost, or that is refused, does no harm."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import ApiClient
@@ -12,10 +15,11 @@ from labrats.model.ai_model import AiModel
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.parts import ConfigMap, Secret
-from labrats.model.record import Metadata
+from labrats.model.record import Metadata, Resource
+from labrats.parts import complete, create_whole
 from labrats.ports import Store
 from tests.builders import a_spec, an_ai_model
-from tests.cluster.proxy import FaultyProxy, Lose, Refuse, is_write
+from tests.cluster.proxy import Fault, FaultyProxy, Lose, Refuse, is_write
 
 pytestmark = pytest.mark.kubernetes
 
@@ -60,11 +64,51 @@ async def test_a_refused_creation_leaves_nothing(store: Store, proxy: FaultyProx
     await assert_nothing_is_left(store)
 
 
-async def test_a_refused_part_leaves_nothing_of_the_rest(store: Store, proxy: FaultyProxy) -> None:
-    async with proxy.faults(lambda request: request.path.endswith("/secrets") and is_write(request), Refuse(500)):
-        with pytest.raises(RetryLater):
-            await store.create(JOB, [PROMPT, GIT])
+@pytest.mark.parametrize("fault", [Refuse(500), Refuse(429, retry_after=1), Lose()], ids=["500", "429", "lost"])
+@pytest.mark.parametrize("position", range(3))
+async def test_a_fault_at_any_write_of_a_job_leaves_all_of_it_or_can_be_made_up_for(
+    store: Store, proxy: FaultyProxy, position: int, fault: Fault
+) -> None:
+    writes = 0
+
+    def is_the_one(request: web.BaseRequest) -> bool:
+        nonlocal writes
+        writes += is_write(request)
+        return is_write(request) and writes == position + 1
+
+    async with proxy.faults(is_the_one, fault):
+        with suppress(RetryLater):
+            await create_whole(store, JOB, [PROMPT, GIT])
+    with suppress(Conflict):
+        await create_whole(store, JOB, [PROMPT, GIT])
+    job = await store.get(Job, JOB.name)
+    await complete(store, job, [PROMPT, GIT])
+    assert await owners_of_parts(store) == {job.metadata.uid}
+
+
+async def test_what_cannot_be_stored_whole_is_completed_once_the_api_server_is_back(
+    store: Store, proxy: FaultyProxy
+) -> None:
+    proxy.plan = lambda request: Refuse(503) if is_write(request) and not request.path.endswith("requests") else None
+    with pytest.raises(RetryLater):
+        await create_whole(store, JOB, [PROMPT, GIT])
+    proxy.plan = lambda request: None
+    job = await store.get(Job, JOB.name)
+    assert await asyncio.gather(*(complete(store, job, [PROMPT, GIT]) for _ in range(3)))
+    assert await owners_of_parts(store) == {job.metadata.uid}
+
+
+async def test_a_part_whose_name_is_taken_leaves_nothing_of_the_rest(store: Store) -> None:
+    await store.create(GIT)
+    with pytest.raises(Conflict):
+        await create_whole(store, JOB, [PROMPT, GIT])
+    await store.delete(Secret, GIT.name)
     await assert_nothing_is_left(store)
+
+
+async def owners_of_parts(store: Store) -> set[str]:
+    parts: list[Resource] = [await store.get(ConfigMap, PROMPT.name), await store.get(Secret, GIT.name)]
+    return {part.metadata.owner.uid if part.metadata.owner else "nobody" for part in parts}
 
 
 async def test_an_update_whose_answer_was_lost_says_that_it_must_be_read_again(

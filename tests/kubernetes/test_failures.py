@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.errors import RetryLater
-from labrats.model.job import FailedCode
+from labrats.model.job import FailedCode, KeyReference
+from labrats.model.phases import Phase
 from labrats.model.protocol import LogEvent
 from labrats.model.record import encode
-from labrats.ports import Alive, Gone
-from tests.builders import an_attempt
+from labrats.ports import Alive, Attempt, Gone
+from tests.builders import a_job, a_spec, an_attempt
 from tests.cluster.cluster import Cluster
 from tests.cluster.node import Node
 from tests.conformance.kubernetes_backend import a_pod_settings
@@ -36,7 +38,9 @@ def open_runner(api_client: ApiClient, jobs_namespace: str, executor_image: str,
     @asynccontextmanager
     async def open_runner(**fields: Any) -> AsyncIterator[KubernetesRunner]:
         pods = a_pod_settings(executor_image, **fields)
-        settings = KubernetesRunnerSettings(jobs_namespace, tmp_path / "attempts", pods, kill_seconds=1.0)
+        settings = KubernetesRunnerSettings(
+            jobs_namespace, tmp_path / "attempts", pods, kill_seconds=1.0, parts_seconds=3.0
+        )
         runner = KubernetesRunner(api_client, MemoryStore(), settings)
         async with running(runner.run()):
             yield runner
@@ -90,6 +94,17 @@ async def test_a_pod_that_waits_for_something_else(open_runner: OpenRunner) -> N
 
     assert code is FailedCode.START_TIMEOUT
     assert "did not start within 3 s" in reason
+
+
+async def test_a_job_whose_prompt_never_comes(open_runner: OpenRunner) -> None:
+    spec = a_spec(prompt=None, prompt_ref=KeyReference(name="none", key="prompt"))
+    attempt = Attempt(a_job(Phase.RUNNING, spec=spec, created_at=datetime.now(UTC)))
+    async with open_runner(start_timeout_seconds=3600.0) as runner:
+        await runner.start(attempt)
+        gone = await end_of(runner, attempt.name)
+
+    assert (gone.outcome, gone.code) == (None, FailedCode.INTERNAL)
+    assert gone.reason == "the job's prompt is gone: there is no ConfigMap 'none'"
 
 
 async def test_an_attempt_that_needs_more_memory_than_it_may_have(open_runner: OpenRunner) -> None:

@@ -14,7 +14,13 @@ import msgspec
 import structlog
 
 from labrats.backends.kubernetes.collector import collect
-from labrats.backends.kubernetes.failures import why_it_cannot_start, why_it_ended, why_it_has_not_started
+from labrats.backends.kubernetes.failures import (
+    Failure,
+    prompt_is_missing,
+    why_it_cannot_start,
+    why_it_ended,
+    why_it_has_not_started,
+)
 from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.objects import JobObject
@@ -29,10 +35,14 @@ TROUBLE_SECONDS: Final = 5.0
 
 
 class Attendance:
-    """All attempts that the cluster has anything of. attempts: the folder on the shared volume."""
+    """All attempts that the cluster has anything of. attempts: the folder on the shared volume.
 
-    def __init__(self, api: JobsApi, attempts: Path, start_timeout_seconds: float) -> None:
-        self._api, self._attempts, self._start_timeout = api, attempts, start_timeout_seconds
+    parts_seconds: how long after an attempt's start its prompt may still come.
+    """
+
+    def __init__(self, api: JobsApi, attempts: Path, start_timeout_seconds: float, parts_seconds: float) -> None:
+        self._api, self._attempts = api, attempts
+        self._start_timeout, self._parts_seconds = start_timeout_seconds, parts_seconds
         self._jobs, self._pods = Reflector(api.client, api.all_jobs), Reflector(api.client, api.all_pods)
         self._jobs_listed, self._pods_listed = asyncio.Event(), asyncio.Event()
         self._sights: dict[str, Sight] = {}
@@ -153,12 +163,14 @@ class Attendance:
     async def _see_start(self, sight: Sight) -> None:
         """Wait until its executor has started, or never will. An attempt that takes too long to start is ended."""
         now = asyncio.get_running_loop().time
-        deadline = now() + self._start_timeout
+        deadline, prompt_due = now() + self._start_timeout, now() + self._parts_seconds
         while True:
             changed = sight.changed
             if sight.has_started or await self._is_over(sight):
                 return
             failure = why_it_cannot_start(sight.last_pod)
+            if not failure and now() >= prompt_due:
+                failure, prompt_due = await self._missing_prompt(sight), math.inf
             if not failure and now() >= deadline:
                 failure = why_it_has_not_started(sight.last_pod, self._start_timeout)
             if failure and deadline < math.inf:
@@ -166,8 +178,13 @@ class Attendance:
                 with suppress(NotFound):
                     await self._api.fail_job(sight.name, failure)
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(deadline if deadline < math.inf else None):
+                next_look = min(deadline, prompt_due)
+                async with asyncio.timeout_at(next_look if next_look < math.inf else None):
                     await changed.wait()
+
+    async def _missing_prompt(self, sight: Sight) -> Failure | None:
+        prompt = sight.last_pod.prompt if sight.last_pod else None
+        return None if prompt is None or await self._api.has_config_map(prompt) else prompt_is_missing(prompt)
 
     async def _see_end(self, sight: Sight) -> None:
         """Wait until nothing of it runs, and nothing will, for certain."""

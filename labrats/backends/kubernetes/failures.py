@@ -82,6 +82,11 @@ def why_it_has_not_started(pod: PodObject | None, seconds: float) -> Failure:
     return Failure(code=FailedCode.START_TIMEOUT, reason=f"the attempt did not start within {seconds:g} s: {reason}")
 
 
+def prompt_is_missing(name: str) -> Failure:
+    """The pod waits, without a word, for a ConfigMap that never came."""
+    return Failure(code=FailedCode.INTERNAL, reason=f"the job's prompt is gone: there is no ConfigMap {name!r}")
+
+
 def failure_annotations(failure: Failure) -> dict[str, str]:
     """What a Job carries that the engine ended: why, so that the next engine knows it too."""
     return {FAILED_CODE_ANNOTATION: failure.code, FAILED_REASON_ANNOTATION: failure.reason}

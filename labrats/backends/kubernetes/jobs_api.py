@@ -8,6 +8,7 @@ from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
 from labrats.backends.kubernetes.failures import Failure, failure_annotations
 from labrats.backends.kubernetes.objects import JOB_LABEL, JobObject, PodObject
 from labrats.backends.kubernetes.reflector import Collection
+from labrats.model.errors import NotFound
 from labrats.model.record import encode
 
 _OF_ATTEMPTS: Final = {"labelSelector": JOB_LABEL}
@@ -22,6 +23,7 @@ class JobsApi:
         self.client = client
         self._jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
+        self._config_maps = f"/api/v1/namespaces/{namespace}/configmaps"
 
     @property
     def all_jobs(self) -> Collection[JobObject]:
@@ -46,6 +48,13 @@ class JobsApi:
         """The pods of the Job by that name, as they are now."""
         query = {"labelSelector": f"batch.kubernetes.io/job-name={name}"}
         return [_READ_POD(item) async for page in self.client.pages(self._pods, query) for item in page.items]
+
+    async def has_config_map(self, name: str) -> bool:
+        try:
+            await self.client.request("GET", f"{self._config_maps}/{name}")
+        except NotFound:
+            return False
+        return True
 
     async def fail_job(self, name: str, failure: Failure) -> None:
         """Have the Job fail for good: it makes no pod any more, and the cluster asks the one there is to end.

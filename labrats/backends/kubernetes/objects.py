@@ -127,10 +127,27 @@ class Container(_Part, frozen=True, kw_only=True):
     resources: Resources = Resources()
 
 
+class ConfigMapSource(_Part, frozen=True, kw_only=True):
+    name: str = ""
+
+
+class VolumeSource(_Part, frozen=True, kw_only=True):
+    config_map: ConfigMapSource | None = None
+
+
+class Projected(_Part, frozen=True, kw_only=True):
+    sources: tuple[VolumeSource, ...] = ()
+
+
+class Volume(_Part, frozen=True, kw_only=True):
+    projected: Projected = Projected()
+
+
 class PodSpec(_Part, frozen=True, kw_only=True):
     node_name: str = ""
     containers: tuple[Container, ...] = ()
     active_deadline_seconds: int | None = None
+    volumes: tuple[Volume, ...] = ()
 
 
 class PodStatus(_Part, frozen=True, kw_only=True):
@@ -157,6 +174,12 @@ class PodObject(_Part, frozen=True, kw_only=True):
         """The name of its attempt, and so of its Job."""
         labels = self.metadata.labels
         return f"{labels.get(JOB_LABEL)}-{labels.get(ATTEMPT_LABEL)}"
+
+    @property
+    def prompt(self) -> str | None:
+        """The ConfigMap that its executor reads the prompt from."""
+        sources = (source.config_map for volume in self.spec.volumes for source in volume.projected.sources)
+        return next((config_map.name for config_map in sources if config_map), None)
 
     @property
     def container(self) -> Container:

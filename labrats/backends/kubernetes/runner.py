@@ -51,21 +51,20 @@ FOLLOW_SECONDS: Final = 0.2
 UNCONFIRMED_SECONDS: Final = 30.0
 """How soon to look again at an attempt whose end its node does not confirm."""
 
-PARTS_FOLLOW: Final = timedelta(seconds=30)
-"""How long after a job its prompt and its secrets may appear: they are created after it."""
-
 
 @dataclass(frozen=True)
 class KubernetesRunnerSettings:
     """namespace: where the Jobs are, and all that their pods mount. attempts: the folder on the shared volume.
 
     kill_seconds: how much longer than its grace a node that is well may take to end a pod.
+    parts_seconds: how long after a job its prompt and its secrets may appear: they are created after it.
     """
 
     namespace: str
     attempts: Path
     pods: PodSettings
     kill_seconds: float = 25.0
+    parts_seconds: float = 30.0
 
 
 class KubernetesRunner:
@@ -83,7 +82,8 @@ class KubernetesRunner:
     ) -> None:
         self._store, self._settings, self._clock = store, settings, clock or SystemClock()
         self._api = JobsApi(client, settings.namespace)
-        self._attendance = Attendance(self._api, settings.attempts, settings.pods.start_timeout_seconds)
+        start_timeout = settings.pods.start_timeout_seconds
+        self._attendance = Attendance(self._api, settings.attempts, start_timeout, settings.parts_seconds)
         self._unconfirmed: set[str] = set()
         self._being_killed: set[str] = set()
         self._owners: dict[str, str] = {}
@@ -269,7 +269,7 @@ class KubernetesRunner:
 
     def _is_new(self, job: Job) -> bool:
         """Whether what belongs to it may still be on its way."""
-        return self._clock.now() - job.created_at < PARTS_FOLLOW
+        return self._clock.now() - job.created_at < timedelta(seconds=self._settings.parts_seconds)
 
     # Whose Job it is
 

@@ -115,10 +115,12 @@ class KubernetesStore:
         owned = [replace(part, metadata=replace(part.metadata, owner=owner)) for part in parts]
         outcomes = await asyncio.gather(*(self._create(part) for part in owned), return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        if failures:
+        if not failures:
+            return created
+        if final := [failure for failure in failures if not isinstance(failure, RetryLater)]:
             await self._take_back([created, *(outcome for outcome in outcomes if isinstance(outcome, Resource))])
-            raise failures[0]
-        return created
+            raise final[0]
+        raise failures[0]  # nothing is taken back: another request may have found it, and be completing it
 
     async def update(self, resource: R) -> R:
         resources = resource_type(type(resource))

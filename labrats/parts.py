@@ -1,0 +1,56 @@
+"""Storing a job together with its prompt and its secrets, although the storage may break off in between."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.job import Job
+from labrats.model.parts import ConfigMap, Secret
+from labrats.model.record import OwnerReference, Resource
+from labrats.ports import Store
+
+R = TypeVar("R", bound=Resource)
+
+
+async def create_whole(store: Store, job: Job, parts: Sequence[Resource]) -> Job:
+    """Create `job` with its `parts`: when it returns, all of them are there.
+
+    Raises Conflict when a name is taken. After RetryLater some of them may be there: `complete` makes up for the rest,
+    and a job whose parts never come fails.
+    """
+    try:
+        return await store.create(job, parts)
+    except RetryLater:
+        stored = await _find(store, Job, job.name)
+        if stored is None or stored.spec != job.spec:
+            raise
+        await complete(store, stored, parts)
+        return stored
+
+
+async def is_whole(store: Store, job: Job) -> bool:
+    """Whether what `job` refers to is there: its prompt, and the credentials of its repository."""
+    prompt, setup = job.spec.prompt_ref, job.spec.workspace_setup
+    if prompt and await _find(store, ConfigMap, prompt.name) is None:
+        return False
+    return not (setup and setup.credentials_ref and await _find(store, Secret, setup.credentials_ref) is None)
+
+
+async def complete(store: Store, job: Job, parts: Sequence[Resource]) -> bool:
+    """Create what is missing of the `parts` of a stored job; whether anything was. Raises RetryLater."""
+    missing = [part for part in parts if await _find(store, type(part), part.name) is None]
+    owner = OwnerReference(kind=job.kind(), name=job.name, uid=job.metadata.uid)
+    for part in missing:
+        with suppress(Conflict):  # whoever was to store it in the first place has done so by now
+            await store.create(replace(part, metadata=replace(part.metadata, owner=owner)))
+    return bool(missing)
+
+
+async def _find(store: Store, kind: type[R], name: str) -> R | None:
+    try:
+        return await store.get(kind, name)
+    except NotFound:
+        return None
