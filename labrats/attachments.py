@@ -1,14 +1,23 @@
 """Files that came with jobs, on the uploads volume: under our own names, never under the caller's."""
 
 import asyncio
+import errno
+import io
 import os
 import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from labrats.model.errors import RetryLater
 from labrats.model.job import WorkspaceFile
+
+_NO_LINKS: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK})
+"""The file lies on another volume, or on one that knows no links: it is copied."""
+
+Content = bytes | Path
+"""What is in a file: its bytes, or the path of a file that has them and is never written again."""
 
 
 class Attachments:
@@ -17,7 +26,7 @@ class Attachments:
     def __init__(self, uploads: Path) -> None:
         self._uploads = uploads
 
-    async def save(self, job_id: str, files: Sequence[tuple[str, bytes]]) -> tuple[WorkspaceFile, ...]:
+    async def save(self, job_id: str, files: Sequence[tuple[str, Content]]) -> tuple[WorkspaceFile, ...]:
         """Keep `files` (name in the workspace, contents); on stable storage when it returns. Raises RetryLater."""
         # The folder is not named by the job alone: another job that has the name already keeps its files.
         folder = f"jobs/{job_id}-{secrets.token_hex(4)}"
@@ -33,22 +42,42 @@ class Attachments:
             await asyncio.to_thread(shutil.rmtree, self._uploads / folder, ignore_errors=True)
 
 
-def _write_files(uploads: Path, name: str, files: Sequence[tuple[str, bytes]]) -> tuple[WorkspaceFile, ...]:
+def _write_files(uploads: Path, name: str, files: Sequence[tuple[str, Content]]) -> tuple[WorkspaceFile, ...]:
     folder = uploads / name
     folder.mkdir(mode=0o700, parents=True)
     kept = []
-    for number, (file_name, data) in enumerate(files):
-        with open(folder / str(number), "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        kept.append(WorkspaceFile(name=file_name, path=f"{name}/{number}", size=len(data)))
+    for number, (file_name, content) in enumerate(files):
+        path = folder / str(number)
+        if isinstance(content, bytes):
+            _write(path, io.BytesIO(content))
+        else:
+            _link(path, content)
+        kept.append(WorkspaceFile(name=file_name, path=f"{name}/{number}", size=path.stat().st_size))
     for made in (folder, *list(folder.parents)[:3]):  # down from where the uploads folder is, which may be new too
-        _sync_folder(made)
+        sync_folder(made)
     return tuple(kept)
 
 
-def _sync_folder(folder: Path) -> None:
+def _link(path: Path, content: Path) -> None:
+    """Have the file `content` at `path` too, whoever removes it where it was."""
+    try:
+        os.link(content, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with open(content, "rb") as source:
+            _write(path, source)
+
+
+def _write(path: Path, source: BinaryIO) -> None:
+    with open(path, "xb") as file:
+        shutil.copyfileobj(source, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have what is in `folder`, as a list of names, on stable storage."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -222,6 +222,7 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
     from labrats.intake.intake import Intake
     from labrats.metrics import Metrics
     from labrats.ports import SystemClock
+    from labrats.uploads import Uploads
 
     if settings.role == "all":
         await ensure_admin_key(store, settings.admin_key_file)
@@ -239,6 +240,8 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
         sessions=Sessions(signer, timedelta(hours=settings.session_hours)),
         provider=openid_provider(settings, signer),
         attachments=attachments,
+        workspace_uploads=Uploads(settings.uploads),
+        pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf"),
         metrics=metrics,
     )
 

@@ -44,9 +44,9 @@ class EngineSettings(BaseSettings):
     data_dir: Path = Field(default_factory=default_data_dir, validation_alias="LABRATS_DATA_DIR")
     """Where everything is kept: the database, attempts, workspaces, uploads, the admin key."""
     workspace_dir: Path | None = Field(default=None, validation_alias="WORKSPACE_DIR")
-    """Where agents' workspaces are made. Default: `workspaces` in the data folder."""
+    """Where agents' workspaces are made, and PDFs are kept in `uploads`. Default: `workspaces` in the data folder."""
     uploads_dir: Path | None = Field(default=None, validation_alias="UPLOADS_DIR")
-    """Where files that came with jobs are kept. Default: `uploads` in the data folder."""
+    """Where files for workspaces are kept. Default: `uploads` in the data folder."""
     submit_api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(default=(), validation_alias="SUBMIT_API_KEYS")
     """API keys that may submit jobs, separated by commas, beside the stored ones."""
     oidc_issuer: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$", validation_alias="OIDC_ISSUER")
@@ -142,6 +142,10 @@ class EngineSettings(BaseSettings):
     @property
     def uploads(self) -> Path:
         return self.uploads_dir or self.data_dir / "uploads"
+
+    @property
+    def pdf_uploads(self) -> Path:
+        return self.workspaces / "uploads"
 
     @property
     def admin_key_file(self) -> Path:

@@ -7,16 +7,20 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labrats import __version__
-from labrats.api import ai_models, api_keys, auth, docs, health, job_events, jobs
+from labrats.api import ai_models, api_keys, auth, docs, health, job_events, jobs, uploads, workspace_uploads
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError, error_response, install_error_answers
 from labrats.api.openapi import openapi_document
+from labrats.api.receiving import FORM_BYTES
 from labrats.api.submission import BODY_BYTES
 from labrats.metrics import Metrics
 
-MODULES: Final = (health, docs, jobs, job_events, ai_models, api_keys, auth)
+MODULES: Final = (health, docs, jobs, job_events, ai_models, api_keys, auth, uploads, workspace_uploads)
 PROBES: Final = (health,)
 """All that an engine serves which drives jobs, and leaves requests to others."""
+
+_BODY_LIMITS: Final = {("POST", "/api/uploads"): FORM_BYTES, ("POST", "/api/workspace-uploads"): FORM_BYTES}
+"""For routes whose bodies may be larger than others', since they are never in memory as a whole."""
 
 _HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
@@ -74,10 +78,11 @@ class Gate:
                 self._metrics.http_answered(method, route, message["status"], time.perf_counter() - began)
             await send(message)
 
-        if _declared_length(scope) > BODY_BYTES:
-            await error_response(413, "too_large", _TOO_LARGE)(scope, receive, send_stamped)
+        limit = _BODY_LIMITS.get((method, scope["path"]), BODY_BYTES)
+        if _declared_length(scope) > limit:
+            await error_response(413, "too_large", _too_large(limit))(scope, receive, send_stamped)
             return
-        await self._app(scope, _bounded(receive), send_stamped)
+        await self._app(scope, _bounded(receive, limit), send_stamped)
 
 
 def _without_body(send: Send) -> Send:
@@ -91,16 +96,16 @@ def _without_body(send: Send) -> Send:
     return send_head
 
 
-def _bounded(receive: Receive) -> Receive:
-    """`receive`, which refuses to bring more than a body may have."""
+def _bounded(receive: Receive, limit: int) -> Receive:
+    """`receive`, which refuses to bring more than `limit` bytes of a body."""
     received = 0
 
     async def receive_bounded() -> Message:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
-        if received > BODY_BYTES:
-            raise ApiError(413, "too_large", _TOO_LARGE)
+        if received > limit:
+            raise ApiError(413, "too_large", _too_large(limit))
         return message
 
     return receive_bounded
@@ -113,4 +118,5 @@ def _declared_length(scope: Scope) -> int:
     return 0
 
 
-_TOO_LARGE: Final = f"the body is larger than {BODY_BYTES // 2**20} MiB"
+def _too_large(limit: int) -> str:
+    return f"the body is larger than {limit // 2**20} MiB"

@@ -8,7 +8,9 @@ from pydantic.alias_generators import to_camel
 _PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
 _NAME_PART: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 
-Label = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_PRINTABLE)]
+LONGEST_LABEL: Final = 200
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_LABEL, pattern=_PRINTABLE)]
 """A short text on one line."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=rf"^{_NAME_PART}(\.{_NAME_PART})*$")]

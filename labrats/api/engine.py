@@ -15,6 +15,7 @@ from labrats.intake.intake import Intake
 from labrats.metrics import Metrics
 from labrats.ports import Clock, Runner, Store
 from labrats.settings import EngineSettings
+from labrats.uploads import Uploads
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Engine:
     keys: KeyRing
     sessions: Sessions
     attachments: Attachments
+    workspace_uploads: Uploads
+    pdf_uploads: Uploads
     metrics: Metrics
     provider: Provider | None = None
     """Where users sign in, if anywhere."""

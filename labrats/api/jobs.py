@@ -28,6 +28,8 @@ from labrats.api.submission import (
     job_request,
     refuse_when_full,
 )
+from labrats.api.workspace_uploads import files_of
+from labrats.attachments import Content
 from labrats.cache import JobFilter
 from labrats.intake.request import fresh_names
 from labrats.model.errors import Conflict, IllegalMove, NotFound
@@ -85,7 +87,7 @@ async def submit(request: Request, asked: Submission, idempotency_key: Idempoten
     """Queue a job. It is on stable storage when this answers, and will end in exactly one terminal phase."""
     engine, caller = engine_of(request), caller_of(request)
     check_complete(asked)
-    files = decode_files(asked.workspace_files)
+    brought = decode_files(asked.workspace_files)
     intent = Intent.of(idempotency_key, caller.id, asked)
     names = intent.job_names() if intent else fresh_names()
     if intent and (job := await engine.intake.find(names)):
@@ -93,6 +95,7 @@ async def submit(request: Request, asked: Submission, idempotency_key: Idempoten
     repo = await checked_repo(asked, engine.settings)
     await check_callback_url(asked, engine.settings)
     check_available(asked)
+    files: list[tuple[str, Content]] = [*await files_of(engine, caller, asked.workspace_uploads), *brought]
     prepared = engine.intake.prepare(job_request(asked, caller.id, agent_asked(asked, engine.catalog), repo, files))
     refuse_when_full(engine)
     return submitted(await engine.intake.create(prepared, names))

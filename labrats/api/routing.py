@@ -43,7 +43,7 @@ class GuardedRoute(APIRoute):
         (self.method,) = options["methods"]
         self.access = access_to(self.method, path)
         documented = {
-            "openapi_extra": {"security": SECURITY[self.access]},
+            "openapi_extra": {"security": SECURITY[self.access]} | (options.get("openapi_extra") or {}),
             "responses": error_responses(*_REFUSALS[self.access]) | (options.get("responses") or {}),
         }
         super().__init__(path, endpoint, **options | documented)

@@ -4,7 +4,6 @@ import base64
 import binascii
 from collections.abc import Sequence
 from ipaddress import ip_address
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -13,7 +12,9 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator
 from labrats.api.bodies import Label, Provider, RequestBody
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
+from labrats.api.file_names import check_distinct, why_unsafe
 from labrats.api.json_body import whole
+from labrats.attachments import Content
 from labrats.catalog import Catalog
 from labrats.intake.prompts import PROMPT_BYTES
 from labrats.intake.request import JobRequest
@@ -85,10 +86,10 @@ class WorkspaceFileBody(RequestBody):
 
 
 class WorkspaceUploadBody(RequestBody):
-    """A file uploaded before."""
+    """A file uploaded before, to `/api/workspace-uploads`. It lies at the root of the workspace, under its name."""
 
-    id: Label
-    name: Label
+    id: Label = Field(examples=["up-0123456789abcdef"])
+    name: Label = Field(examples=["report.csv"])
 
 
 class ConfigBody(RequestBody):
@@ -158,47 +159,19 @@ class Submission(RequestBody):
     )
     workspace_setup: WorkspaceSetupBody | None = None
     workspace_files: list[WorkspaceFileBody] = Field(default=[], max_length=MAX_FILES)
-    workspace_uploads: list[WorkspaceUploadBody] | None = None
+    workspace_uploads: list[WorkspaceUploadBody] = Field(default=[], max_length=MAX_FILES)
     config: ConfigBody = ConfigBody()
     callback_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
     pipeline: PipelineBody | None = None
     metadata: dict[str, Any] = Field(default={}, description="Free key-values, echoed in callbacks and the dashboard.")
 
 
-def why_unsafe(name: str) -> str | None:
-    """Why `name` cannot be a path below the workspace; None when it can."""
-    parts = name.split("/")
-    if not name or len(name.encode()) > 1024 or any(len(part.encode()) > 255 for part in parts):
-        return "must be 1 to 1024 bytes long, and each part of it at most 255"
-    if any(ord(character) < 32 or ord(character) == 127 for character in name) or "\\" in name:
-        return "must not contain control characters or backslashes"
-    if any(part in ("", ".", "..") for part in parts):
-        return "must be a relative path inside the workspace, without `.`, `..` or empty parts"
-    if any(part.lower() == ".git" for part in parts):
-        return "must not reach into .git"
-    return None
-
-
 def decode_files(files: Sequence[WorkspaceFileBody]) -> list[tuple[str, bytes]]:
-    """Name and contents of each. Raises 413 when they are too much, 422 when two would be one file."""
+    """Name and contents of each. Raises 413 when they are too much."""
     decoded = [(file.name, base64.b64decode(file.data)) for file in files]
     if sum(len(data) for _, data in decoded) > FILES_BYTES:
         raise ApiError(413, "too_large", "workspaceFiles: at most 10 MiB, decoded, in all")
-    _check_distinct([name for name, _ in decoded])
     return decoded
-
-
-def _check_distinct(names: Sequence[str]) -> None:
-    """Raises Invalid where two names differ in case only, or one is a folder of another."""
-    files: set[PurePosixPath] = set()
-    folders: set[PurePosixPath] = set()
-    for number, name in enumerate(names):
-        path = PurePosixPath(name.lower())
-        parents = set(path.parents)
-        if path in files or path in folders or parents & files:
-            raise Invalid(Problem(f"workspaceFiles[{number}].name", "is taken by another file of this job"))
-        files.add(path)
-        folders |= parents
 
 
 def check_complete(asked: Submission) -> None:
@@ -207,6 +180,10 @@ def check_complete(asked: Submission) -> None:
         raise Invalid(Problem("prompt", "is required, unless type is error-reporting"))
     if asked.prompt is None and asked.errors is None:
         raise Invalid(Problem("errors", "is required for an error-reporting job without a prompt"))
+    check_distinct(
+        [(f"workspaceUploads[{number}].name", upload.name) for number, upload in enumerate(asked.workspace_uploads)]
+        + [(f"workspaceFiles[{number}].name", file.name) for number, file in enumerate(asked.workspace_files)]
+    )
     setup = asked.workspace_setup
     if setup and setup.git_repo is None and (setup.git_ref or setup.git_depth):
         raise Invalid(Problem(GIT_REPO_FIELD, "is required for a gitRef or gitDepth"))
@@ -219,7 +196,6 @@ def check_complete(asked: Submission) -> None:
 def check_available(asked: Submission) -> None:
     """Raises 501 for what is valid but not built yet, naming the field."""
     missing = {
-        "workspaceUploads": asked.workspace_uploads,
         "callbackUrl": asked.callback_url,
         "pipeline": asked.pipeline,
     }
@@ -292,7 +268,7 @@ def job_request(
     owner: str,
     agent: AiAgent | None,
     repo: GitRepo | None,
-    files: Sequence[tuple[str, bytes]],
+    files: Sequence[tuple[str, Content]],
 ) -> JobRequest:
     """What was asked for, its agent found, its repository judged and its files decoded."""
     setup = asked.workspace_setup or WorkspaceSetupBody()

@@ -116,7 +116,6 @@ def _spec(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]) 
         priority=asked.priority,
         workspace_setup=_workspace_setup(asked, job_id, asked.repo) if asked.repo else None,
         workspace_files=files,
-        workspace_uploads=asked.uploads,
         pipeline=asked.pipeline,
         callback_url=asked.callback_url,
         chain=asked.chain,

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from labrats.attachments import Content
 from labrats.intake.events import IncomingEvent
 from labrats.model.agent import AiAgent, Trigger
 from labrats.model.config import JobConfig
 from labrats.model.git_repo import GitRepo
-from labrats.model.job import DEFAULT_PRIORITY, Chain, Job, Pipeline, WorkspaceUpload, new_job_id
+from labrats.model.job import DEFAULT_PRIORITY, Chain, Job, Pipeline, new_job_id
 from labrats.model.webhook_source import WebhookSource
 
 NAME_TRIES: Final = 5
@@ -24,7 +25,7 @@ class JobRequest:
     errors:  what was observed, for `error-reporting`: goes into the prompt as data.
     agent:   lends its instructions and its defaults. trigger: the one of the agent that the event matched.
     chain:   where the job stands in a chain; its parent's result goes into the prompt as data.
-    files:   name in the workspace, contents.
+    files:   name in the workspace, contents; those that were uploaded before, too.
     """
 
     source: str
@@ -43,8 +44,7 @@ class JobRequest:
     repo: GitRepo | None = None
     git_ref: str | None = None
     git_depth: int | None = None
-    files: Sequence[tuple[str, bytes]] = ()
-    uploads: tuple[WorkspaceUpload, ...] = ()
+    files: Sequence[tuple[str, Content]] = ()
     pipeline: Pipeline | None = None
     callback_url: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)

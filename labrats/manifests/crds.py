@@ -213,6 +213,16 @@ _JOB_SPEC: Final = {
                 }
             },
         },
+        "workspaceUploads": {
+            "maxItems": MAX_FILES,
+            "description": "Files for the workspace that were uploaded before, and are kept until the job has ended.",
+            "items": {
+                "properties": {
+                    "id": {"pattern": "^up-[0-9a-f]{16}$"},
+                    "name": {"maxLength": 200, "pattern": "^[^/]+$"},
+                }
+            },
+        },
         "resolved": {"description": "The settings it runs with, and where each is from. The engine writes this."},
         "owner": {"description": "The API key that asked. Its holder sees the job.", "maxLength": 253},
     },

@@ -134,6 +134,16 @@ class JobSpec(Record):
     owner: str = ""
     """Who asked: the id of the API key. A caller sees its own jobs."""
 
+    @property
+    def files(self) -> tuple[WorkspaceFile, ...]:
+        """All files for the workspace. Of uploads that it names, the API makes `workspace_files`: a job that names them
+        itself was written by hand, and finds them only as long as they are kept.
+        """
+        named = (
+            WorkspaceFile(name=each.name, path=f"{each.id}/{each.name}", size=0) for each in self.workspace_uploads
+        )
+        return (*named, *self.workspace_files)
+
 
 class Usage(Record):
     """What a job consumed, over all its attempts."""

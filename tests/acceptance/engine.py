@@ -70,6 +70,12 @@ class LocalEngine:
     def admin_key(self) -> str:
         return (self.data_dir / "admin.key").read_text().strip()
 
+    @property
+    def pid(self) -> int:
+        """Of its process, while it runs."""
+        assert self._process
+        return self._process.pid
+
     def start(self) -> None:
         """Start it, on the port it had before, and wait until it is ready."""
         port = self.url.rpartition(":")[2] or "0"

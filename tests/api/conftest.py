@@ -24,6 +24,7 @@ from labrats.intake.intake import Intake
 from labrats.metrics import Metrics
 from labrats.ports import Clock
 from labrats.settings import EngineSettings
+from labrats.uploads import Uploads
 from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
@@ -79,6 +80,8 @@ async def api_in_memory(
             keys=KeyRing([]),
             sessions=Sessions(Signer(SESSION_SECRET), timedelta(hours=12)),
             attachments=attachments,
+            workspace_uploads=Uploads(folder / "uploads"),
+            pdf_uploads=Uploads(folder / "workspaces" / "uploads", stored_as="document.pdf"),
             metrics=metrics,
         )
         controller = Controller(store, engine.runner, clock, engine.settings, engine.metrics)

@@ -160,7 +160,6 @@ MALFORMED: dict[str, bytes] = {
 }
 
 NOT_YET: dict[str, dict[str, Any]] = {
-    "workspaceUploads": {"workspaceUploads": [{"id": "upload-1", "name": "a.pdf"}]},
     "pipeline": {"pipeline": {"type": "pdf-sections"}},
     "callbackUrl": {"callbackUrl": "https://1.1.1.1/hook"},
 }

@@ -1,13 +1,17 @@
 """Where the files of an attempt lie."""
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from labrats.model.protocol import PATCH_FILE, RESULT_FILE
 from labrats.processes import ProcessId
+
+_ATTEMPT_NAME: Final = re.compile(r".+-[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class Folders:
     def workspace_names(self) -> list[str]:
         """The attempts that have a workspace."""
         try:
-            return [entry.name for entry in os.scandir(self.workspaces) if entry.is_dir(follow_symlinks=False)]
+            folders = [entry.name for entry in os.scandir(self.workspaces) if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
             return []
+        return [name for name in folders if _ATTEMPT_NAME.fullmatch(name)]  # other things are kept there too

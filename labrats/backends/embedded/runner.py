@@ -208,7 +208,7 @@ class LocalRunner:
             config=job.resolved.config,
             metadata=job.spec.metadata,
             workspace_setup=job.spec.workspace_setup,
-            workspace_files=tuple(file.on_volume(settings.uploads) for file in job.spec.workspace_files),
+            workspace_files=tuple(file.on_volume(settings.uploads) for file in job.spec.files),
             endpoint=self._endpoint(attempt),
             programs=dict(settings.programs),
             git_addresses=settings.git_addresses,

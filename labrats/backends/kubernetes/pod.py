@@ -142,7 +142,7 @@ def _task(attempt: Attempt, settings: PodSettings) -> Task:
         config=job.resolved.config,
         metadata=job.spec.metadata,
         workspace_setup=job.spec.workspace_setup,
-        workspace_files=tuple(file.on_volume(UPLOADS) for file in job.spec.workspace_files),
+        workspace_files=tuple(file.on_volume(UPLOADS) for file in job.spec.files),
         endpoint=attempt.ai_model.spec.endpoint if attempt.ai_model else None,
         git_addresses=settings.git_addresses,
         idle_seconds=settings.idle_seconds,
@@ -151,7 +151,7 @@ def _task(attempt: Attempt, settings: PodSettings) -> Task:
 
 def _pod(job: Job, secrets: SecretFiles, settings: PodSettings) -> dict[str, Any]:
     """The pod's spec, within what Pod Security calls `restricted`."""
-    uploads = _upload_mounts(job.spec.workspace_files, settings)
+    uploads = _upload_mounts(job.spec.files, settings)
     return {
         **settings.pod_fields,
         "restartPolicy": "Never",

@@ -1,0 +1,36 @@
+"""Names that callers give files in a workspace."""
+
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from labrats.model.errors import Invalid, Problem
+
+
+def why_unsafe(name: str) -> str | None:
+    """Why `name` cannot be a path below the workspace; None when it can."""
+    parts = name.split("/")
+    if not name or len(name.encode()) > 1024 or any(len(part.encode()) > 255 for part in parts):
+        return "must be 1 to 1024 bytes long, and each part of it at most 255"
+    if any(ord(character) < 32 or ord(character) == 127 for character in name) or "\\" in name:
+        return "must not contain control characters or backslashes"
+    if any(part in ("", ".", "..") for part in parts):
+        return "must be a relative path inside the workspace, without `.`, `..` or empty parts"
+    if any(part.lower() == ".git" for part in parts):
+        return "must not reach into .git"
+    return None
+
+
+def check_distinct(names: Iterable[tuple[str, str]]) -> None:
+    """Raises Invalid where two names differ in case only, or one is a folder of another.
+
+    names: each with the field that it stands in.
+    """
+    files: set[PurePosixPath] = set()
+    folders: set[PurePosixPath] = set()
+    for field, name in names:
+        path = PurePosixPath(name.lower())
+        parents = set(path.parents)
+        if path in files or path in folders or parents & files:
+            raise Invalid(Problem(field, "is taken by another file of this job"))
+        files.add(path)
+        folders |= parents

@@ -1,0 +1,85 @@
+"""Uploads to the real program: from a caller's disk to an agent's workspace. F4 of the reliability page."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+
+from tests.acceptance.conftest import EngineFactory
+from tests.acceptance.engine import LocalEngine, User
+
+HEAD = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="large.bin"\r\n\r\n'
+FOOT = b"\r\n--xyz--\r\n"
+FORM = {"Content-Type": "multipart/form-data; boundary=xyz"}
+MIB = 2**20
+
+
+async def a_large_file(mib: int) -> AsyncIterator[bytes]:
+    yield HEAD
+    for number in range(mib):
+        yield bytes([number % 256]) * MIB
+    yield FOOT
+
+
+def sha256_of(mib: int) -> str:
+    digest = hashlib.sha256()
+    for number in range(mib):
+        digest.update(bytes([number % 256]) * MIB)
+    return digest.hexdigest()
+
+
+def peak_memory_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
+async def test_an_upload_reaches_the_workspace_of_the_job_that_names_it(engine: LocalEngine, user: User) -> None:
+    content = bytes(range(256)) * 5000
+    answer = await user.http.post("/api/workspace-uploads", files={"file": ("data ü.bin", content)})
+    assert answer.status_code == 201, answer.text
+
+    detail = await user.run(workspaceUploads=[{"id": answer.json()["id"], "name": "data ü.bin"}])
+
+    assert detail["status"] == "completed"
+    assert (engine.workspace(detail["id"]) / "data ü.bin").read_bytes() == content
+
+
+async def test_a_job_that_waits_keeps_an_upload_that_is_deleted(engine: LocalEngine, user: User, admin: User) -> None:
+    uploaded = (await user.http.post("/api/workspace-uploads", files={"file": ("a.txt", b"hello")})).json()
+    named = [{"id": uploaded["id"], "name": "a.txt"}]
+    job_id = await user.submit({"sleepMs": 300}, {"fail": "once"}, workspaceUploads=named)
+    assert (await admin.http.delete(f"/api/workspace-uploads/{uploaded['id']}")).status_code == 204
+    await user.wait(job_id)
+
+    await user.post(f"/api/jobs/{job_id}/retry")
+
+    detail = await user.wait(job_id, "failed")
+    assert (engine.workspace(detail["id"], detail["attempts"]) / "a.txt").read_bytes() == b"hello"
+
+
+async def test_uploads_outlive_a_crash(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    async with engine.user() as user:
+        uploaded = (await user.http.post("/api/workspace-uploads", files={"file": ("a.txt", b"hello")})).json()
+        engine.kill()
+        engine.start()
+        raw = await user.http.get(f"/api/workspace-uploads/{uploaded['id']}/a.txt/raw")
+        assert (raw.status_code, raw.content) == (200, b"hello")
+
+
+async def test_twenty_large_files_at_once_do_not_fill_the_memory(start_engine: EngineFactory) -> None:
+    """Each is larger than the share of memory that all are allowed together."""
+    engine = start_engine()
+    async with engine.user() as user:
+        await user.http.post("/api/workspace-uploads", content=a_large_file(1), headers=FORM)
+        before = peak_memory_kib(engine.pid)
+
+        async def send() -> httpx2.Response:
+            return await user.http.post("/api/workspace-uploads", content=a_large_file(20), headers=FORM, timeout=120)
+
+        answers = await asyncio.gather(*(send() for _ in range(20)))
+
+        assert {(answer.status_code, answer.json()["sha256"]) for answer in answers} == {(201, sha256_of(20))}
+        assert peak_memory_kib(engine.pid) - before < 20 * 16 * 1024 // 4

@@ -1,0 +1,389 @@
+"""Uploads over HTTP: what is taken in, what is refused, and whose it is. F4 and F5 of the reliability page."""
+
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from labrats.api.receiving import FORM_BYTES, UPLOAD_BYTES
+from labrats.api.workspace_uploads import check_file_name
+from labrats.model.errors import Invalid
+from labrats.model.job import Job
+from tests.api.conftest import Api, a_submission
+
+WORKSPACE, PDFS = "/api/workspace-uploads", "/api/uploads"
+A_PDF = b"%PDF-1.4\n% a test\n"
+
+ODD_NAMES = [
+    *[
+        "",
+        ".",
+        "..",
+        "/",
+        "a/b",
+        "/etc/passwd",
+        "../a",
+        "a/../b",
+        "..\\a",
+        "a\\b",
+        "a\0b",
+        "a\nb",
+        "a\rb",
+        "\x7f",
+    ],
+    *[".git", ".GIT", ".labrats-upload.json", "x" * 201, "ä" * 150],
+]
+GOOD_NAMES = [
+    *["a", "a b.txt", "...", "..a", "-rf", "~", "$HOME", "%2e%2e%2f", "．．／a", "ü📄.csv", ".env", "con", "x" * 200],
+    *["{{ payload }}", "<script>", "'; drop table", "a:b", "a?b", "a*b", "a|b", "\u202egpj.exe"],
+]
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def form(name: str, content: bytes = b"hello", field: str = "file") -> tuple[bytes, dict[str, str]]:
+    """A body written by hand, whatever the name holds but a quote."""
+    disposition = f'Content-Disposition: form-data; name="{field}"; filename="{name}"'.encode()
+    body = b"--xyz\r\n" + disposition + b"\r\nContent-Type: text/plain\r\n\r\n" + content + b"\r\n--xyz--\r\n"
+    return body, {"Content-Type": "multipart/form-data; boundary=xyz"}
+
+
+async def send(client: httpx2.AsyncClient, path: str, body: bytes, headers: dict[str, str]) -> httpx2.Response:
+    return await client.post(path, content=body, headers=headers)
+
+
+async def upload(client: httpx2.AsyncClient, name: str = "a.txt", content: bytes = b"hello") -> dict[str, Any]:
+    answer = await client.post(WORKSPACE, files={"file": (name, content)})
+    assert answer.status_code == 201, answer.text
+    uploaded: dict[str, Any] = answer.json()
+    return uploaded
+
+
+# Workspace uploads
+
+
+async def test_an_upload_is_kept_and_comes_back(user: httpx2.AsyncClient) -> None:
+    content = bytes(range(256)) * 1000
+
+    uploaded = await upload(user, "all bytes.bin", content)
+
+    assert uploaded == {
+        "id": uploaded["id"],
+        "name": "all bytes.bin",
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    raw = await user.get(f"{WORKSPACE}/{uploaded['id']}/all bytes.bin/raw")
+    assert (raw.status_code, raw.content) == (200, content)
+
+
+async def test_a_download_is_saved_rather_than_shown(user: httpx2.AsyncClient) -> None:
+    uploaded = await upload(user, "page ü.html", b"<script>alert(1)</script>")
+
+    raw = await user.get(f"{WORKSPACE}/{uploaded['id']}/page ü.html/raw")
+
+    assert raw.headers["Content-Type"] == "application/octet-stream"
+    assert raw.headers["Content-Disposition"] == "attachment; filename*=utf-8''page%20%C3%BC.html"
+    assert raw.headers["X-Content-Type-Options"] == "nosniff"
+    assert raw.headers["Content-Security-Policy"] == "sandbox"
+
+
+async def test_a_part_of_a_download_can_be_asked_for(user: httpx2.AsyncClient) -> None:
+    uploaded = await upload(user, "a.txt", b"0123456789")
+
+    raw = await user.get(f"{WORKSPACE}/{uploaded['id']}/a.txt/raw", headers={"Range": "bytes=2-4"})
+
+    assert (raw.status_code, raw.content) == (206, b"234")
+
+
+async def test_the_name_is_part_of_what_is_asked_for(user: httpx2.AsyncClient) -> None:
+    uploaded = await upload(user, "a.txt")
+
+    for name in ("b.txt", ".labrats-upload.json", "A.txt"):
+        assert (await user.get(f"{WORKSPACE}/{uploaded['id']}/{name}/raw")).status_code == 404
+
+
+async def test_an_upload_is_its_owners_and_the_admins(api: Api, user: httpx2.AsyncClient) -> None:
+    uploaded = await upload(user, "a.txt")
+    path = f"{WORKSPACE}/{uploaded['id']}/a.txt/raw"
+
+    async with api.client("other") as other, api.client("admin") as admin:
+        assert (await other.get(path)).status_code == 403
+        assert (await admin.get(path)).status_code == 200
+        assert (await other.get(WORKSPACE)).status_code == 403
+        (listed,) = (await admin.get(WORKSPACE)).json()["uploads"]
+        assert listed == uploaded | {"owner": listed["owner"], "createdAt": listed["createdAt"]}
+        assert (await admin.delete(f"{WORKSPACE}/{uploaded['id']}")).status_code == 204
+        assert (await admin.delete(f"{WORKSPACE}/{uploaded['id']}")).status_code == 404
+    assert (await user.get(path)).status_code == 404
+
+
+async def test_the_same_key_and_file_is_kept_once(
+    api: Api, user: httpx2.AsyncClient, admin: httpx2.AsyncClient
+) -> None:
+    async def send_again(client: httpx2.AsyncClient, content: bytes) -> httpx2.Response:
+        return await client.post(WORKSPACE, files={"file": ("a.txt", content)}, headers={"Idempotency-Key": "k1"})
+
+    first, again = await send_again(user, b"one"), await send_again(user, b"one")
+    assert (first.status_code, again.status_code, first.json()) == (201, 201, again.json())
+    assert (await send_again(user, b"two")).status_code == 422
+    assert (await send_again(admin, b"two")).json()["id"] != first.json()["id"]
+    assert len(await api.engine.workspace_uploads.every()) == 2
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+async def test_a_name_that_no_file_may_have_is_refused(
+    api: Api, tmp_path: Path, user: httpx2.AsyncClient, name: str
+) -> None:
+    answer = await send(user, WORKSPACE, *form(name))
+
+    assert answer.status_code in (400, 422), answer.text
+    assert content_of(tmp_path) == {}
+
+
+@pytest.mark.parametrize("name", GOOD_NAMES)
+async def test_any_other_name_is_only_a_name(tmp_path: Path, user: httpx2.AsyncClient, name: str) -> None:
+    answer = await send(user, WORKSPACE, *form(name))
+
+    assert answer.status_code == 201, answer.text
+    uploaded = answer.json()
+    assert uploaded["name"] == name
+    folder = f"uploads/{uploaded['id']}"
+    assert set(content_of(tmp_path)) == {f"{folder}/{name}", f"{folder}/.labrats-upload.json"}
+
+
+@given(st.text(max_size=40))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+def test_no_accepted_name_leads_anywhere(name: str) -> None:
+    """Whatever is accepted is one component, and not one that means another folder."""
+    try:
+        check_file_name(name)
+    except Invalid:
+        return
+    assert Path("root", name).parent == Path("root")
+    assert Path("root", name).name == name
+    assert not set(name) & {"/", "\\", "\0", "\n", "\r"}
+
+
+# What is no upload
+
+NO_FORMS: dict[str, tuple[bytes, str, int]] = {
+    "nothing": (b"", "multipart/form-data; boundary=xyz", 400),
+    "JSON": (b"{}", "application/json", 415),
+    "no boundary": (b"", "multipart/form-data", 415),
+    "an empty boundary": (b"", "multipart/form-data; boundary=", 415),
+    "no content type": (b"--xyz--\r\n", "", 415),
+    "urlencoded": (b"file=a", "application/x-www-form-urlencoded", 415),
+    "cut off": (form("a")[0][:-12], "multipart/form-data; boundary=xyz", 400),
+    "no part": (b"--xyz--\r\n", "multipart/form-data; boundary=xyz", 422),
+    "another field": (form("a", field="data")[0], "multipart/form-data; boundary=xyz", 422),
+    "a field that is no file": (
+        b'--xyz\r\nContent-Disposition: form-data; name="file"\r\n\r\nhello\r\n--xyz--\r\n',
+        "multipart/form-data; boundary=xyz",
+        422,
+    ),
+    "two files": (form("a")[0].replace(b"--xyz--\r\n", b"") + form("b")[0], "multipart/form-data; boundary=xyz", 422),
+    "a name that is no UTF-8": (form("a")[0].replace(b'"a"', b'"\xff"'), "multipart/form-data; boundary=xyz", 422),
+    "endless headers": (
+        b"--xyz\r\n" + b"X-Header: " + b"a" * 100_000 + b"\r\n\r\n", "multipart/form-data; boundary=xyz", 400
+    ),
+    "another boundary": (form("a")[0], "multipart/form-data; boundary=abc", 400),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [WORKSPACE, PDFS])
+@pytest.mark.parametrize("case", NO_FORMS)
+async def test_what_is_no_form_with_one_file_is_refused(
+    api: Api, tmp_path: Path, admin: httpx2.AsyncClient, case: str, path: str
+) -> None:
+    body, content_type, status = NO_FORMS[case]
+
+    answer = await send(admin, path, body, {"Content-Type": content_type} if content_type else {})
+
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()) >= {"error", "code"}
+    assert content_of(tmp_path) == {}
+
+
+@given(body=st.binary(max_size=300))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+async def test_no_body_is_more_than_a_client_error(admin: httpx2.AsyncClient, body: bytes) -> None:
+    head = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    for sent in (body, b"--xyz\r\n" + body, head + body, head + body + b"\r\n--xyz--\r\n"):
+        answer = await send(admin, WORKSPACE, sent, {"Content-Type": "multipart/form-data; boundary=xyz"})
+        assert answer.status_code in (201, 400, 413, 422)
+
+
+# Bounds
+
+
+async def a_body_of(size: int, taken: list[int], start: bytes = A_PDF) -> AsyncIterator[bytes]:
+    """A form whose file has `size` bytes, and how much of it was taken."""
+    head, foot = form("a.pdf", start + b"\0")[0].split(b"\0")
+    yield head
+    left = size - len(start)
+    while left > 0:
+        yield b"x" * min(left, 2**20)
+        taken.append(min(left, 2**20))
+        left -= 2**20
+    yield foot
+
+
+@pytest.mark.parametrize("path", [WORKSPACE, PDFS])
+async def test_a_file_of_100_mib_is_taken_and_no_byte_more(
+    tmp_path: Path, admin: httpx2.AsyncClient, path: str
+) -> None:
+    headers = form("a")[1]
+    answer = await admin.post(path, content=a_body_of(UPLOAD_BYTES, []), headers=headers)
+    assert (answer.status_code, answer.json()["size"]) == (201, UPLOAD_BYTES)
+    kept = set(content_of(tmp_path))
+
+    answer = await admin.post(path, content=a_body_of(UPLOAD_BYTES + 1, []), headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert set(content_of(tmp_path)) == kept
+
+
+async def test_a_body_that_says_it_is_too_large_is_refused_unread(admin: httpx2.AsyncClient) -> None:
+    taken: list[int] = []
+    headers = form("a")[1] | {"Content-Length": str(FORM_BYTES + 1)}
+
+    answer = await admin.post(PDFS, content=a_body_of(UPLOAD_BYTES, taken), headers=headers)
+
+    assert (answer.status_code, answer.json()["error"]) == (413, "the body is larger than 100 MiB")
+
+
+async def test_other_routes_keep_their_bound(user: httpx2.AsyncClient) -> None:
+    headers = {"Content-Length": str(17 * 2**20), "Content-Type": "application/json"}
+
+    answer = await user.post("/api/jobs/submit", content=b"{}", headers=headers)
+
+    assert (answer.status_code, answer.json()["error"]) == (413, "the body is larger than 16 MiB")
+
+
+# PDFs
+
+
+async def test_a_pdf_is_kept_listed_and_deleted(tmp_path: Path, admin: httpx2.AsyncClient) -> None:
+    answer = await admin.post(PDFS, files={"file": ("../Report 2030.pdf", A_PDF, "text/plain")})
+
+    assert answer.status_code == 201
+    uploaded = answer.json()
+    assert (uploaded["name"], uploaded["size"]) == ("../Report 2030.pdf", len(A_PDF))
+    assert (await admin.get(PDFS)).json() == {"uploads": [uploaded]}
+    folder = f"workspaces/uploads/{uploaded['id']}"
+    assert set(content_of(tmp_path)) == {f"{folder}/document.pdf", f"{folder}/.labrats-upload.json"}
+    assert (await admin.delete(f"{PDFS}/{uploaded['id']}")).status_code == 204
+    assert (await admin.get(PDFS)).json() == {"uploads": []}
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (A_PDF, 201),
+        (b"\xef\xbb\xbf junk \n" + A_PDF, 201),
+        (b"", 415),
+        (b"PK\x03\x04", 415),
+        (b"%PD", 415),
+        (b"<html>" + b" " * 2000 + A_PDF, 415),
+    ],
+)
+async def test_a_pdf_is_one_by_what_is_in_it(admin: httpx2.AsyncClient, content: bytes, status: int) -> None:
+    answer = await admin.post(PDFS, files={"file": ("a.pdf", content, "application/pdf")})
+
+    assert answer.status_code == status, answer.text
+
+
+async def test_what_is_no_pdf_is_refused_before_all_of_it_has_come(admin: httpx2.AsyncClient) -> None:
+    taken: list[int] = []
+
+    answer = await admin.post(PDFS, content=a_body_of(UPLOAD_BYTES, taken, b"PK"), headers=form("a")[1])
+
+    assert answer.status_code == 415
+    assert sum(taken) <= 2 * 2**20
+
+
+# Jobs with uploads
+
+
+async def test_a_job_gets_what_was_uploaded(api: Api, tmp_path: Path, user: httpx2.AsyncClient) -> None:
+    one, two = await upload(user, "one.txt", b"1"), await upload(user, "two.txt", b"22")
+    named = [{"id": each["id"], "name": each["name"]} for each in (one, two)]
+    brought = {"name": "three.txt", "data": base64.b64encode(b"333").decode()}
+
+    answer = await user.post("/api/jobs/submit", json=a_submission(workspaceUploads=named, workspaceFiles=[brought]))
+
+    assert answer.status_code == 201, answer.text
+    job = await api.store.get(Job, answer.json()["jobId"])
+    found = {file.name: (tmp_path / "uploads" / file.path).read_bytes() for file in job.spec.files}
+    assert found == {"one.txt": b"1", "two.txt": b"22", "three.txt": b"333"}
+    assert [file.size for file in job.spec.files] == [1, 2, 3]
+
+
+async def test_an_upload_may_be_deleted_while_a_job_needs_it(
+    api: Api, tmp_path: Path, user: httpx2.AsyncClient, admin: httpx2.AsyncClient
+) -> None:
+    uploaded = await upload(user, "one.txt", b"1")
+    named = [{"id": uploaded["id"], "name": "one.txt"}]
+    job_id = (await user.post("/api/jobs/submit", json=a_submission(workspaceUploads=named))).json()["jobId"]
+
+    assert (await admin.delete(f"{WORKSPACE}/{uploaded['id']}")).status_code == 204
+
+    (file,) = (await api.store.get(Job, job_id)).spec.files
+    assert (tmp_path / "uploads" / file.path).read_bytes() == b"1"
+
+
+Fields = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        (lambda one: {"id": "up-" + "0" * 16, "name": one["name"]}, "there is no upload"),
+        (lambda one: {"id": one["id"], "name": "other.txt"}, "has no file 'other.txt'"),
+        (lambda one: {"id": "../" + one["id"], "name": one["name"]}, "there is no upload"),
+    ],
+)
+async def test_an_upload_that_is_not_there_is_named(
+    api: Api, user: httpx2.AsyncClient, named: Fields, sentence: str
+) -> None:
+    one = await upload(user, "one.txt")
+    uploads = [{"id": one["id"], "name": "one.txt"}, named(one)]
+    if uploads[1]["name"] == "one.txt":
+        uploads.pop(0)
+
+    answer = await user.post("/api/jobs/submit", json=a_submission(workspaceUploads=uploads))
+
+    assert answer.status_code == 422
+    (detail,) = answer.json()["details"]
+    assert detail["field"] == f"workspaceUploads[{len(uploads) - 1}]"
+    assert sentence in detail["message"]
+    assert await api.store.list(Job) == []
+
+
+async def test_a_job_cannot_use_anothers_upload(api: Api, user: httpx2.AsyncClient) -> None:
+    uploaded = await upload(user, "one.txt")
+    submission = a_submission(workspaceUploads=[{"id": uploaded["id"], "name": "one.txt"}])
+
+    async with api.client("other") as other, api.client("admin") as admin:
+        assert (await other.post("/api/jobs/submit", json=submission)).status_code == 422
+        assert (await admin.post("/api/jobs/submit", json=submission)).status_code == 201
+
+
+async def test_an_upload_and_a_file_cannot_be_in_one_place(user: httpx2.AsyncClient) -> None:
+    uploaded = await upload(user, "One.txt")
+    submission = a_submission(
+        workspaceUploads=[{"id": uploaded["id"], "name": "One.txt"}], workspaceFiles=[{"name": "one.txt", "data": ""}]
+    )
+
+    answer = await user.post("/api/jobs/submit", json=submission)
+
+    assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "workspaceFiles[0].name")
