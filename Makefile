@@ -40,10 +40,10 @@ lock: .venv/dev ## Write the lock files anew from pyproject.toml
 manifests: .venv/dev ## Write what is made from the models and the Helm chart: custom resources, plain manifests
 	$(BIN)/python -m tests.chart
 
-setup: .venv/dev tests/agent-clis/node_modules/.installed ## Install all that tests need
+setup: .venv/dev .venv/browser tests/agent-clis/node_modules/.installed tests/oidc/node_modules/.installed ## Install all that tests need
 
 clean: ## Remove what was installed and built; data stays
-	rm -rf .venv tests/agent-clis/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv tests/agent-clis/node_modules tests/oidc/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@scripts/make-venv $(PYTHON)
@@ -62,6 +62,15 @@ clean: ## Remove what was installed and built; data stays
 tests/agent-clis/node_modules/.installed: tests/agent-clis/package-lock.json | .venv/dev
 	@echo "Installing the agent CLIs that the tests drive ..."
 	@cd tests/agent-clis && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
+	@touch $@
+
+tests/oidc/node_modules/.installed: tests/oidc/package-lock.json | .venv/dev
+	@echo "Installing the OpenID provider that the tests sign in at ..."
+	@cd tests/oidc && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
+	@touch $@
+
+.venv/browser: scripts/install-chromium | .venv/bin/python
+	@scripts/install-chromium
 	@touch $@
 
 .PHONY: help run test lint check format bench torture lock manifests setup clean

@@ -106,7 +106,8 @@ async def logout(request: Request) -> Response:
         refuse_foreign_origin(request, engine)
         await engine.sessions.end(session, engine.store, engine.clock.now())
     response = Response(status_code=204)
-    response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=is_secure(request))
+    if SESSION_COOKIE in request.cookies:  # another site can send this without it, and must not have it cleared
+        response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=is_secure(request))
     return response
 
 

@@ -35,7 +35,9 @@ async def test_a_user_is_who_they_say_and_owns_what_they_submit(api: Api) -> Non
 async def test_nobody_is_signed_in_at_first(api: Api) -> None:
     async with api.browser(None) as browser:
         assert (await browser.get("/api/auth/me")).json() == {"user": None, "version": __version__}
-        assert (await browser.post("/api/auth/logout")).status_code == 204
+        signed_out = await browser.post("/api/auth/logout")
+        assert signed_out.status_code == 204
+        assert "Set-Cookie" not in signed_out.headers
         assert (await browser.get("/api/jobs")).status_code == 401
 
 
