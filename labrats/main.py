@@ -215,7 +215,7 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
     """
     from labrats.api.engine import Engine
     from labrats.api.keys import KeyRing
-    from labrats.api.sessions import Sessions, Signer, signing_secret
+    from labrats.api.sessions import Sessions, Signer, new_secret, signing_secret
     from labrats.attachments import Attachments
     from labrats.cache import JobCache
     from labrats.catalog import Catalog
@@ -226,7 +226,9 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
 
     if settings.role == "all":
         await ensure_admin_key(store, settings.admin_key_file)
-    signer = Signer(await signing_secret(store, settings.auth_jwt_secret))
+    # An engine that only drives jobs signs nobody in, and on a cluster has no right to make the secret.
+    secret = await signing_secret(store, settings.auth_jwt_secret) if settings.answers_requests else new_secret()
+    signer = Signer(secret)
     catalog, attachments, metrics = Catalog(), Attachments(settings.uploads), Metrics()
     return Engine(
         store=store,

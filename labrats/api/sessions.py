@@ -48,13 +48,18 @@ class Session:
         return Caller(self.user.id, frozenset({SUBMIT, ADMIN}), self.expires_at)
 
 
+def new_secret() -> str:
+    """256 random bits to sign with."""
+    return secrets.token_urlsafe(32)
+
+
 async def signing_secret(store: Store, configured: SecretStr | None) -> str:
     """What tokens are signed with: as configured, or else made once and kept, for all replicas to share."""
     if configured:
         return configured.get_secret_value()
     metadata = Metadata(name=SIGNING_SECRET, labels=_SIGNING_LABELS)
     try:
-        made = await store.create(Secret(metadata=metadata, data={"secret": secrets.token_urlsafe(32)}))
+        made = await store.create(Secret(metadata=metadata, data={"secret": new_secret()}))
     except Conflict:
         made = await store.get(Secret, SIGNING_SECRET)
     return made.data["secret"]

@@ -13,8 +13,10 @@ from joserfc.jwk import OctKey
 from labrats import __version__
 from labrats.api.login_links import LIFETIME, make_link
 from labrats.api.sessions import SIGNING_SECRET, Sessions, Signer, signing_secret
+from labrats.main import assemble
 from labrats.model.job import Job
 from labrats.model.parts import Secret
+from labrats.settings import EngineSettings
 from tests.api.conftest import SESSION_SECRET, USER, Api, a_submission, api_in_memory
 from tests.fakes.store import MemoryStore
 from tests.waiting import eventually
@@ -205,6 +207,18 @@ async def test_the_secret_of_the_sessions_is_made_once_for_all_replicas() -> Non
     assert len(set(made)) == 1
     assert len(made[0]) >= 43
     assert (await store.get(Secret, SIGNING_SECRET)).data == {"secret": made[0]}
+
+
+@pytest.mark.parametrize(("role", "made"), [("api", 1), ("controller", 0)])
+async def test_only_an_engine_that_answers_requests_makes_a_secret(
+    api: Api, tmp_path: Path, role: str, made: int
+) -> None:
+    """On a cluster, the controller has no right to."""
+    store = MemoryStore()
+
+    await assemble(EngineSettings(data_dir=tmp_path, backend="kubernetes", role=role), store, api.engine.runner)
+
+    assert len(await store.list(Secret)) == made
 
 
 async def test_a_link_signs_in_once(api: Api) -> None:
