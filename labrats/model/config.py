@@ -66,6 +66,10 @@ class ResolvedConfig(Record):
         return (self.config.timeout_ms or 3_300_000) / 1000
 
     @property
+    def max_turns(self) -> int:
+        return self.config.max_turns or 25
+
+    @property
     def max_attempts(self) -> int:
         return self.config.max_attempts or 1
 

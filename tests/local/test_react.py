@@ -244,7 +244,18 @@ def test_a_prompt_that_never_fits_is_a_failure(attempt_on: Prepare) -> None:
         attempt.run()
 
     assert failure_of(attempt)[0] is FailedCode.CONTEXT_TOO_LONG
-    assert len(server.requests) == 1
+
+
+def test_a_server_that_counts_the_answer_in_is_asked_for_a_shorter_one(attempt_on: Prepare) -> None:
+    def judge(body: dict[str, Any]) -> Refuses | None:
+        too_long = Refuses(400, {"error": {"message": "maximum context length is 8192 tokens, you asked for more"}})
+        return too_long if body["max_tokens"] > 1000 else None
+
+    with chat_server(Calls("finish", {"answer": "ok"}), judge=judge) as server:
+        attempt = attempt_on(server, config=REACT)
+        attempt.run()
+
+    assert result_of(attempt) == "ok"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from labrats.executor.react.repetition import REMINDER, Repetition
 from labrats.executor.react.tools import Tools
 from labrats.executor.react.transcript import Call, Round, Transcript, characters_in
 from labrats.executor.run import Run
+from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
@@ -23,6 +24,7 @@ _CALLS_AT_ONCE: Final = 16
 _NAME_CHARACTERS: Final = 40
 _REPAIRS: Final = 2
 _LONGEST_REPLY_TOKENS: Final = 8192
+_SHORTEST_REPLY_TOKENS: Final = 512
 _FIRST_GUESS_TOKENS_PER_CHARACTER: Final = 0.33
 _ROOM_LEFT: Final = 0.75
 """How full a talk is left that was shortened. To shorten it a little on every turn would make the server read it anew
@@ -40,7 +42,9 @@ async def work(run: Run, server: ChatServer) -> str:
     """Let the model work on the prompt with tools. Returns its answer. Raises GiveUp, Refusal or Unreachable;
     what was done until then is in the log.
     """
-    agent = Agent(run, server, Tools.of(run, server.window_tokens), Transcript(run.instructions, run.prompt))
+    window = server.window_tokens
+    talk = Transcript(run.instructions, run.prompt)
+    agent = Agent(run, server, Tools.of(run, window), talk, min(window // 4, _LONGEST_REPLY_TOKENS))
     try:
         return await agent.work()
     except (GiveUp, Refusal, Unreachable, asyncio.CancelledError):
@@ -50,12 +54,15 @@ async def work(run: Run, server: ChatServer) -> str:
 
 @dataclass
 class Agent:
-    """A model at work. manner: how it is asked to write calls, as found out so far."""
+    """A model at work. reply_tokens: how long an answer may be. manner: how it is asked to write calls. Both as found
+    out so far.
+    """
 
     run: Run
     server: ChatServer
     tools: Tools
     talk: Transcript
+    reply_tokens: int
     manner: Manner = NATIVE
     repetition: Repetition = field(default_factory=Repetition)
     tokens_per_character: float = _FIRST_GUESS_TOKENS_PER_CHARACTER
@@ -65,7 +72,7 @@ class Agent:
 
     async def work(self) -> str:
         """Ask, act, repeat, until the model answers or a limit is reached."""
-        turns = self.run.task.config.max_turns or 25
+        turns = ResolvedConfig(config=self.run.task.config).max_turns
         for _ in range(turns):
             reply = await self._ask()
             if (answer := await self._act(reply)) is not None:
@@ -162,8 +169,9 @@ class Agent:
 
     def _adapt_to(self, refusal: Refusal) -> None:
         """Ask in another way from now on. Raises the refusal where there is none."""
-        if refusal.code is FailedCode.CONTEXT_TOO_LONG and self._can_shorten:
+        if refusal.code is FailedCode.CONTEXT_TOO_LONG and self._can_ask_for_less:
             self.tokens_per_character *= 1.5
+            self.reply_tokens = max(self.reply_tokens // 2, _SHORTEST_REPLY_TOKENS)  # some servers count it in
         elif refusal.code is FailedCode.AGENT_ERROR and refusal.status in _NOT_UNDERSTOOD and self.manner in SIMPLER:
             self._simplify(str(refusal))
         else:
@@ -174,11 +182,11 @@ class Agent:
         self.run.emit.log(f"[{why}: calls are asked for as {self.manner.name} from now on]")
 
     @property
-    def _can_shorten(self) -> bool:
-        return self.talk.dropped < len(self.talk.rounds) - 1
+    def _can_ask_for_less(self) -> bool:
+        return self.talk.dropped < len(self.talk.rounds) - 1 or self.reply_tokens > _SHORTEST_REPLY_TOKENS
 
     def _shortened(self) -> Transcript:
-        limit = int((self.server.window_tokens - self._reply_tokens) / self.tokens_per_character)
+        limit = int((self.server.window_tokens - self.reply_tokens) / self.tokens_per_character)
         if self._size(self.talk) <= limit:
             return self.talk
         return self.talk.shrunk(self._size, int(limit * _ROOM_LEFT))
@@ -193,15 +201,11 @@ class Agent:
             self.tokens_per_character = read / self._size(self.talk)
         self.run.consume(reply.usage)
 
-    @property
-    def _reply_tokens(self) -> int:
-        return min(self.server.window_tokens // 4, _LONGEST_REPLY_TOKENS)
-
     def _fields(self) -> dict[str, Any]:
         limit = self.run.task.config.max_tokens
         used = self.run.emit.usage.input_tokens + self.run.emit.usage.output_tokens
-        left = self._reply_tokens if limit is None else max(limit - used, 1)
-        return {**self.manner.fields, "max_tokens": min(self._reply_tokens, left)}
+        left = self.reply_tokens if limit is None else max(limit - used, 1)
+        return {**self.manner.fields, "max_tokens": min(self.reply_tokens, left)}
 
 
 def _answer_in(call: Call) -> str | None:

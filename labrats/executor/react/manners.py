@@ -11,22 +11,29 @@ from typing import Any, Final, Protocol
 from labrats.executor.chat import Message, Reply
 from labrats.executor.react.arguments import KINDS, Finish, described, schema_of
 from labrats.executor.react.observations import Observation
-from labrats.executor.react.transcript import Call, Transcript
+from labrats.executor.react.transcript import Call, Round, Transcript
 
 _TASK: Final = (
     "You work in a folder, the workspace, by calling tools. Do what the user asks, one step after another: look before "
     "you change something, and check what you did. When it is done, or cannot be done, call finish with your answer."
 )
 _FORMAT: Final = (
-    "Answer with one JSON object and nothing else: a call of one of these tools. You are then told what it answered."
+    "Answer with one JSON object and nothing else: a call of one of these tools. You are then told what it answered. "
+    "The first tasks you see are examples, and so are their files."
 )
 _EXAMPLES: Final = (
-    ("List the files.", "list_files", {"path": "."}),
-    ("Create hello.txt with the text hi.", "write_file", {"path": "hello.txt", "content": "hi\n"}),
-    ("What does notes.txt say?", "read_file", {"path": "notes.txt"}),
-    ("Run the tests.", "run_command", {"command": "make test"}),
-    ("How much is 2 + 3?", "finish", {"answer": "2 + 3 is 5."}),
+    (
+        "Create hello.txt with the text hi.",
+        "write_file",
+        {"path": "hello.txt", "content": "hi\n"},
+        "It was written.",
+        "Done.",
+    ),
+    ("What does todo.txt say?", "read_file", {"path": "todo.txt"}, "Buy milk.", "todo.txt says: Buy milk."),
+    ("Run the tests.", "run_command", {"command": "make test"}, "12 passed", "All 12 tests pass."),
 )
+"""Whole talks, which the smallest models follow better than a description: a task, a call, its answer, the end."""
+
 _OBJECTS_LOOKED_AT: Final = 20
 _NAME_KEYS: Final = ("tool", "name", "function")
 _ARGUMENT_KEYS: Final = ("arguments", "parameters", "input", "args")
@@ -97,15 +104,8 @@ class InText:
 
     def messages(self, talk: Transcript) -> list[Message]:
         tools = "\n".join(f"- {kind.tool}, arguments {described(kind)}: {kind.__doc__}" for kind in KINDS)
-        messages = _opening(f"{_TASK}\n\n{_FORMAT}\n\n{tools}\n\nExamples:\n\n{_examples()}", talk)
-        for each in talk.shown:
-            for call, observed in zip(each.calls, each.observed, strict=True):
-                messages.append({"role": "assistant", "content": _written(call.name, call.arguments)})
-                messages.append({"role": "user", "content": _told(call, observed)})
-            if not each.calls:
-                messages.append({"role": "assistant", "content": each.text})
-            messages += _remark(each.remark)
-        return messages
+        system, prompt = _opening(f"{_TASK}\n\n{_FORMAT}\n\n{tools}", talk)
+        return [system, *_examples(), prompt, *(message for each in talk.shown for message in _in_text(each))]
 
     def calls_in(self, reply: Reply) -> Sequence[Call]:
         for found in _objects_in(reply.text):
@@ -161,8 +161,21 @@ def _call_schema(kind: Any) -> dict[str, Any]:
     }
 
 
-def _examples() -> str:
-    return "\n".join(f"{asked}\n{_written(tool, arguments)}\n" for asked, tool, arguments in _EXAMPLES)
+def _examples() -> Iterator[Message]:
+    for task, tool, arguments, answered, end in _EXAMPLES:
+        call = Call("", tool, arguments)
+        yield {"role": "user", "content": task}
+        yield from _in_text(Round(calls=[call], observed=[Observation(answered)]))
+        yield {"role": "assistant", "content": _written(Finish.tool, {"answer": end})}
+
+
+def _in_text(each: Round) -> Iterator[Message]:
+    for call, observed in zip(each.calls, each.observed, strict=True):
+        yield {"role": "assistant", "content": _written(call.name, call.arguments)}
+        yield {"role": "user", "content": _told(call, observed)}
+    if not each.calls:
+        yield {"role": "assistant", "content": each.text}
+    yield from _remark(each.remark)
 
 
 def _written(tool: str, arguments: Any) -> str:

