@@ -114,6 +114,15 @@ def test_a_model_that_calls_no_tool_is_asked_for_json_instead(attempt_on: Prepar
     assert ["tools" in request for request in server.requests] == [True, False, False]
 
 
+def test_an_inner_error_of_a_server_that_knows_tools_is_no_refusal_of_them(attempt_on: Prepare) -> None:
+    with chat_server(run_command("true"), Refuses(500, {"error": {"message": "CUDA error"}})) as server:
+        attempt = attempt_on(server, config=REACT)
+        attempt.run()
+
+    assert failure_of(attempt)[1].startswith("the model's server answered 500: CUDA error")
+    assert len(server.requests) == 2
+
+
 def test_a_model_that_keeps_to_no_format_has_its_text_taken(attempt_on: Prepare) -> None:
     with chat_server(Says("I would rather talk.")) as server:
         attempt = attempt_on(server, config=REACT)
@@ -147,8 +156,9 @@ def test_a_bad_call_is_answered_with_what_would_be_right(attempt_on: Prepare, ca
     assert result_of(attempt) == "ok"
 
 
-def test_the_same_call_over_and_over_is_pointed_out_and_then_ended(attempt_on: Prepare) -> None:
-    with chat_server(run_command("echo tick >> ticks; echo same")) as server:
+@pytest.mark.parametrize("command", ["echo same", "seq 1 5000"])
+def test_the_same_call_over_and_over_is_pointed_out_and_then_ended(attempt_on: Prepare, command: str) -> None:
+    with chat_server(run_command(f"echo tick >> ticks; {command}")) as server:
         attempt = attempt_on(server, config=REACT)
         attempt.run()
 

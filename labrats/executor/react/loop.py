@@ -30,7 +30,8 @@ _ROOM_LEFT: Final = 0.75
 """How full a talk is left that was shortened. To shorten it a little on every turn would make the server read it anew
 each time: what it has in its cache is the beginning."""
 
-_NOT_UNDERSTOOD: Final = frozenset({400, 422, 500, 501})
+_NOT_UNDERSTOOD: Final = frozenset({400, 422})
+_INNER_ERRORS: Final = frozenset({500, 501})
 _CHANGING: Final = (WriteFile, EditFile, RunCommand)
 
 _ASK_FOR_ANSWER: Final = "Your answer is empty. Say in a few sentences what you found or did."
@@ -172,10 +173,16 @@ class Agent:
         if refusal.code is FailedCode.CONTEXT_TOO_LONG and self._can_ask_for_less:
             self.tokens_per_character *= 1.5
             self.reply_tokens = max(self.reply_tokens // 2, _SHORTEST_REPLY_TOKENS)  # some servers count it in
-        elif refusal.code is FailedCode.AGENT_ERROR and refusal.status in _NOT_UNDERSTOOD and self.manner in SIMPLER:
+        elif self.manner in SIMPLER and self._blames_the_manner(refusal):
             self._simplify(str(refusal))
         else:
             raise refusal
+
+    def _blames_the_manner(self, refusal: Refusal) -> bool:
+        """Whether it is for how calls are asked for. An inner error of a server that has carried out calls is not."""
+        if refusal.code is not FailedCode.AGENT_ERROR:
+            return False
+        return refusal.status in _NOT_UNDERSTOOD or (refusal.status in _INNER_ERRORS and not self.made)
 
     def _simplify(self, why: str) -> None:
         self.manner = SIMPLER[self.manner]

@@ -4,7 +4,7 @@ A manner shows a talk to the model, and reads what it answers. A talk can be sho
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -12,6 +12,7 @@ from labrats.executor.chat import Message, Reply
 from labrats.executor.react.arguments import KINDS, Finish, described, schema_of
 from labrats.executor.react.observations import Observation
 from labrats.executor.react.transcript import Call, Round, Transcript
+from labrats.model.nesting import is_too_deep
 
 _TASK: Final = (
     "You work in a folder, the workspace, by calling tools. Do what the user asks, one step after another: look before "
@@ -105,7 +106,10 @@ class InText:
     def messages(self, talk: Transcript) -> list[Message]:
         tools = "\n".join(f"- {kind.tool}, arguments {described(kind)}: {kind.__doc__}" for kind in KINDS)
         system, prompt = _opening(f"{_TASK}\n\n{_FORMAT}\n\n{tools}", talk)
-        return [system, *_examples(), prompt, *(message for each in talk.shown for message in _in_text(each))]
+        if not self.constrained:
+            system = {**system, "role": "user"}  # what refuses a schema may refuse this role too
+        said = (message for each in talk.shown for message in _in_text(each))
+        return _alternating([system, *_examples(), prompt, *said])
 
     def calls_in(self, reply: Reply) -> Sequence[Call]:
         for found in _objects_in(reply.text):
@@ -125,6 +129,17 @@ SIMPLER: Final[Mapping[Manner, Manner]] = {NATIVE: CONSTRAINED, CONSTRAINED: FRE
 def _opening(system: str, talk: Transcript) -> list[Message]:
     instructions = f"{system}\n\n{talk.instructions}" if talk.instructions else system
     return [{"role": "system", "content": instructions}, {"role": "user", "content": talk.prompt}]
+
+
+def _alternating(messages: Iterable[Message]) -> list[Message]:
+    """The same, those that follow one of their own role joined with it: some models know of nothing else."""
+    joined: list[Message] = []
+    for message in messages:
+        if joined and joined[-1]["role"] == message["role"]:
+            joined[-1] = {**message, "content": f"{joined[-1]['content']}\n\n{message['content']}"}
+        else:
+            joined.append(message)
+    return joined
 
 
 def _remark(text: str) -> list[Message]:
@@ -199,7 +214,7 @@ def _objects_in(text: str) -> Iterator[dict[str, Any]]:
         except (ValueError, RecursionError):
             end = start + 1
         else:
-            if isinstance(value, dict):
+            if isinstance(value, dict) and not _is_too_deep(text[start:end]):
                 yield value
         start = text.find("{", end)
 
@@ -216,6 +231,10 @@ def _arguments_in(found: Mapping[str, Any]) -> Any:
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return text if _is_too_deep(text) else json.loads(text)
+    except ValueError:
         return text
+
+
+def _is_too_deep(text: str) -> bool:
+    return is_too_deep(text.encode("utf-8", "replace"))

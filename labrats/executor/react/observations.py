@@ -1,7 +1,7 @@
 """What a tool answered, cut to what the model can take in; the whole is kept where it can read on."""
 
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,6 @@ class Notes:
 
     scratch: Path
     characters: int
-    _numbers: "count[int]" = field(default_factory=lambda: count(1))
 
     @property
     def folder(self) -> Path:
@@ -36,8 +35,10 @@ class Notes:
         """`text`, or where it is too long its head and tail, and where to read the rest."""
         if len(text) <= self.characters:
             return text
-        name = f"{NOTES}/{next(self._numbers)}.txt"
-        write_beneath(self.scratch, name, text.encode())
+        content = text.encode()
+        # Named after what is in it, so that the same answer is shown the same way again.
+        name = f"{NOTES}/{blake2b(content, digest_size=6).hexdigest()}.txt"
+        write_beneath(self.scratch, name, content)
         return without_middle(text, self.characters, f"the whole is in {self.scratch / name}, for read_file")
 
 

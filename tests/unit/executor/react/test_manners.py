@@ -1,6 +1,7 @@
 """How a talk is shown to a model, and how its calls are read."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -75,13 +76,32 @@ def test_a_talk_can_be_shown_in_any_manner(manner: Manner) -> None:
     rounds = (Round("Look.", calls, [Observation("A"), Observation("B", is_error=True)]), Round("Hm.", remark="Go on."))
     messages = manner.messages(Transcript("Be brief.", "Do it.", rounds))
 
-    assert [message["role"] for message in messages[:2]] == ["system", "user"]
     assert "Be brief." in messages[0]["content"]
     prompt = messages.index({"role": "user", "content": "Do it."})
     told = [message["content"] for message in messages[prompt + 1 :]]
     assert any("A" in text for text in told)
     assert any("B" in text for text in told)
     assert told[-2:] == ["Hm.", "Go on."]
+
+
+@pytest.mark.parametrize("manner", [CONSTRAINED, FREE])
+def test_in_the_text_the_roles_alternate_and_at_last_there_is_no_system(manner: Manner) -> None:
+    cut = Round("", [Call("1", "list_files", {})], [Observation("A")], remark="Write less.")
+    messages = manner.messages(Transcript("", "Do it.", (cut, Round("Hm.", remark="Go on."))))
+
+    roles = [message["role"] for message in messages if message["role"] != "system"]
+    assert all(one != next_one for one, next_one in pairwise(roles))
+    assert (messages[0]["role"] == "system") is (manner is CONSTRAINED)
+    assert "Write less." in messages[-3]["content"]
+
+
+@pytest.mark.parametrize("depth", [90, 5000, 100_000])
+def test_arguments_nested_without_end_are_no_arguments(depth: int) -> None:
+    nested = "[" * depth + "]" * depth
+    [native] = NATIVE.calls_in(Reply(calls=[CallMade("1", "x", f'{{"a": {nested}}}')]))
+    assert isinstance(native.arguments, dict) is (depth < 100)
+    in_text = FREE.calls_in(Reply(f'{{"tool": "x", "arguments": {{"a": {nested}}}}}'))
+    assert len(in_text) == (depth < 97)
 
 
 def test_every_tool_is_offered_with_a_schema() -> None:
