@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from labrats.api.oidc import Provider
     from labrats.api.sessions import Signer
     from labrats.backends.embedded.runner import LocalRunnerSettings
+    from labrats.backends.kubernetes.canary import Canary
+    from labrats.backends.kubernetes.jobs_api import JobsApi
     from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
     from labrats.ports import Runner, Store
     from labrats.settings import EngineSettings
@@ -164,6 +166,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
 
     from labrats.backends.kubernetes.client import ApiClient
     from labrats.backends.kubernetes.fence import field_manager, former_leaders_are_fenced
+    from labrats.backends.kubernetes.jobs_api import JobsApi
     from labrats.backends.kubernetes.leader import Election
     from labrats.backends.kubernetes.runner import KubernetesRunner
     from labrats.backends.kubernetes.store import KubernetesStore
@@ -174,9 +177,11 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
         engine = await assemble(settings, store, KubernetesRunner(client, store, runner_settings))
 
         async def lead(epoch: int) -> None:
-            if not await former_leaders_are_fenced(client, namespace, epoch):
+            fenced = await former_leaders_are_fenced(client, namespace, epoch)
+            engine.metrics.degraded.labels("leader-fence").set(not fenced)
+            if not fenced:
                 structlog.get_logger().warning(
-                    "former leaders are not kept from writing: the admission policy is missing"
+                    "degraded: former leaders are not kept from writing, since the admission policy is missing"
                 )
             leading = client.writing_as(field_manager(epoch))
             # A store of its own, whose watches begin only now: whatever former leaders wrote is in them.
@@ -187,9 +192,29 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
                 runner = KubernetesRunner(leading, store, runner_settings)
                 loops.create_task(runner.run(), name="runner")
                 loops.create_task(drive_jobs(engine, store, runner), name="drive")
+                if canary := canary_of(settings, epoch):
+                    loops.create_task(look_at_network(engine, JobsApi(leading, namespace), canary), name="canary")
 
         election = Election(client, namespace, identity=f"{socket.gethostname()}-{secrets.token_hex(4)}")
         yield engine, partial(election.run, lead)
+
+
+async def look_at_network(engine: "Engine", jobs: "JobsApi", canary: "Canary") -> None:
+    """Say so where jobs' pods reach what they should not."""
+    import structlog
+
+    from labrats.backends.kubernetes.canary import network_is_closed
+
+    match await network_is_closed(jobs, canary):
+        case True:
+            engine.metrics.degraded.labels("network-policy").set(False)
+        case False:
+            engine.metrics.degraded.labels("network-policy").set(True)
+            structlog.get_logger().warning(
+                "degraded: jobs can reach the cluster's network, since nothing enforces its NetworkPolicies"
+            )
+        case None:
+            structlog.get_logger().warning("whether jobs are kept from the cluster's network could not be told")
 
 
 def open_local_store(settings: "EngineSettings") -> "AbstractAsyncContextManager[Store]":
@@ -305,6 +330,18 @@ def cluster_runner_settings(settings: "EngineSettings") -> "KubernetesRunnerSett
         kept_seconds=round(kubernetes.finished_job_hours * 3600),
     )
     return KubernetesRunnerSettings(kubernetes.namespace, settings.data_dir / "attempts", pods)
+
+
+def canary_of(settings: "EngineSettings", epoch: int) -> "Canary | None":
+    """What tries the network for the leader of that epoch, where there is an image to do it with."""
+    from labrats.backends.kubernetes.canary import Canary
+    from labrats.settings import KubernetesSettings
+
+    kubernetes = KubernetesSettings()
+    if not (kubernetes.canary_image and kubernetes.pod_ip):
+        return None
+    name = f"labrats-canary-{epoch}"
+    return Canary(name, kubernetes.canary_image, kubernetes.pod_ip, settings.port, kubernetes.executor_pod)
 
 
 def refuse_unprotected(settings: "EngineSettings") -> None:

@@ -62,6 +62,10 @@ class Metrics:
             "labrats_watch_synced", "1 once a watch of the store has brought all that existed", ("watch",),
             registry=self.registry,
         )  # fmt: skip
+        self.degraded = Gauge(
+            "labrats_degraded", "1 where the cluster does not do what the engine relies on, as its leader has found",
+            ("what",), registry=self.registry,
+        )  # fmt: skip
         self.log_streams = Gauge("labrats_log_streams", "Log streams open", registry=self.registry)
 
     def job_submitted(self, job: Job) -> None:

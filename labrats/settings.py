@@ -187,3 +187,7 @@ class KubernetesSettings(BaseSettings):
     """How long an attempt may wait for a node, its image and its volumes."""
     finished_job_hours: float = Field(default=24, gt=0, validation_alias="LABRATS_FINISHED_JOB_HOURS")
     """How long an attempt's Job stays when it has ended: as long may the engine be away without losing an outcome."""
+    canary_image: str | None = Field(default=None, validation_alias="LABRATS_CANARY_IMAGE")
+    """The engine's image, with which a leader tries whether jobs' pods reach what they should not. Default: none."""
+    pod_ip: str | None = Field(default=None, validation_alias="LABRATS_POD_IP")
+    """The address of the pod this runs in, which jobs' pods should not reach."""

@@ -30,6 +30,33 @@ UPLOADS: Final = PurePath("/attempt/uploads")
 USER: Final = 10001
 """Whom executors run as. The images of ours have this user."""
 
+EXECUTOR_LABELS: Final = {
+    "app.kubernetes.io/managed-by": "labrats",
+    "app.kubernetes.io/component": "executor",
+}
+"""The NetworkPolicy of executors knows their pods by these."""
+
+RESTRICTED_POD: Final[Mapping[str, Any]] = {
+    "restartPolicy": "Never",
+    "automountServiceAccountToken": False,
+    "enableServiceLinks": False,
+    "securityContext": {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    },
+}
+RESTRICTED_CONTAINER: Final[Mapping[str, Any]] = {
+    "imagePullPolicy": "IfNotPresent",
+    "securityContext": {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    },
+}
+"""Fields of every pod and container that the engine makes: within what Pod Security calls `restricted`."""
+
 DEADLINE_MARGIN_SECONDS: Final = 600
 """How much later than the engine, which is trusted to do so, the cluster ends an attempt."""
 
@@ -69,8 +96,7 @@ def attempt_job(attempt: Attempt, secrets: SecretFiles, settings: PodSettings) -
     labels = {
         JOB_LABEL: job.id,
         ATTEMPT_LABEL: str(job.status.attempts),
-        "app.kubernetes.io/managed-by": "labrats",
-        "app.kubernetes.io/component": "executor",
+        **EXECUTOR_LABELS,
     }
     seconds = job.resolved.timeout_seconds + settings.start_timeout_seconds + settings.grace_seconds
     return {
@@ -154,28 +180,15 @@ def _pod(job: Job, secrets: SecretFiles, settings: PodSettings) -> dict[str, Any
     uploads = _upload_mounts(job.spec.files, settings)
     return {
         **settings.pod_fields,
-        "restartPolicy": "Never",
+        **RESTRICTED_POD,
         "terminationGracePeriodSeconds": round(settings.grace_seconds),
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
         "containers": [
             {
+                **RESTRICTED_CONTAINER,
                 "name": CONTAINER,
                 "image": job.resolved.config.executor_image or settings.image,
-                "imagePullPolicy": "IfNotPresent",
                 "args": [INPUTS, SCRATCH],
                 "resources": job.resolved.config.executor_resources or settings.resources,
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
                 "volumeMounts": [
                     {"name": "inputs", "mountPath": INPUTS, "readOnly": True},
                     {"name": "scratch", "mountPath": SCRATCH},

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import dropwhile
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from labrats.cli.app import build_app
 from tests.unit.cli.engines import OwnEngine
 
 ROOT = Path(__file__).parents[3]
-PAGES = ("README.md", "docs/operate.md", "docs/develop.md")
+PAGES = ("README.md", "docs/operate.md", "docs/develop.md", "docs/kubernetes.md")
 
 
 def shell_lines(page: str) -> Iterator[list[str]]:
@@ -32,9 +33,9 @@ def labrats_commands() -> Iterator[list[str]]:
     """The arguments of each `labrats` in the documentation, up to where its output goes elsewhere."""
     for page in PAGES:
         for words in shell_lines(page):
-            program = next((at for at, word in enumerate(words) if word.rpartition("/")[2] == "labrats"), None)
-            if program is not None:
-                rest = words[program + 1 :]
+            words = list(dropwhile(lambda word: "=" in word, words))  # what is set for the command
+            if words and words[0].rpartition("/")[2] == "labrats":
+                rest = words[1:]
                 yield rest[: next((at for at, word in enumerate(rest) if word in {"|", "<", ">"}), None)]
 
 
