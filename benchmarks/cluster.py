@@ -21,9 +21,9 @@ from labrats.backends.kubernetes.objects import JOB_LABEL
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.record import encode
 from tests.cluster.cluster import ETCD, Cluster
-from tests.cluster.executor import executor_archive, load_executor
 from tests.cluster.fixture import fence_leaders, install_custom_resources, new_namespace
 from tests.cluster.node import start_node
+from tests.cluster.product import EXECUTOR
 from tests.cluster.shell import run
 
 
@@ -33,7 +33,7 @@ def running_cluster(*, with_node: bool) -> Iterator[Cluster]:
     cluster = Cluster(f"bench-{os.getpid()}")
     try:
         if with_node:
-            executor_archive()
+            EXECUTOR.archive()
             start_node(cluster)
         else:
             cluster.start_api()
@@ -56,7 +56,7 @@ class Site:
     @classmethod
     @asynccontextmanager
     async def open(cls, cluster: Cluster, folder: Path, *, with_node: bool) -> "AsyncIterator[Site]":
-        image = load_executor(cluster) if with_node else "none"
+        image = EXECUTOR.on(cluster) if with_node else "none"
         async with ApiClient.open(cluster.kubeconfig) as client, new_namespace(client) as namespace:
             await fence_leaders(client)
             environment = {

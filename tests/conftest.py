@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.cluster.executor import executor_image
+from tests.chart.fixture import helm, installation
 from tests.cluster.fixture import (
     api_client,
     cluster,
@@ -14,11 +14,15 @@ from tests.cluster.fixture import (
     pytest_collection_modifyitems,
     pytest_terminal_summary,
 )
+from tests.cluster.product import engine_image, executor_image
 
 __all__ = [
     "api_client",
     "cluster",
+    "engine_image",
     "executor_image",
+    "helm",
+    "installation",
     "kubeconfig",
     "namespace",
     "node",

@@ -6,17 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import Engine, LocalEngine, User
+from tests.chart.engine import InstalledEngine
+from tests.chart.installation import Installation
 
 EngineFactory = Callable[..., LocalEngine]
 
 
-@pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
-    """One engine for all tests that do not stop it. They keep apart by using keys and models of their own."""
-    with LocalEngine(tmp_path_factory.mktemp("engine"), LOCAL_REPO_ROOTS="/nowhere") as engine:
-        yield engine
-    assert "Traceback" not in engine.log
+ON_A_CLUSTER = (pytest.mark.kubernetes(node=True, helm=True, engine_image=True), pytest.mark.timeout(400))
+"""The first test waits for the installation."""
+
+
+@pytest.fixture(scope="session", params=["local", pytest.param("installed", marks=ON_A_CLUSTER)])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """One engine for all tests that do not stop it: a process on this machine, and what Helm installs on a cluster.
+
+    They keep apart by using keys and models of their own.
+    """
+    if request.param == "installed":
+        installation: Installation = request.getfixturevalue("installation")
+        with installation.service() as url:
+            yield InstalledEngine(installation, url)
+    else:
+        with LocalEngine(tmp_path_factory.mktemp("engine"), LOCAL_REPO_ROOTS="/nowhere") as engine:
+            yield engine
+        assert "Traceback" not in engine.log
 
 
 @pytest.fixture
@@ -31,7 +45,7 @@ def start_engine(tmp_path: Path) -> Iterator[EngineFactory]:
 
 
 @pytest.fixture
-async def user(engine: LocalEngine) -> AsyncIterator[User]:
+async def user(engine: Engine) -> AsyncIterator[User]:
     """Somebody new to the engine: with no jobs yet, and with none that goes on after the test."""
     async with engine.user() as user:
         yield user
@@ -39,7 +53,7 @@ async def user(engine: LocalEngine) -> AsyncIterator[User]:
 
 
 @pytest.fixture
-async def admin(engine: LocalEngine) -> AsyncIterator[User]:
+async def admin(engine: Engine) -> AsyncIterator[User]:
     async with engine.admin() as admin:
         yield admin
 

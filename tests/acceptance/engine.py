@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
@@ -35,11 +36,85 @@ ENDED: Final = ("completed", "failed", "cancelled")
 _QUICK: Final = {"LABRATS_STOP_GRACE_SECONDS": "1", "LABRATS_RETRY_BACKOFF_SECONDS": "0.05"}
 
 
-class LocalEngine:
-    """`labrats serve` as a process of its own, with a data folder of its own and nothing of the tester's environment.
+class Engine(ABC):
+    """An engine that runs at `url`. log: everything it has said, over all its starts."""
 
-    log: everything it has said, over all its starts.
-    """
+    url: str
+    many_jobs = 1000
+    """How many jobs at once make a test of that, and end in time."""
+
+    @property
+    @abstractmethod
+    def log(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def admin_key(self) -> str: ...
+
+    @abstractmethod
+    def run_labrats(self, *arguments: str) -> str:
+        """What a command of the command line prints, run where the engine is."""
+
+    @abstractmethod
+    async def login_link(self) -> str:
+        """A new one, as `labrats login-link` prints it."""
+
+    def client(self, key: str | None = None, **options: Any) -> httpx2.AsyncClient:
+        """A client that sends `key`."""
+        return an_http_client(self.url, key, **options)
+
+    @asynccontextmanager
+    async def admin(self) -> "AsyncIterator[User]":
+        """Who has the engine's own admin key."""
+        async with self.client(self.admin_key) as client:
+            yield User(client, self.admin_key)
+
+    @asynccontextmanager
+    async def user(self, *, scopes: Sequence[str] = ("submit",), **fields: Any) -> "AsyncIterator[User]":
+        """Somebody new, with an API key of their own. fields: of the key."""
+        async with self.admin() as admin:
+            made = await admin.post(
+                "/api/api-keys", {"name": f"user {os.urandom(4).hex()}", "scopes": scopes, **fields}
+            )
+        assert made.status_code == 201, made.text
+        async with self.client(made.json()["key"]) as client:
+            yield User(client, made.json()["key"], made.json()["id"])
+
+    @asynccontextmanager
+    async def browser(self) -> "AsyncIterator[User]":
+        """Who has signed in to the dashboard by a link, and sends what its pages send."""
+        async with self.client() as client:
+            client.headers["Sec-Fetch-Site"] = "same-origin"
+            opened = await client.get(await self.login_link())
+            assert opened.status_code == 303, opened.text
+            yield User(client, client.cookies["auth_token"])
+
+    # What tests look up behind the engine's back
+
+    @property
+    @abstractmethod
+    def admin_key_file(self) -> Path:
+        """Where it keeps the admin key."""
+
+    @abstractmethod
+    def workspace(self, job_id: str, attempt: int = 1) -> Path:
+        """Where the agent of that attempt worked."""
+
+    @abstractmethod
+    def files_with(self, text: str) -> list[str]:
+        """The files of the engine in which `text` stands, its database and workspaces apart."""
+
+    @abstractmethod
+    def resources_with(self, text: str) -> list[str]:
+        """The stored resources in which `text` stands, as kind and name."""
+
+    @abstractmethod
+    def processes_of(self, job_id: str) -> Sequence[object]:
+        """What lives of the job: of its executor and all below."""
+
+
+class LocalEngine(Engine):
+    """`labrats serve` as a process of its own, with its own data folder and nothing of the tester's environment."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.url = ""
@@ -67,8 +142,12 @@ class LocalEngine:
         return self._log_file.read_text()
 
     @property
+    def admin_key_file(self) -> Path:
+        return self.data_dir / "admin.key"
+
+    @property
     def admin_key(self) -> str:
-        return (self.data_dir / "admin.key").read_text().strip()
+        return self.admin_key_file.read_text().strip()
 
     @property
     def pid(self) -> int:
@@ -105,7 +184,6 @@ class LocalEngine:
         )  # fmt: skip
 
     def run_labrats(self, *arguments: str) -> str:
-        """What a command of the command line prints, run where the engine is."""
         command = [str(Path(sys.executable).parent / "labrats"), *arguments]
         environment = self._environment | {"LABRATS_DATA_DIR": str(self.data_dir)}
         return subprocess.run(
@@ -141,63 +219,24 @@ class LocalEngine:
         self._process = None
         return code
 
-    def client(self, key: str | None = None, **options: Any) -> httpx2.AsyncClient:
-        """A client that sends `key`."""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        # verify=False only spares each client the loading of certificates: nothing here speaks TLS.
-        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, verify=False, **options)
-
-    @asynccontextmanager
-    async def admin(self) -> "AsyncIterator[User]":
-        """Who has the engine's own admin key."""
-        async with self.client(self.admin_key) as client:
-            yield User(client, self.admin_key)
-
-    @asynccontextmanager
-    async def user(self, *, scopes: Sequence[str] = ("submit",), **fields: Any) -> "AsyncIterator[User]":
-        """Somebody new, with an API key of their own. fields: of the key."""
-        async with self.admin() as admin:
-            made = await admin.post(
-                "/api/api-keys", {"name": f"user {os.urandom(4).hex()}", "scopes": scopes, **fields}
-            )
-        assert made.status_code == 201, made.text
-        async with self.client(made.json()["key"]) as client:
-            yield User(client, made.json()["key"], made.json()["id"])
-
-    @asynccontextmanager
-    async def browser(self) -> "AsyncIterator[User]":
-        """Who has signed in to the dashboard by a link, and sends what its pages send."""
-        async with self.client() as client:
-            client.headers["Sec-Fetch-Site"] = "same-origin"
-            opened = await client.get(await self.login_link())
-            assert opened.status_code == 303, opened.text
-            yield User(client, client.cookies["auth_token"])
-
     async def login_link(self) -> str:
-        """A new one, as `labrats login-link` prints it."""
         async with EmbeddedStore.open(self.data_dir / "labrats.db") as store:
             return await make_link(store, self.url, datetime.now(UTC))
 
-    # What tests look up behind the engine's back
-
     def workspace(self, job_id: str, attempt: int = 1) -> Path:
-        """Where the agent of that attempt worked."""
         return self.data_dir / "workspaces" / f"{job_id}-{attempt}"
 
     def files_with(self, text: str) -> list[str]:
-        """The files of the engine in which `text` stands, its database and workspaces apart."""
         files = {path.relative_to(self.data_dir): path for path in self.data_dir.rglob("*") if path.is_file()}
         others = {name: path for name, path in files.items() if not str(name).startswith(("labrats.db", "workspaces/"))}
         return sorted(str(name) for name, path in others.items() if text.encode() in path.read_bytes())
 
     def resources_with(self, text: str) -> list[str]:
-        """The stored resources in which `text` stands, as kind and name."""
         with closing(sqlite3.connect(self.data_dir / "labrats.db")) as database:
             rows = database.execute("SELECT kind, name, body FROM resources").fetchall()
         return [f"{kind} {name}" for kind, name, body in rows if text.encode() in body]
 
     def processes_of(self, job_id: str) -> list[int]:
-        """The living processes of the engine that belong to the job: its executor and all below."""
         claims = self.data_dir.glob(f"attempts/*/{job_id}-*/claim")
         executors = [process for claim in claims if (process := ProcessId.parse(claim.read_text()))]
         return [pid for each in executors if each.is_alive for pid in (each.pid, *descendants(each.pid))]
@@ -224,6 +263,13 @@ class LocalEngine:
         for each in left:
             send_signal(each.pid, signal.SIGKILL)
         return left
+
+
+def an_http_client(url: str, key: str | None = None, **options: Any) -> httpx2.AsyncClient:
+    """A client that sends `key` to the engine at `url`."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    # verify=False only spares each client the loading of certificates: nothing here speaks TLS.
+    return httpx2.AsyncClient(base_url=url, headers=headers, timeout=PATIENCE_SECONDS, verify=False, **options)
 
 
 def _said(log: Path, offset: int, event: str) -> dict[str, Any] | None:

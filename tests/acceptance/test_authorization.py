@@ -13,7 +13,7 @@ import pytest
 from labrats.api.access import TABLE, Access
 from labrats.api.app import MODULES
 from labrats.api.routing import GuardedRoute, api_router
-from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, Engine, User
 
 KINDS = ("nobody", "stranger", "expired", "revoked", "signed out", "forged", "other", "owner", "admin", "user")
 
@@ -35,7 +35,7 @@ def test_every_route_is_guarded() -> None:
     assert [route for module in MODULES for route in module.router.routes] == ROUTES
 
 
-async def test_no_route_is_left_out(engine: LocalEngine) -> None:
+async def test_no_route_is_left_out(engine: Engine) -> None:
     async with engine.client() as nobody:
         document = (await nobody.get("/api/openapi.json")).json()
 
@@ -75,7 +75,7 @@ class Callers:
 
 
 @pytest.fixture(scope="module")
-def expired_key(engine: LocalEngine) -> str:
+def expired_key(engine: Engine) -> str:
     """A key that was valid a moment ago."""
 
     async def expire() -> str:
@@ -89,7 +89,7 @@ def expired_key(engine: LocalEngine) -> str:
 
 
 @asynccontextmanager
-async def signed_out(engine: LocalEngine) -> AsyncIterator[httpx2.AsyncClient]:
+async def signed_out(engine: Engine) -> AsyncIterator[httpx2.AsyncClient]:
     """Somebody who kept the cookie of an ended session."""
     async with engine.browser() as user:
         assert (await user.post("/api/auth/logout")).status_code == 204
@@ -98,7 +98,7 @@ async def signed_out(engine: LocalEngine) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @pytest.fixture
-async def callers(engine: LocalEngine, expired_key: str) -> AsyncIterator[Callers]:
+async def callers(engine: Engine, expired_key: str) -> AsyncIterator[Callers]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         owner, other, revoked, admin = [await enter(engine.user()) for _ in range(3)] + [await enter(engine.admin())]
@@ -136,7 +136,7 @@ async def test_each_kind_of_caller_is_answered_as_the_table_says(route: GuardedR
     "header",
     ["", "Bearer", "Bearer nothing", "Basic bm9ib2R5Og==", "Bearer lr_\xff", "bearer\tx", "Token {key}", "{key}"],
 )
-async def test_whatever_is_no_valid_key_is_refused(engine: LocalEngine, user: User, header: str) -> None:
+async def test_whatever_is_no_valid_key_is_refused(engine: Engine, user: User, header: str) -> None:
     async with engine.client() as http:
         headers = {b"Authorization": header.format(key=user.key).encode("latin-1")}
         answer = await http.get("/api/jobs", headers=headers)
@@ -145,13 +145,13 @@ async def test_whatever_is_no_valid_key_is_refused(engine: LocalEngine, user: Us
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-async def test_a_key_in_the_address_is_none(engine: LocalEngine, user: User) -> None:
+async def test_a_key_in_the_address_is_none(engine: Engine, user: User) -> None:
     async with engine.client() as http:
         for name in ("key", "api_key", "token", "access_token", "authorization"):
             assert (await http.get("/api/jobs", params={name: user.key})).status_code == 401
 
 
-async def test_who_may_not_call_learns_nothing_of_the_body(engine: LocalEngine, user: User) -> None:
+async def test_who_may_not_call_learns_nothing_of_the_body(engine: Engine, user: User) -> None:
     """The key is looked at first: a body that is broken, too much, or of the wrong type changes nothing."""
     async with engine.client() as nobody:
         for path in ("/api/jobs/submit", "/api/ai-models", "/api/api-keys"):

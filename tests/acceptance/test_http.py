@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from tests.acceptance.engine import LocalEngine, User, a_submission
+from tests.acceptance.engine import Engine, User, a_submission
 
 MIB = 1024 * 1024
 
@@ -21,7 +21,7 @@ def is_error(answer: httpx2.Response, status: int, code: str) -> bool:
     return bool(body["error"])
 
 
-async def connect(engine: LocalEngine) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect(engine: Engine) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection, for what no client would send."""
     host, port = engine.url.removeprefix("http://").split(":")
     return await asyncio.open_connection(host, int(port))
@@ -92,7 +92,7 @@ async def test_a_body_beyond_the_limit_is_refused_by_what_it_declares(user: User
     assert is_error(answer, 413, "too_large")
 
 
-async def test_a_body_that_declares_too_much_is_refused_before_it_is_sent(engine: LocalEngine, user: User) -> None:
+async def test_a_body_that_declares_too_much_is_refused_before_it_is_sent(engine: Engine, user: User) -> None:
     reader, writer = await connect(engine)
 
     writer.write(
@@ -152,7 +152,7 @@ async def test_answers_are_not_to_be_cached_or_guessed_at(user: User) -> None:
         b"GET / HTTP/1.1\r\nx\x00y: z\r\n\r\n",
     ],
 )
-async def test_what_is_not_http_is_answered_in_the_same_shape(engine: LocalEngine, request_line: bytes) -> None:
+async def test_what_is_not_http_is_answered_in_the_same_shape(engine: Engine, request_line: bytes) -> None:
     reader, writer = await connect(engine)
 
     writer.write(request_line)
@@ -163,7 +163,7 @@ async def test_what_is_not_http_is_answered_in_the_same_shape(engine: LocalEngin
     writer.close()
 
 
-async def test_the_document_and_the_page_for_people_are_there(engine: LocalEngine) -> None:
+async def test_the_document_and_the_page_for_people_are_there(engine: Engine) -> None:
     async with engine.client() as nobody:
         document, page = await nobody.get("/api/openapi.json"), await nobody.get("/api/docs")
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx2
 
 from tests.acceptance.conftest import EngineFactory
-from tests.acceptance.engine import LocalEngine, User, a_submission
+from tests.acceptance.engine import Engine, User, a_submission
 
 
 async def submit(user: User, key: str, **fields: Any) -> httpx2.Response:
@@ -57,7 +57,7 @@ async def test_white_space_and_the_order_of_fields_make_no_other_body(user: User
     assert (await user.post("/api/jobs/submit", rearranged, Idempotency_Key="key-1")).json() == first.json()
 
 
-async def test_other_keys_and_other_callers_make_other_jobs(engine: LocalEngine, user: User) -> None:
+async def test_other_keys_and_other_callers_make_other_jobs(engine: Engine, user: User) -> None:
     async with engine.user() as other:
         answers = [await submit(user, "key-1"), await submit(user, "key-2"), await submit(other, "key-1")]
 
@@ -109,7 +109,7 @@ async def test_it_works_for_ai_models(admin: User, model: str) -> None:
     assert other.status_code == 422
 
 
-async def test_it_works_for_api_keys_although_they_are_shown_once(engine: LocalEngine, admin: User) -> None:
+async def test_it_works_for_api_keys_although_they_are_shown_once(engine: Engine, admin: User) -> None:
     body, key = {"name": f"idempotent {uuid4()}"}, str(uuid4())
 
     answers = await asyncio.gather(*(admin.post("/api/api-keys", body, Idempotency_Key=key) for _ in range(10)))

@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 
-from tests.acceptance.engine import LocalEngine, User, a_submission
+from tests.acceptance.engine import Engine, User, a_submission
 
 ITEM_FIELDS = {
     "id", "name", "source", "agentRole", "repo", "status", "attempts", "createdAt", "processedAt", "finishedAt",
@@ -185,7 +185,7 @@ async def test_accounts_are_gone(user: User) -> None:
     assert (await user.get("/api/accounts")).status_code == 404
 
 
-async def test_health_and_readiness_need_no_key(engine: LocalEngine) -> None:
+async def test_health_and_readiness_need_no_key(engine: Engine) -> None:
     async with engine.client() as nobody:
         for path in ("/health", "/ready"):
             answer = await nobody.get(path)

@@ -8,10 +8,10 @@ from uuid import uuid4
 import pytest
 
 from tests.acceptance.conftest import EngineFactory
-from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, Engine, User
 
 
-async def test_a_key_is_shown_once_and_then_known_by_its_prefix(engine: LocalEngine, admin: User) -> None:
+async def test_a_key_is_shown_once_and_then_known_by_its_prefix(engine: Engine, admin: User) -> None:
     name = f"ci {uuid4()}"
 
     made = await admin.post("/api/api-keys", {"name": name})
@@ -55,7 +55,7 @@ async def test_a_name_is_taken_once(admin: User) -> None:
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
 
 
-async def test_a_revoked_key_is_refused_from_then_on(engine: LocalEngine, admin: User) -> None:
+async def test_a_revoked_key_is_refused_from_then_on(engine: Engine, admin: User) -> None:
     async with engine.user() as user:
         assert (await user.get("/api/jobs")).status_code == 200
 
@@ -67,7 +67,7 @@ async def test_a_revoked_key_is_refused_from_then_on(engine: LocalEngine, admin:
         assert (await admin.http.delete(f"/api/api-keys/{user.key_id}")).status_code == 404
 
 
-async def test_a_key_ends_by_itself_when_it_expires(engine: LocalEngine) -> None:
+async def test_a_key_ends_by_itself_when_it_expires(engine: Engine) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=1)
     async with engine.user(expiresAt=soon.isoformat()) as user:
         assert (await user.get("/api/jobs")).status_code == 200
@@ -119,13 +119,13 @@ async def test_keys_of_the_environment_may_submit_and_no_more(start_engine: Engi
     assert "test-key" not in engine.log
 
 
-async def test_the_admin_key_is_in_a_file_that_only_its_owner_can_read(engine: LocalEngine) -> None:
-    assert (engine.data_dir / "admin.key").stat().st_mode & 0o777 == 0o600
+async def test_the_admin_key_is_in_a_file_that_only_its_owner_can_read(engine: Engine) -> None:
+    assert engine.admin_key_file.stat().st_mode & 0o777 == 0o600
     assert engine.files_with(engine.admin_key) == ["admin.key"]
     assert engine.admin_key not in engine.log
 
 
-async def test_the_open_streams_of_a_key_end_when_it_is_revoked(engine: LocalEngine, admin: User) -> None:
+async def test_the_open_streams_of_a_key_end_when_it_is_revoked(engine: Engine, admin: User) -> None:
     async with engine.user() as revoked, engine.user() as other:
         job_id, of_other = [await user.submit({"log": "begun"}, {"hang": True}) for user in (revoked, other)]
         async with (
@@ -143,7 +143,7 @@ async def test_the_open_streams_of_a_key_end_when_it_is_revoked(engine: LocalEng
     await admin.cancel(job_id)
 
 
-async def test_the_open_streams_of_a_key_end_when_it_expires(engine: LocalEngine, admin: User) -> None:
+async def test_the_open_streams_of_a_key_end_when_it_expires(engine: Engine, admin: User) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=3)
     async with engine.user(expiresAt=soon.isoformat()) as user:
         job_id = await user.submit({"log": "begun"}, {"hang": True})
@@ -154,7 +154,7 @@ async def test_the_open_streams_of_a_key_end_when_it_expires(engine: LocalEngine
     await admin.cancel(job_id)
 
 
-async def test_the_open_streams_of_a_session_end_when_its_user_signs_out(engine: LocalEngine, admin: User) -> None:
+async def test_the_open_streams_of_a_session_end_when_its_user_signs_out(engine: Engine, admin: User) -> None:
     async with engine.browser() as user:
         job_id = await user.submit({"log": "begun"}, {"hang": True})
         async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as log:

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import Engine, User
 
 
 async def ids(user: User, **query: Any) -> list[str]:
@@ -85,7 +85,7 @@ async def test_a_query_that_makes_no_sense_is_refused_by_name(user: User, query:
     assert [detail["field"] for detail in answer.json()["details"]] == [field]
 
 
-async def test_callers_see_their_own_jobs_and_an_admin_everybodys(engine: LocalEngine, user: User, admin: User) -> None:
+async def test_callers_see_their_own_jobs_and_an_admin_everybodys(engine: Engine, user: User, admin: User) -> None:
     async with engine.user() as other:
         mine, theirs = await user.submit(), await other.submit()
 

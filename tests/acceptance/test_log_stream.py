@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, SentEvent, User, lines_of
+from tests.acceptance.engine import PATIENCE_SECONDS, Engine, SentEvent, User, lines_of
 
 ATTEMPT_TWICE = [
     {"log": "always {n}", "times": 2},
@@ -185,7 +185,7 @@ async def test_fifty_readers_see_the_same(user: User) -> None:
     assert logs == [[f"line {n}" for n in range(1, 101)]] * 50
 
 
-async def test_a_reader_that_stops_reading_slows_nobody(engine: LocalEngine, user: User) -> None:
+async def test_a_reader_that_stops_reading_slows_nobody(engine: Engine, user: User) -> None:
     """The reader takes nothing: what the kernel holds for it fills up, and then the engine must not wait for it."""
     job_id = await user.submit({"log": "x" * 10_000, "times": 1500}, {"hang": True})
     host, port = engine.url.removeprefix("http://").split(":")

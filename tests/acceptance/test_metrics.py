@@ -8,12 +8,12 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import Engine, User
 
 UNITS = ("_seconds", "_bytes", "_usd")
 
 
-async def families(engine: LocalEngine) -> dict[str, Metric]:
+async def families(engine: Engine) -> dict[str, Metric]:
     """What a scrape says, by name."""
     async with engine.client() as nobody:
         answer = await nobody.get("/metrics")
@@ -30,7 +30,7 @@ def value(family: Metric, **labels: str) -> float:
 
 
 @pytest.fixture
-async def measured(engine: LocalEngine, user: User, model: str) -> AsyncIterator[dict[str, Metric]]:
+async def measured(engine: Engine, user: User, model: str) -> AsyncIterator[dict[str, Metric]]:
     """A scrape while one job runs and others have ended, all of the test's own model and type."""
     usage = {"usage": {"inputTokens": 10, "outputTokens": 5, "costUsd": 0.25}}
     kind: dict[str, Any] = {"config": {"model": model}, "type": "measured"}
@@ -67,9 +67,7 @@ async def test_every_family_that_is_promised_is_there(measured: dict[str, Metric
     assert value(measured["labrats_log_streams"]) >= 1
 
 
-async def test_waiting_jobs_are_the_depth_of_the_queue(
-    engine: LocalEngine, user: User, admin: User, model: str
-) -> None:
+async def test_waiting_jobs_are_the_depth_of_the_queue(engine: Engine, user: User, admin: User, model: str) -> None:
     await admin.post("/api/ai-models", {"name": "depth", "provider": "mock", "model": model, "slots": 0})
     for _ in range(3):
         await user.submit(config={"model": model})
@@ -80,7 +78,7 @@ async def test_waiting_jobs_are_the_depth_of_the_queue(
 
 
 async def test_a_job_cancelled_while_it_waits_has_finished_too(
-    engine: LocalEngine, user: User, admin: User, model: str
+    engine: Engine, user: User, admin: User, model: str
 ) -> None:
     await admin.post("/api/ai-models", {"name": "never", "provider": "mock", "model": model, "slots": 0})
     await user.cancel(await user.submit(config={"model": model}))
@@ -100,7 +98,7 @@ async def test_names_follow_the_conventions_of_prometheus(measured: dict[str, Me
                 assert name.endswith(UNITS)
 
 
-async def test_paths_that_nobody_made_up_a_route_for_share_one_label(engine: LocalEngine, user: User) -> None:
+async def test_paths_that_nobody_made_up_a_route_for_share_one_label(engine: Engine, user: User) -> None:
     for number in range(5):
         await user.get(f"/api/made-up-{number}")
         await user.get(f"/api/jobs/ir-0000000{number}")

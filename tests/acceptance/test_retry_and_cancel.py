@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, Engine, User
 
 
 async def log_begins(user: User, job_id: str, line: str) -> None:
@@ -41,9 +41,7 @@ class TestCancel:
         assert ended["failedCode"] is None
         assert ended["logs"] == ["on"]
 
-    async def test_what_ignores_signals_or_has_left_its_parent_is_gone_too(
-        self, engine: LocalEngine, user: User
-    ) -> None:
+    async def test_what_ignores_signals_or_has_left_its_parent_is_gone_too(self, engine: Engine, user: User) -> None:
         """The job shows `active` for as long as any process of it may live."""
         job_id = await user.submit(
             {"ignoreSignals": True},
@@ -147,7 +145,7 @@ class TestRetry:
 class TestDeadline:
     @pytest.mark.parametrize("steps", [[{"hang": True}], [{"ignoreSignals": True}, {"hang": True}]])
     async def test_a_job_that_takes_too_long_fails_for_it(
-        self, engine: LocalEngine, user: User, steps: list[object]
+        self, engine: Engine, user: User, steps: list[object]
     ) -> None:
         detail = await user.run({"log": "slow"}, *steps, config={"timeoutMs": 300})
 

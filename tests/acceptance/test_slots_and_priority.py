@@ -5,7 +5,7 @@ from collections import Counter
 from datetime import datetime
 from typing import Any
 
-from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, User
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, Engine, User
 
 moment = datetime.fromisoformat
 
@@ -110,23 +110,24 @@ async def test_models_do_not_wait_for_each_other(user: User, admin: User, model:
     assert (await user.job(waiting))["status"] == "waiting"
 
 
-async def test_a_thousand_jobs_submitted_at_once_all_run(user: User, admin: User, model: str) -> None:
-    await a_paused_model(admin, "thousand", model)
-    await set_slots(admin, "thousand", 16)
+async def test_many_jobs_submitted_at_once_all_run(engine: Engine, user: User, admin: User, model: str) -> None:
+    many = engine.many_jobs
+    await a_paused_model(admin, "many", model)
+    await set_slots(admin, "many", 16)
     pace = asyncio.Semaphore(50)
 
     async def submit(number: int) -> str:
         async with pace:
             return await user.submit({"result": number}, config={"model": model})
 
-    job_ids = await asyncio.gather(*(submit(number) for number in range(1000)))
+    job_ids = await asyncio.gather(*(submit(number) for number in range(many)))
 
-    assert len(set(job_ids)) == 1000
+    assert len(set(job_ids)) == many
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while (await user.get("/api/jobs", status="completed", limit=1)).json()["total"] < 1000:
+        while (await user.get("/api/jobs", status="completed", limit=1)).json()["total"] < many:
             await asyncio.sleep(POLL_SECONDS)
-    pages = [(await user.get("/api/jobs", page=page, limit=100)).json()["jobs"] for page in range(1, 11)]
+    pages = [(await user.get("/api/jobs", page=page, limit=100)).json()["jobs"] for page in range(1, many // 100 + 2)]
     jobs = [job for page in pages for job in page]
-    assert Counter(job["status"] for job in jobs) == {"completed": 1000}
-    assert sorted(job["result"] for job in jobs) == list(range(1000))
+    assert Counter(job["status"] for job in jobs) == {"completed": many}
+    assert sorted(job["result"] for job in jobs) == list(range(many))
     assert {job["attempts"] for job in jobs} == {1}

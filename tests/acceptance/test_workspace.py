@@ -31,7 +31,10 @@ def git_server(repositories: Path) -> Iterator[GitServer]:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory, repositories: Path) -> Iterator[LocalEngine]:
-    """An engine that may clone from those folders and from loopback."""
+    """An engine that may clone from those folders and from loopback.
+
+    On this machine only: tests look into workspaces, and on a cluster these end with their attempts' pods.
+    """
     environment = {"LOCAL_REPO_ROOTS": str(repositories), "OUTBOUND_ALLOWED_CIDRS": "127.0.0.0/8"}
     with LocalEngine(tmp_path_factory.mktemp("engine"), **environment) as engine:
         yield engine

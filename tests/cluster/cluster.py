@@ -75,7 +75,7 @@ class Cluster:
         listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         (self.folder / "port").write_text(str(listener.getsockname()[1]))
         self._create_network()
-        self._forward(listener)
+        self.forward("forward", listener, "127.0.0.1", self.port)
         self._start_etcd(programs)
         self._start_api_server(programs)
         self.wait_for("kube-apiserver", lambda: succeeds(*self.kubectl_command, *_READY))
@@ -126,6 +126,13 @@ class Cluster:
             log = (self.folder / "log" / program).read_text(errors="replace")
             raise Failed(f"{program} ended: {log.strip().splitlines()[-1:]}")
 
+    def forward(self, program: str, listener: socket.socket, address: str, port: int) -> None:
+        """Lead a socket that listens on this machine to an address in the cluster's network, as `start` starts it."""
+        script = Path(__file__).with_name("forward.py")
+        descriptor = listener.fileno()
+        with listener:
+            self.start(program, sys.executable, script, str(descriptor), address, str(port), descriptors=[descriptor])
+
     def kill(self, program: str) -> None:
         """Have a program die that `start` has started."""
         self._started[program].kill()
@@ -166,15 +173,9 @@ class Cluster:
             f"ip link add {BRIDGE} type bridge",
             f"ip addr add {GATEWAY}/{PODS.prefixlen} dev {BRIDGE}",
             f"ip link set {BRIDGE} up",
+            f"ip route add {SERVICES} dev {BRIDGE}",  # so that there is a way at all, which kube-proxy then changes
         ):
             run(*self.inside(*command.split()))
-
-    def _forward(self, listener: socket.socket) -> None:
-        """Lead the machine's loopback to the API server, by the same port."""
-        script = Path(__file__).with_name("forward.py")
-        descriptor = listener.fileno()
-        with listener:
-            self.start("forward", sys.executable, script, str(descriptor), str(self.port), descriptors=[descriptor])
 
     def _start_etcd(self, programs: Path) -> None:
         self.start(

@@ -17,9 +17,9 @@ from labrats.model.errors import RetryLater
 from labrats.model.record import encode
 from tests.cluster import packages
 from tests.cluster.cluster import Cluster
-from tests.cluster.executor import executor_archive
 from tests.cluster.node import start_node
-from tests.cluster.programs import build_programs, cache_folder
+from tests.cluster.product import ENGINE, EXECUTOR
+from tests.cluster.programs import build_helm, build_programs, cache_folder
 from tests.cluster.shell import PATIENCE_SECONDS, Failed
 
 NAMED: Final = "LABRATS_TEST_KUBECONFIG"
@@ -48,7 +48,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             build_programs()
             if any(_needs_node(item) for item in session.items):
                 packages.require(packages.API, packages.NODE)
-                executor_archive()
+                EXECUTOR.archive()
+            if any(_needs(item, "helm") for item in session.items):
+                build_helm()
+            if any(_needs(item, "engine_image") for item in session.items):
+                ENGINE.archive()
         except Failed as failure:
             config.stash[_failure] = str(failure)
 
@@ -158,8 +162,13 @@ async def _is_served(client: ApiClient, path: str) -> bool:
 
 
 def _needs_node(item: pytest.Item) -> bool:
+    return _needs(item, "node")
+
+
+def _needs(item: pytest.Item, what: str) -> bool:
+    """Whether a test asks for it as a fixture, or for what is made of it, by its mark: `kubernetes(node=True)`."""
     marker = item.get_closest_marker("kubernetes")
-    return "node" in getattr(item, "fixturenames", ()) or bool(marker and marker.kwargs.get("node"))
+    return what in getattr(item, "fixturenames", ()) or bool(marker and marker.kwargs.get(what))
 
 
 def _stop_abandoned_clusters() -> None:

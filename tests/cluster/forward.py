@@ -1,7 +1,7 @@
-"""Passes connections to a socket of another network namespace on to a port of loopback in this one.
+"""Passes connections to a socket of another network namespace on to an address in this one.
 
-Run as a program within the cluster's namespace: `forward.py DESCRIPTOR PORT`. The descriptor is a listening socket
-that was made outside. So the API server is reached from outside without joining the two networks.
+Run as a program within the cluster's namespace: `forward.py DESCRIPTOR ADDRESS PORT`. The descriptor is a listening
+socket that was made outside. So the API server, or a Service, is reached from outside without joining the two networks.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ from contextlib import suppress
 CHUNK_BYTES = 256 * 1024
 
 
-async def serve(listener: socket.socket, port: int) -> None:
+async def serve(listener: socket.socket, address: str, port: int) -> None:
     """Forward until cancelled."""
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
-            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+            inner_reader, inner_writer = await asyncio.open_connection(address, port)
             await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
         writer.close()
 
@@ -36,4 +36,4 @@ async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> No
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])))
+    asyncio.run(serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], int(sys.argv[3])))

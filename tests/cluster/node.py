@@ -69,6 +69,10 @@ class Node:
         """Give its pods an image."""
         run("ctr", "-a", self.socket, "-n", "k8s.io", "images", "import", archive)
 
+    def name_image(self, image: str, name: str) -> None:
+        """Give an image that its pods can have a further name."""
+        run("ctr", "-a", self.socket, "-n", "k8s.io", "images", "tag", image, name)
+
     def _start_containerd(self) -> None:
         cni = self._cluster.folder / "cni"
         cni.mkdir(exist_ok=True)

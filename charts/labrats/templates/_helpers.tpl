@@ -101,8 +101,10 @@ spec:
           env:
             - name: LABRATS_NAMESPACE
               valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+            {{- if eq $part "controller" }}
             - name: LABRATS_POD_IP
               valueFrom: {fieldRef: {fieldPath: status.podIP}}
+            {{- end }}
             {{- $own := fromYaml (include "labrats.environment" .) }}
             {{- range $name, $value := $own }}
             - name: {{ $name }}
@@ -184,6 +186,9 @@ LABRATS_EXECUTOR_IMAGE: {{ include "labrats.executorImage" . }}
 LABRATS_EXECUTOR_RESOURCES: {{ .Values.executor.resources | toJson | quote }}
 LABRATS_EXECUTOR_SCRATCH: {{ .Values.executor.scratch }}
 LABRATS_EXECUTOR_POD: {{ include "labrats.executorPod" . | quote }}
+{{- if .Values.ingress.enabled }}
+LABRATS_PUBLIC_URL: {{ ternary "https" "http" (ne .Values.ingress.tlsSecret "") }}://{{ .Values.ingress.host }}
+{{- end }}
 {{- if .Values.networkPolicy.enabled }}
 LABRATS_CANARY_IMAGE: {{ include "labrats.image" . }}
 {{- end }}

@@ -1,0 +1,65 @@
+"""An engine that Helm has installed, as the acceptance tests know engines."""
+
+import base64
+import secrets
+from typing import Any, NoReturn
+
+import pytest
+
+from tests.acceptance.engine import Engine
+from tests.chart.installation import Installation
+
+
+class InstalledEngine(Engine):
+    """The engine of an installation, reached through its Service at `url`.
+
+    What a test looks up that an installation does not have, it is skipped for, and told why.
+    """
+
+    many_jobs = 50  # a node of this size starts about three pods a second
+
+    def __init__(self, installation: Installation, url: str) -> None:
+        self.url = url
+        self._installation = installation
+        name = f"tests {secrets.token_hex(4)}"
+        self._admin_key = self.run_labrats("api-key", "create", name, "--scope", "admin", "--direct").strip()
+
+    @property
+    def admin_key(self) -> str:
+        return self._admin_key
+
+    @property
+    def log(self) -> str:
+        return self._installation.log("api") + self._installation.log("controller")
+
+    def run_labrats(self, *arguments: str) -> str:
+        return self._installation.run_labrats(*arguments)
+
+    async def login_link(self) -> str:
+        return self.run_labrats("login-link", "--url", self.url).strip()
+
+    @property
+    def admin_key_file(self) -> NoReturn:
+        pytest.skip("several replicas make no admin key, and so keep none in a file")
+
+    def workspace(self, job_id: str, attempt: int = 1) -> NoReturn:
+        pytest.skip("a workspace ends with its attempt's pod")
+
+    def files_with(self, text: str) -> list[str]:
+        return self._installation.files_with(text)
+
+    def resources_with(self, text: str) -> list[str]:
+        kinds = ("inferencerequests", "aimodels", "secrets", "configmaps", "jobs", "pods", "events")
+        objects = [each for kind in kinds for each in self._installation.get(kind)]
+        return [f"{each['kind']} {each['metadata']['name']}" for each in objects if text in str(_decoded(each))]
+
+    def processes_of(self, job_id: str) -> list[str]:
+        pods = self._installation.get("pods", f"--selector=labrats.work/job={job_id}")
+        return [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] in ("Pending", "Running")]
+
+
+def _decoded(each: dict[str, Any]) -> dict[str, Any]:
+    """The object, a Secret with its values as they are."""
+    if each["kind"] != "Secret":
+        return each
+    return each | {"data": {key: base64.b64decode(value) for key, value in each.get("data", {}).items()}}

@@ -1,0 +1,170 @@
+"""An installation of the chart on the test cluster, reached through its Service."""
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from tests.chart.rendering import CHART
+from tests.cluster.cluster import Cluster
+from tests.cluster.shell import run
+
+USER: Final = 10001
+"""Whom all pods run as."""
+
+WAIT: Final = ("--wait", "--timeout", "300s")
+
+VALUES: Final[dict[str, Any]] = {
+    "api": {"resources": {"requests": {"cpu": "10m"}}},
+    "controller": {"resources": {"requests": {"cpu": "10m"}}},
+    "executor": {
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
+        "scratch": "100Mi",
+        "pod": {"dnsPolicy": "Default"},  # the cluster has no name server of its own
+    },
+    "settings": {
+        "LABRATS_STOP_GRACE_SECONDS": 1,
+        "LABRATS_RETRY_BACKOFF_SECONDS": 0.05,
+        "LOCAL_REPO_ROOTS": "/nowhere",
+    },
+}
+"""What an installation on a machine that runs tests asks for."""
+
+
+@dataclass(frozen=True)
+class Helm:
+    """Helm, on the test cluster."""
+
+    program: Path
+    kubeconfig: Path
+
+    def __call__(self, *arguments: str | Path, values: dict[str, Any] | None = None) -> str:
+        """What it prints. Raises Failed with its complaint."""
+        given = ("--values", "-") if values is not None else ()
+        stdin = None if values is None else json.dumps(values)
+        return run(self.program, "--kubeconfig", self.kubeconfig, *arguments, *given, stdin=stdin)
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A release called `labrats` in a namespace of its own. folder: where its volumes are, on the one node."""
+
+    cluster: Cluster
+    helm: Helm
+    namespace: str
+    engine_image: str
+    executor_image: str
+    folder: Path
+
+    def install(self, **values: Any) -> None:
+        """Install it, and wait until it is ready."""
+        for name in ("data", "uploads"):
+            (self.folder / name).mkdir()
+            os.chown(self.folder / name, USER, USER)
+        self._apply("install", values)
+
+    def upgrade(self, **values: Any) -> None:
+        """Upgrade it to those values, and wait until it is ready."""
+        self._apply("upgrade", values)
+
+    def uninstall(self) -> None:
+        self.helm("uninstall", "labrats", "--namespace", self.namespace, *WAIT)
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.cluster.kubectl("--namespace", self.namespace, *arguments, stdin=stdin)
+
+    def get(self, *arguments: str) -> list[dict[str, Any]]:
+        """The objects that `kubectl get` finds."""
+        found = json.loads(self.kubectl("get", *arguments, "--output", "json"))
+        return list(found["items"]) if "items" in found else [found]
+
+    def run_labrats(self, *arguments: str) -> str:
+        """What a command of the command line prints in a pod of the API."""
+        return self.kubectl("exec", "deploy/labrats-api", "--", "labrats", *arguments)
+
+    def log(self, part: str) -> str:
+        """What all pods of a part have said."""
+        selector = f"app.kubernetes.io/component={part},app.kubernetes.io/name=labrats"
+        return self.kubectl("logs", "--selector", selector, "--tail=-1", "--prefix=false")
+
+    def files_with(self, text: str) -> list[str]:
+        """The files on its volumes in which `text` stands."""
+        files = (path for path in self.folder.rglob("*") if path.is_file())
+        return sorted(str(path.relative_to(self.folder)) for path in files if text.encode() in path.read_bytes())
+
+    def values(self, **values: Any) -> dict[str, Any]:
+        """The values that it is installed with: VALUES, its images and volumes, and these."""
+        image, executor = (
+            dict(zip(("repository", "tag"), each.rsplit(":", 1), strict=True))
+            for each in (self.engine_image, self.executor_image)
+        )
+        own = {
+            "image": image,
+            "executor": VALUES["executor"] | {"image": executor},
+            "volumes": {name: {"size": "1Gi", "hostPath": str(self.folder / name)} for name in ("data", "uploads")},
+        }
+        return VALUES | own | values
+
+    def _apply(self, verb: str, values: dict[str, Any]) -> None:
+        self.helm(
+            verb, "labrats", CHART, "--namespace", self.namespace, *WAIT, values=self.values(**values)
+        )  # fmt: skip
+
+    @contextmanager
+    def service(self) -> Iterator[str]:
+        """A URL on this machine's loopback that leads to the Service, and by it to any pod of the API."""
+        service = self.get("service", "labrats")[0]["spec"]
+        with self.reach(service["clusterIP"], service["ports"][0]["port"]) as url:
+            yield url
+
+    @contextmanager
+    def reach(self, address: str, port: int) -> Iterator[str]:
+        """A URL on this machine's loopback that leads to an address in the cluster's network."""
+        listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        forwarder = f"forward-{self.namespace}-{secrets.token_hex(4)}"
+        self.cluster.forward(forwarder, listener, address, port)
+        try:
+            yield url
+        finally:
+            self.cluster.kill(forwarder)
+
+
+class Right(NamedTuple):
+    """What may be done with objects of one kind. group: of the API; empty for the first one."""
+
+    group: str
+    resource: str
+    verb: str
+
+
+def rights_of(installation: Installation, account: str) -> set[Right]:
+    """What a ServiceAccount may do in the namespace, as the API server sees it."""
+    review = {"kind": "SelfSubjectRulesReview", "apiVersion": "authorization.k8s.io/v1",
+              "spec": {"namespace": installation.namespace}}  # fmt: skip
+    user = f"system:serviceaccount:{installation.namespace}:{account}"
+    memberships = ("serviceaccounts", f"serviceaccounts:{installation.namespace}", "authenticated")
+    groups = (f"--as-group=system:{name}" for name in memberships)
+    answer = installation.kubectl(
+        "create",
+        "--validate=false",
+        "--as",
+        user,
+        *groups,
+        "--filename",
+        "-",
+        "--output",
+        "json",
+        stdin=json.dumps(review),
+    )
+    return {
+        Right(group, resource, verb)
+        for rule in json.loads(answer)["status"]["resourceRules"]
+        for group, resource, verb in product(rule["apiGroups"], rule["resources"], rule["verbs"])
+    }

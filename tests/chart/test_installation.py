@@ -1,0 +1,197 @@
+"""What Helm installs on a real node: it runs jobs, with no more rights than its documentation says, and goes again."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, User, an_http_client
+from tests.chart.fixture import new_installation
+from tests.chart.installation import Helm, Installation, Right, rights_of
+from tests.cluster.cluster import Cluster
+from tests.cluster.node import Node
+
+pytestmark = [pytest.mark.kubernetes(node=True, helm=True, engine_image=True), pytest.mark.timeout(400)]
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "kubernetes.md"
+TOKEN: Final = "ghp_testtokenthatmustnotbeseen"
+
+
+@pytest.fixture
+async def user(installation: Installation) -> AsyncIterator[User]:
+    async with a_user_of(installation) as user:
+        yield user
+
+
+@pytest.fixture
+def spare(
+    cluster: Cluster | None, helm: Helm, engine_image: str, executor_image: str, tmp_path: Path
+) -> Iterator[Installation]:
+    """An installation of the test's own, which it makes by itself."""
+    if cluster is None:
+        pytest.skip("an installation is tested on a cluster of our own, whose node has its volumes on this machine")
+    with new_installation(cluster, helm, engine_image, executor_image, tmp_path) as made:
+        yield made
+
+
+async def test_a_job_runs_and_is_followed_through_the_service(user: User) -> None:
+    job_id = await user.submit({"log": "tick {n}", "times": 5, "everyMs": 100}, {"result": "done"})
+    lines = await user.log_lines(job_id)
+    detail = await user.wait(job_id)
+
+    assert lines == [f"tick {n}" for n in range(1, 6)]
+    assert (detail["status"], detail["returnvalue"]) == ("completed", "done")
+
+
+async def test_every_pod_of_the_api_answers_for_all(installation: Installation, user: User) -> None:
+    job_id = await user.submit({"log": "hello"}, {"result": "done"})
+    await user.wait(job_id)
+
+    addresses = addresses_of(installation, "api")
+    assert len(addresses) == 2
+    for address in addresses:
+        with installation.reach(address, 3001) as url:
+            async with an_http_client(url, user.key) as http:
+                one = User(http, user.key)
+                assert (await one.wait(job_id))["returnvalue"] == "done"
+                assert await one.log_lines(job_id) == ["hello"]
+
+
+async def test_controllers_leave_requests_to_others(installation: Installation, user: User) -> None:
+    with installation.reach(addresses_of(installation, "controller")[0], 3001) as url:
+        async with an_http_client(url, user.key) as http:
+            assert (await http.get("/ready")).json() == {"status": "ok"}
+            assert (await http.get("/api/jobs")).status_code == 404
+
+
+async def test_files_that_come_with_a_job_reach_its_pod(user: User) -> None:
+    job_id = await user.submit(workspaceFiles=[{"name": "notes/a.txt", "data": "aGVsbG8K"}])
+    assert (await user.wait(job_id))["status"] == "completed"
+
+
+@pytest.mark.parametrize("account", ["labrats-api", "labrats-controller", "labrats-webhook-receiver"])
+def test_an_account_may_do_what_the_documentation_says(installation: Installation, account: str) -> None:
+    assert rights_of(installation, account) - rights_of(installation, "default") == documented_rights(account)
+
+
+async def test_a_secret_is_shown_by_no_object_of_a_job(installation: Installation, user: User) -> None:
+    installation.kubectl("create", "secret", "generic", "anthropic", f"--from-literal=ANTHROPIC_API_KEY={TOKEN}")
+    model = {"name": "secretive", "provider": "claude", "model": "secretive", "slots": 1, "credentialsRef": "anthropic"}
+    assert (await user.post("/api/ai-models", model)).status_code == 201
+    repository = {"gitRepo": f"https://octocat:{TOKEN}@git.invalid/hello.git"}
+    job_id = await user.submit(config={"provider": "claude", "model": "secretive"}, workspaceSetup=repository)
+    await user.wait(job_id)
+
+    assert "ANTHROPIC_API_KEY" in installation.kubectl(
+        "get", "pods", "--selector", f"labrats.work/job={job_id}", "-oyaml"
+    )
+    for kind in ("pods", "jobs", "inferencerequests", "configmaps", "events"):
+        assert TOKEN not in installation.kubectl("get", kind, "--output", "yaml")
+        assert TOKEN not in installation.kubectl("describe", kind)
+    assert TOKEN not in installation.log("api") + installation.log("controller")
+
+
+async def test_a_network_that_enforces_no_policies_is_noticed(installation: Installation) -> None:
+    """The network of the test cluster is a bridge, which knows of no policies."""
+    async with asyncio.timeout(PATIENCE_SECONDS * 2):
+        while "nothing enforces its NetworkPolicies" not in installation.log("controller"):
+            await asyncio.sleep(0.5)
+
+    metrics = "".join([await metrics_of(installation, each) for each in addresses_of(installation, "controller")])
+    assert 'labrats_degraded{what="network-policy"} 1.0' in metrics
+    assert 'labrats_degraded{what="leader-fence"} 0.0' in metrics
+
+
+async def test_an_upgrade_disturbs_no_job_and_uninstalling_leaves_what_the_documentation_says(
+    spare: Installation,
+) -> None:
+    spare.install(api={"replicas": 1}, controller={"replicas": 1})
+    async with a_user_of(spare) as user:
+        job_id = await user.submit({"log": "tick {n}", "times": 60, "everyMs": 200}, {"result": "done"})
+        await user.wait(job_id, "active")
+
+    next_image = f"{spare.engine_image}-next"
+    Node(spare.cluster, 1).name_image(spare.engine_image, next_image)
+    upgraded = replace(spare, engine_image=next_image)
+    upgraded.upgrade(settings={"DEFAULT_MODEL_SLOTS": 7})
+
+    assert images_of(upgraded, "api") == images_of(upgraded, "controller") == {next_image}
+    async with a_user_of(upgraded) as user:
+        assert (await user.wait(job_id))["returnvalue"] == "done"
+        assert await user.log_lines(job_id) == [f"tick {n}" for n in range(1, 61)]
+
+    upgraded.kubectl("delete", "inferencerequests", "--all")
+    upgraded.uninstall()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while {kind for kind, _ in left_of(upgraded)} != {
+            "persistentvolumeclaim",
+            "lease.coordination.k8s.io",
+            "secret",
+        }:
+            await asyncio.sleep(0.5)
+    assert {name for kind, name in left_of(upgraded) if kind == "persistentvolumeclaim"} == {
+        "labrats-data",
+        "labrats-uploads",
+    }
+    assert "labrats-leader-" + upgraded.namespace not in upgraded.kubectl("get", "validatingadmissionpolicies")
+
+
+@asynccontextmanager
+async def a_user_of(installation: Installation) -> AsyncIterator[User]:
+    """Somebody with an admin's key."""
+    name = f"user {secrets.token_hex(4)}"
+    key = installation.run_labrats("api-key", "create", name, "--scope", "admin", "--direct").strip()
+    with installation.service() as url:
+        async with asyncio.timeout(PATIENCE_SECONDS), an_http_client(url, key) as http:
+            for _ in range(10):  # each pod of the API is told of it by its own watch
+                while (await http.get("/api/jobs")).status_code == 401:
+                    await asyncio.sleep(POLL_SECONDS)
+        async with an_http_client(url, key) as http:
+            yield User(http, key)
+
+
+def addresses_of(installation: Installation, part: str) -> list[str]:
+    """The addresses of the part's pods."""
+    return [pod["status"]["podIP"] for pod in pods_of(installation, part)]
+
+
+def images_of(installation: Installation, part: str) -> set[str]:
+    return {pod["spec"]["containers"][0]["image"] for pod in pods_of(installation, part)}
+
+
+def pods_of(installation: Installation, part: str) -> list[dict[str, Any]]:
+    """The part's pods, but for those that are on their way out."""
+    pods = installation.get("pods", f"--selector=app.kubernetes.io/name=labrats,app.kubernetes.io/component={part}")
+    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
+async def metrics_of(installation: Installation, address: str) -> str:
+    with installation.reach(address, 3001) as url:
+        async with an_http_client(url) as http:
+            return (await http.get("/metrics")).text
+
+
+def documented_rights(account: str) -> set[Right]:
+    """Those in the table of the documentation."""
+    rows = [line.split("|")[2:-2] for line in PAGE.read_text().splitlines() if line.startswith(f"| `{account}` |")]
+    assert rows, f"{PAGE} says nothing of {account}"
+    return {
+        Right(group.strip(), resource, verb)
+        for group, resources, verbs in rows
+        for resource, verb in product(resources.strip().split(", "), verbs.split())
+    }
+
+
+def left_of(installation: Installation) -> set[tuple[str, str]]:
+    """What is in the namespace, as kind and name, but for what every namespace has and what only tells of the past."""
+    kinds = installation.kubectl("api-resources", "--namespaced", "--verbs=list", "--output=name").split()
+    told = {"events", "events.events.k8s.io"}
+    names = installation.kubectl("get", ",".join(set(kinds) - told), "--ignore-not-found", "--output=name").split()
+    usual = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+    return {(kind, name) for kind, _, name in (each.partition("/") for each in set(names) - usual)}

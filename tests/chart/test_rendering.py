@@ -1,0 +1,109 @@
+"""What the chart renders to, and what it refuses."""
+
+import json
+from typing import Any
+
+import pytest
+
+from labrats.backends.kubernetes.fence import leader_policy
+from labrats.manifests.install import INSTALL, installation
+from tests.chart.installation import Helm
+from tests.chart.rendering import CHART, objects, plain_manifests, template
+from tests.cluster.programs import build_programs
+from tests.cluster.shell import Failed, run
+
+pytestmark = pytest.mark.kubernetes
+
+EVERYTHING: dict[str, Any] = {
+    "imagePullSecrets": ["registry"],
+    "settings": {"DEFAULT_MODEL_SLOTS": 10, "PRIORITY_AGING_SECONDS": 1000000, "LABRATS_LOG_LEVEL": "debug"},
+    "settingsSecret": "settings",
+    "executor": {"pod": {"nodeSelector": {"pool": "agents"}}},
+    "ingress": {"enabled": True, "host": "labrats.example.com", "className": "nginx", "tlsSecret": "certificate"},
+    "volumes": {"data": {"hostPath": "/srv/labrats"}, "uploads": {"storageClass": "nfs"}},
+    "networkPolicy": {"executorEgress": [{"to": [{"podSelector": {"matchLabels": {"app": "vllm"}}}]}]},
+    "aiModels": [{"name": "sonnet", "provider": "claude", "model": "opus", "slots": 4, "credentialsRef": "anthropic"}],
+    "aiConfig": {"providers": {"claude": {"model": "opus", "effort": "high"}}},
+}
+
+
+def test_the_plain_manifests_are_what_the_chart_renders_to(helm: Helm) -> None:
+    assert INSTALL.read_text() == plain_manifests(), "write them anew: make manifests"
+
+
+def test_the_plain_manifests_are_for_any_namespace_and_image(helm: Helm) -> None:
+    told = installation("agents", "registry.example/engine:1", "registry.example/executor:2")
+    values = ("image.repository=registry.example/engine", "image.tag=1",
+              "executor.image.repository=registry.example/executor", "executor.image.tag=2")  # fmt: skip
+    options = [word for value in values for word in ("--set-string", value)]
+    rendered = template("--include-crds", "--namespace", "agents", *options)
+    assert objects(told)[1:] == objects(rendered)
+
+
+def test_the_fence_is_the_one_that_the_engine_relies_on(helm: Helm) -> None:
+    rendered = {each["kind"]: each for each in objects(template("--namespace", "agents"))}
+    policy, binding = (rendered[each["kind"]]["spec"] for each in leader_policy())
+    here = {"matchLabels": {"kubernetes.io/metadata.name": "agents"}}
+    assert policy["matchConstraints"].pop("namespaceSelector") == here
+    assert policy == leader_policy()[0]["spec"]
+    assert binding == leader_policy()[1]["spec"] | {"policyName": "labrats-leader-agents"}
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
+async def test_the_api_server_would_take_all_of_it(helm: Helm, namespace: str, values: dict[str, Any]) -> None:
+    rendered = helm("template", "labrats", CHART, "--namespace", namespace, values=values)
+    kubectl = (build_programs() / "kubectl", "--kubeconfig", helm.kubeconfig, "--namespace", namespace)
+    said = run(*kubectl, "apply", "--server-side", "--dry-run=server", "--filename", "-", stdin=rendered)
+    assert len(said.splitlines()) == len(objects(rendered))
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ({"replicas": 3}, "additional properties 'replicas' not allowed"),
+        ({"api": {"replicas": 0}}, "at '/api/replicas': minimum: got 0, want 1"),
+        ({"image": {"tag": 1.0}}, "at '/image/tag': got number, want string"),
+        ({"ingress": {"enabled": True}}, "at '/ingress/host': minLength: got 0, want 1"),
+        ({"volumes": {"data": {"accessMode": "ReadOnlyMany"}}}, "must be one of 'ReadWriteMany', 'ReadWriteOnce'"),
+        ({"volumes": {"data": {"hostPath": "relative"}}}, "at '/volumes/data/hostPath'"),
+        ({"volumes": {"data": {"size": "much"}}}, "at '/volumes/data/size'"),
+        ({"settings": {"PORT": 80}}, "settings.PORT: the chart sets this itself"),
+        ({"settings": {"lower": 1}}, "lower"),
+        ({"aiModels": [{"name": "sonnet"}]}, "missing properties 'provider', 'model'"),
+        ({"service": {"port": 70000}}, "at '/service/port'"),
+    ],
+    ids=json.dumps,
+)
+def test_values_that_make_no_sense_are_refused(helm: Helm, value: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(Failed) as failed:
+        helm("template", "labrats", CHART, values=value)
+    assert complaint in str(failed.value)
+
+
+def test_what_is_told_reaches_the_engine(helm: Helm) -> None:
+    rendered = objects(helm("template", "labrats", CHART, values=EVERYTHING))
+    pod = next(each for each in rendered if each["kind"] == "Deployment")["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    assert environment["DEFAULT_MODEL_SLOTS"] == "10"
+    assert environment["PRIORITY_AGING_SECONDS"] == "1000000"
+    assert environment["LABRATS_PUBLIC_URL"] == "https://labrats.example.com"
+    assert json.loads(environment["LABRATS_EXECUTOR_POD"] or "") == {
+        "nodeSelector": {"pool": "agents"},
+        "imagePullSecrets": [{"name": "registry"}],
+    }
+    assert container["envFrom"] == [{"secretRef": {"name": "settings"}}]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_nothing_else_of_the_cluster_is_touched(helm: Helm) -> None:
+    kinds = {each["kind"] for each in objects(template()) if "namespace" not in each["metadata"]}
+    assert kinds == {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+
+
+def test_no_right_is_a_wildcard_and_none_reaches_beyond_the_namespace(helm: Helm) -> None:
+    rendered = objects(template())
+    roles = [each for each in rendered if each["kind"] == "Role"]
+    assert len(roles) == 3
+    assert "*" not in json.dumps([role["rules"] for role in roles])
+    assert not {"ClusterRole", "ClusterRoleBinding"} & {each["kind"] for each in rendered}
