@@ -68,7 +68,7 @@ async def run(run: Run) -> str:
     with _credentials(run) as (variables, inherited):
         ending = await run_cli(run, [program, *options], environment | variables, narrator.hear, inherited=inherited)
     if narrator.result:
-        run.emit.consumed(narrator.result.as_usage())
+        run.emit.consumed(narrator.usage)
     return answer_of(narrator.result, ending, narrator.retry_after_seconds)
 
 

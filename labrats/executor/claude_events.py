@@ -4,6 +4,7 @@ Only the fields that are used are declared. The kinds of events grow from versio
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +33,7 @@ class ModelUsage(msgspec.Struct, frozen=True, rename="camel"):
     output_tokens: int = 0
     cache_read_input_tokens: int = 0
     cache_creation_input_tokens: int = 0
+    cost_usd: float = msgspec.field(name="costUSD", default=0.0)
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -97,19 +99,32 @@ class ClaudeResult(msgspec.Struct, frozen=True, tag_field="type", tag="result"):
     total_cost_usd: float = 0.0
     usage: TokenCounts = TokenCounts()
     model_usage: dict[str, ModelUsage] = msgspec.field(name="modelUsage", default_factory=dict)
+    model_usage_since_last_result: dict[str, ModelUsage] | None = None
 
-    def as_usage(self) -> Usage:
-        """What the run consumed, by all models that took part. Tokens written to a cache were read as input."""
-        models = list(self.model_usage.values())
-        if not models:
-            return msgspec.structs.replace(_usage(self.usage), cost_usd=self.total_cost_usd, turns=self.num_turns)
-        return Usage(
-            input_tokens=sum(model.input_tokens + model.cache_creation_input_tokens for model in models),
-            output_tokens=sum(model.output_tokens for model in models),
-            cache_read_tokens=sum(model.cache_read_input_tokens for model in models),
-            cost_usd=self.total_cost_usd,
-            turns=self.num_turns,
-        )
+    def usage_after(self, earlier: Usage) -> Usage:
+        """What the run has consumed by now, by all models that took part.
+
+        earlier: what it had by its last result. Most figures of a result are of the whole session, runs before this one
+        included; older versions know no others.
+        """
+        if self.model_usage_since_last_result is not None:
+            return earlier + _usage_of_models(self.model_usage_since_last_result, self.num_turns)
+        if self.model_usage:
+            usage = _usage_of_models(self.model_usage, self.num_turns)
+        else:
+            usage = msgspec.structs.replace(_usage(self.usage), turns=self.num_turns)
+        return msgspec.structs.replace(usage, cost_usd=self.total_cost_usd)
+
+
+def _usage_of_models(models: Mapping[str, ModelUsage], turns: int) -> Usage:
+    """Tokens written to a cache were read as input."""
+    return Usage(
+        input_tokens=sum(model.input_tokens + model.cache_creation_input_tokens for model in models.values()),
+        output_tokens=sum(model.output_tokens for model in models.values()),
+        cache_read_tokens=sum(model.cache_read_input_tokens for model in models.values()),
+        cost_usd=sum(model.cost_usd for model in models.values()),
+        turns=turns,
+    )
 
 
 class RateLimitInfo(msgspec.Struct, frozen=True, rename="camel"):
@@ -136,10 +151,11 @@ def read_event(line: bytes) -> ClaudeEvent | None:
 
 
 class Narrator:
-    """Retells events as they come, and keeps the last result."""
+    """Retells events as they come, and keeps the last result. usage: what the run had consumed by then."""
 
     def __init__(self, run: Run) -> None:
         self.result: ClaudeResult | None = None
+        self.usage = Usage()
         self._limited_until: float | None = None
         self._run = run
         self._counted_messages: set[str] = set()
@@ -169,6 +185,7 @@ class Narrator:
                     self._limited_until = event.rate_limit_info.resets_at
             case ClaudeResult():
                 self.result = event  # there may be another one
+                self.usage = event.usage_after(self.usage)
 
     def _tell_news(self, event: SystemEvent) -> None:
         match event.subtype:

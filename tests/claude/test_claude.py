@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from labrats.model.config import JobConfig
-from labrats.model.job import FailedCode, Outputs, WorkspaceSetup
+from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.protocol import ErrorEvent, ResultEvent, ToolEvent, UsageEvent
 from labrats.processes import with_environment
 from tests.claude.model_server import model_server
@@ -63,7 +63,8 @@ def test_it_works_in_the_cloned_repository_and_says_what_it_did(attempt_on: Prep
     assert attempt.result == "All\nfixed."
     assert (attempt.workspace / "notes.txt").read_text() == "new\n"
     commit = git(attempt.workspace, "rev-parse", "HEAD")
-    assert attempt.outcome.outputs == Outputs(branch="main", commit=commit)
+    outputs = attempt.outcome.outputs
+    assert (outputs.branch, outputs.commit, outputs.files_changed) == ("main", commit, 1)
     told = [line for line in attempt.logs if not line.startswith("Claude Code")]
     assert told[0] == "Let me see."
     assert told[1] == f"→ Read: {tmp_path}/ws/notes.txt"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from labrats.model.config import JobConfig
-from labrats.model.job import FailedCode, Outputs, Usage, WorkspaceSetup
+from labrats.model.job import FailedCode, Usage, WorkspaceSetup
 from labrats.model.protocol import ErrorEvent, ResultEvent, UsageEvent
 from labrats.processes import with_environment
 from tests.codex.model_server import CACHED_TOKENS, model_server
@@ -64,7 +64,8 @@ def test_it_works_in_the_cloned_repository_and_says_what_it_did(attempt_on: Prep
     assert attempt.result == "All\nfixed."
     assert (attempt.workspace / "notes.txt").read_text() == "new\n"
     commit = git(attempt.workspace, "rev-parse", "HEAD")
-    assert attempt.outcome.outputs == Outputs(branch="main", commit=commit)
+    outputs = attempt.outcome.outputs
+    assert (outputs.branch, outputs.commit, outputs.files_changed) == ("main", commit, 1)
     assert attempt.logs == [
         "Let me see.",
         "→ Shell: cat notes.txt",

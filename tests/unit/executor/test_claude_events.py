@@ -66,7 +66,7 @@ def test_a_run_of_the_real_program_is_retold(tmp_path: Path) -> None:
     ]
     assert narrator.result is not None
     assert answer_of(narrator.result, Ending(0)) == "Done."
-    usage = narrator.result.as_usage()
+    usage = narrator.usage
     assert (usage.input_tokens, usage.output_tokens, usage.turns) == (500, 50, 3)
     assert usage.cost_usd > 0
 
@@ -76,8 +76,18 @@ def test_of_several_results_the_last_one_counts(tmp_path: Path) -> None:
     narrator, _ = recorded(tmp_path, "background")
 
     assert answer_of(narrator.result, Ending(0)) == "It has ended."
-    assert narrator.result is not None
-    assert narrator.result.as_usage().input_tokens == 300
+    assert (narrator.usage.input_tokens, narrator.usage.output_tokens, narrator.usage.turns) == (300, 30, 3)
+
+
+def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tmp_path: Path) -> None:
+    """As in the second result here: its totals are those of the whole session."""
+    lines = (RECORDED / "background.jsonl").read_bytes().splitlines()
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        narrator = Narrator(work.run)
+        narrator.hear(lines[-1])
+
+    assert (narrator.usage.input_tokens, narrator.usage.output_tokens, narrator.usage.turns) == (100, 10, 1)
+    assert narrator.usage.cost_usd == pytest.approx(0.0003)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +225,9 @@ def test_usage_is_that_of_all_models_that_took_part() -> None:
         },
     )
 
-    assert result.as_usage() == Usage(input_tokens=51, output_tokens=22, cache_read_tokens=33, cost_usd=0.5, turns=3)
+    assert result.usage_after(Usage()) == Usage(
+        input_tokens=51, output_tokens=22, cache_read_tokens=33, cost_usd=0.5, turns=3
+    )
 
 
 def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
