@@ -13,9 +13,10 @@ from labrats.api.engine import Engine
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
+from labrats.api.resources import NO_VERSION, ResourceVersion, change, stored
 from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.model.ai_model import AiModel, AiModelSpec, Prices
-from labrats.model.errors import Conflict, NotFound
+from labrats.model.errors import Conflict
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.record import Metadata
 
@@ -55,7 +56,7 @@ class AiModelPatch(RequestBody):
     endpoint: Endpoint | None = None
     credentials_ref: Name | None = None
     prices: PricesBody | None = None
-    resource_version: str = optional(description="Refuses the patch when it is no longer current.")
+    resource_version: ResourceVersion = NO_VERSION
 
 
 class PricesView(ResponseBody):
@@ -138,7 +139,7 @@ async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key:
 async def get_ai_model(request: Request, name: ModelName) -> Response:
     """One AiModel."""
     engine = engine_of(request)
-    return json_response(_view(await _get(engine, name), engine))
+    return json_response(_view(await stored(engine, AiModel, name), engine))
 
 
 @router.patch(
@@ -149,19 +150,14 @@ async def get_ai_model(request: Request, name: ModelName) -> Response:
 async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch) -> Response:
     """Change some fields. New slots take effect at once."""
     engine = engine_of(request)
-    while True:
-        found = await _get(engine, name)
-        is_bound = "resource_version" in asked.model_fields_set
-        if is_bound and asked.resource_version != found.metadata.resource_version:
-            raise Conflict(f"the AiModel {name!r} was changed since version {asked.resource_version}; read it again")
+    others = await engine.store.list(AiModel)
+
+    def patched(found: AiModel) -> AiModel:
         changed = replace(found, spec=_patched(found.spec, asked))
-        _check_alone(name, changed.spec, await engine.store.list(AiModel))
-        try:
-            return json_response(_view(await engine.store.update(changed), engine))
-        except Conflict:
-            if is_bound:
-                raise
-            continue  # somebody wrote meanwhile: apply the patch to what they made
+        _check_alone(name, changed.spec, others)
+        return changed
+
+    return json_response(_view(await change(engine, AiModel, name, asked.resource_version, patched), engine))
 
 
 @router.delete(
@@ -173,16 +169,9 @@ async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch
 async def delete_ai_model(request: Request, name: ModelName) -> Response:
     """Remove a model. Its jobs go on, in the default slots of their provider and model."""
     engine = engine_of(request)
-    await _get(engine, name)
+    await stored(engine, AiModel, name)
     await engine.store.delete(AiModel, name)
     return Response(status_code=204)
-
-
-async def _get(engine: Engine, name: str) -> AiModel:
-    try:
-        return await engine.store.get(AiModel, name)
-    except NotFound as error:
-        raise NotFound(f"there is no AiModel {name!r}") from error
 
 
 def _patched(spec: AiModelSpec, asked: AiModelPatch) -> AiModelSpec:

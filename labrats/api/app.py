@@ -7,19 +7,34 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labrats import __version__
-from labrats.api import ai_models, api_keys, auth, docs, health, job_events, jobs, uploads, workspace_uploads
+from labrats.api import (
+    agents,
+    ai_models,
+    api_keys,
+    auth,
+    config,
+    docs,
+    events,
+    health,
+    instructions,
+    job_events,
+    jobs,
+    uploads,
+    workspace_uploads,
+)
+from labrats.api.body_bounds import bounds_of
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError, error_response, install_error_answers
 from labrats.api.openapi import openapi_document
-from labrats.api.receiving import FORM_BYTES
-from labrats.api.submission import BODY_BYTES
 from labrats.metrics import Metrics
 
-MODULES: Final = (health, docs, jobs, job_events, ai_models, api_keys, auth, uploads, workspace_uploads)
+MODULES: Final = (
+    health, docs, jobs, job_events, agents, instructions, events, config, ai_models, api_keys, auth, uploads,
+    workspace_uploads,
+)  # fmt: skip
 PROBES: Final = (health,)
 """All that an engine serves which drives jobs, and leaves requests to others."""
 
-_BODY_LIMITS: Final = {("POST", "/api/uploads"): FORM_BYTES, ("POST", "/api/workspace-uploads"): FORM_BYTES}
 """For routes whose bodies may be larger than others', since they are never in memory as a whole."""
 
 _HEADERS: Final = [
@@ -78,7 +93,7 @@ class Gate:
                 self._metrics.http_answered(method, route, message["status"], time.perf_counter() - began)
             await send(message)
 
-        limit = _BODY_LIMITS.get((method, scope["path"]), BODY_BYTES)
+        limit = bounds_of(method, scope["path"]).bytes
         if _declared_length(scope) > limit:
             await error_response(413, "too_large", _too_large(limit))(scope, receive, send_stamped)
             return

@@ -18,6 +18,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=rf"
 
 
 Provider = Literal["claude", "codex", "vllm", "gemma", "qwen", "mock"]
+Effort = Literal["low", "medium", "high"]
 
 
 class RequestBody(BaseModel):

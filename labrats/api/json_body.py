@@ -1,5 +1,6 @@
 """JSON on the wire. Bodies are read strictly: what two parsers could understand differently is refused."""
 
+import asyncio
 import json
 from math import isinf
 from typing import Any, Final
@@ -7,11 +8,14 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from labrats.api.body_bounds import bounds_of
 from labrats.api.errors import ApiError
 from labrats.model.record import encode
 
 MAX_DEPTH: Final = 64
-MAX_VALUES: Final = 50_000
+_LARGE_BYTES: Final = 2**20
+"""Larger bodies are read in a thread, so that nobody else waits for them."""
+
 _MAX_INTEGER: Final = 2**63
 _SHOWN: Final = 100
 """How much of a caller's own text an error repeats."""
@@ -24,7 +28,11 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         if not hasattr(self, "_parsed"):
-            self._parsed = parse_json(await self.body())
+            body, most_values = await self.body(), bounds_of(self.method, self.url.path).values
+            if len(body) > _LARGE_BYTES:
+                self._parsed = await asyncio.to_thread(parse_json, body, most_values)
+            else:
+                self._parsed = parse_json(body, most_values)
         return self._parsed
 
 
@@ -40,8 +48,8 @@ def require_json(request: Request) -> None:
         raise ApiError(415, "unsupported_media_type", "the body must be JSON, with Content-Type: application/json")
 
 
-def parse_json(body: bytes) -> Any:
-    """The value in `body`. Raises 400 saying what is wrong with it."""
+def parse_json(body: bytes, most_values: int) -> Any:
+    """The value in `body`, which holds no more than so many. Raises 400 saying what is wrong with it."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -54,7 +62,7 @@ def parse_json(body: bytes) -> Any:
         raise _malformed(f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
     except RecursionError:
         raise _malformed(f"the body is nested more than {MAX_DEPTH} deep") from None
-    _check_extent(value)
+    _check_extent(value, most_values)
     if "\\u" in text and _has_lone_surrogate(value):
         raise _malformed("the body holds half of a surrogate pair, which is no character")
     return value
@@ -96,7 +104,7 @@ def whole(number: float) -> int | float:
     return int(number) if number.is_integer() and abs(number) < _MAX_INTEGER else number
 
 
-def _check_extent(value: Any) -> None:
+def _check_extent(value: Any, most_values: int) -> None:
     """Raises 400 when lists and objects are nested too deeply in `value`, or hold too much. Works without recursion."""
     depth, values, level = 0, 0, [value]
     while level := [each for each in level if isinstance(each, dict | list)]:
@@ -105,8 +113,8 @@ def _check_extent(value: Any) -> None:
         values += len(level)
         if depth > MAX_DEPTH:
             raise _malformed(f"the body is nested more than {MAX_DEPTH} deep")
-        if values > MAX_VALUES:
-            raise _malformed(f"the body holds more than {MAX_VALUES} values")
+        if values > most_values:
+            raise _malformed(f"the body holds more than {most_values} values")
 
 
 def _has_lone_surrogate(value: Any) -> bool:

@@ -8,16 +8,13 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from labrats.api.bodies import ResponseBody
+from labrats.api.body_bounds import UPLOAD_BYTES
 from labrats.api.errors import ApiError
 from labrats.api.idempotency import Intent
 from labrats.api.multipart import FilePart
 from labrats.api.routing import caller_of, engine_of
 from labrats.model.errors import Conflict
 from labrats.uploads import Incoming, Upload, Uploads, fresh_upload_id
-
-UPLOAD_BYTES: Final = 100 * 1024 * 1024
-FORM_BYTES: Final = UPLOAD_BYTES + 64 * 1024
-"""A file with the form around it."""
 
 _TOO_LARGE: Final = f"a file may have at most {UPLOAD_BYTES // 2**20} MiB"
 _HEAD_BYTES: Final = 1024

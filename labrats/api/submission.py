@@ -3,34 +3,32 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
-from labrats.api.bodies import Label, Provider, RequestBody
+from labrats.api.bodies import Effort, Label, Provider, RequestBody
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
 from labrats.api.file_names import check_distinct, why_unsafe
 from labrats.api.json_body import whole
 from labrats.attachments import Content
 from labrats.catalog import Catalog
-from labrats.intake.prompts import PROMPT_BYTES
+from labrats.intake.repositories import judged_repo
 from labrats.intake.request import JobRequest
 from labrats.model.agent import AiAgent
 from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid, Problem
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
-from labrats.model.git_repo import GitRepo, parse_git_repo
-from labrats.model.job import DEFAULT_PRIORITY
+from labrats.model.git_repo import GitRepo
+from labrats.model.job import DEFAULT_PRIORITY, PROMPT_BYTES
 from labrats.model.phases import Phase
 from labrats.model.record import encode
 from labrats.outbound import Forbidden, Unresolvable, resolve_allowed
 from labrats.settings import EngineSettings
 
 FILES_BYTES: Final = 10 * 1024 * 1024
-BODY_BYTES: Final = 16 * 1024 * 1024
 MAX_FILES: Final = 1000
 METADATA_BYTES: Final = 64 * 1024
 
@@ -96,7 +94,7 @@ class ConfigBody(RequestBody):
     """The settings of this run; what is absent is resolved from the other layers."""
 
     model: Label | None = Field(default=None, examples=["opus"])
-    effort: Literal["low", "medium", "high"] | None = None
+    effort: Effort | None = None
     provider: Provider | None = None
     fast: bool | None = Field(default=None, description="Fast mode, Claude only.")
     timeout_ms: int | None = Field(default=None, ge=1, le=7 * 24 * 3600 * 1000, description="Milliseconds per attempt.")
@@ -207,18 +205,7 @@ async def checked_repo(asked: Submission, settings: EngineSettings) -> GitRepo |
     """The repository asked for, its address judged. Raises Invalid."""
     if asked.workspace_setup is None or asked.workspace_setup.git_repo is None:
         return None
-    repo = parse_git_repo(asked.workspace_setup.git_repo, settings.local_repo_roots)
-    if repo.is_local:
-        return repo
-    try:
-        await resolve_allowed(repo.host, repo.port, settings.outbound_allowed_cidrs)
-    except Forbidden as error:
-        raise Invalid(Problem(GIT_REPO_FIELD, str(error))) from error
-    except Unresolvable as error:
-        if _looks_like_an_address(repo.host):
-            raise Invalid(Problem(GIT_REPO_FIELD, "names no host")) from error
-        # A name server may be down for a while: the executor judges again when it clones.
-    return repo
+    return await judged_repo(asked.workspace_setup.git_repo, GIT_REPO_FIELD, settings)
 
 
 async def check_callback_url(asked: Submission, settings: EngineSettings) -> None:
@@ -242,14 +229,6 @@ async def check_callback_url(asked: Submission, settings: EngineSettings) -> Non
         raise Invalid(
             Problem("callbackUrl", "its address is not allowed; CALLBACK_ALLOWED_HOSTS names exceptions")
         ) from error
-
-
-def _looks_like_an_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def agent_asked(asked: Submission, catalog: Catalog) -> AiAgent | None:

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any, Final
 
 from labrats.model.agent import AiAgent, Trigger
-from labrats.model.outside_text import as_text
+from labrats.model.job import PROMPT_BYTES
+from labrats.model.outside_text import as_text, shortened
 
 _LONGEST_REF: Final = 255
 _LONGEST_NOTE: Final = 500
@@ -24,8 +25,8 @@ class IncomingEvent:
 
     @cached_property
     def as_text(self) -> str:
-        """All of it, for agents to read. Written once for however many it starts: it may be large."""
-        return as_text({"source": self.source, "event": self.name, "payload": self.payload})
+        """All of it that fits into a prompt. Written once for however many it starts: it may be large."""
+        return shortened(as_text({"source": self.source, "event": self.name, "payload": self.payload}), PROMPT_BYTES)
 
     def find(self, *path: str) -> Any:
         """The value at a path of object keys; None where there is none."""
@@ -35,7 +36,7 @@ class IncomingEvent:
         return value
 
     def text(self, *path: str) -> str | None:
-        """The text at a path; None where there is none, or a very long one."""
+        """The text at a path; None where there is none, or one that is too long for a field of a job."""
         value = self.find(*path)
         return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_NOTE else None
 

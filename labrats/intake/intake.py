@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import structlog
+
 from labrats.attachments import Attachments
 from labrats.catalog import Catalog
 from labrats.intake.prompts import Texts, texts_of
@@ -20,6 +22,8 @@ from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from labrats.parts import complete, create_whole, is_whole
 from labrats.ports import Store
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,26 @@ class Intake:
             if job := await self._try_to_create(prepared, name, names):
                 return job
         raise Conflict("no free name was found for the job; submit it again")
+
+    async def create_all(self, all_prepared: Sequence[tuple[PreparedJob, JobNames]]) -> list[Job]:
+        """All of them, or none: those that were stored before another could not be are deleted. Raises as `create`."""
+        created: list[Job] = []
+        try:
+            for prepared, names in all_prepared:
+                created.append(await self.create(prepared, names))
+        except (Conflict, RetryLater):
+            await self._take_back_all(created)
+            raise
+        return created
+
+    async def _take_back_all(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            try:
+                await self._store.delete(Job, job.id)
+            except NotFound:
+                pass  # somebody else has deleted it
+            except RetryLater as error:
+                log.warning("a job of a request that failed goes on", job=job.id, reason=str(error))
 
     async def _try_to_create(self, prepared: PreparedJob, name: str, names: JobNames) -> Job | None:
         """The job, or None when `name` is taken by another one."""

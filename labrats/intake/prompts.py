@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from labrats.catalog import Catalog
 from labrats.intake.request import JobRequest
-from labrats.model.outside_text import as_text
+from labrats.model.job import PROMPT_BYTES
+from labrats.model.outside_text import as_text, shortened
 
-PROMPT_BYTES: Final = 900 * 1024
 INSTRUCTIONS_BYTES: Final = 120 * 1024
-"""Both together fit into one ConfigMap."""
+"""Beside the longest prompt they fit into the same ConfigMap."""
 
 VALUE_BYTES: Final = 64 * 1024
 """The longest value of a placeholder."""
@@ -127,12 +127,3 @@ def _value_at(value: Any, path: Sequence[str]) -> Any:
         else:
             return None
     return value
-
-
-def shortened(text: str, limit: int) -> str:
-    """`text`, or as much of it as fits into `limit` bytes together with a note that says that it was cut."""
-    encoded = text.encode()
-    if len(encoded) <= limit:
-        return text
-    note = f"\n[cut here: of {len(encoded)} bytes the rest does not fit]\n"
-    return encoded[: limit - len(note)].decode(errors="ignore") + note

@@ -1,11 +1,13 @@
 """What is to become a job."""
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from labrats.attachments import Content
-from labrats.intake.events import IncomingEvent
+from labrats.catalog import Catalog
+from labrats.intake.events import IncomingEvent, metadata_of, triggered_agents
 from labrats.model.agent import AiAgent, Trigger
 from labrats.model.config import JobConfig
 from labrats.model.git_repo import GitRepo
@@ -54,6 +56,38 @@ class JobRequest:
         """The `owner/repo` that it is about, where it says so."""
         name = self.metadata.get("repo")
         return name if isinstance(name, str) else None
+
+
+def event_requests(
+    event: IncomingEvent, catalog: Catalog, owner: str, webhook_source: WebhookSource | None = None
+) -> list[JobRequest]:
+    """One for each agent that the event starts. Where its repository is cloned from has yet to be judged."""
+    return [
+        JobRequest(
+            source=event.source,
+            type=_type_of(event, trigger, catalog),
+            owner=owner,
+            event=event,
+            agent=agent,
+            trigger=trigger,
+            webhook_source=webhook_source,
+            chain=_first_link(agent, trigger),
+            metadata=metadata_of(event),
+        )
+        for agent, trigger in triggered_agents(event, list(catalog.agents_by_trigger_name.values()))
+    ]
+
+
+def _type_of(event: IncomingEvent, trigger: Trigger, catalog: Catalog) -> str:
+    """What the job is called: its task, where that has a name, or else what happened."""
+    named = trigger.instruction and catalog.instruction(trigger.instruction)
+    return named.name if named else event.name
+
+
+def _first_link(agent: AiAgent, trigger: Trigger) -> Chain | None:
+    if trigger.next is None:
+        return None
+    return Chain(id=str(uuid.uuid4()), path=(agent.spec.trigger_name,), next=trigger.next)
 
 
 def _never_made(_: Job) -> bool:

@@ -4,14 +4,13 @@ from typing import Any, Final
 
 from labrats.api.ai_models import AiModelBody
 from labrats.api.submission import MAX_FILES, Submission
-from labrats.intake.prompts import PROMPT_BYTES
 from labrats.manifests.schema import Schema, borrow, refine, structure_of
 from labrats.model.agent import AiAgentSpec
 from labrats.model.ai_config import AiConfigSpec
 from labrats.model.ai_model import AiModelSpec
 from labrats.model.condition import Condition
 from labrats.model.instruction import AiInstructionSpec
-from labrats.model.job import DEFAULT_PRIORITY, STATUS_LOG_LINES, JobSpec, JobStatus
+from labrats.model.job import DEFAULT_PRIORITY, PROMPT_BYTES, STATUS_LOG_LINES, JobSpec, JobStatus
 from labrats.model.phases import Phase
 from labrats.model.record import Record
 from labrats.model.webhook_source import WebhookSourceSpec, WebhookSourceStatus

@@ -9,6 +9,9 @@ import msgspec
 from labrats.model.record import Record
 
 PROVIDERS: Final = ("claude", "codex", "vllm", "gemma", "qwen", "mock")
+LOCAL_PROVIDERS: Final = ("vllm", "gemma", "qwen")
+"""Those that run models of one's own, behind an OpenAI-compatible server."""
+
 EFFORTS: Final = ("low", "medium", "high")
 
 CREDENTIAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {

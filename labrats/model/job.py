@@ -14,6 +14,7 @@ from labrats.model.phases import ENDED, JobEvent, Phase, next_phase
 from labrats.model.record import Record, Resource
 
 DEFAULT_PRIORITY: Final = 2
+PROMPT_BYTES: Final = 900 * 1024
 STATUS_LOG_LINES: Final = 100
 STATUS_LOG_BYTES: Final = 32 * 1024
 STATUS_RESULT_BYTES: Final = 32 * 1024

@@ -42,3 +42,12 @@ def _without_hidden(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_hidden(item) for item in value]
     return value
+
+
+def shortened(text: str, limit: int) -> str:
+    """`text`, or as much of it as fits into `limit` bytes together with a note that says that it was cut."""
+    encoded = text.encode()
+    if len(encoded) <= limit:
+        return text
+    note = f"\n[cut here: of {len(encoded)} bytes the rest does not fit]\n"
+    return encoded[: limit - len(note)].decode(errors="ignore") + note

@@ -7,7 +7,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from labrats.api.json_body import MAX_DEPTH, MAX_VALUES
+from labrats.api.body_bounds import USUAL
+from labrats.api.json_body import MAX_DEPTH
 from labrats.model.job import Job
 from tests.api.conftest import Api, a_submission
 
@@ -155,8 +156,8 @@ MALFORMED: dict[str, bytes] = {
     "too deep": b'{"metadata": ' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}",
     "far too deep": b"[" * 1_000_000,
     "deep, with a surrogate": b'{"\\ud83d":' * 900 + b"1" + b"}" * 900,
-    "too many values": b"[" + b"1," * MAX_VALUES + b"1]",
-    "too many fields": b"{" + b",".join(b'"%d":1' % number for number in range(MAX_VALUES + 1)) + b"}",
+    "too many values": b"[" + b"1," * USUAL.values + b"1]",
+    "too many fields": b"{" + b",".join(b'"%d":1' % number for number in range(USUAL.values + 1)) + b"}",
 }
 
 NOT_YET: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labrats.api.receiving import FORM_BYTES, UPLOAD_BYTES
+from labrats.api.body_bounds import UPLOAD_BYTES, bounds_of
 from labrats.api.workspace_uploads import check_file_name
 from labrats.model.errors import Invalid
 from labrats.model.job import Job
@@ -254,7 +254,7 @@ async def test_a_file_of_100_mib_is_taken_and_no_byte_more(
 
 async def test_a_body_that_says_it_is_too_large_is_refused_unread(admin: httpx2.AsyncClient) -> None:
     taken: list[int] = []
-    headers = form("a")[1] | {"Content-Length": str(FORM_BYTES + 1)}
+    headers = form("a")[1] | {"Content-Length": str(bounds_of("POST", "/api/uploads").bytes + 1)}
 
     answer = await admin.post(PDFS, content=a_body_of(UPLOAD_BYTES, taken), headers=headers)
 

@@ -1,0 +1,42 @@
+"""What the operations on resources that people write have in common."""
+
+from collections.abc import Callable
+from typing import Annotated, Final, TypeVar
+
+from pydantic import Field
+
+from labrats.api.bodies import optional
+from labrats.api.engine import Engine
+from labrats.model.errors import Conflict, NotFound
+from labrats.model.record import Resource
+
+R = TypeVar("R", bound=Resource)
+
+ResourceVersion = Annotated[str, Field(description="Refuses the change when it is no longer current.")]
+NO_VERSION: Final = optional()
+
+
+async def stored(engine: Engine, kind: type[R], name: str) -> R:
+    """The resource as it is now. Raises NotFound."""
+    try:
+        return await engine.store.get(kind, name)
+    except NotFound as error:
+        raise NotFound(f"there is no {kind.kind()} {name!r}") from error
+
+
+async def change(engine: Engine, kind: type[R], name: str, version: str | None, changed: Callable[[R], R]) -> R:
+    """Store what `changed` makes of the resource, also where others write it meanwhile.
+
+    version: the one it must still have, if any. Raises NotFound; Conflict where it has another.
+    """
+    while True:
+        found = await stored(engine, kind, name)
+        if version is not None and version != found.metadata.resource_version:
+            raise Conflict(f"the {kind.kind()} {name!r} was changed since version {version}; read it again")
+        replacement = changed(found)  # its own refusals are final
+        try:
+            return await engine.store.update(replacement)
+        except Conflict:
+            if version is not None:
+                raise
+            continue  # somebody wrote meanwhile: apply the change to what they made

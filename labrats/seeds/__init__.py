@@ -1,0 +1,68 @@
+"""The default agents: what the engine offers before anybody has written an agent of their own.
+
+Each instruction is a Markdown file beside this one, named as the instruction is.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from labrats.model.agent import AiAgent, AiAgentSpec, Trigger
+from labrats.model.instruction import AiInstruction, AiInstructionSpec
+from labrats.model.record import Metadata
+
+CONDUCT: Final = "conduct"
+"""What all of them work by."""
+
+_TITLES: Final = {
+    CONDUCT: "How to work",
+    "implement-issue": "Implement an issue",
+    "code-review": "Review a pull request",
+    "triage-issue": "Triage a new issue",
+    "write-documentation": "Bring the documentation up to date",
+    "analyse-errors": "Find the cause of errors",
+}
+
+_TRIGGERS: Final = {
+    "ai-developer": Trigger(
+        source="github",
+        events=("issues.labeled",),
+        filters={"label.name": "ai-implement"},
+        instruction="implement-issue",
+    ),
+    "ai-reviewer": Trigger(
+        source="github",
+        events=("pull_request.opened", "pull_request.reopened", "pull_request.ready_for_review"),
+        filters={"pull_request.draft": False},
+        instruction="code-review",
+    ),
+    "ai-triager": Trigger(source="github", events=("issues.opened",), instruction="triage-issue"),
+    "ai-documenter": Trigger(
+        source="github",
+        events=("issues.labeled", "pull_request.labeled"),
+        filters={"label.name": "ai-document"},
+        instruction="write-documentation",
+    ),
+    "error-analyst": Trigger(source="error-reporting", events=("error", "error.*"), instruction="analyse-errors"),
+}
+
+
+@cache
+def default_agents() -> Sequence[tuple[AiAgent, Sequence[AiInstruction]]]:
+    """Each default agent, with the instructions that it names."""
+    return [_agent(name, trigger) for name, trigger in _TRIGGERS.items()]
+
+
+def _agent(name: str, trigger: Trigger) -> tuple[AiAgent, Sequence[AiInstruction]]:
+    assert trigger.instruction, "each default agent has a task"
+    names = (CONDUCT, trigger.instruction)
+    spec = AiAgentSpec(trigger_name=name, event_triggers=(trigger,), instructions=names)
+    return AiAgent(metadata=Metadata(name=name), spec=spec), [_instruction(each) for each in names]
+
+
+def _instruction(name: str) -> AiInstruction:
+    content = files(__name__).joinpath(f"{name}.md").read_text("utf-8")
+    return AiInstruction(
+        metadata=Metadata(name=name), spec=AiInstructionSpec(display_name=_TITLES[name], content=content)
+    )

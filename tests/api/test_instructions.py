@@ -1,0 +1,112 @@
+"""Instructions, as those who configure agents meet them."""
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from labrats.model.instruction import AiInstruction
+from tests.api.conftest import Api
+from tests.api.test_agents import create, create_instruction
+
+
+async def names(admin: httpx2.AsyncClient, **query: str) -> list[str]:
+    answer = await admin.get("/api/instructions", params=query)
+    assert answer.status_code == 200, answer.text
+    return [each["name"] for each in answer.json()["instructions"]]
+
+
+async def test_an_instruction_is_there_with_all_that_was_said(admin: httpx2.AsyncClient) -> None:
+    body = {
+        "name": "implement",
+        "scope": "global",
+        "displayName": "Implement",
+        "description": "What developers do.",
+        "priority": 7,
+        "content": "Fix {{ payload.issue.title }}.",
+    }
+    created = await create(admin, body, "/api/instructions")
+    assert created == body | {"id": "implement", "resourceVersion": created["resourceVersion"]}
+    assert (await admin.get("/api/instructions/implement")).json() == created
+
+
+async def test_what_is_left_out_has_a_default(admin: httpx2.AsyncClient) -> None:
+    created = await create_instruction(admin, "a")
+    assert [created[field] for field in ("scope", "displayName", "description", "priority")] == ["local", "", "", 0]
+
+
+async def test_they_are_listed_by_scope(admin: httpx2.AsyncClient) -> None:
+    await create_instruction(admin, "b", scope="global")
+    await create_instruction(admin, "a")
+    assert await names(admin) == ["a", "b"]
+    assert await names(admin, scope="global") == ["b"]
+    assert await names(admin, scope="local") == ["a"]
+    assert (await admin.get("/api/instructions?scope=other")).status_code == 422
+
+
+async def test_a_name_is_taken_once(admin: httpx2.AsyncClient) -> None:
+    await create_instruction(admin, "a")
+    assert (await admin.post("/api/instructions", json={"name": "a", "content": "x"})).status_code == 409
+
+
+async def test_the_same_idempotency_key_gives_the_first_answer_again(admin: httpx2.AsyncClient) -> None:
+    body, headers = {"name": "a", "content": "x"}, {"Idempotency-Key": "key-1"}
+    first, second = [await admin.post("/api/instructions", json=body, headers=headers) for _ in range(2)]
+    assert (second.status_code, second.json()) == (201, first.json())
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"name": "a/b"}, "name"),
+        ({"scope": "everywhere"}, "scope"),
+        ({"priority": 1.5}, "priority"),
+        ({"content": ""}, "content"),
+        ({"content": "x" * 100_001}, "content"),
+        ({"contents": "typo"}, "contents"),
+    ],
+)
+async def test_what_is_wrong_is_named(api: Api, admin: httpx2.AsyncClient, fields: dict[str, Any], field: str) -> None:
+    answer = await admin.post("/api/instructions", json={"name": "a", "content": "x"} | fields)
+    assert answer.status_code == 422, answer.text
+    assert [detail["field"] for detail in answer.json()["details"]] == [field]
+    assert await api.store.list(AiInstruction) == []
+
+
+async def test_only_what_is_sent_changes(admin: httpx2.AsyncClient) -> None:
+    created = await create_instruction(admin, "a", priority=3)
+
+    answer = await admin.patch("/api/instructions/a", json={"scope": "global", "content": "New."})
+
+    changed = answer.json()
+    assert answer.status_code == 200
+    assert changed == created | {
+        "scope": "global",
+        "content": "New.",
+        "resourceVersion": changed["resourceVersion"],
+    }
+    stale = {"content": "Old.", "resourceVersion": created["resourceVersion"]}
+    assert (await admin.patch("/api/instructions/a", json=stale)).status_code == 409
+    assert await names(admin, scope="global") == ["a"]
+
+
+@pytest.mark.parametrize(
+    "use", [{"instructions": ["a"]}, {"eventTriggers": [{"source": "s", "events": ["e"], "instruction": "a"}]}]
+)
+async def test_one_that_an_agent_uses_is_removed_only_by_force(admin: httpx2.AsyncClient, use: dict[str, Any]) -> None:
+    await create_instruction(admin, "a")
+    await create(admin, {"name": "user-of-it"} | use)
+
+    refused = await admin.delete("/api/instructions/a")
+
+    assert refused.status_code == 409
+    assert "user-of-it" in refused.json()["error"]
+    assert (await admin.delete("/api/instructions/a?force=true")).status_code == 204
+    assert (await admin.get("/api/agents/user-of-it/instructions")).json() == {"instructions": []}
+
+
+async def test_one_that_nobody_uses_is_removed(admin: httpx2.AsyncClient) -> None:
+    await create_instruction(admin, "a")
+    assert (await admin.delete("/api/instructions/a")).status_code == 204
+    assert await names(admin) == []
+    assert (await admin.delete("/api/instructions/a")).status_code == 404
