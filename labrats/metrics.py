@@ -86,7 +86,7 @@ class Metrics:
         for kind in ("input", "output", "cache_read"):
             if used := getattr(after, f"{kind}_tokens") - getattr(before, f"{kind}_tokens"):
                 self._tokens.labels(kind, *labels).inc(used)
-        if (cost := after.cost_usd - before.cost_usd) > 0:
+        if (cost := (after.known_cost_usd or 0.0) - (before.known_cost_usd or 0.0)) > 0:
             self._cost.labels(*labels).inc(cost)
 
     def http_answered(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -55,8 +55,10 @@ class UsageView(ResponseBody):
     input_tokens: int = Field(examples=[1200])
     output_tokens: int = Field(examples=[340])
     cache_read_tokens: int = Field(examples=[800])
-    cost_usd: float = Field(examples=[0.0125])
+    reasoning_tokens: int = Field(description="How many of the output tokens nobody saw.", examples=[0])
+    cost_usd: float | None = Field(description="Null where the model's price is not known.", examples=[0.0125])
     turns: int = Field(examples=[3])
+    seconds: float = Field(description="How long its ended attempts held a slot.", examples=[41.7])
 
 
 class OutputsView(ResponseBody):
@@ -192,13 +194,15 @@ def job_detail(job: Job, *, result: Any, live: OutputTail | None) -> dict[str, A
     }
 
 
-def usage_view(usage: Usage) -> dict[str, int | float]:
+def usage_view(usage: Usage) -> dict[str, int | float | None]:
     return {
         "inputTokens": usage.input_tokens,
         "outputTokens": usage.output_tokens,
         "cacheReadTokens": usage.cache_read_tokens,
-        "costUsd": usage.cost_usd,
+        "reasoningTokens": usage.reasoning_tokens,
+        "costUsd": usage.known_cost_usd,
         "turns": usage.turns,
+        "seconds": usage.seconds,
     }
 
 

@@ -90,11 +90,12 @@ def _run(job: dict[str, Any]) -> str:
 
 
 def _usage(usage: dict[str, Any]) -> str:
-    if not any(usage.values()):
+    if not any(value for name, value in usage.items() if name != "seconds"):
         return ""
     tokens = f"{usage.get('inputTokens', 0):,} tokens in, {usage.get('outputTokens', 0):,} out"
     cached = f", {usage['cacheReadTokens']:,} from cache" if usage.get("cacheReadTokens") else ""
-    return f"{tokens}{cached}; ${usage.get('costUsd', 0):.4f}; turns: {usage.get('turns', 0)}"
+    cost = "cost not known" if usage.get("costUsd") is None else f"${usage['costUsd']:.4f}"
+    return f"{tokens}{cached}; {cost}; turns: {usage.get('turns', 0)}"
 
 
 def _reason(job: dict[str, Any]) -> str:

@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from zlib import crc32
 
+from msgspec.structs import replace
+
 from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, FailedCode, Job
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.protocol import ErrorEvent, ResultEvent
@@ -104,7 +106,7 @@ def record_outcome(job: Job, gone: Gone, now: datetime, limits: Limits) -> Recor
     """What the end of its attempt makes of a running job."""
     ending: dict[str, Any] = {
         "finished_at": now,
-        "usage": job.status.usage + gone.tail.usage,
+        "usage": job.status.usage + replace(gone.tail.usage, seconds=_seconds_of_attempt(job, now)),
         "outputs": gone.tail.outputs,
         "logs": gone.tail.logs,
     }
@@ -120,6 +122,10 @@ def record_outcome(job: Job, gone: Gone, now: datetime, limits: Limits) -> Recor
         again = {"finished_at": None, "deadline_at": None, "not_before": now + backoff_after(job, limits)}
         return Record(JobEvent.REQUEUE, ending | again)
     return Record(JobEvent.LOSE if code is FailedCode.LOST else JobEvent.FAIL, ending)
+
+
+def _seconds_of_attempt(job: Job, now: datetime) -> float:
+    return max(0.0, (now - job.status.started_at).total_seconds()) if job.status.started_at else 0.0
 
 
 def _failure(job: Job, gone: Gone, now: datetime) -> tuple[FailedCode, str]:

@@ -16,6 +16,7 @@ import msgspec
 
 from labrats.executor.changes import note_baseline, report_changes
 from labrats.executor.emit import Emitter
+from labrats.executor.prices import require_price
 from labrats.executor.providers import provider_named
 from labrats.executor.run import Run
 from labrats.executor.workspace import prepare_workspace
@@ -97,6 +98,7 @@ async def _work_in_time(run: Run) -> Any:
 
 async def _work(run: Run) -> Any:
     provider = provider_named(run.task.config.provider or "")
+    require_price(run.task)
     run.emit.status("started")
     await prepare_workspace(run)
     baseline = await note_baseline(run)

@@ -198,10 +198,15 @@ class _CachedTokens(msgspec.Struct, frozen=True):
     cached_tokens: int | None = 0
 
 
+class _ReasoningTokens(msgspec.Struct, frozen=True):
+    reasoning_tokens: int | None = 0
+
+
 class _TokenCounts(msgspec.Struct, frozen=True):
     prompt_tokens: int = 0
     completion_tokens: int | None = 0
     prompt_tokens_details: _CachedTokens | None = None
+    completion_tokens_details: _ReasoningTokens | None = None
 
     def as_usage(self) -> Usage:
         cached = (self.prompt_tokens_details and self.prompt_tokens_details.cached_tokens) or 0
@@ -209,6 +214,7 @@ class _TokenCounts(msgspec.Struct, frozen=True):
             input_tokens=max(self.prompt_tokens - cached, 0),
             output_tokens=self.completion_tokens or 0,
             cache_read_tokens=cached,
+            reasoning_tokens=(self.completion_tokens_details and self.completion_tokens_details.reasoning_tokens) or 0,
         )
 
 

@@ -24,12 +24,14 @@ class TokenCounts(msgspec.Struct, frozen=True):
     input_tokens: int = 0
     cached_input_tokens: int = 0
     output_tokens: int = 0
+    reasoning_output_tokens: int = 0
 
     def __sub__(self, other: "TokenCounts") -> "TokenCounts":
         return TokenCounts(
             self.input_tokens - other.input_tokens,
             self.cached_input_tokens - other.cached_input_tokens,
             self.output_tokens - other.output_tokens,
+            self.reasoning_output_tokens - other.reasoning_output_tokens,
         )
 
     def as_usage(self, turns: int) -> Usage:
@@ -37,6 +39,7 @@ class TokenCounts(msgspec.Struct, frozen=True):
             input_tokens=self.input_tokens - self.cached_input_tokens,
             output_tokens=self.output_tokens,
             cache_read_tokens=self.cached_input_tokens,
+            reasoning_tokens=self.reasoning_output_tokens,
             turns=turns,
         )
 

@@ -21,7 +21,8 @@ class Limits:
     def check(self, usage: Usage) -> None:
         """Raises GiveUp, with the code `budget`, once `usage` has passed a limit."""
         tokens = usage.input_tokens + usage.output_tokens
-        if self.cost_usd is not None and usage.cost_usd > self.cost_usd:
-            raise GiveUp(FailedCode.BUDGET, f"the run cost ${usage.cost_usd:.4f}, over maxCostUsd ${self.cost_usd}")
+        cost = usage.cost_usd or 0.0  # where it is not known yet, the provider's program keeps the limit itself
+        if self.cost_usd is not None and cost > self.cost_usd:
+            raise GiveUp(FailedCode.BUDGET, f"the run cost ${cost:.4f}, over maxCostUsd ${self.cost_usd}")
         if self.tokens is not None and tokens > self.tokens:
             raise GiveUp(FailedCode.BUDGET, f"the run used {tokens} tokens, over maxTokens {self.tokens}")

@@ -8,6 +8,7 @@ from typing import Final
 
 from labrats.executor.emit import Emitter
 from labrats.executor.limits import Limits
+from labrats.executor.prices import priced
 from labrats.model.job import Usage
 from labrats.model.protocol import Task
 
@@ -60,5 +61,6 @@ class Run:
 
     def consumed(self, usage: Usage) -> None:
         """Replace what the attempt has consumed in all. Raises GiveUp when that passes a limit."""
+        usage = priced(usage, self.task)
         self.emit.consumed(usage)
         Limits.of(self.task.config).check(usage)

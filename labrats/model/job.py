@@ -147,21 +147,41 @@ class JobSpec(Record):
 
 
 class Usage(Record):
-    """What a job consumed, over all its attempts."""
+    """What a job consumed, over all its attempts.
+
+    input_tokens:     fresh ones. Those that came from a cache are apart.
+    reasoning_tokens: how many of the output tokens nobody saw.
+    cost_usd:         None where the price is not known.
+    seconds:          how long it held its slot.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
-    cost_usd: float = 0.0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = None
     turns: int = 0
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens + self.cache_read_tokens
+
+    @property
+    def known_cost_usd(self) -> float | None:
+        """What it cost: nothing, where nothing was consumed; None where that is not known."""
+        return 0.0 if self.cost_usd is None and not self.tokens else self.cost_usd
 
     def __add__(self, other: "Usage") -> "Usage":
+        ours, theirs = self.known_cost_usd, other.known_cost_usd
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
-            cost_usd=self.cost_usd + other.cost_usd,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cost_usd=None if ours is None or theirs is None else ours + theirs,
             turns=self.turns + other.turns,
+            seconds=self.seconds + other.seconds,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from labrats.model.ai_model import Prices
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode, Outputs, Usage, WorkspaceFile, WorkspaceSetup
 from labrats.model.nesting import is_too_deep
@@ -65,6 +66,7 @@ class Task(Record):
     git_addresses: tuple[str, ...] = ()
     repo_roots: tuple[str, ...] = ()
     cli_login: bool = False
+    prices: Prices | None = None
     idle_seconds: float = IDLE_SECONDS
 
 

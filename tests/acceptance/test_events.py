@@ -13,8 +13,23 @@ STEPS = [
     {"onAttempt": 1, "steps": [{"fail": "not yet"}]},
     {"result": {"done": True}},
 ]
-NOTHING_MADE = {"branch": None, "commit": None, "pullRequestUrl": None}
-USED = {"inputTokens": 7, "outputTokens": 0, "cacheReadTokens": 0, "costUsd": 0.0, "turns": 1}
+NOTHING_MADE: dict[str, Any] = {
+    "branch": None,
+    "commit": None,
+    "pullRequestUrl": None,
+    "commits": [],
+    "filesChanged": None,
+}
+USED = {
+    "inputTokens": 7,
+    "outputTokens": 0,
+    "cacheReadTokens": 0,
+    "reasoningTokens": 0,
+    "costUsd": 0.0,
+    "turns": 1,
+    "seconds": 0.0,
+}
+SO_FAR = {"usage": USED, "outputs": NOTHING_MADE}
 
 
 async def pages(user: User, job_id: str, limit: int) -> list[dict[str, Any]]:
@@ -49,8 +64,8 @@ async def test_events_are_typed_and_tell_both_attempts(user: User) -> None:
         "status": {"state": "running", "message": None},
         "log": {"text": "line 3"},
         "usage": {"usage": USED},
-        "error": {"code": "agent_error", "message": "not yet", "usage": USED, "outputs": NOTHING_MADE},
-        "result": {"result": {"done": True}, "usage": USED, "outputs": NOTHING_MADE},
+        "error": {"code": "agent_error", "message": "not yet", "retryAfterSeconds": None} | SO_FAR,
+        "result": {"result": {"done": True}} | SO_FAR,
     }
 
 

@@ -13,7 +13,7 @@ DETAIL_FIELDS = ITEM_FIELDS | {
     "phase", "accountName", "k8sJobName", "executorPodName", "returnvalue", "logs", "workspaceSetup", "promptRef",
     "failedCode", "cancelRequestedAt", "config", "usage", "outputs", "metadata",
     # Beyond API.md:
-    "priority", "workspaceFiles", "deadlineAt", "configOrigins",
+    "priority", "workspaceFiles", "deadlineAt", "notBefore", "configOrigins",
 }  # fmt: skip
 
 
@@ -49,12 +49,14 @@ async def test_a_waiting_job_shows_null_for_what_is_not_known_yet(user: User, ad
     assert (detail["status"], detail["phase"], detail["attempts"]) == ("waiting", "Pending", 0)
     unknown = {
         "processedAt", "finishedAt", "failedReason", "failedCode", "result", "returnvalue", "accountName",
-        "cancelRequestedAt", "deadlineAt", "workspaceSetup", "agentRole", "repo", "chainId", "chainDepth",
+        "cancelRequestedAt", "deadlineAt", "notBefore", "workspaceSetup", "agentRole", "repo", "chainId", "chainDepth",
         "parentJobId", "chainPath", "k8sJobName", "executorPodName",
     }  # fmt: skip
     assert {field for field, value in detail.items() if value is None} == unknown
     assert detail["logs"] == []
-    assert detail["outputs"] == {"branch": None, "commit": None, "pullRequestUrl": None}
+    assert detail["outputs"] == {
+        "branch": None, "commit": None, "pullRequestUrl": None, "commits": [], "filesChanged": None,
+    }  # fmt: skip
 
 
 async def test_a_job_may_use_every_field_of_a_submission(user: User, model: str) -> None:
@@ -123,11 +125,15 @@ async def test_usage_adds_up_and_shows_while_the_job_runs(user: User) -> None:
     async with user.log_stream(job_id) as events:
         assert (await anext(events)).data == {"log": "used"}
 
-    total = {"inputTokens": 20, "outputTokens": 10, "cacheReadTokens": 4, "costUsd": 0.5, "turns": 2}
+    total = {
+        "inputTokens": 20, "outputTokens": 10, "cacheReadTokens": 4, "reasoningTokens": 0, "costUsd": 0.5, "turns": 2,
+    }  # fmt: skip
     running = await user.job(job_id)
-    assert (running["status"], running["usage"], running["logs"]) == ("active", total, ["used"])
+    assert (running["status"], running["usage"], running["logs"]) == ("active", total | {"seconds": 0.0}, ["used"])
     await user.cancel(job_id)
-    assert (await user.wait(job_id))["usage"] == total
+    usage = (await user.wait(job_id))["usage"]
+    assert usage == total | {"seconds": usage["seconds"]}
+    assert usage["seconds"] > 0
 
 
 async def test_a_large_result_is_whole_in_the_detail_and_null_in_the_list(user: User) -> None:

@@ -99,7 +99,7 @@ def test_tool_calls_and_usage_are_events(attempt_on: Prepare) -> None:
     usages = [event.usage for event in attempt.events if isinstance(event, UsageEvent)]
     assert [usage.turns for usage in usages] == [1, 2, 2]
     assert (usages[-1].input_tokens, usages[-1].output_tokens) == (400, 40)
-    assert usages[-1].cost_usd > 0
+    assert (usages[-1].cost_usd or 0) > 0
     assert attempt.outcome.usage == usages[-1]
 
 

@@ -210,6 +210,7 @@ class LocalRunner:
             workspace_setup=job.spec.workspace_setup,
             workspace_files=tuple(file.on_volume(settings.uploads) for file in job.spec.files),
             endpoint=self._endpoint(attempt),
+            prices=attempt.ai_model.spec.prices if attempt.ai_model else None,
             programs=dict(settings.programs),
             git_addresses=settings.git_addresses,
             repo_roots=settings.repo_roots,

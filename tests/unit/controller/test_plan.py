@@ -116,7 +116,7 @@ def test_a_success_is_recorded_with_all_it_brought() -> None:
         E.SUCCEED,
         {
             "finished_at": NOW,
-            "usage": Usage(input_tokens=7, turns=1),
+            "usage": Usage(input_tokens=7, turns=1, seconds=3600),
             "outputs": Outputs(branch="fix"),
             "logs": ("almost", "done"),
             "result": {"n": 1},
@@ -219,7 +219,7 @@ def test_a_job_put_back_waits_and_keeps_what_it_consumed() -> None:
     changes = record_outcome(job, gone, NOW, LIMITS).changes
     assert changes["not_before"] == NOW + backoff_after(job, LIMITS)
     assert changes["finished_at"] is None
-    assert changes["usage"] == Usage(cost_usd=0.75)
+    assert changes["usage"] == Usage(cost_usd=0.75, seconds=3600)
     assert changes["failed_code"] is FailedCode.EXECUTOR_DIED
     assert changes["deadline_at"] is None  # the next attempt has its whole time
 

@@ -51,7 +51,7 @@ async def test_a_job_runs_to_its_result(lab: Lab) -> None:
     assert (running.status.attempts, running.status.slot) == (1, "mock/mock")
     assert (running.status.started_at, running.status.deadline_at) == (NOON, NOON + timedelta(milliseconds=3_300_000))
     assert (ended.phase, ended.status.result) == (P.SUCCEEDED, 42)
-    assert (ended.status.logs, ended.status.usage) == (("done",), Usage(turns=2))
+    assert (ended.status.logs, ended.status.usage) == (("done",), Usage(turns=2, cost_usd=0.0, seconds=1.5))
     assert ended.status.finished_at == NOON + timedelta(seconds=1.5)
 
 

@@ -181,7 +181,7 @@ def test_passing_a_limit_stops_it_as_over_budget(tmp_path: Path) -> None:
     attempt.run()
 
     assert failure_of(attempt)[0] is FailedCode.BUDGET
-    assert attempt.outcome.usage == Usage(input_tokens=60, output_tokens=60)
+    assert attempt.outcome.usage == Usage(input_tokens=60, output_tokens=60, cost_usd=0.0)
     assert attempt.logs == []
 
 

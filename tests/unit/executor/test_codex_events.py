@@ -135,7 +135,9 @@ def test_what_a_session_has_consumed_is_read_where_it_writes_itself_down(tmp_pat
     a_session(tmp_path, *recorded("session"))
     _, work = told(tmp_path, *recorded("worked"))
 
-    assert work.run.emit.usage == Usage(input_tokens=320, output_tokens=40, cache_read_tokens=80, turns=4)
+    assert work.run.emit.usage == Usage(
+        input_tokens=320, output_tokens=40, cache_read_tokens=80, reasoning_tokens=16, turns=4
+    )
 
 
 def test_an_entry_that_repeats_the_last_one_counts_once(tmp_path: Path) -> None:
@@ -150,7 +152,9 @@ def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tm
     a_session(tmp_path, *entries[2:])
     _, work = told(tmp_path, *recorded("worked"))
 
-    assert work.run.emit.usage == Usage(input_tokens=160, output_tokens=20, cache_read_tokens=40, turns=2)
+    assert work.run.emit.usage == Usage(
+        input_tokens=160, output_tokens=20, cache_read_tokens=40, reasoning_tokens=8, turns=2
+    )
 
 
 def test_a_session_is_counted_as_it_grows(tmp_path: Path) -> None:
@@ -172,7 +176,9 @@ def test_a_session_is_counted_as_it_grows(tmp_path: Path) -> None:
 def test_without_the_sessions_file_the_end_tells_what_was_consumed(tmp_path: Path) -> None:
     _, work = told(tmp_path, *recorded("worked"))
 
-    assert work.run.emit.usage == Usage(input_tokens=320, output_tokens=40, cache_read_tokens=80, turns=1)
+    assert work.run.emit.usage == Usage(
+        input_tokens=320, output_tokens=40, cache_read_tokens=80, reasoning_tokens=16, turns=1
+    )
 
 
 def test_limits_stop_it_as_soon_as_they_are_seen_to_be_passed(tmp_path: Path) -> None:

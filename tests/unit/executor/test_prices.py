@@ -1,0 +1,80 @@
+"""What a run costs: by the AiModel's prices, as the provider says, or by the list; and None when nobody knows."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.executor.prices import priced, require_price
+from labrats.model.ai_model import Prices
+from labrats.model.config import JobConfig
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode, Usage
+from labrats.model.protocol import ErrorEvent, Task
+from tests.unit.executor.attempts import a_task, an_attempt
+
+MILLION = 1_000_000
+USED = Usage(input_tokens=MILLION, output_tokens=MILLION, cache_read_tokens=MILLION)
+OWN = Prices(input=1, output=2, cache_read=0.5)
+
+
+def a_task_on(tmp_path: Path, provider: str, model: str | None = None, **fields: Any) -> Task:
+    return a_task(tmp_path, config=JobConfig(provider=provider, model=model, max_cost_usd=1.0), **fields)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "said", "own", "cost"),
+    [
+        ("claude", "opus", 0.25, None, 0.25),
+        ("claude", "opus", 0.25, OWN, 3.5),
+        ("claude", "opus", None, None, None),
+        ("codex", "gpt-5-codex", None, None, 11.375),
+        ("codex", "gpt-5-codex", None, OWN, 3.5),
+        ("codex", "a-new-one", None, None, None),
+        ("vllm", "gpt-5-codex", None, None, None),
+        ("vllm", "smol", None, OWN, 3.5),
+        ("mock", None, 0.0, None, 0.0),
+    ],
+)
+def test_what_a_run_costs(
+    tmp_path: Path, provider: str, model: str | None, said: float | None, own: Prices | None, cost: float | None
+) -> None:
+    usage = replace(USED, cost_usd=said)
+    assert priced(usage, a_task_on(tmp_path, provider, model, prices=own)).cost_usd == cost
+
+
+@pytest.mark.parametrize(("provider", "model"), [("claude", "opus"), ("mock", None), ("codex", "gpt-5-codex")])
+def test_a_limit_of_the_cost_can_be_kept_where_it_is_known(tmp_path: Path, provider: str, model: str | None) -> None:
+    require_price(a_task_on(tmp_path, provider, model))
+
+
+def test_a_limit_that_could_not_be_kept_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(GiveUp, match="the price of the model 'smol' is not known") as refusal:
+        require_price(a_task_on(tmp_path, "vllm", "smol"))
+    assert refusal.value.code == FailedCode.BUDGET
+    require_price(a_task_on(tmp_path, "vllm", "smol", prices=OWN))
+
+
+def test_a_run_that_costs_more_than_it_may_is_ended(tmp_path: Path) -> None:
+    steps = [{"usage": {"inputTokens": MILLION}}, {"usage": {"inputTokens": MILLION}}, {"result": "never"}]
+    config = JobConfig(provider="mock", max_cost_usd=1.5)
+    attempt = an_attempt(tmp_path, steps, config=config, prices=OWN)
+    attempt.run()
+    assert isinstance(attempt.outcome, ErrorEvent)
+    assert attempt.outcome.code is FailedCode.BUDGET
+    assert attempt.outcome.usage.cost_usd == 2.0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "cost"),
+    [
+        (Usage(), Usage(), 0.0),
+        (Usage(cost_usd=0.5), Usage(cost_usd=0.25), 0.75),
+        (Usage(), Usage(input_tokens=1, cost_usd=0.25), 0.25),
+        (Usage(input_tokens=1), Usage(cost_usd=0.25), None),
+        (Usage(cost_usd=0.25), Usage(output_tokens=1), None),
+    ],
+)
+def test_a_sum_is_known_where_all_of_it_is(one: Usage, other: Usage, cost: float | None) -> None:
+    assert (one + other).known_cost_usd == cost
