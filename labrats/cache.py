@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -53,6 +53,15 @@ class JobFilter:
     q: str | None = None
 
 
+class JobGroup(NamedTuple):
+    """What jobs are counted by."""
+
+    status: str
+    type: str
+    provider: str
+    model: str
+
+
 @dataclass(frozen=True)
 class JobCount:
     """How many jobs share these."""
@@ -76,7 +85,9 @@ class JobCache:
     def __init__(self) -> None:
         self._db = apsw.Connection(":memory:")
         self._db.execute(_SCHEMA)
-        self._statuses: dict[str, str] = {}
+        self._groups: dict[str, JobGroup] = {}
+        self._shared_groups: dict[JobGroup, JobGroup] = {}
+        self._by_group: Counter[JobGroup] = Counter()
         self._by_status: Counter[str] = Counter()
         self._by_owner: Counter[str] = Counter()
         self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
@@ -105,13 +116,15 @@ class JobCache:
 
     def counts(self) -> list[JobCount]:
         """All jobs by status, type, provider and model."""
-        rows = self._db.execute("SELECT status, type, provider, model, count(*) FROM jobs GROUP BY 1, 2, 3, 4")
-        return [JobCount(str(s), str(t), str(p), str(m), int(n)) for s, t, p, m, n in rows]
+        return [JobCount(*group, count) for group, count in self._by_group.items()]
 
     def count_by_model(self, status: str) -> dict[tuple[str, str], int]:
         """How many jobs of `status` each (provider, model) has."""
-        rows = self._db.execute("SELECT provider, model, count(*) FROM jobs WHERE status = ? GROUP BY 1, 2", (status,))
-        return {(str(provider), str(model)): int(count) for provider, model, count in rows}
+        counts: Counter[tuple[str, str]] = Counter()
+        for group, count in self._by_group.items():
+            if group.status == status:
+                counts[group.provider, group.model] += count
+        return counts
 
     def paused_until(self, provider: str, model: str) -> datetime | None:
         """Until when this model is left alone, by what its waiting jobs know; None when none of them says so."""
@@ -148,7 +161,7 @@ class JobCache:
 
     def _total(self, wanted: JobFilter, where: str, values: list[str]) -> int:
         if wanted == JobFilter():
-            return len(self._statuses)
+            return len(self._groups)
         if wanted == JobFilter(owner=wanted.owner):
             return self._by_owner[wanted.owner or ""]
         row = self._db.execute(f"SELECT count(*) FROM jobs {where}", values).fetchone()  # noqa: S608, no value in it
@@ -156,7 +169,7 @@ class JobCache:
 
     def _put(self, job: Job) -> None:
         status, spec, resolved = API_STATUS[job.phase], job.spec, job.resolved
-        old = self._statuses.get(job.id)
+        old = self._groups.get(job.id)
         if old is None:
             self._db.execute(
                 "INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -173,16 +186,27 @@ class JobCache:
                 "UPDATE jobs SET status = ?, finished = ?, paused_until = ? WHERE id = ?",
                 (status, _seconds(job.status.finished_at), _seconds(job.paused_until), job.id),
             )
-            self._by_status[old] -= 1
-        self._statuses[job.id] = status
-        self._by_status[status] += 1
+            self._count(old, -1)
+        group = JobGroup(status, spec.type, resolved.provider, resolved.model)
+        # Of all that are equal one object is kept: a job then costs a reference, and no strings.
+        self._groups[job.id] = group = self._shared_groups.setdefault(group, group)
+        self._count(group, 1)
         self._tell(job.id)
 
     def _drop(self, job_id: str) -> None:
         for (owner,) in self._db.execute("DELETE FROM jobs WHERE id = ? RETURNING owner", (job_id,)):
             self._by_owner[str(owner)] -= 1
-            self._by_status[self._statuses.pop(job_id)] -= 1
+            self._count(self._groups.pop(job_id), -1)
         self._tell(job_id)
+
+    def _count(self, group: JobGroup, more: int) -> None:
+        self._by_status[group.status] += more
+        self._by_group[group] += more
+        if not self._by_group[group]:
+            del (
+                self._by_group[group],
+                self._shared_groups[group],
+            )  # callers choose the types: there may be very many over time
 
     def _tell(self, job_id: str) -> None:
         for listener in self._listeners.get(job_id, ()):
