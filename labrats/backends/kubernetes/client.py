@@ -1,5 +1,6 @@
 """Requests to the API server: each has a deadline, and what goes wrong is said in the engine's own errors."""
 
+import json
 import ssl
 from asyncio import Semaphore
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -12,7 +13,7 @@ import httpx2
 import msgspec
 from lightkube.config.client_adapter import user_auth, verify_cluster
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
-from lightkube.config.models import User
+from lightkube.config.models import NameValue, User, UserExec
 from lightkube.core.exceptions import ConfigError
 
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, Problem, RetryLater
@@ -38,6 +39,9 @@ APPLY: Final = "application/apply-patch+yaml"
 
 DEEPEST_OBJECT: Final = 2 * DEEPEST
 """How deep a whole object may be nested. What lies deeper is not written by an engine."""
+
+_PLUGIN_API: Final = "client.authentication.k8s.io/v1"
+"""The version in which programs that make tokens are asked for them; clouds' kubeconfigs name such programs."""
 
 _UNREACHABLE: Final = (aiohttp.ClientError, TimeoutError, OSError, ConfigError)
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -113,7 +117,7 @@ class ApiClient:
             headers={"Accept-Encoding": "identity"},  # next door, packing costs more than sending
             trust_env=True,
         ) as http:
-            yield cls(http, _Credentials(user_auth(config.user)), Semaphore(AT_ONCE))
+            yield cls(http, _Credentials(user_auth(_with_known_plugin(config.user))), Semaphore(AT_ONCE))
 
     def writing_as(self, manager: str) -> "ApiClient":
         """The same API server, told with each write that `manager` is behind it."""
@@ -232,22 +236,43 @@ class _Credentials:
         if self._auth is None:
             return {}
         async with aclosing(_flow(self._auth)) as flow:
-            return _authorization(await anext(flow))
+            return _authorization(await _next(flow))
 
     async def renewed(self) -> dict[str, str]:
         """The header to send after the current one was refused; empty when there is no other."""
         if self._auth is None:
             return {}
         async with aclosing(_flow(self._auth)) as flow:
-            await anext(flow)
+            await _next(flow)
             try:
-                return _authorization(await flow.asend(httpx2.Response(401)))
+                return _authorization(await _next(flow, httpx2.Response(401)))
             except StopAsyncIteration:
                 return {}
 
 
 def _flow(auth: httpx2.Auth) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
     return auth.async_auth_flow(httpx2.Request("GET", "https://never.sent"))
+
+
+async def _next(
+    flow: AsyncGenerator[httpx2.Request, httpx2.Response], answer: httpx2.Response | None = None
+) -> httpx2.Request:
+    """The next request of the flow. Raises RetryLater when the program that makes tokens made none."""
+    try:
+        return await (anext(flow) if answer is None else flow.asend(answer))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RetryLater("the program that the kubeconfig names printed no token", _REFUSED_DELAY_SECONDS) from error
+
+
+def _with_known_plugin(user: User | None) -> User | None:
+    """As lightkube takes it. It knows the older versions only of a protocol in which nothing of ours has changed."""
+    if user is None or user.exec is None or user.exec.apiVersion != _PLUGIN_API:
+        return user
+    asked = {"apiVersion": _PLUGIN_API, "kind": "ExecCredential", "spec": {"interactive": False}}
+    told = NameValue(name="KUBERNETES_EXEC_INFO", value=json.dumps(asked))
+    plugin = user.exec
+    known = UserExec(_PLUGIN_API + "beta1", plugin.command, [*(plugin.env or []), told], plugin.args)
+    return msgspec.structs.replace(user, exec=known)
 
 
 def _authorization(request: httpx2.Request) -> dict[str, str]:

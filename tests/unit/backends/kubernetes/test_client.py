@@ -90,20 +90,42 @@ async def test_a_token_that_was_replaced_is_read_again(tmp_path: Path) -> None:
             await client.request("GET", "/api")
 
 
-async def test_a_program_that_makes_tokens_is_asked_again_when_one_has_ended(tmp_path: Path) -> None:
-    token, program = tmp_path / "token", tmp_path / "program.py"
-    program.write_text(
-        f"import json, pathlib; print(json.dumps({{'status': {{'token': pathlib.Path({str(token)!r}).read_text()}}}}))"
-    )
-    plugin = {
-        "apiVersion": "client.authentication.k8s.io/v1beta1",
-        "command": sys.executable,
-        "args": [str(program)],
-    }
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+async def test_a_program_that_makes_tokens_is_asked_again_when_one_has_ended(tmp_path: Path, version: str) -> None:
+    token = tmp_path / "token"
+    made = f"{{'status': {{'token': pathlib.Path({str(token)!r}).read_text()}}}}"
+    plugin = a_plugin(f"import json, pathlib; print(json.dumps({made}))", version)
     async with a_server(token.read_text, tmp_path, {"exec": plugin}) as client:
         for value in ("test-token-1", "test-token-2"):
             token.write_text(value)
             assert await client.request("GET", "/api") == b"{}"
+
+
+async def test_a_program_that_makes_tokens_is_told_the_version_of_its_protocol(tmp_path: Path) -> None:
+    told = "json.loads(os.environ['KUBERNETES_EXEC_INFO'])['apiVersion']"
+    plugin = a_plugin(
+        f"import json, os; print(json.dumps({{'status': {{'token': {told} + os.environ['MORE']}}}}))", "v1"
+    )
+    async with a_server(lambda: "client.authentication.k8s.io/v1!", tmp_path, {"exec": plugin}) as client:
+        assert await client.request("GET", "/api") == b"{}"
+
+
+@pytest.mark.parametrize("program", ["print('{}')", "print('no JSON')", "raise SystemExit(1)"])
+async def test_a_program_that_makes_no_token_may_make_one_later(tmp_path: Path, program: str) -> None:
+    async with a_server(lambda: "any", tmp_path, {"exec": a_plugin(program, "v1")}) as client:
+        with pytest.raises(RetryLater):
+            await client.request("GET", "/api")
+
+
+def a_plugin(program: str, version: str) -> dict[str, Any]:
+    """As a kubeconfig names it."""
+    return {
+        "apiVersion": f"client.authentication.k8s.io/{version}",
+        "command": sys.executable,
+        "args": ["-c", program],
+        "env": [{"name": "MORE", "value": "!"}],
+        "interactiveMode": "Never",
+    }
 
 
 async def test_a_stream_comes_in_lines_but_for_one_that_was_cut_off(tmp_path: Path) -> None:
