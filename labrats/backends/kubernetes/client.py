@@ -134,7 +134,9 @@ class ApiClient:
     ) -> bytes:
         """The answer to one request. Raises NotFound, Conflict, Invalid, or RetryLater.
 
-        After RetryLater a write may have been carried out all the same.
+        After RetryLater a write may have been carried out all the same. A PUT or DELETE may even have been sent twice,
+        as aiohttp does where a kept connection was dropped: every PUT names the version that it replaces, so the second
+        is refused (Conflict), and a second DELETE finds nothing (NotFound).
         """
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         if self._manager and method in _WRITES:

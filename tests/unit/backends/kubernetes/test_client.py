@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,26 @@ async def test_an_api_server_that_is_out_of_reach_may_come_back(tmp_path: Path) 
             await anext(client.lines("/lines", {}))
 
 
+@pytest.mark.parametrize(("method", "arrivals"), [("POST", 1), ("PATCH", 1), ("PUT", 2), ("DELETE", 2)])
+async def test_only_what_can_be_repeated_is_sent_twice_when_a_kept_connection_is_dropped(
+    tmp_path: Path, method: str, arrivals: int
+) -> None:
+    arrived: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        arrived.append(request.method)
+        if arrived.count(method) == 1:
+            assert request.transport
+            request.transport.abort()
+        return web.Response(body=b"{}")
+
+    async with serving(answer, tmp_path, {}) as client:
+        await client.request("GET", "/api")
+        with suppress(RetryLater):
+            await client.request(method, "/api")
+    assert arrived == ["GET"] + [method] * arrivals
+
+
 @asynccontextmanager
 async def a_server(valid_token: Callable[[], str], folder: Path, user: dict[str, Any]) -> AsyncIterator[ApiClient]:
     """An API server that wants a token, and a client whose kubeconfig has `user`."""
@@ -152,6 +172,15 @@ async def a_server(valid_token: Callable[[], str], folder: Path, user: dict[str,
             return web.json_response({"kind": "Status", "message": "Unauthorized"}, status=401)
         return web.Response(body=b"one\n" + LONG_LINE + b"\nthr" if request.path == "/lines" else b"{}")
 
+    async with serving(answer, folder, user) as client:
+        yield client
+
+
+@asynccontextmanager
+async def serving(
+    answer: Callable[[web.BaseRequest], Awaitable[web.Response]], folder: Path, user: dict[str, Any]
+) -> AsyncIterator[ApiClient]:
+    """A client of a server that answers so."""
     server = web.ServerRunner(web.Server(answer))
     await server.setup()
     await web.TCPSite(server, "127.0.0.1", 0).start()
