@@ -9,15 +9,15 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from labrats.model.errors import Conflict, LabratsError
+from labrats.model.errors import Conflict, LabratsError, RetryLater
 
 if TYPE_CHECKING:
     from labrats.api.engine import Engine
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
     from labrats.ports import Runner, Store
     from labrats.settings import EngineSettings
+
+T = TypeVar("T")
 
 DATABASE: Final = "labrats.db"
 OnReady = Callable[[str, str | None], None]
@@ -174,7 +176,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
     runner_settings = cluster_runner_settings(settings)
     namespace = runner_settings.namespace
     async with ApiClient.open() as client, KubernetesStore.open(client, namespace) as store:
-        engine = await assemble(settings, store, KubernetesRunner(client, store, runner_settings))
+        engine = await insist(partial(assemble, settings, store, KubernetesRunner(client, store, runner_settings)))
 
         async def lead(epoch: int) -> None:
             fenced = await former_leaders_are_fenced(client, namespace, epoch)
@@ -231,6 +233,18 @@ async def open_cluster_store() -> "AsyncIterator[Store]":
 
     async with ApiClient.open() as client, KubernetesStore.open(client, KubernetesSettings().namespace) as store:
         yield store
+
+
+async def insist(action: "Callable[[], Awaitable[T]]") -> "T":
+    """What `action` returns once the store is within reach: an engine that ended instead would be started in a loop."""
+    import structlog
+
+    while True:
+        try:
+            return await action()
+        except RetryLater as error:
+            structlog.get_logger().warning("the engine cannot start yet", reason=str(error))
+            await asyncio.sleep(error.delay_seconds)
 
 
 async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner") -> "Engine":

@@ -12,9 +12,10 @@ from tests.cluster.fixture import (
     node,
     pytest_collection_finish,
     pytest_collection_modifyitems,
-    pytest_terminal_summary,
+    write_why_no_cluster,
 )
 from tests.cluster.product import engine_image, executor_image
+from tests.tally import tally, write_tally
 
 __all__ = [
     "api_client",
@@ -28,7 +29,7 @@ __all__ = [
     "node",
     "pytest_collection_finish",
     "pytest_collection_modifyitems",
-    "pytest_terminal_summary",
+    "tally",
 ]
 
 # Times say nothing on a machine that is shared.
@@ -40,3 +41,9 @@ settings.load_profile("labrats")
 def anyio_backend() -> str:
     """Async tests run on asyncio."""
     return "asyncio"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the results alone do not say."""
+    write_tally(terminalreporter)
+    write_why_no_cluster(terminalreporter)

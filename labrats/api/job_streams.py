@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from fastapi import Header
 
 from labrats.api.engine import Engine
-from labrats.model.errors import NotFound
+from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
 from labrats.model.protocol import AnyEvent, LogEvent
@@ -78,11 +78,14 @@ async def _frames(engine: Engine, job_id: str, position: Position, telling: Tell
 
 
 async def _find(engine: Engine, job_id: str) -> Job | None:
-    """The job as it is now; None when its time is over, and it has been forgotten."""
-    try:
-        return await engine.store.get(Job, job_id)
-    except NotFound:
-        return None
+    """The job as it is now; None when its time is over, and it has been forgotten. Waits for a store out of reach."""
+    while True:
+        try:
+            return await engine.store.get(Job, job_id)
+        except NotFound:
+            return None
+        except RetryLater as error:
+            await asyncio.sleep(error.delay_seconds)
 
 
 async def _events(engine: Engine, job: Job, number: int, seq: int) -> AsyncGenerator[Sequence[AnyEvent]]:

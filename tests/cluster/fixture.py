@@ -57,7 +57,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             config.stash[_failure] = str(failure)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def write_why_no_cluster(terminalreporter: pytest.TerminalReporter) -> None:
     """Say so, in so many words, when the Kubernetes tests did not run."""
     if reason := terminalreporter.config.stash.get(_failure, None):
         terminalreporter.write_line(

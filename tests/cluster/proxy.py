@@ -44,6 +44,11 @@ class Refuse:
 
 
 @dataclass(frozen=True)
+class Drop:
+    """The connection is reset, and the request never arrives."""
+
+
+@dataclass(frozen=True)
 class Lose:
     """The request arrives and is carried out; the connection is reset before its answer."""
 
@@ -56,7 +61,7 @@ class Break:
     after_lines: int = 0
 
 
-Fault = Refuse | Lose | Break
+Fault = Refuse | Drop | Lose | Break
 Plan = Callable[[web.BaseRequest], Fault | None]
 
 
@@ -77,27 +82,30 @@ def is_write(request: web.BaseRequest) -> bool:
 
 
 class FaultyProxy:
-    """Passes all requests on, but for those that `plan` has a fault for. client: goes through it."""
+    """Passes all requests on, but for those that `plan` has a fault for. client: goes through it, as does whoever has
+    `kubeconfig`.
+    """
 
-    def __init__(self, upstream: ApiClient) -> None:
+    def __init__(self, upstream: ApiClient, kubeconfig: Path) -> None:
         self.client: ApiClient
+        self.kubeconfig = kubeconfig
         self.plan: Plan = lambda request: None
         self.asked: list[web.BaseRequest] = []
         self._upstream = upstream
         self._closing = asyncio.Event()
+        self._streams: list[web.BaseRequest] = []
 
     @classmethod
     @asynccontextmanager
     async def open(cls, upstream: ApiClient, folder: Path) -> "AsyncIterator[FaultyProxy]":
         """A proxy before `upstream`. folder: for a kubeconfig."""
-        proxy = cls(upstream)
+        proxy = cls(upstream, folder / "proxy.kubeconfig")
         server = web.ServerRunner(web.Server(proxy._answer, handler_cancellation=True), shutdown_timeout=1)
         await server.setup()
         await web.TCPSite(server, "127.0.0.1", 0).start()
-        kubeconfig = folder / "proxy.kubeconfig"
-        kubeconfig.write_text(json.dumps(_kubeconfig(f"http://127.0.0.1:{server.addresses[0][1]}")))
+        proxy.kubeconfig.write_text(json.dumps(_kubeconfig(f"http://127.0.0.1:{server.addresses[0][1]}")))
         try:
-            async with ApiClient.open(kubeconfig) as proxy.client:
+            async with ApiClient.open(proxy.kubeconfig) as proxy.client:
                 yield proxy
         finally:
             proxy._closing.set()
@@ -115,6 +123,16 @@ class FaultyProxy:
         yield
         await eventually(lambda: not remaining)
 
+    @asynccontextmanager
+    async def outage(self, fault: Fault) -> AsyncIterator[None]:
+        """While the block runs, every request meets this fault; the watches and logs that were open are cut."""
+        self.plan = lambda request: fault
+        for request in self._streams:
+            if request.transport:
+                request.transport.abort()
+        yield
+        self.plan = lambda request: None
+
     def count(self, concerned: Callable[[web.BaseRequest], bool]) -> int:
         """How many such requests there were."""
         return sum(map(concerned, self.asked))
@@ -124,6 +142,8 @@ class FaultyProxy:
         fault = self.plan(request)
         if isinstance(fault, Refuse):
             return _refusal(fault)
+        if isinstance(fault, Drop):
+            _reset(request)
         options = {
             "params": request.query,
             "data": await request.read(),
@@ -156,12 +176,16 @@ class FaultyProxy:
         if fault and fault.after_lines == 0:
             await self._cut(fault.how, b"{}\n", response, request)
             return
-        async for line in answer.content:
-            number += 1
-            if fault and number > fault.after_lines:
-                await self._cut(fault.how, line, response, request)
-                return
-            await response.write(line)
+        self._streams.append(request)
+        try:
+            async for line in answer.content:
+                number += 1
+                if fault and number > fault.after_lines:
+                    await self._cut(fault.how, line, response, request)
+                    return
+                await response.write(line)
+        finally:
+            self._streams.remove(request)
 
     async def _cut(self, how: Cut, line: bytes, response: web.StreamResponse, request: web.BaseRequest) -> None:
         match how:

@@ -33,6 +33,12 @@ def writes_in(cluster: Cluster, namespace: str) -> list[Write]:
     return [write for write in _writes(cluster, namespace) if write.target != "leases"]
 
 
+def answers_in(cluster: Cluster, namespace: str) -> Iterator[int]:
+    """The status code of every answer that an engine, or a test, got in the namespace."""
+    for entry in _requests(cluster, namespace):
+        yield entry["responseStatus"]["code"]
+
+
 def epoch_of(write: Write) -> int:
     """The epoch of the leader that wrote; 0 where it was none."""
     prefix = field_manager(0).removesuffix("0")
@@ -40,11 +46,9 @@ def epoch_of(write: Write) -> int:
 
 
 def _writes(cluster: Cluster, namespace: str) -> Iterator[Write]:
-    for line in (cluster.folder / "audit.jsonl").read_text().splitlines():
-        entry: dict[str, Any] = json.loads(line)
-        target = entry.get("objectRef", {})
-        is_ours = entry.get("userAgent", "").startswith("Python/") and target.get("namespace") == namespace
-        if is_ours and entry["verb"] in _WRITES:
+    for entry in _requests(cluster, namespace):
+        if entry["verb"] in _WRITES:
+            target = entry["objectRef"]
             yield Write(
                 at=datetime.fromisoformat(entry["requestReceivedTimestamp"]),
                 verb=entry["verb"],
@@ -52,3 +56,11 @@ def _writes(cluster: Cluster, namespace: str) -> Iterator[Write]:
                 manager=parse_qs(urlsplit(entry["requestURI"]).query).get("fieldManager", [""])[0],
                 code=entry["responseStatus"]["code"],
             )
+
+
+def _requests(cluster: Cluster, namespace: str) -> Iterator[dict[str, Any]]:
+    for line in (cluster.folder / "audit.jsonl").read_text().splitlines():
+        entry: dict[str, Any] = json.loads(line)
+        is_ours = entry.get("userAgent", "").startswith("Python/")
+        if is_ours and entry.get("objectRef", {}).get("namespace") == namespace:
+            yield entry

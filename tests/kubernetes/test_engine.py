@@ -45,6 +45,23 @@ async def test_a_job_costs_five_writes(cluster: Cluster | None, jobs_namespace: 
     ]
 
 
+async def test_a_git_token_costs_one_write_more(cluster: Cluster | None, jobs_namespace: str, user: User) -> None:
+    if cluster is None:
+        pytest.skip("only a cluster of our own shows its audit log")
+    since = datetime.now(UTC)
+    await user.run(workspaceSetup={"gitRepo": "https://rat:test-secret-token@git.example/rats.git"})
+
+    writes = [write for write in writes_in(cluster, jobs_namespace) if write.at > since]
+    assert sorted(f"{write.verb} {write.target}" for write in writes if write.target != "events") == [
+        "create configmaps",
+        "create inferencerequests",
+        "create jobs",
+        "create secrets",
+        "update inferencerequests/status",  # it has started
+        "update inferencerequests/status",  # there is no such repository
+    ]
+
+
 async def test_a_running_job_can_be_followed_and_cancelled(user: User) -> None:
     job_id = await user.submit({"log": "here"}, HANG)
     async with user.log_stream(job_id) as events:

@@ -46,10 +46,11 @@ def recorded_versions(database: Path) -> list[Written]:
     """Every version of every job, in the order of the commits."""
     with closing(open_for_reading(database)) as connection:
         rows = connection.execute("SELECT at, body FROM versions ORDER BY number")
-        return [_written(at, msgspec.json.decode(body, type=Job)) for at, body in rows]
+        return [written_by(at, msgspec.json.decode(body, type=Job)) for at, body in rows]
 
 
-def _written(at: float, job: Job) -> Written:
+def written_by(at: float, job: Job) -> Written:
+    """What this version of a job says, which was committed `at`."""
     return Written(
         at=at,
         job_id=job.id,
@@ -199,9 +200,14 @@ def _run(folders: Folders, name: str, seen: Sequence[Sighting]) -> Run | None:
     claimed_by = folder.executor()
     if not isinstance(claimed_by, ProcessId):
         return None
-    events = _events(folder.output)
     # A process that came too late for the claim ends at once: no run of the attempt.
     seen = [sighting for sighting in seen if not sighting.is_executor or sighting.process == claimed_by]
+    return run_of(name, folder.output, seen)
+
+
+def run_of(name: str, output: Path, seen: Sequence[Sighting] = ()) -> Run | None:
+    """The attempt by that name, by what it wrote, and when its processes were seen; None where it did neither."""
+    events = _events(output)
     begins = [sighting.first for sighting in seen] + [event.at.timestamp() for event in events[:1]]
     ends = [sighting.last for sighting in seen] + [event.at.timestamp() for event in events[-1:]]
     if not begins:

@@ -12,7 +12,7 @@ import structlog
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.leader import LEASE
-from labrats.model.errors import RetryLater
+from labrats.model.errors import LabratsError
 from labrats.model.record import encode
 
 log = structlog.get_logger()
@@ -95,6 +95,6 @@ async def _refuses(client: ApiClient, namespace: str, epoch: int) -> bool:
     job = {"metadata": {"generateName": "labrats-fence-"}, "spec": {"template": {"spec": pod}}}
     try:
         await client.request("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", encode(job), query=query)
-    except RetryLater as error:
+    except LabratsError as error:
         return REFUSAL in str(error)
     return False
