@@ -1,5 +1,6 @@
 """Jobs: submit, list, look at, follow, retry, cancel."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Final
 
@@ -23,6 +24,7 @@ from labrats.api.submission import (
     check_available,
     check_callback_url,
     check_complete,
+    check_has_pdf,
     checked_repo,
     decode_files,
     job_request,
@@ -85,20 +87,30 @@ class Submitted(ResponseBody):
 )
 async def submit(request: Request, asked: Submission, idempotency_key: IdempotencyKey = None) -> Response:
     """Queue a job. It is on stable storage when this answers, and will end in exactly one terminal phase."""
+    return submitted(await submit_job(request, asked, idempotency_key))
+
+
+async def submit_job(
+    request: Request, asked: Submission, idempotency_key: str | None, given: Sequence[tuple[str, Content]] = ()
+) -> Job:
+    """The job that the caller asks for, stored. given: files for the workspace that the caller did not have to name."""
     engine, caller = engine_of(request), caller_of(request)
     check_complete(asked)
     brought = decode_files(asked.workspace_files)
     intent = Intent.of(idempotency_key, caller.id, asked)
     names = intent.job_names() if intent else fresh_names()
     if intent and (job := await engine.intake.find(names)):
-        return submitted(job)
+        return job
     repo = await checked_repo(asked, engine.settings)
     await check_callback_url(asked, engine.settings)
     check_available(asked)
-    files: list[tuple[str, Content]] = [*await files_of(engine, caller, asked.workspace_uploads), *brought]
-    prepared = engine.intake.prepare(job_request(asked, caller.id, agent_asked(asked, engine.catalog), repo, files))
+    files = [*given, *await files_of(engine, caller, asked.workspace_uploads)]
+    check_has_pdf(asked, files)
+    prepared = engine.intake.prepare(
+        job_request(asked, caller.id, agent_asked(asked, engine.catalog), repo, [*files, *brought])
+    )
     refuse_when_full(engine)
-    return submitted(await engine.intake.create(prepared, names))
+    return await engine.intake.create(prepared, names)
 
 
 def submitted(job: Job) -> Response:

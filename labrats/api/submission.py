@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -22,7 +23,8 @@ from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid, Problem
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo
-from labrats.model.job import DEFAULT_PRIORITY, PROMPT_BYTES
+from labrats.model.job import DEFAULT_PRIORITY, PROMPT_BYTES, Pipeline
+from labrats.model.pdf import is_pdf
 from labrats.model.phases import Phase
 from labrats.model.record import encode
 from labrats.outbound import Forbidden, Unresolvable, resolve_allowed
@@ -121,7 +123,7 @@ class ErrorEntryBody(RequestBody):
 
 
 class PipelineBody(RequestBody):
-    """What to run instead of one inference."""
+    """What to run instead of one inference. `pdf-sections`: one per section of the first PDF in `workspaceUploads`."""
 
     type: Literal["pdf-sections"]
 
@@ -195,7 +197,6 @@ def check_available(asked: Submission) -> None:
     """Raises 501 for what is valid but not built yet, naming the field."""
     missing = {
         "callbackUrl": asked.callback_url,
-        "pipeline": asked.pipeline,
     }
     if field := next((name for name, value in missing.items() if value is not None), None):
         raise ApiError(501, "not_implemented", f"{field}: this engine cannot do that yet; leave the field out")
@@ -264,8 +265,15 @@ def job_request(
         git_ref=setup.git_ref,
         git_depth=setup.git_depth,
         files=files,
+        pipeline=Pipeline(type=asked.pipeline.type) if asked.pipeline else None,
         metadata=asked.metadata,
     )
+
+
+def check_has_pdf(asked: Submission, files: Sequence[tuple[str, Content]]) -> None:
+    """Raises Invalid when a pipeline is asked for that finds nothing to work on."""
+    if asked.pipeline and not any(isinstance(content, Path) and is_pdf(content) for _, content in files):
+        raise Invalid(Problem("workspaceUploads", f"the pipeline {asked.pipeline.type} needs a PDF among them"))
 
 
 def refuse_when_full(engine: Engine) -> None:

@@ -1,26 +1,48 @@
-"""PDFs: upload, list, delete."""
+"""PDFs: upload, list, delete, and have a job read them."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response
 
-from labrats.api.bodies import LONGEST_LABEL, ResponseBody
+from labrats.api.bodies import LONGEST_LABEL, Label, RequestBody, ResponseBody
 from labrats.api.errors import ApiError
 from labrats.api.idempotency import IdempotencyKey
+from labrats.api.jobs import submit_job
 from labrats.api.json_body import json_response
 from labrats.api.multipart import FORM
 from labrats.api.openapi import answers
 from labrats.api.receiving import UploadView, receive_upload, upload_view
 from labrats.api.routing import api_router, engine_of
+from labrats.api.submission import ConfigBody, PipelineBody, Submission
 from labrats.model.errors import Invalid, Problem
+from labrats.model.pdf import begins_as_pdf
 
 router = api_router("Uploads")
 
-PDF_MARK: Final = b"%PDF-"
+FIND_FACTS: Final = "Say what this section holds: its facts, figures, definitions and conclusions, as concise Markdown."
+"""What is asked about each section where nobody says otherwise."""
 
 PdfId = Annotated[str, Field(description="The upload's id.", examples=["up-0123456789abcdef"])]
+
+
+class Extraction(RequestBody):
+    """What to do with each section of a PDF."""
+
+    model_config = RequestBody.model_config | {
+        "json_schema_extra": {"examples": [{"prompt": "Summarise this section in three sentences.", "effort": "low"}]}
+    }
+
+    prompt: str | None = Field(default=None, min_length=1, description="What is asked about each section.")
+    model: Label | None = None
+    effort: Literal["low", "medium", "high"] | None = None
+
+
+class Extracting(ResponseBody):
+    """The job that reads the PDF."""
+
+    job_id: str = Field(examples=["ir-3ab1c2d4"])
 
 
 class UploadList(ResponseBody):
@@ -63,6 +85,30 @@ async def delete_pdf(request: Request, upload_id: PdfId) -> Response:
     return Response(status_code=204)
 
 
+@router.post(
+    "/api/uploads/{upload_id}/extract",
+    status_code=201,
+    responses=answers(201, Extracting, "The job is on stable storage", 400, 404, 413, 415, 422, 429),
+    summary="Have a job read a PDF",
+)
+async def extract(
+    request: Request, upload_id: PdfId, asked: Extraction, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Submit a job that runs one inference for each section of the PDF, in order. Its result has all of them."""
+    pdfs = engine_of(request).pdf_uploads
+    upload = await pdfs.get(upload_id)
+    submission = Submission(
+        source="dashboard",
+        type="document-extraction",
+        prompt=asked.prompt or FIND_FACTS,
+        config=ConfigBody(model=asked.model, effort=asked.effort),
+        pipeline=PipelineBody(type="pdf-sections"),
+        metadata={"upload": upload.id, "document": upload.name},
+    )
+    job = await submit_job(request, submission, idempotency_key, [("document.pdf", pdfs.path(upload))])
+    return json_response({"jobId": job.id}, 201)
+
+
 def check_title(name: str) -> None:
     """Raises Invalid unless a PDF may be called so. The name is only shown: it is no name on the volume."""
     if not 0 < len(name) <= LONGEST_LABEL or not name.isprintable():
@@ -70,6 +116,6 @@ def check_title(name: str) -> None:
 
 
 def check_is_pdf(head: bytes) -> None:
-    """Raises 415 unless `head`, the first KiB of a file, holds the mark of a PDF. Some have a few bytes before it."""
-    if PDF_MARK not in head:
+    """Raises 415 unless a file that begins with `head` is a PDF."""
+    if not begins_as_pdf(head):
         raise ApiError(415, "unsupported_media_type", "the file is not a PDF")

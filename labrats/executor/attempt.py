@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from labrats.executor import pdf_sections
 from labrats.executor.changes import note_baseline, report_changes
 from labrats.executor.emit import Emitter
 from labrats.executor.prices import require_price
@@ -104,7 +105,7 @@ async def _work(run: Run) -> Any:
     baseline = await note_baseline(run)
     run.emit.status("running")
     try:
-        return await provider(run)
+        return await pdf_sections.run(run, provider) if run.task.pipeline else await provider(run)
     finally:
         if baseline and _end_descendants():  # what still writes would be missed, or seen half
             await report_changes(run, baseline)

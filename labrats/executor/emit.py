@@ -54,6 +54,7 @@ class Emitter:
     """The one writer of an attempt's output. Each event is one line, and has reached `output` when the call returns.
 
     usage, outputs:   what the attempt has consumed and made so far; the terminal event repeats them.
+    own_usage:        what of the usage is of the provider that runs now.
     pull_request_url: the last one that a tool's answer ended with, whose ever it is.
     """
 
@@ -64,7 +65,9 @@ class Emitter:
         would find it there: its parts then go into the output.
         """
         self.usage = Usage()
+        self.own_usage = Usage()
         self.outputs = Outputs()
+        self._used_before = Usage()
         self.pull_request_url: str | None = None
         self._output = output
         self._folder = folder
@@ -98,10 +101,15 @@ class Emitter:
         if self._may_say(len(text)):
             self._write(ToolEvent(id=self._name(call_id), output=text, is_error=is_error, **self._stamp()))
 
+    def begin_provider(self) -> None:
+        """A provider begins: what it will say it has consumed comes on top of what was consumed before."""
+        self._used_before, self.own_usage = self.usage, Usage()
+
     def consumed(self, usage: Usage) -> None:
-        """What the attempt has consumed so far, in all."""
-        self.usage = usage
-        self._write(UsageEvent(usage=usage, **self._stamp()))
+        """What the provider has consumed so far, in all."""
+        self.own_usage = usage
+        self.usage = self._used_before + usage
+        self._write(UsageEvent(usage=self.usage, **self._stamp()))
 
     def made(self, outputs: Outputs) -> None:
         """What the attempt has made so far, in all."""

@@ -57,10 +57,10 @@ class Run:
 
     def consume(self, usage: Usage) -> None:
         """Add to what the attempt has consumed. Raises GiveUp when that passes a limit."""
-        self.consumed(self.emit.usage + usage)
+        self.consumed(self.emit.own_usage + usage)
 
     def consumed(self, usage: Usage) -> None:
-        """Replace what the attempt has consumed in all. Raises GiveUp when that passes a limit."""
+        """Replace what the provider has consumed in all. Raises GiveUp when the attempt passes a limit by that."""
         usage = priced(usage, self.task)
         self.emit.consumed(usage)
-        Limits.of(self.task.config).check(usage)
+        Limits.of(self.task.config).check(self.emit.usage)

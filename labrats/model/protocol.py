@@ -11,7 +11,7 @@ import msgspec
 
 from labrats.model.ai_model import Prices
 from labrats.model.config import JobConfig
-from labrats.model.job import FailedCode, Outputs, Usage, WorkspaceFile, WorkspaceSetup
+from labrats.model.job import FailedCode, Outputs, Pipeline, Usage, WorkspaceFile, WorkspaceSetup
 from labrats.model.nesting import is_too_deep
 from labrats.model.record import Record
 
@@ -61,6 +61,7 @@ class Task(Record):
     metadata: dict[str, Any] = {}
     workspace_setup: WorkspaceSetup | None = None
     workspace_files: tuple[WorkspaceFile, ...] = ()
+    pipeline: Pipeline | None = None
     endpoint: str | None = None
     programs: dict[str, str] = {}
     git_addresses: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ import httpx2
 
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User
+from tests.pdfs import a_manual, encrypted
 
 HEAD = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="large.bin"\r\n\r\n'
 FOOT = b"\r\n--xyz--\r\n"
@@ -83,3 +84,35 @@ async def test_twenty_large_files_at_once_do_not_fill_the_memory(start_engine: E
 
         assert {(answer.status_code, answer.json()["sha256"]) for answer in answers} == {(201, sha256_of(20))}
         assert peak_memory_kib(engine.pid) - before < 20 * 16 * 1024 // 4
+
+
+async def test_a_pdf_is_read_section_by_section(user: User) -> None:
+    uploaded = (await user.http.post("/api/workspace-uploads", files={"file": ("manual.pdf", a_manual())})).json()
+
+    detail = await user.run(
+        {"usage": {"inputTokens": 10}},
+        {"result": "Said."},
+        pipeline={"type": "pdf-sections"},
+        workspaceUploads=[{"id": uploaded["id"], "name": "manual.pdf"}],
+    )
+
+    assert detail["status"] == "completed", detail
+    result = detail["result"]
+    assert [(each["title"], each["output"]) for each in result["sections"]] == [
+        ("A manual", "Said."),
+        ("One", "Said."),
+        ("One, closer", "Said."),
+        ("Two", "Said."),
+    ]
+    assert detail["usage"]["inputTokens"] == 40
+    assert "section 4 of 4: Two (page 3)" in await user.log_lines(detail["id"])
+
+
+async def test_a_pdf_that_cannot_be_read_says_why(user: User) -> None:
+    uploaded = (await user.http.post("/api/workspace-uploads", files={"file": ("a.pdf", encrypted())})).json()
+    named = [{"id": uploaded["id"], "name": "a.pdf"}]
+
+    detail = await user.run({"result": 1}, pipeline={"type": "pdf-sections"}, workspaceUploads=named)
+
+    assert (detail["status"], detail["failedCode"]) == ("failed", "workspace")
+    assert detail["failedReason"] == "the PDF cannot be read: it is encrypted; a password is needed to open it"

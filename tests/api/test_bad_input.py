@@ -161,7 +161,6 @@ MALFORMED: dict[str, bytes] = {
 }
 
 NOT_YET: dict[str, dict[str, Any]] = {
-    "pipeline": {"pipeline": {"type": "pdf-sections"}},
     "callbackUrl": {"callbackUrl": "https://1.1.1.1/hook"},
 }
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from labrats.api.body_bounds import UPLOAD_BYTES, bounds_of
 from labrats.api.workspace_uploads import check_file_name
 from labrats.model.errors import Invalid
-from labrats.model.job import Job
+from labrats.model.job import Job, Pipeline
 from tests.api.conftest import Api, a_submission
 
 WORKSPACE, PDFS = "/api/workspace-uploads", "/api/uploads"
@@ -387,3 +387,38 @@ async def test_an_upload_and_a_file_cannot_be_in_one_place(user: httpx2.AsyncCli
     answer = await user.post("/api/jobs/submit", json=submission)
 
     assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "workspaceFiles[0].name")
+
+
+# Pipelines
+
+
+async def test_extracting_submits_a_pipeline_over_the_pdf(api: Api, tmp_path: Path, admin: httpx2.AsyncClient) -> None:
+    uploaded = (await admin.post(PDFS, files={"file": ("report.pdf", A_PDF)})).json()
+
+    answer = await admin.post(f"{PDFS}/{uploaded['id']}/extract", json={"prompt": "Summarise this.", "effort": "low"})
+
+    assert answer.status_code == 201, answer.text
+    job = await api.store.get(Job, answer.json()["jobId"])
+    assert (job.spec.type, job.spec.source) == ("document-extraction", "dashboard")
+    assert (job.spec.pipeline, job.resolved.config.effort) == (Pipeline(type="pdf-sections"), "low")
+    assert job.spec.metadata == {"upload": uploaded["id"], "document": "report.pdf"}
+    (file,) = job.spec.files
+    assert (file.name, (tmp_path / "uploads" / file.path).read_bytes()) == ("document.pdf", A_PDF)
+
+
+async def test_what_is_not_there_cannot_be_extracted(api: Api, admin: httpx2.AsyncClient) -> None:
+    assert (await admin.post(f"{PDFS}/up-{'0' * 16}/extract", json={})).status_code == 404
+    assert (await admin.post(f"{PDFS}/up-{'0' * 16}/extract", json={"prompts": "a"})).status_code == 422
+    assert await api.store.list(Job) == []
+
+
+async def test_a_pipeline_needs_a_pdf(api: Api, user: httpx2.AsyncClient) -> None:
+    pipeline = {"type": "pdf-sections"}
+    text, pdf = await upload(user, "a.pdf", b"just text"), await upload(user, "b", A_PDF)
+    named = [{"id": each["id"], "name": each["name"]} for each in (text, pdf)]
+
+    for uploads in ([], named[:1]):
+        answer = await user.post("/api/jobs/submit", json=a_submission(pipeline=pipeline, workspaceUploads=uploads))
+        assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "workspaceUploads")
+    answer = await user.post("/api/jobs/submit", json=a_submission(pipeline=pipeline, workspaceUploads=named))
+    assert answer.status_code == 201

@@ -209,6 +209,7 @@ class LocalRunner:
             metadata=job.spec.metadata,
             workspace_setup=job.spec.workspace_setup,
             workspace_files=tuple(file.on_volume(settings.uploads) for file in job.spec.files),
+            pipeline=job.spec.pipeline,
             endpoint=self._endpoint(attempt),
             prices=attempt.ai_model.spec.prices if attempt.ai_model else None,
             programs=dict(settings.programs),

@@ -169,6 +169,7 @@ def _task(attempt: Attempt, settings: PodSettings) -> Task:
         metadata=job.spec.metadata,
         workspace_setup=job.spec.workspace_setup,
         workspace_files=tuple(file.on_volume(UPLOADS) for file in job.spec.files),
+        pipeline=job.spec.pipeline,
         endpoint=attempt.ai_model.spec.endpoint if attempt.ai_model else None,
         prices=attempt.ai_model.spec.prices if attempt.ai_model else None,
         git_addresses=settings.git_addresses,
