@@ -10,7 +10,7 @@ from typing import Final, Literal
 from cyclopts import App, CycloptsError, Group
 
 from labrats import __version__
-from labrats.cli import jobs
+from labrats.cli import jobs, uploads
 from labrats.cli.api_keys import api_keys_app
 from labrats.cli.engine import EngineCommands, config_command, login_link_command, serve_command
 from labrats.cli.exits import EXIT_CODES_HELP, CommandError, ExitCode
@@ -53,7 +53,17 @@ def build_app(engine: EngineCommands) -> App:
         print(app.generate_completion(shell=shell))
 
     _add_commands(
-        app, _JOBS, jobs.submit, jobs.jobs, jobs.job, jobs.logs, jobs.wait, jobs.cancel, jobs.retry, jobs.patch
+        app,
+        _JOBS,
+        jobs.submit,
+        jobs.jobs,
+        jobs.job,
+        jobs.logs,
+        jobs.wait,
+        jobs.cancel,
+        jobs.retry,
+        jobs.patch,
+        uploads.upload,
     )
     _add_sub_apps(app, _SET_UP, models_app, secrets_app(engine), api_keys_app(engine))
     _add_commands(app, _ENGINE, serve_command(engine), login_link_command(engine), config_command(engine), completion)

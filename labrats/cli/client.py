@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 import httpx2
 
@@ -55,6 +55,10 @@ class Client:
 
     def post(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> httpx2.Response:
         return self._ask("POST", path, json=body, headers=headers)
+
+    def post_file(self, path: str, name: str, file: BinaryIO) -> httpx2.Response:
+        """Upload a file as a form's `file`. It is read while it is sent."""
+        return self._ask("POST", path, files={"file": (name, file)})
 
     def patch(self, path: str, body: Any) -> httpx2.Response:
         return self._ask("PATCH", path, json=body)

@@ -64,6 +64,10 @@ class Submission:
     """Clone only this many commits."""
     file: Annotated[Words, Parameter(group=_WORKSPACE)] = ()
     """A file to put into the workspace, PATH or PATH:NAME. Repeatable."""
+    upload: Annotated[Words, Parameter(group=_WORKSPACE)] = ()
+    """A file uploaded before by `labrats upload`, ID/NAME. Repeatable."""
+    pipeline: Annotated[Literal["pdf-sections"] | None, Parameter(group=_WORKSPACE)] = None
+    """What to run instead of one inference: pdf-sections, one per section of the first uploaded PDF."""
 
     def request(self, prompt: str | None) -> dict[str, Any]:
         """The body of `POST /api/jobs/submit`. Raises CommandError, naming the option that is wrong."""
@@ -76,6 +80,8 @@ class Submission:
             "config": self._config() or None,
             "workspaceSetup": self._workspace_setup() or None,
             "workspaceFiles": [_workspace_file(text) for text in self.file] or None,
+            "workspaceUploads": [_workspace_upload(text) for text in self.upload] or None,
+            "pipeline": {"type": self.pipeline} if self.pipeline else None,
             "callbackUrl": self.callback_url,
             "metadata": _pairs("--metadata", self.metadata) or None,
         }
@@ -151,6 +157,13 @@ def _workspace_file(text: str) -> dict[str, str]:
         left, _, name = text.rpartition(":")
         path = Path(left)
     return {"name": name, "data": base64.b64encode(_read("--file", path)).decode()}
+
+
+def _workspace_upload(text: str) -> dict[str, str]:
+    upload_id, slash, name = text.partition("/")
+    if not (upload_id and slash and name):
+        raise CommandError(f"--upload {text}: write ID/NAME, as `labrats upload` prints it", ExitCode.USAGE)
+    return {"id": upload_id, "name": name}
 
 
 def _read_text(option: str, path: Path) -> str:
