@@ -66,6 +66,10 @@ class Metrics:
             "labrats_degraded", "1 where the cluster does not do what the engine relies on, as its leader has found",
             ("what",), registry=self.registry,
         )  # fmt: skip
+        self.watch_silence = Gauge(
+            "labrats_watch_silence_seconds", "How long a watch of the store has heard nothing; beyond 150 it is stale",
+            ("watch",), registry=self.registry,
+        )  # fmt: skip
         self.log_streams = Gauge("labrats_log_streams", "Log streams open", registry=self.registry)
 
     def job_submitted(self, job: Job) -> None:

@@ -82,7 +82,14 @@ class Store(Protocol):
         """First everything that exists, as Changed, then Synced, then every later change, in order, none left out.
 
         Several writes of one resource may arrive as one. The iterator never ends by itself; a slow reader delays
-        nobody.
+        nobody. What breaks heals: while the storage is out of reach it is silent, and raises nothing.
+        """
+        ...
+
+    def silent_seconds(self, kind: type[Resource]) -> float:
+        """For how long the watch of `kind` has heard nothing from the storage, not even that nothing has changed.
+
+        0 where a watch cannot be out of date.
         """
         ...
 
@@ -138,6 +145,14 @@ class Gone:
 AttemptState = NotStarted | Alive | Gone
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where on a cluster an attempt runs or ran, by names that its people know. None on one machine."""
+
+    job_name: str | None = None
+    pod_name: str | None = None
+
+
 class Runner(Protocol):
     """Starts, finds, follows and stops attempts, each known by its name. Attempts outlive the engine."""
 
@@ -164,6 +179,10 @@ class Runner(Protocol):
 
     def watch(self) -> AsyncIterator[str]:
         """The names of attempts whose state may have changed, as it happens. Never ends by itself."""
+        ...
+
+    async def place(self, name: str) -> Place:
+        """Where it runs or ran, for as long as its output is kept."""
         ...
 
     async def tail(self, name: str) -> OutputTail:

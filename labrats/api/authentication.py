@@ -69,6 +69,7 @@ def _by_key(request: Request, engine: Engine) -> tuple[Caller, Credential]:
     seconds = engine.guesses.seconds_to_wait(address, now)
     may_try = not seconds or is_beyond_guessing(credential.text)
     if may_try and (caller := credential.caller(now)):
+        engine.keys.refuse_unless_sure(caller)
         return caller, credential
     if not engine.keys.synced.is_set():
         raise RetryLater("the engine is still reading the API keys that it has stored")

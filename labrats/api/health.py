@@ -11,6 +11,8 @@ from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, engine_of
+from labrats.model.job import Job
+from labrats.model.parts import Secret
 from labrats.model.phases import API_STATUS, Phase
 
 router = api_router("Health")
@@ -71,3 +73,5 @@ def _mirror_cache(engine: Engine) -> None:
             gauge.labels(provider, gauges.model_label(model)).inc(count)
     for watch, synced in engine.watches.items():
         gauges.watch_synced.labels(watch).set(synced.is_set())
+    for watch, kind in (("jobs", Job), ("keys", Secret)):
+        gauges.watch_silence.labels(watch).set(engine.store.silent_seconds(kind))

@@ -9,7 +9,7 @@ from labrats.api.bodies import ResponseBody, optional
 from labrats.cache import repo_of
 from labrats.model.job import FailedCode, Job, Outputs, Usage
 from labrats.model.phases import API_STATUS, Phase
-from labrats.ports import OutputTail
+from labrats.ports import OutputTail, Place
 
 Status = Literal["waiting", "active", "completed", "failed", "cancelled"]
 
@@ -120,8 +120,8 @@ class JobDetail(JobItem):
     phase: Phase = Field(examples=["Succeeded"])
     priority: int | float = Field(examples=[2])
     account_name: str | None = Field(description="The AiModel whose slot the job holds or held.")
-    k8s_job_name: str | None = Field(alias="k8sJobName")
-    executor_pod_name: str | None
+    k8s_job_name: str | None = Field(alias="k8sJobName", description="The latest attempt's Job, on Kubernetes.")
+    executor_pod_name: str | None = Field(description="The pod of that Job, once it has started.")
     returnvalue: Any = Field(description="The result, whole.", examples=["Done, see the branch."])
     logs: list[str] = Field(description="The last lines; all of them are at `/api/jobs/{id}/logs`.")
     workspace_setup: WorkspaceSetupView | None
@@ -165,8 +165,11 @@ def job_item(job: Job) -> dict[str, Any]:
     }
 
 
-def job_detail(job: Job, *, result: Any, live: OutputTail | None) -> dict[str, Any]:
-    """`job` as JobDetail describes it. result: the whole one. live: what the running attempt has said so far."""
+def job_detail(job: Job, *, result: Any, live: OutputTail | None, place: Place) -> dict[str, Any]:
+    """`job` as JobDetail describes it. result: the whole one. live: what the running attempt has said so far.
+
+    place: where its latest attempt runs or ran.
+    """
     spec, status, resolved = job.spec, job.status, job.resolved
     logs, usage, outputs = status.logs, status.usage, status.outputs
     if live:
@@ -175,8 +178,8 @@ def job_detail(job: Job, *, result: Any, live: OutputTail | None) -> dict[str, A
         "phase": job.phase.value,
         "priority": spec.priority,
         "accountName": status.slot,
-        "k8sJobName": None,
-        "executorPodName": None,
+        "k8sJobName": place.job_name,
+        "executorPodName": place.pod_name,
         "returnvalue": result,
         "logs": logs,
         "workspaceSetup": _workspace_setup(job),

@@ -107,7 +107,7 @@ async def submit_job(
     files = [*given, *await files_of(engine, caller, asked.workspace_uploads)]
     check_has_pdf(asked, files)
     prepared = engine.intake.prepare(
-        job_request(asked, caller.id, agent_asked(asked, engine.catalog), repo, [*files, *brought])
+        job_request(asked, caller, agent_asked(asked, engine.catalog), repo, [*files, *brought])
     )
     refuse_when_full(engine)
     return await engine.intake.create(prepared, names)
@@ -254,4 +254,5 @@ async def detail_of(request: Request, job: Job) -> Response:
             result = await engine.runner.result(job.attempt_name)
         except NotFound:
             result = None  # it was removed when its time was over
-    return json_response(job_detail(job, result=result, live=live))
+    place = await engine.runner.place(job.attempt_name)
+    return json_response(job_detail(job, result=result, live=live, place=place))

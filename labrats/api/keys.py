@@ -5,9 +5,10 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import structlog
@@ -26,14 +27,20 @@ ADMIN: Final = "admin"
 SCOPES: Final = (SUBMIT, ADMIN)
 PREFIX_LENGTH: Final = 8
 
+LONGEST_SILENCE_SECONDS: Final = 150.0
+"""For how long stored keys are believed without a word from the storage. A watch that is well is heard once a minute;
+one that has died without a word is opened anew after little more, and heard within another minute.
+"""
+
 
 @dataclass(frozen=True)
 class Caller:
-    """Who a request comes from. id: the owner of the jobs it submits."""
+    """Who a request comes from. id: the owner of the jobs it submits. secret: the Secret of its key, if it has one."""
 
     id: str
     scopes: frozenset[str]
     expires_at: datetime | None = None
+    secret: str | None = None
 
     @property
     def is_admin(self) -> bool:
@@ -100,6 +107,7 @@ class KeyRing:
         self._fixed: dict[str, _Known] = {}
         self._stored: dict[str, _Known] = {}
         self._by_secret: dict[str, str] = {}
+        self._silent_seconds: Callable[[], float] = lambda: 0.0
         self.synced = asyncio.Event()
         self.changes = Changes()
         for key in submit_api_keys:
@@ -108,6 +116,7 @@ class KeyRing:
 
     async def follow(self, store: Store) -> None:
         """Take in every change of the stored keys, until cancelled."""
+        self._silent_seconds = partial(store.silent_seconds, Secret)
         async for change in store.watch(Secret):
             match change:
                 case Changed(secret) if secret.metadata.labels.get(API_KEY_LABEL) == API_KEY_LABEL_VALUE:
@@ -124,6 +133,11 @@ class KeyRing:
         if known is None or not hmac.compare_digest(known.digest, digest):
             return None
         return None if known.caller.expires_at and now >= known.caller.expires_at else known.caller
+
+    def refuse_unless_sure(self, caller: Caller) -> None:
+        """Raises RetryLater where the caller's key may have been revoked, and nobody could tell."""
+        if caller.secret and self._silent_seconds() > LONGEST_SILENCE_SECONDS:
+            raise RetryLater("the engine cannot tell at present which API keys were revoked", delay_seconds=5)
 
     async def _take_in(self, secret: Secret, store: Store) -> None:
         """Know the key from now on. One that was made by hand and makes no sense is no key, and harms no other."""
@@ -145,7 +159,7 @@ class KeyRing:
         digest = secret.data.get("hash", "")
         if len(digest) != hashlib.sha256().digest_size * 2:
             raise ValueError("it has neither a `key` nor the SHA-256 of one as `hash`")
-        caller = Caller(secret.name, _scopes_of(secret), _expiry_of(secret))
+        caller = Caller(secret.name, _scopes_of(secret), _expiry_of(secret), secret.name)
         self._by_secret[secret.name] = _index(digest)
         self._stored[_index(digest)] = _Known(digest, caller)
 

@@ -14,6 +14,7 @@ from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
 from labrats.api.file_names import check_distinct, why_unsafe
 from labrats.api.json_body import whole
+from labrats.api.keys import Caller
 from labrats.attachments import Content
 from labrats.catalog import Catalog
 from labrats.intake.repositories import judged_repo
@@ -245,7 +246,7 @@ def agent_asked(asked: Submission, catalog: Catalog) -> AiAgent | None:
 
 def job_request(
     asked: Submission,
-    owner: str,
+    caller: Caller,
     agent: AiAgent | None,
     repo: GitRepo | None,
     files: Sequence[tuple[str, Content]],
@@ -255,7 +256,8 @@ def job_request(
     return JobRequest(
         source=asked.source,
         type=asked.type,
-        owner=owner,
+        owner=caller.id,
+        api_key_ref=caller.secret,
         prompt=asked.prompt,
         errors=[error.model_dump(by_alias=True, exclude_none=True) for error in asked.errors or ()],
         agent=agent,

@@ -147,6 +147,7 @@ def _spec(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]) 
         resolved=prepared.resolved,
         metadata=asked.metadata,
         owner=asked.owner,
+        api_key_ref=asked.api_key_ref,
     )
 
 

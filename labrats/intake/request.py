@@ -23,6 +23,7 @@ class JobRequest:
     """One job to make. Whoever took the request in has checked its fields, and that the repository may be reached.
 
     owner:   the id of the API key, or of the webhook source, that the job belongs to.
+    api_key_ref: the Secret of that key, if it is stored.
     prompt:  what the agent is asked. Without one, its instructions and the event are the prompt.
     errors:  what was observed, for `error-reporting`: goes into the prompt as data.
     agent:   lends its instructions and its defaults. trigger: the one of the agent that the event matched.
@@ -33,6 +34,7 @@ class JobRequest:
     source: str
     type: str
     owner: str
+    api_key_ref: str | None = None
     prompt: str | None = None
     errors: Sequence[Mapping[str, Any]] = ()
     event: IncomingEvent | None = None

@@ -224,6 +224,7 @@ _JOB_SPEC: Final = {
         },
         "resolved": {"description": "The settings it runs with, and where each is from. The engine writes this."},
         "owner": {"description": "The API key that asked. Its holder sees the job.", "maxLength": 253},
+        "apiKeyRef": {"description": "The Secret of that API key, where it is a stored one.", "maxLength": 253},
     },
     "x-kubernetes-validations": [
         _rule("self == oldSelf", "a job cannot be changed after it was submitted; submit another one"),

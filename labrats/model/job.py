@@ -134,6 +134,8 @@ class JobSpec(Record):
     metadata: dict[str, Any] = {}
     owner: str = ""
     """Who asked: the id of the API key. A caller sees its own jobs."""
+    api_key_ref: str | None = None
+    """The Secret of the API key by which it was asked for, if it was by a stored one."""
 
     @property
     def files(self) -> tuple[WorkspaceFile, ...]:

@@ -1,16 +1,19 @@
 """What the engine makes of the Secrets that are API keys, those made by hand included."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from labrats.api.keys import KeyRing, derived_key, hash_key, key_secret, new_key
+from labrats.api.keys import LONGEST_SILENCE_SECONDS, KeyRing, derived_key, hash_key, key_secret, new_key
+from labrats.model.job import Job
 from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
-from labrats.model.record import Metadata
-from tests.api.conftest import Api
+from labrats.model.record import Metadata, Resource
+from tests.api.conftest import Api, a_submission, api_in_memory
 from tests.fakes.clock import NOON
+from tests.fakes.store import MemoryStore
 from tests.waiting import eventually
 
 KEY = "test-key-made-by-hand"
@@ -41,6 +44,27 @@ async def test_a_key_made_by_hand_works_and_is_replaced_by_its_hash(api: Api) ->
     stored = await api.store.get(Secret, "by-hand")
     assert stored.data == {"hash": hash_key(KEY), "prefix": KEY[:8], "scopes": "admin"}
     assert is_known(api)
+
+
+async def test_a_key_that_may_have_been_revoked_unheard_is_not_believed(tmp_path: Path) -> None:
+    class SilentStore(MemoryStore):
+        silence = LONGEST_SILENCE_SECONDS
+
+        def silent_seconds(self, kind: type[Resource]) -> float:
+            return self.silence
+
+    async with api_in_memory(tmp_path, make_store=SilentStore) as api, api.client() as user:
+        assert (await user.get("/api/jobs")).status_code == 200
+        api.store.silence += 1  # type: ignore[attr-defined]
+        assert (await user.get("/api/jobs")).status_code == 503
+        assert 'silence_seconds{watch="keys"} 151.0' in (await user.get("/metrics")).text
+
+
+async def test_a_job_names_the_secret_of_the_key_that_asked_for_it(api: Api, user: httpx2.AsyncClient) -> None:
+    await user.post("/api/jobs/submit", json=a_submission())
+    (job,) = await api.store.list(Job)
+    assert job.spec.api_key_ref == job.spec.owner
+    assert await api.store.get(Secret, job.spec.owner)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from labrats.model.protocol import (
     UsageEvent,
 )
 from labrats.model.record import encode
-from labrats.ports import Alive, Attempt, AttemptState, Clock, Gone, NotStarted, OutputTail, Store, SystemClock
+from labrats.ports import Alive, Attempt, AttemptState, Clock, Gone, NotStarted, OutputTail, Place, Store, SystemClock
 
 E = TypeVar("E", bound=AnyEvent)
 
@@ -77,6 +77,9 @@ class MemoryRunner:
                 yield await names.get()
         finally:
             self._machine.watchers.remove(names)
+
+    async def place(self, name: str) -> Place:
+        return Place()
 
     async def tail(self, name: str) -> OutputTail:
         await asyncio.sleep(0)

@@ -74,6 +74,9 @@ class MemoryStore:
         finally:
             self._watchers.remove(watcher)
 
+    def silent_seconds(self, kind: type[Resource]) -> float:
+        return 0.0
+
     def _all(self, kind: type[R]) -> Sequence[R]:
         return [self._resources[key] for key in sorted(self._resources) if key[0] == kind.kind()]
 

@@ -121,6 +121,20 @@ async def test_a_watcher_who_comes_during_an_outage_is_told_all_when_it_ends(
     assert Changed(created) in second.changes
 
 
+async def test_a_watch_that_hears_nothing_raises_nothing_and_shows_it(
+    store: Store, disturbed: Store, proxy: FaultyProxy
+) -> None:
+    async with watching(disturbed, AiModel) as seen:
+        await seen.until(lambda: seen.synced)
+        proxy.plan = lambda request: Refuse(503)
+        created = await store.create(an_ai_model("opus"))
+        await eventually(lambda: disturbed.silent_seconds(AiModel) > IMPATIENT.silence_seconds)
+        assert seen.current == {}
+        proxy.plan = lambda request: None
+        await seen.until(lambda: seen.current == {"opus": created})
+        await eventually(lambda: disturbed.silent_seconds(AiModel) < IMPATIENT.silence_seconds)
+
+
 async def test_a_watcher_is_not_told_of_what_this_store_has_deleted_unheard(
     store: Store, disturbed: Store, proxy: FaultyProxy
 ) -> None:

@@ -27,6 +27,8 @@ async def test_a_job_runs_in_a_pod(user: User) -> None:
     assert detail["logs"] == ["hello"]
     assert detail["usage"]["inputTokens"] == 5
     assert await user.log_lines(detail["id"]) == ["hello"]
+    assert detail["k8sJobName"] == f"{detail['id']}-1"
+    assert detail["executorPodName"].startswith(f"{detail['k8sJobName']}-")
 
 
 async def test_a_job_costs_five_writes(cluster: Cluster | None, jobs_namespace: str, user: User) -> None:

@@ -21,7 +21,7 @@ from labrats.model.parts import ConfigMap, Secret
 from labrats.model.protocol import IDLE_SECONDS, AnyEvent, ResultEvent, Task
 from labrats.model.record import encode
 from labrats.output import OutputReader, read_end
-from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Store
+from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
 from labrats.processes import ProcessId, describe_exit, kill_descendants, send_signal, with_environment
 
 log = structlog.get_logger()
@@ -139,6 +139,9 @@ class LocalRunner:
     async def watch(self) -> AsyncIterator[str]:
         while True:
             yield await self._changed.get()
+
+    async def place(self, name: str) -> Place:
+        return Place()
 
     async def tail(self, name: str) -> OutputTail:
         return read_end(self._folder(name).output)[1]

@@ -94,6 +94,9 @@ class EmbeddedStore:
         finally:
             self._feed.unsubscribe(subscription)
 
+    def silent_seconds(self, kind: type[Resource]) -> float:
+        return 0.0  # it is told within this process
+
     async def _read_pages(self, kind: type[R]) -> AsyncIterator["_Page[R]"]:
         """All of a kind, by name, as of the moments when each page is read. Holds nothing open in between."""
         page = self._read_page(kind, after="")

@@ -154,6 +154,7 @@ class Attendance:
         await asyncio.to_thread(files.begin, sight.job.owner_uid if sight.job else "")
         await self._see_start(sight)
         if (pod := sight.last_pod) and pod.has_started:
+            await asyncio.to_thread(files.note_pod, pod.name)
             await collect(self._api.client, self._api.log_path(pod), files, sight)
         await self._see_end(sight)
         await asyncio.to_thread(files.conclude, why_it_ended(sight.job, sight.last_pod))

@@ -72,6 +72,17 @@ class AttemptFiles:
         if owner and not self.owner:
             self._owner.write_text(owner)
 
+    @property
+    def pod(self) -> str | None:
+        """The pod that its executor runs or ran in, once that has started."""
+        try:
+            return self._pod.read_text()
+        except FileNotFoundError:
+            return None
+
+    def note_pod(self, name: str) -> None:
+        self._pod.write_text(name)
+
     def ending(self) -> Failure | None:
         """How the attempt ended, unless its output says otherwise; None while it may run."""
         try:
@@ -100,6 +111,10 @@ class AttemptFiles:
     @property
     def _owner(self) -> Path:
         return self.folder / "owner"
+
+    @property
+    def _pod(self) -> Path:
+        return self.folder / "pod"
 
     @property
     def _ending(self) -> Path:

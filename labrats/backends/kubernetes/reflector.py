@@ -120,6 +120,7 @@ class Reflector(Generic[T]):
         self._failures = 0
         self._readers: set[_Reader[T]] = set()
         self._progress = asyncio.Event()
+        self._heard_at = asyncio.get_running_loop().time()
         self._own_version = 0
         self._own_removals: dict[str, str] = {}
 
@@ -176,6 +177,11 @@ class Reflector(Generic[T]):
     def expect_removal(self, name: str, uid: str) -> None:
         """This process has removed an object."""
         self._own_removals[name] = uid
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long the API server was not heard, not even by a bookmark: those come once a minute."""
+        return asyncio.get_running_loop().time() - self._heard_at
 
     @property
     def is_caught_up(self) -> bool:
@@ -277,6 +283,7 @@ class Reflector(Generic[T]):
 
     def _advance(self, version: str) -> None:
         self._version = int(version)
+        self._heard_at = asyncio.get_running_loop().time()
         self._progress.set()
         self._progress.clear()
 

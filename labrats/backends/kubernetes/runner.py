@@ -37,6 +37,7 @@ from labrats.ports import (
     Gone,
     NotStarted,
     OutputTail,
+    Place,
     Store,
     SystemClock,
 )
@@ -149,6 +150,10 @@ class KubernetesRunner:
     async def watch(self) -> AsyncIterator[str]:
         async for name in self._attendance.endings():
             yield name
+
+    async def place(self, name: str) -> Place:
+        files = self._files(name)
+        return Place(name, files.pod) if files.has_begun else Place()
 
     async def tail(self, name: str) -> OutputTail:
         return read_end(self._files(name).output)[1]

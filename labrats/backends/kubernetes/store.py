@@ -150,6 +150,10 @@ class KubernetesStore:
                     case _:
                         yield Synced()
 
+    def silent_seconds(self, kind: type[Resource]) -> float:
+        reflector = self._reflectors.get(kind)
+        return reflector.silent_seconds if reflector else 0.0
+
     def _tell_what_happened(self, resource: Resource) -> None:
         if isinstance(resource, Job) and (event := event_of(resource)):
             self._events.tell(event)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.model.protocol import AnyEvent
 from labrats.model.record import Resource
-from labrats.ports import Attempt, AttemptState, Change, OutputTail, Runner, Store
+from labrats.ports import Attempt, AttemptState, Change, OutputTail, Place, Runner, Store
 
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
@@ -78,6 +78,9 @@ class TroubledStore:
             await self._trouble.delay()
             yield change
 
+    def silent_seconds(self, kind: type[Resource]) -> float:
+        return self._store.silent_seconds(kind)
+
 
 class TroubledRunner:
     """A Runner behind a bad line."""
@@ -101,6 +104,9 @@ class TroubledRunner:
         async for name in self._runner.watch():
             await self._trouble.delay()
             yield name
+
+    async def place(self, name: str) -> Place:
+        return await self._runner.place(name)
 
     async def tail(self, name: str) -> OutputTail:
         return await self._trouble.call(lambda: self._runner.tail(name))
