@@ -130,6 +130,7 @@ async def test_an_attempt_that_has_to_leave_its_node(
     assert gone.tail.logs == ("here",)
 
 
+@pytest.mark.timeout(300)  # the second node first reads all images that were ever built
 async def test_an_attempt_whose_node_is_gone(
     cluster: Cluster | None, open_runner: OpenRunner, api_client: ApiClient
 ) -> None:
