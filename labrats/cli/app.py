@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Group
 
 from labrats import __version__
 from labrats.cli import jobs, uploads
+from labrats.cli.agents import agents_app, instructions_app
 from labrats.cli.api_keys import api_keys_app
 from labrats.cli.engine import EngineCommands, config_command, login_link_command, serve_command
 from labrats.cli.exits import EXIT_CODES_HELP, CommandError, ExitCode
@@ -65,7 +66,7 @@ def build_app(engine: EngineCommands) -> App:
         jobs.patch,
         uploads.upload,
     )
-    _add_sub_apps(app, _SET_UP, models_app, secrets_app(engine), api_keys_app(engine))
+    _add_sub_apps(app, _SET_UP, agents_app, instructions_app, models_app, secrets_app(engine), api_keys_app(engine))
     _add_commands(app, _ENGINE, serve_command(engine), login_link_command(engine), config_command(engine), completion)
     _add_sub_apps(app, _ENGINE, manifests_app(engine))
     return app

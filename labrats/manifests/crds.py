@@ -2,11 +2,14 @@
 
 from typing import Any, Final
 
+from labrats.api.agents import AgentBody
 from labrats.api.ai_models import AiModelBody
+from labrats.api.config import DefaultsBody
+from labrats.api.instructions import InstructionBody
 from labrats.api.submission import MAX_FILES, Submission
 from labrats.manifests.schema import Schema, borrow, refine, structure_of
 from labrats.model.agent import AiAgentSpec
-from labrats.model.ai_config import AiConfigSpec
+from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec
 from labrats.model.ai_model import AiModelSpec
 from labrats.model.condition import Condition
 from labrats.model.instruction import AiInstructionSpec
@@ -60,7 +63,7 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
             kind="AiAgent",
             plural="aiagents",
             short_name="aia",
-            schema=_schema("An agent: which events start it, and what it lends to its jobs.", AiAgentSpec),
+            schema=_agent_schema(),
             columns=[
                 _column("Trigger name", ".spec.triggerName"),
                 _column("Enabled", ".spec.enabled", "boolean"),
@@ -73,7 +76,7 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
             kind="AiInstruction",
             plural="aiinstructions",
             short_name="aii",
-            schema=_schema("A text that agents work by.", AiInstructionSpec),
+            schema=_object("A text that agents work by.", borrow(structure_of(AiInstructionSpec), InstructionBody)),
             columns=[
                 _column("Scope", ".spec.scope"),
                 _column("Priority", ".spec.priority", "integer"),
@@ -85,9 +88,7 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
             kind="AiConfig",
             plural="aiconfigs",
             short_name="aic",
-            schema=_schema(
-                "What jobs use unless somebody says otherwise. The one named `default` counts.", AiConfigSpec
-            ),
+            schema=_ai_config_schema(),
             columns=[
                 _column("Model", ".spec.model"),
                 _column("Effort", ".spec.effort"),
@@ -113,6 +114,21 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
 def _schema(description: str, spec: type[Record], status: type[Record] | None = None) -> Schema:
     properties = {"spec": structure_of(spec)} | ({"status": structure_of(status)} if status else {})
     return {"type": "object", "description": description, "properties": properties, "required": ["spec"]}
+
+
+def _object(description: str, spec: Schema) -> Schema:
+    return {"type": "object", "description": description, "properties": {"spec": spec}, "required": ["spec"]}
+
+
+def _agent_schema() -> Schema:
+    spec = refine(borrow(structure_of(AiAgentSpec), AgentBody), {"properties": {"enabled": {"default": True}}})
+    return _object("An agent: which events start it, and what it lends to its jobs.", spec)
+
+
+def _ai_config_schema() -> Schema:
+    schema = _object("What jobs use unless somebody says otherwise.", borrow(structure_of(AiConfigSpec), DefaultsBody))
+    only_one = _rule(f"self.metadata.name == '{AI_CONFIG_NAME}'", f"there is one AiConfig, named {AI_CONFIG_NAME!r}")
+    return schema | {"x-kubernetes-validations": [only_one]}
 
 
 def _job_schema() -> Schema:
@@ -152,12 +168,8 @@ def _with_conditions(status: Schema) -> Schema:
 
 
 def _ai_model_schema() -> Schema:
-    return {
-        "type": "object",
-        "description": "A model that jobs run on, and how many of them at once.",
-        "properties": {"spec": borrow(structure_of(AiModelSpec), AiModelBody)},
-        "required": ["spec"],
-    }
+    spec = borrow(structure_of(AiModelSpec), AiModelBody)
+    return _object("A model that jobs run on, and how many of them at once.", spec)
 
 
 def _rule(condition: str, message: str) -> dict[str, str]:
