@@ -42,7 +42,7 @@ lock: .venv/dev ## Write the lock files anew from pyproject.toml
 manifests: .venv/dev ## Write what is made from the models and the Helm chart: custom resources, plain manifests
 	$(BIN)/python -m tests.chart
 
-setup: .venv/dev .venv/small-model .venv/browser tests/agent-clis/node_modules/.installed tests/oidc/node_modules/.installed ## Install all that tests need
+setup: .venv/dev .venv/small-model .venv/programs tests/agent-clis/node_modules/.installed tests/oidc/node_modules/.installed ## Install all that tests need
 
 clean: ## Remove what was installed and built; data stays
 	rm -rf .venv tests/agent-clis/node_modules tests/oidc/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -76,8 +76,9 @@ tests/oidc/node_modules/.installed: tests/oidc/package-lock.json | .venv/dev
 	@cd tests/oidc && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
 	@touch $@
 
-.venv/browser: scripts/install-chromium | .venv/bin/python
-	@scripts/install-chromium
+.venv/programs: scripts/require | .venv/bin/python
+	@scripts/require chromium chromium chromium-browser google-chrome
+	@scripts/require bubblewrap bwrap
 	@touch $@
 
 .PHONY: help run test lint check format bench torture lock manifests setup clean

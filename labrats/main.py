@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
     from labrats.backends.kubernetes.canary import Canary
     from labrats.backends.kubernetes.jobs_api import JobsApi
     from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
+    from labrats.model.protocol import Sandbox
     from labrats.ports import Runner, Store
     from labrats.settings import EngineSettings
 
 T = TypeVar("T")
 
 DATABASE: Final = "labrats.db"
+SHARED_FOLDERS: Final = ("/home", "/root", "/tmp", "/var/tmp")  # noqa: S108, nothing is written there
+"""Where other things of the machine's users lie than programs: no confined agent sees them."""
+
 OnReady = Callable[[str, str | None], None]
 """Told the engine's URL, and the one-time login link where there is one."""
 
@@ -58,10 +63,11 @@ class Commands:
         on_ready: OnReady,
         backend: str | None,
         role: str | None,
+        sandbox: bool | None,
     ) -> None:
         import uvloop
 
-        settings = read_settings(host=host, port=port, data_dir=data_dir, backend=backend, role=role)
+        settings = read_settings(host=host, port=port, data_dir=data_dir, backend=backend, role=role, sandbox=sandbox)
         refuse_unprotected(settings)
         refuse_part_of_one_machine(settings)
         os.umask(0o077)
@@ -322,7 +328,26 @@ def local_runner_settings(settings: "EngineSettings") -> "LocalRunnerSettings":
         repo_roots=settings.local_repo_roots,
         cli_login=settings.claude_use_login,
         idle_seconds=settings.agent_idle_seconds,
+        sandbox=sandbox_of(settings),
+        allow_untrusted=settings.allow_untrusted,
     )
+
+
+def sandbox_of(settings: "EngineSettings") -> "Sandbox | None":
+    """How agents are confined, where the settings say so. Raises LabratsError when that cannot be done here."""
+    from labrats.model.protocol import Sandbox
+
+    if not settings.sandbox:
+        return None
+    advice = "install bubblewrap (0.8 or newer), and let users have namespaces; or start without --sandbox"
+    if (program := shutil.which("bwrap")) is None:
+        raise LabratsError(f"there is no bwrap on PATH to confine agents with; {advice}")
+    command = [program, "--unshare-pid", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--", "true"]
+    tried = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    if tried.returncode != 0:
+        raise LabratsError(f"agents cannot be confined here, bwrap says: {tried.stderr.strip()}; {advice}")
+    own = (settings.data_dir, settings.workspaces, settings.uploads, Path.home())
+    return Sandbox(program=program, hidden=tuple(str(folder) for folder in (*own, *map(Path, SHARED_FOLDERS))))
 
 
 def cluster_runner_settings(settings: "EngineSettings") -> "KubernetesRunnerSettings":

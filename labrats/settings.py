@@ -93,6 +93,10 @@ class EngineSettings(BaseSettings):
     """The Claude Code program. Default: `claude` on PATH."""
     codex_path: str | None = Field(default=None, validation_alias="LABRATS_CODEX_PATH")
     """The Codex program. Default: `codex` on PATH."""
+    sandbox: bool = Field(default=False, validation_alias="LABRATS_SANDBOX")
+    """Confine agents by bubblewrap: they see the machine's programs, and of the engine nothing but their workspace."""
+    allow_untrusted: bool = Field(default=False, validation_alias="LABRATS_ALLOW_UNTRUSTED")
+    """Run what came from outsiders, whom a webhook source lets in, although agents are not confined."""
     claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
     """Let jobs without other credentials use this user's own Claude Code login."""
     agent_idle_seconds: float = Field(default=IDLE_SECONDS, gt=0, validation_alias="LABRATS_AGENT_IDLE_SECONDS")

@@ -37,6 +37,7 @@ class EngineCommands(Protocol):
         on_ready: Callable[[str, str | None], None],
         backend: str | None,
         role: str | None,
+        sandbox: bool | None,
     ) -> None:
         """Run the engine until SIGINT or SIGTERM.
 
@@ -83,6 +84,7 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
         data_dir: DataDir = None,
         backend: Annotated[Literal["embedded", "kubernetes"] | None, Parameter(env_var="LABRATS_BACKEND")] = None,
         role: Annotated[Literal["all", "api", "controller"] | None, Parameter(env_var="LABRATS_ROLE")] = None,
+        sandbox: Annotated[bool | None, Parameter(env_var="LABRATS_SANDBOX", negative=(), show_default=False)] = None,
         demo: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     ) -> None:
         """Run the engine in the foreground, until Ctrl-C.
@@ -96,10 +98,11 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
             backend: Where jobs are kept and run: this machine, or the cluster that is configured. [default: embedded]
             role: What of it to run: on a cluster, several can answer requests and several stand by to drive jobs.
                 [default: all]
+            sandbox: Confine agents by bubblewrap: of the engine they see nothing but their workspace.
             demo: Also submit a first job, show what it does, and say what to try next.
         """
         with startup_errors_explained(host or "127.0.0.1", 3001 if port is None else port):
-            engine.serve(host, port, data_dir, partial(_greet, demo, data_dir), backend, role)
+            engine.serve(host, port, data_dir, partial(_greet, demo, data_dir), backend, role, sandbox)
 
     return serve
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from labrats.executor.child import Child, child_process, lines_of
 from labrats.executor.run import Run
+from labrats.executor.sandbox import confined
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.processes import kill_descendants
@@ -67,7 +68,7 @@ async def run_cli(
     prompt.write_text(run.prompt, "utf-8")
     with prompt.open("rb") as stdin, complaints.open("w+b") as stderr:
         async with child_process(
-            command,
+            confined(command, run),
             run.workspace,
             environment,
             stdin=stdin,

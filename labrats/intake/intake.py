@@ -146,6 +146,7 @@ def _spec(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]) 
         config=asked.config,
         resolved=prepared.resolved,
         metadata=asked.metadata,
+        untrusted=asked.untrusted,
         owner=asked.owner,
         api_key_ref=asked.api_key_ref,
     )

@@ -29,6 +29,9 @@ class JobRequest:
     agent:   lends its instructions and its defaults. trigger: the one of the agent that the event matched.
     chain:   where the job stands in a chain; its parent's result goes into the prompt as data.
     files:   name in the workspace, contents; those that were uploaded before, too.
+    untrusted: an outsider wrote what made it, whom a person has let in.
+    untrusted: an outsider wrote what made it, whom a person has let in.
+    untrusted: bool = False
     """
 
     source: str
@@ -49,6 +52,7 @@ class JobRequest:
     git_ref: str | None = None
     git_depth: int | None = None
     files: Sequence[tuple[str, Content]] = ()
+    untrusted: bool = False
     pipeline: Pipeline | None = None
     callback_url: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)

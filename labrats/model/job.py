@@ -132,6 +132,8 @@ class JobSpec(Record):
     config: JobConfig = JobConfig()
     resolved: ResolvedConfig | None = None
     metadata: dict[str, Any] = {}
+    untrusted: bool = False
+    """An outsider wrote what made it, whom a person has let in."""
     owner: str = ""
     """Who asked: the id of the API key. A caller sees its own jobs."""
     api_key_ref: str | None = None

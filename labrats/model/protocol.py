@@ -42,6 +42,13 @@ attempt runs any more.
 """
 
 
+class Sandbox(Record):
+    """How agents' processes are confined. program: bubblewrap. hidden: folders of which they see nothing."""
+
+    program: str
+    hidden: tuple[str, ...] = ()
+
+
 class Task(Record):
     """`job.json`: everything an executor is told, but for the prompt and the secrets, which are files beside it.
 
@@ -68,6 +75,7 @@ class Task(Record):
     repo_roots: tuple[str, ...] = ()
     cli_login: bool = False
     prices: Prices | None = None
+    sandbox: Sandbox | None = None
     idle_seconds: float = IDLE_SECONDS
 
 

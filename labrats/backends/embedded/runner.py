@@ -18,7 +18,7 @@ from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, JobSpec, KeyReference
 from labrats.model.parts import ConfigMap, Secret
-from labrats.model.protocol import IDLE_SECONDS, AnyEvent, ResultEvent, Task
+from labrats.model.protocol import IDLE_SECONDS, AnyEvent, ResultEvent, Sandbox, Task
 from labrats.model.record import encode
 from labrats.output import OutputReader, read_end
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
@@ -56,6 +56,8 @@ class LocalRunnerSettings:
     git_addresses: tuple[str, ...] = ()
     repo_roots: tuple[str, ...] = ()
     cli_login: bool = False
+    sandbox: Sandbox | None = None
+    allow_untrusted: bool = False
     idle_seconds: float = IDLE_SECONDS
 
 
@@ -91,6 +93,7 @@ class LocalRunner:
     async def start(self, attempt: Attempt) -> None:
         if not isinstance(await self.find(attempt.name), NotStarted):
             return
+        self._refuse_outsiders(attempt)
         folder = self._folder(attempt.name)
         await self._write_inputs(attempt, folder)
         pid = await self._launcher.fork(str(folder.path))
@@ -180,6 +183,15 @@ class LocalRunner:
     async def remove(self, name: str, *, keep_output: bool = False) -> None:
         await asyncio.to_thread(self._folder(name).remove, keep_output=keep_output)
 
+    def _refuse_outsiders(self, attempt: Attempt) -> None:
+        """Raises GiveUp for an outsider's job that would run as a process of the engine's user, not confined."""
+        if attempt.job.spec.untrusted and not (self._settings.sandbox or self._settings.allow_untrusted):
+            message = (
+                "somebody from outside wrote what made this job, and agents are not confined here: start the engine "
+                "with --sandbox, or allow it by LABRATS_ALLOW_UNTRUSTED=true"
+            )
+            raise GiveUp(FailedCode.WORKSPACE, message)
+
     def _folder(self, name: str) -> AttemptFolder:
         return self._settings.folders.of(name)
 
@@ -215,6 +227,7 @@ class LocalRunner:
             pipeline=job.spec.pipeline,
             endpoint=self._endpoint(attempt),
             prices=attempt.ai_model.spec.prices if attempt.ai_model else None,
+            sandbox=settings.sandbox,
             programs=dict(settings.programs),
             git_addresses=settings.git_addresses,
             repo_roots=settings.repo_roots,

@@ -19,6 +19,7 @@ from labrats.executor.react.commands import Ended, run_program, shell
 from labrats.executor.react.files import Files
 from labrats.executor.react.observations import Notes, Observation, shown_characters
 from labrats.executor.run import Run
+from labrats.executor.sandbox import confined
 from labrats.model.errors import GiveUp
 
 _SEARCH_SECONDS: Final = 60.0
@@ -77,7 +78,7 @@ class Tools:
         return Observation(ended.output + _limit_note(ended), is_error=ended.status not in (0, None))
 
     async def _run(self, call: RunCommand) -> Observation:
-        command = [shell(), "-c", call.command]
+        command = confined([shell(), "-c", call.command], self.run)
         ended = await run_program(command, self.run.workspace, self.environment, call.timeout_seconds)
         if ended.status == 0:
             return Observation(ended.output or "It succeeded, and printed nothing.")

@@ -96,8 +96,9 @@ class OwnEngine:
         on_ready: Callable[[str, str | None], None],
         backend: str | None,
         role: str | None,
+        sandbox: bool | None,
     ) -> None:
-        self.served.append((host, port, data_dir, backend, role))
+        self.served.append((host, port, data_dir, backend, role, sandbox))
         self.on_ready = on_ready
         if self.refusal:
             raise self.refusal

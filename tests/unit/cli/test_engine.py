@@ -13,14 +13,14 @@ from tests.unit.cli.engines import Labrats, OwnEngine
 
 def test_serve_hands_on_what_it_was_told(labrats: Labrats, own_engine: OwnEngine) -> None:
     told = ("--host", "::1", "--port", "0", "--data-dir", "/srv/labrats", "--backend", "kubernetes",
-            "--role", "api")  # fmt: skip
+            "--role", "api", "--sandbox")  # fmt: skip
     assert labrats("serve", *told).code == 0
-    assert own_engine.served == [("::1", 0, Path("/srv/labrats"), "kubernetes", "api")]
+    assert own_engine.served == [("::1", 0, Path("/srv/labrats"), "kubernetes", "api", True)]
 
 
 def test_serve_leaves_what_it_was_not_told_to_the_settings(labrats: Labrats, own_engine: OwnEngine) -> None:
     labrats("serve")
-    assert own_engine.served == [(None, None, None, None, None)]
+    assert own_engine.served == [(None, None, None, None, None, None)]
 
 
 def test_serve_takes_the_environments_port_and_folder(
@@ -29,7 +29,7 @@ def test_serve_takes_the_environments_port_and_folder(
     monkeypatch.setenv("PORT", "4000")
     monkeypatch.setenv("LABRATS_DATA_DIR", "/srv/labrats")
     labrats("serve")
-    assert own_engine.served == [(None, 4000, Path("/srv/labrats"), None, None)]
+    assert own_engine.served == [(None, 4000, Path("/srv/labrats"), None, None, None)]
 
 
 def test_serve_says_how_to_sign_in(labrats: Labrats, own_engine: OwnEngine, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.job import FailedCode, Job, KeyReference, WorkspaceFile, WorkspaceSetup
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.phases import Phase
-from labrats.model.protocol import Task
+from labrats.model.protocol import Sandbox, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
 from tests.builders import a_config, a_job, a_spec, an_ai_model, an_attempt
@@ -231,3 +231,27 @@ async def told(runner: Runner, name: str, state: type[AttemptState]) -> None:
         async for changed in runner.watch():
             if changed == name and isinstance(await runner.find(name), state):
                 return
+
+
+# What outsiders started
+
+
+@pytest.mark.parametrize(
+    ("settings", "runs"),
+    [({}, False), ({"allow_untrusted": True}, True), ({"sandbox": Sandbox(program="/usr/bin/bwrap")}, True)],
+    ids=["not confined", "allowed", "confined"],
+)
+async def test_an_outsiders_job_runs_confined_or_where_it_is_allowed(
+    folders: Folders, settings: dict[str, Any], runs: bool
+) -> None:
+    attempt = Attempt(a_running(untrusted=True))
+    async with a_runner(folders, **settings) as runner:
+        if runs:
+            await runner.start(attempt)
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while not isinstance(await runner.find(attempt.name), Gone):
+                    await asyncio.sleep(0.01)
+        else:
+            with pytest.raises(GiveUp, match="start the engine with --sandbox"):
+                await runner.start(attempt)
+            assert await runner.find(attempt.name) == NotStarted()
