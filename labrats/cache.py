@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
+from labrats.history import History
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS, Phase
 from labrats.ports import Changed, Deleted, Store
@@ -80,7 +81,7 @@ def repo_of(job: Job) -> str | None:
 
 
 class JobCache:
-    """The index. `follow` keeps it up to date; every other method answers at once."""
+    """The index, and the `history` beside it. `follow` keeps both up to date; every other method answers at once."""
 
     def __init__(self) -> None:
         self._db = apsw.Connection(":memory:")
@@ -90,6 +91,8 @@ class JobCache:
         self._by_group: Counter[JobGroup] = Counter()
         self._by_status: Counter[str] = Counter()
         self._by_owner: Counter[str] = Counter()
+        self._by_repo: Counter[tuple[str, str]] = Counter()
+        self.history = History()
         self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
         self.synced = asyncio.Event()
 
@@ -117,6 +120,10 @@ class JobCache:
     def counts(self) -> list[JobCount]:
         """All jobs by status, type, provider and model."""
         return [JobCount(*group, count) for group, count in self._by_group.items()]
+
+    def counts_by_repo(self) -> list[tuple[str, str, int]]:
+        """How many jobs are about each repository, by repository and status."""
+        return [(repo, status, count) for (repo, status), count in self._by_repo.items()]
 
     def count_by_model(self, status: str) -> dict[tuple[str, str], int]:
         """How many jobs of `status` each (provider, model) has."""
@@ -168,13 +175,13 @@ class JobCache:
         return int(row[0]) if row else 0
 
     def _put(self, job: Job) -> None:
-        status, spec, resolved = API_STATUS[job.phase], job.spec, job.resolved
+        status, spec, resolved, repo = API_STATUS[job.phase], job.spec, job.resolved, repo_of(job)
         old = self._groups.get(job.id)
         if old is None:
             self._db.execute(
                 "INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
-                    job.id, job.created_at.timestamp(), status, spec.type, spec.source, spec.agent_role, repo_of(job),
+                    job.id, job.created_at.timestamp(), status, spec.type, spec.source, spec.agent_role, repo,
                     spec.chain.id if spec.chain else None,
                     spec.owner, resolved.provider, resolved.model,
                     _seconds(job.status.finished_at), _seconds(job.paused_until),
@@ -186,27 +193,30 @@ class JobCache:
                 "UPDATE jobs SET status = ?, finished = ?, paused_until = ? WHERE id = ?",
                 (status, _seconds(job.status.finished_at), _seconds(job.paused_until), job.id),
             )
-            self._count(old, -1)
+            self._count(old, repo, -1)
         group = JobGroup(status, spec.type, resolved.provider, resolved.model)
         # Of all that are equal one object is kept: a job then costs a reference, and no strings.
         self._groups[job.id] = group = self._shared_groups.setdefault(group, group)
-        self._count(group, 1)
+        self._count(group, repo, 1)
+        self.history.put(job)
         self._tell(job.id)
 
     def _drop(self, job_id: str) -> None:
-        for (owner,) in self._db.execute("DELETE FROM jobs WHERE id = ? RETURNING owner", (job_id,)):
+        for owner, repo in self._db.execute("DELETE FROM jobs WHERE id = ? RETURNING owner, repo", (job_id,)):
             self._by_owner[str(owner)] -= 1
-            self._count(self._groups.pop(job_id), -1)
+            self._count(self._groups.pop(job_id), str(repo) if repo else None, -1)
+        self.history.drop(job_id)
         self._tell(job_id)
 
-    def _count(self, group: JobGroup, more: int) -> None:
+    def _count(self, group: JobGroup, repo: str | None, more: int) -> None:
         self._by_status[group.status] += more
         self._by_group[group] += more
-        if not self._by_group[group]:
-            del (
-                self._by_group[group],
-                self._shared_groups[group],
-            )  # callers choose the types: there may be very many over time
+        if not self._by_group[group]:  # callers choose the types: there may be very many over time
+            del self._by_group[group], self._shared_groups[group]
+        if repo is not None:
+            self._by_repo[repo, group.status] += more
+            if not self._by_repo[repo, group.status]:
+                del self._by_repo[repo, group.status]
 
     def _tell(self, job_id: str) -> None:
         for listener in self._listeners.get(job_id, ()):

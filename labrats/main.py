@@ -260,6 +260,7 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
     """
     from labrats.api.engine import Engine
     from labrats.api.keys import KeyRing
+    from labrats.api.prometheus import Prometheus
     from labrats.api.sessions import Sessions, Signer, new_secret, signing_secret
     from labrats.attachments import Attachments
     from labrats.cache import JobCache
@@ -286,6 +287,7 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
         keys=KeyRing([key.get_secret_value() for key in settings.submit_api_keys]),
         sessions=Sessions(signer, timedelta(hours=settings.session_hours)),
         provider=openid_provider(settings, signer),
+        prometheus=Prometheus(settings.prometheus_url) if settings.prometheus_url else None,
         attachments=attachments,
         workspace_uploads=Uploads(settings.uploads),
         pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf"),

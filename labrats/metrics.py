@@ -6,10 +6,12 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from labrats.model.job import Job, Usage
-from labrats.model.phases import API_STATUS, Phase
+from labrats.model.phases import API_STATUS, ENDED, Phase
 
 MAX_VALUES: Final = 100
 """How many job types, and how many models, are told apart; any further one is counted as `other`."""
+
+TOKEN_KINDS: Final = ("input", "output", "cache_read")
 
 _SECONDS: Final = (0.005, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 10800)
 _LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -78,6 +80,8 @@ class Metrics:
     def job_moved(self, before: Job, after: Job, now: datetime) -> None:
         """A job has changed its phase: it started, or an attempt ended, or it never will start."""
         labels = self._model_labels(after)
+        if after.phase is Phase.RUNNING:
+            self._show_what_may_come(after, labels)
         if after.phase is Phase.RUNNING and before.status.attempts == 0:
             self._queue_wait.labels(*labels).observe(max(0.0, (now - before.created_at).total_seconds()))
         if before.phase is Phase.RUNNING and before.status.started_at:
@@ -86,8 +90,18 @@ class Metrics:
         if after.ended:
             self._finished.labels(API_STATUS[after.phase], self.type_label(after.spec.type), *labels).inc()
 
+    def _show_what_may_come(self, job: Job, labels: tuple[str, str]) -> None:
+        """Show the counters that the job's end may raise, as they are: a counter that Prometheus first meets when it
+        has been raised has not risen, to Prometheus."""
+        for status in (API_STATUS[phase] for phase in ENDED):
+            self._finished.labels(status, self.type_label(job.spec.type), *labels)
+        for kind in TOKEN_KINDS:
+            self._tokens.labels(kind, *labels)
+        for each in (self._run_time, self._cost):
+            each.labels(*labels)
+
     def _count_usage(self, before: Usage, after: Usage, labels: tuple[str, str]) -> None:
-        for kind in ("input", "output", "cache_read"):
+        for kind in TOKEN_KINDS:
             if used := getattr(after, f"{kind}_tokens") - getattr(before, f"{kind}_tokens"):
                 self._tokens.labels(kind, *labels).inc(used)
         if (cost := (after.known_cost_usd or 0.0) - (before.known_cost_usd or 0.0)) > 0:

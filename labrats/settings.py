@@ -64,6 +64,11 @@ class EngineSettings(BaseSettings):
     log_format: str = Field(default="auto", pattern="^(auto|console|json)$", validation_alias="LABRATS_LOG_FORMAT")
     """How messages are logged: console, json, or auto (console on a terminal, json elsewhere)."""
 
+    prometheus_url: str | None = Field(
+        default=None, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", validation_alias="PROMETHEUS_URL"
+    )
+    """The Prometheus that scrapes this engine, asked for /api/stats/timeseries. Default: the jobs that are kept."""
+
     default_model_slots: int = Field(default=4, ge=0, validation_alias="DEFAULT_MODEL_SLOTS")
     """Attempts at once of a provider and model for which there is no AiModel."""
     priority_aging_seconds: float = Field(default=600, gt=0, validation_alias="PRIORITY_AGING_SECONDS")

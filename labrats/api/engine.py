@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from labrats.api.guesses import Guesses
 from labrats.api.keys import KeyRing
 from labrats.api.oidc import Provider
+from labrats.api.prometheus import Prometheus
 from labrats.api.sessions import Sessions
 from labrats.attachments import Attachments
 from labrats.cache import JobCache
@@ -37,6 +38,8 @@ class Engine:
     metrics: Metrics
     provider: Provider | None = None
     """Where users sign in, if anywhere."""
+    prometheus: Prometheus | None = None
+    """What has scraped this engine, if anything is known to."""
     guesses: Guesses = field(default_factory=Guesses)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -23,7 +23,7 @@ from tests.api.conftest import Api, a_submission
 EXAMPLES_PER_OPERATION: Final = 20
 """How many requests are made up for each operation, beside those that cover its schema."""
 
-ADMIN_ONLY = ("/api/ai-models", "/api/api-keys")
+ADMIN_ONLY = ("/api/ai-models", "/api/api-keys", "/api/stats")
 
 Operation = tuple[str, str, dict[str, Any]]
 

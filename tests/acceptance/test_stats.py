@@ -1,0 +1,145 @@
+"""Counts and series, from the jobs that are kept and from a real Prometheus."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.acceptance.conftest import EngineFactory
+from tests.acceptance.engine import Engine, LocalEngine, User
+from tests.prometheus import Prometheus, a_free_port, program, running_prometheus
+
+USAGE = {"usage": {"inputTokens": 10, "outputTokens": 5, "costUsd": 0.25}}
+
+
+async def series(user: User, metric: str) -> dict[str, list[float]]:
+    """The values of each series of the last hour, by its label."""
+    answer = await user.get("/api/stats/timeseries", metric=metric, window="1h", step="5m")
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert (body["metric"], body["window"], body["step"]) == (metric, "1h", "5m")
+    return {
+        "".join(each["labels"].values()): [value for _, value in each["points"] if value] for each in body["series"]
+    }
+
+
+async def test_jobs_are_counted_by_type_model_and_repository(
+    engine: Engine, user: User, admin: User, model: str
+) -> None:
+    kind: dict[str, Any] = {"type": model, "config": {"model": model}}
+    await user.run(**kind, metadata={"repo": f"octocat/{model}"})
+    await user.run({"fail": "no"}, **kind)
+    expected = {"waiting": 0, "active": 0, "completed": 1, "failed": 1, "cancelled": 0}
+
+    stats = (await admin.get("/api/stats")).json()
+
+    assert stats["byType"][model] == stats["byModel"][model] == expected
+    assert stats["byRepo"][f"octocat/{model}"] == expected | {"failed": 0}
+    assert stats["totals"].keys() == expected.keys()
+    assert all(stats["totals"][status] >= count for status, count in expected.items())
+
+
+async def test_without_a_prometheus_series_come_from_the_jobs_that_are_kept(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    async with engine.admin() as admin:
+        for _ in range(2):
+            await admin.run(USAGE)
+        await admin.run({"fail": "no"})
+        engine.restart()
+
+        assert await series(admin, "jobs") == {"completed": [2], "failed": [1], "cancelled": []}
+        assert await series(admin, "tokens") == {"input": [20], "output": [10], "cache_read": []}
+        assert await series(admin, "cost") == {"": [0.5]}
+        for metric in ("duration", "queueWait"):
+            ((mean,),) = (await series(admin, metric)).values()
+            assert 0 < mean < 60
+
+
+@pytest.fixture
+def scraped(start_engine: EngineFactory) -> LocalEngine:
+    """The engine that `prometheus` scrapes."""
+    return start_engine()
+
+
+@pytest.fixture
+def prometheus(scraped: LocalEngine, tmp_path: Path) -> Iterator[Prometheus]:
+    with running_prometheus(tmp_path, scraped.url) as prometheus:
+        yield prometheus
+
+
+@pytest.fixture
+def asking(prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
+    """An engine that asks `prometheus`, without any jobs of its own."""
+    with LocalEngine(tmp_path_factory.mktemp("asking"), PROMETHEUS_URL=prometheus.url) as engine:
+        yield engine
+
+
+async def test_with_a_prometheus_series_are_its(
+    scraped: LocalEngine, prometheus: Prometheus, asking: LocalEngine
+) -> None:
+    async with scraped.admin() as user, asking.admin() as admin:
+        await run_scraped(user, prometheus)
+
+        jobs, tokens = await series(admin, "jobs"), await series(admin, "tokens")
+        (cost,) = (await series(admin, "cost")).values()
+        (duration,) = (await series(admin, "duration")).values()
+        (queue_wait,) = (await series(admin, "queueWait")).values()
+
+    assert sum(jobs["completed"]) in (2, 3)
+    assert jobs["failed"] == jobs["cancelled"] == []
+    assert 20 <= sum(tokens["input"]) <= 31
+    assert tokens["cache_read"] == []
+    assert 0.5 <= sum(cost) <= 0.8
+    assert duration
+    assert queue_wait
+    assert all(0 < mean < 60 for mean in duration + queue_wait)
+
+
+async def run_scraped(user: User, prometheus: Prometheus) -> None:
+    """Run three jobs of which Prometheus has seen the number rise, at least from the first on, often enough to know."""
+    finished = "labrats_jobs_finished_total{status='completed'}"
+    await user.run(USAGE)
+    await prometheus.wait(finished, 1)
+    await user.run(USAGE)
+    await user.run(USAGE)
+    await prometheus.wait(finished, 3)
+    await prometheus.wait(f"count_over_time({finished}[5m])", 60)
+
+
+async def test_a_prometheus_that_is_away_is_said_to_be_and_not_where_it_is(start_engine: EngineFactory) -> None:
+    port = a_free_port()
+    engine = start_engine(PROMETHEUS_URL=f"http://127.0.0.1:{port}")
+    async with engine.admin() as admin:
+        answer = await admin.get("/api/stats/timeseries")
+
+        assert answer.status_code == 503
+        assert answer.json()["code"] == "prometheus_unavailable"
+        assert answer.headers["retry-after"]
+        assert str(port) not in answer.text
+        assert (await admin.get("/api/stats")).status_code == 200
+
+
+@pytest.fixture
+def promtool() -> Path:
+    return program("promtool")
+
+
+async def test_prometheus_own_tool_finds_nothing_to_complain_of(engine: Engine, user: User, promtool: Path) -> None:
+    await user.run(USAGE)
+    exposition = (await user.get("/metrics")).content
+
+    checked = await anyio.run_process([promtool, "check", "metrics"], input=exposition, check=False)
+
+    assert checked.stderr.decode() == ""
+    assert checked.returncode == 0
+
+
+@pytest.mark.parametrize("window", ["1h", "90d"])
+async def test_a_window_may_be_this_long(admin: User, window: str) -> None:
+    answer = await admin.get("/api/stats/timeseries", window=window)
+
+    assert answer.status_code == 200
+    points = [len(each["points"]) for each in answer.json()["series"]]
+    assert 30 <= min(points) <= max(points) <= 200

@@ -1,0 +1,175 @@
+"""What may be asked of the stats, and what Prometheus may answer."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from labrats.api.errors import ApiError
+from labrats.api.prometheus import Prometheus
+from labrats.api.stats import MAX_NAMES
+from labrats.model.phases import Phase
+from labrats.model.series import Metric, Steps, Value
+from labrats.settings import EngineSettings
+from tests.api.conftest import Api, a_submission
+from tests.builders import a_job, a_spec
+from tests.fakes.clock import NOON
+from tests.waiting import eventually
+
+STEPS = Steps.until(NOON, 3600, 3)
+
+
+async def timeseries(admin: httpx2.AsyncClient, **query: str) -> httpx2.Response:
+    return await admin.get("/api/stats/timeseries", params=query)
+
+
+async def test_promql_is_refused_with_a_word_on_what_to_say_instead(admin: httpx2.AsyncClient) -> None:
+    answer = await timeseries(admin, query="up")
+
+    assert answer.status_code == 400
+    assert "`metric`" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"metric": "up"}, "metric"),
+        ({"window": "1w"}, "window"),
+        ({"window": "59m"}, "window"),
+        ({"window": "91d"}, "window"),
+        ({"window": "99999d"}, "window"),
+        ({"step": "0m"}, "step"),
+        ({"step": "1"}, "step"),
+        ({"window": "1h", "step": "2h"}, "step"),
+        ({"window": "90d", "step": "1m"}, "step"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_by_name(
+    admin: httpx2.AsyncClient, query: dict[str, str], field: str
+) -> None:
+    answer = await timeseries(admin, **query)
+
+    assert answer.status_code == 422
+    assert [detail["field"] for detail in answer.json()["details"]] == [field]
+
+
+@pytest.mark.parametrize(("window", "step"), [("1h", "1m"), ("24h", "15m"), ("7d", "1h"), ("30d", "6h"), ("90d", "1d")])
+async def test_the_usual_step_fits_the_window(admin: httpx2.AsyncClient, window: str, step: str) -> None:
+    assert (await timeseries(admin, window=window)).json()["step"] == step
+
+
+async def test_an_empty_engine_has_empty_stats(admin: httpx2.AsyncClient) -> None:
+    stats = (await admin.get("/api/stats")).json()
+
+    nothing = dict.fromkeys(("waiting", "active", "completed", "failed", "cancelled"), 0)
+    assert stats == {"byType": {}, "byModel": {}, "byRepo": {}, "totals": nothing}
+
+
+async def test_of_very_many_names_those_with_the_most_jobs_are_told(api: Api, admin: httpx2.AsyncClient) -> None:
+    kinds = [f"once-{number:04}" for number in range(MAX_NAMES)] + ["twice", "twice"]
+    for kind in kinds:
+        await api.store.create(a_job(Phase.SUCCEEDED, spec=a_spec(type=kind)))
+    await eventually(lambda: api.engine.cache.count(Phase.SUCCEEDED) == len(kinds))
+
+    told = (await admin.get("/api/stats")).json()["byType"]
+
+    assert list(told) == ["twice", *kinds[: MAX_NAMES - 1]]
+
+
+async def test_what_a_job_may_raise_is_shown_before_it_does(api: Api, user: httpx2.AsyncClient) -> None:
+    """Else Prometheus would not see the first job of its kind."""
+    script = {"mock": {"steps": [{"hang": True}]}}
+    await user.post("/api/jobs/submit", json=a_submission(type="first", metadata=script))
+    await eventually(lambda: any(row.status == "active" for row in api.engine.cache.counts()))
+
+    text = (await user.get("/metrics")).text
+
+    labels = 'model="mock",provider="mock"'
+    for status in ("completed", "failed", "cancelled"):
+        assert f'labrats_jobs_finished_total{{{labels},status="{status}",type="first"}} 0.0' in text
+    for kind in ("input", "output", "cache_read"):
+        assert f'labrats_tokens_total{{kind="{kind}",{labels}}} 0.0' in text
+    assert f"labrats_cost_usd_total{{{labels}}} 0.0" in text
+    assert f"labrats_run_seconds_count{{{labels}}} 0.0" in text
+
+
+# Prometheus
+
+
+class ScriptedPrometheus:
+    """Answers every query with `status` and `body`, and keeps the latest request."""
+
+    url = ""
+    status = 200
+    body = b"{}"
+    path = ""
+    asked = b""
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedPrometheus]:
+    script = ScriptedPrometheus()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            script.path, script.asked = self.path, self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(script.status)
+            self.send_header("Content-Length", str(len(script.body)))
+            self.end_headers()
+            self.wfile.write(script.body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    script.url = f"http://127.0.0.1:{server.server_port}/prefix/"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield script
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+async def test_prometheus_is_asked_below_its_address(scripted: ScriptedPrometheus) -> None:
+    scripted.body = b"""{"status": "success", "data": {"resultType": "matrix", "result": [
+        {"metric": {"status": "failed"}, "values": [[1.0, "2"], [2.0, "NaN"], [3.0, "+Inf"]]}]}}"""
+
+    assert await Prometheus(scripted.url).values(Metric.JOBS, STEPS) == [Value("failed", 1, 2.0)]
+    assert scripted.path == "/prefix/api/v1/query_range"
+    assert b"step=3600" in scripted.asked
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b"<html>"),
+        (200, b"{}"),
+        (200, b'{"data": {"result": [{"metric": {}, "values": [[1, 2]]}]}}'),
+        (200, b'{"data": {"result": [{"metric": {}, "values": [[1, "many"]]}]}}'),
+        (302, b""),
+        (400, b'{"status": "error", "error": "a-secret-of-its-own"}'),
+        (500, b"a-secret-of-its-own"),
+    ],
+)
+async def test_a_prometheus_of_no_use_is_a_503_that_tells_nothing_of_it(
+    scripted: ScriptedPrometheus, status: int, body: bytes
+) -> None:
+    scripted.status, scripted.body = status, body
+
+    with pytest.raises(ApiError, match="PROMETHEUS_URL") as refused:
+        await Prometheus(scripted.url).values(Metric.COST, STEPS)
+
+    assert refused.value.status == 503
+    assert "secret" not in str(refused.value)
+    assert "127.0.0.1" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["prometheus:9090", "http://user:password@prometheus:9090", "http://prometheus/?a=b"])
+def test_an_address_that_makes_no_sense_is_refused_at_the_start(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ValueError, match="PROMETHEUS_URL"):
+        EngineSettings(data_dir=tmp_path, PROMETHEUS_URL=url)
