@@ -145,14 +145,19 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
 
 
 async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None:
-    """Take jobs to their ends, and forget them in time, until cancelled."""
+    """Take jobs to their ends, tell their callers, and forget them in time, until cancelled."""
+    from labrats.controller.callbacks import Callbacks
     from labrats.controller.reconcile import Controller
     from labrats.controller.retention import Retention
+    from labrats.outbound_client import OutboundClient
 
     clock, settings = engine.clock, engine.settings
     async with asyncio.TaskGroup() as loops:
         controller = Controller(store, runner, clock, settings, engine.metrics)
         loops.create_task(controller.run(), name="controller")
+        client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
+        callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, engine.metrics)
+        loops.create_task(callbacks.run(), name="callbacks")
         retention = Retention(store, runner, engine.cache, engine.attachments, clock, settings)
         loops.create_task(retention.run(), name="retention")
 

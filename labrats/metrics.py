@@ -72,6 +72,10 @@ class Metrics:
             "labrats_watch_silence_seconds", "How long a watch of the store has heard nothing; beyond 150 it is stale",
             ("watch",), registry=self.registry,
         )  # fmt: skip
+        self._callbacks = Counter(
+            "labrats_callbacks", "Tries to tell a caller: delivered, retried, or given up", ("outcome",),
+            registry=self.registry,
+        )  # fmt: skip
         self.log_streams = Gauge("labrats_log_streams", "Log streams open", registry=self.registry)
 
     def job_submitted(self, job: Job) -> None:
@@ -110,6 +114,10 @@ class Metrics:
     def http_answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """A request was answered. route: the path's pattern, not the path."""
         self._http_seconds.labels(method, route, str(status)).observe(seconds)
+
+    def callback_tried(self, outcome: str) -> None:
+        """A caller was told, or was not: `delivered`, `retried` (it will be tried again) or `given_up`."""
+        self._callbacks.labels(outcome).inc()
 
     def exposition(self) -> bytes:
         """All of it, in Prometheus' text format."""

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from labrats.model.protocol import IDLE_SECONDS
 from labrats.outbound import parse_networks
+from labrats.webhook_signature import signing_key
 
 Words = Annotated[tuple[str, ...], NoDecode]
 """Several values in one variable, separated by commas."""
@@ -91,6 +92,11 @@ class EngineSettings(BaseSettings):
     """Networks, as CIDR separated by commas, that callbacks, git and model files may reach beside public ones."""
     callback_allowed_hosts: Words = Field(default=(), validation_alias="CALLBACK_ALLOWED_HOSTS")
     """Hosts that callbacks may reach wherever they are, separated by commas."""
+    callback_signing_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), validation_alias="CALLBACK_SIGNING_SECRET"
+    )
+    """What callbacks are signed with, as Standard Webhooks has it: `whsec_` and base64, or any other text. Several,
+    separated by commas, while receivers change from one to the next. Default: callbacks are not signed."""
     local_repo_roots: Words = Field(default=(), validation_alias="LOCAL_REPO_ROOTS")
     """Folders, separated by commas, below which `workspaceSetup.gitRepo` may be a path on this machine."""
 
@@ -109,6 +115,7 @@ class EngineSettings(BaseSettings):
 
     @field_validator(
         "submit_api_keys",
+        "callback_signing_secrets",
         "outbound_allowed_cidrs",
         "callback_allowed_hosts",
         "local_repo_roots",
@@ -123,6 +130,13 @@ class EngineSettings(BaseSettings):
     @classmethod
     def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         parse_networks(value)
+        return value
+
+    @field_validator("callback_signing_secrets")
+    @classmethod
+    def _check_signing_secrets(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in value:
+            signing_key(secret.get_secret_value())
         return value
 
     @field_validator("data_dir", "workspace_dir", "uploads_dir")
@@ -143,6 +157,10 @@ class EngineSettings(BaseSettings):
         if self.oidc_issuer and not self.oidc_client_id:
             raise ValueError("OIDC_ISSUER needs OIDC_CLIENT_ID, the name by which the provider knows the engine")
         return self
+
+    @property
+    def callback_signing_keys(self) -> list[bytes]:
+        return [signing_key(secret.get_secret_value()) for secret in self.callback_signing_secrets]
 
     @property
     def workspaces(self) -> Path:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from labrats.api.bodies import ResponseBody, optional
 from labrats.cache import repo_of
-from labrats.model.job import FailedCode, Job, Outputs, Usage
+from labrats.model.job import CallbackPhase, FailedCode, Job, Outputs, Usage
 from labrats.model.phases import API_STATUS, Phase
 from labrats.ports import OutputTail, Place
 
@@ -96,6 +96,14 @@ class PromptRef(ResponseBody):
     key: str = Field(examples=["prompt"])
 
 
+class CallbackView(ResponseBody):
+    """What became of the last message to the `callbackUrl` that is done with."""
+
+    phase: CallbackPhase
+    settled_at: datetime
+    problem: str | None = Field(description="Why it was given up; null when it was delivered.")
+
+
 class ConfigView(ResponseBody):
     """The settings a job runs with. What no layer sets is absent."""
 
@@ -139,6 +147,7 @@ class JobDetail(JobItem):
     )
     usage: UsageView
     outputs: OutputsView
+    callback: CallbackView | None = Field(description="Null before the caller was told anything.")
     metadata: dict[str, Any] = Field(examples=[{"repo": "octocat/hello-world"}])
 
 
@@ -193,6 +202,7 @@ def job_detail(job: Job, *, result: Any, live: OutputTail | None, place: Place) 
         "configOrigins": resolved.origins,
         "usage": usage_view(usage),
         "outputs": outputs_view(outputs),
+        "callback": _callback(job),
         "metadata": spec.metadata,
     }
 
@@ -217,6 +227,12 @@ def outputs_view(outputs: Outputs) -> dict[str, Any]:
         "commits": outputs.commits,
         "filesChanged": outputs.files_changed,
     }
+
+
+def _callback(job: Job) -> dict[str, Any] | None:
+    if (callback := job.status.callback) is None:
+        return None
+    return {"phase": callback.phase, "settledAt": callback.settled_at, "problem": callback.problem}
 
 
 def _workspace_setup(job: Job) -> dict[str, Any] | None:

@@ -21,7 +21,6 @@ from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.api.submission import (
     Submission,
     agent_asked,
-    check_available,
     check_callback_url,
     check_complete,
     check_has_pdf,
@@ -82,7 +81,7 @@ class Submitted(ResponseBody):
 @router.post(
     "/api/jobs/submit",
     status_code=201,
-    responses=answers(201, Submitted, "The job is on stable storage", 400, 413, 415, 422, 429, 501),
+    responses=answers(201, Submitted, "The job is on stable storage", 400, 413, 415, 422, 429),
     summary="Submit a job",
 )
 async def submit(request: Request, asked: Submission, idempotency_key: IdempotencyKey = None) -> Response:
@@ -103,7 +102,6 @@ async def submit_job(
         return job
     repo = await checked_repo(asked, engine.settings)
     await check_callback_url(asked, engine.settings)
-    check_available(asked)
     files = [*given, *await files_of(engine, caller, asked.workspace_uploads)]
     check_has_pdf(asked, files)
     prepared = engine.intake.prepare(

@@ -51,7 +51,6 @@ _MEANINGS: Final = {
         error_body("validation_failed", "prompt: is required", [Problem("prompt", "is required")]),
     ),
     429: ("Overloaded; `Retry-After` says when to come back", error_body("overloaded", "too many jobs are waiting")),
-    501: ("Valid, but this engine cannot do it yet", error_body("not_implemented", "pipeline: leave the field out")),
     503: (
         "Not possible at the moment; `Retry-After` says when to come back",
         error_body("unavailable", "the database cannot be read"),

@@ -5,7 +5,6 @@ import binascii
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
@@ -29,6 +28,7 @@ from labrats.model.pdf import is_pdf
 from labrats.model.phases import Phase
 from labrats.model.record import encode
 from labrats.outbound import Forbidden, Unresolvable, resolve_allowed
+from labrats.outbound_client import Malformed, parse_address
 from labrats.settings import EngineSettings
 
 FILES_BYTES: Final = 10 * 1024 * 1024
@@ -162,7 +162,11 @@ class Submission(RequestBody):
     workspace_files: list[WorkspaceFileBody] = Field(default=[], max_length=MAX_FILES)
     workspace_uploads: list[WorkspaceUploadBody] = Field(default=[], max_length=MAX_FILES)
     config: ConfigBody = ConfigBody()
-    callback_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
+    callback_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = Field(
+        default=None,
+        description="Where to POST that the job runs and how it ended: http or https, without a credential in it.",
+        examples=["https://ci.example.com/hooks/labrats"],
+    )
     pipeline: PipelineBody | None = None
     metadata: dict[str, Any] = Field(default={}, description="Free key-values, echoed in callbacks and the dashboard.")
 
@@ -194,15 +198,6 @@ def check_complete(asked: Submission) -> None:
         raise ApiError(413, "too_large", "metadata: at most 64 KiB")
 
 
-def check_available(asked: Submission) -> None:
-    """Raises 501 for what is valid but not built yet, naming the field."""
-    missing = {
-        "callbackUrl": asked.callback_url,
-    }
-    if field := next((name for name, value in missing.items() if value is not None), None):
-        raise ApiError(501, "not_implemented", f"{field}: this engine cannot do that yet; leave the field out")
-
-
 async def checked_repo(asked: Submission, settings: EngineSettings) -> GitRepo | None:
     """The repository asked for, its address judged. Raises Invalid."""
     if asked.workspace_setup is None or asked.workspace_setup.git_repo is None:
@@ -215,18 +210,13 @@ async def check_callback_url(asked: Submission, settings: EngineSettings) -> Non
     if asked.callback_url is None:
         return
     try:
-        parts = urlsplit(asked.callback_url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:
-        raise Invalid(Problem("callbackUrl", "is not a well-formed address")) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Invalid(Problem("callbackUrl", "must be an http or https address"))
-    if parts.username is not None or parts.password is not None:
-        raise Invalid(Problem("callbackUrl", "must not carry a credential"))
-    if parts.hostname in settings.callback_allowed_hosts:
+        address = parse_address(asked.callback_url)
+    except Malformed as error:
+        raise Invalid(Problem("callbackUrl", str(error))) from error
+    if address.host in settings.callback_allowed_hosts:
         return
     try:
-        await resolve_allowed(parts.hostname, port, settings.outbound_allowed_cidrs)
+        await resolve_allowed(address.host, address.port, settings.outbound_allowed_cidrs)
     except (Forbidden, Unresolvable) as error:
         raise Invalid(
             Problem("callbackUrl", "its address is not allowed; CALLBACK_ALLOWED_HOSTS names exceptions")
@@ -268,6 +258,7 @@ def job_request(
         git_depth=setup.git_depth,
         files=files,
         pipeline=Pipeline(type=asked.pipeline.type) if asked.pipeline else None,
+        callback_url=asked.callback_url,
         metadata=asked.metadata,
     )
 

@@ -46,6 +46,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in (job.get("outputs") or {}).items():
         yield _OUTPUT_LABELS.get(name, name), _output(value)
     yield "reason", _reason(job)
+    yield "callback", _callback(job.get("callback") or {})
     yield "chain", " > ".join(job.get("chainPath") or ())
     yield "metadata", _metadata(job["metadata"])
 
@@ -102,6 +103,12 @@ def _reason(job: dict[str, Any]) -> str:
     if not job.get("failedReason"):
         return ""
     return f"{job['failedReason']} [{job['failedCode']}]" if job.get("failedCode") else str(job["failedReason"])
+
+
+def _callback(callback: dict[str, Any]) -> str:
+    if not callback:
+        return ""
+    return f"{callback['phase']}: {callback.get('problem') or 'delivered'}"
 
 
 def _metadata(metadata: dict[str, Any]) -> str:

@@ -203,6 +203,30 @@ class Outputs(Record):
     files_changed: int | None = None
 
 
+class CallbackPhase(StrEnum):
+    """What a caller is told of its job."""
+
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class CallbackStatus(Record):
+    """How far the caller was told, at `callback_url`, what became of the job.
+
+    phase:       of the last message that is done with. attempts, finished_at: those of the job, as it told them.
+    problem:     why that message was given up; None when it was delivered.
+    is_unwanted: the receiver wants to hear nothing more.
+    """
+
+    phase: CallbackPhase
+    settled_at: datetime
+    attempts: int = 0
+    finished_at: datetime | None = None
+    problem: str | None = None
+    is_unwanted: bool = False
+
+
 class JobStatus(Record):
     """What became of a job. Times are UTC.
 
@@ -231,6 +255,7 @@ class JobStatus(Record):
     logs: tuple[str, ...] = ()
     usage: Usage = Usage()
     outputs: Outputs = Outputs()
+    callback: CallbackStatus | None = None
 
 
 class Job(Resource):

@@ -160,10 +160,6 @@ MALFORMED: dict[str, bytes] = {
     "too many fields": b"{" + b",".join(b'"%d":1' % number for number in range(USUAL.values + 1)) + b"}",
 }
 
-NOT_YET: dict[str, dict[str, Any]] = {
-    "callbackUrl": {"callbackUrl": "https://1.1.1.1/hook"},
-}
-
 
 def with_field(path: str, value: Any) -> dict[str, Any]:
     """A submission in which the field at `path` is `value`, or is missing; all around it is as it should be."""
@@ -246,17 +242,6 @@ async def test_a_body_that_is_no_object_is_refused(api: Api, user: httpx2.AsyncC
     await assert_refused(answer, api, "body")
 
 
-@pytest.mark.parametrize("fields", NOT_YET.values(), ids=NOT_YET)
-async def test_what_is_right_but_not_built_yet_is_said_so(
-    api: Api, user: httpx2.AsyncClient, fields: dict[str, Any]
-) -> None:
-    answer = await user.post("/api/jobs/submit", json=a_submission(**fields))
-
-    assert (answer.status_code, answer.json()["code"]) == (501, "not_implemented")
-    assert any(answer.json()["error"].startswith(field) for field in fields)
-    assert await api.store.list(Job) == []
-
-
 async def test_an_error_report_needs_errors_or_a_prompt(api: Api, user: httpx2.AsyncClient) -> None:
     answer = await user.post("/api/jobs/submit", json={"source": "manual", "type": "error-reporting"})
 
@@ -311,6 +296,7 @@ GOOD = {
     "deep metadata": {"metadata": json.loads('{"a":' * 60 + "1" + "}" * 60)},
     "a surrogate pair": {"prompt": "\U0001f4c4"},
     "nulls where they may be": {"errors": None, "agentRole": None, "callbackUrl": None, "config": {"model": None}},
+    "a public address to call back": {"callbackUrl": "https://1.1.1.1:8443/hook?id=1"},
     "a script of no steps": {"metadata": {"mock": {"steps": []}}},
     "metadata.mock of another provider": {"config": {"provider": "claude"}, "metadata": {"mock": "mine"}},
     "odd but honest file names": {
