@@ -129,6 +129,9 @@ class Catalog:
         """All webhook sources, by name."""
         return self._shelf(WebhookSource).all()
 
+    def webhook_source(self, name: str) -> WebhookSource | None:
+        return self._shelf(WebhookSource).get(name)
+
     @property
     def ai_config(self) -> AiConfigSpec:
         """The settings of the engine; empty ones where nobody has made any."""

@@ -136,6 +136,7 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
         if settings.answers_requests:
             background.append(loops.create_task(engine.keys.follow(engine.store), name="keys"))
             background.append(loops.create_task(engine.sessions.follow(engine.store), name="sessions"))
+            background.append(loops.create_task(engine.deliveries.run(engine.store, engine.clock), name="deliveries"))
         if settings.drives_jobs:
             background.append(loops.create_task(drive(), name="drive"))
         _stop_on_signals(engine, server)
@@ -271,6 +272,7 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
     from labrats.cache import JobCache
     from labrats.catalog import Catalog
     from labrats.intake.intake import Intake
+    from labrats.intake.signing_secrets import StoredSecrets
     from labrats.metrics import Metrics
     from labrats.ports import SystemClock
     from labrats.uploads import Uploads
@@ -297,6 +299,7 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
         workspace_uploads=Uploads(settings.uploads),
         pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf"),
         metrics=metrics,
+        signing_secrets=StoredSecrets(store),
     )
 
 

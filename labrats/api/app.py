@@ -21,6 +21,8 @@ from labrats.api import (
     jobs,
     stats,
     uploads,
+    webhook_sources,
+    webhooks,
     workspace_uploads,
 )
 from labrats.api.body_bounds import bounds_of
@@ -31,7 +33,7 @@ from labrats.metrics import Metrics
 
 MODULES: Final = (
     health, docs, jobs, job_events, agents, instructions, events, config, ai_models, api_keys, auth, uploads,
-    workspace_uploads, stats,
+    workspace_uploads, stats, webhooks, webhook_sources,
 )  # fmt: skip
 PROBES: Final = (health,)
 """All that an engine serves which drives jobs, and leaves requests to others."""

@@ -19,8 +19,12 @@ class BodyBounds:
 
 USUAL: Final = BodyBounds(bytes=16 * 2**20, values=50_000)
 
+DELIVERY: Final = BodyBounds(bytes=25 * 2**20, values=500_000)
+"""As large as GitHub's events."""
+
 _OF_ROUTES: Final[Mapping[tuple[str, str], BodyBounds]] = {
-    ("POST", "/api/events/ingest"): BodyBounds(bytes=25 * 2**20, values=500_000),  # as large as GitHub's events
+    ("POST", "/api/events/ingest"): DELIVERY,
+    ("POST", "/api/webhooks/github"): DELIVERY,
     ("POST", "/api/uploads"): BodyBounds(bytes=_FORM_BYTES, values=0),
     ("POST", "/api/workspace-uploads"): BodyBounds(bytes=_FORM_BYTES, values=0),
 }
@@ -28,4 +32,6 @@ _OF_ROUTES: Final[Mapping[tuple[str, str], BodyBounds]] = {
 
 def bounds_of(method: str, path: str) -> BodyBounds:
     """The bounds of the bodies of such requests."""
+    if method == "POST" and path.startswith("/webhooks/"):
+        return DELIVERY
     return _OF_ROUTES.get((method, path), USUAL)

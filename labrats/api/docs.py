@@ -13,7 +13,7 @@ from labrats.api.routing import api_router
 router = api_router("Docs")
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_CALLERS: Final = {"apiKey": "with an API key", "session": "signed in"}
+_CALLERS: Final = {"apiKey": "with an API key", "session": "signed in", "signature": "signed with a source's secret"}
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 
 _PAGE: Final = """<!doctype html>

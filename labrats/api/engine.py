@@ -12,7 +12,9 @@ from labrats.api.sessions import Sessions
 from labrats.attachments import Attachments
 from labrats.cache import JobCache
 from labrats.catalog import Catalog
+from labrats.intake.delivery_counts import DeliveryCounts
 from labrats.intake.intake import Intake
+from labrats.intake.signing_secrets import SigningSecrets
 from labrats.metrics import Metrics
 from labrats.ports import Clock, Runner, Store
 from labrats.settings import EngineSettings
@@ -36,6 +38,8 @@ class Engine:
     workspace_uploads: Uploads
     pdf_uploads: Uploads
     metrics: Metrics
+    signing_secrets: SigningSecrets
+    deliveries: DeliveryCounts = field(default_factory=DeliveryCounts)
     provider: Provider | None = None
     """Where users sign in, if anywhere."""
     prometheus: Prometheus | None = None

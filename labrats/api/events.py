@@ -67,17 +67,34 @@ async def ingest(request: Request, asked: Event, idempotency_key: IdempotencyKey
     """
     engine, caller = engine_of(request), caller_of(request)
     intent = Intent.of(idempotency_key, caller.id, asked)
-    made = await _made_before(engine, intent) if intent else {}
     event = IncomingEvent(asked.source, asked.event, asked.payload)
-    requests = _still_to_make(event_requests(event, engine.catalog, caller.id), made)
+    requests = event_requests(event, engine.catalog, caller.id)
+    return json_response(ingested(await make_jobs(engine, event, requests, intent)))
+
+
+async def make_jobs(
+    engine: Engine, event: IncomingEvent, requests: Sequence[JobRequest], intent: Intent | None
+) -> Mapping[str, Job]:
+    """The jobs of an event, by the names of their agents: all of them, or none.
+
+    intent: by which the same event, sent again, is known. It makes then what is missing only because the engine was
+    ended in the middle of it. Raises Invalid for a repository that may not be reached, 429, and as Intake.create_all.
+    """
+    made = await _made_before(engine, intent) if intent else {}
+    requests = _still_to_make(requests, made)
     if not requests:
-        return _answer(made)
+        return made
     await asyncio.to_thread(getattr, event, "as_text")  # of a large event that takes long
     requests = await _with_repository(requests, event, engine.settings)
     prepared = [engine.intake.prepare(each) for each in requests]
     refuse_when_full(engine)
     jobs = await engine.intake.create_all(list(zip(prepared, _names(requests, intent), strict=True)))
-    return _answer(made | dict(zip(map(_name_of, requests), jobs, strict=True)))
+    return made | dict(zip(map(_name_of, requests), jobs, strict=True))
+
+
+def ingested(jobs: Mapping[str, Job]) -> dict[str, Any]:
+    """What came of an event, as Ingested describes it. jobs: by the names of their agents."""
+    return {"matched": len(jobs), "jobs": [{"jobId": job.id, "agent": agent} for agent, job in jobs.items()]}
 
 
 async def _made_before(engine: Engine, intent: Intent) -> dict[str, Job]:
@@ -89,7 +106,7 @@ async def _made_before(engine: Engine, intent: Intent) -> dict[str, Job]:
     return {agent: job for agent, job in looked_up.items() if job}
 
 
-def _still_to_make(requests: list[JobRequest], made: Mapping[str, Job]) -> list[JobRequest]:
+def _still_to_make(requests: Sequence[JobRequest], made: Mapping[str, Job]) -> Sequence[JobRequest]:
     """All of them the first time. After that only what is missing because the engine was ended in the middle of it."""
     if not made:
         return requests
@@ -100,10 +117,10 @@ def _still_to_make(requests: list[JobRequest], made: Mapping[str, Job]) -> list[
 
 async def _with_repository(
     requests: Sequence[JobRequest], event: IncomingEvent, settings: EngineSettings
-) -> list[JobRequest]:
+) -> Sequence[JobRequest]:
     """The same, to work on the event's repository. Raises Invalid when that may not be reached."""
     if (address := clone_url_of(event)) is None:
-        return list(requests)
+        return requests
     repo = await judged_repo(address, "payload.repository.clone_url", settings)
     return [replace(each, repo=repo, git_ref=git_ref_of(event)) for each in requests]
 
@@ -119,8 +136,3 @@ def _names(requests: Sequence[JobRequest], intent: Intent | None) -> list[JobNam
 def _name_of(request: JobRequest) -> str:
     assert request.agent is not None, "the job of an event is that of an agent"
     return request.agent.name
-
-
-def _answer(jobs: Mapping[str, Job]) -> Response:
-    made = [{"jobId": job.id, "agent": agent} for agent, job in jobs.items()]
-    return json_response({"matched": len(made), "jobs": made})

@@ -23,12 +23,19 @@ SECURITY_SCHEMES: Final = {
         "name": "auth_token",
         "description": "The cookie of a user who is signed in. Writes must come from a page of the engine's own.",
     },
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Hub-Signature-256",
+        "description": "The HMAC-SHA256 of the body with the source's secret, as `sha256=` and hex. For a generic "
+        "source `webhook-signature` of Standard Webhooks will do instead.",
+    },
 }
 _KEY: Final[dict[str, list[str]]] = {"apiKey": []}
 _SESSION: Final[dict[str, list[str]]] = {"session": []}
 SECURITY: Final[Mapping[Access, list[dict[str, list[str]]]]] = {
     Access.OPEN: [],
-    Access.SIGNED: [],
+    Access.SIGNED: [{"signature": []}],
     Access.KEY: [_KEY],
     Access.CALLER: [_KEY, _SESSION],
     Access.OWNER: [_KEY, _SESSION],

@@ -68,6 +68,9 @@ def event_requests(
     event: IncomingEvent, catalog: Catalog, owner: str, webhook_source: WebhookSource | None = None
 ) -> list[JobRequest]:
     """One for each agent that the event starts. Where its repository is cloned from has yet to be judged."""
+    started = triggered_agents(event, list(catalog.agents_by_trigger_name.values()))
+    if webhook_source and (name := _agent_of_repository(event, webhook_source)):
+        started = _for_this_agent(catalog.agents_by_trigger_name.get(name), started)
     return [
         JobRequest(
             source=event.source,
@@ -80,8 +83,25 @@ def event_requests(
             chain=_first_link(agent, trigger),
             metadata=metadata_of(event),
         )
-        for agent, trigger in triggered_agents(event, list(catalog.agents_by_trigger_name.values()))
+        for agent, trigger in started
     ]
+
+
+def _agent_of_repository(event: IncomingEvent, source: WebhookSource) -> str | None:
+    """The `triggerName` of the agent that a webhook source names for the event's repository, if it names one."""
+    override = source.spec.override_of(event.text("repository", "full_name"))
+    return override.agent_trigger_name if override else None
+
+
+def _for_this_agent(agent: AiAgent | None, started: Sequence[tuple[AiAgent, Trigger]]) -> list[tuple[AiAgent, Trigger]]:
+    """`agent` in the place of whomever the event starts, by its own trigger where it is among them.
+
+    Which events start an agent at all stays a matter of triggers.
+    """
+    if agent is None or not agent.spec.enabled or not started:
+        return []
+    own = [trigger for each, trigger in started if each is agent]
+    return [(agent, own[0] if own else started[0][1])]
 
 
 def _type_of(event: IncomingEvent, trigger: Trigger, catalog: Catalog) -> str:

@@ -7,7 +7,7 @@ from labrats.intake.request import JobRequest
 from labrats.model.agent import AiAgentSpec
 from labrats.model.ai_config import AiConfigSpec
 from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config, resolved_provider
-from labrats.model.webhook_source import RepoOverride, WebhookSourceSpec
+from labrats.model.webhook_source import WebhookSourceSpec
 
 NOTHING: Final = JobConfig()
 
@@ -30,14 +30,8 @@ def settings_of(request: JobRequest, catalog: Catalog) -> ResolvedConfig:
     return resolve_config(layers)
 
 
-def repo_override(spec: WebhookSourceSpec, repo_name: str | None) -> RepoOverride | None:
-    """What a webhook source says of one repository, whose name is the same in any case."""
-    wanted = (repo_name or "").lower()
-    return next((override for name, override in spec.repo_overrides.items() if name.lower() == wanted), None)
-
-
 def _of_repo(spec: WebhookSourceSpec, repo_name: str | None) -> JobConfig:
-    if (override := repo_override(spec, repo_name)) is None:
+    if (override := spec.override_of(repo_name)) is None:
         return NOTHING
     return JobConfig(provider=override.provider, model=override.model, effort=override.effort)
 

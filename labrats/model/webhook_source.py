@@ -8,6 +8,9 @@ from labrats.model.config import JobConfig
 from labrats.model.job import KeyReference
 from labrats.model.record import Record, Resource
 
+GITHUB: Final = "github"
+GENERIC: Final = "generic"
+
 DEFAULT_ASSOCIATIONS: Final = ("OWNER", "MEMBER", "COLLABORATOR")
 """Who may start a run by what they write, in GitHub's words."""
 
@@ -41,6 +44,11 @@ class WebhookSourceSpec(Record):
     allow_forks: bool = False
     credentials_ref: str | None = None
 
+    def override_of(self, repo_name: str | None) -> RepoOverride | None:
+        """What it says of one repository, whose name is the same in any case."""
+        wanted = (repo_name or "").lower()
+        return next((override for name, override in self.repo_overrides.items() if name.lower() == wanted), None)
+
 
 class WebhookSourceStatus(Record):
     """url: where deliveries are received. deliveries: how many were accepted."""
@@ -56,3 +64,8 @@ class WebhookSource(Resource):
 
     spec: WebhookSourceSpec
     status: WebhookSourceStatus = WebhookSourceStatus()
+
+
+def own_secret_name(source_name: str) -> str:
+    """The name of the Secret that belongs to a source: the secret that it was given, rather than the name of one."""
+    return f"{source_name}.webhook-secret"

@@ -88,6 +88,18 @@ def expired_key(engine: Engine) -> str:
     return asyncio.run(expire())
 
 
+@pytest.fixture(scope="module")
+def revoked_key(engine: Engine) -> str:
+    """A key that is no more: one for all tests, since many different wrong ones would be guesses."""
+
+    async def revoke() -> str:
+        async with engine.user() as user, engine.admin() as admin:
+            await admin.http.delete(f"/api/api-keys/{user.key_id}")
+            return user.key
+
+    return asyncio.run(revoke())
+
+
 @asynccontextmanager
 async def signed_out(engine: Engine) -> AsyncIterator[httpx2.AsyncClient]:
     """Somebody who kept the cookie of an ended session."""
@@ -98,18 +110,17 @@ async def signed_out(engine: Engine) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @pytest.fixture
-async def callers(engine: Engine, expired_key: str) -> AsyncIterator[Callers]:
+async def callers(engine: Engine, expired_key: str, revoked_key: str) -> AsyncIterator[Callers]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        owner, other, revoked, admin = [await enter(engine.user()) for _ in range(3)] + [await enter(engine.admin())]
-        await admin.http.delete(f"/api/api-keys/{revoked.key_id}")
+        owner, other, admin = [await enter(engine.user()) for _ in range(2)] + [await enter(engine.admin())]
         job_id = await owner.submit()
         await owner.wait(job_id)
         by_kind = {
             "nobody": await enter(engine.client()),
             "stranger": await enter(engine.client("lr_" + "x" * 43)),
             "expired": await enter(engine.client(expired_key)),
-            "revoked": revoked.http,
+            "revoked": await enter(engine.client(revoked_key)),
             "other": other.http,
             "owner": owner.http,
             "admin": admin.http,

@@ -21,6 +21,7 @@ from labrats.cache import JobCache
 from labrats.catalog import Catalog
 from labrats.controller.reconcile import Controller
 from labrats.intake.intake import Intake
+from labrats.intake.signing_secrets import StoredSecrets
 from labrats.metrics import Metrics
 from labrats.ports import Clock
 from labrats.settings import EngineSettings
@@ -83,10 +84,12 @@ async def api_in_memory(
             workspace_uploads=Uploads(folder / "uploads"),
             pdf_uploads=Uploads(folder / "workspaces" / "uploads", stored_as="document.pdf"),
             metrics=metrics,
+            signing_secrets=StoredSecrets(store),
         )
         controller = Controller(store, engine.runner, clock, engine.settings, engine.metrics)
         followers = (engine.cache, engine.catalog, engine.keys, engine.sessions)
-        parts = [each.follow(store) for each in followers] + [controller.run()]
+        parts = [each.follow(store) for each in followers]
+        parts += [controller.run(), engine.deliveries.run(store, clock)]
         background = [loops.create_task(part) for part in parts]
         await engine.cache.synced.wait()
         await engine.catalog.synced.wait()

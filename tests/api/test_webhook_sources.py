@@ -1,0 +1,111 @@
+"""Webhook sources through the API: kept with their secret, which nobody sees again."""
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from labrats.model.errors import NotFound
+from labrats.model.parts import Secret
+from tests.api.conftest import Api
+
+SECRET = "test-secret-of-a-webhook"
+SOURCE: dict[str, Any] = {"name": "github", "type": "github", "secret": SECRET}
+
+
+async def test_a_source_is_made_with_its_defaults_and_says_where_it_is_served(admin: httpx2.AsyncClient) -> None:
+    answer = await admin.post("/api/webhook-sources", json=SOURCE)
+    assert answer.status_code == 201, answer.text
+    made = answer.json()
+    assert made.pop("resourceVersion")
+    assert made == {
+        "id": "github",
+        "name": "github",
+        "type": "github",
+        "enabled": True,
+        "secretRef": {"name": "github.webhook-secret", "key": "secret"},
+        "host": None,
+        "path": None,
+        "ingressClassName": None,
+        "tlsSecretName": None,
+        "defaults": {},
+        "repoOverrides": {},
+        "allowedAssociations": ["OWNER", "MEMBER", "COLLABORATOR"],
+        "allowForks": False,
+        "credentialsRef": None,
+        "url": "http://engine.test/webhooks/github",
+        "conditions": [],
+        "lastDeliveryAt": None,
+        "deliveries": 0,
+    }
+    assert (await admin.get("/api/webhook-sources/github")).json()["id"] == "github"
+    assert [each["id"] for each in (await admin.get("/api/webhook-sources")).json()["webhookSources"]] == ["github"]
+
+
+async def test_its_secret_is_kept_as_a_secret_of_its_own_and_goes_with_it(api: Api, admin: httpx2.AsyncClient) -> None:
+    made = await admin.post("/api/webhook-sources", json=SOURCE)
+    changed = await admin.patch("/api/webhook-sources/github", json={"secret": f"{SECRET}-2"})
+    assert all(SECRET not in answer.text for answer in (made, changed))
+    kept = await api.store.get(Secret, "github.webhook-secret")
+    assert kept.data == {"secret": f"{SECRET}-2"}
+
+    assert (await admin.delete("/api/webhook-sources/github")).status_code == 204
+
+    with pytest.raises(NotFound):
+        await api.store.get(Secret, "github.webhook-secret")
+    assert (await admin.get("/api/webhook-sources/github")).status_code == 404
+
+
+async def test_a_source_that_named_a_secret_may_get_one_of_its_own(api: Api, admin: httpx2.AsyncClient) -> None:
+    reference = {"name": "shared", "key": "github"}
+    made = await admin.post("/api/webhook-sources", json={"name": "g", "type": "github", "secretRef": reference})
+    assert made.json()["secretRef"] == reference
+    changed = await admin.patch("/api/webhook-sources/g", json={"secret": SECRET})
+    assert changed.json()["secretRef"] == {"name": "g.webhook-secret", "key": "secret"}
+    await admin.delete("/api/webhook-sources/g")
+    assert "g.webhook-secret" not in {secret.name for secret in await api.store.list(Secret)}
+
+
+async def test_a_patch_changes_what_it_names(admin: httpx2.AsyncClient) -> None:
+    await admin.post("/api/webhook-sources", json=SOURCE | {"host": "hooks.example.com"})
+    changes = {
+        "host": None,
+        "defaults": {"model": "opus", "maxTurns": 3},
+        "repoOverrides": {"octo/demo": {"model": "haiku", "agentTriggerName": "ai-developer"}},
+        "allowedAssociations": ["OWNER"],
+    }
+    changed = (await admin.patch("/api/webhook-sources/github", json=changes)).json()
+    unset = {"effort": None, "provider": None, "enabled": True}
+    overrides = {"octo/demo": unset | {"model": "haiku", "agentTriggerName": "ai-developer"}}
+    assert {key: changed[key] for key in changes} == changes | {"repoOverrides": overrides}
+    assert changed["type"] == "github"
+
+    stale = {"enabled": False, "resourceVersion": "1"}
+    assert (await admin.patch("/api/webhook-sources/github", json=stale)).status_code == 409
+
+
+async def test_the_same_key_twice_makes_one(admin: httpx2.AsyncClient) -> None:
+    for _ in range(2):
+        answer = await admin.post("/api/webhook-sources", json=SOURCE, headers={"Idempotency-Key": "key-1"})
+        assert answer.status_code == 201
+    assert (await admin.post("/api/webhook-sources", json=SOURCE)).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"secret": None}, "secret"),
+        ({"secretRef": {"name": "a", "key": "b"}}, "secretRef"),
+        ({"secret": "short"}, "secret"),
+        ({"type": "gitlab"}, "type"),
+        ({"host": "no host"}, "host"),
+        ({"path": "webhooks"}, "path"),
+        ({"allowedAssociations": ["EVERYBODY"]}, "allowedAssociations[0]"),
+        ({"repoOverrides": {"octo": {}}}, "repoOverrides.octo.[key]"),
+        ({"defaults": {"model": ""}}, "defaults.model"),
+    ],
+)
+async def test_what_is_wrong_is_named(admin: httpx2.AsyncClient, fields: dict[str, Any], field: str) -> None:
+    answer = await admin.post("/api/webhook-sources", json=SOURCE | fields)
+    assert answer.status_code == 422, answer.text
+    assert [detail["field"] for detail in answer.json()["details"]] == [field]

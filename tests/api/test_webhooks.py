@@ -1,0 +1,341 @@
+"""Deliveries are received from whoever has signed them, once each, and start the agents that they concern."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx2
+import pytest
+
+from labrats.model.job import Job
+from tests.api.conftest import Api
+from tests.api.test_agent_roles import stored
+from tests.builders import a_trigger, an_agent
+from tests.deliveries import SECRET, an_issue_event, github_headers, hub_signature, json_body
+from tests.waiting import DEADLINE_SECONDS
+
+GITHUB = "/api/webhooks/github"
+
+
+async def add_source(api: Api, name: str = "github", **fields: Any) -> dict[str, Any]:
+    async with api.client("admin") as admin:
+        asked = {"name": name, "type": "github", "secret": SECRET} | fields
+        answer = await admin.post("/api/webhook-sources", json=asked)
+    assert answer.status_code == 201, answer.text
+    source: dict[str, Any] = answer.json()
+    return source
+
+
+@pytest.fixture
+async def nobody(api: Api) -> AsyncIterator[httpx2.AsyncClient]:
+    """GitHub has no API key."""
+    async with api.client(None) as nobody:
+        yield nobody
+
+
+async def deliver(
+    nobody: httpx2.AsyncClient, payload: Any, event: str = "issues", path: str = GITHUB, **how: str
+) -> httpx2.Response:
+    body = json_body(payload)
+    return await nobody.post(path, content=body, headers=github_headers(event, body, **how))
+
+
+async def accepted(nobody: httpx2.AsyncClient, payload: Any, event: str = "issues", **how: str) -> dict[str, Any]:
+    answer = await deliver(nobody, payload, event, **how)
+    assert answer.status_code == 200, answer.text
+    received: dict[str, Any] = answer.json()
+    return received
+
+
+class TestFromGithub:
+    @pytest.mark.parametrize("path", [GITHUB, "/webhooks/github"])
+    async def test_a_signed_delivery_starts_the_agents_that_it_concerns(
+        self, api: Api, nobody: httpx2.AsyncClient, path: str
+    ) -> None:
+        await add_source(api)
+        await stored(api, an_agent("a", a_trigger("issues.labeled", filters={"label.name": "ai"})), an_agent("b"))
+
+        answer = await accepted(nobody, an_issue_event(), path=path)
+
+        assert (answer["ok"], answer["matched"], [job["agent"] for job in answer["jobs"]]) == (True, 1, ["a"])
+        (job,) = await api.store.list(Job)
+        assert job.id == answer["jobs"][0]["jobId"]
+        assert (job.spec.source, job.spec.owner) == ("github", "webhook-source/github")
+        assert job.spec.metadata["repo"] == "octo/demo"
+
+    async def test_a_ping_is_answered(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api)
+        assert await accepted(nobody, {"zen": "Speak.", "hook_id": 1, "hook": {}}, "ping") == {"ok": True}
+
+    async def test_a_form_says_the_same_as_json(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api)
+        await stored(api, an_agent("a", a_trigger()))
+        body = urlencode({"payload": json_body(an_issue_event()).decode()}).encode()
+        headers = github_headers("issues", body) | {"Content-Type": "application/x-www-form-urlencoded"}
+        assert (await nobody.post(GITHUB, content=body, headers=headers)).json()["matched"] == 1
+
+    async def test_what_may_not_start_anybody_is_answered_with_the_reason(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
+        await add_source(api)
+        await stored(api, an_agent("a", a_trigger("issues.*")))
+        stranger = {"id": 2, "login": "stranger", "type": "User"}
+
+        answer = await accepted(nobody, an_issue_event("opened", sender=stranger))
+
+        assert (answer["matched"], answer["ignored"]) == (0, "its author is not one of `allowedAssociations`")
+        assert await api.store.list(Job) == []
+
+
+class TestSignature:
+    @pytest.mark.parametrize(
+        "signature",
+        [
+            None,
+            "",
+            "sha256=",
+            "sha1={sha1}",
+            "sha256={sha1}",
+            "{hex}",
+            "sha256={HEX}",
+            "SHA256={hex}",
+            "sha256={hex} ",
+            "sha256= {hex}",
+            "sha256={hex},sha256={hex}",
+            "sha256=é{hex}",
+        ],
+    )
+    async def test_whatever_is_not_exactly_one_is_refused(
+        self, api: Api, nobody: httpx2.AsyncClient, signature: str | None
+    ) -> None:
+        await add_source(api)
+        body = json_body(an_issue_event())
+        good = hub_signature(body).removeprefix("sha256=")
+        sha1 = hmac.new(SECRET.encode(), body, "sha1").hexdigest()
+        headers = [(name.encode(), value.encode()) for name, value in github_headers("issues", body).items()][:-1]
+        if signature is not None:
+            sent = signature.format(hex=good, HEX=good.upper(), sha1=sha1)
+            headers.append((b"X-Hub-Signature-256", sent.encode("latin-1")))
+        answer = await nobody.post(GITHUB, content=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+
+    async def test_two_of_them_are_refused_though_both_are_good(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api)
+        body = json_body(an_issue_event())
+        headers = [*github_headers("issues", body).items(), ("X-Hub-Signature-256", hub_signature(body))]
+        assert (await nobody.post(GITHUB, content=body, headers=headers)).status_code == 401
+
+    async def test_nothing_is_read_of_a_body_that_is_not_signed(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api)
+        for body in (b"{", b"\xff", b"[" * 100_000):
+            headers = github_headers("issues", body, secret="test-secret-of-another")
+            assert (await nobody.post(GITHUB, content=body, headers=headers)).status_code == 401
+
+    async def test_of_several_sources_the_one_counts_that_has_signed(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
+        await add_source(api, "a-first", secret="test-secret-one")
+        await add_source(api, "b-second", secret="test-secret-two", defaults={"model": "opus", "provider": "mock"})
+        await stored(api, an_agent("a", a_trigger()))
+
+        await accepted(nobody, an_issue_event(), secret="test-secret-two")
+
+        (job,) = await api.store.list(Job)
+        assert (job.spec.owner, job.resolved.model) == ("webhook-source/b-second", "opus")
+        assert (await deliver(nobody, an_issue_event(), secret="test-secret-three")).status_code == 401
+
+    async def test_a_sources_own_address_takes_no_others_secret(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api, "one", secret="test-secret-one")
+        await add_source(api, "two", secret="test-secret-two")
+        answer = await deliver(nobody, an_issue_event(), path="/webhooks/one", secret="test-secret-two")
+        assert answer.status_code == 401
+
+    async def test_a_source_that_is_switched_off_or_gone_is_not_there(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
+        await add_source(api)
+        async with api.client("admin") as admin:
+            await admin.patch("/api/webhook-sources/github", json={"enabled": False})
+            assert (await deliver(nobody, an_issue_event(), path="/webhooks/github")).status_code == 404
+            assert (await deliver(nobody, an_issue_event())).status_code == 401
+            await admin.delete("/api/webhook-sources/github")
+        assert (await deliver(nobody, an_issue_event(), path="/webhooks/github")).status_code == 404
+
+    async def test_a_new_secret_counts_at_once_and_the_old_one_no_longer(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
+        await add_source(api)
+        async with api.client("admin") as admin:
+            await admin.patch("/api/webhook-sources/github", json={"secret": "test-secret-new"})
+        assert (await deliver(nobody, an_issue_event())).status_code == 401
+        assert (await deliver(nobody, an_issue_event(), secret="test-secret-new")).status_code == 200
+
+    @pytest.mark.parametrize("declared", [True, False])
+    async def test_more_than_25_mib_are_refused(self, api: Api, nobody: httpx2.AsyncClient, declared: bool) -> None:
+        await add_source(api)
+        body = b'{"zen": "' + b"x" * 25 * 2**20 + b'"}'
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for start in range(0, len(body), 2**20):
+                yield body[start : start + 2**20]
+
+        for path in (GITHUB, "/webhooks/github"):
+            headers = github_headers("ping", body)
+            answer = await nobody.post(path, content=body if declared else chunks(), headers=headers)
+            assert answer.status_code == 413
+
+
+class TestShape:
+    @pytest.mark.parametrize(
+        ("event", "claimed"),
+        [("issues", "issue_comment"), ("issues", "pull_request"), ("issues", "made_up"), ("issues", "ping")],
+    )
+    async def test_a_body_is_only_taken_as_the_event_that_it_is(
+        self, api: Api, nobody: httpx2.AsyncClient, event: str, claimed: str
+    ) -> None:
+        await add_source(api)
+        await stored(api, an_agent("a", a_trigger("*")))
+        answer = await deliver(nobody, an_issue_event(), claimed)
+        assert answer.status_code == 400
+        assert claimed in answer.json()["error"]
+        assert await api.store.list(Job) == []
+
+    async def test_an_event_must_be_named(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api)
+        body = json_body(an_issue_event())
+        headers = github_headers("issues", body)
+        del headers["X-GitHub-Event"]
+        answer = await nobody.post(GITHUB, content=body, headers=headers)
+        assert (answer.status_code, "X-GitHub-Event" in answer.json()["error"]) == (400, True)
+
+    @pytest.mark.parametrize(
+        ("body", "content_type", "status"),
+        [
+            (b"{", "application/json", 400),
+            (b"[]", "application/json", 400),
+            (b"\xff", "application/json", 400),
+            (b"{}", "text/plain", 415),
+            (b"payload=%7B", "application/x-www-form-urlencoded", 400),
+            (b"other=1", "application/x-www-form-urlencoded", 400),
+            (b"payload=%7B%7D&payload=%7B%7D", "application/x-www-form-urlencoded", 400),
+        ],
+    )
+    async def test_what_is_no_object_is_refused(
+        self, api: Api, nobody: httpx2.AsyncClient, body: bytes, content_type: str, status: int
+    ) -> None:
+        await add_source(api)
+        headers = github_headers("issues", body) | {"Content-Type": content_type}
+        assert (await nobody.post(GITHUB, content=body, headers=headers)).status_code == status
+
+
+class TestOnce:
+    async def test_the_same_delivery_makes_one_job_whatever_it_is_called(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
+        await add_source(api)
+        await stored(api, an_agent("a", a_trigger()))
+        first = await accepted(nobody, an_issue_event())
+
+        again = await asyncio.gather(
+            *(accepted(nobody, an_issue_event(), delivery=delivery) for delivery in ("one", "two", "three"))
+        )
+
+        assert again == [first] * 3
+        assert len(await api.store.list(Job)) == 1
+
+    async def test_a_replay_starts_no_agent_that_has_come_since(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api)
+        await stored(api, an_agent("a", a_trigger()))
+        first = await accepted(nobody, an_issue_event())
+        await stored(api, an_agent("b", a_trigger()))
+        assert await accepted(nobody, an_issue_event(), delivery="two") == first
+
+    async def test_the_same_body_for_two_sources_is_two_deliveries(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await stored(api, an_agent("a", a_trigger()))
+        for name in ("one", "two"):
+            await add_source(api, name, secret=f"test-secret-{name}")
+            await accepted(nobody, an_issue_event(), secret=f"test-secret-{name}")
+        assert len(await api.store.list(Job)) == 2
+
+
+class TestOverrides:
+    async def test_a_repositorys_settings_win_over_the_sources_defaults(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
+        override = {"Octo/Demo": {"model": "opus", "effort": "high"}}
+        await add_source(api, defaults={"model": "haiku", "provider": "mock", "maxTurns": 3}, repoOverrides=override)
+        await stored(api, an_agent("a", a_trigger()))
+        await accepted(nobody, an_issue_event())
+        (job,) = await api.store.list(Job)
+        assert (job.resolved.model, job.resolved.config.effort, job.resolved.max_turns) == ("opus", "high", 3)
+        assert job.resolved.origins["model"] == "webhook-source-override"
+
+    async def test_a_repository_may_be_switched_off(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api, repoOverrides={"octo/demo": {"enabled": False}})
+        await stored(api, an_agent("a", a_trigger()))
+        assert (await accepted(nobody, an_issue_event()))["matched"] == 0
+
+    @pytest.mark.parametrize(("name", "started"), [("b", ["b"]), ("silent", ["silent"]), ("gone", []), ("off", [])])
+    async def test_a_repository_may_have_an_agent_of_its_own(
+        self, api: Api, nobody: httpx2.AsyncClient, name: str, started: list[str]
+    ) -> None:
+        await add_source(api, repoOverrides={"octo/demo": {"agentTriggerName": name}})
+        await stored(api, an_agent("a", a_trigger()), an_agent("b", a_trigger()), an_agent("silent"))
+        await stored(api, an_agent("off", a_trigger(), enabled=False))
+        answer = await accepted(nobody, an_issue_event())
+        assert [job["agent"] for job in answer["jobs"]] == started
+
+
+class TestGeneric:
+    @pytest.fixture(autouse=True)
+    async def source(self, api: Api) -> None:
+        await add_source(api, "alerts", type="generic")
+        await stored(api, an_agent("a", a_trigger("disk.full", source="alerts")))
+
+    async def test_its_events_are_named_by_the_body(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        for key in ("type", "event"):
+            body = json_body({key: "disk.full"})
+            headers = {"X-Hub-Signature-256": hub_signature(body), "Content-Type": "application/json"}
+            answer = await nobody.post("/webhooks/alerts", content=body, headers=headers)
+            assert answer.json()["matched"] == 1, key
+
+    async def test_it_does_not_receive_for_github(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        assert (await deliver(nobody, an_issue_event())).status_code == 401
+
+    async def test_standard_webhooks_are_taken_once_per_id_and_while_they_are_fresh(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
+        now = api.clock.now()
+        fresh = [await self._deliver(nobody, each, now.timestamp()) for each in ("msg_1", "msg_1", "msg_2")]
+        assert [answer.status_code for answer in fresh] == [200] * 3
+        assert len(await api.store.list(Job)) == 2
+        for late in (now - timedelta(minutes=6), now + timedelta(minutes=6)):
+            assert (await self._deliver(nobody, "msg_3", late.timestamp())).status_code == 401
+
+    async def _deliver(self, nobody: httpx2.AsyncClient, message_id: str, timestamp: float) -> httpx2.Response:
+        body = json_body({"type": "disk.full"})
+        signed = f"{message_id}.{int(timestamp)}.".encode() + body
+        digest = base64.b64encode(hmac.digest(SECRET.encode(), signed, hashlib.sha256)).decode()
+        headers = {
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(timestamp)),
+            "webhook-signature": f"v1a,ignored v1,{digest}",
+            "Content-Type": "application/json",
+        }
+        return await nobody.post("/webhooks/alerts", content=body, headers=headers)
+
+
+async def test_deliveries_are_counted(api: Api, nobody: httpx2.AsyncClient) -> None:
+    await add_source(api)
+    await accepted(nobody, an_issue_event())
+
+    async with api.client("admin") as admin, asyncio.timeout(DEADLINE_SECONDS):
+        while not (found := (await admin.get("/api/webhook-sources/github")).json())["deliveries"]:
+            await asyncio.sleep(0.01)
+
+    assert (found["deliveries"], bool(found["lastDeliveryAt"])) == (1, True)

@@ -1,0 +1,66 @@
+"""Deliveries to webhooks, as GitHub signs them."""
+
+import hashlib
+import hmac
+import json
+from typing import Any, Final
+
+SECRET: Final = "test-secret-of-a-webhook"
+
+
+def hub_signature(body: bytes, secret: str = SECRET) -> str:
+    """What stands in X-Hub-Signature-256."""
+    return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
+
+
+def github_headers(event: str, body: bytes, secret: str = SECRET, delivery: str = "one") -> dict[str, str]:
+    """What GitHub sends with `body`."""
+    return {
+        "Content-Type": "application/json",
+        "X-GitHub-Event": event,
+        "X-GitHub-Delivery": delivery,
+        "X-Hub-Signature-256": hub_signature(body, secret),
+    }
+
+
+def json_body(payload: Any) -> bytes:
+    return json.dumps(payload).encode()
+
+
+def an_issue_event(action: str = "labeled", association: str = "NONE", **fields: Any) -> dict[str, Any]:
+    """A payload of `issues`: the owner did something to a stranger's issue. fields: of the payload."""
+    usual = {
+        "action": action,
+        "issue": {
+            "number": 7,
+            "title": "It crashes",
+            "body": "When I start it.",
+            "html_url": "https://github.com/octo/demo/issues/7",
+            "user": {"id": 2, "login": "stranger"},
+            "author_association": association,
+        },
+        "label": {"name": "ai"},
+        "repository": {
+            "id": 100,
+            "full_name": "octo/demo",
+            "default_branch": "main",
+            "clone_url": "https://1.1.1.1/octo/demo.git",
+        },
+        "sender": {"id": 1, "login": "octo", "type": "User"},
+    }
+    return usual | fields
+
+
+def a_pull_request_event(action: str = "opened", *, head: int = 100, author: int = 1, **fields: Any) -> dict[str, Any]:
+    """A payload of `pull_request`: a member opened one. head: the repository it is from. author: who wrote it."""
+    issue = an_issue_event(action)
+    pull_request = {
+        "number": 8,
+        "title": "Mend it",
+        "body": "It was broken.",
+        "state": "open",
+        "user": {"id": author, "login": "author"},
+        "author_association": "MEMBER",
+        "head": {"ref": "mend", "repo": {"id": head, "full_name": "octo/demo" if head == 100 else "fork/demo"}},
+    }
+    return {key: issue[key] for key in ("action", "repository", "sender")} | {"pull_request": pull_request} | fields

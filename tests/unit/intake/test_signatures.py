@@ -1,0 +1,100 @@
+"""A delivery is its source's only if every bit of it is as it was when it was signed."""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.datastructures import Headers
+
+from labrats.intake.signatures import Signature, hub_signature, standard_signature
+from tests.deliveries import SECRET
+from tests.deliveries import hub_signature as sign
+from tests.fakes.clock import NOON
+
+BODY = b'{"action": "labeled"}'
+TIMESTAMP = str(int(NOON.timestamp()))
+
+
+def hub(body: bytes = BODY, secret: str = SECRET) -> Signature:
+    found = hub_signature(Headers({"X-Hub-Signature-256": sign(body, secret)}))
+    assert found
+    return found
+
+
+def standard(changed: Mapping[str, str] | None = None, key: bytes = SECRET.encode()) -> Signature | None:
+    digest = hmac.digest(key, f"msg_1.{TIMESTAMP}.".encode() + BODY, hashlib.sha256)
+    signature = f"v1,{base64.b64encode(digest).decode()}"
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": TIMESTAMP, "webhook-signature": signature}
+    return standard_signature(Headers(headers | {**(changed or {})}), NOON)
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@given(body=st.binary(min_size=1, max_size=300), data=st.data())
+def test_any_flipped_bit_of_the_body_breaks_it(body: bytes, data: st.DataObject) -> None:
+    bit = data.draw(st.integers(0, len(body) * 8 - 1))
+    assert hub(body).is_by(SECRET, body)
+    assert not hub(body).is_by(SECRET, flipped(body, bit))
+
+
+@given(bit=st.integers(0, (len("sha256=") + 64) * 8 - 1))
+def test_any_flipped_bit_of_the_signature_breaks_it(bit: int) -> None:
+    sent = flipped(sign(BODY).encode(), bit).decode("latin-1")
+    found = hub_signature(Headers(raw=[(b"x-hub-signature-256", sent.encode("latin-1"))]))
+    assert found is None or not found.is_by(SECRET, BODY)
+
+
+@given(secret=st.text(min_size=1))
+def test_no_other_secret_makes_it(secret: str) -> None:
+    assert hub().is_by(secret, BODY) == (secret == SECRET)
+
+
+class TestStandardWebhooks:
+    def test_id_and_time_are_signed_too(self) -> None:
+        good = standard()
+        assert good
+        assert (good.is_by(SECRET, BODY), good.id) == (True, "msg_1")
+        for changed in ({"webhook-id": "msg_2"}, {"webhook-timestamp": str(int(TIMESTAMP) + 1)}):
+            forged = standard(changed)
+            assert forged
+            assert not forged.is_by(SECRET, BODY)
+
+    def test_a_secret_may_be_base64(self) -> None:
+        key = bytes(range(24))
+        found = standard(key=key)
+        assert found
+        assert found.is_by(f"whsec_{base64.b64encode(key).decode()}", BODY)
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"webhook-id": ""},
+            {"webhook-id": "x" * 256},
+            {"webhook-timestamp": ""},
+            {"webhook-timestamp": "-1"},
+            {"webhook-timestamp": "1e9"},
+            {"webhook-timestamp": str(int(TIMESTAMP) - 301)},
+            {"webhook-timestamp": str(int(TIMESTAMP) + 301)},
+            {"webhook-signature": ""},
+            {"webhook-signature": "v1a,AAAA"},
+            {"webhook-signature": "v1,é"},
+        ],
+    )
+    def test_headers_that_are_not_as_the_standard_has_them_are_none(self, changed: dict[str, str]) -> None:
+        assert standard(changed) is None
+
+    def test_of_several_signatures_one_is_enough(self) -> None:
+        good = base64.b64encode(
+            hmac.digest(SECRET.encode(), f"msg_1.{TIMESTAMP}.".encode() + BODY, hashlib.sha256)
+        ).decode()
+        found = standard({"webhook-signature": f"v1,{base64.b64encode(b'other').decode()} v1,{good}"})
+        assert found
+        assert found.is_by(SECRET, BODY)
