@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-MANY: Final = 30
+MANY: Final = 100
 WINDOW: Final = timedelta(minutes=5)
 MAX_ADDRESSES: Final = 10_000
 

@@ -111,7 +111,9 @@ def test_usage_is_told_after_each_answer_of_the_model(attempt_on: Prepare) -> No
     assert usages[0].turns < 3
     assert attempt.outcome.usage == usages[-1]
     cached = 3 * CACHED_TOKENS
-    assert usages[-1] == Usage(input_tokens=500 - cached, output_tokens=50, cache_read_tokens=cached, turns=3)
+    assert usages[-1] == Usage(
+        input_tokens=500 - cached, output_tokens=50, cache_read_tokens=cached, reasoning_tokens=12, turns=3
+    )
 
 
 def test_the_settings_of_the_job_reach_the_program(attempt_on: Prepare) -> None:

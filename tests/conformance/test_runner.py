@@ -139,7 +139,7 @@ async def test_an_executor_that_dies_without_an_outcome_is_told_by_how_it_died(
     gone = await end_of(runner, attempt)
     assert (gone.outcome, gone.code) == (None, FailedCode.EXECUTOR_DIED)
     assert words in gone.reason
-    assert gone.tail == OutputTail(("so far",), Usage(input_tokens=7))
+    assert gone.tail == OutputTail(("so far",), Usage(input_tokens=7, cost_usd=0.0))
 
 
 async def test_an_executor_killed_from_outside_is_told_by_its_signal(backend: RunnerBackend, runner: Runner) -> None:
@@ -452,7 +452,7 @@ async def test_the_tail_of_a_running_attempt_is_how_far_it_is(runner: Runner) ->
     attempt = an_attempt([{"usage": {"outputTokens": 3}}, {"log": "grüße"}, HANG])
     await runner.start(attempt)
     await said(runner, attempt, "grüße")
-    assert await runner.tail(attempt.name) == OutputTail(("grüße",), Usage(output_tokens=3))
+    assert await runner.tail(attempt.name) == OutputTail(("grüße",), Usage(output_tokens=3, cost_usd=0.0))
 
 
 async def test_the_tail_is_bounded_in_lines(runner: Runner) -> None:
