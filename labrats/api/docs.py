@@ -125,7 +125,9 @@ def _type_of(schema: Mapping[str, Any]) -> str:
     if choices := schema.get("enum"):
         return ", ".join(f"<code>{escape(str(choice))}</code>" for choice in choices)
     if schema.get("type") == "array":
-        return f"array of {_type_of(schema['items'])}"
+        if "prefixItems" in schema:
+            return f"[{', '.join(map(_type_of, schema['prefixItems']))}]"
+        return f"array of {_type_of(schema.get('items', {}))}"
     return escape(schema.get("type", "anything"))
 
 
