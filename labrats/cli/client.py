@@ -15,6 +15,7 @@ WHERE_KEYS_COME_FROM: Final = (
     "machine its admin key is found by itself in the data folder (--data-dir or LABRATS_DATA_DIR)."
 )
 
+JSON: Final = "application/json"
 _CONNECT_SECONDS: Final = 5
 _ANSWER_SECONDS: Final = 60
 _SILENCE_SECONDS: Final = 45
@@ -50,8 +51,8 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def get(self, path: str, params: Mapping[str, Any] | None = None) -> httpx2.Response:
-        return self._ask("GET", path, params=params)
+    def get(self, path: str, params: Mapping[str, Any] | None = None, *, content_type: str = JSON) -> httpx2.Response:
+        return self._ask("GET", path, content_type, params=params)
 
     def post(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> httpx2.Response:
         return self._ask("POST", path, json=body, headers=headers)
@@ -78,12 +79,12 @@ class Client:
             _expect(response, "text/event-stream")
             yield (event for event in httpx2.EventSource(response) if event.data)
 
-    def _ask(self, method: str, path: str, **request: Any) -> httpx2.Response:
+    def _ask(self, method: str, path: str, content_type: str = JSON, **request: Any) -> httpx2.Response:
         with self._translated_errors():
             response = self._http.request(method, path, **request)
         self._refuse_errors(response)
         if response.status_code != httpx2.codes.NO_CONTENT:
-            _expect(response, "application/json")
+            _expect(response, content_type)
         return response
 
     @contextmanager

@@ -178,7 +178,7 @@ def patch(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
         job_id: The job's id.
     """
     with options.connect() as client:
-        sys.stdout.buffer.write(client.get(f"{_path(job_id)}/patch").content)
+        sys.stdout.buffer.write(client.get(f"{_path(job_id)}/patch", content_type="text/x-diff").content)
 
 
 def _path(job_id: str) -> str:

@@ -145,7 +145,7 @@ def test_a_retry_is_followed_from_the_new_attempt_on(labrats: Labrats, engine: S
 
 
 def test_a_patch_is_printed_byte_by_byte(labrats: Labrats, engine: ScriptedEngine) -> None:
-    engine.script(f"{JOB}/patch", Answer("+grüße\n".encode()))
+    engine.script(f"{JOB}/patch", Answer("+grüße\n".encode(), content_type="text/x-diff"))
     assert labrats("patch", "ir-3ab1c2d4").out == "+grüße\n"
 
 
