@@ -201,7 +201,10 @@ def _redirected(address: Address, answer: Answer) -> Address | None:
     """Where `answer` sends to; None where it does not, or where that may not be gone to without a second thought."""
     if answer.status not in _REDIRECTS or "location" not in answer.headers:
         return None
-    onward = parse_address(urljoin(address.url, answer.headers["location"]))
+    try:
+        onward = parse_address(urljoin(address.url, answer.headers["location"]))
+    except ValueError:  # of urljoin
+        raise Malformed("the address that it redirects to is not well-formed") from None
     return None if (address.scheme, onward.scheme) == ("https", "http") else onward
 
 

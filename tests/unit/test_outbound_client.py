@@ -177,7 +177,9 @@ async def test_a_chain_of_redirects_ends() -> None:
     assert server.connections == 6
 
 
-@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/", "http://user:pass@127.0.0.1/"])
+@pytest.mark.parametrize(
+    "location", ["file:///etc/passwd", "ftp://127.0.0.1/", "http://user:pass@127.0.0.1/", "http://["]
+)
 async def test_a_redirect_to_what_is_no_address_is_refused(location: str) -> None:
     async with a_server(redirect(location)) as server:
         with pytest.raises(Malformed):
