@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from labrats.backends.kubernetes.jobs_api import JobsApi
     from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
     from labrats.model.protocol import Sandbox
-    from labrats.ports import Runner, Store
+    from labrats.model_files import ModelFolder
+    from labrats.ports import ModelFiles, Runner, Store
     from labrats.settings import EngineSettings
 
 T = TypeVar("T")
@@ -166,11 +167,20 @@ async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None
 @asynccontextmanager
 async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[Engine, Drive]]":
     """The engine on this machine, SQLite and processes, and what drives its jobs."""
+    from labrats.backends.embedded.model_files import LocalModelFiles
     from labrats.backends.embedded.runner import LocalRunner
+    from labrats.ports import SystemClock
 
     async with open_local_store(settings) as store, LocalRunner(store, local_runner_settings(settings)) as runner:
-        engine = await assemble(settings, store, runner)
-        yield engine, partial(drive_jobs, engine, store, runner)
+        model_files = LocalModelFiles(model_folder(settings), SystemClock())
+        engine = await assemble(settings, store, runner, model_files)
+
+        async def drive() -> None:
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(drive_jobs(engine, store, runner), name="jobs")
+                loops.create_task(model_files.run(), name="model-files")
+
+        yield engine, drive
 
 
 @asynccontextmanager
@@ -259,7 +269,9 @@ async def insist(action: "Callable[[], Awaitable[T]]") -> "T":
             await asyncio.sleep(error.delay_seconds)
 
 
-async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner") -> "Engine":
+async def assemble(
+    settings: "EngineSettings", store: "Store", runner: "Runner", model_files: "ModelFiles | None" = None
+) -> "Engine":
     """The parts that requests reach.
 
     An engine that is all there is has an admin key. Where there are several, no one of them makes a key by itself.
@@ -267,6 +279,7 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
     from labrats.api.engine import Engine
     from labrats.api.keys import KeyRing
     from labrats.api.prometheus import Prometheus
+    from labrats.api.scanned_models import ScannedModels
     from labrats.api.sessions import Sessions, Signer, new_secret, signing_secret
     from labrats.attachments import Attachments
     from labrats.cache import JobCache
@@ -282,11 +295,12 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
     # An engine that only drives jobs signs nobody in, and on a cluster has no right to make the secret.
     secret = await signing_secret(store, settings.auth_jwt_secret) if settings.answers_requests else new_secret()
     signer = Signer(secret)
+    clock = SystemClock()
     catalog, attachments, metrics = Catalog(), Attachments(settings.uploads), Metrics()
     return Engine(
         store=store,
         runner=runner,
-        clock=SystemClock(),
+        clock=clock,
         settings=settings,
         cache=JobCache(),
         catalog=catalog,
@@ -298,9 +312,18 @@ async def assemble(settings: "EngineSettings", store: "Store", runner: "Runner")
         attachments=attachments,
         workspace_uploads=Uploads(settings.uploads),
         pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf"),
+        models=ScannedModels(model_files, clock) if model_files else None,
         metrics=metrics,
         signing_secrets=StoredSecrets(store),
     )
+
+
+def model_folder(settings: "EngineSettings") -> "ModelFolder":
+    from labrats.model_files import ModelFolder
+    from labrats.outbound_client import OutboundClient
+
+    client = OutboundClient(settings.outbound_allowed_cidrs)
+    return ModelFolder(settings.models, client, settings.max_model_file_bytes)
 
 
 def openid_provider(settings: "EngineSettings", signer: "Signer") -> "Provider | None":

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from labrats.model.ai_model import AiModel
 from labrats.model.job import FailedCode, Job, Outputs, Usage
+from labrats.model.model_files import FileOperation, FoundFile
 from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent
 from labrats.model.record import Resource
 
@@ -210,6 +211,44 @@ class Runner(Protocol):
 
     async def remove(self, name: str, *, keep_output: bool = False) -> None:
         """Delete what it left: workspace and inputs, and its output too unless `keep_output`. Only when it is Gone."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """Where the files of local models are: a folder of the engine's, or the volume of a claim on a cluster."""
+
+    folder: str | None = None
+    claim: str | None = None
+
+
+class ModelFiles(Protocol):
+    """The files of local models, and what is done to them. Operations outlive the engine.
+
+    Every call raises RetryLater when they are out of reach.
+    """
+
+    @property
+    def place(self) -> ModelPlace: ...
+
+    async def scan(self) -> Sequence[FoundFile]:
+        """What is there now, by provider and name."""
+        ...
+
+    async def begin(self, operation: FileOperation) -> FileOperation:
+        """Have it done, and return it as it stands. On stable storage when this returns, and not forgotten.
+
+        Only one thing is done to a file at a time: an operation that does the same and has not ended is returned in its
+        place, one that does something else raises Conflict. One that has ended is forgotten.
+        """
+        ...
+
+    async def operations(self) -> Sequence[FileOperation]:
+        """The last one of each file, the newest first."""
+        ...
+
+    async def log(self, name: str) -> Sequence[str]:
+        """What the operation by that name has said so far; all of it once it has ended. Raises NotFound."""
         ...
 
 

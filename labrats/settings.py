@@ -48,6 +48,10 @@ class EngineSettings(BaseSettings):
     """Where agents' workspaces are made, and PDFs are kept in `uploads`. Default: `workspaces` in the data folder."""
     uploads_dir: Path | None = Field(default=None, validation_alias="UPLOADS_DIR")
     """Where files for workspaces are kept. Default: `uploads` in the data folder."""
+    models_dir: Path | None = Field(default=None, validation_alias="LABRATS_MODELS_DIR")
+    """Where the files of local models are kept, by provider. Default: `models` in the data folder."""
+    max_model_file_gib: float = Field(default=200, gt=0, validation_alias="LABRATS_MAX_MODEL_FILE_GIB")
+    """The largest file that is downloaded for a local model."""
     submit_api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(default=(), validation_alias="SUBMIT_API_KEYS")
     """API keys that may submit jobs, separated by commas, beside the stored ones."""
     oidc_issuer: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$", validation_alias="OIDC_ISSUER")
@@ -139,7 +143,7 @@ class EngineSettings(BaseSettings):
             signing_key(secret.get_secret_value())
         return value
 
-    @field_validator("data_dir", "workspace_dir", "uploads_dir")
+    @field_validator("data_dir", "workspace_dir", "uploads_dir", "models_dir")
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value else None
@@ -173,6 +177,14 @@ class EngineSettings(BaseSettings):
     @property
     def pdf_uploads(self) -> Path:
         return self.workspaces / "uploads"
+
+    @property
+    def models(self) -> Path:
+        return self.models_dir or self.data_dir / "models"
+
+    @property
+    def max_model_file_bytes(self) -> int:
+        return round(self.max_model_file_gib * 2**30)
 
     @property
     def admin_key_file(self) -> Path:

@@ -19,6 +19,7 @@ from labrats.api import (
     instructions,
     job_events,
     jobs,
+    models,
     stats,
     uploads,
     webhook_sources,
@@ -33,7 +34,7 @@ from labrats.metrics import Metrics
 
 MODULES: Final = (
     health, docs, jobs, job_events, agents, instructions, events, config, ai_models, api_keys, auth, uploads,
-    workspace_uploads, stats, webhooks, webhook_sources,
+    workspace_uploads, stats, webhooks, webhook_sources, models,
 )  # fmt: skip
 PROBES: Final = (health,)
 """All that an engine serves which drives jobs, and leaves requests to others."""

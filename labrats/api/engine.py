@@ -8,6 +8,7 @@ from labrats.api.guesses import Guesses
 from labrats.api.keys import KeyRing
 from labrats.api.oidc import Provider
 from labrats.api.prometheus import Prometheus
+from labrats.api.scanned_models import ScannedModels
 from labrats.api.sessions import Sessions
 from labrats.attachments import Attachments
 from labrats.cache import JobCache
@@ -44,6 +45,8 @@ class Engine:
     """Where users sign in, if anywhere."""
     prometheus: Prometheus | None = None
     """What has scraped this engine, if anything is known to."""
+    models: ScannedModels | None = None
+    """The files of local models; None on a cluster that has no volume for them."""
     guesses: Guesses = field(default_factory=Guesses)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -58,6 +58,10 @@ _MEANINGS: Final = {
         error_body("validation_failed", "prompt: is required", [Problem("prompt", "is required")]),
     ),
     429: ("Overloaded; `Retry-After` says when to come back", error_body("overloaded", "too many jobs are waiting")),
+    501: (
+        "Not what this installation is set up for",
+        error_body("not_implemented", "this installation has no volume for models' files"),
+    ),
     503: (
         "Not possible at the moment; `Retry-After` says when to come back",
         error_body("unavailable", "the database cannot be read"),

@@ -15,14 +15,18 @@ from starlette.types import ASGIApp
 from labrats.api.app import create_app
 from labrats.api.engine import Engine
 from labrats.api.keys import ADMIN, SUBMIT, KeyRing, key_secret
+from labrats.api.scanned_models import ScannedModels
 from labrats.api.sessions import Sessions, Signer, User
 from labrats.attachments import Attachments
+from labrats.backends.embedded.model_files import LocalModelFiles
 from labrats.cache import JobCache
 from labrats.catalog import Catalog
 from labrats.controller.reconcile import Controller
 from labrats.intake.intake import Intake
 from labrats.intake.signing_secrets import StoredSecrets
 from labrats.metrics import Metrics
+from labrats.model_files import ModelFolder
+from labrats.outbound_client import OutboundClient
 from labrats.ports import Clock
 from labrats.settings import EngineSettings
 from labrats.uploads import Uploads
@@ -70,6 +74,8 @@ async def api_in_memory(
         await store.create(key_secret(who, key, [ADMIN if who == "admin" else SUBMIT]))
     async with MemoryMachine(clock) as machine, asyncio.TaskGroup() as loops:
         catalog, attachments, metrics = Catalog(), Attachments(folder / "uploads"), Metrics()
+        allowed = settings.get("outbound_allowed_cidrs", ())
+        model_files = LocalModelFiles(ModelFolder(folder / "models", OutboundClient(allowed), 2**26), clock)
         engine = Engine(
             store=store,
             runner=MemoryRunner(store, machine),
@@ -83,13 +89,14 @@ async def api_in_memory(
             attachments=attachments,
             workspace_uploads=Uploads(folder / "uploads"),
             pdf_uploads=Uploads(folder / "workspaces" / "uploads", stored_as="document.pdf"),
+            models=ScannedModels(model_files, clock),
             metrics=metrics,
             signing_secrets=StoredSecrets(store),
         )
         controller = Controller(store, engine.runner, clock, engine.settings, engine.metrics)
         followers = (engine.cache, engine.catalog, engine.keys, engine.sessions)
         parts = [each.follow(store) for each in followers]
-        parts += [controller.run(), engine.deliveries.run(store, clock)]
+        parts += [controller.run(), model_files.run(), engine.deliveries.run(store, clock)]
         background = [loops.create_task(part) for part in parts]
         await engine.cache.synced.wait()
         await engine.catalog.synced.wait()

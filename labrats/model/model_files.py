@@ -1,0 +1,112 @@
+"""Weights of local models as files: what may lie on the models volume, and what is done there."""
+
+import hashlib
+import re
+from datetime import datetime
+from enum import StrEnum
+from pathlib import PurePath
+from typing import Final
+
+from labrats.model.config import LOCAL_PROVIDERS
+from labrats.model.errors import LabratsError
+from labrats.model.record import Record
+
+DATA_ONLY: Final = (".gguf", ".safetensors", ".json", ".jsonl", ".txt", ".model", ".tiktoken", ".jinja", ".md")
+"""Kinds of files whose readers only read: weights, tokenizers (`.model` is sentencepiece's), settings, templates."""
+
+MAY_RUN_CODE: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".keras")
+"""Kinds that are, or may hold, pickled Python or code of another kind."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+
+
+class Refused(LabratsError):
+    """The file must not be on the models volume, or is not what it was said to be. Trying again changes nothing."""
+
+
+class Work(StrEnum):
+    """What is done to a file."""
+
+    DOWNLOAD = "download"
+    DELETE = "delete"
+
+
+class Standing(StrEnum):
+    """How far an operation is, in the words of the API."""
+
+    WAITING = "waiting"
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class FileOperation(Record):
+    """One download or deletion of one file, `filename` in the folder of `provider`.
+
+    url, sha256, model: of a download; `model` is the one that the file belongs to.
+    annotations:        what whoever asked for it has noted.
+    reason:             why it failed.
+    """
+
+    work: Work
+    provider: str
+    filename: str
+    url: str = ""
+    sha256: str | None = None
+    model: str = ""
+    status: Standing = Standing.WAITING
+    annotations: dict[str, str] = {}
+    reason: str | None = None
+    created_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """That of the file, whatever is done to it: so one thing at a time is done to a file, and the last is known."""
+        digest = hashlib.sha256(f"{self.provider}/{self.filename}".encode()).hexdigest()
+        return f"models-{self.provider}-{digest[:12]}"
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in (Standing.COMPLETED, Standing.FAILED)
+
+    def does_the_same_as(self, other: "FileOperation") -> bool:
+        return all(getattr(self, name) == getattr(other, name) for name in _WHAT)
+
+
+_WHAT: Final = ("work", "provider", "filename", "url", "sha256")
+
+
+class FoundFile(Record):
+    """A file on the models volume. `is_whole` is false while it is being downloaded, or where that broke off."""
+
+    provider: str
+    filename: str
+    size: int
+    is_whole: bool = True
+
+
+def check_place(provider: str, filename: str) -> None:
+    """Raises Refused unless a file may be called so in a folder of that provider."""
+    if provider not in LOCAL_PROVIDERS:
+        raise Refused(f"{provider} has no files: only {', '.join(LOCAL_PROVIDERS)} run models from files")
+    if not _NAME.fullmatch(filename):
+        raise Refused("a file name has up to 200 letters, digits, `.`, `_` and `-`, and begins with no `.` or `-`")
+
+
+def check_kind(filename: str) -> None:
+    """Raises Refused unless, going by its name, nothing in the file is ever executed."""
+    suffix = PurePath(filename).suffix.lower()
+    if suffix in MAY_RUN_CODE:
+        raise Refused(f"{suffix} files may run code when they are loaded; take the model's .safetensors or .gguf")
+    if suffix not in DATA_ONLY:
+        raise Refused(f"only {', '.join(DATA_ONLY)} files are taken, which hold nothing but data")
+
+
+def check_head(filename: str, head: bytes) -> None:
+    """Raises Refused unless a file that begins with `head`, of at least 9 bytes where it has them, is what it says."""
+    suffix = PurePath(filename).suffix.lower()
+    if suffix == ".gguf" and not head.startswith(b"GGUF"):
+        raise Refused(f"what came as {filename} is no GGUF file")
+    if suffix == ".safetensors" and head[8:9] != b"{":
+        raise Refused(f"what came as {filename} is no safetensors file")
