@@ -16,10 +16,14 @@ from labrats.model.protocol import (
     UsageEvent,
     decode_event,
 )
+from labrats.plain_files import open_plain
 from labrats.ports import OutputTail
 
 CHUNK_BYTES: Final = 256 * 1024
 """Read at once. Larger than any line, so that every chunk brings a whole one."""
+
+RUBBISH_BYTES: Final = 64 * CHUNK_BYTES
+"""How much that no executor has written is passed over at once: a sparse file may be larger than any disk."""
 
 TAIL_BYTES: Final = 4 * LINE_BYTES
 MOST_TAIL_BYTES: Final = 64 * LINE_BYTES
@@ -34,14 +38,18 @@ class OutputReader:
         self._offset: int | None = None
 
     def read(self) -> Sequence[AnyEvent]:
-        """The next events, at most a chunk of them; none when there is nothing new, or no file yet."""
+        """The next events, at most a chunk of them; none when there is nothing new, or no file yet.
+
+        None either behind a lot that are no lines: the next call goes on there.
+        """
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_plain(self._path)
         except FileNotFoundError:
             return ()
         try:
             if self._offset is None:
                 self._offset = _offset_after(descriptor, self._after) if self._after else 0
+            enough = self._offset + RUBBISH_BYTES
             while True:
                 chunk = os.pread(descriptor, CHUNK_BYTES, self._offset)
                 end = chunk.rfind(b"\n") + 1
@@ -51,7 +59,7 @@ class OutputReader:
                 events = [event for event in _events(chunk[:end]) if event.seq > self._after]
                 if events:
                     self._after = events[-1].seq
-                if events or not end:
+                if events or not end or self._offset >= enough:
                     return events
         finally:
             os.close(descriptor)
@@ -60,7 +68,7 @@ class OutputReader:
 def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
     """The terminal event, if the output has one, and the output's tail."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_plain(path)
     except FileNotFoundError:
         return None, OutputTail()
     try:

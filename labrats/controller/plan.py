@@ -106,7 +106,7 @@ def record_outcome(job: Job, gone: Gone, now: datetime, limits: Limits) -> Recor
     """What the end of its attempt makes of a running job."""
     ending: dict[str, Any] = {
         "finished_at": now,
-        "usage": job.status.usage + replace(gone.tail.usage, seconds=_seconds_of_attempt(job, now)),
+        "usage": job.status.usage + replace(gone.tail.usage.within_reason(), seconds=_seconds_of_attempt(job, now)),
         "outputs": gone.tail.outputs,
         "logs": gone.tail.logs,
     }

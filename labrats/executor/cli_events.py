@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from labrats.executor.emit import Emitter
+from labrats.model.nesting import is_too_deep
 
 _SUMMARY_CHARACTERS: Final = 200
 
@@ -13,7 +14,12 @@ T = TypeVar("T")
 
 
 def read_line(decoder: msgspec.json.Decoder[T], line: bytes) -> T | None:
-    """The event in `line`, or None where it is none, or one of a kind that `decoder` does not know."""
+    """The event in `line`, or None where it is none, or one of a kind that `decoder` does not know.
+
+    So is one that is nested more deeply than can be read.
+    """
+    if is_too_deep(line):
+        return None
     try:
         return decoder.decode(line)
     except msgspec.ValidationError:

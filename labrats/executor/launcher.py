@@ -24,9 +24,11 @@ import msgspec
 
 from labrats.executor.attempt import become_subreaper, execute
 from labrats.model.protocol import CLAIM_FILE, EXIT_FILE, OUTPUT_FILE, STDERR_FILE
+from labrats.plain_files import read_plain
 from labrats.processes import ProcessId, boot_id, send_signal
 
 _READ_BYTES: Final = 64 * 1024
+_CLAIM_BYTES: Final = 256
 _OUTPUT_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The launcher ends when it is no longer needed. Until then it must see its executors' ends, whatever the engine's
@@ -159,11 +161,13 @@ def _redirect_output(folder: Path) -> None:
 
 def _record_end(pid: int, folder: Path) -> None:
     """Write how the dead but unreaped child `pid` ended, unless the attempt is another executor's."""
-    # It died before its claim, or the attempt was removed, or the disk is full: the other executors must not suffer.
+    # It died before its claim, or the attempt was removed, or the disk is full, or the agent was here: the other
+    # executors must not suffer.
     with contextlib.suppress(OSError):
-        if (folder / CLAIM_FILE).read_text() == str(ProcessId.of(pid)):
+        if read_plain(folder / CLAIM_FILE, _CLAIM_BYTES) == str(ProcessId.of(pid)).encode():
             unfinished = folder / f"{EXIT_FILE}.{pid}"
-            unfinished.write_text(_how_it_ended(pid))
+            with open(unfinished, "x") as file:
+                file.write(_how_it_ended(pid))
             unfinished.replace(folder / EXIT_FILE)
 
 

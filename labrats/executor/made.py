@@ -1,12 +1,11 @@
 """What an attempt has made in its repository."""
 
-import os
 import re
-import stat
 from pathlib import Path
 from typing import Final
 
 from labrats.model.job import Outputs
+from labrats.plain_files import read_plain
 
 _READ_BYTES: Final = 1_000_000
 _BRANCH: Final = re.compile(r"ref: refs/heads/([^\x00-\x20\x7f~^:?*\[\\]{1,200})\n?")
@@ -46,14 +45,8 @@ def is_of_repository(pull_request: str, clone_url: str) -> bool:
 
 
 def _read(path: Path) -> str:
-    """The beginning of a plain file; nothing where it is anything else, such as a link, or a pipe to wait at."""
+    """The beginning of a plain file; nothing where there is none."""
     try:
-        with open(path, "rb", opener=_open_plainly) as file:
-            is_plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            return file.read(_READ_BYTES).decode("utf-8", "replace") if is_plain else ""
+        return read_plain(path, _READ_BYTES).decode("utf-8", "replace")
     except OSError:
         return ""
-
-
-def _open_plainly(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -150,6 +150,10 @@ class JobSpec(Record):
         return (*named, *self.workspace_files)
 
 
+MOST_USED: Final = 10**12
+"""Of anything, in one attempt. Far more than is possible."""
+
+
 class Usage(Record):
     """What a job consumed, over all its attempts.
 
@@ -175,6 +179,20 @@ class Usage(Record):
     def known_cost_usd(self) -> float | None:
         """What it cost: nothing, where nothing was consumed; None where that is not known."""
         return 0.0 if self.cost_usd is None and not self.tokens else self.cost_usd
+
+    def within_reason(self) -> "Usage":
+        """This, with what no run can have consumed at the nearest that one can: a hijacked agent reports anything, and
+        sums over all jobs are made of it.
+        """
+        return Usage(
+            input_tokens=min(max(0, self.input_tokens), MOST_USED),
+            output_tokens=min(max(0, self.output_tokens), MOST_USED),
+            cache_read_tokens=min(max(0, self.cache_read_tokens), MOST_USED),
+            reasoning_tokens=min(max(0, self.reasoning_tokens), MOST_USED),
+            cost_usd=None if self.cost_usd is None else min(max(0.0, self.cost_usd), MOST_USED),
+            turns=min(max(0, self.turns), MOST_USED),
+            seconds=self.seconds,
+        )
 
     def __add__(self, other: "Usage") -> "Usage":
         ours, theirs = self.known_cost_usd, other.known_cost_usd

@@ -1,5 +1,6 @@
 """Reading an attempt's output file, whatever has been written to it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,15 @@ def test_more_than_a_chunk_of_rubbish_is_passed_over(output: Path) -> None:
     output.write_bytes(lines_of(a_log(1)) + b"x" * (3 * CHUNK_BYTES) + b"\n" + lines_of(a_log(2)))
     assert read_all(OutputReader(output)) == [1, 2]
     assert read_all(OutputReader(output, 1)) == [2]
+
+
+def test_a_hole_as_large_as_no_disk_is_not_read_through_at_once(output: Path) -> None:
+    output.write_bytes(lines_of(a_log(1)))
+    os.truncate(output, 2**40)
+    reader = OutputReader(output)
+    assert [event.seq for event in reader.read()] == [1]
+    assert reader.read() == []
+    assert read_end(output) == (None, OutputTail())
 
 
 def test_a_line_torn_off_at_the_end_is_none(output: Path) -> None:

@@ -3,13 +3,19 @@
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from labrats.model.protocol import PATCH_FILE, RESULT_FILE
+from labrats.model.protocol import CLAIM_FILE, EXIT_FILE, OUTPUT_FILE, PATCH_FILE, RESULT_FILE
+from labrats.plain_files import NotPlain, read_plain
 from labrats.processes import ProcessId
+
+_WORDS_BYTES: Final = 256
+"""The longest claim, and the longest word on an exit."""
 
 _ATTEMPT_NAME: Final = re.compile(r".+-[0-9]+")
 
@@ -23,7 +29,7 @@ class AttemptFolder:
 
     @property
     def output(self) -> Path:
-        return self.path / "output.jsonl"
+        return self.path / OUTPUT_FILE
 
     @property
     def result(self) -> Path:
@@ -44,26 +50,39 @@ class AttemptFolder:
     def _write_input(self, name: str, data: bytes) -> None:
         """Whole or not at all: an executor may be reading the folder."""
         target = self.path / name
-        descriptor = os.open(f"{target}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.rename(f"{target}.new", target)
+        unfinished = Path(f"{target}.new")
+        _write_anew(unfinished, data)
+        unfinished.replace(target)
 
     def executor(self) -> "ProcessId | Tombstone | None":
         """Who has claimed the attempt; None while nobody has."""
         try:
-            text = (self.path / "claim").read_text()
+            text = read_plain(self.path / CLAIM_FILE, _WORDS_BYTES)
+        except NotPlain:
+            return Tombstone()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return ProcessId.parse(text) or Tombstone()
+        return ProcessId.parse(text.decode("utf-8", "replace")) or Tombstone()
+
+    def is_run_by(self, claimant: ProcessId) -> bool:
+        """Whether `claimant` lives, and is an executor of this attempt: that is, it prints to the attempt's output.
+
+        Not by the claim alone: an agent might have written it, in the name of a process that it wants ended.
+        """
+        try:
+            prints_to = os.readlink(f"/proc/{claimant.pid}/fd/1")
+        except OSError:
+            return False
+        output = self.path.resolve() / OUTPUT_FILE
+        return claimant.is_alive and prints_to.removesuffix(" (deleted)") == str(output)
 
     def bury(self) -> None:
         """Claim the attempt for nobody, so that no executor starts any more. Harmless when it is claimed."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        grave = self.path / "claim.tombstone"
-        grave.write_text("never started\n")
+        grave = self.path / f"{CLAIM_FILE}.tombstone"
+        _write_anew(grave, b"never started\n")
         try:
-            os.link(grave, self.path / "claim")
+            os.link(grave, self.path / CLAIM_FILE)
         except FileExistsError:
             pass
         finally:
@@ -72,18 +91,35 @@ class AttemptFolder:
     def exit_words(self) -> tuple[str, int] | None:
         """How the executor ended, `("exit", 3)` or `("signal", 9)`, where the launcher lived to see it."""
         try:
-            word, number = (self.path / "exit").read_text().split()
+            word, number = read_plain(self.path / EXIT_FILE, _WORDS_BYTES).decode().split()
             return word, int(number)
         except (OSError, ValueError):
             return None
 
     def remove(self, *, keep_output: bool) -> None:
         """Delete the workspace and the agent's home, and all the rest unless `keep_output`."""
-        shutil.rmtree(self.workspace, ignore_errors=True)
+        _remove_tree(self.workspace)
         for scratch in ("home", "tmp", "secrets", "baseline.git"):
-            shutil.rmtree(self.path / scratch, ignore_errors=True)
+            _remove_tree(self.path / scratch)
         if not keep_output:
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove_tree(self.path)
+
+
+def _write_anew(path: Path, data: bytes) -> None:
+    """Write a file of our own, whatever lay there: a pipe would keep its writer waiting, a link lead elsewhere."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def _remove_tree(tree: Path) -> None:
+    """Delete `tree`, as far as that is possible."""
+    with suppress(RecursionError):  # an agent can dig deeper than it follows
+        shutil.rmtree(tree, ignore_errors=True)
+    if tree.is_dir() and not tree.is_symlink():
+        subprocess.run(["chmod", "-R", "u+rwX", "--", str(tree)], check=False, stderr=subprocess.DEVNULL)
+        subprocess.run(["rm", "-rf", "--", str(tree)], check=False, stderr=subprocess.DEVNULL)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ The launcher outlives the engine for as long as it has executors, so that these 
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -96,6 +97,8 @@ class Launcher:
     def _give_up(self, reason: str) -> None:
         """Let go of a launcher that is of no use. What it may still start competes for the claim like any other."""
         log.error("a new launcher is needed", reason=reason)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)  # where somebody has stopped it, it would stay for ever
         self.close()
         while self._waiting:
             _settle(self._waiting.popleft(), {"error": reason})

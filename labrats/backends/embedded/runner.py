@@ -21,6 +21,7 @@ from labrats.model.parts import ConfigMap, Secret
 from labrats.model.protocol import IDLE_SECONDS, AnyEvent, ResultEvent, Sandbox, Task
 from labrats.model.record import encode
 from labrats.output import OutputReader, read_end
+from labrats.plain_files import read_plain
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
 from labrats.processes import ProcessId, describe_exit, kill_descendants, send_signal, with_environment
 
@@ -36,6 +37,10 @@ REAP_SECONDS: Final = 5.0
 
 UNCLAIMED_SECONDS: Final = 1.0
 """The pause after an executor died before it could claim its attempt: the next one may well die of the same."""
+
+MOST_RESULT_BYTES: Final = 64 * 1024 * 1024
+MOST_PATCH_BYTES: Final = 64 * 1024 * 1024
+"""What is read of these at most. No executor leaves larger ones, but an agent might."""
 
 MARKER: Final = "LABRATS_ATTEMPT"
 """Set to the attempt's name in the environment of every process that a provider starts."""
@@ -111,7 +116,7 @@ class LocalRunner:
                 return NotStarted()
             case Tombstone():
                 return Gone(reason="the attempt was ended before it started")
-            case process if process.is_alive:
+            case process if folder.is_run_by(process):
                 self._adopt(name, process)
                 return ALIVE
             case process:
@@ -167,13 +172,13 @@ class LocalRunner:
         if outcome.file is None:
             return outcome.result
         try:
-            return msgspec.json.decode(folder.result.read_bytes())
-        except FileNotFoundError as error:
+            return msgspec.json.decode(read_plain(folder.result, MOST_RESULT_BYTES))
+        except (FileNotFoundError, msgspec.DecodeError) as error:
             raise NotFound(f"the result of attempt {name} is no longer kept") from error
 
     async def patch(self, name: str) -> bytes:
         try:
-            return await asyncio.to_thread(self._folder(name).patch.read_bytes)
+            return await asyncio.to_thread(read_plain, self._folder(name).patch, MOST_PATCH_BYTES)
         except FileNotFoundError as error:
             raise NotFound(f"attempt {name} left no patch, or it is no longer kept") from error
 
@@ -298,10 +303,11 @@ class LocalRunner:
 
     def _executor_ended(self, name: str) -> None:
         ended = self._let_go(name)
-        claimed_by = self._folder(name).executor()
-        if isinstance(claimed_by, ProcessId) and claimed_by != ended.id and claimed_by.is_alive:
+        folder = self._folder(name)
+        claimed_by = folder.executor()
+        if isinstance(claimed_by, ProcessId) and claimed_by != ended.id and folder.is_run_by(claimed_by):
             self._adopt(name, claimed_by)  # ours lost the claim to one that an earlier engine had started
-        elif read_end(self._folder(name).output)[0] is not None:
+        elif read_end(folder.output)[0] is not None:
             self._changed.put_nowait(name)  # it ended in order, and an executor does so only after all it started
         else:
             self._settle_later(name)

@@ -31,6 +31,13 @@ def test_usage_adds_up_field_by_field() -> None:
     assert one + Usage() == one
 
 
+def test_usage_that_no_run_can_have_is_brought_within_reason() -> None:
+    absurd = Usage(input_tokens=-1, output_tokens=10**30, cost_usd=-1e300, turns=-2)
+    assert absurd.within_reason() == Usage(output_tokens=10**12, cost_usd=0.0)
+    plain = Usage(input_tokens=1, cost_usd=0.25, turns=4, seconds=1.5)
+    assert plain.within_reason() == plain
+
+
 def test_a_job_takes_the_slots_of_the_model_it_resolves_to() -> None:
     job = a_job(spec=a_spec(config={"provider": "claude", "model": "opus"}))
     opus, sonnet = (an_ai_model(f"{name}-1", provider="claude", model=name, slots=3) for name in ("opus", "sonnet"))

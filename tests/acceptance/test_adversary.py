@@ -1,0 +1,146 @@
+"""An agent that means harm harms its own job at most.
+
+Processes of one user can do much to each other, and what they cannot be kept from docs/architecture.md says. Tried here
+is what a runaway or hijacked agent does first. Beside each an honest job runs, which must not notice.
+"""
+
+import base64
+import inspect
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.acceptance import adversary
+from tests.acceptance.conftest import EngineFactory
+from tests.acceptance.engine import LocalEngine, User
+from tests.waiting import eventually
+
+KEY = "test-key+of/a model 0123456789"
+MOST_ENGINE_KILOBYTES = 400_000
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The adversary, where the engine starts it in the place of Claude Code."""
+    program = tmp_path_factory.mktemp("programs") / "adversary"
+    program.write_text(f"#!{sys.executable}\n{inspect.getsource(adversary)}")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Iterator[LocalEngine]:
+    environment = {"LABRATS_CLAUDE_PATH": str(program), "ANTHROPIC_API_KEY": KEY}
+    with LocalEngine(tmp_path_factory.mktemp("engine"), **environment) as engine:
+        yield engine
+
+
+TRICKS = {
+    "a_line_of_100_megabytes": "completed",
+    "a_line_that_never_ends": "timeout",
+    "empty_lines_for_ever": "timeout",
+    "words_for_ever": "timeout",
+    "one_word_of_60_megabytes": "completed",
+    "absurd_numbers": "completed",
+    "deeply_nested_events": "completed",
+    "processes_that_fork_away": "completed",
+    "a_process_that_is_always_another": "completed",
+    "nothing_but_signals_ignored": "timeout",
+    "a_child_that_holds_the_output": "completed",
+    "an_environment_of_megabytes": "completed",
+    "its_executor_killed": "executor_died",
+    "its_executor_stopped": "timeout",
+    "its_launcher_killed": "completed",
+    "its_launcher_stopped": "completed",
+    "pipes_in_place_of_its_files": "lost",
+    "folders_in_place_of_its_files": "lost",
+    "links_in_place_of_its_files": "executor_died",
+    "endless_files": "completed",
+    "a_claim_in_the_name_of_the_engine": "timeout",
+    "no_folder_at_all": "timeout",
+    "a_forged_outcome": "completed",
+    "things_that_are_no_files": "completed",
+    "folders_deeper_than_any_path": "completed",
+}
+"""What it does, and what becomes of its job."""
+
+
+@pytest.mark.parametrize(("trick", "end"), TRICKS.items())
+async def test_only_its_own_job_suffers(engine: LocalEngine, user: User, program: Path, trick: str, end: str) -> None:
+    bystander = await user.submit({"log": "tick {n}", "times": 20, "everyMs": 50}, {"result": "unharmed"})
+
+    detail = await run(user, trick, seconds=3 if end == "timeout" else 120)
+
+    assert (detail["failedCode"] or detail["status"]) == end, detail["failedReason"]
+    assert min(value for value in detail["usage"].values() if value is not None) >= 0
+    await read_all_of(user, detail["id"])
+    assert (await user.wait(bystander))["result"] == "unharmed"
+    assert await user.log_lines(bystander) == [f"tick {n}" for n in range(1, 21)]
+    assert (await user.run({"result": "next"}))["result"] == "next"
+    await eventually(lambda: not living(program))
+    assert most_kilobytes(engine.pid) < MOST_ENGINE_KILOBYTES
+
+
+async def test_a_key_that_it_prints_is_not_kept_and_not_shown(program: Path, start_engine: EngineFactory) -> None:
+    engine = start_engine(LABRATS_CLAUDE_PATH=str(program), ANTHROPIC_API_KEY=KEY)
+    async with engine.user() as user:
+        detail = await run(user, "the_secret_in_every_way", seconds=120)
+        shown = json.dumps(detail) + await read_all_of(user, detail["id"])
+
+    assert detail["failedReason"].startswith("Claude Code failed: the key is [redacted]")
+    scratch = f"{detail['id']}-1/tmp/"  # the agent's own, as its workspace is
+    for form in forms_of(KEY):
+        assert form not in shown
+        assert form not in engine.log
+        assert [file for file in engine.files_with(form) if scratch not in file] == []
+        assert engine.resources_with(form) == []
+
+
+async def run(user: User, trick: str, seconds: int) -> dict[str, Any]:
+    """The detail of the adversary's job, when it has ended."""
+    config = {"provider": "claude", "model": "any", "timeoutMs": seconds * 1000}
+    return await user.wait(await user.submit(prompt=trick, config=config))
+
+
+async def read_all_of(user: User, job_id: str) -> str:
+    """Everything that the engine shows of a job beside its detail: its log, events and patch."""
+    events = await user.get(f"/api/jobs/{job_id}/events", limit=1000)
+    patch = await user.get(f"/api/jobs/{job_id}/patch")
+    assert (events.status_code, patch.status_code) in ((200, 200), (200, 404))
+    shown = "\n".join([*await user.log_lines(job_id), events.text, patch.text])
+    assert not re.search(r"lr_[\w-]{43}", shown)  # the engine's own key, to which the adversary makes links
+    return shown
+
+
+def forms_of(secret: str) -> list[str]:
+    raw = secret.encode()
+    return [
+        secret, raw.hex(), raw.hex().upper(), json.dumps(secret)[1:-1], quote(secret), quote(secret, safe=""),
+        base64.b64encode(raw).decode().rstrip("=")[:-1], base64.urlsafe_b64encode(raw).decode().rstrip("=")[:-1],
+    ]  # fmt: skip
+
+
+def living(program: Path) -> list[int]:
+    """What lives of the adversary: all that it starts has its path on the command line."""
+    found = []
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            if str(program).encode() in Path(f"/proc/{entry}/cmdline").read_bytes():
+                found.append(int(entry))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def most_kilobytes(pid: int) -> int:
+    """The most memory that the process ever had."""
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert peak
+    return int(peak[1])
