@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from labrats.backends.kubernetes.canary import Canary
     from labrats.backends.kubernetes.jobs_api import JobsApi
     from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
+    from labrats.model.errors import Problem
     from labrats.model.protocol import Sandbox
     from labrats.model_files import ModelFolder
     from labrats.ports import ModelFiles, Runner, Store
@@ -114,6 +115,11 @@ class Commands:
         from labrats.manifests.install import custom_resources
 
         return custom_resources()
+
+    def problems_in(self, kind: str, name: str, spec: dict[str, Any]) -> "Sequence[Problem]":
+        from labrats.api.kinds import problems_in
+
+        return problems_in(kind, name, spec)
 
     def settings(self) -> "EngineSettings":
         return read_settings()

@@ -20,10 +20,13 @@ R = TypeVar("R", bound=Resource)
 KEY_ANNOTATION: Final = "labrats.work/idempotency-key"
 REQUEST_ANNOTATION: Final = "labrats.work/idempotency-request"
 
+KEY_HEADER: Final = "Idempotency-Key"
+REPLAYED: Final = "Idempotent-Replayed"
+
 IdempotencyKey = Annotated[
     Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] | None,
     Header(
-        alias="Idempotency-Key",
+        alias=KEY_HEADER,
         description="The same key and body gives the first answer again, without doing it twice.",
         examples=["7b1f0c52-retry"],
     ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 from fastapi import Query, Request
 from msgspec.structs import replace
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from labrats.api.bodies import ResponseBody
 from labrats.api.errors import ApiError
 from labrats.api.event_stream import EventStream
-from labrats.api.idempotency import IdempotencyKey, Intent
+from labrats.api.idempotency import KEY_HEADER, REPLAYED, IdempotencyKey, Intent
 from labrats.api.job_streams import LastEventId, parse_event_id, stream
 from labrats.api.job_views import JobDetail, JobPage, Status, job_detail, job_item
 from labrats.api.json_body import json_response
@@ -81,17 +81,39 @@ class Submitted(ResponseBody):
 @router.post(
     "/api/jobs/submit",
     status_code=201,
-    responses=answers(201, Submitted, "The job is on stable storage", 400, 413, 415, 422, 429),
+    responses=answers(
+        201,
+        Submitted,
+        "The job is on stable storage",
+        400,
+        413,
+        415,
+        422,
+        429,
+        headers={REPLAYED: f"`true` where an earlier request with the same `{KEY_HEADER}` had the job made."},
+    ),
     summary="Submit a job",
 )
 async def submit(request: Request, asked: Submission, idempotency_key: IdempotencyKey = None) -> Response:
     """Queue a job. It is on stable storage when this answers, and will end in exactly one terminal phase."""
-    return submitted(await submit_job(request, asked, idempotency_key))
+    accepted = await submit_job(request, asked, idempotency_key)
+    job = accepted.job
+    answer = json_response({"jobId": job.id, "source": job.spec.source, "type": job.spec.type}, 201)
+    if accepted.again:
+        answer.headers[REPLAYED] = "true"
+    return answer
+
+
+class Accepted(NamedTuple):
+    """A job that is stored. again: it was before, by an earlier request with the same key."""
+
+    job: Job
+    again: bool
 
 
 async def submit_job(
     request: Request, asked: Submission, idempotency_key: str | None, given: Sequence[tuple[str, Content]] = ()
-) -> Job:
+) -> Accepted:
     """The job that the caller asks for, stored. given: files for the workspace that the caller did not have to name."""
     engine, caller = engine_of(request), caller_of(request)
     check_complete(asked)
@@ -99,7 +121,7 @@ async def submit_job(
     intent = Intent.of(idempotency_key, caller.id, asked)
     names = intent.job_names() if intent else fresh_names()
     if intent and (job := await engine.intake.find(names)):
-        return job
+        return Accepted(job, again=True)
     repo = await checked_repo(asked, engine.settings)
     await check_callback_url(asked, engine.settings)
     files = [*given, *await files_of(engine, caller, asked.workspace_uploads)]
@@ -108,11 +130,7 @@ async def submit_job(
         job_request(asked, caller, agent_asked(asked, engine.catalog), repo, [*files, *brought])
     )
     refuse_when_full(engine)
-    return await engine.intake.create(prepared, names)
-
-
-def submitted(job: Job) -> Response:
-    return json_response({"jobId": job.id, "source": job.spec.source, "type": job.spec.type}, 201)
+    return Accepted(await engine.intake.create(prepared, names), again=False)
 
 
 @router.get("/api/jobs", responses=answers(200, JobPage, "A page of jobs", 422), summary="List jobs")

@@ -80,11 +80,16 @@ def _error_entry(description: str, example: dict[str, Any]) -> dict[str, Any]:
 
 
 def answers(
-    status: int, body: type[BaseModel] | None, description: str, *errors: int, text: Mapping[str, str] | None = None
+    status: int,
+    body: type[BaseModel] | None,
+    description: str,
+    *errors: int,
+    text: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Responses:
     """The entries for what an operation answers: its success, described by a model where it is JSON, and its errors.
 
-    text: where it is text, or may be, an example by media type.
+    text: where it is text, or may be, an example by media type. headers: those it may have, and what each means.
     """
     success: dict[str, Any] = {"description": description}
     if body:
@@ -92,6 +97,9 @@ def answers(
     if text:
         schema = {"type": "string"}
         success["content"] = {media: {"schema": schema, "example": example} for media, example in text.items()}
+    if headers:
+        schema = {"type": "string"}
+        success["headers"] = {name: {"description": meaning, "schema": schema} for name, meaning in headers.items()}
     return {status: success} | error_responses(*errors)
 
 

@@ -105,7 +105,7 @@ async def extract(
         pipeline=PipelineBody(type="pdf-sections"),
         metadata={"upload": upload.id, "document": upload.name},
     )
-    job = await submit_job(request, submission, idempotency_key, [("document.pdf", pdfs.path(upload))])
+    job, _ = await submit_job(request, submission, idempotency_key, [("document.pdf", pdfs.path(upload))])
     return json_response({"jobId": job.id}, 201)
 
 

@@ -10,9 +10,10 @@ from typing import Final, Literal
 from cyclopts import App, CycloptsError, Group
 
 from labrats import __version__
-from labrats.cli import jobs, uploads
+from labrats.cli import jobs, resources, uploads
 from labrats.cli.agents import agents_app, instructions_app
 from labrats.cli.api_keys import api_keys_app
+from labrats.cli.apply import apply_command, export
 from labrats.cli.engine import EngineCommands, config_command, login_link_command, serve_command
 from labrats.cli.exits import EXIT_CODES_HELP, CommandError, ExitCode
 from labrats.cli.manifests import manifests_app
@@ -24,8 +25,9 @@ INTERRUPTED: Final = 128 + signal.SIGINT
 PIPE_CLOSED: Final = 128 + signal.SIGPIPE
 
 _JOBS: Final = Group("Jobs", sort_key=1)
-_SET_UP: Final = Group("Set-up", sort_key=2)
-_ENGINE: Final = Group("Engine", sort_key=3)
+_RESOURCES: Final = Group("Resources", sort_key=2)
+_SET_UP: Final = Group("Set-up", sort_key=3)
+_ENGINE: Final = Group("Engine", sort_key=4)
 
 
 def build_app(engine: EngineCommands) -> App:
@@ -66,6 +68,7 @@ def build_app(engine: EngineCommands) -> App:
         jobs.patch,
         uploads.upload,
     )
+    _add_commands(app, _RESOURCES, apply_command(engine), resources.get, resources.describe, resources.delete, export)
     _add_sub_apps(app, _SET_UP, agents_app, instructions_app, models_app, secrets_app(engine), api_keys_app(engine))
     _add_commands(app, _ENGINE, serve_command(engine), login_link_command(engine), config_command(engine), completion)
     _add_sub_apps(app, _ENGINE, manifests_app(engine))

@@ -61,6 +61,9 @@ class Client:
         """Upload a file as a form's `file`. It is read while it is sent."""
         return self._ask("POST", path, files={"file": (name, file)})
 
+    def put(self, path: str, body: Any) -> httpx2.Response:
+        return self._ask("PUT", path, json=body)
+
     def patch(self, path: str, body: Any) -> httpx2.Response:
         return self._ask("PATCH", path, json=body)
 

@@ -18,8 +18,12 @@ from labrats.cli.options import ApiOptions, DataDir, Json
 from labrats.cli.output import paint, print_text
 
 if TYPE_CHECKING:
+    from labrats.model.errors import Problem
     from labrats.ports import Store
     from labrats.settings import EngineSettings
+
+
+ProblemsIn = Callable[[str, str, dict[str, Any]], "Sequence[Problem]"]
 
 
 class EngineCommands(Protocol):
@@ -67,6 +71,10 @@ class EngineCommands(Protocol):
 
     def custom_resources(self) -> str:
         """The definitions of the custom resources alone, as YAML."""
+        ...
+
+    def problems_in(self, kind: str, name: str, spec: dict[str, Any]) -> "Sequence[Problem]":
+        """What the API would not take in a resource of that kind and name; nothing where all is well."""
         ...
 
     def settings(self) -> "EngineSettings":

@@ -94,7 +94,7 @@ def jobs(
     if options.json:
         print_text(answer.text)
     else:
-        _print_jobs(answer.json())
+        print_jobs(answer.json())
 
 
 def job(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
@@ -185,7 +185,8 @@ def _path(job_id: str) -> str:
     return f"/api/jobs/{quote(job_id, safe='')}"
 
 
-def _print_jobs(answer: dict[str, Any]) -> None:
+def print_jobs(answer: dict[str, Any]) -> None:
+    """Print a page of jobs as a table."""
     print_table(
         ["ID", "STATUS", "TYPE", "SOURCE", "AGE", "DURATION", "ATTEMPTS", "REASON"],
         [

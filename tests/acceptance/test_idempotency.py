@@ -26,6 +26,8 @@ async def test_the_same_request_again_gives_the_first_answer(user: User) -> None
 
     assert (first.status_code, again.status_code) == (201, 201)
     assert again.json() == first.json()
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
     assert await total(user) == 1
 
 

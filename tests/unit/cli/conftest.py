@@ -29,7 +29,7 @@ def engine() -> Iterator[ScriptedEngine]:
             self.end_headers()
             self.wfile.write(answer.body)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _reply  # noqa: N815  # the names http.server looks for
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _reply  # noqa: N815  # the names http.server looks for
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -8,8 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from labrats.api.kinds import problems_in
 from labrats.backends.embedded.store import EmbeddedStore
 from labrats.manifests.install import custom_resources, installation
+from labrats.model.errors import Problem
 from labrats.ports import Store
 from labrats.settings import EngineSettings
 
@@ -122,6 +124,9 @@ class OwnEngine:
 
     async def login_link(self, data_dir: Path | None, url: str) -> str:
         return f"{url}/login-of/{(data_dir or self.data_dir).name}"
+
+    def problems_in(self, kind: str, name: str, spec: dict[str, Any]) -> Sequence[Problem]:
+        return problems_in(kind, name, spec)
 
     def settings(self) -> EngineSettings:
         return EngineSettings()

@@ -17,7 +17,10 @@ from labrats.cli.app import build_app
 from labrats.cli.exits import ExitCode
 from tests.unit.cli.engines import Labrats, OwnEngine
 
-COMMANDS = "submit jobs job logs wait cancel retry model secret api-key serve config completion".split()
+COMMANDS = (
+    "submit jobs job logs wait cancel retry apply get describe delete export model secret api-key serve config"
+    " completion"
+).split()
 
 
 def commands_of(app: App) -> Iterator[App]:

@@ -1,0 +1,113 @@
+"""The commands that look at resources of any kind, and delete them: get, describe, delete."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote
+
+from cyclopts import Parameter
+
+from labrats.cli.exits import CommandError, ExitCode
+from labrats.cli.job_view import print_job
+from labrats.cli.jobs import print_jobs
+from labrats.cli.options import DEFAULTS, ApiOptions
+from labrats.cli.output import print_table, print_text, remark
+
+if TYPE_CHECKING:
+    from labrats.cli.client import Client
+    from labrats.cli.kinds import Kind, View
+
+Output = Annotated[Literal["table", "yaml", "json"], Parameter(alias="-o")]
+
+
+def get(kind: str, name: str | None = None, /, *, output: Output = "table", options: ApiOptions = DEFAULTS) -> None:
+    """Show the resources of a kind, or one of them.
+
+    Args:
+        kind: jobs, instructions, models, configs, agents or webhook-sources; or as kubectl calls it: AiAgent, aia.
+        name: Which one. Default: all, of jobs the newest.
+        output: table; yaml, as apply takes it, a job as the API has it; or json, as the API has it.
+    """
+    from labrats.cli.kinds import find_kind
+
+    with options.connect() as client:
+        if (found := find_kind(kind)) is None:
+            _get_jobs(client, name, "json" if options.json else output)
+        else:
+            views = found.all(client) if name is None else found.get(client, name)
+            _print(found, views, "json" if options.json else output)
+
+
+def describe(kind: str, name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
+    """Show all there is to know of a resource: what people have decided, and what the engine says.
+
+    Args:
+        kind: As for `get`.
+        name: Which one.
+    """
+    from labrats.cli.kinds import find_kind
+    from labrats.cli.yaml_files import as_yaml
+
+    with options.connect() as client:
+        if (found := find_kind(kind)) is None:
+            print_job(_job(client, name))
+            return
+        view = found.get(client, name)
+        described = found.manifest(view) | {"status": found.status_of(view)}
+        if found.name == "AiAgent":
+            works_by = client.get(f"{found.path_of(name)}/instructions").json()["instructions"]
+            described["status"]["worksBy"] = [each["name"] for each in works_by]
+    print_text(as_yaml(described).rstrip("\n"))
+
+
+def delete(kind: str, name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
+    """Delete a resource.
+
+    Args:
+        kind: As for `get`. Jobs are deleted when they have been kept long enough; see `labrats cancel`.
+        name: Which one.
+    """
+    from labrats.cli.kinds import find_kind
+
+    if (found := find_kind(kind)) is None:
+        raise CommandError(f"jobs are deleted in time; `labrats cancel {name}` ends one", ExitCode.USAGE)
+    with options.connect() as client:
+        found.delete(client, name)
+    remark(f"{found.name} {name} is deleted")
+
+
+def _get_jobs(client: "Client", name: str | None, output: str) -> None:
+    from labrats.cli.yaml_files import as_yaml
+
+    answer: dict[str, Any] = client.get("/api/jobs").json() if name is None else _job(client, name)
+    if output == "table":
+        print_jobs(answer if name is None else {"jobs": [answer], "total": 1, "page": 1, "limit": 1})
+    else:
+        print_text(as_yaml(answer).rstrip("\n") if output == "yaml" else _as_json(answer))
+
+
+def _print(kind: "Kind", found: "View | list[View]", output: str) -> None:
+    from labrats.cli.yaml_files import as_yaml
+
+    views = found if isinstance(found, list) else [found]
+    if output == "json":
+        print_text(_as_json(found))
+    elif output == "yaml":
+        print_text("---\n".join(as_yaml(kind.manifest(each)) for each in views).rstrip("\n"))
+    else:
+        rows = [[_cell(view.get(field)) for field in kind.columns.values()] for view in views]
+        print_table(list(kind.columns), rows)
+
+
+def _job(client: "Client", job_id: str) -> dict[str, Any]:
+    detail: dict[str, Any] = client.get(f"/api/jobs/{quote(job_id, safe='')}").json()
+    return detail
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)

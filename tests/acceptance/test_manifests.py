@@ -1,0 +1,68 @@
+"""What one engine exports, another takes: the same agents, instructions, models and settings."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import EngineFactory
+from tests.acceptance.engine import LocalEngine
+
+MANIFESTS = Path(__file__).with_name("manifests")
+
+
+@pytest.fixture
+def engine(start_engine: EngineFactory) -> LocalEngine:
+    """One of the test's own, without any resources."""
+    return start_engine()
+
+
+class Apply:
+    """`labrats apply`, whose words of each resource it returns."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._engine = engine
+
+    def __call__(self, *arguments: str) -> dict[str, str]:
+        lines = self._engine.run_labrats("apply", *arguments, "--url", self._engine.url).splitlines()
+        return {" ".join(line.split()[:2]): line.split()[2] for line in lines}
+
+
+@pytest.fixture
+def apply(engine: LocalEngine) -> Apply:
+    return Apply(engine)
+
+
+async def test_files_are_applied_and_applied_again(engine: LocalEngine, apply: Apply) -> None:
+    made = apply("-f", str(MANIFESTS))
+    again = apply("-f", str(MANIFESTS))
+
+    assert {"AiInstruction house-rules", "AiAgent ai-fixer", "AiModel mock-1", "AiConfig default"} < made.keys()
+    assert set(made.values()) == {"created"}
+    assert again == dict.fromkeys(made, "unchanged")
+    async with engine.admin() as admin:
+        (job,) = (await admin.get("/api/jobs")).json()["jobs"]
+        assert (job["source"], job["name"]) == ("manual", "code-review")
+        assert (await admin.wait(job["id"]))["status"] == "completed"
+
+
+async def test_a_dry_run_changes_nothing(engine: LocalEngine, apply: Apply) -> None:
+    assert set(apply("-f", str(MANIFESTS), "--dry-run").values()) == {"created"}
+
+    assert engine.run_labrats("export", "--url", engine.url) == ""
+    async with engine.admin() as admin:
+        assert (await admin.get("/api/jobs")).json()["total"] == 0
+
+
+def test_an_export_makes_the_same_of_another_engine(
+    engine: LocalEngine, apply: Apply, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    apply("-f", str(MANIFESTS))
+    exported = engine.run_labrats("export", "--url", engine.url)
+    folder = tmp_path_factory.mktemp("other")
+    (folder / "export.yaml").write_text(exported)
+
+    with LocalEngine(folder) as other:
+        made = Apply(other)("-f", str(folder / "export.yaml"))
+
+        assert set(made.values()) == {"created"}
+        assert other.run_labrats("export", "--url", other.url) == exported

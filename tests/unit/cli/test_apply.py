@@ -1,0 +1,297 @@
+"""`labrats apply` and `labrats export`: files become resources, and resources files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.cli.engines import Labrats, ScriptedEngine
+
+INSTRUCTION = {"content": "Do it well.", "scope": "global"}
+AGENT: dict[str, Any] = {
+    "triggerName": "developer",
+    "eventTriggers": [{"source": "github", "events": ["issues.*"], "config": {"model": "opus"}}],
+    "instructions": ["conduct"],
+}
+MODEL: dict[str, Any] = {"provider": "claude", "model": "opus", "slots": 2, "prices": {"input": 5, "output": 25.0}}
+CONFIG: dict[str, Any] = {"model": "opus", "providers": {"codex": {"model": "o3"}}}
+JOB: dict[str, Any] = {"source": "manual", "type": "code-review", "prompt": "Look at it."}
+
+INSTRUCTION_VIEW = {
+    "id": "conduct", "name": "conduct", "content": "Do it well.", "scope": "global", "displayName": "",
+    "description": "", "priority": 0, "resourceVersion": "7",
+}  # fmt: skip
+AGENT_VIEW: dict[str, Any] = {
+    "id": "developer", "name": "developer", "triggerName": "developer", "enabled": True, "defaultModel": None,
+    "defaultEffort": None, "defaultProvider": None, "resourceVersion": "8", "instructions": ["conduct"],
+    "eventTriggers": [{
+        "source": "github", "events": ["issues.*"], "instruction": None, "config": {"model": "opus"}, "filters": {},
+        "enabled": True, "next": None,
+    }],
+}  # fmt: skip
+MODEL_VIEW: dict[str, Any] = {
+    "id": "opus", "name": "opus", "provider": "claude", "model": "opus", "slots": 2, "endpoint": None,
+    "credentialsRef": None, "prices": {"input": 5.0, "output": 25.0, "cacheRead": 0.0}, "active": 1, "queued": 3,
+    "pausedUntil": None, "resourceVersion": "9",
+}  # fmt: skip
+CONFIG_VIEW: dict[str, Any] = {
+    "model": "opus", "effort": None, "executorImage": None, "executorResources": {}, "resourceVersion": "10",
+    "providers": {"codex": {"model": "o3", "effort": None, "files": []}},
+}  # fmt: skip
+SOURCE_VIEW: dict[str, Any] = {
+    "id": "github", "name": "github", "type": "github", "enabled": True,
+    "secretRef": {"name": "github-secret", "key": "secret"}, "host": None, "path": None, "ingressClassName": None,
+    "tlsSecretName": None, "defaults": {}, "repoOverrides": {}, "allowForks": False, "credentialsRef": None,
+    "allowedAssociations": ["OWNER", "MEMBER", "COLLABORATOR"], "url": "http://engine/webhooks/github",
+    "conditions": [], "lastDeliveryAt": None, "deliveries": 3, "resourceVersion": "11",
+}  # fmt: skip
+
+
+def a_manifest(kind: str, name: str, spec: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"apiVersion": "labrats.work/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec} | fields
+
+
+AGENT_MANIFEST = a_manifest("AiAgent", "developer", AGENT)
+INSTRUCTION_MANIFEST = a_manifest("AiInstruction", "conduct", INSTRUCTION)
+MODEL_MANIFEST = a_manifest("AiModel", "opus", MODEL)
+CONFIG_MANIFEST = a_manifest("AiConfig", "default", CONFIG)
+SOURCE_MANIFEST = a_manifest("WebhookSource", "github", {"type": "github"})
+ALL = [AGENT_MANIFEST, SOURCE_MANIFEST, CONFIG_MANIFEST, MODEL_MANIFEST, INSTRUCTION_MANIFEST]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "rats.yaml"
+
+
+def write(file: Path, *manifests: dict[str, Any]) -> str:
+    file.write_text(yaml.safe_dump_all(manifests))
+    return str(file)
+
+
+@pytest.fixture
+def empty(engine: ScriptedEngine) -> ScriptedEngine:
+    """An engine without any resources, that takes some."""
+    for path, plural in (
+        ("instructions", "instructions"), ("ai-models", "aiModels"), ("agents", "agents"),
+        ("webhook-sources", "webhookSources"),
+    ):  # fmt: skip
+        engine.answers(f"GET /api/{path}", {plural: []})
+        engine.answers(f"POST /api/{path}", {}, status=201)
+    engine.answers("GET /api/config/defaults", CONFIG_VIEW | {"resourceVersion": None, "model": None, "providers": {}})
+    engine.answers("PUT /api/config/defaults", {})
+    return engine
+
+
+@pytest.fixture
+def full(engine: ScriptedEngine) -> ScriptedEngine:
+    """An engine with the resources of the manifests above, that lets them be changed."""
+    for path, plural, view in (
+        ("instructions", "instructions", INSTRUCTION_VIEW), ("ai-models", "aiModels", MODEL_VIEW),
+        ("agents", "agents", AGENT_VIEW), ("webhook-sources", "webhookSources", SOURCE_VIEW),
+    ):  # fmt: skip
+        engine.answers(f"GET /api/{path}", {plural: [view]})
+        engine.answers(f"PATCH /api/{path}/{view['name']}", {})
+    engine.answers("GET /api/config/defaults", CONFIG_VIEW)
+    engine.answers("PUT /api/config/defaults", {})
+    return engine
+
+
+def writes(engine: ScriptedEngine) -> list[tuple[str, Any]]:
+    """What was written, in order."""
+    return [
+        (f"{request.method} {request.path}", request.json) for request in engine.requests if request.method != "GET"
+    ]
+
+
+def test_what_there_is_not_is_created_what_others_need_first(
+    labrats: Labrats, empty: ScriptedEngine, file: Path
+) -> None:
+    ended = labrats("apply", "-f", write(file, *ALL))
+
+    assert ended.out.splitlines() == [
+        "AiInstruction conduct created", "AiModel opus created", "AiConfig default created",
+        "AiAgent developer created", "WebhookSource github created",
+    ]  # fmt: skip
+    assert ended.code == 0
+    assert writes(empty) == [
+        ("POST /api/instructions", {"name": "conduct", **INSTRUCTION}),
+        ("POST /api/ai-models", {"name": "opus", **MODEL}),
+        ("PUT /api/config/defaults", CONFIG),
+        ("POST /api/agents", {"name": "developer", **AGENT}),
+        ("POST /api/webhook-sources", {"name": "github", "type": "github"}),
+    ]
+
+
+def test_what_is_as_the_files_say_is_left_alone(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
+    ended = labrats("apply", "-f", write(file, *ALL))
+
+    assert [line.split()[-1] for line in ended.out.splitlines()] == ["unchanged"] * 5
+    assert writes(full) == []
+
+
+def test_what_differs_is_changed_and_what_a_file_leaves_out_gets_its_default(
+    labrats: Labrats, full: ScriptedEngine, file: Path
+) -> None:
+    changed = [
+        a_manifest("AiInstruction", "conduct", {"content": "Do it better."}),
+        a_manifest("AiModel", "opus", {"provider": "claude", "model": "opus", "slots": 3}),
+        a_manifest("AiConfig", "default", {"effort": "high", "providers": {"claude": {"model": "opus"}}}),
+        a_manifest("AiAgent", "developer", {"triggerName": "developer", "enabled": False}),
+        a_manifest("WebhookSource", "github", {"type": "generic"}),
+    ]
+
+    ended = labrats("apply", "-f", write(file, *changed))
+
+    assert [line.split()[-1] for line in ended.out.splitlines()] == ["configured"] * 5
+    assert writes(full) == [
+        (
+            "PATCH /api/instructions/conduct",
+            {"content": "Do it better.", "scope": "local", "resourceVersion": "7"},
+        ),
+        ("PATCH /api/ai-models/opus", {"slots": 3, "prices": None, "resourceVersion": "9"}),
+        (
+            "PUT /api/config/defaults",
+            {
+                "model": None, "effort": "high", "providers": {"codex": None, "claude": {"model": "opus"}},
+                "resourceVersion": "10",
+            },
+        ),
+        (
+            "PATCH /api/agents/developer",
+            {"enabled": False, "eventTriggers": [], "instructions": [], "resourceVersion": "8"},
+        ),
+        ("PATCH /api/webhook-sources/github", {"type": "generic", "resourceVersion": "11"}),
+    ]  # fmt: skip
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
+    other = a_manifest("AiModel", "other", MODEL | {"model": "sonnet"})
+    changed = a_manifest("AiInstruction", "conduct", {"content": "Do it better."})
+
+    ended = labrats(
+        "apply",
+        "--dry-run",
+        "-f",
+        write(file, other, changed, AGENT_MANIFEST, a_manifest("InferenceRequest", "one", JOB)),
+    )
+
+    assert ended.out.splitlines() == [
+        "AiInstruction conduct configured (dry run)", "AiModel other created (dry run)",
+        "AiAgent developer unchanged (dry run)", "InferenceRequest one created (dry run)",
+    ]  # fmt: skip
+    assert writes(full) == []
+
+
+def test_a_job_is_submitted_once_by_its_name(labrats: Labrats, engine: ScriptedEngine, file: Path) -> None:
+    engine.answers("POST /api/jobs/submit", {"jobId": "ir-3ab1c2d4"}, status=201)
+
+    ended = labrats("apply", "-f", write(file, a_manifest("InferenceRequest", "nightly", JOB)))
+
+    assert ended.out == "InferenceRequest nightly created as ir-3ab1c2d4\n"
+    (request,) = engine.requests
+    assert request.json == JOB
+    assert request.headers["Idempotency-Key"] == "apply/nightly"
+
+
+def test_what_kubectl_prints_is_taken_whole(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
+    """`kubectl get labrats -o yaml`: a List, whose items have a status and metadata of the cluster's."""
+    item = AGENT_MANIFEST | {
+        "metadata": {"name": "developer", "namespace": "labrats", "uid": "1", "generation": 2}, "status": {},
+    }  # fmt: skip
+
+    ended = labrats("apply", "-f", write(file, {"apiVersion": "v1", "kind": "List", "items": [item]}))
+
+    assert ended.out == "AiAgent developer unchanged\n"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        (a_manifest("AiAgent", "developer", AGENT, apiVersion="v1"), "apiVersion: must be labrats.work/v1alpha1"),
+        (a_manifest("AiAgnet", "developer", AGENT), "kind: must be one of InferenceRequest, AiInstruction"),
+        (a_manifest("AiAgent", "developer", AGENT, metadata={}), "metadata.name: is required"),
+        (a_manifest("AiAgent", "developer", AGENT, metadata=None), "metadata.name: is required"),
+        (a_manifest("AiAgent", "Developer", AGENT), "metadata.name: String should match pattern"),
+        (a_manifest("AiAgent", "developer", AGENT) | {"spec": []}, "spec: must be an object"),
+        (a_manifest("AiAgent", "developer", AGENT, specs={}), "specs: there is no such field"),
+        (a_manifest("AiAgent", "developer", {}), "missing required field `triggerName`"),
+        (a_manifest("AiAgent", "developer", AGENT | {"enabeld": True}), "spec.enabeld: there is no such field"),
+        (a_manifest("AiAgent", "developer", AGENT | {"defaultEffort": "max"}), "spec.defaultEffort: must be 'low'"),
+        (
+            a_manifest("AiAgent", "developer", AGENT | {"eventTriggers": [{"source": "github", "events": []}]}),
+            "spec.eventTriggers[0].events: ",
+        ),
+        (a_manifest("AiModel", "opus", MODEL | {"slots": "two"}), "spec.slots: "),
+        (a_manifest("AiConfig", "mine", CONFIG), "metadata.name: there is one AiConfig, named default"),
+        (a_manifest("AiConfig", "default", {"resourceVersion": "1"}), "spec.resourceVersion: there is no such field"),
+        (
+            a_manifest("WebhookSource", "github", {"type": "github", "secret": "a-secret-of-a-test"}),
+            "spec.secret: there is no such field",
+        ),
+        (a_manifest("WebhookSource", "github", {"type": "gitlab"}), "spec.type: must be 'github' or 'generic'"),
+        (a_manifest("InferenceRequest", "one", {"source": "manual", "type": "x"}), "spec.prompt: is required"),
+        (a_manifest("InferenceRequest", "one", JOB | {"owner": "me"}), "spec.owner: there is no such field"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_document_and_field_before_anything_is_written(
+    labrats: Labrats, empty: ScriptedEngine, file: Path, manifest: dict[str, Any], words: str
+) -> None:
+    ended = labrats("apply", "-f", write(file, INSTRUCTION_MANIFEST, manifest))
+
+    assert ended.code == 2
+    assert f"{file}, line " in ended.err
+    assert words.replace("String should", "must") in ended.err
+    assert writes(empty) == []
+
+
+def test_all_that_is_wrong_is_said_at_once(labrats: Labrats, empty: ScriptedEngine, file: Path) -> None:
+    wrong = [a_manifest("AiModel", f"model-{number}", MODEL | {"slots": -1}) for number in range(3)]
+
+    ended = labrats("apply", "-f", write(file, *wrong))
+
+    assert ended.err.count("spec.slots: ") == 3
+
+
+def test_a_resource_that_two_documents_are_about_is_refused(
+    labrats: Labrats, empty: ScriptedEngine, file: Path
+) -> None:
+    ended = labrats("apply", "-f", write(file, AGENT_MANIFEST, MODEL_MANIFEST, AGENT_MANIFEST))
+
+    assert "AiAgent developer stands in " in ended.err
+    assert writes(empty) == []
+
+
+def test_a_refusal_by_the_engine_names_the_document(labrats: Labrats, empty: ScriptedEngine, file: Path) -> None:
+    empty.answers(
+        "POST /api/agents", {"error": "the agent 'x' has the triggerName already", "code": "conflict"}, status=409
+    )
+
+    ended = labrats("apply", "-f", write(file, MODEL_MANIFEST, AGENT_MANIFEST))
+
+    assert ended.out == "AiModel opus created\n"
+    assert f"{file}, line " in ended.err
+    assert "AiAgent developer: the agent 'x' has the triggerName already" in ended.err
+    assert ended.code == 2
+
+
+def test_an_export_is_what_apply_takes_without_what_goes_without_saying(labrats: Labrats, full: ScriptedEngine) -> None:
+    exported = list(yaml.safe_load_all(labrats("export").out))
+
+    assert exported == [
+        INSTRUCTION_MANIFEST, MODEL_MANIFEST, CONFIG_MANIFEST, AGENT_MANIFEST,
+        a_manifest("WebhookSource", "github", {"type": "github", "secretRef": SOURCE_VIEW["secretRef"]}),
+    ]  # fmt: skip
+
+
+def test_an_export_can_be_applied_as_it_is(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
+    file.write_text(labrats("export").out)
+
+    ended = labrats("apply", "-f", str(file))
+
+    assert [line.split()[-1] for line in ended.out.splitlines()] == ["unchanged"] * 5
+
+
+def test_an_empty_engine_exports_nothing_and_says_so(labrats: Labrats, empty: ScriptedEngine) -> None:
+    assert labrats("export") == (0, "", "there is nothing to export\n")
