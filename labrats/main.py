@@ -153,10 +153,12 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
 
 
 async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None:
-    """Take jobs to their ends, tell their callers, and forget them in time, until cancelled."""
+    """Take jobs to their ends, tell their callers, follow chains, and forget them in time, until cancelled."""
     from labrats.controller.callbacks import Callbacks
+    from labrats.controller.chains import Chains
     from labrats.controller.reconcile import Controller
     from labrats.controller.retention import Retention
+    from labrats.intake.intake import Intake
     from labrats.outbound_client import OutboundClient
 
     clock, settings = engine.clock, engine.settings
@@ -166,6 +168,9 @@ async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None
         client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
         callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, engine.metrics)
         loops.create_task(callbacks.run(), name="callbacks")
+        intake = Intake(store, engine.catalog, engine.attachments, engine.metrics)
+        chains = Chains(store, runner, engine.catalog, intake, settings.max_chain_depth)
+        loops.create_task(chains.run(), name="chains")
         retention = Retention(store, runner, engine.cache, engine.attachments, clock, settings)
         loops.create_task(retention.run(), name="retention")
 

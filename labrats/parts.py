@@ -32,10 +32,11 @@ async def create_whole(store: Store, job: Job, parts: Sequence[Resource]) -> Job
 
 
 async def is_whole(store: Store, job: Job) -> bool:
-    """Whether what `job` refers to is there: its prompt, and the credentials of its repository."""
-    prompt, setup = job.spec.prompt_ref, job.spec.workspace_setup
-    if prompt and await _find(store, ConfigMap, prompt.name) is None:
-        return False
+    """Whether what `job` refers to is there: its prompt, its event, and the credentials of its repository."""
+    setup = job.spec.workspace_setup
+    for text in (job.spec.prompt_ref, job.spec.event_ref):
+        if text and await _find(store, ConfigMap, text.name) is None:
+            return False
     return not (setup and setup.credentials_ref and await _find(store, Secret, setup.credentials_ref) is None)
 
 

@@ -85,6 +85,8 @@ class EngineSettings(BaseSettings):
     model_pause_seconds: float = Field(default=30, gt=0, validation_alias="LABRATS_MODEL_PAUSE_SECONDS")
     """How long a model is left alone after a rate limit or overload whose end its provider does not say; doubled while
     it lasts, at most 5 minutes. Its jobs wait meanwhile, up to their deadlines."""
+    max_chain_depth: int = Field(default=10, ge=0, validation_alias="MAX_CHAIN_DEPTH")
+    """How many agents may follow the first one of a chain."""
     workspace_retention_hours: float = Field(default=24, ge=0, validation_alias="LABRATS_WORKSPACE_RETENTION_HOURS")
     """How long the workspace of an ended job is kept for inspection."""
     job_retention_days: float = Field(default=30, gt=0, validation_alias="LABRATS_JOB_RETENTION_DAYS")

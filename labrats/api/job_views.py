@@ -147,6 +147,8 @@ class JobDetail(JobItem):
     )
     usage: UsageView
     outputs: OutputsView
+    child_job_id: str | None = Field(description="The job that follows it in its chain.")
+    chain_ended: str | None = Field(description="Why none follows, where its chain might have gone on: one sentence.")
     callback: CallbackView | None = Field(description="Null before the caller was told anything.")
     metadata: dict[str, Any] = Field(examples=[{"repo": "octocat/hello-world"}])
 
@@ -202,6 +204,8 @@ def job_detail(job: Job, *, result: Any, live: OutputTail | None, place: Place) 
         "configOrigins": resolved.origins,
         "usage": usage_view(usage),
         "outputs": outputs_view(outputs),
+        "childJobId": status.child_job_id,
+        "chainEnded": status.chain_ended,
         "callback": _callback(job),
         "metadata": spec.metadata,
     }

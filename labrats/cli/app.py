@@ -10,7 +10,7 @@ from typing import Final, Literal
 from cyclopts import App, CycloptsError, Group
 
 from labrats import __version__
-from labrats.cli import jobs, resources, uploads
+from labrats.cli import chains, jobs, resources, uploads
 from labrats.cli.agents import agents_app, instructions_app
 from labrats.cli.api_keys import api_keys_app
 from labrats.cli.apply import apply_command, export
@@ -66,6 +66,7 @@ def build_app(engine: EngineCommands) -> App:
         jobs.cancel,
         jobs.retry,
         jobs.patch,
+        chains.chain,
         uploads.upload,
     )
     _add_commands(app, _RESOURCES, apply_command(engine), resources.get, resources.describe, resources.delete, export)

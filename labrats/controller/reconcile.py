@@ -20,10 +20,10 @@ from labrats.controller.plan import (
     plan_job,
 )
 from labrats.controller.queue import Group, JobQueue, SlotHolders, group_of, rank_of
-from labrats.controller.work_queue import WorkQueue
+from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.metrics import Metrics
 from labrats.model.ai_model import AiModel, slots_for
-from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound, RetryLater
+from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound
 from labrats.model.job import FailedCode, Job, advance
 from labrats.model.phases import JobEvent, Phase
 from labrats.ports import Attempt, Changed, Clock, Deleted, NotStarted, Runner, Store
@@ -33,10 +33,6 @@ log = structlog.get_logger()
 
 WORKERS = 16
 """Jobs reconciled at once. Reconciling waits on commits, so this also is how many may share one."""
-
-ERROR_DELAY_SECONDS = 5.0
-"""After an unforeseen error: long enough not to fill the log, short enough to heal soon."""
-
 
 LONGEST_REASON = 500
 """Characters of a reason that repeats what somebody else said."""
@@ -189,17 +185,7 @@ class Controller:
 
     async def _reconcile_forever(self) -> None:
         await self._jobs_known.wait()
-        while True:
-            async with self._work.take() as job_id:
-                try:
-                    await self._reconcile(job_id)
-                except RetryLater as error:
-                    log.warning("will try again", job=job_id, reason=str(error))
-                    self._work.add_later(job_id, error.delay_seconds)
-                except Exception:
-                    # The one broad except: a bug met on one job must not stop the others.
-                    log.exception("reconciling failed", job=job_id)
-                    self._work.add_later(job_id, ERROR_DELAY_SECONDS)
+        await work_forever(self._work, self._reconcile)
 
     async def _reconcile(self, job_id: str) -> None:
         try:

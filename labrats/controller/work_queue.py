@@ -2,8 +2,18 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+
+from labrats.model.errors import RetryLater
+
+log = structlog.get_logger()
+
+ERROR_DELAY_SECONDS: Final = 5.0
+"""After an unforeseen error: long enough not to fill the log, short enough to heal soon."""
 
 
 class WorkQueue:
@@ -70,3 +80,18 @@ class WorkQueue:
     def _timer_fired(self, key: str) -> None:
         del self._timers[key]
         self.add(key)
+
+
+async def work_forever(queue: WorkQueue, work: Callable[[str], Awaitable[None]]) -> None:
+    """Be one of the workers of `queue`, whose keys are jobs, until cancelled. What fails is tried again later."""
+    while True:
+        async with queue.take() as job_id:
+            try:
+                await work(job_id)
+            except RetryLater as error:
+                log.warning("will try again", job=job_id, reason=str(error))
+                queue.add_later(job_id, error.delay_seconds)
+            except Exception:
+                # A bug met on one job must not stop the others.
+                log.exception("reconciling failed", job=job_id)
+                queue.add_later(job_id, ERROR_DELAY_SECONDS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from labrats.intake.events import IncomingEvent
-from labrats.model.webhook_source import WebhookSource
+from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
 
 PING: Final = "ping"
 """What GitHub sends when a webhook is set up."""
@@ -28,7 +28,7 @@ class Delivery:
     @property
     def owner(self) -> str:
         """Whom its jobs belong to."""
-        return f"webhook-source/{self.source.name}"
+        return f"{OWNER_PREFIX}{self.source.name}"
 
 
 def fingerprint(source: WebhookSource, body: bytes, signed_id: str | None = None) -> str:

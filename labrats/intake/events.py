@@ -6,6 +6,8 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from labrats.model.agent import AiAgent, Trigger
 from labrats.model.job import PROMPT_BYTES
 from labrats.model.outside_text import as_text, shortened
@@ -45,6 +47,15 @@ def triggered_agents(event: IncomingEvent, agents: Sequence[AiAgent]) -> list[tu
     """The enabled agents that `event` starts, each with the first of its triggers that matches."""
     found = ((agent, _first_match(agent, event)) for agent in agents if agent.spec.enabled)
     return [(agent, trigger) for agent, trigger in found if trigger]
+
+
+def trigger_in_chain(agent: AiAgent, event: IncomingEvent) -> Trigger | None:
+    """The trigger by which `agent` works in a chain that `event` began.
+
+    Also one that is switched off, where no other matches: it starts nothing, but its agent may be the next of a chain.
+    """
+    triggers = sorted(agent.spec.event_triggers, key=lambda trigger: not trigger.enabled)
+    return next((each for each in triggers if _matches(replace(each, enabled=True), event)), None)
 
 
 def listens_to(trigger: Trigger, source: str | None, event_name: str | None) -> bool:

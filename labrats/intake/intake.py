@@ -8,6 +8,7 @@ import structlog
 
 from labrats.attachments import Attachments
 from labrats.catalog import Catalog
+from labrats.intake.kept_events import event_part
 from labrats.intake.prompts import Texts, texts_of
 from labrats.intake.request import JobNames, JobRequest
 from labrats.intake.settings import settings_of
@@ -17,7 +18,7 @@ from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup, put_back
 from labrats.model.mock_script import parse_script
-from labrats.model.parts import INSTRUCTIONS_KEY, PROMPT_KEY, ConfigMap, Secret
+from labrats.model.parts import EVENT_KEY, INSTRUCTIONS_KEY, PROMPT_KEY, ConfigMap, Secret
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from labrats.parts import complete, create_whole, is_whole
@@ -142,6 +143,7 @@ def _spec(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]) 
         workspace_files=files,
         pipeline=asked.pipeline,
         callback_url=asked.callback_url,
+        event_ref=KeyReference(name=f"{job_id}-event", key=EVENT_KEY) if asked.event and asked.goes_on else None,
         chain=asked.chain,
         config=asked.config,
         resolved=prepared.resolved,
@@ -168,6 +170,8 @@ def _parts(job: Job, prepared: PreparedJob) -> Sequence[Resource]:
     if job.spec.instructions_ref is not None:
         texts[INSTRUCTIONS_KEY] = prepared.texts.instructions or ""
     parts: list[Resource] = [ConfigMap(metadata=Metadata(name=job.spec.prompt_ref.name), data=texts)]
+    if job.spec.event_ref and prepared.request.event:
+        parts.append(event_part(job.spec.event_ref.name, prepared.request.event))
     setup, repo = job.spec.workspace_setup, prepared.request.repo
     if setup and setup.credentials_ref and repo:
         credential = {"username": repo.username, "password": repo.password}

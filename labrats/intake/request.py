@@ -30,8 +30,6 @@ class JobRequest:
     chain:   where the job stands in a chain; its parent's result goes into the prompt as data.
     files:   name in the workspace, contents; those that were uploaded before, too.
     untrusted: an outsider wrote what made it, whom a person has let in.
-    untrusted: an outsider wrote what made it, whom a person has let in.
-    untrusted: bool = False
     """
 
     source: str
@@ -58,6 +56,11 @@ class JobRequest:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def goes_on(self) -> bool:
+        """Whether another agent may follow it in its chain."""
+        return self.chain is not None and self.chain.next is not None
+
+    @property
     def repo_name(self) -> str | None:
         """The `owner/repo` that it is about, where it says so."""
         name = self.metadata.get("repo")
@@ -74,7 +77,7 @@ def event_requests(
     return [
         JobRequest(
             source=event.source,
-            type=_type_of(event, trigger, catalog),
+            type=type_of(event, trigger, catalog),
             owner=owner,
             event=event,
             agent=agent,
@@ -104,7 +107,7 @@ def _for_this_agent(agent: AiAgent | None, started: Sequence[tuple[AiAgent, Trig
     return [(agent, own[0] if own else started[0][1])]
 
 
-def _type_of(event: IncomingEvent, trigger: Trigger, catalog: Catalog) -> str:
+def type_of(event: IncomingEvent, trigger: Trigger, catalog: Catalog) -> str:
     """What the job is called: its task, where that has a name, or else what happened."""
     named = trigger.instruction and catalog.instruction(trigger.instruction)
     return named.name if named else event.name

@@ -114,6 +114,7 @@ class JobSpec(Record):
     """What was asked for. Never changes after creation.
 
     instructions_ref: what the agent works by, apart from what it is asked here.
+    event_ref:        the event that its chain began with, for the agents that follow.
     """
 
     source: str
@@ -122,6 +123,7 @@ class JobSpec(Record):
     prompt: str | None = None
     prompt_ref: KeyReference | None = None
     instructions_ref: KeyReference | None = None
+    event_ref: KeyReference | None = None
     priority: int | float = DEFAULT_PRIORITY
     workspace_setup: WorkspaceSetup | None = None
     workspace_files: tuple[WorkspaceFile, ...] = ()
@@ -255,6 +257,7 @@ class JobStatus(Record):
     not_before:   a job put back waits until then.
     logs:         the last lines, bounded; all of them are in the attempts' output.
     result_cut:   the result is larger than fits here; it is in the attempt's output.
+    child_job_id: the job that follows in the chain. chain_ended: why none does.
     """
 
     phase: Phase = Phase.PENDING
@@ -273,6 +276,8 @@ class JobStatus(Record):
     logs: tuple[str, ...] = ()
     usage: Usage = Usage()
     outputs: Outputs = Outputs()
+    child_job_id: str | None = None
+    chain_ended: str | None = None
     callback: CallbackStatus | None = None
 
 
@@ -327,7 +332,7 @@ def advance(job: Job, event: JobEvent, **changes: Any) -> Job:
 
 def put_back(job: Job) -> Job:
     """A failed job, waiting for another attempt. Raises IllegalMove for any other."""
-    cleared = dict.fromkeys(("finished_at", "failed_code", "failed_reason", "slot", "deadline_at"))
+    cleared = dict.fromkeys(("finished_at", "failed_code", "failed_reason", "slot", "deadline_at", "chain_ended"))
     return advance(job, JobEvent.RETRY, **cleared)
 
 

@@ -10,6 +10,7 @@ API_KEY_LABEL: Final = TYPE_LABEL
 API_KEY_LABEL_VALUE: Final = "ai-api-key"
 PROMPT_KEY: Final = "prompt"
 INSTRUCTIONS_KEY: Final = "instructions"
+EVENT_KEY: Final = "event"
 
 
 class ConfigMap(Resource):

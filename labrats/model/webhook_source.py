@@ -14,6 +14,9 @@ GENERIC: Final = "generic"
 DEFAULT_ASSOCIATIONS: Final = ("OWNER", "MEMBER", "COLLABORATOR")
 """Who may start a run by what they write, in GitHub's words."""
 
+OWNER_PREFIX: Final = "webhook-source/"
+"""The jobs that a source makes belong to this and its name."""
+
 
 class RepoOverride(Record):
     """Settings for the jobs of one repository."""

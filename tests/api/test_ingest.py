@@ -10,8 +10,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from labrats.model.agent import AiAgent
-from labrats.model.errors import RetryLater
+from labrats.intake.kept_events import kept_event
+from labrats.model.agent import AiAgent, ChainLink
+from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.parts import ConfigMap
 from labrats.model.record import Resource
@@ -120,6 +121,16 @@ class TestJobs:
 
         job = await api.store.get(Job, made["jobId"])
         assert (job.resolved.model, job.resolved.origins["model"]) == ("big", "agent")
+
+    async def test_only_the_first_job_of_a_chain_keeps_the_event(self, api: Api, user: httpx2.AsyncClient) -> None:
+        further = ChainLink(agent_trigger_name="b")
+        await stored(api, an_agent("a", a_trigger(next=further)), an_agent("b", a_trigger()))
+
+        first, alone = [job["jobId"] for job in (await ingest(user))["jobs"]]
+
+        assert kept_event(await api.store.get(ConfigMap, f"{first}-event")).payload == PAYLOAD
+        with pytest.raises(NotFound):
+            await api.store.get(ConfigMap, f"{alone}-event")
 
     async def test_a_trigger_with_a_next_link_begins_a_chain(self, admin: httpx2.AsyncClient) -> None:
         await admin.post("/api/agents", json={"name": "a", "triggerName": "first", "eventTriggers": [TRIGGER]})

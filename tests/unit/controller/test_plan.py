@@ -21,7 +21,8 @@ from labrats.controller.plan import (
     plan_job,
     record_outcome,
 )
-from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, FailedCode, Outputs, Usage
+from labrats.model.agent import ChainCondition, ChainLink, FailurePolicy
+from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, Chain, FailedCode, Outputs, Usage
 from labrats.model.phases import ENDED, JobEvent, Phase
 from labrats.ports import Alive, AttemptState, Gone, NotStarted, OutputTail
 from tests.builders import a_job, a_result, a_spec, an_error, gone_with
@@ -211,6 +212,25 @@ def test_what_may_pass_is_tried_again_while_attempts_remain(
 def test_what_would_only_fail_again_is_not_tried_again(code: FailedCode) -> None:
     record = recorded(gone_with(an_error(code)), spec=a_spec(config={"max_attempts": 9}))
     assert record.event is E.FAIL
+
+
+@pytest.mark.parametrize(
+    ("attempts", "policy", "condition", "event"),
+    [
+        (1, FailurePolicy.RETRY, ChainCondition.ON_SUCCESS, E.REQUEUE),
+        (2, FailurePolicy.RETRY, ChainCondition.ON_SUCCESS, E.FAIL),
+        (1, FailurePolicy.STOP, ChainCondition.ON_SUCCESS, E.FAIL),
+        (1, FailurePolicy.CONTINUE, ChainCondition.ON_SUCCESS, E.FAIL),
+        (1, FailurePolicy.RETRY, ChainCondition.ON_FAILURE, E.FAIL),
+    ],
+)
+def test_a_chain_that_retries_makes_one_more_attempt(
+    attempts: int, policy: FailurePolicy, condition: ChainCondition, event: JobEvent
+) -> None:
+    link = ChainLink(agent_trigger_name="next", failure_policy=policy, condition=condition)
+    spec = a_spec(chain=Chain(id="chain-1", path=("first",), next=link))
+    record = recorded(gone_with(an_error(FailedCode.AGENT_ERROR)), spec=spec, attempts=attempts)
+    assert record.event is event
 
 
 def test_a_job_put_back_waits_and_keeps_what_it_consumed() -> None:

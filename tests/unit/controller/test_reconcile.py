@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 from msgspec.structs import replace
 
-from labrats.controller.reconcile import ERROR_DELAY_SECONDS
+from labrats.controller.work_queue import ERROR_DELAY_SECONDS
 from labrats.model.ai_model import AiModel
 from labrats.model.errors import Invalid, Problem, RetryLater
 from labrats.model.job import FailedCode, Job, KeyReference, Usage

@@ -1,0 +1,366 @@
+"""Agents that follow each other: when, with what, exactly once, and where a chain ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.attachments import Attachments
+from labrats.catalog import Catalog
+from labrats.controller.chains import PARENT_RESULT_BYTES, Chains, End, Follow, child_names, plan_chain
+from labrats.intake.events import IncomingEvent
+from labrats.intake.intake import Intake
+from labrats.intake.kept_events import event_part
+from labrats.metrics import Metrics
+from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolicy
+from labrats.model.config import JobConfig
+from labrats.model.errors import NotFound, RetryLater
+from labrats.model.job import Chain, Job, KeyReference, Outputs, WorkspaceSetup, put_back
+from labrats.model.parts import ConfigMap, Secret
+from labrats.model.phases import Phase
+from labrats.model.record import Metadata, Resource
+from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
+from tests.builders import a_job, a_spec, a_trigger, an_agent
+from tests.fakes.clock import FakeClock
+from tests.fakes.store import MemoryStore
+from tests.unit.controller.lab import Lab
+
+R = TypeVar("R", bound=Resource)
+P, C, F = Phase, ChainCondition, FailurePolicy
+
+EVENT = IncomingEvent("github", "issues.labeled", {"label": {"name": "ai"}, "issue": {"number": 7}})
+
+
+def a_link(agent: str = "reviewer", **fields: Any) -> ChainLink:
+    return ChainLink(agent_trigger_name=agent, **fields)
+
+
+def a_chain(link: ChainLink | None = None, *path: str, **fields: Any) -> Chain:
+    """One that goes on by `link`, from a job of the last agent of `path`."""
+    path = path or ("developer",)
+    usual: dict[str, Any] = {"id": "chain-1", "path": path, "depth": len(path) - 1, "next": link or a_link()}
+    return Chain(**usual | fields)
+
+
+def a_catalog(*agents: AiAgent) -> Catalog:
+    catalog = Catalog()
+    for agent in agents:
+        catalog.take_in(agent)
+    return catalog
+
+
+def planned(phase: Phase, link: ChainLink | None = None, *path: str, max_depth: int = 10) -> Follow | End:
+    catalog = a_catalog(an_agent("reviewer"), an_agent("off", enabled=False))
+    return plan_chain(a_job(phase, spec=a_spec(chain=a_chain(link, *path))), catalog, max_depth)
+
+
+class TestPlan:
+    @pytest.mark.parametrize("condition", C)
+    @pytest.mark.parametrize("policy", F)
+    @pytest.mark.parametrize("phase", [P.SUCCEEDED, P.FAILED, P.CANCELLED])
+    def test_a_link_is_followed_when_its_condition_holds(
+        self, phase: Phase, condition: ChainCondition, policy: FailurePolicy
+    ) -> None:
+        after_success = phase is P.SUCCEEDED and condition in (C.ON_SUCCESS, C.ALWAYS)
+        after_failure = phase is P.FAILED and (condition in (C.ON_FAILURE, C.ALWAYS) or policy is F.CONTINUE)
+        plan = planned(phase, a_link(condition=condition, failure_policy=policy))
+        assert isinstance(plan, Follow if after_success or after_failure else End)
+
+    @pytest.mark.parametrize(
+        ("link", "path", "reason"),
+        [
+            (a_link("nobody"), ["developer"], "there is no agent with the triggerName 'nobody'"),
+            (a_link("off"), ["developer"], "the agent 'off' is disabled"),
+            (a_link(), ["reviewer", "developer"], "'reviewer' was in this chain before"),
+            (a_link(), ["a", "b", "c", "d"], "MAX_CHAIN_DEPTH is 3"),
+        ],
+    )
+    def test_a_chain_that_cannot_go_on_says_why(self, link: ChainLink, path: list[str], reason: str) -> None:
+        plan = planned(P.SUCCEEDED, link, *path, max_depth=3)
+        assert isinstance(plan, End)
+        assert reason in plan.reason
+
+    def test_a_chain_may_come_back_where_that_is_said(self) -> None:
+        assert isinstance(planned(P.SUCCEEDED, a_link(allow_cycles=True), "reviewer", "developer"), Follow)
+
+    def test_the_names_of_a_child_follow_from_its_parent_and_the_edge(self) -> None:
+        parent, other = (replace(a_job(), metadata=Metadata(name="ir-1", uid=uid)) for uid in ("u1", "u2"))
+        names = child_names(parent, "reviewer")
+        assert names.candidates == child_names(parent, "reviewer").candidates
+        assert not {*names.candidates} & {*child_names(other, "reviewer").candidates}
+        assert not {*names.candidates} & {*child_names(parent, "tester").candidates}
+
+
+class FailingStore(MemoryStore):
+    """One whose writes fail after they were made, or before, as often as it is told to."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.lose_creates = self.lose_updates = 0
+
+    async def create(self, resource: R, parts: Any = ()) -> R:
+        created = await super().create(resource, parts)
+        if self.lose_creates:
+            self.lose_creates -= 1
+            raise RetryLater("the answer was lost")
+        return created
+
+    async def update(self, resource: R) -> R:
+        if self.lose_updates and isinstance(resource, Job) and resource.status.child_job_id:
+            self.lose_updates -= 1
+            raise RetryLater("nothing was written")
+        return await super().update(resource)
+
+
+class ChainLab(Lab):
+    """A lab in which chains are followed, without anything that runs jobs."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        super().__init__(lab.clock, lab.machine)
+        self.store: FailingStore = FailingStore(lab.clock)
+        self.folder = folder
+        self.max_depth = 10
+
+    @asynccontextmanager
+    async def chains(self) -> AsyncIterator[None]:
+        """Chains are followed while the block runs; then all is dropped as in a crash."""
+        catalog = Catalog()
+        intake = Intake(self.store, catalog, Attachments(self.folder), Metrics())
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(catalog.follow(self.store)),
+                tasks.create_task(Chains(self.store, self.runner, catalog, intake, self.max_depth).run()),
+            ]
+            yield
+            for task in running:
+                task.cancel()
+
+    async def add(self, phase: Phase = P.SUCCEEDED, *, spec: dict[str, Any] | None = None, **status: Any) -> Job:
+        """A job of the developer, whom the reviewer follows."""
+        fields: dict[str, Any] = {"chain": a_chain(), "agent_role": "developer", "owner": "key-1"} | (spec or {})
+        return await self.store.create(a_job(phase, spec=a_spec(**fields), resource_version="", **status))
+
+    async def agents(self, *agents: AiAgent) -> None:
+        for agent in agents:
+            await self.store.create(agent)
+
+    async def decided(self, job: Job) -> Job:
+        """The job once its chain has gone on from it, or ended."""
+        async with asyncio.timeout(3600):
+            while not ((job := await self.job(job)).status.child_job_id or job.status.chain_ended):
+                await self.clock.sleep(0.1)
+        return job
+
+    async def child_of(self, job: Job) -> Job:
+        job = await self.decided(job)
+        assert job.status.child_job_id, job.status.chain_ended
+        return await self.store.get(Job, job.status.child_job_id)
+
+    async def end(self, job: Job, phase: Phase, **status: Any) -> None:
+        job = await self.job(job)
+        await self.store.update(replace(job, status=replace(job.status, phase=phase, **status)))
+
+    async def jobs(self) -> list[Job]:
+        return await self.store.list(Job)
+
+    async def prompt_of(self, job: Job) -> str:
+        return (await self.store.get(ConfigMap, f"{job.id}-prompt")).data["prompt"]
+
+
+@pytest.fixture
+def chains(lab: Lab, tmp_path: Path) -> ChainLab:
+    return ChainLab(lab, tmp_path)
+
+
+class TestWhatAChildIs:
+    async def test_it_belongs_to_whom_its_parent_did_and_knows_where_it_stands(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer", default_model="opus"))
+        async with chains.chains():
+            parent = await chains.add(spec={"metadata": {"repo": "a/b"}, "priority": 1, "api_key_ref": "key-secret"})
+            child = await chains.child_of(parent)
+        assert (child.spec.owner, child.spec.api_key_ref, child.spec.priority) == ("key-1", "key-secret", 1)
+        assert (child.spec.agent_role, child.spec.metadata, child.spec.source) == (
+            "reviewer",
+            {"repo": "a/b"},
+            "manual",
+        )
+        assert child.resolved.model == "opus"
+        assert child.spec.chain == Chain(
+            id="chain-1", depth=1, path=("developer", "reviewer"), parent_job_id=parent.id, next=None
+        )
+
+    async def test_it_has_the_settings_of_the_webhook_source_that_its_parent_belongs_to(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        spec = WebhookSourceSpec(type="github", defaults=JobConfig(effort="high"))
+        await chains.store.create(WebhookSource(metadata=Metadata(name="ours"), spec=spec))
+        async with chains.chains():
+            child = await chains.child_of(await chains.add(spec={"owner": "webhook-source/ours"}))
+        assert (child.resolved.config.effort, child.spec.owner) == ("high", "webhook-source/ours")
+
+    async def test_what_an_outsider_started_stays_so(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        async with chains.chains():
+            assert (await chains.child_of(await chains.add(spec={"untrusted": True}))).spec.untrusted
+
+    async def test_its_prompt_has_the_parents_result_as_data(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        async with chains.chains():
+            child = await chains.child_of(await chains.add(result="{{ source }} is done"))
+        prompt = await chains.prompt_of(child)
+        assert "The agent before you in this chain answered:" in prompt
+        assert 'from="parent.result">{{ source }} is done</data-' in prompt
+
+    async def test_where_no_event_began_the_chain_it_is_asked_what_its_parent_was(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        async with chains.chains():
+            child = await chains.child_of(await chains.add(spec={"prompt": "Mend the fence."}))
+        assert "Mend the fence." in await chains.prompt_of(child)
+
+    async def test_after_a_failure_it_is_told_why(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        async with chains.chains():
+            link = a_link(condition=C.ON_FAILURE)
+            parent = await chains.add(P.FAILED, spec={"chain": a_chain(link)}, failed_reason="it broke")
+            assert "it broke" in await chains.prompt_of(await chains.child_of(parent))
+
+    async def test_of_a_huge_result_it_gets_the_beginning(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        async with chains.chains():
+            child = await chains.child_of(await chains.add(result="x" * 2 * PARENT_RESULT_BYTES))
+        assert "[cut here" in await chains.prompt_of(child)
+
+    async def test_it_works_on_the_parents_branch_with_the_parents_credential(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        credential = {"username": "x", "password": "test-token"}
+        await chains.store.create(Secret(metadata=Metadata(name="ir-git"), data=credential))
+        setup = WorkspaceSetup(git_repo="https://1.1.1.1/a.git", git_ref="main", git_depth=3, credentials_ref="ir-git")
+        async with chains.chains():
+            parent = await chains.add(spec={"workspace_setup": setup}, outputs=Outputs(branch="fix-7"))
+            child = await chains.child_of(parent)
+            unchanged = await chains.child_of(await chains.add(spec={"workspace_setup": setup}))
+        copy = f"{child.id}-git"
+        assert child.spec.workspace_setup == replace(setup, git_ref="fix-7", credentials_ref=copy)
+        assert (await chains.store.get(Secret, copy)).data == credential
+        assert unchanged.spec.workspace_setup
+        assert unchanged.spec.workspace_setup.git_ref == "main"
+
+    async def test_its_own_trigger_for_the_event_instructs_it_and_says_who_is_next(self, chains: ChainLab) -> None:
+        further = a_link("tester")
+        await chains.agents(
+            an_agent("reviewer", a_trigger("push"), a_trigger(instruction="Look closely.", next=further)),
+            an_agent("tester", a_trigger(instruction="Test it.", enabled=False)),
+        )
+        await chains.store.create(event_part("ir-event", EVENT))
+        async with chains.chains():
+            parent = await chains.add(spec={"event_ref": KeyReference(name="ir-event", key="event")})
+            child = await chains.child_of(parent)
+            prompt = await chains.prompt_of(child)
+            await chains.end(child, P.SUCCEEDED)
+            grandchild = await chains.child_of(child)
+        assert "Look closely." in prompt
+        assert '"number": 7' in prompt
+        assert child.spec.chain
+        assert child.spec.chain.next == further
+        assert "Test it." in await chains.prompt_of(grandchild)
+        assert grandchild.spec.chain
+        assert grandchild.spec.chain.path == ("developer", "reviewer", "tester")
+        assert grandchild.spec.event_ref is None
+
+
+class TestExactlyOnce:
+    async def test_each_edge_makes_one_child_and_a_restart_makes_no_other(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        parents = [await chains.add() for _ in range(20)]
+        for _ in range(3):
+            async with chains.chains():
+                children = [await chains.child_of(parent) for parent in parents]
+        assert len({child.id for child in children}) == 20
+        assert len(await chains.jobs()) == 40
+
+    @pytest.mark.parametrize("lost", ["lose_creates", "lose_updates"])
+    async def test_an_answer_that_is_lost_makes_no_second_child(self, chains: ChainLab, lost: str) -> None:
+        await chains.agents(an_agent("reviewer"))
+        parent = await chains.add()
+        setattr(chains.store, lost, 1)
+        async with chains.chains():
+            await chains.child_of(parent)
+        assert getattr(chains.store, lost) == 0
+        assert len(await chains.jobs()) == 2
+
+    async def test_killed_anywhere_between_the_parents_end_and_the_record_it_makes_one(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        for turns in range(60):
+            parent = await chains.add()
+            async with chains.chains():
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+            async with chains.chains():
+                child = await chains.child_of(parent)
+            assert await chains.prompt_of(child)
+        assert len(await chains.jobs()) == 120
+
+    async def test_a_child_that_somebody_deleted_is_not_made_again(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        async with chains.chains():
+            parent = await chains.add()
+            child = await chains.child_of(parent)
+            await chains.store.delete(Job, child.id)
+        async with chains.chains():
+            await chains.child_of(await chains.add())
+        with pytest.raises(NotFound):
+            await chains.job(child)
+
+    async def test_a_name_that_another_job_has_is_passed_over(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        parent = await chains.add()
+        taken, free = child_names(parent, "reviewer").candidates[:2]
+        await chains.store.create(a_job(job_id=taken, resource_version=""))
+        async with chains.chains():
+            assert (await chains.child_of(parent)).id == free
+
+
+class TestWhereItEnds:
+    async def test_a_cancelled_job_ends_its_chain(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        async with chains.chains():
+            ended = await chains.decided(
+                await chains.add(P.CANCELLED, spec={"chain": a_chain(a_link(condition=C.ALWAYS))})
+            )
+        assert ended.status.chain_ended == "the job was cancelled: 'reviewer' follows any job that was not cancelled"
+        assert len(await chains.jobs()) == 1
+
+    async def test_a_retry_that_succeeds_goes_on_with_a_chain_that_had_ended(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        async with chains.chains():
+            failed = await chains.decided(await chains.add(P.FAILED))
+            assert failed.status.chain_ended
+            waiting = await chains.store.update(put_back(failed))
+            await chains.end(waiting, P.SUCCEEDED)
+            assert (await chains.child_of(waiting)).spec.chain
+
+    async def test_agents_that_follow_each_other_in_a_circle_stop(self, chains: ChainLab) -> None:
+        trigger_a = a_trigger(next=a_link("reviewer", allow_cycles=True))
+        trigger_b = a_trigger(next=a_link("developer", allow_cycles=True))
+        await chains.agents(an_agent("developer", trigger_a), an_agent("reviewer", trigger_b))
+        await chains.store.create(event_part("ir-event", EVENT))
+        chains.max_depth = 4
+        async with chains.chains():
+            job = await chains.add(spec={"event_ref": KeyReference(name="ir-event", key="event")})
+            for _ in range(4):
+                job = await chains.child_of(job)
+                await chains.end(job, P.SUCCEEDED)
+            last = await chains.decided(job)
+        assert last.status.chain_ended == "'reviewer' would be one too many: MAX_CHAIN_DEPTH is 4"
+        assert sorted(each.spec.chain.depth for each in await chains.jobs() if each.spec.chain) == [0, 1, 2, 3, 4]
+
+    async def test_what_is_no_longer_kept_ends_it(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        async with chains.chains():
+            parent = await chains.add(spec={"event_ref": KeyReference(name="ir-gone", key="event")})
+            assert "no job of the agent 'reviewer' could be made" in (
+                (await chains.decided(parent)).status.chain_ended or ""
+            )
