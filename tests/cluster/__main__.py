@@ -2,7 +2,7 @@
 
 build            build the programs (minutes, once; they are kept in ~/.cache/labrats-test-cluster)
 api              start etcd, API server and garbage collection: custom resources, watches, leases, RBAC
-up               start a whole node as well: scheduler, kubelet, containerd, kube-proxy
+up               start a whole node as well, with all images that were built: scheduler, kubelet, containerd, kube-proxy
 image TAG DIR    build DIR/Dockerfile (`ARG BASE`) on a local Debian base, and load it into the node
 enter CMD ...    run CMD in the cluster's network, where its pods and Services are reached
 down             stop everything, and leave nothing but the programs and the images
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.images import build_image
+from tests.cluster.images import build_image, image_archives
 from tests.cluster.node import Node, start_node
 from tests.cluster.programs import build_programs
 from tests.cluster.shell import Failed
@@ -44,7 +44,7 @@ def run(command: str, arguments: list[str]) -> None:
         case "api", []:
             print(f"KUBECONFIG={CLUSTER.start_api()}")
         case "up", []:
-            print(f"KUBECONFIG={start_node(CLUSTER)}")
+            print(f"KUBECONFIG={start_node(CLUSTER, image_archives())}")
         case "image", [tag, folder]:
             archive = build_image(tag, Path(folder))
             if (node := Node(CLUSTER, 1)).socket.exists():

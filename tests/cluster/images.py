@@ -12,6 +12,8 @@ from tests.cluster.programs import cache_folder
 from tests.cluster.shell import progress, run, succeeds
 
 PAUSE: Final = "docker.io/labrats/pause:1"
+"""The image of a pod's sandbox: a process that does nothing."""
+
 BASE: Final = "localhost/debian:bookworm"
 """What `ARG BASE` of a Dockerfile is here: Debian with Python and git."""
 
@@ -28,19 +30,19 @@ def image_archives() -> list[Path]:
     return sorted(_images().glob("*.oci"))
 
 
-def pause_image() -> str:
-    """The image of a pod's sandbox, which is made if it is not there: a process that does nothing."""
-    if not archive_of(PAUSE).exists():
+def pause_image() -> Path:
+    """The archive with PAUSE, which is made if it is not there."""
+    if not (archive := archive_of(PAUSE)).exists():
         packages.require(packages.IMAGES)
         with _folder_with(_PAUSE_DOCKERFILE) as folder:
             copy("/bin/busybox", folder)
             _build(PAUSE, folder)
             _export(PAUSE)
-    return PAUSE
+    return archive
 
 
 def build_image(tag: str, folder: Path, dockerfile: Path | None = None) -> Path:
-    """Build `folder`/Dockerfile as `tag`; the archive with it, which every node started later loads by itself.
+    """Build `folder`/Dockerfile as `tag`; the archive with it.
 
     There is no network while it builds: what it needs is in `folder`, or in the base.
     """

@@ -1,12 +1,13 @@
 """A node of a cluster: kubelet on containerd; and what a cluster needs beside an API server to run pods."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from tests.cluster import packages
 from tests.cluster.cluster import BRIDGE, GATEWAY, PODS, Cluster
-from tests.cluster.images import image_archives, pause_image
+from tests.cluster.images import PAUSE, pause_image
 from tests.cluster.shell import run, succeeds
 
 _KUBELET_PORT: Final = 10250
@@ -29,14 +30,14 @@ state = "{folder}/state"
 """
 
 
-def start_node(cluster: Cluster) -> Path:
-    """Start the cluster with one node that is ready; the administrator's kubeconfig. Raises Failed."""
+def start_node(cluster: Cluster, images: Iterable[Path] = ()) -> Path:
+    """Start the cluster with one node that is ready and has `images`; the administrator's kubeconfig. Raises Failed."""
     packages.require(packages.API, packages.NODE)
     kubeconfig = cluster.start_api(controllers="*")
     run(*cluster.inside("sysctl", "-qw", "net.ipv4.ip_forward=1"))
     _start_scheduler(cluster)
     _start_proxy(cluster)
-    Node(cluster, 1).start()
+    Node(cluster, 1).start(images)
     return kubeconfig
 
 
@@ -51,11 +52,11 @@ class Node:
         self._port = _KUBELET_PORT + number
         self._cgroup = f"{cluster.cgroup}/{self.name}"
 
-    def start(self) -> None:
-        """Start it with all images that were built, and wait until it is ready."""
+    def start(self, images: Iterable[Path] = ()) -> None:
+        """Start it with the images in these archives, and wait until it is ready."""
         self._folder.mkdir()
         self._start_containerd()
-        for archive in image_archives():
+        for archive in (pause_image(), *images):
             self.load(archive)
         self._start_kubelet()
         condition = ("wait", "--for=condition=Ready", f"node/{self.name}", "--timeout=1s")
@@ -77,7 +78,7 @@ class Node:
         cni = self._cluster.folder / "cni"
         cni.mkdir(exist_ok=True)
         (cni / "10-bridge.conflist").write_text(json.dumps(self._pod_network()))
-        config = _CONTAINERD.format(folder=self._folder, socket=self.socket, pause=pause_image(), cni=cni)
+        config = _CONTAINERD.format(folder=self._folder, socket=self.socket, pause=PAUSE, cni=cni)
         (self._folder / "containerd.toml").write_text(config)
         self._cluster.start(f"containerd-{self.name}", "containerd", "-c", self._folder / "containerd.toml")
         self._cluster.wait_for(f"containerd-{self.name}", lambda: succeeds("ctr", "-a", self.socket, "version"))

@@ -11,15 +11,12 @@ import pytest
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
-from labrats.model.errors import RetryLater
 from labrats.model.job import FailedCode, KeyReference
 from labrats.model.phases import Phase
 from labrats.model.protocol import LogEvent
 from labrats.model.record import encode
 from labrats.ports import Alive, Attempt, Gone
 from tests.builders import a_job, a_spec, an_attempt
-from tests.cluster.cluster import Cluster
-from tests.cluster.node import Node
 from tests.conformance.kubernetes_backend import a_pod_settings
 from tests.fakes.store import MemoryStore
 from tests.running import running
@@ -128,30 +125,6 @@ async def test_an_attempt_that_has_to_leave_its_node(
 
     assert (gone.outcome, gone.code) == (None, FailedCode.EVICTED)
     assert gone.tail.logs == ("here",)
-
-
-@pytest.mark.timeout(300)  # the second node first reads all images that were ever built
-async def test_an_attempt_whose_node_is_gone(
-    cluster: Cluster | None, open_runner: OpenRunner, api_client: ApiClient
-) -> None:
-    if cluster is None:
-        pytest.skip("only a cluster of our own has a node to lose")
-    node = Node(cluster, 2)
-    node.start()
-    attempt = an_attempt([{"log": "here"}, {"hang": True}])
-    there = {"dnsPolicy": "Default", "nodeSelector": {"kubernetes.io/hostname": node.name}}
-    async with open_runner(pod_fields=there) as runner:
-        await runner.start(attempt)
-        await running_pod_of(runner, attempt.name)
-        node.silence()
-        with pytest.raises(RetryLater, match="no node confirms"):
-            await runner.kill(attempt.name)
-        assert isinstance(await runner.find(attempt.name), Alive)
-        await api_client.request("DELETE", f"/api/v1/nodes/{node.name}")
-        gone = await end_of(runner, attempt.name)
-
-    assert (gone.outcome, gone.code) == (None, FailedCode.NODE_LOST)
-    assert node.name in gone.reason
 
 
 async def running_pod_of(runner: KubernetesRunner, name: str) -> str:

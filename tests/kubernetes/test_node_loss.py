@@ -1,0 +1,84 @@
+"""A node that is lost with jobs on it: whether they still run nobody can say, until it is declared to be gone."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from tests.acceptance.engine import ENDED, LocalEngine, User
+from tests.cluster.cluster import Cluster
+from tests.cluster.node import Node
+from tests.cluster.product import EXECUTOR
+from tests.kubernetes.conftest import EngineFactory
+
+pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
+
+PATIENCE_SECONDS = 300.0
+"""The cluster gives a silent node a minute, and looks for pods without a node three times a minute."""
+
+TO_BE_LOST = "labrats.test/to-be-lost"
+
+
+async def test_slots_are_held_until_a_lost_node_is_deleted_or_declared_out_of_service(
+    cluster: Cluster | None, start_engine: EngineFactory
+) -> None:
+    if cluster is None:
+        pytest.skip("only a cluster of our own has nodes to lose")
+    async with an_engine_on_nodes_to_be_lost(start_engine).user() as user:
+        deleted, declared = Node(cluster, 2), Node(cluster, 3)
+        (on_deleted,) = await begun_jobs(cluster, deleted, user, ["deleted"])
+        on_declared, to_cancel = await begun_jobs(cluster, declared, user, ["declared", "cancelled"])
+        waiting = [await user.submit(config={"model": model}) for model in ("deleted", "declared", "cancelled")]
+
+        deleted.silence()
+        declared.silence()
+        await user.cancel(to_cancel)
+        assert await statuses(user, on_deleted, waiting[0]) == ["active", "waiting"]
+        cluster.kubectl("delete", "node", deleted.name, "--wait=false")
+        cluster.kubectl("wait", "--for=condition=Ready=Unknown", f"node/{declared.name}", "--timeout=300s")
+        assert await statuses(user, on_declared, to_cancel, *waiting[1:]) == ["active"] * 2 + ["waiting"] * 2
+        cluster.kubectl("taint", "node", declared.name, "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
+
+        ended = [
+            await once(user, job_id, lambda job: job["status"] in ENDED)
+            for job_id in (on_deleted, on_declared, to_cancel)
+        ]
+        for job, node in zip(ended[:2], (deleted, declared), strict=True):
+            assert (job["status"], job["failedCode"], job["logs"]) == ("failed", "node_lost", ["here"])
+            assert node.name in job["failedReason"]
+        assert ended[2]["status"] == "cancelled"
+        for before, job_id in zip(ended, waiting, strict=True):
+            after = await once(user, job_id, lambda job: job["status"] != "waiting")
+            assert after["processedAt"] >= before["finishedAt"]
+            await user.cancel(job_id)
+
+
+def an_engine_on_nodes_to_be_lost(start_engine: EngineFactory) -> LocalEngine:
+    """Its jobs run one at a time of each model, and nowhere else."""
+    pod = {"dnsPolicy": "Default", "nodeSelector": {TO_BE_LOST: "true"}}
+    return start_engine(DEFAULT_MODEL_SLOTS="1", LABRATS_EXECUTOR_POD=json.dumps(pod))
+
+
+async def begun_jobs(cluster: Cluster, node: Node, user: User, models: Sequence[str]) -> list[str]:
+    """A job of each model, all on `node`, which is started for them and takes no others."""
+    node.start([EXECUTOR.archive()])
+    cluster.kubectl("label", "node", node.name, f"{TO_BE_LOST}=true")
+    job_ids = [await user.submit({"log": "here"}, {"hang": True}, config={"model": model}) for model in models]
+    for job_id in job_ids:
+        await once(user, job_id, lambda job: job["logs"] == ["here"])
+    cluster.kubectl("cordon", node.name)
+    return job_ids
+
+
+async def statuses(user: User, *job_ids: str) -> list[str]:
+    return [(await user.job(job_id))["status"] for job_id in job_ids]
+
+
+async def once(user: User, job_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The job's detail once `condition` holds of it."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition(detail := await user.job(job_id)):
+            await asyncio.sleep(0.2)
+    return detail
