@@ -29,11 +29,14 @@ class Failure(Record):
 VANISHED: Final = Failure(
     code=FailedCode.LOST, reason="the attempt vanished: its Job was deleted before its outcome was known"
 )
+DELETED: Final = Failure(
+    code=FailedCode.LOST, reason="the attempt was ended from outside: somebody deleted its Job or its pod"
+)
 ENDED_BY_ENGINE: Final = Failure(code=FailedCode.EXECUTOR_DIED, reason="the engine ended the attempt")
 NEVER_STARTED: Final = Failure(code=FailedCode.LOST, reason="the attempt was ended before it started")
 
 BY_THE_CLUSTER: Final = frozenset(
-    {FailedCode.EVICTED, FailedCode.NODE_LOST, FailedCode.OUT_OF_MEMORY, FailedCode.TIMEOUT}
+    {FailedCode.EVICTED, FailedCode.LOST, FailedCode.NODE_LOST, FailedCode.OUT_OF_MEMORY, FailedCode.TIMEOUT}
 )
 """What an attempt failed of, whatever the executor still said of it: it only knows that it was asked to end."""
 
@@ -106,15 +109,22 @@ def _of_pod(pod: PodObject) -> Failure | None:
         return Failure(code=FailedCode.EVICTED, reason=f"the pod was evicted from {node}: {message}")
     if pod.status.reason == "Evicted":
         return Failure(code=FailedCode.EVICTED, reason=f"the pod was evicted: {_sentence(pod.status.message)}")
-    return _of_container(pod.container, pod.state.terminated) if pod.state.terminated else None
+    end = pod.state.terminated
+    if end and end.reason == "OOMKilled":
+        return _out_of_memory(pod.container)
+    if pod.metadata.deletion_timestamp:
+        return DELETED
+    return _of_exit(end) if end else None
 
 
-def _of_container(container: Container, end: Terminated) -> Failure:
-    if end.reason == "OOMKilled":
-        limit = container.resources.limits.get("memory")
-        bound = f"its limit of {limit}" if limit else "there was"
-        reason = f"the attempt needed more memory than {bound}: raise the limit, or ask for less at once"
-        return Failure(code=FailedCode.OUT_OF_MEMORY, reason=reason)
+def _out_of_memory(container: Container) -> Failure:
+    limit = container.resources.limits.get("memory")
+    bound = f"its limit of {limit}" if limit else "there was"
+    reason = f"the attempt needed more memory than {bound}: raise the limit, or ask for less at once"
+    return Failure(code=FailedCode.OUT_OF_MEMORY, reason=reason)
+
+
+def _of_exit(end: Terminated) -> Failure:
     if end.exit_code > _SIGNALLED:
         how = describe_exit("signal", end.exit_code - _SIGNALLED)
     else:

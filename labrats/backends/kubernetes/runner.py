@@ -294,8 +294,10 @@ class KubernetesRunner:
             self._attendance.job_written(await self._api.create_job(tombstone))
         except Conflict:
             job = await self._existing_job(name)
+            if not _is_ours(job):
+                return True  # and no watch of ours will ever tell of it
             self._attendance.job_written(job)
-            return not _is_ours(job)
+            return False
         return True
 
     async def _existing_job(self, name: str) -> JobObject:

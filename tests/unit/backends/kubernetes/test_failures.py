@@ -102,6 +102,18 @@ def test_a_code_that_is_none_of_ours_is_not_believed() -> None:
     assert why_it_ended(job, a_pod_object(ended(3))).code is FailedCode.EXECUTOR_DIED
 
 
+def test_one_that_somebody_deleted_is_lost_however_its_executor_exited() -> None:
+    failure = why_it_ended(a_job_object(), a_pod_object(ended(1), deleted=True))
+
+    assert (failure.code, failure.reason) == (
+        FailedCode.LOST,
+        "the attempt was ended from outside: somebody deleted its Job or its pod",
+    )
+    assert why_it_ended(a_job_object(), a_pod_object(ended(137, "OOMKilled"), deleted=True)).code is (
+        FailedCode.OUT_OF_MEMORY
+    )
+
+
 def test_one_that_left_nothing_to_look_at_is_lost() -> None:
     assert why_it_ended(None, None).code is FailedCode.LOST
     assert why_it_ended(a_job_object(), a_pod_object({"running": {}})).code is FailedCode.LOST
