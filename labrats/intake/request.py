@@ -8,6 +8,7 @@ from typing import Any, Final
 from labrats.attachments import Content
 from labrats.catalog import Catalog
 from labrats.intake.events import IncomingEvent, metadata_of, triggered_agents
+from labrats.intake.trust import is_outsiders
 from labrats.model.agent import AiAgent, Trigger
 from labrats.model.config import JobConfig
 from labrats.model.git_repo import GitRepo
@@ -84,6 +85,7 @@ def event_requests(
             trigger=trigger,
             webhook_source=webhook_source,
             chain=_first_link(agent, trigger),
+            untrusted=webhook_source is not None and is_outsiders(event, webhook_source.spec),
             metadata=metadata_of(event),
         )
         for agent, trigger in started

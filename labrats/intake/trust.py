@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from labrats.intake.events import IncomingEvent
-from labrats.model.webhook_source import WebhookSourceSpec
+from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, WebhookSourceSpec
 
 AGENT_MARK: Final = "<!-- labrats:agent -->"
 """In what agents write by the account of a person: it starts nobody again. Of a GitHub App's the sender says it."""
@@ -35,6 +37,15 @@ def why_not(event: IncomingEvent, spec: WebhookSourceSpec) -> str | None:
     if event.text("sender", "type") == "Bot":
         return "it comes of a bot, and what agents do must not start them again"
     return _why_not_written(event, spec) or _why_not_its_code(event, spec)
+
+
+def is_outsiders(event: IncomingEvent, spec: WebhookSourceSpec) -> bool:
+    """Whether an event that starts somebody is of those alone whom `spec` lets in beyond the repository's own people.
+
+    What a source of another kind than GitHub's has signed is its owner's.
+    """
+    strict = replace(spec, allowed_associations=DEFAULT_ASSOCIATIONS, allow_forks=False)
+    return spec.type == "github" and why_not(event, strict) is not None
 
 
 def _why_not_written(event: IncomingEvent, spec: WebhookSourceSpec) -> str | None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from labrats.intake.events import IncomingEvent
-from labrats.intake.trust import AGENT_MARK, why_not
+from labrats.intake.trust import AGENT_MARK, is_outsiders, why_not
 from labrats.model.webhook_source import RepoOverride, WebhookSourceSpec
 from tests.deliveries import a_pull_request_event, an_issue_event
 
@@ -129,3 +129,26 @@ def test_what_nobody_wrote_needs_no_association() -> None:
 def test_a_repository_may_be_switched_off() -> None:
     for name, may in (("octo/demo", False), ("OCTO/demo", False), ("octo/dem", True)):
         assert may_start(an_issue_event(), repo_overrides={name: RepoOverride(enabled=False)}) == may
+
+
+# Outsiders whom a source lets in
+
+
+@pytest.mark.parametrize("association", [*TRUSTED, "CONTRIBUTOR", "NONE"])
+def test_whoever_only_a_lenient_source_lets_in_is_an_outsider(association: str) -> None:
+    spec = WebhookSourceSpec(type="github", allowed_associations=(*TRUSTED, "CONTRIBUTOR", "NONE"))
+    event = IncomingEvent("github", "issue_comment.created", written("comment", association))
+    assert why_not(event, spec) is None
+    assert is_outsiders(event, spec) == (association not in TRUSTED)
+
+
+def test_the_code_of_a_fork_is_an_outsiders() -> None:
+    spec = WebhookSourceSpec(type="github", allow_forks=True)
+    event = IncomingEvent("github", "pull_request.opened", a_pull_request_event(head=99))
+    assert why_not(event, spec) is None
+    assert is_outsiders(event, spec)
+
+
+def test_what_a_source_of_another_kind_sends_is_its_owners() -> None:
+    event = IncomingEvent("builds", "failed", written("comment", "NONE"))
+    assert not is_outsiders(event, WebhookSourceSpec(type="generic"))
