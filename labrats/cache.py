@@ -190,9 +190,12 @@ class JobCache:
             self._by_owner[spec.owner] += 1
         else:
             self._db.execute(
-                "UPDATE jobs SET status = ?, finished = ?, paused_until = ? WHERE id = ?",
-                (status, _seconds(job.status.finished_at), _seconds(job.paused_until), job.id),
-            )
+                "UPDATE jobs SET status = ?, provider = ?, model = ?, finished = ?, paused_until = ? WHERE id = ?",
+                (
+                    status, resolved.provider, resolved.model, _seconds(job.status.finished_at),
+                    _seconds(job.paused_until), job.id,
+                ),
+            )  # fmt: skip
             self._count(old, repo, -1)
         group = JobGroup(status, spec.type, resolved.provider, resolved.model)
         # Of all that are equal one object is kept: a job then costs a reference, and no strings.

@@ -124,6 +124,10 @@ class Catalog:
                 self._report(agent, f"it names the instruction {name!r}, which there is not")
         return list(found.values())
 
+    def missing_instructions(self, agent: AiAgent) -> Sequence[str]:
+        """The names by which the agent means instructions that there are not."""
+        return [name for name in agent.spec.instructions if self.instruction(name) is None]
+
     @property
     def webhook_sources(self) -> Sequence[WebhookSource]:
         """All webhook sources, by name."""

@@ -156,6 +156,7 @@ async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None
     """Take jobs to their ends, tell their callers, follow chains, and forget them in time, until cancelled."""
     from labrats.controller.callbacks import Callbacks
     from labrats.controller.chains import Chains
+    from labrats.controller.hand_made import HandMadeJobs
     from labrats.controller.reconcile import Controller
     from labrats.controller.retention import Retention
     from labrats.intake.intake import Intake
@@ -163,12 +164,13 @@ async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None
 
     clock, settings = engine.clock, engine.settings
     async with asyncio.TaskGroup() as loops:
-        controller = Controller(store, runner, clock, settings, engine.metrics)
+        intake = Intake(store, engine.catalog, engine.attachments, engine.metrics)
+        hand_made = HandMadeJobs(store, engine.catalog, intake, engine.workspace_uploads, clock, settings)
+        controller = Controller(store, runner, hand_made, clock, settings, engine.metrics)
         loops.create_task(controller.run(), name="controller")
         client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
         callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, engine.metrics)
         loops.create_task(callbacks.run(), name="callbacks")
-        intake = Intake(store, engine.catalog, engine.attachments, engine.metrics)
         chains = Chains(store, runner, engine.catalog, intake, settings.max_chain_depth)
         loops.create_task(chains.run(), name="chains")
         retention = Retention(store, runner, engine.cache, engine.attachments, clock, settings)

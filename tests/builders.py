@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec.structs import replace
+
 from labrats.model.agent import AiAgent, AiAgentSpec, Trigger
 from labrats.model.ai_model import AiModel, AiModelSpec
 from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config
@@ -31,6 +33,12 @@ def a_spec(steps: Sequence[Any] | None = None, *, config: dict[str, Any] | None 
         "metadata": {} if steps is None else {"mock": {"steps": list(steps)}},
     }
     return JobSpec(**usual | fields)
+
+
+def a_hand_made_spec(steps: Sequence[Any] | None = None, **fields: Any) -> JobSpec:
+    """What a person writes with kubectl: nobody has resolved its settings. fields: of JobSpec."""
+    usual: dict[str, Any] = {"source": "kubectl", "config": JobConfig(provider="mock"), "resolved": None}
+    return replace(a_spec(steps), **usual | fields)
 
 
 def a_job(

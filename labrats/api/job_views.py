@@ -195,7 +195,7 @@ def job_detail(job: Job, *, result: Any, live: OutputTail | None, place: Place) 
         "logs": logs,
         "workspaceSetup": _workspace_setup(job),
         "workspaceFiles": [{"name": file.name, "size": file.size} for file in spec.workspace_files],
-        "promptRef": {"name": spec.prompt_ref.name, "key": spec.prompt_ref.key} if spec.prompt_ref else None,
+        "promptRef": {"name": job.prompt_ref.name, "key": job.prompt_ref.key} if job.prompt_ref else None,
         "failedCode": status.failed_code,
         "cancelRequestedAt": status.cancel_requested_at,
         "deadlineAt": status.deadline_at,

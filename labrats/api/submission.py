@@ -16,24 +16,22 @@ from labrats.api.json_body import whole
 from labrats.api.keys import Caller
 from labrats.attachments import Content
 from labrats.catalog import Catalog
+from labrats.intake.callback_urls import judge_callback_url
 from labrats.intake.repositories import judged_repo
-from labrats.intake.request import JobRequest
+from labrats.intake.request import JobRequest, agent_named
 from labrats.model.agent import AiAgent
 from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid, Problem
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo
-from labrats.model.job import DEFAULT_PRIORITY, PROMPT_BYTES, Pipeline
+from labrats.model.job import DEFAULT_PRIORITY, METADATA_BYTES, PROMPT_BYTES, Pipeline
 from labrats.model.pdf import is_pdf
 from labrats.model.phases import Phase
 from labrats.model.record import encode
-from labrats.outbound import Forbidden, Unresolvable, resolve_allowed
-from labrats.outbound_client import Malformed, parse_address
 from labrats.settings import EngineSettings
 
 FILES_BYTES: Final = 10 * 1024 * 1024
 MAX_FILES: Final = 1000
-METADATA_BYTES: Final = 64 * 1024
 
 _NOT_IN_REFS: Final = r"\x00-\x20\x7f~^:?*\[\\"
 
@@ -207,31 +205,13 @@ async def checked_repo(asked: Submission, settings: EngineSettings) -> GitRepo |
 
 async def check_callback_url(asked: Submission, settings: EngineSettings) -> None:
     """Raises Invalid unless callbacks may go to the address."""
-    if asked.callback_url is None:
-        return
-    try:
-        address = parse_address(asked.callback_url)
-    except Malformed as error:
-        raise Invalid(Problem("callbackUrl", str(error))) from error
-    if address.host in settings.callback_allowed_hosts:
-        return
-    try:
-        await resolve_allowed(address.host, address.port, settings.outbound_allowed_cidrs)
-    except (Forbidden, Unresolvable) as error:
-        raise Invalid(
-            Problem("callbackUrl", "its address is not allowed; CALLBACK_ALLOWED_HOSTS names exceptions")
-        ) from error
+    if asked.callback_url is not None:
+        await judge_callback_url(asked.callback_url, settings)
 
 
 def agent_asked(asked: Submission, catalog: Catalog) -> AiAgent | None:
     """The agent that lends its instructions and defaults. Raises Invalid when there is none, or it is switched off."""
-    if asked.agent_role is None:
-        return None
-    if (agent := catalog.agents_by_trigger_name.get(asked.agent_role)) is None:
-        raise Invalid(Problem("agentRole", "names no agent: it must be the `triggerName` of one"))
-    if not agent.spec.enabled:
-        raise Invalid(Problem("agentRole", f"the agent {agent.name!r} is disabled"))
-    return agent
+    return None if asked.agent_role is None else agent_named(asked.agent_role, catalog)
 
 
 def job_request(

@@ -32,6 +32,11 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Resolve:
+    """Find the settings and texts of a job that a person wrote: until then nobody knows where it queues."""
+
+
+@dataclass(frozen=True)
 class Admit:
     """Record the next attempt: the job leaves the queue for its slot."""
 
@@ -66,7 +71,7 @@ class Record:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
-Action = Admit | Start | Stop | Kill | LookAgain | Record
+Action = Resolve | Admit | Start | Stop | Kill | LookAgain | Record
 
 
 def plan_job(job: Job, attempt: AttemptState, *, has_slot: bool, now: datetime, limits: Limits) -> list[Action]:
@@ -74,6 +79,8 @@ def plan_job(job: Job, attempt: AttemptState, *, has_slot: bool, now: datetime, 
     if job.phase is Phase.PENDING:
         if is_overdue(job, now):  # it says already what kept it from running
             return [Record(JobEvent.FAIL, {"finished_at": now, "not_before": None})]
+        if not job.is_resolved:
+            return [Resolve()]
         return [Admit()] if has_slot else []
     if job.phase is not Phase.RUNNING:
         return [Kill()] if isinstance(attempt, Alive) else []

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from labrats.controller.hand_made import HandMadeJobs
 from labrats.controller.plan import (
     Action,
     Admit,
@@ -14,6 +15,7 @@ from labrats.controller.plan import (
     Limits,
     LookAgain,
     Record,
+    Resolve,
     Start,
     Stop,
     is_overdue,
@@ -41,9 +43,17 @@ LONGEST_REASON = 500
 class Controller:
     """Drives every job from Pending to its end. One runs at a time."""
 
-    def __init__(self, store: Store, runner: Runner, clock: Clock, settings: EngineSettings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        runner: Runner,
+        hand_made: HandMadeJobs,
+        clock: Clock,
+        settings: EngineSettings,
+        metrics: Metrics,
+    ) -> None:
         self._store, self._runner, self._clock, self._settings = store, runner, clock, settings
-        self._metrics = metrics
+        self._hand_made, self._metrics = hand_made, metrics
         self._limits = Limits(
             grace=timedelta(seconds=settings.stop_grace_seconds),
             backoff=timedelta(seconds=settings.retry_backoff_seconds),
@@ -118,7 +128,9 @@ class Controller:
             self._waiting.discard(job.id)
             self._slots.take(job.id, group)
             self._work.add(job.id)
-        elif known is None or known.phase is Phase.RUNNING:
+        elif not job.is_resolved:
+            self._work.add(job.id)
+        elif known is None or known.phase is Phase.RUNNING or not known.is_resolved:
             self._enqueue(job, group)
 
     def _enqueue(self, job: Job, group: Group) -> None:
@@ -201,7 +213,8 @@ class Controller:
         if (job := self._jobs.get(job_id)) is None:
             return
         now = self._clock.now()
-        if job.phase is Phase.PENDING and job_id not in self._slots and not is_overdue(job, now):
+        waits = job.phase is Phase.PENDING and job.is_resolved and job_id not in self._slots
+        if waits and not is_overdue(job, now):
             if job_id not in self._waiting:
                 self._enqueue(job, group_of(job))
             return
@@ -212,6 +225,8 @@ class Controller:
 
     async def _apply(self, action: Action, job: Job, now: datetime) -> None:
         match action:
+            case Resolve():
+                await self._resolve(job, now)
             case Admit():
                 await self._admit(job, now)
             case Start():
@@ -236,6 +251,18 @@ class Controller:
         self._forget(job)
         if successor := self._successors.pop(job.id, None):
             self._observe(successor)
+
+    async def _resolve(self, job: Job, now: datetime) -> None:
+        """Make a job that a person wrote one that can wait for a slot; or fail it, where it makes no sense."""
+        try:
+            resolved = await self._hand_made.resolve(job)
+        except Invalid as error:
+            reason = f"the job makes no sense: {error}"[:LONGEST_REASON]
+            failed = {"failed_code": FailedCode.INVALID, "failed_reason": reason, "finished_at": now}
+            await self._move(job, JobEvent.FAIL, now, failed)
+            return
+        self._metrics.job_submitted(resolved)
+        self._observe(resolved)
 
     async def _admit(self, job: Job, now: datetime) -> None:
         if self._slots.used(group_of(job)) > self._slot_count(group_of(job)):

@@ -11,6 +11,7 @@ from labrats.intake.events import IncomingEvent, metadata_of, triggered_agents
 from labrats.intake.trust import is_outsiders
 from labrats.model.agent import AiAgent, Trigger
 from labrats.model.config import JobConfig
+from labrats.model.errors import Invalid, Problem
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import DEFAULT_PRIORITY, Chain, Job, Pipeline, new_job_id
 from labrats.model.webhook_source import WebhookSource
@@ -66,6 +67,15 @@ class JobRequest:
         """The `owner/repo` that it is about, where it says so."""
         name = self.metadata.get("repo")
         return name if isinstance(name, str) else None
+
+
+def agent_named(role: str, catalog: Catalog) -> AiAgent:
+    """The agent that `agentRole` calls by its `triggerName`. Raises Invalid when there is none, or it is disabled."""
+    if (agent := catalog.agents_by_trigger_name.get(role)) is None:
+        raise Invalid(Problem("agentRole", "names no agent: it must be the `triggerName` of one"))
+    if not agent.spec.enabled:
+        raise Invalid(Problem("agentRole", f"the agent {agent.name!r} is disabled"))
+    return agent
 
 
 def event_requests(

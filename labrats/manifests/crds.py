@@ -6,12 +6,13 @@ from labrats.api.agents import AgentBody
 from labrats.api.ai_models import AiModelBody
 from labrats.api.config import DefaultsBody
 from labrats.api.instructions import InstructionBody
-from labrats.api.submission import MAX_FILES, Submission
+from labrats.api.submission import MAX_FILES, ConfigBody, Submission
 from labrats.manifests.schema import Schema, borrow, refine, structure_of
 from labrats.model.agent import AiAgentSpec
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec
 from labrats.model.ai_model import AiModelSpec
 from labrats.model.condition import Condition
+from labrats.model.config import JobConfig
 from labrats.model.instruction import AiInstructionSpec
 from labrats.model.job import DEFAULT_PRIORITY, PROMPT_BYTES, STATUS_LOG_LINES, JobSpec, JobStatus
 from labrats.model.phases import Phase
@@ -38,11 +39,11 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
                 _column("Type", ".spec.type"),
                 _column("Source", ".spec.source"),
                 _column("Agent", ".spec.agentRole"),
-                _column("Model", ".spec.resolved.config.model"),
+                _column("Model", _resolved("model")),
                 _column("Phase", ".status.phase"),
                 _column("Attempts", ".status.attempts", "integer"),
                 _column("Age", ".metadata.creationTimestamp", "date"),
-                _column("Provider", ".spec.resolved.config.provider", priority=1),
+                _column("Provider", _resolved("provider"), priority=1),
                 _column("Reason", ".status.failedReason", priority=1),
             ],
         ),
@@ -137,7 +138,7 @@ def _job_schema() -> Schema:
         "description": "A job: what an AI agent is asked to do, and what became of it.",
         "properties": {
             "spec": _with_limits_of_resolved(refine(borrow(structure_of(JobSpec), Submission), _JOB_SPEC)),
-            "status": _with_conditions(refine(structure_of(JobStatus), _JOB_STATUS)),
+            "status": _with_conditions(_with_limits_of_resolved(refine(structure_of(JobStatus), _JOB_STATUS))),
         },
         "required": ["spec"],
         "x-kubernetes-validations": [
@@ -149,11 +150,10 @@ def _job_schema() -> Schema:
     }
 
 
-def _with_limits_of_resolved(spec: Schema) -> Schema:
+def _with_limits_of_resolved(part: Schema) -> Schema:
     """A person may write the settings that the engine resolves: they have the limits of those that are asked for."""
-    resolved, config = spec["properties"]["resolved"], spec["properties"]["config"]
-    resolved = resolved | {"properties": resolved["properties"] | {"config": config}}
-    return spec | {"properties": spec["properties"] | {"resolved": resolved}}
+    config = borrow(structure_of(JobConfig), ConfigBody)
+    return refine(part, {"properties": {"resolved": {"properties": {"config": config}}}})
 
 
 def _with_conditions(status: Schema) -> Schema:
@@ -261,6 +261,9 @@ _JOB_STATUS: Final = {
         "result": {"description": "What the agent answered, as far as it fits here."},
         "resultCut": {"description": "The result is larger than what is here; the attempt's output has all of it."},
         "logs": {"maxItems": STATUS_LOG_LINES, "description": "The last lines of the latest attempt."},
+        "resolved": {"description": "Of a job written by hand: the settings it runs with, and where each is from."},
+        "promptRef": {"description": "Of a job written by hand: where its prompt is, if that is too long for a pod."},
+        "instructionsRef": {"description": "Of a job written by hand: where its agent's instructions are."},
     },
 }
 
@@ -294,6 +297,11 @@ def _definition(
             "versions": [version],
         },
     }
+
+
+def _resolved(setting: str) -> str:
+    """Where a job has it: in its spec, or in its status where a person wrote the spec."""
+    return f"['spec.resolved.config.{setting}','status.resolved.config.{setting}']"
 
 
 def _column(name: str, path: str, kind: str = "string", priority: int = 0) -> dict[str, Any]:

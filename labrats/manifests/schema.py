@@ -84,6 +84,8 @@ def _borrow(schema: Schema, described: Mapping[str, Any], definitions: Mapping[s
     description = described.get("description")
     described = _resolved(described, definitions)
     borrowed = {name: described[name] for name in _LIMITS if name in described}
+    if "const" in described:  # the only value so far
+        borrowed["enum"] = [described["const"]]
     if "exclusiveMinimum" in described:  # a number of its own in JSON Schema, a flag for the API server
         borrowed |= {"minimum": described["exclusiveMinimum"], "exclusiveMinimum": True}
     if description or "description" in described:

@@ -15,6 +15,7 @@ from labrats.model.record import Record, Resource
 
 DEFAULT_PRIORITY: Final = 2
 PROMPT_BYTES: Final = 900 * 1024
+METADATA_BYTES: Final = 64 * 1024
 STATUS_LOG_LINES: Final = 100
 STATUS_LOG_BYTES: Final = 32 * 1024
 STATUS_RESULT_BYTES: Final = 32 * 1024
@@ -41,11 +42,19 @@ class FailedCode(StrEnum):
     WORKSPACE = "workspace"
     AGENT_ERROR = "agent_error"
     EXECUTOR_DIED = "executor_died"
+    INVALID = "invalid"
     INTERNAL = "internal"
 
 
 PERMANENT: Final = frozenset(
-    {FailedCode.AUTH, FailedCode.CONTEXT_TOO_LONG, FailedCode.MAX_TURNS, FailedCode.BUDGET, FailedCode.TIMEOUT}
+    {
+        FailedCode.AUTH,
+        FailedCode.CONTEXT_TOO_LONG,
+        FailedCode.MAX_TURNS,
+        FailedCode.BUDGET,
+        FailedCode.TIMEOUT,
+        FailedCode.INVALID,
+    }
 )
 """Failures that the same attempt would meet again: `maxAttempts` does not repeat them."""
 
@@ -115,6 +124,7 @@ class JobSpec(Record):
 
     instructions_ref: what the agent works by, apart from what it is asked here.
     event_ref:        the event that its chain began with, for the agents that follow.
+    resolved:         the settings it runs with. A job that was written by hand has them in its status.
     """
 
     source: str
@@ -258,6 +268,8 @@ class JobStatus(Record):
     logs:         the last lines, bounded; all of them are in the attempts' output.
     result_cut:   the result is larger than fits here; it is in the attempt's output.
     child_job_id: the job that follows in the chain. chain_ended: why none does.
+    resolved, prompt_ref, instructions_ref: what intake puts into the spec of the jobs that it makes, of a job that a
+                  person wrote.
     """
 
     phase: Phase = Phase.PENDING
@@ -279,6 +291,9 @@ class JobStatus(Record):
     child_job_id: str | None = None
     chain_ended: str | None = None
     callback: CallbackStatus | None = None
+    resolved: ResolvedConfig | None = None
+    prompt_ref: KeyReference | None = None
+    instructions_ref: KeyReference | None = None
 
 
 class Job(Resource):
@@ -315,8 +330,27 @@ class Job(Resource):
         return self.status.not_before if is_paused else None
 
     @property
+    def is_resolved(self) -> bool:
+        """Whether it has its settings and texts, as it needs to wait for a slot. A job that a person wrote gets them
+        from the controller.
+        """
+        return (self.spec.resolved or self.status.resolved) is not None
+
+    @property
     def resolved(self) -> ResolvedConfig:
-        return self.spec.resolved or resolve_config([ConfigLayer("request", self.spec.config)])
+        """The settings it runs with; as long as it is not resolved, those that it asks for itself."""
+        asked = [ConfigLayer("request", self.spec.config)]
+        return self.spec.resolved or self.status.resolved or resolve_config(asked)
+
+    @property
+    def prompt_ref(self) -> KeyReference | None:
+        """Where its prompt is, if that is not in its spec."""
+        return self.spec.prompt_ref or self.status.prompt_ref
+
+    @property
+    def instructions_ref(self) -> KeyReference | None:
+        """Where its instructions are, if it has any."""
+        return self.spec.instructions_ref or self.status.instructions_ref
 
     @property
     def created_at(self) -> datetime:

@@ -30,6 +30,9 @@ def camel_case(code: FailedCode) -> str:
 
 
 def _accepted(job: Job) -> Condition:
+    if job.status.failed_code is FailedCode.INVALID:
+        since = job.status.finished_at or job.created_at
+        return _condition(ACCEPTED, INVALID, job.status.failed_reason or "", since, holds=False)
     return _condition(ACCEPTED, "Accepted", "the engine has taken the job", job.created_at)
 
 

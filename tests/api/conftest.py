@@ -21,7 +21,6 @@ from labrats.attachments import Attachments
 from labrats.backends.embedded.model_files import LocalModelFiles
 from labrats.cache import JobCache
 from labrats.catalog import Catalog
-from labrats.controller.reconcile import Controller
 from labrats.intake.intake import Intake
 from labrats.intake.signing_secrets import StoredSecrets
 from labrats.metrics import Metrics
@@ -30,6 +29,7 @@ from labrats.outbound_client import OutboundClient
 from labrats.ports import Clock
 from labrats.settings import EngineSettings
 from labrats.uploads import Uploads
+from tests.controllers import a_controller
 from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
@@ -93,7 +93,7 @@ async def api_in_memory(
             metrics=metrics,
             signing_secrets=StoredSecrets(store),
         )
-        controller = Controller(store, engine.runner, clock, engine.settings, engine.metrics)
+        controller = a_controller(store, engine.runner, catalog, clock, engine.settings, metrics)
         followers = (engine.cache, engine.catalog, engine.keys, engine.sessions)
         parts = [each.follow(store) for each in followers]
         parts += [controller.run(), model_files.run(), engine.deliveries.run(store, clock)]

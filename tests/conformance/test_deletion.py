@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from labrats.controller.reconcile import Controller
-from labrats.metrics import Metrics
+from labrats.catalog import Catalog
 from labrats.model.job import Job
 from labrats.ports import NotStarted, SystemClock
 from labrats.settings import EngineSettings
 from tests.builders import a_job, a_spec
 from tests.conformance.runner_backends import EmbeddedBackend, MemoryBackend, RunnerBackend
+from tests.controllers import a_controller
 from tests.running import running
 from tests.waiting import DEADLINE_SECONDS, eventually
 
@@ -31,7 +31,7 @@ async def test_all_that_a_deleted_job_runs_is_ended_and_nothing_of_it_is_left(
 ) -> None:
     stubborn = a_spec([{"ignoreSignals": True}, {"fork": {"seconds": 300, "detached": True}}, {"hang": True}])
     async with open_machine() as machine, machine.open_runner() as runner:
-        controller = Controller(machine.store, runner, SystemClock(), EngineSettings(), Metrics())
+        controller = a_controller(machine.store, runner, Catalog(), SystemClock(), EngineSettings())
         async with running(controller.run()):
             job = await machine.store.create(a_job(spec=stubborn, resource_version=""))
             attempt = f"{job.id}-1"

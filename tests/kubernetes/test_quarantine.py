@@ -14,9 +14,8 @@ from structlog.testing import capture_logs
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
 from labrats.backends.kubernetes.resources import resource_type
 from labrats.backends.kubernetes.store import KubernetesStore
-from labrats.controller.reconcile import Controller
+from labrats.catalog import Catalog
 from labrats.manifests.crds import custom_resource_definitions
-from labrats.metrics import Metrics
 from labrats.model.errors import LabratsError
 from labrats.model.job import Job
 from labrats.model.nesting import cut_off_below
@@ -25,6 +24,7 @@ from labrats.model.record import Resource, encode
 from labrats.ports import Store, SystemClock
 from labrats.settings import EngineSettings
 from tests.builders import an_ai_model
+from tests.controllers import a_controller
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.kubernetes.conftest import Kubectl
 from tests.running import running
@@ -87,8 +87,9 @@ async def machine(store: Store) -> AsyncIterator[MemoryMachine]:
     """Where jobs run, for as long as a controller drives them."""
     async with MemoryMachine() as machine:
         settings = EngineSettings(default_model_slots=4)
-        controller = Controller(store, MemoryRunner(store, machine), SystemClock(), settings, Metrics())
-        async with running(controller.run()):
+        catalog = Catalog()
+        controller = a_controller(store, MemoryRunner(store, machine), catalog, SystemClock(), settings)
+        async with running(catalog.follow(store)), running(controller.run()):
             yield machine
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from labrats.cache import JobCache, JobCount, JobFilter
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import API_STATUS, ENDED, Phase
-from tests.builders import a_job, a_spec
+from tests.builders import a_config, a_hand_made_spec, a_job, a_spec
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
 from tests.waiting import eventually
@@ -193,6 +193,18 @@ async def test_jobs_are_counted_by_what_they_share() -> None:
     ]
     assert cache.count_by_model("waiting") == {("mock", "mock"): 2}
     assert cache.count_by_model("completed") == {}
+
+
+async def test_a_job_whose_settings_are_resolved_late_moves_to_its_model() -> None:
+    clock = FakeClock()
+    store, cache = MemoryStore(clock), JobCache()
+    job = await store.create(a_job(spec=a_hand_made_spec(), resource_version=""))
+    async with following(cache, store):
+        pause = {"failed_code": FailedCode.OVERLOADED, "not_before": NOON + MINUTE}
+        status = replace(job.status, resolved=a_config(model="opus"), **pause)
+        await store.update(replace(job, status=status))
+        await eventually(lambda: cache.count_by_model("waiting") == {("mock", "opus"): 1})
+        assert cache.paused_until("mock", "opus") == NOON + MINUTE
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([*Phase, None]), st.sampled_from(["a", "b"]))))

@@ -16,7 +16,7 @@ from labrats.backends.embedded.folders import AttemptFolder, Folders, Tombstone
 from labrats.backends.embedded.launcher import Launcher
 from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.errors import GiveUp, NotFound, RetryLater
-from labrats.model.job import FailedCode, JobSpec, KeyReference
+from labrats.model.job import FailedCode, Job, KeyReference
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.protocol import IDLE_SECONDS, AnyEvent, ResultEvent, Sandbox, Task
 from labrats.model.record import encode
@@ -211,7 +211,7 @@ class LocalRunner:
     async def _write_inputs(self, attempt: Attempt, folder: AttemptFolder) -> None:
         """Everything the executor reads; `job.json` last, since it is what the others are for."""
         inputs = {f"secrets/{name}": value.encode() for name, value in (await self._secrets(attempt)).items()}
-        inputs |= {name: text.encode() for name, text in (await self._texts(attempt.job.spec)).items()}
+        inputs |= {name: text.encode() for name, text in (await self._texts(attempt.job)).items()}
         inputs["job.json"] = encode(self._task(attempt, folder))
         try:
             folder.write_inputs(inputs)
@@ -245,13 +245,13 @@ class LocalRunner:
         variable = ENDPOINT_VARIABLES.get(attempt.job.resolved.provider, "")
         return configured or self._settings.environment.get(variable)
 
-    async def _texts(self, spec: JobSpec) -> dict[str, str]:
+    async def _texts(self, job: Job) -> dict[str, str]:
         """What the agent is asked, and what it works by."""
-        texts = {"prompt": spec.prompt or ""}
-        if spec.prompt_ref:
-            texts["prompt"] = await self._text(spec.prompt_ref, "the job's prompt is gone")
-        if spec.instructions_ref:
-            texts["instructions"] = await self._text(spec.instructions_ref, "the job's instructions are gone")
+        texts = {"prompt": job.spec.prompt or ""}
+        if job.prompt_ref:
+            texts["prompt"] = await self._text(job.prompt_ref, "the job's prompt is gone")
+        if job.instructions_ref:
+            texts["instructions"] = await self._text(job.instructions_ref, "the job's instructions are gone")
         return texts
 
     async def _text(self, ref: KeyReference, missing: str) -> str:

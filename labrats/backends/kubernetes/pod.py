@@ -153,7 +153,7 @@ def _annotations(attempt: Attempt, settings: PodSettings) -> dict[str, str]:
     """What the executor is told, read by it from files. It costs no object of its own, and holds no secret."""
     job = attempt.job
     annotations = {TASK_ANNOTATION: encode(_task(attempt, settings)).decode()}
-    if job.spec.prompt_ref is None:
+    if job.prompt_ref is None:
         annotations[PROMPT_ANNOTATION] = job.spec.prompt or ""
     return annotations
 
@@ -211,11 +211,11 @@ def _inputs(job: Job, secrets: SecretFiles) -> list[dict[str, Any]]:
     """The sources of the one volume that is the executor's folder of inputs."""
     from_pod = {"job.json": TASK_ANNOTATION}
     sources: list[dict[str, Any]] = []
-    if prompt := job.spec.prompt_ref:
+    if prompt := job.prompt_ref:
         sources.append({"configMap": {"name": prompt.name, "items": [{"key": prompt.key, "path": "prompt"}]}})
     else:
         from_pod["prompt"] = PROMPT_ANNOTATION
-    if texts := job.spec.instructions_ref:
+    if texts := job.instructions_ref:
         sources.append({"configMap": {"name": texts.name, "items": [{"key": texts.key, "path": "instructions"}]}})
     for name, keys in secrets:
         items = [{"key": key, "path": f"secrets/{file}"} for file, key in keys.items()]

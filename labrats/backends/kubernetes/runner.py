@@ -242,7 +242,7 @@ class KubernetesRunner:
 
     async def _check_texts(self, job: Job) -> None:
         """The pod reads its texts by itself. But it would wait without a word for one that never comes."""
-        for what, ref in (("prompt is", job.spec.prompt_ref), ("instructions are", job.spec.instructions_ref)):
+        for what, ref in (("prompt is", job.prompt_ref), ("instructions are", job.instructions_ref)):
             if ref and not self._is_new(job):
                 gone = f"the job's {what} gone"
                 stored = await self._part(job, ConfigMap, ref.name, FailedCode.INTERNAL, gone)

@@ -33,7 +33,7 @@ def test_namespace_and_images_are_as_they_are_told(labrats: Labrats) -> None:
     assert {each["image"] for each in containers} == {"registry.example/engine:1"}
     assert {"name": "LABRATS_EXECUTOR_IMAGE", "value": "registry.example/ex:2"} in containers[0]["env"]
     assert printed[0]["metadata"]["name"] == "agents"
-    assert "invalid" not in text
+    assert "image.invalid" not in text
     assert "namespace-of-the-installation" not in text
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from labrats.controller.reconcile import Controller
-from labrats.metrics import Metrics
+from labrats.catalog import Catalog
 from labrats.model.ai_model import AiModel
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.job import Job, advance
@@ -16,6 +15,7 @@ from labrats.model.phases import JobEvent, Phase
 from labrats.ports import Changed, Runner, Store
 from labrats.settings import EngineSettings
 from tests.builders import a_job, a_spec, an_ai_model
+from tests.controllers import a_controller
 from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
@@ -41,11 +41,16 @@ class Lab:
     @asynccontextmanager
     async def controller(self) -> AsyncIterator[None]:
         """A controller runs while the block does, and is then dropped as in a crash. If it fails, so does the block."""
-        controller = Controller(self.controller_store, self.controller_runner, self.clock, self.settings, Metrics())
+        catalog = Catalog()
+        controller = a_controller(self.controller_store, self.controller_runner, catalog, self.clock, self.settings)
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(controller.run(), name="controller")
+            running = [
+                tasks.create_task(catalog.follow(self.store), name="catalog"),
+                tasks.create_task(controller.run(), name="controller"),
+            ]
             yield
-            running.cancel()
+            for task in running:
+                task.cancel()
 
     async def submit(self, steps: Sequence[Any] | None = None, *, job_id: str | None = None, **fields: Any) -> Job:
         """A new job with this script. fields: of JobSpec, and `config`."""

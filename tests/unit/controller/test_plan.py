@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from labrats.controller.plan import (
     MAX_BACKOFF_SECONDS,
@@ -15,6 +16,7 @@ from labrats.controller.plan import (
     Limits,
     LookAgain,
     Record,
+    Resolve,
     Start,
     Stop,
     backoff_after,
@@ -25,7 +27,7 @@ from labrats.model.agent import ChainCondition, ChainLink, FailurePolicy
 from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, Chain, FailedCode, Outputs, Usage
 from labrats.model.phases import ENDED, JobEvent, Phase
 from labrats.ports import Alive, AttemptState, Gone, NotStarted, OutputTail
-from tests.builders import a_job, a_result, a_spec, an_error, gone_with
+from tests.builders import a_config, a_hand_made_spec, a_job, a_result, a_spec, an_error, gone_with
 from tests.fakes.clock import NOON
 
 P, E = Phase, JobEvent
@@ -49,6 +51,14 @@ def test_a_waiting_job_is_admitted_when_it_has_a_slot(
     attempt: AttemptState, has_slot: bool, actions: list[Action]
 ) -> None:
     assert plan_job(a_job(P.PENDING), attempt, has_slot=has_slot, now=NOW, limits=LIMITS) == actions
+
+
+@pytest.mark.parametrize("has_slot", [True, False])
+def test_a_job_that_a_person_wrote_is_resolved_before_it_waits(has_slot: bool) -> None:
+    job = a_job(spec=a_hand_made_spec())
+    assert plan_job(job, NOT_STARTED, has_slot=has_slot, now=NOW, limits=LIMITS) == [Resolve()]
+    resolved = replace(job, status=replace(job.status, resolved=a_config()))
+    assert plan_job(resolved, NOT_STARTED, has_slot=False, now=NOW, limits=LIMITS) == []
 
 
 @pytest.mark.parametrize("phase", sorted(ENDED))

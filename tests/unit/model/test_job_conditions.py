@@ -37,6 +37,10 @@ STARTED = ("Started", "True", "Admitted")
             a_job(attempts=1, started_at=NOON, failed_code=FailedCode.LOST),
             [ACCEPTED, ("Started", "False", "PutBack")],
         ),
+        (
+            a_job(P.FAILED, attempts=0, started_at=None, failed_code=FailedCode.INVALID),
+            [("Accepted", "False", "Invalid"), ("Finished", "True", "Invalid")],
+        ),
         (a_job(attempts=1, started_at=NOON), [ACCEPTED, ("Started", "False", "Retried")]),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from labrats.backends.embedded.folders import AttemptFolder, Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
@@ -109,6 +110,16 @@ async def test_instructions_are_a_file_beside_the_prompt(folders: Folders) -> No
     job = a_running(instructions_ref=KeyReference(name="ir-prompt", key="instructions"))
     folder = await inputs_of(a_runner(folders, store), folders, Attempt(job))
     assert (folder.path / "instructions").read_text() == "Be kind."
+
+
+async def test_texts_that_were_made_of_a_job_written_by_hand_are_files_too(folders: Folders) -> None:
+    store = MemoryStore()
+    await store.create(ConfigMap(metadata=Metadata(name="texts"), data={"prompt": "Look!", "instructions": "Be kind."}))
+    job = a_running(prompt="Too long.")
+    refs = {f"{key}_ref": KeyReference(name="texts", key=key) for key in ("prompt", "instructions")}
+    job = replace(job, status=replace(job.status, **refs))
+    folder = await inputs_of(a_runner(folders, store), folders, Attempt(job))
+    assert [(folder.path / name).read_text() for name in ("prompt", "instructions")] == ["Look!", "Be kind."]
 
 
 async def test_the_models_credentials_come_from_the_secret_it_names(folders: Folders) -> None:

@@ -88,6 +88,18 @@ def test_instructions_are_an_input_beside_the_prompt() -> None:
     assert source["configMap"] == {"name": ref.name, "items": [{"key": "instructions", "path": "instructions"}]}
 
 
+def test_texts_that_were_made_of_a_job_written_by_hand_are_inputs_too() -> None:
+    attempt = an_owned_attempt(prompt="Too long for an annotation.")
+    refs = {f"{key}_ref": KeyReference(name="ir-0000000a-texts", key=key) for key in ("prompt", "instructions")}
+    job = replace(attempt.job, status=replace(attempt.job.status, **refs))
+
+    pod = pod_of(Attempt(job))
+
+    assert "labrats.work/prompt" not in pod["metadata"]["annotations"]
+    _, *sources = pod["spec"]["volumes"][0]["projected"]["sources"]
+    assert [source["configMap"]["items"][0]["path"] for source in sources] == ["prompt", "instructions"]
+
+
 def test_a_job_may_have_other_resources() -> None:
     resources = {"limits": {"memory": "4Gi"}}
     attempt = an_owned_attempt(config={"executor_resources": resources})

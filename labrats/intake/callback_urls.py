@@ -1,0 +1,25 @@
+"""Addresses at which callers want to be told of their jobs: judged before a job is made, and again when one is told."""
+
+from typing import Final
+
+from labrats.model.errors import Invalid, Problem
+from labrats.outbound import Forbidden, Unresolvable, resolve_allowed
+from labrats.outbound_client import Malformed, parse_address
+from labrats.settings import EngineSettings
+
+FIELD: Final = "callbackUrl"
+
+
+async def judge_callback_url(url: str, settings: EngineSettings) -> None:
+    """Raises Invalid unless callbacks may go to `url`."""
+    try:
+        address = parse_address(url)
+    except Malformed as error:
+        raise Invalid(Problem(FIELD, str(error))) from error
+    if address.host in settings.callback_allowed_hosts:
+        return
+    try:
+        await resolve_allowed(address.host, address.port, settings.outbound_allowed_cidrs)
+    except (Forbidden, Unresolvable) as error:
+        message = "its address is not allowed; CALLBACK_ALLOWED_HOSTS names exceptions"
+        raise Invalid(Problem(FIELD, message)) from error

@@ -1,0 +1,75 @@
+"""What jobs that people wrote are judged by: the same as submissions. Looking files and names up takes real time."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.attachments import Attachments
+from labrats.catalog import Catalog
+from labrats.controller.hand_made import HandMadeJobs
+from labrats.intake.intake import Intake
+from labrats.metrics import Metrics
+from labrats.model.errors import Invalid
+from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Job, WorkspaceSetup, WorkspaceUpload
+from labrats.ports import SystemClock
+from labrats.settings import EngineSettings
+from labrats.uploads import Uploads
+from tests.builders import a_hand_made_spec, a_job
+from tests.fakes.store import MemoryStore
+
+UPLOAD = "up-0123456789abcdef"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Uploads:
+    return Uploads(tmp_path)
+
+
+async def resolve(uploads: Uploads, **fields: Any) -> Job:
+    """A job with these fields of JobSpec, resolved. Raises Invalid."""
+    store, catalog = MemoryStore(), Catalog()
+    catalog.synced.set()  # there is nothing in it
+    intake = Intake(store, catalog, Attachments(Path()), Metrics())
+    hand_made = HandMadeJobs(store, catalog, intake, uploads, SystemClock(), EngineSettings())
+    return await hand_made.resolve(await store.create(a_job(spec=a_hand_made_spec(**fields), resource_version="")))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"metadata": {"notes": "x" * METADATA_BYTES}}, "metadata: must be at most 64 KiB"),
+        ({"prompt": "ü" * (PROMPT_BYTES // 2 + 1)}, "prompt: must be at most 900 KiB"),
+        ({"workspace_setup": WorkspaceSetup(git_repo="http://169.254.169.254/x.git")}, "is not allowed"),
+        ({"workspace_setup": WorkspaceSetup(git_repo="/etc")}, "must lie below one of LOCAL_REPO_ROOTS"),
+        ({"workspace_setup": WorkspaceSetup(git_repo="file:///etc")}, "must be an https, http or ssh address"),
+        ({"workspace_setup": WorkspaceSetup(git_repo="https://t0ken@8.8.8.8/x.git")}, "must not carry a credential"),
+        ({"callback_url": "http://127.0.0.1/told"}, "callbackUrl: its address is not allowed"),
+        ({"callback_url": "ftp://8.8.8.8/told"}, "callbackUrl: "),
+        ({"workspace_uploads": (WorkspaceUpload(id=UPLOAD, name="a.txt"),)}, "workspaceUploads[0]: there is no upload"),
+    ],
+)
+async def test_what_a_submission_would_be_refused_for(uploads: Uploads, fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        await resolve(uploads, **fields)
+    assert words in str(refused.value)
+    assert "t0ken" not in str(refused.value)
+
+
+async def test_an_upload_is_known_by_its_id_and_its_name(uploads: Uploads) -> None:
+    async with uploads.incoming() as incoming:
+        await uploads.keep(incoming, UPLOAD, "a.txt", "somebody", datetime.now(UTC))
+    assert (await resolve(uploads, workspace_uploads=(WorkspaceUpload(id=UPLOAD, name="a.txt"),))).is_resolved
+    with pytest.raises(Invalid, match="has no file 'b"):
+        await resolve(uploads, workspace_uploads=(WorkspaceUpload(id=UPLOAD, name="b.txt"),))
+
+
+async def test_what_a_submission_would_be_taken_with(uploads: Uploads) -> None:
+    setup = WorkspaceSetup(git_repo="https://8.8.8.8/rats.git", credentials_ref="rats")
+    assert (await resolve(uploads, workspace_setup=setup, callback_url="https://8.8.8.8/told")).is_resolved
