@@ -70,6 +70,8 @@ class Catalog:
         self._unsynced: set[type[Resource]] = set(KINDS)
         self._reported: set[str] = set()
         self.synced = asyncio.Event()
+        self.changed = asyncio.Event()
+        """Set by every change that is taken in. For one reader, which clears it before it looks."""
         self.changing = asyncio.Lock()
         """Held from the check of one resource against the others until it is written and taken in."""
 
@@ -82,10 +84,12 @@ class Catalog:
     def take_in(self, resource: Resource) -> None:
         """`resource` was written just now."""
         self._shelves[type(resource)].put(resource)
+        self.changed.set()
 
     def forget(self, resource: Resource) -> None:
         """`resource` was deleted just now."""
         self._shelves[type(resource)].forget(resource)
+        self.changed.set()
 
     @property
     def agents(self) -> Sequence[AiAgent]:
@@ -154,6 +158,7 @@ class Catalog:
                     self._unsynced.discard(kind)
                     if not self._unsynced:
                         self.synced.set()
+            self.changed.set()
 
     def _shelf(self, kind: type[R]) -> Shelf[R]:
         return self._shelves[kind]

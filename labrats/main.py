@@ -153,7 +153,10 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
 
 
 async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None:
-    """Take jobs to their ends, tell their callers, follow chains, and forget them in time, until cancelled."""
+    """Take jobs to their ends, tell their callers, follow chains, forget jobs in time, and review agents, until
+    cancelled.
+    """
+    from labrats.controller.agent_reviews import AgentReviews
     from labrats.controller.callbacks import Callbacks
     from labrats.controller.chains import Chains
     from labrats.controller.hand_made import HandMadeJobs
@@ -173,6 +176,7 @@ async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None
         loops.create_task(callbacks.run(), name="callbacks")
         chains = Chains(store, runner, engine.catalog, intake, settings.max_chain_depth)
         loops.create_task(chains.run(), name="chains")
+        loops.create_task(AgentReviews(store, engine.catalog, clock).run(), name="agent-reviews")
         retention = Retention(store, runner, engine.cache, engine.attachments, clock, settings)
         loops.create_task(retention.run(), name="retention")
 

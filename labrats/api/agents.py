@@ -17,7 +17,7 @@ from labrats.api.resources import NO_VERSION, ResourceVersion, change, stored
 from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.api.submission import ConfigBody
 from labrats.catalog import Catalog
-from labrats.intake.events import listens_to
+from labrats.intake.events import listens_to, problem_of_filters
 from labrats.model.agent import AiAgent, AiAgentSpec, ChainCondition, ChainLink, FailurePolicy, Trigger
 from labrats.model.config import JobConfig
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
@@ -74,13 +74,8 @@ class TriggerBody(RequestBody):
     @field_validator("filters")
     @classmethod
     def _compare_with_values(cls, filters: dict[str, Any]) -> dict[str, Any]:
-        for path, wanted in filters.items():
-            if not path or len(path) > 500 or "" in path.split("."):
-                raise ValueError(f"{path[:100]!r} is no path: it must be keys with dots between them")
-            if any(isinstance(each, dict | list) for each in (wanted if isinstance(wanted, list) else [wanted])):
-                raise ValueError(
-                    f"{path!r} must be compared with a text, a number, true, false, null, or a list of these"
-                )
+        if problem := problem_of_filters(filters):
+            raise ValueError(problem)
         return filters
 
 

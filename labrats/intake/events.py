@@ -13,6 +13,7 @@ from labrats.model.job import PROMPT_BYTES
 from labrats.model.outside_text import as_text, shortened
 
 _LONGEST_REF: Final = 255
+_LONGEST_PATH: Final = 500
 _LONGEST_NOTE: Final = 500
 """In characters. What an event says at greater length about itself goes into no field of a job."""
 
@@ -63,6 +64,16 @@ def listens_to(trigger: Trigger, source: str | None, event_name: str | None) -> 
     hears_source = source is None or trigger.source == source
     hears_event = event_name is None or any(fnmatchcase(event_name, pattern) for pattern in trigger.events)
     return trigger.enabled and hears_source and hears_event
+
+
+def problem_of_filters(filters: Mapping[str, Any]) -> str | None:
+    """Why these can never be compared with a payload; None where they can."""
+    for path, wanted in filters.items():
+        if not path or len(path) > _LONGEST_PATH or "" in path.split("."):
+            return f"{path[:100]!r} is no path: it must be keys with dots between them"
+        if any(isinstance(each, dict | list) for each in (wanted if isinstance(wanted, list) else [wanted])):
+            return f"{path!r} must be compared with a text, a number, true, false, null, or a list of these"
+    return None
 
 
 def _first_match(agent: AiAgent, event: IncomingEvent) -> Trigger | None:

@@ -8,7 +8,7 @@ from labrats.api.config import DefaultsBody
 from labrats.api.instructions import InstructionBody
 from labrats.api.submission import MAX_FILES, ConfigBody, Submission
 from labrats.manifests.schema import Schema, borrow, refine, structure_of
-from labrats.model.agent import AiAgentSpec
+from labrats.model.agent import AiAgentSpec, AiAgentStatus
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec
 from labrats.model.ai_model import AiModelSpec
 from labrats.model.condition import Condition
@@ -70,6 +70,7 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
                 _column("Enabled", ".spec.enabled", "boolean"),
                 _column("Provider", ".spec.defaultProvider"),
                 _column("Model", ".spec.defaultModel"),
+                _column("Problem", ".status.conditions[?(@.status=='False')].message"),
                 _column("Age", ".metadata.creationTimestamp", "date"),
             ],
         ),
@@ -122,8 +123,9 @@ def _object(description: str, spec: Schema) -> Schema:
 
 
 def _agent_schema() -> Schema:
-    spec = refine(borrow(structure_of(AiAgentSpec), AgentBody), {"properties": {"enabled": {"default": True}}})
-    return _object("An agent: which events start it, and what it lends to its jobs.", spec)
+    schema = _schema("An agent: which events start it, and what it lends to its jobs.", AiAgentSpec, AiAgentStatus)
+    spec = refine(borrow(schema["properties"]["spec"], AgentBody), {"properties": {"enabled": {"default": True}}})
+    return schema | {"properties": schema["properties"] | {"spec": spec}}
 
 
 def _ai_config_schema() -> Schema:
@@ -301,7 +303,7 @@ def _definition(
 
 def _resolved(setting: str) -> str:
     """Where a job has it: in its spec, or in its status where a person wrote the spec."""
-    return f"['spec.resolved.config.{setting}','status.resolved.config.{setting}']"
+    return f".*.resolved.config.{setting}"
 
 
 def _column(name: str, path: str, kind: str = "string", priority: int = 0) -> dict[str, Any]:

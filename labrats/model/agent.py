@@ -3,6 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
+from labrats.model.condition import Condition
 from labrats.model.config import JobConfig
 from labrats.model.record import Record, Resource
 
@@ -64,7 +65,14 @@ class AiAgentSpec(Record):
     instructions: tuple[str, ...] = ()
 
 
+class AiAgentStatus(Record):
+    """conditions: what is wrong with it, where that is so or was."""
+
+    conditions: tuple[Condition, ...] = ()
+
+
 class AiAgent(Resource):
     """An agent role."""
 
     spec: AiAgentSpec
+    status: AiAgentStatus = AiAgentStatus()

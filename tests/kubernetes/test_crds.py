@@ -5,15 +5,22 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.store import KubernetesStore
+from labrats.catalog import Catalog
+from labrats.controller.agent_reviews import AgentReviews
 from labrats.manifests.crds import custom_resource_definitions
 from labrats.model.errors import Invalid
 from labrats.model.job import Job, JobStatus
 from labrats.model.record import Metadata
+from labrats.ports import SystemClock
+from tests.builders import a_config, a_hand_made_spec, a_job
 from tests.conformance.test_store import a_finished_job
 from tests.kubernetes.conftest import Kubectl
+from tests.running import running
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.kubernetes
 
@@ -172,6 +179,35 @@ async def test_kubectl_shows_where_jobs_stand(kubectl: Kubectl) -> None:
     header, line = kubectl("get", "ir").splitlines()
     assert header.split() == ["NAME", "TYPE", "SOURCE", "AGENT", "MODEL", "PHASE", "ATTEMPTS", "AGE"]
     assert line.split()[:-1] == ["by-hand", "code-review", "kubectl", "ai-reviewer", "Pending", "0"]
+
+
+@pytest.mark.parametrize("part", ["spec", "status"])
+async def test_kubectl_shows_the_model_wherever_it_was_resolved(
+    api_client: ApiClient, namespace: str, kubectl: Kubectl, part: str
+) -> None:
+    async with KubernetesStore.open(api_client, namespace) as store:
+        resolved = a_config(model="opus")
+        spec = a_hand_made_spec(resolved=resolved if part == "spec" else None)
+        job = await store.create(a_job(job_id="ir-1", spec=spec, resource_version=""))
+        if part == "status":
+            await store.update(replace(job, status=replace(job.status, resolved=resolved)))
+    _, line = kubectl("get", "ir").splitlines()
+    assert line.split()[:-1] == ["ir-1", "code-review", "kubectl", "opus", "Pending", "0"]
+
+
+async def test_kubectl_shows_what_is_wrong_with_an_agent(
+    api_client: ApiClient, namespace: str, kubectl: Kubectl
+) -> None:
+    kubectl("create", "-f", "-", stdin=an_object("AiAgent", AGENT | {"instructions": ["missing"]}, "developer"))
+    catalog = Catalog()
+    async with (
+        KubernetesStore.open(api_client, namespace) as store,
+        running(catalog.follow(store), AgentReviews(store, catalog, SystemClock()).run()),
+    ):
+        await eventually(lambda: "there is no instruction 'missing'" in kubectl("get", "aia"))
+        kubectl("create", "-f", "-", stdin=an_object("AiInstruction", {"content": "Do it."}, "missing"))
+        await eventually(lambda: "there is no" not in kubectl("get", "aia"))
+    assert "condition met" in kubectl("wait", "aia/developer", "--for=condition=Accepted", "--timeout=1s")
 
 
 async def test_kubectl_shows_all_of_labrats_at_once(kubectl: Kubectl) -> None:

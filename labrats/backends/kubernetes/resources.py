@@ -8,7 +8,7 @@ import msgspec
 from msgspec import structs
 
 from labrats.backends.kubernetes.client import DEEPEST_OBJECT
-from labrats.model.agent import AiAgent, AiAgentSpec
+from labrats.model.agent import AiAgent, AiAgentSpec, AiAgentStatus
 from labrats.model.ai_config import AiConfig, AiConfigSpec
 from labrats.model.ai_model import AiModel, AiModelSpec
 from labrats.model.condition import Condition
@@ -78,6 +78,7 @@ class _AiModelObject(_Object):
 
 class _AiAgentObject(_Object):
     spec: AiAgentSpec
+    status: AiAgentStatus = AiAgentStatus()
 
 
 class _AiInstructionObject(_Object):
