@@ -53,7 +53,7 @@ class Store(Protocol):
         ...
 
     async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
-        """Those of `names` that exist, in the order of `names`."""
+        """Those of `names` that exist, in the order of `names`. What another engine has just written may be missing."""
         ...
 
     async def list(self, kind: type[R], labels: Mapping[str, str] | None = None) -> list[R]:

@@ -94,8 +94,8 @@ class Intake:
             created = await create_whole(self._store, job, _parts(job, prepared))
         except Conflict:
             await self._attachments.remove(kept)
-            stored = await self._stored(names)
-            return await self._completed(stored, prepared) if stored else None
+            holder = await self._find(name)
+            return await self._completed(holder, prepared) if holder and names.made(holder) else None
         except RetryLater:
             await self._take_back(job, names)
             raise
@@ -105,6 +105,13 @@ class Intake:
     async def _stored(self, names: JobNames) -> Job | None:
         found = await self._store.get_many(Job, names.candidates)
         return next((job for job in found if names.made(job)), None)
+
+    async def _find(self, name: str) -> Job | None:
+        """The job of that name, by the storage itself: another engine may just have stored it."""
+        try:
+            return await self._store.get(Job, name)
+        except NotFound:
+            return None
 
     async def _completed(self, job: Job, prepared: PreparedJob) -> Job:
         if not await complete(self._store, job, _parts(job, prepared)):
@@ -120,7 +127,8 @@ class Intake:
         What the same request may complete is left. Should it never be made again, the job fails without its prompt.
         """
         with suppress(RetryLater):
-            if any(stored.spec == job.spec for stored in await self._store.get_many(Job, [job.id])):
+            stored = await self._find(job.id)
+            if stored and stored.spec == job.spec:
                 if names.are_found_again:
                     return
                 with suppress(NotFound):

@@ -5,31 +5,24 @@ what is done.
 """
 
 import asyncio
-import json
 import os
 import random
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import pytest
 from aiohttp import web
 
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.jobs_api import JobsApi
-from labrats.backends.kubernetes.objects import PodObject
-from labrats.backends.kubernetes.resources import resource_type
-from labrats.model.job import Job
 from tests.acceptance.engine import ENDED, LocalEngine, User
 from tests.cluster.proxy import Break, Cut, Drop, Fault, FaultyProxy, Lose, Refuse, is_log, is_watch, is_write
 from tests.kubernetes.engine import an_engine
-from tests.torture.history import History, Run, Written, violations
-from tests.torture.load import SLOTS, Clients
-from tests.torture.witnesses import run_of, written_by
+from tests.kubernetes.witnesses import NOT_UNDER_FAULTS, errors_in, history_of, pods_by_job, recorded_versions
+from tests.torture.history import violations
+from tests.torture.load import Clients
 
 pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
 
@@ -86,26 +79,11 @@ async def test_whatever_fails_no_promise_is_broken(
             with suppress(TimeoutError):  # what has not ended by then is found to be lost
                 async with asyncio.timeout(PEACE_SECONDS):
                     await clients.all_ended()
-        said = clients.statements
-        history = History(
-            accepted=said.accepted,
-            asked=said.asked,
-            told=said.told,
-            followed=said.followed,
-            refused=said.refused,
-            written=written,
-            runs=read_runs(engine.data_dir / "attempts"),
-            leftovers=await living_pods(api_client, jobs_namespace),
-            slots=SLOTS,
-        )
+        history = await history_of(api_client, jobs_namespace, engine, clients.statements, written)
     tally.update({"jobs": len(history.accepted), "runs": len(history.runs)})
     found = [each for each in violations(history) if each.promise not in NOT_UNDER_FAULTS]
     assert found == [], f"seed {SEED}: {found[:20]}"
     assert errors_in(engine) == []
-
-
-NOT_UNDER_FAULTS: Final = {"priority"}
-"""A job whose start could not be recorded keeps its slot until the next try, and others begin before it."""
 
 
 @pytest.mark.parametrize("fault", [Drop(), Refuse(429, retry_after=2)], ids=["refused", "busy"])
@@ -183,64 +161,9 @@ async def load(clients: Clients) -> None:
         enough.set()
 
 
-class _Event(msgspec.Struct):
-    type: str
-    object: msgspec.Raw
-
-
-@asynccontextmanager
-async def recorded_versions(client: ApiClient, namespace: str) -> AsyncIterator[list[Written]]:
-    """Every version of every job that is written while the block runs, by a watch that nothing disturbs.
-
-    What was taken back is left out: a job of which not all could be created, which was therefore never accepted.
-    """
-    jobs, versions = resource_type(Job), list[Written]()
-    path = jobs.path(namespace)
-    start = json.loads(await client.request("GET", path, query={"limit": "1"}))["metadata"]["resourceVersion"]
-
-    async def record() -> None:
-        async with aclosing(client.lines(path, {"watch": "true", "resourceVersion": start})) as lines:
-            async for line in lines:
-                event = msgspec.json.decode(line, type=_Event)
-                version = written_by(time.time(), jobs.read(event.object))
-                if event.type == "DELETED":
-                    versions[:] = [each for each in versions if each.job_id != version.job_id]
-                else:
-                    versions.append(version)
-
-    async with asyncio.TaskGroup() as tasks:
-        recording = tasks.create_task(record())
-        yield versions
-        recording.cancel()
-
-
-def read_runs(attempts: Path) -> list[Run]:
-    """Every attempt that said anything, by its output."""
-    runs = [run_of(folder.name, folder / "output.jsonl") for folder in sorted(attempts.glob("*/*"))]
-    return [run for run in runs if run]
-
-
-async def living_pods(client: ApiClient, namespace: str) -> list[str]:
-    return [pod.name for pod in await _pods(client, namespace) if not pod.is_over]
-
-
-async def pods_by_job(client: ApiClient, namespace: str) -> Counter[str]:
-    """How many pods each job has had."""
-    return Counter(pod.attempt.rpartition("-")[0] for pod in await _pods(client, namespace))
-
-
-async def _pods(client: ApiClient, namespace: str) -> list[PodObject]:
-    pods = JobsApi(client, namespace).all_pods
-    return [pods.read(item) async for page in client.pages(pods.path, pods.query) for item in page.items]
-
-
 async def end_of(user: User, job_id: str) -> dict[str, Any]:
     """The job's detail once it has ended: after an outage, that may take longer than usual."""
     async with asyncio.timeout(PEACE_SECONDS):
         while (detail := await user.job(job_id))["status"] not in ENDED:
             await asyncio.sleep(0.1)
     return detail
-
-
-def errors_in(engine: LocalEngine) -> list[str]:
-    return [line for line in engine.log.splitlines() if '"level": "error"' in line or not line.startswith("{")]

@@ -1,0 +1,99 @@
+"""Who sees what happens on a cluster, apart from the clients: a watch of their own, the outputs, and the pods."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.jobs_api import JobsApi
+from labrats.backends.kubernetes.objects import PodObject
+from labrats.backends.kubernetes.resources import resource_type
+from labrats.model.job import Job
+from tests.acceptance.engine import LocalEngine
+from tests.torture.history import History, Run, Written
+from tests.torture.load import SLOTS, Statements
+from tests.torture.witnesses import run_of, written_by
+
+NOT_UNDER_FAULTS: Final = {"priority"}
+"""A job whose start could not be recorded keeps its slot until the next try, and others begin before it. And those that
+get their slots at once, as when an engine begins to lead, have their starts recorded side by side, in any order.
+"""
+
+
+async def history_of(
+    client: ApiClient, namespace: str, engine: LocalEngine, said: Statements, written: Sequence[Written]
+) -> History:
+    """What all witnesses say, once every job has ended."""
+    return History(
+        accepted=said.accepted,
+        asked=said.asked,
+        told=said.told,
+        followed=said.followed,
+        refused=said.refused,
+        written=written,
+        runs=read_runs(engine.data_dir / "attempts"),
+        leftovers=await living_pods(client, namespace),
+        slots=SLOTS,
+    )
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+@asynccontextmanager
+async def recorded_versions(client: ApiClient, namespace: str) -> AsyncIterator[list[Written]]:
+    """Every version of every job that is written while the block runs, by a watch that nothing disturbs.
+
+    What was taken back is left out: a job of which not all could be created, which was therefore never accepted.
+    """
+    jobs, versions = resource_type(Job), list[Written]()
+    path = jobs.path(namespace)
+    start = json.loads(await client.request("GET", path, query={"limit": "1"}))["metadata"]["resourceVersion"]
+
+    async def record() -> None:
+        async with aclosing(client.lines(path, {"watch": "true", "resourceVersion": start})) as lines:
+            async for line in lines:
+                event = msgspec.json.decode(line, type=_Event)
+                version = written_by(time.time(), jobs.read(event.object))
+                if event.type == "DELETED":
+                    versions[:] = [each for each in versions if each.job_id != version.job_id]
+                else:
+                    versions.append(version)
+
+    async with asyncio.TaskGroup() as tasks:
+        recording = tasks.create_task(record())
+        yield versions
+        recording.cancel()
+
+
+def read_runs(attempts: Path) -> list[Run]:
+    """Every attempt that said anything, by its output."""
+    runs = [run_of(folder.name, folder / "output.jsonl") for folder in sorted(attempts.glob("*/*"))]
+    return [run for run in runs if run]
+
+
+async def living_pods(client: ApiClient, namespace: str) -> list[str]:
+    return [pod.name for pod in await _pods(client, namespace) if not pod.is_over]
+
+
+async def pods_by_job(client: ApiClient, namespace: str) -> Counter[str]:
+    """How many pods each job has had."""
+    return Counter(pod.attempt.rpartition("-")[0] for pod in await _pods(client, namespace))
+
+
+async def _pods(client: ApiClient, namespace: str) -> list[PodObject]:
+    pods = JobsApi(client, namespace).all_pods
+    return [pods.read(item) async for page in client.pages(pods.path, pods.query) for item in page.items]
+
+
+def errors_in(engine: LocalEngine) -> list[str]:
+    return [line for line in engine.log.splitlines() if '"level": "error"' in line or not line.startswith("{")]
