@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from labrats.backends.embedded.runner import LocalRunnerSettings
     from labrats.backends.kubernetes.canary import Canary
     from labrats.backends.kubernetes.jobs_api import JobsApi
+    from labrats.backends.kubernetes.receivers import ReceiverSettings
     from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
+    from labrats.intake.signing_secrets import SigningSecrets
     from labrats.model.errors import Problem
     from labrats.model.protocol import Sandbox
     from labrats.model_files import ModelFolder
@@ -136,14 +138,16 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
     async with open_engine(settings) as (engine, drive), asyncio.TaskGroup() as loops:
         server = Server(create_app(engine), trusted_proxies=settings.trusted_proxies)
         background = [
-            loops.create_task(engine.cache.follow(engine.store), name="cache"),
             loops.create_task(engine.catalog.follow(engine.store), name="catalog"),
             loops.create_task(announce(engine, server, listener, on_ready), name="announce"),
         ]
+        if settings.needs_jobs:
+            background.append(loops.create_task(engine.cache.follow(engine.store), name="cache"))
+        if settings.receives_webhooks:
+            background.append(loops.create_task(engine.deliveries.run(engine.store, engine.clock), name="deliveries"))
         if settings.answers_requests:
             background.append(loops.create_task(engine.keys.follow(engine.store), name="keys"))
             background.append(loops.create_task(engine.sessions.follow(engine.store), name="sessions"))
-            background.append(loops.create_task(engine.deliveries.run(engine.store, engine.clock), name="deliveries"))
         if settings.drives_jobs:
             background.append(loops.create_task(drive(), name="drive"))
         _stop_on_signals(engine, server)
@@ -209,6 +213,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
     from labrats.backends.kubernetes.fence import field_manager, former_leaders_are_fenced
     from labrats.backends.kubernetes.jobs_api import JobsApi
     from labrats.backends.kubernetes.leader import Election
+    from labrats.backends.kubernetes.receiver_keeper import ReceiverKeeper
     from labrats.backends.kubernetes.runner import KubernetesRunner
     from labrats.backends.kubernetes.store import KubernetesStore
 
@@ -233,6 +238,9 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
                 runner = KubernetesRunner(leading, store, runner_settings)
                 loops.create_task(runner.run(), name="runner")
                 loops.create_task(drive_jobs(engine, store, runner), name="drive")
+                if receivers := receiver_settings():
+                    keeper = ReceiverKeeper(leading, store, engine.clock, receivers)
+                    loops.create_task(keeper.run(), name="receivers")
                 if canary := canary_of(settings, epoch):
                     loops.create_task(look_at_network(engine, JobsApi(leading, namespace), canary), name="canary")
 
@@ -302,7 +310,6 @@ async def assemble(
     from labrats.cache import JobCache
     from labrats.catalog import Catalog
     from labrats.intake.intake import Intake
-    from labrats.intake.signing_secrets import StoredSecrets
     from labrats.metrics import Metrics
     from labrats.ports import SystemClock
     from labrats.uploads import Uploads
@@ -331,7 +338,7 @@ async def assemble(
         pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf"),
         models=ScannedModels(model_files, clock) if model_files else None,
         metrics=metrics,
-        signing_secrets=StoredSecrets(store),
+        signing_secrets=signing_secrets(settings, store),
     )
 
 
@@ -341,6 +348,15 @@ def model_folder(settings: "EngineSettings") -> "ModelFolder":
 
     client = OutboundClient(settings.outbound_allowed_cidrs)
     return ModelFolder(settings.models, client, settings.max_model_file_bytes)
+
+
+def signing_secrets(settings: "EngineSettings", store: "Store") -> "SigningSecrets":
+    """Where the secrets of webhook sources are: for a receiver, the one that is mounted."""
+    from labrats.intake.signing_secrets import MountedSecret, StoredSecrets
+
+    if settings.webhook_source and settings.webhook_secret_file:
+        return MountedSecret(settings.webhook_source, settings.webhook_secret_file)
+    return StoredSecrets(store)
 
 
 def openid_provider(settings: "EngineSettings", signer: "Signer") -> "Provider | None":
@@ -419,6 +435,33 @@ def cluster_runner_settings(settings: "EngineSettings") -> "KubernetesRunnerSett
         kept_seconds=round(kubernetes.finished_job_hours * 3600),
     )
     return KubernetesRunnerSettings(kubernetes.namespace, settings.data_dir / "attempts", pods)
+
+
+SHARED_WITH_RECEIVERS: Final = (
+    "LABRATS_EXECUTOR_IMAGE",
+    "LABRATS_LOG_FORMAT",
+    "LABRATS_LOG_LEVEL",
+    "LABRATS_TRUSTED_PROXIES",
+    "OUTBOUND_ALLOWED_CIDRS",
+)
+"""The settings, none of them secret, that a receiver has from the leader that provides it."""
+
+
+def receiver_settings() -> "ReceiverSettings | None":
+    """How webhook sources get receivers, where there is an image to run."""
+    from labrats.backends.kubernetes.receivers import ReceiverSettings
+    from labrats.settings import KubernetesSettings
+
+    kubernetes = KubernetesSettings()
+    if not kubernetes.receiver_image:
+        return None
+    return ReceiverSettings(
+        namespace=kubernetes.namespace,
+        image=kubernetes.receiver_image,
+        account=kubernetes.receiver_account,
+        pod_fields=kubernetes.receiver_pod,
+        environment={name: os.environ[name] for name in SHARED_WITH_RECEIVERS if name in os.environ},
+    )
 
 
 def canary_of(settings: "EngineSettings", epoch: int) -> "Canary | None":

@@ -27,9 +27,10 @@ class EngineSettings(BaseSettings):
 
     backend: str = Field(default="embedded", pattern="^(embedded|kubernetes)$", validation_alias="LABRATS_BACKEND")
     """Where jobs are kept and run: embedded (this machine alone), or kubernetes (the cluster that is configured)."""
-    role: str = Field(default="all", pattern="^(all|api|controller)$", validation_alias="LABRATS_ROLE")
+    role: str = Field(default="all", pattern="^(all|api|controller|webhook-receiver)$", validation_alias="LABRATS_ROLE")
     """What of the engine this process is: all of it, or, on a cluster, one of several that answer requests (api), or
-    one of several of which one at a time drives jobs (controller)."""
+    one of several of which one at a time drives jobs (controller), or what receives for one WebhookSource
+    (webhook-receiver)."""
     host: str = Field(default="127.0.0.1", validation_alias="LABRATS_HOST")
     """The address to listen on. Beyond loopback only with an OIDC_ISSUER, or LABRATS_ALLOW_PUBLIC=true."""
     port: int = Field(default=3001, ge=0, le=65535, validation_alias="PORT")
@@ -91,6 +92,12 @@ class EngineSettings(BaseSettings):
     """How long the workspace of an ended job is kept for inspection."""
     job_retention_days: float = Field(default=30, gt=0, validation_alias="LABRATS_JOB_RETENTION_DAYS")
     """How long an ended job and its log are kept."""
+    webhook_source: str | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_SOURCE")
+    """The WebhookSource that a webhook-receiver receives for."""
+    webhook_path: str | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_PATH")
+    """Where it receives. Default: /webhooks/ and the source's name."""
+    webhook_secret_file: Path | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_SECRET_FILE")
+    """The file with the source's secret."""
     max_waiting_jobs: int = Field(default=100_000, gt=0, validation_alias="LABRATS_MAX_WAITING_JOBS")
     """Submissions beyond this many waiting jobs are answered 429."""
 
@@ -152,11 +159,26 @@ class EngineSettings(BaseSettings):
 
     @property
     def answers_requests(self) -> bool:
+        return self.role in ("all", "api")
+
+    @property
+    def needs_jobs(self) -> bool:
+        """Whether it has to know all jobs. A receiver, which has no right to, only adds to them."""
+        return self.role != "webhook-receiver"
+
+    @property
+    def receives_webhooks(self) -> bool:
         return self.role != "controller"
 
     @property
     def drives_jobs(self) -> bool:
-        return self.role != "api"
+        return self.role in ("all", "controller")
+
+    @model_validator(mode="after")
+    def _check_receiver(self) -> Self:
+        if self.role == "webhook-receiver" and not (self.webhook_source and self.webhook_secret_file):
+            raise ValueError("a webhook-receiver needs LABRATS_WEBHOOK_SOURCE and LABRATS_WEBHOOK_SECRET_FILE")
+        return self
 
     @model_validator(mode="after")
     def _check_login(self) -> Self:
@@ -230,5 +252,11 @@ class KubernetesSettings(BaseSettings):
     """How long an attempt's Job stays when it has ended: as long may the engine be away without losing an outcome."""
     canary_image: str | None = Field(default=None, validation_alias="LABRATS_CANARY_IMAGE")
     """The engine's image, with which a leader tries whether jobs' pods reach what they should not. Default: none."""
+    receiver_image: str | None = Field(default=None, validation_alias="LABRATS_RECEIVER_IMAGE")
+    """The engine's image, which a leader has receive for each WebhookSource. Default: none, and no receivers."""
+    receiver_account: str = Field(default="labrats-webhook-receiver", validation_alias="LABRATS_RECEIVER_ACCOUNT")
+    """The ServiceAccount of these receivers."""
+    receiver_pod: dict[str, Any] = Field(default={}, validation_alias="LABRATS_RECEIVER_POD")
+    """Further fields of their pods: JSON, as in a pod's spec."""
     pod_ip: str | None = Field(default=None, validation_alias="LABRATS_POD_IP")
     """The address of the pod this runs in, which jobs' pods should not reach."""

@@ -36,6 +36,9 @@ MODULES: Final = (
     health, docs, jobs, job_events, agents, instructions, events, config, ai_models, api_keys, auth, uploads,
     workspace_uploads, stats, webhooks, webhook_sources, models,
 )  # fmt: skip
+RECEIVER: Final = (health, webhooks)
+"""What a webhook-receiver serves."""
+
 PROBES: Final = (health,)
 """All that an engine serves which drives jobs, and leaves requests to others."""
 
@@ -49,12 +52,26 @@ _HEADERS: Final = [
 
 def create_app(engine: Engine) -> ASGIApp:
     """What the server serves."""
-    return Gate(create_api(engine), engine.metrics)
+    app: ASGIApp = create_api(engine)
+    source, path = engine.settings.webhook_source, engine.settings.webhook_path
+    return Gate(_also_at(path, f"/webhooks/{source}", app) if source and path else app, engine.metrics)
+
+
+def _also_at(path: str, served: str, app: ASGIApp) -> ASGIApp:
+    """`app`, which answers at `path` too as it does at `served`."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        is_meant = scope["type"] == "http" and scope["path"] == path
+        await app({**scope, "path": served, "raw_path": served.encode()} if is_meant else scope, receive, send)
+
+    return serve
 
 
 def create_api(engine: Engine) -> FastAPI:
     """The API over `engine`, as far as it is this engine's part."""
-    is_whole = engine.settings.answers_requests
+    settings = engine.settings
+    is_whole = settings.answers_requests
+    modules = MODULES if is_whole else RECEIVER if settings.receives_webhooks else PROBES
     api = FastAPI(
         title="Labrats",
         version=__version__,
@@ -64,7 +81,7 @@ def create_api(engine: Engine) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         # Handed in flat, rather than included: every request walks this list, and openapi_document() reads it.
-        routes=[route for module in (MODULES if is_whole else PROBES) for route in module.router.routes],
+        routes=[route for module in modules for route in module.router.routes],
     )
     api.state.engine = engine
     api.openapi = lambda: openapi_document(api)  # type: ignore[method-assign]

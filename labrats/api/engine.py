@@ -53,6 +53,9 @@ class Engine:
     @property
     def watches(self) -> Mapping[str, asyncio.Event]:
         """What this engine has to have read before it is ready, by name; each is set once that is so."""
-        caches = {"jobs": self.cache.synced, "catalog": self.catalog.synced}
-        callers = {"keys": self.keys.synced, "sessions": self.sessions.synced}
-        return caches | callers if self.settings.answers_requests else caches
+        watches = {"catalog": self.catalog.synced}
+        if self.settings.needs_jobs:
+            watches["jobs"] = self.cache.synced
+        if self.settings.answers_requests:
+            watches |= {"keys": self.keys.synced, "sessions": self.sessions.synced}
+        return watches

@@ -91,7 +91,9 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
         port: Annotated[int | None, Parameter(env_var="PORT")] = None,
         data_dir: DataDir = None,
         backend: Annotated[Literal["embedded", "kubernetes"] | None, Parameter(env_var="LABRATS_BACKEND")] = None,
-        role: Annotated[Literal["all", "api", "controller"] | None, Parameter(env_var="LABRATS_ROLE")] = None,
+        role: Annotated[
+            Literal["all", "api", "controller", "webhook-receiver"] | None, Parameter(env_var="LABRATS_ROLE")
+        ] = None,
         sandbox: Annotated[bool | None, Parameter(env_var="LABRATS_SANDBOX", negative=(), show_default=False)] = None,
         demo: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     ) -> None:
@@ -104,8 +106,8 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
             port: The port to listen on; 0 takes a free one. [default: 3001]
             data_dir: Where everything is kept. Default: ~/.local/share/labrats.
             backend: Where jobs are kept and run: this machine, or the cluster that is configured. [default: embedded]
-            role: What of it to run: on a cluster, several can answer requests and several stand by to drive jobs.
-                [default: all]
+            role: What of it to run: on a cluster, several can answer requests, several stand by to drive jobs, and each
+                webhook source has a receiver. [default: all]
             sandbox: Confine agents by bubblewrap: of the engine they see nothing but their workspace.
             demo: Also submit a first job, show what it does, and say what to try next.
         """

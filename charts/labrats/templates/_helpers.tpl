@@ -42,6 +42,13 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- toJson $pod }}
 {{- end }}
 
+{{/* Fields of the pods of webhook receivers. */}}
+{{- define "labrats.receiverPod" -}}
+{{- $secrets := list }}
+{{- range .Values.imagePullSecrets }}{{ $secrets = append $secrets (dict "name" .) }}{{ end }}
+{{- if $secrets }}{{ toJson (dict "imagePullSecrets" $secrets) }}{{ else }}{}{{ end }}
+{{- end }}
+
 {{/* A Deployment of one part of the engine, given (list . "api"). */}}
 {{- define "labrats.deployment" -}}
 {{- $root := index . 0 }}
@@ -189,6 +196,9 @@ LABRATS_EXECUTOR_POD: {{ include "labrats.executorPod" . | quote }}
 {{- if .Values.ingress.enabled }}
 LABRATS_PUBLIC_URL: {{ ternary "https" "http" (ne .Values.ingress.tlsSecret "") }}://{{ .Values.ingress.host }}
 {{- end }}
+LABRATS_RECEIVER_IMAGE: {{ include "labrats.image" . }}
+LABRATS_RECEIVER_ACCOUNT: {{ include "labrats.name" . }}-webhook-receiver
+LABRATS_RECEIVER_POD: {{ include "labrats.receiverPod" . | quote }}
 {{- if .Values.networkPolicy.enabled }}
 LABRATS_CANARY_IMAGE: {{ include "labrats.image" . }}
 {{- end }}

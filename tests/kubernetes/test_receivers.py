@@ -1,0 +1,95 @@
+"""What the leader makes of webhook sources, on a real API server: nothing is started, so what is Ready is not asked."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.receiver_keeper import ReceiverKeeper
+from labrats.backends.kubernetes.receivers import ReceiverSettings
+from labrats.backends.kubernetes.store import KubernetesStore
+from labrats.model.job import KeyReference
+from labrats.model.parts import Secret
+from labrats.model.record import Metadata
+from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
+from labrats.ports import Store, SystemClock
+from tests.kubernetes.conftest import Kubectl
+from tests.waiting import DEADLINE_SECONDS
+
+pytestmark = pytest.mark.kubernetes
+
+
+@pytest.fixture
+async def store(api_client: ApiClient, namespace: str) -> AsyncIterator[Store]:
+    async with KubernetesStore.open(api_client, namespace) as store:
+        yield store
+
+
+@pytest.fixture
+async def _keeper(api_client: ApiClient, namespace: str, store: Store) -> AsyncIterator[None]:
+    settings = ReceiverSettings(namespace, "engine:1", "receiver", {}, {})
+    keeping = asyncio.create_task(ReceiverKeeper(api_client, store, SystemClock(), settings).run())
+    yield
+    keeping.cancel()
+
+
+async def add_source(store: Store, name: str = "github") -> WebhookSource:
+    """A source, with its secret."""
+    await store.create(Secret(metadata=Metadata(name=f"{name}-secret"), data={"key": "test-secret"}))
+    spec = WebhookSourceSpec(type="github", secret_ref=KeyReference(name=f"{name}-secret", key="key"))
+    return await store.create(WebhookSource(metadata=Metadata(name=name), spec=spec))
+
+
+async def condition(store: Store, kind: str, status: str, name: str = "github") -> str:
+    """What the condition says, once it has that status."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            source = await store.get(WebhookSource, name)
+            for each in source.status.conditions:
+                if (each.type, each.status) == (kind, status):
+                    return each.message
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.usefixtures("_keeper")
+async def test_a_source_gets_what_belongs_to_it(store: Store, kubectl: Kubectl) -> None:
+    source = await add_source(store)
+    await condition(store, "Provisioned", "True")
+    for kind in ("deployment", "service", "ingress"):
+        made = json.loads(kubectl("get", kind, "labrats-webhook-github", "-ojson"))
+        assert made["metadata"]["ownerReferences"][0]["uid"] == source.metadata.uid
+
+
+@pytest.mark.usefixtures("_keeper")
+async def test_what_is_another_ones_is_not_taken_over_and_made_once_it_has_gone(store: Store, kubectl: Kubectl) -> None:
+    labels = {"app": "another"}
+    pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "another", "image": "none"}]}}
+    another: dict[str, Any] = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "labrats-webhook-github"},
+        "spec": {"selector": {"matchLabels": labels}, "template": pod},
+    }
+    kubectl("create", "-f", "-", stdin=another)
+    source = await add_source(store)
+
+    assert "the cluster refuses" in await condition(store, "Provisioned", "False")
+    kept = json.loads(kubectl("get", "deployment", "labrats-webhook-github", "-ojson"))
+    assert "ownerReferences" not in kept["metadata"]
+
+    kubectl("delete", "deployment", "labrats-webhook-github")
+    await store.update(replace(await store.get(WebhookSource, source.name), spec=replace(source.spec, host="h.test")))
+    await condition(store, "Provisioned", "True")
+
+
+@pytest.mark.usefixtures("_keeper")
+async def test_a_source_that_can_have_no_receiver_harms_no_other(store: Store) -> None:
+    bad = WebhookSource(metadata=Metadata(name="a-bad-one"), spec=WebhookSourceSpec(type="github"))
+    await store.create(bad)
+    await add_source(store)
+    await condition(store, "Provisioned", "True")
+    assert "names no secret" in await condition(store, "SecretFound", "False", bad.name)
