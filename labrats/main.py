@@ -166,14 +166,17 @@ async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None
     from labrats.controller.hand_made import HandMadeJobs
     from labrats.controller.reconcile import Controller
     from labrats.controller.retention import Retention
+    from labrats.github import GitHub
     from labrats.intake.intake import Intake
+    from labrats.intake.repository_tokens import RepositoryTokens
     from labrats.outbound_client import OutboundClient
 
     clock, settings = engine.clock, engine.settings
     async with asyncio.TaskGroup() as loops:
         intake = Intake(store, engine.catalog, engine.attachments, engine.metrics)
         hand_made = HandMadeJobs(store, engine.catalog, intake, engine.workspace_uploads, clock, settings)
-        controller = Controller(store, runner, hand_made, clock, settings, engine.metrics)
+        tokens = RepositoryTokens(store, GitHub(settings.github_api_url, clock))
+        controller = Controller(store, runner, hand_made, clock, settings, engine.metrics, tokens)
         loops.create_task(controller.run(), name="controller")
         client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
         callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, engine.metrics)

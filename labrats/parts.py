@@ -37,7 +37,9 @@ async def is_whole(store: Store, job: Job) -> bool:
     for text in (job.spec.prompt_ref, job.spec.event_ref):
         if text and await _find(store, ConfigMap, text.name) is None:
             return False
-    return not (setup and setup.credentials_ref and await _find(store, Secret, setup.credentials_ref) is None)
+    if setup is None or setup.credentials_ref is None or setup.token_from:  # a token is made for each attempt
+        return True
+    return await _find(store, Secret, setup.credentials_ref) is not None
 
 
 async def complete(store: Store, job: Job, parts: Sequence[Resource]) -> bool:

@@ -92,6 +92,10 @@ class EngineSettings(BaseSettings):
     """How long the workspace of an ended job is kept for inspection."""
     job_retention_days: float = Field(default=30, gt=0, validation_alias="LABRATS_JOB_RETENTION_DAYS")
     """How long an ended job and its log are kept."""
+    github_api_url: str = Field(
+        default="https://api.github.com", pattern=r"^https?://[^\s?#@]+$", validation_alias="LABRATS_GITHUB_API_URL"
+    )
+    """Where tokens for repositories are asked for. For GitHub Enterprise: https://HOST/api/v3."""
     webhook_source: str | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_SOURCE")
     """The WebhookSource that a webhook-receiver receives for."""
     webhook_path: str | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_PATH")

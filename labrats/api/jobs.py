@@ -215,7 +215,8 @@ async def retry(request: Request, job_id: JobId) -> Response:
         job = await own_job(request, job_id)
         waiting = put_back(job)
         setup = job.spec.workspace_setup
-        if setup and setup.credentials_ref and engine.clock.now() - job.created_at > TOKEN_LIFETIME:
+        embeds_token = setup and setup.credentials_ref and not setup.token_from
+        if embeds_token and engine.clock.now() - job.created_at > TOKEN_LIFETIME:
             message = "the job's git token is more than 10 minutes old and has likely expired; submit the job again"
             raise IllegalMove(message)
         try:

@@ -149,9 +149,10 @@ def _read_value(name: str, key: str) -> str:
 
 def _doubt_unknown(key: str) -> None:
     from labrats.model.config import CREDENTIAL_NAMES
+    from labrats.model.webhook_source import APP_ID, PRIVATE_KEY, TOKEN
 
     known = sorted({name for names in CREDENTIAL_NAMES.values() for name in names})
-    if key not in known:
+    if key not in (*known, APP_ID, PRIVATE_KEY, TOKEN):
         remark(f"note: no provider reads a key of that name; they read {', '.join(known)}")
 
 

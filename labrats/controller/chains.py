@@ -186,6 +186,7 @@ class Chains:
             parent_result=await self._result_of(job),
             priority=job.spec.priority,
             repo=await self._repo_of(job),
+            token_from=setup.token_from if setup else None,
             git_ref=(job.status.outputs.branch or setup.git_ref) if setup else None,
             git_depth=setup.git_depth if setup else None,
             metadata=job.spec.metadata,
@@ -204,10 +205,10 @@ class Chains:
         return (await self._store.get(ConfigMap, reference.name)).data.get(reference.key)
 
     async def _repo_of(self, job: Job) -> GitRepo | None:
-        """The parent's repository, with its credential: the child has a copy of its own."""
+        """The parent's repository, with its credential: the child has a copy of its own, or a token of its own."""
         if (setup := job.spec.workspace_setup) is None:
             return None
-        if setup.credentials_ref is None:
+        if setup.credentials_ref is None or setup.token_from:
             return GitRepo(setup.git_repo)
         credential = (await self._store.get(Secret, setup.credentials_ref)).data
         return GitRepo(setup.git_repo, username=credential.get("username", ""), password=credential.get("password", ""))

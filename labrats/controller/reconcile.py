@@ -23,6 +23,7 @@ from labrats.controller.plan import (
 )
 from labrats.controller.queue import Group, JobQueue, SlotHolders, group_of, rank_of
 from labrats.controller.work_queue import WorkQueue, work_forever
+from labrats.intake.repository_tokens import RepositoryTokens
 from labrats.metrics import Metrics
 from labrats.model.ai_model import AiModel, slots_for
 from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound
@@ -51,9 +52,11 @@ class Controller:
         clock: Clock,
         settings: EngineSettings,
         metrics: Metrics,
+        tokens: RepositoryTokens | None = None,
     ) -> None:
+        """tokens: what gives jobs of webhook sources tokens for their repositories, where there are such."""
         self._store, self._runner, self._clock, self._settings = store, runner, clock, settings
-        self._hand_made, self._metrics = hand_made, metrics
+        self._hand_made, self._metrics, self._tokens = hand_made, metrics, tokens
         self._limits = Limits(
             grace=timedelta(seconds=settings.stop_grace_seconds),
             backoff=timedelta(seconds=settings.retry_backoff_seconds),
@@ -288,6 +291,8 @@ class Controller:
 
     async def _start(self, job: Job) -> None:
         try:
+            if self._tokens:
+                await self._tokens.provide(job)
             await self._runner.start(Attempt(job, self._ai_models.get(group_of(job))))
         except GiveUp as error:
             await self._runner.kill(job.attempt_name)

@@ -167,7 +167,8 @@ def _workspace_setup(asked: JobRequest, job_id: str, repo: GitRepo) -> Workspace
         git_repo=repo.url,
         git_ref=asked.git_ref,
         git_depth=asked.git_depth,
-        credentials_ref=f"{job_id}-git" if repo.has_credential else None,
+        credentials_ref=f"{job_id}-git" if repo.has_credential or asked.token_from else None,
+        token_from=asked.token_from,
     )
 
 
@@ -181,7 +182,7 @@ def _parts(job: Job, prepared: PreparedJob) -> Sequence[Resource]:
     if job.spec.event_ref and prepared.request.event:
         parts.append(event_part(job.spec.event_ref.name, prepared.request.event))
     setup, repo = job.spec.workspace_setup, prepared.request.repo
-    if setup and setup.credentials_ref and repo:
+    if setup and setup.credentials_ref and repo and not setup.token_from:
         credential = {"username": repo.username, "password": repo.password}
         parts.append(Secret(metadata=Metadata(name=setup.credentials_ref), data=credential))
     return parts

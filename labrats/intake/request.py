@@ -30,6 +30,7 @@ class JobRequest:
     errors:  what was observed, for `error-reporting`: goes into the prompt as data.
     agent:   lends its instructions and its defaults. trigger: the one of the agent that the event matched.
     chain:   where the job stands in a chain; its parent's result goes into the prompt as data.
+    token_from: the Secret of which a token for `repo` is made for each attempt, in the place of a credential of its own.
     files:   name in the workspace, contents; those that were uploaded before, too.
     untrusted: an outsider wrote what made it, whom a person has let in.
     """
@@ -49,6 +50,7 @@ class JobRequest:
     config: JobConfig = field(default_factory=JobConfig)
     priority: int | float = DEFAULT_PRIORITY
     repo: GitRepo | None = None
+    token_from: str | None = None
     git_ref: str | None = None
     git_depth: int | None = None
     files: Sequence[tuple[str, Content]] = ()
@@ -94,6 +96,7 @@ def event_requests(
             agent=agent,
             trigger=trigger,
             webhook_source=webhook_source,
+            token_from=webhook_source.spec.credentials_ref if webhook_source else None,
             chain=_first_link(agent, trigger),
             untrusted=webhook_source is not None and is_outsiders(event, webhook_source.spec),
             metadata=metadata_of(event),

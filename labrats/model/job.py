@@ -73,12 +73,15 @@ class KeyReference(Record):
 class WorkspaceSetup(Record):
     """The repository to clone. `git_repo` carries no credential: the Secret `credentials_ref` does, by the keys
     `username` and `password`.
+
+    token_from: the Secret with a GitHub App's key, or a token, of which `credentials_ref` is made for each attempt.
     """
 
     git_repo: str
     git_ref: str | None = None
     git_depth: int | None = None
     credentials_ref: str | None = None
+    token_from: str | None = None
 
 
 class WorkspaceFile(Record):

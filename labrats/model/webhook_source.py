@@ -11,6 +11,11 @@ from labrats.model.record import Record, Resource
 GITHUB: Final = "github"
 GENERIC: Final = "generic"
 
+TOKEN: Final = "token"  # noqa: S105, what the key of a Secret is called
+APP_ID: Final = "appId"
+PRIVATE_KEY: Final = "privateKey"
+"""The keys of the Secret that `credentials_ref` names: those of a GitHub App, or a token that is used as it is."""
+
 DEFAULT_ASSOCIATIONS: Final = ("OWNER", "MEMBER", "COLLABORATOR")
 """Who may start a run by what they write, in GitHub's words."""
 

@@ -1,13 +1,17 @@
 """Deliveries to a running engine: answered once the job is kept, and known again after a crash."""
 
 import asyncio
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.git_server import make_repository, serve_git
 from tests.deliveries import SECRET, an_issue_event, github_headers, json_body
+from tests.github_api import APP_ID, APP_KEY_PEM, a_github
 
 GITHUB = "/api/webhooks/github"
 SCRIPTED: dict[str, Any] = {
@@ -73,3 +77,31 @@ async def test_a_delivery_is_answered_before_its_job_can_run(receiver: LocalEngi
         await admin.post("/api/ai-models", {"name": "none", "provider": "mock", "model": "mock", "slots": 0})
         (made,) = (await deliver(receiver, an_issue()))["jobs"]
         assert (await admin.job(made["jobId"]))["status"] == "waiting"
+
+
+async def test_a_private_repository_is_cloned_with_a_token_of_the_apps(
+    start_engine: EngineFactory, tmp_path: Path
+) -> None:
+    (tmp_path / "octo").mkdir()
+    make_repository(tmp_path / "octo" / "demo.git")
+    with a_github() as github, serve_git(tmp_path, "x-access-token", "ghs_test_token_1") as git_server:
+        engine = start_engine(LABRATS_GITHUB_API_URL=github.url, OUTBOUND_ALLOWED_CIDRS="127.0.0.0/8")
+        for key, value in (("appId", APP_ID), ("privateKey", APP_KEY_PEM)):
+            set_secret(engine, "app", key, value)
+        payload = an_issue_event()
+        payload["repository"]["clone_url"] = git_server.url(repository="octo/demo.git")
+        async with engine.admin() as admin:
+            await set_up(admin)
+            await admin.http.patch("/api/webhook-sources/github", json={"credentialsRef": "app"})
+            (made,) = (await deliver(engine, payload))["jobs"]
+            detail = await admin.wait(made["jobId"])
+        assert detail["status"] == "completed", detail
+        assert (engine.workspace(made["jobId"]) / "README.md").exists()
+        assert github.asked == [{"repositories": ["demo"], "permissions": {"contents": "write", "issues": "read"}}]
+        assert engine.files_with("ghs_test_token") == []
+        assert engine.resources_with("ghs_test_token") == [f"Secret {made['jobId']}-git"]
+
+
+def set_secret(engine: LocalEngine, name: str, key: str, value: str) -> None:
+    program = [*engine.command()[:1], "secret", "set", name, key, "--data-dir", str(engine.data_dir)]
+    subprocess.run(program, input=value, text=True, check=True, capture_output=True)
