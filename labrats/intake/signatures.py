@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
+from labrats.webhook_signature import signing_key
+
 HUB_HEADER: Final = "x-hub-signature-256"
 """GitHub's: `sha256=` and the HMAC of the body, in lower-case hex."""
 
@@ -20,7 +22,6 @@ STANDARD_HEADER: Final = "webhook-signature"
 TOLERANCE_SECONDS: Final = 300
 """How far the time that was signed may be from ours, either way."""
 
-_KEY_PREFIX: Final = "whsec_"
 _HUB: Final = re.compile(r"sha256=([0-9a-f]{64})")
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 _MOST_SIGNATURES: Final = 10
@@ -43,10 +44,19 @@ class Signature:
 
     def is_by(self, secret: str, body: bytes) -> bool:
         """Whether one of them was made with `secret`. Takes as long whichever byte is wrong."""
-        made = hmac.new(_key(secret), self.signed_head, hashlib.sha256)
+        made = hmac.new(self._key(secret), self.signed_head, hashlib.sha256)
         made.update(body)
         found = [hmac.compare_digest(made.digest(), each) for each in self.digests]
         return any(found)
+
+    def _key(self, secret: str) -> bytes:
+        """The secret's text; for Standard Webhooks, where it is `whsec_` and base64, what that stands for."""
+        if self.id is None:
+            return secret.encode()
+        try:
+            return signing_key(secret)
+        except ValueError:
+            return secret.encode()  # it only looks like one
 
 
 def hub_signature(headers: Headers) -> Signature | None:
@@ -72,17 +82,7 @@ def standard_signature(headers: Headers, now: datetime) -> Signature | None:
 
 def _standard_digest(text: str) -> bytes | None:
     version, _, encoded = text.partition(",")
-    return _base64(encoded) if version == "v1" else None
-
-
-def _key(secret: str) -> bytes:
-    """`whsec_` and base64, or else the text itself."""
-    decoded = _base64(secret.removeprefix(_KEY_PREFIX)) if secret.startswith(_KEY_PREFIX) else None
-    return decoded or secret.encode()
-
-
-def _base64(text: str) -> bytes | None:
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(encoded, validate=True) if version == "v1" else None
     except ValueError:
         return None

@@ -73,6 +73,10 @@ class TestStandardWebhooks:
         assert found
         assert found.is_by(f"whsec_{base64.b64encode(key).decode()}", BODY)
 
+    def test_githubs_secret_is_its_text_whatever_it_looks_like(self) -> None:
+        secret = "whsec_dGVzdC1zZWNyZXQ="
+        assert hub(secret=secret).is_by(secret, BODY)
+
     @pytest.mark.parametrize(
         "changed",
         [
