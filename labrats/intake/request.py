@@ -30,7 +30,7 @@ class JobRequest:
     errors:  what was observed, for `error-reporting`: goes into the prompt as data.
     agent:   lends its instructions and its defaults. trigger: the one of the agent that the event matched.
     chain:   where the job stands in a chain; its parent's result goes into the prompt as data.
-    token_from: the Secret of which a token for `repo` is made for each attempt, in the place of a credential of its own.
+    token_from: the Secret of which a token for `repo` is made for each attempt, in the place of its credential.
     files:   name in the workspace, contents; those that were uploaded before, too.
     untrusted: an outsider wrote what made it, whom a person has let in.
     """

@@ -248,6 +248,17 @@ class TestWhatAChildIs:
         assert unchanged.spec.workspace_setup
         assert unchanged.spec.workspace_setup.git_ref == "main"
 
+    async def test_where_the_parent_had_a_token_made_for_it_the_child_gets_one_of_its_own(
+        self, chains: ChainLab
+    ) -> None:
+        await chains.agents(an_agent("reviewer"))
+        setup = WorkspaceSetup(git_repo="https://1.1.1.1/a.git", credentials_ref="ir-git", token_from="app")
+        async with chains.chains():
+            child = await chains.child_of(await chains.add(spec={"workspace_setup": setup}))
+        assert child.spec.workspace_setup == replace(setup, credentials_ref=f"{child.id}-git")
+        with pytest.raises(NotFound):
+            await chains.store.get(Secret, f"{child.id}-git")
+
     async def test_its_own_trigger_for_the_event_instructs_it_and_says_who_is_next(self, chains: ChainLab) -> None:
         further = a_link("tester")
         await chains.agents(
