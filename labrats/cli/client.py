@@ -73,7 +73,7 @@ class Client:
     @contextmanager
     def stream(self, path: str, last_event_id: str = "") -> Iterator[Iterator[httpx2.ServerSentEvent]]:
         """The events of one connection. It may be cut anywhere: EngineUnreachable is then raised, or it just ends."""
-        headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
         timeout = httpx2.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS)
         with self._translated_errors(), self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
             if not response.is_success:

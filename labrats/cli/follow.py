@@ -1,4 +1,4 @@
-"""Following a job's log to its end, across cuts and restarts of the engine."""
+"""Following a job's log, or its events, to the end, across cuts and restarts of the engine."""
 
 import json
 import time
@@ -18,15 +18,24 @@ PAUSES_SECONDS: Final = (0.2, 0.5, 1.0, *(2.0,) * 60)
 def follow_log(
     client: "Client", job_id: str, after: str = "", pause: Callable[[float], None] = time.sleep
 ) -> Iterator[dict[str, Any]]:
-    """Each event of the job's log once, in order, up to and with the one that says `done`.
+    """Each line of the job's log; as `follow_events`."""
+    return _follow(client, f"/api/jobs/{job_id}/logs", after, pause)
+
+
+def follow_events(client: "Client", job_id: str, after: str = "") -> Iterator[dict[str, Any]]:
+    """Each event of the job once, in order, up to and with the one that says `done`.
 
     after: the id of the last event to leave out, `{attempt}-{seq}`; all attempts are read where it is empty.
     Raises EngineUnreachable at once when the first connection fails, and when a later one stays lost.
     """
+    return _follow(client, f"/api/jobs/{job_id}/events", after, time.sleep)
+
+
+def _follow(client: "Client", path: str, after: str, pause: Callable[[float], None]) -> Iterator[dict[str, Any]]:
     last_id, was_connected, pauses = after, False, iter(PAUSES_SECONDS)
     while True:
         try:
-            with client.stream(f"/api/jobs/{job_id}/logs", last_id) as events:
+            with client.stream(path, last_id) as events:
                 was_connected = True
                 for event in events:
                     last_id, pauses = event.id or last_id, iter(PAUSES_SECONDS)

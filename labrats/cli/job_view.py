@@ -42,7 +42,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "created", f"{describe_time(job['createdAt'])} ({describe_span(job['createdAt'], None)} ago)"
     yield "ran", _run(job)
     yield "attempts", str(job["attempts"])
-    yield "usage", _usage(job.get("usage") or {})
+    yield "usage", usage_sentence(job.get("usage") or {})
     for name, value in (job.get("outputs") or {}).items():
         yield _OUTPUT_LABELS.get(name, name), _output(value)
     yield "reason", _reason(job)
@@ -90,7 +90,8 @@ def _run(job: dict[str, Any]) -> str:
     return f"{ran}, after {describe_span(job['createdAt'], job['processedAt'])} of waiting"
 
 
-def _usage(usage: dict[str, Any]) -> str:
+def usage_sentence(usage: dict[str, Any]) -> str:
+    """What was consumed, as the API gives it, in a line; empty where it is nothing."""
     if not any(value for name, value in usage.items() if name != "seconds"):
         return ""
     tokens = f"{usage.get('inputTokens', 0):,} tokens in, {usage.get('outputTokens', 0):,} out"

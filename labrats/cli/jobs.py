@@ -11,10 +11,11 @@ from cyclopts import Parameter
 
 from labrats.cli.durations import describe_span
 from labrats.cli.exits import CODE_OF_STATUS, ExitCode
-from labrats.cli.follow import follow_log
+from labrats.cli.follow import follow_events, follow_log
 from labrats.cli.job_view import outcome_sentence, print_job
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_table, print_text, print_value, remark, status_cell
+from labrats.cli.run_view import show_run
 from labrats.cli.submission import NOTHING_ASKED, Submission
 
 if TYPE_CHECKING:
@@ -111,17 +112,27 @@ def job(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
         print_job(answer.json())
 
 
-def logs(job_id: str, /, *, follow: Follow = False, options: ApiOptions = DEFAULTS) -> int:
+def logs(
+    job_id: str,
+    /,
+    *,
+    follow: Follow = False,
+    raw: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    options: ApiOptions = DEFAULTS,
+) -> int:
     """Print a job's log.
+
+    On a terminal it also says how long each tool took, and below the log what the agent does and has consumed so far.
 
     Args:
         job_id: The job's id.
         follow: Go on until the job ends, also across restarts of the engine, and exit with its outcome.
+        raw: Print the lines of the log alone, as they are printed into a pipe.
     """
     with options.connect() as client:
         if follow:
-            return CODE_OF_STATUS[_print_log(client, job_id, options)]
-        _print_log_so_far(client, job_id, options)
+            return CODE_OF_STATUS[_print_log(client, job_id, options, raw=raw)]
+        _print_log_so_far(client, job_id, options, raw=raw)
         return ExitCode.OK
 
 
@@ -213,9 +224,11 @@ def _follow_to_the_end(client: "Client", job_id: str, options: ApiOptions, after
     return CODE_OF_STATUS[status] if options.json else _print_outcome(client, job_id, options)
 
 
-def _print_log(client: "Client", job_id: str, options: ApiOptions, after: str = "") -> str:
+def _print_log(client: "Client", job_id: str, options: ApiOptions, after: str = "", *, raw: bool = False) -> str:
     """Print the log until the job ends, and return the status it ended with."""
     with _interruptible(job_id):
+        if sys.stdout.isatty() and not (raw or options.json):
+            return show_run(follow_events(client, job_id, after))
         for line in follow_log(client, job_id, after):
             _print_line(line, options)
     return str(line["status"])
@@ -231,11 +244,10 @@ def _interruptible(job_id: str) -> Iterator[None]:
         raise
 
 
-def _print_log_so_far(client: "Client", job_id: str, options: ApiOptions) -> None:
+def _print_log_so_far(client: "Client", job_id: str, options: ApiOptions, *, raw: bool) -> None:
     job = client.get(_path(job_id)).json()
     if job["status"] in CODE_OF_STATUS:
-        for line in follow_log(client, job_id):
-            _print_line(line, options)
+        _print_log(client, job_id, options, raw=raw)
         return
     for text in job["logs"]:
         _print_line({"log": text}, options)

@@ -1,0 +1,72 @@
+"""`labrats logs` beside the real engine and the real Claude Code."""
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labrats.cli.output import terminal_safe
+from tests.acceptance.engine import POLL_SECONDS, LocalEngine
+from tests.agent_programs import CLAUDE, installed
+from tests.claude.model_server import model_server
+from tests.scripted_model import Calls, ModelServer, Says
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    command = Calls("Bash", {"command": "echo cheese", "description": "test"}, text="Let me see.")
+    with model_server(command, Says("All is well.")) as server:
+        yield server
+
+
+@pytest.fixture
+def engine(tmp_path: Path, server: ModelServer) -> Iterator[LocalEngine]:
+    environment = {"ANTHROPIC_API_KEY": "sk-ant-test-0123456789", "ANTHROPIC_BASE_URL": server.url}
+    with LocalEngine(tmp_path, LABRATS_CLAUDE_PATH=installed(CLAUDE), **environment) as engine:
+        yield engine
+
+
+async def test_on_a_terminal_it_shows_what_the_agent_does_and_in_a_pipe_the_log(engine: LocalEngine) -> None:
+    async with engine.user() as user:
+        job_id = await user.submit(config={"provider": "claude", "model": "sonnet"})
+
+        shown = terminal_safe(on_a_terminal(engine, "logs", "-f", job_id))
+
+        lines = await user.log_lines(job_id)
+    said, called, answered = lines.index("Let me see."), lines.index("→ Bash: echo cheese"), lines.index("← cheese")
+    assert said < called < answered
+    assert all(line in shown for line in lines)
+    assert re.search(r"← cheese  \(\d+\.\ds\)", shown)
+    assert re.search(r" · 200 tokens in, 20 out; \$0\.\d{4}; turns: 2\s*$", shown)
+    address = ("--url", engine.url)
+    assert engine.run_labrats("logs", "-f", job_id, *address).splitlines() == lines
+    assert terminal_safe(on_a_terminal(engine, "logs", "--raw", job_id)).splitlines() == lines
+
+
+def on_a_terminal(engine: LocalEngine, *arguments: str) -> str:
+    """What the command line shows on a terminal of 200 columns."""
+    ours, theirs = pty.openpty()
+    command = [str(Path(sys.executable).parent / "labrats"), *arguments, "--url", engine.url]
+    environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "COLUMNS": "200"}
+    environment["LABRATS_DATA_DIR"] = str(engine.data_dir)
+    shown = b""
+    try:
+        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+            while process.poll() is None or _has_more(ours):
+                if _has_more(ours):
+                    shown += os.read(ours, 65536)
+            assert process.returncode == 0, shown
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return shown.decode()
+
+
+def _has_more(terminal: int) -> bool:
+    return bool(select.select([terminal], [], [], POLL_SECONDS)[0])
