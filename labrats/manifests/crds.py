@@ -12,7 +12,7 @@ from labrats.model.agent import AiAgentSpec, AiAgentStatus
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec
 from labrats.model.ai_model import AiModelSpec
 from labrats.model.condition import Condition
-from labrats.model.config import JobConfig
+from labrats.model.config import LOCAL_PROVIDERS, PROVIDERS, JobConfig
 from labrats.model.instruction import AiInstructionSpec
 from labrats.model.job import DEFAULT_PRIORITY, PROMPT_BYTES, STATUS_LOG_LINES, JobSpec, JobStatus
 from labrats.model.phases import Phase
@@ -129,7 +129,8 @@ def _agent_schema() -> Schema:
 
 
 def _ai_config_schema() -> Schema:
-    schema = _object("What jobs use unless somebody says otherwise.", borrow(structure_of(AiConfigSpec), DefaultsBody))
+    spec = refine(borrow(structure_of(AiConfigSpec), DefaultsBody), _AI_CONFIG_SPEC)
+    schema = _object("What jobs use unless somebody says otherwise.", spec)
     only_one = _rule(f"self.metadata.name == '{AI_CONFIG_NAME}'", f"there is one AiConfig, named {AI_CONFIG_NAME!r}")
     return schema | {"x-kubernetes-validations": [only_one]}
 
@@ -177,6 +178,27 @@ def _ai_model_schema() -> Schema:
 def _rule(condition: str, message: str) -> dict[str, str]:
     return {"rule": condition, "message": message}
 
+
+_AI_CONFIG_SPEC: Final = {
+    "properties": {
+        "executorResources": {
+            "maxProperties": 2,
+            "x-kubernetes-validations": [
+                _rule("self.all(name, name in ['requests', 'limits'])", "must have nothing but requests and limits")
+            ],
+        },
+        "providers": {
+            "maxProperties": len(PROVIDERS),
+            "x-kubernetes-validations": [
+                _rule(f"self.all(name, name in {list(PROVIDERS)})", f"the providers are {', '.join(PROVIDERS)}"),
+                _rule(
+                    f"self.all(name, !has(self[name].files) || name in {list(LOCAL_PROVIDERS)})",
+                    f"only {', '.join(LOCAL_PROVIDERS)} run models from files",
+                ),
+            ],
+        },
+    }
+}
 
 _JOB_SPEC: Final = {
     "properties": {

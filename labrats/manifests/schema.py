@@ -92,6 +92,9 @@ def _borrow(schema: Schema, described: Mapping[str, Any], definitions: Mapping[s
         borrowed["description"] = description or described["description"]
     if "items" in schema and "items" in described:
         borrowed["items"] = _borrow(schema["items"], described["items"], definitions)
+    every = described.get("additionalProperties")
+    if "additionalProperties" in schema and isinstance(every, Mapping):  # false means no others than the known ones
+        borrowed["additionalProperties"] = _borrow(schema["additionalProperties"], every, definitions)
     if "properties" in schema:
         fields = described.get("properties", {})
         borrowed["properties"] = {

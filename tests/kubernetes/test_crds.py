@@ -2,9 +2,11 @@
 
 import json
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import ApiClient
@@ -105,6 +107,7 @@ async def test_a_job_that_makes_sense_is_accepted(kubectl: Kubectl, path: str, v
     assert "created" in said
 
 
+MODEL_FILE = {"filename": "tiny.gguf", "url": "https://models.example/tiny.gguf"}
 TRIGGER = {"source": "github", "events": ["issues.*"]}
 AGENT = {"triggerName": "developer", "eventTriggers": [TRIGGER]}
 
@@ -121,6 +124,15 @@ AGENT = {"triggerName": "developer", "eventTriggers": [TRIGGER]}
         ("AiInstruction", {"content": ""}, "spec.content"),
         ("AiInstruction", {"content": "x", "scope": "everywhere"}, "spec.scope"),
         ("AiConfig", {"effort": "max"}, "spec.effort"),
+        ("AiConfig", {"providers": {"gpt": {"model": "4"}}}, "the providers are claude, codex"),
+        ("AiConfig", {"providers": {"mock": {"effort": "max"}}}, "spec.providers.mock.effort"),
+        ("AiConfig", {"providers": {"codex": {"files": [MODEL_FILE]}}}, "only vllm, gemma, qwen run models from files"),
+        (
+            "AiConfig",
+            {"providers": {"qwen": {"files": [MODEL_FILE | {"url": "ftp://x"}]}}},
+            "spec.providers.qwen.files",
+        ),
+        ("AiConfig", {"executorResources": {"limit": {"cpu": "1"}}}, "nothing but requests and limits"),
         ("AiConfig", {"model": "opus"}, "there is one AiConfig, named 'default'"),
     ],
 )
@@ -138,6 +150,8 @@ async def test_what_jobs_are_made_by_is_refused_where_it_makes_no_sense(
         ("AiAgent", AGENT | {"eventTriggers": [TRIGGER | {"filters": {"label.name": ["ai", None, 7]}}]}, "developer"),
         ("AiInstruction", {"content": "Fix {{ payload.issue.title }}."}, "implement"),
         ("AiConfig", {"model": "opus", "providers": {"codex": {"model": "o3"}}}, "default"),
+        ("AiConfig", {"providers": {"qwen": {"files": [MODEL_FILE]}}}, "default"),
+        ("AiConfig", {"executorResources": {"limits": {"cpu": "1"}, "requests": {"memory": "1Gi"}}}, "default"),
     ],
 )
 async def test_what_jobs_are_made_by_is_accepted(kubectl: Kubectl, kind: str, spec: dict[str, Any], name: str) -> None:
@@ -218,6 +232,13 @@ async def test_kubectl_shows_all_of_labrats_at_once(kubectl: Kubectl) -> None:
     assert "aimodel.labrats.work/by-hand" in said
 
 
+async def test_what_the_documentation_applies_is_accepted(kubectl: Kubectl) -> None:
+    section = Path("docs/kubernetes.md").read_text("utf-8").split("## With kubectl and GitOps")[1]
+    resources = list(yaml.safe_load_all(section.split("```yaml\n")[1].split("```")[0]))
+    said = kubectl("apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": resources})
+    assert said.count(" created") == len(resources) == 4
+
+
 async def test_kubectl_explains_every_field(kubectl: Kubectl) -> None:
     assert "Milliseconds per attempt." in kubectl("explain", "ir.spec.config.timeoutMs")
     assert "Attempts at once" in kubectl("explain", "aimodel.spec.slots")
@@ -235,4 +256,4 @@ async def test_what_the_engine_writes_is_within_the_schema(api_client: ApiClient
 
 def test_the_definitions_are_small() -> None:
     for definition in custom_resource_definitions():
-        assert len(json.dumps(definition)) < 16 * 1024
+        assert len(json.dumps(definition)) < 20 * 1024
