@@ -114,9 +114,6 @@ async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key:
     """Add a model. There is one per provider and model."""
     engine = engine_of(request)
     intent = Intent.of(idempotency_key, caller_of(request).id, asked)
-    existing = await engine.store.list(AiModel)
-    if intent and (made := intent.first_made(existing)):
-        return json_response(_view(made, engine), 201)
     spec = AiModelSpec(
         provider=asked.provider,
         model=asked.model,
@@ -125,9 +122,13 @@ async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key:
         credentials_ref=asked.credentials_ref,
         prices=_prices(asked.prices),
     )
-    _check_alone(asked.name, spec, existing)
     metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
-    created = await engine.store.create(AiModel(metadata=metadata, spec=spec))
+    async with engine.catalog.changing:
+        existing = await engine.store.list(AiModel)
+        if intent and (made := intent.first_made(existing)):
+            return json_response(_view(made, engine), 201)
+        _check_alone(asked.name, spec, existing)
+        created = await engine.store.create(AiModel(metadata=metadata, spec=spec))
     return json_response(_view(created, engine), 201)
 
 
@@ -150,14 +151,16 @@ async def get_ai_model(request: Request, name: ModelName) -> Response:
 async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch) -> Response:
     """Change some fields. New slots take effect at once."""
     engine = engine_of(request)
-    others = await engine.store.list(AiModel)
+    async with engine.catalog.changing:
+        others = await engine.store.list(AiModel)
 
-    def patched(found: AiModel) -> AiModel:
-        changed = replace(found, spec=_patched(found.spec, asked))
-        _check_alone(name, changed.spec, others)
-        return changed
+        def patched(found: AiModel) -> AiModel:
+            changed = replace(found, spec=_patched(found.spec, asked))
+            _check_alone(name, changed.spec, others)
+            return changed
 
-    return json_response(_view(await change(engine, AiModel, name, asked.resource_version, patched), engine))
+        changed = await change(engine, AiModel, name, asked.resource_version, patched)
+    return json_response(_view(changed, engine))
 
 
 @router.delete(
