@@ -42,10 +42,10 @@ lock: .venv/dev ## Write the lock files anew from pyproject.toml
 manifests: .venv/dev ## Write what is made from the models and the Helm chart: custom resources, plain manifests
 	$(BIN)/python -m tests.chart
 
-setup: .venv/dev .venv/small-model .venv/programs tests/agent-clis/node_modules/.installed tests/oidc/node_modules/.installed tests/github/node_modules/.installed ## Install all that tests need
+setup: .venv/dev .venv/small-model .venv/programs tests/agent-clis/node_modules/.installed tests/oidc/node_modules/.installed tests/github/node_modules/.installed tests/typescript/node_modules/.installed ## Install all that tests need
 
 clean: ## Remove what was installed and built; data stays
-	rm -rf .venv tests/agent-clis/node_modules tests/oidc/node_modules tests/github/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv tests/agent-clis/node_modules tests/oidc/node_modules tests/github/node_modules tests/typescript/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@scripts/make-venv $(PYTHON)
@@ -79,6 +79,11 @@ tests/oidc/node_modules/.installed: tests/oidc/package-lock.json | .venv/dev
 tests/github/node_modules/.installed: tests/github/package-lock.json | .venv/dev
 	@echo "Installing GitHub's examples of what webhooks bring ..."
 	@cd tests/github && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
+	@touch $@
+
+tests/typescript/node_modules/.installed: tests/typescript/package-lock.json | .venv/dev
+	@echo "Installing what makes TypeScript types of the OpenAPI document ..."
+	@cd tests/typescript && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
 	@touch $@
 
 .venv/programs: scripts/require | .venv/bin/python

@@ -116,6 +116,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         components["securitySchemes"] = SECURITY_SCHEMES
         _add_schema(components["schemas"], ErrorBody)
         _drop_foreign_errors(document)
+        _add_links(document)
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -133,3 +134,28 @@ def _drop_foreign_errors(document: dict[str, Any]) -> None:
                 del operation["responses"]["422"]
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
+
+
+def _add_links(document: dict[str, Any]) -> None:
+    """Say of each operation that makes something which others take it on, and what of the answer names it to them."""
+    paths, schemas = document["paths"], document["components"]["schemas"]
+    for path, operations in paths.items():
+        if (made := operations.get("post", {}).get("responses", {}).get("201")) is None:
+            continue
+        reference = made["content"]["application/json"]["schema"]["$ref"]
+        fields = schemas[reference.rpartition("/")[2]]["properties"]
+        folder, name = ("/api/jobs", "jobId") if "jobId" in fields else (path, "id")
+        made["links"] = {
+            operation["operationId"]: _link(operation, name)
+            for each, on_it in paths.items()
+            for operation in on_it.values()
+            if each.startswith(f"{folder}/{{")
+        }
+
+
+def _link(operation: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The first parameter in the path is the field `name` of the answer, any further one the field of its own name."""
+    parameters = [each["name"] for each in operation["parameters"] if each["in"] == "path"]
+    named = dict(zip(parameters, [name, *parameters[1:]], strict=True))
+    expressions = {f"path.{parameter}": f"$response.body#/{field}" for parameter, field in named.items()}
+    return {"operationId": operation["operationId"], "parameters": expressions}
