@@ -127,15 +127,12 @@ class Chains:
 
     async def _follow(self, job_id: str) -> None:
         """Do what the plan says for a job as it is now, and keep on it that it is done."""
-        with suppress(NotFound):  # somebody has deleted it
+        with suppress(NotFound, Conflict):  # it was deleted; or written to meanwhile, of which the watch tells
             job = await self._store.get(Job, job_id)
             if not is_undecided(job):
                 return
             decided = await self._act(job)
-            try:
-                await self._store.update(replace(job, status=replace(job.status, **decided)))
-            except Conflict:
-                self._work.add(job_id)  # it was retried, or its caller was told: look again
+            await self._store.update(replace(job, status=replace(job.status, **decided)))
 
     async def _act(self, job: Job) -> dict[str, str]:
         """Make the job that follows, where one does. What the parent's status says of it."""

@@ -24,6 +24,7 @@ from labrats.model.parts import ConfigMap, Secret
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
+from labrats.ports import Change
 from tests.builders import a_job, a_spec, a_trigger, an_agent
 from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
@@ -101,6 +102,8 @@ class FailingStore(MemoryStore):
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
         self.lose_creates = self.lose_updates = 0
+        self.agents_come_after_seconds = 0.0
+        self.meddled_with = 0
 
     async def create(self, resource: R, parts: Any = ()) -> R:
         created = await super().create(resource, parts)
@@ -109,10 +112,20 @@ class FailingStore(MemoryStore):
             raise RetryLater("the answer was lost")
         return created
 
+    async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
+        if kind is AiAgent:
+            await asyncio.sleep(self.agents_come_after_seconds)
+        async for change in super().watch(kind):
+            yield change
+
     async def update(self, resource: R) -> R:
-        if self.lose_updates and isinstance(resource, Job) and resource.status.child_job_id:
+        follows = isinstance(resource, Job) and resource.status.child_job_id is not None
+        if follows and self.lose_updates:
             self.lose_updates -= 1
             raise RetryLater("nothing was written")
+        if follows and self.meddled_with:
+            self.meddled_with -= 1
+            await super().update(await self.get(type(resource), resource.name))
         return await super().update(resource)
 
 
@@ -302,6 +315,15 @@ class TestExactlyOnce:
         assert getattr(chains.store, lost) == 0
         assert len(await chains.jobs()) == 2
 
+    async def test_a_parent_that_is_written_to_at_the_same_moment_has_one_child(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        parent = await chains.add()
+        chains.store.meddled_with = 3
+        async with chains.chains():
+            await chains.child_of(parent)
+        assert chains.store.meddled_with == 0
+        assert len(await chains.jobs()) == 2
+
     async def test_killed_anywhere_between_the_parents_end_and_the_record_it_makes_one(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         for turns in range(60):
@@ -367,6 +389,13 @@ class TestWhereItEnds:
             last = await chains.decided(job)
         assert last.status.chain_ended == "'reviewer' would be one too many: MAX_CHAIN_DEPTH is 4"
         assert sorted(each.spec.chain.depth for each in await chains.jobs() if each.spec.chain) == [0, 1, 2, 3, 4]
+
+    async def test_an_agent_that_the_engine_has_yet_to_see_does_not_end_it(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        parent = await chains.add()
+        chains.store.agents_come_after_seconds = 10
+        async with chains.chains():
+            await chains.child_of(parent)
 
     async def test_what_is_no_longer_kept_ends_it(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
