@@ -88,6 +88,15 @@ class Installation:
         """What a command of the command line prints in a pod of the API."""
         return self.kubectl("exec", "deploy/labrats-api", "--", "labrats", *arguments)
 
+    def pods(self, part: str) -> list[dict[str, Any]]:
+        """A part's pods, but for those that are on their way out."""
+        pods = self.get("pods", f"--selector=app.kubernetes.io/name=labrats,app.kubernetes.io/component={part}")
+        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+    def addresses(self, part: str) -> list[str]:
+        """Those of the part's pods."""
+        return [pod["status"]["podIP"] for pod in self.pods(part)]
+
     def log(self, part: str) -> str:
         """What all pods of a part have said."""
         selector = f"app.kubernetes.io/component={part},app.kubernetes.io/name=labrats"

@@ -3,11 +3,12 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.cluster.node import Node
 pytestmark = [pytest.mark.kubernetes(node=True, helm=True, engine_image=True), pytest.mark.timeout(400)]
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "kubernetes.md"
+SAME_ORIGIN: Final = {"Sec-Fetch-Site": "same-origin"}
 TOKEN: Final = "ghp_testtokenthatmustnotbeseen"
 
 
@@ -53,18 +55,56 @@ async def test_every_pod_of_the_api_answers_for_all(installation: Installation, 
     job_id = await user.submit({"log": "hello"}, {"result": "done"})
     await user.wait(job_id)
 
-    addresses = addresses_of(installation, "api")
-    assert len(addresses) == 2
-    for address in addresses:
-        with installation.reach(address, 3001) as url:
-            async with an_http_client(url, user.key) as http:
-                one = User(http, user.key)
-                assert (await one.wait(job_id))["returnvalue"] == "done"
-                assert await one.log_lines(job_id) == ["hello"]
+    async with each_pod_of_the_api(installation, user.key) as everywhere:
+        assert len(everywhere) == 2
+        for each in everywhere:
+            assert (await each.wait(job_id))["returnvalue"] == "done"
+            assert await each.log_lines(job_id) == ["hello"]
+
+
+async def test_what_one_pod_of_the_api_is_given_the_others_have(installation: Installation, user: User) -> None:
+    """Each is told of it a moment later."""
+    async with each_pod_of_the_api(installation, user.key) as (one, other):
+        agent = {"name": "shared", "triggerName": "shared", "defaultProvider": "mock", "instructions": ["shared"]}
+        assert (await one.post("/api/instructions", {"name": "shared", "content": "Be kind."})).status_code == 201
+        await until(other, "/api/instructions/shared", 200)
+        assert (await other.post("/api/agents", agent)).status_code == 201
+        await until(one, "/api/agents/by-trigger/shared", 200)
+        uploaded = (await one.http.post("/api/workspace-uploads", files={"file": ("a.txt", b"hello")})).json()
+        assert (await other.get(f"/api/workspace-uploads/{uploaded['id']}/a.txt/raw")).content == b"hello"
+
+        files = [{"id": uploaded["id"], "name": "a.txt"}]
+        job_id = await other.submit(agentRole="shared", workspaceUploads=files)
+        detail = await one.wait(job_id)
+        assert (detail["status"], detail["agentRole"]) == ("completed", "shared")
+
+        source = {"name": "shared", "type": "generic", "secret": "test-secret-of-a-source"}
+        assert (await one.post("/api/webhook-sources", source)).status_code == 201
+        await until(other, "/api/webhook-sources/shared", 200)
+        changed = await other.http.patch("/api/webhook-sources/shared", json={"enabled": False})
+        assert changed.status_code == 200, changed.text
+
+        for path in ("/api/agents/shared", "/api/instructions/shared", "/api/webhook-sources/shared"):
+            assert (await one.http.delete(path)).status_code == 204
+            await until(other, path, 404)
+
+
+async def test_who_signs_in_at_one_pod_of_the_api_is_signed_in_and_out_at_all(installation: Installation) -> None:
+    link = urlsplit(installation.run_labrats("login-link", "--url", "http://labrats").strip())
+    async with each_pod_of_the_api(installation) as (one, other):
+        opened = await one.http.get(f"{link.path}?{link.query}")
+        assert opened.status_code == 303, opened.text
+        assert (await other.http.get(f"{link.path}?{link.query}")).status_code == 401
+        other.http.cookies["auth_token"] = one.http.cookies["auth_token"]
+        assert (await other.get("/api/auth/me")).json()["user"]["name"] == "local"
+        assert (await other.get("/api/jobs")).status_code == 200
+
+        assert (await other.http.post("/api/auth/logout", headers=SAME_ORIGIN)).status_code == 204
+        await until(one, "/api/jobs", 401)
 
 
 async def test_controllers_leave_requests_to_others(installation: Installation, user: User) -> None:
-    with installation.reach(addresses_of(installation, "controller")[0], 3001) as url:
+    with installation.reach(installation.addresses("controller")[0], 3001) as url:
         async with an_http_client(url, user.key) as http:
             assert (await http.get("/ready")).json() == {"status": "ok"}
             assert (await http.get("/api/jobs")).status_code == 404
@@ -103,7 +143,7 @@ async def test_a_network_that_enforces_no_policies_is_noticed(installation: Inst
         while "nothing enforces its NetworkPolicies" not in installation.log("controller"):
             await asyncio.sleep(0.5)
 
-    metrics = "".join([await metrics_of(installation, each) for each in addresses_of(installation, "controller")])
+    metrics = "".join([await metrics_of(installation, each) for each in installation.addresses("controller")])
     assert 'labrats_degraded{what="network-policy"} 1.0' in metrics
     assert 'labrats_degraded{what="leader-fence"} 0.0' in metrics
 
@@ -156,19 +196,23 @@ async def a_user_of(installation: Installation) -> AsyncIterator[User]:
             yield User(http, key)
 
 
-def addresses_of(installation: Installation, part: str) -> list[str]:
-    """The addresses of the part's pods."""
-    return [pod["status"]["podIP"] for pod in pods_of(installation, part)]
+@asynccontextmanager
+async def each_pod_of_the_api(installation: Installation, key: str | None = None) -> AsyncIterator[list[User]]:
+    """Somebody at each of the pods, past the Service."""
+    async with AsyncExitStack() as stack:
+        urls = [stack.enter_context(installation.reach(each, 3001)) for each in installation.addresses("api")]
+        yield [User(await stack.enter_async_context(an_http_client(url, key)), key or "") for url in urls]
+
+
+async def until(user: User, path: str, status: int) -> None:
+    """Return once it is answered so."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await user.get(path)).status_code != status:
+            await asyncio.sleep(POLL_SECONDS)
 
 
 def images_of(installation: Installation, part: str) -> set[str]:
-    return {pod["spec"]["containers"][0]["image"] for pod in pods_of(installation, part)}
-
-
-def pods_of(installation: Installation, part: str) -> list[dict[str, Any]]:
-    """The part's pods, but for those that are on their way out."""
-    pods = installation.get("pods", f"--selector=app.kubernetes.io/name=labrats,app.kubernetes.io/component={part}")
-    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    return {pod["spec"]["containers"][0]["image"] for pod in installation.pods(part)}
 
 
 async def metrics_of(installation: Installation, address: str) -> str:
