@@ -76,6 +76,10 @@ class Metrics:
             "labrats_callbacks", "Tries to tell a caller: delivered, retried, or given up", ("outcome",),
             registry=self.registry,
         )  # fmt: skip
+        self._deliveries = Counter(
+            "labrats_webhook_deliveries", "Webhooks received: what they started, or why nothing", ("outcome",),
+            registry=self.registry,
+        )  # fmt: skip
         self.log_streams = Gauge("labrats_log_streams", "Log streams open", registry=self.registry)
 
     def job_submitted(self, job: Job) -> None:
@@ -118,6 +122,10 @@ class Metrics:
     def callback_tried(self, outcome: str) -> None:
         """A caller was told, or was not: `delivered`, `retried` (it will be tried again) or `given_up`."""
         self._callbacks.labels(outcome).inc()
+
+    def delivery_received(self, outcome: str) -> None:
+        """A webhook came: `started` jobs, `unmatched` by any trigger, `ignored` by its source, `ping`, or `refused`."""
+        self._deliveries.labels(outcome).inc()
 
     def exposition(self) -> bytes:
         """All of it, in Prometheus' text format."""

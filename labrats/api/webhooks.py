@@ -71,7 +71,7 @@ async def receive_from_github(request: Request) -> Response:
     """
     signature = hub_signature(request.headers)
     if signature is None:
-        raise _unsigned()
+        raise _unsigned(request)
     sources = [each for each in engine_of(request).catalog.webhook_sources if each.spec.type == GITHUB]
     return await _receive(request, signature, [each for each in sources if each.spec.enabled])
 
@@ -89,7 +89,7 @@ async def receive(
     engine = engine_of(request)
     signature = hub_signature(request.headers) or standard_signature(request.headers, engine.clock.now())
     if signature is None:
-        raise _unsigned()
+        raise _unsigned(request)
     source = engine.catalog.webhook_source(name)
     if source is None or not source.spec.enabled:
         raise NotFound(f"there is no webhook source {name!r}, or it is switched off")
@@ -101,8 +101,10 @@ async def _receive(request: Request, signature: Signature, sources: Sequence[Web
     source = await _signer(engine, signature, body, sources)
     payload = await _look_at(body, partial(_payload, body, request.headers.get("content-type", "")))
     delivery = _delivery(request, source, payload, fingerprint(source, body, signature.id))
-    answer = {"ok": True} if delivery.event.name == PING else await _start_agents(engine, delivery)
+    is_ping = delivery.event.name == PING
+    answer = {"ok": True} if is_ping else await _start_agents(engine, delivery)
     engine.deliveries.note(source.name, engine.clock.now())
+    engine.metrics.delivery_received("ping" if is_ping else _outcome(answer))
     return json_response(answer)
 
 
@@ -116,10 +118,12 @@ async def _signer(engine: Engine, signature: Signature, body: bytes, sources: Se
             continue
         if await _look_at(body, partial(signature.is_by, secret, body)):
             return source
+    engine.metrics.delivery_received("refused")
     raise ApiError(401, "unauthorized", "the signature is not one of this body by the secret of a webhook source")
 
 
-def _unsigned() -> ApiError:
+def _unsigned(request: Request) -> ApiError:
+    engine_of(request).metrics.delivery_received("refused")
     message = "sign the body with the source's secret: `X-Hub-Signature-256: sha256=` and its HMAC-SHA256 in hex"
     return ApiError(401, "unauthorized", message)
 
@@ -170,6 +174,13 @@ async def _start_agents(engine: Engine, delivery: Delivery) -> dict[str, Any]:
     requests = event_requests(event, engine.catalog, delivery.owner, source)
     intent = Intent(delivery.fingerprint, delivery.fingerprint)
     return {"ok": True} | ingested(await make_jobs(engine, event, requests, intent))
+
+
+def _outcome(answer: Mapping[str, Any]) -> str:
+    """What came of a delivery that was believed, in a word."""
+    if answer.get("ignored"):
+        return "ignored"
+    return "started" if answer["jobs"] else "unmatched"
 
 
 async def _look_at(body: bytes, look: Callable[[], T]) -> T:

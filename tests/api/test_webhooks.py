@@ -339,3 +339,18 @@ async def test_deliveries_are_counted(api: Api, nobody: httpx2.AsyncClient) -> N
             await asyncio.sleep(0.01)
 
     assert (found["deliveries"], bool(found["lastDeliveryAt"])) == (1, True)
+
+
+async def test_what_came_of_deliveries_is_measured(api: Api, nobody: httpx2.AsyncClient) -> None:
+    await add_source(api)
+    await stored(api, an_agent("a", a_trigger("issues.labeled")))
+    await accepted(nobody, {"zen": "Speak.", "hook_id": 1, "hook": {}}, "ping")
+    await accepted(nobody, an_issue_event())
+    await accepted(nobody, an_issue_event(action="reopened"))
+    await nobody.post(GITHUB, content=b"{}")
+    await deliver(nobody, an_issue_event(), secret="another-secret-of-a-test")
+
+    metrics = (await nobody.get("/metrics")).text
+
+    for outcome, count in (("ping", 1), ("started", 1), ("unmatched", 1), ("refused", 2)):
+        assert f'labrats_webhook_deliveries_total{{outcome="{outcome}"}} {count}.0' in metrics
