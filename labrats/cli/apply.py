@@ -1,5 +1,6 @@
 """The commands that write resources down and take them up again: apply and export."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,20 +39,36 @@ class Wanted:
         return f"{self.kind_name} {self.name}"
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What was done with a resource. job_id: what the engine calls it, where it is a job."""
+
+    word: str
+    job_id: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.word} as {self.job_id}" if self.job_id else self.word
+
+    @property
+    def fields(self) -> dict[str, str]:
+        return {"outcome": self.word} | ({"jobId": self.job_id} if self.job_id else {})
+
+
 def apply_command(engine: "EngineCommands") -> Callable[..., None]:
     """`labrats apply`."""
 
     def apply(
         *,
-        file: Annotated[list[str], Parameter(alias="-f", consume_multiple=True)],
+        file: Annotated[list[str], Parameter(alias="-f", consume_multiple=True, negative=(), metavar="FILE")],
         dry_run: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
         options: ApiOptions = DEFAULTS,
     ) -> None:
         """Create or change resources as files say: the YAML that kubectl takes.
 
-        Says of each whether it was created, configured or unchanged. All documents are checked before the first one is
-        written. What a file leaves out of a `spec` gets its default. A job (InferenceRequest) is submitted once by each
-        name.
+        Says of each whether it was created, configured or unchanged.
+        All documents are checked before the first one is written.
+        What a file leaves out of a `spec` gets its default.
+        A job (InferenceRequest) is submitted once by its name.
 
         Args:
             file: A file, a folder of files (.yaml, .yml, .json), or - for standard input.
@@ -64,7 +81,10 @@ def apply_command(engine: "EngineCommands") -> Callable[..., None]:
         _check(wanted, engine.problems_in)
         with options.connect() as client:
             for each, outcome in _outcomes(client, wanted, dry_run):
-                print_text(f"{each} {outcome}{' (dry run)' if dry_run else ''}")
+                if options.json:
+                    print_text(json.dumps({"kind": each.kind_name, "name": each.name} | outcome.fields))
+                else:
+                    print_text(f"{each} {outcome}{' (dry run)' if dry_run else ''}")
 
     return apply
 
@@ -79,7 +99,9 @@ def export(*, options: ApiOptions = DEFAULTS) -> None:
 
     with options.connect() as client:
         manifests = [kind.manifest(view) for kind in KINDS for view in kind.all(client)]
-    if manifests:
+    if options.json:
+        print_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}, ensure_ascii=False))
+    elif manifests:
         print_text("---\n".join(as_yaml(each) for each in manifests).rstrip("\n"))
     else:
         remark("there is nothing to export")
@@ -146,7 +168,7 @@ def _problems(wanted: Wanted, problems_in: "ProblemsIn") -> Iterator[str]:
             yield f"spec: {error}"
 
 
-def _outcomes(client: "Client", wanted: Sequence[Wanted], dry_run: bool) -> Iterator[tuple[Wanted, str]]:
+def _outcomes(client: "Client", wanted: Sequence[Wanted], dry_run: bool) -> Iterator[tuple[Wanted, Outcome]]:
     """Each resource in the order in which they can be written, and what was done with it."""
     from labrats.cli.kinds import KINDS
 
@@ -160,7 +182,7 @@ def _outcomes(client: "Client", wanted: Sequence[Wanted], dry_run: bool) -> Iter
     for each in wanted:
         if each.kind is None:
             with _errors_placed(each):
-                outcome = CREATED if dry_run else _submit(client, each)
+                outcome = Outcome(CREATED) if dry_run else _submit(client, each)
             yield each, outcome
 
 
@@ -173,24 +195,24 @@ def _errors_placed(wanted: Wanted) -> Iterator[None]:
         raise CommandError(f"{wanted.place}: {wanted}: {error}", error.code) from error
 
 
-def _write(client: "Client", kind: "Kind", wanted: Wanted, found: "View | None", dry_run: bool) -> str:
+def _write(client: "Client", kind: "Kind", wanted: Wanted, found: "View | None", dry_run: bool) -> Outcome:
     spec = kind.record(wanted.spec)
     if found is None:
         if not dry_run:
             kind.create(client, wanted.name, msgspec.to_builtins(spec))
-        return CREATED
+        return Outcome(CREATED)
     if kind.is_like(found, spec):
-        return UNCHANGED
+        return Outcome(UNCHANGED)
     if not dry_run:
         kind.change(client, found, spec)
-    return CONFIGURED
+    return Outcome(CONFIGURED)
 
 
-def _submit(client: "Client", wanted: Wanted) -> str:
+def _submit(client: "Client", wanted: Wanted) -> Outcome:
     """Submit the job, unless it was by this name. The engine gives it a name of its own, which is told."""
     answer = client.post("/api/jobs/submit", wanted.spec, {"Idempotency-Key": f"apply/{wanted.name}"})
     was_there = "Idempotent-Replayed" in answer.headers
-    return f"{UNCHANGED if was_there else CREATED} as {answer.json()['jobId']}"
+    return Outcome(UNCHANGED if was_there else CREATED, answer.json()["jobId"])
 
 
 def _wrong(place: str, sentence: str) -> CommandError:

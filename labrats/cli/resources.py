@@ -48,10 +48,14 @@ def describe(kind: str, name: str, /, *, options: ApiOptions = DEFAULTS) -> None
     from labrats.cli.yaml_files import as_yaml
 
     with options.connect() as client:
-        if (found := find_kind(kind)) is None:
-            print_job(_job(client, name))
+        found = find_kind(kind)
+        view = found.get(client, name) if found else _job(client, name)
+        if options.json:
+            print_text(_as_json(view))
             return
-        view = found.get(client, name)
+        if found is None:
+            print_job(view)
+            return
         described = found.manifest(view) | {"status": found.status_of(view)}
         if found.name == "AiAgent":
             works_by = client.get(f"{found.path_of(name)}/instructions").json()["instructions"]

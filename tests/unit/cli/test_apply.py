@@ -1,5 +1,6 @@
 """`labrats apply` and `labrats export`: files become resources, and resources files."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,17 @@ def test_a_job_is_submitted_once_by_its_name(labrats: Labrats, engine: ScriptedE
     assert request.headers["Idempotency-Key"] == "apply/nightly"
 
 
+def test_in_json_each_resource_is_a_line(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
+    full.answers("POST /api/jobs/submit", {"jobId": "ir-3ab1c2d4"}, status=201)
+
+    ended = labrats("apply", "--json", "-f", write(file, MODEL_MANIFEST, a_manifest("InferenceRequest", "one", JOB)))
+
+    assert [json.loads(line) for line in ended.out.splitlines()] == [
+        {"kind": "AiModel", "name": "opus", "outcome": "unchanged"},
+        {"kind": "InferenceRequest", "name": "one", "outcome": "created", "jobId": "ir-3ab1c2d4"},
+    ]
+
+
 def test_what_kubectl_prints_is_taken_whole(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
     """`kubectl get labrats -o yaml`: a List, whose items have a status and metadata of the cluster's."""
     item = AGENT_MANIFEST | {
@@ -285,8 +297,11 @@ def test_an_export_is_what_apply_takes_without_what_goes_without_saying(labrats:
     ]  # fmt: skip
 
 
-def test_an_export_can_be_applied_as_it_is(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
-    file.write_text(labrats("export").out)
+@pytest.mark.parametrize("option", [(), ("--json",)])
+def test_an_export_can_be_applied_as_it_is(
+    labrats: Labrats, full: ScriptedEngine, file: Path, option: tuple[str, ...]
+) -> None:
+    file.write_text(labrats("export", *option).out)
 
     ended = labrats("apply", "-f", str(file))
 

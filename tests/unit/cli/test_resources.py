@@ -96,6 +96,12 @@ def test_the_description_of_an_agent_has_all_instructions_that_it_works_by(
     assert described == AGENT_MANIFEST | {"status": {"resourceVersion": "8", "worksBy": ["conduct"]}}
 
 
+def test_a_description_in_json_is_what_the_api_says(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("GET /api/agents/developer", AGENT_VIEW)
+
+    assert json.loads(labrats("describe", "agent", "developer", "--json").out) == AGENT_VIEW
+
+
 def test_the_description_of_a_job_is_the_job_on_one_screen(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/jobs/ir-3ab1c2d4", a_job())
 
