@@ -12,7 +12,14 @@ from labrats.cli.app import build_app
 from tests.unit.cli.engines import OwnEngine
 
 ROOT = Path(__file__).parents[3]
-PAGES = ("README.md", "docs/operate.md", "docs/develop.md", "docs/kubernetes.md")
+PAGES = (
+    "README.md",
+    "docs/agents.md",
+    "docs/callbacks.md",
+    "docs/develop.md",
+    "docs/kubernetes.md",
+    "docs/operate.md",
+)
 
 
 def shell_lines(page: str) -> Iterator[list[str]]:
