@@ -1,0 +1,29 @@
+"""Chains on a cluster: as on one machine, also when the replica that leads dies."""
+
+import asyncio
+
+import pytest
+
+from tests.acceptance.test_chains import LINKS, count, send_event, set_up_agents, the_end_of
+from tests.kubernetes.conftest import EngineFactory
+from tests.kubernetes.test_failover import leaderships
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
+
+EVENTS = 3
+
+
+async def test_each_link_is_made_once_although_the_leader_dies(start_engine: EngineFactory) -> None:
+    leader = start_engine()
+    await eventually(lambda: leaderships(leader) == 1)
+    successor = start_engine()
+    async with successor.admin() as admin:
+        await set_up_agents(admin)
+        first_jobs = await asyncio.gather(*(send_event(admin) for _ in range(EVENTS)))
+        await admin.wait(first_jobs[0])
+        leader.kill()
+        chains = await asyncio.gather(*(the_end_of(admin, job_id) for job_id in first_jobs))
+        assert {len(chain) for chain in chains} == {len(LINKS)}
+        assert await count(admin) == len(LINKS) * EVENTS
+        assert all(job["status"] == "completed" for chain in chains for job in chain)
