@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from labrats.api.sessions import Signer
     from labrats.backends.embedded.runner import LocalRunnerSettings
     from labrats.backends.kubernetes.canary import Canary
+    from labrats.backends.kubernetes.client import ApiClient
     from labrats.backends.kubernetes.jobs_api import JobsApi
+    from labrats.backends.kubernetes.model_files import ClusterModelFiles
     from labrats.backends.kubernetes.receivers import ReceiverSettings
     from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
     from labrats.intake.signing_secrets import SigningSecrets
     from labrats.model.errors import Problem
     from labrats.model.protocol import Sandbox
-    from labrats.model_files import ModelFolder
     from labrats.ports import ModelFiles, Runner, Store
     from labrats.settings import EngineSettings
 
@@ -193,6 +194,7 @@ async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[
     """The engine on this machine, SQLite and processes, and what drives its jobs."""
     from labrats.backends.embedded.model_files import LocalModelFiles
     from labrats.backends.embedded.runner import LocalRunner
+    from labrats.model_files import model_folder
     from labrats.ports import SystemClock
 
     async with open_local_store(settings) as store, LocalRunner(store, local_runner_settings(settings)) as runner:
@@ -223,7 +225,8 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
     runner_settings = cluster_runner_settings(settings)
     namespace = runner_settings.namespace
     async with ApiClient.open() as client, KubernetesStore.open(client, namespace) as store:
-        engine = await insist(partial(assemble, settings, store, KubernetesRunner(client, store, runner_settings)))
+        runner = KubernetesRunner(client, store, runner_settings)
+        engine = await insist(partial(assemble, settings, store, runner, cluster_model_files(settings, client)))
 
         async def lead(epoch: int) -> None:
             fenced = await former_leaders_are_fenced(client, namespace, epoch)
@@ -244,6 +247,8 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
                 if receivers := receiver_settings():
                     keeper = ReceiverKeeper(leading, store, engine.clock, receivers)
                     loops.create_task(keeper.run(), name="receivers")
+                if model_files := cluster_model_files(settings, leading):
+                    loops.create_task(model_files.run(), name="model-files")
                 if canary := canary_of(settings, epoch):
                     loops.create_task(look_at_network(engine, JobsApi(leading, namespace), canary), name="canary")
 
@@ -343,14 +348,6 @@ async def assemble(
         metrics=metrics,
         signing_secrets=signing_secrets(settings, store),
     )
-
-
-def model_folder(settings: "EngineSettings") -> "ModelFolder":
-    from labrats.model_files import ModelFolder
-    from labrats.outbound_client import OutboundClient
-
-    client = OutboundClient(settings.outbound_allowed_cidrs)
-    return ModelFolder(settings.models, client, settings.max_model_file_bytes)
 
 
 def signing_secrets(settings: "EngineSettings", store: "Store") -> "SigningSecrets":
@@ -465,6 +462,22 @@ def receiver_settings() -> "ReceiverSettings | None":
         pod_fields=kubernetes.receiver_pod,
         environment={name: os.environ[name] for name in SHARED_WITH_RECEIVERS if name in os.environ},
     )
+
+
+def cluster_model_files(settings: "EngineSettings", client: "ApiClient") -> "ClusterModelFiles | None":
+    """What deals with models' files, where there is a volume for them."""
+    from labrats.backends.kubernetes.model_files import ClusterModelFiles, ModelPodSettings
+    from labrats.settings import KubernetesSettings
+
+    kubernetes = KubernetesSettings()
+    if not (kubernetes.models_claim and kubernetes.engine_image):
+        return None
+    environment = {
+        "OUTBOUND_ALLOWED_CIDRS": ",".join(settings.outbound_allowed_cidrs),
+        "LABRATS_MAX_MODEL_FILE_GIB": str(settings.max_model_file_gib),
+    }
+    pods = ModelPodSettings(kubernetes.engine_image, kubernetes.models_claim, environment, kubernetes.executor_pod)
+    return ClusterModelFiles(client, kubernetes.namespace, pods)
 
 
 def canary_of(settings: "EngineSettings", epoch: int) -> "Canary | None":

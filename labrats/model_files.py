@@ -25,6 +25,7 @@ from labrats.model.model_files import FileOperation, FoundFile, Refused, Work, c
 from labrats.model.record import Record, encode
 from labrats.outbound import Unresolvable
 from labrats.outbound_client import Answer, OutboundClient, Unreachable
+from labrats.settings import EngineSettings
 
 Log = Callable[[str], None]
 """Told what happens, a line at a time, in words for people."""
@@ -195,6 +196,12 @@ class ModelFolder:
         if int(length) > (free := shutil.disk_usage(folder).free):
             raise Refused(f"{megabytes(int(length))} are to come, and the volume of models has {megabytes(free)} left")
         return size
+
+
+def model_folder(settings: EngineSettings) -> ModelFolder:
+    """The folder of models that the settings name."""
+    client = OutboundClient(settings.outbound_allowed_cidrs)
+    return ModelFolder(settings.models, client, settings.max_model_file_bytes)
 
 
 class Part:

@@ -250,6 +250,10 @@ class KubernetesSettings(BaseSettings):
     """Further fields of attempts' pods, such as nodeSelector or runtimeClassName: JSON, as in a pod's spec."""
     uploads_claim: str | None = Field(default=None, validation_alias="LABRATS_UPLOADS_CLAIM")
     """The PersistentVolumeClaim that is mounted where uploads are kept, for attempts to read from."""
+    models_claim: str | None = Field(default=None, validation_alias="LABRATS_MODELS_CLAIM")
+    """The PersistentVolumeClaim of the files of local models. Default: none, and no files are downloaded."""
+    engine_image: str | None = Field(default=None, validation_alias="LABRATS_ENGINE_IMAGE")
+    """The engine's own image, which the pods that download and delete such files run."""
     start_timeout_seconds: float = Field(default=300, gt=0, validation_alias="LABRATS_START_TIMEOUT_SECONDS")
     """How long an attempt may wait for a node, its image and its volumes."""
     finished_job_hours: float = Field(default=24, gt=0, validation_alias="LABRATS_FINISHED_JOB_HOURS")

@@ -1,10 +1,17 @@
-"""A hub of models on loopback: it serves files as real ones do, by ranges, and misbehaves where it is told to."""
+"""A hub of models on loopback: it serves files as real ones do, by ranges, and misbehaves where it is told to.
+
+As a program it serves the files of a folder, for who is in another network: `python -m tests.model_hub ADDRESS FOLDER`.
+It prints its port. A file NAME.hold beside a file has it stop after as many bytes as it says, until that is gone.
+"""
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.waiting import DEADLINE_SECONDS
 
@@ -97,7 +104,7 @@ class Hub:
             if sent == file.hold_at:
                 file.hold_at = None
                 file.holding.set()
-                async with asyncio.timeout(2 * DEADLINE_SECONDS):
+                async with asyncio.timeout(10 * DEADLINE_SECONDS):
                     await file.released.wait()
 
 
@@ -114,3 +121,55 @@ async def a_hub(**files: File) -> AsyncIterator[Hub]:
             file.released.set()
         server.close()
         await server.wait_closed()
+
+
+async def serve_folder(address: str, folder: Path) -> None:
+    """Until cancelled."""
+    hub = Hub()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hub.files = {f"/{path.name}": File(path.read_bytes()) for path in folder.iterdir()}
+        for hold in folder.glob("*.hold"):
+            file = hub.files[f"/{hold.stem}"]
+            file.hold_at = int(hold.read_text())
+            tasks.create_task(release_without(hold, file))
+        await hub.serve(reader, writer)
+
+    async def release_without(hold: Path, file: File) -> None:
+        while hold.exists():
+            await asyncio.sleep(0.05)
+        file.released.set()
+
+    async with asyncio.TaskGroup() as tasks, await asyncio.start_server(serve, address) as server:
+        sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+        sys.stdout.flush()
+        await server.serve_forever()
+
+
+@dataclass(frozen=True)
+class FolderHub:
+    """A hub in a process of its own. folder: what it serves."""
+
+    url: str
+    folder: Path
+
+
+@contextmanager
+def a_folder_hub(
+    folder: Path, address: str, inside: Callable[..., Sequence[str | Path]] = lambda *command: command
+) -> Iterator[FolderHub]:
+    """inside: makes a command one that runs where `address` is."""
+    folder.mkdir()
+    command = inside(sys.executable, "-m", "tests.model_hub", address, folder)
+    hub = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True)
+    assert hub.stdout
+    try:
+        yield FolderHub(f"http://{address}:{hub.stdout.readline().strip()}", folder)
+    finally:
+        hub.terminate()
+        hub.wait(DEADLINE_SECONDS)
+        hub.stdout.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve_folder(sys.argv[1], Path(sys.argv[2])))

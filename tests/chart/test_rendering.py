@@ -20,7 +20,7 @@ EVERYTHING: dict[str, Any] = {
     "settingsSecret": "settings",
     "executor": {"pod": {"nodeSelector": {"pool": "agents"}}},
     "ingress": {"enabled": True, "host": "labrats.example.com", "className": "nginx", "tlsSecret": "certificate"},
-    "volumes": {"data": {"hostPath": "/srv/labrats"}, "uploads": {"storageClass": "nfs"}},
+    "volumes": {"data": {"hostPath": "/srv/labrats"}, "uploads": {"storageClass": "nfs"}, "models": {"enabled": True}},
     "networkPolicy": {"executorEgress": [{"to": [{"podSelector": {"matchLabels": {"app": "vllm"}}}]}]},
     "aiModels": [{"name": "sonnet", "provider": "claude", "model": "opus", "slots": 4, "credentialsRef": "anthropic"}],
     "aiConfig": {"providers": {"claude": {"model": "opus", "effort": "high"}}},
@@ -67,6 +67,7 @@ async def test_the_api_server_would_take_all_of_it(helm: Helm, namespace: str, v
         ({"volumes": {"data": {"accessMode": "ReadOnlyMany"}}}, "must be one of 'ReadWriteMany', 'ReadWriteOnce'"),
         ({"volumes": {"data": {"hostPath": "relative"}}}, "at '/volumes/data/hostPath'"),
         ({"volumes": {"data": {"size": "much"}}}, "at '/volumes/data/size'"),
+        ({"volumes": {"models": {"size": "much"}}}, "at '/volumes/models/size'"),
         ({"settings": {"PORT": 80}}, "settings.PORT: the chart sets this itself"),
         ({"settings": {"lower": 1}}, "lower"),
         ({"aiModels": [{"name": "sonnet"}]}, "missing properties 'provider', 'model'"),
@@ -94,6 +95,16 @@ def test_what_is_told_reaches_the_engine(helm: Helm) -> None:
     }
     assert container["envFrom"] == [{"secretRef": {"name": "settings"}}]
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_models_files_have_a_volume_only_where_that_is_asked_for(helm: Helm) -> None:
+    def claims(**models: Any) -> set[str]:
+        rendered = objects(helm("template", "labrats", CHART, values={"volumes": {"models": models}}))
+        return {each["metadata"]["name"] for each in rendered if each["kind"] == "PersistentVolumeClaim"}
+
+    assert claims() == {"labrats-data", "labrats-uploads"}
+    assert claims(enabled=True) == {"labrats-data", "labrats-uploads", "labrats-models"}
+    assert claims(enabled=True, existingClaim="weights") == {"labrats-data", "labrats-uploads"}
 
 
 def test_nothing_else_of_the_cluster_is_touched(helm: Helm) -> None:

@@ -11,6 +11,7 @@ from labrats.backends.kubernetes.client import ApiClient
 from labrats.model.record import encode
 from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
 from tests.cluster.cluster import Cluster
+from tests.cluster.volumes import bind_volume
 from tests.kubernetes.audit import writes_in
 from tests.kubernetes.conftest import EngineFactory
 
@@ -160,28 +161,3 @@ async def left_in(client: ApiClient, namespace: str) -> list[bytes]:
     ]
     items = [bytes(item) for path in paths async for page in client.pages(path, {}) for item in page.items]
     return [item for item in items if b"kube-root-ca.crt" not in item]
-
-
-async def bind_volume(client: ApiClient, namespace: str, claim: str, folder: str) -> None:
-    """A claim by which pods have a folder of this machine."""
-    volume = {
-        "metadata": {"name": f"{namespace}-{claim}"},
-        "spec": {
-            "capacity": {"storage": "1Gi"},
-            "accessModes": ["ReadWriteMany"],
-            "hostPath": {"path": folder, "type": "DirectoryOrCreate"},
-            "claimRef": {"namespace": namespace, "name": claim},
-            "storageClassName": "",
-        },
-    }
-    asked = {
-        "metadata": {"name": claim},
-        "spec": {
-            "accessModes": ["ReadWriteMany"],
-            "resources": {"requests": {"storage": "1Gi"}},
-            "storageClassName": "",
-            "volumeName": f"{namespace}-{claim}",
-        },
-    }
-    await client.request("POST", "/api/v1/persistentvolumes", encode(volume))
-    await client.request("POST", f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", encode(asked))

@@ -189,6 +189,10 @@ PORT: "3001"
 LABRATS_DATA_DIR: /var/lib/labrats
 UPLOADS_DIR: /var/lib/labrats-uploads
 LABRATS_UPLOADS_CLAIM: {{ include "labrats.claim" (list . "uploads") }}
+{{- if .Values.volumes.models.enabled }}
+LABRATS_MODELS_CLAIM: {{ include "labrats.claim" (list . "models") }}
+LABRATS_ENGINE_IMAGE: {{ include "labrats.image" . }}
+{{- end }}
 LABRATS_EXECUTOR_IMAGE: {{ include "labrats.executorImage" . }}
 LABRATS_EXECUTOR_RESOURCES: {{ .Values.executor.resources | toJson | quote }}
 LABRATS_EXECUTOR_SCRATCH: {{ .Values.executor.scratch }}

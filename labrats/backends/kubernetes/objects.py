@@ -51,6 +51,7 @@ class Condition(_Part, frozen=True, kw_only=True):
     status: str = ""
     reason: str = ""
     message: str = ""
+    last_transition_time: datetime | None = None
 
 
 class JobObjectSpec(_Part, frozen=True, kw_only=True):
@@ -59,6 +60,7 @@ class JobObjectSpec(_Part, frozen=True, kw_only=True):
 
 class JobObjectStatus(_Part, frozen=True, kw_only=True):
     conditions: tuple[Condition, ...] = ()
+    ready: int = 0
 
 
 class JobObject(_Part, frozen=True, kw_only=True):
@@ -82,6 +84,11 @@ class JobObject(_Part, frozen=True, kw_only=True):
     def starts_no_more_pods(self) -> bool:
         """Whether the Job controller has decided how it ends. Its pods may still be ending."""
         return any(each.type in _DECIDED and each.status == "True" for each in self.status.conditions)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has, and none of its pods runs any more."""
+        return bool(self.condition("Complete") or self.condition("Failed"))
 
     def condition(self, kind: str, status: str = "True") -> Condition | None:
         """The condition of this type, if it has this status."""

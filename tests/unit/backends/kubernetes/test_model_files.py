@@ -1,0 +1,71 @@
+"""The Jobs that deal with models' files: what they may, and what they are told."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from labrats.backends.kubernetes.model_files import (
+    FOLDER,
+    OPERATION_ANNOTATION,
+    ModelPodSettings,
+    operation_job,
+    scan_job,
+)
+from labrats.backends.kubernetes.model_files_pod import OPERATION_VARIABLE
+from labrats.backends.kubernetes.pod import EXECUTOR_LABELS
+from labrats.model.model_files import FileOperation, Work
+
+SETTINGS = ModelPodSettings("engine:1", "models", {"OUTBOUND_ALLOWED_CIDRS": "10.0.0.0/8"}, {"hostNetwork": False})
+DOWNLOAD = FileOperation(work=Work.DOWNLOAD, provider="qwen", filename="a.gguf", url="https://models.test/$(HOME)/a")
+
+
+def pod_of(job: dict[str, Any]) -> dict[str, Any]:
+    pod: dict[str, Any] = job["spec"]["template"]["spec"]
+    return pod
+
+
+@pytest.mark.parametrize("job", [operation_job(DOWNLOAD, SETTINGS), scan_job("models-scan-1", SETTINGS)])
+def test_a_pod_has_the_volume_and_nothing_else(job: dict[str, Any]) -> None:
+    pod = pod_of(job)
+    (container,) = pod["containers"]
+
+    assert pod["volumes"] == [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}]
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == [FOLDER]
+    assert pod["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in pod
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert "envFrom" not in container
+    assert job["spec"]["template"]["metadata"]["labels"] == EXECUTOR_LABELS, "the network knows it as a job's pod"
+
+
+def test_only_an_operation_may_write() -> None:
+    for job, read_only in ((operation_job(DOWNLOAD, SETTINGS), False), (scan_job("models-scan-1", SETTINGS), True)):
+        assert pod_of(job)["containers"][0]["volumeMounts"][0]["readOnly"] is read_only
+
+
+def test_what_is_to_be_done_is_told_as_data() -> None:
+    """In an environment variable's own value or an argument, Kubernetes would put something else for $(HOME)."""
+    job = operation_job(DOWNLOAD, SETTINGS)
+    told = job["spec"]["template"]["metadata"]["annotations"][OPERATION_ANNOTATION]
+    environment = pod_of(job)["containers"][0]["env"]
+
+    assert msgspec.json.decode(told, type=FileOperation) == DOWNLOAD
+    assert {each["name"]: each["valueFrom"] for each in environment if "valueFrom" in each} == {
+        OPERATION_VARIABLE: {"fieldRef": {"fieldPath": f"metadata.annotations['{OPERATION_ANNOTATION}']"}}
+    }
+
+
+def test_a_job_is_called_as_its_file_is() -> None:
+    deletion = FileOperation(work=Work.DELETE, provider="qwen", filename="a.gguf")
+    other = FileOperation(work=Work.DELETE, provider="vllm", filename="a.gguf")
+
+    names = [operation_job(each, SETTINGS)["metadata"]["name"] for each in (DOWNLOAD, deletion, other)]
+
+    assert names[0] == names[1] != names[2]
+    assert all(len(name) <= 63 for name in names)
+
+
+def test_two_pods_never_write_at_once() -> None:
+    assert operation_job(DOWNLOAD, SETTINGS)["spec"]["podReplacementPolicy"] == "Failed"
