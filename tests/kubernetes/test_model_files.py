@@ -80,7 +80,7 @@ async def delete_pods(client: ApiClient, namespace: str, name: str) -> None:
     """Delete the pods of a Job, as when their node is drained."""
     path = f"/api/v1/namespaces/{namespace}/pods"
     query = {"labelSelector": f"batch.kubernetes.io/job-name={name}"}
-    for pod in [json.loads(item) async for page in client.pages(path, query) for item in page.items]:
+    for pod in [json.loads(bytes(item)) async for page in client.pages(path, query) for item in page.items]:
         await client.request("DELETE", f"{path}/{pod['metadata']['name']}", encode({"gracePeriodSeconds": 1}))
 
 
@@ -100,11 +100,11 @@ async def test_a_download_survives_its_pod_and_so_does_its_log(
     assert begun.status_code == 201, begun.text
     name = begun.json()["name"]
     await log_with(admin, name, "MiB of 32.0 MiB")
-    hold.unlink()
     await delete_pods(api_client, jobs_namespace, name)
 
     assert (await operation(admin, "completed", "failed"))["status"] == "completed"
     assert (tmp_path / "models" / "qwen" / "a.gguf").read_bytes() == CONTENT
+    hold.unlink()
     assert "for what follows" in "".join(await log_with(admin, name, DIGEST))
 
     await kept_log(api_client, jobs_namespace, name)
