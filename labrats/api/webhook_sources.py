@@ -36,12 +36,16 @@ router = api_router("Webhook sources")
 SIGNING_KEY: Final = "secret"
 """The key of a Secret that was made of a `secret` in a request."""
 
+LONGEST_NAME: Final = 40
+"""Other things are named after a source, with more in their names."""
+
 MAX_OVERRIDES: Final = 1000
 _HOST: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _PATH: Final = r"^/[A-Za-z0-9._~/-]*$"
 _REPO: Final = r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$"
 
 SourceName = Annotated[str, Field(description="The WebhookSource's name.", examples=["github"])]
+NewName = Annotated[Name, StringConstraints(max_length=LONGEST_NAME)]
 Association = Literal[
     "COLLABORATOR", "CONTRIBUTOR", "FIRST_TIMER", "FIRST_TIME_CONTRIBUTOR", "MANNEQUIN", "MEMBER", "NONE", "OWNER"
 ]
@@ -77,7 +81,7 @@ class RepoOverrideBody(RequestBody):
 class WebhookSourceBody(RequestBody):
     """A source of webhooks."""
 
-    name: Name = Field(examples=["github"])
+    name: NewName = Field(examples=["github"])
     type: Literal["github", "generic"]
     enabled: bool = True
     secret: SigningSecret | None = Field(default=None, description=_WHAT_SIGNS, examples=["a-long-random-text"])

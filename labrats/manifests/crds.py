@@ -7,6 +7,7 @@ from labrats.api.ai_models import AiModelBody
 from labrats.api.config import DefaultsBody
 from labrats.api.instructions import InstructionBody
 from labrats.api.submission import MAX_FILES, ConfigBody, Submission
+from labrats.api.webhook_sources import WebhookSourceBody
 from labrats.manifests.schema import Schema, borrow, refine, structure_of
 from labrats.model.agent import AiAgentSpec, AiAgentStatus
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec
@@ -101,7 +102,7 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
             kind="WebhookSource",
             plural="webhooksources",
             short_name="whs",
-            schema=_schema("A source of webhooks.", WebhookSourceSpec, WebhookSourceStatus),
+            schema=_webhook_source_schema(),
             columns=[
                 _column("Type", ".spec.type"),
                 _column("Enabled", ".spec.enabled", "boolean"),
@@ -125,6 +126,13 @@ def _object(description: str, spec: Schema) -> Schema:
 def _agent_schema() -> Schema:
     schema = _schema("An agent: which events start it, and what it lends to its jobs.", AiAgentSpec, AiAgentStatus)
     spec = refine(borrow(schema["properties"]["spec"], AgentBody), {"properties": {"enabled": {"default": True}}})
+    return schema | {"properties": schema["properties"] | {"spec": spec}}
+
+
+def _webhook_source_schema() -> Schema:
+    schema = _schema("A source of webhooks.", WebhookSourceSpec, WebhookSourceStatus)
+    spec = borrow(schema["properties"]["spec"], WebhookSourceBody)
+    spec = refine(spec, {"properties": {"enabled": {"default": True}}})
     return schema | {"properties": schema["properties"] | {"spec": spec}}
 
 

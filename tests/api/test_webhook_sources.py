@@ -98,6 +98,7 @@ async def test_the_same_key_twice_makes_one(admin: httpx2.AsyncClient) -> None:
         ({"secretRef": {"name": "a", "key": "b"}}, "secretRef"),
         ({"secret": "short"}, "secret"),
         ({"type": "gitlab"}, "type"),
+        ({"name": "a" * 41}, "name"),
         ({"host": "no host"}, "host"),
         ({"path": "webhooks"}, "path"),
         ({"allowedAssociations": ["EVERYBODY"]}, "allowedAssociations[0]"),
