@@ -44,6 +44,11 @@ def test_an_alias_repeats_what_it_stands_for() -> None:
     assert values("a: &x {b: 1}\nc: *x") == [{"a": {"b": 1}, "c": {"b": 1}}]
 
 
+def test_a_key_that_stands_twice_is_found_on_its_line() -> None:
+    with pytest.raises(CommandError, match=r"^a.yaml, line 3: the key 'a' stands twice$"):
+        values("a: 1\nb: 2\na: 3")
+
+
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
