@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
-from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
 from labrats.model.webhook_source import WebhookSource
 from labrats.ports import Clock, Store
 
@@ -48,6 +48,8 @@ class DeliveryCounts:
             await store.update(replace(found, status=replace(found.status, deliveries=total, last_delivery_at=last)))
         except NotFound:
             return  # nobody asks any more
+        except Invalid as error:  # somebody has written what the store takes no more
+            log.warning("the deliveries of a source cannot be counted", source=source, reason=str(error))
         except (Conflict, RetryLater) as error:
             log.info("deliveries will be counted later", source=source, reason=str(error))
             self._counts[source] = self._counts.get(source, 0) + count

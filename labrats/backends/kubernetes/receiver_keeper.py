@@ -69,7 +69,7 @@ class ReceiverKeeper:
         for source in sources:
             try:
                 await self._keep(source)
-            except RetryLater as error:
+            except LabratsError as error:  # of one source: the others go on
                 log.warning("a webhook source will be looked at later", source=source.name, reason=str(error))
 
     async def _keep(self, source: WebhookSource) -> None:

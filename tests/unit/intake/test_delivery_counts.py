@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from labrats.intake.delivery_counts import DeliveryCounts
-from labrats.model.errors import RetryLater
+from labrats.model.errors import Invalid, LabratsError, Problem, RetryLater
 from labrats.model.record import Metadata
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from tests.fakes.clock import FakeClock, VirtualTimeLoop
@@ -31,11 +31,12 @@ class CountedStore(MemoryStore):
 
     writes = 0
     failures = 0
+    trouble: LabratsError = RetryLater("the disk is full")
 
     async def update(self, resource: Any) -> Any:
         self.writes += 1
         if self.writes <= self.failures:
-            raise RetryLater("the disk is full")
+            raise self.trouble
         return await super().update(resource)
 
 
@@ -75,5 +76,16 @@ async def test_what_could_not_be_written_is_written_later(
     store.failures = 2
     counts.note("github", clock.now())
     counts.note("gone", clock.now())
+    await clock.advance(60)
+    assert (await store.get(WebhookSource, "github")).status.deliveries == 1
+
+
+async def test_a_source_that_cannot_be_written_keeps_no_other_from_being_counted(
+    counts: DeliveryCounts, store: CountedStore, clock: FakeClock
+) -> None:
+    store.failures, store.trouble = 1, Invalid(Problem("spec.host", "is no host"))
+    counts.note("github", clock.now())
+    await clock.advance(60)
+    counts.note("github", clock.now())
     await clock.advance(60)
     assert (await store.get(WebhookSource, "github")).status.deliveries == 1
