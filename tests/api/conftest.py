@@ -65,9 +65,16 @@ class Api:
 
 @asynccontextmanager
 async def api_in_memory(
-    folder: Path, make_store: Callable[[Clock], MemoryStore] = MemoryStore, **settings: Any
+    folder: Path,
+    make_store: Callable[[Clock], MemoryStore] = MemoryStore,
+    *,
+    deals_with_files: bool = True,
+    **settings: Any,
 ) -> AsyncIterator[Api]:
-    """An engine in memory whose jobs run, with the three KEYS stored."""
+    """An engine in memory whose jobs run, with the three KEYS stored.
+
+    deals_with_files: models' files are downloaded and deleted, in threads, for which virtual time does not wait.
+    """
     clock = FakeClock()
     store = make_store(clock)
     for who, key in KEYS.items():
@@ -96,7 +103,9 @@ async def api_in_memory(
         controller = a_controller(store, engine.runner, catalog, clock, engine.settings, metrics)
         followers = (engine.cache, engine.catalog, engine.keys, engine.sessions)
         parts = [each.follow(store) for each in followers]
-        parts += [controller.run(), model_files.run(), engine.deliveries.run(store, clock)]
+        parts += [controller.run(), engine.deliveries.run(store, clock)]
+        if deals_with_files:
+            parts.append(model_files.run())
         background = [loops.create_task(part) for part in parts]
         await engine.cache.synced.wait()
         await engine.catalog.synced.wait()

@@ -306,6 +306,11 @@ class TestPings:
     def anyio_backend(self) -> tuple[str, dict[str, Any]]:
         return "asyncio", {"loop_factory": VirtualTimeLoop}
 
+    @pytest.fixture
+    async def api(self, tmp_path: Path) -> AsyncIterator[Api]:
+        async with api_in_memory(tmp_path, deals_with_files=False) as api:
+            yield api
+
     async def test_what_a_stream_does_not_tell_counts_as_silence(self, api: Api, user: httpx2.AsyncClient) -> None:
         busy = [{"sleepMs": 10_000}, {"usage": {"turns": 1}}] * 4
         job_id = await submit(user, **script(*busy))
