@@ -42,6 +42,8 @@ class Engine(ABC):
     url: str
     many_jobs = 1000
     """How many jobs at once make a test of that, and end in time."""
+    executor_image = "registry.example/executor:1"
+    """One that jobs may ask for."""
 
     @property
     @abstractmethod
@@ -54,6 +56,11 @@ class Engine(ABC):
     @abstractmethod
     def run_labrats(self, *arguments: str) -> str:
         """What a command of the command line prints, run where the engine is."""
+
+    async def scrapes(self) -> list[httpx2.Response]:
+        """What each of its processes answers to Prometheus."""
+        async with self.client() as nobody:
+            return [await nobody.get("/metrics")]
 
     @abstractmethod
     async def login_link(self) -> str:
@@ -110,7 +117,7 @@ class Engine(ABC):
 
     @abstractmethod
     def processes_of(self, job_id: str) -> Sequence[object]:
-        """What lives of the job: of its executor and all below."""
+        """What lives of the job: its executor and all below, each by itself or as the pod that they are in."""
 
 
 class LocalEngine(Engine):

@@ -59,10 +59,10 @@ async def test_a_waiting_job_shows_null_for_what_is_not_known_yet(user: User, ad
     }  # fmt: skip
 
 
-async def test_a_job_may_use_every_field_of_a_submission(user: User, model: str) -> None:
+async def test_a_job_may_use_every_field_of_a_submission(engine: Engine, user: User, model: str) -> None:
     config = {
         "model": model, "effort": "high", "provider": "mock", "fast": True, "timeoutMs": 60_000, "maxTurns": 5,
-        "executorImage": "registry.example/executor:1", "reactEnabled": True, "maxCostUsd": 1.5, "maxTokens": 1000,
+        "executorImage": engine.executor_image, "reactEnabled": True, "maxCostUsd": 1.5, "maxTokens": 1000,
         "maxAttempts": 2, "fallbackModel": "mock-2",
     }  # fmt: skip
     submission = {

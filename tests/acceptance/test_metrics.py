@@ -1,12 +1,14 @@
 """What Prometheus finds: every family that API.md names, by its conventions."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from tests.acceptance.engine import Engine, User
 
@@ -14,12 +16,25 @@ UNITS = ("_seconds", "_bytes", "_usd")
 
 
 async def families(engine: Engine) -> dict[str, Metric]:
-    """What a scrape says, by name."""
-    async with engine.client() as nobody:
-        answer = await nobody.get("/metrics")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    return {family.name: family for family in text_string_to_metric_families(answer.text)}
+    """What a scrape of all the engine's processes says, by name."""
+    found: dict[str, list[Metric]] = defaultdict(list)
+    for answer in await engine.scrapes():
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        for family in text_string_to_metric_families(answer.text):
+            found[family.name].append(family)
+    return {name: together(same) for name, same in found.items()}
+
+
+def together(same: Sequence[Metric]) -> Metric:
+    """What each process has counted adds up. What gauges show, all of them see, some a moment later."""
+    values: dict[Any, list[Sample]] = defaultdict(list)
+    for sample in (sample for family in same for sample in family.samples):
+        values[sample.name, frozenset(sample.labels.items())].append(sample)
+    combine = max if same[0].type == "gauge" else sum
+    family = Metric(same[0].name, same[0].documentation, same[0].type)
+    family.samples = [each[0]._replace(value=combine(one.value for one in each)) for each in values.values()]
+    return family
 
 
 def value(family: Metric, **labels: str) -> float:

@@ -1,12 +1,16 @@
 """An engine that Helm has installed, as the acceptance tests know engines."""
 
+import asyncio
 import base64
 import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
+import httpx2
 import pytest
 
-from tests.acceptance.engine import Engine
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, Engine, User, an_http_client
 from tests.chart.installation import Installation
 
 
@@ -20,6 +24,7 @@ class InstalledEngine(Engine):
 
     def __init__(self, installation: Installation, url: str) -> None:
         self.url = url
+        self.executor_image = installation.executor_image
         self._installation = installation
         name = f"tests {secrets.token_hex(4)}"
         self._admin_key = self.run_labrats("api-key", "create", name, "--scope", "admin", "--direct").strip()
@@ -37,6 +42,23 @@ class InstalledEngine(Engine):
 
     async def login_link(self) -> str:
         return self.run_labrats("login-link", "--url", self.url).strip()
+
+    async def scrapes(self) -> list[httpx2.Response]:
+        found = []
+        for address in self._installation.addresses("api") + self._installation.addresses("controller"):
+            with self._installation.reach(address, 3001) as url:
+                async with an_http_client(url) as nobody:
+                    found.append(await nobody.get("/metrics"))
+        return found
+
+    @asynccontextmanager
+    async def user(self, *, scopes: Sequence[str] = ("submit",), **fields: Any) -> AsyncIterator[User]:
+        """Known to the API: a pod that did not make the key is told of it by its watch, a moment later."""
+        async with super().user(scopes=scopes, **fields) as user:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not fields and (await user.get("/api/jobs")).status_code == 401:
+                    await asyncio.sleep(POLL_SECONDS)
+            yield user
 
     @property
     def admin_key_file(self) -> NoReturn:
