@@ -26,6 +26,7 @@ from tests.waiting import DEADLINE_SECONDS, eventually
 pytestmark = pytest.mark.kubernetes
 
 QUICK = Timing(lease=2.0, renew=0.2, give_up=1.0, look=0.1)
+PATIENT = Timing(lease=60.0, renew=0.2, give_up=40.0, look=0.1)
 
 
 def is_lease(request: web.BaseRequest) -> bool:
@@ -108,7 +109,7 @@ async def test_a_renewal_whose_answer_is_lost_does_not_cost_the_lead(
     api_client: ApiClient, namespace: str, tmp_path: Path
 ) -> None:
     first = Engine("first")
-    async with FaultyProxy.open(api_client, tmp_path) as proxy, first.taking_part(proxy.client, namespace):
+    async with FaultyProxy.open(api_client, tmp_path) as proxy, first.taking_part(proxy.client, namespace, PATIENT):
         await eventually(lambda: first.leads)
         async with proxy.faults(is_lease, Refuse(500), Lose(), Refuse(500), Refuse(500), Lose()):
             pass
