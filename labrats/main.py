@@ -194,6 +194,7 @@ async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[
     """The engine on this machine, SQLite and processes, and what drives its jobs."""
     from labrats.backends.embedded.model_files import LocalModelFiles
     from labrats.backends.embedded.runner import LocalRunner
+    from labrats.controller.source_reviews import LOCAL_PASS_SECONDS, OwnReceiver, SourceReviews
     from labrats.model_files import model_folder
     from labrats.ports import SystemClock
 
@@ -204,6 +205,8 @@ async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[
         async def drive() -> None:
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(drive_jobs(engine, store, runner), name="jobs")
+                reviews = SourceReviews(store, engine.clock, OwnReceiver(), LOCAL_PASS_SECONDS)
+                loops.create_task(reviews.run(), name="source-reviews")
                 loops.create_task(model_files.run(), name="model-files")
 
         yield engine, drive
@@ -221,6 +224,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
     from labrats.backends.kubernetes.receiver_keeper import ReceiverKeeper
     from labrats.backends.kubernetes.runner import KubernetesRunner
     from labrats.backends.kubernetes.store import KubernetesStore
+    from labrats.controller.source_reviews import SourceReviews
 
     runner_settings = cluster_runner_settings(settings)
     namespace = runner_settings.namespace
@@ -245,8 +249,8 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
                 loops.create_task(runner.run(), name="runner")
                 loops.create_task(drive_jobs(engine, store, runner), name="drive")
                 if receivers := receiver_settings():
-                    keeper = ReceiverKeeper(leading, store, engine.clock, receivers)
-                    loops.create_task(keeper.run(), name="receivers")
+                    keeper = ReceiverKeeper(leading, receivers)
+                    loops.create_task(SourceReviews(store, engine.clock, keeper).run(), name="source-reviews")
                 if model_files := cluster_model_files(settings, leading):
                     loops.create_task(model_files.run(), name="model-files")
                 if canary := canary_of(settings, epoch):

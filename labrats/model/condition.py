@@ -1,6 +1,6 @@
 """How a resource stands in one respect, in the words of Kubernetes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -20,6 +20,20 @@ class Condition(Record):
     last_transition_time: datetime
     message: str = ""
     observed_generation: int | None = None
+
+
+Told = Callable[[str, bool, str, str], Condition]
+"""Makes a condition of its type, whether it holds, a reason and a sentence."""
+
+
+def teller(now: datetime) -> Told:
+    """What makes conditions that are so since `now`."""
+
+    def told(kind: str, holds: bool, reason: str, message: str) -> Condition:
+        status = "True" if holds else "False"
+        return Condition(type=kind, status=status, reason=reason, message=message, last_transition_time=now)
+
+    return told
 
 
 def with_condition(conditions: Sequence[Condition], condition: Condition) -> tuple[Condition, ...]:

@@ -12,6 +12,7 @@ from tests.acceptance.engine import LocalEngine, User
 from tests.acceptance.git_server import make_repository, serve_git
 from tests.deliveries import SECRET, an_issue_event, github_headers, json_body
 from tests.github_api import APP_ID, APP_KEY_PEM, a_github
+from tests.waiting import DEADLINE_SECONDS
 
 GITHUB = "/api/webhooks/github"
 SCRIPTED: dict[str, Any] = {
@@ -79,6 +80,33 @@ async def test_a_delivery_is_answered_before_its_job_can_run(receiver: LocalEngi
         assert (await admin.job(made["jobId"]))["status"] == "waiting"
 
 
+async def test_a_source_says_how_it_stands_as_its_secret_comes_and_goes(receiver: LocalEngine) -> None:
+    reference = {"name": "hook", "key": "token"}
+    async with receiver.admin() as admin:
+        await admin.post("/api/webhook-sources", {"name": "github", "type": "github", "secretRef": reference})
+        missing = await condition(admin, "SecretFound", "False")
+        assert missing["message"] == "there is no Secret 'hook'"
+        assert (await condition(admin, "Ready", "False"))["reason"] == "SecretMissing"
+
+        set_secret(receiver, "hook", "token", SECRET)
+        await condition(admin, "SecretFound", "True")
+        await condition(admin, "Ready", "True")
+
+        secret_command(receiver, "delete", "hook")
+        await condition(admin, "Ready", "False")
+
+
+async def condition(admin: User, kind: str, status: str) -> dict[str, Any]:
+    """The source's condition, once it has that status."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            source = (await admin.get("/api/webhook-sources/github")).json()
+            for each in source["conditions"]:
+                if (each["type"], each["status"]) == (kind, status):
+                    return dict(each)
+            await asyncio.sleep(0.05)
+
+
 async def test_a_private_repository_is_cloned_with_a_token_of_the_apps(
     start_engine: EngineFactory, tmp_path: Path
 ) -> None:
@@ -103,5 +131,9 @@ async def test_a_private_repository_is_cloned_with_a_token_of_the_apps(
 
 
 def set_secret(engine: LocalEngine, name: str, key: str, value: str) -> None:
-    program = [*engine.command()[:1], "secret", "set", name, key, "--data-dir", str(engine.data_dir)]
+    secret_command(engine, "set", name, key, value=value)
+
+
+def secret_command(engine: LocalEngine, *arguments: str, value: str = "") -> None:
+    program = [*engine.command()[:1], "secret", *arguments, "--data-dir", str(engine.data_dir)]
     subprocess.run(program, input=value, text=True, check=True, capture_output=True)

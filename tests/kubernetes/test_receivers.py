@@ -12,6 +12,7 @@ from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.receiver_keeper import ReceiverKeeper
 from labrats.backends.kubernetes.receivers import ReceiverSettings
 from labrats.backends.kubernetes.store import KubernetesStore
+from labrats.controller.source_reviews import SourceReviews
 from labrats.model.job import KeyReference
 from labrats.model.parts import Secret
 from labrats.model.record import Metadata
@@ -32,7 +33,8 @@ async def store(api_client: ApiClient, namespace: str) -> AsyncIterator[Store]:
 @pytest.fixture
 async def _keeper(api_client: ApiClient, namespace: str, store: Store) -> AsyncIterator[None]:
     settings = ReceiverSettings(namespace, "engine:1", "receiver", {}, {})
-    keeping = asyncio.create_task(ReceiverKeeper(api_client, store, SystemClock(), settings).run())
+    keeper = ReceiverKeeper(api_client, settings)
+    keeping = asyncio.create_task(SourceReviews(store, SystemClock(), keeper).run())
     yield
     keeping.cancel()
 
