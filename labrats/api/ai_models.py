@@ -13,6 +13,7 @@ from labrats.api.engine import Engine
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
+from labrats.api.patterns import WEB_ADDRESS
 from labrats.api.resources import NO_VERSION, ResourceVersion, change, stored
 from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.model.ai_model import AiModel, AiModelSpec, Prices
@@ -23,7 +24,7 @@ from labrats.model.record import Metadata
 router = api_router("AI models")
 
 SlotCount = Annotated[int, Field(ge=0, le=100_000, description="Attempts at once; 0 pauses the model.")]
-Endpoint = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2048, examples=["http://10.0.0.5:8000/v1"])]
+Endpoint = Annotated[str, Field(pattern=WEB_ADDRESS, max_length=2048, examples=["http://10.0.0.5:8000/v1"])]
 ModelName = Annotated[str, Field(description="The AiModel's name.", examples=["claude-opus"])]
 
 

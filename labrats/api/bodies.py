@@ -5,15 +5,14 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-_PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
-_NAME_PART: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+from labrats.api.patterns import NAME, ONE_LINE
 
 LONGEST_LABEL: Final = 200
 
-Label = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_LABEL, pattern=_PRINTABLE)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_LABEL, pattern=ONE_LINE)]
 """A short text on one line."""
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=rf"^{_NAME_PART}(\.{_NAME_PART})*$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=NAME)]
 """The name of a resource: lower-case letters, digits, dashes and dots, as Kubernetes has it."""
 
 

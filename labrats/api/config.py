@@ -12,6 +12,7 @@ from labrats.api.bodies import Effort, Label, Provider, RequestBody, ResponseBod
 from labrats.api.engine import Engine
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
+from labrats.api.patterns import FILE_NAME, QUANTITY, SHA256, WEB_ADDRESS
 from labrats.api.resources import NO_VERSION, ResourceVersion
 from labrats.api.routing import api_router, engine_of
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig, AiConfigSpec
@@ -21,18 +22,16 @@ from labrats.model.record import Metadata
 
 router = api_router("Configuration")
 
-Quantity = Annotated[
-    str, StringConstraints(max_length=40, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$")
-]
+Quantity = Annotated[str, StringConstraints(max_length=40, pattern=QUANTITY)]
 Quantities = dict[Annotated[str, StringConstraints(min_length=1, max_length=100)], Quantity | None]
 
 
 class ModelFileBody(RequestBody):
     """A file that may be downloaded for a local model."""
 
-    filename: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
-    url: Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\s]+$")]
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    filename: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=FILE_NAME)]
+    url: Annotated[str, StringConstraints(max_length=2048, pattern=WEB_ADDRESS)]
+    sha256: Annotated[str, StringConstraints(pattern=SHA256)] | None = None
 
 
 class ProviderConfigBody(RequestBody):

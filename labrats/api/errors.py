@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from labrats.api.patterns import IN_WORDS
 from labrats.model.errors import Conflict, IllegalMove, Invalid, LabratsError, NotFound, Problem, RetryLater
 
 log = structlog.get_logger()
@@ -25,9 +26,16 @@ MAX_FIELD_LENGTH: Final = 200
 class ApiError(LabratsError):
     """An answer that is an error. `code` is for programs, the text for people."""
 
-    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.headers = status, code, headers
+        self.status, self.code, self.headers, self.problems = status, code, headers, problems
 
 
 class Detail(BaseModel):
@@ -75,7 +83,7 @@ def install_error_answers(app: FastAPI) -> None:
 async def _answer_labrats_error(request: Request, error: Exception) -> JSONResponse:
     match error:
         case ApiError():
-            return error_response(error.status, error.code, str(error), headers=error.headers)
+            return error_response(error.status, error.code, str(error), error.problems, error.headers)
         case Invalid():
             return _unprocessable(error.problems)
         case NotFound():
@@ -98,11 +106,20 @@ async def _answer_validation_error(_: Request, error: Exception) -> JSONResponse
 
 
 _PLAIN_WORDS: Final = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be an object",
     "extra_forbidden": "there is no such field",
+    "float_type": "must be a number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "less_than_equal": "must be at most {le}",
+    "list_type": "must be an array",
     "missing": "is required",
     "model_attributes_type": "must be an object",
-    "dict_type": "must be an object",
-    "list_type": "must be an array",
+    "string_type": "must be a string",
 }
 """For pydantic's types of error whose own words are those of Python."""
 
@@ -111,9 +128,17 @@ def problem_of(error: Mapping[str, Any]) -> Problem:
     """A pydantic error as a problem, its place as callers write it: `workspaceFiles[0].name`."""
     _, *place = error["loc"]  # the first part says where in the request: body, query, path or header
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-    message = str(error["msg"]).removeprefix("Value error, ")
-    message = re.sub(r"^(Input|String|List|Dictionary|Value) should ", "must ", message)
-    return Problem(field[:MAX_FIELD_LENGTH] or "body", _PLAIN_WORDS.get(error["type"], message))
+    return Problem(field[:MAX_FIELD_LENGTH] or "body", _message_of(error))
+
+
+def _message_of(error: Mapping[str, Any]) -> str:
+    context = error.get("ctx", {})
+    if words := IN_WORDS.get(context.get("pattern")):
+        return words
+    if words := _PLAIN_WORDS.get(error["type"]):
+        return words.format(**context)
+    message = str(error["msg"]).removeprefix("Value error, ").partition(" after validation, not ")[0]
+    return re.sub(r"^(Input|String|List|Dictionary|Value) should ", "must ", message)
 
 
 def _unprocessable(problems: Sequence[Problem]) -> JSONResponse:

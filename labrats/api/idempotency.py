@@ -12,7 +12,9 @@ from fastapi import Header
 from pydantic import BaseModel, StringConstraints
 
 from labrats.api.errors import ApiError
+from labrats.api.patterns import IDEMPOTENCY_KEY
 from labrats.intake.request import NAME_TRIES, JobNames
+from labrats.model.errors import Problem
 from labrats.model.record import Metadata, Resource
 
 R = TypeVar("R", bound=Resource)
@@ -24,7 +26,7 @@ KEY_HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotent-Replayed"
 
 IdempotencyKey = Annotated[
-    Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")] | None,
+    Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=IDEMPOTENCY_KEY)] | None,
     Header(
         alias=KEY_HEADER,
         description="The same key and body gives the first answer again, without doing it twice.",
@@ -56,8 +58,8 @@ class Intent:
         if metadata.annotations.get(KEY_ANNOTATION) != self.key:
             return False
         if metadata.annotations.get(REQUEST_ANNOTATION) != self.request:
-            message = "this Idempotency-Key was used before with another body"
-            raise ApiError(422, "idempotency_key_reused", message)
+            problem = Problem(KEY_HEADER, "was used before with another body")
+            raise ApiError(422, "idempotency_key_reused", f"this {KEY_HEADER} {problem.message}", problems=[problem])
         return True
 
     def first_made(self, resources: Iterable[R]) -> R | None:

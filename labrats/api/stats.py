@@ -12,6 +12,7 @@ from labrats.api.bodies import ResponseBody
 from labrats.api.errors import ApiError
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
+from labrats.api.patterns import SPAN
 from labrats.api.routing import api_router, engine_of
 from labrats.model.errors import Invalid, Problem
 from labrats.model.phases import API_STATUS
@@ -25,7 +26,6 @@ DEFAULT_POINTS: Final = 200
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _UNITS: Final = {"m": _MINUTE, "h": _HOUR, "d": _DAY}
-_SPAN: Final = r"^[1-9][0-9]{0,4}[mhd]$"
 _SHORTEST_WINDOW, _LONGEST_WINDOW = _HOUR, 90 * _DAY
 _USUAL_STEPS: Final = ("1m", "5m", "15m", "1h", "6h", "1d")
 
@@ -107,12 +107,12 @@ async def get_timeseries(
         ),
     ] = Metric.JOBS,
     window: Annotated[
-        str, Query(pattern=_SPAN, description="How far back, from 1h to 90d: minutes (m), hours (h) or days (d).")
+        str, Query(pattern=SPAN, description="How far back, from 1h to 90d: minutes (m), hours (h) or days (d).")
     ] = "24h",
     step: Annotated[
         str | None,
         Query(
-            pattern=_SPAN,
+            pattern=SPAN,
             description=f"The time between two points: from 1m to the window, at most {MAX_POINTS} points in all. "
             f"Default: one with no more than {DEFAULT_POINTS} points.",
             examples=["15m"],

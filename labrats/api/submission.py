@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
 from labrats.api.bodies import Effort, Label, Provider, RequestBody
 from labrats.api.engine import Engine
@@ -14,6 +14,7 @@ from labrats.api.errors import ApiError
 from labrats.api.file_names import check_distinct, why_unsafe
 from labrats.api.json_body import whole
 from labrats.api.keys import Caller
+from labrats.api.patterns import GIT_REF, IN_WORDS
 from labrats.attachments import Content
 from labrats.catalog import Catalog
 from labrats.intake.callback_urls import judge_callback_url
@@ -33,18 +34,19 @@ from labrats.settings import EngineSettings
 FILES_BYTES: Final = 10 * 1024 * 1024
 MAX_FILES: Final = 1000
 
-_NOT_IN_REFS: Final = r"\x00-\x20\x7f~^:?*\[\\"
+ERROR_REPORTING: Final = "error-reporting"
+"""The type of jobs whose prompt may be made of their `errors`."""
 
 
 def _check_ref(ref: str) -> str:
     if ".." in ref or "@{" in ref:
-        raise ValueError("must be the name of a branch, tag or commit, as git allows it")
+        raise ValueError(IN_WORDS[GIT_REF])
     return ref
 
 
 GitRef = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=255, pattern=rf"^[^{_NOT_IN_REFS}/-][^{_NOT_IN_REFS}]*$"),
+    StringConstraints(min_length=1, max_length=255, pattern=GIT_REF),
     AfterValidator(_check_ref),
 ]
 
@@ -146,7 +148,9 @@ class Submission(RequestBody):
 
     source: Label = Field(description="Where it comes from: github, manual, dashboard, …")
     type: Label = Field(description="Label of the job: implement-issue, code-review, …")
-    prompt: str | None = Field(default=None, min_length=1, description="What the agent is asked. At most 900 KiB.")
+    prompt: str | None = Field(
+        default=None, validate_default=True, min_length=1, description="What the agent is asked. At most 900 KiB."
+    )
     errors: list[ErrorEntryBody] | None = Field(default=None, min_length=1, description="For `error-reporting`.")
     priority: Annotated[float, AfterValidator(whole)] = Field(
         default=DEFAULT_PRIORITY, ge=-1000, le=1000, allow_inf_nan=False, description="Lower runs first."
@@ -168,6 +172,13 @@ class Submission(RequestBody):
     pipeline: PipelineBody | None = None
     metadata: dict[str, Any] = Field(default={}, description="Free key-values, echoed in callbacks and the dashboard.")
 
+    @field_validator("prompt")
+    @classmethod
+    def _is_there(cls, prompt: str | None, info: ValidationInfo) -> str | None:
+        if prompt is None and info.data.get("type") != ERROR_REPORTING:
+            raise ValueError(f"is required, unless type is {ERROR_REPORTING}")
+        return prompt
+
 
 def decode_files(files: Sequence[WorkspaceFileBody]) -> list[tuple[str, bytes]]:
     """Name and contents of each. Raises 413 when they are too much."""
@@ -179,8 +190,6 @@ def decode_files(files: Sequence[WorkspaceFileBody]) -> list[tuple[str, bytes]]:
 
 def check_complete(asked: Submission) -> None:
     """Raises 422 for what is missing although no single field is wrong, 413 for what is too large to keep."""
-    if asked.prompt is None and asked.type != "error-reporting":
-        raise Invalid(Problem("prompt", "is required, unless type is error-reporting"))
     if asked.prompt is None and asked.errors is None:
         raise Invalid(Problem("errors", "is required for an error-reporting job without a prompt"))
     check_distinct(

@@ -14,6 +14,7 @@ from labrats.api.engine import Engine
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
+from labrats.api.patterns import DATA_KEY, NAME, REPOSITORY, URL_PATH
 from labrats.api.resources import NO_VERSION, ResourceVersion, change, stored
 from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.api.submission import ConfigBody
@@ -40,19 +41,16 @@ LONGEST_NAME: Final = 40
 """Other things are named after a source, with more in their names."""
 
 MAX_OVERRIDES: Final = 1000
-_HOST: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
-_PATH: Final = r"^/[A-Za-z0-9._~/-]*$"
-_REPO: Final = r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$"
 
 SourceName = Annotated[str, Field(description="The WebhookSource's name.", examples=["github"])]
 NewName = Annotated[Name, StringConstraints(max_length=LONGEST_NAME)]
 Association = Literal[
     "COLLABORATOR", "CONTRIBUTOR", "FIRST_TIMER", "FIRST_TIME_CONTRIBUTOR", "MANNEQUIN", "MEMBER", "NONE", "OWNER"
 ]
-RepoName = Annotated[str, StringConstraints(max_length=200, pattern=_REPO)]
+RepoName = Annotated[str, StringConstraints(max_length=200, pattern=REPOSITORY)]
 SigningSecret = Annotated[str, StringConstraints(min_length=8, max_length=1024)]
-Host = Annotated[str, StringConstraints(max_length=253, pattern=_HOST)]
-Path = Annotated[str, StringConstraints(max_length=500, pattern=_PATH)]
+Host = Annotated[str, StringConstraints(max_length=253, pattern=NAME)]
+Path = Annotated[str, StringConstraints(max_length=500, pattern=URL_PATH)]
 _WHAT_SIGNS: Final = "What deliveries are signed with. It is kept as a Secret of the source's, and never shown."
 _WHAT_CLONES: Final = (
     "The Secret with a GitHub App's `appId` and `privateKey`, or with a `token`: each job gets one for its repository."
@@ -63,7 +61,7 @@ class KeyReferenceBody(RequestBody):
     """One key of a Secret."""
 
     name: Name = Field(examples=["github-webhook"])
-    key: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]{1,253}$")] = Field(examples=["secret"])
+    key: Annotated[str, StringConstraints(pattern=DATA_KEY)] = Field(examples=["secret"])
 
 
 class RepoOverrideBody(RequestBody):

@@ -1,5 +1,6 @@
 """The script that the mock provider plays: `metadata.mock.steps` of a job, checked when it is submitted."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
@@ -209,7 +210,33 @@ def _convert(item: Any, shape: type[_S], path: str, problems: list[Problem]) -> 
     try:
         return msgspec.convert(item, shape)
     except msgspec.ValidationError as error:
-        # msgspec says "What is wrong - at `$.field`"; the field becomes part of the path.
-        message, _, place = str(error).partition(" - at `$")
-        problems.append(Problem(path + place.rstrip("`"), message[0].lower() + message[1:]))
+        problems.append(_problem_of(error, path))
         return None
+
+
+_FIELD_SAID: Final = re.compile(r"Object (?P<said>contains unknown|missing required) field `(?P<name>.*)`")
+_BOUND_SAID: Final = re.compile(r"Expected `(?:int|float)` (?P<sign>[<>])= (?P<bound>.+)")
+_TYPES_SAID: Final = {
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "str": "must be a string",
+    "bool": "must be true or false",
+    "object": "must be an object",
+    "array": "must be an array",
+}
+
+
+def _problem_of(error: msgspec.ValidationError, path: str) -> Problem:
+    """msgspec says "What is wrong - at `$.field`", in the words of Python."""
+    said, _, place = str(error).partition(" - at `$")
+    field = path + place.rstrip("`")
+    if found := _FIELD_SAID.fullmatch(said):
+        unknown = found["said"] == "contains unknown"
+        return Problem(f"{field}.{found['name']}", "there is no such field" if unknown else "is required")
+    if found := _BOUND_SAID.fullmatch(said):
+        return Problem(field, f"must be at {'least' if found['sign'] == '>' else 'most'} {float(found['bound']):.15g}")
+    if said == "Expected `str` of length >= 1":
+        return Problem(field, "must not be empty")
+    if (found := re.match(r"Expected `(\w+)`, got ", said)) and found[1] in _TYPES_SAID:
+        return Problem(field, _TYPES_SAID[found[1]])
+    return Problem(field, said[0].lower() + said[1:])

@@ -48,6 +48,7 @@ async def test_another_body_under_the_same_key_is_refused(user: User) -> None:
 
     assert other.status_code == 422
     assert other.json()["code"] == "idempotency_key_reused"
+    assert [detail["field"] for detail in other.json()["details"]] == ["Idempotency-Key"]
     assert await total(user) == 1
     assert (await submit(user, "key-1")).json() == first.json()
 

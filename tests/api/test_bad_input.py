@@ -273,10 +273,38 @@ async def test_all_that_is_wrong_is_named_at_once(user: httpx2.AsyncClient) -> N
 
     details = answer.json()["details"]
     named = [detail["field"] for detail in details]
-    assert sorted(named) == ["config.effort", "config.fast", "extra", "source", "type"]
+    assert sorted(named) == ["config.effort", "config.fast", "extra", "prompt", "source", "type"]
     assert {detail["field"]: detail["message"] for detail in details}[
         "config.effort"
     ] == "must be 'low', 'medium' or 'high'"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("source", "two\nlines", "must be one line, without control characters"),
+        ("source", 1, "must be a string"),
+        ("errors", [], "must have at least 1 item"),
+        ("config.maxTurns", "one", "must be a whole number"),
+        ("config.maxTurns", 0, "must be at least 1"),
+        ("config.maxAttempts", 101, "must be at most 100"),
+        ("config.maxCostUsd", 0, "must be more than 0.0"),
+        ("config.fast", "true", "must be true or false"),
+        ("workspaceSetup.gitRef", "a b", "must be the name of a branch, tag or commit, as git allows it"),
+    ],
+)
+async def test_what_would_be_right_is_said_in_the_words_of_json(
+    user: httpx2.AsyncClient, field: str, value: Any, message: str
+) -> None:
+    answer = await user.post("/api/jobs/submit", json=with_field(field, value))
+
+    assert answer.json()["details"] == [{"field": field, "message": message}]
+
+
+async def test_a_number_in_an_address_is_judged_in_the_same_words(user: httpx2.AsyncClient) -> None:
+    answer = await user.get("/api/jobs?page=first")
+
+    assert answer.json()["details"] == [{"field": "page", "message": "must be a whole number"}]
 
 
 async def test_an_answer_stays_short_whatever_the_request_was(user: httpx2.AsyncClient) -> None:

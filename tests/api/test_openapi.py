@@ -21,6 +21,7 @@ from labrats.api.app import create_api
 from labrats.api.bodies import Provider
 from labrats.api.job_views import Status
 from labrats.api.openapi import SECURITY
+from labrats.api.patterns import IN_WORDS
 from labrats.model.config import PROVIDERS
 from labrats.model.phases import API_STATUS
 from tests.acceptance.engine import LocalEngine
@@ -132,6 +133,22 @@ async def test_every_operation_gives_examples_that_fit(document: Any, operations
                     validator.validate(example)
         for parameter in operation.get("parameters", ()):
             assert parameter["in"] != "path" or parameter["schema"]["examples"], f"{method} {path}"
+
+
+async def test_an_error_says_in_words_what_each_pattern_asks_for(document: Any) -> None:
+    patterns = {pattern for pattern in fields_called("pattern", document) if isinstance(pattern, str)}
+
+    assert patterns
+    assert patterns <= IN_WORDS.keys()
+
+
+def fields_called(name: str, value: Any) -> Iterator[Any]:
+    """What any object in `value` has under that name."""
+    if isinstance(value, dict) and name in value:
+        yield value[name]
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from fields_called(name, each)
 
 
 def contents_of(operation: dict[str, Any]) -> list[dict[str, Any]]:

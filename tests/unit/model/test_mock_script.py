@@ -65,13 +65,13 @@ def test_what_a_step_consumes_is_a_usage() -> None:
         ({}, ""),
         ("log", ""),
         ({"log": "two", "sleepMs": 1}, ""),
-        ({"log": "hi", "tmes": 3}, ""),
+        ({"log": "hi", "tmes": 3}, ".tmes"),
         ({"log": 1}, ".log"),
         ({"log": "hi", "times": 0}, ".times"),
         ({"sleepMs": -1}, ".sleepMs"),
         ({"sleepMs": 10**400}, ".sleepMs"),
         ({"write": {"path": "", "text": "x"}}, ".write.path"),
-        ({"write": {"path": "a"}}, ".write"),
+        ({"write": {"path": "a"}}, ".write.text"),
         ({"usage": {"inputTokens": -1}}, ".usage.inputTokens"),
         ({"usage": {"costUsd": 1e300}}, ".usage.costUsd"),
         ({"exit": 256}, ".exit"),
@@ -79,7 +79,7 @@ def test_what_a_step_consumes_is_a_usage() -> None:
         ({"hang": False}, ".hang"),
         ({"fork": {"seconds": 0}}, ".fork.seconds"),
         ({"onAttempt": 0, "steps": []}, ".onAttempt"),
-        ({"onAttempt": 1}, ""),
+        ({"onAttempt": 1}, ".steps"),
         ({"onAttempt": 1, "steps": [{"sleepMs": "1"}]}, ".steps[0].sleepMs"),
         ({"onAttempt": 1, "steps": [{"onAttempt": 1, "steps": []}]}, ".steps[0]"),
     ],
@@ -89,6 +89,29 @@ def test_a_wrong_step_is_named_by_its_path(step: Any, field: str) -> None:
         parse_steps([{"log": "fine"}, step])
 
     assert [problem.field for problem in refused.value.problems] == [f"metadata.mock.steps[1]{field}"]
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"log": "hi", "tmes": 3}, "there is no such field"),
+        ({"write": {"path": "a"}}, "is required"),
+        ({"write": {"path": "", "text": "x"}}, "must not be empty"),
+        ({"log": 1}, "must be a string"),
+        ({"sleepMs": 1.5}, "must be a whole number"),
+        ({"sleepMs": -1}, "must be at least 0"),
+        ({"usage": {"costUsd": "1"}}, "must be a number"),
+        ({"usage": {"costUsd": 1e300}}, "must be at most 1000000000000"),
+        ({"hang": 1}, "must be true or false"),
+        ({"fork": 1}, "must be an object"),
+        ({"onAttempt": 1, "steps": 1}, "must be an array"),
+    ],
+)
+def test_what_is_wrong_with_a_step_is_said_in_the_words_of_json(step: Any, message: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        parse_steps([step])
+
+    assert [problem.message for problem in refused.value.problems] == [message]
 
 
 def test_a_step_is_of_one_kind() -> None:

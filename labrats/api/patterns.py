@@ -1,0 +1,35 @@
+"""The patterns of texts that callers send, and how an error says what each of them asks for."""
+
+from collections.abc import Mapping
+from typing import Final
+
+_NAME_PART: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_NOT_IN_REFS: Final = r"\x00-\x20\x7f~^:?*\[\\"
+
+ONE_LINE: Final = r"^[^\x00-\x1f\x7f]+$"
+NAME: Final = rf"^{_NAME_PART}(\.{_NAME_PART})*$"
+GIT_REF: Final = rf"^[^{_NOT_IN_REFS}/-][^{_NOT_IN_REFS}]*$"
+IDEMPOTENCY_KEY: Final = r"^[\x21-\x7e]+$"
+DATA_KEY: Final = r"^[-._a-zA-Z0-9]{1,253}$"
+REPOSITORY: Final = r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$"
+URL_PATH: Final = r"^/[A-Za-z0-9._~/-]*$"
+WEB_ADDRESS: Final = r"^https?://[^\s]+$"
+FILE_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
+SHA256: Final = r"^[0-9a-f]{64}$"
+QUANTITY: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+SPAN: Final = r"^[1-9][0-9]{0,4}[mhd]$"
+
+IN_WORDS: Final[Mapping[str, str]] = {
+    ONE_LINE: "must be one line, without control characters",
+    NAME: "must be lower-case letters and digits, with dashes and single dots only between them",
+    GIT_REF: "must be the name of a branch, tag or commit, as git allows it",
+    IDEMPOTENCY_KEY: "must be of printable ASCII characters, without spaces",
+    DATA_KEY: "must be of 1 to 253 letters, digits, dashes, dots and underscores",
+    REPOSITORY: "must be the name of a repository, such as octocat/hello-world",
+    URL_PATH: "must begin with a slash, and be of letters, digits and the characters . _ ~ / -",
+    WEB_ADDRESS: "must be an http or https address",
+    FILE_NAME: "must be of letters, digits, dots, dashes and underscores, and begin with none of `.` and `-`",
+    SHA256: "must be 64 hexadecimal digits, in lower case",
+    QUANTITY: "must be a quantity as Kubernetes writes it, such as 500m, 2 or 4Gi",
+    SPAN: "must be a number of minutes, hours or days, such as 90m, 24h or 7d",
+}
