@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 10
+WORKERS ?= 3
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -10,8 +11,9 @@ help: ## Show what can be made
 run: .venv/runtime ## Start the engine on port 3001 (PORT) with its data in ./data, and show a first job
 	@exec $(BIN)/labrats serve --demo --data-dir data
 
-test: setup ## Run all tests
-	$(BIN)/pytest
+test: setup ## Run all tests, several at a time (WORKERS)
+	-@test -n "$$LABRATS_TEST_KUBECONFIG" || $(BIN)/python -m tests.cluster prepare
+	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder --dist loadgroup
 
 lint: .venv/dev ## Check format, lint, types and imports
 	$(BIN)/ruff format --check .

@@ -1,5 +1,7 @@
 """What every test can ask for."""
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -11,11 +13,11 @@ from tests.cluster.fixture import (
     namespace,
     node,
     pytest_collection_finish,
-    pytest_collection_modifyitems,
     write_why_no_cluster,
 )
 from tests.cluster.product import engine_image, executor_image
 from tests.tally import tally, write_tally
+from tests.workers import FilesTogether, hear, share_out, tell
 
 __all__ = [
     "api_client",
@@ -28,7 +30,6 @@ __all__ = [
     "namespace",
     "node",
     "pytest_collection_finish",
-    "pytest_collection_modifyitems",
     "tally",
 ]
 
@@ -41,6 +42,24 @@ settings.load_profile("labrats")
 def anyio_backend() -> str:
     """Async tests run on asyncio."""
     return "asyncio"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    share_out(config, items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:
+    return FilesTogether(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    tell(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    hear(node.config, getattr(node, "workeroutput", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

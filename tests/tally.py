@@ -4,15 +4,15 @@ from collections import Counter
 
 import pytest
 
-_TALLY = pytest.StashKey[Counter[str]]()
+from tests.workers import TALLY
 
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Counter[str]:
     """What happened how often."""
-    return request.config.stash.setdefault(_TALLY, Counter())
+    return request.config.stash.setdefault(TALLY, Counter())
 
 
 def write_tally(terminalreporter: pytest.TerminalReporter) -> None:
-    if tally := terminalreporter.config.stash.get(_TALLY, None):
+    if tally := terminalreporter.config.stash.get(TALLY, None):
         terminalreporter.write_line("went through: " + ", ".join(f"{what} {count}" for what, count in tally.items()))

@@ -1,6 +1,7 @@
 """A real one-node Kubernetes on this machine, for tests and for trying things out. Linux, root.
 
 build            build the programs (minutes, once; they are kept in ~/.cache/labrats-test-cluster)
+prepare          the same, and all else that tests on a cluster need: Debian packages, Helm, the product's images
 api              start etcd, API server and garbage collection: custom resources, watches, leases, RBAC
 up               start a whole node as well, with all images that were built: scheduler, kubelet, containerd, kube-proxy
 image TAG DIR    build DIR/Dockerfile (`ARG BASE`) on a local Debian base, and load it into the node
@@ -18,6 +19,7 @@ from typing import Final
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import build_image, image_archives
 from tests.cluster.node import Node, start_node
+from tests.cluster.prepare import prepare
 from tests.cluster.programs import build_programs
 from tests.cluster.shell import Failed
 
@@ -28,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=["build", "api", "up", "image", "enter", "down"])
+    parser.add_argument("command", choices=["build", "prepare", "api", "up", "image", "enter", "down"])
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     try:
@@ -41,6 +43,8 @@ def run(command: str, arguments: list[str]) -> None:
     match command, arguments:
         case "build", []:
             print(build_programs())
+        case "prepare", []:
+            prepare()
         case "api", []:
             print(f"KUBECONFIG={CLUSTER.start_api()}")
         case "up", []:

@@ -15,21 +15,17 @@ from labrats.backends.kubernetes.fence import leader_policy
 from labrats.manifests.crds import custom_resource_definitions
 from labrats.model.errors import RetryLater
 from labrats.model.record import encode
-from tests.cluster import packages
 from tests.cluster.cluster import Cluster
 from tests.cluster.node import start_node
-from tests.cluster.product import ENGINE, EXECUTOR
-from tests.cluster.programs import build_helm, build_programs, cache_folder
+from tests.cluster.prepare import prepare
+from tests.cluster.programs import cache_folder
 from tests.cluster.shell import PATIENCE_SECONDS, Failed
+from tests.workers import FAILURE, needs
 
 NAMED: Final = "LABRATS_TEST_KUBECONFIG"
 
-_failure = pytest.StashKey[str]()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have what needs a cluster run last: it lives no longer than it must, and disturbs nothing else."""
-    items.sort(key=lambda item: item.get_closest_marker("kubernetes") is not None)
+_MADE_FOR: Final = {"node": "node", "helm": "helm", "engine": "engine_image"}
+"""What has to be made where a test asks for that."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -39,27 +35,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if os.environ.get(NAMED):
         return
-    if reason := packages.why_impossible():
-        config.stash[_failure] = reason
-        return
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         try:
-            build_programs()
-            if any(_needs_node(item) for item in session.items):
-                packages.require(packages.API, packages.NODE)
-                EXECUTOR.archive()
-            if any(_needs(item, "helm") for item in session.items):
-                build_helm()
-            if any(_needs(item, "engine_image") for item in session.items):
-                ENGINE.archive()
+            prepare(**{what: any(needs(item, name) for item in session.items) for what, name in _MADE_FOR.items()})
         except Failed as failure:
-            config.stash[_failure] = str(failure)
+            config.stash[FAILURE] = str(failure)
 
 
 def write_why_no_cluster(terminalreporter: pytest.TerminalReporter) -> None:
     """Say so, in so many words, when the Kubernetes tests did not run."""
-    if reason := terminalreporter.config.stash.get(_failure, None):
+    if reason := terminalreporter.config.stash.get(FAILURE, None):
         terminalreporter.write_line(
             f"The Kubernetes tests did not run: {reason}. To run them, set {NAMED} to the kubeconfig of a cluster that "
             "they may use, or run them on Linux as root, where they make a cluster of their own.",
@@ -76,14 +62,14 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster | None]:
     if os.environ.get(NAMED):
         yield None
         return
-    if reason := request.config.stash.get(_failure, None):
+    if reason := request.config.stash.get(FAILURE, None):
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
     _stop_abandoned_clusters()
     cluster = Cluster(f"pytest-{os.getpid()}")
     try:
-        if any(_needs_node(item) for item in request.session.items):
+        if any(needs(item, "node") for item in request.session.items):
             start_node(cluster)
         else:
             cluster.start_api()
@@ -159,16 +145,6 @@ async def _is_served(client: ApiClient, path: str) -> bool:
     except RetryLater:
         return False
     return True
-
-
-def _needs_node(item: pytest.Item) -> bool:
-    return _needs(item, "node")
-
-
-def _needs(item: pytest.Item, what: str) -> bool:
-    """Whether a test asks for it as a fixture, or for what is made of it, by its mark: `kubernetes(node=True)`."""
-    marker = item.get_closest_marker("kubernetes")
-    return what in getattr(item, "fixturenames", ()) or bool(marker and marker.kwargs.get(what))
 
 
 def _stop_abandoned_clusters() -> None:
