@@ -9,7 +9,7 @@ import structlog
 from labrats.model.agent import AiAgent
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig, AiConfigSpec
 from labrats.model.instruction import AiInstruction, Scope
-from labrats.model.record import Resource
+from labrats.model.record import Resource, seniority
 from labrats.model.webhook_source import WebhookSource
 from labrats.ports import Changed, Deleted, Store
 
@@ -103,7 +103,7 @@ class Catalog:
     def agents_by_trigger_name(self) -> dict[str, AiAgent]:
         """The agents as jobs and chains call them. A name that several were given by hand is that of the oldest."""
         found: dict[str, AiAgent] = {}
-        for agent in sorted(self.agents, key=_age):
+        for agent in sorted(self.agents, key=seniority):
             holder = found.setdefault(agent.spec.trigger_name, agent)
             if holder is not agent:
                 self._report(agent, f"its trigger name is that of the agent {holder.name!r}, which is older")
@@ -172,7 +172,3 @@ class Catalog:
 
 def _version(resource: Resource) -> int:
     return int(resource.metadata.resource_version)
-
-
-def _age(agent: AiAgent) -> tuple[str, str]:
-    return (agent.metadata.created_at.isoformat() if agent.metadata.created_at else "", agent.name)

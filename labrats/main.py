@@ -158,13 +158,14 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
 
 
 async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None:
-    """Take jobs to their ends, tell their callers, follow chains, forget jobs in time, and review agents, until
-    cancelled.
+    """Take jobs to their ends, tell their callers, follow chains, forget jobs in time, and review agents and
+    models, until cancelled.
     """
     from labrats.controller.agent_reviews import AgentReviews
     from labrats.controller.callbacks import Callbacks
     from labrats.controller.chains import Chains
     from labrats.controller.hand_made import HandMadeJobs
+    from labrats.controller.model_reviews import ModelReviews
     from labrats.controller.reconcile import Controller
     from labrats.controller.retention import Retention
     from labrats.github import GitHub
@@ -185,6 +186,7 @@ async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None
         chains = Chains(store, runner, engine.catalog, intake, settings.max_chain_depth)
         loops.create_task(chains.run(), name="chains")
         loops.create_task(AgentReviews(store, engine.catalog, clock).run(), name="agent-reviews")
+        loops.create_task(ModelReviews(store, clock).run(), name="model-reviews")
         retention = Retention(store, runner, engine.cache, engine.attachments, clock, settings)
         loops.create_task(retention.run(), name="retention")
 

@@ -63,15 +63,18 @@ class Store(Protocol):
     async def create(self, resource: R, parts: Sequence[Resource] = ()) -> R:
         """Add `resource` together with its `parts`, all of them or none; sets uid, resource_version and created_at.
 
-        The parts belong to `resource` and are deleted with it. Raises Conflict, naming it, when a name is taken. After
-        RetryLater it may be there without some of them (see labrats/parts.py).
+        The parts belong to `resource` and are deleted with it. Raises Conflict, naming it, when a name is taken, and
+        Taken when another of its kind has its `claim`: whoever else creates one at the same instant, one of them stays.
+        After RetryLater it may be there, and without some of its parts (see labrats/parts.py).
         """
         ...
 
     async def update(self, resource: R) -> R:
         """Replace the stored resource, if its resource_version is still that of `resource`.
 
-        Raises Conflict when it was written since, NotFound when it is gone. Returns it with its new version.
+        Raises Conflict when it was written since, NotFound when it is gone, and Taken when it now claims what another
+        of its kind has. Two that share a claim, since people made them, are written as before. Returns it with its new
+        version.
         """
         ...
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator
 from starlette.responses import Response
 
 from labrats.api.bodies import Effort, Label, Name, Provider, RequestBody, ResponseBody, optional
+from labrats.api.engine import Engine
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.instructions import CONTENT_LENGTH, InstructionList, instruction_view
 from labrats.api.json_body import json_response
@@ -21,6 +22,7 @@ from labrats.intake.events import listens_to, problem_of_filters
 from labrats.model.agent import AiAgent, AiAgentSpec, ChainCondition, ChainLink, FailurePolicy, Trigger
 from labrats.model.config import JobConfig
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
+from labrats.model.instruction import AiInstruction
 from labrats.model.record import Metadata
 from labrats.seeds import default_agents
 
@@ -258,9 +260,8 @@ async def seed_agents(request: Request) -> Response:
                 continue
             for instruction in instructions:
                 if engine.catalog.instruction(instruction.name) is None:
-                    engine.catalog.take_in(await engine.store.create(instruction))
-            engine.catalog.take_in(await engine.store.create(agent))
-            seeded += 1
+                    await _add(engine, instruction)
+            seeded += await _add(engine, agent)
     return json_response({"seeded": seeded})
 
 
@@ -318,6 +319,15 @@ async def get_agents_instructions(request: Request, name: AgentName) -> Response
     engine = engine_of(request)
     agent = await stored(engine, AiAgent, name)
     return json_response({"instructions": [instruction_view(each) for each in engine.catalog.instructions_of(agent)]})
+
+
+async def _add(engine: Engine, resource: AiAgent | AiInstruction) -> bool:
+    """Whether it was missing: another replica may have been asked for the same at the same instant."""
+    try:
+        engine.catalog.take_in(await engine.store.create(resource))
+    except Conflict:
+        return False
+    return True
 
 
 def _fields(asked: AgentBody | AgentPatch) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from labrats.api.bodies import optional
 from labrats.api.engine import Engine
-from labrats.model.errors import Conflict, NotFound
+from labrats.model.errors import Conflict, NotFound, Taken
 from labrats.model.record import Resource
 
 R = TypeVar("R", bound=Resource)
@@ -36,6 +36,8 @@ async def change(engine: Engine, kind: type[R], name: str, version: str | None, 
         replacement = changed(found)  # its own refusals are final
         try:
             return await engine.store.update(replacement)
+        except Taken:
+            raise
         except Conflict:
             if version is not None:
                 raise

@@ -7,11 +7,10 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.catalog import Catalog
+from labrats.controller.acceptance import reviewed
 from labrats.intake.events import problem_of_filters
 from labrats.model.agent import AiAgent
-from labrats.model.condition import Condition, with_condition
 from labrats.model.errors import Conflict, NotFound, RetryLater
-from labrats.model.job_conditions import ACCEPTED, INVALID
 from labrats.ports import Clock, Store
 
 log = structlog.get_logger()
@@ -57,21 +56,8 @@ class AgentReviews:
 
     async def _review(self, agent: AiAgent) -> None:
         problem = problem_of(agent, self._catalog)
-        if problem == _told(agent):
+        conditions = reviewed(agent.status.conditions, problem, self._clock.now())
+        if conditions is None:
             return
-        condition = Condition(
-            type=ACCEPTED,
-            status="False" if problem else "True",
-            reason=INVALID if problem else ACCEPTED,
-            message=problem,
-            last_transition_time=self._clock.now(),
-        )
-        status = replace(agent.status, conditions=with_condition(agent.status.conditions, condition))
         with suppress(Conflict, NotFound):  # somebody else was quicker: of that the catalog will hear
-            await self._store.update(replace(agent, status=status))
-
-
-def _told(agent: AiAgent) -> str:
-    """The problem that the agent has been told of; empty where it has none."""
-    refused = (each for each in agent.status.conditions if each.type == ACCEPTED and each.status == "False")
-    return next((each.message for each in refused), "")
+            await self._store.update(replace(agent, status=replace(agent.status, conditions=conditions)))

@@ -25,7 +25,7 @@ from labrats.controller.queue import Group, JobQueue, SlotHolders, group_of, ran
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.intake.repository_tokens import RepositoryTokens
 from labrats.metrics import Metrics
-from labrats.model.ai_model import AiModel, slots_for
+from labrats.model.ai_model import AiModel, ai_models_in_use, slots_for
 from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound
 from labrats.model.job import FailedCode, Job, advance
 from labrats.model.phases import JobEvent, Phase
@@ -94,7 +94,7 @@ class Controller:
                     by_name.pop(ai_model.name, None)
                 case _:
                     self._models_known.set()
-            self._ai_models = {(each.spec.provider, each.spec.model): each for each in by_name.values()}
+            self._ai_models = ai_models_in_use(by_name.values())
             self._give_out_slots(self._waiting.groups())
 
     async def _watch_jobs(self) -> None:

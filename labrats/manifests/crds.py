@@ -11,7 +11,7 @@ from labrats.api.webhook_sources import WebhookSourceBody
 from labrats.manifests.schema import Schema, borrow, refine, structure_of
 from labrats.model.agent import AiAgentSpec, AiAgentStatus
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec
-from labrats.model.ai_model import AiModelSpec
+from labrats.model.ai_model import AiModelSpec, AiModelStatus
 from labrats.model.condition import Condition
 from labrats.model.config import LOCAL_PROVIDERS, PROVIDERS, JobConfig
 from labrats.model.instruction import AiInstructionSpec
@@ -57,6 +57,7 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
                 _column("Provider", ".spec.provider"),
                 _column("Model", ".spec.model"),
                 _column("Slots", ".spec.slots", "integer"),
+                _column("Problem", ".status.conditions[?(@.status=='False')].message"),
                 _column("Age", ".metadata.creationTimestamp", "date"),
                 _column("Endpoint", ".spec.endpoint", priority=1),
             ],
@@ -114,8 +115,8 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
     ]
 
 
-def _schema(description: str, spec: type[Record], status: type[Record] | None = None) -> Schema:
-    properties = {"spec": structure_of(spec)} | ({"status": structure_of(status)} if status else {})
+def _schema(description: str, spec: type[Record], status: type[Record]) -> Schema:
+    properties = {"spec": structure_of(spec), "status": structure_of(status)}
     return {"type": "object", "description": description, "properties": properties, "required": ["spec"]}
 
 
@@ -179,8 +180,9 @@ def _with_conditions(status: Schema) -> Schema:
 
 
 def _ai_model_schema() -> Schema:
-    spec = borrow(structure_of(AiModelSpec), AiModelBody)
-    return _object("A model that jobs run on, and how many of them at once.", spec)
+    schema = _schema("A model that jobs run on, and how many of them at once.", AiModelSpec, AiModelStatus)
+    spec = borrow(schema["properties"]["spec"], AiModelBody)
+    return schema | {"properties": schema["properties"] | {"spec": spec}}
 
 
 def _rule(condition: str, message: str) -> dict[str, str]:

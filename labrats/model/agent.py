@@ -76,3 +76,7 @@ class AiAgent(Resource):
 
     spec: AiAgentSpec
     status: AiAgentStatus = AiAgentStatus()
+
+    @property
+    def claim(self) -> str:
+        return f"the triggerName {self.spec.trigger_name!r}"

@@ -1,7 +1,10 @@
 """A model that jobs run on, and how many of them at once."""
 
+from collections.abc import Iterable
+
+from labrats.model.condition import Condition
 from labrats.model.job import Job
-from labrats.model.record import Record, Resource
+from labrats.model.record import Record, Resource, seniority
 
 
 class Prices(Record):
@@ -23,10 +26,29 @@ class AiModelSpec(Record):
     prices: Prices | None = None
 
 
+class AiModelStatus(Record):
+    """conditions: what is wrong with it, where that is so or was."""
+
+    conditions: tuple[Condition, ...] = ()
+
+
 class AiModel(Resource):
     """A configured model."""
 
     spec: AiModelSpec
+    status: AiModelStatus = AiModelStatus()
+
+    @property
+    def claim(self) -> str:
+        return f"the provider {self.spec.provider!r} with the model {self.spec.model!r}"
+
+
+def ai_models_in_use(ai_models: Iterable[AiModel]) -> dict[tuple[str, str], AiModel]:
+    """The AiModel that stands for each provider and model. Of several, which only people can make, it is the oldest."""
+    found: dict[tuple[str, str], AiModel] = {}
+    for ai_model in sorted(ai_models, key=seniority):
+        found.setdefault((ai_model.spec.provider, ai_model.spec.model), ai_model)
+    return found
 
 
 class Slots(Record):

@@ -15,6 +15,10 @@ class Conflict(LabratsError):
     """The name is taken, or somebody else wrote first (409): read again and decide again."""
 
 
+class Taken(Conflict):
+    """Another has what no two may have in common: asking again changes nothing while it has."""
+
+
 class IllegalMove(LabratsError):
     """The job's phase does not allow this (400)."""
 

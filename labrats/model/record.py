@@ -5,6 +5,8 @@ from typing import Any, dataclass_transform
 
 import msgspec
 
+from labrats.model.errors import Taken
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
@@ -43,10 +45,26 @@ class Resource(Record):
     def name(self) -> str:
         return self.metadata.name
 
+    @property
+    def claim(self) -> str | None:
+        """What no two of its kind may have in common, beside the name, in words; None where there is no such thing."""
+        return None
+
     @classmethod
     def kind(cls) -> str:
         """The kind's name on the wire: the class's, unless Kubernetes calls it something else."""
         return cls.__name__
+
+
+def seniority(resource: Resource) -> tuple[str, str]:
+    """Sorts resources by age, the oldest first. Those of the same time are sorted by name, so that the order is one."""
+    created_at = resource.metadata.created_at
+    return (created_at.isoformat() if created_at else "", resource.name)
+
+
+def taken_by(holder: Resource) -> Taken:
+    """What is raised where another would have the claim of `holder`."""
+    return Taken(f"the {holder.kind()} {holder.name!r} has {holder.claim} already")
 
 
 def encode(record: Record | list[Any] | dict[str, Any]) -> bytes:

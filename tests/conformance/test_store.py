@@ -8,14 +8,16 @@ from typing import Any, TypeVar
 import pytest
 from msgspec.structs import replace
 
+from labrats.model.agent import AiAgent
 from labrats.model.ai_model import AiModel, AiModelSpec, Prices
 from labrats.model.config import ConfigLayer, JobConfig, resolve_config
-from labrats.model.errors import Conflict, NotFound
+from labrats.model.errors import Conflict, NotFound, Taken
 from labrats.model.job import FailedCode, Job, JobSpec, JobStatus, KeyReference, Outputs, Usage, WorkspaceSetup
 from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, ConfigMap, Secret
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from labrats.ports import Change, Changed, Deleted, Store, Synced
+from tests.builders import an_agent
 from tests.waiting import DEADLINE_SECONDS
 from tests.watching import watching
 
@@ -64,6 +66,51 @@ async def test_a_taken_name_is_a_conflict_that_names_it(store: Store) -> None:
     with pytest.raises(Conflict, match="opus"):
         await store.create(a_model("opus", slots=2))
     assert await store.get(AiModel, "opus") == first
+
+
+async def test_what_another_claims_is_taken_and_nothing_of_it_is_left(store: Store) -> None:
+    first = await store.create(a_model("first"))
+    with pytest.raises(Taken, match=r"'first' has the provider 'mock' with the model 'first'"):
+        await store.create(with_name(first, "second"), [Secret(metadata=Metadata(name="part"))])
+    assert await store.list(AiModel) == [first]
+    assert await store.list(Secret) == []
+
+
+async def test_of_many_who_claim_the_same_at_once_one_succeeds(store: Store) -> None:
+    agents = [an_agent(f"agent-{number}", trigger_name="developer") for number in range(8)]
+    outcomes = await asyncio.gather(*(store.create(agent) for agent in agents), return_exceptions=True)
+    winners = [outcome for outcome in outcomes if isinstance(outcome, AiAgent)]
+    assert [type(outcome) for outcome in outcomes].count(Taken) == 7
+    assert winners == await store.list(AiAgent)
+
+
+async def test_an_update_may_not_claim_what_another_has(store: Store) -> None:
+    first = await store.create(a_model("first"))
+    second = await store.create(a_model("second", slots=3))
+    with pytest.raises(Taken, match="first"):
+        await store.update(replace(second, spec=first.spec))
+    assert (await store.get(AiModel, "second")).spec == second.spec
+
+
+async def test_of_two_who_come_to_claim_the_same_at_once_one_succeeds(store: Store) -> None:
+    models = [await store.create(a_model(f"model-{number}")) for number in range(4)]
+    changed = [replace(model, spec=replace(model.spec, model="wanted")) for model in models]
+    outcomes = await asyncio.gather(
+        *(store.update(model) for model in changed),
+        store.create(with_name(changed[0], "new")),
+        return_exceptions=True,
+    )
+    winners = [outcome for outcome in outcomes if isinstance(outcome, AiModel)]
+    assert [type(outcome) for outcome in outcomes].count(Taken) == 4
+    assert winners == [model for model in await store.list(AiModel) if model.spec.model == "wanted"]
+
+
+async def test_what_was_given_up_may_be_claimed(store: Store) -> None:
+    first = await store.create(a_model("first"))
+    await store.update(replace(first, spec=replace(first.spec, model="other")))
+    second = await store.create(with_name(first, "second"))
+    await store.delete(AiModel, "second")
+    assert (await store.create(with_name(second, "third"))).spec == first.spec
 
 
 async def test_a_name_is_taken_only_within_its_kind(store: Store) -> None:
@@ -489,6 +536,10 @@ async def add_a_slot(store: Store, name: str) -> None:
 def a_model(name: str, *, slots: int = 1) -> AiModel:
     spec = AiModelSpec(provider="mock", model=name, slots=slots, prices=Prices(input=0.25))
     return AiModel(metadata=Metadata(name=name), spec=spec)
+
+
+def with_name(model: AiModel, name: str) -> AiModel:
+    return replace(model, metadata=Metadata(name=name))
 
 
 def with_slots(model: AiModel, slots: int) -> AiModel:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from labrats.model.errors import Conflict, NotFound
-from labrats.model.record import OwnerReference, Resource
+from labrats.model.record import OwnerReference, Resource, taken_by
 from labrats.ports import Change, Changed, Clock, Deleted, Synced, SystemClock
 
 R = TypeVar("R", bound=Resource)
@@ -43,6 +43,7 @@ class MemoryStore:
         for position, key in enumerate(keys):
             if key in self._resources or key in keys[:position]:
                 raise Conflict(f"{key[0]} {key[1]!r} exists already")
+        self._refuse_taken(resource)
         created = self._add(resource, resource.metadata.owner)
         owner = OwnerReference(kind=created.kind(), name=created.name, uid=created.metadata.uid)
         for part in parts:
@@ -51,8 +52,15 @@ class MemoryStore:
 
     async def update(self, resource: R) -> R:
         await asyncio.sleep(0)
-        self._check_version(self._find(type(resource), resource.name), resource.metadata.resource_version)
+        found = self._find(type(resource), resource.name)
+        self._check_version(found, resource.metadata.resource_version)
+        if found.claim != resource.claim:
+            self._refuse_taken(resource)
         return self._put(resource)
+
+    def apply(self, resource: R) -> R:
+        """Add it as a person may with kubectl: nobody looks at what it claims."""
+        return self._add(resource, resource.metadata.owner)
 
     async def delete(self, kind: type[R], name: str, resource_version: str | None = None) -> None:
         await asyncio.sleep(0)
@@ -85,6 +93,11 @@ class MemoryStore:
         if found is None:
             raise NotFound(f"there is no {kind.kind()} {name!r}")
         return found
+
+    def _refuse_taken(self, resource: Resource) -> None:
+        for other in self._all(type(resource)):
+            if resource.claim and other.claim == resource.claim and other.name != resource.name:
+                raise taken_by(other)
 
     def _check_version(self, stored: Resource, resource_version: str) -> None:
         if stored.metadata.resource_version != resource_version:

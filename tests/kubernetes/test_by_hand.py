@@ -145,3 +145,26 @@ async def test_each_that_makes_no_sense_fails_with_its_sentence(kubectl: Kubectl
         assert words in kubectl("describe", "ir", name).split("Events:")[1]
     said = kubectl("get", "ir", "script", "-o", "jsonpath={.status.conditions[?(@.type=='Accepted')]}")
     assert {key: json.loads(said)[key] for key in ("status", "reason")} == {"status": "False", "reason": "Invalid"}
+
+
+async def test_of_two_models_for_the_same_the_later_one_is_told_so_and_not_used(kubectl: Kubectl, admin: User) -> None:
+    for name in ("a-first", "b-second"):
+        apply(kubectl, a_resource("AiModel", name, provider="mock", model="mock", slots=1))
+    assert "is that of the AiModel 'a-first', which is older" in await told(kubectl, "aim", "b-second", "False")
+    assert "'a-first'" in kubectl("get", "aim", "b-second")
+    assert (await admin.run())["accountName"] == "a-first"
+
+    kubectl("delete", "aim", "a-first")
+    assert await told(kubectl, "aim", "b-second", "True") == ""
+    assert (await admin.run())["accountName"] == "b-second"
+
+
+async def told(kubectl: Kubectl, kind: str, name: str, status: str) -> str:
+    """What the condition `Accepted` says, once it has that status."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            conditions = json.loads(kubectl("get", kind, name, "-ojson")).get("status", {}).get("conditions", [])
+            for each in conditions:
+                if (each["type"], each["status"]) == ("Accepted", status):
+                    return str(each.get("message", ""))
+            await asyncio.sleep(0.05)

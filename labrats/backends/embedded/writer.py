@@ -11,9 +11,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 import apsw
 from msgspec.structs import replace
 
+from labrats.backends.embedded.database import decode_body
 from labrats.backends.embedded.feed import Removed, Written
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
-from labrats.model.record import OwnerReference, Resource, encode
+from labrats.model.record import OwnerReference, Resource, encode, taken_by
 from labrats.ports import Clock
 
 R = TypeVar("R", bound=Resource)
@@ -53,6 +54,7 @@ class Transaction:
             self._connection.execute("UPDATE counter SET rv = ?", (self._version,))
 
     def create(self, resource: R, parts: Sequence[Resource]) -> R:
+        self._refuse_taken(resource)
         created = self._insert(resource, resource.metadata.owner)
         owner = OwnerReference(kind=created.kind(), name=created.name, uid=created.metadata.uid)
         for part in parts:
@@ -60,6 +62,7 @@ class Transaction:
         return created
 
     def update(self, resource: R) -> R:
+        former_claim = self._claim_of(resource)
         version = self._next_version()
         updated = replace(resource, metadata=replace(resource.metadata, resource_version=str(version)))
         self._connection.execute(
@@ -69,6 +72,8 @@ class Transaction:
         if self._connection.changes() == 0:
             self._version_of(resource.kind(), resource.name)
             raise Conflict(f"{resource.kind()} {resource.name!r} was written since it was read")
+        if resource.claim != former_claim:
+            self._refuse_taken(resource)
         self.changes.append(Written(version, updated.kind(), updated))
         return updated
 
@@ -99,6 +104,26 @@ class Transaction:
             raise Conflict(f"{created.kind()} {created.name!r} exists already") from error
         self.changes.append(Written(version, created.kind(), created))
         return created
+
+    def _refuse_taken(self, resource: Resource) -> None:
+        """Raises Taken when another of its kind has its claim."""
+        if resource.claim is None:
+            return
+        rows = self._connection.execute("SELECT name, body FROM resources WHERE kind = ?", (resource.kind(),))
+        for name, body in rows:
+            other = decode_body(type(resource), name, body)
+            if other and other.name != resource.name and other.claim == resource.claim:
+                raise taken_by(other)
+
+    def _claim_of(self, resource: Resource) -> str | None:
+        """What it claims as it is stored."""
+        if resource.claim is None:
+            return None
+        body: bytes | None = self._connection.execute(
+            "SELECT body FROM resources WHERE kind = ? AND name = ?", (resource.kind(), resource.name)
+        ).get
+        stored = None if body is None else decode_body(type(resource), resource.name, body)
+        return stored.claim if stored else None
 
     def _remove(self, kind: str, name: str) -> None:
         """Remove a resource, then what belongs to it."""

@@ -152,11 +152,15 @@ class ApiClient:
             return content
         raise error_of(answer.status, content, answer.headers.get("Retry-After"))
 
-    async def pages(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[Page]:
-        """All objects at `path` that `query`, of selectors, lets through: as of one moment, ordered by name."""
+    async def pages(self, path: str, query: Mapping[str, str], version: str = "") -> AsyncGenerator[Page]:
+        """All objects at `path` that `query`, of selectors, lets through: as of one moment, ordered by name.
+
+        version: the moment when that was written, rather than now.
+        """
+        moment = {"resourceVersion": version, "resourceVersionMatch": "Exact"} if version else {}
         more = ""
         while True:
-            asked = {**query, "limit": str(PAGE), **({"continue": more} if more else {})}
+            asked = {**query, "limit": str(PAGE), **({"continue": more} if more else moment)}
             page = decode_deep(_PAGES, await self.request("GET", path, query=asked))
             yield page
             if not (more := page.metadata.continue_):

@@ -10,7 +10,7 @@ from msgspec import structs
 from labrats.backends.kubernetes.client import DEEPEST_OBJECT
 from labrats.model.agent import AiAgent, AiAgentSpec, AiAgentStatus
 from labrats.model.ai_config import AiConfig, AiConfigSpec
-from labrats.model.ai_model import AiModel, AiModelSpec
+from labrats.model.ai_model import AiModel, AiModelSpec, AiModelStatus
 from labrats.model.condition import Condition
 from labrats.model.instruction import AiInstruction, AiInstructionSpec
 from labrats.model.job import Job, JobSpec, JobStatus
@@ -74,6 +74,7 @@ class _WrittenJobStatus(JobStatus, frozen=True, kw_only=True):
 
 class _AiModelObject(_Object):
     spec: AiModelSpec
+    status: AiModelStatus = AiModelStatus()
 
 
 class _AiAgentObject(_Object):

@@ -17,7 +17,7 @@ from labrats.backends.kubernetes.reflector import Collection, Patience, Reflecto
 from labrats.backends.kubernetes.resources import ResourceType, resource_type
 from labrats.model.errors import LabratsError, NotFound, RetryLater
 from labrats.model.job import Job
-from labrats.model.record import OwnerReference, Resource, encode
+from labrats.model.record import OwnerReference, Resource, encode, taken_by
 from labrats.ports import Change, Changed, Clock, Deleted, Synced, SystemClock
 
 R = TypeVar("R", bound=Resource)
@@ -35,7 +35,7 @@ class KubernetesStore:
     does not exist. A job that did make sense stays what it was to watchers, so that nobody ends what it runs.
 
     The parts of a resource are created after it, one by one, and deleted after it, by the cluster: others may see it
-    without them for a moment.
+    without them for a moment. One whose claim another has is there for a moment, too, until it is taken back.
     """
 
     def __init__(
@@ -101,16 +101,14 @@ class KubernetesStore:
         return [each for each in found if each is not None]
 
     async def list(self, kind: type[R], labels: Mapping[str, str] | None = None) -> list[R]:
-        resources = resource_type(kind)
-        query = dict(resources.query)
-        if labels:
-            query["labelSelector"] = ",".join(f"{name}={value}" for name, value in labels.items())
-        pages = self._client.pages(resources.path(self._namespace), query)
-        read = [self._read(resources, item) async for page in pages for item in page.items]
-        return [each for each in read if each is not None]
+        selector = {"labelSelector": ",".join(f"{name}={value}" for name, value in labels.items())} if labels else {}
+        return [*await self._list(kind, selector)]
 
     async def create(self, resource: R, parts: Sequence[Resource] = ()) -> R:
         created = await self._create(resource)
+        if created.claim is not None and (holder := await self._earlier_holder(created)):
+            await self._take_back([created])
+            raise taken_by(holder)
         owner = OwnerReference(kind=created.kind(), name=created.name, uid=created.metadata.uid)
         owned = [replace(part, metadata=replace(part.metadata, owner=owner)) for part in parts]
         outcomes = await asyncio.gather(*(self._create(part) for part in owned), return_exceptions=True)
@@ -123,17 +121,14 @@ class KubernetesStore:
         raise failures[0]  # nothing is taken back: another request may have found it, and be completing it
 
     async def update(self, resource: R) -> R:
-        resources = resource_type(type(resource))
-        path = resources.path(self._namespace, resource.name)
-        if resources.has_status:
-            status = resources.status_object(resource, self._clock.now())
-            stored = await self._write(resources, "PUT", f"{path}/status", status)
-            self._tell_what_happened(stored)
-            if not resources.differ(stored, resource):
-                return stored
-            version = stored.metadata.resource_version
-            resource = replace(resource, metadata=replace(resource.metadata, resource_version=version))
-        return await self._write(resources, "PATCH", path, resources.patch(resource), JSON_PATCH)
+        if resource.claim is None:
+            return await self._update(resource)
+        former = await self.get(type(resource), resource.name)
+        changed = await self._update(resource, former)
+        if changed.claim != former.claim and (holder := await self._earlier_holder(changed)):
+            await self._change_back(_as_of(former, changed))
+            raise taken_by(holder)
+        return changed
 
     async def delete(self, kind: type[R], name: str, resource_version: str | None = None) -> None:
         conditions = {} if resource_version is None else {"resourceVersion": resource_version}
@@ -189,6 +184,22 @@ class KubernetesStore:
         except NotFound:
             return None
 
+    async def _list(self, kind: type[R], selector: Mapping[str, str], version: str = "") -> Sequence[R]:
+        """version: of the moment that is asked for, rather than now."""
+        resources = resource_type(kind)
+        pages = self._client.pages(resources.path(self._namespace), {**resources.query, **selector}, version)
+        read = [self._read(resources, item) async for page in pages for item in page.items]
+        return [each for each in read if each is not None]
+
+    async def _earlier_holder(self, written: R) -> R | None:
+        """Who had the claim of `written` already at the moment when it was written.
+
+        The API server has put all writes in one order. So of several who claim the same at once, each of which asks
+        this, the first one finds nobody, and all others find it.
+        """
+        everybody = await self._list(type(written), {}, written.metadata.resource_version)
+        return next((each for each in everybody if each.claim == written.claim and each.name != written.name), None)
+
     async def _create(self, resource: R) -> R:
         resources = resource_type(type(resource))
         new = replace(resource, metadata=replace(resource.metadata, created_at=self._clock.now()))
@@ -208,6 +219,30 @@ class KubernetesStore:
                 await self._delete(type(resource), resource.name, {"uid": resource.metadata.uid})
             except LabratsError as error:
                 log.warning("left behind", kind=resource.kind(), name=resource.name, reason=str(error))
+
+    async def _update(self, resource: R, former: R | None = None) -> R:
+        """former: what it replaces, where that is known: its status is not written once more."""
+        resources = resource_type(type(resource))
+        if not resources.has_status or (former and _status(former) == _status(resource)):
+            return await self._patch(resource)
+        status = resources.status_object(resource, self._clock.now())
+        path = resources.path(self._namespace, resource.name, "status")
+        stored = await self._write(resources, "PUT", path, status)
+        self._tell_what_happened(stored)
+        return await self._patch(_as_of(resource, stored)) if resources.differ(stored, resource) else stored
+
+    async def _change_back(self, former: Resource) -> None:
+        """What cannot be changed back is left: the engine that leads says on it what is wrong."""
+        try:
+            await self._patch(former)
+        except LabratsError as error:
+            log.warning("left changed", kind=former.kind(), name=former.name, reason=str(error))
+
+    async def _patch(self, resource: R) -> R:
+        """Write all of it but its status."""
+        resources = resource_type(type(resource))
+        path = resources.path(self._namespace, resource.name)
+        return await self._write(resources, "PATCH", path, resources.patch(resource), JSON_PATCH)
 
     async def _write(self, resources: ResourceType[R], method: str, path: str, body: Any, content: str = JSON) -> R:
         answer = await self._client.request(method, path, encode(body), content_type=content)
@@ -230,3 +265,13 @@ class KubernetesStore:
         except ValueError as error:
             log.error("an object makes no sense", kind=resources.record.kind(), reason=str(error))
             return None
+
+
+def _as_of(resource: R, written: Resource) -> R:
+    """`resource`, to be written after `written`, which is the same one as it was stored last."""
+    version = written.metadata.resource_version
+    return replace(resource, metadata=replace(resource.metadata, resource_version=version))
+
+
+def _status(resource: Resource) -> Any:
+    return getattr(resource, "status")  # noqa: B009, not every kind has one
