@@ -6,14 +6,15 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import Request
 from msgspec.structs import replace
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 from starlette.responses import Response
 
 from labrats.api.bodies import Label, RequestBody, ResponseBody
 from labrats.api.engine import Engine
+from labrats.api.errors import A_TIME
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
-from labrats.api.keys import SUBMIT, derived_key, hash_key, key_secret
+from labrats.api.keys import SUBMIT, derived_key, expiry_of, hash_key, key_secret
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, caller_of, credential_of, engine_of
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
@@ -28,12 +29,22 @@ _SALT: Final = "salt"
 KeyId = Annotated[str, Field(description="The key's id, as the list shows it.", examples=["key-2c1f0a9b3d"])]
 
 
+def _check_text(value: Any) -> Any:
+    if not isinstance(value, str | None):  # a number would be taken for seconds
+        raise ValueError(f"must be {A_TIME}")
+    return value
+
+
 class ApiKeyBody(RequestBody):
     """A key to make."""
 
     name: Label = Field(examples=["ci"])
     scopes: list[Literal["submit", "admin"]] = Field(default=[SUBMIT], min_length=1, max_length=2)
-    expires_at: Annotated[AwareDatetime, Field(strict=False, description="When it stops being valid.")] | None = None
+    expires_at: Annotated[
+        Annotated[AwareDatetime, Field(strict=False)] | None,
+        BeforeValidator(_check_text),
+        Field(description="When it stops being valid. Default: never.", examples=["2030-01-31T12:00:00Z"]),
+    ] = None
 
 
 class ApiKeyView(ResponseBody):
@@ -44,7 +55,7 @@ class ApiKeyView(ResponseBody):
     prefix: str = Field(examples=["lr_AbCdE"])
     scopes: list[str] = Field(examples=[["submit"]])
     created_at: datetime = Field(examples=["2030-01-01T12:00:00Z"])
-    expires_at: datetime | None
+    expires_at: datetime | None = Field(examples=["2030-01-31T12:00:00Z"])
 
 
 class NewApiKeyView(ApiKeyView):
@@ -138,5 +149,14 @@ def _view(secret: Secret) -> dict[str, Any]:
         "prefix": secret.data.get("prefix", ""),
         "scopes": secret.data.get("scopes", SUBMIT).split(","),
         "createdAt": secret.metadata.created_at,
-        "expiresAt": secret.data.get("expiresAt"),
+        "expiresAt": _expiry_shown(secret),
     }
+
+
+def _expiry_shown(secret: Secret) -> datetime | str | None:
+    """In UTC, as all times are. What somebody wrote by hand and is no time is shown as it is: such a key is none."""
+    try:
+        expires_at = expiry_of(secret)
+    except ValueError:
+        return secret.data["expiresAt"]
+    return expires_at and expires_at.astimezone(UTC)

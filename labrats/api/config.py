@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from pydantic import ConfigDict, Field, RootModel, StringConstraints, field_validator
 from starlette.responses import Response
 
-from labrats.api.bodies import Effort, Label, Provider, RequestBody, ResponseBody
+from labrats.api.bodies import Effort, Label, Provider, RequestBody, ResponseBody, optional
 from labrats.api.engine import Engine
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
@@ -71,11 +71,11 @@ class DefaultsBody(RequestBody):
 
 
 class ProviderConfigView(ResponseBody):
-    """What jobs of one provider use unless they say otherwise."""
+    """What jobs of one provider use unless they say otherwise: what is set of it."""
 
-    model: str | None = Field(examples=["opus"])
-    effort: str | None
-    files: list[dict[str, Any]]
+    model: str = optional(examples=["opus"])
+    effort: str = optional(examples=["high"])
+    files: list[dict[str, Any]] = optional()
 
 
 class DefaultsView(ResponseBody):
@@ -84,23 +84,23 @@ class DefaultsView(ResponseBody):
     model: str | None = Field(examples=["sonnet"])
     effort: str | None = Field(examples=["medium"])
     executor_image: str | None
-    executor_resources: dict[str, dict[str, str]]
-    providers: dict[str, ProviderConfigView]
+    executor_resources: dict[str, dict[str, str]] = Field(examples=[{"limits": {"cpu": "2", "memory": "4Gi"}}])
+    providers: dict[str, ProviderConfigView] = Field(examples=[{"codex": {"model": "o3"}}])
     resource_version: str | None = Field(description="Null while nobody has set anything.", examples=["17"])
 
 
 class SourceConfigs(ResponseBody):
     """Always none."""
 
-    sources: list[Any]
+    sources: list[Any] = Field(examples=[[]])
 
 
 class SourceConfig(ResponseBody):
     """Always empty."""
 
     source: str = Field(examples=["github"])
-    model: str
-    effort: str
+    model: str = Field(examples=[""])
+    effort: str = Field(examples=[""])
 
 
 class Anything(RootModel[dict[str, Any]]):
@@ -185,7 +185,7 @@ def _view(config: AiConfig) -> dict[str, Any]:
         "executorImage": spec.executor_image,
         "executorResources": spec.executor_resources,
         "providers": {
-            name: {"model": each.model, "effort": each.effort, "files": each.files}
+            name: {field: value for field in each.__struct_fields__ if (value := getattr(each, field))}
             for name, each in spec.providers.items()
         },
         "resourceVersion": config.metadata.resource_version or None,

@@ -159,7 +159,7 @@ class KeyRing:
         digest = secret.data.get("hash", "")
         if len(digest) != hashlib.sha256().digest_size * 2:
             raise ValueError("it has neither a `key` nor the SHA-256 of one as `hash`")
-        caller = Caller(secret.name, _scopes_of(secret), _expiry_of(secret), secret.name)
+        caller = Caller(secret.name, _scopes_of(secret), expiry_of(secret), secret.name)
         self._by_secret[secret.name] = _index(digest)
         self._stored[_index(digest)] = _Known(digest, caller)
 
@@ -177,7 +177,7 @@ def _scopes_of(secret: Secret) -> frozenset[str]:
     return scopes
 
 
-def _expiry_of(secret: Secret) -> datetime | None:
+def expiry_of(secret: Secret) -> datetime | None:
     """When the key ends to be valid. Raises ValueError when that is no time, or in no time zone."""
     if (text := secret.data.get("expiresAt")) is None:
         return None

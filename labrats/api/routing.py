@@ -60,7 +60,7 @@ class GuardedRoute(APIRoute):
                 raise ApiError(403, "forbidden", "this needs an API key with the scope `admin`")
             strict = StrictRequest(request.scope, request.receive)
             strict.state.caller, strict.state.credential = caller, credential
-            if self.body_field is not None:
+            if self.body_field is not None and (self.body_field.field_info.is_required() or await strict.body()):
                 require_json(strict)
                 await strict.json()  # FastAPI, which finds it read, would put its own error in the place of ours
             response = await answer(strict)

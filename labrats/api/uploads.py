@@ -92,9 +92,10 @@ async def delete_pdf(request: Request, upload_id: PdfId) -> Response:
     summary="Have a job read a PDF",
 )
 async def extract(
-    request: Request, upload_id: PdfId, asked: Extraction, idempotency_key: IdempotencyKey = None
+    request: Request, upload_id: PdfId, asked: Extraction | None = None, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Submit a job that runs one inference for each section of the PDF, in order. Its result has all of them."""
+    asked = asked or Extraction()
     pdfs = engine_of(request).pdf_uploads
     upload = await pdfs.get(upload_id)
     submission = Submission(

@@ -43,7 +43,8 @@ class UploadedFile(ResponseBody):
 class WorkspaceUploadList(ResponseBody):
     """All workspace uploads."""
 
-    uploads: list[UploadView]
+    files: list[UploadView]
+    uploads: list[UploadView] = Field(description="The same, under the name that this list had at first.")
 
 
 @router.post(
@@ -87,8 +88,8 @@ async def download_workspace_file(request: Request, upload_id: UploadId, name: F
 )
 async def list_workspace_uploads(request: Request) -> Response:
     """Everybody's, the newest first."""
-    uploads = await engine_of(request).workspace_uploads.every()
-    return json_response({"uploads": [upload_view(upload) for upload in uploads]})
+    files = [upload_view(upload) for upload in await engine_of(request).workspace_uploads.every()]
+    return json_response({"files": files, "uploads": files})
 
 
 @router.delete(

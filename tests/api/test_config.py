@@ -54,8 +54,8 @@ async def test_a_put_merges_at_every_depth(admin: httpx2.AsyncClient) -> None:
         "executorImage": None,
         "executorResources": {"requests": {"cpu": "500m"}, "limits": {"memory": "4Gi"}},
         "providers": {
-            "claude": {"model": "opus", "effort": None, "files": []},
-            "qwen": {"model": None, "effort": None, "files": [{"filename": "a.gguf", "url": "https://models.test/a"}]},
+            "claude": {"model": "opus"},
+            "qwen": {"files": [{"filename": "a.gguf", "url": "https://models.test/a"}]},
         },
     }
 

@@ -141,6 +141,27 @@ async def test_a_key_is_valid_until_the_moment_it_expires(api: Api) -> None:
     assert keys.caller(KEY, expires_at) is None
 
 
+async def test_when_a_key_expires_is_told_in_utc(api: Api, admin: httpx2.AsyncClient) -> None:
+    asked = {"name": "ci", "expiresAt": "2999-01-01T02:00:00+02:00"}
+    made = (await admin.post("/api/api-keys", json=asked)).json()
+
+    await api.store.create(by_hand("odd", key="test-key-of-some-length", expiresAt="tomorrow"))
+    (listed,) = [key for key in (await admin.get("/api/api-keys")).json()["apiKeys"] if key["id"] == made["id"]]
+
+    assert made["expiresAt"] == listed["expiresAt"] == "2999-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "expires_at", [32503680000, "tomorrow", "2999-01-01", "2999-01-01T00:00:00", True, ""], ids=str
+)
+async def test_what_is_no_time_is_refused_with_one_that_is(admin: httpx2.AsyncClient, expires_at: object) -> None:
+    answer = await admin.post("/api/api-keys", json={"name": "ci", "expiresAt": expires_at})
+    assert answer.status_code == 422
+    (detail,) = answer.json()["details"]
+    assert detail["field"] == "expiresAt"
+    assert "2030-01-31T12:00:00Z" in detail["message"]
+
+
 async def test_a_key_of_the_environment_has_an_owner_that_does_not_tell_it() -> None:
     caller = KeyRing([KEY]).caller(KEY, NOON)
 

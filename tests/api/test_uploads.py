@@ -119,7 +119,9 @@ async def test_an_upload_is_its_owners_and_the_admins(api: Api, user: httpx2.Asy
         assert (await other.get(path)).status_code == 403
         assert (await admin.get(path)).status_code == 200
         assert (await other.get(WORKSPACE)).status_code == 403
-        (listed,) = (await admin.get(WORKSPACE)).json()["uploads"]
+        list_of_all = (await admin.get(WORKSPACE)).json()
+        (listed,) = list_of_all["files"]
+        assert list_of_all["uploads"] == [listed]
         assert listed == uploaded | {"owner": listed["owner"], "createdAt": listed["createdAt"]}
         assert (await admin.delete(f"{WORKSPACE}/{uploaded['id']}")).status_code == 204
         assert (await admin.delete(f"{WORKSPACE}/{uploaded['id']}")).status_code == 404
@@ -404,6 +406,15 @@ async def test_extracting_submits_a_pipeline_over_the_pdf(api: Api, tmp_path: Pa
     assert job.spec.metadata == {"upload": uploaded["id"], "document": "report.pdf"}
     (file,) = job.spec.files
     assert (file.name, (tmp_path / "uploads" / file.path).read_bytes()) == ("document.pdf", A_PDF)
+
+
+async def test_nothing_need_be_said_to_extract(api: Api, admin: httpx2.AsyncClient) -> None:
+    uploaded = (await admin.post(PDFS, files={"file": ("report.pdf", A_PDF)})).json()
+    extract = f"{PDFS}/{uploaded['id']}/extract"
+
+    assert (await admin.post(extract)).status_code == 201
+    assert (await admin.post(extract, content=b'{"effort": "low"}')).status_code == 415
+    assert len(await api.store.list(Job)) == 1
 
 
 async def test_what_is_not_there_cannot_be_extracted(api: Api, admin: httpx2.AsyncClient) -> None:

@@ -38,7 +38,7 @@ MODEL_VIEW: dict[str, Any] = {
 }  # fmt: skip
 CONFIG_VIEW: dict[str, Any] = {
     "model": "opus", "effort": None, "executorImage": None, "executorResources": {}, "resourceVersion": "10",
-    "providers": {"codex": {"model": "o3", "effort": None, "files": []}},
+    "providers": {"codex": {"model": "o3"}},
 }  # fmt: skip
 SOURCE_VIEW: dict[str, Any] = {
     "id": "github", "name": "github", "type": "github", "enabled": True,
