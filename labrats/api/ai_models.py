@@ -1,7 +1,7 @@
 """AiModels: which models there are, and how many jobs run on each at once."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import Request
 from msgspec.structs import replace
@@ -23,6 +23,15 @@ from labrats.model.record import Metadata
 
 router = api_router("AI models")
 
+_AN_OPUS: Final[dict[str, Any]] = {
+    "name": "claude-opus",
+    "provider": "claude",
+    "model": "opus",
+    "slots": 4,
+    "credentialsRef": "anthropic",
+    "prices": {"input": 5, "output": 25, "cacheRead": 0.5},
+}
+
 SlotCount = Annotated[int, Field(ge=0, le=100_000, description="Attempts at once; 0 pauses the model.")]
 Endpoint = Annotated[str, Field(pattern=WEB_ADDRESS, max_length=2048, examples=["http://10.0.0.5:8000/v1"])]
 ModelName = Annotated[str, Field(description="The AiModel's name.", examples=["claude-opus"])]
@@ -39,6 +48,8 @@ class PricesBody(RequestBody):
 class AiModelBody(RequestBody):
     """A model to configure."""
 
+    model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [_AN_OPUS]}}
+
     name: Name = Field(examples=["claude-opus"])
     provider: Provider
     model: Label = Field(examples=["opus"])
@@ -50,6 +61,8 @@ class AiModelBody(RequestBody):
 
 class AiModelPatch(RequestBody):
     """What to change; absent fields stay, null clears those that may be null."""
+
+    model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [{"slots": 0}]}}
 
     provider: Provider = optional()
     model: Label = optional()

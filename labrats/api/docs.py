@@ -96,6 +96,8 @@ def _answers(operation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]
 def _content(title: str, holder: Mapping[str, Any]) -> Iterator[str]:
     for media_type, content in holder.get("content", {}).items():
         yield f"<p>{title}, <code>{escape(media_type)}</code>: {_type_of(content.get('schema', {}))}</p>"
+        if media_type == "application/json" and "example" in content:
+            yield _example(content["example"])
 
 
 def _schema(name: str, schema: Mapping[str, Any]) -> str:
@@ -104,9 +106,13 @@ def _schema(name: str, schema: Mapping[str, Any]) -> str:
         _row(field, _type_of(value), "required" if field in required else "", escape(value.get("description", "")))
         for field, value in schema.get("properties", {}).items()
     )
-    examples = "".join(f"<pre>{escape(json.dumps(example, indent=2))}</pre>" for example in schema.get("examples", ()))
+    examples = "".join(map(_example, schema.get("examples", ())))
     head = f"<h3>{escape(name)}</h3><p>{escape(schema.get('description', ''))}</p>"
     return f'<article id="{escape(name)}">{head}{_table("", rows)}{examples}</article>'
+
+
+def _example(value: object) -> str:
+    return f"<pre>{escape(json.dumps(value, indent=2))}</pre>"
 
 
 def _parameter_row(parameter: Mapping[str, Any]) -> str:

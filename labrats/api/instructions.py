@@ -69,7 +69,7 @@ class InstructionView(ResponseBody):
     name: str = Field(examples=["implement-issue"])
     scope: Scope = Field(examples=["local"])
     display_name: str = Field(examples=["Implement an issue"])
-    description: str
+    description: str = Field(examples=[""])
     priority: int
     content: str = Field(examples=["Implement the issue."])
     resource_version: str = Field(examples=["17"])

@@ -67,7 +67,7 @@ class OutputsView(ResponseBody):
     branch: str | None
     commit: str | None
     pull_request_url: str | None
-    commits: list[str] = Field(description="New commits, newest first, at most 50.")
+    commits: list[str] = Field(description="New commits, newest first, at most 50.", examples=[[]])
     files_changed: int | None = Field(
         description="How many files the patch is about; null where that is not known.", examples=[2]
     )
@@ -131,7 +131,9 @@ class JobDetail(JobItem):
     k8s_job_name: str | None = Field(alias="k8sJobName", description="The latest attempt's Job, on Kubernetes.")
     executor_pod_name: str | None = Field(description="The pod of that Job, once it has started.")
     returnvalue: Any = Field(description="The result, whole.", examples=["Done, see the branch."])
-    logs: list[str] = Field(description="The last lines; all of them are at `/api/jobs/{id}/logs`.")
+    logs: list[str] = Field(
+        description="The last lines; all of them are at `/api/jobs/{id}/logs`.", examples=[["reading the issue"]]
+    )
     workspace_setup: WorkspaceSetupView | None
     workspace_files: list[WorkspaceFileView]
     prompt_ref: PromptRef | None

@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from labrats.api.access import Access
 from labrats.api.errors import ErrorBody, error_body
+from labrats.api.examples import add_examples
 from labrats.model.errors import Problem
 
 Responses = dict[int | str, dict[str, Any]]
@@ -117,6 +118,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         _add_schema(components["schemas"], ErrorBody)
         _drop_foreign_errors(document)
         _add_links(document)
+        add_examples(document)
         app.openapi_schema = document
     return app.openapi_schema
 

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import Query, Request
 from pydantic import Field
@@ -40,20 +40,19 @@ class StatusCounts(ResponseBody):
     cancelled: int = Field(examples=[0])
 
 
-CountsByName = Annotated[
-    dict[str, StatusCounts],
-    Field(description=f"The {MAX_NAMES} names with the most jobs.", examples=[{"code-review": {
-        "waiting": 3, "active": 1, "completed": 40, "failed": 2, "cancelled": 0,
-    }}]),
-]  # fmt: skip
+_SOME: Final = {"waiting": 3, "active": 1, "completed": 40, "failed": 2, "cancelled": 0}
+
+
+def _counts_by_name(example: str) -> Any:
+    return Field(description=f"The {MAX_NAMES} names with the most jobs.", examples=[{example: _SOME}])
 
 
 class Stats(ResponseBody):
     """How many jobs are kept, by what they are."""
 
-    by_type: CountsByName
-    by_model: CountsByName
-    by_repo: CountsByName
+    by_type: dict[str, StatusCounts] = _counts_by_name("code-review")
+    by_model: dict[str, StatusCounts] = _counts_by_name("opus")
+    by_repo: dict[str, StatusCounts] = _counts_by_name("octocat/hello-world")
     totals: StatusCounts
 
 

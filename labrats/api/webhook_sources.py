@@ -42,6 +42,14 @@ LONGEST_NAME: Final = 40
 
 MAX_OVERRIDES: Final = 1000
 
+_A_SOURCE: Final[dict[str, Any]] = {
+    "name": "github",
+    "type": "github",
+    "secret": "a-long-random-text",
+    "defaults": {"model": "opus"},
+    "repoOverrides": {"octocat/hello-world": {"effort": "high"}},
+}
+
 SourceName = Annotated[str, Field(description="The WebhookSource's name.", examples=["github"])]
 NewName = Annotated[Name, StringConstraints(max_length=LONGEST_NAME)]
 Association = Literal[
@@ -79,6 +87,8 @@ class RepoOverrideBody(RequestBody):
 class WebhookSourceBody(RequestBody):
     """A source of webhooks."""
 
+    model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [_A_SOURCE]}}
+
     name: NewName = Field(examples=["github"])
     type: Literal["github", "generic"]
     enabled: bool = True
@@ -99,6 +109,10 @@ class WebhookSourceBody(RequestBody):
 
 class WebhookSourcePatch(RequestBody):
     """What to change; absent fields stay, null clears those that may be null."""
+
+    model_config = RequestBody.model_config | {
+        "json_schema_extra": {"examples": [{"repoOverrides": {"octocat/hello-world": {"model": "opus"}}}]}
+    }
 
     type: Literal["github", "generic"] = optional()
     enabled: bool = optional()

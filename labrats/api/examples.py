@@ -1,0 +1,54 @@
+"""Whole examples for the OpenAPI document, put together from what its schemas say of their parts."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+Schema = Mapping[str, Any]
+
+_OF_TYPES: Final = {"string": "text", "integer": 1, "number": 1, "boolean": True, "null": None}
+
+
+def add_examples(document: dict[str, Any]) -> None:
+    """Give each body of the document, asked for or answered, an example, unless it has one."""
+    schemas = document["components"]["schemas"]
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for body in [operation.get("requestBody", {}), *operation["responses"].values()]:
+                for content in body.get("content", {}).values():
+                    content.setdefault("example", example_of(content["schema"], schemas))
+
+
+def example_of(schema: Schema, schemas: Mapping[str, Schema]) -> Any:
+    """A value that fits `schema`, as telling as its own examples are. What may be left out and has none is left out."""
+    if given := schema.get("examples"):
+        return given[0]
+    if reference := schema.get("$ref"):
+        return example_of(schemas[reference.rpartition("/")[2]], schemas)
+    if "const" in schema or "enum" in schema:
+        return schema.get("const", *schema.get("enum", [])[:1])
+    if choices := schema.get("anyOf") or schema.get("oneOf"):
+        may_be_null = {"type": "null"} in choices and not has_example(schema, schemas)
+        return None if may_be_null else example_of(choices[0], schemas)
+    if schema.get("type") == "array":
+        return [example_of(each, schemas) for each in schema.get("prefixItems") or [schema["items"]]]
+    if schema.get("type") == "object":
+        return _object(schema, schemas)
+    return "2030-01-31T12:00:00Z" if schema.get("format") == "date-time" else _OF_TYPES[schema.get("type", "string")]
+
+
+def _object(schema: Schema, schemas: Mapping[str, Schema]) -> dict[str, Any]:
+    required = schema.get("required", ())
+    return {
+        name: example_of(each, schemas)
+        for name, each in schema.get("properties", {}).items()
+        if name in required or has_example(each, schemas)
+    }
+
+
+def has_example(schema: Schema, schemas: Mapping[str, Schema]) -> bool:
+    """Whether `schema`, or what it is made of, gives an example of itself."""
+    if reference := schema.get("$ref"):
+        return has_example(schemas[reference.rpartition("/")[2]], schemas)
+    parts = [*schema.get("anyOf", ()), *schema.get("properties", {}).values()]
+    parts += [schema["items"]] if "items" in schema else []
+    return bool(schema.get("examples")) or any(has_example(part, schemas) for part in parts)
