@@ -58,8 +58,12 @@ def apply_command(engine: "EngineCommands") -> Callable[..., None]:
     """`labrats apply`."""
 
     def apply(
-        *,
-        file: Annotated[list[str], Parameter(alias="-f", consume_multiple=True, negative=(), metavar="FILE")],
+        *more: Annotated[str, Parameter(show=False)],
+        file: Annotated[
+            list[str],
+            # `-` is a value, too; and the rest of what a shell makes of `-f rats/*.yaml` is `more`
+            Parameter(alias="-f", consume_multiple=False, allow_leading_hyphen=True, negative=(), metavar="FILE"),
+        ],
         dry_run: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
         options: ApiOptions = DEFAULTS,
     ) -> None:
@@ -71,13 +75,16 @@ def apply_command(engine: "EngineCommands") -> Callable[..., None]:
         A job (InferenceRequest) is submitted once by its name.
 
         Args:
-            file: A file, a folder of files (.yaml, .yml, .json), or - for standard input.
+            more: Further ones.
+            file: A file, a folder of files (.yaml, .yml, .json), or - for standard input. Repeatable.
             dry_run: Only say what would be done.
         """
         from labrats.cli.yaml_files import read_documents
 
-        documents = [document for source in file for document in read_documents(source)]
+        documents = [document for source in (*file, *more) for document in read_documents(source)]
         wanted = [each for document in documents for each in _resources_in(document)]
+        if not wanted:
+            remark("there is nothing to apply")
         _check(wanted, engine.problems_in)
         with options.connect() as client:
             for each, outcome in _outcomes(client, wanted, dry_run):

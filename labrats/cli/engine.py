@@ -3,12 +3,13 @@
 import asyncio
 import errno
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from cyclopts import Parameter
@@ -177,12 +178,21 @@ def startup_errors_explained(host: str = "", port: int = 0) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        wrong = [f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        wrong = [f"  {_wrong_setting(problem)}" for problem in error.errors()]
         raise CommandError("\n".join(["these settings make no sense:", *wrong]), ExitCode.USAGE) from error
     except LabratsError as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     except OSError as error:
         raise CommandError(_why_not_started(error, host, port), ExitCode.USAGE) from error
+
+
+def _wrong_setting(problem: Mapping[str, Any]) -> str:
+    """What pydantic says of a setting, without its own words. What is wrong with several at once names them itself."""
+    name = "".join(f"{part}: " for part in problem["loc"])
+    if problem["type"] == "too_short":
+        return f"{name}must have at least {problem['ctx']['min_length']} characters"
+    words = str(problem["msg"]).removeprefix("Value error, ").partition(", unable to ")[0]
+    return name + words.replace("Input should ", "must ")
 
 
 def _why_not_started(error: OSError, host: str, port: int) -> str:
@@ -233,7 +243,7 @@ def _print_settings(settings: "EngineSettings", *, as_json: bool) -> None:
     for knob in knobs:
         changed = "" if knob.value == knob.default else f"   (default: {_shown(knob.default)})"
         print(f"{paint(knob.environment, 'bold')}={_shown(knob.value)}{changed}")
-        print(f"    {knob.description}")
+        print(indent(knob.description, "    "))
 
 
 def _shown(value: Any) -> str:

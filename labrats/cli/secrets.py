@@ -7,10 +7,11 @@ API key can read or replace one. A running engine uses a changed secret from the
 import asyncio
 import getpass
 import json
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cyclopts import App
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from labrats.ports import Store
 
 T = TypeVar("T")
+
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LONGEST_NAME: Final = 63
+_KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
 def secrets_app(engine: EngineCommands) -> App:
@@ -41,6 +46,7 @@ def secrets_app(engine: EngineCommands) -> App:
             key: The key in it, such as ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN, OPENAI_API_KEY or auth.json.
             data_dir: The engine's data folder. Default: ~/.local/share/labrats.
         """
+        _check_names(name, key)
         value = _read_value(name, key)
         _with_store(engine, data_dir, lambda store: put_value(store, name, key, value))
         remark(f"{key} of the secret {name} is set")
@@ -136,6 +142,15 @@ def _with_store(engine: EngineCommands, data_dir: Path | None, act: "Callable[[S
         raise CommandError(str(error), ExitCode.REFUSED) from error
     except LabratsError as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
+
+
+def _check_names(name: str, key: str) -> None:
+    """Refuse what no model could name, and no cluster would keep."""
+    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+        words = "lower-case letters and digits, with dashes and single dots only between them"
+        raise CommandError(f"a secret's name is of {words}, not {name!r}", ExitCode.USAGE)
+    if not _KEY.fullmatch(key):
+        raise CommandError(f"a key is of letters, digits, dashes, dots and underscores, not {key!r}", ExitCode.USAGE)
 
 
 def _read_value(name: str, key: str) -> str:

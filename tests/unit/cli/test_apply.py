@@ -1,6 +1,8 @@
 """`labrats apply` and `labrats export`: files become resources, and resources files."""
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,28 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(labrats: Labrats, fu
         "AiAgent developer unchanged (dry run)", "InferenceRequest one created (dry run)",
     ]  # fmt: skip
     assert writes(full) == []
+
+
+def test_what_is_applied_may_come_from_standard_input(
+    labrats: Labrats, empty: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(write(file, MODEL_MANIFEST)).read_bytes())))
+    assert labrats("apply", "-f", "-", "--dry-run") == (0, "AiModel opus created (dry run)\n", "")
+
+
+def test_several_files_are_applied_as_a_shell_spells_them_out(
+    labrats: Labrats, empty: ScriptedEngine, tmp_path: Path
+) -> None:
+    one, two = write(tmp_path / "1.yaml", MODEL_MANIFEST), write(tmp_path / "2.yaml", INSTRUCTION_MANIFEST)
+
+    for arguments in ((one, two), (one, "-f", two)):
+        ended = labrats("apply", "-f", *arguments, "--dry-run")
+        assert ended.out.splitlines() == ["AiInstruction conduct created (dry run)", "AiModel opus created (dry run)"]
+
+
+def test_a_file_with_nothing_in_it_is_said_to_be_so(labrats: Labrats, file: Path) -> None:
+    file.write_text("# nothing yet\n")
+    assert labrats("apply", "-f", str(file)) == (0, "", "there is nothing to apply\n")
 
 
 def test_a_job_is_submitted_once_by_its_name(labrats: Labrats, engine: ScriptedEngine, file: Path) -> None:

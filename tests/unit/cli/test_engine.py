@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,23 @@ def test_a_setting_that_makes_no_sense_is_named_by_its_variable(
     monkeypatch.setenv("DEFAULT_MODEL_SLOTS", "many")
     ended = labrats("config")
     assert ended.code == 2
-    assert "DEFAULT_MODEL_SLOTS: Input should be a valid integer" in ended.err
+    assert "DEFAULT_MODEL_SLOTS: must be a valid integer\n" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("AUTH_JWT_SECRET", "short", "\n  AUTH_JWT_SECRET: must have at least 32 characters\n"),
+        ("OIDC_ISSUER", "https://auth.example.com", "\n  OIDC_ISSUER needs OIDC_CLIENT_ID, "),
+        ("LABRATS_ALLOW_PUBLIC", "maybe", "\n  LABRATS_ALLOW_PUBLIC: must be a valid boolean"),
+        ("OUTBOUND_ALLOWED_CIDRS", "10.0.0.0/99", "\n  OUTBOUND_ALLOWED_CIDRS: '10.0.0.0/99' does not appear"),
+    ],
+)
+def test_what_is_wrong_with_a_setting_is_said_to_people(
+    labrats: Labrats, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert words in labrats("config").err
 
 
 def test_config_shows_each_setting_with_its_meaning_and_what_differs_from_the_default(
@@ -88,6 +105,11 @@ def test_config_never_shows_a_secret(labrats: Labrats, monkeypatch: pytest.Monke
     shown = labrats("config").out + labrats("config", "--json").out
     assert "lr_test" not in shown
     assert "SUBMIT_API_KEYS=**********,**********   (default: )" in shown
+
+
+def test_config_sets_each_meaning_in(labrats: Labrats) -> None:
+    lines = labrats("config").out.splitlines()
+    assert all(re.match(r"    \S|[A-Z0-9_]+=", line) for line in lines)
 
 
 def test_config_in_json_knows_every_setting(labrats: Labrats) -> None:

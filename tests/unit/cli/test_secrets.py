@@ -57,6 +57,13 @@ def test_setting_one_key_keeps_the_others_and_replaces_its_value(set_secret: Set
     assert secret.data == {"ANTHROPIC_API_KEY": "sk-test-1", "OPENAI_API_KEY": "sk-test-3"}
 
 
+@pytest.mark.parametrize(("name", "key"), [("a b", "K"), ("Anthropic", "K"), ("x" * 64, "K"), ("a", "K=1"), ("a", "")])
+def test_a_name_that_no_model_could_say_is_refused(set_secret: SetSecret, name: str, key: str) -> None:
+    ended = set_secret(name, key, "sk-test-value")
+    assert ended.code == 2
+    assert " is of " in ended.err
+
+
 @pytest.mark.parametrize("value", ["", "\n"])
 def test_an_empty_value_is_refused(set_secret: SetSecret, value: str) -> None:
     assert set_secret("anthropic", "ANTHROPIC_API_KEY", value).code == 2
