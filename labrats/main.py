@@ -563,17 +563,18 @@ async def announce(engine: "Engine", server: Any, listener: socket.socket, on_re
     """Say that the engine is up, once requests are answered from complete caches."""
     import structlog
 
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    login_link = await first_login_link(engine, url)  # beforehand: whoever finds the engine ready finds it printed
     for synced in engine.watches.values():
         await synced.wait()
     await server.listening.wait()
+    structlog.get_logger().info("engine ready", url=url, data=str(engine.settings.data_dir))
+    on_ready(url, login_link)
     # What has been loaded by now stays: the collector need not look at it again, and garbage is rare afterwards.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    host, port = listener.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    structlog.get_logger().info("engine ready", url=url, data=str(engine.settings.data_dir))
-    on_ready(url, await first_login_link(engine, url))
 
 
 async def first_login_link(engine: "Engine", url: str) -> str | None:
