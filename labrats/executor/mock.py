@@ -54,12 +54,17 @@ def _script_of(run: Run) -> list[Step] | None:
 
 
 def _play_default(run: Run) -> str:
-    words = len(run.prompt.split())
+    words = _words_of(run.prompt)
     run.emit.log("mock: reading the prompt")
-    run.emit.log(f"mock: it has {words} words")
+    run.emit.log(f"mock: it has {words}")
     run.emit.log("mock: done")
-    beside = f", and instructions of {len(run.instructions.split())} words" if run.instructions else ""
-    return f"The mock provider read a prompt of {words} words{beside}, and did nothing else."
+    beside = f", and instructions of {_words_of(run.instructions)}" if run.instructions else ""
+    return f"The mock provider read a prompt of {words}{beside}, and did nothing else."
+
+
+def _words_of(text: str) -> str:
+    count = len(text.split())
+    return f"{count} word" if count == 1 else f"{count} words"
 
 
 def _actions(steps: Iterable[Step], attempt: int) -> Iterator[Action]:
