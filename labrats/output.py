@@ -1,11 +1,11 @@
 """An attempt's output file: reading on from a number, and reading its end."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, Outputs, Usage
+from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, AgentSession, Outputs, Usage
 from labrats.model.protocol import (
     LINE_BYTES,
     AnyEvent,
@@ -13,6 +13,7 @@ from labrats.model.protocol import (
     LogEvent,
     OutputEvent,
     ResultEvent,
+    SessionEvent,
     UsageEvent,
     decode_event,
 )
@@ -24,6 +25,9 @@ CHUNK_BYTES: Final = 256 * 1024
 
 RUBBISH_BYTES: Final = 64 * CHUNK_BYTES
 """How much that no executor has written is passed over at once: a sparse file may be larger than any disk."""
+
+HEAD_BYTES: Final = 2 * LINE_BYTES
+"""Within this an executor has said what its agent's session is."""
 
 TAIL_BYTES: Final = 4 * LINE_BYTES
 MOST_TAIL_BYTES: Final = 64 * LINE_BYTES
@@ -73,6 +77,7 @@ def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
         return None, OutputTail()
     try:
         events = _last_events(descriptor)
+        session = _session(descriptor, events)
     finally:
         os.close(descriptor)
     usage, outputs = Usage(), Outputs()
@@ -85,7 +90,7 @@ def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
             case ResultEvent() | ErrorEvent():
                 usage, outputs = event.usage, event.outputs
     last = events[-1] if events else None
-    tail = OutputTail(_last_lines(events), usage, outputs)
+    tail = OutputTail(_last_lines(events), usage, outputs, session)
     return (last if isinstance(last, ResultEvent | ErrorEvent) else None), tail
 
 
@@ -100,6 +105,19 @@ def _last_events(descriptor: int) -> Sequence[AnyEvent]:
         if (usage_known and _fill_a_status(events)) or window >= min(size, MOST_TAIL_BYTES):
             return events
         window *= 4
+
+
+def _session(descriptor: int, last_events: Sequence[AnyEvent]) -> AgentSession | None:
+    """The latest that was told of: it is among the last events, or at the beginning of an output that has more."""
+    if (session := _last_session(last_events)) or os.fstat(descriptor).st_size <= TAIL_BYTES:
+        return session
+    beginning = os.pread(descriptor, HEAD_BYTES, 0)
+    return _last_session(_events(beginning[: beginning.rfind(b"\n") + 1]))
+
+
+def _last_session(events: Iterable[AnyEvent]) -> AgentSession | None:
+    told = [event.session for event in events if isinstance(event, SessionEvent)]
+    return told[-1] if told else None
 
 
 def _events(lines: bytes) -> Iterator[AnyEvent]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from labrats.model.ai_model import AiModel
-from labrats.model.job import FailedCode, Job, Outputs, Usage
+from labrats.model.job import AgentSession, FailedCode, Job, Outputs, Usage
 from labrats.model.model_files import FileOperation, FoundFile
 from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent
 from labrats.model.record import Resource
@@ -109,6 +109,14 @@ class Attempt:
     def name(self) -> str:
         return self.job.attempt_name
 
+    @property
+    def earlier_session(self) -> AgentSession | None:
+        """The one that it is to go on with: of an attempt before it, and of its provider."""
+        session, status = self.job.status.session, self.job.status
+        if session and session.provider == self.job.resolved.provider and 0 < session.attempt < status.attempts:
+            return session
+        return None
+
 
 @dataclass(frozen=True)
 class OutputTail:
@@ -117,6 +125,7 @@ class OutputTail:
     logs: tuple[str, ...] = ()
     usage: Usage = Usage()
     outputs: Outputs = Outputs()
+    session: AgentSession | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +171,9 @@ class Runner(Protocol):
 
     async def start(self, attempt: Attempt) -> None:
         """Start it, unless it was started before: at most one executor ever runs under a name, whoever asks.
+
+        It goes on with the attempt's `earlier_session`, in the workspace and the home where that began, if there is one
+        and these are kept; no two executors ever work in one workspace. Otherwise everything is new to it.
 
         Raises GiveUp when it can never start, RetryLater when it may later.
         """
@@ -213,7 +225,10 @@ class Runner(Protocol):
         ...
 
     async def remove(self, name: str, *, keep_output: bool = False) -> None:
-        """Delete what it left: workspace and inputs, and its output too unless `keep_output`. Only when it is Gone."""
+        """Delete what it left: workspace and inputs, and its output too unless `keep_output`. Only when it is Gone.
+
+        With `keep_output`, nothing happens while a later attempt works in its workspace.
+        """
         ...
 
 

@@ -10,7 +10,7 @@ from labrats.model.agent import AiAgent, AiAgentSpec, Trigger
 from labrats.model.ai_model import AiModel, AiModelSpec
 from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config
 from labrats.model.instruction import AiInstruction, AiInstructionSpec
-from labrats.model.job import FailedCode, Job, JobSpec, JobStatus, Usage, new_job_id
+from labrats.model.job import AgentSession, FailedCode, Job, JobSpec, JobStatus, Usage, new_job_id
 from labrats.model.phases import ENDED, Phase
 from labrats.model.protocol import ErrorEvent, LogEvent, ResultEvent
 from labrats.model.record import Metadata
@@ -115,6 +115,17 @@ def an_error(
     return ErrorEvent(seq=seq, at=at, code=code, message=message, **fields)
 
 
-def gone_with(outcome: ResultEvent | ErrorEvent | None, *, usage: Usage | None = None, **fields: Any) -> Gone:
-    """An attempt that has ended with `outcome`, having consumed `usage`. fields: of Gone."""
-    return Gone(outcome, tail=OutputTail(usage=usage or Usage()), **fields)
+def a_session(attempt: int = 1, *, provider: str = "mock", session_id: str = "0190-test") -> AgentSession:
+    """A session that began in that attempt."""
+    return AgentSession(provider=provider, id=session_id, attempt=attempt)
+
+
+def gone_with(
+    outcome: ResultEvent | ErrorEvent | None,
+    *,
+    usage: Usage | None = None,
+    session: AgentSession | None = None,
+    **fields: Any,
+) -> Gone:
+    """An attempt that has ended with `outcome`, having consumed `usage` in `session`. fields: of Gone."""
+    return Gone(outcome, tail=OutputTail(usage=usage or Usage(), session=session), **fields)

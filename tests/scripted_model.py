@@ -85,6 +85,10 @@ class ModelServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def answer_from_now_on(self, *turns: Turn) -> None:
+        """Play `turns`, as if the next request were the first."""
+        self.turns = [*[Says("")] * len(self.requests), *turns]
+
     def next_turn(self, body: dict[str, Any], headers: Message) -> tuple[int, Turn]:
         """The number of the request, and what it is answered."""
         self.headers = headers

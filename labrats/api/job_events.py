@@ -26,6 +26,7 @@ from labrats.model.protocol import (
     OutputEvent,
     PartEvent,
     ResultEvent,
+    SessionEvent,
     StatusEvent,
     ToolEvent,
     UsageEvent,
@@ -144,8 +145,8 @@ def event_view(attempt: int, event: AnyEvent) -> dict[str, Any] | None:
         case ErrorEvent():
             said = {"code": event.code, "message": event.message, "retryAfterSeconds": event.retry_after_seconds}
             return head | {"kind": "error"} | said | _account_of(event)
-        case PartEvent():
-            return None  # the whole result is in the job's detail
+        case PartEvent() | SessionEvent():
+            return None  # the whole result, and the session, are in the job's detail
 
 
 def _account_of(event: ResultEvent | ErrorEvent) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from labrats.api.bodies import ResponseBody, optional
 from labrats.cache import repo_of
-from labrats.model.job import CallbackPhase, FailedCode, Job, Outputs, Usage
+from labrats.model.job import AgentSession, CallbackPhase, FailedCode, Job, Outputs, Usage
 from labrats.model.phases import API_STATUS, Phase
 from labrats.ports import OutputTail, Place
 
@@ -71,6 +71,14 @@ class OutputsView(ResponseBody):
     files_changed: int | None = Field(
         description="How many files the patch is about; null where that is not known.", examples=[2]
     )
+
+
+class SessionView(ResponseBody):
+    """A session of the agent's own program."""
+
+    provider: str = Field(description="Whose program it is.", examples=["claude"])
+    id: str = Field(description="How that calls it.", examples=["0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90"])
+    attempt: int = Field(description="In whose workspace it began.", examples=[1])
 
 
 class WorkspaceSetupView(ResponseBody):
@@ -149,6 +157,9 @@ class JobDetail(JobItem):
     )
     usage: UsageView
     outputs: OutputsView
+    session: SessionView | None = Field(
+        description="With which another attempt goes on, where its workspace is still kept. Null where it begins anew."
+    )
     child_job_id: str | None = Field(description="The job that follows it in its chain.")
     chain_ended: str | None = Field(description="Why none follows, where its chain might have gone on: one sentence.")
     callback: CallbackView | None = Field(description="Null before the caller was told anything.")
@@ -184,9 +195,9 @@ def job_detail(job: Job, *, result: Any, live: OutputTail | None, place: Place) 
     place: where its latest attempt runs or ran.
     """
     spec, status, resolved = job.spec, job.status, job.resolved
-    logs, usage, outputs = status.logs, status.usage, status.outputs
+    logs, usage, outputs, session = status.logs, status.usage, status.outputs, status.session
     if live:
-        logs, usage, outputs = live.logs, usage + live.usage, live.outputs
+        logs, usage, outputs, session = live.logs, usage + live.usage, live.outputs, live.session or session
     return job_item(job) | {
         "phase": job.phase.value,
         "priority": spec.priority,
@@ -206,6 +217,7 @@ def job_detail(job: Job, *, result: Any, live: OutputTail | None, place: Place) 
         "configOrigins": resolved.origins,
         "usage": usage_view(usage),
         "outputs": outputs_view(outputs),
+        "session": _session(session),
         "childJobId": status.child_job_id,
         "chainEnded": status.chain_ended,
         "callback": _callback(job),
@@ -233,6 +245,10 @@ def outputs_view(outputs: Outputs) -> dict[str, Any]:
         "commits": outputs.commits,
         "filesChanged": outputs.files_changed,
     }
+
+
+def _session(session: AgentSession | None) -> dict[str, Any] | None:
+    return {"provider": session.provider, "id": session.id, "attempt": session.attempt} if session else None
 
 
 def _callback(job: Job) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from zlib import crc32
 from msgspec.structs import replace
 
 from labrats.model.agent import ChainCondition, FailurePolicy
-from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, FailedCode, Job
+from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, AgentSession, FailedCode, Job
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.model.record import encode
@@ -117,6 +117,7 @@ def record_outcome(job: Job, gone: Gone, now: datetime, limits: Limits) -> Recor
         "usage": job.status.usage + replace(gone.tail.usage.within_reason(), seconds=_seconds_of_attempt(job, now)),
         "outputs": gone.tail.outputs,
         "logs": gone.tail.logs,
+        "session": _session(job, gone),
     }
     if job.status.cancel_requested_at:  # an accepted cancel always ends in Cancelled, whatever the attempt still said
         return Record(JobEvent.CANCEL, ending)
@@ -124,12 +125,32 @@ def record_outcome(job: Job, gone: Gone, now: datetime, limits: Limits) -> Recor
         return Record(JobEvent.SUCCEED, ending | _bounded_result(gone.outcome))
     code, reason = _failure(job, gone, now)
     ending |= {"failed_code": code, "failed_reason": reason}
+    if _is_spent(job, gone, code):
+        ending["session"] = None
     if code in PAUSING and (pause := _pause(job, gone, now, limits)):
         return Record(JobEvent.REQUEUE, ending | pause)
     if code not in PERMANENT and job.status.attempts - job.status.pauses < _attempts_allowed(job):
         again = {"finished_at": None, "deadline_at": None, "not_before": now + backoff_after(job, limits)}
         return Record(JobEvent.REQUEUE, ending | again)
     return Record(JobEvent.LOSE if code is FailedCode.LOST else JobEvent.FAIL, ending)
+
+
+def _session(job: Job, gone: Gone) -> AgentSession | None:
+    """With which another attempt goes on: the one that this attempt had, or was to go on with and never reached."""
+    told = gone.tail.session
+    if told and not (told.provider == job.resolved.provider and 0 < told.attempt <= job.status.attempts):
+        return None  # no executor of ours says such a thing
+    return told or job.status.session
+
+
+def _is_spent(job: Job, gone: Gone, code: FailedCode) -> bool:
+    """Whether going on with its session would only fail again: it has become too long, or this attempt was itself to go
+    on with one, and got nowhere for a reason that need not pass.
+    """
+    told = gone.tail.session
+    went_on = told is not None and told.attempt < job.status.attempts
+    got_nowhere = went_on and code is FailedCode.AGENT_ERROR and not gone.tail.usage.tokens
+    return code is FailedCode.CONTEXT_TOO_LONG or got_nowhere
 
 
 def _seconds_of_attempt(job: Job, now: datetime) -> float:

@@ -71,9 +71,14 @@ class Retention:
             await self._runner.kill(name)  # whoever deleted the job may not have waited for its end
             await self._runner.remove(name)
             return
-        superseded = name != job.attempt_name
-        if superseded or _ended_before(job, ended_before):
+        if not _may_be_used(name, job) or _ended_before(job, ended_before):
             await self._runner.remove(name, keep_output=True)
+
+
+def _may_be_used(name: str, job: Job) -> bool:
+    """Whether the latest attempt of `job` works in the workspace of this one, or another may go on in it."""
+    session = job.status.session
+    return name == job.attempt_name or (session is not None and name == f"{job.id}-{session.attempt}")
 
 
 def _ended_before(job: Job, time: datetime) -> bool:

@@ -2,15 +2,17 @@
 
 import asyncio
 import os
+import secrets
 import shutil
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from labrats.executor.child import Child, child_process, lines_of
-from labrats.executor.run import Run
+from labrats.executor.run import Run, SessionLost
 from labrats.executor.sandbox import confined
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -63,10 +65,10 @@ async def run_cli(
     All that it prints is read, until it and what it left running have ended. stop_signal: what makes it end early.
     inherited: file descriptors that it is to find open.
     """
-    scratch = Path(environment["TMPDIR"])
-    prompt, complaints = scratch / "agent-prompt", scratch / "agent-stderr"
-    prompt.write_text(run.prompt, "utf-8")
-    with prompt.open("rb") as stdin, complaints.open("w+b") as stderr:
+    scratch = environment["TMPDIR"]
+    with TemporaryFile(dir=scratch) as stdin, TemporaryFile(dir=scratch) as stderr:
+        stdin.write(run.prompt.encode())
+        stdin.seek(0)
         async with child_process(
             confined(command, run),
             run.workspace,
@@ -90,6 +92,39 @@ async def _end_of(process: Child) -> int:
     status = await process.exit_status()
     kill_descendants(os.getpid())
     return status
+
+
+def program_folder(run: Run, name: str, sessions: str) -> Path:
+    """The folder `name` in the agent's home that its program is set up by, made anew.
+
+    Of what an earlier attempt has left there only `sessions` stays: whatever else an agent puts there could lead the
+    program elsewhere, together with the credentials that it is given. Raises SessionLost where that cannot be done.
+    """
+    home = Path(run.agent_environment()["HOME"])
+    folder, left = home / name, home / f"{name}.{secrets.token_hex(4)}"
+    try:
+        if os.path.lexists(folder):
+            folder.rename(left)
+        folder.mkdir(mode=0o700)
+        if is_real_folder(left) and is_real_folder(left / sessions):
+            (left / sessions).rename(folder / sessions)
+        remove_whatever(left)
+    except OSError as error:
+        raise SessionLost(f"the home of the earlier attempt cannot be used: {error.strerror}") from error
+    return folder
+
+
+def is_real_folder(path: Path) -> bool:
+    """Whether a folder is there, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def remove_whatever(path: Path) -> None:
+    """Remove what an agent may have put there: a file, a folder, a link, or nothing."""
+    if is_real_folder(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def program_of(run: Run, provider: str, name: str, package: str) -> str:

@@ -8,18 +8,25 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from labrats.executor import pdf_sections
-from labrats.executor.changes import note_baseline, report_changes
+from labrats.executor.changes import (
+    Baseline,
+    forget_baseline,
+    keep_baseline,
+    kept_baseline,
+    note_baseline,
+    report_changes,
+)
 from labrats.executor.emit import Emitter
 from labrats.executor.prices import require_price
-from labrats.executor.providers import provider_named
-from labrats.executor.run import Run
+from labrats.executor.providers import WITH_SESSIONS, Provider, provider_named
+from labrats.executor.run import Run, SessionLost
 from labrats.executor.workspace import prepare_workspace
 from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp
@@ -33,6 +40,14 @@ _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _TASK_DECODER: Final = msgspec.json.Decoder(Task)
+
+GO_ON: Final = """\
+You were interrupted before you had finished. Now go on.
+
+Your workspace is as you left it. Commands that were running have been ended, and may have been cut off in the middle of
+their work. See how far you had come, then finish what you were asked to do at the beginning.
+"""
+"""What an agent is asked that goes on with its session."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +116,49 @@ async def _work(run: Run) -> Any:
     provider = provider_named(run.task.config.provider or "")
     require_price(run.task)
     run.emit.status("started")
+    if earlier := _earlier_work(run):
+        try:
+            return await _let_work(*earlier, provider)
+        except SessionLost:
+            run.emit.log("[it begins anew: the agent's program does not know that session any more]")
     await prepare_workspace(run)
-    baseline = await note_baseline(run)
+    return await _let_work(run, await note_baseline(run), provider)
+
+
+def _earlier_work(run: Run) -> tuple[Run, Baseline] | None:
+    """What the attempt goes on with, and what its workspace was like before the first that worked in it. None where it
+    begins anew; where it was to go on, the log says so.
+    """
+    if (resumption := run.task.resumption) is None:
+        return None
+    number = resumption.session.attempt
+    if resumption.workspace and resumption.folder:
+        resumed = replace(run, prompt=GO_ON, folder=Path(resumption.folder), goes_on_with=resumption)
+        if resumed.workspace.is_dir() and (baseline := kept_baseline(resumed)):
+            run.emit.log(f"[it goes on with the session of attempt {number}, in its workspace]")
+            return resumed, baseline
+    run.emit.log(f"[it begins anew: attempt {number} had a session, but its workspace is not kept]")
+    return None
+
+
+async def _let_work(run: Run, baseline: Baseline | None, provider: Provider) -> Any:
+    """Raises SessionLost where the agent's program knows nothing of what it was to go on with."""
     run.emit.status("running")
+    if baseline and run.task.config.provider in WITH_SESSIONS:
+        keep_baseline(run, baseline)
+    has_worked, may_go_on = True, True
     try:
-        return await pdf_sections.run(run, provider) if run.task.pipeline else await provider(run)
+        result = await (pdf_sections.run(run, provider) if run.task.pipeline else provider(run))
+        may_go_on = False
+        return result
+    except SessionLost:
+        has_worked = False
+        raise
     finally:
-        if baseline and _end_descendants():  # what still writes would be missed, or seen half
+        if has_worked and baseline and _end_descendants():  # what still writes would be missed, or seen half
             await report_changes(run, baseline)
+        if baseline and not (may_go_on and run.emit.session):
+            forget_baseline(run, baseline)
 
 
 def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], emit: Emitter) -> Run:

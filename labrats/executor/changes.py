@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from labrats.executor.child import child_process
@@ -19,6 +20,9 @@ from labrats.executor.made import checked_out, is_of_repository
 from labrats.executor.run import Run
 from labrats.model.errors import LabratsError
 from labrats.model.job import Outputs
+from labrats.model.protocol import BASELINE_FILE
+from labrats.model.record import Record, encode
+from labrats.plain_files import read_plain
 
 PATCH_BYTES: Final = 5 * 1024 * 1024
 """A larger patch is not kept: nobody reads it."""
@@ -29,6 +33,7 @@ SECONDS_WHEN_STOPPED: Final = 5.0
 """Whoever asked the attempt to end does not wait for ever."""
 
 _READ_BYTES: Final = 64 * 1024
+_NOTE_BYTES: Final = 1024 * 1024
 _LIST_BYTES: Final = 64 * 1024 * 1024
 _SETTINGS: Final = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0")
 _ENVIRONMENT: Final = {
@@ -53,14 +58,52 @@ class Baseline:
     outputs: Outputs
 
 
+class _Note(Record):
+    """A baseline, written down beside its repository."""
+
+    tree: str | None
+    outputs: Outputs
+
+
+_NOTE_DECODER: Final = msgspec.json.Decoder(_Note)
+
+
 async def note_baseline(run: Run) -> Baseline | None:
     """Remember what the workspace is like before the agent comes. None where git cannot tell, as the log then says."""
-    repository = _Repository(run.workspace, run.folder / "baseline.git")
+    repository = _repository_of(run)
     try:
         return Baseline(repository, await _tree_of(repository), checked_out(run.workspace))
     except CannotTell as error:
         _say_why(run, error)
         return None
+
+
+def keep_baseline(run: Run, baseline: Baseline) -> None:
+    """Keep it beyond the attempt, for another one that goes on in its workspace."""
+    (run.folder / BASELINE_FILE).write_bytes(encode(_Note(tree=baseline.tree, outputs=baseline.outputs)))
+
+
+def kept_baseline(run: Run) -> Baseline | None:
+    """What the workspace was like before the first of the attempts that work in it; None where that is not kept."""
+    repository = _repository_of(run)
+    (repository.git_dir / "index.lock").unlink(missing_ok=True)  # whoever had it is no more
+    try:
+        note = _NOTE_DECODER.decode(read_plain(run.folder / BASELINE_FILE, _NOTE_BYTES))
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    if note.tree is None:  # nothing: what the index holds is of an earlier report
+        (repository.git_dir / "index").unlink(missing_ok=True)
+    return Baseline(repository, note.tree, note.outputs)
+
+
+def forget_baseline(run: Run, baseline: Baseline) -> None:
+    """No other attempt needs it."""
+    (run.folder / BASELINE_FILE).unlink(missing_ok=True)
+    shutil.rmtree(baseline.repository.git_dir, ignore_errors=True)
+
+
+def _repository_of(run: Run) -> "_Repository":
+    return _Repository(run.workspace, run.folder / "baseline.git")
 
 
 async def report_changes(run: Run, baseline: Baseline) -> None:
@@ -77,8 +120,6 @@ async def report_changes(run: Run, baseline: Baseline) -> None:
         if not limit.expired():
             raise
         run.emit.log(f"[what changed in the workspace could not be told within {seconds:g} s]")
-    finally:
-        shutil.rmtree(baseline.repository.git_dir, ignore_errors=True)
 
 
 async def _report(run: Run, baseline: Baseline) -> None:

@@ -11,14 +11,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from labrats.executor.agent_cli import Ending, program_of, run_cli, with_advice
+from labrats.executor.agent_cli import Ending, program_folder, program_of, remove_whatever, run_cli, with_advice
 from labrats.executor.claude_events import ClaudeResult, Narrator
-from labrats.executor.run import Run
-from labrats.model.config import CREDENTIAL_NAMES, JobConfig
+from labrats.executor.run import Run, SessionLost
+from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
-_LOGIN: Final = Path(".claude", ".credentials.json")
+_LOGIN: Final = ".credentials.json"
 
 _VARIABLES: Final[Mapping[str, str]] = {
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",  # it would not end before they do, and a server never does
@@ -63,10 +63,12 @@ async def run(run: Run) -> str:
     """Let Claude Code work on the prompt, in the workspace. Returns its last words."""
     program = program_of(run, "claude", "Claude Code", "@anthropic-ai/claude-code")
     environment = _environment(run)
-    options = [*_FIXED_OPTIONS, *_options(run.task.config), *_instructions(run, environment)]
+    options = [*_FIXED_OPTIONS, *_options(run), *_set_up(run, Path(environment["HOME"]))]
     narrator = Narrator(run)
     with _credentials(run) as (variables, inherited):
         ending = await run_cli(run, [program, *options], environment | variables, narrator.hear, inherited=inherited)
+    if run.session_id and not narrator.has_begun:
+        raise SessionLost(ending.last_words)
     if narrator.result:
         run.emit.consumed(narrator.usage)
     return answer_of(narrator.result, ending, narrator.retry_after_seconds)
@@ -99,9 +101,11 @@ def _code_of(result: ClaudeResult) -> FailedCode:
     return FailedCode.AGENT_ERROR
 
 
-def _options(config: JobConfig) -> list[str]:
+def _options(run: Run) -> list[str]:
     """Each value in one word with its option, so that none can be taken for another option."""
+    config = run.task.config
     values = {
+        "resume": run.session_id,
         "model": config.model,
         "effort": config.effort,
         "max-turns": config.max_turns,
@@ -112,16 +116,17 @@ def _options(config: JobConfig) -> list[str]:
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
-def _instructions(run: Run, environment: Mapping[str, str]) -> list[str]:
-    """Put what the agent works by where Claude Code reads it, outside the workspace. Returns the options for that."""
-    home = Path(environment["HOME"], ".claude")
-    home.mkdir(exist_ok=True)
-    (home / "CLAUDE.md").write_text(
-        "".join(f"@{file}\n" for file in _words_of(run.workspace)).replace(" ", "\\ "), "utf-8"
-    )
+def _set_up(run: Run, home: Path) -> list[str]:
+    """Put what Claude Code is to find into its folder, outside the workspace. Returns the options for that."""
+    folder = program_folder(run, ".claude", "projects")
+    remove_whatever(home / ".claude.json")
+    if run.task.cli_login and not any(name in run.secrets for name in CREDENTIAL_NAMES["claude"]):
+        _lend_login(folder)
+    words = "".join(f"@{file}\n" for file in _words_of(run.workspace))
+    (folder / "CLAUDE.md").write_text(words.replace(" ", "\\ "), "utf-8")
     if not run.instructions:
         return []
-    file = Path(environment["TMPDIR"], "instructions")
+    file = folder / "instructions"
     file.write_text(run.instructions, "utf-8")
     return [f"--append-system-prompt-file={file}"]
 
@@ -135,8 +140,6 @@ def _words_of(workspace: Path) -> list[Path]:
 
 def _environment(run: Run) -> dict[str, str]:
     environment = {**run.agent_environment(), **_VARIABLES}
-    if run.task.cli_login and not any(name in run.secrets for name in CREDENTIAL_NAMES["claude"]):
-        _lend_login(Path(environment["HOME"]))
     if run.task.endpoint:
         environment["ANTHROPIC_BASE_URL"] = run.task.endpoint
     if os.geteuid() == 0:
@@ -174,9 +177,8 @@ def _readable_once(secret: str) -> Iterator[int]:
         os.close(readable)
 
 
-def _lend_login(home: Path) -> None:
+def _lend_login(folder: Path) -> None:
     """Let the agent use the login of the user who runs the engine."""
-    theirs = Path.home() / _LOGIN
+    theirs = Path.home() / ".claude" / _LOGIN
     if theirs.exists():
-        (home / _LOGIN).parent.mkdir(exist_ok=True)
-        (home / _LOGIN).symlink_to(theirs)
+        (folder / _LOGIN).symlink_to(theirs)

@@ -62,6 +62,7 @@ class SystemEvent(msgspec.Struct, frozen=True, tag_field="type", tag="system"):
     """News of the program itself."""
 
     subtype: str = ""
+    session_id: str | None = None
     model: str | None = None
     claude_code_version: str | None = None
     attempt: int | None = None
@@ -101,14 +102,17 @@ class ClaudeResult(msgspec.Struct, frozen=True, tag_field="type", tag="result"):
     model_usage: dict[str, ModelUsage] = msgspec.field(name="modelUsage", default_factory=dict)
     model_usage_since_last_result: dict[str, ModelUsage] | None = None
 
-    def usage_after(self, earlier: Usage) -> Usage:
+    def usage_after(self, earlier: Usage, *, goes_on: bool = False) -> Usage:
         """What the run has consumed by now, by all models that took part.
 
         earlier: what it had by its last result. Most figures of a result are of the whole session, runs before this one
-        included; older versions know no others.
+        included; older versions know no others. Where the run goes on with a session, they tell only the tokens of the
+        model that was asked, and no cost.
         """
         if self.model_usage_since_last_result is not None:
             return earlier + _usage_of_models(self.model_usage_since_last_result, self.num_turns)
+        if goes_on:
+            return earlier + msgspec.structs.replace(_usage(self.usage), turns=self.num_turns)
         if self.model_usage:
             usage = _usage_of_models(self.model_usage, self.num_turns)
         else:
@@ -151,9 +155,13 @@ def read_event(line: bytes) -> ClaudeEvent | None:
 
 
 class Narrator:
-    """Retells events as they come, and keeps the last result. usage: what the run had consumed by then."""
+    """Retells events as they come, and keeps the last result. usage: what the run had consumed by then.
+
+    has_begun: whether Claude Code has its session, be it a new one or that which it was to go on with.
+    """
 
     def __init__(self, run: Run) -> None:
+        self.has_begun = False
         self.result: ClaudeResult | None = None
         self.usage = Usage()
         self._limited_until: float | None = None
@@ -185,11 +193,14 @@ class Narrator:
                     self._limited_until = event.rate_limit_info.resets_at
             case ClaudeResult():
                 self.result = event  # there may be another one
-                self.usage = event.usage_after(self.usage)
+                self.usage = event.usage_after(self.usage, goes_on=self._run.session_id is not None)
 
     def _tell_news(self, event: SystemEvent) -> None:
         match event.subtype:
             case "init":
+                self.has_begun = True
+                if event.session_id:
+                    self._run.in_session(event.session_id)
                 self._run.emit.log(f"Claude Code {event.claude_code_version}, {event.model}")
             case "api_retry":
                 answer = f"answered {event.error_status}" if event.error_status else "could not be reached"

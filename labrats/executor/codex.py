@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from labrats.executor.agent_cli import Ending, program_of, run_cli, with_advice
+from labrats.executor.agent_cli import Ending, program_folder, program_of, run_cli, with_advice
 from labrats.executor.codex_events import ErrorNote, Narrator, ThreadStarted, read_event
-from labrats.executor.run import Run
+from labrats.executor.run import Run, SessionLost
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
-_OPTIONS: Final = ("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "-")
+_OPTIONS: Final = ("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
 _LOGIN: Final = "auth.json"
 _KEY_NAMES: Final = ("CODEX_API_KEY", "OPENAI_API_KEY")
 
@@ -43,16 +43,18 @@ async def run(run: Run) -> str:
     """Let Codex work on the prompt, in the workspace. Returns its last words."""
     program = program_of(run, "codex", "Codex", "@openai/codex")
     environment = run.agent_environment()
-    home = Path(environment["HOME"], ".codex")
-    home.mkdir(mode=0o700)
+    home = program_folder(run, ".codex", "sessions")
     (home / "config.toml").write_text("".join(_toml(_settings(run))), "utf-8")
     (home / "AGENTS.md").write_text(run.instructions, "utf-8")
+    resume = ["resume", run.session_id] if run.session_id else []
     narrator = Narrator(run, home / "sessions")
     try:
         with _credentials(run, home) as login:
-            ending = await _run_unless_idle(run, [program, *_OPTIONS], environment, narrator, login)
+            ending = await _run_unless_idle(run, [program, *_OPTIONS, *resume, "-"], environment, narrator, login)
     finally:
         narrator.settle()
+    if run.session_id and not narrator.has_begun:
+        raise SessionLost(ending.last_words)
     return answer_of(narrator, ending)
 
 

@@ -157,16 +157,18 @@ def read_event(line: bytes) -> CodexEvent | None:
 class Narrator:
     """Retells events as they come, counts what they consume, and keeps how it ends.
 
+    has_begun: whether Codex has its session, be it a new one or that which it was to go on with.
     last_text: what the agent said last. completed: whether it says that it succeeded. failure: why it did not.
     """
 
     def __init__(self, run: Run, sessions: Path) -> None:
         """sessions: the folder below which Codex writes its sessions down."""
+        self.has_begun = False
         self.last_text = ""
         self.completed: TurnCompleted | None = None
         self.failure: str | None = None
         self._run = run
-        self._ledger = Ledger(sessions)
+        self._ledger = Ledger(sessions, run.session_id)
         self._open_calls: set[str] = set()
 
     @property
@@ -178,7 +180,9 @@ class Narrator:
         """Raises GiveUp when what has been consumed passes a limit."""
         match event:
             case ThreadStarted():
+                self.has_begun = True
                 self._ledger.thread_id = event.thread_id
+                self._run.in_session(event.thread_id)
             case ItemStarted():
                 self._tell_started(event.item)
             case ItemCompleted():
@@ -197,7 +201,7 @@ class Narrator:
         """Count what is left to count, after the end."""
         if self._ledger.read():
             self._run.emit.consumed(self._ledger.usage)
-        elif self.completed and not self._ledger.usage.turns:
+        elif self.completed and not self._ledger.usage.turns and not self._run.session_id:
             self._run.emit.consumed(self.completed.usage.as_usage(turns=1))
         self._ledger.close()
 
@@ -249,14 +253,17 @@ class Ledger:
     what an agent puts in its place later does not count.
     """
 
-    def __init__(self, sessions: Path) -> None:
-        self.thread_id = ""
+    def __init__(self, sessions: Path, session_id: str | None = None) -> None:
+        """sessions: as in Narrator. session_id: of the session that the run goes on with."""
+        self.thread_id = session_id or ""
         self.usage = Usage()
         self._sessions = sessions
         self._file: BinaryIO | None = None
         self._rest = b""
         self._before: TokenCounts | None = None
         self._total = TokenCounts()
+        if session_id and self.read():
+            self._before, self.usage = self._total, Usage()
 
     def read(self) -> bool:
         """Take in what was written since. Whether it changed the usage."""

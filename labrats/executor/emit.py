@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from labrats.executor.made import pull_request_in
-from labrats.model.job import FailedCode, Outputs, Usage
+from labrats.model.job import AgentSession, FailedCode, Outputs, Usage
 from labrats.model.protocol import (
     LINE_BYTES,
     PATCH_FILE,
@@ -25,6 +25,7 @@ from labrats.model.protocol import (
     OutputEvent,
     PartEvent,
     ResultEvent,
+    SessionEvent,
     StatusEvent,
     ToolEvent,
     UsageEvent,
@@ -55,6 +56,7 @@ class Emitter:
 
     usage, outputs:   what the attempt has consumed and made so far; the terminal event repeats them.
     own_usage:        what of the usage is of the provider that runs now.
+    session:          in which the agent's program works, where it has said so.
     pull_request_url: the last one that a tool's answer ended with, whose ever it is.
     """
 
@@ -69,6 +71,7 @@ class Emitter:
         self.outputs = Outputs()
         self._used_before = Usage()
         self.pull_request_url: str | None = None
+        self.session: AgentSession | None = None
         self._output = output
         self._folder = folder
         self._redactor = redactor or Redactor()
@@ -115,6 +118,12 @@ class Emitter:
         """What the attempt has made so far, in all."""
         self.outputs = outputs
         self._write(OutputEvent(outputs=outputs, **self._stamp()))
+
+    def in_session(self, session: AgentSession) -> None:
+        """The agent's program works in this session. Said once of each."""
+        if session != self.session:
+            self.session = session
+            self._write(SessionEvent(session=session, **self._stamp()))
 
     def result(self, value: Any) -> None:
         """The terminal event of success."""

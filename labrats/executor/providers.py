@@ -21,6 +21,10 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
 }
 
 
+WITH_SESSIONS: Final = frozenset({"claude", "codex"})
+"""Their programs write down what they do, and can go on with it. The others begin anew in every attempt."""
+
+
 def provider_named(name: str) -> Provider:
     """Raises GiveUp when this executor has none of that name."""
     if (provider := PROVIDERS.get(name)) is None:

@@ -9,11 +9,16 @@ from typing import Final
 from labrats.executor.emit import Emitter
 from labrats.executor.limits import Limits
 from labrats.executor.prices import priced
-from labrats.model.job import Usage
-from labrats.model.protocol import Task
+from labrats.model.errors import LabratsError
+from labrats.model.job import AgentSession, Usage
+from labrats.model.protocol import Resumption, Task
 
 ATTEMPT_VARIABLE: Final = "LABRATS_ATTEMPT"
 """Every process of an attempt carries its name in this variable; by it the engine finds what is left of one."""
+
+
+class SessionLost(LabratsError):
+    """The agent's program does not know the session that it was to go on with, and has done nothing."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,8 @@ class Run:
 
     prompt:       what the agent is asked. instructions: what it works by, to be given to it apart; empty without any.
     secrets:      by name, as the job's model and repository have them.
-    folder:       the attempt's own.
+    folder:       the attempt's own, or that of the earlier one with whose session it goes on.
+    goes_on_with: that session, and its workspace; None where the attempt begins anew.
     """
 
     task: Task
@@ -31,11 +37,24 @@ class Run:
     secrets: Mapping[str, str]
     folder: Path
     emit: Emitter
+    goes_on_with: Resumption | None = None
 
     @property
     def workspace(self) -> Path:
         """Where the agent works."""
-        return Path(self.task.workspace)
+        return Path((self.goes_on_with and self.goes_on_with.workspace) or self.task.workspace)
+
+    @property
+    def session_id(self) -> str | None:
+        """The session that the agent's program is to go on with. It raises SessionLost where it does not know it."""
+        return self.goes_on_with.session.id if self.goes_on_with else None
+
+    def in_session(self, session_id: str) -> None:
+        """The agent's program calls its session so, and would go on with it."""
+        if self.task.pipeline is None:  # that has many
+            attempt = self.goes_on_with.session.attempt if self.goes_on_with else self.task.number
+            provider = self.task.config.provider or ""
+            self.emit.in_session(AgentSession(provider=provider, id=session_id, attempt=attempt))
 
     def agent_environment(self) -> dict[str, str]:
         """The whole environment of an agent's process, before a provider adds its own: nothing else of the engine's.

@@ -15,7 +15,7 @@ from labrats.model.ai_model import AiModelSpec, AiModelStatus
 from labrats.model.condition import Condition
 from labrats.model.config import LOCAL_PROVIDERS, PROVIDERS, JobConfig
 from labrats.model.instruction import AiInstructionSpec
-from labrats.model.job import DEFAULT_PRIORITY, PROMPT_BYTES, STATUS_LOG_LINES, JobSpec, JobStatus
+from labrats.model.job import DEFAULT_PRIORITY, PROMPT_BYTES, SESSION_ID, STATUS_LOG_LINES, JobSpec, JobStatus
 from labrats.model.phases import Phase
 from labrats.model.record import Record
 from labrats.model.webhook_source import WebhookSourceSpec, WebhookSourceStatus
@@ -295,6 +295,7 @@ _JOB_STATUS: Final = {
         "result": {"description": "What the agent answered, as far as it fits here."},
         "resultCut": {"description": "The result is larger than what is here; the attempt's output has all of it."},
         "logs": {"maxItems": STATUS_LOG_LINES, "description": "The last lines of the latest attempt."},
+        "session": {"properties": {"id": {"pattern": SESSION_ID}, "attempt": {"minimum": 1, "maximum": MOST_ATTEMPTS}}},
         "resolved": {"description": "Of a job written by hand: the settings it runs with, and where each is from."},
         "promptRef": {"description": "Of a job written by hand: where its prompt is, if that is too long for a pod."},
         "instructionsRef": {"description": "Of a job written by hand: where its agent's instructions are."},

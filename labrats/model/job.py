@@ -4,8 +4,9 @@ import secrets
 from datetime import datetime
 from enum import StrEnum
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from msgspec import Meta
 from msgspec.structs import replace
 
 from labrats.model.agent import ChainLink
@@ -236,6 +237,21 @@ class Outputs(Record):
     files_changed: int | None = None
 
 
+SESSION_ID: Final = r"^[0-9A-Za-z][0-9A-Za-z_-]{0,63}$"
+"""What an agent's program may call a session: a word that it cannot take for an option."""
+
+
+class AgentSession(Record):
+    """A session of an agent's own program, with which another attempt of the job can go on.
+
+    provider: whose program it is. id: how that calls it. attempt: the number of the one in whose workspace it began.
+    """
+
+    provider: str
+    id: Annotated[str, Meta(pattern=SESSION_ID)]
+    attempt: int
+
+
 class CallbackPhase(StrEnum):
     """What a caller is told of its job."""
 
@@ -269,6 +285,7 @@ class JobStatus(Record):
     deadline_at:  when the engine ends it. An attempt that follows a pause has the time that is left.
     not_before:   a job put back waits until then.
     logs:         the last lines, bounded; all of them are in the attempts' output.
+    session:      with which the next attempt goes on, where there is one and the runner still has its workspace.
     result_cut:   the result is larger than fits here; it is in the attempt's output.
     child_job_id: the job that follows in the chain. chain_ended: why none does.
     resolved, prompt_ref, instructions_ref: what intake puts into the spec of the jobs that it makes, of a job that a
@@ -291,6 +308,7 @@ class JobStatus(Record):
     logs: tuple[str, ...] = ()
     usage: Usage = Usage()
     outputs: Outputs = Outputs()
+    session: AgentSession | None = None
     child_job_id: str | None = None
     chain_ended: str | None = None
     callback: CallbackStatus | None = None

@@ -11,7 +11,7 @@ import msgspec
 
 from labrats.model.ai_model import Prices
 from labrats.model.config import JobConfig
-from labrats.model.job import FailedCode, Outputs, Pipeline, Usage, WorkspaceFile, WorkspaceSetup
+from labrats.model.job import AgentSession, FailedCode, Outputs, Pipeline, Usage, WorkspaceFile, WorkspaceSetup
 from labrats.model.nesting import is_too_deep
 from labrats.model.record import Record
 
@@ -32,6 +32,11 @@ PATCH_FILE: Final = "changes.patch"
 IDLE_SECONDS: Final = 900.0
 """How long a model that is waited for may say nothing, unless the engine's settings say otherwise."""
 
+BASELINE_FILE: Final = "baseline.json"
+"""Likewise, what the workspace was like before the agent came. As long as it is there, another attempt can go on with
+the workspace: whoever clears that away removes it first.
+"""
+
 OUTPUT_FILE: Final = "output.jsonl"
 STDERR_FILE: Final = "stderr.log"
 CLAIM_FILE: Final = "claim"
@@ -49,6 +54,17 @@ class Sandbox(Record):
     hidden: tuple[str, ...] = ()
 
 
+class Resumption(Record):
+    """A session of an earlier attempt, to go on with.
+
+    workspace, folder: where that attempt worked, and had its home; None where the backend has not kept them.
+    """
+
+    session: AgentSession
+    workspace: str | None = None
+    folder: str | None = None
+
+
 class Task(Record):
     """`job.json`: everything an executor is told, but for the prompt and the secrets, which are files beside it.
 
@@ -58,6 +74,7 @@ class Task(Record):
     workspace_files: each with the path by which the executor finds it.
     git_addresses: networks that git may reach although they are not public, as CIDR.
     idle_seconds:  how long a model may say nothing while it is waited for, where the agent's program has no limit.
+    resumption:    what to go on with, where that can be done. Otherwise the attempt begins anew, in `workspace`.
     """
 
     job_id: str
@@ -77,6 +94,7 @@ class Task(Record):
     prices: Prices | None = None
     sandbox: Sandbox | None = None
     idle_seconds: float = IDLE_SECONDS
+    resumption: Resumption | None = None
 
 
 class Event(Record, tag_field="kind"):
@@ -121,6 +139,12 @@ class OutputEvent(Event, tag="output"):
     outputs: Outputs
 
 
+class SessionEvent(Event, tag="session"):
+    """The agent's program has begun a session, or gone on with one. Told early in an output, or not at all."""
+
+    session: AgentSession
+
+
 class PartEvent(Event, tag="part"):
     """A part of a file that the attempt leaves, from the byte `offset` of it. is_last: the file ends here."""
 
@@ -152,7 +176,9 @@ class ErrorEvent(Event, tag="error"):
     outputs: Outputs = Outputs()
 
 
-AnyEvent = LogEvent | StatusEvent | ToolEvent | UsageEvent | OutputEvent | PartEvent | ResultEvent | ErrorEvent
+AnyEvent = (
+    LogEvent | StatusEvent | ToolEvent | UsageEvent | OutputEvent | SessionEvent | PartEvent | ResultEvent | ErrorEvent
+)
 
 _DECODER: Final = msgspec.json.Decoder(AnyEvent)
 

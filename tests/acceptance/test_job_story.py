@@ -14,6 +14,7 @@ DETAIL_FIELDS = ITEM_FIELDS | {
     "failedCode", "cancelRequestedAt", "config", "usage", "outputs", "metadata",
     # Beyond API.md:
     "priority", "workspaceFiles", "deadlineAt", "notBefore", "configOrigins", "callback", "chainEnded", "childJobId",
+    "session",
 }  # fmt: skip
 
 
@@ -50,7 +51,7 @@ async def test_a_waiting_job_shows_null_for_what_is_not_known_yet(user: User, ad
     unknown = {
         "processedAt", "finishedAt", "failedReason", "failedCode", "result", "returnvalue", "accountName",
         "cancelRequestedAt", "deadlineAt", "notBefore", "workspaceSetup", "agentRole", "repo", "chainId", "chainDepth",
-        "parentJobId", "chainPath", "k8sJobName", "executorPodName", "callback", "chainEnded", "childJobId",
+        "parentJobId", "chainPath", "k8sJobName", "executorPodName", "callback", "chainEnded", "childJobId", "session",
     }  # fmt: skip
     assert {field for field, value in detail.items() if value is None} == unknown
     assert detail["logs"] == []

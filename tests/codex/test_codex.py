@@ -11,13 +11,23 @@ from typing import Any
 
 import pytest
 
+from labrats.executor.attempt import GO_ON
 from labrats.model.config import JobConfig
-from labrats.model.job import FailedCode, Usage, WorkspaceSetup
-from labrats.model.protocol import ErrorEvent, ResultEvent, UsageEvent
-from labrats.processes import with_environment
-from tests.codex.model_server import CACHED_TOKENS, model_server
+from labrats.model.job import AgentSession, FailedCode, Pipeline, Usage, WorkspaceFile, WorkspaceSetup
+from labrats.model.protocol import ErrorEvent, ResultEvent, SessionEvent, UsageEvent
+from labrats.processes import send_signal, with_environment
+from tests.codex.model_server import CACHED_TOKENS, REASONING_TOKENS, model_server
+from tests.pdfs import a_manual
 from tests.scripted_model import Calls, Fails, ModelServer, Refuses, Says, Stalls
-from tests.unit.executor.attempts import AttemptFolder, a_repository, an_attempt, commit_all, git, wait_until
+from tests.unit.executor.attempts import (
+    AttemptFolder,
+    a_repository,
+    an_attempt,
+    commit_all,
+    git,
+    the_next_attempt,
+    wait_until,
+)
 
 KEY = "sk-test-0123456789"
 
@@ -404,3 +414,106 @@ def set_traps(repository: Path, trapped: Path) -> None:
     )
     (repository / "AGENTS.md").write_text("words of the repository\n")
     commit_all(repository)
+
+
+# Another attempt
+
+
+def test_another_attempt_goes_on_with_the_session_in_its_workspace(attempt_on: Prepare, tmp_path: Path) -> None:
+    setup = WorkspaceSetup(git_repo=str(a_repository(tmp_path / "repo")))
+    turns = (shell("sed -i s/old/new/ notes.txt"), Refuses(400, "invalid_request", "no"))
+    with model_server(*turns) as server:
+        first = attempt_on(server, workspace_setup=setup, repo_roots=(str(tmp_path),), instructions="Never push.")
+        first.run()
+        server.answer_from_now_on(shell("echo more >> notes.txt"), Says("done"))
+        second = the_next_attempt(first, secrets={"OPENAI_API_KEY": KEY})
+
+        assert second.run() == 0
+
+    assert second.logs[0] == "[it goes on with the session of attempt 1, in its workspace]"
+    assert (second.result, second.session) == ("done", first.session)
+    assert (first.workspace / "notes.txt").read_text() == "new\nmore\n"
+    assert not second.workspace.exists()
+    sent = json.dumps(server.requests[-1]["input"])
+    assert "sed -i s/old/new/" in sent
+    assert json.dumps(GO_ON.strip())[1:-1] in sent
+    assert "Never push." in sent
+    assert server.headers["Authorization"] == f"Bearer {KEY}"
+    assert second.outcome.usage == Usage(
+        input_tokens=2 * (100 - CACHED_TOKENS),
+        output_tokens=20,
+        cache_read_tokens=2 * CACHED_TOKENS,
+        reasoning_tokens=2 * REASONING_TOKENS,
+        turns=2,
+    )
+    assert second.outcome.outputs.files_changed == 1
+    assert "-old\n+new\n+more\n" in (second.path / "changes.patch").read_text()
+
+
+def test_another_attempt_goes_on_where_everything_was_killed(attempt_on: Prepare, unique_name: str) -> None:
+    with model_server(shell("echo one > made; touch started; sleep 300")) as server:
+        first = attempt_on(server)
+        with first.started() as process:
+            wait_until((first.workspace / "started").exists, "the tool runs")
+            process.kill()
+            process.wait()
+        for pid in with_environment("LABRATS_ATTEMPT", unique_name):
+            send_signal(pid, signal.SIGKILL)
+        wait_until(lambda: not with_environment("LABRATS_ATTEMPT", unique_name), "nothing of the attempt runs")
+        server.answer_from_now_on(Says("done"))
+        second = the_next_attempt(first, secrets={"OPENAI_API_KEY": KEY})
+        second.run()
+
+    assert second.result == "done"
+    assert "sleep 300" in str(server.requests[-1]["input"])
+    assert second.outcome.usage.turns == 1
+    assert second.outcome.outputs.files_changed == 2
+
+
+def test_another_attempt_begins_anew_where_the_program_does_not_know_the_session(attempt_on: Prepare) -> None:
+    with model_server(shell("touch made"), Refuses(400, "invalid_request", "no")) as server:
+        first = attempt_on(server)
+        first.run()
+        server.answer_from_now_on(Says("done"))
+        unknown = AgentSession(provider="codex", id="01900000-0000-7000-8000-000000000000", attempt=1)
+        second = the_next_attempt(first, unknown, secrets={"OPENAI_API_KEY": KEY})
+        second.run()
+
+    assert "[it begins anew: the agent's program does not know that session any more]" in second.logs
+    assert (second.result, second.session.attempt) == ("done", 2)
+    assert not (second.workspace / "made").exists()
+    assert "Fix the bug." in str(server.requests[-1]["input"])
+    assert "touch made" not in str(server.requests[-1]["input"])
+
+
+def test_what_an_agent_has_set_up_does_not_lead_the_program_when_it_goes_on(
+    attempt_on: Prepare, tmp_path: Path
+) -> None:
+    """Nor finds its way to the key, which is in a file for a moment."""
+    trap = (
+        f"mv ~/.codex ~/elsewhere; mkdir ~/.codex; cp -r ~/elsewhere/sessions ~/.codex; ln -s {tmp_path}/key "
+        f'~/.codex/auth.json; echo \'notify = ["touch", "{tmp_path}/trapped"]\' > ~/.codex/config.toml'
+    )
+    with model_server(shell(trap), Refuses(400, "invalid_request", "no")) as server:
+        first = attempt_on(server)
+        first.run()
+        server.answer_from_now_on(Says("done"))
+        second = the_next_attempt(first, secrets={"OPENAI_API_KEY": KEY})
+        second.run()
+
+    assert second.result == "done"
+    assert second.session == first.session
+    assert not (tmp_path / "key").exists()
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_each_section_of_a_document_is_a_session_of_its_own(attempt_on: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "manual.pdf").write_bytes(a_manual())
+    file = WorkspaceFile(name="manual.pdf", path=str(tmp_path / "manual.pdf"), size=1)
+    with model_server(Says("short")) as server:
+        attempt = attempt_on(server, workspace_files=(file,), pipeline=Pipeline(type="pdf-sections"))
+        attempt.run()
+
+    assert [section["output"] for section in attempt.result["sections"]] == ["short"] * 4
+    assert attempt.outcome.usage.turns == 4
+    assert not any(isinstance(event, SessionEvent) for event in attempt.events)

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol, Self
@@ -96,8 +96,9 @@ class EmbeddedBackend:
             await backend._close()
 
     @asynccontextmanager
-    async def open_runner(self) -> AsyncIterator[Runner]:
-        settings = LocalRunnerSettings(self._folders, Path("/nowhere"), environment={}, programs={})
+    async def open_runner(self, programs: Mapping[str, str] | None = None) -> AsyncIterator[Runner]:
+        """programs: those of agents, by provider."""
+        settings = LocalRunnerSettings(self._folders, Path("/nowhere"), environment={}, programs=programs or {})
         async with LocalRunner(self.store, settings) as runner:
             try:
                 yield runner

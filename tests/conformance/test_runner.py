@@ -12,7 +12,7 @@ from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, FailedCode, KeyReference, Usage
 from labrats.model.protocol import TEXT_BYTES, AnyEvent, ErrorEvent, LogEvent, ResultEvent
 from labrats.ports import Alive, Attempt, Gone, NotStarted, OutputTail, Runner
-from tests.builders import a_spec, an_attempt
+from tests.builders import a_session, a_spec, an_attempt
 from tests.conformance.runner_backends import RunnerBackend
 from tests.waiting import DEADLINE_SECONDS, eventually
 
@@ -93,6 +93,15 @@ async def test_the_attempts_of_a_job_are_apart(runner: Runner) -> None:
     assert await runner.find(second.name) == NotStarted()
     await runner.start(second)
     assert isinstance((await end_of(runner, second)).outcome, ResultEvent)
+
+
+async def test_an_attempt_whose_session_has_no_workspace_any_more_begins_anew_and_says_so(runner: Runner) -> None:
+    second = an_attempt([{"log": "here"}], number=2)
+    second = Attempt(replace(second.job, status=replace(second.job.status, session=a_session(1))))
+    await runner.start(second)
+    gone = await end_of(runner, second)
+    assert isinstance(gone.outcome, ResultEvent)
+    assert gone.tail.logs == ("[it begins anew: attempt 1 had a session, but its workspace is not kept]", "here")
 
 
 async def test_an_attempt_that_can_never_start_says_so(runner: Runner) -> None:

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labrats.model.job import FailedCode, Outputs, Usage
-from labrats.model.protocol import LINE_BYTES, AnyEvent, OutputEvent, ResultEvent, ToolEvent, UsageEvent
+from labrats.model.protocol import LINE_BYTES, AnyEvent, OutputEvent, ResultEvent, SessionEvent, ToolEvent, UsageEvent
 from labrats.model.record import encode
 from labrats.output import CHUNK_BYTES, MOST_TAIL_BYTES, OutputReader, read_end
 from labrats.ports import OutputTail
-from tests.builders import a_log, a_result, an_error
+from tests.builders import a_log, a_result, a_session, an_error
 from tests.fakes.clock import NOON
 
 
@@ -123,6 +123,21 @@ def test_the_last_word_on_usage_and_outputs_counts(output: Path) -> None:
     final = a_result(seq=5, usage=Usage(turns=3), outputs=Outputs(branch="final"))
     output.write_bytes(lines_of(*spoken, final))
     assert read_end(output)[1] == OutputTail(("tick",), Usage(turns=3), Outputs(branch="final"))
+
+
+@pytest.mark.parametrize("tools", [0, 100, 600])
+def test_the_session_is_found_however_much_was_said_since(output: Path, tools: int) -> None:
+    told = [SessionEvent(seq=seq, at=NOON, session=a_session(seq)) for seq in (2, 3)]
+    since = [ToolEvent(seq=seq, at=NOON, id="t", output="x" * 10_000) for seq in range(4, 4 + tools)]
+    output.write_bytes(lines_of(a_log(1), *told, *since, an_error(seq=999)))
+    assert read_end(output)[1].session == a_session(3)
+
+
+@pytest.mark.parametrize("session_id", ["", "-x", "--help", "a b", "a/b", "a" * 65])
+def test_a_session_by_a_name_that_is_no_word_is_passed_over(output: Path, session_id: str) -> None:
+    session = a_session(session_id=session_id)
+    output.write_bytes(lines_of(SessionEvent(seq=1, at=NOON, session=session), an_error(seq=2)))
+    assert read_end(output)[1].session is None
 
 
 def test_the_last_lines_are_found_behind_a_lot_of_tool_output(output: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from labrats.model.protocol import CLAIM_FILE, EXIT_FILE, OUTPUT_FILE, PATCH_FILE, RESULT_FILE
+from labrats.model.protocol import BASELINE_FILE, CLAIM_FILE, EXIT_FILE, OUTPUT_FILE, PATCH_FILE, RESULT_FILE
 from labrats.plain_files import NotPlain, read_plain
 from labrats.processes import ProcessId
 
@@ -38,6 +38,15 @@ class AttemptFolder:
     @property
     def patch(self) -> Path:
         return self.path / PATCH_FILE
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether another attempt can go on in its workspace and home."""
+        return (self.path / BASELINE_FILE).is_file() and self.workspace.is_dir()
+
+    def give_up(self) -> None:
+        """From now on no other attempt can go on in its workspace and home."""
+        (self.path / BASELINE_FILE).unlink(missing_ok=True)
 
     def write_inputs(self, inputs: Mapping[str, bytes]) -> None:
         """Write the files that the executor reads, by their names in the folder."""
@@ -98,6 +107,7 @@ class AttemptFolder:
 
     def remove(self, *, keep_output: bool) -> None:
         """Delete the workspace and the agent's home, and all the rest unless `keep_output`."""
+        self.give_up()
         _remove_tree(self.workspace)
         for scratch in ("home", "tmp", "secrets", "baseline.git"):
             _remove_tree(self.path / scratch)

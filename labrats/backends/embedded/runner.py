@@ -18,7 +18,7 @@ from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job, KeyReference
 from labrats.model.parts import ConfigMap, Secret
-from labrats.model.protocol import IDLE_SECONDS, AnyEvent, ResultEvent, Sandbox, Task
+from labrats.model.protocol import IDLE_SECONDS, AnyEvent, ResultEvent, Resumption, Sandbox, Task
 from labrats.model.record import encode
 from labrats.output import OutputReader, read_end
 from labrats.plain_files import read_plain
@@ -82,6 +82,7 @@ class LocalRunner:
         self._launcher = Launcher()
         self._executors: dict[str, Executor] = {}
         self._settling: dict[str, asyncio.Task[None]] = {}
+        self._lent: dict[str, str] = {}  # by attempt, the earlier one in whose workspace and home it goes on
         self._changed: asyncio.Queue[str] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
@@ -100,6 +101,7 @@ class LocalRunner:
             return
         self._refuse_outsiders(attempt)
         folder = self._folder(attempt.name)
+        await self._check_alone(attempt)
         await self._write_inputs(attempt, folder)
         pid = await self._launcher.fork(str(folder.path))
         unclaimed = folder.executor() is None  # otherwise `find` knows by the claim who has it
@@ -108,6 +110,12 @@ class LocalRunner:
         self._changed.put_nowait(attempt.name)
 
     async def find(self, name: str) -> AttemptState:
+        state = await self._find(name)
+        if isinstance(state, Gone):
+            self._lent.pop(name, None)
+        return state
+
+    async def _find(self, name: str) -> AttemptState:
         if name in self._executors or name in self._settling:
             return ALIVE
         folder = self._folder(name)
@@ -186,6 +194,10 @@ class LocalRunner:
         return await asyncio.to_thread(self._settings.folders.workspace_names)
 
     async def remove(self, name: str, *, keep_output: bool = False) -> None:
+        if keep_output and name in self._lent.values():
+            return
+        # Before the first wait: an attempt that starts meanwhile must find its workspace whole, or not at all.
+        self._folder(name).give_up()
         await asyncio.to_thread(self._folder(name).remove, keep_output=keep_output)
 
     def _refuse_outsiders(self, attempt: Attempt) -> None:
@@ -196,6 +208,13 @@ class LocalRunner:
                 "with --sandbox, or allow it by LABRATS_ALLOW_UNTRUSTED=true"
             )
             raise GiveUp(FailedCode.WORKSPACE, message)
+
+    async def _check_alone(self, attempt: Attempt) -> None:
+        """Raises RetryLater while an earlier attempt works in what this one is to go on in."""
+        if session := attempt.earlier_session:
+            for number in range(session.attempt, attempt.job.status.attempts):
+                if isinstance(await self.find(f"{attempt.job.id}-{number}"), Alive):
+                    raise RetryLater(f"attempt {number} of the job still works in its workspace")
 
     def _folder(self, name: str) -> AttemptFolder:
         return self._settings.folders.of(name)
@@ -214,6 +233,8 @@ class LocalRunner:
         inputs |= {name: text.encode() for name, text in (await self._texts(attempt.job)).items()}
         inputs["job.json"] = encode(self._task(attempt, folder))
         try:
+            if attempt.earlier_session:
+                folder.workspace.mkdir(parents=True, exist_ok=True)  # by this the attempt is known, if by nothing else
             folder.write_inputs(inputs)
         except OSError as error:
             raise RetryLater(f"the inputs of the attempt cannot be written: {error.strerror}", 5) from error
@@ -238,7 +259,21 @@ class LocalRunner:
             repo_roots=settings.repo_roots,
             cli_login=settings.cli_login,
             idle_seconds=settings.idle_seconds,
+            resumption=self._resumption(attempt),
         )
+
+    def _resumption(self, attempt: Attempt) -> Resumption | None:
+        """The session to go on with, in the workspace and the home where it began, as long as they are kept.
+
+        Nothing is moved: what an agent has made knows where it lies, and a start that is repeated finds it there.
+        """
+        if (session := attempt.earlier_session) is None:
+            return None
+        earlier = f"{attempt.job.id}-{session.attempt}"
+        if not (folder := self._folder(earlier)).is_kept:
+            return Resumption(session=session)
+        self._lent[attempt.name] = earlier
+        return Resumption(session=session, workspace=str(folder.workspace), folder=str(folder.path))
 
     def _endpoint(self, attempt: Attempt) -> str | None:
         configured = attempt.ai_model.spec.endpoint if attempt.ai_model else None

@@ -16,7 +16,7 @@ from labrats.backends.kubernetes.objects import (
 from labrats.backends.kubernetes.resources import LABRATS_API
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Job, WorkspaceFile
-from labrats.model.protocol import IDLE_SECONDS, Task
+from labrats.model.protocol import IDLE_SECONDS, Resumption, Task
 from labrats.model.record import encode
 from labrats.ports import Attempt
 
@@ -174,7 +174,14 @@ def _task(attempt: Attempt, settings: PodSettings) -> Task:
         prices=attempt.ai_model.spec.prices if attempt.ai_model else None,
         git_addresses=settings.git_addresses,
         idle_seconds=settings.idle_seconds,
+        resumption=_resumption(attempt),
     )
+
+
+def _resumption(attempt: Attempt) -> Resumption | None:
+    """A pod's workspace ends with the pod: the attempt begins anew, and says why."""
+    session = attempt.earlier_session
+    return Resumption(session=session) if session else None
 
 
 def _pod(job: Job, secrets: SecretFiles, settings: PodSettings) -> dict[str, Any]:

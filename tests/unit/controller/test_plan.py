@@ -24,10 +24,10 @@ from labrats.controller.plan import (
     record_outcome,
 )
 from labrats.model.agent import ChainCondition, ChainLink, FailurePolicy
-from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, Chain, FailedCode, Outputs, Usage
+from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, AgentSession, Chain, FailedCode, Outputs, Usage
 from labrats.model.phases import ENDED, JobEvent, Phase
 from labrats.ports import Alive, AttemptState, Gone, NotStarted, OutputTail
-from tests.builders import a_config, a_hand_made_spec, a_job, a_result, a_spec, an_error, gone_with
+from tests.builders import a_config, a_hand_made_spec, a_job, a_result, a_session, a_spec, an_error, gone_with
 from tests.fakes.clock import NOON
 
 P, E = Phase, JobEvent
@@ -130,6 +130,7 @@ def test_a_success_is_recorded_with_all_it_brought() -> None:
             "usage": Usage(input_tokens=7, turns=1, seconds=3600),
             "outputs": Outputs(branch="fix"),
             "logs": ("almost", "done"),
+            "session": None,
             "result": {"n": 1},
             "result_cut": False,
         },
@@ -252,6 +253,55 @@ def test_a_job_put_back_waits_and_keeps_what_it_consumed() -> None:
     assert changes["usage"] == Usage(cost_usd=0.75, seconds=3600)
     assert changes["failed_code"] is FailedCode.EXECUTOR_DIED
     assert changes["deadline_at"] is None  # the next attempt has its whole time
+
+
+# With what another attempt goes on
+
+
+def session_after(gone: Gone, **status: Any) -> AgentSession | None:
+    session: AgentSession | None = recorded(gone, **DEADLINE_AHEAD | status).changes["session"]
+    return session
+
+
+@pytest.mark.parametrize("code", sorted(set(FailedCode) - {FailedCode.CONTEXT_TOO_LONG}))
+def test_another_attempt_goes_on_with_the_session_of_this_one(code: FailedCode) -> None:
+    assert session_after(gone_with(an_error(code), session=a_session())) == a_session()
+
+
+@pytest.mark.parametrize("gone", [gone_with(a_result(), session=a_session()), gone_with(None, session=a_session())])
+def test_it_is_kept_however_the_attempt_has_ended(gone: Gone) -> None:
+    assert session_after(gone) == a_session()
+    assert session_after(gone, **CANCELLED_NOW) == a_session()
+
+
+def test_an_attempt_that_never_reached_its_agent_leaves_the_session_to_the_next() -> None:
+    assert session_after(gone_with(None)) is None
+    assert session_after(gone_with(None), attempts=2, session=a_session()) == a_session()
+
+
+def test_a_session_that_has_become_too_long_is_not_gone_on_with() -> None:
+    too_long = gone_with(an_error(FailedCode.CONTEXT_TOO_LONG), usage=Usage(input_tokens=9), session=a_session())
+    assert session_after(too_long) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "usage", "kept"),
+    [
+        (FailedCode.AGENT_ERROR, Usage(), False),
+        (FailedCode.AGENT_ERROR, Usage(input_tokens=9), True),
+        (FailedCode.RATE_LIMITED, Usage(), True),
+        (FailedCode.AUTH, Usage(), True),
+    ],
+)
+def test_nor_is_one_with_which_an_attempt_has_got_nowhere(code: FailedCode, usage: Usage, kept: bool) -> None:
+    gone = gone_with(an_error(code), usage=usage, session=a_session())
+    assert (session_after(gone, attempts=2, session=a_session()) is not None) is kept
+
+
+@pytest.mark.parametrize("session", [a_session(provider="codex"), a_session(0), a_session(3)])
+def test_a_session_that_cannot_be_is_none(session: AgentSession) -> None:
+    """A hijacked agent says anything."""
+    assert session_after(gone_with(None, session=session), attempts=2, session=a_session()) is None
 
 
 # A model that has to be left alone

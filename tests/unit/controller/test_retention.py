@@ -18,7 +18,7 @@ from labrats.model.phases import Phase
 from labrats.model.record import Resource
 from labrats.ports import Attempt, Gone, NotStarted
 from labrats.settings import EngineSettings
-from tests.builders import a_job, a_spec
+from tests.builders import a_job, a_session, a_spec
 from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
@@ -145,6 +145,21 @@ async def test_the_workspace_of_an_attempt_that_another_one_followed_goes_at_onc
     await kept.retention().clean()
     assert await kept.runner.workspaces() == [job.attempt_name]
     assert isinstance(await kept.runner.find(f"{job.id}-1"), Gone)
+
+
+@pytest.mark.parametrize("phase", [P.PENDING, P.RUNNING, P.FAILED])
+async def test_the_workspace_of_a_session_stays_for_the_attempts_that_go_on_with_it(kept: Kept, phase: Phase) -> None:
+    steps = [{"onAttempt": 1, "steps": [{"fail": "no"}]}, *HANG]
+    job = await kept.add(a_job(phase, attempts=2, spec=a_spec(steps), session=a_session(1)))
+    await kept.retention().clean()
+    assert sorted(await kept.runner.workspaces()) == [f"{job.id}-1", f"{job.id}-2"]
+
+
+async def test_it_too_is_removed_a_day_after_the_end(kept: Kept) -> None:
+    await kept.ended(P.FAILED, attempts=2, session=a_session(1))
+    kept.clock.step(DAY + 60)
+    await kept.retention().clean()
+    assert await kept.runner.workspaces() == []
 
 
 async def test_a_job_that_is_retried_before_it_is_read_is_kept(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Builders for the executor's tests: a folder with an attempt's inputs, and what became of it."""
 
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,15 +12,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
+
 from labrats.executor.emit import Emitter
 from labrats.executor.run import Run
 from labrats.model.config import JobConfig
-from labrats.model.job import FailedCode
-from labrats.model.protocol import AnyEvent, ErrorEvent, LogEvent, ResultEvent, Task, ToolEvent, decode_event
+from labrats.model.job import AgentSession, FailedCode
+from labrats.model.protocol import (
+    AnyEvent,
+    ErrorEvent,
+    LogEvent,
+    ResultEvent,
+    Resumption,
+    SessionEvent,
+    Task,
+    ToolEvent,
+    decode_event,
+)
 from labrats.model.record import encode
 from labrats.processes import send_signal, with_environment
 
 DEADLINE_SECONDS = 30.0
+
+_INPUTS = ("job.json", "prompt", "instructions")
 
 
 def a_task(tmp_path: Path, steps: list[Any] | None = None, **fields: Any) -> Task:
@@ -81,6 +97,15 @@ class AttemptFolder:
     def logs(self) -> list[str]:
         return logs_of(self.events)
 
+    @property
+    def task(self) -> Task:
+        return msgspec.json.decode((self.path / "job.json").read_bytes(), type=Task)
+
+    @property
+    def session(self) -> AgentSession:
+        """That of the agent's program, which it has told of last."""
+        return [event.session for event in self.events if isinstance(event, SessionEvent)][-1]
+
     def run(self) -> int:
         """Run `python -m labrats.executor` on it to the end. Its exit status."""
         with self.started() as process:
@@ -123,6 +148,28 @@ def an_attempt(
     if instructions is not None:
         (folder / "instructions").write_text(instructions)
     (folder / "job.json").write_bytes(encode(a_task(tmp_path, steps, **fields)))
+    return AttemptFolder(folder, folder / "output.jsonl")
+
+
+def the_next_attempt(
+    earlier: AttemptFolder, session: AgentSession | None = None, *, secrets: Mapping[str, str] | None = None
+) -> AttemptFolder:
+    """Write the inputs of another attempt of the same job, which is to go on with `session`, as told by the `earlier`.
+
+    It has a workspace for itself, should it begin anew.
+    """
+    resumption = Resumption(
+        session=session or earlier.session, workspace=str(earlier.workspace), folder=str(earlier.path)
+    )
+    folder = earlier.path.parent / "next" / "attempt"
+    (folder / "secrets").mkdir(parents=True)
+    for name in _INPUTS:
+        if (earlier.path / name).exists():
+            shutil.copy(earlier.path / name, folder)
+    for name, value in (secrets or {}).items():
+        (folder / "secrets" / name).write_text(value)
+    task = replace(earlier.task, number=2, workspace=str(folder.parent / "ws"), resumption=resumption)
+    (folder / "job.json").write_bytes(encode(task))
     return AttemptFolder(folder, folder / "output.jsonl")
 
 

@@ -90,6 +90,18 @@ def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tm
     assert narrator.usage.cost_usd == pytest.approx(0.0003)
 
 
+def test_an_older_version_that_goes_on_with_a_session_tells_the_tokens_of_this_run_alone() -> None:
+    result = ClaudeResult(
+        subtype="success",
+        num_turns=2,
+        total_cost_usd=0.5,
+        usage=TokenCounts(input_tokens=3, output_tokens=4),
+        model_usage={"big": ModelUsage(input_tokens=100, output_tokens=200, cost_usd=0.5)},
+    )
+
+    assert result.usage_after(Usage(), goes_on=True) == Usage(input_tokens=3, output_tokens=4, turns=2)
+
+
 @pytest.mark.parametrize(
     ("name", "code"), [("limited", FailedCode.RATE_LIMITED), ("overloaded", FailedCode.OVERLOADED)]
 )

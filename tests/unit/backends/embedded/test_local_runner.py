@@ -13,13 +13,13 @@ from msgspec.structs import replace
 from labrats.backends.embedded.folders import AttemptFolder, Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
 from labrats.model.errors import GiveUp, RetryLater
-from labrats.model.job import FailedCode, Job, KeyReference, WorkspaceFile, WorkspaceSetup
+from labrats.model.job import AgentSession, FailedCode, Job, KeyReference, WorkspaceFile, WorkspaceSetup
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.phases import Phase
-from labrats.model.protocol import Sandbox, Task
+from labrats.model.protocol import Resumption, Sandbox, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
-from tests.builders import a_config, a_job, a_spec, an_ai_model, an_attempt
+from tests.builders import a_config, a_job, a_session, a_spec, an_ai_model, an_attempt
 from tests.conformance.runner_backends import EmbeddedBackend
 from tests.fakes.store import MemoryStore
 from tests.waiting import DEADLINE_SECONDS, eventually
@@ -266,3 +266,111 @@ async def test_an_outsiders_job_runs_confined_or_where_it_is_allowed(
             with pytest.raises(GiveUp, match="start the engine with --sandbox"):
                 await runner.start(attempt)
             assert await runner.find(attempt.name) == NotStarted()
+
+
+# Going on with a session
+
+
+def an_attempt_after(number: int, session: AgentSession | None, **config: Any) -> Attempt:
+    """The second one, of a job whose `session` is known."""
+    job = a_running(config=CLAUDE | config)
+    return Attempt(replace(job, status=replace(job.status, attempts=number, session=session)))
+
+
+def keep(folder: AttemptFolder) -> AttemptFolder:
+    """What an executor leaves of which another can go on."""
+    folder.path.mkdir(parents=True)
+    folder.workspace.mkdir(parents=True)
+    (folder.path / "baseline.json").write_text("{}")
+    return folder
+
+
+def task_in(folder: AttemptFolder) -> Task:
+    return msgspec.json.decode((folder.path / "job.json").read_bytes(), type=Task)
+
+
+async def test_an_attempt_goes_on_where_its_session_began(folders: Folders) -> None:
+    session = a_session(1, provider="claude")
+    attempt = an_attempt_after(3, session)
+    earlier = keep(folders.of(f"{attempt.job.id}-1"))
+    for runner in (a_runner(folders), a_runner(folders)):  # an engine may die before it has started it
+        task = task_in(await inputs_of(runner, folders, attempt))
+        assert task.resumption == Resumption(
+            session=session, workspace=str(earlier.workspace), folder=str(earlier.path)
+        )
+        assert task.workspace == str(folders.of(attempt.name).workspace)
+
+
+async def test_it_begins_anew_where_nothing_is_kept(folders: Folders) -> None:
+    session = a_session(1, provider="claude")
+    attempt = an_attempt_after(2, session)
+    runner = a_runner(folders)
+    assert task_in(await inputs_of(runner, folders, attempt)).resumption == Resumption(session=session)
+    keep(folders.of(f"{attempt.job.id}-1"))
+    await runner.remove(f"{attempt.job.id}-1", keep_output=True)
+    assert task_in(await inputs_of(runner, folders, attempt)).resumption == Resumption(session=session)
+
+
+@pytest.mark.parametrize("session", [None, a_session(1, provider="codex"), a_session(2, provider="claude")])
+async def test_it_begins_anew_without_a_session_of_an_earlier_attempt_and_its_provider(
+    folders: Folders, session: AgentSession | None
+) -> None:
+    attempt = an_attempt_after(2, session)
+    for number in (1, 2):
+        keep(folders.of(f"{attempt.job.id}-{number}"))
+    assert task_in(await inputs_of(a_runner(folders), folders, attempt)).resumption is None
+
+
+AGENT = """#!/bin/sh
+echo '{"type": "system", "subtype": "init", "session_id": "0190-test"}'
+echo "$LABRATS_ATTEMPT" >> worked
+exec sleep 300
+"""
+
+
+@pytest.fixture
+async def session_runner(machine: EmbeddedBackend, folders: Folders, tmp_path: Path) -> AsyncIterator[LocalRunner]:
+    """Its agent begins a session, notes in its workspace that it has worked there, and does nothing more."""
+    program = tmp_path / "agent"
+    program.write_text(AGENT)
+    program.chmod(0o755)
+    async with machine.open_runner(programs={"claude": str(program)}) as runner:
+        assert isinstance(runner, LocalRunner)
+        yield runner
+
+
+async def test_no_two_attempts_work_in_one_workspace(session_runner: LocalRunner, folders: Folders) -> None:
+    second = an_attempt_after(2, a_session(1, provider="claude"))
+    first = Attempt(replace(second.job, status=replace(second.job.status, attempts=1, session=None)))
+    worked = folders.of(first.name).workspace / "worked"
+    await session_runner.start(first)
+    await eventually(worked.exists)
+
+    with pytest.raises(RetryLater, match="attempt 1 of the job still works"):
+        await session_runner.start(second)
+    assert await session_runner.find(second.name) == NotStarted()
+    await session_runner.kill(first.name)
+    await session_runner.start(second)
+
+    await eventually(lambda: worked.read_text().split() == [first.name, second.name])
+    assert sorted(await session_runner.workspaces()) == [first.name, second.name]
+
+
+async def test_a_workspace_is_not_removed_while_a_later_attempt_works_in_it(
+    session_runner: LocalRunner, folders: Folders
+) -> None:
+    second = an_attempt_after(2, a_session(1, provider="claude"))
+    first = Attempt(replace(second.job, status=replace(second.job.status, attempts=1, session=None)))
+    worked = folders.of(first.name).workspace / "worked"
+    await session_runner.start(first)
+    await eventually(worked.exists)
+    await session_runner.kill(first.name)
+    await session_runner.start(second)
+    await eventually(lambda: second.name in worked.read_text())
+
+    await session_runner.remove(first.name, keep_output=True)
+    assert worked.exists()
+    await session_runner.kill(second.name)
+    await session_runner.remove(first.name, keep_output=True)
+    assert not worked.exists()
+    assert not (folders.of(first.name).path / "home").exists()

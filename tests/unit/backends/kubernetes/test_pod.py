@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from labrats.backends.kubernetes.pod import SCRATCH, PodSettings, SecretFiles, attempt_job, tombstone_job
 from labrats.model.errors import GiveUp
 from labrats.model.job import KeyReference, WorkspaceFile, WorkspaceSetup
-from labrats.model.protocol import Task
+from labrats.model.protocol import Resumption, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt
-from tests.builders import a_spec, an_ai_model, an_attempt
+from tests.builders import a_session, a_spec, an_ai_model, an_attempt
 
 GOLDEN = Path(__file__).with_name("attempt_job.json")
 
@@ -69,6 +69,15 @@ def test_the_executor_is_told_its_task() -> None:
     assert task.metadata == {"repo": "a"}
     assert task.endpoint == "http://models"
     assert task.workspace.startswith(SCRATCH)
+
+
+def test_an_attempt_that_cannot_go_on_with_a_session_can_say_so() -> None:
+    """The workspace of an earlier one has ended with its pod."""
+    attempt = an_owned_attempt()
+    job = replace(attempt.job, status=replace(attempt.job.status, attempts=2, session=a_session(1)))
+
+    assert task_of(pod_of(attempt)).resumption is None
+    assert task_of(pod_of(Attempt(job))).resumption == Resumption(session=a_session(1))
 
 
 def test_a_prompt_without_a_config_map_is_an_input_all_the_same() -> None:

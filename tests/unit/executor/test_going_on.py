@@ -1,0 +1,91 @@
+"""What an attempt goes on with of an earlier one, and what it does not; by agents that are shell scripts."""
+
+from pathlib import Path
+
+import pytest
+
+from labrats.model.config import JobConfig
+from tests.unit.executor.attempts import AttemptFolder, an_attempt, the_next_attempt
+
+INIT = """echo '{"type": "system", "subtype": "init", "session_id": "0190-test"}'\n"""
+SUCCESS = """echo '{"type": "result", "subtype": "success", "result": "done"}'\n"""
+
+
+def an_attempt_of(tmp_path: Path, script: str) -> AttemptFolder:
+    """An attempt whose agent begins a session, and does what a shell script says."""
+    program = tmp_path / "agent"
+    program.write_text(f"#!/bin/sh\n{INIT}{script}\n")
+    program.chmod(0o755)
+    return an_attempt(tmp_path, config=JobConfig(provider="claude"), programs={"claude": str(program)})
+
+
+def test_it_works_where_the_earlier_one_did_with_what_that_has_left(tmp_path: Path) -> None:
+    first = an_attempt_of(tmp_path, 'echo "$0 $*" >> asked; echo "$HOME $TMPDIR" >> places; touch ~/tool $TMPDIR/note')
+    first.run()
+    second = the_next_attempt(first)
+    second.run()
+
+    places, again = (first.workspace / "places").read_text().splitlines()
+    assert places == again == f"{first.path}/home {first.path}/tmp"
+    assert (first.path / "home" / "tool").exists()
+    assert "--resume=0190-test" in (first.workspace / "asked").read_text().splitlines()[1]
+    assert second.outcome.outputs.files_changed == 2
+    assert f"+{places}\n+{places}\n" in (second.path / "changes.patch").read_text()
+
+
+def test_of_the_programs_folder_only_its_sessions_are_left(tmp_path: Path) -> None:
+    script = (
+        "mkdir -p ~/.claude/projects; touch ~/.claude/projects/0190-test.jsonl ~/.claude/settings.json ~/.claude.json"
+    )
+    first = an_attempt_of(tmp_path, f"find ~ -type f | sort > found; {script}")
+    first.run()
+    the_next_attempt(first).run()
+
+    home = first.path / "home"
+    found = (first.workspace / "found").read_text().split()
+    assert found == [str(home / ".claude" / "CLAUDE.md"), str(home / ".claude" / "projects" / "0190-test.jsonl")]
+
+
+@pytest.mark.parametrize("made", ["ln -s {elsewhere} ~/.claude", "echo no folder > ~/.claude", "mkfifo ~/.claude"])
+def test_what_an_agent_puts_in_its_place_leads_nowhere(tmp_path: Path, made: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "projects").mkdir(parents=True)
+    first = an_attempt_of(tmp_path, f"rm -rf ~/.claude; {made.format(elsewhere=elsewhere)}")
+    first.run()
+    second = the_next_attempt(first)
+    (tmp_path / "agent").write_text(f"#!/bin/sh\n{INIT}ls -A ~/.claude > found\n{SUCCESS}")
+    second.run()
+
+    assert second.result == "done"
+    assert (first.workspace / "found").read_text().split() == ["CLAUDE.md"]
+    assert [path.name for path in elsewhere.iterdir()] == ["projects"]
+
+
+def test_it_begins_anew_where_nobody_knows_what_the_workspace_was_like(tmp_path: Path) -> None:
+    first = an_attempt_of(tmp_path, "echo $* > asked")
+    first.run()
+    (first.path / "baseline.json").unlink()
+    second = the_next_attempt(first)
+    second.run()
+
+    assert second.logs[0] == "[it begins anew: attempt 1 had a session, but its workspace is not kept]"
+    assert "--resume" not in (second.workspace / "asked").read_text()
+    assert second.session.attempt == 2
+
+
+def test_a_lock_that_a_killed_git_has_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    first = an_attempt_of(tmp_path, "touch made")
+    first.run()
+    (first.path / "baseline.git" / "index.lock").touch()
+    second = the_next_attempt(first)
+    second.run()
+
+    assert second.outcome.outputs.files_changed == 1
+
+
+def test_nothing_goes_on_with_what_has_succeeded(tmp_path: Path) -> None:
+    attempt = an_attempt_of(tmp_path, f"touch made\n{SUCCESS}")
+    attempt.run()
+
+    assert attempt.result == "done"
+    assert sorted(path.name for path in attempt.path.glob("baseline*")) == []
