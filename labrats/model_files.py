@@ -13,6 +13,7 @@ import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
+from time import monotonic
 from typing import IO, Final
 from urllib.parse import urlsplit
 
@@ -32,7 +33,8 @@ Log = Callable[[str], None]
 
 BLOCK_BYTES: Final = 2**20
 CHECKPOINT_BYTES: Final = 16 * BLOCK_BYTES
-"""How often what has come is brought to stable storage: after a power cut, as much may have to come once more."""
+CHECKPOINT_SECONDS: Final = 2.0
+"""How often what has come is brought to stable storage: after a kill, as much may have to come once more."""
 
 BLOCK_SECONDS: Final = 60.0
 """How long a block may take to come. Who sends more slowly keeps an operation busy for days."""
@@ -74,12 +76,14 @@ class ModelFolder:
         max_bytes: int,
         *,
         block_seconds: float = BLOCK_SECONDS,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
         retry_seconds: tuple[float, ...] = RETRY_SECONDS,
     ) -> None:
         """max_bytes: the largest file that is taken."""
         self.root = root
         self._client, self._max_bytes = client, max_bytes
-        self._block_seconds, self._retry_seconds = block_seconds, retry_seconds
+        self._block_seconds, self._checkpoint_seconds = block_seconds, checkpoint_seconds
+        self._retry_seconds = retry_seconds
 
     async def carry_out(self, operation: FileOperation, log: Log) -> None:
         """Do it, or as much of it as is still to be done. One at a time for a file.
@@ -113,7 +117,7 @@ class ModelFolder:
         part = await asyncio.to_thread(Part.in_folder, self.root / operation.provider, operation.filename)
         try:
             await self._receive_insistently(operation, part, log)
-            found = await asyncio.to_thread(part.keep, operation.sha256)
+            found = await asyncio.to_thread(part.keep, operation.sha256, log)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 part.remove()  # others need the room
@@ -168,7 +172,7 @@ class ModelFolder:
 
     async def _write(self, blocks: AsyncIterator[bytes], part: "Part", progress: Progress, log: Log) -> None:
         of_all = "" if progress.size is None else f" of {megabytes(progress.size)}"
-        written = progress.synced
+        written, synced_at = progress.synced, monotonic()
         with open(part.path, "r+b") as file:
             file.truncate(written)
             file.seek(written)
@@ -179,8 +183,9 @@ class ModelFolder:
                         raise Refused(f"the file is larger than {megabytes(self._max_bytes)}, the most that is taken")
                     await asyncio.to_thread(file.write, block)
                     written += len(block)
-                    if written - progress.synced >= CHECKPOINT_BYTES:
-                        progress = msgspec.structs.replace(progress, synced=written)
+                    is_due = monotonic() - synced_at >= self._checkpoint_seconds
+                    if is_due or written - progress.synced >= CHECKPOINT_BYTES:
+                        progress, synced_at = msgspec.structs.replace(progress, synced=written), monotonic()
                         await asyncio.to_thread(part.checkpoint, file, progress)
                         log(f"{megabytes(written)}{of_all}")
             finally:  # also where it breaks off: what has come need not come again
@@ -236,10 +241,11 @@ class Part:
         os.fsync(file.fileno())
         replace_file(self.note, encode(progress))
 
-    def keep(self, sha256: str | None) -> str:
+    def keep(self, sha256: str | None, log: Log) -> str:
         """Give the file its name, and return its SHA-256. Raises Refused unless it is what it should be."""
         with open(self.path, "rb") as file:
-            check_head(self.filename, file.read(16))
+            if doubt := check_head(self.filename, file.read(32)):
+                log(doubt)
             file.seek(0)
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 and found != sha256:
@@ -286,9 +292,13 @@ def _begins_at(answer: Answer, asked: int) -> int:
 
 
 async def _blocks(body: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes]:
-    """The body in blocks of one size, the last one apart. Raises Interrupted when one takes longer than `seconds`."""
+    """The body in blocks of one size, the last one apart. Raises Interrupted when one takes longer than `seconds`.
+
+    Where the body breaks off, what had come is yielded before that is raised.
+    """
     block = bytearray()
     ended = False
+    failure: Interrupted | Unreachable | None = None
     while not ended:
         try:
             async with asyncio.timeout(seconds):
@@ -296,11 +306,15 @@ async def _blocks(body: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[
                     block += await anext(body)
         except StopAsyncIteration:
             ended = True
-        except TimeoutError as error:
-            raise Interrupted(f"the hub sent less than 1 MiB in {seconds:g} s") from error
+        except TimeoutError:
+            ended, failure = True, Interrupted(f"the hub sent less than 1 MiB in {seconds:g} s")
+        except Unreachable as error:
+            ended, failure = True, error
         if block:
             yield bytes(block)
             block.clear()
+    if failure:
+        raise failure
 
 
 def replace_file(path: Path, content: bytes) -> None:

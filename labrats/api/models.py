@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
+from msgspec.structs import replace
 from pydantic import Field
 from starlette.responses import Response
 
@@ -18,7 +19,7 @@ from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.api.scanned_models import ScannedModels
 from labrats.model.ai_config import ModelFile
 from labrats.model.errors import Invalid, NotFound, Problem
-from labrats.model.model_files import FileOperation, Refused, Work, check_kind, check_place
+from labrats.model.model_files import FileOperation, Refused, Standing, Work, check_kind, check_place
 from labrats.model.record import Metadata
 
 router = api_router("Models")
@@ -171,7 +172,7 @@ async def download_model(request: Request, asked: Download, idempotency_key: Ide
     intent = Intent.of(idempotency_key, caller_of(request).id, asked)
     for known in await files.operations() if intent else ():
         if intent and intent.made(Metadata(name=known.name, annotations=known.annotations)):
-            return json_response(_view(known), 201)
+            return json_response(_view(_as_begun(known)), 201)
     file = _file_meant(engine, asked)
     try:
         check_place(asked.provider, file.filename)
@@ -251,6 +252,11 @@ def _file_meant(engine: Engine, asked: Download) -> ModelFile:
             return file
     wrong = f"is not that of a file which the settings name for {asked.provider} and {asked.model}: see GET /api/models"
     raise Invalid(Problem("url", wrong))
+
+
+def _as_begun(operation: FileOperation) -> FileOperation:
+    """As it was when it was asked for: the same Idempotency-Key gives the first answer, however far it is by now."""
+    return replace(operation, status=Standing.WAITING, reason=None, finished_at=None)
 
 
 def _view(operation: FileOperation) -> dict[str, Any]:

@@ -103,10 +103,36 @@ def check_kind(filename: str) -> None:
         raise Refused(f"only {', '.join(DATA_ONLY)} files are taken, which hold nothing but data")
 
 
-def check_head(filename: str, head: bytes) -> None:
-    """Raises Refused unless a file that begins with `head`, of at least 9 bytes where it has them, is what it says."""
+def check_head(filename: str, head: bytes) -> str | None:
+    """Says what is odd about a file of weights that begins with `head`, of at least 32 bytes where it has them.
+
+    Raises Refused where that is evidently something else. It is by its name that a reader is chosen, and the readers
+    of what is taken only read: so this is no wall, but tells early of a hub's page in the place of a file.
+    """
     suffix = PurePath(filename).suffix.lower()
-    if suffix == ".gguf" and not head.startswith(b"GGUF"):
-        raise Refused(f"what came as {filename} is no GGUF file")
-    if suffix == ".safetensors" and head[8:9] != b"{":
-        raise Refused(f"what came as {filename} is no safetensors file")
+    if suffix not in _FORMATS:
+        return None
+    place, mark, kind = _FORMATS[suffix]
+    if head[place:].startswith(mark):
+        return None
+    for beginning, what in _SOMETHING_ELSE.items():
+        if head.startswith(beginning):
+            raise Refused(f"what came as {filename} is no {kind} file, but {what}")
+    if len(head) <= place:
+        raise Refused(f"what came as {filename} is no {kind} file: it has {len(head)} bytes")
+    return f"{filename} does not begin as a {kind} file does"
+
+
+_FORMATS: Final = {".gguf": (0, b"GGUF", "GGUF"), ".safetensors": (8, b"{", "safetensors")}
+"""Of each kind of weights: where it has which mark, and what it is called."""
+
+_SOMETHING_ELSE: Final = {
+    b"\x80": "a pickle",
+    b"PK\x03\x04": "a zip archive, as PyTorch makes them of pickles",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x1f\x8b": "compressed",
+    b"<": "a page",
+    b"{": "a text in JSON",
+    b"version https://git-lfs": "what Git LFS has in the place of the file",
+}

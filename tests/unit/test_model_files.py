@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -161,6 +162,26 @@ async def test_a_connection_that_breaks_off_is_made_again(tmp_path: Path, said: 
     assert any("broke off; trying again in 0 s" in line for line in said)
 
 
+async def test_what_came_before_a_break_need_not_come_again_however_little_it_was(
+    tmp_path: Path, said: list[str]
+) -> None:
+    async with a_hub(a_gguf=File(SMALL, break_at=MIB // 2)) as hub:
+        await a_folder(tmp_path).carry_out(a_download(hub, sha256=sha256(SMALL)), said.append)
+        (whole, rest) = hub.ranges()
+    assert (whole, bool(rest)) == (None, True)
+
+
+async def test_what_comes_slowly_is_safe_after_a_while(tmp_path: Path, said: list[str]) -> None:
+    file = File(SMALL, hold_at=2 * MIB)
+    async with a_hub(a_gguf=file) as hub:
+        folder = a_folder(tmp_path, checkpoint_seconds=0.0)
+        download = asyncio.create_task(folder.carry_out(a_download(hub), said.append))
+        note = tmp_path / "qwen" / ".a.gguf.progress"
+        await eventually(lambda: note.exists() and json.loads(note.read_text()).get("synced", 0) >= MIB)
+        download.cancel()
+        await asyncio.gather(download, return_exceptions=True)
+
+
 async def test_a_file_that_has_become_shorter_is_downloaded_anew(tmp_path: Path, said: list[str]) -> None:
     file = File(LARGE)
     async with a_hub(a_gguf=file) as hub:
@@ -283,6 +304,8 @@ async def test_an_address_of_another_kind_is_refused(tmp_path: Path, said: list[
     [
         ("a.gguf", b"\x80\x04\x95 a pickle"),
         ("a.gguf", b"<!DOCTYPE html>"),
+        ("a.gguf", b'{"error": "sign in first"}'),
+        ("a.gguf", b"version https://git-lfs.github.com/spec/v1"),
         ("a.safetensors", b"PK\x03\x04 a zip of pickles"),
         ("a.safetensors", b""),
     ],
@@ -295,6 +318,17 @@ async def test_what_is_not_what_its_name_says_is_refused(
         with pytest.raises(Refused, match=f"what came as {filename} is no"):
             await a_folder(tmp_path).carry_out(a_download(hub, filename), said.append)
     assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("filename", ["a.gguf", "a.safetensors"])
+async def test_what_is_not_known_to_be_something_else_is_taken_and_doubted(
+    tmp_path: Path, said: list[str], filename: str
+) -> None:
+    async with a_hub() as hub:
+        hub.files[f"/{filename}"] = File(b"weights of a format to come")
+        await a_folder(tmp_path).carry_out(a_download(hub, filename), said.append)
+    assert left_in(tmp_path) == [f"qwen/{filename}"]
+    assert any(f"{filename} does not begin as a" in line for line in said)
 
 
 async def test_safetensors_are_known_by_their_header(tmp_path: Path, said: list[str]) -> None:
