@@ -21,5 +21,6 @@ async def judge_callback_url(url: str, settings: EngineSettings) -> None:
     try:
         await resolve_allowed(address.host, address.port, settings.outbound_allowed_cidrs)
     except (Forbidden, Unresolvable) as error:
-        message = "its address is not allowed; CALLBACK_ALLOWED_HOSTS names exceptions"
+        # One sentence for both, or it would tell which names there are in the network of the engine.
+        message = "its host has no address, or one that is not allowed; CALLBACK_ALLOWED_HOSTS names exceptions"
         raise Invalid(Problem(FIELD, message)) from error
