@@ -129,7 +129,7 @@ def record_outcome(job: Job, gone: Gone, now: datetime, limits: Limits) -> Recor
         ending["session"] = None
     if code in PAUSING and (pause := _pause(job, gone, now, limits)):
         return Record(JobEvent.REQUEUE, ending | pause)
-    if code not in PERMANENT and job.status.attempts - job.status.pauses < _attempts_allowed(job):
+    if job.status.attempts - job.status.pauses < _attempts_allowed(job, code):
         again = {"finished_at": None, "deadline_at": None, "not_before": now + backoff_after(job, limits)}
         return Record(JobEvent.REQUEUE, ending | again)
     return Record(JobEvent.LOSE if code is FailedCode.LOST else JobEvent.FAIL, ending)
@@ -157,11 +157,11 @@ def _seconds_of_attempt(job: Job, now: datetime) -> float:
     return max(0.0, (now - job.status.started_at).total_seconds()) if job.status.started_at else 0.0
 
 
-def _attempts_allowed(job: Job) -> int:
-    """How many attempts it may make by itself: one more where its chain is meant to survive a failure so."""
+def _attempts_allowed(job: Job, code: FailedCode) -> int:
+    """How many attempts it may make by itself after such a failure: one more, whatever it was, if its chain retries."""
     link = job.spec.chain.next if job.spec.chain else None
     retries = link and link.condition is ChainCondition.ON_SUCCESS and link.failure_policy is FailurePolicy.RETRY
-    return job.resolved.max_attempts + (1 if retries else 0)
+    return (1 if code in PERMANENT else job.resolved.max_attempts) + (1 if retries else 0)
 
 
 def _failure(job: Job, gone: Gone, now: datetime) -> tuple[FailedCode, str]:

@@ -225,6 +225,7 @@ def test_what_would_only_fail_again_is_not_tried_again(code: FailedCode) -> None
     assert record.event is E.FAIL
 
 
+@pytest.mark.parametrize("code", [FailedCode.AGENT_ERROR, FailedCode.TIMEOUT, FailedCode.AUTH])
 @pytest.mark.parametrize(
     ("attempts", "policy", "condition", "event"),
     [
@@ -235,12 +236,12 @@ def test_what_would_only_fail_again_is_not_tried_again(code: FailedCode) -> None
         (1, FailurePolicy.RETRY, ChainCondition.ON_FAILURE, E.FAIL),
     ],
 )
-def test_a_chain_that_retries_makes_one_more_attempt(
-    attempts: int, policy: FailurePolicy, condition: ChainCondition, event: JobEvent
+def test_a_chain_that_retries_makes_one_more_attempt_whatever_failed(
+    attempts: int, policy: FailurePolicy, condition: ChainCondition, event: JobEvent, code: FailedCode
 ) -> None:
     link = ChainLink(agent_trigger_name="next", failure_policy=policy, condition=condition)
     spec = a_spec(chain=Chain(id="chain-1", path=("first",), next=link))
-    record = recorded(gone_with(an_error(FailedCode.AGENT_ERROR)), spec=spec, attempts=attempts)
+    record = recorded(gone_with(an_error(code)), spec=spec, attempts=attempts)
     assert record.event is event
 
 
