@@ -133,12 +133,13 @@ class ConfigView(ResponseBody):
 class JobDetail(JobItem):
     """A job, whole."""
 
+    result: Any = Field(description="What the agent answered, whole.", examples=["Done, see the branch."])
     phase: Phase = Field(examples=["Succeeded"])
     priority: int | float = Field(examples=[2])
     account_name: str | None = Field(description="The AiModel whose slot the job holds or held.")
     k8s_job_name: str | None = Field(alias="k8sJobName", description="The latest attempt's Job, on Kubernetes.")
     executor_pod_name: str | None = Field(description="The pod of that Job, once it has started.")
-    returnvalue: Any = Field(description="The result, whole.", examples=["Done, see the branch."])
+    returnvalue: Any = Field(description="The same as `result`.", examples=["Done, see the branch."])
     logs: list[str] = Field(
         description="The last lines; all of them are at `/api/jobs/{id}/logs`.", examples=[["reading the issue"]]
     )
@@ -204,6 +205,7 @@ def job_detail(job: Job, *, result: Any, live: OutputTail | None, place: Place) 
         "accountName": status.slot,
         "k8sJobName": place.job_name,
         "executorPodName": place.pod_name,
+        "result": result,
         "returnvalue": result,
         "logs": logs,
         "workspaceSetup": _workspace_setup(job),

@@ -200,6 +200,10 @@ def log_line(_: int, event: AnyEvent) -> dict[str, str] | None:
 async def get_patch(request: Request, job_id: JobId) -> Response:
     """The changes that the latest attempt made in its workspace, also where it failed, for `git apply`."""
     job = await own_job(request, job_id)
+    if job.status.attempts == 0:
+        raise NotFound(f"the job {job_id} has not run, so it has changed nothing")
+    if job.phase is Phase.RUNNING:
+        raise NotFound(f"the job {job_id} is running; what it changes is there once it has ended")
     return Patch(await engine_of(request).runner.patch(job.attempt_name))
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from labrats.executor.beneath import write_beneath
 from labrats.executor.run import Run
+from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp, Invalid
 from labrats.model.job import FailedCode
 from labrats.model.mock_script import (
@@ -85,6 +86,7 @@ async def _play(action: Action, run: Run) -> None:
             write_beneath(run.workspace, action.write.path, action.write.text.encode())
         case Consume():
             run.consume(action.usage.as_usage())
+            _check_turns(run)
         case Fail():
             raise GiveUp(FailedCode.AGENT_ERROR, action.fail)
         case Exit():
@@ -104,6 +106,12 @@ async def _log(step: Log, run: Run) -> None:
         if count > 1:
             await asyncio.sleep(step.every_ms / 1000)
         run.emit.log(step.log.replace("{n}", str(count)))
+
+
+def _check_turns(run: Run) -> None:
+    most, turns = ResolvedConfig(config=run.task.config).max_turns, run.emit.own_usage.turns
+    if turns > most:
+        raise GiveUp(FailedCode.MAX_TURNS, f"the run took {turns} turns, over maxTurns {most}")
 
 
 def _die_of(number: int) -> None:

@@ -144,6 +144,7 @@ async def test_a_large_result_is_whole_in_the_detail_and_null_in_the_list(user: 
 
     assert detail["status"] == "completed"
     assert detail["returnvalue"] == large
+    assert detail["result"] == large
     (item,) = (await user.get("/api/jobs")).json()["jobs"]
     assert item["result"] is None
 
@@ -173,6 +174,13 @@ async def test_passing_a_limit_of_cost_or_tokens_ends_the_job(user: User) -> Non
 
     assert [(each["status"], each["failedCode"]) for each in (dear, long)] == [("failed", "budget")] * 2
     assert dear["usage"]["costUsd"] == 2.0
+
+
+async def test_passing_the_limit_of_turns_ends_the_job(user: User) -> None:
+    long = await user.run({"usage": {"turns": 3}}, {"hang": True}, config={"maxTurns": 2})
+
+    assert (long["status"], long["failedCode"]) == ("failed", "max_turns")
+    assert "over maxTurns 2" in long["failedReason"]
 
 
 async def test_status_keeps_the_last_lines_and_the_log_all(user: User) -> None:

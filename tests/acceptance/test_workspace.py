@@ -153,6 +153,19 @@ class TestPatch:
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
         assert "left no patch" in answer.json()["error"]
 
+    async def test_a_job_that_has_not_ended_has_none_yet(self, admin: User) -> None:
+        model = {"name": "patch-waiting", "provider": "mock", "model": "patch-waiting", "slots": 0}
+        await admin.post("/api/ai-models", model)
+        waiting = await admin.submit(config={"model": "patch-waiting"})
+        running = await admin.submit({"hang": True})
+        await admin.wait(running, "active")
+
+        answers = [await admin.get(f"/api/jobs/{each}/patch") for each in (waiting, running)]
+
+        assert [answer.status_code for answer in answers] == [404, 404]
+        assert "has not run" in answers[0].json()["error"]
+        assert "is running" in answers[1].json()["error"]
+
 
 class TestTokens:
     async def test_a_token_in_the_address_clones_and_is_seen_nowhere(

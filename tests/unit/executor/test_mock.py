@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from labrats.executor import mock
+from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import UsageEvent
@@ -44,6 +45,21 @@ async def test_usage_adds_up(tmp_path: Path) -> None:
 
     once = Usage(input_tokens=10, output_tokens=5, cache_read_tokens=1, cost_usd=0.25, turns=1)
     assert [event.usage for event in work.events if isinstance(event, UsageEvent)] == [once, once + once]
+
+
+async def test_a_script_may_take_the_turns_that_its_job_has(tmp_path: Path) -> None:
+    steps = [{"usage": {"turns": 3}}, {"usage": {"turns": 3}}, {"result": "done"}]
+
+    assert (await played(tmp_path, steps, config=JobConfig(max_turns=6)))[0] == "done"
+
+
+async def test_a_script_that_takes_more_turns_fails(tmp_path: Path) -> None:
+    steps = [{"usage": {"turns": 3}}, {"usage": {"turns": 3}}, {"result": "never"}]
+
+    with pytest.raises(GiveUp, match="took 6 turns, over maxTurns 5") as refused:
+        await played(tmp_path, steps, config=JobConfig(max_turns=5))
+
+    assert refused.value.code == FailedCode.MAX_TURNS
 
 
 @pytest.mark.parametrize("value", ["text", None, {"a": [1, 2.5, True]}])
