@@ -11,6 +11,8 @@ from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
 PING: Final = "ping"
 """What GitHub sends when a webhook is set up."""
 
+_PUSH: Final = "push"
+
 UNNAMED: Final = "received"
 """The event of a generic source whose body names none."""
 
@@ -75,7 +77,7 @@ _MARKS: Final[Mapping[str, str]] = {
     "pull_request_review": "pull_request review",
     "pull_request_review_comment": "pull_request comment",
     "pull_request_review_thread": "pull_request thread",
-    "push": "commits",
+    _PUSH: "commits",
     "release": "release",
     "repository_dispatch": "client_payload",
     "status": "commit",
@@ -84,6 +86,9 @@ _MARKS: Final[Mapping[str, str]] = {
     "workflow_run": "workflow_run",
 }
 """The fields by which the body of each event is known. Bodies of other events have other ones."""
+
+_REFS_TOO: Final = frozenset({"alert", "cache_location"})
+"""What tells other events about a ref from a push without its commits: none of them has a field of `_MARKS`."""
 
 _MARKS_OF: Final = {name: frozenset(marks.split()) for name, marks in _MARKS.items()}
 _ALL_MARKS: Final = frozenset[str]().union(*_MARKS_OF.values())
@@ -101,6 +106,8 @@ def fits(name: str, payload: Mapping[str, Any]) -> bool:
     something that more agents, or other people, may start. An event that is not known here must look like no other.
     """
     marks = _ALL_MARKS & payload.keys()
+    if name == _PUSH and not marks:
+        return str(payload.get("ref")).startswith("refs/") and not _REFS_TOO & payload.keys()
     if name not in _MARKS_OF:
         return marks not in _MARKS_OF.values()
     return marks - _OPTIONAL.get(name, frozenset()) == _MARKS_OF[name]

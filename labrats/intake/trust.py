@@ -56,18 +56,26 @@ def _why_not_written(event: IncomingEvent, spec: WebhookSourceSpec) -> str | Non
         return None
     if any(AGENT_MARK in str(written.get(key) or "") for key in _TEXTS):
         return "an agent has written it"
-    if not _is_authors(written, event):
-        return None if _has_rights(event) else "it was changed by another than its author, and GitHub says no more"
+    is_authors = _is_authors(written, event)
+    if not is_authors and _has_rights(event):
+        return None
+    if is_authors is False:
+        return "it was changed by another than its author, and GitHub says no more"
     association = written.get("author_association")
     if association not in spec.allowed_associations:
         return "its author is not one of `allowedAssociations`"
     return None
 
 
-def _is_authors(written: Mapping[str, Any], event: IncomingEvent) -> bool:
-    """Whether the author of what was written is who caused the event. People are told apart by id: names change."""
-    author, sender = written.get("user"), event.find("sender", "id")
-    return isinstance(author, Mapping) and isinstance(sender, int) and author.get("id") == sender
+def _is_authors(written: Mapping[str, Any], event: IncomingEvent) -> bool | None:
+    """Whether the author of what was written is who caused the event. People are told apart by id: names change.
+
+    None where the author's id is not said. GitHub always says it; others that write in its way may not.
+    """
+    author, sender = written.get("user", {}), event.find("sender", "id")
+    if isinstance(author, Mapping) and "id" not in author:
+        return None
+    return isinstance(author, Mapping) and _same(sender, author["id"])
 
 
 def _has_rights(event: IncomingEvent) -> bool:
@@ -91,13 +99,22 @@ def _why_not_its_code(event: IncomingEvent, spec: WebhookSourceSpec) -> str | No
 
 def _is_from_fork(event: IncomingEvent) -> bool:
     """Whether the code that it is about is not in the repository. Where that is not said, it is."""
-    own = event.find("repository", "id")
     if isinstance(event.find("pull_request"), Mapping):
-        return not _same(event.find("pull_request", "head", "repo", "id"), own)
+        return not _is_of_repository(event.find("pull_request", "head", "repo"), event)
     for run in ("workflow_run", "check_suite"):
-        if isinstance(event.find(run), Mapping) and event.find(run, "head_repository") is not None:
-            return not _same(event.find(run, "head_repository", "id"), own)
+        if isinstance(event.find(run), Mapping) and (head := event.find(run, "head_repository")) is not None:
+            return not _is_of_repository(head, event)
     return False
+
+
+def _is_of_repository(head: Any, event: IncomingEvent) -> bool:
+    """Whether `head` is the event's repository: by id, or by name where neither has one, which GitHub never sends."""
+    own = event.find("repository")
+    if not isinstance(head, Mapping) or not isinstance(own, Mapping):
+        return False
+    if "id" in head or "id" in own:
+        return _same(head.get("id"), own.get("id"))
+    return head.get("full_name") is not None and head["full_name"] == own.get("full_name")
 
 
 def _same(one: Any, other: Any) -> bool:

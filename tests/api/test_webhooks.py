@@ -70,7 +70,9 @@ class TestFromGithub:
 
     async def test_a_ping_is_answered(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api)
-        assert await accepted(nobody, {"zen": "Speak.", "hook_id": 1, "hook": {}}, "ping") == {"ok": True}
+        for body in ({"zen": "Speak.", "hook_id": 1, "hook": {}}, {}, an_issue_event()):
+            assert await accepted(nobody, body, "ping") == {"ok": True}
+        assert await api.store.list(Job) == []
 
     async def test_a_form_says_the_same_as_json(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api)
@@ -193,7 +195,7 @@ class TestSignature:
 class TestShape:
     @pytest.mark.parametrize(
         ("event", "claimed"),
-        [("issues", "issue_comment"), ("issues", "pull_request"), ("issues", "made_up"), ("issues", "ping")],
+        [("issues", "issue_comment"), ("issues", "pull_request"), ("issues", "made_up"), ("issues", "push")],
     )
     async def test_a_body_is_only_taken_as_the_event_that_it_is(
         self, api: Api, nobody: httpx2.AsyncClient, event: str, claimed: str

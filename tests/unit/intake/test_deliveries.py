@@ -35,10 +35,19 @@ def test_an_event_is_named_with_its_action(name: str, payload: dict[str, Any], f
         ("made_up", an_issue_event()),
         ("ping", an_issue_event()),
         ("issues", {}),
+        ("push", {}),
+        ("push", {"ref": "a-branch", "ref_type": "branch"}),
+        ("push", {"ref": "refs/heads/main", "alert": {}, "commit_oid": "d6e4c75c"}),
+        ("push", {"ref": "refs/heads/main", "cache_location": "us"}),
     ],
 )
 def test_a_body_does_not_fit_another_event(name: str, payload: dict[str, Any]) -> None:
     assert not fits(name, payload)
+
+
+@pytest.mark.parametrize("payload", [{"ref": "refs/heads/main", "commits": []}, {"ref": "refs/tags/v1"}])
+def test_a_push_is_one_with_or_without_its_commits(payload: dict[str, Any]) -> None:
+    assert fits("push", payload)
 
 
 def test_an_event_that_github_has_yet_to_think_of_fits_where_it_looks_like_no_other() -> None:

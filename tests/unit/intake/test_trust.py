@@ -71,6 +71,21 @@ def test_a_name_proves_nothing_only_the_id_does() -> None:
     assert not may_start(an_issue_event("opened", "OWNER", sender={"login": "stranger", "type": "User"}))
 
 
+@pytest.mark.parametrize("association", [*TRUSTED, *OTHERS])
+@pytest.mark.parametrize("user", [{"user": {"login": "stranger"}}, {}])
+def test_an_author_without_an_id_is_judged_by_the_association(user: dict[str, Any], association: Any) -> None:
+    for action in ("opened", "edited", "created"):
+        payload = an_issue_event(action, sender={"login": "octo"})
+        payload["issue"] = {"number": 7, "title": "It crashes", "author_association": association} | user
+        assert may_start(payload) == (association in TRUSTED)
+
+
+def test_what_needs_rights_is_trusted_of_anybody_who_is_not_the_author() -> None:
+    payload = an_issue_event("labeled", sender={"login": "octo"})
+    payload["issue"] = {"number": 7, "title": "It crashes"}
+    assert may_start(payload)
+
+
 @pytest.mark.parametrize("payload", [an_issue_event(), written("comment", "OWNER"), a_pull_request_event()])
 def test_bots_start_nobody_and_are_known_by_their_type(payload: dict[str, Any]) -> None:
     assert may_start(payload)
@@ -91,6 +106,17 @@ class TestForks:
         payload = a_pull_request_event(head=head)
         assert not may_start(payload)
         assert may_start(payload, allow_forks=True)
+
+    @pytest.mark.parametrize(("head", "may"), [("octo/demo", True), ("fork/demo", False), (None, False)])
+    def test_repositories_without_ids_are_told_apart_by_name(self, head: Any, may: bool) -> None:
+        payload = a_pull_request_event(repository={"full_name": "octo/demo"})
+        payload["pull_request"]["head"]["repo"] = {"full_name": head}
+        assert may_start(payload) == may
+
+    def test_a_name_proves_no_repository_that_has_an_id(self) -> None:
+        payload = a_pull_request_event()
+        payload["pull_request"]["head"]["repo"] = {"full_name": "octo/demo"}
+        assert not may_start(payload)
 
     def test_a_fork_that_is_gone_is_still_one(self) -> None:
         payload = a_pull_request_event()
