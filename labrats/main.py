@@ -158,13 +158,14 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
 
 
 async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None:
-    """Take jobs to their ends, tell their callers, follow chains, forget jobs in time, and review agents and
-    models, until cancelled.
+    """Take jobs to their ends, tell their callers, follow chains, forget jobs in time, review agents and models,
+    and have missed webhooks sent again, until cancelled.
     """
     from labrats.controller.agent_reviews import AgentReviews
     from labrats.controller.callbacks import Callbacks
     from labrats.controller.chains import Chains
     from labrats.controller.hand_made import HandMadeJobs
+    from labrats.controller.missed_deliveries import MissedDeliveries
     from labrats.controller.model_reviews import ModelReviews
     from labrats.controller.reconcile import Controller
     from labrats.controller.retention import Retention
@@ -177,7 +178,8 @@ async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None
     async with asyncio.TaskGroup() as loops:
         intake = Intake(store, engine.catalog, engine.attachments, engine.metrics)
         hand_made = HandMadeJobs(store, engine.catalog, intake, engine.workspace_uploads, clock, settings)
-        tokens = RepositoryTokens(store, GitHub(settings.github_api_url, clock))
+        github = GitHub(settings.github_api_url, clock)
+        tokens = RepositoryTokens(store, github)
         controller = Controller(store, runner, hand_made, clock, settings, engine.metrics, tokens)
         loops.create_task(controller.run(), name="controller")
         client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
@@ -187,6 +189,8 @@ async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None
         loops.create_task(chains.run(), name="chains")
         loops.create_task(AgentReviews(store, engine.catalog, clock).run(), name="agent-reviews")
         loops.create_task(ModelReviews(store, clock).run(), name="model-reviews")
+        missed = MissedDeliveries(store, engine.catalog, github, clock)
+        loops.create_task(missed.run(), name="missed-deliveries")
         retention = Retention(store, runner, engine.cache, engine.attachments, clock, settings)
         loops.create_task(retention.run(), name="retention")
 

@@ -1,16 +1,24 @@
-"""A GitHub on loopback that gives tokens to an App, as strict as the real one where it matters."""
+"""A GitHub on loopback that gives tokens to an App and delivers to its webhook, as strict as the real one where it
+matters.
+"""
 
 import json
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from urllib.parse import parse_qs
 
+import httpx2
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
+
+from tests.deliveries import github_headers
 
 APP_ID = "4711"
 APP_KEY = RSAKey.generate_key(2048)
@@ -20,21 +28,65 @@ INSTALLATION = 42
 
 @dataclass
 class FakeGitHub:
-    """Its App is installed for `repositories`. asked: each request for a token; answers: statuses to give instead."""
+    """Its App is installed for `repositories`, and its webhook delivers to `hook_url`.
+
+    asked: each request for a token. statuses, headers: what to answer instead. deliveries: each attempt, in order.
+    page: how many of them a page of their list has.
+    """
 
     url: str = ""
     repositories: set[str] = field(default_factory=lambda: {"octo/demo"})
     asked: list[dict[str, Any]] = field(default_factory=list)
     claims: list[dict[str, Any]] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    hook_url: str = ""
+    deliveries: list[dict[str, Any]] = field(default_factory=list)
+    page: int = 2
+    _sent: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
-    def answer(self, method: str, path: str, proof: str, body: bytes) -> tuple[int, Any]:
+    def deliver(self, event: str, body: bytes) -> None:
+        """Send an event, as the App's webhook does: once, and what comes of it is noted."""
+        guid = str(uuid.uuid4())
+        self._sent[guid] = (event, body)
+        self._attempt(guid, is_again=False)
+
+    def _attempt(self, guid: str, *, is_again: bool) -> None:
+        event, body = self._sent[guid]
+        try:
+            answer = httpx2.post(self.hook_url, content=body, headers=github_headers(event, body, delivery=guid))
+            status = "OK" if answer.is_success else f"Invalid HTTP Response: {answer.status_code}"
+        except httpx2.HTTPError:
+            status = "failed to connect to host"
+        delivery = {"id": len(self.deliveries) + 1, "guid": guid, "event": event, "redelivery": is_again}
+        self.deliveries.append(delivery | {"delivered_at": datetime.now(UTC).isoformat(), "status": status})
+
+    def _answer_of_hook(self, method: str, path: str, query: str) -> tuple[int, Any]:
+        if (method, path) == ("GET", "/app/hook/config"):
+            return 200, {"url": self.hook_url, "content_type": "json"}
+        if (method, path) == ("GET", "/app/hook/deliveries"):
+            start = int(parse_qs(query).get("cursor", ["0"])[0])
+            shown = self.deliveries[::-1][start : start + self.page]
+            if start + self.page < len(self.deliveries):
+                address = f"https://api.github.test/app/hook/deliveries?per_page=100&cursor={start + self.page}"
+                self.headers["Link"] = f'<{address}>; rel="next"'
+            return 200, shown
+        number = path.removeprefix("/app/hook/deliveries/").removesuffix("/attempts")
+        if method == "POST" and number.isdecimal() and 0 < int(number) <= len(self.deliveries):
+            self._attempt(self.deliveries[int(number) - 1]["guid"], is_again=True)
+            return 202, {}
+        return 404, {"message": "Not Found"}
+
+    def answer(self, method: str, target: str, proof: str, body: bytes) -> tuple[int, Any]:
+        path, _, query = target.partition("?")
         if self.statuses:
             return self.statuses.pop(0), {"message": "as the test says"}
         try:
             self.claims.append(jwt.decode(proof, APP_KEY, algorithms=["RS256"]).claims)
         except JoseError:
             return 401, {"message": "A JSON web token could not be decoded"}
+        if path.startswith("/app/hook/"):
+            return self._answer_of_hook(method, path, query)
         if method == "GET" and path.removeprefix("/repos/").removesuffix("/installation") in self.repositories:
             return 200, {"id": INSTALLATION, "permissions": {"contents": "write", "issues": "read", "members": "read"}}
         if (method, path) == ("POST", f"/app/installations/{INSTALLATION}/access_tokens"):
@@ -53,6 +105,8 @@ def a_github() -> Iterator[FakeGitHub]:
             proof = self.headers.get("Authorization", "").removeprefix("Bearer ")
             status, answer = github.answer(self.command, self.path, proof, body)
             self.send_response(status)
+            while github.headers:
+                self.send_header(*github.headers.popitem())
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())
 

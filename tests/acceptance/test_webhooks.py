@@ -11,7 +11,7 @@ from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User
 from tests.acceptance.git_server import make_repository, serve_git
 from tests.deliveries import SECRET, an_issue_event, github_headers, json_body
-from tests.github_api import APP_ID, APP_KEY_PEM, a_github
+from tests.github_api import APP_ID, APP_KEY_PEM, FakeGitHub, a_github
 from tests.waiting import DEADLINE_SECONDS
 
 GITHUB = "/api/webhooks/github"
@@ -128,6 +128,45 @@ async def test_a_private_repository_is_cloned_with_a_token_of_the_apps(
         assert github.asked == [{"repositories": ["demo"], "permissions": {"contents": "write", "issues": "read"}}]
         assert engine.files_with("ghs_test_token") == []
         assert engine.resources_with("ghs_test_token") == [f"Secret {made['jobId']}-git"]
+
+
+async def test_what_was_missed_while_the_engine_was_away_comes_again_and_makes_no_second_job(
+    start_engine: EngineFactory,
+) -> None:
+    with a_github() as github:
+        engine = start_engine(LABRATS_GITHUB_API_URL=github.url)
+        github.hook_url = f"{engine.url}/webhooks/github"
+        for key, value in (("appId", APP_ID), ("privateKey", APP_KEY_PEM)):
+            set_secret(engine, "app", key, value)
+        async with engine.admin() as admin:
+            await set_up(admin)
+            await admin.http.patch("/api/webhook-sources/github", json={"credentialsRef": "app"})
+            await condition(admin, "Ready", "True")
+            await send_issues(github, 1, 2)
+            engine.kill()
+            await send_issues(github, 3, 4, 5)
+            assert [delivery["status"] for delivery in github.deliveries].count("OK") == 2
+            engine.start()
+
+            await condition(admin, "CaughtUp", "False")
+            jobs = await jobs_of(admin, 5)
+            assert (await deliver(engine, an_issue(number=4)))["jobs"]
+            assert await jobs_of(admin, 5) == jobs
+        assert [each["redelivery"] for each in github.deliveries] == [False] * 5 + [True] * 3
+        assert {each["status"] for each in github.deliveries[5:]} == {"OK"}
+
+
+async def send_issues(github: FakeGitHub, *numbers: int) -> None:
+    for number in numbers:
+        await asyncio.to_thread(github.deliver, "issues", json_body(an_issue(number=number)))
+
+
+async def jobs_of(admin: User, count: int) -> set[str]:
+    """The ids of all jobs, once there are as many."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while len(jobs := (await admin.get("/api/jobs")).json()["jobs"]) < count:
+            await asyncio.sleep(0.05)
+    return {job["id"] for job in jobs}
 
 
 def set_secret(engine: LocalEngine, name: str, key: str, value: str) -> None:

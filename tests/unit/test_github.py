@@ -12,7 +12,7 @@ from labrats.model.job import Job, WorkspaceSetup
 from labrats.model.parts import Secret
 from labrats.model.record import Metadata
 from tests.builders import a_job, a_spec
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import NOON, FakeClock
 from tests.fakes.store import MemoryStore
 from tests.github_api import APP_ID, APP_KEY_PEM, FakeGitHub, a_github
 
@@ -111,6 +111,64 @@ class TestApp:
         github.statuses = [status]
         with pytest.raises(error):
             await tokens.provide(await a_stored_job(store, github))
+
+
+class TestHook:
+    """The webhook of an App: what it has sent, and to have it send that again."""
+
+    @pytest.fixture
+    def api(self, github: FakeGitHub) -> GitHub:
+        github.hook_url = f"{github.url}/nobody-receives-here"
+        return GitHub(github.url, FakeClock())
+
+    async def test_its_address_is_that_of_the_app(self, github: FakeGitHub, api: GitHub) -> None:
+        assert await api.hook_url(APP) == github.hook_url
+
+    async def test_all_pages_are_read_the_newest_first(self, github: FakeGitHub, api: GitHub) -> None:
+        for _ in range(5):
+            github.deliver("ping", b"{}")
+        found = await api.deliveries(APP, NOON)
+        assert [each.id for each in found] == [5, 4, 3, 2, 1]
+        assert {(each.status, each.arrived, each.redelivery) for each in found} == {
+            ("Invalid HTTP Response: 401", False, False)
+        }
+
+    async def test_no_page_is_read_beyond_the_time_that_is_asked_for(self, github: FakeGitHub, api: GitHub) -> None:
+        for _ in range(6):
+            github.deliver("ping", b"{}")
+        for delivery in github.deliveries[:4]:
+            delivery["delivered_at"] = "2020-01-01T12:00:00Z"
+        assert [each.id for each in await api.deliveries(APP, NOON)] == [6, 5]
+        assert len(github.claims) == 2
+
+    async def test_one_is_sent_again_under_its_guid(self, github: FakeGitHub, api: GitHub) -> None:
+        github.deliver("ping", b"{}")
+        await api.deliver_again(APP, 1)
+        again, first = await api.deliveries(APP, NOON)
+        assert (again.guid, again.redelivery) == (first.guid, True)
+
+    async def test_one_that_there_is_not_is_given_up(self, api: GitHub) -> None:
+        with pytest.raises(GiveUp, match="no such delivery"):
+            await api.deliver_again(APP, 7)
+
+    @pytest.mark.parametrize(
+        ("headers", "seconds"),
+        [
+            ({"Retry-After": "77"}, 77),
+            ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOON.timestamp()) + 120)}, 120),
+            ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOON.timestamp()) - 120)}, 10),
+            ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOON.timestamp()) + 86400)}, 3600),
+            ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": str(int(NOON.timestamp()) + 120)}, 10),
+            ({"Retry-After": "soon"}, 10),
+        ],
+    )
+    async def test_github_says_how_long_it_wants_to_be_left_alone(
+        self, github: FakeGitHub, api: GitHub, headers: dict[str, str], seconds: float
+    ) -> None:
+        github.statuses, github.headers = [429], headers
+        with pytest.raises(RetryLater) as later:
+            await api.deliveries(APP, NOON)
+        assert later.value.delay_seconds == pytest.approx(seconds, abs=2)
 
 
 async def test_a_token_is_used_as_it_is(github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens) -> None:
