@@ -1,8 +1,10 @@
 """The API for people: one page made of the OpenAPI document, with nothing to load from elsewhere and no scripts."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
+from itertools import groupby
 from typing import Any, Final
 
 from fastapi import Request
@@ -29,6 +31,12 @@ pre {{ background: color-mix(in srgb, currentColor 8%, transparent); padding: .7
 article {{ border-top: 1px solid color-mix(in srgb, currentColor 25%, transparent); padding: .5rem 0 1rem; }}
 td, th {{ text-align: left; vertical-align: top; padding: .15rem 1rem .15rem 0; }}
 nav a {{ display: block; }}
+code {{ overflow-wrap: anywhere; }}
+@media (max-width: 40rem) {{
+  tr, td {{ display: block; }}
+  td {{ padding: 0; }}
+  td:first-child {{ padding-top: .75rem; }}
+}}
 </style>
 <h1>{title} API <small>{version}</small></h1>
 <p>{description} The same for programs: <a href="/api/openapi.json">openapi.json</a>.</p>
@@ -52,8 +60,8 @@ def render(document: Mapping[str, Any]) -> str:
     return _PAGE.format(
         title=escape(document["info"]["title"]),
         version=escape(document["info"]["version"]),
-        description=escape(document["info"]["description"]),
-        contents="".join(_link(method, path, operation) for method, path, operation in operations),
+        description=_prose(document["info"]["description"]),
+        contents="".join(_contents(operations)),
         operations="".join(_operation(method, path, operation) for method, path, operation in operations),
         schemas="".join(_schema(name, schema) for name, schema in sorted(document["components"]["schemas"].items())),
     )
@@ -64,6 +72,12 @@ def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping
         for method in _METHODS:
             if method in methods:
                 yield method.upper(), path, methods[method]
+
+
+def _contents(operations: Iterable[tuple[str, str, Mapping[str, Any]]]) -> Iterator[str]:
+    for tag, group in groupby(operations, key=lambda each: each[2]["tags"][0]):
+        yield f"<h4>{escape(tag)}</h4>"
+        yield from (_link(method, path, operation) for method, path, operation in group)
 
 
 def _link(method: str, path: str, operation: Mapping[str, Any]) -> str:
@@ -78,10 +92,10 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
             f'<article id="{escape(operation["operationId"])}">',
             f"<h3>{escape(operation['summary'])}</h3>",
             f"<p><code>{method} {escape(path)}</code> ({caller})</p>",
-            f"<p>{escape(operation['description'])}</p>",
+            f"<p>{_prose(operation['description'])}</p>",
             _table("Parameters", map(_parameter_row, operation.get("parameters", ()))),
             "".join(_content("Body", operation.get("requestBody", {}))),
-            _table("Answers", (_row(status, escape(answer["description"])) for status, answer in _answers(operation))),
+            _table("Answers", (_row(status, _prose(answer["description"])) for status, answer in _answers(operation))),
             *(part for _, answer in _answers(operation)[:1] for part in _content("Answer", answer)),
             "</article>",
         )
@@ -103,21 +117,26 @@ def _content(title: str, holder: Mapping[str, Any]) -> Iterator[str]:
 def _schema(name: str, schema: Mapping[str, Any]) -> str:
     required = schema.get("required", ())
     rows = (
-        _row(field, _type_of(value), "required" if field in required else "", escape(value.get("description", "")))
+        _row(field, _type_of(value), "required" if field in required else "", _prose(value.get("description", "")))
         for field, value in schema.get("properties", {}).items()
     )
     examples = "".join(map(_example, schema.get("examples", ())))
-    head = f"<h3>{escape(name)}</h3><p>{escape(schema.get('description', ''))}</p>"
+    head = f"<h3>{escape(name)}</h3><p>{_prose(schema.get('description', ''))}</p>"
     return f'<article id="{escape(name)}">{head}{_table("", rows)}{examples}</article>'
 
 
 def _example(value: object) -> str:
-    return f"<pre>{escape(json.dumps(value, indent=2))}</pre>"
+    return f"<details><summary>Example</summary><pre>{escape(json.dumps(value, indent=2))}</pre></details>"
+
+
+def _prose(text: str) -> str:
+    """Text as HTML; what stands between backticks is code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _parameter_row(parameter: Mapping[str, Any]) -> str:
     schema = parameter["schema"]
-    description = escape(parameter.get("description") or schema.get("description", ""))
+    description = _prose(parameter.get("description") or schema.get("description", ""))
     return _row(parameter["name"], escape(parameter["in"]), _type_of(schema), description)
 
 

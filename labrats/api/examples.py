@@ -21,7 +21,7 @@ def add_examples(document: dict[str, Any]) -> None:
 def example_of(schema: Schema, schemas: Mapping[str, Schema]) -> Any:
     """A value that fits `schema`, as telling as its own examples are. What may be left out and has none is left out."""
     if given := schema.get("examples"):
-        return given[0]
+        return _in_order_of(schema, given[0])
     if reference := schema.get("$ref"):
         return example_of(schemas[reference.rpartition("/")[2]], schemas)
     if "const" in schema or "enum" in schema:
@@ -34,6 +34,13 @@ def example_of(schema: Schema, schemas: Mapping[str, Schema]) -> Any:
     if schema.get("type") == "object":
         return _object(schema, schemas)
     return "2030-01-31T12:00:00Z" if schema.get("format") == "date-time" else _OF_TYPES[schema.get("type", "string")]
+
+
+def _in_order_of(schema: Schema, example: Any) -> Any:
+    """Its fields as the schema has them, rather than by the alphabet, to which pydantic sorts examples."""
+    if not isinstance(example, dict) or "properties" not in schema:
+        return example
+    return {name: example[name] for name in schema["properties"] if name in example}
 
 
 def _object(schema: Schema, schemas: Mapping[str, Schema]) -> dict[str, Any]:

@@ -76,6 +76,12 @@ async def name_of_user(page: Page) -> Any:
     return me["user"] and me["user"]["name"]
 
 
+async def test_the_page_on_the_api_fits_a_phone(page: Page, engine: LocalEngine) -> None:
+    await page.set_viewport_size({"width": 360, "height": 640})
+    await page.goto(f"{engine.url}/api/docs")
+    assert await page.evaluate("document.documentElement.scrollWidth") == 360
+
+
 async def test_one_signs_in_stays_so_over_a_restart_and_signs_out(
     page: Page, browser: BrowserContext, engine: LocalEngine
 ) -> None:

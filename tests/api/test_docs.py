@@ -47,7 +47,7 @@ def test_text_of_the_document_stays_text() -> None:
     evil = "<script>alert(1)</script>"
     schema = {"description": evil, "properties": {evil: {"enum": [evil]}}, "examples": [{"a": evil}]}
     operation: dict[str, Any] = {
-        "operationId": "evil", "summary": evil, "description": evil, "security": [],
+        "operationId": "evil", "summary": evil, "description": evil, "security": [], "tags": [evil],
         "parameters": [{"name": evil, "in": "query", "schema": {"type": "string"}, "description": evil}],
         "responses": {"200": {"description": evil, "content": {"text/plain": {"schema": {"type": evil}}}}},
     }  # fmt: skip
@@ -58,3 +58,9 @@ def test_text_of_the_document_stays_text() -> None:
     }
 
     assert "script" not in Page(render(document)).tags
+
+
+async def test_what_is_code_is_set_as_code(user: httpx2.AsyncClient) -> None:
+    text = (await user.get("/api/docs")).text
+    assert "each offending field is named in <code>details</code>" in text
+    assert "`" not in text

@@ -118,6 +118,11 @@ async def test_every_operation_gives_examples_that_fit(document: Any, operations
             assert parameter["in"] != "path" or parameter["schema"]["examples"], f"{method} {path}"
 
 
+async def test_an_example_has_its_fields_in_the_order_of_the_schema(document: Any) -> None:
+    example = document["paths"]["/api/jobs/submit"]["post"]["requestBody"]["content"]["application/json"]["example"]
+    assert list(example)[:3] == ["source", "type", "prompt"]
+
+
 async def test_examples_of_bodies_are_taken_by_the_engine(
     document: Any, operations: list[Operation], admin: httpx2.AsyncClient
 ) -> None:
