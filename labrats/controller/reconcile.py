@@ -305,6 +305,15 @@ class Controller:
         moved = await self._update(job, event, now, changes)
         self._observe(moved)
         self._metrics.job_moved(job, moved, now)
+        if moved.phase is Phase.FAILED:
+            ending = moved.status
+            log.info(
+                "job failed",
+                job=moved.id,
+                attempts=ending.attempts,
+                code=ending.failed_code,
+                reason=ending.failed_reason,
+            )
 
     async def _update(self, job: Job, event: JobEvent, now: datetime, changes: dict[str, Any]) -> Job:
         """Store it. A job whose outcome no store takes has failed: executors may say anything, and it must end."""

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from labrats.controller.work_queue import ERROR_DELAY_SECONDS
 from labrats.model.ai_model import AiModel
@@ -66,6 +67,16 @@ async def test_a_failure_names_its_code_and_reason(lab: Lab) -> None:
         ended = await lab.ended(await lab.submit([{"fail": "the tests are red"}]))
     assert ended.phase is P.FAILED
     assert (ended.status.failed_code, ended.status.failed_reason) == (FailedCode.AGENT_ERROR, "the tests are red")
+
+
+async def test_a_failure_stands_in_the_log_of_the_engine(lab: Lab) -> None:
+    with capture_logs() as logged:
+        async with lab.controller():
+            failed = await lab.ended(await lab.submit([{"fail": "the tests are red"}]))
+            await lab.ended(await lab.submit())
+    (entry,) = [entry for entry in logged if entry["event"] == "job failed"]
+    assert (entry["job"], entry["attempts"]) == (failed.id, 1)
+    assert (entry["code"], entry["reason"]) == (FailedCode.AGENT_ERROR, "the tests are red")
 
 
 async def test_a_job_that_can_never_start_fails_and_frees_its_slot(lab: Lab) -> None:
