@@ -204,7 +204,10 @@ async def get_patch(request: Request, job_id: JobId) -> Response:
         raise NotFound(f"the job {job_id} has not run, so it has changed nothing")
     if job.phase is Phase.RUNNING:
         raise NotFound(f"the job {job_id} is running; what it changes is there once it has ended")
-    return Patch(await engine_of(request).runner.patch(job.attempt_name))
+    try:
+        return Patch(await engine_of(request).runner.patch(job.attempt_name))
+    except NotFound as error:
+        raise NotFound(f"the job {job_id} left no patch: it has changed nothing, or that is no longer kept") from error
 
 
 @router.post(

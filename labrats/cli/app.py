@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -94,7 +95,8 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
         code = app(arguments)
         sys.stdout.flush()
     except CycloptsError as error:
-        remark(f"labrats: {error}\nTry `labrats --help`.")
+        command = " ".join(("labrats", *(error.command_chain or ())))
+        remark(f"labrats: {_in_plain_words(error)}\nTry `{command} --help`.")
         return ExitCode.USAGE
     except CommandError as stop:
         remark(f"labrats: {stop}")
@@ -105,6 +107,12 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
         _discard_stdout()
         return PIPE_CLOSED
     return code if isinstance(code, int) else ExitCode.OK
+
+
+def _in_plain_words(error: CycloptsError) -> str:
+    """What is wrong with the arguments, without the names that Python has for what would be right."""
+    words = {"int": "a whole number", "float": "a number", "int|float": "a number"}
+    return re.sub(r"\binto (int\|float|int|float)(\|None)?\.", lambda said: f"into {words[said[1]]}.", str(error))
 
 
 def _print_whatever_comes() -> None:

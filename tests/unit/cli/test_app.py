@@ -31,6 +31,23 @@ def commands_of(app: App) -> Iterator[App]:
             yield from subs or [app[name]]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said", "help_of"),
+    [
+        (("submit", "-p", "x", "--priority", "high"), '--priority: unable to convert "high" into a number.', "submit"),
+        (("jobs", "--limit", "few"), '--limit: unable to convert "few" into a whole number.', "jobs"),
+        (("model", "create", "opus"), "--provider requires an argument.", "model create"),
+    ],
+)
+def test_wrong_usage_is_said_without_the_words_of_python_and_names_the_help_of_the_command(
+    labrats: Labrats, arguments: tuple[str, ...], said: str, help_of: str
+) -> None:
+    ended = labrats(*arguments)
+    assert ended.code is ExitCode.USAGE
+    assert said in ended.err
+    assert f"Try `labrats {help_of} --help`." in ended.err
+
+
 def test_help_names_every_command_and_the_exit_codes(labrats: Labrats) -> None:
     ended = labrats("--help")
     assert ended.code == 0
