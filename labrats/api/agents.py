@@ -200,11 +200,11 @@ async def create_agent(request: Request, asked: AgentBody, idempotency_key: Idem
     metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
     async with engine.catalog.changing:
         if intent and (made := intent.first_made(engine.catalog.agents)):
-            return json_response(_view(made), 201)
+            return engine.first_answers.again(request, intent, _view(made))
         _check_against(engine.catalog, asked.name, spec)
         created = await engine.store.create(AiAgent(metadata=metadata, spec=spec))
         engine.catalog.take_in(created)
-    return json_response(_view(created), 201)
+    return engine.first_answers.created(request, intent, _view(created))
 
 
 @router.get(

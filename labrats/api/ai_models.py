@@ -140,10 +140,10 @@ async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key:
     async with engine.catalog.changing:
         existing = await engine.store.list(AiModel)
         if intent and (made := intent.first_made(existing)):
-            return json_response(_view(made, engine), 201)
+            return engine.first_answers.again(request, intent, _view(made, engine))
         _check_alone(asked.name, spec, existing)
         created = await engine.store.create(AiModel(metadata=metadata, spec=spec))
-    return json_response(_view(created, engine), 201)
+    return engine.first_answers.created(request, intent, _view(created, engine))
 
 
 @router.get(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from labrats.api.first_answers import FirstAnswers
 from labrats.api.guesses import Guesses
 from labrats.api.keys import KeyRing
 from labrats.api.oidc import Provider
@@ -47,6 +48,7 @@ class Engine:
     """What has scraped this engine, if anything is known to."""
     models: ScannedModels | None = None
     """The files of local models; None on a cluster that has no volume for them."""
+    first_answers: FirstAnswers = field(default_factory=FirstAnswers)
     guesses: Guesses = field(default_factory=Guesses)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

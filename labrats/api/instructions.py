@@ -108,12 +108,12 @@ async def create_instruction(
     intent = Intent.of(idempotency_key, caller_of(request).id, asked)
     async with engine.catalog.changing:
         if intent and (made := intent.first_made(engine.catalog.instructions)):
-            return json_response(instruction_view(made), 201)
+            return engine.first_answers.again(request, intent, instruction_view(made))
         metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
         spec = AiInstructionSpec(**asked.model_dump(exclude={"name"}))
         created = await engine.store.create(AiInstruction(metadata=metadata, spec=spec))
         engine.catalog.take_in(created)
-    return json_response(instruction_view(created), 201)
+    return engine.first_answers.created(request, intent, instruction_view(created))
 
 
 @router.get(

@@ -216,13 +216,13 @@ async def create_webhook_source(
     intent = Intent.of(idempotency_key, caller_of(request).id, asked)
     async with engine.catalog.changing:
         if intent and (made := intent.first_made(engine.catalog.webhook_sources)):
-            return json_response(_view(made, request), 201)
+            return engine.first_answers.again(request, intent, _view(made, request))
         metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
         source = WebhookSource(metadata=metadata, spec=WebhookSourceSpec(**_fields(asked, asked.name)))
         parts = [_own_secret(asked.name, asked.secret)] if asked.secret else []
         created = await engine.store.create(source, parts)
         engine.catalog.take_in(created)
-    return json_response(_view(created, request), 201)
+    return engine.first_answers.created(request, intent, _view(created, request))
 
 
 @router.get(
