@@ -32,12 +32,13 @@ class Calls:
 
 @dataclass(frozen=True)
 class Refuses:
-    """The server answers with an HTTP error, this time."""
+    """The server answers with an HTTP error, this time. details: what its body says beside kind and message."""
 
     status: int
     kind: str
     message: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

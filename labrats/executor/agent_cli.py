@@ -6,10 +6,11 @@ import secrets
 import shutil
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Final
+from typing import BinaryIO, Final
 
 from labrats.executor.child import Child, child_process, lines_of
 from labrats.executor.run import Run, SessionLost
@@ -21,6 +22,9 @@ from labrats.processes import kill_descendants
 _GRACE_SECONDS: Final = 3.0
 _LAST_WORDS_BYTES: Final = 2000
 _COMPLAINTS_BYTES: Final = 64 * 1024
+
+PATIENCE_SECONDS: Final = 10.0
+"""A longer pause is none of the program's: the attempt gives up, so that its slot is not held by a job that waits."""
 
 ADVICE: Final[Mapping[FailedCode, str]] = {
     FailedCode.AUTH: "check the credentials that the AiModel's credentialsRef names, or the engine's own",
@@ -55,18 +59,20 @@ async def run_cli(
     run: Run,
     command: Sequence[str],
     environment: Mapping[str, str],
-    tell: Callable[[bytes], None],
+    tell: Callable[[bytes], bool | None],
     *,
     stop_signal: signal.Signals = signal.SIGTERM,
     inherited: Collection[int] = (),
+    complaints: BinaryIO | None = None,
 ) -> Ending:
     """Run `command` in the workspace, with the prompt on its standard input, and `tell` each line that it prints.
 
-    All that it prints is read, until it and what it left running have ended. stop_signal: what makes it end early.
-    inherited: file descriptors that it is to find open.
+    All that it prints is read, until it and what it left running have ended. Where `tell` answers True it is asked, by
+    SIGINT, to end. stop_signal: what makes it end early otherwise. inherited: file descriptors that it is to find open.
+    complaints: the file that its standard error goes to, where it is of interest meanwhile.
     """
     scratch = environment["TMPDIR"]
-    with TemporaryFile(dir=scratch) as stdin, TemporaryFile(dir=scratch) as stderr:
+    with TemporaryFile(dir=scratch) as stdin, _kept_open(complaints, scratch) as stderr:
         stdin.write(run.prompt.encode())
         stdin.seek(0)
         async with child_process(
@@ -81,10 +87,16 @@ async def run_cli(
         ) as process:
             ended = asyncio.create_task(_end_of(process))
             async for line in lines_of(process.output):
-                tell(line)
+                if tell(line):
+                    process.interrupt(_GRACE_SECONDS)
             status = await ended
         stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _COMPLAINTS_BYTES))
         return Ending(status, stderr.read().decode("utf-8", "replace"))
+
+
+def _kept_open(file: BinaryIO | None, folder: str) -> AbstractContextManager[BinaryIO]:
+    """`file`, which stays open afterwards; or a new one in `folder`, which is gone then."""
+    return nullcontext(file) if file else TemporaryFile(dir=folder)
 
 
 async def _end_of(process: Child) -> int:

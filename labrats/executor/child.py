@@ -26,6 +26,12 @@ class Child:
 
     output: asyncio.StreamReader
     _ended: asyncio.Future[int]
+    _process: "subprocess.Popen[bytes]"
+
+    def interrupt(self, grace_seconds: float) -> None:
+        """Ask it by SIGINT to end, and kill it when it has not after a while. What it still says can be read."""
+        self._process.send_signal(signal.SIGINT)
+        asyncio.get_running_loop().call_later(grace_seconds, self._process.kill)
 
     async def exit_status(self) -> int:
         """Wait until it has ended. Negative for a signal."""
@@ -67,7 +73,7 @@ async def child_process(
             lambda: asyncio.StreamReaderProtocol(output), process.stdout
         )
         with contextlib.closing(pipe):
-            yield Child(output, ended)
+            yield Child(output, ended, process)
     finally:
         await _end(process, ended, grace_seconds, stop_signal)
 

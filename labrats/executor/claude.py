@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from labrats.executor.agent_cli import Ending, program_folder, program_of, remove_whatever, run_cli, with_advice
-from labrats.executor.claude_events import ClaudeResult, Narrator
+from labrats.executor.claude_events import CODE_OF_STATUS, ClaudeResult, Narrator
 from labrats.executor.run import Run, SessionLost
 from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
-from labrats.model.job import FailedCode
+from labrats.model.job import PAUSING, FailedCode
 
 _LOGIN: Final = ".credentials.json"
 
@@ -46,13 +46,6 @@ _DESCRIPTOR_VARIABLES: Final[Mapping[str, str]] = {
 }
 """The credentials that can be read from an open file instead of the environment, which tools inherit."""
 
-_CODE_OF_STATUS: Final[Mapping[int, FailedCode]] = {
-    401: FailedCode.AUTH,
-    403: FailedCode.AUTH,
-    429: FailedCode.RATE_LIMITED,
-    503: FailedCode.OVERLOADED,
-    529: FailedCode.OVERLOADED,
-}
 _CODE_OF_SUBTYPE: Final[Mapping[str, FailedCode]] = {
     "error_max_turns": FailedCode.MAX_TURNS,
     "error_max_budget_usd": FailedCode.BUDGET,
@@ -71,6 +64,8 @@ async def run(run: Run) -> str:
         raise SessionLost(ending.last_words)
     if narrator.result:
         run.emit.consumed(narrator.usage)
+    if narrator.too_long:
+        raise narrator.too_long
     return answer_of(narrator.result, ending, narrator.retry_after_seconds)
 
 
@@ -87,12 +82,12 @@ def answer_of(result: ClaudeResult | None, ending: Ending, retry_after_seconds: 
         raise GiveUp(FailedCode.AGENT_ERROR, f"Claude Code {ending}, although it had reported success")
     code = _code_of(result)
     said = " ".join(filter(None, [result.result, *map(str, result.errors)])) or result.subtype
-    pause = retry_after_seconds if code is FailedCode.RATE_LIMITED else None
+    pause = retry_after_seconds if code in PAUSING else None
     raise GiveUp(code, with_advice(code, f"Claude Code failed: {said}"), pause)
 
 
 def _code_of(result: ClaudeResult) -> FailedCode:
-    if code := _CODE_OF_SUBTYPE.get(result.subtype) or _CODE_OF_STATUS.get(result.api_error_status or 0):
+    if code := _CODE_OF_SUBTYPE.get(result.subtype) or CODE_OF_STATUS.get(result.api_error_status or 0):
         return code
     if result.terminal_reason == "prompt_too_long":
         return FailedCode.CONTEXT_TOO_LONG

@@ -9,12 +9,26 @@ from typing import Any, Final
 
 import msgspec
 
+from labrats.executor.agent_cli import PATIENCE_SECONDS, with_advice
 from labrats.executor.cli_events import read_line, tell_answer, tell_call
 from labrats.executor.run import Run
-from labrats.model.job import Usage
+from labrats.model.errors import GiveUp
+from labrats.model.job import PAUSING, FailedCode, Usage
 
 _TELLING_INPUTS: Final = ("command", "file_path", "path", "pattern", "url", "query", "description")
 """The field of a tool's input that says best, in a line, what the call is about: the first of these that it has."""
+
+
+_OWN_PAUSE_SECONDS: Final = 3.0
+"""No pause before the third and last retry is longer, unless the server asks for one."""
+
+CODE_OF_STATUS: Final[Mapping[int, FailedCode]] = {
+    401: FailedCode.AUTH,
+    403: FailedCode.AUTH,
+    429: FailedCode.RATE_LIMITED,
+    503: FailedCode.OVERLOADED,
+    529: FailedCode.OVERLOADED,
+}
 
 
 class TokenCounts(msgspec.Struct, frozen=True):
@@ -158,25 +172,32 @@ class Narrator:
     """Retells events as they come, and keeps the last result. usage: what the run had consumed by then.
 
     has_begun: whether Claude Code has its session, be it a new one or that which it was to go on with.
+    too_long:  why the run is not worth its slot: the provider asks for a long pause.
     """
 
     def __init__(self, run: Run) -> None:
         self.has_begun = False
+        self.too_long: GiveUp | None = None
         self.result: ClaudeResult | None = None
         self.usage = Usage()
         self._limited_until: float | None = None
+        self._asked_seconds: float | None = None
         self._run = run
         self._counted_messages: set[str] = set()
 
-    def hear(self, line: bytes) -> None:
-        """Retell the event in `line`, if it is one. Raises GiveUp when what has been consumed passes a limit."""
+    def hear(self, line: bytes) -> bool:
+        """Retell the event in `line`, if it is one. Raises GiveUp when what has been consumed passes a limit. Whether
+        it is why the run is to end: that is said once, for a second interruption would cost what it still has to say.
+        """
+        was_too_long = self.too_long is not None
         if event := read_event(line):
             self.tell(event)
+        return self.too_long is not None and not was_too_long
 
     @property
     def retry_after_seconds(self) -> float | None:
         """How long the provider refuses to work, where it has said so."""
-        return None if self._limited_until is None else max(0.0, self._limited_until - time.time())
+        return self._asked_seconds if self._limited_until is None else max(0.0, self._limited_until - time.time())
 
     def tell(self, event: ClaudeEvent) -> None:
         """Raises GiveUp when what has been consumed passes a limit."""
@@ -208,8 +229,20 @@ class Narrator:
                 self._run.emit.log(
                     f"[the model's server {answer}: retry {event.attempt} of {event.max_retries} in {seconds:.0f} s]"
                 )
+                self._note_pause(event.error_status, seconds)
             case "model_fallback":
                 self._run.emit.log(f"[falling back from {event.original_model} to {event.fallback_model}]")
+
+    def _note_pause(self, status: int | None, seconds: float) -> None:
+        """Claude Code waits before it tries again: for as long as the server asks, where it does."""
+        code = CODE_OF_STATUS.get(status or 0)
+        if code not in PAUSING or seconds <= _OWN_PAUSE_SECONDS:
+            return
+        self._asked_seconds = seconds
+        falls_back = code is FailedCode.OVERLOADED and self._run.task.config.fallback_model
+        if seconds > PATIENCE_SECONDS and not falls_back:
+            sentence = f"the model's server answered {status} and asks for a pause of {seconds:.0f} s"
+            self.too_long = GiveUp(code, with_advice(code, sentence), seconds)
 
     def _tell_message(self, event: AssistantEvent) -> None:
         for block in event.message.content if isinstance(event.message.content, list) else ():
@@ -227,6 +260,7 @@ class Narrator:
         """Add a new message to the usage. What the model wrote is not known yet: the end's figures replace these."""
         if message.usage and message.model != "<synthetic>" and message.id not in self._counted_messages:
             self._counted_messages.add(message.id)
+            self._asked_seconds = None
             self._run.consume(msgspec.structs.replace(_usage(message.usage), turns=1))
 
 

@@ -6,19 +6,29 @@ either. It is ended by SIGINT, which ends its tools too; SIGTERM would leave the
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from labrats.executor.agent_cli import Ending, program_folder, program_of, run_cli, with_advice
+from labrats.executor.agent_cli import (
+    PATIENCE_SECONDS,
+    Ending,
+    program_folder,
+    program_of,
+    run_cli,
+    with_advice,
+)
 from labrats.executor.codex_events import ErrorNote, Narrator, ThreadStarted, read_event
+from labrats.executor.codex_log import LOG_FILTER, LOG_VARIABLE, CodexLog, complaints_in
 from labrats.executor.run import Run, SessionLost
 from labrats.model.errors import GiveUp
-from labrats.model.job import FailedCode
+from labrats.model.job import PAUSING, FailedCode
 
 _OPTIONS: Final = ("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
 _LOGIN: Final = "auth.json"
@@ -33,33 +43,41 @@ _CODE_OF_WORDS: Final[Mapping[str, FailedCode]] = {
 }
 """No event carries a status or a code: the words are all there is."""
 
-_RETRY_AFTER: Final = re.compile(
-    r"try again in ((?:[\d.]+ ?(?:ms|s|m|h|seconds?|minutes?|hours?)[ ,]*)+)", re.IGNORECASE
-)
+_RETRY_IN: Final = re.compile(r"try again in ((?:[\d.]+ ?(?:ms|s|m|h|seconds?|minutes?|hours?)[ ,]*)+)", re.IGNORECASE)
 _SECONDS_OF_UNIT: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+_RETRY_AT: Final = re.compile(r"try again at (?:(\w{3} \d+)(?:st|nd|rd|th), (\d{4}) )?(\d+:\d\d [AP]M)")
+
+_VARIABLES: Final[Mapping[str, str]] = {LOG_VARIABLE: LOG_FILTER, "TZ": "UTC"}  # it tells times without their zone
 
 
 async def run(run: Run) -> str:
     """Let Codex work on the prompt, in the workspace. Returns its last words."""
     program = program_of(run, "codex", "Codex", "@openai/codex")
-    environment = run.agent_environment()
+    environment = {**run.agent_environment(), **_VARIABLES}
     home = program_folder(run, ".codex", "sessions")
     (home / "config.toml").write_text("".join(_toml(_settings(run))), "utf-8")
     (home / "AGENTS.md").write_text(run.instructions, "utf-8")
     resume = ["resume", run.session_id] if run.session_id else []
     narrator = Narrator(run, home / "sessions")
-    try:
-        with _credentials(run, home) as login:
-            ending = await _run_unless_idle(run, [program, *_OPTIONS, *resume, "-"], environment, narrator, login)
-    finally:
-        narrator.settle()
-    if run.session_id and not narrator.has_begun:
-        raise SessionLost(ending.last_words)
-    return answer_of(narrator, ending)
+    with CodexLog(Path(environment["TMPDIR"])) as log:
+        try:
+            with _credentials(run, home) as login:
+                command = [program, *_OPTIONS, *resume, "-"]
+                ending = await _run_unless_idle(run, command, environment, narrator, login, log)
+        finally:
+            narrator.settle()
+        if run.session_id and not narrator.has_begun:
+            raise SessionLost(ending.last_words)
+        return answer_of(narrator, ending, log.retry_after_seconds)
 
 
 async def _run_unless_idle(
-    run: Run, command: list[str], environment: Mapping[str, str], narrator: Narrator, login: Path | None
+    run: Run,
+    command: list[str],
+    environment: Mapping[str, str],
+    narrator: Narrator,
+    login: Path | None,
+    log: CodexLog,
 ) -> Ending:
     """Raises GiveUp when the model says nothing for too long. login: what to remove once it has been read."""
     seconds, loop = run.task.idle_seconds, asyncio.get_running_loop()
@@ -74,13 +92,15 @@ async def _run_unless_idle(
         narrator.tell(event)
         if isinstance(event, ErrorNote):  # no progress: it only says that it tries again
             last_note = event.message
+            _check_pause(event.message, log.retry_after_seconds)
         else:
             idle.reschedule(loop.time() + seconds if narrator.waits_for_model else None)
 
     idle = asyncio.timeout(seconds)
     try:
         async with idle:
-            return await run_cli(run, command, environment, hear, stop_signal=signal.SIGINT)
+            ending = await run_cli(run, command, environment, hear, stop_signal=signal.SIGINT, complaints=log.file)
+            return Ending(ending.status, complaints_in(ending.complaints))
     except TimeoutError as error:
         if idle.expired():
             reason = f"Codex waited more than {seconds:g} seconds for the model's server: {last_note}"
@@ -88,12 +108,23 @@ async def _run_unless_idle(
         raise
 
 
-def answer_of(narrator: Narrator, ending: Ending) -> str:
-    """What Codex answered. Raises GiveUp unless everything says that it succeeded."""
+def _check_pause(note: str, in_header: float | None) -> None:
+    """Raises GiveUp where Codex is about to wait for longer than the run is worth its slot."""
+    code, seconds = code_of(note), _asked_seconds(note, in_header)
+    if code in PAUSING and seconds is not None and seconds > PATIENCE_SECONDS:
+        sentence = f"the model's server asks for a pause of {seconds:.0f} s: {note}"
+        raise GiveUp(code, with_advice(code, sentence), seconds)
+
+
+def answer_of(narrator: Narrator, ending: Ending, in_header: float | None = None) -> str:
+    """What Codex answered. Raises GiveUp unless everything says that it succeeded.
+
+    in_header: how many seconds the server asks to be left alone, should that be why it failed.
+    """
     if narrator.failure is not None:
         code = code_of(narrator.failure)
         sentence = with_advice(code, f"Codex failed: {narrator.failure}")
-        raise GiveUp(code, sentence, retry_after_seconds(narrator.failure))
+        raise GiveUp(code, sentence, _asked_seconds(narrator.failure, in_header) if code in PAUSING else None)
     if narrator.completed is None:
         raise GiveUp(FailedCode.AGENT_ERROR, f"Codex {ending} without a result: {ending.last_words}")
     if ending.status != 0:
@@ -109,12 +140,27 @@ def code_of(failure: str) -> FailedCode:
     return FailedCode.AGENT_ERROR
 
 
-def retry_after_seconds(failure: str) -> float | None:
-    """How long to wait, where the words say so: `Please try again in 1m20.5s`."""
-    if (said := _RETRY_AFTER.search(failure)) is None:
+def _asked_seconds(failure: str, in_header: float | None) -> float | None:
+    """How long the server asks to be left alone, by its words or else by a header."""
+    said = retry_after_seconds(failure, datetime.now(UTC))
+    return in_header if said is None else said
+
+
+def retry_after_seconds(failure: str, now: datetime) -> float | None:
+    """How long to wait, where the words say so: `Please try again in 1m20.5s`, `or try again at 9:50 PM`.
+
+    A time is in UTC, and without a date one of today. Seconds are left out of it, so it may be a minute later.
+    """
+    if said := _RETRY_IN.search(failure):
+        parts = re.findall(r"([\d.]+) ?(ms|s|m|h)", said[1], re.IGNORECASE)
+        return sum(float(number.rstrip(".")) * _SECONDS_OF_UNIT[unit.lower()] for number, unit in parts)
+    if (said := _RETRY_AT.search(failure)) is None:
         return None
-    parts = re.findall(r"([\d.]+) ?(ms|s|m|h)", said[1], re.IGNORECASE)
-    return sum(float(number.rstrip(".")) * _SECONDS_OF_UNIT[unit.lower()] for number, unit in parts)
+    day, year, time = said[1] or f"{now:%b %d}", said[2] or now.year, said[3]
+    with contextlib.suppress(ValueError):
+        at = datetime.strptime(f"{day} {year} {time}", "%b %d %Y %I:%M %p").replace(tzinfo=UTC)
+        return max(0.0, (at + timedelta(minutes=1) - now).total_seconds())
+    return None
 
 
 def _settings(run: Run) -> dict[str, dict[str, Any]]:
@@ -124,7 +170,11 @@ def _settings(run: Run) -> dict[str, dict[str, Any]]:
         top["model"] = config.model
     if config.effort:
         top["model_reasoning_effort"] = config.effort
-    settings = {"": top, "analytics": {"enabled": False}}  # with it, and without a name server, the exit hangs
+    settings = {
+        "": top,
+        "analytics": {"enabled": False},  # with it, and without a name server, the exit hangs
+        "shell_environment_policy": {"exclude": [*_VARIABLES]},
+    }
     if run.task.endpoint:
         top["model_provider"] = "labrats"
         settings["model_providers.labrats"] = {

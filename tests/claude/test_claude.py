@@ -322,6 +322,22 @@ def test_an_overload_that_lasts_leads_to_the_model_to_fall_back_to(attempt_on: P
     assert server.requests[-1]["model"] == "claude-second"
 
 
+def test_a_server_that_asks_for_a_long_pause_gets_it_at_once_and_the_slot_is_free(attempt_on: Prepare) -> None:
+    """The program itself would wait for it, three times."""
+    with model_server(bash("true"), Refuses(429, "rate_limit_error", "slow down", {"retry-after": "60"})) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    outcome = attempt.outcome
+    assert isinstance(outcome, ErrorEvent)
+    assert outcome.code is FailedCode.RATE_LIMITED
+    assert "answered 429 and asks for a pause" in outcome.message
+    assert 60 <= (outcome.retry_after_seconds or 0) < 90
+    assert len(server.requests) == 2
+    assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == (100, 10)
+    assert (outcome.usage.cost_usd or 0) > 0
+
+
 def test_how_long_a_subscription_is_used_up_is_passed_on(attempt_on: Prepare) -> None:
     resets_at = time.time() + 3000
     limit = {

@@ -25,7 +25,7 @@ class ResponsesApi:
         return "text/event-stream", b"".join(_streamed(turn, number))
 
     def error(self, turn: Refuses) -> dict[str, Any]:
-        return {"error": {"type": turn.kind, "code": turn.kind, "message": turn.message}}
+        return {"error": {"type": turn.kind, "code": turn.kind, "message": turn.message, **turn.details}}
 
 
 def _streamed(turn: Says | Calls | Fails, number: int) -> Iterator[bytes]:

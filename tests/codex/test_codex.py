@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,52 @@ def test_how_long_the_server_asks_to_be_left_alone_is_passed_on(attempt_on: Prep
     outcome = attempt.outcome
     assert isinstance(outcome, ErrorEvent)
     assert (outcome.code, outcome.retry_after_seconds) == (FailedCode.RATE_LIMITED, 1.054)
+
+
+def test_a_server_that_asks_for_a_long_pause_gets_it_at_once_and_the_slot_is_free(attempt_on: Prepare) -> None:
+    """The program itself would wait for it, twice."""
+    with model_server(shell("true"), Refuses(429, "rate_limit_exceeded", "slow", {"retry-after": "60"})) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    outcome = attempt.outcome
+    assert isinstance(outcome, ErrorEvent)
+    assert (outcome.code, outcome.retry_after_seconds) == (FailedCode.RATE_LIMITED, 60)
+    assert "asks for a pause of 60 s" in outcome.message
+    assert len(server.requests) == 2
+    assert outcome.usage.turns == 1
+
+
+def test_a_short_pause_that_a_header_asks_for_is_passed_on(attempt_on: Prepare) -> None:
+    with model_server(Refuses(429, "rate_limit_exceeded", "slow", {"retry-after": "1"})) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    outcome = attempt.outcome
+    assert isinstance(outcome, ErrorEvent)
+    assert (outcome.code, outcome.retry_after_seconds) == (FailedCode.RATE_LIMITED, 1)
+
+
+def test_how_long_a_plan_is_used_up_is_passed_on(attempt_on: Prepare) -> None:
+    details = {"plan_type": "pro", "resets_at": int(time.time()) + 3600}
+    with model_server(Refuses(429, "usage_limit_reached", "used up", details=details)) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    outcome = attempt.outcome
+    assert isinstance(outcome, ErrorEvent)
+    assert outcome.code is FailedCode.RATE_LIMITED
+    assert 3540 <= (outcome.retry_after_seconds or 0) <= 3660
+
+
+def test_what_it_is_told_about_its_log_does_not_reach_its_tools(attempt_on: Prepare) -> None:
+    with model_server(shell("env"), Says("ok")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    names = {line.partition("=")[0] for line in (attempt.tool_events[-1].output or "").splitlines()}
+    assert names & {"RUST_LOG", "TZ"} == set()
+    assert {"HOME", "PATH", "TMPDIR", "LABRATS_ATTEMPT"} <= names
 
 
 def test_what_a_failed_run_has_consumed_is_known(attempt_on: Prepare) -> None:

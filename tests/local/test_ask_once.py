@@ -1,11 +1,14 @@
 """A local provider that asks its model once, against a scripted server, in a real attempt."""
 
 import socket
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
 
 from labrats.model.job import FailedCode, Usage
+from labrats.model.protocol import ErrorEvent
 from tests.local.chat_server import Floods, Refuses, Says, Sends, chat_server, data, event
 from tests.local.conftest import Prepare, failure_of, result_of
 
@@ -106,6 +109,23 @@ def test_a_limit_on_tokens_bounds_the_answer(attempt_on: Prepare) -> None:
     assert server.requests[0]["max_tokens"] == 500
     assert result_of(attempt) == "half an ans"
     assert attempt.logs[-1] == "[the answer was cut off: it reached a limit of length]"
+
+
+@pytest.mark.parametrize(
+    ("in_header", "least", "most"),
+    [("120", 120, 120), (format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True), 12 * 3600, 24 * 3600)],
+    ids=["seconds", "date"],
+)
+def test_how_long_the_server_asks_to_be_left_alone_is_passed_on(
+    attempt_on: Prepare, in_header: str, least: float, most: float
+) -> None:
+    with chat_server(Refuses(429, {"error": {"message": "slow down"}}, {"Retry-After": in_header})) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert isinstance(attempt.outcome, ErrorEvent)
+    assert least <= (attempt.outcome.retry_after_seconds or 0) <= most
+    assert len(server.requests) == 1
 
 
 def test_thoughts_that_the_server_leaves_in_are_no_part_of_the_result(attempt_on: Prepare) -> None:

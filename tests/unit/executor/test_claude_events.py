@@ -28,6 +28,15 @@ def told(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = Non
         return work
 
 
+def narrator_of(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Narrator:
+    """Who has retold `events`."""
+    with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
+        narrator = Narrator(work.run)
+        for event in events:
+            narrator.hear(json.dumps(event).encode())
+        return narrator
+
+
 def recorded(tmp_path: Path, name: str) -> tuple[Narrator, Work]:
     """What becomes of a stream of the real program."""
     with some_work(tmp_path, a_task(tmp_path)) as work:
@@ -122,6 +131,56 @@ def test_a_pause_is_as_long_as_the_subscriptions_limit_lasts(tmp_path: Path) -> 
     assert limited.retry_after_seconds is not None
     assert limited.retry_after_seconds > 365 * 24 * 3600
     assert overloaded.retry_after_seconds is None
+
+
+def test_a_long_pause_that_the_server_asks_for_ends_the_run(tmp_path: Path) -> None:
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        asked = Narrator(work.run)
+        lines = (RECORDED / "asked_for_a_minute.jsonl").read_bytes().splitlines()
+        assert [line for line in lines if asked.hear(line)] == [line for line in lines if b"api_retry" in line]
+
+    assert asked.too_long is not None
+    assert (asked.too_long.code, asked.too_long.retry_after_seconds) == (FailedCode.RATE_LIMITED, 68.082)
+
+
+def test_a_short_pause_that_the_server_asks_for_is_passed_on(tmp_path: Path) -> None:
+    asked, _ = recorded(tmp_path, "asked_for_seconds")
+
+    assert asked.too_long is None
+    with pytest.raises(GiveUp) as failure:
+        answer_of(asked.result, Ending(1), asked.retry_after_seconds)
+    assert (failure.value.code, failure.value.retry_after_seconds) == (FailedCode.OVERLOADED, 4.732)
+
+
+def a_retry(**fields: Any) -> dict[str, Any]:
+    usual = {"attempt": 1, "max_retries": 3, "retry_delay_ms": 60_000, "error_status": 529}
+    return {"type": "system", "subtype": "api_retry", **usual | fields}
+
+
+@pytest.mark.parametrize(
+    ("events", "ends", "asked"),
+    [
+        ([a_retry()], True, True),
+        ([a_retry(error_status=500)], False, False),
+        ([a_retry(error_status=None)], False, False),
+        ([a_retry(retry_delay_ms=2_500)], False, False),
+        ([a_retry(retry_delay_ms=9_000)], False, True),
+        ([a_retry(retry_delay_ms=9_000), assistant(text("again"))], False, False),
+    ],
+)
+def test_only_a_refusal_that_passes_is_a_reason_to_pause(
+    tmp_path: Path, events: list[dict[str, Any]], ends: bool, asked: bool
+) -> None:
+    narrator = narrator_of(tmp_path, *events)
+    assert (narrator.too_long is not None, narrator.retry_after_seconds is not None) == (ends, asked)
+
+
+@pytest.mark.parametrize(("status", "ends"), [(529, False), (429, True)])
+def test_where_it_can_fall_back_to_another_model_an_overload_does_not_end_it(
+    tmp_path: Path, status: int, ends: bool
+) -> None:
+    narrator = narrator_of(tmp_path, a_retry(error_status=status), config=JobConfig(fallback_model="second"))
+    assert (narrator.too_long is not None) is ends
 
 
 @pytest.mark.parametrize(

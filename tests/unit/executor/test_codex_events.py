@@ -1,5 +1,6 @@
 """How Codex's own events are read and retold, by streams of the real program."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from labrats.executor.agent_cli import Ending
 from labrats.executor.codex import answer_of, code_of, retry_after_seconds
 from labrats.executor.codex_events import Ledger, Narrator, read_event
+from labrats.executor.codex_log import complaints_in, retry_after_in
 from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
@@ -236,6 +238,10 @@ def test_words_that_the_real_program_says_have_their_code(words: str, code: Fail
     assert code_of(words) is code
 
 
+NOW = datetime(2026, 11, 25, 11, 2, 44, tzinfo=UTC)
+"""When the streams of plans that are used up were recorded: one for an hour, one for 30."""
+
+
 @pytest.mark.parametrize(
     ("words", "seconds"),
     [
@@ -244,8 +250,55 @@ def test_words_that_the_real_program_says_have_their_code(words: str, code: Fail
         ("Please try again in 250ms.", 0.25),
         ("try again in 2 minutes", 120),
         ("try again in a while", None),
-        ("try again at 9:50 PM", None),
+        ("try again later", None),
+        ("try again at 11:02 AM", 16),
+        ("try again at 10:00 AM", 0),
+        ("try again at 25:00 PM", None),
+        ("try again at Nov 31st, 2026 4:46 PM", None),
     ],
 )
 def test_how_long_to_wait_is_read_from_the_words(words: str, seconds: float | None) -> None:
-    assert retry_after_seconds(words) == seconds
+    assert retry_after_seconds(words, NOW) == seconds
+
+
+@pytest.mark.parametrize(("name", "hours"), [("used_up", 1), ("used_up_until_tomorrow", 30)])
+def test_a_used_up_plan_says_when_it_is_not_any_more(tmp_path: Path, name: str, hours: int) -> None:
+    narrator, _ = told(tmp_path, *recorded(name))
+
+    assert code_of(narrator.failure or "") is FailedCode.RATE_LIMITED
+    seconds = retry_after_seconds(narrator.failure or "", NOW)
+    assert 0 <= (seconds or 0) - hours * 3600 <= 60
+
+
+# What it logs
+
+LOG = (RECORDED / "asked_for_a_minute.log").read_text()
+
+
+def test_what_the_server_asks_for_in_a_header_is_in_the_log() -> None:
+    assert retry_after_in(LOG) == 60
+    assert retry_after_in("") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "to"),
+    [
+        ("429 Too Many Requests", "200 OK"),
+        ('"retry-after": "60"', '"retry-after": "soon"'),
+        ('"retry-after": "60"', '"server": "slow"'),
+        ("Request completed", "Request failed"),
+    ],
+)
+def test_a_log_that_says_something_else_asks_for_nothing(change: str, to: str) -> None:
+    assert retry_after_in(LOG.replace(change, to)) is None
+
+
+def test_the_last_answer_counts() -> None:
+    assert retry_after_in(LOG + LOG.replace('"60"', '"7"')) == 7
+    assert retry_after_in(LOG + LOG.replace("429 Too Many Requests", "200 OK")) is None
+
+
+def test_what_codex_complains_of_is_told_apart_from_its_log() -> None:
+    complaints = complaints_in(LOG)
+    assert complaints.startswith("WARNING: proceeding")
+    assert "Request completed" not in complaints
