@@ -6,7 +6,7 @@ and to no other (pinning), so that a second look-up cannot answer differently.
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -52,6 +52,12 @@ def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:
     """Whether `address` is public, or in one of the networks the operator opened."""
     address = _unmapped(address)
     return is_public(address) or any(address.version == network.version and address in network for network in allowed)
+
+
+def is_named(host: str, port: int, allowed_hosts: Collection[str]) -> bool:
+    """Whether the operator names `host`, as it stands or with this port: `hooks.internal`, `[::1]:8080`."""
+    with_port = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return host in allowed_hosts or with_port in allowed_hosts
 
 
 def _unmapped(address: Address) -> Address:

@@ -16,7 +16,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import httpcore2
 
 from labrats.model.errors import LabratsError
-from labrats.outbound import Forbidden, is_allowed, parse_networks, resolve_allowed
+from labrats.outbound import Forbidden, is_allowed, is_named, parse_networks, resolve_allowed
 
 IDLE_SECONDS: Final = 10.0
 """How long the other side may be silent: while connecting, between two reads, while it takes nothing."""
@@ -81,7 +81,8 @@ class OutboundClient:
         self, allowed_cidrs: Sequence[str] = (), allowed_hosts: Iterable[str] = (), tls: ssl.SSLContext | None = None
     ) -> None:
         """allowed_cidrs: networks that may be reached beside public ones.
-        allowed_hosts: names that may be reached wherever they are.   tls: whom to trust; default: whom the system does.
+        allowed_hosts: names, and names with a port, that may be reached wherever they are.
+        tls: whom to trust; default: whom the system does.
         """
         self._network = _JudgedNetwork(allowed_cidrs, frozenset(allowed_hosts))
         self._tls = tls or httpcore2.default_ssl_context()
@@ -149,7 +150,7 @@ class _JudgedNetwork(httpcore2.AsyncNetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         """Resolve, judge, connect to what was judged, and look who is there. Each address is given the whole time."""
-        if host in self._allowed_hosts:
+        if is_named(host, port, self._allowed_hosts):
             return await self._sockets.connect_tcp(host, port, timeout, local_address, socket_options)
         failure: Exception | None = None
         for address in await resolve_allowed(host, port, self._allowed_cidrs):

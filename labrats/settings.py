@@ -108,7 +108,7 @@ class EngineSettings(BaseSettings):
     outbound_allowed_cidrs: Words = Field(default=(), validation_alias="OUTBOUND_ALLOWED_CIDRS")
     """Networks, as CIDR separated by commas, that callbacks, git and model files may reach beside public ones."""
     callback_allowed_hosts: Words = Field(default=(), validation_alias="CALLBACK_ALLOWED_HOSTS")
-    """Hosts that callbacks may reach wherever they are, separated by commas."""
+    """Hosts that callbacks may reach wherever they are, separated by commas; one with a port is open at that port."""
     callback_signing_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), validation_alias="CALLBACK_SIGNING_SECRET"
     )
@@ -148,6 +148,11 @@ class EngineSettings(BaseSettings):
     def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         parse_networks(value)
         return value
+
+    @field_validator("callback_allowed_hosts")
+    @classmethod
+    def _lower(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(host.lower() for host in value)
 
     @field_validator("callback_signing_secrets")
     @classmethod

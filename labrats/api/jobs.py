@@ -138,11 +138,11 @@ async def list_jobs(
     request: Request,
     page: Annotated[int, Query(ge=1, le=10**9, description="1 is the newest page.")] = 1,
     limit: Annotated[int, Query(description="Jobs on a page; clamped to 1-100.")] = 20,
-    chain_id: Annotated[str | None, Query(alias="chainId")] = None,
-    status: Annotated[Status | None, Query()] = None,
-    type: Annotated[str | None, Query()] = None,  # noqa: A002, the API's word
-    source: Annotated[str | None, Query()] = None,
-    agent_role: Annotated[str | None, Query(alias="agentRole")] = None,
+    chain_id: Annotated[str | None, Query(alias="chainId", description="The chain that the job is a part of.")] = None,
+    status: Annotated[Status | None, Query(description="How the job stands.")] = None,
+    type: Annotated[str | None, Query(description="The job's type.")] = None,  # noqa: A002, the API's word
+    source: Annotated[str | None, Query(description="Where the job comes from.")] = None,
+    agent_role: Annotated[str | None, Query(alias="agentRole", description="The job's agent.")] = None,
     repo: Annotated[str | None, Query(description="`metadata.repo` of the job.")] = None,
     q: Annotated[str | None, Query(description="Occurs in id, type, source or repo.")] = None,
 ) -> Response:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from labrats.model.errors import Invalid, Problem
-from labrats.outbound import Forbidden, Unresolvable, resolve_allowed
+from labrats.outbound import Forbidden, Unresolvable, is_named, resolve_allowed
 from labrats.outbound_client import Malformed, parse_address
 from labrats.settings import EngineSettings
 
@@ -16,7 +16,7 @@ async def judge_callback_url(url: str, settings: EngineSettings) -> None:
         address = parse_address(url)
     except Malformed as error:
         raise Invalid(Problem(FIELD, str(error))) from error
-    if address.host in settings.callback_allowed_hosts:
+    if is_named(address.host, address.port, settings.callback_allowed_hosts):
         return
     try:
         await resolve_allowed(address.host, address.port, settings.outbound_allowed_cidrs)

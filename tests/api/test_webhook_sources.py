@@ -96,7 +96,7 @@ async def test_the_same_key_twice_makes_one(admin: httpx2.AsyncClient) -> None:
     [
         ({"secret": None}, "secret"),
         ({"secretRef": {"name": "a", "key": "b"}}, "secretRef"),
-        ({"secret": "short"}, "secret"),
+        ({"secret": ""}, "secret"),
         ({"type": "gitlab"}, "type"),
         ({"name": "a" * 41}, "name"),
         ({"host": "no host"}, "host"),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -163,6 +164,15 @@ async def test_a_redirect_is_followed_where_asked_and_judged_anew() -> None:
         with pytest.raises(Forbidden):
             await fetch(OutboundClient(["127.0.0.1/32"]), server.url(), redirects=1)
     assert canary.connections == 1
+
+
+async def test_a_host_that_is_named_with_a_port_is_reached_there_only() -> None:
+    async with a_server() as server, a_server() as other:
+        client = OutboundClient(allowed_hosts=[urlsplit(server.url(host="127.0.0.1")).netloc])
+        assert (await fetch(client, server.url(host="127.0.0.1")))[0] == 200
+        with pytest.raises(Forbidden):
+            await fetch(client, other.url(host="127.0.0.1"))
+        assert other.connections == 0
 
 
 async def test_a_relative_redirect_stays_with_its_host() -> None:
