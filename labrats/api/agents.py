@@ -44,8 +44,10 @@ def _check_agent_name(name: str) -> str:
 class NextBody(RequestBody):
     """The agent to start when the job has ended."""
 
-    agent_trigger_name: Label = Field(examples=["ai-reviewer"])
-    condition: Annotated[ChainCondition, Field(strict=False)] = ChainCondition.ON_SUCCESS
+    agent_trigger_name: Label = Field(description="The agent's `triggerName`.", examples=["ai-reviewer"])
+    condition: Annotated[ChainCondition, Field(strict=False)] = Field(
+        default=ChainCondition.ON_SUCCESS, description="How the job must have ended."
+    )
     failure_policy: Annotated[FailurePolicy, Field(strict=False)] = Field(
         default=FailurePolicy.STOP, description="What a failure does to an `on-success` chain."
     )
@@ -55,7 +57,7 @@ class NextBody(RequestBody):
 class TriggerBody(RequestBody):
     """Which events start the agent, and what they ask of it."""
 
-    source: Label = Field(examples=["github"])
+    source: Label = Field(description="Where the events come from.", examples=["github"])
     events: list[Label] = Field(
         min_length=1, max_length=100, description="Names, or globs such as `issues.*`.", examples=[["issues.labeled"]]
     )
@@ -70,7 +72,7 @@ class TriggerBody(RequestBody):
         "A number in a path leads into a list; any other key goes on in each of its items.",
         examples=[{"label.name": ["ai", "ai-*"]}],
     )
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="Whether it is listening.")
     next: NextBody | None = None
 
     @field_validator("filters")
@@ -81,7 +83,9 @@ class TriggerBody(RequestBody):
         return filters
 
 
-TriggerList = Annotated[list[TriggerBody], Field(max_length=MAX_TRIGGERS)]
+TriggerList = Annotated[
+    list[TriggerBody], Field(max_length=MAX_TRIGGERS, description="Which events start it, each with what it asks.")
+]
 InstructionNames = Annotated[
     list[Name], Field(max_length=MAX_INSTRUCTIONS, description="Names of AiInstructions, in order.")
 ]
@@ -95,9 +99,15 @@ class AgentBody(RequestBody):
         description="What jobs and chains call it. Default: its name.", examples=["ai-developer"]
     )
     enabled: bool = Field(default=True, description="Whether it takes jobs.")
-    default_model: Label | None = Field(default=None, examples=["opus"])
-    default_effort: Effort | None = Field(default=None, examples=["high"])
-    default_provider: Provider | None = Field(default=None, examples=["claude"])
+    default_model: Label | None = Field(
+        default=None, description="Its jobs' model, unless they name another.", examples=["opus"]
+    )
+    default_effort: Effort | None = Field(
+        default=None, description="How much the model thinks, unless its jobs say otherwise.", examples=["high"]
+    )
+    default_provider: Provider | None = Field(
+        default=None, description="What runs its jobs, unless they name another.", examples=["claude"]
+    )
     event_triggers: TriggerList = []
     instructions: InstructionNames = []
 

@@ -33,16 +33,26 @@ _AN_OPUS: Final[dict[str, Any]] = {
 }
 
 SlotCount = Annotated[int, Field(ge=0, le=100_000, description="Attempts at once; 0 pauses the model.")]
-Endpoint = Annotated[str, Field(pattern=WEB_ADDRESS, max_length=2048, examples=["http://10.0.0.5:8000/v1"])]
+Endpoint = Annotated[
+    str,
+    Field(
+        pattern=WEB_ADDRESS,
+        max_length=2048,
+        description="Where its server is, unless it is where the provider's usually is.",
+        examples=["http://10.0.0.5:8000/v1"],
+    ),
+]
 ModelName = Annotated[str, Field(description="The AiModel's name.", examples=["claude-opus"])]
 
 
 class PricesBody(RequestBody):
     """US dollars per million tokens."""
 
-    input: float = Field(default=0, ge=0, allow_inf_nan=False)
-    output: float = Field(default=0, ge=0, allow_inf_nan=False)
-    cache_read: float = Field(default=0, ge=0, allow_inf_nan=False)
+    input: float = Field(default=0, ge=0, allow_inf_nan=False, description="Of what the model reads.")
+    output: float = Field(default=0, ge=0, allow_inf_nan=False, description="Of what the model writes.")
+    cache_read: float = Field(
+        default=0, ge=0, allow_inf_nan=False, description="Of what it reads once more, from the provider's cache."
+    )
 
 
 class AiModelBody(RequestBody):
@@ -51,8 +61,8 @@ class AiModelBody(RequestBody):
     model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [_AN_OPUS]}}
 
     name: Name = Field(examples=["claude-opus"])
-    provider: Provider
-    model: Label = Field(examples=["opus"])
+    provider: Provider = Field(description="What runs its jobs.")
+    model: Label = Field(description="By its provider's name for it.", examples=["opus"])
     slots: SlotCount = 4
     endpoint: Endpoint | None = None
     credentials_ref: Name | None = Field(default=None, description="The Secret with the provider's credentials.")

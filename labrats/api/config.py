@@ -29,16 +29,22 @@ Quantities = dict[Annotated[str, StringConstraints(min_length=1, max_length=100)
 class ModelFileBody(RequestBody):
     """A file that may be downloaded for a local model."""
 
-    filename: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=FILE_NAME)]
-    url: Annotated[str, StringConstraints(max_length=2048, pattern=WEB_ADDRESS)]
-    sha256: Annotated[str, StringConstraints(pattern=SHA256)] | None = None
+    filename: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=FILE_NAME)] = Field(
+        description="What it is called on the volume of models."
+    )
+    url: Annotated[str, StringConstraints(max_length=2048, pattern=WEB_ADDRESS)] = Field(
+        description="Where it is downloaded from."
+    )
+    sha256: Annotated[str, StringConstraints(pattern=SHA256)] | None = Field(
+        default=None, description="Of its contents: a file with others is not kept."
+    )
 
 
 class ProviderConfigBody(RequestBody):
     """What jobs of one provider use unless they say otherwise."""
 
-    model: Label | None = Field(default=None, examples=["opus"])
-    effort: Effort | None = None
+    model: Label | None = Field(default=None, description="By the provider's name for it.", examples=["opus"])
+    effort: Effort | None = Field(default=None, description="How much the model thinks.")
     files: list[ModelFileBody] = Field(
         default=[], max_length=100, description="Of local providers: what may be downloaded."
     )
@@ -54,11 +60,13 @@ class ResourcesBody(RequestBody):
 class DefaultsBody(RequestBody):
     """What to change: absent fields stay, null takes a setting away, at every depth. Lists are replaced."""
 
-    model: Label | None = Field(default=None, examples=["sonnet"])
-    effort: Effort | None = Field(default=None, examples=["medium"])
+    model: Label | None = Field(default=None, description="Of jobs whose provider has none below.", examples=["sonnet"])
+    effort: Effort | None = Field(default=None, description="How much models think.", examples=["medium"])
     executor_image: Label | None = Field(default=None, description="What attempts run, on Kubernetes.")
     executor_resources: ResourcesBody | None = None
-    providers: dict[Provider, ProviderConfigBody | None] | None = None
+    providers: dict[Provider, ProviderConfigBody | None] | None = Field(
+        default=None, description="By the provider's name."
+    )
     resource_version: ResourceVersion = NO_VERSION
 
     @field_validator("providers")

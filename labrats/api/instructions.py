@@ -32,7 +32,9 @@ Content = Annotated[
         examples=["Implement the issue {{ payload.issue.title }}."],
     ),
 ]
-DisplayName = Annotated[str, StringConstraints(max_length=200), Field(examples=["Implement an issue"])]
+DisplayName = Annotated[
+    str, StringConstraints(max_length=200), Field(description="What people call it.", examples=["Implement an issue"])
+]
 Description = Annotated[str, StringConstraints(max_length=2000), Field(description="What it is for, for people.")]
 Priority = Annotated[int, Field(ge=-1000, le=1000, description="Of global ones, those with a lower one come first.")]
 ScopeField = Annotated[

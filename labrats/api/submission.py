@@ -89,25 +89,35 @@ class WorkspaceFileBody(RequestBody):
 class WorkspaceUploadBody(RequestBody):
     """A file uploaded before, to `/api/workspace-uploads`. It lies at the root of the workspace, under its name."""
 
-    id: Label = Field(examples=["up-0123456789abcdef"])
-    name: Label = Field(examples=["report.csv"])
+    id: Label = Field(description="What the upload was answered with.", examples=["up-0123456789abcdef"])
+    name: Label = Field(description="The file's name.", examples=["report.csv"])
 
 
 class ConfigBody(RequestBody):
     """The settings of this run; what is absent is resolved from the other layers."""
 
-    model: Label | None = Field(default=None, examples=["opus"])
-    effort: Effort | None = None
-    provider: Provider | None = None
+    model: Label | None = Field(default=None, description="By its provider's name for it.", examples=["opus"])
+    effort: Effort | None = Field(default=None, description="How much the model thinks.")
+    provider: Provider | None = Field(default=None, description="What runs the job.")
     fast: bool | None = Field(default=None, description="Fast mode, Claude only.")
     timeout_ms: int | None = Field(default=None, ge=1, le=7 * 24 * 3600 * 1000, description="Milliseconds per attempt.")
-    max_turns: int | None = Field(default=None, ge=1, le=100_000)
+    max_turns: int | None = Field(
+        default=None, ge=1, le=100_000, description="The run is stopped after so many turns of the conversation."
+    )
     executor_image: Label | None = Field(default=None, description="Another executor image, on Kubernetes.")
     react_enabled: bool | None = Field(default=None, description="ReAct tool-calling loop, local inference only.")
-    max_cost_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_attempts: int | None = Field(default=None, ge=1, le=100)
-    fallback_model: Label | None = None
+    max_cost_usd: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="The run is stopped when it has cost more US dollars."
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="The run is stopped when it has used more tokens, in and out."
+    )
+    max_attempts: int | None = Field(
+        default=None, ge=1, le=100, description="How many may be made by themselves, when failures may pass."
+    )
+    fallback_model: Label | None = Field(
+        default=None, description="The model to fall back to when the first is overloaded."
+    )
 
 
 class ErrorEntryBody(RequestBody):
@@ -126,7 +136,7 @@ class ErrorEntryBody(RequestBody):
 class PipelineBody(RequestBody):
     """What to run instead of one inference. `pdf-sections`: one per section of the first PDF in `workspaceUploads`."""
 
-    type: Literal["pdf-sections"]
+    type: Literal["pdf-sections"] = Field(description="The only one so far.")
 
 
 class Submission(RequestBody):

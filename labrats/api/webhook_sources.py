@@ -68,17 +68,19 @@ _WHAT_CLONES: Final = (
 class KeyReferenceBody(RequestBody):
     """One key of a Secret."""
 
-    name: Name = Field(examples=["github-webhook"])
-    key: Annotated[str, StringConstraints(pattern=DATA_KEY)] = Field(examples=["secret"])
+    name: Name = Field(description="The Secret.", examples=["github-webhook"])
+    key: Annotated[str, StringConstraints(pattern=DATA_KEY)] = Field(
+        description="Which of its keys.", examples=["secret"]
+    )
 
 
 class RepoOverrideBody(RequestBody):
     """Settings for the jobs of one repository."""
 
-    enabled: bool = True
-    model: Label | None = None
-    effort: Effort | None = None
-    provider: Provider | None = None
+    enabled: bool = Field(default=True, description="Whether its events start anything.")
+    model: Label | None = Field(default=None, description="By its provider's name for it.")
+    effort: Effort | None = Field(default=None, description="How much the model thinks.")
+    provider: Provider | None = Field(default=None, description="What runs the jobs.")
     agent_trigger_name: Label | None = Field(
         default=None, description="The agent that takes this repository's events, in the place of any other."
     )
@@ -90,16 +92,26 @@ class WebhookSourceBody(RequestBody):
     model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [_A_SOURCE]}}
 
     name: NewName = Field(examples=["github"])
-    type: Literal["github", "generic"]
-    enabled: bool = True
+    type: Literal["github", "generic"] = Field(description="How deliveries are signed, and what is read from them.")
+    enabled: bool = Field(default=True, description="Whether deliveries are taken.")
     secret: SigningSecret | None = Field(default=None, description=_WHAT_SIGNS, examples=["a-long-random-text"])
     secret_ref: KeyReferenceBody | None = None
-    host: Host | None = Field(default=None, examples=["hooks.example.com"])
-    path: Path | None = Field(default=None, examples=["/webhooks/github"])
-    ingress_class_name: Name | None = None
-    tls_secret_name: Name | None = None
-    defaults: ConfigBody = ConfigBody()
-    repo_overrides: dict[RepoName, RepoOverrideBody] = Field(default={}, max_length=MAX_OVERRIDES)
+    host: Host | None = Field(
+        default=None, description="On a cluster: what the Ingress answers to.", examples=["hooks.example.com"]
+    )
+    path: Path | None = Field(
+        default=None, description="On a cluster: where the Ingress leads in.", examples=["/webhooks/github"]
+    )
+    ingress_class_name: Name | None = Field(
+        default=None, description="On a cluster: which controller serves the Ingress, unless its default one does."
+    )
+    tls_secret_name: Name | None = Field(
+        default=None, description="On a cluster: the Secret with the host's certificate."
+    )
+    defaults: ConfigBody = Field(default=ConfigBody(), description="The settings of its jobs.")
+    repo_overrides: dict[RepoName, RepoOverrideBody] = Field(
+        default={}, max_length=MAX_OVERRIDES, description="Other settings for some repositories, by `owner/repo`."
+    )
     allowed_associations: list[Association] = Field(
         default=list(DEFAULT_ASSOCIATIONS), max_length=20, description="Who may start a run by what they write."
     )

@@ -6,19 +6,20 @@ from labrats.api.agents import AgentBody
 from labrats.api.ai_models import AiModelBody
 from labrats.api.config import DefaultsBody
 from labrats.api.instructions import InstructionBody
+from labrats.api.patterns import DATA_KEY, IN_WORDS, NAME, QUANTITY, REPOSITORY
 from labrats.api.submission import MAX_FILES, ConfigBody, Submission
-from labrats.api.webhook_sources import WebhookSourceBody
+from labrats.api.webhook_sources import MAX_OVERRIDES, WebhookSourceBody
 from labrats.manifests.schema import Schema, borrow, refine, structure_of
-from labrats.model.agent import AiAgentSpec, AiAgentStatus
+from labrats.model.agent import AiAgentSpec, AiAgentStatus, ChainCondition, FailurePolicy
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec
 from labrats.model.ai_model import AiModelSpec, AiModelStatus
 from labrats.model.condition import Condition
 from labrats.model.config import LOCAL_PROVIDERS, PROVIDERS, JobConfig
-from labrats.model.instruction import AiInstructionSpec
+from labrats.model.instruction import AiInstructionSpec, Scope
 from labrats.model.job import DEFAULT_PRIORITY, PROMPT_BYTES, SESSION_ID, STATUS_LOG_LINES, JobSpec, JobStatus
 from labrats.model.phases import Phase
 from labrats.model.record import Record
-from labrats.model.webhook_source import WebhookSourceSpec, WebhookSourceStatus
+from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, WebhookSourceSpec, WebhookSourceStatus
 
 GROUP: Final = "labrats.work"
 VERSION: Final = "v1alpha1"
@@ -80,7 +81,7 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
             kind="AiInstruction",
             plural="aiinstructions",
             short_name="aii",
-            schema=_object("A text that agents work by.", borrow(structure_of(AiInstructionSpec), InstructionBody)),
+            schema=_instruction_schema(),
             columns=[
                 _column("Scope", ".spec.scope"),
                 _column("Priority", ".spec.priority", "integer"),
@@ -108,7 +109,9 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
                 _column("Type", ".spec.type"),
                 _column("Enabled", ".spec.enabled", "boolean"),
                 _column("URL", ".status.url"),
+                _column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
                 _column("Deliveries", ".status.deliveries", "integer"),
+                _column("Problem", ".status.conditions[?(@.status=='False')].message"),
                 _column("Age", ".metadata.creationTimestamp", "date"),
             ],
         ),
@@ -126,14 +129,19 @@ def _object(description: str, spec: Schema) -> Schema:
 
 def _agent_schema() -> Schema:
     schema = _schema("An agent: which events start it, and what it lends to its jobs.", AiAgentSpec, AiAgentStatus)
-    spec = refine(borrow(schema["properties"]["spec"], AgentBody), {"properties": {"enabled": {"default": True}}})
+    spec = refine(borrow(schema["properties"]["spec"], AgentBody), _AGENT_SPEC)
     return schema | {"properties": schema["properties"] | {"spec": spec}}
+
+
+def _instruction_schema() -> Schema:
+    spec = refine(borrow(structure_of(AiInstructionSpec), InstructionBody), _INSTRUCTION_SPEC)
+    return _object("A text that agents work by.", spec)
 
 
 def _webhook_source_schema() -> Schema:
     schema = _schema("A source of webhooks.", WebhookSourceSpec, WebhookSourceStatus)
     spec = borrow(schema["properties"]["spec"], WebhookSourceBody)
-    spec = refine(spec, {"properties": {"enabled": {"default": True}}})
+    spec = refine(spec, _WEBHOOK_SOURCE_SPEC)
     return schema | {"properties": schema["properties"] | {"spec": spec}}
 
 
@@ -181,7 +189,8 @@ def _with_conditions(status: Schema) -> Schema:
 
 def _ai_model_schema() -> Schema:
     schema = _schema("A model that jobs run on, and how many of them at once.", AiModelSpec, AiModelStatus)
-    spec = borrow(schema["properties"]["spec"], AiModelBody)
+    slots = AiModelBody.model_fields["slots"].default
+    spec = refine(borrow(schema["properties"]["spec"], AiModelBody), {"properties": {"slots": {"default": slots}}})
     return schema | {"properties": schema["properties"] | {"spec": spec}}
 
 
@@ -189,14 +198,40 @@ def _rule(condition: str, message: str) -> dict[str, str]:
     return {"rule": condition, "message": message}
 
 
+_RESOURCES: Final = {
+    "maxProperties": 2,
+    "additionalProperties": {
+        "type": "object",
+        "maxProperties": 20,
+        "additionalProperties": {"type": "string", "maxLength": 40, "pattern": QUANTITY},
+    },
+    "x-kubernetes-validations": [
+        _rule("self.all(name, name in ['requests', 'limits'])", "must have nothing but requests and limits")
+    ],
+}
+"""What a container asks for and may use."""
+
+
+def _with_checked_resources(schema: Schema) -> Schema:
+    """`schema`, in which `executorResources` are what a container can have, wherever they stand."""
+    checked = dict(schema)
+    if "properties" in schema:
+        checked["properties"] = {
+            name: each | _RESOURCES if name == "executorResources" else _with_checked_resources(each)
+            for name, each in schema["properties"].items()
+        }
+    if "items" in schema:
+        checked["items"] = _with_checked_resources(schema["items"])
+    return checked
+
+
+_NAME: Final = {"minLength": 1, "maxLength": 253, "pattern": NAME}
+"""Of an object of the cluster."""
+
+_KEY_OF: Final = {"properties": {"name": _NAME, "key": {"pattern": DATA_KEY}}}
+
 _AI_CONFIG_SPEC: Final = {
     "properties": {
-        "executorResources": {
-            "maxProperties": 2,
-            "x-kubernetes-validations": [
-                _rule("self.all(name, name in ['requests', 'limits'])", "must have nothing but requests and limits")
-            ],
-        },
         "providers": {
             "maxProperties": len(PROVIDERS),
             "x-kubernetes-validations": [
@@ -210,11 +245,48 @@ _AI_CONFIG_SPEC: Final = {
     }
 }
 
+_AGENT_SPEC: Final = {
+    "properties": {
+        "enabled": {"default": True},
+        "eventTriggers": {
+            "items": {
+                "properties": {
+                    "enabled": {"default": True},
+                    "next": {
+                        "properties": {
+                            "condition": {"default": ChainCondition.ON_SUCCESS.value},
+                            "failurePolicy": {"default": FailurePolicy.STOP.value},
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+
+_WEBHOOK_SOURCE_SPEC: Final = {
+    "properties": {
+        "enabled": {"default": True},
+        "allowedAssociations": {"default": list(DEFAULT_ASSOCIATIONS)},
+        "repoOverrides": {
+            "maxProperties": MAX_OVERRIDES,
+            "x-kubernetes-validations": [
+                _rule(f"self.all(name, name.matches('{REPOSITORY}'))", f"each name {IN_WORDS[REPOSITORY]}")
+            ],
+        },
+    }
+}
+
+_INSTRUCTION_SPEC: Final = {
+    "properties": {"scope": {"default": Scope.LOCAL.value}, "priority": {"default": 0}},
+}
+
 _JOB_SPEC: Final = {
     "properties": {
         "prompt": {"maxLength": PROMPT_BYTES},
-        "promptRef": {"description": "The ConfigMap with what the agent is asked, instead of `prompt`."},
-        "instructionsRef": {"description": "The ConfigMap with what the agent works by, beside what it is asked."},
+        "promptRef": _KEY_OF,
+        "instructionsRef": _KEY_OF,
+        "eventRef": _KEY_OF,
         "priority": {"minimum": -1000, "maximum": 1000, "default": DEFAULT_PRIORITY},
         "workspaceSetup": {
             "properties": {
@@ -228,7 +300,11 @@ _JOB_SPEC: Final = {
                         )
                     ],
                 },
-                "credentialsRef": {"description": "The Secret with `username` and `password` for the repository."},
+                "credentialsRef": {
+                    "description": "The Secret with `username` and `password` for the repository.",
+                    **_NAME,
+                },
+                "tokenFrom": _NAME,
             }
         },
         "workspaceFiles": {
@@ -268,9 +344,8 @@ _JOB_SPEC: Final = {
                 }
             },
         },
-        "resolved": {"description": "The settings it runs with, and where each is from. The engine writes this."},
-        "owner": {"description": "The API key that asked. Its holder sees the job.", "maxLength": 253},
-        "apiKeyRef": {"description": "The Secret of that API key, where it is a stored one.", "maxLength": 253},
+        "owner": {"maxLength": 253},
+        "apiKeyRef": _NAME,
     },
     "x-kubernetes-validations": [
         _rule("self == oldSelf", "a job cannot be changed after it was submitted; submit another one"),
@@ -283,22 +358,11 @@ _JOB_STATUS: Final = {
     "description": "What became of the job. The engine writes this.",
     "properties": {
         "phase": {"default": Phase.PENDING.value},
-        "attempts": {"default": 0, "minimum": 0, "maximum": MOST_ATTEMPTS, "description": "How often it was started."},
-        "slot": {"description": "The AiModel, or `provider/model`, whose slot it holds or held."},
-        "startedAt": {"description": "When the latest attempt was admitted."},
-        "deadlineAt": {"description": "When the engine ends the latest attempt."},
-        "finishedAt": {"description": "When it reached its final phase."},
-        "notBefore": {"description": "A job that was put back waits until then."},
-        "cancelRequestedAt": {"description": "When somebody asked for its end."},
-        "failedCode": {"description": "Why it failed, for programs."},
-        "failedReason": {"description": "Why it failed, for people."},
-        "result": {"description": "What the agent answered, as far as it fits here."},
-        "resultCut": {"description": "The result is larger than what is here; the attempt's output has all of it."},
-        "logs": {"maxItems": STATUS_LOG_LINES, "description": "The last lines of the latest attempt."},
+        "attempts": {"default": 0, "minimum": 0, "maximum": MOST_ATTEMPTS},
+        "logs": {"maxItems": STATUS_LOG_LINES},
         "session": {"properties": {"id": {"pattern": SESSION_ID}, "attempt": {"minimum": 1, "maximum": MOST_ATTEMPTS}}},
-        "resolved": {"description": "Of a job written by hand: the settings it runs with, and where each is from."},
-        "promptRef": {"description": "Of a job written by hand: where its prompt is, if that is too long for a pod."},
-        "instructionsRef": {"description": "Of a job written by hand: where its agent's instructions are."},
+        "promptRef": _KEY_OF,
+        "instructionsRef": _KEY_OF,
     },
 }
 
@@ -310,7 +374,7 @@ def _definition(
         "name": VERSION,
         "served": True,
         "storage": True,
-        "schema": {"openAPIV3Schema": schema},
+        "schema": {"openAPIV3Schema": _with_checked_resources(schema)},
         "additionalPrinterColumns": columns,
     }
     if "status" in schema["properties"]:

@@ -10,6 +10,8 @@ import msgspec
 from msgspec import inspect
 from pydantic import BaseModel
 
+from labrats.manifests.words import WORDS
+
 Schema = dict[str, Any]
 
 _LIMITS: Final = ("enum", "minLength", "maxLength", "pattern", "minItems", "maxItems", "minimum", "maximum")
@@ -42,7 +44,10 @@ def _structure(info: inspect.Type) -> Schema:
     match info:
         case inspect.StructType(cls=cls, fields=fields):
             schema: Schema = {"type": "object", "description": (cls.__doc__ or "").strip().split("\n")[0]}
-            schema["properties"] = {field.encode_name: _structure(field.type) for field in fields}
+            words = WORDS.get(cls, {})
+            schema["properties"] = {
+                field.encode_name: _structure(field.type) | _described(words.get(field.encode_name)) for field in fields
+            }
             if required := [field.encode_name for field in fields if field.required]:
                 schema["required"] = required
             return schema
@@ -71,6 +76,10 @@ def _structure(info: inspect.Type) -> Schema:
     raise TypeError(f"no schema is known for {info}")
 
 
+def _described(words: str | None) -> Schema:
+    return {"description": words} if words else {}
+
+
 def _structure_of_union(types: list[inspect.Type]) -> Schema:
     """A type that may be missing; or a number, whole or not, which are two types to Python only."""
     if {type(each) for each in types} == {inspect.IntType, inspect.FloatType}:
@@ -92,8 +101,8 @@ def _borrow(schema: Schema, described: Mapping[str, Any], definitions: Mapping[s
         borrowed["description"] = description or described["description"]
     if "items" in schema and "items" in described:
         borrowed["items"] = _borrow(schema["items"], described["items"], definitions)
-    every = described.get("additionalProperties")
-    if "additionalProperties" in schema and isinstance(every, Mapping):  # false means no others than the known ones
+    every = _of_every_value(described)
+    if "additionalProperties" in schema and every is not None:
         borrowed["additionalProperties"] = _borrow(schema["additionalProperties"], every, definitions)
     if "properties" in schema:
         fields = described.get("properties", {})
@@ -102,6 +111,15 @@ def _borrow(schema: Schema, described: Mapping[str, Any], definitions: Mapping[s
             for name, each in schema["properties"].items()
         }
     return schema | borrowed
+
+
+def _of_every_value(described: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a mapping's values have in common, whatever their keys must look like."""
+    if patterns := described.get("patternProperties"):
+        (every,) = patterns.values()
+    else:
+        every = described.get("additionalProperties")
+    return every if isinstance(every, Mapping) else None  # false means no others than the known ones
 
 
 def _resolved(described: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:

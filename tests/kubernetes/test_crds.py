@@ -59,6 +59,8 @@ def with_change(spec: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("prompt", None, "exactly one of prompt and promptRef"),
         ("prompt", "", "spec.prompt"),
         ("promptRef", {"name": "a", "key": "prompt"}, "exactly one of prompt and promptRef"),
+        ("promptRef", {"name": "../secrets/a", "key": "prompt"}, "spec.promptRef.name"),
+        ("promptRef", {"name": "a", "key": "a/b"}, "spec.promptRef.key"),
         ("priority", 1001, "spec.priority"),
         ("priority", "high", "spec.priority"),
         ("config.provider", "unheard-of", 'Unsupported value: "unheard-of"'),
@@ -69,9 +71,12 @@ def with_change(spec: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("config.maxCostUsd", 0, "spec.config.maxCostUsd"),
         ("config.maxAttempts", 101, "spec.config.maxAttempts"),
         ("config.fast", "yes", "spec.config.fast"),
+        ("config.executorResources", {"limits": {"cpu": "lots"}}, "spec.config.executorResources.limits.cpu"),
+        ("config.executorResources", {"limit": {"cpu": "1"}}, "nothing but requests and limits"),
         ("workspaceSetup.gitRef", "main", "spec.workspaceSetup.gitRepo: Required value"),
         ("workspaceSetup", {"gitRepo": REPO, "gitRef": "-f"}, "spec.workspaceSetup.gitRef"),
         ("workspaceSetup", {"gitRepo": REPO, "gitDepth": 0}, "spec.workspaceSetup.gitDepth"),
+        ("workspaceSetup", {"gitRepo": REPO, "credentialsRef": "Not a name"}, "spec.workspaceSetup.credentialsRef"),
         ("workspaceSetup.gitRepo", "https://token@git.example/rats.git", "must not carry a credential"),
         ("workspaceSetup.gitRepo", "https://rat:token@git.example/rats.git", "must not carry a credential"),
         ("workspaceFiles", [{"name": "../up", "path": "a", "size": 1}], "relative path inside the workspace"),
@@ -127,6 +132,12 @@ AGENT = {"triggerName": "developer", "eventTriggers": [TRIGGER]}
         ("WebhookSource", {"type": "github", "path": "relative"}, "spec.path"),
         ("WebhookSource", {"type": "github", "allowedAssociations": ["EVERYBODY"]}, "spec.allowedAssociations[0]"),
         ("WebhookSource", {"type": "github", "defaults": {"maxTurns": 0}}, "spec.defaults.maxTurns"),
+        (
+            "WebhookSource",
+            {"type": "github", "repoOverrides": {"octo/rats": {"provider": "gpt"}}},
+            "spec.repoOverrides.octo/rats.provider",
+        ),
+        ("WebhookSource", {"type": "github", "repoOverrides": {"octo": {}}}, "must be the name of a repository"),
         ("AiInstruction", {"content": ""}, "spec.content"),
         ("AiInstruction", {"content": "x", "scope": "everywhere"}, "spec.scope"),
         ("AiConfig", {"effort": "max"}, "spec.effort"),
@@ -139,6 +150,7 @@ AGENT = {"triggerName": "developer", "eventTriggers": [TRIGGER]}
             "spec.providers.qwen.files",
         ),
         ("AiConfig", {"executorResources": {"limit": {"cpu": "1"}}}, "nothing but requests and limits"),
+        ("AiConfig", {"executorResources": {"limits": {"cpu": "lots"}}}, "spec.executorResources.limits.cpu"),
         ("AiConfig", {"model": "opus"}, "there is one AiConfig, named 'default'"),
     ],
 )
@@ -181,17 +193,51 @@ async def test_the_spec_of_a_job_cannot_be_changed(kubectl: Kubectl, path: str, 
     ("path", "value", "words"),
     [
         ("provider", None, "spec.provider: Required value"),
-        ("provider", "unheard-of", "spec.provider"),
+        ("provider", "unheard-of", 'spec.provider: Unsupported value: "unheard-of"'),
+        ("provider", 7, "spec.provider"),
+        ("model", None, "spec.model: Required value"),
+        ("model", "", "spec.model"),
+        ("model", "two\nlines", "spec.model"),
+        ("model", "x" * 201, "spec.model: Too long"),
         ("slots", -1, "spec.slots"),
+        ("slots", 100_001, "spec.slots"),
+        ("slots", 1.5, "spec.slots"),
+        ("slots", "many", "spec.slots"),
         ("endpoint", "ftp://10.0.0.5", "spec.endpoint"),
+        ("endpoint", "http://10.0.0.5 /v1", "spec.endpoint"),
+        ("endpoint", "http://" + "x" * 2048, "spec.endpoint: Too long"),
         ("credentialsRef", "Not_A_Name", "spec.credentialsRef"),
+        ("credentialsRef", "", "spec.credentialsRef"),
+        ("prices", "free", "spec.prices"),
         ("prices.input", -1, "spec.prices.input"),
+        ("prices.output", -0.5, "spec.prices.output"),
+        ("prices.cacheRead", "none", "spec.prices.cacheRead"),
     ],
 )
 async def test_a_model_that_makes_no_sense_is_refused(kubectl: Kubectl, path: str, value: Any, words: str) -> None:
     said = kubectl("create", "-f", "-", stdin=an_object("AiModel", with_change(MODEL, path, value)))
     assert "is invalid" in said
     assert words in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "defaults"),
+    [
+        ("AiModel", {"provider": "claude", "model": "opus"}, {"slots": 4}),
+        ("AiInstruction", {"content": "Be kind."}, {"scope": "local", "priority": 0}),
+        ("AiAgent", {"triggerName": "developer"}, {"enabled": True}),
+        (
+            "WebhookSource",
+            {"type": "github"},
+            {"enabled": True, "allowedAssociations": ["OWNER", "MEMBER", "COLLABORATOR"]},
+        ),
+    ],
+)
+async def test_what_is_left_out_is_what_the_api_takes_for_it(
+    kubectl: Kubectl, kind: str, spec: dict[str, Any], defaults: dict[str, Any]
+) -> None:
+    kubectl("create", "-f", "-", stdin=an_object(kind, spec))
+    assert json.loads(kubectl("get", kind, "by-hand", "-ojson"))["spec"] == spec | defaults
 
 
 async def test_kubectl_shows_where_jobs_stand(kubectl: Kubectl) -> None:
@@ -262,4 +308,4 @@ async def test_what_the_engine_writes_is_within_the_schema(api_client: ApiClient
 
 def test_the_definitions_are_small() -> None:
     for definition in custom_resource_definitions():
-        assert len(json.dumps(definition)) < 20 * 1024
+        assert len(json.dumps(definition)) < 24 * 1024

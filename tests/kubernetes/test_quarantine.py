@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
@@ -15,26 +14,31 @@ from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
 from labrats.backends.kubernetes.resources import resource_type
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.catalog import Catalog
-from labrats.manifests.crds import custom_resource_definitions
+from labrats.controller.agent_reviews import AgentReviews
+from labrats.controller.source_reviews import OwnReceiver, SourceReviews
+from labrats.model.agent import AiAgent
+from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig
+from labrats.model.ai_model import AiModel
 from labrats.model.errors import LabratsError
+from labrats.model.instruction import AiInstruction
 from labrats.model.job import Job
 from labrats.model.nesting import cut_off_below
 from labrats.model.phases import ENDED
 from labrats.model.record import Resource, encode
+from labrats.model.webhook_source import WebhookSource
 from labrats.ports import Store, SystemClock
 from labrats.settings import EngineSettings
 from tests.builders import an_ai_model
 from tests.controllers import a_controller
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.kubernetes.conftest import Kubectl
+from tests.kubernetes.oddities import NO_YEAR, deep, every_field_wrong_in_turn, with_value
 from tests.running import running
 from tests.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = pytest.mark.kubernetes
 
 SPEC: dict[str, Any] = {"source": "kubectl", "type": "code-review", "prompt": "Look.", "config": {"provider": "mock"}}
-NO_YEAR = "0000-01-01T00:00:00Z"
-"""A time to the API server, and none to anybody else."""
 
 
 class Person:
@@ -50,17 +54,40 @@ class Person:
         body = {"apiVersion": resources.api_version, "kind": kind.kind(), "metadata": metadata, **fields}
         await self._client.request("POST", resources.path(self._namespace), encode(body))
 
-    async def set_status(self, name: str, status: dict[str, Any]) -> None:
-        path = resource_type(Job).path(self._namespace, name, "status")
+    async def set_status(self, name: str, status: Any, kind: type[Resource] = Job) -> None:
+        path = resource_type(kind).path(self._namespace, name, "status")
         await self._client.request("PATCH", path, encode({"status": status}), content_type=MERGE_PATCH)
 
-    async def delete(self, name: str) -> None:
-        await self._client.request("DELETE", resource_type(Job).path(self._namespace, name))
+    async def write_oddities(self, kind: type[Resource], spec: dict[str, Any]) -> dict[str, str]:
+        """Create resources like `spec`, but for one field of each; those that the API server takes, by name."""
+        accepted = {}
+        for number, (place, value) in enumerate(every_field_wrong_in_turn(kind)):
+            name, (part, *field) = f"odd-{number}", place
+            with suppress(LabratsError):  # where the API server refuses it: so much the better
+                await self.create(kind, name, spec=with_value(spec, tuple(field), value) if part == "spec" else spec)
+                if part == "status":
+                    await self.set_status(name, with_value({}, tuple(field), value), kind)
+                accepted[name] = f"{place}: {str(value)[:100]}"
+        return accepted
 
-    async def status_of(self, name: str) -> dict[str, Any]:
-        answer = await self._client.request("GET", resource_type(Job).path(self._namespace, name))
-        status: dict[str, Any] = json.loads(cut_off_below(answer, 50))["status"]
+    async def delete(self, name: str, kind: type[Resource] = Job) -> None:
+        await self._client.request("DELETE", resource_type(kind).path(self._namespace, name))
+
+    async def status_of(self, name: str, kind: type[Resource] = Job) -> dict[str, Any]:
+        answer = await self._client.request("GET", resource_type(kind).path(self._namespace, name))
+        status: dict[str, Any] = json.loads(cut_off_below(answer, 50)).get("status", {})
         return status
+
+    async def unreadable(self, kind: type[Resource]) -> list[str]:
+        """The names of the resources that an engine can make nothing of."""
+        resources, found = resource_type(kind), []
+        async for page in self._client.pages(resources.path(self._namespace), {}):
+            for item in page.items:
+                try:
+                    resources.read(item)
+                except ValueError:
+                    found.append(json.loads(cut_off_below(bytes(item), 50))["metadata"]["name"])
+        return found
 
     async def is_told_that_it_makes_no_sense(self, name: str) -> bool:
         conditions = (await self.status_of(name)).get("conditions", [])
@@ -91,11 +118,6 @@ async def machine(store: Store) -> AsyncIterator[MemoryMachine]:
         controller = a_controller(store, MemoryRunner(store, machine), catalog, SystemClock(), settings)
         async with running(catalog.follow(store)), running(controller.run()):
             yield machine
-
-
-def deep(levels: int) -> msgspec.Raw:
-    """An object in an object and so on, deeper than an encoder may go."""
-    return msgspec.Raw(b'{"a":' * levels + b"{}" + b"}" * levels)
 
 
 async def until_told(person: Person, name: str) -> None:
@@ -155,23 +177,72 @@ async def test_whatever_a_person_writes_that_the_api_server_takes_stops_nobody(
 ) -> None:
     """Every field wrong in turn, in every way that its type allows."""
     model = await store.create(an_ai_model(slots=0))
-    accepted = []
-    for number, (field, value) in enumerate(every_field_wrong_in_turn()):
-        name = f"odd-{number}"
-        with suppress(LabratsError):  # where the API server refuses it: so much the better
-            await person.create(Job, name, spec=with_value(SPEC, field[1:], value) if field[0] == "spec" else SPEC)
-            if field[0] == "status":
-                await person.set_status(name, with_value({}, field[1:], value))
-            accepted.append((name, field, value))
+    accepted = await person.write_oddities(Job, SPEC)
     assert len(accepted) > 100
 
     with capture_logs() as logs:
         await store.update(replace(model, spec=replace(model.spec, slots=32)))
-        for name, field, value in accepted:
-            assert await is_settled(person, name), (name, field, str(value)[:100], await person.status_of(name))
+        for name, what in accepted.items():
+            assert await is_settled(person, name), (name, what, await person.status_of(name))
         await person.create(Job, "neighbour", spec=SPEC)
         assert (await until_ended(person, "neighbour"))["phase"] == "Succeeded"
     assert [each for each in logs if each["event"] == "reconciling failed"] == []
+
+
+LIKE: dict[type[Resource], dict[str, Any]] = {
+    AiModel: {"provider": "mock", "model": "odd", "slots": 1},
+    AiAgent: {"triggerName": "odd", "eventTriggers": [{"source": "github", "events": ["issues.*"]}]},
+    AiInstruction: {"scope": "global", "content": "Be kind."},
+    WebhookSource: {"type": "generic", "secretRef": {"name": "nowhere", "key": "secret"}},
+}
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize("kind", LIKE, ids=lambda kind: kind.__name__)
+async def test_whatever_a_person_writes_of_what_jobs_are_made_by_stops_nobody(
+    person: Person, store: Store, kind: type[Resource]
+) -> None:
+    """The same of all other kinds; what cannot be read is told so."""
+    with capture_logs() as logs:
+        accepted = await person.write_oddities(kind, LIKE[kind])
+        assert len(accepted) > 5
+        catalog, clock = Catalog(), SystemClock()
+        reviews = AgentReviews(store, catalog, clock).run(), SourceReviews(store, clock, OwnReceiver()).run()
+        async with running(catalog.follow(store), *reviews):
+            await catalog.synced.wait()
+            await person.create(AiAgent, "sane", spec={"triggerName": "sane", "instructions": ["missing"]})
+            await eventually_told(person, AiAgent, "sane", "there is no instruction 'missing'")
+            for name in await person.unreadable(kind):
+                await eventually_told(person, kind, name, "")
+            await person.create(Job, "neighbour", spec=SPEC)
+            assert (await until_ended(person, "neighbour"))["phase"] == "Succeeded"
+    assert [each for each in logs if each["event"] == "reconciling failed"] == []
+
+
+@pytest.mark.usefixtures("machine")
+async def test_whatever_a_person_writes_as_the_settings_of_all_jobs_stops_none(person: Person) -> None:
+    """There is one AiConfig: each is replaced by the next one, with a job for each."""
+    names = []
+    for number, (place, value) in enumerate(every_field_wrong_in_turn(AiConfig)):
+        with suppress(LabratsError):
+            await person.create(AiConfig, AI_CONFIG_NAME, spec=with_value({}, place[1:], value))
+            names.append(f"job-{number}")
+            await person.create(Job, names[-1], spec=SPEC)
+            await person.delete(AI_CONFIG_NAME, AiConfig)
+    assert len(names) > 20
+    for name in names:
+        assert (await until_ended(person, name))["phase"] == "Succeeded", await person.status_of(name)
+
+
+async def eventually_told(person: Person, kind: type[Resource], name: str, words: str) -> None:
+    """Return when the object says by its condition that it makes no sense, in these words among others."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            conditions = (await person.status_of(name, kind)).get("conditions", [])
+            refused = [each for each in conditions if (each["type"], each["status"], each["reason"]) == NOT_ACCEPTED]
+            if any(words in each["message"] for each in refused):
+                return
+            await asyncio.sleep(0.05)
 
 
 async def is_settled(person: Person, name: str) -> bool:
@@ -186,61 +257,3 @@ async def is_settled(person: Person, name: str) -> bool:
                     return True
                 await asyncio.sleep(0.1)
     return False
-
-
-Path = tuple[str, ...]
-
-
-def every_field_wrong_in_turn() -> Iterator[tuple[Path, Any]]:
-    (definition,) = [each for each in custom_resource_definitions() if each["spec"]["names"]["kind"] == Job.kind()]
-    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    for part in ("spec", "status"):
-        yield from odd_values(schema["properties"][part], (part,))
-
-
-def odd_values(schema: dict[str, Any], field: Path) -> Iterator[tuple[Path, Any]]:
-    for name, each in schema.get("properties", {}).items():
-        yield from odd_values(each, (*field, name))
-    kind = schema.get("type")
-    values: list[Any] = [None]
-    if schema.get("format") == "date-time":
-        values += [
-            NO_YEAR,
-            "0001-01-01T00:00:00Z",
-            "9999-12-31T23:59:59.999999999Z",
-            "2016-12-31T23:59:60Z",
-            "2030-01-01t00:00:00z",
-        ]
-    elif "enum" in schema:
-        values += schema["enum"]
-    elif kind == "string":
-        values += ["", "-", "../../etc/passwd", "\u202e\U0001f400", "x" * schema.get("maxLength", 200_000)]
-    elif kind in ("integer", "number"):
-        values += [schema.get("minimum", -(2**63)), schema.get("maximum", 2**63 - 1), -1, 0]
-        values += [1e308, 5e-324, 0.1] if kind == "number" else []
-    elif kind == "boolean":
-        values += [True, False]
-    elif kind == "array":
-        values += [[], [{}], ["x"] * 100]
-    else:
-        values += [
-            {},
-            {"": None},
-            {"name": "none", "key": "none"},
-            {"gitRepo": "none"},
-            deep(90),
-            deep(150),
-            deep(3000),
-        ]
-    for value in values:
-        yield field, value
-
-
-def with_value(values: dict[str, Any], field: Path, value: Any) -> dict[str, Any]:
-    """`values` with `value` at `field`."""
-    if not field:
-        return value if isinstance(value, dict) else values
-    first, *rest = field
-    if not rest:
-        return values | {first: value}
-    return values | {first: with_value(values.get(first, {}), tuple(rest), value)}

@@ -1,0 +1,33 @@
+"""The custom resources say of themselves what they are."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from labrats.manifests.crds import custom_resource_definitions
+from labrats.manifests.schema import structure_of
+from labrats.manifests.words import WORDS
+
+
+def fields_of(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each field of `schema`, at any depth, and where it is."""
+    for name, field in schema.get("properties", {}).items():
+        yield f"{path}.{name}", field
+        yield from fields_of(field, f"{path}.{name}")
+    if "items" in schema:
+        yield from fields_of(schema["items"], f"{path}[]")
+    if "additionalProperties" in schema:
+        yield from fields_of(schema["additionalProperties"], f"{path}.*")
+
+
+def test_every_field_is_described() -> None:
+    undescribed = []
+    for definition in custom_resource_definitions():
+        schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        fields = fields_of(schema, definition["spec"]["names"]["kind"])
+        undescribed += [path for path, field in fields if not field.get("description")]
+    assert undescribed == []
+
+
+def test_there_are_words_for_fields_only() -> None:
+    unknown = {record: set(words) - set(structure_of(record)["properties"]) for record, words in WORDS.items()}
+    assert not any(unknown.values()), unknown
