@@ -15,7 +15,7 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.api.changes import Changes
-from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
 from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.record import Metadata
 from labrats.ports import Changed, Deleted, Store
@@ -26,6 +26,9 @@ SUBMIT: Final = "submit"
 ADMIN: Final = "admin"
 SCOPES: Final = (SUBMIT, ADMIN)
 PREFIX_LENGTH: Final = 8
+
+LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+"""The annotation in which `kubectl apply` keeps all that it was given, a key in the clear included."""
 
 LONGEST_SILENCE_SECONDS: Final = 150.0
 """For how long stored keys are believed without a word from the storage. A watch that is well is heard once a minute;
@@ -83,7 +86,8 @@ def key_secret(name: str, key: str, scopes: Sequence[str], expires_at: datetime 
 
 
 def _kept_of(key: str) -> dict[str, str]:
-    return {"hash": hash_key(key), "prefix": key[:PREFIX_LENGTH]}
+    shown = min(PREFIX_LENGTH, len(key) // 2)  # a person may have made a short one
+    return {"hash": hash_key(key), "prefix": key[:shown]}
 
 
 def hashed_at_rest(secret: Secret) -> Secret:
@@ -91,7 +95,9 @@ def hashed_at_rest(secret: Secret) -> Secret:
     if not (key := secret.data.get("key")):
         return secret
     others = {name: value for name, value in secret.data.items() if name != "key"}
-    return replace(secret, data=others | _kept_of(key.strip()))
+    annotations = {name: value for name, value in secret.metadata.annotations.items() if name != LAST_APPLIED}
+    metadata = replace(secret.metadata, annotations=annotations)
+    return replace(secret, metadata=metadata, data=others | _kept_of(key.strip()))
 
 
 @dataclass(frozen=True)
@@ -145,14 +151,10 @@ class KeyRing:
         hashed = hashed_at_rest(secret)
         try:
             self._add(hashed)
-            if hashed is not secret:
-                await store.update(hashed)
         except ValueError as error:
             log.warning("an API key's Secret makes no sense", secret=secret.name, reason=str(error))
-        except (Conflict, NotFound):
-            pass  # somebody wrote it meanwhile: the watch tells
-        except RetryLater as error:
-            log.warning("an API key is still kept in the clear", secret=secret.name, reason=str(error))
+        if hashed is not secret:
+            await _keep(hashed, store)
 
     def _add(self, secret: Secret) -> None:
         """Raises ValueError when it makes no sense."""
@@ -169,9 +171,19 @@ class KeyRing:
             self.changes.announce()
 
 
+async def _keep(hashed: Secret, store: Store) -> None:
+    """Store it in the place of one with the key itself, where that can be done: a person may have made it immutable."""
+    try:
+        await store.update(hashed)
+    except (Conflict, NotFound):
+        pass  # somebody wrote it meanwhile: the watch tells
+    except (Invalid, RetryLater) as error:
+        log.warning("an API key is still kept in the clear", secret=hashed.name, reason=str(error))
+
+
 def _scopes_of(secret: Secret) -> frozenset[str]:
     """Raises ValueError for a scope that there is not."""
-    scopes = frozenset(secret.data.get("scopes", SUBMIT).split(","))
+    scopes = frozenset(scope.strip() for scope in secret.data.get("scopes", SUBMIT).split(","))
     if unknown := scopes - set(SCOPES):
         raise ValueError(f"there is no scope {min(unknown)!r}")
     return scopes

@@ -2,12 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import pytest
+from msgspec.structs import replace
 
-from labrats.api.keys import LONGEST_SILENCE_SECONDS, KeyRing, derived_key, hash_key, key_secret, new_key
+from labrats.api.keys import LAST_APPLIED, LONGEST_SILENCE_SECONDS, KeyRing, derived_key, hash_key, key_secret, new_key
+from labrats.model.errors import Invalid, Problem
 from labrats.model.job import Job
 from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.record import Metadata, Resource
@@ -15,6 +17,8 @@ from tests.api.conftest import Api, a_submission, api_in_memory
 from tests.fakes.clock import NOON
 from tests.fakes.store import MemoryStore
 from tests.waiting import eventually
+
+R = TypeVar("R", bound=Resource)
 
 KEY = "test-key-made-by-hand"
 
@@ -199,3 +203,28 @@ def test_derived_keys_look_like_fresh_ones_and_need_all_three_parts() -> None:
     assert derived_key(*parts) not in [derived_key(*other) for other in others]
     assert len(derived_key(*parts)) == len(new_key())
     assert derived_key(*parts).startswith("lr_")
+
+
+async def test_a_key_made_by_hand_is_kept_in_the_clear_nowhere(api: Api) -> None:
+    """`kubectl apply` keeps what it was given beside it."""
+    applied = by_hand(key="short", scopes="submit, god")
+    note = {LAST_APPLIED: '{"stringData": {"key": "short"}}', "mine": "stays"}
+    await api.store.create(replace(applied, metadata=replace(applied.metadata, annotations=note)))
+    await api.store.create(by_hand("good", hash=hash_key("test-key-after-it")))
+
+    await eventually(lambda: is_known(api, "test-key-after-it"))
+    stored = await api.store.get(Secret, "by-hand")
+    assert stored.data == {"hash": hash_key("short"), "prefix": "sh", "scopes": "submit, god"}
+    assert stored.metadata.annotations == {"mine": "stays"}
+    assert not is_known(api, "short")
+
+
+async def test_a_key_that_cannot_be_replaced_by_its_hash_harms_no_other(tmp_path: Path) -> None:
+    class ImmutableStore(MemoryStore):
+        async def update(self, resource: R) -> R:
+            raise Invalid(Problem("data", "field is immutable when `immutable` is set"))
+
+    async with api_in_memory(tmp_path, make_store=ImmutableStore) as api:
+        await api.store.create(by_hand("fixed", key=KEY))
+        await api.store.create(by_hand("other", hash=hash_key("another-test-key")))
+        await eventually(lambda: is_known(api) and is_known(api, "another-test-key"))
