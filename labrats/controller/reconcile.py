@@ -63,8 +63,9 @@ class Controller:
             pause=timedelta(seconds=settings.model_pause_seconds),
         )
         self._jobs: dict[str, Job] = {}
-        self._deleted: dict[str, Job] = {}  # those that may still run,
-        self._successors: dict[str, Job] = {}  # and those that were created under their names since
+        self._deleted: dict[str, Job] = {}  # those that may still run, deleted or taken from their attempts,
+        self._successors: dict[str, Job] = {}  # and what there is under their names since
+        self._moving: set[str] = set()
         self._ai_models: dict[Group, AiModel] = {}
         self._waiting = JobQueue()
         self._slots = SlotHolders()
@@ -122,6 +123,10 @@ class Controller:
         known = self._jobs.get(job.id)
         if known and int(known.metadata.resource_version) >= int(job.metadata.resource_version):
             return
+        if known and self._is_taken_from_its_attempt(known, job):
+            self._deleted[job.id], self._successors[job.id] = self._jobs.pop(job.id), job
+            self._work.add(job.id)
+            return
         if job.ended:
             self._forget(job)
             return
@@ -135,6 +140,11 @@ class Controller:
             self._work.add(job.id)
         elif known is None or known.phase is Phase.RUNNING or not known.is_resolved:
             self._enqueue(job, group)
+
+    def _is_taken_from_its_attempt(self, known: Job, job: Job) -> bool:
+        """Whether somebody else has written that it does not run, or another attempt of it: a person with kubectl."""
+        is_same = job.phase is Phase.RUNNING and job.attempt_name == known.attempt_name
+        return known.phase is Phase.RUNNING and not is_same and job.id not in self._moving
 
     def _enqueue(self, job: Job, group: Group) -> None:
         """Let a Pending job wait for a slot, from `not_before` on. One that it still holds is free for the best."""
@@ -246,10 +256,15 @@ class Controller:
                 await self._move(job, event, now, changes)
 
     async def _clear_up_after(self, job: Job) -> None:
-        """End a deleted job's attempt, remove all that its attempts left, and only then let another have its slot."""
+        """End a deleted job's attempt, remove all that its attempts left, and only then let another have its slot.
+
+        What the attempts left of a job that is still there stays.
+        """
         await self._runner.kill(job.attempt_name)
-        for number in range(1, job.status.attempts + 1):
-            await self._runner.remove(f"{job.id}-{number}")
+        successor = self._successors.get(job.id)
+        if successor is None or successor.metadata.uid != job.metadata.uid:
+            for number in range(1, job.status.attempts + 1):
+                await self._runner.remove(f"{job.id}-{number}")
         del self._deleted[job.id]
         self._forget(job)
         if successor := self._successors.pop(job.id, None):
@@ -302,8 +317,12 @@ class Controller:
 
     async def _move(self, job: Job, event: JobEvent, now: datetime, changes: dict[str, Any]) -> None:
         """Store the job's next phase, and know it at once: the next decision must not be older than this one."""
-        moved = await self._update(job, event, now, changes)
-        self._observe(moved)
+        self._moving.add(job.id)
+        try:
+            moved = await self._update(job, event, now, changes)
+            self._observe(moved)
+        finally:
+            self._moving.discard(job.id)
         self._metrics.job_moved(job, moved, now)
         if moved.phase is Phase.FAILED:
             ending = moved.status

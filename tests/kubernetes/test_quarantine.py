@@ -197,6 +197,22 @@ LIKE: dict[type[Resource], dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("status", "ends_as"), [({"phase": "Succeeded"}, "running-1"), ({"phase": "Pending"}, "running-2")], ids=str
+)
+async def test_a_job_that_a_person_takes_from_its_attempt_does_not_run_on(
+    person: Person, machine: MemoryMachine, status: dict[str, Any], ends_as: str
+) -> None:
+    """What runs is ended before anybody else has its slot, or the job another attempt."""
+    steps = [{"onAttempt": 1, "steps": [{"hang": True}]}, {"result": "done"}]
+    await person.create(Job, "running", spec=SPEC | {"metadata": {"mock": {"steps": steps}}})
+    await eventually(lambda: "running-1" in machine.executors)
+    await person.set_status("running", status)
+    await eventually(lambda: machine.executors["running-1"].gone is not None)
+    await eventually(lambda: ends_as in machine.executors and machine.executors[ends_as].gone is not None)
+    assert (await until_ended(person, "running"))["phase"] == "Succeeded"
+
+
 @pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize("kind", LIKE, ids=lambda kind: kind.__name__)
 async def test_whatever_a_person_writes_of_what_jobs_are_made_by_stops_nobody(
