@@ -8,7 +8,7 @@ from zlib import crc32
 from msgspec.structs import replace
 
 from labrats.model.agent import ChainCondition, FailurePolicy
-from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, AgentSession, FailedCode, Job
+from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, AgentSession, FailedCode, Job, Outputs
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.model.record import encode
@@ -115,7 +115,7 @@ def record_outcome(job: Job, gone: Gone, now: datetime, limits: Limits) -> Recor
     ending: dict[str, Any] = {
         "finished_at": now,
         "usage": job.status.usage + replace(gone.tail.usage.within_reason(), seconds=_seconds_of_attempt(job, now)),
-        "outputs": gone.tail.outputs,
+        "outputs": _outputs(job, gone),
         "logs": gone.tail.logs,
         "session": _session(job, gone),
     }
@@ -143,13 +143,24 @@ def _session(job: Job, gone: Gone) -> AgentSession | None:
     return told or job.status.session
 
 
+def _went_on(job: Job, gone: Gone) -> bool:
+    """Whether its attempt went on with the session of an earlier one."""
+    return gone.tail.session is not None and gone.tail.session.attempt < job.status.attempts
+
+
+def _outputs(job: Job, gone: Gone) -> Outputs:
+    """What the job has made by now. A pull request is told of when it is opened, which an earlier attempt may have done
+    in the same session; all else is told by every attempt.
+    """
+    made, earlier = gone.tail.outputs, job.status.outputs.pull_request_url
+    return replace(made, pull_request_url=made.pull_request_url or earlier) if _went_on(job, gone) else made
+
+
 def _is_spent(job: Job, gone: Gone, code: FailedCode) -> bool:
     """Whether going on with its session would only fail again: it has become too long, or this attempt was itself to go
     on with one, and got nowhere for a reason that need not pass.
     """
-    told = gone.tail.session
-    went_on = told is not None and told.attempt < job.status.attempts
-    got_nowhere = went_on and code is FailedCode.AGENT_ERROR and not gone.tail.usage.tokens
+    got_nowhere = _went_on(job, gone) and code is FailedCode.AGENT_ERROR and not gone.tail.usage.tokens
     return code is FailedCode.CONTEXT_TOO_LONG or got_nowhere
 
 

@@ -12,7 +12,17 @@ from labrats.model.agent import AiAgent
 from labrats.model.ai_model import AiModel, AiModelSpec, Prices
 from labrats.model.config import ConfigLayer, JobConfig, resolve_config
 from labrats.model.errors import Conflict, NotFound, Taken
-from labrats.model.job import FailedCode, Job, JobSpec, JobStatus, KeyReference, Outputs, Usage, WorkspaceSetup
+from labrats.model.job import (
+    AgentSession,
+    FailedCode,
+    Job,
+    JobSpec,
+    JobStatus,
+    KeyReference,
+    Outputs,
+    Usage,
+    WorkspaceSetup,
+)
 from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, ConfigMap, Secret
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
@@ -594,5 +604,6 @@ def a_finished_job(name: str) -> Job:
             logs=("one", "two ü"),
             usage=Usage(input_tokens=10, output_tokens=5, cache_read_tokens=1, cost_usd=0.01, turns=2),
             outputs=Outputs(branch="rats/1", commit="c0ffee", pull_request_url="https://git.example/rats/pulls/1"),
+            session=AgentSession(provider="claude", id="0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90", attempt=1),
         ),
     )

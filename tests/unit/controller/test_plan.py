@@ -299,6 +299,14 @@ def test_nor_is_one_with_which_an_attempt_has_got_nowhere(code: FailedCode, usag
     assert (session_after(gone, attempts=2, session=a_session()) is not None) is kept
 
 
+@pytest.mark.parametrize(("session", "kept"), [(a_session(1), True), (a_session(2), False), (None, False)])
+def test_a_pull_request_stays_known_where_the_session_went_on(session: AgentSession | None, kept: bool) -> None:
+    url = "https://git.example/r/pull/1"
+    tail = OutputTail(outputs=Outputs(files_changed=2), session=session)
+    record = recorded(Gone(a_result(), tail=tail), attempts=2, outputs=Outputs(pull_request_url=url, files_changed=1))
+    assert record.changes["outputs"] == Outputs(pull_request_url=url if kept else None, files_changed=2)
+
+
 @pytest.mark.parametrize("session", [a_session(provider="codex"), a_session(0), a_session(3)])
 def test_a_session_that_cannot_be_is_none(session: AgentSession) -> None:
     """A hijacked agent says anything."""

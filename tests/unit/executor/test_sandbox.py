@@ -10,7 +10,7 @@ import pytest
 from labrats.model.config import JobConfig
 from labrats.model.protocol import Sandbox
 from labrats.processes import with_environment
-from tests.unit.executor.attempts import AttemptFolder, a_unique_name, an_attempt
+from tests.unit.executor.attempts import AttemptFolder, a_unique_name, an_attempt, the_next_attempt
 
 
 @pytest.fixture
@@ -45,6 +45,20 @@ def test_it_works_in_its_workspace_home_and_scratch_folder(tmp_path: Path, sandb
     assert (attempt.path / "home" / "in-home").exists()
     assert (attempt.path / "tmp" / "in-scratch").exists()
     assert (attempt.workspace / "prompt").read_text() == "Fix the bug."
+
+
+def test_it_goes_on_where_an_earlier_attempt_was_confined(tmp_path: Path, sandbox: Sandbox) -> None:
+    init = """echo '{"type": "system", "subtype": "init", "session_id": "0190-test"}'"""
+    script = f'{init}; echo "$HOME $TMPDIR" >> said; pwd >> "$HOME/been"; cat "$HOME/been" >> said'
+    first = a_confined_attempt(tmp_path, sandbox, script)
+    first.run()
+    second = the_next_attempt(first)
+    second.run()
+
+    places, workspace = f"{first.path}/home {first.path}/tmp", str(first.workspace)
+    said = (first.workspace / "said").read_text().splitlines()
+    assert said == [places, workspace, places, workspace, workspace]
+    assert second.outcome.outputs.files_changed == 1
 
 
 def test_it_sees_nothing_else_of_the_engine(tmp_path: Path, sandbox: Sandbox) -> None:
