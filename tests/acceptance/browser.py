@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -55,7 +56,12 @@ def openid_provider() -> Iterator[str]:
     }
     command = [Path(sys.executable).with_name("node"), _PROVIDER]
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,  # the program is Python that starts Node, and would leave it behind
     ) as provider:
         assert provider.stdout
         issuer = provider.stdout.readline().strip()
@@ -63,4 +69,4 @@ def openid_provider() -> Iterator[str]:
         try:
             yield issuer
         finally:
-            provider.kill()
+            os.killpg(provider.pid, signal.SIGKILL)
