@@ -50,7 +50,7 @@ async def resolve(uploads: Uploads, **fields: Any) -> Job:
         ({"workspace_setup": WorkspaceSetup(git_repo="/etc")}, "must lie below one of LOCAL_REPO_ROOTS"),
         ({"workspace_setup": WorkspaceSetup(git_repo="file:///etc")}, "must be an https, http or ssh address"),
         ({"workspace_setup": WorkspaceSetup(git_repo="https://t0ken@8.8.8.8/x.git")}, "must not carry a credential"),
-        ({"callback_url": "http://127.0.0.1/told"}, "callbackUrl: its address is not allowed"),
+        ({"callback_url": "http://127.0.0.1/told"}, "callbackUrl: its host has no address, or one that is not allowed"),
         ({"callback_url": "ftp://8.8.8.8/told"}, "callbackUrl: "),
         ({"workspace_uploads": (WorkspaceUpload(id=UPLOAD, name="a.txt"),)}, "workspaceUploads[0]: there is no upload"),
     ],
