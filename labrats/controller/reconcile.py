@@ -34,8 +34,10 @@ from labrats.settings import EngineSettings
 
 log = structlog.get_logger()
 
-WORKERS = 16
-"""Jobs reconciled at once. Reconciling waits on commits, so this also is how many may share one."""
+WORKERS = 64
+"""Jobs reconciled at once. Reconciling mostly waits: on one machine for a commit, which so many may share; on a cluster
+for answers of the API server and for the watch, which take longer the more the API server has to do.
+"""
 
 LONGEST_REASON = 500
 """Characters of a reason that repeats what somebody else said."""
