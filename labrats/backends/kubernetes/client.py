@@ -16,6 +16,7 @@ from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.config.models import NameValue, User, UserExec
 from lightkube.core.exceptions import ConfigError
 
+from labrats.backends.kubernetes.proxy import proxy_options
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, Problem, RetryLater
 from labrats.model.nesting import DEEPEST, cut_off_below
 from labrats.model.record import Record
@@ -93,9 +94,15 @@ class ApiClient:
     """One API server. Paths begin with `/api` or `/apis`; bodies and answers are JSON as it goes over the wire."""
 
     def __init__(
-        self, http: aiohttp.ClientSession, credentials: "_Credentials", turns: Semaphore, manager: str = ""
+        self,
+        http: aiohttp.ClientSession,
+        proxy: dict[str, Any],
+        credentials: "_Credentials",
+        turns: Semaphore,
+        manager: str = "",
     ) -> None:
         self._http = http
+        self._proxy = proxy
         self._credentials = credentials
         self._turns = turns
         self._manager = manager
@@ -115,13 +122,13 @@ class ApiClient:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "identity"},  # next door, packing costs more than sending
-            trust_env=True,
         ) as http:
-            yield cls(http, _Credentials(user_auth(_with_known_plugin(config.user))), Semaphore(AT_ONCE))
+            credentials = _Credentials(user_auth(_with_known_plugin(config.user)))
+            yield cls(http, proxy_options(config.cluster.server), credentials, Semaphore(AT_ONCE))
 
     def writing_as(self, manager: str) -> "ApiClient":
         """The same API server, told with each write that `manager` is behind it."""
-        return ApiClient(self._http, self._credentials, self._turns, manager)
+        return ApiClient(self._http, self._proxy, self._credentials, self._turns, manager)
 
     async def request(
         self,
@@ -204,6 +211,7 @@ class ApiClient:
     async def _send(self, method: str, path: str, options: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
         """The beginning of the answer. A credential that is refused is renewed once: tokens are short-lived."""
         headers = options.get("headers", {})
+        options = options | self._proxy
         async with self._http.request(
             method, path, **options | {"headers": headers | await self._credentials.current()}
         ) as answer:

@@ -178,21 +178,28 @@ async def a_server(valid_token: Callable[[], str], folder: Path, user: dict[str,
 
 @asynccontextmanager
 async def serving(
-    answer: Callable[[web.BaseRequest], Awaitable[web.Response]], folder: Path, user: dict[str, Any]
+    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], folder: Path, user: dict[str, Any]
 ) -> AsyncIterator[ApiClient]:
     """A client of a server that answers so."""
     server = web.ServerRunner(web.Server(answer))
     await server.setup()
     await web.TCPSite(server, "127.0.0.1", 0).start()
-    kubeconfig = {
-        "clusters": [{"name": "test", "cluster": {"server": f"http://127.0.0.1:{server.addresses[0][1]}"}}],
-        "users": [{"name": "test", "user": user}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        "current-context": "test",
-    }
-    (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
+    kubeconfig = a_kubeconfig(f"http://127.0.0.1:{server.addresses[0][1]}", folder, user)
     try:
-        async with ApiClient.open(folder / "kubeconfig") as client:
+        async with ApiClient.open(kubeconfig) as client:
             yield client
     finally:
         await server.cleanup()
+
+
+def a_kubeconfig(server: str, folder: Path, user: dict[str, Any] | None = None) -> Path:
+    """The file `kubeconfig` in `folder`."""
+    kubeconfig = {
+        "clusters": [{"name": "test", "cluster": {"server": server}}],
+        "users": [{"name": "test", "user": user or {}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "current-context": "test",
+    }
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps(kubeconfig))
+    return path
