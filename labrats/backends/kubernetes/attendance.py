@@ -62,7 +62,7 @@ class Attendance:
         """An attempt that the cluster has a Job of, or that may run, whatever this engine has just done included."""
         await self._jobs_listed.wait()
         await self._pods_listed.wait()
-        await self._jobs.caught_up()
+        await self._jobs.caught_up_on(name)
         if job := self._jobs.get(name):
             self.attend(name).job_seen(job)
         elif sight := self._sights.get(name):
@@ -72,7 +72,7 @@ class Attendance:
 
     def job_written(self, job: JobObject) -> None:
         """This engine has just created this Job."""
-        self._jobs.expect(job.metadata.resource_version)
+        self._jobs.expect(job.name, job.metadata.resource_version)
 
     def job_deleted(self, job: JobObject) -> None:
         """This engine has just deleted this Job."""

@@ -121,7 +121,7 @@ class Reflector(Generic[T]):
         self._readers: set[_Reader[T]] = set()
         self._progress = asyncio.Event()
         self._heard_at = asyncio.get_running_loop().time()
-        self._own_version = 0
+        self._own_versions: dict[str, int] = {}
         self._own_removals: dict[str, str] = {}
 
     async def run(self) -> None:
@@ -170,13 +170,17 @@ class Reflector(Generic[T]):
         """All objects, as far as is known."""
         return map(self._decode, list(self._entries.values()))
 
-    def expect(self, resource_version: str) -> None:
-        """This process has written to the collection, in this version."""
-        self._own_version = max(self._own_version, int(resource_version))
+    def expect(self, name: str, resource_version: str) -> None:
+        """This process has written an object, in this version."""
+        self._own_versions.pop(name, None)  # so that it goes to the end, where the newest are
+        self._own_versions[name] = int(resource_version)
+        self._forget_seen_versions()
 
     def expect_removal(self, name: str, uid: str) -> None:
         """This process has removed an object."""
-        self._own_removals[name] = uid
+        is_seen = self._version > 0 and not self._has(name, uid) and name not in self._own_versions
+        if not is_seen:
+            self._own_removals[name] = uid
 
     @property
     def silent_seconds(self) -> float:
@@ -186,18 +190,30 @@ class Reflector(Generic[T]):
     @property
     def is_caught_up(self) -> bool:
         """Whether it knows all that existed at the start, and all that this process has written since."""
-        self._own_removals = {name: uid for name, uid in self._own_removals.items() if self._has(name, uid)}
-        return self._knows(self._own_version, self._own_removals)
+        self._forget_seen_versions()
+        return self._knows(max(self._own_versions.values(), default=0), self._own_removals)
 
     async def caught_up(self) -> None:
         """Wait until it knows what this process has written by now. What is written meanwhile delays nobody."""
-        version, removals = self._own_version, dict(self._own_removals)
+        version, removals = max(self._own_versions.values(), default=0), dict(self._own_removals)
+        while not self._knows(version, removals):
+            await self._progress.wait()
+
+    async def caught_up_on(self, name: str) -> None:
+        """The same, where only what was written to the object of that name matters."""
+        version = self._own_versions.get(name, 0)
+        removals = {name: self._own_removals[name]} if name in self._own_removals else {}
         while not self._knows(version, removals):
             await self._progress.wait()
 
     def _knows(self, version: int, removals: Mapping[str, str]) -> bool:
         is_new_enough = self._version > 0 and self._version >= version
         return is_new_enough and not any(self._has(name, uid) for name, uid in removals.items())
+
+    def _forget_seen_versions(self) -> None:
+        """What this process has written matters until it is seen, which is in about the same order."""
+        while self._own_versions and self._own_versions[oldest := next(iter(self._own_versions))] <= self._version:
+            del self._own_versions[oldest]
 
     async def _list(self) -> None:
         """Find out what there is now, and tell what that changes."""
@@ -278,6 +294,8 @@ class Reflector(Generic[T]):
 
     def _remove(self, name: str, last: T) -> None:
         entry = self._entries.pop(name)
+        if self._own_removals.get(name) == entry.uid:
+            del self._own_removals[name]
         for reader in self._readers:
             reader.remove(name, entry.uid, last)
 

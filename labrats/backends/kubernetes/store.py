@@ -248,7 +248,7 @@ class KubernetesStore:
         answer = await self._client.request(method, path, encode(body), content_type=content)
         written = resources.read(answer)
         if reflector := self._reflectors.get(type(written)):
-            reflector.expect(written.metadata.resource_version)
+            reflector.expect(written.name, written.metadata.resource_version)
         return written
 
     async def _delete(self, kind: type[Resource], name: str, conditions: dict[str, str]) -> None:
