@@ -81,18 +81,20 @@ class Site:
 
     async def create(self, plural: str, spec: dict[str, Any], name: str) -> None:
         """Create a custom resource, as kubectl does."""
-        path = f"/apis/labrats.work/v1alpha1/namespaces/{self.namespace}/{plural}"
         kind = {"inferencerequests": "InferenceRequest", "aimodels": "AiModel"}[plural]
         body = {"apiVersion": "labrats.work/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
-        await self.client.request("POST", path, encode(body))
+        await self.client.request("POST", self.path_of(plural), encode(body))
+
+    def path_of(self, plural: str) -> str:
+        """Where the custom resources of that kind are."""
+        return f"/apis/labrats.work/v1alpha1/namespaces/{self.namespace}/{plural}"
 
     async def stock(self, jobs: int) -> None:
         """Add jobs that have ended, as the engine leaves them, but without their prompts. All but one are copies."""
         async with KubernetesStore.open(self.client, self.namespace) as store:
             first = a_finished_job(0)
             await store.update(replace(await store.create(first), status=first.status))
-        path = f"/apis/labrats.work/v1alpha1/namespaces/{self.namespace}/inferencerequests/{first.name}"
-        stored = json.loads(await self.client.request("GET", path))
+        stored = json.loads(await self.client.request("GET", f"{self.path_of('inferencerequests')}/{first.name}"))
         del stored["metadata"]["resourceVersion"]
         lines = "".join(self._line_for_etcd(stored, a_finished_job(number).name) for number in range(1, jobs))
         program = self.cluster.inside(sys.executable, "-m", "benchmarks.etcd", ETCD)
