@@ -21,23 +21,27 @@ from labrats.ports import Changed, Deleted, Store
 
 _FILTERS: Final = ("status", "type", "source", "agent_role", "repo", "chain_id", "owner")
 
-_SCHEMA: Final = """
+_TABLE: Final = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY, created REAL NOT NULL, status TEXT NOT NULL, type TEXT NOT NULL, source TEXT NOT NULL,
     agent_role TEXT, repo TEXT, chain_id TEXT, owner TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
     finished REAL, paused_until REAL
-) WITHOUT ROWID;
-CREATE INDEX newest ON jobs (created, id);
-CREATE INDEX by_status ON jobs (status, created, id);
-CREATE INDEX by_type ON jobs (type, created, id);
-CREATE INDEX by_source ON jobs (source, created, id);
-CREATE INDEX by_repo ON jobs (repo, created, id) WHERE repo IS NOT NULL;
-CREATE INDEX by_agent_role ON jobs (agent_role, created, id) WHERE agent_role IS NOT NULL;
-CREATE INDEX by_chain ON jobs (chain_id, created, id) WHERE chain_id IS NOT NULL;
-CREATE INDEX by_owner ON jobs (owner, created, id);
-CREATE INDEX by_pause ON jobs (provider, model, paused_until) WHERE paused_until IS NOT NULL;
-CREATE INDEX by_end ON jobs (finished) WHERE finished IS NOT NULL;
+) WITHOUT ROWID
 """
+
+_INDEXES: Final = (
+    "CREATE INDEX newest ON jobs (created, id)",
+    "CREATE INDEX by_status ON jobs (status, created, id)",
+    "CREATE INDEX by_type ON jobs (type, created, id)",
+    "CREATE INDEX by_source ON jobs (source, created, id)",
+    "CREATE INDEX by_repo ON jobs (repo, created, id) WHERE repo IS NOT NULL",
+    "CREATE INDEX by_agent_role ON jobs (agent_role, created, id) WHERE agent_role IS NOT NULL",
+    "CREATE INDEX by_chain ON jobs (chain_id, created, id) WHERE chain_id IS NOT NULL",
+    "CREATE INDEX by_owner ON jobs (owner, created, id)",
+    "CREATE INDEX by_pause ON jobs (provider, model, paused_until) WHERE paused_until IS NOT NULL",
+    "CREATE INDEX by_end ON jobs (finished) WHERE finished IS NOT NULL",
+)
+"""Made when all existing jobs are known: to keep them up to date until then would take three times as long."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class JobCache:
 
     def __init__(self) -> None:
         self._db = apsw.Connection(":memory:")
-        self._db.execute(_SCHEMA)
+        self._db.execute(_TABLE)
         self._groups: dict[str, JobGroup] = {}
         self._shared_groups: dict[JobGroup, JobGroup] = {}
         self._by_group: Counter[JobGroup] = Counter()
@@ -105,6 +109,9 @@ class JobCache:
                 case Deleted(job):
                     self._drop(job.id)
                 case _:
+                    for index in _INDEXES:
+                        self._db.execute(index)
+                        await asyncio.sleep(0)
                     self.synced.set()
 
     def page(self, wanted: JobFilter, *, page: int, limit: int) -> tuple[list[str], int]:
