@@ -1,5 +1,6 @@
 """Requests to the API server: each has a deadline, and what goes wrong is said in the engine's own errors."""
 
+import asyncio
 import json
 import ssl
 from asyncio import Semaphore
@@ -165,13 +166,19 @@ class ApiClient:
         version: the moment when that was written, rather than now.
         """
         moment = {"resourceVersion": version, "resourceVersionMatch": "Exact"} if version else {}
-        more = ""
-        while True:
-            asked = {**query, "limit": str(PAGE), **({"continue": more} if more else moment)}
-            page = decode_deep(_PAGES, await self.request("GET", path, query=asked))
-            yield page
-            if not (more := page.metadata.continue_):
-                return
+        page = await self._page(path, {**query, **moment})
+        while more := page.metadata.continue_:
+            following = asyncio.create_task(self._page(path, {**query, "continue": more}))  # while this one is read
+            try:
+                yield page
+                page = await following
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+        yield page
+
+    async def _page(self, path: str, query: Mapping[str, str]) -> Page:
+        return decode_deep(_PAGES, await self.request("GET", path, query={**query, "limit": str(PAGE)}))
 
     async def lines(
         self, path: str, query: Mapping[str, str], *, silence_seconds: float | None = None

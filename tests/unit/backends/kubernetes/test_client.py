@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from aiohttp import web
 
 from labrats.backends.kubernetes.client import ApiClient, Expired, error_of
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, RetryLater
+from tests.waiting import eventually
 
 LONG_LINE = b"two" * 500_000
 """It comes in several pieces."""
@@ -161,6 +162,40 @@ async def test_only_what_can_be_repeated_is_sent_twice_when_a_kept_connection_is
         with suppress(RetryLater):
             await client.request(method, "/api")
     assert arrived == ["GET"] + [method] * arrivals
+
+
+async def test_the_next_page_of_a_list_is_asked_for_while_one_is_read(tmp_path: Path) -> None:
+    pages = {"": "second", "second": "third", "third": ""}
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(request.query.get("continue", ""))
+        metadata = {"resourceVersion": "7", "continue": pages[asked[-1]]}
+        return web.json_response({"metadata": metadata, "items": [{"page": len(asked)}]})
+
+    async with serving(answer, tmp_path, {}) as client:
+        read: list[bytes] = []
+        async with aclosing(client.pages("/things", {"labelSelector": "own"})) as found:
+            async for page in found:
+                await eventually(lambda: len(asked) == min(len(read) + 2, 3))  # noqa: B023
+                read += [bytes(item) for item in page.items]
+        assert read == [b'{"page": 1}', b'{"page": 2}', b'{"page": 3}']
+
+        asked.clear()
+        async with aclosing(client.pages("/things", {})) as found:
+            await anext(found)  # whoever leaves in the middle leaves nothing behind
+
+
+async def test_a_page_that_fails_fails_the_list(tmp_path: Path) -> None:
+    async def answer(request: web.BaseRequest) -> web.Response:
+        if "continue" in request.query:
+            return web.Response(status=410, body=a_status(410))
+        return web.json_response({"metadata": {"resourceVersion": "7", "continue": "more"}, "items": []})
+
+    async with serving(answer, tmp_path, {}) as client, aclosing(client.pages("/things", {})) as found:
+        await anext(found)
+        with pytest.raises(Expired):
+            await anext(found)
 
 
 @asynccontextmanager
