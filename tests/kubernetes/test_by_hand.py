@@ -136,7 +136,7 @@ async def test_each_that_makes_no_sense_fails_with_its_sentence(kubectl: Kubectl
         "agent": "agentRole: names no agent: it must be the `triggerName` of one",
         "script": "metadata.mock.steps",
         "address": "workspaceSetup.gitRepo: the address of '169.254.169.254' is not allowed",
-        "callback": "callbackUrl: its address is not allowed",
+        "callback": "callbackUrl: its host has no address, or one that is not allowed",
         "upload": "workspaceUploads[0]: there is no upload 'up-0123456789abcdef'",
         "no-prompt": "there is no ConfigMap 'nowhere'",
         "no-secret": "there is no Secret 'nowhere'",
