@@ -18,6 +18,9 @@ MAX_BACKOFF_SECONDS: Final = 300.0
 MAX_PAUSE_SECONDS: Final = 300.0
 """Where the model's provider does not say how long it wants to be left alone."""
 
+NEVER_BEGUN: Final = frozenset({FailedCode.IMAGE_PULL, FailedCode.UNSCHEDULABLE})
+"""What kept an attempt from beginning until its time was over: that is to be mended, not the time."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -177,7 +180,7 @@ def _attempts_allowed(job: Job, code: FailedCode) -> int:
 
 def _failure(job: Job, gone: Gone, now: datetime) -> tuple[FailedCode, str]:
     ended_at = gone.outcome.at if gone.outcome else now
-    if job.status.deadline_at and ended_at >= job.status.deadline_at:
+    if job.status.deadline_at and ended_at >= job.status.deadline_at and gone.code not in NEVER_BEGUN:
         return FailedCode.TIMEOUT, f"the job ran into its timeout of {job.resolved.timeout_seconds:g} s"
     if isinstance(gone.outcome, ErrorEvent):
         return gone.outcome.code, gone.outcome.message

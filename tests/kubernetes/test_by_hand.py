@@ -118,6 +118,7 @@ async def test_each_that_makes_no_sense_fails_with_its_sentence(kubectl: Kubectl
         "callback": {"callbackUrl": "http://127.0.0.1/told"},
         "upload": {"workspaceUploads": [{"id": "up-0123456789abcdef", "name": "a.txt"}]},
         "no-prompt": {"prompt": None, "promptRef": {"name": "nowhere", "key": "text"}},
+        "no-key": {"prompt": None, "promptRef": {"name": "kube-root-ca.crt", "key": "text"}},
         "no-secret": {"workspaceSetup": {"gitRepo": repo, "credentialsRef": "nowhere"}},
     }
     apply(kubectl, *(a_job(name, **spec) for name, spec in bad.items()))
@@ -130,6 +131,7 @@ async def test_each_that_makes_no_sense_fails_with_its_sentence(kubectl: Kubectl
         "callback": "invalid",
         "upload": "invalid",
         "no-prompt": "internal",
+        "no-key": "internal",
         "no-secret": "git_clone",
     }
     for name, words in {
@@ -139,6 +141,7 @@ async def test_each_that_makes_no_sense_fails_with_its_sentence(kubectl: Kubectl
         "callback": "callbackUrl: its host has no address, or one that is not allowed",
         "upload": "workspaceUploads[0]: there is no upload 'up-0123456789abcdef'",
         "no-prompt": "there is no ConfigMap 'nowhere'",
+        "no-key": "the job's prompt is gone: the ConfigMap 'kube-root-ca.crt' has no 'text'",
         "no-secret": "there is no Secret 'nowhere'",
     }.items():
         assert words in details[name]["failedReason"]

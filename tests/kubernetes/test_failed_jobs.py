@@ -21,6 +21,7 @@ pytestmark = pytest.mark.kubernetes(node=True)
 
 NO_IMAGE = "docker.io/labrats/there-is-no-such:1"
 HANG = [{"log": "here"}, {"hang": True}]
+NOWHERE = {"kubernetes.io/hostname": "nowhere"}
 SOON = {"LABRATS_START_TIMEOUT_SECONDS": "3"}
 
 
@@ -109,7 +110,9 @@ def pods(**fields: Any) -> dict[str, str]:
 
 CASES = [
     Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE}, engine=SOON),
-    Case("unschedulable", "no node can take", engine=SOON | pods(nodeSelector={"kubernetes.io/hostname": "nowhere"})),
+    Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE, "timeoutMs": 4000}),
+    Case("unschedulable", "no node can take", config={"timeoutMs": 3000}, engine=pods(nodeSelector=NOWHERE)),
+    Case("unschedulable", "no node can take", engine=SOON | pods(nodeSelector=NOWHERE)),
     Case("start_timeout", "did not start within 3 s", engine=SOON | pods(runtimeClassName="none-such")),
     Case("out_of_memory", "10Mi", engine={"LABRATS_EXECUTOR_RESOURCES": json.dumps({"limits": {"memory": "10Mi"}})}),
     Case("timeout", "1 s", config={"timeoutMs": 1000}),

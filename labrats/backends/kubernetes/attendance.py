@@ -16,7 +16,7 @@ import structlog
 from labrats.backends.kubernetes.collector import collect
 from labrats.backends.kubernetes.failures import (
     Failure,
-    prompt_is_missing,
+    text_is_missing,
     why_it_cannot_start,
     why_it_ended,
     why_it_has_not_started,
@@ -164,14 +164,14 @@ class Attendance:
     async def _see_start(self, sight: Sight) -> None:
         """Wait until its executor has started, or never will. An attempt that takes too long to start is ended."""
         now = asyncio.get_running_loop().time
-        deadline, prompt_due = now() + self._start_timeout, now() + self._parts_seconds
+        deadline, texts_due = now() + self._start_timeout, now() + self._parts_seconds
         while True:
             changed = sight.changed
             if sight.has_started or await self._is_over(sight):
                 return
             failure = why_it_cannot_start(sight.last_pod)
-            if not failure and now() >= prompt_due:
-                failure, prompt_due = await self._missing_prompt(sight), math.inf
+            if not failure and now() >= texts_due:
+                failure, texts_due = await self._missing_text(sight), math.inf
             if not failure and now() >= deadline:
                 failure = why_it_has_not_started(sight.last_pod, self._start_timeout)
             if failure and deadline < math.inf:
@@ -179,13 +179,19 @@ class Attendance:
                 with suppress(NotFound):
                     await self._api.fail_job(sight.name, failure)
             with suppress(TimeoutError):
-                next_look = min(deadline, prompt_due)
+                next_look = min(deadline, texts_due)
                 async with asyncio.timeout_at(next_look if next_look < math.inf else None):
                     await changed.wait()
 
-    async def _missing_prompt(self, sight: Sight) -> Failure | None:
-        prompt = sight.last_pod.prompt if sight.last_pod else None
-        return None if prompt is None or await self._api.has_config_map(prompt) else prompt_is_missing(prompt)
+    async def _missing_text(self, sight: Sight) -> Failure | None:
+        for text in sight.last_pod.texts if sight.last_pod else ():
+            keys = await self._api.keys_of_config_map(text.name)
+            for item in text.items:
+                if keys is None:
+                    return text_is_missing(item.path, f"there is no ConfigMap {text.name!r}")
+                if item.key not in keys:
+                    return text_is_missing(item.path, f"the ConfigMap {text.name!r} has no {item.key!r}")
+        return None
 
     async def _see_end(self, sight: Sight) -> None:
         """Wait until nothing of it runs, and nothing will, for certain."""

@@ -68,14 +68,22 @@ def why_it_cannot_start(pod: PodObject | None) -> Failure | None:
     return _image_pull(pod, waiting) if pod and waiting and waiting.reason in _HOPELESS else None
 
 
-def why_it_has_not_started(pod: PodObject | None, seconds: float) -> Failure:
-    """Why the executor does not run yet, `seconds` after its start."""
+def what_keeps_it_from_starting(pod: PodObject | None) -> Failure | None:
+    """Why the executor does not run, where the cluster says it. Waiting may yet help."""
     waiting = pod.state.waiting if pod else None
     if pod and waiting and waiting.reason in _IMAGE_TROUBLE:
         return _image_pull(pod, waiting)
     if pod and (refusal := pod.condition("PodScheduled", status="False")):
         reason = f"no node can take the pod: {_sentence(refusal.message)}"
         return Failure(code=FailedCode.UNSCHEDULABLE, reason=reason)
+    return None
+
+
+def why_it_has_not_started(pod: PodObject | None, seconds: float) -> Failure:
+    """Why the executor does not run yet, `seconds` after its start."""
+    if failure := what_keeps_it_from_starting(pod):
+        return failure
+    waiting = pod.state.waiting if pod else None
     if pod is None:
         reason = "the cluster has made no pod for it: the events of the Job name the quota or the policy"
     elif waiting and waiting.message:
@@ -85,9 +93,10 @@ def why_it_has_not_started(pod: PodObject | None, seconds: float) -> Failure:
     return Failure(code=FailedCode.START_TIMEOUT, reason=f"the attempt did not start within {seconds:g} s: {reason}")
 
 
-def prompt_is_missing(name: str) -> Failure:
-    """The pod waits, without a word, for a ConfigMap that never came."""
-    return Failure(code=FailedCode.INTERNAL, reason=f"the job's prompt is gone: there is no ConfigMap {name!r}")
+def text_is_missing(path: str, missing: str) -> Failure:
+    """The pod waits, without a word, for a ConfigMap that never came, or a key that it has not. path: of the file."""
+    what = "prompt is" if path == "prompt" else f"{path} are"
+    return Failure(code=FailedCode.INTERNAL, reason=f"the job's {what} gone: {missing}")
 
 
 def failure_annotations(failure: Failure) -> dict[str, str]:

@@ -6,7 +6,7 @@ import msgspec
 
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
 from labrats.backends.kubernetes.failures import Failure, failure_annotations
-from labrats.backends.kubernetes.objects import JOB_LABEL, JobObject, PodObject
+from labrats.backends.kubernetes.objects import JOB_LABEL, ConfigMapObject, JobObject, PodObject
 from labrats.backends.kubernetes.reflector import Collection
 from labrats.model.errors import NotFound
 from labrats.model.record import encode
@@ -14,6 +14,7 @@ from labrats.model.record import encode
 _OF_ATTEMPTS: Final = {"labelSelector": JOB_LABEL}
 _READ_JOB: Final = msgspec.json.Decoder(JobObject).decode
 _READ_POD: Final = msgspec.json.Decoder(PodObject).decode
+_READ_CONFIG_MAP: Final = msgspec.json.Decoder(ConfigMapObject).decode
 
 
 class JobsApi:
@@ -49,12 +50,13 @@ class JobsApi:
         query = {"labelSelector": f"batch.kubernetes.io/job-name={name}"}
         return [_READ_POD(item) async for page in self.client.pages(self._pods, query) for item in page.items]
 
-    async def has_config_map(self, name: str) -> bool:
+    async def keys_of_config_map(self, name: str) -> set[str] | None:
+        """None where there is no such ConfigMap."""
         try:
-            await self.client.request("GET", f"{self._config_maps}/{name}")
+            found = _READ_CONFIG_MAP(await self.client.request("GET", f"{self._config_maps}/{name}"))
         except NotFound:
-            return False
-        return True
+            return None
+        return {*found.data, *found.binary_data}
 
     async def fail_job(self, name: str, failure: Failure) -> None:
         """Have the Job fail for good: it makes no pod any more, and the cluster asks the one there is to end.

@@ -134,8 +134,19 @@ class Container(_Part, frozen=True, kw_only=True):
     resources: Resources = Resources()
 
 
+class KeyToPath(_Part, frozen=True, kw_only=True):
+    key: str = ""
+    path: str = ""
+
+
+class ConfigMapObject(_Part, frozen=True, kw_only=True):
+    data: dict[str, str] = {}
+    binary_data: dict[str, str] = {}
+
+
 class ConfigMapSource(_Part, frozen=True, kw_only=True):
     name: str = ""
+    items: tuple[KeyToPath, ...] = ()
 
 
 class VolumeSource(_Part, frozen=True, kw_only=True):
@@ -183,10 +194,10 @@ class PodObject(_Part, frozen=True, kw_only=True):
         return f"{labels.get(JOB_LABEL)}-{labels.get(ATTEMPT_LABEL)}"
 
     @property
-    def prompt(self) -> str | None:
-        """The ConfigMap that its executor reads the prompt from."""
+    def texts(self) -> list[ConfigMapSource]:
+        """The ConfigMaps that its executor reads from: the prompt, the instructions."""
         sources = (source.config_map for volume in self.spec.volumes for source in volume.projected.sources)
-        return next((config_map.name for config_map in sources if config_map), None)
+        return [config_map for config_map in sources if config_map]
 
     @property
     def container(self) -> Container:

@@ -13,7 +13,13 @@ import structlog
 
 from labrats.backends.kubernetes.attendance import Attendance
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.failures import BY_THE_CLUSTER, ENDED_BY_ENGINE, NEVER_STARTED, Failure
+from labrats.backends.kubernetes.failures import (
+    BY_THE_CLUSTER,
+    ENDED_BY_ENGINE,
+    NEVER_STARTED,
+    Failure,
+    what_keeps_it_from_starting,
+)
 from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.objects import JOB_LABEL, JobObject
@@ -129,7 +135,7 @@ class KubernetesRunner:
         if self._files(name).ending() or not (sight := await self._attendance.sight_of(name)):
             return
         if not sight.has_started:
-            await self._fail_job(sight)
+            await self._fail_job(sight, what_keeps_it_from_starting(sight.last_pod) or ENDED_BY_ENGINE)
         for pod in sight.living_pods:
             if pod.has_started and pod.spec.active_deadline_seconds is None:
                 with suppress(NotFound):
@@ -247,7 +253,7 @@ class KubernetesRunner:
                 gone = f"the job's {what} gone"
                 stored = await self._part(job, ConfigMap, ref.name, FailedCode.INTERNAL, gone)
                 if ref.key not in stored.data:
-                    raise GiveUp(FailedCode.INTERNAL, f"{gone}: {ref.name!r} has no {ref.key!r}")
+                    raise GiveUp(FailedCode.INTERNAL, f"{gone}: the ConfigMap {ref.name!r} has no {ref.key!r}")
 
     async def _secret_files(self, attempt: Attempt) -> SecretFiles:
         """Which keys of which Secrets the pod has: the repository's as `git-…`, the model's by their own names."""
@@ -337,10 +343,10 @@ class KubernetesRunner:
                 return
             await changed.wait()
 
-    async def _fail_job(self, sight: Sight) -> None:
+    async def _fail_job(self, sight: Sight, failure: Failure = ENDED_BY_ENGINE) -> None:
         if sight.job_exists and sight.job and sight.job.spec.active_deadline_seconds != 0:
             with suppress(NotFound):
-                await self._api.fail_job(sight.name, ENDED_BY_ENGINE)
+                await self._api.fail_job(sight.name, failure)
 
 
 def _gone(ending: Failure, outcome: ResultEvent | ErrorEvent | None, tail: OutputTail) -> Gone:
