@@ -145,8 +145,8 @@ def program_of(run: Run, provider: str, name: str, package: str) -> str:
         return program
     raise GiveUp(
         FailedCode.AGENT_ERROR,
-        f"{name} is not installed here: run `npm install -g {package}`, "
-        f"or set LABRATS_{provider.upper()}_PATH to the program",
+        f"{name} is not installed here: run `npm install -g {package}`, or set LABRATS_{provider.upper()}_PATH to the "
+        "program; on Kubernetes, have the executor's image bring it",
     )
 
 
