@@ -55,6 +55,21 @@ async def test_slots_are_held_until_a_lost_node_is_deleted_or_declared_out_of_se
             await user.cancel(job_id)
 
 
+async def test_a_taint_on_a_node_that_is_well_evicts_its_jobs(
+    cluster: Cluster | None, start_engine: EngineFactory
+) -> None:
+    if cluster is None:
+        pytest.skip("only a cluster of our own has nodes to lose")
+    async with an_engine_on_nodes_to_be_lost(start_engine).user() as user:
+        node = Node(cluster, 4)
+        (job_id,) = await begun_jobs(cluster, node, user, ["tainted"])
+        cluster.kubectl("taint", "node", node.name, "labrats.test/maintenance=true:NoExecute")
+        job = await once(user, job_id, lambda job: job["status"] in ENDED)
+
+    assert (job["status"], job["failedCode"], job["logs"]) == ("failed", "evicted", ["here"])
+    assert f"evicted from {node.name}: Taint manager" in job["failedReason"]
+
+
 def an_engine_on_nodes_to_be_lost(start_engine: EngineFactory) -> LocalEngine:
     """Its jobs run one at a time of each model, and nowhere else."""
     pod = {"dnsPolicy": "Default", "nodeSelector": {TO_BE_LOST: "true"}}

@@ -27,7 +27,7 @@ class Failure(Record):
 
 
 VANISHED: Final = Failure(
-    code=FailedCode.LOST, reason="the attempt vanished: its Job was deleted before its outcome was known"
+    code=FailedCode.LOST, reason="the attempt vanished: its Job or its pod was deleted before its outcome was known"
 )
 DELETED: Final = Failure(
     code=FailedCode.LOST, reason="the attempt was ended from outside: somebody deleted its Job or its pod"

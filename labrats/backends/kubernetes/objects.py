@@ -227,10 +227,15 @@ class PodObject(_Part, frozen=True, kw_only=True):
 
     @property
     def lost_with_its_node(self) -> bool:
-        """Whether it is over only because its node was deleted, or declared to be out of service."""
+        """Whether it is over only because its node was deleted, or declared to be out of service.
+
+        A taint drives pods from nodes that are well, too. Their kubelets say that the containers have ended.
+        """
         disruption = self.condition("DisruptionTarget")
-        given_up = disruption is not None and disruption.reason in ("DeletionByPodGC", "DeletionByTaintManager")
-        return given_up and bool(self.spec.node_name)
+        if disruption is None or not self.spec.node_name:
+            return False
+        silent = self.state.terminated is None
+        return disruption.reason == "DeletionByPodGC" or (disruption.reason == "DeletionByTaintManager" and silent)
 
     def condition(self, kind: str, status: str = "True") -> Condition | None:
         """The condition of this type, if it has this status."""

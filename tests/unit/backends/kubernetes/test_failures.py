@@ -53,7 +53,9 @@ def test_one_that_its_node_evicted_is_told_why() -> None:
     assert failure.reason.endswith("low on resource: ephemeral-storage")
 
 
-@pytest.mark.parametrize("reason", ["EvictionByEvictionAPI", "PreemptionByScheduler", "TerminationByKubelet"])
+@pytest.mark.parametrize(
+    "reason", ["EvictionByEvictionAPI", "PreemptionByScheduler", "TerminationByKubelet", "DeletionByTaintManager"]
+)
 def test_one_that_had_to_make_room_was_evicted(reason: str) -> None:
     failure = why_it_ended(a_job_object(), a_pod_object(ended(143), conditions=disrupted(reason, "making room")))
 
