@@ -16,10 +16,12 @@ from tests.cluster.fixture import (
     write_why_no_cluster,
 )
 from tests.cluster.product import engine_image, executor_image
+from tests.seed import SEED
 from tests.tally import tally, write_tally
 from tests.workers import FilesTogether, hear, share_out, tell
 
 __all__ = [
+    "SEED",
     "api_client",
     "cluster",
     "engine_image",

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from labrats.backends.embedded.store import EmbeddedStore
 from tests.durability.ledger import Ledger
+from tests.seed import SEED
 
 KILLS = int(os.environ.get("LABRATS_STORE_KILLS", "5"))
-FIRST_SEED = int(os.environ.get("LABRATS_SEED") or random.randrange(1_000_000))
 
 
 async def test_r2_kills_lose_nothing_that_was_acknowledged(tmp_path: Path, tally: Counter[str]) -> None:
     path, ledger = tmp_path / "labrats.db", Ledger()
-    for seed in range(FIRST_SEED, FIRST_SEED + KILLS):
+    for seed in range(SEED, SEED + KILLS):
         write_until_killed(path, ledger, seed)
         async with EmbeddedStore.open(path) as store:
             assert await ledger.losses(store) == [], f"seed {seed}"

@@ -19,15 +19,15 @@ from labrats.model.errors import RetryLater
 from labrats.ports import SystemClock
 from tests.durability.disk import Call, Disk
 from tests.durability.ledger import Ledger, a_secret, write_until_trouble
+from tests.seed import SEED
 
 CUTS = int(os.environ.get("LABRATS_POWER_CUTS", "100"))
 CUTS_IN_A_ROW = 10
-FIRST_SEED = int(os.environ.get("LABRATS_SEED") or random.randrange(1_000_000))
 
 OpenStore = Callable[[Path], AbstractAsyncContextManager[EmbeddedStore]]
 
 
-@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + CUTS // CUTS_IN_A_ROW))
+@pytest.mark.parametrize("seed", range(SEED, SEED + CUTS // CUTS_IN_A_ROW))
 async def test_r2_power_cuts_lose_nothing_that_was_acknowledged(
     disk: Disk, tmp_path: Path, tally: Counter[str], seed: int
 ) -> None:
@@ -39,7 +39,7 @@ async def test_r2_power_cuts_lose_nothing_that_was_acknowledged(
     tally["acknowledged writes"] += ledger.acknowledgements
 
 
-@pytest.mark.parametrize("seed", [FIRST_SEED])
+@pytest.mark.parametrize("seed", [SEED])
 async def test_power_cuts_do_lose_what_was_never_synced(disk: Disk, tmp_path: Path, seed: int) -> None:
     """The test of the test above: with the fault it is there to find, it does."""
     path, ledger, chance = tmp_path / "labrats.db", Ledger(), random.Random(seed)
@@ -50,7 +50,7 @@ async def test_power_cuts_do_lose_what_was_never_synced(disk: Disk, tmp_path: Pa
     assert lost
 
 
-@pytest.mark.parametrize("seed", [FIRST_SEED])
+@pytest.mark.parametrize("seed", [SEED])
 async def test_a_failed_sync_and_then_a_power_cut_lose_nothing_that_was_acknowledged(
     disk: Disk, tmp_path: Path, seed: int
 ) -> None:

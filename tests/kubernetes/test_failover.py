@@ -4,7 +4,6 @@ LABRATS_SEED sets what clients do.
 """
 
 import asyncio
-import os
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -20,13 +19,13 @@ from tests.cluster.cluster import Cluster
 from tests.kubernetes.audit import epoch_of, writes_in
 from tests.kubernetes.conftest import EngineFactory
 from tests.kubernetes.witnesses import NOT_UNDER_FAULTS, errors_in, history_of, recorded_versions
+from tests.seed import SEED
 from tests.torture.history import Written, violations
 from tests.torture.load import Clients
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
 
-SEED: Final = int(os.environ.get("LABRATS_SEED") or random.randrange(1_000_000))
 JOBS_PER_SECOND: Final = 1.5
 PEACE_SECONDS: Final = 300
 

@@ -21,6 +21,7 @@ from tests.acceptance.engine import ENDED, LocalEngine, User
 from tests.cluster.proxy import Break, Cut, Drop, Fault, FaultyProxy, Lose, Refuse, is_log, is_watch, is_write
 from tests.kubernetes.engine import an_engine
 from tests.kubernetes.witnesses import NOT_UNDER_FAULTS, errors_in, history_of, pods_by_job, recorded_versions
+from tests.seed import SEED
 from tests.torture.history import violations
 from tests.torture.load import Clients
 
@@ -29,7 +30,6 @@ pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
 STORM_SECONDS: Final = float(os.environ.get("LABRATS_STORM_SECONDS", "10"))
 OUTAGE_SECONDS: Final = float(os.environ.get("LABRATS_OUTAGE_SECONDS", "15"))
 """Long enough for the engine to lose the lead, and for every pause between two tries to be as long as it gets."""
-SEED: Final = int(os.environ.get("LABRATS_SEED") or random.randrange(1_000_000))
 
 JOBS_PER_SECOND: Final = 1.5
 PEACE_SECONDS: Final = 300

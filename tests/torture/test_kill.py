@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx2
 
 from labrats.backends.embedded.folders import Folders
+from tests.seed import SEED
 from tests.torture.engine import EngineProcess
 from tests.torture.history import History, violations
 from tests.torture.load import SLOTS, Clients, Statements
@@ -23,7 +24,6 @@ from tests.waiting import eventually
 MINUTES = float(os.environ.get("LABRATS_TORTURE_MINUTES", "0"))
 ENGINE_KILLS = 6
 """Where no time is given, as many as this are enough."""
-SEED = int(os.environ.get("LABRATS_SEED") or random.randrange(1_000_000))
 
 JOBS_PER_SECOND = 40
 PEACE_SECONDS = 60

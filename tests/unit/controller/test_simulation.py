@@ -17,12 +17,12 @@ from labrats.settings import EngineSettings
 from tests.builders import an_ai_model
 from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine
+from tests.seed import SEED
 from tests.unit.controller.history import History, Run, violations
 from tests.unit.controller.lab import Lab
 from tests.unit.controller.trouble import Trouble, TroubledRunner, TroubledStore
 
 SEEDS = int(os.environ.get("LABRATS_SIMULATIONS", "100"))
-FIRST_SEED = int(os.environ.get("LABRATS_SEED") or random.randrange(1_000_000))
 
 LAG = timedelta(seconds=40)
 """Beyond what trouble and two crashes in a row make, and below the minutes that jobs wait for each other."""
@@ -31,7 +31,7 @@ MODELS = ("small", "large")
 SLOTS = EngineSettings(default_model_slots=1, stop_grace_seconds=3, retry_backoff_seconds=1)
 
 
-@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SEEDS))
+@pytest.mark.parametrize("seed", range(SEED, SEED + SEEDS))
 async def test_every_promise_holds_in_the_life_of_an_engine(seed: int) -> None:
     chance = random.Random(seed)
     clock = FakeClock()
