@@ -14,7 +14,7 @@ from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.instructions import CONTENT_LENGTH, InstructionList, instruction_view
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.resources import NO_VERSION, ResourceVersion, change, stored
+from labrats.api.resources import NO_VERSION, ResourceVersion, change, create, stored
 from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.api.submission import ConfigBody
 from labrats.catalog import Catalog
@@ -212,7 +212,7 @@ async def create_agent(request: Request, asked: AgentBody, idempotency_key: Idem
         if intent and (made := intent.first_made(engine.catalog.agents)):
             return engine.first_answers.again(request, intent, _view(made))
         _check_against(engine.catalog, asked.name, spec)
-        created = await engine.store.create(AiAgent(metadata=metadata, spec=spec))
+        created = await create(engine, AiAgent(metadata=metadata, spec=spec), intent)
         engine.catalog.take_in(created)
     return engine.first_answers.created(request, intent, _view(created))
 

@@ -14,7 +14,7 @@ from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.patterns import WEB_ADDRESS
-from labrats.api.resources import NO_VERSION, ResourceVersion, change, stored
+from labrats.api.resources import NO_VERSION, ResourceVersion, change, create, stored
 from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.model.ai_model import AiModel, AiModelSpec, Prices
 from labrats.model.errors import Conflict
@@ -152,7 +152,7 @@ async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key:
         if intent and (made := intent.first_made(existing)):
             return engine.first_answers.again(request, intent, _view(made, engine))
         _check_alone(asked.name, spec, existing)
-        created = await engine.store.create(AiModel(metadata=metadata, spec=spec))
+        created = await create(engine, AiModel(metadata=metadata, spec=spec), intent)
     return engine.first_answers.created(request, intent, _view(created, engine))
 
 

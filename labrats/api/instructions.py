@@ -11,7 +11,7 @@ from labrats.api.bodies import Name, RequestBody, ResponseBody, optional
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.resources import NO_VERSION, ResourceVersion, change, stored
+from labrats.api.resources import NO_VERSION, ResourceVersion, change, create, stored
 from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.catalog import Catalog
 from labrats.model.errors import Conflict
@@ -113,7 +113,7 @@ async def create_instruction(
             return engine.first_answers.again(request, intent, instruction_view(made))
         metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
         spec = AiInstructionSpec(**asked.model_dump(exclude={"name"}))
-        created = await engine.store.create(AiInstruction(metadata=metadata, spec=spec))
+        created = await create(engine, AiInstruction(metadata=metadata, spec=spec), intent)
         engine.catalog.take_in(created)
     return engine.first_answers.created(request, intent, instruction_view(created))
 

@@ -1,12 +1,13 @@
 """What the operations on resources that people write have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Final, TypeVar
 
 from pydantic import Field
 
 from labrats.api.bodies import optional
 from labrats.api.engine import Engine
+from labrats.api.idempotency import Intent
 from labrats.model.errors import Conflict, NotFound, Taken
 from labrats.model.record import Resource
 
@@ -22,6 +23,27 @@ async def stored(engine: Engine, kind: type[R], name: str) -> R:
         return await engine.store.get(kind, name)
     except NotFound as error:
         raise NotFound(f"there is no {kind.kind()} {name!r}") from error
+
+
+async def _find(engine: Engine, kind: type[R], name: str) -> R | None:
+    try:
+        return await engine.store.get(kind, name)
+    except NotFound:
+        return None
+
+
+async def create(engine: Engine, resource: R, intent: Intent | None, parts: Sequence[Resource] = ()) -> R:
+    """Store the resource with its parts; or return what another replica has just stored for the same request.
+
+    Raises as the store does.
+    """
+    try:
+        return await engine.store.create(resource, parts)
+    except Conflict:
+        found = await _find(engine, type(resource), resource.name) if intent else None
+        if intent and found and intent.made(found.metadata):
+            return found
+        raise
 
 
 async def change(engine: Engine, kind: type[R], name: str, version: str | None, changed: Callable[[R], R]) -> R:

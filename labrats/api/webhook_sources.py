@@ -15,7 +15,7 @@ from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.patterns import DATA_KEY, NAME, REPOSITORY, URL_PATH
-from labrats.api.resources import NO_VERSION, ResourceVersion, change, stored
+from labrats.api.resources import NO_VERSION, ResourceVersion, change, create, stored
 from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.api.submission import ConfigBody
 from labrats.model.condition import Condition
@@ -232,7 +232,7 @@ async def create_webhook_source(
         metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
         source = WebhookSource(metadata=metadata, spec=WebhookSourceSpec(**_fields(asked, asked.name)))
         parts = [_own_secret(asked.name, asked.secret)] if asked.secret else []
-        created = await engine.store.create(source, parts)
+        created = await create(engine, source, intent, parts)
         engine.catalog.take_in(created)
     return engine.first_answers.created(request, intent, _view(created, request))
 
