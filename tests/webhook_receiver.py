@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ class Delivery:
 class Receiver:
     """replies: what the next requests are answered, None not at all; when there are no more, 200."""
 
+    host: str = "127.0.0.1"
     port: int = 0
     replies: list[bytes | None] = field(default_factory=list)
     received: list[Delivery] = field(default_factory=list)
@@ -57,7 +59,7 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
+        return f"http://{self.host}:{self.port}/hook"
 
     @property
     def phases(self) -> list[str]:
@@ -95,9 +97,12 @@ class Receiver:
 
 
 @asynccontextmanager
-async def a_receiver(*replies: bytes | None, port: int = 0) -> AsyncIterator[Receiver]:
-    """A receiver that answers with `replies` first."""
+async def a_receiver(
+    *replies: bytes | None, port: int = 0, listener: socket.socket | None = None
+) -> AsyncIterator[Receiver]:
+    """A receiver that answers with `replies` first. listener: where it listens, if not on loopback."""
     receiver = Receiver(replies=list(replies))
-    async with await asyncio.start_server(receiver.serve, "127.0.0.1", port) as listening:
-        receiver.port = listening.sockets[0].getsockname()[1]
+    listener = listener or socket.create_server((receiver.host, port))
+    receiver.host, receiver.port = listener.getsockname()
+    async with await asyncio.start_server(receiver.serve, sock=listener):
         yield receiver

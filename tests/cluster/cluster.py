@@ -1,5 +1,6 @@
 """One cluster: a folder, a network namespace, and the programs that run in it."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -34,6 +36,7 @@ _AUDIT_POLICY: Final = {
     "omitStages": ["RequestReceived"],
     "rules": [{"level": "Metadata"}],
 }
+_NETWORK: Final = 0x40000000  # CLONE_NEWNET: what kind of namespace is entered
 _CONTROLLERS: Final = "garbage-collector-controller,namespace-controller"
 """What makes an API server keep its word about deletion. The others come with a node."""
 
@@ -132,6 +135,11 @@ class Cluster:
         descriptor = listener.fileno()
         with listener:
             self.start(program, sys.executable, script, str(descriptor), address, str(port), descriptors=[descriptor])
+
+    def listen(self) -> socket.socket:
+        """A socket of this process that listens in the cluster's network, at GATEWAY, where pods reach it."""
+        with ThreadPoolExecutor(max_workers=1) as another:  # a thread has a network of its own, and then ends
+            return another.submit(_listen_in, Path("/run/netns", self.network), GATEWAY).result()
 
     def kill(self, program: str) -> None:
         """Have a program die that `start` has started."""
@@ -260,6 +268,15 @@ class Cluster:
     def _processes_in_cgroups(self) -> list[int]:
         lists = [members for cgroup in self.cgroups() for members in cgroup.rglob("cgroup.procs")]
         return [int(pid) for members in lists for pid in members.read_text().split()]
+
+
+def _listen_in(network: Path, address: str) -> socket.socket:
+    """A socket stays in the network that it was made in. Python 3.12 has `os.setns`."""
+    with open(network) as entered:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(entered.fileno(), _NETWORK) != 0:
+            raise OSError(ctypes.get_errno(), f"{network} cannot be entered")
+    return socket.create_server((address, 0))
 
 
 def _kill_all(remaining: Callable[[], list[int]]) -> None:
