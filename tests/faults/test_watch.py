@@ -29,6 +29,11 @@ MANY = 60
 """How many faults the long test has."""
 
 
+def a_model(name: str) -> AiModel:
+    """One that stands for a model of its own: no two may stand for the same."""
+    return an_ai_model(name, model=name)
+
+
 @pytest.fixture
 async def store(api_client: ApiClient, namespace: str) -> AsyncIterator[Store]:
     """By which others write, undisturbed."""
@@ -56,7 +61,7 @@ async def test_a_watch_that_breaks_off_is_resumed_where_it_was(
     faults = (Break(how, after_lines=1), Break(how), Break(how, after_lines=1))
     async with watching(disturbed, AiModel) as seen, proxy.faults(is_watch, *faults):
         await seen.until(lambda: seen.synced)
-        created = [await store.create(an_ai_model(f"model-{number}")) for number in range(4)]
+        created = [await store.create(a_model(f"model-{number}")) for number in range(4)]
         await seen.until(lambda: len(seen.current) == 4)
     assert seen.resource_changes == [Changed(each) for each in created]
     assert proxy.count(is_list) == 1
@@ -69,11 +74,11 @@ async def test_a_watch_that_breaks_off_is_resumed_where_it_was(
 async def test_a_watch_whose_version_is_forgotten_begins_anew_and_repeats_nothing(
     store: Store, disturbed: Store, proxy: FaultyProxy, faults: list[Fault]
 ) -> None:
-    old = await store.create(an_ai_model("old"))
+    old = await store.create(a_model("old"))
     async with watching(disturbed, AiModel) as seen:
         async with proxy.faults(is_watch, *faults):
             await seen.until(lambda: seen.synced)
-            new = [await store.create(an_ai_model(f"new-{number}")) for number in range(4)]
+            new = [await store.create(a_model(f"new-{number}")) for number in range(4)]
         await eventually(lambda: proxy.count(is_list) == 1 + len(faults))
         await seen.until(lambda: len(seen.current) == 5)
     assert seen.resource_changes == [Changed(each) for each in (old, *new)]
@@ -83,7 +88,7 @@ async def test_what_happened_while_nothing_was_heard_is_told(
     store: Store, disturbed: Store, proxy: FaultyProxy
 ) -> None:
     same, changed, deleted, replaced = [
-        await store.create(an_ai_model(name)) for name in ("same", "changed", "deleted", "replaced")
+        await store.create(a_model(name)) for name in ("same", "changed", "deleted", "replaced")
     ]
     silence = proxy.faults(is_watch, Break(Cut.SILENCE), Refuse(410))
     async with watching(disturbed, AiModel) as seen, silence:
@@ -92,8 +97,8 @@ async def test_what_happened_while_nothing_was_heard_is_told(
         changed = await store.update(replace(changed, spec=replace(changed.spec, slots=7)))
         await store.delete(AiModel, "deleted")
         await store.delete(AiModel, "replaced")
-        successor = await store.create(an_ai_model("replaced"))
-        new = await store.create(an_ai_model("new"))
+        successor = await store.create(a_model("replaced"))
+        new = await store.create(a_model("new"))
         await seen.until(lambda: "new" in seen.current)
     gone = {change.resource.metadata.uid for change in seen.changes if isinstance(change, Deleted)}
     assert gone == {deleted.metadata.uid, replaced.metadata.uid}
@@ -102,7 +107,7 @@ async def test_what_happened_while_nothing_was_heard_is_told(
 
 
 async def test_a_list_that_fails_is_asked_for_again(store: Store, disturbed: Store, proxy: FaultyProxy) -> None:
-    created = await store.create(an_ai_model("opus"))
+    created = await store.create(a_model("opus"))
     refusals = proxy.faults(is_list, Refuse(429, retry_after=1), Refuse(503), Refuse(410))
     async with refusals, watching(disturbed, AiModel) as seen:
         await seen.until(lambda: seen.synced)
@@ -115,7 +120,7 @@ async def test_a_watcher_who_comes_during_an_outage_is_told_all_when_it_ends(
     outage = proxy.faults(is_watch, Refuse(503), Refuse(503))
     async with outage, watching(disturbed, AiModel) as first:
         await first.until(lambda: first.synced)
-        created = await disturbed.create(an_ai_model("opus"))
+        created = await disturbed.create(a_model("opus"))
         async with watching(disturbed, AiModel) as second:
             await second.until(lambda: second.synced)
     assert Changed(created) in second.changes
@@ -127,7 +132,7 @@ async def test_a_watch_that_hears_nothing_raises_nothing_and_shows_it(
     async with watching(disturbed, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         proxy.plan = lambda request: Refuse(503)
-        created = await store.create(an_ai_model("opus"))
+        created = await store.create(a_model("opus"))
         await eventually(lambda: disturbed.silent_seconds(AiModel) > IMPATIENT.silence_seconds)
         assert seen.current == {}
         proxy.plan = lambda request: None
@@ -138,7 +143,7 @@ async def test_a_watch_that_hears_nothing_raises_nothing_and_shows_it(
 async def test_a_watcher_is_not_told_of_what_this_store_has_deleted_unheard(
     store: Store, disturbed: Store, proxy: FaultyProxy
 ) -> None:
-    await store.create(an_ai_model("opus"))
+    await store.create(a_model("opus"))
     async with watching(disturbed, AiModel) as first, proxy.faults(is_watch, Break(Cut.SILENCE)):
         await first.until(lambda: first.synced)
         await disturbed.delete(AiModel, "opus")
@@ -163,7 +168,7 @@ async def test_after_many_faults_the_watch_has_told_the_truth(
         await seen.until(lambda: seen.synced)
         while faults:
             await write_something(store, chance)
-        last = await store.create(an_ai_model("last"))
+        last = await store.create(a_model("last"))
         await seen.until(lambda: seen.current.get("last") == last)
     assert list(seen.current.values()) == await store.list(AiModel)
     for name in {change.resource.name for change in seen.resource_changes}:
@@ -186,7 +191,7 @@ async def write_something(store: Store, chance: random.Random) -> None:
     with suppress(Conflict, NotFound):
         match chance.randrange(3):
             case 0:
-                await store.create(an_ai_model(name))
+                await store.create(a_model(name))
             case 1:
                 model = await store.get(AiModel, name)
                 await store.update(replace(model, spec=replace(model.spec, slots=chance.randrange(100))))

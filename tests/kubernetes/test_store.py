@@ -144,13 +144,13 @@ async def test_get_many_answers_from_the_watch_what_this_store_has_written(store
     async with watching(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         for slots in range(20):
-            written = await store.create(an_ai_model(f"model-{slots}", slots=slots))
+            written = await store.create(an_ai_model(f"model-{slots}", model=f"model-{slots}", slots=slots))
             assert await store.get_many(AiModel, [written.name]) == [written]
 
 
 async def test_what_changes_before_a_watcher_has_read_it_is_told_once_and_as_it_is(store: Store) -> None:
     for name in ("changed", "deleted"):
-        await store.create(an_ai_model(name, slots=1))
+        await store.create(an_ai_model(name, model=name, slots=1))
     slow = store.watch(AiModel)
     first = await anext(slow)
     assert isinstance(first, Changed)
@@ -158,7 +158,7 @@ async def test_what_changes_before_a_watcher_has_read_it_is_told_once_and_as_it_
         model = await store.get(AiModel, name)
         await store.update(replace(model, spec=replace(model.spec, slots=2)))
     await store.delete(AiModel, "deleted")
-    last = await store.create(an_ai_model("last"))
+    last = await store.create(an_ai_model("last", model="last"))
     async with watching(store, AiModel) as seen:
         await seen.until(lambda: "last" in seen.current)
 
