@@ -234,23 +234,25 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
 
     runner_settings = cluster_runner_settings(settings)
     namespace = runner_settings.namespace
-    async with ApiClient.open() as client, KubernetesStore.open(client, namespace) as store:
-        runner = KubernetesRunner(client, store, runner_settings)
-        engine = await insist(partial(assemble, settings, store, runner, cluster_model_files(settings, client)))
+    async with ApiClient.open() as client, KubernetesStore.open(client, namespace) as own_store:
+        model_files = cluster_model_files(settings, client)
+        own_runner = KubernetesRunner(client, own_store, runner_settings)
+        engine = await insist(partial(assemble, settings, own_store, own_runner, model_files))
 
-        async def lead(epoch: int) -> None:
+        async def see_to_the_fence(epoch: int) -> None:
             fenced = await former_leaders_are_fenced(client, namespace, epoch)
             engine.metrics.degraded.labels("leader-fence").set(not fenced)
             if not fenced:
                 structlog.get_logger().warning(
                     "degraded: former leaders are not kept from writing, since the admission policy is missing"
                 )
+
+        identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        election = Election(client, namespace, identity, prepare=see_to_the_fence)
+
+        async def lead(epoch: int) -> None:
             leading = client.writing_as(field_manager(epoch))
-            # A store of its own, whose watches begin only now: whatever former leaders wrote is in them.
-            async with (
-                KubernetesStore.open(leading, namespace, quarantines=True) as store,
-                asyncio.TaskGroup() as loops,
-            ):
+            async with own_store.led(leading, election.leads_since) as store, asyncio.TaskGroup() as loops:
                 runner = KubernetesRunner(leading, store, runner_settings)
                 loops.create_task(runner.run(), name="runner")
                 loops.create_task(drive_jobs(engine, store, runner), name="drive")
@@ -262,7 +264,8 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
                 if canary := canary_of(settings, epoch):
                     loops.create_task(look_at_network(engine, JobsApi(leading, namespace), canary), name="canary")
 
-        election = Election(client, namespace, identity=f"{socket.gethostname()}-{secrets.token_hex(4)}")
+        if settings.drives_jobs:
+            await election.try_at_once()  # before the watches begin, so that whoever leads from the start lists once
         yield engine, partial(election.run, lead)
 
 

@@ -1,6 +1,7 @@
 """A watch on Kubernetes tells everything, whatever happens to its connection."""
 
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -104,6 +105,28 @@ async def test_what_happened_while_nothing_was_heard_is_told(
     assert gone == {deleted.metadata.uid, replaced.metadata.uid}
     assert seen.current == {"changed": changed, "new": new, "replaced": successor, "same": same}
     assert Changed(same) not in seen.changes
+
+
+async def test_a_leader_knows_what_its_watch_has_not_told_before_it_led(
+    store: Store, proxy: FaultyProxy, namespace: str
+) -> None:
+    patient = KubernetesStore.open(proxy.client, namespace)
+    async with patient as own, proxy.faults(is_watch, Break(Cut.SILENCE)), watching(own, AiModel) as seen:
+        await seen.until(lambda: seen.synced)
+        await eventually(lambda: proxy.count(is_watch) == 1)
+        by_another = await store.create(an_ai_model("by-another"))
+
+        since = time.monotonic()
+        async with own.led(proxy.client, since) as led, watching(led, AiModel) as seen_by_leader:
+            await seen_by_leader.until(lambda: seen_by_leader.synced)
+            assert seen_by_leader.current == {"by-another": by_another}
+            await seen.until(lambda: seen.current == seen_by_leader.current)
+        assert proxy.count(is_list) == 2
+
+        async with own.led(proxy.client, since) as led, watching(led, AiModel) as seen_by_leader:
+            await seen_by_leader.until(lambda: seen_by_leader.synced)
+            assert await led.get_many(AiModel, ["by-another"]) == [by_another]
+        assert proxy.count(is_list) == 2
 
 
 async def test_a_list_that_fails_is_asked_for_again(store: Store, disturbed: Store, proxy: FaultyProxy) -> None:

@@ -1,6 +1,7 @@
 """One engine leads at a time, and what former leaders still write is refused."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from labrats.model.phases import JobEvent
 from tests.builders import a_job, an_attempt
 from tests.cluster.proxy import FaultyProxy, Lose, Refuse, is_write
 from tests.conformance.kubernetes_backend import a_pod_settings
+from tests.running import running
 from tests.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = pytest.mark.kubernetes
@@ -115,6 +117,39 @@ async def test_a_renewal_whose_answer_is_lost_does_not_cost_the_lead(
             pass
         await renewals(api_client, namespace, for_longer_than=QUICK.lease)
         assert (first.leads, first.epochs) == (True, [1])
+
+
+async def test_an_engine_that_leads_from_the_start_has_prepared_for_it_before(
+    api_client: ApiClient, namespace: str
+) -> None:
+    engine, prepared = Engine("first"), []
+
+    async def prepare(epoch: int) -> None:
+        prepared.append(epoch)
+
+    election = Election(api_client, namespace, "first", QUICK, prepare)
+    before = time.monotonic()
+    await election.try_at_once()
+    assert (prepared, election.leads_since > before) == ([1], True)
+    other = Election(api_client, namespace, "second", QUICK, prepare)
+    await other.try_at_once()
+
+    async with running(election.run(engine.lead)):
+        await eventually(lambda: engine.leads)
+        await renewals(api_client, namespace, for_longer_than=QUICK.lease)
+        assert (engine.leads, engine.epochs, prepared) == (True, [1], [1])
+
+
+async def test_an_api_server_out_of_reach_does_not_hold_up_the_start(
+    api_client: ApiClient, namespace: str, tmp_path: Path
+) -> None:
+    engine = Engine("first")
+    async with FaultyProxy.open(api_client, tmp_path) as proxy:
+        election = Election(proxy.client, namespace, "first", QUICK)
+        async with proxy.outage(Refuse(503)):
+            await election.try_at_once()
+        async with running(election.run(engine.lead)):
+            await eventually(lambda: engine.leads)
 
 
 async def test_an_error_of_the_leader_surfaces_and_the_lead_is_free(api_client: ApiClient, namespace: str) -> None:

@@ -105,7 +105,7 @@ def person(api_client: ApiClient, namespace: str) -> Person:
 @pytest.fixture
 async def store(api_client: ApiClient, namespace: str) -> AsyncIterator[Store]:
     """That of the engine that leads."""
-    async with KubernetesStore.open(api_client, namespace, quarantines=True) as store:
+    async with KubernetesStore.open(api_client, namespace) as own, own.led(api_client, since=0) as store:
         yield store
 
 

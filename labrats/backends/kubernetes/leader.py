@@ -5,7 +5,8 @@ no more. So every write of a leader names its epoch, and the API server refuses 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,9 @@ LEASE: Final = "labrats-leader"
 
 Lead = Callable[[int], Coroutine[Any, Any, None]]
 """What a leader does, given its epoch. It is cancelled when the lead is lost."""
+
+Prepare = Callable[[int], Awaitable[None]]
+"""What comes before that. It is short, since the Lease is not renewed meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,24 @@ _LEASES: Final = msgspec.json.Decoder(Lease)
 class Election:
     """One engine's part in it. identity: a name that no other engine has, not even this one when started again."""
 
-    def __init__(self, client: ApiClient, namespace: str, identity: str, timing: Timing | None = None) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        namespace: str,
+        identity: str,
+        timing: Timing | None = None,
+        prepare: Prepare | None = None,
+    ) -> None:
         self._client, self._identity, self._timing = client, identity, timing or Timing()
+        self._prepare = prepare
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._lease: Lease | None = None
         self._changed_at = (
             0.0  # when the Lease was last seen to change: by this process's own time, no other is trusted
         )
+        self._has_won = False
+        self.leads_since = 0.0
+        """The moment, of time.monotonic(), from which on nobody else has led. For whoever leads."""
 
     async def run(self, lead: Lead) -> None:
         """Take part until cancelled; then hand the lead over. An error of `lead` surfaces."""
@@ -84,15 +99,23 @@ class Election:
 
     # Not leading
 
+    async def try_at_once(self) -> None:
+        """Take the lead, if it is free and the API server within reach; `run` then begins with leading.
+
+        What an engine reads after that is new enough to lead by.
+        """
+        try:
+            self._has_won = await self._is_free() and await self._take()
+        except RetryLater as error:
+            log.warning("the Lease is out of reach", reason=str(error))
+
     async def _win(self) -> None:
         """Return once this engine leads."""
-        while True:
-            try:
-                if await self._is_free() and await self._take():
-                    return
-            except RetryLater as error:
-                log.warning("the Lease is out of reach", reason=str(error))
-            await asyncio.sleep(self._timing.look)
+        while not self._has_won:
+            await self.try_at_once()
+            if not self._has_won:
+                await asyncio.sleep(self._timing.look)
+        self._has_won = False
 
     async def _is_free(self) -> bool:
         """Look at the Lease: whether nobody holds it, or its holder has not been heard of for too long."""
@@ -114,6 +137,9 @@ class Election:
             await self._write(spec)
         except (Conflict, NotFound):
             return False
+        if self._prepare:
+            await self._prepare(spec.lease_transitions)
+        self.leads_since = time.monotonic()
         return True
 
     # Leading

@@ -4,35 +4,22 @@ import asyncio
 from typing import Any, Final
 from zlib import crc32
 
-import msgspec
 import structlog
 
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
 from labrats.backends.kubernetes.events import Event, EventRecorder
+from labrats.backends.kubernetes.reflector import Rejected
 from labrats.backends.kubernetes.resources import ResourceType
 from labrats.model.condition import Condition
 from labrats.model.errors import LabratsError
 from labrats.model.job_conditions import ACCEPTED, INVALID
-from labrats.model.record import Record, encode
+from labrats.model.record import encode
 from labrats.ports import Clock
 
 log = structlog.get_logger()
 
 REMEMBERED: Final = 10_000
 """How many objects' faults are remembered, so that each is told once. After that many they are told again."""
-
-
-class _Metadata(Record):
-    name: str
-    uid: str
-    generation: int | None = None
-
-
-class _Head(Record):
-    metadata: _Metadata
-
-
-_HEADS: Final = msgspec.json.Decoder(_Head)
 
 
 class Quarantine:
@@ -43,16 +30,16 @@ class Quarantine:
         self._told: dict[str, str] = {}
         self._unwritten: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
 
-    def put(self, resources: ResourceType[Any], body: msgspec.Raw, reason: str) -> None:
+    def put(self, resources: ResourceType[Any], rejected: Rejected) -> None:
         """An object of this type cannot be read. It is told once, however often the object comes by."""
-        metadata = _HEADS.decode(body).metadata
-        if self._told.get(metadata.uid) == reason:
+        reason = rejected.reason
+        if self._told.get(rejected.uid) == reason:
             return
         if len(self._told) >= REMEMBERED:
             self._told.clear()
-        self._told[metadata.uid] = reason
+        self._told[rejected.uid] = reason
         kind, key = resources.record.kind(), f"invalid-{crc32(reason.encode()):08x}"
-        self._events.tell(Event(kind, metadata.name, metadata.uid, "Warning", INVALID, reason, key))
+        self._events.tell(Event(kind, rejected.name, rejected.uid, "Warning", INVALID, reason, key))
         if resources.has_status:
             condition = Condition(
                 type=ACCEPTED,
@@ -60,9 +47,9 @@ class Quarantine:
                 reason=INVALID,
                 message=reason,
                 last_transition_time=self._clock.now(),
-                observed_generation=metadata.generation,
+                observed_generation=rejected.generation,
             )
-            path = resources.path(self._namespace, metadata.name, "status")
+            path = resources.path(self._namespace, rejected.name, "status")
             self._unwritten.put_nowait((path, encode({"status": {"conditions": [condition]}})))
 
     async def run(self) -> None:

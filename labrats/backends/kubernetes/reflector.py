@@ -1,9 +1,11 @@
 """The objects of one collection as they are now: listed, then watched, and told to whoever wants to know."""
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -42,9 +44,8 @@ T = TypeVar("T", bound=Identified)
 class Collection(Generic[T]):
     """Objects to follow: those at `path` that `query`, of selectors, lets through.
 
-    read:   makes an object of its JSON. Raises ValueError when it cannot. To readers, that one then does not exist; or,
-            where `keeps_last` is set, is as it last could be read.
-    reject: is told of an object that cannot be read, and why.
+    read: makes an object of its JSON. Raises ValueError when it cannot. To readers, that one then does not exist; or,
+          where `keeps_last` is set, is as it last could be read.
     """
 
     type: type[T]
@@ -52,7 +53,6 @@ class Collection(Generic[T]):
     read: Callable[[msgspec.Raw], T]
     query: Mapping[str, str] = field(default_factory=dict)
     keeps_last: bool = False
-    reject: Callable[[msgspec.Raw, str], None] = lambda body, reason: None
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,19 @@ class Listed:
 
 
 @dataclass(frozen=True)
+class Rejected:
+    """An object that cannot be read, in that generation, and why."""
+
+    name: str
+    uid: str
+    generation: int | None
+    reason: str
+
+
+Hear = Callable[[Rejected], None]
+
+
+@dataclass(frozen=True)
 class Patience:
     """How long a reflector waits.
 
@@ -91,7 +104,7 @@ class Patience:
 _FIRST_PAUSE: Final = 0.1
 _DOUBLINGS: Final = 10
 _TURN: Final = 100
-"""How many objects a reader is told of before other tasks get their turn."""
+"""How many objects are taken in, or a reader is told of, before other tasks get their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +114,10 @@ class _Entry:
     uid: str
     version: int
     body: bytes
+
+    def is_of(self, identity: "_Identity") -> bool:
+        """Whether it is that object, in that version."""
+        return self.version == int(identity.resource_version) and self.uid == identity.uid
 
 
 class Reflector(Generic[T]):
@@ -115,8 +132,11 @@ class Reflector(Generic[T]):
         self._patience = patience or Patience()
         self._decoder = msgspec.json.Decoder(collection.type)
         self._entries: dict[str, _Entry] = {}
+        self._rejected: dict[str, Rejected] = {}
+        self._hearers: set[Hear] = set()
         self._version = 0
-        self._must_list = True
+        self._listed_at = self._wanted_at = -math.inf
+        self._watching: asyncio.Timeout | None = None
         self._failures = 0
         self._readers: set[_Reader[T]] = set()
         self._progress = asyncio.Event()
@@ -129,11 +149,13 @@ class Reflector(Generic[T]):
         while True:
             delay = 0.0
             try:
-                if self._must_list:
+                while self._must_list():
                     await self._list()
                 await self._watch()
+                if self._must_list():
+                    continue
             except Expired:
-                self._must_list = True
+                self._listed_at = -math.inf
                 self._failures += 1
             except RetryLater as error:
                 delay = error.delay_seconds
@@ -169,6 +191,29 @@ class Reflector(Generic[T]):
     def objects(self) -> Iterator[T]:
         """All objects, as far as is known."""
         return map(self._decode, list(self._entries.values()))
+
+    def is_fresh_since(self, moment: float) -> bool:
+        """Whether it knows all that was written before `moment`, which is one of time.monotonic()."""
+        return self._listed_at > moment
+
+    async def fresh_since(self, moment: float) -> None:
+        """Wait until it does. Where its list began earlier it lists afresh: how far a watch lags nobody can tell."""
+        self._wanted_at = max(self._wanted_at, moment)
+        if self._must_list() and self._watching:
+            self._watching.reschedule(0)
+            self._watching = None
+        while not self.is_fresh_since(moment):
+            await self._progress.wait()
+
+    def hear_of_rejected(self, hear: Hear) -> None:
+        """Have `hear` called with each object that cannot be read: with those there are, and when another comes by."""
+        for each in self._rejected.values():
+            hear(each)
+        self._hearers.add(hear)
+
+    def stop_hearing(self, hear: Hear) -> None:
+        """Undo that."""
+        self._hearers.discard(hear)
 
     def expect(self, name: str, resource_version: str) -> None:
         """This process has written an object, in this version."""
@@ -215,28 +260,40 @@ class Reflector(Generic[T]):
         while self._own_versions and self._own_versions[oldest := next(iter(self._own_versions))] <= self._version:
             del self._own_versions[oldest]
 
+    def _must_list(self) -> bool:
+        return self._listed_at <= self._wanted_at
+
     async def _list(self) -> None:
         """Find out what there is now, and tell what that changes."""
+        began_at = time.monotonic()
         found: dict[str, _Entry] = {}
+        gone = set(self._rejected)
         async for page in self._client.pages(self._collection.path, self._collection.query):
-            for item in page.items:
+            for number, item in enumerate(page.items):
+                if number % _TURN == 0:
+                    await asyncio.sleep(0)
                 identity = _HEADS.decode(item).metadata
+                gone.discard(identity.name)
                 known = self._entries.get(identity.name)
-                if (each := self._read(identity, item)) is not None:
+                if known and known.is_of(identity):
+                    found[identity.name] = known
+                elif (each := self._read(identity, item)) is not None:
                     found[identity.name] = _entry(each)
                 elif known and self._keeps(known, identity):
                     found[identity.name] = known
+        for name in gone:
+            del self._rejected[name]
         for name, known in list(self._entries.items()):
             if name not in found or found[name].uid != known.uid:
                 self._remove(name, self._decode(known))
         for name, entry in sorted(found.items(), key=lambda item: item[1].version):
-            if entry != self._entries.get(name):
-                self._store(name, entry, self._decode(entry))
-        self._must_list = False
+            if entry is not self._entries.get(name):
+                self._store(name, entry)
+        self._listed_at = began_at
         self._advance(page.metadata.resource_version)
 
     async def _watch(self) -> None:
-        """Take in changes until the API server ends the watch, as it is asked to after a while."""
+        """Take in changes until the API server ends the watch, as it is asked to after a while, or a list is wanted."""
         query = {
             **self._collection.query,
             "watch": "true",
@@ -245,10 +302,15 @@ class Reflector(Generic[T]):
             "timeoutSeconds": str(self._patience.watch_seconds),
         }
         silence = self._patience.silence_seconds
-        async with aclosing(self._client.lines(self._collection.path, query, silence_seconds=silence)) as lines:
-            async for line in lines:
-                self._take_in(line)
-                self._failures = 0
+        lines = self._client.lines(self._collection.path, query, silence_seconds=silence)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as self._watching, aclosing(lines):
+                    async for line in lines:
+                        self._take_in(line)
+                        self._failures = 0
+        finally:
+            self._watching = None
 
     def _take_in(self, line: bytes) -> None:
         """One event of a watch. Raises Expired or RetryLater when it says that the watch has failed."""
@@ -264,6 +326,8 @@ class Reflector(Generic[T]):
         elif event.type == "DELETED" and (known := self._entries.get(identity.name)):
             last = self._read(identity, event.object)
             self._remove(identity.name, self._decode(known) if last is None else last)
+        if event.type == "DELETED":
+            self._rejected.pop(identity.name, None)
         self._advance(identity.resource_version)
 
     def _take_in_object(self, identity: "_Identity", body: msgspec.Raw) -> None:
@@ -276,21 +340,29 @@ class Reflector(Generic[T]):
 
     def _read(self, identity: "_Identity", body: msgspec.Raw) -> T | None:
         try:
-            return self._collection.read(body)
+            each = self._collection.read(body)
         except ValueError as error:
             log.error("an object makes no sense", path=self._collection.path, name=identity.name, reason=str(error))
-            self._collection.reject(body, str(error))
+            rejected = Rejected(identity.name, identity.uid, identity.generation, str(error))
+            self._rejected[identity.name] = rejected
+            for hear in self._hearers:
+                hear(rejected)
             return None
+        self._rejected.pop(identity.name, None)
+        return each
 
     def _keeps(self, known: _Entry, identity: "_Identity") -> bool:
         """Whether an object that cannot be read is the known one, and stays as it was."""
         return self._collection.keeps_last and known.uid == identity.uid
 
-    def _store(self, name: str, entry: _Entry, each: T) -> None:
+    def _store(self, name: str, entry: _Entry, each: T | None = None) -> None:
+        """each: the object, where that is at hand."""
         is_new = name not in self._entries
         self._entries[name] = entry
-        for reader in self._readers:
-            reader.store(name, entry, each, is_new=is_new)
+        if self._readers:
+            now = self._decode(entry) if each is None else each
+            for reader in self._readers:
+                reader.store(name, entry, now, is_new=is_new)
 
     def _remove(self, name: str, last: T) -> None:
         entry = self._entries.pop(name)
@@ -378,6 +450,7 @@ class _Identity(Record):
     resource_version: str
     name: str = ""  # a bookmark has none
     uid: str = ""
+    generation: int | None = None  # a Secret has none
 
 
 class _Head(Record):

@@ -1,7 +1,7 @@
 """The Store on Kubernetes: custom resources, ConfigMaps and Secrets of one namespace."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from labrats.backends.kubernetes.client import JSON, JSON_PATCH, ApiClient, Status
 from labrats.backends.kubernetes.events import EventRecorder, event_of
 from labrats.backends.kubernetes.quarantine import Quarantine
-from labrats.backends.kubernetes.reflector import Collection, Patience, Reflector, Removed, Stored
+from labrats.backends.kubernetes.reflector import Collection, Hear, Patience, Reflector, Removed, Stored
 from labrats.backends.kubernetes.resources import ResourceType, resource_type
 from labrats.model.errors import LabratsError, NotFound, RetryLater
 from labrats.model.job import Job
@@ -28,6 +28,55 @@ MENDED_SECONDS: Final = 15.0
 """How soon to look again at a job that somebody has made unreadable while it runs."""
 
 
+class Watches:
+    """The one reflector of each kind, which is started for whoever wants it first, and ends with `tasks`."""
+
+    def __init__(self, client: ApiClient, namespace: str, tasks: asyncio.TaskGroup, patience: Patience) -> None:
+        self._client, self._namespace, self._tasks, self._patience = client, namespace, tasks, patience
+        self._reflectors: dict[type[Resource], Reflector[Any]] = {}
+        self._running: list[asyncio.Task[None]] = []
+
+    def of(self, kind: type[R]) -> Reflector[R]:
+        if (known := self._reflectors.get(kind)) is not None:
+            return known
+        resources = resource_type(kind)
+        path = resources.path(self._namespace)
+        collection = Collection(kind, path, resources.read, resources.query, keeps_last=kind is Job)
+        reflector = self._reflectors[kind] = Reflector(self._client, collection, self._patience)
+        self._running.append(self._tasks.create_task(reflector.run(), name=f"watch {resources.plural}"))
+        return reflector
+
+    def known(self, kind: type[R]) -> Reflector[R] | None:
+        """That of `kind`, where somebody has wanted it."""
+        return self._reflectors.get(kind)
+
+    def end(self) -> None:
+        for task in self._running:
+            task.cancel()
+
+
+class Lead:
+    """What the store of a leader must know more than that of others. since: the moment, of time.monotonic(), from which
+    on nobody else has led.
+    """
+
+    def __init__(self, since: float, quarantine: Quarantine) -> None:
+        self.since = since
+        self._quarantine = quarantine
+        self._heard: dict[Reflector[Any], Hear] = {}
+
+    async def take_over(self, resources: ResourceType[Any], reflector: Reflector[Any]) -> None:
+        """Return once the reflector knows whatever former leaders have written. What it cannot read is told so."""
+        await reflector.fresh_since(self.since)
+        if reflector not in self._heard:
+            hear = self._heard[reflector] = partial(self._quarantine.put, resources)
+            reflector.hear_of_rejected(hear)
+
+    def end(self) -> None:
+        for reflector, hear in self._heard.items():
+            reflector.stop_hearing(hear)
+
+
 class KubernetesStore:
     """Store (labrats/ports.py) on the objects of one namespace.
 
@@ -39,62 +88,70 @@ class KubernetesStore:
     """
 
     def __init__(
-        self, client: ApiClient, namespace: str, watches: asyncio.TaskGroup, clock: Clock, patience: Patience
+        self,
+        client: ApiClient,
+        namespace: str,
+        watches: Watches,
+        events: EventRecorder,
+        clock: Clock,
+        lead: Lead | None = None,
     ) -> None:
-        self._client = client
-        self._namespace = namespace
-        self._watches = watches
-        self._clock = clock
-        self._patience = patience
-        self._reflectors: dict[type[Resource], Reflector[Any]] = {}
-        self._following: list[asyncio.Task[None]] = []
-        self._events = EventRecorder(client, namespace, clock)
-        self._quarantine: Quarantine | None = None
+        self._client, self._namespace, self._watches = client, namespace, watches
+        self._events, self._clock, self._lead = events, clock, lead
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls,
-        client: ApiClient,
-        namespace: str,
-        clock: Clock | None = None,
-        patience: Patience | None = None,
-        *,
-        quarantines: bool = False,
+        cls, client: ApiClient, namespace: str, clock: Clock | None = None, patience: Patience | None = None
     ) -> "AsyncIterator[KubernetesStore]":
-        """The store in `namespace`, where the custom resources are known. On leaving, its watches end.
-
-        quarantines: whether what its watches cannot make sense of is told so, which one engine does for all.
-        """
+        """The store in `namespace`, where the custom resources are known. On leaving, its watches end."""
+        clock = clock or SystemClock()
+        events = EventRecorder(client, namespace, clock)
         try:
-            async with asyncio.TaskGroup() as watches:
-                store = cls(client, namespace, watches, clock or SystemClock(), patience or Patience())
-                store._run_beside(store._events.run(), name="events")
-                if quarantines:
-                    store._quarantine = Quarantine(client, namespace, store._events, store._clock)
-                    store._run_beside(store._quarantine.run(), name="quarantine")
+            async with asyncio.TaskGroup() as tasks:
+                watches = Watches(client, namespace, tasks, patience or Patience())
+                telling = tasks.create_task(events.run(), name="events")
                 try:
-                    yield store
+                    yield cls(client, namespace, watches, events, clock)
                 finally:
-                    for task in store._following:
-                        task.cancel()
+                    telling.cancel()
+                    watches.end()
         except BaseExceptionGroup as errors:
             if len(errors.exceptions) > 1:
                 raise
             raise errors.exceptions[0] from None  # as it was raised within the block, or by the watch that failed
+
+    @asynccontextmanager
+    async def led(self, client: ApiClient, since: float) -> "AsyncIterator[KubernetesStore]":
+        """This store for an engine that leads. client: says so with each write.
+
+        The watches are the same, but what they tell is at least as new as `since`, the moment, of time.monotonic(),
+        from which on nobody else has led. What they cannot make sense of is told so, which one engine does for all.
+        """
+        events = EventRecorder(client, self._namespace, self._clock)
+        quarantine = Quarantine(client, self._namespace, events, self._clock)
+        lead = Lead(since, quarantine)
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(each.run()) for each in (events, quarantine)]
+            try:
+                yield KubernetesStore(client, self._namespace, self._watches, events, self._clock, lead)
+            finally:
+                lead.end()
+                for task in running:
+                    task.cancel()
 
     async def get(self, kind: type[R], name: str) -> R:
         resources = resource_type(kind)
         body = await self._client.request("GET", resources.path(self._namespace, name))
         if (found := self._read(resources, body)) is not None:
             return found
-        if (reflector := self._reflectors.get(kind)) and reflector.get(name):
+        if (reflector := self._watches.known(kind)) and reflector.get(name):
             raise RetryLater(f"{kind.kind()} {name!r} makes no sense any more", MENDED_SECONDS)
         raise NotFound(f"{kind.kind()} {name!r} makes no sense")
 
     async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
-        reflector = self._reflectors.get(kind)
-        if reflector and reflector.is_caught_up:
+        reflector = self._watches.known(kind)
+        if reflector and reflector.is_caught_up and (self._lead is None or reflector.is_fresh_since(self._lead.since)):
             found = [reflector.get(name) for name in names]
         else:
             found = await asyncio.gather(*(self._find(kind, name) for name in names))
@@ -135,7 +192,10 @@ class KubernetesStore:
         await self._delete(kind, name, conditions)
 
     async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
-        async with aclosing(self._reflector(kind).changes()) as changes:
+        reflector = self._watches.of(kind)
+        if self._lead:
+            await self._lead.take_over(resource_type(kind), reflector)
+        async with aclosing(reflector.changes()) as changes:
             async for change in changes:
                 match change:
                     case Stored(resource):
@@ -146,37 +206,12 @@ class KubernetesStore:
                         yield Synced()
 
     def silent_seconds(self, kind: type[Resource]) -> float:
-        reflector = self._reflectors.get(kind)
+        reflector = self._watches.known(kind)
         return reflector.silent_seconds if reflector else 0.0
 
     def _tell_what_happened(self, resource: Resource) -> None:
         if isinstance(resource, Job) and (event := event_of(resource)):
             self._events.tell(event)
-
-    def _reflector(self, kind: type[R]) -> Reflector[R]:
-        """The one reflector of a kind, which is started for whoever wants it first."""
-        if (known := self._reflectors.get(kind)) is not None:
-            return known
-        resources = resource_type(kind)
-        collection = Collection(
-            kind,
-            resources.path(self._namespace),
-            resources.read,
-            resources.query,
-            keeps_last=kind is Job,
-            reject=partial(self._reject, resources),
-        )
-        reflector = self._reflectors[kind] = Reflector(self._client, collection, self._patience)
-        self._run_beside(reflector.run(), name=f"watch {resources.plural}")
-        return reflector
-
-    def _run_beside(self, loop: Coroutine[Any, Any, None], name: str) -> None:
-        """For as long as the store is open."""
-        self._following.append(self._watches.create_task(loop, name=name))
-
-    def _reject(self, resources: ResourceType[Any], body: msgspec.Raw, reason: str) -> None:
-        if self._quarantine:
-            self._quarantine.put(resources, body, reason)
 
     async def _find(self, kind: type[R], name: str) -> R | None:
         try:
@@ -247,7 +282,7 @@ class KubernetesStore:
     async def _write(self, resources: ResourceType[R], method: str, path: str, body: Any, content: str = JSON) -> R:
         answer = await self._client.request(method, path, encode(body), content_type=content)
         written = resources.read(answer)
-        if reflector := self._reflectors.get(type(written)):
+        if reflector := self._watches.known(type(written)):
             reflector.expect(written.name, written.metadata.resource_version)
         return written
 
@@ -256,7 +291,7 @@ class KubernetesStore:
         answer = await self._client.request("DELETE", resource_type(kind).path(self._namespace, name), encode(options))
         # There is no uid where the answer is the object, which a finalizer of somebody else's keeps for now.
         uid = msgspec.json.decode(answer, type=Status).details.uid
-        if uid and (reflector := self._reflectors.get(kind)):
+        if uid and (reflector := self._watches.known(kind)):
             reflector.expect_removal(name, uid)
 
     def _read(self, resources: ResourceType[R], body: bytes | msgspec.Raw) -> R | None:
