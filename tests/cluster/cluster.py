@@ -283,7 +283,10 @@ def _kill_all(remaining: Callable[[], list[int]]) -> None:
     """SIGKILL until none remains: what is being killed may still start others. All state is thrown away anyway."""
 
     def none_remain() -> bool:
-        pids = remaining()
+        try:
+            pids = remaining()
+        except OSError:  # what is looked at goes away meanwhile: look again
+            return False
         for pid in pids:
             send_signal(pid, signal.SIGKILL)
         return not pids
