@@ -90,7 +90,9 @@ async def _write(store: Store, ledger: Ledger, name: str, random: random.Random)
 
 
 def a_model(name: str, slots: int) -> AiModel:
-    return AiModel(metadata=Metadata(name=name), spec=AiModelSpec(provider="mock", model="x" * 1000, slots=slots))
+    return AiModel(
+        metadata=Metadata(name=name), spec=AiModelSpec(provider="mock", model=name.ljust(1000, "x"), slots=slots)
+    )
 
 
 def a_secret(name: str) -> Secret:
