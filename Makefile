@@ -13,7 +13,7 @@ run: .venv/runtime ## Start the engine on port 3001 (PORT) with its data in ./da
 
 test: setup ## Run all tests, several at a time (WORKERS)
 	-@test -n "$$LABRATS_TEST_KUBECONFIG" || $(BIN)/python -m tests.cluster prepare
-	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder --dist loadgroup
+	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder
 
 lint: .venv/dev ## Check format, lint, types and imports
 	$(BIN)/ruff format --check .

@@ -18,7 +18,7 @@ from tests.cluster.fixture import (
 from tests.cluster.product import engine_image, executor_image
 from tests.seed import SEED
 from tests.tally import tally, write_tally
-from tests.workers import FilesTogether, hear, share_out, tell
+from tests.workers import Groups, hear, put_in_order, tell
 
 __all__ = [
     "SEED",
@@ -46,14 +46,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    share_out(config, items)
+    put_in_order(config, items)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:
-    return FilesTogether(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

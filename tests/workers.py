@@ -8,36 +8,31 @@ from collections import Counter
 from typing import Any, Final
 
 import pytest
-from xdist.scheduler import LoadGroupScheduling
-
-INSTALLATION: Final = "installation"
-CLUSTER: Final = "cluster"
-"""The two groups: tests of what Helm installs, and all others that need a cluster."""
+from xdist.scheduler import LoadScopeScheduling
 
 TALLY: Final = pytest.StashKey[Counter[str]]()
 FAILURE: Final = pytest.StashKey[str]()
 """What workers tell at the end: the count of what long tests went through, and why no cluster could be had."""
 
 
-class FilesTogether(LoadGroupScheduling):  # type: ignore[misc]  # xdist has no types
-    """A unit of work is a group of tests, or else a file."""
+class Groups(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """A unit of work is a file; or what is tested on an installation by Helm; or all else that needs a cluster."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return str(super()._split_scope(nodeid)).split("::", maxsplit=1)[0]
+        if nodeid.startswith("tests/chart/") or "[installed" in nodeid:
+            return "installation"
+        if nodeid.startswith(("tests/kubernetes/", "tests/faults/")) or "[kubernetes" in nodeid:
+            return "cluster"
+        return nodeid.split("::", maxsplit=1)[0]
 
 
 def is_parallel(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def share_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the tests, and say which go together."""
-    parallel = is_parallel(config)
-    # Alone, a cluster lives no longer than it must; among several, its many tests begin first.
-    items.sort(key=lambda item: (item.get_closest_marker("kubernetes") is None) != parallel)
-    for item in items if parallel else ():
-        if item.get_closest_marker("kubernetes"):
-            item.add_marker(pytest.mark.xdist_group(INSTALLATION if needs(item, "helm") else CLUSTER))
+def put_in_order(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Alone, a cluster lives no longer than it must; among several workers its many tests begin first."""
+    items.sort(key=lambda item: (item.get_closest_marker("kubernetes") is None) == is_parallel(config))
 
 
 def needs(item: pytest.Item, what: str) -> bool:
