@@ -35,12 +35,6 @@ def put_in_order(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.get_closest_marker("kubernetes") is None) == is_parallel(config))
 
 
-def needs(item: pytest.Item, what: str) -> bool:
-    """Whether a test asks for it as a fixture, or for what is made of it, by its mark: `kubernetes(node=True)`."""
-    marker = item.get_closest_marker("kubernetes")
-    return what in getattr(item, "fixturenames", ()) or bool(marker and marker.kwargs.get(what))
-
-
 def tell(config: Any) -> None:
     """What this worker has to tell, as it ends."""
     if is_parallel(config):

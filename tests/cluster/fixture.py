@@ -18,9 +18,9 @@ from labrats.model.record import encode
 from tests.cluster.cluster import Cluster
 from tests.cluster.node import start_node
 from tests.cluster.prepare import prepare
-from tests.cluster.programs import cache_folder
+from tests.cluster.programs import cache_folder, only_one_at
 from tests.cluster.shell import PATIENCE_SECONDS, Failed
-from tests.workers import FAILURE, needs
+from tests.workers import FAILURE
 
 NAMED: Final = "LABRATS_TEST_KUBECONFIG"
 
@@ -38,7 +38,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         try:
-            prepare(**{what: any(needs(item, name) for item in session.items) for what, name in _MADE_FOR.items()})
+            prepare(**{what: any(_needs(item, name) for item in session.items) for what, name in _MADE_FOR.items()})
         except Failed as failure:
             config.stash[FAILURE] = str(failure)
 
@@ -69,7 +69,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster | None]:
     _stop_abandoned_clusters()
     cluster = Cluster(f"pytest-{os.getpid()}")
     try:
-        if any(needs(item, "node") for item in request.session.items):
+        if any(_needs(item, "node") for item in request.session.items):
             start_node(cluster)
         else:
             cluster.start_api()
@@ -139,6 +139,12 @@ async def fence_leaders(client: ApiClient) -> None:
         await client.request("PATCH", path, encode(each), query=query, content_type=APPLY)
 
 
+def _needs(item: pytest.Item, what: str) -> bool:
+    """Whether a test asks for it as a fixture, or for what is made of it, by its mark: `kubernetes(node=True)`."""
+    marker = item.get_closest_marker("kubernetes")
+    return what in getattr(item, "fixturenames", ()) or bool(marker and marker.kwargs.get(what))
+
+
 async def _is_served(client: ApiClient, path: str) -> bool:
     try:
         await client.request("GET", path, query={"limit": "1"})
@@ -148,7 +154,8 @@ async def _is_served(client: ApiClient, path: str) -> bool:
 
 
 def _stop_abandoned_clusters() -> None:
-    """Stop the clusters of test runs that were killed."""
-    for folder in (cache_folder() / "clusters").glob("pytest-*"):
-        if not Path("/proc", folder.name.removeprefix("pytest-")).exists():
-            Cluster(folder.name).stop()
+    """Stop the clusters of test runs that were killed. Several workers begin at once: one of them does it."""
+    with only_one_at("abandoned.lock"):
+        for folder in (cache_folder() / "clusters").glob("pytest-*"):
+            if not Path("/proc", folder.name.removeprefix("pytest-")).exists():
+                Cluster(folder.name).stop()
