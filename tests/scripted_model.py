@@ -21,13 +21,14 @@ class Says:
 
 @dataclass(frozen=True)
 class Calls:
-    """The model calls a tool, after a word of explanation."""
+    """The model calls a tool, after a word of explanation. namespace: of the tool, where it has one."""
 
     tool: str
     input: dict[str, Any] | str
     text: str = ""
     input_tokens: int = 100
     output_tokens: int = 10
+    namespace: str | None = None
 
 
 @dataclass(frozen=True)

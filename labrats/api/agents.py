@@ -13,14 +13,14 @@ from labrats.api.engine import Engine
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.instructions import CONTENT_LENGTH, InstructionList, instruction_view
 from labrats.api.json_body import json_response
+from labrats.api.mcp_servers import McpServersBody, McpServerView, mcp_servers
 from labrats.api.openapi import answers
 from labrats.api.resources import NO_VERSION, ResourceVersion, change, create, stored
 from labrats.api.routing import api_router, caller_of, engine_of
-from labrats.api.submission import ConfigBody
+from labrats.api.submission import ConfigBody, job_config
 from labrats.catalog import Catalog
 from labrats.intake.events import listens_to, problem_of_filters
 from labrats.model.agent import AiAgent, AiAgentSpec, ChainCondition, ChainLink, FailurePolicy, Trigger
-from labrats.model.config import JobConfig
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
 from labrats.model.instruction import AiInstruction
 from labrats.model.record import Metadata
@@ -110,6 +110,7 @@ class AgentBody(RequestBody):
     )
     event_triggers: TriggerList = []
     instructions: InstructionNames = []
+    mcp_servers: McpServersBody | None = None
 
 
 class AgentPatch(RequestBody):
@@ -123,6 +124,7 @@ class AgentPatch(RequestBody):
     default_provider: Provider | None = None
     event_triggers: TriggerList = optional()
     instructions: InstructionNames = optional()
+    mcp_servers: McpServersBody | None = None
     resource_version: ResourceVersion = NO_VERSION
 
 
@@ -159,6 +161,7 @@ class AgentView(ResponseBody):
     default_provider: str | None = Field(examples=["claude"])
     event_triggers: list[TriggerView]
     instructions: list[str] = Field(examples=[["conduct"]])
+    mcp_servers: dict[str, McpServerView] = optional(description="Servers of tools for its jobs; absent without any.")
     resource_version: str = Field(examples=["17"])
 
 
@@ -350,6 +353,8 @@ def _fields(asked: AgentBody | AgentPatch) -> dict[str, Any]:
         fields["event_triggers"] = tuple(_trigger(each) for each in asked.event_triggers)
     if "instructions" in fields:
         fields["instructions"] = tuple(asked.instructions)
+    if asked.mcp_servers is not None:
+        fields["mcp_servers"] = mcp_servers(asked.mcp_servers)
     return fields
 
 
@@ -358,7 +363,7 @@ def _trigger(asked: TriggerBody) -> Trigger:
         source=asked.source,
         events=tuple(asked.events),
         instruction=asked.instruction,
-        config=JobConfig(**asked.config.model_dump(exclude_none=True)),
+        config=job_config(asked.config),
         filters=asked.filters,
         enabled=asked.enabled,
         next=ChainLink(**asked.next.model_dump()) if asked.next else None,
@@ -381,7 +386,8 @@ def _check_against(catalog: Catalog, name: str, spec: AiAgentSpec) -> None:
 
 def _view(agent: AiAgent) -> dict[str, Any]:
     spec = agent.spec
-    return {
+    servers = {} if spec.mcp_servers is None else {"mcpServers": spec.mcp_servers}
+    return servers | {
         "id": agent.name,
         "name": agent.name,
         "triggerName": spec.trigger_name,

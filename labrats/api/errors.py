@@ -128,11 +128,19 @@ _PLAIN_WORDS: Final = {
 """For pydantic's types of error whose own words are those of Python."""
 
 
+_OF_KEY: Final = "[key]"
+"""How pydantic says that it means not a value in a mapping, but the name by which that stands there."""
+
+
 def problem_of(error: Mapping[str, Any]) -> Problem:
     """A pydantic error as a problem, its place as callers write it: `workspaceFiles[0].name`."""
     _, *place = error["loc"]  # the first part says where in the request: body, query, path or header
+    message = _message_of(error)
+    if place and place[-1] == _OF_KEY:
+        place.pop()
+        message = f"its name {message}"
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-    return Problem(field[:MAX_FIELD_LENGTH] or "body", _message_of(error))
+    return Problem(field[:MAX_FIELD_LENGTH] or "body", message)
 
 
 def _message_of(error: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from labrats.api.bodies import ResponseBody, optional
+from labrats.api.mcp_servers import McpServerView
 from labrats.cache import repo_of
 from labrats.model.job import AgentSession, CallbackPhase, FailedCode, Job, Outputs, Usage
 from labrats.model.phases import API_STATUS, Phase
@@ -128,6 +129,7 @@ class ConfigView(ResponseBody):
     max_cost_usd: float = optional()
     max_tokens: int = optional()
     fallback_model: str = optional()
+    mcp_servers: dict[str, McpServerView] = optional(description="Servers of tools (MCP), by name.")
 
 
 class JobDetail(JobItem):

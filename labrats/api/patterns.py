@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
+from labrats.model.mcp_server import MCP_SERVER_NAME
+
 _NAME_PART: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _NOT_IN_REFS: Final = r"\x00-\x20\x7f~^:?*\[\\"
 
@@ -17,6 +19,10 @@ WEB_ADDRESS: Final = r"^https?://[^\s]+$"
 FILE_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 SHA256: Final = r"^[0-9a-f]{64}$"
 QUANTITY: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+MCP_SERVER: Final = MCP_SERVER_NAME
+VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
+HEADER: Final = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+NO_NUL: Final = r"^[^\x00]*$"
 SPAN: Final = r"^[1-9][0-9]{0,4}[mhd]$"
 
 IN_WORDS: Final[Mapping[str, str]] = {
@@ -31,5 +37,9 @@ IN_WORDS: Final[Mapping[str, str]] = {
     FILE_NAME: "must be of letters, digits, dots, dashes and underscores, and begin with none of `.` and `-`",
     SHA256: "must be 64 hexadecimal digits, in lower case",
     QUANTITY: "must be a quantity as Kubernetes writes it, such as 500m, 2 or 4Gi",
+    MCP_SERVER: "must be of 1 to 64 letters, digits, dashes and underscores",
+    VARIABLE: "must be of letters, digits and underscores, and begin with no digit",
+    HEADER: "must be the name of a header, such as X-Team",
+    NO_NUL: "must not contain the character 0",
     SPAN: "must be a number of minutes, hours or days, such as 90m, 24h or 7d",
 }

@@ -14,6 +14,7 @@ from labrats.api.errors import ApiError
 from labrats.api.file_names import check_distinct, why_unsafe
 from labrats.api.json_body import whole
 from labrats.api.keys import Caller
+from labrats.api.mcp_servers import McpServersBody, mcp_servers
 from labrats.api.patterns import GIT_REF, IN_WORDS
 from labrats.attachments import Content
 from labrats.catalog import Catalog
@@ -118,6 +119,13 @@ class ConfigBody(RequestBody):
     fallback_model: Label | None = Field(
         default=None, description="The model to fall back to when the first is overloaded."
     )
+    mcp_servers: McpServersBody | None = None
+
+
+def job_config(asked: ConfigBody) -> JobConfig:
+    """The same as the engine has it."""
+    settings = asked.model_dump(exclude_none=True, exclude={"mcp_servers"})
+    return JobConfig(**settings, mcp_servers=None if asked.mcp_servers is None else mcp_servers(asked.mcp_servers))
 
 
 class ErrorEntryBody(RequestBody):
@@ -250,7 +258,7 @@ def job_request(
         prompt=asked.prompt,
         errors=[error.model_dump(by_alias=True, exclude_none=True) for error in asked.errors or ()],
         agent=agent,
-        config=JobConfig(**asked.config.model_dump(exclude_none=True)),
+        config=job_config(asked.config),
         priority=asked.priority,
         repo=repo,
         git_ref=setup.git_ref,

@@ -17,9 +17,8 @@ from labrats.api.openapi import answers
 from labrats.api.patterns import DATA_KEY, NAME, REPOSITORY, URL_PATH
 from labrats.api.resources import NO_VERSION, ResourceVersion, change, create, stored
 from labrats.api.routing import api_router, caller_of, engine_of
-from labrats.api.submission import ConfigBody
+from labrats.api.submission import ConfigBody, job_config
 from labrats.model.condition import Condition
-from labrats.model.config import JobConfig
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
 from labrats.model.job import KeyReference
 from labrats.model.parts import Secret
@@ -304,7 +303,7 @@ def _fields(asked: WebhookSourceBody | WebhookSourcePatch, name: str) -> dict[st
     elif asked.secret_ref:
         fields["secret_ref"] = KeyReference(**asked.secret_ref.model_dump())
     if "defaults" in fields:
-        fields["defaults"] = JobConfig(**asked.defaults.model_dump(exclude_none=True))
+        fields["defaults"] = job_config(asked.defaults)
     if "repo_overrides" in fields:
         overrides = {repo: RepoOverride(**each.model_dump()) for repo, each in asked.repo_overrides.items()}
         fields["repo_overrides"] = overrides

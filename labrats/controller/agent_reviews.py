@@ -11,6 +11,7 @@ from labrats.controller.acceptance import reviewed
 from labrats.intake.events import problem_of_filters
 from labrats.model.agent import AiAgent
 from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.mcp_server import problem_of_mcp_servers
 from labrats.ports import Clock, Store
 
 log = structlog.get_logger()
@@ -27,9 +28,13 @@ def _problems(agent: AiAgent, catalog: Catalog) -> Iterator[str]:
         yield f"triggerName: it is that of the agent {holder.name!r}, which is older, so that no job comes to this one"
     for name in catalog.missing_instructions(agent):
         yield f"instructions: there is no instruction {name!r}"
+    if problem := problem_of_mcp_servers(agent.spec.mcp_servers or {}):
+        yield f"mcpServers: {problem}"
     for number, trigger in enumerate(agent.spec.event_triggers):
         if problem := problem_of_filters(trigger.filters):
             yield f"eventTriggers[{number}].filters: {problem}"
+        if problem := problem_of_mcp_servers(trigger.config.mcp_servers or {}):
+            yield f"eventTriggers[{number}].config.mcpServers: {problem}"
         if trigger.next and (called := trigger.next.agent_trigger_name) not in agents:
             yield f"eventTriggers[{number}].next: there is no agent with the triggerName {called!r}"
 

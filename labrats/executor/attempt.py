@@ -25,7 +25,7 @@ from labrats.executor.changes import (
 )
 from labrats.executor.emit import Emitter
 from labrats.executor.prices import require_price
-from labrats.executor.providers import WITH_SESSIONS, Provider, provider_named
+from labrats.executor.providers import WITH_MCP, WITH_SESSIONS, Provider, provider_named
 from labrats.executor.run import Run, SessionLost
 from labrats.executor.workspace import prepare_workspace
 from labrats.model.config import ResolvedConfig
@@ -116,6 +116,8 @@ async def _work(run: Run) -> Any:
     provider = provider_named(run.task.config.provider or "")
     require_price(run.task)
     run.emit.status("started")
+    if run.task.config.mcp_servers and run.task.config.provider not in WITH_MCP:
+        run.emit.log(f"[config.mcpServers is left out: only the providers {' and '.join(sorted(WITH_MCP))} take any]")
     if earlier := _earlier_work(run):
         try:
             return await _let_work(*earlier, provider)

@@ -5,11 +5,12 @@ whether it succeeded; it may print several results; and it is ended by SIGTERM, 
 own and are left to the attempt's end.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from labrats.executor.agent_cli import Ending, program_folder, program_of, remove_whatever, run_cli, with_advice
 from labrats.executor.claude_events import CODE_OF_STATUS, ClaudeResult, Narrator
@@ -17,6 +18,7 @@ from labrats.executor.run import Run, SessionLost
 from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
+from labrats.model.mcp_server import McpServer
 
 _LOGIN: Final = ".credentials.json"
 
@@ -119,11 +121,22 @@ def _set_up(run: Run, home: Path) -> list[str]:
         _lend_login(folder)
     words = "".join(f"@{file}\n" for file in _words_of(run.workspace))
     (folder / "CLAUDE.md").write_text(words.replace(" ", "\\ "), "utf-8")
-    if not run.instructions:
-        return []
-    file = folder / "instructions"
-    file.write_text(run.instructions, "utf-8")
-    return [f"--append-system-prompt-file={file}"]
+    options = []
+    if run.instructions:
+        file = folder / "instructions"
+        file.write_text(run.instructions, "utf-8")
+        options.append(f"--append-system-prompt-file={file}")
+    if servers := run.task.config.mcp_servers:
+        file = folder / "mcp.json"
+        file.write_text(json.dumps({"mcpServers": {name: _mcp_server(each) for name, each in servers.items()}}))
+        options.append(f"--mcp-config={file}")
+    return options
+
+
+def _mcp_server(server: McpServer) -> dict[str, Any]:
+    if server.url is not None:
+        return {"type": "http", "url": server.url, "headers": server.headers}
+    return {"type": "stdio", "command": server.command, "args": server.args, "env": server.env}
 
 
 def _words_of(workspace: Path) -> list[Path]:

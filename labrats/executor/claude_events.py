@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from labrats.executor.agent_cli import PATIENCE_SECONDS, with_advice
-from labrats.executor.cli_events import read_line, tell_answer, tell_call
+from labrats.executor.cli_events import read_line, tell_answer, tell_call, tell_failed_server, text_of
 from labrats.executor.run import Run
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode, Usage
@@ -72,6 +72,13 @@ class Message(msgspec.Struct, frozen=True):
     usage: TokenCounts | None = None
 
 
+class McpServerState(msgspec.Struct, frozen=True):
+    """Whether a server of tools could be reached."""
+
+    name: str
+    status: str
+
+
 class SystemEvent(msgspec.Struct, frozen=True, tag_field="type", tag="system"):
     """News of the program itself."""
 
@@ -86,6 +93,7 @@ class SystemEvent(msgspec.Struct, frozen=True, tag_field="type", tag="system"):
     error: str | None = None
     original_model: str | None = None
     fallback_model: str | None = None
+    mcp_servers: list[McpServerState] = []
 
 
 class AssistantEvent(msgspec.Struct, frozen=True, tag_field="type", tag="assistant"):
@@ -223,6 +231,9 @@ class Narrator:
                 if event.session_id:
                     self._run.in_session(event.session_id)
                 self._run.emit.log(f"Claude Code {event.claude_code_version}, {event.model}")
+                for server in event.mcp_servers:
+                    if server.status == "failed":
+                        tell_failed_server(self._run.emit, server.name, "Claude Code does not say why")
             case "api_retry":
                 answer = f"answered {event.error_status}" if event.error_status else "could not be reached"
                 seconds = (event.retry_delay_ms or 0) / 1000
@@ -254,7 +265,7 @@ class Narrator:
 
     def _tell_answer(self, block: Block) -> None:
         if block.type == "tool_result":
-            tell_answer(self._run.emit, block.tool_use_id, _text_of(block.content), is_error=bool(block.is_error))
+            tell_answer(self._run.emit, block.tool_use_id, text_of(block.content), is_error=bool(block.is_error))
 
     def _count(self, message: Message) -> None:
         """Add a new message to the usage. What the model wrote is not known yet: the end's figures replace these."""
@@ -270,14 +281,6 @@ def _usage(counts: TokenCounts) -> Usage:
         output_tokens=counts.output_tokens,
         cache_read_tokens=counts.cache_read_input_tokens or 0,
     )
-
-
-def _text_of(content: Any) -> str:
-    """A tool's answer as text: it is one, or a list of texts and of things that are none."""
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "\n".join(str(part.get("text") or f"[{part.get('type')}]") for part in parts if isinstance(part, dict))
 
 
 def _telling_part(tool_input: Any) -> str:

@@ -49,6 +49,19 @@ def tell_answer(emit: Emitter, call_id: str, text: str, *, is_error: bool) -> No
     emit.tool_answer(call_id, text, is_error=is_error)
 
 
+def tell_failed_server(emit: Emitter, name: str, reason: str) -> None:
+    """An MCP server could not be reached. The agent goes on without its tools."""
+    emit.log(f"[the MCP server {name} failed to start, so that its tools are missing: {reason}]")
+
+
+def text_of(content: Any) -> str:
+    """A tool's answer as text: it is one, or a list of texts and of things that are none."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "\n".join(str(part.get("text") or f"[{part.get('type')}]") for part in parts if isinstance(part, dict))
+
+
 def summary(text: str) -> str:
     """The first line that says something, cut to a length that is read at a glance."""
     lines = [line for line in text.splitlines() if line.strip()]

@@ -24,11 +24,13 @@ from labrats.executor.agent_cli import (
     run_cli,
     with_advice,
 )
+from labrats.executor.cli_events import tell_failed_server
 from labrats.executor.codex_events import ErrorNote, Narrator, ThreadStarted, read_event
 from labrats.executor.codex_log import LOG_FILTER, LOG_VARIABLE, CodexLog, complaints_in
 from labrats.executor.run import Run, SessionLost
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
+from labrats.model.mcp_server import McpServer
 
 _OPTIONS: Final = ("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
 _LOGIN: Final = "auth.json"
@@ -66,6 +68,8 @@ async def run(run: Run) -> str:
                 ending = await _run_unless_idle(run, command, environment, narrator, login, log)
         finally:
             narrator.settle()
+            for name, reason in log.failed_mcp_servers.items():
+                tell_failed_server(run.emit, name, reason)
         if run.session_id and not narrator.has_begun:
             raise SessionLost(ending.last_words)
         return answer_of(narrator, ending, log.retry_after_seconds)
@@ -184,14 +188,28 @@ def _settings(run: Run) -> dict[str, dict[str, Any]]:
             "request_max_retries": 2,
             "stream_max_retries": 2,  # each with all of the above: by default an overload costs 30 requests
         }
+    for name, server in (config.mcp_servers or {}).items():
+        table = f"mcp_servers.{_toml_value(name)}"
+        settings |= {f"{table}{part}": values for part, values in _mcp_server(server).items() if values}
     return settings
+
+
+def _mcp_server(server: McpServer) -> dict[str, dict[str, Any]]:
+    """Its tables."""
+    if server.url is not None:
+        return {"": {"url": server.url}, ".http_headers": server.headers}
+    return {"": {"command": server.command, "args": server.args}, ".env": server.env}
 
 
 def _toml(tables: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, table in tables.items():
         yield f"[{name}]\n" if name else ""
-        # The strings, numbers and booleans of JSON are those of TOML.
-        yield from (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())
+        yield from (f"{_toml_value(key)} = {_toml_value(value)}\n" for key, value in table.items())
+
+
+def _toml_value(value: Any) -> str:
+    """Strings, numbers, booleans and lists are written as in JSON, but for one character that TOML wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 @contextmanager

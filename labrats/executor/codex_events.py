@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from labrats.executor.agent_cli import with_advice
-from labrats.executor.cli_events import read_line, tell_answer, tell_call
+from labrats.executor.cli_events import read_line, tell_answer, tell_call, text_of
 from labrats.executor.run import Run
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
@@ -94,6 +94,8 @@ class Item(msgspec.Struct, frozen=True):
     def answer(self) -> str:
         """What the tool answered."""
         if self.type == "mcp_tool_call":
+            if isinstance(self.result, dict) and "content" in self.result:
+                return text_of(self.result["content"])
             return _json(self.error or self.result)
         return self.aggregated_output or self.status
 

@@ -1,4 +1,6 @@
-"""What Codex logs on its standard error: how long the server wants to be left alone is told in no event."""
+"""What Codex logs on its standard error, and tells in no event: how long the model's server wants to be left alone, and
+which MCP servers failed to start.
+"""
 
 import os
 import re
@@ -7,11 +9,15 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, Final, Self
 
 LOG_VARIABLE: Final = "RUST_LOG"
-LOG_FILTER: Final = "error,codex_http_client::client=debug"
-"""A line for each answer of the server, with its headers, beside what it would complain of anyway."""
+LOG_FILTER: Final = "error,codex_http_client::client=debug,codex_mcp::rmcp_client=warn"
+"""A line for each answer of the server, with its headers, and one for each MCP server that is not there, beside what it
+would complain of anyway.
+"""
 
 _TAIL_BYTES: Final = 64 * 1024
 _ANSWERED: Final = " codex_http_client::client: Request completed "
+_OF_MCP: Final = " codex_mcp::rmcp_client: "
+_MCP_FAILED: Final = re.compile(_OF_MCP + r'MCP server startup failed server_name="([^"]+)" error=(.*)')
 _RETRY_AFTER: Final = re.compile(r' status=(?:429|503|529) .* headers=\{.*"retry-after": "(\d{1,9})"')
 
 
@@ -30,9 +36,17 @@ class CodexLog:
     @property
     def retry_after_seconds(self) -> float | None:
         """How long the server asked to be left alone in its latest answer, if that was a refusal that says so."""
+        return retry_after_in(self._tail())
+
+    @property
+    def failed_mcp_servers(self) -> dict[str, str]:
+        """The MCP servers that could not be started or reached, each with the reason."""
+        return dict(_MCP_FAILED.findall(self._tail()))
+
+    def _tail(self) -> str:
         descriptor = self.file.fileno()
         tail = os.pread(descriptor, _TAIL_BYTES, max(0, os.fstat(descriptor).st_size - _TAIL_BYTES))
-        return retry_after_in(tail.decode("utf-8", "replace"))
+        return tail.decode("utf-8", "replace")
 
 
 def retry_after_in(log: str) -> float | None:
@@ -43,5 +57,5 @@ def retry_after_in(log: str) -> float | None:
 
 
 def complaints_in(log: str) -> str:
-    """What Codex complains of: the log without the server's answers."""
-    return "\n".join(line for line in log.splitlines() if _ANSWERED not in line)
+    """What Codex complains of: the log without what was asked of it."""
+    return "\n".join(line for line in log.splitlines() if _ANSWERED not in line and _OF_MCP not in line)

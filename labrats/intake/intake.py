@@ -14,9 +14,10 @@ from labrats.intake.request import JobNames, JobRequest
 from labrats.intake.settings import settings_of
 from labrats.metrics import Metrics
 from labrats.model.config import ResolvedConfig
-from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.errors import Conflict, Invalid, NotFound, Problem, RetryLater
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup, put_back
+from labrats.model.mcp_server import problem_of_mcp_servers
 from labrats.model.mock_script import parse_script
 from labrats.model.parts import EVENT_KEY, INSTRUCTIONS_KEY, PROMPT_KEY, ConfigMap, Secret
 from labrats.model.phases import Phase
@@ -45,6 +46,8 @@ class Intake:
     def prepare(self, request: JobRequest) -> PreparedJob:
         """Resolve its settings and write its texts, as the catalog is now. Raises Invalid."""
         resolved = settings_of(request, self._catalog)
+        if problem := problem_of_mcp_servers(resolved.config.mcp_servers or {}):
+            raise Invalid(Problem("config.mcpServers", problem))
         if resolved.provider == "mock":
             parse_script(request.metadata)
         return PreparedJob(request, resolved, texts_of(request, self._catalog))

@@ -37,7 +37,12 @@ def _of_repo(spec: WebhookSourceSpec, repo_name: str | None) -> JobConfig:
 
 
 def _of_agent(spec: AiAgentSpec) -> JobConfig:
-    return JobConfig(provider=spec.default_provider, model=spec.default_model, effort=spec.default_effort)
+    return JobConfig(
+        provider=spec.default_provider,
+        model=spec.default_model,
+        effort=spec.default_effort,
+        mcp_servers=spec.mcp_servers,
+    )
 
 
 def _of_provider(config: AiConfigSpec, provider: str) -> JobConfig:

@@ -1,12 +1,14 @@
 """The custom resources of Labrats, as the API server is told of them: fields, limits, rules, and columns of kubectl."""
 
+from copy import deepcopy
 from typing import Any, Final
 
 from labrats.api.agents import AgentBody
 from labrats.api.ai_models import AiModelBody
 from labrats.api.config import DefaultsBody
 from labrats.api.instructions import InstructionBody
-from labrats.api.patterns import DATA_KEY, IN_WORDS, NAME, QUANTITY, REPOSITORY
+from labrats.api.mcp_servers import MAX_MCP_SERVERS
+from labrats.api.patterns import DATA_KEY, IN_WORDS, MCP_SERVER, NAME, QUANTITY, REPOSITORY
 from labrats.api.submission import MAX_FILES, ConfigBody, Submission
 from labrats.api.webhook_sources import MAX_OVERRIDES, WebhookSourceBody
 from labrats.manifests.schema import Schema, borrow, refine, structure_of
@@ -212,16 +214,30 @@ _RESOURCES: Final = {
 """What a container asks for and may use."""
 
 
-def _with_checked_resources(schema: Schema) -> Schema:
-    """`schema`, in which `executorResources` are what a container can have, wherever they stand."""
+_MCP_SERVERS: Final = {
+    "maxProperties": MAX_MCP_SERVERS,
+    "x-kubernetes-validations": [
+        _rule(f"self.all(name, name.matches('{MCP_SERVER}'))", f"each name {IN_WORDS[MCP_SERVER]}"),
+        _rule(
+            "self.all(name, has(self[name].command) != has(self[name].url))",
+            "each must have either a `command` to start or the `url` of one that runs",
+        ),
+    ],
+}
+
+_WHEREVER: Final = {"executorResources": _RESOURCES, "mcpServers": _MCP_SERVERS}
+"""What holds of a field by its name, wherever it stands."""
+
+
+def _checked(schema: Schema) -> Schema:
+    """`schema` with what holds wherever a field stands."""
     checked = dict(schema)
     if "properties" in schema:
         checked["properties"] = {
-            name: each | _RESOURCES if name == "executorResources" else _with_checked_resources(each)
-            for name, each in schema["properties"].items()
+            name: _checked(each) | deepcopy(_WHEREVER.get(name, {})) for name, each in schema["properties"].items()
         }
     if "items" in schema:
-        checked["items"] = _with_checked_resources(schema["items"])
+        checked["items"] = _checked(schema["items"])
     return checked
 
 
@@ -374,7 +390,7 @@ def _definition(
         "name": VERSION,
         "served": True,
         "storage": True,
-        "schema": {"openAPIV3Schema": _with_checked_resources(schema)},
+        "schema": {"openAPIV3Schema": _checked(schema)},
         "additionalPrinterColumns": columns,
     }
     if "status" in schema["properties"]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from labrats.model.condition import Condition
 from labrats.model.config import JobConfig
+from labrats.model.mcp_server import McpServer
 from labrats.model.record import Record, Resource
 
 
@@ -63,6 +64,7 @@ class AiAgentSpec(Record):
     default_provider: str | None = None
     event_triggers: tuple[Trigger, ...] = ()
     instructions: tuple[str, ...] = ()
+    mcp_servers: dict[str, McpServer] | None = None
 
 
 class AiAgentStatus(Record):

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from labrats.model.mcp_server import McpServer
 from labrats.model.record import Record
 
 PROVIDERS: Final = ("claude", "codex", "vllm", "gemma", "qwen", "mock")
@@ -48,6 +49,7 @@ class JobConfig(Record):
     max_tokens: int | None = None
     max_attempts: int | None = None
     fallback_model: str | None = None
+    mcp_servers: dict[str, McpServer] | None = None
 
 
 class ResolvedConfig(Record):

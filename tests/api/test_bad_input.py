@@ -79,6 +79,7 @@ BAD_VALUES: dict[str, list[Any]] = {
     "config.maxTokens": [*NO_INTEGER, 0, -1],
     "config.maxAttempts": [*NO_INTEGER, 0, -1, 101],
     "config.fallbackModel": [*NO_TEXT, *ODD_LABELS],
+    "config.mcpServers": NO_OBJECT,
     "callbackUrl": [
         *NO_TEXT, "", "callback", "/callback", "ftp://example.com/", "javascript:alert(1)", "http://", "http://[::1",
         "http://user:pass@1.1.1.1/", "http://user@1.1.1.1/", "http://127.0.0.1/", "http://localhost/", "http://[::1]/",

@@ -101,7 +101,7 @@ async def test_the_next_job_gets_them(api: Api, admin: httpx2.AsyncClient, user:
         ({"modell": "opus"}, "modell"),
         ({"executorResources": {"limits": {"cpu": "lots"}}}, "executorResources.limits.cpu"),
         ({"executorResources": {"wishes": {}}}, "executorResources.wishes"),
-        ({"providers": {"gpt": {}}}, "providers.gpt.[key]"),
+        ({"providers": {"gpt": {}}}, "providers.gpt"),
         ({"providers": {"claude": {"endpoint": "x"}}}, "providers.claude.endpoint"),
         ({"providers": {"claude": {"files": [{"filename": "a", "url": "https://a.test"}]}}}, "providers"),
         (

@@ -102,7 +102,7 @@ async def test_the_same_key_twice_makes_one(admin: httpx2.AsyncClient) -> None:
         ({"host": "no host"}, "host"),
         ({"path": "webhooks"}, "path"),
         ({"allowedAssociations": ["EVERYBODY"]}, "allowedAssociations[0]"),
-        ({"repoOverrides": {"octo": {}}}, "repoOverrides.octo.[key]"),
+        ({"repoOverrides": {"octo": {}}}, "repoOverrides.octo"),
         ({"defaults": {"model": ""}}, "defaults.model"),
     ],
 )

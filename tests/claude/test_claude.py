@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,12 @@ import pytest
 from labrats.executor.attempt import GO_ON
 from labrats.model.config import JobConfig
 from labrats.model.job import AgentSession, FailedCode, Outputs, WorkspaceSetup
+from labrats.model.mcp_server import McpServer
 from labrats.model.protocol import ErrorEvent, ResultEvent, ToolEvent, UsageEvent
 from labrats.processes import send_signal, with_environment
+from tests import mcp_server
 from tests.claude.model_server import model_server
+from tests.mcp_server import http_mcp_server
 from tests.scripted_model import Calls, ModelServer, Refuses, Says, Stalls
 from tests.unit.executor.attempts import (
     AttemptFolder,
@@ -480,6 +484,47 @@ def set_traps(repository: Path, trapped: Path) -> None:
     server = {"command": "touch", "args": [str(trapped)]}
     (repository / ".mcp.json").write_text(json.dumps({"mcpServers": {"trap": server}}))
     commit_all(repository)
+
+
+# MCP servers
+
+ASKS = Calls("mcp__docs__ask", {"question": "Why?"})
+
+
+def test_a_tool_of_an_mcp_server_that_is_a_program_is_called(attempt_on: Prepare) -> None:
+    program = McpServer(
+        command=sys.executable, args=(mcp_server.__file__, 'an "odd" word'), env={"MCP_TEST_KNOWS": "the answer"}
+    )
+    with model_server(ASKS, Says("done")) as server:
+        attempt = attempt_on(server, config={"mcp_servers": {"docs": program}})
+        attempt.run()
+
+    call, answer = attempt.tool_events
+    assert (call.name, call.input) == ("mcp__docs__ask", {"question": "Why?"})
+    assert answer.output == f"""Why? ['an "odd" word'] the answer in {attempt.workspace}"""
+    assert attempt.result == "done"
+
+
+def test_a_tool_of_an_mcp_server_at_an_address_is_called(attempt_on: Prepare) -> None:
+    with (
+        http_mcp_server() as there,
+        model_server(ASKS, Says("done")) as server,
+    ):
+        at_address = McpServer(url=there.url, headers={"X-Team": "red"})
+        attempt = attempt_on(server, config={"mcp_servers": {"docs": at_address}})
+        attempt.run()
+
+    assert attempt.tool_events[-1].output == "Why? over HTTP"
+    assert there.headers["X-Team"] == "red"
+
+
+def test_an_mcp_server_that_does_not_start_is_noted_in_the_log(attempt_on: Prepare) -> None:
+    with model_server(Says("done")) as server:
+        attempt = attempt_on(server, config={"mcp_servers": {"docs": McpServer(command="no-such-program")}})
+        attempt.run()
+
+    assert any("the MCP server docs failed to start" in line for line in attempt.logs)
+    assert attempt.result == "done"
 
 
 # Another attempt

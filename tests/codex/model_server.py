@@ -50,6 +50,8 @@ def _items(turn: Says | Calls, number: int) -> list[dict[str, Any]]:
         items.append({"type": "message", "id": f"msg_{number}", "role": "assistant", "content": content})
     if isinstance(turn, Calls):
         call = {"id": f"call_{number}", "call_id": f"call_{number}", "name": turn.tool}
+        if turn.namespace:
+            call["namespace"] = turn.namespace
         if isinstance(turn.input, str):  # a tool whose input is free text
             items.append({"type": "custom_tool_call", "input": turn.input, **call})
         else:

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.kubernetes
 JOB: dict[str, Any] = {"source": "kubectl", "type": "code-review", "prompt": "Look at it."}
 MODEL: dict[str, Any] = {"provider": "claude", "model": "opus", "slots": 2}
 REPO = "https://git.example/rats.git"
+SERVER = {"command": "npx"}
 
 
 def an_object(kind: str, spec: dict[str, Any], name: str = "by-hand") -> dict[str, Any]:
@@ -73,6 +74,11 @@ def with_change(spec: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("config.fast", "yes", "spec.config.fast"),
         ("config.executorResources", {"limits": {"cpu": "lots"}}, "spec.config.executorResources.limits.cpu"),
         ("config.executorResources", {"limit": {"cpu": "1"}}, "nothing but requests and limits"),
+        ("config.mcpServers", {"docs": {}}, "either a `command` to start or the `url` of one that runs"),
+        ("config.mcpServers", {"docs": SERVER | {"url": REPO}}, "either a `command` to start or the `url` of one that"),
+        ("config.mcpServers", {"two words": SERVER}, "must be of 1 to 64 letters"),
+        ("config.mcpServers", {"docs": {"url": "mcp.example"}}, "spec.config.mcpServers.docs.url"),
+        ("config.mcpServers", {f"n{number}": SERVER for number in range(21)}, "spec.config.mcpServers: Too many"),
         ("workspaceSetup.gitRef", "main", "spec.workspaceSetup.gitRepo: Required value"),
         ("workspaceSetup", {"gitRepo": REPO, "gitRef": "-f"}, "spec.workspaceSetup.gitRef"),
         ("workspaceSetup", {"gitRepo": REPO, "gitDepth": 0}, "spec.workspaceSetup.gitDepth"),
@@ -100,6 +106,7 @@ async def test_a_job_that_makes_no_sense_is_refused_with_the_reason(
     [
         ("priority", -2.5),
         ("config.provider", "mock"),
+        ("config.mcpServers", {"docs": {"command": "npx", "args": ["-y"], "env": {"A": ""}}, "web": {"url": REPO}}),
         ("workspaceSetup.gitRepo", REPO),
         ("workspaceSetup.gitRepo", "ssh://git@git.example/rats.git"),
         ("workspaceSetup.gitRepo", "git@git.example:rats.git"),
@@ -125,6 +132,12 @@ AGENT = {"triggerName": "developer", "eventTriggers": [TRIGGER]}
         ("AiAgent", AGENT | {"eventTriggers": [TRIGGER | {"events": []}]}, "spec.eventTriggers[0].events"),
         ("AiAgent", AGENT | {"eventTriggers": [TRIGGER | {"config": {"maxTurns": 0}}]}, "config.maxTurns"),
         ("AiAgent", AGENT | {"eventTriggers": [TRIGGER | {"next": {"condition": "maybe"}}]}, "next.condition"),
+        ("AiAgent", AGENT | {"mcpServers": {"two words": SERVER}}, "must be of 1 to 64 letters"),
+        (
+            "AiAgent",
+            AGENT | {"eventTriggers": [TRIGGER | {"config": {"mcpServers": {"docs": {}}}}]},
+            "either a `command`",
+        ),
         ("AiAgent", AGENT | {"instructions": ["Not a name"]}, "spec.instructions[0]"),
         ("WebhookSource", {}, "spec.type: Required value"),
         ("WebhookSource", {"type": "gitlab"}, "spec.type"),
@@ -166,6 +179,7 @@ async def test_what_jobs_are_made_by_is_refused_where_it_makes_no_sense(
     ("kind", "spec", "name"),
     [
         ("AiAgent", AGENT | {"eventTriggers": [TRIGGER | {"filters": {"label.name": ["ai", None, 7]}}]}, "developer"),
+        ("AiAgent", AGENT | {"mcpServers": {"docs": SERVER}}, "developer"),
         ("AiInstruction", {"content": "Fix {{ payload.issue.title }}."}, "implement"),
         ("AiConfig", {"model": "opus", "providers": {"codex": {"model": "o3"}}}, "default"),
         ("AiConfig", {"providers": {"qwen": {"files": [MODEL_FILE]}}}, "default"),
@@ -308,4 +322,4 @@ async def test_what_the_engine_writes_is_within_the_schema(api_client: ApiClient
 
 def test_the_definitions_are_small() -> None:
     for definition in custom_resource_definitions():
-        assert len(json.dumps(definition)) < 24 * 1024
+        assert len(json.dumps(definition)) < 32 * 1024

@@ -8,6 +8,8 @@ from msgspec.structs import replace
 from labrats.catalog import Catalog
 from labrats.controller.agent_reviews import AgentReviews, problem_of
 from labrats.model.agent import AiAgent, ChainLink
+from labrats.model.config import JobConfig
+from labrats.model.mcp_server import McpServer
 from tests.builders import a_trigger, an_agent, an_instruction
 from tests.fakes.clock import NOON, FakeClock
 from tests.fakes.store import MemoryStore
@@ -51,6 +53,11 @@ def told(catalog: Catalog, name: str = "ai-developer") -> list[tuple[str, str]]:
         (
             an_agent("a", a_trigger(), a_trigger(filters={"a": {"b": 1}})),
             "eventTriggers[1].filters: 'a' must be compared",
+        ),
+        (an_agent(mcp_servers={"docs": McpServer()}), "mcpServers: docs: must have either a `command`"),
+        (
+            an_agent("a", a_trigger(config=JobConfig(mcp_servers={"two words": McpServer(command="x")}))),
+            "eventTriggers[0].config.mcpServers: the name 'two words' must be of 1 to 64 letters",
         ),
         (
             an_agent("a", a_trigger(next=ChainLink(agent_trigger_name="nobody"))),

@@ -10,6 +10,7 @@ import pytest
 
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode, Usage
+from labrats.model.mcp_server import McpServer
 from labrats.model.protocol import ErrorEvent, PartEvent, ResultEvent, StatusEvent, decode_event
 from labrats.processes import with_environment
 from tests.unit.executor.attempts import DEADLINE_SECONDS, AttemptFolder, an_attempt, wait_until
@@ -81,6 +82,14 @@ def test_without_a_script_it_logs_three_lines_and_succeeds(tmp_path: Path) -> No
     assert len(attempt.logs) == 3
     assert isinstance(attempt.outcome, ResultEvent)
     assert "3 words" in attempt.outcome.result
+
+
+def test_a_provider_that_takes_no_mcp_servers_is_said_to_leave_them_out(tmp_path: Path) -> None:
+    config = JobConfig(provider="mock", mcp_servers={"docs": McpServer(command="docs")})
+    attempt = an_attempt(tmp_path, [{"log": "hello"}], config=config)
+    attempt.run()
+
+    assert attempt.logs == ["[config.mcpServers is left out: only the providers claude and codex take any]", "hello"]
 
 
 def test_a_failure_of_the_provider_is_the_outcome(tmp_path: Path) -> None:

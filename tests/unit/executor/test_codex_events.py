@@ -10,7 +10,7 @@ import pytest
 from labrats.executor.agent_cli import Ending
 from labrats.executor.codex import answer_of, code_of, retry_after_seconds
 from labrats.executor.codex_events import Ledger, Narrator, read_event
-from labrats.executor.codex_log import complaints_in, retry_after_in
+from labrats.executor.codex_log import CodexLog, complaints_in, retry_after_in
 from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
@@ -302,3 +302,15 @@ def test_what_codex_complains_of_is_told_apart_from_its_log() -> None:
     complaints = complaints_in(LOG)
     assert complaints.startswith("WARNING: proceeding")
     assert "Request completed" not in complaints
+
+
+def test_which_mcp_servers_failed_is_in_the_log(tmp_path: Path) -> None:
+    with CodexLog(tmp_path) as log:
+        log.file.write((RECORDED / "mcp_servers_failed.log").read_bytes())
+        log.file.flush()
+        assert log.failed_mcp_servers == {
+            "bad": "No such file or directory (os error 2)",
+            "worse": "handshaking with MCP server failed: connection closed: initialize response: connection closed: "
+            "initialize response",
+        }
+    assert complaints_in((RECORDED / "mcp_servers_failed.log").read_text()) == ""

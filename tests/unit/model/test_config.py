@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from labrats.model.config import EFFORTS, PROVIDERS, ConfigLayer, JobConfig, ResolvedConfig, resolve_config
+from labrats.model.mcp_server import McpServer
 
 
 def resolved(*layers: dict[str, Any]) -> ResolvedConfig:
@@ -40,6 +41,7 @@ def test_without_layers_the_built_in_settings_count() -> None:
         ("max_tokens", 1, 2),
         ("max_attempts", 1, 5),
         ("fallback_model", "haiku", "opus"),
+        ("mcp_servers", {}, {"docs": McpServer(command="docs")}),
         ("model", "haiku", "opus"),
         ("provider", "mock", "codex"),
     ],
