@@ -121,6 +121,28 @@ def test_asked_to_stop_it_still_says_how_it_ended(tmp_path: Path, number: signal
     assert failure_of(attempt) == (FailedCode.AGENT_ERROR, "stopped on request")
 
 
+def test_a_request_to_stop_wakes_a_loop_that_waits() -> None:
+    # Another thread takes the signal, so that the wait of the main one is not interrupted by it, as when it comes just
+    # before the wait begins.
+    script = """
+import asyncio, signal, threading
+from labrats.executor.attempt import _stop_on_signals
+
+async def main():
+    _stop_on_signals()
+    ask = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    threading.Timer(0.3, ask).start()
+    await asyncio.Event().wait()
+
+try:
+    asyncio.run(main())
+except asyncio.CancelledError:
+    print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+    assert done.stdout == "stopped\n", done.stderr
+
+
 def test_a_script_can_ignore_requests_to_stop(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, [{"ignoreSignals": True}, {"log": "tick {n}", "times": 10**6, "everyMs": 1}])
 
