@@ -96,6 +96,7 @@ async def create_api_key(request: Request, asked: ApiKeyBody, idempotency_key: I
     key = derived_key(credential_of(request).text, nonce, secret.data[_SALT])
     if hash_key(key) != secret.data["hash"]:
         raise Conflict("this request has made a key, which cannot be shown again since its maker's own has changed")
+    await engine.keys.heard_of(secret.name, known=True)
     return json_response(_view(secret) | {"key": key}, 201)
 
 
@@ -131,14 +132,15 @@ async def _store(engine: Engine, intent: Intent | None, secret: Secret) -> Secre
 )
 async def revoke_api_key(request: Request, key_id: KeyId) -> Response:
     """Revoke a key: from now on it is refused."""
-    store = engine_of(request).store
+    engine = engine_of(request)
     try:
-        secret = await store.get(Secret, key_id)
+        secret = await engine.store.get(Secret, key_id)
         if secret.metadata.labels.get(API_KEY_LABEL) != API_KEY_LABEL_VALUE:
             raise NotFound(key_id)
-        await store.delete(Secret, key_id)
+        await engine.store.delete(Secret, key_id)
     except NotFound as error:
         raise NotFound(f"there is no API key {key_id!r}") from error
+    await engine.keys.heard_of(key_id, known=False)
     return Response(status_code=204)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -34,6 +35,9 @@ LONGEST_SILENCE_SECONDS: Final = 150.0
 """For how long stored keys are believed without a word from the storage. A watch that is well is heard once a minute;
 one that has died without a word is opened anew after little more, and heard within another minute.
 """
+
+LONGEST_WAIT_SECONDS: Final = 5.0
+"""For how long an answer waits for what the storage tells of the key that it is about."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,15 @@ class KeyRing:
         if caller.secret and self._silent_seconds() > LONGEST_SILENCE_SECONDS:
             raise RetryLater("the engine cannot tell at present which API keys were revoked", delay_seconds=5)
 
+    async def heard_of(self, secret_name: str, *, known: bool) -> None:
+        """Wait until the storage has told that a key is there, or is gone: what is answered then holds from now on, at
+        other replicas too, give or take a moment. Not for ever: a storage that is slow to tell has it all the same.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_WAIT_SECONDS):
+                while (secret_name in self._by_secret) is not known:
+                    await self.changes.next.wait()
+
     async def _take_in(self, secret: Secret, store: Store) -> None:
         """Know the key from now on. One that was made by hand and makes no sense is no key, and harms no other."""
         self._remove(secret.name)
@@ -164,6 +177,7 @@ class KeyRing:
         caller = Caller(secret.name, _scopes_of(secret), expiry_of(secret), secret.name)
         self._by_secret[secret.name] = _index(digest)
         self._stored[_index(digest)] = _Known(digest, caller)
+        self.changes.announce()
 
     def _remove(self, name: str) -> None:
         if (index := self._by_secret.pop(name, None)) is not None:

@@ -147,10 +147,10 @@ class TestDeadline:
     async def test_a_job_that_takes_too_long_fails_for_it(
         self, engine: Engine, user: User, steps: list[object]
     ) -> None:
-        detail = await user.run({"log": "slow"}, *steps, config={"timeoutMs": 300})
+        detail = await user.run({"log": "slow"}, *steps, config={"timeoutMs": 1500})
 
         assert (detail["status"], detail["failedCode"]) == ("failed", "timeout")
-        assert "0.3 s" in detail["failedReason"]
+        assert "1.5 s" in detail["failedReason"]
         assert detail["logs"] == ["slow"]
         assert engine.processes_of(detail["id"]) == []
 

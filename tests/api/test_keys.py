@@ -1,5 +1,7 @@
 """What the engine makes of the Secrets that are API keys, those made by hand included."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +15,7 @@ from labrats.model.errors import Invalid, Problem
 from labrats.model.job import Job
 from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.record import Metadata, Resource
+from labrats.ports import Change
 from tests.api.conftest import Api, a_submission, api_in_memory
 from tests.fakes.clock import NOON
 from tests.fakes.store import MemoryStore
@@ -62,6 +65,21 @@ async def test_a_key_that_may_have_been_revoked_unheard_is_not_believed(tmp_path
         api.store.silence += 1  # type: ignore[attr-defined]
         assert (await user.get("/api/jobs")).status_code == 503
         assert 'silence_seconds{watch="keys"} 151.0' in (await user.get("/metrics")).text
+
+
+async def test_what_was_answered_of_a_key_holds_at_once_however_slow_the_storage_is_to_tell(tmp_path: Path) -> None:
+    class SlowToTell(MemoryStore):
+        async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
+            async for change in super().watch(kind):
+                if kind is Secret:
+                    await asyncio.sleep(0.05)
+                yield change
+
+    async with api_in_memory(tmp_path, make_store=SlowToTell) as api, api.client("admin") as admin:
+        made = (await admin.post("/api/api-keys", json={"name": "new", "scopes": ["submit"]})).json()
+        assert is_known(api, made["key"])
+        await admin.delete(f"/api/api-keys/{made['id']}")
+        assert not is_known(api, made["key"])
 
 
 async def test_a_job_names_the_secret_of_the_key_that_asked_for_it(api: Api, user: httpx2.AsyncClient) -> None:
