@@ -16,12 +16,14 @@ FAILURE: Final = pytest.StashKey[str]()
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """A unit of work is a file; or what is tested on an installation by Helm; or all else that needs a cluster."""
+    """A unit of work is a file; or what is tested on an installation by Helm, and of the ports; or all else that needs
+    a cluster.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith("tests/chart/") or "[installed" in nodeid:
+        if nodeid.startswith("tests/chart/") or "[installed" in nodeid or "[kubernetes" in nodeid:
             return "installation"
-        if nodeid.startswith(("tests/kubernetes/", "tests/faults/")) or "[kubernetes" in nodeid:
+        if nodeid.startswith(("tests/kubernetes/", "tests/faults/")):
             return "cluster"
         return nodeid.split("::", maxsplit=1)[0]
 

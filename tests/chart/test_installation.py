@@ -124,7 +124,7 @@ async def test_a_secret_is_shown_by_no_object_of_a_job(installation: Installatio
     installation.kubectl("create", "secret", "generic", "anthropic", f"--from-literal=ANTHROPIC_API_KEY={TOKEN}")
     model = {"name": "secretive", "provider": "claude", "model": "secretive", "slots": 1, "credentialsRef": "anthropic"}
     assert (await user.post("/api/ai-models", model)).status_code == 201
-    repository = {"gitRepo": f"https://octocat:{TOKEN}@git.invalid/hello.git"}
+    repository = {"gitRepo": f"https://octocat:{TOKEN}@1.1.1.1/hello.git"}  # no way leads there from the cluster
     job_id = await user.submit(config={"provider": "claude", "model": "secretive"}, workspaceSetup=repository)
     await user.wait(job_id)
 

@@ -143,15 +143,6 @@ async def test_files_come_with_a_job(start_engine: EngineFactory, api_client: Ap
         assert (await admin.wait(job_id))["status"] == "completed"
 
 
-async def test_fifty_jobs_at_once_all_end(start_engine: EngineFactory) -> None:
-    engine = start_engine(DEFAULT_MODEL_SLOTS="50")
-    async with engine.user() as user:
-        job_ids = await asyncio.gather(*(user.submit({"result": number}) for number in range(50)))
-        results = [(await user.wait(job_id))["returnvalue"] for job_id in job_ids]
-
-    assert results == list(range(50))
-
-
 async def left_in(client: ApiClient, namespace: str) -> list[bytes]:
     """The Jobs, pods and ConfigMaps of jobs in the namespace."""
     paths = [

@@ -28,7 +28,7 @@ from tests.torture.load import Clients
 pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
 
 STORM_SECONDS: Final = float(os.environ.get("LABRATS_STORM_SECONDS", "10"))
-OUTAGE_SECONDS: Final = float(os.environ.get("LABRATS_OUTAGE_SECONDS", "15"))
+OUTAGE_SECONDS: Final = float(os.environ.get("LABRATS_OUTAGE_SECONDS", "10"))
 """Long enough for the engine to lose the lead, and for every pause between two tries to be as long as it gets."""
 
 JOBS_PER_SECOND: Final = 1.5
