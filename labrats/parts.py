@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.parts import ConfigMap, Secret
-from labrats.model.record import OwnerReference, Resource
+from labrats.model.record import Resource
 from labrats.ports import Store
 
 R = TypeVar("R", bound=Resource)
@@ -35,21 +35,26 @@ async def is_whole(store: Store, job: Job) -> bool:
     """Whether what `job` refers to is there: its prompt, its event, and the credentials of its repository."""
     setup = job.spec.workspace_setup
     for text in (job.spec.prompt_ref, job.spec.event_ref):
-        if text and await _find(store, ConfigMap, text.name) is None:
+        if text and not await _has(store, job, ConfigMap, text.name):
             return False
     if setup is None or setup.credentials_ref is None or setup.token_from:  # a token is made for each attempt
         return True
-    return await _find(store, Secret, setup.credentials_ref) is not None
+    return await _has(store, job, Secret, setup.credentials_ref)
 
 
 async def complete(store: Store, job: Job, parts: Sequence[Resource]) -> bool:
     """Create what is missing of the `parts` of a stored job; whether anything was. Raises RetryLater."""
-    missing = [part for part in parts if await _find(store, type(part), part.name) is None]
-    owner = OwnerReference(kind=job.kind(), name=job.name, uid=job.metadata.uid)
+    missing = [part for part in parts if not await _has(store, job, type(part), part.name)]
     for part in missing:
         with suppress(Conflict):  # whoever was to store it in the first place has done so by now
-            await store.create(replace(part, metadata=replace(part.metadata, owner=owner)))
+            await store.create(replace(part, metadata=replace(part.metadata, owner=job.as_owner())))
     return bool(missing)
+
+
+async def _has(store: Store, job: Job, kind: type[Resource], name: str) -> bool:
+    """Whether it is there for `job`: what an earlier job of its name has left is not, as it is about to go."""
+    found = await _find(store, kind, name)
+    return found is not None and not job.as_owner().succeeds(found.metadata.owner)
 
 
 async def _find(store: Store, kind: type[R], name: str) -> R | None:

@@ -79,7 +79,10 @@ class Store(Protocol):
         ...
 
     async def delete(self, kind: type[R], name: str, resource_version: str | None = None) -> None:
-        """Remove it and what belongs to it. Raises NotFound; Conflict when a version is given and no longer current."""
+        """Remove it and what belongs to it. One of its name can be created at once, with parts of the same names.
+
+        Raises NotFound; Conflict when a version is given and no longer current.
+        """
         ...
 
     def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:

@@ -19,10 +19,10 @@ from labrats.api.resources import NO_VERSION, ResourceVersion, change, create, s
 from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.api.submission import ConfigBody, job_config
 from labrats.model.condition import Condition
-from labrats.model.errors import Conflict, Invalid, NotFound, Problem
+from labrats.model.errors import Conflict, Invalid, Problem
 from labrats.model.job import KeyReference
 from labrats.model.parts import Secret
-from labrats.model.record import Metadata, OwnerReference
+from labrats.model.record import Metadata
 from labrats.model.webhook_source import (
     DEFAULT_ASSOCIATIONS,
     RepoOverride,
@@ -320,12 +320,11 @@ async def _keep_secret(engine: Engine, source: WebhookSource, text: str) -> None
     """Have the source's own Secret hold `text`. Raises Conflict where the Secret of that name is another's."""
     secret = _own_secret(source.name, text)
     try:
-        kept = await engine.store.get(Secret, secret.name)
-    except NotFound:
-        owner = OwnerReference(kind=source.kind(), name=source.name, uid=source.metadata.uid)
-        await engine.store.create(replace(secret, metadata=replace(secret.metadata, owner=owner)))
+        await engine.store.create(replace(secret, metadata=replace(secret.metadata, owner=source.as_owner())))
         return
-    if kept.metadata.owner is None or kept.metadata.owner.uid != source.metadata.uid:
+    except Conflict:
+        kept = await stored(engine, Secret, secret.name)
+    if kept.metadata.owner != source.as_owner():
         raise Conflict(f"the Secret {secret.name!r} is not one of the webhook source's; name it by `secretRef`")
     await engine.store.update(replace(kept, data=secret.data))
 

@@ -9,7 +9,7 @@ from labrats.github import GitHub
 from labrats.model.errors import Conflict, GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job, WorkspaceSetup
 from labrats.model.parts import Secret
-from labrats.model.record import Metadata, OwnerReference
+from labrats.model.record import Metadata
 from labrats.ports import Store
 
 USERNAME: Final = "x-access-token"
@@ -42,8 +42,7 @@ class RepositoryTokens:
             raise GiveUp(FailedCode.GIT_CLONE, f"the Secret {name!r} with the credentials is missing") from error
 
     async def _keep(self, job: Job, name: str, data: dict[str, str]) -> None:
-        owner = OwnerReference(kind=job.kind(), name=job.name, uid=job.metadata.uid)
-        secret = Secret(metadata=Metadata(name=name, owner=owner), data=data)
+        secret = Secret(metadata=Metadata(name=name, owner=job.as_owner()), data=data)
         try:
             await self._store.create(secret)
         except Conflict:

@@ -20,6 +20,10 @@ class OwnerReference(Record):
     name: str
     uid: str = ""
 
+    def succeeds(self, other: "OwnerReference | None") -> bool:
+        """Whether `other` had the same name before, and so is gone: no two of a kind have it at once."""
+        return other is not None and (other.kind, other.name) == (self.kind, self.name) and other.uid != self.uid
+
 
 class Metadata(Record):
     """What every resource carries, in the words of Kubernetes.
@@ -49,6 +53,10 @@ class Resource(Record):
     def claim(self) -> str | None:
         """What no two of its kind may have in common, beside the name, in words; None where there is no such thing."""
         return None
+
+    def as_owner(self) -> OwnerReference:
+        """What its parts carry."""
+        return OwnerReference(kind=self.kind(), name=self.name, uid=self.metadata.uid)
 
     @classmethod
     def kind(cls) -> str:

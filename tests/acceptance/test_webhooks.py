@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -58,6 +59,17 @@ async def test_a_delivery_becomes_a_job_that_runs(receiver: LocalEngine) -> None
     assert (detail["status"], detail["agentRole"], detail["source"]) == ("completed", "developer", "github")
     assert source["url"] == f"{receiver.url}/webhooks/github"
     assert SECRET not in receiver.log
+
+
+async def test_a_source_that_was_removed_is_added_again_at_once(admin: User) -> None:
+    source: dict[str, Any] = {"name": f"again-{uuid4().hex[:8]}", "type": "generic"}
+    address = f"/api/webhook-sources/{source['name']}"
+    for secret in ({"secret": "test-first"}, {"secret": "test-second"}, {"secretRef": {"name": "none", "key": "none"}}):
+        made = await admin.post("/api/webhook-sources", source | secret)
+        assert made.status_code == 201, made.text
+        changed = await admin.http.patch(address, json={"secret": "test-another"})
+        assert changed.status_code == 200, changed.text
+        assert (await admin.http.delete(address)).status_code == 204
 
 
 async def test_a_replay_is_known_after_a_crash_and_answered_with_the_job_it_made(receiver: LocalEngine) -> None:

@@ -219,6 +219,31 @@ async def test_two_parts_of_one_name_are_a_conflict(store: Store) -> None:
     assert await store.list(Secret) == []
 
 
+async def test_a_part_of_another_is_not_taken_from_it(store: Store) -> None:
+    await store.create(a_job("ir-00000001"), [a_secret("taken")])
+    theirs = await store.get(Secret, "taken")
+    with pytest.raises(Conflict, match="taken"):
+        await store.create(a_job("ir-00000002"), [a_secret("taken")])
+    assert await store.get(Secret, "taken") == theirs
+    with pytest.raises(NotFound):
+        await store.get(Job, "ir-00000002")
+
+
+async def test_what_was_deleted_is_made_again_at_once_with_its_parts_and_keeps_them(store: Store) -> None:
+    parts = [a_secret(f"part-{number:02}") for number in range(20)]
+    await store.create(a_model("opus"), parts)
+    await store.delete(AiModel, "opus")
+    again = await store.create(a_model("opus"), parts)
+
+    await store.create(a_model("later"), [a_secret("later")])
+    await store.delete(AiModel, "later")
+    await until_gone(store, Secret, "later")  # whoever removes parts has got so far
+
+    kept = await store.list(Secret)
+    assert [part.name for part in kept] == [part.name for part in parts]
+    assert {part.metadata.owner and part.metadata.owner.uid for part in kept} == {again.metadata.uid}
+
+
 async def test_a_taken_name_makes_no_parts(store: Store) -> None:
     await store.create(a_job("ir-00000001"))
     with pytest.raises(Conflict, match="ir-00000001"):

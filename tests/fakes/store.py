@@ -45,9 +45,8 @@ class MemoryStore:
                 raise Conflict(f"{key[0]} {key[1]!r} exists already")
         self._refuse_taken(resource)
         created = self._add(resource, resource.metadata.owner)
-        owner = OwnerReference(kind=created.kind(), name=created.name, uid=created.metadata.uid)
         for part in parts:
-            self._add(part, owner)
+            self._add(part, created.as_owner())
         return created
 
     async def update(self, resource: R) -> R:

@@ -3,23 +3,26 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from msgspec.structs import replace
 
-from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.client import JSON_PATCH, ApiClient
+from labrats.backends.kubernetes.resources import resource_type
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.ai_model import AiModel
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.parts import ConfigMap, Secret
-from labrats.model.record import Metadata, Resource
+from labrats.model.record import Metadata, OwnerReference, Resource, encode
 from labrats.parts import complete, create_whole
 from labrats.ports import Store
 from tests.builders import a_spec, an_ai_model
 from tests.cluster.proxy import Fault, FaultyProxy, Lose, Refuse, is_write
+from tests.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.kubernetes
 
@@ -104,6 +107,39 @@ async def test_a_part_whose_name_is_taken_leaves_nothing_of_the_rest(store: Stor
         await create_whole(store, JOB, [PROMPT, GIT])
     await store.delete(Secret, GIT.name)
     await assert_nothing_is_left(store)
+
+
+async def test_who_may_not_remove_what_an_earlier_job_left_completes_the_new_one_once_it_is_gone(
+    store: Store, proxy: FaultyProxy, api_client: ApiClient, namespace: str
+) -> None:
+    prompts = resource_type(ConfigMap)
+    left = replace(PROMPT.metadata, owner=OwnerReference(kind=Job.kind(), name=JOB.name, uid="uid-of-one-that-is-gone"))
+    left = replace(left, created_at=datetime.now(UTC))
+    body = prompts.new_object(ConfigMap(metadata=left, data={"prompt": "Review that."}))
+    body["metadata"]["finalizers"] = ["example.com/keep"]
+    await api_client.request("POST", prompts.path(namespace), encode(body))
+    proxy.plan = lambda request: Refuse(403) if request.method == "DELETE" else None
+    with pytest.raises(RetryLater, match="deleted InferenceRequest is yet to be removed"):
+        await create_whole(store, JOB, [PROMPT, GIT])
+    job = await store.get(Job, JOB.name)
+    with pytest.raises(RetryLater):
+        await complete(store, job, [PROMPT, GIT])
+
+    release = [{"op": "remove", "path": "/metadata/finalizers"}]
+    await api_client.request("PATCH", prompts.path(namespace, PROMPT.name), encode(release), content_type=JSON_PATCH)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not await is_completed(store, job):
+            await asyncio.sleep(0.05)
+    assert (await store.get(ConfigMap, PROMPT.name)).data == PROMPT.data
+    assert await owners_of_parts(store) == {job.metadata.uid}
+
+
+async def is_completed(store: Store, job: Job) -> bool:
+    try:
+        await complete(store, job, [PROMPT, GIT])
+    except RetryLater:
+        return False
+    return True
 
 
 async def owners_of_parts(store: Store) -> set[str]:

@@ -3,16 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import JSON_PATCH, ApiClient
-from labrats.backends.kubernetes.resources import CREATED_AT, resource_type
+from labrats.backends.kubernetes.resources import CREATED_AT, LABRATS_API, resource_type
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.ai_model import AiModel
-from labrats.model.errors import Invalid, LabratsError, NotFound, RetryLater
+from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.parts import Secret
 from labrats.model.record import Metadata, Resource, encode
@@ -53,6 +53,22 @@ class Person:
 @pytest.fixture
 def person(api_client: ApiClient, namespace: str) -> Person:
     return Person(api_client, namespace)
+
+
+LEFT: Final = {"apiVersion": LABRATS_API, "kind": "AiModel", "name": "opus", "uid": "uid-of-one-that-is-gone"}
+SOMEBODYS: Final = {"apiVersion": "example.com/v1", "kind": "AiModel", "name": "opus", "uid": "uid-of-theirs"}
+
+
+@pytest.mark.parametrize("owners", [[SOMEBODYS], [LEFT, SOMEBODYS]], ids=["of another API", "shared"])
+async def test_what_is_not_an_earlier_ones_alone_is_not_taken_away(
+    store: Store, person: Person, owners: list[dict[str, str]]
+) -> None:
+    await person.create(Secret, metadata={"name": "part", "ownerReferences": owners}, data={"key": "dGVzdA=="})
+    with pytest.raises(Conflict, match="part"):
+        await store.create(an_ai_model("opus"), [Secret(metadata=Metadata(name="part"))])
+    assert (await store.get(Secret, "part")).data == {"key": "test"}
+    with pytest.raises(NotFound):
+        await store.get(AiModel, "opus")
 
 
 async def test_jobs_keep_the_order_in_which_they_were_created(store: Store) -> None:

@@ -56,9 +56,8 @@ class Transaction:
     def create(self, resource: R, parts: Sequence[Resource]) -> R:
         self._refuse_taken(resource)
         created = self._insert(resource, resource.metadata.owner)
-        owner = OwnerReference(kind=created.kind(), name=created.name, uid=created.metadata.uid)
         for part in parts:
-            self._insert(part, owner)
+            self._insert(part, created.as_owner())
         return created
 
     def update(self, resource: R) -> R:

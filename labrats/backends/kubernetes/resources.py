@@ -32,6 +32,7 @@ _CLOCK_TOLERANCE: Final = timedelta(minutes=1)
 
 
 class _Owner(Record):
+    api_version: str
     kind: str
     name: str
     uid: str
@@ -47,7 +48,6 @@ class _ObjectMeta(Record):
     owner_references: tuple[_Owner, ...] = ()
 
     def to_metadata(self) -> Metadata:
-        owner = self.owner_references[0] if self.owner_references else None
         return Metadata(
             name=self.name,
             uid=self.uid,
@@ -55,8 +55,15 @@ class _ObjectMeta(Record):
             created_at=_exact_time(self.annotations.get(CREATED_AT), self.creation_timestamp),
             labels=self.labels,
             annotations={name: value for name, value in self.annotations.items() if name != CREATED_AT},
-            owner=OwnerReference(kind=owner.kind, name=owner.name, uid=owner.uid) if owner else None,
+            owner=self._owner(),
         )
+
+    def _owner(self) -> OwnerReference | None:
+        """Its only owner: one of several does not take it along when it is deleted. Nor is one of another API ours."""
+        match self.owner_references:
+            case [only] if only.kind in _TYPES and only.api_version == api_version_of(only.kind):
+                return OwnerReference(kind=only.kind, name=only.name, uid=only.uid)
+        return None
 
 
 class _Object(Record):

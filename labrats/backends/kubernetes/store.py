@@ -15,9 +15,9 @@ from labrats.backends.kubernetes.events import EventRecorder, event_of
 from labrats.backends.kubernetes.quarantine import Quarantine
 from labrats.backends.kubernetes.reflector import Collection, Hear, Patience, Reflector, Removed, Stored
 from labrats.backends.kubernetes.resources import ResourceType, resource_type
-from labrats.model.errors import LabratsError, NotFound, RetryLater
+from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.job import Job
-from labrats.model.record import OwnerReference, Resource, encode, taken_by
+from labrats.model.record import Resource, encode, taken_by
 from labrats.ports import Change, Changed, Clock, Deleted, Synced, SystemClock
 
 R = TypeVar("R", bound=Resource)
@@ -84,7 +84,8 @@ class KubernetesStore:
     does not exist. A job that did make sense stays what it was to watchers, so that nobody ends what it runs.
 
     The parts of a resource are created after it, one by one, and deleted after it, by the cluster: others may see it
-    without them for a moment. One whose claim another has is there for a moment, too, until it is taken back.
+    without them for a moment. Parts that are yet to be deleted make way for those of the next one of its name. One
+    whose claim another has is there for a moment, too, until it is taken back.
     """
 
     def __init__(
@@ -166,8 +167,7 @@ class KubernetesStore:
         if created.claim is not None and (holder := await self._earlier_holder(created)):
             await self._take_back([created])
             raise taken_by(holder)
-        owner = OwnerReference(kind=created.kind(), name=created.name, uid=created.metadata.uid)
-        owned = [replace(part, metadata=replace(part.metadata, owner=owner)) for part in parts]
+        owned = [replace(part, metadata=replace(part.metadata, owner=created.as_owner())) for part in parts]
         outcomes = await asyncio.gather(*(self._create(part) for part in owned), return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if not failures:
@@ -236,6 +236,33 @@ class KubernetesStore:
         return next((each for each in everybody if each.claim == written.claim and each.name != written.name), None)
 
     async def _create(self, resource: R) -> R:
+        try:
+            return await self._add(resource)
+        except Conflict:
+            if not await self._remove_left_over(resource):
+                raise
+        return await self._add(resource)
+
+    async def _remove_left_over(self, new: Resource) -> bool:
+        """Remove what has the name of `new` and belonged to one that had the name of its owner: the cluster has yet to.
+
+        False where the name is another's. Raises RetryLater, also for who may create but not delete it.
+        """
+        if (owner := new.metadata.owner) is None:
+            return False
+        if (found := await self._find(type(new), new.name)) is None:
+            return True
+        if not owner.succeeds(found.metadata.owner):
+            return False
+        try:
+            await self._delete(type(new), new.name, {"resourceVersion": found.metadata.resource_version})
+        except NotFound:
+            pass  # the cluster was quicker
+        except RetryLater as error:
+            raise RetryLater(f"the {new.kind()} {new.name!r} of a deleted {owner.kind} is yet to be removed") from error
+        return True
+
+    async def _add(self, resource: R) -> R:
         resources = resource_type(type(resource))
         new = replace(resource, metadata=replace(resource.metadata, created_at=self._clock.now()))
         try:
