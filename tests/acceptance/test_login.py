@@ -57,7 +57,7 @@ async def sign_in(page: Page, engine: LocalEngine, name: str = "ada") -> None:
 def served(folder: Path) -> Iterator[int]:
     """A web server of somebody else, with these pages. Yields its port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         yield server.server_port
