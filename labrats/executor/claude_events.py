@@ -3,6 +3,7 @@
 Only the fields that are used are declared. The kinds of events grow from version to version; unknown ones are skipped.
 """
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -287,4 +288,6 @@ def _telling_part(tool_input: Any) -> str:
     """What of a tool's input is shown to people."""
     if not isinstance(tool_input, dict):
         return str(tool_input)
-    return str(next((tool_input[name] for name in _TELLING_INPUTS if name in tool_input), ""))
+    if telling := next((tool_input[name] for name in _TELLING_INPUTS if name in tool_input), None):
+        return str(telling)
+    return json.dumps(tool_input, ensure_ascii=False) if tool_input else ""

@@ -240,6 +240,21 @@ def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"query": "rats", "limit": 3}, "rats"),
+        ({"question": "Warum grün?", "limit": 3}, '{"question": "Warum grün?", "limit": 3}'),
+        ({"path": "", "depth": 2}, '{"path": "", "depth": 2}'),
+        ({}, "(nothing)"),
+        ("text", "text"),
+    ],
+)
+def test_of_a_call_people_are_shown_what_tells_most(tmp_path: Path, given: Any, shown: str) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "mcp__docs__ask", "input": given}
+    assert told(tmp_path, assistant(call)).logs == [f"→ mcp__docs__ask: {shown}"]
+
+
+@pytest.mark.parametrize(
     ("event", "note"),
     [
         (
