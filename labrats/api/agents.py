@@ -13,7 +13,7 @@ from labrats.api.engine import Engine
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.instructions import CONTENT_LENGTH, InstructionList, instruction_view
 from labrats.api.json_body import json_response
-from labrats.api.mcp_servers import McpServersBody, McpServerView, mcp_servers
+from labrats.api.mcp_servers import AgentsMcpServersBody, McpServerView, mcp_servers
 from labrats.api.openapi import answers
 from labrats.api.resources import NO_VERSION, ResourceVersion, change, create, stored
 from labrats.api.routing import api_router, caller_of, engine_of
@@ -110,7 +110,7 @@ class AgentBody(RequestBody):
     )
     event_triggers: TriggerList = []
     instructions: InstructionNames = []
-    mcp_servers: McpServersBody | None = None
+    mcp_servers: AgentsMcpServersBody | None = None
 
 
 class AgentPatch(RequestBody):
@@ -124,7 +124,7 @@ class AgentPatch(RequestBody):
     default_provider: Provider | None = None
     event_triggers: TriggerList = optional()
     instructions: InstructionNames = optional()
-    mcp_servers: McpServersBody | None = None
+    mcp_servers: AgentsMcpServersBody | None = None
     resource_version: ResourceVersion = NO_VERSION
 
 

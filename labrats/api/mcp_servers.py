@@ -1,17 +1,18 @@
 """How callers name servers of tools: in a job's settings, and in an agent's."""
 
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from labrats.api.bodies import RequestBody, ResponseBody, optional
+from labrats.api.bodies import Name, RequestBody, ResponseBody, optional
 from labrats.api.patterns import HEADER, MCP_SERVER, NO_NUL, ONE_LINE, VARIABLE, WEB_ADDRESS
 from labrats.model.mcp_server import McpServer, problem_of_mcp_server, problem_of_mcp_servers
 
 MAX_MCP_SERVERS: Final = 20
 MAX_WORDS: Final = 100
 
+Body = TypeVar("Body", bound="McpServerBody")
 Word = Annotated[str, StringConstraints(max_length=4096, pattern=NO_NUL)]
 
 _ONE_OF_BOTH: Final = ConfigDict(
@@ -61,6 +62,14 @@ class McpServerBody(RequestBody):
         return self
 
 
+class AgentsMcpServerBody(McpServerBody):
+    """A server of tools that an agent lends to its jobs, with the credentials that it needs."""
+
+    credentials_ref: Name | None = Field(
+        default=None, description="The Secret whose keys are added to `env`, or to `headers`.", examples=["wiki-token"]
+    )
+
+
 def mcp_server(asked: McpServerBody) -> McpServer:
     """The same as the engine has it."""
     return McpServer(**asked.model_dump() | {"args": tuple(asked.args)})
@@ -71,18 +80,31 @@ def mcp_servers(asked: Mapping[str, McpServerBody]) -> dict[str, McpServer]:
     return {name: mcp_server(each) for name, each in asked.items()}
 
 
-def _check_all(asked: dict[str, McpServerBody]) -> dict[str, McpServerBody]:
+def _check_all(asked: dict[str, Body]) -> dict[str, Body]:
     if problem := problem_of_mcp_servers(mcp_servers(asked)):
         raise ValueError(problem)
     return asked
 
 
+ServerName = Annotated[str, StringConstraints(pattern=MCP_SERVER)]
+_EXAMPLES: Final = [{"everything": {"command": "npx", "args": ["-y", "@modelcontextprotocol/server-everything"]}}]
+
 McpServersBody = Annotated[
-    dict[Annotated[str, StringConstraints(pattern=MCP_SERVER)], McpServerBody],
+    dict[ServerName, McpServerBody],
     Field(
         max_length=MAX_MCP_SERVERS,
         description="Servers of tools (MCP) for Claude Code and Codex, by name. Those of the first layer that has any.",
-        examples=[{"everything": {"command": "npx", "args": ["-y", "@modelcontextprotocol/server-everything"]}}],
+        examples=_EXAMPLES,
+    ),
+    AfterValidator(_check_all),
+]
+
+AgentsMcpServersBody = Annotated[
+    dict[ServerName, AgentsMcpServerBody],
+    Field(
+        max_length=MAX_MCP_SERVERS,
+        description="Servers of tools (MCP) for those of its jobs that name no others, by name.",
+        examples=_EXAMPLES,
     ),
     AfterValidator(_check_all),
 ]
@@ -96,3 +118,4 @@ class McpServerView(ResponseBody):
     env: dict[str, str] = optional(examples=[{"LOG_LEVEL": "debug"}])
     url: str = optional(examples=["https://mcp.example.com/mcp"])
     headers: dict[str, str] = optional(examples=[{"X-Team": "red"}])
+    credentials_ref: str = optional(examples=["wiki-token"])

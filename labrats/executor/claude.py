@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from labrats.executor.agent_cli import Ending, program_folder, program_of, remove_whatever, run_cli, with_advice
 from labrats.executor.claude_events import CODE_OF_STATUS, ClaudeResult, Narrator
+from labrats.executor.mcp_servers import mcp_servers
 from labrats.executor.run import Run, SessionLost
 from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
@@ -126,7 +127,7 @@ def _set_up(run: Run, home: Path) -> list[str]:
         file = folder / "instructions"
         file.write_text(run.instructions, "utf-8")
         options.append(f"--append-system-prompt-file={file}")
-    if servers := run.task.config.mcp_servers:
+    if servers := mcp_servers(run):
         file = folder / "mcp.json"
         file.write_text(json.dumps({"mcpServers": {name: _mcp_server(each) for name, each in servers.items()}}))
         options.append(f"--mcp-config={file}")

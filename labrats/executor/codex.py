@@ -27,6 +27,7 @@ from labrats.executor.agent_cli import (
 from labrats.executor.cli_events import tell_failed_server
 from labrats.executor.codex_events import ErrorNote, Narrator, ThreadStarted, read_event
 from labrats.executor.codex_log import LOG_FILTER, LOG_VARIABLE, CodexLog, complaints_in
+from labrats.executor.mcp_servers import mcp_servers
 from labrats.executor.run import Run, SessionLost
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
@@ -188,7 +189,7 @@ def _settings(run: Run) -> dict[str, dict[str, Any]]:
             "request_max_retries": 2,
             "stream_max_retries": 2,  # each with all of the above: by default an overload costs 30 requests
         }
-    for name, server in (config.mcp_servers or {}).items():
+    for name, server in mcp_servers(run).items():
         table = f"mcp_servers.{_toml_value(name)}"
         settings |= {f"{table}{part}": values for part, values in _mcp_server(server).items() if values}
     return settings

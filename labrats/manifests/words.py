@@ -20,6 +20,7 @@ from labrats.model.job import (
     Usage,
     WorkspaceSetup,
 )
+from labrats.model.mcp_server import McpServer
 from labrats.model.webhook_source import WebhookSourceStatus
 
 WORDS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
@@ -33,6 +34,7 @@ WORDS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
     },
     KeyReference: {"name": "Its name.", "key": "Which of its keys."},
     JobConfig: {"executorResources": "What the attempt's container asks for and may use, as in a pod."},
+    McpServer: {"credentialsRef": "The Secret whose keys are added to `env`, or to `headers`."},
     ResolvedConfig: {"origins": "For each setting the layer that it is from: `request`, `agent`, `ai-config`, …"},
     WorkspaceSetup: {"tokenFrom": "The Secret by which each attempt gets a token of its own for the repository."},
     ChainLink: {

@@ -78,6 +78,12 @@ class ResolvedConfig(Record):
     def max_attempts(self) -> int:
         return self.config.max_attempts or 1
 
+    @property
+    def mcp_credentials(self) -> dict[str, str]:
+        """The Secret of each MCP server that has one."""
+        servers = self.config.mcp_servers or {}
+        return {name: server.credentials_ref for name, server in servers.items() if server.credentials_ref}
+
 
 @dataclass(frozen=True)
 class ConfigLayer:

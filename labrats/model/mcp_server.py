@@ -18,6 +18,7 @@ class McpServer(Record):
 
     command, args, env: the program, which speaks on standard input and output, in the agent's place and surroundings.
     url, headers:       where another one listens, for streamable HTTP.
+    credentials_ref:    the Secret whose keys are added to `env`, or to `headers`. Agents have it, and no submission.
     """
 
     command: str | None = None
@@ -25,6 +26,7 @@ class McpServer(Record):
     env: dict[str, str] = {}
     url: str | None = None
     headers: dict[str, str] = {}
+    credentials_ref: str | None = None
 
 
 def problem_of_mcp_servers(servers: Mapping[str, McpServer]) -> str | None:
@@ -48,3 +50,8 @@ def problem_of_mcp_server(server: McpServer) -> str | None:
     if server.url is None and server.headers:
         return "`headers` are for a `url`"
     return None
+
+
+def credential_file(server: str, key: str) -> str:
+    """How the value that a server's Secret has by `key` is called among the secrets of an attempt."""
+    return f"mcp.{server}.{key}"  # no server has a dot in its name

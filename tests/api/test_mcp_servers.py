@@ -56,6 +56,18 @@ async def test_those_of_an_agent_are_replaced_and_taken_away(admin: httpx2.Async
     assert "mcpServers" not in taken.json()
 
 
+async def test_an_agent_alone_names_credentials(user: httpx2.AsyncClient, admin: httpx2.AsyncClient) -> None:
+    servers = {"docs": PROGRAM | {"credentialsRef": "docs-token"}}
+    created = await admin.post("/api/agents", json={"name": "trusted", "mcpServers": servers})
+    refused = await user.post("/api/jobs/submit", json=a_submission(config={"mcpServers": servers}))
+    lent = await submitted(user, agentRole="trusted", config={"provider": "claude"})
+
+    assert created.json()["mcpServers"] == lent["config"]["mcpServers"] == servers
+    assert refused.json()["details"] == [
+        {"field": "config.mcpServers.docs.credentialsRef", "message": "there is no such field"}
+    ]
+
+
 @pytest.mark.parametrize(
     ("server", "field"),
     [

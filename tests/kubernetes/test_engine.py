@@ -104,6 +104,23 @@ async def test_deleting_the_resource_ends_the_pod_and_leaves_nothing(
             await asyncio.sleep(0.1)
 
 
+async def test_an_mcp_server_has_its_secret_as_a_file(
+    start_engine: EngineFactory, api_client: ApiClient, jobs_namespace: str
+) -> None:
+    secret = {"metadata": {"name": "docs-token"}, "stringData": {"TOKEN": "test-token-0123456789"}}
+    await api_client.request("POST", f"/api/v1/namespaces/{jobs_namespace}/secrets", encode(secret))
+    servers = {"docs": {"command": "docs", "credentialsRef": "docs-token"}}
+    async with start_engine().admin() as admin:
+        agent = {"name": "with-tools", "defaultProvider": "mock", "mcpServers": servers}
+        assert (await admin.post("/api/agents", agent)).status_code == 201
+        detail = await admin.run(agentRole="with-tools")
+
+    assert detail["status"] == "completed"
+    job = await api_client.request("GET", f"/apis/batch/v1/namespaces/{jobs_namespace}/jobs/{detail['k8sJobName']}")
+    assert b'"path":"secrets/mcp.docs.TOKEN"' in job
+    assert b"test-token" not in job
+
+
 async def test_a_resource_that_a_person_applies_is_a_job_too(
     engine: LocalEngine, api_client: ApiClient, jobs_namespace: str
 ) -> None:

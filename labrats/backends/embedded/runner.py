@@ -17,6 +17,7 @@ from labrats.backends.embedded.launcher import Launcher
 from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job, KeyReference
+from labrats.model.mcp_server import credential_file
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.protocol import IDLE_SECONDS, AnyEvent, ResultEvent, Resumption, Sandbox, Task
 from labrats.model.record import encode
@@ -296,12 +297,17 @@ class LocalRunner:
             raise GiveUp(FailedCode.INTERNAL, missing) from error
 
     async def _secrets(self, attempt: Attempt) -> dict[str, str]:
-        """What goes into `secrets/`: the repository's credentials as `git-…`, the model's by their own names."""
+        """What goes into `secrets/`: the repository's credentials as `git-…`, the model's by their own names, and those
+        of MCP servers by the servers' as well.
+        """
         secrets: dict[str, str] = {}
         setup = attempt.job.spec.workspace_setup
         if setup and setup.credentials_ref:
             stored = await self._secret(setup.credentials_ref, FailedCode.GIT_CLONE, "the repository's credentials")
             secrets |= {f"git-{key}": value for key, value in stored.items()}
+        for server, name in attempt.job.resolved.mcp_credentials.items():
+            stored = await self._secret(name, FailedCode.AUTH, f"the credentials of the MCP server {server}")
+            secrets |= {credential_file(server, key): value for key, value in stored.items()}
         return secrets | await self._model_credentials(attempt)
 
     async def _model_credentials(self, attempt: Attempt) -> dict[str, str]:

@@ -29,6 +29,7 @@ from labrats.backends.kubernetes.sight import Sight
 from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job
+from labrats.model.mcp_server import credential_file
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent
 from labrats.model.record import Resource
@@ -256,7 +257,9 @@ class KubernetesRunner:
                     raise GiveUp(FailedCode.INTERNAL, f"{gone}: the ConfigMap {ref.name!r} has no {ref.key!r}")
 
     async def _secret_files(self, attempt: Attempt) -> SecretFiles:
-        """Which keys of which Secrets the pod has: the repository's as `git-…`, the model's by their own names."""
+        """Which keys of which Secrets the pod has: the repository's as `git-…`, the model's by their own names, and
+        those of MCP servers by the servers' as well.
+        """
         job, files = attempt.job, []
         setup = job.spec.workspace_setup
         if setup and (name := setup.credentials_ref):
@@ -268,6 +271,10 @@ class KubernetesRunner:
             stored = await self._part(job, Secret, name, FailedCode.AUTH, missing)
             wanted = CREDENTIAL_NAMES[job.resolved.provider]
             files.append((name, {key: key for key in wanted if key in stored.data}))
+        for server, name in job.resolved.mcp_credentials.items():
+            missing = f"the credentials of the MCP server {server} are missing"
+            stored = await self._part(job, Secret, name, FailedCode.AUTH, missing)
+            files.append((name, {credential_file(server, key): key for key in stored.data}))
         return files
 
     async def _part(self, job: Job, kind: type[R], name: str, code: FailedCode, missing: str) -> R:

@@ -14,6 +14,7 @@ from labrats.backends.embedded.folders import AttemptFolder, Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.job import AgentSession, FailedCode, Job, KeyReference, WorkspaceFile, WorkspaceSetup
+from labrats.model.mcp_server import McpServer
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.phases import Phase
 from labrats.model.protocol import Resumption, Sandbox, Task
@@ -25,6 +26,7 @@ from tests.fakes.store import MemoryStore
 from tests.waiting import DEADLINE_SECONDS, eventually
 
 CLAUDE = {"provider": "claude", "model": "opus"}
+WITH_TOOLS = CLAUDE | {"mcp_servers": {"docs": McpServer(command="docs", credentials_ref="docs-token")}}
 TOKEN = "test-token-0123456789"
 
 
@@ -159,10 +161,19 @@ async def test_the_repositorys_credentials_are_told_apart_by_their_names(folders
     assert TOKEN not in (folder.path / "job.json").read_text()
 
 
+async def test_what_the_secrets_of_mcp_servers_hold_comes_under_the_servers_names(folders: Folders) -> None:
+    store = MemoryStore()
+    await store.create(Secret(metadata=Metadata(name="docs-token"), data={"TOKEN": TOKEN}))
+    folder = await inputs_of(a_runner(folders, store), folders, Attempt(a_running(config=WITH_TOOLS)))
+    assert secrets_in(folder) == {"mcp.docs.TOKEN": TOKEN}
+    assert TOKEN not in (folder.path / "job.json").read_text()
+
+
 WITHOUT_PROMPT = a_running(prompt=None, prompt_ref=KeyReference(name="gone", key="prompt"))
 WITHOUT_INSTRUCTIONS = a_running(instructions_ref=KeyReference(name="gone", key="instructions"))
 WITHOUT_TOKEN = a_running(workspace_setup=WorkspaceSetup(git_repo="https://git.example/r", credentials_ref="gone"))
 WITHOUT_KEY = a_running(config=CLAUDE)
+WITHOUT_TOOLS_KEY = a_running(config=WITH_TOOLS)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +183,7 @@ WITHOUT_KEY = a_running(config=CLAUDE)
         (WITHOUT_INSTRUCTIONS, None, FailedCode.INTERNAL, "instructions are gone"),
         (WITHOUT_TOKEN, None, FailedCode.GIT_CLONE, "repository's credentials .* 'gone'"),
         (WITHOUT_KEY, "gone", FailedCode.AUTH, "credentials of AiModel opus .* 'gone'"),
+        (WITHOUT_TOOLS_KEY, None, FailedCode.AUTH, "credentials of the MCP server docs .* 'docs-token'"),
     ],
 )
 async def test_what_is_missing_fails_the_job_by_name(

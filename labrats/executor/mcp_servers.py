@@ -1,0 +1,19 @@
+"""The MCP servers that an agent's program is given."""
+
+from msgspec.structs import replace
+
+from labrats.executor.run import Run
+from labrats.model.mcp_server import McpServer, credential_file
+
+
+def mcp_servers(run: Run) -> dict[str, McpServer]:
+    """Those of the job, each with what its Secret holds: in its environment, or as headers."""
+    return {name: _with_credentials(server, name, run) for name, server in (run.task.config.mcp_servers or {}).items()}
+
+
+def _with_credentials(server: McpServer, name: str, run: Run) -> McpServer:
+    prefix = credential_file(name, "")
+    credentials = {file.removeprefix(prefix): value for file, value in run.secrets.items() if file.startswith(prefix)}
+    if server.url is not None:
+        return replace(server, headers=server.headers | credentials)
+    return replace(server, env=server.env | credentials)
