@@ -1,10 +1,13 @@
-"""An attempt's output file: reading on from a number, and reading its end."""
+"""What an attempt leaves: its output, read on from a number or from its end; its result; its patch."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import msgspec
+
+from labrats.model.errors import NotFound
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, AgentSession, Outputs, Usage
 from labrats.model.protocol import (
     LINE_BYTES,
@@ -17,7 +20,7 @@ from labrats.model.protocol import (
     UsageEvent,
     decode_event,
 )
-from labrats.plain_files import open_plain
+from labrats.plain_files import open_plain, read_plain
 from labrats.ports import OutputTail
 
 CHUNK_BYTES: Final = 256 * 1024
@@ -32,6 +35,10 @@ HEAD_BYTES: Final = 2 * LINE_BYTES
 TAIL_BYTES: Final = 4 * LINE_BYTES
 MOST_TAIL_BYTES: Final = 64 * LINE_BYTES
 """How much of an output's end is read: more, where it is not enough, but no more than takes some 30 ms."""
+
+MOST_RESULT_BYTES: Final = 64 * 1024 * 1024
+MOST_PATCH_BYTES: Final = 64 * 1024 * 1024
+"""What is read of these at most. No executor leaves larger ones, but an agent might."""
 
 
 class OutputReader:
@@ -92,6 +99,27 @@ def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
     last = events[-1] if events else None
     tail = OutputTail(_last_lines(events), usage, outputs, session)
     return (last if isinstance(last, ResultEvent | ErrorEvent) else None), tail
+
+
+def read_result(name: str, output: Path, file: Path) -> Any:
+    """The result of the attempt `name`, of its output or of the `file` that this refers to. Raises NotFound."""
+    outcome, _ = read_end(output)
+    if not isinstance(outcome, ResultEvent):
+        raise NotFound(f"the result of attempt {name} is no longer kept")
+    if outcome.file is None:
+        return outcome.result
+    try:
+        return msgspec.json.decode(read_plain(file, MOST_RESULT_BYTES))
+    except (FileNotFoundError, msgspec.DecodeError) as error:  # from a pod, a part of it may never have come
+        raise NotFound(f"the result of attempt {name} is no longer kept") from error
+
+
+def read_patch(name: str, file: Path) -> bytes:
+    """The patch of the attempt `name`. Raises NotFound."""
+    try:
+        return read_plain(file, MOST_PATCH_BYTES)
+    except FileNotFoundError as error:
+        raise NotFound(f"attempt {name} left no patch, or it is no longer kept") from error
 
 
 def _last_events(descriptor: int) -> Sequence[AnyEvent]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-import msgspec
 import structlog
 
 from labrats.backends.embedded.folders import AttemptFolder, Folders, Tombstone
@@ -19,10 +18,9 @@ from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job, KeyReference
 from labrats.model.mcp_server import credential_file
 from labrats.model.parts import ConfigMap, Secret
-from labrats.model.protocol import IDLE_SECONDS, AnyEvent, ResultEvent, Resumption, Sandbox, Task
+from labrats.model.protocol import IDLE_SECONDS, AnyEvent, Resumption, Sandbox, Task
 from labrats.model.record import encode
-from labrats.output import OutputReader, read_end
-from labrats.plain_files import read_plain
+from labrats.output import OutputReader, read_end, read_patch, read_result
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
 from labrats.processes import ProcessId, describe_exit, kill_descendants, send_signal, with_environment
 
@@ -38,10 +36,6 @@ REAP_SECONDS: Final = 5.0
 
 UNCLAIMED_SECONDS: Final = 1.0
 """The pause after an executor died before it could claim its attempt: the next one may well die of the same."""
-
-MOST_RESULT_BYTES: Final = 64 * 1024 * 1024
-MOST_PATCH_BYTES: Final = 64 * 1024 * 1024
-"""What is read of these at most. No executor leaves larger ones, but an agent might."""
 
 MARKER: Final = "LABRATS_ATTEMPT"
 """Set to the attempt's name in the environment of every process that a provider starts."""
@@ -175,21 +169,10 @@ class LocalRunner:
 
     async def result(self, name: str) -> Any:
         folder = self._folder(name)
-        outcome, _ = read_end(folder.output)
-        if not isinstance(outcome, ResultEvent):
-            raise NotFound(f"the result of attempt {name} is no longer kept")
-        if outcome.file is None:
-            return outcome.result
-        try:
-            return msgspec.json.decode(read_plain(folder.result, MOST_RESULT_BYTES))
-        except (FileNotFoundError, msgspec.DecodeError) as error:
-            raise NotFound(f"the result of attempt {name} is no longer kept") from error
+        return read_result(name, folder.output, folder.result)
 
     async def patch(self, name: str) -> bytes:
-        try:
-            return await asyncio.to_thread(read_plain, self._folder(name).patch, MOST_PATCH_BYTES)
-        except FileNotFoundError as error:
-            raise NotFound(f"attempt {name} left no patch, or it is no longer kept") from error
+        return await asyncio.to_thread(read_patch, name, self._folder(name).patch)
 
     async def workspaces(self) -> list[str]:
         return await asyncio.to_thread(self._settings.folders.workspace_names)

@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import msgspec
 import structlog
 
 from labrats.backends.kubernetes.attendance import Attendance
@@ -33,7 +32,7 @@ from labrats.model.mcp_server import credential_file
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent
 from labrats.model.record import Resource
-from labrats.output import OutputReader, read_end
+from labrats.output import OutputReader, read_end, read_patch, read_result
 from labrats.ports import (
     Alive,
     Attempt,
@@ -178,21 +177,10 @@ class KubernetesRunner:
 
     async def result(self, name: str) -> Any:
         files = self._files(name)
-        outcome, _ = read_end(files.output)
-        if not isinstance(outcome, ResultEvent):
-            raise NotFound(f"the result of attempt {name} is no longer kept")
-        if outcome.file is None:
-            return outcome.result
-        try:
-            return msgspec.json.decode(files.result.read_bytes())
-        except (FileNotFoundError, msgspec.DecodeError) as error:  # a part of it may never have come
-            raise NotFound(f"the result of attempt {name} is no longer kept") from error
+        return read_result(name, files.output, files.result)
 
     async def patch(self, name: str) -> bytes:
-        try:
-            return await asyncio.to_thread(self._files(name).patch.read_bytes)
-        except FileNotFoundError as error:
-            raise NotFound(f"attempt {name} left no patch, or it is no longer kept") from error
+        return await asyncio.to_thread(read_patch, name, self._files(name).patch)
 
     async def workspaces(self) -> list[str]:
         return []  # a pod's workspace ends with the pod
