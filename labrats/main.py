@@ -175,6 +175,7 @@ async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None
     from labrats.outbound_client import OutboundClient
 
     clock, settings = engine.clock, engine.settings
+    await engine.cache.synced.wait()  # so that what reads all jobs as well does not delay the first answer
     async with asyncio.TaskGroup() as loops:
         intake = Intake(store, engine.catalog, engine.attachments, engine.metrics)
         hand_made = HandMadeJobs(store, engine.catalog, intake, engine.workspace_uploads, clock, settings)
