@@ -5,10 +5,8 @@ import fcntl
 import gc
 import os
 import secrets
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
@@ -18,30 +16,20 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from labrats.model.errors import Conflict, LabratsError, RetryLater
+from labrats.model.errors import LabratsError, RetryLater
 
 if TYPE_CHECKING:
     from labrats.api.engine import Engine
     from labrats.api.oidc import Provider
     from labrats.api.sessions import Signer
-    from labrats.backends.embedded.runner import LocalRunnerSettings
-    from labrats.backends.kubernetes.canary import Canary
-    from labrats.backends.kubernetes.client import ApiClient
-    from labrats.backends.kubernetes.jobs_api import JobsApi
-    from labrats.backends.kubernetes.model_files import ClusterModelFiles
-    from labrats.backends.kubernetes.receivers import ReceiverSettings
-    from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
     from labrats.intake.signing_secrets import SigningSecrets
     from labrats.model.errors import Problem
-    from labrats.model.protocol import Sandbox
     from labrats.ports import ModelFiles, Runner, Store
     from labrats.settings import EngineSettings
 
 T = TypeVar("T")
 
 DATABASE: Final = "labrats.db"
-SHARED_FOLDERS: Final = ("/home", "/root", "/tmp", "/var/tmp")  # noqa: S108, nothing is written there
-"""Where other things of the machine's users lie than programs: no confined agent sees them."""
 
 OnReady = Callable[[str, str | None], None]
 """Told the engine's URL, and the one-time login link where there is one."""
@@ -201,11 +189,12 @@ async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[
     """The engine on this machine, SQLite and processes, and what drives its jobs."""
     from labrats.backends.embedded.model_files import LocalModelFiles
     from labrats.backends.embedded.runner import LocalRunner
+    from labrats.backends.embedded.settings import runner_settings
     from labrats.controller.source_reviews import LOCAL_PASS_SECONDS, OwnReceiver, SourceReviews
     from labrats.model_files import model_folder
     from labrats.ports import SystemClock
 
-    async with open_local_store(settings) as store, LocalRunner(store, local_runner_settings(settings)) as runner:
+    async with open_local_store(settings) as store, LocalRunner(store, runner_settings(settings)) as runner:
         model_files = LocalModelFiles(model_folder(settings), SystemClock())
         engine = await assemble(settings, store, runner, model_files)
 
@@ -222,10 +211,10 @@ async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[
 @asynccontextmanager
 async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[Engine, Drive]]":
     """The engine on a cluster. It answers requests at once, and drives jobs whenever it leads."""
-    import structlog
-
+    from labrats.backends.kubernetes import settings as configured
+    from labrats.backends.kubernetes.canary import look_at_network
     from labrats.backends.kubernetes.client import ApiClient
-    from labrats.backends.kubernetes.fence import field_manager, former_leaders_are_fenced
+    from labrats.backends.kubernetes.fence import field_manager, look_at_fence
     from labrats.backends.kubernetes.jobs_api import JobsApi
     from labrats.backends.kubernetes.leader import Election
     from labrats.backends.kubernetes.receiver_keeper import ReceiverKeeper
@@ -233,23 +222,18 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
     from labrats.backends.kubernetes.store import KubernetesStore
     from labrats.controller.source_reviews import SourceReviews
 
-    runner_settings = cluster_runner_settings(settings)
+    runner_settings = configured.runner_settings(settings)
     namespace = runner_settings.namespace
     async with ApiClient.open() as client, KubernetesStore.open(client, namespace) as own_store:
-        model_files = cluster_model_files(settings, client)
+        model_files = configured.model_files(settings, client)
         own_runner = KubernetesRunner(client, own_store, runner_settings)
         engine = await insist(partial(assemble, settings, own_store, own_runner, model_files))
 
-        async def see_to_the_fence(epoch: int) -> None:
-            fenced = await former_leaders_are_fenced(client, namespace, epoch)
-            engine.metrics.degraded.labels("leader-fence").set(not fenced)
-            if not fenced:
-                structlog.get_logger().warning(
-                    "degraded: former leaders are not kept from writing, since the admission policy is missing"
-                )
+        async def prepare(epoch: int) -> None:
+            await look_at_fence(client, namespace, epoch, engine.metrics)
 
         identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        election = Election(client, namespace, identity, prepare=see_to_the_fence)
+        election = Election(client, namespace, identity, prepare=prepare)
 
         async def lead(epoch: int) -> None:
             leading = client.writing_as(field_manager(epoch))
@@ -257,35 +241,18 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
                 runner = KubernetesRunner(leading, store, runner_settings)
                 loops.create_task(runner.run(), name="runner")
                 loops.create_task(drive_jobs(engine, store, runner), name="drive")
-                if receivers := receiver_settings():
+                if receivers := configured.receiver_settings():
                     keeper = ReceiverKeeper(leading, receivers)
                     loops.create_task(SourceReviews(store, engine.clock, keeper).run(), name="source-reviews")
-                if model_files := cluster_model_files(settings, leading):
+                if model_files := configured.model_files(settings, leading):
                     loops.create_task(model_files.run(), name="model-files")
-                if canary := canary_of(settings, epoch):
-                    loops.create_task(look_at_network(engine, JobsApi(leading, namespace), canary), name="canary")
+                if canary := configured.canary(settings, epoch):
+                    jobs = JobsApi(leading, namespace)
+                    loops.create_task(look_at_network(jobs, canary, engine.metrics), name="canary")
 
         if settings.drives_jobs:
             await election.try_at_once()  # before the watches begin, so that whoever leads from the start lists once
         yield engine, partial(election.run, lead)
-
-
-async def look_at_network(engine: "Engine", jobs: "JobsApi", canary: "Canary") -> None:
-    """Say so where jobs' pods reach what they should not."""
-    import structlog
-
-    from labrats.backends.kubernetes.canary import network_is_closed
-
-    match await network_is_closed(jobs, canary):
-        case True:
-            engine.metrics.degraded.labels("network-policy").set(False)
-        case False:
-            engine.metrics.degraded.labels("network-policy").set(True)
-            structlog.get_logger().warning(
-                "degraded: jobs can reach the cluster's network, since nothing enforces its NetworkPolicies"
-            )
-        case None:
-            structlog.get_logger().warning("whether jobs are kept from the cluster's network could not be told")
 
 
 def open_local_store(settings: "EngineSettings") -> "AbstractAsyncContextManager[Store]":
@@ -323,6 +290,7 @@ async def assemble(
 
     An engine that is all there is has an admin key. Where there are several, no one of them makes a key by itself.
     """
+    from labrats.api.admin_key import ensure_admin_key
     from labrats.api.engine import Engine
     from labrats.api.keys import KeyRing
     from labrats.api.prometheus import Prometheus
@@ -391,121 +359,6 @@ def read_settings(**options: Any) -> "EngineSettings":
     return EngineSettings(**{name: value for name, value in options.items() if value is not None})
 
 
-def local_runner_settings(settings: "EngineSettings") -> "LocalRunnerSettings":
-    from labrats.backends.embedded.folders import Folders
-    from labrats.backends.embedded.runner import LocalRunnerSettings
-
-    programs = {
-        "claude": settings.claude_path or shutil.which("claude"),
-        "codex": settings.codex_path or shutil.which("codex"),
-    }
-    return LocalRunnerSettings(
-        folders=Folders(settings.data_dir / "attempts", settings.workspaces),
-        uploads=settings.uploads,
-        environment=dict(os.environ),
-        programs={provider: program for provider, program in programs.items() if program},
-        git_addresses=settings.outbound_allowed_cidrs,
-        repo_roots=settings.local_repo_roots,
-        cli_login=settings.claude_use_login,
-        idle_seconds=settings.agent_idle_seconds,
-        sandbox=sandbox_of(settings),
-        allow_untrusted=settings.allow_untrusted,
-    )
-
-
-def sandbox_of(settings: "EngineSettings") -> "Sandbox | None":
-    """How agents are confined, where the settings say so. Raises LabratsError when that cannot be done here."""
-    from labrats.model.protocol import Sandbox
-
-    if not settings.sandbox:
-        return None
-    advice = "install bubblewrap (0.8 or newer), and let users have namespaces; or start without --sandbox"
-    if (program := shutil.which("bwrap")) is None:
-        raise LabratsError(f"there is no bwrap on PATH to confine agents with; {advice}")
-    command = [program, "--unshare-pid", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--", "true"]
-    tried = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    if tried.returncode != 0:
-        raise LabratsError(f"agents cannot be confined here, bwrap says: {tried.stderr.strip()}; {advice}")
-    own = (settings.data_dir, settings.workspaces, settings.uploads, Path.home())
-    return Sandbox(program=program, hidden=tuple(str(folder) for folder in (*own, *map(Path, SHARED_FOLDERS))))
-
-
-def cluster_runner_settings(settings: "EngineSettings") -> "KubernetesRunnerSettings":
-    from labrats.backends.kubernetes.pod import PodSettings
-    from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
-    from labrats.settings import KubernetesSettings
-
-    kubernetes = KubernetesSettings()
-    pods = PodSettings(
-        image=kubernetes.executor_image,
-        resources=kubernetes.executor_resources,
-        scratch_size=kubernetes.executor_scratch,
-        uploads_claim=kubernetes.uploads_claim,
-        pod_fields=kubernetes.executor_pod,
-        git_addresses=settings.outbound_allowed_cidrs,
-        idle_seconds=settings.agent_idle_seconds,
-        grace_seconds=settings.stop_grace_seconds,
-        start_timeout_seconds=kubernetes.start_timeout_seconds,
-        kept_seconds=round(kubernetes.finished_job_hours * 3600),
-    )
-    return KubernetesRunnerSettings(kubernetes.namespace, settings.data_dir / "attempts", pods)
-
-
-SHARED_WITH_RECEIVERS: Final = (
-    "LABRATS_EXECUTOR_IMAGE",
-    "LABRATS_LOG_FORMAT",
-    "LABRATS_LOG_LEVEL",
-    "LABRATS_TRUSTED_PROXIES",
-    "OUTBOUND_ALLOWED_CIDRS",
-)
-"""The settings, none of them secret, that a receiver has from the leader that provides it."""
-
-
-def receiver_settings() -> "ReceiverSettings | None":
-    """How webhook sources get receivers, where there is an image to run."""
-    from labrats.backends.kubernetes.receivers import ReceiverSettings
-    from labrats.settings import KubernetesSettings
-
-    kubernetes = KubernetesSettings()
-    if not kubernetes.receiver_image:
-        return None
-    return ReceiverSettings(
-        namespace=kubernetes.namespace,
-        image=kubernetes.receiver_image,
-        account=kubernetes.receiver_account,
-        pod_fields=kubernetes.receiver_pod,
-        environment={name: os.environ[name] for name in SHARED_WITH_RECEIVERS if name in os.environ},
-    )
-
-
-def cluster_model_files(settings: "EngineSettings", client: "ApiClient") -> "ClusterModelFiles | None":
-    """What deals with models' files, where there is a volume for them."""
-    from labrats.backends.kubernetes.model_files import ClusterModelFiles, ModelPodSettings
-    from labrats.settings import KubernetesSettings
-
-    kubernetes = KubernetesSettings()
-    if not (kubernetes.models_claim and kubernetes.engine_image):
-        return None
-    environment = {
-        "OUTBOUND_ALLOWED_CIDRS": ",".join(settings.outbound_allowed_cidrs),
-        "LABRATS_MAX_MODEL_FILE_GIB": str(settings.max_model_file_gib),
-    }
-    pods = ModelPodSettings(kubernetes.engine_image, kubernetes.models_claim, environment, kubernetes.executor_pod)
-    return ClusterModelFiles(client, kubernetes.namespace, pods)
-
-
-def canary_of(settings: "EngineSettings", epoch: int) -> "Canary | None":
-    """What tries the network for the leader of that epoch, where there is an image to do it with."""
-    from labrats.backends.kubernetes.canary import Canary
-    from labrats.settings import KubernetesSettings
-
-    kubernetes = KubernetesSettings()
-    if not (kubernetes.canary_image and kubernetes.pod_ip):
-        return None
-    name = f"labrats-canary-{epoch}"
-    return Canary(name, kubernetes.canary_image, kubernetes.pod_ip, settings.port, kubernetes.executor_pod)
-
-
 def refuse_unprotected(settings: "EngineSettings") -> None:
     """Raises LabratsError for an address beyond loopback that nobody asked to be reachable."""
     try:
@@ -543,28 +396,6 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises OSError, before anything else of the engine is touched."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=2048)
-
-
-async def ensure_admin_key(store: "Store", path: Path) -> None:
-    """See to it that the file at `path`, which only its owner can read, holds a valid admin key.
-
-    The file is written first: a crash in between leaves a key that is not valid yet, and is made so at the next start.
-    """
-    from labrats.api.keys import ADMIN, SUBMIT, key_secret, new_key
-
-    try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"{new_key()}\n")
-    except FileExistsError:
-        pass
-    secret = key_secret(ADMIN, path.read_text().strip(), (SUBMIT, ADMIN))
-    try:
-        await store.create(secret)
-    except Conflict:
-        known = await store.get(type(secret), secret.name)
-        if known.data["hash"] != secret.data["hash"]:  # the file was replaced, or lost and made anew
-            await store.delete(type(secret), secret.name)
-            await store.create(secret)
 
 
 async def announce(engine: "Engine", server: Any, listener: socket.socket, on_ready: OnReady) -> None:

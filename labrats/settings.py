@@ -1,4 +1,4 @@
-"""Every knob of the engine. Read once, in main.py, from the environment; handed on as it is."""
+"""Every knob of the engine. Read from the environment by main.py, and handed on as they are."""
 
 import os
 from pathlib import Path

@@ -9,11 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
+
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.knock import CLOSED, OPEN
 from labrats.backends.kubernetes.objects import CONTAINER, PodObject
 from labrats.backends.kubernetes.pod import EXECUTOR_LABELS, RESTRICTED_CONTAINER, RESTRICTED_POD
+from labrats.metrics import Metrics
 from labrats.model.errors import LabratsError
+
+log = structlog.get_logger()
 
 PATIENCE_SECONDS: Final = 120
 """How long the pod may take. On a full cluster it waits for a place as any other."""
@@ -33,6 +38,17 @@ class Canary:
     address: str
     port: int
     pod_fields: Mapping[str, Any]
+
+
+async def look_at_network(jobs: JobsApi, canary: Canary, metrics: Metrics) -> None:
+    """Say so where jobs' pods reach what they should not."""
+    closed = await network_is_closed(jobs, canary)
+    if closed is None:
+        log.warning("whether jobs are kept from the cluster's network could not be told")
+        return
+    metrics.degraded.labels("network-policy").set(not closed)
+    if not closed:
+        log.warning("degraded: jobs can reach the cluster's network, since nothing enforces its NetworkPolicies")
 
 
 async def network_is_closed(jobs: JobsApi, canary: Canary) -> bool | None:

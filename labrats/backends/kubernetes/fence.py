@@ -12,6 +12,7 @@ import structlog
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.leader import LEASE
+from labrats.metrics import Metrics
 from labrats.model.errors import LabratsError
 from labrats.model.record import encode
 
@@ -76,6 +77,14 @@ _MANAGER: Final = "(has(request.options.fieldManager) ? request.options.fieldMan
 
 def _rule(group: str, resource: str, *operations: str) -> dict[str, Any]:
     return {"apiGroups": [group], "apiVersions": ["*"], "resources": [resource], "operations": list(operations)}
+
+
+async def look_at_fence(client: ApiClient, namespace: str, epoch: int, metrics: Metrics) -> None:
+    """Say so where the API server would take what a former leader writes."""
+    fenced = await former_leaders_are_fenced(client, namespace, epoch)
+    metrics.degraded.labels("leader-fence").set(not fenced)
+    if not fenced:
+        log.warning("degraded: former leaders are not kept from writing, since the admission policy is missing")
 
 
 async def former_leaders_are_fenced(client: ApiClient, namespace: str, epoch: int) -> bool:
