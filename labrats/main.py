@@ -58,6 +58,8 @@ class Commands:
         role: str | None,
         sandbox: bool | None,
     ) -> None:
+        # From here on much is loaded that stays, code and jobs: the collector would go through it again and again.
+        gc.set_threshold(50_000, 20, 20)
         import uvloop
 
         settings = read_settings(host=host, port=port, data_dir=data_dir, backend=backend, role=role, sandbox=sandbox)
@@ -410,10 +412,8 @@ async def announce(engine: "Engine", server: Any, listener: socket.socket, on_re
     await server.listening.wait()
     structlog.get_logger().info("engine ready", url=url, data=str(engine.settings.data_dir))
     on_ready(url, login_link)
-    # What has been loaded by now stays: the collector need not look at it again, and garbage is rare afterwards.
     gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.freeze()  # what is here by now stays
 
 
 async def first_login_link(engine: "Engine", url: str) -> str | None:
