@@ -81,9 +81,7 @@ class Election:
         self._prepare = prepare
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._lease: Lease | None = None
-        self._changed_at = (
-            0.0  # when the Lease was last seen to change: by this process's own time, no other is trusted
-        )
+        self._changed_at = 0.0  # when the Lease was last seen to change: by our own time, no other is trusted
         self._has_won = False
         self.leads_since = 0.0
         """The moment, of time.monotonic(), from which on nobody else has led. For whoever leads."""
