@@ -87,6 +87,12 @@ class ModelServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def key(self) -> str | None:
+        """The one that came with the latest request, in either of the ways there are."""
+        authorization = self.headers["Authorization"]
+        return self.headers["X-Api-Key"] or (authorization and authorization.removeprefix("Bearer "))
+
     def answer_from_now_on(self, *turns: Turn) -> None:
         """Play `turns`, as if the next request were the first."""
         self.turns = [*[Says("")] * len(self.requests), *turns]

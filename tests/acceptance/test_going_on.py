@@ -4,78 +4,48 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine, User
-from tests.agent_programs import CLAUDE, CODEX, installed
-from tests.claude import model_server as anthropic
-from tests.codex import model_server as openai
-from tests.scripted_model import Calls, ModelServer, Refuses, Says, Turn
+from tests.agents.agent_cli import AgentCli
+from tests.agents.claude import CLAUDE
+from tests.agents.codex import CODEX
+from tests.scripted_model import ModelServer, Refuses, Says
 
-
-class Provider(NamedTuple):
-    """How it is served, refused, and asked to run a command."""
-
-    name: str
-    model: str
-    serve: Callable[..., AbstractContextManager[ModelServer]]
-    base_path: str
-    refusal: Turn
-    shell: Callable[[str], Turn]
-
-
-CLAUDE_CODE = Provider(
-    "claude",
-    "sonnet",
-    anthropic.model_server,
-    "",
-    Refuses(429, "rate_limit_error", "slow down", {"retry-after": "0"}),
-    lambda command: Calls("Bash", {"command": command, "description": "test"}),
-)
-CODEX_CLI = Provider(
-    "codex",
-    "gpt-5.5",
-    openai.model_server,
-    "/v1",
-    Refuses(429, "rate_limit_exceeded", "slow down"),
-    lambda command: Calls("exec_command", {"cmd": command}),
-)
-PROVIDERS = pytest.mark.parametrize("provider", [CLAUDE_CODE, CODEX_CLI], ids=lambda provider: provider.name)
+CLIS = pytest.mark.parametrize("cli", [CLAUDE, CODEX], ids=str)
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
-    programs = {"LABRATS_CLAUDE_PATH": installed(CLAUDE), "LABRATS_CODEX_PATH": installed(CODEX)}
-    keys = {"ANTHROPIC_API_KEY": "sk-ant-test-0123456789", "OPENAI_API_KEY": "sk-test-0123456789"}
     folder: Path = tmp_path_factory.mktemp("engine")
-    with LocalEngine(folder, **programs, **keys, LABRATS_MODEL_PAUSE_SECONDS="1") as engine:
+    with LocalEngine(folder, **CLAUDE.environment, **CODEX.environment, LABRATS_MODEL_PAUSE_SECONDS="1") as engine:
         yield engine
 
 
-async def submit(user: User, admin: User, provider: Provider, server: ModelServer, **config: Any) -> str:
+async def submit(user: User, admin: User, cli: AgentCli, server: ModelServer, **config: Any) -> str:
     """A job on an AiModel of its own, which is the server."""
-    name, model = f"{provider.name}-{os.urandom(4).hex()}", f"{provider.model}-{os.urandom(4).hex()}"
-    ai_model = {"name": name, "provider": provider.name, "model": model, "slots": 1}
-    made = await admin.post("/api/ai-models", ai_model | {"endpoint": server.url + provider.base_path})
+    name, model = f"{cli.provider}-{os.urandom(4).hex()}", f"{cli.model}-{os.urandom(4).hex()}"
+    ai_model = {"name": name, "provider": cli.provider, "model": model, "slots": 1}
+    made = await admin.post("/api/ai-models", ai_model | {"endpoint": server.url + cli.base_path})
     assert made.status_code == 201, made.text
-    return await user.submit(config={"provider": provider.name, "model": model, "timeoutMs": 120_000} | config)
+    return await user.submit(config={"provider": cli.provider, "model": model, "timeoutMs": 120_000} | config)
 
 
-@PROVIDERS
+@CLIS
 async def test_after_a_pause_it_goes_on_where_it_was(
-    engine: LocalEngine, user: User, admin: User, provider: Provider
+    engine: LocalEngine, user: User, admin: User, cli: AgentCli
 ) -> None:
-    with provider.serve(provider.shell("echo one >> made.txt"), provider.refusal) as server:
-        job_id = await submit(user, admin, provider, server)
+    slow_down = Refuses(429, cli.rate_limit, "Please try again in 1s.", {"retry-after": "0"})
+    with cli.serve(cli.shell("echo one >> made.txt"), slow_down) as server:
+        job_id = await submit(user, admin, cli, server)
         paused = await wait_for(user, job_id, lambda detail: bool(detail["notBefore"]))
-        server.answer_from_now_on(provider.shell("echo two >> made.txt"), Says("worth the wait"))
+        server.answer_from_now_on(cli.shell("echo two >> made.txt"), Says("worth the wait"))
         done = await user.wait(job_id)
 
-    assert (paused["failedCode"], paused["session"]["provider"]) == ("rate_limited", provider.name)
+    assert (paused["failedCode"], paused["session"]["provider"]) == ("rate_limited", cli.provider)
     assert (done["status"], done["result"]) == ("completed", "worth the wait")
     assert done["session"] == paused["session"]
     assert paused["session"]["attempt"] == 1
@@ -86,15 +56,15 @@ async def test_after_a_pause_it_goes_on_where_it_was(
     assert "echo one" in str(server.requests[-1]), "it remembers what it did before"
 
 
-@PROVIDERS
+@CLIS
 async def test_after_its_executor_was_killed_it_goes_on_where_it_was(
-    engine: LocalEngine, user: User, admin: User, provider: Provider
+    engine: LocalEngine, user: User, admin: User, cli: AgentCli
 ) -> None:
-    with provider.serve(provider.shell("echo one >> made.txt; sleep 300")) as server:
-        job_id = await submit(user, admin, provider, server, maxAttempts=2)
+    with cli.serve(cli.shell("echo one >> made.txt; sleep 300")) as server:
+        job_id = await submit(user, admin, cli, server, maxAttempts=2)
         made = engine.workspace(job_id, 1) / "made.txt"
         await wait_for(user, job_id, lambda _: made.exists())
-        server.answer_from_now_on(provider.shell("echo two >> made.txt"), Says("done after all"))
+        server.answer_from_now_on(cli.shell("echo two >> made.txt"), Says("done after all"))
         os.kill(engine.processes_of(job_id)[0], signal.SIGKILL)
         done = await user.wait(job_id)
 
@@ -103,19 +73,19 @@ async def test_after_its_executor_was_killed_it_goes_on_where_it_was(
     assert "[it goes on with the session of attempt 1, in its workspace]" in done["logs"]
 
 
-@PROVIDERS
+@CLIS
 async def test_a_person_may_have_it_go_on_and_what_is_no_longer_kept_begins_anew(
-    engine: LocalEngine, user: User, admin: User, provider: Provider
+    engine: LocalEngine, user: User, admin: User, cli: AgentCli
 ) -> None:
-    with provider.serve(provider.shell("echo one >> made.txt"), Refuses(400, "invalid_request_error", "no")) as server:
-        job_id = await submit(user, admin, provider, server)
+    with cli.serve(cli.shell("echo one >> made.txt"), Refuses(400, "invalid_request_error", "no")) as server:
+        job_id = await submit(user, admin, cli, server)
         assert (await user.wait(job_id))["failedCode"] == "agent_error"
-        server.answer_from_now_on(provider.shell("echo two >> made.txt"), Refuses(400, "invalid_request_error", "no"))
+        server.answer_from_now_on(cli.shell("echo two >> made.txt"), Refuses(400, "invalid_request_error", "no"))
         await user.post(f"/api/jobs/{job_id}/retry")
         went_on = await user.wait(job_id)
         made = (engine.workspace(job_id, 1) / "made.txt").read_text()
         forget_workspace(engine, job_id)
-        server.answer_from_now_on(provider.shell("echo three >> made.txt"), Says("done"))
+        server.answer_from_now_on(cli.shell("echo three >> made.txt"), Says("done"))
         await user.post(f"/api/jobs/{job_id}/retry")
         done = await user.wait(job_id)
 

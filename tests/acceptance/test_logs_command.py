@@ -13,22 +13,19 @@ import pytest
 
 from labrats.cli.output import terminal_safe
 from tests.acceptance.engine import POLL_SECONDS, LocalEngine
-from tests.agent_programs import CLAUDE, installed
-from tests.claude.model_server import model_server
-from tests.scripted_model import Calls, ModelServer, Says
+from tests.agents.claude import CLAUDE
+from tests.scripted_model import ModelServer, Says
 
 
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
-    command = Calls("Bash", {"command": "echo cheese", "description": "test"}, text="Let me see.")
-    with model_server(command, Says("All is well.")) as server:
+    with CLAUDE.serve(CLAUDE.shell("echo cheese", text="Let me see."), Says("All is well.")) as server:
         yield server
 
 
 @pytest.fixture
 def engine(tmp_path: Path, server: ModelServer) -> Iterator[LocalEngine]:
-    environment = {"ANTHROPIC_API_KEY": "sk-ant-test-0123456789", "ANTHROPIC_BASE_URL": server.url}
-    with LocalEngine(tmp_path, LABRATS_CLAUDE_PATH=installed(CLAUDE), **environment) as engine:
+    with LocalEngine(tmp_path, **CLAUDE.environment, ANTHROPIC_BASE_URL=server.url) as engine:
         yield engine
 
 

@@ -1,59 +1,36 @@
 """The real agent programs at a server that wants to be left alone: their jobs wait, and then succeed."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine, User
-from tests.agent_programs import CLAUDE, CODEX, installed
-from tests.claude import model_server as anthropic
-from tests.codex import model_server as openai
-from tests.scripted_model import ModelServer, Refuses, Says, Turn
-
-
-class Provider(NamedTuple):
-    """How it is served, and refused."""
-
-    name: str
-    model: str
-    serve: Callable[..., AbstractContextManager[ModelServer]]
-    base_path: str
-    refusal: Turn
-
-
-CLAUDE_CODE = Provider(
-    "claude", "sonnet", anthropic.model_server, "", Refuses(429, "rate_limit_error", "slow down", {"retry-after": "0"})
-)
-CODEX_CLI = Provider(
-    "codex", "gpt-5.5", openai.model_server, "/v1", Refuses(429, "rate_limit_exceeded", "Please try again in 2s.")
-)
+from tests.agents.agent_cli import AgentCli
+from tests.agents.claude import CLAUDE
+from tests.agents.codex import CODEX
+from tests.scripted_model import Refuses, Says
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
-    programs = {"LABRATS_CLAUDE_PATH": installed(CLAUDE), "LABRATS_CODEX_PATH": installed(CODEX)}
-    keys = {"ANTHROPIC_API_KEY": "sk-ant-test-0123456789", "OPENAI_API_KEY": "sk-test-0123456789"}
     folder: Path = tmp_path_factory.mktemp("engine")
-    with LocalEngine(folder, **programs, **keys, LABRATS_MODEL_PAUSE_SECONDS="2") as engine:
+    with LocalEngine(folder, **CLAUDE.environment, **CODEX.environment, LABRATS_MODEL_PAUSE_SECONDS="2") as engine:
         yield engine
 
 
-@pytest.mark.parametrize("provider", [CLAUDE_CODE, CODEX_CLI], ids=lambda provider: provider.name)
-async def test_a_rate_limit_pauses_the_model_and_its_jobs_succeed_later(
-    user: User, admin: User, provider: Provider
-) -> None:
-    with provider.serve(provider.refusal) as server:
-        ai_model = {"name": provider.name, "provider": provider.name, "model": provider.model, "slots": 1}
-        made = await admin.post("/api/ai-models", ai_model | {"endpoint": server.url + provider.base_path})
+@pytest.mark.parametrize("cli", [CLAUDE, CODEX], ids=str)
+async def test_a_rate_limit_pauses_the_model_and_its_jobs_succeed_later(user: User, admin: User, cli: AgentCli) -> None:
+    with cli.serve(Refuses(429, cli.rate_limit, "Please try again in 2s.", {"retry-after": "0"})) as server:
+        ai_model = {"name": cli.provider, "provider": cli.provider, "model": cli.model, "slots": 1}
+        made = await admin.post("/api/ai-models", ai_model | {"endpoint": server.url + cli.base_path})
         assert made.status_code == 201, made.text
-        config = {"provider": provider.name, "model": provider.model, "timeoutMs": 120_000}
+        config = {"provider": cli.provider, "model": cli.model, "timeoutMs": 120_000}
         job_id = await user.submit(config=config)
 
-        put_back = await put_back_while_paused(user, admin, job_id, provider.name)
+        put_back = await put_back_while_paused(user, admin, job_id, cli.provider)
         next_id = await user.submit(config=config)
         server.turns = [Says("worth the wait")]
         first, second = await user.wait(job_id), await user.wait(next_id)

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from labrats.executor.emit import Emitter
 from labrats.executor.run import Run
 from labrats.model.config import JobConfig
-from labrats.model.job import AgentSession, FailedCode
+from labrats.model.job import AgentSession, FailedCode, WorkspaceSetup
 from labrats.model.protocol import (
     AnyEvent,
     ErrorEvent,
@@ -83,11 +83,16 @@ class AttemptFolder:
         return outcome.result
 
     @property
-    def failure(self) -> tuple[FailedCode, str]:
-        """Code and sentence; it must have failed."""
+    def error(self) -> ErrorEvent:
+        """Why it failed; it must have."""
         outcome = self.outcome
         assert isinstance(outcome, ErrorEvent), outcome
-        return outcome.code, outcome.message
+        return outcome
+
+    @property
+    def failure(self) -> tuple[FailedCode, str]:
+        """Code and sentence; it must have failed."""
+        return self.error.code, self.error.message
 
     @property
     def tool_events(self) -> list[ToolEvent]:
@@ -171,6 +176,11 @@ def the_next_attempt(
     task = replace(earlier.task, number=2, workspace=str(folder.parent / "ws"), resumption=resumption)
     (folder / "job.json").write_bytes(encode(task))
     return AttemptFolder(folder, folder / "output.jsonl")
+
+
+def in_a_clone_of(repository: Path) -> dict[str, Any]:
+    """The fields of a task whose workspace is one."""
+    return {"workspace_setup": WorkspaceSetup(git_repo=str(repository)), "repo_roots": (str(repository.parent),)}
 
 
 def a_repository(path: Path) -> Path:

@@ -1,16 +1,12 @@
-"""A scripted model behind the Anthropic Messages API."""
+"""The real Claude Code, and a scripted model behind the Anthropic Messages API."""
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
-from tests.scripted_model import Calls, Fails, ModelServer, Refuses, Says, Turn, scripted_model, server_sent_event
-
-
-def model_server(*turns: Turn) -> AbstractContextManager[ModelServer]:
-    """Serve `turns` until the end of the block."""
-    return scripted_model(MessagesApi(), turns)
+from labrats.model.job import Usage
+from tests.agents.agent_cli import NODE_ARCHITECTURE, NODE_MODULES, AgentCli
+from tests.scripted_model import Calls, Fails, Refuses, Says, server_sent_event
 
 
 class MessagesApi:
@@ -62,3 +58,45 @@ def _streamed(message: dict[str, Any]) -> Iterator[bytes]:
     end = {"stop_reason": message["stop_reason"], "stop_sequence": None}
     yield server_sent_event("message_delta", delta=end, usage={"output_tokens": usage["output_tokens"]})
     yield server_sent_event("message_stop")
+
+
+class ClaudeCode(AgentCli):
+    provider = "claude"
+    program = NODE_MODULES / "@anthropic-ai" / f"claude-code-linux-{NODE_ARCHITECTURE}" / "claude"
+    model = "sonnet"
+    api = MessagesApi()
+    key_names = ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN")
+    rate_limit = "rate_limit_error"
+    conversation = "messages"
+    instructions = "system"
+    effort = "output_config"
+    shell_tool = "Bash"
+    mcp_tool = "mcp__docs__ask"
+    knows_cost = True
+
+    def shell(self, command: str, **more: Any) -> Calls:
+        return Calls("Bash", {"command": command, "description": "test"}, **more)
+
+    def ask(self, question: str) -> Calls:
+        return Calls("mcp__docs__ask", {"question": question})
+
+    def usage(self, *, turns: int, input_tokens: int, output_tokens: int) -> Usage:
+        return Usage(input_tokens=input_tokens, output_tokens=output_tokens, turns=turns)
+
+    def traps(self, command: str) -> dict[str, str]:
+        hook = [{"matcher": "*", "hooks": [{"type": "command", "command": command}]}]
+        settings = {
+            "hooks": {"SessionStart": hook, "PreToolUse": hook},
+            "apiKeyHelper": command,
+            "env": {"TRAP": "set"},
+            "enableAllProjectMcpServers": True,
+        }
+        server = {"command": "sh", "args": ["-c", command]}
+        return {
+            ".claude/settings.json": json.dumps(settings),
+            ".claude/settings.local.json": json.dumps(settings),
+            ".mcp.json": json.dumps({"mcpServers": {"trap": server}}),
+        }
+
+
+CLAUDE = ClaudeCode()

@@ -1,19 +1,16 @@
-"""A scripted model behind the OpenAI Responses API."""
+"""The real Codex, and a scripted model behind the OpenAI Responses API."""
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
-from tests.scripted_model import Calls, Fails, ModelServer, Refuses, Says, Turn, scripted_model, server_sent_event
+from labrats.model.job import Usage
+from tests.agents.agent_cli import MACHINE, NODE_ARCHITECTURE, NODE_MODULES, AgentCli
+from tests.scripted_model import Calls, Fails, Refuses, Says, server_sent_event
 
 CACHED_TOKENS = 20
 REASONING_TOKENS = 4
-
-
-def model_server(*turns: Turn) -> AbstractContextManager[ModelServer]:
-    """Serve `turns` until the end of the block."""
-    return scripted_model(ResponsesApi(), turns)
+"""Of each answer."""
 
 
 class ResponsesApi:
@@ -67,3 +64,49 @@ def _usage(turn: Says | Calls) -> dict[str, Any]:
         "output_tokens_details": {"reasoning_tokens": REASONING_TOKENS},
         "total_tokens": turn.input_tokens + turn.output_tokens,
     }
+
+
+class CodexCli(AgentCli):
+    provider = "codex"
+    program = (
+        NODE_MODULES / "@openai" / f"codex-linux-{NODE_ARCHITECTURE}" / f"vendor/{MACHINE}-unknown-linux-musl/bin/codex"
+    )
+    model = "gpt-5.5"
+    api = ResponsesApi()
+    base_path = "/v1"
+    key_names = ("OPENAI_API_KEY", "CODEX_API_KEY")
+    rate_limit = "rate_limit_exceeded"
+    conversation = "input"
+    instructions = "input"
+    effort = "reasoning"
+    shell_tool = "Shell"
+    mcp_tool = "docs.ask"
+
+    def shell(self, command: str, **more: Any) -> Calls:
+        return Calls("exec_command", {"cmd": command}, **more)
+
+    def ask(self, question: str) -> Calls:
+        return Calls("ask", {"question": question}, namespace="mcp__docs")
+
+    def usage(self, *, turns: int, input_tokens: int, output_tokens: int) -> Usage:
+        cached = turns * CACHED_TOKENS
+        return Usage(
+            input_tokens=input_tokens - cached,
+            output_tokens=output_tokens,
+            cache_read_tokens=cached,
+            reasoning_tokens=turns * REASONING_TOKENS,
+            turns=turns,
+        )
+
+    def traps(self, command: str) -> dict[str, str]:
+        hook = {"hooks": [{"type": "command", "command": command}]}
+        run = ["sh", "-c", command]
+        settings = f"""notify = {run}\n[mcp_servers.trap]\ncommand = "sh"\nargs = {run[1:]}\n"""
+        settings += '[shell_environment_policy]\nset = {TRAP = "set"}\n'
+        return {
+            ".codex/hooks.json": json.dumps({"hooks": {"UserPromptSubmit": [hook]}}),
+            ".codex/config.toml": settings,
+        }
+
+
+CODEX = CodexCli()

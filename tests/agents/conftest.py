@@ -1,0 +1,48 @@
+"""Attempts of the real agent programs, each on a scripted model."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.model.config import JobConfig
+from tests.agents.agent_cli import AgentCli
+from tests.agents.claude import CLAUDE
+from tests.agents.codex import CODEX
+from tests.scripted_model import ModelServer
+from tests.unit.executor.attempts import AttemptFolder, a_unique_name, an_attempt
+
+Prepare = Callable[..., AttemptFolder]
+
+
+@pytest.fixture(params=[CLAUDE, CODEX], ids=str)
+def cli(request: pytest.FixtureRequest) -> AgentCli:
+    """Each of the programs: what a test says holds of them all."""
+    program: AgentCli = request.param
+    return program
+
+
+@pytest.fixture
+def unique_name() -> Iterator[str]:
+    """The name of an attempt whose processes are looked for."""
+    with a_unique_name() as name:
+        yield name
+
+
+@pytest.fixture
+def attempt_on(cli: AgentCli, tmp_path: Path, unique_name: str) -> Prepare:
+    """Prepares an attempt of the program, on a server."""
+
+    def prepare(server: ModelServer | str, *, config: dict[str, Any] | None = None, **task: Any) -> AttemptFolder:
+        usual: dict[str, Any] = {"provider": cli.provider, "model": cli.model, "timeout_ms": 60_000}
+        inputs: dict[str, Any] = {"programs": {cli.provider: cli.installed()}, "secrets": cli.secrets}
+        return an_attempt(
+            tmp_path,
+            attempt=unique_name,
+            config=JobConfig(**usual | (config or {})),
+            endpoint=(server if isinstance(server, str) else server.url) + cli.base_path,
+            **inputs | task,
+        )
+
+    return prepare

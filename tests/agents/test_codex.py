@@ -1,0 +1,176 @@
+"""What holds of the real Codex alone."""
+
+import json
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from labrats.model.job import FailedCode, Pipeline, WorkspaceFile
+from labrats.model.protocol import SessionEvent
+from labrats.processes import with_environment
+from tests.agents.agent_cli import AgentCli
+from tests.agents.codex import CODEX
+from tests.agents.conftest import Prepare
+from tests.pdfs import a_manual
+from tests.scripted_model import Calls, Fails, Refuses, Says, Stalls
+from tests.unit.executor.attempts import a_repository, in_a_clone_of, the_next_attempt
+
+
+@pytest.fixture
+def cli() -> AgentCli:
+    return CODEX
+
+
+def test_a_patch_is_applied_and_told_in_the_log(attempt_on: Prepare, tmp_path: Path) -> None:
+    patch = "*** Begin Patch\n*** Update File: notes.txt\n@@\n-old\n+new\n*** End Patch"
+    with CODEX.serve(Calls("apply_patch", patch), Says("ok")) as server:
+        attempt = attempt_on(server, **in_a_clone_of(a_repository(tmp_path / "repo")))
+        attempt.run()
+
+    assert (attempt.workspace / "notes.txt").read_text() == "new\n"
+    assert attempt.logs == [f"→ Edit: update {attempt.workspace}/notes.txt", "← completed", "ok"]
+
+
+def test_of_a_command_and_its_output_all_is_told_and_nothing_else(attempt_on: Prepare) -> None:
+    with CODEX.serve(CODEX.shell("echo out; exit 3"), Says("done")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    call, answer = attempt.tool_events
+    assert (call.input, answer.output) == ({"command": "echo out; exit 3"}, "out\n")
+
+
+def test_without_a_model_of_its_own_a_job_gets_the_one_that_codex_prefers(attempt_on: Prepare) -> None:
+    with CODEX.serve(Says("ok")) as server:
+        attempt_on(server, config={"model": "codex"}).run()
+
+    assert server.requests[0]["model"].startswith("gpt-")
+
+
+def test_a_login_may_stand_for_the_key(attempt_on: Prepare) -> None:
+    login = {"auth_mode": "chatgpt", "OPENAI_API_KEY": None, "last_refresh": "2100-01-01T00:00:00Z"}
+    tokens = {"id_token": a_token(), "access_token": a_token(), "refresh_token": "test-refresh", "account_id": "test"}
+    with CODEX.serve(Says("ok")) as server:
+        attempt = attempt_on(server, secrets={"auth.json": json.dumps(login | {"tokens": tokens})})
+        attempt.run()
+
+    assert attempt.result == "ok"
+    assert server.headers["Authorization"] == f"Bearer {a_token()}"
+
+
+def test_a_server_that_asks_for_no_key_needs_none(attempt_on: Prepare) -> None:
+    with CODEX.serve(Says("ok")) as server:
+        attempt = attempt_on(server, secrets={})
+        attempt.run()
+
+    assert attempt.result == "ok"
+    assert server.headers["Authorization"] is None
+
+
+def test_how_long_the_server_asks_to_be_left_alone_is_passed_on(attempt_on: Prepare) -> None:
+    message = "Rate limit reached for requests. Please try again in 1.054s."
+    with CODEX.serve(Fails("rate_limit_exceeded", message)) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert (attempt.error.code, attempt.error.retry_after_seconds) == (FailedCode.RATE_LIMITED, 1.054)
+
+
+@pytest.mark.parametrize("seconds", [1, 60])
+def test_the_pause_that_a_header_asks_for_is_passed_on(attempt_on: Prepare, seconds: int) -> None:
+    with CODEX.serve(Refuses(429, "rate_limit_exceeded", "slow", {"retry-after": str(seconds)})) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert (attempt.error.code, attempt.error.retry_after_seconds) == (FailedCode.RATE_LIMITED, seconds)
+
+
+def test_how_long_a_plan_is_used_up_is_passed_on(attempt_on: Prepare) -> None:
+    details = {"plan_type": "pro", "resets_at": int(time.time()) + 3600}
+    with CODEX.serve(Refuses(429, "usage_limit_reached", "used up", details=details)) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert attempt.error.code is FailedCode.RATE_LIMITED
+    assert 3540 <= (attempt.error.retry_after_seconds or 0) <= 3660
+
+
+def test_what_it_is_told_about_its_log_does_not_reach_its_tools(attempt_on: Prepare) -> None:
+    with CODEX.serve(CODEX.shell("env"), Says("ok")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    names = {line.partition("=")[0] for line in (attempt.tool_events[-1].output or "").splitlines()}
+    assert names & {"RUST_LOG", "TZ"} == set()
+    assert {"HOME", "PATH", "TMPDIR", "LABRATS_ATTEMPT"} <= names
+
+
+def test_a_server_that_is_not_there_is_given_up_after_a_while(attempt_on: Prepare, unique_name: str) -> None:
+    """The program itself would try for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    attempt = attempt_on(url, idle_seconds=5.0)
+
+    attempt.run()
+
+    assert attempt.failure[0] is FailedCode.AGENT_ERROR
+    assert "more than 5 seconds" in attempt.failure[1]
+    assert "waiting for network" in attempt.failure[1]
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
+
+
+def test_a_server_that_says_nothing_is_given_up_after_a_while(attempt_on: Prepare, unique_name: str) -> None:
+    with CODEX.serve(Stalls()) as server:
+        attempt = attempt_on(server, idle_seconds=1.0)
+        attempt.run()
+
+    assert "it says nothing" in attempt.failure[1]
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
+
+
+def test_a_tool_may_take_longer_than_the_model_may_be_silent(attempt_on: Prepare) -> None:
+    with CODEX.serve(CODEX.shell("sleep 6; echo ok", text="This takes a while."), Says("done")) as server:
+        attempt = attempt_on(server, idle_seconds=5.0)
+        attempt.run()
+
+    assert attempt.result == "done"
+
+
+def a_token() -> str:
+    """A token in the form of the real ones, which says nothing."""
+    return "eyJhbGciOiJub25lIn0.eyJleHAiOjQxMDI0NDQ4MDB9.dGVzdA"
+
+
+def test_what_an_agent_has_set_up_does_not_lead_the_program_when_it_goes_on(
+    attempt_on: Prepare, tmp_path: Path
+) -> None:
+    """Nor finds its way to the key, which is in a file for a moment."""
+    trap = (
+        f"mv ~/.codex ~/elsewhere; mkdir ~/.codex; cp -r ~/elsewhere/sessions ~/.codex; ln -s {tmp_path}/key "
+        f'~/.codex/auth.json; echo \'notify = ["touch", "{tmp_path}/trapped"]\' > ~/.codex/config.toml'
+    )
+    with CODEX.serve(CODEX.shell(trap), Refuses(400, "invalid_request", "no")) as server:
+        first = attempt_on(server)
+        first.run()
+        server.answer_from_now_on(Says("done"))
+        second = the_next_attempt(first, secrets=CODEX.secrets)
+        second.run()
+
+    assert second.result == "done"
+    assert second.session == first.session
+    assert not (tmp_path / "key").exists()
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_each_section_of_a_document_is_a_session_of_its_own(attempt_on: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "manual.pdf").write_bytes(a_manual())
+    file = WorkspaceFile(name="manual.pdf", path=str(tmp_path / "manual.pdf"), size=1)
+    with CODEX.serve(Says("short")) as server:
+        attempt = attempt_on(server, workspace_files=(file,), pipeline=Pipeline(type="pdf-sections"))
+        attempt.run()
+
+    assert [section["output"] for section in attempt.result["sections"]] == ["short"] * 4
+    assert attempt.outcome.usage.turns == 4
+    assert not any(isinstance(event, SessionEvent) for event in attempt.events)

@@ -1,0 +1,178 @@
+"""What becomes of each way in which the real agent programs end, or are ended."""
+
+import os
+import signal
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.model.job import FailedCode, Usage
+from labrats.processes import with_environment
+from tests.agents.agent_cli import AgentCli
+from tests.agents.claude import CLAUDE
+from tests.agents.codex import CODEX
+from tests.agents.conftest import Prepare
+from tests.scripted_model import Fails, Refuses, Says, Stalls, Turn
+from tests.unit.executor.attempts import wait_until
+
+TOO_LONG = "prompt is too long: 250000 tokens > 200000 maximum"
+
+
+@pytest.mark.parametrize(
+    ("cli", "turn", "code", "words"),
+    [
+        (CLAUDE, Refuses(401, "authentication_error", "invalid x-api-key"), FailedCode.AUTH, "credentialsRef"),
+        (CLAUDE, Refuses(403, "permission_error", "no"), FailedCode.AUTH, "credentialsRef"),
+        (CLAUDE, Refuses(429, "rate_limit_error", "slow down"), FailedCode.RATE_LIMITED, "slow down"),
+        (CLAUDE, Refuses(529, "overloaded_error", "Overloaded"), FailedCode.OVERLOADED, "fallbackModel"),
+        (CLAUDE, Refuses(400, "invalid_request_error", TOO_LONG), FailedCode.CONTEXT_TOO_LONG, "shorten"),
+        (CLAUDE, Refuses(400, "invalid_request_error", "odd"), FailedCode.AGENT_ERROR, "odd"),
+        (CODEX, Refuses(401, "invalid_api_key", "Incorrect API key"), FailedCode.AUTH, "credentialsRef"),
+        (CODEX, Refuses(403, "forbidden", "no"), FailedCode.AUTH, "credentialsRef"),
+        (CODEX, Refuses(429, "insufficient_quota", "no money"), FailedCode.AUTH, "billing"),
+        (CODEX, Refuses(429, "rate_limit_exceeded", "slow down"), FailedCode.RATE_LIMITED, "429"),
+        (CODEX, Refuses(503, "server_is_overloaded", "Overloaded"), FailedCode.OVERLOADED, "capacity"),
+        (CODEX, Refuses(529, "overloaded", "Overloaded"), FailedCode.OVERLOADED, "529"),
+        (CODEX, Refuses(400, "invalid_request", "something odd"), FailedCode.AGENT_ERROR, "something odd"),
+        (CODEX, Fails("context_length_exceeded", "too long"), FailedCode.CONTEXT_TOO_LONG, "shorten"),
+        (CODEX, Fails("server_is_overloaded", "Overloaded"), FailedCode.OVERLOADED, "capacity"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, AgentCli) else None,
+)
+def test_what_the_server_refuses_is_a_failure_that_says_what_to_do(
+    cli: AgentCli, attempt_on: Prepare, turn: Turn, code: FailedCode, words: str
+) -> None:
+    with cli.serve(turn) as server:
+        attempt = attempt_on(server)
+        assert attempt.run() == 1
+
+    assert attempt.failure[0] is code
+    assert words in attempt.failure[1]
+
+
+@pytest.mark.parametrize(
+    ("cli", "trouble", "note"),
+    [
+        (CLAUDE, Refuses(529, "overloaded_error", "Overloaded"), "[the model's server answered 529: retry 1 of 3"),
+        (CODEX, Fails("server_error", "odd"), "[Reconnecting... 1/2"),
+    ],
+    ids=["claude", "codex"],
+)
+def test_trouble_that_passes_is_a_note_in_the_log(cli: AgentCli, attempt_on: Prepare, trouble: Turn, note: str) -> None:
+    with cli.serve(trouble, Says("ok")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert attempt.result == "ok"
+    assert any(line.startswith(note) for line in attempt.logs)
+
+
+def test_a_server_that_asks_for_a_long_pause_gets_it_at_once_and_the_slot_is_free(
+    cli: AgentCli, attempt_on: Prepare
+) -> None:
+    """The program itself would wait for it, more than once."""
+    with cli.serve(cli.shell("true"), Refuses(429, cli.rate_limit, "slow", {"retry-after": "60"})) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    seconds = attempt.error.retry_after_seconds or 0
+    assert attempt.error.code is FailedCode.RATE_LIMITED
+    assert 60 <= seconds < 90
+    assert f"asks for a pause of {seconds:.0f} s" in attempt.error.message
+    assert len(server.requests) == 2
+    assert_one_answer_was_consumed(cli, attempt.outcome.usage)
+
+
+def test_what_a_failed_run_has_consumed_is_known(cli: AgentCli, attempt_on: Prepare) -> None:
+    with cli.serve(cli.shell("true"), Refuses(400, "invalid_request_error", "odd")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert attempt.failure[0] is FailedCode.AGENT_ERROR
+    assert_one_answer_was_consumed(cli, attempt.outcome.usage)
+
+
+def assert_one_answer_was_consumed(cli: AgentCli, usage: Usage) -> None:
+    """Claude Code counts what was refused as turns too."""
+    expected = cli.usage(turns=1, input_tokens=100, output_tokens=10)
+    assert replace(usage, cost_usd=None, turns=1) == expected
+    assert usage.turns == 1 or cli is CLAUDE
+    assert ((usage.cost_usd or 0) > 0) is cli.knows_cost
+
+
+def test_too_many_turns_are_a_failure_of_their_own(cli: AgentCli, attempt_on: Prepare) -> None:
+    with cli.serve(cli.shell("true")) as server:
+        attempt = attempt_on(server, config={"max_turns": 2})
+        attempt.run()
+
+    assert attempt.failure[0] is FailedCode.MAX_TURNS
+    assert "config.maxTurns" in attempt.failure[1]
+    assert attempt.outcome.usage.input_tokens > 0
+
+
+def test_passing_the_token_limit_is_over_budget_and_ends_the_program(
+    cli: AgentCli, attempt_on: Prepare, unique_name: str
+) -> None:
+    with cli.serve(cli.shell("true")) as server:
+        attempt = attempt_on(server, config={"max_tokens": 250})
+        attempt.run()
+
+    assert attempt.failure[0] is FailedCode.BUDGET
+    assert "maxTokens 250" in attempt.failure[1]
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
+
+
+@pytest.mark.parametrize("command", ["sleep 300", "setsid sleep 300 & sleep 300", "trap '' TERM INT; sleep 300"])
+def test_asked_to_stop_it_ends_the_tool_that_runs_wherever_it_hides(
+    cli: AgentCli, attempt_on: Prepare, unique_name: str, command: str
+) -> None:
+    with cli.serve(cli.shell(f"touch started; {command}")) as server:
+        attempt = attempt_on(server)
+        with attempt.started() as process:
+            wait_until((attempt.workspace / "started").exists, "the tool runs")
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+    assert attempt.failure == (FailedCode.AGENT_ERROR, "stopped on request")
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
+
+
+def test_a_run_that_takes_too_long_ends_in_a_timeout(cli: AgentCli, attempt_on: Prepare, unique_name: str) -> None:
+    with cli.serve(Stalls()) as server:
+        attempt = attempt_on(server, config={"timeout_ms": 1500})
+        attempt.run()
+
+    assert attempt.failure[0] is FailedCode.TIMEOUT
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
+
+
+@pytest.mark.parametrize("output", ["/dev/null", "/proc/$PPID/fd/1"])
+def test_what_a_tool_leaves_running_does_not_keep_the_attempt_from_ending(
+    cli: AgentCli, attempt_on: Prepare, unique_name: str, output: str
+) -> None:
+    with cli.serve(cli.shell(f"setsid sleep 300 > {output} 2>&1 &"), Says("done")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert attempt.result == "done"
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
+
+
+def test_a_program_that_is_killed_is_a_failure_that_says_so(cli: AgentCli, attempt_on: Prepare) -> None:
+    with cli.serve(cli.shell("kill -KILL $PPID; sleep 300")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert attempt.failure[0] is FailedCode.AGENT_ERROR
+    assert "was ended by SIGKILL without a result" in attempt.failure[1]
+
+
+def test_a_program_that_is_not_there_is_said_to_be_missing(
+    cli: AgentCli, attempt_on: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.defpath)
+    attempt = attempt_on("http://127.0.0.1:9", programs={})
+
+    attempt.run()
+
+    assert cli.path_variable in attempt.failure[1]

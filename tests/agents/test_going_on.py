@@ -1,0 +1,93 @@
+"""Another attempt with the real agent programs: it goes on with their session, or begins anew."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.executor.attempt import GO_ON
+from labrats.model.job import AgentSession, Outputs
+from labrats.processes import send_signal, with_environment
+from tests.agents.agent_cli import KEY, AgentCli, words
+from tests.agents.conftest import Prepare
+from tests.scripted_model import Refuses, Says
+from tests.unit.executor.attempts import a_repository, in_a_clone_of, the_next_attempt, wait_until
+
+REFUSAL = Refuses(400, "invalid_request_error", "no")
+
+
+def test_it_goes_on_with_the_session_in_its_workspace(cli: AgentCli, attempt_on: Prepare, tmp_path: Path) -> None:
+    with cli.serve(cli.shell("sed -i s/old/new/ notes.txt"), REFUSAL) as server:
+        first = attempt_on(server, instructions="Never push.", **in_a_clone_of(a_repository(tmp_path / "repo")))
+        first.run()
+        server.answer_from_now_on(cli.shell("echo more >> notes.txt"), Says("done"))
+        second = the_next_attempt(first, secrets=cli.secrets)
+
+        assert second.run() == 0
+
+    assert second.logs[0] == "[it goes on with the session of attempt 1, in its workspace]"
+    assert (second.result, second.session) == ("done", first.session)
+    assert (first.workspace / "notes.txt").read_text() == "new\nmore\n"
+    assert not second.workspace.exists()
+    sent = server.requests[-1]
+    assert "sed -i s/old/new/" in words(sent[cli.conversation])
+    assert GO_ON.strip() in words(sent[cli.conversation])
+    assert "Never push." in words(sent[cli.instructions])
+    assert server.key == KEY
+    usage, cost = second.outcome.usage, first.outcome.usage.cost_usd
+    assert replace(usage, cost_usd=None) == cli.usage(turns=2, input_tokens=200, output_tokens=20)
+    assert usage.cost_usd == (cost and pytest.approx(2 * cost))
+    assert second.outcome.outputs.files_changed == 1
+    assert "-old\n+new\n+more\n" in (second.path / "changes.patch").read_text()
+
+
+def test_it_goes_on_where_everything_was_killed(cli: AgentCli, attempt_on: Prepare, unique_name: str) -> None:
+    with cli.serve(cli.shell("echo one > made; touch started; sleep 300")) as server:
+        first = attempt_on(server)
+        with first.started() as process:
+            wait_until((first.workspace / "started").exists, "the tool runs")
+            process.kill()
+            process.wait()
+        kill_all_of(unique_name)
+        server.answer_from_now_on(Says("done"))
+        second = the_next_attempt(first, secrets=cli.secrets)
+        second.run()
+
+    assert second.result == "done"
+    assert "sleep 300" in words(server.requests[-1][cli.conversation])
+    assert second.outcome.usage.turns == 1
+    assert second.outcome.outputs.files_changed == 2
+
+
+def test_it_begins_anew_where_the_program_does_not_know_the_session(
+    cli: AgentCli, attempt_on: Prepare, tmp_path: Path
+) -> None:
+    with cli.serve(cli.shell("touch made"), REFUSAL) as server:
+        first = attempt_on(server, **in_a_clone_of(a_repository(tmp_path / "repo")))
+        first.run()
+        server.answer_from_now_on(Says("done"))
+        unknown = AgentSession(provider=cli.provider, id="01900000-0000-7000-8000-000000000000", attempt=1)
+        second = the_next_attempt(first, unknown, secrets=cli.secrets)
+        second.run()
+
+    assert "[it begins anew: the agent's program does not know that session any more]" in second.logs
+    assert (second.result, second.session.attempt) == ("done", 2)
+    assert (second.workspace / "notes.txt").read_text() == "old\n"
+    assert not (second.workspace / "made").exists()
+    said = words(server.requests[-1][cli.conversation])
+    assert "Fix the bug." in said
+    assert "touch made" not in said
+    assert second.outcome.outputs == Outputs(files_changed=0)
+
+
+def kill_all_of(name: str) -> None:
+    """End what an attempt has left whose executor was killed, as the launcher does."""
+
+    def nothing_was_left() -> bool:
+        left = with_environment("LABRATS_ATTEMPT", name)
+        for pid in left:
+            send_signal(pid, signal.SIGKILL)
+        return not left  # else one may have been born meanwhile
+
+    wait_until(nothing_was_left, "nothing of the attempt runs")

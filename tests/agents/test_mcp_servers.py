@@ -1,0 +1,77 @@
+"""The MCP servers of an agent, as the real agent programs start and ask them."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from labrats.model.mcp_server import McpServer
+from tests import mcp_server
+from tests.agents.agent_cli import AgentCli, words
+from tests.agents.claude import CLAUDE
+from tests.agents.codex import CODEX
+from tests.agents.conftest import Prepare
+from tests.mcp_server import http_mcp_server
+from tests.scripted_model import Says
+
+TOKEN = "test-mcp-token-0123456789"
+
+
+def docs(**server: Any) -> dict[str, Any]:
+    """The settings of a job whose agent has this server."""
+    return {"mcp_servers": {"docs": McpServer(**server)}}
+
+
+def test_a_tool_of_a_server_that_is_a_program_is_called(cli: AgentCli, attempt_on: Prepare) -> None:
+    program = docs(
+        command=sys.executable, args=(mcp_server.__file__, 'an "odd" word'), env={"MCP_TEST_KNOWS": "the answer"}
+    )
+    with cli.serve(cli.ask("Why?"), Says("done")) as server:
+        attempt = attempt_on(server, config=program)
+        attempt.run()
+
+    call, answer = attempt.tool_events
+    assert (call.name, call.input) == (cli.mcp_tool, {"question": "Why?"})
+    assert answer.output == f"""Why? ['an "odd" word'] the answer in {attempt.workspace}"""
+    assert attempt.result == "done"
+
+
+def test_credentials_are_in_the_environment_of_the_program_and_in_no_other(cli: AgentCli, attempt_on: Prepare) -> None:
+    environments = cli.shell("tr '\\0' '\\n' < /proc/$PPID/environ; env; echo looked")
+    with cli.serve(cli.ask("Why?"), environments, Says("done")) as server:
+        program = docs(command=sys.executable, args=(mcp_server.__file__,))
+        attempt = attempt_on(server, config=program, secrets=cli.secrets | {"mcp.docs.MCP_TEST_KNOWS": TOKEN})
+        attempt.run()
+
+    assert f"Why? [] {TOKEN} in" in words(server.requests[1][cli.conversation])
+    _, answer, _, found = [event.output or "" for event in attempt.tool_events]
+    assert answer.startswith("Why? [] [redacted] in")
+    assert found.rstrip().endswith("\nlooked")
+    assert "MCP_TEST_KNOWS" not in found
+    assert "[redacted]" not in found
+    assert TOKEN not in attempt.output.read_text()
+
+
+def test_a_tool_of_a_server_at_an_address_is_called_with_its_headers_and_credentials(
+    cli: AgentCli, attempt_on: Prepare
+) -> None:
+    with http_mcp_server() as there, cli.serve(cli.ask("Why?"), Says("done")) as server:
+        at_address = docs(url=there.url, headers={"X-Team": "red"})
+        secrets = cli.secrets | {"mcp.docs.Authorization": f"Bearer {TOKEN}"}
+        attempt = attempt_on(server, config=at_address, secrets=secrets)
+        attempt.run()
+
+    assert attempt.tool_events[-1].output == "Why? over HTTP"
+    assert (there.headers["X-Team"], there.headers["Authorization"]) == ("red", f"Bearer {TOKEN}")
+
+
+@pytest.mark.parametrize(
+    ("cli", "reason"), [(CLAUDE, "does not say why"), (CODEX, "No such file")], ids=["claude", "codex"]
+)
+def test_a_server_that_does_not_start_is_noted_in_the_log(cli: AgentCli, attempt_on: Prepare, reason: str) -> None:
+    with cli.serve(Says("done")) as server:
+        attempt = attempt_on(server, config=docs(command="no-such-program"))
+        attempt.run()
+
+    assert any("the MCP server docs failed to start" in line and reason in line for line in attempt.logs)
+    assert attempt.result == "done"

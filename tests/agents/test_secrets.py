@@ -1,0 +1,78 @@
+"""What the tools of the real agent programs do not find, what is not shown, and what a repository cannot have run."""
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from labrats.model.config import CREDENTIAL_NAMES
+from tests.agents.agent_cli import KEY, AgentCli, words
+from tests.agents.claude import CLAUDE
+from tests.agents.codex import CODEX
+from tests.agents.conftest import Prepare
+from tests.scripted_model import Says
+from tests.unit.executor.attempts import a_repository, commit_all, in_a_clone_of
+
+
+@pytest.mark.parametrize(("cli", "name"), [(cli, name) for cli in (CLAUDE, CODEX) for name in cli.key_names], ids=str)
+def test_the_key_of_the_models_secret_is_used_and_no_tool_finds_it(
+    cli: AgentCli, name: str, attempt_on: Prepare, unique_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in its environment, nor in that of the program, nor in a file."""
+    monkeypatch.setenv("ENGINE_VARIABLE", "test-engine-secret")
+    in_environments = "tr '\\0' '\\n' < /proc/$PPID/environ; env"
+    in_files = f"grep -rl '{KEY[:-1]}[{KEY[-1]}]' .."  # a pattern that does not match itself
+    with cli.serve(cli.shell(f"{in_environments}; {in_files}; echo searched"), Says("ok")) as server:
+        attempt = attempt_on(server, secrets={name: KEY})
+        attempt.run()
+
+    found = (attempt.tool_events[-1].output or "").splitlines()
+    assert server.key == KEY
+    assert {f"HOME={attempt.path}/home", f"LABRATS_ATTEMPT={unique_name}"} < set(found)
+    assert found[-1] == "searched"
+    variables = {line.partition("=")[0] for line in found}
+    assert variables & {"ENGINE_VARIABLE", *CREDENTIAL_NAMES[cli.provider]} == set()
+    assert not any("[redacted]" in line or "../attempt" in line for line in found)
+    assert KEY not in attempt.output.read_text()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "echo {secret}",
+        "printf {secret} | base64",
+        "printf {secret} | od -An -v -tx1 | tr -d ' \\n'",
+        "set -x; : {secret}",
+    ],
+)
+def test_a_secret_that_a_tool_prints_is_redacted(cli: AgentCli, attempt_on: Prepare, command: str) -> None:
+    """As the tool prints it, and as the program shows the call."""
+    secret = "test-git-token-0123456789"
+    encoded = (secret, base64.b64encode(secret.encode()).decode().rstrip("="), secret.encode().hex())
+    with cli.serve(cli.shell(command.format(secret=secret)), Says(f"It is {secret}.")) as server:
+        attempt = attempt_on(server, secrets=cli.secrets | {"git-password": secret})
+        attempt.run()
+
+    assert attempt.result == "It is [redacted]."
+    assert "[redacted]" in (attempt.tool_events[-1].output or "")
+    output = attempt.output.read_text()
+    assert [form for form in encoded if form in output] == []
+
+
+def test_a_repositorys_words_are_heeded_and_nothing_that_it_brings_is_run_by_the_program(
+    cli: AgentCli, attempt_on: Prepare, tmp_path: Path
+) -> None:
+    repository = a_repository(tmp_path / "repo")
+    files = cli.traps(f"touch {tmp_path}/trapped") | {"AGENTS.md": "words of the repository\n"}
+    for name, content in files.items():
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).write_text(content)
+    commit_all(repository)
+    with cli.serve(cli.shell("echo trap=$TRAP"), Says("ok")) as server:
+        attempt = attempt_on(server, **in_a_clone_of(repository))
+        attempt.run()
+
+    assert attempt.result == "ok"
+    assert not (tmp_path / "trapped").exists()
+    assert (attempt.tool_events[-1].output or "").rstrip() == "trap="
+    assert "words of the repository" in words(server.requests[0][cli.conversation])
