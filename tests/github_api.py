@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -19,6 +17,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 
 from tests.deliveries import github_headers
+from tests.loopback import QuietHandler, served_by
 
 APP_ID = "4711"
 APP_KEY = RSAKey.generate_key(2048)
@@ -99,29 +98,15 @@ class FakeGitHub:
 def a_github() -> Iterator[FakeGitHub]:
     github = FakeGitHub()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             proof = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            status, answer = github.answer(self.command, self.path, proof, body)
-            self.send_response(status)
-            while github.headers:
-                self.send_header(*github.headers.popitem())
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
+            status, answer = github.answer(self.command, self.path, proof, self.body())
+            self.answer(status, json.dumps(answer).encode(), github.headers)
+            github.headers.clear()
 
-        do_POST = do_GET  # noqa: N815, the library's name
+        do_POST = do_GET
 
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    github.url = f"http://127.0.0.1:{server.server_port}"
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with served_by(Handler) as port:
+        github.url = f"http://127.0.0.1:{port}"
         yield github
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

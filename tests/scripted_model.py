@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+from tests.loopback import QuietHandler, served_by
+
+JSON: Final = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -114,58 +117,40 @@ def scripted_model(dialect: Dialect, turns: Sequence[Turn]) -> Iterator[ModelSer
         server_script = script
         server_dialect = dialect
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http_server:
-        http_server.daemon_threads = True
-        script.port = http_server.server_port
-        thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with served_by(Handler) as script.port:
         try:
             yield script
         finally:
             script.over.set()
-            http_server.shutdown()
-            thread.join()
 
 
 def server_sent_event(kind: str, **fields: Any) -> bytes:
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server_script: ModelServer
     server_dialect: Dialect
-    protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
-        self._send(200, "application/json", b"")
+        self.answer(200)
 
     def do_GET(self) -> None:
-        self._send(404, "application/json", b"{}")
+        self.answer(404, b"{}", JSON)
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         if self.path.partition("?")[0] != self.server_dialect.path:
-            self._send(404, "application/json", b"{}")
+            self.answer(404, b"{}", JSON)
             return
         number, turn = self.server_script.next_turn(body, self.headers)
         match turn:
             case Refuses():
                 error = json.dumps(self.server_dialect.error(turn)).encode()
-                self._send(turn.status, "application/json", error, turn.headers)
+                self.answer(turn.status, error, {**JSON, **turn.headers})
             case Stalls():
                 self.server_script.over.wait()
                 self.close_connection = True
             case _:
-                self._send(200, *self.server_dialect.answer(turn, number, body))
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as in the base class
-        """Quiet."""
-
-    def _send(self, status: int, content_type: str, content: bytes, headers: Mapping[str, str] | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(content)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
+                content_type, content = self.server_dialect.answer(turn, number, body)
+                self.answer(200, content, {"Content-Type": content_type})

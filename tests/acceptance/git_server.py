@@ -3,13 +3,13 @@
 import base64
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from tests.loopback import QuietHandler, served_by
 
 _IDENTITY: Final = {
     "GIT_AUTHOR_NAME": "Octo Cat", "GIT_AUTHOR_EMAIL": "octocat@example.com",
@@ -59,18 +59,17 @@ def serve_git(root: Path, username: str, password: str) -> Iterator[GitServer]:
     """Serve the repositories below `root` to whoever has the password."""
     expected = f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def _answer(self) -> None:
             given = self.headers.get("Authorization", "")
             server.authorizations.append(given)
-            if given != expected:
-                self.send_response(401)
-                self.send_header("WWW-Authenticate", 'Basic realm="git"')
-                self.end_headers()
-                return
-            self._run_backend()
+            body = self.body()
+            if given == expected:
+                self._run_backend(body)
+            else:
+                self.answer(401, headers={"WWW-Authenticate": 'Basic realm="git"'})
 
-        def _run_backend(self) -> None:
+        def _run_backend(self, body: bytes) -> None:
             path, _, query = self.path.partition("?")
             environment = {
                 "PATH": os.environ["PATH"], "GIT_PROJECT_ROOT": str(root), "GIT_HTTP_EXPORT_ALL": "1",
@@ -79,27 +78,13 @@ def serve_git(root: Path, username: str, password: str) -> Iterator[GitServer]:
                 "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
                 "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
             }  # fmt: skip
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             done = subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True, check=True)
             head, _, content = done.stdout.partition(b"\r\n\r\n")
             headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
-            self.send_response(int(headers.pop("Status", "200").split()[0]))
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
+            self.answer(int(headers.pop("Status", "200").split()[0]), content, headers)
 
-        do_GET = do_POST = _answer  # noqa: N815  # the names http.server looks for
+        do_GET = do_POST = _answer
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        server = GitServer(httpd.server_port)
-        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            httpd.shutdown()
-            thread.join()
+    with served_by(Handler) as port:
+        server = GitServer(port)
+        yield server

@@ -2,11 +2,10 @@
 
 import json
 import re
-import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from playwright.async_api import BrowserContext, Page
 
 from tests.acceptance.browser import CLIENT_ID, CLIENT_SECRET, a_browser, ask, openid_provider
 from tests.acceptance.engine import LocalEngine, a_submission
+from tests.loopback import QuietHandler, served_by
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +53,12 @@ async def sign_in(page: Page, engine: LocalEngine, name: str = "ada") -> None:
     await page.wait_for_url(f"{engine.url}/")
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[int]:
+def served(folder: Path) -> AbstractContextManager[int]:
     """A web server of somebody else, with these pages. Yields its port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return served_by(partial(_Pages, directory=str(folder)))
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None: ...
+class _Pages(QuietHandler, SimpleHTTPRequestHandler): ...
 
 
 async def name_of_user(page: Page) -> Any:

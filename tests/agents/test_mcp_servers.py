@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from labrats.model.mcp_server import McpServer
-from tests import mcp_server
+from tests.agents import mcp_server
 from tests.agents.agent_cli import AgentCli, words
 from tests.agents.claude import CLAUDE
 from tests.agents.codex import CODEX
 from tests.agents.conftest import Prepare
-from tests.mcp_server import http_mcp_server
+from tests.agents.http_mcp_server import http_mcp_server
 from tests.scripted_model import Says
 
 TOKEN = "test-mcp-token-0123456789"

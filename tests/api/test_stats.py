@@ -1,10 +1,7 @@
 """What may be asked of the stats, and what Prometheus may answer."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -18,6 +15,7 @@ from labrats.settings import EngineSettings
 from tests.api.conftest import Api, a_submission
 from tests.builders import a_job, a_spec
 from tests.fakes.clock import NOON
+from tests.loopback import QuietHandler, served_by
 from tests.waiting import eventually
 
 STEPS = Steps.until(NOON, 3600, 3)
@@ -114,25 +112,14 @@ class ScriptedPrometheus:
 def scripted() -> Iterator[ScriptedPrometheus]:
     script = ScriptedPrometheus()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
-            script.path, script.asked = self.path, self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(script.status)
-            self.send_header("Content-Length", str(len(script.body)))
-            self.end_headers()
-            self.wfile.write(script.body)
+            script.path, script.asked = self.path, self.body()
+            self.answer(script.status, script.body)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    script.url = f"http://127.0.0.1:{server.server_port}/prefix/"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield script
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served_by(Handler) as port:
+        script.url = f"http://127.0.0.1:{port}/prefix/"
+        yield script
 
 
 async def test_prometheus_is_asked_below_its_address(scripted: ScriptedPrometheus) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.loopback import QuietHandler, served_by
 
 
 @dataclass(frozen=True)
@@ -96,22 +97,15 @@ def chat_server(
     class Handler(_Handler):
         served_script = script
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http_server:
-        http_server.daemon_threads = True
-        script.port = http_server.server_port
-        thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with served_by(Handler) as script.port:
         try:
             yield script
         finally:
             script.over.set()
-            http_server.shutdown()
-            thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     served_script: ChatScript
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         if self.path == "/v1/models" and self.served_script.models is not None:
@@ -120,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, {"error": {"message": "no such page"}})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         if self.path != "/v1/chat/completions":
             self._send(404, {"error": {"message": "no such page"}})
             return
@@ -134,17 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
             case Says() | Calls() as turn:
                 self._stream(streamed(turn))
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as in the base class
-        """Quiet."""
-
     def _send(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        self.answer(status, body if isinstance(body, bytes) else json.dumps(body).encode(), headers)
 
     def _stream(self, pieces: Sequence[bytes] | Iterator[bytes], *, breaks_off: bool = False) -> None:
         self.send_response(200)

@@ -1,14 +1,12 @@
 """The command line, and the engines it talks to."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from labrats.cli.app import build_app, run
+from tests.loopback import QuietHandler, served_by
 from tests.unit.cli.engines import Ended, Labrats, OwnEngine, Request, ScriptedEngine
 
 
@@ -16,12 +14,9 @@ from tests.unit.cli.engines import Ended, Labrats, OwnEngine, Request, ScriptedE
 def engine() -> Iterator[ScriptedEngine]:
     """A scripted engine, listening on loopback."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(QuietHandler):
         def _reply(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            answer = scripted.answer(Request(self.command, self.path, dict(self.headers), body))
+            answer = scripted.answer(Request(self.command, self.path, dict(self.headers), self.body()))
             self.send_response(answer.status)
             self.send_header("Content-Type", answer.content_type)
             self.send_header("Content-Length", str(len(answer.body) + answer.cut))
@@ -29,19 +24,11 @@ def engine() -> Iterator[ScriptedEngine]:
             self.end_headers()
             self.wfile.write(answer.body)
 
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _reply  # noqa: N815  # the names http.server looks for
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _reply
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    scripted = ScriptedEngine(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield scripted
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served_by(Handler) as port:
+        scripted = ScriptedEngine(f"http://127.0.0.1:{port}")
+        yield scripted
 
 
 @pytest.fixture

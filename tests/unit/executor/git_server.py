@@ -3,14 +3,14 @@
 import base64
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from tests.loopback import QuietHandler, served_by
 
 
 @dataclass
@@ -47,39 +47,26 @@ def served(git_server: GitServer) -> Iterator[GitServer]:
     class Handler(_Handler):
         served = git_server
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http_server:
-        git_server.port = http_server.server_port
-        thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield git_server
-        finally:
-            http_server.shutdown()
-            thread.join()
+    with served_by(Handler) as git_server.port:
+        yield git_server
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     served: GitServer
 
     def do_GET(self) -> None:
         self.served.requests.append(self.path)
+        body = self.body()
         if self.served.redirect_to:
-            self.send_response(HTTPStatus.MOVED_PERMANENTLY)
-            self.send_header("Location", self.served.redirect_to + self.path)
-            self.end_headers()
+            self.answer(HTTPStatus.MOVED_PERMANENTLY, headers={"Location": self.served.redirect_to + self.path})
         elif not self.served.admits(self.headers.get("Authorization")):
-            self.send_response(HTTPStatus.UNAUTHORIZED)
-            self.send_header("WWW-Authenticate", 'Basic realm="git"')
-            self.end_headers()
+            self.answer(HTTPStatus.UNAUTHORIZED, headers={"WWW-Authenticate": 'Basic realm="git"'})
         else:
-            self._answer_with(self._run_backend())
+            self._answer_with(self._run_backend(body))
 
-    do_POST = do_GET  # noqa: N815 - the name that http.server looks for
+    do_POST = do_GET
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as in the base class
-        """Quiet."""
-
-    def _run_backend(self) -> bytes:
+    def _run_backend(self, body: bytes) -> bytes:
         url = urlsplit(self.path)
         environment = {
             "PATH": os.environ["PATH"],
@@ -95,15 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
         }
         if self.served.newest_protocol:
             environment["GIT_PROTOCOL"] = self.headers.get("Git-Protocol", "")
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         return subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True).stdout
 
     def _answer_with(self, cgi: bytes) -> None:
         head, _, body = cgi.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
-        self.send_response(int(headers.pop("Status", "200").split()[0]))
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.answer(int(headers.pop("Status", "200").split()[0]), body, headers)

@@ -1,0 +1,44 @@
+"""The same MCP server at an address, on loopback."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.message import Message
+
+from tests.agents.mcp_server import answer
+from tests.loopback import QuietHandler, served_by
+
+
+@dataclass
+class HttpMcpServer:
+    """One that runs. headers: those of the latest request."""
+
+    port: int
+    headers: Message = field(default_factory=Message)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+
+@contextmanager
+def http_mcp_server() -> Iterator[HttpMcpServer]:
+    """Serve on loopback until the end of the block."""
+
+    class Handler(QuietHandler):
+        def do_POST(self) -> None:
+            served.headers = self.headers
+            if (answered := answer(json.loads(self.body()), "over HTTP")) is None:
+                self.answer(202)
+            else:
+                self.answer(200, json.dumps(answered).encode(), {"Content-Type": "application/json"})
+
+        def do_GET(self) -> None:
+            self.answer(405)
+
+        do_DELETE = do_GET
+
+    with served_by(Handler) as port:
+        served = HttpMcpServer(port)
+        yield served
