@@ -214,7 +214,7 @@ async def create_agent(request: Request, asked: AgentBody, idempotency_key: Idem
     async with engine.catalog.changing:
         if intent and (made := intent.first_made(engine.catalog.agents)):
             return engine.first_answers.again(request, intent, _view(made))
-        _check_against(engine.catalog, asked.name, spec)
+        _check_against(engine.catalog, asked.name, spec, spec.instructions)
         created = await create(engine, AiAgent(metadata=metadata, spec=spec), intent)
         engine.catalog.take_in(created)
     return engine.first_answers.created(request, intent, _view(created))
@@ -300,7 +300,7 @@ async def change_agent(request: Request, name: AgentName, asked: AgentPatch) -> 
 
     def patched(found: AiAgent) -> AiAgent:
         changed = replace(found, spec=replace(found.spec, **changes))
-        _check_against(engine.catalog, name, changed.spec)
+        _check_against(engine.catalog, name, changed.spec, changes.get("instructions", ()))
         return changed
 
     async with engine.catalog.changing:
@@ -370,14 +370,17 @@ def _trigger(asked: TriggerBody) -> Trigger:
     )
 
 
-def _check_against(catalog: Catalog, name: str, spec: AiAgentSpec) -> None:
-    """Raises Conflict when another agent has the trigger name, Invalid when an instruction is missing."""
+def _check_against(catalog: Catalog, name: str, spec: AiAgentSpec, named: Sequence[str]) -> None:
+    """Raises Conflict when another agent has the trigger name, Invalid when an instruction is missing.
+
+    named: the instructions that the request names. Of those that the agent has, one may have been deleted by force.
+    """
     holder = catalog.agents_by_trigger_name.get(spec.trigger_name)
     if holder and holder.name != name:
         raise Conflict(f"the agent {holder.name!r} has the triggerName {spec.trigger_name!r} already")
     missing: Sequence[Problem] = [
         Problem(f"instructions[{number}]", f"there is no instruction {each!r}")
-        for number, each in enumerate(spec.instructions)
+        for number, each in enumerate(named)
         if catalog.instruction(each) is None
     ]
     if missing:

@@ -105,6 +105,18 @@ async def test_one_that_an_agent_uses_is_removed_only_by_force(admin: httpx2.Asy
     assert (await admin.get("/api/agents/user-of-it/instructions")).json() == {"instructions": []}
 
 
+async def test_an_agent_whose_instruction_is_gone_can_still_be_changed(admin: httpx2.AsyncClient) -> None:
+    await create_instruction(admin, "a")
+    await create(admin, {"name": "user-of-it", "instructions": ["a"]})
+    await admin.delete("/api/instructions/a?force=true")
+
+    changed = await admin.patch("/api/agents/user-of-it", json={"enabled": False})
+    refused = await admin.patch("/api/agents/user-of-it", json={"instructions": ["a"]})
+
+    assert (changed.status_code, changed.json()["enabled"], changed.json()["instructions"]) == (200, False, ["a"])
+    assert (refused.status_code, refused.json()["details"][0]["field"]) == (422, "instructions[0]")
+
+
 async def test_one_that_nobody_uses_is_removed(admin: httpx2.AsyncClient) -> None:
     await create_instruction(admin, "a")
     assert (await admin.delete("/api/instructions/a")).status_code == 204
