@@ -26,6 +26,7 @@ from labrats.api import (
     webhooks,
     workspace_uploads,
 )
+from labrats.api.access import TAKEN_ONCE
 from labrats.api.body_bounds import bounds_of
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError, error_response, install_error_answers
@@ -103,7 +104,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         began, method = time.perf_counter(), scope["method"]
-        if method == "HEAD":
+        if method == "HEAD" and scope["path"] not in TAKEN_ONCE:
             scope, send = {**scope, "method": "GET"}, _without_body(send)
 
         async def send_stamped(message: Message) -> None:

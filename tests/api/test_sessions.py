@@ -242,6 +242,14 @@ async def test_a_link_signs_in_once(api: Api) -> None:
         assert "auth_token" not in late.cookies
 
 
+async def test_whoever_only_looks_at_a_link_does_not_use_it_up(api: Api) -> None:
+    link = await make_link(api.store, "http://engine.test", api.clock.now())
+    async with api.browser(None) as browser:
+        looked = await browser.head(link)
+        assert (looked.status_code, looked.headers["Allow"]) == (405, "GET")
+        assert (await browser.get(link)).status_code == 303
+
+
 async def test_of_many_who_open_a_link_at_once_one_is_signed_in(api: Api) -> None:
     link = await make_link(api.store, "http://engine.test", api.clock.now())
     async with api.client(None) as client:
