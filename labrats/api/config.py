@@ -13,7 +13,7 @@ from labrats.api.engine import Engine
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.patterns import FILE_NAME, QUANTITY, SHA256, WEB_ADDRESS
-from labrats.api.resources import NO_VERSION, ResourceVersion
+from labrats.api.resources import ResourceVersion
 from labrats.api.routing import api_router, engine_of
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig, AiConfigSpec
 from labrats.model.config import LOCAL_PROVIDERS
@@ -67,7 +67,9 @@ class DefaultsBody(RequestBody):
     providers: dict[Provider, ProviderConfigBody | None] | None = Field(
         default=None, description="By the provider's name."
     )
-    resource_version: ResourceVersion = NO_VERSION
+    resource_version: ResourceVersion | None = Field(
+        default=None, description="Refuses the change when it is no longer current; null, when somebody has set any."
+    )
 
     @field_validator("providers")
     @classmethod
@@ -145,17 +147,20 @@ async def put_defaults(request: Request, asked: DefaultsBody) -> Response:
     """Merge these settings into what there is. Jobs made from now on get them."""
     engine = engine_of(request)
     changes = asked.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"resource_version"})
+    version = asked.resource_version or "" if "resource_version" in asked.model_fields_set else None
     async with engine.catalog.changing:
-        written = await _write_merged(engine, changes, asked.resource_version)
+        written = await _write_merged(engine, changes, version)
         engine.catalog.take_in(written)
     return json_response(_view(written))
 
 
 async def _write_merged(engine: Engine, changes: dict[str, Any], version: str | None) -> AiConfig:
+    """version: the one that they must still have, if any; empty where there must be none yet. Raises Conflict."""
     while True:
         found = await _stored(engine)
         if version is not None and version != found.metadata.resource_version:
-            raise Conflict(f"the settings were changed since version {version}; read them again")
+            since = f"version {version}" if version else "there were none"
+            raise Conflict(f"the settings were changed since {since}; read them again")
         spec = msgspec.convert(merged(msgspec.to_builtins(found.spec), changes), AiConfigSpec)
         try:
             if found.metadata.resource_version:

@@ -68,6 +68,18 @@ async def test_what_was_read_can_be_sent_back(admin: httpx2.AsyncClient) -> None
     assert answer.json() | {"resourceVersion": ""} == read | {"resourceVersion": ""}
 
 
+async def test_what_was_read_while_nothing_was_set_can_be_sent_back_until_something_is(
+    admin: httpx2.AsyncClient,
+) -> None:
+    read = (await admin.get("/api/config/defaults")).json() | {"model": "sonnet"}
+    first, late = [await admin.put("/api/config/defaults", json=read) for _ in range(2)]
+    assert (first.status_code, first.json()["model"]) == (200, "sonnet")
+    assert (late.status_code, late.json()["error"]) == (
+        409,
+        "the settings were changed since there were none; read them again",
+    )
+
+
 async def test_a_stale_version_is_refused(admin: httpx2.AsyncClient) -> None:
     await put(admin, model="a")
     version = (await admin.get("/api/config/defaults")).json()["resourceVersion"]
