@@ -246,7 +246,7 @@ async def find_triggers(
 
 
 @router.get(
-    "/api/agents/by-trigger/{trigger_name}",
+    "/api/agents/by-trigger/{trigger_name:path}",  # it may have a slash
     responses=answers(200, AgentView, "The agent", 404),
     summary="The agent that is called so",
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -57,6 +58,13 @@ class TestCreating:
         assert (await admin.get("/api/agents/developer-1")).json() == created
         assert (await admin.get("/api/agents")).json() == {"agents": [created]}
         assert (await admin.get("/api/agents/by-trigger/developer-1-trigger")).json() == created
+
+    @pytest.mark.parametrize("trigger_name", ["Team A/fixer", "a%2Fb", "é?#", "/"])
+    async def test_it_is_found_by_its_trigger_name_whatever_that_is(
+        self, admin: httpx2.AsyncClient, trigger_name: str
+    ) -> None:
+        created = await create(admin, an_agent_body(triggerName=trigger_name))
+        assert (await admin.get(f"/api/agents/by-trigger/{quote(trigger_name, safe='')}")).json() == created
 
     async def test_what_is_left_out_has_a_default(self, admin: httpx2.AsyncClient) -> None:
         created = await create(admin, {"name": "a", "eventTriggers": [{"source": "github", "events": ["push"]}]})
