@@ -213,8 +213,8 @@ async def model_job_logs(request: Request, name: OperationName) -> Response:
 
 @router.delete(
     "/api/models/{provider}/{filename}",
-    status_code=202,
-    responses=answers(202, OperationView, "The deletion is under way", 404, 409, 501),
+    status_code=204,
+    responses=answers(204, None, "It is being deleted", 404, 409, 501),
     summary="Delete a model's file",
 )
 async def delete_model(
@@ -222,12 +222,15 @@ async def delete_model(
     provider: Annotated[str, Field(examples=["qwen"])],
     filename: Annotated[str, Field(examples=[_A_FILE])],
 ) -> Response:
-    """Delete a file from the volume, or what has come of it. Whether the settings name it makes no difference."""
+    """Delete a file from the volume, or what has come of it. Whether the settings name it makes no difference.
+
+    The deletion is an operation of its own: `GET /api/models/jobs` says what has become of it.
+    """
     models = models_of(request)
     if (await models.current()).find(provider, filename) is None:
         raise NotFound(f"there is no file {filename!r} of {provider!r}")
-    operation = FileOperation(work=Work.DELETE, provider=provider, filename=filename)
-    return json_response(_view(await models.files.begin(operation)), 202)
+    await models.files.begin(FileOperation(work=Work.DELETE, provider=provider, filename=filename))
+    return Response(status_code=204)
 
 
 def models_of(request: Request) -> ScannedModels:

@@ -171,9 +171,9 @@ async def test_a_file_is_found_and_deleted(api: Api, admin: httpx2.AsyncClient, 
 
     deletion = await admin.delete("/api/models/gemma/old.gguf")
 
-    assert deletion.status_code == 202
-    assert deletion.json()["operation"] == "delete"
+    assert (deletion.status_code, deletion.content) == (204, b"")
     await ended(api)
+    assert [each["operation"] for each in (await admin.get("/api/models/jobs")).json()["jobs"]] == ["delete"]
     assert not (folder / "old.gguf").exists()
     assert (await admin.delete("/api/models/gemma/old.gguf")).status_code == 404
 
