@@ -158,6 +158,8 @@ async def test_a_failure_is_told(api: Api, admin: httpx2.AsyncClient, hub: Hub) 
 
     assert failed["status"] == "failed"
     assert f"should be {DIGEST}" in failed["failedReason"]
+    logs = (await admin.get(f"/api/models/jobs/{failed['name']}/logs")).json()["logs"]
+    assert logs[-1].endswith(f"Z {failed['failedReason']}")
     assert (await admin.post("/api/models/scan")).json()["files"] == []
 
 

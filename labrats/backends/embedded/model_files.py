@@ -83,12 +83,14 @@ class LocalModelFiles:
             self._to_do.put_nowait(operation)
 
     async def _carry_out(self, operation: FileOperation) -> None:
+        tell = self._log_of(operation)
         async with self._turns:
             try:
                 await self._note(replace(operation, status=Standing.ACTIVE))
-                await self._folder.carry_out(operation, self._log_of(operation))
+                await self._folder.carry_out(operation, tell)
             except (LabratsError, OSError) as error:
                 reason = str(error) if isinstance(error, LabratsError) else f"the folder of models: {error.strerror}"
+                tell(reason)
                 await self._end(operation, Standing.FAILED, reason)
             else:
                 await self._end(operation, Standing.COMPLETED, None)
