@@ -19,6 +19,7 @@ from labrats.api.openapi import answers
 from labrats.api.routing import api_router, caller_of, credential_of, engine_of
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
 from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
+from labrats.model.record import seniority
 
 router = api_router("API keys")
 
@@ -72,9 +73,10 @@ class ApiKeyList(ResponseBody):
 
 @router.get("/api/api-keys", responses=answers(200, ApiKeyList, "All stored keys"), summary="List API keys")
 async def list_api_keys(request: Request) -> Response:
-    """The stored keys, each by its prefix. Those of SUBMIT_API_KEYS are not among them."""
+    """The stored keys, each by its prefix, the newest first. Those of SUBMIT_API_KEYS are not among them."""
     stored = await engine_of(request).store.list(Secret, _LABELS)
-    return json_response({"apiKeys": [_view(secret) for secret in stored]})
+    newest_first = sorted(stored, key=seniority, reverse=True)
+    return json_response({"apiKeys": [_view(secret) for secret in newest_first]})
 
 
 @router.post(

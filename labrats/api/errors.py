@@ -111,6 +111,7 @@ A_TIME: Final = "a time, such as 2030-01-31T12:00:00Z"
 _PLAIN_WORDS: Final = {
     "datetime_from_date_parsing": f"must be {A_TIME}",
     "timezone_aware": "must say its time zone, as 2030-01-31T12:00:00Z does",
+    "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "dict_type": "must be an object",
     "extra_forbidden": "there is no such field",

@@ -101,6 +101,8 @@ async def test_one_that_an_agent_uses_is_removed_only_by_force(admin: httpx2.Asy
 
     assert refused.status_code == 409
     assert "user-of-it" in refused.json()["error"]
+    odd = await admin.delete("/api/instructions/a?force=maybe")
+    assert (odd.status_code, odd.json()["error"]) == (422, "force: must be true or false")
     assert (await admin.delete("/api/instructions/a?force=true")).status_code == 204
     assert (await admin.get("/api/agents/user-of-it/instructions")).json() == {"instructions": []}
 

@@ -35,6 +35,16 @@ def is_known(api: Api, key: str = KEY) -> bool:
     return api.engine.keys.caller(key, api.clock.now()) is not None
 
 
+async def test_the_newest_key_is_listed_first(api: Api, admin: httpx2.AsyncClient) -> None:
+    for name in ("first", "second", "third"):
+        api.clock.step(1)
+        assert (await admin.post("/api/api-keys", json={"name": name})).status_code == 201
+
+    listed = [key["name"] for key in (await admin.get("/api/api-keys")).json()["apiKeys"]]
+
+    assert listed[:3] == ["third", "second", "first"]
+
+
 async def test_a_hash_made_by_hand_is_a_key(api: Api) -> None:
     await api.store.create(by_hand(hash=hash_key(KEY)))
 
