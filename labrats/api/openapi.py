@@ -54,6 +54,10 @@ _MEANINGS: Final = {
     409: ("Name taken, or somebody else wrote first", error_body("conflict", "there is a key named 'ci' already")),
     413: ("Too large", error_body("too_large", "prompt: at most 900 KiB")),
     415: ("Wrong content type", error_body("unsupported_media_type", "the body must be JSON")),
+    416: (
+        "The file ends before the range that is asked for",
+        error_body("range_not_satisfiable", "the file ends before this range; it has 12345 bytes"),
+    ),
     422: (
         "Fails validation; each offending field is named in `details`",
         error_body("validation_failed", "prompt: is required", [Problem("prompt", "is required")]),

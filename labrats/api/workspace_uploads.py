@@ -9,6 +9,7 @@ from pydantic import Field
 from starlette.responses import FileResponse, Response
 
 from labrats.api.bodies import LONGEST_LABEL, ResponseBody
+from labrats.api.download import Download
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
 from labrats.api.file_names import why_unsafe
@@ -66,14 +67,14 @@ async def upload_workspace_file(request: Request, idempotency_key: IdempotencyKe
 @router.get(
     "/api/workspace-uploads/{upload_id}/{name}/raw",
     response_class=FileResponse,
-    responses=answers(200, None, "The file", 403, 404, text={"application/octet-stream": "the file's bytes"}),
+    responses=answers(200, None, "The file", 403, 404, 416, text={"application/octet-stream": "the file's bytes"}),
     summary="Download a workspace upload",
 )
 async def download_workspace_file(request: Request, upload_id: UploadId, name: FileName) -> Response:
     """The file as it was uploaded, to be saved rather than shown. `Range` is understood."""
     engine = engine_of(request)
     upload = await own_upload(engine, caller_of(request), upload_id, name)
-    return FileResponse(
+    return Download(
         engine.workspace_uploads.path(upload),
         media_type="application/octet-stream",  # whatever it says it is: a page that it holds must not run here
         filename=upload.name,

@@ -104,6 +104,27 @@ async def test_a_part_of_a_download_can_be_asked_for(user: httpx2.AsyncClient) -
     assert (raw.status_code, raw.content) == (206, b"234")
 
 
+@pytest.mark.parametrize("asked", ["bytes=a-b", "bytes=4-2", "lines=1-2", "bytes", "bytes=", "2-4"])
+async def test_a_part_that_makes_no_sense_is_all_of_it(user: httpx2.AsyncClient, asked: str) -> None:
+    uploaded = await upload(user, "a.txt", b"0123456789")
+
+    raw = await user.get(f"{WORKSPACE}/{uploaded['id']}/a.txt/raw", headers={"Range": asked})
+
+    assert (raw.status_code, raw.content) == (200, b"0123456789")
+
+
+async def test_a_part_beyond_the_end_is_refused_as_all_that_is_wrong(user: httpx2.AsyncClient) -> None:
+    uploaded = await upload(user, "a.txt", b"0123456789")
+
+    raw = await user.get(f"{WORKSPACE}/{uploaded['id']}/a.txt/raw", headers={"Range": "bytes=10-"})
+
+    assert (raw.status_code, raw.headers["Content-Range"]) == (416, "bytes */10")
+    assert raw.json() == {
+        "error": "the file ends before this range; it has 10 bytes",
+        "code": "range_not_satisfiable",
+    }
+
+
 async def test_the_name_is_part_of_what_is_asked_for(user: httpx2.AsyncClient) -> None:
     uploaded = await upload(user, "a.txt")
 
