@@ -117,7 +117,7 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
 """Who may call each route, by method and path."""
 
 TAKEN_ONCE: Final = frozenset({"/api/auth/link", "/api/auth/oidc/callback"})
-"""Where GET takes what nobody can take again. HEAD, by which programs look at a link that they show, is not GET there."""
+"""Where GET takes what nobody can take again. HEAD, by which programs look at links that they show, is no GET there."""
 
 
 def access_to(method: str, path: str) -> Access:

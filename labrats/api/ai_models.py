@@ -16,7 +16,7 @@ from labrats.api.openapi import answers
 from labrats.api.patterns import WEB_ADDRESS
 from labrats.api.resources import NO_VERSION, ResourceVersion, change, create, stored
 from labrats.api.routing import api_router, caller_of, engine_of
-from labrats.model.ai_model import AiModel, AiModelSpec, Prices
+from labrats.model.ai_model import DEFAULT_SLOTS, AiModel, AiModelSpec, Prices
 from labrats.model.errors import Conflict
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.record import Metadata
@@ -63,7 +63,7 @@ class AiModelBody(RequestBody):
     name: Name = Field(examples=["claude-opus"])
     provider: Provider = Field(description="What runs its jobs.")
     model: Label = Field(description="By its provider's name for it.", examples=["opus"])
-    slots: SlotCount = 4
+    slots: SlotCount = DEFAULT_SLOTS
     endpoint: Endpoint | None = None
     credentials_ref: Name | None = Field(default=None, description="The Secret with the provider's credentials.")
     prices: PricesBody | None = None

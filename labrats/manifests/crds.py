@@ -14,7 +14,7 @@ from labrats.api.webhook_sources import MAX_OVERRIDES, WebhookSourceBody
 from labrats.manifests.schema import Schema, borrow, refine, structure_of
 from labrats.model.agent import AiAgentSpec, AiAgentStatus, ChainCondition, FailurePolicy
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec
-from labrats.model.ai_model import AiModelSpec, AiModelStatus
+from labrats.model.ai_model import DEFAULT_SLOTS, AiModelSpec, AiModelStatus
 from labrats.model.condition import Condition
 from labrats.model.config import LOCAL_PROVIDERS, PROVIDERS, JobConfig
 from labrats.model.instruction import AiInstructionSpec, Scope
@@ -191,8 +191,8 @@ def _with_conditions(status: Schema) -> Schema:
 
 def _ai_model_schema() -> Schema:
     schema = _schema("A model that jobs run on, and how many of them at once.", AiModelSpec, AiModelStatus)
-    slots = AiModelBody.model_fields["slots"].default
-    spec = refine(borrow(schema["properties"]["spec"], AiModelBody), {"properties": {"slots": {"default": slots}}})
+    with_slots = {"properties": {"slots": {"default": DEFAULT_SLOTS}}}
+    spec = refine(borrow(schema["properties"]["spec"], AiModelBody), with_slots)
     return schema | {"properties": schema["properties"] | {"spec": spec}}
 
 

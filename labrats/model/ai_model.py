@@ -1,10 +1,14 @@
 """A model that jobs run on, and how many of them at once."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from labrats.model.condition import Condition
 from labrats.model.job import Job
 from labrats.model.record import Record, Resource, seniority
+
+DEFAULT_SLOTS: Final = 4
+"""Of an AiModel that does not say how many it has."""
 
 
 class Prices(Record):
@@ -20,7 +24,7 @@ class AiModelSpec(Record):
 
     provider: str
     model: str
-    slots: int
+    slots: int = DEFAULT_SLOTS
     endpoint: str | None = None
     credentials_ref: str | None = None
     prices: Prices | None = None

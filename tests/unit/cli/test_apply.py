@@ -169,6 +169,13 @@ def test_what_differs_is_changed_and_what_a_file_leaves_out_gets_its_default(
     ]  # fmt: skip
 
 
+def test_a_new_model_may_leave_its_slots_to_the_engine(labrats: Labrats, empty: ScriptedEngine, file: Path) -> None:
+    ended = labrats("apply", "-f", write(file, a_manifest("AiModel", "opus", {"provider": "claude", "model": "opus"})))
+
+    assert (ended.code, ended.out) == (0, "AiModel opus created\n")
+    assert writes(empty) == [("POST /api/ai-models", {"name": "opus", "provider": "claude", "model": "opus"})]
+
+
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
     other = a_manifest("AiModel", "other", MODEL | {"model": "sonnet"})
     changed = a_manifest("AiInstruction", "conduct", {"content": "Do it better."})
