@@ -108,13 +108,18 @@ def _is_from_fork(event: IncomingEvent) -> bool:
 
 
 def _is_of_repository(head: Any, event: IncomingEvent) -> bool:
-    """Whether `head` is the event's repository: by id, or by name where neither has one, which GitHub never sends."""
+    """Whether `head` is the event's repository: by id and by name, of which GitHub always sends both.
+
+    Only where neither has an id, the name alone will do.
+    """
     own = event.find("repository")
     if not isinstance(head, Mapping) or not isinstance(own, Mapping):
         return False
+    names = (head.get("full_name"), own.get("full_name"))
+    has_its_name = names[0] == names[1]
     if "id" in head or "id" in own:
-        return _same(head.get("id"), own.get("id"))
-    return head.get("full_name") is not None and head["full_name"] == own.get("full_name")
+        return _same(head.get("id"), own.get("id")) and (has_its_name or None in names)
+    return has_its_name and None not in names
 
 
 def _same(one: Any, other: Any) -> bool:

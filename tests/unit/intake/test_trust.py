@@ -118,6 +118,12 @@ class TestForks:
         payload["pull_request"]["head"]["repo"] = {"full_name": "octo/demo"}
         assert not may_start(payload)
 
+    def test_an_id_proves_no_repository_of_another_name(self) -> None:
+        payload = a_pull_request_event()
+        payload["pull_request"]["head"]["repo"]["full_name"] = "fork/demo"
+        assert not may_start(payload)
+        assert may_start(payload, allow_forks=True)
+
     def test_a_fork_that_is_gone_is_still_one(self) -> None:
         payload = a_pull_request_event()
         payload["pull_request"]["head"]["repo"] = None
