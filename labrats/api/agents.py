@@ -227,15 +227,17 @@ async def create_agent(request: Request, asked: AgentBody, idempotency_key: Idem
 )
 async def find_triggers(
     request: Request,
-    source: Annotated[str | None, Query(description="Any, where it is missing.", examples=["github"])] = None,
-    event: Annotated[str | None, Query(description="Any, where it is missing.", examples=["issues.labeled"])] = None,
+    source: Annotated[str | None, Query(description="Any, where it is missing or empty.", examples=["github"])] = None,
+    event: Annotated[
+        str | None, Query(description="Any, where it is missing or empty.", examples=["issues.labeled"])
+    ] = None,
 ) -> Response:
     """The triggers that listen to such events. What their filters say of the payload is not looked at."""
     found = [
         (agent, trigger)
         for agent in engine_of(request).catalog.agents
         for trigger in agent.spec.event_triggers
-        if agent.spec.enabled and listens_to(trigger, source, event)
+        if agent.spec.enabled and listens_to(trigger, source or None, event or None)
     ]
     triggers = [
         _trigger_view(trigger) | {"agent": agent.name, "triggerName": agent.spec.trigger_name}

@@ -146,15 +146,15 @@ async def list_jobs(
     repo: Annotated[str | None, Query(description="`metadata.repo` of the job.")] = None,
     q: Annotated[str | None, Query(description="Occurs in id, type, source or repo.")] = None,
 ) -> Response:
-    """The caller's jobs, newest first; an admin's list is everybody's."""
+    """The caller's jobs, newest first; an admin's list is everybody's. A filter that is empty is none."""
     engine, caller = engine_of(request), caller_of(request)
     wanted = JobFilter(
         status=status,
-        type=type,
-        source=source,
-        agent_role=agent_role,
-        repo=repo,
-        chain_id=chain_id,
+        type=type or None,
+        source=source or None,
+        agent_role=agent_role or None,
+        repo=repo or None,
+        chain_id=chain_id or None,
         owner=None if caller.is_admin else caller.id,
         q=q,
     )

@@ -61,6 +61,7 @@ async def test_filters_narrow_the_list_and_its_total(user: User) -> None:
     assert await ids(user, type="code-review", status="completed", source="github", repo="octocat/hello") == [review]
     assert await ids(user, agentRole="ai-developer") == []
     assert await ids(user, chainId=str(uuid4())) == []
+    assert len(await ids(user, chainId="", type="", source="", agentRole="", repo="", q="")) == 3
     assert (await user.get("/api/jobs", type="code-review", limit=1)).json()["total"] == 2
 
 

@@ -216,6 +216,8 @@ class TestLookingUp:
         assert await found(event="issues.opened") == [("a-trigger", issues), ("b-trigger", other)]
         assert await found(source="github", event="push") == [("a-trigger", push)]
         assert await found(source="nowhere") == []
+        assert await found(source="", event="push") == [("a-trigger", push)]
+        assert await found(source="github", event="") == [("a-trigger", issues), ("a-trigger", push)]
 
     async def test_an_agents_instructions_are_resolved(self, admin: httpx2.AsyncClient) -> None:
         await create_instruction(admin, "late", scope="global", priority=2)
