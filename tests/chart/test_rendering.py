@@ -69,6 +69,7 @@ async def test_the_api_server_would_take_all_of_it(helm: Helm, namespace: str, v
         ({"volumes": {"data": {"size": "much"}}}, "at '/volumes/data/size'"),
         ({"volumes": {"models": {"size": "much"}}}, "at '/volumes/models/size'"),
         ({"settings": {"PORT": 80}}, "settings.PORT: the chart sets this itself"),
+        ({"settings": {"LABRATS_NAMESPACE": "other"}}, "settings.LABRATS_NAMESPACE: the chart sets this itself"),
         ({"settings": {"lower": 1}}, "lower"),
         ({"aiModels": [{"name": "sonnet"}]}, "missing properties 'provider', 'model'"),
         ({"service": {"port": 70000}}, "at '/service/port'"),

@@ -118,7 +118,7 @@ spec:
               value: {{ $value | quote }}
             {{- end }}
             {{- range $name, $value := .Values.settings }}
-            {{- if hasKey $own $name }}
+            {{- if or (hasKey $own $name) (has $name (list "LABRATS_BACKEND" "LABRATS_NAMESPACE" "LABRATS_POD_IP" "LABRATS_ROLE")) }}
             {{- fail (printf "settings.%s: the chart sets this itself" $name) }}
             {{- end }}
             - name: {{ $name }}
