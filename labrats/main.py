@@ -216,7 +216,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
     from labrats.backends.kubernetes import settings as configured
     from labrats.backends.kubernetes.canary import look_at_network
     from labrats.backends.kubernetes.client import ApiClient
-    from labrats.backends.kubernetes.fence import field_manager, look_at_fence
+    from labrats.backends.kubernetes.fence import Fence
     from labrats.backends.kubernetes.jobs_api import JobsApi
     from labrats.backends.kubernetes.leader import Election
     from labrats.backends.kubernetes.receiver_keeper import ReceiverKeeper
@@ -231,14 +231,12 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
         own_runner = KubernetesRunner(client, own_store, runner_settings)
         engine = await insist(partial(assemble, settings, own_store, own_runner, model_files))
 
-        async def prepare(epoch: int) -> None:
-            await look_at_fence(client, namespace, epoch, engine.metrics)
-
+        fence = Fence(client, namespace, engine.metrics)
         identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        election = Election(client, namespace, identity, prepare=prepare)
+        election = Election(client, namespace, identity, prepare=fence.look)
 
         async def lead(epoch: int) -> None:
-            leading = client.writing_as(field_manager(epoch))
+            leading = client.writing_as(fence.manager)
             async with own_store.led(leading, election.leads_since) as store, asyncio.TaskGroup() as loops:
                 runner = KubernetesRunner(leading, store, runner_settings)
                 loops.create_task(runner.run(), name="runner")

@@ -11,14 +11,23 @@ import pytest
 from aiohttp import web
 
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.fence import POLICY, field_manager, former_leaders_are_fenced
+from labrats.backends.kubernetes.fence import (
+    POLICY,
+    UNFENCED,
+    Fence,
+    field_manager,
+    former_leaders_are_fenced,
+    leader_policy,
+)
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.leader import LEASE, Election, Timing
 from labrats.backends.kubernetes.pod import attempt_job
 from labrats.backends.kubernetes.store import KubernetesStore
+from labrats.metrics import Metrics
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import advance
 from labrats.model.phases import JobEvent
+from labrats.model.record import encode
 from tests.builders import a_job, an_attempt
 from tests.cluster.proxy import FaultyProxy, Lose, Refuse, is_write
 from tests.conformance.kubernetes_backend import a_pod_settings
@@ -192,6 +201,44 @@ async def test_whoever_leads_not_may_write_all_the_same(api_client: ApiClient, j
     async with KubernetesStore.open(api_client, jobs_namespace) as store:
         job = await store.create(a_job())
         await store.update(advance(job, JobEvent.START))
+
+
+async def test_a_leader_is_not_held_up_by_a_policy_that_does_not_see_that_it_leads(
+    api_client: ApiClient, namespace: str
+) -> None:
+    """As that of an API server which was without it for a while (kubernetes/kubernetes#130887)."""
+    engine, metrics = Engine("first"), Metrics()
+    fence = Fence(api_client, namespace, metrics)
+    for epoch in (1, 2):
+        async with engine.taking_part(api_client, namespace):
+            await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
+    async with a_policy_that_sees_only(1, api_client, namespace):
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while fence.manager != UNFENCED:
+                await fence.look(2)
+        manifest = attempt_job(an_attempt(), (), a_pod_settings("none"))
+        await JobsApi(api_client.writing_as(fence.manager), namespace).create_job(manifest)
+        assert 'labrats_degraded{what="leader-fence"} 1.0' in metrics.exposition().decode()
+
+        await fence.look(3)  # who is refused and does not lead is refused with good reason
+        assert fence.manager == field_manager(3)
+
+
+@asynccontextmanager
+async def a_policy_that_sees_only(epoch: int, client: ApiClient, namespace: str) -> AsyncIterator[None]:
+    policy, binding = leader_policy()
+    policy["spec"]["matchConstraints"]["namespaceSelector"] = {
+        "matchLabels": {"kubernetes.io/metadata.name": namespace}
+    }
+    binding["spec"] |= {"policyName": namespace, "paramRef": {"name": "seen", "parameterNotFoundAction": "Deny"}}
+    lease = {"metadata": {"name": "seen"}, "spec": {"leaseTransitions": epoch}}
+    await client.request("POST", f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases", encode(lease))
+    api = "/apis/admissionregistration.k8s.io/v1/validatingadmission"
+    for kind, each in (("policies", policy), ("policybindings", binding)):
+        await client.request("POST", f"{api}{kind}", encode(each | {"metadata": {"name": namespace}}))
+    yield
+    for kind in ("policies", "policybindings"):
+        await client.request("DELETE", f"{api}{kind}/{namespace}")
 
 
 async def test_a_cluster_without_the_policy_is_noticed(api_client: ApiClient, namespace: str) -> None:
