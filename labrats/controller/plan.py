@@ -18,7 +18,7 @@ MAX_BACKOFF_SECONDS: Final = 300.0
 MAX_PAUSE_SECONDS: Final = 300.0
 """Where the model's provider does not say how long it wants to be left alone."""
 
-NEVER_BEGUN: Final = frozenset({FailedCode.IMAGE_PULL, FailedCode.UNSCHEDULABLE})
+NEVER_BEGUN: Final = frozenset({FailedCode.IMAGE_PULL, FailedCode.START_TIMEOUT, FailedCode.UNSCHEDULABLE})
 """What kept an attempt from beginning until its time was over: that is to be mended, not the time."""
 
 

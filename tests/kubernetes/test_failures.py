@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.client import ApiClient, Refused
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.model.errors import Invalid, NotFound, RetryLater
 from labrats.model.job import FailedCode, KeyReference
 from labrats.model.phases import Phase
 from labrats.model.protocol import LogEvent
@@ -36,7 +37,7 @@ def open_runner(api_client: ApiClient, jobs_namespace: str, executor_image: str,
     async def open_runner(**fields: Any) -> AsyncIterator[KubernetesRunner]:
         pods = a_pod_settings(executor_image, **fields)
         settings = KubernetesRunnerSettings(
-            jobs_namespace, tmp_path / "attempts", pods, kill_seconds=1.0, parts_seconds=3.0
+            jobs_namespace, tmp_path / "attempts", pods, kill_seconds=1.0, parts_seconds=3.0, under_way_seconds=1.0
         )
         runner = KubernetesRunner(api_client, MemoryStore(), settings)
         async with running(runner.run()):
@@ -125,6 +126,85 @@ async def test_an_attempt_that_has_to_leave_its_node(
 
     assert (gone.outcome, gone.code) == (None, FailedCode.EVICTED)
     assert gone.tail.logs == ("here",)
+
+
+@asynccontextmanager
+async def a_quota(client: ApiClient, namespace: str) -> AsyncIterator[str]:
+    """No Job may be made, since a quota forbids it (403). What is said then."""
+    quotas = f"/api/v1/namespaces/{namespace}/resourcequotas"
+    quota = {"metadata": {"name": "no-jobs"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
+    await client.request("POST", quotas, encode(quota))
+    await until_refused(client, namespace)
+    yield "exceeded quota: no-jobs"
+    await client.request("DELETE", f"{quotas}/no-jobs")
+
+
+@asynccontextmanager
+async def a_policy(client: ApiClient, namespace: str) -> AsyncIterator[str]:
+    """No Job may be made, since a policy calls it invalid (422). What is said then."""
+    rule = {"apiGroups": ["batch"], "apiVersions": ["v1"], "resources": ["jobs"], "operations": ["CREATE"]}
+    here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    validations = [{"expression": "false", "message": "no Jobs here"}]
+    policy = {"matchConstraints": {"resourceRules": [rule], "namespaceSelector": here}, "validations": validations}
+    binding = {"policyName": namespace, "validationActions": ["Deny"]}
+    specs = {"validatingadmissionpolicies": policy, "validatingadmissionpolicybindings": binding}
+    api = "/apis/admissionregistration.k8s.io/v1"
+    for kind, spec in specs.items():
+        await client.request("POST", f"{api}/{kind}", encode({"metadata": {"name": namespace}, "spec": spec}))
+    await until_refused(client, namespace)
+    yield "no Jobs here"
+    for kind in specs:
+        await client.request("DELETE", f"{api}/{kind}/{namespace}")
+
+
+async def until_refused(client: ApiClient, namespace: str) -> None:
+    pod = {"restartPolicy": "Never", "containers": [{"name": "none", "image": "none"}]}
+    job = encode({"metadata": {"generateName": "tried-"}, "spec": {"template": {"spec": pod}}})
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with suppress(Refused, Invalid):
+            while True:
+                await client.request(
+                    "POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", job, query={"dryRun": "All"}
+                )
+                await asyncio.sleep(0.05)
+
+
+async def test_an_attempt_whose_job_the_api_server_refuses(
+    open_runner: OpenRunner, api_client: ApiClient, jobs_namespace: str
+) -> None:
+    attempt = Attempt(a_job(Phase.RUNNING, created_at=datetime.now(UTC)))
+    async with open_runner(start_timeout_seconds=2.0) as runner:
+        async with a_quota(api_client, jobs_namespace) as words:
+            with pytest.raises(RetryLater, match=words):  # it may pass
+                await runner.start(attempt)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not isinstance(gone := await runner.find(attempt.name), Gone):
+                    with suppress(RetryLater):
+                        await runner.start(attempt)
+        await runner.start(attempt)
+        assert await runner.find(attempt.name) == gone
+        with pytest.raises(NotFound):
+            await api_client.request("GET", f"/apis/batch/v1/namespaces/{jobs_namespace}/jobs/{attempt.name}")
+
+    assert gone.code is FailedCode.START_TIMEOUT
+    assert words in gone.reason
+
+
+@pytest.mark.parametrize("refusal", [a_quota, a_policy])
+async def test_an_attempt_that_the_api_server_takes_no_tombstone_of_can_be_ended(
+    open_runner: OpenRunner, api_client: ApiClient, jobs_namespace: str, refusal: Callable[..., Any]
+) -> None:
+    attempt = an_attempt()
+    async with open_runner() as runner, refusal(api_client, jobs_namespace) as words:
+        with pytest.raises(RetryLater, match=words):  # an earlier request to start it may be under way
+            await runner.kill(attempt.name)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not isinstance(gone := await runner.find(attempt.name), Gone):
+                with suppress(RetryLater):
+                    await runner.kill(attempt.name)
+
+    assert gone.code is FailedCode.START_TIMEOUT
+    assert words in gone.reason
 
 
 async def running_pod_of(runner: KubernetesRunner, name: str) -> str:

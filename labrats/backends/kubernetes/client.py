@@ -51,11 +51,23 @@ _LONGEST_LINE_BYTES: Final = 8 * 1024 * 1024
 """Of a longer line only the end is read: no object is so large, and what a program logs must not fill the memory."""
 
 _LONGEST_DELAY_SECONDS: Final = 60.0
-_REFUSED_DELAY_SECONDS: Final = 15.0
+
+REFUSED_DELAY_SECONDS: Final = 15.0
+"""How soon to ask again for what was refused: somebody has to mend something first."""
+
+_DENIED: Final = "admission webhook"
+"""How a refusal begins that is a policy's of the cluster. Its code is what the policy's program chose, often 400."""
 
 
 class Expired(RetryLater):
     """The API server no longer knows the changes since that version (410): list afresh."""
+
+
+class Refused(RetryLater):
+    """The API server has not done it: whoever runs the cluster may mend why (a right, a quota, a policy)."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"the API server refuses ({code}): {message}", REFUSED_DELAY_SECONDS)
 
 
 class _Cause(Record):
@@ -282,7 +294,7 @@ async def _next(
     try:
         return await (anext(flow) if answer is None else flow.asend(answer))
     except (KeyError, TypeError, ValueError) as error:
-        raise RetryLater("the program that the kubeconfig names printed no token", _REFUSED_DELAY_SECONDS) from error
+        raise RetryLater("the program that the kubeconfig names printed no token", REFUSED_DELAY_SECONDS) from error
 
 
 def _with_known_plugin(user: User | None) -> User | None:
@@ -328,12 +340,14 @@ def error_of(code: int, body: bytes, retry_after: str | None = None) -> LabratsE
         case 410:
             return Expired(message)
         case 413 | 422:
-            causes = details.causes or [_Cause(field="object", message=message)]
-            return Invalid(*(Problem(cause.field, cause.message) for cause in causes))
+            causes = details.causes or [_Cause(message=message)]  # a policy names no field
+            return Invalid(*(Problem(cause.field or "object", cause.message) for cause in causes))
         case 429 | 500 | 502 | 503 | 504:
             return RetryLater(f"the API server is busy: {message}", _delay_seconds(retry_after, details))
         case 401 | 403 | 404:  # for whoever runs the cluster to mend: rights, the namespace, the custom resources
-            return RetryLater(f"the API server refuses ({code}): {message}", _REFUSED_DELAY_SECONDS)
+            return Refused(code, message)
+        case 400 if message.startswith(_DENIED):
+            return Refused(code, message)
         case _:
             return LabratsError(f"the API server answered {code}: {message}")
 

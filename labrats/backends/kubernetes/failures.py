@@ -14,6 +14,7 @@ from labrats.backends.kubernetes.objects import (
     Terminated,
     Waiting,
 )
+from labrats.model.errors import LabratsError
 from labrats.model.job import FailedCode
 from labrats.model.record import Record
 from labrats.processes import describe_exit
@@ -91,6 +92,12 @@ def why_it_has_not_started(pod: PodObject | None, seconds: float) -> Failure:
     else:
         reason = "the events of the pod name the volume, ConfigMap or Secret that it waits for"
     return Failure(code=FailedCode.START_TIMEOUT, reason=f"the attempt did not start within {seconds:g} s: {reason}")
+
+
+def why_it_was_refused(refusal: LabratsError) -> Failure:
+    """Why there never was a Job of the attempt."""
+    reason = f"the cluster does not let the attempt start: {_sentence(str(refusal))}"
+    return Failure(code=FailedCode.START_TIMEOUT, reason=reason)
 
 
 def text_is_missing(path: str, missing: str) -> Failure:

@@ -4,20 +4,21 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
 
 from labrats.backends.kubernetes.attendance import Attendance
-from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.client import REFUSED_DELAY_SECONDS, ApiClient, Refused
 from labrats.backends.kubernetes.failures import (
     BY_THE_CLUSTER,
     ENDED_BY_ENGINE,
     NEVER_STARTED,
     Failure,
     what_keeps_it_from_starting,
+    why_it_was_refused,
 )
 from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.jobs_api import JobsApi
@@ -58,6 +59,9 @@ FOLLOW_SECONDS: Final = 0.2
 UNCONFIRMED_SECONDS: Final = 30.0
 """How soon to look again at an attempt whose end its node does not confirm."""
 
+UNDER_WAY_SECONDS: Final = 60.0
+"""How long a request may be under way that nobody has had an answer to: the API server gives up all others by then."""
+
 
 @dataclass(frozen=True)
 class KubernetesRunnerSettings:
@@ -65,6 +69,7 @@ class KubernetesRunnerSettings:
 
     kill_seconds: how much longer than its grace a node that is well may take to end a pod.
     parts_seconds: how long after a job its prompt and its secrets may appear: they are created after it.
+    under_way_seconds: see UNDER_WAY_SECONDS.
     """
 
     namespace: str
@@ -72,6 +77,7 @@ class KubernetesRunnerSettings:
     pods: PodSettings
     kill_seconds: float = 25.0
     parts_seconds: float = 30.0
+    under_way_seconds: float = UNDER_WAY_SECONDS
 
 
 class KubernetesRunner:
@@ -92,6 +98,7 @@ class KubernetesRunner:
         start_timeout = settings.pods.start_timeout_seconds
         self._attendance = Attendance(self._api, settings.attempts, start_timeout, settings.parts_seconds)
         self._unconfirmed: set[str] = set()
+        self._unburied: dict[str, datetime] = {}
         self._being_killed: set[str] = set()
         self._owners: dict[str, str] = {}
 
@@ -114,6 +121,11 @@ class KubernetesRunner:
             self._attendance.job_written(await self._api.create_job(manifest))
         except Conflict:
             await self._check_owner(attempt)
+        except Refused:
+            if not self._is_late(attempt.job):
+                raise
+            await self.kill(attempt.name)
+            return
         except Invalid as error:
             raise GiveUp(FailedCode.INTERNAL, f"Kubernetes refuses the attempt's Job: {error}") from error
         await asyncio.to_thread(files.begin, owner)
@@ -147,9 +159,11 @@ class KubernetesRunner:
             await asyncio.to_thread(files.remove)
         if files.ending():
             return
-        if not await self._attendance.sight_of(name) and await self._bury(name):
+        failure = None if await self._attendance.sight_of(name) else await self._bury(name)
+        self._unburied.pop(name, None)
+        if failure:
             await asyncio.to_thread(files.begin, self._owner_of(name))
-            await asyncio.to_thread(files.conclude, NEVER_STARTED)
+            await asyncio.to_thread(files.conclude, failure)
             return
         await self._kill(await self._attendance.sight_of(name) or self._attendance.attend(name), files)
 
@@ -277,6 +291,11 @@ class KubernetesRunner:
         """Whether what belongs to it may still be on its way."""
         return self._clock.now() - job.created_at < timedelta(seconds=self._settings.parts_seconds)
 
+    def _is_late(self, job: Job) -> bool:
+        """Whether its attempt should have started by now."""
+        patience = timedelta(seconds=self._settings.pods.start_timeout_seconds)
+        return job.status.started_at is not None and self._clock.now() - job.status.started_at >= patience
+
     # Whose Job it is
 
     async def _check_owner(self, attempt: Attempt) -> None:
@@ -288,18 +307,34 @@ class KubernetesRunner:
             raise RetryLater(f"the Job {attempt.name!r} of an earlier job of that name is still being deleted")
         self._attendance.job_written(job)
 
-    async def _bury(self, name: str) -> bool:
-        """Take the attempt's name, so that it never starts. False when it has started."""
+    async def _bury(self, name: str) -> Failure | None:
+        """Take the attempt's name, so that it never starts. What it failed of, then; None when it has started."""
         try:
             tombstone = tombstone_job(name, self._owner_of(name), self._settings.pods)
             self._attendance.job_written(await self._api.create_job(tombstone))
         except Conflict:
             job = await self._existing_job(name)
             if not _is_ours(job):
-                return True  # and no watch of ours will ever tell of it
+                return NEVER_STARTED  # and no watch of ours will ever tell of it
             self._attendance.job_written(job)
-            return False
-        return True
+            return None
+        except (Refused, Invalid) as refusal:
+            await self._check_nothing_is_under_way(name, refusal)
+            return why_it_was_refused(refusal)
+        return NEVER_STARTED
+
+    async def _check_nothing_is_under_way(self, name: str, refusal: LabratsError) -> None:
+        """What is refused as an attempt is often refused as a tombstone too, by a quota or a policy. Then the ending on
+        the volume is all that keeps the attempt from starting: from this engine it does, and others are fenced off.
+        But an earlier request to start it must not be under way still. Raises RetryLater while that may be.
+        """
+        since = self._unburied.setdefault(name, self._clock.now())
+        if self._clock.now() - since >= timedelta(seconds=self._settings.under_way_seconds):
+            try:
+                await self._api.get_job(name)
+            except NotFound:
+                return
+        raise RetryLater(str(refusal), REFUSED_DELAY_SECONDS) from refusal
 
     async def _existing_job(self, name: str) -> JobObject:
         try:

@@ -193,7 +193,7 @@ def test_a_failure_from_the_deadline_on_is_a_timeout(said_at: Any, code: FailedC
     assert changes["failed_code"] is code
 
 
-@pytest.mark.parametrize("code", [FailedCode.IMAGE_PULL, FailedCode.UNSCHEDULABLE])
+@pytest.mark.parametrize("code", [FailedCode.IMAGE_PULL, FailedCode.UNSCHEDULABLE, FailedCode.START_TIMEOUT])
 def test_what_never_began_until_its_deadline_says_what_kept_it(code: FailedCode) -> None:
     changes = recorded(Gone(None, code, "no node can take the pod"), deadline_at=NOW).changes
     assert (changes["failed_code"], changes["failed_reason"]) == (code, "no node can take the pod")
