@@ -131,6 +131,17 @@ async def test_a_kill_whose_answers_are_lost_ends_it(runner: KubernetesRunner, p
         assert isinstance(await runner.find(each.name), Gone)
 
 
+async def test_nothing_is_left_of_attempts_that_were_removed_before_they_started(
+    runner: KubernetesRunner, tmp_path: Path
+) -> None:
+    for name in [an_attempt().name for _ in range(20)]:
+        await runner.kill(name)
+        await runner.remove(name)
+    await runner.kill(an_attempt().name)  # what the cluster says of the earlier ones has been heard by the end of this
+    [last] = [path for path in (tmp_path / "attempts").rglob("*") if path.is_file()]
+    assert last.name == "ending.json"
+
+
 async def test_a_job_of_somebody_else_is_neither_adopted_nor_touched(
     runner: KubernetesRunner, api_client: ApiClient, jobs_namespace: str
 ) -> None:

@@ -157,6 +157,8 @@ class Attendance:
             await asyncio.to_thread(files.note_pod, pod.name)
             await collect(self._api.client, self._api.log_path(pod), files, sight)
         await self._see_end(sight)
+        if not files.has_begun:
+            return  # removed meanwhile: its job was deleted before it had started
         await asyncio.to_thread(files.conclude, why_it_ended(sight.job, sight.last_pod))
         for names in self._watchers:
             names.put_nowait(sight.name)
