@@ -9,7 +9,9 @@ import inspect
 import json
 import os
 import re
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -36,8 +38,16 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Iterator[LocalEngine]:
-    with LocalEngine(tmp_path_factory.mktemp("engine"), **environment_with(program)) as engine:
+    with engine_in(tmp_path_factory.mktemp("engine"), **environment_with(program)) as engine:
         yield engine
+
+
+@contextmanager
+def engine_in(folder: Path, **environment: str) -> Iterator[LocalEngine]:
+    """An engine, and in the end nothing of its folder: one trick makes others deeper than pytest can clear away."""
+    with LocalEngine(folder, **environment) as engine:
+        yield engine
+    subprocess.run(["rm", "-rf", "--", folder], check=True)
 
 
 def environment_with(program: Path) -> dict[str, str]:
@@ -98,7 +108,7 @@ TRICKS_IN_A_SANDBOX = {
 @pytest.fixture(scope="module")
 def sandboxing_engine(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Iterator[LocalEngine]:
     environment = environment_with(program) | {"LABRATS_SANDBOX": "true"}
-    with LocalEngine(tmp_path_factory.mktemp("engine"), **environment) as engine:
+    with engine_in(tmp_path_factory.mktemp("engine"), **environment) as engine:
         yield engine
 
 

@@ -24,6 +24,9 @@ from tests.workers import FAILURE
 
 NAMED: Final = "LABRATS_TEST_KUBECONFIG"
 
+_RUNNING: Final = ("apis/apps/v1/{}/deployments", "apis/batch/v1/{}/jobs", "api/v1/{}/pods")
+"""What runs in a namespace, where the namespace stands in the path."""
+
 _MADE_FOR: Final = {"node": "node", "helm": "helm", "engine": "engine_image"}
 """What has to be made where a test asks for that."""
 
@@ -54,7 +57,7 @@ def write_why_no_cluster(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster | None]:
+def cluster(request: pytest.FixtureRequest, kubectl_cache: None) -> Iterator[Cluster | None]:
     """The cluster that was started for the tests; None when they were given another one.
 
     It has a node if any of the selected tests asks for `node`, or is marked `kubernetes(node=True)`.
@@ -76,6 +79,14 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster | None]:
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def kubectl_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Has kubectl and helm keep what they know of clusters in a folder of the tests, rather than in the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECACHEDIR", str(tmp_path_factory.mktemp("kubectl")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -107,13 +118,22 @@ async def namespace(api_client: ApiClient) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def new_namespace(client: ApiClient, labels: Mapping[str, str] | None = None) -> AsyncIterator[str]:
-    """An empty namespace. On leaving its end begins, which nobody need wait for."""
+    """An empty namespace. On leaving, what runs in it ends, which nobody need wait for.
+
+    In a cluster of our own the rest stays until the cluster ends: for one namespace, its controller goes through all
+    kinds of objects that there are, which takes more of the machine than many a test.
+    """
     name = f"labrats-test-{secrets.token_hex(4)}"
     await client.request("POST", "/api/v1/namespaces", encode({"metadata": {"name": name, "labels": labels or {}}}))
     try:
         yield name
     finally:
-        await client.request("DELETE", f"/api/v1/namespaces/{name}")
+        if os.environ.get(NAMED):
+            await client.request("DELETE", f"/api/v1/namespaces/{name}")
+        else:
+            for collection in _RUNNING:
+                path = "/" + collection.format(f"namespaces/{name}")
+                await client.request("DELETE", path, query={"propagationPolicy": "Background"})
 
 
 async def install_custom_resources(kubeconfig: Path) -> None:
