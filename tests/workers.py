@@ -1,7 +1,7 @@
 """How the tests are shared out among pytest's workers: `pytest -n 3`, as `make test` runs them.
 
-A file's tests stay together, since they share fixtures. So do those that need a cluster, in two groups, each with a
-cluster of its own: they take longest, mostly waiting, so they begin first, and the rest fills the other workers.
+A file's tests stay together, since they share fixtures. So do those that need a cluster, in three groups, which share
+one in each worker: they take longest, mostly waiting, so they begin first, and the rest fills the other workers.
 """
 
 from collections import Counter
@@ -16,13 +16,15 @@ FAILURE: Final = pytest.StashKey[str]()
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """A unit of work is a file; or what is tested on an installation by Helm, and of the ports; or all else that needs
-    a cluster.
+    """A unit of work is a file; or what is tested on an installation by Helm; or of the ports; or all else that needs a
+    cluster.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith("tests/chart/") or "[installed" in nodeid or "[kubernetes" in nodeid:
+        if nodeid.startswith("tests/chart/") or "[installed" in nodeid:
             return "installation"
+        if "[kubernetes" in nodeid:
+            return "ports"
         if nodeid.startswith(("tests/kubernetes/", "tests/faults/")):
             return "cluster"
         return nodeid.split("::", maxsplit=1)[0]

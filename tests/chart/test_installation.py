@@ -133,7 +133,12 @@ async def test_a_secret_is_shown_by_no_object_of_a_job(installation: Installatio
     )
     for kind in ("pods", "jobs", "inferencerequests", "configmaps", "events"):
         assert TOKEN not in installation.kubectl("get", kind, "--output", "yaml")
-        assert TOKEN not in installation.kubectl("describe", kind)
+    of_the_job = ("--selector", f"labrats.work/job={job_id}")
+    described = [
+        installation.kubectl("describe", *what)
+        for what in (("pods", *of_the_job), ("jobs", *of_the_job), ("inferencerequest", job_id))
+    ]
+    assert all(job_id in each and TOKEN not in each for each in described)
     assert TOKEN not in installation.log("api") + installation.log("controller")
 
 
