@@ -148,3 +148,4 @@ class JobWatch:
                     if event["type"] == "ADDED":
                         self.seen[event["object"]["metadata"]["name"]] = now
                 self._changed.set()
+        raise RuntimeError("the API server has ended the watch of Jobs")  # it does so to a reader that is too slow
