@@ -18,8 +18,10 @@ from labrats.ports import Change, Changed, Clock, Synced, SystemClock
 
 R = TypeVar("R", bound=Resource)
 
-_PAGE: Final = 100
-"""How many resources are read before the event loop gets its turn again: a millisecond's worth."""
+_PAGE: Final = 25
+"""How many resources are read before the event loop gets its turn again: half a millisecond's worth. At the start
+several readers take such turns, and a request waits for one of each.
+"""
 
 
 class EmbeddedStore:
