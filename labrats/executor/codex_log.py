@@ -14,7 +14,9 @@ LOG_FILTER: Final = "error,codex_http_client::client=debug,codex_mcp::rmcp_clien
 would complain of anyway.
 """
 
-_TAIL_BYTES: Final = 64 * 1024
+_END_BYTES: Final = 64 * 1024
+"""How much is read of either end of the log, to which a long run adds a line for each answer."""
+
 _ANSWERED: Final = " codex_http_client::client: Request completed "
 _OF_MCP: Final = " codex_mcp::rmcp_client: "
 _MCP_FAILED: Final = re.compile(_OF_MCP + r'MCP server startup failed server_name="([^"]+)" error=(.*)')
@@ -36,17 +38,16 @@ class CodexLog:
     @property
     def retry_after_seconds(self) -> float | None:
         """How long the server asked to be left alone in its latest answer, if that was a refusal that says so."""
-        return retry_after_in(self._tail())
+        size = os.fstat(self.file.fileno()).st_size
+        return retry_after_in(self._read(max(0, size - _END_BYTES)))
 
     @property
     def failed_mcp_servers(self) -> dict[str, str]:
-        """The MCP servers that could not be started or reached, each with the reason."""
-        return dict(_MCP_FAILED.findall(self._tail()))
+        """The MCP servers that could not be started or reached, each with the reason. Codex says so first of all."""
+        return dict(_MCP_FAILED.findall(self._read(0)))
 
-    def _tail(self) -> str:
-        descriptor = self.file.fileno()
-        tail = os.pread(descriptor, _TAIL_BYTES, max(0, os.fstat(descriptor).st_size - _TAIL_BYTES))
-        return tail.decode("utf-8", "replace")
+    def _read(self, offset: int) -> str:
+        return os.pread(self.file.fileno(), _END_BYTES, offset).decode("utf-8", "replace")
 
 
 def retry_after_in(log: str) -> float | None:

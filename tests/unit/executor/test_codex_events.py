@@ -307,7 +307,9 @@ def test_what_codex_complains_of_is_told_apart_from_its_log() -> None:
 def test_which_mcp_servers_failed_is_in_the_log(tmp_path: Path) -> None:
     with CodexLog(tmp_path) as log:
         log.file.write((RECORDED / "mcp_servers_failed.log").read_bytes())
+        log.file.write(LOG.encode() * 1000)  # of the answers of a long run
         log.file.flush()
+        assert log.retry_after_seconds == 60
         assert log.failed_mcp_servers == {
             "bad": "No such file or directory (os error 2)",
             "worse": "handshaking with MCP server failed: connection closed: initialize response: connection closed: "
