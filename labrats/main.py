@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from functools import partial
+from importlib import import_module
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from labrats.api.oidc import Provider
     from labrats.api.sessions import Signer
     from labrats.intake.signing_secrets import SigningSecrets
+    from labrats.metrics import Metrics
     from labrats.model.errors import Problem
     from labrats.ports import ModelFiles, Runner, Store
     from labrats.settings import EngineSettings
@@ -120,13 +122,14 @@ class Commands:
 
 async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: OnReady) -> None:
     """Run the engine, or its part, until SIGINT or SIGTERM. If one loop dies, all stop and its error surfaces."""
-    from labrats.api.app import create_app
-    from labrats.api.server import Server
     from labrats.logs import configure_logs
 
     configure_logs(settings.log_level, settings.log_format)
     open_engine = open_cluster_engine if settings.backend == "kubernetes" else open_local_engine
     async with open_engine(settings) as (engine, drive), asyncio.TaskGroup() as loops:
+        from labrats.api.app import create_app
+        from labrats.api.server import Server
+
         server = Server(create_app(engine), trusted_proxies=settings.trusted_proxies)
         background = [
             loops.create_task(engine.catalog.follow(engine.store), name="catalog"),
@@ -193,12 +196,13 @@ async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[
     from labrats.backends.embedded.runner import LocalRunner
     from labrats.backends.embedded.settings import runner_settings
     from labrats.controller.source_reviews import LOCAL_PASS_SECONDS, OwnReceiver, SourceReviews
+    from labrats.metrics import Metrics
     from labrats.model_files import model_folder
     from labrats.ports import SystemClock
 
     async with open_local_store(settings) as store, LocalRunner(store, runner_settings(settings)) as runner:
         model_files = LocalModelFiles(model_folder(settings), SystemClock())
-        engine = await assemble(settings, store, runner, model_files)
+        engine = await assemble(settings, store, runner, Metrics(), model_files)
 
         async def drive() -> None:
             async with asyncio.TaskGroup() as loops:
@@ -212,7 +216,10 @@ async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[
 
 @asynccontextmanager
 async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[Engine, Drive]]":
-    """The engine on a cluster. It answers requests at once, and drives jobs whenever it leads."""
+    """The engine on a cluster. It answers requests at once, and drives jobs whenever it leads.
+
+    What it needs from the API server is asked for first, and comes while the API is loaded, which takes as long.
+    """
     from labrats.backends.kubernetes import settings as configured
     from labrats.backends.kubernetes.canary import look_at_network
     from labrats.backends.kubernetes.client import ApiClient
@@ -223,17 +230,24 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
     from labrats.backends.kubernetes.runner import KubernetesRunner
     from labrats.backends.kubernetes.store import KubernetesStore
     from labrats.controller.source_reviews import SourceReviews
+    from labrats.metrics import Metrics
+    from labrats.model.job import Job
 
     runner_settings = configured.runner_settings(settings)
-    namespace = runner_settings.namespace
+    namespace, metrics = runner_settings.namespace, Metrics()
     async with ApiClient.open() as client, KubernetesStore.open(client, namespace) as own_store:
-        model_files = configured.model_files(settings, client)
-        own_runner = KubernetesRunner(client, own_store, runner_settings)
-        engine = await insist(partial(assemble, settings, own_store, own_runner, model_files))
-
-        fence = Fence(client, namespace, engine.metrics)
+        loading = asyncio.create_task(asyncio.to_thread(import_module, "labrats.api.app"))
+        fence = Fence(client, namespace, metrics)
         identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         election = Election(client, namespace, identity, prepare=fence.look)
+        if settings.drives_jobs:
+            await election.try_at_once()  # before the watches begin, so that whoever leads from the start lists once
+        if settings.needs_jobs:
+            own_store.begin_watch(Job)
+        await loading
+        model_files = configured.model_files(settings, client)
+        own_runner = KubernetesRunner(client, own_store, runner_settings)
+        engine = await insist(partial(assemble, settings, own_store, own_runner, metrics, model_files))
 
         async def lead(epoch: int) -> None:
             leading = client.writing_as(fence.manager)
@@ -248,10 +262,8 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
                     loops.create_task(model_files.run(), name="model-files")
                 if canary := configured.canary(settings, epoch):
                     jobs = JobsApi(leading, namespace)
-                    loops.create_task(look_at_network(jobs, canary, engine.metrics), name="canary")
+                    loops.create_task(look_at_network(jobs, canary, metrics), name="canary")
 
-        if settings.drives_jobs:
-            await election.try_at_once()  # before the watches begin, so that whoever leads from the start lists once
         yield engine, partial(election.run, lead)
 
 
@@ -284,7 +296,11 @@ async def insist(action: "Callable[[], Awaitable[T]]") -> "T":
 
 
 async def assemble(
-    settings: "EngineSettings", store: "Store", runner: "Runner", model_files: "ModelFiles | None" = None
+    settings: "EngineSettings",
+    store: "Store",
+    runner: "Runner",
+    metrics: "Metrics",
+    model_files: "ModelFiles | None" = None,
 ) -> "Engine":
     """The parts that requests reach.
 
@@ -300,7 +316,6 @@ async def assemble(
     from labrats.cache import JobCache
     from labrats.catalog import Catalog
     from labrats.intake.intake import Intake
-    from labrats.metrics import Metrics
     from labrats.ports import SystemClock
     from labrats.uploads import Uploads
 
@@ -310,7 +325,7 @@ async def assemble(
     secret = await signing_secret(store, settings.auth_jwt_secret) if settings.answers_requests else new_secret()
     signer = Signer(secret)
     clock = SystemClock()
-    catalog, attachments, metrics = Catalog(), Attachments(settings.uploads), Metrics()
+    catalog, attachments = Catalog(), Attachments(settings.uploads)
     return Engine(
         store=store,
         runner=runner,

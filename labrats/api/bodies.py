@@ -36,6 +36,8 @@ def _without_default(schema: dict[str, Any]) -> None:
 
 
 class ResponseBody(BaseModel):
-    """What a caller gets. Describes answers in the OpenAPI document; the answers themselves are written directly."""
+    """What a caller gets. Describes answers in the OpenAPI document; the answers themselves are written directly:
+    nothing is made of it before somebody asks for the document.
+    """
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", defer_build=True)

@@ -216,7 +216,8 @@ async def test_only_an_engine_that_answers_requests_makes_a_secret(
     """On a cluster, the controller has no right to."""
     store = MemoryStore()
 
-    await assemble(EngineSettings(data_dir=tmp_path, backend="kubernetes", role=role), store, api.engine.runner)
+    settings = EngineSettings(data_dir=tmp_path, backend="kubernetes", role=role)
+    await assemble(settings, store, api.engine.runner, api.engine.metrics)
 
     assert len(await store.list(Secret)) == made
 

@@ -136,7 +136,7 @@ async def test_an_engine_that_leads_from_the_start_has_prepared_for_it_before(
     async def prepare(epoch: int) -> None:
         prepared.append(epoch)
 
-    election = Election(api_client, namespace, "first", QUICK, prepare)
+    election = Election(api_client, namespace, "first", PATIENT, prepare)
     before = time.monotonic()
     await election.try_at_once()
     assert (prepared, election.leads_since > before) == ([1], True)
@@ -147,6 +147,20 @@ async def test_an_engine_that_leads_from_the_start_has_prepared_for_it_before(
         await eventually(lambda: engine.leads)
         await renewals(api_client, namespace, for_longer_than=QUICK.lease)
         assert (engine.leads, engine.epochs, prepared) == (True, [1], [1])
+
+
+async def test_an_engine_that_took_the_lead_long_before_it_could_use_it_does_not_lead_by_that(
+    api_client: ApiClient, namespace: str
+) -> None:
+    first, second = Engine("first"), Engine("second")
+    election = Election(api_client, namespace, "first", QUICK)
+    await election.try_at_once()
+
+    async with second.taking_part(api_client, namespace):
+        await eventually(lambda: second.leads)
+        async with running(election.run(first.lead)):
+            await renewals(api_client, namespace, for_longer_than=QUICK.lease)
+            assert (first.epochs, second.leads) == ([], True)
 
 
 async def test_an_api_server_out_of_reach_does_not_hold_up_the_start(

@@ -109,6 +109,8 @@ class Election:
 
     async def _win(self) -> None:
         """Return once this engine leads."""
+        if _now() > self._changed_at + self._timing.give_up:  # since it won, more has happened than should have
+            self._has_won = False
         while not self._has_won:
             await self.try_at_once()
             if not self._has_won:

@@ -191,6 +191,10 @@ class KubernetesStore:
         conditions = {} if resource_version is None else {"resourceVersion": resource_version}
         await self._delete(kind, name, conditions)
 
+    def begin_watch(self, kind: type[Resource]) -> None:
+        """Begin to read what exists, for whoever will watch."""
+        self._watches.of(kind)
+
     async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
         reflector = self._watches.of(kind)
         if self._lead:
