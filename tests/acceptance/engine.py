@@ -26,6 +26,7 @@ import pytest
 from labrats.api.login_links import make_link
 from labrats.backends.embedded.store import EmbeddedStore
 from labrats.processes import ProcessId, descendants, send_signal
+from tests.waiting import pauses
 
 PATIENCE_SECONDS: Final = 40.0
 """How long anything may take before a test gives it up. Not a measure of speed: machines that run tests are busy."""
@@ -328,11 +329,12 @@ class User:
     async def wait(self, job_id: str, *statuses: str) -> dict[str, Any]:
         """The job's detail once it has one of `statuses`; without any, once it has ended."""
         detail: dict[str, Any] = {}
+        pause = pauses()
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while (detail := await self.job(job_id))["status"] not in (statuses or ENDED):
                     assert not statuses or detail["status"] not in ENDED, f"ended without being {statuses}: {detail}"
-                    await asyncio.sleep(POLL_SECONDS)
+                    await asyncio.sleep(next(pause))
         except TimeoutError:
             pytest.fail(f"never became {statuses or ENDED}: {detail}")
         return detail
@@ -349,11 +351,12 @@ class User:
 
     async def end_jobs(self) -> None:
         """End what still waits or runs, and wait until nothing does."""
+        pause = pauses()
         async with asyncio.timeout(PATIENCE_SECONDS):
             for status in ("waiting", "active"):
                 while jobs := (await self.get("/api/jobs", status=status, limit=100)).json()["jobs"]:
                     await asyncio.gather(*(self.post(f"/api/jobs/{job['id']}/cancel") for job in jobs))
-                    await asyncio.sleep(POLL_SECONDS)
+                    await asyncio.sleep(next(pause))
 
     @asynccontextmanager
     async def log_stream(

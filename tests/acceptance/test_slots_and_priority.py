@@ -5,7 +5,8 @@ from collections import Counter
 from datetime import datetime
 from typing import Any
 
-from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, Engine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, Engine, User
+from tests.waiting import pauses
 
 moment = datetime.fromisoformat
 
@@ -123,9 +124,10 @@ async def test_many_jobs_submitted_at_once_all_run(engine: Engine, user: User, a
     job_ids = await asyncio.gather(*(submit(number) for number in range(many)))
 
     assert len(set(job_ids)) == many
+    pause = pauses()
     async with asyncio.timeout(PATIENCE_SECONDS * 3):
         while (await user.get("/api/jobs", status="completed", limit=1)).json()["total"] < many:
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(next(pause))
     pages = [(await user.get("/api/jobs", page=page, limit=100)).json()["jobs"] for page in range(1, many // 100 + 2)]
     jobs = [job for page in pages for job in page]
     assert Counter(job["status"] for job in jobs) == {"completed": many}

@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 import httpx2
 import pytest
 
-from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, Engine, User, an_http_client
+from tests.acceptance.engine import PATIENCE_SECONDS, Engine, User, an_http_client
 from tests.chart.installation import Installation
+from tests.waiting import pauses
 
 
 class InstalledEngine(Engine):
@@ -55,9 +56,10 @@ class InstalledEngine(Engine):
     async def user(self, *, scopes: Sequence[str] = ("submit",), **fields: Any) -> AsyncIterator[User]:
         """Known to the API: a pod that did not make the key is told of it by its watch, a moment later."""
         async with super().user(scopes=scopes, **fields) as user:
+            pause = pauses()
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while not fields and (await user.get("/api/jobs")).status_code == 401:
-                    await asyncio.sleep(POLL_SECONDS)
+                    await asyncio.sleep(next(pause))
             yield user
 
     @property

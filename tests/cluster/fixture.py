@@ -86,6 +86,7 @@ def kubectl_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Has kubectl and helm keep what they know of clusters in a folder of the tests, rather than in the user's home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECACHEDIR", str(tmp_path_factory.mktemp("kubectl")))
+        patch.setenv("GOGC", "off")  # they end before collecting garbage would pay
         yield
 
 

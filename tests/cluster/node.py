@@ -91,8 +91,7 @@ class Node:
             "routes": [{"dst": "0.0.0.0/0"}],
         }
         bridge = {"type": "bridge", "bridge": BRIDGE, "isGateway": True, "hairpinMode": True, "ipam": addresses}
-        port_map = {"type": "portmap", "capabilities": {"portMappings": True}}
-        return {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge, port_map]}
+        return {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge]}
 
     def _start_kubelet(self) -> None:
         authority = self._cluster.authority

@@ -34,7 +34,7 @@ from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.kubernetes.conftest import Kubectl
 from tests.kubernetes.oddities import NO_YEAR, deep, every_field_wrong_in_turn, with_value
 from tests.running import running
-from tests.waiting import DEADLINE_SECONDS, eventually
+from tests.waiting import DEADLINE_SECONDS, eventually, pauses
 
 pytestmark = pytest.mark.kubernetes
 
@@ -122,15 +122,17 @@ async def machine(store: Store) -> AsyncIterator[MemoryMachine]:
 
 async def until_told(person: Person, name: str) -> None:
     """Return when the object says that it makes no sense."""
+    pause = pauses()
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not await person.is_told_that_it_makes_no_sense(name):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(next(pause))
 
 
 async def until_ended(person: Person, name: str) -> dict[str, Any]:
+    pause = pauses()
     async with asyncio.timeout(DEADLINE_SECONDS):
         while (status := await person.status_of(name))["phase"] not in ENDED:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(next(pause))
     return status
 
 
