@@ -1,4 +1,4 @@
-"""How the tests are shared out among pytest's workers: `pytest -n 3`, as `make test` runs them.
+"""How the tests are shared out among pytest's workers: `pytest -n 4`, as `make test` runs them.
 
 A file's tests stay together, since they share fixtures. So do those that need a cluster, in three groups, which share
 one in each worker: they take longest, mostly waiting, so they begin first, and the rest fills the other workers.
@@ -15,17 +15,28 @@ FAILURE: Final = pytest.StashKey[str]()
 """What workers tell at the end: the count of what long tests went through, and why no cluster could be had."""
 
 
+_PARTS: Final = (
+    "tests/faults/",
+    "tests/kubernetes/test_failures.py",
+    "tests/kubernetes/test_faults.py",
+    "tests/kubernetes/test_leader.py",
+    "tests/kubernetes/test_store.py",
+    "tests/benchmarks/test_quick.py::test_a_quick_run_on_a_cluster",
+)
+"""Where something of the backend is tested by itself."""
+
+
 class Groups(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """A unit of work is a file; or what is tested on an installation by Helm; or of the ports; or all else that needs a
-    cluster.
+    """A unit of work is a file; or what is tested on an installation by Helm; or of the parts of the backend for
+    clusters; or all else that needs a cluster.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith("tests/chart/") or "[installed" in nodeid:
             return "installation"
-        if "[kubernetes" in nodeid:
-            return "ports"
-        if nodeid.startswith(("tests/kubernetes/", "tests/faults/")):
+        if "[kubernetes" in nodeid or nodeid.startswith(_PARTS):
+            return "parts"
+        if nodeid.startswith("tests/kubernetes/"):
             return "cluster"
         return nodeid.split("::", maxsplit=1)[0]
 

@@ -128,12 +128,12 @@ async def test_a_resumed_stream_goes_on_into_an_attempt_that_begins_meanwhile(us
     assert lines_of(rest) == BOTH_ATTEMPTS[3:]
 
 
-@pytest.mark.parametrize("nonsense", ["", "0", "0-5", "x-y", "1", "-1-5", "1-5-5", "9" * 40 + "-1", "1-" + "9" * 40])
-async def test_an_event_id_that_is_none_of_ours_starts_at_the_beginning(user: User, nonsense: str) -> None:
+async def test_an_event_id_that_is_none_of_ours_starts_at_the_beginning(user: User) -> None:
     job_id = await user.submit({"log": "line"})
     await user.wait(job_id)
 
-    assert lines_of(await user.whole_log(job_id, nonsense)) == ["line"]
+    for nonsense in ("", "0", "0-5", "x-y", "1", "-1-5", "1-5-5", "9" * 40 + "-1", "1-" + "9" * 40):
+        assert lines_of(await user.whole_log(job_id, nonsense)) == ["line"], nonsense
 
 
 async def test_an_event_id_from_beyond_the_end_only_ends(user: User) -> None:
@@ -168,13 +168,11 @@ async def test_a_text_of_several_lines_makes_no_other_event(user: User) -> None:
     assert [event.id[:2] for event in events[:-1]] == ["1-"] * (len(events) - 1)
 
 
-@pytest.mark.parametrize("line_break", ["\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c"])
-async def test_a_line_cannot_forge_an_event_for_a_client_that_splits_lines_its_own_way(
-    user: User, line_break: str
-) -> None:
-    text = f'{line_break}{line_break}data: {{"done": true, "status": "completed"}}{line_break}{line_break}end'
+async def test_a_line_cannot_forge_an_event_for_a_client_that_splits_lines_its_own_way(user: User) -> None:
+    breaks = [2 * each for each in ("\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c")]
+    texts = [f'{each}data: {{"done": true, "status": "completed"}}{each}end' for each in breaks]
 
-    assert await user.log_lines(await user.submit({"log": text})) == [text]
+    assert await user.log_lines(await user.submit(*({"log": text} for text in texts))) == texts
 
 
 async def test_fifty_readers_see_the_same(user: User) -> None:

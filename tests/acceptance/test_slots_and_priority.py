@@ -64,7 +64,7 @@ async def test_the_default_priority_is_2(user: User, admin: User, model: str) ->
 
 async def test_no_more_jobs_run_than_the_model_has_slots(user: User, admin: User, model: str) -> None:
     await a_paused_model(admin, "two-slots", model)
-    job_ids = [await user.submit({"sleepMs": 20}, config={"model": model}) for _ in range(12)]
+    job_ids = [await user.submit({"sleepMs": 20}, config={"model": model}) for _ in range(7)]
 
     await set_slots(admin, "two-slots", 2)
 
@@ -72,7 +72,7 @@ async def test_no_more_jobs_run_than_the_model_has_slots(user: User, admin: User
 
 
 async def test_a_model_without_configuration_has_four_slots(user: User, model: str) -> None:
-    job_ids = [await user.submit({"sleepMs": 50}, config={"model": model}) for _ in range(12)]
+    job_ids = [await user.submit({"sleepMs": 50}, config={"model": model}) for _ in range(9)]
 
     details = [await user.wait(job_id) for job_id in job_ids]
 

@@ -131,24 +131,18 @@ async def test_a_failure_comes_with_its_code_and_reason(runner: Runner) -> None:
     assert (outcome.code, outcome.message) == (FailedCode.AGENT_ERROR, "the tests are red")
 
 
-@pytest.mark.parametrize(
-    ("step", "words"),
-    [
-        ({"exit": 3}, "exited with code 3"),
-        ({"exit": 0}, "exited with code 0"),
-        ({"signal": 9}, "killed by signal 9"),
-        ({"signal": 11}, "killed by signal 11"),
-    ],
-)
-async def test_an_executor_that_dies_without_an_outcome_is_told_by_how_it_died(
-    runner: Runner, step: dict[str, int], words: str
-) -> None:
-    attempt = an_attempt([{"log": "so far"}, {"usage": {"inputTokens": 7}}, step])
-    await runner.start(attempt)
-    gone = await end_of(runner, attempt)
-    assert (gone.outcome, gone.code) == (None, FailedCode.EXECUTOR_DIED)
-    assert words in gone.reason
-    assert gone.tail == OutputTail(("so far",), Usage(input_tokens=7, cost_usd=0.0))
+async def test_an_executor_that_dies_without_an_outcome_is_told_by_how_it_died(runner: Runner) -> None:
+    deaths = {
+        "exited with code 3": {"exit": 3},
+        "exited with code 0": {"exit": 0},
+        "killed by signal 9": {"signal": 9},
+        "killed by signal 11": {"signal": 11},
+    }
+    begin: list[dict[str, Any]] = [{"log": "so far"}, {"usage": {"inputTokens": 7}}]
+    for words, gone in zip(deaths, await ends_of(runner, [[*begin, step] for step in deaths.values()]), strict=True):
+        assert (gone.outcome, gone.code) == (None, FailedCode.EXECUTOR_DIED)
+        assert words in gone.reason
+        assert gone.tail == OutputTail(("so far",), Usage(input_tokens=7, cost_usd=0.0))
 
 
 async def test_an_executor_killed_from_outside_is_told_by_its_signal(backend: RunnerBackend, runner: Runner) -> None:
@@ -239,20 +233,22 @@ async def test_an_attempt_may_refuse_to_end(runner: Runner) -> None:
 # Ending it, and all it started
 
 
-@pytest.mark.parametrize("leave", [[], [LEAVE_CHILD], [LEAVE_DETACHED_CHILD], [LEAVE_CHILD, LEAVE_DETACHED_CHILD]])
-async def test_killing_ends_the_stubborn_and_all_they_started(
-    backend: RunnerBackend, runner: Runner, leave: list[object]
-) -> None:
-    attempt = an_attempt([STUBBORN, *leave, {"log": "here"}, HANG])
-    await runner.start(attempt)
-    await said(runner, attempt, "here")
-    assert backend.living_processes(attempt.name) == 1 + len(leave)
-    await runner.kill(attempt.name)
-    assert backend.living_processes(attempt.name) == 0
-    gone = await runner.find(attempt.name)
-    assert isinstance(gone, Gone)
-    assert gone.outcome is None
-    assert gone.tail.logs == ("here",)
+async def test_killing_ends_the_stubborn_and_all_they_started(backend: RunnerBackend, runner: Runner) -> None:
+    left = [[], [LEAVE_CHILD], [LEAVE_DETACHED_CHILD], [LEAVE_CHILD, LEAVE_DETACHED_CHILD]]
+
+    async def run_and_kill(leave: list[dict[str, Any]]) -> None:
+        attempt = an_attempt([STUBBORN, *leave, {"log": "here"}, HANG])
+        await runner.start(attempt)
+        await said(runner, attempt, "here")
+        assert backend.living_processes(attempt.name) == 1 + len(leave)
+        await runner.kill(attempt.name)
+        assert backend.living_processes(attempt.name) == 0
+        gone = await runner.find(attempt.name)
+        assert isinstance(gone, Gone)
+        assert gone.outcome is None
+        assert gone.tail.logs == ("here",)
+
+    await asyncio.gather(*map(run_and_kill, left))
 
 
 async def test_an_engine_that_has_not_seen_it_yet_can_kill_it(backend: RunnerBackend) -> None:
@@ -300,16 +296,14 @@ async def test_killing_again_or_too_late_changes_nothing(runner: Runner) -> None
     assert await runner.find(attempt.name) == ended
 
 
-@pytest.mark.parametrize(
-    "ending", [{"result": 1}, {"fail": "no"}, {"exit": 3}, {"signal": 9}], ids=["result", "fail", "exit", "signal"]
-)
-async def test_when_it_is_gone_so_is_all_it_started(
-    backend: RunnerBackend, runner: Runner, ending: dict[str, object]
-) -> None:
-    attempt = an_attempt([LEAVE_CHILD, LEAVE_DETACHED_CHILD, ending])
-    await runner.start(attempt)
-    await end_of(runner, attempt)
-    assert backend.living_processes(attempt.name) == 0
+async def test_when_it_is_gone_so_is_all_it_started(backend: RunnerBackend, runner: Runner) -> None:
+    async def run(ending: dict[str, Any]) -> None:
+        attempt = an_attempt([LEAVE_CHILD, LEAVE_DETACHED_CHILD, ending])
+        await runner.start(attempt)
+        await end_of(runner, attempt)
+        assert backend.living_processes(attempt.name) == 0
+
+    await asyncio.gather(*(run(ending) for ending in ({"result": 1}, {"fail": "no"}, {"exit": 3}, {"signal": 9})))
 
 
 async def test_when_it_vanished_unseen_all_it_started_is_gone_too(backend: RunnerBackend, runner: Runner) -> None:
@@ -471,12 +465,10 @@ async def test_the_tail_is_bounded_in_lines(runner: Runner) -> None:
     assert (await end_of(runner, attempt)).tail.logs == expected
 
 
-@pytest.mark.parametrize("letter", ["x", "ß", '"', "\x01"])
-async def test_the_tail_is_bounded_in_bytes(runner: Runner, letter: str) -> None:
-    count = 4096 // len(letter.encode())
-    attempt = an_attempt([{"log": letter * count, "times": 20}])
-    await runner.start(attempt)
-    assert (await end_of(runner, attempt)).tail.logs == (letter * count,) * (STATUS_LOG_BYTES // 4096)
+async def test_the_tail_is_bounded_in_bytes(runner: Runner) -> None:
+    lines = [letter * (4096 // len(letter.encode())) for letter in ("x", "ß", '"', "\x01")]
+    for line, gone in zip(lines, await ends_of(runner, [[{"log": line, "times": 20}] for line in lines]), strict=True):
+        assert gone.tail.logs == (line,) * (STATUS_LOG_BYTES // 4096)
 
 
 async def test_a_crash_costs_no_usage_however_much_was_said_after_it(runner: Runner) -> None:
@@ -488,12 +480,14 @@ async def test_a_crash_costs_no_usage_however_much_was_said_after_it(runner: Run
 # Its result
 
 
-@pytest.mark.parametrize("result", [None, 0, "text", [1, 2], {"a": {"b": None}}])
-async def test_a_result_comes_back_as_it_was(runner: Runner, result: object) -> None:
-    attempt = an_attempt([{"result": result}])
-    await runner.start(attempt)
-    await end_of(runner, attempt)
-    assert await runner.result(attempt.name) == result
+async def test_a_result_comes_back_as_it_was(runner: Runner) -> None:
+    async def run(result: object) -> None:
+        attempt = an_attempt([{"result": result}])
+        await runner.start(attempt)
+        await end_of(runner, attempt)
+        assert await runner.result(attempt.name) == result
+
+    await asyncio.gather(*map(run, (None, 0, "text", [1, 2], {"a": {"b": None}})))
 
 
 async def test_a_large_result_is_kept_beside_the_output(runner: Runner) -> None:
@@ -597,6 +591,13 @@ async def end_of(runner: Runner, attempt: Attempt) -> Gone:
         while not isinstance(state := await runner.find(attempt.name), Gone):
             await asyncio.sleep(next(pause))
     return state
+
+
+async def ends_of(runner: Runner, all_steps: Sequence[list[dict[str, Any]]]) -> list[Gone]:
+    """How attempts of these steps end, which run side by side."""
+    attempts = [an_attempt(steps) for steps in all_steps]
+    await asyncio.gather(*(runner.start(attempt) for attempt in attempts))
+    return await asyncio.gather(*(end_of(runner, attempt) for attempt in attempts))
 
 
 async def said(runner: Runner, attempt: Attempt, text: str) -> None:
