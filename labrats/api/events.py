@@ -61,6 +61,7 @@ class Ingested(ResponseBody):
 )
 async def ingest(request: Request, asked: Event, idempotency_key: IdempotencyKey = None) -> Response:
     """Make a job of each agent with an enabled trigger for the event: of all of them, or, where that fails, of none.
+    Under an Idempotency-Key what was made stays, and the same request makes the rest.
 
     An event that concerns nobody is no error. A body may have 25 MiB; of an event that is too long for a prompt the
     agents get the beginning.
@@ -75,10 +76,11 @@ async def ingest(request: Request, asked: Event, idempotency_key: IdempotencyKey
 async def make_jobs(
     engine: Engine, event: IncomingEvent, requests: Sequence[JobRequest], intent: Intent | None
 ) -> Mapping[str, Job]:
-    """The jobs of an event, by the names of their agents: all of them, or none.
+    """The jobs of an event, by the names of their agents.
 
-    intent: by which the same event, sent again, is known. It makes then what is missing only because the engine was
-    ended in the middle of it. Raises Invalid for a repository that may not be reached, 429, and as Intake.create_all.
+    intent: by which the same event, sent again, is known. It makes then what is missing, because the engine was ended
+    in the middle of it or the storage broke off. Raises Invalid for a repository that may not be reached,
+    429, and as Intake.create_all.
     """
     made = await _made_before(engine, intent) if intent else {}
     requests = _still_to_make(requests, made)

@@ -68,13 +68,16 @@ class Intake:
         raise Conflict("no free name was found for the job; submit it again")
 
     async def create_all(self, all_prepared: Sequence[tuple[PreparedJob, JobNames]]) -> list[Job]:
-        """All of them, or none: those that were stored before another could not be are deleted. Raises as `create`."""
+        """All of them. Raises as `create`, and then there are none, but for what the same request may complete: others
+        who came with it may have been told of that already.
+        """
         created: list[Job] = []
         try:
             for prepared, names in all_prepared:
                 created.append(await self.create(prepared, names))
         except (Conflict, RetryLater):
-            await self._take_back_all(created)
+            found_again = [names.are_found_again for _, names in all_prepared]
+            await self._take_back_all([job for job, stays in zip(created, found_again, strict=False) if not stays])
             raise
         return created
 

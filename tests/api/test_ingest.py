@@ -226,10 +226,12 @@ class TestOnce:
 
 
 class TroubledStore(MemoryStore):
-    """Has room for one job only."""
+    """Has room for one job only, at first."""
+
+    room = 1
 
     async def create(self, resource: Any, parts: Any = ()) -> Any:
-        if isinstance(resource, Job) and self._all(Job):
+        if isinstance(resource, Job) and len(self._all(Job)) >= self.room:
             raise RetryLater("the disk is full", delay_seconds=1)
         return await super().create(resource, parts)
 
@@ -247,6 +249,19 @@ async def test_where_not_all_jobs_can_be_stored_none_is_left(troubled: Api) -> N
     assert answer.status_code == 503
     kinds: list[type[Resource]] = [Job, ConfigMap]
     assert [await troubled.store.list(kind) for kind in kinds] == [[], []]
+
+
+async def test_under_a_key_what_could_be_stored_stays_and_the_rest_is_made_later(troubled: Api) -> None:
+    """The same request may have come to another replica too, which has told of that job already."""
+    await stored(troubled, an_agent("a", a_trigger()), an_agent("b", a_trigger()))
+    async with troubled.client() as user:
+        answer = await user.post("/api/events/ingest", json=EVENT, headers={"Idempotency-Key": "key-1"})
+        assert answer.status_code == 503
+        [first] = await troubled.store.list(Job)
+        troubled.store.room = 2  # type: ignore[attr-defined]
+        made = await ingest(user, "key-1")
+    assert made["jobs"][0]["jobId"] == first.id
+    assert made["matched"] == len(await troubled.store.list(Job)) == 2
 
 
 class TestSize:

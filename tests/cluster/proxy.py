@@ -54,6 +54,13 @@ class Lose:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """The request arrives only when that is set."""
+
+    until: asyncio.Event
+
+
+@dataclass(frozen=True)
 class Break:
     """A watch, or a log that is followed, is broken off after that many lines."""
 
@@ -61,7 +68,7 @@ class Break:
     after_lines: int = 0
 
 
-Fault = Refuse | Drop | Lose | Break
+Fault = Refuse | Drop | Lose | Hold | Break
 Plan = Callable[[web.BaseRequest], Fault | None]
 
 
@@ -144,6 +151,8 @@ class FaultyProxy:
             return _refusal(fault)
         if isinstance(fault, Drop):
             _reset(request)
+        if isinstance(fault, Hold):
+            await fault.until.wait()
         options = {
             "params": request.query,
             "data": await request.read(),

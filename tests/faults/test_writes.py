@@ -21,7 +21,7 @@ from labrats.model.record import Metadata, OwnerReference, Resource, encode
 from labrats.parts import complete, create_whole
 from labrats.ports import Store
 from tests.builders import a_spec, an_ai_model
-from tests.cluster.proxy import Fault, FaultyProxy, Lose, Refuse, is_write
+from tests.cluster.proxy import Fault, FaultyProxy, Hold, Lose, Refuse, is_write
 from tests.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.kubernetes
@@ -99,6 +99,22 @@ async def test_what_cannot_be_stored_whole_is_completed_once_the_api_server_is_b
     job = await store.get(Job, JOB.name)
     assert await asyncio.gather(*(complete(store, job, [PROMPT, GIT]) for _ in range(3)))
     assert await owners_of_parts(store) == {job.metadata.uid}
+
+
+async def test_a_part_that_another_replica_was_quicker_to_add_is_no_conflict(
+    store: Store, proxy: FaultyProxy, api_client: ApiClient, namespace: str
+) -> None:
+    """Both were asked to create the same job, and the one that came too late has completed it."""
+    completed = asyncio.Event()
+    proxy.plan = lambda request: Hold(completed) if request.path.endswith(("/configmaps", "/secrets")) else None
+    creating = asyncio.create_task(create_whole(store, JOB, [PROMPT, GIT]))
+    async with KubernetesStore.open(api_client, namespace) as other:
+        while not (found := await other.get_many(Job, [JOB.name])):
+            await asyncio.sleep(0.01)
+        assert await complete(other, found[0], [PROMPT, GIT])
+        completed.set()
+        assert (await creating).metadata.uid == found[0].metadata.uid
+    assert await owners_of_parts(store) == {found[0].metadata.uid}
 
 
 async def test_a_part_whose_name_is_taken_leaves_nothing_of_the_rest(store: Store) -> None:

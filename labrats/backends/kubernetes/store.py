@@ -168,7 +168,7 @@ class KubernetesStore:
             await self._take_back([created])
             raise taken_by(holder)
         owned = [replace(part, metadata=replace(part.metadata, owner=created.as_owner())) for part in parts]
-        outcomes = await asyncio.gather(*(self._create(part) for part in owned), return_exceptions=True)
+        outcomes = await asyncio.gather(*(self._create_part(part) for part in owned), return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if not failures:
             return created
@@ -246,6 +246,16 @@ class KubernetesStore:
             if not await self._remove_left_over(resource):
                 raise
         return await self._add(resource)
+
+    async def _create_part(self, part: Resource) -> Resource:
+        """Another replica may have been quicker, which was asked for the same and found its owner without it."""
+        try:
+            return await self._create(part)
+        except Conflict:
+            found = await self._find(type(part), part.name)
+            if found is None or found.metadata.owner != part.metadata.owner:
+                raise
+            return found
 
     async def _remove_left_over(self, new: Resource) -> bool:
         """Remove what has the name of `new` and belonged to one that had the name of its owner: the cluster has yet to.
