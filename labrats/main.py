@@ -250,8 +250,9 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
         engine = await insist(partial(assemble, settings, own_store, own_runner, metrics, model_files))
 
         async def lead(epoch: int) -> None:
-            leading = client.writing_as(fence.manager)
+            leading = client.writing_as(partial(fence.manager, epoch))
             async with own_store.led(leading, election.leads_since) as store, asyncio.TaskGroup() as loops:
+                loops.create_task(fence.keep_looking(epoch), name="fence")
                 runner = KubernetesRunner(leading, store, runner_settings)
                 loops.create_task(runner.run(), name="runner")
                 loops.create_task(drive_jobs(engine, store, runner), name="drive")

@@ -47,13 +47,14 @@ def epoch_of(write: Write) -> int:
 
 def _writes(cluster: Cluster, namespace: str) -> Iterator[Write]:
     for entry in _requests(cluster, namespace):
-        if entry["verb"] in _WRITES:
+        query = parse_qs(urlsplit(entry["requestURI"]).query)
+        if entry["verb"] in _WRITES and "dryRun" not in query:
             target = entry["objectRef"]
             yield Write(
                 at=datetime.fromisoformat(entry["requestReceivedTimestamp"]),
                 verb=entry["verb"],
                 target="/".join(filter(None, (target.get("resource"), target.get("subresource")))),
-                manager=parse_qs(urlsplit(entry["requestURI"]).query).get("fieldManager", [""])[0],
+                manager=query.get("fieldManager", [""])[0],
                 code=entry["responseStatus"]["code"],
             )
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -196,7 +197,7 @@ async def test_what_a_former_leader_writes_is_refused(api_client: ApiClient, job
             await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
     assert await former_leaders_are_fenced(api_client, jobs_namespace, 2)
 
-    former, current = (api_client.writing_as(field_manager(epoch)) for epoch in (1, 2))
+    former, current = (api_client.writing_as(partial(field_manager, epoch)) for epoch in (1, 2))
     async with (
         KubernetesStore.open(former, jobs_namespace) as stale,
         KubernetesStore.open(current, jobs_namespace) as store,
@@ -228,14 +229,31 @@ async def test_a_leader_is_not_held_up_by_a_policy_that_does_not_see_that_it_lea
             await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
     async with a_policy_that_sees_only(1, api_client, namespace):
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while fence.manager != UNFENCED:
+            while fence.manager(2) != UNFENCED:
                 await fence.look(2)
         manifest = attempt_job(an_attempt(), (), a_pod_settings("none"))
-        await JobsApi(api_client.writing_as(fence.manager), namespace).create_job(manifest)
+        await JobsApi(api_client.writing_as(partial(fence.manager, 2)), namespace).create_job(manifest)
         assert 'labrats_degraded{what="leader-fence"} 1.0' in metrics.exposition().decode()
 
         await fence.look(3)  # who is refused and does not lead is refused with good reason
-        assert fence.manager == field_manager(3)
+        assert fence.manager(3) == field_manager(3)
+
+
+async def test_a_leader_notices_when_the_policy_begins_or_ceases_to_take_it_for_another(
+    api_client: ApiClient, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labrats.backends.kubernetes.fence.LOOK_SECONDS", 0.1)
+    engine, metrics = Engine("first"), Metrics()
+    fence = Fence(api_client, namespace, metrics)
+    for epoch in (1, 2):
+        async with engine.taking_part(api_client, namespace):
+            await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
+    await fence.look(2)
+    async with running(fence.keep_looking(2)):
+        assert fence.manager(2) == field_manager(2)
+        async with a_policy_that_sees_only(1, api_client, namespace):
+            await eventually(lambda: fence.manager(2) == UNFENCED)
+        await eventually(lambda: fence.manager(2) == field_manager(2))
 
 
 @asynccontextmanager

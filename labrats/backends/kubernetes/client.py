@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 from asyncio import Semaphore
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -112,7 +112,7 @@ class ApiClient:
         proxy: dict[str, Any],
         credentials: "_Credentials",
         turns: Semaphore,
-        manager: str = "",
+        manager: Callable[[], str] = str,
     ) -> None:
         self._http = http
         self._proxy = proxy
@@ -139,8 +139,8 @@ class ApiClient:
             credentials = _Credentials(user_auth(_with_known_plugin(config.user)))
             yield cls(http, proxy_options(config.cluster.server), credentials, Semaphore(AT_ONCE))
 
-    def writing_as(self, manager: str) -> "ApiClient":
-        """The same API server, told with each write that `manager` is behind it."""
+    def writing_as(self, manager: Callable[[], str]) -> "ApiClient":
+        """The same API server, told with each write that whom `manager` names then is behind it."""
         return ApiClient(self._http, self._proxy, self._credentials, self._turns, manager)
 
     async def request(
@@ -159,8 +159,8 @@ class ApiClient:
         is refused (Conflict), and a second DELETE finds nothing (NotFound).
         """
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
-        if self._manager and method in _WRITES:
-            query = {"fieldManager": self._manager, **(query or {})}
+        if method in _WRITES and (manager := self._manager()):
+            query = {"fieldManager": manager, **(query or {})}
         options = {"params": query, "data": body, "headers": {"Content-Type": content_type}, "timeout": timeout}
         async with self._turns:
             try:
