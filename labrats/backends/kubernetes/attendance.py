@@ -21,7 +21,7 @@ from labrats.backends.kubernetes.failures import (
     why_it_ended,
     why_it_has_not_started,
 )
-from labrats.backends.kubernetes.files import AttemptFiles
+from labrats.backends.kubernetes.files import AttemptFiles, in_thread
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.objects import JobObject
 from labrats.backends.kubernetes.reflector import Listed, Reflector, Removed, Stored
@@ -64,7 +64,7 @@ class Attendance:
         await self._pods_listed.wait()
         await self._jobs.caught_up_on(name)
         if job := self._jobs.get(name):
-            self.attend(name).job_seen(job)
+            self._see(job)
         elif sight := self._sights.get(name):
             sight.job_removed()
         sight = self._sights.get(name)
@@ -82,8 +82,14 @@ class Attendance:
         """See an attempt through from where it stands, unless that is being done or was done."""
         sight = self._sights.setdefault(name, Sight(name))
         if name not in self._attended:
-            self._attended[name] = self._tasks.create_task(self._attend(sight), name=f"attend {name}")
+            self._begin(sight)
         return sight
+
+    async def leave(self, name: str) -> None:
+        """See an attempt through no further: when this returns, nothing of it is written any more."""
+        if attending := self._attended.get(name):
+            attending.cancel()
+            await asyncio.wait([attending])
 
     async def endings(self) -> AsyncIterator[str]:
         """The names of attempts, each when its ending is written."""
@@ -100,7 +106,7 @@ class Attendance:
             async for change in changes:
                 match change:
                     case Stored(job):
-                        self.attend(job.name).job_seen(job)
+                        self._see(job)
                     case Removed(job):
                         if sight := self._sights.get(job.name):
                             sight.job_removed()
@@ -124,18 +130,33 @@ class Attendance:
                     case Listed():
                         self._pods_listed.set()
 
+    def _see(self, job: JobObject) -> None:
+        sight = self._sights.get(job.name)
+        if sight and sight.is_of_another(job) and (earlier := self._attended.get(job.name)):
+            earlier.cancel()
+            self._begin(sight, earlier)
+        self.attend(job.name).job_seen(job)
+
     def _forget_if_gone(self, sight: Sight) -> None:
         if not sight.is_known and sight.name not in self._attended:
             self._sights.pop(sight.name, None)
 
     # One attempt
 
-    async def _attend(self, sight: Sight) -> None:
+    def _begin(self, sight: Sight, earlier: asyncio.Task[None] | None = None) -> None:
+        """earlier: what is still being done for an earlier InferenceRequest of the name."""
+        task = self._tasks.create_task(self._attend(sight, earlier), name=f"attend {sight.name}")
+        self._attended[sight.name] = task
+
+    async def _attend(self, sight: Sight, earlier: asyncio.Task[None] | None) -> None:
         try:
+            if earlier:
+                await asyncio.wait([earlier])
             while not await self._has_seen_through(sight):
                 await asyncio.sleep(TROUBLE_SECONDS)
         finally:
-            del self._attended[sight.name]
+            if self._attended[sight.name] is asyncio.current_task():
+                del self._attended[sight.name]
             self._forget_if_gone(sight)
             sight.touch()
 
@@ -151,15 +172,15 @@ class Attendance:
     async def _see_through(self, sight: Sight, files: AttemptFiles) -> None:
         if await asyncio.to_thread(files.ending):
             return
-        await asyncio.to_thread(files.begin, sight.job.owner_uid if sight.job else "")
+        await in_thread(files.begin, sight.owner_uid)
         await self._see_start(sight)
         if (pod := sight.last_pod) and pod.has_started:
-            await asyncio.to_thread(files.note_pod, pod.name)
+            await in_thread(files.note_pod, pod.name)
             await collect(self._api.client, self._api.log_path(pod), files, sight)
         await self._see_end(sight)
         if not files.has_begun:
             return  # removed meanwhile: its job was deleted before it had started
-        await asyncio.to_thread(files.conclude, why_it_ended(sight.job, sight.last_pod))
+        await in_thread(files.conclude, why_it_ended(sight.job, sight.last_pod))
         for names in self._watchers:
             names.put_nowait(sight.name)
 

@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy
+from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy, in_thread
 from labrats.backends.kubernetes.objects import CONTAINER
 from labrats.backends.kubernetes.sight import Sight
 from labrats.model.errors import LabratsError, NotFound
@@ -61,4 +61,4 @@ async def _copy(client: ApiClient, log_path: str, copy: OutputCopy, *, follow: b
         query["sinceTime"] = f"{copy.last.at:%Y-%m-%dT%H:%M:%SZ}"
     async with aclosing(client.batches(log_path, query, silence_seconds=SILENCE_SECONDS)) as batches:
         async for lines in batches:
-            await asyncio.to_thread(copy.take, lines)
+            await in_thread(copy.take, lines)

@@ -4,13 +4,14 @@ All replicas read it, one writes it: the one that leads. Two may for a moment be
 depends on who writes: the same output gives the same bytes in the same places, and an ending is written once.
 """
 
+import asyncio
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 
@@ -26,6 +27,9 @@ from labrats.model.protocol import (
     decode_event,
 )
 from labrats.model.record import encode
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 OUTPUT_BYTES: Final = 200_000_000
 """Of an output, and of a result, no more is kept, but for the terminal event. Executors of ours stay far below it."""
@@ -119,6 +123,16 @@ class AttemptFiles:
     @property
     def _ending(self) -> Path:
         return self.folder / "ending.json"
+
+
+async def in_thread(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """What `call` returns. Cancelled, this ends only when the call has: whoever cancelled may remove what it writes."""
+    running = asyncio.ensure_future(asyncio.to_thread(call, *arguments, **options))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.gather(running, return_exceptions=True)
+        raise
 
 
 class OutputCopy:

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
+from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient, Status
 from labrats.backends.kubernetes.failures import Failure, failure_annotations
 from labrats.backends.kubernetes.objects import JOB_LABEL, ConfigMapObject, JobObject, PodObject
 from labrats.backends.kubernetes.reflector import Collection
@@ -66,10 +66,11 @@ class JobsApi:
         patch = {"spec": {"activeDeadlineSeconds": 0}, "metadata": {"annotations": failure_annotations(failure)}}
         await self.client.request("PATCH", f"{self._jobs}/{name}", encode(patch), content_type=MERGE_PATCH)
 
-    async def delete_job(self, job: JobObject) -> None:
-        """Delete it, and its pods with it."""
+    async def delete_job(self, job: JobObject) -> bool:
+        """Delete it, and its pods with it. Whether it is gone: a finalizer of somebody else's may keep it for now."""
         options = {"propagationPolicy": "Background", "preconditions": {"uid": job.metadata.uid}}
-        await self.client.request("DELETE", f"{self._jobs}/{job.name}", encode(options))
+        answer = await self.client.request("DELETE", f"{self._jobs}/{job.name}", encode(options))
+        return bool(msgspec.json.decode(answer, type=Status).details.uid)
 
     async def end_pod(self, pod: PodObject) -> None:
         """Have the executor asked to end, and killed after its grace. The pod stays, and so does its log."""

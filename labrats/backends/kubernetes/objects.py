@@ -15,6 +15,9 @@ TASK_ANNOTATION: Final = "labrats.work/task"
 PROMPT_ANNOTATION: Final = "labrats.work/prompt"
 """On pods: the executor's `job.json`, and a prompt that has no ConfigMap."""
 
+OWNER_ANNOTATION: Final = "labrats.work/job-uid"
+"""On pods: the uid of that InferenceRequest. When it is gone, another may have its name while the pod is there yet."""
+
 FAILED_CODE_ANNOTATION: Final = "labrats.work/failed-code"
 FAILED_REASON_ANNOTATION: Final = "labrats.work/failed-reason"
 """On Jobs that the engine ended of its own accord: why. They outlive the engine that decided it."""
@@ -192,6 +195,11 @@ class PodObject(_Part, frozen=True, kw_only=True):
         """The name of its attempt, and so of its Job."""
         labels = self.metadata.labels
         return f"{labels.get(JOB_LABEL)}-{labels.get(ATTEMPT_LABEL)}"
+
+    @property
+    def owner_uid(self) -> str:
+        """The uid of the InferenceRequest it belongs to; empty where it does not say."""
+        return self.metadata.annotations.get(OWNER_ANNOTATION, "")
 
     @property
     def texts(self) -> list[ConfigMapSource]:

@@ -10,6 +10,7 @@ from labrats.backends.kubernetes.objects import (
     ATTEMPT_LABEL,
     CONTAINER,
     JOB_LABEL,
+    OWNER_ANNOTATION,
     PROMPT_ANNOTATION,
     TASK_ANNOTATION,
 )
@@ -150,9 +151,12 @@ def _owners(job_id: str, uid: str) -> list[dict[str, Any]]:
 
 
 def _annotations(attempt: Attempt, settings: PodSettings) -> dict[str, str]:
-    """What the executor is told, read by it from files. It costs no object of its own, and holds no secret."""
+    """Whose it is; and what the executor is told, read by it from files. That costs no object of its own, and holds no
+    secret.
+    """
     job = attempt.job
-    annotations = {TASK_ANNOTATION: encode(_task(attempt, settings)).decode()}
+    task = encode(_task(attempt, settings)).decode()
+    annotations = {OWNER_ANNOTATION: job.metadata.uid, TASK_ANNOTATION: task}
     if job.prompt_ref is None:
         annotations[PROMPT_ANNOTATION] = job.spec.prompt or ""
     return annotations

@@ -112,7 +112,7 @@ class KubernetesRunner:
     async def start(self, attempt: Attempt) -> None:
         files, owner = self._files(attempt.name), attempt.job.metadata.uid
         if files.owner not in ("", owner):
-            await asyncio.to_thread(files.remove)
+            await self._remove_files(attempt.name)
         if files.ending():
             return
         await self._check_texts(attempt.job)
@@ -156,7 +156,7 @@ class KubernetesRunner:
     async def kill(self, name: str) -> None:
         files = self._files(name)
         if self._are_of_another(files, name):
-            await asyncio.to_thread(files.remove)
+            await self._remove_files(name)
         if files.ending():
             return
         failure = None if await self._attendance.sight_of(name) else await self._bury(name)
@@ -202,13 +202,18 @@ class KubernetesRunner:
     async def remove(self, name: str, *, keep_output: bool = False) -> None:
         if (sight := await self._attendance.sight_of(name)) and sight.job and sight.job_exists:
             with suppress(NotFound):
-                await self._api.delete_job(sight.job)
-                self._attendance.job_deleted(sight.job)
+                if await self._api.delete_job(sight.job):
+                    self._attendance.job_deleted(sight.job)
+                    await self._attendance.sight_of(name)  # so that no news of it comes later
         if not keep_output:
-            await asyncio.to_thread(self._files(name).remove)
+            await self._remove_files(name)
 
     def _files(self, name: str) -> AttemptFiles:
         return AttemptFiles.of(self._settings.attempts, name)
+
+    async def _remove_files(self, name: str) -> None:
+        await self._attendance.leave(name)
+        await asyncio.to_thread(self._files(name).remove)
 
     # A person may delete a job, and create another of the same name
 
@@ -243,7 +248,7 @@ class KubernetesRunner:
         try:
             await self._api.client.request("GET", resource_type(Job).path(self._settings.namespace, job_id))
         except NotFound:
-            await asyncio.to_thread(files.remove)
+            await self._remove_files(name)
         except LabratsError as error:
             log.warning("what a deleted job left could not be removed", job=job_id, reason=str(error))
 

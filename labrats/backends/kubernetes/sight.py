@@ -60,10 +60,22 @@ class Sight:
         """Whether the cluster has anything of it."""
         return self.job_exists or bool(self.pods)
 
+    @property
+    def owner_uid(self) -> str:
+        """The uid of the InferenceRequest that it is an attempt of; empty where that is not known."""
+        return self.job.owner_uid if self.job else ""
+
+    def is_of_another(self, job: JobObject) -> bool:
+        """Whether it is of an earlier InferenceRequest, of the same name, than `job`."""
+        return self.owner_uid != job.owner_uid and bool(self.owner_uid and job.owner_uid)
+
     def job_seen(self, job: JobObject) -> None:
         if self.job_exists and self.job and not job.metadata.is_newer_than(self.job.metadata):
             return
         self.job, self.job_exists = job, True
+        self.pods = {name: pod for name, pod in self.pods.items() if self._may_have(pod)}
+        if self.last_pod and not self._may_have(self.last_pod):
+            self.last_pod = max(self.pods.values(), key=lambda pod: pod.has_started, default=None)
         self.touch()
 
     def job_removed(self) -> None:
@@ -72,6 +84,8 @@ class Sight:
             self.touch()
 
     def pod_seen(self, pod: PodObject) -> None:
+        if not self._may_have(pod):
+            return
         if (known := self.pods.get(pod.name)) and not pod.metadata.is_newer_than(known.metadata):
             return
         self.pods[pod.name] = pod
@@ -82,13 +96,18 @@ class Sight:
 
     def pods_found(self, pods: Sequence[PodObject]) -> None:
         """These are all that there are."""
+        found = {pod.name for pod in pods}
         for pod in pods:
             self.pod_seen(pod)
-        self.pods = {pod.name: pod for pod in pods}
+        self.pods = {name: pod for name, pod in self.pods.items() if name in found}
 
     def pod_removed(self, pod: PodObject) -> None:
         if self.pods.pop(pod.name, None):
             self.touch()
+
+    def _may_have(self, pod: PodObject) -> bool:
+        """A pod may still be there although its InferenceRequest is not, and another has the name."""
+        return not self.owner_uid or pod.owner_uid in ("", self.owner_uid)
 
     def touch(self) -> None:
         """Wake whoever waits for a change."""

@@ -71,6 +71,26 @@ def test_of_several_pods_the_one_that_started_counts() -> None:
     assert sight.last_pod_has_ended
 
 
+def test_the_pod_of_an_earlier_job_of_the_name_is_passed_over() -> None:
+    def owned(pod: PodObject, uid: str) -> PodObject:
+        metadata = msgspec.structs.replace(pod.metadata, annotations={"labrats.work/job-uid": uid})
+        return msgspec.structs.replace(pod, metadata=metadata)
+
+    def a_job_of(uid: str, version: str) -> JobObject:
+        owner = {"kind": "InferenceRequest", "name": "ir-0000000a", "uid": uid}
+        return a_job_object(uid=f"job-of-{uid}", resourceVersion=version, ownerReferences=[owner])
+
+    earlier, later = owned(a_pod("a", RUNNING), "first"), owned(a_pod("b"), "second")
+    sight = a_sight(None, earlier, later)
+    sight.job_seen(a_job_of("first", "1"))
+    assert (sight.last_pod, list(sight.pods)) == (earlier, ["a"])
+    assert sight.is_of_another(a_job_of("second", "2"))
+    sight.job_seen(a_job_of("second", "2"))
+    assert (sight.last_pod, sight.is_over) == (None, False)
+    sight.pods_found([earlier, later])
+    assert (sight.last_pod, list(sight.pods)) == (later, ["b"])
+
+
 def test_what_was_found_is_all_there_is() -> None:
     sight = a_sight(DECIDED, a_pod("a", phase="Running"), a_pod("b", phase="Running"))
     sight.pods_found([a_pod("b", phase="Failed", version=2)])
