@@ -20,6 +20,7 @@ _PARTS: Final = (
     "tests/kubernetes/test_failures.py",
     "tests/kubernetes/test_faults.py",
     "tests/kubernetes/test_leader.py",
+    "tests/kubernetes/test_quarantine.py",
     "tests/kubernetes/test_store.py",
     "tests/benchmarks/test_quick.py::test_a_quick_run_on_a_cluster",
 )

@@ -12,7 +12,7 @@ from labrats.processes import send_signal, with_environment
 from tests.agents.agent_cli import KEY, AgentCli, words
 from tests.agents.conftest import Prepare
 from tests.scripted_model import Refuses, Says
-from tests.unit.executor.attempts import a_repository, in_a_clone_of, the_next_attempt, wait_until
+from tests.unit.executor.attempts import AttemptFolder, a_repository, in_a_clone_of, the_next_attempt, wait_until
 
 REFUSAL = Refuses(400, "invalid_request_error", "no")
 
@@ -47,6 +47,7 @@ def test_it_goes_on_where_everything_was_killed(cli: AgentCli, attempt_on: Prepa
         first = attempt_on(server)
         with first.started() as process:
             wait_until((first.workspace / "started").exists, "the tool runs")
+            wait_until(lambda: b"sleep 300" in session_of(first), "the program has kept that it runs")
             process.kill()
             process.wait()
         kill_all_of(unique_name)
@@ -58,6 +59,11 @@ def test_it_goes_on_where_everything_was_killed(cli: AgentCli, attempt_on: Prepa
     assert "sleep 300" in words(server.requests[-1][cli.conversation])
     assert second.outcome.usage.turns == 1
     assert second.outcome.outputs.files_changed == 2
+
+
+def session_of(attempt: AttemptFolder) -> bytes:
+    """What the program has kept of its session so far."""
+    return b"".join(file.read_bytes() for file in (attempt.path / "home").rglob("*.jsonl"))
 
 
 def test_it_begins_anew_where_the_program_does_not_know_the_session(

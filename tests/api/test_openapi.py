@@ -29,7 +29,7 @@ from tests.api.conftest import Api, a_submission
 
 OPERATIONS: Final = Path(__file__).with_name("operations.json")
 
-EXAMPLES_PER_OPERATION: Final = int(os.environ.get("LABRATS_SCHEMA_EXAMPLES", "10"))
+EXAMPLES_PER_OPERATION: Final = int(os.environ.get("LABRATS_SCHEMA_EXAMPLES", "6"))
 """How many requests are made up for each operation, beside those that cover its schema."""
 
 Operation = tuple[str, str, dict[str, Any]]
