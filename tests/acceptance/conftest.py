@@ -33,7 +33,7 @@ ABOUT_JOBS = {
 }
 """The modules whose tests all run on an installation too, since a backend decides what they find."""
 
-SAMPLED = 8
+SAMPLED = 16
 """Of every so many of the other tests, which reach the same code in any backend, one does."""
 
 

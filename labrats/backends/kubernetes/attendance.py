@@ -151,11 +151,14 @@ class Attendance:
     async def _attend(self, sight: Sight, earlier: asyncio.Task[None] | None) -> None:
         try:
             if earlier:
-                await asyncio.wait([earlier])
+                try:
+                    await asyncio.wait([earlier])
+                finally:
+                    await asyncio.wait([earlier])  # also when this one is cancelled: it may still be writing
             while not await self._has_seen_through(sight):
                 await asyncio.sleep(TROUBLE_SECONDS)
         finally:
-            if self._attended[sight.name] is asyncio.current_task():
+            if self._attended.get(sight.name) is asyncio.current_task():
                 del self._attended[sight.name]
             self._forget_if_gone(sight)
             sight.touch()

@@ -15,7 +15,7 @@ import structlog
 from labrats.backends.kubernetes.client import ApiClient, Refused
 from labrats.backends.kubernetes.leader import LEASE, Lease
 from labrats.metrics import Metrics
-from labrats.model.errors import Invalid, LabratsError, RetryLater
+from labrats.model.errors import Invalid, LabratsError
 from labrats.model.record import encode
 
 log = structlog.get_logger()
@@ -119,7 +119,7 @@ class Fence:
         """Look whenever it has changed, while that leader leads: the policy may be applied or deleted at any time."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            with suppress(RetryLater):
+            with suppress(LabratsError):
                 if await _holds(self._client, self._namespace, epoch) != self._holds:
                     await self.look(epoch)
 
@@ -142,7 +142,7 @@ async def former_leaders_are_fenced(client: ApiClient, namespace: str, epoch: in
     with suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
-                with suppress(RetryLater):
+                with suppress(LabratsError):
                     if await _holds(client, namespace, epoch):
                         return True
                 await asyncio.sleep(0.05)
@@ -150,7 +150,7 @@ async def former_leaders_are_fenced(client: ApiClient, namespace: str, epoch: in
 
 
 async def _holds(client: ApiClient, namespace: str, epoch: int) -> bool:
-    """The same, at this moment. Raises RetryLater when the API server cannot be asked."""
+    """The same, at this moment. Raises LabratsError when the API server cannot be asked."""
     return await _refuses(client, namespace, epoch - 1) and not await _refuses(client, namespace, epoch)
 
 

@@ -1,6 +1,7 @@
 """The Store on Kubernetes: custom resources, ConfigMaps and Secrets of one namespace."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -163,6 +164,9 @@ class KubernetesStore:
         return [*await self._list(kind, selector)]
 
     async def create(self, resource: R, parts: Sequence[Resource] = ()) -> R:
+        named = Counter((part.kind(), part.name) for part in parts)
+        if twice := [f"{kind} {name!r}" for (kind, name), count in named.items() if count > 1]:
+            raise Conflict(f"of one name in {resource.kind()} {resource.name!r}: {', '.join(twice)}")
         created = await self._create(resource)
         if created.claim is not None and (holder := await self._earlier_holder(created)):
             await self._take_back([created])
