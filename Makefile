@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 10
-WORKERS ?= 5
+WORKERS ?= 4
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'

@@ -1,4 +1,4 @@
-"""How the tests are shared out among pytest's workers: `pytest -n 5`, as `make test` runs them.
+"""How the tests are shared out among pytest's workers: `pytest -n 4`, as `make test` runs them.
 
 A file's tests stay together, since they share fixtures. So do those that need a cluster, in three groups, which share
 one in each worker: they take longest, mostly waiting, so they begin first, and the rest fills the other workers.

@@ -1,7 +1,10 @@
 """Attempts on a real node, with an API server that fails in every way it can: none runs twice, and nothing is lost."""
 
 import asyncio
+import itertools
 import random
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -10,6 +13,8 @@ import pytest
 from aiohttp import web
 
 from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.failures import Failure
+from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.errors import GiveUp, RetryLater
@@ -140,6 +145,28 @@ async def test_nothing_is_left_of_attempts_that_were_removed_before_they_started
     await runner.kill(an_attempt().name)  # what the cluster says of the earlier ones has been heard by the end of this
     [last] = [path for path in (tmp_path / "attempts").rglob("*") if path.is_file()]
     assert last.name == "ending.json"
+
+
+async def test_nothing_is_written_of_an_attempt_that_was_removed(
+    runner: KubernetesRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How it ended is written twice: by whoever ends it, and, here too late, by whoever sees that in the cluster."""
+    conclude, turn, has_come = AttemptFiles.conclude, itertools.count(), threading.Event()
+
+    def conclude_in_turn(files: AttemptFiles, failure: Failure) -> None:
+        if next(turn) == 0:
+            assert has_come.wait(DEADLINE_SECONDS)
+        else:
+            has_come.set()
+            time.sleep(0.5)
+        conclude(files, failure)
+
+    monkeypatch.setattr(AttemptFiles, "conclude", conclude_in_turn)
+    name = an_attempt().name
+    await runner.kill(name)
+    await runner.remove(name)
+    await asyncio.sleep(1)
+    assert [path for path in (tmp_path / "attempts").rglob("*") if path.is_file()] == []
 
 
 async def test_a_job_of_somebody_else_is_neither_adopted_nor_touched(
