@@ -71,15 +71,14 @@ class Intake:
         """All of them. Raises as `create`, and then there are none, but for what the same request may complete: others
         who came with it may have been told of that already.
         """
-        created: list[Job] = []
+        created: list[tuple[Job, JobNames]] = []
         try:
             for prepared, names in all_prepared:
-                created.append(await self.create(prepared, names))
+                created.append((await self.create(prepared, names), names))
         except (Conflict, RetryLater):
-            found_again = [names.are_found_again for _, names in all_prepared]
-            await self._take_back_all([job for job, stays in zip(created, found_again, strict=False) if not stays])
+            await self._take_back_all([job for job, names in created if not names.are_found_again])
             raise
-        return created
+        return [job for job, _ in created]
 
     async def _take_back_all(self, jobs: Sequence[Job]) -> None:
         for job in jobs:

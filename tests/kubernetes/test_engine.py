@@ -143,12 +143,39 @@ async def test_a_resource_that_a_person_applies_is_a_job_too(
         await api_client.request("DELETE", f"{resources}/by-hand")
         job["spec"]["prompt"] = "Say hello again."
         await api_client.request("POST", resources, encode(job))
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while (second := await admin.job("by-hand"))["createdAt"] == detail["createdAt"] or not second[
-                "finishedAt"
-            ]:
-                await asyncio.sleep(0.1)
+        second = await the_next_one(admin, detail)
         assert "3 words" in second["returnvalue"], second
+
+
+async def test_a_job_has_nothing_of_one_of_its_name_that_still_runs(
+    engine: LocalEngine, api_client: ApiClient, jobs_namespace: str
+) -> None:
+    def a_job(*steps: Any) -> bytes:
+        spec = {"source": "manual", "type": "any", "prompt": "-", "config": {"provider": "mock"}}
+        meta = {"apiVersion": "labrats.work/v1alpha1", "kind": "InferenceRequest", "metadata": {"name": "by-hand"}}
+        return encode(meta | {"spec": spec | {"metadata": {"mock": {"steps": steps}}}})
+
+    resources = f"/apis/labrats.work/v1alpha1/namespaces/{jobs_namespace}/inferencerequests"
+    await api_client.request("POST", resources, a_job({"log": "first"}, {"hang": True}))
+    async with engine.admin() as admin:
+        first = await admin.wait("by-hand", "active")
+        async with admin.log_stream("by-hand") as events:
+            await anext(events)
+        await keep_pods(api_client, jobs_namespace, "by-hand-1")
+        await api_client.request("DELETE", f"{resources}/by-hand")
+        await api_client.request("POST", resources, a_job({"log": "second"}))
+        second = await the_next_one(admin, first)
+        assert (second["status"], await admin.log_lines("by-hand")) == ("completed", ["second"])
+
+
+async def the_next_one(admin: User, earlier: dict[str, Any]) -> dict[str, Any]:
+    """The detail of the next job by the name of `earlier`, once it has ended."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            found = await admin.job(earlier["id"])
+            if found["createdAt"] != earlier["createdAt"] and found["finishedAt"]:
+                return found
+            await asyncio.sleep(0.1)
 
 
 async def keep_pods(client: ApiClient, namespace: str, k8s_job: str) -> None:
