@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from labrats.api.engine import Engine
     from labrats.api.oidc import Provider
     from labrats.api.sessions import Signer
+    from labrats.backends.embedded.store import EmbeddedStore
     from labrats.intake.signing_secrets import SigningSecrets
     from labrats.metrics import Metrics
     from labrats.model.errors import Problem
@@ -58,7 +59,7 @@ class Commands:
         on_ready: OnReady,
         backend: str | None,
         role: str | None,
-        sandbox: bool | None,
+        sandbox: str | None,
     ) -> None:
         # From here on much is loaded that stays, code and jobs: the collector would go through it again and again.
         gc.set_threshold(50_000, 20, 20)
@@ -200,7 +201,10 @@ async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[
     from labrats.model_files import model_folder
     from labrats.ports import SystemClock
 
-    async with open_local_store(settings) as store, LocalRunner(store, runner_settings(settings)) as runner:
+    async with (
+        open_local_store(settings) as store,
+        LocalRunner(store, runner_settings(settings, store.schema_created_with)) as runner,
+    ):
         model_files = LocalModelFiles(model_folder(settings), SystemClock())
         engine = await assemble(settings, store, runner, Metrics(), model_files)
 
@@ -268,7 +272,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
         yield engine, partial(election.run, lead)
 
 
-def open_local_store(settings: "EngineSettings") -> "AbstractAsyncContextManager[Store]":
+def open_local_store(settings: "EngineSettings") -> "AbstractAsyncContextManager[EmbeddedStore]":
     from labrats.backends.embedded.store import EmbeddedStore
 
     return EmbeddedStore.open(settings.data_dir / DATABASE)

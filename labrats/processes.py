@@ -60,6 +60,14 @@ def boot_id() -> str:
     return _boot_id
 
 
+def children(pid: int) -> list[int]:
+    """Return the children of the main thread of `pid`, dead ones that are not reaped included; none when it is gone."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def descendants(root: int) -> list[int]:
     """All living processes below `root`, parents before children."""
     children: dict[int, list[int]] = {}

@@ -12,12 +12,20 @@ from labrats.outbound import parse_networks
 from labrats.webhook_signature import signing_key
 
 Words = Annotated[tuple[str, ...], NoDecode]
+Paths = Annotated[tuple[Path, ...], NoDecode]
 """Several values in one variable, separated by commas."""
 
 
 def default_data_dir() -> Path:
     """`$XDG_DATA_HOME/labrats`, or `~/.local/share/labrats`."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "labrats"
+
+
+_SWITCH_WORDS: Final = (
+    dict.fromkeys(("1", "yes", "on", "t", "y"), "true")
+    | dict.fromkeys(("0", "no", "off", "f", "n"), "false")
+    | {"true": "true", "false": "false"}
+)
 
 
 class EngineSettings(BaseSettings):
@@ -116,15 +124,25 @@ class EngineSettings(BaseSettings):
     separated by commas, while receivers change from one to the next. Default: callbacks are not signed."""
     local_repo_roots: Words = Field(default=(), validation_alias="LOCAL_REPO_ROOTS")
     """Folders, separated by commas, below which `workspaceSetup.gitRepo` may be a path on this machine."""
+    git_ssh_key: Path | None = Field(default=None, validation_alias="LABRATS_GIT_SSH_KEY")
+    """The private key, without a passphrase, for repositories that are cloned by ssh. Default: none; the keys of the
+    engine's user are not used."""
+    git_ssh_known_hosts: Path | None = Field(default=None, validation_alias="LABRATS_GIT_SSH_KNOWN_HOSTS")
+    """The known_hosts file that ssh holds servers to. Default: the machine's own, and any key of an unknown server."""
 
     claude_path: str | None = Field(default=None, validation_alias="LABRATS_CLAUDE_PATH")
     """The Claude Code program. Default: `claude` on PATH."""
     codex_path: str | None = Field(default=None, validation_alias="LABRATS_CODEX_PATH")
     """The Codex program. Default: `codex` on PATH."""
-    sandbox: bool = Field(default=False, validation_alias="LABRATS_SANDBOX")
-    """Confine agents by bubblewrap: they see the machine's programs, and of the engine nothing but their workspace."""
+    sandbox: str | None = Field(default=None, pattern="^(auto|true|false)$", validation_alias="LABRATS_SANDBOX")
+    """Run agents in a sandbox (bubblewrap), where they see the system's programs, their workspace and nothing else:
+    true (refuse to start where that does not work), auto (run without it there, with a warning) or false. Default:
+    auto; false for a data folder that an earlier version created."""
+    sandbox_read_paths: Paths = Field(default=(), validation_alias="LABRATS_SANDBOX_READ_PATHS")
+    """Files and folders, separated by commas, that agents in the sandbox may read as well: toolchains in a home folder,
+    scripts of MCP servers."""
     allow_untrusted: bool = Field(default=False, validation_alias="LABRATS_ALLOW_UNTRUSTED")
-    """Run what came from outsiders, whom a webhook source lets in, although agents are not confined."""
+    """Run jobs of external contributors, whom a webhook source admits, although agents run without a sandbox."""
     claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
     """Let jobs without other credentials use this user's own Claude Code login."""
     agent_idle_seconds: float = Field(default=IDLE_SECONDS, gt=0, validation_alias="LABRATS_AGENT_IDLE_SECONDS")
@@ -136,6 +154,7 @@ class EngineSettings(BaseSettings):
         "outbound_allowed_cidrs",
         "callback_allowed_hosts",
         "local_repo_roots",
+        "sandbox_read_paths",
         "trusted_proxies",
         mode="before",
     )
@@ -149,6 +168,21 @@ class EngineSettings(BaseSettings):
         parse_networks(value)
         return value
 
+    @field_validator("sandbox", mode="before")
+    @classmethod
+    def _name_switch(cls, value: Any) -> Any:
+        """Take the words for a switch that the setting took before it had three values."""
+        return _SWITCH_WORDS.get(str(value).lower(), value)
+
+    @field_validator("sandbox_read_paths")
+    @classmethod
+    def _check_read_paths(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        paths = tuple(path.expanduser() for path in value)
+        for path in paths:
+            if not path.is_absolute():
+                raise ValueError(f"{str(path)!r} is not an absolute path")
+        return paths
+
     @field_validator("callback_allowed_hosts")
     @classmethod
     def _lower(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -161,7 +195,7 @@ class EngineSettings(BaseSettings):
             signing_key(secret.get_secret_value())
         return value
 
-    @field_validator("data_dir", "workspace_dir", "uploads_dir", "models_dir")
+    @field_validator("data_dir", "workspace_dir", "uploads_dir", "models_dir", "git_ssh_key", "git_ssh_known_hosts")
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value else None

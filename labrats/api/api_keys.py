@@ -40,7 +40,13 @@ class ApiKeyBody(RequestBody):
     """A key to make."""
 
     name: Label = Field(examples=["ci"])
-    scopes: list[Literal["submit", "admin"]] = Field(default=[SUBMIT], min_length=1, max_length=2)
+    scopes: list[Literal["submit", "admin"]] = Field(
+        default=[SUBMIT],
+        min_length=1,
+        max_length=2,
+        description="What the key may do. On one machine, where agents run without a sandbox, a key that may submit "
+        "jobs is as good as an admin key.",
+    )
     expires_at: Annotated[
         Annotated[AwareDatetime, Field(strict=False)] | None,
         BeforeValidator(_check_text),

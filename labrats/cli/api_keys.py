@@ -45,6 +45,8 @@ def api_keys_app(engine: EngineCommands) -> App:
             _ask_for_key(name, scope, expires_at, options)
         if not options.json:
             remark("this is the only time the key is shown")
+            if scope == "submit":
+                remark("where agents run without a sandbox, on one machine, it is as good as an admin key")
 
     app.command(list_keys, name="list")
     app.command(revoke)

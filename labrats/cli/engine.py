@@ -42,7 +42,7 @@ class EngineCommands(Protocol):
         on_ready: Callable[[str, str | None], None],
         backend: str | None,
         role: str | None,
-        sandbox: bool | None,
+        sandbox: str | None,
     ) -> None:
         """Run the engine until SIGINT or SIGTERM.
 
@@ -95,7 +95,7 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
         role: Annotated[
             Literal["all", "api", "controller", "webhook-receiver"] | None, Parameter(env_var="LABRATS_ROLE")
         ] = None,
-        sandbox: Annotated[bool | None, Parameter(env_var="LABRATS_SANDBOX", negative=(), show_default=False)] = None,
+        sandbox: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
         demo: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     ) -> None:
         """Run the engine in the foreground, until Ctrl-C.
@@ -109,11 +109,12 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
             backend: Where jobs are kept and run: this machine, or the cluster that is configured. [default: embedded]
             role: What of it to run: on a cluster, several can answer requests, several stand by to drive jobs, and each
                 webhook source has a receiver. [default: all]
-            sandbox: Confine agents by bubblewrap: of the engine they see nothing but their workspace.
+            sandbox: Refuse to start where agents cannot run in a sandbox: LABRATS_SANDBOX=true.
             demo: Also submit a first job, show what it does, and say what to try next.
         """
         with startup_errors_explained(host or "127.0.0.1", 3001 if port is None else port):
-            engine.serve(host, port, data_dir, partial(_greet, demo, data_dir), backend, role, sandbox)
+            greet = partial(_greet, demo, data_dir)
+            engine.serve(host, port, data_dir, greet, backend, role, "true" if sandbox else None)
 
     return serve
 

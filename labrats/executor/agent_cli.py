@@ -64,19 +64,20 @@ async def run_cli(
     stop_signal: signal.Signals = signal.SIGTERM,
     inherited: Collection[int] = (),
     complaints: BinaryIO | None = None,
+    lent: Collection[Path] = (),
 ) -> Ending:
     """Run `command` in the workspace, with the prompt on its standard input, and `tell` each line that it prints.
 
     All that it prints is read, until it and what it left running have ended. Where `tell` answers True it is asked, by
     SIGINT, to end. stop_signal: what makes it end early otherwise. inherited: file descriptors that it is to find open.
-    complaints: the file that its standard error goes to, where it is of interest meanwhile.
+    complaints: the file that its standard error goes to, where it is of interest meanwhile. lent: see `confined`.
     """
     scratch = environment["TMPDIR"]
     with TemporaryFile(dir=scratch) as stdin, _kept_open(complaints, scratch) as stderr:
         stdin.write(run.prompt.encode())
         stdin.seek(0)
         async with child_process(
-            confined(command, run),
+            confined(command, run, lent),
             run.workspace,
             environment,
             stdin=stdin,
@@ -84,6 +85,7 @@ async def run_cli(
             grace_seconds=_GRACE_SECONDS,
             stop_signal=stop_signal,
             inherited=inherited,
+            in_sandbox=run.task.sandbox is not None,
         ) as process:
             ended = asyncio.create_task(_end_of(process))
             async for line in lines_of(process.output):

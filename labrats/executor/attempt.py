@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -31,9 +32,10 @@ from labrats.executor.workspace import prepare_workspace
 from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.model.protocol import Task
+from labrats.model.protocol import CREDENTIALS_FOLDER, Task
 from labrats.model.redaction import Redactor
 from labrats.processes import kill_descendants
+from labrats.sandbox import scope_sockets
 
 _STDOUT: Final = 1
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -78,14 +80,27 @@ async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
     _stop_on_signals()
     secrets = _take_secrets(inputs / "secrets")
     emit = Emitter(_STDOUT, None if scratch else inputs, Redactor(_values_to_redact(secrets)))
-    outcome = await _outcome(lambda: _read_run(inputs, scratch or inputs, secrets, emit), emit)
+    folder = scratch or inputs
+    outcome = await _outcome(lambda: _read_run(inputs, folder, secrets, emit), emit)
     if not _end_descendants():
         emit.log("[a process of this attempt could not be ended]")
+    if failure := _remove_credentials(folder / CREDENTIALS_FOLDER):
+        outcome = failure
     if isinstance(outcome, GiveUp):
         emit.error(FailedCode(outcome.code), str(outcome), outcome.retry_after_seconds)
         return 1
     emit.result(outcome.result)
     return 0
+
+
+def _remove_credentials(folder: Path) -> GiveUp | None:
+    """Remove the files with secrets. Return a failure where one stays, for then the attempt has no other end."""
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        return GiveUp(FailedCode.INTERNAL, f"the attempt's credentials cannot be removed: {error.strerror}")
+    return None
 
 
 async def _outcome(read_run: Callable[[], Run], emit: Emitter) -> Succeeded | GiveUp:
@@ -116,6 +131,8 @@ async def _work(run: Run) -> Any:
     provider = provider_named(run.task.config.provider or "")
     require_price(run.task)
     run.emit.status("started")
+    if run.task.sandbox:
+        scope_sockets()
     if run.task.config.mcp_servers and run.task.config.provider not in WITH_MCP:
         run.emit.log(f"[config.mcpServers is left out: only the providers {' and '.join(sorted(WITH_MCP))} take any]")
     if earlier := _earlier_work(run):
@@ -172,6 +189,7 @@ def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], emit: Emit
         instructions.read_text("utf-8") if instructions.exists() else "",
         secrets,
         folder,
+        folder / CREDENTIALS_FOLDER,
         emit,
     )
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import IO, Final
 
+from labrats.processes import children, send_signal
+
 _READ_BYTES: Final = 64 * 1024
 _TAIL_BYTES: Final = 16 * 1024
 _LINE_BYTES: Final = 64 * 1024 * 1024
@@ -27,10 +29,11 @@ class Child:
     output: asyncio.StreamReader
     _ended: asyncio.Future[int]
     _process: "subprocess.Popen[bytes]"
+    _in_sandbox: bool
 
     def interrupt(self, grace_seconds: float) -> None:
         """Ask it by SIGINT to end, and kill it when it has not after a while. What it still says can be read."""
-        self._process.send_signal(signal.SIGINT)
+        _signal(self._process, signal.SIGINT, in_sandbox=self._in_sandbox)
         asyncio.get_running_loop().call_later(grace_seconds, self._process.kill)
 
     async def exit_status(self) -> int:
@@ -49,11 +52,13 @@ async def child_process(
     grace_seconds: float = 0.0,
     stop_signal: signal.Signals = signal.SIGTERM,
     inherited: Collection[int] = (),
+    in_sandbox: bool = False,
 ) -> AsyncIterator[Child]:
     """Start a program, in a process group of its own. On leaving it has ended: asked to by `stop_signal` where it has
     a grace, or killed.
 
-    inherited: file descriptors that it finds open too. What it started itself may live on, until the attempt's end
+    inherited: file descriptors that it finds open too. in_sandbox: whether the command is bubblewrap's, so that signals
+    are for the program in it. What it started itself may live on, until the attempt's end
     sweeps it away. Raises OSError when it cannot start.
     """
     process = subprocess.Popen(  # noqa: ASYNC220 - a vfork, which takes less than a millisecond
@@ -73,9 +78,14 @@ async def child_process(
             lambda: asyncio.StreamReaderProtocol(output), process.stdout
         )
         with contextlib.closing(pipe):
-            yield Child(output, ended, process)
+            yield Child(output, ended, process, in_sandbox)
     finally:
-        await _end(process, ended, grace_seconds, stop_signal)
+        if not ended.done() and grace_seconds > 0:
+            _signal(process, stop_signal, in_sandbox=in_sandbox)
+            await asyncio.wait([ended], timeout=grace_seconds)
+        if not ended.done():
+            process.kill()
+            await asyncio.shield(ended)
 
 
 async def tail_of(stream: asyncio.StreamReader) -> str:
@@ -119,17 +129,14 @@ def _end_of(process: "subprocess.Popen[bytes]") -> "asyncio.Future[int]":
     return ended
 
 
-async def _end(
-    process: "subprocess.Popen[bytes]",
-    ended: "asyncio.Future[int]",
-    grace_seconds: float,
-    stop_signal: signal.Signals,
-) -> None:
-    if not ended.done() and grace_seconds > 0:
-        process.send_signal(stop_signal)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_seconds):
-                await asyncio.shield(ended)
-    if not ended.done():
-        process.kill()
-        await asyncio.shield(ended)
+def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals, *, in_sandbox: bool) -> None:
+    """Send a signal to the program, if it still runs.
+
+    In a sandbox it is the child of bubblewrap's child. A signal to bubblewrap would kill it at once.
+    """
+    if not in_sandbox:
+        process.send_signal(number)
+        return
+    for init in children(process.pid):
+        for program in children(init):
+            send_signal(program, number)

@@ -60,9 +60,10 @@ async def run(run: Run) -> str:
     program = program_of(run, "claude", "Claude Code", "@anthropic-ai/claude-code")
     environment = _environment(run)
     options = [*_FIXED_OPTIONS, *_options(run), *_set_up(run, Path(environment["HOME"]))]
-    narrator = Narrator(run)
+    command, narrator = [program, *options], Narrator(run)
     with _credentials(run) as (variables, inherited):
-        ending = await run_cli(run, [program, *options], environment | variables, narrator.hear, inherited=inherited)
+        environment |= variables
+        ending = await run_cli(run, command, environment, narrator.hear, inherited=inherited, lent=_lent_login(run))
     if run.session_id and not narrator.has_begun:
         raise SessionLost(ending.last_words)
     if narrator.result:
@@ -118,8 +119,8 @@ def _set_up(run: Run, home: Path) -> list[str]:
     """Put what Claude Code is to find into its folder, outside the workspace. Returns the options for that."""
     folder = program_folder(run, ".claude", "projects")
     remove_whatever(home / ".claude.json")
-    if run.task.cli_login and not any(name in run.secrets for name in CREDENTIAL_NAMES["claude"]):
-        _lend_login(folder)
+    for login in _lent_login(run):
+        (folder / _LOGIN).symlink_to(login)
     words = "".join(f"@{file}\n" for file in _words_of(run.workspace))
     (folder / "CLAUDE.md").write_text(words.replace(" ", "\\ "), "utf-8")
     options = []
@@ -128,8 +129,8 @@ def _set_up(run: Run, home: Path) -> list[str]:
         file.write_text(run.instructions, "utf-8")
         options.append(f"--append-system-prompt-file={file}")
     if servers := mcp_servers(run):
-        file = folder / "mcp.json"
-        file.write_text(json.dumps({"mcpServers": {name: _mcp_server(each) for name, each in servers.items()}}))
+        listed = {name: _mcp_server(each) for name, each in servers.items()}
+        file = run.credential_file("mcp.json", json.dumps({"mcpServers": listed}))
         options.append(f"--mcp-config={file}")
     return options
 
@@ -186,8 +187,8 @@ def _readable_once(secret: str) -> Iterator[int]:
         os.close(readable)
 
 
-def _lend_login(folder: Path) -> None:
-    """Let the agent use the login of the user who runs the engine."""
-    theirs = Path.home() / ".claude" / _LOGIN
-    if theirs.exists():
-        (folder / _LOGIN).symlink_to(theirs)
+def _lent_login(run: Run) -> list[Path]:
+    """Return the login of the engine's user, where it is lent to a job without credentials of its own."""
+    login = Path.home() / ".claude" / _LOGIN
+    has_own = any(name in run.secrets for name in CREDENTIAL_NAMES["claude"])
+    return [login] if run.task.cli_login and not has_own and login.exists() else []

@@ -58,7 +58,7 @@ async def run(run: Run) -> str:
     program = program_of(run, "codex", "Codex", "@openai/codex")
     environment = {**run.agent_environment(), **_VARIABLES}
     home = program_folder(run, ".codex", "sessions")
-    (home / "config.toml").write_text("".join(_toml(_settings(run))), "utf-8")
+    (home / "config.toml").symlink_to(run.credential_file("config.toml", "".join(_toml(_settings(run)))))
     (home / "AGENTS.md").write_text(run.instructions, "utf-8")
     resume = ["resume", run.session_id] if run.session_id else []
     narrator = Narrator(run, home / "sessions")
@@ -219,14 +219,15 @@ def _credentials(run: Run, home: Path) -> Iterator[Path | None]:
 
     Not into its environment, which its tools inherit. A key is read once; a login is renewed and written back.
     """
-    file = home / _LOGIN
     login, key = (
         run.secrets.get(_LOGIN),
         next((run.secrets[name] for name in _KEY_NAMES if run.secrets.get(name)), None),
     )
-    if login or key:
-        file.touch(mode=0o600)
-        file.write_text(login or json.dumps({"OPENAI_API_KEY": key}), "utf-8")
+    if not (login or key):
+        yield None
+        return
+    file = run.credential_file(_LOGIN, login or json.dumps({"OPENAI_API_KEY": key}))
+    (home / _LOGIN).symlink_to(file)
     try:
         yield None if login else file
     finally:

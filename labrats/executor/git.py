@@ -7,6 +7,7 @@ judged, and git is held to what was judged.
 import contextlib
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from labrats.executor.run import Run
 from labrats.model.errors import GiveUp, Invalid
 from labrats.model.git_repo import GitRepo, parse_git_repo
 from labrats.model.job import FailedCode, WorkspaceSetup
+
+SSH_KEY: Final = "ssh-privatekey"
+SSH_KNOWN_HOSTS: Final = "known_hosts"
+"""The keys of a repository's Secret for clones by ssh, as Kubernetes names them (`kubernetes.io/ssh-auth`)."""
 
 _OLDEST_GIT: Final = (2, 37)
 """The first with http.curloptResolve, without which git looks the name up again and may get another address."""
@@ -38,9 +43,17 @@ _CONFIG: Final[Mapping[str, str]] = {
     "http.lowSpeedLimit": "1000",
     "http.lowSpeedTime": "60",
 }
-_SSH_COMMAND: Final = (
-    "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o ConnectTimeout=30 "
-    "-o ServerAliveInterval=15 -o HostName={address} -o HostKeyAlias={host}"
+_SSH_OPTIONS: Final[Mapping[str, str]] = {
+    "BatchMode": "yes",
+    "ConnectTimeout": "30",
+    "GSSAPIAuthentication": "no",
+    "IdentitiesOnly": "yes",
+    "IdentityAgent": "none",
+    "ServerAliveInterval": "15",
+}
+_NO_SSH_KEY: Final = (
+    "access was denied, and no SSH key was given: name one by LABRATS_GIT_SSH_KEY, or keep it as "
+    f"{SSH_KEY} in the Secret that the job's workspaceSetup.credentialsRef names"
 )
 _NO_SSH: Final = "false"  # the program that always fails
 _ASKPASS: Final = """#!/bin/sh
@@ -86,19 +99,21 @@ async def clone(run: Run, setup: WorkspaceSetup) -> None:
     """Clone into the workspace, which is empty. Raises GiveUp with the code `git_clone`."""
     remote = _parsed(setup.git_repo, run.task.repo_roots)
     ref = _checked_ref(setup.git_ref)
-    config, ssh_command = await _held_to_judged_addresses(run, remote)
-    with _askpass(run) as askpass:
+    addresses = await _judged_addresses(run, remote)
+    with _credential_files(run) as credentials:
         environment = run.agent_environment() | {
             "LC_ALL": "C",  # the reason of a failure is read from what git says
             "GIT_ALLOW_PROTOCOL": remote.transport,
-            "GIT_ASKPASS": str(askpass),
+            "GIT_ASKPASS": str(credentials.askpass),
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_LFS_SKIP_SMUDGE": "1",
-            "GIT_SSH_COMMAND": ssh_command,
+            "GIT_SSH_COMMAND": _ssh_command(remote, addresses, credentials),
             "GIT_TERMINAL_PROMPT": "0",
         }
-        await _get(_Git(run.workspace, environment, {**_CONFIG, **config}, remote), ref, setup.git_depth)
+        config = {**_CONFIG, **_pinned_addresses(remote, addresses)}
+        git = _Git(run.workspace, environment, config, remote, has_ssh_key=credentials.ssh_key is not None)
+        await _get(git, ref, setup.git_depth)
 
 
 def _parsed(address: str, roots: Sequence[str]) -> GitRepo:
@@ -117,13 +132,15 @@ class _Git:
     environment: Mapping[str, str]
     config: Mapping[str, str]
     remote: GitRepo
+    has_ssh_key: bool
 
     async def run(self, *arguments: str) -> None:
         """Raises UnknownRef, or GiveUp with the reason in a sentence."""
         settings = [word for name, value in self.config.items() for word in ("-c", f"{name}={value}")]
         status, output = await _run(["git", *settings, *arguments], self.workspace, self.environment)
         if status != 0:
-            raise _failure(self.remote.url, output)
+            needs_key = self.remote.transport == "ssh" and not self.has_ssh_key
+            raise _failure(self.remote.url, output, needs_key=needs_key)
 
 
 async def _get(git: _Git, ref: str, depth: int | None) -> None:
@@ -179,21 +196,41 @@ def _checked_ref(ref: str | None) -> str:
     return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
 
 
-async def _held_to_judged_addresses(run: Run, remote: GitRepo) -> tuple[dict[str, str], str]:
-    """Git configuration and an ssh command that connect to no other address than those that were judged."""
+async def _judged_addresses(run: Run, remote: GitRepo) -> list[str]:
+    """Return the addresses that git may connect to; none for a path on this machine. Raises GiveUp."""
     if remote.is_local:
-        return {}, _NO_SSH
+        return []
     try:
         addresses = await outbound.resolve_allowed(remote.host, remote.port, run.task.git_addresses)
     except (outbound.Forbidden, outbound.Unresolvable) as error:
         raise GiveUp(FailedCode.GIT_CLONE, f"cannot clone {remote.url}: {error}") from error
-    if remote.transport == "ssh":
-        return {}, _SSH_COMMAND.format(address=addresses[0], host=remote.host)
-    if ":" in remote.host:  # an IPv6 address is no name: there is nothing to look up, and no way to write it here
-        return {}, _NO_SSH
-    await _require_pinning(run)
+    if remote.transport != "ssh":
+        await _require_pinning(run)
+    return addresses
+
+
+def _pinned_addresses(remote: GitRepo, addresses: Sequence[str]) -> dict[str, str]:
+    """Return git configuration that connects over HTTP to no other address than these."""
+    if remote.is_local or remote.transport == "ssh" or ":" in remote.host:
+        return {}  # an IPv6 address is not looked up, and cannot be written in this setting
     bracketed = ",".join(f"[{address}]" if ":" in address else address for address in addresses)
-    return {"http.curloptResolve": f"{remote.host}:{remote.port}:{bracketed}"}, _NO_SSH
+    return {"http.curloptResolve": f"{remote.host}:{remote.port}:{bracketed}"}
+
+
+def _ssh_command(remote: GitRepo, addresses: Sequence[str], credentials: "_CredentialFiles") -> str:
+    """Return an ssh command that connects to a judged address, and knows no key of the engine's user."""
+    if remote.is_local or remote.transport != "ssh":
+        return _NO_SSH
+    options = {
+        **_SSH_OPTIONS,
+        "HostKeyAlias": remote.host,
+        "HostName": addresses[0],
+        "IdentityFile": _ssh_path(credentials.ssh_key) if credentials.ssh_key else "none",
+        "StrictHostKeyChecking": "yes" if credentials.ssh_known_hosts else "accept-new",
+        "UserKnownHostsFile": _ssh_path(credentials.ssh_known_hosts or credentials.folder / "new_hosts"),
+    }
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    return shlex.join(["ssh", "-F", os.devnull, *words])
 
 
 async def _require_pinning(run: Run) -> None:
@@ -204,20 +241,47 @@ async def _require_pinning(run: Run) -> None:
         raise GiveUp(FailedCode.GIT_CLONE, f"git {needed} or newer is needed to clone safely, and this is {output!r}")
 
 
+def _ssh_path(path: Path) -> str:
+    """Write a path as the value of an ssh option, where spaces separate words and `%` begins a placeholder."""
+    return f'"{path}"'.replace("%", "%%")
+
+
+@dataclass(frozen=True)
+class _CredentialFiles:
+    """Files that exist while git runs. askpass: the program that answers git's questions.
+
+    ssh_key, ssh_known_hosts: those of the job's Secret, or else of the engine's settings.
+    """
+
+    folder: Path
+    askpass: Path
+    ssh_key: Path | None
+    ssh_known_hosts: Path | None
+
+
 @contextlib.contextmanager
-def _askpass(run: Run) -> Iterator[Path]:
-    """A program that answers git's questions. Its answers are files beside it, and gone afterwards."""
-    folder = run.folder / "git-credentials"
-    folder.mkdir(mode=0o700)
+def _credential_files(run: Run) -> Iterator[_CredentialFiles]:
+    for name in ("username", "password"):
+        run.credential_file(name, run.secrets.get(f"git-{name}", ""))
+    program = run.credential_file("askpass", _ASKPASS)
+    program.chmod(0o700)
+    key = _secret_file(run, SSH_KEY) or _setting_file(run.task.git_ssh_key)
+    known_hosts = _secret_file(run, SSH_KNOWN_HOSTS) or _setting_file(run.task.git_ssh_known_hosts)
     try:
-        for name in ("username", "password"):
-            (folder / name).write_text(run.secrets.get(f"git-{name}", ""))
-        program = folder / "askpass"
-        program.write_text(_ASKPASS)
-        program.chmod(0o700)
-        yield program
+        yield _CredentialFiles(run.credentials, program, key, known_hosts)
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(run.credentials)  # before an agent runs
+
+
+def _secret_file(run: Run, key: str) -> Path | None:
+    """Write what the job's Secret has under `key` to a file of its own. None where it has nothing."""
+    value = run.secrets.get(f"git-{key}")
+    # ssh refuses a key without its last line break
+    return None if value is None else run.credential_file(key, f"{value}\n")
+
+
+def _setting_file(path: str | None) -> Path | None:
+    return Path(path) if path else None
 
 
 async def _run(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> tuple[int, str]:
@@ -230,9 +294,11 @@ async def _run(command: Sequence[str], cwd: Path, environment: Mapping[str, str]
         raise GiveUp(FailedCode.GIT_CLONE, "git is not installed here, or not on the PATH") from error
 
 
-def _failure(url: str, output: str) -> GiveUp:
+def _failure(url: str, output: str, *, needs_key: bool) -> GiveUp:
     if _NO_SUCH_REF.search(output):
         return UnknownRef(FailedCode.GIT_CLONE, f"{url} does not have what was asked for")
+    if needs_key and _DENIED.search(output):
+        return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {_NO_SSH_KEY}")
     for pattern, reason in _REASONS:
         if pattern.search(output):
             return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {reason}")

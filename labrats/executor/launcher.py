@@ -25,7 +25,7 @@ import msgspec
 from labrats.executor.attempt import become_subreaper, execute
 from labrats.model.protocol import CLAIM_FILE, EXIT_FILE, OUTPUT_FILE, STDERR_FILE
 from labrats.plain_files import read_plain
-from labrats.processes import ProcessId, boot_id, send_signal
+from labrats.processes import ProcessId, boot_id, children, send_signal
 
 _READ_BYTES: Final = 64 * 1024
 _CLAIM_BYTES: Final = 256
@@ -126,7 +126,7 @@ class Launcher:
 
     def _end_leftovers(self) -> bool:
         """Kill the children that are no executors, and reap those already dead. Whether any still lives."""
-        while leftovers := [pid for pid in _children() if pid not in self._folders]:
+        while leftovers := [pid for pid in children(os.getpid()) if pid not in self._folders]:
             for pid in leftovers:
                 send_signal(pid, signal.SIGKILL)
             if any(os.waitpid(pid, os.WNOHANG) == (0, 0) for pid in leftovers):
@@ -184,12 +184,6 @@ def _dead_child() -> int | None:
     except ChildProcessError:
         return None
     return end.si_pid if end else None
-
-
-def _children() -> list[int]:
-    """The children of this process, dead ones that are not reaped included."""
-    me = os.getpid()
-    return [int(pid) for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split()]
 
 
 def main() -> None:

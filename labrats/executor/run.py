@@ -28,6 +28,7 @@ class Run:
     prompt:       what the agent is asked. instructions: what it works by, to be given to it apart; empty without any.
     secrets:      by name, as the job's model and repository have them.
     folder:       the attempt's own, or that of the earlier one with whose session it goes on.
+    credentials:  the folder for files with secrets; see credential_file.
     goes_on_with: that session, and its workspace; None where the attempt begins anew.
     """
 
@@ -36,6 +37,7 @@ class Run:
     instructions: str
     secrets: Mapping[str, str]
     folder: Path
+    credentials: Path
     emit: Emitter
     goes_on_with: Resumption | None = None
 
@@ -73,6 +75,15 @@ class Run:
             "LABRATS_JOB_ID": self.task.job_id,
             ATTEMPT_VARIABLE: self.task.attempt,
         }
+
+    def credential_file(self, name: str, content: str) -> Path:
+        """Write a file that holds a secret, for a program of this attempt to read. It is gone when the attempt ends."""
+        self.credentials.mkdir(mode=0o700, exist_ok=True)
+        file = self.credentials / name
+        file.unlink(missing_ok=True)
+        file.touch(mode=0o600, exist_ok=False)
+        file.write_text(content, "utf-8")
+        return file
 
     def consume(self, usage: Usage) -> None:
         """Add to what the attempt has consumed. Raises GiveUp when that passes a limit."""

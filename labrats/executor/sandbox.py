@@ -1,45 +1,62 @@
 """Confines an agent's processes by bubblewrap, where the engine was told to.
 
-They see the machine's programs, read-only, and may write to their workspace, home and scratch folder. They see nothing
-else of the engine or of its user, and no process but their own. They may use the network: they need their model.
+They may write to their workspace, home and scratch folder, and see the system's programs, those on PATH, and what the
+engine's settings show them. They see nothing else of the machine, and no process but their own.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from labrats.executor.run import Run
+from labrats.model.protocol import Sandbox
+from labrats.sandbox import confine
 
-_OPTIONS: Final = (
-    *("--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
-    *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
-)
+_OPTIONAL_SOFTWARE: Final = Path("/opt")
 
 
-def confined(command: Sequence[str], run: Run) -> list[str]:
-    """What to run in the place of `command`: the same in a sandbox, or itself where there is none.
+def confined(command: Sequence[str], run: Run, lent: Collection[Path] = ()) -> list[str]:
+    """Return the command that runs `command` in the attempt's sandbox, or `command` itself where there is none.
 
-    A signal to a sandbox ends all that is in it, at once.
+    lent: files of the engine's user that the program may read and write, such as a login that it renews.
     """
     if (sandbox := run.task.sandbox) is None:
         return list(command)
-    hidden = [Path(folder) for folder in sandbox.hidden if Path(folder).is_dir()]
-    arguments = [sandbox.program, *_OPTIONS]
-    for folder in hidden:
-        arguments += ["--tmpfs", str(folder)]
-    for folder in _needed(command[0], hidden):
-        arguments += ["--ro-bind", str(folder), str(folder)]
-    for folder in (run.folder / "home", run.folder / "tmp", run.workspace):
-        arguments += ["--bind", str(folder), str(folder)]
-    return [*arguments, "--chdir", str(run.workspace), "--", *command]
+    shown = [*_programs(command[0], sandbox), *sandbox.readable]
+    scratch = run.folder / "tmp"
+    return confine(
+        command,
+        replace(sandbox, readable=tuple(dict.fromkeys(map(str, shown)))),
+        cwd=run.workspace,
+        writable=[*(run.folder / "home", scratch, run.workspace), *_existing(run.credentials), *lent],
+        scratch=scratch,
+    )
 
 
-def _needed(program: str, hidden: Sequence[Path]) -> list[Path]:
-    """What is hidden but holds programs: the folders of PATH, and where this one is installed."""
-    on_path = [Path(folder) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder]
-    found = [*on_path, _package_of(Path(program)), _package_of(Path(program).resolve())]
-    return [folder for folder in dict.fromkeys(found) if folder.is_dir() and any(map(folder.is_relative_to, hidden))]
+def _existing(folder: Path) -> list[Path]:
+    return [folder] if folder.is_dir() else []
+
+
+def _programs(program: str, sandbox: Sandbox) -> Iterator[Path]:
+    """Yield what holds programs: the folders of PATH, and where this one is installed."""
+    private = [Path.home(), *map(Path, sandbox.hidden)]
+    for folder in (Path(word) for word in os.environ.get("PATH", os.defpath).split(os.pathsep) if word):
+        found = _package_in_opt(folder)
+        if found.is_absolute() and not any(path.is_relative_to(found) for path in private):
+            yield found
+    for place in (Path(program), Path(program).resolve()) if os.path.isabs(program) else ():
+        package = _package_of(place)
+        yield place if any(path.is_relative_to(package) for path in private) else package
+
+
+def _package_in_opt(folder: Path) -> Path:
+    """Return the whole of a package in /opt, of which `folder` may hold the programs alone."""
+    if folder != _OPTIONAL_SOFTWARE and folder.is_relative_to(_OPTIONAL_SOFTWARE):
+        return _OPTIONAL_SOFTWARE / folder.relative_to(_OPTIONAL_SOFTWARE).parts[0]
+    return folder
 
 
 def _package_of(program: Path) -> Path:

@@ -47,10 +47,20 @@ attempt runs any more.
 """
 
 
+CREDENTIALS_FOLDER: Final = "credentials"
+"""The folder in the attempt's own for files with secrets that programs read. It is removed at the attempt's end."""
+
+
 class Sandbox(Record):
-    """How agents' processes are confined. program: bubblewrap. hidden: folders of which they see nothing."""
+    """The machine as agents' processes see it through bubblewrap, read-only and by absolute paths.
+
+    program:  bubblewrap's.
+    readable: files and folders that are shown beside the system's programs.
+    hidden:   the engine's own folders, covered wherever a folder that is shown would contain them.
+    """
 
     program: str
+    readable: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
 
 
@@ -73,6 +83,7 @@ class Task(Record):
     programs:      where agent CLIs are, by provider, when they are not to be searched on PATH.
     workspace_files: each with the path by which the executor finds it.
     git_addresses: networks that git may reach although they are not public, as CIDR.
+    git_ssh_key, git_ssh_known_hosts: files for clones by ssh, where the job's Secret has none.
     idle_seconds:  how long a model may say nothing while it is waited for, where the agent's program has no limit.
     resumption:    what to go on with, where that can be done. Otherwise the attempt begins anew, in `workspace`.
     """
@@ -89,6 +100,8 @@ class Task(Record):
     endpoint: str | None = None
     programs: dict[str, str] = {}
     git_addresses: tuple[str, ...] = ()
+    git_ssh_key: str | None = None
+    git_ssh_known_hosts: str | None = None
     repo_roots: tuple[str, ...] = ()
     cli_login: bool = False
     prices: Prices | None = None

@@ -38,7 +38,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Iterator[LocalEngine]:
-    with engine_in(tmp_path_factory.mktemp("engine"), **environment_with(program)) as engine:
+    environment = environment_with(program) | {"LABRATS_SANDBOX": "false"}
+    with engine_in(tmp_path_factory.mktemp("engine"), **environment) as engine:
         yield engine
 
 

@@ -52,6 +52,19 @@ def test_credentials_are_in_the_environment_of_the_program_and_in_no_other(cli: 
     assert TOKEN not in attempt.output.read_text()
 
 
+def test_credentials_are_nowhere_on_disk_once_the_attempt_has_ended(cli: AgentCli, attempt_on: Prepare) -> None:
+    with cli.serve(cli.ask("Why?"), Says("done")) as server:
+        program = docs(command=sys.executable, args=(mcp_server.__file__,))
+        secrets = cli.secrets | {"mcp.docs.MCP_TEST_TOKEN": TOKEN}
+        attempt = attempt_on(server, config=program, secrets=secrets)
+        attempt.run()
+
+    assert attempt.result == "done"
+    files = [file for file in attempt.path.parent.rglob("*") if file.is_file() and file.name != "requests"]
+    for secret in secrets.values():
+        assert [file for file in files if secret.encode() in file.read_bytes()] == []
+
+
 def test_a_tool_of_a_server_at_an_address_is_called_with_its_headers_and_credentials(
     cli: AgentCli, attempt_on: Prepare
 ) -> None:

@@ -16,7 +16,7 @@ R = TypeVar("R", bound=Resource)
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _SCHEMA: Final = """
     CREATE TABLE resources (
@@ -31,6 +31,9 @@ _SCHEMA: Final = """
     CREATE TABLE counter (rv INTEGER NOT NULL) STRICT;   -- one row; it only grows, whichever process writes
     INSERT INTO counter VALUES (0);
 """
+_ORIGIN: Final = (
+    "CREATE TABLE origin (schema_version INTEGER NOT NULL) STRICT;   -- one row: the schema it was created with"
+)
 
 _WRITER_PATIENCE_MS: Final = 5_000
 _READER_PATIENCE_MS: Final = 250  # point reads wait in the event loop
@@ -71,6 +74,11 @@ def open_for_reading(path: Path) -> apsw.Connection:
         raise RetryLater(f"the database {path} cannot be opened") from error
     connection.set_busy_timeout(_READER_PATIENCE_MS)
     return connection
+
+
+def schema_created_with(connection: apsw.Connection) -> int:
+    """Return the SCHEMA_VERSION of the program that created the database."""
+    return int(connection.execute("SELECT schema_version FROM origin").get)
 
 
 def check_sqlite_version(version: str) -> None:
@@ -114,6 +122,9 @@ def _migrate(connection: apsw.Connection) -> None:
     if found == 0:
         for _ in connection.execute(_SCHEMA):
             pass
+    if found < 2:
+        connection.execute(_ORIGIN)
+        connection.execute("INSERT INTO origin VALUES (?)", (found or SCHEMA_VERSION,))
     connection.pragma("user_version", SCHEMA_VERSION)
     connection.execute("COMMIT")
 

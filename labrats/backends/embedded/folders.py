@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from labrats.model.protocol import BASELINE_FILE, CLAIM_FILE, EXIT_FILE, OUTPUT_FILE, PATCH_FILE, RESULT_FILE
+from labrats.model.protocol import (
+    BASELINE_FILE,
+    CLAIM_FILE,
+    CREDENTIALS_FOLDER,
+    EXIT_FILE,
+    OUTPUT_FILE,
+    PATCH_FILE,
+    RESULT_FILE,
+)
 from labrats.plain_files import NotPlain, read_plain
 from labrats.processes import ProcessId
 
@@ -105,11 +113,18 @@ class AttemptFolder:
         except (OSError, ValueError):
             return None
 
+    def remove_secrets(self) -> None:
+        """Delete what an executor that was killed may have left of its secrets."""
+        for folder in ("secrets", CREDENTIALS_FOLDER):
+            if (self.path / folder).exists():
+                _remove_tree(self.path / folder)
+
     def remove(self, *, keep_output: bool) -> None:
         """Delete the workspace and the agent's home, and all the rest unless `keep_output`."""
         self.give_up()
         _remove_tree(self.workspace)
-        for scratch in ("home", "tmp", "secrets", "baseline.git"):
+        self.remove_secrets()
+        for scratch in ("home", "tmp", "baseline.git"):
             _remove_tree(self.path / scratch)
         if not keep_output:
             _remove_tree(self.path)

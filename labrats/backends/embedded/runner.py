@@ -54,6 +54,8 @@ class LocalRunnerSettings:
     environment: Mapping[str, str]
     programs: Mapping[str, str]
     git_addresses: tuple[str, ...] = ()
+    git_ssh_key: str | None = None
+    git_ssh_known_hosts: str | None = None
     repo_roots: tuple[str, ...] = ()
     cli_login: bool = False
     sandbox: Sandbox | None = None
@@ -94,7 +96,7 @@ class LocalRunner:
     async def start(self, attempt: Attempt) -> None:
         if not isinstance(await self.find(attempt.name), NotStarted):
             return
-        self._refuse_outsiders(attempt)
+        self._refuse_untrusted(attempt)
         folder = self._folder(attempt.name)
         await self._check_alone(attempt)
         await self._write_inputs(attempt, folder)
@@ -108,6 +110,7 @@ class LocalRunner:
         state = await self._find(name)
         if isinstance(state, Gone):
             self._lent.pop(name, None)
+            self._folder(name).remove_secrets()
         return state
 
     async def _find(self, name: str) -> AttemptState:
@@ -184,12 +187,12 @@ class LocalRunner:
         self._folder(name).give_up()
         await asyncio.to_thread(self._folder(name).remove, keep_output=keep_output)
 
-    def _refuse_outsiders(self, attempt: Attempt) -> None:
-        """Raises GiveUp for an outsider's job that would run as a process of the engine's user, not confined."""
+    def _refuse_untrusted(self, attempt: Attempt) -> None:
+        """Raises GiveUp for the job of an external contributor that would run without a sandbox."""
         if attempt.job.spec.untrusted and not (self._settings.sandbox or self._settings.allow_untrusted):
             message = (
-                "somebody from outside wrote what made this job, and agents are not confined here: start the engine "
-                "with --sandbox, or allow it by LABRATS_ALLOW_UNTRUSTED=true"
+                "an external contributor caused this job, and agents run without a sandbox here: start the engine with "
+                "LABRATS_SANDBOX=true, or allow it by LABRATS_ALLOW_UNTRUSTED=true"
             )
             raise GiveUp(FailedCode.WORKSPACE, message)
 
@@ -240,6 +243,8 @@ class LocalRunner:
             sandbox=settings.sandbox,
             programs=dict(settings.programs),
             git_addresses=settings.git_addresses,
+            git_ssh_key=settings.git_ssh_key,
+            git_ssh_known_hosts=settings.git_ssh_known_hosts,
             repo_roots=settings.repo_roots,
             cli_login=settings.cli_login,
             idle_seconds=settings.idle_seconds,

@@ -2,21 +2,15 @@
 
 import os
 import shutil
-import subprocess
-from pathlib import Path
-from typing import Final
 
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunnerSettings
-from labrats.model.errors import LabratsError
-from labrats.model.protocol import Sandbox
+from labrats.backends.embedded.sandbox import choose_sandbox
 from labrats.settings import EngineSettings
 
-SHARED_FOLDERS: Final = ("/home", "/root", "/tmp", "/var/tmp")  # noqa: S108, nothing is written there
-"""Where other things of the machine's users lie than programs: no confined agent sees them."""
 
-
-def runner_settings(settings: EngineSettings) -> LocalRunnerSettings:
+def runner_settings(settings: EngineSettings, schema_created_with: int) -> LocalRunnerSettings:
+    """Return them. schema_created_with, and errors: as in choose_sandbox."""
     programs = {
         "claude": settings.claude_path or shutil.which("claude"),
         "codex": settings.codex_path or shutil.which("codex"),
@@ -27,24 +21,11 @@ def runner_settings(settings: EngineSettings) -> LocalRunnerSettings:
         environment=dict(os.environ),
         programs={provider: program for provider, program in programs.items() if program},
         git_addresses=settings.outbound_allowed_cidrs,
+        git_ssh_key=str(settings.git_ssh_key) if settings.git_ssh_key else None,
+        git_ssh_known_hosts=str(settings.git_ssh_known_hosts) if settings.git_ssh_known_hosts else None,
         repo_roots=settings.local_repo_roots,
         cli_login=settings.claude_use_login,
         idle_seconds=settings.agent_idle_seconds,
-        sandbox=sandbox_of(settings),
+        sandbox=choose_sandbox(settings, schema_created_with),
         allow_untrusted=settings.allow_untrusted,
     )
-
-
-def sandbox_of(settings: EngineSettings) -> Sandbox | None:
-    """How agents are confined, where the settings say so. Raises LabratsError when that cannot be done here."""
-    if not settings.sandbox:
-        return None
-    advice = "install bubblewrap (0.8 or newer), and let users have namespaces; or start without --sandbox"
-    if (program := shutil.which("bwrap")) is None:
-        raise LabratsError(f"there is no bwrap on PATH to confine agents with; {advice}")
-    command = [program, "--unshare-pid", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--", "true"]
-    tried = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    if tried.returncode != 0:
-        raise LabratsError(f"agents cannot be confined here, bwrap says: {tried.stderr.strip()}; {advice}")
-    own = (settings.data_dir, settings.workspaces, settings.uploads, Path.home())
-    return Sandbox(program=program, hidden=tuple(str(folder) for folder in (*own, *map(Path, SHARED_FOLDERS))))

@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import apsw
 
-from labrats.backends.embedded.database import decode_body, open_for_reading, open_for_writing
+from labrats.backends.embedded.database import decode_body, open_for_reading, open_for_writing, schema_created_with
 from labrats.backends.embedded.feed import Feed
 from labrats.backends.embedded.writer import GroupCommit
 from labrats.model.errors import NotFound, RetryLater
@@ -51,6 +51,11 @@ class EmbeddedStore:
                 yield cls(reader, commits, feed)
             finally:
                 await commits.close()
+
+    @property
+    def schema_created_with(self) -> int:
+        """The version of the schema that the file was created with."""
+        return schema_created_with(self._reader)
 
     async def get(self, kind: type[R], name: str) -> R:
         if (found := self._read(kind, name)) is None:

@@ -98,7 +98,7 @@ class OwnEngine:
         on_ready: Callable[[str, str | None], None],
         backend: str | None,
         role: str | None,
-        sandbox: bool | None,
+        sandbox: str | None,
     ) -> None:
         self.served.append((host, port, data_dir, backend, role, sandbox))
         self.on_ready = on_ready

@@ -16,7 +16,7 @@ def test_serve_hands_on_what_it_was_told(labrats: Labrats, own_engine: OwnEngine
     told = ("--host", "::1", "--port", "0", "--data-dir", "/srv/labrats", "--backend", "kubernetes",
             "--role", "api", "--sandbox")  # fmt: skip
     assert labrats("serve", *told).code == 0
-    assert own_engine.served == [("::1", 0, Path("/srv/labrats"), "kubernetes", "api", True)]
+    assert own_engine.served == [("::1", 0, Path("/srv/labrats"), "kubernetes", "api", "true")]
 
 
 def test_serve_leaves_what_it_was_not_told_to_the_settings(labrats: Labrats, own_engine: OwnEngine) -> None:

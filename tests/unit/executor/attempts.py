@@ -226,7 +226,7 @@ def some_work(tmp_path: Path, task: Task, secrets: Mapping[str, str] | None = No
     output = folder / "output.jsonl"
     with output.open("wb") as file:
         emit = Emitter(file.fileno(), folder)
-        yield Work(Run(task, "Fix the bug.", "", secrets or {}, folder, emit), output)
+        yield Work(Run(task, "Fix the bug.", "", secrets or {}, folder, folder / "credentials", emit), output)
 
 
 @contextmanager

@@ -1,39 +1,50 @@
 """A confined agent: what it can do, and what it cannot, by the real bubblewrap."""
 
+import os
+import secrets
 import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from labrats.model.config import JobConfig
 from labrats.model.protocol import Sandbox
 from labrats.processes import with_environment
-from tests.unit.executor.attempts import AttemptFolder, a_unique_name, an_attempt, the_next_attempt
+from labrats.sandbox import can_scope_sockets, private_paths
+from tests.unit.executor.attempts import (
+    DEADLINE_SECONDS,
+    AttemptFolder,
+    a_unique_name,
+    an_attempt,
+    the_next_attempt,
+    wait_until,
+)
 
 
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Sandbox:
-    """It hides all that is below the test's folder but what the attempt needs."""
     program = shutil.which("bwrap")
     assert program, "bubblewrap is missing: run `make setup`"
-    return Sandbox(program=program, hidden=(str(tmp_path),))
+    return Sandbox(program=program, hidden=(str(tmp_path / "engine"), str(tmp_path / "attempt")))
 
 
 def a_confined_attempt(tmp_path: Path, sandbox: Sandbox, script: str, **inputs: Any) -> AttemptFolder:
-    """An attempt whose agent program is a shell script."""
+    """Build an attempt whose agent program is a shell script, beside an engine's folder with a key."""
     program = tmp_path / "programs" / "agent"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    (tmp_path / "engine.key").write_text("test-key-of-the-engine\n")
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "admin.key").write_text("test-key-of-the-engine\n")
     inputs |= {"config": JobConfig(provider="claude"), "programs": {"claude": str(program)}, "sandbox": sandbox}
     return an_attempt(tmp_path, **inputs)
 
 
 def said_by(attempt: AttemptFolder) -> str:
-    """What the agent wrote into the file `said` of its workspace."""
+    """Run the attempt, and return what the agent wrote into the file `said` of its workspace."""
     attempt.run()
     return (attempt.workspace / "said").read_text()
 
@@ -61,20 +72,93 @@ def test_it_goes_on_where_an_earlier_attempt_was_confined(tmp_path: Path, sandbo
     assert second.outcome.outputs.files_changed == 1
 
 
-def test_it_sees_nothing_else_of_the_engine(tmp_path: Path, sandbox: Sandbox) -> None:
-    script = f"ls -A {tmp_path} {tmp_path}/attempt > said; cat {tmp_path}/engine.key >> said 2>&1"
+def test_a_confined_agent_sees_nothing_of_the_engine(tmp_path: Path, sandbox: Sandbox) -> None:
+    script = f"ls -A {tmp_path} {tmp_path}/attempt > said; cat {tmp_path}/engine/admin.key >> said 2>&1"
     said = said_by(a_confined_attempt(tmp_path, sandbox, script))
     assert "test-key-of-the-engine" not in said
     assert "output.jsonl" not in said
     assert set(said.split()) >= {"attempt", "programs", "ws", "home", "tmp"}
 
 
-def test_it_writes_nowhere_else(tmp_path: Path, sandbox: Sandbox) -> None:
-    places = f"/etc /usr /var {tmp_path} {tmp_path}/programs"
+def test_a_path_entry_shows_no_engine_folder_again(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}/engine:{tmp_path}:{os.environ['PATH']}")
+    shown = replace(sandbox, readable=(str(tmp_path),))
+    said = said_by(a_confined_attempt(tmp_path, shown, f"ls -A {tmp_path}/engine > said; ls {tmp_path} >> said"))
+    assert "admin.key" not in said
+    assert "engine" in said.split()
+
+
+def test_a_confined_agent_reads_the_paths_that_a_setting_names(tmp_path: Path, sandbox: Sandbox) -> None:
+    tool = tmp_path / "toolchain" / "tool"
+    tool.parent.mkdir()
+    tool.write_text("a tool")
+    shown = replace(sandbox, readable=(str(tool.parent), "/nowhere/at/all"))
+    script = f"cat {tool} > said; touch {tool.parent}/written || echo '; read-only' >> said"
+    assert said_by(a_confined_attempt(tmp_path, shown, script)) == "a tool; read-only\n"
+    assert not (tool.parent / "written").exists()
+
+
+def test_a_confined_agent_sees_no_other_folder_of_the_machine(tmp_path: Path, sandbox: Sandbox) -> None:
+    places = "/boot /media /mnt /root/.bashrc /srv /run/lock /var/lib"
+    script = f"for place in {places}; do ls -d $place 2>/dev/null; done > said; true"
+    assert said_by(a_confined_attempt(tmp_path, sandbox, script)) == ""
+
+
+def test_a_confined_agent_writes_to_no_other_folder(tmp_path: Path, sandbox: Sandbox) -> None:
+    places = f"/ /etc /usr /var /run /sys/devices/system/cpu {tmp_path}/programs"
     script = f"for place in {places}; do touch $place/written 2>/dev/null && echo $place; done > said; true"
-    said = said_by(a_confined_attempt(tmp_path, sandbox, script))
-    assert said.split() == [str(tmp_path)], "a folder in memory, which nobody else sees"
-    assert not (tmp_path / "written").exists()
+    assert said_by(a_confined_attempt(tmp_path, sandbox, script)) == ""
+
+
+def test_a_confined_agent_has_no_capability_and_gets_none(tmp_path: Path, sandbox: Sandbox) -> None:
+    gain = "unshare --user --map-root-user true 2>/dev/null && echo gained >> said; true"
+    script = f"grep ^Cap /proc/self/status > said; {gain}"
+    lines = said_by(a_confined_attempt(tmp_path, sandbox, script)).splitlines()
+    assert [line.split() for line in lines] == [
+        [f"Cap{name}:", "0" * 16] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")
+    ]
+
+
+def test_a_confined_agent_reads_no_file_of_the_system_that_is_private(tmp_path: Path, sandbox: Sandbox) -> None:
+    private = private_paths(Path("/etc"))
+    assert Path("/etc/shadow") in private
+    names = " ".join(f"'{path}'" for path in private)
+    script = f"for name in {names}; do cat $name 2>/dev/null; ls -A $name/ 2>/dev/null; done > said; true"
+    assert said_by(a_confined_attempt(tmp_path, sandbox, script)) == ""
+
+
+@pytest.mark.skipif(not can_scope_sockets(), reason="the kernel has no Landlock ABI 6 (Linux 6.12)")
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_a_confined_agent_reaches_no_unix_socket_of_the_machine(tmp_path: Path, sandbox: Sandbox, kind: str) -> None:
+    name = f"labrats-test-{secrets.token_hex(8)}"
+    address = f"\0{name}" if kind == "abstract" else f"/run/{name}" if os.geteuid() == 0 else f"{tmp_path}/{name}"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        server.listen()
+        try:
+            connect = f"import socket; socket.socket(socket.AF_UNIX).connect({address!r})"
+            script = f'/usr/bin/python3 -c "{connect}" > said 2>&1 && echo connected >> said; true'
+            said = said_by(a_confined_attempt(tmp_path, sandbox, script))
+        finally:
+            if kind == "path":
+                Path(address).unlink()
+    assert said.splitlines()[-1].startswith("PermissionError" if kind == "abstract" else "FileNotFoundError")
+
+
+def test_a_confined_agent_uses_the_login_that_it_was_lent(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = tmp_path / "user" / ".claude" / ".credentials.json"
+    login.parent.mkdir(parents=True)
+    login.write_text("test-login")
+    (login.parent / "history").write_text("private")
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    lent = '"$HOME/.claude/.credentials.json"'
+    script = f"cat {lent} > said; echo renewed > {lent}; ls {login.parent} >> said"
+    assert said_by(a_confined_attempt(tmp_path, sandbox, script, cli_login=True)) == "test-login"
+    assert login.read_text() == "renewed\n"
 
 
 def test_it_sees_no_process_but_its_own(tmp_path: Path, sandbox: Sandbox) -> None:
@@ -96,3 +180,13 @@ def test_what_it_leaves_running_ends_with_it(tmp_path: Path, sandbox: Sandbox) -
         attempt = a_confined_attempt(tmp_path, sandbox, "setsid sleep 300 & echo $! > said", attempt=name)
         assert said_by(attempt).strip().isdecimal()
         assert with_environment("LABRATS_ATTEMPT", name) == []
+
+
+def test_a_stop_signal_reaches_the_program_in_the_sandbox(tmp_path: Path, sandbox: Sandbox) -> None:
+    script = "trap 'echo stopped >> said; exit' TERM; echo started > said; while true; do sleep 0.05; done"
+    attempt = a_confined_attempt(tmp_path, sandbox, script)
+    with attempt.started() as executor:
+        wait_until((attempt.workspace / "said").exists, "the program runs")
+        executor.terminate()
+        executor.wait(DEADLINE_SECONDS)
+    assert (attempt.workspace / "said").read_text() == "started\nstopped\n"

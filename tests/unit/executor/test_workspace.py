@@ -24,6 +24,7 @@ from tests.unit.executor.git_server import GitServer, served
 
 TOKEN = "test-token-0123456789"
 LOOPBACK = ("127.0.0.0/8",)
+SSH_LOOPBACK = (*LOOPBACK, "::1/128")
 
 
 @dataclass(frozen=True)
@@ -270,19 +271,65 @@ async def test_git_connects_to_the_judged_address_and_asks_no_name_server(
     assert clone.readme == "second"
 
 
-async def test_ssh_is_held_to_the_judged_address_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def ssh_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file for the arguments of ssh, in the place of which a program writes them down and is refused access."""
     program = tmp_path / "bin" / "ssh"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/arguments"\nexit 255\n')
+    arguments = tmp_path / "arguments"
+    refusal = 'echo "Permission denied (publickey)" >&2; exit 255'
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{arguments}"\n{refusal}\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    return arguments
 
-    await refusal_of(lambda: cloned(tmp_path, "git@localhost:o/r.git", git_addresses=(*LOOPBACK, "::1/128")))
 
-    arguments = (tmp_path / "arguments").read_text()
-    assert "-o BatchMode=yes" in arguments
-    assert "-o HostKeyAlias=localhost" in arguments
-    assert "-o HostName=127.0.0.1" in arguments or "-o HostName=::1" in arguments
+def ssh_configuration(arguments: Path) -> dict[str, str]:
+    """What the real ssh makes of the arguments, by option."""
+    options = arguments.read_text().splitlines()
+    host = next(index for index, word in enumerate(options) if word.startswith("git@"))
+    printed = subprocess.run(["/usr/bin/ssh", "-G", *options[: host + 1]], capture_output=True, text=True, check=True)
+    return dict(line.split(" ", 1) for line in printed.stdout.splitlines() if " " in line)
+
+
+async def ssh_refusal(tmp_path: Path, **fields: Any) -> str:
+    return await refusal_of(lambda: cloned(tmp_path, "git@localhost:o/r.git", git_addresses=SSH_LOOPBACK, **fields))
+
+
+async def test_ssh_connects_to_the_judged_address_without_keys_of_the_engines_user(
+    tmp_path: Path, ssh_arguments: Path
+) -> None:
+    sentence = await ssh_refusal(tmp_path)
+
+    ssh = ssh_configuration(ssh_arguments)
+    assert ssh["batchmode"] == "yes"
+    assert ssh["hostkeyalias"] == "localhost"
+    assert ssh["hostname"] in ("127.0.0.1", "::1")
+    assert (ssh["identityfile"], ssh["identitiesonly"], ssh["identityagent"]) == ("none", "yes", "none")
+    assert str(Path.home()) not in ssh["userknownhostsfile"]
+    assert "no SSH key was given: name one by LABRATS_GIT_SSH_KEY" in sentence
+
+
+async def test_ssh_uses_the_key_and_the_known_hosts_that_settings_name(tmp_path: Path, ssh_arguments: Path) -> None:
+    key, known_hosts = tmp_path / "deploy key 100%", tmp_path / "known_hosts"
+    key.write_text("test-key")
+    known_hosts.write_text("")
+
+    sentence = await ssh_refusal(tmp_path, git_ssh_key=str(key), git_ssh_known_hosts=str(known_hosts))
+
+    ssh = ssh_configuration(ssh_arguments)
+    assert ssh["identityfile"].replace("%%", "%") == str(key)  # as ssh reads it in the end
+    assert (ssh["userknownhostsfile"], ssh["stricthostkeychecking"]) == (str(known_hosts), "true")
+    assert "still valid" in sentence
+
+
+async def test_ssh_uses_the_key_of_the_jobs_secret_and_leaves_none_behind(tmp_path: Path, ssh_arguments: Path) -> None:
+    await ssh_refusal(tmp_path, git_ssh_key="/other", secrets={"git-ssh-privatekey": TOKEN, "git-known_hosts": "h k"})
+
+    ssh = ssh_configuration(ssh_arguments)
+    assert ssh["identityfile"].endswith("/credentials/ssh-privatekey")
+    assert ssh["userknownhostsfile"].endswith("/credentials/known_hosts")
+    assert files_with(TOKEN, tmp_path) == []
 
 
 async def test_nothing_of_this_machine_or_of_the_repository_is_run(

@@ -7,7 +7,13 @@ from pathlib import Path
 import apsw
 import pytest
 
-from labrats.backends.embedded.database import SCHEMA_VERSION, check_sqlite_version, open_for_reading, open_for_writing
+from labrats.backends.embedded.database import (
+    SCHEMA_VERSION,
+    check_sqlite_version,
+    open_for_reading,
+    open_for_writing,
+    schema_created_with,
+)
 from labrats.model.errors import LabratsError, RetryLater
 
 
@@ -89,6 +95,17 @@ def test_a_reader_sees_each_commit_and_cannot_write(path: Path) -> None:
         assert reader.execute("SELECT rv FROM counter").get == 5
         with pytest.raises(apsw.ReadOnlyError):
             reader.execute("UPDATE counter SET rv = 6")
+
+
+def test_the_schema_that_a_file_was_created_with_outlives_a_migration(path: Path) -> None:
+    with closing(open_for_writing(path)) as connection:
+        assert schema_created_with(connection) == SCHEMA_VERSION
+        connection.execute("DROP TABLE origin")  # as the first version left it
+        connection.pragma("user_version", 1)
+    for _ in range(2):
+        with closing(open_for_writing(path)) as connection:
+            assert schema_created_with(connection) == 1
+            assert connection.pragma("user_version") == SCHEMA_VERSION
 
 
 def test_the_file_of_a_newer_labrats_is_refused_and_left_alone(path: Path) -> None:

@@ -234,6 +234,19 @@ async def test_a_running_attempt_is_killed_although_nothing_can_be_written(
         assert isinstance(await runner.find(attempt.name), Gone)
 
 
+async def test_an_attempt_that_was_killed_leaves_no_secret_on_disk(machine: EmbeddedBackend, folders: Folders) -> None:
+    attempt = an_attempt([{"hang": True}])
+    folder = folders.of(attempt.name).path
+    async with machine.open_runner() as runner:
+        await runner.start(attempt)
+        await eventually(lambda: any(file.stat().st_size for file in folder.glob("output.jsonl")))
+        for name in ("secrets", "credentials"):
+            (folder / name).mkdir(exist_ok=True)
+            (folder / name / "token").write_text(TOKEN)
+        await runner.kill(attempt.name)
+    assert [file for file in folder.rglob("token") if file.is_file()] == []
+
+
 async def test_an_executor_that_dies_before_it_begins_leaves_the_attempt_to_the_next(
     machine: EmbeddedBackend, folders: Folders
 ) -> None:
@@ -275,7 +288,7 @@ async def test_an_outsiders_job_runs_confined_or_where_it_is_allowed(
                 while not isinstance(await runner.find(attempt.name), Gone):
                     await asyncio.sleep(0.01)
         else:
-            with pytest.raises(GiveUp, match="start the engine with --sandbox"):
+            with pytest.raises(GiveUp, match="an external contributor caused this job"):
                 await runner.start(attempt)
             assert await runner.find(attempt.name) == NotStarted()
 

@@ -1,0 +1,63 @@
+"""The choice whether agents on this machine run in a sandbox, by the settings and by what the machine can do."""
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from labrats.model.errors import LabratsError
+from labrats.model.protocol import Sandbox
+from labrats.sandbox import can_scope_sockets, why_unusable
+from labrats.settings import EngineSettings
+
+log = structlog.get_logger()
+
+FIRST_SCHEMA_WITH_AUTO: Final = 2
+"""Data folders that were created before this schema keep the default of then: no sandbox."""
+
+_RISK: Final = "an agent can read and change all that the engine's user can, so a submit key is as good as an admin key"
+_ADVICE: Final = "install bubblewrap 0.8 or newer and allow unprivileged user namespaces"
+
+
+def choose_sandbox(settings: EngineSettings, schema_created_with: int) -> Sandbox | None:
+    """Return the sandbox of this engine's agents; None where they run without one, which the log then says.
+
+    schema_created_with: the version of the database's schema when the data folder was created.
+    Raises LabratsError where the settings ask for a sandbox that does not work here.
+    """
+    is_new = schema_created_with >= FIRST_SCHEMA_WITH_AUTO
+    wanted = settings.sandbox or ("auto" if is_new else "false")
+    if wanted == "false":
+        advice = "set LABRATS_SANDBOX=auto"
+        if not settings.sandbox:
+            advice += "; it is not the default for a data folder of an earlier version"
+        log.warning("agents run without a sandbox", risk=_RISK, advice=advice)
+        return None
+    program = shutil.which("bwrap")
+    reason = why_unusable(program) if program else "there is no bwrap on PATH"
+    if program is None or reason:
+        if wanted == "true":
+            raise LabratsError(f"agents cannot run in a sandbox here: {reason}; {_ADVICE}, or set LABRATS_SANDBOX=auto")
+        log.warning("agents run without a sandbox", reason=reason, risk=_RISK, advice=_ADVICE)
+        return None
+    _warn_of_gaps(settings)
+    log.info("agents run in a sandbox", program=program)
+    own = {settings.data_dir, settings.workspaces, settings.uploads, settings.pdf_uploads, settings.models}
+    return Sandbox(
+        program=program,
+        readable=tuple(map(str, settings.sandbox_read_paths)),
+        hidden=tuple(sorted(map(str, own))),
+    )
+
+
+def _warn_of_gaps(settings: EngineSettings) -> None:
+    if not can_scope_sockets():
+        log.warning(
+            "confined agents can reach abstract Unix sockets",
+            reason="the kernel has no Landlock ABI 6",
+            advice="use Linux 6.12 or newer with Landlock enabled",
+        )
+    for path in settings.sandbox_read_paths:
+        if not Path(path).exists():
+            log.warning("path for agents is missing", path=str(path), setting="LABRATS_SANDBOX_READ_PATHS")

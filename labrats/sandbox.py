@@ -1,0 +1,148 @@
+"""The sandbox of agents' processes: bubblewrap's options, and a trial of them on this machine.
+
+A confined process sees the system's programs and settings, read-only, and the folders that it may write to. It has no
+capability, may create no namespace, and sees no process, no Unix socket and no file of anybody else. It may use the
+network: it needs its model.
+"""
+
+import ctypes
+import os
+import stat
+import subprocess
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from labrats.model.protocol import Sandbox
+
+_NAMESPACES: Final = (
+    *("--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+    *("--unshare-user", "--disable-userns", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+)
+_SYSTEM: Final = (
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc"),
+    *("/nix/store", "/gnu/store", "/run/current-system/sw", "/var/lib/ca-certificates"),
+    *("/sys/devices/system/cpu", "/sys/fs/cgroup"),
+)
+"""Programs, libraries, their settings, and the size of the machine, wherever a Linux distribution has them."""
+
+_TEMPORARY: Final = "/tmp"  # noqa: S108 - the path inside the sandbox
+_RESOLVER: Final = Path("/etc/resolv.conf")
+_TRIAL_SECONDS: Final = 30.0
+_TRIAL: Final = ("grep", "CapEff:", "/proc/self/status")
+_NO_CAPABILITY: Final = "0" * 16
+
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_LANDLOCK_CREATE_RULESET: Final = 444
+_LANDLOCK_RESTRICT_SELF: Final = 446
+_LANDLOCK_GET_VERSION: Final = 1
+_SCOPE_ABSTRACT_UNIX_SOCKET: Final = 1
+_FIRST_ABI_WITH_SCOPES: Final = 6
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def confine(
+    command: Sequence[str], sandbox: Sandbox, *, cwd: Path, writable: Sequence[Path], scratch: Path
+) -> list[str]:
+    """Return the command that runs `command` in `sandbox`.
+
+    writable: folders to bind for writing, each under its own path. scratch: the folder to bind as `/tmp` as well.
+    """
+    shown = [path for path in map(Path, sandbox.readable) if path.exists()]
+    hidden = [path for path in map(Path, sandbox.hidden) if any(map(path.is_relative_to, shown)) and path.is_dir()]
+    options = [*_NAMESPACES, *_system()]
+    options += [
+        *("--dev", "/dev", "--proc", "/proc"),
+        *("--bind", str(scratch), _TEMPORARY, "--symlink", _TEMPORARY, f"/var{_TEMPORARY}"),
+    ]
+    options += [word for path in shown for word in _bind(path)]
+    # Covers come after everything that is shown, so that nothing shows the engine's folders again.
+    options += [word for path in hidden for word in ("--tmpfs", str(path))]
+    options += [word for path in writable for word in ("--bind", str(path), str(path))]
+    options += [word for path in (*hidden, Path("/")) for word in ("--remount-ro", str(path))]
+    return [sandbox.program, *options, "--chdir", str(cwd), "--", *command]
+
+
+def why_unusable(program: str) -> str | None:
+    """Try bubblewrap's very options. Return None where they confine a process here, else the reason in a sentence."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        command = confine(_TRIAL, Sandbox(program=program), cwd=folder, writable=[folder], scratch=folder)
+        try:
+            trial = subprocess.run(command, capture_output=True, text=True, timeout=_TRIAL_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            return f"bwrap did not end within {_TRIAL_SECONDS:g} seconds"
+    if trial.returncode != 0:
+        return f"bwrap failed: {trial.stderr.strip() or f'exit status {trial.returncode}'}"
+    if (capabilities := trial.stdout.removeprefix("CapEff:").strip()) != _NO_CAPABILITY:
+        return f"a confined process keeps the capabilities {capabilities}"
+    return None
+
+
+def can_scope_sockets() -> bool:
+    """Return whether the kernel can refuse connections to abstract Unix sockets (Landlock ABI 6, Linux 6.12)."""
+    version: int = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_GET_VERSION)
+    return version >= _FIRST_ABI_WITH_SCOPES
+
+
+def scope_sockets() -> None:
+    """Keep this process and all that it starts from connecting to other processes' abstract Unix sockets.
+
+    These belong to the network namespace, which an agent shares with the machine. Without effect where the kernel
+    cannot do it. Raises OSError.
+    """
+    if not can_scope_sockets():
+        return
+    # struct landlock_ruleset_attr: handled_access_fs, handled_access_net, scoped
+    attributes = (ctypes.c_uint64 * 3)(0, 0, _SCOPE_ABSTRACT_UNIX_SOCKET)
+    ruleset = _libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, ctypes.sizeof(attributes), 0)
+    if ruleset < 0:
+        raise OSError(ctypes.get_errno(), "landlock_create_ruleset")
+    try:
+        if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
+        if _libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) != 0:
+            raise OSError(ctypes.get_errno(), "landlock_restrict_self")
+    finally:
+        os.close(ruleset)
+
+
+def _system() -> Iterator[str]:
+    """Yield the options that show what belongs to the system."""
+    for path in map(Path, _SYSTEM):
+        if path.is_symlink():
+            yield from ("--symlink", str(path.readlink()), str(path))
+        elif path.exists():
+            yield from _bind(path)
+    resolver = _RESOLVER.resolve()
+    if resolver.is_file() and not resolver.is_relative_to(_RESOLVER.parent):
+        yield from _bind(resolver)
+    for path in private_paths(_RESOLVER.parent):
+        yield from ("--tmpfs", str(path)) if path.is_dir() else ("--ro-bind", os.devnull, str(path))
+
+
+def _bind(path: Path) -> tuple[str, str, str]:
+    return "--ro-bind", str(path), str(path)
+
+
+@cache
+def private_paths(folder: Path) -> tuple[Path, ...]:
+    """Return the files and folders below `folder` that not everybody may read; of such a folder, nothing below it.
+
+    An engine that runs as root could read them, and so could its agents.
+    """
+    return tuple(_private_paths(folder))
+
+
+def _private_paths(folder: Path) -> Iterator[Path]:
+    for entry in os.scandir(folder):
+        if entry.is_symlink():
+            continue
+        mode = entry.stat(follow_symlinks=False).st_mode
+        needed = stat.S_IROTH | stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH
+        if mode & needed != needed:
+            yield Path(entry.path)
+        elif stat.S_ISDIR(mode):
+            yield from _private_paths(Path(entry.path))

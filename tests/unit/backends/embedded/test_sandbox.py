@@ -1,0 +1,113 @@
+"""The choice of a sandbox, by the settings and by what bubblewrap does here."""
+
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from labrats.backends.embedded.sandbox import choose_sandbox
+from labrats.model.errors import LabratsError
+from labrats.settings import EngineSettings
+
+NEW, EARLIER = 2, 1
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineSettings:
+    monkeypatch.delenv("LABRATS_SANDBOX", raising=False)
+    return EngineSettings(data_dir=tmp_path / "data")
+
+
+def a_bwrap(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a program called bwrap before all others on PATH."""
+    program = folder / "bin" / "bwrap"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+
+
+def test_a_new_data_folder_has_a_sandbox_that_hides_the_engines_folders(settings: EngineSettings) -> None:
+    sandbox = choose_sandbox(settings, NEW)
+    assert sandbox
+    assert str(settings.data_dir) in sandbox.hidden
+
+
+def test_an_earlier_data_folder_has_no_sandbox_and_the_log_says_so(settings: EngineSettings) -> None:
+    with capture_logs() as logs:
+        assert choose_sandbox(settings, EARLIER) is None
+    assert logs[0]["event"] == "agents run without a sandbox"
+    assert "data folder of an earlier version" in logs[0]["advice"]
+    assert "as good as an admin key" in logs[0]["risk"]
+
+
+@pytest.mark.parametrize("wanted", ["auto", "true"])
+def test_an_earlier_data_folder_has_a_sandbox_where_a_setting_says_so(settings: EngineSettings, wanted: str) -> None:
+    assert choose_sandbox(settings.model_copy(update={"sandbox": wanted}), EARLIER)
+
+
+def test_false_means_no_sandbox(settings: EngineSettings) -> None:
+    with capture_logs() as logs:
+        assert choose_sandbox(settings.model_copy(update={"sandbox": "false"}), NEW) is None
+    assert logs[0]["advice"] == "set LABRATS_SANDBOX=auto"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo 'No permissions to create new namespace' >&2; exit 1", "No permissions to create new namespace"),
+        ("echo 'CapEff:\t000001ffffffffff'", "keeps the capabilities 000001ffffffffff"),
+    ],
+)
+def test_a_bubblewrap_that_confines_nothing_is_refused_or_warned_of(
+    settings: EngineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
+) -> None:
+    a_bwrap(tmp_path, script, monkeypatch)
+    with pytest.raises(LabratsError, match=reason):
+        choose_sandbox(settings.model_copy(update={"sandbox": "true"}), NEW)
+    with capture_logs() as logs:
+        assert choose_sandbox(settings, NEW) is None
+    assert logs[0]["event"] == "agents run without a sandbox"
+    assert reason in logs[0]["reason"]
+
+
+def test_a_machine_without_bubblewrap_is_refused_or_warned_of(
+    settings: EngineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LabratsError, match="no bwrap on PATH"):
+        choose_sandbox(settings.model_copy(update={"sandbox": "true"}), NEW)
+    assert choose_sandbox(settings, NEW) is None
+
+
+def test_the_paths_for_agents_are_shown_and_a_missing_one_is_warned_of(
+    settings: EngineSettings, tmp_path: Path
+) -> None:
+    with capture_logs() as logs:
+        sandbox = choose_sandbox(settings.model_copy(update={"sandbox_read_paths": (tmp_path / "none",)}), NEW)
+    assert sandbox
+    assert sandbox.readable == (str(tmp_path / "none"),)
+    assert [entry["path"] for entry in logs if entry["event"] == "path for agents is missing"] == [
+        str(tmp_path / "none")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("1", "true"), ("True", "true"), ("no", "false"), ("false", "false"), ("auto", "auto")]
+)
+def test_the_setting_takes_the_words_of_a_switch(monkeypatch: pytest.MonkeyPatch, word: str, value: str) -> None:
+    monkeypatch.setenv("LABRATS_SANDBOX", word)
+    assert EngineSettings().sandbox == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("LABRATS_SANDBOX", "perhaps", "auto|true|false"),
+        ("LABRATS_SANDBOX_READ_PATHS", "/usr,tools", "'tools' is not an absolute path"),
+    ],
+)
+def test_a_wrong_setting_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=reason.replace("|", r"\|")):
+        EngineSettings()
