@@ -13,7 +13,10 @@ run: .venv/runtime ## Start the engine on port 3001 (PORT) with its data in ./da
 
 test: setup ## Run all tests, several at a time (WORKERS)
 	-@test -n "$$LABRATS_TEST_KUBECONFIG" || $(BIN)/python -m tests.cluster prepare
-	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder
+	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m "not slow"
+
+test-slow: setup ## Run the tests that repeat for statistics or scale
+	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m slow
 
 lint: .venv/dev ## Check format, lint, types and imports
 	$(BIN)/ruff format --check .
@@ -21,7 +24,7 @@ lint: .venv/dev ## Check format, lint, types and imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test ## Everything that must hold
+check: lint test test-slow ## Everything that must hold
 
 format: .venv/dev ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix .
@@ -93,4 +96,4 @@ tests/typescript/node_modules/.installed: tests/typescript/package-lock.json | .
 	@scripts/require bubblewrap bwrap
 	@touch $@
 
-.PHONY: help run test lint check format bench torture lock manifests setup clean
+.PHONY: help run test test-slow lint check format bench torture lock manifests setup clean

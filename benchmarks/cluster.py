@@ -73,7 +73,7 @@ class Site:
     def engine(self) -> AbstractAsyncContextManager[Engine]:
         """An engine on the namespace. A further one goes on with what it finds there."""
         self.folder.mkdir(exist_ok=True)
-        return running_engine(self.folder, **self.environment)
+        return running_engine(self.folder, program=None, **self.environment)
 
     @property
     def jobs_path(self) -> str:

@@ -67,11 +67,14 @@ async def succeed(connection: Connection, prepared: bytes) -> Answer:
 
 
 @asynccontextmanager
-async def running_engine(data_dir: Path, **environment: str) -> AsyncIterator[Engine]:
-    """An engine on `data_dir`, stopped at the end. environment: its settings, where not the default ones."""
+async def running_engine(data_dir: Path, *, program: Path | None = None, **environment: str) -> AsyncIterator[Engine]:
+    """An engine on `data_dir`, stopped at the end.
+
+    program: the `labrats` to run. Default: that beside this Python. environment: its settings, where not the default.
+    """
     port = _free_port()
     began = time.perf_counter()
-    process = _serve(data_dir, port, environment)
+    process = _serve(program or Path(sys.executable).parent / "labrats", data_dir, port, environment)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await _until_ready(port, process)
@@ -81,8 +84,7 @@ async def running_engine(data_dir: Path, **environment: str) -> AsyncIterator[En
         process.wait(_STOP_SECONDS)
 
 
-def _serve(data_dir: Path, port: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    program = Path(sys.executable).parent / "labrats"
+def _serve(program: Path, data_dir: Path, port: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     command = [str(program), "serve", "--port", str(port), "--data-dir", str(data_dir)]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"PATH": os.environ["PATH"], **environment})
 

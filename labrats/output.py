@@ -1,7 +1,7 @@
 """What an attempt leaves: its output, read on from a number or from its end; its result; its patch."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +18,17 @@ from labrats.model.protocol import (
     ResultEvent,
     SessionEvent,
     UsageEvent,
-    decode_event,
+    events_in,
+    stored_lines,
 )
 from labrats.plain_files import open_plain, read_plain
 from labrats.ports import OutputTail
 
+READ_BYTES: Final = 32 * 1024
+"""Read at once, so that one reader takes no long turn of the event loop."""
+
 CHUNK_BYTES: Final = 256 * 1024
-"""Read at once. Larger than any line, so that every chunk brings a whole one."""
+"""Larger than any line, so that every chunk brings a whole one."""
 
 RUBBISH_BYTES: Final = 64 * CHUNK_BYTES
 """How much that no executor has written is passed over at once: a sparse file may be larger than any disk."""
@@ -42,38 +46,55 @@ MOST_PATCH_BYTES: Final = 64 * 1024 * 1024
 
 
 class OutputReader:
-    """Reads the events of one file in order, from after `after_seq`; call `read` again when the file has grown."""
+    """Reads the lines of one file in order, from after `after_seq`; call `read` again when the file has grown."""
 
     def __init__(self, path: Path, after_seq: int = 0) -> None:
         self._path, self._after = path, after_seq
         self._offset: int | None = None
 
-    def read(self) -> Sequence[AnyEvent]:
-        """The next events, at most a chunk of them; none when there is nothing new, or no file yet.
+    def read(self) -> bytes:
+        """Return the next lines: some 32 KiB, or one longer line. Nothing when there is nothing new, or no file yet.
 
-        None either behind a lot that are no lines: the next call goes on there.
+        Nothing either behind a lot that is no line: the next call resumes there.
         """
         try:
             descriptor = open_plain(self._path)
         except FileNotFoundError:
-            return ()
+            return b""
         try:
             if self._offset is None:
                 self._offset = _offset_after(descriptor, self._after) if self._after else 0
             enough = self._offset + RUBBISH_BYTES
-            while True:
-                chunk = os.pread(descriptor, CHUNK_BYTES, self._offset)
-                end = chunk.rfind(b"\n") + 1
-                if not end and len(chunk) == CHUNK_BYTES:
-                    end = len(chunk)  # no executor of ours writes such a line: pass over it
-                self._offset += end
-                events = [event for event in _events(chunk[:end]) if event.seq > self._after]
-                if events:
-                    self._after = events[-1].seq
-                if events or not end or self._offset >= enough:
-                    return events
+            while self._offset < enough:
+                lines, length = _lines_at(descriptor, self._offset)
+                self._offset += length
+                if not length:
+                    break
+                if lines := self._new(lines):
+                    return lines
+            return b""
         finally:
             os.close(descriptor)
+
+    def _new(self, lines: bytes) -> bytes:
+        """Leave out what is not after `after_seq`: bisecting leads to a place before it."""
+        if not self._after:
+            return lines
+        for line in stored_lines(lines):
+            if line[0].seq > self._after:
+                self._after = 0  # numbers grow along the file
+                return lines[lines.index(line[1]) :]
+        return b""
+
+
+def _lines_at(descriptor: int, offset: int) -> tuple[bytes, int]:
+    """Return the whole lines from `offset` on, and how many bytes to go on behind. Both are empty at the end."""
+    for size in (READ_BYTES, CHUNK_BYTES):
+        chunk = os.pread(descriptor, size, offset)
+        if end := chunk.rfind(b"\n") + 1:
+            return chunk[:end], end
+    # No executor of ours writes such a line: pass over it.
+    return b"", len(chunk) if len(chunk) == CHUNK_BYTES else 0
 
 
 def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
@@ -128,7 +149,7 @@ def _last_events(descriptor: int) -> Sequence[AnyEvent]:
     window = TAIL_BYTES
     while True:
         end = os.pread(descriptor, window, max(0, size - window))
-        events = list(_events(end[: end.rfind(b"\n") + 1]))
+        events = list(events_in(end[: end.rfind(b"\n") + 1]))
         usage_known = any(isinstance(event, UsageEvent | ResultEvent | ErrorEvent) for event in events)
         if (usage_known and _fill_a_status(events)) or window >= min(size, MOST_TAIL_BYTES):
             return events
@@ -140,18 +161,12 @@ def _session(descriptor: int, last_events: Sequence[AnyEvent]) -> AgentSession |
     if (session := _last_session(last_events)) or os.fstat(descriptor).st_size <= TAIL_BYTES:
         return session
     beginning = os.pread(descriptor, HEAD_BYTES, 0)
-    return _last_session(_events(beginning[: beginning.rfind(b"\n") + 1]))
+    return _last_session(events_in(beginning[: beginning.rfind(b"\n") + 1]))
 
 
 def _last_session(events: Iterable[AnyEvent]) -> AgentSession | None:
     told = [event.session for event in events if isinstance(event, SessionEvent)]
     return told[-1] if told else None
-
-
-def _events(lines: bytes) -> Iterator[AnyEvent]:
-    for line in lines.split(b"\n"):
-        if line and (event := decode_event(line)):
-            yield event
 
 
 def _fill_a_status(events: Sequence[AnyEvent]) -> bool:
@@ -180,7 +195,7 @@ def _offset_after(descriptor: int, seq: int) -> int:
         middle = (low + high) // 2
         chunk = os.pread(descriptor, CHUNK_BYTES, middle)
         begin = chunk.find(b"\n") + 1
-        first = next(_events(chunk[begin : chunk.rfind(b"\n") + 1]), None)
+        first = next(events_in(chunk[begin : chunk.rfind(b"\n") + 1]), None)
         if first is not None and first.seq <= seq:
             low = middle + begin
         else:

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from labrats.model.ai_model import AiModel
 from labrats.model.job import AgentSession, FailedCode, Job, Outputs, Usage
 from labrats.model.model_files import FileOperation, FoundFile
-from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent
+from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.model.record import Resource
 
 R = TypeVar("R", bound=Resource)
@@ -208,8 +208,9 @@ class Runner(Protocol):
         """The end of its output so far; empty when there is none."""
         ...
 
-    def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[Sequence[AnyEvent]]:
-        """Its events with a `seq` above `after_seq`, in order, in batches as they come.
+    def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
+        """Yield its events with a `seq` above `after_seq`, in order, as they come: whole lines of the executor's
+        protocol, some 32 KiB at a time. A line may be foreign; see stored_lines and events_in.
 
         follow=False: until the end of what is there. follow=True: until the attempt is Gone and all is read.
         """

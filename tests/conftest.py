@@ -19,6 +19,7 @@ from tests.cluster.fixture import (
 from tests.cluster.product import engine_image, executor_image
 from tests.seed import SEED
 from tests.tally import tally, write_tally
+from tests.times import write_times
 from tests.workers import Groups, hear, put_in_order, tell
 
 __all__ = [
@@ -68,5 +69,6 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What the results alone do not say."""
+    write_times(terminalreporter)
     write_tally(terminalreporter)
     write_why_no_cluster(terminalreporter)

@@ -11,6 +11,7 @@ from labrats.api.oidc import Provider
 from labrats.api.prometheus import Prometheus
 from labrats.api.scanned_models import ScannedModels
 from labrats.api.sessions import Sessions
+from labrats.api.turns import Turns
 from labrats.attachments import Attachments
 from labrats.cache import JobCache
 from labrats.catalog import Catalog
@@ -50,6 +51,8 @@ class Engine:
     """The files of local models; None on a cluster that has no volume for them."""
     first_answers: FirstAnswers = field(default_factory=FirstAnswers)
     guesses: Guesses = field(default_factory=Guesses)
+    stream_turns: Turns = field(default_factory=Turns)
+    """For the live streams of logs and events, of which there may be hundreds."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

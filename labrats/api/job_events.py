@@ -28,9 +28,13 @@ from labrats.model.protocol import (
     ResultEvent,
     SessionEvent,
     StatusEvent,
+    StoredLine,
     ToolEvent,
     UsageEvent,
+    decode_event,
+    events_in,
 )
+from labrats.model.record import encode
 
 router = api_router("Jobs")
 
@@ -97,7 +101,7 @@ async def read_events(
     engine, job = engine_of(request), await own_job(request, job_id)
     position = parse_event_id(last_event_id or after)
     if EventStream.media_type in request.headers.get("accept", ""):
-        return EventStream(stream(engine, job_id, position, event_view))
+        return EventStream(stream(engine, job_id, position, event_json))
     return json_response(await _page(engine, job, position, min(MAX_EVENTS, max(1, limit))))
 
 
@@ -119,10 +123,20 @@ async def _views_after(engine: Engine, job: Job, position: Position) -> AsyncGen
     for number in range(first, job.status.attempts + 1):
         after = seq if number == first else 0
         async with aclosing(engine.runner.read(f"{job.id}-{number}", after, follow=False)) as batches:
-            async for batch in batches:
-                for event in batch:
+            async for lines in batches:
+                for event in events_in(lines):
                     if view := event_view(number, event):
                         yield view
+
+
+def event_json(attempt: int, stored: StoredLine, line: bytes) -> bytes | None:
+    """Return event_view as JSON; the text of a log event, of which there are most, is spliced from its line."""
+    if stored.is_log:
+        head = b'{"id":"%d-%d","attempt":%d,"at":%s' % (attempt, stored.seq, attempt, stored.at)
+        return b'%s,"kind":"log","text":%s}' % (head, stored.text)
+    event = decode_event(line)
+    view = event and event_view(attempt, event)
+    return encode(view) if view else None
 
 
 def event_view(attempt: int, event: AnyEvent) -> dict[str, Any] | None:

@@ -2,9 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import Header
 
@@ -12,7 +12,7 @@ from labrats.api.engine import Engine
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
-from labrats.model.protocol import AnyEvent, LogEvent
+from labrats.model.protocol import LogEvent, StoredLine, stored_lines
 from labrats.model.record import encode
 
 PING_SECONDS: Final = 15.0
@@ -35,8 +35,8 @@ LastEventId = Annotated[
 
 BEGINNING: Final[Position] = (1, 0)
 
-Telling = Callable[[int, AnyEvent], Any]
-"""What a stream says of an event of the attempt of that number, as JSON; None where it says nothing."""
+Telling = Callable[[int, StoredLine, bytes], bytes | None]
+"""What a stream says of an event of the attempt of that number, given its line, as JSON; None where it says nothing."""
 
 
 def parse_event_id(text: str | None) -> Position:
@@ -65,9 +65,11 @@ async def _frames(engine: Engine, job_id: str, position: Position, telling: Tell
     with engine.cache.changes_of(job_id) as changes:  # before the first look, so that no change falls in between
         while (job := await _find(engine, job_id)) is not None:
             if number <= job.status.attempts:
-                async with aclosing(_events(engine, job, number, seq)) as batches:
-                    async for batch in batches:
-                        if frames := b"".join(_frame(number, event, telling) for event in batch):
+                async with aclosing(_lines(engine, job, number, seq)) as batches:
+                    async for lines in batches:
+                        async with engine.stream_turns.turn():
+                            frames = _frames_of(number, lines, telling)
+                        if frames:
                             yield frames
                 number, seq = number + 1, 0
             elif job.ended:
@@ -88,23 +90,27 @@ async def _find(engine: Engine, job_id: str) -> Job | None:
             await asyncio.sleep(error.delay_seconds)
 
 
-async def _events(engine: Engine, job: Job, number: int, seq: int) -> AsyncGenerator[Sequence[AnyEvent]]:
+async def _lines(engine: Engine, job: Job, number: int, seq: int) -> AsyncGenerator[bytes]:
     """What one attempt says after `seq`, followed until it is gone."""
     nothing_read = seq == 0
     follow = number == job.status.attempts and not job.ended
     async with aclosing(engine.runner.read(f"{job.id}-{number}", seq, follow=follow)) as batches:
-        async for batch in batches:
+        async for lines in batches:
             nothing_read = False
-            yield batch
+            yield lines
     if nothing_read and job.status.finished_at and number == job.status.attempts:
         # Its output is no longer kept: the last lines are still in the status.
-        yield [LogEvent(seq=n, at=job.status.finished_at, text=text) for n, text in enumerate(job.status.logs, start=1)]
+        at = job.status.finished_at
+        last = (LogEvent(seq=seq, at=at, text=text) for seq, text in enumerate(job.status.logs, start=1))
+        yield b"".join(encode(event) + b"\n" for event in last)
 
 
-def _frame(attempt: int, event: AnyEvent, telling: Telling) -> bytes:
-    if (told := telling(attempt, event)) is None:
-        return b""
-    return b"id: %s\ndata: %s\n\n" % (event_id(attempt, event.seq).encode(), _on_one_line(encode(told)))
+def _frames_of(attempt: int, lines: bytes, telling: Telling) -> bytes:
+    frames: list[bytes] = []
+    for stored, line in stored_lines(lines):
+        if (told := telling(attempt, stored, line)) is not None:
+            frames.append(b"id: %d-%d\ndata: %s\n\n" % (attempt, stored.seq, told))
+    return _on_one_line(b"".join(frames))
 
 
 def _on_one_line(data: bytes) -> bytes:
@@ -112,6 +118,8 @@ def _on_one_line(data: bytes) -> bytes:
 
     To the standard these characters end no line; to what many clients split their lines with, they do.
     """
+    if data.isascii():
+        return data
     for character, escaped in _LINE_BREAKS:
         data = data.replace(character, escaped)
     return data

@@ -17,6 +17,9 @@ from uvicorn.server import ServerState
 
 from labrats.api.errors import error_body
 
+UNSENT_BYTES: Final = 64 * 1024
+_TCP_NOTSENT_LOWAT: Final = 25  # which Python's socket module does not name
+
 DRAIN_SECONDS: Final = 5
 """How long requests under way may take when the engine stops."""
 
@@ -96,6 +99,13 @@ class _Deadline:
         self._missed()
 
 
+def _bound_unsent_bytes(transport: asyncio.Transport) -> None:
+    """Have the kernel take little more of an answer than it can send: else one that nobody reads fills megabytes."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
 class _Awaiting(Enum):
     """What the parser expects next of the client."""
 
@@ -129,6 +139,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        _bound_unsent_bytes(transport)
         self._head_deadline.move(self._patience.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -4,6 +4,7 @@ Every line has `seq` (1, 2, 3 … within the attempt), `at` and `kind`. The last
 that ends without one has failed, whatever its exit code.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
@@ -194,6 +195,54 @@ AnyEvent = (
 )
 
 _DECODER: Final = msgspec.json.Decoder(AnyEvent)
+
+
+class StoredLine(msgspec.Struct, frozen=True, gc=False):
+    """One line of an output, of which no more is decoded than its kind and number.
+
+    at, text: JSON as it stands in the line. `text` is a string in the line of a log event.
+    """
+
+    kind: str
+    seq: int
+    at: msgspec.Raw
+    text: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def is_log(self) -> bool:
+        """Return whether it is a log event whose fields can be spliced: JSON strings, in UTF-8."""
+        text = bytes(self.text)
+        has_strings = text[:1] == b'"' and bytes(self.at)[:1] == b'"'
+        return self.kind == "log" and has_strings and (text.isascii() or _is_utf8(text))
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+_LINE_DECODER: Final = msgspec.json.Decoder(StoredLine)
+
+
+def stored_lines(lines: bytes) -> Iterator[tuple[StoredLine, bytes]]:
+    """Yield the events in `lines` undecoded, each with its whole line. Foreign and torn lines are skipped."""
+    for line in lines.split(b"\n"):
+        if not line or is_too_deep(line):
+            continue
+        try:
+            yield _LINE_DECODER.decode(line), line
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+
+
+def events_in(lines: bytes) -> Iterator[AnyEvent]:
+    """Yield the events in `lines`."""
+    for line in lines.split(b"\n"):
+        if line and (event := decode_event(line)):
+            yield event
 
 
 def decode_event(line: bytes) -> AnyEvent | None:

@@ -37,6 +37,10 @@ def run(*module: str, **environment: str) -> str:
     return ran.stdout
 
 
+def test_a_quick_run_of_readers_measures_them(tmp_path: Path) -> None:
+    assert "/health, 5 readers never read" in run("benchmarks.readers", TMPDIR=str(tmp_path))
+
+
 def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     table = run("benchmarks", PATH="/usr/bin:/bin", TMPDIR=str(tmp_path))
     for what in MEASURED:

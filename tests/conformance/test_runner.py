@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, FailedCode, KeyReference, Usage
-from labrats.model.protocol import TEXT_BYTES, AnyEvent, ErrorEvent, LogEvent, ResultEvent
+from labrats.model.protocol import TEXT_BYTES, AnyEvent, ErrorEvent, LogEvent, ResultEvent, events_in
 from labrats.ports import Alive, Attempt, Gone, NotStarted, OutputTail, Runner
 from tests.builders import a_session, a_spec, an_attempt
 from tests.conformance.runner_backends import RunnerBackend
@@ -603,8 +603,8 @@ async def ends_of(runner: Runner, all_steps: Sequence[list[dict[str, Any]]]) -> 
 async def said(runner: Runner, attempt: Attempt, text: str) -> None:
     """Return once the attempt has logged `text`."""
     async with asyncio.timeout(DEADLINE_SECONDS), aclosing(runner.read(attempt.name, follow=True)) as batches:
-        async for events in batches:
-            if text in logs_in(events):
+        async for lines in batches:
+            if text in logs_in(list(events_in(lines))):
                 return
     raise AssertionError(f"it ended without saying {text!r}")
 
@@ -613,7 +613,7 @@ async def events_of(
     runner: Runner, attempt: Attempt, *, after_seq: int = 0, follow: bool = False
 ) -> Sequence[AnyEvent]:
     async with asyncio.timeout(DEADLINE_SECONDS), aclosing(runner.read(attempt.name, after_seq, follow=follow)) as read:
-        return [event async for batch in read for event in batch]
+        return [event async for lines in read for event in events_in(lines)]
 
 
 def logs_in(events: Sequence[AnyEvent]) -> list[str]:

@@ -86,12 +86,12 @@ class MemoryRunner:
         executor = self._machine.executors.get(name)
         return executor.tail() if executor else OutputTail()
 
-    async def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[Sequence[AnyEvent]]:
+    async def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         while True:
             changed = self._machine.changed
             executor = self._machine.executors.get(name)
             if batch := [event for event in executor.events if event.seq > after_seq] if executor else []:
-                yield batch
+                yield b"".join(encode(event) + b"\n" for event in batch)
                 after_seq = batch[-1].seq
             elif not follow or (executor and executor.gone):
                 return

@@ -14,7 +14,7 @@ from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunne
 from labrats.model.errors import Invalid, NotFound, RetryLater
 from labrats.model.job import FailedCode, KeyReference
 from labrats.model.phases import Phase
-from labrats.model.protocol import LogEvent
+from labrats.model.protocol import LogEvent, events_in
 from labrats.model.record import encode
 from labrats.ports import Alive, Attempt, Gone
 from tests.builders import a_job, a_spec, an_attempt
@@ -210,8 +210,8 @@ async def test_an_attempt_that_the_api_server_takes_no_tombstone_of_can_be_ended
 async def running_pod_of(runner: KubernetesRunner, name: str) -> str:
     """The attempt's pod, once its executor has said something."""
     async with asyncio.timeout(PATIENCE_SECONDS), aclosing(runner.read(name, follow=True)) as batches:
-        async for events in batches:
-            if any(isinstance(event, LogEvent) for event in events):
+        async for lines in batches:
+            if any(isinstance(event, LogEvent) for event in events_in(lines)):
                 break
     state = await runner.find(name)
     assert isinstance(state, Alive)

@@ -19,7 +19,7 @@ from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.job import FailedCode
-from labrats.model.protocol import LogEvent, ResultEvent
+from labrats.model.protocol import LogEvent, ResultEvent, events_in
 from labrats.ports import Attempt, Gone, NotStarted
 from tests.builders import an_attempt
 from tests.cluster.proxy import Break, Cut, Fault, FaultyProxy, Lose, Refuse, is_log, is_watch, is_write
@@ -72,7 +72,7 @@ async def assert_ran_once(runner: KubernetesRunner, attempt: Attempt) -> None:
     """It has ended well, and its whole output is there, without a repeat."""
     gone = await end_of(runner, attempt)
     assert isinstance(gone.outcome, ResultEvent), gone
-    events = [event async for batch in runner.read(attempt.name, follow=False) for event in batch]
+    events = [event async for lines in runner.read(attempt.name, follow=False) for event in events_in(lines)]
     assert [event.text for event in events if isinstance(event, LogEvent)] == TICKS
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
 

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -13,12 +13,13 @@ import structlog
 
 from labrats.backends.embedded.folders import AttemptFolder, Folders, Tombstone
 from labrats.backends.embedded.launcher import Launcher
+from labrats.backends.embedded.output_watch import OutputWatch
 from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job, KeyReference
 from labrats.model.mcp_server import credential_file
 from labrats.model.parts import ConfigMap, Secret
-from labrats.model.protocol import IDLE_SECONDS, AnyEvent, Resumption, Sandbox, Task
+from labrats.model.protocol import IDLE_SECONDS, Resumption, Sandbox, Task
 from labrats.model.record import encode
 from labrats.output import OutputReader, read_end, read_patch, read_result
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
@@ -28,8 +29,8 @@ log = structlog.get_logger()
 
 ALIVE: Final = Alive()
 
-FOLLOW_SECONDS: Final = 0.02
-"""How often a followed output is looked at. A stat costs microseconds, and works on every file system."""
+KILL_PAUSE_SECONDS: Final = 0.02
+"""The pause between two looks at an attempt that is killed."""
 
 REAP_SECONDS: Final = 5.0
 """How long the launcher may take to end what a crashed executor left, before the engine does it alone."""
@@ -77,6 +78,7 @@ class LocalRunner:
     def __init__(self, store: Store, settings: LocalRunnerSettings) -> None:
         self._store, self._settings = store, settings
         self._launcher = Launcher()
+        self._output_watch = OutputWatch()
         self._executors: dict[str, Executor] = {}
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._lent: dict[str, str] = {}  # by attempt, the earlier one in whose workspace and home it goes on
@@ -92,6 +94,7 @@ class LocalRunner:
             task.cancel()
         await asyncio.gather(*self._settling.values(), return_exceptions=True)
         self._launcher.close()
+        self._output_watch.close()
 
     async def start(self, attempt: Attempt) -> None:
         if not isinstance(await self.find(attempt.name), NotStarted):
@@ -104,7 +107,7 @@ class LocalRunner:
         unclaimed = folder.executor() is None  # otherwise `find` knows by the claim who has it
         if unclaimed and attempt.name not in self._executors and (process := ProcessId.of(pid)):
             self._adopt(attempt.name, process)
-        self._changed.put_nowait(attempt.name)
+        self._report(attempt.name)
 
     async def find(self, name: str) -> AttemptState:
         state = await self._find(name)
@@ -148,7 +151,7 @@ class LocalRunner:
             if task := self._settling.get(name):
                 await asyncio.wait([task])
             else:
-                await asyncio.sleep(FOLLOW_SECONDS)
+                await asyncio.sleep(KILL_PAUSE_SECONDS)
 
     async def watch(self) -> AsyncIterator[str]:
         while True:
@@ -160,15 +163,17 @@ class LocalRunner:
     async def tail(self, name: str) -> OutputTail:
         return read_end(self._folder(name).output)[1]
 
-    async def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[Sequence[AnyEvent]]:
-        reader = OutputReader(self._folder(name).output, after_seq)
-        while True:
-            ended = not follow or isinstance(await self.find(name), Gone)
-            while events := reader.read():
-                yield events
-            if ended:
-                return
-            await asyncio.sleep(FOLLOW_SECONDS)
+    async def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
+        folder = self._folder(name)
+        reader = OutputReader(folder.output, after_seq)
+        with self._output_watch.changes_in(folder.path) if follow else nullcontext() as changes:
+            while True:
+                ended = changes is None or isinstance(await self.find(name), Gone)
+                while lines := reader.read():
+                    yield lines
+                if ended or changes is None:
+                    return
+                await changes.wait()
 
     async def result(self, name: str) -> Any:
         folder = self._folder(name)
@@ -337,7 +342,7 @@ class LocalRunner:
         if isinstance(claimed_by, ProcessId) and claimed_by != ended.id and folder.is_run_by(claimed_by):
             self._adopt(name, claimed_by)  # ours lost the claim to one that an earlier engine had started
         elif read_end(folder.output)[0] is not None:
-            self._changed.put_nowait(name)  # it ended in order, and an executor does so only after all it started
+            self._report(name)  # it ended in order, and an executor does so only after all it started
         else:
             self._settle_later(name)
 
@@ -355,7 +360,12 @@ class LocalRunner:
                 await asyncio.sleep(UNCLAIMED_SECONDS)
         finally:
             del self._settling[name]
-            self._changed.put_nowait(name)
+            self._report(name)
+
+    def _report(self, name: str) -> None:
+        """Have watchers and readers look at the attempt again."""
+        self._changed.put_nowait(name)
+        self._output_watch.wake(self._folder(name).path)
 
     async def _end_leftovers(self, name: str, executor: ProcessId) -> None:
         """Wait until the launcher has counted the dead executor, last of all it left; then look for strays."""

@@ -87,6 +87,10 @@ class AttemptFiles:
     def note_pod(self, name: str) -> None:
         self._pod.write_text(name)
 
+    @property
+    def has_ended(self) -> bool:
+        return self._ending.exists()
+
     def ending(self) -> Failure | None:
         """How the attempt ended, unless its output says otherwise; None while it may run."""
         try:

@@ -1,8 +1,8 @@
 """Attempts as Jobs of a cluster, known by their names; what they say is kept on the shared volume."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from labrats.backends.kubernetes.failures import (
 from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.objects import JOB_LABEL, JobObject
+from labrats.backends.kubernetes.output_poll import OutputPoll
 from labrats.backends.kubernetes.pod import PodSettings, SecretFiles, attempt_job, tombstone_job
 from labrats.backends.kubernetes.resources import resource_type
 from labrats.backends.kubernetes.sight import Sight
@@ -31,7 +32,7 @@ from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFou
 from labrats.model.job import FailedCode, Job
 from labrats.model.mcp_server import credential_file
 from labrats.model.parts import ConfigMap, Secret
-from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent
+from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.model.record import Resource
 from labrats.output import OutputReader, read_end, read_patch, read_result
 from labrats.ports import (
@@ -52,9 +53,6 @@ from labrats.ports import (
 R = TypeVar("R", bound=Resource)
 
 log = structlog.get_logger()
-
-FOLLOW_SECONDS: Final = 0.2
-"""How often a followed output is looked at. On a network volume a look is a question to its server."""
 
 UNCONFIRMED_SECONDS: Final = 30.0
 """How soon to look again at an attempt whose end its node does not confirm."""
@@ -97,6 +95,7 @@ class KubernetesRunner:
         self._api = JobsApi(client, settings.namespace)
         start_timeout = settings.pods.start_timeout_seconds
         self._attendance = Attendance(self._api, settings.attempts, start_timeout, settings.parts_seconds)
+        self._output_poll = OutputPoll()
         self._unconfirmed: set[str] = set()
         self._unburied: dict[str, datetime] = {}
         self._being_killed: set[str] = set()
@@ -178,16 +177,18 @@ class KubernetesRunner:
     async def tail(self, name: str) -> OutputTail:
         return read_end(self._files(name).output)[1]
 
-    async def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[Sequence[AnyEvent]]:
+    async def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         files = self._files(name)
         reader = OutputReader(files.output, after_seq)
-        while True:
-            ended = not follow or files.ending() is not None
-            while events := reader.read():
-                yield events
-            if ended:
-                return
-            await asyncio.sleep(FOLLOW_SECONDS)
+        with self._output_poll.changes_in(files) if follow else nullcontext() as changed:
+            while True:
+                ended = changed is None or files.has_ended
+                while lines := reader.read():
+                    yield lines
+                if ended or changed is None:
+                    return
+                await changed.wait()
+                changed.clear()
 
     async def result(self, name: str) -> Any:
         files = self._files(name)

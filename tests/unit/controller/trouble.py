@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from labrats.model.errors import LabratsError, RetryLater
-from labrats.model.protocol import AnyEvent
 from labrats.model.record import Resource
 from labrats.ports import Attempt, AttemptState, Change, OutputTail, Place, Runner, Store
 
@@ -111,7 +110,7 @@ class TroubledRunner:
     async def tail(self, name: str) -> OutputTail:
         return await self._trouble.call(lambda: self._runner.tail(name))
 
-    def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[Sequence[AnyEvent]]:
+    def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         return self._runner.read(name, after_seq, follow=follow)
 
     async def result(self, name: str) -> Any:

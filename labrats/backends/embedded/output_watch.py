@@ -1,0 +1,148 @@
+"""Wakes the readers of attempts' outputs when something is written to these, by the kernel's inotify.
+
+Nothing is asked of the file system while nothing is written, however many readers follow a job.
+"""
+
+import asyncio
+import ctypes
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+LOOK_SECONDS: Final = 1.0
+"""How often a reader looks all the same: a watch may be missing, or the last word on an attempt come elsewhere."""
+
+PAUSE_SECONDS: Final = 0.02
+"""Between two wake-ups of the readers of one attempt, however fast it writes."""
+
+_CREATED_OR_WRITTEN: Final = 0x00000100 | 0x00000002 | 0x00000080  # IN_CREATE | IN_MODIFY | IN_MOVED_TO
+_IN_IGNORED: Final = 0x00008000
+_EVENT_HEAD: Final = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows
+_READ_BYTES: Final = 64 * 1024
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass
+class _Folder:
+    """An attempt's folder that somebody follows. watch: inotify's number; None where there is none."""
+
+    path: Path
+    watch: int | None = None
+    readers: set[asyncio.Event] = field(default_factory=set)
+    timer: asyncio.TimerHandle | None = None
+
+
+class OutputWatch:
+    """One inotify instance for all attempts' folders that are followed at this time."""
+
+    def __init__(self) -> None:
+        self._inotify: int | None = None
+        self._folders: dict[Path, _Folder] = {}
+        self._by_watch: dict[int, _Folder] = {}
+
+    @contextmanager
+    def changes_in(self, path: Path) -> Iterator["Changes"]:
+        """Follow the folder at `path`, which need not exist yet."""
+        folder = self._folders.setdefault(path, _Folder(path))
+        changes = Changes(self, folder)
+        folder.readers.add(changes.event)
+        self.ensure_watch(folder)
+        try:
+            yield changes
+        finally:
+            folder.readers.discard(changes.event)
+            if not folder.readers:
+                self._forget(folder)
+
+    def wake(self, path: Path) -> None:
+        """Have the readers of the folder look again."""
+        if folder := self._folders.get(path):
+            self._wake(folder)
+
+    def close(self) -> None:
+        """Let go of inotify. Readers go on by looking."""
+        if self._inotify is not None:
+            asyncio.get_running_loop().remove_reader(self._inotify)
+            os.close(self._inotify)
+            self._inotify = None
+        for folder in self._by_watch.values():
+            folder.watch = None
+        self._by_watch.clear()
+
+    def ensure_watch(self, folder: _Folder) -> bool:
+        """Watch the folder if that can be done now. Return whether writes to it wake its readers."""
+        if folder.watch is not None:
+            return True
+        if (inotify := self._opened()) is None:
+            return False
+        watch: int = _libc.inotify_add_watch(inotify, os.fsencode(folder.path), _CREATED_OR_WRITTEN)
+        if watch < 0:
+            return False  # it is not there yet, or the user has too many watches
+        folder.watch, self._by_watch[watch] = watch, folder
+        return True
+
+    def _opened(self) -> int | None:
+        if self._inotify is None:
+            inotify: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+            if inotify < 0:
+                return None
+            self._inotify = inotify
+            asyncio.get_running_loop().add_reader(inotify, self._read)
+        return self._inotify
+
+    def _read(self) -> None:
+        assert self._inotify is not None
+        data = os.read(self._inotify, _READ_BYTES)
+        offset, written = 0, set[int]()
+        while offset < len(data):
+            watch, mask, _, length = _EVENT_HEAD.unpack_from(data, offset)
+            offset += _EVENT_HEAD.size + length
+            if mask & _IN_IGNORED:  # the folder is gone
+                if folder := self._by_watch.pop(watch, None):
+                    folder.watch = None
+            else:
+                written.add(watch)
+        for watch in written:
+            if (folder := self._by_watch.get(watch)) and folder.timer is None:
+                self._wake(folder)
+                folder.timer = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._after_pause, folder)
+
+    def _after_pause(self, folder: _Folder) -> None:
+        folder.timer = None
+        self._wake(folder)
+
+    def _wake(self, folder: _Folder) -> None:
+        for event in folder.readers:
+            event.set()
+
+    def _forget(self, folder: _Folder) -> None:
+        self._folders.pop(folder.path, None)
+        if folder.timer:
+            folder.timer.cancel()
+        if folder.watch is not None and self._inotify is not None:
+            _libc.inotify_rm_watch(self._inotify, folder.watch)
+            self._by_watch.pop(folder.watch, None)
+            folder.watch = None
+
+
+class Changes:
+    """What one reader waits for. event: set when there may be something new."""
+
+    def __init__(self, watch: OutputWatch, folder: _Folder) -> None:
+        self._watch, self._folder = watch, folder
+        self.event = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Return once something may have been written since the last call returned; at the latest after a second."""
+        was_watched = self._folder.watch is not None
+        is_watched = self._watch.ensure_watch(self._folder)
+        if is_watched and not was_watched:
+            return  # what was written before is not told of
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS if is_watched else PAUSE_SECONDS):
+                await self.event.wait()
+        self.event.clear()

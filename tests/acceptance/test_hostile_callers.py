@@ -1,0 +1,45 @@
+"""Callers that mean harm, or a great many of them: the engine serves everybody else as before, in bounded memory."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.acceptance.engine import LocalEngine, User, lines_of
+
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
+    with LocalEngine(tmp_path_factory.mktemp("engine")) as engine:
+        yield engine
+
+
+def resident_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))) * 1024
+
+
+@pytest.mark.slow
+async def test_hundreds_of_readers_that_never_read_cost_little_and_delay_no_other(
+    engine: LocalEngine, user: User
+) -> None:
+    lines = 100_000
+    job_id = await user.submit({"log": "x" * 100, "times": lines})
+    await user.wait(job_id, "completed")
+    before = resident_bytes(engine.pid)
+    address = urlsplit(engine.url)
+    head = f"GET /api/jobs/{job_id}/logs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {engine.admin_key}\r\n\r\n"
+    with ExitStack() as readers:
+        for _ in range(300):
+            reader = readers.enter_context(socket.create_connection((address.hostname, address.port)))
+            reader.sendall(head.encode())
+        *read, _ = await user.whole_log(job_id)
+        grown = resident_bytes(engine.pid) - before
+
+    assert len(lines_of(read)) == lines
+    assert grown < 150 * MEBIBYTE

@@ -1,0 +1,52 @@
+"""Lines of an output, of which no more is decoded than is needed."""
+
+import json
+
+import pytest
+
+from labrats.api.job_events import event_json
+from labrats.api.jobs import log_line
+from labrats.model.protocol import StoredLine, stored_lines
+from labrats.model.record import encode
+from tests.builders import a_log, a_result
+
+
+def the_line(line: bytes) -> StoredLine:
+    [(stored, _)] = stored_lines(line)
+    return stored
+
+
+@pytest.mark.parametrize("text", ["", "tick", 'a "quoted" \\ word', "Grüße\u2028\x85", "\x00\x1b[31m", "😀" * 100])
+def test_the_text_of_a_log_event_is_spliced_as_it_stands(text: str) -> None:
+    line = encode(a_log(7, text))
+    stored = the_line(line)
+    log, event = log_line(1, stored, line), event_json(2, stored, line)
+    assert log
+    assert event
+    assert json.loads(log) == {"log": text}
+    assert json.loads(event) | {"at": ""} == {"id": "2-7", "attempt": 2, "at": "", "kind": "log", "text": text}
+
+
+def test_another_event_is_no_line_of_the_log() -> None:
+    line = encode(a_result(seq=3))
+    assert log_line(1, the_line(line), line) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"kind":"log","seq":1,"at":"x","text":{"evil":1}}',
+        b'{"kind":"log","seq":1,"at":{"evil":1},"text":"x"}',
+        b'{"kind":"log","seq":1,"at":"x","text":"\xff"}',
+        b'{"kind":"log","seq":1,"at":"x"}',
+    ],
+)
+def test_a_forged_line_is_not_spliced(line: bytes) -> None:
+    for stored, whole in stored_lines(line):
+        assert log_line(1, stored, whole) is None
+        assert event_json(1, stored, whole) is None
+
+
+@pytest.mark.parametrize("line", [b"", b"not json", b"{}", b'{"kind":"log"}', b"\xff", b"[" * 10_000, b'{"seq":"1"}'])
+def test_a_foreign_line_is_skipped(line: bytes) -> None:
+    assert list(stored_lines(line + b"\n")) == []

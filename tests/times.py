@@ -1,0 +1,16 @@
+"""The time that each folder of tests took, printed at the end."""
+
+from collections import defaultdict
+
+import pytest
+
+
+def write_times(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print seconds by folder, the longest first; with several workers they run side by side."""
+    seconds: dict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds["/".join(report.nodeid.split("/")[:2])] += report.duration
+    longest = sorted(seconds.items(), key=lambda item: -item[1])
+    terminalreporter.write_line("seconds by folder: " + ", ".join(f"{folder} {took:.0f}" for folder, took in longest))

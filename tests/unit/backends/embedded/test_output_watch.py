@@ -1,0 +1,79 @@
+"""Readers of outputs are woken by what is written, and not otherwise."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from labrats.backends.embedded import output_watch
+from labrats.backends.embedded.output_watch import OutputWatch
+from tests.waiting import DEADLINE_SECONDS
+
+
+@pytest.fixture
+async def watch(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OutputWatch]:
+    monkeypatch.setattr(output_watch, "LOOK_SECONDS", DEADLINE_SECONDS)  # so that no look hides a missing wake-up
+    watch = OutputWatch()
+    yield watch
+    watch.close()
+
+
+async def test_a_write_wakes_every_reader(watch: OutputWatch, tmp_path: Path) -> None:
+    with watch.changes_in(tmp_path) as one, watch.changes_in(tmp_path) as other:
+        waiting = [asyncio.create_task(changes.wait()) for changes in (one, other)]
+        await asyncio.sleep(0)
+        (tmp_path / "output.jsonl").write_text("a line\n")
+        async with asyncio.timeout(DEADLINE_SECONDS / 2):
+            await asyncio.gather(*waiting)
+
+
+async def test_a_write_before_the_wait_is_not_missed(watch: OutputWatch, tmp_path: Path) -> None:
+    with watch.changes_in(tmp_path) as changes:
+        (tmp_path / "output.jsonl").write_text("a line\n")
+        async with asyncio.timeout(DEADLINE_SECONDS / 2):
+            await changes.wait()
+
+
+async def test_a_folder_that_comes_later_is_watched(watch: OutputWatch, tmp_path: Path) -> None:
+    folder = tmp_path / "attempt"
+    with watch.changes_in(folder) as changes:
+        await changes.wait()  # a look, since nothing can be watched yet
+        folder.mkdir()
+        await changes.wait()
+        waiting = asyncio.create_task(changes.wait())
+        await asyncio.sleep(0)
+        (folder / "output.jsonl").write_text("a line\n")
+        async with asyncio.timeout(DEADLINE_SECONDS / 2):
+            await waiting
+
+
+async def test_what_is_written_during_the_pause_wakes_once_more(watch: OutputWatch, tmp_path: Path) -> None:
+    output = tmp_path / "output.jsonl"
+    with watch.changes_in(tmp_path) as changes:
+        async with asyncio.timeout(DEADLINE_SECONDS / 2):
+            for _ in range(3):
+                with output.open("a") as file:
+                    file.write("a line\n")
+                await changes.wait()
+
+
+async def test_readers_of_another_folder_sleep_on(watch: OutputWatch, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    with watch.changes_in(tmp_path / "one") as one, watch.changes_in(tmp_path / "other") as other:
+        (tmp_path / "one" / "output.jsonl").write_text("a line\n")
+        await one.wait()
+        assert not other.event.is_set()
+
+
+async def test_nothing_stays_open_once_nobody_follows(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    watch = OutputWatch()
+    for number in range(20):
+        (tmp_path / str(number)).mkdir()
+        with watch.changes_in(tmp_path / str(number)):
+            pass
+    watch.close()
+    assert len(os.listdir("/proc/self/fd")) == before
