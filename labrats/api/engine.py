@@ -11,6 +11,7 @@ from labrats.api.oidc import Provider
 from labrats.api.prometheus import Prometheus
 from labrats.api.scanned_models import ScannedModels
 from labrats.api.sessions import Sessions
+from labrats.api.signed_body import UnverifiedBodies
 from labrats.api.turns import Turns
 from labrats.attachments import Attachments
 from labrats.cache import JobCache
@@ -53,6 +54,7 @@ class Engine:
     guesses: Guesses = field(default_factory=Guesses)
     stream_turns: Turns = field(default_factory=Turns)
     """For the live streams of logs and events, of which there may be hundreds."""
+    unverified_bodies: UnverifiedBodies = field(default_factory=UnverifiedBodies)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

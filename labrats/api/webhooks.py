@@ -19,6 +19,7 @@ from labrats.api.idempotency import Intent
 from labrats.api.json_body import json_response, parse_json
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, engine_of
+from labrats.api.signed_body import receive_signed
 from labrats.intake.deliveries import PING, Delivery, fingerprint, fits, generic_event, github_event
 from labrats.intake.request import event_requests
 from labrats.intake.signatures import Signature, hub_signature, standard_signature
@@ -97,8 +98,8 @@ async def receive(
 
 
 async def _receive(request: Request, signature: Signature, sources: Sequence[WebhookSource]) -> Response:
-    engine, body = engine_of(request), await request.body()
-    source = await _signer(engine, signature, body, sources)
+    engine = engine_of(request)
+    source, body = await _received(request, signature, sources)
     payload = await _look_at(body, partial(_payload, body, request.headers.get("content-type", "")))
     delivery = _delivery(request, source, payload, fingerprint(source, body, signature.id))
     is_ping = delivery.event.name == PING
@@ -108,18 +109,26 @@ async def _receive(request: Request, signature: Signature, sources: Sequence[Web
     return json_response(answer)
 
 
-async def _signer(engine: Engine, signature: Signature, body: bytes, sources: Sequence[WebhookSource]) -> WebhookSource:
-    """The source whose secret the body was signed with. Raises 401 where it is none of them."""
+async def _received(
+    request: Request, signature: Signature, sources: Sequence[WebhookSource]
+) -> tuple[WebhookSource, bytes]:
+    """Return the source whose secret the body was signed with, and the body. Raises 401 where it is none of them.
+
+    Nothing of the body is received where no source could have signed it.
+    """
+    engine = engine_of(request)
     if not engine.catalog.synced.is_set():
         raise ApiError(503, "unavailable", "the engine is still reading its webhook sources", {"Retry-After": "1"})
-    for source in sources:
-        secret = await engine.signing_secrets.of(source)
-        if secret is None:
-            continue
-        if await _look_at(body, partial(signature.is_by, secret, body)):
-            return source
-    engine.metrics.delivery_received("refused")
-    raise ApiError(401, "unauthorized", "the signature is not one of this body by the secret of a webhook source")
+    secrets = [(source, await engine.signing_secrets.of(source)) for source in sources]
+    candidates = [(source, signature.verifier(secret)) for source, secret in secrets if secret is not None]
+    if not candidates:
+        engine.metrics.delivery_received("refused")
+        raise ApiError(401, "unauthorized", "no webhook source that is enabled and has a secret receives here")
+    received = await receive_signed(request, candidates, engine.unverified_bodies)
+    if received is None:
+        engine.metrics.delivery_received("refused")
+        raise ApiError(401, "unauthorized", "the signature is not one of this body by the secret of a webhook source")
+    return received
 
 
 def _unsigned(request: Request) -> ApiError:

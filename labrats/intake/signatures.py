@@ -42,12 +42,15 @@ class Signature:
     signed_head: bytes = b""
     id: str | None = None
 
+    def verifier(self, secret: str) -> "Verifier":
+        """Return what takes the body and tells whether one of the digests was made with `secret`."""
+        return Verifier(hmac.new(self._key(secret), self.signed_head, hashlib.sha256), self.digests)
+
     def is_by(self, secret: str, body: bytes) -> bool:
-        """Whether one of them was made with `secret`. Takes as long whichever byte is wrong."""
-        made = hmac.new(self._key(secret), self.signed_head, hashlib.sha256)
-        made.update(body)
-        found = [hmac.compare_digest(made.digest(), each) for each in self.digests]
-        return any(found)
+        """Return whether one of the digests was made with `secret`."""
+        verifier = self.verifier(secret)
+        verifier.update(body)
+        return verifier.matches()
 
     def _key(self, secret: str) -> bytes:
         """The secret's text; for Standard Webhooks, where it is `whsec_` and base64, what that stands for."""
@@ -57,6 +60,23 @@ class Signature:
             return signing_key(secret)
         except ValueError:
             return secret.encode()  # it only looks like one
+
+
+class Verifier:
+    """Hashes a body as it arrives."""
+
+    def __init__(self, computed: hmac.HMAC, digests: Sequence[bytes]) -> None:
+        self._computed, self._digests = computed, digests
+
+    def update(self, piece: bytes) -> None:
+        """Take the next piece of the body."""
+        self._computed.update(piece)
+
+    def matches(self) -> bool:
+        """Return whether the body so far has one of the digests. Takes as long whichever byte is wrong."""
+        digest = self._computed.digest()
+        found = [hmac.compare_digest(digest, each) for each in self._digests]
+        return any(found)
 
 
 def hub_signature(headers: Headers) -> Signature | None:

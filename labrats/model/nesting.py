@@ -6,7 +6,8 @@ from typing import Final
 DEEPEST: Final = 100
 """How deep what users send, and what agents answer, may be."""
 
-_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# A string that does not end is one token too: else each quote in it would be tried as the beginning of one.
+_TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def is_too_deep(text: bytes, deepest: int = DEEPEST) -> bool:

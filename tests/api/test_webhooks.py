@@ -191,6 +191,25 @@ class TestSignature:
             answer = await nobody.post(path, content=body if declared else chunks(), headers=headers)
             assert answer.status_code == 413
 
+    @pytest.mark.parametrize("path", [GITHUB, "/webhooks/github"])
+    @pytest.mark.parametrize("sources", ["none", "disabled"])
+    async def test_nothing_is_received_where_no_source_could_have_signed_it(
+        self, api: Api, nobody: httpx2.AsyncClient, path: str, sources: str
+    ) -> None:
+        if sources == "disabled":
+            await add_source(api, enabled=False)
+        received = 0
+
+        async def chunks() -> AsyncIterator[bytes]:
+            nonlocal received
+            for _ in range(100):
+                received += 2**16
+                yield b"x" * 2**16
+
+        answer = await nobody.post(path, content=chunks(), headers=github_headers("ping", b""))
+        assert answer.status_code == (401 if path == GITHUB else 404)
+        assert received <= 2**16
+
 
 class TestShape:
     @pytest.mark.parametrize(

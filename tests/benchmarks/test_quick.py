@@ -38,7 +38,7 @@ def run(*module: str, **environment: str) -> str:
 
 
 def test_a_quick_run_of_readers_measures_them(tmp_path: Path) -> None:
-    assert "/health, 5 readers never read" in run("benchmarks.readers", TMPDIR=str(tmp_path))
+    assert "/health, 5 readers never read" in run("benchmarks.readers", TMPDIR=str(tmp_path), PATH=os.environ["PATH"])
 
 
 def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
