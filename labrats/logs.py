@@ -1,29 +1,70 @@
-"""How the engine logs: a fixed message and fields, as lines for people on a terminal and as JSON elsewhere."""
+"""How the engine logs: a fixed message and fields, as lines for people on a terminal and as JSON elsewhere.
+
+A line that cannot be written is lost and counted: a full disk, or a closed standard error, ends no engine.
+"""
 
 import logging
+import os
 import sys
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import Processor
+
+
+class LossyStream:
+    """Standard error, which raises nothing when written to, and buffers nothing. lost: lines that never got there."""
+
+    def __init__(self, descriptor: int = 2) -> None:
+        self._descriptor = descriptor
+        self.lost = 0
+
+    def write(self, text: str) -> None:
+        data = text.encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError:  # a full disk, a broken pipe, a closed descriptor
+            self.lost += max(1, text.count("\n"))
+
+    def flush(self) -> None:
+        """There is no buffer."""
+
+
+LOG: Final = LossyStream()
+"""Where all lines go."""
 
 
 def configure_logs(level: str, style: str) -> None:
-    """Set up structlog. level: debug, info, warning or error. style: console, json, or auto."""
+    """Set up structlog, and the standard library's logging by it, which libraries use.
+
+    level: debug, info, warning or error. style: console, json, or auto.
+    """
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     # Tracebacks without the values of local variables, which may be secrets, or prompts.
     if console:
-        renderers: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        renderers: list[Processor] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     else:
         tracebacks = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
         renderers = [tracebacks, structlog.processors.JSONRenderer()]
+    shared: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *renderers,
-        ],
+        processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(LOG),  # type: ignore[arg-type]  # it needs no more of a stream
         cache_logger_on_first_use=True,
     )
+    _configure_standard_logging([*shared, structlog.stdlib.ExtraAdder()], renderers)
+
+
+def _configure_standard_logging(shared: list[Processor], renderers: list[Any]) -> None:
+    handler = logging.StreamHandler(LOG)
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[remove_meta, *renderers])
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

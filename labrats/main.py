@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 DATABASE: Final = "labrats.db"
 
+DESCRIPTORS_KEPT: Final = 512
+"""File descriptors that connections leave for all else: the database, attempts, files that are read."""
+
 OnReady = Callable[[str, str | None], None]
 """Told the engine's URL, and the one-time login link where there is one."""
 
@@ -69,6 +72,7 @@ class Commands:
         refuse_unprotected(settings)
         refuse_part_of_one_machine(settings)
         os.umask(0o077)
+        open_standard_streams()
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         with (
             only_engine_of(settings.data_dir) if settings.backend == "embedded" else nullcontext(),
@@ -124,14 +128,17 @@ class Commands:
 async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: OnReady) -> None:
     """Run the engine, or its part, until SIGINT or SIGTERM. If one loop dies, all stop and its error surfaces."""
     from labrats.logs import configure_logs
+    from labrats.processes import raise_descriptor_limit
 
     configure_logs(settings.log_level, settings.log_format)
+    descriptors = raise_descriptor_limit()
     open_engine = open_cluster_engine if settings.backend == "kubernetes" else open_local_engine
     async with open_engine(settings) as (engine, drive), asyncio.TaskGroup() as loops:
         from labrats.api.app import create_app
-        from labrats.api.server import Server
+        from labrats.api.server import Patience, Server
 
-        server = Server(create_app(engine), trusted_proxies=settings.trusted_proxies)
+        patience = Patience(connections=max(descriptors // 2, descriptors - DESCRIPTORS_KEPT))
+        server = Server(create_app(engine), patience, settings.trusted_proxies)
         background = [
             loops.create_task(engine.catalog.follow(engine.store), name="catalog"),
             loops.create_task(announce(engine, server, listener, on_ready), name="announce"),
@@ -379,6 +386,19 @@ def read_settings(**options: Any) -> "EngineSettings":
     return EngineSettings(**{name: value for name, value in options.items() if value is not None})
 
 
+def open_standard_streams() -> None:
+    """Open what is closed of standard input, output and error, or the next file opened would be taken for it."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            os.dup2(opened, descriptor)
+            if opened != descriptor:
+                os.close(opened)
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
+
+
 def refuse_unprotected(settings: "EngineSettings") -> None:
     """Raises LabratsError for an address beyond loopback that nobody asked to be reachable."""
     try:
@@ -429,7 +449,10 @@ async def announce(engine: "Engine", server: Any, listener: socket.socket, on_re
         await synced.wait()
     await server.listening.wait()
     structlog.get_logger().info("engine ready", url=url, data=str(engine.settings.data_dir))
-    on_ready(url, login_link)
+    try:
+        on_ready(url, login_link)
+    except OSError as error:
+        structlog.get_logger().warning("greeting was not printed", reason=error.strerror)
     gc.collect()
     gc.freeze()  # what is here by now stays
 

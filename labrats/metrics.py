@@ -38,6 +38,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._lost_before = 0
         self.type_label, self.model_label = BoundedLabel(), BoundedLabel()
         job = ("type", "provider", "model")
         self._submitted = Counter("labrats_jobs_submitted", "Jobs accepted", job, registry=self.registry)
@@ -81,6 +82,14 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self.log_streams = Gauge("labrats_log_streams", "Log streams open", registry=self.registry)
+        self._lost_log_lines = Counter(
+            "labrats_log_lines_lost", "Lines of the engine's own log that could not be written", registry=self.registry
+        )
+
+    def log_lines_lost(self, in_all: int) -> None:
+        """Count the lines of the log that have been lost since the last call, given how many that are in all."""
+        self._lost_log_lines.inc(in_all - self._lost_before)
+        self._lost_before = in_all
 
     def job_submitted(self, job: Job) -> None:
         self._submitted.labels(self.type_label(job.spec.type), *self._model_labels(job)).inc()

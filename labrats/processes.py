@@ -4,11 +4,13 @@ A process is known by its pid, its start time and the boot it lived in: a pid al
 """
 
 import os
+import resource
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Final
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,20 @@ def boot_id() -> str:
     if not _boot_id:
         _boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return _boot_id
+
+
+MOST_DESCRIPTORS: Final = 65_536
+"""More than this no engine needs, and some programs walk through all that they might have open."""
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process have as many open files as the system permits. Return how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 def children(pid: int) -> list[int]:

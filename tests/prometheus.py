@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import httpx2
 import pytest
 
 from tests.cluster.programs import cache_folder, only_one_at
+from tests.loopback import free_port
 
 PACKAGE: Final = "prometheus"
 PATIENCE_SECONDS: Final = 40.0
@@ -73,16 +73,10 @@ class Prometheus:
                 await asyncio.sleep(0.1)
 
 
-def a_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @contextmanager
 def running_prometheus(folder: Path, engine_url: str) -> Iterator[Prometheus]:
     """One that scrapes the engine while the block runs, and keeps its data in `folder`."""
-    port = a_free_port()
+    port = free_port()
     configuration = folder / "prometheus.yml"
     configuration.write_text(_CONFIGURATION.format(target=engine_url.removeprefix("http://")))
     options = [f"--config.file={configuration}", f"--storage.tsdb.path={folder / 'tsdb'}"]

@@ -11,6 +11,7 @@ from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, engine_of
+from labrats.logs import LOG
 from labrats.model.job import Job
 from labrats.model.parts import Secret
 from labrats.model.phases import API_STATUS, Phase
@@ -63,6 +64,7 @@ async def metrics(request: Request) -> Response:
 def _mirror_cache(engine: Engine) -> None:
     """Set the gauges that say what there is right now."""
     gauges = engine.metrics
+    gauges.log_lines_lost(LOG.lost)
     for gauge in (gauges.jobs, gauges.queue_depth, gauges.slots_used):
         gauge.clear()
     for row in engine.cache.counts():

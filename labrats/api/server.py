@@ -20,6 +20,8 @@ from labrats.api.errors import error_body
 UNSENT_BYTES: Final = 64 * 1024
 _TCP_NOTSENT_LOWAT: Final = 25  # which Python's socket module does not name
 
+_DISCARDED_AT_LEAST: Final = 1024 * 1024
+
 DRAIN_SECONDS: Final = 5
 """How long requests under way may take when the engine stops."""
 
@@ -34,9 +36,13 @@ class Patience:
     """Without any more of a body; or without taking any more of an answer, from one look at it to the next."""
     head_bytes: int = 64 * 1024
     """The largest request line and headers."""
-    discarded_bytes: int = 64 * 1024 * 1024
+    discarded_bytes: int = 1024 * 1024 * 1024
     """How much is read and thrown away of a body that has been refused. Were the connection closed at once, most
     clients would lose the answer, since they read none before they have sent all."""
+    discard_seconds: float = 10.0
+    """For each further mebibyte of a body that has been refused."""
+    connections: int = 10_000
+    """How many there may be at once. Each costs a file descriptor; without any left the engine could do nothing."""
 
 
 class Server(uvicorn.Server):
@@ -135,15 +141,21 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._unsent_bytes = 0
         self._head_deadline = _Deadline(self._head_is_late)
         self._body_deadline = _Deadline(self._body_is_late)
+        self._discard_deadline = _Deadline(self._discarded_is_late)
+        self._discarded_before = 0
         self._write_deadline = _Deadline(self._reader_is_late)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self._patience.connections:
+            message = "the engine has as many connections as it can serve"
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, message, "retry-after: 5\r\n")
+            return
         _bound_unsent_bytes(transport)
         self._head_deadline.move(self._patience.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for deadline in (self._head_deadline, self._body_deadline, self._write_deadline):
+        for deadline in (self._head_deadline, self._body_deadline, self._discard_deadline, self._write_deadline):
             deadline.met()
         super().connection_lost(exc)
 
@@ -166,29 +178,36 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._awaiting, self._head_bytes = _Awaiting.BODY, 0
-        self._body_has_begun, self._discarded_bytes = False, 0
+        self._body_has_begun, self._discarded_bytes, self._discarded_before = False, 0, 0
         self._head_deadline.met()
         self._body_deadline.move(self._patience.idle_seconds)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._body_deadline.move(self._patience.idle_seconds)
         self._body_has_begun = True
         super().on_body(body)
-        if not self._is_answering:
-            self._discarded_bytes += len(body)
-            if self._discarded_bytes > self._patience.discarded_bytes:
-                self.transport.abort()
+        if self._is_answering:
+            self._body_deadline.move(self._patience.idle_seconds)
+            return
+        self._discarded_bytes += len(body)
+        if self._discarded_bytes > self._patience.discarded_bytes:
+            self.transport.abort()
 
     def on_message_complete(self) -> None:
         self._awaiting = _Awaiting.REQUEST
         self._body_deadline.met()
+        self._discard_deadline.met()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._awaiting is _Awaiting.BODY and self.expect_100_continue and not self._body_has_begun:
+        if self._awaiting is not _Awaiting.BODY:
+            return
+        if self.expect_100_continue and not self._body_has_begun:
             self.transport.close()  # it waits for a word to send the body, and now would send the next request
+            return
+        self._body_deadline.met()
+        self._discard_deadline.move(self._patience.discard_seconds)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -217,6 +236,13 @@ class ImpatientProtocol(HttpToolsProtocol):
         else:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request's body stopped arriving")
 
+    def _discarded_is_late(self) -> None:
+        if self._discarded_bytes < self._discarded_before + _DISCARDED_AT_LEAST:
+            self.transport.abort()
+            return
+        self._discarded_before = self._discarded_bytes
+        self._discard_deadline.move(self._patience.discard_seconds)
+
     def _await_reader(self) -> None:
         self._unsent_bytes = self.transport.get_write_buffer_size()
         self._write_deadline.move(self._patience.idle_seconds)
@@ -227,15 +253,15 @@ class ImpatientProtocol(HttpToolsProtocol):
         else:
             self.transport.abort()
 
-    def _refuse(self, status: HTTPStatus, message: str) -> None:
-        """Answer, unless another answer has begun, and close the connection."""
+    def _refuse(self, status: HTTPStatus, message: str, headers: str = "") -> None:
+        """Answer, unless another answer has begun, and close the connection. headers: each with its line break."""
         if self._is_answering and (self.cycle.response_started or self.pipeline):
             self.transport.abort()
             return
         body = json.dumps(error_body(status.name.lower(), message)).encode()
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n{headers}\r\n"
         )
         self.transport.write(head.encode() + body)
         self.transport.close()

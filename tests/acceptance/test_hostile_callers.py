@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from labrats.processes import MOST_DESCRIPTORS
 from tests.acceptance.engine import LocalEngine, User, lines_of
 
 MEBIBYTE = 1024 * 1024
@@ -22,6 +23,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
 def resident_bytes(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))) * 1024
+
+
+async def test_open_files_are_limited_as_far_as_the_system_permits(engine: LocalEngine) -> None:
+    limits = Path(f"/proc/{engine.pid}/limits").read_text().splitlines()
+    soft, hard = next(line for line in limits if line.startswith("Max open files")).split()[3:5]
+    assert int(soft) == min(int(hard), MOST_DESCRIPTORS)
 
 
 @pytest.mark.slow

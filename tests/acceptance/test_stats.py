@@ -9,7 +9,8 @@ import pytest
 
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import Engine, LocalEngine, User
-from tests.prometheus import Prometheus, a_free_port, program, running_prometheus
+from tests.loopback import free_port
+from tests.prometheus import Prometheus, program, running_prometheus
 
 USAGE = {"usage": {"inputTokens": 10, "outputTokens": 5, "costUsd": 0.25}}
 
@@ -109,7 +110,7 @@ async def run_scraped(user: User, prometheus: Prometheus) -> None:
 
 
 async def test_a_prometheus_that_is_away_is_said_to_be_and_not_where_it_is(start_engine: EngineFactory) -> None:
-    port = a_free_port()
+    port = free_port()
     engine = start_engine(PROMETHEUS_URL=f"http://127.0.0.1:{port}")
     async with engine.admin() as admin:
         answer = await admin.get("/api/stats/timeseries")

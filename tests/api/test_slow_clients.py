@@ -99,13 +99,13 @@ Connect = Callable[[], Awaitable[Client]]
 
 
 @asynccontextmanager
-async def served(app: ASGIApp) -> AsyncIterator[Connect]:
+async def served(app: ASGIApp, patience: Patience = PATIENCE) -> AsyncIterator[Connect]:
     """A server, and how to connect to it."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind("")  # the kernel finds a name that leaves no file behind
     listener.listen()
     name = listener.getsockname()
-    server = Server(app)
+    server = Server(app, patience)
     clients: list[Client] = []
 
     async def connect() -> Client:
@@ -278,6 +278,39 @@ async def test_what_is_refused_is_not_read_for_ever(connect: Connect) -> None:
             sent += MIB
 
     assert PATIENCE.discarded_bytes - MIB <= sent <= PATIENCE.discarded_bytes + 8 * MIB
+
+
+async def test_a_refused_body_that_trickles_is_cut_after_ten_seconds(connect: Connect) -> None:
+    client, began = await connect(), seconds()
+    await client.send(b"POST /refuse HTTP/1.1\r\nHost: engine.test\r\nContent-Length: 1000000\r\n\r\n")
+    assert await client.answer() == (413, b"no")
+    await client.trickle(b"x" * 1000, every_seconds=0.5)
+    assert await client.is_cut()
+    assert seconds() - began == pytest.approx(PATIENCE.discard_seconds, abs=1)
+
+
+async def test_a_refused_body_that_keeps_coming_is_read_however_long_it_takes(connect: Connect) -> None:
+    client = await connect()
+    await client.send(b"POST /refuse HTTP/1.1\r\nHost: engine.test\r\nContent-Length: %d\r\n\r\n" % (8 * MIB))
+    assert await client.answer() == (413, b"no")
+    for _ in range(8):
+        await client.send(b"x" * MIB)
+        await asyncio.sleep(PATIENCE.discard_seconds * 0.8)
+    await client.send(HEAD + b"0123456789")
+    assert await client.answer() == (200, b"0123456789")
+
+
+async def test_a_connection_too_many_is_told_so_and_the_others_are_served(app: Application) -> None:
+    async with served(app, Patience(connections=2)) as connect:
+        first, _ = await connect(), await connect()
+        await first.send(HEAD + b"0123456789")
+        assert await first.answer() == (200, b"0123456789")
+        third = await connect()
+        status, body = await third.answer()
+        assert (status, json.loads(body)["code"]) == (503, "service_unavailable")
+        assert await third.is_cut()
+        await first.send(HEAD + b"0123456789")
+        assert await first.answer() == (200, b"0123456789")
 
 
 async def test_who_waits_for_a_word_before_sending_the_body_need_not_send_it(connect: Connect) -> None:

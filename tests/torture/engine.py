@@ -4,11 +4,11 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.loopback import free_port
 from tests.torture.witnesses import record_versions
 
 SETTINGS = {"LABRATS_STOP_GRACE_SECONDS": "1", "LABRATS_RETRY_BACKOFF_SECONDS": "0.2", "LABRATS_LOG_FORMAT": "json"}
@@ -20,7 +20,7 @@ class EngineProcess:
     def __init__(self, folder: Path) -> None:
         self.data_dir = folder / "data"
         self.mark = str(folder / "mark")
-        self.port = _free_port()
+        self.port = free_port()
         self._log = folder / "engine.log"
         self._process: subprocess.Popen[bytes] | None = None
         record_versions(self.database)
@@ -76,10 +76,3 @@ def _is_error(line: str) -> bool:
         return bool(line)
     entry = json.loads(line)
     return entry["level"] == "error" and "launcher" not in entry["event"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -1,27 +1,32 @@
 """What the engine's own log says, and what it never says."""
 
+import json
+import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from labrats.logs import configure_logs
+from labrats.logs import LossyStream, configure_logs
 
 
 @pytest.fixture(autouse=True)
 def structlog_as_it_was() -> Iterator[None]:
+    handlers = list(logging.getLogger().handlers)
     yield
     structlog.reset_defaults()
+    logging.basicConfig(handlers=handlers, force=True)
 
 
 @pytest.mark.parametrize("style", ["console", "json"])
-def test_a_traceback_shows_where_and_no_values(style: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_shows_where_and_no_values(style: str, capfd: pytest.CaptureFixture[str]) -> None:
     configure_logs("info", style)
     try:
         fail_beside("test-" + "secret-value")
     except ZeroDivisionError:
         structlog.get_logger().exception("reconciling failed", job="ir-0000000a")
-    logged = capsys.readouterr().err
+    logged = capfd.readouterr().err
     assert "ZeroDivisionError" in logged
     assert "fail_beside" in logged
     assert "test-secret-value" not in logged
@@ -29,3 +34,34 @@ def test_a_traceback_shows_where_and_no_values(style: str, capsys: pytest.Captur
 
 def fail_beside(secret: str) -> float:
     return len(secret) / 0
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_counted() -> None:
+    with open("/dev/full", "wb") as full:
+        stream = LossyStream(full.fileno())
+        stream.write("one\n")
+        stream.write("two\nthree\n")
+    stream.write("four\n")  # closed by now
+    assert stream.lost == 4
+
+
+def test_a_line_that_can_be_written_is_not_lost() -> None:
+    readable, writable = os.pipe()
+    stream = LossyStream(writable)
+    stream.write("Grüße\udcff\n")
+    assert os.read(readable, 100) == b"Gr\xc3\xbc\xc3\x9fe\\udcff\n"
+    assert stream.lost == 0
+    os.close(writable)
+    os.close(readable)
+
+
+def test_what_libraries_log_is_json_too(capfd: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", "json")
+    try:
+        fail_beside("test-secret-value")
+    except ZeroDivisionError:
+        logging.getLogger("asyncio").exception("Task exception was never retrieved", extra={"task": "x"})
+    [line] = capfd.readouterr().err.splitlines()
+    logged = json.loads(line)
+    assert (logged["event"], logged["level"], logged["task"]) == ("Task exception was never retrieved", "error", "x")
+    assert logged["exception"][0]["exc_type"] == "ZeroDivisionError"
