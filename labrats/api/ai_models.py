@@ -29,7 +29,7 @@ _AN_OPUS: Final[dict[str, Any]] = {
     "model": "opus",
     "slots": 4,
     "credentialsRef": "anthropic",
-    "prices": {"input": 5, "output": 25, "cacheRead": 0.5},
+    "prices": {"input": 5, "output": 25, "cacheRead": 0.5, "cacheWrite": 6.25},
 }
 
 SlotCount = Annotated[int, Field(ge=0, le=100_000, description="Attempts at once; 0 pauses the model.")]
@@ -52,6 +52,12 @@ class PricesBody(RequestBody):
     output: float = Field(default=0, ge=0, allow_inf_nan=False, description="Of what the model writes.")
     cache_read: float = Field(
         default=0, ge=0, allow_inf_nan=False, description="Of what it reads once more, from the provider's cache."
+    )
+    cache_write: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Of input that is written to the provider's cache; null: as `input`.",
     )
 
 
@@ -89,6 +95,7 @@ class PricesView(ResponseBody):
     input: float = Field(examples=[5.0])
     output: float = Field(examples=[25.0])
     cache_read: float = Field(examples=[0.5])
+    cache_write: float | None = Field(description="Null: as `input`.", examples=[6.25])
 
 
 class AiModelView(ResponseBody):
@@ -220,6 +227,15 @@ def _prices(asked: PricesBody | None) -> Prices | None:
     return Prices(**asked.model_dump()) if asked else None
 
 
+def _prices_view(prices: Prices) -> dict[str, float | None]:
+    return {
+        "input": prices.input,
+        "output": prices.output,
+        "cacheRead": prices.cache_read,
+        "cacheWrite": prices.cache_write,
+    }
+
+
 def _view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
     spec = ai_model.spec
     key = (spec.provider, spec.model)
@@ -232,7 +248,7 @@ def _view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
         "slots": spec.slots,
         "endpoint": spec.endpoint,
         "credentialsRef": spec.credentials_ref,
-        "prices": prices and {"input": prices.input, "output": prices.output, "cacheRead": prices.cache_read},
+        "prices": prices and _prices_view(prices),
         "active": engine.cache.count_by_model(API_STATUS[Phase.RUNNING]).get(key, 0),
         "queued": engine.cache.count_by_model(API_STATUS[Phase.PENDING]).get(key, 0),
         "pausedUntil": engine.cache.paused_until(*key),

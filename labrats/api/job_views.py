@@ -56,9 +56,14 @@ class UsageView(ResponseBody):
     input_tokens: int = Field(examples=[1200])
     output_tokens: int = Field(examples=[340])
     cache_read_tokens: int = Field(examples=[800])
+    cache_write_tokens: int = Field(
+        description="The share of the input tokens that was written to the provider's cache.", examples=[0]
+    )
     reasoning_tokens: int = Field(description="How many of the output tokens nobody saw.", examples=[0])
-    cost_usd: float | None = Field(description="Null where the model's price is not known.", examples=[0.0125])
-    turns: int = Field(examples=[3])
+    cost_usd: float | None = Field(
+        description="Null where the model's price, or what it consumed, is not known.", examples=[0.0125]
+    )
+    turns: int = Field(description="Answers of a model.", examples=[3])
     seconds: float = Field(description="How long its ended attempts held a slot.", examples=[41.7])
 
 
@@ -234,6 +239,7 @@ def usage_view(usage: Usage) -> dict[str, int | float | None]:
         "inputTokens": usage.input_tokens,
         "outputTokens": usage.output_tokens,
         "cacheReadTokens": usage.cache_read_tokens,
+        "cacheWriteTokens": usage.cache_write_tokens,
         "reasoningTokens": usage.reasoning_tokens,
         "costUsd": usage.known_cost_usd,
         "turns": usage.turns,

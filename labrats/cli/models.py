@@ -29,10 +29,17 @@ class ModelFields:
     """US dollars per million output tokens."""
     cache_read_price: float | None = None
     """US dollars per million tokens read from a cache."""
+    cache_write_price: float | None = None
+    """US dollars per million tokens written to a cache. [default: the input price]"""
 
     def request(self, **others: Any) -> dict[str, Any]:
         """These fields and `others` as the API's, without those that are None."""
-        prices = {"input": self.input_price, "output": self.output_price, "cacheRead": self.cache_read_price}
+        prices = {
+            "input": self.input_price,
+            "output": self.output_price,
+            "cacheRead": self.cache_read_price,
+            "cacheWrite": self.cache_write_price,
+        }
         given = {name: price for name, price in prices.items() if price is not None}
         body = others | {"endpoint": self.endpoint, "credentialsRef": self.credentials, "prices": given or None}
         return {name: value for name, value in body.items() if value is not None}

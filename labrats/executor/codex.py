@@ -73,7 +73,9 @@ async def run(run: Run) -> str:
                 tell_failed_server(run.emit, name, reason)
         if run.session_id and not narrator.has_begun:
             raise SessionLost(ending.last_words)
-        return answer_of(narrator, ending, log.retry_after_seconds)
+        answer = answer_of(narrator, ending, log.retry_after_seconds)
+        run.check_limits()
+        return answer
 
 
 async def _run_unless_idle(

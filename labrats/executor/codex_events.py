@@ -19,10 +19,11 @@ from labrats.model.job import FailedCode, Usage
 
 
 class TokenCounts(msgspec.Struct, frozen=True):
-    """As the Responses API counts them: those from a cache are input too, those of reasoning output."""
+    """As the Responses API counts them: those read from or written to a cache are input, those of reasoning output."""
 
     input_tokens: int = 0
     cached_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
     output_tokens: int = 0
     reasoning_output_tokens: int = 0
 
@@ -30,6 +31,7 @@ class TokenCounts(msgspec.Struct, frozen=True):
         return TokenCounts(
             self.input_tokens - other.input_tokens,
             self.cached_input_tokens - other.cached_input_tokens,
+            self.cache_write_input_tokens - other.cache_write_input_tokens,
             self.output_tokens - other.output_tokens,
             self.reasoning_output_tokens - other.reasoning_output_tokens,
         )
@@ -39,6 +41,7 @@ class TokenCounts(msgspec.Struct, frozen=True):
             input_tokens=self.input_tokens - self.cached_input_tokens,
             output_tokens=self.output_tokens,
             cache_read_tokens=self.cached_input_tokens,
+            cache_write_tokens=self.cache_write_input_tokens,
             reasoning_tokens=self.reasoning_output_tokens,
             turns=turns,
         )
@@ -196,15 +199,15 @@ class Narrator:
             case ErrorNote():
                 self._run.emit.log(f"[{event.message}]")
         if self._ledger.read():
-            self._run.consumed(self._ledger.usage)
+            self._run.consumed(self._ledger.usage, self._ledger.model)
             self._check_turns()
 
     def settle(self) -> None:
-        """Count what is left to count, after the end."""
+        """Count what is left to count, after the end. No limit is checked."""
         if self._ledger.read():
-            self._run.emit.consumed(self._ledger.usage)
+            self._run.settle(self._ledger.usage, self._ledger.model)
         elif self.completed and not self._ledger.usage.turns and not self._run.session_id:
-            self._run.emit.consumed(self.completed.usage.as_usage(turns=1))
+            self._run.settle(self.completed.usage.as_usage(turns=1))
         self._ledger.close()
 
     def _tell_started(self, item: Item) -> None:
@@ -234,10 +237,19 @@ class Narrator:
 
 class _SessionEntry(msgspec.Struct, frozen=True):
     payload: "_SessionPayload"
+    type: str = ""
 
 
 class _SessionPayload(msgspec.Struct, frozen=True):
-    type: str = ""
+    """The payload of an entry: `turn_context` has a model, `token_usage_record` a usage, `token_count` an info.
+
+    The record of an answer is written at once, its token_count only when the tools that it calls have ended. Older
+    versions write no records.
+    """
+
+    model: str | None = None
+    response_id: str = ""
+    usage: TokenCounts | None = None
     info: "_TokenInfo | None" = None
 
 
@@ -252,18 +264,20 @@ class Ledger:
     """What this run of a session has consumed, answer by answer: the events tell it only once, and only of success.
 
     Read from the file that Codex writes its session to. It is found as soon as the session has begun, and kept open:
-    what an agent puts in its place later does not count.
+    what an agent puts in its place later does not count. model: the model in use, once that is known.
     """
 
     def __init__(self, sessions: Path, session_id: str | None = None) -> None:
         """sessions: as in Narrator. session_id: of the session that the run goes on with."""
         self.thread_id = session_id or ""
         self.usage = Usage()
+        self.model: str | None = None
         self._sessions = sessions
         self._file: BinaryIO | None = None
         self._rest = b""
         self._before: TokenCounts | None = None
         self._total = TokenCounts()
+        self._latest_answer = ""
         if session_id and self.read():
             self._before, self.usage = self._total, Usage()
 
@@ -271,13 +285,24 @@ class Ledger:
         """Take in what was written since. Whether it changed the usage."""
         before = self.usage
         for line in self._new_lines():
-            if b'"token_count"' in line and (entry := read_line(_SESSION_DECODER, line)) and entry.payload.info:
+            if not any(kind in line for kind in _KINDS_READ) or not (entry := read_line(_SESSION_DECODER, line)):
+                continue
+            if entry.type == "turn_context":
+                self.model = entry.payload.model
+            elif usage := entry.payload.usage:
+                self._count_answer(entry.payload.response_id, usage)
+            elif entry.payload.info and not self._latest_answer:
                 self._count(entry.payload.info)
         return self.usage != before
 
     def close(self) -> None:
         if self._file:
             self._file.close()
+
+    def _count_answer(self, response_id: str, usage: TokenCounts) -> None:
+        if response_id != self._latest_answer:
+            self._latest_answer = response_id
+            self.usage += usage.as_usage(turns=1)
 
     def _count(self, info: _TokenInfo) -> None:
         if self._before is None:
@@ -302,6 +327,7 @@ class Ledger:
 
 
 _SESSION_DECODER: Final = msgspec.json.Decoder(_SessionEntry)
+_KINDS_READ: Final = (b'"turn_context"', b'"token_count"', b'"token_usage_record"')
 
 
 def _within_shell(command: str) -> str:

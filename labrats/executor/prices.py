@@ -1,5 +1,6 @@
-"""What a run costs, where its provider does not say so itself."""
+"""Turns usage into cost, for every provider and every end of a run."""
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,33 +12,60 @@ from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import Task
 
 LIST_PRICES: Final[Mapping[str, Prices]] = {
-    "gpt-5": Prices(input=1.25, output=10, cache_read=0.125),
-    "gpt-5-codex": Prices(input=1.25, output=10, cache_read=0.125),
+    "gpt-6.1-sol": Prices(input=2, output=10, cache_read=0.1, cache_write=2.5),
+    "gpt-6.1-terra": Prices(input=1, output=5, cache_read=0.05, cache_write=1.25),
+    "gpt-6-astra": Prices(input=10, output=50, cache_read=1, cache_write=12.5),
+    "gpt-6-sol": Prices(input=2, output=10, cache_read=0.2, cache_write=2.5),
+    "gpt-6-luna": Prices(input=0.1, output=0.5, cache_read=0.01, cache_write=0.125),
+    "gpt-5.6-sol": Prices(input=4, output=20, cache_read=0.4, cache_write=5),
+    "gpt-5.6-terra": Prices(input=2, output=12, cache_read=0.2, cache_write=2.5),
+    "gpt-5.6-luna": Prices(input=0.2, output=1.2, cache_read=0.02, cache_write=0.25),
+    "gpt-5.5": Prices(input=5, output=30, cache_read=0.5),
+    "gpt-5.4": Prices(input=2.5, output=15, cache_read=0.25),
+    "gpt-5.4-mini": Prices(input=0.75, output=4.5, cache_read=0.075),
+    "gpt-5.4-nano": Prices(input=0.2, output=1.25, cache_read=0.02),
+    "gpt-5.3-codex": Prices(input=1.75, output=14, cache_read=0.175),
+    "gpt-5.2": Prices(input=1.75, output=14, cache_read=0.175),
+    "gpt-5.2-codex": Prices(input=1.75, output=14, cache_read=0.175),
     "gpt-5.1": Prices(input=1.25, output=10, cache_read=0.125),
     "gpt-5.1-codex": Prices(input=1.25, output=10, cache_read=0.125),
+    "gpt-5": Prices(input=1.25, output=10, cache_read=0.125),
+    "gpt-5-codex": Prices(input=1.25, output=10, cache_read=0.125),
     "gpt-5-mini": Prices(input=0.25, output=2, cache_read=0.025),
     "gpt-5-nano": Prices(input=0.05, output=0.4, cache_read=0.005),
     "o3": Prices(input=2, output=8, cache_read=0.5),
     "o4-mini": Prices(input=1.1, output=4.4, cache_read=0.275),
 }
-"""The provider's list prices of models whose program reports tokens only. An AiModel's `prices` go before them."""
+"""Standard list prices, in November 2026, of models whose program reports tokens only. An AiModel's `prices` win."""
 
 _PRICED_BY_THEMSELVES: Final = frozenset({"claude", "mock"})
-"""Their programs say what they cost, at the end at least."""
+"""Providers whose programs report the cost, at the end at least."""
+
+_DATE: Final = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
-def priced(usage: Usage, task: Task) -> Usage:
-    """`usage` with its cost: by the AiModel's prices, as the provider says, or by the list; None when nobody knows."""
+def priced(usage: Usage, task: Task, model: str | None = None) -> Usage:
+    """Return `usage` with its cost: by the AiModel's prices, as the provider reports it, or by the list prices.
+
+    The cost is None where no price is known, or where the provider has answered without reporting its usage.
+    model: the model that answered, where the job does not name one.
+    """
     prices = task.prices
     if prices is None and usage.cost_usd is None:
-        prices = _list_prices(task)
-    return replace(usage, cost_usd=cost_of(usage, prices)) if prices else usage
+        prices = _list_prices(task, model)
+    if prices is None:
+        return usage
+    is_reported = bool(usage.tokens) or not usage.turns
+    return replace(usage, cost_usd=cost_of(usage, prices) if is_reported else None)
 
 
 def cost_of(usage: Usage, prices: Prices) -> float:
-    """In US dollars, unrounded. usage: as the provider counted it, tokens from a cache apart from the fresh ones."""
+    """Return the cost in US dollars, unrounded."""
+    written = min(usage.cache_write_tokens, usage.input_tokens)
+    cache_write = prices.input if prices.cache_write is None else prices.cache_write
     millions = (
-        usage.input_tokens * prices.input
+        (usage.input_tokens - written) * prices.input
+        + written * cache_write
         + usage.output_tokens * prices.output
         + usage.cache_read_tokens * prices.cache_read
     )
@@ -56,5 +84,8 @@ def require_price(task: Task) -> None:
         raise GiveUp(FailedCode.BUDGET, message)
 
 
-def _list_prices(task: Task) -> Prices | None:
-    return LIST_PRICES.get(task.config.model or "") if task.config.provider == "codex" else None
+def _list_prices(task: Task, model: str | None = None) -> Prices | None:
+    if task.config.provider != "codex":
+        return None
+    names = (task.config.model, model)
+    return next((LIST_PRICES[found] for name in names if name and (found := _DATE.sub("", name)) in LIST_PRICES), None)

@@ -87,10 +87,21 @@ class Run:
 
     def consume(self, usage: Usage) -> None:
         """Add to what the attempt has consumed. Raises GiveUp when that passes a limit."""
-        self.consumed(self.emit.own_usage + usage)
+        self.emit.consumed(self.emit.own_usage + priced(usage, self.task))
+        self.check_limits()
 
-    def consumed(self, usage: Usage) -> None:
-        """Replace what the provider has consumed in all. Raises GiveUp when the attempt passes a limit by that."""
-        usage = priced(usage, self.task)
-        self.emit.consumed(usage)
+    def consumed(self, usage: Usage, model: str | None = None) -> None:
+        """Replace what the provider has consumed in all. Raises GiveUp when the attempt passes a limit by that.
+
+        model: the model that answered, where the job does not name one.
+        """
+        self.settle(usage, model)
+        self.check_limits()
+
+    def settle(self, usage: Usage, model: str | None = None) -> None:
+        """Do the same at the end of a run that fails or is stopped for another reason: no limit is checked."""
+        self.emit.consumed(priced(usage, self.task, model))
+
+    def check_limits(self) -> None:
+        """Raises GiveUp when the attempt has consumed more than the job may."""
         Limits.of(self.task.config).check(self.emit.usage)

@@ -62,9 +62,10 @@ WORDS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "inputTokens": "Fresh ones: those that came from a cache are apart.",
         "outputTokens": "What the model wrote.",
         "cacheReadTokens": "What it read once more, from the provider's cache.",
+        "cacheWriteTokens": "The share of the input that was written to the provider's cache.",
         "reasoningTokens": "How many of the output tokens nobody saw.",
         "costUsd": "In US dollars, where the price is known.",
-        "turns": "Of the conversation.",
+        "turns": "Answers of a model.",
         "seconds": "How long it held its slot.",
     },
     Outputs: {

@@ -12,11 +12,12 @@ DEFAULT_SLOTS: Final = 4
 
 
 class Prices(Record):
-    """US dollars per million tokens."""
+    """US dollars per million tokens. cache_write: of input written to the provider's cache; None: as `input`."""
 
     input: float = 0.0
     output: float = 0.0
     cache_read: float = 0.0
+    cache_write: float | None = None
 
 
 class AiModelSpec(Record):

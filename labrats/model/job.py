@@ -173,15 +173,18 @@ MOST_USED: Final = 10**12
 class Usage(Record):
     """What a job consumed, over all its attempts.
 
-    input_tokens:     fresh ones. Those that came from a cache are apart.
-    reasoning_tokens: how many of the output tokens nobody saw.
-    cost_usd:         None where the price is not known.
-    seconds:          how long it held its slot.
+    input_tokens:       fresh ones. Those that came from a cache are apart.
+    cache_write_tokens: the share of the input tokens that the provider wrote to its cache.
+    reasoning_tokens:   how many of the output tokens nobody saw.
+    cost_usd:           None where the price, or what was consumed, is not known.
+    turns:              answers of a model.
+    seconds:            how long it held its slot.
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     cost_usd: float | None = None
     turns: int = 0
@@ -193,8 +196,8 @@ class Usage(Record):
 
     @property
     def known_cost_usd(self) -> float | None:
-        """What it cost: nothing, where nothing was consumed; None where that is not known."""
-        return 0.0 if self.cost_usd is None and not self.tokens else self.cost_usd
+        """The cost: 0.0 while no model has answered, None where the cost of the answers is not known."""
+        return 0.0 if self.cost_usd is None and not self.tokens and not self.turns else self.cost_usd
 
     def within_reason(self) -> "Usage":
         """This, with what no run can have consumed at the nearest that one can: a hijacked agent reports anything, and
@@ -204,6 +207,7 @@ class Usage(Record):
             input_tokens=min(max(0, self.input_tokens), MOST_USED),
             output_tokens=min(max(0, self.output_tokens), MOST_USED),
             cache_read_tokens=min(max(0, self.cache_read_tokens), MOST_USED),
+            cache_write_tokens=min(max(0, self.cache_write_tokens), MOST_USED),
             reasoning_tokens=min(max(0, self.reasoning_tokens), MOST_USED),
             cost_usd=None if self.cost_usd is None else min(max(0.0, self.cost_usd), MOST_USED),
             turns=min(max(0, self.turns), MOST_USED),
@@ -216,6 +220,7 @@ class Usage(Record):
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             cost_usd=None if ours is None or theirs is None else ours + theirs,
             turns=self.turns + other.turns,

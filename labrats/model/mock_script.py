@@ -55,6 +55,7 @@ class Amount(_Closed, frozen=True):
     input_tokens: _Count = 0
     output_tokens: _Count = 0
     cache_read_tokens: _Count = 0
+    cache_write_tokens: _Count = 0
     cost_usd: Annotated[float, Meta(ge=0, le=_MOST)] = 0.0
     turns: _Count = 0
 

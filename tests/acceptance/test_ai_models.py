@@ -31,7 +31,8 @@ async def patch(admin: User, name: str, **changes: Any) -> Any:
 async def test_a_model_is_made_with_all_it_may_have(admin: User, name: str, model: str) -> None:
     asked = {
         "name": name, "provider": "vllm", "model": model, "slots": 7, "endpoint": "http://10.0.0.5:8000/v1",
-        "credentialsRef": "vllm-credentials", "prices": {"input": 3, "output": 15.5, "cacheRead": 0.3},
+        "credentialsRef": "vllm-credentials",
+        "prices": {"input": 3, "output": 15.5, "cacheRead": 0.3, "cacheWrite": 3.75},
     }  # fmt: skip
 
     answer = await admin.post("/api/ai-models", asked)
@@ -65,7 +66,7 @@ async def test_a_name_is_taken_once_and_so_is_a_provider_with_a_model(
 async def test_a_patch_changes_what_it_names_and_null_clears(admin: User, ai_model: dict[str, Any], name: str) -> None:
     changed = (await patch(admin, name, slots=5, endpoint="http://10.0.0.5/v1", prices={"input": 1})).json()
     assert (changed["slots"], changed["endpoint"], changed["provider"]) == (5, "http://10.0.0.5/v1", "mock")
-    assert changed["prices"] == {"input": 1, "output": 0, "cacheRead": 0}
+    assert changed["prices"] == {"input": 1, "output": 0, "cacheRead": 0, "cacheWrite": None}
 
     cleared = (await patch(admin, name, endpoint=None, prices=None)).json()
     assert (cleared["slots"], cleared["endpoint"], cleared["prices"]) == (5, None, None)
@@ -91,7 +92,7 @@ async def test_a_patch_of_an_older_version_is_refused(admin: User, ai_model: dic
 
 
 async def test_patches_at_once_all_count(admin: User, ai_model: dict[str, Any], name: str) -> None:
-    prices = {"input": 1, "output": 2, "cacheRead": 3}
+    prices = {"input": 1, "output": 2, "cacheRead": 3, "cacheWrite": 4}
 
     answers = await asyncio.gather(
         patch(admin, name, slots=9),

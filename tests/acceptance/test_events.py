@@ -24,6 +24,7 @@ USED = {
     "inputTokens": 7,
     "outputTokens": 0,
     "cacheReadTokens": 0,
+    "cacheWriteTokens": 0,
     "reasoningTokens": 0,
     "costUsd": 0.0,
     "turns": 1,

@@ -127,7 +127,8 @@ async def test_usage_adds_up_and_shows_while_the_job_runs(user: User) -> None:
         assert (await anext(events)).data == {"log": "used"}
 
     total = {
-        "inputTokens": 20, "outputTokens": 10, "cacheReadTokens": 4, "reasoningTokens": 0, "costUsd": 0.5, "turns": 2,
+        "inputTokens": 20, "outputTokens": 10, "cacheReadTokens": 4, "cacheWriteTokens": 0, "reasoningTokens": 0,
+        "costUsd": 0.5, "turns": 2,
     }  # fmt: skip
     running = await user.job(job_id)
     assert (running["status"], running["usage"], running["logs"]) == ("active", total | {"seconds": 0.0}, ["used"])

@@ -2,11 +2,13 @@
 
 import json
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from labrats.executor.prices import LIST_PRICES
 from labrats.model.job import FailedCode, Pipeline, WorkspaceFile
 from labrats.model.protocol import SessionEvent
 from labrats.processes import with_environment
@@ -44,9 +46,21 @@ def test_of_a_command_and_its_output_all_is_told_and_nothing_else(attempt_on: Pr
 
 def test_without_a_model_of_its_own_a_job_gets_the_one_that_codex_prefers(attempt_on: Prepare) -> None:
     with CODEX.serve(Says("ok")) as server:
-        attempt_on(server, config={"model": "codex"}).run()
+        attempt = attempt_on(server, config={"model": "codex"})
+        attempt.run()
 
     assert server.requests[0]["model"].startswith("gpt-")
+    assert attempt.outcome.usage.cost_usd
+
+
+def test_every_model_that_codex_offers_has_a_list_price(tmp_path: Path) -> None:
+    listed = subprocess.run(
+        [CODEX.installed(), "debug", "models"], env={"HOME": str(tmp_path)}, capture_output=True, check=True
+    )
+    offered = [each["slug"] for each in json.loads(listed.stdout)["models"] if each["visibility"] == "list"]
+
+    assert offered
+    assert set(offered) - set(LIST_PRICES) == set()
 
 
 def test_a_login_may_stand_for_the_key(attempt_on: Prepare) -> None:

@@ -226,6 +226,7 @@ async def test_the_spec_of_a_job_cannot_be_changed(kubectl: Kubectl, path: str, 
         ("prices.input", -1, "spec.prices.input"),
         ("prices.output", -0.5, "spec.prices.output"),
         ("prices.cacheRead", "none", "spec.prices.cacheRead"),
+        ("prices.cacheWrite", -1, "spec.prices.cacheWrite"),
     ],
 )
 async def test_a_model_that_makes_no_sense_is_refused(kubectl: Kubectl, path: str, value: Any, words: str) -> None:

@@ -31,7 +31,7 @@ def test_a_model_is_created_with_what_is_given(labrats: Labrats, engine: Scripte
     ended = labrats(
         *("model", "create", "local", "--provider", "vllm", "--model", "smol", "--slots", "2"),
         *("--endpoint", "http://10.0.0.5:8000/v1", "--credentials", "local", "--input-price", "0.5"),
-        *("--output-price", "1", "--cache-read-price", "0"),
+        *("--output-price", "1", "--cache-read-price", "0", "--cache-write-price", "0.75"),
     )
     assert ended == (0, "", "local is added\n")
     assert engine.requests[0].json == {
@@ -41,7 +41,7 @@ def test_a_model_is_created_with_what_is_given(labrats: Labrats, engine: Scripte
         "slots": 2,
         "endpoint": "http://10.0.0.5:8000/v1",
         "credentialsRef": "local",
-        "prices": {"input": 0.5, "output": 1.0, "cacheRead": 0.0},
+        "prices": {"input": 0.5, "output": 1.0, "cacheRead": 0.0, "cacheWrite": 0.75},
     }
 
 

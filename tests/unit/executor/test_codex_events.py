@@ -142,6 +142,22 @@ def test_what_a_session_has_consumed_is_read_where_it_writes_itself_down(tmp_pat
     )
 
 
+def a_record(response_id: str, **usage: int) -> bytes:
+    payload = {"response_id": response_id, "usage": usage}
+    return msgspec.json.encode({"type": "token_usage_record", "payload": payload})
+
+
+def test_an_answer_is_counted_by_its_record_before_the_tools_that_it_calls_have_ended(tmp_path: Path) -> None:
+    first = a_record("resp_1", input_tokens=100, cached_input_tokens=20, cache_write_input_tokens=30, output_tokens=5)
+    later = [line for line in recorded("session") if b"token_count" in line]
+    a_session(tmp_path, first, *later, a_record("resp_2", output_tokens=5))
+    _, work = told(tmp_path, *recorded("worked"))
+
+    assert work.run.emit.usage == Usage(
+        input_tokens=80, output_tokens=10, cache_read_tokens=20, cache_write_tokens=30, turns=2
+    )
+
+
 def test_an_entry_that_repeats_the_last_one_counts_once(tmp_path: Path) -> None:
     a_session(tmp_path, *(line for line in recorded("session") for _ in range(2)))
     _, work = told(tmp_path, *recorded("worked"))

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from labrats.executor.prices import priced, require_price
+from labrats.executor.prices import cost_of, priced, require_price
 from labrats.model.ai_model import Prices
 from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import ErrorEvent, Task
-from tests.unit.executor.attempts import a_task, an_attempt
+from tests.unit.executor.attempts import a_task, an_attempt, some_work
 
 MILLION = 1_000_000
 USED = Usage(input_tokens=MILLION, output_tokens=MILLION, cache_read_tokens=MILLION)
@@ -31,6 +31,7 @@ def a_task_on(tmp_path: Path, provider: str, model: str | None = None, **fields:
         ("claude", "opus", None, None, None),
         ("codex", "gpt-5-codex", None, None, 11.375),
         ("codex", "gpt-5-codex", None, OWN, 3.5),
+        ("codex", "gpt-5.5-2026-04-23", None, None, 35.5),
         ("codex", "a-new-one", None, None, None),
         ("vllm", "gpt-5-codex", None, None, None),
         ("vllm", "smol", None, OWN, 3.5),
@@ -42,6 +43,36 @@ def test_what_a_run_costs(
 ) -> None:
     usage = replace(USED, cost_usd=said)
     assert priced(usage, a_task_on(tmp_path, provider, model, prices=own)).cost_usd == cost
+
+
+def test_tokens_written_to_a_cache_have_a_price_of_their_own() -> None:
+    used = Usage(input_tokens=3 * MILLION, cache_write_tokens=MILLION)
+
+    assert cost_of(used, Prices(input=1)) == 3
+    assert cost_of(used, Prices(input=1, cache_write=1.25)) == 3.25
+    assert cost_of(used, Prices(input=1, cache_write=0)) == 2
+
+
+@pytest.mark.parametrize(("usage", "cost"), [(Usage(turns=1), None), (Usage(), 0.0)])
+def test_an_answer_whose_usage_is_not_reported_has_no_known_cost(
+    tmp_path: Path, usage: Usage, cost: float | None
+) -> None:
+    assert priced(usage, a_task_on(tmp_path, "vllm", "smol", prices=OWN)).known_cost_usd == cost
+
+
+def test_a_sum_with_an_answer_whose_usage_is_not_reported_is_not_known(tmp_path: Path) -> None:
+    with some_work(tmp_path, a_task(tmp_path, config=JobConfig(provider="vllm"), prices=OWN)) as work:
+        for tokens in (10, 0, 10):
+            work.run.consume(Usage(input_tokens=tokens, turns=1))
+
+    assert work.run.emit.usage == Usage(input_tokens=20, turns=3)
+
+
+def test_the_model_that_answered_is_priced_where_the_job_names_none(tmp_path: Path) -> None:
+    task = a_task_on(tmp_path, "codex", "codex")
+
+    assert priced(USED, task).cost_usd is None
+    assert priced(USED, task, "gpt-5-codex").cost_usd == 11.375
 
 
 @pytest.mark.parametrize(("provider", "model"), [("claude", "opus"), ("mock", None), ("codex", "gpt-5-codex")])
@@ -74,6 +105,7 @@ def test_a_run_that_costs_more_than_it_may_is_ended(tmp_path: Path) -> None:
         (Usage(), Usage(input_tokens=1, cost_usd=0.25), 0.25),
         (Usage(input_tokens=1), Usage(cost_usd=0.25), None),
         (Usage(cost_usd=0.25), Usage(output_tokens=1), None),
+        (Usage(cost_usd=0.25), Usage(turns=1), None),
     ],
 )
 def test_a_sum_is_known_where_all_of_it_is(one: Usage, other: Usage, cost: float | None) -> None:
