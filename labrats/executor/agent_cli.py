@@ -6,13 +6,13 @@ import secrets
 import shutil
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO, Final
 
-from labrats.executor.child import Child, child_process, lines_of
+from labrats.executor.child import Child, Lines, child_process
 from labrats.executor.run import Run, SessionLost
 from labrats.executor.sandbox import confined
 from labrats.model.errors import GiveUp
@@ -20,6 +20,9 @@ from labrats.model.job import FailedCode
 from labrats.processes import kill_descendants
 
 _GRACE_SECONDS: Final = 3.0
+_LAST_WORDS_SECONDS: Final = 3.0
+"""Together less than the time an attempt has to stop, so that its outcome can still be reported."""
+
 _LAST_WORDS_BYTES: Final = 2000
 _COMPLAINTS_BYTES: Final = 64 * 1024
 
@@ -59,8 +62,9 @@ async def run_cli(
     run: Run,
     command: Sequence[str],
     environment: Mapping[str, str],
-    tell: Callable[[bytes], bool | None],
+    tell: Callable[[bytes], None],
     *,
+    tell_ending: Callable[[bytes], None] | None = None,
     stop_signal: signal.Signals = signal.SIGTERM,
     inherited: Collection[int] = (),
     complaints: BinaryIO | None = None,
@@ -68,8 +72,9 @@ async def run_cli(
 ) -> Ending:
     """Run `command` in the workspace, with the prompt on its standard input, and `tell` each line that it prints.
 
-    All that it prints is read, until it and what it left running have ended. Where `tell` answers True it is asked, by
-    SIGINT, to end. stop_signal: what makes it end early otherwise. inherited: file descriptors that it is to find open.
+    All that it prints is read, until it and what it left running have ended. It is ended early when `tell` raises, or
+    the caller is cancelled. tell_ending: hears what a program prints that is then asked by SIGINT to end, before
+    anything else is done to it. stop_signal: what ends it next. inherited: file descriptors that it is to find open.
     complaints: the file that its standard error goes to, where it is of interest meanwhile. lent: see `confined`.
     """
     scratch = environment["TMPDIR"]
@@ -88,9 +93,14 @@ async def run_cli(
             in_sandbox=run.task.sandbox is not None,
         ) as process:
             ended = asyncio.create_task(_end_of(process))
-            async for line in lines_of(process.output):
-                if tell(line):
-                    process.interrupt(_GRACE_SECONDS)
+            lines = Lines(process.output)
+            try:
+                async for line in lines:
+                    tell(line)
+            except BaseException:
+                if tell_ending:
+                    await _hear_ending(process, lines, tell_ending)
+                raise
             status = await ended
         stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _COMPLAINTS_BYTES))
         return Ending(status, stderr.read().decode("utf-8", "replace"))
@@ -99,6 +109,15 @@ async def run_cli(
 def _kept_open(file: BinaryIO | None, folder: str) -> AbstractContextManager[BinaryIO]:
     """`file`, which stays open afterwards; or a new one in `folder`, which is gone then."""
     return nullcontext(file) if file else TemporaryFile(dir=folder)
+
+
+async def _hear_ending(process: Child, lines: Lines, tell: Callable[[bytes], None]) -> None:
+    """Ask the program by SIGINT to end, and `tell` what it still prints, for a while."""
+    process.interrupt()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            async for line in lines:
+                tell(line)
 
 
 async def _end_of(process: Child) -> int:

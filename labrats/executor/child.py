@@ -9,11 +9,12 @@ import contextlib
 import os
 import signal
 import subprocess
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
-from typing import IO, Final
+from typing import IO, Final, Self
 
 from labrats.processes import children, send_signal
 
@@ -31,10 +32,9 @@ class Child:
     _process: "subprocess.Popen[bytes]"
     _in_sandbox: bool
 
-    def interrupt(self, grace_seconds: float) -> None:
-        """Ask it by SIGINT to end, and kill it when it has not after a while. What it still says can be read."""
+    def interrupt(self) -> None:
+        """Ask it by SIGINT to end. What it still says can be read."""
         _signal(self._process, signal.SIGINT, in_sandbox=self._in_sandbox)
-        asyncio.get_running_loop().call_later(grace_seconds, self._process.kill)
 
     async def exit_status(self) -> int:
         """Wait until it has ended. Negative for a signal."""
@@ -96,22 +96,48 @@ async def tail_of(stream: asyncio.StreamReader) -> str:
     return tail.decode(errors="replace")
 
 
-async def lines_of(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    """The lines of `stream`, each without its end, however long; those beyond 64 MiB are left out."""
-    started: list[bytes] = []
-    size = 0
-    while chunk := await stream.read(_READ_BYTES):
+class Lines:
+    """The lines of a stream, each without its end, however long; those beyond 64 MiB are left out.
+
+    An iterator that can be resumed after an interruption, such as a timeout, without losing a line.
+    """
+
+    def __init__(self, stream: asyncio.StreamReader) -> None:
+        self._stream = stream
+        self._ready: deque[bytes] = deque()
+        self._started: list[bytes] = []
+        self._size = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._ready:
+            if chunk := await self._stream.read(_READ_BYTES):
+                self._take(chunk)
+            elif self._size == 0:
+                raise StopAsyncIteration
+            else:
+                self._end_line()
+        return self._ready.popleft()
+
+    def _take(self, chunk: bytes) -> None:
         first, *rest = chunk.split(b"\n")
-        started.append(first)
-        size += len(first)
+        self._add(first)
         for beginning in rest:
-            if size <= _LINE_BYTES:
-                yield b"".join(started)
-            started, size = [beginning], len(beginning)
-        if size > _LINE_BYTES:
-            started.clear()
-    if 0 < size <= _LINE_BYTES:
-        yield b"".join(started)
+            self._end_line()
+            self._add(beginning)
+
+    def _add(self, piece: bytes) -> None:
+        self._started.append(piece)
+        self._size += len(piece)
+        if self._size > _LINE_BYTES:
+            self._started.clear()
+
+    def _end_line(self) -> None:
+        if self._size <= _LINE_BYTES:
+            self._ready.append(b"".join(self._started))
+        self._started, self._size = [], 0
 
 
 def _end_of(process: "subprocess.Popen[bytes]") -> "asyncio.Future[int]":

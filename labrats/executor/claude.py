@@ -1,8 +1,8 @@
 """The claude provider: drives the real Claude Code program, without a terminal.
 
 How it behaves was measured. Only its exit status, its last `result` event and that event's `is_error` together say
-whether it succeeded; it may print several results; and it is ended by SIGTERM, but its tools live in sessions of their
-own and are left to the attempt's end.
+whether it succeeded; it may print several results. SIGINT has it print or record what it has consumed before it ends;
+its tools live in sessions of their own and are left to the attempt's end.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from labrats.executor.agent_cli import Ending, program_folder, program_of, remove_whatever, run_cli, with_advice
 from labrats.executor.claude_events import CODE_OF_STATUS, ClaudeResult, Narrator
+from labrats.executor.claude_sessions import SessionFiles
 from labrats.executor.mcp_servers import mcp_servers
 from labrats.executor.run import Run, SessionLost
 from labrats.model.config import CREDENTIAL_NAMES
@@ -35,6 +36,7 @@ _FIXED_OPTIONS: Final = (
     "-p",
     "--output-format=stream-json",
     "--verbose",
+    "--include-partial-messages",  # only the end of a streamed message says how much the model has written
     "--dangerously-skip-permissions",
     # A repository's own settings may ask for commands to be run: as hooks, as tool servers, as sources of the key.
     "--setting-sources=user",
@@ -60,17 +62,26 @@ async def run(run: Run) -> str:
     program = program_of(run, "claude", "Claude Code", "@anthropic-ai/claude-code")
     environment = _environment(run)
     options = [*_FIXED_OPTIONS, *_options(run), *_set_up(run, Path(environment["HOME"]))]
-    command, narrator = [program, *options], Narrator(run)
-    with _credentials(run) as (variables, inherited):
-        environment |= variables
-        ending = await run_cli(run, command, environment, narrator.hear, inherited=inherited, lent=_lent_login(run))
+    files = SessionFiles(Path(environment["HOME"], ".claude", "projects"), run.session_id)
+    narrator = Narrator(run, files)
+    try:
+        with _credentials(run) as (variables, inherited):
+            ending = await run_cli(
+                run,
+                [program, *options],
+                environment | variables,
+                narrator.hear,
+                tell_ending=narrator.hear_ending,
+                inherited=inherited,
+                lent=_lent_login(run),
+            )
+    finally:
+        narrator.settle()
     if run.session_id and not narrator.has_begun:
         raise SessionLost(ending.last_words)
-    if narrator.result:
-        run.emit.consumed(narrator.usage)
-    if narrator.too_long:
-        raise narrator.too_long
-    return answer_of(narrator.result, ending, narrator.retry_after_seconds)
+    answer = answer_of(narrator.result, ending, narrator.retry_after_seconds)
+    run.check_limits()
+    return answer
 
 
 def answer_of(result: ClaudeResult | None, ending: Ending, retry_after_seconds: float | None = None) -> str:
@@ -108,7 +119,7 @@ def _options(run: Run) -> list[str]:
         "model": config.model,
         "effort": config.effort,
         "max-turns": config.max_turns,
-        "max-budget-usd": config.max_cost_usd,
+        "max-budget-usd": None if run.task.prices else config.max_cost_usd,  # it knows list prices only
         "fallback-model": config.fallback_model,
         "settings": '{"fastMode":true}' if config.fast else None,
     }

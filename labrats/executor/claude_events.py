@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from labrats.executor.agent_cli import PATIENCE_SECONDS, with_advice
+from labrats.executor.claude_sessions import ModelUsage, SessionFiles, TokenCounts, usage_of_models
 from labrats.executor.cli_events import read_line, tell_answer, tell_call, tell_failed_server, text_of
 from labrats.executor.run import Run
 from labrats.model.errors import GiveUp
@@ -30,25 +31,6 @@ CODE_OF_STATUS: Final[Mapping[int, FailedCode]] = {
     503: FailedCode.OVERLOADED,
     529: FailedCode.OVERLOADED,
 }
-
-
-class TokenCounts(msgspec.Struct, frozen=True):
-    """As the Messages API counts them."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_input_tokens: int | None = 0
-    cache_creation_input_tokens: int | None = 0
-
-
-class ModelUsage(msgspec.Struct, frozen=True, rename="camel"):
-    """What one of the models that took part has consumed."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_input_tokens: int = 0
-    cache_creation_input_tokens: int = 0
-    cost_usd: float = msgspec.field(name="costUSD", default=0.0)
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -101,6 +83,7 @@ class AssistantEvent(msgspec.Struct, frozen=True, tag_field="type", tag="assista
     """The model speaks; or the program in its place, of an error."""
 
     message: Message
+    parent_tool_use_id: str | None = None
     is_api_error_message: bool = False
 
 
@@ -108,6 +91,7 @@ class UserEvent(msgspec.Struct, frozen=True, tag_field="type", tag="user"):
     """Tools answer."""
 
     message: Message
+    parent_tool_use_id: str | None = None
 
 
 class ClaudeResult(msgspec.Struct, frozen=True, tag_field="type", tag="result"):
@@ -126,32 +110,20 @@ class ClaudeResult(msgspec.Struct, frozen=True, tag_field="type", tag="result"):
     model_usage_since_last_result: dict[str, ModelUsage] | None = None
 
     def usage_after(self, earlier: Usage, *, goes_on: bool = False) -> Usage:
-        """What the run has consumed by now, by all models that took part.
+        """What the run has consumed by now, by all models that took part. Turns are counted elsewhere.
 
         earlier: what it had by its last result. Most figures of a result are of the whole session, runs before this one
         included; older versions know no others. Where the run goes on with a session, they tell only the tokens of the
         model that was asked, and no cost.
         """
         if self.model_usage_since_last_result is not None:
-            return earlier + _usage_of_models(self.model_usage_since_last_result, self.num_turns)
+            return earlier + usage_of_models(self.model_usage_since_last_result)
         if goes_on:
-            return earlier + msgspec.structs.replace(_usage(self.usage), turns=self.num_turns)
-        if self.model_usage:
-            usage = _usage_of_models(self.model_usage, self.num_turns)
-        else:
-            usage = msgspec.structs.replace(_usage(self.usage), turns=self.num_turns)
-        return msgspec.structs.replace(usage, cost_usd=self.total_cost_usd)
-
-
-def _usage_of_models(models: Mapping[str, ModelUsage], turns: int) -> Usage:
-    """Tokens written to a cache were read as input."""
-    return Usage(
-        input_tokens=sum(model.input_tokens + model.cache_creation_input_tokens for model in models.values()),
-        output_tokens=sum(model.output_tokens for model in models.values()),
-        cache_read_tokens=sum(model.cache_read_input_tokens for model in models.values()),
-        cost_usd=sum(model.cost_usd for model in models.values()),
-        turns=turns,
-    )
+            return earlier + self.usage.as_usage()
+        if not self.model_usage:
+            return msgspec.structs.replace(self.usage.as_usage(), cost_usd=self.total_cost_usd)
+        usage = usage_of_models(self.model_usage)
+        return usage if usage.cost_usd is None else msgspec.structs.replace(usage, cost_usd=self.total_cost_usd)
 
 
 class RateLimitInfo(msgspec.Struct, frozen=True, rename="camel"):
@@ -167,7 +139,22 @@ class RateLimitEvent(msgspec.Struct, frozen=True, tag_field="type", tag="rate_li
     rate_limit_info: RateLimitInfo = RateLimitInfo()
 
 
-ClaudeEvent = SystemEvent | AssistantEvent | UserEvent | RateLimitEvent | ClaudeResult
+class RawEvent(msgspec.Struct, frozen=True):
+    """An event of the Messages API. usage: so far, of the message that is coming in."""
+
+    type: str
+    message: Message | None = None
+    usage: TokenCounts | None = None
+
+
+class StreamEvent(msgspec.Struct, frozen=True, tag_field="type", tag="stream_event"):
+    """A message is coming in. parent_tool_use_id: of the call that started the subagent whose message it is."""
+
+    event: RawEvent
+    parent_tool_use_id: str | None = None
+
+
+ClaudeEvent = SystemEvent | AssistantEvent | UserEvent | RateLimitEvent | StreamEvent | ClaudeResult
 
 _DECODER: Final[msgspec.json.Decoder[ClaudeEvent]] = msgspec.json.Decoder(ClaudeEvent)
 
@@ -178,30 +165,54 @@ def read_event(line: bytes) -> ClaudeEvent | None:
 
 
 class Narrator:
-    """Retells events as they come, and keeps the last result. usage: what the run had consumed by then.
+    """Retells events as they come, counts what they consume, and keeps the last result.
 
     has_begun: whether Claude Code has its session, be it a new one or that which it was to go on with.
     too_long:  why the run is not worth its slot: the provider asks for a long pause.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, files: SessionFiles) -> None:
         self.has_begun = False
         self.too_long: GiveUp | None = None
         self.result: ClaudeResult | None = None
-        self.usage = Usage()
         self._limited_until: float | None = None
         self._asked_seconds: float | None = None
         self._run = run
-        self._counted_messages: set[str] = set()
+        self._files = files
+        self._reported = Usage()
+        self._messages: dict[str, Usage] = {}
+        self._counted = Usage()
+        self._incoming: dict[str | None, str] = {}
 
-    def hear(self, line: bytes) -> bool:
-        """Retell the event in `line`, if it is one. Raises GiveUp when what has been consumed passes a limit. Whether
-        it is why the run is to end: that is said once, for a second interruption would cost what it still has to say.
+    def hear(self, line: bytes) -> None:
+        """Retell the event in `line`, if it is one. Raises GiveUp when what has been consumed passes a limit, or the
+        provider asks for a long pause.
         """
-        was_too_long = self.too_long is not None
         if event := read_event(line):
             self.tell(event)
-        return self.too_long is not None and not was_too_long
+        if self.too_long:
+            raise self.too_long
+
+    def hear_ending(self, line: bytes) -> None:
+        """Take in what the event in `line` says of usage, after Claude Code was asked to end. No limit is checked."""
+        if event := read_event(line):
+            self._note_usage(event)
+
+    def settle(self) -> None:
+        """Count what is left to count, after the end. No limit is checked."""
+        self._note_subagents()
+        if (usage := self.usage) != self._run.emit.own_usage:
+            self._run.settle(usage)
+
+    @property
+    def usage(self) -> Usage:
+        """What the run has consumed in all. Claude Code reports tokens and cost at its end; turns are counted here."""
+        reported = self._reported if self.result else self._files.consumed()
+        if reported is None:
+            return self._counted
+        return msgspec.structs.replace(
+            _most(reported, self._counted), cost_usd=reported.cost_usd, turns=self._counted.turns
+        )
 
     @property
     def retry_after_seconds(self) -> float | None:
@@ -221,15 +232,52 @@ class Narrator:
             case RateLimitEvent():
                 if event.rate_limit_info.status == "rejected":
                     self._limited_until = event.rate_limit_info.resets_at
+        changed = self._note_usage(event)
+        begins = isinstance(event, StreamEvent) and event.event.type == "message_start"  # soon there is more to tell
+        if changed and not begins:
+            self._run.consumed(self._counted)
+
+    def _note_usage(self, event: ClaudeEvent) -> bool:
+        """Take in what `event` says of usage. Return whether the counted usage has changed."""
+        before = self._counted
+        match event:
+            case StreamEvent():
+                self._note_incoming(event.event, event.parent_tool_use_id)
+            case AssistantEvent(message=Message(usage=TokenCounts() as counts) as message):
+                if message.model != "<synthetic>":
+                    self._asked_seconds = None
+                    self._note_message(message.id, counts.as_usage(turns=1))
             case ClaudeResult():
+                self._reported = event.usage_after(self._reported, goes_on=self._run.session_id is not None)
                 self.result = event  # there may be another one
-                self.usage = event.usage_after(self.usage, goes_on=self._run.session_id is not None)
+        if getattr(event, "parent_tool_use_id", None):
+            self._note_subagents()
+        return self._counted != before
+
+    def _note_incoming(self, event: RawEvent, parent: str | None) -> None:
+        """The beginning of a message says what was read, its end what was written."""
+        if event.type == "message_start" and event.message and event.message.usage:
+            self._incoming[parent] = event.message.id
+            self._note_message(event.message.id, event.message.usage.as_usage())
+        elif event.type == "message_delta" and event.usage and parent in self._incoming:
+            self._note_message(self._incoming[parent], event.usage.as_usage(turns=1))
+
+    def _note_subagents(self) -> None:
+        for message_id, usage in self._files.new_subagent_messages():
+            self._note_message(message_id, usage)
+
+    def _note_message(self, message_id: str, usage: Usage) -> None:
+        """A message is spoken of several times; what is said of it only grows."""
+        known = self._messages.get(message_id, Usage())
+        self._messages[message_id] = now = _most(known, usage)
+        self._counted = _sum_of(self._counted, now, minus=known)
 
     def _tell_news(self, event: SystemEvent) -> None:
         match event.subtype:
             case "init":
                 self.has_begun = True
                 if event.session_id:
+                    self._files.session_id = event.session_id
                     self._run.in_session(event.session_id)
                 self._run.emit.log(f"Claude Code {event.claude_code_version}, {event.model}")
                 for server in event.mcp_servers:
@@ -262,26 +310,23 @@ class Narrator:
                 self._run.emit.log(block.text)
             elif block.type == "tool_use":
                 tell_call(self._run.emit, block.id, block.name, block.input, _telling_part(block.input))
-        self._count(event.message)
 
     def _tell_answer(self, block: Block) -> None:
         if block.type == "tool_result":
             tell_answer(self._run.emit, block.tool_use_id, text_of(block.content), is_error=bool(block.is_error))
 
-    def _count(self, message: Message) -> None:
-        """Add a new message to the usage. What the model wrote is not known yet: the end's figures replace these."""
-        if message.usage and message.model != "<synthetic>" and message.id not in self._counted_messages:
-            self._counted_messages.add(message.id)
-            self._asked_seconds = None
-            self._run.consume(msgspec.structs.replace(_usage(message.usage), turns=1))
+
+_COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "turns")
 
 
-def _usage(counts: TokenCounts) -> Usage:
-    return Usage(
-        input_tokens=counts.input_tokens + (counts.cache_creation_input_tokens or 0),
-        output_tokens=counts.output_tokens,
-        cache_read_tokens=counts.cache_read_input_tokens or 0,
-    )
+def _most(one: Usage, other: Usage) -> Usage:
+    """The larger of each count."""
+    return Usage(**{name: max(getattr(one, name), getattr(other, name)) for name in _COUNTS})
+
+
+def _sum_of(total: Usage, added: Usage, *, minus: Usage) -> Usage:
+    counts = {name: getattr(total, name) + getattr(added, name) - getattr(minus, name) for name in _COUNTS}
+    return Usage(**counts)
 
 
 def _telling_part(tool_input: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from labrats.executor.child import child_process, lines_of
+from labrats.executor.child import Lines, child_process
 from labrats.executor.pdf_reader import Document, Section
 from labrats.executor.providers import Provider
 from labrats.executor.run import Run
@@ -108,7 +108,7 @@ async def _read(pdf: Path, run: Run) -> Document:
             asyncio.timeout(_READING_SECONDS),
             child_process(command, run.workspace, run.agent_environment(), stderr=DEVNULL) as reader,
         ):
-            output = b"".join([line async for line in lines_of(reader.output)])
+            output = b"".join([line async for line in Lines(reader.output)])
             status = await reader.exit_status()
     except TimeoutError as error:
         raise GiveUp(FailedCode.WORKSPACE, "the PDF cannot be read: it takes too long") from error

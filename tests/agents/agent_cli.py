@@ -26,7 +26,6 @@ class AgentCli(ABC):
     rate_limit:   what its model's server calls too many requests.
     conversation: the part of a request with all that was said; `instructions` and `effort`: with these.
     shell_tool:   the tool that runs a command, and `mcp_tool`: `ask` of the MCP server `docs`, as events name them.
-    knows_cost:   whether it says what a run has cost.
     """
 
     provider: str
@@ -41,7 +40,6 @@ class AgentCli(ABC):
     effort: str
     shell_tool: str
     mcp_tool: str
-    knows_cost = False
 
     @abstractmethod
     def shell(self, command: str, **more: Any) -> Calls:

@@ -72,7 +72,6 @@ class ClaudeCode(AgentCli):
     effort = "output_config"
     shell_tool = "Bash"
     mcp_tool = "mcp__docs__ask"
-    knows_cost = True
 
     def shell(self, command: str, **more: Any) -> Calls:
         return Calls("Bash", {"command": command, "description": "test"}, **more)

@@ -1,19 +1,22 @@
 """What holds of the real Claude Code alone."""
 
 import json
+import shutil
+import signal
 import socket
 import time
 from pathlib import Path
 
 import pytest
 
+from labrats.model.ai_model import Prices
 from labrats.model.job import FailedCode
-from labrats.model.protocol import UsageEvent
+from labrats.model.protocol import Sandbox, UsageEvent
 from tests.agents.agent_cli import KEY, AgentCli, words
 from tests.agents.claude import CLAUDE
 from tests.agents.conftest import Prepare
 from tests.scripted_model import Calls, Refuses, Says
-from tests.unit.executor.attempts import a_repository, commit_all, in_a_clone_of, the_next_attempt
+from tests.unit.executor.attempts import a_repository, commit_all, in_a_clone_of, the_next_attempt, wait_until
 
 
 @pytest.fixture
@@ -26,7 +29,10 @@ def test_usage_is_told_after_each_answer_and_at_the_end(attempt_on: Prepare) -> 
         attempt = attempt_on(server)
         attempt.run()
 
-    assert [event.usage.turns for event in attempt.events if isinstance(event, UsageEvent)] == [1, 2, 2]
+    told = [event.usage for event in attempt.events if isinstance(event, UsageEvent)]
+    assert [usage.turns for usage in told] == [1, 1, 2, 2, 2]
+    assert [usage.output_tokens for usage in told] == [1, 10, 11, 20, 20]
+    assert told[-1].cost_usd
 
 
 def test_fast_mode_is_asked_for(attempt_on: Prepare) -> None:
@@ -165,6 +171,71 @@ def test_passing_the_cost_limit_is_over_budget(attempt_on: Prepare) -> None:
         attempt.run()
 
     assert attempt.failure[0] is FailedCode.BUDGET
+
+
+def test_what_a_model_writes_in_one_answer_is_counted_as_soon_as_that_ends(attempt_on: Prepare) -> None:
+    with CLAUDE.serve(CLAUDE.shell("true", output_tokens=75_000)) as server:
+        attempt = attempt_on(server, config={"max_tokens": 2000})
+        attempt.run()
+
+    assert attempt.failure[0] is FailedCode.BUDGET
+    assert attempt.outcome.usage.output_tokens == 75_000
+    assert attempt.outcome.usage.cost_usd
+    assert len(server.requests) == 1
+
+
+def test_what_subagents_write_is_counted_while_they_work(attempt_on: Prepare) -> None:
+    task = Calls("Task", {"description": "d", "prompt": "do it", "subagent_type": "general-purpose"})
+    with CLAUDE.serve(task, CLAUDE.shell("true", output_tokens=5000), CLAUDE.shell("true")) as server:
+        attempt = attempt_on(server, config={"max_tokens": 2000})
+        attempt.run()
+
+    assert attempt.failure[0] is FailedCode.BUDGET
+    assert attempt.outcome.usage.output_tokens >= 5000
+    assert len(server.requests) < 6
+
+
+def test_the_models_own_prices_go_before_those_that_claude_code_knows(attempt_on: Prepare) -> None:
+    """Also where it would end the run by its own."""
+    prices = Prices(input=0.1, output=100)
+    with CLAUDE.serve(CLAUDE.shell("true", input_tokens=100_000), Says("done", input_tokens=100_000)) as server:
+        attempt = attempt_on(server, config={"max_cost_usd": 0.1}, prices=prices)
+        attempt.run()
+
+    assert attempt.result == "done"
+    assert attempt.outcome.usage.cost_usd == pytest.approx(0.022)
+
+
+def test_the_cost_of_a_model_that_nobody_knows_is_not_known(attempt_on: Prepare) -> None:
+    with CLAUDE.serve(Says("ok")) as server:
+        attempt = attempt_on(server, config={"model": "a-new-one"})
+        attempt.run()
+
+    assert attempt.result == "ok"
+    assert attempt.outcome.usage.cost_usd is None
+
+
+def test_a_limit_that_only_the_end_shows_to_be_passed_fails_the_run(attempt_on: Prepare) -> None:
+    with CLAUDE.serve(Says("ok", input_tokens=10**6)) as server:
+        attempt = attempt_on(server, config={"max_cost_usd": 0.01})
+        attempt.run()
+
+    assert attempt.failure[0] is FailedCode.BUDGET
+
+
+def test_a_run_that_is_stopped_in_a_sandbox_has_a_cost(attempt_on: Prepare) -> None:
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
+    with CLAUDE.serve(CLAUDE.shell("touch started; sleep 300")) as server:
+        attempt = attempt_on(server, sandbox=Sandbox(program=program))
+        with attempt.started() as process:
+            wait_until((attempt.workspace / "started").exists, "the tool runs")
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+    usage = attempt.outcome.usage
+    assert (usage.input_tokens, usage.output_tokens, usage.turns) == (100, 10, 1)
+    assert usage.cost_usd
 
 
 def test_what_an_agent_has_set_up_does_not_lead_the_program_when_it_goes_on(

@@ -6,6 +6,7 @@ import signal
 import pytest
 from msgspec.structs import replace
 
+from labrats.model.ai_model import Prices
 from labrats.model.job import FailedCode, Usage
 from labrats.processes import with_environment
 from tests.agents.agent_cli import AgentCli
@@ -93,11 +94,8 @@ def test_what_a_failed_run_has_consumed_is_known(cli: AgentCli, attempt_on: Prep
 
 
 def assert_one_answer_was_consumed(cli: AgentCli, usage: Usage) -> None:
-    """Claude Code counts what was refused as turns too."""
-    expected = cli.usage(turns=1, input_tokens=100, output_tokens=10)
-    assert replace(usage, cost_usd=None, turns=1) == expected
-    assert usage.turns == 1 or cli is CLAUDE
-    assert ((usage.cost_usd or 0) > 0) is cli.knows_cost
+    assert replace(usage, cost_usd=None) == cli.usage(turns=1, input_tokens=100, output_tokens=10)
+    assert usage.cost_usd
 
 
 def test_too_many_turns_are_a_failure_of_their_own(cli: AgentCli, attempt_on: Prepare) -> None:
@@ -135,6 +133,23 @@ def test_asked_to_stop_it_ends_the_tool_that_runs_wherever_it_hides(
 
     assert attempt.failure == (FailedCode.AGENT_ERROR, "stopped on request")
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
+    assert_one_answer_was_consumed(cli, attempt.outcome.usage)
+
+
+@pytest.mark.parametrize("prices", [None, Prices(input=1000)], ids=["list", "own"])
+def test_a_run_that_is_stopped_while_the_model_is_silent_has_a_cost(
+    cli: AgentCli, attempt_on: Prepare, prices: Prices | None
+) -> None:
+    with cli.serve(cli.shell("true"), Stalls()) as server:
+        attempt = attempt_on(server, prices=prices)
+        with attempt.started() as process:
+            wait_until(lambda: len(server.requests) == 2, "the model is asked again")
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+    usage = attempt.outcome.usage
+    assert_one_answer_was_consumed(cli, usage)
+    assert prices is None or usage.cost_usd == pytest.approx(usage.input_tokens / 1000)
 
 
 def test_a_run_that_takes_too_long_ends_in_a_timeout(cli: AgentCli, attempt_on: Prepare, unique_name: str) -> None:

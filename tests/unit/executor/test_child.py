@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.executor.child import child_process, lines_of, tail_of
+from labrats.executor.child import Lines, child_process, tail_of
 
 READY = "import signal, sys, time; signal.signal(signal.SIGTERM, {}); print('ready', flush=True); time.sleep(300)"
 
@@ -23,7 +23,7 @@ async def lines_from(*chunks: bytes) -> list[bytes]:
     for chunk in chunks:
         stream.feed_data(chunk)
     stream.feed_eof()
-    return [line async for line in lines_of(stream)]
+    return [line async for line in Lines(stream)]
 
 
 async def test_lines_are_put_together_from_whatever_arrives() -> None:

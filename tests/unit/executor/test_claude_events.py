@@ -1,6 +1,7 @@
 """How Claude Code's own events are read and retold."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 
 from labrats.executor.agent_cli import Ending
 from labrats.executor.claude import answer_of
-from labrats.executor.claude_events import ClaudeResult, ModelUsage, Narrator, TokenCounts, read_event
+from labrats.executor.claude_events import ClaudeResult, Narrator, SystemEvent, read_event
+from labrats.executor.claude_sessions import ModelUsage, SessionFiles, TokenCounts
 from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
@@ -21,7 +23,7 @@ RECORDED = Path(__file__).parent / "recorded" / "claude"
 def told(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Work:
     """What becomes of `events`."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
-        narrator = Narrator(work.run)
+        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
         for event in events:
             if known := read_event(json.dumps(event).encode()):
                 narrator.tell(known)
@@ -31,16 +33,17 @@ def told(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = Non
 def narrator_of(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Narrator:
     """Who has retold `events`."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
-        narrator = Narrator(work.run)
-        for event in events:
-            narrator.hear(json.dumps(event).encode())
+        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        with suppress(GiveUp):
+            for event in events:
+                narrator.hear(json.dumps(event).encode())
         return narrator
 
 
 def recorded(tmp_path: Path, name: str) -> tuple[Narrator, Work]:
     """What becomes of a stream of the real program."""
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        narrator = Narrator(work.run)
+        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
         for line in (RECORDED / f"{name}.jsonl").read_bytes().splitlines():
             narrator.hear(line)
         return narrator, work
@@ -92,10 +95,10 @@ def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tm
     """As in the second result here: its totals are those of the whole session."""
     lines = (RECORDED / "background.jsonl").read_bytes().splitlines()
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        narrator = Narrator(work.run)
+        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
         narrator.hear(lines[-1])
 
-    assert (narrator.usage.input_tokens, narrator.usage.output_tokens, narrator.usage.turns) == (100, 10, 1)
+    assert (narrator.usage.input_tokens, narrator.usage.output_tokens) == (100, 10)
     assert narrator.usage.cost_usd == pytest.approx(0.0003)
 
 
@@ -108,7 +111,7 @@ def test_an_older_version_that_goes_on_with_a_session_tells_the_tokens_of_this_r
         model_usage={"big": ModelUsage(input_tokens=100, output_tokens=200, cost_usd=0.5)},
     )
 
-    assert result.usage_after(Usage(), goes_on=True) == Usage(input_tokens=3, output_tokens=4, turns=2)
+    assert result.usage_after(Usage(), goes_on=True) == Usage(input_tokens=3, output_tokens=4)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +138,15 @@ def test_a_pause_is_as_long_as_the_subscriptions_limit_lasts(tmp_path: Path) -> 
 
 def test_a_long_pause_that_the_server_asks_for_ends_the_run(tmp_path: Path) -> None:
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        asked = Narrator(work.run)
+        asked = Narrator(work.run, SessionFiles(tmp_path / "projects"))
         lines = (RECORDED / "asked_for_a_minute.jsonl").read_bytes().splitlines()
-        assert [line for line in lines if asked.hear(line)] == [line for line in lines if b"api_retry" in line]
+        *before, last = lines[: next(n for n, line in enumerate(lines, 1) if b"api_retry" in line)]
+        for line in before:
+            asked.hear(line)
+        with pytest.raises(GiveUp) as ending:
+            asked.hear(last)
 
-    assert asked.too_long is not None
-    assert (asked.too_long.code, asked.too_long.retry_after_seconds) == (FailedCode.RATE_LIMITED, 68.082)
+    assert (ending.value.code, ending.value.retry_after_seconds) == (FailedCode.RATE_LIMITED, 68.082)
 
 
 def test_a_short_pause_that_the_server_asks_for_is_passed_on(tmp_path: Path) -> None:
@@ -286,8 +292,105 @@ def test_a_message_that_comes_in_several_events_is_counted_once(tmp_path: Path) 
     )
 
     usages = [event.usage for event in work.events if isinstance(event, UsageEvent)]
-    once = Usage(input_tokens=12, output_tokens=1, cache_read_tokens=11, turns=1)
+    once = Usage(input_tokens=12, output_tokens=1, cache_read_tokens=11, cache_write_tokens=7, turns=1)
     assert usages == [once, once + once]
+
+
+def streamed(kind: str, *, parent: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"type": "stream_event", "event": {"type": kind, **fields}, "parent_tool_use_id": parent}
+
+
+def begun(message_id: str, parent: str | None = None, **usage: int) -> dict[str, Any]:
+    message = {"id": message_id, "model": "claude-test", "content": [], "usage": {"output_tokens": 1, **usage}}
+    return streamed("message_start", parent=parent, message=message)
+
+
+def ended(output_tokens: int, parent: str | None = None, **usage: int | None) -> dict[str, Any]:
+    return streamed("message_delta", parent=parent, usage={"output_tokens": output_tokens, **usage})
+
+
+def test_the_usage_of_a_streamed_message_is_that_of_its_end(tmp_path: Path) -> None:
+    work = told(tmp_path, begun("msg_1", input_tokens=5), assistant(text("a"), input_tokens=5), ended(75_000))
+
+    assert work.run.emit.usage == Usage(input_tokens=5, output_tokens=75_000, turns=1)
+
+
+def test_messages_that_come_in_together_are_told_apart(tmp_path: Path) -> None:
+    work = told(tmp_path, begun("msg_1"), begun("msg_2", "toolu_1"), ended(10, "toolu_1"), ended(200))
+
+    assert work.run.emit.usage == Usage(output_tokens=210, turns=2)
+
+
+def test_a_message_that_breaks_off_at_its_beginning_is_no_turn(tmp_path: Path) -> None:
+    work = told(tmp_path, begun("msg_1", input_tokens=5), begun("msg_2", input_tokens=5), ended(10))
+
+    assert work.run.emit.usage == Usage(input_tokens=10, output_tokens=11, turns=1)
+
+
+def test_a_message_that_writes_more_than_is_allowed_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(GiveUp) as stopped:
+        told(tmp_path, begun("msg_1"), ended(2001), config=JobConfig(max_tokens=2000))
+
+    assert stopped.value.code == FailedCode.BUDGET
+
+
+def test_refused_requests_are_no_turns(tmp_path: Path) -> None:
+    refused = {"type": "result", "subtype": "success", "is_error": True, "num_turns": 3}
+    narrator = narrator_of(tmp_path, assistant(text("a")), refused)
+
+    assert narrator.usage.turns == 1
+
+
+def test_what_subagents_write_counts_although_it_is_not_printed(tmp_path: Path) -> None:
+    files = tmp_path / "projects" / "ws" / "session-1" / "subagents"
+    files.mkdir(parents=True)
+    entry = {"type": "assistant", "message": {"id": "msg_2", "usage": {"input_tokens": 5, "output_tokens": 600}}}
+    (files / "agent-1.jsonl").write_text(json.dumps(entry) + "\n")
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        narrator.tell(SystemEvent(subtype="init", session_id="session-1"))
+        narrator.hear(json.dumps(assistant(text("a"), message_id="msg_2") | {"parent_tool_use_id": "t"}).encode())
+
+    assert work.run.emit.usage == Usage(input_tokens=5, output_tokens=600, turns=1)
+
+
+def test_what_subagents_wrote_before_a_session_was_resumed_does_not_count(tmp_path: Path) -> None:
+    files = tmp_path / "projects" / "ws" / "session-1" / "subagents"
+    files.mkdir(parents=True)
+    entry = {"type": "assistant", "message": {"id": "msg_2", "usage": {"output_tokens": 600}}}
+    (files / "agent-1.jsonl").write_text(json.dumps(entry) + "\n")
+
+    resumed = SessionFiles(tmp_path / "projects", "session-1")
+
+    assert list(resumed.new_subagent_messages()) == []
+
+
+def test_without_a_result_the_cost_is_read_from_the_sessions_file(tmp_path: Path) -> None:
+    session = tmp_path / "projects" / "ws" / "session-1.jsonl"
+    session.parent.mkdir(parents=True)
+    session.write_text(a_cost_state(0.5, 100))
+    files = SessionFiles(tmp_path / "projects", "session-1")
+    assert files.consumed() is None
+
+    with session.open("a") as file:
+        file.write(a_cost_state(0.75, 150))
+
+    assert files.consumed() == Usage(output_tokens=50, cost_usd=0.25)
+
+
+def test_a_cost_that_claude_code_can_only_guess_is_not_known(tmp_path: Path) -> None:
+    session = tmp_path / "projects" / "ws" / "session-1.jsonl"
+    session.parent.mkdir(parents=True)
+    files = SessionFiles(tmp_path / "projects")
+    files.session_id = "session-1"
+    session.write_text(a_cost_state(0.75, 150, hasUnknownModelCost=True))
+
+    assert files.consumed() == Usage(output_tokens=150)
+
+
+def a_cost_state(cost: float, output_tokens: int, **fields: Any) -> str:
+    usage = {"claude-test": {"outputTokens": output_tokens, "costUSD": cost}}
+    return json.dumps({"type": "cost-state", "totalCostUSD": cost, "modelUsage": usage, **fields}) + "\n"
 
 
 def test_a_limit_stops_it_as_soon_as_it_is_seen_to_be_passed(tmp_path: Path) -> None:
@@ -312,8 +415,16 @@ def test_usage_is_that_of_all_models_that_took_part() -> None:
     )
 
     assert result.usage_after(Usage()) == Usage(
-        input_tokens=51, output_tokens=22, cache_read_tokens=33, cost_usd=0.5, turns=3
+        input_tokens=51, output_tokens=22, cache_read_tokens=33, cache_write_tokens=40, cost_usd=0.5
     )
+
+
+def test_the_cost_of_a_model_that_claude_code_does_not_know_is_not_known() -> None:
+    models = {"a-new-one": ModelUsage(output_tokens=20, cost_usd=0.5, cost_basis="unknown")}
+    older = ClaudeResult(subtype="success", total_cost_usd=0.5, model_usage=models)
+    newer = ClaudeResult(subtype="success", total_cost_usd=0.5, model_usage_since_last_result=models)
+
+    assert older.usage_after(Usage()) == newer.usage_after(Usage()) == Usage(output_tokens=20)
 
 
 def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
