@@ -17,7 +17,9 @@ from labrats.api.patterns import WEB_ADDRESS
 from labrats.api.resources import NO_VERSION, ResourceVersion, change, create, stored
 from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.model.ai_model import DEFAULT_SLOTS, AiModel, AiModelSpec, Prices
-from labrats.model.errors import Conflict
+from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.errors import Conflict, NotFound
+from labrats.model.parts import Secret
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.record import Metadata
 
@@ -118,6 +120,15 @@ class AiModelView(ResponseBody):
     resource_version: str = Field(examples=["17"])
 
 
+class WrittenAiModelView(AiModelView):
+    """A configured model as it was written, and what is wrong with it."""
+
+    warnings: list[str] = Field(
+        description="Why its jobs would fail as things are, such as a missing Secret; empty where nothing is known.",
+        examples=[[]],
+    )
+
+
 class AiModelList(ResponseBody):
     """All configured models."""
 
@@ -138,7 +149,7 @@ async def list_ai_models(request: Request) -> Response:
 @router.post(
     "/api/ai-models",
     status_code=201,
-    responses=answers(201, AiModelView, "The new AiModel", 400, 409, 413, 415, 422),
+    responses=answers(201, WrittenAiModelView, "The new AiModel", 400, 409, 413, 415, 422),
     summary="Configure an AI model",
 )
 async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key: IdempotencyKey = None) -> Response:
@@ -157,10 +168,10 @@ async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key:
     async with engine.catalog.changing:
         existing = await engine.store.list(AiModel)
         if intent and (made := intent.first_made(existing)):
-            return engine.first_answers.again(request, intent, _view(made, engine))
+            return engine.first_answers.again(request, intent, await _written_view(made, engine))
         _check_alone(asked.name, spec, existing)
         created = await create(engine, AiModel(metadata=metadata, spec=spec), intent)
-    return engine.first_answers.created(request, intent, _view(created, engine))
+    return engine.first_answers.created(request, intent, await _written_view(created, engine))
 
 
 @router.get(
@@ -176,7 +187,7 @@ async def get_ai_model(request: Request, name: ModelName) -> Response:
 
 @router.patch(
     "/api/ai-models/{name}",
-    responses=answers(200, AiModelView, "The AiModel as it is now", 400, 404, 409, 413, 415, 422),
+    responses=answers(200, WrittenAiModelView, "The AiModel as it is now", 400, 404, 409, 413, 415, 422),
     summary="Change an AI model",
 )
 async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch) -> Response:
@@ -191,7 +202,7 @@ async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch
             return changed
 
         changed = await change(engine, AiModel, name, asked.resource_version, patched)
-    return json_response(_view(changed, engine))
+    return json_response(await _written_view(changed, engine))
 
 
 @router.delete(
@@ -234,6 +245,26 @@ def _prices_view(prices: Prices) -> dict[str, float | None]:
         "cacheRead": prices.cache_read,
         "cacheWrite": prices.cache_write,
     }
+
+
+async def _written_view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
+    return _view(ai_model, engine) | {"warnings": await _warnings(ai_model.spec, engine)}
+
+
+async def _warnings(spec: AiModelSpec, engine: Engine) -> list[str]:
+    """Warn of credentials that its jobs would miss. They may be created later, so this is no error."""
+    if (name := spec.credentials_ref) is None:
+        return []
+    keys = CREDENTIAL_NAMES[spec.provider]
+    wanted = (
+        f"jobs on this model fail until it has {' or '.join(keys)}" if keys else "its provider reads no credentials"
+    )
+    advice = f"{wanted} (on one machine: `labrats secret set {name} {keys[0] if keys else 'KEY'}`)"
+    try:
+        data = (await engine.store.get(Secret, name)).data
+    except NotFound:
+        return [f"there is no Secret {name!r}: {advice}"]
+    return [] if any(key in data for key in keys) else [f"the Secret {name!r} has no key of use: {advice}"]
 
 
 def _view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:

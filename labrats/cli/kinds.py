@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from labrats.cli.exits import CommandError, ExitCode
+from labrats.cli.output import print_warnings
 from labrats.model.agent import AiAgentSpec
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec
 from labrats.model.ai_model import AiModelSpec
@@ -58,12 +59,13 @@ class Kind:
         return view
 
     def create(self, client: "Client", name: str, spec: Mapping[str, Any]) -> None:
-        client.post(self.path, {"name": name, **spec})
+        print_warnings(client.post(self.path, {"name": name, **spec}).json())
 
     def change(self, client: "Client", found: View, spec: Record) -> None:
         """Make the resource that was `found` what `spec` says, unless somebody has written it since."""
         changes = self._changes(self.spec_of(found), spec)
-        client.patch(self.path_of(found["name"]), changes | {"resourceVersion": found["resourceVersion"]})
+        version = {"resourceVersion": found["resourceVersion"]}
+        print_warnings(client.patch(self.path_of(found["name"]), changes | version).json())
 
     def is_like(self, found: View, spec: Record) -> bool:
         """Whether the resource that was `found` is what `spec` says."""

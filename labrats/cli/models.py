@@ -1,5 +1,6 @@
 """The commands about models (AiModel): which there are, and how many jobs run on each at once."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -9,7 +10,7 @@ from cyclopts import App, Parameter
 from labrats.cli.durations import describe_time
 from labrats.cli.exits import CommandError, ExitCode
 from labrats.cli.options import DEFAULTS, ApiOptions
-from labrats.cli.output import print_table, print_text, remark
+from labrats.cli.output import print_table, print_text, print_warnings, remark
 
 models_app: Final = App(name="model", help="Models, and how many jobs run on each at once.")
 
@@ -143,6 +144,7 @@ def _path(name: str) -> str:
 
 
 def _confirm(sentence: str, answer: str, options: ApiOptions) -> None:
+    print_warnings(json.loads(answer))
     if options.json:
         print_text(answer)
     else:

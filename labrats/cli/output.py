@@ -8,7 +8,7 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,6 +62,12 @@ def print_text(text: str) -> None:
 def remark(text: str) -> None:
     """Say something about what is going on, beside the result."""
     print(terminal_safe(text) if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
+
+
+def print_warnings(answer: Mapping[str, Any]) -> None:
+    """Repeat what the engine's answer warns of."""
+    for warning in answer.get("warnings", ()):
+        remark(f"warning: {warning}")
 
 
 def print_value(value: Any) -> None:

@@ -39,11 +39,23 @@ async def test_a_model_is_made_with_all_it_may_have(admin: User, name: str, mode
 
     assert answer.status_code == 201
     made = answer.json()
+    assert ["there is no Secret 'vllm-credentials'" in warning for warning in made.pop("warnings")] == [True]
     assert made == asked | {
         "id": name, "active": 0, "queued": 0, "pausedUntil": None, "resourceVersion": made["resourceVersion"],
     }  # fmt: skip
     assert (await admin.get(f"/api/ai-models/{name}")).json() == made
     assert made in (await admin.get("/api/ai-models")).json()["aiModels"]
+
+
+async def test_credentials_that_are_missing_or_of_no_use_are_warned_of(
+    admin: User, ai_model: dict[str, Any], name: str
+) -> None:
+    assert ai_model["warnings"] == []
+    missing = (await patch(admin, name, provider="claude", credentialsRef="no-such-secret")).json()["warnings"]
+    assert len(missing) == 1
+    assert "no-such-secret" in missing[0]
+    assert "ANTHROPIC_API_KEY" in missing[0]
+    assert (await patch(admin, name, credentialsRef=None)).json()["warnings"] == []
 
 
 async def test_what_is_not_given_is_null(ai_model: dict[str, Any]) -> None:

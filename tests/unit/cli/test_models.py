@@ -45,6 +45,13 @@ def test_a_model_is_created_with_what_is_given(labrats: Labrats, engine: Scripte
     }
 
 
+def test_what_the_engine_warns_of_is_repeated(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("POST /api/ai-models", MODEL | {"warnings": ["there is no Secret 'local'"]}, status=201)
+    ended = labrats("model", "create", "local", "--provider", "vllm", "--model", "smol", "--credentials", "local")
+
+    assert ended == (0, "", "warning: there is no Secret 'local'\nlocal is added\n")
+
+
 def test_only_what_is_given_is_changed(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("PATCH /api/ai-models/claude-opus", MODEL)
     assert labrats("model", "set", "claude-opus", "--slots", "0").code == 0

@@ -183,7 +183,7 @@ def test_what_it_leaves_running_ends_with_it(tmp_path: Path, sandbox: Sandbox) -
 
 
 def test_a_stop_signal_reaches_the_program_in_the_sandbox(tmp_path: Path, sandbox: Sandbox) -> None:
-    script = "trap 'echo stopped >> said; exit' TERM; echo started > said; while true; do sleep 0.05; done"
+    script = "trap 'echo stopped >> said; exit' INT; echo started > said; while true; do sleep 0.05; done"
     attempt = a_confined_attempt(tmp_path, sandbox, script)
     with attempt.started() as executor:
         wait_until((attempt.workspace / "said").exists, "the program runs")
