@@ -3,18 +3,21 @@ backend, and the in-memory fakes of the unit tests, to it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from labrats.model.ai_model import AiModel
+from labrats.model.ai_model import AiModel, nearest
 from labrats.model.job import AgentSession, FailedCode, Job, Outputs, Usage
 from labrats.model.model_files import FileOperation, FoundFile
-from labrats.model.protocol import ErrorEvent, ResultEvent
+from labrats.model.protocol import ErrorEvent, ResultEvent, Selection
 from labrats.model.record import Resource
 
 R = TypeVar("R", bound=Resource)
+
+SUGGESTIONS: Final = 5
+"""Names of AiModels in an attempt's selection, at most."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,29 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One run of a job: what a Runner needs to start it. `ai_model` is the configured model it runs on, if any."""
+    """One run of a job: what a Runner needs to start it. `ai_model` is the configured model it runs on, if any.
+
+    others: all configured models, for advice where none of them is the job's.
+    """
 
     job: Job
     ai_model: AiModel | None = None
+    others: Collection[AiModel] = ()
 
     @property
     def name(self) -> str:
         return self.job.attempt_name
+
+    @property
+    def selection(self) -> Selection:
+        """How the job came by its provider and model."""
+        resolved = self.job.resolved
+        if self.ai_model:
+            credentials_ref = self.ai_model.spec.credentials_ref
+            return Selection(origins=resolved.origins, ai_model=self.ai_model.name, credentials_ref=credentials_ref)
+        likely = nearest(self.others, resolved.provider, resolved.model)[:SUGGESTIONS]
+        others = tuple(f"{each.name} ({each.spec.provider}/{each.spec.model})" for each in likely)
+        return Selection(origins=resolved.origins, others=others)
 
     @property
     def earlier_session(self) -> AgentSession | None:

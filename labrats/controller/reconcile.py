@@ -310,7 +310,7 @@ class Controller:
         try:
             if self._tokens:
                 await self._tokens.provide(job)
-            await self._runner.start(Attempt(job, self._ai_models.get(group_of(job))))
+            await self._runner.start(Attempt(job, self._ai_models.get(group_of(job)), self._ai_models.values()))
         except GiveUp as error:
             await self._runner.kill(job.attempt_name)
             now = self._clock.now()

@@ -29,16 +29,6 @@ _COMPLAINTS_BYTES: Final = 64 * 1024
 PATIENCE_SECONDS: Final = 10.0
 """A longer pause is none of the program's: the attempt gives up, so that its slot is not held by a job that waits."""
 
-ADVICE: Final[Mapping[FailedCode, str]] = {
-    FailedCode.AUTH: "check the credentials that the AiModel's credentialsRef names, or the engine's own",
-    FailedCode.RATE_LIMITED: "try later, or lower the AiModel's slots",
-    FailedCode.OVERLOADED: "try later, or name a config.fallbackModel",
-    FailedCode.CONTEXT_TOO_LONG: "shorten the prompt, or choose a model that reads more",
-    FailedCode.MAX_TURNS: "raise config.maxTurns, or give it a smaller task",
-    FailedCode.BUDGET: "raise config.maxCostUsd, or give it a smaller task",
-}
-"""What a person can do about a failure, where there is something."""
-
 
 @dataclass(frozen=True)
 class Ending:
@@ -169,8 +159,3 @@ def program_of(run: Run, provider: str, name: str, package: str) -> str:
         f"{name} is not installed here: run `npm install -g {package}`, or set LABRATS_{provider.upper()}_PATH to the "
         "program; on Kubernetes, have the executor's image bring it",
     )
-
-
-def with_advice(code: FailedCode, sentence: str) -> str:
-    """The sentence, and what a person can do about it."""
-    return f"{sentence} ({ADVICE[code]})" if code in ADVICE else sentence

@@ -26,10 +26,10 @@ from labrats.executor.changes import (
 )
 from labrats.executor.emit import Emitter
 from labrats.executor.prices import require_price
-from labrats.executor.providers import WITH_MCP, WITH_SESSIONS, Provider, provider_named
+from labrats.executor.providers import WITH_SESSIONS, Provider, provider_named
 from labrats.executor.run import Run, SessionLost
 from labrats.executor.workspace import prepare_workspace
-from labrats.model.config import ResolvedConfig
+from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, TAKEN_BY, ResolvedConfig, wire_name
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import CREDENTIALS_FOLDER, Task
@@ -38,6 +38,7 @@ from labrats.processes import kill_descendants
 from labrats.sandbox import scope_sockets
 
 _STDOUT: Final = 1
+_GENERAL_LAYERS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -133,8 +134,7 @@ async def _work(run: Run) -> Any:
     run.emit.status("started")
     if run.task.sandbox:
         scope_sockets()
-    if run.task.config.mcp_servers and run.task.config.provider not in WITH_MCP:
-        run.emit.log(f"[config.mcpServers is left out: only the providers {' and '.join(sorted(WITH_MCP))} take any]")
+    _tell_ignored_settings(run)
     if earlier := _earlier_work(run):
         try:
             return await _let_work(*earlier, provider)
@@ -142,6 +142,18 @@ async def _work(run: Run) -> Any:
             run.emit.log("[it begins anew: the agent's program does not know that session any more]")
     await prepare_workspace(run)
     return await _let_work(run, await note_baseline(run), provider)
+
+
+def _tell_ignored_settings(run: Run) -> None:
+    """Log each setting that somebody has made for this job or its kind, and its provider does not take."""
+    config, origins = run.task.config, run.task.selection.origins
+    for field, providers in TAKEN_BY.items():
+        name = wire_name(field)
+        is_general = origins.get(name) in _GENERAL_LAYERS  # meant for all jobs, whatever their providers take
+        value = getattr(config, field)
+        if value and not is_general and config.provider not in providers:
+            takers = f"providers {' and '.join(providers)} take" if providers[1:] else f"provider {providers[0]} takes"
+            run.emit.log(f"[config.{name} is left out: only the {takers} {'any' if isinstance(value, dict) else 'it'}]")
 
 
 def _earlier_work(run: Run) -> tuple[Run, Baseline] | None:

@@ -12,8 +12,10 @@ from typing import Any, Final
 import httpx2
 import msgspec
 
+from labrats.executor.advice import with_advice
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
+from labrats.model.protocol import Task
 
 DEFAULT_WINDOW_TOKENS: Final = 8192
 """What a model is taken to read where its server does not say."""
@@ -33,22 +35,21 @@ _SENTENCE_CHARACTERS: Final = 1000
 _PASSING: Final = frozenset({429, 502, 503, 504, 529})
 _CODE_OF_STATUS: Final[Mapping[int, FailedCode]] = {
     401: FailedCode.AUTH,
+    402: FailedCode.QUOTA,
     403: FailedCode.AUTH,
     413: FailedCode.CONTEXT_TOO_LONG,
     429: FailedCode.RATE_LIMITED,
     503: FailedCode.OVERLOADED,
     529: FailedCode.OVERLOADED,
 }
-_ADVICE: Final[Mapping[FailedCode, str]] = {
-    FailedCode.AUTH: "check OPENAI_API_KEY in the secret that the AiModel's credentialsRef names",
-    FailedCode.RATE_LIMITED: "try later, or lower the AiModel's slots",
-    FailedCode.OVERLOADED: "try later, or lower the AiModel's slots",
-    FailedCode.CONTEXT_TOO_LONG: "shorten the prompt, or give the server a longer context",
-}
 _TOO_LONG: Final = re.compile(
     "maximum context length|context_length_exceeded|exceed_context_size|context size|context window|prompt is too long"
     "|longer than the (maximum )?model length",
     re.IGNORECASE,
+)
+_NO_QUOTA: Final = re.compile("insufficient_quota|exceeded your current quota|credit balance", re.IGNORECASE)
+_NO_MODEL: Final = re.compile(
+    r"model\b.{0,300}(does not exist|not found)|model_not_found|(no such|invalid|unknown) model", re.IGNORECASE
 )
 _THOUGHTS: Final = re.compile(r"\A(?:\s*<think>)?(?:(?!<think>).)*?</think>", re.DOTALL)
 
@@ -69,17 +70,20 @@ class Refusal(Exception):
     def code(self) -> FailedCode:
         if self.status in (400, 500) and _TOO_LONG.search(self.said):
             return FailedCode.CONTEXT_TOO_LONG
+        if self.status in (403, 429) and _NO_QUOTA.search(self.said):
+            return FailedCode.QUOTA
+        if self.status in (400, 404) and _NO_MODEL.search(self.said):
+            return FailedCode.MODEL_NOT_FOUND
         return _CODE_OF_STATUS.get(self.status, FailedCode.AGENT_ERROR)
 
-    def as_give_up(self) -> GiveUp:
-        advice = f" ({_ADVICE[self.code]})" if self.code in _ADVICE else ""
-        return GiveUp(self.code, f"{self}{advice}", self.retry_after_seconds)
+    def as_give_up(self, task: Task) -> GiveUp:
+        return GiveUp(self.code, with_advice(self.code, str(self), task), self.retry_after_seconds)
 
 
 class Unreachable(Exception):
     """The server could not be reached, or broke off in the middle of an answer."""
 
-    def as_give_up(self) -> GiveUp:
+    def as_give_up(self, task: Task) -> GiveUp:
         return GiveUp(FailedCode.AGENT_ERROR, str(self))
 
 

@@ -7,12 +7,14 @@ its tools live in sessions of their own and are left to the attempt's end.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from labrats.executor.agent_cli import Ending, program_folder, program_of, remove_whatever, run_cli, with_advice
+from labrats.executor.advice import with_advice, without_credentials
+from labrats.executor.agent_cli import Ending, program_folder, program_of, remove_whatever, run_cli
 from labrats.executor.claude_events import CODE_OF_STATUS, ClaudeResult, Narrator
 from labrats.executor.claude_sessions import SessionFiles
 from labrats.executor.mcp_servers import mcp_servers
@@ -21,6 +23,7 @@ from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.mcp_server import McpServer
+from labrats.model.protocol import Task
 
 _LOGIN: Final = ".credentials.json"
 
@@ -57,6 +60,14 @@ _CODE_OF_SUBTYPE: Final[Mapping[str, FailedCode]] = {
 }
 
 
+_CODE_OF_FAILURE: Final[Mapping[str, FailedCode]] = {
+    "billing_error": FailedCode.QUOTA,
+    "model_not_found": FailedCode.MODEL_NOT_FOUND,
+}
+_QUOTA: Final = re.compile(r"credit balance|API usage limits|spend(ing)? limit|API Error: 402", re.IGNORECASE)
+"""Words of refusals that Claude Code has no kind of its own for."""
+
+
 async def run(run: Run) -> str:
     """Let Claude Code work on the prompt, in the workspace. Returns its last words."""
     program = program_of(run, "claude", "Claude Code", "@anthropic-ai/claude-code")
@@ -79,15 +90,22 @@ async def run(run: Run) -> str:
         narrator.settle()
     if run.session_id and not narrator.has_begun:
         raise SessionLost(ending.last_words)
-    answer = answer_of(narrator.result, ending, narrator.retry_after_seconds)
+    answer = answer_of(run.task, narrator.result, ending, narrator.failure, narrator.retry_after_seconds)
     run.check_limits()
     return answer
 
 
-def answer_of(result: ClaudeResult | None, ending: Ending, retry_after_seconds: float | None = None) -> str:
+def answer_of(
+    task: Task,
+    result: ClaudeResult | None,
+    ending: Ending,
+    failure: str = "",
+    retry_after_seconds: float | None = None,
+) -> str:
     """What Claude Code answered. Raises GiveUp unless everything says that it succeeded.
 
-    retry_after_seconds: how long the provider asks to be left alone, should that be why it failed.
+    failure: the kind of the API's last failure, by Claude Code's word for it. retry_after_seconds: how long the
+    provider asks to be left alone, should that be why it failed.
     """
     if result is None:
         raise GiveUp(FailedCode.AGENT_ERROR, f"Claude Code {ending} without a result: {ending.last_words}")
@@ -95,19 +113,23 @@ def answer_of(result: ClaudeResult | None, ending: Ending, retry_after_seconds: 
         return result.result or ""
     if result.subtype == "success" and not result.is_error:
         raise GiveUp(FailedCode.AGENT_ERROR, f"Claude Code {ending}, although it had reported success")
-    code = _code_of(result)
+    if (result.result or "").startswith("Not logged in"):
+        raise GiveUp(FailedCode.AUTH, without_credentials("Claude Code", task))
+    code = _code_of(result, failure)
     said = " ".join(filter(None, [result.result, *map(str, result.errors)])) or result.subtype
     pause = retry_after_seconds if code in PAUSING else None
-    raise GiveUp(code, with_advice(code, f"Claude Code failed: {said}"), pause)
+    raise GiveUp(code, with_advice(code, f"Claude Code failed: {said}", task), pause)
 
 
-def _code_of(result: ClaudeResult) -> FailedCode:
-    if code := _CODE_OF_SUBTYPE.get(result.subtype) or CODE_OF_STATUS.get(result.api_error_status or 0):
+def _code_of(result: ClaudeResult, failure: str) -> FailedCode:
+    if code := _CODE_OF_SUBTYPE.get(result.subtype) or _CODE_OF_FAILURE.get(failure):
+        return code
+    if result.is_error and _QUOTA.search(result.result or ""):
+        return FailedCode.QUOTA
+    if code := CODE_OF_STATUS.get(result.api_error_status or 0):
         return code
     if result.terminal_reason == "prompt_too_long":
         return FailedCode.CONTEXT_TOO_LONG
-    if (result.result or "").startswith("Not logged in"):
-        return FailedCode.AUTH
     return FailedCode.AGENT_ERROR
 
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from labrats.executor.agent_cli import PATIENCE_SECONDS, with_advice
+from labrats.executor.advice import with_advice
+from labrats.executor.agent_cli import PATIENCE_SECONDS
 from labrats.executor.claude_sessions import ModelUsage, SessionFiles, TokenCounts, usage_of_models
 from labrats.executor.cli_events import read_line, tell_answer, tell_call, tell_failed_server, text_of
 from labrats.executor.run import Run
@@ -85,6 +86,7 @@ class AssistantEvent(msgspec.Struct, frozen=True, tag_field="type", tag="assista
     message: Message
     parent_tool_use_id: str | None = None
     is_api_error_message: bool = False
+    error: str | None = None
 
 
 class UserEvent(msgspec.Struct, frozen=True, tag_field="type", tag="user"):
@@ -169,11 +171,13 @@ class Narrator:
 
     has_begun: whether Claude Code has its session, be it a new one or that which it was to go on with.
     too_long:  why the run is not worth its slot: the provider asks for a long pause.
+    failure:   the kind of the API's last failure, by Claude Code's word for it.
     """
 
     def __init__(self, run: Run, files: SessionFiles) -> None:
         self.has_begun = False
         self.too_long: GiveUp | None = None
+        self.failure = ""
         self.result: ClaudeResult | None = None
         self._limited_until: float | None = None
         self._asked_seconds: float | None = None
@@ -302,9 +306,10 @@ class Narrator:
         falls_back = code is FailedCode.OVERLOADED and self._run.task.config.fallback_model
         if seconds > PATIENCE_SECONDS and not falls_back:
             sentence = f"the model's server answered {status} and asks for a pause of {seconds:.0f} s"
-            self.too_long = GiveUp(code, with_advice(code, sentence), seconds)
+            self.too_long = GiveUp(code, with_advice(code, sentence, self._run.task), seconds)
 
     def _tell_message(self, event: AssistantEvent) -> None:
+        self.failure = event.error or ""
         for block in event.message.content if isinstance(event.message.content, list) else ():
             if block.type == "text" and not event.is_api_error_message:  # the failure itself is told at the end
                 self._run.emit.log(block.text)

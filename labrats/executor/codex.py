@@ -16,13 +16,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from labrats.executor.advice import with_advice, without_credentials
 from labrats.executor.agent_cli import (
     PATIENCE_SECONDS,
     Ending,
     program_folder,
     program_of,
     run_cli,
-    with_advice,
 )
 from labrats.executor.cli_events import tell_failed_server
 from labrats.executor.codex_events import ErrorNote, Narrator, ThreadStarted, read_event
@@ -32,14 +32,18 @@ from labrats.executor.run import Run, SessionLost
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.mcp_server import McpServer
+from labrats.model.protocol import Task
 
 _OPTIONS: Final = ("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
 _LOGIN: Final = "auth.json"
 _KEY_NAMES: Final = ("CODEX_API_KEY", "OPENAI_API_KEY")
 
 _CODE_OF_WORDS: Final[Mapping[str, FailedCode]] = {
+    r"Quota exceeded|to use codex .*upgrade to Plus|insufficient_quota|status 402 |spend(ing)? limit": FailedCode.QUOTA,
+    r"model\b.{0,200}(does not exist|not found)|model is not supported|(access to|no such) model|model_not_found": (
+        FailedCode.MODEL_NOT_FOUND
+    ),
     r"status 40[13] |Missing bearer|not logged in|log in again|sign in again": FailedCode.AUTH,
-    r"Quota exceeded|upgrade to Plus": FailedCode.AUTH,  # no waiting helps: the account needs a person
     r"context window": FailedCode.CONTEXT_TOO_LONG,
     r"rate limit|usage limit|status:? 429 ": FailedCode.RATE_LIMITED,
     r"at capacity|high demand|status 5(03|29) ": FailedCode.OVERLOADED,
@@ -73,7 +77,7 @@ async def run(run: Run) -> str:
                 tell_failed_server(run.emit, name, reason)
         if run.session_id and not narrator.has_begun:
             raise SessionLost(ending.last_words)
-        answer = answer_of(narrator, ending, log.retry_after_seconds)
+        answer = answer_of(run, narrator, ending, log.retry_after_seconds)
         run.check_limits()
         return answer
 
@@ -99,7 +103,7 @@ async def _run_unless_idle(
         narrator.tell(event)
         if isinstance(event, ErrorNote):  # no progress: it only says that it tries again
             last_note = event.message
-            _check_pause(event.message, log.retry_after_seconds)
+            _check_pause(run.task, event.message, log.retry_after_seconds)
         else:
             idle.reschedule(loop.time() + seconds if narrator.waits_for_model else None)
 
@@ -115,22 +119,24 @@ async def _run_unless_idle(
         raise
 
 
-def _check_pause(note: str, in_header: float | None) -> None:
+def _check_pause(task: Task, note: str, in_header: float | None) -> None:
     """Raises GiveUp where Codex is about to wait for longer than the run is worth its slot."""
     code, seconds = code_of(note), _asked_seconds(note, in_header)
     if code in PAUSING and seconds is not None and seconds > PATIENCE_SECONDS:
         sentence = f"the model's server asks for a pause of {seconds:.0f} s: {note}"
-        raise GiveUp(code, with_advice(code, sentence), seconds)
+        raise GiveUp(code, with_advice(code, sentence, task), seconds)
 
 
-def answer_of(narrator: Narrator, ending: Ending, in_header: float | None = None) -> str:
+def answer_of(run: Run, narrator: Narrator, ending: Ending, in_header: float | None = None) -> str:
     """What Codex answered. Raises GiveUp unless everything says that it succeeded.
 
     in_header: how many seconds the server asks to be left alone, should that be why it failed.
     """
     if narrator.failure is not None:
         code = code_of(narrator.failure)
-        sentence = with_advice(code, f"Codex failed: {narrator.failure}")
+        if code is FailedCode.AUTH and not any(run.secrets.get(name) for name in (_LOGIN, *_KEY_NAMES)):
+            raise GiveUp(code, without_credentials("Codex", run.task))
+        sentence = with_advice(code, f"Codex failed: {narrator.failure}", run.task)
         raise GiveUp(code, sentence, _asked_seconds(narrator.failure, in_header) if code in PAUSING else None)
     if narrator.completed is None:
         raise GiveUp(FailedCode.AGENT_ERROR, f"Codex {ending} without a result: {ending.last_words}")

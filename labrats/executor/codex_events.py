@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from labrats.executor.agent_cli import with_advice
+from labrats.executor.advice import with_advice
 from labrats.executor.cli_events import read_line, tell_answer, tell_call, text_of
 from labrats.executor.run import Run
 from labrats.model.errors import GiveUp
@@ -232,7 +232,7 @@ class Narrator:
         most, turns = self._run.task.config.max_turns, self._ledger.usage.turns
         if most is not None and turns > most:
             sentence = f"Codex took more than {most} turns"
-            raise GiveUp(FailedCode.MAX_TURNS, with_advice(FailedCode.MAX_TURNS, sentence))
+            raise GiveUp(FailedCode.MAX_TURNS, with_advice(FailedCode.MAX_TURNS, sentence, self._run.task))
 
 
 class _SessionEntry(msgspec.Struct, frozen=True):

@@ -23,6 +23,10 @@ class Limits:
         tokens = usage.input_tokens + usage.output_tokens
         cost = usage.cost_usd or 0.0  # where it is not known yet, the provider's program keeps the limit itself
         if self.cost_usd is not None and cost > self.cost_usd:
-            raise GiveUp(FailedCode.BUDGET, f"the run cost ${cost:.4f}, over maxCostUsd ${self.cost_usd}")
+            raise _over_budget(f"the run cost ${cost:.4f}, over maxCostUsd ${self.cost_usd}", "maxCostUsd")
         if self.tokens is not None and tokens > self.tokens:
-            raise GiveUp(FailedCode.BUDGET, f"the run used {tokens} tokens, over maxTokens {self.tokens}")
+            raise _over_budget(f"the run used {tokens} tokens, over maxTokens {self.tokens}", "maxTokens")
+
+
+def _over_budget(sentence: str, setting: str) -> GiveUp:
+    return GiveUp(FailedCode.BUDGET, f"{sentence} (raise config.{setting}, or give it a smaller task)")

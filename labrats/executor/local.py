@@ -6,6 +6,7 @@ It is asked once; or, with `reactEnabled`, it works in the workspace by calling 
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final
 
+from labrats.executor.advice import without_server
 from labrats.executor.log_lines import LogLines
 from labrats.executor.run import Run
 from labrats.model.errors import GiveUp
@@ -27,7 +28,7 @@ async def run(run: Run) -> str:
         async with _server_for(run) as server:
             return await (work(run, server) if run.task.config.react_enabled else ask_once(run, server))
     except (Refusal, Unreachable) as trouble:
-        raise trouble.as_give_up() from trouble
+        raise trouble.as_give_up(run.task) from trouble
 
 
 async def ask_once(run: Run, server: "ChatServer") -> str:
@@ -49,11 +50,7 @@ def _server_for(run: Run) -> "AbstractAsyncContextManager[ChatServer]":
 
     config = run.task.config
     if not run.task.endpoint:
-        raise GiveUp(
-            FailedCode.AGENT_ERROR,
-            f"there is no server for {config.provider}/{config.model}: give this provider and model an AiModel whose "
-            "endpoint is the server's address, such as http://127.0.0.1:8000/v1",
-        )
+        raise GiveUp(FailedCode.AGENT_ERROR, without_server(run.task))
     named = config.model if config.model != config.provider else None  # a job that names no model has its provider's
     return chat_server(run.task.endpoint, run.secrets.get(_KEY), named)
 

@@ -21,9 +21,6 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
 }
 
 
-WITH_MCP: Final = frozenset({"claude", "codex"})
-"""Their programs take MCP servers."""
-
 WITH_SESSIONS: Final = frozenset({"claude", "codex"})
 """Their programs write down what they do, and can go on with it. The others begin anew in every attempt."""
 

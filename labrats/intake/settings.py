@@ -6,7 +6,7 @@ from labrats.catalog import Catalog
 from labrats.intake.request import JobRequest
 from labrats.model.agent import AiAgentSpec
 from labrats.model.ai_config import AiConfigSpec
-from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config, resolved_provider
+from labrats.model.config import GLOBAL_LAYER, ConfigLayer, JobConfig, ResolvedConfig, resolve_config, resolved_provider
 from labrats.model.webhook_source import WebhookSourceSpec
 
 NOTHING: Final = JobConfig()
@@ -25,7 +25,7 @@ def settings_of(request: JobRequest, catalog: Catalog) -> ResolvedConfig:
     provider = resolved_provider(layers)
     layers += [
         ConfigLayer(f"ai-config.providers.{provider}", _of_provider(config, provider)),
-        ConfigLayer("ai-config", _of_everybody(config)),
+        ConfigLayer(GLOBAL_LAYER, _of_everybody(config)),
     ]
     return resolve_config(layers)
 

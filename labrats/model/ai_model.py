@@ -1,6 +1,7 @@
 """A model that jobs run on, and how many of them at once."""
 
 from collections.abc import Iterable
+from difflib import SequenceMatcher
 from typing import Final
 
 from labrats.model.condition import Condition
@@ -54,6 +55,15 @@ def ai_models_in_use(ai_models: Iterable[AiModel]) -> dict[tuple[str, str], AiMo
     for ai_model in sorted(ai_models, key=seniority):
         found.setdefault((ai_model.spec.provider, ai_model.spec.model), ai_model)
     return found
+
+
+def nearest(ai_models: Iterable[AiModel], provider: str, model: str) -> list[AiModel]:
+    """Sort `ai_models`, those most like the provider and model first."""
+
+    def likeness(each: AiModel) -> tuple[bool, float]:
+        return each.spec.provider == provider, SequenceMatcher(None, each.spec.model, model).ratio()
+
+    return sorted(ai_models, key=likeness, reverse=True)
 
 
 class Slots(Record):

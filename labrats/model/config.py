@@ -26,6 +26,15 @@ CREDENTIAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 """The keys a provider reads from the Secret that an AiModel's `credentialsRef` names."""
 
 
+TAKEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
+    "effort": ("claude", "codex"),
+    "fallback_model": ("claude",),
+    "fast": ("claude",),
+    "mcp_servers": ("claude", "codex"),
+    "react_enabled": LOCAL_PROVIDERS,
+}
+"""The providers that take a setting which not all of them take. The others ignore it, and the job's log says so."""
+
 ENDPOINT_VARIABLES: Final[Mapping[str, str]] = {"claude": "ANTHROPIC_BASE_URL", "codex": "OPENAI_BASE_URL"}
 """Where a provider's model server is, in the environment, when no AiModel says so."""
 
@@ -93,6 +102,11 @@ class ConfigLayer:
     config: JobConfig
 
 
+GLOBAL_LAYER: Final = "ai-config"
+"""The settings of the whole engine for all providers."""
+
+BUILT_IN_LAYER: Final = "built-in"
+
 _BUILT_IN_MODELS: Final = {"claude": "sonnet"}
 _BUILT_IN_PROVIDER: Final = "claude"
 _BUILT_IN: Final = JobConfig(
@@ -112,21 +126,26 @@ def resolve_config(layers: Sequence[ConfigLayer]) -> ResolvedConfig:
     The provider resolves first. A model or effort is then taken only from layers that name the same provider or
     none, so that one provider's model never reaches another.
     """
-    stack = [*layers, ConfigLayer("built-in", _BUILT_IN)]
+    stack = [*layers, ConfigLayer(BUILT_IN_LAYER, _BUILT_IN)]
     provider = resolved_provider(stack)
     built_in_model = JobConfig(provider=provider, model=_BUILT_IN_MODELS.get(provider, provider))
-    stack.append(ConfigLayer("built-in", built_in_model))
+    stack.append(ConfigLayer(BUILT_IN_LAYER, built_in_model))
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for field, wire_name in _FIELDS:
         for layer in stack:
             value = getattr(layer.config, field)
             foreign = layer.config.provider not in (None, provider)
-            if value is None or (foreign and field in _PER_PROVIDER and layer.name != "built-in"):
+            if value is None or (foreign and field in _PER_PROVIDER and layer.name != BUILT_IN_LAYER):
                 continue
             values[field], origins[wire_name] = value, layer.name
             break
     return ResolvedConfig(config=JobConfig(**values), origins=origins)
+
+
+def wire_name(field: str) -> str:
+    """Return the name by which the API knows a field of JobConfig."""
+    return dict(_FIELDS)[field]
 
 
 _FIELDS: Final = tuple((field.name, field.encode_name) for field in msgspec.structs.fields(JobConfig))

@@ -26,6 +26,8 @@ class FailedCode(StrEnum):
     """Why a job failed, for programs; `failedReason` says it for people."""
 
     AUTH = "auth"
+    QUOTA = "quota"
+    MODEL_NOT_FOUND = "model_not_found"
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
     CONTEXT_TOO_LONG = "context_too_long"
@@ -50,6 +52,8 @@ class FailedCode(StrEnum):
 PERMANENT: Final = frozenset(
     {
         FailedCode.AUTH,
+        FailedCode.QUOTA,
+        FailedCode.MODEL_NOT_FOUND,
         FailedCode.CONTEXT_TOO_LONG,
         FailedCode.MAX_TURNS,
         FailedCode.BUDGET,

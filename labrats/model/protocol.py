@@ -76,6 +76,19 @@ class Resumption(Record):
     folder: str | None = None
 
 
+class Selection(Record):
+    """How the job came by its provider and model, for advice.
+
+    origins:         the layer that each setting came from. ai_model: the AiModel's name, where one has both.
+    credentials_ref: the Secret that it names. others: AiModels that might have been meant, the likeliest first.
+    """
+
+    origins: dict[str, str] = {}
+    ai_model: str | None = None
+    credentials_ref: str | None = None
+    others: tuple[str, ...] = ()
+
+
 class Task(Record):
     """`job.json`: everything an executor is told, but for the prompt and the secrets, which are files beside it.
 
@@ -87,6 +100,7 @@ class Task(Record):
     git_ssh_key, git_ssh_known_hosts: files for clones by ssh, where the job's Secret has none.
     idle_seconds:  how long a model may say nothing while it is waited for, where the agent's program has no limit.
     resumption:    what to go on with, where that can be done. Otherwise the attempt begins anew, in `workspace`.
+    on_cluster:    the attempt runs on Kubernetes, where `labrats secret` knows no Secrets.
     """
 
     job_id: str
@@ -109,6 +123,8 @@ class Task(Record):
     sandbox: Sandbox | None = None
     idle_seconds: float = IDLE_SECONDS
     resumption: Resumption | None = None
+    selection: Selection = Selection()
+    on_cluster: bool = False
 
 
 class Event(Record, tag_field="kind"):

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from labrats.model.ai_model import Prices
 from labrats.model.job import FailedCode, Usage
+from labrats.model.protocol import Selection
 from labrats.processes import with_environment
 from tests.agents.agent_cli import AgentCli
 from tests.agents.claude import CLAUDE
@@ -16,6 +17,8 @@ from tests.agents.conftest import Prepare
 from tests.scripted_model import Fails, Refuses, Says, Stalls, Turn
 from tests.unit.executor.attempts import wait_until
 
+NO_CREDIT = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing."
+NO_USAGE_LEFT = "You have reached your specified API usage limits. You will regain access on 2030-01-01 at 00:00 UTC."
 TOO_LONG = "prompt is too long: 250000 tokens > 200000 maximum"
 
 
@@ -30,7 +33,16 @@ TOO_LONG = "prompt is too long: 250000 tokens > 200000 maximum"
         (CLAUDE, Refuses(400, "invalid_request_error", "odd"), FailedCode.AGENT_ERROR, "odd"),
         (CODEX, Refuses(401, "invalid_api_key", "Incorrect API key"), FailedCode.AUTH, "credentialsRef"),
         (CODEX, Refuses(403, "forbidden", "no"), FailedCode.AUTH, "credentialsRef"),
-        (CODEX, Refuses(429, "insufficient_quota", "no money"), FailedCode.AUTH, "billing"),
+        (CLAUDE, Refuses(400, "invalid_request_error", NO_CREDIT), FailedCode.QUOTA, "no waiting helps"),
+        (CLAUDE, Refuses(400, "invalid_request_error", NO_USAGE_LEFT), FailedCode.QUOTA, "no waiting helps"),
+        (CLAUDE, Refuses(404, "not_found_error", "model: nope"), FailedCode.MODEL_NOT_FOUND, "config.model"),
+        (CODEX, Refuses(429, "insufficient_quota", "no money"), FailedCode.QUOTA, "billing"),
+        (
+            CODEX,
+            Refuses(404, "model_not_found", "The model `x` does not exist"),
+            FailedCode.MODEL_NOT_FOUND,
+            "config.model",
+        ),
         (CODEX, Refuses(429, "rate_limit_exceeded", "slow down"), FailedCode.RATE_LIMITED, "429"),
         (CODEX, Refuses(503, "server_is_overloaded", "Overloaded"), FailedCode.OVERLOADED, "capacity"),
         (CODEX, Refuses(529, "overloaded", "Overloaded"), FailedCode.OVERLOADED, "529"),
@@ -180,6 +192,27 @@ def test_a_program_that_is_killed_is_a_failure_that_says_so(cli: AgentCli, attem
 
     assert attempt.failure[0] is FailedCode.AGENT_ERROR
     assert "was ended by SIGKILL without a result" in attempt.failure[1]
+
+
+def test_without_credentials_the_failure_says_which_are_missing_and_how_to_give_them(
+    cli: AgentCli, attempt_on: Prepare
+) -> None:
+    selection = Selection(origins={"provider": "request", "model": "ai-config"}, others=("other (claude/opus)",))
+    refused = Refuses(401, "authentication_error", "Missing bearer or basic authentication in header")
+    with cli.serve(refused) as server:
+        attempt = attempt_on(server, secrets={}, selection=selection)
+        attempt.run()
+
+    code, sentence = attempt.failure
+    assert code is FailedCode.AUTH
+    for words in (
+        f"the provider '{cli.provider}' (from request) with the model '{cli.model}' (from ai-config)",
+        "no AiModel has this provider and model, there are other (claude/opus)",
+        f"`labrats secret set {cli.provider} {cli.key_names[0]}`",
+        f"--provider {cli.provider} --model {cli.model} --credentials {cli.provider}`",
+    ):
+        assert words in sentence
+    assert "/login" not in sentence
 
 
 def test_a_program_that_is_not_there_is_said_to_be_missing(

@@ -254,6 +254,7 @@ class LocalRunner:
             cli_login=settings.cli_login,
             idle_seconds=settings.idle_seconds,
             resumption=self._resumption(attempt),
+            selection=attempt.selection,
         )
 
     def _resumption(self, attempt: Attempt) -> Resumption | None:
@@ -315,7 +316,8 @@ class LocalRunner:
         try:
             return (await self._store.get(Secret, name)).data
         except NotFound as error:
-            raise GiveUp(code, f"{what} are missing: there is no Secret {name!r}") from error
+            command = f"labrats secret set {name} KEY"
+            raise GiveUp(code, f"{what} are missing: there is no Secret {name!r} (run `{command}`)") from error
 
     # The life of an executor
 

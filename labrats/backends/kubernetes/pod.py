@@ -179,6 +179,8 @@ def _task(attempt: Attempt, settings: PodSettings) -> Task:
         git_addresses=settings.git_addresses,
         idle_seconds=settings.idle_seconds,
         resumption=_resumption(attempt),
+        selection=attempt.selection,
+        on_cluster=True,
     )
 
 

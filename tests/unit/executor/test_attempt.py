@@ -157,7 +157,7 @@ def test_a_script_can_ignore_requests_to_stop(tmp_path: Path) -> None:
 def test_asked_to_stop_twice_it_finishes_its_clean_up(tmp_path: Path) -> None:
     attempt = an_attempt_of(
         tmp_path,
-        "trap 'touch asked; until [ -e released ]; do sleep 0.01; done; touch cleaned; exit' TERM\n"
+        "trap 'touch asked; until [ -e released ]; do sleep 0.01; done; touch cleaned; exit' INT\n"
         "touch started; while :; do sleep 0.01; done\n",
     )
 

@@ -17,6 +17,7 @@ from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import ToolEvent, UsageEvent
 from tests.unit.executor.attempts import Work, a_task, some_work
 
+TASK = a_task(Path("/nowhere"), config=JobConfig(provider="claude", model="sonnet"))
 RECORDED = Path(__file__).parent / "recorded" / "claude"
 
 
@@ -77,7 +78,7 @@ def test_a_run_of_the_real_program_is_retold(tmp_path: Path) -> None:
         "Done.",
     ]
     assert narrator.result is not None
-    assert answer_of(narrator.result, Ending(0)) == "Done."
+    assert answer_of(TASK, narrator.result, Ending(0)) == "Done."
     usage = narrator.usage
     assert (usage.input_tokens, usage.output_tokens, usage.turns) == (500, 50, 3)
     assert (usage.cost_usd or 0) > 0
@@ -87,7 +88,7 @@ def test_of_several_results_the_last_one_counts(tmp_path: Path) -> None:
     """A task in the background wakes the program once more, after a first result."""
     narrator, _ = recorded(tmp_path, "background")
 
-    assert answer_of(narrator.result, Ending(0)) == "It has ended."
+    assert answer_of(TASK, narrator.result, Ending(0)) == "It has ended."
     assert (narrator.usage.input_tokens, narrator.usage.output_tokens, narrator.usage.turns) == (300, 30, 3)
 
 
@@ -121,7 +122,7 @@ def test_what_the_real_program_says_of_a_refusal_has_its_code(tmp_path: Path, na
     narrator, _ = recorded(tmp_path, name)
 
     with pytest.raises(GiveUp) as failure:
-        answer_of(narrator.result, Ending(1))
+        answer_of(TASK, narrator.result, Ending(1))
 
     assert failure.value.code is code
 
@@ -154,7 +155,7 @@ def test_a_short_pause_that_the_server_asks_for_is_passed_on(tmp_path: Path) -> 
 
     assert asked.too_long is None
     with pytest.raises(GiveUp) as failure:
-        answer_of(asked.result, Ending(1), asked.retry_after_seconds)
+        answer_of(TASK, asked.result, Ending(1), retry_after_seconds=asked.retry_after_seconds)
     assert (failure.value.code, failure.value.retry_after_seconds) == (FailedCode.OVERLOADED, 4.732)
 
 
@@ -428,7 +429,7 @@ def test_the_cost_of_a_model_that_claude_code_does_not_know_is_not_known() -> No
 
 
 def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
-    assert answer_of(ClaudeResult(subtype="success", result="done"), Ending(0)) == "done"
+    assert answer_of(TASK, ClaudeResult(subtype="success", result="done"), Ending(0)) == "done"
     for result, status in [
         (ClaudeResult(subtype="success", result="done"), 1),
         (ClaudeResult(subtype="success", result="done", is_error=True), 0),
@@ -436,7 +437,7 @@ def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
         (None, 0),
     ]:
         with pytest.raises(GiveUp) as failure:
-            answer_of(result, Ending(status))
+            answer_of(TASK, result, Ending(status))
         assert failure.value.code == FailedCode.AGENT_ERROR
 
 
@@ -447,6 +448,14 @@ def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
         (ClaudeResult(subtype="success", is_error=True, api_error_status=403), FailedCode.AUTH),
         (ClaudeResult(subtype="success", is_error=True, result="Not logged in · Please run /login"), FailedCode.AUTH),
         (ClaudeResult(subtype="success", is_error=True, api_error_status=429), FailedCode.RATE_LIMITED),
+        (
+            ClaudeResult(subtype="success", is_error=True, api_error_status=429, result="You've hit your spend limit"),
+            FailedCode.QUOTA,
+        ),
+        (
+            ClaudeResult(subtype="success", is_error=True, api_error_status=402, result="API Error: 402 no"),
+            FailedCode.QUOTA,
+        ),
         (ClaudeResult(subtype="success", is_error=True, api_error_status=503), FailedCode.OVERLOADED),
         (ClaudeResult(subtype="success", is_error=True, api_error_status=529), FailedCode.OVERLOADED),
         (
@@ -460,7 +469,7 @@ def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
 )
 def test_each_kind_of_failure_has_its_code(result: ClaudeResult, code: FailedCode) -> None:
     with pytest.raises(GiveUp) as failure:
-        answer_of(result, Ending(1))
+        answer_of(TASK, result, Ending(1))
 
     assert failure.value.code == code
 
@@ -469,6 +478,6 @@ def test_without_a_result_the_last_complaint_is_the_reason() -> None:
     with pytest.raises(
         GiveUp, match="exited with code 1 without a result: --dangerously-skip-permissions cannot"
     ) as failure:
-        answer_of(None, Ending(1, "--dangerously-skip-permissions cannot be used\nwith root privileges\n"))
+        answer_of(TASK, None, Ending(1, "--dangerously-skip-permissions cannot be used\nwith root privileges\n"))
 
     assert failure.value.code == FailedCode.AGENT_ERROR

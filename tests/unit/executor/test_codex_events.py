@@ -23,7 +23,7 @@ THREAD = "01900000-0000-7000-8000-000000000000"
 
 def told(tmp_path: Path, *lines: bytes, config: JobConfig | None = None) -> tuple[Narrator, Work]:
     """What becomes of the events in `lines`."""
-    with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
+    with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig(provider="codex"))) as work:
         narrator = Narrator(work.run, tmp_path / "sessions")
         try:
             for line in lines:
@@ -72,7 +72,7 @@ def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> No
         ("item_3", "Edit", False),
         ("item_3", None, False),
     ]
-    assert answer_of(narrator, Ending(0)) == "Done."
+    assert answer_of(work.run, narrator, Ending(0)) == "Done."
 
 
 def test_a_model_is_waited_for_unless_a_tool_is_at_work(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_trouble_on_the_way_is_a_note_in_the_log(tmp_path: Path) -> None:
     narrator, work = told(tmp_path, *recorded("reconnected"))
 
     assert work.logs[0].startswith("[Reconnecting... 1/1 (stream disconnected")
-    assert answer_of(narrator, Ending(0)) == "Done."
+    assert answer_of(work.run, narrator, Ending(0)) == "Done."
 
 
 def test_what_a_session_has_consumed_is_read_where_it_writes_itself_down(tmp_path: Path) -> None:
@@ -213,13 +213,13 @@ def test_limits_stop_it_as_soon_as_they_are_seen_to_be_passed(tmp_path: Path) ->
 
 
 def test_success_needs_the_exit_status_and_the_last_event(tmp_path: Path) -> None:
-    completed, _ = told(tmp_path, *recorded("worked"))
+    completed, work = told(tmp_path, *recorded("worked"))
     (tmp_path / "cut").mkdir()
     cut, _ = told(tmp_path / "cut", *recorded("worked")[:-1])
 
     for narrator, status in ((completed, 1), (completed, -9), (cut, 0)):
         with pytest.raises(GiveUp) as failure:
-            answer_of(narrator, Ending(status))
+            answer_of(work.run, narrator, Ending(status))
         assert failure.value.code == FailedCode.AGENT_ERROR
 
 
@@ -227,10 +227,10 @@ def test_success_needs_the_exit_status_and_the_last_event(tmp_path: Path) -> Non
     ("name", "code", "seconds"), [("refused", FailedCode.AUTH, None), ("limited", FailedCode.RATE_LIMITED, 62.5)]
 )
 def test_each_kind_of_failure_has_its_code(tmp_path: Path, name: str, code: FailedCode, seconds: float | None) -> None:
-    narrator, _ = told(tmp_path, *recorded(name))
+    narrator, work = told(tmp_path, *recorded(name))
 
     with pytest.raises(GiveUp) as failure:
-        answer_of(narrator, Ending(1))
+        answer_of(work.run, narrator, Ending(1))
 
     assert (failure.value.code, failure.value.retry_after_seconds) == (code, seconds)
 
@@ -239,15 +239,20 @@ def test_each_kind_of_failure_has_its_code(tmp_path: Path, name: str, code: Fail
     ("words", "code"),
     [
         ("unexpected status 403 Forbidden: no, url: http://127.0.0.1/v1/responses", FailedCode.AUTH),
-        ("Quota exceeded. Check your plan and billing details.", FailedCode.AUTH),
-        ("To use Codex with your ChatGPT plan, upgrade to Plus: https://example.org", FailedCode.AUTH),
+        ("Quota exceeded. Check your plan and billing details.", FailedCode.QUOTA),
+        ("To use Codex with your ChatGPT plan, upgrade to Plus: https://example.org", FailedCode.QUOTA),
         ("Codex ran out of room in the model's context window. Start a new thread", FailedCode.CONTEXT_TOO_LONG),
         ("exceeded retry limit, last status: 429 Too Many Requests", FailedCode.RATE_LIMITED),
         ("You’ve hit your usage limit. Upgrade to Pro or try again at 9:50 PM.", FailedCode.RATE_LIMITED),
         ("Selected model is at capacity. Please try a different model.", FailedCode.OVERLOADED),
         ("We’re currently experiencing high demand, which may cause temporary errors.", FailedCode.OVERLOADED),
         ("unexpected status 529 <unknown status code>: Overloaded, url: http://127.0.0.1", FailedCode.OVERLOADED),
-        ("unexpected status 404 Not Found: no such model", FailedCode.AGENT_ERROR),
+        ("unexpected status 404 Not Found: no such model", FailedCode.MODEL_NOT_FOUND),
+        ("The requested model 'nope' does not exist.", FailedCode.MODEL_NOT_FOUND),
+        ("The 'nope' model is not supported when using Codex with a ChatGPT account.", FailedCode.MODEL_NOT_FOUND),
+        ("Project does not have access to model `nope`", FailedCode.MODEL_NOT_FOUND),
+        ("unexpected status 402 Payment Required: Payment required, url: http://127.0.0.1", FailedCode.QUOTA),
+        ("unexpected status 404 Not Found: page not found", FailedCode.AGENT_ERROR),
     ],
 )
 def test_words_that_the_real_program_says_have_their_code(words: str, code: FailedCode) -> None:

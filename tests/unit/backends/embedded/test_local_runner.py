@@ -17,7 +17,7 @@ from labrats.model.job import AgentSession, FailedCode, Job, KeyReference, Works
 from labrats.model.mcp_server import McpServer
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.phases import Phase
-from labrats.model.protocol import Resumption, Sandbox, Task
+from labrats.model.protocol import Resumption, Sandbox, Selection, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
 from tests.builders import a_config, a_job, a_session, a_spec, an_ai_model, an_attempt
@@ -86,6 +86,7 @@ async def test_an_executor_is_told_its_task(folders: Folders) -> None:
         repo_roots=("/srv",),
         cli_login=True,
         idle_seconds=60.0,
+        selection=Selection(origins=job.resolved.origins, ai_model=ai_model.name),
     )
     assert (folder.path / "prompt").read_text("utf-8") == "Grüße"
 

@@ -1,0 +1,37 @@
+"""Which AiModel is meant."""
+
+from msgspec.structs import replace
+
+from labrats.model.ai_model import nearest
+from labrats.model.protocol import Selection
+from labrats.ports import SUGGESTIONS, Attempt
+from tests.builders import a_job, a_spec, an_ai_model
+
+OPUS = an_ai_model("opus", provider="claude", model="opus")
+SONNET = an_ai_model("sonnet", provider="claude", model="sonnet-4")
+LOCAL = an_ai_model("local", provider="qwen", model="sonnet")
+
+
+def test_models_of_the_same_provider_are_nearer_and_then_those_with_a_like_name() -> None:
+    assert nearest([LOCAL, OPUS, SONNET], "claude", "sonnet") == [SONNET, OPUS, LOCAL]
+    assert nearest([LOCAL, OPUS, SONNET], "qwen", "opus")[0] == LOCAL
+
+
+def test_an_attempt_without_an_ai_model_names_the_nearest_and_not_too_many() -> None:
+    crowd = [an_ai_model(f"m{number}", provider="codex") for number in range(SUGGESTIONS)]
+    attempt = Attempt(a_job(spec=a_spec(config={"provider": "claude", "model": "sonnet"})), None, [*crowd, OPUS])
+
+    selection = attempt.selection
+
+    assert selection.others[0] == "opus (claude/opus)"
+    assert len(selection.others) == SUGGESTIONS
+    assert selection.origins["provider"] == "request"
+
+
+def test_an_attempt_on_an_ai_model_names_it_and_its_secret() -> None:
+    ai_model = replace(OPUS, spec=replace(OPUS.spec, credentials_ref="keys"))
+    job = a_job()
+
+    selection = Attempt(job, ai_model, [OPUS, LOCAL]).selection
+
+    assert selection == Selection(origins=job.resolved.origins, ai_model="opus", credentials_ref="keys")
