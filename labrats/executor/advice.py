@@ -31,6 +31,12 @@ def without_server(task: Task) -> str:
     return f"{sentence}, for {_choice(task)}: {_no_ai_model(task)}; run `{command}`"
 
 
+def on_silence(task: Task) -> str:
+    """Return the advice for a model that says nothing."""
+    where = f"the server at {task.endpoint}" if task.endpoint else "the way to the provider, and its status page"
+    return f"check {where}; a server that needs more time than that gets it by LABRATS_AGENT_IDLE_SECONDS of the engine"
+
+
 def _choice(task: Task) -> str:
     """The provider and model, and the layers of settings that named them."""
     config, origins = task.config, task.selection.origins

@@ -19,6 +19,7 @@ from labrats.executor.claude_events import CODE_OF_STATUS, ClaudeResult, Narrato
 from labrats.executor.claude_sessions import SessionFiles
 from labrats.executor.mcp_servers import mcp_servers
 from labrats.executor.run import Run, SessionLost
+from labrats.executor.silence import limited_silence
 from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
@@ -77,15 +78,17 @@ async def run(run: Run) -> str:
     narrator = Narrator(run, files)
     try:
         with _credentials(run) as (variables, inherited):
-            ending = await run_cli(
-                run,
-                [program, *options],
-                environment | variables,
-                narrator.hear,
-                tell_ending=narrator.hear_ending,
-                inherited=inherited,
-                lent=_lent_login(run),
-            )
+            async with limited_silence(run, "Claude Code") as silence:
+                narrator.silence = silence
+                ending = await run_cli(
+                    run,
+                    [program, *options],
+                    environment | variables,
+                    narrator.hear,
+                    tell_ending=narrator.hear_ending,
+                    inherited=inherited,
+                    lent=_lent_login(run),
+                )
     finally:
         narrator.settle()
     if run.session_id and not narrator.has_begun:

@@ -15,6 +15,7 @@ from labrats.executor.agent_cli import PATIENCE_SECONDS
 from labrats.executor.claude_sessions import ModelUsage, SessionFiles, TokenCounts, usage_of_models
 from labrats.executor.cli_events import read_line, tell_answer, tell_call, tell_failed_server, text_of
 from labrats.executor.run import Run
+from labrats.executor.silence import Silence
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode, Usage
 
@@ -24,6 +25,9 @@ _TELLING_INPUTS: Final = ("command", "file_path", "path", "pattern", "url", "que
 
 _OWN_PAUSE_SECONDS: Final = 3.0
 """No pause before the third and last retry is longer, unless the server asks for one."""
+
+_SUBAGENT_TOOLS: Final = ("Task", "Agent")
+"""While one of these is at work, the model is still waited for."""
 
 CODE_OF_STATUS: Final[Mapping[int, FailedCode]] = {
     401: FailedCode.AUTH,
@@ -171,6 +175,7 @@ class Narrator:
 
     has_begun: whether Claude Code has its session, be it a new one or that which it was to go on with.
     too_long:  why the run is not worth its slot: the provider asks for a long pause.
+    silence:   how long nothing has been heard, where that is limited.
     failure:   the kind of the API's last failure, by Claude Code's word for it.
     """
 
@@ -179,6 +184,7 @@ class Narrator:
         self.too_long: GiveUp | None = None
         self.failure = ""
         self.result: ClaudeResult | None = None
+        self.silence: Silence | None = None
         self._limited_until: float | None = None
         self._asked_seconds: float | None = None
         self._run = run
@@ -187,6 +193,7 @@ class Narrator:
         self._messages: dict[str, Usage] = {}
         self._counted = Usage()
         self._incoming: dict[str | None, str] = {}
+        self._open_calls: dict[str, str | None] = {}
 
     def hear(self, line: bytes) -> None:
         """Retell the event in `line`, if it is one. Raises GiveUp when what has been consumed passes a limit, or the
@@ -194,6 +201,8 @@ class Narrator:
         """
         if event := read_event(line):
             self.tell(event)
+            if self.silence and isinstance(event, StreamEvent | AssistantEvent | UserEvent):
+                self.silence.heard(waits_for_model=not self._open_calls)
         if self.too_long:
             raise self.too_long
 
@@ -290,9 +299,10 @@ class Narrator:
             case "api_retry":
                 answer = f"answered {event.error_status}" if event.error_status else "could not be reached"
                 seconds = (event.retry_delay_ms or 0) / 1000
-                self._run.emit.log(
-                    f"[the model's server {answer}: retry {event.attempt} of {event.max_retries} in {seconds:.0f} s]"
-                )
+                note = f"the model's server {answer}: retry {event.attempt} of {event.max_retries} in {seconds:.0f} s"
+                self._run.emit.log(f"[{note}]")
+                if self.silence:
+                    self.silence.note(note)
                 self._note_pause(event.error_status, seconds)
             case "model_fallback":
                 self._run.emit.log(f"[falling back from {event.original_model} to {event.fallback_model}]")
@@ -314,10 +324,19 @@ class Narrator:
             if block.type == "text" and not event.is_api_error_message:  # the failure itself is told at the end
                 self._run.emit.log(block.text)
             elif block.type == "tool_use":
+                if block.name not in _SUBAGENT_TOOLS:
+                    self._open_calls[block.id] = event.parent_tool_use_id
                 tell_call(self._run.emit, block.id, block.name, block.input, _telling_part(block.input))
+
+    def _close_call(self, call_id: str) -> None:
+        """A tool has answered. With a subagent, its own calls are over too, whether they were answered or not."""
+        self._open_calls = {
+            other: parent for other, parent in self._open_calls.items() if call_id not in (other, parent)
+        }
 
     def _tell_answer(self, block: Block) -> None:
         if block.type == "tool_result":
+            self._close_call(block.tool_use_id)
             tell_answer(self._run.emit, block.tool_use_id, text_of(block.content), is_error=bool(block.is_error))
 
 

@@ -5,7 +5,6 @@ ever for a server that refuses connections or says nothing, so how long is decid
 either. It is ended by SIGINT, which ends its tools too; SIGTERM would leave them running.
 """
 
-import asyncio
 import contextlib
 import json
 import re
@@ -29,6 +28,7 @@ from labrats.executor.codex_events import ErrorNote, Narrator, ThreadStarted, re
 from labrats.executor.codex_log import LOG_FILTER, LOG_VARIABLE, CodexLog, complaints_in
 from labrats.executor.mcp_servers import mcp_servers
 from labrats.executor.run import Run, SessionLost
+from labrats.executor.silence import limited_silence
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.mcp_server import McpServer
@@ -70,7 +70,7 @@ async def run(run: Run) -> str:
         try:
             with _credentials(run, home) as login:
                 command = [program, *_OPTIONS, *resume, "-"]
-                ending = await _run_unless_idle(run, command, environment, narrator, login, log)
+                ending = await _run_program(run, command, environment, narrator, login, log)
         finally:
             narrator.settle()
             for name, reason in log.failed_mcp_servers.items():
@@ -82,7 +82,7 @@ async def run(run: Run) -> str:
         return answer
 
 
-async def _run_unless_idle(
+async def _run_program(
     run: Run,
     command: list[str],
     environment: Mapping[str, str],
@@ -91,32 +91,22 @@ async def _run_unless_idle(
     log: CodexLog,
 ) -> Ending:
     """Raises GiveUp when the model says nothing for too long. login: what to remove once it has been read."""
-    seconds, loop = run.task.idle_seconds, asyncio.get_running_loop()
-    last_note = "it says nothing"
 
     def hear(line: bytes) -> None:
-        nonlocal last_note
         if (event := read_event(line)) is None:
             return
         if isinstance(event, ThreadStarted) and login:
             login.unlink(missing_ok=True)
         narrator.tell(event)
         if isinstance(event, ErrorNote):  # no progress: it only says that it tries again
-            last_note = event.message
+            silence.note(event.message)
             _check_pause(run.task, event.message, log.retry_after_seconds)
         else:
-            idle.reschedule(loop.time() + seconds if narrator.waits_for_model else None)
+            silence.heard(waits_for_model=narrator.waits_for_model)
 
-    idle = asyncio.timeout(seconds)
-    try:
-        async with idle:
-            ending = await run_cli(run, command, environment, hear, stop_signal=signal.SIGINT, complaints=log.file)
-            return Ending(ending.status, complaints_in(ending.complaints))
-    except TimeoutError as error:
-        if idle.expired():
-            reason = f"Codex waited more than {seconds:g} seconds for the model's server: {last_note}"
-            raise GiveUp(FailedCode.AGENT_ERROR, reason) from error
-        raise
+    async with limited_silence(run, "Codex") as silence:
+        ending = await run_cli(run, command, environment, hear, stop_signal=signal.SIGINT, complaints=log.file)
+        return Ending(ending.status, complaints_in(ending.complaints))
 
 
 def _check_pause(task: Task, note: str, in_header: float | None) -> None:

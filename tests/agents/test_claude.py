@@ -15,7 +15,7 @@ from labrats.model.protocol import Sandbox, UsageEvent
 from tests.agents.agent_cli import KEY, AgentCli, words
 from tests.agents.claude import CLAUDE
 from tests.agents.conftest import Prepare
-from tests.scripted_model import Calls, Refuses, Says
+from tests.scripted_model import Calls, Refuses, Says, Stalls
 from tests.unit.executor.attempts import a_repository, commit_all, in_a_clone_of, the_next_attempt, wait_until
 
 
@@ -193,6 +193,15 @@ def test_what_subagents_write_is_counted_while_they_work(attempt_on: Prepare) ->
     assert attempt.failure[0] is FailedCode.BUDGET
     assert attempt.outcome.usage.output_tokens >= 5000
     assert len(server.requests) < 6
+
+
+def test_a_silent_model_of_a_subagent_is_given_up_too(attempt_on: Prepare) -> None:
+    task = Calls("Task", {"description": "d", "prompt": "do it", "subagent_type": "general-purpose"})
+    with CLAUDE.serve(task, CLAUDE.shell("true"), Stalls()) as server:
+        attempt = attempt_on(server, idle_seconds=4.0)
+        attempt.run()
+
+    assert "waited more than 4 seconds" in attempt.failure[1]
 
 
 def test_the_models_own_prices_go_before_those_that_claude_code_knows(attempt_on: Prepare) -> None:

@@ -16,7 +16,7 @@ from tests.agents.agent_cli import AgentCli
 from tests.agents.codex import CODEX
 from tests.agents.conftest import Prepare
 from tests.pdfs import a_manual
-from tests.scripted_model import Calls, Fails, Refuses, Says, Stalls
+from tests.scripted_model import Calls, Fails, Refuses, Says
 from tests.unit.executor.attempts import a_repository, in_a_clone_of, the_next_attempt
 
 
@@ -133,23 +133,6 @@ def test_a_server_that_is_not_there_is_given_up_after_a_while(attempt_on: Prepar
     assert "more than 5 seconds" in attempt.failure[1]
     assert "waiting for network" in attempt.failure[1]
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
-
-
-def test_a_server_that_says_nothing_is_given_up_after_a_while(attempt_on: Prepare, unique_name: str) -> None:
-    with CODEX.serve(Stalls()) as server:
-        attempt = attempt_on(server, idle_seconds=1.0)
-        attempt.run()
-
-    assert "it says nothing" in attempt.failure[1]
-    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
-
-
-def test_a_tool_may_take_longer_than_the_model_may_be_silent(attempt_on: Prepare) -> None:
-    with CODEX.serve(CODEX.shell("sleep 6; echo ok", text="This takes a while."), Says("done")) as server:
-        attempt = attempt_on(server, idle_seconds=5.0)
-        attempt.run()
-
-    assert attempt.result == "done"
 
 
 def a_token() -> str:

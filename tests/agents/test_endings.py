@@ -164,6 +164,32 @@ def test_a_run_that_is_stopped_while_the_model_is_silent_has_a_cost(
     assert prices is None or usage.cost_usd == pytest.approx(usage.input_tokens / 1000)
 
 
+def test_a_silent_server_is_given_up_after_a_while_and_the_log_tells_before(
+    cli: AgentCli, attempt_on: Prepare, unique_name: str
+) -> None:
+    with cli.serve(cli.shell("true"), Stalls()) as server:
+        attempt = attempt_on(server, idle_seconds=4.0)
+        attempt.run()
+
+    code, sentence = attempt.failure
+    assert code is FailedCode.AGENT_ERROR
+    assert "waited more than 4 seconds for the model's server: it says nothing" in sentence
+    assert f"check the server at {server.url}" in sentence
+    assert "LABRATS_AGENT_IDLE_SECONDS" in sentence
+    reminders = [line for line in attempt.logs if "the run ends after 4 s of silence]" in line]
+    assert 1 <= len(reminders) <= 3
+    assert with_environment("LABRATS_ATTEMPT", unique_name) == []
+    assert_one_answer_was_consumed(cli, attempt.outcome.usage)
+
+
+def test_a_tool_may_take_longer_than_the_model_may_be_silent(cli: AgentCli, attempt_on: Prepare) -> None:
+    with cli.serve(cli.shell("sleep 5; echo ok", text="This takes a while."), Says("done")) as server:
+        attempt = attempt_on(server, idle_seconds=4.0)
+        attempt.run()
+
+    assert attempt.result == "done"
+
+
 def test_a_run_that_takes_too_long_ends_in_a_timeout(cli: AgentCli, attempt_on: Prepare, unique_name: str) -> None:
     with cli.serve(Stalls()) as server:
         attempt = attempt_on(server, config={"timeout_ms": 1500})
