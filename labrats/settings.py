@@ -145,6 +145,8 @@ class EngineSettings(BaseSettings):
     """Run jobs of external contributors, whom a webhook source admits, although agents run without a sandbox."""
     claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
     """Let jobs without other credentials use this user's own Claude Code login."""
+    max_output_mib: int = Field(default=256, gt=0, le=65536, validation_alias="LABRATS_MAX_OUTPUT_MIB")
+    """How much an attempt may write in log lines and events; beyond it the job fails with the code output_limit."""
     agent_idle_seconds: float = Field(default=IDLE_SECONDS, gt=0, validation_alias="LABRATS_AGENT_IDLE_SECONDS")
     """How long a model may say nothing to a Codex that waits for it. A tool may take longer."""
 
@@ -248,6 +250,10 @@ class EngineSettings(BaseSettings):
     @property
     def models(self) -> Path:
         return self.models_dir or self.data_dir / "models"
+
+    @property
+    def max_output_bytes(self) -> int:
+        return self.max_output_mib * 2**20
 
     @property
     def max_model_file_bytes(self) -> int:

@@ -84,7 +84,8 @@ async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
     folder = scratch or inputs
     outcome = await _outcome(lambda: _read_run(inputs, folder, secrets, emit), emit)
     if not _end_descendants():
-        emit.log("[a process of this attempt could not be ended]")
+        with contextlib.suppress(GiveUp):  # the output is full
+            emit.log("[a process of this attempt could not be ended]")
     if failure := _remove_credentials(folder / CREDENTIALS_FOLDER):
         outcome = failure
     if isinstance(outcome, GiveUp):
@@ -194,6 +195,7 @@ async def _let_work(run: Run, baseline: Baseline | None, provider: Provider) -> 
 
 def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], emit: Emitter) -> Run:
     task = _TASK_DECODER.decode((inputs / "job.json").read_bytes())
+    emit.bound(task.output_bytes)
     prompt, instructions = inputs / "prompt", inputs / "instructions"
     return Run(
         task,

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -13,9 +13,11 @@ import msgspec
 from msgspec.structs import replace
 
 from labrats.executor.made import pull_request_in
+from labrats.model.errors import GiveUp
 from labrats.model.job import AgentSession, FailedCode, Outputs, Usage
 from labrats.model.protocol import (
     LINE_BYTES,
+    OUTPUT_BYTES,
     PATCH_FILE,
     RESULT_FILE,
     TEXT_BYTES,
@@ -32,14 +34,16 @@ from labrats.model.protocol import (
 )
 from labrats.model.redaction import Redactor
 
-CHATTER_BYTES: Final = 100_000_000
-"""How much an attempt may say in logs and tool events, in all. The other events are few, and always pass."""
+BYTES_PER_SECOND: Final = 16 * 1024 * 1024
+"""The pace at which an attempt may write for long, and how much of it at once. Beyond it, what prints has to wait."""
 
 PART_BYTES: Final = 32 * 1024
 """Of a file in one line, where it takes a third more."""
 
 _RESULT_BYTES: Final = LINE_BYTES // 2
 """A larger result leaves too little room in its line for the rest of the event."""
+
+_OUTPUT_ADVICE: Final = "have the agent print less, or raise LABRATS_MAX_OUTPUT_MIB"
 
 _NAME_BYTES: Final = 256
 _SENTENCE_BYTES: Final = 4 * 1024
@@ -61,10 +65,16 @@ class Emitter:
     """
 
     def __init__(
-        self, output: int, folder: Path | None, redactor: Redactor | None = None, *, chatter_bytes: int = CHATTER_BYTES
+        self,
+        output: int,
+        folder: Path | None,
+        redactor: Redactor | None = None,
+        *,
+        output_bytes: int = OUTPUT_BYTES,
+        pace: "Pace | None" = None,
     ) -> None:
         """output: a file descriptor. folder: where a result goes that is too large for a line; None where nobody
-        would find it there: its parts then go into the output.
+        would find it there: its parts then go into the output. output_bytes: the bound on all lines but the last.
         """
         self.usage = Usage()
         self.own_usage = Usage()
@@ -75,16 +85,25 @@ class Emitter:
         self._output = output
         self._folder = folder
         self._redactor = redactor or Redactor()
-        self._chatter_bytes = chatter_bytes
-        self._chatter_left = chatter_bytes
+        self._output_bytes = output_bytes
+        self._bytes_left = output_bytes
+        self._pace = pace or Pace(BYTES_PER_SECOND)
         self._seq = 0
 
+    def bound(self, output_bytes: int) -> None:
+        """Set the bound on all lines but the last, those that are written already included."""
+        self._bytes_left += output_bytes - self._output_bytes
+        self._output_bytes = output_bytes
+
     def log(self, text: str) -> None:
-        """A text for people: an event for each line, several for a very long one."""
+        """A text for people: an event for each line, several for a very long one.
+
+        Like every event but the last it raises GiveUp, with the code `output_limit`, when the output has reached its
+        bound. From then on nothing but the last event is written.
+        """
         for line in self.clean(text).rstrip().split("\n"):
             for piece in pieces(line.removesuffix("\r"), TEXT_BYTES):
-                if self._may_say(len(piece)):
-                    self._write(LogEvent(text=piece, **self._stamp()))
+                self._write(LogEvent(text=piece, **self._stamp()))
 
     def status(self, state: str, message: str | None = None) -> None:
         """What the executor is doing now."""
@@ -93,16 +112,13 @@ class Emitter:
     def tool_call(self, call_id: str, name: str, tool_input: Any) -> None:
         """The agent calls a tool."""
         value = shortened(self._redactor.redact_value(tool_input), TEXT_BYTES)
-        if self._may_say(len(_encode(value))):
-            event = ToolEvent(id=self._name(call_id), name=self._name(name), input=value, **self._stamp())
-            self._write(event)
+        self._write(ToolEvent(id=self._name(call_id), name=self._name(name), input=value, **self._stamp()))
 
     def tool_answer(self, call_id: str, output: str, *, is_error: bool = False) -> None:
         """What the tool answered."""
         self.pull_request_url = pull_request_in(output) or self.pull_request_url
         text = cut(self.clean(output), TEXT_BYTES)
-        if self._may_say(len(text)):
-            self._write(ToolEvent(id=self._name(call_id), output=text, is_error=is_error, **self._stamp()))
+        self._write(ToolEvent(id=self._name(call_id), output=text, is_error=is_error, **self._stamp()))
 
     def begin_provider(self) -> None:
         """A provider begins: what it will say it has consumed comes on top of what was consumed before."""
@@ -168,20 +184,12 @@ class Emitter:
     def _sentence(self, text: str) -> str:
         return cut(self.clean(text), _SENTENCE_BYTES)
 
-    def _may_say(self, length: int) -> bool:
-        """Whether the bound on chatter still allows this much; says once that it does not."""
-        if self._chatter_left < 0:
-            return False
-        self._chatter_left -= max(length, 1)
-        if self._chatter_left < 0:
-            note = f"[more than {self._chatter_bytes // 1_000_000} MB of log and tool output: the rest is dropped]"
-            self._write(LogEvent(text=note, **self._stamp()))
-            return False
-        return True
-
     def _write(self, event: AnyEvent) -> None:
         line = _encode(event) + b"\n"
         assert len(line) <= LINE_BYTES, f"a line of {len(line)} bytes"
+        if not isinstance(event, ResultEvent | ErrorEvent | PartEvent) and not self._has_room_for(len(line)):
+            self._seq -= 1
+            return
         while line:
             try:
                 line = line[os.write(self._output, line) :]
@@ -190,6 +198,19 @@ class Emitter:
                     raise
                 # Work goes on once there is room again. Until then nothing can be said, so nothing should be done.
                 time.sleep(_DISK_FULL_PAUSE_SECONDS)
+
+    def _has_room_for(self, size: int) -> bool:
+        """Count a line against the bound. Raises GiveUp, once, when that is reached."""
+        if self._bytes_left < 0:
+            return False
+        self._bytes_left -= size
+        if self._bytes_left < 0:
+            self._seq -= 1
+            mebibytes = self._output_bytes / 2**20
+            message = f"the attempt has written more than {mebibytes:g} MiB of log and events ({_OUTPUT_ADVICE})"
+            raise GiveUp(FailedCode.OUTPUT_LIMIT, message)
+        self._pace.spend(size)
+        return True
 
     def _put_aside(self, file: str, content: bytes) -> None:
         """Leave a file, which is not empty, in the folder; or its parts in the output, where there is none."""
@@ -202,6 +223,30 @@ class Emitter:
         unfinished = self._folder / f"{file}.part"
         unfinished.write_bytes(content)
         unfinished.replace(self._folder / file)
+
+
+class Pace:
+    """Holds a writer to so many bytes a second, of which it may write a second's worth at once."""
+
+    def __init__(
+        self,
+        bytes_per_second: int,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._rate, self._now, self._sleep = bytes_per_second, now, sleep
+        self._left, self._at = float(bytes_per_second), now()
+
+    def spend(self, size: int) -> None:
+        """Count what is written, and wait where it is too much by now: the whole process does."""
+        self._left -= size
+        if self._left >= 0:
+            return
+        now = self._now()
+        self._left = min(float(self._rate), self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 0:
+            self._sleep(-self._left / self._rate)
 
 
 def pieces(text: str, limit: int) -> Iterator[str]:

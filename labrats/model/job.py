@@ -33,6 +33,7 @@ class FailedCode(StrEnum):
     CONTEXT_TOO_LONG = "context_too_long"
     MAX_TURNS = "max_turns"
     BUDGET = "budget"
+    OUTPUT_LIMIT = "output_limit"
     TIMEOUT = "timeout"
     START_TIMEOUT = "start_timeout"
     LOST = "lost"
@@ -57,6 +58,7 @@ PERMANENT: Final = frozenset(
         FailedCode.CONTEXT_TOO_LONG,
         FailedCode.MAX_TURNS,
         FailedCode.BUDGET,
+        FailedCode.OUTPUT_LIMIT,
         FailedCode.TIMEOUT,
         FailedCode.INVALID,
     }

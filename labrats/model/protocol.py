@@ -22,6 +22,9 @@ LINE_BYTES: Final = 64 * 1024
 TEXT_BYTES: Final = 16 * 1024
 """The longest text of one log line; the executor breaks longer ones into several events."""
 
+OUTPUT_BYTES: Final = 256 * 1024 * 1024
+"""The most that an attempt writes, its last line apart, unless the engine's settings say otherwise."""
+
 RESULT_FILE: Final = "result.json"
 """Where, in the attempt's folder, a result lies that does not fit into a line. An executor that has no folder in common
 with the engine prints it in parts, of which the engine makes this file.
@@ -99,6 +102,7 @@ class Task(Record):
     git_addresses: networks that git may reach although they are not public, as CIDR.
     git_ssh_key, git_ssh_known_hosts: files for clones by ssh, where the job's Secret has none.
     idle_seconds:  how long a model may say nothing while it is waited for, where the agent's program has no limit.
+    output_bytes:  the most that the attempt may write, its last line apart.
     resumption:    what to go on with, where that can be done. Otherwise the attempt begins anew, in `workspace`.
     on_cluster:    the attempt runs on Kubernetes, where `labrats secret` knows no Secrets.
     """
@@ -122,6 +126,7 @@ class Task(Record):
     prices: Prices | None = None
     sandbox: Sandbox | None = None
     idle_seconds: float = IDLE_SECONDS
+    output_bytes: int = OUTPUT_BYTES
     resumption: Resumption | None = None
     selection: Selection = Selection()
     on_cluster: bool = False

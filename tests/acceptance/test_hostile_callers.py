@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from labrats.processes import MOST_DESCRIPTORS
+from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User, lines_of
 
 MEBIBYTE = 1024 * 1024
@@ -50,3 +51,19 @@ async def test_hundreds_of_readers_that_never_read_cost_little_and_delay_no_othe
 
     assert len(lines_of(read)) == lines
     assert grown < 150 * MEBIBYTE
+
+
+async def test_an_attempt_that_writes_without_end_fails_at_the_bound_with_its_last_lines(
+    start_engine: EngineFactory,
+) -> None:
+    engine = start_engine(LABRATS_MAX_OUTPUT_MIB="1")
+    async with engine.user() as user:
+        job = await user.run({"log": "{n}", "times": 1_000_000})
+        lines = await user.log_lines(job["id"])
+
+    assert (job["status"], job["failedCode"]) == ("failed", "output_limit")
+    assert "LABRATS_MAX_OUTPUT_MIB" in job["failedReason"]
+    assert lines == [str(number) for number in range(1, len(lines) + 1)]
+    assert job["logs"][-1] == lines[-1]
+    [output] = engine.data_dir.glob("attempts/*/*/output.jsonl")
+    assert 0.9 * MEBIBYTE < output.stat().st_size < 1.1 * MEBIBYTE

@@ -19,7 +19,7 @@ from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job, KeyReference
 from labrats.model.mcp_server import credential_file
 from labrats.model.parts import ConfigMap, Secret
-from labrats.model.protocol import IDLE_SECONDS, Resumption, Sandbox, Task
+from labrats.model.protocol import IDLE_SECONDS, OUTPUT_BYTES, Resumption, Sandbox, Task
 from labrats.model.record import encode
 from labrats.output import OutputReader, read_end, read_patch, read_result
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
@@ -62,6 +62,7 @@ class LocalRunnerSettings:
     sandbox: Sandbox | None = None
     allow_untrusted: bool = False
     idle_seconds: float = IDLE_SECONDS
+    output_bytes: int = OUTPUT_BYTES
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,7 @@ class LocalRunner:
             repo_roots=settings.repo_roots,
             cli_login=settings.cli_login,
             idle_seconds=settings.idle_seconds,
+            output_bytes=settings.output_bytes,
             resumption=self._resumption(attempt),
             selection=attempt.selection,
         )

@@ -26,6 +26,7 @@ def runner_settings(settings: EngineSettings, schema_created_with: int) -> Local
         repo_roots=settings.local_repo_roots,
         cli_login=settings.claude_use_login,
         idle_seconds=settings.agent_idle_seconds,
+        output_bytes=settings.max_output_bytes,
         sandbox=choose_sandbox(settings, schema_created_with),
         allow_untrusted=settings.allow_untrusted,
     )

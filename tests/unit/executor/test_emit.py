@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labrats.executor import emit as emit_module
-from labrats.executor.emit import Emitter, pieces
+from labrats.executor.emit import Emitter, Pace, pieces
+from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Outputs, Usage
 from labrats.model.protocol import (
     LINE_BYTES,
     TEXT_BYTES,
     AnyEvent,
     ErrorEvent,
-    LogEvent,
     PartEvent,
     ResultEvent,
     ToolEvent,
@@ -186,22 +186,56 @@ def test_what_is_no_unicode_is_replaced(output: Output) -> None:
     assert output.logs == ["half a pair: ?!"]
 
 
-def test_chatter_is_bounded_and_says_so_once_while_the_rest_goes_on(tmp_path: Path) -> None:
-    with an_output(tmp_path, chatter_bytes=1000) as output:
-        for _ in range(100):
-            output.emit.log("x" * 99)
-            output.emit.tool_call("1", "Bash", {})
-            output.emit.tool_answer("1", "y")
-        output.emit.consumed(Usage(turns=1))
-        output.emit.result("done")
+def chatter(emit: Emitter, text: str) -> None:
+    for _ in range(100):
+        emit.log(text)
+        emit.tool_call("1", "Bash", {})
+        emit.tool_answer("1", text)
+        emit.consumed(Usage(turns=1))
 
-    said = [event for event in output.events if isinstance(event, LogEvent | ToolEvent)]
-    assert isinstance(said[-1], LogEvent)
-    assert "dropped" in said[-1].text
-    assert sum("dropped" in text for text in output.logs) == 1
-    assert sum(map(len, output.lines)) < 6000
+
+@pytest.mark.parametrize("text", ["", "x", "x" * 99])
+def test_the_output_is_bounded_events_included_and_its_end_is_written(tmp_path: Path, text: str) -> None:
+    with an_output(tmp_path, output_bytes=5000) as output:
+        with pytest.raises(GiveUp, match="LABRATS_MAX_OUTPUT_MIB") as limit:
+            chatter(output.emit, text)
+        size = output.path.stat().st_size
+        output.emit.log("too late")
+        output.emit.status("too late")
+        output.emit.error(FailedCode(limit.value.code), str(limit.value))
+
+    assert 4500 < size <= 5000
+    assert "too late" not in output.path.read_text()
+    assert output.last.code == FailedCode.OUTPUT_LIMIT
     assert [event.seq for event in output.events] == list(range(1, len(output.events) + 1))
-    assert output.last.result == "done"
+
+
+def test_a_bound_that_is_set_later_counts_what_is_written_already(tmp_path: Path) -> None:
+    with an_output(tmp_path) as output:
+        output.emit.log("x" * 1000)
+        output.emit.bound(1500)
+        with pytest.raises(GiveUp):
+            output.emit.log("x" * 1000)
+
+
+def test_a_writer_is_held_to_its_pace() -> None:
+    time, waits = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        time[0] += seconds
+
+    pace = Pace(100, lambda: time[0], sleep)
+    for _ in range(100):
+        pace.spend(10)
+    assert time[0] == pytest.approx(9.0)  # a second's worth at once, and the rest at 100 a second
+    assert max(waits) == pytest.approx(0.1)
+
+    waits.clear()
+    time[0] += 3600
+    for _ in range(10):
+        pace.spend(10)
+    assert waits == []
 
 
 def test_on_a_full_disk_an_event_waits_until_it_can_be_written_whole(
