@@ -8,8 +8,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from labrats.model.job import Job, Usage
 from labrats.model.phases import API_STATUS, ENDED, Phase
 
-MAX_VALUES: Final = 100
-"""How many job types, and how many models, are told apart; any further one is counted as `other`."""
+MAX_MODELS: Final = 25
+MAX_TYPES: Final = 50
+"""How many models with their providers, and how many job types with theirs, have series of their own; any further
+one is counted as `other`. Callers choose both, and one of each has some fifty series.
+"""
+
+OTHER: Final = "other"
 
 TOKEN_KINDS: Final = ("input", "output", "cache_read")
 
@@ -20,17 +25,18 @@ _LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-class BoundedLabel:
-    """The values of a label that callers choose: the first ones by their name, the others as `other`."""
+class BoundedLabels:
+    """Sets of labels whose last one callers choose: the first ones as they are, in the others that one is `other`."""
 
-    def __init__(self) -> None:
-        self._known: set[str] = set()
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: set[tuple[str, ...]] = set()
 
-    def __call__(self, value: str) -> str:
-        if value in self._known or len(self._known) < MAX_VALUES:
-            self._known.add(value)
-            return value
-        return "other"
+    def __call__(self, *values: str) -> tuple[str, ...]:
+        if values in self._known or len(self._known) < self._most:
+            self._known.add(values)
+            return values
+        return (*values[:-1], OTHER)
 
 
 class Metrics:
@@ -39,7 +45,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._lost_before = 0
-        self.type_label, self.model_label = BoundedLabel(), BoundedLabel()
+        self._models, self._types = BoundedLabels(MAX_MODELS), BoundedLabels(MAX_TYPES)
         job = ("type", "provider", "model")
         self._submitted = Counter("labrats_jobs_submitted", "Jobs accepted", job, registry=self.registry)
         self._finished = Counter("labrats_jobs_finished", "Jobs that ended", ("status", *job), registry=self.registry)
@@ -92,11 +98,11 @@ class Metrics:
         self._lost_before = in_all
 
     def job_submitted(self, job: Job) -> None:
-        self._submitted.labels(self.type_label(job.spec.type), *self._model_labels(job)).inc()
+        self._submitted.labels(*self._job_labels(job)).inc()
 
     def job_moved(self, before: Job, after: Job, now: datetime) -> None:
         """A job has changed its phase: it started, or an attempt ended, or it never will start."""
-        labels = self._model_labels(after)
+        labels = self.model_labels(after.resolved.provider, after.resolved.model)
         if after.phase is Phase.RUNNING:
             self._show_what_may_come(after, labels)
         if after.phase is Phase.RUNNING and before.status.attempts == 0:
@@ -105,19 +111,19 @@ class Metrics:
             self._run_time.labels(*labels).observe(max(0.0, (now - before.status.started_at).total_seconds()))
             self._count_usage(before.status.usage, after.status.usage, labels)
         if after.ended:
-            self._finished.labels(API_STATUS[after.phase], self.type_label(after.spec.type), *labels).inc()
+            self._finished.labels(API_STATUS[after.phase], *self._job_labels(after)).inc()
 
-    def _show_what_may_come(self, job: Job, labels: tuple[str, str]) -> None:
+    def _show_what_may_come(self, job: Job, labels: tuple[str, ...]) -> None:
         """Show the counters that the job's end may raise, as they are: a counter that Prometheus first meets when it
         has been raised has not risen, to Prometheus."""
         for status in (API_STATUS[phase] for phase in ENDED):
-            self._finished.labels(status, self.type_label(job.spec.type), *labels)
+            self._finished.labels(status, *self._job_labels(job))
         for kind in TOKEN_KINDS:
             self._tokens.labels(kind, *labels)
         for each in (self._run_time, self._cost):
             each.labels(*labels)
 
-    def _count_usage(self, before: Usage, after: Usage, labels: tuple[str, str]) -> None:
+    def _count_usage(self, before: Usage, after: Usage, labels: tuple[str, ...]) -> None:
         for kind in TOKEN_KINDS:
             if used := getattr(after, f"{kind}_tokens") - getattr(before, f"{kind}_tokens"):
                 self._tokens.labels(kind, *labels).inc(used)
@@ -140,5 +146,15 @@ class Metrics:
         """All of it, in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def _model_labels(self, job: Job) -> tuple[str, str]:
-        return job.resolved.provider, self.model_label(job.resolved.model)
+    def model_labels(self, provider: str, model: str) -> tuple[str, ...]:
+        """Return the labels `provider` and `model`."""
+        return self._models(provider, model)
+
+    def job_labels(self, job_type: str, provider: str, model: str) -> tuple[str, ...]:
+        """Return the labels `type`, `provider` and `model`."""
+        known_provider, known_model = self._models(provider, model)
+        provider, model, job_type = self._types(known_provider, known_model, job_type)
+        return job_type, provider, model
+
+    def _job_labels(self, job: Job) -> tuple[str, ...]:
+        return self.job_labels(job.spec.type, job.resolved.provider, job.resolved.model)

@@ -68,11 +68,11 @@ def _mirror_cache(engine: Engine) -> None:
     for gauge in (gauges.jobs, gauges.queue_depth, gauges.slots_used):
         gauge.clear()
     for row in engine.cache.counts():
-        labels = row.status, gauges.type_label(row.type), row.provider, gauges.model_label(row.model)
-        gauges.jobs.labels(*labels).inc(row.count)
+        labels = gauges.job_labels(row.type, row.provider, row.model)
+        gauges.jobs.labels(row.status, *labels).inc(row.count)
     for gauge, phase in ((gauges.queue_depth, Phase.PENDING), (gauges.slots_used, Phase.RUNNING)):
         for (provider, model), count in engine.cache.count_by_model(API_STATUS[phase]).items():
-            gauge.labels(provider, gauges.model_label(model)).inc(count)
+            gauge.labels(*gauges.model_labels(provider, model)).inc(count)
     for watch, synced in engine.watches.items():
         gauges.watch_synced.labels(watch).set(synced.is_set())
     for watch, kind in (("jobs", Job), ("keys", Secret)):

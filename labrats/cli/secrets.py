@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Awaitable, Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LONGEST_NAME: Final = 63
+_LONGEST_VALUE: Final = 512 * 1024
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
@@ -50,7 +52,7 @@ def secrets_app(engine: EngineCommands) -> App:
         value = _read_value(name, key)
         _with_store(engine, data_dir, lambda store: put_value(store, name, key, value))
         remark(f"{key} of the secret {name} is set")
-        _doubt_unknown(key)
+        _doubt_misspelled(key)
 
     @app.command(name="list")
     def list_secrets(*, data_dir: DataDir = None, json: Json = False) -> None:
@@ -155,20 +157,24 @@ def _check_names(name: str, key: str) -> None:
 
 def _read_value(name: str, key: str) -> str:
     """The value, without the line end that `echo` adds; asked for without echo on a terminal."""
-    value = getpass.getpass(f"{key} of {name}: ") if sys.stdin.isatty() else sys.stdin.read()
+    value = getpass.getpass(f"{key} of {name}: ") if sys.stdin.isatty() else sys.stdin.read(_LONGEST_VALUE + 2)
     value = value.removesuffix("\n")
+    if len(value.encode("utf-8", "surrogateescape")) > _LONGEST_VALUE:
+        raise CommandError(f"a value may have at most {_LONGEST_VALUE // 1024} KiB", ExitCode.USAGE)
     if not value:
         raise CommandError("no value came on standard input", ExitCode.USAGE)
     return value
 
 
-def _doubt_unknown(key: str) -> None:
+def _doubt_misspelled(key: str) -> None:
+    """Remark on a key that looks like one of a provider. MCP servers and webhook sources read keys of any name."""
     from labrats.model.config import CREDENTIAL_NAMES
     from labrats.model.webhook_source import APP_ID, PRIVATE_KEY, TOKEN
 
     known = sorted({name for names in CREDENTIAL_NAMES.values() for name in names})
-    if key not in (*known, APP_ID, PRIVATE_KEY, TOKEN):
-        remark(f"note: no provider reads a key of that name; they read {', '.join(known)}")
+    alike = get_close_matches(key, [*known, APP_ID, PRIVATE_KEY, TOKEN], n=1, cutoff=0.8)
+    if alike and key != alike[0]:
+        remark(f"note: providers read {alike[0]}; {key} is another key")
 
 
 def _print_secrets(secrets: "list[Secret]", *, as_json: bool) -> None:

@@ -88,11 +88,15 @@ async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
             emit.log("[a process of this attempt could not be ended]")
     if failure := _remove_credentials(folder / CREDENTIALS_FOLDER):
         outcome = failure
-    if isinstance(outcome, GiveUp):
-        emit.error(FailedCode(outcome.code), str(outcome), outcome.retry_after_seconds)
-        return 1
-    emit.result(outcome.result)
-    return 0
+    if isinstance(outcome, Succeeded):
+        try:
+            emit.result(outcome.result)
+        except GiveUp as too_large:
+            outcome = too_large
+        else:
+            return 0
+    emit.error(FailedCode(outcome.code), str(outcome), outcome.retry_after_seconds)
+    return 1
 
 
 def _remove_credentials(folder: Path) -> GiveUp | None:

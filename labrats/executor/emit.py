@@ -40,6 +40,9 @@ BYTES_PER_SECOND: Final = 16 * 1024 * 1024
 PART_BYTES: Final = 32 * 1024
 """Of a file in one line, where it takes a third more."""
 
+MOST_RESULT_BYTES: Final = 32 * 1024 * 1024
+"""The largest result, as JSON."""
+
 _RESULT_BYTES: Final = LINE_BYTES // 2
 """A larger result leaves too little room in its line for the rest of the event."""
 
@@ -142,10 +145,16 @@ class Emitter:
             self._write(SessionEvent(session=session, **self._stamp()))
 
     def result(self, value: Any) -> None:
-        """The terminal event of success."""
+        """The terminal event of success. Raises GiveUp, with the code `output_limit`, for a result that is too large."""
         value = self._redactor.redact_value(value)
         file = None
-        if len(content := _encode(value)) > _RESULT_BYTES:
+        content = _encode(value)
+        if len(content) > MOST_RESULT_BYTES:
+            mebibytes = MOST_RESULT_BYTES // 2**20
+            raise GiveUp(
+                FailedCode.OUTPUT_LIMIT, f"the result is larger than {mebibytes} MiB; have it written to a file"
+            )
+        if len(content) > _RESULT_BYTES:
             self._put_aside(RESULT_FILE, content)
             value, file = None, RESULT_FILE
         self._write(

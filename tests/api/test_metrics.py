@@ -2,23 +2,20 @@
 
 import httpx2
 
-from labrats.metrics import MAX_VALUES, BoundedLabel
+from labrats.metrics import MAX_MODELS, MAX_TYPES, BoundedLabels
 from tests.api.conftest import Api, a_submission
 from tests.waiting import eventually
 
 
-def test_a_label_tells_so_many_values_apart_and_no_more() -> None:
-    label = BoundedLabel()
-
-    first = [label(f"value-{number}") for number in range(MAX_VALUES)]
-
-    assert first == [f"value-{number}" for number in range(MAX_VALUES)]
-    assert label("one-more") == "other"
-    assert label("value-0") == "value-0"
+def test_so_many_sets_of_labels_are_told_apart_and_no_more() -> None:
+    labels = BoundedLabels(3)
+    assert [labels("mock", str(number)) for number in range(3)] == [("mock", "0"), ("mock", "1"), ("mock", "2")]
+    assert labels("mock", "3") == ("mock", "other")
+    assert labels("mock", "0") == ("mock", "0")
 
 
 async def test_types_and_models_that_callers_make_up_are_bounded(api: Api, user: httpx2.AsyncClient) -> None:
-    count = MAX_VALUES + 20
+    count = MAX_TYPES + 20
     for number in range(count):
         config = {"provider": "mock", "model": f"model-{number}"}
         await user.post("/api/jobs/submit", json=a_submission(type=f"type-{number}", config=config))
@@ -26,8 +23,9 @@ async def test_types_and_models_that_callers_make_up_are_bounded(api: Api, user:
 
     text = (await user.get("/metrics")).text
 
-    for label, name in (("type", "type"), ("model", "model")):
-        assert f'{label}="{name}-0"' in text
-        assert f'{label}="{name}-{MAX_VALUES - 1}"' in text
-        assert f'{label}="{name}-{MAX_VALUES}"' not in text
+    for label, most in (("type", MAX_TYPES), ("model", MAX_MODELS)):
+        assert f'{label}="{label}-0"' in text
+        assert f'{label}="{label}-{most - 1}"' in text
+        assert f'{label}="{label}-{most}"' not in text
         assert f'{label}="other"' in text
+    assert text.count("\n") < 2500

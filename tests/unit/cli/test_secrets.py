@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 
+from labrats.cli.exits import ExitCode
 from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.record import Metadata, OwnerReference
 from labrats.ports import Store
@@ -75,9 +76,18 @@ def test_a_value_is_never_shown(set_secret: SetSecret, labrats: Labrats) -> None
     assert "sk-test-value" not in "".join(printed)
 
 
-def test_a_key_that_no_provider_reads_is_doubted(set_secret: SetSecret) -> None:
-    assert "no provider reads" not in set_secret("a", "CLAUDE_CODE_OAUTH_TOKEN", "test").err
-    assert "no provider reads a key of that name" in set_secret("a", "ANTROPIC_API_KEY", "test").err
+def test_a_key_that_looks_like_one_of_a_provider_is_doubted(set_secret: SetSecret) -> None:
+    assert "providers read ANTHROPIC_API_KEY" in set_secret("a", "ANTROPIC_API_KEY", "test").err
+
+
+@pytest.mark.parametrize("key", ["CLAUDE_CODE_OAUTH_TOKEN", "token", "webhook-secret", "Authorization", "WIKI_TOKEN"])
+def test_a_key_of_a_provider_an_mcp_server_or_a_webhook_source_is_not_doubted(set_secret: SetSecret, key: str) -> None:
+    assert "note:" not in set_secret("a", key, "test").err
+
+
+def test_a_value_that_is_too_long_is_refused(set_secret: SetSecret) -> None:
+    refused = set_secret("a", "token", "x" * (512 * 1024 + 1))
+    assert (refused.code, "at most 512 KiB" in refused.err) == (ExitCode.USAGE, True)
 
 
 def test_secrets_are_listed_with_their_keys(set_secret: SetSecret, labrats: Labrats) -> None:

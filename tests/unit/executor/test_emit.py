@@ -210,6 +210,15 @@ def test_the_output_is_bounded_events_included_and_its_end_is_written(tmp_path: 
     assert [event.seq for event in output.events] == list(range(1, len(output.events) + 1))
 
 
+def test_a_result_that_is_too_large_is_refused(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emit_module, "MOST_RESULT_BYTES", 1000)
+    with pytest.raises(GiveUp, match="the result is larger") as refused:
+        output.emit.result("x" * 1000)
+    output.emit.error(FailedCode(refused.value.code), str(refused.value))
+    assert [type(event) for event in output.events] == [ErrorEvent]
+    assert output.last.code == FailedCode.OUTPUT_LIMIT
+
+
 def test_a_bound_that_is_set_later_counts_what_is_written_already(tmp_path: Path) -> None:
     with an_output(tmp_path) as output:
         output.emit.log("x" * 1000)
