@@ -236,6 +236,13 @@ class EngineSettings(BaseSettings):
         return [signing_key(secret.get_secret_value()) for secret in self.callback_signing_secrets]
 
     @property
+    def own_secrets(self) -> tuple[str, ...]:
+        """All secrets among the settings."""
+        named = (self.oidc_client_secret, self.auth_jwt_secret)
+        secrets = (*self.submit_api_keys, *self.callback_signing_secrets, *filter(None, named))
+        return tuple(secret.get_secret_value() for secret in secrets)
+
+    @property
     def workspaces(self) -> Path:
         return self.workspace_dir or self.data_dir / "workspaces"
 

@@ -32,7 +32,7 @@ from labrats.executor.workspace import prepare_workspace
 from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, TAKEN_BY, ResolvedConfig, wire_name
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.model.protocol import CREDENTIALS_FOLDER, Task
+from labrats.model.protocol import CREDENTIALS_FOLDER, REDACTED_ONLY, Task
 from labrats.model.redaction import Redactor
 from labrats.processes import kill_descendants
 from labrats.sandbox import scope_sockets
@@ -205,7 +205,7 @@ def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], emit: Emit
         task,
         prompt.read_text("utf-8"),
         instructions.read_text("utf-8") if instructions.exists() else "",
-        secrets,
+        {name: value for name, value in secrets.items() if not name.startswith(REDACTED_ONLY)},
         folder,
         folder / CREDENTIALS_FOLDER,
         emit,

@@ -145,7 +145,7 @@ class Emitter:
             self._write(SessionEvent(session=session, **self._stamp()))
 
     def result(self, value: Any) -> None:
-        """The terminal event of success. Raises GiveUp, with the code `output_limit`, for a result that is too large."""
+        """The terminal event of success. Raises GiveUp, with the code `output_limit`, where it is too large."""
         value = self._redactor.redact_value(value)
         file = None
         content = _encode(value)

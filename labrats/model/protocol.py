@@ -51,6 +51,9 @@ attempt runs any more.
 """
 
 
+REDACTED_ONLY: Final = "redacted-"
+"""How the names of those secrets begin that nothing uses: they are only to be taken out of what an attempt writes."""
+
 CREDENTIALS_FOLDER: Final = "credentials"
 """The folder in the attempt's own for files with secrets that programs read. It is removed at the attempt's end."""
 

@@ -6,7 +6,10 @@ Not a boundary: a secret that was transformed twice, or in an unusual way, passe
 import base64
 import html
 import json
+import re
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
@@ -18,22 +21,54 @@ _SHORTEST_LEAF: Final = 16
 """Of a secret that is itself a JSON document, only strings this long are taken for secrets of their own."""
 
 
+_ENGINE_KEY: Final = re.compile(r"(?<![A-Za-z0-9_-])lr_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
+"""An API key of an engine, whichever it is."""
+
+_NOISE: Final = re.compile(
+    r"\s"  # a wrapped or folded text
+    r"|\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # colours and titles on a terminal
+    r"|[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]"  # characters without width
+    r"|\\[nrt]|\\"  # a line break as JSON writes it, an escaped slash, a line that a shell continues
+)
+"""What may stand within a secret that people still recognise."""
+
+_HINT_OF_NOISE: Final = re.compile(r"[^\x20-\x5b\x5d-\x7e]|\\")
+"""Without one of these a text has no noise but spaces, which words have between them."""
+
+_RUN: Final = re.compile(r"[A-Za-z0-9+/_=-]{24,}")
+_WINDOW: Final = 12
+"""So many characters of base64 or hex are a fragment of a secret, and no coincidence."""
+
+
 class Redactor:
-    """Replaces every secret it knows by a mark. The texts it is given must be whole: half a secret is not seen."""
+    """Replaces every secret it knows by a mark, and API keys of any engine.
+
+    A text may be wrapped, folded, coloured or escaped within a secret. Of base64 and hex that comes in pieces, such as
+    lines, long fragments are replaced too; half of a secret in plain text is not seen.
+    """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        forms = {form for secret in secrets for part in _parts(secret) for form in _encodings(part)}
+        parts = {part for secret in secrets for part in _parts(secret)}
+        encoded = {form for part in parts for form in _binary_encodings(part)}
+        forms = {form for part in parts for form in _text_encodings(part)} | encoded
         self._forms = sorted(forms, key=len, reverse=True)  # a form may contain another one: the longest goes first
+        bare = {_NOISE.sub("", form) for form in forms}
+        self._bare_forms = [form for form in bare if len(form) >= SHORTEST_SECRET]
+        self._windows = frozenset(
+            form[start : start + _WINDOW] for form in encoded for start in range(len(form) - _WINDOW + 1)
+        )
 
     def redact(self, text: str) -> str:
         for form in self._forms:
             text = text.replace(form, REDACTED)
-        return text
+        if self._forms and _HINT_OF_NOISE.search(text):
+            text = self._redact_noisy(text)
+        if self._windows:
+            text = _RUN.sub(self._redact_fragments, text)
+        return _ENGINE_KEY.sub(REDACTED, text) if "lr_" in text else text
 
     def redact_value(self, value: Any) -> Any:
         """A JSON value with every string in it redacted, object keys too."""
-        if not self._forms:
-            return value
         if isinstance(value, str):
             return self.redact(value)
         if isinstance(value, dict):
@@ -41,6 +76,48 @@ class Redactor:
         if isinstance(value, list | tuple):
             return [self.redact_value(item) for item in value]
         return value
+
+    def _redact_noisy(self, text: str) -> str:
+        """Replace the secrets that noise keeps from being found, together with the noise in them."""
+        bare = _NOISE.sub("", text)
+        found = sorted(span for form in self._bare_forms for span in _occurrences(form, bare))
+        if not found:
+            return text
+        places = _places_without_noise(text)
+        kept, end = list[str](), 0
+        for first, behind in found:
+            start = places[first]
+            if start >= end:
+                kept += [text[end:start], REDACTED]
+            end = max(end, places[behind - 1] + 1)
+        return "".join([*kept, text[end:]])
+
+    def _redact_fragments(self, run: re.Match[str]) -> str:
+        text = run[0]
+        if not any(text[at : at + _WINDOW] in self._windows for at in range(0, len(text), _WINDOW)):
+            return text
+        secret = [False] * len(text)
+        for at in range(len(text) - _WINDOW + 1):
+            if text[at : at + _WINDOW] in self._windows:
+                secret[at : at + _WINDOW] = [True] * _WINDOW
+        pieces = groupby(zip(secret, text, strict=True), key=itemgetter(0))
+        return "".join(REDACTED if is_secret else "".join(map(itemgetter(1), piece)) for is_secret, piece in pieces)
+
+
+def _occurrences(form: str, text: str) -> Iterator[tuple[int, int]]:
+    at = text.find(form)
+    while at >= 0:
+        yield at, at + len(form)
+        at = text.find(form, at + 1)
+
+
+def _places_without_noise(text: str) -> list[int]:
+    """Return where in `text` each character stands that is no noise."""
+    places, end = list[int](), 0
+    for noise in _NOISE.finditer(text):
+        places += range(end, noise.start())
+        end = noise.end()
+    return [*places, *range(end, len(text))]
 
 
 def _parts(secret: str) -> Iterator[str]:
@@ -64,7 +141,7 @@ def _long_leaves(secret: str) -> Iterator[str]:
             yield value
 
 
-def _encodings(secret: str) -> Iterator[str]:
+def _text_encodings(secret: str) -> Iterator[str]:
     yield secret
     for text in (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
         yield text
@@ -76,6 +153,9 @@ def _encodings(secret: str) -> Iterator[str]:
     yield html.escape(secret, quote=False)
     for quote_mark in ("'\\''", "'\"'\"'"):  # the two ways to write one within a shell's single quotes
         yield secret.replace("'", quote_mark)
+
+
+def _binary_encodings(secret: str) -> Iterator[str]:
     raw = secret.encode()
     yield raw.hex()
     yield raw.hex().upper()

@@ -19,7 +19,7 @@ from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job, KeyReference
 from labrats.model.mcp_server import credential_file
 from labrats.model.parts import ConfigMap, Secret
-from labrats.model.protocol import IDLE_SECONDS, OUTPUT_BYTES, Resumption, Sandbox, Task
+from labrats.model.protocol import IDLE_SECONDS, OUTPUT_BYTES, REDACTED_ONLY, Resumption, Sandbox, Task
 from labrats.model.record import encode
 from labrats.output import OutputReader, read_end, read_patch, read_result
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
@@ -47,7 +47,8 @@ class LocalRunnerSettings:
     """What attempts on this machine are told beside their job.
 
     programs: agent CLIs by provider. environment: the engine's own variables, of which a provider's credentials are
-    taken when its AiModel names no Secret. The rest is as in Task.
+    taken when its AiModel names no Secret. own_secrets, admin_key_file: the engine's, which no output may hold. The
+    rest is as in Task.
     """
 
     folders: Folders
@@ -63,6 +64,8 @@ class LocalRunnerSettings:
     allow_untrusted: bool = False
     idle_seconds: float = IDLE_SECONDS
     output_bytes: int = OUTPUT_BYTES
+    own_secrets: tuple[str, ...] = ()
+    admin_key_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -293,10 +296,10 @@ class LocalRunner:
             raise GiveUp(FailedCode.INTERNAL, missing) from error
 
     async def _secrets(self, attempt: Attempt) -> dict[str, str]:
-        """What goes into `secrets/`: the repository's credentials as `git-…`, the model's by their own names, and those
-        of MCP servers by the servers' as well.
+        """What goes into `secrets/`: the repository's credentials as `git-…`, the model's by their own names, those of
+        MCP servers by the servers' as well, and the engine's own, to be taken out of what the attempt writes.
         """
-        secrets: dict[str, str] = {}
+        secrets = {f"{REDACTED_ONLY}{number}": value for number, value in enumerate(self._own_secrets())}
         setup = attempt.job.spec.workspace_setup
         if setup and setup.credentials_ref:
             stored = await self._secret(setup.credentials_ref, FailedCode.GIT_CLONE, "the repository's credentials")
@@ -305,6 +308,13 @@ class LocalRunner:
             stored = await self._secret(name, FailedCode.AUTH, f"the credentials of the MCP server {server}")
             secrets |= {credential_file(server, key): value for key, value in stored.items()}
         return secrets | await self._model_credentials(attempt)
+
+    def _own_secrets(self) -> list[str]:
+        file = self._settings.admin_key_file
+        try:
+            return [*self._settings.own_secrets, *([file.read_text().strip()] if file else [])]
+        except FileNotFoundError:
+            return list(self._settings.own_secrets)
 
     async def _model_credentials(self, attempt: Attempt) -> dict[str, str]:
         names = CREDENTIAL_NAMES[attempt.job.resolved.provider]

@@ -27,6 +27,8 @@ def runner_settings(settings: EngineSettings, schema_created_with: int) -> Local
         cli_login=settings.claude_use_login,
         idle_seconds=settings.agent_idle_seconds,
         output_bytes=settings.max_output_bytes,
+        own_secrets=settings.own_secrets,
+        admin_key_file=settings.admin_key_file,
         sandbox=choose_sandbox(settings, schema_created_with),
         allow_untrusted=settings.allow_untrusted,
     )

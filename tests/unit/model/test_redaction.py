@@ -48,6 +48,61 @@ def test_no_usual_encoding_of_a_secret_gets_through(encode: Callable[[str], str]
     assert taken_out >= len(encode(SECRET)) - 6  # quotes, padding, and what base64 mixes with its neighbours may stay
 
 
+def wrapped(text: str, width: int, end: str = "\n") -> str:
+    return end.join(text[start : start + width] for start in range(0, len(text), width))
+
+
+FILE = b"first line of a file\nTOKEN=" + SECRET.encode() + b"\nand what comes after it in the file, for a while\n"
+
+NOISY: dict[str, str] = {
+    **{f"base64, {width} a line": wrapped(base64.b64encode(FILE).decode(), width) for width in (76, 64, 60)},
+    **{f"hex, {width} a line": wrapped(FILE.hex(), width) for width in (76, 64, 60, 32)},
+    "base64 with Windows' line ends": wrapped(base64.b64encode(FILE).decode(), 76, "\r\n"),
+    "base64 in JSON": json.dumps({"content": wrapped(base64.b64encode(FILE).decode(), 60)}),
+    "folded": wrapped(SECRET, 10, "\n    "),
+    "continued by a shell": wrapped(SECRET, 10, "\\\n"),
+    "coloured": wrapped(SECRET, 7, "\x1b[1;31m"),
+    "with characters without width": wrapped(SECRET, 1, "\u200b"),
+    "with soft hyphens": wrapped(SECRET, 5, "\u00ad"),
+    "with escaped slashes": json.dumps({"token": SECRET}).replace("/", "\\/"),
+}
+
+
+@pytest.mark.parametrize("leak", NOISY.values(), ids=NOISY)
+def test_no_secret_with_noise_in_it_gets_through(leak: str) -> None:
+    redacted = Redactor([SECRET]).redact(leak)
+
+    assert REDACTED in redacted
+    assert "€cret" not in redacted
+    assert len(leak) - len(redacted) + len(REDACTED) >= len(SECRET)
+    bare = re.sub(r"[\s\\]|\[redacted\]", "", redacted)
+    for encoded in (SECRET.encode().hex(), base64.b64encode(SECRET.encode()).decode()):
+        assert not any(encoded[start : start + 16] in bare for start in range(len(encoded) - 16))
+
+
+@pytest.mark.parametrize("width", [76, 64, 60])
+def test_a_wrapped_secret_that_comes_line_by_line_leaves_no_long_fragment(width: int) -> None:
+    redactor, secret = Redactor(["test-" + "k3y" * 40]), "test-" + "k3y" * 40
+    encoded = base64.b64encode(b"x" + secret.encode()).decode()
+    lines = [redactor.redact(line) for line in wrapped(encoded, width).splitlines()]
+    assert all(REDACTED in line for line in lines[:-1])
+    assert sum(len(line.replace(REDACTED, "")) for line in lines) < 30
+
+
+def test_text_around_a_noisy_secret_stays() -> None:
+    redacted = Redactor(["test-secret"]).redact("one\ntwo test-\n  secret\nthree \x1b[1mfour\x1b[0m")
+    assert redacted == f"one\ntwo {REDACTED}\nthree \x1b[1mfour\x1b[0m"
+
+
+@pytest.mark.parametrize("around", [("", ""), ("Bearer ", "\n"), ('{"key":"', '"}')])
+def test_an_engines_own_key_is_a_secret_whoever_made_it(around: tuple[str, str]) -> None:
+    key = "lr_" + "aB3-_" * 8 + "xyz"
+    before, after = around
+    assert Redactor().redact(before + key + after) == before + REDACTED + after
+    assert Redactor().redact_value({"said": [before + key + after]}) == {"said": [before + REDACTED + after]}
+    assert Redactor().redact(f"{key}longer lr_short") == f"{key}longer lr_short"
+
+
 def test_other_text_is_left_as_it_is() -> None:
     text = "t3st secret key, base64: dDNzdA=="
 

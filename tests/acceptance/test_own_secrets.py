@@ -1,0 +1,20 @@
+"""The engine's own secrets appear in no output of an attempt, whoever prints them."""
+
+import base64
+
+from tests.acceptance.conftest import EngineFactory
+
+SUBMIT_KEY = "test-submit-key-0123456789"
+
+
+async def test_an_agent_that_prints_the_engines_own_keys_is_redacted(start_engine: EngineFactory) -> None:
+    engine = start_engine(SUBMIT_API_KEYS=SUBMIT_KEY)
+    keys = [SUBMIT_KEY, engine.admin_key]
+    forms = [form for key in keys for form in (key, base64.b64encode(key.encode()).decode())]
+    async with engine.user() as user:
+        job = await user.run(*({"log": form} for form in forms), {"result": forms})
+        lines = await user.log_lines(job["id"])
+
+    assert [line.startswith("[redacted]") for line in lines] == [True] * len(forms)
+    assert not any(form in str((job["result"], job["logs"], lines)) for form in forms)
+    assert list(engine.data_dir.glob("attempts/*/*/secrets/*")) == []
