@@ -14,6 +14,10 @@ MAX_LENGTH: Final = 2048
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80, "ssh": 22}
 _HOST: Final = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|[0-9a-f.]*:[0-9a-f.:]+")
 _SSH_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_LONGEST_USER: Final = 32
+"""Of a Linux user; tokens are longer."""
+_TOKEN: Final = re.compile(r"gh[oprsu]_|github_pat_|glpat-|glptt-|gloas-|ATBB|x-access-token$|oauth2$")
+"""The beginnings of tokens of GitHub, GitLab and Bitbucket, and user names that stand before such."""
 _SCP_FORM: Final = re.compile(r"(?:(?P<user>[^@:/]+)@)?(?P<host>[^@:/]+):(?P<path>(?![:-]).+)")
 
 
@@ -76,6 +80,9 @@ def _parse_scp_form(address: str) -> GitRepo:
     form = _SCP_FORM.fullmatch(address)
     if form is None:
         raise _refused("must be an https, http or ssh address, or host:path as scp writes it")
+    # It is taken for ssh, which knows no tokens: a scheme that was mistyped or left out, before a token.
+    if "@" in form["path"] or form["host"].lower() in _DEFAULT_PORTS:
+        raise _refused("looks like an address with a credential; write it as https://USER:TOKEN@HOST/PATH")
     _check_ssh_user(form["user"])
     return GitRepo(address, _checked_host(form["host"].lower()), _DEFAULT_PORTS["ssh"])
 
@@ -111,8 +118,12 @@ def _checked_host(host: str | None) -> str:
 
 
 def _check_ssh_user(user: str | None) -> None:
-    if user is not None and not _SSH_USER.fullmatch(user):
+    if user is None:
+        return
+    if not _SSH_USER.fullmatch(user):
         raise _refused("names no user that ssh could be given")
+    if len(user) > _LONGEST_USER or _TOKEN.match(user):
+        raise _refused("has a token for the user of ssh; write it as https://USER:TOKEN@HOST/PATH")
 
 
 def _without_credential(parts: SplitResult) -> str:

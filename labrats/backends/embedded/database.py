@@ -56,6 +56,7 @@ def open_for_writing(path: Path) -> apsw.Connection:
         connection.set_busy_timeout(_WRITER_PATIENCE_MS)
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", "full")
+        connection.pragma("secure_delete", True)  # what is deleted may have been a secret
         _migrate(connection)
     except apsw.Error as error:
         connection.close()

@@ -5,6 +5,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 from labrats.backends.embedded.database import decode_body
 from labrats.backends.embedded.feed import Removed, Written
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
+from labrats.model.parts import Secret
 from labrats.model.record import OwnerReference, Resource, encode, taken_by
 from labrats.ports import Clock
 
@@ -26,7 +28,7 @@ OPERATIONS_PER_COMMIT: Final = 256
 class Transaction:
     """What operations may do to the tables. Used in the writer's thread only.
 
-    `changes` are for the feed. Nothing of it happened before the commit.
+    changes: for the feed. Nothing of it happened before the commit. discards_secret: a Secret was replaced or deleted.
     """
 
     def __init__(self, connection: apsw.Connection, clock: Clock) -> None:
@@ -34,6 +36,7 @@ class Transaction:
         self._connection = connection
         self._clock = clock
         self._version: int = connection.execute("SELECT rv FROM counter").get
+        self.discards_secret = False
 
     def attempt(self, operation: "Operation[Any]") -> Any:
         """What `operation` returns, or the error it raises, in which case nothing of it remains."""
@@ -74,6 +77,7 @@ class Transaction:
         if resource.claim != former_claim:
             self._refuse_taken(resource)
         self.changes.append(Written(version, updated.kind(), updated))
+        self.discards_secret |= isinstance(resource, Secret)
         return updated
 
     def delete(self, kind: str, name: str, resource_version: str | None) -> None:
@@ -130,6 +134,7 @@ class Transaction:
             "DELETE FROM resources WHERE kind = ? AND name = ? RETURNING body", (kind, name)
         ).get
         self.changes.append(Removed(self._next_version(), kind, name, body))
+        self.discards_secret |= kind == Secret.kind()
         owned: list[Any] = self._connection.execute(
             "SELECT kind, name FROM resources WHERE owner = ? ORDER BY rv", (_owner_key(kind, name),)
         ).fetchall()
@@ -235,12 +240,23 @@ class GroupCommit:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
+    def _erase_log(self) -> None:
+        """Move the write-ahead log into the database and empty it: it may hold a secret that was deleted or replaced.
+
+        A reader at work, or trouble with the disk, keeps that from being done; the next such commit does it then. This
+        one has succeeded either way.
+        """
+        with suppress(apsw.Error):
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
     def _run_in_one_transaction(self, operations: list[Operation[Any]]) -> Committed:
         self._connection.execute("BEGIN IMMEDIATE")
         transaction = Transaction(self._connection, self._clock)
         outcomes = [transaction.attempt(operation) for operation in operations]
         transaction.finish()
         self._connection.execute("COMMIT")
+        if transaction.discards_secret:
+            self._erase_log()
         return Committed(outcomes, transaction.changes)
 
 

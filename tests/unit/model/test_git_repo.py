@@ -184,6 +184,18 @@ REFUSED = {
         "https://git.example/r#x",
         f"https://git.example/r?token={TOKEN}",
     ],
+    "tokens that would be taken for a part of an ssh address": [
+        f"x-access-token:{TOKEN}@github.com/o/r",
+        f"https:/x:{TOKEN}@github.com/o/r",
+        f"https:x:{TOKEN}@github.com/o/r",
+        f"HTTPS:/{TOKEN}@github.com/o/r",
+        f"https:/github.com/{TOKEN}",
+        f"{TOKEN}:x-oauth-basic@github.com/o/r",
+        f"user:{TOKEN}@github.com:o/r",
+        "ghp_0123456789@github.com:o/r",
+        f"ssh://{'t' * 40}@github.com/o/r",
+        "ssh://github_pat_0123456789@github.com/o/r",
+    ],
     "ssh passwords": [f"ssh://git:{TOKEN}@git.example/r", "ssh://git:@git.example/r"],
     "length": ["https://git.example/" + "r" * MAX_LENGTH],
 }

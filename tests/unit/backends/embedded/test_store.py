@@ -203,3 +203,31 @@ async def test_a_closed_store_refuses(path: Path) -> None:
         with pytest.raises(RetryLater):
             await refused
     assert sorted(file.name for file in path.parent.iterdir()) == ["labrats.db"]  # and left no journal behind
+
+
+@pytest.mark.parametrize("with_owner", [False, True])
+async def test_a_deleted_secret_is_in_no_file_of_the_database(
+    store: EmbeddedStore, path: Path, with_owner: bool
+) -> None:
+    owner = await store.create(a_map("owner"))
+    metadata = Metadata(name="token", owner=owner.as_owner() if with_owner else None)
+    await store.create(Secret(metadata=metadata, data={"password": "test-token-0123456789" * 500}))
+    await store.create(a_map("beside", text="stays"))
+    assert files_with(b"test-token-0123456789", path)
+
+    await store.delete(*((ConfigMap, "owner") if with_owner else (Secret, "token")))
+
+    assert files_with(b"test-token-0123456789", path) == []
+    assert files_with(b"stays", path)
+
+
+async def test_a_replaced_secret_is_in_no_file_of_the_database(store: EmbeddedStore, path: Path) -> None:
+    secret = await store.create(Secret(metadata=Metadata(name="token"), data={"key": "test-old-0123456789"}))
+    await store.update(replace(secret, data={"key": "test-new-0123456789"}))
+
+    assert files_with(b"test-old-0123456789", path) == []
+    assert files_with(b"test-new-0123456789", path)
+
+
+def files_with(text: bytes, path: Path) -> list[Path]:
+    return [file for file in path.parent.glob(f"{path.name}*") if text in file.read_bytes()]
