@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from msgspec.structs import replace
+
 from labrats.model.ai_model import AiModel, nearest
+from labrats.model.config import JobConfig, Sampling
 from labrats.model.job import AgentSession, FailedCode, Job, Outputs, Usage
 from labrats.model.model_files import FileOperation, FoundFile
 from labrats.model.protocol import ErrorEvent, ResultEvent, Selection
@@ -118,6 +121,13 @@ class Attempt:
     @property
     def name(self) -> str:
         return self.job.attempt_name
+
+    @property
+    def config(self) -> JobConfig:
+        """The job's settings, with those of the model that it runs on where it has none."""
+        config = self.job.resolved.config
+        default = self.ai_model.spec.sampling if self.ai_model else None
+        return replace(config, sampling=(config.sampling or Sampling()).over(default)) if default else config
 
     @property
     def selection(self) -> Selection:

@@ -1,5 +1,6 @@
 """AiModels: which models there are, and how many jobs run on each at once."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -16,8 +17,9 @@ from labrats.api.openapi import answers
 from labrats.api.patterns import WEB_ADDRESS
 from labrats.api.resources import NO_VERSION, ResourceVersion, change, create, stored
 from labrats.api.routing import api_router, caller_of, engine_of
+from labrats.api.sampling import SamplingBody, SamplingView, sampling
 from labrats.model.ai_model import DEFAULT_SLOTS, AiModel, AiModelSpec, Prices
-from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.config import CREDENTIAL_NAMES, TAKEN_BY
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.parts import Secret
 from labrats.model.phases import API_STATUS, Phase
@@ -75,6 +77,7 @@ class AiModelBody(RequestBody):
     endpoint: Endpoint | None = None
     credentials_ref: Name | None = Field(default=None, description="The Secret with the provider's credentials.")
     prices: PricesBody | None = None
+    sampling: SamplingBody | None = None
 
 
 class AiModelPatch(RequestBody):
@@ -88,6 +91,7 @@ class AiModelPatch(RequestBody):
     endpoint: Endpoint | None = None
     credentials_ref: Name | None = None
     prices: PricesBody | None = None
+    sampling: SamplingBody | None = None
     resource_version: ResourceVersion = NO_VERSION
 
 
@@ -111,6 +115,7 @@ class AiModelView(ResponseBody):
     endpoint: str | None
     credentials_ref: str | None
     prices: PricesView | None
+    sampling: SamplingView | None
     active: int = Field(description="Jobs that hold a slot.", examples=[1])
     queued: int = Field(description="Jobs that wait for one.", examples=[0])
     paused_until: datetime | None = Field(
@@ -163,6 +168,7 @@ async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key:
         endpoint=asked.endpoint,
         credentials_ref=asked.credentials_ref,
         prices=_prices(asked.prices),
+        sampling=sampling(asked.sampling),
     )
     metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
     async with engine.catalog.changing:
@@ -223,7 +229,7 @@ def _patched(spec: AiModelSpec, asked: AiModelPatch) -> AiModelSpec:
     changes: dict[str, Any] = {}
     for field in asked.model_fields_set - {"resource_version"}:
         value = getattr(asked, field)
-        changes[field] = _prices(value) if field == "prices" else value
+        changes[field] = _MADE_OF_BODIES[field](value) if field in _MADE_OF_BODIES else value
     return replace(spec, **changes)
 
 
@@ -236,6 +242,9 @@ def _check_alone(name: str, spec: AiModelSpec, others: list[AiModel]) -> None:
 
 def _prices(asked: PricesBody | None) -> Prices | None:
     return Prices(**asked.model_dump()) if asked else None
+
+
+_MADE_OF_BODIES: Final[dict[str, Callable[[Any], Any]]] = {"prices": _prices, "sampling": sampling}
 
 
 def _prices_view(prices: Prices) -> dict[str, float | None]:
@@ -253,8 +262,11 @@ async def _written_view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
 
 async def _warnings(spec: AiModelSpec, engine: Engine) -> list[str]:
     """Warn of credentials that its jobs would miss. They may be created later, so this is no error."""
+    warnings = []
+    if spec.sampling and spec.provider not in TAKEN_BY["sampling"]:
+        warnings.append(f"`sampling` has no effect: only the providers {' and '.join(TAKEN_BY['sampling'])} take it")
     if (name := spec.credentials_ref) is None:
-        return []
+        return warnings
     keys = CREDENTIAL_NAMES[spec.provider]
     wanted = (
         f"jobs on this model fail until it has {' or '.join(keys)}" if keys else "its provider reads no credentials"
@@ -263,8 +275,12 @@ async def _warnings(spec: AiModelSpec, engine: Engine) -> list[str]:
     try:
         data = (await engine.store.get(Secret, name)).data
     except NotFound:
-        return [f"there is no Secret {name!r}: {advice}"]
-    return [] if any(key in data for key in keys) else [f"the Secret {name!r} has no key of use: {advice}"]
+        return [*warnings, f"there is no Secret {name!r}: {advice}"]
+    return (
+        warnings
+        if any(key in data for key in keys)
+        else [*warnings, f"the Secret {name!r} has no key of use: {advice}"]
+    )
 
 
 def _view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
@@ -280,6 +296,7 @@ def _view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
         "endpoint": spec.endpoint,
         "credentialsRef": spec.credentials_ref,
         "prices": prices and _prices_view(prices),
+        "sampling": spec.sampling,
         "active": engine.cache.count_by_model(API_STATUS[Phase.RUNNING]).get(key, 0),
         "queued": engine.cache.count_by_model(API_STATUS[Phase.PENDING]).get(key, 0),
         "pausedUntil": engine.cache.paused_until(*key),

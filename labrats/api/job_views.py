@@ -7,6 +7,7 @@ from pydantic import Field
 
 from labrats.api.bodies import ResponseBody, optional
 from labrats.api.mcp_servers import McpServerView
+from labrats.api.sampling import SamplingView
 from labrats.cache import repo_of
 from labrats.model.job import AgentSession, CallbackPhase, FailedCode, Job, Outputs, Usage
 from labrats.model.phases import API_STATUS, Phase
@@ -135,6 +136,7 @@ class ConfigView(ResponseBody):
     max_tokens: int = optional()
     fallback_model: str = optional()
     mcp_servers: dict[str, McpServerView] = optional(description="Servers of tools (MCP), by name.")
+    sampling: SamplingView = optional(description="How a local model chooses its words.")
 
 
 class JobDetail(JobItem):

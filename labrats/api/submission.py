@@ -16,6 +16,7 @@ from labrats.api.json_body import whole
 from labrats.api.keys import Caller
 from labrats.api.mcp_servers import McpServersBody, mcp_servers
 from labrats.api.patterns import GIT_REF, IN_WORDS
+from labrats.api.sampling import SamplingBody, sampling
 from labrats.attachments import Content
 from labrats.catalog import Catalog
 from labrats.intake.callback_urls import judge_callback_url
@@ -120,12 +121,14 @@ class ConfigBody(RequestBody):
         default=None, description="The model to fall back to when the first is overloaded."
     )
     mcp_servers: McpServersBody | None = None
+    sampling: SamplingBody | None = None
 
 
 def job_config(asked: ConfigBody) -> JobConfig:
     """The same as the engine has it."""
-    settings = asked.model_dump(exclude_none=True, exclude={"mcp_servers"})
-    return JobConfig(**settings, mcp_servers=None if asked.mcp_servers is None else mcp_servers(asked.mcp_servers))
+    settings = asked.model_dump(exclude_none=True, exclude={"mcp_servers", "sampling"})
+    servers = None if asked.mcp_servers is None else mcp_servers(asked.mcp_servers)
+    return JobConfig(**settings, mcp_servers=servers, sampling=sampling(asked.sampling))
 
 
 class ErrorEntryBody(RequestBody):

@@ -11,6 +11,7 @@ from labrats.cli.durations import describe_time
 from labrats.cli.exits import CommandError, ExitCode
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_table, print_text, print_warnings, remark
+from labrats.cli.submission import Words, pairs
 
 models_app: Final = App(name="model", help="Models, and how many jobs run on each at once.")
 
@@ -32,6 +33,8 @@ class ModelFields:
     """US dollars per million tokens read from a cache."""
     cache_write_price: float | None = None
     """US dollars per million tokens written to a cache. [default: the input price]"""
+    sampling: Words = ()
+    """How a local model chooses its words, FIELD=VALUE, such as temperature=0.2 or seed=1. Repeatable; replaces all."""
 
     def request(self, **others: Any) -> dict[str, Any]:
         """These fields and `others` as the API's, without those that are None."""
@@ -43,6 +46,7 @@ class ModelFields:
         }
         given = {name: price for name, price in prices.items() if price is not None}
         body = others | {"endpoint": self.endpoint, "credentialsRef": self.credentials, "prices": given or None}
+        body["sampling"] = pairs("--sampling", self.sampling) or None
         return {name: value for name, value in body.items() if value is not None}
 
 

@@ -3,7 +3,7 @@
 import base64
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -54,7 +54,7 @@ class Submission:
     max_attempts: Annotated[int | None, Parameter(group=_SETTINGS)] = None
     """Attempts that are made by themselves after a failure that may pass. [default: 1]"""
     config: Annotated[Words, Parameter(group=_SETTINGS)] = ()
-    """Any other field of the API's `config`, FIELD=VALUE, such as maxCostUsd=2. Repeatable."""
+    """Any other field of the API's `config`, FIELD=VALUE, such as maxCostUsd=2, sampling.seed=1. Repeatable."""
 
     repo: Annotated[str | None, Parameter(group=_WORKSPACE)] = None
     """The git repository to clone: a URL, or a path where the engine allows it."""
@@ -83,7 +83,7 @@ class Submission:
             "workspaceUploads": [_workspace_upload(text) for text in self.upload] or None,
             "pipeline": {"type": self.pipeline} if self.pipeline else None,
             "callbackUrl": self.callback_url,
-            "metadata": _pairs("--metadata", self.metadata) or None,
+            "metadata": pairs("--metadata", self.metadata) or None,
         }
         return _without_none(body)
 
@@ -107,7 +107,7 @@ class Submission:
             "maxTurns": self.max_turns,
             "maxAttempts": self.max_attempts,
         }
-        return _pairs("--config", self.config) | _without_none(named)
+        return _nested(pairs("--config", self.config)) | _without_none(named)
 
     def _workspace_setup(self) -> dict[str, Any]:
         if self.repo is None and (self.ref is not None or self.depth is not None):
@@ -122,7 +122,7 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _pairs(option: str, texts: Iterable[str]) -> dict[str, Any]:
+def pairs(option: str, texts: Iterable[str]) -> dict[str, Any]:
     """KEY=VALUE texts as a mapping; a value that is valid JSON is that JSON."""
     pairs = {}
     for text in texts:
@@ -131,6 +131,18 @@ def _pairs(option: str, texts: Iterable[str]) -> dict[str, Any]:
             raise CommandError(f"{option} {text}: write KEY=VALUE", ExitCode.USAGE)
         pairs[key] = _json_or_text(value)
     return pairs
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"a.b": 1}` as `{"a": {"b": 1}}`."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        name, dot, field = key.partition(".")
+        if dot and isinstance(nested.setdefault(name, {}), dict):
+            nested[name] |= {field: value}
+        else:
+            nested[key] = value
+    return nested
 
 
 def _json_or_text(text: str) -> Any:

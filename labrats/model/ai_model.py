@@ -5,6 +5,7 @@ from difflib import SequenceMatcher
 from typing import Final
 
 from labrats.model.condition import Condition
+from labrats.model.config import Sampling
 from labrats.model.job import Job
 from labrats.model.record import Record, Resource, seniority
 
@@ -22,7 +23,10 @@ class Prices(Record):
 
 
 class AiModelSpec(Record):
-    """provider and model: what jobs must resolve to to run here. slots: attempts at once; 0 pauses the model."""
+    """provider and model: what jobs must resolve to to run here. slots: attempts at once; 0 pauses the model.
+
+    sampling: of its jobs, where they do not say otherwise.
+    """
 
     provider: str
     model: str
@@ -30,6 +34,7 @@ class AiModelSpec(Record):
     endpoint: str | None = None
     credentials_ref: str | None = None
     prices: Prices | None = None
+    sampling: Sampling | None = None
 
 
 class AiModelStatus(Record):

@@ -32,11 +32,38 @@ TAKEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "fast": ("claude",),
     "mcp_servers": ("claude", "codex"),
     "react_enabled": LOCAL_PROVIDERS,
+    "sampling": LOCAL_PROVIDERS,
 }
 """The providers that take a setting which not all of them take. The others ignore it, and the job's log says so."""
 
 ENDPOINT_VARIABLES: Final[Mapping[str, str]] = {"claude": "ANTHROPIC_BASE_URL", "codex": "OPENAI_BASE_URL"}
 """Where a provider's model server is, in the environment, when no AiModel says so."""
+
+
+class Sampling(Record):
+    """How a local model chooses its words, and how much it thinks before; None where its server decides.
+
+    Names are those of the OpenAI API, with what vLLM and llama.cpp have beside it.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    reasoning_effort: str | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that are not None."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+
+    def over(self, default: "Sampling | None") -> "Sampling":
+        """These, and `default` where one of these is None."""
+        return Sampling(**(default.given if default else {}) | self.given)
 
 
 class JobConfig(Record):
@@ -59,6 +86,7 @@ class JobConfig(Record):
     max_attempts: int | None = None
     fallback_model: str | None = None
     mcp_servers: dict[str, McpServer] | None = None
+    sampling: Sampling | None = None
 
 
 class ResolvedConfig(Record):

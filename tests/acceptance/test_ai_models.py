@@ -33,6 +33,7 @@ async def test_a_model_is_made_with_all_it_may_have(admin: User, name: str, mode
         "name": name, "provider": "vllm", "model": model, "slots": 7, "endpoint": "http://10.0.0.5:8000/v1",
         "credentialsRef": "vllm-credentials",
         "prices": {"input": 3, "output": 15.5, "cacheRead": 0.3, "cacheWrite": 3.75},
+        "sampling": {"temperature": 0},
     }  # fmt: skip
 
     answer = await admin.post("/api/ai-models", asked)
@@ -58,9 +59,23 @@ async def test_credentials_that_are_missing_or_of_no_use_are_warned_of(
     assert (await patch(admin, name, credentialsRef=None)).json()["warnings"] == []
 
 
+async def test_sampling_is_kept_and_has_bounds(admin: User, ai_model: dict[str, Any], name: str) -> None:
+    asked = {"temperature": 0.2, "topK": 40, "seed": 7, "reasoningEffort": "low"}
+    changed = (await patch(admin, name, provider="qwen", sampling=asked)).json()
+    assert changed["sampling"] == asked
+    assert changed["warnings"] == []
+
+    for field, value in [("temperature", 2.5), ("topP", 0), ("minP", -1), ("seed", -1), ("reasoningEffort", "much")]:
+        refused = await patch(admin, name, sampling={field: value})
+        assert (refused.status_code, refused.json()["details"][0]["field"]) == (422, f"sampling.{field}")
+
+    assert "`sampling` has no effect" in (await patch(admin, name, provider="claude")).json()["warnings"][0]
+    assert (await patch(admin, name, sampling=None)).json()["sampling"] is None
+
+
 async def test_what_is_not_given_is_null(ai_model: dict[str, Any]) -> None:
     nulls = {field for field, value in ai_model.items() if value is None}
-    assert nulls == {"endpoint", "credentialsRef", "prices", "pausedUntil"}
+    assert nulls == {"endpoint", "credentialsRef", "prices", "sampling", "pausedUntil"}
 
 
 async def test_a_name_is_taken_once_and_so_is_a_provider_with_a_model(

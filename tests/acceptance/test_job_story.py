@@ -64,7 +64,7 @@ async def test_a_job_may_use_every_field_of_a_submission(engine: Engine, user: U
     config = {
         "model": model, "effort": "high", "provider": "mock", "fast": True, "timeoutMs": 60_000, "maxTurns": 5,
         "executorImage": engine.executor_image, "reactEnabled": True, "maxCostUsd": 1.5, "maxTokens": 1000,
-        "maxAttempts": 2, "fallbackModel": "mock-2",
+        "maxAttempts": 2, "fallbackModel": "mock-2", "sampling": {"temperature": 0.5, "seed": 7},
     }  # fmt: skip
     submission = {
         "source": "github-actions",

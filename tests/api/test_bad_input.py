@@ -80,6 +80,16 @@ BAD_VALUES: dict[str, list[Any]] = {
     "config.maxAttempts": [*NO_INTEGER, 0, -1, 101],
     "config.fallbackModel": [*NO_TEXT, *ODD_LABELS],
     "config.mcpServers": NO_OBJECT,
+    "config.sampling": NO_OBJECT,
+    "config.sampling.temperature": [*NO_NUMBER, -0.1, 2.1],
+    "config.sampling.topP": [*NO_NUMBER, 0, 1.1],
+    "config.sampling.topK": [*NO_INTEGER, -1, 10**6 + 1],
+    "config.sampling.minP": [*NO_NUMBER, -0.1, 1.1],
+    "config.sampling.presencePenalty": [*NO_NUMBER, -2.1, 2.1],
+    "config.sampling.frequencyPenalty": [*NO_NUMBER, -2.1, 2.1],
+    "config.sampling.repetitionPenalty": [*NO_NUMBER, 0, 2.1],
+    "config.sampling.seed": [*NO_INTEGER, -1, 2**32],
+    "config.sampling.reasoningEffort": [*NO_TEXT, "", "much"],
     "callbackUrl": [
         *NO_TEXT, "", "callback", "/callback", "ftp://example.com/", "javascript:alert(1)", "http://", "http://[::1",
         "http://user:pass@1.1.1.1/", "http://user@1.1.1.1/", "http://127.0.0.1/", "http://localhost/", "http://[::1]/",
@@ -93,7 +103,8 @@ BAD_VALUES: dict[str, list[Any]] = {
 
 UNKNOWN_FIELDS = [
     "extra", "Source", "agent_role", "workspaceSetup.extra", "workspaceSetup.git_repo", "workspaceFiles[0].extra",
-    "workspaceUploads[0].extra", "config.extra", "config.timeout_ms", "config.timeout", "errors[0].extra",
+    "workspaceUploads[0].extra", "config.extra", "config.timeout_ms", "config.sampling.extra", "config.sampling.top_p",
+    "config.timeout", "errors[0].extra",
     "pipeline.extra", "body", "query", "path", "header",
 ]  # fmt: skip
 

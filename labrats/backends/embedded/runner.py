@@ -242,7 +242,7 @@ class LocalRunner:
             attempt=attempt.name,
             number=job.status.attempts,
             workspace=str(folder.workspace),
-            config=job.resolved.config,
+            config=attempt.config,
             metadata=job.spec.metadata,
             workspace_setup=job.spec.workspace_setup,
             workspace_files=tuple(file.on_volume(settings.uploads) for file in job.spec.files),

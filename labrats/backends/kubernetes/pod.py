@@ -169,7 +169,7 @@ def _task(attempt: Attempt, settings: PodSettings) -> Task:
         attempt=attempt.name,
         number=job.status.attempts,
         workspace=f"{SCRATCH}/workspace",
-        config=job.resolved.config,
+        config=attempt.config,
         metadata=job.spec.metadata,
         workspace_setup=job.spec.workspace_setup,
         workspace_files=tuple(file.on_volume(UPLOADS) for file in job.spec.files),

@@ -36,6 +36,7 @@ AGENT_VIEW: dict[str, Any] = {
 MODEL_VIEW: dict[str, Any] = {
     "id": "opus", "name": "opus", "provider": "claude", "model": "opus", "slots": 2, "endpoint": None,
     "credentialsRef": None, "prices": {"input": 5.0, "output": 25.0, "cacheRead": 0.0, "cacheWrite": None},
+    "sampling": None,
     "active": 1, "queued": 3,
     "pausedUntil": None, "resourceVersion": "9",
 }  # fmt: skip

@@ -32,6 +32,7 @@ def test_a_model_is_created_with_what_is_given(labrats: Labrats, engine: Scripte
         *("model", "create", "local", "--provider", "vllm", "--model", "smol", "--slots", "2"),
         *("--endpoint", "http://10.0.0.5:8000/v1", "--credentials", "local", "--input-price", "0.5"),
         *("--output-price", "1", "--cache-read-price", "0", "--cache-write-price", "0.75"),
+        *("--sampling", "temperature=0.2", "--sampling", "reasoningEffort=low"),
     )
     assert ended == (0, "", "local is added\n")
     assert engine.requests[0].json == {
@@ -42,6 +43,7 @@ def test_a_model_is_created_with_what_is_given(labrats: Labrats, engine: Scripte
         "endpoint": "http://10.0.0.5:8000/v1",
         "credentialsRef": "local",
         "prices": {"input": 0.5, "output": 1.0, "cacheRead": 0.0, "cacheWrite": 0.75},
+        "sampling": {"temperature": 0.2, "reasoningEffort": "low"},
     }
 
 

@@ -33,6 +33,7 @@ def test_every_option_has_its_place_in_the_request(labrats: Labrats, engine: Scr
         *("--type", "implement-issue", "--source", "github", "--agent", "ai-developer", "--priority", "1"),
         *("--provider", "claude", "--model", "opus", "--effort", "high", "--timeout", "10m"),
         *("--max-turns", "5", "--max-attempts", "2", "--config", "maxCostUsd=2.5", "--config", "fallbackModel=sonnet"),
+        *("--config", "sampling.temperature=0", "--config", "sampling.seed=7"),
         *("--repo", "https://example.org/a/b.git", "--ref", "main", "--depth", "1"),
         *("--metadata", "repo=a/b", "--metadata", 'mock={"steps": []}', "--callback-url", "https://example.org/done"),
     )
@@ -51,6 +52,7 @@ def test_every_option_has_its_place_in_the_request(labrats: Labrats, engine: Scr
             "maxAttempts": 2,
             "maxCostUsd": 2.5,
             "fallbackModel": "sonnet",
+            "sampling": {"temperature": 0, "seed": 7},
         },
         "workspaceSetup": {"gitRepo": "https://example.org/a/b.git", "gitRef": "main", "gitDepth": 1},
         "metadata": {"repo": "a/b", "mock": {"steps": []}},

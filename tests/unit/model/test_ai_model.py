@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from labrats.model.ai_model import nearest
+from labrats.model.config import Sampling
 from labrats.model.protocol import Selection
 from labrats.ports import SUGGESTIONS, Attempt
 from tests.builders import a_job, a_spec, an_ai_model
@@ -26,6 +27,16 @@ def test_an_attempt_without_an_ai_model_names_the_nearest_and_not_too_many() -> 
     assert selection.others[0] == "opus (claude/opus)"
     assert len(selection.others) == SUGGESTIONS
     assert selection.origins["provider"] == "request"
+
+
+def test_a_job_overrides_each_field_of_its_models_sampling() -> None:
+    ai_model = replace(LOCAL, spec=replace(LOCAL.spec, sampling=Sampling(temperature=0.2, seed=1)))
+    job = a_job(spec=a_spec(config={"provider": "qwen", "model": "sonnet", "sampling": Sampling(seed=2)}))
+
+    assert Attempt(job, ai_model).config.sampling == Sampling(temperature=0.2, seed=2)
+    assert Attempt(job, LOCAL).config == job.resolved.config
+    assert Attempt(job).config == job.resolved.config
+    assert Attempt(a_job(), ai_model).config.sampling == Sampling(temperature=0.2, seed=1)
 
 
 def test_an_attempt_on_an_ai_model_names_it_and_its_secret() -> None:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from labrats.backends.embedded.folders import AttemptFolder, Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
+from labrats.model.config import Sampling
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.job import AgentSession, FailedCode, Job, KeyReference, WorkspaceFile, WorkspaceSetup
 from labrats.model.mcp_server import McpServer
@@ -62,7 +63,7 @@ async def test_an_executor_is_told_its_task(folders: Folders) -> None:
     setup = WorkspaceSetup(git_repo="https://git.example/r", git_ref="main", git_depth=1)
     files = (WorkspaceFile(name="a.txt", path="jobs/1/0", size=3),)
     job = a_running(workspace_setup=setup, workspace_files=files, prompt="Grüße", config={"max_turns": 7})
-    ai_model = an_ai_model(endpoint="http://127.0.0.1:8080/v1")
+    ai_model = an_ai_model(endpoint="http://127.0.0.1:8080/v1", sampling=Sampling(temperature=0.2))
     runner = a_runner(
         folders,
         programs={"claude": "/opt/claude"},
@@ -77,7 +78,7 @@ async def test_an_executor_is_told_its_task(folders: Folders) -> None:
         attempt=f"{job.id}-1",
         number=1,
         workspace=str(folder.workspace),
-        config=a_config(max_turns=7).config,
+        config=replace(a_config(max_turns=7).config, sampling=Sampling(temperature=0.2)),
         workspace_setup=setup,
         workspace_files=(WorkspaceFile(name="a.txt", path="/uploads/jobs/1/0", size=3),),
         endpoint="http://127.0.0.1:8080/v1",

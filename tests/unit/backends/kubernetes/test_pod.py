@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.pod import SCRATCH, PodSettings, SecretFiles, attempt_job, tombstone_job
+from labrats.model.config import Sampling
 from labrats.model.errors import GiveUp
 from labrats.model.job import KeyReference, WorkspaceFile, WorkspaceSetup
 from labrats.model.protocol import Resumption, Task
@@ -42,6 +43,13 @@ def pod_of(attempt: Attempt, secrets: SecretFiles = (), settings: PodSettings = 
 def task_of(pod: Any) -> Task:
     task: Task = msgspec.json.decode(pod["metadata"]["annotations"]["labrats.work/task"].encode(), type=Task)
     return task
+
+
+def test_the_models_sampling_reaches_the_executor() -> None:
+    attempt = an_owned_attempt()
+    ai_model = an_ai_model(sampling=Sampling(temperature=0.2))
+
+    assert task_of(pod_of(Attempt(attempt.job, ai_model))).config.sampling == Sampling(temperature=0.2)
 
 
 def test_a_job_with_everything_has_this_manifest() -> None:
