@@ -148,7 +148,7 @@ class EngineSettings(BaseSettings):
     max_output_mib: int = Field(default=256, gt=0, le=65536, validation_alias="LABRATS_MAX_OUTPUT_MIB")
     """How much an attempt may write in log lines and events; beyond it the job fails with the code output_limit."""
     agent_idle_seconds: float = Field(default=IDLE_SECONDS, gt=0, validation_alias="LABRATS_AGENT_IDLE_SECONDS")
-    """How long a model may say nothing to a Codex that waits for it. A tool may take longer."""
+    """How long a model may say nothing while it is waited for, whatever the provider. A tool may take longer."""
 
     @field_validator(
         "submit_api_keys",

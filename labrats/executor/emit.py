@@ -179,6 +179,10 @@ class Emitter:
             )
         )
 
+    def safe_length(self, text: str) -> int:
+        """Return how much of a line that is coming in can be cut between words; see Redactor."""
+        return self._redactor.safe_length(text)
+
     def clean(self, text: str) -> str:
         """`text` redacted, and without lone surrogates, which are no UTF-8."""
         return self._redactor.redact(text).encode("utf-8", "replace").decode()

@@ -4,11 +4,11 @@ It is asked once; or, with `reactEnabled`, it works in the workspace by calling 
 """
 
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from labrats.executor.advice import without_server
-from labrats.executor.log_lines import LogLines
 from labrats.executor.run import Run
+from labrats.executor.silence import Silence, limited_silence
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from labrats.executor.chat import ChatServer
 
 _KEY: Final = "OPENAI_API_KEY"
+_FRAME_TOKENS: Final = 64
+"""What surrounds a prompt by the model's template, generously."""
+
+TOKENS_PER_CHARACTER: Final = 0.33
+"""A first guess; a model says how it counts with its first answer."""
 
 
 async def run(run: Run) -> str:
@@ -25,23 +30,35 @@ async def run(run: Run) -> str:
     from labrats.executor.react.loop import work
 
     try:
-        async with _server_for(run) as server:
-            return await (work(run, server) if run.task.config.react_enabled else ask_once(run, server))
+        async with (
+            limited_silence(run, f"The provider {run.task.config.provider}") as silence,
+            _server_for(run) as server,
+        ):
+            return await (work if run.task.config.react_enabled else ask_once)(run, server, silence)
     except (Refusal, Unreachable) as trouble:
         raise trouble.as_give_up(run.task) from trouble
 
 
-async def ask_once(run: Run, server: "ChatServer") -> str:
-    """Put the prompt to the model, and return what it answers."""
-    lines = LogLines(run.emit)
+async def ask_once(run: Run, server: "ChatServer", silence: Silence) -> str:
+    """Put the prompt to the model, and return what it answers. Raises GiveUp where that is nothing."""
+    from labrats.executor.asking import ask, empty_answer
+    from labrats.executor.chat import Refusal
+
     messages = [{"role": "user", "content": run.prompt}]
     if run.instructions:
         messages.insert(0, {"role": "system", "content": run.instructions})
-    reply = await server.complete(messages, lines.add, **_bounds(run))
-    lines.end()
-    run.consume(reply.usage)
+    bound = _bound(run, server)
+    try:
+        reply = await ask(run, server, silence, messages, bound)
+    except Refusal as refusal:
+        if not bound or refusal.code is not FailedCode.CONTEXT_TOO_LONG:
+            raise
+        # Prompt and answer do not fit together; the prompt alone may, with as long an answer as there is room for.
+        reply = await ask(run, server, silence, messages, {})
     if reply.is_cut:
         run.emit.log("[the answer was cut off: it reached a limit of length]")
+    if not reply.text:
+        raise empty_answer(reply)
     return reply.text
 
 
@@ -55,6 +72,11 @@ def _server_for(run: Run) -> "AbstractAsyncContextManager[ChatServer]":
     return chat_server(run.task.endpoint, run.secrets.get(_KEY), named)
 
 
-def _bounds(run: Run) -> dict[str, Any]:
-    limit = run.task.config.max_tokens
-    return {} if limit is None else {"max_tokens": limit}
+def _bound(run: Run, server: "ChatServer") -> dict[str, int]:
+    """How long the answer may be: as the job says, and as is left of the window that the server announces."""
+    if (limit := run.task.config.max_tokens) is None:
+        return {}
+    if server.announced_tokens:
+        prompt = (len(run.instructions) + len(run.prompt)) * TOKENS_PER_CHARACTER + _FRAME_TOKENS
+        limit = max(1, min(limit, server.announced_tokens - int(prompt)))
+    return {"max_tokens": limit}

@@ -104,7 +104,7 @@ class Task(Record):
     workspace_files: each with the path by which the executor finds it.
     git_addresses: networks that git may reach although they are not public, as CIDR.
     git_ssh_key, git_ssh_known_hosts: files for clones by ssh, where the job's Secret has none.
-    idle_seconds:  how long a model may say nothing while it is waited for, where the agent's program has no limit.
+    idle_seconds:  how long a model may say nothing while it is waited for.
     output_bytes:  the most that the attempt may write, its last line apart.
     resumption:    what to go on with, where that can be done. Otherwise the attempt begins anew, in `workspace`.
     on_cluster:    the attempt runs on Kubernetes, where `labrats secret` knows no Secrets.

@@ -21,6 +21,9 @@ _SHORTEST_LEAF: Final = 16
 """Of a secret that is itself a JSON document, only strings this long are taken for secrets of their own."""
 
 
+WORD_END: Final = re.compile(r"[ \t。，、！？；：]")
+"""Where a line may be cut in two: few secrets have such a character."""
+
 _ENGINE_KEY: Final = re.compile(r"(?<![A-Za-z0-9_-])lr_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
 """An API key of an engine, whichever it is."""
 
@@ -66,6 +69,15 @@ class Redactor:
         if self._windows:
             text = _RUN.sub(self._redact_fragments, text)
         return _ENGINE_KEY.sub(REDACTED, text) if "lr_" in text else text
+
+    def safe_length(self, text: str) -> int:
+        """Return how much of the beginning of a text can be cut at the end of any word without parting a secret.
+
+        text: the beginning of a line whose rest is still to come.
+        """
+        bare = _NOISE.sub("", text)
+        start = min((_start_of(form, bare) for form in self._bare_forms), default=len(bare))
+        return len(text) if start == len(bare) else _places_without_noise(text)[start]
 
     def redact_value(self, value: Any) -> Any:
         """A JSON value with every string in it redacted, object keys too."""
@@ -118,6 +130,14 @@ def _places_without_noise(text: str) -> list[int]:
         places += range(end, noise.start())
         end = noise.end()
     return [*places, *range(end, len(text))]
+
+
+def _start_of(form: str, text: str) -> int:
+    """Return where `form` begins in `text`, be it only with its first characters at the end; or else the length."""
+    if (whole := text.find(form)) >= 0:
+        return whole
+    longest = min(len(form) - 1, len(text))
+    return next((len(text) - k for k in range(longest, 0, -1) if text.endswith(form[:k])), len(text))
 
 
 def _parts(secret: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from labrats.model.config import Sampling
 from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import ErrorEvent
 from tests.local.chat_server import Floods, Refuses, Says, Sends, chat_server, data, event
@@ -101,6 +102,26 @@ def test_instructions_are_what_the_system_says(attempt_on: Prepare, react_enable
     assert user == {"role": "user", "content": "Fix the bug."}
 
 
+@pytest.mark.parametrize("config", [{}, {"react_enabled": True}], ids=["once", "react"])
+def test_sampling_reaches_the_server_by_its_names(attempt_on: Prepare, config: dict[str, Any]) -> None:
+    sampling = Sampling(temperature=0.0, top_k=5, seed=3, reasoning_effort="high", repetition_penalty=1.2)
+    with chat_server(Says("ok")) as server:
+        attempt_on(server, config=config | {"sampling": sampling}).run()
+
+    request = server.requests[0]
+    asked = {"temperature": 0.0, "top_k": 5, "seed": 3, "reasoning_effort": "high", "repetition_penalty": 1.2}
+    assert {name: request[name] for name in asked} == asked
+    assert request["repeat_penalty"] == 1.2, "llama.cpp's name for it"
+    assert "top_p" not in request
+
+
+def test_without_sampling_the_server_decides(attempt_on: Prepare) -> None:
+    with chat_server(Says("ok")) as server:
+        attempt_on(server, config={"effort": "high"}).run()
+
+    assert set(server.requests[0]) == {"model", "messages", "stream", "stream_options"}
+
+
 def test_a_limit_on_tokens_bounds_the_answer(attempt_on: Prepare) -> None:
     with chat_server(Says("half an ans", finish_reason="length")) as server:
         attempt = attempt_on(server, config={"max_tokens": 500})
@@ -141,7 +162,11 @@ def test_thoughts_that_the_server_leaves_in_are_no_part_of_the_result(attempt_on
     [
         (Refuses(401, {"error": {"message": "Incorrect API key"}}), FailedCode.AUTH, "credentialsRef"),
         (Refuses(403, {"error": "no"}), FailedCode.AUTH, "credentialsRef"),
-        (Refuses(404, {"object": "error", "message": "The model `x` does not exist."}), FailedCode.AGENT_ERROR, "`x`"),
+        (
+            Refuses(404, {"object": "error", "message": "The model `x` does not exist."}),
+            FailedCode.MODEL_NOT_FOUND,
+            "`x`",
+        ),
         (
             Refuses(429, {"error": {"message": "slow down"}}, {"Retry-After": "120"}),
             FailedCode.RATE_LIMITED,

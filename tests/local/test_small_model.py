@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from labrats.model.config import Sampling
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ToolEvent
 from tests.local.conftest import Prepare, failure_of, result_of
@@ -54,6 +55,24 @@ def test_it_answers_a_question(attempt_on: Prepare, small_model: str) -> None:
     usage = attempt.outcome.usage
     assert usage.turns == 1
     assert usage.output_tokens > 0
+
+
+def test_it_takes_every_field_of_sampling(attempt_on: Prepare, small_model: str) -> None:
+    sampling = Sampling(
+        temperature=0.8,
+        top_p=0.9,
+        top_k=40,
+        min_p=0.05,
+        presence_penalty=0.1,
+        frequency_penalty=0.1,
+        repetition_penalty=1.1,
+        seed=7,
+        reasoning_effort="low",
+    )
+    attempt = attempt_on(small_model, prompt="What is 2+2?", config={"sampling": sampling, "max_tokens": 100_000})
+    run(attempt)
+
+    assert result_of(attempt)
 
 
 def test_it_makes_a_file_by_calling_a_tool(attempt_on: Prepare, small_model: str) -> None:

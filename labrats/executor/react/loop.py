@@ -3,12 +3,13 @@
 import asyncio
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from labrats.executor.asking import ask, empty_answer
 from labrats.executor.chat import ChatServer, Refusal, Reply, Unreachable
 from labrats.executor.cli_events import tell_answer, tell_call
-from labrats.executor.log_lines import LogLines
+from labrats.executor.local import TOKENS_PER_CHARACTER
 from labrats.executor.react.arguments import Arguments, BadCall, EditFile, Finish, RunCommand, WriteFile, read_call
 from labrats.executor.react.manners import NATIVE, SIMPLER, Manner
 from labrats.executor.react.observations import Observation
@@ -16,6 +17,7 @@ from labrats.executor.react.repetition import REMINDER, Repetition
 from labrats.executor.react.tools import Tools
 from labrats.executor.react.transcript import Call, Round, Transcript, characters_in
 from labrats.executor.run import Run
+from labrats.executor.silence import Silence
 from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -25,7 +27,6 @@ _NAME_CHARACTERS: Final = 40
 _REPAIRS: Final = 2
 _LONGEST_REPLY_TOKENS: Final = 8192
 _SHORTEST_REPLY_TOKENS: Final = 512
-_FIRST_GUESS_TOKENS_PER_CHARACTER: Final = 0.33
 _ROOM_LEFT: Final = 0.75
 """How full a talk is left that was shortened. To shorten it a little on every turn would make the server read it anew
 each time: what it has in its cache is the beginning."""
@@ -39,13 +40,13 @@ _ASK_FOR_CALL: Final = "That is no call of a tool. Answer with one JSON object, 
 _ASK_FOR_LESS: Final = "Your answer was cut off, because it was too long. Write less at once."
 
 
-async def work(run: Run, server: ChatServer) -> str:
+async def work(run: Run, server: ChatServer, silence: Silence) -> str:
     """Let the model work on the prompt with tools. Returns its answer. Raises GiveUp, Refusal or Unreachable;
     what was done until then is in the log.
     """
     window = server.window_tokens
     talk = Transcript(run.instructions, run.prompt)
-    agent = Agent(run, server, Tools.of(run, window), talk, min(window // 4, _LONGEST_REPLY_TOKENS))
+    agent = Agent(run, server, silence, Tools.of(run, window), talk, min(window // 4, _LONGEST_REPLY_TOKENS))
     try:
         return await agent.work()
     except (GiveUp, Refusal, Unreachable, asyncio.CancelledError):
@@ -61,12 +62,13 @@ class Agent:
 
     run: Run
     server: ChatServer
+    silence: Silence
     tools: Tools
     talk: Transcript
     reply_tokens: int
     manner: Manner = NATIVE
     repetition: Repetition = field(default_factory=Repetition)
-    tokens_per_character: float = _FIRST_GUESS_TOKENS_PER_CHARACTER
+    tokens_per_character: float = TOKENS_PER_CHARACTER
     made: "Counter[str]" = field(default_factory=Counter)
     repairs: int = 0
     was_asked_for_answer: bool = False
@@ -77,7 +79,7 @@ class Agent:
         for _ in range(turns):
             reply = await self._ask()
             if (answer := await self._act(reply)) is not None:
-                return answer or f"The model gave no answer. What it did: {self.summary}."
+                return answer if answer.strip() else self._in_its_place(reply)
             if self.repetition.is_hopeless:
                 raise GiveUp(FailedCode.AGENT_ERROR, f"the model makes the same calls over and over; {self.summary}")
         reason = f"the run took its {turns} turns without coming to an end (raise config.maxTurns); {self.summary}"
@@ -92,16 +94,26 @@ class Agent:
     async def _ask(self) -> Reply:
         while True:
             self.talk = self._shortened()
-            lines = LogLines(self.run.emit)
-            tell = lines.add if self.manner.streams_text else _say_nothing
             try:
-                reply = await self.server.complete(self.manner.messages(self.talk), tell, **self._fields())
+                reply = await ask(
+                    self.run,
+                    self.server,
+                    self.silence,
+                    self.manner.messages(self.talk),
+                    self._fields(),
+                    shows_text=self.manner.streams_text,
+                )
             except Refusal as refusal:
                 self._adapt_to(refusal)
                 continue
-            lines.end()
             self._learn_from(reply)
             return reply
+
+    def _in_its_place(self, reply: Reply) -> str:
+        """What stands for an empty answer: what the model did. Raises GiveUp where that is nothing."""
+        if not self.made:
+            raise empty_answer(replace(reply, calls=()))
+        return f"The model gave no answer. What it did: {self.summary}."
 
     async def _act(self, reply: Reply) -> str | None:
         """Do what the model calls for. Its answer, if that is the end."""
@@ -131,7 +143,9 @@ class Agent:
 
     def _without_format(self, reply: Reply) -> str | None:
         self.repairs += 1
-        if self.repairs > _REPAIRS and reply.text:
+        if self.repairs > _REPAIRS and not reply.text:
+            raise empty_answer(reply)
+        if self.repairs > _REPAIRS:
             self.run.emit.log("[the model does not keep to the format: its text is taken for its answer]")
             return reply.text
         example = json.dumps({"tool": Finish.tool, "arguments": {"answer": "…"}}, ensure_ascii=False)
@@ -148,7 +162,9 @@ class Agent:
         call_id = f"call-{self.made.total() + 1}"
         self.made[call.name[:_NAME_CHARACTERS]] += 1
         tell_call(self.run.emit, call_id, call.name, call.arguments, _about(call.arguments))
+        self.silence.heard(waits_for_model=False)
         observed = await self._observe(call)
+        self.silence.heard()
         tell_answer(self.run.emit, call_id, observed.text, is_error=observed.is_error)
         return observed
 
@@ -202,11 +218,10 @@ class Agent:
         return characters_in(self.manner.messages(talk)) + len(str(self.manner.fields))
 
     def _learn_from(self, reply: Reply) -> None:
-        """Count what was consumed; and how many tokens a character is, for this model and this talk."""
+        """Learn how many tokens a character is, for this model and this talk."""
         read = reply.usage.input_tokens + reply.usage.cache_read_tokens
         if read:
             self.tokens_per_character = read / self._size(self.talk)
-        self.run.consume(reply.usage)
 
     def _fields(self) -> dict[str, Any]:
         limit = self.run.task.config.max_tokens
@@ -229,7 +244,3 @@ def _about(arguments: Any) -> str:
     if not isinstance(arguments, dict):
         return str(arguments)
     return str(next((arguments[name] for name in ("command", "pattern", "path") if name in arguments), ""))
-
-
-def _say_nothing(text: str) -> None:
-    """What is no text for people is not logged as one."""
