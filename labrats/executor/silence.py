@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from labrats.executor.advice import on_silence
@@ -52,9 +52,10 @@ class Silence:
             self.timeout.reschedule(self._loop.time())
             return
         if silent >= self._reminder:
-            end = f"the run ends after {self._limit:g} s of silence"
-            self._run.emit.log(f"[the model's server has said nothing for {silent:.0f} s: {end}]")
             self._reminder *= 2
+            end = f"the run ends after {self._limit:g} s of silence"
+            with suppress(GiveUp):  # at the bound of the output: whatever the run writes next will end it
+                self._run.emit.log(f"[the model's server has said nothing for {silent:.0f} s: {end}]")
         self._timer = self._loop.call_later(min(self._reminder, self._limit) - silent, self._look)
 
 
