@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 from starlette.responses import Response
 
-from labrats.api.bodies import Effort, Label, Name, Provider, RequestBody, ResponseBody, optional
+from labrats.api.bodies import Effort, Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.engine import Engine
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.instructions import CONTENT_LENGTH, InstructionList, instruction_view
@@ -113,8 +113,10 @@ class AgentBody(RequestBody):
     mcp_servers: AgentsMcpServersBody | None = None
 
 
-class AgentPatch(RequestBody):
+class AgentPatch(PatchBody):
     """What to change; absent fields stay, null clears those that may be null. Lists are replaced."""
+
+    read_only = frozenset({"id"})
 
     name: Name = optional(description="As it is: an agent keeps its name.")
     trigger_name: Label = optional()

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from pydantic import Field
 from starlette.responses import Response
 
-from labrats.api.bodies import Label, Name, Provider, RequestBody, ResponseBody, optional
+from labrats.api.bodies import Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.engine import Engine
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
@@ -80,8 +80,10 @@ class AiModelBody(RequestBody):
     sampling: SamplingBody | None = None
 
 
-class AiModelPatch(RequestBody):
+class AiModelPatch(PatchBody):
     """What to change; absent fields stay, null clears those that may be null."""
+
+    read_only = frozenset({"id", "name", "active", "queued", "pausedUntil", "warnings"})
 
     model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [{"slots": 0}]}}
 

@@ -1,8 +1,8 @@
 """The bases of what callers send and get: camelCase, no unknown fields, no silent conversions."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from labrats.api.patterns import NAME, ONE_LINE
@@ -24,6 +24,20 @@ class RequestBody(BaseModel):
     """What a caller may send, no field more."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
+
+
+class PatchBody(RequestBody):
+    """What to change. Fields of a GET's answer that nobody can change are ignored, so that it can be sent back."""
+
+    read_only: ClassVar[frozenset[str]] = frozenset()
+    """Their names as callers write them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_read_only(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: each for name, each in value.items() if name not in cls.read_only}
 
 
 def optional(**options: Any) -> Any:

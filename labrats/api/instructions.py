@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
-from labrats.api.bodies import Name, RequestBody, ResponseBody, optional
+from labrats.api.bodies import Name, PatchBody, RequestBody, ResponseBody, optional
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
@@ -53,8 +53,10 @@ class InstructionBody(RequestBody):
     content: Content
 
 
-class InstructionPatch(RequestBody):
+class InstructionPatch(PatchBody):
     """What to change; absent fields stay."""
+
+    read_only = frozenset({"id", "name"})
 
     scope: ScopeField = optional()
     display_name: DisplayName = optional()

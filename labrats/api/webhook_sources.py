@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
-from labrats.api.bodies import Effort, Label, Name, Provider, RequestBody, ResponseBody, optional
+from labrats.api.bodies import Effort, Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.engine import Engine
 from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
@@ -118,8 +118,10 @@ class WebhookSourceBody(RequestBody):
     credentials_ref: Name | None = Field(default=None, description=_WHAT_CLONES)
 
 
-class WebhookSourcePatch(RequestBody):
+class WebhookSourcePatch(PatchBody):
     """What to change; absent fields stay, null clears those that may be null."""
+
+    read_only = frozenset({"id", "name", "url", "conditions", "lastDeliveryAt", "deliveries"})
 
     model_config = RequestBody.model_config | {
         "json_schema_extra": {"examples": [{"repoOverrides": {"octocat/hello-world": {"model": "opus"}}}]}
