@@ -13,7 +13,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from datetime import datetime, timedelta
 from functools import partial
 from importlib import import_module
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -401,11 +400,7 @@ def open_standard_streams() -> None:
 
 def refuse_unprotected(settings: "EngineSettings") -> None:
     """Raises LabratsError for an address beyond loopback that nobody asked to be reachable."""
-    try:
-        loopback = settings.host == "localhost" or ip_address(settings.host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback and not settings.oidc_issuer and not settings.allow_public:
+    if not settings.listens_on_loopback and not settings.oidc_issuer and not settings.allow_public:
         raise LabratsError(
             f"{settings.host} is reachable from other machines, and no OIDC_ISSUER says who may sign in there; "
             "LABRATS_ALLOW_PUBLIC=true says that this is meant"

@@ -1,6 +1,7 @@
 """Every knob of the engine. Read from the environment by main.py, and handed on as they are."""
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
@@ -49,6 +50,9 @@ class EngineSettings(BaseSettings):
         default=None, pattern=r"^https?://[^\s/?#@]+$", validation_alias="LABRATS_PUBLIC_URL"
     )
     """How browsers reach the engine, such as https://labrats.example.com. Default: as their requests say."""
+    allowed_hosts: Words = Field(default=(), validation_alias="LABRATS_ALLOWED_HOSTS")
+    """Names, separated by commas, by which an engine on loopback may be called, beside loopback's own and that of
+    LABRATS_PUBLIC_URL: what a proxy passes on as Host."""
     trusted_proxies: Words = Field(default=("127.0.0.1", "::1"), validation_alias="LABRATS_TRUSTED_PROXIES")
     """Addresses or CIDR networks, separated by commas, whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     data_dir: Path = Field(default_factory=default_data_dir, validation_alias="LABRATS_DATA_DIR")
@@ -154,6 +158,7 @@ class EngineSettings(BaseSettings):
         "submit_api_keys",
         "callback_signing_secrets",
         "outbound_allowed_cidrs",
+        "allowed_hosts",
         "callback_allowed_hosts",
         "local_repo_roots",
         "sandbox_read_paths",
@@ -185,7 +190,7 @@ class EngineSettings(BaseSettings):
                 raise ValueError(f"{str(path)!r} is not an absolute path")
         return paths
 
-    @field_validator("callback_allowed_hosts")
+    @field_validator("allowed_hosts", "callback_allowed_hosts")
     @classmethod
     def _lower(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(host.lower() for host in value)
@@ -201,6 +206,13 @@ class EngineSettings(BaseSettings):
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value else None
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @property
     def answers_requests(self) -> bool:

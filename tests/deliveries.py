@@ -13,12 +13,12 @@ def hub_signature(body: bytes, secret: str = SECRET) -> str:
     return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
 
 
-def github_headers(event: str, body: bytes, secret: str = SECRET, delivery: str = "one") -> dict[str, str]:
-    """What GitHub sends with `body`."""
+def github_headers(event: str, body: bytes, secret: str = SECRET, delivery: str | None = None) -> dict[str, str]:
+    """What GitHub sends with `body`. delivery: its id; as a rule each has one of its own."""
     return {
         "Content-Type": "application/json",
         "X-GitHub-Event": event,
-        "X-GitHub-Delivery": delivery,
+        "X-GitHub-Delivery": delivery or hashlib.sha256(body).hexdigest()[:36],
         "X-Hub-Signature-256": hub_signature(body, secret),
     }
 

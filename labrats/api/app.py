@@ -30,6 +30,7 @@ from labrats.api.access import TAKEN_ONCE
 from labrats.api.body_bounds import bounds_of
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError, error_response, install_error_answers
+from labrats.api.hosts import Hosts
 from labrats.api.openapi import openapi_document
 from labrats.metrics import Metrics
 
@@ -43,8 +44,6 @@ RECEIVER: Final = (health, webhooks)
 PROBES: Final = (health,)
 """All that an engine serves which drives jobs, and leaves requests to others."""
 
-"""For routes whose bodies may be larger than others', since they are never in memory as a whole."""
-
 _HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -55,7 +54,8 @@ def create_app(engine: Engine) -> ASGIApp:
     """What the server serves."""
     app: ASGIApp = create_api(engine)
     source, path = engine.settings.webhook_source, engine.settings.webhook_path
-    return Gate(_also_at(path, f"/webhooks/{source}", app) if source and path else app, engine.metrics)
+    app = _also_at(path, f"/webhooks/{source}", app) if source and path else app
+    return Gate(app, engine.metrics, Hosts.of(engine.settings))
 
 
 def _also_at(path: str, served: str, app: ASGIApp) -> ASGIApp:
@@ -91,13 +91,13 @@ def create_api(engine: Engine) -> FastAPI:
 
 
 class Gate:
-    """Before everything else: bounds the body, answers HEAD as GET, stamps headers, measures.
+    """Before everything else: judges the Host, bounds the body, answers HEAD as GET, stamps headers, measures.
 
     Plain ASGI, since it is on the path of every request.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Hosts) -> None:
+        self._app, self._metrics, self._hosts = app, metrics, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -116,6 +116,14 @@ class Gate:
             await send(message)
 
         limit = bounds_of(method, scope["path"]).bytes
+        if (host := _header(scope, b"host")) is not None and not self._hosts.include(host):
+            message = f"{host[:100]!r} is no name of this engine; LABRATS_ALLOWED_HOSTS adds names"
+            await error_response(403, "foreign_host", message)(scope, receive, send_stamped)
+            return
+        if (encoding := _header(scope, b"content-encoding")) not in (None, "", "identity"):
+            message = f"the body is encoded as {encoding[:100]!r}; send it as it is, without Content-Encoding"
+            await error_response(415, "unsupported_media_type", message)(scope, receive, send_stamped)
+            return
         if _declared_length(scope) > limit:
             await error_response(413, "too_large", _too_large(limit))(scope, receive, send_stamped)
             return
@@ -148,11 +156,14 @@ def _bounded(receive: Receive, limit: int) -> Receive:
     return receive_bounded
 
 
+def _header(scope: Scope, name: bytes) -> str | None:
+    """Return the first header of that name, in lower case."""
+    return next((value.decode("latin-1").strip().lower() for each, value in scope["headers"] if each == name), None)
+
+
 def _declared_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return 0
+    length = _header(scope, b"content-length") or ""
+    return int(length) if length.isdecimal() else 0
 
 
 def _too_large(limit: int) -> str:

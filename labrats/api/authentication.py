@@ -11,7 +11,6 @@ from starlette.requests import Request
 from labrats.api.access import Access
 from labrats.api.engine import Engine
 from labrats.api.errors import ApiError
-from labrats.api.guesses import is_beyond_guessing
 from labrats.api.keys import Caller, KeyRing
 from labrats.api.sessions import Session, Sessions
 from labrats.model.errors import RetryLater
@@ -66,14 +65,12 @@ def bearer_key(request: Request) -> str:
 def _by_key(request: Request, engine: Engine) -> tuple[Caller, Credential]:
     credential, now = Credential(bearer_key(request), engine.keys), engine.clock.now()
     address = request.client.host if request.client else ""
-    seconds = engine.guesses.seconds_to_wait(address, now)
-    may_try = not seconds or is_beyond_guessing(credential.text)
-    if may_try and (caller := credential.caller(now)):
+    if caller := credential.caller(now):
         engine.keys.refuse_unless_sure(caller)
         return caller, credential
     if not engine.keys.synced.is_set():
         raise RetryLater("the engine is still reading the API keys that it has stored")
-    if seconds:
+    if seconds := engine.guesses.seconds_to_wait(address, now):
         message = "too many wrong API keys came from your address; try again later"
         raise ApiError(429, "too_many_attempts", message, {"Retry-After": str(seconds)})
     if credential.text:
@@ -110,7 +107,8 @@ def refuse_foreign_origin(request: Request, engine: Engine) -> None:
 
 def _is_own(origin: str, request: Request, engine: Engine) -> bool:
     """The scheme is not compared: behind a proxy with TLS, ours is not the one that the browser sees."""
-    return origin == engine.settings.public_url or urlsplit(origin).netloc == request.headers.get("host")
+    named = urlsplit(origin).netloc  # empty for `null`, which any page can have sent
+    return origin == engine.settings.public_url or (bool(named) and named == request.headers.get("host"))
 
 
 def _unauthorized(access: Access) -> ApiError:

@@ -1,9 +1,14 @@
 """Names that callers give files in a workspace."""
 
+import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePosixPath
+from typing import Final
 
 from labrats.model.errors import Invalid, Problem
+
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode's categories of characters that people cannot see, or that change how others look."""
 
 
 def why_unsafe(name: str) -> str | None:
@@ -13,6 +18,8 @@ def why_unsafe(name: str) -> str | None:
         return "must be 1 to 1024 bytes long, and each part of it at most 255"
     if any(ord(character) < 32 or ord(character) == 127 for character in name) or "\\" in name:
         return "must not contain control characters or backslashes"
+    if any(unicodedata.category(character) in _UNSEEN for character in name):
+        return "must not contain invisible characters, or such as turn the direction of text"
     if any(part in ("", ".", "..") for part in parts):
         return "must be a relative path inside the workspace, without `.`, `..` or empty parts"
     if any(part.lower() == ".git" for part in parts):

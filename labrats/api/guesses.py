@@ -1,6 +1,5 @@
-"""Those who guess API keys: after many wrong ones, an address has to wait."""
+"""Those who guess API keys: after many wrong ones, an address is told to wait. A right key is never refused."""
 
-import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -10,8 +9,6 @@ from typing import Final
 MANY: Final = 100
 WINDOW: Final = timedelta(minutes=5)
 MAX_ADDRESSES: Final = 10_000
-
-_RANDOM_KEY: Final = re.compile(r"lr_[A-Za-z0-9_-]{43}")
 
 
 @dataclass
@@ -29,7 +26,7 @@ class Guesses:
         self._by_address: OrderedDict[str, _Tries] = OrderedDict()
 
     def seconds_to_wait(self, address: str, now: datetime) -> int:
-        """How long no further key of this address is tried; 0 when it may go on."""
+        """How long this address is told to wait after another wrong key; 0 when it may go on."""
         tries = self._by_address.get(_network(address))
         if tries is None or len(tries.wrong) < MANY or now - tries.since >= WINDOW:
             return 0
@@ -46,14 +43,6 @@ class Guesses:
         self._by_address[network] = tries
         if len(self._by_address) > MAX_ADDRESSES:
             self._by_address.popitem(last=False)
-
-
-def is_beyond_guessing(key: str) -> bool:
-    """Whether it looks like a key that the engine made, of which none is ever guessed.
-
-    Such a key is tried whatever else comes from its address, so that a guesser shuts out nobody who shares it.
-    """
-    return _RANDOM_KEY.fullmatch(key) is not None
 
 
 def _network(address: str) -> str:

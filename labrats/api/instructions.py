@@ -1,5 +1,6 @@
 """Instructions (AiInstruction): the texts that agents work by."""
 
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import Query, Request
@@ -14,6 +15,7 @@ from labrats.api.openapi import answers
 from labrats.api.resources import NO_VERSION, ResourceVersion, change, create, stored
 from labrats.api.routing import api_router, caller_of, engine_of
 from labrats.catalog import Catalog
+from labrats.model.agent import AiAgent
 from labrats.model.errors import Conflict
 from labrats.model.instruction import AiInstruction, AiInstructionSpec, Scope
 from labrats.model.record import Metadata
@@ -158,9 +160,15 @@ async def change_instruction(request: Request, name: InstructionName, asked: Ins
 async def delete_instruction(
     request: Request,
     name: InstructionName,
-    force: Annotated[bool, Query(description="Also while agents use it; they go on without it.")] = False,
+    force: Annotated[
+        bool,
+        Query(description="Also while agents use it: they work without it, and triggers that name it are disabled."),
+    ] = False,
 ) -> Response:
-    """Remove an instruction that no agent uses."""
+    """Remove an instruction that no agent and no trigger uses.
+
+    A trigger that names a missing instruction would send its agents the bare name: `force` disables such triggers.
+    """
     engine = engine_of(request)
     async with engine.catalog.changing:
         found = await stored(engine, AiInstruction, name)
@@ -168,18 +176,33 @@ async def delete_instruction(
             raise Conflict(
                 f"the instruction {name!r} is used by {', '.join(users)}; take it from them, or add ?force=true"
             )
+        for agent in engine.catalog.agents:
+            if any(trigger.instruction == name and trigger.enabled for trigger in agent.spec.event_triggers):
+                disabled = await change(engine, AiAgent, agent.name, None, partial(_with_disabled_triggers, name))
+                engine.catalog.take_in(disabled)
         await engine.store.delete(AiInstruction, name)
         engine.catalog.forget(found)
     return Response(status_code=204)
 
 
 def _users_of(name: str, catalog: Catalog) -> list[str]:
-    """The agents that name it, for themselves or in a trigger."""
-    return [
-        agent.name
+    """The agents that name it, and the triggers that do, each with its agent and its place there."""
+    agents = [f"the agent {agent.name}" for agent in catalog.agents if name in agent.spec.instructions]
+    triggers = [
+        f"the trigger {', '.join(trigger.events)} of {agent.name} (eventTriggers[{number}])"
         for agent in catalog.agents
-        if name in agent.spec.instructions or any(name == trigger.instruction for trigger in agent.spec.event_triggers)
+        for number, trigger in enumerate(agent.spec.event_triggers)
+        if trigger.instruction == name
     ]
+    return [*agents, *triggers]
+
+
+def _with_disabled_triggers(instruction: str, agent: AiAgent) -> AiAgent:
+    triggers = tuple(
+        replace(trigger, enabled=False) if trigger.instruction == instruction else trigger
+        for trigger in agent.spec.event_triggers
+    )
+    return replace(agent, spec=replace(agent.spec, event_triggers=triggers))
 
 
 def instruction_view(instruction: AiInstruction) -> dict[str, Any]:

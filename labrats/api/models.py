@@ -16,11 +16,12 @@ from labrats.api.idempotency import IdempotencyKey, Intent
 from labrats.api.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, caller_of, engine_of
-from labrats.api.scanned_models import ScannedModels
+from labrats.api.scanned_models import Scan, ScannedModels
 from labrats.model.ai_config import ModelFile
 from labrats.model.errors import Invalid, NotFound, Problem
 from labrats.model.model_files import FileOperation, Refused, Standing, Work, check_kind, check_place
 from labrats.model.record import Metadata
+from labrats.ports import ModelPlace
 
 router = api_router("Models")
 
@@ -40,22 +41,22 @@ class Download(RequestBody):
 
 
 class ModelFileView(ResponseBody):
-    """A file that the settings name."""
+    """A model that a provider's settings name, and its file; one entry for each of several files."""
 
     provider: str = Field(examples=["qwen"])
     model: str = Field(
         description="The provider's model in the settings; where they name none, the file's name.",
         examples=["qwen2.5-0.5b"],
     )
-    filename: str = Field(examples=[_A_FILE])
-    url: str = Field(examples=[_A_URL])
+    filename: str | None = Field(description="Null for a model without a file.", examples=[_A_FILE])
+    url: str | None = Field(description="Null for a model without a file.", examples=[_A_URL])
     sha256: str | None = Field(description="What it must be, where the settings say so.")
     downloaded: bool | None = Field(description="Null where the volume was not scanned yet.", examples=[True])
     size: int | None = Field(description="Bytes on the volume, also of a download that is not whole.", examples=[1024])
 
 
 class ModelList(ResponseBody):
-    """All files that the settings name, and where they go."""
+    """All models and files that the settings name, and where files go."""
 
     models: list[ModelFileView]
     folder: str | None = Field(description="On one machine, where they are.", examples=[None])
@@ -83,7 +84,7 @@ class ScanView(ResponseBody):
 
 
 class OperationView(ResponseBody):
-    """A download or a deletion of a file: the last one of that file."""
+    """The last download, or the last deletion, of a file."""
 
     name: str = Field(examples=[_AN_OPERATION])
     operation: Literal["download", "delete"]
@@ -97,7 +98,7 @@ class OperationView(ResponseBody):
 
 
 class OperationList(ResponseBody):
-    """The last operation of each file."""
+    """The last download and the last deletion of each file."""
 
     jobs: list[OperationView]
 
@@ -109,31 +110,37 @@ class OperationLog(ResponseBody):
     logs: list[str] = Field(examples=[["2030-01-01T12:00:00Z asking models.example.com"]])
 
 
-@router.get("/api/models", responses=answers(200, ModelList, "The configured files", 501), summary="List models' files")
+@router.get("/api/models", responses=answers(200, ModelList, "The configured models"), summary="List configured models")
 async def list_models(request: Request) -> Response:
-    """The files that the settings of local providers name, and which of them are there.
+    """The models that the settings of providers name, with their files, and which of these are there.
 
     On Kubernetes that is what the last scan found.
     """
-    engine, models = engine_of(request), models_of(request)
-    place = models.files.place
-    scan = await models.current() if place.folder else models.last
-    files = []
-    for provider, model, file in configured(engine):
-        found = scan.find(provider, file.filename) if scan else None
-        files.append(
-            {
-                "provider": provider,
-                "model": model,
-                "filename": file.filename,
-                "url": file.url,
-                "sha256": file.sha256,
-                "downloaded": bool(found and found.is_whole) if scan else None,
-                "size": found.size if found else None,
-            }
-        )
+    engine = engine_of(request)
+    place = engine.models.files.place if engine.models else ModelPlace()
+    scan = (await engine.models.current() if place.folder else engine.models.last) if engine.models else None
+    files = [_file_view(provider, model, file, scan) for provider, model, file in configured(engine)]
+    without = [
+        _file_view(provider, config.model, None, scan)
+        for provider, config in engine.catalog.ai_config.providers.items()
+        if config.model and not config.files
+    ]
+    models = sorted([*files, *without], key=lambda each: (each["provider"], each["model"]))
     where = {"folder": place.folder, "pvcName": place.claim, "scannedAt": scan.at if scan else None}
-    return json_response({"models": files, **where})
+    return json_response({"models": models, **where})
+
+
+def _file_view(provider: str, model: str, file: ModelFile | None, scan: Scan | None) -> dict[str, Any]:
+    found = scan.find(provider, file.filename) if scan and file else None
+    return {
+        "provider": provider,
+        "model": model,
+        "filename": file and file.filename,
+        "url": file and file.url,
+        "sha256": file and file.sha256,
+        "downloaded": bool(found and found.is_whole) if scan and file else None,
+        "size": found.size if found else None,
+    }
 
 
 @router.post(

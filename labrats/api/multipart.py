@@ -14,6 +14,8 @@ from labrats.api.errors import ApiError
 from labrats.model.errors import Invalid, Problem
 
 FIELD: Final = "file"
+_LONGEST_BOUNDARY: Final = 70
+"""As RFC 2046 has it."""
 
 FORM: Final = {
     "required": True,
@@ -112,4 +114,6 @@ def _boundary(request: Request) -> bytes:
     if content_type != b"multipart/form-data" or not options.get(b"boundary"):
         message = "the body must be a form with one file, with Content-Type: multipart/form-data; boundary=…"
         raise ApiError(415, "unsupported_media_type", message)
+    if len(options[b"boundary"]) > _LONGEST_BOUNDARY:
+        raise ApiError(400, "malformed", f"the boundary of the form must have at most {_LONGEST_BOUNDARY} characters")
     return options[b"boundary"]

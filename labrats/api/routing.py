@@ -1,6 +1,6 @@
 """Routes that check who is calling before anything of the body is read."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from labrats.api.event_stream import EventStream
 from labrats.api.json_body import StrictRequest, require_json
 from labrats.api.keys import Caller
 from labrats.api.openapi import SECURITY, error_responses, operation_id
+from labrats.model.errors import Invalid, Problem
 
 
 def engine_of(request: Request) -> Engine:
@@ -52,12 +53,14 @@ class GuardedRoute(APIRoute):
         answer = super().get_route_handler()
         if self.access in (Access.OPEN, Access.SIGNED):
             return answer
+        known = {parameter.alias for parameter in self.dependant.query_params}
 
         async def authenticate_first(request: Request) -> Response:
             engine = engine_of(request)
             caller, credential = authenticate(request, engine, self.access)
             if self.access is Access.ADMIN and not caller.is_admin:
                 raise ApiError(403, "forbidden", "this needs an API key with the scope `admin`")
+            _refuse_unknown(request.query_params, known)
             strict = StrictRequest(request.scope, request.receive)
             strict.state.caller, strict.state.credential = caller, credential
             if self.body_field is not None and (self.body_field.field_info.is_required() or await strict.body()):
@@ -69,6 +72,14 @@ class GuardedRoute(APIRoute):
             return response
 
         return authenticate_first
+
+
+def _refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
+    """Raises Invalid for query parameters that the operation does not have: a typo is not silently lost."""
+    unknown = [name for name in dict.fromkeys(given) if name not in known]
+    if unknown:
+        instead = f"there are: {', '.join(sorted(known))}" if known else "there are none here"
+        raise Invalid(*(Problem(name[:200], f"is no query parameter; {instead}") for name in unknown[:50]))
 
 
 _REFUSALS: Final[Mapping[Access, tuple[int, ...]]] = {

@@ -10,7 +10,7 @@ from typing import Any, Final
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
-from pydantic import SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
 from labrats.api.changes import Changes
 from labrats.api.keys import ADMIN, SUBMIT, Caller
@@ -79,9 +79,26 @@ class Signer:
         """The claims of a token that we made for this purpose and that has not expired; None of any other."""
         try:
             claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
-        except JoseError:
+        except (JoseError, ValueError):
             return None
-        return claims if claims["aud"] == purpose and now.timestamp() < claims["exp"] else None
+        expires = claims.get("exp")
+        is_valid = claims.get("aud") == purpose and isinstance(expires, int) and now.timestamp() < expires
+        return claims if is_valid else None
+
+
+class _Claims(BaseModel):
+    """What the token of a session says."""
+
+    model_config = ConfigDict(strict=True)
+
+    jti: str
+    sub: str
+    name: str
+    email: str | None
+    exp: int = Field(lt=2**40)
+
+
+_CLAIMS: Final = TypeAdapter(_Claims)
 
 
 class Sessions:
@@ -101,10 +118,14 @@ class Sessions:
     def find(self, token: str, now: datetime) -> Session | None:
         """The session of `token`; None when it is not one of ours, expired or ended."""
         claims = self._signer.read("session", token, now)
-        if claims is None or claims["jti"] in self._ended:
+        try:
+            session = _CLAIMS.validate_python(claims)
+        except ValidationError:  # a token that somebody else signed with our secret
             return None
-        user = User(claims["sub"], claims["name"], claims["email"])
-        return Session(claims["jti"], user, datetime.fromtimestamp(claims["exp"], UTC))
+        if session.jti in self._ended:
+            return None
+        user = User(session.sub, session.name, session.email)
+        return Session(session.jti, user, datetime.fromtimestamp(session.exp, UTC))
 
     def caller(self, token: str, now: datetime) -> Caller | None:
         session = self.find(token, now)

@@ -117,11 +117,12 @@ async def get_timeseries(
             examples=["15m"],
         ),
     ] = None,
+    query: Annotated[str | None, Query(include_in_schema=False)] = None,
 ) -> Response:
     """From Prometheus, where PROMETHEUS_URL names one, or else from the jobs that are kept. Steps in which nothing
     happened count 0, and have no average. What Prometheus says is an estimate from its scrapes."""
-    if "query" in request.query_params:
-        raise ApiError(400, "no_queries", "queries of one's own are not taken: say with `metric` what is wanted")
+    if query is not None:
+        raise ApiError(400, "no_queries", "raw PromQL is not accepted: say with `metric` what is wanted")
     engine = engine_of(request)
     step = step or _usual_step(window)
     steps = Steps.until(engine.clock.now(), _seconds(step), _points_in(window, step))

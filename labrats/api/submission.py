@@ -112,7 +112,7 @@ class ConfigBody(RequestBody):
         default=None, gt=0, allow_inf_nan=False, description="The run is stopped when it has cost more US dollars."
     )
     max_tokens: int | None = Field(
-        default=None, ge=1, description="The run is stopped when it has used more tokens, in and out."
+        default=None, ge=1, le=10**15, description="The run is stopped when it has used more tokens, in and out."
     )
     max_attempts: int | None = Field(
         default=None, ge=1, le=100, description="How many may be made by themselves, when failures may pass."
@@ -136,7 +136,7 @@ class ErrorEntryBody(RequestBody):
 
     message: str = Field(min_length=1)
     stack: str | None = None
-    count: int | None = Field(default=None, ge=0)
+    count: int | None = Field(default=None, ge=0, le=10**15)
     first_seen: str | None = None
     last_seen: str | None = None
     service: str | None = None

@@ -6,7 +6,7 @@ from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response
 
-from labrats.api.bodies import LONGEST_LABEL, Label, RequestBody, ResponseBody
+from labrats.api.bodies import LONGEST_LABEL, Label, Provider, RequestBody, ResponseBody
 from labrats.api.errors import ApiError
 from labrats.api.idempotency import IdempotencyKey
 from labrats.api.jobs import submit_job
@@ -35,6 +35,7 @@ class Extraction(RequestBody):
     }
 
     prompt: str | None = Field(default=None, min_length=1, description="What is asked about each section.")
+    provider: Provider | None = Field(default=None, description="What runs the job; as `config.provider` of a job.")
     model: Label | None = None
     effort: Literal["low", "medium", "high"] | None = None
 
@@ -102,7 +103,7 @@ async def extract(
         source="dashboard",
         type="document-extraction",
         prompt=asked.prompt or FIND_FACTS,
-        config=ConfigBody(model=asked.model, effort=asked.effort),
+        config=ConfigBody(provider=asked.provider, model=asked.model, effort=asked.effort),
         pipeline=PipelineBody(type="pdf-sections"),
         metadata={"upload": upload.id, "document": upload.name},
     )

@@ -25,6 +25,7 @@ from labrats.model.parts import Secret
 from labrats.model.record import Metadata
 from labrats.model.webhook_source import (
     DEFAULT_ASSOCIATIONS,
+    SHORTEST_SECRET,
     RepoOverride,
     WebhookSource,
     WebhookSourceSpec,
@@ -55,7 +56,7 @@ Association = Literal[
     "COLLABORATOR", "CONTRIBUTOR", "FIRST_TIMER", "FIRST_TIME_CONTRIBUTOR", "MANNEQUIN", "MEMBER", "NONE", "OWNER"
 ]
 RepoName = Annotated[str, StringConstraints(max_length=200, pattern=REPOSITORY)]
-SigningSecret = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+SigningSecret = Annotated[str, StringConstraints(min_length=SHORTEST_SECRET, max_length=1024)]
 Host = Annotated[str, StringConstraints(max_length=253, pattern=NAME)]
 Path = Annotated[str, StringConstraints(max_length=500, pattern=URL_PATH)]
 _WHAT_SIGNS: Final = "What deliveries are signed with. It is kept as a Secret of the source's, and never shown."

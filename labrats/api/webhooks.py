@@ -20,7 +20,17 @@ from labrats.api.json_body import json_response, parse_json
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, engine_of
 from labrats.api.signed_body import receive_signed
-from labrats.intake.deliveries import PING, Delivery, fingerprint, fits, generic_event, github_event
+from labrats.intake.deliveries import (
+    PING,
+    Delivery,
+    fingerprint,
+    fits,
+    generic_event,
+    github_event,
+    known_fingerprint,
+    remember,
+)
+from labrats.intake.events import why_nobody
 from labrats.intake.request import event_requests
 from labrats.intake.signatures import Signature, hub_signature, standard_signature
 from labrats.intake.trust import why_not
@@ -32,6 +42,7 @@ T = TypeVar("T")
 router = api_router("Webhooks")
 
 EVENT_HEADER: Final = "x-github-event"
+DELIVERY_HEADER: Final = "x-github-delivery"
 _FORM: Final = "application/x-www-form-urlencoded"
 _LARGE_BYTES: Final = 2**20
 """What is larger is hashed and read in a thread, so that nobody else waits for it."""
@@ -56,7 +67,7 @@ class Received(ResponseBody):
     ok: bool = Field(default=True, examples=[True])
     matched: int = Field(default=0, description="How many agents it started.", examples=[1])
     jobs: list[EventsJob] = []
-    ignored: str | None = Field(default=None, description="Why it starts nobody, where that was decided.")
+    ignored: str | None = Field(default=None, description="Why it starts no agent.")
 
 
 @router.post(
@@ -103,9 +114,9 @@ async def _receive(request: Request, signature: Signature, sources: Sequence[Web
     payload = await _look_at(body, partial(_payload, body, request.headers.get("content-type", "")))
     delivery = _delivery(request, source, payload, fingerprint(source, body, signature.id))
     is_ping = delivery.event.name == PING
-    answer = {"ok": True} if is_ping else await _start_agents(engine, delivery)
+    answer, outcome = ({"ok": True}, "ping") if is_ping else await _start_agents(engine, delivery)
     engine.deliveries.note(source.name, engine.clock.now())
-    engine.metrics.delivery_received("ping" if is_ping else _outcome(answer))
+    engine.metrics.delivery_received(outcome)
     return json_response(answer)
 
 
@@ -174,24 +185,20 @@ def _delivery(request: Request, source: WebhookSource, payload: Mapping[str, Any
         return Delivery(source, github_event(name, {}), mark)
     if not fits(name, payload):
         raise ApiError(400, "malformed", f"the body is not that of the event in X-GitHub-Event, {name[:100]!r}")
-    return Delivery(source, github_event(name, payload), mark)
+    return Delivery(source, github_event(name, payload), mark, request.headers.get(DELIVERY_HEADER))
 
 
-async def _start_agents(engine: Engine, delivery: Delivery) -> dict[str, Any]:
-    """The answer, once the jobs are stored."""
+async def _start_agents(engine: Engine, delivery: Delivery) -> tuple[dict[str, Any], str]:
+    """Return the answer, once the jobs are stored, and the outcome in a word."""
     source, event = delivery.source, delivery.event
     if source.spec.type == GITHUB and (reason := why_not(event, source.spec)):
-        return ingested({}) | {"ok": True, "ignored": reason}
+        return {"ok": True, "ignored": reason} | ingested({}), "ignored"
     requests = event_requests(event, engine.catalog, delivery.owner, source)
-    intent = Intent(delivery.fingerprint, delivery.fingerprint)
-    return {"ok": True} | ingested(await make_jobs(engine, event, requests, intent))
-
-
-def _outcome(answer: Mapping[str, Any]) -> str:
-    """What came of a delivery that was believed, in a word."""
-    if answer.get("ignored"):
-        return "ignored"
-    return "started" if answer["jobs"] else "unmatched"
+    mark = await known_fingerprint(engine.store, delivery)
+    if jobs := await make_jobs(engine, event, requests, Intent(mark, mark)):
+        await remember(engine.store, delivery, next(iter(jobs.values())))
+        return {"ok": True} | ingested(jobs), "started"
+    return {"ok": True, "ignored": why_nobody(event, engine.catalog.agents)} | ingested({}), "unmatched"
 
 
 async def _look_at(body: bytes, look: Callable[[], T]) -> T:

@@ -189,7 +189,11 @@ def patch(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
         job_id: The job's id.
     """
     with options.connect() as client:
-        sys.stdout.buffer.write(client.get(f"{_path(job_id)}/patch", content_type="text/x-diff").content)
+        content = client.get(f"{_path(job_id)}/patch", content_type="text/x-diff").content
+    if sys.stdout.isatty():
+        print_text(content.decode("utf-8", "replace"))
+    else:
+        sys.stdout.buffer.write(content)
 
 
 def _path(job_id: str) -> str:

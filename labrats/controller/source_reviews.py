@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from labrats.model.condition import Condition, Told, teller, with_condition
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.parts import Secret
-from labrats.model.webhook_source import WebhookSource
+from labrats.model.webhook_source import SHORTEST_SECRET, WebhookSource
 from labrats.ports import Changed, Clock, Store
 
 log = structlog.get_logger()
@@ -104,7 +104,7 @@ class SourceReviews:
             found = told("SecretFound", False, "Missing", secret)
             others = self._receivers.withhold(source, secret, told)
         else:
-            found = told("SecretFound", True, "Found", f"the Secret {secret.name!r} has the key")
+            found = _secret_found(source, secret, told)
             others = await self._receivers.provide(source, secret, told)
         await self._tell(source, [found, *others])
 
@@ -129,6 +129,14 @@ class SourceReviews:
             await self._store.update(replace(source, status=status))
         except (Conflict, NotFound):
             self._news.set()  # somebody wrote meanwhile: look again
+
+
+def _secret_found(source: WebhookSource, secret: Secret, told: Told) -> Condition:
+    assert source.spec.secret_ref, "a source without one has no Secret"
+    if len(secret.data[source.spec.secret_ref.key]) < SHORTEST_SECRET:
+        message = f"the secret in {secret.name!r} can be guessed: it has fewer than {SHORTEST_SECRET} characters"
+        return told("SecretFound", True, "TooShort", message)
+    return told("SecretFound", True, "Found", f"the Secret {secret.name!r} has the key")
 
 
 def _served_by_engine(told: Told) -> Condition:

@@ -35,6 +35,13 @@ SECONDS_WHEN_STOPPED: Final = 5.0
 _READ_BYTES: Final = 64 * 1024
 _NOTE_BYTES: Final = 1024 * 1024
 _LIST_BYTES: Final = 64 * 1024 * 1024
+_EXCLUDES_FILE: Final = "labrats-excludes"
+_EXCLUDED: Final = (
+    *("__pycache__/", "*.py[cod]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".venv/", "node_modules/"),
+    *(".DS_Store", "Thumbs.db", "*.swp", "*~", ".idea/", ".vscode/"),
+)
+"""New files of these names are no work of an agent's: what people ignore everywhere, whatever a repository says."""
+
 _SETTINGS: Final = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0")
 _ENVIRONMENT: Final = {
     "LC_ALL": "C",
@@ -200,12 +207,17 @@ class _Repository:
         alternates = self.git_dir / "objects" / "info" / "alternates"
         alternates.parent.mkdir(exist_ok=True)
         alternates.write_text(f"{self.workspace / '.git' / 'objects'}\n")
+        (self.git_dir / _EXCLUDES_FILE).write_text("".join(f"{pattern}\n" for pattern in _EXCLUDED))
 
     async def git(self, *arguments: str, most_bytes: int = _LIST_BYTES) -> bytes:
         """What git prints. Raises CannotTell when it fails, or prints more than `most_bytes`."""
-        settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+        settings = [word for setting in (*_SETTINGS, self._excludes) for word in ("-c", setting)]
         place = [f"--git-dir={self.git_dir}", f"--work-tree={self.workspace}"]
         return await self._run(["git", *settings, *place, *arguments], most_bytes)
+
+    @property
+    def _excludes(self) -> str:
+        return f"core.excludesFile={self.git_dir / _EXCLUDES_FILE}"
 
     async def word(self, *arguments: str) -> str:
         return (await self.git(*arguments)).decode().strip()

@@ -51,6 +51,11 @@ _SSH_OPTIONS: Final[Mapping[str, str]] = {
     "IdentityAgent": "none",
     "ServerAliveInterval": "15",
 }
+_NO_ADDRESS: Final = (
+    "its host has no address that the engine may reach; OUTBOUND_ALLOWED_CIDRS opens networks that are not public"
+)
+"""Whether the name exists is not said: callers could learn the names of a private network."""
+
 _NO_SSH_KEY: Final = (
     "access was denied, and no SSH key was given: name one by LABRATS_GIT_SSH_KEY, or keep it as "
     f"{SSH_KEY} in the Secret that the job's workspaceSetup.credentialsRef names"
@@ -203,7 +208,7 @@ async def _judged_addresses(run: Run, remote: GitRepo) -> list[str]:
     try:
         addresses = await outbound.resolve_allowed(remote.host, remote.port, run.task.git_addresses)
     except (outbound.Forbidden, outbound.Unresolvable) as error:
-        raise GiveUp(FailedCode.GIT_CLONE, f"cannot clone {remote.url}: {error}") from error
+        raise GiveUp(FailedCode.GIT_CLONE, f"cannot clone {remote.url}: {_NO_ADDRESS}") from error
     if remote.transport != "ssh":
         await _require_pinning(run)
     return addresses

@@ -2,15 +2,22 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from labrats.intake.events import IncomingEvent
+from labrats.model.errors import Conflict, NotFound
+from labrats.model.job import Job
+from labrats.model.parts import ConfigMap
+from labrats.model.record import Metadata
 from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
+from labrats.ports import Store
 
 PING: Final = "ping"
 """What GitHub sends when a webhook is set up."""
 
+_FINGERPRINT: Final = "fingerprint"
 _PUSH: Final = "push"
 
 UNNAMED: Final = "received"
@@ -21,11 +28,15 @@ _LONGEST_NAME: Final = 200
 
 @dataclass(frozen=True)
 class Delivery:
-    """One delivery to `source`. fingerprint: the same for whatever is the same delivery, sent again."""
+    """One delivery to `source`. fingerprint: the same for whatever is the same delivery, sent again.
+
+    id: the one that GitHub gives it, and keeps when it sends it again. Nobody has signed it.
+    """
 
     source: WebhookSource
     event: IncomingEvent
     fingerprint: str
+    id: str | None = None
 
     @property
     def owner(self) -> str:
@@ -40,6 +51,33 @@ def fingerprint(source: WebhookSource, body: bytes, signed_id: str | None = None
     """
     told = signed_id.encode() if signed_id else hashlib.sha256(body).digest()
     return hashlib.sha256(b"\0".join((source.metadata.uid.encode(), told))).hexdigest()
+
+
+async def known_fingerprint(store: Store, delivery: Delivery) -> str:
+    """Return the fingerprint of the delivery that had the same id before, or else its own.
+
+    The id is a second way to know a delivery again, beside its body. A forged one only names jobs that there are.
+    """
+    if delivery.id is None:
+        return delivery.fingerprint
+    try:
+        return (await store.get(ConfigMap, _note_name(delivery))).data[_FINGERPRINT]
+    except (NotFound, KeyError):
+        return delivery.fingerprint
+
+
+async def remember(store: Store, delivery: Delivery, job: Job) -> None:
+    """Keep the delivery's id for as long as its first job is kept."""
+    if delivery.id is None:
+        return
+    metadata = Metadata(name=_note_name(delivery), owner=job.as_owner())
+    with suppress(Conflict):  # it was sent again
+        await store.create(ConfigMap(metadata=metadata, data={_FINGERPRINT: delivery.fingerprint}))
+
+
+def _note_name(delivery: Delivery) -> str:
+    told = f"{delivery.source.metadata.uid}\0{delivery.id}"
+    return f"delivery-{hashlib.sha256(told.encode()).hexdigest()[:32]}"
 
 
 def github_event(name: str, payload: Mapping[str, Any]) -> IncomingEvent:

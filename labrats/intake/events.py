@@ -1,6 +1,6 @@
 """What happened elsewhere: which agents it starts, and which repository it is about."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -64,6 +64,22 @@ def listens_to(trigger: Trigger, source: str | None, event_name: str | None) -> 
     hears_source = source is None or trigger.source == source
     hears_event = event_name is None or any(fnmatchcase(event_name, pattern) for pattern in trigger.events)
     return trigger.enabled and hears_source and hears_event
+
+
+def why_nobody(event: IncomingEvent, agents: Iterable[AiAgent]) -> str:
+    """Return why the event starts none of the agents."""
+    triggers = [(agent, trigger) for agent in agents for trigger in agent.spec.event_triggers]
+    heard = [
+        (agent, trigger)
+        for agent, trigger in triggers
+        if listens_to(replace(trigger, enabled=True), event.source, event.name)
+    ]
+    what = f"{event.name} of {event.source}"
+    if not heard:
+        return f"no agent has a trigger for {what}"
+    if not any(agent.spec.enabled and trigger.enabled for agent, trigger in heard):
+        return f"every trigger for {what}, or its agent, is disabled"
+    return f"no trigger for {what} has filters that hold"
 
 
 def problem_of_filters(filters: Mapping[str, Any]) -> str | None:

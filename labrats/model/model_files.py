@@ -7,6 +7,8 @@ from enum import StrEnum
 from pathlib import PurePath
 from typing import Final
 
+from msgspec.structs import replace
+
 from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.errors import LabratsError
 from labrats.model.record import Record
@@ -62,9 +64,15 @@ class FileOperation(Record):
 
     @property
     def name(self) -> str:
-        """That of the file, whatever is done to it: so one thing at a time is done to a file, and the last is known."""
+        """The same for every download of the file, and for every deletion: the last one of each is known."""
         digest = hashlib.sha256(f"{self.provider}/{self.filename}".encode()).hexdigest()
-        return f"models-{self.provider}-{digest[:12]}"
+        suffix = "-delete" if self.work is Work.DELETE else ""
+        return f"models-{self.provider}-{digest[:12]}{suffix}"
+
+    @property
+    def other(self) -> "FileOperation":
+        """The other operation on the same file. At most one of the two is under way."""
+        return replace(self, work=Work.DOWNLOAD if self.work is Work.DELETE else Work.DELETE)
 
     @property
     def has_ended(self) -> bool:

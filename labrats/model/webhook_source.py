@@ -8,6 +8,9 @@ from labrats.model.config import JobConfig
 from labrats.model.job import KeyReference
 from labrats.model.record import Record, Resource
 
+SHORTEST_SECRET: Final = 16
+"""Characters of a secret that is given now; a shorter one could be guessed from a signed delivery."""
+
 GITHUB: Final = "github"
 GENERIC: Final = "generic"
 

@@ -87,7 +87,7 @@ async def api_in_memory(
             store=store,
             runner=MemoryRunner(store, machine),
             clock=clock,
-            settings=EngineSettings(data_dir=folder, **settings),
+            settings=EngineSettings(**dict[str, Any](data_dir=folder, allowed_hosts=("engine.test",)) | settings),
             cache=JobCache(),
             catalog=catalog,
             intake=Intake(store, catalog, attachments, metrics),

@@ -33,7 +33,7 @@ async def test_what_was_changed_is_told_as_it_was_made(admin: httpx2.AsyncClient
     assert (first.status_code, changed.status_code, again.status_code) == (201, 200, 201)
     assert again.json() == first.json() != changed.json()
     assert (first.headers.get("idempotent-replayed"), again.headers["idempotent-replayed"]) == (None, "true")
-    assert (await admin.get(f"{path}/a")).json() == changed.json()
+    assert changed.json().items() >= (await admin.get(f"{path}/a")).json().items()  # and perhaps warnings
 
 
 async def test_one_key_has_an_answer_of_each_kind(admin: httpx2.AsyncClient) -> None:

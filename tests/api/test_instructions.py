@@ -107,6 +107,22 @@ async def test_one_that_an_agent_uses_is_removed_only_by_force(admin: httpx2.Asy
     assert (await admin.get("/api/agents/user-of-it/instructions")).json() == {"instructions": []}
 
 
+async def test_force_disables_the_triggers_that_name_it(admin: httpx2.AsyncClient) -> None:
+    await create_instruction(admin, "a")
+    triggers = [{"source": "s", "events": [event], "instruction": text} for event, text in (("e", "a"), ("f", "other"))]
+    await create(admin, {"name": "listener", "eventTriggers": triggers})
+
+    refused = await admin.delete("/api/instructions/a")
+    removed = await admin.delete("/api/instructions/a?force=true")
+
+    assert "the trigger e of listener (eventTriggers[0])" in refused.json()["error"]
+    assert removed.status_code == 204
+    after = (await admin.get("/api/agents/listener")).json()["eventTriggers"]
+    assert [(each["instruction"], each["enabled"]) for each in after] == [("a", False), ("other", True)]
+    started = await admin.post("/api/events/ingest", json={"source": "s", "event": "e", "payload": {}})
+    assert started.json()["matched"] == 0
+
+
 async def test_an_agent_whose_instruction_is_gone_can_still_be_changed(admin: httpx2.AsyncClient) -> None:
     await create_instruction(admin, "a")
     await create(admin, {"name": "user-of-it", "instructions": ["a"]})

@@ -214,3 +214,27 @@ async def test_only_admins_deal_with_files(user: httpx2.AsyncClient, hub: Hub) -
         await user.delete("/api/models/qwen/a.gguf"),
     ]
     assert [answer.status_code for answer in answers] == [403] * 6
+
+
+async def test_a_configured_model_without_files_is_listed_too(admin: httpx2.AsyncClient) -> None:
+    providers = {
+        "claude": {"model": "opus", "effort": "high"},
+        "qwen": {"model": "qwen3-8b"},
+        "codex": {"effort": "low"},
+    }
+    await admin.put("/api/config/defaults", json={"providers": providers})
+    models = (await admin.get("/api/models")).json()["models"]
+    assert [(each["provider"], each["model"], each["filename"]) for each in models] == [
+        ("claude", "opus", None),
+        ("qwen", "qwen3-8b", None),
+    ]
+
+
+async def test_a_deletion_takes_no_entry_of_a_download(
+    api: Api, admin: httpx2.AsyncClient, hub: Hub, configured: None
+) -> None:
+    await download(admin, hub)
+    await ended(api)
+    assert (await admin.delete("/api/models/qwen/a.gguf")).status_code == 204
+    jobs = (await admin.get("/api/models/jobs")).json()["jobs"]
+    assert {(each["operation"], each["filename"]) for each in jobs} == {("download", "a.gguf"), ("delete", "a.gguf")}

@@ -99,6 +99,9 @@ UNSAFE = [
     ("DELETE", "/api/ai-models/opus"),
     ("POST", "/api/auth/logout"),
 ]
+ODD_CLAIMS: list[dict[str, object]] = [{"jti": None}, {"jti": ["1"]}, {"sub": 1}, {"name": {}}, {"email": 2}]
+NO_ORIGIN = {"Origin": "null", "Host": ""}
+"""What a page in a sandboxed frame says of itself, beside a Host that says nothing either."""
 
 
 @pytest.mark.parametrize("headers", FORGED, ids=str)
@@ -120,6 +123,13 @@ async def test_what_a_page_of_our_own_sends_is_done(api: Api, headers: dict[str,
     async with api.browser() as browser:
         del browser.headers["Sec-Fetch-Site"]
         assert (await browser.post(SUBMIT, json=a_submission(), headers=headers)).status_code == 201
+
+
+async def test_an_origin_of_nowhere_is_foreign_whatever_the_host(tmp_path: Path) -> None:
+    async with api_in_memory(tmp_path, host="0.0.0.0", allow_public=True) as api, api.browser() as browser:
+        del browser.headers["Sec-Fetch-Site"]
+        answer = await browser.post(SUBMIT, json=a_submission(), headers=NO_ORIGIN)
+    assert (answer.status_code, answer.json()["code"]) == (403, "foreign_origin")
 
 
 async def test_the_public_url_is_our_own_whatever_a_proxy_makes_of_the_host(tmp_path: Path) -> None:
@@ -178,6 +188,7 @@ async def test_whatever_we_did_not_sign_for_a_session_is_none(api: Api) -> None:
     good = api.engine.sessions.begin(USER, now)
     key, claims = OctKey.import_key(SESSION_SECRET), jwt.decode(good, OctKey.import_key(SESSION_SECRET)).claims
     head, body, signature = good.split(".")
+    in_time = now + LIFETIME
     forged = [
         "",
         "null",
@@ -189,6 +200,13 @@ async def test_whatever_we_did_not_sign_for_a_session_is_none(api: Api) -> None:
         f"{head}.{body[:-2]}.{signature}",
         jwt.encode({"alg": "HS256"}, claims, OctKey.import_key("another-test-secret-of-other-sessions")),
         jwt.encode({"alg": "HS384"}, claims, key, algorithms=["HS384"]),
+        *(
+            Signer(SESSION_SECRET).sign("session", {"jti": "1", "sub": "x", "name": "x", "email": None} | odd, in_time)
+            for odd in ODD_CLAIMS
+        ),
+        Signer(SESSION_SECRET).sign("session", {}, in_time),
+        jwt.encode({"alg": "HS256"}, {"aud": "session", "exp": "soon"}, key),
+        jwt.encode({"alg": "HS256"}, {"aud": "session"}, key),
         Signer(SESSION_SECRET).sign("oidc", {"jti": "1", "sub": "x", "name": "x", "email": None}, now + LIFETIME),
     ]
     async with api.browser(None) as browser:

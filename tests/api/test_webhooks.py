@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from labrats.model.job import Job
+from labrats.model.parts import ConfigMap
 from tests.api.conftest import Api
 from tests.api.test_agent_roles import stored
 from tests.builders import a_trigger, an_agent
@@ -141,20 +142,22 @@ class TestSignature:
     async def test_of_several_sources_the_one_counts_that_has_signed(
         self, api: Api, nobody: httpx2.AsyncClient
     ) -> None:
-        await add_source(api, "a-first", secret="test-secret-one")
-        await add_source(api, "b-second", secret="test-secret-two", defaults={"model": "opus", "provider": "mock"})
+        await add_source(api, "a-first", secret="test-secret-number-one")
+        await add_source(
+            api, "b-second", secret="test-secret-number-two", defaults={"model": "opus", "provider": "mock"}
+        )
         await stored(api, an_agent("a", a_trigger()))
 
-        await accepted(nobody, an_issue_event(), secret="test-secret-two")
+        await accepted(nobody, an_issue_event(), secret="test-secret-number-two")
 
         (job,) = await api.store.list(Job)
         assert (job.spec.owner, job.resolved.model) == ("webhook-source/b-second", "opus")
-        assert (await deliver(nobody, an_issue_event(), secret="test-secret-three")).status_code == 401
+        assert (await deliver(nobody, an_issue_event(), secret="test-secret-number-three")).status_code == 401
 
     async def test_a_sources_own_address_takes_no_others_secret(self, api: Api, nobody: httpx2.AsyncClient) -> None:
-        await add_source(api, "one", secret="test-secret-one")
-        await add_source(api, "two", secret="test-secret-two")
-        answer = await deliver(nobody, an_issue_event(), path="/webhooks/one", secret="test-secret-two")
+        await add_source(api, "one", secret="test-secret-number-one")
+        await add_source(api, "two", secret="test-secret-number-two")
+        answer = await deliver(nobody, an_issue_event(), path="/webhooks/one", secret="test-secret-number-two")
         assert answer.status_code == 401
 
     async def test_a_source_that_is_switched_off_or_gone_is_not_there(
@@ -173,9 +176,9 @@ class TestSignature:
     ) -> None:
         await add_source(api)
         async with api.client("admin") as admin:
-            await admin.patch("/api/webhook-sources/github", json={"secret": "test-secret-new"})
+            await admin.patch("/api/webhook-sources/github", json={"secret": "test-secret-number-new"})
         assert (await deliver(nobody, an_issue_event())).status_code == 401
-        assert (await deliver(nobody, an_issue_event(), secret="test-secret-new")).status_code == 200
+        assert (await deliver(nobody, an_issue_event(), secret="test-secret-number-new")).status_code == 200
 
     @pytest.mark.parametrize("declared", [True, False])
     async def test_more_than_25_mib_are_refused(self, api: Api, nobody: httpx2.AsyncClient, declared: bool) -> None:
@@ -269,6 +272,34 @@ class TestOnce:
         assert again == [first] * 3
         assert len(await api.store.list(Job)) == 1
 
+    async def test_the_same_delivery_id_makes_one_job_whatever_the_body(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
+        await add_source(api)
+        await stored(api, an_agent("a", a_trigger()))
+        first = await accepted(nobody, an_issue_event(), delivery="the-same")
+        other = an_issue_event() | {"changed": True}
+
+        assert await accepted(nobody, other, delivery="the-same") == first
+        assert await accepted(nobody, other, delivery="another") != first
+        assert len(await api.store.list(Job)) == 2
+
+    async def test_a_delivery_id_is_forgotten_with_its_job(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api)
+        await stored(api, an_agent("a", a_trigger()))
+        first = await accepted(nobody, an_issue_event(), delivery="the-same")
+        await api.store.delete(Job, first["jobs"][0]["jobId"])
+        assert [part for part in await api.store.list(ConfigMap) if part.name.startswith("delivery-")] == []
+
+    async def test_a_delivery_that_starts_nobody_says_why(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api)
+        ignored = (await accepted(nobody, an_issue_event()))["ignored"]
+        assert ignored == "no agent has a trigger for issues.labeled of github"
+        await stored(api, an_agent("a", a_trigger(enabled=False)))
+        assert "is disabled" in (await accepted(nobody, an_issue_event(), delivery="2"))["ignored"]
+        await stored(api, an_agent("b", a_trigger(filters={"label.name": "none"})))
+        assert "has filters that hold" in (await accepted(nobody, an_issue_event(), delivery="3"))["ignored"]
+
     async def test_a_replay_starts_no_agent_that_has_come_since(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api)
         await stored(api, an_agent("a", a_trigger()))
@@ -279,8 +310,8 @@ class TestOnce:
     async def test_the_same_body_for_two_sources_is_two_deliveries(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await stored(api, an_agent("a", a_trigger()))
         for name in ("one", "two"):
-            await add_source(api, name, secret=f"test-secret-{name}")
-            await accepted(nobody, an_issue_event(), secret=f"test-secret-{name}")
+            await add_source(api, name, secret=f"test-secret-number-{name}")
+            await accepted(nobody, an_issue_event(), secret=f"test-secret-number-{name}")
         assert len(await api.store.list(Job)) == 2
 
 

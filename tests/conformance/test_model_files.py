@@ -98,10 +98,10 @@ A_DELETION: Final = FileOperation(work=Work.DELETE, provider="qwen", filename="a
 
 
 async def standing(files: ModelFiles, *statuses: Standing) -> FileOperation:
-    """The one operation there is, once it has one of those."""
+    """The last operation that was begun, once it has one of those."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
-            (operation,) = await files.operations()
+            operation, *_ = await files.operations()
             if operation.status in statuses:
                 return operation
             await asyncio.sleep(0.1)
@@ -127,6 +127,9 @@ async def test_a_file_is_downloaded_found_and_deleted(files: ModelFiles, hub: Fo
     done = await ended(files)
     assert (done.work, done.status) == (Work.DELETE, Standing.COMPLETED)
     assert list(await files.scan()) == []
+    known = {each.name: (each.work, each.status) for each in await files.operations()}
+    assert known[begun.name] == (Work.DOWNLOAD, Standing.COMPLETED)
+    assert (await files.log(begun.name))[-1].endswith(f"a.gguf is there; its SHA-256 is {DIGEST}")
 
 
 async def test_one_thing_at_a_time_is_done_to_a_file(files: ModelFiles, hub: FolderHub) -> None:

@@ -58,11 +58,12 @@ class LocalModelFiles:
 
     async def begin(self, operation: FileOperation) -> FileOperation:
         async with self._beginning:
-            known = await _on_disk(_read, self._record_of(operation.name))
-            if known and known.name in self._taken_on:
-                if known.does_the_same_as(operation):
+            for name in (operation.name, operation.other.name):
+                known = await _on_disk(_read, self._record_of(name)) if name in self._taken_on else None
+                if known and known.does_the_same_as(operation):
                     return known
-                raise Conflict(f"{known.filename} is busy with a {known.work}; wait until that has ended")
+                if known:
+                    raise Conflict(f"{known.filename} is busy with a {known.work}; wait until that has ended")
             begun = replace(operation, status=Standing.WAITING, created_at=self._clock.now())
             await _on_disk(self._record_of(begun.name).with_suffix(".log").unlink, missing_ok=True)
             await _on_disk(self._write, begun)

@@ -104,8 +104,12 @@ class ClusterModelFiles:
     async def begin(self, operation: FileOperation) -> FileOperation:
         manifest = operation_job(operation, self._settings)
         for _ in range(TRIES):
+            await self._refuse_beside(operation)
+            created = None
             with suppress(Conflict):
-                return await self._standing(await self._create(manifest))
+                created = await self._create(manifest)
+            if created:
+                return await self._standing(await self._alone(created, operation))
             with suppress(NotFound):  # somebody else has just forgotten it
                 job = await self._get(operation.name)
                 known = await self._standing(job)
@@ -115,6 +119,22 @@ class ClusterModelFiles:
                     raise Conflict(f"{known.filename} is busy with a {known.work}; wait until that has ended")
                 await self._delete(job)
         raise Conflict(f"{operation.filename} is busy: others begin operations on it too")
+
+    async def _alone(self, created: JobObject, operation: FileOperation) -> JobObject:
+        """Take the Job back where the other operation on the file began at the same time; one of both notices that."""
+        try:
+            await self._refuse_beside(operation)
+        except Conflict:
+            await self._delete(created)
+            raise
+        return created
+
+    async def _refuse_beside(self, operation: FileOperation) -> None:
+        """Raises Conflict while the other operation on the file is under way."""
+        with suppress(NotFound):
+            other = await self._standing(await self._get(operation.other.name))
+            if not other.has_ended:
+                raise Conflict(f"{other.filename} is busy with a {other.work}; wait until that has ended")
 
     async def operations(self) -> Sequence[FileOperation]:
         found = [await self._standing(job) for job in await self._all()]

@@ -1,5 +1,7 @@
 """The commands about jobs that exist."""
 
+import sys
+
 import pytest
 
 from tests.unit.cli.engines import Answer, Labrats, ScriptedEngine, a_job, frame, stream
@@ -142,6 +144,15 @@ def test_a_retry_is_followed_from_the_new_attempt_on(labrats: Labrats, engine: S
     ended = labrats("retry", "ir-3ab1c2d4", "--follow")
     assert engine.requests[1].headers["Last-Event-ID"] == "2-0"
     assert (ended.code, ended.out) == (0, "second\ndone\n")
+
+
+def test_a_patch_on_a_terminal_has_no_escape_sequences(
+    labrats: Labrats, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = "+one \x1b]0;title\x07\x1b[31mred\x1b[0m\u202e\n+two\n"
+    engine.script(f"{JOB}/patch", Answer(content.encode(), content_type="text/x-diff"))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert labrats("patch", "ir-3ab1c2d4").out.rstrip("\n") == "+one red\n+two"
 
 
 def test_a_patch_is_printed_byte_by_byte(labrats: Labrats, engine: ScriptedEngine) -> None:

@@ -60,6 +60,9 @@ def a_source(name: str = "github", **fields: Any) -> WebhookSource:
     return WebhookSource(metadata=Metadata(name=name), spec=spec)
 
 
+TOKEN = "test-signing-secret"
+
+
 def a_secret(**data: str) -> Secret:
     return Secret(metadata=Metadata(name="hook"), data=data)
 
@@ -74,7 +77,7 @@ async def told(store: MemoryStore, name: str = "github") -> dict[str, tuple[str,
 
 
 async def test_a_source_with_its_secret_is_served_by_the_engine(store: TroubledStore, clock: FakeClock) -> None:
-    await store.create(a_secret(token="test-secret"))
+    await store.create(a_secret(token=TOKEN))
     await store.create(a_source())
     await clock.advance(1)
     assert await told(store) == {
@@ -109,7 +112,7 @@ async def test_conditions_follow_a_secret_that_comes_and_goes(store: TroubledSto
     await store.create(a_source())
     await clock.advance(PASS_SECONDS + 1)
     for is_there in (True, False):
-        await (store.create(a_secret(token="test-secret")) if is_there else store.delete(Secret, "hook"))
+        await (store.create(a_secret(token=TOKEN)) if is_there else store.delete(Secret, "hook"))
         await clock.advance(PASS_SECONDS + 1)
         assert {kind: status for kind, (status, _) in (await told(store)).items()} == {
             "Provisioned": "True",
@@ -118,8 +121,16 @@ async def test_conditions_follow_a_secret_that_comes_and_goes(store: TroubledSto
         }
 
 
+async def test_a_secret_that_is_too_short_is_used_and_has_a_condition(store: TroubledStore, clock: FakeClock) -> None:
+    await store.create(a_secret(token="short"))
+    await store.create(a_source())
+    await clock.advance(1)
+    conditions = await told(store)
+    assert (conditions["SecretFound"], conditions["Ready"]) == (("True", "TooShort"), ("True", "Serving"))
+
+
 async def test_a_source_that_is_switched_off_is_not_ready(store: TroubledStore, clock: FakeClock) -> None:
-    await store.create(a_secret(token="test-secret"))
+    await store.create(a_secret(token=TOKEN))
     made = await store.create(a_source())
     await clock.advance(1)
     source = await store.get(WebhookSource, made.name)
@@ -133,7 +144,7 @@ async def test_what_has_not_changed_is_not_written_and_keeps_its_time(store: Tro
     await store.create(a_source())
     await clock.advance(10 * PASS_SECONDS)
     assert store.writes == 1
-    await store.create(a_secret(token="test-secret"))
+    await store.create(a_secret(token=TOKEN))
     await clock.advance(10 * PASS_SECONDS)
     assert store.writes == 2
     found = await conditions(store)
@@ -148,7 +159,7 @@ async def test_what_others_say_of_a_source_stays(store: TroubledStore, clock: Fa
     another = Condition(type="Another", status="True", reason="Said", last_transition_time=NOON)
     status = replace(source.status, deliveries=7, conditions=(another, *source.status.conditions))
     await store.update(replace(source, status=status))
-    await store.create(a_secret(token="test-secret"))
+    await store.create(a_secret(token=TOKEN))
     await clock.advance(PASS_SECONDS + 1)
     status = (await store.get(WebhookSource, made.name)).status
     assert (status.deliveries, [each.type for each in status.conditions]) == (

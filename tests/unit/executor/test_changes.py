@@ -83,6 +83,18 @@ def test_the_patch_makes_the_same_changes_elsewhere(tmp_path: Path, repository: 
     assert tree_of(repository) == tree_of(attempt.workspace)
 
 
+def test_files_that_people_ignore_everywhere_are_not_in_the_patch(tmp_path: Path, repository: Path) -> None:
+    script = """
+        mkdir -p src/__pycache__ node_modules/x .venv/bin; echo x > src/__pycache__/a.cpython-311.pyc; echo x > old.pyc
+        echo x > node_modules/x/index.js; echo x > .venv/bin/python; echo x > .DS_Store; echo x > .main.py.swp
+        echo 'print(1)' > src/main.py"""
+    attempt = work_of(tmp_path, script, repository)
+
+    assert outputs_of(attempt).files_changed == 1
+    assert b"src/main.py" in patch_of(attempt)
+    assert not any(name in patch_of(attempt) for name in (b".pyc", b"node_modules", b".venv", b".DS_Store", b".swp"))
+
+
 def test_it_is_there_after_a_failure_too(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, [{"write": {"path": "a/b.txt", "text": "hello\n"}}, {"fail": "no"}])
     assert outputs_of(attempt).files_changed == 1

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,8 +255,24 @@ async def test_an_address_that_is_not_allowed_gets_no_packet(
 
     sentence = await refusal_of(lambda: cloned(tmp_path, f"http://{host}:{server.port}/repo.git", git_addresses=()))
 
-    assert "not allowed" in sentence
+    assert "OUTBOUND_ALLOWED_CIDRS" in sentence
     assert server.requests == []
+
+
+async def test_a_name_in_a_private_network_is_refused_as_one_that_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(host: str, *_: object, **__: object) -> list[Any]:
+        if host == "intranet.example":
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 0))]
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", answer)
+    sentences = []
+    for name in ("intranet.example", "missing.example"):
+        (tmp_path / name).mkdir()
+        sentences.append(await refusal_of(partial(cloned, tmp_path / name, f"https://{name}/o/r.git")))
+    assert sentences[0].replace("intranet", "missing") == sentences[1]
 
 
 async def test_git_connects_to_the_judged_address_and_asks_no_name_server(

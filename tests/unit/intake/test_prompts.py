@@ -76,6 +76,12 @@ class TestPlaceholders:
             "{ source }",
             "{{\nsource\n}}",
             "{{ source.__class__ }}",
+            "{{ payload.x|upper }}",
+            "{{ payload.x | upper }}",
+            "{{ payload.x.upper() }}",
+            "{{ payload.x + 1 }}",
+            "{{ payload['x'] }}",
+            "{{ payload.x, metadata.y }}",
         ],
     )
     def test_anything_else_between_braces_stays_as_it_is(self, template: str) -> None:
