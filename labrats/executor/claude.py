@@ -188,6 +188,8 @@ def _environment(run: Run) -> dict[str, str]:
     environment = {**run.agent_environment(), **_VARIABLES}
     if run.task.endpoint:
         environment["ANTHROPIC_BASE_URL"] = run.task.endpoint
+    if limit := run.task.config.max_tokens:
+        environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(limit)  # of one answer; it keeps to what the model can
     if os.geteuid() == 0:
         environment["IS_SANDBOX"] = "1"  # without it, it refuses to work as root with permissions skipped
     return environment

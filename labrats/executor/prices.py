@@ -50,13 +50,12 @@ def priced(usage: Usage, task: Task, model: str | None = None) -> Usage:
     The cost is None where no price is known, or where the provider has answered without reporting its usage.
     model: the model that answered, where the job does not name one.
     """
+    if usage.turns and not usage.tokens and task.config.provider != "mock":
+        return replace(usage, cost_usd=None)
     prices = task.prices
     if prices is None and usage.cost_usd is None:
         prices = _list_prices(task, model)
-    if prices is None:
-        return usage
-    is_reported = bool(usage.tokens) or not usage.turns
-    return replace(usage, cost_usd=cost_of(usage, prices) if is_reported else None)
+    return replace(usage, cost_usd=cost_of(usage, prices)) if prices else usage
 
 
 def cost_of(usage: Usage, prices: Prices) -> float:

@@ -44,7 +44,11 @@ def _message(turn: Says | Calls, number: int, model: str) -> dict[str, Any]:
 def _streamed(message: dict[str, Any]) -> Iterator[bytes]:
     """The message as the API streams it: an opening, each block in pieces, and what only the end knows."""
     usage = message["usage"]
-    opening = message | {"content": [], "stop_reason": None, "usage": usage | {"output_tokens": 1}}
+    opening = message | {
+        "content": [],
+        "stop_reason": None,
+        "usage": usage | {"output_tokens": min(1, usage["output_tokens"])},
+    }
     yield server_sent_event("message_start", message=opening)
     for index, block in enumerate(message["content"]):
         if block["type"] == "text":

@@ -180,6 +180,7 @@ def test_what_a_model_writes_in_one_answer_is_counted_as_soon_as_that_ends(attem
 
     assert attempt.failure[0] is FailedCode.BUDGET
     assert attempt.outcome.usage.output_tokens == 75_000
+    assert server.requests[0]["max_tokens"] == 2000, "a server that keeps to it does not write so much"
     assert attempt.outcome.usage.cost_usd
     assert len(server.requests) == 1
 

@@ -191,11 +191,12 @@ def test_a_tool_may_take_longer_than_the_model_may_be_silent(cli: AgentCli, atte
 
 
 def test_a_run_that_takes_too_long_ends_in_a_timeout(cli: AgentCli, attempt_on: Prepare, unique_name: str) -> None:
-    with cli.serve(Stalls()) as server:
-        attempt = attempt_on(server, config={"timeout_ms": 1500})
+    with cli.serve(cli.shell("true"), Stalls()) as server:
+        attempt = attempt_on(server, config={"timeout_ms": 5000})
         attempt.run()
 
     assert attempt.failure[0] is FailedCode.TIMEOUT
+    assert_one_answer_was_consumed(cli, attempt.outcome.usage)
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 

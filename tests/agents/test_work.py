@@ -4,6 +4,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from labrats.model.ai_model import Prices
 from labrats.model.protocol import ResultEvent, UsageEvent
 from tests.agents.agent_cli import KEY, AgentCli, words
 from tests.agents.conftest import Prepare
@@ -105,3 +106,13 @@ def test_a_line_of_several_hundred_kilobytes_is_read(cli: AgentCli, attempt_on: 
     assert isinstance(attempt.outcome, ResultEvent)
     assert attempt.outcome.file == "result.json"
     assert (attempt.path / "result.json").stat().st_size == 400_002
+
+
+def test_the_cost_of_a_run_whose_server_reports_no_usage_is_not_known(cli: AgentCli, attempt_on: Prepare) -> None:
+    with cli.serve(Says("ok", input_tokens=0, output_tokens=0)) as server:
+        attempt = attempt_on(server, prices=Prices(input=1, output=1))
+        attempt.run()
+
+    assert attempt.result == "ok"
+    assert attempt.outcome.usage.turns == 1
+    assert attempt.outcome.usage.cost_usd is None

@@ -53,11 +53,19 @@ def test_tokens_written_to_a_cache_have_a_price_of_their_own() -> None:
     assert cost_of(used, Prices(input=1, cache_write=0)) == 2
 
 
-@pytest.mark.parametrize(("usage", "cost"), [(Usage(turns=1), None), (Usage(), 0.0)])
+@pytest.mark.parametrize("provider", ["vllm", "claude", "codex"])
+@pytest.mark.parametrize("prices", [None, OWN])
 def test_an_answer_whose_usage_is_not_reported_has_no_known_cost(
-    tmp_path: Path, usage: Usage, cost: float | None
+    tmp_path: Path, provider: str, prices: Prices | None
 ) -> None:
-    assert priced(usage, a_task_on(tmp_path, "vllm", "smol", prices=OWN)).known_cost_usd == cost
+    task = a_task_on(tmp_path, provider, "gpt-5", prices=prices)
+
+    assert priced(Usage(turns=1, cost_usd=0.0), task).known_cost_usd is None
+    assert priced(Usage(), task).known_cost_usd == 0.0
+
+
+def test_a_mock_script_says_itself_what_its_turns_cost(tmp_path: Path) -> None:
+    assert priced(Usage(turns=1, cost_usd=0.0), a_task_on(tmp_path, "mock")).known_cost_usd == 0.0
 
 
 def test_a_sum_with_an_answer_whose_usage_is_not_reported_is_not_known(tmp_path: Path) -> None:
