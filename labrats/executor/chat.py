@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -515,13 +516,24 @@ def _foreign_errors_translated(address: httpx2.URL) -> Iterator[None]:
 
 
 def _reason_of(error: BaseException) -> str:
-    """The words of `error`, or of what it came from where it has none; or else its name in words."""
+    """The system's words for what `error` came from; or else the first words in its chain, or its name in words."""
+    chain = list(_causes(error))
+    said = [_system_words(each) for each in chain if isinstance(each, OSError)]
+    said += [" ".join(str(each).split()) for each in chain]
+    return next(filter(None, said), "") or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+
+
+def _system_words(error: OSError) -> str:
+    """Empty where it has no number. An unknown name has one below 0, and words of its own."""
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else (error.strerror or "") if number < 0 else ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
     while cause is not None:
-        if words := " ".join(str(cause).split()):
-            return words
-        cause = cause.__cause__ or cause.__context__
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+        yield cause
+        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__ or cause.__context__
 
 
 def _base(endpoint: str) -> str:

@@ -60,6 +60,8 @@ _VARIABLES: Final[Mapping[str, str]] = {LOG_VARIABLE: LOG_FILTER, "TZ": "UTC"}  
 async def run(run: Run) -> str:
     """Let Codex work on the prompt, in the workspace. Returns its last words."""
     program = program_of(run, "codex", "Codex", "@openai/codex")
+    if not run.task.endpoint and not _has_credentials(run):  # only a server of one's own may need none
+        raise GiveUp(FailedCode.AUTH, without_credentials("Codex", run.task))
     environment = {**run.agent_environment(), **_VARIABLES}
     home = program_folder(run, ".codex", "sessions")
     (home / "config.toml").symlink_to(run.credential_file("config.toml", "".join(_toml(_settings(run)))))
@@ -124,7 +126,7 @@ def answer_of(run: Run, narrator: Narrator, ending: Ending, in_header: float | N
     """
     if narrator.failure is not None:
         code = code_of(narrator.failure)
-        if code is FailedCode.AUTH and not any(run.secrets.get(name) for name in (_LOGIN, *_KEY_NAMES)):
+        if code is FailedCode.AUTH and not _has_credentials(run):
             raise GiveUp(code, without_credentials("Codex", run.task))
         sentence = with_advice(code, f"Codex failed: {narrator.failure}", run.task)
         raise GiveUp(code, sentence, _asked_seconds(narrator.failure, in_header) if code in PAUSING else None)
@@ -133,6 +135,10 @@ def answer_of(run: Run, narrator: Narrator, ending: Ending, in_header: float | N
     if ending.status != 0:
         raise GiveUp(FailedCode.AGENT_ERROR, f"Codex {ending}, although it had reported success")
     return narrator.last_text
+
+
+def _has_credentials(run: Run) -> bool:
+    return any(run.secrets.get(name) for name in (_LOGIN, *_KEY_NAMES))
 
 
 def code_of(failure: str) -> FailedCode:

@@ -32,16 +32,19 @@ def unique_name() -> Iterator[str]:
 
 @pytest.fixture
 def attempt_on(cli: AgentCli, tmp_path: Path, unique_name: str) -> Prepare:
-    """Prepares an attempt of the program, on a server."""
+    """Prepares an attempt of the program, on a server; None: on the one that its provider has."""
 
-    def prepare(server: ModelServer | str, *, config: dict[str, Any] | None = None, **task: Any) -> AttemptFolder:
+    def prepare(
+        server: ModelServer | str | None, *, config: dict[str, Any] | None = None, **task: Any
+    ) -> AttemptFolder:
+        url = server.url if isinstance(server, ModelServer) else server
         usual: dict[str, Any] = {"provider": cli.provider, "model": cli.model, "timeout_ms": 60_000}
         inputs: dict[str, Any] = {"programs": {cli.provider: cli.installed()}, "secrets": cli.secrets}
         return an_attempt(
             tmp_path,
             attempt=unique_name,
             config=JobConfig(**usual | (config or {})),
-            endpoint=(server if isinstance(server, str) else server.url) + cli.base_path,
+            endpoint=None if url is None else url + cli.base_path,
             **inputs | task,
         )
 

@@ -83,6 +83,15 @@ def test_a_server_that_asks_for_no_key_needs_none(attempt_on: Prepare) -> None:
     assert server.headers["Authorization"] is None
 
 
+def test_without_credentials_and_a_server_of_ones_own_it_is_not_even_started(attempt_on: Prepare) -> None:
+    """It would wait for the network, where there is none."""
+    attempt = attempt_on(None, secrets={}, programs={"codex": "/bin/false"})
+    attempt.run()
+
+    assert attempt.failure[0] is FailedCode.AUTH
+    assert "Codex has no credentials for the provider 'codex' with the model" in attempt.failure[1]
+
+
 def test_how_long_the_server_asks_to_be_left_alone_is_passed_on(attempt_on: Prepare) -> None:
     message = "Rate limit reached for requests. Please try again in 1.054s."
     with CODEX.serve(Fails("rate_limit_exceeded", message)) as server:

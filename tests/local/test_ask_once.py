@@ -231,7 +231,7 @@ def test_a_server_that_is_not_there_is_said_so(attempt_on: Prepare) -> None:
     attempt.run()
 
     assert failure_of(attempt)[0] is FailedCode.AGENT_ERROR
-    assert "cannot be reached" in failure_of(attempt)[1]
+    assert failure_of(attempt)[1] == f"the model's server at {url}/v1/ cannot be reached: Connection refused"
 
 
 def test_a_server_that_drips_for_ever_ends_in_a_timeout(attempt_on: Prepare) -> None:

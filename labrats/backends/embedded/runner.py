@@ -320,15 +320,15 @@ class LocalRunner:
         names = CREDENTIAL_NAMES[attempt.job.resolved.provider]
         if attempt.ai_model and (reference := attempt.ai_model.spec.credentials_ref):
             what = f"the credentials of AiModel {attempt.ai_model.name}"
-            stored = await self._secret(reference, FailedCode.AUTH, what)
+            stored = await self._secret(reference, FailedCode.AUTH, what, next(iter(names), "KEY"))
             return {name: stored[name] for name in names if name in stored}
         return {name: value for name in names if (value := self._settings.environment.get(name))}
 
-    async def _secret(self, name: str, code: FailedCode, what: str) -> dict[str, str]:
+    async def _secret(self, name: str, code: FailedCode, what: str, key: str = "KEY") -> dict[str, str]:
         try:
             return (await self._store.get(Secret, name)).data
         except NotFound as error:
-            command = f"labrats secret set {name} KEY"
+            command = f"labrats secret set {name} {key}"
             raise GiveUp(code, f"{what} are missing: there is no Secret {name!r} (run `{command}`)") from error
 
     # The life of an executor
