@@ -9,7 +9,7 @@ import pytest
 
 from labrats.executor.agent_cli import Ending
 from labrats.executor.codex import answer_of, code_of, retry_after_seconds
-from labrats.executor.codex_events import Ledger, Narrator, read_event
+from labrats.executor.codex_events import Ledger, Narrator, ThreadStarted, read_event
 from labrats.executor.codex_log import CodexLog, complaints_in, retry_after_in
 from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
@@ -156,6 +156,18 @@ def test_an_answer_is_counted_by_its_record_before_the_tools_that_it_calls_have_
     assert work.run.emit.usage == Usage(
         input_tokens=80, output_tokens=10, cache_read_tokens=20, cache_write_tokens=30, turns=2
     )
+
+
+def test_what_only_the_end_shows_has_a_cost_too(tmp_path: Path) -> None:
+    path = a_session(tmp_path)
+    task = a_task(tmp_path, config=JobConfig(provider="codex", model="gpt-5"))
+    with some_work(tmp_path, task) as work:
+        narrator = Narrator(work.run, tmp_path / "sessions")
+        narrator.tell(ThreadStarted(THREAD))
+        path.write_bytes(a_record("resp_1", output_tokens=1000) + b"\n")
+        narrator.settle()
+
+    assert work.run.emit.usage == Usage(output_tokens=1000, cost_usd=0.01, turns=1)
 
 
 def test_an_entry_that_repeats_the_last_one_counts_once(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import re
 
 from labrats.model.ai_model import Slots, slots_for
 from labrats.model.config import JobConfig
-from labrats.model.job import JobSpec, Usage, new_job_id
+from labrats.model.job import PERMANENT, FailedCode, JobSpec, Usage, new_job_id
 from labrats.model.phases import Phase
 from tests.builders import a_job, a_spec, an_ai_model
 
@@ -23,6 +23,10 @@ def test_a_job_without_recorded_settings_resolves_its_own() -> None:
     """As an InferenceRequest written by hand is."""
     job = a_job(spec=JobSpec(source="kubectl", type="code-review", config=JobConfig(provider="codex")))
     assert (job.resolved.provider, job.resolved.model) == ("codex", "codex")
+
+
+def test_a_failure_that_needs_a_person_is_not_repeated() -> None:
+    assert {FailedCode.AUTH, FailedCode.QUOTA, FailedCode.MODEL_NOT_FOUND} <= PERMANENT
 
 
 def test_usage_adds_up_field_by_field() -> None:
