@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,6 +33,28 @@ async def test_open_files_are_limited_as_far_as_the_system_permits(engine: Local
     assert int(soft) == min(int(hard), MOST_DESCRIPTORS)
 
 
+@pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
+@pytest.mark.parametrize(("is_admin", "codes"), [(True, {400, 413}), (False, {401, 413})])
+def test_a_client_that_sends_all_of_a_refused_upload_sees_the_refusal(
+    engine: LocalEngine, is_admin: bool, codes: set[int], chunked: bool
+) -> None:
+    """As Python's http.client does, and what is built on it: it reads no answer before it has sent everything."""
+    pieces = (b"x" * MEBIBYTE for _ in range(150))
+    headers = {
+        "Authorization": f"Bearer {engine.admin_key if is_admin else 'wrong'}",
+        "Content-Type": "multipart/form-data; boundary=xyz",
+    }
+    if not chunked:
+        headers["Content-Length"] = str(150 * MEBIBYTE)
+    address = urlsplit(engine.url)
+    assert address.hostname
+    connection = HTTPConnection(address.hostname, address.port, timeout=60)
+    connection.request("POST", "/api/workspace-uploads", body=pieces, headers=headers, encode_chunked=chunked)
+    answer = connection.getresponse()
+    assert answer.status in codes, answer.read()
+    connection.close()
+
+
 @pytest.mark.slow
 async def test_hundreds_of_readers_that_never_read_cost_little_and_delay_no_other(
     engine: LocalEngine, user: User
@@ -41,11 +64,11 @@ async def test_hundreds_of_readers_that_never_read_cost_little_and_delay_no_othe
     await user.wait(job_id, "completed")
     before = resident_bytes(engine.pid)
     address = urlsplit(engine.url)
-    head = f"GET /api/jobs/{job_id}/logs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {engine.admin_key}\r\n\r\n"
+    headers = f"Host: localhost\r\nAuthorization: Bearer {engine.admin_key}\r\n\r\n"
     with ExitStack() as readers:
         for _ in range(300):
             reader = readers.enter_context(socket.create_connection((address.hostname, address.port)))
-            reader.sendall(head.encode())
+            reader.sendall(f"GET /api/jobs/{job_id}/logs HTTP/1.1\r\n{headers}".encode())
         *read, _ = await user.whole_log(job_id)
         grown = resident_bytes(engine.pid) - before
 
