@@ -3,7 +3,9 @@
 A process is known by its pid, its start time and the boot it lived in: a pid alone is soon reused.
 """
 
+import hashlib
 import os
+import re
 import resource
 import signal
 from contextlib import suppress
@@ -144,6 +146,33 @@ def send_signal(pid: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def hides_processes() -> bool:
+    """Return whether /proc shows a user only the processes that this user may trace (its option `hidepid`)."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        place, _, filesystem = line.partition(" - ")
+        if place.split()[4] == "/proc" and (hidepid := re.search(r"\bhidepid=(\w+)", filesystem)):
+            return hidepid[1] not in ("0", "off")
+    return False
+
+
+def folder_mark(folder: Path) -> str:
+    """The name by which an executor of the attempt in `folder` is known: at most 15 characters, as the kernel takes."""
+    return f"lr-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]}"
+
+
+def take_name(name: str) -> None:
+    """Have the kernel call this process `name`. Everybody may read it, unlike most of a process's files."""
+    Path("/proc/self/comm").write_text(name)
+
+
+def name_of(pid: int) -> str:
+    """The name of the process `pid`; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def describe_exit(word: str, number: int) -> str:

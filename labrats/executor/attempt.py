@@ -34,12 +34,13 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import CREDENTIALS_FOLDER, REDACTED_ONLY, Task
 from labrats.model.redaction import Redactor
-from labrats.processes import kill_descendants
+from labrats.processes import hides_processes, kill_descendants
 from labrats.sandbox import scope_sockets
 
 _STDOUT: Final = 1
 _GENERAL_LAYERS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _TASK_DECODER: Final = msgspec.json.Decoder(Task)
@@ -66,6 +67,7 @@ def execute(inputs: Path, scratch: Path | None = None) -> int:
     scratch: a folder to write to, of which nothing is kept. Without it everything is written beside the inputs.
     """
     become_subreaper()
+    become_unreadable()
     # Not asyncio.run(): it tidies up a loop that the exit takes away anyhow, for a tenth of a short attempt's cost.
     return asyncio.new_event_loop().run_until_complete(run_attempt(inputs, scratch))
 
@@ -76,13 +78,28 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
+def become_unreadable() -> None:
+    """Keep other processes of this user from reading the memory of this one, where the secrets are.
+
+    What it executes can be read again. Where /proc shows a user only what that user may trace, this process would be
+    hidden from the engine as well, which finds its executors there: it then stays as it is.
+    """
+    if not hides_processes() and _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
+
+
 async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
     """Work until done, failed, out of time or asked to stop; end every process below this one; say how it ended."""
     _stop_on_signals()
-    secrets = _take_secrets(inputs / "secrets")
+    secrets = read_secrets(inputs / "secrets")
     emit = Emitter(_STDOUT, None if scratch else inputs, Redactor(_values_to_redact(secrets)))
     folder = scratch or inputs
-    outcome = await _outcome(lambda: _read_run(inputs, folder, secrets, emit), emit)
+
+    def read_run() -> Run:
+        _remove_secrets(inputs / "secrets")
+        return _read_run(inputs, folder, secrets, emit)
+
+    outcome = await _outcome(read_run, emit)
     if not _end_descendants():
         with contextlib.suppress(GiveUp):  # the output is full
             emit.log("[a process of this attempt could not be ended]")
@@ -212,15 +229,25 @@ def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], emit: Emit
     )
 
 
-def _take_secrets(folder: Path) -> dict[str, str]:
-    """Read the secrets, and remove them where that is allowed: the agent must not find them."""
-    secrets = {}
-    for file in folder.iterdir() if folder.is_dir() else ():
-        if file.is_file() and not file.name.startswith("."):  # a mounted Secret has `..data` beside its keys
-            secrets[file.name] = file.read_text("utf-8", "replace").rstrip("\r\n")
-            with contextlib.suppress(OSError):
-                file.unlink()
-    return secrets
+def read_secrets(folder: Path) -> dict[str, str]:
+    """Return the secrets in `folder`, by name."""
+    return {file.name: file.read_text("utf-8", "replace").rstrip("\r\n") for file in secret_files(folder)}
+
+
+def secret_files(folder: Path) -> list[Path]:
+    """The files of the secrets in `folder`, which may be missing."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    return [file for file in files if file.is_file() and not file.name.startswith(".")]  # a mounted one has `..data`
+
+
+def _remove_secrets(folder: Path) -> None:
+    """Remove the files of the secrets, so that the agent finds none. Raises GiveUp when one stays."""
+    for file in secret_files(folder):
+        try:
+            file.unlink()
+        except OSError as error:
+            reason = f"the secret {file.name} cannot be removed from the attempt's inputs: {error.strerror}"
+            raise GiveUp(FailedCode.INTERNAL, f"{reason}. The agent could read it, so it was not started") from error
 
 
 def _values_to_redact(secrets: Mapping[str, str]) -> list[str]:

@@ -25,7 +25,7 @@ import msgspec
 from labrats.executor.attempt import become_subreaper, execute
 from labrats.model.protocol import CLAIM_FILE, EXIT_FILE, OUTPUT_FILE, STDERR_FILE
 from labrats.plain_files import read_plain
-from labrats.processes import ProcessId, boot_id, children, send_signal
+from labrats.processes import ProcessId, boot_id, children, folder_mark, send_signal, take_name
 
 _READ_BYTES: Final = 64 * 1024
 _CLAIM_BYTES: Final = 256
@@ -98,6 +98,7 @@ class Launcher:
         os.umask(0o077)
         self._forget_the_launcher()
         _redirect_output(folder)
+        take_name(folder_mark(folder))
         status = execute(folder) if claim(folder) else 0
         sys.stderr.flush()
         os._exit(status)  # tearing down the interpreter costs more than a short attempt

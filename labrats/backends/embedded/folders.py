@@ -20,7 +20,7 @@ from labrats.model.protocol import (
     RESULT_FILE,
 )
 from labrats.plain_files import NotPlain, read_plain
-from labrats.processes import ProcessId
+from labrats.processes import ProcessId, folder_mark, name_of
 
 _WORDS_BYTES: Final = 256
 """The longest claim, and the longest word on an exit."""
@@ -82,16 +82,22 @@ class AttemptFolder:
         return ProcessId.parse(text.decode("utf-8", "replace")) or Tombstone()
 
     def is_run_by(self, claimant: ProcessId) -> bool:
-        """Whether `claimant` lives, and is an executor of this attempt: that is, it prints to the attempt's output.
+        """Return whether `claimant` lives, and is an executor of this attempt: that is, it bears the folder's mark.
 
         Not by the claim alone: an agent might have written it, in the name of a process that it wants ended.
+        """
+        return claimant.is_alive and (name_of(claimant.pid) == folder_mark(self.path) or self._is_printed_to(claimant))
+
+    def _is_printed_to(self, claimant: ProcessId) -> bool:
+        """Return whether `claimant` prints to the attempt's output, as did the executors of 0.1, which bear no mark.
+
+        Nobody but root may ask that of later ones.
         """
         try:
             prints_to = os.readlink(f"/proc/{claimant.pid}/fd/1")
         except OSError:
             return False
-        output = self.path.resolve() / OUTPUT_FILE
-        return claimant.is_alive and prints_to.removesuffix(" (deleted)") == str(output)
+        return prints_to.removesuffix(" (deleted)") == str(self.path.resolve() / OUTPUT_FILE)
 
     def bury(self) -> None:
         """Claim the attempt for nobody, so that no executor starts any more. Harmless when it is claimed."""

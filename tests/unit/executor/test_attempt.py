@@ -1,5 +1,6 @@
 """An attempt as a real process: `python -m labrats.executor FOLDER`."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -263,3 +264,32 @@ def test_a_crash_leaves_no_outcome(tmp_path: Path, step: dict[str, int], status:
     assert attempt.run() == status
 
     assert all(isinstance(event, StatusEvent) for event in attempt.events)
+
+
+def test_no_other_process_of_the_user_opens_the_memory_of_the_executor(tmp_path: Path) -> None:
+    look = "for pid in $$ $PPID; do (true < /proc/$pid/mem) && echo opened || echo refused; done > seen"
+    attempt = an_attempt_of(tmp_path, look)
+
+    run_without_capabilities(attempt)
+
+    assert (attempt.workspace / "seen").read_text().splitlines() == ["opened", "refused"]
+
+
+def test_an_attempt_whose_secret_cannot_be_removed_fails_before_its_agent_starts(tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, [{"log": "started"}], secrets={"OPENAI_API_KEY": "sk-0123456789"})
+    (attempt.path / "secrets").chmod(0o500)
+
+    run_without_capabilities(attempt)
+
+    code, message = failure_of(attempt)
+    assert (code, attempt.logs) == (FailedCode.INTERNAL, [])
+    assert "the secret OPENAI_API_KEY cannot be removed" in message
+    assert "sk-0123456789" not in message
+
+
+def run_without_capabilities(attempt: AttemptFolder) -> None:
+    """Run the attempt as this user, without what root may do beyond others."""
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    with attempt.output.open("ab") as output, (attempt.path / "stderr.log").open("ab") as stderr:
+        command = [*drop, sys.executable, "-m", "labrats.executor", str(attempt.path)]
+        subprocess.run(command, stdout=output, stderr=stderr, timeout=DEADLINE_SECONDS, check=False)

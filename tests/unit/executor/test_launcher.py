@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from labrats.model.protocol import ResultEvent
-from labrats.processes import ProcessId, kill_descendants, with_environment
+from labrats.processes import ProcessId, folder_mark, kill_descendants, name_of, with_environment
 from tests.unit.executor.attempts import DEADLINE_SECONDS, AttemptFolder, an_attempt, wait_until
 
 
@@ -78,6 +78,16 @@ def test_an_attempt_runs_and_its_end_is_recorded(engine: Engine, tmp_path: Path)
     assert isinstance(attempt.outcome, ResultEvent)
     assert attempt.outcome.result == 42
     assert (attempt.path / "stderr.log").read_text() == ""
+
+
+def test_an_executor_is_known_by_its_folder_to_an_engine_that_may_not_trace_it(engine: Engine, tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, [{"hang": True}])
+
+    pid = engine.start(attempt)
+
+    claimed_by(attempt)
+    assert name_of(pid) == folder_mark(attempt.path)
+    assert name_of(engine.launcher.pid) != folder_mark(attempt.path)
 
 
 def test_several_attempts_run_side_by_side(engine: Engine, tmp_path: Path) -> None:
