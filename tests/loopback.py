@@ -36,13 +36,16 @@ class QuietHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def served_by(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[int]:
-    """Serve until the end of the block, on the port that it yields."""
+def served_by(handler: Callable[..., BaseHTTPRequestHandler], listener: socket.socket | None = None) -> Iterator[int]:
+    """Serve until the end of the block, on the port that it yields, or by a socket that listens already."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if listener:
+            server.socket.close()
+            server.socket = listener
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield server.server_port
+            yield server.socket.getsockname()[1]
         finally:
             server.shutdown()
             thread.join()

@@ -1,14 +1,26 @@
 """`python -m labrats.executor INPUTS [SCRATCH]`: run one attempt in this process.
 
-INPUTS holds `job.json`, `prompt` and `secrets/`. With SCRATCH, a folder of which nothing is kept, INPUTS may be
-read-only, and standard output carries everything. Without it the attempt writes to INPUTS too.
+INPUTS holds `job.json`, `prompt` and `secrets/`. With SCRATCH, a folder of which nothing is kept, standard output
+carries everything. Without it the attempt writes to INPUTS too. The files of secrets are removed once they are read.
+
+`prepare SOURCE INPUTS` and `clone SOURCE SCRATCH` are the steps that come before it in an attempt's pod.
 """
 
 import sys
 from pathlib import Path
 
 from labrats.executor.attempt import execute
+from labrats.executor.pod_steps import clone, prepare
 
-if len(sys.argv) not in (2, 3):
-    sys.exit("usage: python -m labrats.executor INPUTS [SCRATCH]")
-sys.exit(execute(*(Path(argument) for argument in sys.argv[1:])))
+USAGE = "usage: python -m labrats.executor INPUTS [SCRATCH] | prepare SOURCE INPUTS | clone SOURCE SCRATCH"
+
+match sys.argv[1:]:
+    case ["prepare", source, inputs]:
+        sys.exit(prepare(Path(source), Path(inputs)))
+    case ["clone", source, scratch]:
+        sys.exit(clone(Path(source), Path(scratch)))
+    case [inputs]:
+        sys.exit(execute(Path(inputs)))
+    case [inputs, scratch]:
+        sys.exit(execute(Path(inputs), Path(scratch)))
+sys.exit(USAGE)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -32,12 +32,12 @@ from labrats.executor.workspace import prepare_workspace
 from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, TAKEN_BY, ResolvedConfig, wire_name
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.model.protocol import CREDENTIALS_FOLDER, REDACTED_ONLY, Task
+from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, REDACTED_ONLY, Task
 from labrats.model.redaction import Redactor
 from labrats.processes import hides_processes, kill_descendants
 from labrats.sandbox import scope_sockets
 
-_STDOUT: Final = 1
+STDOUT: Final = 1
 _GENERAL_LAYERS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_DUMPABLE: Final = 4
@@ -90,16 +90,16 @@ def become_unreadable() -> None:
 
 async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
     """Work until done, failed, out of time or asked to stop; end every process below this one; say how it ended."""
-    _stop_on_signals()
+    stop_on_signals()
     secrets = read_secrets(inputs / "secrets")
-    emit = Emitter(_STDOUT, None if scratch else inputs, Redactor(_values_to_redact(secrets)))
-    folder = scratch or inputs
+    folder, redactor = scratch or inputs, Redactor(values_to_redact(secrets))
+    emit = Emitter(STDOUT, None if scratch else inputs, redactor, first_seq=_first_seq(folder))
 
-    def read_run() -> Run:
+    async def work() -> Any:
         _remove_secrets(inputs / "secrets")
-        return _read_run(inputs, folder, secrets, emit)
+        return await in_time(_work, _read_run(inputs, folder, secrets, emit))
 
-    outcome = await _outcome(read_run, emit)
+    outcome = await outcome_of(work, emit)
     if not _end_descendants():
         with contextlib.suppress(GiveUp):  # the output is full
             emit.log("[a process of this attempt could not be ended]")
@@ -126,9 +126,10 @@ def _remove_credentials(folder: Path) -> GiveUp | None:
     return None
 
 
-async def _outcome(read_run: Callable[[], Run], emit: Emitter) -> Succeeded | GiveUp:
+async def outcome_of(work: Callable[[], Awaitable[Any]], emit: Emitter) -> Succeeded | GiveUp:
+    """Do the work, and return how it ended."""
     try:
-        return Succeeded(await _work_in_time(read_run()))
+        return Succeeded(await work())
     except GiveUp as failure:
         return failure
     except asyncio.CancelledError:
@@ -138,12 +139,13 @@ async def _outcome(read_run: Callable[[], Run], emit: Emitter) -> Succeeded | Gi
         return GiveUp(FailedCode.INTERNAL, f"the executor failed unexpectedly: {type(error).__name__}: {error}")
 
 
-async def _work_in_time(run: Run) -> Any:
+async def in_time(work: Callable[[Run], Awaitable[Any]], run: Run) -> Any:
+    """Return what `work` returns. Raises GiveUp when it takes longer than the job may."""
     seconds = ResolvedConfig(config=run.task.config).timeout_seconds
     deadline = asyncio.timeout(seconds)
     try:
         async with deadline:
-            return await _work(run)
+            return await work(run)
     except TimeoutError as error:
         if deadline.expired():
             raise GiveUp(FailedCode.TIMEOUT, f"the run took longer than its {seconds:g} seconds") from error
@@ -153,7 +155,8 @@ async def _work_in_time(run: Run) -> Any:
 async def _work(run: Run) -> Any:
     provider = provider_named(run.task.config.provider or "")
     require_price(run.task)
-    run.emit.status("started")
+    if run.task.repository is None:  # otherwise the step before this one has said so
+        run.emit.status("started")
     if run.task.sandbox:
         scope_sockets()
     _tell_ignored_settings(run)
@@ -229,6 +232,14 @@ def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], emit: Emit
     )
 
 
+def _first_seq(folder: Path) -> int:
+    """The number of the first event: the steps before this one, in the same pod, may have printed some."""
+    try:
+        return int((folder / NEXT_SEQ_FILE).read_text())
+    except FileNotFoundError:
+        return 1
+
+
 def read_secrets(folder: Path) -> dict[str, str]:
     """Return the secrets in `folder`, by name."""
     return {file.name: file.read_text("utf-8", "replace").rstrip("\r\n") for file in secret_files(folder)}
@@ -250,13 +261,13 @@ def _remove_secrets(folder: Path) -> None:
             raise GiveUp(FailedCode.INTERNAL, f"{reason}. The agent could read it, so it was not started") from error
 
 
-def _values_to_redact(secrets: Mapping[str, str]) -> list[str]:
+def values_to_redact(secrets: Mapping[str, str]) -> list[str]:
     """All of them but a user name: it may well be a word that the agent needs to say. On its own it is a token."""
     spared = "git-username" if secrets.get("git-password") else None
     return [value for name, value in secrets.items() if name != spared]
 
 
-def _stop_on_signals() -> None:
+def stop_on_signals() -> None:
     """The first SIGTERM or SIGINT cancels the current task. Later ones do nothing: its clean-up goes on.
 
     It does what loop.add_signal_handler() does, at a tenth of the cost.

@@ -147,7 +147,8 @@ async def _report(run: Run, baseline: Baseline) -> None:
 def _pull_request(run: Run) -> str | None:
     """The one that the agent made, as far as can be told: it may read about others."""
     url, setup = run.emit.pull_request_url, run.task.workspace_setup
-    return url if url and setup and is_of_repository(url, setup.git_repo) else None
+    repository = run.task.repository or (setup.git_repo if setup else None)
+    return url if url and repository and is_of_repository(url, repository) else None
 
 
 async def _tree_of(repository: "_Repository") -> str | None:

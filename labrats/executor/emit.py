@@ -75,6 +75,7 @@ class Emitter:
         *,
         output_bytes: int = OUTPUT_BYTES,
         pace: "Pace | None" = None,
+        first_seq: int = 1,
     ) -> None:
         """output: a file descriptor. folder: where a result goes that is too large for a line; None where nobody
         would find it there: its parts then go into the output. output_bytes: the bound on all lines but the last.
@@ -91,7 +92,12 @@ class Emitter:
         self._output_bytes = output_bytes
         self._bytes_left = output_bytes
         self._pace = pace or Pace(BYTES_PER_SECOND)
-        self._seq = 0
+        self._seq = first_seq - 1
+
+    @property
+    def next_seq(self) -> int:
+        """The number of the next event."""
+        return self._seq + 1
 
     def bound(self, output_bytes: int) -> None:
         """Set the bound on all lines but the last, those that are written already included."""

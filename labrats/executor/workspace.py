@@ -14,12 +14,17 @@ async def prepare_workspace(run: Run) -> None:
 
     Raises GiveUp with the code `git_clone` or `workspace`.
     """
+    await clone_repository(run)
+    for file in run.task.workspace_files:
+        _copy(file, run)
+
+
+async def clone_repository(run: Run) -> None:
+    """Make the workspace, with the repository in it where the task names one."""
     run.workspace.mkdir(parents=True, exist_ok=True)
     if setup := run.task.workspace_setup:
         run.emit.status("workspace", "cloning the repository")
         await git.clone(run, setup)
-    for file in run.task.workspace_files:
-        _copy(file, run)
 
 
 def _copy(file: WorkspaceFile, run: Run) -> None:

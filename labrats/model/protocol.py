@@ -41,6 +41,10 @@ BASELINE_FILE: Final = "baseline.json"
 the workspace: whoever clears that away removes it first.
 """
 
+NEXT_SEQ_FILE: Final = "next-seq"
+"""In the scratch folder of an attempt's pod: the number of the executor's first event, after those of the steps before.
+"""
+
 OUTPUT_FILE: Final = "output.jsonl"
 STDERR_FILE: Final = "stderr.log"
 CLAIM_FILE: Final = "claim"
@@ -101,6 +105,7 @@ class Task(Record):
     attempt:       the attempt's name, `{job}-{number}`.
     config:        resolved settings. endpoint: the model server's base URL, where the AiModel names one.
     programs:      where agent CLIs are, by provider, when they are not to be searched on PATH.
+    repository:    the address of the repository that the workspace was cloned from, where an earlier step did that.
     workspace_files: each with the path by which the executor finds it.
     git_addresses: networks that git may reach although they are not public, as CIDR.
     git_ssh_key, git_ssh_known_hosts: files for clones by ssh, where the job's Secret has none.
@@ -117,6 +122,7 @@ class Task(Record):
     config: JobConfig
     metadata: dict[str, Any] = {}
     workspace_setup: WorkspaceSetup | None = None
+    repository: str | None = None
     workspace_files: tuple[WorkspaceFile, ...] = ()
     pipeline: Pipeline | None = None
     endpoint: str | None = None

@@ -47,11 +47,11 @@ class KubernetesBackend:
         return len({*_processes_in_pod(name), *with_environment("LABRATS_ATTEMPT", name)})
 
     def crash(self, name: str) -> None:
-        for pid in _executors(name):
+        for pid in executors_of(name):
             send_signal(pid, signal.SIGKILL)
 
     async def crash_unseen(self, name: str) -> None:
-        executors = _executors(name)
+        executors = executors_of(name)
         for pid in executors:
             send_signal(pid, signal.SIGSTOP)  # so that it cannot tell that it is asked to end
         async with ApiClient.open(self._kubeconfig) as client:
@@ -80,7 +80,8 @@ def a_pod_settings(executor: str, **fields: object) -> PodSettings:
     return PodSettings(**usual | fields)  # type: ignore[arg-type]
 
 
-def _executors(name: str) -> list[int]:
+def executors_of(name: str) -> list[int]:
+    """The processes of the attempt's executor, as this machine knows them."""
     return [pid for pid in _processes_in_pod(name) if b"labrats.executor" in _read(pid, "cmdline")]
 
 

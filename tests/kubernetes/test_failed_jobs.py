@@ -23,6 +23,8 @@ NO_IMAGE = "docker.io/labrats/there-is-no-such:1"
 HANG = [{"log": "here"}, {"hang": True}]
 NOWHERE = {"kubernetes.io/hostname": "nowhere"}
 SOON = {"LABRATS_START_TIMEOUT_SECONDS": "3"}
+AFTER_THE_FIRST_STEP = {"LABRATS_START_TIMEOUT_SECONDS": "15"}
+"""Long enough for the step before the executor, whose image is another."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,8 @@ def pods(**fields: Any) -> dict[str, str]:
 
 
 CASES = [
-    Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE}, engine=SOON),
-    Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE, "timeoutMs": 4000}),
+    Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE}, engine=AFTER_THE_FIRST_STEP),
+    Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE, "timeoutMs": 15000}),
     Case("unschedulable", "no node can take", config={"timeoutMs": 3000}, engine=pods(nodeSelector=NOWHERE)),
     Case("unschedulable", "no node can take", engine=SOON | pods(nodeSelector=NOWHERE)),
     Case("start_timeout", "did not start within 3 s", engine=SOON | pods(runtimeClassName="none-such")),

@@ -22,7 +22,7 @@ from labrats.backends.kubernetes.fence import (
 )
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.leader import LEASE, Election, Timing
-from labrats.backends.kubernetes.pod import attempt_job
+from labrats.backends.kubernetes.pod import Credentials, attempt_job
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.metrics import Metrics
 from labrats.model.errors import NotFound, RetryLater
@@ -206,7 +206,7 @@ async def test_what_a_former_leader_writes_is_refused(api_client: ApiClient, job
         with pytest.raises(RetryLater, match="another engine leads"):
             await stale.update(advance(job, JobEvent.START))
         await store.update(advance(job, JobEvent.START))
-    manifest = attempt_job(an_attempt(), (), a_pod_settings("none"))
+    manifest = attempt_job(an_attempt(), Credentials(), a_pod_settings("none"))
     with pytest.raises(RetryLater, match="another engine leads"):
         await JobsApi(former, jobs_namespace).create_job(manifest)
     await JobsApi(current, jobs_namespace).create_job(manifest)
@@ -231,7 +231,7 @@ async def test_a_leader_is_not_held_up_by_a_policy_that_does_not_see_that_it_lea
         async with asyncio.timeout(DEADLINE_SECONDS):
             while fence.manager(2) != UNFENCED:
                 await fence.look(2)
-        manifest = attempt_job(an_attempt(), (), a_pod_settings("none"))
+        manifest = attempt_job(an_attempt(), Credentials(), a_pod_settings("none"))
         await JobsApi(api_client.writing_as(partial(fence.manager, 2)), namespace).create_job(manifest)
         assert 'labrats_degraded{what="leader-fence"} 1.0' in metrics.exposition().decode()
 

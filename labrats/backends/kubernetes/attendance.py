@@ -5,8 +5,9 @@ For the one engine that leads. Another that does the same for a moment does no h
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +22,9 @@ from labrats.backends.kubernetes.failures import (
     why_it_ended,
     why_it_has_not_started,
 )
-from labrats.backends.kubernetes.files import AttemptFiles, in_thread
+from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy, in_thread
 from labrats.backends.kubernetes.jobs_api import JobsApi
-from labrats.backends.kubernetes.objects import JobObject
+from labrats.backends.kubernetes.objects import JobObject, PodObject
 from labrats.backends.kubernetes.reflector import Listed, Reflector, Removed, Stored
 from labrats.backends.kubernetes.sight import Sight
 from labrats.model.errors import LabratsError, NotFound
@@ -176,10 +177,10 @@ class Attendance:
         if await asyncio.to_thread(files.ending):
             return
         await in_thread(files.begin, sight.owner_uid)
-        await self._see_start(sight)
+        await self._see_start(sight, lambda pod: pod.has_started)
         if (pod := sight.last_pod) and pod.has_started:
             await in_thread(files.note_pod, pod.name)
-            await collect(self._api.client, self._api.log_path(pod), files, sight)
+            await self._copy_output(sight, pod, files)
         await self._see_end(sight)
         if not files.has_begun:
             return  # removed meanwhile: its job was deleted before it had started
@@ -187,13 +188,26 @@ class Attendance:
         for names in self._watchers:
             names.put_nowait(sight.name)
 
-    async def _see_start(self, sight: Sight) -> None:
-        """Wait until its executor has started, or never will. An attempt that takes too long to start is ended."""
+    async def _copy_output(self, sight: Sight, pod: PodObject, files: AttemptFiles) -> None:
+        """Copy what its containers print, one after the other, until the terminal event or the last one's end."""
+        copy = await asyncio.to_thread(OutputCopy, files)
+        for container in pod.reporting:
+            await self._see_start(sight, partial(_has_started, container))
+            if not _has_started(container, sight.last_pod or pod):
+                break
+            await collect(self._api.client, self._api.log_path(pod), container, copy, sight)
+            if copy.is_complete:
+                break
+        if copy.missing:
+            log.warning("a pod's log had gaps", attempt=sight.name, pod=pod.name, events_missing=copy.missing)
+
+    async def _see_start(self, sight: Sight, has_started: Callable[[PodObject], bool]) -> None:
+        """Wait until its pod `has_started`, or never will. An attempt that takes too long to start is ended."""
         now = asyncio.get_running_loop().time
         deadline, texts_due = now() + self._start_timeout, now() + self._parts_seconds
         while True:
             changed = sight.changed
-            if sight.has_started or await self._is_over(sight):
+            if (sight.last_pod and has_started(sight.last_pod)) or await self._is_over(sight):
                 return
             failure = why_it_cannot_start(sight.last_pod)
             if not failure and now() >= texts_due:
@@ -236,3 +250,8 @@ class Attendance:
             return False
         sight.pods_found(await self._api.pods_of(sight.name))
         return sight.is_over
+
+
+def _has_started(container: str, pod: PodObject) -> bool:
+    """Return whether that container of the pod runs or has run."""
+    return pod.state_of(container).has_started

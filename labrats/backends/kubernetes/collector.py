@@ -7,8 +7,7 @@ from typing import Final
 import structlog
 
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy, in_thread
-from labrats.backends.kubernetes.objects import CONTAINER
+from labrats.backends.kubernetes.files import OutputCopy, in_thread
 from labrats.backends.kubernetes.sight import Sight
 from labrats.model.errors import LabratsError, NotFound
 
@@ -28,17 +27,17 @@ for ten minutes without an API server.
 """
 
 
-async def collect(client: ApiClient, log_path: str, files: AttemptFiles, sight: Sight) -> None:
-    """Copy the log at `log_path` until its container has ended and all of it is copied, or it is out of reach for good.
+async def collect(client: ApiClient, log_path: str, container: str, copy: OutputCopy, sight: Sight) -> None:
+    """Copy the log of a container, in the pod's log at `log_path`, until the container has ended and all of its log is
+    copied, or that is out of reach for good.
 
     Whatever was copied before, by whomever, is not copied again.
     """
-    copy = await asyncio.to_thread(OutputCopy, files)
     refusals, pause = 0, REOPEN_SECONDS
     while not copy.is_complete and refusals < PATIENCE:
-        known, ended = copy.last, sight.last_pod_has_ended
+        known, ended = copy.last, sight.has_ended(container)
         try:
-            await _copy(client, log_path, copy, follow=not ended)
+            await _copy(client, log_path, container, copy, follow=not ended)
             if ended:
                 break
         except NotFound:
@@ -47,16 +46,14 @@ async def collect(client: ApiClient, log_path: str, files: AttemptFiles, sight: 
             refusals += ended
             if ended and sight.is_lost_with_its_node:
                 break
-            log.warning("a pod's log was cut", log=log_path, reason=str(error))
+            log.warning("a pod's log was cut", log=log_path, container=container, reason=str(error))
         pause = REOPEN_SECONDS if copy.last is not known else min(pause * 2, LONGEST_PAUSE_SECONDS)
         await asyncio.sleep(pause)
-    if copy.missing:
-        log.warning("a pod's log had gaps", log=log_path, events_missing=copy.missing)
 
 
-async def _copy(client: ApiClient, log_path: str, copy: OutputCopy, *, follow: bool) -> None:
+async def _copy(client: ApiClient, log_path: str, container: str, copy: OutputCopy, *, follow: bool) -> None:
     """Read the log on from the second of the last event; the events' numbers tell which of that are new."""
-    query = {"container": CONTAINER, "follow": str(follow).lower()}
+    query = {"container": container, "follow": str(follow).lower()}
     if copy.last:
         query["sinceTime"] = f"{copy.last.at:%Y-%m-%dT%H:%M:%SZ}"
     async with aclosing(client.batches(log_path, query, silence_seconds=SILENCE_SECONDS)) as batches:

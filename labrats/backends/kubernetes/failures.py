@@ -6,6 +6,7 @@ Each reason is one sentence that a person can act on.
 from typing import Final
 
 from labrats.backends.kubernetes.objects import (
+    CONTAINER,
     FAILED_CODE_ANNOTATION,
     FAILED_REASON_ANNOTATION,
     Container,
@@ -130,7 +131,7 @@ def _of_pod(pod: PodObject) -> Failure | None:
         return _out_of_memory(pod.container)
     if pod.metadata.deletion_timestamp:
         return DELETED
-    return _of_exit(end) if end else None
+    return _of_exit(pod.container.name, end) if end else None
 
 
 def _out_of_memory(container: Container) -> Failure:
@@ -140,12 +141,13 @@ def _out_of_memory(container: Container) -> Failure:
     return Failure(code=FailedCode.OUT_OF_MEMORY, reason=reason)
 
 
-def _of_exit(end: Terminated) -> Failure:
+def _of_exit(container: str, end: Terminated) -> Failure:
+    what = "the executor" if container == CONTAINER else f"the step {container!r} before the executor"
     if end.exit_code > _SIGNALLED:
         how = describe_exit("signal", end.exit_code - _SIGNALLED)
     else:
         how = describe_exit("exit", end.exit_code)
-    return Failure(code=FailedCode.EXECUTOR_DIED, reason=f"the executor {how} without an outcome")
+    return Failure(code=FailedCode.EXECUTOR_DIED, reason=f"{what} {how} without an outcome")
 
 
 def _image_pull(pod: PodObject, waiting: Waiting) -> Failure:

@@ -23,6 +23,10 @@ FAILED_REASON_ANNOTATION: Final = "labrats.work/failed-reason"
 """On Jobs that the engine ended of its own accord: why. They outlive the engine that decided it."""
 
 CONTAINER: Final = "executor"
+PREPARE_CONTAINER: Final = "prepare"
+CLONE_CONTAINER: Final = "clone"
+"""The containers of an attempt's pod. `prepare`, and `clone` where there is a repository, end before `executor` starts.
+"""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -121,6 +125,16 @@ class ContainerState(_Part, frozen=True, kw_only=True):
     running: Running | None = None
     terminated: Terminated | None = None
 
+    @property
+    def has_started(self) -> bool:
+        """Return whether the container runs or has run, so that there is a log to read."""
+        return self.running is not None or self.terminated is not None
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether the container ended with a failure, after which no later one starts."""
+        return self.terminated is not None and self.terminated.exit_code != 0
+
 
 class ContainerStatus(_Part, frozen=True, kw_only=True):
     name: str = ""
@@ -167,6 +181,7 @@ class Volume(_Part, frozen=True, kw_only=True):
 class PodSpec(_Part, frozen=True, kw_only=True):
     node_name: str = ""
     containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
     active_deadline_seconds: int | None = None
     volumes: tuple[Volume, ...] = ()
 
@@ -177,6 +192,7 @@ class PodStatus(_Part, frozen=True, kw_only=True):
     message: str = ""
     conditions: tuple[Condition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
+    init_container_statuses: tuple[ContainerStatus, ...] = ()
 
 
 class PodObject(_Part, frozen=True, kw_only=True):
@@ -208,20 +224,40 @@ class PodObject(_Part, frozen=True, kw_only=True):
         return [config_map for config_map in sources if config_map]
 
     @property
+    def containers(self) -> list[Container]:
+        """Its containers in the order in which they run."""
+        return [*self.spec.init_containers, *self.spec.containers]
+
+    @property
     def container(self) -> Container:
-        """What its executor was asked to run as."""
-        return next((each for each in self.spec.containers if each.name == CONTAINER), Container())
+        """The container that decides its state: the first that has not succeeded, or else the last."""
+        begun = (each for each in self.containers if not self._has_succeeded(each.name))
+        return next(begun, self.containers[-1] if self.containers else Container())
 
     @property
     def state(self) -> ContainerState:
-        """How its executor's container stands."""
-        statuses = self.status.container_statuses
-        return next((each.state for each in statuses if each.name == CONTAINER), ContainerState())
+        """The state of that container."""
+        return self.state_of(self.container.name)
+
+    def state_of(self, container: str) -> ContainerState:
+        """The state of the container by that name; an empty one while its node reports none."""
+        statuses = (*self.status.init_container_statuses, *self.status.container_statuses)
+        return next((each.state for each in statuses if each.name == container), ContainerState())
+
+    @property
+    def reporting(self) -> list[str]:
+        """The containers that print the attempt's events, in order. `prepare` prints only why it failed."""
+        names = [each.name for each in self.containers]
+        return [name for name in names if name != PREPARE_CONTAINER or self.state_of(name).has_failed]
 
     @property
     def has_started(self) -> bool:
-        """Whether its executor runs or has run, so that there is a log to read."""
-        return self.state.running is not None or self.state.terminated is not None
+        """Whether a container that prints the attempt's events runs or has run."""
+        return any(self.state_of(name).has_started for name in self.reporting)
+
+    def _has_succeeded(self, container: str) -> bool:
+        end = self.state_of(container).terminated
+        return end is not None and end.exit_code == 0
 
     @property
     def is_over(self) -> bool:

@@ -8,9 +8,11 @@ from typing import Any, Final
 from labrats.backends.kubernetes.failures import NEVER_STARTED, failure_annotations
 from labrats.backends.kubernetes.objects import (
     ATTEMPT_LABEL,
+    CLONE_CONTAINER,
     CONTAINER,
     JOB_LABEL,
     OWNER_ANNOTATION,
+    PREPARE_CONTAINER,
     PROMPT_ANNOTATION,
     TASK_ANNOTATION,
 )
@@ -24,6 +26,12 @@ from labrats.ports import Attempt
 INPUTS: Final = "/attempt/inputs"
 SCRATCH: Final = "/attempt/scratch"
 """The executor's two folders: what it reads, and where it may write. The image's entrypoint is given their names."""
+
+SOURCE: Final = "/attempt/source"
+"""Where the steps before the executor find what they need, Secrets included."""
+
+INPUTS_SIZE: Final = "16Mi"
+"""Bound on the executor's inputs, which are in memory: texts, settings and Secrets, each of at most 1 MiB."""
 
 UPLOADS: Final = PurePath("/attempt/uploads")
 """Where the executor finds the files that came with its job."""
@@ -66,10 +74,21 @@ SecretFiles = Sequence[tuple[str, Mapping[str, str]]]
 
 
 @dataclass(frozen=True)
+class Credentials:
+    """The Secrets of an attempt, by the one container that mounts them.
+
+    repository: of the step `clone`. agent: of the step `prepare`, which hands them to the executor.
+    """
+
+    repository: SecretFiles = ()
+    agent: SecretFiles = ()
+
+
+@dataclass(frozen=True)
 class PodSettings:
     """What the pods of all attempts have in common.
 
-    image:          of the executor, where the job's settings name none.
+    image:          of the executor, where the job's settings name none, and of the steps before it.
     resources:      of its container, as Kubernetes writes them, where the job's settings have none.
     scratch_size:   how much the workspace, the agent's home and its temporary files may take together.
     pod_fields:     further fields of the pod's spec (nodeSelector, runtimeClassName …). Those set here win over them.
@@ -91,7 +110,7 @@ class PodSettings:
     kept_seconds: int = 86_400
 
 
-def attempt_job(attempt: Attempt, secrets: SecretFiles, settings: PodSettings) -> dict[str, Any]:
+def attempt_job(attempt: Attempt, credentials: Credentials, settings: PodSettings) -> dict[str, Any]:
     """The Job that runs `attempt`. Raises GiveUp when it needs what this engine was not given."""
     job = attempt.job
     labels = {
@@ -114,7 +133,7 @@ def attempt_job(attempt: Attempt, secrets: SecretFiles, settings: PodSettings) -
             "ttlSecondsAfterFinished": settings.kept_seconds,
             "template": {
                 "metadata": {"labels": labels, "annotations": _annotations(attempt, settings)},
-                "spec": _pod(job, secrets, settings),
+                "spec": _pod(job, credentials, settings),
             },
         },
     }
@@ -190,38 +209,71 @@ def _resumption(attempt: Attempt) -> Resumption | None:
     return Resumption(session=session) if session else None
 
 
-def _pod(job: Job, secrets: SecretFiles, settings: PodSettings) -> dict[str, Any]:
+def _pod(job: Job, credentials: Credentials, settings: PodSettings) -> dict[str, Any]:
     """The pod's spec, within what Pod Security calls `restricted`."""
     uploads = _upload_mounts(job.spec.files, settings)
+    config = job.resolved.config
+    resources = config.executor_resources or settings.resources
+    executor = {
+        **RESTRICTED_CONTAINER,
+        "name": CONTAINER,
+        "image": config.executor_image or settings.image,
+        "args": [INPUTS, SCRATCH],
+        "resources": resources,
+        "volumeMounts": [_INPUTS_MOUNT, *_SCRATCH_MOUNTS, *uploads],
+    }
+    steps = [_prepare_step(), *([_clone_step()] if job.spec.workspace_setup else [])]
     return {
         **settings.pod_fields,
         **RESTRICTED_POD,
         "terminationGracePeriodSeconds": round(settings.grace_seconds),
-        "containers": [
-            {
-                **RESTRICTED_CONTAINER,
-                "name": CONTAINER,
-                "image": job.resolved.config.executor_image or settings.image,
-                "args": [INPUTS, SCRATCH],
-                "resources": job.resolved.config.executor_resources or settings.resources,
-                "volumeMounts": [
-                    {"name": "inputs", "mountPath": INPUTS, "readOnly": True},
-                    {"name": "scratch", "mountPath": SCRATCH},
-                    {"name": "scratch", "mountPath": "/tmp", "subPath": "tmp"},  # noqa: S108, the pod's own
-                    *uploads,
-                ],
-            }
-        ],
+        # Never of an image that a job names: these have credentials which the agent's container has not.
+        "initContainers": [{**step, "image": settings.image, "resources": resources} for step in steps],
+        "containers": [executor],
         "volumes": [
-            {"name": "inputs", "projected": {"defaultMode": 0o444, "sources": _inputs(job, secrets)}},
+            {"name": "source", "projected": {"defaultMode": 0o444, "sources": _inputs(job, credentials.agent)}},
+            *([_repository_volume(credentials.repository)] if job.spec.workspace_setup else []),
+            {"name": "inputs", "emptyDir": {"medium": "Memory", "sizeLimit": INPUTS_SIZE}},
             {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch_size}},
             *([_uploads_volume(settings)] if uploads else []),
         ],
     }
 
 
+_INPUTS_MOUNT: Final = {"name": "inputs", "mountPath": INPUTS}
+_SCRATCH_MOUNTS: Final = (
+    {"name": "scratch", "mountPath": SCRATCH},
+    {"name": "scratch", "mountPath": "/tmp", "subPath": "tmp"},  # noqa: S108, the pod's own
+)
+
+
+def _prepare_step() -> dict[str, Any]:
+    """The container that hands the inputs over, and alone mounts the Secrets of the model and of MCP servers."""
+    return {
+        **RESTRICTED_CONTAINER,
+        "name": PREPARE_CONTAINER,
+        "args": ["prepare", SOURCE, INPUTS],
+        "volumeMounts": [{"name": "source", "mountPath": SOURCE, "readOnly": True}, _INPUTS_MOUNT],
+    }
+
+
+def _clone_step() -> dict[str, Any]:
+    """The container that clones the repository, and alone mounts its Secret."""
+    return {
+        **RESTRICTED_CONTAINER,
+        "name": CLONE_CONTAINER,
+        "args": ["clone", SOURCE, SCRATCH],
+        "volumeMounts": [{"name": "repository", "mountPath": SOURCE, "readOnly": True}, *_SCRATCH_MOUNTS],
+    }
+
+
+def _repository_volume(secrets: SecretFiles) -> dict[str, Any]:
+    sources = [_from_pod({"job.json": TASK_ANNOTATION}), *_secret_sources(secrets)]
+    return {"name": "repository", "projected": {"defaultMode": 0o444, "sources": sources}}
+
+
 def _inputs(job: Job, secrets: SecretFiles) -> list[dict[str, Any]]:
-    """The sources of the one volume that is the executor's folder of inputs."""
+    """The sources of the executor's inputs."""
     from_pod = {"job.json": TASK_ANNOTATION}
     sources: list[dict[str, Any]] = []
     if prompt := job.prompt_ref:
@@ -230,15 +282,24 @@ def _inputs(job: Job, secrets: SecretFiles) -> list[dict[str, Any]]:
         from_pod["prompt"] = PROMPT_ANNOTATION
     if texts := job.instructions_ref:
         sources.append({"configMap": {"name": texts.name, "items": [{"key": texts.key, "path": "instructions"}]}})
-    for name, keys in secrets:
-        items = [{"key": key, "path": f"secrets/{file}"} for file, key in keys.items()]
-        if items:  # none would mean all
-            sources.append({"secret": {"name": name, "items": items}})
+    return [_from_pod(from_pod), *sources, *_secret_sources(secrets)]
+
+
+def _from_pod(annotations: Mapping[str, str]) -> dict[str, Any]:
+    """The source with files of the pod's own annotations, by the names of the files."""
     fields = [
         {"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
-        for path, annotation in from_pod.items()
+        for path, annotation in annotations.items()
     ]
-    return [{"downwardAPI": {"items": fields}}, *sources]
+    return {"downwardAPI": {"items": fields}}
+
+
+def _secret_sources(secrets: SecretFiles) -> list[dict[str, Any]]:
+    return [
+        {"secret": {"name": name, "items": [{"key": key, "path": f"secrets/{file}"} for file, key in keys.items()]}}
+        for name, keys in secrets
+        if keys  # none would mean all
+    ]
 
 
 def _upload_mounts(files: Sequence[WorkspaceFile], settings: PodSettings) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.objects import JOB_LABEL, JobObject
 from labrats.backends.kubernetes.output_poll import OutputPoll
-from labrats.backends.kubernetes.pod import PodSettings, SecretFiles, attempt_job, tombstone_job
+from labrats.backends.kubernetes.pod import Credentials, PodSettings, attempt_job, tombstone_job
 from labrats.backends.kubernetes.resources import resource_type
 from labrats.backends.kubernetes.sight import Sight
 from labrats.model.config import CREDENTIAL_NAMES
@@ -115,7 +115,7 @@ class KubernetesRunner:
         if files.ending():
             return
         await self._check_texts(attempt.job)
-        manifest = attempt_job(attempt, await self._secret_files(attempt), self._settings.pods)
+        manifest = attempt_job(attempt, await self._credentials(attempt), self._settings.pods)
         try:
             self._attendance.job_written(await self._api.create_job(manifest))
         except Conflict:
@@ -264,26 +264,28 @@ class KubernetesRunner:
                 if ref.key not in stored.data:
                     raise GiveUp(FailedCode.INTERNAL, f"{gone}: the ConfigMap {ref.name!r} has no {ref.key!r}")
 
-    async def _secret_files(self, attempt: Attempt) -> SecretFiles:
-        """Which keys of which Secrets the pod has: the repository's as `git-…`, the model's by their own names, and
+    async def _credentials(self, attempt: Attempt) -> Credentials:
+        """The keys of Secrets that the pod has: the repository's as `git-…`, the model's by their own names, and
         those of MCP servers by the servers' as well.
         """
-        job, files = attempt.job, []
+        job = attempt.job
+        repository: list[tuple[str, dict[str, str]]] = []
+        agent: list[tuple[str, dict[str, str]]] = []
         setup = job.spec.workspace_setup
         if setup and (name := setup.credentials_ref):
             missing = "the repository's credentials are missing"
             stored = await self._part(job, Secret, name, FailedCode.GIT_CLONE, missing)
-            files.append((name, {f"git-{key}": key for key in stored.data}))
+            repository.append((name, {f"git-{key}": key for key in stored.data}))
         if attempt.ai_model and (name := attempt.ai_model.spec.credentials_ref):
             missing = f"the credentials of AiModel {attempt.ai_model.name} are missing"
             stored = await self._part(job, Secret, name, FailedCode.AUTH, missing)
             wanted = CREDENTIAL_NAMES[job.resolved.provider]
-            files.append((name, {key: key for key in wanted if key in stored.data}))
+            agent.append((name, {key: key for key in wanted if key in stored.data}))
         for server, name in job.resolved.mcp_credentials.items():
             missing = f"the credentials of the MCP server {server} are missing"
             stored = await self._part(job, Secret, name, FailedCode.AUTH, missing)
-            files.append((name, {credential_file(server, key): key for key in stored.data}))
-        return files
+            agent.append((name, {credential_file(server, key): key for key in stored.data}))
+        return Credentials(repository, agent)
 
     async def _part(self, job: Job, kind: type[R], name: str, code: FailedCode, missing: str) -> R:
         try:

@@ -29,11 +29,11 @@ class Sight:
         """Whether its executor runs or has run."""
         return self.last_pod is not None and self.last_pod.has_started
 
-    @property
-    def last_pod_has_ended(self) -> bool:
-        """Whether its executor says nothing any more, whatever may still be read of what it said."""
+    def has_ended(self, container: str) -> bool:
+        """Whether that container prints nothing any more, whatever may still be read of what it printed."""
         pod = self.last_pod
-        return pod is None or pod.state.terminated is not None or pod.is_over or pod.name not in self.pods
+        ended = pod is None or pod.state_of(container).terminated is not None
+        return ended or pod is None or pod.is_over or pod.name not in self.pods
 
     @property
     def is_lost_with_its_node(self) -> bool:

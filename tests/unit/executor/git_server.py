@@ -2,6 +2,7 @@
 
 import base64
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,13 +42,13 @@ class GitServer:
 
 
 @contextmanager
-def served(git_server: GitServer) -> Iterator[GitServer]:
-    """Serve until the end of the block."""
+def served(git_server: GitServer, listener: socket.socket | None = None) -> Iterator[GitServer]:
+    """Serve until the end of the block, on loopback or where `listener` listens."""
 
     class Handler(_Handler):
         served = git_server
 
-    with served_by(Handler) as git_server.port:
+    with served_by(Handler, listener) as git_server.port:
         yield git_server
 
 

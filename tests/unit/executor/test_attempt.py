@@ -127,10 +127,10 @@ def test_a_request_to_stop_wakes_a_loop_that_waits() -> None:
     # before the wait begins.
     script = """
 import asyncio, signal, threading
-from labrats.executor.attempt import _stop_on_signals
+from labrats.executor.attempt import stop_on_signals
 
 async def main():
-    _stop_on_signals()
+    stop_on_signals()
     ask = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
     threading.Timer(0.3, ask).start()
     await asyncio.Event().wait()

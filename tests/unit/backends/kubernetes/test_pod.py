@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from labrats.backends.kubernetes.pod import SCRATCH, PodSettings, SecretFiles, attempt_job, tombstone_job
+from labrats.backends.kubernetes.pod import SCRATCH, Credentials, PodSettings, attempt_job, tombstone_job
 from labrats.model.config import Sampling
 from labrats.model.errors import GiveUp
 from labrats.model.job import KeyReference, WorkspaceFile, WorkspaceSetup
@@ -28,6 +28,8 @@ SETTINGS = PodSettings(
 )
 """What an operator might set."""
 
+NO_CREDENTIALS = Credentials()
+
 
 def an_owned_attempt(**spec: Any) -> Attempt:
     """An attempt of a stored job. spec: fields of JobSpec."""
@@ -36,8 +38,8 @@ def an_owned_attempt(**spec: Any) -> Attempt:
     return Attempt(replace(attempt.job, metadata=metadata, spec=a_spec(**spec)), an_ai_model(endpoint="http://models"))
 
 
-def pod_of(attempt: Attempt, secrets: SecretFiles = (), settings: PodSettings = SETTINGS) -> Any:
-    return attempt_job(attempt, secrets, settings)["spec"]["template"]
+def pod_of(attempt: Attempt, credentials: Credentials = NO_CREDENTIALS, settings: PodSettings = SETTINGS) -> Any:
+    return attempt_job(attempt, credentials, settings)["spec"]["template"]
 
 
 def task_of(pod: Any) -> Task:
@@ -60,12 +62,12 @@ def test_a_job_with_everything_has_this_manifest() -> None:
         workspace_files=(WorkspaceFile(name="notes.md", path="jobs/ir-0000000a-1f/0", size=3),),
         metadata={"repo": "a"},
     )
-    secrets: SecretFiles = [
-        ("ir-0000000a-git", {"git-username": "username", "git-password": "password"}),
-        ("anthropic", {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"}),
-    ]
+    credentials = Credentials(
+        repository=[("ir-0000000a-git", {"git-username": "username", "git-password": "password"})],
+        agent=[("anthropic", {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"})],
+    )
 
-    assert attempt_job(attempt, secrets, SETTINGS) == json.loads(GOLDEN.read_text())
+    assert attempt_job(attempt, credentials, SETTINGS) == json.loads(GOLDEN.read_text())
 
 
 def test_the_executor_is_told_its_task() -> None:
@@ -133,7 +135,7 @@ def test_a_job_may_bring_its_own_image() -> None:
 def test_the_cluster_ends_an_attempt_only_long_after_the_engine() -> None:
     attempt = an_owned_attempt(config={"timeout_ms": 60_000})
 
-    seconds = attempt_job(attempt, (), SETTINGS)["spec"]["activeDeadlineSeconds"]
+    seconds = attempt_job(attempt, NO_CREDENTIALS, SETTINGS)["spec"]["activeDeadlineSeconds"]
 
     assert seconds > 60 + SETTINGS.start_timeout_seconds + SETTINGS.grace_seconds + 60
 
@@ -163,11 +165,11 @@ def test_files_without_a_volume_to_bring_them_are_refused() -> None:
     settings = PodSettings(image="labrats/executor:1", resources={}, scratch_size="1Gi")
 
     with pytest.raises(GiveUp, match="no uploads volume"):
-        attempt_job(attempt, (), settings)
+        attempt_job(attempt, NO_CREDENTIALS, settings)
 
 
 def test_a_job_that_is_not_stored_owns_nothing() -> None:
-    assert attempt_job(an_attempt(), (), SETTINGS)["metadata"]["ownerReferences"] == []
+    assert attempt_job(an_attempt(), NO_CREDENTIALS, SETTINGS)["metadata"]["ownerReferences"] == []
 
 
 def test_a_tombstone_takes_the_name_and_never_runs() -> None:
@@ -180,6 +182,33 @@ def test_a_tombstone_takes_the_name_and_never_runs() -> None:
 
 
 def test_a_secret_of_which_nothing_is_wanted_is_not_mounted() -> None:
-    (inputs, _) = pod_of(an_owned_attempt(), [("anthropic", {})])["spec"]["volumes"]
+    source, *_ = pod_of(an_owned_attempt(), Credentials(agent=[("anthropic", {})]))["spec"]["volumes"]
 
-    assert not [source for source in inputs["projected"]["sources"] if "secret" in source]
+    assert not [each for each in source["projected"]["sources"] if "secret" in each]
+
+
+def test_no_secret_is_mounted_where_the_agent_runs() -> None:
+    credentials = Credentials(repository=[("git", {"git-password": "password"})], agent=[("anthropic", {"KEY": "KEY"})])
+    setup = WorkspaceSetup(git_repo="https://git.example/a.git", credentials_ref="git")
+
+    spec = pod_of(an_owned_attempt(workspace_setup=setup), credentials)["spec"]
+
+    mounted = {
+        container["name"]: {
+            source["secret"]["name"]
+            for volume in spec["volumes"]
+            for source in volume.get("projected", {}).get("sources", ())
+            if "secret" in source and volume["name"] in {mount["name"] for mount in container["volumeMounts"]}
+        }
+        for container in [*spec["initContainers"], *spec["containers"]]
+    }
+    assert mounted == {"prepare": {"anthropic"}, "clone": {"git"}, "executor": set()}
+
+
+def test_the_steps_with_credentials_never_run_an_image_that_a_job_names() -> None:
+    setup = WorkspaceSetup(git_repo="https://git.example/a.git")
+    attempt = an_owned_attempt(workspace_setup=setup, config={"executor_image": "example/executor:2"})
+
+    steps = pod_of(attempt)["spec"]["initContainers"]
+
+    assert {step["image"] for step in steps} == {SETTINGS.image}

@@ -68,7 +68,7 @@ def test_of_several_pods_the_one_that_started_counts() -> None:
     assert sight.last_pod.name == "b"
     sight.pod_removed(a_pod("b"))
     assert sight.last_pod.name == "b"
-    assert sight.last_pod_has_ended
+    assert sight.has_ended("executor")
 
 
 def test_the_pod_of_an_earlier_job_of_the_name_is_passed_over() -> None:

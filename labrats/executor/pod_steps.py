@@ -1,0 +1,100 @@
+"""The steps before the executor in an attempt's pod, each in a container of its own that alone has what the step needs.
+
+`prepare` hands the inputs over in memory, where the executor can remove the secrets that it has read. `clone` makes the
+workspace from a repository, with credentials that no later container has.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from labrats.executor.attempt import (
+    STDOUT,
+    Succeeded,
+    become_unreadable,
+    in_time,
+    outcome_of,
+    read_secrets,
+    secret_files,
+    stop_on_signals,
+    values_to_redact,
+)
+from labrats.executor.emit import Emitter
+from labrats.executor.run import Run
+from labrats.executor.workspace import clone_repository
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
+from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
+from labrats.model.record import encode
+from labrats.model.redaction import Redactor
+
+_TASK_DECODER: Final = msgspec.json.Decoder(Task)
+
+
+def prepare(source: Path, inputs: Path) -> int:
+    """Copy the inputs from `source`, where they are mounted, to `inputs`, in memory. Returns the exit status."""
+
+    async def step() -> None:
+        try:
+            _copy_inputs(source, inputs)
+        except OSError as error:
+            raise GiveUp(FailedCode.INTERNAL, f"the attempt's inputs cannot be handed over: {error}") from error
+
+    return asyncio.run(_take(step, Emitter(STDOUT, None)))
+
+
+def clone(source: Path, scratch: Path) -> int:
+    """Clone the repository of the task in `source` into its workspace. Returns the exit status."""
+    become_unreadable()
+    secrets = read_secrets(source / "secrets")
+    emit = Emitter(STDOUT, None, Redactor(values_to_redact(secrets)))
+
+    async def step() -> None:
+        await in_time(_clone, Run(_task_in(source), "", "", secrets, scratch, scratch / CREDENTIALS_FOLDER, emit))
+
+    return asyncio.run(_take(step, emit))
+
+
+async def _take(step: Callable[[], Awaitable[None]], emit: Emitter) -> int:
+    """Take the step. Prints why it failed, as the attempt's terminal event."""
+    stop_on_signals()
+    outcome = await outcome_of(step, emit)
+    if isinstance(outcome, Succeeded):
+        return 0
+    emit.error(FailedCode(outcome.code), str(outcome))
+    return 1
+
+
+def _copy_inputs(source: Path, inputs: Path) -> None:
+    _write(inputs / "job.json", encode(_without_clone(_task_in(source))))
+    for text in (source / "prompt", source / "instructions"):
+        if text.exists():
+            _write(inputs / text.name, text.read_bytes())
+    (inputs / "secrets").mkdir(mode=0o700)
+    for file in secret_files(source / "secrets"):
+        _write(inputs / "secrets" / file.name, file.read_bytes())
+
+
+async def _clone(run: Run) -> None:
+    run.emit.status("started")
+    await clone_repository(run)
+    (run.folder / NEXT_SEQ_FILE).write_text(str(run.emit.next_seq))
+
+
+def _task_in(folder: Path) -> Task:
+    return _TASK_DECODER.decode((folder / "job.json").read_bytes())
+
+
+def _without_clone(task: Task) -> Task:
+    """The task as the executor has it: another step makes the clone."""
+    setup = task.workspace_setup
+    return replace(task, workspace_setup=None, repository=setup.git_repo) if setup else task
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(data)

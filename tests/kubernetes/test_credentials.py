@@ -1,0 +1,136 @@
+"""The credentials of an attempt in its pod, on a real node: each container has those that it needs, and no others."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.pod import USER
+from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.model.job import FailedCode, WorkspaceSetup
+from labrats.model.mcp_server import McpServer
+from labrats.model.parts import Secret
+from labrats.model.protocol import ErrorEvent, ResultEvent, StatusEvent
+from labrats.model.record import Metadata, encode
+from labrats.ports import Attempt
+from tests.builders import a_spec, an_attempt
+from tests.cluster.cluster import GATEWAY, Cluster
+from tests.conformance.kubernetes_backend import a_pod_settings, executors_of
+from tests.conformance.test_runner import end_of, events_of, said
+from tests.fakes.store import MemoryStore
+from tests.running import running
+from tests.unit.executor.attempts import a_repository
+from tests.unit.executor.git_server import GitServer, served
+
+pytestmark = pytest.mark.kubernetes(node=True)
+
+TOKEN = "ghp_0123456789abcdefghijkl"
+KEY = "sk-0123456789abcdefghijkl"
+HANG = {"hang": True}
+
+
+@pytest.fixture
+def git_address(cluster: Cluster | None, tmp_path: Path) -> Iterator[str]:
+    """The URL of a repository that pods can clone, with the token."""
+    if cluster is None:
+        pytest.skip("the pods of a cluster that was given to the tests cannot reach this machine")
+    (tmp_path / "origins").mkdir()
+    a_repository(tmp_path / "origins" / "rats.git")
+    with served(GitServer(tmp_path / "origins", password=TOKEN), cluster.listen()) as server:
+        yield f"http://{GATEWAY}:{server.port}/rats.git"
+
+
+@pytest.fixture
+async def runner(
+    api_client: ApiClient, jobs_namespace: str, executor_image: str, tmp_path: Path
+) -> AsyncIterator[KubernetesRunner]:
+    """A runner in a namespace with the Secrets `git`, `wrong` and `wiki`."""
+    store = MemoryStore()
+    for name, data in {
+        "git": {"username": "rat", "password": TOKEN},
+        "wrong": {"username": "rat", "password": "wrong-password"},
+        "wiki": {"WIKI_KEY": KEY},
+    }.items():
+        await store.create(Secret(metadata=Metadata(name=name), data=data))
+        secret = {"metadata": {"name": name}, "stringData": data}
+        await api_client.request("POST", f"/api/v1/namespaces/{jobs_namespace}/secrets", encode(secret))
+    pods = a_pod_settings(executor_image, git_addresses=(f"{GATEWAY}/32",))
+    settings = KubernetesRunnerSettings(jobs_namespace, tmp_path / "attempts", pods)
+    runner = KubernetesRunner(api_client, store, settings)
+    async with running(runner.run()):
+        yield runner
+
+
+def an_attempt_on(address: str, *steps: object, secret: str = "git") -> Attempt:
+    """An attempt with a repository, and with a server of tools that has a Secret."""
+    servers = {"wiki": McpServer(command="wiki", credentials_ref="wiki")}
+    setup = WorkspaceSetup(git_repo=address, credentials_ref=secret)
+    attempt = an_attempt()
+    return Attempt(replace(attempt.job, spec=a_spec(steps, workspace_setup=setup, config={"mcp_servers": servers})))
+
+
+async def test_no_file_and_no_readable_memory_of_the_agents_container_has_a_credential(
+    runner: KubernetesRunner, git_address: str
+) -> None:
+    attempt = an_attempt_on(git_address, {"log": "here"}, HANG)
+    await runner.start(attempt)
+    await said(runner, attempt, "here")
+    [pid] = executors_of(attempt.name)
+    root = Path(f"/proc/{pid}/root/attempt")
+
+    assert (root / "scratch" / "workspace" / "notes.txt").read_text() == "old\n"
+    files = [path for path in root.rglob("*") if path.is_file()]
+    assert not [path for path in files if any(each.encode() in path.read_bytes() for each in (TOKEN, KEY))]
+    assert "kubernetes.io~projected" not in Path(f"/proc/{pid}/mountinfo").read_text()
+    assert os.stat(f"/proc/{pid}").st_uid == USER
+    assert os.stat(f"/proc/{pid}/mem").st_uid == 0  # as the kernel has it for a process that its user may not trace
+    await runner.kill(attempt.name)
+
+
+async def test_a_clone_and_the_work_that_follows_are_one_output_without_gaps(
+    runner: KubernetesRunner, git_address: str
+) -> None:
+    attempt = an_attempt_on(git_address, {"log": "worked"}, {"result": "done"})
+    await runner.start(attempt)
+    gone = await end_of(runner, attempt)
+    events = await events_of(runner, attempt)
+
+    assert isinstance(gone.outcome, ResultEvent)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert [event.state for event in events if isinstance(event, StatusEvent)] == ["started", "workspace", "running"]
+
+
+async def test_a_clone_that_is_refused_fails_with_git_clone(runner: KubernetesRunner, git_address: str) -> None:
+    attempt = an_attempt_on(git_address, {"log": "worked"}, secret="wrong")
+    await runner.start(attempt)
+    gone = await end_of(runner, attempt)
+
+    assert isinstance(gone.outcome, ErrorEvent)
+    assert gone.outcome.code is FailedCode.GIT_CLONE
+    assert "access was denied" in gone.outcome.message
+
+
+async def test_an_attempt_that_is_stopped_while_it_clones_says_so(
+    runner: KubernetesRunner, cluster: Cluster | None
+) -> None:
+    if cluster is None:
+        pytest.skip("the pods of a cluster that was given to the tests cannot reach this machine")
+    with cluster.listen() as silent:  # it accepts, and never answers
+        attempt = an_attempt_on(f"http://{GATEWAY}:{silent.getsockname()[1]}/rats.git")
+        await runner.start(attempt)
+        await until_state(runner, attempt, "workspace")
+        await runner.stop(attempt.name)
+        gone = await end_of(runner, attempt)
+
+    assert isinstance(gone.outcome, ErrorEvent)
+    assert gone.outcome.message == "stopped on request"
+
+
+async def until_state(runner: KubernetesRunner, attempt: Attempt, state: str) -> None:
+    """Wait until the attempt says that it is so far."""
+    async for events in runner.read(attempt.name, follow=True):
+        if any(isinstance(event, StatusEvent) and event.state == state for event in events):
+            return

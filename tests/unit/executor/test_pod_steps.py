@@ -1,0 +1,127 @@
+"""The steps before the executor in an attempt's pod, as real processes, and the executor after them."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.executor.changes import _pull_request
+from labrats.model.job import FailedCode, WorkspaceSetup
+from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent, StatusEvent, Task, decode_event
+from labrats.model.record import encode
+from tests.unit.executor.attempts import DEADLINE_SECONDS, a_repository, a_task, in_a_clone_of, some_work
+
+TOKEN = "ghp_0123456789abcdefghij"
+KEY = "sk-ant-0123456789"
+
+
+@dataclass(frozen=True)
+class Pod:
+    """The folders that the containers of a pod mount."""
+
+    folder: Path
+
+    @property
+    def scratch(self) -> Path:
+        return self.folder / "scratch"
+
+    @property
+    def inputs(self) -> Path:
+        return self.folder / "inputs"
+
+    def run(self, *arguments: str) -> tuple[int, list[AnyEvent]]:
+        """Run one container. Returns its exit status and what it printed."""
+        command = [sys.executable, "-m", "labrats.executor", *arguments]
+        done = subprocess.run(command, stdout=subprocess.PIPE, timeout=DEADLINE_SECONDS, check=False)
+        return done.returncode, [event for line in done.stdout.splitlines() if (event := decode_event(line))]
+
+    def prepare(self) -> tuple[int, list[AnyEvent]]:
+        return self.run("prepare", str(self.folder / "source"), str(self.inputs))
+
+    def clone(self) -> tuple[int, list[AnyEvent]]:
+        return self.run("clone", str(self.folder / "repository"), str(self.scratch))
+
+    def execute(self) -> tuple[int, list[AnyEvent]]:
+        return self.run(str(self.inputs), str(self.scratch))
+
+
+def a_pod(tmp_path: Path, steps: list[Any] | None = None, **fields: Any) -> Pod:
+    """The folders of a pod with what is mounted there: `source` of `prepare`, and `repository` of `clone`."""
+    pod = Pod(tmp_path / "pod")
+    task = encode(a_task(tmp_path, steps, workspace=str(pod.scratch / "workspace"), **fields))
+    for folder, secret, value in (("source", "OPENAI_API_KEY", KEY), ("repository", "git-password", TOKEN)):
+        (pod.folder / folder / "secrets").mkdir(parents=True)
+        (pod.folder / folder / "job.json").write_bytes(task)
+        (pod.folder / folder / "secrets" / secret).write_text(value)
+    (pod.folder / "source" / "prompt").write_text("Fix the bug.")
+    pod.inputs.mkdir()
+    pod.scratch.mkdir()
+    return pod
+
+
+def test_a_pod_clones_and_then_works_without_a_gap_in_its_events(tmp_path: Path) -> None:
+    repository = a_repository(tmp_path / "origin")
+    pod = a_pod(tmp_path, [{"log": "worked"}, {"result": "done"}], **in_a_clone_of(repository))
+
+    events = [event for run in (pod.prepare, pod.clone, pod.execute) for event in run()[1]]
+
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert [event.state for event in events if isinstance(event, StatusEvent)] == ["started", "workspace", "running"]
+    assert isinstance(events[-1], ResultEvent)
+    assert (pod.scratch / "workspace" / "notes.txt").read_text() == "old\n"
+
+
+def test_no_credential_is_left_in_a_folder_of_the_agent(tmp_path: Path) -> None:
+    repository = a_repository(tmp_path / "origin")
+    pod = a_pod(tmp_path, [{"result": "done"}], **in_a_clone_of(repository))
+
+    for run in (pod.prepare, pod.clone):
+        assert run()[0] == 0
+    assert (pod.inputs / "secrets" / "OPENAI_API_KEY").read_text() == KEY  # what the executor is handed
+    assert pod.execute()[0] == 0
+
+    files = [path for folder in (pod.inputs, pod.scratch) for path in folder.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if KEY.encode() in path.read_bytes() or TOKEN.encode() in path.read_bytes()]
+
+
+def test_a_clone_that_fails_is_the_end_of_the_attempt_and_names_no_credential(tmp_path: Path) -> None:
+    missing = tmp_path / f"missing-{TOKEN}"
+    setup = WorkspaceSetup(git_repo=str(missing))
+    pod = a_pod(tmp_path, workspace_setup=setup, repo_roots=(str(tmp_path),))
+
+    status, events = pod.clone()
+
+    assert status == 1
+    assert isinstance(events[-1], ErrorEvent)
+    assert events[-1].code is FailedCode.GIT_CLONE
+    assert [event.seq for event in events] == [1, 2, 3]
+    assert TOKEN not in repr(events)
+
+
+def test_inputs_that_cannot_be_handed_over_are_the_end_of_the_attempt(tmp_path: Path) -> None:
+    pod = a_pod(tmp_path)
+    pod.inputs.rmdir()
+
+    status, [event] = pod.prepare()
+
+    assert status == 1
+    assert isinstance(event, ErrorEvent)
+    assert event.code is FailedCode.INTERNAL
+
+
+@pytest.mark.parametrize(
+    ("repository", "url"),
+    [("https://github.com/o/r", "https://github.com/o/r/pull/3"), ("https://github.com/o/x", None)],
+)
+def test_a_pull_request_is_recognised_by_the_repository_that_an_earlier_step_cloned(
+    tmp_path: Path, repository: str, url: str | None
+) -> None:
+    task: Task = a_task(tmp_path, repository=repository)
+    with some_work(tmp_path, task) as work:
+        work.run.emit.pull_request_url = "https://github.com/o/r/pull/3"
+
+        assert _pull_request(work.run) == url
