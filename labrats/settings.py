@@ -314,6 +314,9 @@ class KubernetesSettings(BaseSettings):
     """Further fields of attempts' pods, such as nodeSelector or runtimeClassName: JSON, as in a pod's spec."""
     uploads_claim: str | None = Field(default=None, validation_alias="LABRATS_UPLOADS_CLAIM")
     """The PersistentVolumeClaim that is mounted where uploads are kept, for attempts to read from."""
+    data_claim: str | None = Field(default=None, validation_alias="LABRATS_DATA_CLAIM")
+    """The PersistentVolumeClaim that is mounted as the data folder, where a pod claims its attempt. Default: none,
+    and an attempt of which the cluster starts two pods is lost."""
     models_claim: str | None = Field(default=None, validation_alias="LABRATS_MODELS_CLAIM")
     """The PersistentVolumeClaim of the files of local models. Default: none, and no files are downloaded."""
     engine_image: str | None = Field(default=None, validation_alias="LABRATS_ENGINE_IMAGE")

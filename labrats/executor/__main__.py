@@ -3,7 +3,7 @@
 INPUTS holds `job.json`, `prompt` and `secrets/`. With SCRATCH, a folder of which nothing is kept, standard output
 carries everything. Without it the attempt writes to INPUTS too. The files of secrets are removed once they are read.
 
-`prepare SOURCE INPUTS` and `clone SOURCE SCRATCH` are the steps that come before it in an attempt's pod.
+`prepare SOURCE INPUTS [CLAIMS]` and `clone SOURCE SCRATCH` are the steps that come before it in an attempt's pod.
 """
 
 import sys
@@ -12,11 +12,11 @@ from pathlib import Path
 from labrats.executor.attempt import execute
 from labrats.executor.pod_steps import clone, prepare
 
-USAGE = "usage: python -m labrats.executor INPUTS [SCRATCH] | prepare SOURCE INPUTS | clone SOURCE SCRATCH"
+USAGE = "usage: python -m labrats.executor INPUTS [SCRATCH] | prepare SOURCE INPUTS [CLAIMS] | clone SOURCE SCRATCH"
 
 match sys.argv[1:]:
-    case ["prepare", source, inputs]:
-        sys.exit(prepare(Path(source), Path(inputs)))
+    case ["prepare", source, inputs, *claims] if len(claims) < 2:
+        sys.exit(prepare(Path(source), Path(inputs), *map(Path, claims)))
     case ["clone", source, scratch]:
         sys.exit(clone(Path(source), Path(scratch)))
     case [inputs]:

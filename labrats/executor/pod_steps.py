@@ -1,10 +1,14 @@
 """The steps before the executor in an attempt's pod, each in a container of its own that alone has what the step needs.
 
-`prepare` hands the inputs over in memory, where the executor can remove the secrets that it has read. `clone` makes the
-workspace from a repository, with credentials that no later container has.
+`prepare` makes this pod the only one that acts, since a cluster may start two of an attempt. Then it hands the inputs
+over in memory, where the executor can remove the secrets that it has read. `clone` makes the workspace from a
+repository, with credentials that no later container has.
 """
 
 import asyncio
+import contextlib
+import os
+import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -28,33 +32,49 @@ from labrats.executor.run import Run
 from labrats.executor.workspace import clone_repository
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
+from labrats.model.protocol import (
+    CLAIM_FILE,
+    CLAIMED_STATUS,
+    CREDENTIALS_FOLDER,
+    NEXT_SEQ_FILE,
+    POD_VARIABLE,
+    Task,
+)
 from labrats.model.record import encode
 from labrats.model.redaction import Redactor
 
 _TASK_DECODER: Final = msgspec.json.Decoder(Task)
 
 
-def prepare(source: Path, inputs: Path) -> int:
-    """Copy the inputs from `source`, where they are mounted, to `inputs`, in memory. Returns the exit status."""
+def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
+    """Claim the attempt, and copy its inputs from `source`, where they are mounted, to `inputs`, in memory.
+
+    claims: the attempt's folder on a volume that all its pods have. Returns the exit status.
+    """
+    refused = False
 
     async def step() -> None:
+        nonlocal refused
+        if refused := claims is not None and not _claim(claims):
+            return
         try:
             _copy_inputs(source, inputs)
         except OSError as error:
             raise GiveUp(FailedCode.INTERNAL, f"the attempt's inputs cannot be handed over: {error}") from error
 
-    return asyncio.run(_take(step, Emitter(STDOUT, None)))
+    status = asyncio.run(_take(step, Emitter(STDOUT, None)))
+    return CLAIMED_STATUS if refused else status
 
 
 def clone(source: Path, scratch: Path) -> int:
     """Clone the repository of the task in `source` into its workspace. Returns the exit status."""
     become_unreadable()
-    secrets = read_secrets(source / "secrets")
-    emit = Emitter(STDOUT, None, Redactor(values_to_redact(secrets)))
+    credentials = read_secrets(source / "secrets")
+    emit = Emitter(STDOUT, None, Redactor(values_to_redact(credentials)))
 
     async def step() -> None:
-        await in_time(_clone, Run(_task_in(source), "", "", secrets, scratch, scratch / CREDENTIALS_FOLDER, emit))
+        run = Run(_task_in(source), "", "", credentials, scratch, scratch / CREDENTIALS_FOLDER, emit)
+        await in_time(_clone, run)
 
     return asyncio.run(_take(step, emit))
 
@@ -67,6 +87,24 @@ async def _take(step: Callable[[], Awaitable[None]], emit: Emitter) -> int:
         return 0
     emit.error(FailedCode(outcome.code), str(outcome))
     return 1
+
+
+def _claim(folder: Path) -> bool:
+    """Claim the attempt for this pod, for ever. Returns False when another pod has it."""
+    mark = secrets.token_hex(8)
+    mine, draft = f"{os.environ[POD_VARIABLE]} {mark}", folder / f"{CLAIM_FILE}.{mark}"
+    try:
+        draft.write_text(mine)
+        _sync(draft)
+        # Unlike a rename, a link fails when the name is taken. A network volume may say so of a link that it has made
+        # itself, when its first answer was lost: what stands there decides.
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, folder / CLAIM_FILE)
+        draft.unlink()
+        _sync(folder)
+        return (folder / CLAIM_FILE).read_text() == mine
+    except OSError as error:
+        raise GiveUp(FailedCode.INTERNAL, f"the attempt cannot be claimed on its volume: {error}") from error
 
 
 def _copy_inputs(source: Path, inputs: Path) -> None:
@@ -93,6 +131,15 @@ def _without_clone(task: Task) -> Task:
     """The task as the executor has it: another step makes the clone."""
     setup = task.workspace_setup
     return replace(task, workspace_setup=None, repository=setup.git_repo) if setup else task
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on stable storage."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -45,6 +45,12 @@ NEXT_SEQ_FILE: Final = "next-seq"
 """In the scratch folder of an attempt's pod: the number of the executor's first event, after those of the steps before.
 """
 
+POD_VARIABLE: Final = "LABRATS_POD"
+"""The environment variable with the name of the pod, where an attempt claims itself for one."""
+
+CLAIMED_STATUS: Final = 75
+"""The exit status of an attempt's pod that does nothing, since another pod has claimed the attempt."""
+
 OUTPUT_FILE: Final = "output.jsonl"
 STDERR_FILE: Final = "stderr.log"
 CLAIM_FILE: Final = "claim"

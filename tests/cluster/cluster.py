@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -251,13 +252,28 @@ class Cluster:
             }
         )
 
-    def _start_controllers(self, programs: Path, controllers: str) -> None:
+    @contextmanager
+    def controllers_behind(self, kubeconfig: Path) -> Iterator[None]:
+        """Have the controllers of a cluster with nodes ask another API server while the block runs, such as a proxy."""
+        self._restart_controllers(kubeconfig)
+        try:
+            yield
+        finally:
+            self._restart_controllers(None)
+
+    def _restart_controllers(self, kubeconfig: Path | None) -> None:
+        self.kill("kube-controller-manager")
+        self._started["kube-controller-manager"].wait()
+        self._start_controllers(self.programs, "*", kubeconfig)
+
+    def _start_controllers(self, programs: Path, controllers: str, server: Path | None = None) -> None:
+        """server: a kubeconfig with the API server to ask, where that is another."""
         kubeconfig = self.authority.issue("controllers", "/CN=system:kube-controller-manager")
         self.start(
             "kube-controller-manager",
             programs / "kube-controller-manager",
             f"--controllers={controllers}",
-            f"--kubeconfig={kubeconfig}",
+            f"--kubeconfig={server or kubeconfig}",
             f"--authentication-kubeconfig={kubeconfig}",
             f"--authorization-kubeconfig={kubeconfig}",
             f"--service-account-private-key-file={self.authority.service_account_key}",

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ class FaultyProxy:
         self.client: ApiClient
         self.kubeconfig = kubeconfig
         self.plan: Plan = lambda request: None
+        self.withheld: Callable[[web.BaseRequest], asyncio.Event | None] = lambda request: None
+        """Of a watch whose changes are not passed on for now: what is set when they are."""
         self.asked: list[web.BaseRequest] = []
         self._upstream = upstream
         self._closing = asyncio.Event()
@@ -104,13 +107,17 @@ class FaultyProxy:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, upstream: ApiClient, folder: Path) -> "AsyncIterator[FaultyProxy]":
-        """A proxy before `upstream`. folder: for a kubeconfig."""
+    async def open(
+        cls, upstream: ApiClient, folder: Path, listener: socket.socket | None = None
+    ) -> "AsyncIterator[FaultyProxy]":
+        """A proxy before `upstream`, on loopback or where `listener` listens. folder: for a kubeconfig."""
         proxy = cls(upstream, folder / "proxy.kubeconfig")
         server = web.ServerRunner(web.Server(proxy._answer, handler_cancellation=True), shutdown_timeout=1)
         await server.setup()
-        await web.TCPSite(server, "127.0.0.1", 0).start()
-        proxy.kubeconfig.write_text(json.dumps(_kubeconfig(f"http://127.0.0.1:{server.addresses[0][1]}")))
+        listener = listener or socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(server, listener).start()
+        address, port = listener.getsockname()
+        proxy.kubeconfig.write_text(json.dumps(_kubeconfig(f"http://{address}:{port}")))
         try:
             async with ApiClient.open(proxy.kubeconfig) as proxy.client:
                 yield proxy
@@ -192,6 +199,8 @@ class FaultyProxy:
                 if fault and number > fault.after_lines:
                     await self._cut(fault.how, line, response, request)
                     return
+                if release := self.withheld(request):
+                    await release.wait()
                 await response.write(line)
         finally:
             self._streams.remove(request)

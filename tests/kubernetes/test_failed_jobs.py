@@ -121,7 +121,7 @@ CASES = [
     Case("executor_died", "exited with code 3", steps=[{"exit": 3}]),
     Case("agent_error", "as asked", steps=[{"fail": "as asked"}]),
     Case("evicted", "evicted from node-1", disturb=evicted),
-    Case("lost", "somebody deleted", disturb=deleted),
+    Case("lost", "were deleted while the attempt ran", disturb=deleted),
 ]
 
 

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from labrats.backends.kubernetes.claims import Claims
 from labrats.backends.kubernetes.collector import collect
 from labrats.backends.kubernetes.failures import (
     Failure,
@@ -21,13 +22,15 @@ from labrats.backends.kubernetes.failures import (
     why_it_cannot_start,
     why_it_ended,
     why_it_has_not_started,
+    why_it_was_doubled,
+    why_nobody_took_over,
 )
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy, in_thread
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.objects import JobObject, PodObject
 from labrats.backends.kubernetes.reflector import Listed, Reflector, Removed, Stored
 from labrats.backends.kubernetes.sight import Sight
-from labrats.model.errors import LabratsError, NotFound
+from labrats.model.errors import LabratsError, NotFound, RetryLater
 
 log = structlog.get_logger()
 
@@ -41,8 +44,10 @@ class Attendance:
     parts_seconds: how long after an attempt's start its prompt may still come.
     """
 
-    def __init__(self, api: JobsApi, attempts: Path, start_timeout_seconds: float, parts_seconds: float) -> None:
-        self._api, self._attempts = api, attempts
+    def __init__(
+        self, api: JobsApi, attempts: Path, claims: Claims, start_timeout_seconds: float, parts_seconds: float
+    ) -> None:
+        self._api, self._attempts, self._claims = api, attempts, claims
         self._start_timeout, self._parts_seconds = start_timeout_seconds, parts_seconds
         self._jobs, self._pods = Reflector(api.client, api.all_jobs), Reflector(api.client, api.all_pods)
         self._jobs_listed, self._pods_listed = asyncio.Event(), asyncio.Event()
@@ -50,6 +55,7 @@ class Attendance:
         self._attended: dict[str, asyncio.Task[None]] = {}
         self._tasks = asyncio.TaskGroup()
         self._watchers: set[asyncio.Queue[str]] = set()
+        self._being_ended: set[str] = set()
 
     async def run(self) -> None:
         """Attend until cancelled."""
@@ -124,6 +130,7 @@ class Attendance:
                         sight = self._sights.get(pod.attempt) if pod.is_over else self.attend(pod.attempt)
                         if sight:
                             sight.pod_seen(pod)
+                            self._end_if_doubled(sight)
                     case Removed(pod):
                         if sight := self._sights.get(pod.attempt):
                             sight.pod_removed(pod)
@@ -141,6 +148,7 @@ class Attendance:
     def _forget_if_gone(self, sight: Sight) -> None:
         if not sight.is_known and sight.name not in self._attended:
             self._sights.pop(sight.name, None)
+            self._being_ended.discard(sight.name)
 
     # One attempt
 
@@ -184,7 +192,7 @@ class Attendance:
         await self._see_end(sight)
         if not files.has_begun:
             return  # removed meanwhile: its job was deleted before it had started
-        await in_thread(files.conclude, why_it_ended(sight.job, sight.last_pod))
+        await in_thread(files.conclude, why_it_ended(sight.job, sight.last_pod, job_exists=sight.job_exists))
         for names in self._watchers:
             names.put_nowait(sight.name)
 
@@ -209,7 +217,7 @@ class Attendance:
             changed = sight.changed
             if (sight.last_pod and has_started(sight.last_pod)) or await self._is_over(sight):
                 return
-            failure = why_it_cannot_start(sight.last_pod)
+            failure = why_it_cannot_start(sight.last_pod) or await self._lost_holder(sight)
             if not failure and now() >= texts_due:
                 failure, texts_due = await self._missing_text(sight), math.inf
             if not failure and now() >= deadline:
@@ -222,6 +230,14 @@ class Attendance:
                 next_look = min(deadline, texts_due)
                 async with asyncio.timeout_at(next_look if next_look < math.inf else None):
                     await changed.wait()
+
+    async def _lost_holder(self, sight: Sight) -> Failure | None:
+        """Why it never starts where the pod that has claimed it is gone: all others are refused."""
+        if not sight.refused_pods or not (holder := await asyncio.to_thread(self._claims.holder, sight.name)):
+            return None
+        sight.pods_found(await self._api.pods_of(sight.name))
+        pod = sight.pods.get(holder)
+        return why_nobody_took_over(holder) if pod is None or (pod.is_over and not pod.has_started) else None
 
     async def _missing_text(self, sight: Sight) -> Failure | None:
         for text in sight.last_pod.texts if sight.last_pod else ():
@@ -239,7 +255,32 @@ class Attendance:
             changed = sight.changed
             if await self._is_over(sight):
                 return
+            if sight.is_abandoned and sight.name not in self._being_ended:
+                self._being_ended.add(sight.name)
+                with suppress(NotFound):
+                    await self._api.fail_job(sight.name, why_it_ended(sight.job, sight.last_pod))
             await changed.wait()
+
+    def _end_if_doubled(self, sight: Sight) -> None:
+        if sight.is_doubled and sight.name not in self._being_ended:
+            self._being_ended.add(sight.name)
+            self._tasks.create_task(self._end_doubled(sight), name=f"end doubled {sight.name}")
+
+    async def _end_doubled(self, sight: Sight) -> None:
+        """End an attempt of which several pods act: where there is no volume, none of them could claim it."""
+        failure = why_it_was_doubled(pod.name for pod in sight.pods.values() if pod.acts)
+        log.error("an attempt had several pods", attempt=sight.name, reason=failure.reason)
+        with suppress(NotFound):
+            while not await self._has_failed_job(sight.name, failure):
+                await asyncio.sleep(TROUBLE_SECONDS)
+
+    async def _has_failed_job(self, name: str, failure: Failure) -> bool:
+        try:
+            await self._api.fail_job(name, failure)
+        except RetryLater as error:
+            log.warning("an attempt cannot be ended yet", attempt=name, reason=str(error))
+            return False
+        return True
 
     async def _is_over(self, sight: Sight) -> bool:
         """Whether it is, for certain. The two watches lag, each by its own time, so the cluster itself is asked."""

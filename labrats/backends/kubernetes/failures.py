@@ -3,6 +3,7 @@
 Each reason is one sentence that a person can act on.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from labrats.backends.kubernetes.objects import (
@@ -28,12 +29,6 @@ class Failure(Record):
     reason: str
 
 
-VANISHED: Final = Failure(
-    code=FailedCode.LOST, reason="the attempt vanished: its Job or its pod was deleted before its outcome was known"
-)
-DELETED: Final = Failure(
-    code=FailedCode.LOST, reason="the attempt was ended from outside: somebody deleted its Job or its pod"
-)
 ENDED_BY_ENGINE: Final = Failure(code=FailedCode.EXECUTOR_DIED, reason="the engine ended the attempt")
 NEVER_STARTED: Final = Failure(code=FailedCode.LOST, reason="the attempt was ended before it started")
 
@@ -50,18 +45,56 @@ _SIGNALLED: Final = 128
 """A container's exit code is this plus the number of the signal that its first process died of."""
 
 
-def why_it_ended(job: JobObject | None, pod: PodObject | None) -> Failure:
-    """Why an attempt that is over left no terminal event. job, pod: as they were last seen, if they ever were."""
+def why_it_ended(job: JobObject | None, pod: PodObject | None, *, job_exists: bool = True) -> Failure:
+    """Why an attempt that is over left no terminal event, as far as that was seen.
+
+    job, pod: as they were last seen, if they ever were. job_exists: whether the Job is there still.
+    """
     if pod and pod.lost_with_its_node:
         return Failure(code=FailedCode.NODE_LOST, reason=f"{pod.spec.node_name} was lost with the attempt on it")
     if job and (decided := _decided_by_the_engine(job)):
         return decided
     if pod and (failure := _of_pod(pod)):
         return failure
+    if pod and pod.metadata.deletion_timestamp:
+        return _deleted(job, pod, job_exists=job_exists)
+    if pod and pod.state.terminated:
+        return _of_exit(pod.container.name, pod.state.terminated)
     if job and (condition := job.condition("Failed")) and condition.reason == "DeadlineExceeded":
         reason = "the cluster ended the attempt, long after the engine should have"
         return Failure(code=FailedCode.TIMEOUT, reason=reason)
-    return VANISHED
+    return _vanished(job, pod, job_exists=job_exists)
+
+
+def why_nobody_took_over(holder: str) -> Failure:
+    """The pod `holder` claimed the attempt, and is gone before it began."""
+    reason = f"the pod {holder} had claimed the attempt, and is gone: no other pod may take it over"
+    return Failure(code=FailedCode.LOST, reason=reason)
+
+
+def why_it_was_doubled(pods: Iterable[str]) -> Failure:
+    """Several pods of the attempt act."""
+    names = " and ".join(sorted(pods))
+    reason = (
+        f"the cluster started several pods of the attempt, {names}, and there is no volume on which one could claim it"
+    )
+    return Failure(code=FailedCode.LOST, reason=f"{reason} (LABRATS_DATA_CLAIM): all were ended")
+
+
+def _deleted(job: JobObject | None, pod: PodObject, *, job_exists: bool) -> Failure:
+    when = "while the attempt ran in it" if pod.has_started else "before the attempt had started in it"
+    what = f"the pod {pod.name} was" if job_exists or job is None else f"the Job {job.name} and its pod {pod.name} were"
+    return Failure(code=FailedCode.LOST, reason=f"{what} deleted {when}")
+
+
+def _vanished(job: JobObject | None, pod: PodObject | None, *, job_exists: bool) -> Failure:
+    if job and not job_exists:
+        what = f"the Job {job.name} was deleted"
+    elif pod:
+        what = f"the pod {pod.name} is gone"
+    else:
+        what = "the cluster has no pod of the attempt"
+    return Failure(code=FailedCode.LOST, reason=f"{what}, and no outcome of it was seen")
 
 
 def why_it_cannot_start(pod: PodObject | None) -> Failure | None:
@@ -129,9 +162,7 @@ def _of_pod(pod: PodObject) -> Failure | None:
     end = pod.state.terminated
     if end and end.reason == "OOMKilled":
         return _out_of_memory(pod.container)
-    if pod.metadata.deletion_timestamp:
-        return DELETED
-    return _of_exit(pod.container.name, end) if end else None
+    return None
 
 
 def _out_of_memory(container: Container) -> Failure:

@@ -5,6 +5,8 @@ from typing import Final
 
 import msgspec
 
+from labrats.model.protocol import CLAIMED_STATUS
+
 JOB_LABEL: Final = "labrats.work/job"
 """On each Job and pod of ours: the InferenceRequest it belongs to."""
 
@@ -247,13 +249,26 @@ class PodObject(_Part, frozen=True, kw_only=True):
     @property
     def reporting(self) -> list[str]:
         """The containers that print the attempt's events, in order. `prepare` prints only why it failed."""
+        if self.was_refused:
+            return []
         names = [each.name for each in self.containers]
         return [name for name in names if name != PREPARE_CONTAINER or self.state_of(name).has_failed]
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether it did nothing, since another pod of the attempt had claimed it."""
+        end = self.state_of(PREPARE_CONTAINER).terminated
+        return end is not None and end.exit_code == CLAIMED_STATUS
 
     @property
     def has_started(self) -> bool:
         """Whether a container that prints the attempt's events runs or has run."""
         return any(self.state_of(name).has_started for name in self.reporting)
+
+    @property
+    def acts(self) -> bool:
+        """Whether it clones or runs the executor, or has done so."""
+        return any(self.state_of(name).has_started for name in (CLONE_CONTAINER, CONTAINER))
 
     def _has_succeeded(self, container: str) -> bool:
         end = self.state_of(container).terminated

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Final
 
+from labrats.backends.kubernetes.claims import claim_path
 from labrats.backends.kubernetes.failures import NEVER_STARTED, failure_annotations
 from labrats.backends.kubernetes.objects import (
     ATTEMPT_LABEL,
@@ -19,7 +20,7 @@ from labrats.backends.kubernetes.objects import (
 from labrats.backends.kubernetes.resources import LABRATS_API
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Job, WorkspaceFile
-from labrats.model.protocol import IDLE_SECONDS, Resumption, Task
+from labrats.model.protocol import CLAIMED_STATUS, IDLE_SECONDS, POD_VARIABLE, Resumption, Task
 from labrats.model.record import encode
 from labrats.ports import Attempt
 
@@ -32,6 +33,9 @@ SOURCE: Final = "/attempt/source"
 
 INPUTS_SIZE: Final = "16Mi"
 """Bound on the executor's inputs, which are in memory: texts, settings and Secrets, each of at most 1 MiB."""
+
+CLAIMS: Final = "/attempt/claims"
+"""Where the step `prepare` finds the folder in which its pod claims the attempt."""
 
 UPLOADS: Final = PurePath("/attempt/uploads")
 """Where the executor finds the files that came with its job."""
@@ -93,6 +97,8 @@ class PodSettings:
     scratch_size:   how much the workspace, the agent's home and its temporary files may take together.
     pod_fields:     further fields of the pod's spec (nodeSelector, runtimeClassName …). Those set here win over them.
     uploads_claim:  the claim by which pods have the uploads volume, at the root of it.
+    data_claim:     the claim of the engine's own volume, on which a pod claims its attempt. Without it nothing keeps
+                    the cluster from starting two pods that both act: the engine then ends both.
     grace_seconds:  how long an executor that is asked to end may take.
     kept_seconds:   for how long a finished Job stays in the cluster. Also how long the engine may be away before it
                     finds no outcome any more.
@@ -102,6 +108,7 @@ class PodSettings:
     resources: Mapping[str, Any]
     scratch_size: str
     uploads_claim: str | None = None
+    data_claim: str | None = None
     pod_fields: Mapping[str, Any] = field(default_factory=dict)
     git_addresses: tuple[str, ...] = ()
     idle_seconds: float = IDLE_SECONDS
@@ -129,11 +136,24 @@ def attempt_job(attempt: Attempt, credentials: Credentials, settings: PodSetting
             "completions": 1,
             "parallelism": 1,
             "podReplacementPolicy": "Failed",
+            # A pod that found the attempt claimed is no failure of it.
+            "podFailurePolicy": {
+                "rules": [
+                    {
+                        "action": "Ignore",
+                        "onExitCodes": {
+                            "containerName": PREPARE_CONTAINER,
+                            "operator": "In",
+                            "values": [CLAIMED_STATUS],
+                        },
+                    }
+                ]
+            },
             "activeDeadlineSeconds": round(seconds) + DEADLINE_MARGIN_SECONDS,
             "ttlSecondsAfterFinished": settings.kept_seconds,
             "template": {
                 "metadata": {"labels": labels, "annotations": _annotations(attempt, settings)},
-                "spec": _pod(job, credentials, settings),
+                "spec": _pod(attempt, credentials, settings),
             },
         },
     }
@@ -209,8 +229,9 @@ def _resumption(attempt: Attempt) -> Resumption | None:
     return Resumption(session=session) if session else None
 
 
-def _pod(job: Job, credentials: Credentials, settings: PodSettings) -> dict[str, Any]:
+def _pod(attempt: Attempt, credentials: Credentials, settings: PodSettings) -> dict[str, Any]:
     """The pod's spec, within what Pod Security calls `restricted`."""
+    job = attempt.job
     uploads = _upload_mounts(job.spec.files, settings)
     config = job.resolved.config
     resources = config.executor_resources or settings.resources
@@ -222,7 +243,7 @@ def _pod(job: Job, credentials: Credentials, settings: PodSettings) -> dict[str,
         "resources": resources,
         "volumeMounts": [_INPUTS_MOUNT, *_SCRATCH_MOUNTS, *uploads],
     }
-    steps = [_prepare_step(), *([_clone_step()] if job.spec.workspace_setup else [])]
+    steps = [_prepare_step(attempt.name, settings), *([_clone_step()] if job.spec.workspace_setup else [])]
     return {
         **settings.pod_fields,
         **RESTRICTED_POD,
@@ -236,6 +257,7 @@ def _pod(job: Job, credentials: Credentials, settings: PodSettings) -> dict[str,
             {"name": "inputs", "emptyDir": {"medium": "Memory", "sizeLimit": INPUTS_SIZE}},
             {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch_size}},
             *([_uploads_volume(settings)] if uploads else []),
+            *([_claims_volume(settings)] if settings.data_claim else []),
         ],
     }
 
@@ -247,13 +269,21 @@ _SCRATCH_MOUNTS: Final = (
 )
 
 
-def _prepare_step() -> dict[str, Any]:
-    """The container that hands the inputs over, and alone mounts the Secrets of the model and of MCP servers."""
+def _prepare_step(name: str, settings: PodSettings) -> dict[str, Any]:
+    """The container that claims the attempt and hands the inputs over. It alone mounts the folder with the claim, and
+    the Secrets of the model and of MCP servers.
+    """
+    claims = {"name": "claims", "mountPath": CLAIMS, "subPath": str(claim_path(name))}
     return {
         **RESTRICTED_CONTAINER,
         "name": PREPARE_CONTAINER,
-        "args": ["prepare", SOURCE, INPUTS],
-        "volumeMounts": [{"name": "source", "mountPath": SOURCE, "readOnly": True}, _INPUTS_MOUNT],
+        "args": ["prepare", SOURCE, INPUTS, *([CLAIMS] if settings.data_claim else [])],
+        "env": [{"name": POD_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "volumeMounts": [
+            {"name": "source", "mountPath": SOURCE, "readOnly": True},
+            _INPUTS_MOUNT,
+            *([claims] if settings.data_claim else []),
+        ],
     }
 
 
@@ -311,6 +341,10 @@ def _upload_mounts(files: Sequence[WorkspaceFile], settings: PodSettings) -> lis
         {"name": "uploads", "mountPath": str(UPLOADS / folder), "subPath": folder, "readOnly": True}
         for folder in folders
     ]
+
+
+def _claims_volume(settings: PodSettings) -> dict[str, Any]:
+    return {"name": "claims", "persistentVolumeClaim": {"claimName": settings.data_claim}}
 
 
 def _uploads_volume(settings: PodSettings) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from labrats.backends.kubernetes.attendance import Attendance
+from labrats.backends.kubernetes.claims import CLAIMS_FOLDER, Claims
 from labrats.backends.kubernetes.client import REFUSED_DELAY_SECONDS, ApiClient, Refused
 from labrats.backends.kubernetes.failures import (
     BY_THE_CLUSTER,
@@ -63,7 +64,8 @@ UNDER_WAY_SECONDS: Final = 60.0
 
 @dataclass(frozen=True)
 class KubernetesRunnerSettings:
-    """namespace: where the Jobs are, and all that their pods mount. attempts: the folder on the shared volume.
+    """namespace: where the Jobs are, and all that their pods mount. attempts: the folder on the shared volume, with the
+    attempts' claims beside it.
 
     kill_seconds: how much longer than its grace a node that is well may take to end a pod.
     parts_seconds: how long after a job its prompt and its secrets may appear: they are created after it.
@@ -94,7 +96,8 @@ class KubernetesRunner:
         self._store, self._settings, self._clock = store, settings, clock or SystemClock()
         self._api = JobsApi(client, settings.namespace)
         start_timeout = settings.pods.start_timeout_seconds
-        self._attendance = Attendance(self._api, settings.attempts, start_timeout, settings.parts_seconds)
+        self._claims = Claims(settings.attempts.with_name(CLAIMS_FOLDER))
+        self._attendance = Attendance(self._api, settings.attempts, self._claims, start_timeout, settings.parts_seconds)
         self._output_poll = OutputPoll()
         self._unconfirmed: set[str] = set()
         self._unburied: dict[str, datetime] = {}
@@ -103,6 +106,10 @@ class KubernetesRunner:
 
     async def run(self) -> None:
         """See attempts through, and clear up after jobs that were deleted, until cancelled. Once."""
+        if not self._settings.pods.data_claim:
+            log.warning(
+                "attempts cannot be claimed", reason="LABRATS_DATA_CLAIM names no volume that their pods could mount"
+            )
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._attendance.run(), name="attendance")
             loops.create_task(self._watch_jobs(), name="watch-owners")
@@ -116,6 +123,8 @@ class KubernetesRunner:
             return
         await self._check_texts(attempt.job)
         manifest = attempt_job(attempt, await self._credentials(attempt), self._settings.pods)
+        if self._settings.pods.data_claim:
+            await asyncio.to_thread(self._claims.prepare, attempt.name)
         try:
             self._attendance.job_written(await self._api.create_job(manifest))
         except Conflict:
@@ -215,6 +224,7 @@ class KubernetesRunner:
     async def _remove_files(self, name: str) -> None:
         await self._attendance.leave(name)
         await asyncio.to_thread(self._files(name).remove)
+        await asyncio.to_thread(self._claims.remove, name)
 
     # A person may delete a job, and create another of the same name
 

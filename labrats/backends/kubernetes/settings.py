@@ -28,6 +28,7 @@ def runner_settings(settings: EngineSettings) -> KubernetesRunnerSettings:
         resources=kubernetes.executor_resources,
         scratch_size=kubernetes.executor_scratch,
         uploads_claim=kubernetes.uploads_claim,
+        data_claim=kubernetes.data_claim,
         pod_fields=kubernetes.executor_pod,
         git_addresses=settings.outbound_allowed_cidrs,
         idle_seconds=settings.agent_idle_seconds,

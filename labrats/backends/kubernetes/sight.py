@@ -13,7 +13,7 @@ class Sight:
 
     job:        the Job as it is, or last was.  job_exists: whether it still is, as far as is known.
     pods:       those that exist, by name.
-    last_pod:   the pod that matters, kept when it is gone: the one that started, or else the latest.
+    last_pod:   the pod that matters, kept when it is gone: the one that started, or else the latest that may start.
     changed:    set, and replaced by another, whenever something has changed.
     """
 
@@ -46,6 +46,24 @@ class Sight:
         return [pod for pod in self.pods.values() if not pod.is_over]
 
     @property
+    def refused_pods(self) -> list[PodObject]:
+        """Those that did nothing, since another had claimed the attempt."""
+        return [pod for pod in self.pods.values() if pod.was_refused]
+
+    @property
+    def is_doubled(self) -> bool:
+        """Whether several of its pods act, or have acted while one still runs: nothing kept the second from it."""
+        acting = [pod for pod in self.pods.values() if pod.acts]
+        return len(acting) > 1 and not all(pod.is_over for pod in acting)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the pod that ran it is gone, and the cluster goes on making others, which cannot take it over."""
+        pod = self.last_pod
+        gone = pod is not None and pod.has_started and pod.name not in self.pods
+        return gone and bool(self.pods) and not self.makes_no_more_pods
+
+    @property
     def makes_no_more_pods(self) -> bool:
         """Whether its Job is gone, or has decided how it ends."""
         return not self.job_exists or (self.job is not None and self.job.starts_no_more_pods)
@@ -75,7 +93,7 @@ class Sight:
         self.job, self.job_exists = job, True
         self.pods = {name: pod for name, pod in self.pods.items() if self._may_have(pod)}
         if self.last_pod and not self._may_have(self.last_pod):
-            self.last_pod = max(self.pods.values(), key=lambda pod: pod.has_started, default=None)
+            self.last_pod = max(self.pods.values(), key=_rank, default=None)
         self.touch()
 
     def job_removed(self) -> None:
@@ -90,7 +108,7 @@ class Sight:
             return
         self.pods[pod.name] = pod
         last = self.last_pod
-        if last is None or last.name == pod.name or not last.has_started:
+        if last is None or last.name == pod.name or (not last.has_started and _rank(pod) >= _rank(last)):
             self.last_pod = pod
         self.touch()
 
@@ -113,3 +131,8 @@ class Sight:
         """Wake whoever waits for a change."""
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
+
+
+def _rank(pod: PodObject) -> tuple[bool, bool]:
+    """How much a pod matters beside the others of its attempt."""
+    return pod.has_started, not pod.was_refused

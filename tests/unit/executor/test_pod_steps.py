@@ -1,13 +1,16 @@
 """The steps before the executor in an attempt's pod, as real processes, and the executor after them."""
 
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from labrats.backends.kubernetes.claims import Claims
 from labrats.executor.changes import _pull_request
 from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent, StatusEvent, Task, decode_event
@@ -35,11 +38,12 @@ class Pod:
     def run(self, *arguments: str) -> tuple[int, list[AnyEvent]]:
         """Run one container. Returns its exit status and what it printed."""
         command = [sys.executable, "-m", "labrats.executor", *arguments]
-        done = subprocess.run(command, stdout=subprocess.PIPE, timeout=DEADLINE_SECONDS, check=False)
+        named = {**os.environ, "LABRATS_POD": self.folder.name}
+        done = subprocess.run(command, stdout=subprocess.PIPE, env=named, timeout=DEADLINE_SECONDS, check=False)
         return done.returncode, [event for line in done.stdout.splitlines() if (event := decode_event(line))]
 
-    def prepare(self) -> tuple[int, list[AnyEvent]]:
-        return self.run("prepare", str(self.folder / "source"), str(self.inputs))
+    def prepare(self, *claims: Path) -> tuple[int, list[AnyEvent]]:
+        return self.run("prepare", str(self.folder / "source"), str(self.inputs), *map(str, claims))
 
     def clone(self) -> tuple[int, list[AnyEvent]]:
         return self.run("clone", str(self.folder / "repository"), str(self.scratch))
@@ -48,9 +52,9 @@ class Pod:
         return self.run(str(self.inputs), str(self.scratch))
 
 
-def a_pod(tmp_path: Path, steps: list[Any] | None = None, **fields: Any) -> Pod:
+def a_pod(tmp_path: Path, steps: list[Any] | None = None, name: str = "pod", **fields: Any) -> Pod:
     """The folders of a pod with what is mounted there: `source` of `prepare`, and `repository` of `clone`."""
-    pod = Pod(tmp_path / "pod")
+    pod = Pod(tmp_path / name)
     task = encode(a_task(tmp_path, steps, workspace=str(pod.scratch / "workspace"), **fields))
     for folder, secret, value in (("source", "OPENAI_API_KEY", KEY), ("repository", "git-password", TOKEN)):
         (pod.folder / folder / "secrets").mkdir(parents=True)
@@ -125,3 +129,37 @@ def test_a_pull_request_is_recognised_by_the_repository_that_an_earlier_step_clo
         work.run.emit.pull_request_url = "https://github.com/o/r/pull/3"
 
         assert _pull_request(work.run) == url
+
+
+def test_of_many_pods_that_claim_an_attempt_at_once_one_does_and_the_others_do_nothing(tmp_path: Path) -> None:
+    pods = [a_pod(tmp_path, name=f"pod-{number}") for number in range(6)]
+    claims = Claims(tmp_path / "claims")
+    claims.prepare("ir-0000000a-1")
+    [folder] = (tmp_path / "claims").glob("*/*")
+
+    with ThreadPoolExecutor(len(pods)) as threads:
+        outcomes = list(threads.map(lambda pod: pod.prepare(folder), pods))
+
+    assert sorted(status for status, _ in outcomes) == [0] + [75] * 5
+    assert not [event for _, events in outcomes for event in events]
+    [acting] = [pod for pod in pods if any(pod.inputs.iterdir())]
+    assert claims.holder("ir-0000000a-1") == acting.folder.name
+
+
+def test_a_pod_that_claimed_an_attempt_cannot_claim_it_again(tmp_path: Path) -> None:
+    pod, claims = a_pod(tmp_path), tmp_path / "claims"
+    claims.mkdir()
+
+    assert pod.prepare(claims)[0] == 0
+    assert pod.prepare(claims)[0] == 75
+
+
+def test_a_claim_that_cannot_be_written_is_the_end_of_the_attempt(tmp_path: Path) -> None:
+    pod = a_pod(tmp_path)
+
+    status, [event] = pod.prepare(tmp_path / "missing")
+
+    assert status == 1
+    assert isinstance(event, ErrorEvent)
+    assert "cannot be claimed" in event.message
+    assert not any(pod.inputs.iterdir())

@@ -17,9 +17,16 @@ def a_job_object(*conditions: dict[str, str], annotations: dict[str, str] | None
 
 
 def a_pod_object(
-    state: dict[str, Any] | None = None, *, node: str = "node-1", deleted: bool = False, **status: Any
+    state: dict[str, Any] | None = None,
+    *,
+    node: str = "node-1",
+    deleted: bool = False,
+    steps: dict[str, dict[str, Any]] | None = None,
+    **status: Any,
 ) -> PodObject:
-    """Its pod. state: of the executor's container. status: further fields of the pod's."""
+    """Its pod. state: of the executor's container. steps: the states of those before it. status: further fields of the
+    pod's.
+    """
     labels = {"labrats.work/job": "ir-0000000a", "labrats.work/attempt": "1"}
     meta = {"name": f"{NAME}-x7k2p", "labels": labels} | (
         {"deletionTimestamp": "2026-01-01T12:00:00Z"} if deleted else {}
@@ -28,7 +35,15 @@ def a_pod_object(
     statuses = [{"name": "executor", "state": state}] if state else []
     pod = {
         "metadata": meta,
-        "spec": {"nodeName": node, "containers": [container]},
-        "status": {"containerStatuses": statuses, **status},
+        "spec": {
+            "nodeName": node,
+            "containers": [container],
+            "initContainers": [container | {"name": name} for name in steps or ()],
+        },
+        "status": {
+            "containerStatuses": statuses,
+            "initContainerStatuses": [{"name": name, "state": each} for name, each in (steps or {}).items()],
+            **status,
+        },
     }
     return msgspec.json.decode(msgspec.json.encode(pod), type=PodObject)

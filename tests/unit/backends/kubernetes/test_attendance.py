@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from labrats.backends.kubernetes.attendance import Attendance
+from labrats.backends.kubernetes.claims import Claims
 from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.objects import JobObject
@@ -19,7 +20,9 @@ def a_job_of(uid: str) -> JobObject:
 
 
 async def test_an_earlier_job_of_the_name_is_seen_through_no_further(tmp_path: Path) -> None:
-    attendance = Attendance(JobsApi(NO_CLIENT, "default"), tmp_path, start_timeout_seconds=60, parts_seconds=60)
+    attendance = Attendance(
+        JobsApi(NO_CLIENT, "default"), tmp_path, Claims(tmp_path), start_timeout_seconds=60, parts_seconds=60
+    )
     files = AttemptFiles.of(tmp_path, NAME)
     async with attendance._tasks:
         attendance._see(a_job_of("first"))

@@ -104,21 +104,40 @@ def test_a_code_that_is_none_of_ours_is_not_believed() -> None:
     assert why_it_ended(job, a_pod_object(ended(3))).code is FailedCode.EXECUTOR_DIED
 
 
-def test_one_that_somebody_deleted_is_lost_however_its_executor_exited() -> None:
-    failure = why_it_ended(a_job_object(), a_pod_object(ended(1), deleted=True))
+@pytest.mark.parametrize(
+    ("state", "job_exists", "words"),
+    [
+        (ended(1), True, "the pod ir-0000000a-1-x7k2p was deleted while the attempt ran in it"),
+        (None, True, "the pod ir-0000000a-1-x7k2p was deleted before the attempt had started in it"),
+        (
+            {"running": {}},
+            False,
+            "the Job ir-0000000a-1 and its pod ir-0000000a-1-x7k2p were deleted while the attempt ran in it",
+        ),
+    ],
+)
+def test_one_that_was_deleted_is_lost_and_says_what_was_deleted_not_by_whom(
+    state: dict[str, Any] | None, job_exists: bool, words: str
+) -> None:
+    failure = why_it_ended(a_job_object(), a_pod_object(state, deleted=True), job_exists=job_exists)
 
-    assert (failure.code, failure.reason) == (
-        FailedCode.LOST,
-        "the attempt was ended from outside: somebody deleted its Job or its pod",
-    )
+    assert (failure.code, failure.reason) == (FailedCode.LOST, words)
+
+
+def test_one_that_ran_out_of_memory_while_it_was_deleted_did_so() -> None:
     assert why_it_ended(a_job_object(), a_pod_object(ended(137, "OOMKilled"), deleted=True)).code is (
         FailedCode.OUT_OF_MEMORY
     )
 
 
 def test_one_that_left_nothing_to_look_at_is_lost() -> None:
-    assert why_it_ended(None, None).code is FailedCode.LOST
-    assert why_it_ended(a_job_object(), a_pod_object({"running": {}})).code is FailedCode.LOST
+    for job, pod, job_exists, words in (
+        (None, None, True, "the cluster has no pod of the attempt"),
+        (a_job_object(), None, False, "the Job ir-0000000a-1 was deleted"),
+        (a_job_object(), a_pod_object({"running": {}}), True, "the pod ir-0000000a-1-x7k2p is gone"),
+    ):
+        failure = why_it_ended(job, pod, job_exists=job_exists)
+        assert (failure.code, failure.reason) == (FailedCode.LOST, f"{words}, and no outcome of it was seen")
 
 
 @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"])
@@ -174,3 +193,17 @@ def test_a_reason_is_one_line_and_not_too_long() -> None:
 
     assert "first second" in reason
     assert len(reason) < 600
+
+
+def test_a_step_before_the_executor_that_died_is_named() -> None:
+    pod = a_pod_object(steps={"prepare": ended(0), "clone": ended(137)})
+
+    assert why_it_ended(a_job_object(), pod).reason == (
+        "the step 'clone' before the executor was killed by signal 9 (SIGKILL) without an outcome"
+    )
+
+
+def test_an_image_of_a_step_that_cannot_be_pulled_is_named() -> None:
+    failure = why_it_has_not_started(a_pod_object(steps={"prepare": waiting("ErrImagePull", "not found")}), 300)
+
+    assert failure.code is FailedCode.IMAGE_PULL

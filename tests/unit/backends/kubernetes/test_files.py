@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.backends.kubernetes.failures import NEVER_STARTED, VANISHED
+from labrats.backends.kubernetes.failures import NEVER_STARTED, why_it_ended
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy
 from labrats.model.protocol import PATCH_FILE, RESULT_FILE, AnyEvent, PartEvent, ResultEvent
 from labrats.model.record import encode
@@ -154,14 +154,14 @@ def test_an_output_without_end_is_cut_but_for_its_outcome(files: AttemptFiles) -
 def test_the_first_word_on_an_ending_counts(files: AttemptFiles) -> None:
     assert files.ending() is None
     files.conclude(NEVER_STARTED)
-    files.conclude(VANISHED)
+    files.conclude(why_it_ended(None, None))
 
     assert files.ending() == NEVER_STARTED
     assert [path.name for path in files.folder.iterdir()] == ["ending.json"]
 
 
 def test_what_is_removed_has_never_begun(files: AttemptFiles) -> None:
-    files.conclude(VANISHED)
+    files.conclude(why_it_ended(None, None))
     files.remove()
     files.remove()
 

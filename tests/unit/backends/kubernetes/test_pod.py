@@ -24,6 +24,7 @@ SETTINGS = PodSettings(
     resources={"requests": {"cpu": "250m"}, "limits": {"cpu": "2", "memory": "2Gi", "ephemeral-storage": "10Gi"}},
     scratch_size="10Gi",
     uploads_claim="uploads",
+    data_claim="data",
     git_addresses=("10.0.0.0/8",),
 )
 """What an operator might set."""
@@ -212,3 +213,22 @@ def test_the_steps_with_credentials_never_run_an_image_that_a_job_names() -> Non
     steps = pod_of(attempt)["spec"]["initContainers"]
 
     assert {step["image"] for step in steps} == {SETTINGS.image}
+
+
+def test_only_the_first_container_has_the_volume_of_claims_and_of_that_only_its_attempts_folder() -> None:
+    spec = pod_of(an_owned_attempt())["spec"]
+
+    mounts = {
+        container["name"]: [mount.get("subPath") for mount in container["volumeMounts"] if mount["name"] == "claims"]
+        for container in [*spec["initContainers"], *spec["containers"]]
+    }
+    assert mounts == {"prepare": ["claims/0a/ir-0000000a-1"], "executor": []}
+
+
+def test_without_the_volume_nothing_is_claimed() -> None:
+    settings = PodSettings(image="labrats/executor:1", resources={}, scratch_size="1Gi")
+
+    spec = pod_of(an_owned_attempt(), settings=settings)["spec"]
+
+    assert spec["initContainers"][0]["args"] == ["prepare", "/attempt/source", "/attempt/inputs"]
+    assert "claims" not in [volume["name"] for volume in spec["volumes"]]

@@ -22,8 +22,12 @@ def a_sight(job: JobObject | None = None, *pods: PodObject) -> Sight:
     return sight
 
 
-def a_pod(name: str, state: dict[str, Any] | None = None, version: int = 1, **status: Any) -> PodObject:
-    pod = a_pod_object(state, **status)
+REFUSED = {"prepare": {"terminated": {"exitCode": 75}}}
+PREPARED = {"prepare": {"terminated": {"exitCode": 0}}}
+
+
+def a_pod(name: str, state: dict[str, Any] | None = None, version: int = 1, **fields: Any) -> PodObject:
+    pod = a_pod_object(state, **fields)
     metadata = msgspec.structs.replace(pod.metadata, name=name, resource_version=str(version))
     return msgspec.structs.replace(pod, metadata=metadata)
 
@@ -108,3 +112,52 @@ def test_whoever_waits_is_woken_by_what_is_new_alone() -> None:
 
     assert changed.is_set()
     assert not sight.changed.is_set()
+
+
+@pytest.mark.parametrize("first", ["refused", "claimed"])
+def test_the_pod_that_claimed_the_attempt_counts_whichever_was_seen_first(first: str) -> None:
+    pods = [a_pod("refused", steps=REFUSED, phase="Failed"), a_pod("claimed", RUNNING, steps=PREPARED)]
+
+    sight = a_sight(a_job_object(), *sorted(pods, key=lambda pod: pod.name != first))
+
+    assert sight.last_pod
+    assert sight.last_pod.name == "claimed"
+    assert [pod.name for pod in sight.refused_pods] == ["refused"]
+    assert not sight.is_doubled
+
+
+def test_a_refused_pod_neither_starts_the_attempt_nor_hides_one_that_may() -> None:
+    sight = a_sight(a_job_object(), a_pod("waiting"), a_pod("refused", steps=REFUSED, phase="Failed"))
+
+    assert sight.last_pod
+    assert sight.last_pod.name == "waiting"
+    assert not sight.has_started
+
+
+def test_an_attempt_is_doubled_while_one_of_two_pods_that_act_runs() -> None:
+    sight = a_sight(a_job_object(), a_pod("a", RUNNING), a_pod("b", RUNNING))
+    found = [sight.is_doubled]
+    for name in ("a", "b"):
+        sight.pod_seen(a_pod(name, {"terminated": {"exitCode": 1}}, version=2, phase="Failed"))
+        found.append(sight.is_doubled)
+
+    assert found == [True, True, False]
+
+
+def test_an_attempt_is_abandoned_when_its_pod_is_gone_and_the_cluster_makes_others() -> None:
+    sight = a_sight(a_job_object(), a_pod("claimed", RUNNING, steps=PREPARED), a_pod("refused", steps=REFUSED))
+    found = [sight.is_abandoned]
+    sight.pod_removed(a_pod("claimed"))
+    found.append(sight.is_abandoned)
+    sight.job_seen(DECIDED)
+    found.append(sight.is_abandoned)
+
+    assert found == [False, True, False]
+
+
+def test_a_pod_starts_with_the_first_step_that_prints_events() -> None:
+    cloning = a_pod("a", steps=PREPARED | {"clone": RUNNING})
+    assert cloning.has_started
+    assert cloning.reporting == ["clone", "executor"]
+    assert not a_pod("a", steps=PREPARED | {"clone": {}}).has_started
+    assert a_pod("a", steps={"prepare": {"terminated": {"exitCode": 1}}}).reporting == ["prepare", "executor"]
