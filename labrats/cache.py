@@ -114,6 +114,10 @@ class JobCache:
                         await asyncio.sleep(0)
                     self.synced.set()
 
+    def knows(self, job_id: str) -> bool:
+        """Return whether there is such a job, as far as this engine has heard."""
+        return job_id in self._groups
+
     def page(self, wanted: JobFilter, *, page: int, limit: int) -> tuple[list[str], int]:
         """The ids on a page (1, 2, …), newest first, and how many match in all."""
         where, values = _where(wanted)

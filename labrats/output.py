@@ -201,3 +201,15 @@ def _offset_after(descriptor: int, seq: int) -> int:
         else:
             high = middle
     return low
+
+
+def attempt_names(root: Path) -> list[str]:
+    """The attempts that have a folder below `root`, where each backend spreads them over folders of its own."""
+    return [folder.name for spread in _folders_in(root) for folder in _folders_in(Path(spread))]
+
+
+def _folders_in(folder: Path) -> list["os.DirEntry[str]"]:
+    try:
+        return [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []

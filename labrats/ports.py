@@ -256,6 +256,10 @@ class Runner(Protocol):
         """The attempts whose workspace is still kept."""
         ...
 
+    async def kept(self) -> list[str]:
+        """The attempts of which anything is kept, whether or not their jobs exist."""
+        ...
+
     async def remove(self, name: str, *, keep_output: bool = False) -> None:
         """Delete what it left: workspace and inputs, and its output too unless `keep_output`. Only when it is Gone.
 

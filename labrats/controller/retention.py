@@ -1,12 +1,17 @@
-"""Forgets what has been kept long enough: workspaces of ended jobs, then the jobs themselves with all they left."""
+"""Forgets what has been kept long enough: workspaces of ended jobs, then the jobs themselves with all they left.
 
+Collects what no job has any more: a person may delete one with kubectl, also while no engine looks.
+"""
+
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import PurePath
 from typing import Final
 
 import structlog
 
-from labrats.attachments import Attachments
+from labrats.attachments import Attachments, job_of
 from labrats.cache import JobCache
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import Job
@@ -16,6 +21,12 @@ from labrats.settings import EngineSettings
 log = structlog.get_logger()
 
 PASS_SECONDS: Final = 600.0
+
+NEW_SECONDS: Final = 3600.0
+"""Age from which files without a job are collected. Files are stored before the job that they come with."""
+
+BATCH: Final = 200
+"""Jobs read at once. Nothing else is done meanwhile."""
 
 
 class Retention:
@@ -41,7 +52,7 @@ class Retention:
         while True:
             try:
                 await self.clean()
-            except RetryLater as error:
+            except (RetryLater, OSError) as error:
                 log.warning("cleaning up will go on later", reason=str(error))
             await self._clock.sleep(PASS_SECONDS)
 
@@ -53,6 +64,11 @@ class Retention:
                 await self._forget(job_id, now - self._jobs_kept)
         for name in await self._runner.workspaces():
             await self._clear_workspace(name, now - self._workspaces_kept)
+        for name in await self._runner.kept():
+            if not await self._exists(job_of_attempt(name)):
+                await self._collect_attempt(name)
+        for folders in batched(await self._attachments.folders(NEW_SECONDS), BATCH):
+            await self._collect_attachments(folders)
 
     async def _forget(self, job_id: str, ended_before: datetime) -> None:
         """Delete the job last: what fails before is found again by the next pass."""
@@ -66,13 +82,46 @@ class Retention:
 
     async def _clear_workspace(self, name: str, ended_before: datetime) -> None:
         try:
-            job = await self._store.get(Job, name.rpartition("-")[0])
+            job = await self._store.get(Job, job_of_attempt(name))
         except NotFound:
-            await self._runner.kill(name)  # whoever deleted the job may not have waited for its end
-            await self._runner.remove(name)
-            return
+            return  # it is collected
         if not _may_be_used(name, job) or _ended_before(job, ended_before):
             await self._runner.remove(name, keep_output=True)
+
+    async def _exists(self, job_id: str) -> bool:
+        """Return whether there is such a job. Only the storage itself is believed that there is none."""
+        if self._cache.knows(job_id):
+            return True
+        try:
+            await self._store.get(Job, job_id)
+        except NotFound:
+            return False
+        return True
+
+    async def _collect_attempt(self, name: str) -> None:
+        try:
+            await self._runner.kill(name)  # whoever deleted the job may not have waited for its end
+            await self._runner.remove(name)
+        except RetryLater as error:  # such as a node that is out of reach: the next pass finds it again
+            log.warning("an attempt without a job could not be removed", attempt=name, reason=str(error))
+            return
+        log.info("removed an attempt without a job", attempt=name)
+
+    async def _collect_attachments(self, folders: Sequence[str]) -> None:
+        """Remove the folders that no job has: those of deleted jobs, and of jobs that could not be stored."""
+        jobs = {job.id: job for job in await self._store.get_many(Job, [job_of(folder) for folder in folders])}
+        for folder in folders:
+            job = jobs.get(job_of(folder))
+            if job is None and await self._exists(job_of(folder)):
+                continue  # it has just been stored
+            if job is None or folder not in {str(PurePath(file.path).parent) for file in job.spec.workspace_files}:
+                await self._attachments.remove_folder(folder)
+                log.info("removed files without a job", folder=folder)
+
+
+def job_of_attempt(name: str) -> str:
+    """The id of the job whose attempt has that name."""
+    return name.rpartition("-")[0]
 
 
 def _may_be_used(name: str, job: Job) -> bool:
@@ -83,3 +132,8 @@ def _may_be_used(name: str, job: Job) -> bool:
 
 def _ended_before(job: Job, time: datetime) -> bool:
     return job.ended and job.status.finished_at is not None and job.status.finished_at < time
+
+
+def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """The items in order, `size` at once."""
+    return (items[start : start + size] for start in range(0, len(items), size))

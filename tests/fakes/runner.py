@@ -116,6 +116,10 @@ class MemoryRunner:
         await asyncio.sleep(0)
         return [name for name, executor in self._machine.executors.items() if executor.has_workspace]
 
+    async def kept(self) -> list[str]:
+        await asyncio.sleep(0)
+        return list(self._machine.executors)
+
     async def remove(self, name: str, *, keep_output: bool = False) -> None:
         await asyncio.sleep(0)
         if keep_output and name in self._machine.executors:

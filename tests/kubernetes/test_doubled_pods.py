@@ -24,6 +24,7 @@ from labrats.ports import Attempt, Gone
 from tests.builders import an_attempt
 from tests.cluster.cluster import Cluster
 from tests.cluster.proxy import FaultyProxy, Lose, is_watch
+from tests.cluster.volumes import bind_volume
 from tests.conformance.kubernetes_backend import a_pod_settings
 from tests.conformance.test_runner import events_of
 from tests.fakes.store import MemoryStore
@@ -92,19 +93,7 @@ async def volume(api_client: ApiClient, jobs_namespace: str, tmp_path: Path) -> 
     """The folder of a volume that both the engine and the pods have; its claim is called `data`."""
     folder = tmp_path / "volume"
     folder.mkdir()
-    size, name = {"storage": "1Gi"}, f"{jobs_namespace}-data"
-    modes = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
-    made = {
-        "hostPath": {"path": str(folder)},
-        "capacity": size,
-        "claimRef": {"namespace": jobs_namespace, "name": "data"},
-    }
-    await api_client.request(
-        "POST", "/api/v1/persistentvolumes", encode({"metadata": {"name": name}, "spec": modes | made})
-    )
-    asked = {"resources": {"requests": size}, "volumeName": name}
-    claims = f"/api/v1/namespaces/{jobs_namespace}/persistentvolumeclaims"
-    await api_client.request("POST", claims, encode({"metadata": {"name": "data"}, "spec": modes | asked}))
+    await bind_volume(api_client, jobs_namespace, "data", str(folder))
     return folder
 
 

@@ -19,6 +19,7 @@ from labrats.model.protocol import (
     PATCH_FILE,
     RESULT_FILE,
 )
+from labrats.output import attempt_names
 from labrats.plain_files import NotPlain, read_plain
 from labrats.processes import ProcessId, folder_mark, name_of
 
@@ -168,6 +169,10 @@ class Folders:
     def of(self, name: str) -> AttemptFolder:
         job_id = name.rpartition("-")[0]
         return AttemptFolder(self.attempts / job_id[-2:] / name, self.workspaces / name)
+
+    def attempt_names(self) -> list[str]:
+        """The attempts that have a folder or a workspace."""
+        return sorted({*attempt_names(self.attempts), *self.workspace_names()})
 
     def workspace_names(self) -> list[str]:
         """The attempts that have a workspace."""

@@ -189,6 +189,9 @@ class LocalRunner:
     async def workspaces(self) -> list[str]:
         return await asyncio.to_thread(self._settings.folders.workspace_names)
 
+    async def kept(self) -> list[str]:
+        return await asyncio.to_thread(self._settings.folders.attempt_names)
+
     async def remove(self, name: str, *, keep_output: bool = False) -> None:
         if keep_output and name in self._lent.values():
             return

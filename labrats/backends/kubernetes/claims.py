@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from labrats.model.protocol import CLAIM_FILE
+from labrats.output import attempt_names
 
 CLAIMS_FOLDER: Final = "claims"
 """Its name on the volume, beside the folder of the attempts' outputs."""
@@ -31,6 +32,10 @@ class Claims:
             return (self._folder(name) / CLAIM_FILE).read_text().split()[0]
         except FileNotFoundError:
             return None
+
+    def names(self) -> list[str]:
+        """The attempts that have a folder for their claim."""
+        return attempt_names(self.root)
 
     def remove(self, name: str) -> None:
         """Forget the claim, and with it the attempt: none of its pods can claim it any more."""

@@ -35,7 +35,7 @@ from labrats.model.mcp_server import credential_file
 from labrats.model.parts import ConfigMap, Secret
 from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.model.record import Resource
-from labrats.output import OutputReader, read_end, read_patch, read_result
+from labrats.output import OutputReader, attempt_names, read_end, read_patch, read_result
 from labrats.ports import (
     Alive,
     Attempt,
@@ -208,6 +208,9 @@ class KubernetesRunner:
 
     async def workspaces(self) -> list[str]:
         return []  # a pod's workspace ends with the pod
+
+    async def kept(self) -> list[str]:
+        return await asyncio.to_thread(lambda: sorted({*attempt_names(self._settings.attempts), *self._claims.names()}))
 
     async def remove(self, name: str, *, keep_output: bool = False) -> None:
         if (sight := await self._attendance.sight_of(name)) and sight.job and sight.job_exists:

@@ -1,6 +1,7 @@
 """What is kept how long, and that nothing live is thrown away."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 
 from labrats.attachments import Attachments
 from labrats.cache import JobCache, JobFilter
-from labrats.controller.retention import PASS_SECONDS, Retention
+from labrats.controller.retention import NEW_SECONDS, PASS_SECONDS, Retention
 from labrats.model.errors import RetryLater
 from labrats.model.job import Job
 from labrats.model.phases import Phase
@@ -201,6 +202,58 @@ async def test_what_a_deleted_job_left_running_is_ended_and_removed(kept: Kept) 
     assert await kept.runner.workspaces() == []
 
 
+async def test_what_a_deleted_job_left_ended_is_removed_though_its_workspace_is_gone(kept: Kept) -> None:
+    job, other = await kept.ended(), await kept.ended()
+    await kept.runner.remove(job.attempt_name, keep_output=True)
+    await kept.store.delete(Job, job.id)
+
+    await kept.retention().clean()
+
+    assert await kept.runner.kept() == [other.attempt_name]
+
+
+async def test_an_attempt_that_cannot_be_ended_yet_keeps_no_other_from_being_removed(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, other = await kept.ended(), await kept.ended()
+    for job in (stuck, other):
+        await kept.store.delete(Job, job.id)
+    kill = kept.runner.kill
+
+    async def kill_others(name: str) -> None:
+        if name == stuck.attempt_name:
+            raise RetryLater("its node is out of reach")
+        await kill(name)
+
+    monkeypatch.setattr(kept.runner, "kill", kill_others)
+    await kept.retention().clean()
+
+    assert await kept.runner.kept() == [stuck.attempt_name]
+
+
+async def test_files_that_no_job_has_are_removed_when_they_are_no_longer_new(kept: Kept, tmp_path: Path) -> None:
+    files = {name: await kept.attachments.save(name, [("a.txt", b"a")]) for name in ("ir-0000000a", "ir-0000000b")}
+    unstored = await kept.attachments.save("ir-0000000b", [("a.txt", b"a")])  # another has the name
+    deleted = await kept.ended(job_id="ir-0000000a", spec=a_spec(workspace_files=files["ir-0000000a"]))
+    await kept.ended(job_id="ir-0000000b", spec=a_spec(workspace_files=files["ir-0000000b"]))
+    await kept.store.delete(Job, deleted.id)
+
+    await kept.retention().clean()
+    assert all((tmp_path / file.path).exists() for file in (*files["ir-0000000a"], *unstored))
+    for folder in (tmp_path / "jobs").iterdir():
+        make_older(folder, NEW_SECONDS + 60)
+    await kept.retention().clean()
+
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()] == [
+        Path(files["ir-0000000b"][0].path)
+    ]
+
+
+def make_older(path: Path, seconds: float) -> None:
+    modified = path.stat().st_mtime - seconds
+    os.utime(path, (modified, modified))
+
+
 async def test_it_passes_again_and_again_though_the_store_fails(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     job = await kept.ended()
     kept.clock.step(31 * DAY)
@@ -215,6 +268,23 @@ async def test_it_passes_again_and_again_though_the_store_fails(kept: Kept, monk
         await eventually(lambda: clock.slept >= 2)
         assert await kept.exists(job)
     await eventually(lambda: kept.cache.count(P.SUCCEEDED) == 0)
+    passing.cancel()
+    await asyncio.wait([passing])
+
+
+async def test_a_volume_that_cannot_be_read_ends_no_pass_for_good(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = await kept.ended()
+    await kept.store.delete(Job, job.id)
+    kept.clock = clock = HurryingClock(kept.clock.now())
+
+    async def fail() -> list[str]:
+        raise OSError("stale file handle")
+
+    with monkeypatch.context() as while_it_fails:
+        while_it_fails.setattr(kept.runner, "kept", fail)
+        passing = asyncio.create_task(kept.retention().run())
+        await eventually(lambda: clock.slept >= 2)
+    await eventually(lambda: not kept.machine.executors)
     passing.cancel()
     await asyncio.wait([passing])
 
