@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from labrats.api.oidc import Provider
     from labrats.api.sessions import Signer
     from labrats.backends.embedded.store import EmbeddedStore
+    from labrats.controller.credential_labels import CredentialLabels
     from labrats.intake.signing_secrets import SigningSecrets
     from labrats.metrics import Metrics
     from labrats.model.errors import Problem
@@ -177,10 +178,10 @@ async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None
     clock, settings = engine.clock, engine.settings
     await engine.cache.synced.wait()  # so that what reads all jobs as well does not delay the first answer
     async with asyncio.TaskGroup() as loops:
-        intake = Intake(store, engine.catalog, engine.attachments, engine.metrics)
+        intake = Intake(store, engine.catalog, engine.attachments, engine.metrics, settings.executor_images)
         hand_made = HandMadeJobs(store, engine.catalog, intake, engine.workspace_uploads, clock, settings)
         github = GitHub(settings.github_api_url, clock)
-        tokens = RepositoryTokens(store, github)
+        tokens = RepositoryTokens(store, github, labelled_only=settings.labelled_credentials)
         controller = Controller(store, runner, hand_made, clock, settings, engine.metrics, tokens)
         loops.create_task(controller.run(), name="controller")
         client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
@@ -189,7 +190,8 @@ async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None
         chains = Chains(store, runner, engine.catalog, intake, settings.max_chain_depth)
         loops.create_task(chains.run(), name="chains")
         loops.create_task(AgentReviews(store, engine.catalog, clock).run(), name="agent-reviews")
-        loops.create_task(ModelReviews(store, clock).run(), name="model-reviews")
+        labels = credential_labels(store, settings) if settings.backend == "kubernetes" else None
+        loops.create_task(ModelReviews(store, clock, labels).run(), name="model-reviews")
         missed = MissedDeliveries(store, engine.catalog, github, clock)
         loops.create_task(missed.run(), name="missed-deliveries")
         retention = Retention(store, runner, engine.cache, engine.attachments, clock, settings)
@@ -268,7 +270,9 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
                 loops.create_task(drive_jobs(engine, store, runner), name="drive")
                 if receivers := configured.receiver_settings():
                     keeper = ReceiverKeeper(leading, receivers)
-                    loops.create_task(SourceReviews(store, engine.clock, keeper).run(), name="source-reviews")
+                    labels = credential_labels(store, settings)
+                    reviews = SourceReviews(store, engine.clock, keeper, labels=labels)
+                    loops.create_task(reviews.run(), name="source-reviews")
                 if model_files := configured.model_files(settings, leading):
                     loops.create_task(model_files.run(), name="model-files")
                 if canary := configured.canary(settings, epoch):
@@ -276,6 +280,12 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
                     loops.create_task(look_at_network(jobs, canary, metrics), name="canary")
 
         yield engine, partial(election.run, lead)
+
+
+def credential_labels(store: "Store", settings: "EngineSettings") -> "CredentialLabels":
+    from labrats.controller.credential_labels import CredentialLabels
+
+    return CredentialLabels(store, required=settings.labelled_credentials)
 
 
 def open_local_store(settings: "EngineSettings") -> "AbstractAsyncContextManager[EmbeddedStore]":
@@ -344,7 +354,7 @@ async def assemble(
         settings=settings,
         cache=JobCache(),
         catalog=catalog,
-        intake=Intake(store, catalog, attachments, metrics),
+        intake=Intake(store, catalog, attachments, metrics, settings.executor_images),
         keys=KeyRing([key.get_secret_value() for key in settings.submit_api_keys]),
         sessions=Sessions(signer, timedelta(hours=settings.session_hours)),
         provider=openid_provider(settings, signer),

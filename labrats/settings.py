@@ -134,6 +134,11 @@ class EngineSettings(BaseSettings):
     git_ssh_known_hosts: Path | None = Field(default=None, validation_alias="LABRATS_GIT_SSH_KNOWN_HOSTS")
     """The known_hosts file that ssh holds servers to. Default: the machine's own, and any key of an unknown server."""
 
+    executor_images: Words = Field(default=(), validation_alias="LABRATS_EXECUTOR_IMAGES")
+    """On Kubernetes, the images that a job may name in `config.executorImage`, separated by commas. Default: any."""
+    labelled_credentials: bool = Field(default=False, validation_alias="LABRATS_LABELLED_CREDENTIALS")
+    """On Kubernetes, give jobs only the Secrets with the label labrats.work/type=job-credentials."""
+
     claude_path: str | None = Field(default=None, validation_alias="LABRATS_CLAUDE_PATH")
     """The Claude Code program. Default: `claude` on PATH."""
     codex_path: str | None = Field(default=None, validation_alias="LABRATS_CODEX_PATH")
@@ -162,6 +167,7 @@ class EngineSettings(BaseSettings):
         "callback_allowed_hosts",
         "local_repo_roots",
         "sandbox_read_paths",
+        "executor_images",
         "trusted_proxies",
         mode="before",
     )

@@ -84,16 +84,17 @@ async def put_value(store: "Store", name: str, key: str, value: str) -> None:
     from msgspec.structs import replace
 
     from labrats.model.errors import NotFound
-    from labrats.model.parts import Secret
+    from labrats.model.parts import JOB_CREDENTIALS, Secret
     from labrats.model.record import Metadata
 
     try:
         secret = await store.get(Secret, name)
     except NotFound:
-        await store.create(Secret(metadata=Metadata(name=name), data={key: value}))
+        await store.create(Secret(metadata=Metadata(name=name, labels=JOB_CREDENTIALS), data={key: value}))
         return
     _refuse_foreign(secret)
-    await store.update(replace(secret, data={**secret.data, key: value}))
+    metadata = replace(secret.metadata, labels=secret.metadata.labels | JOB_CREDENTIALS)
+    await store.update(replace(secret, metadata=metadata, data={**secret.data, key: value}))
 
 
 async def remove_value(store: "Store", name: str, key: str | None) -> None:
@@ -121,9 +122,9 @@ async def own_secrets(store: "Store") -> "list[Secret]":
 
 
 def _is_foreign(secret: "Secret") -> bool:
-    from labrats.model.parts import API_KEY_LABEL
+    from labrats.model.parts import is_of_engine
 
-    return API_KEY_LABEL in secret.metadata.labels or secret.metadata.owner is not None
+    return is_of_engine(secret) or secret.metadata.owner is not None
 
 
 def _refuse_foreign(secret: "Secret") -> None:

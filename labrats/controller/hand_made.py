@@ -1,5 +1,6 @@
 """Jobs that people wrote as resources: each is given, once, what a submitted one has from the beginning."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
@@ -14,7 +15,7 @@ from labrats.model.agent import AiAgent
 from labrats.model.errors import Invalid, NotFound, Problem, RetryLater
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Job, KeyReference
-from labrats.model.parts import INSTRUCTIONS_KEY, PROMPT_KEY, ConfigMap
+from labrats.model.parts import INSTRUCTIONS_KEY, PROMPT_KEY, ConfigMap, Secret, problem_of_credentials
 from labrats.model.record import Metadata, encode
 from labrats.parts import complete
 from labrats.ports import Clock, Store
@@ -93,6 +94,8 @@ class HandMadeJobs:
             raise Invalid(Problem("metadata", "must be at most 64 KiB"))
         if spec.workspace_setup:
             await self._judge_repo(spec.workspace_setup.git_repo)
+            await self._judge_credentials(job, "credentialsRef", spec.workspace_setup.credentials_ref)
+            await self._judge_credentials(job, "tokenFrom", spec.workspace_setup.token_from)
         if spec.callback_url is not None:
             await judge_callback_url(spec.callback_url, self._settings)
         for number, each in enumerate(spec.workspace_uploads):
@@ -102,6 +105,14 @@ class HandMadeJobs:
         if (await judged_repo(address, GIT_REPO_FIELD, self._settings)).has_credential:
             message = "must not carry a credential: put it into a Secret, and name that in credentialsRef"
             raise Invalid(Problem(GIT_REPO_FIELD, message))
+
+    async def _judge_credentials(self, job: Job, field: str, name: str | None) -> None:
+        """Raises Invalid for a Secret that is not for jobs. A missing one may still be applied."""
+        with suppress(NotFound):
+            secret = await self._store.get(Secret, name) if name else None
+            labelled_only = self._settings.labelled_credentials
+            if secret and (problem := problem_of_credentials(secret, job.metadata.uid, labelled_only=labelled_only)):
+                raise Invalid(Problem(f"workspaceSetup.{field}", problem))
 
     async def _judge_upload(self, upload_id: str, name: str, field: str) -> None:
         try:

@@ -1,33 +1,45 @@
-"""Says on an AiModel that another stands for the same. The API refuses such; a person with kubectl may write them."""
+"""Says on an AiModel that another stands for the same, which a person with kubectl may write; and on a cluster that its
+Secret is not labelled for jobs.
+"""
 
 import asyncio
 from contextlib import suppress
+from typing import Final
 
 import structlog
 from msgspec.structs import replace
 
 from labrats.controller.acceptance import reviewed
+from labrats.controller.credential_labels import CredentialLabels
 from labrats.model.ai_model import AiModel, ai_models_in_use
+from labrats.model.condition import teller, with_condition
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.ports import Changed, Clock, Deleted, Store
 
 log = structlog.get_logger()
 
 
-class ModelReviews:
-    """Keeps the condition `Accepted` of AiModels. One that always stood alone has none, and costs no write."""
+PASS_SECONDS: Final = 60.0
+"""How soon a label of a Secret is noticed, which no watch tells of."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+
+class ModelReviews:
+    """Keeps the conditions of AiModels. One in order has none, and costs no write."""
+
+    def __init__(self, store: Store, clock: Clock, labels: CredentialLabels | None = None) -> None:
+        """labels: what looks at their Secrets, on a cluster."""
+        self._store, self._clock, self._labels = store, clock, labels
         self._known: dict[str, AiModel] = {}
         self._news = asyncio.Event()
 
     async def run(self) -> None:
-        """Look at all AiModels whenever one has changed, until cancelled."""
+        """Look at all AiModels whenever one has changed, and now and then at their Secrets, until cancelled."""
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch(), name="watch-ai-models")
             while True:
-                await self._news.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PASS_SECONDS if self._labels else None):
+                        await self._news.wait()
                 self._news.clear()
                 try:
                     await self._review_all()
@@ -59,8 +71,13 @@ class ModelReviews:
         problem = ""
         if holder.name != ai_model.name:
             problem = f"{holder.claim} is that of the AiModel {holder.name!r}, which is older: no job runs on this one"
-        conditions = reviewed(ai_model.status.conditions, problem, self._clock.now())
-        if conditions is None:
+        known, now = ai_model.status.conditions, self._clock.now()
+        conditions = reviewed(known, problem, now) or known
+        if self._labels and (
+            labelled := await self._labels.condition(ai_model.spec.credentials_ref, known, teller(now))
+        ):
+            conditions = with_condition(conditions, labelled)
+        if set(conditions) == set(known):
             return
         with suppress(Conflict, NotFound):  # somebody else was quicker: of that the watch will tell
             await self._store.update(replace(ai_model, status=replace(ai_model.status, conditions=conditions)))

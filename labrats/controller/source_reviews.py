@@ -7,6 +7,7 @@ from typing import Final, Protocol
 import structlog
 from msgspec.structs import replace
 
+from labrats.controller.credential_labels import CredentialLabels
 from labrats.model.condition import Condition, Told, teller, with_condition
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.parts import Secret
@@ -62,8 +63,16 @@ class OwnReceiver:
 class SourceReviews:
     """For the engine that drives jobs. It keeps nothing in memory: each pass asks for what there should be."""
 
-    def __init__(self, store: Store, clock: Clock, receivers: Receivers, pass_seconds: float = PASS_SECONDS) -> None:
-        self._store, self._clock, self._receivers = store, clock, receivers
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        receivers: Receivers,
+        pass_seconds: float = PASS_SECONDS,
+        labels: CredentialLabels | None = None,
+    ) -> None:
+        """labels: what looks at the Secrets with the credentials for their jobs' repositories, on a cluster."""
+        self._store, self._clock, self._receivers, self._labels = store, clock, receivers, labels
         self._pass_seconds = pass_seconds
         self._news = asyncio.Event()
 
@@ -106,7 +115,13 @@ class SourceReviews:
         else:
             found = _secret_found(source, secret, told)
             others = await self._receivers.provide(source, secret, told)
-        await self._tell(source, [found, *others])
+        labelled = await self._labelled(source, told)
+        await self._tell(source, [found, *others, *([labelled] if labelled else [])])
+
+    async def _labelled(self, source: WebhookSource, told: Told) -> Condition | None:
+        if self._labels is None:
+            return None
+        return await self._labels.condition(source.spec.credentials_ref, source.status.conditions, told)
 
     async def _secret(self, source: WebhookSource) -> Secret | str:
         """The Secret of the source, or what is missing of it."""

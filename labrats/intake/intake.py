@@ -1,6 +1,6 @@
 """Makes jobs of requests."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,10 +16,11 @@ from labrats.metrics import Metrics
 from labrats.model.config import ResolvedConfig
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem, RetryLater
 from labrats.model.git_repo import GitRepo
+from labrats.model.image_name import problem_of_image
 from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup, put_back
 from labrats.model.mcp_server import problem_of_mcp_servers
 from labrats.model.mock_script import parse_script
-from labrats.model.parts import EVENT_KEY, INSTRUCTIONS_KEY, PROMPT_KEY, ConfigMap, Secret
+from labrats.model.parts import EVENT_KEY, INSTRUCTIONS_KEY, JOB_CREDENTIALS, PROMPT_KEY, ConfigMap, Secret
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from labrats.parts import complete, create_whole, is_whole
@@ -40,14 +41,26 @@ class PreparedJob:
 class Intake:
     """The one way by which anything becomes a job: prepared first, which may fail, and then created."""
 
-    def __init__(self, store: Store, catalog: Catalog, attachments: Attachments, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        attachments: Attachments,
+        metrics: Metrics,
+        executor_images: Collection[str] = (),
+    ) -> None:
+        """executor_images: those that a job may name; any where it is empty."""
         self._store, self._catalog, self._attachments, self._metrics = store, catalog, attachments, metrics
+        self._executor_images = executor_images
 
     def prepare(self, request: JobRequest) -> PreparedJob:
         """Resolve its settings and write its texts, as the catalog is now. Raises Invalid."""
         resolved = settings_of(request, self._catalog)
         if problem := problem_of_mcp_servers(resolved.config.mcp_servers or {}):
             raise Invalid(Problem("config.mcpServers", problem))
+        image = resolved.config.executor_image
+        if image is not None and (problem := problem_of_image(image, self._executor_images)):
+            raise Invalid(Problem("config.executorImage", problem))
         if resolved.provider == "mock":
             parse_script(request.metadata)
         return PreparedJob(request, resolved, texts_of(request, self._catalog))
@@ -189,5 +202,6 @@ def _parts(job: Job, prepared: PreparedJob) -> Sequence[Resource]:
     setup, repo = job.spec.workspace_setup, prepared.request.repo
     if setup and setup.credentials_ref and repo and not setup.token_from:
         credential = {"username": repo.username, "password": repo.password}
-        parts.append(Secret(metadata=Metadata(name=setup.credentials_ref), data=credential))
+        metadata = Metadata(name=setup.credentials_ref, labels=JOB_CREDENTIALS)
+        parts.append(Secret(metadata=metadata, data=credential))
     return parts

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from labrats.github import GitHub
 from labrats.model.errors import Conflict, GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job, WorkspaceSetup
-from labrats.model.parts import Secret
+from labrats.model.parts import JOB_CREDENTIALS, Secret, problem_of_credentials
 from labrats.model.record import Metadata
 from labrats.ports import Store
 
@@ -19,8 +19,9 @@ USERNAME: Final = "x-access-token"
 class RepositoryTokens:
     """Of the repositories of webhook sources that have credentials."""
 
-    def __init__(self, store: Store, github: GitHub) -> None:
-        self._store, self._github = store, github
+    def __init__(self, store: Store, github: GitHub, *, labelled_only: bool = False) -> None:
+        """labelled_only: whether credentials must be labelled for jobs."""
+        self._store, self._github, self._labelled_only = store, github, labelled_only
 
     async def provide(self, job: Job) -> None:
         """Keep a fresh token in the Secret that the next attempt of `job` clones with, where it is to have one.
@@ -37,12 +38,15 @@ class RepositoryTokens:
 
     async def _credentials(self, name: str) -> dict[str, str]:
         try:
-            return (await self._store.get(Secret, name)).data
+            secret = await self._store.get(Secret, name)
         except NotFound as error:
             raise GiveUp(FailedCode.GIT_CLONE, f"the Secret {name!r} with the credentials is missing") from error
+        if problem := problem_of_credentials(secret, None, labelled_only=self._labelled_only):
+            raise GiveUp(FailedCode.GIT_CLONE, problem)
+        return secret.data
 
     async def _keep(self, job: Job, name: str, data: dict[str, str]) -> None:
-        secret = Secret(metadata=Metadata(name=name, owner=job.as_owner()), data=data)
+        secret = Secret(metadata=Metadata(name=name, owner=job.as_owner(), labels=JOB_CREDENTIALS), data=data)
         try:
             await self._store.create(secret)
         except Conflict:

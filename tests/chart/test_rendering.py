@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.fence import leader_policy
 from labrats.manifests.install import INSTALL, installation
+from labrats.model.record import encode
 from tests.chart.installation import Helm
 from tests.chart.rendering import CHART, objects, plain_manifests, template
 from tests.cluster.programs import build_programs
@@ -119,3 +121,49 @@ def test_no_right_is_a_wildcard_and_none_reaches_beyond_the_namespace(helm: Helm
     assert len(roles) == 3
     assert "*" not in json.dumps([role["rules"] for role in roles])
     assert not {"ClusterRole", "ClusterRoleBinding"} & {each["kind"] for each in rendered}
+
+
+def environment_of(rendered: list[dict[str, Any]], part: str = "controller") -> dict[str, str]:
+    """The settings that the chart gives a part of the engine."""
+    deployments = [each for each in rendered if each["kind"] == "Deployment"]
+    (found,) = [each for each in deployments if each["metadata"]["labels"]["app.kubernetes.io/component"] == part]
+    container = found["spec"]["template"]["spec"]["containers"][0]
+    return {each["name"]: each.get("value", "") for each in container["env"]}
+
+
+@pytest.mark.parametrize(
+    ("installed", "values", "required"),
+    [
+        (None, {}, "true"),
+        ({}, {}, "false"),  # by the chart 0.1
+        ({"LABRATS_LABELLED_CREDENTIALS": "true"}, {}, "true"),
+        ({"LABRATS_LABELLED_CREDENTIALS": "false"}, {}, "false"),
+        ({}, {"credentials": {"requireLabel": True}}, "true"),
+        (None, {"credentials": {"requireLabel": False}}, "false"),
+    ],
+)
+async def test_labelled_credentials_are_required_of_new_installations_and_others_stay_as_they_are(
+    helm: Helm, api_client: ApiClient, namespace: str, installed: dict[str, str] | None, values: Any, required: str
+) -> None:
+    if installed is not None:
+        env = [{"name": name, "value": value} for name, value in installed.items()]
+        labels = {"app": "labrats"}
+        pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "none", "env": env}]}}
+        spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": pod}
+        deployment = {"metadata": {"name": "labrats-controller"}, "spec": spec}
+        await api_client.request("POST", f"/apis/apps/v1/namespaces/{namespace}/deployments", encode(deployment))
+
+    rendered = helm("template", "labrats", CHART, "--namespace", namespace, "--dry-run=server", values=values)
+
+    assert environment_of(objects(rendered))["LABRATS_LABELLED_CREDENTIALS"] == required
+
+
+def test_the_images_that_jobs_may_name_are_those_of_the_values_and_the_usual_one(helm: Helm) -> None:
+    values = {
+        "executor": {"images": ["example.com/special:1"], "image": {"repository": "example.com/usual", "tag": "2"}}
+    }
+
+    rendered = objects(helm("template", "labrats", CHART, values=values))
+
+    assert environment_of(rendered)["LABRATS_EXECUTOR_IMAGES"] == "example.com/special:1,example.com/usual:2"
+    assert "LABRATS_EXECUTOR_IMAGES" not in environment_of(objects(template()))

@@ -8,8 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.pod import USER
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.model.errors import GiveUp, NotFound
 from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.mcp_server import McpServer
 from labrats.model.parts import Secret
@@ -134,3 +136,28 @@ async def until_state(runner: KubernetesRunner, attempt: Attempt, state: str) ->
     async for events in runner.read(attempt.name, follow=True):
         if any(isinstance(event, StatusEvent) and event.state == state for event in events):
             return
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({}, "the Secret 'wiki' is not labelled for jobs"),
+        ({"labrats.work/type": "session-secret"}, "the Secret 'wiki' is the engine's own"),
+    ],
+)
+async def test_a_secret_that_is_not_for_jobs_is_mounted_nowhere(
+    api_client: ApiClient, jobs_namespace: str, tmp_path: Path, labels: dict[str, str], words: str
+) -> None:
+    store = MemoryStore()
+    await store.create(Secret(metadata=Metadata(name="wiki", labels=labels), data={"WIKI_KEY": KEY}))
+    settings = KubernetesRunnerSettings(
+        jobs_namespace, tmp_path / "attempts", a_pod_settings("none"), labelled_credentials=True
+    )
+    servers = {"wiki": McpServer(command="wiki", credentials_ref="wiki")}
+    attempt = Attempt(replace(an_attempt().job, spec=a_spec(config={"mcp_servers": servers})))
+
+    with pytest.raises(GiveUp, match=words) as refused:
+        await KubernetesRunner(api_client, store, settings).start(attempt)
+    assert FailedCode(refused.value.code) is FailedCode.AUTH
+    with pytest.raises(NotFound):
+        await JobsApi(api_client, jobs_namespace).get_job(attempt.name)

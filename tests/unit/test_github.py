@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from labrats.github import GitHub
 from labrats.intake.repository_tokens import RepositoryTokens
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.job import Job, WorkspaceSetup
-from labrats.model.parts import Secret
+from labrats.model.parts import JOB_CREDENTIALS, Secret
 from labrats.model.record import Metadata
 from tests.builders import a_job, a_spec
 from tests.fakes.clock import NOON, FakeClock
@@ -214,3 +215,19 @@ async def test_a_job_that_is_to_have_none_gets_none(
 ) -> None:
     await tokens.provide(await a_stored_job(store, github, token_from=None))
     assert await store.list(Secret) == []
+
+
+async def test_credentials_that_are_not_labelled_make_no_token_where_labels_are_required(
+    github: FakeGitHub, store: MemoryStore
+) -> None:
+    tokens = RepositoryTokens(store, GitHub(github.url, FakeClock()), labelled_only=True)
+    secret = await store.create(Secret(metadata=Metadata(name="app"), data={"token": "ghp_test"}))
+    job = await a_stored_job(store, github)
+
+    with pytest.raises(GiveUp, match="not labelled for jobs"):
+        await tokens.provide(job)
+    await store.update(replace(secret, metadata=replace(secret.metadata, labels=JOB_CREDENTIALS)))
+    await tokens.provide(job)
+
+    assert await token_of(store) == "ghp_test"
+    assert (await store.get(Secret, "ir-00000001-git")).metadata.labels == JOB_CREDENTIALS

@@ -180,6 +180,24 @@ spec:
 {{- end }}
 {{- end }}
 
+{{/* Whether jobs get labelled Secrets only: as the values say, or as it is by now, or yes. */}}
+{{- define "labrats.labelledCredentials" -}}
+{{- $set := (.Values.credentials | default dict).requireLabel }}
+{{- if kindIs "bool" $set }}
+{{- $set }}
+{{- else }}
+{{- $name := printf "%s-controller" (include "labrats.name" .) }}
+{{- $found := "true" }}
+{{- with lookup "apps/v1" "Deployment" .Release.Namespace $name }}
+{{- $found = "false" }}
+{{- range (first .spec.template.spec.containers).env }}
+{{- if eq .name "LABRATS_LABELLED_CREDENTIALS" }}{{ $found = .value }}{{ end }}
+{{- end }}
+{{- end }}
+{{- $found }}
+{{- end }}
+{{- end }}
+
 {{/* What the chart tells the engine. */}}
 {{- define "labrats.environment" -}}
 LABRATS_BACKEND: kubernetes
@@ -195,6 +213,10 @@ LABRATS_MODELS_CLAIM: {{ include "labrats.claim" (list . "models") }}
 LABRATS_ENGINE_IMAGE: {{ include "labrats.image" . }}
 {{- end }}
 LABRATS_EXECUTOR_IMAGE: {{ include "labrats.executorImage" . }}
+{{- with .Values.executor.images }}
+LABRATS_EXECUTOR_IMAGES: {{ append . (include "labrats.executorImage" $) | join "," | quote }}
+{{- end }}
+LABRATS_LABELLED_CREDENTIALS: {{ include "labrats.labelledCredentials" . | quote }}
 LABRATS_EXECUTOR_RESOURCES: {{ .Values.executor.resources | toJson | quote }}
 LABRATS_EXECUTOR_SCRATCH: {{ .Values.executor.scratch }}
 LABRATS_EXECUTOR_POD: {{ include "labrats.executorPod" . | quote }}

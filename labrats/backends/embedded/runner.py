@@ -18,7 +18,7 @@ from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job, KeyReference
 from labrats.model.mcp_server import credential_file
-from labrats.model.parts import ConfigMap, Secret
+from labrats.model.parts import ConfigMap, Secret, problem_of_credentials
 from labrats.model.protocol import IDLE_SECONDS, OUTPUT_BYTES, REDACTED_ONLY, Resumption, Sandbox, Task
 from labrats.model.record import encode
 from labrats.output import OutputReader, read_end, read_patch, read_result
@@ -329,10 +329,13 @@ class LocalRunner:
 
     async def _secret(self, name: str, code: FailedCode, what: str, key: str = "KEY") -> dict[str, str]:
         try:
-            return (await self._store.get(Secret, name)).data
+            secret = await self._store.get(Secret, name)
         except NotFound as error:
             command = f"labrats secret set {name} {key}"
             raise GiveUp(code, f"{what} are missing: there is no Secret {name!r} (run `{command}`)") from error
+        if problem := problem_of_credentials(secret, None, labelled_only=False):
+            raise GiveUp(code, problem)
+        return secret.data
 
     # The life of an executor
 

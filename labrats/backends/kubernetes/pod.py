@@ -1,6 +1,6 @@
 """The Job that runs one attempt, and the pod in it: a manifest as Kubernetes takes it. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Final
@@ -19,6 +19,7 @@ from labrats.backends.kubernetes.objects import (
 )
 from labrats.backends.kubernetes.resources import LABRATS_API
 from labrats.model.errors import GiveUp
+from labrats.model.image_name import problem_of_image
 from labrats.model.job import FailedCode, Job, WorkspaceFile
 from labrats.model.protocol import CLAIMED_STATUS, IDLE_SECONDS, POD_VARIABLE, Resumption, Task
 from labrats.model.record import encode
@@ -94,6 +95,7 @@ class PodSettings:
 
     image:          of the executor, where the job's settings name none, and of the steps before it.
     resources:      of its container, as Kubernetes writes them, where the job's settings have none.
+    images:         those that a job may name instead; any where it is empty.
     scratch_size:   how much the workspace, the agent's home and its temporary files may take together.
     pod_fields:     further fields of the pod's spec (nodeSelector, runtimeClassName …). Those set here win over them.
     uploads_claim:  the claim by which pods have the uploads volume, at the root of it.
@@ -107,6 +109,7 @@ class PodSettings:
     image: str
     resources: Mapping[str, Any]
     scratch_size: str
+    images: Collection[str] = ()
     uploads_claim: str | None = None
     data_claim: str | None = None
     pod_fields: Mapping[str, Any] = field(default_factory=dict)
@@ -234,6 +237,8 @@ def _pod(attempt: Attempt, credentials: Credentials, settings: PodSettings) -> d
     job = attempt.job
     uploads = _upload_mounts(job.spec.files, settings)
     config = job.resolved.config
+    if config.executor_image and (problem := problem_of_image(config.executor_image, settings.images)):
+        raise GiveUp(FailedCode.INVALID, f"config.executorImage: {problem}")
     resources = config.executor_resources or settings.resources
     executor = {
         **RESTRICTED_CONTAINER,

@@ -32,7 +32,7 @@ from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job
 from labrats.model.mcp_server import credential_file
-from labrats.model.parts import ConfigMap, Secret
+from labrats.model.parts import ConfigMap, Secret, problem_of_credentials
 from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.model.record import Resource
 from labrats.output import OutputReader, attempt_names, read_end, read_patch, read_result
@@ -70,6 +70,7 @@ class KubernetesRunnerSettings:
     kill_seconds: how much longer than its grace a node that is well may take to end a pod.
     parts_seconds: how long after a job its prompt and its secrets may appear: they are created after it.
     under_way_seconds: see UNDER_WAY_SECONDS.
+    labelled_credentials: whether jobs get only the Secrets that are labelled for them.
     """
 
     namespace: str
@@ -78,6 +79,7 @@ class KubernetesRunnerSettings:
     kill_seconds: float = 25.0
     parts_seconds: float = 30.0
     under_way_seconds: float = UNDER_WAY_SECONDS
+    labelled_credentials: bool = False
 
 
 class KubernetesRunner:
@@ -135,7 +137,7 @@ class KubernetesRunner:
             await self.kill(attempt.name)
             return
         except Invalid as error:
-            raise GiveUp(FailedCode.INTERNAL, f"Kubernetes refuses the attempt's Job: {error}") from error
+            raise GiveUp(FailedCode.INVALID, f"Kubernetes refuses the attempt's Job: {error}") from error
         await asyncio.to_thread(files.begin, owner)
 
     async def find(self, name: str) -> AttemptState:
@@ -287,18 +289,26 @@ class KubernetesRunner:
         setup = job.spec.workspace_setup
         if setup and (name := setup.credentials_ref):
             missing = "the repository's credentials are missing"
-            stored = await self._part(job, Secret, name, FailedCode.GIT_CLONE, missing)
+            stored = await self._secret(job, name, FailedCode.GIT_CLONE, missing)
             repository.append((name, {f"git-{key}": key for key in stored.data}))
         if attempt.ai_model and (name := attempt.ai_model.spec.credentials_ref):
             missing = f"the credentials of AiModel {attempt.ai_model.name} are missing"
-            stored = await self._part(job, Secret, name, FailedCode.AUTH, missing)
+            stored = await self._secret(job, name, FailedCode.AUTH, missing)
             wanted = CREDENTIAL_NAMES[job.resolved.provider]
             agent.append((name, {key: key for key in wanted if key in stored.data}))
         for server, name in job.resolved.mcp_credentials.items():
             missing = f"the credentials of the MCP server {server} are missing"
-            stored = await self._part(job, Secret, name, FailedCode.AUTH, missing)
+            stored = await self._secret(job, name, FailedCode.AUTH, missing)
             agent.append((name, {credential_file(server, key): key for key in stored.data}))
         return Credentials(repository, agent)
+
+    async def _secret(self, job: Job, name: str, code: FailedCode, missing: str) -> Secret:
+        """A Secret that the job may have. Raises GiveUp for any other."""
+        secret = await self._part(job, Secret, name, code, missing)
+        labelled_only = self._settings.labelled_credentials
+        if problem := problem_of_credentials(secret, job.metadata.uid, labelled_only=labelled_only):
+            raise GiveUp(code, problem)
+        return secret
 
     async def _part(self, job: Job, kind: type[R], name: str, code: FailedCode, missing: str) -> R:
         try:

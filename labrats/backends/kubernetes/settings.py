@@ -13,6 +13,7 @@ from labrats.settings import EngineSettings, KubernetesSettings
 
 SHARED_WITH_RECEIVERS: Final = (
     "LABRATS_EXECUTOR_IMAGE",
+    "LABRATS_EXECUTOR_IMAGES",
     "LABRATS_LOG_FORMAT",
     "LABRATS_LOG_LEVEL",
     "LABRATS_TRUSTED_PROXIES",
@@ -29,6 +30,7 @@ def runner_settings(settings: EngineSettings) -> KubernetesRunnerSettings:
         scratch_size=kubernetes.executor_scratch,
         uploads_claim=kubernetes.uploads_claim,
         data_claim=kubernetes.data_claim,
+        images=settings.executor_images,
         pod_fields=kubernetes.executor_pod,
         git_addresses=settings.outbound_allowed_cidrs,
         idle_seconds=settings.agent_idle_seconds,
@@ -36,7 +38,12 @@ def runner_settings(settings: EngineSettings) -> KubernetesRunnerSettings:
         start_timeout_seconds=kubernetes.start_timeout_seconds,
         kept_seconds=round(kubernetes.finished_job_hours * 3600),
     )
-    return KubernetesRunnerSettings(kubernetes.namespace, settings.data_dir / "attempts", pods)
+    return KubernetesRunnerSettings(
+        kubernetes.namespace,
+        settings.data_dir / "attempts",
+        pods,
+        labelled_credentials=settings.labelled_credentials,
+    )
 
 
 def receiver_settings() -> ReceiverSettings | None:

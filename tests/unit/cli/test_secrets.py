@@ -42,6 +42,7 @@ def test_a_value_comes_from_standard_input_without_its_line_end(set_secret: SetS
     assert set_secret("anthropic", "ANTHROPIC_API_KEY", "sk-test-value\n").code == 0
     secret = in_store(own_engine, lambda store: store.get(Secret, "anthropic"))
     assert secret.data == {"ANTHROPIC_API_KEY": "sk-test-value"}
+    assert secret.metadata.labels == {"labrats.work/type": "job-credentials"}
 
 
 def test_a_value_of_several_lines_stays_whole(set_secret: SetSecret, own_engine: OwnEngine) -> None:

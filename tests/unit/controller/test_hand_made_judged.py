@@ -1,18 +1,23 @@
 """What jobs that people wrote are judged by: the same as submissions. Looking files and names up takes real time."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from labrats.attachments import Attachments
 from labrats.catalog import Catalog
 from labrats.controller.hand_made import HandMadeJobs
 from labrats.intake.intake import Intake
 from labrats.metrics import Metrics
+from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Job, WorkspaceSetup, WorkspaceUpload
+from labrats.model.parts import JOB_CREDENTIALS, TYPE_LABEL, Secret
+from labrats.model.record import Metadata
 from labrats.ports import SystemClock
 from labrats.settings import EngineSettings
 from labrats.uploads import Uploads
@@ -32,12 +37,16 @@ def uploads(tmp_path: Path) -> Uploads:
     return Uploads(tmp_path)
 
 
-async def resolve(uploads: Uploads, **fields: Any) -> Job:
+async def resolve(
+    uploads: Uploads, settings: EngineSettings | None = None, secrets: Sequence[Secret] = (), **fields: Any
+) -> Job:
     """A job with these fields of JobSpec, resolved. Raises Invalid."""
-    store, catalog = MemoryStore(), Catalog()
+    store, catalog, settings = MemoryStore(), Catalog(), settings or EngineSettings()
+    for secret in secrets:
+        await store.create(secret)
     catalog.synced.set()  # there is nothing in it
-    intake = Intake(store, catalog, Attachments(Path()), Metrics())
-    hand_made = HandMadeJobs(store, catalog, intake, uploads, SystemClock(), EngineSettings())
+    intake = Intake(store, catalog, Attachments(Path()), Metrics(), settings.executor_images)
+    hand_made = HandMadeJobs(store, catalog, intake, uploads, SystemClock(), settings)
     return await hand_made.resolve(await store.create(a_job(spec=a_hand_made_spec(**fields), resource_version="")))
 
 
@@ -73,3 +82,35 @@ async def test_an_upload_is_known_by_its_id_and_its_name(uploads: Uploads) -> No
 async def test_what_a_submission_would_be_taken_with(uploads: Uploads) -> None:
     setup = WorkspaceSetup(git_repo="https://8.8.8.8/rats.git", credentials_ref="rats")
     assert (await resolve(uploads, workspace_setup=setup, callback_url="https://8.8.8.8/told")).is_resolved
+
+
+@pytest.mark.parametrize("field", ["credentials_ref", "token_from"])
+async def test_a_secret_that_is_not_for_jobs_is_refused_where_labels_are_required(uploads: Uploads, field: str) -> None:
+    named: dict[str, Any] = {field: "rats"}
+    setup = WorkspaceSetup(git_repo="https://8.8.8.8/rats.git", **named)
+    secret, required = Secret(metadata=Metadata(name="rats")), EngineSettings(labelled_credentials=True)
+    labelled = replace(secret, metadata=replace(secret.metadata, labels=JOB_CREDENTIALS))
+
+    with pytest.raises(Invalid, match=r"workspaceSetup\..*: the Secret 'rats' is not labelled for jobs"):
+        await resolve(uploads, required, [secret], workspace_setup=setup)
+    for settings, secrets in ((None, [secret]), (required, [labelled]), (required, [])):
+        assert (await resolve(uploads, settings, secrets, workspace_setup=setup)).is_resolved
+
+
+async def test_the_session_secret_is_refused_whatever_is_required(uploads: Uploads) -> None:
+    setup = WorkspaceSetup(git_repo="https://8.8.8.8/rats.git", credentials_ref="session")
+    secret = Secret(metadata=Metadata(name="session", labels={TYPE_LABEL: "session-secret"}))
+
+    with pytest.raises(Invalid, match="is the engine's own"):
+        await resolve(uploads, secrets=[secret], workspace_setup=setup)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"), [("other:1", "images that this engine allows"), ("NO", "name of an image")]
+)
+async def test_an_image_that_is_not_listed_or_none_is_refused(uploads: Uploads, image: str, words: str) -> None:
+    settings = EngineSettings(executor_images=("usual:1",))
+
+    with pytest.raises(Invalid, match=words):
+        await resolve(uploads, settings, config=JobConfig(provider="mock", executor_image=image))
+    assert (await resolve(uploads, settings, config=JobConfig(provider="mock", executor_image="usual:1"))).is_resolved

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from labrats.controller.model_reviews import ModelReviews
+from labrats.controller.credential_labels import CredentialLabels
+from labrats.controller.model_reviews import PASS_SECONDS, ModelReviews
 from labrats.model.ai_model import AiModel, ai_models_in_use
+from labrats.model.parts import JOB_CREDENTIALS, Secret
+from labrats.model.record import Metadata
 from tests.builders import an_ai_model
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
@@ -79,3 +82,36 @@ def test_the_oldest_is_used_and_of_those_of_one_time_the_first_by_name() -> None
     models = [at("a", 2), at("c", 1), at("b", 1)]
     for order in (models, models[::-1]):
         assert {group: used.name for group, used in ai_models_in_use(order).items()} == {("mock", "mock"): "b"}
+
+
+@pytest.mark.parametrize(
+    ("required", "words"), [(True, "its jobs fail: kubectl label"), (False, "its jobs will fail once")]
+)
+async def test_a_model_whose_secret_is_not_labelled_is_told_until_it_is(
+    clock: FakeClock, required: bool, words: str
+) -> None:
+    store = MemoryStore(clock)
+    labels = CredentialLabels(store, required=required)
+    secret = await store.create(Secret(metadata=Metadata(name="key")))
+    async with running(ModelReviews(store, clock, labels).run()):
+        await apply(store, clock, an_ai_model("opus", credentials_ref="key"))
+        ((status, message),) = await told(store, "opus")
+        assert status == "False"
+        assert words in message
+
+        await store.update(replace(secret, metadata=replace(secret.metadata, labels=JOB_CREDENTIALS)))
+        await clock.advance(PASS_SECONDS + 1)
+        assert [status for status, _ in await told(store, "opus")] == ["True"]
+
+
+async def test_a_model_whose_secret_is_labelled_or_missing_or_on_one_machine_is_told_nothing(clock: FakeClock) -> None:
+    store = MemoryStore(clock)
+    await store.create(Secret(metadata=Metadata(name="labelled", labels=JOB_CREDENTIALS)))
+    await store.create(Secret(metadata=Metadata(name="unlabelled")))
+    async with running(ModelReviews(store, clock, CredentialLabels(store, required=True)).run()):
+        await apply(store, clock, an_ai_model("one", model="one", credentials_ref="labelled"))
+        await apply(store, clock, an_ai_model("two", model="two", credentials_ref="missing"))
+        assert [await told(store, name) for name in ("one", "two")] == [[], []]
+    async with running(ModelReviews(store, clock).run()):
+        await apply(store, clock, an_ai_model("three", model="three", credentials_ref="unlabelled"))
+        assert await told(store, "three") == []

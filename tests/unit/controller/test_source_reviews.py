@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from labrats.controller.credential_labels import CredentialLabels
 from labrats.controller.source_reviews import PASS_SECONDS, OwnReceiver, SourceReviews
 from labrats.model.condition import Condition
 from labrats.model.errors import RetryLater
@@ -178,3 +179,15 @@ async def test_trouble_with_one_source_keeps_no_other_from_being_told(store: Tro
     store.unreadable = []
     await clock.advance(PASS_SECONDS + 1)
     assert (await told(store, "a"))["SecretFound"] == ("False", "Missing")
+
+
+async def test_a_source_whose_credentials_are_not_labelled_is_told_on_a_cluster(clock: FakeClock) -> None:
+    store = TroubledStore(clock)
+    await store.create(Secret(metadata=Metadata(name="github-app")))
+    await store.create(a_source(credentials_ref="github-app"))
+    async with running(SourceReviews(store, clock, OwnReceiver(), labels=CredentialLabels(store, required=True)).run()):
+        await clock.advance(1)
+        labelled = (await conditions(store))["CredentialsLabelled"]
+
+    assert (labelled.status, labelled.reason) == ("False", "Unlabelled")
+    assert "kubectl label secret github-app labrats.work/type=job-credentials" in labelled.message

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from labrats.backends.kubernetes.pod import SCRATCH, Credentials, PodSettings, attempt_job, tombstone_job
 from labrats.model.config import Sampling
 from labrats.model.errors import GiveUp
-from labrats.model.job import KeyReference, WorkspaceFile, WorkspaceSetup
+from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup
 from labrats.model.protocol import Resumption, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt
@@ -232,3 +232,14 @@ def test_without_the_volume_nothing_is_claimed() -> None:
 
     assert spec["initContainers"][0]["args"] == ["prepare", "/attempt/source", "/attempt/inputs"]
     assert "claims" not in [volume["name"] for volume in spec["volumes"]]
+
+
+@pytest.mark.parametrize("image", ["example/executor:3", "NO IMAGE"])
+def test_an_image_that_a_resource_written_by_hand_may_not_name_is_refused_again(image: str) -> None:
+    settings = PodSettings(image="usual:1", resources={}, scratch_size="1Gi", images=("example/executor:2",))
+    allowed, other = (an_owned_attempt(config={"executor_image": each}) for each in ("example/executor:2", image))
+
+    assert pod_of(allowed, settings=settings)["spec"]["containers"][0]["image"] == "example/executor:2"
+    with pytest.raises(GiveUp, match=r"config\.executorImage") as refused:
+        pod_of(other, settings=settings)
+    assert FailedCode(refused.value.code) is FailedCode.INVALID
