@@ -23,6 +23,7 @@ ON_A_CLUSTER = (
 
 ABOUT_JOBS = {
     "test_agents",
+    "test_endpoint_groups",
     "test_idempotency",
     "test_job_story",
     "test_log_stream",

@@ -1,6 +1,7 @@
 """What the chart renders to, and what it refuses."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,3 +168,13 @@ def test_the_images_that_jobs_may_name_are_those_of_the_values_and_the_usual_one
 
     assert environment_of(rendered)["LABRATS_EXECUTOR_IMAGES"] == "example.com/special:1,example.com/usual:2"
     assert "LABRATS_EXECUTOR_IMAGES" not in environment_of(objects(template()))
+
+
+def test_all_that_the_api_writes_is_on_a_volume_that_it_may_write(helm: Helm) -> None:
+    rendered = objects(template())
+    (api,) = [each for each in rendered if each["metadata"]["name"] == "labrats-api" and each["kind"] == "Deployment"]
+    mounts = api["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+    writable = [mount["mountPath"] for mount in mounts if not mount.get("readOnly")]
+
+    for name in ("UPLOADS_DIR", "WORKSPACE_DIR"):
+        assert any(Path(environment_of(rendered, "api")[name]).is_relative_to(path) for path in writable)

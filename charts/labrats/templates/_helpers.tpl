@@ -206,6 +206,7 @@ LABRATS_ALLOW_PUBLIC: "true"
 PORT: "3001"
 LABRATS_DATA_DIR: /var/lib/labrats
 UPLOADS_DIR: /var/lib/labrats-uploads
+WORKSPACE_DIR: /var/lib/labrats-uploads/workspaces
 LABRATS_DATA_CLAIM: {{ include "labrats.claim" (list . "data") }}
 LABRATS_UPLOADS_CLAIM: {{ include "labrats.claim" (list . "uploads") }}
 {{- if .Values.volumes.models.enabled }}
