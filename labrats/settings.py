@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from labrats.model.protocol import IDLE_SECONDS
@@ -297,6 +297,16 @@ def default_namespace() -> str:
     return _POD_NAMESPACE.read_text().strip() if _POD_NAMESPACE.exists() else "default"
 
 
+class PodExtras(BaseModel, frozen=True, extra="forbid"):
+    """Additions to pods that the engine makes, as Kubernetes writes them. Its own labels and annotations win."""
+
+    annotations: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    volumes: tuple[dict[str, Any], ...] = ()
+    volume_mounts: tuple[dict[str, Any], ...] = Field(default=(), alias="volumeMounts")
+    ingress_annotations: dict[str, str] = Field(default={}, alias="ingressAnnotations")
+
+
 class KubernetesSettings(BaseSettings):
     """What the engine needs to know besides, where its backend is a cluster."""
 
@@ -318,6 +328,8 @@ class KubernetesSettings(BaseSettings):
     """How much an attempt's workspace and temporary files may take."""
     executor_pod: dict[str, Any] = Field(default={}, validation_alias="LABRATS_EXECUTOR_POD")
     """Further fields of attempts' pods, such as nodeSelector or runtimeClassName: JSON, as in a pod's spec."""
+    executor_extras: PodExtras = Field(default=PodExtras(), validation_alias="LABRATS_EXECUTOR_EXTRAS")
+    """Annotations, labels, volumes and volumeMounts that attempts' pods have besides: JSON."""
     uploads_claim: str | None = Field(default=None, validation_alias="LABRATS_UPLOADS_CLAIM")
     """The PersistentVolumeClaim that is mounted where uploads are kept, for attempts to read from."""
     data_claim: str | None = Field(default=None, validation_alias="LABRATS_DATA_CLAIM")
@@ -339,5 +351,12 @@ class KubernetesSettings(BaseSettings):
     """The ServiceAccount of these receivers."""
     receiver_pod: dict[str, Any] = Field(default={}, validation_alias="LABRATS_RECEIVER_POD")
     """Further fields of their pods: JSON, as in a pod's spec."""
+    receiver_extras: PodExtras = Field(default=PodExtras(), validation_alias="LABRATS_RECEIVER_EXTRAS")
+    """Annotations, labels, volumes, volumeMounts and ingressAnnotations that they have besides: JSON."""
+    receiver_resources: dict[str, dict[str, str | int | float]] = Field(
+        default={"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}},
+        validation_alias="LABRATS_RECEIVER_RESOURCES",
+    )
+    """What a receiver's container asks for and may use: JSON, as in a pod."""
     pod_ip: str | None = Field(default=None, validation_alias="LABRATS_POD_IP")
     """The address of the pod this runs in, which jobs' pods should not reach."""

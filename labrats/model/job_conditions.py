@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Final
 
+from msgspec.structs import replace
+
 from labrats.model.condition import Condition
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import Phase
@@ -10,6 +12,7 @@ from labrats.model.phases import Phase
 ACCEPTED: Final = "Accepted"
 STARTED: Final = "Started"
 FINISHED: Final = "Finished"
+SUCCEEDED: Final = "Succeeded"
 
 INVALID: Final = "Invalid"
 """Why a job is not accepted: it makes no sense."""
@@ -20,7 +23,7 @@ def conditions_of(job: Job, now: datetime) -> tuple[Condition, ...]:
 
     now: when the job was put back, where it was; its status does not say so.
     """
-    each = (_accepted(job), _started(job, now), _finished(job))
+    each = (_accepted(job), _started(job, now), _finished(job), _succeeded(job))
     return tuple(condition for condition in each if condition)
 
 
@@ -59,6 +62,14 @@ def _finished(job: Job) -> Condition | None:
         return _condition(FINISHED, "Cancelled", "somebody cancelled the job", status.finished_at)
     reason = camel_case(status.failed_code or FailedCode.INTERNAL)
     return _condition(FINISHED, reason, status.failed_reason or "", status.finished_at)
+
+
+def _succeeded(job: Job) -> Condition | None:
+    """Beside `Finished`, so that `kubectl wait --for=condition=Succeeded` tells success from failure."""
+    if (finished := _finished(job)) is None:
+        return None
+    holds = job.phase is Phase.SUCCEEDED
+    return replace(finished, type=SUCCEEDED, status="True" if holds else "False")
 
 
 def _condition(kind: str, reason: str, message: str, since: datetime, *, holds: bool = True) -> Condition:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
 from labrats.backends.kubernetes.fence import leader_policy
 from labrats.manifests.install import INSTALL, installation
 from labrats.model.record import encode
+from labrats.settings import PodExtras
 from tests.chart.installation import Helm
 from tests.chart.rendering import CHART, objects, plain_manifests, template
 from tests.cluster.programs import build_programs
@@ -17,6 +18,12 @@ from tests.cluster.shell import Failed, run
 
 pytestmark = pytest.mark.kubernetes
 
+SPREAD = {
+    "maxSkew": 1,
+    "topologyKey": "kubernetes.io/hostname",
+    "whenUnsatisfiable": "ScheduleAnyway",
+    "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "api"}},
+}
 EVERYTHING: dict[str, Any] = {
     "imagePullSecrets": ["registry"],
     "settings": {"DEFAULT_MODEL_SLOTS": 10, "PRIORITY_AGING_SECONDS": 1000000, "LABRATS_LOG_LEVEL": "debug"},
@@ -25,6 +32,9 @@ EVERYTHING: dict[str, Any] = {
     "ingress": {"enabled": True, "host": "labrats.example.com", "className": "nginx", "tlsSecret": "certificate"},
     "volumes": {"data": {"hostPath": "/srv/labrats"}, "uploads": {"storageClass": "nfs"}, "models": {"enabled": True}},
     "networkPolicy": {"executorEgress": [{"to": [{"podSelector": {"matchLabels": {"app": "vllm"}}}]}]},
+    "api": {"topologySpreadConstraints": [SPREAD]},
+    "controller": {"tolerations": [{"key": "engine", "operator": "Exists"}]},
+    "serviceMonitor": {"enabled": False},
     "aiModels": [{"name": "sonnet", "provider": "claude", "model": "opus", "slots": 4, "credentialsRef": "anthropic"}],
     "aiConfig": {"providers": {"claude": {"model": "opus", "effort": "high"}}},
 }
@@ -113,7 +123,7 @@ def test_models_files_have_a_volume_only_where_that_is_asked_for(helm: Helm) -> 
 
 def test_nothing_else_of_the_cluster_is_touched(helm: Helm) -> None:
     kinds = {each["kind"] for each in objects(template()) if "namespace" not in each["metadata"]}
-    assert kinds == {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+    assert kinds == {"PriorityClass", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 
 
 def test_no_right_is_a_wildcard_and_none_reaches_beyond_the_namespace(helm: Helm) -> None:
@@ -178,3 +188,153 @@ def test_all_that_the_api_writes_is_on_a_volume_that_it_may_write(helm: Helm) ->
 
     for name in ("UPLOADS_DIR", "WORKSPACE_DIR"):
         assert any(Path(environment_of(rendered, "api")[name]).is_relative_to(path) for path in writable)
+
+
+PLACED: dict[str, Any] = {
+    "nodeSelector": {"pool": "engine"},
+    "tolerations": [{"key": "engine", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
+    "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
+    "priorityClassName": "high",
+}
+"""Values that each component has, under their names in a pod's spec."""
+
+EXTRAS: dict[str, Any] = {
+    "podAnnotations": {"example.com/team": "core"},
+    "podLabels": {"team": "core"},
+    "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+    "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}],
+}
+"""Others that each component has."""
+
+
+def rendered_with(helm: Helm, **values: Any) -> list[dict[str, Any]]:
+    return objects(helm("template", "labrats", CHART, values=values))
+
+
+def the(rendered: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    (found,) = [each for each in rendered if (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+@pytest.mark.parametrize("part", ["api", "controller"])
+@pytest.mark.parametrize("name", PLACED)
+def test_where_a_part_of_the_engine_runs_can_be_said(helm: Helm, part: str, name: str) -> None:
+    pod = the(rendered_with(helm, **{part: {name: PLACED[name]}}), "Deployment", f"labrats-{part}")["spec"]["template"]
+
+    assert pod["spec"][name] == PLACED[name]
+
+
+@pytest.mark.parametrize("part", ["api", "controller"])
+def test_a_part_of_the_engine_may_have_labels_annotations_volumes_and_resources_besides(helm: Helm, part: str) -> None:
+    resources = {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}}
+    rendered = rendered_with(helm, **{part: EXTRAS | {"resources": resources}})
+    pod = the(rendered, "Deployment", f"labrats-{part}")["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+
+    assert pod["metadata"]["annotations"] == EXTRAS["podAnnotations"]
+    assert pod["metadata"]["labels"]["team"] == "core"
+    assert EXTRAS["extraVolumes"][0] in pod["spec"]["volumes"]
+    assert EXTRAS["extraVolumeMounts"][0] in container["volumeMounts"]
+    assert container["resources"]["requests"]["cpu"] == "1"
+
+
+@pytest.mark.parametrize(("part", "prefix"), [("executor", "LABRATS_EXECUTOR"), ("receiver", "LABRATS_RECEIVER")])
+def test_the_same_can_be_said_of_the_pods_that_the_engine_makes(helm: Helm, part: str, prefix: str) -> None:
+    resources = {"limits": {"memory": "3Gi"}}
+    told = environment_of(rendered_with(helm, **{part: PLACED | EXTRAS | {"resources": resources}}))
+
+    assert json.loads(told[f"{prefix}_POD"]) == PLACED
+    extras = json.loads(told[f"{prefix}_EXTRAS"])
+    assert extras["annotations"] == EXTRAS["podAnnotations"]
+    assert extras["labels"] == EXTRAS["podLabels"]
+    assert (extras["volumes"], extras["volumeMounts"]) == (EXTRAS["extraVolumes"], EXTRAS["extraVolumeMounts"])
+    assert PodExtras.model_validate(extras)
+    assert json.loads(told[f"{prefix}_RESOURCES"])["limits"]["memory"] == "3Gi"
+
+
+def test_receivers_ingresses_take_a_delivery_of_25_mib_and_further_annotations(helm: Helm) -> None:
+    issuer = {"cert-manager.io/cluster-issuer": "letsencrypt"}
+    told = environment_of(rendered_with(helm, receiver={"ingressAnnotations": issuer}))
+
+    annotations = json.loads(told["LABRATS_RECEIVER_EXTRAS"])["ingressAnnotations"]
+    assert annotations == issuer | {"nginx.ingress.kubernetes.io/proxy-body-size": "26m"}
+
+
+def test_jobs_may_ask_the_name_servers_that_the_values_name(helm: Helm) -> None:
+    def ports(rendered: list[dict[str, Any]]) -> set[int]:
+        rules = the(rendered, "NetworkPolicy", "labrats-executor")["spec"]["egress"]
+        return {port["port"] for rule in rules for port in rule["ports"] if port["protocol"] == "UDP"}
+
+    assert ports(objects(template())) == {53, 5353}
+    own = [{"to": [{"ipBlock": {"cidr": "10.0.0.10/32"}}], "ports": [{"protocol": "UDP", "port": 1053}]}]
+    assert ports(rendered_with(helm, networkPolicy={"dns": own})) == {1053}
+
+
+def test_the_ingress_publishes_no_metrics(helm: Helm) -> None:
+    rendered = rendered_with(helm, ingress={"enabled": True, "host": "labrats.example.com"})
+    ingress = the(rendered, "Ingress", "labrats")
+    first, last = ingress["spec"]["rules"][0]["http"]["paths"]
+
+    assert (first["path"], first["pathType"], last["path"]) == ("/metrics", "Prefix", "/")
+    assert "selector" not in the(rendered, "Service", first["backend"]["service"]["name"])["spec"]
+    assert ingress["metadata"]["annotations"] == {"nginx.ingress.kubernetes.io/proxy-body-size": "101m"}
+
+
+async def test_a_changed_secret_of_settings_rolls_out(helm: Helm, api_client: ApiClient, namespace: str) -> None:
+    def checksums() -> set[str]:
+        options = ("--namespace", namespace, "--dry-run=server")
+        rendered = objects(helm("template", "labrats", CHART, *options, values={"settingsSecret": "settings"}))
+        pods = [each["spec"]["template"] for each in rendered if each["kind"] == "Deployment"]
+        assert len(pods) == 2
+        return {pod["metadata"]["annotations"]["checksum/settings"] for pod in pods}
+
+    secret = {"metadata": {"name": "settings"}, "stringData": {"SUBMIT_API_KEYS": "one"}}
+    path = f"/api/v1/namespaces/{namespace}/secrets"
+    await api_client.request("POST", path, encode(secret))
+    before = checksums()
+    assert checksums() == before
+    await api_client.request("PATCH", f"{path}/settings", encode({"stringData": {"A": "b"}}), content_type=MERGE_PATCH)
+    assert checksums() != before
+
+
+@pytest.mark.parametrize(("value", "kind"), [("podMonitor", "PodMonitor"), ("serviceMonitor", "ServiceMonitor")])
+def test_prometheus_is_told_of_every_pod_where_that_is_asked_for(helm: Helm, value: str, kind: str) -> None:
+    rendered = rendered_with(helm, **{value: {"enabled": True, "labels": {"release": "prometheus"}}})
+    monitor = the(rendered, kind, "labrats")
+
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert kind not in {each["kind"] for each in objects(template())}
+    if kind == "ServiceMonitor":
+        service = the(rendered, "Service", "labrats-metrics")
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        for part in ("api", "controller"):
+            labels = the(rendered, "Deployment", f"labrats-{part}")["spec"]["template"]["metadata"]["labels"]
+            assert service["spec"]["selector"].items() <= labels.items()
+
+
+@pytest.mark.parametrize("part", ["api", "controller"])
+def test_a_drained_node_takes_one_replica_at_a_time(helm: Helm, part: str) -> None:
+    rendered = objects(template())
+    budget = the(rendered, "PodDisruptionBudget", f"labrats-{part}")["spec"]
+
+    assert budget["maxUnavailable"] == 1
+    assert budget["selector"] == the(rendered, "Deployment", f"labrats-{part}")["spec"]["selector"]
+
+
+def test_controllers_have_a_priority_above_jobs_unless_they_are_given_another(helm: Helm) -> None:
+    def class_of(rendered: list[dict[str, Any]]) -> str | None:
+        pod = the(rendered, "Deployment", "labrats-controller")["spec"]["template"]["spec"]
+        return str(pod["priorityClassName"]) if "priorityClassName" in pod else None
+
+    usual = objects(template("--namespace", "agents"))
+    assert class_of(usual) == "labrats-controller-agents"
+    assert the(usual, "PriorityClass", "labrats-controller-agents")["value"] == 1_000_000
+    for values, expected in (
+        ({"controller": {"priorityClassName": "system-cluster-critical"}}, "system-cluster-critical"),
+        ({"controller": {"priorityClass": {"create": False}}}, None),
+        ({"fence": {"enabled": False}}, None),
+    ):
+        rendered = rendered_with(helm, **values)
+        assert class_of(rendered) == expected
+        assert "PriorityClass" not in {each["kind"] for each in rendered}

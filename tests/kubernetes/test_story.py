@@ -59,7 +59,8 @@ async def test_conditions_say_how_far_a_job_is(kubectl: Kubectl, store: Store, r
         "lastTransitionTime": "2030-01-01T12:00:00Z",
         "observedGeneration": 1,
     }
-    assert "condition met" in kubectl("wait", f"ir/{running.id}", "--for=condition=Finished", "--timeout=1s")
+    for condition in ("Finished", "Succeeded"):
+        assert "condition met" in kubectl("wait", f"ir/{running.id}", f"--for=condition={condition}", "--timeout=1s")
 
 
 async def test_a_failure_is_told_once_and_shown_by_describe(kubectl: Kubectl, store: Store, running: Job) -> None:

@@ -31,22 +31,39 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ $volume.existingClaim | default (printf "%s-%s" (include "labrats.name" (index . 0)) (index . 1)) }}
 {{- end }}
 
-{{/* Fields of jobs' pods: those of the values, and what images are pulled with. */}}
-{{- define "labrats.executorPod" -}}
-{{- $pod := .Values.executor.pod }}
-{{- with .Values.imagePullSecrets }}
-{{- $secrets := list }}
-{{- range . }}{{ $secrets = append $secrets (dict "name" .) }}{{ end }}
-{{- $pod = merge (dict) $pod (dict "imagePullSecrets" $secrets) }}
+{{/* Where a component's pods run, as fields of a pod's spec, given its values. */}}
+{{- define "labrats.placement" -}}
+{{- $fields := dict }}
+{{- range $name := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" }}
+{{- with get $ $name }}{{ $_ := set $fields $name . }}{{ end }}
 {{- end }}
-{{- toJson $pod }}
+{{- toJson $fields }}
 {{- end }}
 
-{{/* Fields of the pods of webhook receivers. */}}
-{{- define "labrats.receiverPod" -}}
+{{/* Fields of the pods that the engine makes, given (list . "executor"): those of the values, and what images are pulled with. */}}
+{{- define "labrats.podFields" -}}
+{{- $values := index (index . 0).Values (index . 1) | default dict }}
 {{- $secrets := list }}
-{{- range .Values.imagePullSecrets }}{{ $secrets = append $secrets (dict "name" .) }}{{ end }}
-{{- if $secrets }}{{ toJson (dict "imagePullSecrets" $secrets) }}{{ else }}{}{{ end }}
+{{- range (index . 0).Values.imagePullSecrets }}{{ $secrets = append $secrets (dict "name" .) }}{{ end }}
+{{- $pulled := ternary (dict "imagePullSecrets" $secrets) dict (not (empty $secrets)) }}
+{{- merge dict ($values.pod | default dict) (fromJson (include "labrats.placement" $values)) $pulled | toJson }}
+{{- end }}
+
+{{/* What the pods that the engine makes have besides, given (list . "executor"). */}}
+{{- define "labrats.podExtras" -}}
+{{- $values := index (index . 0).Values (index . 1) | default dict }}
+{{- $extras := dict }}
+{{- range $name, $value := dict "annotations" "podAnnotations" "labels" "podLabels" "volumes" "extraVolumes" "volumeMounts" "extraVolumeMounts" "ingressAnnotations" "ingressAnnotations" }}
+{{- with get $values $value }}{{ $_ := set $extras $name . }}{{ end }}
+{{- end }}
+{{- toJson $extras }}
+{{- end }}
+
+{{/* The PriorityClass of controllers; empty where they have none of their own. */}}
+{{- define "labrats.priorityClass" -}}
+{{- $class := .Values.controller.priorityClass | default dict }}
+{{- $create := ternary $class.create .Values.fence.enabled (kindIs "bool" $class.create) }}
+{{- if and $create (not .Values.controller.priorityClassName) }}{{ include "labrats.name" . }}-controller-{{ .Release.Namespace }}{{ end }}
 {{- end }}
 
 {{/* A Deployment of one part of the engine, given (list . "api"). */}}
@@ -71,8 +88,16 @@ spec:
   template:
     metadata:
       labels:
+        {{- with $values.podLabels }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
         {{- include "labrats.labels" . | nindent 8 }}
         app.kubernetes.io/component: {{ $part }}
+      {{- $annotations := merge dict ($values.podAnnotations | default dict) (fromJson (include "labrats.settingsChecksum" .)) }}
+      {{- with $annotations }}
+      annotations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
     spec:
       serviceAccountName: {{ include "labrats.name" . }}-{{ $part }}
       enableServiceLinks: false
@@ -91,7 +116,17 @@ spec:
         fsGroupChangePolicy: OnRootMismatch
         seccompProfile:
           type: RuntimeDefault
+      {{- $placement := fromJson (include "labrats.placement" $values) }}
+      {{- with omit $placement "affinity" }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+      {{- if and (eq $part "controller") (include "labrats.priorityClass" .) }}
+      priorityClassName: {{ include "labrats.priorityClass" . }}
+      {{- end }}
       affinity:
+        {{- with $placement.affinity }}
+        {{- toYaml . | nindent 8 }}
+        {{- else }}
         podAntiAffinity:
           preferredDuringSchedulingIgnoredDuringExecution:
             - weight: 100
@@ -100,6 +135,7 @@ spec:
                 labelSelector:
                   matchLabels:
                     {{- include "labrats.selector" (list . $part) | nindent 20 }}
+        {{- end }}
       containers:
         - name: {{ $part }}
           image: {{ include "labrats.image" . }}
@@ -167,6 +203,9 @@ spec:
               mountPath: /var/lib/labrats-uploads
             - name: tmp
               mountPath: /tmp
+            {{- with $values.extraVolumeMounts }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
       volumes:
         - name: data
           persistentVolumeClaim:
@@ -177,6 +216,9 @@ spec:
         - name: tmp
           emptyDir:
             sizeLimit: 256Mi
+        {{- with $values.extraVolumes }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
 {{- end }}
 {{- end }}
 
@@ -196,6 +238,16 @@ spec:
 {{- end }}
 {{- $found }}
 {{- end }}
+{{- end }}
+
+{{/* An annotation that changes with the Secret of settings, as it is in the cluster now. */}}
+{{- define "labrats.settingsChecksum" -}}
+{{- $found := dict }}
+{{- with .Values.settingsSecret }}
+{{- $secret := lookup "v1" "Secret" $.Release.Namespace . | default dict }}
+{{- $found = dict "checksum/settings" (sha256sum (toJson ($secret.data | default dict))) }}
+{{- end }}
+{{- toJson $found }}
 {{- end }}
 
 {{/* What the chart tells the engine. */}}
@@ -220,13 +272,18 @@ LABRATS_EXECUTOR_IMAGES: {{ append . (include "labrats.executorImage" $) | join 
 LABRATS_LABELLED_CREDENTIALS: {{ include "labrats.labelledCredentials" . | quote }}
 LABRATS_EXECUTOR_RESOURCES: {{ .Values.executor.resources | toJson | quote }}
 LABRATS_EXECUTOR_SCRATCH: {{ .Values.executor.scratch }}
-LABRATS_EXECUTOR_POD: {{ include "labrats.executorPod" . | quote }}
+LABRATS_EXECUTOR_POD: {{ include "labrats.podFields" (list . "executor") | quote }}
+LABRATS_EXECUTOR_EXTRAS: {{ include "labrats.podExtras" (list . "executor") | quote }}
 {{- if .Values.ingress.enabled }}
 LABRATS_PUBLIC_URL: {{ ternary "https" "http" (ne .Values.ingress.tlsSecret "") }}://{{ .Values.ingress.host }}
 {{- end }}
 LABRATS_RECEIVER_IMAGE: {{ include "labrats.image" . }}
 LABRATS_RECEIVER_ACCOUNT: {{ include "labrats.name" . }}-webhook-receiver
-LABRATS_RECEIVER_POD: {{ include "labrats.receiverPod" . | quote }}
+LABRATS_RECEIVER_POD: {{ include "labrats.podFields" (list . "receiver") | quote }}
+LABRATS_RECEIVER_EXTRAS: {{ include "labrats.podExtras" (list . "receiver") | quote }}
+{{- with (.Values.receiver | default dict).resources }}
+LABRATS_RECEIVER_RESOURCES: {{ toJson . | quote }}
+{{- end }}
 {{- if .Values.networkPolicy.enabled }}
 LABRATS_CANARY_IMAGE: {{ include "labrats.image" . }}
 {{- end }}

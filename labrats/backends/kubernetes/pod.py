@@ -24,6 +24,7 @@ from labrats.model.job import FailedCode, Job, WorkspaceFile
 from labrats.model.protocol import CLAIMED_STATUS, IDLE_SECONDS, POD_VARIABLE, Resumption, Task
 from labrats.model.record import encode
 from labrats.ports import Attempt
+from labrats.settings import PodExtras
 
 INPUTS: Final = "/attempt/inputs"
 SCRATCH: Final = "/attempt/scratch"
@@ -101,6 +102,7 @@ class PodSettings:
     uploads_claim:  the claim by which pods have the uploads volume, at the root of it.
     data_claim:     the claim of the engine's own volume, on which a pod claims its attempt. Without it nothing keeps
                     the cluster from starting two pods that both act: the engine then ends both.
+    extras:         what else the pods have. Volumes are mounted where the repository is cloned and the agent runs.
     grace_seconds:  how long an executor that is asked to end may take.
     kept_seconds:   for how long a finished Job stays in the cluster. Also how long the engine may be away before it
                     finds no outcome any more.
@@ -113,6 +115,7 @@ class PodSettings:
     uploads_claim: str | None = None
     data_claim: str | None = None
     pod_fields: Mapping[str, Any] = field(default_factory=dict)
+    extras: PodExtras = PodExtras()
     git_addresses: tuple[str, ...] = ()
     idle_seconds: float = IDLE_SECONDS
     grace_seconds: float = 10.0
@@ -155,7 +158,10 @@ def attempt_job(attempt: Attempt, credentials: Credentials, settings: PodSetting
             "activeDeadlineSeconds": round(seconds) + DEADLINE_MARGIN_SECONDS,
             "ttlSecondsAfterFinished": settings.kept_seconds,
             "template": {
-                "metadata": {"labels": labels, "annotations": _annotations(attempt, settings)},
+                "metadata": {
+                    "labels": {**settings.extras.labels, **labels},
+                    "annotations": {**settings.extras.annotations, **_annotations(attempt, settings)},
+                },
                 "spec": _pod(attempt, credentials, settings),
             },
         },
@@ -246,9 +252,9 @@ def _pod(attempt: Attempt, credentials: Credentials, settings: PodSettings) -> d
         "image": config.executor_image or settings.image,
         "args": [INPUTS, SCRATCH],
         "resources": resources,
-        "volumeMounts": [_INPUTS_MOUNT, *_SCRATCH_MOUNTS, *uploads],
+        "volumeMounts": [_INPUTS_MOUNT, *_SCRATCH_MOUNTS, *uploads, *settings.extras.volume_mounts],
     }
-    steps = [_prepare_step(attempt.name, settings), *([_clone_step()] if job.spec.workspace_setup else [])]
+    steps = [_prepare_step(attempt.name, settings), *([_clone_step(settings)] if job.spec.workspace_setup else [])]
     return {
         **settings.pod_fields,
         **RESTRICTED_POD,
@@ -263,6 +269,7 @@ def _pod(attempt: Attempt, credentials: Credentials, settings: PodSettings) -> d
             {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch_size}},
             *([_uploads_volume(settings)] if uploads else []),
             *([_claims_volume(settings)] if settings.data_claim else []),
+            *settings.extras.volumes,
         ],
     }
 
@@ -292,13 +299,17 @@ def _prepare_step(name: str, settings: PodSettings) -> dict[str, Any]:
     }
 
 
-def _clone_step() -> dict[str, Any]:
+def _clone_step(settings: PodSettings) -> dict[str, Any]:
     """The container that clones the repository, and alone mounts its Secret."""
     return {
         **RESTRICTED_CONTAINER,
         "name": CLONE_CONTAINER,
         "args": ["clone", SOURCE, SCRATCH],
-        "volumeMounts": [{"name": "repository", "mountPath": SOURCE, "readOnly": True}, *_SCRATCH_MOUNTS],
+        "volumeMounts": [
+            {"name": "repository", "mountPath": SOURCE, "readOnly": True},
+            *_SCRATCH_MOUNTS,
+            *settings.extras.volume_mounts,
+        ],
     }
 
 

@@ -40,7 +40,7 @@ class ReceiverKeeper:
         try:
             made = await self._apply(deployment(source, secret_version, self._settings))
             await self._apply(service(source))
-            door = await self._apply(ingress(source))
+            door = await self._apply(ingress(source, self._settings))
         except RetryLater:
             raise
         except LabratsError as error:  # the API server says what of the source it does not take

@@ -3,12 +3,13 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from labrats.backends.kubernetes.pod import RESTRICTED_CONTAINER, RESTRICTED_POD
 from labrats.backends.kubernetes.resources import LABRATS_API
 from labrats.model.webhook_source import WebhookSource
+from labrats.settings import PodExtras
 
 PORT: Final = 3001
 SECRET_FOLDER: Final = "/var/run/labrats-webhook"  # noqa: S105, where it is mounted
@@ -27,14 +28,13 @@ SECRET_ANNOTATION: Final = "labrats.work/webhook-secret-version"  # noqa: S105, 
 _PREFIX: Final = "labrats-webhook-"
 _FITS: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
-_RESOURCES: Final[Mapping[str, Any]] = {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}
-
 
 @dataclass(frozen=True)
 class ReceiverSettings:
     """image: the engine's. account: the ServiceAccount of receivers. pod_fields: further ones of their pods.
 
-    environment: settings that receivers share with the engine.
+    environment: settings that receivers share with the engine. resources: of the container. extras: what the pods and
+    Ingresses have besides.
     """
 
     namespace: str
@@ -42,6 +42,8 @@ class ReceiverSettings:
     account: str
     pod_fields: Mapping[str, Any]
     environment: Mapping[str, str]
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    extras: PodExtras = PodExtras()
 
 
 def receiver_name(source_name: str) -> str:
@@ -73,7 +75,10 @@ def deployment(source: WebhookSource, secret_version: str, settings: ReceiverSet
             # What is there goes on until what is new is ready: no delivery meets a closed door.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
-                "metadata": {"labels": labels, "annotations": {SECRET_ANNOTATION: secret_version}},
+                "metadata": {
+                    "labels": {**settings.extras.labels, **labels},
+                    "annotations": {**settings.extras.annotations, SECRET_ANNOTATION: secret_version},
+                },
                 "spec": _pod(source, settings),
             },
         }
@@ -85,7 +90,7 @@ def service(source: WebhookSource) -> dict[str, Any]:
     return _object(source, "v1", "Service") | {"spec": {"selector": _labels(source), "ports": ports}}
 
 
-def ingress(source: WebhookSource) -> dict[str, Any]:
+def ingress(source: WebhookSource, settings: ReceiverSettings) -> dict[str, Any]:
     spec = source.spec
     backend = {"service": {"name": receiver_name(source.name), "port": {"name": "http"}}}
     rule: dict[str, Any] = {
@@ -96,7 +101,10 @@ def ingress(source: WebhookSource) -> dict[str, Any]:
         wanted["ingressClassName"] = spec.ingress_class_name
     if spec.tls_secret_name:
         wanted["tls"] = [({"hosts": [spec.host]} if spec.host else {}) | {"secretName": spec.tls_secret_name}]
-    return _object(source, "networking.k8s.io/v1", "Ingress") | {"spec": wanted}
+    made = _object(source, "networking.k8s.io/v1", "Ingress") | {"spec": wanted}
+    if annotations := settings.extras.ingress_annotations:
+        made["metadata"]["annotations"] = dict(annotations)
+    return made
 
 
 def _object(source: WebhookSource, api_version: str, kind: str) -> dict[str, Any]:
@@ -124,6 +132,7 @@ def _pod(source: WebhookSource, settings: ReceiverSettings) -> dict[str, Any]:
         "volumes": [
             {"name": "secret", "secret": secret},
             {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+            *settings.extras.volumes,
         ],
     }
 
@@ -152,9 +161,10 @@ def _container(source: WebhookSource, settings: ReceiverSettings) -> dict[str, A
         "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 2},
         # Deliveries still come for a moment, until every node has heard that this pod is going.
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", "3"]}}},
-        "resources": _RESOURCES,
+        "resources": settings.resources,
         "volumeMounts": [
             {"name": "secret", "mountPath": SECRET_FOLDER, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108, the pod's own
+            *settings.extras.volume_mounts,
         ],
     }

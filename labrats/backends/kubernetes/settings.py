@@ -32,6 +32,7 @@ def runner_settings(settings: EngineSettings) -> KubernetesRunnerSettings:
         data_claim=kubernetes.data_claim,
         images=settings.executor_images,
         pod_fields=kubernetes.executor_pod,
+        extras=kubernetes.executor_extras,
         git_addresses=settings.outbound_allowed_cidrs,
         idle_seconds=settings.agent_idle_seconds,
         grace_seconds=settings.stop_grace_seconds,
@@ -57,6 +58,8 @@ def receiver_settings() -> ReceiverSettings | None:
         account=kubernetes.receiver_account,
         pod_fields=kubernetes.receiver_pod,
         environment={name: os.environ[name] for name in SHARED_WITH_RECEIVERS if name in os.environ},
+        resources=kubernetes.receiver_resources,
+        extras=kubernetes.receiver_extras,
     )
 
 

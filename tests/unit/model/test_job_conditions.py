@@ -21,17 +21,21 @@ ACCEPTED = ("Accepted", "True", "Accepted")
 STARTED = ("Started", "True", "Admitted")
 
 
+def finished(reason: str) -> list[tuple[str, str, str]]:
+    return [("Finished", "True", reason), ("Succeeded", str(reason == "Succeeded"), reason)]
+
+
 @pytest.mark.parametrize(
     ("job", "expected"),
     [
         (a_job(), [ACCEPTED]),
         (a_job(P.RUNNING), [ACCEPTED, STARTED]),
-        (a_job(P.SUCCEEDED), [ACCEPTED, STARTED, ("Finished", "True", "Succeeded")]),
-        (a_job(P.CANCELLED), [ACCEPTED, STARTED, ("Finished", "True", "Cancelled")]),
-        (a_job(P.CANCELLED, started_at=None), [ACCEPTED, ("Finished", "True", "Cancelled")]),
+        (a_job(P.SUCCEEDED), [ACCEPTED, STARTED, *finished("Succeeded")]),
+        (a_job(P.CANCELLED), [ACCEPTED, STARTED, *finished("Cancelled")]),
+        (a_job(P.CANCELLED, started_at=None), [ACCEPTED, *finished("Cancelled")]),
         (
             a_job(P.FAILED, failed_code=FailedCode.OUT_OF_MEMORY),
-            [ACCEPTED, STARTED, ("Finished", "True", "OutOfMemory")],
+            [ACCEPTED, STARTED, *finished("OutOfMemory")],
         ),
         (
             a_job(attempts=1, started_at=NOON, failed_code=FailedCode.LOST),
@@ -39,7 +43,7 @@ STARTED = ("Started", "True", "Admitted")
         ),
         (
             a_job(P.FAILED, attempts=0, started_at=None, failed_code=FailedCode.INVALID),
-            [("Accepted", "False", "Invalid"), ("Finished", "True", "Invalid")],
+            [("Accepted", "False", "Invalid"), *finished("Invalid")],
         ),
         (a_job(attempts=1, started_at=NOON), [ACCEPTED, ("Started", "False", "Retried")]),
     ],
@@ -49,11 +53,11 @@ def test_conditions_tell_what_has_happened_and_nothing_else(job: Job, expected: 
 
 
 def test_each_condition_holds_since_it_happened() -> None:
-    accepted, started, finished = conditions_of(
+    accepted, started, ended, succeeded = conditions_of(
         a_job(P.SUCCEEDED, started_at=NOON + timedelta(minutes=1), finished_at=NOON + timedelta(minutes=2)), LATER
     )
-    times = [each.last_transition_time for each in (accepted, started, finished)]
-    assert times == [NOON, NOON + timedelta(minutes=1), NOON + timedelta(minutes=2)]
+    times = [each.last_transition_time for each in (accepted, started, ended, succeeded)]
+    assert times == [NOON, NOON + timedelta(minutes=1), *[NOON + timedelta(minutes=2)] * 2]
 
 
 def test_a_job_that_was_put_back_has_not_started_since_it_was() -> None:

@@ -15,6 +15,7 @@ from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, Workspace
 from labrats.model.protocol import Resumption, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt
+from labrats.settings import PodExtras
 from tests.builders import a_session, a_spec, an_ai_model, an_attempt
 
 GOLDEN = Path(__file__).with_name("attempt_job.json")
@@ -243,3 +244,24 @@ def test_an_image_that_a_resource_written_by_hand_may_not_name_is_refused_again(
     with pytest.raises(GiveUp, match=r"config\.executorImage") as refused:
         pod_of(other, settings=settings)
     assert FailedCode(refused.value.code) is FailedCode.INVALID
+
+
+def test_an_operators_volumes_are_where_the_agent_runs_and_where_its_repository_is_cloned() -> None:
+    extras = PodExtras(
+        annotations={"team": "core"},
+        labels={"team": "core", "labrats.work/job": "another"},
+        volumes=({"name": "ca", "configMap": {"name": "ca"}},),
+        volumeMounts=({"name": "ca", "mountPath": "/etc/ca"},),
+    )
+    settings = PodSettings(image="usual:1", resources={}, scratch_size="1Gi", extras=extras)
+
+    pod = pod_of(
+        an_owned_attempt(workspace_setup=WorkspaceSetup(git_repo="https://git.example/a.git")), settings=settings
+    )
+
+    containers = [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]
+    with_ca = [each["name"] for each in containers if {"name": "ca", "mountPath": "/etc/ca"} in each["volumeMounts"]]
+    assert with_ca == ["clone", "executor"]
+    assert {"name": "ca", "configMap": {"name": "ca"}} in pod["spec"]["volumes"]
+    assert pod["metadata"]["annotations"]["team"] == pod["metadata"]["labels"]["team"] == "core"
+    assert pod["metadata"]["labels"]["labrats.work/job"] == "ir-0000000a"

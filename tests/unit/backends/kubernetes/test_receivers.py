@@ -1,10 +1,13 @@
 """What receives for a webhook source on a cluster, as the objects are asked for."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from labrats.backends.kubernetes.receivers import (
+    SECRET_ANNOTATION,
+    SOURCE_LABEL,
     ReceiverSettings,
     deployment,
     ingress,
@@ -15,6 +18,7 @@ from labrats.backends.kubernetes.receivers import (
 from labrats.model.job import KeyReference
 from labrats.model.record import Metadata
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
+from labrats.settings import PodExtras
 
 SETTINGS = ReceiverSettings("agents", "engine:1", "receiver", {"imagePullSecrets": [{"name": "registry"}]}, {"A": "b"})
 
@@ -26,7 +30,7 @@ def a_source(name: str = "github", **fields: Any) -> WebhookSource:
 
 
 def test_all_of_it_belongs_to_the_source_and_goes_with_it() -> None:
-    for made in (deployment(a_source(), "1", SETTINGS), service(a_source()), ingress(a_source())):
+    for made in (deployment(a_source(), "1", SETTINGS), service(a_source()), ingress(a_source(), SETTINGS)):
         assert made["metadata"]["ownerReferences"] == [
             {"apiVersion": "labrats.work/v1alpha1", "kind": "WebhookSource", "name": "github", "uid": "uid-1"}
         ]
@@ -71,3 +75,27 @@ def test_another_version_of_the_secret_is_another_pod() -> None:
     first, second = (deployment(a_source(), version, SETTINGS)["spec"]["template"] for version in ("1", "2"))
     assert first != second
     assert first["spec"] == second["spec"]
+
+
+def test_an_operator_adds_to_receivers_and_to_their_ingresses() -> None:
+    extras = PodExtras(
+        annotations={"team": "core"},
+        labels={"team": "core", SOURCE_LABEL: "another"},
+        volumes=({"name": "ca", "configMap": {"name": "ca"}},),
+        volumeMounts=({"name": "ca", "mountPath": "/etc/ca"},),
+        ingressAnnotations={"cert-manager.io/cluster-issuer": "letsencrypt"},
+    )
+    resources = {"limits": {"memory": "1Gi"}}
+    settings = replace(SETTINGS, extras=extras, resources=resources, pod_fields={"priorityClassName": "high"})
+
+    template = deployment(a_source(), "1", settings)["spec"]["template"]
+    container = template["spec"]["containers"][0]
+
+    assert template["metadata"]["annotations"] == {"team": "core", SECRET_ANNOTATION: "1"}
+    assert template["metadata"]["labels"]["team"] == "core"
+    assert template["metadata"]["labels"][SOURCE_LABEL] != "another"
+    assert template["spec"]["priorityClassName"] == "high"
+    assert template["spec"]["volumes"][-1]["name"] == container["volumeMounts"][-1]["name"] == "ca"
+    assert container["resources"] == resources
+    annotations = ingress(a_source(), settings)["metadata"]["annotations"]
+    assert annotations == {"cert-manager.io/cluster-issuer": "letsencrypt"}
