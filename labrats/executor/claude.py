@@ -27,6 +27,7 @@ from labrats.model.mcp_server import McpServer
 from labrats.model.protocol import Task
 
 _LOGIN: Final = ".credentials.json"
+_MCP_SERVERS: Final = "mcp.json"
 
 _VARIABLES: Final[Mapping[str, str]] = {
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",  # it would not end before they do, and a server never does
@@ -76,6 +77,12 @@ async def run(run: Run) -> str:
     options = [*_FIXED_OPTIONS, *_options(run), *_set_up(run, Path(environment["HOME"]))]
     files = SessionFiles(Path(environment["HOME"], ".claude", "projects"), run.session_id)
     narrator = Narrator(run, files)
+
+    def hear(line: bytes) -> None:
+        narrator.hear(line)
+        if narrator.has_begun:
+            run.forget_credential_file(_MCP_SERVERS)  # its servers are started, and the model has not been asked yet
+
     try:
         with _credentials(run) as (variables, inherited):
             async with limited_silence(run, "Claude Code") as silence:
@@ -84,7 +91,7 @@ async def run(run: Run) -> str:
                     run,
                     [program, *options],
                     environment | variables,
-                    narrator.hear,
+                    hear,
                     tell_ending=narrator.hear_ending,
                     inherited=inherited,
                     lent=_lent_login(run),
@@ -166,7 +173,7 @@ def _set_up(run: Run, home: Path) -> list[str]:
         options.append(f"--append-system-prompt-file={file}")
     if servers := mcp_servers(run):
         listed = {name: _mcp_server(each) for name, each in servers.items()}
-        file = run.credential_file("mcp.json", json.dumps({"mcpServers": listed}))
+        file = run.credential_file(_MCP_SERVERS, json.dumps({"mcpServers": listed}))
         options.append(f"--mcp-config={file}")
     return options
 

@@ -36,6 +36,7 @@ from labrats.model.protocol import Task
 
 _OPTIONS: Final = ("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
 _LOGIN: Final = "auth.json"
+_SETTINGS: Final = "config.toml"
 _KEY_NAMES: Final = ("CODEX_API_KEY", "OPENAI_API_KEY")
 
 _CODE_OF_WORDS: Final[Mapping[str, FailedCode]] = {
@@ -64,7 +65,7 @@ async def run(run: Run) -> str:
         raise GiveUp(FailedCode.AUTH, without_credentials("Codex", run.task))
     environment = {**run.agent_environment(), **_VARIABLES}
     home = program_folder(run, ".codex", "sessions")
-    (home / "config.toml").symlink_to(run.credential_file("config.toml", "".join(_toml(_settings(run)))))
+    (home / "config.toml").symlink_to(run.credential_file(_SETTINGS, "".join(_toml(_settings(run)))))
     (home / "AGENTS.md").write_text(run.instructions, "utf-8")
     resume = ["resume", run.session_id] if run.session_id else []
     narrator = Narrator(run, home / "sessions")
@@ -97,8 +98,10 @@ async def _run_program(
     def hear(line: bytes) -> None:
         if (event := read_event(line)) is None:
             return
-        if isinstance(event, ThreadStarted) and login:
-            login.unlink(missing_ok=True)
+        if isinstance(event, ThreadStarted):  # it has read them, and the model has not been asked yet
+            run.forget_credential_file(_SETTINGS)
+            if login:
+                login.unlink(missing_ok=True)
         narrator.tell(event)
         if isinstance(event, ErrorNote):  # no progress: it only says that it tries again
             silence.note(event.message)

@@ -85,6 +85,10 @@ class Run:
         file.write_text(content, "utf-8")
         return file
 
+    def forget_credential_file(self, name: str) -> None:
+        """Remove a file that the program has read, so that the agent finds none. Harmless when it is gone."""
+        (self.credentials / name).unlink(missing_ok=True)
+
     def consume(self, usage: Usage) -> None:
         """Add to what the attempt has consumed. Raises GiveUp when that passes a limit."""
         self.emit.consumed(self.emit.own_usage + priced(usage, self.task))

@@ -52,6 +52,21 @@ def test_credentials_are_in_the_environment_of_the_program_and_in_no_other(cli: 
     assert TOKEN not in attempt.output.read_text()
 
 
+def test_credentials_are_nowhere_on_disk_while_the_model_acts(cli: AgentCli, attempt_on: Prepare) -> None:
+    look = cli.shell("grep -rlF test-mcp-token $HOME/.. . ; echo looked")
+    with cli.serve(look, cli.ask("Why?"), Says("done")) as server:
+        program = docs(command=sys.executable, args=(mcp_server.__file__,))
+        attempt = attempt_on(server, config=program, secrets=cli.secrets | {"mcp.docs.MCP_TEST_KNOWS": TOKEN})
+        attempt.run()
+
+    _, found, _, answer = [event.output or "" for event in attempt.tool_events]
+    assert found.strip().splitlines()[-1] == "looked"
+    assert "mcp.json" not in found
+    assert "config.toml" not in found
+    assert "[redacted]" in answer  # the server has it all the same
+    assert attempt.result == "done"
+
+
 def test_credentials_are_nowhere_on_disk_once_the_attempt_has_ended(cli: AgentCli, attempt_on: Prepare) -> None:
     with cli.serve(cli.ask("Why?"), Says("done")) as server:
         program = docs(command=sys.executable, args=(mcp_server.__file__,))
