@@ -6,6 +6,8 @@ A line that cannot be written is lost and counted: a full disk, or a closed stan
 import logging
 import os
 import sys
+import threading
+from types import TracebackType
 from typing import Any, Final
 
 import structlog
@@ -59,6 +61,7 @@ def configure_logs(level: str, style: str) -> None:
         cache_logger_on_first_use=True,
     )
     _configure_standard_logging([*shared, structlog.stdlib.ExtraAdder()], renderers)
+    _log_what_nobody_catches()
 
 
 def _configure_standard_logging(shared: list[Processor], renderers: list[Any]) -> None:
@@ -68,3 +71,24 @@ def _configure_standard_logging(shared: list[Processor], renderers: list[Any]) -
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[remove_meta, *renderers])
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _log_what_nobody_catches() -> None:
+    """Have what Python itself would print between the lines, as tracebacks and warnings, be lines of the log too."""
+    log = structlog.get_logger()
+
+    def ended(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, traceback)
+        else:
+            log.critical("engine failed", exc_info=(kind, error, traceback))
+
+    def thread_ended(failed: threading.ExceptHookArgs) -> None:
+        name = failed.thread.name if failed.thread else None
+        log.error("thread failed", thread=name, exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback))
+
+    def ignored(failed: "sys.UnraisableHookArgs") -> None:
+        log.error("exception ignored", exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback))
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = ended, thread_ended, ignored
+    logging.captureWarnings(capture=True)

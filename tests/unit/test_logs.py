@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -65,3 +67,44 @@ def test_what_libraries_log_is_json_too(capfd: pytest.CaptureFixture[str]) -> No
     logged = json.loads(line)
     assert (logged["event"], logged["level"], logged["task"]) == ("Task exception was never retrieved", "error", "x")
     assert logged["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+UNCAUGHT = """
+import asyncio, threading, warnings
+from labrats.logs import configure_logs
+
+configure_logs("info", "json")
+
+class Odd:
+    def __del__(self):
+        raise ValueError("in a finalizer")
+
+async def forget_a_task():
+    async def fail():
+        raise ValueError("in a task")
+    task = asyncio.create_task(fail())
+    await asyncio.sleep(0)
+    del task
+
+def fail():
+    raise ValueError("in a thread")
+
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+Odd()
+warnings.warn("a warning", stacklevel=1)
+asyncio.run(forget_a_task())
+raise ExceptionGroup("in the end", [ValueError("of all")])
+"""
+
+
+def test_what_nobody_catches_is_logged_as_json_too() -> None:
+    done = subprocess.run([sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, check=False)
+
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 1
+    assert [line["level"] for line in lines] == ["error", "error", "warning", "error", "critical"]
+    told = [json.dumps(line) for line in lines]
+    for line, words in zip(told, ("in a thread", "in a finalizer", "a warning", "in a task", "of all"), strict=True):
+        assert words in line
