@@ -11,7 +11,7 @@ import pytest
 
 from labrats.backends.kubernetes.client import ApiClient, Refused
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
-from labrats.model.errors import Invalid, NotFound, RetryLater
+from labrats.model.errors import GiveUp, Invalid, NotFound, RetryLater
 from labrats.model.job import FailedCode, KeyReference
 from labrats.model.phases import Phase
 from labrats.model.protocol import LogEvent, events_in
@@ -126,6 +126,15 @@ async def test_an_attempt_that_has_to_leave_its_node(
 
     assert (gone.outcome, gone.code) == (None, FailedCode.EVICTED)
     assert gone.tail.logs == ("here",)
+
+
+async def test_requests_above_the_limits_are_invalid(open_runner: OpenRunner) -> None:
+    resources = {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}
+    async with open_runner(resources=resources) as runner:
+        with pytest.raises(GiveUp, match="must be less than or equal to cpu limit") as refused:
+            await runner.start(an_attempt())
+
+    assert FailedCode(refused.value.code) is FailedCode.INVALID
 
 
 @asynccontextmanager
