@@ -1,0 +1,24 @@
+"""What the images are made of, gathered as the documentation begins: in a fresh clone."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_wheels_of_the_images_are_gathered_in_a_fresh_clone(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    ignored = shutil.ignore_patterns(".venv", "node_modules", ".git", "__pycache__", ".*_cache", "build", "data")
+    shutil.copytree(PROJECT, clone, ignore=ignored)
+
+    environment = {**os.environ, "LABRATS_AGENT_CLIS": "none"}
+    subprocess.run(["docker/gather", "build"], cwd=clone, env=environment, check=True)
+
+    for image in ("engine", "executor"):
+        assert list((clone / "build" / image / "wheels").glob("labrats-*.whl"))
