@@ -31,6 +31,9 @@ CLONE_CONTAINER: Final = "clone"
 """
 
 
+_OURS: Final = (PREPARE_CONTAINER, CLONE_CONTAINER, CONTAINER)
+
+
 class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """A part of a Kubernetes object, absent fields at their defaults."""
 
@@ -227,8 +230,8 @@ class PodObject(_Part, frozen=True, kw_only=True):
 
     @property
     def containers(self) -> list[Container]:
-        """Its containers in the order in which they run."""
-        return [*self.spec.init_containers, *self.spec.containers]
+        """The engine's containers in the order in which they run. An operator or a mesh may have added others."""
+        return [each for each in (*self.spec.init_containers, *self.spec.containers) if each.name in _OURS]
 
     @property
     def container(self) -> Container:

@@ -255,12 +255,13 @@ def _pod(attempt: Attempt, credentials: Credentials, settings: PodSettings) -> d
         "volumeMounts": [_INPUTS_MOUNT, *_SCRATCH_MOUNTS, *uploads, *settings.extras.volume_mounts],
     }
     steps = [_prepare_step(attempt.name, settings), *([_clone_step(settings)] if job.spec.workspace_setup else [])]
+    # Never of an image that a job names: these have credentials which the agent's container has not.
+    first, *others = [{**step, "image": settings.image, "resources": resources} for step in steps]
     return {
         **settings.pod_fields,
         **RESTRICTED_POD,
         "terminationGracePeriodSeconds": round(settings.grace_seconds),
-        # Never of an image that a job names: these have credentials which the agent's container has not.
-        "initContainers": [{**step, "image": settings.image, "resources": resources} for step in steps],
+        "initContainers": [first, *settings.pod_fields.get("initContainers", ()), *others],
         "containers": [executor],
         "volumes": [
             {"name": "source", "projected": {"defaultMode": 0o444, "sources": _inputs(job, credentials.agent)}},

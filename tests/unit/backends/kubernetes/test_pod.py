@@ -265,3 +265,13 @@ def test_an_operators_volumes_are_where_the_agent_runs_and_where_its_repository_
     assert {"name": "ca", "configMap": {"name": "ca"}} in pod["spec"]["volumes"]
     assert pod["metadata"]["annotations"]["team"] == pod["metadata"]["labels"]["team"] == "core"
     assert pod["metadata"]["labels"]["labrats.work/job"] == "ir-0000000a"
+
+
+def test_an_operators_init_containers_run_once_the_attempt_is_claimed_and_before_the_repository_is_cloned() -> None:
+    fields = {"initContainers": [{"name": "fetch-ca", "image": "busybox"}]}
+    settings = PodSettings(image="usual:1", resources={}, scratch_size="1Gi", pod_fields=fields)
+    setup = WorkspaceSetup(git_repo="https://git.example/a.git")
+
+    pod = pod_of(an_owned_attempt(workspace_setup=setup), settings=settings)
+
+    assert [step["name"] for step in pod["spec"]["initContainers"]] == ["prepare", "fetch-ca", "clone"]

@@ -161,3 +161,14 @@ def test_a_pod_starts_with_the_first_step_that_prints_events() -> None:
     assert cloning.reporting == ["clone", "executor"]
     assert not a_pod("a", steps=PREPARED | {"clone": {}}).has_started
     assert a_pod("a", steps={"prepare": {"terminated": {"exitCode": 1}}}).reporting == ["prepare", "executor"]
+
+
+def test_containers_of_others_in_a_pod_say_nothing_of_the_attempt() -> None:
+    """A sidecar that an operator's mesh injects starts before the steps, and never ends."""
+    waiting = a_pod("a", steps={"mesh": RUNNING, "prepare": {}})
+    assert not waiting.has_started
+    assert waiting.reporting == ["executor"]
+
+    running = a_pod("a", RUNNING, steps={"mesh": RUNNING} | PREPARED)
+    assert running.container.name == "executor"
+    assert running.acts
