@@ -106,10 +106,10 @@ class Commands:
         async with self.open_store(data_dir) as store:
             return await make_link(store, url, SystemClock().now())
 
-    def manifests(self, namespace: str, image: str, executor_image: str) -> str:
+    def manifests(self, namespace: str, image: str, executor_image: str, *, labelled_credentials: bool) -> str:
         from labrats.manifests.install import installation
 
-        return installation(namespace, image, executor_image)
+        return installation(namespace, image, executor_image, labelled_credentials=labelled_credentials)
 
     def custom_resources(self) -> str:
         from labrats.manifests.install import custom_resources

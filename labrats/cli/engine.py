@@ -66,7 +66,7 @@ class EngineCommands(Protocol):
         """A new one-time login link to the engine at `url` on that data folder."""
         ...
 
-    def manifests(self, namespace: str, image: str, executor_image: str) -> str:
+    def manifests(self, namespace: str, image: str, executor_image: str, *, labelled_credentials: bool) -> str:
         """What an installation on a cluster is made of, as YAML."""
         ...
 

@@ -25,6 +25,7 @@ def manifests_app(engine: EngineCommands) -> App:
         namespace: str = "labrats",
         image: Annotated[str, Parameter(name="--image")] = f"{_IMAGES}/engine:{__version__}",
         executor_image: str = f"{_IMAGES}/executor:{__version__}",
+        unlabelled_credentials: Annotated[bool, Parameter(negative="")] = False,
     ) -> None:
         """Print everything of an installation, in a namespace of its own: labrats manifests | kubectl apply -f -
 
@@ -34,13 +35,15 @@ def manifests_app(engine: EngineCommands) -> App:
             namespace: Where to.
             image: The engine's image.
             executor_image: The image that jobs run in.
+            unlabelled_credentials: Give jobs also Secrets without the label labrats.work/type=job-credentials, as 0.1
+                did. For an installation that is upgraded from it.
         """
         if not _NAMESPACE.fullmatch(namespace):
             raise CommandError(f"--namespace: {namespace!r} is no name of a namespace, such as labrats", ExitCode.USAGE)
         for option, value in (("--image", image), ("--executor-image", executor_image)):
             if not _IMAGE.fullmatch(value):
                 raise CommandError(f"{option}: {value!r} is no image with its tag or digest", ExitCode.USAGE)
-        print_text(engine.manifests(namespace, image, executor_image))
+        print_text(engine.manifests(namespace, image, executor_image, labelled_credentials=not unlabelled_credentials))
 
     @app.command
     def crds() -> None:

@@ -21,9 +21,17 @@ metadata:
 """
 
 
-def installation(namespace: str, image: str, executor_image: str) -> str:
-    """The manifests of an installation in a namespace of its own, ready to be applied."""
+_LABELLED: Final = 'name: LABRATS_LABELLED_CREDENTIALS\n              value: "{}"'
+
+
+def installation(namespace: str, image: str, executor_image: str, *, labelled_credentials: bool = True) -> str:
+    """The manifests of an installation in a namespace of its own, ready to be applied.
+
+    labelled_credentials: whether jobs get only the Secrets that are labelled for them.
+    """
     told = {NAMESPACE: namespace, ENGINE_IMAGE: image, EXECUTOR_IMAGE: executor_image}
+    if not labelled_credentials:
+        told[_LABELLED.format("true")] = _LABELLED.format("false")
     manifests = _NAMESPACE_OBJECT + INSTALL.read_text()
     for mark, text in told.items():
         manifests = manifests.replace(mark, text)

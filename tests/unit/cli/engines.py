@@ -116,8 +116,8 @@ class OwnEngine:
         self.keys_made.append((name, scopes, expires_at, data_dir))
         return "lr_test-of-a-key"
 
-    def manifests(self, namespace: str, image: str, executor_image: str) -> str:
-        return installation(namespace, image, executor_image)
+    def manifests(self, namespace: str, image: str, executor_image: str, *, labelled_credentials: bool) -> str:
+        return installation(namespace, image, executor_image, labelled_credentials=labelled_credentials)
 
     def custom_resources(self) -> str:
         return custom_resources()

@@ -62,3 +62,16 @@ def objects(text: str) -> list[dict[str, Any]]:
 
 def _name(each: dict[str, Any]) -> str:
     return str(each["metadata"]["name"])
+
+
+@pytest.mark.parametrize(("options", "required"), [((), "true"), (("--unlabelled-credentials",), "false")])
+def test_an_upgraded_installation_may_go_on_without_labels(
+    labrats: Labrats, options: tuple[str, ...], required: str
+) -> None:
+    deployments = [each for each in objects(labrats("manifests", *options).out) if each["kind"] == "Deployment"]
+
+    for deployment in deployments:
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        settings = {each["name"]: each.get("value") for each in container["env"]}
+        assert settings["LABRATS_LABELLED_CREDENTIALS"] == required
+    assert len(deployments) == 2
