@@ -1,6 +1,8 @@
 """AiModels: which models there are, and how many jobs run on each at once."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -125,11 +127,6 @@ class AiModelView(ResponseBody):
         examples=[None],
     )
     resource_version: str = Field(examples=["17"])
-
-
-class WrittenAiModelView(AiModelView):
-    """A configured model as it was written, and what is wrong with it."""
-
     warnings: list[str] = Field(
         description="Why its jobs would fail as things are, such as a missing Secret; empty where nothing is known.",
         examples=[[]],
@@ -150,13 +147,13 @@ class AiModelList(ResponseBody):
 async def list_ai_models(request: Request) -> Response:
     """All AiModels, by name."""
     engine = engine_of(request)
-    return json_response({"aiModels": [_view(each, engine) for each in await engine.store.list(AiModel)]})
+    return json_response({"aiModels": await _views(await engine.store.list(AiModel), engine)})
 
 
 @router.post(
     "/api/ai-models",
     status_code=201,
-    responses=answers(201, WrittenAiModelView, "The new AiModel", 400, 409, 413, 415, 422),
+    responses=answers(201, AiModelView, "The new AiModel", 400, 409, 413, 415, 422),
     summary="Configure an AI model",
 )
 async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key: IdempotencyKey = None) -> Response:
@@ -176,10 +173,10 @@ async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key:
     async with engine.catalog.changing:
         existing = await engine.store.list(AiModel)
         if intent and (made := intent.first_made(existing)):
-            return engine.first_answers.again(request, intent, await _written_view(made, engine))
+            return engine.first_answers.again(request, intent, await _view(made, engine))
         _check_alone(asked.name, spec, existing)
         created = await create(engine, AiModel(metadata=metadata, spec=spec), intent)
-    return engine.first_answers.created(request, intent, await _written_view(created, engine))
+    return engine.first_answers.created(request, intent, await _view(created, engine))
 
 
 @router.get(
@@ -190,12 +187,12 @@ async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key:
 async def get_ai_model(request: Request, name: ModelName) -> Response:
     """One AiModel."""
     engine = engine_of(request)
-    return json_response(_view(await stored(engine, AiModel, name), engine))
+    return json_response(await _view(await stored(engine, AiModel, name), engine))
 
 
 @router.patch(
     "/api/ai-models/{name}",
-    responses=answers(200, WrittenAiModelView, "The AiModel as it is now", 400, 404, 409, 413, 415, 422),
+    responses=answers(200, AiModelView, "The AiModel as it is now", 400, 404, 409, 413, 415, 422),
     summary="Change an AI model",
 )
 async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch) -> Response:
@@ -210,7 +207,7 @@ async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch
             return changed
 
         changed = await change(engine, AiModel, name, asked.resource_version, patched)
-    return json_response(await _written_view(changed, engine))
+    return json_response(await _view(changed, engine))
 
 
 @router.delete(
@@ -258,34 +255,40 @@ def _prices_view(prices: Prices) -> dict[str, float | None]:
     }
 
 
-async def _written_view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
-    return _view(ai_model, engine) | {"warnings": await _warnings(ai_model.spec, engine)}
+async def _view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
+    [view] = await _views([ai_model], engine)
+    return view
 
 
-async def _warnings(spec: AiModelSpec, engine: Engine) -> list[str]:
-    """Warn of credentials that its jobs would miss. They may be created later, so this is no error."""
-    warnings = []
+async def _views(ai_models: Sequence[AiModel], engine: Engine) -> list[dict[str, Any]]:
+    names = {each.spec.credentials_ref for each in ai_models}
+    found = await asyncio.gather(*(_secret(name, engine) for name in names if name))
+    secrets = {each.name: each for each in found if each}
+    return [_fields(each, engine) | {"warnings": list(_warnings(each.spec, secrets))} for each in ai_models]
+
+
+async def _secret(name: str, engine: Engine) -> Secret | None:
+    with suppress(NotFound):
+        return await engine.store.get(Secret, name)
+    return None
+
+
+def _warnings(spec: AiModelSpec, secrets: Mapping[str, Secret]) -> Iterator[str]:
+    """Warn of settings without effect, and of credentials that jobs would miss: they may be created later."""
     if spec.sampling and spec.provider not in TAKEN_BY["sampling"]:
-        warnings.append(f"`sampling` has no effect: only the providers {' and '.join(TAKEN_BY['sampling'])} take it")
+        yield f"`sampling` has no effect: only the providers {' and '.join(TAKEN_BY['sampling'])} take it"
     if (name := spec.credentials_ref) is None:
-        return warnings
+        return
     keys = CREDENTIAL_NAMES[spec.provider]
-    wanted = (
-        f"jobs on this model fail until it has {' or '.join(keys)}" if keys else "its provider reads no credentials"
-    )
+    wanted = f"jobs on this model fail until it has {' or '.join(keys)}" if keys else "its provider reads none"
     advice = f"{wanted} (on one machine: `labrats secret set {name} {keys[0] if keys else 'KEY'}`)"
-    try:
-        data = (await engine.store.get(Secret, name)).data
-    except NotFound:
-        return [*warnings, f"there is no Secret {name!r}: {advice}"]
-    return (
-        warnings
-        if any(key in data for key in keys)
-        else [*warnings, f"the Secret {name!r} has no key of use: {advice}"]
-    )
+    if (secret := secrets.get(name)) is None:
+        yield f"there is no Secret {name!r}: {advice}"
+    elif not any(key in secret.data for key in keys):
+        yield f"the Secret {name!r} has no key of use: {advice}"
 
 
-def _view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
+def _fields(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
     spec = ai_model.spec
     key = (spec.provider, spec.model)
     prices = spec.prices
