@@ -120,6 +120,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         components = document["components"]
         components["securitySchemes"] = SECURITY_SCHEMES
         _add_schema(components["schemas"], ErrorBody)
+        _close_patterns(components["schemas"])
         _drop_foreign_errors(document)
         _add_links(document)
         add_examples(document)
@@ -130,6 +131,18 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
 def _add_schema(schemas: dict[str, Any], model: type[BaseModel]) -> None:
     schema = model.model_json_schema(ref_template=_REFERENCE)
     schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+
+
+def _close_patterns(schema: Any) -> None:
+    """Say of each object whose names must match a pattern that no others are accepted."""
+    if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema["additionalProperties"] = False
+        for part in schema.values():
+            _close_patterns(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _close_patterns(part)
 
 
 def _drop_foreign_errors(document: dict[str, Any]) -> None:
