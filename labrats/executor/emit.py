@@ -40,7 +40,7 @@ BYTES_PER_SECOND: Final = 16 * 1024 * 1024
 PART_BYTES: Final = 32 * 1024
 """Of a file in one line, where it takes a third more."""
 
-MOST_RESULT_BYTES: Final = 32 * 1024 * 1024
+MOST_RESULT_BYTES: Final = 64 * 1024 * 1024
 """The largest result, as JSON."""
 
 _RESULT_BYTES: Final = LINE_BYTES // 2

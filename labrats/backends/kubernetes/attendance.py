@@ -31,6 +31,7 @@ from labrats.backends.kubernetes.objects import JobObject, PodObject
 from labrats.backends.kubernetes.reflector import Listed, Reflector, Removed, Stored
 from labrats.backends.kubernetes.sight import Sight
 from labrats.model.errors import LabratsError, NotFound, RetryLater
+from labrats.model.protocol import OUTPUT_BYTES
 
 log = structlog.get_logger()
 
@@ -45,10 +46,17 @@ class Attendance:
     """
 
     def __init__(
-        self, api: JobsApi, attempts: Path, claims: Claims, start_timeout_seconds: float, parts_seconds: float
+        self,
+        api: JobsApi,
+        attempts: Path,
+        claims: Claims,
+        start_timeout_seconds: float,
+        parts_seconds: float,
+        output_bytes: int = OUTPUT_BYTES,
     ) -> None:
         self._api, self._attempts, self._claims = api, attempts, claims
         self._start_timeout, self._parts_seconds = start_timeout_seconds, parts_seconds
+        self._output_bytes = output_bytes
         self._jobs, self._pods = Reflector(api.client, api.all_jobs), Reflector(api.client, api.all_pods)
         self._jobs_listed, self._pods_listed = asyncio.Event(), asyncio.Event()
         self._sights: dict[str, Sight] = {}
@@ -198,7 +206,7 @@ class Attendance:
 
     async def _copy_output(self, sight: Sight, pod: PodObject, files: AttemptFiles) -> None:
         """Copy what its containers print, one after the other, until the terminal event or the last one's end."""
-        copy = await asyncio.to_thread(OutputCopy, files)
+        copy = await asyncio.to_thread(OutputCopy, files, self._output_bytes)
         for container in pod.reporting:
             await self._see_start(sight, partial(_has_started, container))
             if not _has_started(container, sight.last_pod or pod):

@@ -18,6 +18,7 @@ import msgspec
 from labrats.backends.kubernetes.failures import Failure
 from labrats.model.protocol import (
     LINE_BYTES,
+    OUTPUT_BYTES,
     PATCH_FILE,
     RESULT_FILE,
     AnyEvent,
@@ -31,8 +32,11 @@ from labrats.model.record import encode
 P = ParamSpec("P")
 T = TypeVar("T")
 
-OUTPUT_BYTES: Final = 200_000_000
-"""Of an output, and of a result, no more is kept, but for the terminal event. Executors of ours stay far below it."""
+SPARE_BYTES: Final = 1024 * 1024
+"""An executor of ours keeps to its bound. The output of a foreign one is cut by so much above that."""
+
+_FILE_BYTES: Final = 64 * 1024 * 1024
+"""The largest result, and the largest patch, that is kept."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ async def in_thread(call: Callable[P, T], *arguments: P.args, **options: P.kwarg
 class OutputCopy:
     """The copy of an attempt's output, as far as it goes, and how to go on with it.
 
+    most_bytes: of an output no more is kept, but for the terminal event.
     last: the last event in it. missing: how many events never came. is_complete: the terminal event has come.
     """
 
@@ -174,7 +179,7 @@ class OutputCopy:
 
     def _take_part(self, part: PartEvent) -> None:
         """A file is there when all its parts are: where one was missed it never is."""
-        if part.file not in (RESULT_FILE, PATCH_FILE) or part.offset + len(part.data) > self._most_bytes:
+        if part.file not in (RESULT_FILE, PATCH_FILE) or part.offset + len(part.data) > _FILE_BYTES:
             return
         file = self._files.folder / part.file
         unfinished = file.with_name(f"{part.file}.part")

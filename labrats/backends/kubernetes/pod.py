@@ -21,7 +21,7 @@ from labrats.backends.kubernetes.resources import LABRATS_API
 from labrats.model.errors import GiveUp
 from labrats.model.image_name import problem_of_image
 from labrats.model.job import FailedCode, Job, WorkspaceFile
-from labrats.model.protocol import CLAIMED_STATUS, IDLE_SECONDS, POD_VARIABLE, Resumption, Task
+from labrats.model.protocol import CLAIMED_STATUS, IDLE_SECONDS, OUTPUT_BYTES, POD_VARIABLE, Resumption, Task
 from labrats.model.record import encode
 from labrats.ports import Attempt
 from labrats.settings import PodExtras
@@ -118,6 +118,7 @@ class PodSettings:
     extras: PodExtras = PodExtras()
     git_addresses: tuple[str, ...] = ()
     idle_seconds: float = IDLE_SECONDS
+    output_bytes: int = OUTPUT_BYTES
     grace_seconds: float = 10.0
     start_timeout_seconds: float = 300.0
     kept_seconds: int = 86_400
@@ -226,6 +227,7 @@ def _task(attempt: Attempt, settings: PodSettings) -> Task:
         prices=attempt.ai_model.spec.prices if attempt.ai_model else None,
         git_addresses=settings.git_addresses,
         idle_seconds=settings.idle_seconds,
+        output_bytes=settings.output_bytes,
         resumption=_resumption(attempt),
         selection=attempt.selection,
         on_cluster=True,

@@ -21,7 +21,7 @@ from labrats.backends.kubernetes.failures import (
     what_keeps_it_from_starting,
     why_it_was_refused,
 )
-from labrats.backends.kubernetes.files import AttemptFiles
+from labrats.backends.kubernetes.files import SPARE_BYTES, AttemptFiles
 from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.objects import JOB_LABEL, JobObject
 from labrats.backends.kubernetes.output_poll import OutputPoll
@@ -99,7 +99,14 @@ class KubernetesRunner:
         self._api = JobsApi(client, settings.namespace)
         start_timeout = settings.pods.start_timeout_seconds
         self._claims = Claims(settings.attempts.with_name(CLAIMS_FOLDER))
-        self._attendance = Attendance(self._api, settings.attempts, self._claims, start_timeout, settings.parts_seconds)
+        self._attendance = Attendance(
+            self._api,
+            settings.attempts,
+            self._claims,
+            start_timeout,
+            settings.parts_seconds,
+            settings.pods.output_bytes + SPARE_BYTES,
+        )
         self._output_poll = OutputPoll()
         self._unconfirmed: set[str] = set()
         self._unburied: dict[str, datetime] = {}

@@ -35,6 +35,7 @@ def runner_settings(settings: EngineSettings) -> KubernetesRunnerSettings:
         extras=kubernetes.executor_extras,
         git_addresses=settings.outbound_allowed_cidrs,
         idle_seconds=settings.agent_idle_seconds,
+        output_bytes=settings.max_output_bytes,
         grace_seconds=settings.stop_grace_seconds,
         start_timeout_seconds=kubernetes.start_timeout_seconds,
         kept_seconds=round(kubernetes.finished_job_hours * 3600),

@@ -57,13 +57,14 @@ def test_what_is_to_be_done_is_told_as_data() -> None:
     }
 
 
-def test_a_job_is_called_as_its_file_is() -> None:
+def test_a_job_is_called_as_its_file_and_what_is_done_to_it() -> None:
     deletion = FileOperation(work=Work.DELETE, provider="qwen", filename="a.gguf")
     other = FileOperation(work=Work.DELETE, provider="vllm", filename="a.gguf")
 
     names = [operation_job(each, SETTINGS)["metadata"]["name"] for each in (DOWNLOAD, deletion, other)]
 
-    assert names[0] == names[1] != names[2]
+    assert names[1] == f"{names[0]}-delete"
+    assert names[1] != names[2]
     assert all(len(name) <= 63 for name in names)
 
 
