@@ -1,7 +1,6 @@
 """Jobs: submit, list, look at, follow, retry, cancel."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Annotated, Final, NamedTuple
 
 from fastapi import Query, Request
@@ -34,13 +33,12 @@ from labrats.attachments import Content
 from labrats.cache import JobFilter
 from labrats.intake.request import fresh_names
 from labrats.model.errors import Conflict, IllegalMove, NotFound
-from labrats.model.job import Job, advance, put_back
+from labrats.model.job import TOKEN_LIFETIME, Job, advance, put_back
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.protocol import StoredLine
 
 router = api_router("Jobs")
 
-TOKEN_LIFETIME: Final = timedelta(minutes=10)
 
 EXAMPLE_STREAM: Final = """\
 id: 1-4

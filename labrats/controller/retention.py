@@ -14,7 +14,8 @@ import structlog
 from labrats.attachments import Attachments, job_of
 from labrats.cache import JobCache
 from labrats.model.errors import Conflict, NotFound, RetryLater
-from labrats.model.job import Job
+from labrats.model.job import TOKEN_LIFETIME, Job
+from labrats.model.parts import Secret
 from labrats.ports import Clock, Runner, Store
 from labrats.settings import EngineSettings
 
@@ -45,16 +46,22 @@ class Retention:
         self._attachments, self._clock = attachments, clock
         self._workspaces_kept = timedelta(hours=settings.workspace_retention_hours)
         self._jobs_kept = timedelta(days=settings.job_retention_days)
+        # On a cluster Secrets go with their jobs, and a controller has no right to list them.
+        self._deletes_tokens = settings.backend == "embedded"
 
     async def run(self) -> None:
         """Until cancelled."""
         await self._cache.synced.wait()
+        has_caught_up = False
         while True:
             try:
                 await self.clean()
+                if has_caught_up and self._deletes_tokens:
+                    await self.delete_tokens()
             except (RetryLater, OSError) as error:
                 log.warning("cleaning up will go on later", reason=str(error))
             await self._clock.sleep(PASS_SECONDS)
+            has_caught_up = True  # jobs that ended while no engine ran have their successors in a chain by now
 
     async def clean(self) -> None:
         """One pass."""
@@ -69,6 +76,18 @@ class Retention:
                 await self._collect_attempt(name)
         for folders in batched(await self._attachments.folders(NEW_SECONDS), BATCH):
             await self._collect_attachments(folders)
+
+    async def delete_tokens(self) -> None:
+        """Delete the git tokens of jobs that have ended and can no longer be retried with them."""
+        expired = self._clock.now() - TOKEN_LIFETIME
+        for secret in await self._store.list(Secret):
+            owner = secret.metadata.owner
+            if owner is None or owner.kind != Job.kind():
+                continue
+            with suppress(NotFound, Conflict):
+                job = await self._store.get(Job, owner.name)
+                if _ended_before(job, expired) and job.created_at < expired:
+                    await self._store.delete(Secret, secret.name, secret.metadata.resource_version)
 
     async def _forget(self, job_id: str, ended_before: datetime) -> None:
         """Delete the job last: what fails before is found again by the next pass."""

@@ -1,7 +1,7 @@
 """A job: what was asked (spec), what became of it (status), and the one way it changes phase."""
 
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Annotated, Any, Final
@@ -17,6 +17,8 @@ from labrats.model.record import Record, Resource
 DEFAULT_PRIORITY: Final = 2
 PROMPT_BYTES: Final = 900 * 1024
 METADATA_BYTES: Final = 64 * 1024
+TOKEN_LIFETIME: Final = timedelta(minutes=10)
+"""How long a git token that came with a job is believed to be valid: no older job is retried with it."""
 STATUS_LOG_LINES: Final = 100
 STATUS_LOG_BYTES: Final = 32 * 1024
 STATUS_RESULT_BYTES: Final = 32 * 1024

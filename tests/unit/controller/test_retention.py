@@ -14,9 +14,10 @@ from labrats.attachments import Attachments
 from labrats.cache import JobCache, JobFilter
 from labrats.controller.retention import NEW_SECONDS, PASS_SECONDS, Retention
 from labrats.model.errors import RetryLater
-from labrats.model.job import Job
+from labrats.model.job import TOKEN_LIFETIME, Job
+from labrats.model.parts import Secret
 from labrats.model.phases import Phase
-from labrats.model.record import Resource
+from labrats.model.record import Metadata, Resource
 from labrats.ports import Attempt, Gone, NotStarted
 from labrats.settings import EngineSettings
 from tests.builders import a_job, a_session, a_spec
@@ -298,3 +299,34 @@ class HurryingClock(FakeClock):
         assert seconds == PASS_SECONDS
         self.slept += 1
         await asyncio.sleep(0.001)
+
+
+# Git tokens
+
+
+def a_token_of(job: Job) -> Secret:
+    return Secret(metadata=Metadata(name=f"{job.id}-git", owner=job.as_owner()), data={"password": "test-token"})
+
+
+@pytest.mark.parametrize("phase", [P.SUCCEEDED, P.FAILED, P.CANCELLED])
+async def test_the_token_of_a_job_that_cannot_be_retried_with_it_is_deleted(kept: Kept, phase: Phase) -> None:
+    job = await kept.ended(phase)
+    await kept.store.create(a_token_of(job))
+    await kept.store.create(Secret(metadata=Metadata(name="anthropic"), data={"ANTHROPIC_API_KEY": "test-key"}))
+
+    kept.clock.step(TOKEN_LIFETIME.total_seconds())
+    await kept.retention().delete_tokens()
+    assert len(await kept.store.list(Secret)) == 2
+
+    kept.clock.step(1)
+    await kept.retention().delete_tokens()
+    assert [secret.name for secret in await kept.store.list(Secret)] == ["anthropic"]
+
+
+@pytest.mark.parametrize("phase", [P.PENDING, P.RUNNING])
+async def test_the_token_of_a_job_that_is_not_over_stays(kept: Kept, phase: Phase) -> None:
+    job = await kept.store.create(a_job(phase))
+    await kept.store.create(a_token_of(job))
+    kept.clock.step(DAY)
+    await kept.retention().delete_tokens()
+    assert len(await kept.store.list(Secret)) == 1
