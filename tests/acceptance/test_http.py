@@ -96,7 +96,7 @@ async def test_a_body_that_declares_too_much_is_refused_before_it_is_sent(engine
     reader, writer = await connect(engine)
 
     writer.write(
-        f"POST /api/jobs/submit HTTP/1.1\r\nHost: engine\r\nAuthorization: Bearer {user.key}\r\n"
+        f"POST /api/jobs/submit HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {user.key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {16 * MIB + 1}\r\n\r\n".encode()
     )
 

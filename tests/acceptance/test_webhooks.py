@@ -64,10 +64,14 @@ async def test_a_delivery_becomes_a_job_that_runs(receiver: LocalEngine) -> None
 async def test_a_source_that_was_removed_is_added_again_at_once(admin: User) -> None:
     source: dict[str, Any] = {"name": f"again-{uuid4().hex[:8]}", "type": "generic"}
     address = f"/api/webhook-sources/{source['name']}"
-    for secret in ({"secret": "test-first"}, {"secret": "test-second"}, {"secretRef": {"name": "none", "key": "none"}}):
+    for secret in (
+        {"secret": "test-secret-the-first"},
+        {"secret": "test-secret-the-second"},
+        {"secretRef": {"name": "none", "key": "none"}},
+    ):
         made = await admin.post("/api/webhook-sources", source | secret)
         assert made.status_code == 201, made.text
-        changed = await admin.http.patch(address, json={"secret": "test-another"})
+        changed = await admin.http.patch(address, json={"secret": "test-secret-yet-another"})
         assert changed.status_code == 200, changed.text
         assert (await admin.http.delete(address)).status_code == 204
 

@@ -74,7 +74,7 @@ async def test_of_two_that_come_to_two_replicas_at_once_exactly_one_is_made(
         ("/api/ai-models", a_model("same", 1)),
         ("/api/agents", {}),
         ("/api/instructions", {"content": "Be kind."}),
-        ("/api/webhook-sources", {"type": "github", "secret": "test-secret"}),
+        ("/api/webhook-sources", {"type": "github", "secret": "test-signing-secret"}),
     ],
 )
 async def test_one_request_that_comes_to_two_replicas_at_once_gets_one_answer(

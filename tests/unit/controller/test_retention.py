@@ -314,11 +314,11 @@ async def test_the_token_of_a_job_that_cannot_be_retried_with_it_is_deleted(kept
     await kept.store.create(a_token_of(job))
     await kept.store.create(Secret(metadata=Metadata(name="anthropic"), data={"ANTHROPIC_API_KEY": "test-key"}))
 
-    kept.clock.step(TOKEN_LIFETIME.total_seconds())
+    kept.clock.step(TOKEN_LIFETIME.total_seconds() - 60)
     await kept.retention().delete_tokens()
     assert len(await kept.store.list(Secret)) == 2
 
-    kept.clock.step(1)
+    kept.clock.step(120)
     await kept.retention().delete_tokens()
     assert [secret.name for secret in await kept.store.list(Secret)] == ["anthropic"]
 
