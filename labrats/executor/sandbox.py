@@ -16,6 +16,8 @@ from labrats.model.protocol import Sandbox
 from labrats.sandbox import confine
 
 _OPTIONAL_SOFTWARE: Final = Path("/opt")
+_SHIMS: Final = "shims"
+"""The folder in which pyenv, rbenv, asdf and mise have programs that only lead to others in the user's home."""
 
 
 def confined(command: Sequence[str], run: Run, lent: Collection[Path] = ()) -> list[str]:
@@ -45,7 +47,8 @@ def _programs(program: str, sandbox: Sandbox) -> Iterator[Path]:
     private = [Path.home(), *map(Path, sandbox.hidden)]
     for folder in (Path(word) for word in os.environ.get("PATH", os.defpath).split(os.pathsep) if word):
         found = _package_in_opt(folder)
-        if found.is_absolute() and not any(path.is_relative_to(found) for path in private):
+        # Where shims cannot be followed, the system's program of the same name is better than none.
+        if found.is_absolute() and found.name != _SHIMS and not any(path.is_relative_to(found) for path in private):
             yield found
     for place in (Path(program), Path(program).resolve()) if os.path.isabs(program) else ():
         package = _package_of(place)

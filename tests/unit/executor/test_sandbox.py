@@ -90,6 +90,17 @@ def test_a_path_entry_shows_no_engine_folder_again(
     assert "engine" in said.split()
 
 
+def test_a_shim_that_leads_to_a_hidden_home_does_not_stand_for_the_systems_program(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shim = tmp_path / "pyenv" / "shims" / "ls"
+    shim.parent.mkdir(parents=True)
+    shim.write_text(f'#!/bin/sh\nexec {tmp_path}/pyenv/libexec/pyenv exec "$0"\n')
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{shim.parent}:/usr/bin:/bin")
+    assert said_by(a_confined_attempt(tmp_path, sandbox, "ls / > said")).split()
+
+
 def test_a_confined_agent_reads_the_paths_that_a_setting_names(tmp_path: Path, sandbox: Sandbox) -> None:
     tool = tmp_path / "toolchain" / "tool"
     tool.parent.mkdir()
