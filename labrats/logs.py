@@ -5,6 +5,7 @@ A line that cannot be written is lost and counted: a full disk, or a closed stan
 
 import logging
 import os
+import select
 import sys
 import threading
 from types import TracebackType
@@ -14,21 +15,37 @@ import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import Processor
 
+_PIECE_BYTES: Final = select.PIPE_BUF
+"""So much a pipe takes without a wait, once it is ready."""
+
+_PATIENCE_MS: Final = 100
+
 
 class LossyStream:
     """Standard error, which raises nothing when written to, and buffers nothing. lost: lines that never got there."""
 
     def __init__(self, descriptor: int = 2) -> None:
         self._descriptor = descriptor
+        self._is_stuck = False
         self.lost = 0
 
     def write(self, text: str) -> None:
         data = text.encode("utf-8", "backslashreplace")
         try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
+            while data and self._takes_more():
+                data = data[os.write(self._descriptor, data[:_PIECE_BYTES]) :]
         except OSError:  # a full disk, a broken pipe, a closed descriptor
+            pass
+        self._is_stuck = bool(data)
+        if data:
             self.lost += max(1, text.count("\n"))
+
+    def _takes_more(self) -> bool:
+        """Return whether a piece can be written at once. A pipe that nobody reads is waited for only once."""
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        events = poll.poll(0 if self._is_stuck else _PATIENCE_MS)
+        return bool(events) and bool(events[0][1] & select.POLLOUT)
 
     def flush(self) -> None:
         """There is no buffer."""

@@ -29,7 +29,9 @@ _SYSTEM: Final = (
 """Programs, libraries, their settings, and the size of the machine, wherever a Linux distribution has them."""
 
 _TEMPORARY: Final = "/tmp"  # noqa: S108 - the path inside the sandbox
-_RESOLVER: Final = Path("/etc/resolv.conf")
+_SETTINGS: Final = Path("/etc")
+_LOCAL_SETTINGS: Final = Path("/usr/local/etc")
+_RESOLVER: Final = _SETTINGS / "resolv.conf"
 _TRIAL_SECONDS: Final = 30.0
 _TRIAL: Final = ("grep", "CapEff:", "/proc/self/status")
 _NO_CAPABILITY: Final = "0" * 16
@@ -50,7 +52,7 @@ def confine(
 
     writable: folders to bind for writing, each under its own path. scratch: the folder to bind as `/tmp` as well.
     """
-    shown = [path for path in map(Path, sandbox.readable) if path.exists()]
+    shown = [path for path in map(Path, sandbox.readable) if os.access(path, os.R_OK)]
     hidden = [path for path in map(Path, sandbox.hidden) if any(map(path.is_relative_to, shown)) and path.is_dir()]
     options = [*_NAMESPACES, *_system()]
     options += [
@@ -113,14 +115,34 @@ def _system() -> Iterator[str]:
     """Yield the options that show what belongs to the system."""
     for path in map(Path, _SYSTEM):
         if path.is_symlink():
-            yield from ("--symlink", str(path.readlink()), str(path))
-        elif path.exists():
+            yield from ("--symlink", os.readlink(path), str(path))
+        elif path == _SETTINGS:
+            yield from public_entries(path)
+        elif os.path.exists(path):
             yield from _bind(path)
     resolver = _RESOLVER.resolve()
-    if resolver.is_file() and not resolver.is_relative_to(_RESOLVER.parent):
+    if resolver.is_file() and not resolver.is_relative_to(_SETTINGS):
         yield from _bind(resolver)
-    for path in private_paths(_RESOLVER.parent):
+    for path in private_paths(_LOCAL_SETTINGS):
         yield from ("--tmpfs", str(path)) if path.is_dir() else ("--ro-bind", os.devnull, str(path))
+
+
+def public_entries(folder: Path) -> Iterator[str]:
+    """Yield the options that show what everybody may read below `folder`, each entry by itself.
+
+    A cover over a private file would go with it when that is replaced, as `passwd` replaces `/etc/shadow`.
+    """
+    yield from ("--dir", str(folder))
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        path = Path(entry.path)
+        if entry.is_symlink():
+            yield from ("--symlink", os.readlink(path), str(path))
+        elif _is_private(entry):
+            continue
+        elif entry.is_dir() and private_paths(path):
+            yield from public_entries(path)
+        elif entry.is_dir() or entry.is_file():
+            yield from _bind(path)
 
 
 def _bind(path: Path) -> tuple[str, str, str]:
@@ -137,12 +159,16 @@ def private_paths(folder: Path) -> tuple[Path, ...]:
 
 
 def _private_paths(folder: Path) -> Iterator[Path]:
-    for entry in os.scandir(folder):
+    for entry in os.scandir(folder) if os.path.isdir(folder) else ():
         if entry.is_symlink():
             continue
-        mode = entry.stat(follow_symlinks=False).st_mode
-        needed = stat.S_IROTH | stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH
-        if mode & needed != needed:
+        if _is_private(entry):
             yield Path(entry.path)
-        elif stat.S_ISDIR(mode):
+        elif entry.is_dir():
             yield from _private_paths(Path(entry.path))
+
+
+def _is_private(entry: os.DirEntry[str]) -> bool:
+    mode = entry.stat(follow_symlinks=False).st_mode
+    needed = stat.S_IROTH | stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH
+    return mode & needed != needed

@@ -185,7 +185,12 @@ class EngineSettings(BaseSettings):
     @classmethod
     def _name_switch(cls, value: Any) -> Any:
         """Take the words for a switch that the setting took before it had three values."""
-        return _SWITCH_WORDS.get(str(value).lower(), value)
+        word = str(value).lower()
+        if value in (None, ""):
+            return None
+        if word not in _SWITCH_WORDS and word != "auto":
+            raise ValueError(f"must be auto, true or false, and not {value!r}")
+        return _SWITCH_WORDS.get(word, word)
 
     @field_validator("sandbox_read_paths")
     @classmethod

@@ -116,9 +116,8 @@ class AgentBody(RequestBody):
 class AgentPatch(PatchBody):
     """What to change; absent fields stay, null clears those that may be null. Lists are replaced."""
 
-    read_only = frozenset({"id"})
+    read_only = frozenset({"id", "name"})
 
-    name: Name = optional(description="As it is: an agent keeps its name.")
     trigger_name: Label = optional()
     enabled: bool = optional()
     default_model: Label | None = None
@@ -299,8 +298,6 @@ async def change_agent(request: Request, name: AgentName, asked: AgentPatch) -> 
     engine = engine_of(request)
     changes = _fields(asked)
     changes.pop("resource_version", None)
-    if changes.pop("name", name) != name:
-        raise Invalid(Problem("name", "cannot be changed: add an agent of the new name, and remove this one"))
 
     def patched(found: AiAgent) -> AiAgent:
         changed = replace(found, spec=replace(found.spec, **changes))

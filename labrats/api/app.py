@@ -1,6 +1,7 @@
 """The web application: its routes, what stands before them, and its OpenAPI document."""
 
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from fastapi import FastAPI
@@ -116,8 +117,8 @@ class Gate:
             await send(message)
 
         limit = bounds_of(method, scope["path"]).bytes
-        if (host := _header(scope, b"host")) is not None and not self._hosts.include(host):
-            message = f"{host[:100]!r} is no name of this engine; LABRATS_ALLOWED_HOSTS adds names"
+        if foreign := [host for host in _headers(scope, b"host") if not self._hosts.include(host)]:
+            message = f"{foreign[0][:100]!r} is no name of this engine; LABRATS_ALLOWED_HOSTS adds names"
             await error_response(403, "foreign_host", message)(scope, receive, send_stamped)
             return
         if (encoding := _header(scope, b"content-encoding")) not in (None, "", "identity"):
@@ -156,9 +157,14 @@ def _bounded(receive: Receive, limit: int) -> Receive:
     return receive_bounded
 
 
+def _headers(scope: Scope, name: bytes) -> Iterator[str]:
+    """Yield the values of the headers of that name, in lower case."""
+    return (value.decode("latin-1").strip().lower() for each, value in scope["headers"] if each == name)
+
+
 def _header(scope: Scope, name: bytes) -> str | None:
     """Return the first header of that name, in lower case."""
-    return next((value.decode("latin-1").strip().lower() for each, value in scope["headers"] if each == name), None)
+    return next(_headers(scope, name), None)
 
 
 def _declared_length(scope: Scope) -> int:

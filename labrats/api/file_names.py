@@ -1,14 +1,19 @@
 """Names that callers give files in a workspace."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Final
 
 from labrats.model.errors import Invalid, Problem
+from labrats.model.outside_text import INVISIBLE
 
-_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Unicode's categories of characters that people cannot see, or that change how others look."""
+_UNSEEN: Final = re.compile(rf"[{INVISIBLE}\u00a0\u2000-\u200a\u202f\u205f\u2800\u3000\ufe00-\ufe0f]")
+"""Characters that people cannot see, or cannot tell from a space, or that change how others look."""
+
+_NO_TEXT: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode's categories of control, formatting and unassigned characters, and of line ends."""
 
 
 def why_unsafe(name: str) -> str | None:
@@ -18,7 +23,7 @@ def why_unsafe(name: str) -> str | None:
         return "must be 1 to 1024 bytes long, and each part of it at most 255"
     if any(ord(character) < 32 or ord(character) == 127 for character in name) or "\\" in name:
         return "must not contain control characters or backslashes"
-    if any(unicodedata.category(character) in _UNSEEN for character in name):
+    if _UNSEEN.search(name) or any(unicodedata.category(character) in _NO_TEXT for character in name):
         return "must not contain invisible characters, or such as turn the direction of text"
     if any(part in ("", ".", "..") for part in parts):
         return "must be a relative path inside the workspace, without `.`, `..` or empty parts"

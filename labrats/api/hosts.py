@@ -28,8 +28,11 @@ class Hosts:
         if not self.are_judged:
             return True
         try:
-            name = urlsplit(f"//{host}").hostname or ""
+            parts = urlsplit(f"//{host}")
+            name, _ = parts.hostname or "", parts.port  # which raises, where it is no number
         except ValueError:
+            return False
+        if "@" in host:
             return False
         return name in self.names or is_loopback(name)
 

@@ -9,6 +9,7 @@ from labrats.api.bodies import ResponseBody, optional
 from labrats.api.mcp_servers import McpServerView
 from labrats.api.sampling import SamplingView
 from labrats.cache import repo_of
+from labrats.model.git_repo import without_tokens
 from labrats.model.job import AgentSession, CallbackPhase, FailedCode, Job, Outputs, Usage
 from labrats.model.phases import API_STATUS, Phase
 from labrats.ports import OutputTail, Place
@@ -190,7 +191,7 @@ def job_item(job: Job) -> dict[str, Any]:
         "createdAt": job.created_at,
         "processedAt": status.started_at,
         "finishedAt": status.finished_at,
-        "failedReason": status.failed_reason,
+        "failedReason": status.failed_reason and without_tokens(status.failed_reason),
         "chainId": chain.id if chain else None,
         "chainDepth": chain.depth if chain else None,
         "parentJobId": chain.parent_job_id if chain else None,
@@ -273,7 +274,7 @@ def _workspace_setup(job: Job) -> dict[str, Any] | None:
     if (setup := job.spec.workspace_setup) is None:
         return None
     return {
-        "gitRepo": setup.git_repo,
+        "gitRepo": without_tokens(setup.git_repo),
         "gitRef": setup.git_ref,
         "gitDepth": setup.git_depth,
         "hasCredential": setup.credentials_ref is not None,

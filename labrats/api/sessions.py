@@ -79,7 +79,7 @@ class Signer:
         """The claims of a token that we made for this purpose and that has not expired; None of any other."""
         try:
             claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
-        except (JoseError, ValueError):
+        except (JoseError, ValueError, RecursionError):
             return None
         expires = claims.get("exp")
         is_valid = claims.get("aud") == purpose and isinstance(expires, int) and now.timestamp() < expires

@@ -3,7 +3,8 @@
 Collects what no job has any more: a person may delete one with kubectl, also while no engine looks.
 """
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import PurePath
@@ -16,12 +17,16 @@ from labrats.cache import JobCache
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import TOKEN_LIFETIME, Job
 from labrats.model.parts import Secret
+from labrats.model.phases import Phase
 from labrats.ports import Clock, Runner, Store
 from labrats.settings import EngineSettings
 
 log = structlog.get_logger()
 
 PASS_SECONDS: Final = 600.0
+
+TOKEN_PASS_SECONDS: Final = 15.0
+"""For so long a token outlives its job: the next job of a chain copies it at the end."""
 
 NEW_SECONDS: Final = 3600.0
 """Age from which files without a job are collected. Files are stored before the job that they come with."""
@@ -52,16 +57,20 @@ class Retention:
     async def run(self) -> None:
         """Until cancelled."""
         await self._cache.synced.wait()
-        has_caught_up = False
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._repeat(self.clean, PASS_SECONDS), name="clean")
+            if self._deletes_tokens:
+                # First, jobs that ended while no engine ran get their successors in a chain, which copy the token.
+                await self._clock.sleep(TOKEN_PASS_SECONDS)
+                loops.create_task(self._repeat(self.delete_tokens, TOKEN_PASS_SECONDS), name="delete tokens")
+
+    async def _repeat(self, one_pass: Callable[[], Awaitable[None]], seconds: float) -> None:
         while True:
             try:
-                await self.clean()
-                if has_caught_up and self._deletes_tokens:
-                    await self.delete_tokens()
+                await one_pass()
             except (RetryLater, OSError) as error:
                 log.warning("cleaning up will go on later", reason=str(error))
-            await self._clock.sleep(PASS_SECONDS)
-            has_caught_up = True  # jobs that ended while no engine ran have their successors in a chain by now
+            await self._clock.sleep(seconds)
 
     async def clean(self) -> None:
         """One pass."""
@@ -78,15 +87,16 @@ class Retention:
             await self._collect_attachments(folders)
 
     async def delete_tokens(self) -> None:
-        """Delete the git tokens of jobs that have ended and can no longer be retried with them."""
-        expired = self._clock.now() - TOKEN_LIFETIME
+        """Delete the git tokens of jobs that have ended and cannot be retried with them."""
+        now = self._clock.now()
         for secret in await self._store.list(Secret):
             owner = secret.metadata.owner
             if owner is None or owner.kind != Job.kind():
                 continue
             with suppress(NotFound, Conflict):
                 job = await self._store.get(Job, owner.name)
-                if _ended_before(job, expired) and job.created_at < expired:
+                may_be_retried = job.phase is Phase.FAILED and job.created_at >= now - TOKEN_LIFETIME
+                if _ended_before(job, now - timedelta(seconds=TOKEN_PASS_SECONDS)) and not may_be_retried:
                     await self._store.delete(Secret, secret.name, secret.metadata.resource_version)
 
     async def _forget(self, job_id: str, ended_before: datetime) -> None:

@@ -25,6 +25,7 @@ _LAST_WORDS_SECONDS: Final = 3.0
 
 _LAST_WORDS_BYTES: Final = 2000
 _COMPLAINTS_BYTES: Final = 64 * 1024
+_MOST_COMPLAINTS_BYTES: Final = 64 * 1024 * 1024
 
 PATIENCE_SECONDS: Final = 10.0
 """A longer pause is none of the program's: the attempt gives up, so that its slot is not held by a job that waits."""
@@ -32,10 +33,14 @@ PATIENCE_SECONDS: Final = 10.0
 
 @dataclass(frozen=True)
 class Ending:
-    """How a program ended. status: of its exit; negative for a signal. complaints: the last it said on stderr."""
+    """How a program ended. status: of its exit; negative for a signal. complaints: the last it said on stderr.
+
+    has_left_out: whether it has printed a line that was too long to be read.
+    """
 
     status: int
     complaints: str = ""
+    has_left_out: bool = False
 
     def __str__(self) -> str:
         if self.status >= 0:
@@ -83,6 +88,7 @@ async def run_cli(
             in_sandbox=run.task.sandbox is not None,
         ) as process:
             ended = asyncio.create_task(_end_of(process))
+            flooded = asyncio.create_task(_flood(stderr, process))
             lines = Lines(process.output)
             try:
                 async for line in lines:
@@ -91,9 +97,28 @@ async def run_cli(
                 if tell_ending:
                     await _hear_ending(process, lines, tell_ending)
                 raise
+            finally:
+                flooded.cancel()
             status = await ended
+        if flooded.done() and not flooded.cancelled():
+            message = f"the agent's program wrote more than {_MOST_COMPLAINTS_BYTES // 2**20} MiB to standard error"
+            raise GiveUp(FailedCode.OUTPUT_LIMIT, message)
         stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _COMPLAINTS_BYTES))
-        return Ending(status, stderr.read().decode("utf-8", "replace"))
+        return Ending(status, stderr.read().decode("utf-8", "replace"), lines.has_left_out)
+
+
+async def _flood(stderr: BinaryIO, process: Child) -> None:
+    """Kill the program, and return, once standard error has grown too large: a file that nobody sees."""
+    while os.fstat(stderr.fileno()).st_size <= _MOST_COMPLAINTS_BYTES:
+        await asyncio.sleep(1)
+    process.kill()
+
+
+def no_result(name: str, ending: Ending) -> GiveUp:
+    """Return the failure of a program that has ended without a result."""
+    if ending.has_left_out:
+        return GiveUp(FailedCode.OUTPUT_LIMIT, f"{name} printed a line of more than 64 MiB, and no shorter result")
+    return GiveUp(FailedCode.AGENT_ERROR, f"{name} {ending} without a result: {ending.last_words}")
 
 
 def _kept_open(file: BinaryIO | None, folder: str) -> AbstractContextManager[BinaryIO]:

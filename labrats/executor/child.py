@@ -36,6 +36,10 @@ class Child:
         """Ask it by SIGINT to end. What it still says can be read."""
         _signal(self._process, signal.SIGINT, in_sandbox=self._in_sandbox)
 
+    def kill(self) -> None:
+        """End it at once, and what is in its sandbox."""
+        self._process.kill()
+
     async def exit_status(self) -> int:
         """Wait until it has ended. Negative for a signal."""
         return await asyncio.shield(self._ended)
@@ -97,7 +101,7 @@ async def tail_of(stream: asyncio.StreamReader) -> str:
 
 
 class Lines:
-    """The lines of a stream, each without its end, however long; those beyond 64 MiB are left out.
+    """The lines of a stream, each without its end, however long; those beyond 64 MiB are left out: see `has_left_out`.
 
     An iterator that can be resumed after an interruption, such as a timeout, without losing a line.
     """
@@ -107,6 +111,7 @@ class Lines:
         self._ready: deque[bytes] = deque()
         self._started: list[bytes] = []
         self._size = 0
+        self.has_left_out = False
 
     def __aiter__(self) -> Self:
         return self
@@ -137,6 +142,8 @@ class Lines:
     def _end_line(self) -> None:
         if self._size <= _LINE_BYTES:
             self._ready.append(b"".join(self._started))
+        else:
+            self.has_left_out = True
         self._started, self._size = [], 0
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from labrats.executor.advice import with_advice, without_credentials
-from labrats.executor.agent_cli import Ending, program_folder, program_of, remove_whatever, run_cli
+from labrats.executor.agent_cli import Ending, no_result, program_folder, program_of, remove_whatever, run_cli
 from labrats.executor.claude_events import CODE_OF_STATUS, ClaudeResult, Narrator
 from labrats.executor.claude_sessions import SessionFiles
 from labrats.executor.mcp_servers import mcp_servers
@@ -118,7 +118,7 @@ def answer_of(
     provider asks to be left alone, should that be why it failed.
     """
     if result is None:
-        raise GiveUp(FailedCode.AGENT_ERROR, f"Claude Code {ending} without a result: {ending.last_words}")
+        raise no_result("Claude Code", ending)
     if ending.status == 0 and result.subtype == "success" and not result.is_error:
         return result.result or ""
     if result.subtype == "success" and not result.is_error:

@@ -39,13 +39,13 @@ def _read_with_lone_surrogates(decoder: msgspec.json.Decoder[T], line: bytes) ->
 
 def tell_call(emit: Emitter, call_id: str, name: str, tool_input: Any, about: str) -> None:
     """The agent calls a tool; `about` says what for, and a line of it is shown to people."""
-    emit.log(f"→ {name}: {summary(about)}")
+    emit.log(f"→ {name}: {summary(emit.clean(about))}")
     emit.tool_call(call_id, name, tool_input)
 
 
 def tell_answer(emit: Emitter, call_id: str, text: str, *, is_error: bool) -> None:
     """The tool has answered."""
-    emit.log(f"← {'error: ' if is_error else ''}{summary(text)}")
+    emit.log(f"← {'error: ' if is_error else ''}{summary(emit.clean(text))}")
     emit.tool_answer(call_id, text, is_error=is_error)
 
 
@@ -63,7 +63,9 @@ def text_of(content: Any) -> str:
 
 
 def summary(text: str) -> str:
-    """The first line that says something, cut to a length that is read at a glance."""
+    """The first line that says something, cut to a length that is read at a glance. The text is redacted: a part of a
+    secret is not recognised.
+    """
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         return "(nothing)"

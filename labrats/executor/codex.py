@@ -11,18 +11,13 @@ import re
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from labrats.executor.advice import with_advice, without_credentials
-from labrats.executor.agent_cli import (
-    PATIENCE_SECONDS,
-    Ending,
-    program_folder,
-    program_of,
-    run_cli,
-)
+from labrats.executor.agent_cli import PATIENCE_SECONDS, Ending, no_result, program_folder, program_of, run_cli
 from labrats.executor.cli_events import tell_failed_server
 from labrats.executor.codex_events import ErrorNote, Narrator, ThreadStarted, read_event
 from labrats.executor.codex_log import LOG_FILTER, LOG_VARIABLE, CodexLog, complaints_in
@@ -111,7 +106,7 @@ async def _run_program(
 
     async with limited_silence(run, "Codex") as silence:
         ending = await run_cli(run, command, environment, hear, stop_signal=signal.SIGINT, complaints=log.file)
-        return Ending(ending.status, complaints_in(ending.complaints))
+        return replace(ending, complaints=complaints_in(ending.complaints))
 
 
 def _check_pause(task: Task, note: str, in_header: float | None) -> None:
@@ -134,7 +129,7 @@ def answer_of(run: Run, narrator: Narrator, ending: Ending, in_header: float | N
         sentence = with_advice(code, f"Codex failed: {narrator.failure}", run.task)
         raise GiveUp(code, sentence, _asked_seconds(narrator.failure, in_header) if code in PAUSING else None)
     if narrator.completed is None:
-        raise GiveUp(FailedCode.AGENT_ERROR, f"Codex {ending} without a result: {ending.last_words}")
+        raise no_result("Codex", ending)
     if ending.status != 0:
         raise GiveUp(FailedCode.AGENT_ERROR, f"Codex {ending}, although it had reported success")
     return narrator.last_text

@@ -92,6 +92,7 @@ _REASONS: Final = (  # what git says, in the C locale, and what it means for a p
     (_UNREACHABLE, "the server could not be reached, or broke the connection off"),
     (re.compile("redirect|error: 30[1278]"), "the server redirects: use the repository's final address"),
     (re.compile("dubious ownership"), "it belongs to another user of this machine, whom git does not trust"),
+    (re.compile("Could not read from remote repository"), "the server broke the connection off, or refused access"),
     (re.compile("No space left"), "the disk is full"),
 )
 

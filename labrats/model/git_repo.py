@@ -16,9 +16,16 @@ _HOST: Final = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|[0-9a-f.]*:[0-9a
 _SSH_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _LONGEST_USER: Final = 32
 """Of a Linux user; tokens are longer."""
-_TOKEN: Final = re.compile(r"gh[oprsu]_|github_pat_|glpat-|glptt-|gloas-|ATBB|x-access-token$|oauth2$")
-"""The beginnings of tokens of GitHub, GitLab and Bitbucket, and user names that stand before such."""
+TOKEN_FORM: Final = re.compile(r"(?:gh[oprsu]_|github_pat_|glpat-|glptt-|gloas-|ATBB)[A-Za-z0-9_-]+")
+"""A token of GitHub, GitLab or Bitbucket."""
+_TOKEN_USERS: Final = frozenset({"x-access-token", "oauth2"})
+"""The user names that stand before such a token."""
 _SCP_FORM: Final = re.compile(r"(?:(?P<user>[^@:/]+)@)?(?P<host>[^@:/]+):(?P<path>(?![:-]).+)")
+
+
+def without_tokens(text: str) -> str:
+    """Take tokens out of a text: an earlier version stored addresses with some."""
+    return TOKEN_FORM.sub("[redacted]", text)
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,8 @@ def _parse_url(address: str) -> GitRepo:
         raise _refused("must not carry a query or a fragment")
     if parts.path.strip("/") == "":
         raise _refused("names no repository on its host")
+    if any(TOKEN_FORM.match(part) for part in parts.path.split("/")):
+        raise _refused("has a token in its path; write it as https://USER:TOKEN@HOST/PATH")
     port = port or _DEFAULT_PORTS[parts.scheme]
     if parts.scheme == "ssh":
         _check_ssh_user(parts.username)
@@ -122,7 +131,7 @@ def _check_ssh_user(user: str | None) -> None:
         return
     if not _SSH_USER.fullmatch(user):
         raise _refused("names no user that ssh could be given")
-    if len(user) > _LONGEST_USER or _TOKEN.match(user):
+    if len(user) > _LONGEST_USER or user in _TOKEN_USERS or TOKEN_FORM.match(user):
         raise _refused("has a token for the user of ssh; write it as https://USER:TOKEN@HOST/PATH")
 
 

@@ -5,15 +5,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-_INVISIBLE: Final = re.compile(
-    "["
-    "\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f"  # control characters
+INVISIBLE: Final = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"  # zero width, and directions
     "\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff"  # tags: a second, invisible ASCII
-    "]+"
 )
+"""Characters that nobody sees, or that turn the direction of text, as a class of a regular expression has them."""
+
+_HIDDEN: Final = re.compile(f"[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f{INVISIBLE}]+")
 _COMMENT: Final = re.compile(r"<!--.*?(?:-->|\Z)|^[ ]{0,3}\[(?://|comment)\]:[ ]*#[^\n]*$", re.DOTALL | re.MULTILINE)
 _HIDDEN_COMMENT: Final = "[a hidden comment was here]"
 
@@ -24,7 +24,7 @@ def without_hidden(text: str) -> str:
     A comment is said to have been there. What is folded away is left: it is there to be unfolded.
     """
     # First the characters: they could stand within the marks of a comment.
-    return _COMMENT.sub(_HIDDEN_COMMENT, _INVISIBLE.sub("", text))
+    return _COMMENT.sub(_HIDDEN_COMMENT, _HIDDEN.sub("", text))
 
 
 def as_text(value: Any) -> str:

@@ -13,6 +13,8 @@ from operator import itemgetter
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+from labrats.model.outside_text import INVISIBLE
+
 REDACTED: Final = "[redacted]"
 SHORTEST_SECRET: Final = 6
 """Shorter secrets are left alone: they would match in the middle of ordinary words."""
@@ -28,12 +30,17 @@ _ENGINE_KEY: Final = re.compile(r"(?<![A-Za-z0-9_-])lr_[A-Za-z0-9_-]{43}(?![A-Za
 """An API key of an engine, whichever it is."""
 
 _NOISE: Final = re.compile(
-    r"\s"  # a wrapped or folded text
+    r"[^\n]\x08"  # a character that is typed over
+    r"|\s"  # a wrapped or folded text
     r"|\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # colours and titles on a terminal
-    r"|[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]"  # characters without width
+    r"|[\x00-\x1f\x7f-\x9f]"
+    rf"|[{INVISIBLE}\u2800\ufe00-\ufe0f]"
     r"|\\[nrt]|\\"  # a line break as JSON writes it, an escaped slash, a line that a shell continues
 )
 """What may stand within a secret that people still recognise."""
+
+_QUOTED_NOISE: Final = re.compile(rf"\n[ \t]*(?:[+>#|*-][ \t]*)+|{_NOISE.pattern}")
+"""The same in lines that begin with a mark: of a patch, a quotation, a comment. Base64 may begin with one by itself."""
 
 _HINT_OF_NOISE: Final = re.compile(r"[^\x20-\x5b\x5d-\x7e]|\\")
 """Without one of these a text has no noise but spaces, which words have between them."""
@@ -65,7 +72,8 @@ class Redactor:
         for form in self._forms:
             text = text.replace(form, REDACTED)
         if self._forms and _HINT_OF_NOISE.search(text):
-            text = self._redact_noisy(text)
+            text = self._redact_noisy(text, _NOISE)
+            text = self._redact_noisy(text, _QUOTED_NOISE)
         if self._windows:
             text = _RUN.sub(self._redact_fragments, text)
         return _ENGINE_KEY.sub(REDACTED, text) if "lr_" in text else text
@@ -77,7 +85,7 @@ class Redactor:
         """
         bare = _NOISE.sub("", text)
         start = min((_start_of(form, bare) for form in self._bare_forms), default=len(bare))
-        return len(text) if start == len(bare) else _places_without_noise(text)[start]
+        return len(text) if start == len(bare) else _places_without(_NOISE, text)[start]
 
     def redact_value(self, value: Any) -> Any:
         """A JSON value with every string in it redacted, object keys too."""
@@ -89,13 +97,13 @@ class Redactor:
             return [self.redact_value(item) for item in value]
         return value
 
-    def _redact_noisy(self, text: str) -> str:
+    def _redact_noisy(self, text: str, noise: re.Pattern[str]) -> str:
         """Replace the secrets that noise keeps from being found, together with the noise in them."""
-        bare = _NOISE.sub("", text)
+        bare = noise.sub("", text)
         found = sorted(span for form in self._bare_forms for span in _occurrences(form, bare))
         if not found:
             return text
-        places = _places_without_noise(text)
+        places = _places_without(noise, text)
         kept, end = list[str](), 0
         for first, behind in found:
             start = places[first]
@@ -123,12 +131,12 @@ def _occurrences(form: str, text: str) -> Iterator[tuple[int, int]]:
         at = text.find(form, at + 1)
 
 
-def _places_without_noise(text: str) -> list[int]:
+def _places_without(noise: re.Pattern[str], text: str) -> list[int]:
     """Return where in `text` each character stands that is no noise."""
     places, end = list[int](), 0
-    for noise in _NOISE.finditer(text):
-        places += range(end, noise.start())
-        end = noise.end()
+    for found in noise.finditer(text):
+        places += range(end, found.start())
+        end = found.end()
     return [*places, *range(end, len(text))]
 
 
@@ -171,12 +179,16 @@ def _text_encodings(secret: str) -> Iterator[str]:
         yield _with_lower_escapes(url)
     yield html.escape(secret)
     yield html.escape(secret, quote=False)
+    for slash in ("\\u002f", "\\u002F", "&#x2F;", "&#x2f;", "&#47;"):
+        yield secret.replace("/", slash)
     for quote_mark in ("'\\''", "'\"'\"'"):  # the two ways to write one within a shell's single quotes
         yield secret.replace("'", quote_mark)
 
 
 def _binary_encodings(secret: str) -> Iterator[str]:
     raw = secret.encode()
+    yield raw.hex(":")
+    yield raw.hex(":").upper()
     yield raw.hex()
     yield raw.hex().upper()
     for offset in range(3):

@@ -30,6 +30,8 @@ FOREIGN = [
     "[::1",
     "127.0.0.1.evil.example",
     ":3001",
+    "evil@localhost",
+    "localhost:port",
 ]
 
 
@@ -59,6 +61,13 @@ async def test_a_foreign_name_is_refused_with_the_setting_that_would_allow_it(tm
         refused = await admin.get(path, headers={"Host": "evil.example"})
     assert (refused.status_code, refused.json()["code"]) == (403, "foreign_host")
     assert "LABRATS_ALLOWED_HOSTS" in refused.json()["error"]
+
+
+async def test_a_second_host_is_judged_as_well(tmp_path: Path) -> None:
+    async with api_in_memory(tmp_path) as api, api.client("admin") as admin:
+        refused = await admin.get("/health", headers=[("Host", "localhost"), ("Host", "evil.example")])
+    assert refused.status_code == 403
+    assert "evil.example" in refused.json()["error"]
 
 
 async def test_a_compressed_body_is_refused_for_what_it_is(api: Api) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,21 @@ def test_a_line_that_cannot_be_written_is_lost_and_counted() -> None:
         stream.write("two\nthree\n")
     stream.write("four\n")  # closed by now
     assert stream.lost == 4
+
+
+def test_a_reader_that_never_reads_holds_up_nobody() -> None:
+    readable, writable = os.pipe()
+    stream = LossyStream(writable)
+    for _ in range(100):
+        stream.write("x" * 10_000 + "\n")
+    assert 90 < stream.lost < 100
+    while os.read(readable, 65536) and select.select([readable], [], [], 0)[0]:
+        pass
+    lost = stream.lost
+    stream.write("and on it goes\n")
+    assert stream.lost == lost
+    os.close(writable)
+    os.close(readable)
 
 
 def test_a_line_that_can_be_written_is_not_lost() -> None:

@@ -1,7 +1,7 @@
 """The choice whether agents on this machine run in a sandbox, by the settings and by what the machine can do."""
 
+import os
 import shutil
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -59,5 +59,5 @@ def _warn_of_gaps(settings: EngineSettings) -> None:
             advice="use Linux 6.12 or newer with Landlock enabled",
         )
     for path in settings.sandbox_read_paths:
-        if not Path(path).exists():
-            log.warning("path for agents is missing", path=str(path), setting="LABRATS_SANDBOX_READ_PATHS")
+        if not os.access(path, os.R_OK):
+            log.warning("path for agents cannot be read", path=str(path), setting="LABRATS_SANDBOX_READ_PATHS")

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from labrats.attachments import Attachments
 from labrats.cache import JobCache, JobFilter
-from labrats.controller.retention import NEW_SECONDS, PASS_SECONDS, Retention
+from labrats.controller.retention import NEW_SECONDS, PASS_SECONDS, TOKEN_PASS_SECONDS, Retention
 from labrats.model.errors import RetryLater
 from labrats.model.job import TOKEN_LIFETIME, Job
 from labrats.model.parts import Secret
@@ -296,8 +296,8 @@ class HurryingClock(FakeClock):
     slept = 0
 
     async def sleep(self, seconds: float) -> None:
-        assert seconds == PASS_SECONDS
-        self.slept += 1
+        assert seconds in (PASS_SECONDS, TOKEN_PASS_SECONDS)
+        self.slept += seconds == PASS_SECONDS
         await asyncio.sleep(0.001)
 
 
@@ -308,17 +308,22 @@ def a_token_of(job: Job) -> Secret:
     return Secret(metadata=Metadata(name=f"{job.id}-git", owner=job.as_owner()), data={"password": "test-token"})
 
 
-@pytest.mark.parametrize("phase", [P.SUCCEEDED, P.FAILED, P.CANCELLED])
-async def test_the_token_of_a_job_that_cannot_be_retried_with_it_is_deleted(kept: Kept, phase: Phase) -> None:
-    job = await kept.ended(phase)
+@pytest.mark.parametrize(
+    ("phase", "kept_seconds"),
+    [(P.SUCCEEDED, TOKEN_PASS_SECONDS), (P.CANCELLED, TOKEN_PASS_SECONDS), (P.FAILED, TOKEN_LIFETIME.total_seconds())],
+)
+async def test_the_token_of_a_job_that_cannot_be_retried_with_it_is_deleted(
+    kept: Kept, phase: Phase, kept_seconds: float
+) -> None:
+    job = await kept.ended(phase, created_at=kept.clock.now())
     await kept.store.create(a_token_of(job))
     await kept.store.create(Secret(metadata=Metadata(name="anthropic"), data={"ANTHROPIC_API_KEY": "test-key"}))
 
-    kept.clock.step(TOKEN_LIFETIME.total_seconds() - 60)
+    kept.clock.step(kept_seconds - 10)
     await kept.retention().delete_tokens()
     assert len(await kept.store.list(Secret)) == 2
 
-    kept.clock.step(120)
+    kept.clock.step(20)
     await kept.retention().delete_tokens()
     assert [secret.name for secret in await kept.store.list(Secret)] == ["anthropic"]
 

@@ -18,12 +18,16 @@ def python(code: str) -> Sequence[str]:
     return [sys.executable, "-c", code]
 
 
-async def lines_from(*chunks: bytes) -> list[bytes]:
+def lines_of(*chunks: bytes) -> Lines:
     stream = asyncio.StreamReader()
     for chunk in chunks:
         stream.feed_data(chunk)
     stream.feed_eof()
-    return [line async for line in Lines(stream)]
+    return Lines(stream)
+
+
+async def lines_from(*chunks: bytes) -> list[bytes]:
+    return [line async for line in lines_of(*chunks)]
 
 
 async def test_lines_are_put_together_from_whatever_arrives() -> None:
@@ -37,7 +41,10 @@ async def test_a_line_of_megabytes_is_one_line() -> None:
 async def test_a_line_beyond_all_measure_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labrats.executor.child._LINE_BYTES", 10)
 
-    assert await lines_from(b"12345", b"678901\n", b"short\n", b"x" * 11) == [b"short"]
+    lines = lines_of(b"12345", b"678901\n", b"short\n", b"x" * 11)
+
+    assert [line async for line in lines] == [b"short"]
+    assert lines.has_left_out
 
 
 async def test_of_an_endless_output_the_end_is_kept() -> None:

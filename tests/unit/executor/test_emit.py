@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labrats.executor import emit as emit_module
+from labrats.executor.cli_events import tell_answer, tell_call
 from labrats.executor.emit import Emitter, Pace, pieces
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Outputs, Usage
@@ -178,6 +179,16 @@ def test_a_secret_is_seen_wherever_a_long_line_is_split(tmp_path: Path) -> None:
         with an_output(tmp_path) as output:
             output.emit.log("x" * position + SECRET)
         assert "".join(output.logs) == "x" * position + "[redacted]"
+
+
+@pytest.mark.parametrize("before", [130, 150])
+def test_a_secret_is_seen_where_the_summary_of_a_call_is_cut(output: Output, before: int) -> None:
+    text = "x" * before + SECRET
+    tell_call(output.emit, "1", "Bash", {"command": text}, about=text)
+    tell_answer(output.emit, "1", text, is_error=False)
+    written = output.path.read_text()
+    assert SECRET[:6] not in written
+    assert len(output.logs) == 2
 
 
 def test_what_is_no_unicode_is_replaced(output: Output) -> None:

@@ -11,9 +11,10 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.model.config import JobConfig
+from labrats.model.job import FailedCode
 from labrats.model.protocol import Sandbox
 from labrats.processes import with_environment
-from labrats.sandbox import can_scope_sockets, private_paths
+from labrats.sandbox import can_scope_sockets, private_paths, public_entries
 from tests.unit.executor.attempts import (
     DEADLINE_SECONDS,
     AttemptFolder,
@@ -138,6 +139,35 @@ def test_a_confined_agent_reads_no_file_of_the_system_that_is_private(tmp_path: 
     names = " ".join(f"'{path}'" for path in private)
     script = f"for name in {names}; do cat $name 2>/dev/null; ls -A $name/ 2>/dev/null; done > said; true"
     assert said_by(a_confined_attempt(tmp_path, sandbox, script)) == ""
+
+
+def test_the_private_entries_of_a_folder_are_not_shown_at_any_depth(tmp_path: Path) -> None:
+    for name, mode in (("open/public", 0o644), ("open/private", 0o600), ("closed/public", 0o644), ("public", 0o644)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "closed").chmod(0o700)
+    (tmp_path / "link").symlink_to("open/private")
+    shown = [option for option in public_entries(tmp_path) if option.startswith(str(tmp_path))]
+    named = {str(Path(option).relative_to(tmp_path)) for option in shown}
+    assert named == {".", "open", "open/public", "public", "link"}
+
+
+def test_a_readable_folder_that_the_engine_may_not_read_stops_no_agent(tmp_path: Path, sandbox: Sandbox) -> None:
+    shown = replace(sandbox, readable=("/proc/1/root" if os.geteuid() else "/nowhere", str(tmp_path / "programs")))
+    assert said_by(a_confined_attempt(tmp_path, shown, "echo on > said")) == "on\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["head -c 70000000 /dev/zero >&2; sleep 60", "head -c 70000000 /dev/zero; echo"],
+    ids=["standard error", "a line"],
+)
+def test_a_program_that_prints_beyond_all_measure_fails_for_it(tmp_path: Path, sandbox: Sandbox, script: str) -> None:
+    attempt = a_confined_attempt(tmp_path, sandbox, script)
+    attempt.run()
+    assert attempt.failure[0] is FailedCode.OUTPUT_LIMIT
+    assert "64 MiB" in attempt.failure[1]
 
 
 @pytest.mark.skipif(not can_scope_sockets(), reason="the kernel has no Landlock ABI 6 (Linux 6.12)")

@@ -195,6 +195,7 @@ REFUSED = {
         "ghp_0123456789@github.com:o/r",
         f"ssh://{'t' * 40}@github.com/o/r",
         "ssh://github_pat_0123456789@github.com/o/r",
+        "https://github.com/ghp_0123456789/r",
     ],
     "ssh passwords": [f"ssh://git:{TOKEN}@git.example/r", "ssh://git:@git.example/r"],
     "length": ["https://git.example/" + "r" * MAX_LENGTH],

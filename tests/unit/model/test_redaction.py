@@ -64,6 +64,14 @@ NOISY: dict[str, str] = {
     "coloured": wrapped(SECRET, 7, "\x1b[1;31m"),
     "with characters without width": wrapped(SECRET, 1, "\u200b"),
     "with soft hyphens": wrapped(SECRET, 5, "\u00ad"),
+    "in an added part of a patch": "+" + wrapped(SECRET, 10, "\n+"),
+    "base64 in a patch": "+" + wrapped(base64.b64encode(FILE).decode(), 60, "\n+"),
+    "quoted": "> > " + wrapped(SECRET, 10, "\n> > "),
+    "typed over": SECRET[:9] + "x\b" + SECRET[9:],
+    "with null bytes": wrapped(SECRET, 2, "\0"),
+    "hex with colons": SECRET.encode().hex(":"),
+    "with slashes as JSON may escape them": SECRET.replace("/", "\\u002f"),
+    "with slashes as HTML may escape them": SECRET.replace("/", "&#x2F;"),
     "with escaped slashes": json.dumps({"token": SECRET}).replace("/", "\\/"),
 }
 

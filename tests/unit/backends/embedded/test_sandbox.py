@@ -87,7 +87,7 @@ def test_the_paths_for_agents_are_shown_and_a_missing_one_is_warned_of(
         sandbox = choose_sandbox(settings.model_copy(update={"sandbox_read_paths": (tmp_path / "none",)}), NEW)
     assert sandbox
     assert sandbox.readable == (str(tmp_path / "none"),)
-    assert [entry["path"] for entry in logs if entry["event"] == "path for agents is missing"] == [
+    assert [entry["path"] for entry in logs if entry["event"] == "path for agents cannot be read"] == [
         str(tmp_path / "none")
     ]
 
@@ -103,7 +103,7 @@ def test_the_setting_takes_the_words_of_a_switch(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
     [
-        ("LABRATS_SANDBOX", "perhaps", "auto|true|false"),
+        ("LABRATS_SANDBOX", "perhaps", "must be auto, true or false"),
         ("LABRATS_SANDBOX_READ_PATHS", "/usr,tools", "'tools' is not an absolute path"),
     ],
 )
