@@ -59,7 +59,7 @@ class Intake:
         if problem := problem_of_mcp_servers(resolved.config.mcp_servers or {}):
             raise Invalid(Problem("config.mcpServers", problem))
         image = resolved.config.executor_image
-        if image is not None and (problem := problem_of_image(image, self._executor_images)):
+        if image and (problem := problem_of_image(image, self._executor_images)):
             raise Invalid(Problem("config.executorImage", problem))
         if resolved.provider == "mock":
             parse_script(request.metadata)
