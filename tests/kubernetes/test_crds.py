@@ -323,4 +323,4 @@ async def test_what_the_engine_writes_is_within_the_schema(api_client: ApiClient
 
 def test_the_definitions_are_small() -> None:
     for definition in custom_resource_definitions():
-        assert len(json.dumps(definition)) < 32 * 1024
+        assert len(json.dumps(definition)) < 40 * 1024

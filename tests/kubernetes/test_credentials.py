@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from labrats.model.errors import GiveUp, NotFound
 from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.mcp_server import McpServer
 from labrats.model.parts import Secret
-from labrats.model.protocol import ErrorEvent, ResultEvent, StatusEvent
+from labrats.model.protocol import ErrorEvent, ResultEvent, StatusEvent, decode_event
 from labrats.model.record import Metadata, encode
 from labrats.ports import Attempt
 from tests.builders import a_spec, an_attempt
@@ -133,9 +134,12 @@ async def test_an_attempt_that_is_stopped_while_it_clones_says_so(
 
 async def until_state(runner: KubernetesRunner, attempt: Attempt, state: str) -> None:
     """Wait until the attempt says that it is so far."""
-    async for events in runner.read(attempt.name, follow=True):
-        if any(isinstance(event, StatusEvent) and event.state == state for event in events):
-            return
+    async with aclosing(runner.read(attempt.name, follow=True)) as batches:
+        async for lines in batches:
+            events = map(decode_event, lines.splitlines())
+            if any(isinstance(event, StatusEvent) and event.state == state for event in events):
+                return
+    raise AssertionError(f"it ended without the state {state!r}")
 
 
 @pytest.mark.parametrize(
