@@ -124,6 +124,9 @@ async def test_a_secret_is_shown_by_no_object_of_a_job(installation: Installatio
     installation.kubectl("create", "secret", "generic", "anthropic", f"--from-literal=ANTHROPIC_API_KEY={TOKEN}")
     model = {"name": "secretive", "provider": "claude", "model": "secretive", "slots": 1, "credentialsRef": "anthropic"}
     assert (await user.post("/api/ai-models", model)).status_code == 201
+    unlabelled = await user.run(config={"provider": "claude", "model": "secretive"})
+    assert "is not labelled for jobs" in unlabelled["failedReason"]
+    installation.kubectl("label", "secret", "anthropic", "labrats.work/type=job-credentials")
     repository = {"gitRepo": f"https://octocat:{TOKEN}@1.1.1.1/hello.git"}  # no way leads there from the cluster
     job_id = await user.submit(config={"provider": "claude", "model": "secretive"}, workspaceSetup=repository)
     await user.wait(job_id)
