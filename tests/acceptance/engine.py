@@ -43,6 +43,8 @@ class Engine(ABC):
     url: str
     many_jobs = 1000
     """How many jobs at once make a test of that, and end in time."""
+    start_seconds = 2.0
+    """In this time a job has started, also on a busy machine."""
     executor_image = "registry.example/executor:1"
     """One that jobs may ask for."""
 

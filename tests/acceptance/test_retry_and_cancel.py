@@ -147,17 +147,19 @@ class TestDeadline:
     async def test_a_job_that_takes_too_long_fails_for_it(
         self, engine: Engine, user: User, steps: list[object]
     ) -> None:
-        detail = await user.run({"log": "slow"}, *steps, config={"timeoutMs": 1500})
+        timeout_ms = int(engine.start_seconds * 1000) + 500
+        detail = await user.run({"log": "slow"}, *steps, config={"timeoutMs": timeout_ms})
 
         assert (detail["status"], detail["failedCode"]) == ("failed", "timeout")
-        assert "1.5 s" in detail["failedReason"]
+        assert f"{timeout_ms / 1000} s" in detail["failedReason"]
         assert detail["logs"] == ["slow"]
         assert engine.processes_of(detail["id"]) == []
 
-    async def test_waiting_for_a_slot_does_not_count(self, user: User, admin: User, model: str) -> None:
+    async def test_waiting_for_a_slot_does_not_count(self, engine: Engine, user: User, admin: User, model: str) -> None:
+        timeout_ms = int(engine.start_seconds * 1000)
         await admin.post("/api/ai-models", {"name": "deadline", "provider": "mock", "model": model, "slots": 1})
-        first = await user.submit({"sleepMs": 2500}, config={"model": model})
-        second = await user.submit({"result": "in time"}, config={"model": model, "timeoutMs": 2000})
+        first = await user.submit({"sleepMs": timeout_ms + 500}, config={"model": model})
+        second = await user.submit({"result": "in time"}, config={"model": model, "timeoutMs": timeout_ms})
 
         assert (await user.wait(second))["status"] == "completed"
         assert (await user.wait(first))["status"] == "completed"

@@ -22,6 +22,7 @@ class InstalledEngine(Engine):
     """
 
     many_jobs = 50  # a node of this size starts about three pods a second
+    start_seconds = 8.0
 
     def __init__(self, installation: Installation, url: str) -> None:
         self.url = url

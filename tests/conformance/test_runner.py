@@ -73,7 +73,7 @@ async def test_of_many_who_start_an_attempt_at_once_one_does(backend: RunnerBack
 
 
 async def test_many_attempts_run_side_by_side(runner: Runner) -> None:
-    attempts = [an_attempt([{"log": f"job {number}"}, {"result": number}]) for number in range(20)]
+    attempts = [an_attempt([{"log": f"job {number}"}, {"result": number}]) for number in range(12)]
     await asyncio.gather(*(runner.start(attempt) for attempt in attempts))
     results = []
     for number, attempt in enumerate(attempts):
@@ -81,7 +81,7 @@ async def test_many_attempts_run_side_by_side(runner: Runner) -> None:
         assert isinstance(gone.outcome, ResultEvent)
         assert gone.tail.logs == (f"job {number}",)
         results.append(gone.outcome.result)
-    assert results == list(range(20))
+    assert results == list(range(12))
 
 
 async def test_the_attempts_of_a_job_are_apart(runner: Runner) -> None:

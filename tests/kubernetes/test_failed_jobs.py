@@ -23,8 +23,10 @@ NO_IMAGE = "docker.io/labrats/there-is-no-such:1"
 HANG = [{"log": "here"}, {"hang": True}]
 NOWHERE = {"kubernetes.io/hostname": "nowhere"}
 SOON = {"LABRATS_START_TIMEOUT_SECONDS": "3"}
-AFTER_THE_FIRST_STEP = {"LABRATS_START_TIMEOUT_SECONDS": "15"}
-"""Long enough for the step before the executor, whose image is another."""
+REPORT_SECONDS = 25
+"""A node reports what it cannot pull when it looks at the pod again: after the step before, up to 15 s later."""
+
+LATE = {"LABRATS_START_TIMEOUT_SECONDS": str(REPORT_SECONDS)}
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ def pods(**fields: Any) -> dict[str, str]:
 
 
 CASES = [
-    Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE}, engine=AFTER_THE_FIRST_STEP),
-    Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE, "timeoutMs": 15000}),
+    Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE}, engine=LATE),
+    Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE, "timeoutMs": REPORT_SECONDS * 1000}),
     Case("unschedulable", "no node can take", config={"timeoutMs": 3000}, engine=pods(nodeSelector=NOWHERE)),
     Case("unschedulable", "no node can take", engine=SOON | pods(nodeSelector=NOWHERE)),
     Case("start_timeout", "did not start within 3 s", engine=SOON | pods(runtimeClassName="none-such")),
