@@ -124,6 +124,6 @@ async def kept_log(client: ApiClient, namespace: str, name: str) -> None:
 
 async def test_an_engine_without_a_volume_says_so(start_engine: EngineFactory) -> None:
     async with start_engine().admin() as admin:
-        models, scan = await admin.get("/api/models"), await admin.get("/api/models/scan")
+        models, scan = await admin.get("/api/models"), await admin.post("/api/models/scan")
     assert models.status_code == 200
     assert (scan.status_code, scan.json()["code"]) == (501, "not_implemented")
