@@ -25,7 +25,7 @@ _PAUSE_SECONDS = 0.002
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. seconds: of one series of calls."""
+    """The extent of a measurement. seconds: of one series of calls."""
 
     lines: int = 300_000
     readers: Sequence[int] = (50, 200, 500)

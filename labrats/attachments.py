@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from labrats.durability import sync
 from labrats.model.errors import RetryLater
 from labrats.model.job import WorkspaceFile
 
@@ -88,7 +89,7 @@ def _write_files(uploads: Path, name: str, files: Sequence[tuple[str, Content]])
             _link(path, content)
         kept.append(WorkspaceFile(name=file_name, path=f"{name}/{number}", size=path.stat().st_size))
     for made in (folder, *list(folder.parents)[:3]):  # down from where the uploads folder is, which may be new too
-        sync_folder(made)
+        sync(made)
     return tuple(kept)
 
 
@@ -108,12 +109,3 @@ def _write(path: Path, source: BinaryIO) -> None:
         shutil.copyfileobj(source, file)
         file.flush()
         os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Have what is in `folder`, as a list of names, on stable storage."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

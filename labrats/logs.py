@@ -1,4 +1,4 @@
-"""How the engine logs: a fixed message and fields, as lines for people on a terminal and as JSON elsewhere.
+"""The engine's log: a fixed message and fields, as lines for people on a terminal and as JSON elsewhere.
 
 A line that cannot be written is lost and counted: a full disk, or a closed standard error, ends no engine.
 """
@@ -52,7 +52,7 @@ class LossyStream:
 
 
 LOG: Final = LossyStream()
-"""Where all lines go."""
+"""The stream of all log lines."""
 
 
 def configure_logs(level: str, style: str) -> None:

@@ -10,8 +10,8 @@ from labrats.model.phases import API_STATUS, ENDED, Phase
 
 MAX_MODELS: Final = 25
 MAX_TYPES: Final = 50
-"""How many models with their providers, and how many job types with theirs, have series of their own; any further
-one is counted as `other`. Callers choose both, and one of each has some fifty series.
+"""Bounds on the models and on the job types, each with its provider, that have series of their own. Further ones are
+counted as `other`: callers choose their names, and each has some fifty series.
 """
 
 OTHER: Final = "other"

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from labrats.attachments import sync_folder
+from labrats.durability import sync
 from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.errors import LabratsError
 from labrats.model.model_files import FileOperation, FoundFile, Refused, Work, check_head, check_kind, check_place
@@ -108,7 +108,7 @@ class ModelFolder:
         for path in (folder / operation.filename, part.path, part.note):
             path.unlink(missing_ok=True)
         if folder.exists():
-            sync_folder(folder)
+            sync(folder)
 
     async def _download(self, operation: FileOperation, log: Log) -> None:
         if await asyncio.to_thread(self._has, operation):
@@ -251,7 +251,7 @@ class Part:
         if sha256 and found != sha256:
             raise Refused(f"the file's SHA-256 is {found}, and should be {sha256}; it is deleted")
         self.path.rename(self.folder / self.filename)
-        sync_folder(self.folder)
+        sync(self.folder)
         self.note.unlink(missing_ok=True)
         return found
 
@@ -329,7 +329,7 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def megabytes(size: int) -> str:

@@ -131,7 +131,7 @@ class Attempt:
 
     @property
     def selection(self) -> Selection:
-        """How the job came by its provider and model."""
+        """The origin of the job's provider and model."""
         resolved = self.job.resolved
         if self.ai_model:
             credentials_ref = self.ai_model.spec.credentials_ref

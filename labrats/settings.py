@@ -155,9 +155,9 @@ class EngineSettings(BaseSettings):
     claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
     """Let jobs without other credentials use this user's own Claude Code login."""
     max_output_mib: int = Field(default=256, gt=0, le=65536, validation_alias="LABRATS_MAX_OUTPUT_MIB")
-    """How much an attempt may write in log lines and events; beyond it the job fails with the code output_limit."""
+    """Bound on the log lines and events of an attempt; beyond it the job fails with the code output_limit."""
     agent_idle_seconds: float = Field(default=IDLE_SECONDS, gt=0, validation_alias="LABRATS_AGENT_IDLE_SECONDS")
-    """How long a model may say nothing while it is waited for, whatever the provider. A tool may take longer."""
+    """Limit on the silence of a model that an attempt waits for, whatever the provider. A tool may take longer."""
 
     @field_validator(
         "submit_api_keys",
@@ -362,6 +362,6 @@ class KubernetesSettings(BaseSettings):
         default={"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}},
         validation_alias="LABRATS_RECEIVER_RESOURCES",
     )
-    """What a receiver's container asks for and may use: JSON, as in a pod."""
+    """Requests and limits of a receiver's container: JSON, as in a pod."""
     pod_ip: str | None = Field(default=None, validation_alias="LABRATS_POD_IP")
     """The address of the pod this runs in, which jobs' pods should not reach."""

@@ -19,7 +19,7 @@ from typing import BinaryIO, Final, ParamSpec, TypeVar
 
 import msgspec
 
-from labrats.attachments import sync_folder
+from labrats.durability import sync
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.record import Record, encode
 
@@ -96,7 +96,7 @@ class Incoming:
             meta.write(encode(upload))
             meta.flush()
             os.fsync(meta.fileno())
-        sync_folder(self.folder)
+        sync(self.folder)
         return upload
 
 
@@ -159,7 +159,7 @@ class Uploads:
                 raise
             raise Conflict(f"there is an upload {upload_id!r} already") from error
         for folder in (self._root, *list(self._root.parents)[:2]):  # they may be new too
-            sync_folder(folder)
+            sync(folder)
         return upload
 
     def _every(self) -> list[Upload]:
@@ -185,7 +185,7 @@ class Uploads:
             os.rename(self._root / upload_id, grave)  # at once, and for good: what a crash leaves of it is swept later
         except FileNotFoundError as error:
             raise NotFound(f"there is no upload {upload_id!r}") from error
-        sync_folder(self._root)
+        sync(self._root)
         shutil.rmtree(grave, ignore_errors=True)
 
 

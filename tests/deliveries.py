@@ -14,7 +14,7 @@ def hub_signature(body: bytes, secret: str = SECRET) -> str:
 
 
 def github_headers(event: str, body: bytes, secret: str = SECRET, delivery: str | None = None) -> dict[str, str]:
-    """What GitHub sends with `body`. delivery: its id; as a rule each has one of its own."""
+    """Return the headers that GitHub sends with `body`. delivery: its id; as a rule each has one of its own."""
     return {
         "Content-Type": "application/json",
         "X-GitHub-Event": event,

@@ -27,7 +27,7 @@ class RequestBody(BaseModel):
 
 
 class PatchBody(RequestBody):
-    """What to change. Fields of a GET's answer that nobody can change are ignored, so that it can be sent back."""
+    """Changes to a resource. Read-only fields of a GET's answer are ignored, so that it can be sent back."""
 
     read_only: ClassVar[frozenset[str]] = frozenset()
     """Their names as callers write them."""

@@ -26,7 +26,7 @@ class Guesses:
         self._by_address: OrderedDict[str, _Tries] = OrderedDict()
 
     def seconds_to_wait(self, address: str, now: datetime) -> int:
-        """How long this address is told to wait after another wrong key; 0 when it may go on."""
+        """Return for how long this address must wait after another wrong key; 0 when it need not wait."""
         tries = self._by_address.get(_network(address))
         if tries is None or len(tries.wrong) < MANY or now - tries.since >= WINDOW:
             return 0

@@ -36,7 +36,7 @@ LastEventId = Annotated[
 BEGINNING: Final[Position] = (1, 0)
 
 Telling = Callable[[int, StoredLine, bytes], bytes | None]
-"""What a stream says of an event of the attempt of that number, given its line, as JSON; None where it says nothing."""
+"""Returns the JSON that a stream sends for an event, given the attempt's number and the line; None to send nothing."""
 
 
 def parse_event_id(text: str | None) -> Position:

@@ -1,4 +1,4 @@
-"""How local models choose their words, as the API has it."""
+"""Sampling settings of local models, as the API has them."""
 
 from typing import Any, Final, Literal
 
@@ -14,7 +14,7 @@ ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "
 
 
 class SamplingBody(RequestBody):
-    """How the model chooses its words; absent fields are the server's to decide. Local providers only."""
+    """Sampling settings of a model; the server decides absent fields. Local providers only."""
 
     temperature: float | None = Field(
         default=None, ge=0, le=2, allow_inf_nan=False, description="0: the likeliest word each time.", examples=[0.2]
@@ -48,7 +48,7 @@ class SamplingBody(RequestBody):
 
 
 class SamplingView(ResponseBody):
-    """How the model chooses its words. What is left to the server is absent."""
+    """Sampling settings of a model. Fields that the server decides are absent."""
 
     temperature: float = optional()
     top_p: float = optional()

@@ -42,7 +42,7 @@ class Patience:
     discard_seconds: float = 10.0
     """For each further mebibyte of a body that has been refused."""
     connections: int = 10_000
-    """How many there may be at once. Each costs a file descriptor; without any left the engine could do nothing."""
+    """Connections at once, at most. Each uses a file descriptor; with none left the engine could do nothing."""
 
 
 class Server(uvicorn.Server):

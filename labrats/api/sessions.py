@@ -87,7 +87,7 @@ class Signer:
 
 
 class _Claims(BaseModel):
-    """What the token of a session says."""
+    """The claims in the token of a session."""
 
     model_config = ConfigDict(strict=True)
 

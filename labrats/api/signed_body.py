@@ -20,7 +20,7 @@ FREE_BYTES: Final = 64 * 1024
 """Of each body: nearly all deliveries are smaller, and are received however many large ones come."""
 
 BUDGET_BYTES: Final = 48 * 2**20
-"""What all bodies may hold beyond that, together, until their signatures are known to be right."""
+"""Bound on all bodies together beyond FREE_BYTES each, until their signatures are verified."""
 
 _PIECE_BYTES: Final = 256 * 1024
 """Hashed and written at once, in a thread; a body that is no longer stays in memory."""

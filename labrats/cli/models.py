@@ -34,7 +34,7 @@ class ModelFields:
     cache_write_price: float | None = None
     """US dollars per million tokens written to a cache. [default: the input price]"""
     sampling: Words = ()
-    """How a local model chooses its words, FIELD=VALUE, such as temperature=0.2 or seed=1. Repeatable; replaces all."""
+    """Sampling settings of a local model, FIELD=VALUE, such as temperature=0.2 or seed=1. Repeatable; replaces all."""
 
     def request(self, **others: Any) -> dict[str, Any]:
         """These fields and `others` as the API's, without those that are None."""

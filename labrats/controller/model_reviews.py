@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 PASS_SECONDS: Final = 60.0
-"""How soon a label of a Secret is noticed, which no watch tells of."""
+"""Interval of the passes that notice the labels of Secrets, which no watch reports."""
 
 
 class ModelReviews:

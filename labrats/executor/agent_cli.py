@@ -33,7 +33,7 @@ PATIENCE_SECONDS: Final = 10.0
 
 @dataclass(frozen=True)
 class Ending:
-    """How a program ended. status: of its exit; negative for a signal. complaints: the last it said on stderr.
+    """The end of a program. status: of its exit; negative for a signal. complaints: the end of its standard error.
 
     has_left_out: whether it has printed a line that was too long to be read.
     """

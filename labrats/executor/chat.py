@@ -20,11 +20,11 @@ from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import Task
 
 DEFAULT_WINDOW_TOKENS: Final = 8192
-"""What a model is taken to read where its server does not say."""
+"""Assumed context window of a model whose server reports none."""
 
 _CONNECT_SECONDS: Final = 15.0
 _LIST_SECONDS: Final = 30.0
-"""How long a server may take to name its models. Its answers have the run's own limit: a long prompt takes minutes."""
+"""Limit on the listing of a server's models. Answers have the run's own limit: a long prompt takes minutes."""
 
 _TRIES: Final = 3
 _PAUSE_SECONDS: Final = 0.5
@@ -53,7 +53,7 @@ _TOO_LONG: Final = re.compile(
 )
 _TOO_LONG_KINDS: Final = frozenset({"exceed_context_size_error", "context_length_exceeded"})
 _TELLING_KINDS: Final = _TOO_LONG_KINDS | {"insufficient_quota", "model_not_found"}
-"""What errors may have as their type or code, and may not repeat in their message."""
+"""Types and codes of errors that a message may not repeat."""
 
 _NO_QUOTA: Final = re.compile("insufficient_quota|exceeded your current quota|credit balance", re.IGNORECASE)
 _NO_MODEL: Final = re.compile(
@@ -110,7 +110,7 @@ class CallMade(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model answered. text: without its thoughts. is_cut: it was cut at a limit of length.
+    """The answer of a model. text: without its thoughts. is_cut: it was cut at a limit of length.
 
     usage: without any tokens where the server reports none. has_thought: it has written thoughts as well.
     """
@@ -140,7 +140,7 @@ class Audience(Protocol):
 class ChatServer:
     """A model on a server. model: by the server's own name.
 
-    announced_tokens: what it can read and write in all, where its server says so.
+    announced_tokens: the size of its context window, where its server reports it.
     """
 
     client: httpx2.AsyncClient
@@ -149,7 +149,7 @@ class ChatServer:
 
     @property
     def window_tokens(self) -> int:
-        """What it can read and write in all, as far as is known."""
+        """The size of the context window, in tokens, as far as is known."""
         return self.announced_tokens or DEFAULT_WINDOW_TOKENS
 
     async def complete(self, messages: Sequence[Message], audience: Audience, **fields: Any) -> Reply:
@@ -321,7 +321,7 @@ class _CallParts:
         self.arguments.append(written or "")
 
     def is_continued_by(self, delta: _CallDelta) -> bool:
-        """Whether `delta` is more of this call. Some servers give each call of an answer the same index, or none."""
+        """Return whether `delta` continues this call. Some servers give all calls the same index, or none."""
         if delta.index is not None and self.index is not None and delta.index != self.index:
             return False
         begins_one = bool(delta.function and delta.function.name)

@@ -116,7 +116,7 @@ class ClaudeResult(msgspec.Struct, frozen=True, tag_field="type", tag="result"):
     model_usage_since_last_result: dict[str, ModelUsage] | None = None
 
     def usage_after(self, earlier: Usage, *, goes_on: bool = False) -> Usage:
-        """What the run has consumed by now, by all models that took part. Turns are counted elsewhere.
+        """Return the run's consumption so far, by all models that took part. Turns are counted elsewhere.
 
         earlier: what it had by its last result. Most figures of a result are of the whole session, runs before this one
         included; older versions know no others. Where the run goes on with a session, they tell only the tokens of the
@@ -219,7 +219,7 @@ class Narrator:
 
     @property
     def usage(self) -> Usage:
-        """What the run has consumed in all. Claude Code reports tokens and cost at its end; turns are counted here."""
+        """The total consumption of the run. Claude Code reports tokens and cost at its end; turns are counted here."""
         reported = self._reported if self.result else self._files.consumed()
         if reported is None:
             return self._counted

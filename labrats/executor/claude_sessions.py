@@ -3,7 +3,6 @@ its end, what the session has cost.
 """
 
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -12,6 +11,7 @@ import msgspec
 
 from labrats.executor.cli_events import read_line
 from labrats.model.job import Usage
+from labrats.plain_files import open_plain
 
 _COST_STATE: Final = b'"cost-state"'
 _ASSISTANT: Final = b'"assistant"'
@@ -38,7 +38,7 @@ class TokenCounts(msgspec.Struct, frozen=True):
 
 
 class ModelUsage(msgspec.Struct, frozen=True, rename="camel"):
-    """What one of the models that took part has consumed."""
+    """The consumption of one of the models that took part."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -111,7 +111,7 @@ class SessionFiles:
                     yield entry.message.id, entry.message.usage.as_usage(turns=1)
 
     def consumed(self) -> Usage | None:
-        """What the run has consumed in all, by all models. Claude Code records it when it ends, unless it is killed."""
+        """Return the run's total consumption, by all models. Claude Code records it at its end, unless killed."""
         if (totals := self._totals()) is None or totals == self._before:
             return None
         return _difference(totals, self._before)
@@ -147,18 +147,6 @@ class SessionFiles:
         return added[:end].splitlines()
 
 
-def _opened(path: Path) -> BinaryIO | None:
-    """A file to read; None where an agent has put something else in its place."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return None
-    return os.fdopen(descriptor, "rb")
-
-
 def _difference(after: Usage, before: Usage) -> Usage:
     known = after.cost_usd is not None and before.cost_usd is not None
     return Usage(
@@ -168,3 +156,11 @@ def _difference(after: Usage, before: Usage) -> Usage:
         cache_write_tokens=after.cache_write_tokens - before.cache_write_tokens,
         cost_usd=(after.cost_usd or 0.0) - (before.cost_usd or 0.0) if known else None,
     )
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    """Return the file to read; None where it is gone, or an agent has put something else in its place."""
+    try:
+        return os.fdopen(open_plain(path), "rb")
+    except OSError:
+        return None

@@ -54,7 +54,7 @@ _SSH_OPTIONS: Final[Mapping[str, str]] = {
 _NO_ADDRESS: Final = (
     "its host has no address that the engine may reach; OUTBOUND_ALLOWED_CIDRS opens networks that are not public"
 )
-"""Whether the name exists is not said: callers could learn the names of a private network."""
+"""It does not tell whether the name exists: callers could learn the names of a private network."""
 
 _NO_SSH_KEY: Final = (
     "access was denied, and no SSH key was given: name one by LABRATS_GIT_SSH_KEY, or keep it as "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _KEY: Final = "OPENAI_API_KEY"
 _FRAME_TOKENS: Final = 64
-"""What surrounds a prompt by the model's template, generously."""
+"""Generous bound on the tokens that the model's template adds to a prompt."""
 
 TOKENS_PER_CHARACTER: Final = 0.33
 """A first guess; a model says how it counts with its first answer."""
@@ -73,7 +73,7 @@ def _server_for(run: Run) -> "AbstractAsyncContextManager[ChatServer]":
 
 
 def _bound(run: Run, server: "ChatServer") -> dict[str, int]:
-    """How long the answer may be: as the job says, and as is left of the window that the server announces."""
+    """Return the bound on the answer: the job's, and what is left of the window that the server announces."""
     if (limit := run.task.config.max_tokens) is None:
         return {}
     if server.announced_tokens:

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from labrats.durability import sync
 from labrats.executor.attempt import (
     STDOUT,
     Succeeded,
@@ -95,13 +96,13 @@ def _claim(folder: Path) -> bool:
     mine, draft = f"{os.environ[POD_VARIABLE]} {mark}", folder / f"{CLAIM_FILE}.{mark}"
     try:
         draft.write_text(mine)
-        _sync(draft)
+        sync(draft)
         # Unlike a rename, a link fails when the name is taken. A network volume may say so of a link that it has made
         # itself, when its first answer was lost: what stands there decides.
         with contextlib.suppress(FileExistsError):
             os.link(draft, folder / CLAIM_FILE)
         draft.unlink()
-        _sync(folder)
+        sync(folder)
         return (folder / CLAIM_FILE).read_text() == mine
     except OSError as error:
         raise GiveUp(FailedCode.INTERNAL, f"the attempt cannot be claimed on its volume: {error}") from error
@@ -131,15 +132,6 @@ def _without_clone(task: Task) -> Task:
     """The task as the executor has it: another step makes the clone."""
     setup = task.workspace_setup
     return replace(task, workspace_setup=None, repository=setup.git_repo) if setup else task
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on stable storage."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -16,7 +16,7 @@ _EARLIEST_REMINDER: Final = 0.25
 
 
 class Silence:
-    """How long nothing has been heard of a model. Reminders in the log tell that the limit draws near."""
+    """The time since a model was last heard. Reminders in the log announce the limit."""
 
     def __init__(self, run: Run) -> None:
         self.timeout = asyncio.timeout(None)

@@ -41,7 +41,7 @@ ENDPOINT_VARIABLES: Final[Mapping[str, str]] = {"claude": "ANTHROPIC_BASE_URL", 
 
 
 class Sampling(Record):
-    """How a local model chooses its words, and how much it thinks before; None where its server decides.
+    """Sampling settings of a local model, and its effort of reasoning; None where its server decides.
 
     Names are those of the OpenAI API, with what vLLM and llama.cpp have beside it.
     """

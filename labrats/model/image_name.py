@@ -13,7 +13,7 @@ _LONGEST: Final = 512
 
 
 def problem_of_image(name: str, allowed: Collection[str] = ()) -> str | None:
-    """What is wrong with an image that a job names, in words; None where all is well.
+    """Return what is wrong with an image that a job names; None where it is valid.
 
     allowed: the images that may be named; any where it is empty.
     """

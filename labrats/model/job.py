@@ -18,7 +18,7 @@ DEFAULT_PRIORITY: Final = 2
 PROMPT_BYTES: Final = 900 * 1024
 METADATA_BYTES: Final = 64 * 1024
 TOKEN_LIFETIME: Final = timedelta(minutes=10)
-"""How long a git token that came with a job is believed to be valid: no older job is retried with it."""
+"""Assumed lifetime of a git token that came with a job: no older job is retried with it."""
 STATUS_LOG_LINES: Final = 100
 STATUS_LOG_BYTES: Final = 32 * 1024
 STATUS_RESULT_BYTES: Final = 32 * 1024

@@ -47,7 +47,7 @@ def how_to_label(name: str) -> str:
 
 
 def problem_of_credentials(secret: Secret, job_uid: str | None, *, labelled_only: bool) -> str | None:
-    """Why a job may not be given a Secret, in words; None where it may.
+    """Return why a job may not be given a Secret; None where it may.
 
     job_uid: of the job, which may have a Secret of its own without a label. Those that 0.1 made have none.
     """

@@ -62,7 +62,7 @@ attempt runs any more.
 
 
 REDACTED_ONLY: Final = "redacted-"
-"""How the names of those secrets begin that nothing uses: they are only to be taken out of what an attempt writes."""
+"""Prefix of the names of secrets that nothing uses: an attempt only redacts them in its output."""
 
 CREDENTIALS_FOLDER: Final = "credentials"
 """The folder in the attempt's own for files with secrets that programs read. It is removed at the attempt's end."""
@@ -93,7 +93,7 @@ class Resumption(Record):
 
 
 class Selection(Record):
-    """How the job came by its provider and model, for advice.
+    """The origin of the job's provider and model, for advice.
 
     origins:         the layer that each setting came from. ai_model: the AiModel's name, where one has both.
     credentials_ref: the Secret that it names. others: AiModels that might have been meant, the likeliest first.

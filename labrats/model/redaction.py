@@ -24,7 +24,7 @@ _SHORTEST_LEAF: Final = 16
 
 
 WORD_END: Final = re.compile(r"[ \t。，、！？；：]")
-"""Where a line may be cut in two: few secrets have such a character."""
+"""A character at which a line may be cut in two: few secrets have one."""
 
 _ENGINE_KEY: Final = re.compile(r"(?<![A-Za-z0-9_-])lr_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])")
 """An API key of an engine, whichever it is."""
@@ -37,7 +37,7 @@ _NOISE: Final = re.compile(
     rf"|[{INVISIBLE}\u2800\ufe00-\ufe0f]"
     r"|\\[nrt]|\\"  # a line break as JSON writes it, an escaped slash, a line that a shell continues
 )
-"""What may stand within a secret that people still recognise."""
+"""Characters within a secret that people still recognise."""
 
 _QUOTED_NOISE: Final = re.compile(rf"\n[ \t]*(?:[+>#|*-][ \t]*)+|{_NOISE.pattern}")
 """The same in lines that begin with a mark: of a patch, a quotation, a comment. Base64 may begin with one by itself."""

@@ -1,4 +1,4 @@
-"""What a GET answers can be sent back: read-only fields in it are ignored."""
+"""The answer of a GET can be sent back: read-only fields in it are ignored."""
 
 from typing import Any
 

@@ -101,7 +101,7 @@ UNSAFE = [
 ]
 ODD_CLAIMS: list[dict[str, object]] = [{"jti": None}, {"jti": ["1"]}, {"sub": 1}, {"name": {}}, {"email": 2}]
 NO_ORIGIN = {"Origin": "null", "Host": ""}
-"""What a page in a sandboxed frame says of itself, beside a Host that says nothing either."""
+"""Headers of a page in a sandboxed frame, beside an empty Host."""
 
 
 @pytest.mark.parametrize("headers", FORGED, ids=str)

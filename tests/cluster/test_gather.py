@@ -1,4 +1,4 @@
-"""What the images are made of, gathered as the documentation begins: in a fresh clone."""
+"""The contents of the images are gathered in a fresh clone, as the documentation begins."""
 
 import os
 import shutil

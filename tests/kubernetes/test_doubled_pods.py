@@ -64,7 +64,7 @@ async def until_controllers_work(api: JobsApi) -> None:
 
 @dataclass
 class Witness:
-    """What has been seen of an attempt's pods, those that are gone included."""
+    """The states seen of an attempt's pods, also of deleted ones."""
 
     api: JobsApi
     name: str

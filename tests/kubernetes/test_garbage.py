@@ -1,4 +1,4 @@
-"""What a deleted job leaves on the volumes, when nobody saw that it was deleted."""
+"""The files of a job that was deleted while no engine ran are removed from the volumes."""
 
 import os
 from pathlib import Path

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import apsw
 import msgspec
 
+from labrats.durability import sync
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.model.record import Resource
 
@@ -136,7 +137,7 @@ def _make_private_folder(folder: Path) -> None:
         return
     _make_private_folder(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
-    _sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def _make_private_file(path: Path) -> None:
@@ -148,13 +149,4 @@ def _make_private_file(path: Path) -> None:
         path.chmod(0o600)
         return
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file survives a power cut only when the folder that names it was synced."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 LOOK_SECONDS: Final = 1.0
-"""How often a reader looks all the same: a watch may be missing, or the last word on an attempt come elsewhere."""
+"""Interval at which a reader looks without a wake-up: inotify may have lost an event."""
 
 PAUSE_SECONDS: Final = 0.02
 """Between two wake-ups of the readers of one attempt, however fast it writes."""
@@ -64,7 +64,7 @@ class OutputWatch:
             self._wake(folder)
 
     def close(self) -> None:
-        """Let go of inotify. Readers go on by looking."""
+        """Close the inotify instance. Readers continue by polling."""
         if self._inotify is not None:
             asyncio.get_running_loop().remove_reader(self._inotify)
             os.close(self._inotify)
@@ -130,7 +130,7 @@ class OutputWatch:
 
 
 class Changes:
-    """What one reader waits for. event: set when there may be something new."""
+    """The changes that one reader waits for. event: set when there may be something new."""
 
     def __init__(self, watch: OutputWatch, folder: _Folder) -> None:
         self._watch, self._folder = watch, folder
@@ -141,7 +141,7 @@ class Changes:
         was_watched = self._folder.watch is not None
         is_watched = self._watch.ensure_watch(self._folder)
         if is_watched and not was_watched:
-            return  # what was written before is not told of
+            return  # inotify reports nothing that was written before
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS if is_watched else PAUSE_SECONDS):
                 await self.event.wait()

@@ -299,8 +299,8 @@ class LocalRunner:
             raise GiveUp(FailedCode.INTERNAL, missing) from error
 
     async def _secrets(self, attempt: Attempt) -> dict[str, str]:
-        """What goes into `secrets/`: the repository's credentials as `git-…`, the model's by their own names, those of
-        MCP servers by the servers' as well, and the engine's own, to be taken out of what the attempt writes.
+        """Return the contents of `secrets/`: the repository's credentials as `git-…`, the model's by their own names,
+        those of MCP servers by the servers' as well, and the engine's own, which the attempt redacts in its output.
         """
         secrets = {f"{REDACTED_ONLY}{number}": value for number, value in enumerate(self._own_secrets())}
         setup = attempt.job.spec.workspace_setup

@@ -240,7 +240,7 @@ class Attendance:
                     await changed.wait()
 
     async def _lost_holder(self, sight: Sight) -> Failure | None:
-        """Why it never starts where the pod that has claimed it is gone: all others are refused."""
+        """Return why the attempt never starts, where the pod that claimed it is gone: all others are refused."""
         if not sight.refused_pods or not (holder := await asyncio.to_thread(self._claims.holder, sight.name)):
             return None
         sight.pods_found(await self._api.pods_of(sight.name))

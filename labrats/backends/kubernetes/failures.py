@@ -46,7 +46,7 @@ _SIGNALLED: Final = 128
 
 
 def why_it_ended(job: JobObject | None, pod: PodObject | None, *, job_exists: bool = True) -> Failure:
-    """Why an attempt that is over left no terminal event, as far as that was seen.
+    """Return why an attempt that is over left no terminal event, as far as that was seen.
 
     job, pod: as they were last seen, if they ever were. job_exists: whether the Job is there still.
     """

@@ -16,6 +16,7 @@ from typing import Final, ParamSpec, TypeVar
 import msgspec
 
 from labrats.backends.kubernetes.failures import Failure
+from labrats.durability import sync
 from labrats.model.protocol import (
     LINE_BYTES,
     OUTPUT_BYTES,
@@ -106,10 +107,10 @@ class AttemptFiles:
         """Write down that nothing of the attempt runs any more and all its output is here. The first word counts."""
         self.begin(owner="")
         with suppress(FileNotFoundError):
-            _sync(self.output)
+            sync(self.output)
         unfinished = self.folder / f"ending.{os.urandom(4).hex()}"
         unfinished.write_bytes(encode(failure))
-        _sync(unfinished)
+        sync(unfinished)
         try:
             os.link(unfinished, self._ending)  # unlike a rename, it fails when somebody was first
         except FileExistsError:
@@ -187,7 +188,7 @@ class OutputCopy:
             return
         _write_at(unfinished, part.data, part.offset)
         if part.is_last:
-            _sync(unfinished)
+            sync(unfinished)
             unfinished.replace(file)
 
 
@@ -219,13 +220,5 @@ def _write_at(path: Path, data: bytes, offset: int) -> None:
         while data:
             written = os.pwrite(descriptor, data, offset)
             data, offset = data[written:], offset + written
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -259,18 +259,18 @@ class PodObject(_Part, frozen=True, kw_only=True):
 
     @property
     def was_refused(self) -> bool:
-        """Whether it did nothing, since another pod of the attempt had claimed it."""
+        """True if the pod did nothing, since another pod had claimed the attempt."""
         end = self.state_of(PREPARE_CONTAINER).terminated
         return end is not None and end.exit_code == CLAIMED_STATUS
 
     @property
     def has_started(self) -> bool:
-        """Whether a container that prints the attempt's events runs or has run."""
+        """True once a container that prints the attempt's events has started."""
         return any(self.state_of(name).has_started for name in self.reporting)
 
     @property
     def acts(self) -> bool:
-        """Whether it clones or runs the executor, or has done so."""
+        """True once the pod has begun to clone or to run the executor."""
         return any(self.state_of(name).has_started for name in (CLONE_CONTAINER, CONTAINER))
 
     def _has_succeeded(self, container: str) -> bool:

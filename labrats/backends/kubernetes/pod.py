@@ -31,13 +31,13 @@ SCRATCH: Final = "/attempt/scratch"
 """The executor's two folders: what it reads, and where it may write. The image's entrypoint is given their names."""
 
 SOURCE: Final = "/attempt/source"
-"""Where the steps before the executor find what they need, Secrets included."""
+"""Mount of the inputs of the steps before the executor, Secrets included."""
 
 INPUTS_SIZE: Final = "16Mi"
 """Bound on the executor's inputs, which are in memory: texts, settings and Secrets, each of at most 1 MiB."""
 
 CLAIMS: Final = "/attempt/claims"
-"""Where the step `prepare` finds the folder in which its pod claims the attempt."""
+"""Mount of the folder in which the step `prepare` claims the attempt for its pod."""
 
 UPLOADS: Final = PurePath("/attempt/uploads")
 """Where the executor finds the files that came with its job."""

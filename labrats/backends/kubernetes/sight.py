@@ -30,7 +30,7 @@ class Sight:
         return self.last_pod is not None and self.last_pod.has_started
 
     def has_ended(self, container: str) -> bool:
-        """Whether that container prints nothing any more, whatever may still be read of what it printed."""
+        """Return whether that container prints nothing any more. Earlier lines may still be unread."""
         pod = self.last_pod
         ended = pod is None or pod.state_of(container).terminated is not None
         return ended or pod is None or pod.is_over or pod.name not in self.pods
@@ -52,13 +52,13 @@ class Sight:
 
     @property
     def is_doubled(self) -> bool:
-        """Whether several of its pods act, or have acted while one still runs: nothing kept the second from it."""
+        """True if several pods act, or have acted while one still runs: nothing prevented the second."""
         acting = [pod for pod in self.pods.values() if pod.acts]
         return len(acting) > 1 and not all(pod.is_over for pod in acting)
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether the pod that ran it is gone, and the cluster goes on making others, which cannot take it over."""
+        """True if the pod that ran the attempt is gone, and the cluster creates others, which cannot take it over."""
         pod = self.last_pod
         gone = pod is not None and pod.has_started and pod.name not in self.pods
         return gone and bool(self.pods) and not self.makes_no_more_pods
@@ -134,5 +134,5 @@ class Sight:
 
 
 def _rank(pod: PodObject) -> tuple[bool, bool]:
-    """How much a pod matters beside the others of its attempt."""
+    """Return the sort key of a pod among the pods of its attempt: the one that acts comes last."""
     return pod.has_started, not pod.was_refused

@@ -110,7 +110,7 @@ class Agent:
             return reply
 
     def _in_its_place(self, reply: Reply) -> str:
-        """What stands for an empty answer: what the model did. Raises GiveUp where that is nothing."""
+        """Return a text in place of an empty answer: what the model did. Raises GiveUp where it did nothing."""
         if not self.made:
             raise empty_answer(replace(reply, calls=()))
         return f"The model gave no answer. What it did: {self.summary}."

@@ -1,4 +1,4 @@
-"""What a person is told to do about a failure."""
+"""A failure comes with advice for the person who reads it."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""How a text is logged while it comes in."""
+"""A text is logged while it comes in."""
 
 import os
 from pathlib import Path

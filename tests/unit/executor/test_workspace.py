@@ -302,7 +302,7 @@ def ssh_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ssh_configuration(arguments: Path) -> dict[str, str]:
-    """What the real ssh makes of the arguments, by option."""
+    """Return the configuration that the real ssh reads from the arguments, by option."""
     options = arguments.read_text().splitlines()
     host = next(index for index, word in enumerate(options) if word.startswith("git@"))
     printed = subprocess.run(["/usr/bin/ssh", "-G", *options[: host + 1]], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Which AiModel is meant."""
+"""The choice among AiModels."""
 
 from msgspec.structs import replace
 

@@ -1,4 +1,4 @@
-"""Which Secrets a job may be given."""
+"""Only Secrets for jobs are given to jobs."""
 
 import pytest
 
