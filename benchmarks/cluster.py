@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from benchmarks.engine import Engine, running_engine
 from benchmarks.stock import a_finished_job
+from labrats.backends.kubernetes.batch_objects import JOB_LABEL
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.objects import JOB_LABEL
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.record import encode
 from tests.cluster.cluster import ETCD, Cluster

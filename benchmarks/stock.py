@@ -6,8 +6,8 @@ from pathlib import Path
 
 from labrats.backends.embedded.store import EmbeddedStore
 from labrats.model.config import ConfigLayer, JobConfig, resolve_config
+from labrats.model.core_resources import PROMPT_KEY, ConfigMap
 from labrats.model.job import Job, JobSpec, JobStatus, KeyReference
-from labrats.model.parts import PROMPT_KEY, ConfigMap
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 from labrats.ports import Store

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from labrats.model.errors import LabratsError, RetryLater
 
 if TYPE_CHECKING:
-    from labrats.api.engine import Engine
-    from labrats.api.oidc import Provider
-    from labrats.api.sessions import Signer
+    from labrats.api.auth.oidc import Provider
+    from labrats.api.auth.sessions import Signer
+    from labrats.api.services import Engine
     from labrats.backends.embedded.store import EmbeddedStore
     from labrats.controller.credential_labels import CredentialLabels
     from labrats.intake.signing_secrets import SigningSecrets
@@ -88,7 +88,7 @@ class Commands:
     def create_api_key(
         self, name: str, scopes: Sequence[str], expires_at: datetime | None, data_dir: Path | None
     ) -> str:
-        from labrats.api.keys import key_secret, new_key
+        from labrats.api.auth.keys import key_secret, new_key
 
         key = new_key()
 
@@ -100,7 +100,7 @@ class Commands:
         return key
 
     async def login_link(self, data_dir: Path | None, url: str) -> str:
-        from labrats.api.login_links import make_link
+        from labrats.api.auth.login_links import make_link
         from labrats.ports import SystemClock
 
         async with self.open_store(data_dir) as store:
@@ -117,7 +117,7 @@ class Commands:
         return custom_resources()
 
     def problems_in(self, kind: str, name: str, spec: dict[str, Any]) -> "Sequence[Problem]":
-        from labrats.api.kinds import problems_in
+        from labrats.api.spec_validation import problems_in
 
         return problems_in(kind, name, spec)
 
@@ -135,7 +135,7 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
     open_engine = open_cluster_engine if settings.backend == "kubernetes" else open_local_engine
     async with open_engine(settings) as (engine, drive), asyncio.TaskGroup() as loops:
         from labrats.api.app import create_app
-        from labrats.api.server import Patience, Server
+        from labrats.api.http.server import Patience, Server
 
         patience = Patience(connections=max(descriptors // 2, descriptors - DESCRIPTORS_KEPT))
         server = Server(create_app(engine), patience, settings.trusted_proxies)
@@ -162,18 +162,18 @@ async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None
     """Take jobs to their ends, tell their callers, follow chains, forget jobs in time, review agents and models,
     and have missed webhooks sent again, until cancelled.
     """
-    from labrats.controller.agent_reviews import AgentReviews
+    from labrats.controller.agent_status import AgentReviews
+    from labrats.controller.applied_jobs import HandMadeJobs
     from labrats.controller.callbacks import Callbacks
     from labrats.controller.chains import Chains
-    from labrats.controller.hand_made import HandMadeJobs
-    from labrats.controller.missed_deliveries import MissedDeliveries
-    from labrats.controller.model_reviews import ModelReviews
+    from labrats.controller.model_status import ModelReviews
     from labrats.controller.reconcile import Controller
+    from labrats.controller.redelivery import MissedDeliveries
     from labrats.controller.retention import Retention
-    from labrats.github import GitHub
-    from labrats.intake.intake import Intake
+    from labrats.intake.admission import Intake
     from labrats.intake.repository_tokens import RepositoryTokens
-    from labrats.outbound_client import OutboundClient
+    from labrats.net.client import OutboundClient
+    from labrats.net.github import GitHub
 
     clock, settings = engine.clock, engine.settings
     await engine.cache.synced.wait()  # so that what reads all jobs as well does not delay the first answer
@@ -204,9 +204,9 @@ async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[
     from labrats.backends.embedded.model_files import LocalModelFiles
     from labrats.backends.embedded.runner import LocalRunner
     from labrats.backends.embedded.settings import runner_settings
-    from labrats.controller.source_reviews import LOCAL_PASS_SECONDS, OwnReceiver, SourceReviews
+    from labrats.controller.source_status import LOCAL_PASS_SECONDS, OwnReceiver, SourceReviews
+    from labrats.files.model_folder import model_folder
     from labrats.metrics import Metrics
-    from labrats.model_files import model_folder
     from labrats.ports import SystemClock
 
     async with (
@@ -233,15 +233,15 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
     What it needs from the API server is asked for first, and comes while the API is loaded, which takes as long.
     """
     from labrats.backends.kubernetes import settings as configured
-    from labrats.backends.kubernetes.canary import look_at_network
+    from labrats.backends.kubernetes.batch_client import JobsApi
     from labrats.backends.kubernetes.client import ApiClient
     from labrats.backends.kubernetes.fence import Fence
-    from labrats.backends.kubernetes.jobs_api import JobsApi
     from labrats.backends.kubernetes.leader import Election
-    from labrats.backends.kubernetes.receiver_keeper import ReceiverKeeper
+    from labrats.backends.kubernetes.network_check import look_at_network
+    from labrats.backends.kubernetes.receiver_reconciler import ReceiverKeeper
     from labrats.backends.kubernetes.runner import KubernetesRunner
     from labrats.backends.kubernetes.store import KubernetesStore
-    from labrats.controller.source_reviews import SourceReviews
+    from labrats.controller.source_status import SourceReviews
     from labrats.metrics import Metrics
     from labrats.model.job import Job
 
@@ -327,18 +327,18 @@ async def assemble(
 
     An engine that is all there is has an admin key. Where there are several, no one of them makes a key by itself.
     """
-    from labrats.api.admin_key import ensure_admin_key
-    from labrats.api.engine import Engine
-    from labrats.api.keys import KeyRing
+    from labrats.api.auth.admin_key import ensure_admin_key
+    from labrats.api.auth.keys import KeyRing
+    from labrats.api.auth.sessions import Sessions, Signer, new_secret, signing_secret
+    from labrats.api.model_file_scans import ScannedModels
     from labrats.api.prometheus import Prometheus
-    from labrats.api.scanned_models import ScannedModels
-    from labrats.api.sessions import Sessions, Signer, new_secret, signing_secret
-    from labrats.attachments import Attachments
-    from labrats.cache import JobCache
-    from labrats.catalog import Catalog
-    from labrats.intake.intake import Intake
+    from labrats.api.services import Engine
+    from labrats.files.attachments import Attachments
+    from labrats.files.uploads import Uploads
+    from labrats.index.catalog import Catalog
+    from labrats.index.jobs import JobCache
+    from labrats.intake.admission import Intake
     from labrats.ports import SystemClock
-    from labrats.uploads import Uploads
 
     if settings.role == "all":
         await ensure_admin_key(store, settings.admin_key_file)
@@ -379,7 +379,7 @@ def signing_secrets(settings: "EngineSettings", store: "Store") -> "SigningSecre
 
 def openid_provider(settings: "EngineSettings", signer: "Signer") -> "Provider | None":
     """Where users sign in, if that is configured."""
-    from labrats.api.oidc import Issuer, Provider, connection
+    from labrats.api.auth.oidc import Issuer, Provider, connection
     from labrats.ports import SystemClock
 
     if not (settings.oidc_issuer and settings.oidc_client_id):
@@ -464,7 +464,7 @@ async def announce(engine: "Engine", server: Any, listener: socket.socket, on_re
 
 async def first_login_link(engine: "Engine", url: str) -> str | None:
     """The link by which the owner of this machine's engine signs in for the first time."""
-    from labrats.api.login_links import make_link
+    from labrats.api.auth.login_links import make_link
 
     settings = engine.settings
     if settings.backend != "embedded" or settings.oidc_issuer:

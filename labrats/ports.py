@@ -71,7 +71,7 @@ class Store(Protocol):
 
         The parts belong to `resource` and are deleted with it. Raises Conflict, naming it, when a name is taken, and
         Taken when another of its kind has its `claim`: whoever else creates one at the same instant, one of them stays.
-        After RetryLater it may be there, and without some of its parts (see labrats/parts.py).
+        After RetryLater it may be there, and without some of its parts (see labrats/intake/job_parts.py).
         """
         ...
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from labrats.model.protocol import IDLE_SECONDS
-from labrats.outbound import parse_networks
-from labrats.webhook_signature import signing_key
+from labrats.net.address_policy import parse_networks
+from labrats.net.webhook_signature import signing_key
 
 Words = Annotated[tuple[str, ...], NoDecode]
 Paths = Annotated[tuple[Path, ...], NoDecode]

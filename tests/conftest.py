@@ -17,10 +17,10 @@ from tests.cluster.fixture import (
     write_why_no_cluster,
 )
 from tests.cluster.product import engine_image, executor_image
-from tests.seed import SEED
-from tests.tally import tally, write_tally
-from tests.times import write_times
-from tests.workers import Groups, hear, put_in_order, tell
+from tests.support.seed import SEED
+from tests.support.tally import tally, write_tally
+from tests.support.times import write_times
+from tests.support.workers import Groups, hear, put_in_order, tell
 
 __all__ = [
     "SEED",

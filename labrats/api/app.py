@@ -8,11 +8,15 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labrats import __version__
-from labrats.api import (
+from labrats.api.auth.hosts import Hosts
+from labrats.api.auth.permissions import TAKEN_ONCE
+from labrats.api.http.body_bounds import bounds_of
+from labrats.api.http.errors import ApiError, error_response, install_error_answers
+from labrats.api.openapi import openapi_document
+from labrats.api.routes import (
     agents,
     ai_models,
     api_keys,
-    auth,
     config,
     docs,
     events,
@@ -20,24 +24,20 @@ from labrats.api import (
     instructions,
     job_events,
     jobs,
-    models,
+    login,
+    model_files,
+    pdfs,
     stats,
-    uploads,
     webhook_sources,
     webhooks,
     workspace_uploads,
 )
-from labrats.api.access import TAKEN_ONCE
-from labrats.api.body_bounds import bounds_of
-from labrats.api.engine import Engine
-from labrats.api.errors import ApiError, error_response, install_error_answers
-from labrats.api.hosts import Hosts
-from labrats.api.openapi import openapi_document
+from labrats.api.services import Engine
 from labrats.metrics import Metrics
 
 MODULES: Final = (
-    health, docs, jobs, job_events, agents, instructions, events, config, ai_models, api_keys, auth, uploads,
-    workspace_uploads, stats, webhooks, webhook_sources, models,
+    health, docs, jobs, job_events, agents, instructions, events, config, ai_models, api_keys, login, pdfs,
+    workspace_uploads, stats, webhooks, webhook_sources, model_files,
 )  # fmt: skip
 RECEIVER: Final = (health, webhooks)
 """What a webhook-receiver serves."""

@@ -10,7 +10,7 @@ import httpx2
 import msgspec
 import structlog
 
-from labrats.api.errors import ApiError
+from labrats.api.http.errors import ApiError
 from labrats.model.series import LABEL, Metric, Steps, Value
 
 log = structlog.get_logger()

@@ -9,14 +9,14 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from labrats.api.access import Access, access_to
-from labrats.api.authentication import Credential, authenticate
-from labrats.api.engine import Engine
-from labrats.api.errors import ApiError
-from labrats.api.event_stream import EventStream
-from labrats.api.json_body import StrictRequest, require_json
-from labrats.api.keys import Caller
+from labrats.api.auth.authentication import Credential, authenticate
+from labrats.api.auth.keys import Caller
+from labrats.api.auth.permissions import Access, access_to
+from labrats.api.http.errors import ApiError
+from labrats.api.http.event_stream import EventStream
+from labrats.api.http.json_body import StrictRequest, require_json
 from labrats.api.openapi import SECURITY, error_responses, operation_id
+from labrats.api.services import Engine
 from labrats.model.errors import Invalid, Problem
 
 
@@ -38,7 +38,7 @@ def credential_of(request: Request) -> Credential:
 
 
 class GuardedRoute(APIRoute):
-    """A route for those whom labrats/api/access.py lets call it."""
+    """A route for those whom labrats/api/auth/permissions.py lets call it."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         (self.method,) = options["methods"]
@@ -94,5 +94,5 @@ _REFUSALS: Final[Mapping[Access, tuple[int, ...]]] = {
 
 
 def api_router(tag: str) -> APIRouter:
-    """Routes of one part of the API. Who may call each is said in labrats/api/access.py."""
+    """Routes of one part of the API. Who may call each is said in labrats/api/auth/permissions.py."""
     return APIRouter(route_class=GuardedRoute, tags=[tag], generate_unique_id_function=operation_id)

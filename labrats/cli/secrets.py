@@ -22,7 +22,7 @@ from labrats.cli.options import DataDir, Json
 from labrats.cli.output import print_table, print_text, remark
 
 if TYPE_CHECKING:
-    from labrats.model.parts import Secret
+    from labrats.model.core_resources import Secret
     from labrats.ports import Store
 
 T = TypeVar("T")
@@ -83,8 +83,8 @@ async def put_value(store: "Store", name: str, key: str, value: str) -> None:
     """Set `key` of the secret `name`, which is made if need be. CommandError when it is the engine's."""
     from msgspec.structs import replace
 
+    from labrats.model.core_resources import JOB_CREDENTIALS, Secret
     from labrats.model.errors import NotFound
-    from labrats.model.parts import JOB_CREDENTIALS, Secret
     from labrats.model.record import Metadata
 
     try:
@@ -101,8 +101,8 @@ async def remove_value(store: "Store", name: str, key: str | None) -> None:
     """Delete the secret `name`, or only `key` of it. Raises NotFound; CommandError when it is not one of the user's."""
     from msgspec.structs import replace
 
+    from labrats.model.core_resources import Secret
     from labrats.model.errors import NotFound
-    from labrats.model.parts import Secret
 
     secret = await store.get(Secret, name)
     _refuse_foreign(secret)
@@ -116,13 +116,13 @@ async def remove_value(store: "Store", name: str, key: str | None) -> None:
 
 async def own_secrets(store: "Store") -> "list[Secret]":
     """The secrets that people set: neither API keys nor what the engine split off a job."""
-    from labrats.model.parts import Secret
+    from labrats.model.core_resources import Secret
 
     return [secret for secret in await store.list(Secret) if not _is_foreign(secret)]
 
 
 def _is_foreign(secret: "Secret") -> bool:
-    from labrats.model.parts import is_of_engine
+    from labrats.model.core_resources import is_of_engine
 
     return is_of_engine(secret) or secret.metadata.owner is not None
 

@@ -23,10 +23,10 @@ from labrats.controller.callback_messages import (
 from labrats.metrics import Metrics
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import Job
-from labrats.outbound import Forbidden, Unresolvable
-from labrats.outbound_client import Malformed, OutboundClient, Unreachable, parse_address
+from labrats.net.address_policy import Forbidden, Unresolvable
+from labrats.net.client import Malformed, OutboundClient, Unreachable, parse_address
+from labrats.net.webhook_signature import signed_headers
 from labrats.ports import Changed, Clock, Store
-from labrats.webhook_signature import signed_headers
 
 log = structlog.get_logger()
 

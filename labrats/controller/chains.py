@@ -9,18 +9,18 @@ from typing import Any, Final
 import structlog
 from msgspec.structs import replace
 
-from labrats.catalog import Catalog
 from labrats.controller.work_queue import WorkQueue, work_forever
+from labrats.index.catalog import Catalog
+from labrats.intake.admission import Intake
 from labrats.intake.events import IncomingEvent, trigger_in_chain
-from labrats.intake.intake import Intake
-from labrats.intake.kept_events import kept_event
 from labrats.intake.request import NAME_TRIES, JobNames, JobRequest, type_of
+from labrats.intake.stored_events import kept_event
 from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolicy
+from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Chain, Job
 from labrats.model.outside_text import as_text, shortened
-from labrats.model.parts import ConfigMap, Secret
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.record import encode
 from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from labrats.model.condition import Condition, Told
+from labrats.model.core_resources import Secret, how_to_label, is_for_jobs, is_of_engine
 from labrats.model.errors import NotFound
-from labrats.model.parts import Secret, how_to_label, is_for_jobs, is_of_engine
 from labrats.ports import Store
 
 LABELLED: Final = "CredentialsLabelled"

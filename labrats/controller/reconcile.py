@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from labrats.controller.hand_made import HandMadeJobs
+from labrats.controller.applied_jobs import HandMadeJobs
 from labrats.controller.plan import (
     Action,
     Admit,

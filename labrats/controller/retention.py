@@ -12,11 +12,11 @@ from typing import Final
 
 import structlog
 
-from labrats.attachments import Attachments, job_of
-from labrats.cache import JobCache
+from labrats.files.attachments import Attachments, job_of
+from labrats.index.jobs import JobCache
+from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import TOKEN_LIFETIME, Job
-from labrats.model.parts import Secret
 from labrats.model.phases import Phase
 from labrats.ports import Clock, Runner, Store
 from labrats.settings import EngineSettings

@@ -16,7 +16,12 @@ from typing import Any, Final
 import msgspec
 
 from labrats.executor import pdf_sections
-from labrats.executor.changes import (
+from labrats.executor.context import Run, SessionLost
+from labrats.executor.event_writer import Emitter
+from labrats.executor.prices import require_price
+from labrats.executor.providers.registry import WITH_SESSIONS, Provider, provider_named
+from labrats.executor.workspace import prepare_workspace
+from labrats.executor.workspace_diff import (
     Baseline,
     forget_baseline,
     keep_baseline,
@@ -24,11 +29,6 @@ from labrats.executor.changes import (
     note_baseline,
     report_changes,
 )
-from labrats.executor.emit import Emitter
-from labrats.executor.prices import require_price
-from labrats.executor.providers import WITH_SESSIONS, Provider, provider_named
-from labrats.executor.run import Run, SessionLost
-from labrats.executor.workspace import prepare_workspace
 from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, TAKEN_BY, ResolvedConfig, wire_name
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode

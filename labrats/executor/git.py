@@ -15,12 +15,12 @@ from pathlib import Path
 from subprocess import STDOUT
 from typing import Final
 
-from labrats import outbound
-from labrats.executor.child import child_process, tail_of
-from labrats.executor.run import Run
+from labrats.executor.context import Run
+from labrats.executor.subprocesses import child_process, tail_of
 from labrats.model.errors import GiveUp, Invalid
 from labrats.model.git_repo import GitRepo, parse_git_repo
 from labrats.model.job import FailedCode, WorkspaceSetup
+from labrats.net import address_policy
 
 SSH_KEY: Final = "ssh-privatekey"
 SSH_KNOWN_HOSTS: Final = "known_hosts"
@@ -207,8 +207,8 @@ async def _judged_addresses(run: Run, remote: GitRepo) -> list[str]:
     if remote.is_local:
         return []
     try:
-        addresses = await outbound.resolve_allowed(remote.host, remote.port, run.task.git_addresses)
-    except (outbound.Forbidden, outbound.Unresolvable) as error:
+        addresses = await address_policy.resolve_allowed(remote.host, remote.port, run.task.git_addresses)
+    except (address_policy.Forbidden, address_policy.Unresolvable) as error:
         raise GiveUp(FailedCode.GIT_CLONE, f"cannot clone {remote.url}: {_NO_ADDRESS}") from error
     if remote.transport != "ssh":
         await _require_pinning(run)

@@ -23,8 +23,8 @@ from typing import Final, NoReturn
 import msgspec
 
 from labrats.executor.attempt import become_subreaper, execute
+from labrats.files.plain_files import read_plain
 from labrats.model.protocol import CLAIM_FILE, EXIT_FILE, OUTPUT_FILE, STDERR_FILE
-from labrats.plain_files import read_plain
 from labrats.processes import ProcessId, boot_id, children, folder_mark, send_signal, take_name
 
 _READ_BYTES: Final = 64 * 1024

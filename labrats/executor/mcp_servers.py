@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from labrats.executor.run import Run
+from labrats.executor.context import Run
 from labrats.model.mcp_server import McpServer, credential_file
 
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
-from labrats.executor.child import Lines, child_process
+from labrats.executor.context import Run
 from labrats.executor.pdf_reader import Document, Section
-from labrats.executor.providers import Provider
-from labrats.executor.run import Run
+from labrats.executor.providers.registry import Provider
+from labrats.executor.subprocesses import Lines, child_process
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.outside_text import without_hidden

@@ -16,7 +16,6 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from labrats.durability import sync
 from labrats.executor.attempt import (
     STDOUT,
     Succeeded,
@@ -28,9 +27,10 @@ from labrats.executor.attempt import (
     stop_on_signals,
     values_to_redact,
 )
-from labrats.executor.emit import Emitter
-from labrats.executor.run import Run
+from labrats.executor.context import Run
+from labrats.executor.event_writer import Emitter
 from labrats.executor.workspace import clone_repository
+from labrats.files.durability import sync
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import (

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from labrats.executor.run import Run
+from labrats.executor.context import Run
 from labrats.model.protocol import Sandbox
 from labrats.sandbox import confine
 

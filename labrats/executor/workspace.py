@@ -3,8 +3,8 @@
 import shutil
 
 from labrats.executor import git
-from labrats.executor.beneath import open_beneath
-from labrats.executor.run import Run
+from labrats.executor.context import Run
+from labrats.files.safe_paths import open_beneath
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, WorkspaceFile
 

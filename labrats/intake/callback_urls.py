@@ -3,8 +3,8 @@
 from typing import Final
 
 from labrats.model.errors import Invalid, Problem
-from labrats.outbound import Forbidden, Unresolvable, is_named, resolve_allowed
-from labrats.outbound_client import Malformed, parse_address
+from labrats.net.address_policy import Forbidden, Unresolvable, is_named, resolve_allowed
+from labrats.net.client import Malformed, parse_address
 from labrats.settings import EngineSettings
 
 FIELD: Final = "callbackUrl"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from labrats.catalog import Catalog
+from labrats.index.catalog import Catalog
 from labrats.intake.request import JobRequest
 from labrats.model.job import PROMPT_BYTES
 from labrats.model.outside_text import as_text, shortened

@@ -5,7 +5,7 @@ import socket
 
 from labrats.model.errors import Invalid, Problem
 from labrats.model.git_repo import GitRepo, parse_git_repo
-from labrats.outbound import Forbidden, Unresolvable, resolve_allowed
+from labrats.net.address_policy import Forbidden, Unresolvable, resolve_allowed
 from labrats.settings import EngineSettings
 
 

@@ -5,11 +5,11 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from labrats.github import GitHub
+from labrats.model.core_resources import JOB_CREDENTIALS, Secret, problem_of_credentials
 from labrats.model.errors import Conflict, GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job, WorkspaceSetup
-from labrats.model.parts import JOB_CREDENTIALS, Secret, problem_of_credentials
 from labrats.model.record import Metadata
+from labrats.net.github import GitHub
 from labrats.ports import Store
 
 USERNAME: Final = "x-access-token"

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from labrats.attachments import Content
-from labrats.catalog import Catalog
+from labrats.files.attachments import Content
+from labrats.index.catalog import Catalog
+from labrats.intake.event_authorization import is_outsiders
 from labrats.intake.events import IncomingEvent, metadata_of, triggered_agents
-from labrats.intake.trust import is_outsiders
 from labrats.model.agent import AiAgent, Trigger
 from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid, Problem

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from labrats.catalog import Catalog
+from labrats.index.catalog import Catalog
 from labrats.intake.request import JobRequest
 from labrats.model.agent import AiAgentSpec
 from labrats.model.ai_config import AiConfigSpec

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
-from labrats.webhook_signature import signing_key
+from labrats.net.webhook_signature import signing_key
 
 HUB_HEADER: Final = "x-hub-signature-256"
 """GitHub's: `sha256=` and the HMAC of the body, in lower-case hex."""

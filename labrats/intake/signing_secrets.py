@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Protocol
 
+from labrats.model.core_resources import Secret
 from labrats.model.errors import NotFound
-from labrats.model.parts import Secret
 from labrats.model.webhook_source import WebhookSource
 from labrats.ports import Store
 

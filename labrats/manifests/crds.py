@@ -3,14 +3,14 @@
 from copy import deepcopy
 from typing import Any, Final
 
-from labrats.api.agents import AgentBody
-from labrats.api.ai_models import AiModelBody
-from labrats.api.config import DefaultsBody
-from labrats.api.instructions import InstructionBody
-from labrats.api.mcp_servers import MAX_MCP_SERVERS
-from labrats.api.patterns import DATA_KEY, IN_WORDS, MCP_SERVER, NAME, QUANTITY, REPOSITORY
-from labrats.api.submission import MAX_FILES, ConfigBody, Submission
-from labrats.api.webhook_sources import MAX_OVERRIDES, WebhookSourceBody
+from labrats.api.routes.agents import AgentBody
+from labrats.api.routes.ai_models import AiModelBody
+from labrats.api.routes.config import DefaultsBody
+from labrats.api.routes.instructions import InstructionBody
+from labrats.api.routes.webhook_sources import MAX_OVERRIDES, WebhookSourceBody
+from labrats.api.schemas.mcp_servers import MAX_MCP_SERVERS
+from labrats.api.schemas.patterns import DATA_KEY, IN_WORDS, MCP_SERVER, NAME, QUANTITY, REPOSITORY
+from labrats.api.schemas.submission import MAX_FILES, ConfigBody, Submission
 from labrats.manifests.schema import Schema, borrow, refine, structure_of
 from labrats.model.agent import AiAgentSpec, AiAgentStatus, ChainCondition, FailurePolicy
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec

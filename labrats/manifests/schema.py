@@ -10,7 +10,7 @@ import msgspec
 from msgspec import inspect
 from pydantic import BaseModel
 
-from labrats.manifests.words import WORDS
+from labrats.manifests.descriptions import WORDS
 
 Schema = dict[str, Any]
 

@@ -23,10 +23,10 @@ from typing import Any, Final, Self
 import httpx2
 import pytest
 
-from labrats.api.login_links import make_link
+from labrats.api.auth.login_links import make_link
 from labrats.backends.embedded.store import EmbeddedStore
 from labrats.processes import ProcessId, descendants, send_signal
-from tests.waiting import pauses
+from tests.support.waiting import pauses
 
 PATIENCE_SECONDS: Final = 40.0
 """How long anything may take before a test gives it up. Not a measure of speed: machines that run tests are busy."""

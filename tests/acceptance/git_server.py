@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.loopback import QuietHandler, served_by
+from tests.support.loopback import QuietHandler, served_by
 
 _IDENTITY: Final = {
     "GIT_AUTHOR_NAME": "Octo Cat", "GIT_AUTHOR_EMAIL": "octocat@example.com",

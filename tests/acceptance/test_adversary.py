@@ -21,7 +21,7 @@ import pytest
 from tests.acceptance import adversary
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 KEY = "test-key+of/a model 0123456789"
 MOST_ENGINE_KILOBYTES = 400_000

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 import httpx2
 import pytest
 
-from labrats.api.access import TABLE, Access
 from labrats.api.app import MODULES
+from labrats.api.auth.permissions import TABLE, Access
 from labrats.api.routing import GuardedRoute, api_router
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, Engine, User
 
@@ -46,7 +46,7 @@ async def test_no_route_is_left_out(engine: Engine) -> None:
 def test_a_route_that_the_table_does_not_name_cannot_be_made() -> None:
     router = api_router("Test")
 
-    with pytest.raises(LookupError, match=r"labrats/api/access.py does not say who may call POST /api/jobs/\{job_id\}"):
+    with pytest.raises(LookupError, match=r"labrats/api/auth/permissions.py does not say who may call POST"):
         router.post("/api/jobs/{job_id}")(lambda: None)
 
 

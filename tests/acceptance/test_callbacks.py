@@ -7,7 +7,7 @@ import pytest
 
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User, a_submission
-from tests.webhook_receiver import Receiver, a_receiver, answer
+from tests.support.webhook_receiver import Receiver, a_receiver, answer
 
 SECRET = "whsec_dGVzdC1zaWduaW5nLXNlY3JldA=="
 KEY = b"test-signing-secret"

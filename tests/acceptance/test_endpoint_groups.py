@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx2
 
-from labrats.api.access import TABLE
+from labrats.api.auth.permissions import TABLE
 from tests.acceptance.engine import Engine, User, a_submission
-from tests.pdfs import a_manual
+from tests.support.pdfs import a_manual
 
 SEEN_ELSEWHERE = {("GET", "/api/openapi.json"), ("GET", "/api/auth/oidc/callback"), ("GET", "/api/agents/triggers")}
 """Routes whose answers need another program (an OpenID provider), or that are documented as aliases."""

@@ -13,7 +13,7 @@ from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine,
 from tests.agents.agent_cli import AgentCli
 from tests.agents.claude import CLAUDE
 from tests.agents.codex import CODEX
-from tests.scripted_model import ModelServer, Refuses, Says
+from tests.support.scripted_model import ModelServer, Refuses, Says
 
 CLIS = pytest.mark.parametrize("cli", [CLAUDE, CODEX], ids=str)
 

@@ -14,7 +14,7 @@ from playwright.async_api import BrowserContext, Page
 
 from tests.acceptance.browser import CLIENT_ID, CLIENT_SECRET, a_browser, ask, openid_provider
 from tests.acceptance.engine import LocalEngine, a_submission
-from tests.loopback import QuietHandler, served_by
+from tests.support.loopback import QuietHandler, served_by
 
 
 @pytest.fixture(scope="module")

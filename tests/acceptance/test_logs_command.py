@@ -14,7 +14,7 @@ import pytest
 from labrats.cli.output import terminal_safe
 from tests.acceptance.engine import POLL_SECONDS, LocalEngine
 from tests.agents.claude import CLAUDE
-from tests.scripted_model import ModelServer, Says
+from tests.support.scripted_model import ModelServer, Says
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from tests.acceptance.engine import PATIENCE_SECONDS
-from tests.loopback import free_port
+from tests.support.loopback import free_port
 
 SHELL = {"a full disk": ">/dev/full 2>/dev/full", "closed": ">&- 2>&-"}
 

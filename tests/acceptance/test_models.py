@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from labrats.model_files import CHECKPOINT_BYTES
+from labrats.files.model_folder import CHECKPOINT_BYTES
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine, User
-from tests.model_hub import OPEN, File, Hub, a_hub, weights
+from tests.support.model_hub import OPEN, File, Hub, a_hub, weights
 
 CONTENT = weights(2 * CHECKPOINT_BYTES)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -11,7 +11,7 @@ from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine,
 from tests.agents.agent_cli import AgentCli
 from tests.agents.claude import CLAUDE
 from tests.agents.codex import CODEX
-from tests.scripted_model import Refuses, Says
+from tests.support.scripted_model import Refuses, Says
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from tests.acceptance.engine import PATIENCE_SECONDS, Engine, User
-from tests.waiting import pauses
+from tests.support.waiting import pauses
 
 moment = datetime.fromisoformat
 

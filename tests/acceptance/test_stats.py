@@ -9,8 +9,8 @@ import pytest
 
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import Engine, LocalEngine, User
-from tests.loopback import free_port
-from tests.prometheus import Prometheus, program, running_prometheus
+from tests.support.loopback import free_port
+from tests.support.prometheus import Prometheus, program, running_prometheus
 
 USAGE = {"usage": {"inputTokens": 10, "outputTokens": 5, "costUsd": 0.25}}
 

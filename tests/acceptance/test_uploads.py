@@ -9,7 +9,7 @@ import httpx2
 
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User
-from tests.pdfs import a_manual, encrypted
+from tests.support.pdfs import a_manual, encrypted
 
 HEAD = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="large.bin"\r\n\r\n'
 FOOT = b"\r\n--xyz--\r\n"

@@ -11,9 +11,9 @@ import pytest
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User
 from tests.acceptance.git_server import make_repository, serve_git
-from tests.deliveries import SECRET, an_issue_event, github_headers, json_body
-from tests.github_api import APP_ID, APP_KEY_PEM, FakeGitHub, a_github
-from tests.waiting import DEADLINE_SECONDS
+from tests.support.deliveries import SECRET, an_issue_event, github_headers, json_body
+from tests.support.github_api import APP_ID, APP_KEY_PEM, FakeGitHub, a_github
+from tests.support.waiting import DEADLINE_SECONDS
 
 GITHUB = "/api/webhooks/github"
 SCRIPTED: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from labrats.model.job import Usage
-from tests.scripted_model import Calls, Dialect, ModelServer, Turn, scripted_model
+from tests.support.scripted_model import Calls, Dialect, ModelServer, Turn, scripted_model
 
 KEY = "sk-test-0123456789"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from labrats.model.job import Usage
 from tests.agents.agent_cli import NODE_ARCHITECTURE, NODE_MODULES, AgentCli
-from tests.scripted_model import Calls, Fails, Refuses, Says, server_sent_event
+from tests.support.scripted_model import Calls, Fails, Refuses, Says, server_sent_event
 
 
 class MessagesApi:

@@ -10,7 +10,7 @@ from labrats.model.config import JobConfig
 from tests.agents.agent_cli import AgentCli
 from tests.agents.claude import CLAUDE
 from tests.agents.codex import CODEX
-from tests.scripted_model import ModelServer
+from tests.support.scripted_model import ModelServer
 from tests.unit.executor.attempts import AttemptFolder, a_unique_name, an_attempt
 
 Prepare = Callable[..., AttemptFolder]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 
 from tests.agents.mcp_server import answer
-from tests.loopback import QuietHandler, served_by
+from tests.support.loopback import QuietHandler, served_by
 
 
 @dataclass

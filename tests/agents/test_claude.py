@@ -15,7 +15,7 @@ from labrats.model.protocol import Sandbox, UsageEvent
 from tests.agents.agent_cli import KEY, AgentCli, words
 from tests.agents.claude import CLAUDE
 from tests.agents.conftest import Prepare
-from tests.scripted_model import Calls, Refuses, Says, Stalls
+from tests.support.scripted_model import Calls, Refuses, Says, Stalls
 from tests.unit.executor.attempts import a_repository, commit_all, in_a_clone_of, the_next_attempt, wait_until
 
 

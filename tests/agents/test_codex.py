@@ -15,8 +15,8 @@ from labrats.processes import with_environment
 from tests.agents.agent_cli import AgentCli
 from tests.agents.codex import CODEX
 from tests.agents.conftest import Prepare
-from tests.pdfs import a_manual
-from tests.scripted_model import Calls, Fails, Refuses, Says
+from tests.support.pdfs import a_manual
+from tests.support.scripted_model import Calls, Fails, Refuses, Says
 from tests.unit.executor.attempts import a_repository, in_a_clone_of, the_next_attempt
 
 

@@ -14,7 +14,7 @@ from tests.agents.agent_cli import AgentCli
 from tests.agents.claude import CLAUDE
 from tests.agents.codex import CODEX
 from tests.agents.conftest import Prepare
-from tests.scripted_model import Fails, Refuses, Says, Stalls, Turn
+from tests.support.scripted_model import Fails, Refuses, Says, Stalls, Turn
 from tests.unit.executor.attempts import wait_until
 
 NO_CREDIT = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing."

@@ -11,7 +11,7 @@ from labrats.model.job import AgentSession, Outputs
 from labrats.processes import send_signal, with_environment
 from tests.agents.agent_cli import KEY, AgentCli, words
 from tests.agents.conftest import Prepare
-from tests.scripted_model import Refuses, Says
+from tests.support.scripted_model import Refuses, Says
 from tests.unit.executor.attempts import AttemptFolder, a_repository, in_a_clone_of, the_next_attempt, wait_until
 
 REFUSAL = Refuses(400, "invalid_request_error", "no")

@@ -12,7 +12,7 @@ from tests.agents.claude import CLAUDE
 from tests.agents.codex import CODEX
 from tests.agents.conftest import Prepare
 from tests.agents.http_mcp_server import http_mcp_server
-from tests.scripted_model import Says
+from tests.support.scripted_model import Says
 
 TOKEN = "test-mcp-token-0123456789"
 

@@ -10,7 +10,7 @@ from tests.agents.agent_cli import KEY, AgentCli, words
 from tests.agents.claude import CLAUDE
 from tests.agents.codex import CODEX
 from tests.agents.conftest import Prepare
-from tests.scripted_model import Says
+from tests.support.scripted_model import Says
 from tests.unit.executor.attempts import a_repository, commit_all, in_a_clone_of
 
 

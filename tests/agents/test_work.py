@@ -8,7 +8,7 @@ from labrats.model.ai_model import Prices
 from labrats.model.protocol import ResultEvent, UsageEvent
 from tests.agents.agent_cli import KEY, AgentCli, words
 from tests.agents.conftest import Prepare
-from tests.scripted_model import Says
+from tests.support.scripted_model import Says
 from tests.unit.executor.attempts import a_repository, git, in_a_clone_of
 
 

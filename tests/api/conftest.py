@@ -13,26 +13,26 @@ import pytest
 from starlette.types import ASGIApp
 
 from labrats.api.app import create_app
-from labrats.api.engine import Engine
-from labrats.api.keys import ADMIN, SUBMIT, KeyRing, key_secret
-from labrats.api.scanned_models import ScannedModels
-from labrats.api.sessions import Sessions, Signer, User
-from labrats.attachments import Attachments
+from labrats.api.auth.keys import ADMIN, SUBMIT, KeyRing, key_secret
+from labrats.api.auth.sessions import Sessions, Signer, User
+from labrats.api.model_file_scans import ScannedModels
+from labrats.api.services import Engine
 from labrats.backends.embedded.model_files import LocalModelFiles
-from labrats.cache import JobCache
-from labrats.catalog import Catalog
-from labrats.intake.intake import Intake
+from labrats.files.attachments import Attachments
+from labrats.files.model_folder import ModelFolder
+from labrats.files.uploads import Uploads
+from labrats.index.catalog import Catalog
+from labrats.index.jobs import JobCache
+from labrats.intake.admission import Intake
 from labrats.intake.signing_secrets import StoredSecrets
 from labrats.metrics import Metrics
-from labrats.model_files import ModelFolder
-from labrats.outbound_client import OutboundClient
+from labrats.net.client import OutboundClient
 from labrats.ports import Clock
 from labrats.settings import EngineSettings
-from labrats.uploads import Uploads
-from tests.controllers import a_controller
 from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
+from tests.support.controllers import a_controller
 
 KEYS = {"user": "test-key-of-a-user", "other": "test-key-of-another", "admin": "test-key-of-the-admin"}
 SESSION_SECRET = "test-secret-of-the-sessions-of-a-test"

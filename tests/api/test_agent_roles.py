@@ -4,11 +4,11 @@ from typing import Any
 
 import httpx2
 
+from labrats.model.core_resources import ConfigMap
 from labrats.model.instruction import Scope
 from labrats.model.job import Job
-from labrats.model.parts import ConfigMap
 from tests.api.conftest import Api, a_submission
-from tests.builders import an_agent, an_instruction
+from tests.support.builders import an_agent, an_instruction
 
 
 async def stored(api: Api, *resources: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.attachments import Attachments
+from labrats.files.attachments import Attachments
 from labrats.model.errors import RetryLater
 
 

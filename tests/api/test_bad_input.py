@@ -7,8 +7,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from labrats.api.body_bounds import USUAL
-from labrats.api.json_body import MAX_DEPTH
+from labrats.api.http.body_bounds import USUAL
+from labrats.api.http.json_body import MAX_DEPTH
 from labrats.model.job import Job
 from tests.api.conftest import Api, a_submission
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 
-from labrats.api.docs import render
+from labrats.api.routes.docs import render
 
 
 class Page(HTMLParser):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.api.hosts import Hosts
+from labrats.api.auth.hosts import Hosts
 from labrats.settings import EngineSettings
 from tests.api.conftest import Api, api_in_memory
 

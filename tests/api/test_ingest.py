@@ -10,17 +10,17 @@ from typing import Any
 import httpx2
 import pytest
 
-from labrats.intake.kept_events import kept_event
+from labrats.intake.stored_events import kept_event
 from labrats.model.agent import AiAgent, ChainLink
+from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
-from labrats.model.parts import ConfigMap
 from labrats.model.record import Resource
 from tests.api.conftest import Api, api_in_memory
 from tests.api.test_agent_roles import stored
 from tests.api.test_agents import TRIGGER
-from tests.builders import a_trigger, an_agent, an_instruction
 from tests.fakes.store import MemoryStore
+from tests.support.builders import a_trigger, an_agent, an_instruction
 
 PAYLOAD: dict[str, Any] = {
     "action": "labeled",

@@ -9,20 +9,20 @@ import httpx2
 import pytest
 from msgspec.structs import replace
 
-from labrats.api.idempotency import Intent
-from labrats.api.job_streams import BEGINNING, parse_event_id, stream
-from labrats.api.jobs import log_line
-from labrats.api.submission import Submission
+from labrats.api.http.idempotency import Intent
+from labrats.api.routes.job_streams import BEGINNING, parse_event_id, stream
+from labrats.api.routes.jobs import log_line
+from labrats.api.schemas.submission import Submission
+from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import RetryLater
 from labrats.model.job import FailedCode, Job, JobSpec
-from labrats.model.parts import ConfigMap, Secret
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from tests.api.conftest import Api, a_submission, api_in_memory
-from tests.builders import an_ai_model
 from tests.fakes.clock import VirtualTimeLoop
 from tests.fakes.store import MemoryStore
-from tests.waiting import eventually
+from tests.support.builders import an_ai_model
+from tests.support.waiting import eventually
 
 A_FILE = [{"name": "a.txt", "data": "aGVsbG8K"}]
 WITH_TOKEN = {"workspaceSetup": {"gitRepo": "https://octocat:test-token@1.1.1.1/octocat/hello.git"}}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrats.api.errors import ApiError
-from labrats.api.json_body import has_more_values, parse_json
+from labrats.api.http.errors import ApiError
+from labrats.api.http.json_body import has_more_values, parse_json
 
 TEXTS = st.text(alphabet='ab,[]{}:"\\ é', max_size=6)
 VALUES = st.recursive(

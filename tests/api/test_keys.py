@@ -10,16 +10,24 @@ import httpx2
 import pytest
 from msgspec.structs import replace
 
-from labrats.api.keys import LAST_APPLIED, LONGEST_SILENCE_SECONDS, KeyRing, derived_key, hash_key, key_secret, new_key
+from labrats.api.auth.keys import (
+    LAST_APPLIED,
+    LONGEST_SILENCE_SECONDS,
+    KeyRing,
+    derived_key,
+    hash_key,
+    key_secret,
+    new_key,
+)
+from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.errors import Invalid, Problem
 from labrats.model.job import Job
-from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.record import Metadata, Resource
 from labrats.ports import Change
 from tests.api.conftest import Api, a_submission, api_in_memory
 from tests.fakes.clock import NOON
 from tests.fakes.store import MemoryStore
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 R = TypeVar("R", bound=Resource)
 

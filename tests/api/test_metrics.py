@@ -4,7 +4,7 @@ import httpx2
 
 from labrats.metrics import MAX_MODELS, MAX_TYPES, BoundedLabels
 from tests.api.conftest import Api, a_submission
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 
 def test_so_many_sets_of_labels_are_told_apart_and_no_more() -> None:

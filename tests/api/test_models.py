@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from tests.api.conftest import Api, api_in_memory
-from tests.model_hub import OPEN, File, Hub, a_hub, weights
-from tests.waiting import eventually
+from tests.support.model_hub import OPEN, File, Hub, a_hub, weights
+from tests.support.waiting import eventually
 
 CONTENT = weights(100_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

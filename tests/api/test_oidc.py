@@ -17,8 +17,8 @@ from pydantic import SecretStr, ValidationError
 from structlog.testing import capture_logs
 
 from labrats.api.app import create_app
-from labrats.api.oidc import LOGIN_LIFETIME, Issuer, Provider, basic_credentials
-from labrats.api.sessions import Signer
+from labrats.api.auth.oidc import LOGIN_LIFETIME, Issuer, Provider, basic_credentials
+from labrats.api.auth.sessions import Signer
 from labrats.main import refuse_unprotected
 from labrats.model.errors import LabratsError
 from labrats.settings import EngineSettings

@@ -16,12 +16,12 @@ import pytest
 import schemathesis
 from starlette.routing import Route
 
-from labrats.api.access import TABLE, Access, access_to
 from labrats.api.app import create_api
-from labrats.api.bodies import Provider
-from labrats.api.job_views import Status
+from labrats.api.auth.permissions import TABLE, Access, access_to
 from labrats.api.openapi import SECURITY
-from labrats.api.patterns import IN_WORDS
+from labrats.api.schemas.base import Provider
+from labrats.api.schemas.job import Status
+from labrats.api.schemas.patterns import IN_WORDS
 from labrats.model.config import PROVIDERS
 from labrats.model.phases import API_STATUS
 from tests.acceptance.engine import LocalEngine

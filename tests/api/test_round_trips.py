@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from tests.api.conftest import Api
-from tests.deliveries import SECRET
+from tests.support.deliveries import SECRET
 
 TRIGGER = {
     "source": "github",

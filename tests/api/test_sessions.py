@@ -11,15 +11,15 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from labrats import __version__
-from labrats.api.login_links import LIFETIME, make_link
-from labrats.api.sessions import SIGNING_SECRET, Sessions, Signer, signing_secret
+from labrats.api.auth.login_links import LIFETIME, make_link
+from labrats.api.auth.sessions import SIGNING_SECRET, Sessions, Signer, signing_secret
 from labrats.main import assemble
+from labrats.model.core_resources import Secret
 from labrats.model.job import Job
-from labrats.model.parts import Secret
 from labrats.settings import EngineSettings
 from tests.api.conftest import SESSION_SECRET, USER, Api, a_submission, api_in_memory
 from tests.fakes.store import MemoryStore
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 SUBMIT = "/api/jobs/submit"
 

@@ -9,9 +9,9 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from labrats.api import signed_body
-from labrats.api.errors import ApiError
-from labrats.api.signed_body import FREE_BYTES, UnverifiedBodies, receive_signed
+from labrats.api.http import signed_body
+from labrats.api.http.errors import ApiError
+from labrats.api.http.signed_body import FREE_BYTES, UnverifiedBodies, receive_signed
 from labrats.intake.signatures import Signature, Verifier
 
 SECRET = "test-secret-0123456789"

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from labrats.api.server import Patience, Server
+from labrats.api.http.server import Patience, Server
 from tests.fakes.clock import VirtualTimeLoop
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: engine.test\r\nContent-Length: 10\r\n\r\n"

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from labrats.api.job_events import event_json
-from labrats.api.jobs import log_line
+from labrats.api.routes.job_events import event_json
+from labrats.api.routes.jobs import log_line
 from labrats.model.protocol import StoredLine, stored_lines
 from labrats.model.record import encode
-from tests.builders import a_log, a_result
+from tests.support.builders import a_log, a_result
 
 
 def the_line(line: bytes) -> StoredLine:

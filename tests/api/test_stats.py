@@ -6,17 +6,17 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from labrats.api.errors import ApiError
+from labrats.api.http.errors import ApiError
 from labrats.api.prometheus import Prometheus
-from labrats.api.stats import MAX_NAMES
+from labrats.api.routes.stats import MAX_NAMES
 from labrats.model.phases import Phase
 from labrats.model.series import Metric, Steps, Value
 from labrats.settings import EngineSettings
 from tests.api.conftest import Api, a_submission
-from tests.builders import a_job, a_spec
 from tests.fakes.clock import NOON
-from tests.loopback import QuietHandler, served_by
-from tests.waiting import eventually
+from tests.support.builders import a_job, a_spec
+from tests.support.loopback import QuietHandler, served_by
+from tests.support.waiting import eventually
 
 STEPS = Steps.until(NOON, 3600, 3)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from labrats.api.turns import Turns
+from labrats.api.http.turns import Turns
 
 
 async def test_other_work_comes_between_any_two_turns() -> None:

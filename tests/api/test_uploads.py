@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labrats.api.body_bounds import UPLOAD_BYTES, bounds_of
-from labrats.api.workspace_uploads import check_file_name
+from labrats.api.http.body_bounds import UPLOAD_BYTES, bounds_of
+from labrats.api.routes.workspace_uploads import check_file_name
 from labrats.model.errors import Invalid
 from labrats.model.job import Job, Pipeline
 from tests.api.conftest import Api, a_submission

@@ -5,8 +5,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from labrats.model.core_resources import Secret
 from labrats.model.errors import NotFound
-from labrats.model.parts import Secret
 from tests.api.conftest import Api
 
 SECRET = "test-secret-of-a-webhook"

@@ -12,13 +12,13 @@ from urllib.parse import urlencode
 import httpx2
 import pytest
 
+from labrats.model.core_resources import ConfigMap
 from labrats.model.job import Job
-from labrats.model.parts import ConfigMap
 from tests.api.conftest import Api
 from tests.api.test_agent_roles import stored
-from tests.builders import a_trigger, an_agent
-from tests.deliveries import SECRET, an_issue_event, github_headers, hub_signature, json_body
-from tests.waiting import DEADLINE_SECONDS
+from tests.support.builders import a_trigger, an_agent
+from tests.support.deliveries import SECRET, an_issue_event, github_headers, hub_signature, json_body
+from tests.support.waiting import DEADLINE_SECONDS
 
 GITHUB = "/api/webhooks/github"
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.engine import PATIENCE_SECONDS, Engine, User, an_http_client
 from tests.chart.installation import Installation
-from tests.waiting import pauses
+from tests.support.waiting import pauses
 
 
 class InstalledEngine(Engine):

@@ -9,8 +9,8 @@ from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, User, a_subm
 from tests.chart.fixture import SIGNING_KEY
 from tests.chart.installation import Installation
 from tests.chart.test_installation import a_user_of
-from tests.pdfs import a_manual
-from tests.webhook_receiver import a_receiver
+from tests.support.pdfs import a_manual
+from tests.support.webhook_receiver import a_receiver
 
 pytestmark = [pytest.mark.kubernetes(node=True, helm=True, engine_image=True), pytest.mark.timeout(400)]
 

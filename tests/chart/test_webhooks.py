@@ -12,7 +12,7 @@ import pytest
 from tests.acceptance.engine import PATIENCE_SECONDS, User, an_http_client
 from tests.chart.installation import Installation
 from tests.chart.test_installation import a_user_of
-from tests.deliveries import SECRET, an_issue_event, github_headers, json_body
+from tests.support.deliveries import SECRET, an_issue_event, github_headers, json_body
 
 pytestmark = [pytest.mark.kubernetes(node=True, helm=True, engine_image=True), pytest.mark.timeout(400)]
 

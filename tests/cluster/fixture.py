@@ -20,7 +20,7 @@ from tests.cluster.node import start_node
 from tests.cluster.prepare import prepare
 from tests.cluster.programs import cache_folder, only_one_at
 from tests.cluster.shell import PATIENCE_SECONDS, Failed
-from tests.workers import FAILURE
+from tests.support.workers import FAILURE
 
 NAMED: Final = "LABRATS_TEST_KUBECONFIG"
 

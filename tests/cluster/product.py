@@ -76,7 +76,7 @@ class Product:
 
 
 EXECUTOR: Final = Product(
-    "executor", ("labrats/executor", "labrats/model", "labrats/outbound.py", "labrats/processes.py")
+    "executor", ("labrats/executor", "labrats/model", "labrats/net/address_policy.py", "labrats/processes.py")
 )
 """It runs mock jobs only: it is without agent CLIs."""
 

@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from labrats.backends.kubernetes.client import ApiClient
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 _KEPT_HEADERS = ("Content-Type", "Retry-After")
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from labrats.backends.kubernetes.batch_client import JobsApi
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.pod import PodSettings
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.record import encode
@@ -16,7 +16,7 @@ from labrats.ports import Runner, Store
 from labrats.processes import send_signal, with_environment
 from tests.cluster.fixture import new_namespace
 from tests.fakes.store import MemoryStore
-from tests.running import running
+from tests.support.running import running
 
 
 class KubernetesBackend:

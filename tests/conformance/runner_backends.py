@@ -13,7 +13,7 @@ from labrats.ports import Gone, Runner, Store
 from labrats.processes import ProcessId, descendants, send_signal, with_environment
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 
 class RunnerBackend(Protocol):

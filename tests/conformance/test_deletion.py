@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from labrats.catalog import Catalog
+from labrats.index.catalog import Catalog
 from labrats.model.job import Job
 from labrats.ports import NotStarted, SystemClock
 from labrats.settings import EngineSettings
-from tests.builders import a_job, a_spec
 from tests.conformance.runner_backends import EmbeddedBackend, MemoryBackend, RunnerBackend
-from tests.controllers import a_controller
-from tests.running import running
-from tests.waiting import DEADLINE_SECONDS, eventually
+from tests.support.builders import a_job, a_spec
+from tests.support.controllers import a_controller
+from tests.support.running import running
+from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 
 @pytest.fixture(params=["memory", "embedded"])

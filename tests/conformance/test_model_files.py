@@ -13,16 +13,16 @@ from labrats.backends.embedded.model_files import LocalModelFiles
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.model_files import ClusterModelFiles, ModelPodSettings
 from labrats.backends.kubernetes.pod import USER
+from labrats.files.model_folder import ModelFolder
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.model_files import FileOperation, FoundFile, Standing, Work
-from labrats.model_files import ModelFolder
-from labrats.outbound_client import OutboundClient
+from labrats.net.client import OutboundClient
 from labrats.ports import ModelFiles, SystemClock
 from tests.cluster.cluster import GATEWAY, Cluster
 from tests.cluster.fixture import new_namespace
 from tests.cluster.volumes import bind_volume
-from tests.model_hub import OPEN, FolderHub, a_folder_hub, weights
-from tests.running import running
+from tests.support.model_hub import OPEN, FolderHub, a_folder_hub, weights
+from tests.support.running import running
 
 PATIENCE_SECONDS: Final = 120.0
 """Pods take a while to begin."""

@@ -12,9 +12,9 @@ from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, FailedCode, KeyReference, Usage
 from labrats.model.protocol import TEXT_BYTES, AnyEvent, ErrorEvent, LogEvent, ResultEvent, events_in
 from labrats.ports import Alive, Attempt, Gone, NotStarted, OutputTail, Runner
-from tests.builders import a_session, a_spec, an_attempt
 from tests.conformance.runner_backends import RunnerBackend
-from tests.waiting import DEADLINE_SECONDS, eventually, pauses
+from tests.support.builders import a_session, a_spec, an_attempt
+from tests.support.waiting import DEADLINE_SECONDS, eventually, pauses
 
 HANG = {"hang": True}
 STUBBORN = {"ignoreSignals": True}

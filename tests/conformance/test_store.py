@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from labrats.model.agent import AiAgent
 from labrats.model.ai_model import AiModel, AiModelSpec, Prices
 from labrats.model.config import ConfigLayer, JobConfig, resolve_config
+from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE, ConfigMap, Secret
 from labrats.model.errors import Conflict, NotFound, Taken
 from labrats.model.job import (
     AgentSession,
@@ -23,13 +24,12 @@ from labrats.model.job import (
     Usage,
     WorkspaceSetup,
 )
-from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, ConfigMap, Secret
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from labrats.ports import Change, Changed, Deleted, Store, Synced
-from tests.builders import an_agent
-from tests.waiting import DEADLINE_SECONDS
-from tests.watching import watching
+from tests.support.builders import an_agent
+from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.watching import watching
 
 R = TypeVar("R", bound=Resource)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from labrats.model.ai_model import AiModel, AiModelSpec
+from labrats.model.core_resources import Secret
 from labrats.model.errors import RetryLater
-from labrats.model.parts import Secret
 from labrats.model.record import Metadata
 from labrats.ports import Store
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from signal import Signals
 from typing import Any, Final, Self, TypeVar
 
+from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import GiveUp, NotFound
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, FailedCode, Usage
 from labrats.model.mock_script import (
@@ -26,7 +27,6 @@ from labrats.model.mock_script import (
     Write,
     parse_script,
 )
-from labrats.model.parts import ConfigMap
 from labrats.model.protocol import (
     LINE_BYTES,
     RESULT_FILE,

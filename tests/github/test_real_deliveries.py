@@ -18,8 +18,8 @@ from labrats.model.job import Job
 from tests.api.conftest import Api, api_in_memory
 from tests.api.test_agent_roles import stored
 from tests.api.test_webhooks import GITHUB, add_source
-from tests.builders import a_trigger, an_agent
-from tests.deliveries import SECRET, github_headers, json_body
+from tests.support.builders import a_trigger, an_agent
+from tests.support.deliveries import SECRET, github_headers, json_body
 
 FOLDER: Final = Path(__file__).parent
 PACKAGES: Final = FOLDER / "node_modules" / "@octokit"

@@ -7,7 +7,7 @@ import pytest
 from tests.acceptance.test_chains import LINKS, count, send_event, set_up_agents, the_end_of
 from tests.kubernetes.conftest import EngineFactory
 from tests.kubernetes.test_failover import leaderships
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
 

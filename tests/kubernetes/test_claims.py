@@ -10,7 +10,7 @@ import pytest
 
 from tests.acceptance.engine import LocalEngine, User
 from tests.kubernetes.engine import an_engine
-from tests.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.kubernetes
 

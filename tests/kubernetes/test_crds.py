@@ -11,18 +11,18 @@ from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.store import KubernetesStore
-from labrats.catalog import Catalog
-from labrats.controller.agent_reviews import AgentReviews
+from labrats.controller.agent_status import AgentReviews
+from labrats.index.catalog import Catalog
 from labrats.manifests.crds import custom_resource_definitions
 from labrats.model.errors import Invalid
 from labrats.model.job import Job, JobStatus
 from labrats.model.record import Metadata
 from labrats.ports import SystemClock
-from tests.builders import a_config, a_hand_made_spec, a_job
 from tests.conformance.test_store import a_finished_job
 from tests.kubernetes.conftest import Kubectl
-from tests.running import running
-from tests.waiting import eventually
+from tests.support.builders import a_config, a_hand_made_spec, a_job
+from tests.support.running import running
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kubernetes
 

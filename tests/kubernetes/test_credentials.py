@@ -8,23 +8,23 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from labrats.backends.kubernetes.batch_client import JobsApi
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.pod import USER
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.model.core_resources import Secret
 from labrats.model.errors import GiveUp, NotFound
 from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.mcp_server import McpServer
-from labrats.model.parts import Secret
 from labrats.model.protocol import ErrorEvent, ResultEvent, StatusEvent, decode_event
 from labrats.model.record import Metadata, encode
 from labrats.ports import Attempt
-from tests.builders import a_spec, an_attempt
 from tests.cluster.cluster import GATEWAY, Cluster
 from tests.conformance.kubernetes_backend import a_pod_settings, executors_of
 from tests.conformance.test_runner import end_of, events_of, said
 from tests.fakes.store import MemoryStore
-from tests.running import running
+from tests.support.builders import a_spec, an_attempt
+from tests.support.running import running
 from tests.unit.executor.attempts import a_repository
 from tests.unit.executor.git_server import GitServer, served
 

@@ -11,17 +11,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from labrats.backends.kubernetes.batch_client import JobsApi
+from labrats.backends.kubernetes.batch_objects import PodObject
 from labrats.backends.kubernetes.claims import Claims, claim_path
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.jobs_api import JobsApi
-from labrats.backends.kubernetes.objects import PodObject
 from labrats.backends.kubernetes.pod import RESTRICTED_CONTAINER, RESTRICTED_POD, USER
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.job import FailedCode
 from labrats.model.protocol import LogEvent, ResultEvent
 from labrats.model.record import encode
 from labrats.ports import Attempt, Gone
-from tests.builders import an_attempt
 from tests.cluster.cluster import Cluster
 from tests.cluster.proxy import FaultyProxy, Lose, is_watch
 from tests.cluster.volumes import bind_volume
@@ -29,7 +28,8 @@ from tests.conformance.kubernetes_backend import a_pod_settings
 from tests.conformance.test_runner import events_of
 from tests.fakes.store import MemoryStore
 from tests.kubernetes.test_failures import end_of
-from tests.running import running
+from tests.support.builders import an_attempt
+from tests.support.running import running
 
 pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(400)]
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.resources import resource_type
+from labrats.backends.kubernetes.codec import resource_type
 from labrats.model.errors import Invalid
 from labrats.model.job import Job
 from labrats.model.record import encode
 from tests.acceptance.engine import LocalEngine, User
 from tests.kubernetes.conftest import EngineFactory
-from tests.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.kubernetes(node=True)
 

@@ -19,10 +19,10 @@ from tests.cluster.cluster import Cluster
 from tests.kubernetes.audit import epoch_of, writes_in
 from tests.kubernetes.conftest import EngineFactory
 from tests.kubernetes.witnesses import NOT_UNDER_FAULTS, errors_in, history_of, recorded_versions
-from tests.seed import SEED
+from tests.support.seed import SEED
+from tests.support.waiting import eventually
 from tests.torture.history import Written, violations
 from tests.torture.load import Clients
-from tests.waiting import eventually
 
 pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
 

@@ -12,22 +12,22 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from labrats.backends.kubernetes.batch_client import JobsApi
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.failures import Failure
 from labrats.backends.kubernetes.files import AttemptFiles
-from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.job import FailedCode
 from labrats.model.protocol import LogEvent, ResultEvent, events_in
 from labrats.ports import Attempt, Gone, NotStarted
-from tests.builders import an_attempt
 from tests.cluster.proxy import Break, Cut, Fault, FaultyProxy, Lose, Refuse, is_log, is_watch, is_write
 from tests.conformance.kubernetes_backend import a_pod_settings
 from tests.conformance.test_runner import end_of, start_now_or_later
 from tests.fakes.store import MemoryStore
-from tests.running import running
-from tests.waiting import DEADLINE_SECONDS
+from tests.support.builders import an_attempt
+from tests.support.running import running
+from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.kubernetes(node=True)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.resources import resource_type
+from labrats.backends.kubernetes.codec import resource_type
 from labrats.controller.retention import NEW_SECONDS
 from labrats.model.job import Job
 from tests.acceptance.engine import LocalEngine
 from tests.cluster.volumes import bind_volume
 from tests.kubernetes.conftest import EngineFactory
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kubernetes(node=True)
 

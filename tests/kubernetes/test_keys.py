@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from labrats.api.keys import KeyRing
+from labrats.api.auth.keys import KeyRing
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.store import KubernetesStore
-from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE
+from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE
 from tests.kubernetes.conftest import Kubectl
-from tests.running import running
-from tests.waiting import eventually
+from tests.support.running import running
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kubernetes
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from labrats.backends.kubernetes.batch_client import JobsApi
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.fence import (
     POLICY,
@@ -20,7 +21,6 @@ from labrats.backends.kubernetes.fence import (
     former_leaders_are_fenced,
     leader_policy,
 )
-from labrats.backends.kubernetes.jobs_api import JobsApi
 from labrats.backends.kubernetes.leader import LEASE, Election, Timing
 from labrats.backends.kubernetes.pod import Credentials, attempt_job
 from labrats.backends.kubernetes.store import KubernetesStore
@@ -29,11 +29,11 @@ from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import advance
 from labrats.model.phases import JobEvent
 from labrats.model.record import encode
-from tests.builders import a_job, an_attempt
 from tests.cluster.proxy import FaultyProxy, Lose, Refuse, is_write
 from tests.conformance.kubernetes_backend import a_pod_settings
-from tests.running import running
-from tests.waiting import DEADLINE_SECONDS, eventually
+from tests.support.builders import a_job, an_attempt
+from tests.support.running import running
+from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = pytest.mark.kubernetes
 

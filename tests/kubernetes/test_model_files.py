@@ -12,13 +12,13 @@ import pytest
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.pod import USER
+from labrats.files.model_folder import CHECKPOINT_BYTES
 from labrats.model.record import encode
-from labrats.model_files import CHECKPOINT_BYTES
 from tests.acceptance.engine import LocalEngine, User
 from tests.cluster.cluster import GATEWAY, Cluster
 from tests.cluster.volumes import bind_volume
 from tests.kubernetes.conftest import EngineFactory
-from tests.model_hub import FolderHub, a_folder_hub, weights
+from tests.support.model_hub import FolderHub, a_folder_hub, weights
 
 pytestmark = [pytest.mark.kubernetes(node=True, engine_image=True), pytest.mark.timeout(600)]
 

@@ -9,17 +9,17 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.receiver_keeper import ReceiverKeeper
-from labrats.backends.kubernetes.receivers import ReceiverSettings
+from labrats.backends.kubernetes.receiver_manifests import ReceiverSettings
+from labrats.backends.kubernetes.receiver_reconciler import ReceiverKeeper
 from labrats.backends.kubernetes.store import KubernetesStore
-from labrats.controller.source_reviews import SourceReviews
+from labrats.controller.source_status import SourceReviews
+from labrats.model.core_resources import Secret
 from labrats.model.job import KeyReference
-from labrats.model.parts import Secret
 from labrats.model.record import Metadata
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from labrats.ports import Store, SystemClock
 from tests.kubernetes.conftest import Kubectl
-from tests.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.kubernetes
 

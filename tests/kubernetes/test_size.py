@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.resources import resource_type
+from labrats.backends.kubernetes.codec import resource_type
 from labrats.model.job import Job
 from labrats.model.record import encode
 from tests.acceptance.engine import LocalEngine, User

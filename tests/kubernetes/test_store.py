@@ -9,16 +9,16 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import JSON_PATCH, ApiClient
-from labrats.backends.kubernetes.resources import CREATED_AT, LABRATS_API, resource_type
+from labrats.backends.kubernetes.codec import CREATED_AT, LABRATS_API, resource_type
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.ai_model import AiModel
+from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, RetryLater
 from labrats.model.job import Job
-from labrats.model.parts import Secret
 from labrats.model.record import Metadata, Resource, encode
 from labrats.ports import Changed, Deleted, Store, Synced
-from tests.builders import a_spec, an_ai_model
-from tests.watching import watching
+from tests.support.builders import a_spec, an_ai_model
+from tests.support.watching import watching
 
 pytestmark = pytest.mark.kubernetes
 

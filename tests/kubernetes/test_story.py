@@ -13,9 +13,9 @@ from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.job import FailedCode, Job, advance
 from labrats.model.phases import JobEvent
 from labrats.ports import Store
-from tests.builders import a_job
 from tests.kubernetes.conftest import Kubectl
-from tests.waiting import eventually
+from tests.support.builders import a_job
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kubernetes
 

@@ -11,10 +11,10 @@ from typing import Final
 
 import msgspec
 
+from labrats.backends.kubernetes.batch_client import JobsApi
+from labrats.backends.kubernetes.batch_objects import PodObject
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.jobs_api import JobsApi
-from labrats.backends.kubernetes.objects import PodObject
-from labrats.backends.kubernetes.resources import resource_type
+from labrats.backends.kubernetes.codec import resource_type
 from labrats.model.job import Job
 from tests.acceptance.engine import LocalEngine
 from tests.torture.history import History, Run, Written

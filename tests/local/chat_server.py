@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any
 
-from tests.loopback import QuietHandler, served_by
+from tests.support.loopback import QuietHandler, served_by
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.loopback import free_port
+from tests.support.loopback import free_port
 from tests.torture.witnesses import record_versions
 
 SETTINGS = {"LABRATS_STOP_GRACE_SECONDS": "1", "LABRATS_RETRY_BACKOFF_SECONDS": "0.2", "LABRATS_LOG_FORMAT": "json"}

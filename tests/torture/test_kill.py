@@ -14,12 +14,12 @@ from pathlib import Path
 import httpx2
 
 from labrats.backends.embedded.folders import Folders
-from tests.seed import SEED
+from tests.support.seed import SEED
+from tests.support.waiting import eventually
 from tests.torture.engine import EngineProcess
 from tests.torture.history import History, violations
 from tests.torture.load import SLOTS, Clients, Statements
 from tests.torture.witnesses import ProcessWatch, kill, read_runs, recorded_versions
-from tests.waiting import eventually
 
 MINUTES = float(os.environ.get("LABRATS_TORTURE_MINUTES", "0"))
 ENGINE_KILLS = 6

@@ -10,8 +10,8 @@ from labrats.model.job import Job, JobSpec, advance
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.record import Metadata
 from labrats.processes import ProcessId
+from tests.support.waiting import eventually
 from tests.torture.witnesses import ProcessWatch, kill, record_versions, recorded_versions
-from tests.waiting import eventually
 
 
 async def test_the_store_records_every_version_in_order(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import apsw
 import msgspec
 
-from labrats.durability import sync
+from labrats.files.durability import sync
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.model.record import Resource
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from labrats.files.attempt_output import attempt_names
+from labrats.files.plain_files import NotPlain, read_plain
 from labrats.model.protocol import (
     BASELINE_FILE,
     CLAIM_FILE,
@@ -19,8 +21,6 @@ from labrats.model.protocol import (
     PATCH_FILE,
     RESULT_FILE,
 )
-from labrats.output import attempt_names
-from labrats.plain_files import NotPlain, read_plain
 from labrats.processes import ProcessId, folder_mark, name_of
 
 _WORDS_BYTES: Final = 256

@@ -10,10 +10,10 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from labrats.files.model_folder import ModelFolder, replace_file
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.model_files import FileOperation, FoundFile, Standing
 from labrats.model.record import encode
-from labrats.model_files import ModelFolder, replace_file
 from labrats.ports import Clock, ModelPlace
 
 P = ParamSpec("P")

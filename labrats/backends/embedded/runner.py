@@ -14,14 +14,14 @@ import structlog
 from labrats.backends.embedded.folders import AttemptFolder, Folders, Tombstone
 from labrats.backends.embedded.launcher import Launcher
 from labrats.backends.embedded.output_watch import OutputWatch
+from labrats.files.attempt_output import OutputReader, read_end, read_patch, read_result
 from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
+from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job, KeyReference
 from labrats.model.mcp_server import credential_file
-from labrats.model.parts import ConfigMap, Secret, problem_of_credentials
 from labrats.model.protocol import IDLE_SECONDS, OUTPUT_BYTES, REDACTED_ONLY, Resumption, Sandbox, Task
 from labrats.model.record import encode
-from labrats.output import OutputReader, read_end, read_patch, read_result
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
 from labrats.processes import ProcessId, describe_exit, kill_descendants, send_signal, with_environment
 

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from labrats.backends.embedded.database import decode_body
 from labrats.backends.embedded.feed import Removed, Written
+from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
-from labrats.model.parts import Secret
 from labrats.model.record import OwnerReference, Resource, encode, taken_by
 from labrats.ports import Clock
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
 
+from labrats.files.attempt_output import attempt_names
 from labrats.model.protocol import CLAIM_FILE
-from labrats.output import attempt_names
 
 CLAIMS_FOLDER: Final = "claims"
 """Its name on the volume, beside the folder of the attempts' outputs."""

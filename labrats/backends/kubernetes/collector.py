@@ -8,7 +8,7 @@ import structlog
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.files import OutputCopy, in_thread
-from labrats.backends.kubernetes.sight import Sight
+from labrats.backends.kubernetes.observed_attempt import Sight
 from labrats.model.errors import LabratsError, NotFound
 
 log = structlog.get_logger()

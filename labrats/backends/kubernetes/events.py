@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.resources import api_version_of
+from labrats.backends.kubernetes.codec import api_version_of
 from labrats.model.errors import Conflict, LabratsError
 from labrats.model.job import Job
 from labrats.model.phases import Phase

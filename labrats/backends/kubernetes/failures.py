@@ -6,7 +6,7 @@ Each reason is one sentence that a person can act on.
 from collections.abc import Iterable
 from typing import Final
 
-from labrats.backends.kubernetes.objects import (
+from labrats.backends.kubernetes.batch_objects import (
     CONTAINER,
     FAILED_CODE_ANNOTATION,
     FAILED_REASON_ANNOTATION,

@@ -16,7 +16,7 @@ from typing import Final, ParamSpec, TypeVar
 import msgspec
 
 from labrats.backends.kubernetes.failures import Failure
-from labrats.durability import sync
+from labrats.files.durability import sync
 from labrats.model.protocol import (
     LINE_BYTES,
     OUTPUT_BYTES,

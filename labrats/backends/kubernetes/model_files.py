@@ -16,8 +16,8 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes import model_files_pod
+from labrats.backends.kubernetes.batch_objects import CONTAINER, JobObject, PodObject
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
-from labrats.backends.kubernetes.objects import CONTAINER, JobObject, PodObject
 from labrats.backends.kubernetes.pod import EXECUTOR_LABELS, RESTRICTED_CONTAINER, RESTRICTED_POD, USER
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.model_files import FileOperation, FoundFile, Standing

@@ -11,11 +11,11 @@ from typing import Final
 
 import msgspec
 
+from labrats.files.model_folder import Interrupted, ModelFolder, model_folder
 from labrats.model.errors import LabratsError
 from labrats.model.model_files import FileOperation
 from labrats.model.record import encode
-from labrats.model_files import Interrupted, ModelFolder, model_folder
-from labrats.outbound import Unresolvable
+from labrats.net.address_policy import Unresolvable
 from labrats.settings import EngineSettings
 
 OPERATION_VARIABLE: Final = "LABRATS_MODEL_FILE"

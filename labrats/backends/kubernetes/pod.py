@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Final
 
-from labrats.backends.kubernetes.claims import claim_path
-from labrats.backends.kubernetes.failures import NEVER_STARTED, failure_annotations
-from labrats.backends.kubernetes.objects import (
+from labrats.backends.kubernetes.batch_objects import (
     ATTEMPT_LABEL,
     CLONE_CONTAINER,
     CONTAINER,
@@ -17,7 +15,9 @@ from labrats.backends.kubernetes.objects import (
     PROMPT_ANNOTATION,
     TASK_ANNOTATION,
 )
-from labrats.backends.kubernetes.resources import LABRATS_API
+from labrats.backends.kubernetes.claims import claim_path
+from labrats.backends.kubernetes.codec import LABRATS_API
+from labrats.backends.kubernetes.failures import NEVER_STARTED, failure_annotations
 from labrats.model.errors import GiveUp
 from labrats.model.image_name import problem_of_image
 from labrats.model.job import FailedCode, Job, WorkspaceFile

@@ -10,9 +10,11 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from labrats.backends.kubernetes.attendance import Attendance
+from labrats.backends.kubernetes.batch_client import JobsApi
+from labrats.backends.kubernetes.batch_objects import JOB_LABEL, JobObject
 from labrats.backends.kubernetes.claims import CLAIMS_FOLDER, Claims
 from labrats.backends.kubernetes.client import REFUSED_DELAY_SECONDS, ApiClient, Refused
+from labrats.backends.kubernetes.codec import resource_type
 from labrats.backends.kubernetes.failures import (
     BY_THE_CLUSTER,
     ENDED_BY_ENGINE,
@@ -22,20 +24,18 @@ from labrats.backends.kubernetes.failures import (
     why_it_was_refused,
 )
 from labrats.backends.kubernetes.files import SPARE_BYTES, AttemptFiles
-from labrats.backends.kubernetes.jobs_api import JobsApi
-from labrats.backends.kubernetes.objects import JOB_LABEL, JobObject
+from labrats.backends.kubernetes.observed_attempt import Sight
 from labrats.backends.kubernetes.output_poll import OutputPoll
 from labrats.backends.kubernetes.pod import Credentials, PodSettings, attempt_job, tombstone_job
-from labrats.backends.kubernetes.resources import resource_type
-from labrats.backends.kubernetes.sight import Sight
+from labrats.backends.kubernetes.supervisor import Attendance
+from labrats.files.attempt_output import OutputReader, attempt_names, read_end, read_patch, read_result
 from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job
 from labrats.model.mcp_server import credential_file
-from labrats.model.parts import ConfigMap, Secret, problem_of_credentials
 from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.model.record import Resource
-from labrats.output import OutputReader, attempt_names, read_end, read_patch, read_result
 from labrats.ports import (
     Alive,
     Attempt,

@@ -3,11 +3,11 @@
 import os
 from typing import Final
 
-from labrats.backends.kubernetes.canary import Canary
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.model_files import ClusterModelFiles, ModelPodSettings
+from labrats.backends.kubernetes.network_check import Canary
 from labrats.backends.kubernetes.pod import PodSettings
-from labrats.backends.kubernetes.receivers import ReceiverSettings
+from labrats.backends.kubernetes.receiver_manifests import ReceiverSettings
 from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
 from labrats.settings import EngineSettings, KubernetesSettings
 

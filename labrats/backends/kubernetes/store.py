@@ -12,10 +12,10 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import JSON, JSON_PATCH, ApiClient, Status
+from labrats.backends.kubernetes.codec import ResourceType, resource_type
 from labrats.backends.kubernetes.events import EventRecorder, event_of
-from labrats.backends.kubernetes.quarantine import Quarantine
+from labrats.backends.kubernetes.invalid_objects import Quarantine
 from labrats.backends.kubernetes.reflector import Collection, Hear, Patience, Reflector, Removed, Stored
-from labrats.backends.kubernetes.resources import ResourceType, resource_type
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.record import Resource, encode, taken_by

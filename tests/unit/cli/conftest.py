@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from labrats.cli.app import build_app, run
-from tests.loopback import QuietHandler, served_by
+from tests.support.loopback import QuietHandler, served_by
 from tests.unit.cli.engines import Ended, Labrats, OwnEngine, Request, ScriptedEngine
 
 

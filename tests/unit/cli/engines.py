@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labrats.api.kinds import problems_in
+from labrats.api.spec_validation import problems_in
 from labrats.backends.embedded.store import EmbeddedStore
 from labrats.manifests.install import custom_resources, installation
 from labrats.model.errors import Problem

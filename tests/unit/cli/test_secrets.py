@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from labrats.cli.exits import ExitCode
-from labrats.model.parts import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
+from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.record import Metadata, OwnerReference
 from labrats.ports import Store
 from tests.unit.cli.engines import Ended, Labrats, OwnEngine

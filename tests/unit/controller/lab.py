@@ -7,18 +7,18 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from labrats.catalog import Catalog
+from labrats.index.catalog import Catalog
 from labrats.model.ai_model import AiModel
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.job import Job, advance
 from labrats.model.phases import JobEvent, Phase
 from labrats.ports import Changed, Runner, Store
 from labrats.settings import EngineSettings
-from tests.builders import a_job, a_spec, an_ai_model
-from tests.controllers import a_controller
 from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
+from tests.support.builders import a_job, a_spec, an_ai_model
+from tests.support.controllers import a_controller
 
 PATIENCE_SECONDS = 24 * 3600
 

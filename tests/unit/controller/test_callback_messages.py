@@ -22,8 +22,8 @@ from labrats.controller.callback_messages import (
 )
 from labrats.model.job import Job
 from labrats.model.phases import Phase
-from tests.builders import a_job, a_spec
 from tests.fakes.clock import NOON
+from tests.support.builders import a_job, a_spec
 
 P = Phase
 URL = "https://ci.example.com/hook"

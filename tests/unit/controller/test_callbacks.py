@@ -15,12 +15,12 @@ from labrats.model.errors import Conflict
 from labrats.model.job import CallbackStatus, Job
 from labrats.model.phases import Phase
 from labrats.model.record import Resource
-from labrats.outbound_client import OutboundClient
-from tests.builders import a_job, a_spec
+from labrats.net.client import OutboundClient
 from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
-from tests.waiting import eventually
-from tests.webhook_receiver import Receiver, a_receiver, answer
+from tests.support.builders import a_job, a_spec
+from tests.support.waiting import eventually
+from tests.support.webhook_receiver import Receiver, a_receiver, answer
 
 R = TypeVar("R", bound=Resource)
 

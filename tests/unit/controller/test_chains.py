@@ -9,25 +9,25 @@ from typing import Any, TypeVar
 import pytest
 from msgspec.structs import replace
 
-from labrats.attachments import Attachments
-from labrats.catalog import Catalog
 from labrats.controller.chains import PARENT_RESULT_BYTES, Chains, End, Follow, child_names, plan_chain
+from labrats.files.attachments import Attachments
+from labrats.index.catalog import Catalog
+from labrats.intake.admission import Intake
 from labrats.intake.events import IncomingEvent
-from labrats.intake.intake import Intake
-from labrats.intake.kept_events import event_part
+from labrats.intake.stored_events import event_part
 from labrats.metrics import Metrics
 from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolicy
 from labrats.model.config import JobConfig
+from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Chain, Job, KeyReference, Outputs, WorkspaceSetup, put_back
-from labrats.model.parts import ConfigMap, Secret
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from labrats.ports import Change
-from tests.builders import a_job, a_spec, a_trigger, an_agent
 from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
+from tests.support.builders import a_job, a_spec, a_trigger, an_agent
 from tests.unit.controller.lab import Lab
 
 R = TypeVar("R", bound=Resource)

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from labrats.model.job import FailedCode, Job, JobSpec
 from labrats.model.phases import Phase
-from tests.builders import a_job, a_spec, an_ai_model
 from tests.fakes.clock import NOON
+from tests.support.builders import a_job, a_spec, an_ai_model
 from tests.unit.controller.history import History, Run, violations
 
 P = Phase

@@ -27,8 +27,8 @@ from labrats.model.agent import ChainCondition, ChainLink, FailurePolicy
 from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, AgentSession, Chain, FailedCode, Outputs, Usage
 from labrats.model.phases import ENDED, JobEvent, Phase
 from labrats.ports import Alive, AttemptState, Gone, NotStarted, OutputTail
-from tests.builders import a_config, a_hand_made_spec, a_job, a_result, a_session, a_spec, an_error, gone_with
 from tests.fakes.clock import NOON
+from tests.support.builders import a_config, a_hand_made_spec, a_job, a_result, a_session, a_spec, an_error, gone_with
 
 P, E = Phase, JobEvent
 LIMITS = Limits(grace=timedelta(seconds=10), backoff=timedelta(seconds=1), pause=timedelta(seconds=30))

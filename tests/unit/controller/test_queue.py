@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from labrats.controller.queue import Group, JobQueue, SlotHolders, group_of, rank_of
 from labrats.model.job import Job
-from tests.builders import a_job, a_spec
 from tests.fakes.clock import NOON
+from tests.support.builders import a_job, a_spec
 
 AGING_SECONDS = 600.0
 MOCK: Group = ("mock", "mock")

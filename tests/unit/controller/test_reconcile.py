@@ -18,9 +18,9 @@ from labrats.model.phases import Phase
 from labrats.model.record import Resource
 from labrats.ports import Attempt, AttemptState, Change, Gone
 from labrats.settings import EngineSettings
-from tests.builders import a_job, a_spec, an_error
 from tests.fakes.clock import NOON
 from tests.fakes.runner import MemoryRunner
+from tests.support.builders import a_job, a_spec, an_error
 from tests.unit.controller.lab import SETTINGS, Lab
 from tests.unit.controller.trouble import Trouble, TroubledRunner, TroubledStore
 

@@ -10,21 +10,21 @@ from typing import Any, TypeVar
 import pytest
 from msgspec.structs import replace
 
-from labrats.attachments import Attachments
-from labrats.cache import JobCache, JobFilter
 from labrats.controller.retention import NEW_SECONDS, PASS_SECONDS, TOKEN_PASS_SECONDS, Retention
+from labrats.files.attachments import Attachments
+from labrats.index.jobs import JobCache, JobFilter
+from labrats.model.core_resources import Secret
 from labrats.model.errors import RetryLater
 from labrats.model.job import TOKEN_LIFETIME, Job
-from labrats.model.parts import Secret
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from labrats.ports import Attempt, Gone, NotStarted
 from labrats.settings import EngineSettings
-from tests.builders import a_job, a_session, a_spec
 from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
-from tests.waiting import eventually
+from tests.support.builders import a_job, a_session, a_spec
+from tests.support.waiting import eventually
 
 R = TypeVar("R", bound=Resource)
 

@@ -14,10 +14,10 @@ from labrats.model.errors import IllegalMove
 from labrats.model.job import Job
 from labrats.ports import Changed
 from labrats.settings import EngineSettings
-from tests.builders import an_ai_model
 from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine
-from tests.seed import SEED
+from tests.support.builders import an_ai_model
+from tests.support.seed import SEED
 from tests.unit.controller.history import History, Run, violations
 from tests.unit.controller.lab import Lab
 from tests.unit.controller.trouble import Trouble, TroubledRunner, TroubledStore

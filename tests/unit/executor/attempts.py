@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from labrats.executor.emit import Emitter
-from labrats.executor.run import Run
+from labrats.executor.context import Run
+from labrats.executor.event_writer import Emitter
 from labrats.model.config import JobConfig
 from labrats.model.job import AgentSession, FailedCode, WorkspaceSetup
 from labrats.model.protocol import (

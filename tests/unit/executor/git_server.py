@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.loopback import QuietHandler, served_by
+from tests.support.loopback import QuietHandler, served_by
 
 
 @dataclass

@@ -10,7 +10,7 @@ import pytest
 from labrats.executor.pdf_reader import MAX_PAGES
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode, Pipeline, Usage, WorkspaceFile
-from tests.pdfs import (
+from tests.support.pdfs import (
     Entry,
     Line,
     a_manual,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from labrats.backends.kubernetes.claims import Claims
-from labrats.executor.changes import _pull_request
+from labrats.executor.workspace_diff import _pull_request
 from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent, StatusEvent, Task, decode_event
 from labrats.model.record import encode

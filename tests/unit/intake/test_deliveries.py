@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from labrats.intake.deliveries import fingerprint, fits, generic_event, github_event
 from labrats.model.record import Metadata
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
-from tests.deliveries import a_pull_request_event, an_issue_event
+from tests.support.deliveries import a_pull_request_event, an_issue_event
 
 SOURCE = WebhookSource(metadata=Metadata(name="alerts", uid="uid-1"), spec=WebhookSourceSpec(type="generic"))
 

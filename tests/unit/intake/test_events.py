@@ -6,7 +6,7 @@ import pytest
 
 from labrats.intake.events import IncomingEvent, git_ref_of, listens_to, metadata_of, triggered_agents
 from labrats.model.agent import Trigger
-from tests.builders import a_trigger, an_agent
+from tests.support.builders import a_trigger, an_agent
 
 PAYLOAD = {
     "action": "labeled",

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrats.catalog import Catalog
+from labrats.index.catalog import Catalog
 from labrats.intake.events import IncomingEvent
 from labrats.intake.prompts import INSTRUCTIONS_BYTES, VALUE_BYTES, Writer, texts_of
 from labrats.intake.request import JobRequest
 from labrats.model.instruction import Scope
 from labrats.model.job import PROMPT_BYTES
 from labrats.model.outside_text import shortened
-from tests.builders import a_trigger, an_agent, an_instruction
+from tests.support.builders import a_trigger, an_agent, an_instruction
 
 VALUES = {
     "source": "github",

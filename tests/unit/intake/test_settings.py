@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from labrats.catalog import Catalog
+from labrats.index.catalog import Catalog
 from labrats.intake.request import JobRequest
 from labrats.intake.settings import settings_of
 from labrats.model.ai_config import AiConfig, AiConfigSpec, ProviderConfig
 from labrats.model.config import JobConfig
 from labrats.model.record import Metadata
 from labrats.model.webhook_source import RepoOverride, WebhookSource, WebhookSourceSpec
-from tests.builders import a_trigger, an_agent
+from tests.support.builders import a_trigger, an_agent
 
 ORDER = (
     "request",

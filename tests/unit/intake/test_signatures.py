@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from labrats.intake.signatures import Signature, hub_signature, standard_signature
-from tests.deliveries import SECRET
-from tests.deliveries import hub_signature as sign
 from tests.fakes.clock import NOON
+from tests.support.deliveries import SECRET
+from tests.support.deliveries import hub_signature as sign
 
 BODY = b'{"action": "labeled"}'
 TIMESTAMP = str(int(NOON.timestamp()))

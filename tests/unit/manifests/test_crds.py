@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from labrats.manifests.crds import custom_resource_definitions
+from labrats.manifests.descriptions import WORDS
 from labrats.manifests.schema import structure_of
-from labrats.manifests.words import WORDS
 
 
 def fields_of(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:

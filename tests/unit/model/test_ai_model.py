@@ -6,7 +6,7 @@ from labrats.model.ai_model import nearest
 from labrats.model.config import Sampling
 from labrats.model.protocol import Selection
 from labrats.ports import SUGGESTIONS, Attempt
-from tests.builders import a_job, a_spec, an_ai_model
+from tests.support.builders import a_job, a_spec, an_ai_model
 
 OPUS = an_ai_model("opus", provider="claude", model="opus")
 SONNET = an_ai_model("sonnet", provider="claude", model="sonnet-4")

@@ -6,7 +6,7 @@ from labrats.model.ai_model import Slots, slots_for
 from labrats.model.config import JobConfig
 from labrats.model.job import PERMANENT, FailedCode, JobSpec, Usage, new_job_id
 from labrats.model.phases import Phase
-from tests.builders import a_job, a_spec, an_ai_model
+from tests.support.builders import a_job, a_spec, an_ai_model
 
 
 def test_a_name_is_ir_and_8_hex_digits_and_fresh() -> None:

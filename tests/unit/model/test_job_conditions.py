@@ -5,8 +5,8 @@ import pytest
 from labrats.model.job import FailedCode, Job
 from labrats.model.job_conditions import camel_case, conditions_of
 from labrats.model.phases import Phase
-from tests.builders import a_job
 from tests.fakes.clock import NOON
+from tests.support.builders import a_job
 
 LATER = NOON + timedelta(hours=1)
 P = Phase

@@ -7,7 +7,7 @@ import pytest
 from labrats.model.errors import IllegalMove
 from labrats.model.job import Job, advance
 from labrats.model.phases import API_STATUS, ENDED, MOVES, JobEvent, Phase, next_phase
-from tests.builders import a_job
+from tests.support.builders import a_job
 
 P, E = Phase, JobEvent
 DONE = {

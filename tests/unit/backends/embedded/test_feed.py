@@ -3,7 +3,7 @@
 import asyncio
 
 from labrats.backends.embedded.feed import Feed, Removed, Subscription, Written
-from labrats.model.parts import ConfigMap, Secret
+from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.record import Metadata, encode
 from labrats.ports import Changed, Deleted
 

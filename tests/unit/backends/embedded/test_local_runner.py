@@ -13,18 +13,18 @@ from msgspec.structs import replace
 from labrats.backends.embedded.folders import AttemptFolder, Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
 from labrats.model.config import Sampling
+from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.job import AgentSession, FailedCode, Job, KeyReference, WorkspaceFile, WorkspaceSetup
 from labrats.model.mcp_server import McpServer
-from labrats.model.parts import ConfigMap, Secret
 from labrats.model.phases import Phase
 from labrats.model.protocol import Resumption, Sandbox, Selection, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
-from tests.builders import a_config, a_job, a_session, a_spec, an_ai_model, an_attempt
 from tests.conformance.runner_backends import EmbeddedBackend
 from tests.fakes.store import MemoryStore
-from tests.waiting import DEADLINE_SECONDS, eventually
+from tests.support.builders import a_config, a_job, a_session, a_spec, an_ai_model, an_attempt
+from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 CLAUDE = {"provider": "claude", "model": "opus"}
 WITH_TOOLS = CLAUDE | {"mcp_servers": {"docs": McpServer(command="docs", credentials_ref="docs-token")}}

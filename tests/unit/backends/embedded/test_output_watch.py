@@ -9,7 +9,7 @@ import pytest
 
 from labrats.backends.embedded import output_watch
 from labrats.backends.embedded.output_watch import OutputWatch
-from tests.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from labrats.backends.embedded.database import open_for_writing
 from labrats.backends.embedded.store import EmbeddedStore
+from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import Job, JobSpec
-from labrats.model.parts import ConfigMap, Secret
 from labrats.model.record import Metadata, OwnerReference
 from labrats.ports import Changed, Synced, SystemClock
 

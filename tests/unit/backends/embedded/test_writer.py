@@ -9,8 +9,8 @@ import pytest
 
 from labrats.backends.embedded.database import open_for_writing
 from labrats.backends.embedded.writer import GroupCommit, Transaction
+from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import RetryLater
-from labrats.model.parts import ConfigMap
 from labrats.model.record import Metadata
 from labrats.ports import SystemClock
 

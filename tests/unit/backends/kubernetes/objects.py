@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from labrats.backends.kubernetes.objects import JobObject, PodObject
+from labrats.backends.kubernetes.batch_objects import JobObject, PodObject
 
 NAME = "ir-0000000a-1"
 

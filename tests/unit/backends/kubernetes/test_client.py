@@ -12,7 +12,7 @@ from aiohttp import web
 
 from labrats.backends.kubernetes.client import ApiClient, Expired, Refused, error_of
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, RetryLater
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 LONG_LINE = b"two" * 500_000
 """It comes in several pieces."""

@@ -9,8 +9,8 @@ from labrats.backends.kubernetes.failures import NEVER_STARTED, why_it_ended
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy
 from labrats.model.protocol import PATCH_FILE, RESULT_FILE, AnyEvent, PartEvent, ResultEvent
 from labrats.model.record import encode
-from tests.builders import a_log, a_result
 from tests.fakes.clock import NOON
+from tests.support.builders import a_log, a_result
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from labrats.model.protocol import Resumption, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt
 from labrats.settings import PodExtras
-from tests.builders import a_session, a_spec, an_ai_model, an_attempt
+from tests.support.builders import a_session, a_spec, an_ai_model, an_attempt
 
 GOLDEN = Path(__file__).with_name("attempt_job.json")
 

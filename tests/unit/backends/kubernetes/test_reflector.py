@@ -12,10 +12,10 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from labrats.backends.kubernetes.objects import JobObject
+from labrats.backends.kubernetes.batch_objects import JobObject
 from labrats.backends.kubernetes.reflector import Collection, Reflector, Rejected
+from tests.support.waiting import DEADLINE_SECONDS, eventually
 from tests.unit.backends.kubernetes.test_client import serving
-from tests.waiting import DEADLINE_SECONDS, eventually
 
 
 def a_job_object(name: str, version: int) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Authentication and permissions: API keys, sessions, OpenID Connect, login links, allowed hosts."""

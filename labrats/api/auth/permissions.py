@@ -1,0 +1,128 @@
+"""Who may call what: one table, from which the routes are guarded, the OpenAPI document is made and the tests come."""
+
+import re
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Final
+
+
+class Access(Enum):
+    """Who may call a route. Admin keys and signed-in users may do whatever a key may, unless it says otherwise."""
+
+    OPEN = auto()
+    """Everybody."""
+    SIGNED = auto()
+    """Who signs the body with a secret: the operation verifies that before it reads anything of it."""
+    KEY = auto()
+    """Any API key; not the dashboard."""
+    CALLER = auto()
+    """Any API key."""
+    OWNER = auto()
+    """Any API key, on what is its own: the operation refuses the rest, by `Caller.may_see`."""
+    ADMIN = auto()
+    """API keys with the scope `admin`."""
+
+
+_ROUTES: Final[Mapping[Access, str]] = {
+    Access.OPEN: """
+        GET    /health
+        GET    /ready
+        GET    /metrics
+        GET    /api/openapi.json
+        GET    /api/docs
+        GET    /api/auth/oidc
+        GET    /api/auth/oidc/callback
+        GET    /api/auth/link
+        GET    /api/auth/me
+        POST   /api/auth/logout
+    """,
+    Access.SIGNED: """
+        POST   /api/webhooks/github
+        POST   /webhooks/{}
+    """,
+    Access.KEY: """
+        POST   /api/events/ingest
+        POST   /api/workspace-uploads
+        GET    /api/workspace-uploads/{}/{}/raw
+    """,
+    Access.CALLER: """
+        POST   /api/jobs/submit
+        GET    /api/jobs
+    """,
+    Access.OWNER: """
+        GET    /api/jobs/{}
+        GET    /api/jobs/{}/logs
+        GET    /api/jobs/{}/events
+        GET    /api/jobs/{}/patch
+        POST   /api/jobs/{}/retry
+        POST   /api/jobs/{}/cancel
+    """,
+    Access.ADMIN: """
+        GET    /api/agents
+        POST   /api/agents
+        GET    /api/agents/triggers
+        GET    /api/agents/by-trigger/{}
+        POST   /api/agents/seed
+        GET    /api/agents/{}
+        PATCH  /api/agents/{}
+        DELETE /api/agents/{}
+        GET    /api/agents/{}/instructions
+        GET    /api/instructions
+        POST   /api/instructions
+        GET    /api/instructions/{}
+        PATCH  /api/instructions/{}
+        DELETE /api/instructions/{}
+        GET    /api/api-keys
+        POST   /api/api-keys
+        DELETE /api/api-keys/{}
+        GET    /api/webhook-sources
+        POST   /api/webhook-sources
+        GET    /api/webhook-sources/{}
+        PATCH  /api/webhook-sources/{}
+        DELETE /api/webhook-sources/{}
+        GET    /api/config/defaults
+        PUT    /api/config/defaults
+        GET    /api/config/sources
+        GET    /api/config/sources/{}
+        PUT    /api/config/sources/{}
+        DELETE /api/config/sources/{}
+        GET    /api/stats
+        GET    /api/stats/timeseries
+        GET    /api/uploads
+        POST   /api/uploads
+        DELETE /api/uploads/{}
+        POST   /api/uploads/{}/extract
+        GET    /api/workspace-uploads
+        DELETE /api/workspace-uploads/{}
+        GET    /api/models
+        POST   /api/models/scan
+        POST   /api/models/download
+        GET    /api/models/jobs
+        GET    /api/models/jobs/{}/logs
+        DELETE /api/models/{}/{}
+        GET    /api/ai-models
+        POST   /api/ai-models
+        GET    /api/ai-models/{}
+        PATCH  /api/ai-models/{}
+        DELETE /api/ai-models/{}
+    """,
+}
+"""Method and path, in which `{}` stands for a parameter."""
+
+TABLE: Final[Mapping[tuple[str, str], Access]] = {
+    (method, path): access
+    for access, lines in _ROUTES.items()
+    for method, path in map(str.split, lines.strip().split("\n"))
+}
+"""Who may call each route, by method and path."""
+
+TAKEN_ONCE: Final = frozenset({"/api/auth/link", "/api/auth/oidc/callback"})
+"""Where GET takes what nobody can take again. HEAD, by which programs look at links that they show, is no GET there."""
+
+
+def access_to(method: str, path: str) -> Access:
+    """Who may call the route. Raises LookupError where the table does not say."""
+    try:
+        return TABLE[method, re.sub(r"\{[^}]*\}", "{}", path)]
+    except KeyError:
+        raise LookupError(f"labrats/api/auth/permissions.py does not say who may call {method} {path}") from None

@@ -1,0 +1,162 @@
+"""Sessions of the dashboard's users: a signed token in a cookie; only of those that were ended is anything kept."""
+
+import asyncio
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+
+from labrats.api.auth.keys import ADMIN, SUBMIT, Caller
+from labrats.api.http.notifier import Changes
+from labrats.model.core_resources import TYPE_LABEL, Secret
+from labrats.model.errors import Conflict, NotFound
+from labrats.model.record import Metadata
+from labrats.ports import Changed, Deleted, Store
+
+ALGORITHM: Final = "HS256"
+SIGNING_SECRET: Final = "labrats-session-secret"  # noqa: S105, a resource's name
+_SIGNING_LABELS: Final = {TYPE_LABEL: "session-secret"}
+_ENDED_LABELS: Final = {TYPE_LABEL: "ended-session"}
+_ENDED_PREFIX: Final = "ended-session-"
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody who signed in. id: the same at each sign-in; the owner of the jobs they submit."""
+
+    id: str
+    name: str
+    email: str | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """One sign-in of a user."""
+
+    id: str
+    user: User
+    expires_at: datetime
+
+    @property
+    def caller(self) -> Caller:
+        return Caller(self.user.id, frozenset({SUBMIT, ADMIN}), self.expires_at)
+
+
+def new_secret() -> str:
+    """256 random bits to sign with."""
+    return secrets.token_urlsafe(32)
+
+
+async def signing_secret(store: Store, configured: SecretStr | None) -> str:
+    """What tokens are signed with: as configured, or else made once and kept, for all replicas to share."""
+    if configured:
+        return configured.get_secret_value()
+    metadata = Metadata(name=SIGNING_SECRET, labels=_SIGNING_LABELS)
+    try:
+        made = await store.create(Secret(metadata=metadata, data={"secret": new_secret()}))
+    except Conflict:
+        made = await store.get(Secret, SIGNING_SECRET)
+    return made.data["secret"]
+
+
+class Signer:
+    """Makes and reads our own tokens, each for one purpose only."""
+
+    def __init__(self, secret: str) -> None:
+        self._key = OctKey.import_key(secret)
+
+    def sign(self, purpose: str, claims: dict[str, Any], expires_at: datetime) -> str:
+        whole = claims | {"aud": purpose, "exp": int(expires_at.timestamp())}
+        return jwt.encode({"alg": ALGORITHM}, whole, self._key, algorithms=[ALGORITHM])
+
+    def read(self, purpose: str, token: str, now: datetime) -> dict[str, Any] | None:
+        """The claims of a token that we made for this purpose and that has not expired; None of any other."""
+        try:
+            claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
+        except (JoseError, ValueError, RecursionError):
+            return None
+        expires = claims.get("exp")
+        is_valid = claims.get("aud") == purpose and isinstance(expires, int) and now.timestamp() < expires
+        return claims if is_valid else None
+
+
+class _Claims(BaseModel):
+    """The claims in the token of a session."""
+
+    model_config = ConfigDict(strict=True)
+
+    jti: str
+    sub: str
+    name: str
+    email: str | None
+    exp: int = Field(lt=2**40)
+
+
+_CLAIMS: Final = TypeAdapter(_Claims)
+
+
+class Sessions:
+    """Who is signed in. Sessions that were ended are learned from the store, as all replicas do."""
+
+    def __init__(self, signer: Signer, lifetime: timedelta) -> None:
+        self._signer, self.lifetime = signer, lifetime
+        self._ended: set[str] = set()
+        self.synced = asyncio.Event()
+        self.changes = Changes()
+
+    def begin(self, user: User, now: datetime) -> str:
+        """The token of a new session."""
+        claims = {"jti": secrets.token_hex(16), "sub": user.id, "name": user.name, "email": user.email}
+        return self._signer.sign("session", claims, now + self.lifetime)
+
+    def find(self, token: str, now: datetime) -> Session | None:
+        """The session of `token`; None when it is not one of ours, expired or ended."""
+        claims = self._signer.read("session", token, now)
+        try:
+            session = _CLAIMS.validate_python(claims)
+        except ValidationError:  # a token that somebody else signed with our secret
+            return None
+        if session.jti in self._ended:
+            return None
+        user = User(session.sub, session.name, session.email)
+        return Session(session.jti, user, datetime.fromtimestamp(session.exp, UTC))
+
+    def caller(self, token: str, now: datetime) -> Caller | None:
+        session = self.find(token, now)
+        return session.caller if session else None
+
+    async def end(self, session: Session, store: Store, now: datetime) -> None:
+        """Let nobody use the session again, at any replica. What is no longer needed of earlier ones is forgotten."""
+        metadata = Metadata(name=f"{_ENDED_PREFIX}{session.id}", labels=_ENDED_LABELS)
+        self._add(session.id)
+        try:
+            await store.create(Secret(metadata=metadata, data={"expiresAt": session.expires_at.isoformat()}))
+        except Conflict:
+            return  # it has been ended before
+        for ended in await store.list(Secret, _ENDED_LABELS):
+            if datetime.fromisoformat(ended.data["expiresAt"]) <= now:
+                with suppress(NotFound):  # another replica was quicker
+                    await store.delete(Secret, ended.name)
+
+    async def follow(self, store: Store) -> None:
+        """Take in every session that is ended, until cancelled."""
+        async for change in store.watch(Secret):
+            match change:
+                case Changed(secret) if secret.name.startswith(_ENDED_PREFIX):
+                    self._add(secret.name.removeprefix(_ENDED_PREFIX))
+                case Deleted(secret) if secret.name.startswith(_ENDED_PREFIX):
+                    self._ended.discard(secret.name.removeprefix(_ENDED_PREFIX))
+                case Changed() | Deleted():
+                    pass
+                case _:
+                    self.synced.set()
+
+    def _add(self, session_id: str) -> None:
+        self._ended.add(session_id)
+        self.changes.announce()

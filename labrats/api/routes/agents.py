@@ -1,0 +1,426 @@
+"""Agents (AiAgent): which events start them, and what they lend to their jobs."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+from fastapi import Query, Request
+from msgspec.structs import replace
+from pydantic import AfterValidator, Field, StringConstraints, field_validator
+from starlette.responses import Response
+
+from labrats.api.http.idempotency import IdempotencyKey, Intent
+from labrats.api.http.json_body import json_response
+from labrats.api.openapi import answers
+from labrats.api.routes.instructions import CONTENT_LENGTH, InstructionList, instruction_view
+from labrats.api.routes.resources import NO_VERSION, ResourceVersion, change, create, stored
+from labrats.api.routing import api_router, caller_of, engine_of
+from labrats.api.schemas.base import Effort, Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
+from labrats.api.schemas.mcp_servers import AgentsMcpServersBody, McpServerView, mcp_servers
+from labrats.api.schemas.submission import ConfigBody, job_config
+from labrats.api.services import Engine
+from labrats.index.catalog import Catalog
+from labrats.intake.events import listens_to, problem_of_filters
+from labrats.model.agent import AiAgent, AiAgentSpec, ChainCondition, ChainLink, FailurePolicy, Trigger
+from labrats.model.errors import Conflict, Invalid, NotFound, Problem
+from labrats.model.instruction import AiInstruction
+from labrats.model.record import Metadata
+from labrats.seeds import default_agents
+
+router = api_router("Agents")
+
+TRIGGERS_PATH: Final = "triggers"
+MAX_TRIGGERS: Final = 100
+MAX_INSTRUCTIONS: Final = 100
+
+AgentName = Annotated[str, Field(description="The AiAgent's name.", examples=["ai-developer"])]
+
+
+def _check_agent_name(name: str) -> str:
+    if name == TRIGGERS_PATH:  # its address is that of another operation
+        raise ValueError(f"must not be `{TRIGGERS_PATH}`, which means something else in the API")
+    return name
+
+
+class NextBody(RequestBody):
+    """The agent to start when the job has ended."""
+
+    agent_trigger_name: Label = Field(description="The agent's `triggerName`.", examples=["ai-reviewer"])
+    condition: Annotated[ChainCondition, Field(strict=False)] = Field(
+        default=ChainCondition.ON_SUCCESS, description="How the job must have ended."
+    )
+    failure_policy: Annotated[FailurePolicy, Field(strict=False)] = Field(
+        default=FailurePolicy.STOP, description="What a failure does to an `on-success` chain."
+    )
+    allow_cycles: bool = Field(default=False, description="It may be one that the chain has visited before.")
+
+
+class TriggerBody(RequestBody):
+    """Which events start the agent, and what they ask of it."""
+
+    source: Label = Field(description="Where the events come from.", examples=["github"])
+    events: list[Label] = Field(
+        min_length=1, max_length=100, description="Names, or globs such as `issues.*`.", examples=[["issues.labeled"]]
+    )
+    instruction: Annotated[str, StringConstraints(min_length=1, max_length=CONTENT_LENGTH)] | None = Field(
+        default=None, description="The name of an AiInstruction, or the text itself.", examples=["implement-issue"]
+    )
+    config: ConfigBody = ConfigBody()
+    filters: dict[str, Any] = Field(
+        default={},
+        max_length=100,
+        description="Dotted payload path to a value, a list of values (any of them), or a glob. All must hold. "
+        "A number in a path leads into a list; any other key goes on in each of its items.",
+        examples=[{"label.name": ["ai", "ai-*"]}],
+    )
+    enabled: bool = Field(default=True, description="Whether it is listening.")
+    next: NextBody | None = None
+
+    @field_validator("filters")
+    @classmethod
+    def _compare_with_values(cls, filters: dict[str, Any]) -> dict[str, Any]:
+        if problem := problem_of_filters(filters):
+            raise ValueError(problem)
+        return filters
+
+
+TriggerList = Annotated[
+    list[TriggerBody], Field(max_length=MAX_TRIGGERS, description="Which events start it, each with what it asks.")
+]
+InstructionNames = Annotated[
+    list[Name], Field(max_length=MAX_INSTRUCTIONS, description="Names of AiInstructions, in order.")
+]
+
+
+class AgentBody(RequestBody):
+    """An agent to add."""
+
+    name: Annotated[Name, AfterValidator(_check_agent_name)] = Field(examples=["ai-developer"])
+    trigger_name: Label = optional(
+        description="What jobs and chains call it. Default: its name.", examples=["ai-developer"]
+    )
+    enabled: bool = Field(default=True, description="Whether it takes jobs.")
+    default_model: Label | None = Field(
+        default=None, description="Its jobs' model, unless they name another.", examples=["opus"]
+    )
+    default_effort: Effort | None = Field(
+        default=None, description="How much the model thinks, unless its jobs say otherwise.", examples=["high"]
+    )
+    default_provider: Provider | None = Field(
+        default=None, description="What runs its jobs, unless they name another.", examples=["claude"]
+    )
+    event_triggers: TriggerList = []
+    instructions: InstructionNames = []
+    mcp_servers: AgentsMcpServersBody | None = None
+
+
+class AgentPatch(PatchBody):
+    """What to change; absent fields stay, null clears those that may be null. Lists are replaced."""
+
+    read_only = frozenset({"id", "name"})
+
+    trigger_name: Label = optional()
+    enabled: bool = optional()
+    default_model: Label | None = None
+    default_effort: Effort | None = None
+    default_provider: Provider | None = None
+    event_triggers: TriggerList = optional()
+    instructions: InstructionNames = optional()
+    mcp_servers: AgentsMcpServersBody | None = None
+    resource_version: ResourceVersion = NO_VERSION
+
+
+class NextView(ResponseBody):
+    """The agent to start when the job has ended."""
+
+    agent_trigger_name: str = Field(examples=["ai-reviewer"])
+    condition: ChainCondition
+    failure_policy: FailurePolicy
+    allow_cycles: bool
+
+
+class TriggerView(ResponseBody):
+    """Which events start the agent, and what they ask of it."""
+
+    source: str = Field(examples=["github"])
+    events: list[str] = Field(examples=[["issues.labeled"]])
+    instruction: str | None = Field(examples=["implement-issue"])
+    config: dict[str, Any] = Field(description="As in a submission; what is not set is absent.")
+    filters: dict[str, Any] = Field(examples=[{"label.name": "ai-implement"}])
+    enabled: bool = Field(examples=[True])
+    next: NextView | None
+
+
+class AgentView(ResponseBody):
+    """An agent."""
+
+    id: str = Field(examples=["ai-developer"])
+    name: str = Field(examples=["ai-developer"])
+    trigger_name: str = Field(examples=["ai-developer"])
+    enabled: bool = Field(examples=[True])
+    default_model: str | None = Field(examples=["opus"])
+    default_effort: str | None = Field(examples=["high"])
+    default_provider: str | None = Field(examples=["claude"])
+    event_triggers: list[TriggerView]
+    instructions: list[str] = Field(examples=[["conduct"]])
+    mcp_servers: dict[str, McpServerView] = optional(description="Servers of tools for its jobs; absent without any.")
+    resource_version: str = Field(examples=["17"])
+
+
+class AgentList(ResponseBody):
+    """Agents."""
+
+    agents: list[AgentView]
+
+
+class AgentsTriggerView(TriggerView):
+    """A trigger, and whose it is."""
+
+    agent: str = Field(description="The agent's name.", examples=["ai-developer"])
+    trigger_name: str = Field(description="The agent's `triggerName`.", examples=["ai-developer"])
+
+
+class MatchingTriggers(ResponseBody):
+    """The triggers that listen, and the agents they belong to."""
+
+    triggers: list[AgentsTriggerView]
+    agents: list[AgentView]
+
+
+class Seeded(ResponseBody):
+    """How many default agents were added."""
+
+    seeded: int = Field(examples=[5])
+
+
+@router.get("/api/agents", responses=answers(200, AgentList, "All agents, by name"), summary="List agents")
+async def list_agents(request: Request) -> Response:
+    """All agents."""
+    return json_response({"agents": [_view(each) for each in engine_of(request).catalog.agents]})
+
+
+@router.post(
+    "/api/agents",
+    status_code=201,
+    responses=answers(201, AgentView, "The new agent", 400, 409, 413, 415, 422),
+    summary="Add an agent",
+)
+async def create_agent(request: Request, asked: AgentBody, idempotency_key: IdempotencyKey = None) -> Response:
+    """Add an agent. No two have the same `triggerName`."""
+    engine = engine_of(request)
+    intent = Intent.of(idempotency_key, caller_of(request).id, asked)
+    fields = _fields(asked)
+    fields.pop("name")
+    spec = AiAgentSpec(**{"trigger_name": asked.name} | fields)
+    metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
+    async with engine.catalog.changing:
+        if intent and (made := intent.first_made(engine.catalog.agents)):
+            return engine.first_answers.again(request, intent, _view(made))
+        _check_against(engine.catalog, asked.name, spec, spec.instructions)
+        created = await create(engine, AiAgent(metadata=metadata, spec=spec), intent)
+        engine.catalog.take_in(created)
+    return engine.first_answers.created(request, intent, _view(created))
+
+
+@router.get(
+    f"/api/agents/{TRIGGERS_PATH}",
+    responses=answers(200, MatchingTriggers, "The enabled triggers of enabled agents that match", 422),
+    summary="Which agents an event would start",
+)
+async def find_triggers(
+    request: Request,
+    source: Annotated[str | None, Query(description="Any, where it is missing or empty.", examples=["github"])] = None,
+    event: Annotated[
+        str | None, Query(description="Any, where it is missing or empty.", examples=["issues.labeled"])
+    ] = None,
+) -> Response:
+    """The triggers that listen to such events. What their filters say of the payload is not looked at."""
+    found = [
+        (agent, trigger)
+        for agent in engine_of(request).catalog.agents
+        for trigger in agent.spec.event_triggers
+        if agent.spec.enabled and listens_to(trigger, source or None, event or None)
+    ]
+    triggers = [
+        _trigger_view(trigger) | {"agent": agent.name, "triggerName": agent.spec.trigger_name}
+        for agent, trigger in found
+    ]
+    agents = {agent.name: _view(agent) for agent, _ in found}
+    return json_response({"triggers": triggers, "agents": list(agents.values())})
+
+
+@router.get(
+    "/api/agents/by-trigger/{trigger_name:path}",  # it may have a slash
+    responses=answers(200, AgentView, "The agent", 404),
+    summary="The agent that is called so",
+)
+async def get_agent_by_trigger_name(
+    request: Request, trigger_name: Annotated[str, Field(examples=["ai-developer"])]
+) -> Response:
+    """The agent with this `triggerName`."""
+    if agent := engine_of(request).catalog.agents_by_trigger_name.get(trigger_name):
+        return json_response(_view(agent))
+    raise NotFound(f"there is no agent with the triggerName {trigger_name!r}")
+
+
+@router.post(
+    "/api/agents/seed",
+    responses=answers(200, Seeded, "How many were added"),
+    summary="Add the default agents",
+)
+async def seed_agents(request: Request) -> Response:
+    """Add the default agents that are missing, with the instructions that they name. Nothing is overwritten."""
+    engine, seeded = engine_of(request), 0
+    async with engine.catalog.changing:
+        for agent, instructions in default_agents():
+            taken = engine.catalog.agent(agent.name) or agent.spec.trigger_name in engine.catalog.agents_by_trigger_name
+            if taken:
+                continue
+            for instruction in instructions:
+                if engine.catalog.instruction(instruction.name) is None:
+                    await _add(engine, instruction)
+            seeded += await _add(engine, agent)
+    return json_response({"seeded": seeded})
+
+
+@router.get("/api/agents/{name}", responses=answers(200, AgentView, "The agent", 404), summary="An agent's detail")
+async def get_agent(request: Request, name: AgentName) -> Response:
+    """One agent."""
+    return json_response(_view(await stored(engine_of(request), AiAgent, name)))
+
+
+@router.patch(
+    "/api/agents/{name}",
+    responses=answers(200, AgentView, "The agent as it is now", 400, 404, 409, 413, 415, 422),
+    summary="Change an agent",
+)
+async def change_agent(request: Request, name: AgentName, asked: AgentPatch) -> Response:
+    """Change some fields. Jobs that were made before keep what they have."""
+    engine = engine_of(request)
+    changes = _fields(asked)
+    changes.pop("resource_version", None)
+
+    def patched(found: AiAgent) -> AiAgent:
+        changed = replace(found, spec=replace(found.spec, **changes))
+        _check_against(engine.catalog, name, changed.spec, changes.get("instructions", ()))
+        return changed
+
+    async with engine.catalog.changing:
+        changed = await change(engine, AiAgent, name, asked.resource_version, patched)
+        engine.catalog.take_in(changed)
+    return json_response(_view(changed))
+
+
+@router.delete(
+    "/api/agents/{name}",
+    status_code=204,
+    responses=answers(204, None, "It is gone", 404),
+    summary="Remove an agent",
+)
+async def delete_agent(request: Request, name: AgentName) -> Response:
+    """Remove an agent. Its jobs go on; its instructions stay."""
+    engine = engine_of(request)
+    async with engine.catalog.changing:
+        found = await stored(engine, AiAgent, name)
+        await engine.store.delete(AiAgent, name)
+        engine.catalog.forget(found)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/api/agents/{name}/instructions",
+    responses=answers(200, InstructionList, "What the agent works by, in order", 404),
+    summary="An agent's instructions",
+)
+async def get_agents_instructions(request: Request, name: AgentName) -> Response:
+    """The global ones by priority, then those that the agent names, in its order. Placeholders are left as they are."""
+    engine = engine_of(request)
+    agent = await stored(engine, AiAgent, name)
+    return json_response({"instructions": [instruction_view(each) for each in engine.catalog.instructions_of(agent)]})
+
+
+async def _add(engine: Engine, resource: AiAgent | AiInstruction) -> bool:
+    """Whether it was missing: another replica may have been asked for the same at the same instant."""
+    try:
+        engine.catalog.take_in(await engine.store.create(resource))
+    except Conflict:
+        return False
+    return True
+
+
+def _fields(asked: AgentBody | AgentPatch) -> dict[str, Any]:
+    """The fields that were sent, as AiAgentSpec has them."""
+    fields: dict[str, Any] = {name: getattr(asked, name) for name in asked.model_fields_set}
+    if "event_triggers" in fields:
+        fields["event_triggers"] = tuple(_trigger(each) for each in asked.event_triggers)
+    if "instructions" in fields:
+        fields["instructions"] = tuple(asked.instructions)
+    if asked.mcp_servers is not None:
+        fields["mcp_servers"] = mcp_servers(asked.mcp_servers)
+    return fields
+
+
+def _trigger(asked: TriggerBody) -> Trigger:
+    return Trigger(
+        source=asked.source,
+        events=tuple(asked.events),
+        instruction=asked.instruction,
+        config=job_config(asked.config),
+        filters=asked.filters,
+        enabled=asked.enabled,
+        next=ChainLink(**asked.next.model_dump()) if asked.next else None,
+    )
+
+
+def _check_against(catalog: Catalog, name: str, spec: AiAgentSpec, named: Sequence[str]) -> None:
+    """Raises Conflict when another agent has the trigger name, Invalid when an instruction is missing.
+
+    named: the instructions that the request names. Of those that the agent has, one may have been deleted by force.
+    """
+    holder = catalog.agents_by_trigger_name.get(spec.trigger_name)
+    if holder and holder.name != name:
+        raise Conflict(f"the agent {holder.name!r} has the triggerName {spec.trigger_name!r} already")
+    missing: Sequence[Problem] = [
+        Problem(f"instructions[{number}]", f"there is no instruction {each!r}")
+        for number, each in enumerate(named)
+        if catalog.instruction(each) is None
+    ]
+    if missing:
+        raise Invalid(*missing)
+
+
+def _view(agent: AiAgent) -> dict[str, Any]:
+    spec = agent.spec
+    servers = {} if spec.mcp_servers is None else {"mcpServers": spec.mcp_servers}
+    return servers | {
+        "id": agent.name,
+        "name": agent.name,
+        "triggerName": spec.trigger_name,
+        "enabled": spec.enabled,
+        "defaultModel": spec.default_model,
+        "defaultEffort": spec.default_effort,
+        "defaultProvider": spec.default_provider,
+        "eventTriggers": [_trigger_view(each) for each in spec.event_triggers],
+        "instructions": spec.instructions,
+        "resourceVersion": agent.metadata.resource_version,
+    }
+
+
+def _trigger_view(trigger: Trigger) -> dict[str, Any]:
+    return {
+        "source": trigger.source,
+        "events": trigger.events,
+        "instruction": trigger.instruction,
+        "config": trigger.config,
+        "filters": trigger.filters,
+        "enabled": trigger.enabled,
+        "next": trigger.next and _next_view(trigger.next),
+    }
+
+
+def _next_view(link: ChainLink) -> dict[str, Any]:
+    return {
+        "agentTriggerName": link.agent_trigger_name,
+        "condition": link.condition,
+        "failurePolicy": link.failure_policy,
+        "allowCycles": link.allow_cycles,
+    }

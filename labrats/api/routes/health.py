@@ -1,0 +1,79 @@
+"""Liveness, readiness and metrics: open to all."""
+
+from typing import Final, Literal
+
+from fastapi import Request
+from pydantic import Field
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from labrats.api.http.errors import ApiError
+from labrats.api.openapi import answers
+from labrats.api.routing import api_router, engine_of
+from labrats.api.schemas.base import ResponseBody
+from labrats.api.services import Engine
+from labrats.logs import LOG
+from labrats.model.core_resources import Secret
+from labrats.model.job import Job
+from labrats.model.phases import API_STATUS, Phase
+
+router = api_router("Health")
+
+EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
+EXAMPLE_METRICS: Final = """\
+# HELP labrats_slots_in_use Slots in use
+# TYPE labrats_slots_in_use gauge
+labrats_slots_in_use{model="opus",provider="claude"} 2.0
+"""
+
+
+class Ok(ResponseBody):
+    """All is well."""
+
+    status: Literal["ok"] = Field(examples=["ok"])
+
+
+@router.get("/health", response_model=None, responses=answers(200, Ok, "Alive"), summary="Liveness")
+async def health() -> Response:
+    """The engine answers."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/ready", response_model=None, responses=answers(200, Ok, "Ready", 503), summary="Readiness")
+async def ready(request: Request) -> Response:
+    """Whether the caches have synced, so that lists and keys are complete."""
+    engine = engine_of(request)
+    if not all(synced.is_set() for synced in engine.watches.values()):
+        message = "the engine is still reading what it has stored"
+        raise ApiError(503, "not_ready", message, headers={"Retry-After": "1"})
+    return JSONResponse({"status": "ok"})
+
+
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses=answers(200, None, "Prometheus' text format", text={"text/plain": EXAMPLE_METRICS}),
+    summary="Metrics",
+)
+async def metrics(request: Request) -> Response:
+    """Counters and gauges for Prometheus."""
+    engine = engine_of(request)
+    _mirror_cache(engine)
+    return Response(engine.metrics.exposition(), headers={"Content-Type": EXPOSITION})
+
+
+def _mirror_cache(engine: Engine) -> None:
+    """Set the gauges that say what there is right now."""
+    gauges = engine.metrics
+    gauges.log_lines_lost(LOG.lost)
+    for gauge in (gauges.jobs, gauges.queue_depth, gauges.slots_used):
+        gauge.clear()
+    for row in engine.cache.counts():
+        labels = gauges.job_labels(row.type, row.provider, row.model)
+        gauges.jobs.labels(row.status, *labels).inc(row.count)
+    for gauge, phase in ((gauges.queue_depth, Phase.PENDING), (gauges.slots_used, Phase.RUNNING)):
+        for (provider, model), count in engine.cache.count_by_model(API_STATUS[phase]).items():
+            gauge.labels(*gauges.model_labels(provider, model)).inc(count)
+    for watch, synced in engine.watches.items():
+        gauges.watch_synced.labels(watch).set(synced.is_set())
+    for watch, kind in (("jobs", Job), ("keys", Secret)):
+        gauges.watch_silence.labels(watch).set(engine.store.silent_seconds(kind))

@@ -1,0 +1,220 @@
+"""Instructions (AiInstruction): the texts that agents work by."""
+
+from functools import partial
+from typing import Annotated, Any, Final
+
+from fastapi import Query, Request
+from msgspec.structs import replace
+from pydantic import Field, StringConstraints
+from starlette.responses import Response
+
+from labrats.api.http.idempotency import IdempotencyKey, Intent
+from labrats.api.http.json_body import json_response
+from labrats.api.openapi import answers
+from labrats.api.routes.resources import NO_VERSION, ResourceVersion, change, create, stored
+from labrats.api.routing import api_router, caller_of, engine_of
+from labrats.api.schemas.base import Name, PatchBody, RequestBody, ResponseBody, optional
+from labrats.index.catalog import Catalog
+from labrats.model.agent import AiAgent
+from labrats.model.errors import Conflict
+from labrats.model.instruction import AiInstruction, AiInstructionSpec, Scope
+from labrats.model.record import Metadata
+
+router = api_router("Instructions")
+
+CONTENT_LENGTH: Final = 100_000
+
+InstructionName = Annotated[str, Field(description="The AiInstruction's name.", examples=["implement-issue"])]
+Content = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=CONTENT_LENGTH),
+    Field(
+        description="The text. `{{ source }}`, `{{ event }}`, `{{ payload.a.b }}`, `{{ metadata.a }}` and "
+        "`{{ parent.result }}` are replaced by values, as data; anything else between braces stays.",
+        examples=["Implement the issue {{ payload.issue.title }}."],
+    ),
+]
+DisplayName = Annotated[
+    str, StringConstraints(max_length=200), Field(description="What people call it.", examples=["Implement an issue"])
+]
+Description = Annotated[str, StringConstraints(max_length=2000), Field(description="What it is for, for people.")]
+Priority = Annotated[int, Field(ge=-1000, le=1000, description="Of global ones, those with a lower one come first.")]
+ScopeField = Annotated[
+    Scope, Field(strict=False, description="`global`: for every agent. `local`: for the agents that name it.")
+]
+
+
+class InstructionBody(RequestBody):
+    """An instruction to add."""
+
+    name: Name = Field(examples=["implement-issue"])
+    scope: ScopeField = Scope.LOCAL
+    display_name: DisplayName = ""
+    description: Description = ""
+    priority: Priority = 0
+    content: Content
+
+
+class InstructionPatch(PatchBody):
+    """What to change; absent fields stay."""
+
+    read_only = frozenset({"id", "name"})
+
+    scope: ScopeField = optional()
+    display_name: DisplayName = optional()
+    description: Description = optional()
+    priority: Priority = optional()
+    content: Content = optional()
+    resource_version: ResourceVersion = NO_VERSION
+
+
+class InstructionView(ResponseBody):
+    """An instruction."""
+
+    id: str = Field(examples=["implement-issue"])
+    name: str = Field(examples=["implement-issue"])
+    scope: Scope = Field(examples=["local"])
+    display_name: str = Field(examples=["Implement an issue"])
+    description: str = Field(examples=[""])
+    priority: int
+    content: str = Field(examples=["Implement the issue."])
+    resource_version: str = Field(examples=["17"])
+
+
+class InstructionList(ResponseBody):
+    """Instructions."""
+
+    instructions: list[InstructionView]
+
+
+@router.get(
+    "/api/instructions",
+    responses=answers(200, InstructionList, "The instructions, by name", 422),
+    summary="List instructions",
+)
+async def list_instructions(
+    request: Request, scope: Annotated[Scope | None, Query(description="Only those of this scope.")] = None
+) -> Response:
+    """All instructions, or those of one scope."""
+    found = [each for each in engine_of(request).catalog.instructions if scope in (None, each.spec.scope)]
+    return json_response({"instructions": [instruction_view(each) for each in found]})
+
+
+@router.post(
+    "/api/instructions",
+    status_code=201,
+    responses=answers(201, InstructionView, "The new instruction", 400, 409, 413, 415, 422),
+    summary="Add an instruction",
+)
+async def create_instruction(
+    request: Request, asked: InstructionBody, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Add a text that agents work by."""
+    engine = engine_of(request)
+    intent = Intent.of(idempotency_key, caller_of(request).id, asked)
+    async with engine.catalog.changing:
+        if intent and (made := intent.first_made(engine.catalog.instructions)):
+            return engine.first_answers.again(request, intent, instruction_view(made))
+        metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
+        spec = AiInstructionSpec(**asked.model_dump(exclude={"name"}))
+        created = await create(engine, AiInstruction(metadata=metadata, spec=spec), intent)
+        engine.catalog.take_in(created)
+    return engine.first_answers.created(request, intent, instruction_view(created))
+
+
+@router.get(
+    "/api/instructions/{name}",
+    responses=answers(200, InstructionView, "The instruction", 404),
+    summary="An instruction's detail",
+)
+async def get_instruction(request: Request, name: InstructionName) -> Response:
+    """One instruction."""
+    return json_response(instruction_view(await stored(engine_of(request), AiInstruction, name)))
+
+
+@router.patch(
+    "/api/instructions/{name}",
+    responses=answers(200, InstructionView, "The instruction as it is now", 400, 404, 409, 413, 415, 422),
+    summary="Change an instruction",
+)
+async def change_instruction(request: Request, name: InstructionName, asked: InstructionPatch) -> Response:
+    """Change some fields. Jobs made from now on get the new text; others keep what they have."""
+    engine = engine_of(request)
+    changes = asked.model_dump(exclude_unset=True, exclude={"resource_version"})
+
+    def patched(found: AiInstruction) -> AiInstruction:
+        return replace(found, spec=replace(found.spec, **changes))
+
+    async with engine.catalog.changing:
+        changed = await change(engine, AiInstruction, name, asked.resource_version, patched)
+        engine.catalog.take_in(changed)
+    return json_response(instruction_view(changed))
+
+
+@router.delete(
+    "/api/instructions/{name}",
+    status_code=204,
+    responses=answers(204, None, "It is gone", 404, 409, 422),
+    summary="Remove an instruction",
+)
+async def delete_instruction(
+    request: Request,
+    name: InstructionName,
+    force: Annotated[
+        bool,
+        Query(description="Also while agents use it: they work without it, and triggers that name it are disabled."),
+    ] = False,
+) -> Response:
+    """Remove an instruction that no agent and no trigger uses.
+
+    A trigger that names a missing instruction would send its agents the bare name: `force` disables such triggers.
+    """
+    engine = engine_of(request)
+    async with engine.catalog.changing:
+        found = await stored(engine, AiInstruction, name)
+        if not force and (users := _users_of(name, engine.catalog)):
+            raise Conflict(
+                f"the instruction {name!r} is used by {', '.join(users)}; take it from them, or add ?force=true"
+            )
+        for agent in engine.catalog.agents:
+            if any(trigger.instruction == name and trigger.enabled for trigger in agent.spec.event_triggers):
+                disabled = await change(engine, AiAgent, agent.name, None, partial(_with_disabled_triggers, name))
+                engine.catalog.take_in(disabled)
+        await engine.store.delete(AiInstruction, name)
+        engine.catalog.forget(found)
+    return Response(status_code=204)
+
+
+def _users_of(name: str, catalog: Catalog) -> list[str]:
+    """The agents that name it, and the triggers that do, each with its agent and its place there."""
+    agents = [f"the agent {agent.name}" for agent in catalog.agents if name in agent.spec.instructions]
+    triggers = [
+        f"the trigger {', '.join(trigger.events)} of {agent.name} (eventTriggers[{number}])"
+        for agent in catalog.agents
+        for number, trigger in enumerate(agent.spec.event_triggers)
+        if trigger.instruction == name
+    ]
+    return [*agents, *triggers]
+
+
+def _with_disabled_triggers(instruction: str, agent: AiAgent) -> AiAgent:
+    triggers = tuple(
+        replace(trigger, enabled=False) if trigger.instruction == instruction else trigger
+        for trigger in agent.spec.event_triggers
+    )
+    return replace(agent, spec=replace(agent.spec, event_triggers=triggers))
+
+
+def instruction_view(instruction: AiInstruction) -> dict[str, Any]:
+    """`instruction` as InstructionView describes it."""
+    spec = instruction.spec
+    return {
+        "id": instruction.name,
+        "name": instruction.name,
+        "scope": spec.scope,
+        "displayName": spec.display_name,
+        "description": spec.description,
+        "priority": spec.priority,
+        "content": spec.content,
+        "resourceVersion": instruction.metadata.resource_version,
+    }

@@ -1,0 +1,282 @@
+"""Jobs: submit, list, look at, follow, retry, cancel."""
+
+from collections.abc import Sequence
+from typing import Annotated, Final, NamedTuple
+
+from fastapi import Query, Request
+from msgspec.structs import replace
+from pydantic import Field
+from starlette.responses import Response
+
+from labrats.api.http.errors import ApiError
+from labrats.api.http.event_stream import EventStream
+from labrats.api.http.idempotency import KEY_HEADER, REPLAYED, IdempotencyKey, Intent
+from labrats.api.http.json_body import json_response
+from labrats.api.openapi import answers
+from labrats.api.routes.job_streams import LastEventId, parse_event_id, stream
+from labrats.api.routes.workspace_uploads import files_of
+from labrats.api.routing import api_router, caller_of, engine_of
+from labrats.api.schemas.base import ResponseBody
+from labrats.api.schemas.job import JobDetail, JobPage, Status, job_detail, job_item
+from labrats.api.schemas.submission import (
+    Submission,
+    agent_asked,
+    check_callback_url,
+    check_complete,
+    check_has_pdf,
+    checked_repo,
+    decode_files,
+    job_request,
+    refuse_when_full,
+)
+from labrats.files.attachments import Content
+from labrats.index.jobs import JobFilter
+from labrats.intake.request import fresh_names
+from labrats.model.errors import Conflict, IllegalMove, NotFound
+from labrats.model.job import TOKEN_LIFETIME, Job, advance, put_back
+from labrats.model.phases import JobEvent, Phase
+from labrats.model.protocol import StoredLine
+
+router = api_router("Jobs")
+
+
+EXAMPLE_STREAM: Final = """\
+id: 1-4
+data: {"log":"reading the issue"}
+
+data: {"done":true,"status":"completed"}
+
+"""
+
+EXAMPLE_PATCH: Final = """\
+diff --git a/hello.txt b/hello.txt
+--- a/hello.txt
++++ b/hello.txt
+@@ -1 +1 @@
+-hello
++hello, world
+"""
+
+
+class Patch(Response):
+    """A patch, byte by byte: its lines have the encodings of the files that it is about."""
+
+    media_type = "text/x-diff"
+    charset = "utf-8"
+
+
+JobId = Annotated[str, Field(description="The job's id.", examples=["ir-3ab1c2d4"])]
+
+
+class Submitted(ResponseBody):
+    """The answer to a submission."""
+
+    job_id: str = Field(examples=["ir-3ab1c2d4"])
+    source: str = Field(examples=["github"])
+    type: str = Field(examples=["implement-issue"])
+
+
+@router.post(
+    "/api/jobs/submit",
+    status_code=201,
+    responses=answers(
+        201,
+        Submitted,
+        "The job is on stable storage",
+        400,
+        413,
+        415,
+        422,
+        429,
+        headers={REPLAYED: f"`true` where an earlier request with the same `{KEY_HEADER}` had the job made."},
+    ),
+    summary="Submit a job",
+)
+async def submit(request: Request, asked: Submission, idempotency_key: IdempotencyKey = None) -> Response:
+    """Queue a job. It is on stable storage when this answers, and will end in exactly one terminal phase."""
+    accepted = await submit_job(request, asked, idempotency_key)
+    job = accepted.job
+    answer = json_response({"jobId": job.id, "source": job.spec.source, "type": job.spec.type}, 201)
+    if accepted.again:
+        answer.headers[REPLAYED] = "true"
+    return answer
+
+
+class Accepted(NamedTuple):
+    """A job that is stored. again: it was before, by an earlier request with the same key."""
+
+    job: Job
+    again: bool
+
+
+async def submit_job(
+    request: Request, asked: Submission, idempotency_key: str | None, given: Sequence[tuple[str, Content]] = ()
+) -> Accepted:
+    """The job that the caller asks for, stored. given: files for the workspace that the caller did not have to name."""
+    engine, caller = engine_of(request), caller_of(request)
+    check_complete(asked)
+    brought = decode_files(asked.workspace_files)
+    intent = Intent.of(idempotency_key, caller.id, asked)
+    names = intent.job_names() if intent else fresh_names()
+    if intent and (job := await engine.intake.find(names)):
+        return Accepted(job, again=True)
+    repo = await checked_repo(asked, engine.settings)
+    await check_callback_url(asked, engine.settings)
+    files = [*given, *await files_of(engine, caller, asked.workspace_uploads)]
+    check_has_pdf(asked, files)
+    prepared = engine.intake.prepare(
+        job_request(asked, caller, agent_asked(asked, engine.catalog), repo, [*files, *brought])
+    )
+    refuse_when_full(engine)
+    return Accepted(await engine.intake.create(prepared, names), again=False)
+
+
+@router.get("/api/jobs", responses=answers(200, JobPage, "A page of jobs", 422), summary="List jobs")
+async def list_jobs(
+    request: Request,
+    page: Annotated[int, Query(ge=1, le=10**9, description="1 is the newest page.")] = 1,
+    limit: Annotated[int, Query(description="Jobs on a page; clamped to 1-100.")] = 20,
+    chain_id: Annotated[str | None, Query(alias="chainId", description="The chain that the job is a part of.")] = None,
+    status: Annotated[Status | None, Query(description="How the job stands.")] = None,
+    type: Annotated[str | None, Query(description="The job's type.")] = None,  # noqa: A002, the API's word
+    source: Annotated[str | None, Query(description="Where the job comes from.")] = None,
+    agent_role: Annotated[str | None, Query(alias="agentRole", description="The job's agent.")] = None,
+    repo: Annotated[str | None, Query(description="`metadata.repo` of the job.")] = None,
+    q: Annotated[str | None, Query(description="Occurs in id, type, source or repo.")] = None,
+) -> Response:
+    """The caller's jobs, newest first; an admin's list is everybody's. A filter that is empty is none."""
+    engine, caller = engine_of(request), caller_of(request)
+    wanted = JobFilter(
+        status=status,
+        type=type or None,
+        source=source or None,
+        agent_role=agent_role or None,
+        repo=repo or None,
+        chain_id=chain_id or None,
+        owner=None if caller.is_admin else caller.id,
+        q=q,
+    )
+    limit = min(100, max(1, limit))
+    ids, total = engine.cache.page(wanted, page=page, limit=limit)
+    jobs = [job_item(job) for job in await engine.store.get_many(Job, ids)]
+    return json_response({"jobs": jobs, "total": total, "page": page, "limit": limit})
+
+
+@router.get(
+    "/api/jobs/{job_id}",
+    responses=answers(200, JobDetail, "The job", 403, 404),
+    summary="A job's detail",
+)
+async def get_job(request: Request, job_id: JobId) -> Response:
+    """Everything about one job; while it runs, with what it has said and used so far."""
+    return await detail_of(request, await own_job(request, job_id))
+
+
+@router.get(
+    "/api/jobs/{job_id}/logs",
+    response_class=EventStream,
+    responses=answers(200, None, "The log, live", 403, 404, text={EventStream.media_type: EXAMPLE_STREAM}),
+    summary="Follow a job's log",
+)
+async def follow_log(request: Request, job_id: JobId, last_event_id: LastEventId = None) -> Response:
+    """Server-sent events: `{"log": "…"}` per line, then `{"done": true, "status": "…"}`. `Last-Event-ID` resumes."""
+    async with engine_of(request).stream_turns.turn():  # hundreds of readers may come at once
+        pass
+    await own_job(request, job_id)
+    return EventStream(stream(engine_of(request), job_id, parse_event_id(last_event_id), log_line))
+
+
+def log_line(_: int, stored: StoredLine, __: bytes) -> bytes | None:
+    """Return the JSON that the log has for an event, its text spliced from the stored line."""
+    return b'{"log":%s}' % stored.text if stored.is_log else None
+
+
+@router.get(
+    "/api/jobs/{job_id}/patch",
+    response_class=Patch,
+    responses=answers(200, None, "The patch", 403, 404, text={Patch.media_type: EXAMPLE_PATCH}),
+    summary="What a job changed",
+)
+async def get_patch(request: Request, job_id: JobId) -> Response:
+    """The changes that the latest attempt made in its workspace, also where it failed, for `git apply`."""
+    job = await own_job(request, job_id)
+    if job.status.attempts == 0:
+        raise NotFound(f"the job {job_id} has not run, so it has changed nothing")
+    if job.phase is Phase.RUNNING:
+        raise NotFound(f"the job {job_id} is running; what it changes is there once it has ended")
+    try:
+        return Patch(await engine_of(request).runner.patch(job.attempt_name))
+    except NotFound as error:
+        raise NotFound(f"the job {job_id} left no patch: it has changed nothing, or that is no longer kept") from error
+
+
+@router.post(
+    "/api/jobs/{job_id}/retry",
+    responses=answers(200, JobDetail, "The job, waiting again", 400, 403, 404),
+    summary="Retry a failed job",
+)
+async def retry(request: Request, job_id: JobId) -> Response:
+    """Put a failed job back into the queue; its attempts count on."""
+    engine = engine_of(request)
+    while True:
+        job = await own_job(request, job_id)
+        waiting = put_back(job)
+        setup = job.spec.workspace_setup
+        embeds_token = setup and setup.credentials_ref and not setup.token_from
+        if embeds_token and engine.clock.now() - job.created_at > TOKEN_LIFETIME:
+            message = "the job's git token is more than 10 minutes old and has likely expired; submit the job again"
+            raise IllegalMove(message)
+        try:
+            return await detail_of(request, await engine.store.update(waiting))
+        except Conflict:
+            continue  # somebody wrote meanwhile: look again whether it may be retried
+
+
+@router.post(
+    "/api/jobs/{job_id}/cancel",
+    responses=answers(200, JobDetail, "Cancelled, or being cancelled", 400, 403, 404),
+    summary="Cancel a job",
+)
+async def cancel(request: Request, job_id: JobId) -> Response:
+    """End a waiting job at once, and ask a running one to: it is active until nothing of it runs any more."""
+    engine = engine_of(request)
+    while True:
+        job = await own_job(request, job_id)
+        now = engine.clock.now()
+        if job.phase is not Phase.RUNNING:
+            cancelled = advance(job, JobEvent.CANCEL, finished_at=now, cancel_requested_at=now)
+        elif job.status.cancel_requested_at is None:
+            cancelled = replace(job, status=replace(job.status, cancel_requested_at=now))
+        else:
+            return await detail_of(request, job)
+        try:
+            written = await engine.store.update(cancelled)
+        except Conflict:
+            continue  # it started or ended meanwhile: decide again
+        if written.ended:
+            engine.metrics.job_moved(job, written, now)
+        return await detail_of(request, written)
+
+
+async def own_job(request: Request, job_id: str) -> Job:
+    """The job, if the caller may see it. Raises 404 or 403."""
+    try:
+        job = await engine_of(request).store.get(Job, job_id)
+    except NotFound as error:
+        raise NotFound(f"there is no job {job_id}") from error
+    if not caller_of(request).may_see(job.spec.owner):
+        raise ApiError(403, "forbidden", f"the job {job_id} belongs to another API key")
+    return job
+
+
+async def detail_of(request: Request, job: Job) -> Response:
+    engine = engine_of(request)
+    live = await engine.runner.tail(job.attempt_name) if job.phase is Phase.RUNNING else None
+    result = job.status.result
+    if job.status.result_cut:
+        try:
+            result = await engine.runner.result(job.attempt_name)
+        except NotFound:
+            result = None  # it was removed when its time was over
+    place = await engine.runner.place(job.attempt_name)
+    return json_response(job_detail(job, result=result, live=live, place=place))

@@ -1,0 +1,66 @@
+"""What the operations on resources that people write have in common."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final, TypeVar
+
+from pydantic import Field
+
+from labrats.api.http.idempotency import Intent
+from labrats.api.schemas.base import optional
+from labrats.api.services import Engine
+from labrats.model.errors import Conflict, NotFound, Taken
+from labrats.model.record import Resource
+
+R = TypeVar("R", bound=Resource)
+
+ResourceVersion = Annotated[str, Field(description="Refuses the change when it is no longer current.")]
+NO_VERSION: Final = optional()
+
+
+async def stored(engine: Engine, kind: type[R], name: str) -> R:
+    """The resource as it is now. Raises NotFound."""
+    try:
+        return await engine.store.get(kind, name)
+    except NotFound as error:
+        raise NotFound(f"there is no {kind.kind()} {name!r}") from error
+
+
+async def _find(engine: Engine, kind: type[R], name: str) -> R | None:
+    try:
+        return await engine.store.get(kind, name)
+    except NotFound:
+        return None
+
+
+async def create(engine: Engine, resource: R, intent: Intent | None, parts: Sequence[Resource] = ()) -> R:
+    """Store the resource with its parts; or return what another replica has just stored for the same request.
+
+    Raises as the store does.
+    """
+    try:
+        return await engine.store.create(resource, parts)
+    except Conflict:
+        found = await _find(engine, type(resource), resource.name) if intent else None
+        if intent and found and intent.made(found.metadata):
+            return found
+        raise
+
+
+async def change(engine: Engine, kind: type[R], name: str, version: str | None, changed: Callable[[R], R]) -> R:
+    """Store what `changed` makes of the resource, also where others write it meanwhile.
+
+    version: the one it must still have, if any. Raises NotFound; Conflict where it has another.
+    """
+    while True:
+        found = await stored(engine, kind, name)
+        if version is not None and version != found.metadata.resource_version:
+            raise Conflict(f"the {kind.kind()} {name!r} was changed since version {version}; read it again")
+        replacement = changed(found)  # its own refusals are final
+        try:
+            return await engine.store.update(replacement)
+        except Taken:
+            raise
+        except Conflict:
+            if version is not None:
+                raise
+            continue  # somebody wrote meanwhile: apply the change to what they made

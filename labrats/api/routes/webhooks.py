@@ -1,0 +1,205 @@
+"""Receives webhooks: what GitHub and others send, signed with the secret of a WebhookSource."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import parse_qs
+
+from fastapi import Request
+from pydantic import Field
+from starlette.responses import Response
+
+from labrats.api.http.body_bounds import DELIVERY
+from labrats.api.http.errors import ApiError
+from labrats.api.http.idempotency import Intent
+from labrats.api.http.json_body import json_response, parse_json
+from labrats.api.http.signed_body import receive_signed
+from labrats.api.openapi import answers
+from labrats.api.routes.events import EventsJob, ingested, make_jobs
+from labrats.api.routing import api_router, engine_of
+from labrats.api.schemas.base import ResponseBody
+from labrats.api.services import Engine
+from labrats.intake.deliveries import (
+    PING,
+    Delivery,
+    fingerprint,
+    fits,
+    generic_event,
+    github_event,
+    known_fingerprint,
+    remember,
+)
+from labrats.intake.event_authorization import why_not
+from labrats.intake.events import why_nobody
+from labrats.intake.request import event_requests
+from labrats.intake.signatures import Signature, hub_signature, standard_signature
+from labrats.model.errors import NotFound
+from labrats.model.webhook_source import GITHUB, WebhookSource
+
+T = TypeVar("T")
+
+router = api_router("Webhooks")
+
+EVENT_HEADER: Final = "x-github-event"
+DELIVERY_HEADER: Final = "x-github-delivery"
+_FORM: Final = "application/x-www-form-urlencoded"
+_LARGE_BYTES: Final = 2**20
+"""What is larger is hashed and read in a thread, so that nobody else waits for it."""
+
+_BODY: Final = {
+    "requestBody": {
+        "required": True,
+        "description": "What happened. Nothing of it is read before the signature is known to be right.",
+        "content": {
+            "application/json": {
+                "schema": {"type": "object"},
+                "example": {"action": "labeled", "issue": {"number": 7}, "label": {"name": "ai"}},
+            }
+        },
+    }
+}
+
+
+class Received(ResponseBody):
+    """What came of a delivery. GitHub shows it beside the delivery."""
+
+    ok: bool = Field(default=True, examples=[True])
+    matched: int = Field(default=0, description="How many agents it started.", examples=[1])
+    jobs: list[EventsJob] = []
+    ignored: str | None = Field(default=None, description="Why it starts no agent.")
+
+
+@router.post(
+    "/api/webhooks/github",
+    openapi_extra=_BODY,
+    responses=answers(200, Received, "The jobs are on stable storage", 400, 413, 415, 422, 429),
+    summary="Receive a webhook of GitHub",
+)
+async def receive_from_github(request: Request) -> Response:
+    """For any WebhookSource of type `github`: the one whose secret the delivery is signed with.
+
+    A delivery that comes again, under whatever id, is answered with the jobs that it made.
+    """
+    signature = hub_signature(request.headers)
+    if signature is None:
+        raise _unsigned(request)
+    sources = [each for each in engine_of(request).catalog.webhook_sources if each.spec.type == GITHUB]
+    return await _receive(request, signature, [each for each in sources if each.spec.enabled])
+
+
+@router.post(
+    "/webhooks/{name}",
+    openapi_extra=_BODY,
+    responses=answers(200, Received, "The jobs are on stable storage", 400, 404, 413, 415, 422, 429),
+    summary="Receive a webhook of one source",
+)
+async def receive(
+    request: Request, name: Annotated[str, Field(description="The WebhookSource's name.", examples=["github"])]
+) -> Response:
+    """For one WebhookSource. One that is switched off is not there."""
+    engine = engine_of(request)
+    signature = hub_signature(request.headers) or standard_signature(request.headers, engine.clock.now())
+    if signature is None:
+        raise _unsigned(request)
+    source = engine.catalog.webhook_source(name)
+    if source is None or not source.spec.enabled:
+        raise NotFound(f"there is no webhook source {name!r}, or it is switched off")
+    return await _receive(request, signature, [source])
+
+
+async def _receive(request: Request, signature: Signature, sources: Sequence[WebhookSource]) -> Response:
+    engine = engine_of(request)
+    source, body = await _received(request, signature, sources)
+    payload = await _look_at(body, partial(_payload, body, request.headers.get("content-type", "")))
+    delivery = _delivery(request, source, payload, fingerprint(source, body, signature.id))
+    is_ping = delivery.event.name == PING
+    answer, outcome = ({"ok": True}, "ping") if is_ping else await _start_agents(engine, delivery)
+    engine.deliveries.note(source.name, engine.clock.now())
+    engine.metrics.delivery_received(outcome)
+    return json_response(answer)
+
+
+async def _received(
+    request: Request, signature: Signature, sources: Sequence[WebhookSource]
+) -> tuple[WebhookSource, bytes]:
+    """Return the source whose secret the body was signed with, and the body. Raises 401 where it is none of them.
+
+    Nothing of the body is received where no source could have signed it.
+    """
+    engine = engine_of(request)
+    if not engine.catalog.synced.is_set():
+        raise ApiError(503, "unavailable", "the engine is still reading its webhook sources", {"Retry-After": "1"})
+    secrets = [(source, await engine.signing_secrets.of(source)) for source in sources]
+    candidates = [(source, signature.verifier(secret)) for source, secret in secrets if secret is not None]
+    if not candidates:
+        engine.metrics.delivery_received("refused")
+        raise ApiError(401, "unauthorized", "no webhook source that is enabled and has a secret receives here")
+    received = await receive_signed(request, candidates, engine.unverified_bodies)
+    if received is None:
+        engine.metrics.delivery_received("refused")
+        raise ApiError(401, "unauthorized", "the signature is not one of this body by the secret of a webhook source")
+    return received
+
+
+def _unsigned(request: Request) -> ApiError:
+    engine_of(request).metrics.delivery_received("refused")
+    message = "sign the body with the source's secret: `X-Hub-Signature-256: sha256=` and its HMAC-SHA256 in hex"
+    return ApiError(401, "unauthorized", message)
+
+
+def _payload(body: bytes, content_type: str) -> dict[str, Any]:
+    """What the body says: JSON, or a form in whose field `payload` it stands, as GitHub also sends it."""
+    match content_type.partition(";")[0].strip().lower():
+        case "application/json":
+            text = body
+        case media_type if media_type == _FORM:
+            text = _field_of_form(body)
+        case _:
+            message = f"the body must be JSON, with Content-Type: application/json, or {_FORM} with a field `payload`"
+            raise ApiError(415, "unsupported_media_type", message)
+    payload = parse_json(text, DELIVERY.values)
+    if not isinstance(payload, dict):
+        raise ApiError(400, "malformed", "the body must be a JSON object")
+    return payload
+
+
+def _field_of_form(body: bytes) -> bytes:
+    """Its one field `payload`. Raises 400 where that is not all."""
+    try:
+        fields = parse_qs(body.decode(), max_num_fields=1)
+    except ValueError:
+        fields = {}
+    if not (payload := fields.get("payload")):
+        raise ApiError(400, "malformed", "the form must have one field, `payload`, with the JSON of the event")
+    return payload[0].encode()
+
+
+def _delivery(request: Request, source: WebhookSource, payload: Mapping[str, Any], mark: str) -> Delivery:
+    if source.spec.type != GITHUB:
+        return Delivery(source, generic_event(source, payload), mark)
+    name = request.headers.get(EVENT_HEADER, "")
+    if not name:
+        raise ApiError(400, "malformed", "X-GitHub-Event must say which event it is")
+    if name == PING:  # it starts nothing, whatever it looks like
+        return Delivery(source, github_event(name, {}), mark)
+    if not fits(name, payload):
+        raise ApiError(400, "malformed", f"the body is not that of the event in X-GitHub-Event, {name[:100]!r}")
+    return Delivery(source, github_event(name, payload), mark, request.headers.get(DELIVERY_HEADER))
+
+
+async def _start_agents(engine: Engine, delivery: Delivery) -> tuple[dict[str, Any], str]:
+    """Return the answer, once the jobs are stored, and the outcome in a word."""
+    source, event = delivery.source, delivery.event
+    if source.spec.type == GITHUB and (reason := why_not(event, source.spec)):
+        return {"ok": True, "ignored": reason} | ingested({}), "ignored"
+    requests = event_requests(event, engine.catalog, delivery.owner, source)
+    mark = await known_fingerprint(engine.store, delivery)
+    if jobs := await make_jobs(engine, event, requests, Intent(mark, mark)):
+        await remember(engine.store, delivery, next(iter(jobs.values())))
+        return {"ok": True} | ingested(jobs), "started"
+    return {"ok": True, "ignored": why_nobody(event, engine.catalog.agents)} | ingested({}), "unmatched"
+
+
+async def _look_at(body: bytes, look: Callable[[], T]) -> T:
+    return await asyncio.to_thread(look) if len(body) > _LARGE_BYTES else look()

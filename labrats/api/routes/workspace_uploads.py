@@ -1,0 +1,138 @@
+"""Workspace uploads: files that wait for the jobs whose workspace they go into."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Request
+from pydantic import Field
+from starlette.responses import FileResponse, Response
+
+from labrats.api.auth.keys import Caller
+from labrats.api.http.download import Download
+from labrats.api.http.errors import ApiError
+from labrats.api.http.idempotency import IdempotencyKey
+from labrats.api.http.json_body import json_response
+from labrats.api.http.multipart import FORM
+from labrats.api.openapi import answers
+from labrats.api.routes.upload_stream import UploadView, receive_upload, upload_view
+from labrats.api.routing import api_router, caller_of, engine_of
+from labrats.api.schemas.base import LONGEST_LABEL, ResponseBody
+from labrats.api.schemas.file_names import why_unsafe
+from labrats.api.schemas.submission import WorkspaceUploadBody
+from labrats.api.services import Engine
+from labrats.files.uploads import META_FILE, Upload
+from labrats.model.errors import Invalid, NotFound, Problem
+
+router = api_router("Workspace uploads")
+
+UploadId = Annotated[str, Field(description="The upload's id.", examples=["up-0123456789abcdef"])]
+
+
+FileName = Annotated[str, Field(description="The name it was uploaded under.", examples=["report.csv"])]
+
+
+class UploadedFile(ResponseBody):
+    """A file that is kept for jobs."""
+
+    id: str = Field(examples=["up-0123456789abcdef"])
+    name: str = Field(examples=["report.csv"])
+    size: int = Field(description="Bytes.", examples=[12345])
+    sha256: str = Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
+
+
+class WorkspaceUploadList(ResponseBody):
+    """All workspace uploads."""
+
+    files: list[UploadView]
+    uploads: list[UploadView] = Field(description="The same, under the name that this list had at first.")
+
+
+@router.post(
+    "/api/workspace-uploads",
+    status_code=201,
+    openapi_extra={"requestBody": FORM},
+    responses=answers(201, UploadedFile, "The file is on stable storage", 400, 413, 415, 422),
+    summary="Upload a file for workspaces",
+)
+async def upload_workspace_file(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
+    """Keep the form's `file`, at most 100 MiB. Jobs may name it in `workspaceUploads` until it is deleted."""
+    upload = await receive_upload(
+        request, engine_of(request).workspace_uploads, idempotency_key, check_name=check_file_name
+    )
+    kept = {"id": upload.id, "name": upload.name, "size": upload.size, "sha256": upload.sha256}
+    return json_response(kept, 201)
+
+
+@router.get(
+    "/api/workspace-uploads/{upload_id}/{name}/raw",
+    response_class=FileResponse,
+    responses=answers(200, None, "The file", 403, 404, 416, text={"application/octet-stream": "the file's bytes"}),
+    summary="Download a workspace upload",
+)
+async def download_workspace_file(request: Request, upload_id: UploadId, name: FileName) -> Response:
+    """The file as it was uploaded, to be saved rather than shown. `Range` is understood."""
+    engine = engine_of(request)
+    upload = await own_upload(engine, caller_of(request), upload_id, name)
+    return Download(
+        engine.workspace_uploads.path(upload),
+        media_type="application/octet-stream",  # whatever it says it is: a page that it holds must not run here
+        filename=upload.name,
+        headers={"content-security-policy": "sandbox"},
+    )
+
+
+@router.get(
+    "/api/workspace-uploads",
+    responses=answers(200, WorkspaceUploadList, "All workspace uploads"),
+    summary="List workspace uploads",
+)
+async def list_workspace_uploads(request: Request) -> Response:
+    """Everybody's, the newest first."""
+    files = [upload_view(upload) for upload in await engine_of(request).workspace_uploads.every()]
+    return json_response({"files": files, "uploads": files})
+
+
+@router.delete(
+    "/api/workspace-uploads/{upload_id}",
+    status_code=204,
+    responses=answers(204, None, "It is gone", 404),
+    summary="Delete a workspace upload",
+)
+async def delete_workspace_upload(request: Request, upload_id: UploadId) -> Response:
+    """Delete the file. Jobs that were submitted with it keep it until they end."""
+    await engine_of(request).workspace_uploads.remove(upload_id)
+    return Response(status_code=204)
+
+
+def check_file_name(name: str) -> None:
+    """Raises Invalid unless a file may be called so, in a workspace and on the volume."""
+    if reason := why_unsafe(name):
+        raise Invalid(Problem("file", f"its file name {reason}"))
+    if "/" in name or name == META_FILE or len(name) > LONGEST_LABEL:
+        reason = f"must be a plain one without folders, of at most {LONGEST_LABEL} characters"
+        raise Invalid(Problem("file", f"its file name {reason}"))
+
+
+async def own_upload(engine: Engine, caller: Caller, upload_id: str, name: str) -> Upload:
+    """The upload that the caller means. Raises NotFound, and 403 where it is somebody else's."""
+    upload = await engine.workspace_uploads.get(upload_id)
+    if not caller.may_see(upload.owner):
+        raise ApiError(403, "forbidden", f"the upload {upload_id} belongs to another API key")
+    if upload.name != name:
+        raise NotFound(f"the upload {upload_id} has no file {name!r}")
+    return upload
+
+
+async def files_of(engine: Engine, caller: Caller, uploads: Sequence[WorkspaceUploadBody]) -> list[tuple[str, Path]]:
+    """The files of a job that names `uploads`. Raises Invalid for those that are not there, or not the caller's."""
+    files, problems = [], []
+    for number, asked in enumerate(uploads):
+        try:
+            upload = await own_upload(engine, caller, asked.id, asked.name)
+            files.append((upload.name, engine.workspace_uploads.path(upload)))
+        except (NotFound, ApiError) as error:
+            problems.append(Problem(f"workspaceUploads[{number}]", str(error)))
+    if problems:
+        raise Invalid(*problems)
+    return files

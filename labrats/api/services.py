@@ -1,0 +1,68 @@
+"""What the API serves from: everything is handed in."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from labrats.api.auth.keys import KeyRing
+from labrats.api.auth.oidc import Provider
+from labrats.api.auth.rate_limit import Guesses
+from labrats.api.auth.sessions import Sessions
+from labrats.api.http.idempotency_cache import FirstAnswers
+from labrats.api.http.signed_body import UnverifiedBodies
+from labrats.api.http.turns import Turns
+from labrats.api.model_file_scans import ScannedModels
+from labrats.api.prometheus import Prometheus
+from labrats.files.attachments import Attachments
+from labrats.files.uploads import Uploads
+from labrats.index.catalog import Catalog
+from labrats.index.jobs import JobCache
+from labrats.intake.admission import Intake
+from labrats.intake.delivery_counts import DeliveryCounts
+from labrats.intake.signing_secrets import SigningSecrets
+from labrats.metrics import Metrics
+from labrats.ports import Clock, Runner, Store
+from labrats.settings import EngineSettings
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The parts of a running engine that requests reach. `stopping` is set when open streams should end."""
+
+    store: Store
+    runner: Runner
+    clock: Clock
+    settings: EngineSettings
+    cache: JobCache
+    catalog: Catalog
+    intake: Intake
+    keys: KeyRing
+    sessions: Sessions
+    attachments: Attachments
+    workspace_uploads: Uploads
+    pdf_uploads: Uploads
+    metrics: Metrics
+    signing_secrets: SigningSecrets
+    deliveries: DeliveryCounts = field(default_factory=DeliveryCounts)
+    provider: Provider | None = None
+    """Where users sign in, if anywhere."""
+    prometheus: Prometheus | None = None
+    """What has scraped this engine, if anything is known to."""
+    models: ScannedModels | None = None
+    """The files of local models; None on a cluster that has no volume for them."""
+    first_answers: FirstAnswers = field(default_factory=FirstAnswers)
+    guesses: Guesses = field(default_factory=Guesses)
+    stream_turns: Turns = field(default_factory=Turns)
+    """For the live streams of logs and events, of which there may be hundreds."""
+    unverified_bodies: UnverifiedBodies = field(default_factory=UnverifiedBodies)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def watches(self) -> Mapping[str, asyncio.Event]:
+        """What this engine has to have read before it is ready, by name; each is set once that is so."""
+        watches = {"catalog": self.catalog.synced}
+        if self.settings.needs_jobs:
+            watches["jobs"] = self.cache.synced
+        if self.settings.answers_requests:
+            watches |= {"keys": self.keys.synced, "sessions": self.sessions.synced}
+        return watches

@@ -1,0 +1,68 @@
+"""Says on an agent what makes no sense in it. The API refuses such agents; a person with kubectl may write them."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import structlog
+from msgspec.structs import replace
+
+from labrats.controller.accepted_condition import reviewed
+from labrats.index.catalog import Catalog
+from labrats.intake.events import problem_of_filters
+from labrats.model.agent import AiAgent
+from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.mcp_server import problem_of_mcp_servers
+from labrats.ports import Clock, Store
+
+log = structlog.get_logger()
+
+
+def problem_of(agent: AiAgent, catalog: Catalog) -> str:
+    """What of `agent` makes no sense, given what else there is; empty where all of it does."""
+    return "; ".join(_problems(agent, catalog))
+
+
+def _problems(agent: AiAgent, catalog: Catalog) -> Iterator[str]:
+    agents = catalog.agents_by_trigger_name
+    if (holder := agents.get(agent.spec.trigger_name)) and holder.name != agent.name:
+        yield f"triggerName: it is that of the agent {holder.name!r}, which is older, so that no job comes to this one"
+    for name in catalog.missing_instructions(agent):
+        yield f"instructions: there is no instruction {name!r}"
+    if problem := problem_of_mcp_servers(agent.spec.mcp_servers or {}):
+        yield f"mcpServers: {problem}"
+    for number, trigger in enumerate(agent.spec.event_triggers):
+        if problem := problem_of_filters(trigger.filters):
+            yield f"eventTriggers[{number}].filters: {problem}"
+        if problem := problem_of_mcp_servers(trigger.config.mcp_servers or {}):
+            yield f"eventTriggers[{number}].config.mcpServers: {problem}"
+        if trigger.next and (called := trigger.next.agent_trigger_name) not in agents:
+            yield f"eventTriggers[{number}].next: there is no agent with the triggerName {called!r}"
+
+
+class AgentReviews:
+    """Keeps the condition `Accepted` of agents. One that always made sense has none, and costs no write."""
+
+    def __init__(self, store: Store, catalog: Catalog, clock: Clock) -> None:
+        self._store, self._catalog, self._clock = store, catalog, clock
+
+    async def run(self) -> None:
+        """Look at all agents whenever anything that they are made of has changed, until cancelled."""
+        await self._catalog.synced.wait()
+        while True:
+            self._catalog.changed.clear()
+            try:
+                for agent in self._catalog.agents:
+                    await self._review(agent)
+            except RetryLater as error:
+                log.warning("agents will be looked at again", reason=str(error))
+                await self._clock.sleep(error.delay_seconds)
+                continue
+            await self._catalog.changed.wait()
+
+    async def _review(self, agent: AiAgent) -> None:
+        problem = problem_of(agent, self._catalog)
+        conditions = reviewed(agent.status.conditions, problem, self._clock.now())
+        if conditions is None:
+            return
+        with suppress(Conflict, NotFound):  # somebody else was quicker: of that the catalog will hear
+            await self._store.update(replace(agent, status=replace(agent.status, conditions=conditions)))

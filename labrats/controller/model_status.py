@@ -1,0 +1,83 @@
+"""Says on an AiModel that another stands for the same, which a person with kubectl may write; and on a cluster that its
+Secret is not labelled for jobs.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+import structlog
+from msgspec.structs import replace
+
+from labrats.controller.accepted_condition import reviewed
+from labrats.controller.credential_labels import CredentialLabels
+from labrats.model.ai_model import AiModel, ai_models_in_use
+from labrats.model.condition import teller, with_condition
+from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.ports import Changed, Clock, Deleted, Store
+
+log = structlog.get_logger()
+
+
+PASS_SECONDS: Final = 60.0
+"""Interval of the passes that notice the labels of Secrets, which no watch reports."""
+
+
+class ModelReviews:
+    """Keeps the conditions of AiModels. One in order has none, and costs no write."""
+
+    def __init__(self, store: Store, clock: Clock, labels: CredentialLabels | None = None) -> None:
+        """labels: what looks at their Secrets, on a cluster."""
+        self._store, self._clock, self._labels = store, clock, labels
+        self._known: dict[str, AiModel] = {}
+        self._news = asyncio.Event()
+
+    async def run(self) -> None:
+        """Look at all AiModels whenever one has changed, and now and then at their Secrets, until cancelled."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._watch(), name="watch-ai-models")
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PASS_SECONDS if self._labels else None):
+                        await self._news.wait()
+                self._news.clear()
+                try:
+                    await self._review_all()
+                except RetryLater as error:
+                    log.warning("AI models will be looked at again", reason=str(error))
+                    await self._clock.sleep(error.delay_seconds)
+                    self._news.set()
+
+    async def _watch(self) -> None:
+        is_synced = False
+        async for change in self._store.watch(AiModel):
+            match change:
+                case Changed(ai_model):
+                    self._known[ai_model.name] = ai_model
+                case Deleted(ai_model):
+                    self._known.pop(ai_model.name, None)
+                case _:
+                    is_synced = True
+            if is_synced:  # before that an older one may yet come
+                self._news.set()
+
+    async def _review_all(self) -> None:
+        known = list(self._known.values())
+        in_use = ai_models_in_use(known)
+        for ai_model in known:
+            await self._review(ai_model, in_use[ai_model.spec.provider, ai_model.spec.model])
+
+    async def _review(self, ai_model: AiModel, holder: AiModel) -> None:
+        problem = ""
+        if holder.name != ai_model.name:
+            problem = f"{holder.claim} is that of the AiModel {holder.name!r}, which is older: no job runs on this one"
+        known, now = ai_model.status.conditions, self._clock.now()
+        conditions = reviewed(known, problem, now) or known
+        if self._labels and (
+            labelled := await self._labels.condition(ai_model.spec.credentials_ref, known, teller(now))
+        ):
+            conditions = with_condition(conditions, labelled)
+        if set(conditions) == set(known):
+            return
+        with suppress(Conflict, NotFound):  # somebody else was quicker: of that the watch will tell
+            await self._store.update(replace(ai_model, status=replace(ai_model.status, conditions=conditions)))

@@ -1,0 +1,162 @@
+"""Says on each webhook source how it stands: whether its secret is there, and what receives for it."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import structlog
+from msgspec.structs import replace
+
+from labrats.controller.credential_labels import CredentialLabels
+from labrats.model.condition import Condition, Told, teller, with_condition
+from labrats.model.core_resources import Secret
+from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
+from labrats.model.webhook_source import SHORTEST_SECRET, WebhookSource
+from labrats.ports import Changed, Clock, Store
+
+log = structlog.get_logger()
+
+PASS_SECONDS: Final = 10.0
+"""How soon is noticed what no watch tells of: a Secret that came or changed, a receiver that has started."""
+
+LOCAL_PASS_SECONDS: Final = 2.0
+"""The same where looking costs next to nothing: `labrats secret` writes from a process of its own."""
+
+
+class Receivers(Protocol):
+    """What receives the deliveries of webhook sources."""
+
+    def url(self, source: WebhookSource) -> str | None:
+        """Where they are sent; None where only who asks can tell."""
+        ...
+
+    async def provide(self, source: WebhookSource, secret: Secret, told: Told) -> Sequence[Condition]:
+        """Bring what receives for a source whose Secret is there closer to what it asks for; how far that has come.
+
+        Safe to repeat. Raises RetryLater.
+        """
+        ...
+
+    def withhold(self, source: WebhookSource, missing: str, told: Told) -> Sequence[Condition]:
+        """How it stands while the Secret is missing, of which `missing` says what in a few words."""
+        ...
+
+
+class OwnReceiver:
+    """The engine itself, which serves `/webhooks/{name}`."""
+
+    def url(self, source: WebhookSource) -> str | None:
+        return None
+
+    async def provide(self, source: WebhookSource, secret: Secret, told: Told) -> Sequence[Condition]:
+        if source.spec.enabled:
+            ready = told("Ready", True, "Serving", "the engine takes deliveries")
+        else:
+            ready = told("Ready", False, "SwitchedOff", "the source is switched off: its address answers 404")
+        return [_served_by_engine(told), ready]
+
+    def withhold(self, source: WebhookSource, missing: str, told: Told) -> Sequence[Condition]:
+        ready = told("Ready", False, "SecretMissing", f"no delivery can be believed while {missing}")
+        return [_served_by_engine(told), ready]
+
+
+class SourceReviews:
+    """For the engine that drives jobs. It keeps nothing in memory: each pass asks for what there should be."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        receivers: Receivers,
+        pass_seconds: float = PASS_SECONDS,
+        labels: CredentialLabels | None = None,
+    ) -> None:
+        """labels: what looks at the Secrets with the credentials for their jobs' repositories, on a cluster."""
+        self._store, self._clock, self._receivers, self._labels = store, clock, receivers, labels
+        self._pass_seconds = pass_seconds
+        self._news = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._watch(), name="watch webhook sources")
+            while True:
+                self._news.clear()
+                await self._review_all()
+                try:
+                    async with asyncio.timeout(self._pass_seconds):
+                        await self._news.wait()
+                except TimeoutError:
+                    pass
+
+    async def _watch(self) -> None:
+        async for change in self._store.watch(WebhookSource):
+            if isinstance(change, Changed):
+                self._news.set()
+
+    async def _review_all(self) -> None:
+        try:
+            sources = await self._store.list(WebhookSource)
+        except RetryLater as error:
+            log.warning("webhook sources will be looked at later", reason=str(error))
+            return
+        for source in sources:
+            try:
+                await self._review(source)
+            except LabratsError as error:  # of one source: the others go on
+                log.warning("a webhook source will be looked at later", source=source.name, reason=str(error))
+
+    async def _review(self, source: WebhookSource) -> None:
+        told = teller(self._clock.now().replace(microsecond=0))
+        secret = await self._secret(source)
+        if isinstance(secret, str):
+            found = told("SecretFound", False, "Missing", secret)
+            others = self._receivers.withhold(source, secret, told)
+        else:
+            found = _secret_found(source, secret, told)
+            others = await self._receivers.provide(source, secret, told)
+        labelled = await self._labelled(source, told)
+        await self._tell(source, [found, *others, *([labelled] if labelled else [])])
+
+    async def _labelled(self, source: WebhookSource, told: Told) -> Condition | None:
+        if self._labels is None:
+            return None
+        return await self._labels.condition(source.spec.credentials_ref, source.status.conditions, told)
+
+    async def _secret(self, source: WebhookSource) -> Secret | str:
+        """The Secret of the source, or what is missing of it."""
+        if (reference := source.spec.secret_ref) is None:
+            return "the source names no secret"
+        try:
+            secret = await self._store.get(Secret, reference.name)
+        except NotFound:
+            return f"there is no Secret {reference.name!r}"
+        return secret if secret.data.get(reference.key) else f"{reference.name!r} has no key {reference.key!r}"
+
+    async def _tell(self, source: WebhookSource, conditions: Sequence[Condition]) -> None:
+        kept = source.status.conditions
+        for condition in conditions:
+            kept = with_condition(kept, condition)
+        status = replace(source.status, url=self._receivers.url(source), conditions=_sorted(kept))
+        if status == replace(source.status, conditions=_sorted(source.status.conditions)):
+            return
+        try:
+            await self._store.update(replace(source, status=status))
+        except (Conflict, NotFound):
+            self._news.set()  # somebody wrote meanwhile: look again
+
+
+def _secret_found(source: WebhookSource, secret: Secret, told: Told) -> Condition:
+    assert source.spec.secret_ref, "a source without one has no Secret"
+    if len(secret.data[source.spec.secret_ref.key]) < SHORTEST_SECRET:
+        message = f"the secret in {secret.name!r} can be guessed: it has fewer than {SHORTEST_SECRET} characters"
+        return told("SecretFound", True, "TooShort", message)
+    return told("SecretFound", True, "Found", f"the Secret {secret.name!r} has the key")
+
+
+def _served_by_engine(told: Told) -> Condition:
+    return told("Provisioned", True, "BuiltIn", "the engine serves its address itself")
+
+
+def _sorted(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+    return tuple(sorted(conditions, key=lambda condition: condition.type))

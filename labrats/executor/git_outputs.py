@@ -1,0 +1,52 @@
+"""What an attempt has made in its repository."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from labrats.files.plain_files import read_plain
+from labrats.model.job import Outputs
+
+_READ_BYTES: Final = 1_000_000
+_BRANCH: Final = re.compile(r"ref: refs/heads/([^\x00-\x20\x7f~^:?*\[\\]{1,200})\n?")
+_PULL_REQUEST: Final = re.compile(
+    r"https?://[\w.:-]+/[\w./~-]{1,200}/(pull|pulls|merge_requests|pull-requests)/\d{1,12}"
+)
+_COMMIT: Final = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})\n?")
+
+
+def checked_out(workspace: Path) -> Outputs:
+    """The branch and commit that are checked out in `workspace`, as far as can be told.
+
+    Read from files: git itself does what the repository's configuration says, and by now that may be the agent's.
+    """
+    folder = workspace / ".git"
+    head = _read(folder / "HEAD")
+    if commit := _COMMIT.fullmatch(head):
+        return Outputs(commit=commit[1])
+    branch = _BRANCH.fullmatch(head)
+    if branch is None or ".." in branch[1]:
+        return Outputs()
+    commit = _COMMIT.fullmatch(_read(folder / "refs" / "heads" / branch[1])) or re.search(
+        rf"^([0-9a-f]{{40,64}}) refs/heads/{re.escape(branch[1])}$", _read(folder / "packed-refs"), re.MULTILINE
+    )
+    return Outputs(branch=branch[1], commit=commit[1]) if commit else Outputs()
+
+
+def pull_request_in(tool_output: str) -> str | None:
+    """The address of a pull request that a tool's output ends with, as that of a tool that opens one does."""
+    last_line = tool_output.rstrip().rpartition("\n")[2].strip()
+    return last_line if _PULL_REQUEST.fullmatch(last_line) else None
+
+
+def is_of_repository(pull_request: str, clone_url: str) -> bool:
+    """Whether `pull_request` is one of the repository that is cloned from `clone_url`."""
+    return pull_request.startswith(f"{clone_url.removesuffix('.git').rstrip('/')}/")
+
+
+def _read(path: Path) -> str:
+    """The beginning of a plain file; nothing where there is none."""
+    try:
+        return read_plain(path, _READ_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""

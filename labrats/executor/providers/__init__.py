@@ -1,0 +1,1 @@
+"""One module per provider, the parsers of their output, and the registry that names them."""

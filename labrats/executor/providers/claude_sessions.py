@@ -1,0 +1,166 @@
+"""The files in which Claude Code records a session: the messages of subagents, which it does not print in full, and, at
+its end, what the session has cost.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from labrats.executor.providers.cli_events import read_line
+from labrats.files.plain_files import open_plain
+from labrats.model.job import Usage
+
+_COST_STATE: Final = b'"cost-state"'
+_ASSISTANT: Final = b'"assistant"'
+
+
+class TokenCounts(msgspec.Struct, frozen=True):
+    """Tokens as the Messages API counts them."""
+
+    input_tokens: int | None = 0
+    output_tokens: int | None = 0
+    cache_read_input_tokens: int | None = 0
+    cache_creation_input_tokens: int | None = 0
+
+    def as_usage(self, turns: int = 0) -> Usage:
+        """Tokens written to a cache are input."""
+        written = self.cache_creation_input_tokens or 0
+        return Usage(
+            input_tokens=(self.input_tokens or 0) + written,
+            output_tokens=self.output_tokens or 0,
+            cache_read_tokens=self.cache_read_input_tokens or 0,
+            cache_write_tokens=written,
+            turns=turns,
+        )
+
+
+class ModelUsage(msgspec.Struct, frozen=True, rename="camel"):
+    """The consumption of one of the models that took part."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cost_usd: float = msgspec.field(name="costUSD", default=0.0)
+    cost_basis: str = ""
+
+    @property
+    def known_cost_usd(self) -> float | None:
+        """None where Claude Code does not know the model, and has guessed."""
+        return None if self.cost_basis == "unknown" else self.cost_usd
+
+
+def usage_of_models(models: Mapping[str, ModelUsage]) -> Usage:
+    """Return the sum over all models that took part."""
+    each = models.values()
+    written = sum(model.cache_creation_input_tokens for model in each)
+    costs = [model.known_cost_usd for model in each]
+    return Usage(
+        input_tokens=sum(model.input_tokens for model in each) + written,
+        output_tokens=sum(model.output_tokens for model in each),
+        cache_read_tokens=sum(model.cache_read_input_tokens for model in each),
+        cache_write_tokens=written,
+        cost_usd=None if None in costs else sum(filter(None, costs)),
+    )
+
+
+class _Message(msgspec.Struct, frozen=True):
+    id: str
+    usage: TokenCounts
+
+
+class _AssistantEntry(msgspec.Struct, frozen=True):
+    message: _Message
+
+
+class _CostState(msgspec.Struct, frozen=True, rename="camel"):
+    """The totals of a session, earlier runs of it included."""
+
+    type: str
+    model_usage: dict[str, ModelUsage] = {}
+    total_cost: float = msgspec.field(name="totalCostUSD", default=0.0)
+    has_unknown_model_cost: bool = False
+
+
+_ASSISTANT_DECODER: Final = msgspec.json.Decoder(_AssistantEntry)
+_COST_DECODER: Final = msgspec.json.Decoder(_CostState)
+
+
+class SessionFiles:
+    """Reads the files of the session that a run works in. session_id: known once the session has begun."""
+
+    def __init__(self, projects: Path, session_id: str | None = None) -> None:
+        """projects: the folder below which Claude Code keeps its sessions. session_id: of a session to be resumed, of
+        which nothing that is there already counts.
+        """
+        self.session_id = session_id or ""
+        self._projects = projects
+        self._positions: dict[Path, int] = {}
+        self._before = self._totals() or Usage(cost_usd=0.0)
+        for _ in self.new_subagent_messages():
+            pass
+
+    def new_subagent_messages(self) -> Iterator[tuple[str, Usage]]:
+        """Yield the id and usage of each message of a subagent that was recorded since the last call."""
+        for path in self._find(f"{self.session_id}/subagents/*.jsonl"):
+            for line in self._new_lines(path):
+                if _ASSISTANT in line and (entry := read_line(_ASSISTANT_DECODER, line)):
+                    yield entry.message.id, entry.message.usage.as_usage(turns=1)
+
+    def consumed(self) -> Usage | None:
+        """Return the run's total consumption, by all models. Claude Code records it at its end, unless killed."""
+        if (totals := self._totals()) is None or totals == self._before:
+            return None
+        return _difference(totals, self._before)
+
+    def _totals(self) -> Usage | None:
+        """The latest totals of the whole session."""
+        found = None
+        for path in self._find(f"{self.session_id}.jsonl"):
+            if (file := _opened(path)) is None:
+                continue
+            with file:
+                lines = [line for line in file if _COST_STATE in line]
+            for line in lines:
+                if (state := read_line(_COST_DECODER, line)) and state.type == "cost-state":
+                    found = state
+        if found is None:
+            return None
+        cost = None if found.has_unknown_model_cost else found.total_cost
+        return msgspec.structs.replace(usage_of_models(found.model_usage), cost_usd=cost)
+
+    def _find(self, pattern: str) -> list[Path]:
+        return sorted(self._projects.glob(f"*/{pattern}")) if self.session_id else []
+
+    def _new_lines(self, path: Path) -> list[bytes]:
+        """The whole lines that were added to a file. It is opened each time: there may be many."""
+        if (file := _opened(path)) is None:
+            return []
+        with file:
+            file.seek(self._positions.get(path, 0))
+            added = file.read()
+        end = added.rfind(b"\n") + 1
+        self._positions[path] = self._positions.get(path, 0) + end
+        return added[:end].splitlines()
+
+
+def _difference(after: Usage, before: Usage) -> Usage:
+    known = after.cost_usd is not None and before.cost_usd is not None
+    return Usage(
+        input_tokens=after.input_tokens - before.input_tokens,
+        output_tokens=after.output_tokens - before.output_tokens,
+        cache_read_tokens=after.cache_read_tokens - before.cache_read_tokens,
+        cache_write_tokens=after.cache_write_tokens - before.cache_write_tokens,
+        cost_usd=(after.cost_usd or 0.0) - (before.cost_usd or 0.0) if known else None,
+    )
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    """Return the file to read; None where it is gone, or an agent has put something else in its place."""
+    try:
+        return os.fdopen(open_plain(path), "rb")
+    except OSError:
+        return None

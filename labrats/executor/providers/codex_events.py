@@ -1,0 +1,343 @@
+"""What Codex prints, one JSON object a line, and writes down, and how it is retold as an attempt's events.
+
+Only the fields that are used are declared. The kinds of events and items grow from version to version; unknown ones are
+skipped.
+"""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import msgspec
+
+from labrats.executor.advice import with_advice
+from labrats.executor.context import Run
+from labrats.executor.providers.cli_events import read_line, tell_answer, tell_call, text_of
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode, Usage
+
+
+class TokenCounts(msgspec.Struct, frozen=True):
+    """As the Responses API counts them: those read from or written to a cache are input, those of reasoning output."""
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_output_tokens: int = 0
+
+    def __sub__(self, other: "TokenCounts") -> "TokenCounts":
+        return TokenCounts(
+            self.input_tokens - other.input_tokens,
+            self.cached_input_tokens - other.cached_input_tokens,
+            self.cache_write_input_tokens - other.cache_write_input_tokens,
+            self.output_tokens - other.output_tokens,
+            self.reasoning_output_tokens - other.reasoning_output_tokens,
+        )
+
+    def as_usage(self, turns: int) -> Usage:
+        return Usage(
+            input_tokens=self.input_tokens - self.cached_input_tokens,
+            output_tokens=self.output_tokens,
+            cache_read_tokens=self.cached_input_tokens,
+            cache_write_tokens=self.cache_write_input_tokens,
+            reasoning_tokens=self.reasoning_output_tokens,
+            turns=turns,
+        )
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A file that was added, updated or deleted."""
+
+    path: str
+    kind: str
+
+
+class Item(msgspec.Struct, frozen=True):
+    """A text, a command, a change of files, … : what is not of its type is absent."""
+
+    id: str
+    type: str
+    text: str = ""
+    message: str = ""
+    command: str = ""
+    aggregated_output: str = ""
+    exit_code: int | None = None
+    status: str = ""
+    changes: list[Change] = []
+    query: str = ""
+    server: str = ""
+    tool: str = ""
+    arguments: Any = None
+    result: Any = None
+    error: Any = None
+
+    @property
+    def call(self) -> tuple[str, Any, str] | None:
+        """Name, input and what it is about, where the item is a tool call."""
+        match self.type:
+            case "command_execution":
+                command = _within_shell(self.command)
+                return "Shell", {"command": command}, command
+            case "file_change":
+                changes = [{"path": change.path, "kind": change.kind} for change in self.changes]
+                return (
+                    "Edit",
+                    {"changes": changes},
+                    ", ".join(f"{change.kind} {change.path}" for change in self.changes),
+                )
+            case "mcp_tool_call":
+                return f"{self.server}.{self.tool}", self.arguments, _json(self.arguments)
+            case "web_search":
+                return "WebSearch", {"query": self.query}, self.query
+        return None
+
+    @property
+    def answer(self) -> str:
+        """What the tool answered."""
+        if self.type == "mcp_tool_call":
+            if isinstance(self.result, dict) and "content" in self.result:
+                return text_of(self.result["content"])
+            return _json(self.error or self.result)
+        return self.aggregated_output or self.status
+
+    @property
+    def has_failed(self) -> bool:
+        return self.status == "failed" or self.exit_code not in (None, 0)
+
+
+class ThreadStarted(msgspec.Struct, frozen=True, tag_field="type", tag="thread.started"):
+    """The first event. The credentials have been read by now."""
+
+    thread_id: str
+
+
+class ItemStarted(msgspec.Struct, frozen=True, tag_field="type", tag="item.started"):
+    """Something that takes time."""
+
+    item: Item
+
+
+class ItemCompleted(msgspec.Struct, frozen=True, tag_field="type", tag="item.completed"):
+    """Something is done; not all of them have been started before."""
+
+    item: Item
+
+
+class TurnCompleted(msgspec.Struct, frozen=True, tag_field="type", tag="turn.completed"):
+    """Success. usage: of all turns of the thread, earlier runs included."""
+
+    usage: TokenCounts = TokenCounts()
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A sentence is all that is said of a failure."""
+
+    message: str = ""
+
+
+class TurnFailed(msgspec.Struct, frozen=True, tag_field="type", tag="turn.failed"):
+    """The end of a run that failed."""
+
+    error: Failure = Failure()
+
+
+class ErrorNote(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
+    """Something went wrong; it is not the end, for it may try again."""
+
+    message: str = ""
+
+
+CodexEvent = ThreadStarted | ItemStarted | ItemCompleted | TurnCompleted | TurnFailed | ErrorNote
+
+_DECODER: Final[msgspec.json.Decoder[CodexEvent]] = msgspec.json.Decoder(CodexEvent)
+
+
+def read_event(line: bytes) -> CodexEvent | None:
+    """The event in `line`, or None where it is none, or one of a kind that is not retold."""
+    return read_line(_DECODER, line)
+
+
+class Narrator:
+    """Retells events as they come, counts what they consume, and keeps how it ends.
+
+    has_begun: whether Codex has its session, be it a new one or that which it was to go on with.
+    last_text: what the agent said last. completed: whether it says that it succeeded. failure: why it did not.
+    """
+
+    def __init__(self, run: Run, sessions: Path) -> None:
+        """sessions: the folder below which Codex writes its sessions down."""
+        self.has_begun = False
+        self.last_text = ""
+        self.completed: TurnCompleted | None = None
+        self.failure: str | None = None
+        self._run = run
+        self._ledger = Ledger(sessions, run.session_id)
+        self._open_calls: set[str] = set()
+
+    @property
+    def waits_for_model(self) -> bool:
+        """Whether no tool is at work, so that something is to be expected of the model soon."""
+        return not self._open_calls
+
+    def tell(self, event: CodexEvent) -> None:
+        """Raises GiveUp when what has been consumed passes a limit."""
+        match event:
+            case ThreadStarted():
+                self.has_begun = True
+                self._ledger.thread_id = event.thread_id
+                self._run.in_session(event.thread_id)
+            case ItemStarted():
+                self._tell_started(event.item)
+            case ItemCompleted():
+                self._tell_completed(event.item)
+            case TurnCompleted():
+                self.completed = event
+            case TurnFailed():
+                self.failure = event.error.message
+            case ErrorNote():
+                self._run.emit.log(f"[{event.message}]")
+        if self._ledger.read():
+            self._run.consumed(self._ledger.usage, self._ledger.model)
+            self._check_turns()
+
+    def settle(self) -> None:
+        """Count what is left to count, after the end. No limit is checked."""
+        if self._ledger.read():
+            self._run.settle(self._ledger.usage, self._ledger.model)
+        elif self.completed and not self._ledger.usage.turns and not self._run.session_id:
+            self._run.settle(self.completed.usage.as_usage(turns=1))
+        self._ledger.close()
+
+    def _tell_started(self, item: Item) -> None:
+        if call := item.call:
+            self._open_calls.add(item.id)
+            tell_call(self._run.emit, item.id, *call)
+
+    def _tell_completed(self, item: Item) -> None:
+        match item.type:
+            case "agent_message":
+                self.last_text = item.text
+                self._run.emit.log(item.text)
+            case "error":  # a warning, in truth
+                self._run.emit.log(f"[{item.message}]")
+        if item.call:
+            if item.id not in self._open_calls:
+                self._tell_started(item)
+            self._open_calls.discard(item.id)
+            tell_answer(self._run.emit, item.id, item.answer, is_error=item.has_failed)
+
+    def _check_turns(self) -> None:
+        most, turns = self._run.task.config.max_turns, self._ledger.usage.turns
+        if most is not None and turns > most:
+            sentence = f"Codex took more than {most} turns"
+            raise GiveUp(FailedCode.MAX_TURNS, with_advice(FailedCode.MAX_TURNS, sentence, self._run.task))
+
+
+class _SessionEntry(msgspec.Struct, frozen=True):
+    payload: "_SessionPayload"
+    type: str = ""
+
+
+class _SessionPayload(msgspec.Struct, frozen=True):
+    """The payload of an entry: `turn_context` has a model, `token_usage_record` a usage, `token_count` an info.
+
+    The record of an answer is written at once, its token_count only when the tools that it calls have ended. Older
+    versions write no records.
+    """
+
+    model: str | None = None
+    response_id: str = ""
+    usage: TokenCounts | None = None
+    info: "_TokenInfo | None" = None
+
+
+class _TokenInfo(msgspec.Struct, frozen=True):
+    """total: of the session, earlier runs of it included. last: of the latest answer."""
+
+    total_token_usage: TokenCounts
+    last_token_usage: TokenCounts
+
+
+class Ledger:
+    """What this run of a session has consumed, answer by answer: the events tell it only once, and only of success.
+
+    Read from the file that Codex writes its session to. It is found as soon as the session has begun, and kept open:
+    what an agent puts in its place later does not count. model: the model in use, once that is known.
+    """
+
+    def __init__(self, sessions: Path, session_id: str | None = None) -> None:
+        """sessions: as in Narrator. session_id: of the session that the run goes on with."""
+        self.thread_id = session_id or ""
+        self.usage = Usage()
+        self.model: str | None = None
+        self._sessions = sessions
+        self._file: BinaryIO | None = None
+        self._rest = b""
+        self._before: TokenCounts | None = None
+        self._total = TokenCounts()
+        self._latest_answer = ""
+        if session_id and self.read():
+            self._before, self.usage = self._total, Usage()
+
+    def read(self) -> bool:
+        """Take in what was written since. Whether it changed the usage."""
+        before = self.usage
+        for line in self._new_lines():
+            if not any(kind in line for kind in _KINDS_READ) or not (entry := read_line(_SESSION_DECODER, line)):
+                continue
+            if entry.type == "turn_context":
+                self.model = entry.payload.model
+            elif usage := entry.payload.usage:
+                self._count_answer(entry.payload.response_id, usage)
+            elif entry.payload.info and not self._latest_answer:
+                self._count(entry.payload.info)
+        return self.usage != before
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+    def _count_answer(self, response_id: str, usage: TokenCounts) -> None:
+        if response_id != self._latest_answer:
+            self._latest_answer = response_id
+            self.usage += usage.as_usage(turns=1)
+
+    def _count(self, info: _TokenInfo) -> None:
+        if self._before is None:
+            self._before = info.total_token_usage - info.last_token_usage
+        if info.total_token_usage != self._total:  # an entry may repeat the last one, for the sake of something else
+            self._total = info.total_token_usage
+            self.usage = (self._total - self._before).as_usage(self.usage.turns + 1)
+
+    def _new_lines(self) -> list[bytes]:
+        if self._file is None:
+            self._file = self._found()
+        *lines, self._rest = (self._rest + (self._file.read() if self._file else b"")).split(b"\n")
+        return lines
+
+    def _found(self) -> BinaryIO | None:
+        if not self.thread_id:
+            return None
+        for path in self._sessions.rglob("rollout-*.jsonl"):
+            if path.stem.endswith(self.thread_id):
+                return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        return None
+
+
+_SESSION_DECODER: Final = msgspec.json.Decoder(_SessionEntry)
+_KINDS_READ: Final = (b'"turn_context"', b'"token_count"', b'"token_usage_record"')
+
+
+def _within_shell(command: str) -> str:
+    """The command itself, of `/bin/bash -lc 'command'`."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    return words[2] if len(words) == 3 and words[1] in ("-c", "-lc") else command
+
+
+def _json(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,0 +1,135 @@
+"""The mock provider: plays a script instead of asking a model. See API.md, "The mock provider"."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from labrats.executor.context import Run
+from labrats.files.safe_paths import write_beneath
+from labrats.model.config import ResolvedConfig
+from labrats.model.errors import GiveUp, Invalid
+from labrats.model.job import FailedCode
+from labrats.model.mock_script import (
+    Action,
+    Child,
+    Consume,
+    Die,
+    Exit,
+    Fail,
+    Fork,
+    Hang,
+    IgnoreSignals,
+    Log,
+    OnAttempt,
+    SetResult,
+    Sleep,
+    Step,
+    Write,
+    parse_script,
+)
+
+_DETACHING_SHELL: Final = 'sleep "$0" &'  # the shell ends at once, and leaves an orphan in the session that it led
+
+
+async def run(run: Run) -> Any:
+    """Play the job's script, or a short default one. Returns its last `result` step's value."""
+    steps = _script_of(run)
+    if steps is None:
+        return _play_default(run)
+    result = None
+    for action in _actions(steps, run.task.number):
+        if isinstance(action, SetResult):
+            result = action.result
+        else:
+            await _play(action, run)
+    return result
+
+
+def _script_of(run: Run) -> list[Step] | None:
+    try:
+        return parse_script(run.task.metadata)
+    except Invalid as error:  # the API refuses such a script; a resource written by hand may hold one
+        raise GiveUp(FailedCode.AGENT_ERROR, f"the mock script cannot be played: {error}") from error
+
+
+def _play_default(run: Run) -> str:
+    words = _words_of(run.prompt)
+    run.emit.log("mock: reading the prompt")
+    run.emit.log(f"mock: it has {words}")
+    run.emit.log("mock: done")
+    beside = f", and instructions of {_words_of(run.instructions)}" if run.instructions else ""
+    return f"The mock provider read a prompt of {words}{beside}, and did nothing else."
+
+
+def _words_of(text: str) -> str:
+    count = len(text.split())
+    return f"{count} word" if count == 1 else f"{count} words"
+
+
+def _actions(steps: Iterable[Step], attempt: int) -> Iterator[Action]:
+    for step in steps:
+        if not isinstance(step, OnAttempt):
+            yield step
+        elif step.number == attempt:
+            yield from step.steps
+
+
+async def _play(action: Action, run: Run) -> None:
+    match action:
+        case Log():
+            await _log(action, run)
+        case Sleep():
+            await asyncio.sleep(action.sleep_ms / 1000)
+        case Write():
+            write_beneath(run.workspace, action.write.path, action.write.text.encode())
+        case Consume():
+            run.consume(action.usage.as_usage())
+            _check_turns(run)
+        case Fail():
+            raise GiveUp(FailedCode.AGENT_ERROR, action.fail)
+        case Exit():
+            os._exit(action.exit)
+        case Die():
+            _die_of(action.signal)
+        case Hang():
+            await asyncio.Event().wait()
+        case IgnoreSignals():
+            _ignore_requests_to_stop()
+        case Fork():
+            _leave_child(action.fork, run)
+
+
+async def _log(step: Log, run: Run) -> None:
+    for count in range(1, step.times + 1):
+        if count > 1:
+            await asyncio.sleep(step.every_ms / 1000)
+        run.emit.log(step.log.replace("{n}", str(count)))
+
+
+def _check_turns(run: Run) -> None:
+    most, turns = ResolvedConfig(config=run.task.config).max_turns, run.emit.own_usage.turns
+    if turns > most:
+        raise GiveUp(FailedCode.MAX_TURNS, f"the run took {turns} turns, over maxTurns {most}")
+
+
+def _die_of(number: int) -> None:
+    if os.getpid() == 1:  # the first process of a container is safe from its own signals: end as if of this one
+        os._exit(128 + number)
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _ignore_requests_to_stop() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _leave_child(child: Child, run: Run) -> None:
+    """Start a process and forget it: neither waited for nor ended by this provider."""
+    seconds = str(child.seconds)
+    command = ["sh", "-c", _DETACHING_SHELL, seconds] if child.detached else ["sleep", seconds]
+    nowhere = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+    os.posix_spawnp(command[0], command, run.agent_environment(), file_actions=nowhere, setsid=child.detached)

@@ -1,0 +1,1 @@
+"""Outgoing requests: the address policy, the HTTP client, webhook signatures, and GitHub."""

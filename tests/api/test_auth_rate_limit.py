@@ -1,0 +1,66 @@
+"""Who guesses API keys has to wait; who has one does not."""
+
+from datetime import timedelta
+from ipaddress import IPv6Address
+
+import httpx2
+
+from labrats.api.auth.keys import new_key
+from labrats.api.auth.rate_limit import MANY, MAX_ADDRESSES, WINDOW, Guesses
+from tests.api.conftest import KEYS, Api
+from tests.fakes.clock import NOON
+
+
+async def ask(client: httpx2.AsyncClient, key: str) -> httpx2.Response:
+    return await client.get("/api/jobs", headers={"Authorization": f"Bearer {key}"})
+
+
+async def guess_many(client: httpx2.AsyncClient) -> None:
+    for number in range(MANY):
+        assert (await ask(client, f"guess-{number}")).status_code == 401
+
+
+async def test_after_many_wrong_keys_another_wrong_one_has_to_wait_and_a_right_one_has_not(api: Api) -> None:
+    async with api.client(None) as guesser:
+        await guess_many(guesser)
+
+        for key in ("one-more-guess", new_key()):
+            refused = await ask(guesser, key)
+            assert (refused.status_code, refused.json()["code"]) == (429, "too_many_attempts")
+            assert 0 < int(refused.headers["Retry-After"]) <= WINDOW.total_seconds()
+        assert (await ask(guesser, KEYS["user"])).status_code == 200
+
+        api.clock.step(WINDOW.total_seconds())
+        assert (await ask(guesser, "one-more-guess")).status_code == 401
+
+
+async def test_the_same_wrong_key_again_and_no_key_are_no_guesses(api: Api) -> None:
+    async with api.client(None) as forgetful:
+        for _ in range(2 * MANY):
+            assert (await ask(forgetful, "a-revoked-test-key")).status_code == 401
+            assert (await forgetful.get("/api/jobs")).status_code == 401
+
+        assert (await ask(forgetful, KEYS["user"])).status_code == 200
+
+
+def test_each_address_waits_for_itself_and_whoever_has_one_of_ipv6_has_all_of_its_network() -> None:
+    guesses = Guesses()
+    for number in range(MANY):
+        guesses.note("192.0.2.1", f"{number}", NOON)
+        guesses.note(str(IPv6Address("2001:db8::") + number), f"{number}", NOON)
+
+    waiting = ("192.0.2.1", "2001:db8::ffff")
+    free = ("192.0.2.2", "2001:db8:0:1::", "")
+    assert [bool(guesses.seconds_to_wait(address, NOON)) for address in waiting + free] == [True] * 2 + [False] * 3
+    assert guesses.seconds_to_wait("192.0.2.1", NOON + timedelta(seconds=60)) == 240
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    guesses = Guesses()
+    for number in range(MAX_ADDRESSES + 100):
+        guesses.note(f"address {number}", "wrong", NOON)
+    for number in range(10 * MANY):
+        guesses.note("address", f"{number}", NOON)
+
+    assert len(guesses._by_address) == MAX_ADDRESSES
+    assert max(len(tries.wrong) for tries in guesses._by_address.values()) == MANY

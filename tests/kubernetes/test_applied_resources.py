@@ -1,0 +1,173 @@
+"""Everything with kubectl alone, on a real node: what people apply is the same as what they submit."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+
+from labrats.backends.kubernetes.client import ApiClient
+from tests.acceptance.engine import LocalEngine, User
+from tests.kubernetes.conftest import Kubectl
+from tests.kubernetes.test_engine import left_in
+from tests.support.waiting import DEADLINE_SECONDS
+
+pytestmark = pytest.mark.kubernetes(node=True)
+
+HANG = {"mock": {"steps": [{"log": "here"}, {"hang": True}]}}
+
+
+@pytest.fixture
+def namespace(jobs_namespace: str) -> str:
+    """Where kubectl works."""
+    return jobs_namespace
+
+
+@pytest.fixture
+async def admin(engine: LocalEngine) -> AsyncIterator[User]:
+    async with engine.admin() as admin:
+        yield admin
+
+
+def a_resource(kind: str, name: str, /, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "labrats.work/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def a_job(name: str, /, **spec: Any) -> dict[str, Any]:
+    usual = {"source": "kubectl", "type": "code-review", "prompt": "Look at it.", "config": {"provider": "mock"}}
+    return a_resource("InferenceRequest", name, **usual | spec)
+
+
+def apply(kubectl: Kubectl, *resources: Mapping[str, Any]) -> None:
+    """All of them at once, in this order, as from one file."""
+    said = kubectl("apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": resources})
+    assert said.count(" created") == len(resources), said
+
+
+INSTRUCTION = a_resource("AiInstruction", "rules", scope="global", content="Be kind to {{ metadata.repo }}.")
+AGENT = a_resource("AiAgent", "reviewer", triggerName="ai-reviewer", defaultProvider="mock", defaultEffort="high")
+CONFIG = a_resource("AiConfig", "default", providers={"mock": {"model": "big"}})
+
+
+async def test_a_job_runs_with_the_settings_and_instructions_that_were_applied_with_it(
+    kubectl: Kubectl, admin: User
+) -> None:
+    job = a_job("by-hand", agentRole="ai-reviewer", config={"maxTurns": 3}, metadata={"repo": "octo/rats"})
+    apply(kubectl, INSTRUCTION, AGENT, CONFIG, job)
+    detail = await admin.wait("by-hand")
+
+    assert (detail["status"], detail["failedReason"]) == ("completed", None)
+    assert {name: detail["config"][name] for name in ("provider", "model", "effort", "maxTurns")} == {
+        "provider": "mock",
+        "model": "big",
+        "effort": "high",
+        "maxTurns": 3,
+    }
+    assert detail["configOrigins"]["model"] == "ai-config.providers.mock"
+    status = json.loads(kubectl("get", "ir", "by-hand", "-o", "json"))["status"]
+    texts = json.loads(kubectl("get", "configmap", status["instructionsRef"]["name"], "-o", "json"))["data"]
+    assert "Be kind to <data-" in texts["instructions"]
+    assert ">octo/rats</data-" in texts["instructions"]
+    pod = json.loads(kubectl("get", "job", "by-hand-1", "-o", "json"))["spec"]["template"]["spec"]
+    assert status["instructionsRef"]["name"] in json.dumps(pod["volumes"])
+
+    header, line = kubectl("get", "ir").splitlines()
+    assert header.split() == ["NAME", "TYPE", "SOURCE", "AGENT", "MODEL", "PHASE", "ATTEMPTS", "AGE"]
+    assert line.split()[:-1] == ["by-hand", "code-review", "kubectl", "ai-reviewer", "big", "Succeeded", "1"]
+
+
+async def test_what_is_applied_together_comes_in_any_order(kubectl: Kubectl, admin: User) -> None:
+    apply(kubectl, a_job("by-hand", agentRole="ai-reviewer", config={}))
+    apply(kubectl, AGENT)
+    detail = await admin.wait("by-hand")
+    assert (detail["status"], detail["config"]["provider"]) == ("completed", "mock")
+
+
+async def test_the_prompt_and_the_credential_may_be_resources_of_ones_own(kubectl: Kubectl, admin: User) -> None:
+    prompt = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "asked"}, "data": {"text": "Say hello."}}
+    long = "rats " * 50_000
+    apply(
+        kubectl,
+        prompt,
+        a_job("referring", prompt=None, promptRef={"name": "asked", "key": "text"}),
+        a_job("long", prompt=long),
+    )
+    assert "2 words" in (await admin.wait("referring"))["returnvalue"]
+    assert "50000 words" in str((await admin.wait("long"))["returnvalue"])
+
+
+async def test_nothing_is_left_of_a_job_that_is_deleted_while_it_runs(
+    kubectl: Kubectl, engine: LocalEngine, admin: User, api_client: ApiClient, namespace: str
+) -> None:
+    apply(kubectl, INSTRUCTION, a_job("by-hand", metadata=HANG))
+    async with admin.log_stream("by-hand") as events:
+        assert (await anext(events)).data == {"log": "here"}
+    assert "deleted" in kubectl("delete", "ir", "by-hand")
+    async with asyncio.timeout(2 * DEADLINE_SECONDS):
+        while await left_in(api_client, namespace) or any(engine.data_dir.rglob("by-hand-*")):
+            await asyncio.sleep(0.1)
+
+
+async def test_each_that_makes_no_sense_fails_with_its_sentence(kubectl: Kubectl, admin: User) -> None:
+    repo = "https://git.example/rats.git"
+    bad: dict[str, dict[str, Any]] = {
+        "agent": {"agentRole": "nobody"},
+        "script": {"metadata": {"mock": {"steps": [{"sing": "la"}]}}},
+        "address": {"workspaceSetup": {"gitRepo": "http://169.254.169.254/rats.git"}},
+        "callback": {"callbackUrl": "http://127.0.0.1/told"},
+        "upload": {"workspaceUploads": [{"id": "up-0123456789abcdef", "name": "a.txt"}]},
+        "no-prompt": {"prompt": None, "promptRef": {"name": "nowhere", "key": "text"}},
+        "no-key": {"prompt": None, "promptRef": {"name": "kube-root-ca.crt", "key": "text"}},
+        "no-secret": {"workspaceSetup": {"gitRepo": repo, "credentialsRef": "nowhere"}},
+    }
+    apply(kubectl, *(a_job(name, **spec) for name, spec in bad.items()))
+    details = {name: await admin.wait(name) for name in bad}
+
+    assert {name: detail["failedCode"] for name, detail in details.items()} == {
+        "agent": "invalid",
+        "script": "invalid",
+        "address": "invalid",
+        "callback": "invalid",
+        "upload": "invalid",
+        "no-prompt": "internal",
+        "no-key": "internal",
+        "no-secret": "git_clone",
+    }
+    for name, words in {
+        "agent": "agentRole: names no agent: it must be the `triggerName` of one",
+        "script": "metadata.mock.steps",
+        "address": "workspaceSetup.gitRepo: the address of '169.254.169.254' is not allowed",
+        "callback": "callbackUrl: its host has no address, or one that is not allowed",
+        "upload": "workspaceUploads[0]: there is no upload 'up-0123456789abcdef'",
+        "no-prompt": "there is no ConfigMap 'nowhere'",
+        "no-key": "the job's prompt is gone: the ConfigMap 'kube-root-ca.crt' has no 'text'",
+        "no-secret": "there is no Secret 'nowhere'",
+    }.items():
+        assert words in details[name]["failedReason"]
+        assert words in kubectl("describe", "ir", name).split("Events:")[1]
+    said = kubectl("get", "ir", "script", "-o", "jsonpath={.status.conditions[?(@.type=='Accepted')]}")
+    assert {key: json.loads(said)[key] for key in ("status", "reason")} == {"status": "False", "reason": "Invalid"}
+
+
+async def test_of_two_models_for_the_same_the_later_one_is_told_so_and_not_used(kubectl: Kubectl, admin: User) -> None:
+    for name in ("a-first", "b-second"):
+        apply(kubectl, a_resource("AiModel", name, provider="mock", model="mock", slots=1))
+    assert "is that of the AiModel 'a-first', which is older" in await told(kubectl, "aim", "b-second", "False")
+    assert "'a-first'" in kubectl("get", "aim", "b-second")
+    assert (await admin.run())["accountName"] == "a-first"
+
+    kubectl("delete", "aim", "a-first")
+    assert await told(kubectl, "aim", "b-second", "True") == ""
+    assert (await admin.run())["accountName"] == "b-second"
+
+
+async def told(kubectl: Kubectl, kind: str, name: str, status: str) -> str:
+    """What the condition `Accepted` says, once it has that status."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            conditions = json.loads(kubectl("get", kind, name, "-ojson")).get("status", {}).get("conditions", [])
+            for each in conditions:
+                if (each["type"], each["status"]) == ("Accepted", status):
+                    return str(each.get("message", ""))
+            await asyncio.sleep(0.05)

@@ -1,0 +1,222 @@
+"""A watch on Kubernetes tells everything, whatever happens to its connection."""
+
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from msgspec.structs import replace
+
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.reflector import Patience
+from labrats.backends.kubernetes.store import KubernetesStore
+from labrats.model.ai_model import AiModel
+from labrats.model.errors import Conflict, NotFound
+from labrats.ports import Changed, Deleted, Store
+from tests.cluster.proxy import Break, Cut, Fault, FaultyProxy, Refuse, is_list, is_watch
+from tests.support.builders import an_ai_model
+from tests.support.waiting import eventually
+from tests.support.watching import watching
+
+pytestmark = pytest.mark.kubernetes
+
+IMPATIENT = Patience(silence_seconds=0.5, longest_pause=0.2)
+"""An engine may wait longer than tests want to."""
+
+MANY = 60
+"""How many faults the long test has."""
+
+
+def a_model(name: str) -> AiModel:
+    """One that stands for a model of its own: no two may stand for the same."""
+    return an_ai_model(name, model=name)
+
+
+@pytest.fixture
+async def store(api_client: ApiClient, namespace: str) -> AsyncIterator[Store]:
+    """By which others write, undisturbed."""
+    async with KubernetesStore.open(api_client, namespace) as store:
+        yield store
+
+
+@pytest.fixture
+async def proxy(api_client: ApiClient, tmp_path: Path) -> AsyncIterator[FaultyProxy]:
+    async with FaultyProxy.open(api_client, tmp_path) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def disturbed(proxy: FaultyProxy, namespace: str) -> AsyncIterator[Store]:
+    """The store whose watches meet faults."""
+    async with KubernetesStore.open(proxy.client, namespace, patience=IMPATIENT) as store:
+        yield store
+
+
+@pytest.mark.parametrize("how", [how for how in Cut if how is not Cut.EXPIRED])
+async def test_a_watch_that_breaks_off_is_resumed_where_it_was(
+    store: Store, disturbed: Store, proxy: FaultyProxy, how: Cut
+) -> None:
+    faults = (Break(how, after_lines=1), Break(how), Break(how, after_lines=1))
+    async with watching(disturbed, AiModel) as seen, proxy.faults(is_watch, *faults):
+        await seen.until(lambda: seen.synced)
+        created = [await store.create(a_model(f"model-{number}")) for number in range(4)]
+        await seen.until(lambda: len(seen.current) == 4)
+    assert seen.resource_changes == [Changed(each) for each in created]
+    assert proxy.count(is_list) == 1
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [[Refuse(410), Refuse(410)], [Break(Cut.EXPIRED), Break(Cut.EXPIRED)], [Break(Cut.EXPIRED, after_lines=1)]],
+)
+async def test_a_watch_whose_version_is_forgotten_begins_anew_and_repeats_nothing(
+    store: Store, disturbed: Store, proxy: FaultyProxy, faults: list[Fault]
+) -> None:
+    old = await store.create(a_model("old"))
+    async with watching(disturbed, AiModel) as seen:
+        async with proxy.faults(is_watch, *faults):
+            await seen.until(lambda: seen.synced)
+            new = [await store.create(a_model(f"new-{number}")) for number in range(4)]
+        await eventually(lambda: proxy.count(is_list) == 1 + len(faults))
+        await seen.until(lambda: len(seen.current) == 5)
+    assert seen.resource_changes == [Changed(each) for each in (old, *new)]
+
+
+async def test_what_happened_while_nothing_was_heard_is_told(
+    store: Store, disturbed: Store, proxy: FaultyProxy
+) -> None:
+    same, changed, deleted, replaced = [
+        await store.create(a_model(name)) for name in ("same", "changed", "deleted", "replaced")
+    ]
+    silence = proxy.faults(is_watch, Break(Cut.SILENCE), Refuse(410))
+    async with watching(disturbed, AiModel) as seen, silence:
+        await seen.until(lambda: seen.synced)
+        seen.changes.clear()
+        changed = await store.update(replace(changed, spec=replace(changed.spec, slots=7)))
+        await store.delete(AiModel, "deleted")
+        await store.delete(AiModel, "replaced")
+        successor = await store.create(a_model("replaced"))
+        new = await store.create(a_model("new"))
+        await seen.until(lambda: "new" in seen.current)
+    gone = {change.resource.metadata.uid for change in seen.changes if isinstance(change, Deleted)}
+    assert gone == {deleted.metadata.uid, replaced.metadata.uid}
+    assert seen.current == {"changed": changed, "new": new, "replaced": successor, "same": same}
+    assert Changed(same) not in seen.changes
+
+
+async def test_a_leader_knows_what_its_watch_has_not_told_before_it_led(
+    store: Store, proxy: FaultyProxy, namespace: str
+) -> None:
+    patient = KubernetesStore.open(proxy.client, namespace)
+    async with patient as own, proxy.faults(is_watch, Break(Cut.SILENCE)), watching(own, AiModel) as seen:
+        await seen.until(lambda: seen.synced)
+        await eventually(lambda: proxy.count(is_watch) == 1)
+        by_another = await store.create(an_ai_model("by-another"))
+
+        since = time.monotonic()
+        async with own.led(proxy.client, since) as led, watching(led, AiModel) as seen_by_leader:
+            await seen_by_leader.until(lambda: seen_by_leader.synced)
+            assert seen_by_leader.current == {"by-another": by_another}
+            await seen.until(lambda: seen.current == seen_by_leader.current)
+        assert proxy.count(is_list) == 2
+
+        async with own.led(proxy.client, since) as led, watching(led, AiModel) as seen_by_leader:
+            await seen_by_leader.until(lambda: seen_by_leader.synced)
+            assert await led.get_many(AiModel, ["by-another"]) == [by_another]
+        assert proxy.count(is_list) == 2
+
+
+async def test_a_list_that_fails_is_asked_for_again(store: Store, disturbed: Store, proxy: FaultyProxy) -> None:
+    created = await store.create(a_model("opus"))
+    refusals = proxy.faults(is_list, Refuse(429, retry_after=1), Refuse(503), Refuse(410))
+    async with refusals, watching(disturbed, AiModel) as seen:
+        await seen.until(lambda: seen.synced)
+    assert seen.current == {"opus": created}
+
+
+async def test_a_watcher_who_comes_during_an_outage_is_told_all_when_it_ends(
+    disturbed: Store, proxy: FaultyProxy
+) -> None:
+    outage = proxy.faults(is_watch, Refuse(503), Refuse(503))
+    async with outage, watching(disturbed, AiModel) as first:
+        await first.until(lambda: first.synced)
+        created = await disturbed.create(a_model("opus"))
+        async with watching(disturbed, AiModel) as second:
+            await second.until(lambda: second.synced)
+    assert Changed(created) in second.changes
+
+
+async def test_a_watch_that_hears_nothing_raises_nothing_and_shows_it(
+    store: Store, disturbed: Store, proxy: FaultyProxy
+) -> None:
+    async with watching(disturbed, AiModel) as seen:
+        await seen.until(lambda: seen.synced)
+        proxy.plan = lambda request: Refuse(503)
+        created = await store.create(a_model("opus"))
+        await eventually(lambda: disturbed.silent_seconds(AiModel) > IMPATIENT.silence_seconds)
+        assert seen.current == {}
+        proxy.plan = lambda request: None
+        await seen.until(lambda: seen.current == {"opus": created})
+        await eventually(lambda: disturbed.silent_seconds(AiModel) < IMPATIENT.silence_seconds)
+
+
+async def test_a_watcher_is_not_told_of_what_this_store_has_deleted_unheard(
+    store: Store, disturbed: Store, proxy: FaultyProxy
+) -> None:
+    await store.create(a_model("opus"))
+    async with watching(disturbed, AiModel) as first, proxy.faults(is_watch, Break(Cut.SILENCE)):
+        await first.until(lambda: first.synced)
+        await disturbed.delete(AiModel, "opus")
+        async with watching(disturbed, AiModel) as second:
+            await second.until(lambda: second.synced)
+    assert second.resource_changes == []
+
+
+async def test_after_many_faults_the_watch_has_told_the_truth(
+    store: Store, disturbed: Store, proxy: FaultyProxy
+) -> None:
+    seed = random.randrange(1_000_000)
+    print(f"seed {seed}")  # noqa: T201, pytest shows it when the test fails
+    chance = random.Random(seed)
+    faults = [a_fault(chance) for _ in range(MANY)]
+
+    def plan(request: web.BaseRequest) -> Fault | None:
+        return faults.pop() if faults and is_watch(request) else None
+
+    proxy.plan = plan
+    async with watching(disturbed, AiModel) as seen:
+        await seen.until(lambda: seen.synced)
+        while faults:
+            await write_something(store, chance)
+        last = await store.create(a_model("last"))
+        await seen.until(lambda: seen.current.get("last") == last)
+    assert list(seen.current.values()) == await store.list(AiModel)
+    for name in {change.resource.name for change in seen.resource_changes}:
+        versions = [
+            int(change.resource.metadata.resource_version)
+            for change in seen.resource_changes
+            if change.resource.name == name and isinstance(change, Changed)
+        ]
+        assert versions == sorted(set(versions))
+
+
+def a_fault(chance: random.Random) -> Fault:
+    how = chance.choices(list(Cut), weights=[1 if how is Cut.SILENCE else 5 for how in Cut])[0]
+    return Refuse(410) if chance.random() < 0.1 else Break(how, after_lines=chance.randrange(4))
+
+
+async def write_something(store: Store, chance: random.Random) -> None:
+    """Create, change or delete one of a few models."""
+    name = f"model-{chance.randrange(8)}"
+    with suppress(Conflict, NotFound):
+        match chance.randrange(3):
+            case 0:
+                await store.create(a_model(name))
+            case 1:
+                model = await store.get(AiModel, name)
+                await store.update(replace(model, spec=replace(model.spec, slots=chance.randrange(100))))
+            case _:
+                await store.delete(AiModel, name)

@@ -1,0 +1,26 @@
+"""Controllers on what a test has chosen for them."""
+
+from labrats.controller.applied_jobs import HandMadeJobs
+from labrats.controller.reconcile import Controller
+from labrats.files.attachments import Attachments
+from labrats.files.uploads import Uploads
+from labrats.index.catalog import Catalog
+from labrats.intake.admission import Intake
+from labrats.metrics import Metrics
+from labrats.ports import Clock, Runner, Store
+from labrats.settings import EngineSettings
+
+
+def a_controller(
+    store: Store,
+    runner: Runner,
+    catalog: Catalog,
+    clock: Clock,
+    settings: EngineSettings,
+    metrics: Metrics | None = None,
+) -> Controller:
+    """One that finds what hand-made jobs are made by in `catalog`, which somebody else has to keep up to date."""
+    metrics = metrics or Metrics()
+    intake = Intake(store, catalog, Attachments(settings.uploads), metrics)
+    hand_made = HandMadeJobs(store, catalog, intake, Uploads(settings.uploads), clock, settings)
+    return Controller(store, runner, hand_made, clock, settings, metrics)

@@ -1,0 +1,175 @@
+"""A hub of models on loopback: it serves files as real ones do, by ranges, and misbehaves where it is told to.
+
+As a program it serves the files of a folder to another network: `python -m tests.support.model_hub ADDRESS FOLDER`.
+It prints its port. A file NAME.hold beside a file has it stop after as many bytes as it says, until that is gone.
+"""
+
+import asyncio
+import hashlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.waiting import DEADLINE_SECONDS
+
+OPEN = "127.0.0.0/8"
+"""The network that an engine must be allowed, to reach a hub."""
+
+PIECE = 2**18
+
+
+def weights(size: int, seed: str = "weights") -> bytes:
+    """The content of a GGUF file that is like no other of another seed."""
+    block = hashlib.sha256(seed.encode()).digest()
+    return (b"GGUF" + block * (size // len(block) + 1))[:size]
+
+
+@dataclass
+class File:
+    """What the hub has at a path, and how it serves it.
+
+    hold_at, break_at: after how many bytes of an answer it stops until `released` is set, or hangs up. Once only, each.
+    says_length:       whether it says how much is to come; if not, `endless` bodies have no end.
+    """
+
+    content: bytes = b""
+    etag: str = '"v1"'
+    status: str = "200 OK"
+    location: str = ""
+    hold_at: int | None = None
+    break_at: int | None = None
+    says_length: bool = True
+    endless: bool = False
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    holding: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
+class Hub:
+    """files: by path. requests: the headers of each, with its `path`."""
+
+    port: int = 0
+    files: dict[str, File] = field(default_factory=dict)
+    requests: list[dict[str, str]] = field(default_factory=list)
+
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.port}{path}"
+
+    def ranges(self) -> list[str | None]:
+        """What each request asked for; None for the whole."""
+        return [request.get("range") for request in self.requests]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            request = {"path": head[0].split()[1]} | {
+                name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)
+            }
+            self.requests.append(request)
+            await self._answer(self.files[request["path"]], request, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client went away, which is what some tests are about
+        finally:
+            writer.close()
+
+    async def _answer(self, file: File, request: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        status, start = file.status, 0
+        lines = [f"ETag: {file.etag}"] if file.etag else []
+        if file.location:
+            lines.append(f"Location: {file.location}")
+        elif "range" in request and request.get("if-range") == file.etag:
+            start = int(request["range"].removeprefix("bytes=").removesuffix("-"))
+            status = "206 Partial Content" if start < len(file.content) else "416 Range Not Satisfiable"
+            lines.append(f"Content-Range: bytes {start}-{len(file.content) - 1}/{len(file.content)}")
+        body = file.content[start:]
+        if file.says_length:
+            lines.append(f"Content-Length: {len(body)}")
+        writer.write("\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode())
+        await self._send(file, body, writer)
+
+    async def _send(self, file: File, body: bytes, writer: asyncio.StreamWriter) -> None:
+        sent = 0
+        while sent < len(body) or file.endless:
+            stops = [stop for stop in (file.hold_at, file.break_at) if stop is not None]
+            piece = body[sent : min([sent + PIECE, *stops])] or bytes(PIECE if file.endless else 0)
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+            if sent == file.break_at:
+                file.break_at = None
+                return
+            if sent == file.hold_at:
+                file.hold_at = None
+                file.holding.set()
+                async with asyncio.timeout(10 * DEADLINE_SECONDS):
+                    await file.released.wait()
+
+
+@asynccontextmanager
+async def a_hub(**files: File) -> AsyncIterator[Hub]:
+    """files: by the last part of their path, in which `_` stands for a dot."""
+    hub = Hub(files={f"/{name.replace('_', '.')}": file for name, file in files.items()})
+    server = await asyncio.start_server(hub.serve, "127.0.0.1")
+    hub.port = server.sockets[0].getsockname()[1]
+    try:
+        yield hub
+    finally:
+        for file in hub.files.values():
+            file.released.set()
+        server.close()
+        await server.wait_closed()
+
+
+async def serve_folder(address: str, folder: Path) -> None:
+    """Until cancelled."""
+    hub = Hub()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hub.files = {f"/{path.name}": File(path.read_bytes()) for path in folder.iterdir()}
+        for hold in folder.glob("*.hold"):
+            file = hub.files[f"/{hold.stem}"]
+            file.hold_at = int(hold.read_text())
+            tasks.create_task(release_without(hold, file))
+        await hub.serve(reader, writer)
+
+    async def release_without(hold: Path, file: File) -> None:
+        while hold.exists():
+            await asyncio.sleep(0.05)
+        file.released.set()
+
+    async with asyncio.TaskGroup() as tasks, await asyncio.start_server(serve, address) as server:
+        sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+        sys.stdout.flush()
+        await server.serve_forever()
+
+
+@dataclass(frozen=True)
+class FolderHub:
+    """A hub in a process of its own. folder: what it serves."""
+
+    url: str
+    folder: Path
+
+
+@contextmanager
+def a_folder_hub(
+    folder: Path, address: str, inside: Callable[..., Sequence[str | Path]] = lambda *command: command
+) -> Iterator[FolderHub]:
+    """inside: makes a command one that runs where `address` is."""
+    folder.mkdir()
+    command = inside(sys.executable, "-m", "tests.support.model_hub", address, folder)
+    hub = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
+    assert hub.stdout
+    try:
+        yield FolderHub(f"http://{address}:{hub.stdout.readline().strip()}", folder)
+    finally:
+        hub.terminate()
+        hub.wait(DEADLINE_SECONDS)
+        hub.stdout.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve_folder(sys.argv[1], Path(sys.argv[2])))

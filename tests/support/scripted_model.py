@@ -1,0 +1,156 @@
+"""A scripted model server on loopback: what the model says next is decided by the test, in whatever protocol."""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.message import Message
+from typing import Any, Final, Protocol
+
+from tests.support.loopback import QuietHandler, served_by
+
+JSON: Final = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True)
+class Says:
+    """The model answers with a text, which ends its turn."""
+
+    text: str
+    input_tokens: int = 100
+    output_tokens: int = 10
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The model calls a tool, after a word of explanation. namespace: of the tool, where it has one."""
+
+    tool: str
+    input: dict[str, Any] | str
+    text: str = ""
+    input_tokens: int = 100
+    output_tokens: int = 10
+    namespace: str | None = None
+
+
+@dataclass(frozen=True)
+class Refuses:
+    """The server answers with an HTTP error, this time. details: what its body says beside kind and message."""
+
+    status: int
+    kind: str
+    message: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fails:
+    """The server begins to answer, and then reports this error."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Stalls:
+    """The server takes the request, and says nothing until the test is over."""
+
+
+Turn = Says | Calls | Refuses | Fails | Stalls
+
+
+class Dialect(Protocol):
+    """How a model's API is spoken."""
+
+    path: str
+
+    def answer(self, turn: Says | Calls | Fails, number: int, request: dict[str, Any]) -> tuple[str, bytes]:
+        """Content type and body."""
+
+    def error(self, turn: Refuses) -> dict[str, Any]:
+        """The body of an HTTP error."""
+
+
+@dataclass
+class ModelServer:
+    """Plays `turns`, one for each request; the last one again for every further request.
+
+    requests: the bodies of the requests so far. headers: those of the latest.
+    """
+
+    turns: Sequence[Turn]
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: Message = field(default_factory=Message)
+    port: int = 0
+    over: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def key(self) -> str | None:
+        """The one that came with the latest request, in either of the ways there are."""
+        authorization = self.headers["Authorization"]
+        return self.headers["X-Api-Key"] or (authorization and authorization.removeprefix("Bearer "))
+
+    def answer_from_now_on(self, *turns: Turn) -> None:
+        """Play `turns`, as if the next request were the first."""
+        self.turns = [*[Says("")] * len(self.requests), *turns]
+
+    def next_turn(self, body: dict[str, Any], headers: Message) -> tuple[int, Turn]:
+        """The number of the request, and what it is answered."""
+        self.headers = headers
+        self.requests.append(body)
+        number = len(self.requests)
+        return number, self.turns[min(number, len(self.turns)) - 1]
+
+
+@contextmanager
+def scripted_model(dialect: Dialect, turns: Sequence[Turn]) -> Iterator[ModelServer]:
+    """Serve `turns` until the end of the block."""
+    script = ModelServer(turns)
+
+    class Handler(_Handler):
+        server_script = script
+        server_dialect = dialect
+
+    with served_by(Handler) as script.port:
+        try:
+            yield script
+        finally:
+            script.over.set()
+
+
+def server_sent_event(kind: str, **fields: Any) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
+
+
+class _Handler(QuietHandler):
+    server_script: ModelServer
+    server_dialect: Dialect
+
+    def do_HEAD(self) -> None:
+        self.answer(200)
+
+    def do_GET(self) -> None:
+        self.answer(404, b"{}", JSON)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.body())
+        if self.path.partition("?")[0] != self.server_dialect.path:
+            self.answer(404, b"{}", JSON)
+            return
+        number, turn = self.server_script.next_turn(body, self.headers)
+        match turn:
+            case Refuses():
+                error = json.dumps(self.server_dialect.error(turn)).encode()
+                self.answer(turn.status, error, {**JSON, **turn.headers})
+            case Stalls():
+                self.server_script.over.wait()
+                self.close_connection = True
+            case _:
+                content_type, content = self.server_dialect.answer(turn, number, body)
+                self.answer(200, content, {"Content-Type": content_type})

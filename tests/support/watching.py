@@ -1,0 +1,63 @@
+"""Following a store's watch, and waiting until it has told enough."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+from labrats.model.record import Resource
+from labrats.ports import Change, Changed, Deleted, Store, Synced
+from tests.support.waiting import DEADLINE_SECONDS
+
+R = TypeVar("R", bound=Resource)
+
+
+class Seen(Generic[R]):
+    """What a watch has told so far, and the world as it is after that."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change[R]] = []
+        self.current: dict[str, R] = {}
+        self._grew = asyncio.Condition()
+
+    @property
+    def synced(self) -> bool:
+        return Synced() in self.changes
+
+    @property
+    def resource_changes(self) -> list[Changed[R] | Deleted[R]]:
+        return [change for change in self.changes if not isinstance(change, Synced)]
+
+    async def follow(self, changes: AsyncIterator[Change[R]]) -> None:
+        async for change in changes:
+            async with self._grew:
+                self._add(change)
+                self._grew.notify_all()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until enough was told for `holds`."""
+        async with asyncio.timeout(DEADLINE_SECONDS), self._grew:
+            await self._grew.wait_for(holds)
+
+    def _add(self, change: Change[R]) -> None:
+        self.changes.append(change)
+        match change:
+            case Changed(resource):
+                self.current[resource.name] = resource
+            case Deleted(resource):
+                del self.current[resource.name]
+            case Synced():
+                pass
+        self.current = dict(sorted(self.current.items()))
+
+
+@asynccontextmanager
+async def watching(store: Store, kind: type[R]) -> AsyncIterator[Seen[R]]:
+    """Follow a watch for as long as the block runs."""
+    seen = Seen[R]()
+    following = asyncio.create_task(seen.follow(store.watch(kind)))
+    try:
+        yield seen
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

@@ -1,0 +1,104 @@
+"""Agents that people wrote are told what makes no sense in them."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.controller.agent_status import AgentReviews, problem_of
+from labrats.index.catalog import Catalog
+from labrats.model.agent import AiAgent, ChainLink
+from labrats.model.config import JobConfig
+from labrats.model.mcp_server import McpServer
+from tests.fakes.clock import NOON, FakeClock
+from tests.fakes.store import MemoryStore
+from tests.support.builders import a_trigger, an_agent, an_instruction
+from tests.support.running import running
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+async def catalog(store: MemoryStore) -> AsyncIterator[Catalog]:
+    """What the engine that reviews knows."""
+    catalog, clock = Catalog(), FakeClock()
+    async with running(catalog.follow(store), AgentReviews(store, catalog, clock).run()):
+        yield catalog
+
+
+def told(catalog: Catalog, name: str = "ai-developer") -> list[tuple[str, str]]:
+    """Status and message of each condition."""
+    agent = catalog.agent(name)
+    return [(each.status, each.message) for each in agent.status.conditions] if agent else []
+
+
+@pytest.mark.parametrize(
+    ("agent", "problem"),
+    [
+        (
+            an_agent("new", trigger_name="ai-reviewer"),
+            "triggerName: it is that of the agent 'ai-reviewer', which is older",
+        ),
+        (an_agent(instructions=("missing",)), "instructions: there is no instruction 'missing'"),
+        (an_agent("a", a_trigger(filters={"a..b": 1})), "eventTriggers[0].filters: 'a..b' is no path"),
+        (
+            an_agent("a", a_trigger(), a_trigger(filters={"a": {"b": 1}})),
+            "eventTriggers[1].filters: 'a' must be compared",
+        ),
+        (an_agent(mcp_servers={"docs": McpServer()}), "mcpServers: docs: must have either a `command`"),
+        (
+            an_agent("a", a_trigger(config=JobConfig(mcp_servers={"two words": McpServer(command="x")}))),
+            "eventTriggers[0].config.mcpServers: the name 'two words' must be of 1 to 64 letters",
+        ),
+        (
+            an_agent("a", a_trigger(next=ChainLink(agent_trigger_name="nobody"))),
+            "eventTriggers[0].next: there is no agent with the triggerName 'nobody'",
+        ),
+    ],
+)
+def test_what_makes_no_sense(agent: AiAgent, problem: str) -> None:
+    catalog = Catalog()
+    catalog.take_in(an_agent("ai-reviewer", created_at=NOON.replace(year=2020)))
+    catalog.take_in(agent)
+    assert problem in problem_of(agent, catalog)
+
+
+def test_what_makes_sense() -> None:
+    catalog = Catalog()
+    link = ChainLink(agent_trigger_name="ai-reviewer")
+    agent = an_agent("a", a_trigger(next=link, filters={"label.name": ["ai", None, 7]}), instructions=("implement",))
+    for each in (an_agent("ai-reviewer"), an_instruction("implement"), agent):
+        catalog.take_in(each)
+    assert problem_of(agent, catalog) == ""
+
+
+async def test_it_is_said_on_the_agent_until_it_is_mended(store: MemoryStore, catalog: Catalog) -> None:
+    await store.create(an_agent(instructions=("implement",)))
+    await eventually(lambda: told(catalog) == [("False", "instructions: there is no instruction 'implement'")])
+    await store.create(an_instruction("implement"))
+    await eventually(lambda: told(catalog) == [("True", "")])
+
+
+async def test_it_is_said_again_when_it_is_something_else(store: MemoryStore, catalog: Catalog) -> None:
+    await store.create(an_agent(instructions=("a", "b")))
+    await eventually(lambda: len(told(catalog)) == 1)
+    await store.create(an_instruction("a"))
+    await eventually(lambda: told(catalog) == [("False", "instructions: there is no instruction 'b'")])
+
+
+async def test_an_agent_that_makes_sense_is_not_written(store: MemoryStore, catalog: Catalog) -> None:
+    made = await store.create(an_agent("well"))
+    bad = await store.create(an_agent("zzz", instructions=("missing",)))
+    await eventually(lambda: bool(told(catalog, "zzz")))
+    assert (await store.get(AiAgent, "well")).metadata == made.metadata
+    await store.update(replace(await store.get(AiAgent, "zzz"), spec=replace(bad.spec, instructions=())))
+    await eventually(lambda: told(catalog, "zzz") == [("True", "")])

@@ -1,0 +1,116 @@
+"""What jobs that people wrote are judged by: the same as submissions. Looking files and names up takes real time."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.controller.applied_jobs import HandMadeJobs
+from labrats.files.attachments import Attachments
+from labrats.files.uploads import Uploads
+from labrats.index.catalog import Catalog
+from labrats.intake.admission import Intake
+from labrats.metrics import Metrics
+from labrats.model.config import JobConfig
+from labrats.model.core_resources import JOB_CREDENTIALS, TYPE_LABEL, Secret
+from labrats.model.errors import Invalid
+from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Job, WorkspaceSetup, WorkspaceUpload
+from labrats.model.record import Metadata
+from labrats.ports import SystemClock
+from labrats.settings import EngineSettings
+from tests.fakes.store import MemoryStore
+from tests.support.builders import a_hand_made_spec, a_job
+
+UPLOAD = "up-0123456789abcdef"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Uploads:
+    return Uploads(tmp_path)
+
+
+async def resolve(
+    uploads: Uploads, settings: EngineSettings | None = None, secrets: Sequence[Secret] = (), **fields: Any
+) -> Job:
+    """A job with these fields of JobSpec, resolved. Raises Invalid."""
+    store, catalog, settings = MemoryStore(), Catalog(), settings or EngineSettings()
+    for secret in secrets:
+        await store.create(secret)
+    catalog.synced.set()  # there is nothing in it
+    intake = Intake(store, catalog, Attachments(Path()), Metrics(), settings.executor_images)
+    hand_made = HandMadeJobs(store, catalog, intake, uploads, SystemClock(), settings)
+    return await hand_made.resolve(await store.create(a_job(spec=a_hand_made_spec(**fields), resource_version="")))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"metadata": {"notes": "x" * METADATA_BYTES}}, "metadata: must be at most 64 KiB"),
+        ({"prompt": "ü" * (PROMPT_BYTES // 2 + 1)}, "prompt: must be at most 900 KiB"),
+        ({"workspace_setup": WorkspaceSetup(git_repo="http://169.254.169.254/x.git")}, "is not allowed"),
+        ({"workspace_setup": WorkspaceSetup(git_repo="/etc")}, "must lie below one of LOCAL_REPO_ROOTS"),
+        ({"workspace_setup": WorkspaceSetup(git_repo="file:///etc")}, "must be an https, http or ssh address"),
+        ({"workspace_setup": WorkspaceSetup(git_repo="https://t0ken@8.8.8.8/x.git")}, "must not carry a credential"),
+        ({"callback_url": "http://127.0.0.1/told"}, "callbackUrl: its host has no address, or one that is not allowed"),
+        ({"callback_url": "ftp://8.8.8.8/told"}, "callbackUrl: "),
+        ({"workspace_uploads": (WorkspaceUpload(id=UPLOAD, name="a.txt"),)}, "workspaceUploads[0]: there is no upload"),
+    ],
+)
+async def test_what_a_submission_would_be_refused_for(uploads: Uploads, fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        await resolve(uploads, **fields)
+    assert words in str(refused.value)
+    assert "t0ken" not in str(refused.value)
+
+
+async def test_an_upload_is_known_by_its_id_and_its_name(uploads: Uploads) -> None:
+    async with uploads.incoming() as incoming:
+        await uploads.keep(incoming, UPLOAD, "a.txt", "somebody", datetime.now(UTC))
+    assert (await resolve(uploads, workspace_uploads=(WorkspaceUpload(id=UPLOAD, name="a.txt"),))).is_resolved
+    with pytest.raises(Invalid, match="has no file 'b"):
+        await resolve(uploads, workspace_uploads=(WorkspaceUpload(id=UPLOAD, name="b.txt"),))
+
+
+async def test_what_a_submission_would_be_taken_with(uploads: Uploads) -> None:
+    setup = WorkspaceSetup(git_repo="https://8.8.8.8/rats.git", credentials_ref="rats")
+    assert (await resolve(uploads, workspace_setup=setup, callback_url="https://8.8.8.8/told")).is_resolved
+
+
+@pytest.mark.parametrize("field", ["credentials_ref", "token_from"])
+async def test_a_secret_that_is_not_for_jobs_is_refused_where_labels_are_required(uploads: Uploads, field: str) -> None:
+    named: dict[str, Any] = {field: "rats"}
+    setup = WorkspaceSetup(git_repo="https://8.8.8.8/rats.git", **named)
+    secret, required = Secret(metadata=Metadata(name="rats")), EngineSettings(labelled_credentials=True)
+    labelled = replace(secret, metadata=replace(secret.metadata, labels=JOB_CREDENTIALS))
+
+    with pytest.raises(Invalid, match=r"workspaceSetup\..*: the Secret 'rats' is not labelled for jobs"):
+        await resolve(uploads, required, [secret], workspace_setup=setup)
+    for settings, secrets in ((None, [secret]), (required, [labelled]), (required, [])):
+        assert (await resolve(uploads, settings, secrets, workspace_setup=setup)).is_resolved
+
+
+async def test_the_session_secret_is_refused_whatever_is_required(uploads: Uploads) -> None:
+    setup = WorkspaceSetup(git_repo="https://8.8.8.8/rats.git", credentials_ref="session")
+    secret = Secret(metadata=Metadata(name="session", labels={TYPE_LABEL: "session-secret"}))
+
+    with pytest.raises(Invalid, match="is the engine's own"):
+        await resolve(uploads, secrets=[secret], workspace_setup=setup)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"), [("other:1", "images that this engine allows"), ("NO", "name of an image")]
+)
+async def test_an_image_that_is_not_listed_or_none_is_refused(uploads: Uploads, image: str, words: str) -> None:
+    settings = EngineSettings(executor_images=("usual:1",))
+
+    with pytest.raises(Invalid, match=words):
+        await resolve(uploads, settings, config=JobConfig(provider="mock", executor_image=image))
+    assert (await resolve(uploads, settings, config=JobConfig(provider="mock", executor_image="usual:1"))).is_resolved

@@ -1,0 +1,278 @@
+"""What GitHub could not deliver is delivered again, by a GitHub in memory and in virtual time."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.controller.redelivery import (
+    KEPT,
+    LOOK_SECONDS,
+    MOST_ATTEMPTS,
+    MissedDeliveries,
+    missed_among,
+)
+from labrats.index.catalog import Catalog
+from labrats.model.condition import Condition, teller
+from labrats.model.core_resources import Secret
+from labrats.model.errors import GiveUp, LabratsError, RetryLater
+from labrats.model.record import Metadata
+from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec, WebhookSourceStatus
+from labrats.net.github import HookDelivery
+from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
+from tests.fakes.store import MemoryStore
+from tests.support.running import running
+
+APP = {"appId": "4711", "privateKey": "test-key-of-an-app"}
+OURS = "https://labrats.example/webhooks/github"
+
+
+class Hook:
+    """The webhook of an App. works: whether what it sends arrives. is_slow: what is to be sent again has yet to be.
+
+    trouble: what is raised when it is asked.
+    """
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock, self.url, self.works, self.is_slow = clock, OURS, True, False
+        self.trouble: LabratsError | None = None
+        self.sent: list[HookDelivery] = []
+        self.again: list[int] = []
+        self.looks: list[datetime] = []
+
+    def send(self, guid: str, *, ago: timedelta = timedelta(), arrives: bool | None = None) -> None:
+        status = "OK" if (self.works if arrives is None else arrives) else "failed to connect to host"
+        is_again = any(each.guid == guid for each in self.sent)
+        self.sent.append(HookDelivery(len(self.sent) + 1, guid, self.clock.now() - ago, status, is_again))
+
+    async def hook_url(self, credentials: Mapping[str, str]) -> str:
+        assert credentials == APP
+        if self.trouble:
+            raise self.trouble
+        return self.url
+
+    async def deliveries(self, credentials: Mapping[str, str], since: datetime) -> Sequence[HookDelivery]:
+        self.looks.append(since)
+        return [each for each in reversed(self.sent) if each.delivered_at >= since]
+
+    async def deliver_again(self, credentials: Mapping[str, str], delivery_id: int) -> None:
+        (delivery,) = (each for each in self.sent if each.id == delivery_id)
+        if delivery.guid == "gone":
+            raise GiveUp("workspace", "no such delivery")
+        self.again.append(delivery_id)
+        if not self.is_slow:
+            self.send(delivery.guid)
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def hook(clock: FakeClock) -> Hook:
+    return Hook(clock)
+
+
+@pytest.fixture
+async def store(clock: FakeClock, hook: Hook) -> AsyncIterator[MemoryStore]:
+    """Of an engine that has been away, and drives jobs again."""
+    store, catalog = MemoryStore(clock), Catalog()
+    await store.create(Secret(metadata=Metadata(name="app"), data=APP))
+    async with running(catalog.follow(store), MissedDeliveries(store, catalog, hook, clock).run()):
+        yield store
+
+
+async def add_source(store: MemoryStore, *, ready: bool = True, **fields: Any) -> None:
+    status = WebhookSourceStatus(conditions=(teller(NOON)("Ready", ready, "Test", ""),))
+    spec = WebhookSourceSpec(**{"type": "github", "credentials_ref": "app"} | fields)
+    await store.create(WebhookSource(metadata=Metadata(name="github"), spec=spec, status=status))
+
+
+async def caught_up(store: MemoryStore) -> Condition | None:
+    status = (await store.get(WebhookSource, "github")).status
+    return next((each for each in status.conditions if each.type == "CaughtUp"), None)
+
+
+async def reason(store: MemoryStore) -> str:
+    condition = await caught_up(store)
+    return condition.reason if condition else ""
+
+
+async def test_what_failed_is_sent_again_once_the_oldest_first(
+    store: MemoryStore, hook: Hook, clock: FakeClock
+) -> None:
+    for number in (3, 1, 2):
+        hook.send(f"missed-{number}", ago=timedelta(minutes=10 * number), arrives=False)
+    hook.send("arrived", ago=timedelta(minutes=15))
+    hook.send("sent again by hand", ago=timedelta(minutes=30), arrives=False)
+    hook.send("sent again by hand", ago=timedelta(minutes=5))
+    await add_source(store)
+    await clock.advance(40)
+    assert await reason(store) == "Redelivering"
+    await clock.advance(3 * LOOK_SECONDS)
+    assert [hook.sent[number - 1].guid for number in hook.again] == ["missed-3", "missed-2", "missed-1"]
+    assert await reason(store) == "NothingMissed"
+
+
+async def test_what_fails_on_is_asked_for_less_and_less_and_then_no_more(
+    store: MemoryStore, hook: Hook, clock: FakeClock
+) -> None:
+    hook.works = False
+    hook.send("missed")
+    await add_source(store)
+    await clock.advance(LOOK_SECONDS)
+    assert 1 <= len(hook.again) <= 2
+    await clock.advance(KEPT.total_seconds() / 2)
+    assert len(hook.sent) == MOST_ATTEMPTS
+    assert await reason(store) == "Lost"
+    await clock.advance(KEPT.total_seconds())
+    assert len(hook.sent) == MOST_ATTEMPTS
+    assert await reason(store) == "NothingMissed"
+
+
+async def test_what_was_asked_for_and_is_not_sent_yet_is_not_asked_for_again(
+    store: MemoryStore, hook: Hook, clock: FakeClock
+) -> None:
+    hook.is_slow = True
+    hook.send("missed", arrives=False)
+    await add_source(store)
+    await clock.advance(3 * LOOK_SECONDS)
+    assert hook.again == [1]
+    assert await reason(store) == "Redelivering"
+    hook.send("missed")
+    await clock.advance(LOOK_SECONDS)
+    assert await reason(store) == "NothingMissed"
+
+
+async def test_an_outage_of_some_hours_while_the_engine_runs_loses_nothing(
+    store: MemoryStore, hook: Hook, clock: FakeClock
+) -> None:
+    await add_source(store)
+    await clock.advance(LOOK_SECONDS)
+    hook.works = False
+    for number in range(20):
+        hook.send(f"missed-{number}")
+        await clock.advance(900)
+    hook.works = True
+    await clock.advance(12 * 3600)
+    arrived = [each.guid for each in hook.sent if each.arrived]
+    assert sorted(arrived) == sorted(f"missed-{number}" for number in range(20))
+    assert await reason(store) == "NothingMissed"
+
+
+async def test_a_first_look_goes_back_as_far_as_github_does_and_later_ones_do_not(
+    store: MemoryStore, hook: Hook, clock: FakeClock
+) -> None:
+    hook.send("too old", ago=KEPT + timedelta(minutes=1), arrives=False)
+    await add_source(store)
+    await clock.advance(3 * LOOK_SECONDS)
+    assert hook.again == []
+    first, *later = hook.looks
+    assert clock.now() - first >= KEPT
+    assert later
+    assert all(clock.now() - since < timedelta(hours=1) for since in later)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"type": "generic"}, {"enabled": False}, {"credentials_ref": None}, {"credentials_ref": "missing"}],
+)
+async def test_nobody_is_asked_for_a_source_that_is_no_apps(
+    store: MemoryStore, hook: Hook, clock: FakeClock, fields: dict[str, Any]
+) -> None:
+    await add_source(store, **fields)
+    await clock.advance(2 * LOOK_SECONDS)
+    assert hook.looks == []
+    assert await caught_up(store) is None
+
+
+async def test_what_is_said_goes_with_the_credentials(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
+    await add_source(store)
+    await clock.advance(LOOK_SECONDS)
+    assert await reason(store) == "NothingMissed"
+    source = await store.get(WebhookSource, "github")
+    await store.update(replace(source, spec=replace(source.spec, credentials_ref=None)))
+    await clock.advance(LOOK_SECONDS)
+    assert await caught_up(store) is None
+
+
+async def test_nothing_is_asked_for_before_it_can_be_received(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
+    hook.send("missed", arrives=False)
+    await add_source(store, ready=False)
+    await clock.advance(LOOK_SECONDS)
+    assert hook.looks == []
+
+
+async def test_what_an_app_delivers_elsewhere_is_left_alone(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
+    hook.url = "https://other.example/hook?token=test-secret"
+    hook.send("missed", arrives=False)
+    await add_source(store)
+    await clock.advance(LOOK_SECONDS)
+    assert hook.again == []
+    condition = await caught_up(store)
+    assert condition
+    assert (condition.status, condition.reason) == ("Unknown", "Elsewhere")
+    assert "other.example/hook" in condition.message
+    assert "test-secret" not in condition.message
+
+
+@pytest.mark.parametrize("url", [f"{OURS}/", "https://a.example/labrats/api/webhooks/github", "https://a.example/own"])
+async def test_what_an_app_delivers_to_any_address_of_the_source_is_ours(
+    store: MemoryStore, hook: Hook, clock: FakeClock, url: str
+) -> None:
+    hook.url = url
+    hook.send("missed", arrives=False)
+    await add_source(store, path="/own")
+    await clock.advance(LOOK_SECONDS)
+    assert hook.again == [1]
+
+
+async def test_github_is_left_alone_for_as_long_as_it_asks(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
+    hook.trouble = RetryLater("GitHub does not do it now: it answers 429", delay_seconds=3000)
+    hook.send("missed", arrives=False)
+    await add_source(store)
+    await clock.advance(60)
+    assert await reason(store) == "Unreachable"
+    hook.trouble = None
+    await clock.advance(2800)
+    assert hook.looks == []
+    await clock.advance(300)
+    assert hook.again == [1]
+
+
+async def test_credentials_that_are_refused_are_said_and_stop_nothing(
+    store: MemoryStore, hook: Hook, clock: FakeClock
+) -> None:
+    hook.trouble = GiveUp("workspace", "GitHub does not know the App by its id and key")
+    await add_source(store)
+    await clock.advance(60)
+    condition = await caught_up(store)
+    assert condition
+    assert (condition.status, condition.reason) == ("False", "Refused")
+    assert "does not know the App" in condition.message
+    hook.trouble = None
+    await clock.advance(2 * LOOK_SECONDS)
+    assert await reason(store) == "NothingMissed"
+
+
+async def test_one_that_cannot_be_sent_again_keeps_no_other_from_it(
+    store: MemoryStore, hook: Hook, clock: FakeClock
+) -> None:
+    hook.send("gone", ago=timedelta(minutes=2), arrives=False)
+    hook.send("missed", ago=timedelta(minutes=1), arrives=False)
+    await add_source(store)
+    await clock.advance(60)
+    assert hook.again == [2]
+
+
+def test_an_attempt_that_was_asked_for_is_awaited() -> None:
+    missed = missed_among([HookDelivery(1, "a", NOON, "timed out"), HookDelivery(2, "b", NOON, "OK")], {1}, NOON)
+    assert (missed.again, missed.awaited, missed.lost, missed.since) == ([], 1, 0, NOON)

@@ -1,0 +1,193 @@
+"""Webhook sources say how they stand, where the engine itself receives for them."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.controller.credential_labels import CredentialLabels
+from labrats.controller.source_status import PASS_SECONDS, OwnReceiver, SourceReviews
+from labrats.model.condition import Condition
+from labrats.model.core_resources import Secret
+from labrats.model.errors import RetryLater
+from labrats.model.job import KeyReference
+from labrats.model.record import Metadata
+from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
+from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
+from tests.fakes.store import MemoryStore
+from tests.support.running import running
+
+MISSING = "there is no Secret 'hook'"
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+class TroubledStore(MemoryStore):
+    """Has trouble with the Secrets that `unreadable` names, and counts what is written."""
+
+    unreadable: Sequence[str] = ()
+    writes = 0
+
+    async def get(self, kind: Any, name: str) -> Any:
+        if kind is Secret and name in self.unreadable:
+            raise RetryLater("the disk is gone")
+        return await super().get(kind, name)
+
+    async def update(self, resource: Any) -> Any:
+        self.writes += 1
+        return await super().update(resource)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def store(clock: FakeClock) -> AsyncIterator[TroubledStore]:
+    """Whose sources are reviewed."""
+    store = TroubledStore(clock)
+    async with running(SourceReviews(store, clock, OwnReceiver()).run()):
+        yield store
+
+
+def a_source(name: str = "github", **fields: Any) -> WebhookSource:
+    reference = KeyReference(name="hook", key="token")
+    spec = WebhookSourceSpec(type="github", **{"secret_ref": reference, **fields})
+    return WebhookSource(metadata=Metadata(name=name), spec=spec)
+
+
+TOKEN = "test-signing-secret"
+
+
+def a_secret(**data: str) -> Secret:
+    return Secret(metadata=Metadata(name="hook"), data=data)
+
+
+async def conditions(store: MemoryStore, name: str = "github") -> dict[str, Condition]:
+    return {each.type: each for each in (await store.get(WebhookSource, name)).status.conditions}
+
+
+async def told(store: MemoryStore, name: str = "github") -> dict[str, tuple[str, str]]:
+    """Status and reason by type."""
+    return {kind: (each.status, each.reason) for kind, each in (await conditions(store, name)).items()}
+
+
+async def test_a_source_with_its_secret_is_served_by_the_engine(store: TroubledStore, clock: FakeClock) -> None:
+    await store.create(a_secret(token=TOKEN))
+    await store.create(a_source())
+    await clock.advance(1)
+    assert await told(store) == {
+        "Provisioned": ("True", "BuiltIn"),
+        "Ready": ("True", "Serving"),
+        "SecretFound": ("True", "Found"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "secret", "missing"),
+    [
+        (a_source(), None, MISSING),
+        (a_source(), a_secret(other="test-secret"), "'hook' has no key 'token'"),
+        (a_source(secret_ref=None), None, "the source names no secret"),
+    ],
+)
+async def test_what_is_missing_is_said_in_a_sentence(
+    store: TroubledStore, clock: FakeClock, source: WebhookSource, secret: Secret | None, missing: str
+) -> None:
+    if secret:
+        await store.create(secret)
+    await store.create(source)
+    await clock.advance(1)
+    found = await conditions(store)
+    assert (found["SecretFound"].status, found["SecretFound"].message) == ("False", missing)
+    assert (found["Ready"].status, found["Ready"].reason) == ("False", "SecretMissing")
+    assert missing in found["Ready"].message
+
+
+async def test_conditions_follow_a_secret_that_comes_and_goes(store: TroubledStore, clock: FakeClock) -> None:
+    await store.create(a_source())
+    await clock.advance(PASS_SECONDS + 1)
+    for is_there in (True, False):
+        await (store.create(a_secret(token=TOKEN)) if is_there else store.delete(Secret, "hook"))
+        await clock.advance(PASS_SECONDS + 1)
+        assert {kind: status for kind, (status, _) in (await told(store)).items()} == {
+            "Provisioned": "True",
+            "Ready": str(is_there),
+            "SecretFound": str(is_there),
+        }
+
+
+async def test_a_secret_that_is_too_short_is_used_and_has_a_condition(store: TroubledStore, clock: FakeClock) -> None:
+    await store.create(a_secret(token="short"))
+    await store.create(a_source())
+    await clock.advance(1)
+    conditions = await told(store)
+    assert (conditions["SecretFound"], conditions["Ready"]) == (("True", "TooShort"), ("True", "Serving"))
+
+
+async def test_a_source_that_is_switched_off_is_not_ready(store: TroubledStore, clock: FakeClock) -> None:
+    await store.create(a_secret(token=TOKEN))
+    made = await store.create(a_source())
+    await clock.advance(1)
+    source = await store.get(WebhookSource, made.name)
+    await store.update(replace(source, spec=replace(source.spec, enabled=False)))
+    await clock.advance(1)
+    assert (await told(store))["Ready"] == ("False", "SwitchedOff")
+    assert (await told(store))["SecretFound"] == ("True", "Found")
+
+
+async def test_what_has_not_changed_is_not_written_and_keeps_its_time(store: TroubledStore, clock: FakeClock) -> None:
+    await store.create(a_source())
+    await clock.advance(10 * PASS_SECONDS)
+    assert store.writes == 1
+    await store.create(a_secret(token=TOKEN))
+    await clock.advance(10 * PASS_SECONDS)
+    assert store.writes == 2
+    found = await conditions(store)
+    assert found["Provisioned"].last_transition_time == NOON
+    assert found["Ready"].last_transition_time > NOON
+
+
+async def test_what_others_say_of_a_source_stays(store: TroubledStore, clock: FakeClock) -> None:
+    made = await store.create(a_source())
+    await clock.advance(1)
+    source = await store.get(WebhookSource, made.name)
+    another = Condition(type="Another", status="True", reason="Said", last_transition_time=NOON)
+    status = replace(source.status, deliveries=7, conditions=(another, *source.status.conditions))
+    await store.update(replace(source, status=status))
+    await store.create(a_secret(token=TOKEN))
+    await clock.advance(PASS_SECONDS + 1)
+    status = (await store.get(WebhookSource, made.name)).status
+    assert (status.deliveries, [each.type for each in status.conditions]) == (
+        7,
+        ["Another", "Provisioned", "Ready", "SecretFound"],
+    )
+
+
+async def test_trouble_with_one_source_keeps_no_other_from_being_told(store: TroubledStore, clock: FakeClock) -> None:
+    store.unreadable = ["broken"]
+    await store.create(a_source("a", secret_ref=KeyReference(name="broken", key="token")))
+    await store.create(a_source("b"))
+    await clock.advance(1)
+    assert await told(store, "a") == {}
+    assert (await told(store, "b"))["Ready"] == ("False", "SecretMissing")
+    store.unreadable = []
+    await clock.advance(PASS_SECONDS + 1)
+    assert (await told(store, "a"))["SecretFound"] == ("False", "Missing")
+
+
+async def test_a_source_whose_credentials_are_not_labelled_is_told_on_a_cluster(clock: FakeClock) -> None:
+    store = TroubledStore(clock)
+    await store.create(Secret(metadata=Metadata(name="github-app")))
+    await store.create(a_source(credentials_ref="github-app"))
+    async with running(SourceReviews(store, clock, OwnReceiver(), labels=CredentialLabels(store, required=True)).run()):
+        await clock.advance(1)
+        labelled = (await conditions(store))["CredentialsLabelled"]
+
+    assert (labelled.status, labelled.reason) == ("False", "Unlabelled")
+    assert "kubectl label secret github-app labrats.work/type=job-credentials" in labelled.message

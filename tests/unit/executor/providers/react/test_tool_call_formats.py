@@ -1,0 +1,113 @@
+"""How a talk is shown to a model, and how its calls are read."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labrats.executor.providers.chat import CallMade, Reply
+from labrats.executor.providers.react.arguments import KINDS, BadCall, read_call
+from labrats.executor.providers.react.observations import Observation
+from labrats.executor.providers.react.tool_call_formats import CONSTRAINED, FREE, NATIVE, Manner
+from labrats.executor.providers.react.transcript import Call, Round, Transcript
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"tool": "read_file", "arguments": {"path": "a"}}',
+        'I read it.\n```json\n{"tool": "read_file", "arguments": {"path": "a"}}\n```\nThen I go on.',
+        '{"name": "read_file", "parameters": {"path": "a"}}',
+        '<tool_call>{"name": "read_file", "arguments": "{\\"path\\": \\"a\\"}"}</tool_call>',
+        '{"tool": "read_file", "path": "a"}',
+        'With {braces} and {"no": "call"}: {"tool": "read_file", "arguments": {"path": "a"}}',
+    ],
+)
+def test_a_call_is_found_in_a_text_whatever_is_around_it(text: str) -> None:
+    [call] = FREE.calls_in(Reply(text))
+    assert (call.name, call.arguments) == ("read_file", {"path": "a"})
+
+
+@pytest.mark.parametrize("text", ["", "No call.", '{"tool": 3}', "{" * 100_000, '["tool"]', '{"path": "a"}'])
+def test_a_text_without_a_call_has_none(text: str) -> None:
+    assert FREE.calls_in(Reply(text)) == []
+
+
+@given(before=st.text(), arguments=st.dictionaries(st.text(), JSON_VALUES), after=st.text())
+def test_any_call_is_read_as_it_was_written(before: str, arguments: dict[str, Any], after: str) -> None:
+    written = json.dumps({"tool": "x", "arguments": arguments})
+    [call] = FREE.calls_in(Reply(before.replace("{", "") + written + after))
+    assert (call.name, call.arguments) == ("x", arguments)
+
+
+@given(name=st.text() | st.sampled_from([kind.tool for kind in KINDS]), arguments=JSON_VALUES)
+def test_a_call_is_understood_or_answered_with_what_would_be_right(name: str, arguments: Any) -> None:
+    said = repair_of(name, arguments)
+    assert said is None or "There is no tool" in said or "It takes" in said
+
+
+def repair_of(name: str, arguments: Any) -> str | None:
+    """What a call is answered that no tool understands; None for one that is understood."""
+    try:
+        read_call(name, arguments)
+    except BadCall as error:
+        return str(error)
+    return None
+
+
+def test_arguments_that_are_no_json_are_kept_for_the_repair_and_not_shown_again() -> None:
+    [call] = NATIVE.calls_in(Reply(calls=[CallMade("1", "read_file", '{"path": "a')]))
+    assert call.arguments == '{"path": "a'
+    talk = Transcript("", "p", (Round("", [call], [Observation("no", is_error=True)]),))
+    assert NATIVE.messages(talk)[2]["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
+@pytest.mark.parametrize("manner", [NATIVE, CONSTRAINED, FREE])
+def test_a_talk_can_be_shown_in_any_manner(manner: Manner) -> None:
+    calls = [Call("1", "read_file", {"path": "a"}), Call("2", "list_files", {})]
+    rounds = (Round("Look.", calls, [Observation("A"), Observation("B", is_error=True)]), Round("Hm.", remark="Go on."))
+    messages = manner.messages(Transcript("Be brief.", "Do it.", rounds))
+
+    assert "Be brief." in messages[0]["content"]
+    prompt = messages.index({"role": "user", "content": "Do it."})
+    told = [message["content"] for message in messages[prompt + 1 :]]
+    assert any("A" in text for text in told)
+    assert any("B" in text for text in told)
+    assert told[-2:] == ["Hm.", "Go on."]
+
+
+@pytest.mark.parametrize("manner", [CONSTRAINED, FREE])
+def test_in_the_text_the_roles_alternate_and_at_last_there_is_no_system(manner: Manner) -> None:
+    cut = Round("", [Call("1", "list_files", {})], [Observation("A")], remark="Write less.")
+    messages = manner.messages(Transcript("", "Do it.", (cut, Round("Hm.", remark="Go on."))))
+
+    roles = [message["role"] for message in messages if message["role"] != "system"]
+    assert all(one != next_one for one, next_one in pairwise(roles))
+    assert (messages[0]["role"] == "system") is (manner is CONSTRAINED)
+    assert "Write less." in messages[-3]["content"]
+
+
+@pytest.mark.parametrize("depth", [90, 5000, 100_000])
+def test_arguments_nested_without_end_are_no_arguments(depth: int) -> None:
+    nested = "[" * depth + "]" * depth
+    [native] = NATIVE.calls_in(Reply(calls=[CallMade("1", "x", f'{{"a": {nested}}}')]))
+    assert isinstance(native.arguments, dict) is (depth < 100)
+    in_text = FREE.calls_in(Reply(f'{{"tool": "x", "arguments": {{"a": {nested}}}}}'))
+    assert len(in_text) == (depth < 97)
+
+
+def test_every_tool_is_offered_with_a_schema() -> None:
+    offered = {tool["function"]["name"]: tool["function"] for tool in NATIVE.fields["tools"]}
+    assert list(offered) == [
+        *("read_file", "write_file", "edit_file", "list_files", "search", "run_command", "finish"),
+    ]
+    assert offered["edit_file"]["parameters"]["required"] == ["path", "old", "new"]
+    assert all(tool["description"] for tool in offered.values())

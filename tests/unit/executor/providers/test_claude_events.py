@@ -1,0 +1,483 @@
+"""How Claude Code's own events are read and retold."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.executor.providers.agent_cli import Ending
+from labrats.executor.providers.claude import answer_of
+from labrats.executor.providers.claude_events import ClaudeResult, Narrator, SystemEvent, read_event
+from labrats.executor.providers.claude_sessions import ModelUsage, SessionFiles, TokenCounts
+from labrats.model.config import JobConfig
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode, Usage
+from labrats.model.protocol import ToolEvent, UsageEvent
+from tests.unit.executor.attempts import Work, a_task, some_work
+
+TASK = a_task(Path("/nowhere"), config=JobConfig(provider="claude", model="sonnet"))
+RECORDED = Path(__file__).parent / "recorded" / "claude"
+
+
+def told(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Work:
+    """What becomes of `events`."""
+    with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
+        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        for event in events:
+            if known := read_event(json.dumps(event).encode()):
+                narrator.tell(known)
+        return work
+
+
+def narrator_of(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Narrator:
+    """Who has retold `events`."""
+    with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
+        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        with suppress(GiveUp):
+            for event in events:
+                narrator.hear(json.dumps(event).encode())
+        return narrator
+
+
+def recorded(tmp_path: Path, name: str) -> tuple[Narrator, Work]:
+    """What becomes of a stream of the real program."""
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        for line in (RECORDED / f"{name}.jsonl").read_bytes().splitlines():
+            narrator.hear(line)
+        return narrator, work
+
+
+def assistant(*content: dict[str, Any], message_id: str = "msg_1", **usage: int) -> dict[str, Any]:
+    message = {"id": message_id, "model": "claude-test", "content": content, "usage": {"output_tokens": 1, **usage}}
+    return {"type": "assistant", "message": message}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def answer(content: Any, *, is_error: bool = False) -> dict[str, Any]:
+    block = {"type": "tool_result", "tool_use_id": "toolu_1", "content": content, "is_error": is_error}
+    return {"type": "user", "message": {"role": "user", "content": [block]}}
+
+
+def test_a_run_of_the_real_program_is_retold(tmp_path: Path) -> None:
+    narrator, work = recorded(tmp_path, "worked")
+
+    assert work.logs == [
+        "Claude Code 2.1.331, claude-sonnet-5-5",
+        "Let me see.",
+        "→ Bash: echo one; echo two",
+        "← one (and 1 more)",
+        "Let me see.",
+        "→ Bash: ls missing",
+        "← error: Exit code 2 (and 1 more)",
+        "Done.",
+    ]
+    assert narrator.result is not None
+    assert answer_of(TASK, narrator.result, Ending(0)) == "Done."
+    usage = narrator.usage
+    assert (usage.input_tokens, usage.output_tokens, usage.turns) == (500, 50, 3)
+    assert (usage.cost_usd or 0) > 0
+
+
+def test_of_several_results_the_last_one_counts(tmp_path: Path) -> None:
+    """A task in the background wakes the program once more, after a first result."""
+    narrator, _ = recorded(tmp_path, "background")
+
+    assert answer_of(TASK, narrator.result, Ending(0)) == "It has ended."
+    assert (narrator.usage.input_tokens, narrator.usage.output_tokens, narrator.usage.turns) == (300, 30, 3)
+
+
+def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tmp_path: Path) -> None:
+    """As in the second result here: its totals are those of the whole session."""
+    lines = (RECORDED / "background.jsonl").read_bytes().splitlines()
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        narrator.hear(lines[-1])
+
+    assert (narrator.usage.input_tokens, narrator.usage.output_tokens) == (100, 10)
+    assert narrator.usage.cost_usd == pytest.approx(0.0003)
+
+
+def test_an_older_version_that_goes_on_with_a_session_tells_the_tokens_of_this_run_alone() -> None:
+    result = ClaudeResult(
+        subtype="success",
+        num_turns=2,
+        total_cost_usd=0.5,
+        usage=TokenCounts(input_tokens=3, output_tokens=4),
+        model_usage={"big": ModelUsage(input_tokens=100, output_tokens=200, cost_usd=0.5)},
+    )
+
+    assert result.usage_after(Usage(), goes_on=True) == Usage(input_tokens=3, output_tokens=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("limited", FailedCode.RATE_LIMITED), ("overloaded", FailedCode.OVERLOADED)]
+)
+def test_what_the_real_program_says_of_a_refusal_has_its_code(tmp_path: Path, name: str, code: FailedCode) -> None:
+    narrator, _ = recorded(tmp_path, name)
+
+    with pytest.raises(GiveUp) as failure:
+        answer_of(TASK, narrator.result, Ending(1))
+
+    assert failure.value.code is code
+
+
+def test_a_pause_is_as_long_as_the_subscriptions_limit_lasts(tmp_path: Path) -> None:
+    limited, _ = recorded(tmp_path, "limited")
+    (tmp_path / "again").mkdir()
+    overloaded, _ = recorded(tmp_path / "again", "overloaded")
+
+    assert limited.retry_after_seconds is not None
+    assert limited.retry_after_seconds > 365 * 24 * 3600
+    assert overloaded.retry_after_seconds is None
+
+
+def test_a_long_pause_that_the_server_asks_for_ends_the_run(tmp_path: Path) -> None:
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        asked = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        lines = (RECORDED / "asked_for_a_minute.jsonl").read_bytes().splitlines()
+        *before, last = lines[: next(n for n, line in enumerate(lines, 1) if b"api_retry" in line)]
+        for line in before:
+            asked.hear(line)
+        with pytest.raises(GiveUp) as ending:
+            asked.hear(last)
+
+    assert (ending.value.code, ending.value.retry_after_seconds) == (FailedCode.RATE_LIMITED, 68.082)
+
+
+def test_a_short_pause_that_the_server_asks_for_is_passed_on(tmp_path: Path) -> None:
+    asked, _ = recorded(tmp_path, "asked_for_seconds")
+
+    assert asked.too_long is None
+    with pytest.raises(GiveUp) as failure:
+        answer_of(TASK, asked.result, Ending(1), retry_after_seconds=asked.retry_after_seconds)
+    assert (failure.value.code, failure.value.retry_after_seconds) == (FailedCode.OVERLOADED, 4.732)
+
+
+def a_retry(**fields: Any) -> dict[str, Any]:
+    usual = {"attempt": 1, "max_retries": 3, "retry_delay_ms": 60_000, "error_status": 529}
+    return {"type": "system", "subtype": "api_retry", **usual | fields}
+
+
+@pytest.mark.parametrize(
+    ("events", "ends", "asked"),
+    [
+        ([a_retry()], True, True),
+        ([a_retry(error_status=500)], False, False),
+        ([a_retry(error_status=None)], False, False),
+        ([a_retry(retry_delay_ms=2_500)], False, False),
+        ([a_retry(retry_delay_ms=9_000)], False, True),
+        ([a_retry(retry_delay_ms=9_000), assistant(text("again"))], False, False),
+    ],
+)
+def test_only_a_refusal_that_passes_is_a_reason_to_pause(
+    tmp_path: Path, events: list[dict[str, Any]], ends: bool, asked: bool
+) -> None:
+    narrator = narrator_of(tmp_path, *events)
+    assert (narrator.too_long is not None, narrator.retry_after_seconds is not None) == (ends, asked)
+
+
+@pytest.mark.parametrize(("status", "ends"), [(529, False), (429, True)])
+def test_where_it_can_fall_back_to_another_model_an_overload_does_not_end_it(
+    tmp_path: Path, status: int, ends: bool
+) -> None:
+    narrator = narrator_of(tmp_path, a_retry(error_status=status), config=JobConfig(fallback_model="second"))
+    assert (narrator.too_long is not None) is ends
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"warning: something",
+        b"[]",
+        b"{}",
+        b'{"type": "stream_event", "event": {}}',
+        b'{"type": "result"}',
+        b'{"type": "assistant", "message": "?"}',
+        b'{"type": "assis',
+        b"\xff\xfe",
+    ],
+)
+def test_what_is_no_known_event_is_skipped(line: bytes) -> None:
+    assert read_event(line) is None
+
+
+def test_half_a_character_does_not_cost_the_event(tmp_path: Path) -> None:
+    work = told(tmp_path, assistant(text("a \ud83d b")))
+
+    assert work.logs == ["a ? b"]
+
+
+def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "ls\n-la", "description": "d"}}
+
+    work = told(
+        tmp_path,
+        {"type": "system", "subtype": "init", "claude_code_version": "9.9", "model": "claude-test"},
+        assistant(text("First.\nSecond.")),
+        assistant({"type": "thinking", "thinking": "…"}),
+        assistant(call),
+        answer("\none\ntwo\nthree\n"),
+        answer("no such file", is_error=True),
+        answer([{"type": "text", "text": "listed"}, {"type": "image", "source": {}}]),
+        answer(""),
+        {"type": "system", "subtype": "something_new"},
+    )
+
+    assert work.logs == [
+        "Claude Code 9.9, claude-test",
+        "First.",
+        "Second.",
+        "→ Bash: ls (and 1 more)",
+        "← one (and 2 more)",
+        "← error: no such file",
+        "← listed (and 1 more)",
+        "← (nothing)",
+    ]
+    tools = [event for event in work.events if isinstance(event, ToolEvent)]
+    assert (tools[0].name, tools[0].input) == ("Bash", {"command": "ls\n-la", "description": "d"})
+    assert [tool.output for tool in tools[1:]] == ["\none\ntwo\nthree\n", "no such file", "listed\n[image]", ""]
+    assert [tool.is_error for tool in tools] == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"query": "rats", "limit": 3}, "rats"),
+        ({"question": "Warum grün?", "limit": 3}, '{"question": "Warum grün?", "limit": 3}'),
+        ({"path": "", "depth": 2}, '{"path": "", "depth": 2}'),
+        ({}, "(nothing)"),
+        ("text", "text"),
+    ],
+)
+def test_of_a_call_people_are_shown_what_tells_most(tmp_path: Path, given: Any, shown: str) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "mcp__docs__ask", "input": given}
+    assert told(tmp_path, assistant(call)).logs == [f"→ mcp__docs__ask: {shown}"]
+
+
+@pytest.mark.parametrize(
+    ("event", "note"),
+    [
+        (
+            {"subtype": "api_retry", "attempt": 1, "max_retries": 3, "retry_delay_ms": 1600.5, "error_status": 529},
+            "[the model's server answered 529: retry 1 of 3 in 2 s]",
+        ),
+        (
+            {"subtype": "api_retry", "attempt": 2, "max_retries": 3, "retry_delay_ms": 0, "error_status": None},
+            "[the model's server could not be reached: retry 2 of 3 in 0 s]",
+        ),
+        (
+            {"subtype": "model_fallback", "original_model": "opus", "fallback_model": "sonnet"},
+            "[falling back from opus to sonnet]",
+        ),
+    ],
+)
+def test_retries_and_fallback_are_noted(tmp_path: Path, event: dict[str, Any], note: str) -> None:
+    assert told(tmp_path, {"type": "system", **event}).logs == [note]
+
+
+def test_a_message_that_comes_in_several_events_is_counted_once(tmp_path: Path) -> None:
+    usage = {"input_tokens": 5, "cache_creation_input_tokens": 7, "cache_read_input_tokens": 11}
+
+    work = told(
+        tmp_path,
+        assistant(text("a"), message_id="msg_1", **usage),
+        assistant(text("b"), message_id="msg_1", **usage),
+        assistant(text("c"), message_id="msg_2", **usage),
+    )
+
+    usages = [event.usage for event in work.events if isinstance(event, UsageEvent)]
+    once = Usage(input_tokens=12, output_tokens=1, cache_read_tokens=11, cache_write_tokens=7, turns=1)
+    assert usages == [once, once + once]
+
+
+def streamed(kind: str, *, parent: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"type": "stream_event", "event": {"type": kind, **fields}, "parent_tool_use_id": parent}
+
+
+def begun(message_id: str, parent: str | None = None, **usage: int) -> dict[str, Any]:
+    message = {"id": message_id, "model": "claude-test", "content": [], "usage": {"output_tokens": 1, **usage}}
+    return streamed("message_start", parent=parent, message=message)
+
+
+def ended(output_tokens: int, parent: str | None = None, **usage: int | None) -> dict[str, Any]:
+    return streamed("message_delta", parent=parent, usage={"output_tokens": output_tokens, **usage})
+
+
+def test_the_usage_of_a_streamed_message_is_that_of_its_end(tmp_path: Path) -> None:
+    work = told(tmp_path, begun("msg_1", input_tokens=5), assistant(text("a"), input_tokens=5), ended(75_000))
+
+    assert work.run.emit.usage == Usage(input_tokens=5, output_tokens=75_000, turns=1)
+
+
+def test_messages_that_come_in_together_are_told_apart(tmp_path: Path) -> None:
+    work = told(tmp_path, begun("msg_1"), begun("msg_2", "toolu_1"), ended(10, "toolu_1"), ended(200))
+
+    assert work.run.emit.usage == Usage(output_tokens=210, turns=2)
+
+
+def test_a_message_that_breaks_off_at_its_beginning_is_no_turn(tmp_path: Path) -> None:
+    work = told(tmp_path, begun("msg_1", input_tokens=5), begun("msg_2", input_tokens=5), ended(10))
+
+    assert work.run.emit.usage == Usage(input_tokens=10, output_tokens=11, turns=1)
+
+
+def test_a_message_that_writes_more_than_is_allowed_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(GiveUp) as stopped:
+        told(tmp_path, begun("msg_1"), ended(2001), config=JobConfig(max_tokens=2000))
+
+    assert stopped.value.code == FailedCode.BUDGET
+
+
+def test_refused_requests_are_no_turns(tmp_path: Path) -> None:
+    refused = {"type": "result", "subtype": "success", "is_error": True, "num_turns": 3}
+    narrator = narrator_of(tmp_path, assistant(text("a")), refused)
+
+    assert narrator.usage.turns == 1
+
+
+def test_what_subagents_write_counts_although_it_is_not_printed(tmp_path: Path) -> None:
+    files = tmp_path / "projects" / "ws" / "session-1" / "subagents"
+    files.mkdir(parents=True)
+    entry = {"type": "assistant", "message": {"id": "msg_2", "usage": {"input_tokens": 5, "output_tokens": 600}}}
+    (files / "agent-1.jsonl").write_text(json.dumps(entry) + "\n")
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        narrator.tell(SystemEvent(subtype="init", session_id="session-1"))
+        narrator.hear(json.dumps(assistant(text("a"), message_id="msg_2") | {"parent_tool_use_id": "t"}).encode())
+
+    assert work.run.emit.usage == Usage(input_tokens=5, output_tokens=600, turns=1)
+
+
+def test_what_subagents_wrote_before_a_session_was_resumed_does_not_count(tmp_path: Path) -> None:
+    files = tmp_path / "projects" / "ws" / "session-1" / "subagents"
+    files.mkdir(parents=True)
+    entry = {"type": "assistant", "message": {"id": "msg_2", "usage": {"output_tokens": 600}}}
+    (files / "agent-1.jsonl").write_text(json.dumps(entry) + "\n")
+
+    resumed = SessionFiles(tmp_path / "projects", "session-1")
+
+    assert list(resumed.new_subagent_messages()) == []
+
+
+def test_without_a_result_the_cost_is_read_from_the_sessions_file(tmp_path: Path) -> None:
+    session = tmp_path / "projects" / "ws" / "session-1.jsonl"
+    session.parent.mkdir(parents=True)
+    session.write_text(a_cost_state(0.5, 100))
+    files = SessionFiles(tmp_path / "projects", "session-1")
+    assert files.consumed() is None
+
+    with session.open("a") as file:
+        file.write(a_cost_state(0.75, 150))
+
+    assert files.consumed() == Usage(output_tokens=50, cost_usd=0.25)
+
+
+def test_a_cost_that_claude_code_can_only_guess_is_not_known(tmp_path: Path) -> None:
+    session = tmp_path / "projects" / "ws" / "session-1.jsonl"
+    session.parent.mkdir(parents=True)
+    files = SessionFiles(tmp_path / "projects")
+    files.session_id = "session-1"
+    session.write_text(a_cost_state(0.75, 150, hasUnknownModelCost=True))
+
+    assert files.consumed() == Usage(output_tokens=150)
+
+
+def a_cost_state(cost: float, output_tokens: int, **fields: Any) -> str:
+    usage = {"claude-test": {"outputTokens": output_tokens, "costUSD": cost}}
+    return json.dumps({"type": "cost-state", "totalCostUSD": cost, "modelUsage": usage, **fields}) + "\n"
+
+
+def test_a_limit_stops_it_as_soon_as_it_is_seen_to_be_passed(tmp_path: Path) -> None:
+    with pytest.raises(GiveUp) as stopped:
+        told(tmp_path, assistant(text("a"), input_tokens=100), config=JobConfig(max_tokens=99))
+
+    assert stopped.value.code == FailedCode.BUDGET
+
+
+def test_usage_is_that_of_all_models_that_took_part() -> None:
+    result = ClaudeResult(
+        subtype="success",
+        num_turns=3,
+        total_cost_usd=0.5,
+        usage=TokenCounts(input_tokens=1),
+        model_usage={
+            "big": ModelUsage(
+                input_tokens=10, output_tokens=20, cache_read_input_tokens=30, cache_creation_input_tokens=40
+            ),
+            "small": ModelUsage(input_tokens=1, output_tokens=2, cache_read_input_tokens=3),
+        },
+    )
+
+    assert result.usage_after(Usage()) == Usage(
+        input_tokens=51, output_tokens=22, cache_read_tokens=33, cache_write_tokens=40, cost_usd=0.5
+    )
+
+
+def test_the_cost_of_a_model_that_claude_code_does_not_know_is_not_known() -> None:
+    models = {"a-new-one": ModelUsage(output_tokens=20, cost_usd=0.5, cost_basis="unknown")}
+    older = ClaudeResult(subtype="success", total_cost_usd=0.5, model_usage=models)
+    newer = ClaudeResult(subtype="success", total_cost_usd=0.5, model_usage_since_last_result=models)
+
+    assert older.usage_after(Usage()) == newer.usage_after(Usage()) == Usage(output_tokens=20)
+
+
+def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
+    assert answer_of(TASK, ClaudeResult(subtype="success", result="done"), Ending(0)) == "done"
+    for result, status in [
+        (ClaudeResult(subtype="success", result="done"), 1),
+        (ClaudeResult(subtype="success", result="done", is_error=True), 0),
+        (ClaudeResult(subtype="error_during_execution"), 0),
+        (None, 0),
+    ]:
+        with pytest.raises(GiveUp) as failure:
+            answer_of(TASK, result, Ending(status))
+        assert failure.value.code == FailedCode.AGENT_ERROR
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [
+        (ClaudeResult(subtype="success", is_error=True, api_error_status=401), FailedCode.AUTH),
+        (ClaudeResult(subtype="success", is_error=True, api_error_status=403), FailedCode.AUTH),
+        (ClaudeResult(subtype="success", is_error=True, result="Not logged in · Please run /login"), FailedCode.AUTH),
+        (ClaudeResult(subtype="success", is_error=True, api_error_status=429), FailedCode.RATE_LIMITED),
+        (
+            ClaudeResult(subtype="success", is_error=True, api_error_status=429, result="You've hit your spend limit"),
+            FailedCode.QUOTA,
+        ),
+        (
+            ClaudeResult(subtype="success", is_error=True, api_error_status=402, result="API Error: 402 no"),
+            FailedCode.QUOTA,
+        ),
+        (ClaudeResult(subtype="success", is_error=True, api_error_status=503), FailedCode.OVERLOADED),
+        (ClaudeResult(subtype="success", is_error=True, api_error_status=529), FailedCode.OVERLOADED),
+        (
+            ClaudeResult(subtype="success", is_error=True, api_error_status=400, terminal_reason="prompt_too_long"),
+            FailedCode.CONTEXT_TOO_LONG,
+        ),
+        (ClaudeResult(subtype="error_max_turns", is_error=True), FailedCode.MAX_TURNS),
+        (ClaudeResult(subtype="error_max_budget_usd", is_error=True), FailedCode.BUDGET),
+        (ClaudeResult(subtype="error_something_new", is_error=True), FailedCode.AGENT_ERROR),
+    ],
+)
+def test_each_kind_of_failure_has_its_code(result: ClaudeResult, code: FailedCode) -> None:
+    with pytest.raises(GiveUp) as failure:
+        answer_of(TASK, result, Ending(1))
+
+    assert failure.value.code == code
+
+
+def test_without_a_result_the_last_complaint_is_the_reason() -> None:
+    with pytest.raises(
+        GiveUp, match="exited with code 1 without a result: --dangerously-skip-permissions cannot"
+    ) as failure:
+        answer_of(TASK, None, Ending(1, "--dangerously-skip-permissions cannot be used\nwith root privileges\n"))
+
+    assert failure.value.code == FailedCode.AGENT_ERROR

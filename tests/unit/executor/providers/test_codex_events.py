@@ -1,0 +1,351 @@
+"""How Codex's own events are read and retold, by streams of the real program."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from labrats.executor.providers.agent_cli import Ending
+from labrats.executor.providers.codex import answer_of, code_of, retry_after_seconds
+from labrats.executor.providers.codex_events import Ledger, Narrator, ThreadStarted, read_event
+from labrats.executor.providers.codex_log import CodexLog, complaints_in, retry_after_in
+from labrats.model.config import JobConfig
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode, Usage
+from labrats.model.protocol import ToolEvent
+from tests.unit.executor.attempts import Work, a_task, some_work
+
+RECORDED = Path(__file__).parent / "recorded" / "codex"
+THREAD = "01900000-0000-7000-8000-000000000000"
+
+
+def told(tmp_path: Path, *lines: bytes, config: JobConfig | None = None) -> tuple[Narrator, Work]:
+    """What becomes of the events in `lines`."""
+    with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig(provider="codex"))) as work:
+        narrator = Narrator(work.run, tmp_path / "sessions")
+        try:
+            for line in lines:
+                if event := read_event(line):
+                    narrator.tell(event)
+        finally:
+            narrator.settle()
+        return narrator, work
+
+
+def recorded(name: str) -> list[bytes]:
+    return (RECORDED / f"{name}.jsonl").read_bytes().splitlines()
+
+
+def a_session(tmp_path: Path, *lines: bytes) -> Path:
+    """The file in which Codex would have written the session down."""
+    path = tmp_path / "sessions" / "2030" / "01" / f"rollout-2030-01-01-{THREAD}.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\n".join([*lines, b""]))
+    return path
+
+
+def an_item(**fields: Any) -> bytes:
+    return msgspec.json.encode({"type": "item.completed", "item": {"id": "item_1", **fields}})
+
+
+def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> None:
+    narrator, work = told(tmp_path, *recorded("worked"))
+
+    assert work.logs == [
+        "Let me see.",
+        "→ Shell: echo one; echo two",
+        "← one (and 1 more)",
+        "→ Shell: ls missing",
+        "← error: ls: cannot access 'missing': No such file or directory",
+        "→ Edit: add /workspace/a.txt",
+        "← completed",
+        "Done.",
+    ]
+    tools = [event for event in work.events if isinstance(event, ToolEvent)]
+    assert [(tool.id, tool.name, tool.is_error) for tool in tools] == [
+        ("item_1", "Shell", False),
+        ("item_1", None, False),
+        ("item_2", "Shell", False),
+        ("item_2", None, True),
+        ("item_3", "Edit", False),
+        ("item_3", None, False),
+    ]
+    assert answer_of(work.run, narrator, Ending(0)) == "Done."
+
+
+def test_a_model_is_waited_for_unless_a_tool_is_at_work(tmp_path: Path) -> None:
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        narrator = Narrator(work.run, tmp_path)
+        waits = []
+        for line in recorded("worked")[:6]:
+            if event := read_event(line):
+                narrator.tell(event)
+            waits.append(narrator.waits_for_model)
+
+    assert waits == [True, True, True, False, True, False]
+
+
+def test_an_answer_without_a_call_is_told_with_its_call(tmp_path: Path) -> None:
+    search = an_item(type="web_search", query="labrats")
+    tool = an_item(type="mcp_tool_call", server="files", tool="read", arguments={"a": 1}, error={"message": "no"})
+    _, work = told(tmp_path, search, tool)
+
+    assert work.logs == [
+        "→ WebSearch: labrats",
+        "← (nothing)",
+        '→ files.read: {"a":1}',
+        '← {"message":"no"}',
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"Reading additional input from stdin...",
+        b"[]",
+        b'{"type": "something.new"}',
+        b'{"type": "item.completed"}',
+        b'{"type": "item.completed", "item": {"id": "item_1", "type": "something_new", "text": "?"}}',
+        b'{"type": "item.comp',
+        b"\xff\xfe",
+    ],
+)
+def test_what_is_not_known_is_skipped(tmp_path: Path, line: bytes) -> None:
+    _, work = told(tmp_path, line)
+
+    assert work.events == []
+
+
+def test_half_a_character_does_not_cost_the_event(tmp_path: Path) -> None:
+    line = b'{"type": "item.completed", "item": {"id": "item_1", "type": "agent_message", "text": "a \\ud83d b"}}'
+    _, work = told(tmp_path, line)
+
+    assert work.logs == ["a ? b"]
+
+
+def test_trouble_on_the_way_is_a_note_in_the_log(tmp_path: Path) -> None:
+    narrator, work = told(tmp_path, *recorded("reconnected"))
+
+    assert work.logs[0].startswith("[Reconnecting... 1/1 (stream disconnected")
+    assert answer_of(work.run, narrator, Ending(0)) == "Done."
+
+
+def test_what_a_session_has_consumed_is_read_where_it_writes_itself_down(tmp_path: Path) -> None:
+    a_session(tmp_path, *recorded("session"))
+    _, work = told(tmp_path, *recorded("worked"))
+
+    assert work.run.emit.usage == Usage(
+        input_tokens=320, output_tokens=40, cache_read_tokens=80, reasoning_tokens=16, turns=4
+    )
+
+
+def a_record(response_id: str, **usage: int) -> bytes:
+    payload = {"response_id": response_id, "usage": usage}
+    return msgspec.json.encode({"type": "token_usage_record", "payload": payload})
+
+
+def test_an_answer_is_counted_by_its_record_before_the_tools_that_it_calls_have_ended(tmp_path: Path) -> None:
+    first = a_record("resp_1", input_tokens=100, cached_input_tokens=20, cache_write_input_tokens=30, output_tokens=5)
+    later = [line for line in recorded("session") if b"token_count" in line]
+    a_session(tmp_path, first, *later, a_record("resp_2", output_tokens=5))
+    _, work = told(tmp_path, *recorded("worked"))
+
+    assert work.run.emit.usage == Usage(
+        input_tokens=80, output_tokens=10, cache_read_tokens=20, cache_write_tokens=30, turns=2
+    )
+
+
+def test_what_only_the_end_shows_has_a_cost_too(tmp_path: Path) -> None:
+    path = a_session(tmp_path)
+    task = a_task(tmp_path, config=JobConfig(provider="codex", model="gpt-5"))
+    with some_work(tmp_path, task) as work:
+        narrator = Narrator(work.run, tmp_path / "sessions")
+        narrator.tell(ThreadStarted(THREAD))
+        path.write_bytes(a_record("resp_1", output_tokens=1000) + b"\n")
+        narrator.settle()
+
+    assert work.run.emit.usage == Usage(output_tokens=1000, cost_usd=0.01, turns=1)
+
+
+def test_an_entry_that_repeats_the_last_one_counts_once(tmp_path: Path) -> None:
+    a_session(tmp_path, *(line for line in recorded("session") for _ in range(2)))
+    _, work = told(tmp_path, *recorded("worked"))
+
+    assert work.run.emit.usage.turns == 4
+
+
+def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tmp_path: Path) -> None:
+    entries = [line for line in recorded("session") if b"token_count" in line]
+    a_session(tmp_path, *entries[2:])
+    _, work = told(tmp_path, *recorded("worked"))
+
+    assert work.run.emit.usage == Usage(
+        input_tokens=160, output_tokens=20, cache_read_tokens=40, reasoning_tokens=8, turns=2
+    )
+
+
+def test_a_session_is_counted_as_it_grows(tmp_path: Path) -> None:
+    first, second, *_ = [line for line in recorded("session") if b"token_count" in line]
+    path = a_session(tmp_path, first)
+    ledger = Ledger(tmp_path / "sessions")
+    ledger.thread_id = THREAD
+    assert ledger.read()
+    with path.open("ab") as session:
+        session.write(second[:50])
+        session.flush()
+        assert not ledger.read()
+        session.write(second[50:] + b"\n")
+    assert ledger.read()
+    assert ledger.usage.turns == 2
+    ledger.close()
+
+
+def test_without_the_sessions_file_the_end_tells_what_was_consumed(tmp_path: Path) -> None:
+    _, work = told(tmp_path, *recorded("worked"))
+
+    assert work.run.emit.usage == Usage(
+        input_tokens=320, output_tokens=40, cache_read_tokens=80, reasoning_tokens=16, turns=1
+    )
+
+
+def test_limits_stop_it_as_soon_as_they_are_seen_to_be_passed(tmp_path: Path) -> None:
+    a_session(tmp_path, *recorded("session"))
+    for number, (config, code) in enumerate(
+        [(JobConfig(max_tokens=300), FailedCode.BUDGET), (JobConfig(max_turns=3), FailedCode.MAX_TURNS)]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "sessions").symlink_to(tmp_path / "sessions")
+        with pytest.raises(GiveUp) as stopped:
+            told(folder, *recorded("worked"), config=config)
+        assert stopped.value.code == code
+
+
+def test_success_needs_the_exit_status_and_the_last_event(tmp_path: Path) -> None:
+    completed, work = told(tmp_path, *recorded("worked"))
+    (tmp_path / "cut").mkdir()
+    cut, _ = told(tmp_path / "cut", *recorded("worked")[:-1])
+
+    for narrator, status in ((completed, 1), (completed, -9), (cut, 0)):
+        with pytest.raises(GiveUp) as failure:
+            answer_of(work.run, narrator, Ending(status))
+        assert failure.value.code == FailedCode.AGENT_ERROR
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "seconds"), [("refused", FailedCode.AUTH, None), ("limited", FailedCode.RATE_LIMITED, 62.5)]
+)
+def test_each_kind_of_failure_has_its_code(tmp_path: Path, name: str, code: FailedCode, seconds: float | None) -> None:
+    narrator, work = told(tmp_path, *recorded(name))
+
+    with pytest.raises(GiveUp) as failure:
+        answer_of(work.run, narrator, Ending(1))
+
+    assert (failure.value.code, failure.value.retry_after_seconds) == (code, seconds)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("unexpected status 403 Forbidden: no, url: http://127.0.0.1/v1/responses", FailedCode.AUTH),
+        ("Quota exceeded. Check your plan and billing details.", FailedCode.QUOTA),
+        ("To use Codex with your ChatGPT plan, upgrade to Plus: https://example.org", FailedCode.QUOTA),
+        ("Codex ran out of room in the model's context window. Start a new thread", FailedCode.CONTEXT_TOO_LONG),
+        ("exceeded retry limit, last status: 429 Too Many Requests", FailedCode.RATE_LIMITED),
+        ("You’ve hit your usage limit. Upgrade to Pro or try again at 9:50 PM.", FailedCode.RATE_LIMITED),
+        ("Selected model is at capacity. Please try a different model.", FailedCode.OVERLOADED),
+        ("We’re currently experiencing high demand, which may cause temporary errors.", FailedCode.OVERLOADED),
+        ("unexpected status 529 <unknown status code>: Overloaded, url: http://127.0.0.1", FailedCode.OVERLOADED),
+        ("unexpected status 404 Not Found: no such model", FailedCode.MODEL_NOT_FOUND),
+        ("The requested model 'nope' does not exist.", FailedCode.MODEL_NOT_FOUND),
+        ("The 'nope' model is not supported when using Codex with a ChatGPT account.", FailedCode.MODEL_NOT_FOUND),
+        ("Project does not have access to model `nope`", FailedCode.MODEL_NOT_FOUND),
+        ("unexpected status 402 Payment Required: Payment required, url: http://127.0.0.1", FailedCode.QUOTA),
+        ("unexpected status 404 Not Found: page not found", FailedCode.AGENT_ERROR),
+    ],
+)
+def test_words_that_the_real_program_says_have_their_code(words: str, code: FailedCode) -> None:
+    assert code_of(words) is code
+
+
+NOW = datetime(2026, 11, 25, 11, 2, 44, tzinfo=UTC)
+"""When the streams of plans that are used up were recorded: one for an hour, one for 30."""
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("Please try again in 11.054s. Visit us", 11.054),
+        ("Please try again in 1h2m3s.", 3723),
+        ("Please try again in 250ms.", 0.25),
+        ("try again in 2 minutes", 120),
+        ("try again in a while", None),
+        ("try again later", None),
+        ("try again at 11:02 AM", 16),
+        ("try again at 10:00 AM", 0),
+        ("try again at 25:00 PM", None),
+        ("try again at Nov 31st, 2026 4:46 PM", None),
+    ],
+)
+def test_how_long_to_wait_is_read_from_the_words(words: str, seconds: float | None) -> None:
+    assert retry_after_seconds(words, NOW) == seconds
+
+
+@pytest.mark.parametrize(("name", "hours"), [("used_up", 1), ("used_up_until_tomorrow", 30)])
+def test_a_used_up_plan_says_when_it_is_not_any_more(tmp_path: Path, name: str, hours: int) -> None:
+    narrator, _ = told(tmp_path, *recorded(name))
+
+    assert code_of(narrator.failure or "") is FailedCode.RATE_LIMITED
+    seconds = retry_after_seconds(narrator.failure or "", NOW)
+    assert 0 <= (seconds or 0) - hours * 3600 <= 60
+
+
+# What it logs
+
+LOG = (RECORDED / "asked_for_a_minute.log").read_text()
+
+
+def test_what_the_server_asks_for_in_a_header_is_in_the_log() -> None:
+    assert retry_after_in(LOG) == 60
+    assert retry_after_in("") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "to"),
+    [
+        ("429 Too Many Requests", "200 OK"),
+        ('"retry-after": "60"', '"retry-after": "soon"'),
+        ('"retry-after": "60"', '"server": "slow"'),
+        ("Request completed", "Request failed"),
+    ],
+)
+def test_a_log_that_says_something_else_asks_for_nothing(change: str, to: str) -> None:
+    assert retry_after_in(LOG.replace(change, to)) is None
+
+
+def test_the_last_answer_counts() -> None:
+    assert retry_after_in(LOG + LOG.replace('"60"', '"7"')) == 7
+    assert retry_after_in(LOG + LOG.replace("429 Too Many Requests", "200 OK")) is None
+
+
+def test_what_codex_complains_of_is_told_apart_from_its_log() -> None:
+    complaints = complaints_in(LOG)
+    assert complaints.startswith("WARNING: proceeding")
+    assert "Request completed" not in complaints
+
+
+def test_which_mcp_servers_failed_is_in_the_log(tmp_path: Path) -> None:
+    with CodexLog(tmp_path) as log:
+        log.file.write((RECORDED / "mcp_servers_failed.log").read_bytes())
+        log.file.write(LOG.encode() * 1000)  # of the answers of a long run
+        log.file.flush()
+        assert log.retry_after_seconds == 60
+        assert log.failed_mcp_servers == {
+            "bad": "No such file or directory (os error 2)",
+            "worse": "handshaking with MCP server failed: connection closed: initialize response: connection closed: "
+            "initialize response",
+        }
+    assert complaints_in((RECORDED / "mcp_servers_failed.log").read_text()) == ""

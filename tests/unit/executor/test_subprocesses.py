@@ -1,0 +1,99 @@
+"""Programs that an attempt starts: how they are ended, and how what they print is read."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from labrats.executor.subprocesses import Lines, child_process, tail_of
+
+READY = "import signal, sys, time; signal.signal(signal.SIGTERM, {}); print('ready', flush=True); time.sleep(300)"
+
+
+def python(code: str) -> Sequence[str]:
+    return [sys.executable, "-c", code]
+
+
+def lines_of(*chunks: bytes) -> Lines:
+    stream = asyncio.StreamReader()
+    for chunk in chunks:
+        stream.feed_data(chunk)
+    stream.feed_eof()
+    return Lines(stream)
+
+
+async def lines_from(*chunks: bytes) -> list[bytes]:
+    return [line async for line in lines_of(*chunks)]
+
+
+async def test_lines_are_put_together_from_whatever_arrives() -> None:
+    assert await lines_from(b"one\ntw", b"o\n", b"\nfo", b"ur") == [b"one", b"two", b"", b"four"]
+
+
+async def test_a_line_of_megabytes_is_one_line() -> None:
+    assert [len(line) for line in await lines_from(b"x" * 5_000_000 + b"\ny")] == [5_000_000, 1]
+
+
+async def test_a_line_beyond_all_measure_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labrats.executor.subprocesses._LINE_BYTES", 10)
+
+    lines = lines_of(b"12345", b"678901\n", b"short\n", b"x" * 11)
+
+    assert [line async for line in lines] == [b"short"]
+    assert lines.has_left_out
+
+
+async def test_of_an_endless_output_the_end_is_kept() -> None:
+    stream = asyncio.StreamReader()
+    stream.feed_data(b"x" * 1_000_000 + b"the end")
+    stream.feed_eof()
+
+    tail = await tail_of(stream)
+
+    assert len(tail) == 16 * 1024
+    assert tail.endswith("the end")
+
+
+@pytest.mark.parametrize(
+    ("handler", "grace_seconds", "status"),
+    [
+        ("lambda *_: sys.exit(7)", 30.0, 7),
+        ("signal.SIG_IGN", 0.05, -signal.SIGKILL),
+        ("lambda *_: sys.exit(7)", 0.0, -signal.SIGKILL),
+    ],
+)
+async def test_on_leaving_the_program_is_asked_to_end_and_then_killed(
+    tmp_path: Path, handler: str, grace_seconds: float, status: int
+) -> None:
+    async with child_process(
+        python(READY.format(handler)), tmp_path, {"PATH": ""}, grace_seconds=grace_seconds
+    ) as process:
+        assert await process.output.readline() == b"ready\n"
+
+    assert await process.exit_status() == status
+
+
+async def test_a_program_that_ended_by_itself_is_left_alone(tmp_path: Path) -> None:
+    async with child_process(python("print('done')"), tmp_path, {}) as process:
+        assert await tail_of(process.output) == "done\n"
+        assert await process.exit_status() == 0
+
+
+async def test_its_end_is_seen_although_a_child_of_its_own_holds_the_output_open(tmp_path: Path) -> None:
+    code = "import subprocess; print(subprocess.Popen(['sleep', '300']).pid)"
+    async with child_process(python(code), tmp_path, {"PATH": os.defpath}) as process:
+        child = int(await process.output.readline())
+        status = await process.exit_status()
+        os.kill(child, signal.SIGKILL)
+
+    assert status == 0
+
+
+async def test_a_program_that_cannot_be_started_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        async with child_process(["no-such-program"], tmp_path, {"PATH": ""}):
+            pass

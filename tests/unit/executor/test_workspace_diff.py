@@ -1,0 +1,192 @@
+"""What an attempt has changed: a patch that does the same elsewhere, and nothing that the agent set up is run."""
+
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.executor.workspace_diff import PATCH_BYTES
+from labrats.model.config import JobConfig
+from labrats.model.job import Outputs, WorkspaceFile, WorkspaceSetup
+from labrats.model.protocol import ErrorEvent
+from tests.unit.executor.attempts import AttemptFolder, an_attempt, wait_until
+
+NOTHING = Outputs()
+COMMIT = "git -c user.name=Agent -c user.email=agent@example.org commit -q"
+
+
+def git(folder: Path, *arguments: str, stdin: bytes = b"") -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, cwd=folder, input=stdin, check=True, capture_output=True).stdout.decode().strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with a text, a binary file, a link, and something that it ignores."""
+    path = tmp_path / "repositories" / "hello"
+    path.mkdir(parents=True)
+    git(path, "init", "-q", "-b", "main")
+    (path / "readme.txt").write_text("one\ntwo\n")
+    (path / "latin.txt").write_bytes(b"gr\xfc\xdfe\n")
+    (path / "image.bin").write_bytes(bytes(range(256)))
+    (path / "link").symlink_to("readme.txt")
+    (path / "obsolete.txt").write_text("old\n")
+    (path / ".gitignore").write_text("build/\n")
+    git(path, "add", ".")
+    git(path, "commit", "-q", "-m", "one")
+    return path
+
+
+def work_of(tmp_path: Path, script: str, repository: Path | None = None, **inputs: Any) -> AttemptFolder:
+    """An attempt whose agent does what a shell script says, and ends without a result."""
+    program = tmp_path / "agent"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    if repository:
+        setup = WorkspaceSetup(git_repo=str(repository))
+        inputs |= {"workspace_setup": setup, "repo_roots": (str(repository.parent),)}
+    return an_attempt(tmp_path, config=JobConfig(provider="claude"), programs={"claude": str(program)}, **inputs)
+
+
+def outputs_of(attempt: AttemptFolder) -> Outputs:
+    attempt.run()
+    return attempt.outcome.outputs
+
+
+def patch_of(attempt: AttemptFolder) -> bytes:
+    return (attempt.path / "changes.patch").read_bytes()
+
+
+def tree_of(folder: Path) -> str:
+    """A hash of all files in a repository's work tree, but for the ignored ones."""
+    git(folder, "add", "--all")
+    return git(folder, "write-tree")
+
+
+def test_the_patch_makes_the_same_changes_elsewhere(tmp_path: Path, repository: Path) -> None:
+    script = """
+        echo three >> readme.txt; printf '\\374\\n' >> latin.txt; printf 'x' >> image.bin; rm obsolete.txt
+        mkdir -p src build; printf '#!/bin/sh\\n' > src/run; chmod +x src/run; ln -sf latin.txt link
+        echo junk > build/junk; echo committed > committed.txt; git add committed.txt; """
+    attempt = work_of(tmp_path, f"{script}{COMMIT} -m 'A commit'; echo dirty >> committed.txt", repository)
+
+    outputs = outputs_of(attempt)
+
+    assert outputs.files_changed == 7
+    assert outputs.branch == "main"
+    assert outputs.commits == (git(attempt.workspace, "rev-parse", "HEAD"),) == (outputs.commit,)
+    assert b"junk" not in patch_of(attempt)
+    git(repository, "apply", "--binary", stdin=patch_of(attempt))
+    assert tree_of(repository) == tree_of(attempt.workspace)
+
+
+def test_files_that_people_ignore_everywhere_are_not_in_the_patch(tmp_path: Path, repository: Path) -> None:
+    script = """
+        mkdir -p src/__pycache__ node_modules/x .venv/bin; echo x > src/__pycache__/a.cpython-311.pyc; echo x > old.pyc
+        echo x > node_modules/x/index.js; echo x > .venv/bin/python; echo x > .DS_Store; echo x > .main.py.swp
+        echo 'print(1)' > src/main.py"""
+    attempt = work_of(tmp_path, script, repository)
+
+    assert outputs_of(attempt).files_changed == 1
+    assert b"src/main.py" in patch_of(attempt)
+    assert not any(name in patch_of(attempt) for name in (b".pyc", b"node_modules", b".venv", b".DS_Store", b".swp"))
+
+
+def test_it_is_there_after_a_failure_too(tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, [{"write": {"path": "a/b.txt", "text": "hello\n"}}, {"fail": "no"}])
+    assert outputs_of(attempt).files_changed == 1
+    assert isinstance(attempt.outcome, ErrorEvent)
+    assert b"+hello" in patch_of(attempt)
+
+
+def test_it_is_there_after_a_stop_too(tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, [{"write": {"path": "b.txt", "text": "hello\n"}}, {"log": "here"}, {"hang": True}])
+    with attempt.started() as process:
+        wait_until(lambda: "here" in attempt.logs, "the agent to write")
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    assert attempt.outcome.outputs.files_changed == 1
+    assert b"+hello" in patch_of(attempt)
+
+
+def test_it_begins_where_the_files_that_came_with_the_job_end(tmp_path: Path) -> None:
+    for name, text in (("notes.txt", "one\n"), ("ignored.log", "one\n"), (".gitignore", "*.log\n")):
+        (tmp_path / name).write_text(text)
+    names = ("notes.txt", "ignored.log", ".gitignore")
+    files = tuple(WorkspaceFile(name=name, path=str(tmp_path / name), size=4) for name in names)
+    attempt = work_of(tmp_path, "echo two >> notes.txt; echo two >> ignored.log", workspace_files=files)
+
+    assert outputs_of(attempt).files_changed == 2
+    before = tmp_path / "before"
+    before.mkdir()
+    for name in names:
+        (before / name).write_bytes((tmp_path / name).read_bytes())
+    git(before, "init", "-q")
+    git(before, "apply", stdin=patch_of(attempt))
+    assert (before / "notes.txt").read_text() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("steps", [[{"result": 1}], [{"fail": "no"}]])
+def test_an_attempt_that_makes_nothing_says_nothing_of_it(tmp_path: Path, steps: list[Any]) -> None:
+    attempt = an_attempt(tmp_path, steps)
+    assert outputs_of(attempt) == NOTHING
+    assert not (attempt.path / "changes.patch").exists()
+
+
+def test_an_unchanged_repository_is_known_to_be(tmp_path: Path, repository: Path) -> None:
+    attempt = work_of(tmp_path, "true", repository)
+    assert outputs_of(attempt) == Outputs(files_changed=0)
+    assert not (attempt.path / "changes.patch").exists()
+
+
+def test_the_agents_repository_stays_as_it_left_it(tmp_path: Path, repository: Path) -> None:
+    script = "echo three >> readme.txt; echo new > new.txt; git add readme.txt; git status --porcelain > ../status"
+    attempt = work_of(tmp_path, script, repository)
+    attempt.run()
+    assert git(attempt.workspace, "status", "--porcelain") == (tmp_path / "status").read_text().strip()
+    assert not (attempt.path / "baseline.git").exists()
+
+
+TRAPS = {
+    "fsmonitor": "git config core.fsmonitor 'touch {trap};:'",
+    "hooks": "printf '#!/bin/sh\\ntouch {trap}' > .git/hooks/post-index-change; chmod +x .git/hooks/*",
+    "filter": "{filter}; echo '* filter=x' > .gitattributes",
+    "textconv": "git config diff.x.textconv 'touch {trap};cat'; echo '* diff=x' > .gitattributes",
+    "external diff": "git config diff.external 'touch {trap};:'",
+    "home": "printf '[core]\\nfsmonitor = touch {trap};:\\n' > $HOME/.gitconfig",
+    "attributes": "{filter}; mkdir -p .git/info; echo '* filter=x' > .git/info/attributes",
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS.values(), ids=TRAPS)
+def test_what_the_agent_sets_up_is_not_run(tmp_path: Path, repository: Path, trap: str) -> None:
+    fired = tmp_path / "fired"
+    clean = f"git config filter.x.clean 'touch {fired};cat'"
+    script = f"mkdir -p .git/hooks; {trap.format(trap=fired, filter=clean)}; echo three >> readme.txt"
+    attempt = work_of(tmp_path, script, repository)
+    assert outputs_of(attempt).files_changed in (1, 2)
+    assert not fired.exists()
+
+
+def test_a_secret_in_it_is_redacted(tmp_path: Path) -> None:
+    secrets = {"ANTHROPIC_API_KEY": "test-key-0123456789"}
+    attempt = work_of(tmp_path, 'echo "key=$ANTHROPIC_API_KEY" > .env', secrets=secrets)
+    attempt.run()
+    assert b"key=" in patch_of(attempt)
+    assert b"test-key-0123456789" not in patch_of(attempt)
+
+
+def test_one_that_is_too_large_is_not_kept(tmp_path: Path) -> None:
+    attempt = work_of(tmp_path, f"head -c {PATCH_BYTES * 2} /dev/urandom > large.bin")
+    assert outputs_of(attempt).files_changed is None
+    assert not (attempt.path / "changes.patch").exists()
+    assert "[what changed in the workspace cannot be told: it is more than 5 MiB]" in attempt.logs
+
+
+def test_a_repository_that_the_agent_destroyed_costs_the_patch_only(tmp_path: Path, repository: Path) -> None:
+    attempt = work_of(tmp_path, "rm -rf .git; echo three >> readme.txt", repository)
+    attempt.run()
+    assert any(line.startswith("[what changed in the workspace cannot be told:") for line in attempt.logs)

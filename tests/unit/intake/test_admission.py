@@ -1,0 +1,38 @@
+"""How a prepared request becomes one stored job, also where several engines share a store."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from labrats.files.attachments import Attachments
+from labrats.index.catalog import Catalog
+from labrats.intake.admission import Intake
+from labrats.intake.request import JobNames, JobRequest
+from labrats.metrics import Metrics
+from labrats.model.config import JobConfig
+from labrats.model.job import Job
+from labrats.model.record import Resource
+from tests.fakes.store import MemoryStore
+
+R = TypeVar("R", bound=Resource)
+
+
+class ManyEnginesStore(MemoryStore):
+    """One that this engine has not been told of what another has just written to."""
+
+    async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
+        return []
+
+
+async def test_a_request_that_another_engine_has_just_stored_is_found_by_its_name(tmp_path: Path) -> None:
+    store, annotations = ManyEnginesStore(), {"made-by": "this request"}
+    intake = Intake(store, Catalog(), Attachments(tmp_path), Metrics())
+    prepared = intake.prepare(
+        JobRequest(source="manual", type="t", owner="key-1", prompt="Hello.", config=JobConfig(provider="mock"))
+    )
+    names = JobNames(["ir-00000001", "ir-00000002"], annotations, lambda job: job.metadata.annotations == annotations)
+
+    first, again = await intake.create(prepared, names), await intake.create(prepared, names)
+
+    assert again == first
+    assert [job.id for job in await store.list(Job)] == ["ir-00000001"]

@@ -1,0 +1,172 @@
+"""Which addresses may be reached on a user's word: W7 and §0.3 of the reliability page."""
+
+import asyncio
+import socket
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labrats.net.address_policy import Forbidden, Unresolvable, is_allowed, is_public, parse_networks, resolve_allowed
+
+SPECIAL_V4 = """
+    0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
+    192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24
+    203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 255.255.255.255/32 168.63.129.16/32
+""".split()
+SPECIAL_V6 = """
+    ::/128 ::1/128 ::/96 ::ffff:0.0.0.0/104 ::ffff:0:0:0/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64
+    2001::/32 2001:1::1/128 2001:2::/48 2001:3::/32 2001:4:112::/48 2001:10::/28 2001:20::/28 2001:30::/28
+    2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20 5f00::/16 fc00::/7 fe80::/10 fec0::/10 ff00::/8
+""".split()
+PUBLIC = """
+    1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 140.82.112.3
+    168.63.129.15 168.63.129.17 169.253.255.255 169.255.0.0 172.15.255.255 172.32.0.0 192.0.1.0 192.167.255.255
+    192.169.0.0 198.17.255.255 198.20.0.0 223.255.255.255 2001:200::1 2001:4860:4860::8888 2606:4700:4700::1111
+    2a00:1450:4001:81b::200e ::ffff:8.8.8.8
+""".split()
+
+
+@pytest.mark.parametrize("network", SPECIAL_V4 + SPECIAL_V6)
+def test_no_special_network_is_public(network: str) -> None:
+    addresses = ip_network(network)
+    for address in (addresses[0], addresses[addresses.num_addresses // 2], addresses[-1]):
+        assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_ordinary_hosts_are_public(address: str) -> None:
+    assert is_public(ip_address(address))
+
+
+@given(st.integers(0, 2**32 - 1).map(IPv4Address))
+def test_an_address_is_as_public_as_its_mapped_form(address: IPv4Address) -> None:
+    assert is_public(IPv6Address(f"::ffff:{address}")) == is_public(address)
+
+
+@given(st.integers(0, 2**32 - 1).map(IPv4Address))
+def test_no_other_form_that_embeds_an_address_is_public(address: IPv4Address) -> None:
+    embedded = int(address)
+    for prefix in ("::", "::ffff:0:0:0", "64:ff9b::", "64:ff9b:1::"):
+        assert not is_public(IPv6Address(int(IPv6Address(prefix)) | embedded))
+    assert not is_public(IPv6Address((0x2002 << 112) | (embedded << 80)))  # 6to4
+    assert not is_public(IPv6Address((0x20010000 << 96) | (embedded ^ 0xFFFFFFFF)))  # Teredo
+
+
+@pytest.mark.parametrize(
+    ("address", "opened", "allowed"),
+    [
+        ("10.1.2.3", "10.0.0.0/8", True),
+        ("10.1.2.3", "10.1.2.0/30", True),
+        ("10.1.2.4", "10.1.2.0/30", False),
+        ("127.0.0.1", "10.0.0.0/8", False),
+        ("127.0.0.1", "::/0", False),
+        ("::1", "0.0.0.0/0", False),
+        ("::1", "::1/128", True),
+        ("::ffff:10.1.2.3", "10.0.0.0/8", True),
+        ("::ffff:127.0.0.1", "10.0.0.0/8", False),
+        ("8.8.8.8", "10.0.0.0/8", True),
+        ("fe80::1%eth0", "fc00::/7", False),
+        ("fe80::1%eth0", "fe80::/10", True),
+    ],
+)
+def test_the_operator_opens_networks_by_their_cidr(address: str, opened: str, allowed: bool) -> None:
+    assert is_allowed(ip_address(address), parse_networks([opened])) is allowed
+    assert is_allowed(ip_address(address), parse_networks(["192.0.2.0/24", opened])) is allowed
+
+
+def test_nothing_special_is_open_by_default() -> None:
+    assert not is_allowed(ip_address("127.0.0.1"), parse_networks([]))
+
+
+@pytest.mark.parametrize("cidr", ["10.0.0.0/33", "10.0.0", "example.com", "10.0.0.0/8/8", "::/129"])
+def test_a_wrong_cidr_is_named(cidr: str) -> None:
+    with pytest.raises(ValueError, match=cidr.replace(".", r"\.")):
+        parse_networks(["10.0.0.0/8", cidr])
+
+
+# Names and spellings
+
+LOOPBACK_SPELLINGS = """
+    127.0.0.1 127.1 127.0.1 127.000.000.001 0177.0.0.1 0177.1 0x7f.0.0.1 0x7f.1 0x7f000001 0X7F000001 2130706433
+    017700000001 127.0.0.255 127.255.255.254 localhost LOCALHOST ::1 0:0:0:0:0:0:0:1 0000:0000::0001 ::ffff:127.0.0.1
+    ::ffff:7f00:1 ::127.0.0.1 ::7f00:1 64:ff9b::127.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: 2001:0:0:0:0:0:80ff:fffe
+    ::ffff:0:127.0.0.1 0 0.0.0.0 0x0 00 :: １２７.０.０.１ 127。0。0。1 127．0．0．1 127｡0｡0｡1 ①②⑦.0.0.1
+""".split()
+METADATA_SPELLINGS = """
+    169.254.169.254 169.254.43518 169.16689662 2852039166 0xa9fea9fe 0xa9.0xfe.0xa9.0xfe 0251.0376.0251.0376
+    0251.254.169.254 169.254.0xa9fe ::ffff:169.254.169.254 ::ffff:a9fe:a9fe ::169.254.169.254 64:ff9b::a9fe:a9fe
+    64:ff9b:1::a9fe:a9fe 2002:a9fe:a9fe:: fd00:ec2::254 fe80::a9fe:a9fe fe80::1%1 192.0.0.192 100.100.100.200
+    168.63.129.16 １６９.２５４.１６９.２５４
+""".split()
+PRIVATE_SPELLINGS = """
+    10.0.0.1 10.1 0xa000001 167772161 012.0.0.1 192.168.1 192.168.257 3232235777 0300.0250.1.1 172.16.1 172.31.255.255
+    100.64.0.1 ::ffff:10.0.0.1 ::ffff:c0a8:101 fc00::1 fd12:3456::1 fec0::1 ff02::1 224.0.0.1 255.255.255.255
+    198.18.0.1 192.88.99.1
+""".split()
+
+
+@pytest.mark.parametrize("host", LOOPBACK_SPELLINGS + METADATA_SPELLINGS + PRIVATE_SPELLINGS)
+async def test_no_spelling_of_a_forbidden_address_resolves(host: str) -> None:
+    """Whatever the resolver takes it for is judged; what it does not understand cannot be reached either."""
+    with pytest.raises((Forbidden, Unresolvable)):
+        await resolve_allowed(host, 80)
+
+
+def test_there_are_spellings_enough() -> None:
+    assert len({*LOOPBACK_SPELLINGS, *METADATA_SPELLINGS, *PRIVATE_SPELLINGS}) >= 60
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", ".", "..", "no-such-name.invalid", "a" * 64, "a." * 200, "a\0b", "[::1]", "127.0.0.1:80", "\udc80", "%31"],
+)
+async def test_what_is_no_name_is_unresolvable(host: str) -> None:
+    with pytest.raises(Unresolvable):
+        await resolve_allowed(host, 80)
+
+
+async def test_what_the_operator_opened_resolves() -> None:
+    assert await resolve_allowed("127.0.0.1", 80, ["127.0.0.0/8"]) == ["127.0.0.1"]
+    assert await resolve_allowed("0x7f000001", 80, ["127.0.0.0/8"]) == ["127.0.0.1"]
+
+
+# What name servers say
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ["127.0.0.1"],
+        ["8.8.8.8", "127.0.0.1"],
+        ["2606:4700:4700::1111", "8.8.8.8", "169.254.169.254"],
+        ["::ffff:10.0.0.1"],
+        ["fe80::1%2"],
+        [],
+    ],
+)
+async def test_one_forbidden_address_closes_a_name(monkeypatch: pytest.MonkeyPatch, answers: list[str]) -> None:
+    name_server_says(monkeypatch, *answers)
+    with pytest.raises(Forbidden):
+        await resolve_allowed("mixed.example", 443)
+
+
+async def test_the_addresses_to_connect_to_come_back_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    name_server_says(monkeypatch, "8.8.8.8", "8.8.4.4", "8.8.8.8", "2606:4700:4700::1111")
+    assert await resolve_allowed("good.example", 443) == ["8.8.8.8", "8.8.4.4", "2606:4700:4700::1111"]
+
+
+async def test_a_refusal_does_not_say_what_the_address_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    name_server_says(monkeypatch, "10.11.12.13")
+    with pytest.raises(Forbidden) as refusal:
+        await resolve_allowed("internal.example", 443)
+    assert "10.11.12.13" not in str(refusal.value)
+
+
+def name_server_says(monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
+    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_UNSPEC, socket.SOCK_STREAM, 6, "", (address, port)) for address in answers]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)

@@ -1,0 +1,233 @@
+"""Tokens for one repository each, from a GitHub App's key, by a GitHub on loopback."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.intake.repository_tokens import RepositoryTokens
+from labrats.model.core_resources import JOB_CREDENTIALS, Secret
+from labrats.model.errors import GiveUp, RetryLater
+from labrats.model.job import Job, WorkspaceSetup
+from labrats.model.record import Metadata
+from labrats.net.github import GitHub
+from tests.fakes.clock import NOON, FakeClock
+from tests.fakes.store import MemoryStore
+from tests.support.builders import a_job, a_spec
+from tests.support.github_api import APP_ID, APP_KEY_PEM, FakeGitHub, a_github
+
+APP = {"appId": APP_ID, "privateKey": APP_KEY_PEM}
+
+
+@pytest.fixture
+def github() -> Iterator[FakeGitHub]:
+    with a_github() as github:
+        yield github
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def tokens(github: FakeGitHub, store: MemoryStore) -> RepositoryTokens:
+    return RepositoryTokens(store, GitHub(github.url, FakeClock()))
+
+
+async def a_stored_job(store: MemoryStore, github: FakeGitHub, **setup: Any) -> Job:
+    """A job that a webhook source with credentials has made."""
+    usual = {"git_repo": f"{github.url}/octo/demo.git", "credentials_ref": "ir-00000001-git", "token_from": "app"}
+    spec = a_spec(workspace_setup=WorkspaceSetup(**usual | setup))
+    return await store.create(a_job(job_id="ir-00000001", spec=spec))
+
+
+async def token_of(store: MemoryStore) -> str:
+    return (await store.get(Secret, "ir-00000001-git")).data["password"]
+
+
+class TestApp:
+    async def test_each_attempt_gets_a_fresh_token_for_its_one_repository(
+        self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+    ) -> None:
+        await store.create(Secret(metadata=Metadata(name="app"), data=APP))
+        job = await a_stored_job(store, github)
+
+        await tokens.provide(job)
+        assert await token_of(store) == "ghs_test_token_1"
+        await tokens.provide(job)
+        assert await token_of(store) == "ghs_test_token_2"
+
+        assert github.asked == [{"repositories": ["demo"], "permissions": {"contents": "write", "issues": "read"}}] * 2
+        assert {claims["iss"] for claims in github.claims} == {APP_ID}
+        assert all(claims["exp"] - claims["iat"] <= 600 for claims in github.claims)
+
+    async def test_the_token_goes_with_its_job(
+        self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+    ) -> None:
+        await store.create(Secret(metadata=Metadata(name="app"), data=APP))
+        job = await a_stored_job(store, github)
+        await tokens.provide(job)
+        await store.delete(Job, job.id)
+        assert [secret.name for secret in await store.list(Secret)] == ["app"]
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            ({}, "neither a `token` nor"),
+            ({"appId": APP_ID}, "neither a `token` nor"),
+            (APP | {"privateKey": "test-key-that-is-none"}, "no RSA key"),
+            (APP | {"privateKey": APP_KEY_PEM[:-200]}, "no RSA key"),
+        ],
+    )
+    async def test_credentials_that_are_none_are_named_and_not_shown(
+        self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens, data: dict[str, str], reason: str
+    ) -> None:
+        await store.create(Secret(metadata=Metadata(name="app"), data=data))
+        with pytest.raises(GiveUp, match=reason) as given_up:
+            await tokens.provide(await a_stored_job(store, github))
+        assert "test-key" not in str(given_up.value)
+        assert given_up.value.code == "git_clone"
+
+    async def test_credentials_that_are_missing_are_named(
+        self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+    ) -> None:
+        with pytest.raises(GiveUp, match="'app'"):
+            await tokens.provide(await a_stored_job(store, github))
+
+    async def test_an_app_that_is_not_installed_gets_none(
+        self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+    ) -> None:
+        await store.create(Secret(metadata=Metadata(name="app"), data=APP))
+        github.repositories = {"octo/other"}
+        with pytest.raises(GiveUp, match="not installed"):
+            await tokens.provide(await a_stored_job(store, github))
+
+    @pytest.mark.parametrize(("status", "error"), [(401, GiveUp), (422, GiveUp), (403, RetryLater), (502, RetryLater)])
+    async def test_what_may_pass_is_tried_again(
+        self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens, status: int, error: type[Exception]
+    ) -> None:
+        await store.create(Secret(metadata=Metadata(name="app"), data=APP))
+        github.statuses = [status]
+        with pytest.raises(error):
+            await tokens.provide(await a_stored_job(store, github))
+
+
+class TestHook:
+    """The webhook of an App: what it has sent, and to have it send that again."""
+
+    @pytest.fixture
+    def api(self, github: FakeGitHub) -> GitHub:
+        github.hook_url = f"{github.url}/nobody-receives-here"
+        return GitHub(github.url, FakeClock())
+
+    async def test_its_address_is_that_of_the_app(self, github: FakeGitHub, api: GitHub) -> None:
+        assert await api.hook_url(APP) == github.hook_url
+
+    async def test_all_pages_are_read_the_newest_first(self, github: FakeGitHub, api: GitHub) -> None:
+        for _ in range(5):
+            github.deliver("ping", b"{}")
+        found = await api.deliveries(APP, NOON)
+        assert [each.id for each in found] == [5, 4, 3, 2, 1]
+        assert {(each.status, each.arrived, each.redelivery) for each in found} == {
+            ("Invalid HTTP Response: 401", False, False)
+        }
+
+    async def test_no_page_is_read_beyond_the_time_that_is_asked_for(self, github: FakeGitHub, api: GitHub) -> None:
+        for _ in range(6):
+            github.deliver("ping", b"{}")
+        for delivery in github.deliveries[:4]:
+            delivery["delivered_at"] = "2020-01-01T12:00:00Z"
+        assert [each.id for each in await api.deliveries(APP, NOON)] == [6, 5]
+        assert len(github.claims) == 2
+
+    async def test_one_is_sent_again_under_its_guid(self, github: FakeGitHub, api: GitHub) -> None:
+        github.deliver("ping", b"{}")
+        await api.deliver_again(APP, 1)
+        again, first = await api.deliveries(APP, NOON)
+        assert (again.guid, again.redelivery) == (first.guid, True)
+
+    async def test_one_that_there_is_not_is_given_up(self, api: GitHub) -> None:
+        with pytest.raises(GiveUp, match="no such delivery"):
+            await api.deliver_again(APP, 7)
+
+    @pytest.mark.parametrize(
+        ("headers", "seconds"),
+        [
+            ({"Retry-After": "77"}, 77),
+            ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOON.timestamp()) + 120)}, 120),
+            ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOON.timestamp()) - 120)}, 10),
+            ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOON.timestamp()) + 86400)}, 3600),
+            ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": str(int(NOON.timestamp()) + 120)}, 10),
+            ({"Retry-After": "soon"}, 10),
+        ],
+    )
+    async def test_github_says_how_long_it_wants_to_be_left_alone(
+        self, github: FakeGitHub, api: GitHub, headers: dict[str, str], seconds: float
+    ) -> None:
+        github.statuses, github.headers = [429], headers
+        with pytest.raises(RetryLater) as later:
+            await api.deliveries(APP, NOON)
+        assert later.value.delay_seconds == pytest.approx(seconds, abs=2)
+
+
+async def test_a_token_is_used_as_it_is(github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens) -> None:
+    await store.create(Secret(metadata=Metadata(name="app"), data={"token": "ghp_test_token\n"}))
+    await tokens.provide(await a_stored_job(store, github))
+    assert await token_of(store) == "ghp_test_token"
+    assert github.claims == []
+
+
+async def test_no_other_host_ever_gets_one(github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens) -> None:
+    await store.create(Secret(metadata=Metadata(name="app"), data=APP))
+    with pytest.raises(GiveUp, match="not on the GitHub"):
+        await tokens.provide(await a_stored_job(store, github, git_repo="https://elsewhere.test/octo/demo.git"))
+    assert github.claims == []
+
+
+@pytest.mark.parametrize(
+    ("api_url", "clone_url", "is_its"),
+    [
+        ("https://api.github.com", "https://github.com/a/b.git", True),
+        ("https://api.github.com", "https://api.github.com.evil.test/a/b.git", False),
+        ("https://api.github.com", "https://github.com@evil.test/a/b.git", False),
+        ("https://ghe.example/api/v3", "https://ghe.example/a/b.git", True),
+        ("https://ghe.example/api/v3", "https://github.com/a/b.git", False),
+    ],
+)
+def test_which_repositories_are_its_own(api_url: str, clone_url: str, is_its: bool) -> None:
+    assert GitHub(api_url, FakeClock()).is_host_of(clone_url) == is_its
+
+
+async def test_a_secret_of_anothers_is_not_touched(
+    github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+) -> None:
+    await store.create(Secret(metadata=Metadata(name="app"), data={"token": "ghp_test_token"}))
+    anothers = await store.create(Secret(metadata=Metadata(name="ir-00000001-git"), data={"password": "test-own"}))
+    with pytest.raises(GiveUp, match="another's"):
+        await tokens.provide(await a_stored_job(store, github))
+    assert await store.get(Secret, "ir-00000001-git") == anothers
+
+
+async def test_a_job_that_is_to_have_none_gets_none(
+    github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+) -> None:
+    await tokens.provide(await a_stored_job(store, github, token_from=None))
+    assert await store.list(Secret) == []
+
+
+async def test_credentials_that_are_not_labelled_make_no_token_where_labels_are_required(
+    github: FakeGitHub, store: MemoryStore
+) -> None:
+    tokens = RepositoryTokens(store, GitHub(github.url, FakeClock()), labelled_only=True)
+    secret = await store.create(Secret(metadata=Metadata(name="app"), data={"token": "ghp_test"}))
+    job = await a_stored_job(store, github)
+
+    with pytest.raises(GiveUp, match="not labelled for jobs"):
+        await tokens.provide(job)
+    await store.update(replace(secret, metadata=replace(secret.metadata, labels=JOB_CREDENTIALS)))
+    await tokens.provide(job)
+
+    assert await token_of(store) == "ghp_test"
+    assert (await store.get(Secret, "ir-00000001-git")).metadata.labels == JOB_CREDENTIALS
