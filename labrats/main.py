@@ -21,7 +21,7 @@ from labrats.model.errors import LabratsError, RetryLater
 if TYPE_CHECKING:
     from labrats.api.auth.oidc import Provider
     from labrats.api.auth.sessions import Signer
-    from labrats.api.services import Engine
+    from labrats.api.services import Services
     from labrats.backends.embedded.store import EmbeddedStore
     from labrats.controller.credential_labels import CredentialLabels
     from labrats.intake.signing_secrets import SigningSecrets
@@ -133,78 +133,80 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
     configure_logs(settings.log_level, settings.log_format)
     descriptors = raise_descriptor_limit()
     open_engine = open_cluster_engine if settings.backend == "kubernetes" else open_local_engine
-    async with open_engine(settings) as (engine, drive), asyncio.TaskGroup() as loops:
+    async with open_engine(settings) as (services, drive), asyncio.TaskGroup() as loops:
         from labrats.api.app import create_app
         from labrats.api.http.server import Patience, Server
 
         patience = Patience(connections=max(descriptors // 2, descriptors - DESCRIPTORS_KEPT))
-        server = Server(create_app(engine), patience, settings.trusted_proxies)
+        server = Server(create_app(services), patience, settings.trusted_proxies)
         background = [
-            loops.create_task(engine.catalog.follow(engine.store), name="catalog"),
-            loops.create_task(announce(engine, server, listener, on_ready), name="announce"),
+            loops.create_task(services.catalog.follow(services.store), name="catalog"),
+            loops.create_task(announce(services, server, listener, on_ready), name="announce"),
         ]
         if settings.needs_jobs:
-            background.append(loops.create_task(engine.cache.follow(engine.store), name="cache"))
+            background.append(loops.create_task(services.job_index.follow(services.store), name="cache"))
         if settings.receives_webhooks:
-            background.append(loops.create_task(engine.deliveries.run(engine.store, engine.clock), name="deliveries"))
+            background.append(
+                loops.create_task(services.deliveries.run(services.store, services.clock), name="deliveries")
+            )
         if settings.answers_requests:
-            background.append(loops.create_task(engine.keys.follow(engine.store), name="keys"))
-            background.append(loops.create_task(engine.sessions.follow(engine.store), name="sessions"))
+            background.append(loops.create_task(services.api_keys.follow(services.store), name="keys"))
+            background.append(loops.create_task(services.sessions.follow(services.store), name="sessions"))
         if settings.drives_jobs:
             background.append(loops.create_task(drive(), name="drive"))
-        _stop_on_signals(engine, server)
+        _stop_on_signals(services, server)
         await server.serve([listener])
         for task in background:
             task.cancel()
 
 
-async def drive_jobs(engine: "Engine", store: "Store", runner: "Runner") -> None:
+async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> None:
     """Take jobs to their ends, tell their callers, follow chains, forget jobs in time, review agents and models,
     and have missed webhooks sent again, until cancelled.
     """
-    from labrats.controller.agent_status import AgentReviews
-    from labrats.controller.applied_jobs import HandMadeJobs
+    from labrats.controller.agent_status import AgentStatusReconciler
+    from labrats.controller.applied_jobs import AppliedJobs
     from labrats.controller.callbacks import Callbacks
     from labrats.controller.chains import Chains
-    from labrats.controller.model_status import ModelReviews
+    from labrats.controller.model_status import ModelStatusReconciler
     from labrats.controller.reconcile import Controller
-    from labrats.controller.redelivery import MissedDeliveries
+    from labrats.controller.redelivery import Redelivery
     from labrats.controller.retention import Retention
-    from labrats.intake.admission import Intake
+    from labrats.intake.admission import Admission
     from labrats.intake.repository_tokens import RepositoryTokens
     from labrats.net.client import OutboundClient
     from labrats.net.github import GitHub
 
-    clock, settings = engine.clock, engine.settings
-    await engine.cache.synced.wait()  # so that what reads all jobs as well does not delay the first answer
+    clock, settings = services.clock, services.settings
+    await services.job_index.synced.wait()  # so that what reads all jobs as well does not delay the first answer
     async with asyncio.TaskGroup() as loops:
-        intake = Intake(store, engine.catalog, engine.attachments, engine.metrics, settings.executor_images)
-        hand_made = HandMadeJobs(store, engine.catalog, intake, engine.workspace_uploads, clock, settings)
+        intake = Admission(store, services.catalog, services.attachments, services.metrics, settings.executor_images)
+        applied_jobs = AppliedJobs(store, services.catalog, intake, services.workspace_uploads, clock, settings)
         github = GitHub(settings.github_api_url, clock)
         tokens = RepositoryTokens(store, github, labelled_only=settings.labelled_credentials)
-        controller = Controller(store, runner, hand_made, clock, settings, engine.metrics, tokens)
+        controller = Controller(store, runner, applied_jobs, clock, settings, services.metrics, tokens)
         loops.create_task(controller.run(), name="controller")
         client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
-        callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, engine.metrics)
+        callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, services.metrics)
         loops.create_task(callbacks.run(), name="callbacks")
-        chains = Chains(store, runner, engine.catalog, intake, settings.max_chain_depth)
+        chains = Chains(store, runner, services.catalog, intake, settings.max_chain_depth)
         loops.create_task(chains.run(), name="chains")
-        loops.create_task(AgentReviews(store, engine.catalog, clock).run(), name="agent-reviews")
+        loops.create_task(AgentStatusReconciler(store, services.catalog, clock).run(), name="agent-status")
         labels = credential_labels(store, settings) if settings.backend == "kubernetes" else None
-        loops.create_task(ModelReviews(store, clock, labels).run(), name="model-reviews")
-        missed = MissedDeliveries(store, engine.catalog, github, clock)
-        loops.create_task(missed.run(), name="missed-deliveries")
-        retention = Retention(store, runner, engine.cache, engine.attachments, clock, settings)
+        loops.create_task(ModelStatusReconciler(store, clock, labels).run(), name="model-status")
+        missed = Redelivery(store, services.catalog, github, clock)
+        loops.create_task(missed.run(), name="redelivery")
+        retention = Retention(store, runner, services.job_index, services.attachments, clock, settings)
         loops.create_task(retention.run(), name="retention")
 
 
 @asynccontextmanager
-async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[Engine, Drive]]":
+async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[Services, Drive]]":
     """The engine on this machine, SQLite and processes, and what drives its jobs."""
     from labrats.backends.embedded.model_files import LocalModelFiles
     from labrats.backends.embedded.runner import LocalRunner
     from labrats.backends.embedded.settings import runner_settings
-    from labrats.controller.source_status import LOCAL_PASS_SECONDS, OwnReceiver, SourceReviews
+    from labrats.controller.source_status import LOCAL_PASS_SECONDS, OwnReceiver, SourceStatusReconciler
     from labrats.files.model_folder import model_folder
     from labrats.metrics import Metrics
     from labrats.ports import SystemClock
@@ -214,34 +216,34 @@ async def open_local_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[
         LocalRunner(store, runner_settings(settings, store.schema_created_with)) as runner,
     ):
         model_files = LocalModelFiles(model_folder(settings), SystemClock())
-        engine = await assemble(settings, store, runner, Metrics(), model_files)
+        services = await assemble(settings, store, runner, Metrics(), model_files)
 
         async def drive() -> None:
             async with asyncio.TaskGroup() as loops:
-                loops.create_task(drive_jobs(engine, store, runner), name="jobs")
-                reviews = SourceReviews(store, engine.clock, OwnReceiver(), LOCAL_PASS_SECONDS)
-                loops.create_task(reviews.run(), name="source-reviews")
+                loops.create_task(drive_jobs(services, store, runner), name="jobs")
+                reconciler = SourceStatusReconciler(store, services.clock, OwnReceiver(), LOCAL_PASS_SECONDS)
+                loops.create_task(reconciler.run(), name="source-status")
                 loops.create_task(model_files.run(), name="model-files")
 
-        yield engine, drive
+        yield services, drive
 
 
 @asynccontextmanager
-async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[Engine, Drive]]":
+async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tuple[Services, Drive]]":
     """The engine on a cluster. It answers requests at once, and drives jobs whenever it leads.
 
     What it needs from the API server is asked for first, and comes while the API is loaded, which takes as long.
     """
     from labrats.backends.kubernetes import settings as configured
-    from labrats.backends.kubernetes.batch_client import JobsApi
+    from labrats.backends.kubernetes.batch_client import BatchClient
     from labrats.backends.kubernetes.client import ApiClient
     from labrats.backends.kubernetes.fence import Fence
     from labrats.backends.kubernetes.leader import Election
-    from labrats.backends.kubernetes.network_check import look_at_network
-    from labrats.backends.kubernetes.receiver_reconciler import ReceiverKeeper
+    from labrats.backends.kubernetes.network_check import check_network
+    from labrats.backends.kubernetes.receiver_reconciler import ReceiverReconciler
     from labrats.backends.kubernetes.runner import KubernetesRunner
     from labrats.backends.kubernetes.store import KubernetesStore
-    from labrats.controller.source_status import SourceReviews
+    from labrats.controller.source_status import SourceStatusReconciler
     from labrats.metrics import Metrics
     from labrats.model.job import Job
 
@@ -259,7 +261,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
         await loading
         model_files = configured.model_files(settings, client)
         own_runner = KubernetesRunner(client, own_store, runner_settings)
-        engine = await insist(partial(assemble, settings, own_store, own_runner, metrics, model_files))
+        services = await insist(partial(assemble, settings, own_store, own_runner, metrics, model_files))
 
         async def lead(epoch: int) -> None:
             leading = client.writing_as(partial(fence.manager, epoch))
@@ -267,19 +269,19 @@ async def open_cluster_engine(settings: "EngineSettings") -> "AsyncIterator[tupl
                 loops.create_task(fence.keep_looking(epoch), name="fence")
                 runner = KubernetesRunner(leading, store, runner_settings)
                 loops.create_task(runner.run(), name="runner")
-                loops.create_task(drive_jobs(engine, store, runner), name="drive")
+                loops.create_task(drive_jobs(services, store, runner), name="drive")
                 if receivers := configured.receiver_settings():
-                    keeper = ReceiverKeeper(leading, receivers)
+                    keeper = ReceiverReconciler(leading, receivers)
                     labels = credential_labels(store, settings)
-                    reviews = SourceReviews(store, engine.clock, keeper, labels=labels)
-                    loops.create_task(reviews.run(), name="source-reviews")
+                    reconciler = SourceStatusReconciler(store, services.clock, keeper, labels=labels)
+                    loops.create_task(reconciler.run(), name="source-status")
                 if model_files := configured.model_files(settings, leading):
                     loops.create_task(model_files.run(), name="model-files")
-                if canary := configured.canary(settings, epoch):
-                    jobs = JobsApi(leading, namespace)
-                    loops.create_task(look_at_network(jobs, canary, metrics), name="canary")
+                if network_check := configured.network_check(settings, epoch):
+                    jobs = BatchClient(leading, namespace)
+                    loops.create_task(check_network(jobs, network_check, metrics), name="network-check")
 
-        yield engine, partial(election.run, lead)
+        yield services, partial(election.run, lead)
 
 
 def credential_labels(store: "Store", settings: "EngineSettings") -> "CredentialLabels":
@@ -322,7 +324,7 @@ async def assemble(
     runner: "Runner",
     metrics: "Metrics",
     model_files: "ModelFiles | None" = None,
-) -> "Engine":
+) -> "Services":
     """The parts that requests reach.
 
     An engine that is all there is has an admin key. Where there are several, no one of them makes a key by itself.
@@ -330,14 +332,14 @@ async def assemble(
     from labrats.api.auth.admin_key import ensure_admin_key
     from labrats.api.auth.keys import KeyRing
     from labrats.api.auth.sessions import Sessions, Signer, new_secret, signing_secret
-    from labrats.api.model_file_scans import ScannedModels
+    from labrats.api.model_file_scans import ModelFileScans
     from labrats.api.prometheus import Prometheus
-    from labrats.api.services import Engine
+    from labrats.api.services import Services
     from labrats.files.attachments import Attachments
     from labrats.files.uploads import Uploads
     from labrats.index.catalog import Catalog
-    from labrats.index.jobs import JobCache
-    from labrats.intake.admission import Intake
+    from labrats.index.jobs import JobIndex
+    from labrats.intake.admission import Admission
     from labrats.ports import SystemClock
 
     if settings.role == "all":
@@ -347,22 +349,22 @@ async def assemble(
     signer = Signer(secret)
     clock = SystemClock()
     catalog, attachments = Catalog(), Attachments(settings.uploads)
-    return Engine(
+    return Services(
         store=store,
         runner=runner,
         clock=clock,
         settings=settings,
-        cache=JobCache(),
+        job_index=JobIndex(),
         catalog=catalog,
-        intake=Intake(store, catalog, attachments, metrics, settings.executor_images),
-        keys=KeyRing([key.get_secret_value() for key in settings.submit_api_keys]),
+        admission=Admission(store, catalog, attachments, metrics, settings.executor_images),
+        api_keys=KeyRing([key.get_secret_value() for key in settings.submit_api_keys]),
         sessions=Sessions(signer, timedelta(hours=settings.session_hours)),
-        provider=openid_provider(settings, signer),
+        openid_provider=openid_provider(settings, signer),
         prometheus=Prometheus(settings.prometheus_url) if settings.prometheus_url else None,
         attachments=attachments,
         workspace_uploads=Uploads(settings.uploads),
         pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf"),
-        models=ScannedModels(model_files, clock) if model_files else None,
+        model_file_scans=ModelFileScans(model_files, clock) if model_files else None,
         metrics=metrics,
         signing_secrets=signing_secrets(settings, store),
     )
@@ -443,17 +445,17 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=2048)
 
 
-async def announce(engine: "Engine", server: Any, listener: socket.socket, on_ready: OnReady) -> None:
+async def announce(services: "Services", server: Any, listener: socket.socket, on_ready: OnReady) -> None:
     """Say that the engine is up, once requests are answered from complete caches."""
     import structlog
 
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    login_link = await first_login_link(engine, url)  # beforehand: whoever finds the engine ready finds it printed
-    for synced in engine.watches.values():
+    login_link = await first_login_link(services, url)  # beforehand: whoever finds the engine ready finds it printed
+    for synced in services.watches.values():
         await synced.wait()
     await server.listening.wait()
-    structlog.get_logger().info("engine ready", url=url, data=str(engine.settings.data_dir))
+    structlog.get_logger().info("engine ready", url=url, data=str(services.settings.data_dir))
     try:
         on_ready(url, login_link)
     except OSError as error:
@@ -462,19 +464,19 @@ async def announce(engine: "Engine", server: Any, listener: socket.socket, on_re
     gc.freeze()  # what is here by now stays
 
 
-async def first_login_link(engine: "Engine", url: str) -> str | None:
+async def first_login_link(services: "Services", url: str) -> str | None:
     """The link by which the owner of this machine's engine signs in for the first time."""
     from labrats.api.auth.login_links import make_link
 
-    settings = engine.settings
+    settings = services.settings
     if settings.backend != "embedded" or settings.oidc_issuer:
         return None
-    return await make_link(engine.store, settings.public_url or url, engine.clock.now())
+    return await make_link(services.store, settings.public_url or url, services.clock.now())
 
 
-def _stop_on_signals(engine: "Engine", server: Any) -> None:
+def _stop_on_signals(services: "Services", server: Any) -> None:
     def stop() -> None:
-        engine.stopping.set()  # open streams end; their readers resume at the next engine
+        services.stopping.set()  # open streams end; their readers resume at the next engine
         server.should_exit = True
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -32,7 +32,7 @@ from labrats.api.routes import (
     webhooks,
     workspace_uploads,
 )
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.metrics import Metrics
 
 MODULES: Final = (
@@ -51,12 +51,12 @@ _HEADERS: Final = [
 ]
 
 
-def create_app(engine: Engine) -> ASGIApp:
+def create_app(services: Services) -> ASGIApp:
     """What the server serves."""
-    app: ASGIApp = create_api(engine)
-    source, path = engine.settings.webhook_source, engine.settings.webhook_path
+    app: ASGIApp = create_api(services)
+    source, path = services.settings.webhook_source, services.settings.webhook_path
     app = _also_at(path, f"/webhooks/{source}", app) if source and path else app
-    return Gate(app, engine.metrics, Hosts.of(engine.settings))
+    return Gate(app, services.metrics, Hosts.of(services.settings))
 
 
 def _also_at(path: str, served: str, app: ASGIApp) -> ASGIApp:
@@ -69,9 +69,9 @@ def _also_at(path: str, served: str, app: ASGIApp) -> ASGIApp:
     return serve
 
 
-def create_api(engine: Engine) -> FastAPI:
-    """The API over `engine`, as far as it is this engine's part."""
-    settings = engine.settings
+def create_api(services: Services) -> FastAPI:
+    """The API over `services`, as far as it is this engine's part."""
+    settings = services.settings
     is_whole = settings.answers_requests
     modules = MODULES if is_whole else RECEIVER if settings.receives_webhooks else PROBES
     api = FastAPI(
@@ -85,7 +85,7 @@ def create_api(engine: Engine) -> FastAPI:
         # Handed in flat, rather than included: every request walks this list, and openapi_document() reads it.
         routes=[route for module in modules for route in module.router.routes],
     )
-    api.state.engine = engine
+    api.state.services = services
     api.openapi = lambda: openapi_document(api)  # type: ignore[method-assign]
     install_error_answers(api)
     return api

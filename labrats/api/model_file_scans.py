@@ -23,7 +23,7 @@ class Scan:
         return next((each for each in self.files if (each.provider, each.filename) == (provider, filename)), None)
 
 
-class ScannedModels:
+class ModelFileScans:
     """The files of local models, with the last scan of them.
 
     It is made anew when somebody asks and it is old, or was made before an operation began or ended.

@@ -16,13 +16,13 @@ from labrats.api.http.errors import ApiError
 from labrats.api.http.event_stream import EventStream
 from labrats.api.http.json_body import StrictRequest, require_json
 from labrats.api.openapi import SECURITY, error_responses, operation_id
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.model.errors import Invalid, Problem
 
 
-def engine_of(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
-    return engine
+def services_of(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
 
 
 def caller_of(request: Request) -> Caller:
@@ -56,8 +56,8 @@ class GuardedRoute(APIRoute):
         known = {parameter.alias for parameter in self.dependant.query_params}
 
         async def authenticate_first(request: Request) -> Response:
-            engine = engine_of(request)
-            caller, credential = authenticate(request, engine, self.access)
+            services = services_of(request)
+            caller, credential = authenticate(request, services, self.access)
             if self.access is Access.ADMIN and not caller.is_admin:
                 raise ApiError(403, "forbidden", "this needs an API key with the scope `admin`")
             _refuse_unknown(request.query_params, known)
@@ -68,7 +68,7 @@ class GuardedRoute(APIRoute):
                 await strict.json()  # FastAPI, which finds it read, would put its own error in the place of ours
             response = await answer(strict)
             if isinstance(response, EventStream):
-                response.reader_lapses = partial(credential.lapse, engine.clock)
+                response.reader_lapses = partial(credential.lapse, services.clock)
             return response
 
         return authenticate_first

@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 
 from labrats.api.auth.keys import KeyRing
 from labrats.api.auth.oidc import Provider
-from labrats.api.auth.rate_limit import Guesses
+from labrats.api.auth.rate_limit import AuthRateLimit
 from labrats.api.auth.sessions import Sessions
-from labrats.api.http.idempotency_cache import FirstAnswers
+from labrats.api.http.idempotency_cache import IdempotencyCache
 from labrats.api.http.signed_body import UnverifiedBodies
 from labrats.api.http.turns import Turns
-from labrats.api.model_file_scans import ScannedModels
+from labrats.api.model_file_scans import ModelFileScans
 from labrats.api.prometheus import Prometheus
 from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
-from labrats.index.jobs import JobCache
-from labrats.intake.admission import Intake
+from labrats.index.jobs import JobIndex
+from labrats.intake.admission import Admission
 from labrats.intake.delivery_counts import DeliveryCounts
 from labrats.intake.signing_secrets import SigningSecrets
 from labrats.metrics import Metrics
@@ -26,17 +26,17 @@ from labrats.settings import EngineSettings
 
 
 @dataclass(frozen=True)
-class Engine:
+class Services:
     """The parts of a running engine that requests reach. `stopping` is set when open streams should end."""
 
     store: Store
     runner: Runner
     clock: Clock
     settings: EngineSettings
-    cache: JobCache
+    job_index: JobIndex
     catalog: Catalog
-    intake: Intake
-    keys: KeyRing
+    admission: Admission
+    api_keys: KeyRing
     sessions: Sessions
     attachments: Attachments
     workspace_uploads: Uploads
@@ -44,14 +44,14 @@ class Engine:
     metrics: Metrics
     signing_secrets: SigningSecrets
     deliveries: DeliveryCounts = field(default_factory=DeliveryCounts)
-    provider: Provider | None = None
+    openid_provider: Provider | None = None
     """Where users sign in, if anywhere."""
     prometheus: Prometheus | None = None
     """What has scraped this engine, if anything is known to."""
-    models: ScannedModels | None = None
+    model_file_scans: ModelFileScans | None = None
     """The files of local models; None on a cluster that has no volume for them."""
-    first_answers: FirstAnswers = field(default_factory=FirstAnswers)
-    guesses: Guesses = field(default_factory=Guesses)
+    idempotency_cache: IdempotencyCache = field(default_factory=IdempotencyCache)
+    auth_rate_limit: AuthRateLimit = field(default_factory=AuthRateLimit)
     stream_turns: Turns = field(default_factory=Turns)
     """For the live streams of logs and events, of which there may be hundreds."""
     unverified_bodies: UnverifiedBodies = field(default_factory=UnverifiedBodies)
@@ -62,7 +62,7 @@ class Engine:
         """What this engine has to have read before it is ready, by name; each is set once that is so."""
         watches = {"catalog": self.catalog.synced}
         if self.settings.needs_jobs:
-            watches["jobs"] = self.cache.synced
+            watches["jobs"] = self.job_index.synced
         if self.settings.answers_requests:
-            watches |= {"keys": self.keys.synced, "sessions": self.sessions.synced}
+            watches |= {"keys": self.api_keys.synced, "sessions": self.sessions.synced}
         return watches

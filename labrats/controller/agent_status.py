@@ -39,7 +39,7 @@ def _problems(agent: AiAgent, catalog: Catalog) -> Iterator[str]:
             yield f"eventTriggers[{number}].next: there is no agent with the triggerName {called!r}"
 
 
-class AgentReviews:
+class AgentStatusReconciler:
     """Keeps the condition `Accepted` of agents. One that always made sense has none, and costs no write."""
 
     def __init__(self, store: Store, catalog: Catalog, clock: Clock) -> None:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
-from labrats.intake.admission import Intake, PreparedJob
+from labrats.intake.admission import Admission, PreparedJob
 from labrats.intake.callback_urls import judge_callback_url
 from labrats.intake.job_parts import complete
 from labrats.intake.repositories import judged_repo
@@ -29,7 +29,7 @@ INLINE_PROMPT_BYTES: Final = 64 * 1024
 """A longer prompt than this goes to its executor as a ConfigMap: the annotations of a pod have 256 KiB in all."""
 
 
-class HandMadeJobs:
+class AppliedJobs:
     """Resolves the settings and writes the instructions of jobs that did not come by way of intake, by intake's code.
 
     The spec of a job never changes, so what is found is kept in its status.
@@ -39,7 +39,7 @@ class HandMadeJobs:
         self,
         store: Store,
         catalog: Catalog,
-        intake: Intake,
+        intake: Admission,
         uploads: Uploads,
         clock: Clock,
         settings: EngineSettings,

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.index.catalog import Catalog
-from labrats.intake.admission import Intake
+from labrats.intake.admission import Admission
 from labrats.intake.events import IncomingEvent, trigger_in_chain
 from labrats.intake.request import NAME_TRIES, JobNames, JobRequest, type_of
 from labrats.intake.stored_events import kept_event
@@ -107,7 +107,7 @@ def child_names(parent: Job, trigger_name: str) -> JobNames:
 class Chains:
     """Follows chains link by link. What was decided is kept on the parent, after the child is there."""
 
-    def __init__(self, store: Store, runner: Runner, catalog: Catalog, intake: Intake, max_depth: int) -> None:
+    def __init__(self, store: Store, runner: Runner, catalog: Catalog, intake: Admission, max_depth: int) -> None:
         self._store, self._runner, self._catalog, self._intake = store, runner, catalog, intake
         self._max_depth = max_depth
         self._work = WorkQueue()

@@ -23,7 +23,7 @@ PASS_SECONDS: Final = 60.0
 """Interval of the passes that notice the labels of Secrets, which no watch reports."""
 
 
-class ModelReviews:
+class ModelStatusReconciler:
     """Keeps the conditions of AiModels. One in order has none, and costs no write."""
 
     def __init__(self, store: Store, clock: Clock, labels: CredentialLabels | None = None) -> None:

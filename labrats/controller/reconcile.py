@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from labrats.controller.applied_jobs import HandMadeJobs
+from labrats.controller.applied_jobs import AppliedJobs
 from labrats.controller.plan import (
     Action,
     Admit,
@@ -50,7 +50,7 @@ class Controller:
         self,
         store: Store,
         runner: Runner,
-        hand_made: HandMadeJobs,
+        applied_jobs: AppliedJobs,
         clock: Clock,
         settings: EngineSettings,
         metrics: Metrics,
@@ -58,7 +58,7 @@ class Controller:
     ) -> None:
         """tokens: what gives jobs of webhook sources tokens for their repositories, where there are such."""
         self._store, self._runner, self._clock, self._settings = store, runner, clock, settings
-        self._hand_made, self._metrics, self._tokens = hand_made, metrics, tokens
+        self._applied_jobs, self._metrics, self._tokens = applied_jobs, metrics, tokens
         self._limits = Limits(
             grace=timedelta(seconds=settings.stop_grace_seconds),
             backoff=timedelta(seconds=settings.retry_backoff_seconds),
@@ -275,7 +275,7 @@ class Controller:
     async def _resolve(self, job: Job, now: datetime) -> None:
         """Make a job that a person wrote one that can wait for a slot; or fail it, where it makes no sense."""
         try:
-            resolved = await self._hand_made.resolve(job)
+            resolved = await self._applied_jobs.resolve(job)
         except Invalid as error:
             reason = f"the job makes no sense: {error}"[:LONGEST_REASON]
             failed = {"failed_code": FailedCode.INVALID, "failed_reason": reason, "finished_at": now}

@@ -96,7 +96,7 @@ class _App:
     since: datetime
 
 
-class MissedDeliveries:
+class Redelivery:
     """For the engine that drives jobs. A source's condition `CaughtUp` says how it stands."""
 
     def __init__(self, store: Store, catalog: Catalog, hooks: AppHooks, clock: Clock) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from labrats.files.attachments import Attachments, job_of
-from labrats.index.jobs import JobCache
+from labrats.index.jobs import JobIndex
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import TOKEN_LIFETIME, Job
@@ -42,7 +42,7 @@ class Retention:
         self,
         store: Store,
         runner: Runner,
-        cache: JobCache,
+        cache: JobIndex,
         attachments: Attachments,
         clock: Clock,
         settings: EngineSettings,

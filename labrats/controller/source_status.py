@@ -60,7 +60,7 @@ class OwnReceiver:
         return [_served_by_engine(told), ready]
 
 
-class SourceReviews:
+class SourceStatusReconciler:
     """For the engine that drives jobs. It keeps nothing in memory: each pass asks for what there should be."""
 
     def __init__(

@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from labrats.executor import pdf_sections
-from labrats.executor.context import Run, SessionLost
-from labrats.executor.event_writer import Emitter
+from labrats.executor.context import RunContext, SessionLost
+from labrats.executor.event_writer import EventWriter
 from labrats.executor.prices import require_price
 from labrats.executor.providers.registry import WITH_SESSIONS, Provider, provider_named
 from labrats.executor.workspace import prepare_workspace
@@ -93,26 +93,26 @@ async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
     stop_on_signals()
     secrets = read_secrets(inputs / "secrets")
     folder, redactor = scratch or inputs, Redactor(values_to_redact(secrets))
-    emit = Emitter(STDOUT, None if scratch else inputs, redactor, first_seq=_first_seq(folder))
+    events = EventWriter(STDOUT, None if scratch else inputs, redactor, first_seq=_first_seq(folder))
 
     async def work() -> Any:
         _remove_secrets(inputs / "secrets")
-        return await in_time(_work, _read_run(inputs, folder, secrets, emit))
+        return await in_time(_work, _read_run(inputs, folder, secrets, events))
 
-    outcome = await outcome_of(work, emit)
+    outcome = await outcome_of(work, events)
     if not _end_descendants():
         with contextlib.suppress(GiveUp):  # the output is full
-            emit.log("[a process of this attempt could not be ended]")
+            events.log("[a process of this attempt could not be ended]")
     if failure := _remove_credentials(folder / CREDENTIALS_FOLDER):
         outcome = failure
     if isinstance(outcome, Succeeded):
         try:
-            emit.result(outcome.result)
+            events.result(outcome.result)
         except GiveUp as too_large:
             outcome = too_large
         else:
             return 0
-    emit.error(FailedCode(outcome.code), str(outcome), outcome.retry_after_seconds)
+    events.error(FailedCode(outcome.code), str(outcome), outcome.retry_after_seconds)
     return 1
 
 
@@ -126,7 +126,7 @@ def _remove_credentials(folder: Path) -> GiveUp | None:
     return None
 
 
-async def outcome_of(work: Callable[[], Awaitable[Any]], emit: Emitter) -> Succeeded | GiveUp:
+async def outcome_of(work: Callable[[], Awaitable[Any]], events: EventWriter) -> Succeeded | GiveUp:
     """Do the work, and return how it ended."""
     try:
         return Succeeded(await work())
@@ -135,11 +135,11 @@ async def outcome_of(work: Callable[[], Awaitable[Any]], emit: Emitter) -> Succe
     except asyncio.CancelledError:
         return GiveUp(FailedCode.AGENT_ERROR, "stopped on request")
     except Exception as error:  # noqa: BLE001 - the last one to know of it: what is not said here is lost
-        sys.stderr.write(emit.clean(traceback.format_exc()))
+        sys.stderr.write(events.clean(traceback.format_exc()))
         return GiveUp(FailedCode.INTERNAL, f"the executor failed unexpectedly: {type(error).__name__}: {error}")
 
 
-async def in_time(work: Callable[[Run], Awaitable[Any]], run: Run) -> Any:
+async def in_time(work: Callable[[RunContext], Awaitable[Any]], run: RunContext) -> Any:
     """Return what `work` returns. Raises GiveUp when it takes longer than the job may."""
     seconds = ResolvedConfig(config=run.task.config).timeout_seconds
     deadline = asyncio.timeout(seconds)
@@ -152,11 +152,11 @@ async def in_time(work: Callable[[Run], Awaitable[Any]], run: Run) -> Any:
         raise  # some other timeout, of the work itself
 
 
-async def _work(run: Run) -> Any:
+async def _work(run: RunContext) -> Any:
     provider = provider_named(run.task.config.provider or "")
     require_price(run.task)
     if run.task.repository is None:  # otherwise the step before this one has said so
-        run.emit.status("started")
+        run.events.status("started")
     if run.task.sandbox:
         scope_sockets()
     _tell_ignored_settings(run)
@@ -164,12 +164,12 @@ async def _work(run: Run) -> Any:
         try:
             return await _let_work(*earlier, provider)
         except SessionLost:
-            run.emit.log("[it begins anew: the agent's program does not know that session any more]")
+            run.events.log("[it begins anew: the agent's program does not know that session any more]")
     await prepare_workspace(run)
     return await _let_work(run, await note_baseline(run), provider)
 
 
-def _tell_ignored_settings(run: Run) -> None:
+def _tell_ignored_settings(run: RunContext) -> None:
     """Log each setting that somebody has made for this job or its kind, and its provider does not take."""
     config, origins = run.task.config, run.task.selection.origins
     for field, providers in TAKEN_BY.items():
@@ -178,10 +178,12 @@ def _tell_ignored_settings(run: Run) -> None:
         value = getattr(config, field)
         if value and not is_general and config.provider not in providers:
             takers = f"providers {' and '.join(providers)} take" if providers[1:] else f"provider {providers[0]} takes"
-            run.emit.log(f"[config.{name} is left out: only the {takers} {'any' if isinstance(value, dict) else 'it'}]")
+            run.events.log(
+                f"[config.{name} is left out: only the {takers} {'any' if isinstance(value, dict) else 'it'}]"
+            )
 
 
-def _earlier_work(run: Run) -> tuple[Run, Baseline] | None:
+def _earlier_work(run: RunContext) -> tuple[RunContext, Baseline] | None:
     """What the attempt goes on with, and what its workspace was like before the first that worked in it. None where it
     begins anew; where it was to go on, the log says so.
     """
@@ -191,15 +193,15 @@ def _earlier_work(run: Run) -> tuple[Run, Baseline] | None:
     if resumption.workspace and resumption.folder:
         resumed = replace(run, prompt=GO_ON, folder=Path(resumption.folder), goes_on_with=resumption)
         if resumed.workspace.is_dir() and (baseline := kept_baseline(resumed)):
-            run.emit.log(f"[it goes on with the session of attempt {number}, in its workspace]")
+            run.events.log(f"[it goes on with the session of attempt {number}, in its workspace]")
             return resumed, baseline
-    run.emit.log(f"[it begins anew: attempt {number} had a session, but its workspace is not kept]")
+    run.events.log(f"[it begins anew: attempt {number} had a session, but its workspace is not kept]")
     return None
 
 
-async def _let_work(run: Run, baseline: Baseline | None, provider: Provider) -> Any:
+async def _let_work(run: RunContext, baseline: Baseline | None, provider: Provider) -> Any:
     """Raises SessionLost where the agent's program knows nothing of what it was to go on with."""
-    run.emit.status("running")
+    run.events.status("running")
     if baseline and run.task.config.provider in WITH_SESSIONS:
         keep_baseline(run, baseline)
     has_worked, may_go_on = True, True
@@ -213,22 +215,22 @@ async def _let_work(run: Run, baseline: Baseline | None, provider: Provider) -> 
     finally:
         if has_worked and baseline and _end_descendants():  # what still writes would be missed, or seen half
             await report_changes(run, baseline)
-        if baseline and not (may_go_on and run.emit.session):
+        if baseline and not (may_go_on and run.events.session):
             forget_baseline(run, baseline)
 
 
-def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], emit: Emitter) -> Run:
+def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], events: EventWriter) -> RunContext:
     task = _TASK_DECODER.decode((inputs / "job.json").read_bytes())
-    emit.bound(task.output_bytes)
+    events.bound(task.output_bytes)
     prompt, instructions = inputs / "prompt", inputs / "instructions"
-    return Run(
+    return RunContext(
         task,
         prompt.read_text("utf-8"),
         instructions.read_text("utf-8") if instructions.exists() else "",
         {name: value for name, value in secrets.items() if not name.startswith(REDACTED_ONLY)},
         folder,
         folder / CREDENTIALS_FOLDER,
-        emit,
+        events,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from labrats.executor.event_writer import Emitter
+from labrats.executor.event_writer import EventWriter
 from labrats.executor.limits import Limits
 from labrats.executor.prices import priced
 from labrats.model.errors import LabratsError
@@ -22,7 +22,7 @@ class SessionLost(LabratsError):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunContext:
     """One attempt at work.
 
     prompt:       what the agent is asked. instructions: what it works by, to be given to it apart; empty without any.
@@ -38,7 +38,7 @@ class Run:
     secrets: Mapping[str, str]
     folder: Path
     credentials: Path
-    emit: Emitter
+    events: EventWriter
     goes_on_with: Resumption | None = None
 
     @property
@@ -56,7 +56,7 @@ class Run:
         if self.task.pipeline is None:  # that has many
             attempt = self.goes_on_with.session.attempt if self.goes_on_with else self.task.number
             provider = self.task.config.provider or ""
-            self.emit.in_session(AgentSession(provider=provider, id=session_id, attempt=attempt))
+            self.events.in_session(AgentSession(provider=provider, id=session_id, attempt=attempt))
 
     def agent_environment(self) -> dict[str, str]:
         """The whole environment of an agent's process, before a provider adds its own: nothing else of the engine's.
@@ -91,7 +91,7 @@ class Run:
 
     def consume(self, usage: Usage) -> None:
         """Add to what the attempt has consumed. Raises GiveUp when that passes a limit."""
-        self.emit.consumed(self.emit.own_usage + priced(usage, self.task))
+        self.events.consumed(self.events.own_usage + priced(usage, self.task))
         self.check_limits()
 
     def consumed(self, usage: Usage, model: str | None = None) -> None:
@@ -104,8 +104,8 @@ class Run:
 
     def settle(self, usage: Usage, model: str | None = None) -> None:
         """Do the same at the end of a run that fails or is stopped for another reason: no limit is checked."""
-        self.emit.consumed(priced(usage, self.task, model))
+        self.events.consumed(priced(usage, self.task, model))
 
     def check_limits(self) -> None:
         """Raises GiveUp when the attempt has consumed more than the job may."""
-        Limits.of(self.task.config).check(self.emit.usage)
+        Limits.of(self.task.config).check(self.events.usage)

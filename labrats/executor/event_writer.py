@@ -58,7 +58,7 @@ _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f]")
 _encode = msgspec.json.Encoder().encode
 
 
-class Emitter:
+class EventWriter:
     """The one writer of an attempt's output. Each event is one line, and has reached `output` when the call returns.
 
     usage, outputs:   what the attempt has consumed and made so far; the terminal event repeats them.

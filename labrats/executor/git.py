@@ -15,7 +15,7 @@ from pathlib import Path
 from subprocess import STDOUT
 from typing import Final
 
-from labrats.executor.context import Run
+from labrats.executor.context import RunContext
 from labrats.executor.subprocesses import child_process, tail_of
 from labrats.model.errors import GiveUp, Invalid
 from labrats.model.git_repo import GitRepo, parse_git_repo
@@ -101,7 +101,7 @@ class UnknownRef(GiveUp):
     """The repository is there, but not what was asked for in it."""
 
 
-async def clone(run: Run, setup: WorkspaceSetup) -> None:
+async def clone(run: RunContext, setup: WorkspaceSetup) -> None:
     """Clone into the workspace, which is empty. Raises GiveUp with the code `git_clone`."""
     remote = _parsed(setup.git_repo, run.task.repo_roots)
     ref = _checked_ref(setup.git_ref)
@@ -202,7 +202,7 @@ def _checked_ref(ref: str | None) -> str:
     return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
 
 
-async def _judged_addresses(run: Run, remote: GitRepo) -> list[str]:
+async def _judged_addresses(run: RunContext, remote: GitRepo) -> list[str]:
     """Return the addresses that git may connect to; none for a path on this machine. Raises GiveUp."""
     if remote.is_local:
         return []
@@ -239,7 +239,7 @@ def _ssh_command(remote: GitRepo, addresses: Sequence[str], credentials: "_Crede
     return shlex.join(["ssh", "-F", os.devnull, *words])
 
 
-async def _require_pinning(run: Run) -> None:
+async def _require_pinning(run: RunContext) -> None:
     _, output = await _run(["git", "version"], run.folder, run.agent_environment())
     version = re.search(r"(\d+)\.(\d+)", output)
     if version is None or (int(version[1]), int(version[2])) < _OLDEST_GIT:
@@ -266,7 +266,7 @@ class _CredentialFiles:
 
 
 @contextlib.contextmanager
-def _credential_files(run: Run) -> Iterator[_CredentialFiles]:
+def _credential_files(run: RunContext) -> Iterator[_CredentialFiles]:
     for name in ("username", "password"):
         run.credential_file(name, run.secrets.get(f"git-{name}", ""))
     program = run.credential_file("askpass", _ASKPASS)
@@ -279,7 +279,7 @@ def _credential_files(run: Run) -> Iterator[_CredentialFiles]:
         shutil.rmtree(run.credentials)  # before an agent runs
 
 
-def _secret_file(run: Run, key: str) -> Path | None:
+def _secret_file(run: RunContext, key: str) -> Path | None:
     """Write what the job's Secret has under `key` to a file of its own. None where it has nothing."""
     value = run.secrets.get(f"git-{key}")
     # ssh refuses a key without its last line break

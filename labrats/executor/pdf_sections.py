@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from labrats.executor.context import Run
+from labrats.executor.context import RunContext
 from labrats.executor.pdf_reader import Document, Section
 from labrats.executor.providers.registry import Provider
 from labrats.executor.subprocesses import Lines, child_process
@@ -24,24 +24,24 @@ _READING_SECONDS: Final = 120.0
 """Of the clock, where the machine is busy. What the reader may compute is much less, and it sees to that itself."""
 
 
-async def run(run: Run, provider: Provider) -> dict[str, Any]:
+async def run(run: RunContext, provider: Provider) -> dict[str, Any]:
     """Have `provider` do what the prompt asks with each section. Raises GiveUp, naming the section that failed."""
     document = await _read(_find_pdf(run), run)
     count = len(document.sections)
-    run.emit.log(f"{document.title}: {count} {'section' if count == 1 else 'sections'}")
+    run.events.log(f"{document.title}: {count} {'section' if count == 1 else 'sections'}")
     done = []
     for number, section in enumerate(document.sections, 1):
-        run.emit.log(f"section {number} of {count}: {section.title} ({_pages(section)})")
+        run.events.log(f"section {number} of {count}: {section.title} ({_pages(section)})")
         done.append(_result(section, await _ask(run, provider, document, number)))
     return {"title": document.title, "sections": done, "markdown": _markdown(document.title, done)}
 
 
-async def _ask(run: Run, provider: Provider, document: Document, number: int) -> Any:
+async def _ask(run: RunContext, provider: Provider, document: Document, number: int) -> Any:
     """What the provider makes of a section; None of one that says no more than its title."""
     section = document.sections[number - 1]
     if section.text in ("", section.title):
         return None
-    run.emit.begin_provider()
+    run.events.begin_provider()
     try:
         return await provider(replace(run, prompt=_prompt(run.prompt, document, section)))
     except GiveUp as failure:
@@ -91,7 +91,7 @@ def _as_json(output: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(output), indent=2).decode()
 
 
-def _find_pdf(run: Run) -> Path:
+def _find_pdf(run: RunContext) -> Path:
     """The first PDF among the files that came with the job."""
     for file in run.task.workspace_files:
         if is_pdf(Path(file.path)):
@@ -99,9 +99,9 @@ def _find_pdf(run: Run) -> Path:
     raise GiveUp(FailedCode.WORKSPACE, "none of the files that came with the job is a PDF")
 
 
-async def _read(pdf: Path, run: Run) -> Document:
+async def _read(pdf: Path, run: RunContext) -> Document:
     """Have a limited program of its own read the PDF. Raises GiveUp with the code `workspace`."""
-    run.emit.status("reading", "reading the PDF")
+    run.events.status("reading", "reading the PDF")
     command = [sys.executable, "-I", "-m", "labrats.executor.pdf_reader", str(pdf)]
     try:
         async with (

@@ -27,8 +27,8 @@ from labrats.executor.attempt import (
     stop_on_signals,
     values_to_redact,
 )
-from labrats.executor.context import Run
-from labrats.executor.event_writer import Emitter
+from labrats.executor.context import RunContext
+from labrats.executor.event_writer import EventWriter
 from labrats.executor.workspace import clone_repository
 from labrats.files.durability import sync
 from labrats.model.errors import GiveUp
@@ -63,7 +63,7 @@ def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
         except OSError as error:
             raise GiveUp(FailedCode.INTERNAL, f"the attempt's inputs cannot be handed over: {error}") from error
 
-    status = asyncio.run(_take(step, Emitter(STDOUT, None)))
+    status = asyncio.run(_take(step, EventWriter(STDOUT, None)))
     return CLAIMED_STATUS if refused else status
 
 
@@ -71,22 +71,22 @@ def clone(source: Path, scratch: Path) -> int:
     """Clone the repository of the task in `source` into its workspace. Returns the exit status."""
     become_unreadable()
     credentials = read_secrets(source / "secrets")
-    emit = Emitter(STDOUT, None, Redactor(values_to_redact(credentials)))
+    events = EventWriter(STDOUT, None, Redactor(values_to_redact(credentials)))
 
     async def step() -> None:
-        run = Run(_task_in(source), "", "", credentials, scratch, scratch / CREDENTIALS_FOLDER, emit)
+        run = RunContext(_task_in(source), "", "", credentials, scratch, scratch / CREDENTIALS_FOLDER, events)
         await in_time(_clone, run)
 
-    return asyncio.run(_take(step, emit))
+    return asyncio.run(_take(step, events))
 
 
-async def _take(step: Callable[[], Awaitable[None]], emit: Emitter) -> int:
+async def _take(step: Callable[[], Awaitable[None]], events: EventWriter) -> int:
     """Take the step. Prints why it failed, as the attempt's terminal event."""
     stop_on_signals()
-    outcome = await outcome_of(step, emit)
+    outcome = await outcome_of(step, events)
     if isinstance(outcome, Succeeded):
         return 0
-    emit.error(FailedCode(outcome.code), str(outcome))
+    events.error(FailedCode(outcome.code), str(outcome))
     return 1
 
 
@@ -118,10 +118,10 @@ def _copy_inputs(source: Path, inputs: Path) -> None:
         _write(inputs / "secrets" / file.name, file.read_bytes())
 
 
-async def _clone(run: Run) -> None:
-    run.emit.status("started")
+async def _clone(run: RunContext) -> None:
+    run.events.status("started")
     await clone_repository(run)
-    (run.folder / NEXT_SEQ_FILE).write_text(str(run.emit.next_seq))
+    (run.folder / NEXT_SEQ_FILE).write_text(str(run.events.next_seq))
 
 
 def _task_in(folder: Path) -> Task:

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from labrats.executor.context import Run
+from labrats.executor.context import RunContext
 from labrats.model.protocol import Sandbox
 from labrats.sandbox import confine
 
@@ -20,7 +20,7 @@ _SHIMS: Final = "shims"
 """The folder in which pyenv, rbenv, asdf and mise have programs that only lead to others in the user's home."""
 
 
-def confined(command: Sequence[str], run: Run, lent: Collection[Path] = ()) -> list[str]:
+def confined(command: Sequence[str], run: RunContext, lent: Collection[Path] = ()) -> list[str]:
     """Return the command that runs `command` in the attempt's sandbox, or `command` itself where there is none.
 
     lent: files of the engine's user that the program may read and write, such as a login that it renews.

@@ -24,7 +24,7 @@ _LINE_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Child:
+class Subprocess:
     """A program that was started. `output` is what it prints."""
 
     output: asyncio.StreamReader
@@ -57,7 +57,7 @@ async def child_process(
     stop_signal: signal.Signals = signal.SIGTERM,
     inherited: Collection[int] = (),
     in_sandbox: bool = False,
-) -> AsyncIterator[Child]:
+) -> AsyncIterator[Subprocess]:
     """Start a program, in a process group of its own. On leaving it has ended: asked to by `stop_signal` where it has
     a grace, or killed.
 
@@ -82,7 +82,7 @@ async def child_process(
             lambda: asyncio.StreamReaderProtocol(output), process.stdout
         )
         with contextlib.closing(pipe):
-            yield Child(output, ended, process, in_sandbox)
+            yield Subprocess(output, ended, process, in_sandbox)
     finally:
         if not ended.done() and grace_seconds > 0:
             _signal(process, stop_signal, in_sandbox=in_sandbox)

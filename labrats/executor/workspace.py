@@ -3,13 +3,13 @@
 import shutil
 
 from labrats.executor import git
-from labrats.executor.context import Run
+from labrats.executor.context import RunContext
 from labrats.files.safe_paths import open_beneath
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, WorkspaceFile
 
 
-async def prepare_workspace(run: Run) -> None:
+async def prepare_workspace(run: RunContext) -> None:
     """Make the workspace: the repository first, then the files on top of it.
 
     Raises GiveUp with the code `git_clone` or `workspace`.
@@ -19,15 +19,15 @@ async def prepare_workspace(run: Run) -> None:
         _copy(file, run)
 
 
-async def clone_repository(run: Run) -> None:
+async def clone_repository(run: RunContext) -> None:
     """Make the workspace, with the repository in it where the task names one."""
     run.workspace.mkdir(parents=True, exist_ok=True)
     if setup := run.task.workspace_setup:
-        run.emit.status("workspace", "cloning the repository")
+        run.events.status("workspace", "cloning the repository")
         await git.clone(run, setup)
 
 
-def _copy(file: WorkspaceFile, run: Run) -> None:
+def _copy(file: WorkspaceFile, run: RunContext) -> None:
     try:
         with open(file.path, "rb") as source, open_beneath(run.workspace, file.name) as target:
             shutil.copyfileobj(source, target)

@@ -84,7 +84,7 @@ def repo_of(job: Job) -> str | None:
     return repo if isinstance(repo, str) else None
 
 
-class JobCache:
+class JobIndex:
     """The index, and the `history` beside it. `follow` keeps both up to date; every other method answers at once."""
 
     def __init__(self) -> None:

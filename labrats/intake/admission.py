@@ -38,7 +38,7 @@ class PreparedJob:
     texts: Texts
 
 
-class Intake:
+class Admission:
     """The one way by which anything becomes a job: prepared first, which may fail, and then created."""
 
     def __init__(

@@ -15,15 +15,15 @@ from starlette.types import ASGIApp
 from labrats.api.app import create_app
 from labrats.api.auth.keys import ADMIN, SUBMIT, KeyRing, key_secret
 from labrats.api.auth.sessions import Sessions, Signer, User
-from labrats.api.model_file_scans import ScannedModels
-from labrats.api.services import Engine
+from labrats.api.model_file_scans import ModelFileScans
+from labrats.api.services import Services
 from labrats.backends.embedded.model_files import LocalModelFiles
 from labrats.files.attachments import Attachments
 from labrats.files.model_folder import ModelFolder
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
-from labrats.index.jobs import JobCache
-from labrats.intake.admission import Intake
+from labrats.index.jobs import JobIndex
+from labrats.intake.admission import Admission
 from labrats.intake.signing_secrets import StoredSecrets
 from labrats.metrics import Metrics
 from labrats.net.client import OutboundClient
@@ -43,7 +43,7 @@ USER = User("user-of-a-test", "Ada", "ada@example.com")
 class Api:
     """The application, and what stands behind it."""
 
-    engine: Engine
+    services: Services
     app: ASGIApp
     store: MemoryStore
     clock: FakeClock
@@ -59,7 +59,7 @@ class Api:
         client = self.client(None)
         client.headers["Sec-Fetch-Site"] = "same-origin"
         if user:
-            client.cookies["auth_token"] = self.engine.sessions.begin(user, self.clock.now())
+            client.cookies["auth_token"] = self.services.sessions.begin(user, self.clock.now())
         return client
 
 
@@ -83,35 +83,35 @@ async def api_in_memory(
         catalog, attachments, metrics = Catalog(), Attachments(folder / "uploads"), Metrics()
         allowed = settings.get("outbound_allowed_cidrs", ())
         model_files = LocalModelFiles(ModelFolder(folder / "models", OutboundClient(allowed), 2**26), clock)
-        engine = Engine(
+        services = Services(
             store=store,
             runner=MemoryRunner(store, machine),
             clock=clock,
             settings=EngineSettings(**dict[str, Any](data_dir=folder, allowed_hosts=("engine.test",)) | settings),
-            cache=JobCache(),
+            job_index=JobIndex(),
             catalog=catalog,
-            intake=Intake(store, catalog, attachments, metrics),
-            keys=KeyRing([]),
+            admission=Admission(store, catalog, attachments, metrics),
+            api_keys=KeyRing([]),
             sessions=Sessions(Signer(SESSION_SECRET), timedelta(hours=12)),
             attachments=attachments,
             workspace_uploads=Uploads(folder / "uploads"),
             pdf_uploads=Uploads(folder / "workspaces" / "uploads", stored_as="document.pdf"),
-            models=ScannedModels(model_files, clock),
+            model_file_scans=ModelFileScans(model_files, clock),
             metrics=metrics,
             signing_secrets=StoredSecrets(store),
         )
-        controller = a_controller(store, engine.runner, catalog, clock, engine.settings, metrics)
-        followers = (engine.cache, engine.catalog, engine.keys, engine.sessions)
+        controller = a_controller(store, services.runner, catalog, clock, services.settings, metrics)
+        followers = (services.job_index, services.catalog, services.api_keys, services.sessions)
         parts = [each.follow(store) for each in followers]
-        parts += [controller.run(), engine.deliveries.run(store, clock)]
+        parts += [controller.run(), services.deliveries.run(store, clock)]
         if deals_with_files:
             parts.append(model_files.run())
         background = [loops.create_task(part) for part in parts]
-        await engine.cache.synced.wait()
-        await engine.catalog.synced.wait()
-        await engine.keys.synced.wait()
-        await engine.sessions.synced.wait()
-        yield Api(engine, create_app(engine), store, clock)
+        await services.job_index.synced.wait()
+        await services.catalog.synced.wait()
+        await services.api_keys.synced.wait()
+        await services.sessions.synced.wait()
+        yield Api(services, create_app(services), store, clock)
         for task in background:
             task.cancel()
 

@@ -6,7 +6,7 @@ from ipaddress import IPv6Address
 import httpx2
 
 from labrats.api.auth.keys import new_key
-from labrats.api.auth.rate_limit import MANY, MAX_ADDRESSES, WINDOW, Guesses
+from labrats.api.auth.rate_limit import MANY, MAX_ADDRESSES, WINDOW, AuthRateLimit
 from tests.api.conftest import KEYS, Api
 from tests.fakes.clock import NOON
 
@@ -44,23 +44,25 @@ async def test_the_same_wrong_key_again_and_no_key_are_no_guesses(api: Api) -> N
 
 
 def test_each_address_waits_for_itself_and_whoever_has_one_of_ipv6_has_all_of_its_network() -> None:
-    guesses = Guesses()
+    auth_rate_limit = AuthRateLimit()
     for number in range(MANY):
-        guesses.note("192.0.2.1", f"{number}", NOON)
-        guesses.note(str(IPv6Address("2001:db8::") + number), f"{number}", NOON)
+        auth_rate_limit.note("192.0.2.1", f"{number}", NOON)
+        auth_rate_limit.note(str(IPv6Address("2001:db8::") + number), f"{number}", NOON)
 
     waiting = ("192.0.2.1", "2001:db8::ffff")
     free = ("192.0.2.2", "2001:db8:0:1::", "")
-    assert [bool(guesses.seconds_to_wait(address, NOON)) for address in waiting + free] == [True] * 2 + [False] * 3
-    assert guesses.seconds_to_wait("192.0.2.1", NOON + timedelta(seconds=60)) == 240
+    assert [bool(auth_rate_limit.seconds_to_wait(address, NOON)) for address in waiting + free] == [True] * 2 + [
+        False
+    ] * 3
+    assert auth_rate_limit.seconds_to_wait("192.0.2.1", NOON + timedelta(seconds=60)) == 240
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    guesses = Guesses()
+    auth_rate_limit = AuthRateLimit()
     for number in range(MAX_ADDRESSES + 100):
-        guesses.note(f"address {number}", "wrong", NOON)
+        auth_rate_limit.note(f"address {number}", "wrong", NOON)
     for number in range(10 * MANY):
-        guesses.note("address", f"{number}", NOON)
+        auth_rate_limit.note("address", f"{number}", NOON)
 
-    assert len(guesses._by_address) == MAX_ADDRESSES
-    assert max(len(tries.wrong) for tries in guesses._by_address.values()) == MANY
+    assert len(auth_rate_limit._by_address) == MAX_ADDRESSES
+    assert max(len(tries.wrong) for tries in auth_rate_limit._by_address.values()) == MANY

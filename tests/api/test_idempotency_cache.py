@@ -7,7 +7,7 @@ import pytest
 from starlette.requests import Request
 
 from labrats.api.http.idempotency import Intent
-from labrats.api.http.idempotency_cache import MAX_BYTES, FirstAnswers
+from labrats.api.http.idempotency_cache import MAX_BYTES, IdempotencyCache
 from labrats.model.webhook_source import WebhookSource
 from tests.api.conftest import Api
 
@@ -47,14 +47,14 @@ async def test_what_is_forgotten_is_told_as_it_is_and_not_made_again(api: Api, a
     made, change = CREATIONS[path]
     await admin.post(path, json=made, headers=KEY)
     changed = await admin.patch(f"{path}/a", json=change)
-    vars(api.engine.first_answers).update(vars(FirstAnswers()))  # as after a restart
+    vars(api.services.idempotency_cache).update(vars(IdempotencyCache()))  # as after a restart
 
     assert (await admin.post(path, json=made, headers=KEY)).json() == changed.json()
     assert len(await api.store.list(WebhookSource)) == 1
 
 
 def test_the_oldest_are_forgotten_first() -> None:
-    answers, request = FirstAnswers(), Request({"type": "http", "path": "/", "headers": []})
+    answers, request = IdempotencyCache(), Request({"type": "http", "path": "/", "headers": []})
     intents = [Intent(key=f"{number}", request="") for number in range(4)]
     for intent in intents:
         answers.created(request, intent, {"content": "x" * (MAX_BYTES // 3)})

@@ -115,7 +115,7 @@ class TestJobs:
     async def test_the_triggers_settings_win_over_the_agents(self, api: Api, user: httpx2.AsyncClient) -> None:
         agent = an_agent("a", a_trigger(), default_provider="mock", default_model="big", default_effort="low")
         await stored(api, agent)
-        await api.engine.store.update(await api.store.get(AiAgent, "a"))
+        await api.services.store.update(await api.store.get(AiAgent, "a"))
 
         (made,) = (await ingest(user))["jobs"]
 
@@ -201,7 +201,7 @@ class TestOnce:
         changed = await api.store.get(AiAgent, "a")
         await stored(api, an_agent("c", a_trigger()))
         await api.store.delete(AiAgent, "b")
-        api.engine.catalog.take_in(changed)
+        api.services.catalog.take_in(changed)
 
         assert (await ingest(user, "key-1"))["jobs"][0] == first["jobs"][0]
         assert len(await api.store.list(Job)) == 2

@@ -48,12 +48,12 @@ async def ended(api: Api, job_id: str) -> Job:
 
 def log_of(api: Api, job_id: str) -> AsyncGenerator[bytes]:
     """The frames of the job's log stream."""
-    return stream(api.engine, job_id, BEGINNING, log_line)
+    return stream(api.services, job_id, BEGINNING, log_line)
 
 
 def kept_files(api: Api) -> list[Path]:
     """The files that came with jobs and are still there."""
-    return [path for path in api.engine.settings.uploads.rglob("*") if path.is_file()]
+    return [path for path in api.services.settings.uploads.rglob("*") if path.is_file()]
 
 
 class TestRetryOfAJobWithAToken:
@@ -108,7 +108,7 @@ async def test_too_many_waiting_jobs_are_answered_429(tmp_path: Path) -> None:
         accepted = [await submit(user) for _ in range(2)]
         keyed = {"Idempotency-Key": "key-1"}
         first = await user.post("/api/jobs/submit", json=a_submission(), headers=keyed)
-        await eventually(lambda: api.engine.cache.count(Phase.PENDING) == 3)
+        await eventually(lambda: api.services.job_index.count(Phase.PENDING) == 3)
 
         refused = await user.post("/api/jobs/submit", json=a_submission())
         again = await user.post("/api/jobs/submit", json=a_submission(), headers=keyed)
@@ -117,7 +117,7 @@ async def test_too_many_waiting_jobs_are_answered_429(tmp_path: Path) -> None:
         assert int(refused.headers["Retry-After"]) > 0
         assert again.json() == first.json()
         await user.post(f"/api/jobs/{accepted[0]}/cancel")
-        await eventually(lambda: api.engine.cache.count(Phase.PENDING) == 2)
+        await eventually(lambda: api.services.job_index.count(Phase.PENDING) == 2)
         await submit(user)
 
 
@@ -154,7 +154,7 @@ class TestTroubleWithTheStore:
 
         assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
         assert answer.headers["Retry-After"] == "7"
-        assert b"labrats_store_errors_total 1.0" in api.engine.metrics.exposition()
+        assert b"labrats_store_errors_total 1.0" in api.services.metrics.exposition()
         assert await api.store.list(Job) == []
         assert kept_files(api) == []
 
@@ -200,7 +200,7 @@ class TestNames:
     async def test_an_idempotency_key_whose_name_is_taken_by_another_job_finds_its_own_again(
         self, api: Api, user: httpx2.AsyncClient
     ) -> None:
-        me = api.engine.keys.caller("test-key-of-a-user", api.clock.now())
+        me = api.services.api_keys.caller("test-key-of-a-user", api.clock.now())
         assert me is not None
         intent = Intent.of("key-1", me.id, Submission.model_validate(a_submission()))
         assert intent is not None
@@ -231,7 +231,7 @@ class TestLogStream:
         frames = log_of(api, job_id)
         assert b'{"log":"on"}' in await anext(frames)
 
-        api.engine.stopping.set()
+        api.services.stopping.set()
 
         assert [frame async for frame in frames] == []
 
@@ -247,7 +247,7 @@ class TestLogStream:
 
     async def test_when_the_output_is_gone_it_has_the_last_lines(self, api: Api, user: httpx2.AsyncClient) -> None:
         job_id = await submit(user, **script({"log": "line {n}", "times": 150}))
-        await api.engine.runner.remove((await ended(api, job_id)).attempt_name)
+        await api.services.runner.remove((await ended(api, job_id)).attempt_name)
 
         body = b"".join(await _all(log_of(api, job_id)))
 
@@ -264,13 +264,13 @@ class TestLogStream:
 
         leaving = log_of(api, job_id)
         await anext(leaving)
-        assert b"labrats_log_streams 2.0" in api.engine.metrics.exposition()
+        assert b"labrats_log_streams 2.0" in api.services.metrics.exposition()
         await leaving.aclose()
 
         await eventually(lambda: asyncio.all_tasks() == tasks_before)
-        assert b"labrats_log_streams 1.0" in api.engine.metrics.exposition()
+        assert b"labrats_log_streams 1.0" in api.services.metrics.exposition()
         await staying.aclose()
-        assert b"labrats_log_streams 0.0" in api.engine.metrics.exposition()
+        assert b"labrats_log_streams 0.0" in api.services.metrics.exposition()
 
     async def test_it_starts_with_the_job_however_close_the_two_are(self, api: Api, user: httpx2.AsyncClient) -> None:
         for turns in range(20):
@@ -328,7 +328,7 @@ class TestPings:
 
         await frames.aclose()
 
-        assert b"labrats_log_streams 0.0" in api.engine.metrics.exposition()
+        assert b"labrats_log_streams 0.0" in api.services.metrics.exposition()
 
     async def test_a_silent_stream_has_a_comment_every_15_seconds(self, api: Api, user: httpx2.AsyncClient) -> None:
         began = asyncio.get_running_loop().time()

@@ -40,7 +40,7 @@ def by_hand(name: str = "by-hand", *, label: str | None = API_KEY_LABEL_VALUE, *
 
 
 def is_known(api: Api, key: str = KEY) -> bool:
-    return api.engine.keys.caller(key, api.clock.now()) is not None
+    return api.services.api_keys.caller(key, api.clock.now()) is not None
 
 
 async def test_the_newest_key_is_listed_first(api: Api, admin: httpx2.AsyncClient) -> None:
@@ -57,7 +57,7 @@ async def test_a_hash_made_by_hand_is_a_key(api: Api) -> None:
     await api.store.create(by_hand(hash=hash_key(KEY)))
 
     await eventually(lambda: is_known(api))
-    caller = api.engine.keys.caller(KEY, NOON)
+    caller = api.services.api_keys.caller(KEY, NOON)
     assert caller is not None
     assert (caller.id, caller.scopes, caller.is_admin) == ("by-hand", frozenset({"submit"}), False)
 
@@ -176,7 +176,7 @@ async def test_a_key_is_valid_until_the_moment_it_expires(api: Api) -> None:
     await api.store.create(key_secret("ci", KEY, ["submit"], expires_at))
     await eventually(lambda: is_known(api))
 
-    keys = api.engine.keys
+    keys = api.services.api_keys
     assert keys.caller(KEY, expires_at - timedelta(seconds=1)) is not None
     assert keys.caller(KEY, expires_at) is None
 

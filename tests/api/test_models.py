@@ -50,8 +50,8 @@ async def operation(admin: httpx2.AsyncClient) -> dict[str, Any]:
 
 async def ended(api: Api) -> None:
     """Wait for the one operation there is."""
-    assert api.engine.models
-    records = Path(api.engine.models.files.place.folder or "") / ".operations"
+    assert api.services.model_file_scans
+    records = Path(api.services.model_file_scans.files.place.folder or "") / ".operations"
     await eventually(lambda: any(b'"finishedAt"' in record.read_bytes() for record in records.glob("*.json")))
 
 

@@ -58,8 +58,8 @@ async def login(tmp_path: Path) -> AsyncIterator[Login]:
         openid = OpenIdProvider(api.clock)
         issuer = Issuer(ISSUER, CLIENT_ID, SecretStr(CLIENT_SECRET))
         provider = Provider(issuer, Signer(SESSION_SECRET), api.clock, openid.connect)
-        engine = replace(api.engine, provider=provider)
-        api = replace(api, engine=engine, app=create_app(engine))
+        services = replace(api.services, openid_provider=provider)
+        api = replace(api, services=services, app=create_app(services))
         async with api.browser(None) as browser:
             yield Login(api, openid, browser)
 
@@ -454,7 +454,7 @@ async def test_a_session_is_no_login_and_a_login_no_session(login: Login) -> Non
     login.browser.cookies["auth_token"] = kept
     assert await login.user() is None
     login.browser.cookies.clear()
-    login.browser.cookies["oidc_login"] = login.api.engine.sessions.begin(USER, login.api.clock.now())
+    login.browser.cookies["oidc_login"] = login.api.services.sessions.begin(USER, login.api.clock.now())
     await refused(login, answer)
 
 
@@ -464,7 +464,7 @@ async def test_what_is_told_of_somebody_else_is_refused(login: Login) -> None:
 
 
 async def test_a_wrong_secret_is_refused_by_the_provider_and_never_shown(login: Login) -> None:
-    provider = login.api.engine.provider
+    provider = login.api.services.openid_provider
     assert provider
     provider._issuer = Issuer(ISSUER, CLIENT_ID, SecretStr("another-test-secret"))
 

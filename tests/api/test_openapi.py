@@ -64,7 +64,7 @@ async def test_it_is_a_valid_openapi_3_1_document(document: Any) -> None:
 
 
 async def test_the_table_of_access_names_every_route_and_no_other(api: Api) -> None:
-    routes = [route for route in create_api(api.engine).routes if isinstance(route, Route)]
+    routes = [route for route in create_api(api.services).routes if isinstance(route, Route)]
     named = {(method, re.sub(r"\{[^}]*\}", "{}", route.path)) for route in routes for method in route.methods or ()}
 
     assert {(method, path) for method, path in named if method != "HEAD"} == set(TABLE)

@@ -185,7 +185,7 @@ async def test_an_ended_session_is_known_to_every_replica_and_forgotten_when_it_
 
 async def test_whatever_we_did_not_sign_for_a_session_is_none(api: Api) -> None:
     now = api.clock.now()
-    good = api.engine.sessions.begin(USER, now)
+    good = api.services.sessions.begin(USER, now)
     key, claims = OctKey.import_key(SESSION_SECRET), jwt.decode(good, OctKey.import_key(SESSION_SECRET)).claims
     head, body, signature = good.split(".")
     in_time = now + LIFETIME
@@ -235,7 +235,7 @@ async def test_only_an_engine_that_answers_requests_makes_a_secret(
     store = MemoryStore()
 
     settings = EngineSettings(data_dir=tmp_path, backend="kubernetes", role=role)
-    await assemble(settings, store, api.engine.runner, api.engine.metrics)
+    await assemble(settings, store, api.services.runner, api.services.metrics)
 
     assert len(await store.list(Secret)) == made
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from labrats.backends.kubernetes.batch_client import JobsApi
+from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.pod import PodSettings
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
@@ -55,7 +55,7 @@ class KubernetesBackend:
         for pid in executors:
             send_signal(pid, signal.SIGSTOP)  # so that it cannot tell that it is asked to end
         async with ApiClient.open(self._kubeconfig) as client:
-            api = JobsApi(client, self._settings.namespace)
+            api = BatchClient(client, self._settings.namespace)
             pods = await api.pods_of(name)
             await api.delete_job(await api.get_job(name))
             for pod in pods:

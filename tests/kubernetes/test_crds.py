@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.store import KubernetesStore
-from labrats.controller.agent_status import AgentReviews
+from labrats.controller.agent_status import AgentStatusReconciler
 from labrats.index.catalog import Catalog
 from labrats.manifests.crds import custom_resource_definitions
 from labrats.model.errors import Invalid
@@ -283,7 +283,7 @@ async def test_kubectl_shows_what_is_wrong_with_an_agent(
     catalog = Catalog()
     async with (
         KubernetesStore.open(api_client, namespace) as store,
-        running(catalog.follow(store), AgentReviews(store, catalog, SystemClock()).run()),
+        running(catalog.follow(store), AgentStatusReconciler(store, catalog, SystemClock()).run()),
     ):
         await eventually(lambda: "there is no instruction 'missing'" in kubectl("get", "aia"))
         kubectl("create", "-f", "-", stdin=an_object("AiInstruction", {"content": "Do it."}, "missing"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from labrats.backends.kubernetes.batch_client import JobsApi
+from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.pod import USER
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
@@ -164,4 +164,4 @@ async def test_a_secret_that_is_not_for_jobs_is_mounted_nowhere(
         await KubernetesRunner(api_client, store, settings).start(attempt)
     assert FailedCode(refused.value.code) is FailedCode.AUTH
     with pytest.raises(NotFound):
-        await JobsApi(api_client, jobs_namespace).get_job(attempt.name)
+        await BatchClient(api_client, jobs_namespace).get_job(attempt.name)

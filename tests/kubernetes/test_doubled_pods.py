@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from labrats.backends.kubernetes.batch_client import JobsApi
+from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import PodObject
 from labrats.backends.kubernetes.claims import Claims, claim_path
 from labrats.backends.kubernetes.client import ApiClient
@@ -48,11 +48,11 @@ async def proxy(
         pytest.skip("the controllers of a cluster that was given to the tests are not theirs to restart")
     async with FaultyProxy.open(api_client, tmp_path, cluster.listen()) as proxy:
         with cluster.controllers_behind(proxy.kubeconfig):
-            await until_controllers_work(JobsApi(api_client, jobs_namespace))
+            await until_controllers_work(BatchClient(api_client, jobs_namespace))
             yield proxy
 
 
-async def until_controllers_work(api: JobsApi) -> None:
+async def until_controllers_work(api: BatchClient) -> None:
     """Wait until a Job has a pod: the controllers then know all pods that there are."""
     pod = {**RESTRICTED_POD, "containers": [{**RESTRICTED_CONTAINER, "name": "none", "image": "none"}]}
     probe = await api.create_job({"metadata": {"name": "probe"}, "spec": {"template": {"spec": pod}}})
@@ -66,7 +66,7 @@ async def until_controllers_work(api: JobsApi) -> None:
 class Witness:
     """The states seen of an attempt's pods, also of deleted ones."""
 
-    api: JobsApi
+    api: BatchClient
     name: str
     pods: dict[str, PodObject] = field(default_factory=dict)
 
@@ -127,7 +127,7 @@ async def doubled(
         yield seen
 
 
-def is_creation_of_a_pod(request: web.BaseRequest, api: JobsApi) -> bool:
+def is_creation_of_a_pod(request: web.BaseRequest, api: BatchClient) -> bool:
     return request.method == "POST" and request.path == api.all_pods.path
 
 
@@ -153,7 +153,7 @@ async def test_one_of_two_pods_acts_and_its_result_is_the_attempts(
     noticed: str,
 ) -> None:
     attempt = an_attempt(STEPS)
-    witness = Witness(JobsApi(api_client, jobs_namespace), attempt.name)
+    witness = Witness(BatchClient(api_client, jobs_namespace), attempt.name)
     allow_claims(volume, attempt)
     async with open_runner(data_claim="data") as runner, doubled(runner, proxy, witness, attempt) as seen:
         await until(lambda: bool(witness.acting and (noticed == "when one acts" or witness.refused)))
@@ -171,7 +171,7 @@ async def test_an_attempt_whose_pod_is_taken_from_it_is_lost_and_no_other_pod_ta
     open_runner: OpenRunner, proxy: FaultyProxy, api_client: ApiClient, jobs_namespace: str, volume: Path
 ) -> None:
     attempt = an_attempt([{"hang": True}])
-    witness = Witness(JobsApi(api_client, jobs_namespace), attempt.name)
+    witness = Witness(BatchClient(api_client, jobs_namespace), attempt.name)
     allow_claims(volume, attempt)
     async with open_runner(data_claim="data") as runner, doubled(runner, proxy, witness, attempt) as seen:
         await until(lambda: bool(witness.acting and witness.refused))
@@ -184,7 +184,7 @@ async def test_an_attempt_whose_pod_is_taken_from_it_is_lost_and_no_other_pod_ta
     assert len(witness.acting) == 1
 
 
-async def delete_as_surplus(api: JobsApi, pod: PodObject) -> None:
+async def delete_as_surplus(api: BatchClient, pod: PodObject) -> None:
     """Delete it as the Job controller does with a pod too many, which then counts as no failure of the Job."""
     path = f"{api.all_pods.path}/{pod.name}"
     patch = [{"op": "remove", "path": "/metadata/finalizers"}]
@@ -196,7 +196,7 @@ async def test_without_a_volume_two_pods_that_act_are_both_ended_and_the_attempt
     open_runner: OpenRunner, proxy: FaultyProxy, api_client: ApiClient, jobs_namespace: str
 ) -> None:
     attempt = an_attempt([{"log": "here"}, {"hang": True}])
-    witness = Witness(JobsApi(api_client, jobs_namespace), attempt.name)
+    witness = Witness(BatchClient(api_client, jobs_namespace), attempt.name)
     async with open_runner() as runner, doubled(runner, proxy, witness, attempt) as seen:
         await until(lambda: len(witness.acting) == 2)
         seen.set()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from labrats.backends.kubernetes.batch_client import JobsApi
+from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.failures import Failure
 from labrats.backends.kubernetes.files import AttemptFiles
@@ -175,7 +175,7 @@ async def test_a_job_of_somebody_else_is_neither_adopted_nor_touched(
     attempt = an_attempt()
     pod = {"restartPolicy": "Never", "containers": [{"name": "theirs", "image": "none"}]}
     theirs = {"metadata": {"name": attempt.name}, "spec": {"suspend": True, "template": {"spec": pod}}}
-    api = JobsApi(api_client, jobs_namespace)
+    api = BatchClient(api_client, jobs_namespace)
     before = await api.create_job(theirs)
 
     with pytest.raises(GiveUp, match="none of Labrats's") as refusal:
@@ -193,7 +193,7 @@ async def test_what_was_deleted_while_no_engine_looked_is_lost_and_not_started_a
     attempt = an_attempt([{"log": "here"}, {"hang": True}])
     async with open_runner(api_client) as first:
         await first.start(attempt)
-    api = JobsApi(api_client, jobs_namespace)
+    api = BatchClient(api_client, jobs_namespace)
     await api.delete_job(await api.get_job(attempt.name))
     async with asyncio.timeout(DEADLINE_SECONDS):
         while await api.pods_of(attempt.name):

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
 from labrats.backends.kubernetes.codec import resource_type
 from labrats.backends.kubernetes.store import KubernetesStore
-from labrats.controller.agent_status import AgentReviews
-from labrats.controller.source_status import OwnReceiver, SourceReviews
+from labrats.controller.agent_status import AgentStatusReconciler
+from labrats.controller.source_status import OwnReceiver, SourceStatusReconciler
 from labrats.index.catalog import Catalog
 from labrats.model.agent import AiAgent
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig
@@ -230,8 +230,9 @@ async def test_whatever_a_person_writes_of_what_jobs_are_made_by_stops_nobody(
         accepted = await person.write_oddities(kind, LIKE[kind])
         assert len(accepted) > 5
         catalog, clock = Catalog(), SystemClock()
-        reviews = AgentReviews(store, catalog, clock).run(), SourceReviews(store, clock, OwnReceiver()).run()
-        async with running(catalog.follow(store), *reviews):
+        agents = AgentStatusReconciler(store, catalog, clock)
+        sources = SourceStatusReconciler(store, clock, OwnReceiver())
+        async with running(catalog.follow(store), agents.run(), sources.run()):
             await catalog.synced.wait()
             await person.create(AiAgent, "sane", spec={"triggerName": "sane", "instructions": ["missing"]})
             await eventually_told(person, AiAgent, "sane", "there is no instruction 'missing'")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from labrats.backends.kubernetes.batch_client import JobsApi
+from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.fence import (
     POLICY,
@@ -208,8 +208,8 @@ async def test_what_a_former_leader_writes_is_refused(api_client: ApiClient, job
         await store.update(advance(job, JobEvent.START))
     manifest = attempt_job(an_attempt(), Credentials(), a_pod_settings("none"))
     with pytest.raises(RetryLater, match="another engine leads"):
-        await JobsApi(former, jobs_namespace).create_job(manifest)
-    await JobsApi(current, jobs_namespace).create_job(manifest)
+        await BatchClient(former, jobs_namespace).create_job(manifest)
+    await BatchClient(current, jobs_namespace).create_job(manifest)
 
 
 async def test_whoever_leads_not_may_write_all_the_same(api_client: ApiClient, jobs_namespace: str) -> None:
@@ -232,7 +232,7 @@ async def test_a_leader_is_not_held_up_by_a_policy_that_does_not_see_that_it_lea
             while fence.manager(2) != UNFENCED:
                 await fence.look(2)
         manifest = attempt_job(an_attempt(), Credentials(), a_pod_settings("none"))
-        await JobsApi(api_client.writing_as(partial(fence.manager, 2)), namespace).create_job(manifest)
+        await BatchClient(api_client.writing_as(partial(fence.manager, 2)), namespace).create_job(manifest)
         assert 'labrats_degraded{what="leader-fence"} 1.0' in metrics.exposition().decode()
 
         await fence.look(3)  # who is refused and does not lead is refused with good reason

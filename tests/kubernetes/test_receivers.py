@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.receiver_manifests import ReceiverSettings
-from labrats.backends.kubernetes.receiver_reconciler import ReceiverKeeper
+from labrats.backends.kubernetes.receiver_reconciler import ReceiverReconciler
 from labrats.backends.kubernetes.store import KubernetesStore
-from labrats.controller.source_status import SourceReviews
+from labrats.controller.source_status import SourceStatusReconciler
 from labrats.model.core_resources import Secret
 from labrats.model.job import KeyReference
 from labrats.model.record import Metadata
@@ -33,8 +33,8 @@ async def store(api_client: ApiClient, namespace: str) -> AsyncIterator[Store]:
 @pytest.fixture
 async def _keeper(api_client: ApiClient, namespace: str, store: Store) -> AsyncIterator[None]:
     settings = ReceiverSettings(namespace, "engine:1", "receiver", {}, {})
-    keeper = ReceiverKeeper(api_client, settings)
-    keeping = asyncio.create_task(SourceReviews(store, SystemClock(), keeper).run())
+    keeper = ReceiverReconciler(api_client, settings)
+    keeping = asyncio.create_task(SourceStatusReconciler(store, SystemClock(), keeper).run())
     yield
     keeping.cancel()
 

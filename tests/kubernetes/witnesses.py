@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from labrats.backends.kubernetes.batch_client import JobsApi
+from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import PodObject
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.codec import resource_type
@@ -91,7 +91,7 @@ async def pods_by_job(client: ApiClient, namespace: str) -> Counter[str]:
 
 
 async def _pods(client: ApiClient, namespace: str) -> list[PodObject]:
-    pods = JobsApi(client, namespace).all_pods
+    pods = BatchClient(client, namespace).all_pods
     return [pods.read(item) async for page in client.pages(pods.path, pods.query) for item in page.items]
 
 

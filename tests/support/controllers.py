@@ -1,11 +1,11 @@
 """Controllers on what a test has chosen for them."""
 
-from labrats.controller.applied_jobs import HandMadeJobs
+from labrats.controller.applied_jobs import AppliedJobs
 from labrats.controller.reconcile import Controller
 from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
-from labrats.intake.admission import Intake
+from labrats.intake.admission import Admission
 from labrats.metrics import Metrics
 from labrats.ports import Clock, Runner, Store
 from labrats.settings import EngineSettings
@@ -21,6 +21,6 @@ def a_controller(
 ) -> Controller:
     """One that finds what hand-made jobs are made by in `catalog`, which somebody else has to keep up to date."""
     metrics = metrics or Metrics()
-    intake = Intake(store, catalog, Attachments(settings.uploads), metrics)
-    hand_made = HandMadeJobs(store, catalog, intake, Uploads(settings.uploads), clock, settings)
-    return Controller(store, runner, hand_made, clock, settings, metrics)
+    intake = Admission(store, catalog, Attachments(settings.uploads), metrics)
+    applied_jobs = AppliedJobs(store, catalog, intake, Uploads(settings.uploads), clock, settings)
+    return Controller(store, runner, applied_jobs, clock, settings, metrics)

@@ -12,7 +12,7 @@ from labrats.api.auth.keys import Caller, KeyRing
 from labrats.api.auth.permissions import Access
 from labrats.api.auth.sessions import Session, Sessions
 from labrats.api.http.errors import ApiError
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.model.errors import RetryLater
 from labrats.ports import Clock
 
@@ -44,15 +44,15 @@ class Credential:
                     each.cancel()
 
 
-def authenticate(request: Request, engine: Engine, access: Access) -> tuple[Caller, Credential]:
+def authenticate(request: Request, services: Services, access: Access) -> tuple[Caller, Credential]:
     """Who calls a route of that `access`, and by what. An `Authorization` header always beats the cookie.
 
     Raises 401; 403 for a write that another site may have made the browser send; 429 for who guesses keys.
     """
     if "authorization" in request.headers:
-        return _by_key(request, engine)
+        return _by_key(request, services)
     if access is not Access.KEY and SESSION_COOKIE in request.cookies:
-        return _by_session(request, engine)
+        return _by_session(request, services)
     raise _unauthorized(access)
 
 
@@ -62,53 +62,53 @@ def bearer_key(request: Request) -> str:
     return key.strip() if scheme.lower() == "bearer" else ""
 
 
-def _by_key(request: Request, engine: Engine) -> tuple[Caller, Credential]:
-    credential, now = Credential(bearer_key(request), engine.keys), engine.clock.now()
+def _by_key(request: Request, services: Services) -> tuple[Caller, Credential]:
+    credential, now = Credential(bearer_key(request), services.api_keys), services.clock.now()
     address = request.client.host if request.client else ""
     if caller := credential.caller(now):
-        engine.keys.refuse_unless_sure(caller)
+        services.api_keys.refuse_unless_sure(caller)
         return caller, credential
-    if not engine.keys.synced.is_set():
+    if not services.api_keys.synced.is_set():
         raise RetryLater("the engine is still reading the API keys that it has stored")
-    if seconds := engine.guesses.seconds_to_wait(address, now):
+    if seconds := services.auth_rate_limit.seconds_to_wait(address, now):
         message = "too many wrong API keys came from your address; try again later"
         raise ApiError(429, "too_many_attempts", message, {"Retry-After": str(seconds)})
     if credential.text:
-        engine.guesses.note(address, credential.text, now)
+        services.auth_rate_limit.note(address, credential.text, now)
     raise _unauthorized(Access.KEY)
 
 
-def _by_session(request: Request, engine: Engine) -> tuple[Caller, Credential]:
-    if (session := session_of(request, engine)) is None:
+def _by_session(request: Request, services: Services) -> tuple[Caller, Credential]:
+    if (session := session_of(request, services)) is None:
         raise _unauthorized(Access.CALLER)
     if request.method not in _SAFE_METHODS:
-        refuse_foreign_origin(request, engine)
-    return session.caller, Credential(request.cookies[SESSION_COOKIE], engine.sessions)
+        refuse_foreign_origin(request, services)
+    return session.caller, Credential(request.cookies[SESSION_COOKIE], services.sessions)
 
 
-def session_of(request: Request, engine: Engine) -> Session | None:
+def session_of(request: Request, services: Services) -> Session | None:
     """The session whose cookie came with the request."""
-    if not engine.sessions.synced.is_set():
+    if not services.sessions.synced.is_set():
         raise RetryLater("the engine is still reading which sessions were ended")
-    return engine.sessions.find(request.cookies.get(SESSION_COOKIE, ""), engine.clock.now())
+    return services.sessions.find(request.cookies.get(SESSION_COOKIE, ""), services.clock.now())
 
 
-def refuse_foreign_origin(request: Request, engine: Engine) -> None:
+def refuse_foreign_origin(request: Request, services: Services) -> None:
     """Raises 403 unless the browser says that a page of our own sends the request.
 
     Browsers send a cookie along whoever asks them to, but say who did, in headers that no page can write.
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site in (None, "same-origin") and (_is_own(origin, request, engine) if origin else site is not None):
+    if site in (None, "same-origin") and (_is_own(origin, request, services) if origin else site is not None):
         return
     message = "this request comes from another site, or does not say where from; use the dashboard, or an API key"
     raise ApiError(403, "foreign_origin", message)
 
 
-def _is_own(origin: str, request: Request, engine: Engine) -> bool:
+def _is_own(origin: str, request: Request, services: Services) -> bool:
     """The scheme is not compared: behind a proxy with TLS, ours is not the one that the browser sees."""
     named = urlsplit(origin).netloc  # empty for `null`, which any page can have sent
-    return origin == engine.settings.public_url or (bool(named) and named == request.headers.get("host"))
+    return origin == services.settings.public_url or (bool(named) and named == request.headers.get("host"))
 
 
 def _unauthorized(access: Access) -> ApiError:

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
-from labrats.api.http.notifier import Changes
+from labrats.api.http.notifier import Notifier
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
 from labrats.model.record import Metadata
@@ -119,7 +119,7 @@ class KeyRing:
         self._by_secret: dict[str, str] = {}
         self._silent_seconds: Callable[[], float] = lambda: 0.0
         self.synced = asyncio.Event()
-        self.changes = Changes()
+        self.changes = Notifier()
         for key in submit_api_keys:
             digest = hash_key(key)
             self._fixed[_index(digest)] = _Known(digest, Caller(f"env-{digest[:10]}", frozenset({SUBMIT})))

@@ -17,7 +17,7 @@ class _Tries:
     wrong: set[int] = field(default_factory=set)
 
 
-class Guesses:
+class AuthRateLimit:
     """How many different wrong keys each address has tried lately. The same one again, as a program that was left
     with a revoked key sends it, is no guess. Kept in memory, and bounded there: the longest silent is forgotten first.
     """

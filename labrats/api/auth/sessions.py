@@ -13,7 +13,7 @@ from joserfc.jwk import OctKey
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
 from labrats.api.auth.keys import ADMIN, SUBMIT, Caller
-from labrats.api.http.notifier import Changes
+from labrats.api.http.notifier import Notifier
 from labrats.model.core_resources import TYPE_LABEL, Secret
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.record import Metadata
@@ -108,7 +108,7 @@ class Sessions:
         self._signer, self.lifetime = signer, lifetime
         self._ended: set[str] = set()
         self.synced = asyncio.Event()
-        self.changes = Changes()
+        self.changes = Notifier()
 
     def begin(self, user: User, now: datetime) -> str:
         """The token of a new session."""

@@ -95,7 +95,7 @@ async def _answer_labrats_error(request: Request, error: Exception) -> JSONRespo
             return error_response(400, "not_allowed_in_this_state", str(error))
         case RetryLater():
             log.warning("request refused for now", path=request.url.path, reason=str(error))
-            request.app.state.engine.metrics.store_errors.inc()
+            request.app.state.services.metrics.store_errors.inc()
             headers = {"Retry-After": str(max(1, round(error.delay_seconds)))}
             return error_response(503, "unavailable", str(error), headers=headers)
     return await _answer_bug(request, error)

@@ -13,7 +13,7 @@ MAX_BYTES: Final = 16 * 2**20
 """What all answers together may take; the oldest are forgotten first."""
 
 
-class FirstAnswers:
+class IdempotencyCache:
     """The answers of those that have made something, while this engine runs and there is room for them.
 
     What was made says of itself which request made it, so that none is ever made twice. But it may have been written

@@ -3,7 +3,7 @@
 import asyncio
 
 
-class Changes:
+class Notifier:
     """Wakes everybody who waits for `next` each time something has changed."""
 
     def __init__(self) -> None:

@@ -13,11 +13,11 @@ from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routes.instructions import CONTENT_LENGTH, InstructionList, instruction_view
 from labrats.api.routes.resources import NO_VERSION, ResourceVersion, change, create, stored
-from labrats.api.routing import api_router, caller_of, engine_of
+from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Effort, Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.mcp_servers import AgentsMcpServersBody, McpServerView, mcp_servers
 from labrats.api.schemas.submission import ConfigBody, job_config
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.index.catalog import Catalog
 from labrats.intake.events import listens_to, problem_of_filters
 from labrats.model.agent import AiAgent, AiAgentSpec, ChainCondition, ChainLink, FailurePolicy, Trigger
@@ -195,7 +195,7 @@ class Seeded(ResponseBody):
 @router.get("/api/agents", responses=answers(200, AgentList, "All agents, by name"), summary="List agents")
 async def list_agents(request: Request) -> Response:
     """All agents."""
-    return json_response({"agents": [_view(each) for each in engine_of(request).catalog.agents]})
+    return json_response({"agents": [_view(each) for each in services_of(request).catalog.agents]})
 
 
 @router.post(
@@ -206,19 +206,19 @@ async def list_agents(request: Request) -> Response:
 )
 async def create_agent(request: Request, asked: AgentBody, idempotency_key: IdempotencyKey = None) -> Response:
     """Add an agent. No two have the same `triggerName`."""
-    engine = engine_of(request)
+    services = services_of(request)
     intent = Intent.of(idempotency_key, caller_of(request).id, asked)
     fields = _fields(asked)
     fields.pop("name")
     spec = AiAgentSpec(**{"trigger_name": asked.name} | fields)
     metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
-    async with engine.catalog.changing:
-        if intent and (made := intent.first_made(engine.catalog.agents)):
-            return engine.first_answers.again(request, intent, _view(made))
-        _check_against(engine.catalog, asked.name, spec, spec.instructions)
-        created = await create(engine, AiAgent(metadata=metadata, spec=spec), intent)
-        engine.catalog.take_in(created)
-    return engine.first_answers.created(request, intent, _view(created))
+    async with services.catalog.changing:
+        if intent and (made := intent.first_made(services.catalog.agents)):
+            return services.idempotency_cache.again(request, intent, _view(made))
+        _check_against(services.catalog, asked.name, spec, spec.instructions)
+        created = await create(services, AiAgent(metadata=metadata, spec=spec), intent)
+        services.catalog.take_in(created)
+    return services.idempotency_cache.created(request, intent, _view(created))
 
 
 @router.get(
@@ -236,7 +236,7 @@ async def find_triggers(
     """The triggers that listen to such events. What their filters say of the payload is not looked at."""
     found = [
         (agent, trigger)
-        for agent in engine_of(request).catalog.agents
+        for agent in services_of(request).catalog.agents
         for trigger in agent.spec.event_triggers
         if agent.spec.enabled and listens_to(trigger, source or None, event or None)
     ]
@@ -257,7 +257,7 @@ async def get_agent_by_trigger_name(
     request: Request, trigger_name: Annotated[str, Field(examples=["ai-developer"])]
 ) -> Response:
     """The agent with this `triggerName`."""
-    if agent := engine_of(request).catalog.agents_by_trigger_name.get(trigger_name):
+    if agent := services_of(request).catalog.agents_by_trigger_name.get(trigger_name):
         return json_response(_view(agent))
     raise NotFound(f"there is no agent with the triggerName {trigger_name!r}")
 
@@ -269,23 +269,25 @@ async def get_agent_by_trigger_name(
 )
 async def seed_agents(request: Request) -> Response:
     """Add the default agents that are missing, with the instructions that they name. Nothing is overwritten."""
-    engine, seeded = engine_of(request), 0
-    async with engine.catalog.changing:
+    services, seeded = services_of(request), 0
+    async with services.catalog.changing:
         for agent, instructions in default_agents():
-            taken = engine.catalog.agent(agent.name) or agent.spec.trigger_name in engine.catalog.agents_by_trigger_name
+            taken = (
+                services.catalog.agent(agent.name) or agent.spec.trigger_name in services.catalog.agents_by_trigger_name
+            )
             if taken:
                 continue
             for instruction in instructions:
-                if engine.catalog.instruction(instruction.name) is None:
-                    await _add(engine, instruction)
-            seeded += await _add(engine, agent)
+                if services.catalog.instruction(instruction.name) is None:
+                    await _add(services, instruction)
+            seeded += await _add(services, agent)
     return json_response({"seeded": seeded})
 
 
 @router.get("/api/agents/{name}", responses=answers(200, AgentView, "The agent", 404), summary="An agent's detail")
 async def get_agent(request: Request, name: AgentName) -> Response:
     """One agent."""
-    return json_response(_view(await stored(engine_of(request), AiAgent, name)))
+    return json_response(_view(await stored(services_of(request), AiAgent, name)))
 
 
 @router.patch(
@@ -295,18 +297,18 @@ async def get_agent(request: Request, name: AgentName) -> Response:
 )
 async def change_agent(request: Request, name: AgentName, asked: AgentPatch) -> Response:
     """Change some fields. Jobs that were made before keep what they have."""
-    engine = engine_of(request)
+    services = services_of(request)
     changes = _fields(asked)
     changes.pop("resource_version", None)
 
     def patched(found: AiAgent) -> AiAgent:
         changed = replace(found, spec=replace(found.spec, **changes))
-        _check_against(engine.catalog, name, changed.spec, changes.get("instructions", ()))
+        _check_against(services.catalog, name, changed.spec, changes.get("instructions", ()))
         return changed
 
-    async with engine.catalog.changing:
-        changed = await change(engine, AiAgent, name, asked.resource_version, patched)
-        engine.catalog.take_in(changed)
+    async with services.catalog.changing:
+        changed = await change(services, AiAgent, name, asked.resource_version, patched)
+        services.catalog.take_in(changed)
     return json_response(_view(changed))
 
 
@@ -318,11 +320,11 @@ async def change_agent(request: Request, name: AgentName, asked: AgentPatch) -> 
 )
 async def delete_agent(request: Request, name: AgentName) -> Response:
     """Remove an agent. Its jobs go on; its instructions stay."""
-    engine = engine_of(request)
-    async with engine.catalog.changing:
-        found = await stored(engine, AiAgent, name)
-        await engine.store.delete(AiAgent, name)
-        engine.catalog.forget(found)
+    services = services_of(request)
+    async with services.catalog.changing:
+        found = await stored(services, AiAgent, name)
+        await services.store.delete(AiAgent, name)
+        services.catalog.forget(found)
     return Response(status_code=204)
 
 
@@ -333,15 +335,15 @@ async def delete_agent(request: Request, name: AgentName) -> Response:
 )
 async def get_agents_instructions(request: Request, name: AgentName) -> Response:
     """The global ones by priority, then those that the agent names, in its order. Placeholders are left as they are."""
-    engine = engine_of(request)
-    agent = await stored(engine, AiAgent, name)
-    return json_response({"instructions": [instruction_view(each) for each in engine.catalog.instructions_of(agent)]})
+    services = services_of(request)
+    agent = await stored(services, AiAgent, name)
+    return json_response({"instructions": [instruction_view(each) for each in services.catalog.instructions_of(agent)]})
 
 
-async def _add(engine: Engine, resource: AiAgent | AiInstruction) -> bool:
+async def _add(services: Services, resource: AiAgent | AiInstruction) -> bool:
     """Whether it was missing: another replica may have been asked for the same at the same instant."""
     try:
-        engine.catalog.take_in(await engine.store.create(resource))
+        services.catalog.take_in(await services.store.create(resource))
     except Conflict:
         return False
     return True

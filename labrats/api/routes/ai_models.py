@@ -15,11 +15,11 @@ from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routes.resources import NO_VERSION, ResourceVersion, change, create, stored
-from labrats.api.routing import api_router, caller_of, engine_of
+from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.patterns import WEB_ADDRESS
 from labrats.api.schemas.sampling import SamplingBody, SamplingView, sampling
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.model.ai_model import DEFAULT_SLOTS, AiModel, AiModelSpec, Prices
 from labrats.model.config import CREDENTIAL_NAMES, TAKEN_BY
 from labrats.model.core_resources import Secret
@@ -146,8 +146,8 @@ class AiModelList(ResponseBody):
 )
 async def list_ai_models(request: Request) -> Response:
     """All AiModels, by name."""
-    engine = engine_of(request)
-    return json_response({"aiModels": await _views(await engine.store.list(AiModel), engine)})
+    services = services_of(request)
+    return json_response({"aiModels": await _views(await services.store.list(AiModel), services)})
 
 
 @router.post(
@@ -158,7 +158,7 @@ async def list_ai_models(request: Request) -> Response:
 )
 async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key: IdempotencyKey = None) -> Response:
     """Add a model. There is one per provider and model."""
-    engine = engine_of(request)
+    services = services_of(request)
     intent = Intent.of(idempotency_key, caller_of(request).id, asked)
     spec = AiModelSpec(
         provider=asked.provider,
@@ -170,13 +170,13 @@ async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key:
         sampling=sampling(asked.sampling),
     )
     metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
-    async with engine.catalog.changing:
-        existing = await engine.store.list(AiModel)
+    async with services.catalog.changing:
+        existing = await services.store.list(AiModel)
         if intent and (made := intent.first_made(existing)):
-            return engine.first_answers.again(request, intent, await _view(made, engine))
+            return services.idempotency_cache.again(request, intent, await _view(made, services))
         _check_alone(asked.name, spec, existing)
-        created = await create(engine, AiModel(metadata=metadata, spec=spec), intent)
-    return engine.first_answers.created(request, intent, await _view(created, engine))
+        created = await create(services, AiModel(metadata=metadata, spec=spec), intent)
+    return services.idempotency_cache.created(request, intent, await _view(created, services))
 
 
 @router.get(
@@ -186,8 +186,8 @@ async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key:
 )
 async def get_ai_model(request: Request, name: ModelName) -> Response:
     """One AiModel."""
-    engine = engine_of(request)
-    return json_response(await _view(await stored(engine, AiModel, name), engine))
+    services = services_of(request)
+    return json_response(await _view(await stored(services, AiModel, name), services))
 
 
 @router.patch(
@@ -197,17 +197,17 @@ async def get_ai_model(request: Request, name: ModelName) -> Response:
 )
 async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch) -> Response:
     """Change some fields. New slots take effect at once."""
-    engine = engine_of(request)
-    async with engine.catalog.changing:
-        others = await engine.store.list(AiModel)
+    services = services_of(request)
+    async with services.catalog.changing:
+        others = await services.store.list(AiModel)
 
         def patched(found: AiModel) -> AiModel:
             changed = replace(found, spec=_patched(found.spec, asked))
             _check_alone(name, changed.spec, others)
             return changed
 
-        changed = await change(engine, AiModel, name, asked.resource_version, patched)
-    return json_response(await _view(changed, engine))
+        changed = await change(services, AiModel, name, asked.resource_version, patched)
+    return json_response(await _view(changed, services))
 
 
 @router.delete(
@@ -218,9 +218,9 @@ async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch
 )
 async def delete_ai_model(request: Request, name: ModelName) -> Response:
     """Remove a model. Its jobs go on, in the default slots of their provider and model."""
-    engine = engine_of(request)
-    await stored(engine, AiModel, name)
-    await engine.store.delete(AiModel, name)
+    services = services_of(request)
+    await stored(services, AiModel, name)
+    await services.store.delete(AiModel, name)
     return Response(status_code=204)
 
 
@@ -255,21 +255,21 @@ def _prices_view(prices: Prices) -> dict[str, float | None]:
     }
 
 
-async def _view(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
-    [view] = await _views([ai_model], engine)
+async def _view(ai_model: AiModel, services: Services) -> dict[str, Any]:
+    [view] = await _views([ai_model], services)
     return view
 
 
-async def _views(ai_models: Sequence[AiModel], engine: Engine) -> list[dict[str, Any]]:
+async def _views(ai_models: Sequence[AiModel], services: Services) -> list[dict[str, Any]]:
     names = {each.spec.credentials_ref for each in ai_models}
-    found = await asyncio.gather(*(_secret(name, engine) for name in names if name))
+    found = await asyncio.gather(*(_secret(name, services) for name in names if name))
     secrets = {each.name: each for each in found if each}
-    return [_fields(each, engine) | {"warnings": list(_warnings(each.spec, secrets))} for each in ai_models]
+    return [_fields(each, services) | {"warnings": list(_warnings(each.spec, secrets))} for each in ai_models]
 
 
-async def _secret(name: str, engine: Engine) -> Secret | None:
+async def _secret(name: str, services: Services) -> Secret | None:
     with suppress(NotFound):
-        return await engine.store.get(Secret, name)
+        return await services.store.get(Secret, name)
     return None
 
 
@@ -288,7 +288,7 @@ def _warnings(spec: AiModelSpec, secrets: Mapping[str, Secret]) -> Iterator[str]
         yield f"the Secret {name!r} has no key of use: {advice}"
 
 
-def _fields(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
+def _fields(ai_model: AiModel, services: Services) -> dict[str, Any]:
     spec = ai_model.spec
     key = (spec.provider, spec.model)
     prices = spec.prices
@@ -302,8 +302,8 @@ def _fields(ai_model: AiModel, engine: Engine) -> dict[str, Any]:
         "credentialsRef": spec.credentials_ref,
         "prices": prices and _prices_view(prices),
         "sampling": spec.sampling,
-        "active": engine.cache.count_by_model(API_STATUS[Phase.RUNNING]).get(key, 0),
-        "queued": engine.cache.count_by_model(API_STATUS[Phase.PENDING]).get(key, 0),
-        "pausedUntil": engine.cache.paused_until(*key),
+        "active": services.job_index.count_by_model(API_STATUS[Phase.RUNNING]).get(key, 0),
+        "queued": services.job_index.count_by_model(API_STATUS[Phase.PENDING]).get(key, 0),
+        "pausedUntil": services.job_index.paused_until(*key),
         "resourceVersion": ai_model.metadata.resource_version,
     }

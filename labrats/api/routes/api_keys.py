@@ -14,9 +14,9 @@ from labrats.api.http.errors import A_TIME
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routing import api_router, caller_of, credential_of, engine_of
+from labrats.api.routing import api_router, caller_of, credential_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
 from labrats.model.record import seniority
@@ -80,7 +80,7 @@ class ApiKeyList(ResponseBody):
 @router.get("/api/api-keys", responses=answers(200, ApiKeyList, "All stored keys"), summary="List API keys")
 async def list_api_keys(request: Request) -> Response:
     """The stored keys, each by its prefix, the newest first. Those of SUBMIT_API_KEYS are not among them."""
-    stored = await engine_of(request).store.list(Secret, _LABELS)
+    stored = await services_of(request).store.list(Secret, _LABELS)
     newest_first = sorted(stored, key=seniority, reverse=True)
     return json_response({"apiKeys": [_view(secret) for secret in newest_first]})
 
@@ -93,23 +93,23 @@ async def list_api_keys(request: Request) -> Response:
 )
 async def create_api_key(request: Request, asked: ApiKeyBody, idempotency_key: IdempotencyKey = None) -> Response:
     """Make a key; it is valid at once, and shown in this answer only."""
-    engine = engine_of(request)
+    services = services_of(request)
     intent = Intent.of(idempotency_key, caller_of(request).id, asked)
     nonce = idempotency_key or secrets.token_urlsafe(32)
-    secret = await _made_before(engine, intent)
+    secret = await _made_before(services, intent)
     if secret is None:
         salt = secrets.token_urlsafe(32)
         key = derived_key(credential_of(request).text, nonce, salt)
-        secret = await _store(engine, intent, _key_secret(asked, key, salt, intent, engine.clock.now()))
+        secret = await _store(services, intent, _key_secret(asked, key, salt, intent, services.clock.now()))
     key = derived_key(credential_of(request).text, nonce, secret.data[_SALT])
     if hash_key(key) != secret.data["hash"]:
         raise Conflict("this request has made a key, which cannot be shown again since its maker's own has changed")
-    await engine.keys.heard_of(secret.name, known=True)
+    await services.api_keys.heard_of(secret.name, known=True)
     return json_response(_view(secret) | {"key": key}, 201)
 
 
-async def _made_before(engine: Engine, intent: Intent | None) -> Secret | None:
-    return intent.first_made(await engine.store.list(Secret, _LABELS)) if intent else None
+async def _made_before(services: Services, intent: Intent | None) -> Secret | None:
+    return intent.first_made(await services.store.list(Secret, _LABELS)) if intent else None
 
 
 def _key_secret(asked: ApiKeyBody, key: str, salt: str, intent: Intent | None, now: datetime) -> Secret:
@@ -122,12 +122,12 @@ def _key_secret(asked: ApiKeyBody, key: str, salt: str, intent: Intent | None, n
     return replace(secret, metadata=metadata, data=secret.data | {_SALT: salt})
 
 
-async def _store(engine: Engine, intent: Intent | None, secret: Secret) -> Secret:
+async def _store(services: Services, intent: Intent | None, secret: Secret) -> Secret:
     """Store it; where another request of the same Idempotency-Key was quicker, what that one stored."""
     try:
-        return await engine.store.create(secret)
+        return await services.store.create(secret)
     except Conflict as error:
-        if made := await _made_before(engine, intent):
+        if made := await _made_before(services, intent):
             return made
         raise Conflict(f"there is a key named {secret.data['name']!r} already") from error
 
@@ -140,15 +140,15 @@ async def _store(engine: Engine, intent: Intent | None, secret: Secret) -> Secre
 )
 async def revoke_api_key(request: Request, key_id: KeyId) -> Response:
     """Revoke a key: from now on it is refused."""
-    engine = engine_of(request)
+    services = services_of(request)
     try:
-        secret = await engine.store.get(Secret, key_id)
+        secret = await services.store.get(Secret, key_id)
         if secret.metadata.labels.get(API_KEY_LABEL) != API_KEY_LABEL_VALUE:
             raise NotFound(key_id)
-        await engine.store.delete(Secret, key_id)
+        await services.store.delete(Secret, key_id)
     except NotFound as error:
         raise NotFound(f"there is no API key {key_id!r}") from error
-    await engine.keys.heard_of(key_id, known=False)
+    await services.api_keys.heard_of(key_id, known=False)
     return Response(status_code=204)
 
 

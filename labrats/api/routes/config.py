@@ -11,10 +11,10 @@ from starlette.responses import Response
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routes.resources import ResourceVersion
-from labrats.api.routing import api_router, engine_of
+from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import Effort, Label, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.patterns import FILE_NAME, QUANTITY, SHA256, WEB_ADDRESS
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig, AiConfigSpec
 from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.errors import Conflict, NotFound
@@ -135,7 +135,7 @@ SourceName = Annotated[str, Field(examples=["github"])]
 )
 async def get_defaults(request: Request) -> Response:
     """What jobs use unless they, their trigger, their webhook source or their agent say otherwise."""
-    return json_response(_view(await _stored(engine_of(request))))
+    return json_response(_view(await _stored(services_of(request))))
 
 
 @router.put(
@@ -145,36 +145,36 @@ async def get_defaults(request: Request) -> Response:
 )
 async def put_defaults(request: Request, asked: DefaultsBody) -> Response:
     """Merge these settings into what there is. Jobs made from now on get them."""
-    engine = engine_of(request)
+    services = services_of(request)
     changes = asked.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"resource_version"})
     version = asked.resource_version or "" if "resource_version" in asked.model_fields_set else None
-    async with engine.catalog.changing:
-        written = await _write_merged(engine, changes, version)
-        engine.catalog.take_in(written)
+    async with services.catalog.changing:
+        written = await _write_merged(services, changes, version)
+        services.catalog.take_in(written)
     return json_response(_view(written))
 
 
-async def _write_merged(engine: Engine, changes: dict[str, Any], version: str | None) -> AiConfig:
+async def _write_merged(services: Services, changes: dict[str, Any], version: str | None) -> AiConfig:
     """version: the one that they must still have, if any; empty where there must be none yet. Raises Conflict."""
     while True:
-        found = await _stored(engine)
+        found = await _stored(services)
         if version is not None and version != found.metadata.resource_version:
             since = f"version {version}" if version else "there were none"
             raise Conflict(f"the settings were changed since {since}; read them again")
         spec = msgspec.convert(merged(msgspec.to_builtins(found.spec), changes), AiConfigSpec)
         try:
             if found.metadata.resource_version:
-                return await engine.store.update(replace(found, spec=spec))
-            return await engine.store.create(replace(found, spec=spec))
+                return await services.store.update(replace(found, spec=spec))
+            return await services.store.create(replace(found, spec=spec))
         except Conflict:
             if version is not None:
                 raise
             continue  # somebody wrote meanwhile: merge into what they made
 
 
-async def _stored(engine: Engine) -> AiConfig:
+async def _stored(services: Services) -> AiConfig:
     try:
-        return await engine.store.get(AiConfig, AI_CONFIG_NAME)
+        return await services.store.get(AiConfig, AI_CONFIG_NAME)
     except NotFound:
         return AiConfig(metadata=Metadata(name=AI_CONFIG_NAME), spec=AiConfigSpec())
 

@@ -12,10 +12,10 @@ from starlette.responses import Response
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routing import api_router, caller_of, engine_of
+from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody
 from labrats.api.schemas.submission import refuse_when_full
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.intake.events import IncomingEvent, clone_url_of, git_ref_of
 from labrats.intake.repositories import judged_repo
 from labrats.intake.request import JobNames, JobRequest, event_requests, fresh_names
@@ -66,15 +66,15 @@ async def ingest(request: Request, asked: Event, idempotency_key: IdempotencyKey
     An event that concerns nobody is no error. A body may have 25 MiB; of an event that is too long for a prompt the
     agents get the beginning.
     """
-    engine, caller = engine_of(request), caller_of(request)
+    services, caller = services_of(request), caller_of(request)
     intent = Intent.of(idempotency_key, caller.id, asked)
     event = IncomingEvent(asked.source, asked.event, asked.payload)
-    requests = event_requests(event, engine.catalog, caller.id)
-    return json_response(ingested(await make_jobs(engine, event, requests, intent)))
+    requests = event_requests(event, services.catalog, caller.id)
+    return json_response(ingested(await make_jobs(services, event, requests, intent)))
 
 
 async def make_jobs(
-    engine: Engine, event: IncomingEvent, requests: Sequence[JobRequest], intent: Intent | None
+    services: Services, event: IncomingEvent, requests: Sequence[JobRequest], intent: Intent | None
 ) -> Mapping[str, Job]:
     """The jobs of an event, by the names of their agents.
 
@@ -82,15 +82,15 @@ async def make_jobs(
     in the middle of it or the storage broke off. Raises Invalid for a repository that may not be reached,
     429, and as Intake.create_all.
     """
-    made = await _made_before(engine, intent) if intent else {}
+    made = await _made_before(services, intent) if intent else {}
     requests = _still_to_make(requests, made)
     if not requests:
         return made
     await asyncio.to_thread(getattr, event, "as_text")  # of a large event that takes long
-    requests = await _with_repository(requests, event, engine.settings)
-    prepared = [engine.intake.prepare(each) for each in requests]
-    refuse_when_full(engine)
-    jobs = await engine.intake.create_all(list(zip(prepared, _names(requests, intent), strict=True)))
+    requests = await _with_repository(requests, event, services.settings)
+    prepared = [services.admission.prepare(each) for each in requests]
+    refuse_when_full(services)
+    jobs = await services.admission.create_all(list(zip(prepared, _names(requests, intent), strict=True)))
     return made | dict(zip(map(_name_of, requests), jobs, strict=True))
 
 
@@ -99,12 +99,14 @@ def ingested(jobs: Mapping[str, Job]) -> dict[str, Any]:
     return {"matched": len(jobs), "jobs": [{"jobId": job.id, "agent": agent} for agent, job in jobs.items()]}
 
 
-async def _made_before(engine: Engine, intent: Intent) -> dict[str, Job]:
+async def _made_before(services: Services, intent: Intent) -> dict[str, Job]:
     """The jobs that this Idempotency-Key made before, by the names of their agents. Raises 422 for another request."""
-    names = {agent.name: intent.job_names(agent.name) for agent in engine.catalog.agents}
+    names = {agent.name: intent.job_names(agent.name) for agent in services.catalog.agents}
     candidates = [candidate for each in names.values() for candidate in each.candidates]
-    taken = {job.id for job in await engine.store.get_many(Job, candidates)}
-    looked_up = {agent: await engine.intake.find(each) for agent, each in names.items() if taken & {*each.candidates}}
+    taken = {job.id for job in await services.store.get_many(Job, candidates)}
+    looked_up = {
+        agent: await services.admission.find(each) for agent, each in names.items() if taken & {*each.candidates}
+    }
     return {agent: job for agent, job in looked_up.items() if job}
 
 

@@ -8,9 +8,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from labrats.api.http.errors import ApiError
 from labrats.api.openapi import answers
-from labrats.api.routing import api_router, engine_of
+from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.logs import LOG
 from labrats.model.core_resources import Secret
 from labrats.model.job import Job
@@ -41,8 +41,8 @@ async def health() -> Response:
 @router.get("/ready", response_model=None, responses=answers(200, Ok, "Ready", 503), summary="Readiness")
 async def ready(request: Request) -> Response:
     """Whether the caches have synced, so that lists and keys are complete."""
-    engine = engine_of(request)
-    if not all(synced.is_set() for synced in engine.watches.values()):
+    services = services_of(request)
+    if not all(synced.is_set() for synced in services.watches.values()):
         message = "the engine is still reading what it has stored"
         raise ApiError(503, "not_ready", message, headers={"Retry-After": "1"})
     return JSONResponse({"status": "ok"})
@@ -56,24 +56,24 @@ async def ready(request: Request) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """Counters and gauges for Prometheus."""
-    engine = engine_of(request)
-    _mirror_cache(engine)
-    return Response(engine.metrics.exposition(), headers={"Content-Type": EXPOSITION})
+    services = services_of(request)
+    _mirror_cache(services)
+    return Response(services.metrics.exposition(), headers={"Content-Type": EXPOSITION})
 
 
-def _mirror_cache(engine: Engine) -> None:
+def _mirror_cache(services: Services) -> None:
     """Set the gauges that say what there is right now."""
-    gauges = engine.metrics
+    gauges = services.metrics
     gauges.log_lines_lost(LOG.lost)
     for gauge in (gauges.jobs, gauges.queue_depth, gauges.slots_used):
         gauge.clear()
-    for row in engine.cache.counts():
+    for row in services.job_index.counts():
         labels = gauges.job_labels(row.type, row.provider, row.model)
         gauges.jobs.labels(row.status, *labels).inc(row.count)
     for gauge, phase in ((gauges.queue_depth, Phase.PENDING), (gauges.slots_used, Phase.RUNNING)):
-        for (provider, model), count in engine.cache.count_by_model(API_STATUS[phase]).items():
+        for (provider, model), count in services.job_index.count_by_model(API_STATUS[phase]).items():
             gauge.labels(*gauges.model_labels(provider, model)).inc(count)
-    for watch, synced in engine.watches.items():
+    for watch, synced in services.watches.items():
         gauges.watch_synced.labels(watch).set(synced.is_set())
     for watch, kind in (("jobs", Job), ("keys", Secret)):
-        gauges.watch_silence.labels(watch).set(engine.store.silent_seconds(kind))
+        gauges.watch_silence.labels(watch).set(services.store.silent_seconds(kind))

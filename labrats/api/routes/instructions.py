@@ -12,7 +12,7 @@ from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routes.resources import NO_VERSION, ResourceVersion, change, create, stored
-from labrats.api.routing import api_router, caller_of, engine_of
+from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Name, PatchBody, RequestBody, ResponseBody, optional
 from labrats.index.catalog import Catalog
 from labrats.model.agent import AiAgent
@@ -96,7 +96,7 @@ async def list_instructions(
     request: Request, scope: Annotated[Scope | None, Query(description="Only those of this scope.")] = None
 ) -> Response:
     """All instructions, or those of one scope."""
-    found = [each for each in engine_of(request).catalog.instructions if scope in (None, each.spec.scope)]
+    found = [each for each in services_of(request).catalog.instructions if scope in (None, each.spec.scope)]
     return json_response({"instructions": [instruction_view(each) for each in found]})
 
 
@@ -110,16 +110,16 @@ async def create_instruction(
     request: Request, asked: InstructionBody, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Add a text that agents work by."""
-    engine = engine_of(request)
+    services = services_of(request)
     intent = Intent.of(idempotency_key, caller_of(request).id, asked)
-    async with engine.catalog.changing:
-        if intent and (made := intent.first_made(engine.catalog.instructions)):
-            return engine.first_answers.again(request, intent, instruction_view(made))
+    async with services.catalog.changing:
+        if intent and (made := intent.first_made(services.catalog.instructions)):
+            return services.idempotency_cache.again(request, intent, instruction_view(made))
         metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
         spec = AiInstructionSpec(**asked.model_dump(exclude={"name"}))
-        created = await create(engine, AiInstruction(metadata=metadata, spec=spec), intent)
-        engine.catalog.take_in(created)
-    return engine.first_answers.created(request, intent, instruction_view(created))
+        created = await create(services, AiInstruction(metadata=metadata, spec=spec), intent)
+        services.catalog.take_in(created)
+    return services.idempotency_cache.created(request, intent, instruction_view(created))
 
 
 @router.get(
@@ -129,7 +129,7 @@ async def create_instruction(
 )
 async def get_instruction(request: Request, name: InstructionName) -> Response:
     """One instruction."""
-    return json_response(instruction_view(await stored(engine_of(request), AiInstruction, name)))
+    return json_response(instruction_view(await stored(services_of(request), AiInstruction, name)))
 
 
 @router.patch(
@@ -139,15 +139,15 @@ async def get_instruction(request: Request, name: InstructionName) -> Response:
 )
 async def change_instruction(request: Request, name: InstructionName, asked: InstructionPatch) -> Response:
     """Change some fields. Jobs made from now on get the new text; others keep what they have."""
-    engine = engine_of(request)
+    services = services_of(request)
     changes = asked.model_dump(exclude_unset=True, exclude={"resource_version"})
 
     def patched(found: AiInstruction) -> AiInstruction:
         return replace(found, spec=replace(found.spec, **changes))
 
-    async with engine.catalog.changing:
-        changed = await change(engine, AiInstruction, name, asked.resource_version, patched)
-        engine.catalog.take_in(changed)
+    async with services.catalog.changing:
+        changed = await change(services, AiInstruction, name, asked.resource_version, patched)
+        services.catalog.take_in(changed)
     return json_response(instruction_view(changed))
 
 
@@ -169,19 +169,19 @@ async def delete_instruction(
 
     A trigger that names a missing instruction would send its agents the bare name: `force` disables such triggers.
     """
-    engine = engine_of(request)
-    async with engine.catalog.changing:
-        found = await stored(engine, AiInstruction, name)
-        if not force and (users := _users_of(name, engine.catalog)):
+    services = services_of(request)
+    async with services.catalog.changing:
+        found = await stored(services, AiInstruction, name)
+        if not force and (users := _users_of(name, services.catalog)):
             raise Conflict(
                 f"the instruction {name!r} is used by {', '.join(users)}; take it from them, or add ?force=true"
             )
-        for agent in engine.catalog.agents:
+        for agent in services.catalog.agents:
             if any(trigger.instruction == name and trigger.enabled for trigger in agent.spec.event_triggers):
-                disabled = await change(engine, AiAgent, agent.name, None, partial(_with_disabled_triggers, name))
-                engine.catalog.take_in(disabled)
-        await engine.store.delete(AiInstruction, name)
-        engine.catalog.forget(found)
+                disabled = await change(services, AiAgent, agent.name, None, partial(_with_disabled_triggers, name))
+                services.catalog.take_in(disabled)
+        await services.store.delete(AiInstruction, name)
+        services.catalog.forget(found)
     return Response(status_code=204)
 
 

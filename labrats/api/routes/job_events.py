@@ -14,10 +14,10 @@ from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routes.job_streams import LastEventId, Position, event_id, parse_event_id, stream
 from labrats.api.routes.jobs import JobId, own_job
-from labrats.api.routing import api_router, engine_of
+from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody, optional
 from labrats.api.schemas.job import OutputsView, UsageView, outputs_view, usage_view
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.model.job import FailedCode, Job
 from labrats.model.protocol import (
     AnyEvent,
@@ -98,16 +98,16 @@ async def read_events(
     last_event_id: LastEventId = None,
 ) -> Response:
     """All that the job's attempts have said so far, in pages; to a reader of server-sent events, as it comes."""
-    engine, job = engine_of(request), await own_job(request, job_id)
+    services, job = services_of(request), await own_job(request, job_id)
     position = parse_event_id(last_event_id or after)
     if EventStream.media_type in request.headers.get("accept", ""):
-        return EventStream(stream(engine, job_id, position, event_json))
-    return json_response(await _page(engine, job, position, min(MAX_EVENTS, max(1, limit))))
+        return EventStream(stream(services, job_id, position, event_json))
+    return json_response(await _page(services, job, position, min(MAX_EVENTS, max(1, limit))))
 
 
-async def _page(engine: Engine, job: Job, position: Position, limit: int) -> dict[str, Any]:
+async def _page(services: Services, job: Job, position: Position, limit: int) -> dict[str, Any]:
     views: list[dict[str, Any]] = []
-    async with aclosing(_views_after(engine, job, position)) as found:
+    async with aclosing(_views_after(services, job, position)) as found:
         async for view in found:
             if len(views) == limit:
                 return {"events": views, "next": views[-1]["id"]}
@@ -117,12 +117,12 @@ async def _page(engine: Engine, job: Job, position: Position, limit: int) -> dic
     return {"events": views, "next": views[-1]["id"] if views else event_id(*position)}
 
 
-async def _views_after(engine: Engine, job: Job, position: Position) -> AsyncGenerator[dict[str, Any]]:
+async def _views_after(services: Services, job: Job, position: Position) -> AsyncGenerator[dict[str, Any]]:
     """What there is so far, over all attempts."""
     first, seq = position
     for number in range(first, job.status.attempts + 1):
         after = seq if number == first else 0
-        async with aclosing(engine.runner.read(f"{job.id}-{number}", after, follow=False)) as batches:
+        async with aclosing(services.runner.read(f"{job.id}-{number}", after, follow=False)) as batches:
             async for lines in batches:
                 for event in events_in(lines):
                     if view := event_view(number, event):

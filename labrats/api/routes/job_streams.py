@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from fastapi import Header
 
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
@@ -49,25 +49,25 @@ def event_id(attempt: int, seq: int) -> str:
     return f"{attempt}-{seq}"
 
 
-async def stream(engine: Engine, job_id: str, position: Position, telling: Telling) -> AsyncGenerator[bytes]:
+async def stream(services: Services, job_id: str, position: Position, telling: Telling) -> AsyncGenerator[bytes]:
     """The frames of the stream, with pings in between, until the job has ended or the engine stops."""
-    with engine.metrics.log_streams.track_inprogress():
+    with services.metrics.log_streams.track_inprogress():
         async with (
-            aclosing(_frames(engine, job_id, position, telling)) as frames,
-            aclosing(_with_pings(frames, engine.stopping)) as pinged,  # closed first: it may be waiting for a frame
+            aclosing(_frames(services, job_id, position, telling)) as frames,
+            aclosing(_with_pings(frames, services.stopping)) as pinged,  # closed first: it may be waiting for a frame
         ):
             async for frame in pinged:
                 yield frame
 
 
-async def _frames(engine: Engine, job_id: str, position: Position, telling: Telling) -> AsyncGenerator[bytes]:
+async def _frames(services: Services, job_id: str, position: Position, telling: Telling) -> AsyncGenerator[bytes]:
     number, seq = position
-    with engine.cache.changes_of(job_id) as changes:  # before the first look, so that no change falls in between
-        while (job := await _find(engine, job_id)) is not None:
+    with services.job_index.changes_of(job_id) as changes:  # before the first look, so that no change falls in between
+        while (job := await _find(services, job_id)) is not None:
             if number <= job.status.attempts:
-                async with aclosing(_lines(engine, job, number, seq)) as batches:
+                async with aclosing(_lines(services, job, number, seq)) as batches:
                     async for lines in batches:
-                        async with engine.stream_turns.turn():
+                        async with services.stream_turns.turn():
                             frames = _frames_of(number, lines, telling)
                         if frames:
                             yield frames
@@ -79,22 +79,22 @@ async def _frames(engine: Engine, job_id: str, position: Position, telling: Tell
                 await anext(changes)
 
 
-async def _find(engine: Engine, job_id: str) -> Job | None:
+async def _find(services: Services, job_id: str) -> Job | None:
     """The job as it is now; None when its time is over, and it has been forgotten. Waits for a store out of reach."""
     while True:
         try:
-            return await engine.store.get(Job, job_id)
+            return await services.store.get(Job, job_id)
         except NotFound:
             return None
         except RetryLater as error:
             await asyncio.sleep(error.delay_seconds)
 
 
-async def _lines(engine: Engine, job: Job, number: int, seq: int) -> AsyncGenerator[bytes]:
+async def _lines(services: Services, job: Job, number: int, seq: int) -> AsyncGenerator[bytes]:
     """What one attempt says after `seq`, followed until it is gone."""
     nothing_read = seq == 0
     follow = number == job.status.attempts and not job.ended
-    async with aclosing(engine.runner.read(f"{job.id}-{number}", seq, follow=follow)) as batches:
+    async with aclosing(services.runner.read(f"{job.id}-{number}", seq, follow=follow)) as batches:
         async for lines in batches:
             nothing_read = False
             yield lines

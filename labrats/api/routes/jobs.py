@@ -15,7 +15,7 @@ from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routes.job_streams import LastEventId, parse_event_id, stream
 from labrats.api.routes.workspace_uploads import files_of
-from labrats.api.routing import api_router, caller_of, engine_of
+from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.schemas.job import JobDetail, JobPage, Status, job_detail, job_item
 from labrats.api.schemas.submission import (
@@ -113,22 +113,22 @@ async def submit_job(
     request: Request, asked: Submission, idempotency_key: str | None, given: Sequence[tuple[str, Content]] = ()
 ) -> Accepted:
     """The job that the caller asks for, stored. given: files for the workspace that the caller did not have to name."""
-    engine, caller = engine_of(request), caller_of(request)
+    services, caller = services_of(request), caller_of(request)
     check_complete(asked)
     brought = decode_files(asked.workspace_files)
     intent = Intent.of(idempotency_key, caller.id, asked)
     names = intent.job_names() if intent else fresh_names()
-    if intent and (job := await engine.intake.find(names)):
+    if intent and (job := await services.admission.find(names)):
         return Accepted(job, again=True)
-    repo = await checked_repo(asked, engine.settings)
-    await check_callback_url(asked, engine.settings)
-    files = [*given, *await files_of(engine, caller, asked.workspace_uploads)]
+    repo = await checked_repo(asked, services.settings)
+    await check_callback_url(asked, services.settings)
+    files = [*given, *await files_of(services, caller, asked.workspace_uploads)]
     check_has_pdf(asked, files)
-    prepared = engine.intake.prepare(
-        job_request(asked, caller, agent_asked(asked, engine.catalog), repo, [*files, *brought])
+    prepared = services.admission.prepare(
+        job_request(asked, caller, agent_asked(asked, services.catalog), repo, [*files, *brought])
     )
-    refuse_when_full(engine)
-    return Accepted(await engine.intake.create(prepared, names), again=False)
+    refuse_when_full(services)
+    return Accepted(await services.admission.create(prepared, names), again=False)
 
 
 @router.get("/api/jobs", responses=answers(200, JobPage, "A page of jobs", 422), summary="List jobs")
@@ -145,7 +145,7 @@ async def list_jobs(
     q: Annotated[str | None, Query(description="Occurs in id, type, source or repo.")] = None,
 ) -> Response:
     """The caller's jobs, newest first; an admin's list is everybody's. A filter that is empty is none."""
-    engine, caller = engine_of(request), caller_of(request)
+    services, caller = services_of(request), caller_of(request)
     wanted = JobFilter(
         status=status,
         type=type or None,
@@ -157,8 +157,8 @@ async def list_jobs(
         q=q,
     )
     limit = min(100, max(1, limit))
-    ids, total = engine.cache.page(wanted, page=page, limit=limit)
-    jobs = [job_item(job) for job in await engine.store.get_many(Job, ids)]
+    ids, total = services.job_index.page(wanted, page=page, limit=limit)
+    jobs = [job_item(job) for job in await services.store.get_many(Job, ids)]
     return json_response({"jobs": jobs, "total": total, "page": page, "limit": limit})
 
 
@@ -180,10 +180,10 @@ async def get_job(request: Request, job_id: JobId) -> Response:
 )
 async def follow_log(request: Request, job_id: JobId, last_event_id: LastEventId = None) -> Response:
     """Server-sent events: `{"log": "…"}` per line, then `{"done": true, "status": "…"}`. `Last-Event-ID` resumes."""
-    async with engine_of(request).stream_turns.turn():  # hundreds of readers may come at once
+    async with services_of(request).stream_turns.turn():  # hundreds of readers may come at once
         pass
     await own_job(request, job_id)
-    return EventStream(stream(engine_of(request), job_id, parse_event_id(last_event_id), log_line))
+    return EventStream(stream(services_of(request), job_id, parse_event_id(last_event_id), log_line))
 
 
 def log_line(_: int, stored: StoredLine, __: bytes) -> bytes | None:
@@ -205,7 +205,7 @@ async def get_patch(request: Request, job_id: JobId) -> Response:
     if job.phase is Phase.RUNNING:
         raise NotFound(f"the job {job_id} is running; what it changes is there once it has ended")
     try:
-        return Patch(await engine_of(request).runner.patch(job.attempt_name))
+        return Patch(await services_of(request).runner.patch(job.attempt_name))
     except NotFound as error:
         raise NotFound(f"the job {job_id} left no patch: it has changed nothing, or that is no longer kept") from error
 
@@ -217,17 +217,17 @@ async def get_patch(request: Request, job_id: JobId) -> Response:
 )
 async def retry(request: Request, job_id: JobId) -> Response:
     """Put a failed job back into the queue; its attempts count on."""
-    engine = engine_of(request)
+    services = services_of(request)
     while True:
         job = await own_job(request, job_id)
         waiting = put_back(job)
         setup = job.spec.workspace_setup
         embeds_token = setup and setup.credentials_ref and not setup.token_from
-        if embeds_token and engine.clock.now() - job.created_at > TOKEN_LIFETIME:
+        if embeds_token and services.clock.now() - job.created_at > TOKEN_LIFETIME:
             message = "the job's git token is more than 10 minutes old and has likely expired; submit the job again"
             raise IllegalMove(message)
         try:
-            return await detail_of(request, await engine.store.update(waiting))
+            return await detail_of(request, await services.store.update(waiting))
         except Conflict:
             continue  # somebody wrote meanwhile: look again whether it may be retried
 
@@ -239,10 +239,10 @@ async def retry(request: Request, job_id: JobId) -> Response:
 )
 async def cancel(request: Request, job_id: JobId) -> Response:
     """End a waiting job at once, and ask a running one to: it is active until nothing of it runs any more."""
-    engine = engine_of(request)
+    services = services_of(request)
     while True:
         job = await own_job(request, job_id)
-        now = engine.clock.now()
+        now = services.clock.now()
         if job.phase is not Phase.RUNNING:
             cancelled = advance(job, JobEvent.CANCEL, finished_at=now, cancel_requested_at=now)
         elif job.status.cancel_requested_at is None:
@@ -250,18 +250,18 @@ async def cancel(request: Request, job_id: JobId) -> Response:
         else:
             return await detail_of(request, job)
         try:
-            written = await engine.store.update(cancelled)
+            written = await services.store.update(cancelled)
         except Conflict:
             continue  # it started or ended meanwhile: decide again
         if written.ended:
-            engine.metrics.job_moved(job, written, now)
+            services.metrics.job_moved(job, written, now)
         return await detail_of(request, written)
 
 
 async def own_job(request: Request, job_id: str) -> Job:
     """The job, if the caller may see it. Raises 404 or 403."""
     try:
-        job = await engine_of(request).store.get(Job, job_id)
+        job = await services_of(request).store.get(Job, job_id)
     except NotFound as error:
         raise NotFound(f"there is no job {job_id}") from error
     if not caller_of(request).may_see(job.spec.owner):
@@ -270,13 +270,13 @@ async def own_job(request: Request, job_id: str) -> Job:
 
 
 async def detail_of(request: Request, job: Job) -> Response:
-    engine = engine_of(request)
-    live = await engine.runner.tail(job.attempt_name) if job.phase is Phase.RUNNING else None
+    services = services_of(request)
+    live = await services.runner.tail(job.attempt_name) if job.phase is Phase.RUNNING else None
     result = job.status.result
     if job.status.result_cut:
         try:
-            result = await engine.runner.result(job.attempt_name)
+            result = await services.runner.result(job.attempt_name)
         except NotFound:
             result = None  # it was removed when its time was over
-    place = await engine.runner.place(job.attempt_name)
+    place = await services.runner.place(job.attempt_name)
     return json_response(job_detail(job, result=result, live=live, place=place))

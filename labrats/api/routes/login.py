@@ -14,7 +14,7 @@ from labrats.api.auth.sessions import User
 from labrats.api.http.errors import ApiError
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routing import api_router, engine_of
+from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.model.errors import NotFound
 
@@ -91,7 +91,7 @@ async def finish_login(
 @router.get("/api/auth/me", responses=answers(200, Me, "Who is signed in, if anybody", 503), summary="Who is signed in")
 async def me(request: Request) -> Response:
     """The user of the session whose cookie is sent, and the engine's version."""
-    session = session_of(request, engine_of(request))
+    session = session_of(request, services_of(request))
     user = session and {"id": session.user.id, "name": session.user.name, "email": session.user.email}
     return json_response({"user": user, "version": __version__})
 
@@ -101,10 +101,10 @@ async def me(request: Request) -> Response:
 )
 async def logout(request: Request) -> Response:
     """End the session, wherever its cookie may have got to, and its open streams; clear the cookie."""
-    engine = engine_of(request)
-    if session := session_of(request, engine):
-        refuse_foreign_origin(request, engine)
-        await engine.sessions.end(session, engine.store, engine.clock.now())
+    services = services_of(request)
+    if session := session_of(request, services):
+        refuse_foreign_origin(request, services)
+        await services.sessions.end(session, services.store, services.clock.now())
     response = Response(status_code=204)
     if SESSION_COOKIE in request.cookies:  # another site can send this without it, and must not have it cleared
         response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=is_secure(request))
@@ -122,8 +122,8 @@ async def open_link(
     request: Request, token: Annotated[str, Query(max_length=200, description="The link's token.")]
 ) -> Response:
     """Exchange the token of a one-time link, which `labrats serve` and `labrats login-link` print, for a session."""
-    engine = engine_of(request)
-    if not await redeem(engine.store, token, engine.clock.now()):
+    services = services_of(request)
+    if not await redeem(services.store, token, services.clock.now()):
         message = "this login link was used before, or has expired; `labrats login-link` prints a new one"
         raise ApiError(401, "link_not_valid", message)
     return signed_in(request, OWNER)
@@ -131,7 +131,7 @@ async def open_link(
 
 def _provider(request: Request) -> Provider:
     """Raises 404 where there is none."""
-    if (provider := engine_of(request).provider) is None:
+    if (provider := services_of(request).openid_provider) is None:
         raise NotFound(
             "no OpenID provider is configured (OIDC_ISSUER); `labrats login-link` prints a link to sign in by"
         )
@@ -140,16 +140,16 @@ def _provider(request: Request) -> Provider:
 
 def _origin(request: Request) -> str:
     """How the browser reaches us."""
-    return engine_of(request).settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
+    return services_of(request).settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
 
 
 def signed_in(request: Request, user: User) -> Response:
     """To the dashboard, with a new session of `user`."""
-    sessions = engine_of(request).sessions
+    sessions = services_of(request).sessions
     response = RedirectResponse(DASHBOARD, 303, {"Referrer-Policy": "no-referrer"})
     response.set_cookie(
         SESSION_COOKIE,
-        sessions.begin(user, engine_of(request).clock.now()),
+        sessions.begin(user, services_of(request).clock.now()),
         max_age=int(sessions.lifetime.total_seconds()),
         httponly=True,
         samesite="lax",
@@ -160,5 +160,5 @@ def signed_in(request: Request, user: User) -> Response:
 
 def is_secure(request: Request) -> bool:
     """Whether the browser speaks TLS: to us, or to a proxy that is trusted to say so."""
-    public_url = engine_of(request).settings.public_url
+    public_url = services_of(request).settings.public_url
     return request.url.scheme == "https" or (public_url or "").startswith("https://")

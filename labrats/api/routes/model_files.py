@@ -12,11 +12,11 @@ from starlette.responses import Response
 from labrats.api.http.errors import ApiError
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
-from labrats.api.model_file_scans import Scan, ScannedModels
+from labrats.api.model_file_scans import ModelFileScans, Scan
 from labrats.api.openapi import answers
-from labrats.api.routing import api_router, caller_of, engine_of
+from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, Provider, RequestBody, ResponseBody
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.model.ai_config import ModelFile
 from labrats.model.errors import Invalid, NotFound, Problem
 from labrats.model.model_files import FileOperation, Refused, Standing, Work, check_kind, check_place
@@ -116,13 +116,17 @@ async def list_models(request: Request) -> Response:
 
     On Kubernetes that is what the last scan found.
     """
-    engine = engine_of(request)
-    place = engine.models.files.place if engine.models else ModelPlace()
-    scan = (await engine.models.current() if place.folder else engine.models.last) if engine.models else None
-    files = [_file_view(provider, model, file, scan) for provider, model, file in configured(engine)]
+    services = services_of(request)
+    place = services.model_file_scans.files.place if services.model_file_scans else ModelPlace()
+    scan = (
+        (await services.model_file_scans.current() if place.folder else services.model_file_scans.last)
+        if services.model_file_scans
+        else None
+    )
+    files = [_file_view(provider, model, file, scan) for provider, model, file in configured(services)]
     without = [
         _file_view(provider, config.model, None, scan)
-        for provider, config in engine.catalog.ai_config.providers.items()
+        for provider, config in services.catalog.ai_config.providers.items()
         if config.model and not config.files
     ]
     models = sorted([*files, *without], key=lambda each: (each["provider"], each["model"]))
@@ -148,8 +152,8 @@ def _file_view(provider: str, model: str, file: ModelFile | None, scan: Scan | N
 )
 async def scan_models(request: Request) -> Response:
     """Look for files on the volume. The answer is kept for 30 seconds, unless a file is changed meanwhile."""
-    engine, scan = engine_of(request), await models_of(request).current()
-    known = {(provider, file.filename) for provider, _, file in configured(engine)}
+    services, scan = services_of(request), await models_of(request).current()
+    known = {(provider, file.filename) for provider, _, file in configured(services)}
     files = [
         {
             "provider": each.provider,
@@ -175,12 +179,12 @@ async def download_model(request: Request, asked: Download, idempotency_key: Ide
     It goes on after a restart, from where it was. The file appears once it is whole and, where the settings have its
     SHA-256, is what it should be.
     """
-    engine, files = engine_of(request), models_of(request).files
+    services, files = services_of(request), models_of(request).files
     intent = Intent.of(idempotency_key, caller_of(request).id, asked)
     for known in await files.operations() if intent else ():
         if intent and intent.made(Metadata(name=known.name, annotations=known.annotations)):
             return json_response(_view(_as_begun(known)), 201)
-    file = _file_meant(engine, asked)
+    file = _file_meant(services, asked)
     try:
         check_place(asked.provider, file.filename)
         check_kind(file.filename)
@@ -240,24 +244,24 @@ async def delete_model(
     return Response(status_code=204)
 
 
-def models_of(request: Request) -> ScannedModels:
+def models_of(request: Request) -> ModelFileScans:
     """Raises 501 where the engine has no place for files."""
-    if (models := engine_of(request).models) is None:
+    if (models := services_of(request).model_file_scans) is None:
         message = "this installation has no volume for models' files: LABRATS_MODELS_CLAIM names its claim"
         raise ApiError(501, "not_implemented", message)
     return models
 
 
-def configured(engine: Engine) -> Iterator[tuple[str, str, ModelFile]]:
+def configured(services: Services) -> Iterator[tuple[str, str, ModelFile]]:
     """The files that the settings name: each with its provider and its model."""
-    for provider, config in sorted(engine.catalog.ai_config.providers.items()):
+    for provider, config in sorted(services.catalog.ai_config.providers.items()):
         for file in config.files:
             yield provider, config.model or file.filename, file
 
 
-def _file_meant(engine: Engine, asked: Download) -> ModelFile:
+def _file_meant(services: Services, asked: Download) -> ModelFile:
     """Raises Invalid unless the settings name it: nobody has the engine fetch what they like."""
-    for provider, model, file in configured(engine):
+    for provider, model, file in configured(services):
         if (provider, model, file.url) == (asked.provider, asked.model, asked.url):
             return file
     wrong = f"is not that of a file which the settings name for {asked.provider} and {asked.model}: see GET /api/models"

@@ -13,7 +13,7 @@ from labrats.api.http.multipart import FORM
 from labrats.api.openapi import answers
 from labrats.api.routes.jobs import submit_job
 from labrats.api.routes.upload_stream import UploadView, receive_upload, upload_view
-from labrats.api.routing import api_router, engine_of
+from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import LONGEST_LABEL, Label, Provider, RequestBody, ResponseBody
 from labrats.api.schemas.submission import ConfigBody, PipelineBody, Submission
 from labrats.model.errors import Invalid, Problem
@@ -55,7 +55,7 @@ class UploadList(ResponseBody):
 @router.get("/api/uploads", responses=answers(200, UploadList, "All uploaded PDFs"), summary="List PDFs")
 async def list_pdfs(request: Request) -> Response:
     """The newest first."""
-    uploads = await engine_of(request).pdf_uploads.every()
+    uploads = await services_of(request).pdf_uploads.every()
     return json_response({"uploads": [upload_view(upload) for upload in uploads]})
 
 
@@ -69,7 +69,7 @@ async def list_pdfs(request: Request) -> Response:
 async def upload_pdf(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
     """Keep the form's `file`, at most 100 MiB. It must be a PDF by what is in it, whatever it is called."""
     upload = await receive_upload(
-        request, engine_of(request).pdf_uploads, idempotency_key, check_name=check_title, check_head=check_is_pdf
+        request, services_of(request).pdf_uploads, idempotency_key, check_name=check_title, check_head=check_is_pdf
     )
     return json_response(upload_view(upload), 201)
 
@@ -82,7 +82,7 @@ async def upload_pdf(request: Request, idempotency_key: IdempotencyKey = None) -
 )
 async def delete_pdf(request: Request, upload_id: PdfId) -> Response:
     """Delete it. Jobs that were submitted about it keep it until they are forgotten."""
-    await engine_of(request).pdf_uploads.remove(upload_id)
+    await services_of(request).pdf_uploads.remove(upload_id)
     return Response(status_code=204)
 
 
@@ -97,7 +97,7 @@ async def extract(
 ) -> Response:
     """Submit a job that runs one inference for each section of the PDF, in order. Its result has all of them."""
     asked = asked or Extraction()
-    pdfs = engine_of(request).pdf_uploads
+    pdfs = services_of(request).pdf_uploads
     upload = await pdfs.get(upload_id)
     submission = Submission(
         source="dashboard",

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from labrats.api.http.idempotency import Intent
 from labrats.api.schemas.base import optional
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.model.errors import Conflict, NotFound, Taken
 from labrats.model.record import Resource
 
@@ -17,47 +17,47 @@ ResourceVersion = Annotated[str, Field(description="Refuses the change when it i
 NO_VERSION: Final = optional()
 
 
-async def stored(engine: Engine, kind: type[R], name: str) -> R:
+async def stored(services: Services, kind: type[R], name: str) -> R:
     """The resource as it is now. Raises NotFound."""
     try:
-        return await engine.store.get(kind, name)
+        return await services.store.get(kind, name)
     except NotFound as error:
         raise NotFound(f"there is no {kind.kind()} {name!r}") from error
 
 
-async def _find(engine: Engine, kind: type[R], name: str) -> R | None:
+async def _find(services: Services, kind: type[R], name: str) -> R | None:
     try:
-        return await engine.store.get(kind, name)
+        return await services.store.get(kind, name)
     except NotFound:
         return None
 
 
-async def create(engine: Engine, resource: R, intent: Intent | None, parts: Sequence[Resource] = ()) -> R:
+async def create(services: Services, resource: R, intent: Intent | None, parts: Sequence[Resource] = ()) -> R:
     """Store the resource with its parts; or return what another replica has just stored for the same request.
 
     Raises as the store does.
     """
     try:
-        return await engine.store.create(resource, parts)
+        return await services.store.create(resource, parts)
     except Conflict:
-        found = await _find(engine, type(resource), resource.name) if intent else None
+        found = await _find(services, type(resource), resource.name) if intent else None
         if intent and found and intent.made(found.metadata):
             return found
         raise
 
 
-async def change(engine: Engine, kind: type[R], name: str, version: str | None, changed: Callable[[R], R]) -> R:
+async def change(services: Services, kind: type[R], name: str, version: str | None, changed: Callable[[R], R]) -> R:
     """Store what `changed` makes of the resource, also where others write it meanwhile.
 
     version: the one it must still have, if any. Raises NotFound; Conflict where it has another.
     """
     while True:
-        found = await stored(engine, kind, name)
+        found = await stored(services, kind, name)
         if version is not None and version != found.metadata.resource_version:
             raise Conflict(f"the {kind.kind()} {name!r} was changed since version {version}; read it again")
         replacement = changed(found)  # its own refusals are final
         try:
-            return await engine.store.update(replacement)
+            return await services.store.update(replacement)
         except Taken:
             raise
         except Conflict:

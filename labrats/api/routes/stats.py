@@ -11,7 +11,7 @@ from starlette.responses import Response
 from labrats.api.http.errors import ApiError
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routing import api_router, engine_of
+from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.schemas.patterns import SPAN
 from labrats.model.errors import Invalid, Problem
@@ -77,7 +77,7 @@ class Timeseries(ResponseBody):
 @router.get("/api/stats", responses=answers(200, Stats, "How many jobs there are"), summary="Count jobs")
 async def get_stats(request: Request) -> Response:
     """The jobs that are kept, by type, model and repository (`metadata.repo`), each by status."""
-    cache = engine_of(request).cache
+    cache = services_of(request).job_index
     groups = cache.counts()
     return json_response(
         {
@@ -123,13 +123,13 @@ async def get_timeseries(
     happened count 0, and have no average. What Prometheus says is an estimate from its scrapes."""
     if query is not None:
         raise ApiError(400, "no_queries", "raw PromQL is not accepted: say with `metric` what is wanted")
-    engine = engine_of(request)
+    services = services_of(request)
     step = step or _usual_step(window)
-    steps = Steps.until(engine.clock.now(), _seconds(step), _points_in(window, step))
-    if engine.prometheus:
-        values = await engine.prometheus.values(metric, steps)
+    steps = Steps.until(services.clock.now(), _seconds(step), _points_in(window, step))
+    if services.prometheus:
+        values = await services.prometheus.values(metric, steps)
     else:
-        values = engine.cache.history.values(metric, steps)
+        values = services.job_index.history.values(metric, steps)
     series = [{"labels": each.labels, "points": each.points} for each in series_of(metric, steps, values)]
     return json_response({"metric": metric, "window": window, "step": step, "series": series})
 

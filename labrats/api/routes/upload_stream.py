@@ -11,7 +11,7 @@ from labrats.api.http.body_bounds import UPLOAD_BYTES
 from labrats.api.http.errors import ApiError
 from labrats.api.http.idempotency import Intent
 from labrats.api.http.multipart import FilePart
-from labrats.api.routing import caller_of, engine_of
+from labrats.api.routing import caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.files.uploads import Incoming, Upload, Uploads, fresh_upload_id
 from labrats.model.errors import Conflict
@@ -85,7 +85,7 @@ async def receive_upload(
 async def _keep_once(
     request: Request, uploads: Uploads, incoming: Incoming, name: str, idempotency_key: str | None
 ) -> Upload:
-    owner, now = caller_of(request).id, engine_of(request).clock.now()
+    owner, now = caller_of(request).id, services_of(request).clock.now()
     intent = Intent.of(idempotency_key, owner, _Sent(name=name, sha256=incoming.sha256))
     upload_id = f"up-{intent.key[:16]}" if intent else fresh_upload_id()
     try:

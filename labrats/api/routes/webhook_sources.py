@@ -13,11 +13,11 @@ from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routes.resources import NO_VERSION, ResourceVersion, change, create, stored
-from labrats.api.routing import api_router, caller_of, engine_of
+from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Effort, Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.patterns import DATA_KEY, NAME, REPOSITORY, URL_PATH
 from labrats.api.schemas.submission import ConfigBody, job_config
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.model.condition import Condition
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, Invalid, Problem
@@ -211,7 +211,7 @@ class WebhookSourceList(ResponseBody):
 )
 async def list_webhook_sources(request: Request) -> Response:
     """All WebhookSources."""
-    found = await engine_of(request).store.list(WebhookSource)
+    found = await services_of(request).store.list(WebhookSource)
     return json_response({"webhookSources": [_view(each, request) for each in found]})
 
 
@@ -225,18 +225,18 @@ async def create_webhook_source(
     request: Request, asked: WebhookSourceBody, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Add a source. Its `secret`, or the key that `secretRef` names, is what its deliveries are signed with."""
-    engine = engine_of(request)
+    services = services_of(request)
     _check_secret(asked)
     intent = Intent.of(idempotency_key, caller_of(request).id, asked)
-    async with engine.catalog.changing:
-        if intent and (made := intent.first_made(engine.catalog.webhook_sources)):
-            return engine.first_answers.again(request, intent, _view(made, request))
+    async with services.catalog.changing:
+        if intent and (made := intent.first_made(services.catalog.webhook_sources)):
+            return services.idempotency_cache.again(request, intent, _view(made, request))
         metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
         source = WebhookSource(metadata=metadata, spec=WebhookSourceSpec(**_fields(asked, asked.name)))
         parts = [_own_secret(asked.name, asked.secret)] if asked.secret else []
-        created = await create(engine, source, intent, parts)
-        engine.catalog.take_in(created)
-    return engine.first_answers.created(request, intent, _view(created, request))
+        created = await create(services, source, intent, parts)
+        services.catalog.take_in(created)
+    return services.idempotency_cache.created(request, intent, _view(created, request))
 
 
 @router.get(
@@ -246,7 +246,7 @@ async def create_webhook_source(
 )
 async def get_webhook_source(request: Request, name: SourceName) -> Response:
     """One WebhookSource, and how it stands."""
-    return json_response(_view(await stored(engine_of(request), WebhookSource, name), request))
+    return json_response(_view(await stored(services_of(request), WebhookSource, name), request))
 
 
 @router.patch(
@@ -256,20 +256,20 @@ async def get_webhook_source(request: Request, name: SourceName) -> Response:
 )
 async def change_webhook_source(request: Request, name: SourceName, asked: WebhookSourcePatch) -> Response:
     """Change some fields. A new `secret` counts at once, and the old one no longer does."""
-    engine = engine_of(request)
+    services = services_of(request)
     _check_secret(asked)
     changes = _fields(asked, name)
-    async with engine.catalog.changing:
+    async with services.catalog.changing:
         if asked.secret:
-            await _keep_secret(engine, await stored(engine, WebhookSource, name), asked.secret)
+            await _keep_secret(services, await stored(services, WebhookSource, name), asked.secret)
         changed = await change(
-            engine,
+            services,
             WebhookSource,
             name,
             asked.resource_version,
             lambda found: replace(found, spec=replace(found.spec, **changes)),
         )
-        engine.catalog.take_in(changed)
+        services.catalog.take_in(changed)
     return json_response(_view(changed, request))
 
 
@@ -281,11 +281,11 @@ async def change_webhook_source(request: Request, name: SourceName, asked: Webho
 )
 async def delete_webhook_source(request: Request, name: SourceName) -> Response:
     """Remove a source, and the secret that was given with it. Its jobs go on."""
-    engine = engine_of(request)
-    async with engine.catalog.changing:
-        found = await stored(engine, WebhookSource, name)
-        await engine.store.delete(WebhookSource, name)
-        engine.catalog.forget(found)
+    services = services_of(request)
+    async with services.catalog.changing:
+        found = await stored(services, WebhookSource, name)
+        await services.store.delete(WebhookSource, name)
+        services.catalog.forget(found)
     return Response(status_code=204)
 
 
@@ -319,17 +319,17 @@ def _own_secret(name: str, secret: str) -> Secret:
     return Secret(metadata=Metadata(name=own_secret_name(name)), data={SIGNING_KEY: secret})
 
 
-async def _keep_secret(engine: Engine, source: WebhookSource, text: str) -> None:
+async def _keep_secret(services: Services, source: WebhookSource, text: str) -> None:
     """Have the source's own Secret hold `text`. Raises Conflict where the Secret of that name is another's."""
     secret = _own_secret(source.name, text)
     try:
-        await engine.store.create(replace(secret, metadata=replace(secret.metadata, owner=source.as_owner())))
+        await services.store.create(replace(secret, metadata=replace(secret.metadata, owner=source.as_owner())))
         return
     except Conflict:
-        kept = await stored(engine, Secret, secret.name)
+        kept = await stored(services, Secret, secret.name)
     if kept.metadata.owner != source.as_owner():
         raise Conflict(f"the Secret {secret.name!r} is not one of the webhook source's; name it by `secretRef`")
-    await engine.store.update(replace(kept, data=secret.data))
+    await services.store.update(replace(kept, data=secret.data))
 
 
 def _view(source: WebhookSource, request: Request) -> dict[str, Any]:
@@ -382,7 +382,7 @@ def _condition_views(conditions: Sequence[Condition]) -> list[dict[str, Any]]:
 
 def _own_url(source: WebhookSource, request: Request) -> str | None:
     """Where this engine receives for it itself. On a cluster a receiver of the source's own does, which says where."""
-    settings = engine_of(request).settings
+    settings = services_of(request).settings
     if settings.backend == "kubernetes":
         return None
     return f"{settings.public_url or str(request.base_url).rstrip('/')}/webhooks/{source.name}"

@@ -17,9 +17,9 @@ from labrats.api.http.json_body import json_response, parse_json
 from labrats.api.http.signed_body import receive_signed
 from labrats.api.openapi import answers
 from labrats.api.routes.events import EventsJob, ingested, make_jobs
-from labrats.api.routing import api_router, engine_of
+from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.intake.deliveries import (
     PING,
     Delivery,
@@ -84,7 +84,7 @@ async def receive_from_github(request: Request) -> Response:
     signature = hub_signature(request.headers)
     if signature is None:
         raise _unsigned(request)
-    sources = [each for each in engine_of(request).catalog.webhook_sources if each.spec.type == GITHUB]
+    sources = [each for each in services_of(request).catalog.webhook_sources if each.spec.type == GITHUB]
     return await _receive(request, signature, [each for each in sources if each.spec.enabled])
 
 
@@ -98,25 +98,25 @@ async def receive(
     request: Request, name: Annotated[str, Field(description="The WebhookSource's name.", examples=["github"])]
 ) -> Response:
     """For one WebhookSource. One that is switched off is not there."""
-    engine = engine_of(request)
-    signature = hub_signature(request.headers) or standard_signature(request.headers, engine.clock.now())
+    services = services_of(request)
+    signature = hub_signature(request.headers) or standard_signature(request.headers, services.clock.now())
     if signature is None:
         raise _unsigned(request)
-    source = engine.catalog.webhook_source(name)
+    source = services.catalog.webhook_source(name)
     if source is None or not source.spec.enabled:
         raise NotFound(f"there is no webhook source {name!r}, or it is switched off")
     return await _receive(request, signature, [source])
 
 
 async def _receive(request: Request, signature: Signature, sources: Sequence[WebhookSource]) -> Response:
-    engine = engine_of(request)
+    services = services_of(request)
     source, body = await _received(request, signature, sources)
     payload = await _look_at(body, partial(_payload, body, request.headers.get("content-type", "")))
     delivery = _delivery(request, source, payload, fingerprint(source, body, signature.id))
     is_ping = delivery.event.name == PING
-    answer, outcome = ({"ok": True}, "ping") if is_ping else await _start_agents(engine, delivery)
-    engine.deliveries.note(source.name, engine.clock.now())
-    engine.metrics.delivery_received(outcome)
+    answer, outcome = ({"ok": True}, "ping") if is_ping else await _start_agents(services, delivery)
+    services.deliveries.note(source.name, services.clock.now())
+    services.metrics.delivery_received(outcome)
     return json_response(answer)
 
 
@@ -127,23 +127,23 @@ async def _received(
 
     Nothing of the body is received where no source could have signed it.
     """
-    engine = engine_of(request)
-    if not engine.catalog.synced.is_set():
+    services = services_of(request)
+    if not services.catalog.synced.is_set():
         raise ApiError(503, "unavailable", "the engine is still reading its webhook sources", {"Retry-After": "1"})
-    secrets = [(source, await engine.signing_secrets.of(source)) for source in sources]
+    secrets = [(source, await services.signing_secrets.of(source)) for source in sources]
     candidates = [(source, signature.verifier(secret)) for source, secret in secrets if secret is not None]
     if not candidates:
-        engine.metrics.delivery_received("refused")
+        services.metrics.delivery_received("refused")
         raise ApiError(401, "unauthorized", "no webhook source that is enabled and has a secret receives here")
-    received = await receive_signed(request, candidates, engine.unverified_bodies)
+    received = await receive_signed(request, candidates, services.unverified_bodies)
     if received is None:
-        engine.metrics.delivery_received("refused")
+        services.metrics.delivery_received("refused")
         raise ApiError(401, "unauthorized", "the signature is not one of this body by the secret of a webhook source")
     return received
 
 
 def _unsigned(request: Request) -> ApiError:
-    engine_of(request).metrics.delivery_received("refused")
+    services_of(request).metrics.delivery_received("refused")
     message = "sign the body with the source's secret: `X-Hub-Signature-256: sha256=` and its HMAC-SHA256 in hex"
     return ApiError(401, "unauthorized", message)
 
@@ -188,17 +188,17 @@ def _delivery(request: Request, source: WebhookSource, payload: Mapping[str, Any
     return Delivery(source, github_event(name, payload), mark, request.headers.get(DELIVERY_HEADER))
 
 
-async def _start_agents(engine: Engine, delivery: Delivery) -> tuple[dict[str, Any], str]:
+async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[str, Any], str]:
     """Return the answer, once the jobs are stored, and the outcome in a word."""
     source, event = delivery.source, delivery.event
     if source.spec.type == GITHUB and (reason := why_not(event, source.spec)):
         return {"ok": True, "ignored": reason} | ingested({}), "ignored"
-    requests = event_requests(event, engine.catalog, delivery.owner, source)
-    mark = await known_fingerprint(engine.store, delivery)
-    if jobs := await make_jobs(engine, event, requests, Intent(mark, mark)):
-        await remember(engine.store, delivery, next(iter(jobs.values())))
+    requests = event_requests(event, services.catalog, delivery.owner, source)
+    mark = await known_fingerprint(services.store, delivery)
+    if jobs := await make_jobs(services, event, requests, Intent(mark, mark)):
+        await remember(services.store, delivery, next(iter(jobs.values())))
         return {"ok": True} | ingested(jobs), "started"
-    return {"ok": True, "ignored": why_nobody(event, engine.catalog.agents)} | ingested({}), "unmatched"
+    return {"ok": True, "ignored": why_nobody(event, services.catalog.agents)} | ingested({}), "unmatched"
 
 
 async def _look_at(body: bytes, look: Callable[[], T]) -> T:

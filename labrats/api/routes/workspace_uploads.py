@@ -16,11 +16,11 @@ from labrats.api.http.json_body import json_response
 from labrats.api.http.multipart import FORM
 from labrats.api.openapi import answers
 from labrats.api.routes.upload_stream import UploadView, receive_upload, upload_view
-from labrats.api.routing import api_router, caller_of, engine_of
+from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import LONGEST_LABEL, ResponseBody
 from labrats.api.schemas.file_names import why_unsafe
 from labrats.api.schemas.submission import WorkspaceUploadBody
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.files.uploads import META_FILE, Upload
 from labrats.model.errors import Invalid, NotFound, Problem
 
@@ -58,7 +58,7 @@ class WorkspaceUploadList(ResponseBody):
 async def upload_workspace_file(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
     """Keep the form's `file`, at most 100 MiB. Jobs may name it in `workspaceUploads` until it is deleted."""
     upload = await receive_upload(
-        request, engine_of(request).workspace_uploads, idempotency_key, check_name=check_file_name
+        request, services_of(request).workspace_uploads, idempotency_key, check_name=check_file_name
     )
     kept = {"id": upload.id, "name": upload.name, "size": upload.size, "sha256": upload.sha256}
     return json_response(kept, 201)
@@ -72,10 +72,10 @@ async def upload_workspace_file(request: Request, idempotency_key: IdempotencyKe
 )
 async def download_workspace_file(request: Request, upload_id: UploadId, name: FileName) -> Response:
     """The file as it was uploaded, to be saved rather than shown. `Range` is understood."""
-    engine = engine_of(request)
-    upload = await own_upload(engine, caller_of(request), upload_id, name)
+    services = services_of(request)
+    upload = await own_upload(services, caller_of(request), upload_id, name)
     return Download(
-        engine.workspace_uploads.path(upload),
+        services.workspace_uploads.path(upload),
         media_type="application/octet-stream",  # whatever it says it is: a page that it holds must not run here
         filename=upload.name,
         headers={"content-security-policy": "sandbox"},
@@ -89,7 +89,7 @@ async def download_workspace_file(request: Request, upload_id: UploadId, name: F
 )
 async def list_workspace_uploads(request: Request) -> Response:
     """Everybody's, the newest first."""
-    files = [upload_view(upload) for upload in await engine_of(request).workspace_uploads.every()]
+    files = [upload_view(upload) for upload in await services_of(request).workspace_uploads.every()]
     return json_response({"files": files, "uploads": files})
 
 
@@ -101,7 +101,7 @@ async def list_workspace_uploads(request: Request) -> Response:
 )
 async def delete_workspace_upload(request: Request, upload_id: UploadId) -> Response:
     """Delete the file. Jobs that were submitted with it keep it until they end."""
-    await engine_of(request).workspace_uploads.remove(upload_id)
+    await services_of(request).workspace_uploads.remove(upload_id)
     return Response(status_code=204)
 
 
@@ -114,9 +114,9 @@ def check_file_name(name: str) -> None:
         raise Invalid(Problem("file", f"its file name {reason}"))
 
 
-async def own_upload(engine: Engine, caller: Caller, upload_id: str, name: str) -> Upload:
+async def own_upload(services: Services, caller: Caller, upload_id: str, name: str) -> Upload:
     """The upload that the caller means. Raises NotFound, and 403 where it is somebody else's."""
-    upload = await engine.workspace_uploads.get(upload_id)
+    upload = await services.workspace_uploads.get(upload_id)
     if not caller.may_see(upload.owner):
         raise ApiError(403, "forbidden", f"the upload {upload_id} belongs to another API key")
     if upload.name != name:
@@ -124,13 +124,15 @@ async def own_upload(engine: Engine, caller: Caller, upload_id: str, name: str) 
     return upload
 
 
-async def files_of(engine: Engine, caller: Caller, uploads: Sequence[WorkspaceUploadBody]) -> list[tuple[str, Path]]:
+async def files_of(
+    services: Services, caller: Caller, uploads: Sequence[WorkspaceUploadBody]
+) -> list[tuple[str, Path]]:
     """The files of a job that names `uploads`. Raises Invalid for those that are not there, or not the caller's."""
     files, problems = [], []
     for number, asked in enumerate(uploads):
         try:
-            upload = await own_upload(engine, caller, asked.id, asked.name)
-            files.append((upload.name, engine.workspace_uploads.path(upload)))
+            upload = await own_upload(services, caller, asked.id, asked.name)
+            files.append((upload.name, services.workspace_uploads.path(upload)))
         except (NotFound, ApiError) as error:
             problems.append(Problem(f"workspaceUploads[{number}]", str(error)))
     if problems:

@@ -16,7 +16,7 @@ from labrats.api.schemas.file_names import check_distinct, why_unsafe
 from labrats.api.schemas.mcp_servers import McpServersBody, mcp_servers
 from labrats.api.schemas.patterns import GIT_REF, IN_WORDS
 from labrats.api.schemas.sampling import SamplingBody, sampling
-from labrats.api.services import Engine
+from labrats.api.services import Services
 from labrats.files.attachments import Content
 from labrats.index.catalog import Catalog
 from labrats.intake.callback_urls import judge_callback_url
@@ -279,7 +279,7 @@ def check_has_pdf(asked: Submission, files: Sequence[tuple[str, Content]]) -> No
         raise Invalid(Problem("workspaceUploads", f"the pipeline {asked.pipeline.type} needs a PDF among them"))
 
 
-def refuse_when_full(engine: Engine) -> None:
+def refuse_when_full(services: Services) -> None:
     """Raises 429 while as many jobs wait as may."""
-    if engine.cache.count(Phase.PENDING) >= engine.settings.max_waiting_jobs:
+    if services.job_index.count(Phase.PENDING) >= services.settings.max_waiting_jobs:
         raise ApiError(429, "overloaded", "too many jobs are waiting; try again later", {"Retry-After": "10"})

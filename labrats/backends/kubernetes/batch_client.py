@@ -17,7 +17,7 @@ _READ_POD: Final = msgspec.json.Decoder(PodObject).decode
 _READ_CONFIG_MAP: Final = msgspec.json.Decoder(ConfigMapObject).decode
 
 
-class JobsApi:
+class BatchClient:
     """Of one namespace. Raises what ApiClient raises."""
 
     def __init__(self, client: ApiClient, namespace: str) -> None:

@@ -8,7 +8,7 @@ import structlog
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.files import OutputCopy, in_thread
-from labrats.backends.kubernetes.observed_attempt import Sight
+from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.model.errors import LabratsError, NotFound
 
 log = structlog.get_logger()
@@ -27,7 +27,7 @@ for ten minutes without an API server.
 """
 
 
-async def collect(client: ApiClient, log_path: str, container: str, copy: OutputCopy, sight: Sight) -> None:
+async def collect(client: ApiClient, log_path: str, container: str, copy: OutputCopy, sight: ObservedAttempt) -> None:
     """Copy the log of a container, in the pod's log at `log_path`, until the container has ended and all of its log is
     copied, or that is out of reach for good.
 

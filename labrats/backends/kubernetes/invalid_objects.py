@@ -22,7 +22,7 @@ REMEMBERED: Final = 10_000
 """How many objects' faults are remembered, so that each is told once. After that many they are told again."""
 
 
-class Quarantine:
+class InvalidObjectReporter:
     """For the engine that leads: others would only say it again."""
 
     def __init__(self, client: ApiClient, namespace: str, events: EventRecorder, clock: Clock) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from labrats.backends.kubernetes.batch_client import JobsApi
+from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import CONTAINER, PodObject
 from labrats.backends.kubernetes.network_probe import CLOSED, OPEN
 from labrats.backends.kubernetes.pod import EXECUTOR_LABELS, RESTRICTED_CONTAINER, RESTRICTED_POD
@@ -30,7 +30,7 @@ KEPT_SECONDS: Final = 15
 
 
 @dataclass(frozen=True)
-class Canary:
+class NetworkCheck:
     """name: of its Job. image: the engine's. address, port: where it knocks. pod_fields: of all jobs' pods."""
 
     name: str
@@ -40,9 +40,9 @@ class Canary:
     pod_fields: Mapping[str, Any]
 
 
-async def look_at_network(jobs: JobsApi, canary: Canary, metrics: Metrics) -> None:
+async def check_network(jobs: BatchClient, network_check: NetworkCheck, metrics: Metrics) -> None:
     """Say so where jobs' pods reach what they should not."""
-    closed = await network_is_closed(jobs, canary)
+    closed = await network_is_closed(jobs, network_check)
     if closed is None:
         log.warning("whether jobs are kept from the cluster's network could not be told")
         return
@@ -51,19 +51,19 @@ async def look_at_network(jobs: JobsApi, canary: Canary, metrics: Metrics) -> No
         log.warning("degraded: jobs can reach the cluster's network, since nothing enforces its NetworkPolicies")
 
 
-async def network_is_closed(jobs: JobsApi, canary: Canary) -> bool | None:
-    """Whether the canary was kept from its address; None when it cannot be told."""
+async def network_is_closed(jobs: BatchClient, network_check: NetworkCheck) -> bool | None:
+    """Return whether the pod was kept from its address; None when it cannot be told."""
     try:
-        job = await jobs.create_job(canary_job(canary))
+        job = await jobs.create_job(network_check_job(network_check))
         try:
-            return await _answer(jobs, canary.name)
+            return await _answer(jobs, network_check.name)
         finally:
             await jobs.delete_job(job)
     except (LabratsError, TimeoutError):
         return None
 
 
-async def _answer(jobs: JobsApi, name: str) -> bool | None:
+async def _answer(jobs: BatchClient, name: str) -> bool | None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (code := _exit_code(await jobs.pods_of(name))) is None:
             await asyncio.sleep(LOOK_SECONDS)
@@ -74,27 +74,33 @@ def _exit_code(pods: list[PodObject]) -> int | None:
     return next((end.exit_code for pod in pods if (end := pod.state.terminated)), None)
 
 
-def canary_job(canary: Canary) -> dict[str, Any]:
+def network_check_job(network_check: NetworkCheck) -> dict[str, Any]:
     """The Job of a pod that is a job's as far as the network's policies can tell."""
-    program = ["python", "-m", "labrats.backends.kubernetes.network_probe", canary.address, str(canary.port)]
+    program = [
+        "python",
+        "-m",
+        "labrats.backends.kubernetes.network_probe",
+        network_check.address,
+        str(network_check.port),
+    ]
     container = {
         **RESTRICTED_CONTAINER,
         "name": CONTAINER,
-        "image": canary.image,
+        "image": network_check.image,
         "command": program,
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}},
     }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": canary.name, "labels": EXECUTOR_LABELS},
+        "metadata": {"name": network_check.name, "labels": EXECUTOR_LABELS},
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": PATIENCE_SECONDS,
             "ttlSecondsAfterFinished": KEPT_SECONDS,
             "template": {
                 "metadata": {"labels": EXECUTOR_LABELS},
-                "spec": {**canary.pod_fields, **RESTRICTED_POD, "containers": [container]},
+                "spec": {**network_check.pod_fields, **RESTRICTED_POD, "containers": [container]},
             },
         },
     }

@@ -8,7 +8,7 @@ from labrats.backends.kubernetes.batch_objects import JobObject, PodObject
 
 
 @dataclass
-class Sight:
+class ObservedAttempt:
     """One attempt. It may lag behind the cluster.
 
     job:        the Job as it is, or last was.  job_exists: whether it still is, as far as is known.

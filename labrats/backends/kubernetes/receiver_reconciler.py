@@ -23,7 +23,7 @@ _PATHS: Final[Mapping[str, str]] = {
 }
 
 
-class ReceiverKeeper:
+class ReceiverReconciler:
     """Receivers (labrats/controller/source_status.py) that are objects of the cluster. For the engine that leads."""
 
     def __init__(self, client: ApiClient, settings: ReceiverSettings) -> None:

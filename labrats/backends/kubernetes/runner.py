@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from labrats.backends.kubernetes.batch_client import JobsApi
+from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import JOB_LABEL, JobObject
 from labrats.backends.kubernetes.claims import CLAIMS_FOLDER, Claims
 from labrats.backends.kubernetes.client import REFUSED_DELAY_SECONDS, ApiClient, Refused
@@ -24,10 +24,10 @@ from labrats.backends.kubernetes.failures import (
     why_it_was_refused,
 )
 from labrats.backends.kubernetes.files import SPARE_BYTES, AttemptFiles
-from labrats.backends.kubernetes.observed_attempt import Sight
+from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.backends.kubernetes.output_poll import OutputPoll
 from labrats.backends.kubernetes.pod import Credentials, PodSettings, attempt_job, tombstone_job
-from labrats.backends.kubernetes.supervisor import Attendance
+from labrats.backends.kubernetes.supervisor import Supervisor
 from labrats.files.attempt_output import OutputReader, attempt_names, read_end, read_patch, read_result
 from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
@@ -96,10 +96,10 @@ class KubernetesRunner:
         self, client: ApiClient, store: Store, settings: KubernetesRunnerSettings, clock: Clock | None = None
     ) -> None:
         self._store, self._settings, self._clock = store, settings, clock or SystemClock()
-        self._api = JobsApi(client, settings.namespace)
+        self._api = BatchClient(client, settings.namespace)
         start_timeout = settings.pods.start_timeout_seconds
         self._claims = Claims(settings.attempts.with_name(CLAIMS_FOLDER))
-        self._attendance = Attendance(
+        self._attendance = Supervisor(
             self._api,
             settings.attempts,
             self._claims,
@@ -382,7 +382,7 @@ class KubernetesRunner:
 
     # Ending it
 
-    async def _kill(self, sight: Sight, files: AttemptFiles) -> None:
+    async def _kill(self, sight: ObservedAttempt, files: AttemptFiles) -> None:
         """Return once it is Gone. Raises RetryLater when its node does not confirm that: it may be out of reach."""
         patience = self._settings.kill_seconds + self._settings.pods.grace_seconds
         seconds = 1.0 if sight.name in self._unconfirmed else patience
@@ -397,7 +397,7 @@ class KubernetesRunner:
             self._being_killed.discard(sight.name)
         self._unconfirmed.discard(sight.name)
 
-    async def _end_for_certain(self, sight: Sight, files: AttemptFiles) -> None:
+    async def _end_for_certain(self, sight: ObservedAttempt, files: AttemptFiles) -> None:
         killed: set[str] = set()
         while True:
             changed = sight.changed
@@ -411,7 +411,7 @@ class KubernetesRunner:
                 return
             await changed.wait()
 
-    async def _fail_job(self, sight: Sight, failure: Failure = ENDED_BY_ENGINE) -> None:
+    async def _fail_job(self, sight: ObservedAttempt, failure: Failure = ENDED_BY_ENGINE) -> None:
         if sight.job_exists and sight.job and sight.job.spec.active_deadline_seconds != 0:
             with suppress(NotFound):
                 await self._api.fail_job(sight.name, failure)

@@ -5,7 +5,7 @@ from typing import Final
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.model_files import ClusterModelFiles, ModelPodSettings
-from labrats.backends.kubernetes.network_check import Canary
+from labrats.backends.kubernetes.network_check import NetworkCheck
 from labrats.backends.kubernetes.pod import PodSettings
 from labrats.backends.kubernetes.receiver_manifests import ReceiverSettings
 from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
@@ -77,10 +77,10 @@ def model_files(settings: EngineSettings, client: ApiClient) -> ClusterModelFile
     return ClusterModelFiles(client, kubernetes.namespace, pods)
 
 
-def canary(settings: EngineSettings, epoch: int) -> Canary | None:
+def network_check(settings: EngineSettings, epoch: int) -> NetworkCheck | None:
     """What tries the network for the leader of that epoch, where there is an image to do it with."""
     kubernetes = KubernetesSettings()
     if not (kubernetes.canary_image and kubernetes.pod_ip):
         return None
     name = f"labrats-canary-{epoch}"
-    return Canary(name, kubernetes.canary_image, kubernetes.pod_ip, settings.port, kubernetes.executor_pod)
+    return NetworkCheck(name, kubernetes.canary_image, kubernetes.pod_ip, settings.port, kubernetes.executor_pod)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from labrats.backends.kubernetes.client import JSON, JSON_PATCH, ApiClient, Status
 from labrats.backends.kubernetes.codec import ResourceType, resource_type
 from labrats.backends.kubernetes.events import EventRecorder, event_of
-from labrats.backends.kubernetes.invalid_objects import Quarantine
+from labrats.backends.kubernetes.invalid_objects import InvalidObjectReporter
 from labrats.backends.kubernetes.reflector import Collection, Hear, Patience, Reflector, Removed, Stored
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.job import Job
@@ -61,7 +61,7 @@ class Lead:
     on nobody else has led.
     """
 
-    def __init__(self, since: float, quarantine: Quarantine) -> None:
+    def __init__(self, since: float, quarantine: InvalidObjectReporter) -> None:
         self.since = since
         self._quarantine = quarantine
         self._heard: dict[Reflector[Any], Hear] = {}
@@ -131,7 +131,7 @@ class KubernetesStore:
         from which on nobody else has led. What they cannot make sense of is told so, which one engine does for all.
         """
         events = EventRecorder(client, self._namespace, self._clock)
-        quarantine = Quarantine(client, self._namespace, events, self._clock)
+        quarantine = InvalidObjectReporter(client, self._namespace, events, self._clock)
         lead = Lead(since, quarantine)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(each.run()) for each in (events, quarantine)]

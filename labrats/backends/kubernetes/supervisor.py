@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from labrats.backends.kubernetes.batch_client import JobsApi
+from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import JobObject, PodObject
 from labrats.backends.kubernetes.claims import Claims
 from labrats.backends.kubernetes.collector import collect
@@ -28,7 +28,7 @@ from labrats.backends.kubernetes.failures import (
     why_nobody_took_over,
 )
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy, in_thread
-from labrats.backends.kubernetes.observed_attempt import Sight
+from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.backends.kubernetes.reflector import Listed, Reflector, Removed, Stored
 from labrats.model.errors import LabratsError, NotFound, RetryLater
 from labrats.model.protocol import OUTPUT_BYTES
@@ -39,7 +39,7 @@ TROUBLE_SECONDS: Final = 5.0
 """The pause after the cluster or the volume was out of reach."""
 
 
-class Attendance:
+class Supervisor:
     """All attempts that the cluster has anything of. attempts: the folder on the shared volume.
 
     parts_seconds: how long after an attempt's start its prompt may still come.
@@ -47,7 +47,7 @@ class Attendance:
 
     def __init__(
         self,
-        api: JobsApi,
+        api: BatchClient,
         attempts: Path,
         claims: Claims,
         start_timeout_seconds: float,
@@ -59,7 +59,7 @@ class Attendance:
         self._output_bytes = output_bytes
         self._jobs, self._pods = Reflector(api.client, api.all_jobs), Reflector(api.client, api.all_pods)
         self._jobs_listed, self._pods_listed = asyncio.Event(), asyncio.Event()
-        self._sights: dict[str, Sight] = {}
+        self._sights: dict[str, ObservedAttempt] = {}
         self._attended: dict[str, asyncio.Task[None]] = {}
         self._tasks = asyncio.TaskGroup()
         self._watchers: set[asyncio.Queue[str]] = set()
@@ -73,7 +73,7 @@ class Attendance:
             tasks.create_task(self._watch_jobs(), name="watch-jobs")
             tasks.create_task(self._watch_pods(), name="watch-pods")
 
-    async def sight_of(self, name: str) -> Sight | None:
+    async def sight_of(self, name: str) -> ObservedAttempt | None:
         """An attempt that the cluster has a Job of, or that may run, whatever this engine has just done included."""
         await self._jobs_listed.wait()
         await self._pods_listed.wait()
@@ -93,9 +93,9 @@ class Attendance:
         """This engine has just deleted this Job."""
         self._jobs.expect_removal(job.name, job.metadata.uid)
 
-    def attend(self, name: str) -> Sight:
+    def attend(self, name: str) -> ObservedAttempt:
         """See an attempt through from where it stands, unless that is being done or was done."""
-        sight = self._sights.setdefault(name, Sight(name))
+        sight = self._sights.setdefault(name, ObservedAttempt(name))
         if name not in self._attended:
             self._begin(sight)
         return sight
@@ -153,19 +153,19 @@ class Attendance:
             self._begin(sight, earlier)
         self.attend(job.name).job_seen(job)
 
-    def _forget_if_gone(self, sight: Sight) -> None:
+    def _forget_if_gone(self, sight: ObservedAttempt) -> None:
         if not sight.is_known and sight.name not in self._attended:
             self._sights.pop(sight.name, None)
             self._being_ended.discard(sight.name)
 
     # One attempt
 
-    def _begin(self, sight: Sight, earlier: asyncio.Task[None] | None = None) -> None:
+    def _begin(self, sight: ObservedAttempt, earlier: asyncio.Task[None] | None = None) -> None:
         """earlier: what is still being done for an earlier InferenceRequest of the name."""
         task = self._tasks.create_task(self._attend(sight, earlier), name=f"attend {sight.name}")
         self._attended[sight.name] = task
 
-    async def _attend(self, sight: Sight, earlier: asyncio.Task[None] | None) -> None:
+    async def _attend(self, sight: ObservedAttempt, earlier: asyncio.Task[None] | None) -> None:
         try:
             if earlier:
                 try:
@@ -180,7 +180,7 @@ class Attendance:
             self._forget_if_gone(sight)
             sight.touch()
 
-    async def _has_seen_through(self, sight: Sight) -> bool:
+    async def _has_seen_through(self, sight: ObservedAttempt) -> bool:
         """Do all that is left to do for an attempt. Whether that succeeded; it can be done again from the start."""
         try:
             await self._see_through(sight, AttemptFiles.of(self._attempts, sight.name))
@@ -189,7 +189,7 @@ class Attendance:
             return False
         return True
 
-    async def _see_through(self, sight: Sight, files: AttemptFiles) -> None:
+    async def _see_through(self, sight: ObservedAttempt, files: AttemptFiles) -> None:
         if await asyncio.to_thread(files.ending):
             return
         await in_thread(files.begin, sight.owner_uid)
@@ -204,7 +204,7 @@ class Attendance:
         for names in self._watchers:
             names.put_nowait(sight.name)
 
-    async def _copy_output(self, sight: Sight, pod: PodObject, files: AttemptFiles) -> None:
+    async def _copy_output(self, sight: ObservedAttempt, pod: PodObject, files: AttemptFiles) -> None:
         """Copy what its containers print, one after the other, until the terminal event or the last one's end."""
         copy = await asyncio.to_thread(OutputCopy, files, self._output_bytes)
         for container in pod.reporting:
@@ -217,7 +217,7 @@ class Attendance:
         if copy.missing:
             log.warning("a pod's log had gaps", attempt=sight.name, pod=pod.name, events_missing=copy.missing)
 
-    async def _see_start(self, sight: Sight, has_started: Callable[[PodObject], bool]) -> None:
+    async def _see_start(self, sight: ObservedAttempt, has_started: Callable[[PodObject], bool]) -> None:
         """Wait until its pod `has_started`, or never will. An attempt that takes too long to start is ended."""
         now = asyncio.get_running_loop().time
         deadline, texts_due = now() + self._start_timeout, now() + self._parts_seconds
@@ -239,7 +239,7 @@ class Attendance:
                 async with asyncio.timeout_at(next_look if next_look < math.inf else None):
                     await changed.wait()
 
-    async def _lost_holder(self, sight: Sight) -> Failure | None:
+    async def _lost_holder(self, sight: ObservedAttempt) -> Failure | None:
         """Return why the attempt never starts, where the pod that claimed it is gone: all others are refused."""
         if not sight.refused_pods or not (holder := await asyncio.to_thread(self._claims.holder, sight.name)):
             return None
@@ -247,7 +247,7 @@ class Attendance:
         pod = sight.pods.get(holder)
         return why_nobody_took_over(holder) if pod is None or (pod.is_over and not pod.has_started) else None
 
-    async def _missing_text(self, sight: Sight) -> Failure | None:
+    async def _missing_text(self, sight: ObservedAttempt) -> Failure | None:
         for text in sight.last_pod.texts if sight.last_pod else ():
             keys = await self._api.keys_of_config_map(text.name)
             for item in text.items:
@@ -257,7 +257,7 @@ class Attendance:
                     return text_is_missing(item.path, f"the ConfigMap {text.name!r} has no {item.key!r}")
         return None
 
-    async def _see_end(self, sight: Sight) -> None:
+    async def _see_end(self, sight: ObservedAttempt) -> None:
         """Wait until nothing of it runs, and nothing will, for certain."""
         while True:
             changed = sight.changed
@@ -269,12 +269,12 @@ class Attendance:
                     await self._api.fail_job(sight.name, why_it_ended(sight.job, sight.last_pod))
             await changed.wait()
 
-    def _end_if_doubled(self, sight: Sight) -> None:
+    def _end_if_doubled(self, sight: ObservedAttempt) -> None:
         if sight.is_doubled and sight.name not in self._being_ended:
             self._being_ended.add(sight.name)
             self._tasks.create_task(self._end_doubled(sight), name=f"end doubled {sight.name}")
 
-    async def _end_doubled(self, sight: Sight) -> None:
+    async def _end_doubled(self, sight: ObservedAttempt) -> None:
         """End an attempt of which several pods act: where there is no volume, none of them could claim it."""
         failure = why_it_was_doubled(pod.name for pod in sight.pods.values() if pod.acts)
         log.error("an attempt had several pods", attempt=sight.name, reason=failure.reason)
@@ -290,7 +290,7 @@ class Attendance:
             return False
         return True
 
-    async def _is_over(self, sight: Sight) -> bool:
+    async def _is_over(self, sight: ObservedAttempt) -> bool:
         """Whether it is, for certain. The two watches lag, each by its own time, so the cluster itself is asked."""
         if not sight.job_exists:
             with suppress(NotFound):

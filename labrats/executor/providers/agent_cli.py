@@ -12,9 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO, Final
 
-from labrats.executor.context import Run, SessionLost
+from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.sandbox import confined
-from labrats.executor.subprocesses import Child, Lines, child_process
+from labrats.executor.subprocesses import Lines, Subprocess, child_process
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.processes import kill_descendants
@@ -54,7 +54,7 @@ class Ending:
 
 
 async def run_cli(
-    run: Run,
+    run: RunContext,
     command: Sequence[str],
     environment: Mapping[str, str],
     tell: Callable[[bytes], None],
@@ -107,7 +107,7 @@ async def run_cli(
         return Ending(status, stderr.read().decode("utf-8", "replace"), lines.has_left_out)
 
 
-async def _flood(stderr: BinaryIO, process: Child) -> None:
+async def _flood(stderr: BinaryIO, process: Subprocess) -> None:
     """Kill the program, and return, once standard error has grown too large: a file that nobody sees."""
     while os.fstat(stderr.fileno()).st_size <= _MOST_COMPLAINTS_BYTES:
         await asyncio.sleep(1)
@@ -126,7 +126,7 @@ def _kept_open(file: BinaryIO | None, folder: str) -> AbstractContextManager[Bin
     return nullcontext(file) if file else TemporaryFile(dir=folder)
 
 
-async def _hear_ending(process: Child, lines: Lines, tell: Callable[[bytes], None]) -> None:
+async def _hear_ending(process: Subprocess, lines: Lines, tell: Callable[[bytes], None]) -> None:
     """Ask the program by SIGINT to end, and `tell` what it still prints, for a while."""
     process.interrupt()
     with suppress(TimeoutError):
@@ -135,14 +135,14 @@ async def _hear_ending(process: Child, lines: Lines, tell: Callable[[bytes], Non
                 tell(line)
 
 
-async def _end_of(process: Child) -> int:
+async def _end_of(process: Subprocess) -> int:
     """Wait for its exit status; then end what it left running, which may hold its output open for ever."""
     status = await process.exit_status()
     kill_descendants(os.getpid())
     return status
 
 
-def program_folder(run: Run, name: str, sessions: str) -> Path:
+def program_folder(run: RunContext, name: str, sessions: str) -> Path:
     """The folder `name` in the agent's home that its program is set up by, made anew.
 
     Of what an earlier attempt has left there only `sessions` stays: whatever else an agent puts there could lead the
@@ -175,7 +175,7 @@ def remove_whatever(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def program_of(run: Run, provider: str, name: str, package: str) -> str:
+def program_of(run: RunContext, provider: str, name: str, package: str) -> str:
     """The path of a provider's program, which is called `provider` on PATH. Raises GiveUp when it is not there."""
     if program := run.task.programs.get(provider) or shutil.which(provider):
         return program

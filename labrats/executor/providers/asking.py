@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from labrats.executor.context import Run
+from labrats.executor.context import RunContext
 from labrats.executor.providers.chat import ChatServer, Message, Reply
 from labrats.executor.providers.log_lines import LogLines
 from labrats.executor.providers.silence import Silence
@@ -16,13 +16,13 @@ _THOUGHT: Final = "[thinking] "
 class AnswerLog:
     """Logs what an answer says, and what the model thinks. has_begun: some of it has come in."""
 
-    def __init__(self, run: Run, silence: Silence, *, shows_text: bool) -> None:
+    def __init__(self, run: RunContext, silence: Silence, *, shows_text: bool) -> None:
         self.has_begun = False
         self._run = run
         self._silence = silence
         self._shows_text = shows_text
-        self._text = LogLines(run.emit)
-        self._thoughts = LogLines(run.emit, _THOUGHT)
+        self._text = LogLines(run.events)
+        self._thoughts = LogLines(run.events, _THOUGHT)
 
     def sign_of_life(self) -> None:
         self._silence.heard()
@@ -41,7 +41,7 @@ class AnswerLog:
     def asked_again(self, trouble: str, seconds: float) -> None:
         self.end()
         self._silence.note(trouble)
-        self._run.emit.log(f"[{trouble}: it is asked again in {seconds:g} s]")
+        self._run.events.log(f"[{trouble}: it is asked again in {seconds:g} s]")
 
     def end(self) -> None:
         """Log what is left."""
@@ -50,7 +50,7 @@ class AnswerLog:
 
 
 async def ask(
-    run: Run,
+    run: RunContext,
     server: ChatServer,
     silence: Silence,
     messages: Sequence[Message],
@@ -65,7 +65,7 @@ async def ask(
     except BaseException:
         log.end()
         if log.has_begun:  # what it has consumed is not known
-            run.settle(run.emit.own_usage + Usage(turns=1))
+            run.settle(run.events.own_usage + Usage(turns=1))
         raise
     log.end()
     _warn_of_unknown_usage(run, reply)
@@ -87,7 +87,7 @@ def empty_answer(reply: Reply) -> GiveUp:
     return GiveUp(FailedCode.AGENT_ERROR, f"the model gave an empty answer ({why})")
 
 
-def _sampling(run: Run) -> dict[str, Any]:
+def _sampling(run: RunContext) -> dict[str, Any]:
     """The fields of a request, by the names that the API, vLLM and llama.cpp have for them."""
     if (sampling := run.task.config.sampling) is None:
         return {}
@@ -97,9 +97,9 @@ def _sampling(run: Run) -> dict[str, Any]:
     return fields
 
 
-def _warn_of_unknown_usage(run: Run, reply: Reply) -> None:
-    config, is_first = run.task.config, run.emit.own_usage.turns == 0
+def _warn_of_unknown_usage(run: RunContext, reply: Reply) -> None:
+    config, is_first = run.task.config, run.events.own_usage.turns == 0
     limits = [name for name, limit in (("maxTokens", config.max_tokens), ("maxCostUsd", config.max_cost_usd)) if limit]
     if limits and is_first and not reply.usage.tokens:
         what = " and ".join(f"config.{name}" for name in limits)
-        run.emit.log(f"[the model's server reports no usage: {what} cannot be checked]")
+        run.events.log(f"[the model's server reports no usage: {what} cannot be checked]")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from labrats.executor.advice import with_advice, without_credentials
-from labrats.executor.context import Run, SessionLost
+from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.mcp_servers import mcp_servers
 from labrats.executor.providers.agent_cli import Ending, no_result, program_folder, program_of, remove_whatever, run_cli
 from labrats.executor.providers.claude_events import CODE_OF_STATUS, ClaudeResult, Narrator
@@ -70,7 +70,7 @@ _QUOTA: Final = re.compile(r"credit balance|API usage limits|spend(ing)? limit|A
 """Words of refusals that Claude Code has no kind of its own for."""
 
 
-async def run(run: Run) -> str:
+async def run(run: RunContext) -> str:
     """Let Claude Code work on the prompt, in the workspace. Returns its last words."""
     program = program_of(run, "claude", "Claude Code", "@anthropic-ai/claude-code")
     environment = _environment(run)
@@ -143,7 +143,7 @@ def _code_of(result: ClaudeResult, failure: str) -> FailedCode:
     return FailedCode.AGENT_ERROR
 
 
-def _options(run: Run) -> list[str]:
+def _options(run: RunContext) -> list[str]:
     """Each value in one word with its option, so that none can be taken for another option."""
     config = run.task.config
     values = {
@@ -158,7 +158,7 @@ def _options(run: Run) -> list[str]:
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
-def _set_up(run: Run, home: Path) -> list[str]:
+def _set_up(run: RunContext, home: Path) -> list[str]:
     """Put what Claude Code is to find into its folder, outside the workspace. Returns the options for that."""
     folder = program_folder(run, ".claude", "projects")
     remove_whatever(home / ".claude.json")
@@ -191,7 +191,7 @@ def _words_of(workspace: Path) -> list[Path]:
     return []
 
 
-def _environment(run: Run) -> dict[str, str]:
+def _environment(run: RunContext) -> dict[str, str]:
     environment = {**run.agent_environment(), **_VARIABLES}
     if run.task.endpoint:
         environment["ANTHROPIC_BASE_URL"] = run.task.endpoint
@@ -203,7 +203,7 @@ def _environment(run: Run) -> dict[str, str]:
 
 
 @contextmanager
-def _credentials(run: Run) -> Iterator[tuple[dict[str, str], list[int]]]:
+def _credentials(run: RunContext) -> Iterator[tuple[dict[str, str], list[int]]]:
     """The variables by which Claude Code finds the model's credentials, and the open files that they name."""
     variables: dict[str, str] = {}
     with ExitStack() as stack:
@@ -232,7 +232,7 @@ def _readable_once(secret: str) -> Iterator[int]:
         os.close(readable)
 
 
-def _lent_login(run: Run) -> list[Path]:
+def _lent_login(run: RunContext) -> list[Path]:
     """Return the login of the engine's user, where it is lent to a job without credentials of its own."""
     login = Path.home() / ".claude" / _LOGIN
     has_own = any(name in run.secrets for name in CREDENTIAL_NAMES["claude"])

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from labrats.executor.advice import with_advice
-from labrats.executor.context import Run
+from labrats.executor.context import RunContext
 from labrats.executor.providers.agent_cli import PATIENCE_SECONDS
 from labrats.executor.providers.claude_sessions import ModelUsage, SessionFiles, TokenCounts, usage_of_models
 from labrats.executor.providers.cli_events import read_line, tell_answer, tell_call, tell_failed_server, text_of
@@ -179,7 +179,7 @@ class Narrator:
     failure:   the kind of the API's last failure, by Claude Code's word for it.
     """
 
-    def __init__(self, run: Run, files: SessionFiles) -> None:
+    def __init__(self, run: RunContext, files: SessionFiles) -> None:
         self.has_begun = False
         self.too_long: GiveUp | None = None
         self.failure = ""
@@ -214,7 +214,7 @@ class Narrator:
     def settle(self) -> None:
         """Count what is left to count, after the end. No limit is checked."""
         self._note_subagents()
-        if (usage := self.usage) != self._run.emit.own_usage:
+        if (usage := self.usage) != self._run.events.own_usage:
             self._run.settle(usage)
 
     @property
@@ -292,20 +292,20 @@ class Narrator:
                 if event.session_id:
                     self._files.session_id = event.session_id
                     self._run.in_session(event.session_id)
-                self._run.emit.log(f"Claude Code {event.claude_code_version}, {event.model}")
+                self._run.events.log(f"Claude Code {event.claude_code_version}, {event.model}")
                 for server in event.mcp_servers:
                     if server.status == "failed":
-                        tell_failed_server(self._run.emit, server.name, "Claude Code does not say why")
+                        tell_failed_server(self._run.events, server.name, "Claude Code does not say why")
             case "api_retry":
                 answer = f"answered {event.error_status}" if event.error_status else "could not be reached"
                 seconds = (event.retry_delay_ms or 0) / 1000
                 note = f"the model's server {answer}: retry {event.attempt} of {event.max_retries} in {seconds:.0f} s"
-                self._run.emit.log(f"[{note}]")
+                self._run.events.log(f"[{note}]")
                 if self.silence:
                     self.silence.note(note)
                 self._note_pause(event.error_status, seconds)
             case "model_fallback":
-                self._run.emit.log(f"[falling back from {event.original_model} to {event.fallback_model}]")
+                self._run.events.log(f"[falling back from {event.original_model} to {event.fallback_model}]")
 
     def _note_pause(self, status: int | None, seconds: float) -> None:
         """Claude Code waits before it tries again: for as long as the server asks, where it does."""
@@ -322,11 +322,11 @@ class Narrator:
         self.failure = event.error or ""
         for block in event.message.content if isinstance(event.message.content, list) else ():
             if block.type == "text" and not event.is_api_error_message:  # the failure itself is told at the end
-                self._run.emit.log(block.text)
+                self._run.events.log(block.text)
             elif block.type == "tool_use":
                 if block.name not in _SUBAGENT_TOOLS:
                     self._open_calls[block.id] = event.parent_tool_use_id
-                tell_call(self._run.emit, block.id, block.name, block.input, _telling_part(block.input))
+                tell_call(self._run.events, block.id, block.name, block.input, _telling_part(block.input))
 
     def _close_call(self, call_id: str) -> None:
         """A tool has answered. With a subagent, its own calls are over too, whether they were answered or not."""
@@ -337,7 +337,7 @@ class Narrator:
     def _tell_answer(self, block: Block) -> None:
         if block.type == "tool_result":
             self._close_call(block.tool_use_id)
-            tell_answer(self._run.emit, block.tool_use_id, text_of(block.content), is_error=bool(block.is_error))
+            tell_answer(self._run.events, block.tool_use_id, text_of(block.content), is_error=bool(block.is_error))
 
 
 _COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "turns")

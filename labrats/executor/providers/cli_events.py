@@ -5,7 +5,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from labrats.executor.event_writer import Emitter
+from labrats.executor.event_writer import EventWriter
 from labrats.model.nesting import is_too_deep
 
 _SUMMARY_CHARACTERS: Final = 200
@@ -37,21 +37,21 @@ def _read_with_lone_surrogates(decoder: msgspec.json.Decoder[T], line: bytes) ->
         return None
 
 
-def tell_call(emit: Emitter, call_id: str, name: str, tool_input: Any, about: str) -> None:
+def tell_call(events: EventWriter, call_id: str, name: str, tool_input: Any, about: str) -> None:
     """The agent calls a tool; `about` says what for, and a line of it is shown to people."""
-    emit.log(f"→ {name}: {summary(emit.clean(about))}")
-    emit.tool_call(call_id, name, tool_input)
+    events.log(f"→ {name}: {summary(events.clean(about))}")
+    events.tool_call(call_id, name, tool_input)
 
 
-def tell_answer(emit: Emitter, call_id: str, text: str, *, is_error: bool) -> None:
+def tell_answer(events: EventWriter, call_id: str, text: str, *, is_error: bool) -> None:
     """The tool has answered."""
-    emit.log(f"← {'error: ' if is_error else ''}{summary(emit.clean(text))}")
-    emit.tool_answer(call_id, text, is_error=is_error)
+    events.log(f"← {'error: ' if is_error else ''}{summary(events.clean(text))}")
+    events.tool_answer(call_id, text, is_error=is_error)
 
 
-def tell_failed_server(emit: Emitter, name: str, reason: str) -> None:
+def tell_failed_server(events: EventWriter, name: str, reason: str) -> None:
     """An MCP server could not be reached. The agent goes on without its tools."""
-    emit.log(f"[the MCP server {name} failed to start, so that its tools are missing: {reason}]")
+    events.log(f"[the MCP server {name} failed to start, so that its tools are missing: {reason}]")
 
 
 def text_of(content: Any) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from labrats.executor.advice import with_advice, without_credentials
-from labrats.executor.context import Run, SessionLost
+from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.mcp_servers import mcp_servers
 from labrats.executor.providers.agent_cli import (
     PATIENCE_SECONDS,
@@ -60,7 +60,7 @@ _RETRY_AT: Final = re.compile(r"try again at (?:(\w{3} \d+)(?:st|nd|rd|th), (\d{
 _VARIABLES: Final[Mapping[str, str]] = {LOG_VARIABLE: LOG_FILTER, "TZ": "UTC"}  # it tells times without their zone
 
 
-async def run(run: Run) -> str:
+async def run(run: RunContext) -> str:
     """Let Codex work on the prompt, in the workspace. Returns its last words."""
     program = program_of(run, "codex", "Codex", "@openai/codex")
     if not run.task.endpoint and not _has_credentials(run):  # only a server of one's own may need none
@@ -79,7 +79,7 @@ async def run(run: Run) -> str:
         finally:
             narrator.settle()
             for name, reason in log.failed_mcp_servers.items():
-                tell_failed_server(run.emit, name, reason)
+                tell_failed_server(run.events, name, reason)
         if run.session_id and not narrator.has_begun:
             raise SessionLost(ending.last_words)
         answer = answer_of(run, narrator, ending, log.retry_after_seconds)
@@ -88,7 +88,7 @@ async def run(run: Run) -> str:
 
 
 async def _run_program(
-    run: Run,
+    run: RunContext,
     command: list[str],
     environment: Mapping[str, str],
     narrator: Narrator,
@@ -124,7 +124,7 @@ def _check_pause(task: Task, note: str, in_header: float | None) -> None:
         raise GiveUp(code, with_advice(code, sentence, task), seconds)
 
 
-def answer_of(run: Run, narrator: Narrator, ending: Ending, in_header: float | None = None) -> str:
+def answer_of(run: RunContext, narrator: Narrator, ending: Ending, in_header: float | None = None) -> str:
     """What Codex answered. Raises GiveUp unless everything says that it succeeded.
 
     in_header: how many seconds the server asks to be left alone, should that be why it failed.
@@ -142,7 +142,7 @@ def answer_of(run: Run, narrator: Narrator, ending: Ending, in_header: float | N
     return narrator.last_text
 
 
-def _has_credentials(run: Run) -> bool:
+def _has_credentials(run: RunContext) -> bool:
     return any(run.secrets.get(name) for name in (_LOGIN, *_KEY_NAMES))
 
 
@@ -177,7 +177,7 @@ def retry_after_seconds(failure: str, now: datetime) -> float | None:
     return None
 
 
-def _settings(run: Run) -> dict[str, dict[str, Any]]:
+def _settings(run: RunContext) -> dict[str, dict[str, Any]]:
     """Its config.toml, by table; nothing of the user's own or of the repository's is read."""
     config, top = run.task.config, dict[str, Any]()
     if config.model and config.model != config.provider:  # a model called like its provider is whatever that prefers
@@ -223,7 +223,7 @@ def _toml_value(value: Any) -> str:
 
 
 @contextmanager
-def _credentials(run: Run, home: Path) -> Iterator[Path | None]:
+def _credentials(run: RunContext, home: Path) -> Iterator[Path | None]:
     """Put the model's credentials where Codex reads them, until the end. Yields what may be removed once it has.
 
     Not into its environment, which its tools inherit. A key is read once; a login is renewed and written back.

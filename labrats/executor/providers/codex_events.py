@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from labrats.executor.advice import with_advice
-from labrats.executor.context import Run
+from labrats.executor.context import RunContext
 from labrats.executor.providers.cli_events import read_line, tell_answer, tell_call, text_of
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
@@ -166,7 +166,7 @@ class Narrator:
     last_text: what the agent said last. completed: whether it says that it succeeded. failure: why it did not.
     """
 
-    def __init__(self, run: Run, sessions: Path) -> None:
+    def __init__(self, run: RunContext, sessions: Path) -> None:
         """sessions: the folder below which Codex writes its sessions down."""
         self.has_begun = False
         self.last_text = ""
@@ -197,7 +197,7 @@ class Narrator:
             case TurnFailed():
                 self.failure = event.error.message
             case ErrorNote():
-                self._run.emit.log(f"[{event.message}]")
+                self._run.events.log(f"[{event.message}]")
         if self._ledger.read():
             self._run.consumed(self._ledger.usage, self._ledger.model)
             self._check_turns()
@@ -213,20 +213,20 @@ class Narrator:
     def _tell_started(self, item: Item) -> None:
         if call := item.call:
             self._open_calls.add(item.id)
-            tell_call(self._run.emit, item.id, *call)
+            tell_call(self._run.events, item.id, *call)
 
     def _tell_completed(self, item: Item) -> None:
         match item.type:
             case "agent_message":
                 self.last_text = item.text
-                self._run.emit.log(item.text)
+                self._run.events.log(item.text)
             case "error":  # a warning, in truth
-                self._run.emit.log(f"[{item.message}]")
+                self._run.events.log(f"[{item.message}]")
         if item.call:
             if item.id not in self._open_calls:
                 self._tell_started(item)
             self._open_calls.discard(item.id)
-            tell_answer(self._run.emit, item.id, item.answer, is_error=item.has_failed)
+            tell_answer(self._run.events, item.id, item.answer, is_error=item.has_failed)
 
     def _check_turns(self) -> None:
         most, turns = self._run.task.config.max_turns, self._ledger.usage.turns

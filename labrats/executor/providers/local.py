@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final
 
 from labrats.executor.advice import without_server
-from labrats.executor.context import Run
+from labrats.executor.context import RunContext
 from labrats.executor.providers.silence import Silence, limited_silence
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -23,7 +23,7 @@ TOKENS_PER_CHARACTER: Final = 0.33
 """A first guess; a model says how it counts with its first answer."""
 
 
-async def run(run: Run) -> str:
+async def run(run: RunContext) -> str:
     """Let the model of the job answer the prompt. Returns its last words."""
     # Loaded here: they bring an HTTP client, which attempts of other providers do without.
     from labrats.executor.providers.chat import Refusal, Unreachable
@@ -39,7 +39,7 @@ async def run(run: Run) -> str:
         raise trouble.as_give_up(run.task) from trouble
 
 
-async def ask_once(run: Run, server: "ChatServer", silence: Silence) -> str:
+async def ask_once(run: RunContext, server: "ChatServer", silence: Silence) -> str:
     """Put the prompt to the model, and return what it answers. Raises GiveUp where that is nothing."""
     from labrats.executor.providers.asking import ask, empty_answer
     from labrats.executor.providers.chat import Refusal
@@ -56,13 +56,13 @@ async def ask_once(run: Run, server: "ChatServer", silence: Silence) -> str:
         # Prompt and answer do not fit together; the prompt alone may, with as long an answer as there is room for.
         reply = await ask(run, server, silence, messages, {})
     if reply.is_cut:
-        run.emit.log("[the answer was cut off: it reached a limit of length]")
+        run.events.log("[the answer was cut off: it reached a limit of length]")
     if not reply.text:
         raise empty_answer(reply)
     return reply.text
 
 
-def _server_for(run: Run) -> "AbstractAsyncContextManager[ChatServer]":
+def _server_for(run: RunContext) -> "AbstractAsyncContextManager[ChatServer]":
     from labrats.executor.providers.chat import chat_server
 
     config = run.task.config
@@ -72,7 +72,7 @@ def _server_for(run: Run) -> "AbstractAsyncContextManager[ChatServer]":
     return chat_server(run.task.endpoint, run.secrets.get(_KEY), named)
 
 
-def _bound(run: Run, server: "ChatServer") -> dict[str, int]:
+def _bound(run: RunContext, server: "ChatServer") -> dict[str, int]:
     """Return the bound on the answer: the job's, and what is left of the window that the server announces."""
     if (limit := run.task.config.max_tokens) is None:
         return {}

@@ -3,7 +3,7 @@
 import time
 from typing import Final
 
-from labrats.executor.event_writer import Emitter
+from labrats.executor.event_writer import EventWriter
 from labrats.model.redaction import WORD_END
 
 _LONG_CHARACTERS: Final = 200
@@ -17,8 +17,8 @@ class LogLines:
     A part ends only where no secret spans it: a secret must be whole to be seen. prefix: of each line.
     """
 
-    def __init__(self, emit: Emitter, prefix: str = "") -> None:
-        self._emit = emit
+    def __init__(self, events: EventWriter, prefix: str = "") -> None:
+        self._events = events
         self._prefix = prefix
         self._started = ""
         self._since = time.monotonic()
@@ -39,7 +39,7 @@ class LogLines:
 
     def _log_part(self) -> None:
         """Log whole words of the line that has begun, if a cut after them parts no secret."""
-        text = self._started[: self._emit.safe_length(self._started)]
+        text = self._started[: self._events.safe_length(self._started)]
         end = max((mark.end() for mark in WORD_END.finditer(text)), default=0)
         if text[:end].strip():
             self._started = self._started[end:]
@@ -47,4 +47,4 @@ class LogLines:
 
     def _log(self, text: str) -> None:
         self._since = time.monotonic()
-        self._emit.log(self._prefix + text)
+        self._events.log(self._prefix + text)

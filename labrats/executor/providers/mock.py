@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from labrats.executor.context import Run
+from labrats.executor.context import RunContext
 from labrats.files.safe_paths import write_beneath
 from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp, Invalid
@@ -33,7 +33,7 @@ from labrats.model.mock_script import (
 _DETACHING_SHELL: Final = 'sleep "$0" &'  # the shell ends at once, and leaves an orphan in the session that it led
 
 
-async def run(run: Run) -> Any:
+async def run(run: RunContext) -> Any:
     """Play the job's script, or a short default one. Returns its last `result` step's value."""
     steps = _script_of(run)
     if steps is None:
@@ -47,18 +47,18 @@ async def run(run: Run) -> Any:
     return result
 
 
-def _script_of(run: Run) -> list[Step] | None:
+def _script_of(run: RunContext) -> list[Step] | None:
     try:
         return parse_script(run.task.metadata)
     except Invalid as error:  # the API refuses such a script; a resource written by hand may hold one
         raise GiveUp(FailedCode.AGENT_ERROR, f"the mock script cannot be played: {error}") from error
 
 
-def _play_default(run: Run) -> str:
+def _play_default(run: RunContext) -> str:
     words = _words_of(run.prompt)
-    run.emit.log("mock: reading the prompt")
-    run.emit.log(f"mock: it has {words}")
-    run.emit.log("mock: done")
+    run.events.log("mock: reading the prompt")
+    run.events.log(f"mock: it has {words}")
+    run.events.log("mock: done")
     beside = f", and instructions of {_words_of(run.instructions)}" if run.instructions else ""
     return f"The mock provider read a prompt of {words}{beside}, and did nothing else."
 
@@ -76,7 +76,7 @@ def _actions(steps: Iterable[Step], attempt: int) -> Iterator[Action]:
             yield from step.steps
 
 
-async def _play(action: Action, run: Run) -> None:
+async def _play(action: Action, run: RunContext) -> None:
     match action:
         case Log():
             await _log(action, run)
@@ -101,15 +101,15 @@ async def _play(action: Action, run: Run) -> None:
             _leave_child(action.fork, run)
 
 
-async def _log(step: Log, run: Run) -> None:
+async def _log(step: Log, run: RunContext) -> None:
     for count in range(1, step.times + 1):
         if count > 1:
             await asyncio.sleep(step.every_ms / 1000)
-        run.emit.log(step.log.replace("{n}", str(count)))
+        run.events.log(step.log.replace("{n}", str(count)))
 
 
-def _check_turns(run: Run) -> None:
-    most, turns = ResolvedConfig(config=run.task.config).max_turns, run.emit.own_usage.turns
+def _check_turns(run: RunContext) -> None:
+    most, turns = ResolvedConfig(config=run.task.config).max_turns, run.events.own_usage.turns
     if turns > most:
         raise GiveUp(FailedCode.MAX_TURNS, f"the run took {turns} turns, over maxTurns {most}")
 
@@ -127,7 +127,7 @@ def _ignore_requests_to_stop() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _leave_child(child: Child, run: Run) -> None:
+def _leave_child(child: Child, run: RunContext) -> None:
     """Start a process and forget it: neither waited for nor ended by this provider."""
     seconds = str(child.seconds)
     command = ["sh", "-c", _DETACHING_SHELL, seconds] if child.detached else ["sleep", seconds]

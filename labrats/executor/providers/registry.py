@@ -3,12 +3,12 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from labrats.executor.context import Run
+from labrats.executor.context import RunContext
 from labrats.executor.providers import claude, codex, local, mock
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
-Provider = Callable[[Run], Awaitable[Any]]
+Provider = Callable[[RunContext], Awaitable[Any]]
 """Does the work and returns the result, any JSON. Raises GiveUp when it fails; ends its processes when cancelled."""
 
 PROVIDERS: Final[Mapping[str, Provider]] = {

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from labrats.executor.advice import on_silence
-from labrats.executor.context import Run
+from labrats.executor.context import RunContext
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
@@ -18,7 +18,7 @@ _EARLIEST_REMINDER: Final = 0.25
 class Silence:
     """The time since a model was last heard. Reminders in the log announce the limit."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunContext) -> None:
         self.timeout = asyncio.timeout(None)
         self.last_note = "it says nothing"
         self._run = run
@@ -55,12 +55,12 @@ class Silence:
             self._reminder *= 2
             end = f"the run ends after {self._limit:g} s of silence"
             with suppress(GiveUp):  # at the bound of the output: whatever the run writes next will end it
-                self._run.emit.log(f"[the model's server has said nothing for {silent:.0f} s: {end}]")
+                self._run.events.log(f"[the model's server has said nothing for {silent:.0f} s: {end}]")
         self._timer = self._loop.call_later(min(self._reminder, self._limit) - silent, self._look)
 
 
 @asynccontextmanager
-async def limited_silence(run: Run, program: str) -> AsyncIterator[Silence]:
+async def limited_silence(run: RunContext, program: str) -> AsyncIterator[Silence]:
     """Limit the silence of the model that `program` waits for. Raises GiveUp at the limit."""
     silence = Silence(run)
     try:

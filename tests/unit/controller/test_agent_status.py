@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
-from labrats.controller.agent_status import AgentReviews, problem_of
+from labrats.controller.agent_status import AgentStatusReconciler, problem_of
 from labrats.index.catalog import Catalog
 from labrats.model.agent import AiAgent, ChainLink
 from labrats.model.config import JobConfig
@@ -31,7 +31,7 @@ def store() -> MemoryStore:
 async def catalog(store: MemoryStore) -> AsyncIterator[Catalog]:
     """What the engine that reviews knows."""
     catalog, clock = Catalog(), FakeClock()
-    async with running(catalog.follow(store), AgentReviews(store, catalog, clock).run()):
+    async with running(catalog.follow(store), AgentStatusReconciler(store, catalog, clock).run()):
         yield catalog
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from labrats.controller.applied_jobs import HandMadeJobs
+from labrats.controller.applied_jobs import AppliedJobs
 from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
-from labrats.intake.admission import Intake
+from labrats.intake.admission import Admission
 from labrats.metrics import Metrics
 from labrats.model.config import JobConfig
 from labrats.model.core_resources import JOB_CREDENTIALS, TYPE_LABEL, Secret
@@ -45,9 +45,9 @@ async def resolve(
     for secret in secrets:
         await store.create(secret)
     catalog.synced.set()  # there is nothing in it
-    intake = Intake(store, catalog, Attachments(Path()), Metrics(), settings.executor_images)
-    hand_made = HandMadeJobs(store, catalog, intake, uploads, SystemClock(), settings)
-    return await hand_made.resolve(await store.create(a_job(spec=a_hand_made_spec(**fields), resource_version="")))
+    intake = Admission(store, catalog, Attachments(Path()), Metrics(), settings.executor_images)
+    applied_jobs = AppliedJobs(store, catalog, intake, uploads, SystemClock(), settings)
+    return await applied_jobs.resolve(await store.create(a_job(spec=a_hand_made_spec(**fields), resource_version="")))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from labrats.controller.chains import PARENT_RESULT_BYTES, Chains, End, Follow, child_names, plan_chain
 from labrats.files.attachments import Attachments
 from labrats.index.catalog import Catalog
-from labrats.intake.admission import Intake
+from labrats.intake.admission import Admission
 from labrats.intake.events import IncomingEvent
 from labrats.intake.stored_events import event_part
 from labrats.metrics import Metrics
@@ -142,7 +142,7 @@ class ChainLab(Lab):
     async def chains(self) -> AsyncIterator[None]:
         """Chains are followed while the block runs; then all is dropped as in a crash."""
         catalog = Catalog()
-        intake = Intake(self.store, catalog, Attachments(self.folder), Metrics())
+        intake = Admission(self.store, catalog, Attachments(self.folder), Metrics())
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(catalog.follow(self.store)),

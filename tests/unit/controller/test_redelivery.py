@@ -11,7 +11,7 @@ from labrats.controller.redelivery import (
     KEPT,
     LOOK_SECONDS,
     MOST_ATTEMPTS,
-    MissedDeliveries,
+    Redelivery,
     missed_among,
 )
 from labrats.index.catalog import Catalog
@@ -86,7 +86,7 @@ async def store(clock: FakeClock, hook: Hook) -> AsyncIterator[MemoryStore]:
     """Of an engine that has been away, and drives jobs again."""
     store, catalog = MemoryStore(clock), Catalog()
     await store.create(Secret(metadata=Metadata(name="app"), data=APP))
-    async with running(catalog.follow(store), MissedDeliveries(store, catalog, hook, clock).run()):
+    async with running(catalog.follow(store), Redelivery(store, catalog, hook, clock).run()):
         yield store
 
 

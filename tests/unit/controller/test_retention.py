@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from labrats.controller.retention import NEW_SECONDS, PASS_SECONDS, TOKEN_PASS_SECONDS, Retention
 from labrats.files.attachments import Attachments
-from labrats.index.jobs import JobCache, JobFilter
+from labrats.index.jobs import JobFilter, JobIndex
 from labrats.model.core_resources import Secret
 from labrats.model.errors import RetryLater
 from labrats.model.job import TOKEN_LIFETIME, Job
@@ -44,7 +44,7 @@ class Kept:
 
     def __init__(self, machine: MemoryMachine, uploads: Path) -> None:
         self.clock = FakeClock()
-        self.store, self.cache, self.machine = MeddledStore(self.clock), JobCache(), machine
+        self.store, self.cache, self.machine = MeddledStore(self.clock), JobIndex(), machine
         self.runner = MemoryRunner(self.store, machine)
         self.attachments = Attachments(uploads)
 

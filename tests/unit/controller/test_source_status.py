@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.controller.credential_labels import CredentialLabels
-from labrats.controller.source_status import PASS_SECONDS, OwnReceiver, SourceReviews
+from labrats.controller.source_status import PASS_SECONDS, OwnReceiver, SourceStatusReconciler
 from labrats.model.condition import Condition
 from labrats.model.core_resources import Secret
 from labrats.model.errors import RetryLater
@@ -51,7 +51,7 @@ def clock() -> FakeClock:
 async def store(clock: FakeClock) -> AsyncIterator[TroubledStore]:
     """Whose sources are reviewed."""
     store = TroubledStore(clock)
-    async with running(SourceReviews(store, clock, OwnReceiver()).run()):
+    async with running(SourceStatusReconciler(store, clock, OwnReceiver()).run()):
         yield store
 
 
@@ -185,7 +185,9 @@ async def test_a_source_whose_credentials_are_not_labelled_is_told_on_a_cluster(
     store = TroubledStore(clock)
     await store.create(Secret(metadata=Metadata(name="github-app")))
     await store.create(a_source(credentials_ref="github-app"))
-    async with running(SourceReviews(store, clock, OwnReceiver(), labels=CredentialLabels(store, required=True)).run()):
+    async with running(
+        SourceStatusReconciler(store, clock, OwnReceiver(), labels=CredentialLabels(store, required=True)).run()
+    ):
         await clock.advance(1)
         labelled = (await conditions(store))["CredentialsLabelled"]
 

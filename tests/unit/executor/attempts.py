@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from labrats.executor.context import Run
-from labrats.executor.event_writer import Emitter
+from labrats.executor.context import RunContext
+from labrats.executor.event_writer import EventWriter
 from labrats.model.config import JobConfig
 from labrats.model.job import AgentSession, FailedCode, WorkspaceSetup
 from labrats.model.protocol import (
@@ -205,7 +205,7 @@ def git(folder: Path, *arguments: str) -> str:
 class Work:
     """A Run for a provider or a part of one, in this process; `events` are those it has emitted."""
 
-    run: Run
+    run: RunContext
     output: Path
 
     @property
@@ -225,8 +225,8 @@ def some_work(tmp_path: Path, task: Task, secrets: Mapping[str, str] | None = No
     folder.mkdir()
     output = folder / "output.jsonl"
     with output.open("wb") as file:
-        emit = Emitter(file.fileno(), folder)
-        yield Work(Run(task, "Fix the bug.", "", secrets or {}, folder, folder / "credentials", emit), output)
+        events = EventWriter(file.fileno(), folder)
+        yield Work(RunContext(task, "Fix the bug.", "", secrets or {}, folder, folder / "credentials", events), output)
 
 
 @contextmanager

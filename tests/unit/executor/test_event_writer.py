@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labrats.executor import event_writer as event_writer_module
-from labrats.executor.event_writer import Emitter, Pace, pieces
+from labrats.executor.event_writer import EventWriter, Pace, pieces
 from labrats.executor.providers.cli_events import tell_answer, tell_call
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Outputs, Usage
@@ -37,7 +37,7 @@ SECRET = "test-secret-0123456789"
 class Output:
     """An emitter that writes to a file, and what is in the file."""
 
-    emit: Emitter
+    writer: EventWriter
     path: Path
 
     @property
@@ -61,7 +61,7 @@ class Output:
 def an_output(folder: Path, **options: Any) -> Iterator[Output]:
     path = folder / "output.jsonl"
     with path.open("wb") as file:
-        yield Output(Emitter(file.fileno(), folder, Redactor([SECRET]), **options), path)
+        yield Output(EventWriter(file.fileno(), folder, Redactor([SECRET]), **options), path)
 
 
 @pytest.fixture
@@ -71,15 +71,15 @@ def output(tmp_path: Path) -> Iterator[Output]:
 
 
 def test_events_are_numbered_from_one(output: Output) -> None:
-    output.emit.status("started")
-    output.emit.log("one\ntwo")
-    output.emit.result(None)
+    output.writer.status("started")
+    output.writer.log("one\ntwo")
+    output.writer.result(None)
 
     assert [event.seq for event in output.events] == [1, 2, 3, 4]
 
 
 def test_each_line_of_a_text_is_an_event(output: Output) -> None:
-    output.emit.log("first\r\n\nlast\n\n")
+    output.writer.log("first\r\n\nlast\n\n")
 
     assert output.logs == ["first", "", "last"]
 
@@ -88,7 +88,7 @@ def test_each_line_of_a_text_is_an_event(output: Output) -> None:
 def test_a_long_line_is_split_between_characters(output: Output, character: str) -> None:
     text = character * 50_000
 
-    output.emit.log(text)
+    output.writer.log(text)
 
     assert len(output.logs) > 1
     assert "".join(output.logs) == text
@@ -106,19 +106,19 @@ def test_pieces_are_the_text_again(text: str, limit: int) -> None:
 
 def test_no_event_exceeds_a_line(output: Output) -> None:
     nasty = '\x01"\\€' * 100_000
-    output.emit.tool_call(nasty, nasty, {"command": nasty, "more": [nasty]})
-    output.emit.tool_call("1", "Write", {"path": "a.txt", "content": nasty})
-    output.emit.tool_call("2", "Many", {str(number): "x" * 50 for number in range(10_000)})
-    output.emit.tool_answer(nasty, nasty)
-    output.emit.status("running", nasty)
-    output.emit.error(FailedCode.AGENT_ERROR, nasty)
+    output.writer.tool_call(nasty, nasty, {"command": nasty, "more": [nasty]})
+    output.writer.tool_call("1", "Write", {"path": "a.txt", "content": nasty})
+    output.writer.tool_call("2", "Many", {str(number): "x" * 50 for number in range(10_000)})
+    output.writer.tool_answer(nasty, nasty)
+    output.writer.status("running", nasty)
+    output.writer.error(FailedCode.AGENT_ERROR, nasty)
 
     assert all(len(line) <= LINE_BYTES for line in output.lines)
     assert len(output.events) == 6
 
 
 def test_of_a_large_tool_input_the_short_fields_stay(output: Output) -> None:
-    output.emit.tool_call("1", "Write", {"path": "a.txt", "content": "x" * 300_000})
+    output.writer.tool_call("1", "Write", {"path": "a.txt", "content": "x" * 300_000})
 
     assert isinstance(output.last, ToolEvent)
     assert output.last.input["path"] == "a.txt"
@@ -126,7 +126,7 @@ def test_of_a_large_tool_input_the_short_fields_stay(output: Output) -> None:
 
 
 def test_a_result_too_large_for_a_line_goes_to_a_file(output: Output, tmp_path: Path) -> None:
-    output.emit.result({"text": "x" * LINE_BYTES})
+    output.writer.result({"text": "x" * LINE_BYTES})
 
     assert isinstance(output.last, ResultEvent)
     assert (output.last.result, output.last.file) == (None, "result.json")
@@ -137,7 +137,7 @@ def test_without_a_folder_it_goes_in_parts_before_the_end(tmp_path: Path) -> Non
     result = {"text": 'grüße "' * 20_000}
     path = tmp_path / "output.jsonl"
     with path.open("wb") as file:
-        Emitter(file.fileno(), None, Redactor([SECRET])).result(result)
+        EventWriter(file.fileno(), None, Redactor([SECRET])).result(result)
 
     *parts, end = events_in(path)
     content = b""
@@ -153,22 +153,22 @@ def test_without_a_folder_it_goes_in_parts_before_the_end(tmp_path: Path) -> Non
 
 
 def test_the_end_repeats_what_was_consumed_and_made(output: Output) -> None:
-    output.emit.consumed(Usage(input_tokens=5))
-    output.emit.made(Outputs(branch="fix"))
-    output.emit.error(FailedCode.AGENT_ERROR, "no")
+    output.writer.consumed(Usage(input_tokens=5))
+    output.writer.made(Outputs(branch="fix"))
+    output.writer.error(FailedCode.AGENT_ERROR, "no")
 
     assert isinstance(output.last, ErrorEvent)
     assert (output.last.usage, output.last.outputs) == (Usage(input_tokens=5), Outputs(branch="fix"))
 
 
 def test_secrets_are_taken_out_of_everything(output: Output, tmp_path: Path) -> None:
-    emit = output.emit
-    emit.log(f"a {SECRET}")
-    emit.status("running", SECRET)
-    emit.tool_call("1", "Bash", {"command": ["echo", SECRET]})
-    emit.tool_answer("1", SECRET)
-    emit.result({"text": SECRET, "padding": "x" * LINE_BYTES})
-    emit.error(FailedCode.AGENT_ERROR, SECRET)
+    writer = output.writer
+    writer.log(f"a {SECRET}")
+    writer.status("running", SECRET)
+    writer.tool_call("1", "Bash", {"command": ["echo", SECRET]})
+    writer.tool_answer("1", SECRET)
+    writer.result({"text": SECRET, "padding": "x" * LINE_BYTES})
+    writer.error(FailedCode.AGENT_ERROR, SECRET)
 
     assert SECRET not in output.path.read_text()
     assert SECRET not in (tmp_path / "result.json").read_text()
@@ -177,43 +177,43 @@ def test_secrets_are_taken_out_of_everything(output: Output, tmp_path: Path) -> 
 def test_a_secret_is_seen_wherever_a_long_line_is_split(tmp_path: Path) -> None:
     for position in range(TEXT_BYTES - len(SECRET), TEXT_BYTES):
         with an_output(tmp_path) as output:
-            output.emit.log("x" * position + SECRET)
+            output.writer.log("x" * position + SECRET)
         assert "".join(output.logs) == "x" * position + "[redacted]"
 
 
 @pytest.mark.parametrize("before", [130, 150])
 def test_a_secret_is_seen_where_the_summary_of_a_call_is_cut(output: Output, before: int) -> None:
     text = "x" * before + SECRET
-    tell_call(output.emit, "1", "Bash", {"command": text}, about=text)
-    tell_answer(output.emit, "1", text, is_error=False)
+    tell_call(output.writer, "1", "Bash", {"command": text}, about=text)
+    tell_answer(output.writer, "1", text, is_error=False)
     written = output.path.read_text()
     assert SECRET[:6] not in written
     assert len(output.logs) == 2
 
 
 def test_what_is_no_unicode_is_replaced(output: Output) -> None:
-    output.emit.log("half a pair: \ud83d!")
+    output.writer.log("half a pair: \ud83d!")
 
     assert output.logs == ["half a pair: ?!"]
 
 
-def chatter(emit: Emitter, text: str) -> None:
+def chatter(writer: EventWriter, text: str) -> None:
     for _ in range(100):
-        emit.log(text)
-        emit.tool_call("1", "Bash", {})
-        emit.tool_answer("1", text)
-        emit.consumed(Usage(turns=1))
+        writer.log(text)
+        writer.tool_call("1", "Bash", {})
+        writer.tool_answer("1", text)
+        writer.consumed(Usage(turns=1))
 
 
 @pytest.mark.parametrize("text", ["", "x", "x" * 99])
 def test_the_output_is_bounded_events_included_and_its_end_is_written(tmp_path: Path, text: str) -> None:
     with an_output(tmp_path, output_bytes=5000) as output:
         with pytest.raises(GiveUp, match="LABRATS_MAX_OUTPUT_MIB") as limit:
-            chatter(output.emit, text)
+            chatter(output.writer, text)
         size = output.path.stat().st_size
-        output.emit.log("too late")
-        output.emit.status("too late")
-        output.emit.error(FailedCode(limit.value.code), str(limit.value))
+        output.writer.log("too late")
+        output.writer.status("too late")
+        output.writer.error(FailedCode(limit.value.code), str(limit.value))
 
     assert 4500 < size <= 5000
     assert "too late" not in output.path.read_text()
@@ -224,18 +224,18 @@ def test_the_output_is_bounded_events_included_and_its_end_is_written(tmp_path: 
 def test_a_result_that_is_too_large_is_refused(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_writer_module, "MOST_RESULT_BYTES", 1000)
     with pytest.raises(GiveUp, match="the result is larger") as refused:
-        output.emit.result("x" * 1000)
-    output.emit.error(FailedCode(refused.value.code), str(refused.value))
+        output.writer.result("x" * 1000)
+    output.writer.error(FailedCode(refused.value.code), str(refused.value))
     assert [type(event) for event in output.events] == [ErrorEvent]
     assert output.last.code == FailedCode.OUTPUT_LIMIT
 
 
 def test_a_bound_that_is_set_later_counts_what_is_written_already(tmp_path: Path) -> None:
     with an_output(tmp_path) as output:
-        output.emit.log("x" * 1000)
-        output.emit.bound(1500)
+        output.writer.log("x" * 1000)
+        output.writer.bound(1500)
         with pytest.raises(GiveUp):
-            output.emit.log("x" * 1000)
+            output.writer.log("x" * 1000)
 
 
 def test_a_writer_is_held_to_its_pace() -> None:
@@ -276,6 +276,6 @@ def test_on_a_full_disk_an_event_waits_until_it_can_be_written_whole(
     monkeypatch.setattr(event_writer_module, "_DISK_FULL_PAUSE_SECONDS", 0)
     monkeypatch.setattr(os, "write", write)
     with an_output(tmp_path) as output:
-        output.emit.log("patience")
+        output.writer.log("patience")
 
     assert output.logs == ["patience"]

@@ -126,7 +126,7 @@ def test_a_pull_request_is_recognised_by_the_repository_that_an_earlier_step_clo
 ) -> None:
     task: Task = a_task(tmp_path, repository=repository)
     with some_work(tmp_path, task) as work:
-        work.run.emit.pull_request_url = "https://github.com/o/r/pull/3"
+        work.run.events.pull_request_url = "https://github.com/o/r/pull/3"
 
         assert _pull_request(work.run) == url
 

@@ -73,7 +73,7 @@ def test_a_sum_with_an_answer_whose_usage_is_not_reported_is_not_known(tmp_path:
         for tokens in (10, 0, 10):
             work.run.consume(Usage(input_tokens=tokens, turns=1))
 
-    assert work.run.emit.usage == Usage(input_tokens=20, turns=3)
+    assert work.run.events.usage == Usage(input_tokens=20, turns=3)
 
 
 def test_the_model_that_answered_is_priced_where_the_job_names_none(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from labrats.index.jobs import JobCache, JobCount, JobFilter
+from labrats.index.jobs import JobCount, JobFilter, JobIndex
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import API_STATUS, ENDED, Phase
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
@@ -28,10 +28,10 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
-async def cache_of(*jobs: Job) -> JobCache:
+async def cache_of(*jobs: Job) -> JobIndex:
     """A cache that has taken in `jobs`, created when they say."""
     clock = FakeClock()
-    store, cache = MemoryStore(clock), JobCache()
+    store, cache = MemoryStore(clock), JobIndex()
     for job in jobs:
         clock.step((job.created_at - clock.now()).total_seconds())
         await store.create(job)
@@ -40,7 +40,7 @@ async def cache_of(*jobs: Job) -> JobCache:
 
 
 @asynccontextmanager
-async def following(cache: JobCache, store: MemoryStore) -> AsyncIterator[None]:
+async def following(cache: JobIndex, store: MemoryStore) -> AsyncIterator[None]:
     """The cache follows the store while the block runs."""
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(cache.follow(store))
@@ -56,12 +56,12 @@ def a_numbered(number: int, phase: Phase = P.PENDING, **spec: Any) -> Job:
     return a_job(phase, job_id=f"ir-{number:08x}", spec=a_spec(**spec), created_at=NOON + number * MINUTE)
 
 
-def listed(cache: JobCache, page: int = 1, limit: int = 100, **wanted: Any) -> list[int]:
+def listed(cache: JobIndex, page: int = 1, limit: int = 100, **wanted: Any) -> list[int]:
     """The numbers of the jobs on a page. wanted: fields of JobFilter."""
     return [int(job_id[3:], 16) for job_id in cache.page(JobFilter(**wanted), page=page, limit=limit)[0]]
 
 
-def total(cache: JobCache, **wanted: Any) -> int:
+def total(cache: JobIndex, **wanted: Any) -> int:
     return cache.page(JobFilter(**wanted), page=1, limit=1)[1]
 
 
@@ -128,7 +128,7 @@ async def test_a_repo_that_is_no_text_is_none() -> None:
 
 
 async def test_the_cache_is_synced_once_it_knows_all_there_was() -> None:
-    store, cache = MemoryStore(), JobCache()
+    store, cache = MemoryStore(), JobIndex()
     await store.create(a_numbered(1))
     assert not cache.synced.is_set()
     async with following(cache, store):
@@ -136,7 +136,7 @@ async def test_the_cache_is_synced_once_it_knows_all_there_was() -> None:
 
 
 async def test_changes_and_deletions_are_followed() -> None:
-    store, cache = MemoryStore(), JobCache()
+    store, cache = MemoryStore(), JobIndex()
     async with following(cache, store):
         job = await store.create(a_numbered(1, owner="key-1"))
         await eventually(lambda: listed(cache, status="waiting", owner="key-1") == [1])
@@ -150,7 +150,7 @@ async def test_changes_and_deletions_are_followed() -> None:
 
 
 async def test_the_second_end_of_a_job_counts_even_if_what_was_in_between_was_not_seen() -> None:
-    store, cache = MemoryStore(), JobCache()
+    store, cache = MemoryStore(), JobIndex()
     early, late = NOON + MINUTE, NOON + 9 * MINUTE
     async with following(cache, store):
         job = await store.create(a_job(P.FAILED, finished_at=early))
@@ -197,7 +197,7 @@ async def test_jobs_are_counted_by_what_they_share() -> None:
 
 async def test_a_job_whose_settings_are_resolved_late_moves_to_its_model() -> None:
     clock = FakeClock()
-    store, cache = MemoryStore(clock), JobCache()
+    store, cache = MemoryStore(clock), JobIndex()
     job = await store.create(a_job(spec=a_hand_made_spec(), resource_version=""))
     async with following(cache, store):
         pause = {"failed_code": FailedCode.OVERLOADED, "not_before": NOON + MINUTE}
@@ -210,7 +210,7 @@ async def test_a_job_whose_settings_are_resolved_late_moves_to_its_model() -> No
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([*Phase, None]), st.sampled_from(["a", "b"]))))
 async def test_every_count_agrees_with_the_jobs_there_are(changes: list[tuple[int, Phase | None, str]]) -> None:
     """Any sequence of creations, changes of phase and deletions; an owner stays what it first was."""
-    store, cache = MemoryStore(), JobCache()
+    store, cache = MemoryStore(), JobIndex()
     async with following(cache, store):
         for number, phase, owner in changes:
             await change(store, a_numbered(number, phase or P.PENDING, owner=owner), deletes=phase is None)
@@ -241,7 +241,7 @@ async def change(store: MemoryStore, job: Job, *, deletes: bool) -> None:
 
 
 async def test_a_listener_is_told_once_of_any_number_of_changes() -> None:
-    store, cache = MemoryStore(), JobCache()
+    store, cache = MemoryStore(), JobIndex()
     async with following(cache, store):
         job, other = await store.create(a_numbered(1)), await store.create(a_numbered(2))
         await asyncio.sleep(1)
@@ -258,7 +258,7 @@ async def test_a_listener_is_told_once_of_any_number_of_changes() -> None:
 
 async def test_a_listener_is_told_of_each_change_it_waits_for() -> None:
     """Of the creation too: it may listen before there is a job."""
-    store, cache = MemoryStore(), JobCache()
+    store, cache = MemoryStore(), JobIndex()
     async with following(cache, store):
         with cache.changes_of("ir-00000001") as changes:
             count = asyncio.create_task(told(changes))
@@ -272,7 +272,7 @@ async def test_a_listener_is_told_of_each_change_it_waits_for() -> None:
 
 
 async def test_who_stopped_listening_leaves_nothing_behind() -> None:
-    cache = JobCache()
+    cache = JobIndex()
     with cache.changes_of("ir-00000001"), cache.changes_of("ir-00000001"):
         pass
     assert not cache._listeners

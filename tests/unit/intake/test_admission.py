@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from labrats.files.attachments import Attachments
 from labrats.index.catalog import Catalog
-from labrats.intake.admission import Intake
+from labrats.intake.admission import Admission
 from labrats.intake.request import JobNames, JobRequest
 from labrats.metrics import Metrics
 from labrats.model.config import JobConfig
@@ -26,7 +26,7 @@ class ManyEnginesStore(MemoryStore):
 
 async def test_a_request_that_another_engine_has_just_stored_is_found_by_its_name(tmp_path: Path) -> None:
     store, annotations = ManyEnginesStore(), {"made-by": "this request"}
-    intake = Intake(store, Catalog(), Attachments(tmp_path), Metrics())
+    intake = Admission(store, Catalog(), Attachments(tmp_path), Metrics())
     prepared = intake.prepare(
         JobRequest(source="manual", type="t", owner="key-1", prompt="Hello.", config=JobConfig(provider="mock"))
     )

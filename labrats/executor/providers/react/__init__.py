@@ -1,5 +1,5 @@
-"""A model at work in the workspace: it is asked, it calls tools, it is told what they answered, until it is done.
+"""A ReAct loop: the model is asked, calls tools, and reads their results until it has finished.
 
-`loop.py` asks and acts. `manners.py` says how calls are written and read, `transcript.py` what of the talk the model
-still sees, `tools.py` what it can do, and `repetition.py` when it goes round in circles.
+`loop.py` asks and acts, `tool_call_formats.py` writes and parses calls, `transcript.py` selects the part of the
+conversation that the model sees, `tools.py` holds the tools, and `repetition.py` detects a lack of progress.
 """

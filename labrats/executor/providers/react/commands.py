@@ -10,7 +10,7 @@ from subprocess import STDOUT
 from typing import Final
 
 from labrats.executor.providers.react.arguments import BadCall
-from labrats.executor.subprocesses import Child, child_process
+from labrats.executor.subprocesses import Subprocess, child_process
 from labrats.processes import kill_descendants
 
 OUTPUT_BYTES: Final = 4 * 1024 * 1024
@@ -55,7 +55,7 @@ def shell() -> str:
     return shutil.which("bash") or "sh"
 
 
-async def _end_of(child: Child) -> int:
+async def _end_of(child: Subprocess) -> int:
     """Wait for its exit status; then end what it left running, which may hold its output open for ever."""
     status = await child.exit_status()
     kill_descendants(os.getpid())

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from labrats.executor.context import Run
+from labrats.executor.context import RunContext
 from labrats.executor.providers.asking import ask, empty_answer
 from labrats.executor.providers.chat import ChatServer, Refusal, Reply, Unreachable
 from labrats.executor.providers.cli_events import tell_answer, tell_call
@@ -22,7 +22,7 @@ from labrats.executor.providers.react.arguments import (
 )
 from labrats.executor.providers.react.observations import Observation
 from labrats.executor.providers.react.repetition import REMINDER, Repetition
-from labrats.executor.providers.react.tool_call_formats import NATIVE, SIMPLER, Manner
+from labrats.executor.providers.react.tool_call_formats import NATIVE, SIMPLER, ToolCallFormat
 from labrats.executor.providers.react.tools import Tools
 from labrats.executor.providers.react.transcript import Call, Round, Transcript, characters_in
 from labrats.executor.providers.silence import Silence
@@ -48,7 +48,7 @@ _ASK_FOR_CALL: Final = "That is no call of a tool. Answer with one JSON object, 
 _ASK_FOR_LESS: Final = "Your answer was cut off, because it was too long. Write less at once."
 
 
-async def work(run: Run, server: ChatServer, silence: Silence) -> str:
+async def work(run: RunContext, server: ChatServer, silence: Silence) -> str:
     """Let the model work on the prompt with tools. Returns its answer. Raises GiveUp, Refusal or Unreachable;
     what was done until then is in the log.
     """
@@ -58,7 +58,7 @@ async def work(run: Run, server: ChatServer, silence: Silence) -> str:
     try:
         return await agent.work()
     except (GiveUp, Refusal, Unreachable, asyncio.CancelledError):
-        run.emit.log(f"[ended before it was done; so far: {agent.summary}]")
+        run.events.log(f"[ended before it was done; so far: {agent.summary}]")
         raise
 
 
@@ -68,13 +68,13 @@ class Agent:
     out so far.
     """
 
-    run: Run
+    run: RunContext
     server: ChatServer
     silence: Silence
     tools: Tools
     talk: Transcript
     reply_tokens: int
-    manner: Manner = NATIVE
+    tool_call_format: ToolCallFormat = NATIVE
     repetition: Repetition = field(default_factory=Repetition)
     tokens_per_character: float = TOKENS_PER_CHARACTER
     made: "Counter[str]" = field(default_factory=Counter)
@@ -97,7 +97,7 @@ class Agent:
     def summary(self) -> str:
         """What was done, in a line."""
         calls = ", ".join(f"{name} {count} times" for name, count in sorted(self.made.items()))
-        return f"{self.run.emit.usage.turns} turns, {calls or 'no calls'}"
+        return f"{self.run.events.usage.turns} turns, {calls or 'no calls'}"
 
     async def _ask(self) -> Reply:
         while True:
@@ -107,9 +107,9 @@ class Agent:
                     self.run,
                     self.server,
                     self.silence,
-                    self.manner.messages(self.talk),
+                    self.tool_call_format.messages(self.talk),
                     self._fields(),
-                    shows_text=self.manner.streams_text,
+                    shows_text=self.tool_call_format.streams_text,
                 )
             except Refusal as refusal:
                 self._adapt_to(refusal)
@@ -125,7 +125,7 @@ class Agent:
 
     async def _act(self, reply: Reply) -> str | None:
         """Do what the model calls for. Its answer, if that is the end."""
-        calls = self.manner.calls_in(reply)[:_CALLS_AT_ONCE]
+        calls = self.tool_call_format.calls_in(reply)[:_CALLS_AT_ONCE]
         if not calls:
             return self._without_calls(reply)
         self.repairs = 0
@@ -139,7 +139,7 @@ class Agent:
         return None
 
     def _without_calls(self, reply: Reply) -> str | None:
-        if self.manner is not NATIVE:
+        if self.tool_call_format is not NATIVE:
             return self._without_format(reply)
         if not self.made:
             self._simplify("the model has called no tool")
@@ -154,7 +154,7 @@ class Agent:
         if self.repairs > _REPAIRS and not reply.text:
             raise empty_answer(reply)
         if self.repairs > _REPAIRS:
-            self.run.emit.log("[the model does not keep to the format: its text is taken for its answer]")
+            self.run.events.log("[the model does not keep to the format: its text is taken for its answer]")
             return reply.text
         example = json.dumps({"tool": Finish.tool, "arguments": {"answer": "…"}}, ensure_ascii=False)
         self._remember(Round(reply.text, remark=_ASK_FOR_LESS if reply.is_cut else _ASK_FOR_CALL + example))
@@ -169,11 +169,11 @@ class Agent:
     async def _make(self, call: Call) -> Observation:
         call_id = f"call-{self.made.total() + 1}"
         self.made[call.name[:_NAME_CHARACTERS]] += 1
-        tell_call(self.run.emit, call_id, call.name, call.arguments, _about(call.arguments))
+        tell_call(self.run.events, call_id, call.name, call.arguments, _about(call.arguments))
         self.silence.heard(waits_for_model=False)
         observed = await self._observe(call)
         self.silence.heard()
-        tell_answer(self.run.emit, call_id, observed.text, is_error=observed.is_error)
+        tell_answer(self.run.events, call_id, observed.text, is_error=observed.is_error)
         return observed
 
     async def _observe(self, call: Call) -> Observation:
@@ -197,7 +197,7 @@ class Agent:
         if refusal.code is FailedCode.CONTEXT_TOO_LONG and self._can_ask_for_less:
             self.tokens_per_character *= 1.5
             self.reply_tokens = max(self.reply_tokens // 2, _SHORTEST_REPLY_TOKENS)  # some servers count it in
-        elif self.manner in SIMPLER and self._blames_the_manner(refusal):
+        elif self.tool_call_format in SIMPLER and self._blames_the_manner(refusal):
             self._simplify(str(refusal))
         else:
             raise refusal
@@ -209,8 +209,8 @@ class Agent:
         return refusal.status in _NOT_UNDERSTOOD or (refusal.status in _INNER_ERRORS and not self.made)
 
     def _simplify(self, why: str) -> None:
-        self.manner = SIMPLER[self.manner]
-        self.run.emit.log(f"[{why}: calls are asked for as {self.manner.name} from now on]")
+        self.tool_call_format = SIMPLER[self.tool_call_format]
+        self.run.events.log(f"[{why}: calls are asked for as {self.tool_call_format.name} from now on]")
 
     @property
     def _can_ask_for_less(self) -> bool:
@@ -223,7 +223,7 @@ class Agent:
         return self.talk.shrunk(self._size, int(limit * _ROOM_LEFT))
 
     def _size(self, talk: Transcript) -> int:
-        return characters_in(self.manner.messages(talk)) + len(str(self.manner.fields))
+        return characters_in(self.tool_call_format.messages(talk)) + len(str(self.tool_call_format.fields))
 
     def _learn_from(self, reply: Reply) -> None:
         """Learn how many tokens a character is, for this model and this talk."""
@@ -233,9 +233,9 @@ class Agent:
 
     def _fields(self) -> dict[str, Any]:
         limit = self.run.task.config.max_tokens
-        used = self.run.emit.usage.input_tokens + self.run.emit.usage.output_tokens
+        used = self.run.events.usage.input_tokens + self.run.events.usage.output_tokens
         left = self.reply_tokens if limit is None else max(limit - used, 1)
-        return {**self.manner.fields, "max_tokens": min(self.reply_tokens, left)}
+        return {**self.tool_call_format.fields, "max_tokens": min(self.reply_tokens, left)}
 
 
 def _answer_in(call: Call) -> str | None:

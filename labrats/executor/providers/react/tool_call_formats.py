@@ -31,7 +31,7 @@ _EXAMPLES: Final = (
         "Done.",
     ),
     ("What does todo.txt say?", "read_file", {"path": "todo.txt"}, "Buy milk.", "todo.txt says: Buy milk."),
-    ("Run the tests.", "run_command", {"command": "make test"}, "12 passed", "All 12 tests pass."),
+    ("RunContext the tests.", "run_command", {"command": "make test"}, "12 passed", "All 12 tests pass."),
 )
 """Whole talks, which the smallest models follow better than a description: a task, a call, its answer, the end."""
 
@@ -40,7 +40,7 @@ _NAME_KEYS: Final = ("tool", "name", "function")
 _ARGUMENT_KEYS: Final = ("arguments", "parameters", "input", "args")
 
 
-class Manner(Protocol):
+class ToolCallFormat(Protocol):
     """A way to write calls."""
 
     @property
@@ -122,7 +122,7 @@ class InText:
 NATIVE: Final = Native()
 CONSTRAINED: Final = InText(constrained=True, name="JSON by a schema")
 FREE: Final = InText(constrained=False, name="JSON in a text")
-SIMPLER: Final[Mapping[Manner, Manner]] = {NATIVE: CONSTRAINED, CONSTRAINED: FREE}
+SIMPLER: Final[Mapping[ToolCallFormat, ToolCallFormat]] = {NATIVE: CONSTRAINED, CONSTRAINED: FREE}
 """What is tried where a server or a model does not master a manner."""
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from labrats.executor.context import Run
+from labrats.executor.context import RunContext
 from labrats.executor.providers.react.arguments import (
     Arguments,
     BadCall,
@@ -31,13 +31,13 @@ _GREP: Final = ("grep", "-rnHIEs", "--devices=skip", "--exclude-dir=.git", "--co
 class Tools:
     """Carries out calls. What they answer is redacted: what is secret here need not reach the model's server."""
 
-    run: Run
+    run: RunContext
     files: Files
     notes: Notes
     environment: dict[str, str]
 
     @classmethod
-    def of(cls, run: Run, window_tokens: int) -> "Tools":
+    def of(cls, run: RunContext, window_tokens: int) -> "Tools":
         environment = run.agent_environment()
         notes = Notes(Path(environment["TMPDIR"]), shown_characters(window_tokens))
         files = Files(run.workspace, notes.folder, notes.characters - _PAGE_NOTE_CHARACTERS)
@@ -51,7 +51,7 @@ class Tools:
             observed = Observation(str(error), is_error=True)
         except OSError as error:
             observed = Observation(f"It failed: {error.strerror}.", is_error=True)
-        return Observation(self.notes.shown(self.run.emit.clean(observed.text)), observed.is_error)
+        return Observation(self.notes.shown(self.run.events.clean(observed.text)), observed.is_error)
 
     async def _use(self, call: Arguments) -> Observation:
         match call:

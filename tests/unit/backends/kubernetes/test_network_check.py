@@ -2,11 +2,11 @@
 
 import socket
 
-from labrats.backends.kubernetes.network_check import Canary, canary_job
+from labrats.backends.kubernetes.network_check import NetworkCheck, network_check_job
 from labrats.backends.kubernetes.network_probe import CLOSED, OPEN, knock
 from tests.unit.backends.kubernetes.test_pod import an_owned_attempt, pod_of
 
-CANARY = Canary("labrats-canary-7", "labrats/engine:1", "10.0.0.7", 3001, {"nodeSelector": {"pool": "agents"}})
+CANARY = NetworkCheck("labrats-canary-7", "labrats/engine:1", "10.0.0.7", 3001, {"nodeSelector": {"pool": "agents"}})
 
 
 def test_a_door_that_opens_is_open() -> None:
@@ -21,17 +21,17 @@ def test_a_door_behind_which_nobody_is_is_closed() -> None:
 
 
 def test_the_networks_policies_take_a_canary_for_a_job() -> None:
-    canary = canary_job(CANARY)["spec"]["template"]
+    network_check = network_check_job(CANARY)["spec"]["template"]
     labels = pod_of(an_owned_attempt())["metadata"]["labels"]
-    assert canary["metadata"]["labels"].items() <= labels.items()
-    assert canary["spec"]["nodeSelector"] == {"pool": "agents"}
+    assert network_check["metadata"]["labels"].items() <= labels.items()
+    assert network_check["spec"]["nodeSelector"] == {"pool": "agents"}
 
 
 def test_a_canary_knocks_at_its_leaders_door() -> None:
-    container = canary_job(CANARY)["spec"]["template"]["spec"]["containers"][0]
+    container = network_check_job(CANARY)["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "labrats/engine:1"
     assert container["command"][-2:] == ["10.0.0.7", "3001"]
 
 
 def test_no_attempt_is_seen_in_a_canary() -> None:
-    assert not any(label.startswith("labrats.work/") for label in canary_job(CANARY)["metadata"]["labels"])
+    assert not any(label.startswith("labrats.work/") for label in network_check_job(CANARY)["metadata"]["labels"])

@@ -6,15 +6,15 @@ import msgspec
 import pytest
 
 from labrats.backends.kubernetes.batch_objects import JobObject, PodObject
-from labrats.backends.kubernetes.observed_attempt import Sight
+from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from tests.unit.backends.kubernetes.objects import NAME, a_job_object, a_pod_object
 
 RUNNING: dict[str, Any] = {"running": {}}
 DECIDED = a_job_object({"type": "Complete"}, resourceVersion="9")
 
 
-def a_sight(job: JobObject | None = None, *pods: PodObject) -> Sight:
-    sight = Sight(NAME)
+def a_sight(job: JobObject | None = None, *pods: PodObject) -> ObservedAttempt:
+    sight = ObservedAttempt(NAME)
     if job:
         sight.job_seen(job)
     for pod in pods:

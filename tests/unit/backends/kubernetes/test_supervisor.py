@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from labrats.backends.kubernetes.batch_client import JobsApi
+from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import JobObject
 from labrats.backends.kubernetes.claims import Claims
 from labrats.backends.kubernetes.files import AttemptFiles
-from labrats.backends.kubernetes.supervisor import Attendance
+from labrats.backends.kubernetes.supervisor import Supervisor
 from tests.support.waiting import eventually
 from tests.unit.backends.kubernetes.objects import NAME, a_job_object
 
@@ -20,8 +20,8 @@ def a_job_of(uid: str) -> JobObject:
 
 
 async def test_an_earlier_job_of_the_name_is_seen_through_no_further(tmp_path: Path) -> None:
-    attendance = Attendance(
-        JobsApi(NO_CLIENT, "default"), tmp_path, Claims(tmp_path), start_timeout_seconds=60, parts_seconds=60
+    attendance = Supervisor(
+        BatchClient(NO_CLIENT, "default"), tmp_path, Claims(tmp_path), start_timeout_seconds=60, parts_seconds=60
     )
     files = AttemptFiles.of(tmp_path, NAME)
     async with attendance._tasks:

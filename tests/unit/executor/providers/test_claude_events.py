@@ -313,19 +313,19 @@ def ended(output_tokens: int, parent: str | None = None, **usage: int | None) ->
 def test_the_usage_of_a_streamed_message_is_that_of_its_end(tmp_path: Path) -> None:
     work = told(tmp_path, begun("msg_1", input_tokens=5), assistant(text("a"), input_tokens=5), ended(75_000))
 
-    assert work.run.emit.usage == Usage(input_tokens=5, output_tokens=75_000, turns=1)
+    assert work.run.events.usage == Usage(input_tokens=5, output_tokens=75_000, turns=1)
 
 
 def test_messages_that_come_in_together_are_told_apart(tmp_path: Path) -> None:
     work = told(tmp_path, begun("msg_1"), begun("msg_2", "toolu_1"), ended(10, "toolu_1"), ended(200))
 
-    assert work.run.emit.usage == Usage(output_tokens=210, turns=2)
+    assert work.run.events.usage == Usage(output_tokens=210, turns=2)
 
 
 def test_a_message_that_breaks_off_at_its_beginning_is_no_turn(tmp_path: Path) -> None:
     work = told(tmp_path, begun("msg_1", input_tokens=5), begun("msg_2", input_tokens=5), ended(10))
 
-    assert work.run.emit.usage == Usage(input_tokens=10, output_tokens=11, turns=1)
+    assert work.run.events.usage == Usage(input_tokens=10, output_tokens=11, turns=1)
 
 
 def test_a_message_that_writes_more_than_is_allowed_ends_the_run(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_what_subagents_write_counts_although_it_is_not_printed(tmp_path: Path) 
         narrator.tell(SystemEvent(subtype="init", session_id="session-1"))
         narrator.hear(json.dumps(assistant(text("a"), message_id="msg_2") | {"parent_tool_use_id": "t"}).encode())
 
-    assert work.run.emit.usage == Usage(input_tokens=5, output_tokens=600, turns=1)
+    assert work.run.events.usage == Usage(input_tokens=5, output_tokens=600, turns=1)
 
 
 def test_what_subagents_wrote_before_a_session_was_resumed_does_not_count(tmp_path: Path) -> None:

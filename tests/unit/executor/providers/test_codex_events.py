@@ -137,7 +137,7 @@ def test_what_a_session_has_consumed_is_read_where_it_writes_itself_down(tmp_pat
     a_session(tmp_path, *recorded("session"))
     _, work = told(tmp_path, *recorded("worked"))
 
-    assert work.run.emit.usage == Usage(
+    assert work.run.events.usage == Usage(
         input_tokens=320, output_tokens=40, cache_read_tokens=80, reasoning_tokens=16, turns=4
     )
 
@@ -153,7 +153,7 @@ def test_an_answer_is_counted_by_its_record_before_the_tools_that_it_calls_have_
     a_session(tmp_path, first, *later, a_record("resp_2", output_tokens=5))
     _, work = told(tmp_path, *recorded("worked"))
 
-    assert work.run.emit.usage == Usage(
+    assert work.run.events.usage == Usage(
         input_tokens=80, output_tokens=10, cache_read_tokens=20, cache_write_tokens=30, turns=2
     )
 
@@ -167,14 +167,14 @@ def test_what_only_the_end_shows_has_a_cost_too(tmp_path: Path) -> None:
         path.write_bytes(a_record("resp_1", output_tokens=1000) + b"\n")
         narrator.settle()
 
-    assert work.run.emit.usage == Usage(output_tokens=1000, cost_usd=0.01, turns=1)
+    assert work.run.events.usage == Usage(output_tokens=1000, cost_usd=0.01, turns=1)
 
 
 def test_an_entry_that_repeats_the_last_one_counts_once(tmp_path: Path) -> None:
     a_session(tmp_path, *(line for line in recorded("session") for _ in range(2)))
     _, work = told(tmp_path, *recorded("worked"))
 
-    assert work.run.emit.usage.turns == 4
+    assert work.run.events.usage.turns == 4
 
 
 def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tm
     a_session(tmp_path, *entries[2:])
     _, work = told(tmp_path, *recorded("worked"))
 
-    assert work.run.emit.usage == Usage(
+    assert work.run.events.usage == Usage(
         input_tokens=160, output_tokens=20, cache_read_tokens=40, reasoning_tokens=8, turns=2
     )
 
@@ -206,7 +206,7 @@ def test_a_session_is_counted_as_it_grows(tmp_path: Path) -> None:
 def test_without_the_sessions_file_the_end_tells_what_was_consumed(tmp_path: Path) -> None:
     _, work = told(tmp_path, *recorded("worked"))
 
-    assert work.run.emit.usage == Usage(
+    assert work.run.events.usage == Usage(
         input_tokens=320, output_tokens=40, cache_read_tokens=80, reasoning_tokens=16, turns=1
     )
 

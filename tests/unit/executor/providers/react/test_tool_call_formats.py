@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from labrats.executor.providers.chat import CallMade, Reply
 from labrats.executor.providers.react.arguments import KINDS, BadCall, read_call
 from labrats.executor.providers.react.observations import Observation
-from labrats.executor.providers.react.tool_call_formats import CONSTRAINED, FREE, NATIVE, Manner
+from labrats.executor.providers.react.tool_call_formats import CONSTRAINED, FREE, NATIVE, ToolCallFormat
 from labrats.executor.providers.react.transcript import Call, Round, Transcript
 
 JSON_VALUES = st.recursive(
@@ -71,10 +71,10 @@ def test_arguments_that_are_no_json_are_kept_for_the_repair_and_not_shown_again(
 
 
 @pytest.mark.parametrize("manner", [NATIVE, CONSTRAINED, FREE])
-def test_a_talk_can_be_shown_in_any_manner(manner: Manner) -> None:
+def test_a_talk_can_be_shown_in_any_manner(tool_call_format: ToolCallFormat) -> None:
     calls = [Call("1", "read_file", {"path": "a"}), Call("2", "list_files", {})]
     rounds = (Round("Look.", calls, [Observation("A"), Observation("B", is_error=True)]), Round("Hm.", remark="Go on."))
-    messages = manner.messages(Transcript("Be brief.", "Do it.", rounds))
+    messages = tool_call_format.messages(Transcript("Be brief.", "Do it.", rounds))
 
     assert "Be brief." in messages[0]["content"]
     prompt = messages.index({"role": "user", "content": "Do it."})
@@ -85,13 +85,13 @@ def test_a_talk_can_be_shown_in_any_manner(manner: Manner) -> None:
 
 
 @pytest.mark.parametrize("manner", [CONSTRAINED, FREE])
-def test_in_the_text_the_roles_alternate_and_at_last_there_is_no_system(manner: Manner) -> None:
+def test_in_the_text_the_roles_alternate_and_at_last_there_is_no_system(tool_call_format: ToolCallFormat) -> None:
     cut = Round("", [Call("1", "list_files", {})], [Observation("A")], remark="Write less.")
-    messages = manner.messages(Transcript("", "Do it.", (cut, Round("Hm.", remark="Go on."))))
+    messages = tool_call_format.messages(Transcript("", "Do it.", (cut, Round("Hm.", remark="Go on."))))
 
     roles = [message["role"] for message in messages if message["role"] != "system"]
     assert all(one != next_one for one, next_one in pairwise(roles))
-    assert (messages[0]["role"] == "system") is (manner is CONSTRAINED)
+    assert (messages[0]["role"] == "system") is (tool_call_format is CONSTRAINED)
     assert "Write less." in messages[-3]["content"]
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.context import Run
-from labrats.executor.event_writer import Emitter
+from labrats.executor.context import RunContext
+from labrats.executor.event_writer import EventWriter
 from labrats.executor.providers.react.arguments import read_call
 from labrats.executor.providers.react.observations import Observation
 from labrats.executor.providers.react.tools import Tools
@@ -210,14 +210,14 @@ async def test_a_pattern_that_is_none_is_said_to_be(hands: Hands) -> None:
 async def test_what_is_secret_is_not_told_to_the_models_server(tmp_path: Path) -> None:
     (tmp_path / "ws").mkdir()
     with (tmp_path / "output").open("wb") as output:
-        run = Run(
+        run = RunContext(
             a_task(tmp_path),
             "x",
             "",
             {},
             tmp_path,
             tmp_path / "credentials",
-            Emitter(output.fileno(), None, Redactor([KEY])),
+            EventWriter(output.fileno(), None, Redactor([KEY])),
         )
         hands = Hands(Tools.of(run, WINDOW_TOKENS))
         assert await hands.says("run_command", command=f"echo key {KEY}") == "key [redacted]\n"
