@@ -136,7 +136,7 @@ def test_it_does_not_listen_beyond_this_machine_unless_that_is_meant(tmp_path: P
 
 
 def test_on_one_machine_it_does_not_run_in_parts(tmp_path: Path) -> None:
-    assert "runs as a whole" in refusal_of(LocalEngine(tmp_path), "--role", "api")
+    assert "on one machine the engine has the role `all`" in refusal_of(LocalEngine(tmp_path), "--role", "api")
 
 
 def refusal_of(engine: LocalEngine, *options: str) -> str:

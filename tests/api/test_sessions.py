@@ -13,7 +13,7 @@ from joserfc.jwk import OctKey
 from labrats import __version__
 from labrats.api.auth.login_links import LIFETIME, make_link
 from labrats.api.auth.sessions import SIGNING_SECRET, Sessions, Signer, signing_secret
-from labrats.main import assemble
+from labrats.compose import create_services
 from labrats.model.core_resources import Secret
 from labrats.model.job import Job
 from labrats.settings import EngineSettings
@@ -235,7 +235,7 @@ async def test_only_an_engine_that_answers_requests_makes_a_secret(
     store = MemoryStore()
 
     settings = EngineSettings(data_dir=tmp_path, backend="kubernetes", role=role)
-    await assemble(settings, store, api.services.runner, api.services.metrics)
+    await create_services(settings, store, api.services.runner, api.services.metrics)
 
     assert len(await store.list(Secret)) == made
 

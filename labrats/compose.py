@@ -1,0 +1,281 @@
+"""The engine wired together: stores, runners, services and loops. The only module that names a backend.
+
+Imports stand inside functions: a command that needs no engine, or only one backend, loads no more than it uses.
+"""
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from labrats.model.errors import RetryLater
+
+if TYPE_CHECKING:
+    from labrats.api.auth.oidc import Provider
+    from labrats.api.auth.sessions import Signer
+    from labrats.api.services import Services
+    from labrats.backends.embedded.store import EmbeddedStore
+    from labrats.controller.credential_labels import CredentialLabels
+    from labrats.intake.signing_secrets import SigningSecrets
+    from labrats.metrics import Metrics
+    from labrats.ports import ModelFiles, Runner, Store
+    from labrats.settings import EngineSettings
+
+T = TypeVar("T")
+
+DATABASE: Final = "labrats.db"
+"""The database's name in the data folder."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A wired engine: the services behind its API, and the coroutine function that drives jobs until cancelled."""
+
+    services: "Services"
+    drive: Callable[[], Coroutine[Any, Any, None]]
+
+
+def open_engine(settings: "EngineSettings") -> AbstractAsyncContextManager[Engine]:
+    """Open the engine, or its part, on the backend that the settings name."""
+    return open_cluster_engine(settings) if settings.backend == "kubernetes" else open_local_engine(settings)
+
+
+def open_store(settings: "EngineSettings") -> "AbstractAsyncContextManager[Store]":
+    """Open only the store of the backend that the settings name."""
+    return open_cluster_store() if settings.backend == "kubernetes" else open_local_store(settings)
+
+
+@asynccontextmanager
+async def open_local_engine(settings: "EngineSettings") -> AsyncIterator[Engine]:
+    """Open the engine of one machine: SQLite and local processes."""
+    from labrats.backends.embedded.model_files import LocalModelFiles
+    from labrats.backends.embedded.runner import LocalRunner
+    from labrats.backends.embedded.settings import runner_settings
+    from labrats.controller.source_status import LOCAL_PASS_SECONDS, OwnReceiver, SourceStatusReconciler
+    from labrats.files.model_folder import model_folder
+    from labrats.metrics import Metrics
+    from labrats.ports import SystemClock
+
+    async with (
+        open_local_store(settings) as store,
+        LocalRunner(store, runner_settings(settings, store.schema_created_with)) as runner,
+    ):
+        model_files = LocalModelFiles(model_folder(settings), SystemClock())
+        services = await create_services(settings, store, runner, Metrics(), model_files)
+
+        async def drive() -> None:
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(drive_jobs(services, store, runner), name="jobs")
+                reconciler = SourceStatusReconciler(store, services.clock, OwnReceiver(), LOCAL_PASS_SECONDS)
+                loops.create_task(reconciler.run(), name="source-status")
+                loops.create_task(model_files.run(), name="model-files")
+
+        yield Engine(services, drive)
+
+
+@asynccontextmanager
+async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engine]:
+    """Open the engine of a cluster. It answers requests at once, and drives jobs while it leads.
+
+    Requests to the API server are sent first: their answers arrive while the API's modules are imported.
+    """
+    from labrats.backends.kubernetes import settings as configured
+    from labrats.backends.kubernetes.batch_client import BatchClient
+    from labrats.backends.kubernetes.client import ApiClient
+    from labrats.backends.kubernetes.fence import Fence
+    from labrats.backends.kubernetes.leader import Election
+    from labrats.backends.kubernetes.network_check import check_network
+    from labrats.backends.kubernetes.receiver_reconciler import ReceiverReconciler
+    from labrats.backends.kubernetes.runner import KubernetesRunner
+    from labrats.backends.kubernetes.store import KubernetesStore
+    from labrats.controller.source_status import SourceStatusReconciler
+    from labrats.metrics import Metrics
+    from labrats.model.job import Job
+
+    runner_settings = configured.runner_settings(settings)
+    namespace, metrics = runner_settings.namespace, Metrics()
+    async with ApiClient.open() as client, KubernetesStore.open(client, namespace) as own_store:
+        loading = asyncio.create_task(asyncio.to_thread(import_module, "labrats.api.app"))
+        fence = Fence(client, namespace, metrics)
+        identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        election = Election(client, namespace, identity, prepare=fence.look)
+        if settings.drives_jobs:
+            await election.try_at_once()  # before the watches start, so that a first leader lists each kind once
+        if settings.needs_jobs:
+            own_store.begin_watch(Job)
+        await loading
+        model_files = configured.model_files(settings, client)
+        own_runner = KubernetesRunner(client, own_store, runner_settings)
+        services = await retry_until_reachable(
+            partial(create_services, settings, own_store, own_runner, metrics, model_files)
+        )
+
+        async def lead(epoch: int) -> None:
+            leading = client.writing_as(partial(fence.manager, epoch))
+            async with own_store.led(leading, election.leads_since) as store, asyncio.TaskGroup() as loops:
+                loops.create_task(fence.keep_looking(epoch), name="fence")
+                runner = KubernetesRunner(leading, store, runner_settings)
+                loops.create_task(runner.run(), name="runner")
+                loops.create_task(drive_jobs(services, store, runner), name="drive")
+                if receivers := configured.receiver_settings():
+                    receiver = ReceiverReconciler(leading, receivers)
+                    labels = credential_labels(store, settings)
+                    reconciler = SourceStatusReconciler(store, services.clock, receiver, labels=labels)
+                    loops.create_task(reconciler.run(), name="source-status")
+                if model_files := configured.model_files(settings, leading):
+                    loops.create_task(model_files.run(), name="model-files")
+                if network_check := configured.network_check(settings, epoch):
+                    jobs = BatchClient(leading, namespace)
+                    loops.create_task(check_network(jobs, network_check, metrics), name="network-check")
+
+        yield Engine(services, partial(election.run, lead))
+
+
+async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> None:
+    """Drive jobs until cancelled: reconcile, call back, follow chains, delete expired jobs, and update statuses."""
+    from labrats.controller.agent_status import AgentStatusReconciler
+    from labrats.controller.applied_jobs import AppliedJobs
+    from labrats.controller.callbacks import Callbacks
+    from labrats.controller.chains import Chains
+    from labrats.controller.model_status import ModelStatusReconciler
+    from labrats.controller.reconcile import Controller
+    from labrats.controller.redelivery import Redelivery
+    from labrats.controller.retention import Retention
+    from labrats.intake.admission import Admission
+    from labrats.intake.repository_tokens import RepositoryTokens
+    from labrats.net.client import OutboundClient
+    from labrats.net.github import GitHub
+
+    clock, settings = services.clock, services.settings
+    await services.job_index.synced.wait()  # other readers of all jobs would delay the first answer
+    async with asyncio.TaskGroup() as loops:
+        admission = Admission(store, services.catalog, services.attachments, services.metrics, settings.executor_images)
+        applied_jobs = AppliedJobs(store, services.catalog, admission, services.workspace_uploads, clock, settings)
+        github = GitHub(settings.github_api_url, clock)
+        tokens = RepositoryTokens(store, github, labelled_only=settings.labelled_credentials)
+        controller = Controller(store, runner, applied_jobs, clock, settings, services.metrics, tokens)
+        loops.create_task(controller.run(), name="controller")
+        client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
+        callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, services.metrics)
+        loops.create_task(callbacks.run(), name="callbacks")
+        chains = Chains(store, runner, services.catalog, admission, settings.max_chain_depth)
+        loops.create_task(chains.run(), name="chains")
+        loops.create_task(AgentStatusReconciler(store, services.catalog, clock).run(), name="agent-status")
+        labels = credential_labels(store, settings) if settings.backend == "kubernetes" else None
+        loops.create_task(ModelStatusReconciler(store, clock, labels).run(), name="model-status")
+        redelivery = Redelivery(store, services.catalog, github, clock)
+        loops.create_task(redelivery.run(), name="redelivery")
+        retention = Retention(store, runner, services.job_index, services.attachments, clock, settings)
+        loops.create_task(retention.run(), name="retention")
+
+
+async def create_services(
+    settings: "EngineSettings",
+    store: "Store",
+    runner: "Runner",
+    metrics: "Metrics",
+    model_files: "ModelFiles | None" = None,
+) -> "Services":
+    """Create the services behind the API.
+
+    Only an engine with the role `all` creates an admin key: of several replicas, each would create its own.
+    """
+    from labrats.api.auth.admin_key import ensure_admin_key
+    from labrats.api.auth.keys import KeyRing
+    from labrats.api.auth.sessions import Sessions, Signer, new_secret, signing_secret
+    from labrats.api.model_file_scans import ModelFileScans
+    from labrats.api.prometheus import Prometheus
+    from labrats.api.services import Services
+    from labrats.files.attachments import Attachments
+    from labrats.files.uploads import Uploads
+    from labrats.index.catalog import Catalog
+    from labrats.index.jobs import JobIndex
+    from labrats.intake.admission import Admission
+    from labrats.ports import SystemClock
+
+    if settings.role == "all":
+        await ensure_admin_key(store, settings.admin_key_file)
+    # An engine that only drives jobs signs nobody in, and on a cluster has no permission to create the Secret.
+    secret = await signing_secret(store, settings.auth_jwt_secret) if settings.answers_requests else new_secret()
+    signer = Signer(secret)
+    clock = SystemClock()
+    catalog, attachments = Catalog(), Attachments(settings.uploads)
+    return Services(
+        store=store,
+        runner=runner,
+        clock=clock,
+        settings=settings,
+        job_index=JobIndex(),
+        catalog=catalog,
+        admission=Admission(store, catalog, attachments, metrics, settings.executor_images),
+        api_keys=KeyRing([key.get_secret_value() for key in settings.submit_api_keys]),
+        sessions=Sessions(signer, timedelta(hours=settings.session_hours)),
+        openid_provider=openid_provider(settings, signer),
+        prometheus=Prometheus(settings.prometheus_url) if settings.prometheus_url else None,
+        attachments=attachments,
+        workspace_uploads=Uploads(settings.uploads),
+        pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf"),
+        model_file_scans=ModelFileScans(model_files, clock) if model_files else None,
+        metrics=metrics,
+        signing_secrets=signing_secrets(settings, store),
+    )
+
+
+def signing_secrets(settings: "EngineSettings", store: "Store") -> "SigningSecrets":
+    """Return access to the signing secrets of webhook sources: a receiver reads only its mounted secret."""
+    from labrats.intake.signing_secrets import MountedSecret, StoredSecrets
+
+    if settings.webhook_source and settings.webhook_secret_file:
+        return MountedSecret(settings.webhook_source, settings.webhook_secret_file)
+    return StoredSecrets(store)
+
+
+def openid_provider(settings: "EngineSettings", signer: "Signer") -> "Provider | None":
+    """Return the OpenID provider at which users sign in; None unless one is configured."""
+    from labrats.api.auth.oidc import Issuer, Provider, connection
+    from labrats.ports import SystemClock
+
+    if not (settings.oidc_issuer and settings.oidc_client_id):
+        return None
+    issuer = Issuer(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
+    return Provider(issuer, signer, SystemClock(), connection())
+
+
+def credential_labels(store: "Store", settings: "EngineSettings") -> "CredentialLabels":
+    from labrats.controller.credential_labels import CredentialLabels
+
+    return CredentialLabels(store, required=settings.labelled_credentials)
+
+
+def open_local_store(settings: "EngineSettings") -> "AbstractAsyncContextManager[EmbeddedStore]":
+    from labrats.backends.embedded.store import EmbeddedStore
+
+    return EmbeddedStore.open(settings.data_dir / DATABASE)
+
+
+@asynccontextmanager
+async def open_cluster_store() -> "AsyncIterator[Store]":
+    from labrats.backends.kubernetes.client import ApiClient
+    from labrats.backends.kubernetes.store import KubernetesStore
+    from labrats.settings import KubernetesSettings
+
+    async with ApiClient.open() as client, KubernetesStore.open(client, KubernetesSettings().namespace) as store:
+        yield store
+
+
+async def retry_until_reachable(action: "Callable[[], Awaitable[T]]") -> "T":
+    """Return the result of `action`, repeated while the store is unreachable. Exiting would cause a restart loop."""
+    import structlog
+
+    while True:
+        try:
+            return await action()
+        except RetryLater as error:
+            structlog.get_logger().warning("start delayed", reason=str(error))
+            await asyncio.sleep(error.delay_seconds)
