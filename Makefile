@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 10
+BASE ?= HEAD
 WORKERS ?= 4
 
 help: ## Show what can be made
@@ -32,6 +33,9 @@ format: .venv/dev ## Format the code and mend what the linter can
 
 bench: .venv/dev ## Measure the engine beside a raw loop of the same work
 	$(BIN)/python -m benchmarks
+
+bench-compare: .venv/dev ## Measure the working tree and revision BASE in turn, and print the ratios
+	$(BIN)/python -m benchmarks.compare $(BASE)
 
 torture: setup ## Kill the engine at random for MINUTES (10) and check the history
 	LABRATS_TORTURE_MINUTES=$(MINUTES) $(BIN)/pytest tests/torture -s --timeout=0
@@ -96,4 +100,4 @@ tests/typescript/node_modules/.installed: tests/typescript/package-lock.json | .
 	@scripts/require bubblewrap bwrap
 	@touch $@
 
-.PHONY: help run test test-slow lint check format bench torture lock manifests setup clean
+.PHONY: help run test test-slow lint check format bench bench-compare torture lock manifests setup clean

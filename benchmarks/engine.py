@@ -86,7 +86,8 @@ async def running_engine(data_dir: Path, *, program: Path | None = None, **envir
 
 def _serve(program: Path, data_dir: Path, port: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     command = [str(program), "serve", "--port", str(port), "--data-dir", str(data_dir)]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"PATH": os.environ["PATH"], **environment})
+    variables = {"PATH": os.environ["PATH"], **environment}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=variables)
 
 
 async def _until_ready(port: int, process: subprocess.Popen[bytes]) -> None:

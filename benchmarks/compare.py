@@ -1,0 +1,284 @@
+"""`python -m benchmarks.compare BASE`: measure two revisions in turn, and print the ratio of each figure.
+
+Processor time counts every process that did the work: the measuring process adopts what the engine leaves behind, ends
+and reaps it. The least of several rounds counts. Both revisions use the installed dependencies.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.engine import Engine, running_engine, succeed
+from benchmarks.http import connected
+from benchmarks.measures import LOOK_SECONDS, MODEL
+from labrats.processes import children, descendants
+
+REQUESTS, MOCK_JOBS, CLAUDE_JOBS, WAITING_JOBS = 500, 100, 50, 20
+ROUNDS = 3
+SLOTS = 4
+_PR_SET_CHILD_SUBREAPER = 36
+
+SESSION = "00000000-0000-4000-8000-000000000000"
+USAGE = {"input_tokens": 9, "output_tokens": 9}
+PRINTED: Sequence[Mapping[str, object]] = (
+    {"type": "system", "subtype": "init", "session_id": SESSION, "model": "opus", "tools": []},
+    {"type": "assistant", "message": {"id": "m", "content": [{"type": "text", "text": "working"}], "usage": USAGE}},
+    {
+        "type": "result", "subtype": "success", "is_error": False, "result": "done", "session_id": SESSION,
+        "num_turns": 1, "total_cost_usd": 0.01, "usage": USAGE,
+    },
+)  # fmt: skip
+"""A short run of Claude Code, as the program prints it."""
+
+Load = Callable[[Engine], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A revision of the project, and a Python that runs it. name: of the revision, for people."""
+
+    name: str
+    folder: Path
+    python: Path
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number: less is better."""
+
+    what: str
+    unit: str
+    measure: Callable[[Tree], float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
+    parser.add_argument("base", help="the revision to compare with")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each figure, of which the least counts")
+    options = parser.parse_args()
+    adopt_orphans()
+    with (
+        tempfile.TemporaryDirectory(prefix="labrats-compare-") as folder,
+        base_tree(options.base, Path(folder)) as base,
+    ):
+        here = tree(Path.cwd(), "now", Path(folder))
+        print(f"| figure | {base.name} | now | ratio |\n|---|---:|---:|---:|")
+        for figure in FIGURES:
+            before, after = in_turn(figure, base, here, options.rounds)
+            ratio = f"{after / before:.2f}" if before > 0 else "–"
+            print(f"| {figure.what}, {figure.unit} | {before:.2f} | {after:.2f} | {ratio} |", flush=True)
+
+
+def in_turn(figure: Figure, base: Tree, here: Tree, rounds: int) -> tuple[float, float]:
+    """Measure both trees alternately. Return the least of each."""
+    before, after = [], []
+    for _ in range(rounds):
+        before.append(figure.measure(base))
+        after.append(figure.measure(here))
+    return min(before), min(after)
+
+
+@contextmanager
+def base_tree(revision: str, folder: Path) -> Iterator[Tree]:
+    """Check the revision out into a folder of its own, for as long as the block lasts."""
+    checkout = folder / "base"
+    subprocess.run(["git", "worktree", "add", "--detach", "--quiet", str(checkout), revision], check=True)
+    try:
+        describe = ["git", "-C", str(checkout), "describe", "--always", "--tags"]
+        name = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+        yield tree(checkout, name, folder)
+    finally:
+        subprocess.run(["git", "worktree", "remove", "--force", str(checkout)], check=True)
+
+
+def tree(checkout: Path, name: str, folder: Path) -> Tree:
+    """Make a virtual environment that has the checkout before the installed dependencies."""
+    environment = folder / f"environment-{name}"
+    packages = environment / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
+    packages.mkdir(parents=True)
+    installed = sysconfig.get_path("purelib")
+    (packages / "trees.pth").write_text(f"{checkout}\n{installed}\n")
+    config = (Path(sys.prefix) / "pyvenv.cfg").read_text()
+    (environment / "pyvenv.cfg").write_text(config)
+    (environment / "bin").mkdir()
+    python = environment / "bin" / "python"
+    python.symlink_to(Path(sys.executable).resolve())
+    program = environment / "bin" / "labrats"
+    program.write_text(f"#!{python}\nfrom labrats.main import main\nmain()\n")
+    program.chmod(0o755)
+    return Tree(name, checkout, python)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of processes whose own has ended, so that their processor time is counted here."""
+    if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError("prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def import_ms(program: str) -> Callable[[Tree], float]:
+    """Measure the processor time of a Python program, in milliseconds."""
+
+    def measure(tree: Tree) -> float:
+        began = os.times()
+        subprocess.run([tree.python, "-c", program], check=True, env={"PATH": os.environ["PATH"]}, cwd="/")
+        ended = os.times()
+        return 1000 * (ended.children_user + ended.children_system - began.children_user - began.children_system)
+
+    return measure
+
+
+def cpu_ms(load: Load, per: int) -> Callable[[Tree], float]:
+    """Measure the processor time that a load costs, in milliseconds per unit of it: all processes together."""
+
+    async def measure(tree: Tree) -> float:
+        async with engine_of(tree) as engine:
+            await prepare(engine)
+            began = cpu_seconds_below()
+            await load(engine)
+            return 1000 * (cpu_seconds_below() - began) / per
+
+    return lambda tree: asyncio.run(measure(tree))
+
+
+@asynccontextmanager
+async def engine_of(tree: Tree) -> AsyncIterator[Engine]:
+    """Run an engine of the tree on fresh data, and end all that it has started."""
+    with tempfile.TemporaryDirectory(prefix="labrats-compare-data-") as folder:
+        program = tree.python.with_name("labrats")
+        async with running_engine(Path(folder), program=program, **settings(Path(folder))) as engine:
+            yield engine
+        end_orphans()
+
+
+def cpu_seconds_below() -> float:
+    """Sum the processor time of all processes below this one, and of those below it that have ended."""
+    ended = os.times()
+    living = sum(map(_cpu_ticks, descendants(os.getpid()))) / os.sysconf("SC_CLK_TCK")
+    return ended.children_user + ended.children_system + living
+
+
+def _cpu_ticks(pid: int) -> int:
+    """Return the processor time of a process and of its reaped children; 0 when it has ended meanwhile."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(map(int, fields[11:15]))
+
+
+def end_orphans() -> None:
+    """End and reap what the engine has left running: its launcher, which waits for nothing any more."""
+    deadline = time.monotonic() + 10
+    while children(os.getpid()) and time.monotonic() < deadline:
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+        time.sleep(0.01)
+    for pid in descendants(os.getpid()):
+        os.kill(pid, signal.SIGKILL)
+
+
+def settings(data: Path) -> Mapping[str, str]:
+    stand_in = data / "claude"
+    lines = (f"echo '{json.dumps(event)}'" for event in PRINTED)
+    stand_in.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    stand_in.chmod(0o755)
+    return {"LABRATS_CLAUDE_PATH": str(stand_in), "LABRATS_SANDBOX": "false"}
+
+
+async def prepare(engine: Engine) -> None:
+    """Configure the models, run a job of each, so that all programs are loaded, and let some jobs wait."""
+    for provider in ("mock", "claude"):
+        body = {"name": f"{MODEL}-{provider}", "provider": provider, "model": MODEL, "slots": 1}
+        await engine.call("POST", "/api/ai-models", body)
+        await jobs(provider, 1)(engine)
+        await engine.call("PATCH", f"/api/ai-models/{MODEL}-{provider}", {"slots": 0})
+    waiting = {**submission_of("mock"), "config": {"provider": "mock", "model": "none"}}
+    await engine.call("POST", "/api/ai-models", {"name": "none", "provider": "mock", "model": "none", "slots": 0})
+    for _ in range(WAITING_JOBS):
+        await engine.call("POST", "/api/jobs/submit", waiting)
+
+
+def requests(method: str, path: str, body: object = None) -> Load:
+    """A load of requests, one after the other."""
+
+    async def load(engine: Engine) -> None:
+        prepared = engine.request(method, path, body)
+        async with connected(engine.port) as connection:
+            for _ in range(REQUESTS):
+                await succeed(connection, prepared)
+
+    return load
+
+
+def jobs(provider: str, number: int) -> Load:
+    """A load of jobs that are submitted, and then run."""
+
+    async def load(engine: Engine) -> None:
+        body = submission_of(provider)
+        prepared = engine.request("POST", "/api/jobs/submit", body)
+        async with connected(engine.port) as connection:
+            for _ in range(number):
+                await succeed(connection, prepared)
+        await engine.call("PATCH", f"/api/ai-models/{MODEL}-{provider}", {"slots": SLOTS})
+        await until_ended(engine, provider)
+
+    return load
+
+
+async def until_ended(engine: Engine, provider: str) -> None:
+    """Wait until no job of the provider waits or runs."""
+    model = engine.request("GET", f"/api/ai-models/{MODEL}-{provider}")
+    async with connected(engine.port) as connection:
+        while (found := (await succeed(connection, model)).json)["queued"] or found["active"]:
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def submission_of(provider: str) -> Mapping[str, object]:
+    return {
+        "source": "benchmark",
+        "type": "no-op",
+        "prompt": "a prompt",
+        "config": {"provider": provider, "model": MODEL},
+        "metadata": {"mock": {"steps": [{"result": 1}]}} if provider == "mock" else {},
+    }
+
+
+def idle_mib(tree: Tree) -> float:
+    """Measure the resident memory of an idle engine, in MiB."""
+
+    async def measure() -> float:
+        async with engine_of(tree) as engine:
+            return engine.resident_mib()
+
+    return asyncio.run(measure())
+
+
+SUBMISSION = submission_of("mock")
+FIGURES: Sequence[Figure] = (
+    Figure("import of the command line, CPU", "ms", import_ms("import labrats.cli.app")),
+    Figure("import of the API, CPU", "ms", import_ms("import labrats.api.app")),
+    Figure("import of the executor, CPU", "ms", import_ms("import labrats.executor.attempt")),
+    Figure("GET /health, CPU", "ms", cpu_ms(requests("GET", "/health"), REQUESTS)),
+    Figure("GET /api/jobs?limit=20, CPU", "ms", cpu_ms(requests("GET", "/api/jobs?limit=20"), REQUESTS)),
+    Figure("POST /api/jobs/submit, CPU", "ms", cpu_ms(requests("POST", "/api/jobs/submit", SUBMISSION), REQUESTS)),
+    Figure("mock job, CPU of all processes", "ms", cpu_ms(jobs("mock", MOCK_JOBS), MOCK_JOBS)),
+    Figure("stand-in for Claude Code, CPU of all processes", "ms", cpu_ms(jobs("claude", CLAUDE_JOBS), CLAUDE_JOBS)),
+    Figure("memory, idle", "MiB", idle_mib),
+)
+
+
+if __name__ == "__main__":
+    main()
