@@ -139,74 +139,74 @@ async def outcome_of(work: Callable[[], Awaitable[Any]], events: EventWriter) ->
         return GiveUp(FailedCode.INTERNAL, f"the executor failed unexpectedly: {type(error).__name__}: {error}")
 
 
-async def in_time(work: Callable[[RunContext], Awaitable[Any]], run: RunContext) -> Any:
+async def in_time(work: Callable[[RunContext], Awaitable[Any]], context: RunContext) -> Any:
     """Return what `work` returns. Raises GiveUp when it takes longer than the job may."""
-    seconds = ResolvedConfig(config=run.task.config).timeout_seconds
+    seconds = ResolvedConfig(config=context.task.config).timeout_seconds
     deadline = asyncio.timeout(seconds)
     try:
         async with deadline:
-            return await work(run)
+            return await work(context)
     except TimeoutError as error:
         if deadline.expired():
             raise GiveUp(FailedCode.TIMEOUT, f"the run took longer than its {seconds:g} seconds") from error
         raise  # some other timeout, of the work itself
 
 
-async def _work(run: RunContext) -> Any:
-    provider = provider_named(run.task.config.provider or "")
-    require_price(run.task)
-    if run.task.repository is None:  # otherwise the step before this one has said so
-        run.events.status("started")
-    if run.task.sandbox:
+async def _work(context: RunContext) -> Any:
+    provider = provider_named(context.task.config.provider or "")
+    require_price(context.task)
+    if context.task.repository is None:  # otherwise the step before this one has said so
+        context.events.status("started")
+    if context.task.sandbox:
         scope_sockets()
-    _tell_ignored_settings(run)
-    if earlier := _earlier_work(run):
+    _tell_ignored_settings(context)
+    if earlier := _earlier_work(context):
         try:
             return await _let_work(*earlier, provider)
         except SessionLost:
-            run.events.log("[it begins anew: the agent's program does not know that session any more]")
-    await prepare_workspace(run)
-    return await _let_work(run, await note_baseline(run), provider)
+            context.events.log("[it begins anew: the agent's program does not know that session any more]")
+    await prepare_workspace(context)
+    return await _let_work(context, await note_baseline(context), provider)
 
 
-def _tell_ignored_settings(run: RunContext) -> None:
+def _tell_ignored_settings(context: RunContext) -> None:
     """Log each setting that somebody has made for this job or its kind, and its provider does not take."""
-    config, origins = run.task.config, run.task.selection.origins
+    config, origins = context.task.config, context.task.selection.origins
     for field, providers in TAKEN_BY.items():
         name = wire_name(field)
         is_general = origins.get(name) in _GENERAL_LAYERS  # meant for all jobs, whatever their providers take
         value = getattr(config, field)
         if value and not is_general and config.provider not in providers:
             takers = f"providers {' and '.join(providers)} take" if providers[1:] else f"provider {providers[0]} takes"
-            run.events.log(
+            context.events.log(
                 f"[config.{name} is left out: only the {takers} {'any' if isinstance(value, dict) else 'it'}]"
             )
 
 
-def _earlier_work(run: RunContext) -> tuple[RunContext, Baseline] | None:
+def _earlier_work(context: RunContext) -> tuple[RunContext, Baseline] | None:
     """What the attempt goes on with, and what its workspace was like before the first that worked in it. None where it
     begins anew; where it was to go on, the log says so.
     """
-    if (resumption := run.task.resumption) is None:
+    if (resumption := context.task.resumption) is None:
         return None
     number = resumption.session.attempt
     if resumption.workspace and resumption.folder:
-        resumed = replace(run, prompt=GO_ON, folder=Path(resumption.folder), goes_on_with=resumption)
+        resumed = replace(context, prompt=GO_ON, folder=Path(resumption.folder), goes_on_with=resumption)
         if resumed.workspace.is_dir() and (baseline := kept_baseline(resumed)):
-            run.events.log(f"[it goes on with the session of attempt {number}, in its workspace]")
+            context.events.log(f"[it goes on with the session of attempt {number}, in its workspace]")
             return resumed, baseline
-    run.events.log(f"[it begins anew: attempt {number} had a session, but its workspace is not kept]")
+    context.events.log(f"[it begins anew: attempt {number} had a session, but its workspace is not kept]")
     return None
 
 
-async def _let_work(run: RunContext, baseline: Baseline | None, provider: Provider) -> Any:
+async def _let_work(context: RunContext, baseline: Baseline | None, provider: Provider) -> Any:
     """Raises SessionLost where the agent's program knows nothing of what it was to go on with."""
-    run.events.status("running")
-    if baseline and run.task.config.provider in WITH_SESSIONS:
-        keep_baseline(run, baseline)
+    context.events.status("running")
+    if baseline and context.task.config.provider in WITH_SESSIONS:
+        keep_baseline(context, baseline)
     has_worked, may_go_on = True, True
     try:
-        result = await (pdf_sections.run(run, provider) if run.task.pipeline else provider(run))
+        result = await (pdf_sections.run(context, provider) if context.task.pipeline else provider(context))
         may_go_on = False
         return result
     except SessionLost:
@@ -214,9 +214,9 @@ async def _let_work(run: RunContext, baseline: Baseline | None, provider: Provid
         raise
     finally:
         if has_worked and baseline and _end_descendants():  # what still writes would be missed, or seen half
-            await report_changes(run, baseline)
-        if baseline and not (may_go_on and run.events.session):
-            forget_baseline(run, baseline)
+            await report_changes(context, baseline)
+        if baseline and not (may_go_on and context.events.session):
+            forget_baseline(context, baseline)
 
 
 def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], events: EventWriter) -> RunContext:

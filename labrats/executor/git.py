@@ -101,13 +101,13 @@ class UnknownRef(GiveUp):
     """The repository is there, but not what was asked for in it."""
 
 
-async def clone(run: RunContext, setup: WorkspaceSetup) -> None:
+async def clone(context: RunContext, setup: WorkspaceSetup) -> None:
     """Clone into the workspace, which is empty. Raises GiveUp with the code `git_clone`."""
-    remote = _parsed(setup.git_repo, run.task.repo_roots)
+    remote = _parsed(setup.git_repo, context.task.repo_roots)
     ref = _checked_ref(setup.git_ref)
-    addresses = await _judged_addresses(run, remote)
-    with _credential_files(run) as credentials:
-        environment = run.agent_environment() | {
+    addresses = await _judged_addresses(context, remote)
+    with _credential_files(context) as credentials:
+        environment = context.agent_environment() | {
             "LC_ALL": "C",  # the reason of a failure is read from what git says
             "GIT_ALLOW_PROTOCOL": remote.transport,
             "GIT_ASKPASS": str(credentials.askpass),
@@ -118,7 +118,7 @@ async def clone(run: RunContext, setup: WorkspaceSetup) -> None:
             "GIT_TERMINAL_PROMPT": "0",
         }
         config = {**_CONFIG, **_pinned_addresses(remote, addresses)}
-        git = _Git(run.workspace, environment, config, remote, has_ssh_key=credentials.ssh_key is not None)
+        git = _Git(context.workspace, environment, config, remote, has_ssh_key=credentials.ssh_key is not None)
         await _get(git, ref, setup.git_depth)
 
 
@@ -202,16 +202,16 @@ def _checked_ref(ref: str | None) -> str:
     return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
 
 
-async def _judged_addresses(run: RunContext, remote: GitRepo) -> list[str]:
+async def _judged_addresses(context: RunContext, remote: GitRepo) -> list[str]:
     """Return the addresses that git may connect to; none for a path on this machine. Raises GiveUp."""
     if remote.is_local:
         return []
     try:
-        addresses = await address_policy.resolve_allowed(remote.host, remote.port, run.task.git_addresses)
+        addresses = await address_policy.resolve_allowed(remote.host, remote.port, context.task.git_addresses)
     except (address_policy.Forbidden, address_policy.Unresolvable) as error:
         raise GiveUp(FailedCode.GIT_CLONE, f"cannot clone {remote.url}: {_NO_ADDRESS}") from error
     if remote.transport != "ssh":
-        await _require_pinning(run)
+        await _require_pinning(context)
     return addresses
 
 
@@ -239,8 +239,8 @@ def _ssh_command(remote: GitRepo, addresses: Sequence[str], credentials: "_Crede
     return shlex.join(["ssh", "-F", os.devnull, *words])
 
 
-async def _require_pinning(run: RunContext) -> None:
-    _, output = await _run(["git", "version"], run.folder, run.agent_environment())
+async def _require_pinning(context: RunContext) -> None:
+    _, output = await _run(["git", "version"], context.folder, context.agent_environment())
     version = re.search(r"(\d+)\.(\d+)", output)
     if version is None or (int(version[1]), int(version[2])) < _OLDEST_GIT:
         needed = ".".join(map(str, _OLDEST_GIT))
@@ -266,24 +266,24 @@ class _CredentialFiles:
 
 
 @contextlib.contextmanager
-def _credential_files(run: RunContext) -> Iterator[_CredentialFiles]:
+def _credential_files(context: RunContext) -> Iterator[_CredentialFiles]:
     for name in ("username", "password"):
-        run.credential_file(name, run.secrets.get(f"git-{name}", ""))
-    program = run.credential_file("askpass", _ASKPASS)
+        context.credential_file(name, context.secrets.get(f"git-{name}", ""))
+    program = context.credential_file("askpass", _ASKPASS)
     program.chmod(0o700)
-    key = _secret_file(run, SSH_KEY) or _setting_file(run.task.git_ssh_key)
-    known_hosts = _secret_file(run, SSH_KNOWN_HOSTS) or _setting_file(run.task.git_ssh_known_hosts)
+    key = _secret_file(context, SSH_KEY) or _setting_file(context.task.git_ssh_key)
+    known_hosts = _secret_file(context, SSH_KNOWN_HOSTS) or _setting_file(context.task.git_ssh_known_hosts)
     try:
-        yield _CredentialFiles(run.credentials, program, key, known_hosts)
+        yield _CredentialFiles(context.credentials, program, key, known_hosts)
     finally:
-        shutil.rmtree(run.credentials)  # before an agent runs
+        shutil.rmtree(context.credentials)  # before an agent runs
 
 
-def _secret_file(run: RunContext, key: str) -> Path | None:
+def _secret_file(context: RunContext, key: str) -> Path | None:
     """Write what the job's Secret has under `key` to a file of its own. None where it has nothing."""
-    value = run.secrets.get(f"git-{key}")
+    value = context.secrets.get(f"git-{key}")
     # ssh refuses a key without its last line break
-    return None if value is None else run.credential_file(key, f"{value}\n")
+    return None if value is None else context.credential_file(key, f"{value}\n")
 
 
 def _setting_file(path: str | None) -> Path | None:

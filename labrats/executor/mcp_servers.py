@@ -6,14 +6,19 @@ from labrats.executor.context import RunContext
 from labrats.model.mcp_server import McpServer, credential_file
 
 
-def mcp_servers(run: RunContext) -> dict[str, McpServer]:
+def mcp_servers(context: RunContext) -> dict[str, McpServer]:
     """Those of the job, each with what its Secret holds: in its environment, or as headers."""
-    return {name: _with_credentials(server, name, run) for name, server in (run.task.config.mcp_servers or {}).items()}
+    return {
+        name: _with_credentials(server, name, context)
+        for name, server in (context.task.config.mcp_servers or {}).items()
+    }
 
 
-def _with_credentials(server: McpServer, name: str, run: RunContext) -> McpServer:
+def _with_credentials(server: McpServer, name: str, context: RunContext) -> McpServer:
     prefix = credential_file(name, "")
-    credentials = {file.removeprefix(prefix): value for file, value in run.secrets.items() if file.startswith(prefix)}
+    credentials = {
+        file.removeprefix(prefix): value for file, value in context.secrets.items() if file.startswith(prefix)
+    }
     if server.url is not None:
         return replace(server, headers=server.headers | credentials)
     return replace(server, env=server.env | credentials)

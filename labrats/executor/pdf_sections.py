@@ -24,26 +24,26 @@ _READING_SECONDS: Final = 120.0
 """Of the clock, where the machine is busy. What the reader may compute is much less, and it sees to that itself."""
 
 
-async def run(run: RunContext, provider: Provider) -> dict[str, Any]:
+async def run(context: RunContext, provider: Provider) -> dict[str, Any]:
     """Have `provider` do what the prompt asks with each section. Raises GiveUp, naming the section that failed."""
-    document = await _read(_find_pdf(run), run)
+    document = await _read(_find_pdf(context), context)
     count = len(document.sections)
-    run.events.log(f"{document.title}: {count} {'section' if count == 1 else 'sections'}")
+    context.events.log(f"{document.title}: {count} {'section' if count == 1 else 'sections'}")
     done = []
     for number, section in enumerate(document.sections, 1):
-        run.events.log(f"section {number} of {count}: {section.title} ({_pages(section)})")
-        done.append(_result(section, await _ask(run, provider, document, number)))
+        context.events.log(f"section {number} of {count}: {section.title} ({_pages(section)})")
+        done.append(_result(section, await _ask(context, provider, document, number)))
     return {"title": document.title, "sections": done, "markdown": _markdown(document.title, done)}
 
 
-async def _ask(run: RunContext, provider: Provider, document: Document, number: int) -> Any:
+async def _ask(context: RunContext, provider: Provider, document: Document, number: int) -> Any:
     """What the provider makes of a section; None of one that says no more than its title."""
     section = document.sections[number - 1]
     if section.text in ("", section.title):
         return None
-    run.events.begin_provider()
+    context.events.begin_provider()
     try:
-        return await provider(replace(run, prompt=_prompt(run.prompt, document, section)))
+        return await provider(replace(context, prompt=_prompt(context.prompt, document, section)))
     except GiveUp as failure:
         where = f"section {number} of {len(document.sections)}, {section.title!r}"
         raise GiveUp(failure.code, f"{where}: {failure}") from failure
@@ -91,22 +91,22 @@ def _as_json(output: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(output), indent=2).decode()
 
 
-def _find_pdf(run: RunContext) -> Path:
+def _find_pdf(context: RunContext) -> Path:
     """The first PDF among the files that came with the job."""
-    for file in run.task.workspace_files:
+    for file in context.task.workspace_files:
         if is_pdf(Path(file.path)):
             return Path(file.path)
     raise GiveUp(FailedCode.WORKSPACE, "none of the files that came with the job is a PDF")
 
 
-async def _read(pdf: Path, run: RunContext) -> Document:
+async def _read(pdf: Path, context: RunContext) -> Document:
     """Have a limited program of its own read the PDF. Raises GiveUp with the code `workspace`."""
-    run.events.status("reading", "reading the PDF")
+    context.events.status("reading", "reading the PDF")
     command = [sys.executable, "-I", "-m", "labrats.executor.pdf_reader", str(pdf)]
     try:
         async with (
             asyncio.timeout(_READING_SECONDS),
-            child_process(command, run.workspace, run.agent_environment(), stderr=DEVNULL) as reader,
+            child_process(command, context.workspace, context.agent_environment(), stderr=DEVNULL) as reader,
         ):
             output = b"".join([line async for line in Lines(reader.output)])
             status = await reader.exit_status()

@@ -74,8 +74,8 @@ def clone(source: Path, scratch: Path) -> int:
     events = EventWriter(STDOUT, None, Redactor(values_to_redact(credentials)))
 
     async def step() -> None:
-        run = RunContext(_task_in(source), "", "", credentials, scratch, scratch / CREDENTIALS_FOLDER, events)
-        await in_time(_clone, run)
+        context = RunContext(_task_in(source), "", "", credentials, scratch, scratch / CREDENTIALS_FOLDER, events)
+        await in_time(_clone, context)
 
     return asyncio.run(_take(step, events))
 
@@ -118,10 +118,10 @@ def _copy_inputs(source: Path, inputs: Path) -> None:
         _write(inputs / "secrets" / file.name, file.read_bytes())
 
 
-async def _clone(run: RunContext) -> None:
-    run.events.status("started")
-    await clone_repository(run)
-    (run.folder / NEXT_SEQ_FILE).write_text(str(run.events.next_seq))
+async def _clone(context: RunContext) -> None:
+    context.events.status("started")
+    await clone_repository(context)
+    (context.folder / NEXT_SEQ_FILE).write_text(str(context.events.next_seq))
 
 
 def _task_in(folder: Path) -> Task:

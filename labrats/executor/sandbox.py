@@ -20,20 +20,20 @@ _SHIMS: Final = "shims"
 """The folder in which pyenv, rbenv, asdf and mise have programs that only lead to others in the user's home."""
 
 
-def confined(command: Sequence[str], run: RunContext, lent: Collection[Path] = ()) -> list[str]:
+def confined(command: Sequence[str], context: RunContext, lent: Collection[Path] = ()) -> list[str]:
     """Return the command that runs `command` in the attempt's sandbox, or `command` itself where there is none.
 
     lent: files of the engine's user that the program may read and write, such as a login that it renews.
     """
-    if (sandbox := run.task.sandbox) is None:
+    if (sandbox := context.task.sandbox) is None:
         return list(command)
     shown = [*_programs(command[0], sandbox), *sandbox.readable]
-    scratch = run.folder / "tmp"
+    scratch = context.folder / "tmp"
     return confine(
         command,
         replace(sandbox, readable=tuple(dict.fromkeys(map(str, shown)))),
-        cwd=run.workspace,
-        writable=[*(run.folder / "home", scratch, run.workspace), *_existing(run.credentials), *lent],
+        cwd=context.workspace,
+        writable=[*(context.folder / "home", scratch, context.workspace), *_existing(context.credentials), *lent],
         scratch=scratch,
     )
 

@@ -9,27 +9,27 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, WorkspaceFile
 
 
-async def prepare_workspace(run: RunContext) -> None:
+async def prepare_workspace(context: RunContext) -> None:
     """Make the workspace: the repository first, then the files on top of it.
 
     Raises GiveUp with the code `git_clone` or `workspace`.
     """
-    await clone_repository(run)
-    for file in run.task.workspace_files:
-        _copy(file, run)
+    await clone_repository(context)
+    for file in context.task.workspace_files:
+        _copy(file, context)
 
 
-async def clone_repository(run: RunContext) -> None:
+async def clone_repository(context: RunContext) -> None:
     """Make the workspace, with the repository in it where the task names one."""
-    run.workspace.mkdir(parents=True, exist_ok=True)
-    if setup := run.task.workspace_setup:
-        run.events.status("workspace", "cloning the repository")
-        await git.clone(run, setup)
+    context.workspace.mkdir(parents=True, exist_ok=True)
+    if setup := context.task.workspace_setup:
+        context.events.status("workspace", "cloning the repository")
+        await git.clone(context, setup)
 
 
-def _copy(file: WorkspaceFile, run: RunContext) -> None:
+def _copy(file: WorkspaceFile, context: RunContext) -> None:
     try:
-        with open(file.path, "rb") as source, open_beneath(run.workspace, file.name) as target:
+        with open(file.path, "rb") as source, open_beneath(context.workspace, file.name) as target:
             shutil.copyfileobj(source, target)
     except OSError as error:
         reason = f"the file {file.name!r} cannot be put into the workspace: {error.strerror}"

@@ -75,27 +75,27 @@ class _Note(Record):
 _NOTE_DECODER: Final = msgspec.json.Decoder(_Note)
 
 
-async def note_baseline(run: RunContext) -> Baseline | None:
+async def note_baseline(context: RunContext) -> Baseline | None:
     """Remember what the workspace is like before the agent comes. None where git cannot tell, as the log then says."""
-    repository = _repository_of(run)
+    repository = _repository_of(context)
     try:
-        return Baseline(repository, await _tree_of(repository), checked_out(run.workspace))
+        return Baseline(repository, await _tree_of(repository), checked_out(context.workspace))
     except CannotTell as error:
-        _say_why(run, error)
+        _say_why(context, error)
         return None
 
 
-def keep_baseline(run: RunContext, baseline: Baseline) -> None:
+def keep_baseline(context: RunContext, baseline: Baseline) -> None:
     """Keep it beyond the attempt, for another one that goes on in its workspace."""
-    (run.folder / BASELINE_FILE).write_bytes(encode(_Note(tree=baseline.tree, outputs=baseline.outputs)))
+    (context.folder / BASELINE_FILE).write_bytes(encode(_Note(tree=baseline.tree, outputs=baseline.outputs)))
 
 
-def kept_baseline(run: RunContext) -> Baseline | None:
+def kept_baseline(context: RunContext) -> Baseline | None:
     """What the workspace was like before the first of the attempts that work in it; None where that is not kept."""
-    repository = _repository_of(run)
+    repository = _repository_of(context)
     (repository.git_dir / "index.lock").unlink(missing_ok=True)  # whoever had it is no more
     try:
-        note = _NOTE_DECODER.decode(read_plain(run.folder / BASELINE_FILE, _NOTE_BYTES))
+        note = _NOTE_DECODER.decode(read_plain(context.folder / BASELINE_FILE, _NOTE_BYTES))
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     if note.tree is None:  # nothing: what the index holds is of an earlier report
@@ -103,51 +103,51 @@ def kept_baseline(run: RunContext) -> Baseline | None:
     return Baseline(repository, note.tree, note.outputs)
 
 
-def forget_baseline(run: RunContext, baseline: Baseline) -> None:
+def forget_baseline(context: RunContext, baseline: Baseline) -> None:
     """No other attempt needs it."""
-    (run.folder / BASELINE_FILE).unlink(missing_ok=True)
+    (context.folder / BASELINE_FILE).unlink(missing_ok=True)
     shutil.rmtree(baseline.repository.git_dir, ignore_errors=True)
 
 
-def _repository_of(run: RunContext) -> "_Repository":
-    return _Repository(run.workspace, run.folder / "baseline.git")
+def _repository_of(context: RunContext) -> "_Repository":
+    return _Repository(context.workspace, context.folder / "baseline.git")
 
 
-async def report_changes(run: RunContext, baseline: Baseline) -> None:
+async def report_changes(context: RunContext, baseline: Baseline) -> None:
     """Say what is different by now, and keep the patch. A change that cannot be told is said in the log."""
     stopped = (task := asyncio.current_task()) is not None and task.cancelling() > 0
     seconds = SECONDS_WHEN_STOPPED if stopped else SECONDS
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
-            await _report(run, baseline)
+            await _report(context, baseline)
     except CannotTell as error:
-        _say_why(run, error)
+        _say_why(context, error)
     except TimeoutError:
         if not limit.expired():
             raise
-        run.events.log(f"[what changed in the workspace could not be told within {seconds:g} s]")
+        context.events.log(f"[what changed in the workspace could not be told within {seconds:g} s]")
 
 
-async def _report(run: RunContext, baseline: Baseline) -> None:
-    repository, after = baseline.repository, checked_out(run.workspace)
-    made = replace(run.events.outputs, pull_request_url=_pull_request(run))
+async def _report(context: RunContext, baseline: Baseline) -> None:
+    repository, after = baseline.repository, checked_out(context.workspace)
+    made = replace(context.events.outputs, pull_request_url=_pull_request(context))
     if after.commit and after != baseline.outputs:
         made = replace(made, branch=after.branch, commit=after.commit)
     if baseline.tree or repository.has_files():
         made = replace(
             made,
             commits=await _commits(repository, baseline.outputs.commit, after.commit),
-            files_changed=await _keep_patch(run, repository, baseline.tree),
+            files_changed=await _keep_patch(context, repository, baseline.tree),
         )
-    if made != run.events.outputs:
-        run.events.made(made)
+    if made != context.events.outputs:
+        context.events.made(made)
 
 
-def _pull_request(run: RunContext) -> str | None:
+def _pull_request(context: RunContext) -> str | None:
     """The one that the agent made, as far as can be told: it may read about others."""
-    url, setup = run.events.pull_request_url, run.task.workspace_setup
-    repository = run.task.repository or (setup.git_repo if setup else None)
+    url, setup = context.events.pull_request_url, context.task.workspace_setup
+    repository = context.task.repository or (setup.git_repo if setup else None)
     return url if url and repository and is_of_repository(url, repository) else None
 
 
@@ -166,7 +166,7 @@ async def _tree_of(repository: "_Repository") -> str | None:
     return await repository.word("write-tree")
 
 
-async def _keep_patch(run: RunContext, repository: "_Repository", tree: str | None) -> int:
+async def _keep_patch(context: RunContext, repository: "_Repository", tree: str | None) -> int:
     """Hand the patch over, and return how many files it is about."""
     await repository.create()
     tree = tree or await repository.word("write-tree")  # of nothing yet
@@ -175,7 +175,7 @@ async def _keep_patch(run: RunContext, repository: "_Repository", tree: str | No
     names = await repository.git(*difference, "--name-only", "-z", "--no-renames", tree, "--")
     patch = await repository.git(*difference, "--binary", "--full-index", tree, "--", most_bytes=PATCH_BYTES)
     if patch:
-        run.events.patch(patch)
+        context.events.patch(patch)
     return names.count(b"\0")
 
 
@@ -240,5 +240,5 @@ class _Repository:
         return printed
 
 
-def _say_why(run: RunContext, error: CannotTell) -> None:
-    run.events.log(f"[what changed in the workspace cannot be told: {error}]")
+def _say_why(context: RunContext, error: CannotTell) -> None:
+    context.events.log(f"[what changed in the workspace cannot be told: {error}]")

@@ -54,7 +54,7 @@ class Ending:
 
 
 async def run_cli(
-    run: RunContext,
+    context: RunContext,
     command: Sequence[str],
     environment: Mapping[str, str],
     tell: Callable[[bytes], None],
@@ -74,18 +74,18 @@ async def run_cli(
     """
     scratch = environment["TMPDIR"]
     with TemporaryFile(dir=scratch) as stdin, _kept_open(complaints, scratch) as stderr:
-        stdin.write(run.prompt.encode())
+        stdin.write(context.prompt.encode())
         stdin.seek(0)
         async with child_process(
-            confined(command, run, lent),
-            run.workspace,
+            confined(command, context, lent),
+            context.workspace,
             environment,
             stdin=stdin,
             stderr=stderr,
             grace_seconds=_GRACE_SECONDS,
             stop_signal=stop_signal,
             inherited=inherited,
-            in_sandbox=run.task.sandbox is not None,
+            in_sandbox=context.task.sandbox is not None,
         ) as process:
             ended = asyncio.create_task(_end_of(process))
             flooded = asyncio.create_task(_flood(stderr, process))
@@ -142,13 +142,13 @@ async def _end_of(process: Subprocess) -> int:
     return status
 
 
-def program_folder(run: RunContext, name: str, sessions: str) -> Path:
+def program_folder(context: RunContext, name: str, sessions: str) -> Path:
     """The folder `name` in the agent's home that its program is set up by, made anew.
 
     Of what an earlier attempt has left there only `sessions` stays: whatever else an agent puts there could lead the
     program elsewhere, together with the credentials that it is given. Raises SessionLost where that cannot be done.
     """
-    home = Path(run.agent_environment()["HOME"])
+    home = Path(context.agent_environment()["HOME"])
     folder, left = home / name, home / f"{name}.{secrets.token_hex(4)}"
     try:
         if os.path.lexists(folder):
@@ -175,9 +175,9 @@ def remove_whatever(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def program_of(run: RunContext, provider: str, name: str, package: str) -> str:
+def program_of(context: RunContext, provider: str, name: str, package: str) -> str:
     """The path of a provider's program, which is called `provider` on PATH. Raises GiveUp when it is not there."""
-    if program := run.task.programs.get(provider) or shutil.which(provider):
+    if program := context.task.programs.get(provider) or shutil.which(provider):
         return program
     raise GiveUp(
         FailedCode.AGENT_ERROR,

@@ -16,13 +16,13 @@ _THOUGHT: Final = "[thinking] "
 class AnswerLog:
     """Logs what an answer says, and what the model thinks. has_begun: some of it has come in."""
 
-    def __init__(self, run: RunContext, silence: Silence, *, shows_text: bool) -> None:
+    def __init__(self, context: RunContext, silence: Silence, *, shows_text: bool) -> None:
         self.has_begun = False
-        self._run = run
+        self._context = context
         self._silence = silence
         self._shows_text = shows_text
-        self._text = LogLines(run.events)
-        self._thoughts = LogLines(run.events, _THOUGHT)
+        self._text = LogLines(context.events)
+        self._thoughts = LogLines(context.events, _THOUGHT)
 
     def sign_of_life(self) -> None:
         self._silence.heard()
@@ -41,7 +41,7 @@ class AnswerLog:
     def asked_again(self, trouble: str, seconds: float) -> None:
         self.end()
         self._silence.note(trouble)
-        self._run.events.log(f"[{trouble}: it is asked again in {seconds:g} s]")
+        self._context.events.log(f"[{trouble}: it is asked again in {seconds:g} s]")
 
     def end(self) -> None:
         """Log what is left."""
@@ -50,7 +50,7 @@ class AnswerLog:
 
 
 async def ask(
-    run: RunContext,
+    context: RunContext,
     server: ChatServer,
     silence: Silence,
     messages: Sequence[Message],
@@ -59,17 +59,17 @@ async def ask(
     shows_text: bool = True,
 ) -> Reply:
     """Put `messages` to the model. Raises what ChatServer.complete does, or GiveUp when the answer passes a limit."""
-    log = AnswerLog(run, silence, shows_text=shows_text)
+    log = AnswerLog(context, silence, shows_text=shows_text)
     try:
-        reply = await server.complete(messages, log, **_sampling(run), **fields)
+        reply = await server.complete(messages, log, **_sampling(context), **fields)
     except BaseException:
         log.end()
         if log.has_begun:  # what it has consumed is not known
-            run.settle(run.events.own_usage + Usage(turns=1))
+            context.settle(context.events.own_usage + Usage(turns=1))
         raise
     log.end()
-    _warn_of_unknown_usage(run, reply)
-    run.consume(reply.usage)
+    _warn_of_unknown_usage(context, reply)
+    context.consume(reply.usage)
     return reply
 
 
@@ -87,9 +87,9 @@ def empty_answer(reply: Reply) -> GiveUp:
     return GiveUp(FailedCode.AGENT_ERROR, f"the model gave an empty answer ({why})")
 
 
-def _sampling(run: RunContext) -> dict[str, Any]:
+def _sampling(context: RunContext) -> dict[str, Any]:
     """The fields of a request, by the names that the API, vLLM and llama.cpp have for them."""
-    if (sampling := run.task.config.sampling) is None:
+    if (sampling := context.task.config.sampling) is None:
         return {}
     fields = sampling.given
     if sampling.repetition_penalty is not None:
@@ -97,9 +97,9 @@ def _sampling(run: RunContext) -> dict[str, Any]:
     return fields
 
 
-def _warn_of_unknown_usage(run: RunContext, reply: Reply) -> None:
-    config, is_first = run.task.config, run.events.own_usage.turns == 0
+def _warn_of_unknown_usage(context: RunContext, reply: Reply) -> None:
+    config, is_first = context.task.config, context.events.own_usage.turns == 0
     limits = [name for name, limit in (("maxTokens", config.max_tokens), ("maxCostUsd", config.max_cost_usd)) if limit]
     if limits and is_first and not reply.usage.tokens:
         what = " and ".join(f"config.{name}" for name in limits)
-        run.events.log(f"[the model's server reports no usage: {what} cannot be checked]")
+        context.events.log(f"[the model's server reports no usage: {what} cannot be checked]")

@@ -70,38 +70,40 @@ _QUOTA: Final = re.compile(r"credit balance|API usage limits|spend(ing)? limit|A
 """Words of refusals that Claude Code has no kind of its own for."""
 
 
-async def run(run: RunContext) -> str:
+async def run(context: RunContext) -> str:
     """Let Claude Code work on the prompt, in the workspace. Returns its last words."""
-    program = program_of(run, "claude", "Claude Code", "@anthropic-ai/claude-code")
-    environment = _environment(run)
-    options = [*_FIXED_OPTIONS, *_options(run), *_set_up(run, Path(environment["HOME"]))]
-    files = SessionFiles(Path(environment["HOME"], ".claude", "projects"), run.session_id)
-    narrator = Narrator(run, files)
+    program = program_of(context, "claude", "Claude Code", "@anthropic-ai/claude-code")
+    environment = _environment(context)
+    options = [*_FIXED_OPTIONS, *_options(context), *_set_up(context, Path(environment["HOME"]))]
+    files = SessionFiles(Path(environment["HOME"], ".claude", "projects"), context.session_id)
+    narrator = Narrator(context, files)
 
     def hear(line: bytes) -> None:
         narrator.hear(line)
         if narrator.has_begun:
-            run.forget_credential_file(_MCP_SERVERS)  # its servers are started, and the model has not been asked yet
+            context.forget_credential_file(
+                _MCP_SERVERS
+            )  # its servers are started, and the model has not been asked yet
 
     try:
-        with _credentials(run) as (variables, inherited):
-            async with limited_silence(run, "Claude Code") as silence:
+        with _credentials(context) as (variables, inherited):
+            async with limited_silence(context, "Claude Code") as silence:
                 narrator.silence = silence
                 ending = await run_cli(
-                    run,
+                    context,
                     [program, *options],
                     environment | variables,
                     hear,
                     tell_ending=narrator.hear_ending,
                     inherited=inherited,
-                    lent=_lent_login(run),
+                    lent=_lent_login(context),
                 )
     finally:
         narrator.settle()
-    if run.session_id and not narrator.has_begun:
+    if context.session_id and not narrator.has_begun:
         raise SessionLost(ending.last_words)
-    answer = answer_of(run.task, narrator.result, ending, narrator.failure, narrator.retry_after_seconds)
-    run.check_limits()
+    answer = answer_of(context.task, narrator.result, ending, narrator.failure, narrator.retry_after_seconds)
+    context.check_limits()
     return answer
 
 
@@ -143,37 +145,37 @@ def _code_of(result: ClaudeResult, failure: str) -> FailedCode:
     return FailedCode.AGENT_ERROR
 
 
-def _options(run: RunContext) -> list[str]:
+def _options(context: RunContext) -> list[str]:
     """Each value in one word with its option, so that none can be taken for another option."""
-    config = run.task.config
+    config = context.task.config
     values = {
-        "resume": run.session_id,
+        "resume": context.session_id,
         "model": config.model,
         "effort": config.effort,
         "max-turns": config.max_turns,
-        "max-budget-usd": None if run.task.prices else config.max_cost_usd,  # it knows list prices only
+        "max-budget-usd": None if context.task.prices else config.max_cost_usd,  # it knows list prices only
         "fallback-model": config.fallback_model,
         "settings": '{"fastMode":true}' if config.fast else None,
     }
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
-def _set_up(run: RunContext, home: Path) -> list[str]:
+def _set_up(context: RunContext, home: Path) -> list[str]:
     """Put what Claude Code is to find into its folder, outside the workspace. Returns the options for that."""
-    folder = program_folder(run, ".claude", "projects")
+    folder = program_folder(context, ".claude", "projects")
     remove_whatever(home / ".claude.json")
-    for login in _lent_login(run):
+    for login in _lent_login(context):
         (folder / _LOGIN).symlink_to(login)
-    words = "".join(f"@{file}\n" for file in _words_of(run.workspace))
+    words = "".join(f"@{file}\n" for file in _words_of(context.workspace))
     (folder / "CLAUDE.md").write_text(words.replace(" ", "\\ "), "utf-8")
     options = []
-    if run.instructions:
+    if context.instructions:
         file = folder / "instructions"
-        file.write_text(run.instructions, "utf-8")
+        file.write_text(context.instructions, "utf-8")
         options.append(f"--append-system-prompt-file={file}")
-    if servers := mcp_servers(run):
+    if servers := mcp_servers(context):
         listed = {name: _mcp_server(each) for name, each in servers.items()}
-        file = run.credential_file(_MCP_SERVERS, json.dumps({"mcpServers": listed}))
+        file = context.credential_file(_MCP_SERVERS, json.dumps({"mcpServers": listed}))
         options.append(f"--mcp-config={file}")
     return options
 
@@ -191,11 +193,11 @@ def _words_of(workspace: Path) -> list[Path]:
     return []
 
 
-def _environment(run: RunContext) -> dict[str, str]:
-    environment = {**run.agent_environment(), **_VARIABLES}
-    if run.task.endpoint:
-        environment["ANTHROPIC_BASE_URL"] = run.task.endpoint
-    if limit := run.task.config.max_tokens:
+def _environment(context: RunContext) -> dict[str, str]:
+    environment = {**context.agent_environment(), **_VARIABLES}
+    if context.task.endpoint:
+        environment["ANTHROPIC_BASE_URL"] = context.task.endpoint
+    if limit := context.task.config.max_tokens:
         environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(limit)  # of one answer; it keeps to what the model can
     if os.geteuid() == 0:
         environment["IS_SANDBOX"] = "1"  # without it, it refuses to work as root with permissions skipped
@@ -203,19 +205,19 @@ def _environment(run: RunContext) -> dict[str, str]:
 
 
 @contextmanager
-def _credentials(run: RunContext) -> Iterator[tuple[dict[str, str], list[int]]]:
+def _credentials(context: RunContext) -> Iterator[tuple[dict[str, str], list[int]]]:
     """The variables by which Claude Code finds the model's credentials, and the open files that they name."""
     variables: dict[str, str] = {}
     with ExitStack() as stack:
         inherited: list[int] = []
         for name in CREDENTIAL_NAMES["claude"]:
-            if name not in run.secrets:
+            if name not in context.secrets:
                 continue
             if descriptor_variable := _DESCRIPTOR_VARIABLES.get(name):
-                inherited.append(stack.enter_context(_readable_once(run.secrets[name])))
+                inherited.append(stack.enter_context(_readable_once(context.secrets[name])))
                 variables[descriptor_variable] = str(inherited[-1])
             else:
-                variables[name] = run.secrets[name]
+                variables[name] = context.secrets[name]
         yield variables, inherited
 
 
@@ -232,8 +234,8 @@ def _readable_once(secret: str) -> Iterator[int]:
         os.close(readable)
 
 
-def _lent_login(run: RunContext) -> list[Path]:
+def _lent_login(context: RunContext) -> list[Path]:
     """Return the login of the engine's user, where it is lent to a job without credentials of its own."""
     login = Path.home() / ".claude" / _LOGIN
-    has_own = any(name in run.secrets for name in CREDENTIAL_NAMES["claude"])
-    return [login] if run.task.cli_login and not has_own and login.exists() else []
+    has_own = any(name in context.secrets for name in CREDENTIAL_NAMES["claude"])
+    return [login] if context.task.cli_login and not has_own and login.exists() else []

@@ -179,7 +179,7 @@ class Narrator:
     failure:   the kind of the API's last failure, by Claude Code's word for it.
     """
 
-    def __init__(self, run: RunContext, files: SessionFiles) -> None:
+    def __init__(self, context: RunContext, files: SessionFiles) -> None:
         self.has_begun = False
         self.too_long: GiveUp | None = None
         self.failure = ""
@@ -187,7 +187,7 @@ class Narrator:
         self.silence: Silence | None = None
         self._limited_until: float | None = None
         self._asked_seconds: float | None = None
-        self._run = run
+        self._context = context
         self._files = files
         self._reported = Usage()
         self._messages: dict[str, Usage] = {}
@@ -214,8 +214,8 @@ class Narrator:
     def settle(self) -> None:
         """Count what is left to count, after the end. No limit is checked."""
         self._note_subagents()
-        if (usage := self.usage) != self._run.events.own_usage:
-            self._run.settle(usage)
+        if (usage := self.usage) != self._context.events.own_usage:
+            self._context.settle(usage)
 
     @property
     def usage(self) -> Usage:
@@ -248,7 +248,7 @@ class Narrator:
         changed = self._note_usage(event)
         begins = isinstance(event, StreamEvent) and event.event.type == "message_start"  # soon there is more to tell
         if changed and not begins:
-            self._run.consumed(self._counted)
+            self._context.consumed(self._counted)
 
     def _note_usage(self, event: ClaudeEvent) -> bool:
         """Take in what `event` says of usage. Return whether the counted usage has changed."""
@@ -261,7 +261,7 @@ class Narrator:
                     self._asked_seconds = None
                     self._note_message(message.id, counts.as_usage(turns=1))
             case ClaudeResult():
-                self._reported = event.usage_after(self._reported, goes_on=self._run.session_id is not None)
+                self._reported = event.usage_after(self._reported, goes_on=self._context.session_id is not None)
                 self.result = event  # there may be another one
         if getattr(event, "parent_tool_use_id", None):
             self._note_subagents()
@@ -291,21 +291,21 @@ class Narrator:
                 self.has_begun = True
                 if event.session_id:
                     self._files.session_id = event.session_id
-                    self._run.in_session(event.session_id)
-                self._run.events.log(f"Claude Code {event.claude_code_version}, {event.model}")
+                    self._context.in_session(event.session_id)
+                self._context.events.log(f"Claude Code {event.claude_code_version}, {event.model}")
                 for server in event.mcp_servers:
                     if server.status == "failed":
-                        tell_failed_server(self._run.events, server.name, "Claude Code does not say why")
+                        tell_failed_server(self._context.events, server.name, "Claude Code does not say why")
             case "api_retry":
                 answer = f"answered {event.error_status}" if event.error_status else "could not be reached"
                 seconds = (event.retry_delay_ms or 0) / 1000
                 note = f"the model's server {answer}: retry {event.attempt} of {event.max_retries} in {seconds:.0f} s"
-                self._run.events.log(f"[{note}]")
+                self._context.events.log(f"[{note}]")
                 if self.silence:
                     self.silence.note(note)
                 self._note_pause(event.error_status, seconds)
             case "model_fallback":
-                self._run.events.log(f"[falling back from {event.original_model} to {event.fallback_model}]")
+                self._context.events.log(f"[falling back from {event.original_model} to {event.fallback_model}]")
 
     def _note_pause(self, status: int | None, seconds: float) -> None:
         """Claude Code waits before it tries again: for as long as the server asks, where it does."""
@@ -313,20 +313,20 @@ class Narrator:
         if code not in PAUSING or seconds <= _OWN_PAUSE_SECONDS:
             return
         self._asked_seconds = seconds
-        falls_back = code is FailedCode.OVERLOADED and self._run.task.config.fallback_model
+        falls_back = code is FailedCode.OVERLOADED and self._context.task.config.fallback_model
         if seconds > PATIENCE_SECONDS and not falls_back:
             sentence = f"the model's server answered {status} and asks for a pause of {seconds:.0f} s"
-            self.too_long = GiveUp(code, with_advice(code, sentence, self._run.task), seconds)
+            self.too_long = GiveUp(code, with_advice(code, sentence, self._context.task), seconds)
 
     def _tell_message(self, event: AssistantEvent) -> None:
         self.failure = event.error or ""
         for block in event.message.content if isinstance(event.message.content, list) else ():
             if block.type == "text" and not event.is_api_error_message:  # the failure itself is told at the end
-                self._run.events.log(block.text)
+                self._context.events.log(block.text)
             elif block.type == "tool_use":
                 if block.name not in _SUBAGENT_TOOLS:
                     self._open_calls[block.id] = event.parent_tool_use_id
-                tell_call(self._run.events, block.id, block.name, block.input, _telling_part(block.input))
+                tell_call(self._context.events, block.id, block.name, block.input, _telling_part(block.input))
 
     def _close_call(self, call_id: str) -> None:
         """A tool has answered. With a subagent, its own calls are over too, whether they were answered or not."""
@@ -337,7 +337,7 @@ class Narrator:
     def _tell_answer(self, block: Block) -> None:
         if block.type == "tool_result":
             self._close_call(block.tool_use_id)
-            tell_answer(self._run.events, block.tool_use_id, text_of(block.content), is_error=bool(block.is_error))
+            tell_answer(self._context.events, block.tool_use_id, text_of(block.content), is_error=bool(block.is_error))
 
 
 _COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "turns")

@@ -60,35 +60,35 @@ _RETRY_AT: Final = re.compile(r"try again at (?:(\w{3} \d+)(?:st|nd|rd|th), (\d{
 _VARIABLES: Final[Mapping[str, str]] = {LOG_VARIABLE: LOG_FILTER, "TZ": "UTC"}  # it tells times without their zone
 
 
-async def run(run: RunContext) -> str:
+async def run(context: RunContext) -> str:
     """Let Codex work on the prompt, in the workspace. Returns its last words."""
-    program = program_of(run, "codex", "Codex", "@openai/codex")
-    if not run.task.endpoint and not _has_credentials(run):  # only a server of one's own may need none
-        raise GiveUp(FailedCode.AUTH, without_credentials("Codex", run.task))
-    environment = {**run.agent_environment(), **_VARIABLES}
-    home = program_folder(run, ".codex", "sessions")
-    (home / "config.toml").symlink_to(run.credential_file(_SETTINGS, "".join(_toml(_settings(run)))))
-    (home / "AGENTS.md").write_text(run.instructions, "utf-8")
-    resume = ["resume", run.session_id] if run.session_id else []
-    narrator = Narrator(run, home / "sessions")
+    program = program_of(context, "codex", "Codex", "@openai/codex")
+    if not context.task.endpoint and not _has_credentials(context):  # only a server of one's own may need none
+        raise GiveUp(FailedCode.AUTH, without_credentials("Codex", context.task))
+    environment = {**context.agent_environment(), **_VARIABLES}
+    home = program_folder(context, ".codex", "sessions")
+    (home / "config.toml").symlink_to(context.credential_file(_SETTINGS, "".join(_toml(_settings(context)))))
+    (home / "AGENTS.md").write_text(context.instructions, "utf-8")
+    resume = ["resume", context.session_id] if context.session_id else []
+    narrator = Narrator(context, home / "sessions")
     with CodexLog(Path(environment["TMPDIR"])) as log:
         try:
-            with _credentials(run, home) as login:
+            with _credentials(context, home) as login:
                 command = [program, *_OPTIONS, *resume, "-"]
-                ending = await _run_program(run, command, environment, narrator, login, log)
+                ending = await _run_program(context, command, environment, narrator, login, log)
         finally:
             narrator.settle()
             for name, reason in log.failed_mcp_servers.items():
-                tell_failed_server(run.events, name, reason)
-        if run.session_id and not narrator.has_begun:
+                tell_failed_server(context.events, name, reason)
+        if context.session_id and not narrator.has_begun:
             raise SessionLost(ending.last_words)
-        answer = answer_of(run, narrator, ending, log.retry_after_seconds)
-        run.check_limits()
+        answer = answer_of(context, narrator, ending, log.retry_after_seconds)
+        context.check_limits()
         return answer
 
 
 async def _run_program(
-    run: RunContext,
+    context: RunContext,
     command: list[str],
     environment: Mapping[str, str],
     narrator: Narrator,
@@ -101,18 +101,18 @@ async def _run_program(
         if (event := read_event(line)) is None:
             return
         if isinstance(event, ThreadStarted):  # it has read them, and the model has not been asked yet
-            run.forget_credential_file(_SETTINGS)
+            context.forget_credential_file(_SETTINGS)
             if login:
                 login.unlink(missing_ok=True)
         narrator.tell(event)
         if isinstance(event, ErrorNote):  # no progress: it only says that it tries again
             silence.note(event.message)
-            _check_pause(run.task, event.message, log.retry_after_seconds)
+            _check_pause(context.task, event.message, log.retry_after_seconds)
         else:
             silence.heard(waits_for_model=narrator.waits_for_model)
 
-    async with limited_silence(run, "Codex") as silence:
-        ending = await run_cli(run, command, environment, hear, stop_signal=signal.SIGINT, complaints=log.file)
+    async with limited_silence(context, "Codex") as silence:
+        ending = await run_cli(context, command, environment, hear, stop_signal=signal.SIGINT, complaints=log.file)
         return replace(ending, complaints=complaints_in(ending.complaints))
 
 
@@ -124,16 +124,16 @@ def _check_pause(task: Task, note: str, in_header: float | None) -> None:
         raise GiveUp(code, with_advice(code, sentence, task), seconds)
 
 
-def answer_of(run: RunContext, narrator: Narrator, ending: Ending, in_header: float | None = None) -> str:
+def answer_of(context: RunContext, narrator: Narrator, ending: Ending, in_header: float | None = None) -> str:
     """What Codex answered. Raises GiveUp unless everything says that it succeeded.
 
     in_header: how many seconds the server asks to be left alone, should that be why it failed.
     """
     if narrator.failure is not None:
         code = code_of(narrator.failure)
-        if code is FailedCode.AUTH and not _has_credentials(run):
-            raise GiveUp(code, without_credentials("Codex", run.task))
-        sentence = with_advice(code, f"Codex failed: {narrator.failure}", run.task)
+        if code is FailedCode.AUTH and not _has_credentials(context):
+            raise GiveUp(code, without_credentials("Codex", context.task))
+        sentence = with_advice(code, f"Codex failed: {narrator.failure}", context.task)
         raise GiveUp(code, sentence, _asked_seconds(narrator.failure, in_header) if code in PAUSING else None)
     if narrator.completed is None:
         raise no_result("Codex", ending)
@@ -142,8 +142,8 @@ def answer_of(run: RunContext, narrator: Narrator, ending: Ending, in_header: fl
     return narrator.last_text
 
 
-def _has_credentials(run: RunContext) -> bool:
-    return any(run.secrets.get(name) for name in (_LOGIN, *_KEY_NAMES))
+def _has_credentials(context: RunContext) -> bool:
+    return any(context.secrets.get(name) for name in (_LOGIN, *_KEY_NAMES))
 
 
 def code_of(failure: str) -> FailedCode:
@@ -177,9 +177,9 @@ def retry_after_seconds(failure: str, now: datetime) -> float | None:
     return None
 
 
-def _settings(run: RunContext) -> dict[str, dict[str, Any]]:
+def _settings(context: RunContext) -> dict[str, dict[str, Any]]:
     """Its config.toml, by table; nothing of the user's own or of the repository's is read."""
-    config, top = run.task.config, dict[str, Any]()
+    config, top = context.task.config, dict[str, Any]()
     if config.model and config.model != config.provider:  # a model called like its provider is whatever that prefers
         top["model"] = config.model
     if config.effort:
@@ -189,16 +189,16 @@ def _settings(run: RunContext) -> dict[str, dict[str, Any]]:
         "analytics": {"enabled": False},  # with it, and without a name server, the exit hangs
         "shell_environment_policy": {"exclude": [*_VARIABLES]},
     }
-    if run.task.endpoint:
+    if context.task.endpoint:
         top["model_provider"] = "labrats"
         settings["model_providers.labrats"] = {
             "name": "labrats",
-            "base_url": run.task.endpoint,
-            "requires_openai_auth": any(name in run.secrets for name in (_LOGIN, *_KEY_NAMES)),
+            "base_url": context.task.endpoint,
+            "requires_openai_auth": any(name in context.secrets for name in (_LOGIN, *_KEY_NAMES)),
             "request_max_retries": 2,
             "stream_max_retries": 2,  # each with all of the above: by default an overload costs 30 requests
         }
-    for name, server in mcp_servers(run).items():
+    for name, server in mcp_servers(context).items():
         table = f"mcp_servers.{_toml_value(name)}"
         settings |= {f"{table}{part}": values for part, values in _mcp_server(server).items() if values}
     return settings
@@ -223,19 +223,19 @@ def _toml_value(value: Any) -> str:
 
 
 @contextmanager
-def _credentials(run: RunContext, home: Path) -> Iterator[Path | None]:
+def _credentials(context: RunContext, home: Path) -> Iterator[Path | None]:
     """Put the model's credentials where Codex reads them, until the end. Yields what may be removed once it has.
 
     Not into its environment, which its tools inherit. A key is read once; a login is renewed and written back.
     """
     login, key = (
-        run.secrets.get(_LOGIN),
-        next((run.secrets[name] for name in _KEY_NAMES if run.secrets.get(name)), None),
+        context.secrets.get(_LOGIN),
+        next((context.secrets[name] for name in _KEY_NAMES if context.secrets.get(name)), None),
     )
     if not (login or key):
         yield None
         return
-    file = run.credential_file(_LOGIN, login or json.dumps({"OPENAI_API_KEY": key}))
+    file = context.credential_file(_LOGIN, login or json.dumps({"OPENAI_API_KEY": key}))
     (home / _LOGIN).symlink_to(file)
     try:
         yield None if login else file

@@ -166,14 +166,14 @@ class Narrator:
     last_text: what the agent said last. completed: whether it says that it succeeded. failure: why it did not.
     """
 
-    def __init__(self, run: RunContext, sessions: Path) -> None:
+    def __init__(self, context: RunContext, sessions: Path) -> None:
         """sessions: the folder below which Codex writes its sessions down."""
         self.has_begun = False
         self.last_text = ""
         self.completed: TurnCompleted | None = None
         self.failure: str | None = None
-        self._run = run
-        self._ledger = Ledger(sessions, run.session_id)
+        self._context = context
+        self._ledger = Ledger(sessions, context.session_id)
         self._open_calls: set[str] = set()
 
     @property
@@ -187,7 +187,7 @@ class Narrator:
             case ThreadStarted():
                 self.has_begun = True
                 self._ledger.thread_id = event.thread_id
-                self._run.in_session(event.thread_id)
+                self._context.in_session(event.thread_id)
             case ItemStarted():
                 self._tell_started(event.item)
             case ItemCompleted():
@@ -197,42 +197,42 @@ class Narrator:
             case TurnFailed():
                 self.failure = event.error.message
             case ErrorNote():
-                self._run.events.log(f"[{event.message}]")
+                self._context.events.log(f"[{event.message}]")
         if self._ledger.read():
-            self._run.consumed(self._ledger.usage, self._ledger.model)
+            self._context.consumed(self._ledger.usage, self._ledger.model)
             self._check_turns()
 
     def settle(self) -> None:
         """Count what is left to count, after the end. No limit is checked."""
         if self._ledger.read():
-            self._run.settle(self._ledger.usage, self._ledger.model)
-        elif self.completed and not self._ledger.usage.turns and not self._run.session_id:
-            self._run.settle(self.completed.usage.as_usage(turns=1))
+            self._context.settle(self._ledger.usage, self._ledger.model)
+        elif self.completed and not self._ledger.usage.turns and not self._context.session_id:
+            self._context.settle(self.completed.usage.as_usage(turns=1))
         self._ledger.close()
 
     def _tell_started(self, item: Item) -> None:
         if call := item.call:
             self._open_calls.add(item.id)
-            tell_call(self._run.events, item.id, *call)
+            tell_call(self._context.events, item.id, *call)
 
     def _tell_completed(self, item: Item) -> None:
         match item.type:
             case "agent_message":
                 self.last_text = item.text
-                self._run.events.log(item.text)
+                self._context.events.log(item.text)
             case "error":  # a warning, in truth
-                self._run.events.log(f"[{item.message}]")
+                self._context.events.log(f"[{item.message}]")
         if item.call:
             if item.id not in self._open_calls:
                 self._tell_started(item)
             self._open_calls.discard(item.id)
-            tell_answer(self._run.events, item.id, item.answer, is_error=item.has_failed)
+            tell_answer(self._context.events, item.id, item.answer, is_error=item.has_failed)
 
     def _check_turns(self) -> None:
-        most, turns = self._run.task.config.max_turns, self._ledger.usage.turns
+        most, turns = self._context.task.config.max_turns, self._ledger.usage.turns
         if most is not None and turns > most:
             sentence = f"Codex took more than {most} turns"
-            raise GiveUp(FailedCode.MAX_TURNS, with_advice(FailedCode.MAX_TURNS, sentence, self._run.task))
+            raise GiveUp(FailedCode.MAX_TURNS, with_advice(FailedCode.MAX_TURNS, sentence, self._context.task))
 
 
 class _SessionEntry(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ TOKENS_PER_CHARACTER: Final = 0.33
 """A first guess; a model says how it counts with its first answer."""
 
 
-async def run(run: RunContext) -> str:
+async def run(context: RunContext) -> str:
     """Let the model of the job answer the prompt. Returns its last words."""
     # Loaded here: they bring an HTTP client, which attempts of other providers do without.
     from labrats.executor.providers.chat import Refusal, Unreachable
@@ -31,52 +31,52 @@ async def run(run: RunContext) -> str:
 
     try:
         async with (
-            limited_silence(run, f"The provider {run.task.config.provider}") as silence,
-            _server_for(run) as server,
+            limited_silence(context, f"The provider {context.task.config.provider}") as silence,
+            _server_for(context) as server,
         ):
-            return await (work if run.task.config.react_enabled else ask_once)(run, server, silence)
+            return await (work if context.task.config.react_enabled else ask_once)(context, server, silence)
     except (Refusal, Unreachable) as trouble:
-        raise trouble.as_give_up(run.task) from trouble
+        raise trouble.as_give_up(context.task) from trouble
 
 
-async def ask_once(run: RunContext, server: "ChatServer", silence: Silence) -> str:
+async def ask_once(context: RunContext, server: "ChatServer", silence: Silence) -> str:
     """Put the prompt to the model, and return what it answers. Raises GiveUp where that is nothing."""
     from labrats.executor.providers.asking import ask, empty_answer
     from labrats.executor.providers.chat import Refusal
 
-    messages = [{"role": "user", "content": run.prompt}]
-    if run.instructions:
-        messages.insert(0, {"role": "system", "content": run.instructions})
-    bound = _bound(run, server)
+    messages = [{"role": "user", "content": context.prompt}]
+    if context.instructions:
+        messages.insert(0, {"role": "system", "content": context.instructions})
+    bound = _bound(context, server)
     try:
-        reply = await ask(run, server, silence, messages, bound)
+        reply = await ask(context, server, silence, messages, bound)
     except Refusal as refusal:
         if not bound or refusal.code is not FailedCode.CONTEXT_TOO_LONG:
             raise
         # Prompt and answer do not fit together; the prompt alone may, with as long an answer as there is room for.
-        reply = await ask(run, server, silence, messages, {})
+        reply = await ask(context, server, silence, messages, {})
     if reply.is_cut:
-        run.events.log("[the answer was cut off: it reached a limit of length]")
+        context.events.log("[the answer was cut off: it reached a limit of length]")
     if not reply.text:
         raise empty_answer(reply)
     return reply.text
 
 
-def _server_for(run: RunContext) -> "AbstractAsyncContextManager[ChatServer]":
+def _server_for(context: RunContext) -> "AbstractAsyncContextManager[ChatServer]":
     from labrats.executor.providers.chat import chat_server
 
-    config = run.task.config
-    if not run.task.endpoint:
-        raise GiveUp(FailedCode.AGENT_ERROR, without_server(run.task))
+    config = context.task.config
+    if not context.task.endpoint:
+        raise GiveUp(FailedCode.AGENT_ERROR, without_server(context.task))
     named = config.model if config.model != config.provider else None  # a job that names no model has its provider's
-    return chat_server(run.task.endpoint, run.secrets.get(_KEY), named)
+    return chat_server(context.task.endpoint, context.secrets.get(_KEY), named)
 
 
-def _bound(run: RunContext, server: "ChatServer") -> dict[str, int]:
+def _bound(context: RunContext, server: "ChatServer") -> dict[str, int]:
     """Return the bound on the answer: the job's, and what is left of the window that the server announces."""
-    if (limit := run.task.config.max_tokens) is None:
+    if (limit := context.task.config.max_tokens) is None:
         return {}
     if server.announced_tokens:
-        prompt = (len(run.instructions) + len(run.prompt)) * TOKENS_PER_CHARACTER + _FRAME_TOKENS
+        prompt = (len(context.instructions) + len(context.prompt)) * TOKENS_PER_CHARACTER + _FRAME_TOKENS
         limit = max(1, min(limit, server.announced_tokens - int(prompt)))
     return {"max_tokens": limit}

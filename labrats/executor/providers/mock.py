@@ -33,33 +33,33 @@ from labrats.model.mock_script import (
 _DETACHING_SHELL: Final = 'sleep "$0" &'  # the shell ends at once, and leaves an orphan in the session that it led
 
 
-async def run(run: RunContext) -> Any:
+async def run(context: RunContext) -> Any:
     """Play the job's script, or a short default one. Returns its last `result` step's value."""
-    steps = _script_of(run)
+    steps = _script_of(context)
     if steps is None:
-        return _play_default(run)
+        return _play_default(context)
     result = None
-    for action in _actions(steps, run.task.number):
+    for action in _actions(steps, context.task.number):
         if isinstance(action, SetResult):
             result = action.result
         else:
-            await _play(action, run)
+            await _play(action, context)
     return result
 
 
-def _script_of(run: RunContext) -> list[Step] | None:
+def _script_of(context: RunContext) -> list[Step] | None:
     try:
-        return parse_script(run.task.metadata)
+        return parse_script(context.task.metadata)
     except Invalid as error:  # the API refuses such a script; a resource written by hand may hold one
         raise GiveUp(FailedCode.AGENT_ERROR, f"the mock script cannot be played: {error}") from error
 
 
-def _play_default(run: RunContext) -> str:
-    words = _words_of(run.prompt)
-    run.events.log("mock: reading the prompt")
-    run.events.log(f"mock: it has {words}")
-    run.events.log("mock: done")
-    beside = f", and instructions of {_words_of(run.instructions)}" if run.instructions else ""
+def _play_default(context: RunContext) -> str:
+    words = _words_of(context.prompt)
+    context.events.log("mock: reading the prompt")
+    context.events.log(f"mock: it has {words}")
+    context.events.log("mock: done")
+    beside = f", and instructions of {_words_of(context.instructions)}" if context.instructions else ""
     return f"The mock provider read a prompt of {words}{beside}, and did nothing else."
 
 
@@ -76,17 +76,17 @@ def _actions(steps: Iterable[Step], attempt: int) -> Iterator[Action]:
             yield from step.steps
 
 
-async def _play(action: Action, run: RunContext) -> None:
+async def _play(action: Action, context: RunContext) -> None:
     match action:
         case Log():
-            await _log(action, run)
+            await _log(action, context)
         case Sleep():
             await asyncio.sleep(action.sleep_ms / 1000)
         case Write():
-            write_beneath(run.workspace, action.write.path, action.write.text.encode())
+            write_beneath(context.workspace, action.write.path, action.write.text.encode())
         case Consume():
-            run.consume(action.usage.as_usage())
-            _check_turns(run)
+            context.consume(action.usage.as_usage())
+            _check_turns(context)
         case Fail():
             raise GiveUp(FailedCode.AGENT_ERROR, action.fail)
         case Exit():
@@ -98,18 +98,18 @@ async def _play(action: Action, run: RunContext) -> None:
         case IgnoreSignals():
             _ignore_requests_to_stop()
         case Fork():
-            _leave_child(action.fork, run)
+            _leave_child(action.fork, context)
 
 
-async def _log(step: Log, run: RunContext) -> None:
+async def _log(step: Log, context: RunContext) -> None:
     for count in range(1, step.times + 1):
         if count > 1:
             await asyncio.sleep(step.every_ms / 1000)
-        run.events.log(step.log.replace("{n}", str(count)))
+        context.events.log(step.log.replace("{n}", str(count)))
 
 
-def _check_turns(run: RunContext) -> None:
-    most, turns = ResolvedConfig(config=run.task.config).max_turns, run.events.own_usage.turns
+def _check_turns(context: RunContext) -> None:
+    most, turns = ResolvedConfig(config=context.task.config).max_turns, context.events.own_usage.turns
     if turns > most:
         raise GiveUp(FailedCode.MAX_TURNS, f"the run took {turns} turns, over maxTurns {most}")
 
@@ -127,9 +127,9 @@ def _ignore_requests_to_stop() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _leave_child(child: Child, run: RunContext) -> None:
+def _leave_child(child: Child, context: RunContext) -> None:
     """Start a process and forget it: neither waited for nor ended by this provider."""
     seconds = str(child.seconds)
     command = ["sh", "-c", _DETACHING_SHELL, seconds] if child.detached else ["sleep", seconds]
     nowhere = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
-    os.posix_spawnp(command[0], command, run.agent_environment(), file_actions=nowhere, setsid=child.detached)
+    os.posix_spawnp(command[0], command, context.agent_environment(), file_actions=nowhere, setsid=child.detached)

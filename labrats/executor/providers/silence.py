@@ -18,11 +18,11 @@ _EARLIEST_REMINDER: Final = 0.25
 class Silence:
     """The time since a model was last heard. Reminders in the log announce the limit."""
 
-    def __init__(self, run: RunContext) -> None:
+    def __init__(self, context: RunContext) -> None:
         self.timeout = asyncio.timeout(None)
         self.last_note = "it says nothing"
-        self._run = run
-        self._limit = run.task.idle_seconds
+        self._context = context
+        self._limit = context.task.idle_seconds
         self._loop = asyncio.get_running_loop()
         self._is_waiting = True
         self._since = self._loop.time()
@@ -55,14 +55,14 @@ class Silence:
             self._reminder *= 2
             end = f"the run ends after {self._limit:g} s of silence"
             with suppress(GiveUp):  # at the bound of the output: whatever the run writes next will end it
-                self._run.events.log(f"[the model's server has said nothing for {silent:.0f} s: {end}]")
+                self._context.events.log(f"[the model's server has said nothing for {silent:.0f} s: {end}]")
         self._timer = self._loop.call_later(min(self._reminder, self._limit) - silent, self._look)
 
 
 @asynccontextmanager
-async def limited_silence(run: RunContext, program: str) -> AsyncIterator[Silence]:
+async def limited_silence(context: RunContext, program: str) -> AsyncIterator[Silence]:
     """Limit the silence of the model that `program` waits for. Raises GiveUp at the limit."""
-    silence = Silence(run)
+    silence = Silence(context)
     try:
         async with silence.timeout:
             yield silence
@@ -70,8 +70,8 @@ async def limited_silence(run: RunContext, program: str) -> AsyncIterator[Silenc
         if not silence.timeout.expired():
             raise
         reason = (
-            f"{program} waited more than {run.task.idle_seconds:g} seconds for the model's server: {silence.last_note} "
-            f"({on_silence(run.task)})"
+            f"{program} waited more than {context.task.idle_seconds:g} seconds for the model's server: "
+            f"{silence.last_note} ({on_silence(context.task)})"
         )
         raise GiveUp(FailedCode.AGENT_ERROR, reason) from error
     finally:

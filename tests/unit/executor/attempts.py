@@ -205,7 +205,7 @@ def git(folder: Path, *arguments: str) -> str:
 class Work:
     """A Run for a provider or a part of one, in this process; `events` are those it has emitted."""
 
-    run: RunContext
+    context: RunContext
     output: Path
 
     @property

@@ -16,7 +16,7 @@ TOKEN = "test-token-0123456789"
 
 def given(tmp_path: Path, servers: dict[str, McpServer] | None, secrets: dict[str, str]) -> dict[str, McpServer]:
     with some_work(tmp_path, a_task(tmp_path, config=JobConfig(mcp_servers=servers)), secrets) as work:
-        return mcp_servers(work.run)
+        return mcp_servers(work.context)
 
 
 def test_a_program_finds_them_in_its_environment_and_an_address_in_headers(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_pod_clones_and_then_works_without_a_gap_in_its_events(tmp_path: Path)
     repository = a_repository(tmp_path / "origin")
     pod = a_pod(tmp_path, [{"log": "worked"}, {"result": "done"}], **in_a_clone_of(repository))
 
-    events = [event for run in (pod.prepare, pod.clone, pod.execute) for event in run()[1]]
+    events = [event for step in (pod.prepare, pod.clone, pod.execute) for event in step()[1]]
 
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert [event.state for event in events if isinstance(event, StatusEvent)] == ["started", "workspace", "running"]
@@ -82,8 +82,8 @@ def test_no_credential_is_left_in_a_folder_of_the_agent(tmp_path: Path) -> None:
     repository = a_repository(tmp_path / "origin")
     pod = a_pod(tmp_path, [{"result": "done"}], **in_a_clone_of(repository))
 
-    for run in (pod.prepare, pod.clone):
-        assert run()[0] == 0
+    for step in (pod.prepare, pod.clone):
+        assert step()[0] == 0
     assert (pod.inputs / "secrets" / "OPENAI_API_KEY").read_text() == KEY  # what the executor is handed
     assert pod.execute()[0] == 0
 
@@ -126,9 +126,9 @@ def test_a_pull_request_is_recognised_by_the_repository_that_an_earlier_step_clo
 ) -> None:
     task: Task = a_task(tmp_path, repository=repository)
     with some_work(tmp_path, task) as work:
-        work.run.events.pull_request_url = "https://github.com/o/r/pull/3"
+        work.context.events.pull_request_url = "https://github.com/o/r/pull/3"
 
-        assert _pull_request(work.run) == url
+        assert _pull_request(work.context) == url
 
 
 def test_of_many_pods_that_claim_an_attempt_at_once_one_does_and_the_others_do_nothing(tmp_path: Path) -> None:

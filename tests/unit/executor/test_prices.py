@@ -71,9 +71,9 @@ def test_a_mock_script_says_itself_what_its_turns_cost(tmp_path: Path) -> None:
 def test_a_sum_with_an_answer_whose_usage_is_not_reported_is_not_known(tmp_path: Path) -> None:
     with some_work(tmp_path, a_task(tmp_path, config=JobConfig(provider="vllm"), prices=OWN)) as work:
         for tokens in (10, 0, 10):
-            work.run.consume(Usage(input_tokens=tokens, turns=1))
+            work.context.consume(Usage(input_tokens=tokens, turns=1))
 
-    assert work.run.events.usage == Usage(input_tokens=20, turns=3)
+    assert work.context.events.usage == Usage(input_tokens=20, turns=3)
 
 
 def test_the_model_that_answered_is_priced_where_the_job_names_none(tmp_path: Path) -> None:

@@ -91,8 +91,8 @@ class Clone:
 async def prepared(tmp_path: Path, secrets: dict[str, str] | None = None, **task: Any) -> Clone:
     """A workspace made as `task` says."""
     with some_work(tmp_path, a_task(tmp_path, **task), secrets) as work:
-        await prepare_workspace(work.run)
-        return Clone(work.run.workspace, work.run.folder)
+        await prepare_workspace(work.context)
+        return Clone(work.context.workspace, work.context.folder)
 
 
 async def cloned(

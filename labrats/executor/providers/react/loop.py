@@ -48,17 +48,17 @@ _ASK_FOR_CALL: Final = "That is no call of a tool. Answer with one JSON object, 
 _ASK_FOR_LESS: Final = "Your answer was cut off, because it was too long. Write less at once."
 
 
-async def work(run: RunContext, server: ChatServer, silence: Silence) -> str:
+async def work(context: RunContext, server: ChatServer, silence: Silence) -> str:
     """Let the model work on the prompt with tools. Returns its answer. Raises GiveUp, Refusal or Unreachable;
     what was done until then is in the log.
     """
     window = server.window_tokens
-    talk = Transcript(run.instructions, run.prompt)
-    agent = Agent(run, server, silence, Tools.of(run, window), talk, min(window // 4, _LONGEST_REPLY_TOKENS))
+    talk = Transcript(context.instructions, context.prompt)
+    agent = Agent(context, server, silence, Tools.of(context, window), talk, min(window // 4, _LONGEST_REPLY_TOKENS))
     try:
         return await agent.work()
     except (GiveUp, Refusal, Unreachable, asyncio.CancelledError):
-        run.events.log(f"[ended before it was done; so far: {agent.summary}]")
+        context.events.log(f"[ended before it was done; so far: {agent.summary}]")
         raise
 
 
@@ -68,7 +68,7 @@ class Agent:
     out so far.
     """
 
-    run: RunContext
+    context: RunContext
     server: ChatServer
     silence: Silence
     tools: Tools
@@ -83,7 +83,7 @@ class Agent:
 
     async def work(self) -> str:
         """Ask, act, repeat, until the model answers or a limit is reached."""
-        turns = ResolvedConfig(config=self.run.task.config).max_turns
+        turns = ResolvedConfig(config=self.context.task.config).max_turns
         for _ in range(turns):
             reply = await self._ask()
             if (answer := await self._act(reply)) is not None:
@@ -97,14 +97,14 @@ class Agent:
     def summary(self) -> str:
         """What was done, in a line."""
         calls = ", ".join(f"{name} {count} times" for name, count in sorted(self.made.items()))
-        return f"{self.run.events.usage.turns} turns, {calls or 'no calls'}"
+        return f"{self.context.events.usage.turns} turns, {calls or 'no calls'}"
 
     async def _ask(self) -> Reply:
         while True:
             self.talk = self._shortened()
             try:
                 reply = await ask(
-                    self.run,
+                    self.context,
                     self.server,
                     self.silence,
                     self.tool_call_format.messages(self.talk),
@@ -154,7 +154,7 @@ class Agent:
         if self.repairs > _REPAIRS and not reply.text:
             raise empty_answer(reply)
         if self.repairs > _REPAIRS:
-            self.run.events.log("[the model does not keep to the format: its text is taken for its answer]")
+            self.context.events.log("[the model does not keep to the format: its text is taken for its answer]")
             return reply.text
         example = json.dumps({"tool": Finish.tool, "arguments": {"answer": "…"}}, ensure_ascii=False)
         self._remember(Round(reply.text, remark=_ASK_FOR_LESS if reply.is_cut else _ASK_FOR_CALL + example))
@@ -169,11 +169,11 @@ class Agent:
     async def _make(self, call: Call) -> Observation:
         call_id = f"call-{self.made.total() + 1}"
         self.made[call.name[:_NAME_CHARACTERS]] += 1
-        tell_call(self.run.events, call_id, call.name, call.arguments, _about(call.arguments))
+        tell_call(self.context.events, call_id, call.name, call.arguments, _about(call.arguments))
         self.silence.heard(waits_for_model=False)
         observed = await self._observe(call)
         self.silence.heard()
-        tell_answer(self.run.events, call_id, observed.text, is_error=observed.is_error)
+        tell_answer(self.context.events, call_id, observed.text, is_error=observed.is_error)
         return observed
 
     async def _observe(self, call: Call) -> Observation:
@@ -210,7 +210,7 @@ class Agent:
 
     def _simplify(self, why: str) -> None:
         self.tool_call_format = SIMPLER[self.tool_call_format]
-        self.run.events.log(f"[{why}: calls are asked for as {self.tool_call_format.name} from now on]")
+        self.context.events.log(f"[{why}: calls are asked for as {self.tool_call_format.name} from now on]")
 
     @property
     def _can_ask_for_less(self) -> bool:
@@ -232,8 +232,8 @@ class Agent:
             self.tokens_per_character = read / self._size(self.talk)
 
     def _fields(self) -> dict[str, Any]:
-        limit = self.run.task.config.max_tokens
-        used = self.run.events.usage.input_tokens + self.run.events.usage.output_tokens
+        limit = self.context.task.config.max_tokens
+        used = self.context.events.usage.input_tokens + self.context.events.usage.output_tokens
         left = self.reply_tokens if limit is None else max(limit - used, 1)
         return {**self.tool_call_format.fields, "max_tokens": min(self.reply_tokens, left)}
 

@@ -31,7 +31,7 @@ _EXAMPLES: Final = (
         "Done.",
     ),
     ("What does todo.txt say?", "read_file", {"path": "todo.txt"}, "Buy milk.", "todo.txt says: Buy milk."),
-    ("RunContext the tests.", "run_command", {"command": "make test"}, "12 passed", "All 12 tests pass."),
+    ("Run the tests.", "run_command", {"command": "make test"}, "12 passed", "All 12 tests pass."),
 )
 """Whole talks, which the smallest models follow better than a description: a task, a call, its answer, the end."""
 

@@ -31,17 +31,17 @@ _GREP: Final = ("grep", "-rnHIEs", "--devices=skip", "--exclude-dir=.git", "--co
 class Tools:
     """Carries out calls. What they answer is redacted: what is secret here need not reach the model's server."""
 
-    run: RunContext
+    context: RunContext
     files: Files
     notes: Notes
     environment: dict[str, str]
 
     @classmethod
-    def of(cls, run: RunContext, window_tokens: int) -> "Tools":
-        environment = run.agent_environment()
+    def of(cls, context: RunContext, window_tokens: int) -> "Tools":
+        environment = context.agent_environment()
         notes = Notes(Path(environment["TMPDIR"]), shown_characters(window_tokens))
-        files = Files(run.workspace, notes.folder, notes.characters - _PAGE_NOTE_CHARACTERS)
-        return cls(run, files, notes, environment)
+        files = Files(context.workspace, notes.folder, notes.characters - _PAGE_NOTE_CHARACTERS)
+        return cls(context, files, notes, environment)
 
     async def use(self, call: Arguments) -> Observation:
         """What the tool answers; an error too is an answer."""
@@ -51,7 +51,7 @@ class Tools:
             observed = Observation(str(error), is_error=True)
         except OSError as error:
             observed = Observation(f"It failed: {error.strerror}.", is_error=True)
-        return Observation(self.notes.shown(self.run.events.clean(observed.text)), observed.is_error)
+        return Observation(self.notes.shown(self.context.events.clean(observed.text)), observed.is_error)
 
     async def _use(self, call: Arguments) -> Observation:
         match call:
@@ -72,14 +72,14 @@ class Tools:
     async def _search(self, call: Search) -> Observation:
         place = self._place(call.path)
         command = [*_GREP, "-e", call.pattern, "--", place]
-        ended = await run_program(command, self.run.workspace, self.environment, _SEARCH_SECONDS)
+        ended = await run_program(command, self.context.workspace, self.environment, _SEARCH_SECONDS)
         if ended.status == 1 and not ended.output:
             return Observation("Nothing matches.")
         return Observation(ended.output + _limit_note(ended), is_error=ended.status not in (0, None))
 
     async def _run(self, call: RunCommand) -> Observation:
-        command = confined([shell(), "-c", call.command], self.run)
-        ended = await run_program(command, self.run.workspace, self.environment, call.timeout_seconds)
+        command = confined([shell(), "-c", call.command], self.context)
+        ended = await run_program(command, self.context.workspace, self.environment, call.timeout_seconds)
         if ended.status == 0:
             return Observation(ended.output or "It succeeded, and printed nothing.")
         exit_note = _limit_note(ended) or f"\n[exit status {ended.status}]"
@@ -91,10 +91,10 @@ class Tools:
         if not name:
             return "."
         try:
-            with folder_beneath(self.run.workspace, name):
+            with folder_beneath(self.context.workspace, name):
                 pass
         except GiveUp:
-            open_to_read(self.run.workspace, name).close()
+            open_to_read(self.context.workspace, name).close()
         return f"./{name}"
 
 

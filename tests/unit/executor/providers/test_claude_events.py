@@ -24,7 +24,7 @@ RECORDED = Path(__file__).parent / "recorded" / "claude"
 def told(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Work:
     """What becomes of `events`."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
-        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        narrator = Narrator(work.context, SessionFiles(tmp_path / "projects"))
         for event in events:
             if known := read_event(json.dumps(event).encode()):
                 narrator.tell(known)
@@ -34,7 +34,7 @@ def told(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = Non
 def narrator_of(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Narrator:
     """Who has retold `events`."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
-        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        narrator = Narrator(work.context, SessionFiles(tmp_path / "projects"))
         with suppress(GiveUp):
             for event in events:
                 narrator.hear(json.dumps(event).encode())
@@ -44,7 +44,7 @@ def narrator_of(tmp_path: Path, *events: dict[str, Any], config: JobConfig | Non
 def recorded(tmp_path: Path, name: str) -> tuple[Narrator, Work]:
     """What becomes of a stream of the real program."""
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        narrator = Narrator(work.context, SessionFiles(tmp_path / "projects"))
         for line in (RECORDED / f"{name}.jsonl").read_bytes().splitlines():
             narrator.hear(line)
         return narrator, work
@@ -96,7 +96,7 @@ def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tm
     """As in the second result here: its totals are those of the whole session."""
     lines = (RECORDED / "background.jsonl").read_bytes().splitlines()
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        narrator = Narrator(work.context, SessionFiles(tmp_path / "projects"))
         narrator.hear(lines[-1])
 
     assert (narrator.usage.input_tokens, narrator.usage.output_tokens) == (100, 10)
@@ -139,7 +139,7 @@ def test_a_pause_is_as_long_as_the_subscriptions_limit_lasts(tmp_path: Path) -> 
 
 def test_a_long_pause_that_the_server_asks_for_ends_the_run(tmp_path: Path) -> None:
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        asked = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        asked = Narrator(work.context, SessionFiles(tmp_path / "projects"))
         lines = (RECORDED / "asked_for_a_minute.jsonl").read_bytes().splitlines()
         *before, last = lines[: next(n for n, line in enumerate(lines, 1) if b"api_retry" in line)]
         for line in before:
@@ -313,19 +313,19 @@ def ended(output_tokens: int, parent: str | None = None, **usage: int | None) ->
 def test_the_usage_of_a_streamed_message_is_that_of_its_end(tmp_path: Path) -> None:
     work = told(tmp_path, begun("msg_1", input_tokens=5), assistant(text("a"), input_tokens=5), ended(75_000))
 
-    assert work.run.events.usage == Usage(input_tokens=5, output_tokens=75_000, turns=1)
+    assert work.context.events.usage == Usage(input_tokens=5, output_tokens=75_000, turns=1)
 
 
 def test_messages_that_come_in_together_are_told_apart(tmp_path: Path) -> None:
     work = told(tmp_path, begun("msg_1"), begun("msg_2", "toolu_1"), ended(10, "toolu_1"), ended(200))
 
-    assert work.run.events.usage == Usage(output_tokens=210, turns=2)
+    assert work.context.events.usage == Usage(output_tokens=210, turns=2)
 
 
 def test_a_message_that_breaks_off_at_its_beginning_is_no_turn(tmp_path: Path) -> None:
     work = told(tmp_path, begun("msg_1", input_tokens=5), begun("msg_2", input_tokens=5), ended(10))
 
-    assert work.run.events.usage == Usage(input_tokens=10, output_tokens=11, turns=1)
+    assert work.context.events.usage == Usage(input_tokens=10, output_tokens=11, turns=1)
 
 
 def test_a_message_that_writes_more_than_is_allowed_ends_the_run(tmp_path: Path) -> None:
@@ -348,11 +348,11 @@ def test_what_subagents_write_counts_although_it_is_not_printed(tmp_path: Path) 
     entry = {"type": "assistant", "message": {"id": "msg_2", "usage": {"input_tokens": 5, "output_tokens": 600}}}
     (files / "agent-1.jsonl").write_text(json.dumps(entry) + "\n")
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        narrator = Narrator(work.run, SessionFiles(tmp_path / "projects"))
+        narrator = Narrator(work.context, SessionFiles(tmp_path / "projects"))
         narrator.tell(SystemEvent(subtype="init", session_id="session-1"))
         narrator.hear(json.dumps(assistant(text("a"), message_id="msg_2") | {"parent_tool_use_id": "t"}).encode())
 
-    assert work.run.events.usage == Usage(input_tokens=5, output_tokens=600, turns=1)
+    assert work.context.events.usage == Usage(input_tokens=5, output_tokens=600, turns=1)
 
 
 def test_what_subagents_wrote_before_a_session_was_resumed_does_not_count(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ THREAD = "01900000-0000-7000-8000-000000000000"
 def told(tmp_path: Path, *lines: bytes, config: JobConfig | None = None) -> tuple[Narrator, Work]:
     """What becomes of the events in `lines`."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig(provider="codex"))) as work:
-        narrator = Narrator(work.run, tmp_path / "sessions")
+        narrator = Narrator(work.context, tmp_path / "sessions")
         try:
             for line in lines:
                 if event := read_event(line):
@@ -72,12 +72,12 @@ def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> No
         ("item_3", "Edit", False),
         ("item_3", None, False),
     ]
-    assert answer_of(work.run, narrator, Ending(0)) == "Done."
+    assert answer_of(work.context, narrator, Ending(0)) == "Done."
 
 
 def test_a_model_is_waited_for_unless_a_tool_is_at_work(tmp_path: Path) -> None:
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        narrator = Narrator(work.run, tmp_path)
+        narrator = Narrator(work.context, tmp_path)
         waits = []
         for line in recorded("worked")[:6]:
             if event := read_event(line):
@@ -130,14 +130,14 @@ def test_trouble_on_the_way_is_a_note_in_the_log(tmp_path: Path) -> None:
     narrator, work = told(tmp_path, *recorded("reconnected"))
 
     assert work.logs[0].startswith("[Reconnecting... 1/1 (stream disconnected")
-    assert answer_of(work.run, narrator, Ending(0)) == "Done."
+    assert answer_of(work.context, narrator, Ending(0)) == "Done."
 
 
 def test_what_a_session_has_consumed_is_read_where_it_writes_itself_down(tmp_path: Path) -> None:
     a_session(tmp_path, *recorded("session"))
     _, work = told(tmp_path, *recorded("worked"))
 
-    assert work.run.events.usage == Usage(
+    assert work.context.events.usage == Usage(
         input_tokens=320, output_tokens=40, cache_read_tokens=80, reasoning_tokens=16, turns=4
     )
 
@@ -153,7 +153,7 @@ def test_an_answer_is_counted_by_its_record_before_the_tools_that_it_calls_have_
     a_session(tmp_path, first, *later, a_record("resp_2", output_tokens=5))
     _, work = told(tmp_path, *recorded("worked"))
 
-    assert work.run.events.usage == Usage(
+    assert work.context.events.usage == Usage(
         input_tokens=80, output_tokens=10, cache_read_tokens=20, cache_write_tokens=30, turns=2
     )
 
@@ -162,19 +162,19 @@ def test_what_only_the_end_shows_has_a_cost_too(tmp_path: Path) -> None:
     path = a_session(tmp_path)
     task = a_task(tmp_path, config=JobConfig(provider="codex", model="gpt-5"))
     with some_work(tmp_path, task) as work:
-        narrator = Narrator(work.run, tmp_path / "sessions")
+        narrator = Narrator(work.context, tmp_path / "sessions")
         narrator.tell(ThreadStarted(THREAD))
         path.write_bytes(a_record("resp_1", output_tokens=1000) + b"\n")
         narrator.settle()
 
-    assert work.run.events.usage == Usage(output_tokens=1000, cost_usd=0.01, turns=1)
+    assert work.context.events.usage == Usage(output_tokens=1000, cost_usd=0.01, turns=1)
 
 
 def test_an_entry_that_repeats_the_last_one_counts_once(tmp_path: Path) -> None:
     a_session(tmp_path, *(line for line in recorded("session") for _ in range(2)))
     _, work = told(tmp_path, *recorded("worked"))
 
-    assert work.run.events.usage.turns == 4
+    assert work.context.events.usage.turns == 4
 
 
 def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tm
     a_session(tmp_path, *entries[2:])
     _, work = told(tmp_path, *recorded("worked"))
 
-    assert work.run.events.usage == Usage(
+    assert work.context.events.usage == Usage(
         input_tokens=160, output_tokens=20, cache_read_tokens=40, reasoning_tokens=8, turns=2
     )
 
@@ -206,7 +206,7 @@ def test_a_session_is_counted_as_it_grows(tmp_path: Path) -> None:
 def test_without_the_sessions_file_the_end_tells_what_was_consumed(tmp_path: Path) -> None:
     _, work = told(tmp_path, *recorded("worked"))
 
-    assert work.run.events.usage == Usage(
+    assert work.context.events.usage == Usage(
         input_tokens=320, output_tokens=40, cache_read_tokens=80, reasoning_tokens=16, turns=1
     )
 
@@ -231,7 +231,7 @@ def test_success_needs_the_exit_status_and_the_last_event(tmp_path: Path) -> Non
 
     for narrator, status in ((completed, 1), (completed, -9), (cut, 0)):
         with pytest.raises(GiveUp) as failure:
-            answer_of(work.run, narrator, Ending(status))
+            answer_of(work.context, narrator, Ending(status))
         assert failure.value.code == FailedCode.AGENT_ERROR
 
 
@@ -242,7 +242,7 @@ def test_each_kind_of_failure_has_its_code(tmp_path: Path, name: str, code: Fail
     narrator, work = told(tmp_path, *recorded(name))
 
     with pytest.raises(GiveUp) as failure:
-        answer_of(work.run, narrator, Ending(1))
+        answer_of(work.context, narrator, Ending(1))
 
     assert (failure.value.code, failure.value.retry_after_seconds) == (code, seconds)
 

@@ -16,7 +16,7 @@ from tests.unit.executor.attempts import Work, a_task, some_work
 
 async def played(tmp_path: Path, steps: list[Any], **fields: Any) -> tuple[Any, Work]:
     with some_work(tmp_path, a_task(tmp_path, steps, **fields)) as work:
-        return await mock.run(work.run), work
+        return await mock.run(work.context), work
 
 
 async def test_log_lines_are_counted_from_one(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ async def test_log_lines_are_counted_from_one(tmp_path: Path) -> None:
 async def test_files_are_written_in_the_workspace(tmp_path: Path) -> None:
     _, work = await played(tmp_path, [{"write": {"path": "a/b.txt", "text": "grüße"}}])
 
-    assert (work.run.workspace / "a" / "b.txt").read_text("utf-8") == "grüße"
+    assert (work.context.workspace / "a" / "b.txt").read_text("utf-8") == "grüße"
 
 
 async def test_files_outside_the_workspace_are_refused(tmp_path: Path) -> None:

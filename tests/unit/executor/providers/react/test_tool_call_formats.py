@@ -70,7 +70,7 @@ def test_arguments_that_are_no_json_are_kept_for_the_repair_and_not_shown_again(
     assert NATIVE.messages(talk)[2]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
-@pytest.mark.parametrize("manner", [NATIVE, CONSTRAINED, FREE])
+@pytest.mark.parametrize("tool_call_format", [NATIVE, CONSTRAINED, FREE])
 def test_a_talk_can_be_shown_in_any_manner(tool_call_format: ToolCallFormat) -> None:
     calls = [Call("1", "read_file", {"path": "a"}), Call("2", "list_files", {})]
     rounds = (Round("Look.", calls, [Observation("A"), Observation("B", is_error=True)]), Round("Hm.", remark="Go on."))
@@ -84,7 +84,7 @@ def test_a_talk_can_be_shown_in_any_manner(tool_call_format: ToolCallFormat) -> 
     assert told[-2:] == ["Hm.", "Go on."]
 
 
-@pytest.mark.parametrize("manner", [CONSTRAINED, FREE])
+@pytest.mark.parametrize("tool_call_format", [CONSTRAINED, FREE])
 def test_in_the_text_the_roles_alternate_and_at_last_there_is_no_system(tool_call_format: ToolCallFormat) -> None:
     cut = Round("", [Call("1", "list_files", {})], [Observation("A")], remark="Write less.")
     messages = tool_call_format.messages(Transcript("", "Do it.", (cut, Round("Hm.", remark="Go on."))))

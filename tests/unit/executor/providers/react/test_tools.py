@@ -25,7 +25,7 @@ class Hands:
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
-        self.workspace = tools.run.workspace
+        self.workspace = tools.context.workspace
 
     async def use(self, tool: str, **arguments: Any) -> Observation:
         return await self.tools.use(read_call(tool, arguments))
@@ -46,7 +46,7 @@ class Hands:
 @pytest.fixture
 def hands(tmp_path: Path, unique_name: str) -> Iterator[Hands]:
     with some_work(tmp_path, a_task(tmp_path, attempt=unique_name)) as work:
-        yield Hands(Tools.of(work.run, WINDOW_TOKENS))
+        yield Hands(Tools.of(work.context, WINDOW_TOKENS))
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ async def test_a_pattern_that_is_none_is_said_to_be(hands: Hands) -> None:
 async def test_what_is_secret_is_not_told_to_the_models_server(tmp_path: Path) -> None:
     (tmp_path / "ws").mkdir()
     with (tmp_path / "output").open("wb") as output:
-        run = RunContext(
+        context = RunContext(
             a_task(tmp_path),
             "x",
             "",
@@ -219,5 +219,5 @@ async def test_what_is_secret_is_not_told_to_the_models_server(tmp_path: Path) -
             tmp_path / "credentials",
             EventWriter(output.fileno(), None, Redactor([KEY])),
         )
-        hands = Hands(Tools.of(run, WINDOW_TOKENS))
+        hands = Hands(Tools.of(context, WINDOW_TOKENS))
         assert await hands.says("run_command", command=f"echo key {KEY}") == "key [redacted]\n"
