@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from labrats.executor.event_writer import EventWriter
-from labrats.executor.limits import Limits
 from labrats.executor.prices import priced
+from labrats.executor.usage_limits import Limits
 from labrats.model.errors import LabratsError
 from labrats.model.job import AgentSession, Usage
 from labrats.model.protocol import Resumption, Task

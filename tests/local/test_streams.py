@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.providers.chat import _Answer as Answer
+from labrats.executor.providers.chat_client import _Answer as Answer
 from labrats.model.ai_model import Prices
 from labrats.model.job import FailedCode, Usage
 from tests.local.chat_server import (

@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO, Final
 
+from labrats.executor.agent_sandbox import confined
 from labrats.executor.context import RunContext, SessionLost
-from labrats.executor.sandbox import confined
 from labrats.executor.subprocesses import Lines, Subprocess, child_process
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode

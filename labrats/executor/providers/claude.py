@@ -13,13 +13,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from labrats.executor.advice import with_advice, without_credentials
 from labrats.executor.context import RunContext, SessionLost
+from labrats.executor.failure_advice import with_advice, without_credentials
 from labrats.executor.mcp_servers import mcp_servers
 from labrats.executor.providers.agent_cli import Ending, no_result, program_folder, program_of, remove_whatever, run_cli
 from labrats.executor.providers.claude_events import CODE_OF_STATUS, ClaudeResult, Narrator
 from labrats.executor.providers.claude_sessions import SessionFiles
-from labrats.executor.providers.silence import limited_silence
+from labrats.executor.providers.silence_limit import limited_silence
 from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode

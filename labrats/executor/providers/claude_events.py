@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import msgspec
 
-from labrats.executor.advice import with_advice
 from labrats.executor.context import RunContext
+from labrats.executor.failure_advice import with_advice
 from labrats.executor.providers.agent_cli import PATIENCE_SECONDS
 from labrats.executor.providers.claude_sessions import ModelUsage, SessionFiles, TokenCounts, usage_of_models
 from labrats.executor.providers.cli_events import read_line, tell_answer, tell_call, tell_failed_server, text_of
-from labrats.executor.providers.silence import Silence
+from labrats.executor.providers.silence_limit import Silence
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode, Usage
 

@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from labrats.executor.advice import with_advice, without_credentials
 from labrats.executor.context import RunContext, SessionLost
+from labrats.executor.failure_advice import with_advice, without_credentials
 from labrats.executor.mcp_servers import mcp_servers
 from labrats.executor.providers.agent_cli import (
     PATIENCE_SECONDS,
@@ -30,7 +30,7 @@ from labrats.executor.providers.agent_cli import (
 from labrats.executor.providers.cli_events import tell_failed_server
 from labrats.executor.providers.codex_events import ErrorNote, Narrator, ThreadStarted, read_event
 from labrats.executor.providers.codex_log import LOG_FILTER, LOG_VARIABLE, CodexLog, complaints_in
-from labrats.executor.providers.silence import limited_silence
+from labrats.executor.providers.silence_limit import limited_silence
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.mcp_server import McpServer

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from labrats.executor.advice import with_advice
 from labrats.executor.context import RunContext
+from labrats.executor.failure_advice import with_advice
 from labrats.executor.providers.cli_events import read_line, tell_answer, tell_call, text_of
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage

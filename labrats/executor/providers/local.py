@@ -6,14 +6,14 @@ It is asked once; or, with `reactEnabled`, it works in the workspace by calling 
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final
 
-from labrats.executor.advice import without_server
 from labrats.executor.context import RunContext
-from labrats.executor.providers.silence import Silence, limited_silence
+from labrats.executor.failure_advice import without_server
+from labrats.executor.providers.silence_limit import Silence, limited_silence
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
 if TYPE_CHECKING:
-    from labrats.executor.providers.chat import ChatServer
+    from labrats.executor.providers.chat_client import ChatServer
 
 _KEY: Final = "OPENAI_API_KEY"
 _FRAME_TOKENS: Final = 64
@@ -26,7 +26,7 @@ TOKENS_PER_CHARACTER: Final = 0.33
 async def run(context: RunContext) -> str:
     """Let the model of the job answer the prompt. Returns its last words."""
     # Loaded here: they bring an HTTP client, which attempts of other providers do without.
-    from labrats.executor.providers.chat import Refusal, Unreachable
+    from labrats.executor.providers.chat_client import Refusal, Unreachable
     from labrats.executor.providers.react.loop import work
 
     try:
@@ -41,8 +41,8 @@ async def run(context: RunContext) -> str:
 
 async def ask_once(context: RunContext, server: "ChatServer", silence: Silence) -> str:
     """Put the prompt to the model, and return what it answers. Raises GiveUp where that is nothing."""
-    from labrats.executor.providers.asking import ask, empty_answer
-    from labrats.executor.providers.chat import Refusal
+    from labrats.executor.providers.chat_client import Refusal
+    from labrats.executor.providers.completion import ask, empty_answer
 
     messages = [{"role": "user", "content": context.prompt}]
     if context.instructions:
@@ -63,7 +63,7 @@ async def ask_once(context: RunContext, server: "ChatServer", silence: Silence) 
 
 
 def _server_for(context: RunContext) -> "AbstractAsyncContextManager[ChatServer]":
-    from labrats.executor.providers.chat import chat_server
+    from labrats.executor.providers.chat_client import chat_server
 
     config = context.task.config
     if not context.task.endpoint:

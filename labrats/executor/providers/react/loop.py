@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from labrats.executor.context import RunContext
-from labrats.executor.providers.asking import ask, empty_answer
-from labrats.executor.providers.chat import ChatServer, Refusal, Reply, Unreachable
+from labrats.executor.providers.chat_client import ChatServer, Refusal, Reply, Unreachable
 from labrats.executor.providers.cli_events import tell_answer, tell_call
+from labrats.executor.providers.completion import ask, empty_answer
 from labrats.executor.providers.local import TOKENS_PER_CHARACTER
 from labrats.executor.providers.react.arguments import (
     Arguments,
@@ -25,7 +25,7 @@ from labrats.executor.providers.react.repetition import REMINDER, Repetition
 from labrats.executor.providers.react.tool_call_formats import NATIVE, SIMPLER, ToolCallFormat
 from labrats.executor.providers.react.tools import Tools
 from labrats.executor.providers.react.transcript import Call, Round, Transcript, characters_in
-from labrats.executor.providers.silence import Silence
+from labrats.executor.providers.silence_limit import Silence
 from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from labrats.executor.providers.chat import Message, Reply
+from labrats.executor.providers.chat_client import Message, Reply
 from labrats.executor.providers.react.arguments import KINDS, Finish, described, schema_of
 from labrats.executor.providers.react.observations import Observation
 from labrats.executor.providers.react.transcript import Call, Round, Transcript

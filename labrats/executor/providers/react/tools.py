@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from labrats.executor.agent_sandbox import confined
 from labrats.executor.context import RunContext
 from labrats.executor.providers.react.arguments import (
     Arguments,
@@ -18,7 +19,6 @@ from labrats.executor.providers.react.arguments import (
 from labrats.executor.providers.react.commands import Ended, run_program, shell
 from labrats.executor.providers.react.files import Files
 from labrats.executor.providers.react.observations import Notes, Observation, shown_characters
-from labrats.executor.sandbox import confined
 from labrats.files.safe_paths import folder_beneath, open_to_read
 from labrats.model.errors import GiveUp
 

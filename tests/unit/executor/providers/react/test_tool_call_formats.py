@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrats.executor.providers.chat import CallMade, Reply
+from labrats.executor.providers.chat_client import CallMade, Reply
 from labrats.executor.providers.react.arguments import KINDS, BadCall, read_call
 from labrats.executor.providers.react.observations import Observation
 from labrats.executor.providers.react.tool_call_formats import CONSTRAINED, FREE, NATIVE, ToolCallFormat

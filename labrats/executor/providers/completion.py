@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from labrats.executor.context import RunContext
-from labrats.executor.providers.chat import ChatServer, Message, Reply
-from labrats.executor.providers.log_lines import LogLines
-from labrats.executor.providers.silence import Silence
+from labrats.executor.providers.chat_client import ChatServer, Message, Reply
+from labrats.executor.providers.line_logger import LogLines
+from labrats.executor.providers.silence_limit import Silence
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 

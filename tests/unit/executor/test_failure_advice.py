@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.advice import with_advice, without_credentials, without_server
+from labrats.executor.failure_advice import with_advice, without_credentials, without_server
 from labrats.model.config import PROVIDERS, TAKEN_BY, JobConfig, wire_name
 from labrats.model.job import FailedCode
 from labrats.model.protocol import Selection, Task

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from labrats.executor.advice import on_silence
 from labrats.executor.context import RunContext
+from labrats.executor.failure_advice import on_silence
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 

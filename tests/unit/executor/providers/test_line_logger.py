@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from labrats.executor.event_writer import EventWriter
-from labrats.executor.providers.log_lines import LogLines
+from labrats.executor.providers.line_logger import LogLines
 from labrats.model.redaction import Redactor
 from tests.unit.executor.attempts import events_in, logs_of
 

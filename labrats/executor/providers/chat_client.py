@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 import httpx2
 import msgspec
 
-from labrats.executor.advice import with_advice
-from labrats.executor.providers.endless import EndlessText
+from labrats.executor.failure_advice import with_advice
+from labrats.executor.providers.endless_output import EndlessText
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import Task

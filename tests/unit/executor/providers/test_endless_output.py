@@ -2,7 +2,7 @@
 
 import pytest
 
-from labrats.executor.providers.endless import EndlessText
+from labrats.executor.providers.endless_output import EndlessText
 
 
 def loop_in(text: str, step: int = 7) -> str | None:
