@@ -20,7 +20,7 @@ _SHIMS: Final = "shims"
 """The folder in which pyenv, rbenv, asdf and mise have programs that only lead to others in the user's home."""
 
 
-def confined(command: Sequence[str], context: RunContext, lent: Collection[Path] = ()) -> list[str]:
+def sandboxed_command(command: Sequence[str], context: RunContext, lent: Collection[Path] = ()) -> list[str]:
     """Return the command that runs `command` in the attempt's sandbox, or `command` itself where there is none.
 
     lent: files of the engine's user that the program may read and write, such as a login that it renews.

@@ -23,11 +23,11 @@ from labrats.executor.providers.registry import WITH_SESSIONS, Provider, provide
 from labrats.executor.workspace import prepare_workspace
 from labrats.executor.workspace_diff import (
     Baseline,
-    forget_baseline,
-    keep_baseline,
-    kept_baseline,
-    note_baseline,
+    load_baseline,
+    record_baseline,
+    remove_baseline,
     report_changes,
+    store_baseline,
 )
 from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, TAKEN_BY, ResolvedConfig, wire_name
 from labrats.model.errors import GiveUp
@@ -45,7 +45,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _TASK_DECODER: Final = msgspec.json.Decoder(Task)
 
-GO_ON: Final = """\
+RESUME_PROMPT: Final = """\
 You were interrupted before you had finished. Now go on.
 
 Your workspace is as you left it. Commands that were running have been ended, and may have been cut off in the middle of
@@ -97,7 +97,7 @@ async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
 
     async def work() -> Any:
         _remove_secrets(inputs / "secrets")
-        return await in_time(_work, _read_run(inputs, folder, secrets, events))
+        return await run_with_timeout(_work, _read_run(inputs, folder, secrets, events))
 
     outcome = await outcome_of(work, events)
     if not _end_descendants():
@@ -139,7 +139,7 @@ async def outcome_of(work: Callable[[], Awaitable[Any]], events: EventWriter) ->
         return GiveUp(FailedCode.INTERNAL, f"the executor failed unexpectedly: {type(error).__name__}: {error}")
 
 
-async def in_time(work: Callable[[RunContext], Awaitable[Any]], context: RunContext) -> Any:
+async def run_with_timeout(work: Callable[[RunContext], Awaitable[Any]], context: RunContext) -> Any:
     """Return what `work` returns. Raises GiveUp when it takes longer than the job may."""
     seconds = ResolvedConfig(config=context.task.config).timeout_seconds
     deadline = asyncio.timeout(seconds)
@@ -166,7 +166,7 @@ async def _work(context: RunContext) -> Any:
         except SessionLost:
             context.events.log("[it begins anew: the agent's program does not know that session any more]")
     await prepare_workspace(context)
-    return await _let_work(context, await note_baseline(context), provider)
+    return await _let_work(context, await record_baseline(context), provider)
 
 
 def _tell_ignored_settings(context: RunContext) -> None:
@@ -191,8 +191,8 @@ def _earlier_work(context: RunContext) -> tuple[RunContext, Baseline] | None:
         return None
     number = resumption.session.attempt
     if resumption.workspace and resumption.folder:
-        resumed = replace(context, prompt=GO_ON, folder=Path(resumption.folder), goes_on_with=resumption)
-        if resumed.workspace.is_dir() and (baseline := kept_baseline(resumed)):
+        resumed = replace(context, prompt=RESUME_PROMPT, folder=Path(resumption.folder), resumption=resumption)
+        if resumed.workspace.is_dir() and (baseline := load_baseline(resumed)):
             context.events.log(f"[it goes on with the session of attempt {number}, in its workspace]")
             return resumed, baseline
     context.events.log(f"[it begins anew: attempt {number} had a session, but its workspace is not kept]")
@@ -203,7 +203,7 @@ async def _let_work(context: RunContext, baseline: Baseline | None, provider: Pr
     """Raises SessionLost where the agent's program knows nothing of what it was to go on with."""
     context.events.status("running")
     if baseline and context.task.config.provider in WITH_SESSIONS:
-        keep_baseline(context, baseline)
+        store_baseline(context, baseline)
     has_worked, may_go_on = True, True
     try:
         result = await (pdf_sections.run(context, provider) if context.task.pipeline else provider(context))
@@ -216,12 +216,12 @@ async def _let_work(context: RunContext, baseline: Baseline | None, provider: Pr
         if has_worked and baseline and _end_descendants():  # what still writes would be missed, or seen half
             await report_changes(context, baseline)
         if baseline and not (may_go_on and context.events.session):
-            forget_baseline(context, baseline)
+            remove_baseline(context, baseline)
 
 
 def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], events: EventWriter) -> RunContext:
     task = _TASK_DECODER.decode((inputs / "job.json").read_bytes())
-    events.bound(task.output_bytes)
+    events.limit_output(task.output_bytes)
     prompt, instructions = inputs / "prompt", inputs / "instructions"
     return RunContext(
         task,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from labrats.executor.event_writer import EventWriter
-from labrats.executor.prices import priced
-from labrats.executor.usage_limits import Limits
+from labrats.executor.prices import with_cost
+from labrats.executor.usage_limits import UsageLimits
 from labrats.model.errors import LabratsError
 from labrats.model.job import AgentSession, Usage
 from labrats.model.protocol import Resumption, Task
@@ -39,24 +39,24 @@ class RunContext:
     folder: Path
     credentials: Path
     events: EventWriter
-    goes_on_with: Resumption | None = None
+    resumption: Resumption | None = None
 
     @property
     def workspace(self) -> Path:
         """Where the agent works."""
-        return Path((self.goes_on_with and self.goes_on_with.workspace) or self.task.workspace)
+        return Path((self.resumption and self.resumption.workspace) or self.task.workspace)
 
     @property
     def session_id(self) -> str | None:
         """The session that the agent's program is to go on with. It raises SessionLost where it does not know it."""
-        return self.goes_on_with.session.id if self.goes_on_with else None
+        return self.resumption.session.id if self.resumption else None
 
-    def in_session(self, session_id: str) -> None:
+    def report_session(self, session_id: str) -> None:
         """The agent's program calls its session so, and would go on with it."""
         if self.task.pipeline is None:  # that has many
-            attempt = self.goes_on_with.session.attempt if self.goes_on_with else self.task.number
+            attempt = self.resumption.session.attempt if self.resumption else self.task.number
             provider = self.task.config.provider or ""
-            self.events.in_session(AgentSession(provider=provider, id=session_id, attempt=attempt))
+            self.events.report_session(AgentSession(provider=provider, id=session_id, attempt=attempt))
 
     def agent_environment(self) -> dict[str, str]:
         """The whole environment of an agent's process, before a provider adds its own: nothing else of the engine's.
@@ -85,27 +85,27 @@ class RunContext:
         file.write_text(content, "utf-8")
         return file
 
-    def forget_credential_file(self, name: str) -> None:
+    def remove_credential_file(self, name: str) -> None:
         """Remove a file that the program has read, so that the agent finds none. Harmless when it is gone."""
         (self.credentials / name).unlink(missing_ok=True)
 
-    def consume(self, usage: Usage) -> None:
+    def add_usage(self, usage: Usage) -> None:
         """Add to what the attempt has consumed. Raises GiveUp when that passes a limit."""
-        self.events.consumed(self.events.own_usage + priced(usage, self.task))
+        self.events.report_usage(self.events.provider_usage + with_cost(usage, self.task))
         self.check_limits()
 
-    def consumed(self, usage: Usage, model: str | None = None) -> None:
+    def set_usage(self, usage: Usage, model: str | None = None) -> None:
         """Replace what the provider has consumed in all. Raises GiveUp when the attempt passes a limit by that.
 
         model: the model that answered, where the job does not name one.
         """
-        self.settle(usage, model)
+        self.set_final_usage(usage, model)
         self.check_limits()
 
-    def settle(self, usage: Usage, model: str | None = None) -> None:
+    def set_final_usage(self, usage: Usage, model: str | None = None) -> None:
         """Do the same at the end of a run that fails or is stopped for another reason: no limit is checked."""
-        self.events.consumed(priced(usage, self.task, model))
+        self.events.report_usage(with_cost(usage, self.task, model))
 
     def check_limits(self) -> None:
         """Raises GiveUp when the attempt has consumed more than the job may."""
-        Limits.of(self.task.config).check(self.events.usage)
+        UsageLimits.of(self.task.config).check(self.events.usage)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from labrats.executor.git_outputs import pull_request_in
+from labrats.executor.git_outputs import find_pull_request
 from labrats.model.errors import GiveUp
 from labrats.model.job import AgentSession, FailedCode, Outputs, Usage
 from labrats.model.protocol import (
@@ -74,16 +74,16 @@ class EventWriter:
         redactor: Redactor | None = None,
         *,
         output_bytes: int = OUTPUT_BYTES,
-        pace: "Pace | None" = None,
+        pace: "RateLimiter | None" = None,
         first_seq: int = 1,
     ) -> None:
         """output: a file descriptor. folder: where a result goes that is too large for a line; None where nobody
         would find it there: its parts then go into the output. output_bytes: the bound on all lines but the last.
         """
         self.usage = Usage()
-        self.own_usage = Usage()
+        self.provider_usage = Usage()
         self.outputs = Outputs()
-        self._used_before = Usage()
+        self._earlier_usage = Usage()
         self.pull_request_url: str | None = None
         self.session: AgentSession | None = None
         self._output = output
@@ -91,7 +91,7 @@ class EventWriter:
         self._redactor = redactor or Redactor()
         self._output_bytes = output_bytes
         self._bytes_left = output_bytes
-        self._pace = pace or Pace(BYTES_PER_SECOND)
+        self._pace = pace or RateLimiter(BYTES_PER_SECOND)
         self._seq = first_seq - 1
 
     @property
@@ -99,7 +99,7 @@ class EventWriter:
         """The number of the next event."""
         return self._seq + 1
 
-    def bound(self, output_bytes: int) -> None:
+    def limit_output(self, output_bytes: int) -> None:
         """Set the bound on all lines but the last, those that are written already included."""
         self._bytes_left += output_bytes - self._output_bytes
         self._output_bytes = output_bytes
@@ -111,7 +111,7 @@ class EventWriter:
         bound. From then on nothing but the last event is written.
         """
         for line in self.clean(text).rstrip().split("\n"):
-            for piece in pieces(line.removesuffix("\r"), TEXT_BYTES):
+            for piece in split_text(line.removesuffix("\r"), TEXT_BYTES):
                 self._write(LogEvent(text=piece, **self._stamp()))
 
     def status(self, state: str, message: str | None = None) -> None:
@@ -120,31 +120,31 @@ class EventWriter:
 
     def tool_call(self, call_id: str, name: str, tool_input: Any) -> None:
         """The agent calls a tool."""
-        value = shortened(self._redactor.redact_value(tool_input), TEXT_BYTES)
+        value = shorten_value(self._redactor.redact_value(tool_input), TEXT_BYTES)
         self._write(ToolEvent(id=self._name(call_id), name=self._name(name), input=value, **self._stamp()))
 
     def tool_answer(self, call_id: str, output: str, *, is_error: bool = False) -> None:
         """What the tool answered."""
-        self.pull_request_url = pull_request_in(output) or self.pull_request_url
-        text = cut(self.clean(output), TEXT_BYTES)
+        self.pull_request_url = find_pull_request(output) or self.pull_request_url
+        text = truncate(self.clean(output), TEXT_BYTES)
         self._write(ToolEvent(id=self._name(call_id), output=text, is_error=is_error, **self._stamp()))
 
     def begin_provider(self) -> None:
         """A provider begins: what it will say it has consumed comes on top of what was consumed before."""
-        self._used_before, self.own_usage = self.usage, Usage()
+        self._earlier_usage, self.provider_usage = self.usage, Usage()
 
-    def consumed(self, usage: Usage) -> None:
+    def report_usage(self, usage: Usage) -> None:
         """What the provider has consumed so far, in all."""
-        self.own_usage = usage
-        self.usage = self._used_before + usage
+        self.provider_usage = usage
+        self.usage = self._earlier_usage + usage
         self._write(UsageEvent(usage=self.usage, **self._stamp()))
 
-    def made(self, outputs: Outputs) -> None:
+    def report_outputs(self, outputs: Outputs) -> None:
         """What the attempt has made so far, in all."""
         self.outputs = outputs
         self._write(OutputEvent(outputs=outputs, **self._stamp()))
 
-    def in_session(self, session: AgentSession) -> None:
+    def report_session(self, session: AgentSession) -> None:
         """The agent's program works in this session. Said once of each."""
         if session != self.session:
             self.session = session
@@ -198,10 +198,10 @@ class EventWriter:
         return {"seq": self._seq, "at": datetime.now(UTC)}
 
     def _name(self, text: str) -> str:
-        return cut(self.clean(text), _NAME_BYTES)
+        return truncate(self.clean(text), _NAME_BYTES)
 
     def _sentence(self, text: str) -> str:
-        return cut(self.clean(text), _SENTENCE_BYTES)
+        return truncate(self.clean(text), _SENTENCE_BYTES)
 
     def _write(self, event: AnyEvent) -> None:
         line = _encode(event) + b"\n"
@@ -244,7 +244,7 @@ class EventWriter:
         unfinished.replace(self._folder / file)
 
 
-class Pace:
+class RateLimiter:
     """Holds a writer to so many bytes a second, of which it may write a second's worth at once."""
 
     def __init__(
@@ -268,7 +268,7 @@ class Pace:
             self._sleep(-self._left / self._rate)
 
 
-def pieces(text: str, limit: int) -> Iterator[str]:
+def split_text(text: str, limit: int) -> Iterator[str]:
     """`text` in pieces of at most `limit` bytes of UTF-8, cut between characters. An empty text is one empty piece."""
     if _CONTROL_CHARACTER.search(text):
         limit //= 2  # each takes six bytes in JSON: half as much text still fits a line
@@ -281,21 +281,23 @@ def pieces(text: str, limit: int) -> Iterator[str]:
     yield data[start:].decode()
 
 
-def cut(text: str, limit: int) -> str:
+def truncate(text: str, limit: int) -> str:
     """The head of `text`, with a note of what is missing, where it is longer than `limit` bytes."""
-    head = next(pieces(text, limit))
+    head = next(split_text(text, limit))
     return head if len(head) == len(text) else f"{head} [… cut, {len(text.encode())} bytes in all]"
 
 
-def shortened(value: Any, limit: int) -> Any:
+def shorten_value(value: Any, limit: int) -> Any:
     """A JSON value that encodes to at most about `limit` bytes: its long strings cut, or else the head of its JSON."""
     if len(_encode(value)) <= limit:
         return value
     if isinstance(value, dict):
-        briefer = {key: cut(item, _LONG_STRING_BYTES) if isinstance(item, str) else item for key, item in value.items()}
+        briefer = {
+            key: truncate(item, _LONG_STRING_BYTES) if isinstance(item, str) else item for key, item in value.items()
+        }
         if len(_encode(briefer)) <= limit:
             return briefer
-    return cut(_encode(value).decode(), limit)
+    return truncate(_encode(value).decode(), limit)
 
 
 def _character_start(data: bytes, position: int) -> int:

@@ -9,18 +9,18 @@ from labrats.model.job import FailedCode
 from labrats.model.protocol import Task
 
 
-def with_advice(code: FailedCode, sentence: str, task: Task) -> str:
+def add_advice(code: FailedCode, sentence: str, task: Task) -> str:
     """Return the sentence with what a person can do about a failure of the job, where there is something."""
     advice = _ADVICE.get(code)
     return f"{sentence} ({advice(task)})" if advice else sentence
 
 
-def without_credentials(program: str, task: Task) -> str:
+def missing_credentials_message(program: str, task: Task) -> str:
     """Return the sentence for a job whose program was given no credentials for its model."""
     return f"{program} has no credentials for {_choice(task)}: {_missing_credentials(task)}"
 
 
-def without_server(task: Task) -> str:
+def missing_server_message(task: Task) -> str:
     """Return the sentence for a local provider that does not know where its model's server is."""
     selection, config = task.selection, task.config
     sentence = f"there is no server for {config.provider}/{config.model}"
@@ -31,7 +31,7 @@ def without_server(task: Task) -> str:
     return f"{sentence}, for {_choice(task)}: {_no_ai_model(task)}; run `{command}`"
 
 
-def on_silence(task: Task) -> str:
+def silence_advice(task: Task) -> str:
     """Return the advice for a model that says nothing."""
     where = f"the server at {task.endpoint}" if task.endpoint else "the way to the provider, and its status page"
     return f"check {where}; a server that needs more time than that gets it by LABRATS_AGENT_IDLE_SECONDS of the engine"

@@ -16,7 +16,7 @@ from subprocess import STDOUT
 from typing import Final
 
 from labrats.executor.context import RunContext
-from labrats.executor.subprocesses import child_process, tail_of
+from labrats.executor.subprocesses import child_process, read_tail
 from labrats.model.errors import GiveUp, Invalid
 from labrats.model.git_repo import GitRepo, parse_git_repo
 from labrats.model.job import FailedCode, WorkspaceSetup
@@ -294,7 +294,7 @@ async def _run(command: Sequence[str], cwd: Path, environment: Mapping[str, str]
     """Run git to its end. Returns its exit status, and the end of what it printed."""
     try:
         async with child_process(command, cwd, environment, stderr=STDOUT) as process:
-            output = await tail_of(process.output)
+            output = await read_tail(process.output)
             return await process.exit_status(), output
     except FileNotFoundError as error:
         raise GiveUp(FailedCode.GIT_CLONE, "git is not installed here, or not on the PATH") from error
@@ -308,5 +308,5 @@ def _failure(url: str, output: str, *, needs_key: bool) -> GiveUp:
     for pattern, reason in _REASONS:
         if pattern.search(output):
             return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {reason}")
-    last_words = [line for line in output.splitlines() if line.strip()][-1:]
-    return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {' '.join(last_words) or 'git gave no reason'}")
+    stderr_summary = [line for line in output.splitlines() if line.strip()][-1:]
+    return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {' '.join(stderr_summary) or 'git gave no reason'}")

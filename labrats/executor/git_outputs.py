@@ -15,7 +15,7 @@ _PULL_REQUEST: Final = re.compile(
 _COMMIT: Final = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})\n?")
 
 
-def checked_out(workspace: Path) -> Outputs:
+def read_head(workspace: Path) -> Outputs:
     """The branch and commit that are checked out in `workspace`, as far as can be told.
 
     Read from files: git itself does what the repository's configuration says, and by now that may be the agent's.
@@ -33,13 +33,13 @@ def checked_out(workspace: Path) -> Outputs:
     return Outputs(branch=branch[1], commit=commit[1]) if commit else Outputs()
 
 
-def pull_request_in(tool_output: str) -> str | None:
+def find_pull_request(tool_output: str) -> str | None:
     """The address of a pull request that a tool's output ends with, as that of a tool that opens one does."""
     last_line = tool_output.rstrip().rpartition("\n")[2].strip()
     return last_line if _PULL_REQUEST.fullmatch(last_line) else None
 
 
-def is_of_repository(pull_request: str, clone_url: str) -> bool:
+def belongs_to_repository(pull_request: str, clone_url: str) -> bool:
     """Whether `pull_request` is one of the repository that is cloned from `clone_url`."""
     return pull_request.startswith(f"{clone_url.removesuffix('.git').rstrip('/')}/")
 

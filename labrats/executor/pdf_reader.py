@@ -60,7 +60,7 @@ class Heading:
     top: float | None = None
 
 
-class Unreadable(Exception):
+class UnreadablePdf(Exception):
     """The file cannot be read; the text says why, for whoever sent it."""
 
 
@@ -68,7 +68,7 @@ def main(path: str) -> int:
     limit_this_process()
     try:
         document = read(path)
-    except Unreadable as reason:
+    except UnreadablePdf as reason:
         document = Document(unreadable=str(reason))
     sys.stdout.buffer.write(encode(document))
     return 0
@@ -94,17 +94,17 @@ def read(path: str) -> Document:
         document = pypdfium2.PdfDocument(path)
         pages = len(document)
     except pypdfium2.PdfiumError as error:
-        raise Unreadable(_reason(str(error))) from error
+        raise UnreadablePdf(_reason(str(error))) from error
     if not 0 < pages <= MAX_PAGES:
-        raise Unreadable("it has no pages" if pages <= 0 else f"it has {pages} pages, more than {MAX_PAGES}")
+        raise UnreadablePdf("it has no pages" if pages <= 0 else f"it has {pages} pages, more than {MAX_PAGES}")
     try:
         headings = list(_outline(document)) or list(_headings_by_height(document))
         title = _one_line(document.get_metadata_value("Title")) or next((each.title for each in headings), "")
         sections = list(_sections(document, headings, title or UNTITLED))
     except pypdfium2.PdfiumError as error:
-        raise Unreadable("one of its pages is broken") from error
+        raise UnreadablePdf("one of its pages is broken") from error
     if not any(section.text.strip() for section in sections):
-        raise Unreadable("there is no text in it; pictures of text are not read")
+        raise UnreadablePdf("there is no text in it; pictures of text are not read")
     return Document(title=title or UNTITLED, sections=tuple(sections))
 
 
@@ -121,7 +121,7 @@ def _outline(document: Any) -> Iterator[Heading]:
         if title and page is not None and 0 <= page < len(document):
             found.append(Heading(title, entry.level + 1, page, _top_of(destination)))
         if len(found) > MAX_SECTIONS:
-            raise Unreadable(f"its outline has more than {MAX_SECTIONS} entries")
+            raise UnreadablePdf(f"its outline has more than {MAX_SECTIONS} entries")
     yield from sorted(found, key=lambda heading: heading.page)
 
 
@@ -185,7 +185,7 @@ def _sections(document: Any, headings: Sequence[Heading], title: str) -> Iterato
         section = _between(document, start, following)
         left -= len(section.text)
         if left < 0:
-            raise Unreadable(f"it has more than {MAX_TEXT_CHARACTERS} characters of text")
+            raise UnreadablePdf(f"it has more than {MAX_TEXT_CHARACTERS} characters of text")
         yield section
 
 

@@ -14,7 +14,7 @@ import msgspec
 from labrats.executor.context import RunContext
 from labrats.executor.pdf_reader import Document, Section
 from labrats.executor.providers.registry import Provider
-from labrats.executor.subprocesses import Lines, child_process
+from labrats.executor.subprocesses import LineReader, child_process
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.outside_text import without_hidden
@@ -108,7 +108,7 @@ async def _read(pdf: Path, context: RunContext) -> Document:
             asyncio.timeout(_READING_SECONDS),
             child_process(command, context.workspace, context.agent_environment(), stderr=DEVNULL) as reader,
         ):
-            output = b"".join([line async for line in Lines(reader.output)])
+            output = b"".join([line async for line in LineReader(reader.output)])
             status = await reader.exit_status()
     except TimeoutError as error:
         raise GiveUp(FailedCode.WORKSPACE, "the PDF cannot be read: it takes too long") from error

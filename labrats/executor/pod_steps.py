@@ -20,9 +20,9 @@ from labrats.executor.attempt import (
     STDOUT,
     Succeeded,
     become_unreadable,
-    in_time,
     outcome_of,
     read_secrets,
+    run_with_timeout,
     secret_files,
     stop_on_signals,
     values_to_redact,
@@ -75,7 +75,7 @@ def clone(source: Path, scratch: Path) -> int:
 
     async def step() -> None:
         context = RunContext(_task_in(source), "", "", credentials, scratch, scratch / CREDENTIALS_FOLDER, events)
-        await in_time(_clone, context)
+        await run_with_timeout(_clone, context)
 
     return asyncio.run(_take(step, events))
 

@@ -44,7 +44,7 @@ _PRICED_BY_THEMSELVES: Final = frozenset({"claude", "mock"})
 _DATE: Final = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
-def priced(usage: Usage, task: Task, model: str | None = None) -> Usage:
+def with_cost(usage: Usage, task: Task, model: str | None = None) -> Usage:
     """Return `usage` with its cost: by the AiModel's prices, as the provider reports it, or by the list prices.
 
     The cost is None where no price is known, or where the provider has answered without reporting its usage.

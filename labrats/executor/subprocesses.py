@@ -92,7 +92,7 @@ async def child_process(
             await asyncio.shield(ended)
 
 
-async def tail_of(stream: asyncio.StreamReader) -> str:
+async def read_tail(stream: asyncio.StreamReader) -> str:
     """Read `stream` to its end, and return its last 16 KiB."""
     tail = b""
     while chunk := await stream.read(_READ_BYTES):
@@ -100,8 +100,8 @@ async def tail_of(stream: asyncio.StreamReader) -> str:
     return tail.decode(errors="replace")
 
 
-class Lines:
-    """The lines of a stream, each without its end, however long; those beyond 64 MiB are left out: see `has_left_out`.
+class LineReader:
+    """The lines of a stream, each without its end, however long; those beyond 64 MiB are left out: see `has_skipped_lines`.
 
     An iterator that can be resumed after an interruption, such as a timeout, without losing a line.
     """
@@ -111,7 +111,7 @@ class Lines:
         self._ready: deque[bytes] = deque()
         self._started: list[bytes] = []
         self._size = 0
-        self.has_left_out = False
+        self.has_skipped_lines = False
 
     def __aiter__(self) -> Self:
         return self
@@ -143,7 +143,7 @@ class Lines:
         if self._size <= _LINE_BYTES:
             self._ready.append(b"".join(self._started))
         else:
-            self.has_left_out = True
+            self.has_skipped_lines = True
         self._started, self._size = [], 0
 
 

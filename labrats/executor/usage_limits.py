@@ -8,14 +8,14 @@ from labrats.model.job import FailedCode, Usage
 
 
 @dataclass(frozen=True)
-class Limits:
+class UsageLimits:
     """None where there is no limit. Tokens are those read and written, without what came from a cache."""
 
     cost_usd: float | None = None
     tokens: int | None = None
 
     @classmethod
-    def of(cls, config: JobConfig) -> "Limits":
+    def of(cls, config: JobConfig) -> "UsageLimits":
         return cls(config.max_cost_usd, config.max_tokens)
 
     def check(self, usage: Usage) -> None:

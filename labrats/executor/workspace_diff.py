@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from labrats.executor.context import RunContext
-from labrats.executor.git_outputs import checked_out, is_of_repository
+from labrats.executor.git_outputs import belongs_to_repository, read_head
 from labrats.executor.subprocesses import child_process
 from labrats.files.plain_files import read_plain
 from labrats.model.errors import LabratsError
@@ -52,7 +52,7 @@ _ENVIRONMENT: Final = {
 }
 
 
-class CannotTell(LabratsError):
+class DiffFailed(LabratsError):
     """Git cannot say what changed."""
 
 
@@ -75,22 +75,22 @@ class _Note(Record):
 _NOTE_DECODER: Final = msgspec.json.Decoder(_Note)
 
 
-async def note_baseline(context: RunContext) -> Baseline | None:
+async def record_baseline(context: RunContext) -> Baseline | None:
     """Remember what the workspace is like before the agent comes. None where git cannot tell, as the log then says."""
     repository = _repository_of(context)
     try:
-        return Baseline(repository, await _tree_of(repository), checked_out(context.workspace))
-    except CannotTell as error:
+        return Baseline(repository, await _tree_of(repository), read_head(context.workspace))
+    except DiffFailed as error:
         _say_why(context, error)
         return None
 
 
-def keep_baseline(context: RunContext, baseline: Baseline) -> None:
+def store_baseline(context: RunContext, baseline: Baseline) -> None:
     """Keep it beyond the attempt, for another one that goes on in its workspace."""
     (context.folder / BASELINE_FILE).write_bytes(encode(_Note(tree=baseline.tree, outputs=baseline.outputs)))
 
 
-def kept_baseline(context: RunContext) -> Baseline | None:
+def load_baseline(context: RunContext) -> Baseline | None:
     """What the workspace was like before the first of the attempts that work in it; None where that is not kept."""
     repository = _repository_of(context)
     (repository.git_dir / "index.lock").unlink(missing_ok=True)  # whoever had it is no more
@@ -103,7 +103,7 @@ def kept_baseline(context: RunContext) -> Baseline | None:
     return Baseline(repository, note.tree, note.outputs)
 
 
-def forget_baseline(context: RunContext, baseline: Baseline) -> None:
+def remove_baseline(context: RunContext, baseline: Baseline) -> None:
     """No other attempt needs it."""
     (context.folder / BASELINE_FILE).unlink(missing_ok=True)
     shutil.rmtree(baseline.repository.git_dir, ignore_errors=True)
@@ -121,7 +121,7 @@ async def report_changes(context: RunContext, baseline: Baseline) -> None:
     try:
         async with limit:
             await _report(context, baseline)
-    except CannotTell as error:
+    except DiffFailed as error:
         _say_why(context, error)
     except TimeoutError:
         if not limit.expired():
@@ -130,7 +130,7 @@ async def report_changes(context: RunContext, baseline: Baseline) -> None:
 
 
 async def _report(context: RunContext, baseline: Baseline) -> None:
-    repository, after = baseline.repository, checked_out(context.workspace)
+    repository, after = baseline.repository, read_head(context.workspace)
     made = replace(context.events.outputs, pull_request_url=_pull_request(context))
     if after.commit and after != baseline.outputs:
         made = replace(made, branch=after.branch, commit=after.commit)
@@ -141,19 +141,19 @@ async def _report(context: RunContext, baseline: Baseline) -> None:
             files_changed=await _keep_patch(context, repository, baseline.tree),
         )
     if made != context.events.outputs:
-        context.events.made(made)
+        context.events.report_outputs(made)
 
 
 def _pull_request(context: RunContext) -> str | None:
     """The one that the agent made, as far as can be told: it may read about others."""
     url, setup = context.events.pull_request_url, context.task.workspace_setup
     repository = context.task.repository or (setup.git_repo if setup else None)
-    return url if url and repository and is_of_repository(url, repository) else None
+    return url if url and repository and belongs_to_repository(url, repository) else None
 
 
 async def _tree_of(repository: "_Repository") -> str | None:
     """The state of the workspace: the commit that was just checked out, or the files that came with the job."""
-    if commit := checked_out(repository.workspace).commit:
+    if commit := read_head(repository.workspace).commit:
         await repository.create()
         index = repository.workspace / ".git" / "index"
         if index.is_file():
@@ -211,7 +211,7 @@ class _Repository:
         (self.git_dir / _EXCLUDES_FILE).write_text("".join(f"{pattern}\n" for pattern in _EXCLUDED))
 
     async def git(self, *arguments: str, most_bytes: int = _LIST_BYTES) -> bytes:
-        """What git prints. Raises CannotTell when it fails, or prints more than `most_bytes`."""
+        """What git prints. Raises DiffFailed when it fails, or prints more than `most_bytes`."""
         settings = [word for setting in (*_SETTINGS, self._excludes) for word in ("-c", setting)]
         place = [f"--git-dir={self.git_dir}", f"--work-tree={self.workspace}"]
         return await self._run(["git", *settings, *place, *arguments], most_bytes)
@@ -231,14 +231,14 @@ class _Repository:
                 while chunk := await process.output.read(_READ_BYTES):
                     printed += chunk
                     if len(printed) > most_bytes:
-                        raise CannotTell(f"it is more than {most_bytes // 2**20} MiB")
+                        raise DiffFailed(f"it is more than {most_bytes // 2**20} MiB")
                 status = await process.exit_status()
         except OSError as error:
-            raise CannotTell(f"git cannot be run: {error.strerror}") from error
+            raise DiffFailed(f"git cannot be run: {error.strerror}") from error
         if status != 0:
-            raise CannotTell(f"git {command[-1]} ended with status {status}")
+            raise DiffFailed(f"git {command[-1]} ended with status {status}")
         return printed
 
 
-def _say_why(context: RunContext, error: CannotTell) -> None:
+def _say_why(context: RunContext, error: DiffFailed) -> None:
     context.events.log(f"[what changed in the workspace cannot be told: {error}]")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from labrats.executor.attempt import GO_ON
+from labrats.executor.attempt import RESUME_PROMPT
 from labrats.model.job import AgentSession, Outputs
 from labrats.processes import send_signal, with_environment
 from tests.agents.agent_cli import KEY, AgentCli, words
@@ -32,7 +32,7 @@ def test_it_goes_on_with_the_session_in_its_workspace(cli: AgentCli, attempt_on:
     assert not second.workspace.exists()
     sent = server.requests[-1]
     assert "sed -i s/old/new/" in words(sent[cli.conversation])
-    assert GO_ON.strip() in words(sent[cli.conversation])
+    assert RESUME_PROMPT.strip() in words(sent[cli.conversation])
     assert "Never push." in words(sent[cli.instructions])
     assert server.key == KEY
     usage, cost = second.outcome.usage, first.outcome.usage.cost_usd

@@ -12,9 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO, Final
 
-from labrats.executor.agent_sandbox import confined
+from labrats.executor.agent_sandbox import sandboxed_command
 from labrats.executor.context import RunContext, SessionLost
-from labrats.executor.subprocesses import Lines, Subprocess, child_process
+from labrats.executor.subprocesses import LineReader, Subprocess, child_process
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.processes import kill_descendants
@@ -27,12 +27,12 @@ _LAST_WORDS_BYTES: Final = 2000
 _COMPLAINTS_BYTES: Final = 64 * 1024
 _MOST_COMPLAINTS_BYTES: Final = 64 * 1024 * 1024
 
-PATIENCE_SECONDS: Final = 10.0
+MAX_PAUSE_SECONDS: Final = 10.0
 """A longer pause is none of the program's: the attempt gives up, so that its slot is not held by a job that waits."""
 
 
 @dataclass(frozen=True)
-class Ending:
+class ProgramExit:
     """The end of a program. status: of its exit; negative for a signal. complaints: the end of its standard error.
 
     has_left_out: whether it has printed a line that was too long to be read.
@@ -40,7 +40,7 @@ class Ending:
 
     status: int
     complaints: str = ""
-    has_left_out: bool = False
+    has_skipped_lines: bool = False
 
     def __str__(self) -> str:
         if self.status >= 0:
@@ -48,7 +48,7 @@ class Ending:
         return f"was ended by {signal.Signals(-self.status).name}"
 
     @property
-    def last_words(self) -> str:
+    def stderr_summary(self) -> str:
         """Its complaints in one line."""
         return " ".join(self.complaints[-_LAST_WORDS_BYTES:].split()) or "it gave no reason"
 
@@ -64,20 +64,20 @@ async def run_cli(
     inherited: Collection[int] = (),
     complaints: BinaryIO | None = None,
     lent: Collection[Path] = (),
-) -> Ending:
+) -> ProgramExit:
     """Run `command` in the workspace, with the prompt on its standard input, and `tell` each line that it prints.
 
     All that it prints is read, until it and what it left running have ended. It is ended early when `tell` raises, or
     the caller is cancelled. tell_ending: hears what a program prints that is then asked by SIGINT to end, before
     anything else is done to it. stop_signal: what ends it next. inherited: file descriptors that it is to find open.
-    complaints: the file that its standard error goes to, where it is of interest meanwhile. lent: see `confined`.
+    complaints: the file that its standard error goes to, where it is of interest meanwhile. lent: see `sandboxed_command`.
     """
     scratch = environment["TMPDIR"]
     with TemporaryFile(dir=scratch) as stdin, _kept_open(complaints, scratch) as stderr:
         stdin.write(context.prompt.encode())
         stdin.seek(0)
         async with child_process(
-            confined(command, context, lent),
+            sandboxed_command(command, context, lent),
             context.workspace,
             environment,
             stdin=stdin,
@@ -89,7 +89,7 @@ async def run_cli(
         ) as process:
             ended = asyncio.create_task(_end_of(process))
             flooded = asyncio.create_task(_flood(stderr, process))
-            lines = Lines(process.output)
+            lines = LineReader(process.output)
             try:
                 async for line in lines:
                     tell(line)
@@ -104,7 +104,7 @@ async def run_cli(
             message = f"the agent's program wrote more than {_MOST_COMPLAINTS_BYTES // 2**20} MiB to standard error"
             raise GiveUp(FailedCode.OUTPUT_LIMIT, message)
         stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _COMPLAINTS_BYTES))
-        return Ending(status, stderr.read().decode("utf-8", "replace"), lines.has_left_out)
+        return ProgramExit(status, stderr.read().decode("utf-8", "replace"), lines.has_skipped_lines)
 
 
 async def _flood(stderr: BinaryIO, process: Subprocess) -> None:
@@ -114,11 +114,11 @@ async def _flood(stderr: BinaryIO, process: Subprocess) -> None:
     process.kill()
 
 
-def no_result(name: str, ending: Ending) -> GiveUp:
+def no_result_failure(name: str, ending: ProgramExit) -> GiveUp:
     """Return the failure of a program that has ended without a result."""
-    if ending.has_left_out:
+    if ending.has_skipped_lines:
         return GiveUp(FailedCode.OUTPUT_LIMIT, f"{name} printed a line of more than 64 MiB, and no shorter result")
-    return GiveUp(FailedCode.AGENT_ERROR, f"{name} {ending} without a result: {ending.last_words}")
+    return GiveUp(FailedCode.AGENT_ERROR, f"{name} {ending} without a result: {ending.stderr_summary}")
 
 
 def _kept_open(file: BinaryIO | None, folder: str) -> AbstractContextManager[BinaryIO]:
@@ -126,7 +126,7 @@ def _kept_open(file: BinaryIO | None, folder: str) -> AbstractContextManager[Bin
     return nullcontext(file) if file else TemporaryFile(dir=folder)
 
 
-async def _hear_ending(process: Subprocess, lines: Lines, tell: Callable[[bytes], None]) -> None:
+async def _hear_ending(process: Subprocess, lines: LineReader, tell: Callable[[bytes], None]) -> None:
     """Ask the program by SIGINT to end, and `tell` what it still prints, for a while."""
     process.interrupt()
     with suppress(TimeoutError):
@@ -142,7 +142,7 @@ async def _end_of(process: Subprocess) -> int:
     return status
 
 
-def program_folder(context: RunContext, name: str, sessions: str) -> Path:
+def recreate_config_folder(context: RunContext, name: str, sessions: str) -> Path:
     """The folder `name` in the agent's home that its program is set up by, made anew.
 
     Of what an earlier attempt has left there only `sessions` stays: whatever else an agent puts there could lead the
@@ -154,28 +154,28 @@ def program_folder(context: RunContext, name: str, sessions: str) -> Path:
         if os.path.lexists(folder):
             folder.rename(left)
         folder.mkdir(mode=0o700)
-        if is_real_folder(left) and is_real_folder(left / sessions):
+        if is_plain_folder(left) and is_plain_folder(left / sessions):
             (left / sessions).rename(folder / sessions)
-        remove_whatever(left)
+        remove_path(left)
     except OSError as error:
         raise SessionLost(f"the home of the earlier attempt cannot be used: {error.strerror}") from error
     return folder
 
 
-def is_real_folder(path: Path) -> bool:
+def is_plain_folder(path: Path) -> bool:
     """Whether a folder is there, and no link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
-def remove_whatever(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Remove what an agent may have put there: a file, a folder, a link, or nothing."""
-    if is_real_folder(path):
+    if is_plain_folder(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 
 
-def program_of(context: RunContext, provider: str, name: str, package: str) -> str:
+def find_program(context: RunContext, provider: str, name: str, package: str) -> str:
     """The path of a provider's program, which is called `provider` on PATH. Raises GiveUp when it is not there."""
     if program := context.task.programs.get(provider) or shutil.which(provider):
         return program

@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 import httpx2
 import msgspec
 
-from labrats.executor.failure_advice import with_advice
-from labrats.executor.providers.endless_output import EndlessText
+from labrats.executor.failure_advice import add_advice
+from labrats.executor.providers.endless_output import EndlessOutputDetector
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import Task
@@ -67,7 +67,7 @@ Message = Mapping[str, Any]
 """One of `messages` in a request."""
 
 
-class Refusal(Exception):
+class ErrorResponse(Exception):
     """The server answered with an error: `status`, and what it said; or reported one in the middle of an answer."""
 
     def __init__(
@@ -90,17 +90,17 @@ class Refusal(Exception):
         return _CODE_OF_STATUS.get(self.status, FailedCode.AGENT_ERROR)
 
     def as_give_up(self, task: Task) -> GiveUp:
-        return GiveUp(self.code, with_advice(self.code, str(self), task), self.retry_after_seconds)
+        return GiveUp(self.code, add_advice(self.code, str(self), task), self.retry_after_seconds)
 
 
-class Unreachable(Exception):
+class ServerUnreachable(Exception):
     """The server could not be reached, or broke off in the middle of an answer."""
 
     def as_give_up(self, task: Task) -> GiveUp:
         return GiveUp(FailedCode.AGENT_ERROR, str(self))
 
 
-class CallMade(msgspec.Struct, frozen=True):
+class RawToolCall(msgspec.Struct, frozen=True):
     """A tool call as the model wrote it. arguments: meant to be JSON."""
 
     id: str
@@ -109,20 +109,20 @@ class CallMade(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Reply:
+class Completion:
     """The answer of a model. text: without its thoughts. is_cut: it was cut at a limit of length.
 
     usage: without any tokens where the server reports none. has_thought: it has written thoughts as well.
     """
 
     text: str = ""
-    calls: Sequence[CallMade] = ()
+    calls: Sequence[RawToolCall] = ()
     usage: Usage = Usage()
     is_cut: bool = False
     has_thought: bool = False
 
 
-class Audience(Protocol):
+class CompletionListener(Protocol):
     """Hears an answer while it comes in."""
 
     def sign_of_life(self) -> None:
@@ -137,7 +137,7 @@ class Audience(Protocol):
 
 
 @dataclass(frozen=True)
-class ChatServer:
+class ChatClient:
     """A model on a server. model: by the server's own name.
 
     announced_tokens: the size of its context window, where its server reports it.
@@ -152,7 +152,7 @@ class ChatServer:
         """The size of the context window, in tokens, as far as is known."""
         return self.announced_tokens or DEFAULT_WINDOW_TOKENS
 
-    async def complete(self, messages: Sequence[Message], audience: Audience, **fields: Any) -> Reply:
+    async def complete(self, messages: Sequence[Message], audience: CompletionListener, **fields: Any) -> Completion:
         """Ask, and ask again where the trouble may pass at once. Raises Refusal, Unreachable or GiveUp.
 
         fields: further ones of the request.
@@ -164,20 +164,20 @@ class ChatServer:
             pause = _PAUSE_SECONDS * tries
             try:
                 return await self._ask(body | fields, audience)
-            except Refusal as refusal:
+            except ErrorResponse as refusal:
                 pause = pause if refusal.retry_after_seconds is None else refusal.retry_after_seconds
                 may_pass = refusal.status in _PASSING and refusal.code is not FailedCode.QUOTA
                 if not may_pass or tries == _TRIES or pause > _LONGEST_PAUSE_SECONDS:
                     raise
                 trouble = str(refusal)
-            except Unreachable as error:
+            except ServerUnreachable as error:
                 if tries == _TRIES:
                     raise
                 trouble = str(error)
             audience.asked_again(trouble, pause)
             await asyncio.sleep(pause)
 
-    async def _ask(self, body: Mapping[str, Any], audience: Audience) -> Reply:
+    async def _ask(self, body: Mapping[str, Any], audience: CompletionListener) -> Completion:
         answer = _Answer(audience)
         with _foreign_errors_translated(self.client.base_url):
             async with self.client.stream("POST", "chat/completions", content=msgspec.json.encode(body)) as response:
@@ -191,7 +191,7 @@ class ChatServer:
 
 
 @contextlib.asynccontextmanager
-async def chat_server(endpoint: str, key: str | None, model: str | None) -> AsyncIterator[ChatServer]:
+async def open_chat_client(endpoint: str, key: str | None, model: str | None) -> AsyncIterator[ChatClient]:
     """The `model` at `endpoint`, or the first one that is served there. Raises GiveUp."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     timeout = httpx2.Timeout(None, connect=_CONNECT_SECONDS)
@@ -206,7 +206,7 @@ async def chat_server(endpoint: str, key: str | None, model: str | None) -> Asyn
         window = next((each.window for each in served if name in (each.id, *each.aliases)), None)
         if window is None and len(served) == 1:
             window = served[0].window  # llama.cpp serves its one model by any name
-        yield ChatServer(client, name, window)
+        yield ChatClient(client, name, window)
 
 
 class _Meta(msgspec.Struct, frozen=True):
@@ -236,7 +236,7 @@ class _ServedList(msgspec.Struct, frozen=True):
 async def _served(client: httpx2.AsyncClient) -> list[_Served]:
     """The models of the server; none where it does not say. What is wrong with the server, the first question tells."""
     translated = _foreign_errors_translated(client.base_url)
-    with contextlib.suppress(Refusal, Unreachable, GiveUp, msgspec.DecodeError), translated:
+    with contextlib.suppress(ErrorResponse, ServerUnreachable, GiveUp, msgspec.DecodeError), translated:
         async with client.stream("GET", "models", timeout=_LIST_SECONDS) as response:
             await _check(response)
             return msgspec.json.decode(await _at_most(response, _ANSWER_BYTES), type=_ServedList).data
@@ -341,14 +341,16 @@ class _CallParts:
 class _Answer:
     """An answer that is coming in. is_done: the server says that it is whole."""
 
-    audience: Audience
+    audience: CompletionListener
     text: list[str] = field(default_factory=list)
     calls: list[_CallParts] = field(default_factory=list)
     counts: _TokenCounts = _TokenCounts()
     finish_reason: str | None = None
     is_done: bool = False
     has_thought: bool = False
-    endless: Sequence[EndlessText] = field(default_factory=lambda: (EndlessText(), EndlessText()))
+    endless: Sequence[EndlessOutputDetector] = field(
+        default_factory=lambda: (EndlessOutputDetector(), EndlessOutputDetector())
+    )
 
     def add(self, data: bytes) -> None:
         """Add an event's data. Raises GiveUp where the model repeats itself without end."""
@@ -359,7 +361,7 @@ class _Answer:
             raise GiveUp(FailedCode.AGENT_ERROR, message) from error
         if chunk.error is not None:
             refusal = _refusal_in(chunk.error)
-            raise Refusal(refusal.status, refusal.said, in_answer=True)
+            raise ErrorResponse(refusal.status, refusal.said, in_answer=True)
         self.counts = chunk.usage or self.counts
         for choice in (chunk.choices or ())[:1]:
             self.finish_reason = choice.finish_reason or self.finish_reason
@@ -392,16 +394,16 @@ class _Answer:
         self.calls.append(_CallParts(delta.index))
         return self.calls[-1]
 
-    def reply(self) -> Reply:
+    def reply(self) -> Completion:
         """The whole answer. Raises Unreachable where its end is missing."""
         if self.finish_reason is None and not (self.is_done and (self.text or self.calls)):
-            raise Unreachable("the model's server broke off in the middle of an answer")
+            raise ServerUnreachable("the model's server broke off in the middle of an answer")
         written = "".join(self.text)
         text = without_thoughts(written)
-        return Reply(
+        return Completion(
             text=text,
             calls=[
-                CallMade(parts.id or f"call_{number}", parts.name, "".join(parts.arguments))
+                RawToolCall(parts.id or f"call_{number}", parts.name, "".join(parts.arguments))
                 for number, parts in enumerate(self.calls)
             ],
             usage=msgspec.structs.replace(self.counts.as_usage(), turns=1),
@@ -447,7 +449,7 @@ async def _check(response: httpx2.Response) -> None:
         return
     content = await _at_most(response, _COMPLAINT_BYTES)
     said = f"moved to {response.headers['Location']}" if response.has_redirect_location else _complaint_in(content)
-    raise Refusal(response.status_code, said, _retry_after_seconds(response.headers.get("Retry-After")))
+    raise ErrorResponse(response.status_code, said, _retry_after_seconds(response.headers.get("Retry-After")))
 
 
 async def _at_most(response: httpx2.Response, limit: int) -> bytes:
@@ -470,17 +472,17 @@ def _complaint_in(content: bytes) -> str:
     return _refusal_in(said).said
 
 
-def _refusal_in(error: Any) -> Refusal:
+def _refusal_in(error: Any) -> ErrorResponse:
     """From the `error` of a body or an event, which is an object or a text."""
     if not isinstance(error, dict):
-        return Refusal(500, _sentence(str(error)))
+        return ErrorResponse(500, _sentence(str(error)))
     status = error.get("code")
     said = error.get("message") or error
     kinds = {str(status), str(error.get("type"))} & _TELLING_KINDS
     if kinds & _TOO_LONG_KINDS:
-        return Refusal(400, _sentence(f"{said} (context_length_exceeded)"))
+        return ErrorResponse(400, _sentence(f"{said} (context_length_exceeded)"))
     said = f"{said} ({', '.join(sorted(kinds))})" if kinds else said
-    return Refusal(status if isinstance(status, int) else 500, _sentence(str(said)))
+    return ErrorResponse(status if isinstance(status, int) else 500, _sentence(str(said)))
 
 
 def _sentence(text: str) -> str:
@@ -506,13 +508,13 @@ def _foreign_errors_translated(address: httpx2.URL) -> Iterator[None]:
     try:
         yield
     except httpx2.ConnectTimeout as error:
-        raise Unreachable(f"{server} does not accept a connection within {_CONNECT_SECONDS:g} seconds") from error
+        raise ServerUnreachable(f"{server} does not accept a connection within {_CONNECT_SECONDS:g} seconds") from error
     except (httpx2.ConnectError, httpx2.UnsupportedProtocol) as error:
-        raise Unreachable(f"{server} cannot be reached: {_reason_of(error)}") from error
+        raise ServerUnreachable(f"{server} cannot be reached: {_reason_of(error)}") from error
     except httpx2.TimeoutException as error:
-        raise Unreachable(f"{server} says nothing") from error
+        raise ServerUnreachable(f"{server} says nothing") from error
     except httpx2.RequestError as error:
-        raise Unreachable(f"{server} broke off in the middle of an answer: {_reason_of(error)}") from error
+        raise ServerUnreachable(f"{server} broke off in the middle of an answer: {_reason_of(error)}") from error
 
 
 def _reason_of(error: BaseException) -> str:

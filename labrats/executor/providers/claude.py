@@ -14,12 +14,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from labrats.executor.context import RunContext, SessionLost
-from labrats.executor.failure_advice import with_advice, without_credentials
+from labrats.executor.failure_advice import add_advice, missing_credentials_message
 from labrats.executor.mcp_servers import mcp_servers
-from labrats.executor.providers.agent_cli import Ending, no_result, program_folder, program_of, remove_whatever, run_cli
-from labrats.executor.providers.claude_events import CODE_OF_STATUS, ClaudeResult, Narrator
+from labrats.executor.providers.agent_cli import (
+    ProgramExit,
+    find_program,
+    no_result_failure,
+    recreate_config_folder,
+    remove_path,
+    run_cli,
+)
+from labrats.executor.providers.claude_events import CODE_OF_STATUS, ClaudeEventTranslator, ClaudeResult
 from labrats.executor.providers.claude_sessions import SessionFiles
-from labrats.executor.providers.silence_limit import limited_silence
+from labrats.executor.providers.silence_limit import limit_silence
 from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
@@ -72,37 +79,37 @@ _QUOTA: Final = re.compile(r"credit balance|API usage limits|spend(ing)? limit|A
 
 async def run(context: RunContext) -> str:
     """Let Claude Code work on the prompt, in the workspace. Returns its last words."""
-    program = program_of(context, "claude", "Claude Code", "@anthropic-ai/claude-code")
+    program = find_program(context, "claude", "Claude Code", "@anthropic-ai/claude-code")
     environment = _environment(context)
     options = [*_FIXED_OPTIONS, *_options(context), *_set_up(context, Path(environment["HOME"]))]
     files = SessionFiles(Path(environment["HOME"], ".claude", "projects"), context.session_id)
-    narrator = Narrator(context, files)
+    translator = ClaudeEventTranslator(context, files)
 
     def hear(line: bytes) -> None:
-        narrator.hear(line)
-        if narrator.has_begun:
-            context.forget_credential_file(
+        translator.hear(line)
+        if translator.has_begun:
+            context.remove_credential_file(
                 _MCP_SERVERS
             )  # its servers are started, and the model has not been asked yet
 
     try:
         with _credentials(context) as (variables, inherited):
-            async with limited_silence(context, "Claude Code") as silence:
-                narrator.silence = silence
+            async with limit_silence(context, "Claude Code") as silence:
+                translator.silence = silence
                 ending = await run_cli(
                     context,
                     [program, *options],
                     environment | variables,
                     hear,
-                    tell_ending=narrator.hear_ending,
+                    tell_ending=translator.hear_ending,
                     inherited=inherited,
                     lent=_lent_login(context),
                 )
     finally:
-        narrator.settle()
-    if context.session_id and not narrator.has_begun:
-        raise SessionLost(ending.last_words)
-    answer = answer_of(context.task, narrator.result, ending, narrator.failure, narrator.retry_after_seconds)
+        translator.report_final_usage()
+    if context.session_id and not translator.has_begun:
+        raise SessionLost(ending.stderr_summary)
+    answer = answer_of(context.task, translator.result, ending, translator.failure, translator.retry_after_seconds)
     context.check_limits()
     return answer
 
@@ -110,7 +117,7 @@ async def run(context: RunContext) -> str:
 def answer_of(
     task: Task,
     result: ClaudeResult | None,
-    ending: Ending,
+    ending: ProgramExit,
     failure: str = "",
     retry_after_seconds: float | None = None,
 ) -> str:
@@ -120,17 +127,17 @@ def answer_of(
     provider asks to be left alone, should that be why it failed.
     """
     if result is None:
-        raise no_result("Claude Code", ending)
+        raise no_result_failure("Claude Code", ending)
     if ending.status == 0 and result.subtype == "success" and not result.is_error:
         return result.result or ""
     if result.subtype == "success" and not result.is_error:
         raise GiveUp(FailedCode.AGENT_ERROR, f"Claude Code {ending}, although it had reported success")
     if (result.result or "").startswith("Not logged in"):
-        raise GiveUp(FailedCode.AUTH, without_credentials("Claude Code", task))
+        raise GiveUp(FailedCode.AUTH, missing_credentials_message("Claude Code", task))
     code = _code_of(result, failure)
     said = " ".join(filter(None, [result.result, *map(str, result.errors)])) or result.subtype
     pause = retry_after_seconds if code in PAUSING else None
-    raise GiveUp(code, with_advice(code, f"Claude Code failed: {said}", task), pause)
+    raise GiveUp(code, add_advice(code, f"Claude Code failed: {said}", task), pause)
 
 
 def _code_of(result: ClaudeResult, failure: str) -> FailedCode:
@@ -162,8 +169,8 @@ def _options(context: RunContext) -> list[str]:
 
 def _set_up(context: RunContext, home: Path) -> list[str]:
     """Put what Claude Code is to find into its folder, outside the workspace. Returns the options for that."""
-    folder = program_folder(context, ".claude", "projects")
-    remove_whatever(home / ".claude.json")
+    folder = recreate_config_folder(context, ".claude", "projects")
+    remove_path(home / ".claude.json")
     for login in _lent_login(context):
         (folder / _LOGIN).symlink_to(login)
     words = "".join(f"@{file}\n" for file in _words_of(context.workspace))

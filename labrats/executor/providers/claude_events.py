@@ -11,11 +11,17 @@ from typing import Any, Final
 import msgspec
 
 from labrats.executor.context import RunContext
-from labrats.executor.failure_advice import with_advice
-from labrats.executor.providers.agent_cli import PATIENCE_SECONDS
+from labrats.executor.failure_advice import add_advice
+from labrats.executor.providers.agent_cli import MAX_PAUSE_SECONDS
 from labrats.executor.providers.claude_sessions import ModelUsage, SessionFiles, TokenCounts, usage_of_models
-from labrats.executor.providers.cli_events import read_line, tell_answer, tell_call, tell_failed_server, text_of
-from labrats.executor.providers.silence_limit import Silence
+from labrats.executor.providers.cli_events import (
+    decode_line,
+    report_failed_mcp_server,
+    report_tool_call,
+    report_tool_result,
+    text_of,
+)
+from labrats.executor.providers.silence_limit import SilenceTimer
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode, Usage
 
@@ -167,10 +173,10 @@ _DECODER: Final[msgspec.json.Decoder[ClaudeEvent]] = msgspec.json.Decoder(Claude
 
 def read_event(line: bytes) -> ClaudeEvent | None:
     """The event in `line`, or None where it is none, or one of a kind that is not retold."""
-    return read_line(_DECODER, line)
+    return decode_line(_DECODER, line)
 
 
-class Narrator:
+class ClaudeEventTranslator:
     """Retells events as they come, counts what they consume, and keeps the last result.
 
     has_begun: whether Claude Code has its session, be it a new one or that which it was to go on with.
@@ -184,7 +190,7 @@ class Narrator:
         self.too_long: GiveUp | None = None
         self.failure = ""
         self.result: ClaudeResult | None = None
-        self.silence: Silence | None = None
+        self.silence: SilenceTimer | None = None
         self._limited_until: float | None = None
         self._asked_seconds: float | None = None
         self._context = context
@@ -211,16 +217,16 @@ class Narrator:
         if event := read_event(line):
             self._note_usage(event)
 
-    def settle(self) -> None:
+    def report_final_usage(self) -> None:
         """Count what is left to count, after the end. No limit is checked."""
         self._note_subagents()
-        if (usage := self.usage) != self._context.events.own_usage:
-            self._context.settle(usage)
+        if (usage := self.usage) != self._context.events.provider_usage:
+            self._context.set_final_usage(usage)
 
     @property
     def usage(self) -> Usage:
         """The total consumption of the run. Claude Code reports tokens and cost at its end; turns are counted here."""
-        reported = self._reported if self.result else self._files.consumed()
+        reported = self._reported if self.result else self._files.usage()
         if reported is None:
             return self._counted
         return msgspec.structs.replace(
@@ -248,7 +254,7 @@ class Narrator:
         changed = self._note_usage(event)
         begins = isinstance(event, StreamEvent) and event.event.type == "message_start"  # soon there is more to tell
         if changed and not begins:
-            self._context.consumed(self._counted)
+            self._context.set_usage(self._counted)
 
     def _note_usage(self, event: ClaudeEvent) -> bool:
         """Take in what `event` says of usage. Return whether the counted usage has changed."""
@@ -291,11 +297,11 @@ class Narrator:
                 self.has_begun = True
                 if event.session_id:
                     self._files.session_id = event.session_id
-                    self._context.in_session(event.session_id)
+                    self._context.report_session(event.session_id)
                 self._context.events.log(f"Claude Code {event.claude_code_version}, {event.model}")
                 for server in event.mcp_servers:
                     if server.status == "failed":
-                        tell_failed_server(self._context.events, server.name, "Claude Code does not say why")
+                        report_failed_mcp_server(self._context.events, server.name, "Claude Code does not say why")
             case "api_retry":
                 answer = f"answered {event.error_status}" if event.error_status else "could not be reached"
                 seconds = (event.retry_delay_ms or 0) / 1000
@@ -314,9 +320,9 @@ class Narrator:
             return
         self._asked_seconds = seconds
         falls_back = code is FailedCode.OVERLOADED and self._context.task.config.fallback_model
-        if seconds > PATIENCE_SECONDS and not falls_back:
+        if seconds > MAX_PAUSE_SECONDS and not falls_back:
             sentence = f"the model's server answered {status} and asks for a pause of {seconds:.0f} s"
-            self.too_long = GiveUp(code, with_advice(code, sentence, self._context.task), seconds)
+            self.too_long = GiveUp(code, add_advice(code, sentence, self._context.task), seconds)
 
     def _tell_message(self, event: AssistantEvent) -> None:
         self.failure = event.error or ""
@@ -326,7 +332,7 @@ class Narrator:
             elif block.type == "tool_use":
                 if block.name not in _SUBAGENT_TOOLS:
                     self._open_calls[block.id] = event.parent_tool_use_id
-                tell_call(self._context.events, block.id, block.name, block.input, _telling_part(block.input))
+                report_tool_call(self._context.events, block.id, block.name, block.input, _telling_part(block.input))
 
     def _close_call(self, call_id: str) -> None:
         """A tool has answered. With a subagent, its own calls are over too, whether they were answered or not."""
@@ -337,7 +343,9 @@ class Narrator:
     def _tell_answer(self, block: Block) -> None:
         if block.type == "tool_result":
             self._close_call(block.tool_use_id)
-            tell_answer(self._context.events, block.tool_use_id, text_of(block.content), is_error=bool(block.is_error))
+            report_tool_result(
+                self._context.events, block.tool_use_id, text_of(block.content), is_error=bool(block.is_error)
+            )
 
 
 _COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "turns")

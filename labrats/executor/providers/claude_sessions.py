@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from labrats.executor.providers.cli_events import read_line
+from labrats.executor.providers.cli_events import decode_line
 from labrats.files.plain_files import open_plain
 from labrats.model.job import Usage
 
@@ -107,10 +107,10 @@ class SessionFiles:
         """Yield the id and usage of each message of a subagent that was recorded since the last call."""
         for path in self._find(f"{self.session_id}/subagents/*.jsonl"):
             for line in self._new_lines(path):
-                if _ASSISTANT in line and (entry := read_line(_ASSISTANT_DECODER, line)):
+                if _ASSISTANT in line and (entry := decode_line(_ASSISTANT_DECODER, line)):
                     yield entry.message.id, entry.message.usage.as_usage(turns=1)
 
-    def consumed(self) -> Usage | None:
+    def usage(self) -> Usage | None:
         """Return the run's total consumption, by all models. Claude Code records it at its end, unless killed."""
         if (totals := self._totals()) is None or totals == self._before:
             return None
@@ -125,7 +125,7 @@ class SessionFiles:
             with file:
                 lines = [line for line in file if _COST_STATE in line]
             for line in lines:
-                if (state := read_line(_COST_DECODER, line)) and state.type == "cost-state":
+                if (state := decode_line(_COST_DECODER, line)) and state.type == "cost-state":
                     found = state
         if found is None:
             return None

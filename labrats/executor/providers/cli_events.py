@@ -13,7 +13,7 @@ _SUMMARY_CHARACTERS: Final = 200
 T = TypeVar("T")
 
 
-def read_line(decoder: msgspec.json.Decoder[T], line: bytes) -> T | None:
+def decode_line(decoder: msgspec.json.Decoder[T], line: bytes) -> T | None:
     """The event in `line`, or None where it is none, or one of a kind that `decoder` does not know.
 
     So is one that is nested more deeply than can be read.
@@ -37,19 +37,19 @@ def _read_with_lone_surrogates(decoder: msgspec.json.Decoder[T], line: bytes) ->
         return None
 
 
-def tell_call(events: EventWriter, call_id: str, name: str, tool_input: Any, about: str) -> None:
+def report_tool_call(events: EventWriter, call_id: str, name: str, tool_input: Any, about: str) -> None:
     """The agent calls a tool; `about` says what for, and a line of it is shown to people."""
     events.log(f"→ {name}: {summary(events.clean(about))}")
     events.tool_call(call_id, name, tool_input)
 
 
-def tell_answer(events: EventWriter, call_id: str, text: str, *, is_error: bool) -> None:
+def report_tool_result(events: EventWriter, call_id: str, text: str, *, is_error: bool) -> None:
     """The tool has answered."""
     events.log(f"← {'error: ' if is_error else ''}{summary(events.clean(text))}")
     events.tool_answer(call_id, text, is_error=is_error)
 
 
-def tell_failed_server(events: EventWriter, name: str, reason: str) -> None:
+def report_failed_mcp_server(events: EventWriter, name: str, reason: str) -> None:
     """An MCP server could not be reached. The agent goes on without its tools."""
     events.log(f"[the MCP server {name} failed to start, so that its tools are missing: {reason}]")
 

@@ -17,20 +17,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from labrats.executor.context import RunContext, SessionLost
-from labrats.executor.failure_advice import with_advice, without_credentials
+from labrats.executor.failure_advice import add_advice, missing_credentials_message
 from labrats.executor.mcp_servers import mcp_servers
 from labrats.executor.providers.agent_cli import (
-    PATIENCE_SECONDS,
-    Ending,
-    no_result,
-    program_folder,
-    program_of,
+    MAX_PAUSE_SECONDS,
+    ProgramExit,
+    find_program,
+    no_result_failure,
+    recreate_config_folder,
     run_cli,
 )
-from labrats.executor.providers.cli_events import tell_failed_server
-from labrats.executor.providers.codex_events import ErrorNote, Narrator, ThreadStarted, read_event
+from labrats.executor.providers.cli_events import report_failed_mcp_server
+from labrats.executor.providers.codex_events import CodexEventTranslator, ThreadErrorEvent, ThreadStarted, read_event
 from labrats.executor.providers.codex_log import LOG_FILTER, LOG_VARIABLE, CodexLog, complaints_in
-from labrats.executor.providers.silence_limit import limited_silence
+from labrats.executor.providers.silence_limit import limit_silence
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.mcp_server import McpServer
@@ -62,27 +62,27 @@ _VARIABLES: Final[Mapping[str, str]] = {LOG_VARIABLE: LOG_FILTER, "TZ": "UTC"}  
 
 async def run(context: RunContext) -> str:
     """Let Codex work on the prompt, in the workspace. Returns its last words."""
-    program = program_of(context, "codex", "Codex", "@openai/codex")
+    program = find_program(context, "codex", "Codex", "@openai/codex")
     if not context.task.endpoint and not _has_credentials(context):  # only a server of one's own may need none
-        raise GiveUp(FailedCode.AUTH, without_credentials("Codex", context.task))
+        raise GiveUp(FailedCode.AUTH, missing_credentials_message("Codex", context.task))
     environment = {**context.agent_environment(), **_VARIABLES}
-    home = program_folder(context, ".codex", "sessions")
+    home = recreate_config_folder(context, ".codex", "sessions")
     (home / "config.toml").symlink_to(context.credential_file(_SETTINGS, "".join(_toml(_settings(context)))))
     (home / "AGENTS.md").write_text(context.instructions, "utf-8")
     resume = ["resume", context.session_id] if context.session_id else []
-    narrator = Narrator(context, home / "sessions")
+    translator = CodexEventTranslator(context, home / "sessions")
     with CodexLog(Path(environment["TMPDIR"])) as log:
         try:
             with _credentials(context, home) as login:
                 command = [program, *_OPTIONS, *resume, "-"]
-                ending = await _run_program(context, command, environment, narrator, login, log)
+                ending = await _run_program(context, command, environment, translator, login, log)
         finally:
-            narrator.settle()
+            translator.report_final_usage()
             for name, reason in log.failed_mcp_servers.items():
-                tell_failed_server(context.events, name, reason)
-        if context.session_id and not narrator.has_begun:
-            raise SessionLost(ending.last_words)
-        answer = answer_of(context, narrator, ending, log.retry_after_seconds)
+                report_failed_mcp_server(context.events, name, reason)
+        if context.session_id and not translator.has_begun:
+            raise SessionLost(ending.stderr_summary)
+        answer = answer_of(context, translator, ending, log.retry_after_seconds)
         context.check_limits()
         return answer
 
@@ -91,27 +91,27 @@ async def _run_program(
     context: RunContext,
     command: list[str],
     environment: Mapping[str, str],
-    narrator: Narrator,
+    translator: CodexEventTranslator,
     login: Path | None,
     log: CodexLog,
-) -> Ending:
+) -> ProgramExit:
     """Raises GiveUp when the model says nothing for too long. login: what to remove once it has been read."""
 
     def hear(line: bytes) -> None:
         if (event := read_event(line)) is None:
             return
         if isinstance(event, ThreadStarted):  # it has read them, and the model has not been asked yet
-            context.forget_credential_file(_SETTINGS)
+            context.remove_credential_file(_SETTINGS)
             if login:
                 login.unlink(missing_ok=True)
-        narrator.tell(event)
-        if isinstance(event, ErrorNote):  # no progress: it only says that it tries again
+        translator.tell(event)
+        if isinstance(event, ThreadErrorEvent):  # no progress: it only says that it tries again
             silence.note(event.message)
             _check_pause(context.task, event.message, log.retry_after_seconds)
         else:
-            silence.heard(waits_for_model=narrator.waits_for_model)
+            silence.heard(waits_for_model=translator.waits_for_model)
 
-    async with limited_silence(context, "Codex") as silence:
+    async with limit_silence(context, "Codex") as silence:
         ending = await run_cli(context, command, environment, hear, stop_signal=signal.SIGINT, complaints=log.file)
         return replace(ending, complaints=complaints_in(ending.complaints))
 
@@ -119,27 +119,29 @@ async def _run_program(
 def _check_pause(task: Task, note: str, in_header: float | None) -> None:
     """Raises GiveUp where Codex is about to wait for longer than the run is worth its slot."""
     code, seconds = code_of(note), _asked_seconds(note, in_header)
-    if code in PAUSING and seconds is not None and seconds > PATIENCE_SECONDS:
+    if code in PAUSING and seconds is not None and seconds > MAX_PAUSE_SECONDS:
         sentence = f"the model's server asks for a pause of {seconds:.0f} s: {note}"
-        raise GiveUp(code, with_advice(code, sentence, task), seconds)
+        raise GiveUp(code, add_advice(code, sentence, task), seconds)
 
 
-def answer_of(context: RunContext, narrator: Narrator, ending: Ending, in_header: float | None = None) -> str:
+def answer_of(
+    context: RunContext, translator: CodexEventTranslator, ending: ProgramExit, in_header: float | None = None
+) -> str:
     """What Codex answered. Raises GiveUp unless everything says that it succeeded.
 
     in_header: how many seconds the server asks to be left alone, should that be why it failed.
     """
-    if narrator.failure is not None:
-        code = code_of(narrator.failure)
+    if translator.failure is not None:
+        code = code_of(translator.failure)
         if code is FailedCode.AUTH and not _has_credentials(context):
-            raise GiveUp(code, without_credentials("Codex", context.task))
-        sentence = with_advice(code, f"Codex failed: {narrator.failure}", context.task)
-        raise GiveUp(code, sentence, _asked_seconds(narrator.failure, in_header) if code in PAUSING else None)
-    if narrator.completed is None:
-        raise no_result("Codex", ending)
+            raise GiveUp(code, missing_credentials_message("Codex", context.task))
+        sentence = add_advice(code, f"Codex failed: {translator.failure}", context.task)
+        raise GiveUp(code, sentence, _asked_seconds(translator.failure, in_header) if code in PAUSING else None)
+    if translator.completed is None:
+        raise no_result_failure("Codex", ending)
     if ending.status != 0:
         raise GiveUp(FailedCode.AGENT_ERROR, f"Codex {ending}, although it had reported success")
-    return narrator.last_text
+    return translator.last_text
 
 
 def _has_credentials(context: RunContext) -> bool:

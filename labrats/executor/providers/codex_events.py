@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from labrats.executor.context import RunContext
-from labrats.executor.failure_advice import with_advice
-from labrats.executor.providers.cli_events import read_line, tell_answer, tell_call, text_of
+from labrats.executor.failure_advice import add_advice
+from labrats.executor.providers.cli_events import decode_line, report_tool_call, report_tool_result, text_of
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 
@@ -47,14 +47,14 @@ class TokenCounts(msgspec.Struct, frozen=True):
         )
 
 
-class Change(msgspec.Struct, frozen=True):
+class FileChange(msgspec.Struct, frozen=True):
     """A file that was added, updated or deleted."""
 
     path: str
     kind: str
 
 
-class Item(msgspec.Struct, frozen=True):
+class ThreadItem(msgspec.Struct, frozen=True):
     """A text, a command, a change of files, … : what is not of its type is absent."""
 
     id: str
@@ -65,7 +65,7 @@ class Item(msgspec.Struct, frozen=True):
     aggregated_output: str = ""
     exit_code: int | None = None
     status: str = ""
-    changes: list[Change] = []
+    changes: list[FileChange] = []
     query: str = ""
     server: str = ""
     tool: str = ""
@@ -116,13 +116,13 @@ class ThreadStarted(msgspec.Struct, frozen=True, tag_field="type", tag="thread.s
 class ItemStarted(msgspec.Struct, frozen=True, tag_field="type", tag="item.started"):
     """Something that takes time."""
 
-    item: Item
+    item: ThreadItem
 
 
 class ItemCompleted(msgspec.Struct, frozen=True, tag_field="type", tag="item.completed"):
     """Something is done; not all of them have been started before."""
 
-    item: Item
+    item: ThreadItem
 
 
 class TurnCompleted(msgspec.Struct, frozen=True, tag_field="type", tag="turn.completed"):
@@ -131,7 +131,7 @@ class TurnCompleted(msgspec.Struct, frozen=True, tag_field="type", tag="turn.com
     usage: TokenCounts = TokenCounts()
 
 
-class Failure(msgspec.Struct, frozen=True):
+class ThreadError(msgspec.Struct, frozen=True):
     """A sentence is all that is said of a failure."""
 
     message: str = ""
@@ -140,26 +140,26 @@ class Failure(msgspec.Struct, frozen=True):
 class TurnFailed(msgspec.Struct, frozen=True, tag_field="type", tag="turn.failed"):
     """The end of a run that failed."""
 
-    error: Failure = Failure()
+    error: ThreadError = ThreadError()
 
 
-class ErrorNote(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
+class ThreadErrorEvent(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
     """Something went wrong; it is not the end, for it may try again."""
 
     message: str = ""
 
 
-CodexEvent = ThreadStarted | ItemStarted | ItemCompleted | TurnCompleted | TurnFailed | ErrorNote
+CodexEvent = ThreadStarted | ItemStarted | ItemCompleted | TurnCompleted | TurnFailed | ThreadErrorEvent
 
 _DECODER: Final[msgspec.json.Decoder[CodexEvent]] = msgspec.json.Decoder(CodexEvent)
 
 
 def read_event(line: bytes) -> CodexEvent | None:
     """The event in `line`, or None where it is none, or one of a kind that is not retold."""
-    return read_line(_DECODER, line)
+    return decode_line(_DECODER, line)
 
 
-class Narrator:
+class CodexEventTranslator:
     """Retells events as they come, counts what they consume, and keeps how it ends.
 
     has_begun: whether Codex has its session, be it a new one or that which it was to go on with.
@@ -173,7 +173,7 @@ class Narrator:
         self.completed: TurnCompleted | None = None
         self.failure: str | None = None
         self._context = context
-        self._ledger = Ledger(sessions, context.session_id)
+        self._session_usage = SessionUsageReader(sessions, context.session_id)
         self._open_calls: set[str] = set()
 
     @property
@@ -186,8 +186,8 @@ class Narrator:
         match event:
             case ThreadStarted():
                 self.has_begun = True
-                self._ledger.thread_id = event.thread_id
-                self._context.in_session(event.thread_id)
+                self._session_usage.thread_id = event.thread_id
+                self._context.report_session(event.thread_id)
             case ItemStarted():
                 self._tell_started(event.item)
             case ItemCompleted():
@@ -196,26 +196,26 @@ class Narrator:
                 self.completed = event
             case TurnFailed():
                 self.failure = event.error.message
-            case ErrorNote():
+            case ThreadErrorEvent():
                 self._context.events.log(f"[{event.message}]")
-        if self._ledger.read():
-            self._context.consumed(self._ledger.usage, self._ledger.model)
+        if self._session_usage.read():
+            self._context.set_usage(self._session_usage.usage, self._session_usage.model)
             self._check_turns()
 
-    def settle(self) -> None:
+    def report_final_usage(self) -> None:
         """Count what is left to count, after the end. No limit is checked."""
-        if self._ledger.read():
-            self._context.settle(self._ledger.usage, self._ledger.model)
-        elif self.completed and not self._ledger.usage.turns and not self._context.session_id:
-            self._context.settle(self.completed.usage.as_usage(turns=1))
-        self._ledger.close()
+        if self._session_usage.read():
+            self._context.set_final_usage(self._session_usage.usage, self._session_usage.model)
+        elif self.completed and not self._session_usage.usage.turns and not self._context.session_id:
+            self._context.set_final_usage(self.completed.usage.as_usage(turns=1))
+        self._session_usage.close()
 
-    def _tell_started(self, item: Item) -> None:
+    def _tell_started(self, item: ThreadItem) -> None:
         if call := item.call:
             self._open_calls.add(item.id)
-            tell_call(self._context.events, item.id, *call)
+            report_tool_call(self._context.events, item.id, *call)
 
-    def _tell_completed(self, item: Item) -> None:
+    def _tell_completed(self, item: ThreadItem) -> None:
         match item.type:
             case "agent_message":
                 self.last_text = item.text
@@ -226,13 +226,13 @@ class Narrator:
             if item.id not in self._open_calls:
                 self._tell_started(item)
             self._open_calls.discard(item.id)
-            tell_answer(self._context.events, item.id, item.answer, is_error=item.has_failed)
+            report_tool_result(self._context.events, item.id, item.answer, is_error=item.has_failed)
 
     def _check_turns(self) -> None:
-        most, turns = self._context.task.config.max_turns, self._ledger.usage.turns
+        most, turns = self._context.task.config.max_turns, self._session_usage.usage.turns
         if most is not None and turns > most:
             sentence = f"Codex took more than {most} turns"
-            raise GiveUp(FailedCode.MAX_TURNS, with_advice(FailedCode.MAX_TURNS, sentence, self._context.task))
+            raise GiveUp(FailedCode.MAX_TURNS, add_advice(FailedCode.MAX_TURNS, sentence, self._context.task))
 
 
 class _SessionEntry(msgspec.Struct, frozen=True):
@@ -260,7 +260,7 @@ class _TokenInfo(msgspec.Struct, frozen=True):
     last_token_usage: TokenCounts
 
 
-class Ledger:
+class SessionUsageReader:
     """What this run of a session has consumed, answer by answer: the events tell it only once, and only of success.
 
     Read from the file that Codex writes its session to. It is found as soon as the session has begun, and kept open:
@@ -268,7 +268,7 @@ class Ledger:
     """
 
     def __init__(self, sessions: Path, session_id: str | None = None) -> None:
-        """sessions: as in Narrator. session_id: of the session that the run goes on with."""
+        """sessions: as in CodexEventTranslator. session_id: of the session that the run goes on with."""
         self.thread_id = session_id or ""
         self.usage = Usage()
         self.model: str | None = None
@@ -285,7 +285,7 @@ class Ledger:
         """Take in what was written since. Whether it changed the usage."""
         before = self.usage
         for line in self._new_lines():
-            if not any(kind in line for kind in _KINDS_READ) or not (entry := read_line(_SESSION_DECODER, line)):
+            if not any(kind in line for kind in _KINDS_READ) or not (entry := decode_line(_SESSION_DECODER, line)):
                 continue
             if entry.type == "turn_context":
                 self.model = entry.payload.model

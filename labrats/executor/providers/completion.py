@@ -4,25 +4,25 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from labrats.executor.context import RunContext
-from labrats.executor.providers.chat_client import ChatServer, Message, Reply
-from labrats.executor.providers.line_logger import LogLines
-from labrats.executor.providers.silence_limit import Silence
+from labrats.executor.providers.chat_client import ChatClient, Completion, Message
+from labrats.executor.providers.line_logger import LineLogger
+from labrats.executor.providers.silence_limit import SilenceTimer
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 
 _THOUGHT: Final = "[thinking] "
 
 
-class AnswerLog:
+class CompletionLogger:
     """Logs what an answer says, and what the model thinks. has_begun: some of it has come in."""
 
-    def __init__(self, context: RunContext, silence: Silence, *, shows_text: bool) -> None:
+    def __init__(self, context: RunContext, silence: SilenceTimer, *, shows_text: bool) -> None:
         self.has_begun = False
         self._context = context
         self._silence = silence
         self._shows_text = shows_text
-        self._text = LogLines(context.events)
-        self._thoughts = LogLines(context.events, _THOUGHT)
+        self._text = LineLogger(context.events)
+        self._thoughts = LineLogger(context.events, _THOUGHT)
 
     def sign_of_life(self) -> None:
         self._silence.heard()
@@ -51,29 +51,29 @@ class AnswerLog:
 
 async def ask(
     context: RunContext,
-    server: ChatServer,
-    silence: Silence,
+    server: ChatClient,
+    silence: SilenceTimer,
     messages: Sequence[Message],
     fields: dict[str, Any],
     *,
     shows_text: bool = True,
-) -> Reply:
-    """Put `messages` to the model. Raises what ChatServer.complete does, or GiveUp when the answer passes a limit."""
-    log = AnswerLog(context, silence, shows_text=shows_text)
+) -> Completion:
+    """Put `messages` to the model. Raises what ChatClient.complete does, or GiveUp when the answer passes a limit."""
+    log = CompletionLogger(context, silence, shows_text=shows_text)
     try:
         reply = await server.complete(messages, log, **_sampling(context), **fields)
     except BaseException:
         log.end()
         if log.has_begun:  # what it has consumed is not known
-            context.settle(context.events.own_usage + Usage(turns=1))
+            context.set_final_usage(context.events.provider_usage + Usage(turns=1))
         raise
     log.end()
     _warn_of_unknown_usage(context, reply)
-    context.consume(reply.usage)
+    context.add_usage(reply.usage)
     return reply
 
 
-def empty_answer(reply: Reply) -> GiveUp:
+def empty_completion_failure(reply: Completion) -> GiveUp:
     """Return the failure of a model that has answered nothing."""
     if reply.calls:
         why = "it called a tool instead, which it can only with config.reactEnabled"
@@ -97,8 +97,8 @@ def _sampling(context: RunContext) -> dict[str, Any]:
     return fields
 
 
-def _warn_of_unknown_usage(context: RunContext, reply: Reply) -> None:
-    config, is_first = context.task.config, context.events.own_usage.turns == 0
+def _warn_of_unknown_usage(context: RunContext, reply: Completion) -> None:
+    config, is_first = context.task.config, context.events.provider_usage.turns == 0
     limits = [name for name, limit in (("maxTokens", config.max_tokens), ("maxCostUsd", config.max_cost_usd)) if limit]
     if limits and is_first and not reply.usage.tokens:
         what = " and ".join(f"config.{name}" for name in limits)

@@ -10,7 +10,7 @@ _STEP: Final = 512
 """A text is looked at once for so many new characters."""
 
 
-class EndlessText:
+class EndlessOutputDetector:
     """Takes in a text in pieces. loop: what it repeats without end, once that is seen."""
 
     def __init__(self) -> None:

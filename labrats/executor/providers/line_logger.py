@@ -11,7 +11,7 @@ _SLOW_SECONDS: Final = 3.0
 """A line that has become so long, or waits for its end for so long, is shown in parts."""
 
 
-class LogLines:
+class LineLogger:
     """Takes a text in pieces and logs it line by line; a long or slow line in parts, each of whole words.
 
     A part ends only where no secret spans it: a secret must be whole to be seen. prefix: of each line.

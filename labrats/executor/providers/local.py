@@ -7,13 +7,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final
 
 from labrats.executor.context import RunContext
-from labrats.executor.failure_advice import without_server
-from labrats.executor.providers.silence_limit import Silence, limited_silence
+from labrats.executor.failure_advice import missing_server_message
+from labrats.executor.providers.silence_limit import SilenceTimer, limit_silence
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
 if TYPE_CHECKING:
-    from labrats.executor.providers.chat_client import ChatServer
+    from labrats.executor.providers.chat_client import ChatClient
 
 _KEY: Final = "OPENAI_API_KEY"
 _FRAME_TOKENS: Final = 64
@@ -26,23 +26,23 @@ TOKENS_PER_CHARACTER: Final = 0.33
 async def run(context: RunContext) -> str:
     """Let the model of the job answer the prompt. Returns its last words."""
     # Loaded here: they bring an HTTP client, which attempts of other providers do without.
-    from labrats.executor.providers.chat_client import Refusal, Unreachable
+    from labrats.executor.providers.chat_client import ErrorResponse, ServerUnreachable
     from labrats.executor.providers.react.loop import work
 
     try:
         async with (
-            limited_silence(context, f"The provider {context.task.config.provider}") as silence,
+            limit_silence(context, f"The provider {context.task.config.provider}") as silence,
             _server_for(context) as server,
         ):
             return await (work if context.task.config.react_enabled else ask_once)(context, server, silence)
-    except (Refusal, Unreachable) as trouble:
+    except (ErrorResponse, ServerUnreachable) as trouble:
         raise trouble.as_give_up(context.task) from trouble
 
 
-async def ask_once(context: RunContext, server: "ChatServer", silence: Silence) -> str:
+async def ask_once(context: RunContext, server: "ChatClient", silence: SilenceTimer) -> str:
     """Put the prompt to the model, and return what it answers. Raises GiveUp where that is nothing."""
-    from labrats.executor.providers.chat_client import Refusal
-    from labrats.executor.providers.completion import ask, empty_answer
+    from labrats.executor.providers.chat_client import ErrorResponse
+    from labrats.executor.providers.completion import ask, empty_completion_failure
 
     messages = [{"role": "user", "content": context.prompt}]
     if context.instructions:
@@ -50,7 +50,7 @@ async def ask_once(context: RunContext, server: "ChatServer", silence: Silence) 
     bound = _bound(context, server)
     try:
         reply = await ask(context, server, silence, messages, bound)
-    except Refusal as refusal:
+    except ErrorResponse as refusal:
         if not bound or refusal.code is not FailedCode.CONTEXT_TOO_LONG:
             raise
         # Prompt and answer do not fit together; the prompt alone may, with as long an answer as there is room for.
@@ -58,21 +58,21 @@ async def ask_once(context: RunContext, server: "ChatServer", silence: Silence) 
     if reply.is_cut:
         context.events.log("[the answer was cut off: it reached a limit of length]")
     if not reply.text:
-        raise empty_answer(reply)
+        raise empty_completion_failure(reply)
     return reply.text
 
 
-def _server_for(context: RunContext) -> "AbstractAsyncContextManager[ChatServer]":
-    from labrats.executor.providers.chat_client import chat_server
+def _server_for(context: RunContext) -> "AbstractAsyncContextManager[ChatClient]":
+    from labrats.executor.providers.chat_client import open_chat_client
 
     config = context.task.config
     if not context.task.endpoint:
-        raise GiveUp(FailedCode.AGENT_ERROR, without_server(context.task))
+        raise GiveUp(FailedCode.AGENT_ERROR, missing_server_message(context.task))
     named = config.model if config.model != config.provider else None  # a job that names no model has its provider's
-    return chat_server(context.task.endpoint, context.secrets.get(_KEY), named)
+    return open_chat_client(context.task.endpoint, context.secrets.get(_KEY), named)
 
 
-def _bound(context: RunContext, server: "ChatServer") -> dict[str, int]:
+def _bound(context: RunContext, server: "ChatClient") -> dict[str, int]:
     """Return the bound on the answer: the job's, and what is left of the window that the server announces."""
     if (limit := context.task.config.max_tokens) is None:
         return {}

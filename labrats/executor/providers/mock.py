@@ -85,7 +85,7 @@ async def _play(action: Action, context: RunContext) -> None:
         case Write():
             write_beneath(context.workspace, action.write.path, action.write.text.encode())
         case Consume():
-            context.consume(action.usage.as_usage())
+            context.add_usage(action.usage.as_usage())
             _check_turns(context)
         case Fail():
             raise GiveUp(FailedCode.AGENT_ERROR, action.fail)
@@ -109,7 +109,7 @@ async def _log(step: Log, context: RunContext) -> None:
 
 
 def _check_turns(context: RunContext) -> None:
-    most, turns = ResolvedConfig(config=context.task.config).max_turns, context.events.own_usage.turns
+    most, turns = ResolvedConfig(config=context.task.config).max_turns, context.events.provider_usage.turns
     if turns > most:
         raise GiveUp(FailedCode.MAX_TURNS, f"the run took {turns} turns, over maxTurns {most}")
 

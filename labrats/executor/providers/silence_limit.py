@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from labrats.executor.context import RunContext
-from labrats.executor.failure_advice import on_silence
+from labrats.executor.failure_advice import silence_advice
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
@@ -15,7 +15,7 @@ _EARLIEST_REMINDER: Final = 0.25
 """Share of the limit after which a reminder is logged at the latest. Each further one comes after twice the time."""
 
 
-class Silence:
+class SilenceTimer:
     """The time since a model was last heard. Reminders in the log announce the limit."""
 
     def __init__(self, context: RunContext) -> None:
@@ -60,9 +60,9 @@ class Silence:
 
 
 @asynccontextmanager
-async def limited_silence(context: RunContext, program: str) -> AsyncIterator[Silence]:
+async def limit_silence(context: RunContext, program: str) -> AsyncIterator[SilenceTimer]:
     """Limit the silence of the model that `program` waits for. Raises GiveUp at the limit."""
-    silence = Silence(context)
+    silence = SilenceTimer(context)
     try:
         async with silence.timeout:
             yield silence
@@ -71,7 +71,7 @@ async def limited_silence(context: RunContext, program: str) -> AsyncIterator[Si
             raise
         reason = (
             f"{program} waited more than {context.task.idle_seconds:g} seconds for the model's server: "
-            f"{silence.last_note} ({on_silence(context.task)})"
+            f"{silence.last_note} ({silence_advice(context.task)})"
         )
         raise GiveUp(FailedCode.AGENT_ERROR, reason) from error
     finally:

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labrats.executor import event_writer as event_writer_module
-from labrats.executor.event_writer import EventWriter, Pace, pieces
-from labrats.executor.providers.cli_events import tell_answer, tell_call
+from labrats.executor.event_writer import EventWriter, RateLimiter, split_text
+from labrats.executor.providers.cli_events import report_tool_call, report_tool_result
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Outputs, Usage
 from labrats.model.protocol import (
@@ -98,7 +98,7 @@ def test_a_long_line_is_split_between_characters(output: Output, character: str)
 
 @given(st.text(), st.integers(min_value=8, max_value=20))
 def test_pieces_are_the_text_again(text: str, limit: int) -> None:
-    parts = list(pieces(text, limit))
+    parts = list(split_text(text, limit))
 
     assert "".join(parts) == text
     assert all(len(part.encode()) <= limit for part in parts)
@@ -153,8 +153,8 @@ def test_without_a_folder_it_goes_in_parts_before_the_end(tmp_path: Path) -> Non
 
 
 def test_the_end_repeats_what_was_consumed_and_made(output: Output) -> None:
-    output.writer.consumed(Usage(input_tokens=5))
-    output.writer.made(Outputs(branch="fix"))
+    output.writer.report_usage(Usage(input_tokens=5))
+    output.writer.report_outputs(Outputs(branch="fix"))
     output.writer.error(FailedCode.AGENT_ERROR, "no")
 
     assert isinstance(output.last, ErrorEvent)
@@ -184,8 +184,8 @@ def test_a_secret_is_seen_wherever_a_long_line_is_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize("before", [130, 150])
 def test_a_secret_is_seen_where_the_summary_of_a_call_is_cut(output: Output, before: int) -> None:
     text = "x" * before + SECRET
-    tell_call(output.writer, "1", "Bash", {"command": text}, about=text)
-    tell_answer(output.writer, "1", text, is_error=False)
+    report_tool_call(output.writer, "1", "Bash", {"command": text}, about=text)
+    report_tool_result(output.writer, "1", text, is_error=False)
     written = output.path.read_text()
     assert SECRET[:6] not in written
     assert len(output.logs) == 2
@@ -202,7 +202,7 @@ def chatter(writer: EventWriter, text: str) -> None:
         writer.log(text)
         writer.tool_call("1", "Bash", {})
         writer.tool_answer("1", text)
-        writer.consumed(Usage(turns=1))
+        writer.report_usage(Usage(turns=1))
 
 
 @pytest.mark.parametrize("text", ["", "x", "x" * 99])
@@ -233,7 +233,7 @@ def test_a_result_that_is_too_large_is_refused(output: Output, monkeypatch: pyte
 def test_a_bound_that_is_set_later_counts_what_is_written_already(tmp_path: Path) -> None:
     with an_output(tmp_path) as output:
         output.writer.log("x" * 1000)
-        output.writer.bound(1500)
+        output.writer.limit_output(1500)
         with pytest.raises(GiveUp):
             output.writer.log("x" * 1000)
 
@@ -245,7 +245,7 @@ def test_a_writer_is_held_to_its_pace() -> None:
         waits.append(seconds)
         time[0] += seconds
 
-    pace = Pace(100, lambda: time[0], sleep)
+    pace = RateLimiter(100, lambda: time[0], sleep)
     for _ in range(100):
         pace.spend(10)
     assert time[0] == pytest.approx(9.0)  # a second's worth at once, and the rest at 100 a second

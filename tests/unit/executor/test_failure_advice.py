@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.failure_advice import with_advice, without_credentials, without_server
+from labrats.executor.failure_advice import add_advice, missing_credentials_message, missing_server_message
 from labrats.model.config import PROVIDERS, TAKEN_BY, JobConfig, wire_name
 from labrats.model.job import FailedCode
 from labrats.model.protocol import Selection, Task
@@ -19,7 +19,7 @@ def a_task_of(tmp_path: Path, provider: str = "claude", model: str = "sonnet", *
 def test_missing_credentials_name_the_choice_its_layers_and_the_commands_that_help(tmp_path: Path) -> None:
     origins = {"provider": "request", "model": "agent"}
     others = ("sonnet-4 (claude/sonnet-4)", "local (vllm/qwen3-8b)")
-    sentence = without_credentials(
+    sentence = missing_credentials_message(
         "Claude Code", a_task_of(tmp_path, selection=Selection(origins=origins, others=others))
     )
 
@@ -32,11 +32,13 @@ def test_missing_credentials_name_the_choice_its_layers_and_the_commands_that_he
 
 
 def test_without_any_ai_model_that_is_said(tmp_path: Path) -> None:
-    assert "there is none at all" in without_credentials("Claude Code", a_task_of(tmp_path))
+    assert "there is none at all" in missing_credentials_message("Claude Code", a_task_of(tmp_path))
 
 
 def test_an_ai_model_without_credentials_is_the_one_to_change(tmp_path: Path) -> None:
-    sentence = without_credentials("Codex", a_task_of(tmp_path, "codex", "o3", selection=Selection(ai_model="mine")))
+    sentence = missing_credentials_message(
+        "Codex", a_task_of(tmp_path, "codex", "o3", selection=Selection(ai_model="mine"))
+    )
 
     assert "the AiModel 'mine' names no credentials" in sentence
     assert sentence.endswith(
@@ -46,14 +48,14 @@ def test_an_ai_model_without_credentials_is_the_one_to_change(tmp_path: Path) ->
 
 def test_a_secret_without_a_key_of_use_is_named(tmp_path: Path) -> None:
     selection = Selection(ai_model="mine", credentials_ref="keys")
-    sentence = without_credentials("Codex", a_task_of(tmp_path, "codex", "o3", selection=selection))
+    sentence = missing_credentials_message("Codex", a_task_of(tmp_path, "codex", "o3", selection=selection))
 
     assert "the Secret 'keys' of the AiModel 'mine' has none of OPENAI_API_KEY, CODEX_API_KEY, auth.json" in sentence
     assert "`labrats secret set keys OPENAI_API_KEY`" in sentence
 
 
 def test_on_a_cluster_the_advice_names_no_command_that_works_on_a_data_folder(tmp_path: Path) -> None:
-    sentence = without_credentials("Codex", a_task_of(tmp_path, "codex", "o3", on_cluster=True))
+    sentence = missing_credentials_message("Codex", a_task_of(tmp_path, "codex", "o3", on_cluster=True))
 
     assert "kubectl create secret generic codex --from-file=OPENAI_API_KEY=FILE" in sentence
     assert "labrats secret" not in sentence
@@ -63,7 +65,7 @@ def test_a_global_model_that_reached_another_provider_is_said_to_come_from_there
     selection = Selection(origins={"provider": "request", "model": "ai-config"})
     task = a_task_of(tmp_path, "qwen", selection=selection)
 
-    for sentence in (without_server(task), with_advice(FailedCode.MODEL_NOT_FOUND, "no such model", task)):
+    for sentence in (missing_server_message(task), add_advice(FailedCode.MODEL_NOT_FOUND, "no such model", task)):
         assert "the model 'sonnet' is AiConfig's global `model`" in sentence
         assert "`providers.qwen.model`" in sentence
 
@@ -73,23 +75,23 @@ def test_a_missing_server_says_how_to_name_one(tmp_path: Path) -> None:
 
     assert (
         "`labrats model create qwen-qwen3-8b --provider qwen --model Qwen/Qwen3-8B --endpoint http"
-        in without_server(task)
+        in missing_server_message(task)
     )
     named = a_task_of(tmp_path, "qwen", selection=Selection(ai_model="mine"))
-    assert "`labrats model set mine --endpoint http" in without_server(named)
+    assert "`labrats model set mine --endpoint http" in missing_server_message(named)
 
 
 @pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "mock"])
 def test_advice_names_no_setting_that_the_provider_ignores(tmp_path: Path, provider: str) -> None:
     ignored = [f"config.{wire_name(field)}" for field, takers in TAKEN_BY.items() if provider not in takers]
     for code in FailedCode:
-        sentence = with_advice(code, "It failed.", a_task_of(tmp_path, provider))
+        sentence = add_advice(code, "It failed.", a_task_of(tmp_path, provider))
         assert not [name for name in ignored if name in sentence], sentence
 
 
 def test_advice_about_slots_names_the_ai_model_that_has_them(tmp_path: Path) -> None:
-    named = with_advice(FailedCode.RATE_LIMITED, "slow", a_task_of(tmp_path, selection=Selection(ai_model="mine")))
-    implicit = with_advice(FailedCode.RATE_LIMITED, "slow", a_task_of(tmp_path))
+    named = add_advice(FailedCode.RATE_LIMITED, "slow", a_task_of(tmp_path, selection=Selection(ai_model="mine")))
+    implicit = add_advice(FailedCode.RATE_LIMITED, "slow", a_task_of(tmp_path))
 
     assert named == "slow (try later, or lower the slots of the AiModel 'mine')"
     assert implicit == "slow (try later, or give the model an AiModel with fewer slots)"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.executor.git_outputs import checked_out, is_of_repository, pull_request_in
+from labrats.executor.git_outputs import belongs_to_repository, find_pull_request, read_head
 from labrats.model.job import Outputs
 
 
@@ -26,7 +26,7 @@ def repository(tmp_path: Path) -> Path:
 def test_a_branch_and_its_commit(repository: Path) -> None:
     commit = git(repository, "rev-parse", "HEAD")
 
-    assert checked_out(repository) == Outputs(branch="topic/a", commit=commit)
+    assert read_head(repository) == Outputs(branch="topic/a", commit=commit)
 
 
 def test_a_branch_among_packed_refs(repository: Path) -> None:
@@ -34,20 +34,20 @@ def test_a_branch_among_packed_refs(repository: Path) -> None:
     git(repository, "branch", "topic/ab")
     git(repository, "pack-refs", "--all")
 
-    assert checked_out(repository) == Outputs(branch="topic/a", commit=commit)
+    assert read_head(repository) == Outputs(branch="topic/a", commit=commit)
 
 
 def test_a_commit_without_a_branch(repository: Path) -> None:
     commit = git(repository, "rev-parse", "HEAD")
     git(repository, "checkout", "-q", "--detach")
 
-    assert checked_out(repository) == Outputs(commit=commit)
+    assert read_head(repository) == Outputs(commit=commit)
 
 
 def test_where_there_is_no_repository_or_no_commit_there_is_nothing(tmp_path: Path) -> None:
-    assert checked_out(tmp_path) == Outputs()
+    assert read_head(tmp_path) == Outputs()
     git(tmp_path, "init", "-q")
-    assert checked_out(tmp_path) == Outputs()
+    assert read_head(tmp_path) == Outputs()
 
 
 def test_neither_links_nor_pipes_nor_odd_names_are_followed(repository: Path, tmp_path: Path) -> None:
@@ -55,16 +55,16 @@ def test_neither_links_nor_pipes_nor_odd_names_are_followed(repository: Path, tm
     (repository / "elsewhere").write_text("0" * 40)
     for content in ("ref: refs/heads/../../../elsewhere\n", "ref: refs/heads//etc/passwd\n", "password\n", ""):
         head.write_text(content)
-        assert checked_out(repository) == Outputs()
+        assert read_head(repository) == Outputs()
     head.unlink()
     head.symlink_to(repository / "elsewhere")
-    assert checked_out(repository) == Outputs()
+    assert read_head(repository) == Outputs()
     head.unlink()
     os.mkfifo(head)
-    assert checked_out(repository) == Outputs()
+    assert read_head(repository) == Outputs()
     head.unlink()
     head.mkdir()
-    assert checked_out(repository) == Outputs()
+    assert read_head(repository) == Outputs()
 
 
 @pytest.mark.parametrize(
@@ -80,5 +80,7 @@ def test_neither_links_nor_pipes_nor_odd_names_are_followed(repository: Path, tm
 )
 def test_a_pull_request_is_known_by_the_last_words_of_the_tool_that_opens_it(said: str, url: str | None) -> None:
     page = "https://github.com/octocat/hello"
-    found = pull_request_in(said.replace("PAGE", page))
-    assert (found if found and is_of_repository(found, f"{page}.git") else None) == (url and url.replace("PAGE", page))
+    found = find_pull_request(said.replace("PAGE", page))
+    assert (found if found and belongs_to_repository(found, f"{page}.git") else None) == (
+        url and url.replace("PAGE", page)
+    )

@@ -68,10 +68,10 @@ def test_without_an_outline_it_is_split_where_lines_are_taller(tmp_path: Path) -
 
 
 def test_without_any_heading_it_is_one_section(tmp_path: Path) -> None:
-    result = read(tmp_path, a_pdf([[Line("Just text.", 700)], [Line("More text.", 700)]], title="Notes"))
+    result = read(tmp_path, a_pdf([[Line("Just text.", 700)], [Line("More text.", 700)]], title="ObservationStore"))
 
     (section,) = result["sections"]
-    assert (section["title"], section["pageEnd"], section["text"]) == ("Notes", 2, "Just text.\nMore text.")
+    assert (section["title"], section["pageEnd"], section["text"]) == ("ObservationStore", 2, "Just text.\nMore text.")
 
 
 def test_each_section_is_asked_about_in_order_and_all_outputs_make_one_text(tmp_path: Path) -> None:

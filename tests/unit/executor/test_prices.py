@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from labrats.executor.prices import cost_of, priced, require_price
+from labrats.executor.prices import cost_of, require_price, with_cost
 from labrats.model.ai_model import Prices
 from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
@@ -42,7 +42,7 @@ def test_what_a_run_costs(
     tmp_path: Path, provider: str, model: str | None, said: float | None, own: Prices | None, cost: float | None
 ) -> None:
     usage = replace(USED, cost_usd=said)
-    assert priced(usage, a_task_on(tmp_path, provider, model, prices=own)).cost_usd == cost
+    assert with_cost(usage, a_task_on(tmp_path, provider, model, prices=own)).cost_usd == cost
 
 
 def test_tokens_written_to_a_cache_have_a_price_of_their_own() -> None:
@@ -60,18 +60,18 @@ def test_an_answer_whose_usage_is_not_reported_has_no_known_cost(
 ) -> None:
     task = a_task_on(tmp_path, provider, "gpt-5", prices=prices)
 
-    assert priced(Usage(turns=1, cost_usd=0.0), task).known_cost_usd is None
-    assert priced(Usage(), task).known_cost_usd == 0.0
+    assert with_cost(Usage(turns=1, cost_usd=0.0), task).known_cost_usd is None
+    assert with_cost(Usage(), task).known_cost_usd == 0.0
 
 
 def test_a_mock_script_says_itself_what_its_turns_cost(tmp_path: Path) -> None:
-    assert priced(Usage(turns=1, cost_usd=0.0), a_task_on(tmp_path, "mock")).known_cost_usd == 0.0
+    assert with_cost(Usage(turns=1, cost_usd=0.0), a_task_on(tmp_path, "mock")).known_cost_usd == 0.0
 
 
 def test_a_sum_with_an_answer_whose_usage_is_not_reported_is_not_known(tmp_path: Path) -> None:
     with some_work(tmp_path, a_task(tmp_path, config=JobConfig(provider="vllm"), prices=OWN)) as work:
         for tokens in (10, 0, 10):
-            work.context.consume(Usage(input_tokens=tokens, turns=1))
+            work.context.add_usage(Usage(input_tokens=tokens, turns=1))
 
     assert work.context.events.usage == Usage(input_tokens=20, turns=3)
 
@@ -79,8 +79,8 @@ def test_a_sum_with_an_answer_whose_usage_is_not_reported_is_not_known(tmp_path:
 def test_the_model_that_answered_is_priced_where_the_job_names_none(tmp_path: Path) -> None:
     task = a_task_on(tmp_path, "codex", "codex")
 
-    assert priced(USED, task).cost_usd is None
-    assert priced(USED, task, "gpt-5-codex").cost_usd == 11.375
+    assert with_cost(USED, task).cost_usd is None
+    assert with_cost(USED, task, "gpt-5-codex").cost_usd == 11.375
 
 
 @pytest.mark.parametrize(("provider", "model"), [("claude", "opus"), ("mock", None), ("codex", "gpt-5-codex")])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.executor.subprocesses import Lines, child_process, tail_of
+from labrats.executor.subprocesses import LineReader, child_process, read_tail
 
 READY = "import signal, sys, time; signal.signal(signal.SIGTERM, {}); print('ready', flush=True); time.sleep(300)"
 
@@ -18,12 +18,12 @@ def python(code: str) -> Sequence[str]:
     return [sys.executable, "-c", code]
 
 
-def lines_of(*chunks: bytes) -> Lines:
+def lines_of(*chunks: bytes) -> LineReader:
     stream = asyncio.StreamReader()
     for chunk in chunks:
         stream.feed_data(chunk)
     stream.feed_eof()
-    return Lines(stream)
+    return LineReader(stream)
 
 
 async def lines_from(*chunks: bytes) -> list[bytes]:
@@ -44,7 +44,7 @@ async def test_a_line_beyond_all_measure_is_left_out(monkeypatch: pytest.MonkeyP
     lines = lines_of(b"12345", b"678901\n", b"short\n", b"x" * 11)
 
     assert [line async for line in lines] == [b"short"]
-    assert lines.has_left_out
+    assert lines.has_skipped_lines
 
 
 async def test_of_an_endless_output_the_end_is_kept() -> None:
@@ -52,7 +52,7 @@ async def test_of_an_endless_output_the_end_is_kept() -> None:
     stream.feed_data(b"x" * 1_000_000 + b"the end")
     stream.feed_eof()
 
-    tail = await tail_of(stream)
+    tail = await read_tail(stream)
 
     assert len(tail) == 16 * 1024
     assert tail.endswith("the end")
@@ -79,7 +79,7 @@ async def test_on_leaving_the_program_is_asked_to_end_and_then_killed(
 
 async def test_a_program_that_ended_by_itself_is_left_alone(tmp_path: Path) -> None:
     async with child_process(python("print('done')"), tmp_path, {}) as process:
-        assert await tail_of(process.output) == "done\n"
+        assert await read_tail(process.output) == "done\n"
         assert await process.exit_status() == 0
 
 

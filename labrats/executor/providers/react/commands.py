@@ -9,7 +9,7 @@ from pathlib import Path
 from subprocess import STDOUT
 from typing import Final
 
-from labrats.executor.providers.react.arguments import BadCall
+from labrats.executor.providers.react.arguments import InvalidToolCall
 from labrats.executor.subprocesses import Subprocess, child_process
 from labrats.processes import kill_descendants
 
@@ -27,12 +27,12 @@ class Ended:
 
 
 async def run_program(command: Sequence[str], cwd: Path, environment: Mapping[str, str], seconds: float) -> Ended:
-    """Run a program to its end; it is ended after `seconds`, and when it has printed 4 MiB. Raises BadCall or OSError.
+    """Run a program to its end; it is ended after `seconds`, and when it has printed 4 MiB. Raises InvalidToolCall or OSError.
 
     Everything below this process is then ended: what a program leaves running would work on unseen.
     """
     if any("\0" in word for word in command):
-        raise BadCall("A command cannot contain a NUL character.")
+        raise InvalidToolCall("A command cannot contain a NUL character.")
     output = bytearray()
     async with child_process(command, cwd, environment, stderr=STDOUT) as child:
         ended = asyncio.create_task(_end_of(child))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from labrats.executor.providers.react.arguments import BadCall, EditFile, ListFiles, ReadFile, WriteFile
+from labrats.executor.providers.react.arguments import EditFile, InvalidToolCall, ListFiles, ReadFile, WriteFile
 from labrats.files.safe_paths import folder_beneath, open_to_read, write_beneath
 
 _FILE_BYTES: Final = 16 * 1024 * 1024
@@ -14,7 +14,7 @@ _ENTRIES: Final = 1000
 
 
 @dataclass(frozen=True)
-class Files:
+class FileTools:
     """workspace: where the model works. notes: a folder that it may read besides. page_characters: what it is shown
     of a file at once.
     """
@@ -35,13 +35,15 @@ class Files:
         return f"{len(content)} bytes were written to {call.path}."
 
     def edit(self, call: EditFile) -> str:
-        """Says what was done. Raises BadCall where the piece is not there exactly once."""
+        """Says what was done. Raises InvalidToolCall where the piece is not there exactly once."""
         name = self.name(call.path)
         with open_to_read(self.workspace, name) as file:
             text = _decoded(_bounded(file.read(_FILE_BYTES + 1), call.path), "strict")
         if (count := text.count(call.old)) != 1:
             where = "does not occur" if count == 0 else f"occurs {count} times"
-            raise BadCall(f"`old` {where} in {call.path}. Give a piece of it exactly as it is, with enough around it.")
+            raise InvalidToolCall(
+                f"`old` {where} in {call.path}. Give a piece of it exactly as it is, with enough around it."
+            )
         write_beneath(self.workspace, name, text.replace(call.old, call.new).encode("utf-8", "replace"))
         return f"{call.path} was edited."
 
@@ -89,7 +91,7 @@ def _fitting(lines: Sequence[str], characters: int) -> Iterator[str]:
 
 def _below(root: Path, path: str) -> str:
     if not f"{path}/".startswith(f"{root}/"):
-        raise BadCall(f"{path!r} is not inside the workspace. Paths are relative to it.")
+        raise InvalidToolCall(f"{path!r} is not inside the workspace. Paths are relative to it.")
     return _tidy(path.removeprefix(str(root)))
 
 
@@ -99,17 +101,19 @@ def _tidy(path: str) -> str:
 
 def _bounded(content: bytes, path: str) -> bytes:
     if len(content) > _FILE_BYTES:
-        raise BadCall(f"{path} is larger than {_FILE_BYTES // 1024**2} MiB. Read a part of it with run_command.")
+        raise InvalidToolCall(
+            f"{path} is larger than {_FILE_BYTES // 1024**2} MiB. Read a part of it with run_command."
+        )
     return content
 
 
 def _decoded(content: bytes, errors: str = "replace") -> str:
     if b"\0" in content:
-        raise BadCall(f"This is no text, but {len(content)} bytes of something else.")
+        raise InvalidToolCall(f"This is no text, but {len(content)} bytes of something else.")
     try:
         return content.decode("utf-8", errors)
     except UnicodeDecodeError as error:
-        raise BadCall("The file is not UTF-8, so it cannot be edited as text.") from error
+        raise InvalidToolCall("The file is not UTF-8, so it cannot be edited as text.") from error
 
 
 def _described(entry: "os.DirEntry[str]", folder: int) -> str:

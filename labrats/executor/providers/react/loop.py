@@ -7,25 +7,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from labrats.executor.context import RunContext
-from labrats.executor.providers.chat_client import ChatServer, Refusal, Reply, Unreachable
-from labrats.executor.providers.cli_events import tell_answer, tell_call
-from labrats.executor.providers.completion import ask, empty_answer
+from labrats.executor.providers.chat_client import ChatClient, Completion, ErrorResponse, ServerUnreachable
+from labrats.executor.providers.cli_events import report_tool_call, report_tool_result
+from labrats.executor.providers.completion import ask, empty_completion_failure
 from labrats.executor.providers.local import TOKENS_PER_CHARACTER
 from labrats.executor.providers.react.arguments import (
-    Arguments,
-    BadCall,
     EditFile,
     Finish,
+    InvalidToolCall,
     RunCommand,
+    ToolArguments,
     WriteFile,
-    read_call,
+    parse_tool_call,
 )
 from labrats.executor.providers.react.observations import Observation
-from labrats.executor.providers.react.repetition import REMINDER, Repetition
-from labrats.executor.providers.react.tool_call_formats import NATIVE, SIMPLER, ToolCallFormat
+from labrats.executor.providers.react.repetition import REMINDER, RepetitionDetector
+from labrats.executor.providers.react.tool_call_formats import FALLBACK_FORMATS, NATIVE, ToolCallFormat
 from labrats.executor.providers.react.tools import Tools
-from labrats.executor.providers.react.transcript import Call, Round, Transcript, characters_in
-from labrats.executor.providers.silence_limit import Silence
+from labrats.executor.providers.react.transcript import Call, Transcript, Turn, characters_in
+from labrats.executor.providers.silence_limit import SilenceTimer
 from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -48,16 +48,18 @@ _ASK_FOR_CALL: Final = "That is no call of a tool. Answer with one JSON object, 
 _ASK_FOR_LESS: Final = "Your answer was cut off, because it was too long. Write less at once."
 
 
-async def work(context: RunContext, server: ChatServer, silence: Silence) -> str:
+async def work(context: RunContext, server: ChatClient, silence: SilenceTimer) -> str:
     """Let the model work on the prompt with tools. Returns its answer. Raises GiveUp, Refusal or Unreachable;
     what was done until then is in the log.
     """
     window = server.window_tokens
-    talk = Transcript(context.instructions, context.prompt)
-    agent = Agent(context, server, silence, Tools.of(context, window), talk, min(window // 4, _LONGEST_REPLY_TOKENS))
+    transcript = Transcript(context.instructions, context.prompt)
+    agent = Agent(
+        context, server, silence, Tools.of(context, window), transcript, min(window // 4, _LONGEST_REPLY_TOKENS)
+    )
     try:
         return await agent.work()
-    except (GiveUp, Refusal, Unreachable, asyncio.CancelledError):
+    except (GiveUp, ErrorResponse, ServerUnreachable, asyncio.CancelledError):
         context.events.log(f"[ended before it was done; so far: {agent.summary}]")
         raise
 
@@ -69,13 +71,13 @@ class Agent:
     """
 
     context: RunContext
-    server: ChatServer
-    silence: Silence
+    server: ChatClient
+    silence: SilenceTimer
     tools: Tools
-    talk: Transcript
+    transcript: Transcript
     reply_tokens: int
     tool_call_format: ToolCallFormat = NATIVE
-    repetition: Repetition = field(default_factory=Repetition)
+    repetition: RepetitionDetector = field(default_factory=RepetitionDetector)
     tokens_per_character: float = TOKENS_PER_CHARACTER
     made: "Counter[str]" = field(default_factory=Counter)
     repairs: int = 0
@@ -99,31 +101,31 @@ class Agent:
         calls = ", ".join(f"{name} {count} times" for name, count in sorted(self.made.items()))
         return f"{self.context.events.usage.turns} turns, {calls or 'no calls'}"
 
-    async def _ask(self) -> Reply:
+    async def _ask(self) -> Completion:
         while True:
-            self.talk = self._shortened()
+            self.transcript = self._shortened()
             try:
                 reply = await ask(
                     self.context,
                     self.server,
                     self.silence,
-                    self.tool_call_format.messages(self.talk),
+                    self.tool_call_format.messages(self.transcript),
                     self._fields(),
                     shows_text=self.tool_call_format.streams_text,
                 )
-            except Refusal as refusal:
+            except ErrorResponse as refusal:
                 self._adapt_to(refusal)
                 continue
             self._learn_from(reply)
             return reply
 
-    def _in_its_place(self, reply: Reply) -> str:
+    def _in_its_place(self, reply: Completion) -> str:
         """Return a text in place of an empty answer: what the model did. Raises GiveUp where it did nothing."""
         if not self.made:
-            raise empty_answer(replace(reply, calls=()))
+            raise empty_completion_failure(replace(reply, calls=()))
         return f"The model gave no answer. What it did: {self.summary}."
 
-    async def _act(self, reply: Reply) -> str | None:
+    async def _act(self, reply: Completion) -> str | None:
         """Do what the model calls for. Its answer, if that is the end."""
         calls = self.tool_call_format.calls_in(reply)[:_CALLS_AT_ONCE]
         if not calls:
@@ -135,10 +137,10 @@ class Agent:
             if answer is not None and self._is_enough(answer):
                 return answer
             observed.append(await self._make(call) if answer is None else Observation(_ASK_FOR_ANSWER, is_error=True))
-        self._remember(Round(reply.text, calls, observed, _ASK_FOR_LESS if reply.is_cut else ""))
+        self._remember(Turn(reply.text, calls, observed, _ASK_FOR_LESS if reply.is_cut else ""))
         return None
 
-    def _without_calls(self, reply: Reply) -> str | None:
+    def _without_calls(self, reply: Completion) -> str | None:
         if self.tool_call_format is not NATIVE:
             return self._without_format(reply)
         if not self.made:
@@ -146,18 +148,18 @@ class Agent:
             return None
         if self._is_enough(reply.text):
             return reply.text
-        self._remember(Round(reply.text, remark=_ASK_FOR_ANSWER))
+        self._remember(Turn(reply.text, remark=_ASK_FOR_ANSWER))
         return None
 
-    def _without_format(self, reply: Reply) -> str | None:
+    def _without_format(self, reply: Completion) -> str | None:
         self.repairs += 1
         if self.repairs > _REPAIRS and not reply.text:
-            raise empty_answer(reply)
+            raise empty_completion_failure(reply)
         if self.repairs > _REPAIRS:
             self.context.events.log("[the model does not keep to the format: its text is taken for its answer]")
             return reply.text
         example = json.dumps({"tool": Finish.tool, "arguments": {"answer": "…"}}, ensure_ascii=False)
-        self._remember(Round(reply.text, remark=_ASK_FOR_LESS if reply.is_cut else _ASK_FOR_CALL + example))
+        self._remember(Turn(reply.text, remark=_ASK_FOR_LESS if reply.is_cut else _ASK_FOR_CALL + example))
         return None
 
     def _is_enough(self, answer: str) -> bool:
@@ -169,11 +171,11 @@ class Agent:
     async def _make(self, call: Call) -> Observation:
         call_id = f"call-{self.made.total() + 1}"
         self.made[call.name[:_NAME_CHARACTERS]] += 1
-        tell_call(self.context.events, call_id, call.name, call.arguments, _about(call.arguments))
+        report_tool_call(self.context.events, call_id, call.name, call.arguments, _about(call.arguments))
         self.silence.heard(waits_for_model=False)
         observed = await self._observe(call)
         self.silence.heard()
-        tell_answer(self.context.events, call_id, observed.text, is_error=observed.is_error)
+        report_tool_result(self.context.events, call_id, observed.text, is_error=observed.is_error)
         return observed
 
     async def _observe(self, call: Call) -> Observation:
@@ -181,55 +183,55 @@ class Agent:
         if self.repetition.is_pointless(signature):
             return Observation(REMINDER, is_error=True)
         try:
-            asked: Arguments | None = read_call(call.name, call.arguments)
-        except BadCall as error:
+            asked: ToolArguments | None = parse_tool_call(call.name, call.arguments)
+        except InvalidToolCall as error:
             asked, observed = None, Observation(str(error), is_error=True)
         if asked is not None:
             observed = await self.tools.use(asked)
         self.repetition.note(signature, observed.text, may_change=isinstance(asked, _CHANGING))
         return observed
 
-    def _remember(self, latest: Round) -> None:
-        self.talk = self.talk.and_then(latest)
+    def _remember(self, latest: Turn) -> None:
+        self.transcript = self.transcript.and_then(latest)
 
-    def _adapt_to(self, refusal: Refusal) -> None:
+    def _adapt_to(self, refusal: ErrorResponse) -> None:
         """Ask in another way from now on. Raises the refusal where there is none."""
         if refusal.code is FailedCode.CONTEXT_TOO_LONG and self._can_ask_for_less:
             self.tokens_per_character *= 1.5
             self.reply_tokens = max(self.reply_tokens // 2, _SHORTEST_REPLY_TOKENS)  # some servers count it in
-        elif self.tool_call_format in SIMPLER and self._blames_the_manner(refusal):
+        elif self.tool_call_format in FALLBACK_FORMATS and self._blames_the_manner(refusal):
             self._simplify(str(refusal))
         else:
             raise refusal
 
-    def _blames_the_manner(self, refusal: Refusal) -> bool:
+    def _blames_the_manner(self, refusal: ErrorResponse) -> bool:
         """Whether it is for how calls are asked for. An inner error of a server that has carried out calls is not."""
         if refusal.code is not FailedCode.AGENT_ERROR:
             return False
         return refusal.status in _NOT_UNDERSTOOD or (refusal.status in _INNER_ERRORS and not self.made)
 
     def _simplify(self, why: str) -> None:
-        self.tool_call_format = SIMPLER[self.tool_call_format]
+        self.tool_call_format = FALLBACK_FORMATS[self.tool_call_format]
         self.context.events.log(f"[{why}: calls are asked for as {self.tool_call_format.name} from now on]")
 
     @property
     def _can_ask_for_less(self) -> bool:
-        return self.talk.dropped < len(self.talk.rounds) - 1 or self.reply_tokens > _SHORTEST_REPLY_TOKENS
+        return self.transcript.dropped < len(self.transcript.rounds) - 1 or self.reply_tokens > _SHORTEST_REPLY_TOKENS
 
     def _shortened(self) -> Transcript:
         limit = int((self.server.window_tokens - self.reply_tokens) / self.tokens_per_character)
-        if self._size(self.talk) <= limit:
-            return self.talk
-        return self.talk.shrunk(self._size, int(limit * _ROOM_LEFT))
+        if self._size(self.transcript) <= limit:
+            return self.transcript
+        return self.transcript.shrunk(self._size, int(limit * _ROOM_LEFT))
 
-    def _size(self, talk: Transcript) -> int:
-        return characters_in(self.tool_call_format.messages(talk)) + len(str(self.tool_call_format.fields))
+    def _size(self, transcript: Transcript) -> int:
+        return characters_in(self.tool_call_format.messages(transcript)) + len(str(self.tool_call_format.fields))
 
-    def _learn_from(self, reply: Reply) -> None:
+    def _learn_from(self, reply: Completion) -> None:
         """Learn how many tokens a character is, for this model and this talk."""
         read = reply.usage.input_tokens + reply.usage.cache_read_tokens
         if read:
-            self.tokens_per_character = read / self._size(self.talk)
+            self.tokens_per_character = read / self._size(self.transcript)
 
     def _fields(self) -> dict[str, Any]:
         limit = self.context.task.config.max_tokens
@@ -241,8 +243,8 @@ class Agent:
 def _answer_in(call: Call) -> str | None:
     """The answer with which a call ends the work; None where it is no such call, or a wrong one."""
     try:
-        asked = read_call(call.name, call.arguments)
-    except BadCall:
+        asked = parse_tool_call(call.name, call.arguments)
+    except InvalidToolCall:
         return None
     return asked.answer if isinstance(asked, Finish) else None
 

@@ -21,7 +21,7 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Notes:
+class ObservationStore:
     """Keeps whole answers in files below `scratch`. characters: what the model is shown of one."""
 
     scratch: Path

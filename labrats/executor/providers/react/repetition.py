@@ -14,7 +14,7 @@ REMINDER: Final = (
 
 
 @dataclass
-class Repetition:
+class RepetitionDetector:
     """Remembers what each call answered, until something changes: then the same call is a new question."""
 
     _seen: set[tuple[str, str]] = field(default_factory=set)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from labrats.executor.providers.chat_client import Message, Reply
-from labrats.executor.providers.react.arguments import KINDS, Finish, described, schema_of
+from labrats.executor.providers.chat_client import Completion, Message
+from labrats.executor.providers.react.arguments import ARGUMENT_TYPES, Finish, describe_arguments, schema_of
 from labrats.executor.providers.react.observations import Observation
-from labrats.executor.providers.react.transcript import Call, Round, Transcript
+from labrats.executor.providers.react.transcript import Call, Transcript, Turn
 from labrats.model.nesting import is_too_deep
 
 _TASK: Final = (
@@ -55,15 +55,15 @@ class ToolCallFormat(Protocol):
     def streams_text(self) -> bool:
         """Whether a text in an answer is for people."""
 
-    def messages(self, talk: Transcript) -> list[Message]:
+    def messages(self, transcript: Transcript) -> list[Message]:
         """The talk as the model is shown it."""
 
-    def calls_in(self, reply: Reply) -> Sequence[Call]:
+    def calls_in(self, reply: Completion) -> Sequence[Call]:
         """The calls in an answer; none where it is a text."""
 
 
 @dataclass(frozen=True)
-class Native:
+class NativeFormat:
     """The API's own tool calls."""
 
     name: str = "calls of the API"
@@ -71,11 +71,11 @@ class Native:
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        return {"tools": [_as_function(kind.tool, str(kind.__doc__), schema_of(kind)) for kind in KINDS]}
+        return {"tools": [_as_function(kind.tool, str(kind.__doc__), schema_of(kind)) for kind in ARGUMENT_TYPES]}
 
-    def messages(self, talk: Transcript) -> list[Message]:
-        messages: list[Message] = _opening(_TASK, talk)
-        for each in talk.shown:
+    def messages(self, transcript: Transcript) -> list[Message]:
+        messages: list[Message] = _opening(_TASK, transcript)
+        for each in transcript.shown:
             messages.append(_native_answer(each.text, each.calls))
             messages += [
                 {"role": "tool", "tool_call_id": call.id, "content": observed.text}
@@ -84,12 +84,12 @@ class Native:
             messages += _remark(each.remark)
         return messages
 
-    def calls_in(self, reply: Reply) -> Sequence[Call]:
+    def calls_in(self, reply: Completion) -> Sequence[Call]:
         return [Call(made.id, made.name, _json_or_text(made.arguments or "{}")) for made in reply.calls]
 
 
 @dataclass(frozen=True)
-class InText:
+class TextFormat:
     """One JSON object in the text. constrained: the server is asked to let the model write nothing else."""
 
     constrained: bool
@@ -100,18 +100,20 @@ class InText:
     def fields(self) -> Mapping[str, Any]:
         if not self.constrained:
             return {}
-        schema = {"name": "call", "strict": True, "schema": {"anyOf": [_call_schema(kind) for kind in KINDS]}}
+        schema = {"name": "call", "strict": True, "schema": {"anyOf": [_call_schema(kind) for kind in ARGUMENT_TYPES]}}
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
-    def messages(self, talk: Transcript) -> list[Message]:
-        tools = "\n".join(f"- {kind.tool}, arguments {described(kind)}: {kind.__doc__}" for kind in KINDS)
-        system, prompt = _opening(f"{_TASK}\n\n{_FORMAT}\n\n{tools}", talk)
+    def messages(self, transcript: Transcript) -> list[Message]:
+        tools = "\n".join(
+            f"- {kind.tool}, arguments {describe_arguments(kind)}: {kind.__doc__}" for kind in ARGUMENT_TYPES
+        )
+        system, prompt = _opening(f"{_TASK}\n\n{_FORMAT}\n\n{tools}", transcript)
         if not self.constrained:
             system = {**system, "role": "user"}  # what refuses a schema may refuse this role too
-        said = (message for each in talk.shown for message in _in_text(each))
+        said = (message for each in transcript.shown for message in _in_text(each))
         return _alternating([system, *_examples(), prompt, *said])
 
-    def calls_in(self, reply: Reply) -> Sequence[Call]:
+    def calls_in(self, reply: Completion) -> Sequence[Call]:
         for found in _objects_in(reply.text):
             name = next((found[key] for key in _NAME_KEYS if isinstance(found.get(key), str)), None)
             if name is not None:
@@ -119,16 +121,16 @@ class InText:
         return []
 
 
-NATIVE: Final = Native()
-CONSTRAINED: Final = InText(constrained=True, name="JSON by a schema")
-FREE: Final = InText(constrained=False, name="JSON in a text")
-SIMPLER: Final[Mapping[ToolCallFormat, ToolCallFormat]] = {NATIVE: CONSTRAINED, CONSTRAINED: FREE}
+NATIVE: Final = NativeFormat()
+CONSTRAINED: Final = TextFormat(constrained=True, name="JSON by a schema")
+FREE: Final = TextFormat(constrained=False, name="JSON in a text")
+FALLBACK_FORMATS: Final[Mapping[ToolCallFormat, ToolCallFormat]] = {NATIVE: CONSTRAINED, CONSTRAINED: FREE}
 """What is tried where a server or a model does not master a manner."""
 
 
-def _opening(system: str, talk: Transcript) -> list[Message]:
-    instructions = f"{system}\n\n{talk.instructions}" if talk.instructions else system
-    return [{"role": "system", "content": instructions}, {"role": "user", "content": talk.prompt}]
+def _opening(system: str, transcript: Transcript) -> list[Message]:
+    instructions = f"{system}\n\n{transcript.instructions}" if transcript.instructions else system
+    return [{"role": "system", "content": instructions}, {"role": "user", "content": transcript.prompt}]
 
 
 def _alternating(messages: Iterable[Message]) -> list[Message]:
@@ -180,11 +182,11 @@ def _examples() -> Iterator[Message]:
     for task, tool, arguments, answered, end in _EXAMPLES:
         call = Call("", tool, arguments)
         yield {"role": "user", "content": task}
-        yield from _in_text(Round(calls=[call], observed=[Observation(answered)]))
+        yield from _in_text(Turn(calls=[call], observed=[Observation(answered)]))
         yield {"role": "assistant", "content": _written(Finish.tool, {"answer": end})}
 
 
-def _in_text(each: Round) -> Iterator[Message]:
+def _in_text(each: Turn) -> Iterator[Message]:
     for call, observed in zip(each.calls, each.observed, strict=True):
         yield {"role": "assistant", "content": _written(call.name, call.arguments)}
         yield {"role": "user", "content": _told(call, observed)}

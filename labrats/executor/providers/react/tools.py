@@ -4,21 +4,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from labrats.executor.agent_sandbox import confined
+from labrats.executor.agent_sandbox import sandboxed_command
 from labrats.executor.context import RunContext
 from labrats.executor.providers.react.arguments import (
-    Arguments,
-    BadCall,
     EditFile,
+    InvalidToolCall,
     ListFiles,
     ReadFile,
     RunCommand,
     Search,
+    ToolArguments,
     WriteFile,
 )
 from labrats.executor.providers.react.commands import Ended, run_program, shell
-from labrats.executor.providers.react.files import Files
-from labrats.executor.providers.react.observations import Notes, Observation, shown_characters
+from labrats.executor.providers.react.files import FileTools
+from labrats.executor.providers.react.observations import Observation, ObservationStore, shown_characters
 from labrats.files.safe_paths import folder_beneath, open_to_read
 from labrats.model.errors import GiveUp
 
@@ -32,28 +32,31 @@ class Tools:
     """Carries out calls. What they answer is redacted: what is secret here need not reach the model's server."""
 
     context: RunContext
-    files: Files
-    notes: Notes
+    files: FileTools
+    notes: ObservationStore
     environment: dict[str, str]
 
     @classmethod
     def of(cls, context: RunContext, window_tokens: int) -> "Tools":
         environment = context.agent_environment()
-        notes = Notes(Path(environment["TMPDIR"]), shown_characters(window_tokens))
-        files = Files(context.workspace, notes.folder, notes.characters - _PAGE_NOTE_CHARACTERS)
+        notes = ObservationStore(Path(environment["TMPDIR"]), shown_characters(window_tokens))
+        files = FileTools(context.workspace, notes.folder, notes.characters - _PAGE_NOTE_CHARACTERS)
         return cls(context, files, notes, environment)
 
-    async def use(self, call: Arguments) -> Observation:
+    async def use(self, call: ToolArguments) -> Observation:
         """What the tool answers; an error too is an answer."""
         try:
             observed = await self._use(call)
-        except (BadCall, GiveUp) as error:  # GiveUp is how the attempt's own files say it; here the model decides
+        except (
+            InvalidToolCall,
+            GiveUp,
+        ) as error:  # GiveUp is how the attempt's own files say it; here the model decides
             observed = Observation(str(error), is_error=True)
         except OSError as error:
             observed = Observation(f"It failed: {error.strerror}.", is_error=True)
         return Observation(self.notes.shown(self.context.events.clean(observed.text)), observed.is_error)
 
-    async def _use(self, call: Arguments) -> Observation:
+    async def _use(self, call: ToolArguments) -> Observation:
         match call:
             case ReadFile():
                 return Observation(self.files.read(call))
@@ -78,7 +81,7 @@ class Tools:
         return Observation(ended.output + _limit_note(ended), is_error=ended.status not in (0, None))
 
     async def _run(self, call: RunCommand) -> Observation:
-        command = confined([shell(), "-c", call.command], self.context)
+        command = sandboxed_command([shell(), "-c", call.command], self.context)
         ended = await run_program(command, self.context.workspace, self.environment, call.timeout_seconds)
         if ended.status == 0:
             return Observation(ended.output or "It succeeded, and printed nothing.")

@@ -20,7 +20,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Round:
+class Turn:
     """What the model said and called, what each call answered, and a remark besides."""
 
     text: str = ""
@@ -28,7 +28,7 @@ class Round:
     observed: Sequence[Observation] = ()
     remark: str = ""
 
-    def elided(self) -> "Round":
+    def elided(self) -> "Turn":
         """The same with short answers."""
         brief = [each if len(each.text) <= len(ELIDED) else replace(each, text=ELIDED) for each in self.observed]
         return replace(self, observed=brief)
@@ -40,17 +40,17 @@ class Transcript:
 
     instructions: str
     prompt: str
-    rounds: tuple[Round, ...] = ()
+    rounds: tuple[Turn, ...] = ()
     elided: int = 0
     dropped: int = 0
 
     @property
-    def shown(self) -> list[Round]:
+    def shown(self) -> list[Turn]:
         """The rounds that the model is shown."""
         old = [each.elided() for each in self.rounds[self.dropped : self.elided]]
         return [*old, *self.rounds[max(self.dropped, self.elided) :]]
 
-    def and_then(self, latest: Round) -> "Transcript":
+    def and_then(self, latest: Turn) -> "Transcript":
         return replace(self, rounds=(*self.rounds, latest))
 
     def shrunk(self, size: Callable[["Transcript"], int], limit: int) -> "Transcript":

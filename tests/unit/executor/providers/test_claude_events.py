@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.providers.agent_cli import Ending
+from labrats.executor.providers.agent_cli import ProgramExit
 from labrats.executor.providers.claude import answer_of
-from labrats.executor.providers.claude_events import ClaudeResult, Narrator, SystemEvent, read_event
+from labrats.executor.providers.claude_events import ClaudeEventTranslator, ClaudeResult, SystemEvent, read_event
 from labrats.executor.providers.claude_sessions import ModelUsage, SessionFiles, TokenCounts
 from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
@@ -24,30 +24,30 @@ RECORDED = Path(__file__).parent / "recorded" / "claude"
 def told(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Work:
     """What becomes of `events`."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
-        narrator = Narrator(work.context, SessionFiles(tmp_path / "projects"))
+        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
         for event in events:
             if known := read_event(json.dumps(event).encode()):
-                narrator.tell(known)
+                translator.tell(known)
         return work
 
 
-def narrator_of(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Narrator:
+def narrator_of(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> ClaudeEventTranslator:
     """Who has retold `events`."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
-        narrator = Narrator(work.context, SessionFiles(tmp_path / "projects"))
+        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
         with suppress(GiveUp):
             for event in events:
-                narrator.hear(json.dumps(event).encode())
-        return narrator
+                translator.hear(json.dumps(event).encode())
+        return translator
 
 
-def recorded(tmp_path: Path, name: str) -> tuple[Narrator, Work]:
+def recorded(tmp_path: Path, name: str) -> tuple[ClaudeEventTranslator, Work]:
     """What becomes of a stream of the real program."""
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        narrator = Narrator(work.context, SessionFiles(tmp_path / "projects"))
+        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
         for line in (RECORDED / f"{name}.jsonl").read_bytes().splitlines():
-            narrator.hear(line)
-        return narrator, work
+            translator.hear(line)
+        return translator, work
 
 
 def assistant(*content: dict[str, Any], message_id: str = "msg_1", **usage: int) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def answer(content: Any, *, is_error: bool = False) -> dict[str, Any]:
 
 
 def test_a_run_of_the_real_program_is_retold(tmp_path: Path) -> None:
-    narrator, work = recorded(tmp_path, "worked")
+    translator, work = recorded(tmp_path, "worked")
 
     assert work.logs == [
         "Claude Code 2.1.331, claude-sonnet-5-5",
@@ -77,30 +77,30 @@ def test_a_run_of_the_real_program_is_retold(tmp_path: Path) -> None:
         "← error: Exit code 2 (and 1 more)",
         "Done.",
     ]
-    assert narrator.result is not None
-    assert answer_of(TASK, narrator.result, Ending(0)) == "Done."
-    usage = narrator.usage
+    assert translator.result is not None
+    assert answer_of(TASK, translator.result, ProgramExit(0)) == "Done."
+    usage = translator.usage
     assert (usage.input_tokens, usage.output_tokens, usage.turns) == (500, 50, 3)
     assert (usage.cost_usd or 0) > 0
 
 
 def test_of_several_results_the_last_one_counts(tmp_path: Path) -> None:
     """A task in the background wakes the program once more, after a first result."""
-    narrator, _ = recorded(tmp_path, "background")
+    translator, _ = recorded(tmp_path, "background")
 
-    assert answer_of(TASK, narrator.result, Ending(0)) == "It has ended."
-    assert (narrator.usage.input_tokens, narrator.usage.output_tokens, narrator.usage.turns) == (300, 30, 3)
+    assert answer_of(TASK, translator.result, ProgramExit(0)) == "It has ended."
+    assert (translator.usage.input_tokens, translator.usage.output_tokens, translator.usage.turns) == (300, 30, 3)
 
 
 def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tmp_path: Path) -> None:
     """As in the second result here: its totals are those of the whole session."""
     lines = (RECORDED / "background.jsonl").read_bytes().splitlines()
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        narrator = Narrator(work.context, SessionFiles(tmp_path / "projects"))
-        narrator.hear(lines[-1])
+        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
+        translator.hear(lines[-1])
 
-    assert (narrator.usage.input_tokens, narrator.usage.output_tokens) == (100, 10)
-    assert narrator.usage.cost_usd == pytest.approx(0.0003)
+    assert (translator.usage.input_tokens, translator.usage.output_tokens) == (100, 10)
+    assert translator.usage.cost_usd == pytest.approx(0.0003)
 
 
 def test_an_older_version_that_goes_on_with_a_session_tells_the_tokens_of_this_run_alone() -> None:
@@ -119,10 +119,10 @@ def test_an_older_version_that_goes_on_with_a_session_tells_the_tokens_of_this_r
     ("name", "code"), [("limited", FailedCode.RATE_LIMITED), ("overloaded", FailedCode.OVERLOADED)]
 )
 def test_what_the_real_program_says_of_a_refusal_has_its_code(tmp_path: Path, name: str, code: FailedCode) -> None:
-    narrator, _ = recorded(tmp_path, name)
+    translator, _ = recorded(tmp_path, name)
 
     with pytest.raises(GiveUp) as failure:
-        answer_of(TASK, narrator.result, Ending(1))
+        answer_of(TASK, translator.result, ProgramExit(1))
 
     assert failure.value.code is code
 
@@ -139,7 +139,7 @@ def test_a_pause_is_as_long_as_the_subscriptions_limit_lasts(tmp_path: Path) -> 
 
 def test_a_long_pause_that_the_server_asks_for_ends_the_run(tmp_path: Path) -> None:
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        asked = Narrator(work.context, SessionFiles(tmp_path / "projects"))
+        asked = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
         lines = (RECORDED / "asked_for_a_minute.jsonl").read_bytes().splitlines()
         *before, last = lines[: next(n for n, line in enumerate(lines, 1) if b"api_retry" in line)]
         for line in before:
@@ -155,7 +155,7 @@ def test_a_short_pause_that_the_server_asks_for_is_passed_on(tmp_path: Path) -> 
 
     assert asked.too_long is None
     with pytest.raises(GiveUp) as failure:
-        answer_of(TASK, asked.result, Ending(1), retry_after_seconds=asked.retry_after_seconds)
+        answer_of(TASK, asked.result, ProgramExit(1), retry_after_seconds=asked.retry_after_seconds)
     assert (failure.value.code, failure.value.retry_after_seconds) == (FailedCode.OVERLOADED, 4.732)
 
 
@@ -178,16 +178,16 @@ def a_retry(**fields: Any) -> dict[str, Any]:
 def test_only_a_refusal_that_passes_is_a_reason_to_pause(
     tmp_path: Path, events: list[dict[str, Any]], ends: bool, asked: bool
 ) -> None:
-    narrator = narrator_of(tmp_path, *events)
-    assert (narrator.too_long is not None, narrator.retry_after_seconds is not None) == (ends, asked)
+    translator = narrator_of(tmp_path, *events)
+    assert (translator.too_long is not None, translator.retry_after_seconds is not None) == (ends, asked)
 
 
 @pytest.mark.parametrize(("status", "ends"), [(529, False), (429, True)])
 def test_where_it_can_fall_back_to_another_model_an_overload_does_not_end_it(
     tmp_path: Path, status: int, ends: bool
 ) -> None:
-    narrator = narrator_of(tmp_path, a_retry(error_status=status), config=JobConfig(fallback_model="second"))
-    assert (narrator.too_long is not None) is ends
+    translator = narrator_of(tmp_path, a_retry(error_status=status), config=JobConfig(fallback_model="second"))
+    assert (translator.too_long is not None) is ends
 
 
 @pytest.mark.parametrize(
@@ -337,9 +337,9 @@ def test_a_message_that_writes_more_than_is_allowed_ends_the_run(tmp_path: Path)
 
 def test_refused_requests_are_no_turns(tmp_path: Path) -> None:
     refused = {"type": "result", "subtype": "success", "is_error": True, "num_turns": 3}
-    narrator = narrator_of(tmp_path, assistant(text("a")), refused)
+    translator = narrator_of(tmp_path, assistant(text("a")), refused)
 
-    assert narrator.usage.turns == 1
+    assert translator.usage.turns == 1
 
 
 def test_what_subagents_write_counts_although_it_is_not_printed(tmp_path: Path) -> None:
@@ -348,9 +348,9 @@ def test_what_subagents_write_counts_although_it_is_not_printed(tmp_path: Path) 
     entry = {"type": "assistant", "message": {"id": "msg_2", "usage": {"input_tokens": 5, "output_tokens": 600}}}
     (files / "agent-1.jsonl").write_text(json.dumps(entry) + "\n")
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        narrator = Narrator(work.context, SessionFiles(tmp_path / "projects"))
-        narrator.tell(SystemEvent(subtype="init", session_id="session-1"))
-        narrator.hear(json.dumps(assistant(text("a"), message_id="msg_2") | {"parent_tool_use_id": "t"}).encode())
+        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
+        translator.tell(SystemEvent(subtype="init", session_id="session-1"))
+        translator.hear(json.dumps(assistant(text("a"), message_id="msg_2") | {"parent_tool_use_id": "t"}).encode())
 
     assert work.context.events.usage == Usage(input_tokens=5, output_tokens=600, turns=1)
 
@@ -371,12 +371,12 @@ def test_without_a_result_the_cost_is_read_from_the_sessions_file(tmp_path: Path
     session.parent.mkdir(parents=True)
     session.write_text(a_cost_state(0.5, 100))
     files = SessionFiles(tmp_path / "projects", "session-1")
-    assert files.consumed() is None
+    assert files.usage() is None
 
     with session.open("a") as file:
         file.write(a_cost_state(0.75, 150))
 
-    assert files.consumed() == Usage(output_tokens=50, cost_usd=0.25)
+    assert files.usage() == Usage(output_tokens=50, cost_usd=0.25)
 
 
 def test_a_cost_that_claude_code_can_only_guess_is_not_known(tmp_path: Path) -> None:
@@ -386,7 +386,7 @@ def test_a_cost_that_claude_code_can_only_guess_is_not_known(tmp_path: Path) -> 
     files.session_id = "session-1"
     session.write_text(a_cost_state(0.75, 150, hasUnknownModelCost=True))
 
-    assert files.consumed() == Usage(output_tokens=150)
+    assert files.usage() == Usage(output_tokens=150)
 
 
 def a_cost_state(cost: float, output_tokens: int, **fields: Any) -> str:
@@ -429,7 +429,7 @@ def test_the_cost_of_a_model_that_claude_code_does_not_know_is_not_known() -> No
 
 
 def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
-    assert answer_of(TASK, ClaudeResult(subtype="success", result="done"), Ending(0)) == "done"
+    assert answer_of(TASK, ClaudeResult(subtype="success", result="done"), ProgramExit(0)) == "done"
     for result, status in [
         (ClaudeResult(subtype="success", result="done"), 1),
         (ClaudeResult(subtype="success", result="done", is_error=True), 0),
@@ -437,7 +437,7 @@ def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
         (None, 0),
     ]:
         with pytest.raises(GiveUp) as failure:
-            answer_of(TASK, result, Ending(status))
+            answer_of(TASK, result, ProgramExit(status))
         assert failure.value.code == FailedCode.AGENT_ERROR
 
 
@@ -469,7 +469,7 @@ def test_success_needs_the_exit_status_the_result_and_its_flag() -> None:
 )
 def test_each_kind_of_failure_has_its_code(result: ClaudeResult, code: FailedCode) -> None:
     with pytest.raises(GiveUp) as failure:
-        answer_of(TASK, result, Ending(1))
+        answer_of(TASK, result, ProgramExit(1))
 
     assert failure.value.code == code
 
@@ -478,6 +478,6 @@ def test_without_a_result_the_last_complaint_is_the_reason() -> None:
     with pytest.raises(
         GiveUp, match="exited with code 1 without a result: --dangerously-skip-permissions cannot"
     ) as failure:
-        answer_of(TASK, None, Ending(1, "--dangerously-skip-permissions cannot be used\nwith root privileges\n"))
+        answer_of(TASK, None, ProgramExit(1, "--dangerously-skip-permissions cannot be used\nwith root privileges\n"))
 
     assert failure.value.code == FailedCode.AGENT_ERROR

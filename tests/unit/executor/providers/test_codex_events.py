@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from labrats.executor.providers.agent_cli import Ending
+from labrats.executor.providers.agent_cli import ProgramExit
 from labrats.executor.providers.codex import answer_of, code_of, retry_after_seconds
-from labrats.executor.providers.codex_events import Ledger, Narrator, ThreadStarted, read_event
+from labrats.executor.providers.codex_events import CodexEventTranslator, SessionUsageReader, ThreadStarted, read_event
 from labrats.executor.providers.codex_log import CodexLog, complaints_in, retry_after_in
 from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
@@ -21,17 +21,17 @@ RECORDED = Path(__file__).parent / "recorded" / "codex"
 THREAD = "01900000-0000-7000-8000-000000000000"
 
 
-def told(tmp_path: Path, *lines: bytes, config: JobConfig | None = None) -> tuple[Narrator, Work]:
+def told(tmp_path: Path, *lines: bytes, config: JobConfig | None = None) -> tuple[CodexEventTranslator, Work]:
     """What becomes of the events in `lines`."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig(provider="codex"))) as work:
-        narrator = Narrator(work.context, tmp_path / "sessions")
+        translator = CodexEventTranslator(work.context, tmp_path / "sessions")
         try:
             for line in lines:
                 if event := read_event(line):
-                    narrator.tell(event)
+                    translator.tell(event)
         finally:
-            narrator.settle()
-        return narrator, work
+            translator.report_final_usage()
+        return translator, work
 
 
 def recorded(name: str) -> list[bytes]:
@@ -51,7 +51,7 @@ def an_item(**fields: Any) -> bytes:
 
 
 def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> None:
-    narrator, work = told(tmp_path, *recorded("worked"))
+    translator, work = told(tmp_path, *recorded("worked"))
 
     assert work.logs == [
         "Let me see.",
@@ -72,17 +72,17 @@ def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> No
         ("item_3", "Edit", False),
         ("item_3", None, False),
     ]
-    assert answer_of(work.context, narrator, Ending(0)) == "Done."
+    assert answer_of(work.context, translator, ProgramExit(0)) == "Done."
 
 
 def test_a_model_is_waited_for_unless_a_tool_is_at_work(tmp_path: Path) -> None:
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        narrator = Narrator(work.context, tmp_path)
+        translator = CodexEventTranslator(work.context, tmp_path)
         waits = []
         for line in recorded("worked")[:6]:
             if event := read_event(line):
-                narrator.tell(event)
-            waits.append(narrator.waits_for_model)
+                translator.tell(event)
+            waits.append(translator.waits_for_model)
 
     assert waits == [True, True, True, False, True, False]
 
@@ -127,10 +127,10 @@ def test_half_a_character_does_not_cost_the_event(tmp_path: Path) -> None:
 
 
 def test_trouble_on_the_way_is_a_note_in_the_log(tmp_path: Path) -> None:
-    narrator, work = told(tmp_path, *recorded("reconnected"))
+    translator, work = told(tmp_path, *recorded("reconnected"))
 
     assert work.logs[0].startswith("[Reconnecting... 1/1 (stream disconnected")
-    assert answer_of(work.context, narrator, Ending(0)) == "Done."
+    assert answer_of(work.context, translator, ProgramExit(0)) == "Done."
 
 
 def test_what_a_session_has_consumed_is_read_where_it_writes_itself_down(tmp_path: Path) -> None:
@@ -162,10 +162,10 @@ def test_what_only_the_end_shows_has_a_cost_too(tmp_path: Path) -> None:
     path = a_session(tmp_path)
     task = a_task(tmp_path, config=JobConfig(provider="codex", model="gpt-5"))
     with some_work(tmp_path, task) as work:
-        narrator = Narrator(work.context, tmp_path / "sessions")
-        narrator.tell(ThreadStarted(THREAD))
+        translator = CodexEventTranslator(work.context, tmp_path / "sessions")
+        translator.tell(ThreadStarted(THREAD))
         path.write_bytes(a_record("resp_1", output_tokens=1000) + b"\n")
-        narrator.settle()
+        translator.report_final_usage()
 
     assert work.context.events.usage == Usage(output_tokens=1000, cost_usd=0.01, turns=1)
 
@@ -190,7 +190,7 @@ def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tm
 def test_a_session_is_counted_as_it_grows(tmp_path: Path) -> None:
     first, second, *_ = [line for line in recorded("session") if b"token_count" in line]
     path = a_session(tmp_path, first)
-    ledger = Ledger(tmp_path / "sessions")
+    ledger = SessionUsageReader(tmp_path / "sessions")
     ledger.thread_id = THREAD
     assert ledger.read()
     with path.open("ab") as session:
@@ -229,9 +229,9 @@ def test_success_needs_the_exit_status_and_the_last_event(tmp_path: Path) -> Non
     (tmp_path / "cut").mkdir()
     cut, _ = told(tmp_path / "cut", *recorded("worked")[:-1])
 
-    for narrator, status in ((completed, 1), (completed, -9), (cut, 0)):
+    for translator, status in ((completed, 1), (completed, -9), (cut, 0)):
         with pytest.raises(GiveUp) as failure:
-            answer_of(work.context, narrator, Ending(status))
+            answer_of(work.context, translator, ProgramExit(status))
         assert failure.value.code == FailedCode.AGENT_ERROR
 
 
@@ -239,10 +239,10 @@ def test_success_needs_the_exit_status_and_the_last_event(tmp_path: Path) -> Non
     ("name", "code", "seconds"), [("refused", FailedCode.AUTH, None), ("limited", FailedCode.RATE_LIMITED, 62.5)]
 )
 def test_each_kind_of_failure_has_its_code(tmp_path: Path, name: str, code: FailedCode, seconds: float | None) -> None:
-    narrator, work = told(tmp_path, *recorded(name))
+    translator, work = told(tmp_path, *recorded(name))
 
     with pytest.raises(GiveUp) as failure:
-        answer_of(work.context, narrator, Ending(1))
+        answer_of(work.context, translator, ProgramExit(1))
 
     assert (failure.value.code, failure.value.retry_after_seconds) == (code, seconds)
 
@@ -296,10 +296,10 @@ def test_how_long_to_wait_is_read_from_the_words(words: str, seconds: float | No
 
 @pytest.mark.parametrize(("name", "hours"), [("used_up", 1), ("used_up_until_tomorrow", 30)])
 def test_a_used_up_plan_says_when_it_is_not_any_more(tmp_path: Path, name: str, hours: int) -> None:
-    narrator, _ = told(tmp_path, *recorded(name))
+    translator, _ = told(tmp_path, *recorded(name))
 
-    assert code_of(narrator.failure or "") is FailedCode.RATE_LIMITED
-    seconds = retry_after_seconds(narrator.failure or "", NOW)
+    assert code_of(translator.failure or "") is FailedCode.RATE_LIMITED
+    seconds = retry_after_seconds(translator.failure or "", NOW)
     assert 0 <= (seconds or 0) - hours * 3600 <= 60
 
 

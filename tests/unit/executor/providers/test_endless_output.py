@@ -2,11 +2,11 @@
 
 import pytest
 
-from labrats.executor.providers.endless_output import EndlessText
+from labrats.executor.providers.endless_output import EndlessOutputDetector
 
 
 def loop_in(text: str, step: int = 7) -> str | None:
-    endless = EndlessText()
+    endless = EndlessOutputDetector()
     for start in range(0, len(text), step):
         endless.add(text[start : start + step])
     return endless.loop

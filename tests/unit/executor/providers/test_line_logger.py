@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from labrats.executor.event_writer import EventWriter
-from labrats.executor.providers.line_logger import LogLines
+from labrats.executor.providers.line_logger import LineLogger
 from labrats.model.redaction import Redactor
 from tests.unit.executor.attempts import events_in, logs_of
 
@@ -18,7 +18,7 @@ def logged(tmp_path: Path, text: str, step: int, *, to_the_end: bool = True) -> 
     output = tmp_path / "output.jsonl"
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT)
     try:
-        lines = LogLines(EventWriter(descriptor, None, Redactor([SECRET])), "> ")
+        lines = LineLogger(EventWriter(descriptor, None, Redactor([SECRET])), "> ")
         for start in range(0, len(text), step):
             lines.add(text[start : start + step])
         if to_the_end:

@@ -1,11 +1,11 @@
 """When a call is taken to lead nowhere."""
 
-from labrats.executor.providers.react.repetition import Repetition
+from labrats.executor.providers.react.repetition import RepetitionDetector
 
 
-def noted(*calls: tuple[str, str, bool]) -> Repetition:
+def noted(*calls: tuple[str, str, bool]) -> RepetitionDetector:
     """After these calls: what was called, what it answered, and whether it may change what others answer."""
-    repetition = Repetition()
+    repetition = RepetitionDetector()
     for call, answer, may_change in calls:
         repetition.note(call, answer, may_change=may_change)
     return repetition

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrats.executor.providers.chat_client import CallMade, Reply
-from labrats.executor.providers.react.arguments import KINDS, BadCall, read_call
+from labrats.executor.providers.chat_client import Completion, RawToolCall
+from labrats.executor.providers.react.arguments import ARGUMENT_TYPES, InvalidToolCall, parse_tool_call
 from labrats.executor.providers.react.observations import Observation
 from labrats.executor.providers.react.tool_call_formats import CONSTRAINED, FREE, NATIVE, ToolCallFormat
-from labrats.executor.providers.react.transcript import Call, Round, Transcript
+from labrats.executor.providers.react.transcript import Call, Transcript, Turn
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -32,23 +32,23 @@ JSON_VALUES = st.recursive(
     ],
 )
 def test_a_call_is_found_in_a_text_whatever_is_around_it(text: str) -> None:
-    [call] = FREE.calls_in(Reply(text))
+    [call] = FREE.calls_in(Completion(text))
     assert (call.name, call.arguments) == ("read_file", {"path": "a"})
 
 
 @pytest.mark.parametrize("text", ["", "No call.", '{"tool": 3}', "{" * 100_000, '["tool"]', '{"path": "a"}'])
 def test_a_text_without_a_call_has_none(text: str) -> None:
-    assert FREE.calls_in(Reply(text)) == []
+    assert FREE.calls_in(Completion(text)) == []
 
 
 @given(before=st.text(), arguments=st.dictionaries(st.text(), JSON_VALUES), after=st.text())
 def test_any_call_is_read_as_it_was_written(before: str, arguments: dict[str, Any], after: str) -> None:
     written = json.dumps({"tool": "x", "arguments": arguments})
-    [call] = FREE.calls_in(Reply(before.replace("{", "") + written + after))
+    [call] = FREE.calls_in(Completion(before.replace("{", "") + written + after))
     assert (call.name, call.arguments) == ("x", arguments)
 
 
-@given(name=st.text() | st.sampled_from([kind.tool for kind in KINDS]), arguments=JSON_VALUES)
+@given(name=st.text() | st.sampled_from([kind.tool for kind in ARGUMENT_TYPES]), arguments=JSON_VALUES)
 def test_a_call_is_understood_or_answered_with_what_would_be_right(name: str, arguments: Any) -> None:
     said = repair_of(name, arguments)
     assert said is None or "There is no tool" in said or "It takes" in said
@@ -57,23 +57,23 @@ def test_a_call_is_understood_or_answered_with_what_would_be_right(name: str, ar
 def repair_of(name: str, arguments: Any) -> str | None:
     """What a call is answered that no tool understands; None for one that is understood."""
     try:
-        read_call(name, arguments)
-    except BadCall as error:
+        parse_tool_call(name, arguments)
+    except InvalidToolCall as error:
         return str(error)
     return None
 
 
 def test_arguments_that_are_no_json_are_kept_for_the_repair_and_not_shown_again() -> None:
-    [call] = NATIVE.calls_in(Reply(calls=[CallMade("1", "read_file", '{"path": "a')]))
+    [call] = NATIVE.calls_in(Completion(calls=[RawToolCall("1", "read_file", '{"path": "a')]))
     assert call.arguments == '{"path": "a'
-    talk = Transcript("", "p", (Round("", [call], [Observation("no", is_error=True)]),))
-    assert NATIVE.messages(talk)[2]["tool_calls"][0]["function"]["arguments"] == "{}"
+    transcript = Transcript("", "p", (Turn("", [call], [Observation("no", is_error=True)]),))
+    assert NATIVE.messages(transcript)[2]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
 @pytest.mark.parametrize("tool_call_format", [NATIVE, CONSTRAINED, FREE])
 def test_a_talk_can_be_shown_in_any_manner(tool_call_format: ToolCallFormat) -> None:
     calls = [Call("1", "read_file", {"path": "a"}), Call("2", "list_files", {})]
-    rounds = (Round("Look.", calls, [Observation("A"), Observation("B", is_error=True)]), Round("Hm.", remark="Go on."))
+    rounds = (Turn("Look.", calls, [Observation("A"), Observation("B", is_error=True)]), Turn("Hm.", remark="Go on."))
     messages = tool_call_format.messages(Transcript("Be brief.", "Do it.", rounds))
 
     assert "Be brief." in messages[0]["content"]
@@ -86,8 +86,8 @@ def test_a_talk_can_be_shown_in_any_manner(tool_call_format: ToolCallFormat) -> 
 
 @pytest.mark.parametrize("tool_call_format", [CONSTRAINED, FREE])
 def test_in_the_text_the_roles_alternate_and_at_last_there_is_no_system(tool_call_format: ToolCallFormat) -> None:
-    cut = Round("", [Call("1", "list_files", {})], [Observation("A")], remark="Write less.")
-    messages = tool_call_format.messages(Transcript("", "Do it.", (cut, Round("Hm.", remark="Go on."))))
+    cut = Turn("", [Call("1", "list_files", {})], [Observation("A")], remark="Write less.")
+    messages = tool_call_format.messages(Transcript("", "Do it.", (cut, Turn("Hm.", remark="Go on."))))
 
     roles = [message["role"] for message in messages if message["role"] != "system"]
     assert all(one != next_one for one, next_one in pairwise(roles))
@@ -98,9 +98,9 @@ def test_in_the_text_the_roles_alternate_and_at_last_there_is_no_system(tool_cal
 @pytest.mark.parametrize("depth", [90, 5000, 100_000])
 def test_arguments_nested_without_end_are_no_arguments(depth: int) -> None:
     nested = "[" * depth + "]" * depth
-    [native] = NATIVE.calls_in(Reply(calls=[CallMade("1", "x", f'{{"a": {nested}}}')]))
+    [native] = NATIVE.calls_in(Completion(calls=[RawToolCall("1", "x", f'{{"a": {nested}}}')]))
     assert isinstance(native.arguments, dict) is (depth < 100)
-    in_text = FREE.calls_in(Reply(f'{{"tool": "x", "arguments": {{"a": {nested}}}}}'))
+    in_text = FREE.calls_in(Completion(f'{{"tool": "x", "arguments": {{"a": {nested}}}}}'))
     assert len(in_text) == (depth < 97)
 
 

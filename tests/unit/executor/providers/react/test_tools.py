@@ -9,7 +9,7 @@ import pytest
 
 from labrats.executor.context import RunContext
 from labrats.executor.event_writer import EventWriter
-from labrats.executor.providers.react.arguments import read_call
+from labrats.executor.providers.react.arguments import parse_tool_call
 from labrats.executor.providers.react.observations import Observation
 from labrats.executor.providers.react.tools import Tools
 from labrats.model.redaction import Redactor
@@ -28,7 +28,7 @@ class Hands:
         self.workspace = tools.context.workspace
 
     async def use(self, tool: str, **arguments: Any) -> Observation:
-        return await self.tools.use(read_call(tool, arguments))
+        return await self.tools.use(parse_tool_call(tool, arguments))
 
     async def says(self, tool: str, **arguments: Any) -> str:
         """What a call that succeeds says."""
