@@ -1,9 +1,11 @@
 """`python -m labrats.executor INPUTS [SCRATCH]`: run one attempt in this process.
 
-INPUTS holds `job.json`, `prompt` and `secrets/`. With SCRATCH, a folder of which nothing is kept, standard output
-carries everything. Without it the attempt writes to INPUTS too. The files of secrets are removed once they are read.
+INPUTS contains `job.json`, `prompt` and `secrets/`. Without SCRATCH the attempt also writes results and patches to
+INPUTS. With SCRATCH, a folder for temporary files, it prints everything to standard output. The files of secrets are
+removed once they are read.
 
-`prepare SOURCE INPUTS [CLAIMS]` and `clone SOURCE SCRATCH` are the steps that come before it in an attempt's pod.
+`prepare SOURCE INPUTS [CLAIMS]` and `clone SOURCE SCRATCH` are the steps that run before the executor in an attempt's
+pod.
 """
 
 import sys

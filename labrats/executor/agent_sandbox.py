@@ -1,7 +1,7 @@
-"""Confines an agent's processes by bubblewrap, where the engine was told to.
+"""Run an agent's processes in a bubblewrap sandbox, if the engine's settings enable it.
 
-They may write to their workspace, home and scratch folder, and see the system's programs, those on PATH, and what the
-engine's settings show them. They see nothing else of the machine, and no process but their own.
+The processes can write to their workspace, home and scratch folder, and can read the system's programs, the programs on
+PATH and the paths that the engine's settings list. They see no other files of the machine, and no other processes.
 """
 
 import os
@@ -17,13 +17,13 @@ from labrats.sandbox import confine
 
 _OPTIONAL_SOFTWARE: Final = Path("/opt")
 _SHIMS: Final = "shims"
-"""The folder in which pyenv, rbenv, asdf and mise have programs that only lead to others in the user's home."""
+"""Name of the folder in which pyenv, rbenv, asdf and mise install wrappers for programs in the user's home."""
 
 
-def sandboxed_command(command: Sequence[str], context: RunContext, lent: Collection[Path] = ()) -> list[str]:
-    """Return the command that runs `command` in the attempt's sandbox, or `command` itself where there is none.
+def sandboxed_command(command: Sequence[str], context: RunContext, shared: Collection[Path] = ()) -> list[str]:
+    """Return the command that runs `command` in the attempt's sandbox, or `command` itself if it has none.
 
-    lent: files of the engine's user that the program may read and write, such as a login that it renews.
+    shared: files of the engine's user that the program may read and write, such as a login that it renews.
     """
     if (sandbox := context.task.sandbox) is None:
         return list(command)
@@ -33,7 +33,7 @@ def sandboxed_command(command: Sequence[str], context: RunContext, lent: Collect
         command,
         replace(sandbox, readable=tuple(dict.fromkeys(map(str, shown)))),
         cwd=context.workspace,
-        writable=[*(context.folder / "home", scratch, context.workspace), *_existing(context.credentials), *lent],
+        writable=[*(context.folder / "home", scratch, context.workspace), *_existing(context.credentials), *shared],
         scratch=scratch,
     )
 
@@ -43,11 +43,11 @@ def _existing(folder: Path) -> list[Path]:
 
 
 def _programs(program: str, sandbox: Sandbox) -> Iterator[Path]:
-    """Yield what holds programs: the folders of PATH, and where this one is installed."""
+    """Yield the paths that contain programs: the folders of PATH, and the place where `program` is installed."""
     private = [Path.home(), *map(Path, sandbox.hidden)]
     for folder in (Path(word) for word in os.environ.get("PATH", os.defpath).split(os.pathsep) if word):
         found = _package_in_opt(folder)
-        # Where shims cannot be followed, the system's program of the same name is better than none.
+        # Shims do not work without the user's home; the system's program of the same name may be found instead.
         if found.is_absolute() and found.name != _SHIMS and not any(path.is_relative_to(found) for path in private):
             yield found
     for place in (Path(program), Path(program).resolve()) if os.path.isabs(program) else ():
@@ -56,13 +56,13 @@ def _programs(program: str, sandbox: Sandbox) -> Iterator[Path]:
 
 
 def _package_in_opt(folder: Path) -> Path:
-    """Return the whole of a package in /opt, of which `folder` may hold the programs alone."""
+    """Return the package in /opt that contains `folder`, or `folder` itself outside /opt."""
     if folder != _OPTIONAL_SOFTWARE and folder.is_relative_to(_OPTIONAL_SOFTWARE):
         return _OPTIONAL_SOFTWARE / folder.relative_to(_OPTIONAL_SOFTWARE).parts[0]
     return folder
 
 
 def _package_of(program: Path) -> Path:
-    """The folder with all that a program needs: of one from npm, the `node_modules` that it is in."""
+    """Return the folder with the program's dependencies: the outermost `node_modules`, or the program's own folder."""
     modules = [folder for folder in program.parents if folder.name == "node_modules"]
     return modules[-1] if modules else program.parent

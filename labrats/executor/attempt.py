@@ -1,4 +1,4 @@
-"""One attempt, from its folder of inputs to its terminal event."""
+"""Run one attempt, from its folder of inputs to its terminal event."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ from labrats.processes import hides_processes, kill_descendants
 from labrats.sandbox import scope_sockets
 
 STDOUT: Final = 1
-_GENERAL_LAYERS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
+_LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -46,50 +46,53 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 _TASK_DECODER: Final = msgspec.json.Decoder(Task)
 
 RESUME_PROMPT: Final = """\
-You were interrupted before you had finished. Now go on.
+You were interrupted before you had finished. Continue now.
 
-Your workspace is as you left it. Commands that were running have been ended, and may have been cut off in the middle of
-their work. See how far you had come, then finish what you were asked to do at the beginning.
+Your workspace is as you left it. Commands that were running have been ended, and may have stopped in the middle of
+their work. Check how far you had come, then finish your original task.
 """
-"""What an agent is asked that goes on with its session."""
+"""Prompt for an agent that resumes its session."""
 
 
 @dataclass(frozen=True)
 class Succeeded:
-    """The provider returned this."""
+    """The outcome of work that has returned a result."""
 
     result: Any
 
 
 def execute(inputs: Path, scratch: Path | None = None) -> int:
-    """Run the attempt whose inputs are in `inputs`, printing its events. Returns the status to exit with, at once.
+    """Run the attempt whose inputs are in `inputs`, and print its events. Return the exit status.
 
-    scratch: a folder to write to, of which nothing is kept. Without it everything is written beside the inputs.
+    scratch: a folder for temporary files. Without it, results and patches are written beside the inputs.
     """
     become_subreaper()
     become_unreadable()
-    # Not asyncio.run(): it tidies up a loop that the exit takes away anyhow, for a tenth of a short attempt's cost.
+    # Not asyncio.run(): closing the loop takes a tenth of a short attempt's time, and the process exits anyway.
     return asyncio.new_event_loop().run_until_complete(run_attempt(inputs, scratch))
 
 
 def become_subreaper() -> None:
-    """From now on the orphans among this process's descendants become its children, whatever session they are in."""
+    """Make this process adopt its orphaned descendants, in whatever session they are."""
     if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def become_unreadable() -> None:
-    """Keep other processes of this user from reading the memory of this one, where the secrets are.
+    """Prevent other processes of this user from reading the memory of this one, which contains the secrets.
 
-    What it executes can be read again. Where /proc shows a user only what that user may trace, this process would be
-    hidden from the engine as well, which finds its executors there: it then stays as it is.
+    The programs that it executes are not protected. The function has no effect if /proc hides processes that a user may
+    not trace: the engine finds its executors in /proc, and this process would be hidden from it too.
     """
     if not hides_processes() and _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
 async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
-    """Work until done, failed, out of time or asked to stop; end every process below this one; say how it ended."""
+    """Run the attempt until it ends, times out or is stopped. Then kill all descendants and print the terminal event.
+
+    Return the exit status.
+    """
     stop_on_signals()
     secrets = read_secrets(inputs / "secrets")
     folder, redactor = scratch or inputs, Redactor(values_to_redact(secrets))
@@ -97,12 +100,12 @@ async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
 
     async def work() -> Any:
         _remove_secrets(inputs / "secrets")
-        return await run_with_timeout(_work, _read_run(inputs, folder, secrets, events))
+        return await run_with_timeout(_run_attempt, _read_context(inputs, folder, secrets, events))
 
     outcome = await outcome_of(work, events)
-    if not _end_descendants():
+    if not _kill_descendants():
         with contextlib.suppress(GiveUp):  # the output is full
-            events.log("[a process of this attempt could not be ended]")
+            events.log("[a process of this attempt could not be killed]")
     if failure := _remove_credentials(folder / CREDENTIALS_FOLDER):
         outcome = failure
     if isinstance(outcome, Succeeded):
@@ -117,7 +120,7 @@ async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
 
 
 def _remove_credentials(folder: Path) -> GiveUp | None:
-    """Remove the files with secrets. Return a failure where one stays, for then the attempt has no other end."""
+    """Remove the files with secrets. Return a failure, which replaces any other outcome, if one cannot be removed."""
     try:
         if folder.exists():
             shutil.rmtree(folder)
@@ -127,20 +130,20 @@ def _remove_credentials(folder: Path) -> GiveUp | None:
 
 
 async def outcome_of(work: Callable[[], Awaitable[Any]], events: EventWriter) -> Succeeded | GiveUp:
-    """Do the work, and return how it ended."""
+    """Do the work, and return its outcome."""
     try:
         return Succeeded(await work())
     except GiveUp as failure:
         return failure
     except asyncio.CancelledError:
         return GiveUp(FailedCode.AGENT_ERROR, "stopped on request")
-    except Exception as error:  # noqa: BLE001 - the last one to know of it: what is not said here is lost
+    except Exception as error:  # noqa: BLE001 - the outermost handler: an error not reported here is lost
         sys.stderr.write(events.clean(traceback.format_exc()))
         return GiveUp(FailedCode.INTERNAL, f"the executor failed unexpectedly: {type(error).__name__}: {error}")
 
 
 async def run_with_timeout(work: Callable[[RunContext], Awaitable[Any]], context: RunContext) -> Any:
-    """Return what `work` returns. Raises GiveUp when it takes longer than the job may."""
+    """Return the result of `work`. Raises GiveUp if it takes longer than the job's timeout."""
     seconds = ResolvedConfig(config=context.task.config).timeout_seconds
     deadline = asyncio.timeout(seconds)
     try:
@@ -148,44 +151,44 @@ async def run_with_timeout(work: Callable[[RunContext], Awaitable[Any]], context
             return await work(context)
     except TimeoutError as error:
         if deadline.expired():
-            raise GiveUp(FailedCode.TIMEOUT, f"the run took longer than its {seconds:g} seconds") from error
-        raise  # some other timeout, of the work itself
+            raise GiveUp(FailedCode.TIMEOUT, f"the run took longer than its timeout of {seconds:g} seconds") from error
+        raise  # another timeout, inside the work
 
 
-async def _work(context: RunContext) -> Any:
+async def _run_attempt(context: RunContext) -> Any:
     provider = provider_named(context.task.config.provider or "")
     require_price(context.task)
-    if context.task.repository is None:  # otherwise the step before this one has said so
+    if context.task.repository is None:  # otherwise the previous step has reported it
         context.events.status("started")
     if context.task.sandbox:
         scope_sockets()
-    _tell_ignored_settings(context)
-    if earlier := _earlier_work(context):
+    _log_ignored_settings(context)
+    if resumed := _resumed_work(context):
         try:
-            return await _let_work(*earlier, provider)
+            return await _run_provider(*resumed, provider)
         except SessionLost:
-            context.events.log("[it begins anew: the agent's program does not know that session any more]")
+            context.events.log("[starting over: the agent's program does not know the session]")
     await prepare_workspace(context)
-    return await _let_work(context, await record_baseline(context), provider)
+    return await _run_provider(context, await record_baseline(context), provider)
 
 
-def _tell_ignored_settings(context: RunContext) -> None:
-    """Log each setting that somebody has made for this job or its kind, and its provider does not take."""
+def _log_ignored_settings(context: RunContext) -> None:
+    """Log each setting that was made for this job or its agent but is not supported by its provider."""
     config, origins = context.task.config, context.task.selection.origins
     for field, providers in TAKEN_BY.items():
         name = wire_name(field)
-        is_general = origins.get(name) in _GENERAL_LAYERS  # meant for all jobs, whatever their providers take
-        value = getattr(config, field)
-        if value and not is_general and config.provider not in providers:
-            takers = f"providers {' and '.join(providers)} take" if providers[1:] else f"provider {providers[0]} takes"
-            context.events.log(
-                f"[config.{name} is left out: only the {takers} {'any' if isinstance(value, dict) else 'it'}]"
+        is_for_all_jobs = origins.get(name) in _LAYERS_FOR_ALL_JOBS
+        if getattr(config, field) and not is_for_all_jobs and config.provider not in providers:
+            supporting = (
+                f"providers {' and '.join(providers)} accept" if providers[1:] else f"provider {providers[0]} accepts"
             )
+            context.events.log(f"[config.{name} is ignored: only the {supporting} it]")
 
 
-def _earlier_work(context: RunContext) -> tuple[RunContext, Baseline] | None:
-    """What the attempt goes on with, and what its workspace was like before the first that worked in it. None where it
-    begins anew; where it was to go on, the log says so.
+def _resumed_work(context: RunContext) -> tuple[RunContext, Baseline] | None:
+    """Return the context and the baseline for resuming an earlier attempt. None if the attempt starts over.
+
+    If the job has a session to resume, the log says which of the two happens.
     """
     if (resumption := context.task.resumption) is None:
         return None
@@ -193,33 +196,34 @@ def _earlier_work(context: RunContext) -> tuple[RunContext, Baseline] | None:
     if resumption.workspace and resumption.folder:
         resumed = replace(context, prompt=RESUME_PROMPT, folder=Path(resumption.folder), resumption=resumption)
         if resumed.workspace.is_dir() and (baseline := load_baseline(resumed)):
-            context.events.log(f"[it goes on with the session of attempt {number}, in its workspace]")
+            context.events.log(f"[resuming the session of attempt {number} in its workspace]")
             return resumed, baseline
-    context.events.log(f"[it begins anew: attempt {number} had a session, but its workspace is not kept]")
+    context.events.log(f"[starting over: attempt {number} had a session, but its workspace no longer exists]")
     return None
 
 
-async def _let_work(context: RunContext, baseline: Baseline | None, provider: Provider) -> Any:
-    """Raises SessionLost where the agent's program knows nothing of what it was to go on with."""
+async def _run_provider(context: RunContext, baseline: Baseline | None, provider: Provider) -> Any:
+    """Run the provider, then report the changes in the workspace. Raises SessionLost if the session is unknown."""
     context.events.status("running")
     if baseline and context.task.config.provider in WITH_SESSIONS:
         store_baseline(context, baseline)
-    has_worked, may_go_on = True, True
+    has_worked, may_be_resumed = True, True
     try:
         result = await (pdf_sections.run(context, provider) if context.task.pipeline else provider(context))
-        may_go_on = False
+        may_be_resumed = False
         return result
     except SessionLost:
         has_worked = False
         raise
     finally:
-        if has_worked and baseline and _end_descendants():  # what still writes would be missed, or seen half
+        # Files that a process still writes would be missing or incomplete in the patch.
+        if has_worked and baseline and _kill_descendants():
             await report_changes(context, baseline)
-        if baseline and not (may_go_on and context.events.session):
+        if baseline and not (may_be_resumed and context.events.session):
             remove_baseline(context, baseline)
 
 
-def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], events: EventWriter) -> RunContext:
+def _read_context(inputs: Path, folder: Path, secrets: Mapping[str, str], events: EventWriter) -> RunContext:
     task = _TASK_DECODER.decode((inputs / "job.json").read_bytes())
     events.limit_output(task.output_bytes)
     prompt, instructions = inputs / "prompt", inputs / "instructions"
@@ -235,7 +239,7 @@ def _read_run(inputs: Path, folder: Path, secrets: Mapping[str, str], events: Ev
 
 
 def _first_seq(folder: Path) -> int:
-    """The number of the first event: the steps before this one, in the same pod, may have printed some."""
+    """Return the number of the first event. Earlier steps in the same pod may have printed some events already."""
     try:
         return int((folder / NEXT_SEQ_FILE).read_text())
     except FileNotFoundError:
@@ -248,38 +252,41 @@ def read_secrets(folder: Path) -> dict[str, str]:
 
 
 def secret_files(folder: Path) -> list[Path]:
-    """The files of the secrets in `folder`, which may be missing."""
+    """List the files of the secrets in `folder`, which may be missing."""
     files = folder.iterdir() if folder.is_dir() else ()
-    return [file for file in files if file.is_file() and not file.name.startswith(".")]  # a mounted one has `..data`
+    return [file for file in files if file.is_file() and not file.name.startswith(".")]  # a mounted Secret has `..data`
 
 
 def _remove_secrets(folder: Path) -> None:
-    """Remove the files of the secrets, so that the agent finds none. Raises GiveUp when one stays."""
+    """Remove the files of the secrets, so that the agent cannot read them. Raises GiveUp if one cannot be removed."""
     for file in secret_files(folder):
         try:
             file.unlink()
         except OSError as error:
             reason = f"the secret {file.name} cannot be removed from the attempt's inputs: {error.strerror}"
-            raise GiveUp(FailedCode.INTERNAL, f"{reason}. The agent could read it, so it was not started") from error
+            raise GiveUp(FailedCode.INTERNAL, f"{reason}. The agent was not started, as it could read it") from error
 
 
 def values_to_redact(secrets: Mapping[str, str]) -> list[str]:
-    """All of them but a user name: it may well be a word that the agent needs to say. On its own it is a token."""
-    spared = "git-username" if secrets.get("git-password") else None
-    return [value for name, value in secrets.items() if name != spared]
+    """Return all secrets except a user name with a password, since it may be a word that the agent needs to print.
+
+    A user name without a password is a token.
+    """
+    visible = "git-username" if secrets.get("git-password") else None
+    return [value for name, value in secrets.items() if name != visible]
 
 
 def stop_on_signals() -> None:
-    """The first SIGTERM or SIGINT cancels the current task. Later ones do nothing: its clean-up goes on.
+    """Cancel the current task at the first SIGTERM or SIGINT. Later ones are ignored, so that the clean-up completes.
 
-    It does what loop.add_signal_handler() does, at a tenth of the cost.
+    Equivalent to loop.add_signal_handler(), at a tenth of the cost.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    # Python runs handlers between its own steps: one that comes just before the loop begins to wait would not wake it.
-    awake, wake_up = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    loop.add_reader(awake, os.read, awake, 1)
-    signal.set_wakeup_fd(wake_up, warn_on_full_buffer=False)
+    # Python runs handlers between bytecodes, so a signal just before the loop starts to wait would not wake it.
+    readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    loop.add_reader(readable, os.read, readable, 1)
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
 
     def stop(number: int, frame: object) -> None:
         for each in _STOP_SIGNALS:
@@ -290,11 +297,11 @@ def stop_on_signals() -> None:
         signal.signal(number, stop)
 
 
-def _end_descendants() -> bool:
-    """End every process below this one. Whether it succeeded.
+def _kill_descendants() -> bool:
+    """Kill every descendant of this process. Return whether that succeeded.
 
-    Only the kernel knows that none is left: it says so when this process, a subreaper, has no child any more. A look
-    through /proc alone can miss one whose parent died during the look.
+    This process is a subreaper, so that no descendant is left once it has no child. A scan of /proc alone could miss a
+    process whose parent dies during the scan.
     """
     while _has_child():
         if not kill_descendants(os.getpid()):
@@ -306,7 +313,7 @@ def _end_descendants() -> bool:
 
 
 def _has_child() -> bool:
-    """Whether this process has a child, be it a dead one that is not reaped."""
+    """Return whether this process has a child, running or not yet reaped."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

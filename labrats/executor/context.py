@@ -1,4 +1,4 @@
-"""What a provider is given."""
+"""The context in which a provider runs an attempt."""
 
 import os
 from collections.abc import Mapping
@@ -14,22 +14,25 @@ from labrats.model.job import AgentSession, Usage
 from labrats.model.protocol import Resumption, Task
 
 ATTEMPT_VARIABLE: Final = "LABRATS_ATTEMPT"
-"""Every process of an attempt carries its name in this variable; by it the engine finds what is left of one."""
+"""Environment variable that holds the attempt's name in each of its processes. The engine finds leftover processes by
+it.
+"""
 
 
 class SessionLost(LabratsError):
-    """The agent's program does not know the session that it was to go on with, and has done nothing."""
+    """The agent's program does not know the session to resume, and has done nothing."""
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """One attempt at work.
+    """The inputs of one attempt, and the writer of its events.
 
-    prompt:       what the agent is asked. instructions: what it works by, to be given to it apart; empty without any.
-    secrets:      by name, as the job's model and repository have them.
-    folder:       the attempt's own, or that of the earlier one with whose session it goes on.
-    credentials:  the folder for files with secrets; see credential_file.
-    goes_on_with: that session, and its workspace; None where the attempt begins anew.
+    prompt:       the request to the agent.
+    instructions: text that a provider passes to the agent separately from the prompt; may be empty.
+    secrets:      the secrets of the job's model and repository, by name.
+    folder:       the attempt's folder, or that of the earlier attempt whose session it resumes.
+    credentials:  the folder for files that contain secrets; see credential_file.
+    resumption:   the session to resume and its workspace; None for an attempt that starts over.
     """
 
     task: Task
@@ -43,25 +46,26 @@ class RunContext:
 
     @property
     def workspace(self) -> Path:
-        """Where the agent works."""
+        """The folder in which the agent works."""
         return Path((self.resumption and self.resumption.workspace) or self.task.workspace)
 
     @property
     def session_id(self) -> str | None:
-        """The session that the agent's program is to go on with. It raises SessionLost where it does not know it."""
+        """The session that the agent's program resumes. A provider raises SessionLost if the program rejects it."""
         return self.resumption.session.id if self.resumption else None
 
     def report_session(self, session_id: str) -> None:
-        """The agent's program calls its session so, and would go on with it."""
-        if self.task.pipeline is None:  # that has many
+        """Report the session that the agent's program has started or resumed. Ignored in a pipeline, which has many."""
+        if self.task.pipeline is None:
             attempt = self.resumption.session.attempt if self.resumption else self.task.number
             provider = self.task.config.provider or ""
             self.events.report_session(AgentSession(provider=provider, id=session_id, attempt=attempt))
 
     def agent_environment(self) -> dict[str, str]:
-        """The whole environment of an agent's process, before a provider adds its own: nothing else of the engine's.
+        """Return the environment of an agent's process, to which a provider adds its own variables.
 
-        HOME and TMPDIR are the attempt's own, made by the first call.
+        It contains nothing else of the engine's environment. HOME and TMPDIR are folders of the attempt, which the
+        first call creates.
         """
         home, scratch = self.folder / "home", self.folder / "tmp"
         home.mkdir(mode=0o700, exist_ok=True)
@@ -77,7 +81,7 @@ class RunContext:
         }
 
     def credential_file(self, name: str, content: str) -> Path:
-        """Write a file that holds a secret, for a program of this attempt to read. It is gone when the attempt ends."""
+        """Write a secret to a file for a program of this attempt. The file is removed when the attempt ends."""
         self.credentials.mkdir(mode=0o700, exist_ok=True)
         file = self.credentials / name
         file.unlink(missing_ok=True)
@@ -86,26 +90,26 @@ class RunContext:
         return file
 
     def remove_credential_file(self, name: str) -> None:
-        """Remove a file that the program has read, so that the agent finds none. Harmless when it is gone."""
+        """Remove a credential file that the program has read, so that the agent cannot. The file may be missing."""
         (self.credentials / name).unlink(missing_ok=True)
 
     def add_usage(self, usage: Usage) -> None:
-        """Add to what the attempt has consumed. Raises GiveUp when that passes a limit."""
+        """Add to the attempt's usage. Raises GiveUp if the total exceeds a limit."""
         self.events.report_usage(self.events.provider_usage + with_cost(usage, self.task))
         self.check_limits()
 
     def set_usage(self, usage: Usage, model: str | None = None) -> None:
-        """Replace what the provider has consumed in all. Raises GiveUp when the attempt passes a limit by that.
+        """Replace the provider's total usage. Raises GiveUp if the attempt then exceeds a limit.
 
-        model: the model that answered, where the job does not name one.
+        model: the model that answered, if the job does not name one.
         """
         self.set_final_usage(usage, model)
         self.check_limits()
 
     def set_final_usage(self, usage: Usage, model: str | None = None) -> None:
-        """Do the same at the end of a run that fails or is stopped for another reason: no limit is checked."""
+        """Replace the provider's total usage, without checking the limits, after it has failed or was stopped."""
         self.events.report_usage(with_cost(usage, self.task, model))
 
     def check_limits(self) -> None:
-        """Raises GiveUp when the attempt has consumed more than the job may."""
+        """Raise GiveUp if the attempt's usage exceeds a limit of the job."""
         UsageLimits.of(self.task.config).check(self.events.usage)

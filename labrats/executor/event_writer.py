@@ -1,4 +1,4 @@
-"""Writes an attempt's events: numbered, stamped, redacted and bounded."""
+"""Write an attempt's events: numbered, time-stamped, redacted and limited in size."""
 
 import errno
 import os
@@ -35,10 +35,10 @@ from labrats.model.protocol import (
 from labrats.model.redaction import Redactor
 
 BYTES_PER_SECOND: Final = 16 * 1024 * 1024
-"""The pace at which an attempt may write for long, and how much of it at once. Beyond it, what prints has to wait."""
+"""Sustained rate at which an attempt may write, and the size of a burst. Beyond it, writers wait."""
 
 PART_BYTES: Final = 32 * 1024
-"""Of a file in one line, where it takes a third more."""
+"""Size of a file's part in one line, where base64 adds a third."""
 
 MOST_RESULT_BYTES: Final = 64 * 1024 * 1024
 """The largest result, as JSON."""
@@ -59,12 +59,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventWriter:
-    """The one writer of an attempt's output. Each event is one line, and has reached `output` when the call returns.
+    """The only writer of an attempt's output. Each event is one line, and is written when the call returns.
 
-    usage, outputs:   what the attempt has consumed and made so far; the terminal event repeats them.
-    own_usage:        what of the usage is of the provider that runs now.
-    session:          in which the agent's program works, where it has said so.
-    pull_request_url: the last one that a tool's answer ended with, whose ever it is.
+    usage, outputs:   the attempt's usage and outputs so far; the terminal event repeats them.
+    provider_usage:   the part of the usage that belongs to the current run of a provider.
+    session:          the session in which the agent's program works, if it has reported one.
+    pull_request_url: the latest URL of a pull request at the end of a tool's result, in any repository.
     """
 
     def __init__(
@@ -74,11 +74,14 @@ class EventWriter:
         redactor: Redactor | None = None,
         *,
         output_bytes: int = OUTPUT_BYTES,
-        pace: "RateLimiter | None" = None,
+        rate_limiter: "RateLimiter | None" = None,
         first_seq: int = 1,
     ) -> None:
-        """output: a file descriptor. folder: where a result goes that is too large for a line; None where nobody
-        would find it there: its parts then go into the output. output_bytes: the bound on all lines but the last.
+        """Create a writer.
+
+        output:       a file descriptor.
+        folder:       the folder for a result that is too large for a line; None to write it to the output in parts.
+        output_bytes: the limit on the size of all lines except the last.
         """
         self.usage = Usage()
         self.provider_usage = Usage()
@@ -91,7 +94,7 @@ class EventWriter:
         self._redactor = redactor or Redactor()
         self._output_bytes = output_bytes
         self._bytes_left = output_bytes
-        self._pace = pace or RateLimiter(BYTES_PER_SECOND)
+        self._rate_limiter = rate_limiter or RateLimiter(BYTES_PER_SECOND)
         self._seq = first_seq - 1
 
     @property
@@ -100,80 +103,80 @@ class EventWriter:
         return self._seq + 1
 
     def limit_output(self, output_bytes: int) -> None:
-        """Set the bound on all lines but the last, those that are written already included."""
+        """Limit the size of all lines except the last. Lines that are already written count."""
         self._bytes_left += output_bytes - self._output_bytes
         self._output_bytes = output_bytes
 
     def log(self, text: str) -> None:
-        """A text for people: an event for each line, several for a very long one.
+        """Log a text for people: an event per line, or several for a very long line.
 
-        Like every event but the last it raises GiveUp, with the code `output_limit`, when the output has reached its
-        bound. From then on nothing but the last event is written.
+        Like every event except the last, it raises GiveUp with the code `output_limit` when the output reaches its
+        limit. From then on only the last event is written.
         """
         for line in self.clean(text).rstrip().split("\n"):
             for piece in split_text(line.removesuffix("\r"), TEXT_BYTES):
                 self._write(LogEvent(text=piece, **self._stamp()))
 
     def status(self, state: str, message: str | None = None) -> None:
-        """What the executor is doing now."""
+        """Report the current step of the executor."""
         self._write(StatusEvent(state=state, message=message and self._sentence(message), **self._stamp()))
 
     def tool_call(self, call_id: str, name: str, tool_input: Any) -> None:
-        """The agent calls a tool."""
+        """Report a call of a tool by the agent."""
         value = shorten_value(self._redactor.redact_value(tool_input), TEXT_BYTES)
         self._write(ToolEvent(id=self._name(call_id), name=self._name(name), input=value, **self._stamp()))
 
-    def tool_answer(self, call_id: str, output: str, *, is_error: bool = False) -> None:
-        """What the tool answered."""
+    def tool_result(self, call_id: str, output: str, *, is_error: bool = False) -> None:
+        """Report the result of a tool call."""
         self.pull_request_url = find_pull_request(output) or self.pull_request_url
         text = truncate(self.clean(output), TEXT_BYTES)
         self._write(ToolEvent(id=self._name(call_id), output=text, is_error=is_error, **self._stamp()))
 
     def begin_provider(self) -> None:
-        """A provider begins: what it will say it has consumed comes on top of what was consumed before."""
+        """Start a run of a provider, whose reported usage is added to the usage before it."""
         self._earlier_usage, self.provider_usage = self.usage, Usage()
 
     def report_usage(self, usage: Usage) -> None:
-        """What the provider has consumed so far, in all."""
+        """Report the total usage of the current run of a provider."""
         self.provider_usage = usage
         self.usage = self._earlier_usage + usage
         self._write(UsageEvent(usage=self.usage, **self._stamp()))
 
     def report_outputs(self, outputs: Outputs) -> None:
-        """What the attempt has made so far, in all."""
+        """Report all outputs of the attempt so far."""
         self.outputs = outputs
         self._write(OutputEvent(outputs=outputs, **self._stamp()))
 
     def report_session(self, session: AgentSession) -> None:
-        """The agent's program works in this session. Said once of each."""
+        """Report the session in which the agent's program works, unless it was the last one reported."""
         if session != self.session:
             self.session = session
             self._write(SessionEvent(session=session, **self._stamp()))
 
     def result(self, value: Any) -> None:
-        """The terminal event of success. Raises GiveUp, with the code `output_limit`, where it is too large."""
+        """Write the terminal event of success. Raises GiveUp with the code `output_limit` if the value is too large."""
         value = self._redactor.redact_value(value)
         file = None
         content = _encode(value)
         if len(content) > MOST_RESULT_BYTES:
             mebibytes = MOST_RESULT_BYTES // 2**20
             raise GiveUp(
-                FailedCode.OUTPUT_LIMIT, f"the result is larger than {mebibytes} MiB; have it written to a file"
+                FailedCode.OUTPUT_LIMIT, f"the result is larger than {mebibytes} MiB; have the agent write it to a file"
             )
         if len(content) > _RESULT_BYTES:
-            self._put_aside(RESULT_FILE, content)
+            self._store_file(RESULT_FILE, content)
             value, file = None, RESULT_FILE
         self._write(
             ResultEvent(result=value, file=file, usage=self.usage, outputs=self.outputs, **self._stamp()),
         )
 
     def patch(self, patch: bytes) -> None:
-        """What changed in the workspace, as git prints it."""
+        """Store the changes in the workspace, as a patch in git's format."""
         text = self._redactor.redact(patch.decode("utf-8", "surrogateescape"))
-        self._put_aside(PATCH_FILE, text.encode("utf-8", "surrogateescape"))
+        self._store_file(PATCH_FILE, text.encode("utf-8", "surrogateescape"))
 
     def error(self, code: FailedCode, message: str, retry_after_seconds: float | None = None) -> None:
-        """The terminal event of failure."""
+        """Write the terminal event of failure."""
         self._write(
             ErrorEvent(
                 code=code,
@@ -186,11 +189,11 @@ class EventWriter:
         )
 
     def safe_length(self, text: str) -> int:
-        """Return how much of a line that is coming in can be cut between words; see Redactor."""
+        """Return the length of the start of an incomplete line in which no secret can be cut; see Redactor."""
         return self._redactor.safe_length(text)
 
     def clean(self, text: str) -> str:
-        """`text` redacted, and without lone surrogates, which are no UTF-8."""
+        """Return `text` redacted, with lone surrogates replaced, since UTF-8 cannot encode them."""
         return self._redactor.redact(text).encode("utf-8", "replace").decode()
 
     def _stamp(self) -> dict[str, Any]:
@@ -215,11 +218,11 @@ class EventWriter:
             except OSError as error:
                 if error.errno not in _DISK_FULL:
                     raise
-                # Work goes on once there is room again. Until then nothing can be said, so nothing should be done.
+                # Block the attempt until there is space again: without events, nobody could follow its work.
                 time.sleep(_DISK_FULL_PAUSE_SECONDS)
 
     def _has_room_for(self, size: int) -> bool:
-        """Count a line against the bound. Raises GiveUp, once, when that is reached."""
+        """Count a line against the limit. Raises GiveUp when the limit is first exceeded, and returns False later."""
         if self._bytes_left < 0:
             return False
         self._bytes_left -= size
@@ -228,11 +231,11 @@ class EventWriter:
             mebibytes = self._output_bytes / 2**20
             message = f"the attempt has written more than {mebibytes:g} MiB of log and events ({_OUTPUT_ADVICE})"
             raise GiveUp(FailedCode.OUTPUT_LIMIT, message)
-        self._pace.spend(size)
+        self._rate_limiter.spend(size)
         return True
 
-    def _put_aside(self, file: str, content: bytes) -> None:
-        """Leave a file, which is not empty, in the folder; or its parts in the output, where there is none."""
+    def _store_file(self, file: str, content: bytes) -> None:
+        """Write a file, which is not empty, to the folder, or in parts to the output if there is no folder."""
         if self._folder is None:
             for offset in range(0, len(content), PART_BYTES):
                 end = offset + PART_BYTES
@@ -245,7 +248,7 @@ class EventWriter:
 
 
 class RateLimiter:
-    """Holds a writer to so many bytes a second, of which it may write a second's worth at once."""
+    """Limits a writer to a number of bytes per second, with bursts of one second's worth."""
 
     def __init__(
         self,
@@ -257,7 +260,7 @@ class RateLimiter:
         self._left, self._at = float(bytes_per_second), now()
 
     def spend(self, size: int) -> None:
-        """Count what is written, and wait where it is too much by now: the whole process does."""
+        """Count written bytes, and block the whole process while they exceed the rate."""
         self._left -= size
         if self._left >= 0:
             return
@@ -269,9 +272,9 @@ class RateLimiter:
 
 
 def split_text(text: str, limit: int) -> Iterator[str]:
-    """`text` in pieces of at most `limit` bytes of UTF-8, cut between characters. An empty text is one empty piece."""
+    """Split `text` between characters into pieces of at most `limit` bytes of UTF-8. An empty text is one piece."""
     if _CONTROL_CHARACTER.search(text):
-        limit //= 2  # each takes six bytes in JSON: half as much text still fits a line
+        limit //= 2  # each takes six bytes in JSON; half as much text still fits a line
     data = text.encode()
     start = 0
     while len(data) - start > limit:
@@ -282,13 +285,16 @@ def split_text(text: str, limit: int) -> Iterator[str]:
 
 
 def truncate(text: str, limit: int) -> str:
-    """The head of `text`, with a note of what is missing, where it is longer than `limit` bytes."""
+    """Return `text`, or its head and a note with the full size if it is longer than `limit` bytes."""
     head = next(split_text(text, limit))
-    return head if len(head) == len(text) else f"{head} [… cut, {len(text.encode())} bytes in all]"
+    return head if len(head) == len(text) else f"{head} [… cut, {len(text.encode())} bytes in total]"
 
 
 def shorten_value(value: Any, limit: int) -> Any:
-    """A JSON value that encodes to at most about `limit` bytes: its long strings cut, or else the head of its JSON."""
+    """Return a JSON value that encodes to about `limit` bytes or less.
+
+    A larger object has its long strings truncated; if that is not enough, the head of its JSON is returned as a string.
+    """
     if len(_encode(value)) <= limit:
         return value
     if isinstance(value, dict):
@@ -301,7 +307,7 @@ def shorten_value(value: Any, limit: int) -> Any:
 
 
 def _character_start(data: bytes, position: int) -> int:
-    """The nearest start of a UTF-8 character at or before `position`."""
+    """Return the position of the UTF-8 character that contains the byte at `position`."""
     while data[position] & 0xC0 == 0x80:
         position -= 1
     return position

@@ -1,4 +1,4 @@
-"""Sentences that tell a person what failed and what to do about it, given the provider and settings of the job."""
+"""Messages about failures, with advice that fits the provider and settings of the job."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,35 +10,35 @@ from labrats.model.protocol import Task
 
 
 def add_advice(code: FailedCode, sentence: str, task: Task) -> str:
-    """Return the sentence with what a person can do about a failure of the job, where there is something."""
+    """Append advice to a sentence about a failure of the job, if there is advice for its code."""
     advice = _ADVICE.get(code)
     return f"{sentence} ({advice(task)})" if advice else sentence
 
 
 def missing_credentials_message(program: str, task: Task) -> str:
-    """Return the sentence for a job whose program was given no credentials for its model."""
+    """Return the message for a job whose program has no credentials for its model."""
     return f"{program} has no credentials for {_choice(task)}: {_missing_credentials(task)}"
 
 
 def missing_server_message(task: Task) -> str:
-    """Return the sentence for a local provider that does not know where its model's server is."""
+    """Return the message for a local provider that has no address of its model's server."""
     selection, config = task.selection, task.config
-    sentence = f"there is no server for {config.provider}/{config.model}"
+    sentence = f"no server is set for {config.provider}/{config.model}"
     if selection.ai_model:
         command = f"labrats model set {selection.ai_model} --endpoint http://127.0.0.1:8000/v1"
-        return f"{sentence}: the AiModel {selection.ai_model!r} names none; run `{command}`"
+        return f"{sentence}: the AiModel {selection.ai_model!r} has no endpoint; run `{command}`"
     command = f"{_create_command(task)} --endpoint http://127.0.0.1:8000/v1"
     return f"{sentence}, for {_choice(task)}: {_no_ai_model(task)}; run `{command}`"
 
 
 def silence_advice(task: Task) -> str:
-    """Return the advice for a model that says nothing."""
-    where = f"the server at {task.endpoint}" if task.endpoint else "the way to the provider, and its status page"
-    return f"check {where}; a server that needs more time than that gets it by LABRATS_AGENT_IDLE_SECONDS of the engine"
+    """Return the advice for a model that has sent nothing for too long."""
+    place = f"the server at {task.endpoint}" if task.endpoint else "the connection to the provider, and its status page"
+    return f"check {place}; if the server needs more time, raise LABRATS_AGENT_IDLE_SECONDS of the engine"
 
 
 def _choice(task: Task) -> str:
-    """The provider and model, and the layers of settings that named them."""
+    """Return the provider and model, with the layers of settings that selected them."""
     config, origins = task.config, task.selection.origins
     provider = f"the provider {config.provider!r}{_from(origins.get('provider'))}"
     return f"{provider} with the model {config.model!r}{_from(origins.get('model'))}"
@@ -49,20 +49,20 @@ def _from(layer: str | None) -> str:
 
 
 def _no_ai_model(task: Task) -> str:
-    """No AiModel has the provider and model of the job, the names of others that might have been meant, and why not."""
+    """Return the message that no AiModel fits the job, with the names of similar AiModels."""
     others = task.selection.others
-    known = f"there are {', '.join(others)}" if others else "there is none at all"
-    return "; ".join(filter(None, [f"no AiModel has this provider and model, {known}", _origin_advice(task)]))
+    known = f"existing AiModels: {', '.join(others)}" if others else "there are no AiModels"
+    return "; ".join(filter(None, ["no AiModel has this provider and model", known, _origin_advice(task)]))
 
 
 def _origin_advice(task: Task) -> str:
-    """The advice for a model that the whole engine's setting for all providers has named; empty for any other."""
+    """Return advice if the model comes from the engine's setting for all providers, else an empty string."""
     config = task.config
     if task.selection.origins.get("model") != GLOBAL_LAYER:
         return ""
     return (
-        f"the model {config.model!r} is AiConfig's global `model`, which reaches every provider: set "
-        f"`providers.{config.provider}.model` in /api/config/defaults for this one"
+        f"the model {config.model!r} is AiConfig's global `model`, which applies to every provider: set "
+        f"`providers.{config.provider}.model` in /api/config/defaults"
     )
 
 
@@ -75,7 +75,7 @@ def _missing_credentials(task: Task) -> str:
         return f"{problem}; {_secret_advice(task, secret)}"
     if selection.ai_model:
         command = f"labrats model set {selection.ai_model} --credentials {secret}"
-        problem = f"the AiModel {selection.ai_model!r} names no credentials"
+        problem = f"the AiModel {selection.ai_model!r} has no credentials"
     else:
         command = f"{_create_command(task)} --credentials {secret}"
         problem = _no_ai_model(task)
@@ -97,8 +97,8 @@ def _create_command(task: Task) -> str:
 
 def _on_auth(task: Task) -> str:
     if task.config.provider in LOCAL_PROVIDERS:
-        return "check OPENAI_API_KEY in the secret that the AiModel's credentialsRef names"
-    return "check the credentials that the AiModel's credentialsRef names, or the engine's own"
+        return "check OPENAI_API_KEY in the Secret that the AiModel's credentialsRef names"
+    return "check the credentials that the AiModel's credentialsRef names, or those of the engine"
 
 
 def _on_unknown_model(task: Task) -> str:
@@ -106,18 +106,18 @@ def _on_unknown_model(task: Task) -> str:
     layer = selection.origins.get("model", "the job's settings")
     named = _origin_advice(task) or f"the model {config.model!r} is from {layer}"
     others = f"; AiModels: {', '.join(selection.others)}" if selection.others else ""
-    return f"{named}; name one that the provider has, in config.model{others}"
+    return f"{named}; set config.model to one that the provider offers{others}"
 
 
 def _on_rate_limit(task: Task) -> str:
     if task.selection.ai_model:
         return f"try later, or lower the slots of the AiModel {task.selection.ai_model!r}"
-    return "try later, or give the model an AiModel with fewer slots"
+    return "try later, or create an AiModel with fewer slots for this model"
 
 
 def _on_overload(task: Task) -> str:
     if task.config.provider == "claude" and not task.config.fallback_model:
-        return "try later, or name a config.fallbackModel"
+        return "try later, or set config.fallbackModel"
     if task.config.provider in LOCAL_PROVIDERS:
         return _on_rate_limit(task)
     return "try later, or choose another model"
@@ -125,17 +125,17 @@ def _on_overload(task: Task) -> str:
 
 def _on_long_context(task: Task) -> str:
     if task.config.provider in LOCAL_PROVIDERS:
-        return "shorten the prompt, or give the server a longer context"
-    return "shorten the prompt, or choose a model that reads more"
+        return "shorten the prompt, or configure a longer context on the server"
+    return "shorten the prompt, or choose a model with a longer context"
 
 
 _ADVICE: Final[Mapping[FailedCode, Callable[[Task], str]]] = {
     FailedCode.AUTH: _on_auth,
-    FailedCode.QUOTA: lambda _: "no waiting helps: add credit or raise the limit at the model's provider, then retry",
+    FailedCode.QUOTA: lambda _: "waiting does not help: add credit or raise the limit at the provider, then retry",
     FailedCode.MODEL_NOT_FOUND: _on_unknown_model,
     FailedCode.RATE_LIMITED: _on_rate_limit,
     FailedCode.OVERLOADED: _on_overload,
     FailedCode.CONTEXT_TOO_LONG: _on_long_context,
-    FailedCode.MAX_TURNS: lambda _: "raise config.maxTurns, or give it a smaller task",
-    FailedCode.BUDGET: lambda _: "raise config.maxCostUsd, or give it a smaller task",
+    FailedCode.MAX_TURNS: lambda _: "raise config.maxTurns, or give the agent a smaller task",
+    FailedCode.BUDGET: lambda _: "raise config.maxCostUsd, or give the agent a smaller task",
 }

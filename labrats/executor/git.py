@@ -1,7 +1,7 @@
-"""Clones a repository that somebody else chose, on credentials that must not stay behind.
+"""Clone a job's repository, with credentials that are removed afterwards.
 
-The repository is data: nothing in it is run, and nothing of this machine's git configuration applies. Its address is
-judged, and git is held to what was judged.
+The repository is untrusted: nothing in it is executed, and this machine's git configuration is not read. The address
+policy decides which addresses of the host are allowed, and git may connect to no others.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ from labrats.net import address_policy
 
 SSH_KEY: Final = "ssh-privatekey"
 SSH_KNOWN_HOSTS: Final = "known_hosts"
-"""The keys of a repository's Secret for clones by ssh, as Kubernetes names them (`kubernetes.io/ssh-auth`)."""
+"""Keys of a repository's Secret for clones over ssh, named as in Kubernetes (`kubernetes.io/ssh-auth`)."""
 
 _OLDEST_GIT: Final = (2, 37)
-"""The first with http.curloptResolve, without which git looks the name up again and may get another address."""
+"""First version with http.curloptResolve. Without it git resolves the name again and may get another address."""
 
 _REF: Final = re.compile(r"(?![-/])(?!.*(?:\.\.|@\{))[^\x00-\x20\x7f~^:?*\[\\]+")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.IGNORECASE)
@@ -39,7 +39,7 @@ _CONFIG: Final[Mapping[str, str]] = {
     "credential.helper": "",
     "fetch.recurseSubmodules": "false",
     "submodule.recurse": "false",
-    "http.followRedirects": "false",  # where they lead was not judged
+    "http.followRedirects": "false",  # the address policy has not checked their targets
     "http.lowSpeedLimit": "1000",
     "http.lowSpeedTime": "60",
 }
@@ -52,15 +52,15 @@ _SSH_OPTIONS: Final[Mapping[str, str]] = {
     "ServerAliveInterval": "15",
 }
 _NO_ADDRESS: Final = (
-    "its host has no address that the engine may reach; OUTBOUND_ALLOWED_CIDRS opens networks that are not public"
+    "its host has no address that the engine may reach; OUTBOUND_ALLOWED_CIDRS allows networks that are not public"
 )
-"""It does not tell whether the name exists: callers could learn the names of a private network."""
+"""Message that does not reveal whether the name exists, so that callers cannot probe the names of a private network."""
 
 _NO_SSH_KEY: Final = (
-    "access was denied, and no SSH key was given: name one by LABRATS_GIT_SSH_KEY, or keep it as "
+    "access was denied, and there is no SSH key: set LABRATS_GIT_SSH_KEY, or store the key as "
     f"{SSH_KEY} in the Secret that the job's workspaceSetup.credentialsRef names"
 )
-_NO_SSH: Final = "false"  # the program that always fails
+_NO_SSH: Final = "false"  # a program that always fails
 _ASKPASS: Final = """#!/bin/sh
 case "$1" in
 Username*) cat "${0%/*}/username" ;;
@@ -86,29 +86,29 @@ _UNREACHABLE: Final = re.compile(
     "|Empty reply|Operation too slow|hung up",
     re.IGNORECASE,
 )
-_REASONS: Final = (  # what git says, in the C locale, and what it means for a person; the first match counts
+_REASONS: Final = (  # git's messages in the C locale, and their explanations; the first match is used
     (_DENIED, "access was denied: check that the token or key is still valid and may read this repository"),
-    (_MISSING, "there is no such repository, or its credentials may not see it"),
-    (_UNREACHABLE, "the server could not be reached, or broke the connection off"),
+    (_MISSING, "the repository does not exist, or the credentials may not read it"),
+    (_UNREACHABLE, "the server could not be reached, or closed the connection"),
     (re.compile("redirect|error: 30[1278]"), "the server redirects: use the repository's final address"),
     (re.compile("dubious ownership"), "it belongs to another user of this machine, whom git does not trust"),
-    (re.compile("Could not read from remote repository"), "the server broke the connection off, or refused access"),
+    (re.compile("Could not read from remote repository"), "the server closed the connection, or denied access"),
     (re.compile("No space left"), "the disk is full"),
 )
 
 
 class UnknownRef(GiveUp):
-    """The repository is there, but not what was asked for in it."""
+    """The repository exists, but does not contain the requested branch, tag or commit."""
 
 
 async def clone(context: RunContext, setup: WorkspaceSetup) -> None:
-    """Clone into the workspace, which is empty. Raises GiveUp with the code `git_clone`."""
+    """Clone the repository into the empty workspace. Raises GiveUp with the code `git_clone`."""
     remote = _parsed(setup.git_repo, context.task.repo_roots)
     ref = _checked_ref(setup.git_ref)
-    addresses = await _judged_addresses(context, remote)
+    addresses = await _allowed_addresses(context, remote)
     with _credential_files(context) as credentials:
         environment = context.agent_environment() | {
-            "LC_ALL": "C",  # the reason of a failure is read from what git says
+            "LC_ALL": "C",  # failures are recognised by git's English messages
             "GIT_ALLOW_PROTOCOL": remote.transport,
             "GIT_ASKPASS": str(credentials.askpass),
             "GIT_CONFIG_GLOBAL": os.devnull,
@@ -119,11 +119,11 @@ async def clone(context: RunContext, setup: WorkspaceSetup) -> None:
         }
         config = {**_CONFIG, **_pinned_addresses(remote, addresses)}
         git = _Git(context.workspace, environment, config, remote, has_ssh_key=credentials.ssh_key is not None)
-        await _get(git, ref, setup.git_depth)
+        await _clone_ref(git, ref, setup.git_depth)
 
 
 def _parsed(address: str, roots: Sequence[str]) -> GitRepo:
-    """Judged again: a resource written by hand was not judged when it was made."""
+    """Parse the address. A job that was applied with kubectl may have an invalid one."""
     try:
         return parse_git_repo(address, roots)
     except Invalid as error:
@@ -132,7 +132,7 @@ def _parsed(address: str, roots: Sequence[str]) -> GitRepo:
 
 @dataclass(frozen=True)
 class _Git:
-    """The program, bound to one workspace and one remote."""
+    """The git program, bound to one workspace and one remote."""
 
     workspace: Path
     environment: Mapping[str, str]
@@ -141,7 +141,7 @@ class _Git:
     has_ssh_key: bool
 
     async def run(self, *arguments: str) -> None:
-        """Raises UnknownRef, or GiveUp with the reason in a sentence."""
+        """Run a git command. Raises UnknownRef or another GiveUp, with the reason, if it fails."""
         settings = [word for name, value in self.config.items() for word in ("-c", f"{name}={value}")]
         status, output = await _run(["git", *settings, *arguments], self.workspace, self.environment)
         if status != 0:
@@ -149,7 +149,7 @@ class _Git:
             raise _failure(self.remote.url, output, needs_key=needs_key)
 
 
-async def _get(git: _Git, ref: str, depth: int | None) -> None:
+async def _clone_ref(git: _Git, ref: str, depth: int | None) -> None:
     if _COMMIT.fullmatch(ref) or ref.startswith("refs/"):
         await _fetch(git, ref, depth)
         return
@@ -158,7 +158,7 @@ async def _get(git: _Git, ref: str, depth: int | None) -> None:
     except UnknownRef:
         if not _SHORT_COMMIT.fullmatch(ref):
             raise UnknownRef(FailedCode.GIT_CLONE, f"{git.remote.url} has no branch or tag {ref!r}") from None
-        await _clone(git, "", None)  # only a full history tells which commit is meant
+        await _clone(git, "", None)  # only the full history can resolve a short commit
         await _check_out(git, ref)
 
 
@@ -170,15 +170,15 @@ async def _clone(git: _Git, branch: str, depth: int | None) -> None:
 
 
 async def _fetch(git: _Git, ref: str, depth: int | None) -> None:
-    """Get a ref that `git clone` cannot: a commit, or one outside branches and tags, such as a pull request's."""
+    """Fetch a ref that `git clone` cannot: a commit, or a ref other than a branch or tag, such as a pull request."""
     await git.run("init", "--quiet", "--template=")
     await git.run("remote", "add", "origin", git.remote.url)
     try:
         await git.run("fetch", "--quiet", *_depth_options(depth), "origin", ref)
     except UnknownRef:
         if not _COMMIT.fullmatch(ref):
-            raise UnknownRef(FailedCode.GIT_CLONE, f"{git.remote.url} has no {ref!r}") from None
-        # Some servers give a commit only as part of a branch's history.
+            raise UnknownRef(FailedCode.GIT_CLONE, f"{git.remote.url} has no ref {ref!r}") from None
+        # Some servers send a commit only as part of a branch's history.
         await git.run("fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*")
     await _check_out(git, ref if _COMMIT.fullmatch(ref) else "FETCH_HEAD")
 
@@ -202,8 +202,8 @@ def _checked_ref(ref: str | None) -> str:
     return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
 
 
-async def _judged_addresses(context: RunContext, remote: GitRepo) -> list[str]:
-    """Return the addresses that git may connect to; none for a path on this machine. Raises GiveUp."""
+async def _allowed_addresses(context: RunContext, remote: GitRepo) -> list[str]:
+    """Return the addresses to which git may connect; none for a path on this machine. Raises GiveUp."""
     if remote.is_local:
         return []
     try:
@@ -216,15 +216,15 @@ async def _judged_addresses(context: RunContext, remote: GitRepo) -> list[str]:
 
 
 def _pinned_addresses(remote: GitRepo, addresses: Sequence[str]) -> dict[str, str]:
-    """Return git configuration that connects over HTTP to no other address than these."""
+    """Return git configuration that allows HTTP connections to these addresses only."""
     if remote.is_local or remote.transport == "ssh" or ":" in remote.host:
-        return {}  # an IPv6 address is not looked up, and cannot be written in this setting
+        return {}  # an IPv6 address needs no lookup, and this setting cannot express it
     bracketed = ",".join(f"[{address}]" if ":" in address else address for address in addresses)
     return {"http.curloptResolve": f"{remote.host}:{remote.port}:{bracketed}"}
 
 
 def _ssh_command(remote: GitRepo, addresses: Sequence[str], credentials: "_CredentialFiles") -> str:
-    """Return an ssh command that connects to a judged address, and knows no key of the engine's user."""
+    """Return an ssh command that connects to an allowed address and does not use the keys of the engine's user."""
     if remote.is_local or remote.transport != "ssh":
         return _NO_SSH
     options = {
@@ -244,19 +244,20 @@ async def _require_pinning(context: RunContext) -> None:
     version = re.search(r"(\d+)\.(\d+)", output)
     if version is None or (int(version[1]), int(version[2])) < _OLDEST_GIT:
         needed = ".".join(map(str, _OLDEST_GIT))
-        raise GiveUp(FailedCode.GIT_CLONE, f"git {needed} or newer is needed to clone safely, and this is {output!r}")
+        raise GiveUp(FailedCode.GIT_CLONE, f"git {needed} or newer is required to clone safely; found {output!r}")
 
 
 def _ssh_path(path: Path) -> str:
-    """Write a path as the value of an ssh option, where spaces separate words and `%` begins a placeholder."""
+    """Quote a path as the value of an ssh option, in which spaces separate words and `%` starts a placeholder."""
     return f'"{path}"'.replace("%", "%%")
 
 
 @dataclass(frozen=True)
 class _CredentialFiles:
-    """Files that exist while git runs. askpass: the program that answers git's questions.
+    """Files that exist while git runs.
 
-    ssh_key, ssh_known_hosts: those of the job's Secret, or else of the engine's settings.
+    askpass:                  a program that prints the user name or the password when git asks for it.
+    ssh_key, ssh_known_hosts: files from the job's Secret, or else from the engine's settings.
     """
 
     folder: Path
@@ -280,9 +281,9 @@ def _credential_files(context: RunContext) -> Iterator[_CredentialFiles]:
 
 
 def _secret_file(context: RunContext, key: str) -> Path | None:
-    """Write what the job's Secret has under `key` to a file of its own. None where it has nothing."""
+    """Write the value of `key` in the job's Secret to a file. Return None if the Secret has no such key."""
     value = context.secrets.get(f"git-{key}")
-    # ssh refuses a key without its last line break
+    # ssh rejects a key without a final line break
     return None if value is None else context.credential_file(key, f"{value}\n")
 
 
@@ -291,22 +292,22 @@ def _setting_file(path: str | None) -> Path | None:
 
 
 async def _run(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-    """Run git to its end. Returns its exit status, and the end of what it printed."""
+    """Run git to its end. Return its exit status and the end of its output."""
     try:
         async with child_process(command, cwd, environment, stderr=STDOUT) as process:
             output = await read_tail(process.output)
             return await process.exit_status(), output
     except FileNotFoundError as error:
-        raise GiveUp(FailedCode.GIT_CLONE, "git is not installed here, or not on the PATH") from error
+        raise GiveUp(FailedCode.GIT_CLONE, "git is not installed, or not on the PATH") from error
 
 
 def _failure(url: str, output: str, *, needs_key: bool) -> GiveUp:
     if _NO_SUCH_REF.search(output):
-        return UnknownRef(FailedCode.GIT_CLONE, f"{url} does not have what was asked for")
+        return UnknownRef(FailedCode.GIT_CLONE, f"{url} does not contain the requested ref")
     if needs_key and _DENIED.search(output):
         return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {_NO_SSH_KEY}")
     for pattern, reason in _REASONS:
         if pattern.search(output):
             return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {reason}")
-    stderr_summary = [line for line in output.splitlines() if line.strip()][-1:]
-    return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {' '.join(stderr_summary) or 'git gave no reason'}")
+    last_line = [line for line in output.splitlines() if line.strip()][-1:]
+    return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {' '.join(last_line) or 'git gave no reason'}")

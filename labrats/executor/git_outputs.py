@@ -1,4 +1,4 @@
-"""What an attempt has made in its repository."""
+"""Find the branch, commit and pull request that an attempt has created."""
 
 import re
 from pathlib import Path
@@ -16,9 +16,9 @@ _COMMIT: Final = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})\n?")
 
 
 def read_head(workspace: Path) -> Outputs:
-    """The branch and commit that are checked out in `workspace`, as far as can be told.
+    """Return the branch and commit that are checked out in `workspace`, as far as they can be determined.
 
-    Read from files: git itself does what the repository's configuration says, and by now that may be the agent's.
+    They are read from files, since git would apply the repository's configuration, which the agent can change.
     """
     folder = workspace / ".git"
     head = _read(folder / "HEAD")
@@ -34,18 +34,18 @@ def read_head(workspace: Path) -> Outputs:
 
 
 def find_pull_request(tool_output: str) -> str | None:
-    """The address of a pull request that a tool's output ends with, as that of a tool that opens one does."""
+    """Return the URL of a pull request in the last line of a tool's output, as tools that open one print it."""
     last_line = tool_output.rstrip().rpartition("\n")[2].strip()
     return last_line if _PULL_REQUEST.fullmatch(last_line) else None
 
 
 def belongs_to_repository(pull_request: str, clone_url: str) -> bool:
-    """Whether `pull_request` is one of the repository that is cloned from `clone_url`."""
+    """Return whether `pull_request` belongs to the repository that is cloned from `clone_url`."""
     return pull_request.startswith(f"{clone_url.removesuffix('.git').rstrip('/')}/")
 
 
 def _read(path: Path) -> str:
-    """The beginning of a plain file; nothing where there is none."""
+    """Return the start of a plain file, or an empty string if there is none."""
     try:
         return read_plain(path, _READ_BYTES).decode("utf-8", "replace")
     except OSError:

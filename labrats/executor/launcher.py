@@ -1,11 +1,13 @@
-"""The warm parent of local executors: `python -m labrats.executor.launcher FD`.
+"""The parent process of local executors: `python -m labrats.executor.launcher FD`.
 
-FD is a Unix socket to the engine. A request is one line, `{"folder": "…"}`; the launcher forks an executor for that
-attempt and answers `{"folder": "…", "pid": 123}`, or `{"folder": "…", "error": "…"}` when it cannot. Having loaded
-everything beforehand, it starts one in a few milliseconds. It outlives the engine until its last executor is gone.
+FD is a Unix socket to the engine. A request is one line, `{"folder": "…"}`. The launcher forks an executor for that
+attempt and answers `{"folder": "…", "pid": 123}`, or `{"folder": "…", "error": "…"}` if the fork fails. All modules are
+already loaded, so that an executor starts in a few milliseconds. The launcher outlives the engine until its last
+executor has exited.
 
-An executor keeps its descendants together; what it leaves behind when it dies arrives here, for the launcher is a
-child subreaper too. So a child that is no executor is a leftover. They are killed before an executor's end is recorded.
+Executors and the launcher are child subreapers. An executor adopts its orphaned descendants; when it dies, the launcher
+adopts them. Every child of the launcher that is not an executor is therefore a leftover of one. The launcher kills
+leftovers before it records an executor's exit.
 """
 
 import asyncio
@@ -31,21 +33,22 @@ _READ_BYTES: Final = 64 * 1024
 _CLAIM_BYTES: Final = 256
 _OUTPUT_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The launcher ends when it is no longer needed. Until then it must see its executors' ends, whatever the engine's
-terminal or service manager sends to all its processes."""
+"""Signals that a terminal or service manager sends to all processes of the engine. The launcher must survive them to
+record the exits of its executors.
+"""
 
 
 class Launcher:
-    """Forks executors on request and sees each to its end. One thread, asleep while there is nothing to do."""
+    """Forks executors on request and records their exits, in one thread."""
 
     def __init__(self, engine: socket.socket) -> None:
         self._engine: socket.socket | None = engine
         self._unread = b""
-        self._folders: dict[int, Path] = {}  # by pid, of the executors whose end is not recorded yet
+        self._folders: dict[int, Path] = {}  # by pid, of the executors whose exit is not recorded yet
         self._wakeup, self._wakeup_sender = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
-        """Until the engine is gone and every executor has ended."""
+        """Run until the engine has gone and every executor has exited."""
         self._wake_when_a_child_dies()
         while self._engine or self._folders:
             sources: list[int | socket.socket] = [self._wakeup, self._engine] if self._engine else [self._wakeup]
@@ -53,18 +56,18 @@ class Launcher:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wakeup, _READ_BYTES)
             if self._engine in readable:
-                for folder in self._requested():
+                for folder in self._read_requests():
                     self._start(folder)
-            self._record_ends()
+            self._record_exits()
 
     def _wake_when_a_child_dies(self) -> None:
         signal.set_wakeup_fd(self._wakeup_sender, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # by default it would not reach the pipe
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # without a handler the pipe would get no byte
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
 
-    def _requested(self) -> Sequence[Path]:
-        """The folders of the requests that have come in. Closes the socket when there can be no more."""
+    def _read_requests(self) -> Sequence[Path]:
+        """Return the folders of the requests that have arrived. Close the socket once the engine has closed it."""
         assert self._engine
         try:
             received = self._engine.recv(_READ_BYTES)
@@ -89,11 +92,11 @@ class Launcher:
 
     def _answer(self, answer: dict[str, str | int]) -> None:
         if self._engine:
-            with contextlib.suppress(ConnectionError):  # the engine died meanwhile; its successor finds the claim
+            with contextlib.suppress(ConnectionError):  # the engine died meanwhile; the next engine finds the claim
                 self._engine.sendall(msgspec.json.encode(answer) + b"\n")
 
     def _become_executor(self, folder: Path) -> NoReturn:
-        """In the child. An error leaves it as any program's would: with a traceback, once stderr is the attempt's."""
+        """Turn the forked child into an executor. An unexpected error prints a traceback to the attempt's stderr."""
         os.setsid()
         os.umask(0o077)
         self._forget_the_launcher()
@@ -101,7 +104,7 @@ class Launcher:
         take_name(folder_mark(folder))
         status = execute(folder) if claim(folder) else 0
         sys.stderr.flush()
-        os._exit(status)  # tearing down the interpreter costs more than a short attempt
+        os._exit(status)  # shutting down the interpreter takes longer than a short attempt
 
     def _forget_the_launcher(self) -> None:
         signal.set_wakeup_fd(-1)
@@ -112,40 +115,40 @@ class Launcher:
         if self._engine:
             self._engine.close()
 
-    def _record_ends(self) -> None:
-        """Record and reap the executors that have died, but none while a leftover lives, for it may be theirs.
+    def _record_exits(self) -> None:
+        """Record and reap the executors that have exited, but none while a leftover is alive, since it may be theirs.
 
-        A leftover's death wakes the launcher again, so nothing needs to wait here.
+        The death of the leftover wakes the launcher again, so that this function need not wait.
         """
         while (pid := _dead_child()) is not None:
-            # Its orphans became children of ours before it was seen dead.
-            if self._end_leftovers():
+            # This process adopted the orphans of `pid` before it could see that `pid` is dead.
+            if self._kill_leftovers():
                 return
-            if folder := self._folders.pop(pid, None):  # otherwise it was a leftover, and is reaped
-                _record_end(pid, folder)
+            if folder := self._folders.pop(pid, None):  # otherwise it was a leftover, already reaped
+                _record_exit(pid, folder)
                 os.waitpid(pid, 0)
 
-    def _end_leftovers(self) -> bool:
-        """Kill the children that are no executors, and reap those already dead. Whether any still lives."""
+    def _kill_leftovers(self) -> bool:
+        """Kill the children that are not executors, and reap the dead ones. Return whether one is still alive."""
         while leftovers := [pid for pid in children(os.getpid()) if pid not in self._folders]:
             for pid in leftovers:
                 send_signal(pid, signal.SIGKILL)
             if any(os.waitpid(pid, os.WNOHANG) == (0, 0) for pid in leftovers):
                 return True
-            # All were dead; but what they had started may have become ours since we looked.
+            # All are dead, but this process may have adopted their children in the meantime.
         return False
 
 
 def claim(folder: Path) -> bool:
-    """Make this process the executor of the attempt in `folder`, for ever. False when it has one already."""
-    mine = folder / f"{CLAIM_FILE}.{os.getpid()}"
-    mine.write_text(str(ProcessId.of(os.getpid())))
+    """Make this process the only executor of the attempt in `folder`. Return False if the attempt has one already."""
+    draft = folder / f"{CLAIM_FILE}.{os.getpid()}"
+    draft.write_text(str(ProcessId.of(os.getpid())))
     try:
-        os.link(mine, folder / CLAIM_FILE)  # unlike a rename, it fails when the name is taken
+        os.link(draft, folder / CLAIM_FILE)  # unlike a rename, a link fails if the name is taken
     except FileExistsError:
         return False
     finally:
-        mine.unlink()
+        draft.unlink()
     return True
 
 
@@ -160,39 +163,39 @@ def _redirect_output(folder: Path) -> None:
         os.close(opened)
 
 
-def _record_end(pid: int, folder: Path) -> None:
-    """Write how the dead but unreaped child `pid` ended, unless the attempt is another executor's."""
-    # It died before its claim, or the attempt was removed, or the disk is full, or the agent was here: the other
-    # executors must not suffer.
+def _record_exit(pid: int, folder: Path) -> None:
+    """Write the exit of the dead but unreaped child `pid`, unless another executor has claimed the attempt."""
+    # A failure must not affect the other executors: the child may have died before its claim, the attempt may have been
+    # removed, the disk may be full, or the agent may have changed the folder.
     with contextlib.suppress(OSError):
         if read_plain(folder / CLAIM_FILE, _CLAIM_BYTES) == str(ProcessId.of(pid)).encode():
             unfinished = folder / f"{EXIT_FILE}.{pid}"
             with open(unfinished, "x") as file:
-                file.write(_how_it_ended(pid))
+                file.write(_describe_exit(pid))
             unfinished.replace(folder / EXIT_FILE)
 
 
-def _how_it_ended(pid: int) -> str:
-    end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert end is not None
-    return f"exit {end.si_status}" if end.si_code == os.CLD_EXITED else f"signal {end.si_status}"
+def _describe_exit(pid: int) -> str:
+    result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert result is not None
+    return f"exit {result.si_status}" if result.si_code == os.CLD_EXITED else f"signal {result.si_status}"
 
 
 def _dead_child() -> int | None:
-    """A child that is dead and not reaped, or None."""
+    """Return the pid of a child that is dead but not reaped, or None."""
     try:
-        end = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        result = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return None
-    return end.si_pid if end else None
+    return result.si_pid if result else None
 
 
 def main() -> None:
-    with contextlib.suppress(PermissionError):  # it leads a session already
-        os.setsid()  # Ctrl-C in the engine's terminal is not for the executors
+    with contextlib.suppress(PermissionError):  # this process already leads a session
+        os.setsid()  # Ctrl-C in the engine's terminal must not reach the executors
     become_subreaper()
     boot_id()
-    asyncio.run(asyncio.sleep(0))  # what a first event loop loads, every executor then has
+    asyncio.run(asyncio.sleep(0))  # preload the modules of a first event loop for all executors
     gc.collect()
     gc.freeze()
     Launcher(socket.socket(fileno=int(sys.argv[1]))).run()

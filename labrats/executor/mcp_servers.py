@@ -1,4 +1,4 @@
-"""The MCP servers that an agent's program is given."""
+"""The MCP servers of a job, with their credentials."""
 
 from msgspec.structs import replace
 
@@ -7,7 +7,7 @@ from labrats.model.mcp_server import McpServer, credential_file
 
 
 def mcp_servers(context: RunContext) -> dict[str, McpServer]:
-    """Those of the job, each with what its Secret holds: in its environment, or as headers."""
+    """Return the job's MCP servers, each with the values of its Secret in its environment or its headers."""
     return {
         name: _with_credentials(server, name, context)
         for name, server in (context.task.config.mcp_servers or {}).items()

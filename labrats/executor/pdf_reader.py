@@ -1,7 +1,7 @@
-"""Reads a PDF: `python -I -m labrats.executor.pdf_reader FILE` prints its sections as JSON.
+"""Read a PDF: `python -I -m labrats.executor.pdf_reader FILE` prints its sections as JSON.
 
-A PDF is the work of somebody outside and its parser is native code, so this is a program of its own, which can take
-neither much time nor much memory, writes nothing and has no network. It knows nothing of the attempt.
+A PDF is untrusted and its parser is native code. This is therefore a separate program with limited time and memory, no
+writable file and no network. It knows nothing about the attempt.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ _MAX_DEPTH: Final = 6
 _TITLE_CHARACTERS: Final = 300
 _HEADING_CHARACTERS: Final = 120
 _HEADING_HEIGHT: Final = 1.12
-"""How much taller than the text around it a line is that is a heading. Measured on manuals of known outline."""
+"""Ratio to the height of the body text from which a line is a heading. Measured on manuals with a known outline."""
 
 _NAMESPACES: Final = 0x10000000 | 0x40000000
-"""A user namespace, and in it a network namespace, which has no interface but a loopback that is down."""
+"""CLONE_NEWUSER and CLONE_NEWNET: a network namespace whose only interface is a loopback that is down."""
 
 
 class Section(Record):
-    """A part of the document. Pages count from 1."""
+    """A part of the document. Page numbers start at 1."""
 
     title: str
     level: int
@@ -43,7 +43,7 @@ class Section(Record):
 
 
 class Document(Record):
-    """What was found in the file, or why it could not be read."""
+    """The content of the file. unreadable: the reason why it could not be read."""
 
     title: str = ""
     sections: tuple[Section, ...] = ()
@@ -52,7 +52,7 @@ class Document(Record):
 
 @dataclass(frozen=True)
 class Heading:
-    """Where a section begins: on a page (from 0) and there at a height; None means its top."""
+    """The start of a section. page: starts at 0. top: height on the page in points; None for the top of the page."""
 
     title: str
     level: int
@@ -61,7 +61,7 @@ class Heading:
 
 
 class UnreadablePdf(Exception):
-    """The file cannot be read; the text says why, for whoever sent it."""
+    """The file cannot be read. The message is shown to the user."""
 
 
 def main(path: str) -> int:
@@ -75,7 +75,7 @@ def main(path: str) -> int:
 
 
 def limit_this_process() -> None:
-    """From here on: little time, bounded memory, no file to write, and where the kernel allows it, no network."""
+    """Limit this process's CPU time and memory, and deny it file writes and, where the kernel allows, the network."""
     for limit, value in (
         (resource.RLIMIT_CPU, CPU_SECONDS),
         (resource.RLIMIT_AS, MEMORY_BYTES),
@@ -83,12 +83,12 @@ def limit_this_process() -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (value, value))
-    ctypes.CDLL(None).unshare(_NAMESPACES)  # where it fails, what is around the attempt keeps it from the network
+    ctypes.CDLL(None).unshare(_NAMESPACES)  # may fail; then only the limits of the attempt itself apply
 
 
 def read(path: str) -> Document:
     """The PDF's title and sections. Raises Unreadable."""
-    import pypdfium2  # native code: nothing else may load it
+    import pypdfium2  # native code, which no other process may load
 
     try:
         document = pypdfium2.PdfDocument(path)
@@ -102,18 +102,20 @@ def read(path: str) -> Document:
         title = _one_line(document.get_metadata_value("Title")) or next((each.title for each in headings), "")
         sections = list(_sections(document, headings, title or UNTITLED))
     except pypdfium2.PdfiumError as error:
-        raise UnreadablePdf("one of its pages is broken") from error
+        raise UnreadablePdf("one of its pages is damaged") from error
     if not any(section.text.strip() for section in sections):
-        raise UnreadablePdf("there is no text in it; pictures of text are not read")
+        raise UnreadablePdf("it contains no text; text in images is not recognised")
     return Document(title=title or UNTITLED, sections=tuple(sections))
 
 
 def _reason(message: str) -> str:
-    return "it is encrypted; a password is needed to open it" if "assword" in message else "it is broken, or no PDF"
+    return (
+        "it is encrypted; upload a copy without a password" if "assword" in message else "it is damaged, or not a PDF"
+    )
 
 
 def _outline(document: Any) -> Iterator[Heading]:
-    """The document's own table of contents, as far as it leads to pages, in the order of the pages."""
+    """Yield the entries of the document's outline that point to a page, in the order of the pages."""
     found = []
     for entry in document.get_toc(max_depth=_MAX_DEPTH):
         title, destination = _one_line(entry.get_title()), entry.get_dest()
@@ -126,7 +128,7 @@ def _outline(document: Any) -> Iterator[Heading]:
 
 
 def _top_of(destination: Any) -> float | None:
-    """How high on its page a destination is, in points from the bottom, where it says so."""
+    """Return the height of a destination on its page, in points from the bottom, or None if it has none."""
     import pypdfium2.raw as pdfium
 
     mode, position = destination.get_view()
@@ -136,7 +138,7 @@ def _top_of(destination: Any) -> float | None:
 
 
 def _headings_by_height(document: Any) -> Iterator[Heading]:
-    """Lines that are taller than most of the text. The tallest are of level 1, and there are three levels."""
+    """Yield the lines that are taller than most of the text, as headings of three levels by their height."""
     lines = [(page, *line) for page in range(len(document)) for line in _lines(document, page)]
     heights: Counter[float] = Counter()
     for _, text, height, _ in lines:
@@ -149,7 +151,7 @@ def _headings_by_height(document: Any) -> Iterator[Heading]:
 
 
 def _lines(document: Any, number: int) -> Iterator[tuple[str, float, float]]:
-    """The lines of a page that say something: text, height of a letter in half points, and how high it stands."""
+    """Yield each line of a page that is not blank: text, height of a letter to half a point, and position of its top."""
     with _text_of(document, number) as text_page:
         start = 0
         for line in text_page.get_text_range().split("\r\n"):
@@ -172,7 +174,7 @@ def _text_of(document: Any, number: int) -> Iterator[Any]:
 
 
 def _sections(document: Any, headings: Sequence[Heading], title: str) -> Iterator[Section]:
-    """What is between the headings, and what is before the first one where that is anything."""
+    """Yield the sections between the headings, and the text before the first heading if there is any."""
     whole = Heading(title, 1, 0)
     starts = list(headings) or [whole]
     end = Heading("", 0, len(document))
@@ -190,7 +192,7 @@ def _sections(document: Any, headings: Sequence[Heading], title: str) -> Iterato
 
 
 def _between(document: Any, start: Heading, end: Heading) -> Section:
-    """From where `start` stands to where `end` does."""
+    """Return the section from heading `start` to heading `end`."""
     ends_inside = end.page < len(document) and end.top is not None
     last = end.page if ends_inside else max(start.page, end.page - 1)
     texts = []
@@ -199,7 +201,7 @@ def _between(document: Any, start: Heading, end: Heading) -> Section:
         bottom = end.top if ends_inside and number == end.page else None
         with _text_of(document, number) as text_page:
             texts.append(_tidy(text_page.get_text_bounded(top=top, bottom=bottom)))
-    while len(texts) > 1 and not texts[-1]:  # the next one begins at the top of its page
+    while len(texts) > 1 and not texts[-1]:  # the next section starts at the top of its page
         texts.pop()
     return Section(
         title=start.title,

@@ -1,8 +1,8 @@
-"""The steps before the executor in an attempt's pod, each in a container of its own that alone has what the step needs.
+"""The steps before the executor in an attempt's pod, each in its own container with only the secrets that it needs.
 
-`prepare` makes this pod the only one that acts, since a cluster may start two of an attempt. Then it hands the inputs
-over in memory, where the executor can remove the secrets that it has read. `clone` makes the workspace from a
-repository, with credentials that no later container has.
+`prepare` claims the attempt for this pod, since a cluster may start two pods for an attempt. Then it copies the inputs
+to memory, where the executor can remove the secrets after reading them. `clone` clones the repository into the
+workspace, with credentials that no later container has.
 """
 
 import asyncio
@@ -48,9 +48,9 @@ _TASK_DECODER: Final = msgspec.json.Decoder(Task)
 
 
 def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
-    """Claim the attempt, and copy its inputs from `source`, where they are mounted, to `inputs`, in memory.
+    """Claim the attempt, and copy its inputs from the mounted folder `source` to `inputs`, in memory.
 
-    claims: the attempt's folder on a volume that all its pods have. Returns the exit status.
+    claims: the attempt's folder on a volume that all its pods mount. Return the exit status.
     """
     refused = False
 
@@ -61,14 +61,14 @@ def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
         try:
             _copy_inputs(source, inputs)
         except OSError as error:
-            raise GiveUp(FailedCode.INTERNAL, f"the attempt's inputs cannot be handed over: {error}") from error
+            raise GiveUp(FailedCode.INTERNAL, f"the attempt's inputs cannot be copied: {error}") from error
 
-    status = asyncio.run(_take(step, EventWriter(STDOUT, None)))
+    status = asyncio.run(_run_step(step, EventWriter(STDOUT, None)))
     return CLAIMED_STATUS if refused else status
 
 
 def clone(source: Path, scratch: Path) -> int:
-    """Clone the repository of the task in `source` into its workspace. Returns the exit status."""
+    """Clone the repository of the task in `source` into its workspace. Return the exit status."""
     become_unreadable()
     credentials = read_secrets(source / "secrets")
     events = EventWriter(STDOUT, None, Redactor(values_to_redact(credentials)))
@@ -77,11 +77,11 @@ def clone(source: Path, scratch: Path) -> int:
         context = RunContext(_task_in(source), "", "", credentials, scratch, scratch / CREDENTIALS_FOLDER, events)
         await run_with_timeout(_clone, context)
 
-    return asyncio.run(_take(step, events))
+    return asyncio.run(_run_step(step, events))
 
 
-async def _take(step: Callable[[], Awaitable[None]], events: EventWriter) -> int:
-    """Take the step. Prints why it failed, as the attempt's terminal event."""
+async def _run_step(step: Callable[[], Awaitable[None]], events: EventWriter) -> int:
+    """Run the step, and return its exit status. If it fails, print the reason as the attempt's terminal event."""
     stop_on_signals()
     outcome = await outcome_of(step, events)
     if isinstance(outcome, Succeeded):
@@ -91,19 +91,19 @@ async def _take(step: Callable[[], Awaitable[None]], events: EventWriter) -> int
 
 
 def _claim(folder: Path) -> bool:
-    """Claim the attempt for this pod, for ever. Returns False when another pod has it."""
-    mark = secrets.token_hex(8)
-    mine, draft = f"{os.environ[POD_VARIABLE]} {mark}", folder / f"{CLAIM_FILE}.{mark}"
+    """Claim the attempt for this pod permanently. Return False if another pod has claimed it."""
+    nonce = secrets.token_hex(8)
+    claim, draft = f"{os.environ[POD_VARIABLE]} {nonce}", folder / f"{CLAIM_FILE}.{nonce}"
     try:
-        draft.write_text(mine)
+        draft.write_text(claim)
         sync(draft)
-        # Unlike a rename, a link fails when the name is taken. A network volume may say so of a link that it has made
-        # itself, when its first answer was lost: what stands there decides.
+        # Unlike a rename, a link fails if the name is taken. A network volume may also report that for its own link if
+        # its first answer was lost, so the content of the file decides.
         with contextlib.suppress(FileExistsError):
             os.link(draft, folder / CLAIM_FILE)
         draft.unlink()
         sync(folder)
-        return (folder / CLAIM_FILE).read_text() == mine
+        return (folder / CLAIM_FILE).read_text() == claim
     except OSError as error:
         raise GiveUp(FailedCode.INTERNAL, f"the attempt cannot be claimed on its volume: {error}") from error
 
@@ -129,7 +129,7 @@ def _task_in(folder: Path) -> Task:
 
 
 def _without_clone(task: Task) -> Task:
-    """The task as the executor has it: another step makes the clone."""
+    """Return the task for the executor, without the clone, which is another step."""
     setup = task.workspace_setup
     return replace(task, workspace_setup=None, repository=setup.git_repo) if setup else task
 

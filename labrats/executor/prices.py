@@ -1,4 +1,4 @@
-"""Turns usage into cost, for every provider and every end of a run."""
+"""Compute the cost of a run from its usage."""
 
 import re
 from collections.abc import Mapping
@@ -36,19 +36,19 @@ LIST_PRICES: Final[Mapping[str, Prices]] = {
     "o3": Prices(input=2, output=8, cache_read=0.5),
     "o4-mini": Prices(input=1.1, output=4.4, cache_read=0.275),
 }
-"""Standard list prices, in November 2026, of models whose program reports tokens only. An AiModel's `prices` win."""
+"""List prices of November 2026, for models whose program reports only tokens. An AiModel's `prices` take precedence."""
 
-_PRICED_BY_THEMSELVES: Final = frozenset({"claude", "mock"})
-"""Providers whose programs report the cost, at the end at least."""
+_COST_REPORTING_PROVIDERS: Final = frozenset({"claude", "mock"})
+"""Providers whose programs report the cost, at least when they end."""
 
 _DATE: Final = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
 def with_cost(usage: Usage, task: Task, model: str | None = None) -> Usage:
-    """Return `usage` with its cost: by the AiModel's prices, as the provider reports it, or by the list prices.
+    """Return `usage` with its cost: by the AiModel's prices, else as reported by the provider, else by list prices.
 
-    The cost is None where no price is known, or where the provider has answered without reporting its usage.
-    model: the model that answered, where the job does not name one.
+    The cost is None if no price is known, or if the provider has answered without reporting its usage.
+    model: the model that answered, if the job does not name one.
     """
     if usage.turns and not usage.tokens and task.config.provider != "mock":
         return replace(usage, cost_usd=None)
@@ -72,13 +72,13 @@ def cost_of(usage: Usage, prices: Prices) -> float:
 
 
 def require_price(task: Task) -> None:
-    """Raises GiveUp when the job's cost is limited, and nobody knows what it costs: the limit could not be kept."""
+    """Raise GiveUp if the job's cost is limited but cannot be computed, so that the limit could not be enforced."""
     config = task.config
-    known = task.prices or config.provider in _PRICED_BY_THEMSELVES or _list_prices(task)
+    known = task.prices or config.provider in _COST_REPORTING_PROVIDERS or _list_prices(task)
     if config.max_cost_usd is not None and not known:
         message = (
-            f"maxCostUsd is set, but the price of the model {config.model!r} is not known: "
-            "give its AiModel `prices`, or limit the job by maxTokens"
+            f"maxCostUsd is set, but the price of the model {config.model!r} is unknown: "
+            "add `prices` to its AiModel, or limit the job with maxTokens"
         )
         raise GiveUp(FailedCode.BUDGET, message)
 

@@ -1,7 +1,7 @@
-"""Starts programs for an attempt, reads what they print, and ends them.
+"""Start programs for an attempt, read their output, and end them.
 
-Not asyncio's own subprocesses: their wait() may also wait for the end of the output, which a program's own children can
-hold open long after it has ended itself.
+asyncio's own subprocesses are not used: their wait() may also wait for the end of the output, which a program's
+children can keep open long after the program has exited.
 """
 
 import asyncio
@@ -25,24 +25,24 @@ _LINE_BYTES: Final = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Subprocess:
-    """A program that was started. `output` is what it prints."""
+    """A started program. output: its standard output."""
 
     output: asyncio.StreamReader
-    _ended: asyncio.Future[int]
+    _exited: asyncio.Future[int]
     _process: "subprocess.Popen[bytes]"
     _in_sandbox: bool
 
     def interrupt(self) -> None:
-        """Ask it by SIGINT to end. What it still says can be read."""
+        """Ask the program to end with SIGINT. Its remaining output can still be read."""
         _signal(self._process, signal.SIGINT, in_sandbox=self._in_sandbox)
 
     def kill(self) -> None:
-        """End it at once, and what is in its sandbox."""
+        """Kill the program, with its sandbox if it has one."""
         self._process.kill()
 
     async def exit_status(self) -> int:
-        """Wait until it has ended. Negative for a signal."""
-        return await asyncio.shield(self._ended)
+        """Wait for the program to exit. Return its status, negative for a signal."""
+        return await asyncio.shield(self._exited)
 
 
 @contextlib.asynccontextmanager
@@ -58,12 +58,13 @@ async def child_process(
     inherited: Collection[int] = (),
     in_sandbox: bool = False,
 ) -> AsyncIterator[Subprocess]:
-    """Start a program, in a process group of its own. On leaving it has ended: asked to by `stop_signal` where it has
-    a grace, or killed.
+    """Start a program in its own process group, and end it when the context exits.
 
-    inherited: file descriptors that it finds open too. in_sandbox: whether the command is bubblewrap's, so that signals
-    are for the program in it. What it started itself may live on, until the attempt's end
-    sweeps it away. Raises OSError when it cannot start.
+    The program is killed, or first asked to end with `stop_signal` if `grace_seconds` is positive. Its descendants may
+    survive until the attempt ends. Raises OSError if the program cannot be started.
+
+    inherited:  further file descriptors that the program inherits.
+    in_sandbox: True if `command` runs bubblewrap; signals are then sent to the program inside.
     """
     process = subprocess.Popen(  # noqa: ASYNC220 - a vfork, which takes less than a millisecond
         command,
@@ -75,21 +76,21 @@ async def child_process(
         pass_fds=inherited,
         process_group=0,
     )
-    ended = _end_of(process)
+    exited = _watch_exit(process)
     output = asyncio.StreamReader(limit=_READ_BYTES)
     try:
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(output), process.stdout
         )
         with contextlib.closing(pipe):
-            yield Subprocess(output, ended, process, in_sandbox)
+            yield Subprocess(output, exited, process, in_sandbox)
     finally:
-        if not ended.done() and grace_seconds > 0:
+        if not exited.done() and grace_seconds > 0:
             _signal(process, stop_signal, in_sandbox=in_sandbox)
-            await asyncio.wait([ended], timeout=grace_seconds)
-        if not ended.done():
+            await asyncio.wait([exited], timeout=grace_seconds)
+        if not exited.done():
             process.kill()
-            await asyncio.shield(ended)
+            await asyncio.shield(exited)
 
 
 async def read_tail(stream: asyncio.StreamReader) -> str:
@@ -101,9 +102,10 @@ async def read_tail(stream: asyncio.StreamReader) -> str:
 
 
 class LineReader:
-    """The lines of a stream, each without its end, however long; those beyond 64 MiB are left out: see `has_skipped_lines`.
+    """An asynchronous iterator over the lines of a stream, without their ends.
 
-    An iterator that can be resumed after an interruption, such as a timeout, without losing a line.
+    It can be resumed after an interruption, such as a timeout, without losing a line. Lines of more than 64 MiB are
+    skipped; `has_skipped_lines` is then True.
     """
 
     def __init__(self, stream: asyncio.StreamReader) -> None:
@@ -147,25 +149,25 @@ class LineReader:
         self._started, self._size = [], 0
 
 
-def _end_of(process: "subprocess.Popen[bytes]") -> "asyncio.Future[int]":
-    """Its exit status, as soon as it ends."""
+def _watch_exit(process: "subprocess.Popen[bytes]") -> "asyncio.Future[int]":
+    """Return a future for the exit status of the process."""
     loop = asyncio.get_running_loop()
-    ended = loop.create_future()
+    exited = loop.create_future()
     pidfd = os.pidfd_open(process.pid)
 
     def collect() -> None:
         loop.remove_reader(pidfd)
         os.close(pidfd)
-        ended.set_result(process.wait())
+        exited.set_result(process.wait())
 
     loop.add_reader(pidfd, collect)
-    return ended
+    return exited
 
 
 def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals, *, in_sandbox: bool) -> None:
-    """Send a signal to the program, if it still runs.
+    """Send a signal to the program if it is still running.
 
-    In a sandbox it is the child of bubblewrap's child. A signal to bubblewrap would kill it at once.
+    In a sandbox the program is the child of bubblewrap's child. A signal to bubblewrap itself would kill the program.
     """
     if not in_sandbox:
         process.send_signal(number)

@@ -1,4 +1,4 @@
-"""What an attempt may consume."""
+"""The limits on what an attempt may consume."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from labrats.model.job import FailedCode, Usage
 
 @dataclass(frozen=True)
 class UsageLimits:
-    """None where there is no limit. Tokens are those read and written, without what came from a cache."""
+    """The cost and tokens that an attempt may consume; None for no limit. Tokens from a cache do not count."""
 
     cost_usd: float | None = None
     tokens: int | None = None
@@ -19,9 +19,9 @@ class UsageLimits:
         return cls(config.max_cost_usd, config.max_tokens)
 
     def check(self, usage: Usage) -> None:
-        """Raises GiveUp, with the code `budget`, once `usage` has passed a limit."""
+        """Raise GiveUp with the code `budget` if `usage` exceeds a limit."""
         tokens = usage.input_tokens + usage.output_tokens
-        cost = usage.cost_usd or 0.0  # where it is not known yet, the provider's program keeps the limit itself
+        cost = usage.cost_usd or 0.0  # while the cost is unknown, the provider's program enforces the limit itself
         if self.cost_usd is not None and cost > self.cost_usd:
             raise _over_budget(f"the run cost ${cost:.4f}, over maxCostUsd ${self.cost_usd}", "maxCostUsd")
         if self.tokens is not None and tokens > self.tokens:
@@ -29,4 +29,4 @@ class UsageLimits:
 
 
 def _over_budget(sentence: str, setting: str) -> GiveUp:
-    return GiveUp(FailedCode.BUDGET, f"{sentence} (raise config.{setting}, or give it a smaller task)")
+    return GiveUp(FailedCode.BUDGET, f"{sentence} (raise config.{setting}, or give the agent a smaller task)")

@@ -1,4 +1,4 @@
-"""Prepares the folder an agent works in."""
+"""Prepare the folder in which an agent works."""
 
 import shutil
 
@@ -10,7 +10,7 @@ from labrats.model.job import FailedCode, WorkspaceFile
 
 
 async def prepare_workspace(context: RunContext) -> None:
-    """Make the workspace: the repository first, then the files on top of it.
+    """Create the workspace: clone the repository, then add the job's files.
 
     Raises GiveUp with the code `git_clone` or `workspace`.
     """
@@ -20,7 +20,7 @@ async def prepare_workspace(context: RunContext) -> None:
 
 
 async def clone_repository(context: RunContext) -> None:
-    """Make the workspace, with the repository in it where the task names one."""
+    """Create the workspace, and clone the repository into it if the task names one."""
     context.workspace.mkdir(parents=True, exist_ok=True)
     if setup := context.task.workspace_setup:
         context.events.status("workspace", "cloning the repository")

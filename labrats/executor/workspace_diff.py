@@ -1,7 +1,7 @@
-"""What an attempt has changed in its workspace, as a patch.
+"""Compute the changes of an attempt in its workspace, as a patch.
 
-Compared by a repository of our own beside the workspace. The agent's, if there is one, stays as the agent left it, and
-its configuration, which may name programs to run, is not read; only its objects are.
+The comparison uses a separate repository beside the workspace. The repository in the workspace is not modified, and
+only its objects are read: its configuration could name programs to execute.
 """
 
 import asyncio
@@ -25,22 +25,22 @@ from labrats.model.protocol import BASELINE_FILE
 from labrats.model.record import Record, encode
 
 PATCH_BYTES: Final = 5 * 1024 * 1024
-"""A larger patch is not kept: nobody reads it."""
+"""Largest patch that is stored, since nobody reads a larger one."""
 
 MOST_COMMITS: Final = 50
 SECONDS: Final = 60.0
 SECONDS_WHEN_STOPPED: Final = 5.0
-"""Whoever asked the attempt to end does not wait for ever."""
+"""Shorter limit for an attempt that was asked to stop and is killed soon."""
 
 _READ_BYTES: Final = 64 * 1024
-_NOTE_BYTES: Final = 1024 * 1024
+_BASELINE_BYTES: Final = 1024 * 1024
 _LIST_BYTES: Final = 64 * 1024 * 1024
 _EXCLUDES_FILE: Final = "labrats-excludes"
 _EXCLUDED: Final = (
     *("__pycache__/", "*.py[cod]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".venv/", "node_modules/"),
     *(".DS_Store", "Thumbs.db", "*.swp", "*~", ".idea/", ".vscode/"),
 )
-"""New files of these names are no work of an agent's: what people ignore everywhere, whatever a repository says."""
+"""Patterns of new files that the patch omits: caches and editor files that people ignore in every repository."""
 
 _SETTINGS: Final = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0")
 _ENVIRONMENT: Final = {
@@ -53,58 +53,62 @@ _ENVIRONMENT: Final = {
 
 
 class DiffFailed(LabratsError):
-    """Git cannot say what changed."""
+    """The changes cannot be computed."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The workspace as the agent found it. tree: None where it was empty. outputs: what was checked out."""
+    """The state of the workspace before the agent started.
+
+    tree: the git tree; None if the workspace was empty. outputs: the branch and commit that were checked out.
+    """
 
     repository: "_Repository"
     tree: str | None
     outputs: Outputs
 
 
-class _Note(Record):
-    """A baseline, written down beside its repository."""
+class _StoredBaseline(Record):
+    """A baseline in a file beside its repository."""
 
     tree: str | None
     outputs: Outputs
 
 
-_NOTE_DECODER: Final = msgspec.json.Decoder(_Note)
+_BASELINE_DECODER: Final = msgspec.json.Decoder(_StoredBaseline)
 
 
 async def record_baseline(context: RunContext) -> Baseline | None:
-    """Remember what the workspace is like before the agent comes. None where git cannot tell, as the log then says."""
+    """Record the state of the workspace before the agent starts. If git fails, log the reason and return None."""
     repository = _repository_of(context)
     try:
         return Baseline(repository, await _tree_of(repository), read_head(context.workspace))
     except DiffFailed as error:
-        _say_why(context, error)
+        _log_failure(context, error)
         return None
 
 
 def store_baseline(context: RunContext, baseline: Baseline) -> None:
-    """Keep it beyond the attempt, for another one that goes on in its workspace."""
-    (context.folder / BASELINE_FILE).write_bytes(encode(_Note(tree=baseline.tree, outputs=baseline.outputs)))
+    """Store the baseline for a later attempt that resumes in the same workspace."""
+    stored = _StoredBaseline(tree=baseline.tree, outputs=baseline.outputs)
+    (context.folder / BASELINE_FILE).write_bytes(encode(stored))
 
 
 def load_baseline(context: RunContext) -> Baseline | None:
-    """What the workspace was like before the first of the attempts that work in it; None where that is not kept."""
+    """Return the baseline that an earlier attempt in this workspace has stored, or None."""
     repository = _repository_of(context)
-    (repository.git_dir / "index.lock").unlink(missing_ok=True)  # whoever had it is no more
+    (repository.git_dir / "index.lock").unlink(missing_ok=True)  # the process that held the lock is dead
     try:
-        note = _NOTE_DECODER.decode(read_plain(context.folder / BASELINE_FILE, _NOTE_BYTES))
+        stored = _BASELINE_DECODER.decode(read_plain(context.folder / BASELINE_FILE, _BASELINE_BYTES))
     except (FileNotFoundError, msgspec.DecodeError):
         return None
-    if note.tree is None:  # nothing: what the index holds is of an earlier report
+    if stored.tree is None:  # the workspace was empty, so the index contains only files of an earlier report
         (repository.git_dir / "index").unlink(missing_ok=True)
-    return Baseline(repository, note.tree, note.outputs)
+    return Baseline(repository, stored.tree, stored.outputs)
 
 
 def remove_baseline(context: RunContext, baseline: Baseline) -> None:
-    """No other attempt needs it."""
+    """Remove the baseline, which no later attempt needs."""
     (context.folder / BASELINE_FILE).unlink(missing_ok=True)
     shutil.rmtree(baseline.repository.git_dir, ignore_errors=True)
 
@@ -114,7 +118,7 @@ def _repository_of(context: RunContext) -> "_Repository":
 
 
 async def report_changes(context: RunContext, baseline: Baseline) -> None:
-    """Say what is different by now, and keep the patch. A change that cannot be told is said in the log."""
+    """Report the changes since the baseline and store the patch. If that fails, log the reason."""
     stopped = (task := asyncio.current_task()) is not None and task.cancelling() > 0
     seconds = SECONDS_WHEN_STOPPED if stopped else SECONDS
     limit = asyncio.timeout(seconds)
@@ -122,42 +126,42 @@ async def report_changes(context: RunContext, baseline: Baseline) -> None:
         async with limit:
             await _report(context, baseline)
     except DiffFailed as error:
-        _say_why(context, error)
+        _log_failure(context, error)
     except TimeoutError:
         if not limit.expired():
             raise
-        context.events.log(f"[what changed in the workspace could not be told within {seconds:g} s]")
+        context.events.log(f"[the changes in the workspace could not be computed within {seconds:g} s]")
 
 
 async def _report(context: RunContext, baseline: Baseline) -> None:
     repository, after = baseline.repository, read_head(context.workspace)
-    made = replace(context.events.outputs, pull_request_url=_pull_request(context))
+    outputs = replace(context.events.outputs, pull_request_url=_pull_request(context))
     if after.commit and after != baseline.outputs:
-        made = replace(made, branch=after.branch, commit=after.commit)
+        outputs = replace(outputs, branch=after.branch, commit=after.commit)
     if baseline.tree or repository.has_files():
-        made = replace(
-            made,
+        outputs = replace(
+            outputs,
             commits=await _commits(repository, baseline.outputs.commit, after.commit),
-            files_changed=await _keep_patch(context, repository, baseline.tree),
+            files_changed=await _store_patch(context, repository, baseline.tree),
         )
-    if made != context.events.outputs:
-        context.events.report_outputs(made)
+    if outputs != context.events.outputs:
+        context.events.report_outputs(outputs)
 
 
 def _pull_request(context: RunContext) -> str | None:
-    """The one that the agent made, as far as can be told: it may read about others."""
+    """Return the URL of the agent's pull request. URLs in other repositories are ignored."""
     url, setup = context.events.pull_request_url, context.task.workspace_setup
     repository = context.task.repository or (setup.git_repo if setup else None)
     return url if url and repository and belongs_to_repository(url, repository) else None
 
 
 async def _tree_of(repository: "_Repository") -> str | None:
-    """The state of the workspace: the commit that was just checked out, or the files that came with the job."""
+    """Return the tree of the workspace: the commit that was just checked out, or else a tree of the job's files."""
     if commit := read_head(repository.workspace).commit:
         await repository.create()
         index = repository.workspace / ".git" / "index"
         if index.is_file():
-            shutil.copy2(index, repository.git_dir / "index")  # it knows the files: only changed ones are read later
+            shutil.copy2(index, repository.git_dir / "index")  # so that git later reads only changed files
         return commit
     if not repository.has_files():
         return None
@@ -166,10 +170,10 @@ async def _tree_of(repository: "_Repository") -> str | None:
     return await repository.word("write-tree")
 
 
-async def _keep_patch(context: RunContext, repository: "_Repository", tree: str | None) -> int:
-    """Hand the patch over, and return how many files it is about."""
+async def _store_patch(context: RunContext, repository: "_Repository", tree: str | None) -> int:
+    """Store the patch, and return the number of changed files."""
     await repository.create()
-    tree = tree or await repository.word("write-tree")  # of nothing yet
+    tree = tree or await repository.word("write-tree")  # the empty tree
     await repository.git("add", "--all", "--ignore-errors")
     difference = ("diff", "--cached", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty", "--no-color")
     names = await repository.git(*difference, "--name-only", "-z", "--no-renames", tree, "--")
@@ -180,7 +184,7 @@ async def _keep_patch(context: RunContext, repository: "_Repository", tree: str 
 
 
 async def _commits(repository: "_Repository", before: str | None, after: str | None) -> tuple[str, ...]:
-    """The commits that were made, newest first."""
+    """Return the new commits, newest first."""
     if not after or after == before:
         return ()
     await repository.create()
@@ -191,7 +195,7 @@ async def _commits(repository: "_Repository", before: str | None, after: str | N
 
 @dataclass(frozen=True)
 class _Repository:
-    """Ours, beside the workspace that it looks at."""
+    """The engine's git repository beside the workspace, with the workspace as its work tree."""
 
     workspace: Path
     git_dir: Path
@@ -201,7 +205,7 @@ class _Repository:
             return any(True for _ in entries)
 
     async def create(self) -> None:
-        """Make it, where that was not done before. It finds the objects of the workspace's repository."""
+        """Create the repository unless it exists. It shares the objects of the workspace's repository."""
         if self.git_dir.exists():
             return
         await self._run(["git", "init", "--quiet", "--bare", "--template=", str(self.git_dir)])
@@ -211,7 +215,7 @@ class _Repository:
         (self.git_dir / _EXCLUDES_FILE).write_text("".join(f"{pattern}\n" for pattern in _EXCLUDED))
 
     async def git(self, *arguments: str, most_bytes: int = _LIST_BYTES) -> bytes:
-        """What git prints. Raises DiffFailed when it fails, or prints more than `most_bytes`."""
+        """Return the output of a git command. Raises DiffFailed if it fails or prints more than `most_bytes`."""
         settings = [word for setting in (*_SETTINGS, self._excludes) for word in ("-c", setting)]
         place = [f"--git-dir={self.git_dir}", f"--work-tree={self.workspace}"]
         return await self._run(["git", *settings, *place, *arguments], most_bytes)
@@ -231,14 +235,14 @@ class _Repository:
                 while chunk := await process.output.read(_READ_BYTES):
                     printed += chunk
                     if len(printed) > most_bytes:
-                        raise DiffFailed(f"it is more than {most_bytes // 2**20} MiB")
+                        raise DiffFailed(f"git printed more than {most_bytes // 2**20} MiB")
                 status = await process.exit_status()
         except OSError as error:
             raise DiffFailed(f"git cannot be run: {error.strerror}") from error
         if status != 0:
-            raise DiffFailed(f"git {command[-1]} ended with status {status}")
+            raise DiffFailed(f"git {command[-1]} exited with status {status}")
         return printed
 
 
-def _say_why(context: RunContext, error: DiffFailed) -> None:
-    context.events.log(f"[what changed in the workspace cannot be told: {error}]")
+def _log_failure(context: RunContext, error: DiffFailed) -> None:
+    context.events.log(f"[the changes in the workspace cannot be computed: {error}]")

@@ -70,7 +70,7 @@ async def test_after_its_executor_was_killed_it_goes_on_where_it_was(
 
     assert (done["status"], done["result"], done["attempts"]) == ("completed", "done after all", 2)
     assert made.read_text() == "one\ntwo\n"
-    assert "[it goes on with the session of attempt 1, in its workspace]" in done["logs"]
+    assert "[resuming the session of attempt 1 in its workspace]" in done["logs"]
 
 
 @CLIS
@@ -92,7 +92,7 @@ async def test_a_person_may_have_it_go_on_and_what_is_no_longer_kept_begins_anew
     assert (went_on["session"]["attempt"], made) == (1, "one\ntwo\n")
     assert (done["result"], done["session"]["attempt"]) == ("done", 3)
     assert (engine.workspace(job_id, 3) / "made.txt").read_text() == "three\n"
-    assert "[it begins anew: attempt 1 had a session, but its workspace is not kept]" in done["logs"]
+    assert "[starting over: attempt 1 had a session, but its workspace no longer exists]" in done["logs"]
 
 
 def forget_workspace(engine: LocalEngine, job_id: str) -> None:

@@ -115,4 +115,4 @@ async def test_a_pdf_that_cannot_be_read_says_why(user: User) -> None:
     detail = await user.run({"result": 1}, pipeline={"type": "pdf-sections"}, workspaceUploads=named)
 
     assert (detail["status"], detail["failedCode"]) == ("failed", "workspace")
-    assert detail["failedReason"] == "the PDF cannot be read: it is encrypted; a password is needed to open it"
+    assert detail["failedReason"] == "the PDF cannot be read: it is encrypted; upload a copy without a password"

@@ -33,8 +33,8 @@ TOO_LONG = "prompt is too long: 250000 tokens > 200000 maximum"
         (CLAUDE, Refuses(400, "invalid_request_error", "odd"), FailedCode.AGENT_ERROR, "odd"),
         (CODEX, Refuses(401, "invalid_api_key", "Incorrect API key"), FailedCode.AUTH, "credentialsRef"),
         (CODEX, Refuses(403, "forbidden", "no"), FailedCode.AUTH, "credentialsRef"),
-        (CLAUDE, Refuses(400, "invalid_request_error", NO_CREDIT), FailedCode.QUOTA, "no waiting helps"),
-        (CLAUDE, Refuses(400, "invalid_request_error", NO_USAGE_LEFT), FailedCode.QUOTA, "no waiting helps"),
+        (CLAUDE, Refuses(400, "invalid_request_error", NO_CREDIT), FailedCode.QUOTA, "waiting does not help"),
+        (CLAUDE, Refuses(400, "invalid_request_error", NO_USAGE_LEFT), FailedCode.QUOTA, "waiting does not help"),
         (CLAUDE, Refuses(404, "not_found_error", "model: nope"), FailedCode.MODEL_NOT_FOUND, "config.model"),
         (CODEX, Refuses(429, "insufficient_quota", "no money"), FailedCode.QUOTA, "billing"),
         (
@@ -234,7 +234,7 @@ def test_without_credentials_the_failure_says_which_are_missing_and_how_to_give_
     assert code is FailedCode.AUTH
     for words in (
         f"the provider '{cli.provider}' (from request) with the model '{cli.model}' (from ai-config)",
-        "no AiModel has this provider and model, there are other (claude/opus)",
+        "no AiModel has this provider and model; existing AiModels: other (claude/opus)",
         f"`labrats secret set {cli.provider} {cli.key_names[0]}`",
         f"--provider {cli.provider} --model {cli.model} --credentials {cli.provider}`",
     ):

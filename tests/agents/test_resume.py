@@ -26,7 +26,7 @@ def test_it_goes_on_with_the_session_in_its_workspace(cli: AgentCli, attempt_on:
 
         assert second.run() == 0
 
-    assert second.logs[0] == "[it goes on with the session of attempt 1, in its workspace]"
+    assert second.logs[0] == "[resuming the session of attempt 1 in its workspace]"
     assert (second.result, second.session) == ("done", first.session)
     assert (first.workspace / "notes.txt").read_text() == "new\nmore\n"
     assert not second.workspace.exists()
@@ -77,7 +77,7 @@ def test_it_begins_anew_where_the_program_does_not_know_the_session(
         second = the_next_attempt(first, unknown, secrets=cli.secrets)
         second.run()
 
-    assert "[it begins anew: the agent's program does not know that session any more]" in second.logs
+    assert "[starting over: the agent's program does not know the session]" in second.logs
     assert (second.result, second.session.attempt) == ("done", 2)
     assert (second.workspace / "notes.txt").read_text() == "old\n"
     assert not (second.workspace / "made").exists()

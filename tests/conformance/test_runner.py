@@ -101,7 +101,7 @@ async def test_an_attempt_whose_session_has_no_workspace_any_more_begins_anew_an
     await runner.start(second)
     gone = await end_of(runner, second)
     assert isinstance(gone.outcome, ResultEvent)
-    assert gone.tail.logs == ("[it begins anew: attempt 1 had a session, but its workspace is not kept]", "here")
+    assert gone.tail.logs == ("[starting over: attempt 1 had a session, but its workspace no longer exists]", "here")
 
 
 async def test_an_attempt_that_can_never_start_says_so(runner: Runner) -> None:

@@ -288,7 +288,7 @@ def _actions_of(attempt: Attempt) -> Iterator[Action]:
     """What the job's script has the attempt do."""
     script = parse_script(attempt.job.spec.metadata)
     if session := attempt.earlier_session:
-        yield Log(f"[it begins anew: attempt {session.attempt} had a session, but its workspace is not kept]")
+        yield Log(f"[starting over: attempt {session.attempt} had a session, but its workspace no longer exists]")
     for step in DEFAULT_SCRIPT if script is None else script:
         if not isinstance(step, OnAttempt):
             yield step

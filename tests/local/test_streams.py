@@ -323,9 +323,9 @@ def test_a_command_may_take_longer_than_the_model_may_be_silent(attempt_on: Prep
         (
             Refuses(429, {"error": {"code": "insufficient_quota", "message": "You exceeded your current quota"}}),
             FailedCode.QUOTA,
-            "no waiting helps",
+            "waiting does not help",
         ),
-        (Refuses(402, {"error": {"message": "Insufficient credits"}}), FailedCode.QUOTA, "no waiting helps"),
+        (Refuses(402, {"error": {"message": "Insufficient credits"}}), FailedCode.QUOTA, "waiting does not help"),
         (Sends(data({"error": {"message": "CUDA error"}})), FailedCode.AGENT_ERROR, "reported an error: CUDA error"),
         (Sends(event({"content": "half an ans"}), breaks_off=True), FailedCode.AGENT_ERROR, "broke off in the middle"),
     ],

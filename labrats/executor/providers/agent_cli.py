@@ -63,21 +63,21 @@ async def run_cli(
     stop_signal: signal.Signals = signal.SIGTERM,
     inherited: Collection[int] = (),
     complaints: BinaryIO | None = None,
-    lent: Collection[Path] = (),
+    shared: Collection[Path] = (),
 ) -> ProgramExit:
     """Run `command` in the workspace, with the prompt on its standard input, and `tell` each line that it prints.
 
     All that it prints is read, until it and what it left running have ended. It is ended early when `tell` raises, or
     the caller is cancelled. tell_ending: hears what a program prints that is then asked by SIGINT to end, before
     anything else is done to it. stop_signal: what ends it next. inherited: file descriptors that it is to find open.
-    complaints: the file that its standard error goes to, where it is of interest meanwhile. lent: see `sandboxed_command`.
+    complaints: the file that its standard error goes to, where it is of interest meanwhile. shared: see `sandboxed_command`.
     """
     scratch = environment["TMPDIR"]
     with TemporaryFile(dir=scratch) as stdin, _kept_open(complaints, scratch) as stderr:
         stdin.write(context.prompt.encode())
         stdin.seek(0)
         async with child_process(
-            sandboxed_command(command, context, lent),
+            sandboxed_command(command, context, shared),
             context.workspace,
             environment,
             stdin=stdin,

@@ -103,7 +103,7 @@ async def run(context: RunContext) -> str:
                     hear,
                     tell_ending=translator.hear_ending,
                     inherited=inherited,
-                    lent=_lent_login(context),
+                    shared=_shared_login(context),
                 )
     finally:
         translator.report_final_usage()
@@ -171,7 +171,7 @@ def _set_up(context: RunContext, home: Path) -> list[str]:
     """Put what Claude Code is to find into its folder, outside the workspace. Returns the options for that."""
     folder = recreate_config_folder(context, ".claude", "projects")
     remove_path(home / ".claude.json")
-    for login in _lent_login(context):
+    for login in _shared_login(context):
         (folder / _LOGIN).symlink_to(login)
     words = "".join(f"@{file}\n" for file in _words_of(context.workspace))
     (folder / "CLAUDE.md").write_text(words.replace(" ", "\\ "), "utf-8")
@@ -241,8 +241,8 @@ def _readable_once(secret: str) -> Iterator[int]:
         os.close(readable)
 
 
-def _lent_login(context: RunContext) -> list[Path]:
-    """Return the login of the engine's user, where it is lent to a job without credentials of its own."""
+def _shared_login(context: RunContext) -> list[Path]:
+    """Return the login of the engine's user, where it is shared to a job without credentials of its own."""
     login = Path.home() / ".claude" / _LOGIN
     has_own = any(name in context.secrets for name in CREDENTIAL_NAMES["claude"])
     return [login] if context.task.cli_login and not has_own and login.exists() else []

@@ -46,7 +46,7 @@ def report_tool_call(events: EventWriter, call_id: str, name: str, tool_input: A
 def report_tool_result(events: EventWriter, call_id: str, text: str, *, is_error: bool) -> None:
     """The tool has answered."""
     events.log(f"← {'error: ' if is_error else ''}{summary(events.clean(text))}")
-    events.tool_answer(call_id, text, is_error=is_error)
+    events.tool_result(call_id, text, is_error=is_error)
 
 
 def report_failed_mcp_server(events: EventWriter, name: str, reason: str) -> None:

@@ -90,7 +90,7 @@ def test_a_provider_that_takes_no_mcp_servers_is_said_to_leave_them_out(tmp_path
     attempt = an_attempt(tmp_path, [{"log": "hello"}], config=config)
     attempt.run()
 
-    assert attempt.logs == ["[config.mcpServers is left out: only the providers claude and codex take any]", "hello"]
+    assert attempt.logs == ["[config.mcpServers is ignored: only the providers claude and codex accept it]", "hello"]
 
 
 def test_a_failure_of_the_provider_is_the_outcome(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_run_that_takes_too_long_ends_as_timeout(tmp_path: Path) -> None:
 
     attempt.run()
 
-    assert failure_of(attempt) == (FailedCode.TIMEOUT, "the run took longer than its 0.2 seconds")
+    assert failure_of(attempt) == (FailedCode.TIMEOUT, "the run took longer than its timeout of 0.2 seconds")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -109,7 +109,7 @@ def test_no_event_exceeds_a_line(output: Output) -> None:
     output.writer.tool_call(nasty, nasty, {"command": nasty, "more": [nasty]})
     output.writer.tool_call("1", "Write", {"path": "a.txt", "content": nasty})
     output.writer.tool_call("2", "Many", {str(number): "x" * 50 for number in range(10_000)})
-    output.writer.tool_answer(nasty, nasty)
+    output.writer.tool_result(nasty, nasty)
     output.writer.status("running", nasty)
     output.writer.error(FailedCode.AGENT_ERROR, nasty)
 
@@ -122,7 +122,7 @@ def test_of_a_large_tool_input_the_short_fields_stay(output: Output) -> None:
 
     assert isinstance(output.last, ToolEvent)
     assert output.last.input["path"] == "a.txt"
-    assert output.last.input["content"].endswith("[… cut, 300000 bytes in all]")
+    assert output.last.input["content"].endswith("[… cut, 300000 bytes in total]")
 
 
 def test_a_result_too_large_for_a_line_goes_to_a_file(output: Output, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_secrets_are_taken_out_of_everything(output: Output, tmp_path: Path) -> 
     writer.log(f"a {SECRET}")
     writer.status("running", SECRET)
     writer.tool_call("1", "Bash", {"command": ["echo", SECRET]})
-    writer.tool_answer("1", SECRET)
+    writer.tool_result("1", SECRET)
     writer.result({"text": SECRET, "padding": "x" * LINE_BYTES})
     writer.error(FailedCode.AGENT_ERROR, SECRET)
 
@@ -201,7 +201,7 @@ def chatter(writer: EventWriter, text: str) -> None:
     for _ in range(100):
         writer.log(text)
         writer.tool_call("1", "Bash", {})
-        writer.tool_answer("1", text)
+        writer.tool_result("1", text)
         writer.report_usage(Usage(turns=1))
 
 
@@ -245,16 +245,16 @@ def test_a_writer_is_held_to_its_pace() -> None:
         waits.append(seconds)
         time[0] += seconds
 
-    pace = RateLimiter(100, lambda: time[0], sleep)
+    rate_limiter = RateLimiter(100, lambda: time[0], sleep)
     for _ in range(100):
-        pace.spend(10)
+        rate_limiter.spend(10)
     assert time[0] == pytest.approx(9.0)  # a second's worth at once, and the rest at 100 a second
     assert max(waits) == pytest.approx(0.1)
 
     waits.clear()
     time[0] += 3600
     for _ in range(10):
-        pace.spend(10)
+        rate_limiter.spend(10)
     assert waits == []
 
 

@@ -133,12 +133,12 @@ def test_it_can_be_stopped_within_a_section(tmp_path: Path) -> None:
 
 
 CANNOT_BE_READ = {
-    "encrypted": (encrypted(), "it is encrypted; a password is needed to open it"),
-    "no PDF inside": (b"%PDF-1.7\nnothing more", "it is broken, or no PDF"),
-    "random bytes": (b"%PDF-1.7\n" + bytes(range(256)) * 100, "it is broken, or no PDF"),
-    "pictures only": (a_pdf([[]]), "there is no text in it"),
+    "encrypted": (encrypted(), "it is encrypted; upload a copy without a password"),
+    "no PDF inside": (b"%PDF-1.7\nnothing more", "it is damaged, or not a PDF"),
+    "random bytes": (b"%PDF-1.7\n" + bytes(range(256)) * 100, "it is damaged, or not a PDF"),
+    "pictures only": (a_pdf([[]]), "it contains no text"),
     "very many pages": (many_pages(100_000), f"it has 100000 pages, more than {MAX_PAGES}"),
-    "a very deep tree of pages": (deep_pages(50_000), "one of its pages is broken"),
+    "a very deep tree of pages": (deep_pages(50_000), "one of its pages is damaged"),
     "very many entries": (a_pdf([[Line("a", 9)]], [Entry("a", 0)] * 1500), "its outline has more than 1000 entries"),
 }
 
@@ -162,7 +162,7 @@ def test_a_page_that_inflates_ends_its_reader_and_nothing_else(tmp_path: Path) -
     assert attempt.run() == 1
     assert attempt.failure == (
         FailedCode.WORKSPACE,
-        "the PDF cannot be read: it takes more time or memory than is allowed",
+        "the PDF cannot be read: reading takes more time or memory than allowed",
     )
 
 
@@ -174,4 +174,4 @@ def test_a_job_without_a_pdf_fails(tmp_path: Path) -> None:
     attempt = an_attempt_about(tmp_path, b"just text")
 
     assert attempt.run() == 1
-    assert attempt.failure == (FailedCode.WORKSPACE, "none of the files that came with the job is a PDF")
+    assert attempt.failure == (FailedCode.WORKSPACE, "none of the job's files is a PDF; upload one")

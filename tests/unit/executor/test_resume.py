@@ -68,7 +68,7 @@ def test_it_begins_anew_where_nobody_knows_what_the_workspace_was_like(tmp_path:
     second = the_next_attempt(first)
     second.run()
 
-    assert second.logs[0] == "[it begins anew: attempt 1 had a session, but its workspace is not kept]"
+    assert second.logs[0] == "[starting over: attempt 1 had a session, but its workspace no longer exists]"
     assert "--resume" not in (second.workspace / "asked").read_text()
     assert second.session.attempt == 2
 

@@ -324,7 +324,7 @@ async def test_ssh_connects_to_the_judged_address_without_keys_of_the_engines_us
     assert ssh["hostname"] in ("127.0.0.1", "::1")
     assert (ssh["identityfile"], ssh["identitiesonly"], ssh["identityagent"]) == ("none", "yes", "none")
     assert str(Path.home()) not in ssh["userknownhostsfile"]
-    assert "no SSH key was given: name one by LABRATS_GIT_SSH_KEY" in sentence
+    assert "there is no SSH key: set LABRATS_GIT_SSH_KEY" in sentence
 
 
 async def test_ssh_uses_the_key_and_the_known_hosts_that_settings_name(tmp_path: Path, ssh_arguments: Path) -> None:

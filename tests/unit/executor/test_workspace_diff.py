@@ -183,10 +183,10 @@ def test_one_that_is_too_large_is_not_kept(tmp_path: Path) -> None:
     attempt = work_of(tmp_path, f"head -c {PATCH_BYTES * 2} /dev/urandom > large.bin")
     assert outputs_of(attempt).files_changed is None
     assert not (attempt.path / "changes.patch").exists()
-    assert "[what changed in the workspace cannot be told: it is more than 5 MiB]" in attempt.logs
+    assert "[the changes in the workspace cannot be computed: git printed more than 5 MiB]" in attempt.logs
 
 
 def test_a_repository_that_the_agent_destroyed_costs_the_patch_only(tmp_path: Path, repository: Path) -> None:
     attempt = work_of(tmp_path, "rm -rf .git; echo three >> readme.txt", repository)
     attempt.run()
-    assert any(line.startswith("[what changed in the workspace cannot be told:") for line in attempt.logs)
+    assert any(line.startswith("[the changes in the workspace cannot be computed:") for line in attempt.logs)
