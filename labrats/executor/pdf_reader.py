@@ -151,7 +151,7 @@ def _headings_by_height(document: Any) -> Iterator[Heading]:
 
 
 def _lines(document: Any, number: int) -> Iterator[tuple[str, float, float]]:
-    """Yield each line of a page that is not blank: text, height of a letter to half a point, and position of its top."""
+    """Yield the non-blank lines of a page: text, height of a letter to half a point, and position of the top."""
     with _text_of(document, number) as text_page:
         start = 0
         for line in text_page.get_text_range().split("\r\n"):

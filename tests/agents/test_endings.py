@@ -173,7 +173,7 @@ def test_a_silent_server_is_given_up_after_a_while_and_the_log_tells_before(
 
     code, sentence = attempt.failure
     assert code is FailedCode.AGENT_ERROR
-    assert "waited more than 4 seconds for the model's server: it says nothing" in sentence
+    assert "waited more than 4 seconds for the model's server: it sent nothing" in sentence
     assert f"check the server at {server.url}" in sentence
     assert "LABRATS_AGENT_IDLE_SECONDS" in sentence
     reminders = [line for line in attempt.logs if "the run ends after 4 s of silence]" in line]
@@ -218,7 +218,7 @@ def test_a_program_that_is_killed_is_a_failure_that_says_so(cli: AgentCli, attem
         attempt.run()
 
     assert attempt.failure[0] is FailedCode.AGENT_ERROR
-    assert "was ended by SIGKILL without a result" in attempt.failure[1]
+    assert "was killed by SIGKILL without a result" in attempt.failure[1]
 
 
 def test_without_credentials_the_failure_says_which_are_missing_and_how_to_give_them(

@@ -129,7 +129,7 @@ def test_a_limit_on_tokens_bounds_the_answer(attempt_on: Prepare) -> None:
 
     assert server.requests[0]["max_tokens"] == 500
     assert result_of(attempt) == "half an ans"
-    assert attempt.logs[-1] == "[the answer was cut off: it reached a limit of length]"
+    assert attempt.logs[-1] == "[the answer was cut off at a length limit]"
 
 
 @pytest.mark.parametrize(
@@ -190,9 +190,9 @@ def test_thoughts_that_the_server_leaves_in_are_no_part_of_the_result(attempt_on
         ),
         (Refuses(500, b"<html>oops"), FailedCode.AGENT_ERROR, "answered 500: <html>oops"),
         (Refuses(302, b"", {"Location": "http://127.0.0.1:9/elsewhere"}), FailedCode.AGENT_ERROR, "moved to"),
-        (Sends(b"data: {broken\n\n"), FailedCode.AGENT_ERROR, "something else than a chat completion"),
-        (Sends(b"data: [1, 2]\n\n"), FailedCode.AGENT_ERROR, "something else than a chat completion"),
-        (Sends(b"Hello, I am no event stream"), FailedCode.AGENT_ERROR, "broke off"),
+        (Sends(b"data: {broken\n\n"), FailedCode.AGENT_ERROR, "an event that is not a chat completion"),
+        (Sends(b"data: [1, 2]\n\n"), FailedCode.AGENT_ERROR, "an event that is not a chat completion"),
+        (Sends(b"Hello, I am no event stream"), FailedCode.AGENT_ERROR, "closed the connection"),
     ],
 )
 def test_what_goes_wrong_at_the_server_is_a_failure_that_says_what_to_do(

@@ -65,7 +65,7 @@ def test_it_works_in_the_workspace_until_it_finishes(attempt_on: Prepare) -> Non
     assert attempt.logs == [
         "I write it.",
         "→ write_file: a/b.txt",
-        "← 4 bytes were written to a/b.txt.",
+        "← Wrote 4 bytes to a/b.txt.",
         "→ run_command: cat a/b.txt",
         "← one",
     ]
@@ -77,7 +77,7 @@ def test_it_works_in_the_workspace_until_it_finishes(attempt_on: Prepare) -> Non
     assert system["role"] == "system"
     assert user == {"role": "user", "content": "Write one."}
     assert assistant["tool_calls"][0]["function"]["name"] == "write_file"
-    assert tool == {"role": "tool", "tool_call_id": "call_a1", "content": "4 bytes were written to a/b.txt."}
+    assert tool == {"role": "tool", "tool_call_id": "call_a1", "content": "Wrote 4 bytes to a/b.txt."}
 
 
 def test_a_text_after_a_call_is_the_answer_too(attempt_on: Prepare) -> None:
@@ -100,7 +100,7 @@ def test_where_the_server_knows_no_tools_calls_are_written_in_the_text(attempt_o
     latest = server.requests[-1]
     assert "tools" not in latest
     assert ("response_format" in latest) is (judge is no_tools)
-    assert latest["messages"][-1]["content"].startswith("run_command answered:\n")
+    assert latest["messages"][-1]["content"].startswith("run_command returned:\n")
 
 
 def test_a_model_that_calls_no_tool_is_asked_for_json_instead(attempt_on: Prepare) -> None:
@@ -129,7 +129,7 @@ def test_a_model_that_keeps_to_no_format_has_its_text_taken(attempt_on: Prepare)
         attempt.run()
 
     assert result_of(attempt) == "I would rather talk."
-    assert "That is no call of a tool" in told(server)
+    assert "That is not a tool call" in told(server)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,9 @@ def test_the_same_call_over_and_over_is_pointed_out_and_then_ended(attempt_on: P
         attempt.run()
 
     assert failure_of(attempt)[0] is FailedCode.AGENT_ERROR
-    assert "over and over" in failure_of(attempt)[1]
+    assert "keeps repeating the same calls" in failure_of(attempt)[1]
     assert (attempt.workspace / "ticks").read_text() == "tick\n" * 2
-    assert "was not made" in told(server)
+    assert "was not executed" in told(server)
 
 
 def test_a_test_may_be_run_again_after_each_change(attempt_on: Prepare) -> None:
@@ -216,7 +216,7 @@ def test_the_limit_on_tokens_ends_it_and_what_was_done_is_in_the_log(attempt_on:
         attempt.run()
 
     assert failure_of(attempt)[0] is FailedCode.BUDGET
-    assert attempt.logs[-1] == "[ended before it was done; so far: 2 turns, run_command 1 times]"
+    assert attempt.logs[-1] == "[ended before completion; so far: 2 turns, run_command 1 times]"
 
 
 def test_what_no_longer_fits_the_models_window_is_left_out(attempt_on: Prepare) -> None:
@@ -231,7 +231,7 @@ def test_what_no_longer_fits_the_models_window_is_left_out(attempt_on: Prepare) 
     _, user, *_ = server.requests[-1]["messages"]
     assert user["content"] == "Count."
     assert max(len(str(request["messages"])) for request in server.requests) < 4096 * 3
-    assert "left out: this is long ago" in str(server.requests[-1]["messages"])
+    assert "omitted: this result is old" in str(server.requests[-1]["messages"])
     assert "800000" in told(server)
 
 
@@ -297,7 +297,7 @@ def test_asked_to_stop_it_ends_the_command_that_runs(attempt_on: Prepare, unique
             process.wait()
 
     assert failure_of(attempt) == (FailedCode.AGENT_ERROR, "stopped on request")
-    assert attempt.logs[-1].startswith("[ended before it was done; so far: 1 turns, run_command 1 times")
+    assert attempt.logs[-1].startswith("[ended before completion; so far: 1 turns, run_command 1 times")
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
@@ -330,7 +330,7 @@ def test_a_server_that_drips_ends_in_a_timeout_that_says_what_was_done(attempt_o
         attempt.run()
 
     assert failure_of(attempt)[0] is FailedCode.TIMEOUT
-    assert attempt.logs[-1] == "[ended before it was done; so far: 1 turns, run_command 1 times]"
+    assert attempt.logs[-1] == "[ended before completion; so far: 1 turns, run_command 1 times]"
 
 
 def test_a_flood_of_calls_is_cut(attempt_on: Prepare) -> None:

@@ -86,7 +86,7 @@ def test_it_makes_a_file_by_calling_a_tool(attempt_on: Prepare, small_model: str
     assert call.name == "write_file"
     assert answer.id == call.id
     assert not answer.is_error
-    assert any("calls are asked for as JSON by a schema" in line for line in attempt.logs)
+    assert any("requesting calls as JSON with a schema" in line for line in attempt.logs)
     assert attempt.outcome.usage.turns > 1
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.providers.chat_client import _Answer as Answer
+from labrats.executor.providers.chat_stream import CompletionBuilder
 from labrats.model.ai_model import Prices
 from labrats.model.job import FailedCode, Usage
 from tests.local.chat_server import (
@@ -26,25 +26,25 @@ DONE = b"data: [DONE]\n\n"
 REACT = {"react_enabled": True}
 
 
-class Nobody:
-    """Hears an answer and does nothing."""
+class NullListener:
+    """A listener that does nothing."""
 
-    def sign_of_life(self) -> None: ...
+    def on_data(self) -> None: ...
 
-    def text(self, piece: str) -> None: ...
+    def on_text(self, piece: str) -> None: ...
 
-    def thought(self, piece: str) -> None: ...
+    def on_reasoning(self, piece: str) -> None: ...
 
-    def asked_again(self, trouble: str, seconds: float) -> None: ...
+    def on_retry(self, problem: str, seconds: float) -> None: ...
 
 
 def calls_in(*deltas: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Name and arguments of each call in an answer whose events have these `tool_calls`."""
-    answer = Answer(Nobody())
+    """Return the name and arguments of each call in a completion whose events have these `tool_calls`."""
+    completion = CompletionBuilder(NullListener())
     for delta in deltas:
-        answer.add(event({"tool_calls": delta}).removeprefix(b"data: ").strip())
-    answer.add(event({}, finish_reason="tool_calls").removeprefix(b"data: ").strip())
-    return [(call.name, call.arguments) for call in answer.reply().calls]
+        completion.add(event({"tool_calls": delta}).removeprefix(b"data: ").strip())
+    completion.add(event({}, finish_reason="tool_calls").removeprefix(b"data: ").strip())
+    return [(call.name, call.arguments) for call in completion.build().calls]
 
 
 def a_call(name: str | None, arguments: Any, **fields: Any) -> dict[str, Any]:
@@ -165,9 +165,9 @@ def test_thoughts_are_logged_and_no_part_of_the_answer(attempt_on: Prepare, fiel
     [
         (Says(""), "gave an empty answer"),
         (Says("  \n"), "gave an empty answer"),
-        (Says("<think>Hm.</think>"), "it only thought"),
-        (Says("<think>Hm, let me see", finish_reason="length"), "its thoughts reached a limit of length"),
-        (Sends(event({"reasoning": "Hm."}) + event({}, finish_reason="stop") + DONE), "it only thought"),
+        (Says("<think>Hm.</think>"), "it wrote only reasoning"),
+        (Says("<think>Hm, let me see", finish_reason="length"), "its reasoning reached a length limit"),
+        (Sends(event({"reasoning": "Hm."}) + event({}, finish_reason="stop") + DONE), "it wrote only reasoning"),
         (Calls("get_weather", {"city": "Oslo"}), "config.reactEnabled"),
     ],
 )
@@ -327,7 +327,11 @@ def test_a_command_may_take_longer_than_the_model_may_be_silent(attempt_on: Prep
         ),
         (Refuses(402, {"error": {"message": "Insufficient credits"}}), FailedCode.QUOTA, "waiting does not help"),
         (Sends(data({"error": {"message": "CUDA error"}})), FailedCode.AGENT_ERROR, "reported an error: CUDA error"),
-        (Sends(event({"content": "half an ans"}), breaks_off=True), FailedCode.AGENT_ERROR, "broke off in the middle"),
+        (
+            Sends(event({"content": "half an ans"}), breaks_off=True),
+            FailedCode.AGENT_ERROR,
+            "closed the connection in the middle",
+        ),
     ],
 )
 def test_failures_of_servers_have_their_codes_and_reasons(

@@ -1,1 +1,1 @@
-"""One module per provider, the parsers of their output, and the registry that names them."""
+"""The providers: one module for each way to run an agent or a model. `registry.py` lists them."""

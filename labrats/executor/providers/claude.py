@@ -1,8 +1,8 @@
-"""The claude provider: drives the real Claude Code program, without a terminal.
+"""The claude provider: runs Claude Code without a terminal.
 
-How it behaves was measured. Only its exit status, its last `result` event and that event's `is_error` together say
-whether it succeeded; it may print several results. SIGINT has it print or record what it has consumed before it ends;
-its tools live in sessions of their own and are left to the attempt's end.
+Its behaviour was measured. It has succeeded only if its exit status, its last `result` event and the `is_error` of that
+event agree. It may print several results. After SIGINT it prints or records its usage and exits. Its tools run in
+sessions of their own and are killed at the end of the attempt.
 """
 
 import json
@@ -37,9 +37,9 @@ _LOGIN: Final = ".credentials.json"
 _MCP_SERVERS: Final = "mcp.json"
 
 _VARIABLES: Final[Mapping[str, str]] = {
-    "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",  # it would not end before they do, and a server never does
+    "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",  # Claude Code would wait for them, and a server never exits
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-    "CLAUDE_CODE_MAX_RETRIES": "3",  # by default it insists for minutes, even on a wrong key; pauses are the engine's
+    "CLAUDE_CODE_MAX_RETRIES": "3",  # by default it retries for minutes, even with a wrong key
     "DISABLE_AUTOUPDATER": "1",
     "DISABLE_ERROR_REPORTING": "1",
     "DISABLE_TELEMETRY": "1",
@@ -48,20 +48,23 @@ _FIXED_OPTIONS: Final = (
     "-p",
     "--output-format=stream-json",
     "--verbose",
-    "--include-partial-messages",  # only the end of a streamed message says how much the model has written
+    "--include-partial-messages",  # only the end of a streamed message reports its output tokens
     "--dangerously-skip-permissions",
-    # A repository's own settings may ask for commands to be run: as hooks, as tool servers, as sources of the key.
+    # A repository's settings could run commands: hooks, MCP servers, helpers that print the API key.
     "--setting-sources=user",
     "--strict-mcp-config",
 )
-_REPOSITORYS_WORDS: Final = (("CLAUDE.md", ".claude/CLAUDE.md"), ("AGENTS.md",))
-"""Where a repository has words for agents; the first of these that it has. With its settings, these are not read."""
+_REPOSITORY_INSTRUCTIONS: Final = (("CLAUDE.md", ".claude/CLAUDE.md"), ("AGENTS.md",))
+"""Files with a repository's instructions for agents; the first group with an existing file is used.
+
+Claude Code does not read them itself, as the repository's settings are disabled.
+"""
 
 _DESCRIPTOR_VARIABLES: Final[Mapping[str, str]] = {
     "ANTHROPIC_API_KEY": "CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR",
     "CLAUDE_CODE_OAUTH_TOKEN": "CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR",
 }
-"""The credentials that can be read from an open file instead of the environment, which tools inherit."""
+"""Credentials that Claude Code can read from a file descriptor, instead of the environment, which tools inherit."""
 
 _CODE_OF_SUBTYPE: Final[Mapping[str, FailedCode]] = {
     "error_max_turns": FailedCode.MAX_TURNS,
@@ -74,42 +77,41 @@ _CODE_OF_FAILURE: Final[Mapping[str, FailedCode]] = {
     "model_not_found": FailedCode.MODEL_NOT_FOUND,
 }
 _QUOTA: Final = re.compile(r"credit balance|API usage limits|spend(ing)? limit|API Error: 402", re.IGNORECASE)
-"""Words of refusals that Claude Code has no kind of its own for."""
+"""Messages of exhausted quotas, which Claude Code does not report as a kind of failure."""
 
 
 async def run(context: RunContext) -> str:
-    """Let Claude Code work on the prompt, in the workspace. Returns its last words."""
+    """Let Claude Code work on the prompt in the workspace. Return its final answer."""
     program = find_program(context, "claude", "Claude Code", "@anthropic-ai/claude-code")
     environment = _environment(context)
-    options = [*_FIXED_OPTIONS, *_options(context), *_set_up(context, Path(environment["HOME"]))]
+    options = [*_FIXED_OPTIONS, *_options(context), *_write_configuration(context, Path(environment["HOME"]))]
     files = SessionFiles(Path(environment["HOME"], ".claude", "projects"), context.session_id)
     translator = ClaudeEventTranslator(context, files)
 
-    def hear(line: bytes) -> None:
-        translator.hear(line)
-        if translator.has_begun:
-            context.remove_credential_file(
-                _MCP_SERVERS
-            )  # its servers are started, and the model has not been asked yet
+    def on_line(line: bytes) -> None:
+        translator.handle_line(line)
+        if translator.has_started:  # the MCP servers have started, and there was no request to the model yet
+            context.remove_credential_file(_MCP_SERVERS)
 
     try:
         with _credentials(context) as (variables, inherited):
-            async with limit_silence(context, "Claude Code") as silence:
-                translator.silence = silence
-                ending = await run_cli(
+            async with limit_silence(context, "Claude Code") as silence_timer:
+                translator.silence_timer = silence_timer
+                program_exit = await run_cli(
                     context,
                     [program, *options],
                     environment | variables,
-                    hear,
-                    tell_ending=translator.hear_ending,
+                    on_line,
+                    on_final_line=translator.handle_final_line,
                     inherited=inherited,
                     shared=_shared_login(context),
                 )
     finally:
         translator.report_final_usage()
-    if context.session_id and not translator.has_begun:
-        raise SessionLost(ending.stderr_summary)
-    answer = answer_of(context.task, translator.result, ending, translator.failure, translator.retry_after_seconds)
+    if context.session_id and not translator.has_started:
+        raise SessionLost(program_exit.stderr_summary)
+    pause = translator.retry_after_seconds
+    answer = answer_of(context.task, translator.result, program_exit, translator.failure, pause)
     context.check_limits()
     return answer
 
@@ -117,27 +119,27 @@ async def run(context: RunContext) -> str:
 def answer_of(
     task: Task,
     result: ClaudeResult | None,
-    ending: ProgramExit,
+    program_exit: ProgramExit,
     failure: str = "",
     retry_after_seconds: float | None = None,
 ) -> str:
-    """What Claude Code answered. Raises GiveUp unless everything says that it succeeded.
+    """Return the answer of Claude Code. Raises GiveUp if the result or the exit status is a failure.
 
-    failure: the kind of the API's last failure, by Claude Code's word for it. retry_after_seconds: how long the
-    provider asks to be left alone, should that be why it failed.
+    failure:             the kind of the API's last failure, as Claude Code names it.
+    retry_after_seconds: the pause that the provider asks for, used if the failure is a rate limit or an overload.
     """
     if result is None:
-        raise no_result_failure("Claude Code", ending)
-    if ending.status == 0 and result.subtype == "success" and not result.is_error:
+        raise no_result_failure("Claude Code", program_exit)
+    if program_exit.status == 0 and result.subtype == "success" and not result.is_error:
         return result.result or ""
     if result.subtype == "success" and not result.is_error:
-        raise GiveUp(FailedCode.AGENT_ERROR, f"Claude Code {ending}, although it had reported success")
+        raise GiveUp(FailedCode.AGENT_ERROR, f"Claude Code {program_exit} although it had reported success")
     if (result.result or "").startswith("Not logged in"):
         raise GiveUp(FailedCode.AUTH, missing_credentials_message("Claude Code", task))
     code = _code_of(result, failure)
-    said = " ".join(filter(None, [result.result, *map(str, result.errors)])) or result.subtype
+    reason = " ".join(filter(None, [result.result, *map(str, result.errors)])) or result.subtype
     pause = retry_after_seconds if code in PAUSING else None
-    raise GiveUp(code, add_advice(code, f"Claude Code failed: {said}", task), pause)
+    raise GiveUp(code, add_advice(code, f"Claude Code failed: {reason}", task), pause)
 
 
 def _code_of(result: ClaudeResult, failure: str) -> FailedCode:
@@ -153,36 +155,36 @@ def _code_of(result: ClaudeResult, failure: str) -> FailedCode:
 
 
 def _options(context: RunContext) -> list[str]:
-    """Each value in one word with its option, so that none can be taken for another option."""
+    """Return the job's options as `--name=value`, so that no value can be mistaken for another option."""
     config = context.task.config
     values = {
         "resume": context.session_id,
         "model": config.model,
         "effort": config.effort,
         "max-turns": config.max_turns,
-        "max-budget-usd": None if context.task.prices else config.max_cost_usd,  # it knows list prices only
+        "max-budget-usd": None if context.task.prices else config.max_cost_usd,  # Claude Code knows list prices only
         "fallback-model": config.fallback_model,
         "settings": '{"fastMode":true}' if config.fast else None,
     }
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
-def _set_up(context: RunContext, home: Path) -> list[str]:
-    """Put what Claude Code is to find into its folder, outside the workspace. Returns the options for that."""
+def _write_configuration(context: RunContext, home: Path) -> list[str]:
+    """Write the files of Claude Code's configuration, outside the workspace. Return the options that name them."""
     folder = recreate_config_folder(context, ".claude", "projects")
     remove_path(home / ".claude.json")
     for login in _shared_login(context):
         (folder / _LOGIN).symlink_to(login)
-    words = "".join(f"@{file}\n" for file in _words_of(context.workspace))
-    (folder / "CLAUDE.md").write_text(words.replace(" ", "\\ "), "utf-8")
+    includes = "".join(f"@{file}\n" for file in _repository_instructions(context.workspace))
+    (folder / "CLAUDE.md").write_text(includes.replace(" ", "\\ "), "utf-8")
     options = []
     if context.instructions:
         file = folder / "instructions"
         file.write_text(context.instructions, "utf-8")
         options.append(f"--append-system-prompt-file={file}")
     if servers := mcp_servers(context):
-        listed = {name: _mcp_server(each) for name, each in servers.items()}
-        file = context.credential_file(_MCP_SERVERS, json.dumps({"mcpServers": listed}))
+        configured = {name: _mcp_server(each) for name, each in servers.items()}
+        file = context.credential_file(_MCP_SERVERS, json.dumps({"mcpServers": configured}))
         options.append(f"--mcp-config={file}")
     return options
 
@@ -193,8 +195,8 @@ def _mcp_server(server: McpServer) -> dict[str, Any]:
     return {"type": "stdio", "command": server.command, "args": server.args, "env": server.env}
 
 
-def _words_of(workspace: Path) -> list[Path]:
-    for names in _REPOSITORYS_WORDS:
+def _repository_instructions(workspace: Path) -> list[Path]:
+    for names in _REPOSITORY_INSTRUCTIONS:
         if files := [workspace / name for name in names if (workspace / name).is_file()]:
             return files
     return []
@@ -205,15 +207,15 @@ def _environment(context: RunContext) -> dict[str, str]:
     if context.task.endpoint:
         environment["ANTHROPIC_BASE_URL"] = context.task.endpoint
     if limit := context.task.config.max_tokens:
-        environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(limit)  # of one answer; it keeps to what the model can
+        environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(limit)  # per answer; lowered to the model's own limit
     if os.geteuid() == 0:
-        environment["IS_SANDBOX"] = "1"  # without it, it refuses to work as root with permissions skipped
+        environment["IS_SANDBOX"] = "1"  # otherwise it refuses to skip permissions as root
     return environment
 
 
 @contextmanager
 def _credentials(context: RunContext) -> Iterator[tuple[dict[str, str], list[int]]]:
-    """The variables by which Claude Code finds the model's credentials, and the open files that they name."""
+    """Yield the variables for the model's credentials, and the file descriptors that they name."""
     variables: dict[str, str] = {}
     with ExitStack() as stack:
         inherited: list[int] = []
@@ -230,9 +232,9 @@ def _credentials(context: RunContext) -> Iterator[tuple[dict[str, str], list[int
 
 @contextmanager
 def _readable_once(secret: str) -> Iterator[int]:
-    """The end of a pipe from which `secret` can be read: once read, it is nowhere to be found."""
+    """Yield the end of a pipe from which `secret` can be read once, so that no other process finds it later."""
     readable, writable = os.pipe()
-    os.set_blocking(writable, False)  # one that is longer than a pipe can hold would wait for ever
+    os.set_blocking(writable, False)  # a secret longer than the pipe's buffer would block for ever
     try:
         with os.fdopen(writable, "wb") as pipe:
             pipe.write(secret.encode())
@@ -242,7 +244,7 @@ def _readable_once(secret: str) -> Iterator[int]:
 
 
 def _shared_login(context: RunContext) -> list[Path]:
-    """Return the login of the engine's user, where it is shared to a job without credentials of its own."""
+    """Return the login file of the engine's user, if it is shared with a job without credentials of its own."""
     login = Path.home() / ".claude" / _LOGIN
     has_own = any(name in context.secrets for name in CREDENTIAL_NAMES["claude"])
     return [login] if context.task.cli_login and not has_own and login.exists() else []

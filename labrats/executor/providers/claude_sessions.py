@@ -1,5 +1,6 @@
-"""The files in which Claude Code records a session: the messages of subagents, which it does not print in full, and, at
-its end, what the session has cost.
+"""Read the files in which Claude Code records a session.
+
+They contain the messages of subagents, which it does not print in full, and at the end the cost of the session.
 """
 
 import os
@@ -26,7 +27,7 @@ class TokenCounts(msgspec.Struct, frozen=True):
     cache_creation_input_tokens: int | None = 0
 
     def as_usage(self, turns: int = 0) -> Usage:
-        """Tokens written to a cache are input."""
+        """Return the counts as usage. Tokens that are written to a cache count as input."""
         written = self.cache_creation_input_tokens or 0
         return Usage(
             input_tokens=(self.input_tokens or 0) + written,
@@ -38,7 +39,7 @@ class TokenCounts(msgspec.Struct, frozen=True):
 
 
 class ModelUsage(msgspec.Struct, frozen=True, rename="camel"):
-    """The consumption of one of the models that took part."""
+    """The usage of one model of a session."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -49,12 +50,12 @@ class ModelUsage(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def known_cost_usd(self) -> float | None:
-        """None where Claude Code does not know the model, and has guessed."""
+        """The cost; None if Claude Code does not know the model and has only estimated it."""
         return None if self.cost_basis == "unknown" else self.cost_usd
 
 
 def usage_of_models(models: Mapping[str, ModelUsage]) -> Usage:
-    """Return the sum over all models that took part."""
+    """Return the total usage of all models."""
     each = models.values()
     written = sum(model.cache_creation_input_tokens for model in each)
     costs = [model.known_cost_usd for model in each]
@@ -77,7 +78,7 @@ class _AssistantEntry(msgspec.Struct, frozen=True):
 
 
 class _CostState(msgspec.Struct, frozen=True, rename="camel"):
-    """The totals of a session, earlier runs of it included."""
+    """The totals of a session, including earlier runs."""
 
     type: str
     model_usage: dict[str, ModelUsage] = {}
@@ -90,11 +91,13 @@ _COST_DECODER: Final = msgspec.json.Decoder(_CostState)
 
 
 class SessionFiles:
-    """Reads the files of the session that a run works in. session_id: known once the session has begun."""
+    """The files of the session in which a run works. session_id: set once the session has started."""
 
     def __init__(self, projects: Path, session_id: str | None = None) -> None:
-        """projects: the folder below which Claude Code keeps its sessions. session_id: of a session to be resumed, of
-        which nothing that is there already counts.
+        """Open the files of a session.
+
+        projects:   the folder in which Claude Code stores its sessions.
+        session_id: the session to resume, if any. Usage that it has already recorded does not count.
         """
         self.session_id = session_id or ""
         self._projects = projects
@@ -111,33 +114,33 @@ class SessionFiles:
                     yield entry.message.id, entry.message.usage.as_usage(turns=1)
 
     def usage(self) -> Usage | None:
-        """Return the run's total consumption, by all models. Claude Code records it at its end, unless killed."""
+        """Return the run's total usage of all models; None if Claude Code was killed before it could record it."""
         if (totals := self._totals()) is None or totals == self._before:
             return None
         return _difference(totals, self._before)
 
     def _totals(self) -> Usage | None:
-        """The latest totals of the whole session."""
-        found = None
+        """Return the latest totals of the whole session."""
+        latest = None
         for path in self._find(f"{self.session_id}.jsonl"):
-            if (file := _opened(path)) is None:
+            if (file := _open(path)) is None:
                 continue
             with file:
                 lines = [line for line in file if _COST_STATE in line]
             for line in lines:
                 if (state := decode_line(_COST_DECODER, line)) and state.type == "cost-state":
-                    found = state
-        if found is None:
+                    latest = state
+        if latest is None:
             return None
-        cost = None if found.has_unknown_model_cost else found.total_cost
-        return msgspec.structs.replace(usage_of_models(found.model_usage), cost_usd=cost)
+        cost = None if latest.has_unknown_model_cost else latest.total_cost
+        return msgspec.structs.replace(usage_of_models(latest.model_usage), cost_usd=cost)
 
     def _find(self, pattern: str) -> list[Path]:
         return sorted(self._projects.glob(f"*/{pattern}")) if self.session_id else []
 
     def _new_lines(self, path: Path) -> list[bytes]:
-        """The whole lines that were added to a file. It is opened each time: there may be many."""
-        if (file := _opened(path)) is None:
+        """Return the complete lines that were added to a file. It is not left open, since there may be many files."""
+        if (file := _open(path)) is None:
             return []
         with file:
             file.seek(self._positions.get(path, 0))
@@ -158,8 +161,8 @@ def _difference(after: Usage, before: Usage) -> Usage:
     )
 
 
-def _opened(path: Path) -> BinaryIO | None:
-    """Return the file to read; None where it is gone, or an agent has put something else in its place."""
+def _open(path: Path) -> BinaryIO | None:
+    """Open a file for reading. Return None if it is missing, or if an agent has replaced it by something else."""
     try:
         return os.fdopen(open_plain(path), "rb")
     except OSError:

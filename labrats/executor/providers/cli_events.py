@@ -1,4 +1,4 @@
-"""What agent programs print, one JSON object a line: how any of them is read, and retold for people and programs."""
+"""Parse the output of agent programs, one JSON object per line, and report it as events of the attempt."""
 
 import json
 from typing import Any, Final, TypeVar
@@ -14,10 +14,7 @@ T = TypeVar("T")
 
 
 def decode_line(decoder: msgspec.json.Decoder[T], line: bytes) -> T | None:
-    """The event in `line`, or None where it is none, or one of a kind that `decoder` does not know.
-
-    So is one that is nested more deeply than can be read.
-    """
+    """Return the event in `line`, or None if it is not an event that `decoder` accepts, or is nested too deeply."""
     if is_too_deep(line):
         return None
     try:
@@ -29,33 +26,36 @@ def decode_line(decoder: msgspec.json.Decoder[T], line: bytes) -> T | None:
 
 
 def _read_with_lone_surrogates(decoder: msgspec.json.Decoder[T], line: bytes) -> T | None:
-    """A text cut within a character arrives as half an escape, which is JSON, but is no text."""
+    """Decode a line with half a surrogate pair, which a program prints if it cuts a text within a character.
+
+    The half is replaced. It is valid JSON, but msgspec rejects it.
+    """
     try:
-        whole = json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace")
-        return decoder.decode(whole)
+        repaired = json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace")
+        return decoder.decode(repaired)
     except (ValueError, msgspec.DecodeError):
         return None
 
 
-def report_tool_call(events: EventWriter, call_id: str, name: str, tool_input: Any, about: str) -> None:
-    """The agent calls a tool; `about` says what for, and a line of it is shown to people."""
-    events.log(f"→ {name}: {summary(events.clean(about))}")
+def report_tool_call(events: EventWriter, call_id: str, name: str, tool_input: Any, description: str) -> None:
+    """Report a tool call, and log the first line of its description."""
+    events.log(f"→ {name}: {summary(events.clean(description))}")
     events.tool_call(call_id, name, tool_input)
 
 
 def report_tool_result(events: EventWriter, call_id: str, text: str, *, is_error: bool) -> None:
-    """The tool has answered."""
+    """Report the result of a tool call, and log its first line."""
     events.log(f"← {'error: ' if is_error else ''}{summary(events.clean(text))}")
     events.tool_result(call_id, text, is_error=is_error)
 
 
 def report_failed_mcp_server(events: EventWriter, name: str, reason: str) -> None:
-    """An MCP server could not be reached. The agent goes on without its tools."""
-    events.log(f"[the MCP server {name} failed to start, so that its tools are missing: {reason}]")
+    """Log that an MCP server could not be reached. The agent continues without its tools."""
+    events.log(f"[the MCP server {name} failed to start, its tools are missing: {reason}]")
 
 
 def text_of(content: Any) -> str:
-    """A tool's answer as text: it is one, or a list of texts and of things that are none."""
+    """Return the content of a tool result as text. Parts of other types are represented by their type."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
@@ -63,8 +63,9 @@ def text_of(content: Any) -> str:
 
 
 def summary(text: str) -> str:
-    """The first line that says something, cut to a length that is read at a glance. The text is redacted: a part of a
-    secret is not recognised.
+    """Return the first non-blank line, shortened, with the number of further lines.
+
+    The text must already be redacted, since the redactor does not recognise a part of a secret.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:

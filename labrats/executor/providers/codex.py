@@ -1,8 +1,8 @@
-"""The codex provider: drives the real Codex program, without a terminal.
+"""The codex provider: runs Codex without a terminal.
 
-How it behaves was measured. Only its exit status and its `turn.completed` together say that it succeeded. It waits for
-ever for a server that refuses connections or says nothing, so how long is decided here. It knows no limit of turns
-either. It is ended by SIGINT, which ends its tools too; SIGTERM would leave them running.
+Its behaviour was measured. It has succeeded only if it has printed `turn.completed` and its exit status is 0. It has no
+limit on the wait for a server that refuses connections or sends nothing, and no limit on turns; both are limited here.
+SIGINT ends Codex and its tools; SIGTERM would leave the tools running.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from labrats.executor.providers.agent_cli import (
 )
 from labrats.executor.providers.cli_events import report_failed_mcp_server
 from labrats.executor.providers.codex_events import CodexEventTranslator, ThreadErrorEvent, ThreadStarted, read_event
-from labrats.executor.providers.codex_log import LOG_FILTER, LOG_VARIABLE, CodexLog, complaints_in
+from labrats.executor.providers.codex_log import LOG_FILTER, LOG_VARIABLE, CodexLog, without_requested_lines
 from labrats.executor.providers.silence_limit import limit_silence
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
@@ -41,7 +41,7 @@ _LOGIN: Final = "auth.json"
 _SETTINGS: Final = "config.toml"
 _KEY_NAMES: Final = ("CODEX_API_KEY", "OPENAI_API_KEY")
 
-_CODE_OF_WORDS: Final[Mapping[str, FailedCode]] = {
+_CODE_OF_MESSAGE: Final[Mapping[str, FailedCode]] = {
     r"Quota exceeded|to use codex .*upgrade to Plus|insufficient_quota|status 402 |spend(ing)? limit": FailedCode.QUOTA,
     r"model\b.{0,200}(does not exist|not found)|model is not supported|(access to|no such) model|model_not_found": (
         FailedCode.MODEL_NOT_FOUND
@@ -51,19 +51,19 @@ _CODE_OF_WORDS: Final[Mapping[str, FailedCode]] = {
     r"rate limit|usage limit|status:? 429 ": FailedCode.RATE_LIMITED,
     r"at capacity|high demand|status 5(03|29) ": FailedCode.OVERLOADED,
 }
-"""No event carries a status or a code: the words are all there is."""
+"""Patterns of messages and their codes. The events of Codex contain no status or code."""
 
 _RETRY_IN: Final = re.compile(r"try again in ((?:[\d.]+ ?(?:ms|s|m|h|seconds?|minutes?|hours?)[ ,]*)+)", re.IGNORECASE)
 _SECONDS_OF_UNIT: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 _RETRY_AT: Final = re.compile(r"try again at (?:(\w{3} \d+)(?:st|nd|rd|th), (\d{4}) )?(\d+:\d\d [AP]M)")
 
-_VARIABLES: Final[Mapping[str, str]] = {LOG_VARIABLE: LOG_FILTER, "TZ": "UTC"}  # it tells times without their zone
+_VARIABLES: Final[Mapping[str, str]] = {LOG_VARIABLE: LOG_FILTER, "TZ": "UTC"}  # Codex prints times without their zone
 
 
 async def run(context: RunContext) -> str:
-    """Let Codex work on the prompt, in the workspace. Returns its last words."""
+    """Let Codex work on the prompt in the workspace. Return its final answer."""
     program = find_program(context, "codex", "Codex", "@openai/codex")
-    if not context.task.endpoint and not _has_credentials(context):  # only a server of one's own may need none
+    if not context.task.endpoint and not _has_credentials(context):  # only a self-hosted server may need none
         raise GiveUp(FailedCode.AUTH, missing_credentials_message("Codex", context.task))
     environment = {**context.agent_environment(), **_VARIABLES}
     home = recreate_config_folder(context, ".codex", "sessions")
@@ -75,14 +75,14 @@ async def run(context: RunContext) -> str:
         try:
             with _credentials(context, home) as login:
                 command = [program, *_OPTIONS, *resume, "-"]
-                ending = await _run_program(context, command, environment, translator, login, log)
+                program_exit = await _run_program(context, command, environment, translator, login, log)
         finally:
             translator.report_final_usage()
             for name, reason in log.failed_mcp_servers.items():
                 report_failed_mcp_server(context.events, name, reason)
-        if context.session_id and not translator.has_begun:
-            raise SessionLost(ending.stderr_summary)
-        answer = answer_of(context, translator, ending, log.retry_after_seconds)
+        if context.session_id and not translator.has_started:
+            raise SessionLost(program_exit.stderr_summary)
+        answer = answer_of(context, translator, program_exit, log.retry_after_seconds)
         context.check_limits()
         return answer
 
@@ -95,52 +95,55 @@ async def _run_program(
     login: Path | None,
     log: CodexLog,
 ) -> ProgramExit:
-    """Raises GiveUp when the model says nothing for too long. login: what to remove once it has been read."""
+    """Run Codex to its end. Raises GiveUp if the model sends nothing for too long.
 
-    def hear(line: bytes) -> None:
+    login: a file with a key, which is removed once Codex has read it.
+    """
+
+    def on_line(line: bytes) -> None:
         if (event := read_event(line)) is None:
             return
-        if isinstance(event, ThreadStarted):  # it has read them, and the model has not been asked yet
+        if isinstance(event, ThreadStarted):  # Codex has read the files, before the first request
             context.remove_credential_file(_SETTINGS)
             if login:
                 login.unlink(missing_ok=True)
-        translator.tell(event)
-        if isinstance(event, ThreadErrorEvent):  # no progress: it only says that it tries again
-            silence.note(event.message)
+        translator.handle(event)
+        if isinstance(event, ThreadErrorEvent):  # a retry is no progress
+            silence_timer.note_problem(event.message)
             _check_pause(context.task, event.message, log.retry_after_seconds)
         else:
-            silence.heard(waits_for_model=translator.waits_for_model)
+            silence_timer.reset(waits_for_model=translator.waits_for_model)
 
-    async with limit_silence(context, "Codex") as silence:
-        ending = await run_cli(context, command, environment, hear, stop_signal=signal.SIGINT, complaints=log.file)
-        return replace(ending, complaints=complaints_in(ending.complaints))
+    async with limit_silence(context, "Codex") as silence_timer:
+        program_exit = await run_cli(context, command, environment, on_line, stop_signal=signal.SIGINT, stderr=log.file)
+        return replace(program_exit, stderr=without_requested_lines(program_exit.stderr))
 
 
-def _check_pause(task: Task, note: str, in_header: float | None) -> None:
-    """Raises GiveUp where Codex is about to wait for longer than the run is worth its slot."""
-    code, seconds = code_of(note), _asked_seconds(note, in_header)
+def _check_pause(task: Task, message: str, retry_after: float | None) -> None:
+    """Raise GiveUp if the server asks for a pause that is too long to wait for. retry_after: from a header."""
+    code, seconds = code_of(message), _pause_seconds(message, retry_after)
     if code in PAUSING and seconds is not None and seconds > MAX_PAUSE_SECONDS:
-        sentence = f"the model's server asks for a pause of {seconds:.0f} s: {note}"
+        sentence = f"the model's server asks for a pause of {seconds:.0f} s: {message}"
         raise GiveUp(code, add_advice(code, sentence, task), seconds)
 
 
 def answer_of(
-    context: RunContext, translator: CodexEventTranslator, ending: ProgramExit, in_header: float | None = None
+    context: RunContext, translator: CodexEventTranslator, program_exit: ProgramExit, retry_after: float | None = None
 ) -> str:
-    """What Codex answered. Raises GiveUp unless everything says that it succeeded.
+    """Return the answer of Codex. Raises GiveUp if an event or the exit status is a failure.
 
-    in_header: how many seconds the server asks to be left alone, should that be why it failed.
+    retry_after: the pause in the server's last header, used if the failure is a rate limit or an overload.
     """
     if translator.failure is not None:
         code = code_of(translator.failure)
         if code is FailedCode.AUTH and not _has_credentials(context):
             raise GiveUp(code, missing_credentials_message("Codex", context.task))
         sentence = add_advice(code, f"Codex failed: {translator.failure}", context.task)
-        raise GiveUp(code, sentence, _asked_seconds(translator.failure, in_header) if code in PAUSING else None)
+        raise GiveUp(code, sentence, _pause_seconds(translator.failure, retry_after) if code in PAUSING else None)
     if translator.completed is None:
-        raise no_result_failure("Codex", ending)
-    if ending.status != 0:
-        raise GiveUp(FailedCode.AGENT_ERROR, f"Codex {ending}, although it had reported success")
+        raise no_result_failure("Codex", program_exit)
+    if program_exit.status != 0:
+        raise GiveUp(FailedCode.AGENT_ERROR, f"Codex {program_exit} although it had reported success")
     return translator.last_text
 
 
@@ -149,30 +152,30 @@ def _has_credentials(context: RunContext) -> bool:
 
 
 def code_of(failure: str) -> FailedCode:
-    """The code for a failure of which Codex said these words."""
-    for words, code in _CODE_OF_WORDS.items():
-        if re.search(words, failure, re.IGNORECASE):
+    """Return the code for a failure with this message."""
+    for pattern, code in _CODE_OF_MESSAGE.items():
+        if re.search(pattern, failure, re.IGNORECASE):
             return code
     return FailedCode.AGENT_ERROR
 
 
-def _asked_seconds(failure: str, in_header: float | None) -> float | None:
-    """How long the server asks to be left alone, by its words or else by a header."""
-    said = retry_after_seconds(failure, datetime.now(UTC))
-    return in_header if said is None else said
+def _pause_seconds(failure: str, retry_after: float | None) -> float | None:
+    """Return the pause that the server asks for in its message, or else in a header."""
+    in_message = retry_after_seconds(failure, datetime.now(UTC))
+    return retry_after if in_message is None else in_message
 
 
 def retry_after_seconds(failure: str, now: datetime) -> float | None:
-    """How long to wait, where the words say so: `Please try again in 1m20.5s`, `or try again at 9:50 PM`.
+    """Return the pause in a message such as `Please try again in 1m20.5s` or `or try again at 9:50 PM`.
 
-    A time is in UTC, and without a date one of today. Seconds are left out of it, so it may be a minute later.
+    A time is in UTC, and without a date it is today. It has no seconds, so a minute is added.
     """
-    if said := _RETRY_IN.search(failure):
-        parts = re.findall(r"([\d.]+) ?(ms|s|m|h)", said[1], re.IGNORECASE)
+    if duration := _RETRY_IN.search(failure):
+        parts = re.findall(r"([\d.]+) ?(ms|s|m|h)", duration[1], re.IGNORECASE)
         return sum(float(number.rstrip(".")) * _SECONDS_OF_UNIT[unit.lower()] for number, unit in parts)
-    if (said := _RETRY_AT.search(failure)) is None:
+    if (found := _RETRY_AT.search(failure)) is None:
         return None
-    day, year, time = said[1] or f"{now:%b %d}", said[2] or now.year, said[3]
+    day, year, time = found[1] or f"{now:%b %d}", found[2] or now.year, found[3]
     with contextlib.suppress(ValueError):
         at = datetime.strptime(f"{day} {year} {time}", "%b %d %Y %I:%M %p").replace(tzinfo=UTC)
         return max(0.0, (at + timedelta(minutes=1) - now).total_seconds())
@@ -180,15 +183,15 @@ def retry_after_seconds(failure: str, now: datetime) -> float | None:
 
 
 def _settings(context: RunContext) -> dict[str, dict[str, Any]]:
-    """Its config.toml, by table; nothing of the user's own or of the repository's is read."""
+    """Return the tables of config.toml, the only configuration that Codex reads."""
     config, top = context.task.config, dict[str, Any]()
-    if config.model and config.model != config.provider:  # a model called like its provider is whatever that prefers
+    if config.model and config.model != config.provider:  # the provider's name stands for its default model
         top["model"] = config.model
     if config.effort:
         top["model_reasoning_effort"] = config.effort
     settings = {
         "": top,
-        "analytics": {"enabled": False},  # with it, and without a name server, the exit hangs
+        "analytics": {"enabled": False},  # otherwise the exit hangs without a name server
         "shell_environment_policy": {"exclude": [*_VARIABLES]},
     }
     if context.task.endpoint:
@@ -198,7 +201,7 @@ def _settings(context: RunContext) -> dict[str, dict[str, Any]]:
             "base_url": context.task.endpoint,
             "requires_openai_auth": any(name in context.secrets for name in (_LOGIN, *_KEY_NAMES)),
             "request_max_retries": 2,
-            "stream_max_retries": 2,  # each with all of the above: by default an overload costs 30 requests
+            "stream_max_retries": 2,  # each repeats the requests above; by default an overload causes 30 requests
         }
     for name, server in mcp_servers(context).items():
         table = f"mcp_servers.{_toml_value(name)}"
@@ -207,7 +210,7 @@ def _settings(context: RunContext) -> dict[str, dict[str, Any]]:
 
 
 def _mcp_server(server: McpServer) -> dict[str, dict[str, Any]]:
-    """Its tables."""
+    """Return the tables of a server, by the suffix of their names."""
     if server.url is not None:
         return {"": {"url": server.url}, ".http_headers": server.headers}
     return {"": {"command": server.command, "args": server.args}, ".env": server.env}
@@ -220,15 +223,15 @@ def _toml(tables: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _toml_value(value: Any) -> str:
-    """Strings, numbers, booleans and lists are written as in JSON, but for one character that TOML wants escaped."""
+    """Return a value in TOML: as in JSON, except that TOML requires an escape of the character DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 @contextmanager
 def _credentials(context: RunContext, home: Path) -> Iterator[Path | None]:
-    """Put the model's credentials where Codex reads them, until the end. Yields what may be removed once it has.
+    """Write the model's credentials to a file until the context exits. Yield the file if it can be removed earlier.
 
-    Not into its environment, which its tools inherit. A key is read once; a login is renewed and written back.
+    The environment is not used, since tools inherit it. Codex reads a key once; it renews a login and writes it back.
     """
     login, key = (
         context.secrets.get(_LOGIN),

@@ -1,7 +1,6 @@
-"""What Codex prints, one JSON object a line, and writes down, and how it is retold as an attempt's events.
+"""Parse the output and session files of Codex, one JSON object per line, and translate them to events of the attempt.
 
-Only the fields that are used are declared. The kinds of events and items grow from version to version; unknown ones are
-skipped.
+Only the fields that are used are declared. Newer versions add kinds of events and items; unknown ones are skipped.
 """
 
 import os
@@ -19,7 +18,7 @@ from labrats.model.job import FailedCode, Usage
 
 
 class TokenCounts(msgspec.Struct, frozen=True):
-    """As the Responses API counts them: those read from or written to a cache are input, those of reasoning output."""
+    """Tokens as the Responses API counts them. Input includes cached tokens, output includes reasoning."""
 
     input_tokens: int = 0
     cached_input_tokens: int = 0
@@ -55,7 +54,7 @@ class FileChange(msgspec.Struct, frozen=True):
 
 
 class ThreadItem(msgspec.Struct, frozen=True):
-    """A text, a command, a change of files, … : what is not of its type is absent."""
+    """A text, a command, a change of files, or another item. Fields of other types of items are absent."""
 
     id: str
     type: str
@@ -75,10 +74,10 @@ class ThreadItem(msgspec.Struct, frozen=True):
 
     @property
     def call(self) -> tuple[str, Any, str] | None:
-        """Name, input and what it is about, where the item is a tool call."""
+        """The name, input and description of a tool call; None for another item."""
         match self.type:
             case "command_execution":
-                command = _within_shell(self.command)
+                command = _shell_command(self.command)
                 return "Shell", {"command": command}, command
             case "file_change":
                 changes = [{"path": change.path, "kind": change.kind} for change in self.changes]
@@ -94,8 +93,8 @@ class ThreadItem(msgspec.Struct, frozen=True):
         return None
 
     @property
-    def answer(self) -> str:
-        """What the tool answered."""
+    def output(self) -> str:
+        """The output of the tool."""
         if self.type == "mcp_tool_call":
             if isinstance(self.result, dict) and "content" in self.result:
                 return text_of(self.result["content"])
@@ -108,43 +107,43 @@ class ThreadItem(msgspec.Struct, frozen=True):
 
 
 class ThreadStarted(msgspec.Struct, frozen=True, tag_field="type", tag="thread.started"):
-    """The first event. The credentials have been read by now."""
+    """The first event. Codex has already read the credentials."""
 
     thread_id: str
 
 
 class ItemStarted(msgspec.Struct, frozen=True, tag_field="type", tag="item.started"):
-    """Something that takes time."""
+    """The start of an item that takes time."""
 
     item: ThreadItem
 
 
 class ItemCompleted(msgspec.Struct, frozen=True, tag_field="type", tag="item.completed"):
-    """Something is done; not all of them have been started before."""
+    """The completion of an item. Not every item has a start event."""
 
     item: ThreadItem
 
 
 class TurnCompleted(msgspec.Struct, frozen=True, tag_field="type", tag="turn.completed"):
-    """Success. usage: of all turns of the thread, earlier runs included."""
+    """The success of a run. usage: of all turns of the thread, including earlier runs."""
 
     usage: TokenCounts = TokenCounts()
 
 
 class ThreadError(msgspec.Struct, frozen=True):
-    """A sentence is all that is said of a failure."""
+    """The message of a failure."""
 
     message: str = ""
 
 
 class TurnFailed(msgspec.Struct, frozen=True, tag_field="type", tag="turn.failed"):
-    """The end of a run that failed."""
+    """The failure of a run."""
 
     error: ThreadError = ThreadError()
 
 
 class ThreadErrorEvent(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
-    """Something went wrong; it is not the end, for it may try again."""
+    """A problem after which Codex may retry."""
 
     message: str = ""
 
@@ -155,20 +154,21 @@ _DECODER: Final[msgspec.json.Decoder[CodexEvent]] = msgspec.json.Decoder(CodexEv
 
 
 def read_event(line: bytes) -> CodexEvent | None:
-    """The event in `line`, or None where it is none, or one of a kind that is not retold."""
+    """Return the event in `line`, or None if it is not an event of a known kind."""
     return decode_line(_DECODER, line)
 
 
 class CodexEventTranslator:
-    """Retells events as they come, counts what they consume, and keeps how it ends.
+    """Translates events as they arrive, counts their usage, and stores the outcome.
 
-    has_begun: whether Codex has its session, be it a new one or that which it was to go on with.
-    last_text: what the agent said last. completed: whether it says that it succeeded. failure: why it did not.
+    has_started: True once Codex has started or resumed its session.
+    last_text:   the last message of the agent.
+    completed:   the event of success, if any. failure: the message of the failure, if any.
     """
 
     def __init__(self, context: RunContext, sessions: Path) -> None:
-        """sessions: the folder below which Codex writes its sessions down."""
-        self.has_begun = False
+        """Create a translator. sessions: the folder in which Codex stores its sessions."""
+        self.has_started = False
         self.last_text = ""
         self.completed: TurnCompleted | None = None
         self.failure: str | None = None
@@ -178,20 +178,20 @@ class CodexEventTranslator:
 
     @property
     def waits_for_model(self) -> bool:
-        """Whether no tool is at work, so that something is to be expected of the model soon."""
+        """True while no tool is running, so that the model is expected to send something."""
         return not self._open_calls
 
-    def tell(self, event: CodexEvent) -> None:
-        """Raises GiveUp when what has been consumed passes a limit."""
+    def handle(self, event: CodexEvent) -> None:
+        """Translate an event. Raises GiveUp if the usage exceeds a limit."""
         match event:
             case ThreadStarted():
-                self.has_begun = True
+                self.has_started = True
                 self._session_usage.thread_id = event.thread_id
                 self._context.report_session(event.thread_id)
             case ItemStarted():
-                self._tell_started(event.item)
+                self._report_call(event.item)
             case ItemCompleted():
-                self._tell_completed(event.item)
+                self._handle_completed(event.item)
             case TurnCompleted():
                 self.completed = event
             case TurnFailed():
@@ -203,30 +203,30 @@ class CodexEventTranslator:
             self._check_turns()
 
     def report_final_usage(self) -> None:
-        """Count what is left to count, after the end. No limit is checked."""
+        """Report the total usage after the program has exited. Limits are not checked."""
         if self._session_usage.read():
             self._context.set_final_usage(self._session_usage.usage, self._session_usage.model)
         elif self.completed and not self._session_usage.usage.turns and not self._context.session_id:
             self._context.set_final_usage(self.completed.usage.as_usage(turns=1))
         self._session_usage.close()
 
-    def _tell_started(self, item: ThreadItem) -> None:
+    def _report_call(self, item: ThreadItem) -> None:
         if call := item.call:
             self._open_calls.add(item.id)
             report_tool_call(self._context.events, item.id, *call)
 
-    def _tell_completed(self, item: ThreadItem) -> None:
+    def _handle_completed(self, item: ThreadItem) -> None:
         match item.type:
             case "agent_message":
                 self.last_text = item.text
                 self._context.events.log(item.text)
-            case "error":  # a warning, in truth
+            case "error":  # used for warnings
                 self._context.events.log(f"[{item.message}]")
         if item.call:
             if item.id not in self._open_calls:
-                self._tell_started(item)
+                self._report_call(item)
             self._open_calls.discard(item.id)
-            report_tool_result(self._context.events, item.id, item.answer, is_error=item.has_failed)
+            report_tool_result(self._context.events, item.id, item.output, is_error=item.has_failed)
 
     def _check_turns(self) -> None:
         most, turns = self._context.task.config.max_turns, self._session_usage.usage.turns
@@ -243,8 +243,8 @@ class _SessionEntry(msgspec.Struct, frozen=True):
 class _SessionPayload(msgspec.Struct, frozen=True):
     """The payload of an entry: `turn_context` has a model, `token_usage_record` a usage, `token_count` an info.
 
-    The record of an answer is written at once, its token_count only when the tools that it calls have ended. Older
-    versions write no records.
+    Codex writes the record of an answer at once, but its token_count only after the tools that it calls have returned.
+    Older versions write no records.
     """
 
     model: str | None = None
@@ -254,27 +254,31 @@ class _SessionPayload(msgspec.Struct, frozen=True):
 
 
 class _TokenInfo(msgspec.Struct, frozen=True):
-    """total: of the session, earlier runs of it included. last: of the latest answer."""
+    """Token counts: total of the session, including earlier runs, and those of the last answer."""
 
     total_token_usage: TokenCounts
     last_token_usage: TokenCounts
 
 
 class SessionUsageReader:
-    """What this run of a session has consumed, answer by answer: the events tell it only once, and only of success.
+    """Reads the usage of a run after each answer. The events of Codex only contain it when the run succeeds.
 
-    Read from the file that Codex writes its session to. It is found as soon as the session has begun, and kept open:
-    what an agent puts in its place later does not count. model: the model in use, once that is known.
+    It is read from the session's file, which is opened when the session starts and stays open, so that an agent cannot
+    replace it. model: the model in use, once it is known.
     """
 
     def __init__(self, sessions: Path, session_id: str | None = None) -> None:
-        """sessions: as in CodexEventTranslator. session_id: of the session that the run goes on with."""
+        """Create a reader.
+
+        sessions:   the folder in which Codex stores its sessions.
+        session_id: the session to resume, if any. Usage that it has already recorded does not count.
+        """
         self.thread_id = session_id or ""
         self.usage = Usage()
         self.model: str | None = None
         self._sessions = sessions
         self._file: BinaryIO | None = None
-        self._rest = b""
+        self._incomplete_line = b""
         self._before: TokenCounts | None = None
         self._total = TokenCounts()
         self._latest_answer = ""
@@ -282,7 +286,7 @@ class SessionUsageReader:
             self._before, self.usage = self._total, Usage()
 
     def read(self) -> bool:
-        """Take in what was written since. Whether it changed the usage."""
+        """Read new entries. Return whether the usage has changed."""
         before = self.usage
         for line in self._new_lines():
             if not any(kind in line for kind in _KINDS_READ) or not (entry := decode_line(_SESSION_DECODER, line)):
@@ -307,17 +311,18 @@ class SessionUsageReader:
     def _count(self, info: _TokenInfo) -> None:
         if self._before is None:
             self._before = info.total_token_usage - info.last_token_usage
-        if info.total_token_usage != self._total:  # an entry may repeat the last one, for the sake of something else
+        if info.total_token_usage != self._total:  # an entry may repeat the counts of the last one
             self._total = info.total_token_usage
             self.usage = (self._total - self._before).as_usage(self.usage.turns + 1)
 
     def _new_lines(self) -> list[bytes]:
         if self._file is None:
-            self._file = self._found()
-        *lines, self._rest = (self._rest + (self._file.read() if self._file else b"")).split(b"\n")
+            self._file = self._open_file()
+        content = self._file.read() if self._file else b""
+        *lines, self._incomplete_line = (self._incomplete_line + content).split(b"\n")
         return lines
 
-    def _found(self) -> BinaryIO | None:
+    def _open_file(self) -> BinaryIO | None:
         if not self.thread_id:
             return None
         for path in self._sessions.rglob("rollout-*.jsonl"):
@@ -330,8 +335,8 @@ _SESSION_DECODER: Final = msgspec.json.Decoder(_SessionEntry)
 _KINDS_READ: Final = (b'"turn_context"', b'"token_count"', b'"token_usage_record"')
 
 
-def _within_shell(command: str) -> str:
-    """The command itself, of `/bin/bash -lc 'command'`."""
+def _shell_command(command: str) -> str:
+    """Return the command inside `/bin/bash -lc 'command'`."""
     try:
         words = shlex.split(command)
     except ValueError:

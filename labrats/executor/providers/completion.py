@@ -1,94 +1,98 @@
-"""Asks a local model: its answer is logged as it comes in, and counted whatever becomes of it."""
+"""Request a completion from a local model: log it while it arrives, and count its usage even if it fails."""
 
 from collections.abc import Sequence
 from typing import Any, Final
 
 from labrats.executor.context import RunContext
-from labrats.executor.providers.chat_client import ChatClient, Completion, Message
+from labrats.executor.providers.chat_client import ChatClient
+from labrats.executor.providers.chat_stream import Completion, Message
 from labrats.executor.providers.line_logger import LineLogger
 from labrats.executor.providers.silence_limit import SilenceTimer
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 
-_THOUGHT: Final = "[thinking] "
+_REASONING_PREFIX: Final = "[thinking] "
 
 
 class CompletionLogger:
-    """Logs what an answer says, and what the model thinks. has_begun: some of it has come in."""
+    """Logs the text and the reasoning of a completion while it arrives. has_started: True once some has arrived."""
 
-    def __init__(self, context: RunContext, silence: SilenceTimer, *, shows_text: bool) -> None:
-        self.has_begun = False
+    def __init__(self, context: RunContext, silence_timer: SilenceTimer, *, shows_text: bool) -> None:
+        self.has_started = False
         self._context = context
-        self._silence = silence
+        self._silence_timer = silence_timer
         self._shows_text = shows_text
         self._text = LineLogger(context.events)
-        self._thoughts = LineLogger(context.events, _THOUGHT)
+        self._reasoning = LineLogger(context.events, _REASONING_PREFIX)
 
-    def sign_of_life(self) -> None:
-        self._silence.heard()
+    def on_data(self) -> None:
+        self._silence_timer.reset()
 
-    def text(self, piece: str) -> None:
-        self.has_begun = True
-        self._thoughts.end()
+    def on_text(self, piece: str) -> None:
+        self.has_started = True
+        self._reasoning.end()
         if self._shows_text:
             self._text.add(piece)
 
-    def thought(self, piece: str) -> None:
-        self.has_begun = True
+    def on_reasoning(self, piece: str) -> None:
+        self.has_started = True
         self._text.end()
-        self._thoughts.add(piece)
+        self._reasoning.add(piece)
 
-    def asked_again(self, trouble: str, seconds: float) -> None:
+    def on_retry(self, problem: str, seconds: float) -> None:
         self.end()
-        self._silence.note(trouble)
-        self._context.events.log(f"[{trouble}: it is asked again in {seconds:g} s]")
+        self._silence_timer.note_problem(problem)
+        self._context.events.log(f"[{problem}: retrying in {seconds:g} s]")
 
     def end(self) -> None:
-        """Log what is left."""
-        self._thoughts.end()
+        """Log the rest."""
+        self._reasoning.end()
         self._text.end()
 
 
-async def ask(
+async def request_completion(
     context: RunContext,
-    server: ChatClient,
-    silence: SilenceTimer,
+    client: ChatClient,
+    silence_timer: SilenceTimer,
     messages: Sequence[Message],
     fields: dict[str, Any],
     *,
     shows_text: bool = True,
 ) -> Completion:
-    """Put `messages` to the model. Raises what ChatClient.complete does, or GiveUp when the answer passes a limit."""
-    log = CompletionLogger(context, silence, shows_text=shows_text)
+    """Send `messages` to the model. Raises as ChatClient.complete, and GiveUp when the usage exceeds a limit.
+
+    fields: further fields of the request. shows_text: False if the text is not for people and is not logged.
+    """
+    log = CompletionLogger(context, silence_timer, shows_text=shows_text)
     try:
-        reply = await server.complete(messages, log, **_sampling(context), **fields)
+        completion = await client.complete(messages, log, **_sampling(context), **fields)
     except BaseException:
         log.end()
-        if log.has_begun:  # what it has consumed is not known
+        if log.has_started:  # its usage is unknown
             context.set_final_usage(context.events.provider_usage + Usage(turns=1))
         raise
     log.end()
-    _warn_of_unknown_usage(context, reply)
-    context.add_usage(reply.usage)
-    return reply
+    _warn_of_unknown_usage(context, completion)
+    context.add_usage(completion.usage)
+    return completion
 
 
-def empty_completion_failure(reply: Completion) -> GiveUp:
-    """Return the failure of a model that has answered nothing."""
-    if reply.calls:
-        why = "it called a tool instead, which it can only with config.reactEnabled"
-    elif reply.is_cut:
-        what = "its thoughts" if reply.has_thought else "what it wrote"
-        why = f"{what} reached a limit of length: raise config.maxTokens, or give the server a longer context"
-    elif reply.has_thought:
-        why = "it only thought: try again, or with a lower config.sampling.reasoningEffort"
+def empty_completion_failure(completion: Completion) -> GiveUp:
+    """Return the failure of a model whose completion contains no text."""
+    if completion.calls:
+        reason = "it called a tool, which requires config.reactEnabled"
+    elif completion.is_truncated:
+        part = "its reasoning" if completion.has_reasoning else "its text"
+        reason = f"{part} reached a length limit: raise config.maxTokens, or configure a longer context on the server"
+    elif completion.has_reasoning:
+        reason = "it wrote only reasoning: try again, or lower config.sampling.reasoningEffort"
     else:
-        why = "try again, or another prompt or model"
-    return GiveUp(FailedCode.AGENT_ERROR, f"the model gave an empty answer ({why})")
+        reason = "try again, or another prompt or model"
+    return GiveUp(FailedCode.AGENT_ERROR, f"the model gave an empty answer ({reason})")
 
 
 def _sampling(context: RunContext) -> dict[str, Any]:
-    """The fields of a request, by the names that the API, vLLM and llama.cpp have for them."""
+    """Return the sampling fields of a request, by the names that the API, vLLM and llama.cpp use."""
     if (sampling := context.task.config.sampling) is None:
         return {}
     fields = sampling.given
@@ -97,9 +101,9 @@ def _sampling(context: RunContext) -> dict[str, Any]:
     return fields
 
 
-def _warn_of_unknown_usage(context: RunContext, reply: Completion) -> None:
+def _warn_of_unknown_usage(context: RunContext, completion: Completion) -> None:
     config, is_first = context.task.config, context.events.provider_usage.turns == 0
     limits = [name for name, limit in (("maxTokens", config.max_tokens), ("maxCostUsd", config.max_cost_usd)) if limit]
-    if limits and is_first and not reply.usage.tokens:
-        what = " and ".join(f"config.{name}" for name in limits)
-        context.events.log(f"[the model's server reports no usage: {what} cannot be checked]")
+    if limits and is_first and not completion.usage.tokens:
+        settings = " and ".join(f"config.{name}" for name in limits)
+        context.events.log(f"[the model's server reports no usage: {settings} cannot be checked]")

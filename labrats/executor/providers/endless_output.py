@@ -1,40 +1,43 @@
-"""Recognises a model that writes the same again and again, which it would do until something stops it."""
+"""Detect a model that repeats the same text without end."""
 
 from typing import Final
 
 _LOOPS: Final = ((4096, 256), (16_384, 2048))
-"""So many characters, repeating themselves after at most so many, are a loop: 16 and 8 times over."""
+"""Pairs of a length and a period, in characters: a text of that length with at most that period is a loop.
+
+The text then occurs at least 16 or 8 times.
+"""
 
 _LONGEST: Final = max(length for length, _ in _LOOPS)
 _STEP: Final = 512
-"""A text is looked at once for so many new characters."""
+"""Number of new characters after which the text is checked again."""
 
 
 class EndlessOutputDetector:
-    """Takes in a text in pieces. loop: what it repeats without end, once that is seen."""
+    """Reads a text in pieces. loop: the text that is repeated without end, once it is detected."""
 
     def __init__(self) -> None:
         self.loop: str | None = None
         self._tail = ""
-        self._unseen = 0
+        self._unchecked = 0
 
     def add(self, piece: str) -> None:
         self._tail = (self._tail + piece)[-_LONGEST:]
-        self._unseen += len(piece)
-        if self._unseen >= _STEP:
-            self._unseen = 0
-            self.loop = self.loop or _loop_in(self._tail)
+        self._unchecked += len(piece)
+        if self._unchecked >= _STEP:
+            self._unchecked = 0
+            self.loop = self.loop or _find_loop(self._tail)
 
 
-def _loop_in(text: str) -> str | None:
+def _find_loop(text: str) -> str | None:
     for length, longest_period in _LOOPS:
         tail = text[-length:]
-        if len(tail) == length and (period := _period_of(tail, longest_period)):
+        if len(tail) == length and (period := _find_period(tail, longest_period)):
             return tail[:period]
     return None
 
 
-def _period_of(text: str, longest: int) -> int | None:
-    """Return the number of characters, at most `longest`, after which all of `text` repeats itself."""
+def _find_period(text: str, longest: int) -> int | None:
+    """Return the number of characters, at most `longest`, after which the whole text repeats."""
     period = text.find(text[: len(text) - longest], 1)
     return period if 0 < period <= longest and text[period:] == text[:-period] else None

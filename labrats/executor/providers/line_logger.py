@@ -1,4 +1,4 @@
-"""Logs a text while it comes in."""
+"""Log a text while it arrives."""
 
 import time
 from typing import Final
@@ -8,41 +8,41 @@ from labrats.model.redaction import WORD_END
 
 _LONG_CHARACTERS: Final = 200
 _SLOW_SECONDS: Final = 3.0
-"""A line that has become so long, or waits for its end for so long, is shown in parts."""
+"""Length and age from which an incomplete line is logged in parts."""
 
 
 class LineLogger:
-    """Takes a text in pieces and logs it line by line; a long or slow line in parts, each of whole words.
+    """Receives a text in pieces and logs it line by line; a long or slow line is logged in parts of whole words.
 
-    A part ends only where no secret spans it: a secret must be whole to be seen. prefix: of each line.
+    A line is not split inside a secret, since the redactor only recognises complete secrets. prefix: starts each line.
     """
 
     def __init__(self, events: EventWriter, prefix: str = "") -> None:
         self._events = events
         self._prefix = prefix
-        self._started = ""
+        self._line = ""
         self._since = time.monotonic()
 
     def add(self, piece: str) -> None:
-        *lines, self._started = (self._started + piece).split("\n")
+        *lines, self._line = (self._line + piece).split("\n")
         for line in lines:
             self._log(line)
         is_slow = time.monotonic() - self._since > _SLOW_SECONDS
-        if len(self._started) > _LONG_CHARACTERS or (self._started and is_slow):
+        if len(self._line) > _LONG_CHARACTERS or (self._line and is_slow):
             self._log_part()
 
     def end(self) -> None:
-        """Log what is left."""
-        if self._started:
-            self._log(self._started)
-        self._started = ""
+        """Log the rest."""
+        if self._line:
+            self._log(self._line)
+        self._line = ""
 
     def _log_part(self) -> None:
-        """Log whole words of the line that has begun, if a cut after them parts no secret."""
-        text = self._started[: self._events.safe_length(self._started)]
-        end = max((mark.end() for mark in WORD_END.finditer(text)), default=0)
+        """Log as many whole words of the incomplete line as possible without splitting a secret."""
+        text = self._line[: self._events.safe_length(self._line)]
+        end = max((match.end() for match in WORD_END.finditer(text)), default=0)
         if text[:end].strip():
-            self._started = self._started[end:]
+            self._line = self._line[end:]
             self._log(text[:end].rstrip())
 
     def _log(self, text: str) -> None:

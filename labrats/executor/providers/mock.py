@@ -1,4 +1,4 @@
-"""The mock provider: plays a script instead of asking a model. See API.md, "The mock provider"."""
+"""The mock provider: plays a script instead of asking a model."""
 
 import asyncio
 import os
@@ -30,11 +30,11 @@ from labrats.model.mock_script import (
     parse_script,
 )
 
-_DETACHING_SHELL: Final = 'sleep "$0" &'  # the shell ends at once, and leaves an orphan in the session that it led
+_DETACHING_SHELL: Final = 'sleep "$0" &'  # the shell exits at once and leaves an orphan in its session
 
 
 async def run(context: RunContext) -> Any:
-    """Play the job's script, or a short default one. Returns its last `result` step's value."""
+    """Play the job's script, or a short default script. Return the value of its last `result` step."""
     steps = _script_of(context)
     if steps is None:
         return _play_default(context)
@@ -50,20 +50,20 @@ async def run(context: RunContext) -> Any:
 def _script_of(context: RunContext) -> list[Step] | None:
     try:
         return parse_script(context.task.metadata)
-    except Invalid as error:  # the API refuses such a script; a resource written by hand may hold one
+    except Invalid as error:  # only in an applied job: the API rejects such a script
         raise GiveUp(FailedCode.AGENT_ERROR, f"the mock script cannot be played: {error}") from error
 
 
 def _play_default(context: RunContext) -> str:
-    words = _words_of(context.prompt)
+    words = _count_words(context.prompt)
     context.events.log("mock: reading the prompt")
     context.events.log(f"mock: it has {words}")
     context.events.log("mock: done")
-    beside = f", and instructions of {_words_of(context.instructions)}" if context.instructions else ""
-    return f"The mock provider read a prompt of {words}{beside}, and did nothing else."
+    more = f", and instructions of {_count_words(context.instructions)}" if context.instructions else ""
+    return f"The mock provider read a prompt of {words}{more}, and did nothing else."
 
 
-def _words_of(text: str) -> str:
+def _count_words(text: str) -> str:
     count = len(text.split())
     return f"{count} word" if count == 1 else f"{count} words"
 
@@ -92,11 +92,11 @@ async def _play(action: Action, context: RunContext) -> None:
         case Exit():
             os._exit(action.exit)
         case Die():
-            _die_of(action.signal)
+            _die_by(action.signal)
         case Hang():
             await asyncio.Event().wait()
         case IgnoreSignals():
-            _ignore_requests_to_stop()
+            _ignore_stop_signals()
         case Fork():
             _leave_child(action.fork, context)
 
@@ -109,27 +109,27 @@ async def _log(step: Log, context: RunContext) -> None:
 
 
 def _check_turns(context: RunContext) -> None:
-    most, turns = ResolvedConfig(config=context.task.config).max_turns, context.events.provider_usage.turns
-    if turns > most:
-        raise GiveUp(FailedCode.MAX_TURNS, f"the run took {turns} turns, over maxTurns {most}")
+    limit, turns = ResolvedConfig(config=context.task.config).max_turns, context.events.provider_usage.turns
+    if turns > limit:
+        raise GiveUp(FailedCode.MAX_TURNS, f"the run took {turns} turns, over maxTurns {limit}")
 
 
-def _die_of(number: int) -> None:
-    if os.getpid() == 1:  # the first process of a container is safe from its own signals: end as if of this one
+def _die_by(number: int) -> None:
+    if os.getpid() == 1:  # the first process of a container ignores its own signals; exit as if killed
         os._exit(128 + number)
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
-def _ignore_requests_to_stop() -> None:
+def _ignore_stop_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _leave_child(child: Child, context: RunContext) -> None:
-    """Start a process and forget it: neither waited for nor ended by this provider."""
+    """Start a process that the provider neither waits for nor ends."""
     seconds = str(child.seconds)
     command = ["sh", "-c", _DETACHING_SHELL, seconds] if child.detached else ["sleep", seconds]
-    nowhere = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
-    os.posix_spawnp(command[0], command, context.agent_environment(), file_actions=nowhere, setsid=child.detached)
+    null_streams = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+    os.posix_spawnp(command[0], command, context.agent_environment(), file_actions=null_streams, setsid=child.detached)

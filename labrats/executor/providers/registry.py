@@ -1,4 +1,4 @@
-"""The table of providers. A new one is a module with one async function, and a line here."""
+"""The table of providers. A new provider is a module with one async function, and an entry here."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -9,7 +9,10 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
 Provider = Callable[[RunContext], Awaitable[Any]]
-"""Does the work and returns the result, any JSON. Raises GiveUp when it fails; ends its processes when cancelled."""
+"""A function that does the work and returns the result, any JSON value.
+
+It raises GiveUp on failure, and ends its processes when it is cancelled.
+"""
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
     "claude": claude.run,
@@ -22,11 +25,11 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
 
 
 WITH_SESSIONS: Final = frozenset({"claude", "codex"})
-"""Their programs write down what they do, and can go on with it. The others begin anew in every attempt."""
+"""Providers whose programs record their work in a session and can resume it. The others start over in every attempt."""
 
 
 def provider_named(name: str) -> Provider:
-    """Raises GiveUp when this executor has none of that name."""
+    """Return the provider with this name. Raises GiveUp if there is none."""
     if (provider := PROVIDERS.get(name)) is None:
         raise GiveUp(FailedCode.AGENT_ERROR, f"this version has no provider {name}: choose {', '.join(PROVIDERS)}")
     return provider

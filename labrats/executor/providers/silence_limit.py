@@ -1,4 +1,4 @@
-"""The limit on how long a model may say nothing while it is waited for: one for all providers."""
+"""The limit on how long a model may send nothing while a provider waits for it, shared by all providers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,42 +11,46 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
 _FIRST_REMINDER_SECONDS: Final = 60.0
-_EARLIEST_REMINDER: Final = 0.25
-"""Share of the limit after which a reminder is logged at the latest. Each further one comes after twice the time."""
+_FIRST_REMINDER_SHARE: Final = 0.25
+"""Share of the limit after which the first reminder is logged at the latest. Each further interval is doubled."""
 
 
 class SilenceTimer:
-    """The time since a model was last heard. Reminders in the log announce the limit."""
+    """The time since the model last sent something. Reminders in the log announce the limit.
+
+    timeout: expires at the limit. last_problem: the last problem that the program or the server has reported.
+    """
 
     def __init__(self, context: RunContext) -> None:
         self.timeout = asyncio.timeout(None)
-        self.last_note = "it says nothing"
+        self.last_problem = "it sent nothing"
         self._context = context
         self._limit = context.task.idle_seconds
         self._loop = asyncio.get_running_loop()
         self._is_waiting = True
         self._since = self._loop.time()
         self._reminder = self._first_reminder
-        self._timer = self._loop.call_later(self._reminder, self._look)
+        self._timer = self._loop.call_later(self._reminder, self._check)
 
-    def heard(self, *, waits_for_model: bool = True) -> None:
-        """Begin to wait anew. waits_for_model: False while a tool is at work, for which there is no limit."""
+    def reset(self, *, waits_for_model: bool = True) -> None:
+        """Restart the timer. waits_for_model: False while a tool is running, for which there is no limit."""
         self._is_waiting = waits_for_model
         self._since = self._loop.time()
         self._reminder = self._first_reminder
 
-    def note(self, trouble: str) -> None:
-        """Keep what the program or the server says of its trouble, which is no progress."""
-        self.last_note = trouble
+    def note_problem(self, problem: str) -> None:
+        """Record a problem that the program or the server reports. The timer keeps running."""
+        self.last_problem = problem
 
-    def end(self) -> None:
+    def cancel(self) -> None:
+        """Stop the timer."""
         self._timer.cancel()
 
     @property
     def _first_reminder(self) -> float:
-        return min(_FIRST_REMINDER_SECONDS, self._limit * _EARLIEST_REMINDER)
+        return min(_FIRST_REMINDER_SECONDS, self._limit * _FIRST_REMINDER_SHARE)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         silent = self._loop.time() - self._since if self._is_waiting else 0.0
         if silent >= self._limit:
             self.timeout.reschedule(self._loop.time())
@@ -54,25 +58,25 @@ class SilenceTimer:
         if silent >= self._reminder:
             self._reminder *= 2
             end = f"the run ends after {self._limit:g} s of silence"
-            with suppress(GiveUp):  # at the bound of the output: whatever the run writes next will end it
-                self._context.events.log(f"[the model's server has said nothing for {silent:.0f} s: {end}]")
-        self._timer = self._loop.call_later(min(self._reminder, self._limit) - silent, self._look)
+            with suppress(GiveUp):  # the output has reached its limit; the next event of the run raises again
+                self._context.events.log(f"[the model's server has sent nothing for {silent:.0f} s: {end}]")
+        self._timer = self._loop.call_later(min(self._reminder, self._limit) - silent, self._check)
 
 
 @asynccontextmanager
 async def limit_silence(context: RunContext, program: str) -> AsyncIterator[SilenceTimer]:
-    """Limit the silence of the model that `program` waits for. Raises GiveUp at the limit."""
-    silence = SilenceTimer(context)
+    """Limit the silence of the model for which `program` waits. Raises GiveUp at the limit."""
+    timer = SilenceTimer(context)
     try:
-        async with silence.timeout:
-            yield silence
+        async with timer.timeout:
+            yield timer
     except TimeoutError as error:
-        if not silence.timeout.expired():
+        if not timer.timeout.expired():
             raise
         reason = (
             f"{program} waited more than {context.task.idle_seconds:g} seconds for the model's server: "
-            f"{silence.last_note} ({silence_advice(context.task)})"
+            f"{timer.last_problem} ({silence_advice(context.task)})"
         )
         raise GiveUp(FailedCode.AGENT_ERROR, reason) from error
     finally:
-        silence.end()
+        timer.cancel()

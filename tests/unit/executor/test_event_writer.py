@@ -184,7 +184,7 @@ def test_a_secret_is_seen_wherever_a_long_line_is_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize("before", [130, 150])
 def test_a_secret_is_seen_where_the_summary_of_a_call_is_cut(output: Output, before: int) -> None:
     text = "x" * before + SECRET
-    report_tool_call(output.writer, "1", "Bash", {"command": text}, about=text)
+    report_tool_call(output.writer, "1", "Bash", {"command": text}, description=text)
     report_tool_result(output.writer, "1", text, is_error=False)
     written = output.path.read_text()
     assert SECRET[:6] not in written

@@ -134,7 +134,7 @@ def test_a_leftover_that_has_ended_by_itself_is_no_trouble() -> None:
         if leftover == 0:
             os._exit(0)
         os.waitid(os.P_PID, leftover, os.WEXITED | os.WNOWAIT)
-        Launcher(theirs)._record_ends()
+        Launcher(theirs)._record_exits()
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:

@@ -89,7 +89,7 @@ def test_a_limit_of_the_cost_can_be_kept_where_it_is_known(tmp_path: Path, provi
 
 
 def test_a_limit_that_could_not_be_kept_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GiveUp, match="the price of the model 'smol' is not known") as refusal:
+    with pytest.raises(GiveUp, match="the price of the model 'smol' is unknown") as refusal:
         require_price(a_task_on(tmp_path, "vllm", "smol"))
     assert refusal.value.code == FailedCode.BUDGET
     require_price(a_task_on(tmp_path, "vllm", "smol", prices=OWN))

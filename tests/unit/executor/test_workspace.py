@@ -226,7 +226,7 @@ async def test_a_wrong_or_missing_token_is_access_denied(
 
 
 async def test_an_unknown_repository_is_said_to_be_missing(tmp_path: Path, serve: Callable[..., GitServer]) -> None:
-    assert "no such repository" in await refusal_of(lambda: cloned(tmp_path, f"{serve().url}/nothing.git"))
+    assert "the repository does not exist" in await refusal_of(lambda: cloned(tmp_path, f"{serve().url}/nothing.git"))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])

@@ -1,5 +1,5 @@
-"""A ReAct loop: the model is asked, calls tools, and reads their results until it has finished.
+"""A ReAct loop: it asks the model, executes the tool calls in the answer, returns their results, and asks again.
 
-`loop.py` asks and acts, `tool_call_formats.py` writes and parses calls, `transcript.py` selects the part of the
-conversation that the model sees, `tools.py` holds the tools, and `repetition.py` detects a lack of progress.
+`loop.py` runs the loop, `tool_call_formats.py` renders the conversation and parses calls, `transcript.py` selects the
+turns that fit the model's window, `tools.py` has the tools, and `repetition.py` detects a model that makes no progress.
 """

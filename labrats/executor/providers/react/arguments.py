@@ -1,4 +1,4 @@
-"""What each tool takes: the types that calls are read into, and the schemas that models are shown."""
+"""The arguments of each tool: the types to which calls are parsed, and their schemas for the model."""
 
 from typing import Annotated, Any, ClassVar, Final
 
@@ -9,22 +9,22 @@ _Path = Annotated[str, Meta(description="Relative to the workspace.")]
 
 
 class ToolArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The arguments of a call. The docstring of each kind is what the model is told of the tool."""
+    """Base class of the arguments of a tool. The docstring of each subclass is the tool's description for the model."""
 
     tool: ClassVar[str]
 
 
 class ReadFile(ToolArguments, frozen=True):
-    """Read a text file, or a part of it when it is long."""
+    """Read a text file, or a part of a long one."""
 
     tool: ClassVar[str] = "read_file"
     path: _Path
-    offset: Annotated[int, Meta(ge=1, description="The first line to read; 1 is the first of the file.")] = 1
-    limit: Annotated[int, Meta(ge=1, description="How many lines to read at most.")] = 2000
+    offset: Annotated[int, Meta(ge=1, description="The first line to read. The file starts with line 1.")] = 1
+    limit: Annotated[int, Meta(ge=1, description="The maximum number of lines to read.")] = 2000
 
 
 class WriteFile(ToolArguments, frozen=True):
-    """Write a text file, in place of one that is there. Folders are made."""
+    """Write a text file, or replace an existing one. Missing folders are created."""
 
     tool: ClassVar[str] = "write_file"
     path: _Path
@@ -32,12 +32,12 @@ class WriteFile(ToolArguments, frozen=True):
 
 
 class EditFile(ToolArguments, frozen=True):
-    """Replace a piece of a text file. The piece must occur in it exactly once."""
+    """Replace a part of a text file. The part must occur in the file exactly once."""
 
     tool: ClassVar[str] = "edit_file"
     path: _Path
-    old: Annotated[str, Meta(min_length=1, description="The piece as it is, with its spaces and line breaks.")]
-    new: Annotated[str, Meta(description="What to put in its place.")]
+    old: Annotated[str, Meta(min_length=1, description="The part as it is, with its spaces and line breaks.")]
+    new: Annotated[str, Meta(description="The text that replaces it.")]
 
 
 class ListFiles(ToolArguments, frozen=True):
@@ -56,7 +56,7 @@ class Search(ToolArguments, frozen=True):
 
 
 class RunCommand(ToolArguments, frozen=True):
-    """Run a shell command in the workspace. What it leaves running is ended with it."""
+    """Run a shell command in the workspace. Processes that it leaves running are killed."""
 
     tool: ClassVar[str] = "run_command"
     command: Annotated[str, Meta(min_length=1)]
@@ -64,51 +64,46 @@ class RunCommand(ToolArguments, frozen=True):
 
 
 class Finish(ToolArguments, frozen=True):
-    """End the work, once it is done or cannot be done."""
+    """End the work when it is done or cannot be done."""
 
     tool: ClassVar[str] = "finish"
     answer: Annotated[str, Meta(description="The answer to the user: what was found or done.")]
 
 
 ARGUMENT_TYPES: Final[tuple[type[ToolArguments], ...]] = (
-    ReadFile,
-    WriteFile,
-    EditFile,
-    ListFiles,
-    Search,
-    RunCommand,
-    Finish,
+    *(ReadFile, WriteFile, EditFile, ListFiles, Search, RunCommand, Finish),
 )
-_BY_NAME: Final = {kind.tool: kind for kind in ARGUMENT_TYPES}
+_BY_NAME: Final = {each.tool: each for each in ARGUMENT_TYPES}
 
 
 class InvalidToolCall(Exception):
-    """A call that no tool understands. Its text tells the model what would be right."""
+    """A call that no tool accepts. The message tells the model the valid form."""
 
 
 def parse_tool_call(name: str, arguments: Any) -> ToolArguments:
-    """The call as its tool takes it. Raises InvalidToolCall."""
-    if (kind := _BY_NAME.get(name)) is None:
+    """Parse the arguments of a call. Raises InvalidToolCall."""
+    if (arguments_type := _BY_NAME.get(name)) is None:
         raise InvalidToolCall(f"There is no tool {name!r}. The tools are: {', '.join(_BY_NAME)}.")
+    usage = f"It takes {describe_arguments(arguments_type)}."
     if not isinstance(arguments, dict):
-        raise InvalidToolCall(f"The arguments of {name} are not a JSON object. It takes {describe_arguments(kind)}.")
-    given = {key: value for key, value in arguments.items() if value is not None}  # models fill in null for "none"
+        raise InvalidToolCall(f"The arguments of {name} are not a JSON object. {usage}")
+    given = {key: value for key, value in arguments.items() if value is not None}  # models write null for "none"
     try:
-        return msgspec.convert(given, kind, strict=False)
+        return msgspec.convert(given, arguments_type, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidToolCall(f"{name} was called wrongly: {error}. It takes {describe_arguments(kind)}.") from error
+        raise InvalidToolCall(f"Invalid arguments of {name}: {error}. {usage}") from error
 
 
-def schema_of(kind: type[ToolArguments]) -> dict[str, Any]:
-    """The JSON schema of its arguments."""
-    _, components = msgspec.json.schema_components([kind])
-    schema = components[kind.__name__]
+def schema_of(arguments_type: type[ToolArguments]) -> dict[str, Any]:
+    """Return the JSON schema of a tool's arguments."""
+    _, components = msgspec.json.schema_components([arguments_type])
+    schema = components[arguments_type.__name__]
     return {key: schema[key] for key in ("type", "properties", "required", "additionalProperties")}
 
 
-def describe_arguments(kind: type[ToolArguments]) -> str:
-    """Its arguments in a line, such as `{"path": string, "offset"?: integer}`."""
-    schema = schema_of(kind)
+def describe_arguments(arguments_type: type[ToolArguments]) -> str:
+    """Return a tool's arguments in one line, such as `{"path": string, "offset"?: integer}`."""
+    schema = schema_of(arguments_type)
     fields = (
         f'"{name}"{"" if name in schema["required"] else "?"}: {field["type"]}'
         for name, field in schema["properties"].items()

@@ -1,4 +1,4 @@
-"""Runs programs for the model, to their end or to a limit, and leaves none of them behind."""
+"""Run programs for the model, to their end or to a limit, without leaving processes behind."""
 
 import asyncio
 import os
@@ -18,45 +18,48 @@ _READ_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A program that has ended. status: of its exit; None where it was ended at a limit, which `limit` names."""
+class CommandResult:
+    """The result of a program. status: the exit status; None if it was killed at a limit, which `limit` describes."""
 
     output: str
     status: int | None
     limit: str = ""
 
 
-async def run_program(command: Sequence[str], cwd: Path, environment: Mapping[str, str], seconds: float) -> Ended:
-    """Run a program to its end; it is ended after `seconds`, and when it has printed 4 MiB. Raises InvalidToolCall or OSError.
+async def run_program(
+    command: Sequence[str], cwd: Path, environment: Mapping[str, str], seconds: float
+) -> CommandResult:
+    """Run a program to its end, or kill it after `seconds` or 4 MiB of output. Raises InvalidToolCall or OSError.
 
-    Everything below this process is then ended: what a program leaves running would work on unseen.
+    Afterwards every descendant of this process is killed: processes that the program left running would continue
+    unnoticed.
     """
     if any("\0" in word for word in command):
         raise InvalidToolCall("A command cannot contain a NUL character.")
     output = bytearray()
     async with child_process(command, cwd, environment, stderr=STDOUT) as child:
-        ended = asyncio.create_task(_end_of(child))
+        exited = asyncio.create_task(_wait_for_exit(child))
         try:
             async with asyncio.timeout(seconds):
                 while len(output) < OUTPUT_BYTES and (chunk := await child.output.read(_READ_BYTES)):
                     output += chunk
-                limit = f"it had printed more than {OUTPUT_BYTES // 1024**2} MiB" if len(output) >= OUTPUT_BYTES else ""
-                status = None if limit else await ended
+                limit = f"printing {OUTPUT_BYTES // 1024**2} MiB" if len(output) >= OUTPUT_BYTES else ""
+                status = None if limit else await exited
         except TimeoutError:
-            status, limit = None, f"it had run for {seconds:g} seconds"
+            status, limit = None, f"{seconds:g} seconds"
         finally:
-            ended.cancel()
+            exited.cancel()
             kill_descendants(os.getpid())
-    return Ended(output.decode("utf-8", "replace"), status, limit)
+    return CommandResult(output.decode("utf-8", "replace"), status, limit)
 
 
 def shell() -> str:
-    """The shell that models expect, or the one that is there."""
+    """Return bash, which models expect, or sh if it is not installed."""
     return shutil.which("bash") or "sh"
 
 
-async def _end_of(child: Subprocess) -> int:
-    """Wait for its exit status; then end what it left running, which may hold its output open for ever."""
+async def _wait_for_exit(child: Subprocess) -> int:
+    """Return the exit status, after killing processes that the program left running: they may keep its output open."""
     status = await child.exit_status()
     kill_descendants(os.getpid())
     return status

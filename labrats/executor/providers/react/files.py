@@ -1,4 +1,4 @@
-"""The tools that read and write files, in the workspace and nowhere else."""
+"""The tools that read and write files, confined to the workspace."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,58 +15,62 @@ _ENTRIES: Final = 1000
 
 @dataclass(frozen=True)
 class FileTools:
-    """workspace: where the model works. notes: a folder that it may read besides. page_characters: what it is shown
-    of a file at once.
+    """Reads and writes files.
+
+    workspace:       the folder in which the model works.
+    observations:    another folder that the model may read.
+    page_characters: the size of the part of a file that the model is shown at once.
     """
 
     workspace: Path
-    notes: Path
+    observations: Path
     page_characters: int
 
     def read(self, call: ReadFile) -> str:
-        """The lines asked for, as many as fit."""
-        lines = _decoded(self._content(call.path)).removesuffix("\n").split("\n")
+        """Return the requested lines, as many as fit."""
+        lines = _decode(self._content(call.path)).removesuffix("\n").split("\n")
         return page_of(lines, call.offset, call.limit, self.page_characters)
 
     def write(self, call: WriteFile) -> str:
-        """Says how much was written."""
+        """Write the file, and return a message with its size."""
         content = call.content.encode("utf-8", "replace")
         write_beneath(self.workspace, self.name(call.path), content)
-        return f"{len(content)} bytes were written to {call.path}."
+        return f"Wrote {len(content)} bytes to {call.path}."
 
     def edit(self, call: EditFile) -> str:
-        """Says what was done. Raises InvalidToolCall where the piece is not there exactly once."""
+        """Replace a part of the file, and return a message. Raises InvalidToolCall unless it occurs exactly once."""
         name = self.name(call.path)
         with open_to_read(self.workspace, name) as file:
-            text = _decoded(_bounded(file.read(_FILE_BYTES + 1), call.path), "strict")
+            text = _decode(_check_size(file.read(_FILE_BYTES + 1), call.path), "strict")
         if (count := text.count(call.old)) != 1:
-            where = "does not occur" if count == 0 else f"occurs {count} times"
+            problem = "does not occur" if count == 0 else f"occurs {count} times"
             raise InvalidToolCall(
-                f"`old` {where} in {call.path}. Give a piece of it exactly as it is, with enough around it."
+                f"`old` {problem} in {call.path}. Copy a part of the file exactly, with enough around it to be unique."
             )
         write_beneath(self.workspace, name, text.replace(call.old, call.new).encode("utf-8", "replace"))
-        return f"{call.path} was edited."
+        return f"Edited {call.path}."
 
     def list(self, call: ListFiles) -> str:
-        """One entry a line: folders end in a slash, links show where they lead."""
+        """Return one entry per line. Folders end with a slash, links are shown with their targets."""
         with folder_beneath(self.workspace, self.name(call.path)) as folder:
-            entries = sorted(_described(entry, folder) for entry in os.scandir(folder))
+            entries = sorted(_describe(entry, folder) for entry in os.scandir(folder))
         more = [f"[{len(entries) - _ENTRIES} more]"] if len(entries) > _ENTRIES else []
         return "\n".join(entries[:_ENTRIES] + more) or "The folder is empty."
 
     def name(self, path: str) -> str:
-        """`path` relative to the workspace; empty for the workspace itself."""
-        return _below(self.workspace, path) if path.startswith("/") else _tidy(path)
+        """Return `path` relative to the workspace; an empty string for the workspace itself."""
+        return _relative_to(self.workspace, path) if path.startswith("/") else _normalize(path)
 
     def _content(self, path: str) -> bytes:
-        root = self.notes if path.startswith(f"{self.notes}/") else self.workspace
-        with open_to_read(root, _below(root, path) if path.startswith("/") else _tidy(path)) as file:
-            return _bounded(file.read(_FILE_BYTES + 1), path)
+        root = self.observations if path.startswith(f"{self.observations}/") else self.workspace
+        with open_to_read(root, _relative_to(root, path) if path.startswith("/") else _normalize(path)) as file:
+            return _check_size(file.read(_FILE_BYTES + 1), path)
 
 
 def page_of(lines: Sequence[str], offset: int, limit: int, characters: int) -> str:
-    """Lines from `offset` (1 is the first) on, at most `limit` of them and about `characters` in all, but at least one.
-    A note says what is missing.
+    """Return the lines from `offset` (starting at 1): at most `limit` lines and about `characters`, but at least one.
+
+    If lines are missing, a note with their numbers follows.
     """
     if lines == [""]:
         return "The file is empty."
@@ -76,8 +80,8 @@ def page_of(lines: Sequence[str], offset: int, limit: int, characters: int) -> s
     last = offset - 1 + len(shown)
     if offset == 1 and last == len(lines):
         return "\n".join(shown)
-    onward = f"; go on with offset {last + 1}" if last < len(lines) else ""
-    return "\n".join([*shown, f"[lines {offset} to {last} of {len(lines)}{onward}]"])
+    hint = f"; continue with offset {last + 1}" if last < len(lines) else ""
+    return "\n".join([*shown, f"[lines {offset} to {last} of {len(lines)}{hint}]"])
 
 
 def _fitting(lines: Sequence[str], characters: int) -> Iterator[str]:
@@ -89,17 +93,17 @@ def _fitting(lines: Sequence[str], characters: int) -> Iterator[str]:
         characters -= len(line) + 1
 
 
-def _below(root: Path, path: str) -> str:
+def _relative_to(root: Path, path: str) -> str:
     if not f"{path}/".startswith(f"{root}/"):
         raise InvalidToolCall(f"{path!r} is not inside the workspace. Paths are relative to it.")
-    return _tidy(path.removeprefix(str(root)))
+    return _normalize(path.removeprefix(str(root)))
 
 
-def _tidy(path: str) -> str:
+def _normalize(path: str) -> str:
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
-def _bounded(content: bytes, path: str) -> bytes:
+def _check_size(content: bytes, path: str) -> bytes:
     if len(content) > _FILE_BYTES:
         raise InvalidToolCall(
             f"{path} is larger than {_FILE_BYTES // 1024**2} MiB. Read a part of it with run_command."
@@ -107,16 +111,16 @@ def _bounded(content: bytes, path: str) -> bytes:
     return content
 
 
-def _decoded(content: bytes, errors: str = "replace") -> str:
+def _decode(content: bytes, errors: str = "replace") -> str:
     if b"\0" in content:
-        raise InvalidToolCall(f"This is no text, but {len(content)} bytes of something else.")
+        raise InvalidToolCall(f"This is not a text file. It has {len(content)} bytes.")
     try:
         return content.decode("utf-8", errors)
     except UnicodeDecodeError as error:
         raise InvalidToolCall("The file is not UTF-8, so it cannot be edited as text.") from error
 
 
-def _described(entry: "os.DirEntry[str]", folder: int) -> str:
+def _describe(entry: "os.DirEntry[str]", folder: int) -> str:
     if entry.is_symlink():
         return f"{entry.name} -> {os.readlink(entry.name, dir_fd=folder)}"
     return f"{entry.name}/" if entry.is_dir() else entry.name

@@ -1,47 +1,49 @@
-"""Notices that a model goes round in circles."""
+"""Detect a model that repeats calls without making progress."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-_SAME_ANSWERS: Final = 2
+_SAME_RESULTS: Final = 2
 _REFUSALS: Final = 4
 
 REMINDER: Final = (
-    "This call was not made: it has given the very same answer before, and would again. Do something else, or finish "
-    "with what you know."
+    "This call was not executed: it has returned the same result before, and nothing has changed since. Do something "
+    "else, or finish with what you know."
 )
 
 
 @dataclass
 class RepetitionDetector:
-    """Remembers what each call answered, until something changes: then the same call is a new question."""
+    """Counts the results of each call. When something has changed, all counts start again."""
 
     _seen: set[tuple[str, str]] = field(default_factory=set)
     _counts: "Counter[tuple[str, str]]" = field(default_factory=Counter)
-    _settled: set[str] = field(default_factory=set)
+    _repeated: set[str] = field(default_factory=set)
     _refusals: int = 0
 
-    def is_pointless(self, call: str) -> bool:
-        """Whether `call` has given one and the same answer often enough. It is then not to be made."""
-        pointless = call in self._settled
-        self._refusals += pointless
-        return pointless
+    def refuses(self, call: str) -> bool:
+        """Return whether `call` must not be executed, since it has returned the same result twice. Count refusals."""
+        refused = call in self._repeated
+        self._refusals += refused
+        return refused
 
     @property
-    def is_hopeless(self) -> bool:
-        """Whether the model goes on all the same."""
+    def is_stuck(self) -> bool:
+        """True once the model has insisted on refused calls several times."""
         return self._refusals >= _REFUSALS
 
-    def note(self, call: str, answer: str, *, may_change: bool) -> None:
-        """Remember what `call` answered. may_change: it is one that can change what others answer. One that answers
-        as it has done before is not taken to have changed anything.
+    def add(self, call: str, result: str, *, may_change: bool) -> None:
+        """Count the result of a call.
+
+        may_change: True if the call can change the results of other calls. A call with a result that it has returned
+        before is assumed to have changed nothing.
         """
-        if may_change and (call, answer) not in self._seen:
+        if may_change and (call, result) not in self._seen:
             self._counts.clear()
-            self._settled.clear()
+            self._repeated.clear()
             self._refusals = 0
-        self._seen.add((call, answer))
-        self._counts[call, answer] += 1
-        if self._counts[call, answer] >= _SAME_ANSWERS:
-            self._settled.add(call)
+        self._seen.add((call, result))
+        self._counts[call, result] += 1
+        if self._counts[call, result] >= _SAME_RESULTS:
+            self._repeated.add(call)

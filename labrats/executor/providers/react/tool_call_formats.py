@@ -1,6 +1,7 @@
-"""How calls are written: natively, where server and model can; else as JSON in the text, which small models hold too.
+"""The formats of tool calls: the API's own calls, or JSON in the text if the model or server does not support them.
 
-A manner shows a talk to the model, and reads what it answers. A talk can be shown in any, so it can change midway.
+A format renders the conversation for the model and parses the calls in its answer. Every conversation can be rendered
+in every format, so that the loop can change the format at any time.
 """
 
 import json
@@ -8,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from labrats.executor.providers.chat_client import Completion, Message
+from labrats.executor.providers.chat_stream import Completion, Message
 from labrats.executor.providers.react.arguments import ARGUMENT_TYPES, Finish, describe_arguments, schema_of
 from labrats.executor.providers.react.observations import Observation
-from labrats.executor.providers.react.transcript import Call, Transcript, Turn
+from labrats.executor.providers.react.transcript import ToolCall, Transcript, Turn
 from labrats.model.nesting import is_too_deep
 
 _TASK: Final = (
@@ -19,7 +20,7 @@ _TASK: Final = (
     "you change something, and check what you did. When it is done, or cannot be done, call finish with your answer."
 )
 _FORMAT: Final = (
-    "Answer with one JSON object and nothing else: a call of one of these tools. You are then told what it answered. "
+    "Answer with one JSON object and nothing else: a call of one of these tools. You then get its result. "
     "The first tasks you see are examples, and so are their files."
 )
 _EXAMPLES: Final = (
@@ -33,64 +34,64 @@ _EXAMPLES: Final = (
     ("What does todo.txt say?", "read_file", {"path": "todo.txt"}, "Buy milk.", "todo.txt says: Buy milk."),
     ("Run the tests.", "run_command", {"command": "make test"}, "12 passed", "All 12 tests pass."),
 )
-"""Whole talks, which the smallest models follow better than a description: a task, a call, its answer, the end."""
+"""Example conversations: task, tool, arguments, result, answer. The smallest models follow them better than rules."""
 
-_OBJECTS_LOOKED_AT: Final = 20
+_MAX_OBJECTS: Final = 20
 _NAME_KEYS: Final = ("tool", "name", "function")
 _ARGUMENT_KEYS: Final = ("arguments", "parameters", "input", "args")
 
 
 class ToolCallFormat(Protocol):
-    """A way to write calls."""
+    """A format of tool calls."""
 
     @property
     def name(self) -> str:
-        """What calls are then, for people."""
+        """The format's name in the log."""
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """What a request has besides its messages."""
+        """Further fields of a request, besides its messages."""
 
     @property
     def streams_text(self) -> bool:
-        """Whether a text in an answer is for people."""
+        """True if the text of an answer is for people, and is logged."""
 
     def messages(self, transcript: Transcript) -> list[Message]:
-        """The talk as the model is shown it."""
+        """Render the conversation for the model."""
 
-    def calls_in(self, reply: Completion) -> Sequence[Call]:
-        """The calls in an answer; none where it is a text."""
+    def calls_in(self, completion: Completion) -> Sequence[ToolCall]:
+        """Return the calls in an answer; none if it contains only text."""
 
 
 @dataclass(frozen=True)
 class NativeFormat:
     """The API's own tool calls."""
 
-    name: str = "calls of the API"
+    name: str = "API tool calls"
     streams_text: bool = True
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        return {"tools": [_as_function(kind.tool, str(kind.__doc__), schema_of(kind)) for kind in ARGUMENT_TYPES]}
+        return {"tools": [_as_function(each.tool, str(each.__doc__), schema_of(each)) for each in ARGUMENT_TYPES]}
 
     def messages(self, transcript: Transcript) -> list[Message]:
         messages: list[Message] = _opening(_TASK, transcript)
-        for each in transcript.shown:
-            messages.append(_native_answer(each.text, each.calls))
+        for turn in transcript.shown:
+            messages.append(_native_answer(turn.text, turn.calls))
             messages += [
-                {"role": "tool", "tool_call_id": call.id, "content": observed.text}
-                for call, observed in zip(each.calls, each.observed, strict=True)
+                {"role": "tool", "tool_call_id": call.id, "content": observation.text}
+                for call, observation in zip(turn.calls, turn.observations, strict=True)
             ]
-            messages += _remark(each.remark)
+            messages += _remark(turn.remark)
         return messages
 
-    def calls_in(self, reply: Completion) -> Sequence[Call]:
-        return [Call(made.id, made.name, _json_or_text(made.arguments or "{}")) for made in reply.calls]
+    def calls_in(self, completion: Completion) -> Sequence[ToolCall]:
+        return [ToolCall(each.id, each.name, _json_or_text(each.arguments or "{}")) for each in completion.calls]
 
 
 @dataclass(frozen=True)
 class TextFormat:
-    """One JSON object in the text. constrained: the server is asked to let the model write nothing else."""
+    """One JSON object in the text. constrained: True to send a schema that lets the model write nothing else."""
 
     constrained: bool
     name: str
@@ -100,32 +101,32 @@ class TextFormat:
     def fields(self) -> Mapping[str, Any]:
         if not self.constrained:
             return {}
-        schema = {"name": "call", "strict": True, "schema": {"anyOf": [_call_schema(kind) for kind in ARGUMENT_TYPES]}}
+        schema = {"name": "call", "strict": True, "schema": {"anyOf": [_call_schema(each) for each in ARGUMENT_TYPES]}}
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
     def messages(self, transcript: Transcript) -> list[Message]:
         tools = "\n".join(
-            f"- {kind.tool}, arguments {describe_arguments(kind)}: {kind.__doc__}" for kind in ARGUMENT_TYPES
+            f"- {each.tool}, arguments {describe_arguments(each)}: {each.__doc__}" for each in ARGUMENT_TYPES
         )
         system, prompt = _opening(f"{_TASK}\n\n{_FORMAT}\n\n{tools}", transcript)
         if not self.constrained:
-            system = {**system, "role": "user"}  # what refuses a schema may refuse this role too
-        said = (message for each in transcript.shown for message in _in_text(each))
-        return _alternating([system, *_examples(), prompt, *said])
+            system = {**system, "role": "user"}  # a server that rejects a schema may reject this role too
+        turns = (message for turn in transcript.shown for message in _text_messages(turn))
+        return _alternating([system, *_examples(), prompt, *turns])
 
-    def calls_in(self, reply: Completion) -> Sequence[Call]:
-        for found in _objects_in(reply.text):
+    def calls_in(self, completion: Completion) -> Sequence[ToolCall]:
+        for found in _objects_in(completion.text):
             name = next((found[key] for key in _NAME_KEYS if isinstance(found.get(key), str)), None)
             if name is not None:
-                return [Call("call_0", name, _arguments_in(found))]
+                return [ToolCall("call_0", name, _arguments_in(found))]
         return []
 
 
 NATIVE: Final = NativeFormat()
-CONSTRAINED: Final = TextFormat(constrained=True, name="JSON by a schema")
-FREE: Final = TextFormat(constrained=False, name="JSON in a text")
+CONSTRAINED: Final = TextFormat(constrained=True, name="JSON with a schema")
+FREE: Final = TextFormat(constrained=False, name="JSON in plain text")
 FALLBACK_FORMATS: Final[Mapping[ToolCallFormat, ToolCallFormat]] = {NATIVE: CONSTRAINED, CONSTRAINED: FREE}
-"""What is tried where a server or a model does not master a manner."""
+"""The next format to try when a server or a model does not support a format."""
 
 
 def _opening(system: str, transcript: Transcript) -> list[Message]:
@@ -134,7 +135,7 @@ def _opening(system: str, transcript: Transcript) -> list[Message]:
 
 
 def _alternating(messages: Iterable[Message]) -> list[Message]:
-    """The same, those that follow one of their own role joined with it: some models know of nothing else."""
+    """Join consecutive messages of the same role, since some models require alternating roles."""
     joined: list[Message] = []
     for message in messages:
         if joined and joined[-1]["role"] == message["role"]:
@@ -152,9 +153,9 @@ def _as_function(name: str, description: str, parameters: Any) -> dict[str, Any]
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
 
-def _native_answer(text: str, calls: Sequence[Call]) -> Message:
-    written = [
-        # Arguments that are no object would break the templates by which servers show them to the model.
+def _native_answer(text: str, calls: Sequence[ToolCall]) -> Message:
+    tool_calls = [
+        # Arguments other than an object would break the chat templates of servers.
         {
             "id": call.id,
             "type": "function",
@@ -165,50 +166,50 @@ def _native_answer(text: str, calls: Sequence[Call]) -> Message:
         }
         for call in calls
     ]
-    return {"role": "assistant", "content": text} | ({"tool_calls": written} if written else {})
+    return {"role": "assistant", "content": text} | ({"tool_calls": tool_calls} if tool_calls else {})
 
 
-def _call_schema(kind: Any) -> dict[str, Any]:
-    """A call of one tool as a JSON object."""
+def _call_schema(arguments_type: Any) -> dict[str, Any]:
+    """Return the JSON schema of a call of one tool."""
     return {
         "type": "object",
-        "properties": {"tool": {"const": kind.tool}, "arguments": schema_of(kind)},
+        "properties": {"tool": {"const": arguments_type.tool}, "arguments": schema_of(arguments_type)},
         "required": ["tool", "arguments"],
         "additionalProperties": False,
     }
 
 
 def _examples() -> Iterator[Message]:
-    for task, tool, arguments, answered, end in _EXAMPLES:
-        call = Call("", tool, arguments)
+    for task, tool, arguments, result, answer in _EXAMPLES:
+        call = ToolCall("", tool, arguments)
         yield {"role": "user", "content": task}
-        yield from _in_text(Turn(calls=[call], observed=[Observation(answered)]))
-        yield {"role": "assistant", "content": _written(Finish.tool, {"answer": end})}
+        yield from _text_messages(Turn(calls=[call], observations=[Observation(result)]))
+        yield {"role": "assistant", "content": _call_text(Finish.tool, {"answer": answer})}
 
 
-def _in_text(each: Turn) -> Iterator[Message]:
-    for call, observed in zip(each.calls, each.observed, strict=True):
-        yield {"role": "assistant", "content": _written(call.name, call.arguments)}
-        yield {"role": "user", "content": _told(call, observed)}
-    if not each.calls:
-        yield {"role": "assistant", "content": each.text}
-    yield from _remark(each.remark)
+def _text_messages(turn: Turn) -> Iterator[Message]:
+    for call, observation in zip(turn.calls, turn.observations, strict=True):
+        yield {"role": "assistant", "content": _call_text(call.name, call.arguments)}
+        yield {"role": "user", "content": _result_text(call, observation)}
+    if not turn.calls:
+        yield {"role": "assistant", "content": turn.text}
+    yield from _remark(turn.remark)
 
 
-def _written(tool: str, arguments: Any) -> str:
+def _call_text(tool: str, arguments: Any) -> str:
     return json.dumps({"tool": tool, "arguments": arguments}, ensure_ascii=False)
 
 
-def _told(call: Call, observed: Observation) -> str:
-    verb = "failed" if observed.is_error else "answered"
-    return f"{call.name} {verb}:\n{observed.text}\n\nGo on: call the next tool, or {Finish.tool}."
+def _result_text(call: ToolCall, observation: Observation) -> str:
+    verb = "failed" if observation.is_error else "returned"
+    return f"{call.name} {verb}:\n{observation.text}\n\nContinue: call the next tool, or {Finish.tool}."
 
 
 def _objects_in(text: str) -> Iterator[dict[str, Any]]:
-    """Each JSON object in `text`, whatever is around it."""
+    """Yield the JSON objects in a text, between any other text."""
     decoder = json.JSONDecoder()
     start = text.find("{")
-    for _ in range(_OBJECTS_LOOKED_AT):
+    for _ in range(_MAX_OBJECTS):
         if start < 0:
             return
         try:
@@ -222,13 +223,13 @@ def _objects_in(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _arguments_in(found: Mapping[str, Any]) -> Any:
-    """Its arguments; beside the name where they are not in an object of their own."""
-    given = next((found[key] for key in _ARGUMENT_KEYS if key in found), None)
-    if isinstance(given, str):
-        return _json_or_text(given)
-    if given is None:
+    """Return the arguments of a call: an object of their own, or the fields beside the name."""
+    arguments = next((found[key] for key in _ARGUMENT_KEYS if key in found), None)
+    if isinstance(arguments, str):
+        return _json_or_text(arguments)
+    if arguments is None:
         return {key: value for key, value in found.items() if key not in _NAME_KEYS}
-    return given
+    return arguments
 
 
 def _json_or_text(text: str) -> Any:

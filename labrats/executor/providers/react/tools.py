@@ -1,4 +1,4 @@
-"""What the model can do: the tools, each within its limits and inside the workspace."""
+"""The tools of the model, each with limits and confined to the workspace."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from labrats.executor.providers.react.arguments import (
     ToolArguments,
     WriteFile,
 )
-from labrats.executor.providers.react.commands import Ended, run_program, shell
+from labrats.executor.providers.react.commands import CommandResult, run_program, shell
 from labrats.executor.providers.react.files import FileTools
 from labrats.executor.providers.react.observations import Observation, ObservationStore, shown_characters
 from labrats.files.safe_paths import folder_beneath, open_to_read
@@ -29,34 +29,31 @@ _GREP: Final = ("grep", "-rnHIEs", "--devices=skip", "--exclude-dir=.git", "--co
 
 @dataclass(frozen=True)
 class Tools:
-    """Carries out calls. What they answer is redacted: what is secret here need not reach the model's server."""
+    """Executes calls. Results are redacted, since the model's server must not receive secrets."""
 
     context: RunContext
     files: FileTools
-    notes: ObservationStore
+    observations: ObservationStore
     environment: dict[str, str]
 
     @classmethod
     def of(cls, context: RunContext, window_tokens: int) -> "Tools":
         environment = context.agent_environment()
-        notes = ObservationStore(Path(environment["TMPDIR"]), shown_characters(window_tokens))
-        files = FileTools(context.workspace, notes.folder, notes.characters - _PAGE_NOTE_CHARACTERS)
-        return cls(context, files, notes, environment)
+        observations = ObservationStore(Path(environment["TMPDIR"]), shown_characters(window_tokens))
+        files = FileTools(context.workspace, observations.folder, observations.characters - _PAGE_NOTE_CHARACTERS)
+        return cls(context, files, observations, environment)
 
     async def use(self, call: ToolArguments) -> Observation:
-        """What the tool answers; an error too is an answer."""
+        """Execute a call, and return its result or its error."""
         try:
-            observed = await self._use(call)
-        except (
-            InvalidToolCall,
-            GiveUp,
-        ) as error:  # GiveUp is how the attempt's own files say it; here the model decides
-            observed = Observation(str(error), is_error=True)
+            observation = await self._execute(call)
+        except (InvalidToolCall, GiveUp) as error:  # safe_paths raises GiveUp; here the model decides how to continue
+            observation = Observation(str(error), is_error=True)
         except OSError as error:
-            observed = Observation(f"It failed: {error.strerror}.", is_error=True)
-        return Observation(self.notes.shown(self.context.events.clean(observed.text)), observed.is_error)
+            observation = Observation(f"The call failed: {error.strerror}.", is_error=True)
+        return Observation(self.observations.shorten(self.context.events.clean(observation.text)), observation.is_error)
 
-    async def _use(self, call: ToolArguments) -> Observation:
+    async def _execute(self, call: ToolArguments) -> Observation:
         match call:
             case ReadFile():
                 return Observation(self.files.read(call))
@@ -69,27 +66,27 @@ class Tools:
             case Search():
                 return await self._search(call)
             case RunCommand():
-                return await self._run(call)
-        raise AssertionError(f"{call.tool} is no tool to use")
+                return await self._run_command(call)
+        raise AssertionError(f"{call.tool} cannot be executed")
 
     async def _search(self, call: Search) -> Observation:
-        place = self._place(call.path)
-        command = [*_GREP, "-e", call.pattern, "--", place]
-        ended = await run_program(command, self.context.workspace, self.environment, _SEARCH_SECONDS)
-        if ended.status == 1 and not ended.output:
-            return Observation("Nothing matches.")
-        return Observation(ended.output + _limit_note(ended), is_error=ended.status not in (0, None))
+        path = self._checked_path(call.path)
+        command = [*_GREP, "-e", call.pattern, "--", path]
+        result = await run_program(command, self.context.workspace, self.environment, _SEARCH_SECONDS)
+        if result.status == 1 and not result.output:
+            return Observation("No matches.")
+        return Observation(result.output + _limit_note(result), is_error=result.status not in (0, None))
 
-    async def _run(self, call: RunCommand) -> Observation:
+    async def _run_command(self, call: RunCommand) -> Observation:
         command = sandboxed_command([shell(), "-c", call.command], self.context)
-        ended = await run_program(command, self.context.workspace, self.environment, call.timeout_seconds)
-        if ended.status == 0:
-            return Observation(ended.output or "It succeeded, and printed nothing.")
-        exit_note = _limit_note(ended) or f"\n[exit status {ended.status}]"
-        return Observation(ended.output + exit_note, is_error=True)
+        result = await run_program(command, self.context.workspace, self.environment, call.timeout_seconds)
+        if result.status == 0:
+            return Observation(result.output or "The command succeeded and printed nothing.")
+        exit_note = _limit_note(result) or f"\n[exit status {result.status}]"
+        return Observation(result.output + exit_note, is_error=True)
 
-    def _place(self, path: str) -> str:
-        """`path` as a program run in the workspace is to be given it; whether it is inside is looked at first."""
+    def _checked_path(self, path: str) -> str:
+        """Return `path` relative to the workspace, for a program that runs there. Raises GiveUp if it is outside."""
         name = self.files.name(path)
         if not name:
             return "."
@@ -101,5 +98,5 @@ class Tools:
         return f"./{name}"
 
 
-def _limit_note(ended: Ended) -> str:
-    return f"\n[the program was ended: {ended.limit}]" if ended.limit else ""
+def _limit_note(result: CommandResult) -> str:
+    return f"\n[the program was killed after {result.limit}]" if result.limit else ""

@@ -1,4 +1,4 @@
-"""What was said and done so far, and how much of it the model is still shown."""
+"""The conversation with the model, and the part of it that fits the model's window."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from labrats.executor.providers.react.observations import Observation
 
-ELIDED: Final = "[left out: this is long ago. Call the tool again if you need it.]"
+ELIDED: Final = "[omitted: this result is old. Call the tool again if you need it.]"
 
 
 @dataclass(frozen=True)
-class Call:
-    """A tool call. arguments: any JSON, or a text that was to be JSON and is not."""
+class ToolCall:
+    """A tool call. arguments: any JSON value, or the text if it was not valid JSON."""
 
     id: str
     name: str
@@ -21,45 +21,51 @@ class Call:
 
 @dataclass(frozen=True)
 class Turn:
-    """What the model said and called, what each call answered, and a remark besides."""
+    """The model's text and calls, the result of each call, and an optional remark of the loop."""
 
     text: str = ""
-    calls: Sequence[Call] = ()
-    observed: Sequence[Observation] = ()
+    calls: Sequence[ToolCall] = ()
+    observations: Sequence[Observation] = ()
     remark: str = ""
 
     def elided(self) -> "Turn":
-        """The same with short answers."""
-        brief = [each if len(each.text) <= len(ELIDED) else replace(each, text=ELIDED) for each in self.observed]
-        return replace(self, observed=brief)
+        """Return the turn with long results omitted."""
+        brief = [each if len(each.text) <= len(ELIDED) else replace(each, text=ELIDED) for each in self.observations]
+        return replace(self, observations=brief)
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """The talk, oldest round first. elided: of how many rounds the answers are left out; dropped: how many wholly."""
+    """The conversation, oldest turn first.
+
+    elided:  the number of oldest turns whose results are omitted.
+    dropped: the number of oldest turns that are omitted entirely.
+    """
 
     instructions: str
     prompt: str
-    rounds: tuple[Turn, ...] = ()
+    turns: tuple[Turn, ...] = ()
     elided: int = 0
     dropped: int = 0
 
     @property
     def shown(self) -> list[Turn]:
-        """The rounds that the model is shown."""
-        old = [each.elided() for each in self.rounds[self.dropped : self.elided]]
-        return [*old, *self.rounds[max(self.dropped, self.elided) :]]
+        """The turns that the model is shown."""
+        old = [each.elided() for each in self.turns[self.dropped : self.elided]]
+        return [*old, *self.turns[max(self.dropped, self.elided) :]]
 
-    def and_then(self, latest: Turn) -> "Transcript":
-        return replace(self, rounds=(*self.rounds, latest))
+    def with_turn(self, turn: Turn) -> "Transcript":
+        return replace(self, turns=(*self.turns, turn))
 
     def shrunk(self, size: Callable[["Transcript"], int], limit: int) -> "Transcript":
-        """The same, showing so little that its `size` is at most `limit`: the oldest answers go first, then the oldest
-        rounds, never the latest one. As little as can be where that is not enough.
+        """Return the transcript with as few omissions as needed for a `size` of at most `limit`.
+
+        The oldest results are omitted first, then the oldest turns, but never the latest turn. The size exceeds the
+        limit if that is not enough.
         """
-        spared = max(len(self.rounds) - 1, 0)
-        steps = [replace(self, elided=count) for count in range(self.elided, spared + 1)]
-        steps += [replace(self, elided=spared, dropped=count) for count in range(self.dropped + 1, spared + 1)]
+        most = max(len(self.turns) - 1, 0)
+        steps = [replace(self, elided=count) for count in range(self.elided, most + 1)]
+        steps += [replace(self, elided=most, dropped=count) for count in range(self.dropped + 1, most + 1)]
         if not steps:
             return self
         fitting = bisect_left(steps, True, key=lambda step: size(step) <= limit)
@@ -67,5 +73,5 @@ class Transcript:
 
 
 def characters_in(messages: Sequence[Mapping[str, Any]]) -> int:
-    """About how much a request with these messages gives the model to read."""
+    """Return the approximate number of characters that the model reads in these messages."""
     return sum(len(str(message)) for message in messages)

@@ -21,23 +21,23 @@ TASK = a_task(Path("/nowhere"), config=JobConfig(provider="claude", model="sonne
 RECORDED = Path(__file__).parent / "recorded" / "claude"
 
 
-def told(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Work:
+def translated(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Work:
     """What becomes of `events`."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
         translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
         for event in events:
             if known := read_event(json.dumps(event).encode()):
-                translator.tell(known)
+                translator.handle(known)
         return work
 
 
-def narrator_of(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> ClaudeEventTranslator:
+def translator_of(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> ClaudeEventTranslator:
     """Who has retold `events`."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
         translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
         with suppress(GiveUp):
             for event in events:
-                translator.hear(json.dumps(event).encode())
+                translator.handle_line(json.dumps(event).encode())
         return translator
 
 
@@ -46,7 +46,7 @@ def recorded(tmp_path: Path, name: str) -> tuple[ClaudeEventTranslator, Work]:
     with some_work(tmp_path, a_task(tmp_path)) as work:
         translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
         for line in (RECORDED / f"{name}.jsonl").read_bytes().splitlines():
-            translator.hear(line)
+            translator.handle_line(line)
         return translator, work
 
 
@@ -97,7 +97,7 @@ def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tm
     lines = (RECORDED / "background.jsonl").read_bytes().splitlines()
     with some_work(tmp_path, a_task(tmp_path)) as work:
         translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
-        translator.hear(lines[-1])
+        translator.handle_line(lines[-1])
 
     assert (translator.usage.input_tokens, translator.usage.output_tokens) == (100, 10)
     assert translator.usage.cost_usd == pytest.approx(0.0003)
@@ -112,7 +112,7 @@ def test_an_older_version_that_goes_on_with_a_session_tells_the_tokens_of_this_r
         model_usage={"big": ModelUsage(input_tokens=100, output_tokens=200, cost_usd=0.5)},
     )
 
-    assert result.usage_after(Usage(), goes_on=True) == Usage(input_tokens=3, output_tokens=4)
+    assert result.usage_after(Usage(), resumed=True) == Usage(input_tokens=3, output_tokens=4)
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ def test_a_pause_is_as_long_as_the_subscriptions_limit_lasts(tmp_path: Path) -> 
 
 def test_a_long_pause_that_the_server_asks_for_ends_the_run(tmp_path: Path) -> None:
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        asked = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
+        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
         lines = (RECORDED / "asked_for_a_minute.jsonl").read_bytes().splitlines()
         *before, last = lines[: next(n for n, line in enumerate(lines, 1) if b"api_retry" in line)]
         for line in before:
-            asked.hear(line)
+            translator.handle_line(line)
         with pytest.raises(GiveUp) as ending:
-            asked.hear(last)
+            translator.handle_line(last)
 
     assert (ending.value.code, ending.value.retry_after_seconds) == (FailedCode.RATE_LIMITED, 68.082)
 
@@ -153,7 +153,7 @@ def test_a_long_pause_that_the_server_asks_for_ends_the_run(tmp_path: Path) -> N
 def test_a_short_pause_that_the_server_asks_for_is_passed_on(tmp_path: Path) -> None:
     asked, _ = recorded(tmp_path, "asked_for_seconds")
 
-    assert asked.too_long is None
+    assert asked.long_pause is None
     with pytest.raises(GiveUp) as failure:
         answer_of(TASK, asked.result, ProgramExit(1), retry_after_seconds=asked.retry_after_seconds)
     assert (failure.value.code, failure.value.retry_after_seconds) == (FailedCode.OVERLOADED, 4.732)
@@ -178,16 +178,16 @@ def a_retry(**fields: Any) -> dict[str, Any]:
 def test_only_a_refusal_that_passes_is_a_reason_to_pause(
     tmp_path: Path, events: list[dict[str, Any]], ends: bool, asked: bool
 ) -> None:
-    translator = narrator_of(tmp_path, *events)
-    assert (translator.too_long is not None, translator.retry_after_seconds is not None) == (ends, asked)
+    translator = translator_of(tmp_path, *events)
+    assert (translator.long_pause is not None, translator.retry_after_seconds is not None) == (ends, asked)
 
 
 @pytest.mark.parametrize(("status", "ends"), [(529, False), (429, True)])
 def test_where_it_can_fall_back_to_another_model_an_overload_does_not_end_it(
     tmp_path: Path, status: int, ends: bool
 ) -> None:
-    translator = narrator_of(tmp_path, a_retry(error_status=status), config=JobConfig(fallback_model="second"))
-    assert (translator.too_long is not None) is ends
+    translator = translator_of(tmp_path, a_retry(error_status=status), config=JobConfig(fallback_model="second"))
+    assert (translator.long_pause is not None) is ends
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_what_is_no_known_event_is_skipped(line: bytes) -> None:
 
 
 def test_half_a_character_does_not_cost_the_event(tmp_path: Path) -> None:
-    work = told(tmp_path, assistant(text("a \ud83d b")))
+    work = translated(tmp_path, assistant(text("a \ud83d b")))
 
     assert work.logs == ["a ? b"]
 
@@ -217,7 +217,7 @@ def test_half_a_character_does_not_cost_the_event(tmp_path: Path) -> None:
 def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> None:
     call = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "ls\n-la", "description": "d"}}
 
-    work = told(
+    work = translated(
         tmp_path,
         {"type": "system", "subtype": "init", "claude_code_version": "9.9", "model": "claude-test"},
         assistant(text("First.\nSecond.")),
@@ -258,7 +258,7 @@ def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> No
 )
 def test_of_a_call_people_are_shown_what_tells_most(tmp_path: Path, given: Any, shown: str) -> None:
     call = {"type": "tool_use", "id": "toolu_1", "name": "mcp__docs__ask", "input": given}
-    assert told(tmp_path, assistant(call)).logs == [f"→ mcp__docs__ask: {shown}"]
+    assert translated(tmp_path, assistant(call)).logs == [f"→ mcp__docs__ask: {shown}"]
 
 
 @pytest.mark.parametrize(
@@ -279,13 +279,13 @@ def test_of_a_call_people_are_shown_what_tells_most(tmp_path: Path, given: Any, 
     ],
 )
 def test_retries_and_fallback_are_noted(tmp_path: Path, event: dict[str, Any], note: str) -> None:
-    assert told(tmp_path, {"type": "system", **event}).logs == [note]
+    assert translated(tmp_path, {"type": "system", **event}).logs == [note]
 
 
 def test_a_message_that_comes_in_several_events_is_counted_once(tmp_path: Path) -> None:
     usage = {"input_tokens": 5, "cache_creation_input_tokens": 7, "cache_read_input_tokens": 11}
 
-    work = told(
+    work = translated(
         tmp_path,
         assistant(text("a"), message_id="msg_1", **usage),
         assistant(text("b"), message_id="msg_1", **usage),
@@ -301,43 +301,53 @@ def streamed(kind: str, *, parent: str | None = None, **fields: Any) -> dict[str
     return {"type": "stream_event", "event": {"type": kind, **fields}, "parent_tool_use_id": parent}
 
 
-def begun(message_id: str, parent: str | None = None, **usage: int) -> dict[str, Any]:
+def message_start(message_id: str, parent: str | None = None, **usage: int) -> dict[str, Any]:
     message = {"id": message_id, "model": "claude-test", "content": [], "usage": {"output_tokens": 1, **usage}}
     return streamed("message_start", parent=parent, message=message)
 
 
-def ended(output_tokens: int, parent: str | None = None, **usage: int | None) -> dict[str, Any]:
+def message_end(output_tokens: int, parent: str | None = None, **usage: int | None) -> dict[str, Any]:
     return streamed("message_delta", parent=parent, usage={"output_tokens": output_tokens, **usage})
 
 
 def test_the_usage_of_a_streamed_message_is_that_of_its_end(tmp_path: Path) -> None:
-    work = told(tmp_path, begun("msg_1", input_tokens=5), assistant(text("a"), input_tokens=5), ended(75_000))
+    work = translated(
+        tmp_path, message_start("msg_1", input_tokens=5), assistant(text("a"), input_tokens=5), message_end(75_000)
+    )
 
     assert work.context.events.usage == Usage(input_tokens=5, output_tokens=75_000, turns=1)
 
 
 def test_messages_that_come_in_together_are_told_apart(tmp_path: Path) -> None:
-    work = told(tmp_path, begun("msg_1"), begun("msg_2", "toolu_1"), ended(10, "toolu_1"), ended(200))
+    work = translated(
+        tmp_path,
+        message_start("msg_1"),
+        message_start("msg_2", "toolu_1"),
+        message_end(10, "toolu_1"),
+        message_end(200),
+    )
 
     assert work.context.events.usage == Usage(output_tokens=210, turns=2)
 
 
 def test_a_message_that_breaks_off_at_its_beginning_is_no_turn(tmp_path: Path) -> None:
-    work = told(tmp_path, begun("msg_1", input_tokens=5), begun("msg_2", input_tokens=5), ended(10))
+    work = translated(
+        tmp_path, message_start("msg_1", input_tokens=5), message_start("msg_2", input_tokens=5), message_end(10)
+    )
 
     assert work.context.events.usage == Usage(input_tokens=10, output_tokens=11, turns=1)
 
 
 def test_a_message_that_writes_more_than_is_allowed_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(GiveUp) as stopped:
-        told(tmp_path, begun("msg_1"), ended(2001), config=JobConfig(max_tokens=2000))
+        translated(tmp_path, message_start("msg_1"), message_end(2001), config=JobConfig(max_tokens=2000))
 
     assert stopped.value.code == FailedCode.BUDGET
 
 
 def test_refused_requests_are_no_turns(tmp_path: Path) -> None:
     refused = {"type": "result", "subtype": "success", "is_error": True, "num_turns": 3}
-    translator = narrator_of(tmp_path, assistant(text("a")), refused)
+    translator = translator_of(tmp_path, assistant(text("a")), refused)
 
     assert translator.usage.turns == 1
 
@@ -349,8 +359,10 @@ def test_what_subagents_write_counts_although_it_is_not_printed(tmp_path: Path) 
     (files / "agent-1.jsonl").write_text(json.dumps(entry) + "\n")
     with some_work(tmp_path, a_task(tmp_path)) as work:
         translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
-        translator.tell(SystemEvent(subtype="init", session_id="session-1"))
-        translator.hear(json.dumps(assistant(text("a"), message_id="msg_2") | {"parent_tool_use_id": "t"}).encode())
+        translator.handle(SystemEvent(subtype="init", session_id="session-1"))
+        translator.handle_line(
+            json.dumps(assistant(text("a"), message_id="msg_2") | {"parent_tool_use_id": "t"}).encode()
+        )
 
     assert work.context.events.usage == Usage(input_tokens=5, output_tokens=600, turns=1)
 
@@ -396,7 +408,7 @@ def a_cost_state(cost: float, output_tokens: int, **fields: Any) -> str:
 
 def test_a_limit_stops_it_as_soon_as_it_is_seen_to_be_passed(tmp_path: Path) -> None:
     with pytest.raises(GiveUp) as stopped:
-        told(tmp_path, assistant(text("a"), input_tokens=100), config=JobConfig(max_tokens=99))
+        translated(tmp_path, assistant(text("a"), input_tokens=100), config=JobConfig(max_tokens=99))
 
     assert stopped.value.code == FailedCode.BUDGET
 

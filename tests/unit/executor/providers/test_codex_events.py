@@ -10,7 +10,7 @@ import pytest
 from labrats.executor.providers.agent_cli import ProgramExit
 from labrats.executor.providers.codex import answer_of, code_of, retry_after_seconds
 from labrats.executor.providers.codex_events import CodexEventTranslator, SessionUsageReader, ThreadStarted, read_event
-from labrats.executor.providers.codex_log import CodexLog, complaints_in, retry_after_in
+from labrats.executor.providers.codex_log import CodexLog, retry_after_in, without_requested_lines
 from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
@@ -21,14 +21,14 @@ RECORDED = Path(__file__).parent / "recorded" / "codex"
 THREAD = "01900000-0000-7000-8000-000000000000"
 
 
-def told(tmp_path: Path, *lines: bytes, config: JobConfig | None = None) -> tuple[CodexEventTranslator, Work]:
+def translated(tmp_path: Path, *lines: bytes, config: JobConfig | None = None) -> tuple[CodexEventTranslator, Work]:
     """What becomes of the events in `lines`."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig(provider="codex"))) as work:
         translator = CodexEventTranslator(work.context, tmp_path / "sessions")
         try:
             for line in lines:
                 if event := read_event(line):
-                    translator.tell(event)
+                    translator.handle(event)
         finally:
             translator.report_final_usage()
         return translator, work
@@ -51,7 +51,7 @@ def an_item(**fields: Any) -> bytes:
 
 
 def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> None:
-    translator, work = told(tmp_path, *recorded("worked"))
+    translator, work = translated(tmp_path, *recorded("worked"))
 
     assert work.logs == [
         "Let me see.",
@@ -81,7 +81,7 @@ def test_a_model_is_waited_for_unless_a_tool_is_at_work(tmp_path: Path) -> None:
         waits = []
         for line in recorded("worked")[:6]:
             if event := read_event(line):
-                translator.tell(event)
+                translator.handle(event)
             waits.append(translator.waits_for_model)
 
     assert waits == [True, True, True, False, True, False]
@@ -90,7 +90,7 @@ def test_a_model_is_waited_for_unless_a_tool_is_at_work(tmp_path: Path) -> None:
 def test_an_answer_without_a_call_is_told_with_its_call(tmp_path: Path) -> None:
     search = an_item(type="web_search", query="labrats")
     tool = an_item(type="mcp_tool_call", server="files", tool="read", arguments={"a": 1}, error={"message": "no"})
-    _, work = told(tmp_path, search, tool)
+    _, work = translated(tmp_path, search, tool)
 
     assert work.logs == [
         "→ WebSearch: labrats",
@@ -114,20 +114,20 @@ def test_an_answer_without_a_call_is_told_with_its_call(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_known_is_skipped(tmp_path: Path, line: bytes) -> None:
-    _, work = told(tmp_path, line)
+    _, work = translated(tmp_path, line)
 
     assert work.events == []
 
 
 def test_half_a_character_does_not_cost_the_event(tmp_path: Path) -> None:
     line = b'{"type": "item.completed", "item": {"id": "item_1", "type": "agent_message", "text": "a \\ud83d b"}}'
-    _, work = told(tmp_path, line)
+    _, work = translated(tmp_path, line)
 
     assert work.logs == ["a ? b"]
 
 
 def test_trouble_on_the_way_is_a_note_in_the_log(tmp_path: Path) -> None:
-    translator, work = told(tmp_path, *recorded("reconnected"))
+    translator, work = translated(tmp_path, *recorded("reconnected"))
 
     assert work.logs[0].startswith("[Reconnecting... 1/1 (stream disconnected")
     assert answer_of(work.context, translator, ProgramExit(0)) == "Done."
@@ -135,7 +135,7 @@ def test_trouble_on_the_way_is_a_note_in_the_log(tmp_path: Path) -> None:
 
 def test_what_a_session_has_consumed_is_read_where_it_writes_itself_down(tmp_path: Path) -> None:
     a_session(tmp_path, *recorded("session"))
-    _, work = told(tmp_path, *recorded("worked"))
+    _, work = translated(tmp_path, *recorded("worked"))
 
     assert work.context.events.usage == Usage(
         input_tokens=320, output_tokens=40, cache_read_tokens=80, reasoning_tokens=16, turns=4
@@ -151,7 +151,7 @@ def test_an_answer_is_counted_by_its_record_before_the_tools_that_it_calls_have_
     first = a_record("resp_1", input_tokens=100, cached_input_tokens=20, cache_write_input_tokens=30, output_tokens=5)
     later = [line for line in recorded("session") if b"token_count" in line]
     a_session(tmp_path, first, *later, a_record("resp_2", output_tokens=5))
-    _, work = told(tmp_path, *recorded("worked"))
+    _, work = translated(tmp_path, *recorded("worked"))
 
     assert work.context.events.usage == Usage(
         input_tokens=80, output_tokens=10, cache_read_tokens=20, cache_write_tokens=30, turns=2
@@ -163,7 +163,7 @@ def test_what_only_the_end_shows_has_a_cost_too(tmp_path: Path) -> None:
     task = a_task(tmp_path, config=JobConfig(provider="codex", model="gpt-5"))
     with some_work(tmp_path, task) as work:
         translator = CodexEventTranslator(work.context, tmp_path / "sessions")
-        translator.tell(ThreadStarted(THREAD))
+        translator.handle(ThreadStarted(THREAD))
         path.write_bytes(a_record("resp_1", output_tokens=1000) + b"\n")
         translator.report_final_usage()
 
@@ -172,7 +172,7 @@ def test_what_only_the_end_shows_has_a_cost_too(tmp_path: Path) -> None:
 
 def test_an_entry_that_repeats_the_last_one_counts_once(tmp_path: Path) -> None:
     a_session(tmp_path, *(line for line in recorded("session") for _ in range(2)))
-    _, work = told(tmp_path, *recorded("worked"))
+    _, work = translated(tmp_path, *recorded("worked"))
 
     assert work.context.events.usage.turns == 4
 
@@ -180,7 +180,7 @@ def test_an_entry_that_repeats_the_last_one_counts_once(tmp_path: Path) -> None:
 def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tmp_path: Path) -> None:
     entries = [line for line in recorded("session") if b"token_count" in line]
     a_session(tmp_path, *entries[2:])
-    _, work = told(tmp_path, *recorded("worked"))
+    _, work = translated(tmp_path, *recorded("worked"))
 
     assert work.context.events.usage == Usage(
         input_tokens=160, output_tokens=20, cache_read_tokens=40, reasoning_tokens=8, turns=2
@@ -204,7 +204,7 @@ def test_a_session_is_counted_as_it_grows(tmp_path: Path) -> None:
 
 
 def test_without_the_sessions_file_the_end_tells_what_was_consumed(tmp_path: Path) -> None:
-    _, work = told(tmp_path, *recorded("worked"))
+    _, work = translated(tmp_path, *recorded("worked"))
 
     assert work.context.events.usage == Usage(
         input_tokens=320, output_tokens=40, cache_read_tokens=80, reasoning_tokens=16, turns=1
@@ -220,14 +220,14 @@ def test_limits_stop_it_as_soon_as_they_are_seen_to_be_passed(tmp_path: Path) ->
         folder.mkdir()
         (folder / "sessions").symlink_to(tmp_path / "sessions")
         with pytest.raises(GiveUp) as stopped:
-            told(folder, *recorded("worked"), config=config)
+            translated(folder, *recorded("worked"), config=config)
         assert stopped.value.code == code
 
 
 def test_success_needs_the_exit_status_and_the_last_event(tmp_path: Path) -> None:
-    completed, work = told(tmp_path, *recorded("worked"))
+    completed, work = translated(tmp_path, *recorded("worked"))
     (tmp_path / "cut").mkdir()
-    cut, _ = told(tmp_path / "cut", *recorded("worked")[:-1])
+    cut, _ = translated(tmp_path / "cut", *recorded("worked")[:-1])
 
     for translator, status in ((completed, 1), (completed, -9), (cut, 0)):
         with pytest.raises(GiveUp) as failure:
@@ -239,7 +239,7 @@ def test_success_needs_the_exit_status_and_the_last_event(tmp_path: Path) -> Non
     ("name", "code", "seconds"), [("refused", FailedCode.AUTH, None), ("limited", FailedCode.RATE_LIMITED, 62.5)]
 )
 def test_each_kind_of_failure_has_its_code(tmp_path: Path, name: str, code: FailedCode, seconds: float | None) -> None:
-    translator, work = told(tmp_path, *recorded(name))
+    translator, work = translated(tmp_path, *recorded(name))
 
     with pytest.raises(GiveUp) as failure:
         answer_of(work.context, translator, ProgramExit(1))
@@ -296,7 +296,7 @@ def test_how_long_to_wait_is_read_from_the_words(words: str, seconds: float | No
 
 @pytest.mark.parametrize(("name", "hours"), [("used_up", 1), ("used_up_until_tomorrow", 30)])
 def test_a_used_up_plan_says_when_it_is_not_any_more(tmp_path: Path, name: str, hours: int) -> None:
-    translator, _ = told(tmp_path, *recorded(name))
+    translator, _ = translated(tmp_path, *recorded(name))
 
     assert code_of(translator.failure or "") is FailedCode.RATE_LIMITED
     seconds = retry_after_seconds(translator.failure or "", NOW)
@@ -332,7 +332,7 @@ def test_the_last_answer_counts() -> None:
 
 
 def test_what_codex_complains_of_is_told_apart_from_its_log() -> None:
-    complaints = complaints_in(LOG)
+    complaints = without_requested_lines(LOG)
     assert complaints.startswith("WARNING: proceeding")
     assert "Request completed" not in complaints
 
@@ -348,4 +348,4 @@ def test_which_mcp_servers_failed_is_in_the_log(tmp_path: Path) -> None:
             "worse": "handshaking with MCP server failed: connection closed: initialize response: connection closed: "
             "initialize response",
         }
-    assert complaints_in((RECORDED / "mcp_servers_failed.log").read_text()) == ""
+    assert without_requested_lines((RECORDED / "mcp_servers_failed.log").read_text()) == ""

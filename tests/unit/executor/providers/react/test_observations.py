@@ -12,7 +12,7 @@ def test_a_text_keeps_its_head_and_its_tail(text: str, data: st.DataObject) -> N
     characters = data.draw(st.integers(0, len(text) - 1))
     shown = without_middle(text, characters, "NOTE")
 
-    head, _, rest = shown.partition(f"\n[… {len(text) - characters} characters left out; NOTE …]\n")
+    head, _, rest = shown.partition(f"\n[… {len(text) - characters} characters omitted; NOTE …]\n")
     assert text.startswith(head)
     assert text.endswith(rest)
     assert len(head) + len(rest) == characters
@@ -32,7 +32,7 @@ def test_page_after_page_gives_every_line_once(lines: list[str], characters: int
 
 
 def test_a_page_says_what_it_leaves_out() -> None:
-    assert page_of(["a", "b", "c"], 1, 2, 100) == "a\nb\n[lines 1 to 2 of 3; go on with offset 3]"
+    assert page_of(["a", "b", "c"], 1, 2, 100) == "a\nb\n[lines 1 to 2 of 3; continue with offset 3]"
     assert page_of(["a", "b", "c"], 3, 2, 100) == "c\n[lines 3 to 3 of 3]"
     assert page_of(["a"], 2, 1, 100) == "The file has only 1 lines."
     assert page_of([""], 1, 1, 100) == "The file is empty."

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrats.executor.providers.chat_client import Completion, RawToolCall
+from labrats.executor.providers.chat_stream import Completion, RawToolCall
 from labrats.executor.providers.react.arguments import ARGUMENT_TYPES, InvalidToolCall, parse_tool_call
 from labrats.executor.providers.react.observations import Observation
 from labrats.executor.providers.react.tool_call_formats import CONSTRAINED, FREE, NATIVE, ToolCallFormat
-from labrats.executor.providers.react.transcript import Call, Transcript, Turn
+from labrats.executor.providers.react.transcript import ToolCall, Transcript, Turn
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -72,9 +72,9 @@ def test_arguments_that_are_no_json_are_kept_for_the_repair_and_not_shown_again(
 
 @pytest.mark.parametrize("tool_call_format", [NATIVE, CONSTRAINED, FREE])
 def test_a_talk_can_be_shown_in_any_manner(tool_call_format: ToolCallFormat) -> None:
-    calls = [Call("1", "read_file", {"path": "a"}), Call("2", "list_files", {})]
-    rounds = (Turn("Look.", calls, [Observation("A"), Observation("B", is_error=True)]), Turn("Hm.", remark="Go on."))
-    messages = tool_call_format.messages(Transcript("Be brief.", "Do it.", rounds))
+    calls = [ToolCall("1", "read_file", {"path": "a"}), ToolCall("2", "list_files", {})]
+    turns = (Turn("Look.", calls, [Observation("A"), Observation("B", is_error=True)]), Turn("Hm.", remark="Go on."))
+    messages = tool_call_format.messages(Transcript("Be brief.", "Do it.", turns))
 
     assert "Be brief." in messages[0]["content"]
     prompt = messages.index({"role": "user", "content": "Do it."})
@@ -86,7 +86,7 @@ def test_a_talk_can_be_shown_in_any_manner(tool_call_format: ToolCallFormat) -> 
 
 @pytest.mark.parametrize("tool_call_format", [CONSTRAINED, FREE])
 def test_in_the_text_the_roles_alternate_and_at_last_there_is_no_system(tool_call_format: ToolCallFormat) -> None:
-    cut = Turn("", [Call("1", "list_files", {})], [Observation("A")], remark="Write less.")
+    cut = Turn("", [ToolCall("1", "list_files", {})], [Observation("A")], remark="Write less.")
     messages = tool_call_format.messages(Transcript("", "Do it.", (cut, Turn("Hm.", remark="Go on."))))
 
     roles = [message["role"] for message in messages if message["role"] != "system"]

@@ -58,15 +58,13 @@ def outside(tmp_path: Path) -> Path:
 
 
 async def test_a_file_that_was_written_is_read_edited_and_found(hands: Hands) -> None:
-    assert await hands.says("write_file", path="src/a.py", content="x = 1\ny = 2\n") == (
-        "12 bytes were written to src/a.py."
-    )
+    assert await hands.says("write_file", path="src/a.py", content="x = 1\ny = 2\n") == ("Wrote 12 bytes to src/a.py.")
     assert await hands.says("read_file", path="src/a.py") == "x = 1\ny = 2"
     await hands.says("edit_file", path="./src//a.py", old="y = 2", new="y = 3")
     assert (hands.workspace / "src" / "a.py").read_text() == "x = 1\ny = 3\n"
     assert await hands.says("search", pattern="^y = [0-9]") == "./src/a.py:2:y = 3\n"
     assert await hands.says("search", pattern="y =", path="src/a.py") == "./src/a.py:2:y = 3\n"
-    assert await hands.says("search", pattern="nowhere") == "Nothing matches."
+    assert await hands.says("search", pattern="nowhere") == "No matches."
 
 
 async def test_a_path_may_be_absolute_within_the_workspace(hands: Hands) -> None:
@@ -125,7 +123,7 @@ async def test_a_search_follows_no_link_and_waits_at_no_pipe(hands: Hands, outsi
     (hands.workspace / "dir").symlink_to(outside.parent)
     os.mkfifo(hands.workspace / "pipe")
 
-    assert await hands.says("search", pattern="untouched") == "Nothing matches."
+    assert await hands.says("search", pattern="untouched") == "No matches."
 
 
 @pytest.mark.parametrize(
@@ -144,7 +142,7 @@ async def test_what_is_no_plain_file_is_not_opened(hands: Hands, tool: str, argu
 async def test_a_binary_file_is_not_shown(hands: Hands) -> None:
     (hands.workspace / "a").write_bytes(b"\x7fELF\0\0")
 
-    assert "6 bytes of something else" in await hands.fails("read_file", path="a")
+    assert "not a text file. It has 6 bytes" in await hands.fails("read_file", path="a")
 
 
 async def test_a_long_file_is_read_page_by_page(hands: Hands) -> None:
@@ -155,17 +153,17 @@ async def test_a_long_file_is_read_page_by_page(hands: Hands) -> None:
     assert len(first) < 3300
     *shown, note = first.split("\n")
     assert shown == lines[: len(shown)]
-    assert note == f"[lines 1 to {len(shown)} of 1000; go on with offset {len(shown) + 1}]"
+    assert note == f"[lines 1 to {len(shown)} of 1000; continue with offset {len(shown) + 1}]"
     assert await hands.says("read_file", path="long", offset=999) == "line 999\nline 1000\n[lines 999 to 1000 of 1000]"
     assert await hands.says("read_file", path="long", offset=5, limit=1) == (
-        "line 5\n[lines 5 to 5 of 1000; go on with offset 6]"
+        "line 5\n[lines 5 to 5 of 1000; continue with offset 6]"
     )
 
 
 async def test_a_command_runs_in_the_workspace(hands: Hands) -> None:
     assert await hands.says("run_command", command="pwd; echo oops >&2") == f"{hands.workspace}\noops\n"
     assert await hands.fails("run_command", command="echo no; exit 3") == "no\n\n[exit status 3]"
-    assert await hands.says("run_command", command="true") == "It succeeded, and printed nothing."
+    assert await hands.says("run_command", command="true") == "The command succeeded and printed nothing."
 
 
 async def test_a_command_has_an_environment_of_its_own(
@@ -182,7 +180,7 @@ async def test_a_command_has_an_environment_of_its_own(
 async def test_a_command_that_takes_too_long_is_ended_and_what_it_said_is_kept(hands: Hands, unique_name: str) -> None:
     said = await hands.fails("run_command", command="echo begun; trap '' TERM; sleep 300", timeout_seconds=1)
 
-    assert said == "begun\n\n[the program was ended: it had run for 1 seconds]"
+    assert said == "begun\n\n[the program was killed after 1 seconds]"
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
@@ -190,10 +188,10 @@ async def test_a_flood_is_cut_and_the_rest_can_be_read(hands: Hands) -> None:
     said = await hands.fails("run_command", command="seq 1 100000000")
 
     assert said.startswith("1\n2\n3\n")
-    assert said.endswith("[the program was ended: it had printed more than 4 MiB]")
+    assert said.endswith("[the program was killed after printing 4 MiB]")
     assert len(said) < 3400
     [note] = [line for line in said.split("\n") if line.startswith("[…")]
-    path = note.partition("the whole is in ")[2].partition(",")[0]
+    path = note.partition("the full text is in ")[2].partition(",")[0]
     assert (await hands.says("read_file", path=path, offset=5000, limit=1)).startswith("5000\n")
     await hands.fails("write_file", path=path, content="no")
 

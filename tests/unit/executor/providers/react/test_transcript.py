@@ -4,40 +4,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labrats.executor.providers.react.observations import Observation
-from labrats.executor.providers.react.transcript import ELIDED, Call, Transcript, Turn
+from labrats.executor.providers.react.transcript import ELIDED, ToolCall, Transcript, Turn
 
 
-def a_round(answer_length: int, text: str = "") -> Turn:
-    return Turn(text, [Call("c", "run_command", {})], [Observation("x" * answer_length)])
+def a_turn(answer_length: int, text: str = "") -> Turn:
+    return Turn(text, [ToolCall("c", "run_command", {})], [Observation("x" * answer_length)])
 
 
 def size(transcript: Transcript) -> int:
-    return sum(len(each.text) + sum(len(observed.text) for observed in each.observed) for each in transcript.shown)
+    return sum(
+        len(each.text) + sum(len(observations.text) for observations in each.observations) for each in transcript.shown
+    )
 
 
 def test_a_talk_that_fits_is_shown_as_it_is() -> None:
-    transcript = Transcript("", "p", (a_round(500), a_round(500)))
-    assert transcript.shrunk(size, 1000).shown == list(transcript.rounds)
+    transcript = Transcript("", "p", (a_turn(500), a_turn(500)))
+    assert transcript.shrunk(size, 1000).shown == list(transcript.turns)
 
 
 def test_the_oldest_answers_go_first() -> None:
-    transcript = Transcript("", "p", (a_round(500), a_round(500), a_round(500))).shrunk(size, 1100)
-    assert [each.observed[0].text for each in transcript.shown] == [ELIDED, "x" * 500, "x" * 500]
+    transcript = Transcript("", "p", (a_turn(500), a_turn(500), a_turn(500))).shrunk(size, 1100)
+    assert [each.observations[0].text for each in transcript.shown] == [ELIDED, "x" * 500, "x" * 500]
 
 
 def test_then_the_oldest_rounds() -> None:
-    transcript = Transcript("", "p", (a_round(5, "a" * 500), a_round(5, "b" * 500), a_round(5, "c"))).shrunk(size, 600)
+    transcript = Transcript("", "p", (a_turn(5, "a" * 500), a_turn(5, "b" * 500), a_turn(5, "c"))).shrunk(size, 600)
     assert [each.text[0] for each in transcript.shown] == ["b", "c"]
 
 
 def test_the_latest_round_is_always_shown_whole() -> None:
-    transcript = Transcript("", "p", (a_round(500), a_round(9000))).shrunk(size, 100)
-    assert transcript.shown == [transcript.rounds[-1]]
+    transcript = Transcript("", "p", (a_turn(500), a_turn(9000))).shrunk(size, 100)
+    assert transcript.shown == [transcript.turns[-1]]
 
 
 def test_what_was_left_out_stays_out_while_the_talk_goes_on() -> None:
-    transcript = Transcript("", "p", (a_round(500), a_round(500), a_round(500))).shrunk(size, 700).and_then(a_round(1))
-    assert [each.observed[0].text for each in transcript.shown] == [ELIDED, ELIDED, "x" * 500, "x"]
+    transcript = Transcript("", "p", (a_turn(500), a_turn(500), a_turn(500))).shrunk(size, 700).with_turn(a_turn(1))
+    assert [each.observations[0].text for each in transcript.shown] == [ELIDED, ELIDED, "x" * 500, "x"]
 
 
 lengths = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 500)), max_size=12)
@@ -45,11 +47,11 @@ lengths = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 500)), max_siz
 
 @given(lengths=lengths, limits=st.lists(st.integers(0, 10_000), max_size=4))
 def test_it_fits_where_it_can_and_loses_no_more_than_it_must(lengths: list[tuple[int, int]], limits: list[int]) -> None:
-    transcript = Transcript("", "p", tuple(a_round(answer, "t" * text) for answer, text in lengths))
+    transcript = Transcript("", "p", tuple(a_turn(answer, "t" * text) for answer, text in lengths))
     for limit in limits:
         before, transcript = transcript, transcript.shrunk(size, limit)
-        assert transcript.rounds == before.rounds
-        assert size(transcript) <= limit or transcript.shown == list(transcript.rounds[-1:])
+        assert transcript.turns == before.turns
+        assert size(transcript) <= limit or transcript.shown == list(transcript.turns[-1:])
         assert (transcript == before) or size(before) > limit
         assert transcript.elided >= before.elided
         assert transcript.dropped >= before.dropped
