@@ -1,4 +1,4 @@
-"""Builders for the executor's tests: a folder with an attempt's inputs, and what became of it."""
+"""Builders for the executor's tests: a folder with an attempt's inputs, and access to its outcome."""
 
 import secrets
 import shutil
@@ -39,7 +39,7 @@ _INPUTS = ("job.json", "prompt", "instructions")
 
 
 def a_task(tmp_path: Path, steps: list[Any] | None = None, **fields: Any) -> Task:
-    """A task for the mock provider; `steps` is its script."""
+    """Build a task for the mock provider. steps: its script."""
     usual: dict[str, Any] = {
         "job_id": "ir-0000000a",
         "attempt": "ir-0000000a-1",
@@ -53,7 +53,7 @@ def a_task(tmp_path: Path, steps: list[Any] | None = None, **fields: Any) -> Tas
 
 @dataclass(frozen=True)
 class AttemptFolder:
-    """The folder of an attempt that a real executor runs, or has run."""
+    """The folder of an attempt for a real executor."""
 
     path: Path
     output: Path
@@ -68,7 +68,7 @@ class AttemptFolder:
 
     @property
     def outcome(self) -> ResultEvent | ErrorEvent:
-        """The terminal event; there must be exactly one, and nothing after it."""
+        """The terminal event. Fails unless there is exactly one, at the end."""
         ends = [event for event in self.events if isinstance(event, ResultEvent | ErrorEvent)]
         assert len(ends) == 1, self.output.read_text() + (self.path / "stderr.log").read_text()
         assert self.events[-1] is not None
@@ -77,21 +77,21 @@ class AttemptFolder:
 
     @property
     def result(self) -> Any:
-        """What the agent answered; it must have succeeded."""
+        """The result. Fails unless the attempt has succeeded."""
         outcome = self.outcome
         assert isinstance(outcome, ResultEvent), outcome
         return outcome.result
 
     @property
     def error(self) -> ErrorEvent:
-        """Why it failed; it must have."""
+        """The error event. Fails unless the attempt has failed."""
         outcome = self.outcome
         assert isinstance(outcome, ErrorEvent), outcome
         return outcome
 
     @property
     def failure(self) -> tuple[FailedCode, str]:
-        """Code and sentence; it must have failed."""
+        """The code and message of the failure. Fails unless the attempt has failed."""
         return self.error.code, self.error.message
 
     @property
@@ -108,17 +108,17 @@ class AttemptFolder:
 
     @property
     def session(self) -> AgentSession:
-        """That of the agent's program, which it has told of last."""
+        """The last session that the agent's program has reported."""
         return [event.session for event in self.events if isinstance(event, SessionEvent)][-1]
 
     def run(self) -> int:
-        """Run `python -m labrats.executor` on it to the end. Its exit status."""
+        """Run `python -m labrats.executor` to the end. Return its exit status."""
         with self.started() as process:
             return process.wait(DEADLINE_SECONDS)
 
     @contextmanager
     def started(self) -> Iterator["subprocess.Popen[bytes]"]:
-        """A running `python -m labrats.executor`; killed at the end of the block if it still runs."""
+        """Start `python -m labrats.executor`. Kill it when the context exits if it is still running."""
         with (
             self.output.open("ab") as output,
             (self.path / "stderr.log").open("ab") as stderr,
@@ -159,9 +159,9 @@ def an_attempt(
 def the_next_attempt(
     earlier: AttemptFolder, session: AgentSession | None = None, *, secrets: Mapping[str, str] | None = None
 ) -> AttemptFolder:
-    """Write the inputs of another attempt of the same job, which is to go on with `session`, as told by the `earlier`.
+    """Write the inputs of another attempt of the same job, which resumes `session` or the session of `earlier`.
 
-    It has a workspace for itself, should it begin anew.
+    Its task also has a workspace of its own, for an attempt that starts over.
     """
     resumption = Resumption(
         session=session or earlier.session, workspace=str(earlier.workspace), folder=str(earlier.path)
@@ -179,12 +179,12 @@ def the_next_attempt(
 
 
 def in_a_clone_of(repository: Path) -> dict[str, Any]:
-    """The fields of a task whose workspace is one."""
+    """Return the fields of a task whose workspace is a clone of `repository`."""
     return {"workspace_setup": WorkspaceSetup(git_repo=str(repository)), "repo_roots": (str(repository.parent),)}
 
 
 def a_repository(path: Path) -> Path:
-    """A repository of one file, `notes.txt`, which holds `old`."""
+    """Create a repository with one file, `notes.txt`, that contains `old`."""
     path.mkdir()
     (path / "notes.txt").write_text("old\n")
     git(path, "init", "-q", "-b", "main")
@@ -203,7 +203,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Work:
-    """A Run for a provider or a part of one, in this process; `events` are those it has emitted."""
+    """A RunContext for a provider in this process, and the events that it has written."""
 
     context: RunContext
     output: Path
@@ -219,7 +219,7 @@ class Work:
 
 @contextmanager
 def some_work(tmp_path: Path, task: Task, secrets: Mapping[str, str] | None = None) -> Iterator[Work]:
-    """A Run whose workspace exists."""
+    """Yield a RunContext whose workspace exists."""
     Path(task.workspace).mkdir(exist_ok=True)
     folder = tmp_path / "attempt"
     folder.mkdir()
@@ -231,7 +231,7 @@ def some_work(tmp_path: Path, task: Task, secrets: Mapping[str, str] | None = No
 
 @contextmanager
 def a_unique_name() -> Iterator[str]:
-    """An attempt's name that no other test run has used. Ends what carries it, should a failed test have left it."""
+    """Yield a unique name of an attempt. Kill processes with this name that a failed test has left."""
     name = f"ir-{secrets.token_hex(4)}-1"
     try:
         yield name
@@ -241,7 +241,7 @@ def a_unique_name() -> Iterator[str]:
 
 
 def events_in(output: Path) -> list[AnyEvent]:
-    """All events in a file, which may not exist yet; every line of it must be one."""
+    """Return all events in a file, which may be missing. Fails if a line is not an event."""
     if not output.exists():
         return []
     events = [decode_event(line) for line in output.read_bytes().splitlines()]
@@ -254,7 +254,7 @@ def logs_of(events: list[AnyEvent]) -> list[str]:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition that is certain to come, unless the code is wrong."""
+    """Wait for a condition. Fails after a generous deadline."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"timed out waiting until {what}"

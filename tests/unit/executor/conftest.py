@@ -1,4 +1,4 @@
-"""What every test of the executor can ask for."""
+"""Fixtures for all tests of the executor."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from tests.unit.executor.attempts import a_unique_name
 
 @pytest.fixture
 def unique_name() -> Iterator[str]:
-    """The name of an attempt whose processes are looked for."""
+    """Yield the name of an attempt whose processes a test searches for."""
     with a_unique_name() as name:
         yield name

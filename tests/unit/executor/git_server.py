@@ -16,11 +16,11 @@ from tests.support.loopback import QuietHandler, served_by
 
 @dataclass
 class GitServer:
-    """Serves the repositories below `root`, to everybody or to those who know `password`.
+    """A server of the repositories in `root`, public or with a password.
 
-    newest_protocol: whether it speaks protocol v2, which gives any commit; v0 gives only the tips of refs.
-    redirect_to:     answer everything with a redirect there.
-    requests:        what was asked so far.
+    newest_protocol: True for protocol v2, which serves any commit; v0 serves only the tips of refs.
+    redirect_to:     a URL to which every request is redirected.
+    requests:        the paths of all requests so far.
     """
 
     root: Path
@@ -43,7 +43,7 @@ class GitServer:
 
 @contextmanager
 def served(git_server: GitServer, listener: socket.socket | None = None) -> Iterator[GitServer]:
-    """Serve until the end of the block, on loopback or where `listener` listens."""
+    """Serve until the context exits, on loopback or on `listener`."""
 
     class Handler(_Handler):
         served = git_server

@@ -1,4 +1,4 @@
-"""A confined agent: what it can do, and what it cannot, by the real bubblewrap."""
+"""Tests of agents in a real bubblewrap sandbox."""
 
 import os
 import secrets
@@ -44,54 +44,54 @@ def a_confined_attempt(tmp_path: Path, sandbox: Sandbox, script: str, **inputs: 
     return an_attempt(tmp_path, **inputs)
 
 
-def said_by(attempt: AttemptFolder) -> str:
-    """Run the attempt, and return what the agent wrote into the file `said` of its workspace."""
+def output_of(attempt: AttemptFolder) -> str:
+    """Run the attempt, and return the content of the file `out` that the agent has written in its workspace."""
     attempt.run()
-    return (attempt.workspace / "said").read_text()
+    return (attempt.workspace / "out").read_text()
 
 
-def test_it_works_in_its_workspace_home_and_scratch_folder(tmp_path: Path, sandbox: Sandbox) -> None:
-    script = 'pwd > said; touch "$HOME/in-home" "$TMPDIR/in-scratch" && cat > prompt'
+def test_agent_writes_to_its_workspace_home_and_scratch_folder(tmp_path: Path, sandbox: Sandbox) -> None:
+    script = 'pwd > out; touch "$HOME/in-home" "$TMPDIR/in-scratch" && cat > prompt'
     attempt = a_confined_attempt(tmp_path, sandbox, script)
-    assert said_by(attempt).strip() == str(attempt.workspace)
+    assert output_of(attempt).strip() == str(attempt.workspace)
     assert (attempt.path / "home" / "in-home").exists()
     assert (attempt.path / "tmp" / "in-scratch").exists()
     assert (attempt.workspace / "prompt").read_text() == "Fix the bug."
 
 
-def test_it_goes_on_where_an_earlier_attempt_was_confined(tmp_path: Path, sandbox: Sandbox) -> None:
+def test_resumed_agent_uses_the_folders_of_the_earlier_attempt(tmp_path: Path, sandbox: Sandbox) -> None:
     init = """echo '{"type": "system", "subtype": "init", "session_id": "0190-test"}'"""
-    script = f'{init}; echo "$HOME $TMPDIR" >> said; pwd >> "$HOME/been"; cat "$HOME/been" >> said'
+    script = f'{init}; echo "$HOME $TMPDIR" >> out; pwd >> "$HOME/been"; cat "$HOME/been" >> out'
     first = a_confined_attempt(tmp_path, sandbox, script)
     first.run()
     second = the_next_attempt(first)
     second.run()
 
     places, workspace = f"{first.path}/home {first.path}/tmp", str(first.workspace)
-    said = (first.workspace / "said").read_text().splitlines()
-    assert said == [places, workspace, places, workspace, workspace]
+    out = (first.workspace / "out").read_text().splitlines()
+    assert out == [places, workspace, places, workspace, workspace]
     assert second.outcome.outputs.files_changed == 1
 
 
-def test_a_confined_agent_sees_nothing_of_the_engine(tmp_path: Path, sandbox: Sandbox) -> None:
-    script = f"ls -A {tmp_path} {tmp_path}/attempt > said; cat {tmp_path}/engine/admin.key >> said 2>&1"
-    said = said_by(a_confined_attempt(tmp_path, sandbox, script))
-    assert "test-key-of-the-engine" not in said
-    assert "output.jsonl" not in said
-    assert set(said.split()) >= {"attempt", "programs", "ws", "home", "tmp"}
+def test_agent_sees_no_file_of_the_engine(tmp_path: Path, sandbox: Sandbox) -> None:
+    script = f"ls -A {tmp_path} {tmp_path}/attempt > out; cat {tmp_path}/engine/admin.key >> out 2>&1"
+    out = output_of(a_confined_attempt(tmp_path, sandbox, script))
+    assert "test-key-of-the-engine" not in out
+    assert "output.jsonl" not in out
+    assert set(out.split()) >= {"attempt", "programs", "ws", "home", "tmp"}
 
 
-def test_a_path_entry_shows_no_engine_folder_again(
+def test_path_entry_does_not_reveal_the_engines_folder(
     tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}/engine:{tmp_path}:{os.environ['PATH']}")
     shown = replace(sandbox, readable=(str(tmp_path),))
-    said = said_by(a_confined_attempt(tmp_path, shown, f"ls -A {tmp_path}/engine > said; ls {tmp_path} >> said"))
-    assert "admin.key" not in said
-    assert "engine" in said.split()
+    out = output_of(a_confined_attempt(tmp_path, shown, f"ls -A {tmp_path}/engine > out; ls {tmp_path} >> out"))
+    assert "admin.key" not in out
+    assert "engine" in out.split()
 
 
-def test_a_shim_that_leads_to_a_hidden_home_does_not_stand_for_the_systems_program(
+def test_shim_of_a_hidden_home_does_not_replace_the_systems_program(
     tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shim = tmp_path / "pyenv" / "shims" / "ls"
@@ -99,49 +99,49 @@ def test_a_shim_that_leads_to_a_hidden_home_does_not_stand_for_the_systems_progr
     shim.write_text(f'#!/bin/sh\nexec {tmp_path}/pyenv/libexec/pyenv exec "$0"\n')
     shim.chmod(0o755)
     monkeypatch.setenv("PATH", f"{shim.parent}:/usr/bin:/bin")
-    assert said_by(a_confined_attempt(tmp_path, sandbox, "ls / > said")).split()
+    assert output_of(a_confined_attempt(tmp_path, sandbox, "ls / > out")).split()
 
 
-def test_a_confined_agent_reads_the_paths_that_a_setting_names(tmp_path: Path, sandbox: Sandbox) -> None:
+def test_agent_reads_but_does_not_write_the_paths_of_a_setting(tmp_path: Path, sandbox: Sandbox) -> None:
     tool = tmp_path / "toolchain" / "tool"
     tool.parent.mkdir()
     tool.write_text("a tool")
     shown = replace(sandbox, readable=(str(tool.parent), "/nowhere/at/all"))
-    script = f"cat {tool} > said; touch {tool.parent}/written || echo '; read-only' >> said"
-    assert said_by(a_confined_attempt(tmp_path, shown, script)) == "a tool; read-only\n"
+    script = f"cat {tool} > out; touch {tool.parent}/written || echo '; read-only' >> out"
+    assert output_of(a_confined_attempt(tmp_path, shown, script)) == "a tool; read-only\n"
     assert not (tool.parent / "written").exists()
 
 
-def test_a_confined_agent_sees_no_other_folder_of_the_machine(tmp_path: Path, sandbox: Sandbox) -> None:
+def test_agent_sees_no_other_folder_of_the_machine(tmp_path: Path, sandbox: Sandbox) -> None:
     places = "/boot /media /mnt /root/.bashrc /srv /run/lock /var/lib"
-    script = f"for place in {places}; do ls -d $place 2>/dev/null; done > said; true"
-    assert said_by(a_confined_attempt(tmp_path, sandbox, script)) == ""
+    script = f"for place in {places}; do ls -d $place 2>/dev/null; done > out; true"
+    assert output_of(a_confined_attempt(tmp_path, sandbox, script)) == ""
 
 
-def test_a_confined_agent_writes_to_no_other_folder(tmp_path: Path, sandbox: Sandbox) -> None:
+def test_agent_writes_to_no_other_folder(tmp_path: Path, sandbox: Sandbox) -> None:
     places = f"/ /etc /usr /var /run /sys/devices/system/cpu {tmp_path}/programs"
-    script = f"for place in {places}; do touch $place/written 2>/dev/null && echo $place; done > said; true"
-    assert said_by(a_confined_attempt(tmp_path, sandbox, script)) == ""
+    script = f"for place in {places}; do touch $place/written 2>/dev/null && echo $place; done > out; true"
+    assert output_of(a_confined_attempt(tmp_path, sandbox, script)) == ""
 
 
-def test_a_confined_agent_has_no_capability_and_gets_none(tmp_path: Path, sandbox: Sandbox) -> None:
-    gain = "unshare --user --map-root-user true 2>/dev/null && echo gained >> said; true"
-    script = f"grep ^Cap /proc/self/status > said; {gain}"
-    lines = said_by(a_confined_attempt(tmp_path, sandbox, script)).splitlines()
+def test_agent_has_no_capability_and_cannot_gain_one(tmp_path: Path, sandbox: Sandbox) -> None:
+    gain = "unshare --user --map-root-user true 2>/dev/null && echo gained >> out; true"
+    script = f"grep ^Cap /proc/self/status > out; {gain}"
+    lines = output_of(a_confined_attempt(tmp_path, sandbox, script)).splitlines()
     assert [line.split() for line in lines] == [
         [f"Cap{name}:", "0" * 16] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")
     ]
 
 
-def test_a_confined_agent_reads_no_file_of_the_system_that_is_private(tmp_path: Path, sandbox: Sandbox) -> None:
+def test_agent_reads_no_private_file_of_the_system(tmp_path: Path, sandbox: Sandbox) -> None:
     private = private_paths(Path("/etc"))
     assert Path("/etc/shadow") in private
     names = " ".join(f"'{path}'" for path in private)
-    script = f"for name in {names}; do cat $name 2>/dev/null; ls -A $name/ 2>/dev/null; done > said; true"
-    assert said_by(a_confined_attempt(tmp_path, sandbox, script)) == ""
+    script = f"for name in {names}; do cat $name 2>/dev/null; ls -A $name/ 2>/dev/null; done > out; true"
+    assert output_of(a_confined_attempt(tmp_path, sandbox, script)) == ""
 
 
-def test_the_private_entries_of_a_folder_are_not_shown_at_any_depth(tmp_path: Path) -> None:
+def test_private_entries_of_a_folder_are_hidden_at_any_depth(tmp_path: Path) -> None:
     for name, mode in (("open/public", 0o644), ("open/private", 0o600), ("closed/public", 0o644), ("public", 0o644)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -153,9 +153,9 @@ def test_the_private_entries_of_a_folder_are_not_shown_at_any_depth(tmp_path: Pa
     assert named == {".", "open", "open/public", "public", "link"}
 
 
-def test_a_readable_folder_that_the_engine_may_not_read_stops_no_agent(tmp_path: Path, sandbox: Sandbox) -> None:
+def test_unreadable_path_in_a_setting_is_ignored(tmp_path: Path, sandbox: Sandbox) -> None:
     shown = replace(sandbox, readable=("/proc/1/root" if os.geteuid() else "/nowhere", str(tmp_path / "programs")))
-    assert said_by(a_confined_attempt(tmp_path, shown, "echo on > said")) == "on\n"
+    assert output_of(a_confined_attempt(tmp_path, shown, "echo on > out")) == "on\n"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_readable_folder_that_the_engine_may_not_read_stops_no_agent(tmp_path:
     ["head -c 70000000 /dev/zero >&2; sleep 60", "head -c 70000000 /dev/zero; echo"],
     ids=["standard error", "a line"],
 )
-def test_a_program_that_prints_beyond_all_measure_fails_for_it(tmp_path: Path, sandbox: Sandbox, script: str) -> None:
+def test_program_that_prints_too_much_fails_with_output_limit(tmp_path: Path, sandbox: Sandbox, script: str) -> None:
     attempt = a_confined_attempt(tmp_path, sandbox, script)
     attempt.run()
     assert attempt.failure[0] is FailedCode.OUTPUT_LIMIT
@@ -172,7 +172,7 @@ def test_a_program_that_prints_beyond_all_measure_fails_for_it(tmp_path: Path, s
 
 @pytest.mark.skipif(not can_scope_sockets(), reason="the kernel has no Landlock ABI 6 (Linux 6.12)")
 @pytest.mark.parametrize("kind", ["path", "abstract"])
-def test_a_confined_agent_reaches_no_unix_socket_of_the_machine(tmp_path: Path, sandbox: Sandbox, kind: str) -> None:
+def test_agent_cannot_connect_to_a_unix_socket_of_the_machine(tmp_path: Path, sandbox: Sandbox, kind: str) -> None:
     name = f"labrats-test-{secrets.token_hex(8)}"
     address = f"\0{name}" if kind == "abstract" else f"/run/{name}" if os.geteuid() == 0 else f"{tmp_path}/{name}"
     with socket.socket(socket.AF_UNIX) as server:
@@ -180,15 +180,15 @@ def test_a_confined_agent_reaches_no_unix_socket_of_the_machine(tmp_path: Path, 
         server.listen()
         try:
             connect = f"import socket; socket.socket(socket.AF_UNIX).connect({address!r})"
-            script = f'/usr/bin/python3 -c "{connect}" > said 2>&1 && echo connected >> said; true'
-            said = said_by(a_confined_attempt(tmp_path, sandbox, script))
+            script = f'/usr/bin/python3 -c "{connect}" > out 2>&1 && echo connected >> out; true'
+            out = output_of(a_confined_attempt(tmp_path, sandbox, script))
         finally:
             if kind == "path":
                 Path(address).unlink()
-    assert said.splitlines()[-1].startswith("PermissionError" if kind == "abstract" else "FileNotFoundError")
+    assert out.splitlines()[-1].startswith("PermissionError" if kind == "abstract" else "FileNotFoundError")
 
 
-def test_a_confined_agent_uses_the_login_that_it_was_lent(
+def test_agent_uses_and_renews_a_shared_login(
     tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     login = tmp_path / "user" / ".claude" / ".credentials.json"
@@ -196,38 +196,38 @@ def test_a_confined_agent_uses_the_login_that_it_was_lent(
     login.write_text("test-login")
     (login.parent / "history").write_text("private")
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
-    lent = '"$HOME/.claude/.credentials.json"'
-    script = f"cat {lent} > said; echo renewed > {lent}; ls {login.parent} >> said"
-    assert said_by(a_confined_attempt(tmp_path, sandbox, script, cli_login=True)) == "test-login"
+    shared = '"$HOME/.claude/.credentials.json"'
+    script = f"cat {shared} > out; echo renewed > {shared}; ls {login.parent} >> out"
+    assert output_of(a_confined_attempt(tmp_path, sandbox, script, cli_login=True)) == "test-login"
     assert login.read_text() == "renewed\n"
 
 
-def test_it_sees_no_process_but_its_own(tmp_path: Path, sandbox: Sandbox) -> None:
-    said = said_by(a_confined_attempt(tmp_path, sandbox, "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' > said"))
-    assert "labrats.executor" not in said
+def test_agent_sees_only_its_own_processes(tmp_path: Path, sandbox: Sandbox) -> None:
+    out = output_of(a_confined_attempt(tmp_path, sandbox, "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' > out"))
+    assert "labrats.executor" not in out
 
 
-def test_it_reaches_the_network(tmp_path: Path, sandbox: Sandbox) -> None:
+def test_agent_reaches_the_network(tmp_path: Path, sandbox: Sandbox) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         attempt = a_confined_attempt(
-            tmp_path, sandbox, f"bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}' && echo connected > said"
+            tmp_path, sandbox, f"bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}' && echo connected > out"
         )
-        assert said_by(attempt).strip() == "connected"
+        assert output_of(attempt).strip() == "connected"
 
 
-def test_what_it_leaves_running_ends_with_it(tmp_path: Path, sandbox: Sandbox) -> None:
+def test_processes_that_the_agent_leaves_running_are_killed(tmp_path: Path, sandbox: Sandbox) -> None:
     with a_unique_name() as name:
-        attempt = a_confined_attempt(tmp_path, sandbox, "setsid sleep 300 & echo $! > said", attempt=name)
-        assert said_by(attempt).strip().isdecimal()
+        attempt = a_confined_attempt(tmp_path, sandbox, "setsid sleep 300 & echo $! > out", attempt=name)
+        assert output_of(attempt).strip().isdecimal()
         assert with_environment("LABRATS_ATTEMPT", name) == []
 
 
-def test_a_stop_signal_reaches_the_program_in_the_sandbox(tmp_path: Path, sandbox: Sandbox) -> None:
-    script = "trap 'echo stopped >> said; exit' INT; echo started > said; while true; do sleep 0.05; done"
+def test_stop_signal_reaches_the_program_in_the_sandbox(tmp_path: Path, sandbox: Sandbox) -> None:
+    script = "trap 'echo stopped >> out; exit' INT; echo started > out; while true; do sleep 0.05; done"
     attempt = a_confined_attempt(tmp_path, sandbox, script)
     with attempt.started() as executor:
-        wait_until((attempt.workspace / "said").exists, "the program runs")
+        wait_until((attempt.workspace / "out").exists, "the program runs")
         executor.terminate()
         executor.wait(DEADLINE_SECONDS)
-    assert (attempt.workspace / "said").read_text() == "started\nstopped\n"
+    assert (attempt.workspace / "out").read_text() == "started\nstopped\n"

@@ -1,4 +1,4 @@
-"""An attempt as a real process: `python -m labrats.executor FOLDER`."""
+"""Tests of an attempt as a real process: `python -m labrats.executor FOLDER`."""
 
 import os
 import signal
@@ -23,17 +23,17 @@ def failure_of(attempt: AttemptFolder) -> tuple[FailedCode, str]:
 
 
 def an_attempt_of(tmp_path: Path, script: str, **inputs: Any) -> AttemptFolder:
-    """An attempt whose agent program is a shell script."""
+    """Build an attempt whose agent program is a shell script."""
     program = tmp_path / "agent"
     program.write_text(f"#!/bin/sh\n{script}")
     program.chmod(0o755)
     return an_attempt(tmp_path, config=JobConfig(provider="claude"), programs={"claude": str(program)}, **inputs)
 
 
-def test_inputs_may_be_read_only_where_there_is_a_place_to_write(tmp_path: Path) -> None:
+def test_attempt_with_a_scratch_folder_does_not_write_to_its_inputs(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    steps = [{"fork": {"seconds": 1}}, {"result": "x" * 100_000}]  # whoever forks needs a home
+    steps = [{"fork": {"seconds": 1}}, {"result": "x" * 100_000}]  # a fork needs a home
     attempt = an_attempt(tmp_path, steps)
     before = sorted(path.name for path in attempt.path.rglob("*"))
 
@@ -50,7 +50,7 @@ def test_inputs_may_be_read_only_where_there_is_a_place_to_write(tmp_path: Path)
 @pytest.mark.parametrize(
     ("instructions", "words"), [(None, "a prompt of 3 words,"), ("Be kind.", "3 words, and instructions of 2 words,")]
 )
-def test_the_provider_gets_the_instructions_apart_from_the_prompt(
+def test_provider_receives_the_instructions_separately_from_the_prompt(
     tmp_path: Path, instructions: str | None, words: str
 ) -> None:
     attempt = an_attempt(tmp_path, prompt="Fix the bug.", instructions=instructions)
@@ -61,7 +61,7 @@ def test_the_provider_gets_the_instructions_apart_from_the_prompt(
     assert words in attempt.outcome.result
 
 
-def test_an_attempt_reports_what_it_does_and_ends_with_its_result(tmp_path: Path) -> None:
+def test_attempt_writes_events_and_ends_with_its_result(tmp_path: Path) -> None:
     usage = {"inputTokens": 10, "costUsd": 0.5}
     attempt = an_attempt(tmp_path, [{"log": "working"}, {"usage": usage}, {"result": {"answer": 42}}])
 
@@ -75,7 +75,7 @@ def test_an_attempt_reports_what_it_does_and_ends_with_its_result(tmp_path: Path
     assert [event.seq for event in attempt.events] == list(range(1, len(attempt.events) + 1))
 
 
-def test_without_a_script_it_logs_three_lines_and_succeeds(tmp_path: Path) -> None:
+def test_mock_provider_without_a_script_logs_three_lines_and_succeeds(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, prompt="Three little words")
 
     assert attempt.run() == 0
@@ -85,7 +85,7 @@ def test_without_a_script_it_logs_three_lines_and_succeeds(tmp_path: Path) -> No
     assert "3 words" in attempt.outcome.result
 
 
-def test_a_provider_that_takes_no_mcp_servers_is_said_to_leave_them_out(tmp_path: Path) -> None:
+def test_log_says_that_the_provider_ignores_mcp_servers(tmp_path: Path) -> None:
     config = JobConfig(provider="mock", mcp_servers={"docs": McpServer(command="docs")})
     attempt = an_attempt(tmp_path, [{"log": "hello"}], config=config)
     attempt.run()
@@ -93,7 +93,7 @@ def test_a_provider_that_takes_no_mcp_servers_is_said_to_leave_them_out(tmp_path
     assert attempt.logs == ["[config.mcpServers is ignored: only the providers claude and codex accept it]", "hello"]
 
 
-def test_a_failure_of_the_provider_is_the_outcome(tmp_path: Path) -> None:
+def test_failure_of_the_provider_is_the_outcome(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, [{"fail": "no luck today"}])
 
     assert attempt.run() == 1
@@ -101,7 +101,7 @@ def test_a_failure_of_the_provider_is_the_outcome(tmp_path: Path) -> None:
     assert failure_of(attempt) == (FailedCode.AGENT_ERROR, "no luck today")
 
 
-def test_a_run_that_takes_too_long_ends_as_timeout(tmp_path: Path) -> None:
+def test_run_that_takes_too_long_fails_with_timeout(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, [{"hang": True}], config=JobConfig(provider="mock", timeout_ms=200))
 
     attempt.run()
@@ -110,7 +110,7 @@ def test_a_run_that_takes_too_long_ends_as_timeout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_still_says_how_it_ended(tmp_path: Path, number: signal.Signals) -> None:
+def test_stopped_attempt_writes_its_outcome(tmp_path: Path, number: signal.Signals) -> None:
     attempt = an_attempt(tmp_path, [{"log": "ready"}, {"hang": True}])
 
     with attempt.started() as process:
@@ -122,17 +122,17 @@ def test_asked_to_stop_it_still_says_how_it_ended(tmp_path: Path, number: signal
     assert failure_of(attempt) == (FailedCode.AGENT_ERROR, "stopped on request")
 
 
-def test_a_request_to_stop_wakes_a_loop_that_waits() -> None:
-    # Another thread takes the signal, so that the wait of the main one is not interrupted by it, as when it comes just
-    # before the wait begins.
+def test_stop_signal_wakes_a_waiting_event_loop() -> None:
+    # Another thread receives the signal, so that it does not interrupt the wait of the main thread, like a signal that
+    # arrives just before the wait.
     script = """
 import asyncio, signal, threading
 from labrats.executor.attempt import stop_on_signals
 
 async def main():
     stop_on_signals()
-    ask = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
-    threading.Timer(0.3, ask).start()
+    send_stop = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    threading.Timer(0.3, send_stop).start()
     await asyncio.Event().wait()
 
 try:
@@ -144,18 +144,18 @@ except asyncio.CancelledError:
     assert done.stdout == "stopped\n", done.stderr
 
 
-def test_a_script_can_ignore_requests_to_stop(tmp_path: Path) -> None:
+def test_script_can_ignore_stop_signals(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, [{"ignoreSignals": True}, {"log": "tick {n}", "times": 10**6, "everyMs": 1}])
 
     with attempt.started() as process:
         wait_until(lambda: len(attempt.logs) > 0, "the script has begun")
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
-        heard = len(attempt.logs)
-        wait_until(lambda: len(attempt.logs) > heard + 10, "it goes on all the same")
+        count = len(attempt.logs)
+        wait_until(lambda: len(attempt.logs) > count + 10, "the script continues")
 
 
-def test_asked_to_stop_twice_it_finishes_its_clean_up(tmp_path: Path) -> None:
+def test_second_stop_signal_does_not_interrupt_the_clean_up(tmp_path: Path) -> None:
     attempt = an_attempt_of(
         tmp_path,
         "trap 'touch asked; until [ -e released ]; do sleep 0.01; done; touch cleaned; exit' INT\n"
@@ -176,7 +176,7 @@ def test_asked_to_stop_twice_it_finishes_its_clean_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("detached", [False, True])
 @pytest.mark.parametrize("end", [{"result": "done"}, {"fail": "broken"}])
-def test_before_the_outcome_every_process_it_started_is_gone(
+def test_no_process_of_the_attempt_is_left_at_its_outcome(
     tmp_path: Path, unique_name: str, end: dict[str, str], detached: bool
 ) -> None:
     attempt = an_attempt(tmp_path, [{"fork": {"seconds": 300, "detached": detached}}, end], attempt=unique_name)
@@ -187,7 +187,7 @@ def test_before_the_outcome_every_process_it_started_is_gone(
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
-def test_a_task_it_cannot_read_is_an_internal_failure_with_a_traceback_for_operators(tmp_path: Path) -> None:
+def test_invalid_task_fails_with_internal_and_prints_a_traceback(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path)
     (attempt.path / "job.json").write_text("{")
 
@@ -197,7 +197,7 @@ def test_a_task_it_cannot_read_is_an_internal_failure_with_a_traceback_for_opera
     assert "Traceback" in (attempt.path / "stderr.log").read_text()
 
 
-def test_an_unknown_provider_is_named(tmp_path: Path) -> None:
+def test_failure_names_an_unknown_provider(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, config=JobConfig(provider="oracle"))
 
     attempt.run()
@@ -206,7 +206,7 @@ def test_an_unknown_provider_is_named(tmp_path: Path) -> None:
     assert "oracle" in failure_of(attempt)[1]
 
 
-def test_passing_a_limit_stops_it_as_over_budget(tmp_path: Path) -> None:
+def test_exceeding_a_limit_fails_with_budget(tmp_path: Path) -> None:
     steps = [{"usage": {"inputTokens": 60}}, {"usage": {"outputTokens": 60}}, {"log": "never said"}]
     attempt = an_attempt(tmp_path, steps, config=JobConfig(provider="mock", max_tokens=100))
 
@@ -217,7 +217,7 @@ def test_passing_a_limit_stops_it_as_over_budget(tmp_path: Path) -> None:
     assert attempt.logs == []
 
 
-def test_secrets_are_taken_from_the_folder_and_never_printed(tmp_path: Path) -> None:
+def test_secrets_are_removed_from_the_folder_and_redacted_in_the_output(tmp_path: Path) -> None:
     secret = "sk-test-0123456789"
     attempt = an_attempt(
         tmp_path, [{"log": f"the key is {secret}"}, {"fail": secret}], secrets={"API_KEY": secret + "\n"}
@@ -230,7 +230,7 @@ def test_secrets_are_taken_from_the_folder_and_never_printed(tmp_path: Path) -> 
     assert secret not in attempt.output.read_text()
 
 
-def test_a_secret_is_handed_on_without_the_newline_that_its_file_ends_with(tmp_path: Path) -> None:
+def test_secret_is_passed_on_without_the_final_newline_of_its_file(tmp_path: Path) -> None:
     attempt = an_attempt_of(
         tmp_path, "cat /dev/fd/$CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR > key", secrets={"ANTHROPIC_API_KEY": "test-key\n"}
     )
@@ -240,7 +240,7 @@ def test_a_secret_is_handed_on_without_the_newline_that_its_file_ends_with(tmp_p
     assert (attempt.workspace / "key").read_text() == "test-key"
 
 
-def test_the_name_of_the_git_user_is_not_taken_for_a_secret(tmp_path: Path) -> None:
+def test_git_user_name_with_a_password_is_not_redacted(tmp_path: Path) -> None:
     secrets = {"git-username": "octocat", "git-password": "test-token"}
     attempt = an_attempt(tmp_path, [{"log": "pushed by octocat with test-token"}], secrets=secrets)
 
@@ -249,7 +249,7 @@ def test_the_name_of_the_git_user_is_not_taken_for_a_secret(tmp_path: Path) -> N
     assert attempt.logs == ["pushed by octocat with [redacted]"]
 
 
-def test_a_git_user_without_a_password_is_a_token(tmp_path: Path) -> None:
+def test_git_user_name_without_a_password_is_redacted(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, [{"log": "with test-token"}], secrets={"git-username": "test-token"})
 
     attempt.run()
@@ -258,7 +258,7 @@ def test_a_git_user_without_a_password_is_a_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("step", "status"), [({"exit": 3}, 3), ({"signal": 9}, -9), ({"signal": 15}, -15)])
-def test_a_crash_leaves_no_outcome(tmp_path: Path, step: dict[str, int], status: int) -> None:
+def test_crash_leaves_no_outcome(tmp_path: Path, step: dict[str, int], status: int) -> None:
     attempt = an_attempt(tmp_path, [step])
 
     assert attempt.run() == status
@@ -266,7 +266,7 @@ def test_a_crash_leaves_no_outcome(tmp_path: Path, step: dict[str, int], status:
     assert all(isinstance(event, StatusEvent) for event in attempt.events)
 
 
-def test_no_other_process_of_the_user_opens_the_memory_of_the_executor(tmp_path: Path) -> None:
+def test_other_processes_of_the_user_cannot_read_the_memory_of_the_executor(tmp_path: Path) -> None:
     look = "for pid in $$ $PPID; do (true < /proc/$pid/mem) && echo opened || echo refused; done > seen"
     attempt = an_attempt_of(tmp_path, look)
 
@@ -275,7 +275,7 @@ def test_no_other_process_of_the_user_opens_the_memory_of_the_executor(tmp_path:
     assert (attempt.workspace / "seen").read_text().splitlines() == ["opened", "refused"]
 
 
-def test_an_attempt_whose_secret_cannot_be_removed_fails_before_its_agent_starts(tmp_path: Path) -> None:
+def test_attempt_fails_before_its_agent_starts_if_a_secret_cannot_be_removed(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, [{"log": "started"}], secrets={"OPENAI_API_KEY": "sk-0123456789"})
     (attempt.path / "secrets").chmod(0o500)
 
@@ -288,7 +288,7 @@ def test_an_attempt_whose_secret_cannot_be_removed_fails_before_its_agent_starts
 
 
 def run_without_capabilities(attempt: AttemptFolder) -> None:
-    """Run the attempt as this user, without what root may do beyond others."""
+    """Run the attempt as this user, without the capabilities of root."""
     drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
     with attempt.output.open("ab") as output, (attempt.path / "stderr.log").open("ab") as stderr:
         command = [*drop, sys.executable, "-m", "labrats.executor", str(attempt.path)]

@@ -1,4 +1,4 @@
-"""What the emitter promises for every event: numbered, whole, bounded, redacted."""
+"""Tests of the event writer: events are numbered, complete, limited in size and redacted."""
 
 import errno
 import json
@@ -35,7 +35,7 @@ SECRET = "test-secret-0123456789"
 
 @dataclass(frozen=True)
 class Output:
-    """An emitter that writes to a file, and what is in the file."""
+    """An event writer and the file to which it writes."""
 
     writer: EventWriter
     path: Path
@@ -78,14 +78,14 @@ def test_events_are_numbered_from_one(output: Output) -> None:
     assert [event.seq for event in output.events] == [1, 2, 3, 4]
 
 
-def test_each_line_of_a_text_is_an_event(output: Output) -> None:
+def test_each_line_of_a_logged_text_is_an_event(output: Output) -> None:
     output.writer.log("first\r\n\nlast\n\n")
 
     assert output.logs == ["first", "", "last"]
 
 
 @pytest.mark.parametrize("character", ["x", "€", "🐀", "\x00", '"'])
-def test_a_long_line_is_split_between_characters(output: Output, character: str) -> None:
+def test_long_line_is_split_between_characters(output: Output, character: str) -> None:
     text = character * 50_000
 
     output.writer.log(text)
@@ -97,7 +97,7 @@ def test_a_long_line_is_split_between_characters(output: Output, character: str)
 
 
 @given(st.text(), st.integers(min_value=8, max_value=20))
-def test_pieces_are_the_text_again(text: str, limit: int) -> None:
+def test_pieces_of_a_split_text_join_to_the_text(text: str, limit: int) -> None:
     parts = list(split_text(text, limit))
 
     assert "".join(parts) == text
@@ -117,7 +117,7 @@ def test_no_event_exceeds_a_line(output: Output) -> None:
     assert len(output.events) == 6
 
 
-def test_of_a_large_tool_input_the_short_fields_stay(output: Output) -> None:
+def test_large_tool_input_retains_its_short_fields(output: Output) -> None:
     output.writer.tool_call("1", "Write", {"path": "a.txt", "content": "x" * 300_000})
 
     assert isinstance(output.last, ToolEvent)
@@ -125,7 +125,7 @@ def test_of_a_large_tool_input_the_short_fields_stay(output: Output) -> None:
     assert output.last.input["content"].endswith("[… cut, 300000 bytes in total]")
 
 
-def test_a_result_too_large_for_a_line_goes_to_a_file(output: Output, tmp_path: Path) -> None:
+def test_result_too_large_for_a_line_is_written_to_a_file(output: Output, tmp_path: Path) -> None:
     output.writer.result({"text": "x" * LINE_BYTES})
 
     assert isinstance(output.last, ResultEvent)
@@ -133,7 +133,7 @@ def test_a_result_too_large_for_a_line_goes_to_a_file(output: Output, tmp_path: 
     assert json.loads((tmp_path / "result.json").read_text()) == {"text": "x" * LINE_BYTES}
 
 
-def test_without_a_folder_it_goes_in_parts_before_the_end(tmp_path: Path) -> None:
+def test_large_result_without_a_folder_is_written_as_part_events(tmp_path: Path) -> None:
     result = {"text": 'grüße "' * 20_000}
     path = tmp_path / "output.jsonl"
     with path.open("wb") as file:
@@ -152,7 +152,7 @@ def test_without_a_folder_it_goes_in_parts_before_the_end(tmp_path: Path) -> Non
     assert all(len(line) <= LINE_BYTES for line in path.read_bytes().splitlines(keepends=True))
 
 
-def test_the_end_repeats_what_was_consumed_and_made(output: Output) -> None:
+def test_terminal_event_repeats_usage_and_outputs(output: Output) -> None:
     output.writer.report_usage(Usage(input_tokens=5))
     output.writer.report_outputs(Outputs(branch="fix"))
     output.writer.error(FailedCode.AGENT_ERROR, "no")
@@ -161,7 +161,7 @@ def test_the_end_repeats_what_was_consumed_and_made(output: Output) -> None:
     assert (output.last.usage, output.last.outputs) == (Usage(input_tokens=5), Outputs(branch="fix"))
 
 
-def test_secrets_are_taken_out_of_everything(output: Output, tmp_path: Path) -> None:
+def test_secrets_are_redacted_in_every_kind_of_event(output: Output, tmp_path: Path) -> None:
     writer = output.writer
     writer.log(f"a {SECRET}")
     writer.status("running", SECRET)
@@ -174,7 +174,7 @@ def test_secrets_are_taken_out_of_everything(output: Output, tmp_path: Path) -> 
     assert SECRET not in (tmp_path / "result.json").read_text()
 
 
-def test_a_secret_is_seen_wherever_a_long_line_is_split(tmp_path: Path) -> None:
+def test_secret_is_redacted_at_every_split_of_a_long_line(tmp_path: Path) -> None:
     for position in range(TEXT_BYTES - len(SECRET), TEXT_BYTES):
         with an_output(tmp_path) as output:
             output.writer.log("x" * position + SECRET)
@@ -182,7 +182,7 @@ def test_a_secret_is_seen_wherever_a_long_line_is_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [130, 150])
-def test_a_secret_is_seen_where_the_summary_of_a_call_is_cut(output: Output, before: int) -> None:
+def test_secret_is_redacted_at_the_cut_of_a_summary(output: Output, before: int) -> None:
     text = "x" * before + SECRET
     report_tool_call(output.writer, "1", "Bash", {"command": text}, description=text)
     report_tool_result(output.writer, "1", text, is_error=False)
@@ -191,13 +191,13 @@ def test_a_secret_is_seen_where_the_summary_of_a_call_is_cut(output: Output, bef
     assert len(output.logs) == 2
 
 
-def test_what_is_no_unicode_is_replaced(output: Output) -> None:
+def test_lone_surrogate_is_replaced(output: Output) -> None:
     output.writer.log("half a pair: \ud83d!")
 
     assert output.logs == ["half a pair: ?!"]
 
 
-def chatter(writer: EventWriter, text: str) -> None:
+def write_many_events(writer: EventWriter, text: str) -> None:
     for _ in range(100):
         writer.log(text)
         writer.tool_call("1", "Bash", {})
@@ -206,10 +206,10 @@ def chatter(writer: EventWriter, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "x" * 99])
-def test_the_output_is_bounded_events_included_and_its_end_is_written(tmp_path: Path, text: str) -> None:
+def test_output_limit_counts_all_events_and_allows_the_terminal_event(tmp_path: Path, text: str) -> None:
     with an_output(tmp_path, output_bytes=5000) as output:
         with pytest.raises(GiveUp, match="LABRATS_MAX_OUTPUT_MIB") as limit:
-            chatter(output.writer, text)
+            write_many_events(output.writer, text)
         size = output.path.stat().st_size
         output.writer.log("too late")
         output.writer.status("too late")
@@ -221,7 +221,7 @@ def test_the_output_is_bounded_events_included_and_its_end_is_written(tmp_path: 
     assert [event.seq for event in output.events] == list(range(1, len(output.events) + 1))
 
 
-def test_a_result_that_is_too_large_is_refused(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_result_is_rejected(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_writer_module, "MOST_RESULT_BYTES", 1000)
     with pytest.raises(GiveUp, match="the result is larger") as refused:
         output.writer.result("x" * 1000)
@@ -230,7 +230,7 @@ def test_a_result_that_is_too_large_is_refused(output: Output, monkeypatch: pyte
     assert output.last.code == FailedCode.OUTPUT_LIMIT
 
 
-def test_a_bound_that_is_set_later_counts_what_is_written_already(tmp_path: Path) -> None:
+def test_output_limit_set_later_counts_earlier_lines(tmp_path: Path) -> None:
     with an_output(tmp_path) as output:
         output.writer.log("x" * 1000)
         output.writer.limit_output(1500)
@@ -238,7 +238,7 @@ def test_a_bound_that_is_set_later_counts_what_is_written_already(tmp_path: Path
             output.writer.log("x" * 1000)
 
 
-def test_a_writer_is_held_to_its_pace() -> None:
+def test_rate_limiter_blocks_until_the_rate_is_met() -> None:
     time, waits = [0.0], list[float]()
 
     def sleep(seconds: float) -> None:
@@ -248,7 +248,7 @@ def test_a_writer_is_held_to_its_pace() -> None:
     rate_limiter = RateLimiter(100, lambda: time[0], sleep)
     for _ in range(100):
         rate_limiter.spend(10)
-    assert time[0] == pytest.approx(9.0)  # a second's worth at once, and the rest at 100 a second
+    assert time[0] == pytest.approx(9.0)  # a burst of one second's worth, then 100 per second
     assert max(waits) == pytest.approx(0.1)
 
     waits.clear()
@@ -258,18 +258,18 @@ def test_a_writer_is_held_to_its_pace() -> None:
     assert waits == []
 
 
-def test_on_a_full_disk_an_event_waits_until_it_can_be_written_whole(
+def test_event_is_written_completely_once_a_full_disk_has_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real_write = os.write
-    troubles = iter([OSError(errno.ENOSPC, "No space left on device"), 5, OSError(errno.EDQUOT, "Quota exceeded")])
+    results = iter([OSError(errno.ENOSPC, "No space left on device"), 5, OSError(errno.EDQUOT, "Quota exceeded")])
 
     def write(fd: int, data: bytes) -> int:
-        match next(troubles, None):
-            case OSError() as trouble:
-                raise trouble
-            case int() as room:
-                return real_write(fd, data[:room])
+        match next(results, None):
+            case OSError() as error:
+                raise error
+            case int() as size:
+                return real_write(fd, data[:size])
             case _:
                 return real_write(fd, data)
 

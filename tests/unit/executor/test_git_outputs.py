@@ -1,4 +1,4 @@
-"""What is checked out is read from the repository's files, whatever the agent has done to them."""
+"""Tests of reading the head of a repository that the agent may have changed."""
 
 import os
 import subprocess
@@ -23,13 +23,13 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_branch_and_its_commit(repository: Path) -> None:
+def test_head_on_a_branch_has_branch_and_commit(repository: Path) -> None:
     commit = git(repository, "rev-parse", "HEAD")
 
     assert read_head(repository) == Outputs(branch="topic/a", commit=commit)
 
 
-def test_a_branch_among_packed_refs(repository: Path) -> None:
+def test_head_finds_a_branch_among_packed_refs(repository: Path) -> None:
     commit = git(repository, "rev-parse", "HEAD")
     git(repository, "branch", "topic/ab")
     git(repository, "pack-refs", "--all")
@@ -37,20 +37,20 @@ def test_a_branch_among_packed_refs(repository: Path) -> None:
     assert read_head(repository) == Outputs(branch="topic/a", commit=commit)
 
 
-def test_a_commit_without_a_branch(repository: Path) -> None:
+def test_detached_head_has_only_a_commit(repository: Path) -> None:
     commit = git(repository, "rev-parse", "HEAD")
     git(repository, "checkout", "-q", "--detach")
 
     assert read_head(repository) == Outputs(commit=commit)
 
 
-def test_where_there_is_no_repository_or_no_commit_there_is_nothing(tmp_path: Path) -> None:
+def test_head_without_repository_or_commit_is_empty(tmp_path: Path) -> None:
     assert read_head(tmp_path) == Outputs()
     git(tmp_path, "init", "-q")
     assert read_head(tmp_path) == Outputs()
 
 
-def test_neither_links_nor_pipes_nor_odd_names_are_followed(repository: Path, tmp_path: Path) -> None:
+def test_head_does_not_follow_links_pipes_or_unsafe_names(repository: Path, tmp_path: Path) -> None:
     head = repository / ".git" / "HEAD"
     (repository / "elsewhere").write_text("0" * 40)
     for content in ("ref: refs/heads/../../../elsewhere\n", "ref: refs/heads//etc/passwd\n", "password\n", ""):
@@ -68,7 +68,7 @@ def test_neither_links_nor_pipes_nor_odd_names_are_followed(repository: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("said", "url"),
+    ("output", "url"),
     [
         ("Creating ...\nPAGE/pull/7", "PAGE/pull/7"),
         ("PAGE/pull/7\n", "PAGE/pull/7"),
@@ -78,9 +78,9 @@ def test_neither_links_nor_pipes_nor_odd_names_are_followed(repository: Path, tm
         ("PAGE/issues/7", None),
     ],
 )
-def test_a_pull_request_is_known_by_the_last_words_of_the_tool_that_opens_it(said: str, url: str | None) -> None:
+def test_pull_request_is_found_in_the_last_line_of_a_tools_output(output: str, url: str | None) -> None:
     page = "https://github.com/octocat/hello"
-    found = find_pull_request(said.replace("PAGE", page))
+    found = find_pull_request(output.replace("PAGE", page))
     assert (found if found and belongs_to_repository(found, f"{page}.git") else None) == (
         url and url.replace("PAGE", page)
     )

@@ -1,4 +1,4 @@
-"""The pipeline `pdf-sections`: real PDFs, read by the real program, in real attempts of the mock provider. F4."""
+"""Tests of the pipeline `pdf-sections`, with real PDFs and the mock provider."""
 
 import signal
 import time
@@ -38,7 +38,7 @@ def read(tmp_path: Path, pdf: bytes) -> dict[str, Any]:
     return result
 
 
-def test_a_document_is_split_by_its_outline_also_in_the_middle_of_a_page(tmp_path: Path) -> None:
+def test_document_is_split_by_its_outline_even_within_a_page(tmp_path: Path) -> None:
     result = read(tmp_path, a_manual())
 
     assert result["title"] == "A manual"
@@ -56,7 +56,7 @@ def test_a_document_is_split_by_its_outline_also_in_the_middle_of_a_page(tmp_pat
     ]
 
 
-def test_without_an_outline_it_is_split_where_lines_are_taller(tmp_path: Path) -> None:
+def test_document_without_an_outline_is_split_at_taller_lines(tmp_path: Path) -> None:
     result = read(tmp_path, without_outline())
 
     assert [(each["title"], each["level"], each["pageStart"], each["pageEnd"]) for each in result["sections"]] == [
@@ -64,17 +64,17 @@ def test_without_an_outline_it_is_split_where_lines_are_taller(tmp_path: Path) -
         ("Methods", 1, 2, 2),
         ("A detail", 2, 2, 2),
     ]
-    assert result["sections"][1]["output"] is None, "a heading alone is nothing to ask about"
+    assert result["sections"][1]["output"] is None, "a section with only a heading is skipped"
 
 
-def test_without_any_heading_it_is_one_section(tmp_path: Path) -> None:
-    result = read(tmp_path, a_pdf([[Line("Just text.", 700)], [Line("More text.", 700)]], title="ObservationStore"))
+def test_document_without_headings_is_one_section(tmp_path: Path) -> None:
+    result = read(tmp_path, a_pdf([[Line("Just text.", 700)], [Line("More text.", 700)]], title="Notes"))
 
     (section,) = result["sections"]
-    assert (section["title"], section["pageEnd"], section["text"]) == ("ObservationStore", 2, "Just text.\nMore text.")
+    assert (section["title"], section["pageEnd"], section["text"]) == ("Notes", 2, "Just text.\nMore text.")
 
 
-def test_each_section_is_asked_about_in_order_and_all_outputs_make_one_text(tmp_path: Path) -> None:
+def test_provider_runs_on_each_section_in_order_and_outputs_are_joined(tmp_path: Path) -> None:
     attempt = an_attempt_about(tmp_path, a_manual(), [{"log": "asked"}, {"result": "Said."}])
 
     assert attempt.run() == 0
@@ -94,14 +94,14 @@ def test_each_section_is_asked_about_in_order_and_all_outputs_make_one_text(tmp_
     )
 
 
-def test_usage_is_that_of_all_sections(tmp_path: Path) -> None:
+def test_usage_covers_all_sections(tmp_path: Path) -> None:
     attempt = an_attempt_about(tmp_path, a_manual(), [{"usage": {"inputTokens": 10, "costUsd": 0.5, "turns": 1}}])
 
     assert attempt.run() == 0
     assert attempt.outcome.usage == Usage(input_tokens=40, cost_usd=2.0, turns=4)
 
 
-def test_a_limit_is_that_of_all_sections(tmp_path: Path) -> None:
+def test_limit_covers_all_sections(tmp_path: Path) -> None:
     config = JobConfig(provider="mock", max_cost_usd=1.0)
     attempt = an_attempt_about(tmp_path, a_manual(), [{"usage": {"costUsd": 0.4}}], config=config)
 
@@ -111,14 +111,14 @@ def test_a_limit_is_that_of_all_sections(tmp_path: Path) -> None:
     assert sentence.startswith("section 3 of 4, 'One, closer': the run cost $1.2")
 
 
-def test_a_failure_names_its_section(tmp_path: Path) -> None:
+def test_failure_names_its_section(tmp_path: Path) -> None:
     attempt = an_attempt_about(tmp_path, a_manual(), [{"fail": "no idea"}])
 
     assert attempt.run() == 1
     assert attempt.failure == (FailedCode.AGENT_ERROR, "section 1 of 4, 'A manual': no idea")
 
 
-def test_it_can_be_stopped_within_a_section(tmp_path: Path) -> None:
+def test_pipeline_can_be_stopped_within_a_section(tmp_path: Path) -> None:
     attempt = an_attempt_about(tmp_path, a_manual(), [{"log": "asked"}, {"hang": True}])
 
     with attempt.started() as process:
@@ -132,7 +132,7 @@ def test_it_can_be_stopped_within_a_section(tmp_path: Path) -> None:
     assert attempt.logs.count("asked") == 1
 
 
-CANNOT_BE_READ = {
+UNREADABLE = {
     "encrypted": (encrypted(), "it is encrypted; upload a copy without a password"),
     "no PDF inside": (b"%PDF-1.7\nnothing more", "it is damaged, or not a PDF"),
     "random bytes": (b"%PDF-1.7\n" + bytes(range(256)) * 100, "it is damaged, or not a PDF"),
@@ -143,18 +143,18 @@ CANNOT_BE_READ = {
 }
 
 
-@pytest.mark.parametrize("case", CANNOT_BE_READ)
-def test_what_cannot_be_read_is_a_clear_failure(tmp_path: Path, case: str) -> None:
-    pdf, sentence = CANNOT_BE_READ[case]
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_unreadable_pdf_fails_with_the_reason(tmp_path: Path, case: str) -> None:
+    pdf, sentence = UNREADABLE[case]
     attempt = an_attempt_about(tmp_path, pdf)
 
     assert attempt.run() == 1
-    code, said = attempt.failure
+    code, message = attempt.failure
     assert code is FailedCode.WORKSPACE
-    assert said.startswith(f"the PDF cannot be read: {sentence}")
+    assert message.startswith(f"the PDF cannot be read: {sentence}")
 
 
-def test_a_page_that_inflates_ends_its_reader_and_nothing_else(tmp_path: Path) -> None:
+def test_page_that_inflates_kills_only_the_reader(tmp_path: Path) -> None:
     pdf = an_inflating_page(4 * 1024**3)
     assert len(pdf) < 50_000
     attempt = an_attempt_about(tmp_path, pdf)
@@ -166,11 +166,11 @@ def test_a_page_that_inflates_ends_its_reader_and_nothing_else(tmp_path: Path) -
     )
 
 
-def test_an_outline_that_leads_back_to_itself_is_read_once(tmp_path: Path) -> None:
+def test_cyclic_outline_is_read_once(tmp_path: Path) -> None:
     assert [each["title"] for each in read(tmp_path, endless_outline())["sections"]] == ["One", "Two"]
 
 
-def test_a_job_without_a_pdf_fails(tmp_path: Path) -> None:
+def test_job_without_a_pdf_fails(tmp_path: Path) -> None:
     attempt = an_attempt_about(tmp_path, b"just text")
 
     assert attempt.run() == 1

@@ -1,4 +1,4 @@
-"""The steps before the executor in an attempt's pod, as real processes, and the executor after them."""
+"""Tests of the steps of an attempt's pod and of its executor, as real processes."""
 
 import os
 import subprocess
@@ -36,10 +36,10 @@ class Pod:
         return self.folder / "inputs"
 
     def run(self, *arguments: str) -> tuple[int, list[AnyEvent]]:
-        """Run one container. Returns its exit status and what it printed."""
+        """Run one container. Return its exit status and its events."""
         command = [sys.executable, "-m", "labrats.executor", *arguments]
-        named = {**os.environ, "LABRATS_POD": self.folder.name}
-        done = subprocess.run(command, stdout=subprocess.PIPE, env=named, timeout=DEADLINE_SECONDS, check=False)
+        environment = {**os.environ, "LABRATS_POD": self.folder.name}
+        done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, timeout=DEADLINE_SECONDS, check=False)
         return done.returncode, [event for line in done.stdout.splitlines() if (event := decode_event(line))]
 
     def prepare(self, *claims: Path) -> tuple[int, list[AnyEvent]]:
@@ -53,7 +53,7 @@ class Pod:
 
 
 def a_pod(tmp_path: Path, steps: list[Any] | None = None, name: str = "pod", **fields: Any) -> Pod:
-    """The folders of a pod with what is mounted there: `source` of `prepare`, and `repository` of `clone`."""
+    """Create the folders of a pod with their mounted files: `source` for `prepare`, `repository` for `clone`."""
     pod = Pod(tmp_path / name)
     task = encode(a_task(tmp_path, steps, workspace=str(pod.scratch / "workspace"), **fields))
     for folder, secret, value in (("source", "OPENAI_API_KEY", KEY), ("repository", "git-password", TOKEN)):
@@ -66,7 +66,7 @@ def a_pod(tmp_path: Path, steps: list[Any] | None = None, name: str = "pod", **f
     return pod
 
 
-def test_a_pod_clones_and_then_works_without_a_gap_in_its_events(tmp_path: Path) -> None:
+def test_events_of_a_pods_steps_are_numbered_without_gaps(tmp_path: Path) -> None:
     repository = a_repository(tmp_path / "origin")
     pod = a_pod(tmp_path, [{"log": "worked"}, {"result": "done"}], **in_a_clone_of(repository))
 
@@ -78,13 +78,13 @@ def test_a_pod_clones_and_then_works_without_a_gap_in_its_events(tmp_path: Path)
     assert (pod.scratch / "workspace" / "notes.txt").read_text() == "old\n"
 
 
-def test_no_credential_is_left_in_a_folder_of_the_agent(tmp_path: Path) -> None:
+def test_no_credential_is_left_in_the_folders_of_the_agent(tmp_path: Path) -> None:
     repository = a_repository(tmp_path / "origin")
     pod = a_pod(tmp_path, [{"result": "done"}], **in_a_clone_of(repository))
 
     for step in (pod.prepare, pod.clone):
         assert step()[0] == 0
-    assert (pod.inputs / "secrets" / "OPENAI_API_KEY").read_text() == KEY  # what the executor is handed
+    assert (pod.inputs / "secrets" / "OPENAI_API_KEY").read_text() == KEY  # for the executor
     assert pod.execute()[0] == 0
 
     files = [path for folder in (pod.inputs, pod.scratch) for path in folder.rglob("*") if path.is_file()]
@@ -92,7 +92,7 @@ def test_no_credential_is_left_in_a_folder_of_the_agent(tmp_path: Path) -> None:
     assert not [path for path in files if KEY.encode() in path.read_bytes() or TOKEN.encode() in path.read_bytes()]
 
 
-def test_a_clone_that_fails_is_the_end_of_the_attempt_and_names_no_credential(tmp_path: Path) -> None:
+def test_failed_clone_ends_the_attempt_without_naming_a_credential(tmp_path: Path) -> None:
     missing = tmp_path / f"missing-{TOKEN}"
     setup = WorkspaceSetup(git_repo=str(missing))
     pod = a_pod(tmp_path, workspace_setup=setup, repo_roots=(str(tmp_path),))
@@ -106,7 +106,7 @@ def test_a_clone_that_fails_is_the_end_of_the_attempt_and_names_no_credential(tm
     assert TOKEN not in repr(events)
 
 
-def test_inputs_that_cannot_be_handed_over_are_the_end_of_the_attempt(tmp_path: Path) -> None:
+def test_inputs_that_cannot_be_copied_end_the_attempt(tmp_path: Path) -> None:
     pod = a_pod(tmp_path)
     pod.inputs.rmdir()
 
@@ -121,7 +121,7 @@ def test_inputs_that_cannot_be_handed_over_are_the_end_of_the_attempt(tmp_path: 
     ("repository", "url"),
     [("https://github.com/o/r", "https://github.com/o/r/pull/3"), ("https://github.com/o/x", None)],
 )
-def test_a_pull_request_is_recognised_by_the_repository_that_an_earlier_step_cloned(
+def test_pull_request_is_recognised_by_the_repository_of_an_earlier_step(
     tmp_path: Path, repository: str, url: str | None
 ) -> None:
     task: Task = a_task(tmp_path, repository=repository)
@@ -131,7 +131,7 @@ def test_a_pull_request_is_recognised_by_the_repository_that_an_earlier_step_clo
         assert _pull_request(work.context) == url
 
 
-def test_of_many_pods_that_claim_an_attempt_at_once_one_does_and_the_others_do_nothing(tmp_path: Path) -> None:
+def test_only_one_of_many_pods_claims_an_attempt(tmp_path: Path) -> None:
     pods = [a_pod(tmp_path, name=f"pod-{number}") for number in range(6)]
     claims = Claims(tmp_path / "claims")
     claims.prepare("ir-0000000a-1")
@@ -142,11 +142,11 @@ def test_of_many_pods_that_claim_an_attempt_at_once_one_does_and_the_others_do_n
 
     assert sorted(status for status, _ in outcomes) == [0] + [75] * 5
     assert not [event for _, events in outcomes for event in events]
-    [acting] = [pod for pod in pods if any(pod.inputs.iterdir())]
-    assert claims.holder("ir-0000000a-1") == acting.folder.name
+    [winner] = [pod for pod in pods if any(pod.inputs.iterdir())]
+    assert claims.holder("ir-0000000a-1") == winner.folder.name
 
 
-def test_a_pod_that_claimed_an_attempt_cannot_claim_it_again(tmp_path: Path) -> None:
+def test_pod_cannot_claim_an_attempt_twice(tmp_path: Path) -> None:
     pod, claims = a_pod(tmp_path), tmp_path / "claims"
     claims.mkdir()
 
@@ -154,7 +154,7 @@ def test_a_pod_that_claimed_an_attempt_cannot_claim_it_again(tmp_path: Path) -> 
     assert pod.prepare(claims)[0] == 75
 
 
-def test_a_claim_that_cannot_be_written_is_the_end_of_the_attempt(tmp_path: Path) -> None:
+def test_claim_that_cannot_be_written_ends_the_attempt(tmp_path: Path) -> None:
     pod = a_pod(tmp_path)
 
     status, [event] = pod.prepare(tmp_path / "missing")

@@ -1,4 +1,4 @@
-"""What a run costs: by the AiModel's prices, as the provider says, or by the list; and None when nobody knows."""
+"""Tests of the cost of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def a_task_on(tmp_path: Path, provider: str, model: str | None = None, **fields:
 
 
 @pytest.mark.parametrize(
-    ("provider", "model", "said", "own", "cost"),
+    ("provider", "model", "reported", "prices", "cost"),
     [
         ("claude", "opus", 0.25, None, 0.25),
         ("claude", "opus", 0.25, OWN, 3.5),
@@ -38,14 +38,14 @@ def a_task_on(tmp_path: Path, provider: str, model: str | None = None, **fields:
         ("mock", None, 0.0, None, 0.0),
     ],
 )
-def test_what_a_run_costs(
-    tmp_path: Path, provider: str, model: str | None, said: float | None, own: Prices | None, cost: float | None
+def test_cost_is_computed_from_prices_the_provider_or_the_list(
+    tmp_path: Path, provider: str, model: str | None, reported: float | None, prices: Prices | None, cost: float | None
 ) -> None:
-    usage = replace(USED, cost_usd=said)
-    assert with_cost(usage, a_task_on(tmp_path, provider, model, prices=own)).cost_usd == cost
+    usage = replace(USED, cost_usd=reported)
+    assert with_cost(usage, a_task_on(tmp_path, provider, model, prices=prices)).cost_usd == cost
 
 
-def test_tokens_written_to_a_cache_have_a_price_of_their_own() -> None:
+def test_tokens_written_to_a_cache_have_their_own_price() -> None:
     used = Usage(input_tokens=3 * MILLION, cache_write_tokens=MILLION)
 
     assert cost_of(used, Prices(input=1)) == 3
@@ -55,20 +55,18 @@ def test_tokens_written_to_a_cache_have_a_price_of_their_own() -> None:
 
 @pytest.mark.parametrize("provider", ["vllm", "claude", "codex"])
 @pytest.mark.parametrize("prices", [None, OWN])
-def test_an_answer_whose_usage_is_not_reported_has_no_known_cost(
-    tmp_path: Path, provider: str, prices: Prices | None
-) -> None:
+def test_answer_without_reported_usage_has_no_known_cost(tmp_path: Path, provider: str, prices: Prices | None) -> None:
     task = a_task_on(tmp_path, provider, "gpt-5", prices=prices)
 
     assert with_cost(Usage(turns=1, cost_usd=0.0), task).known_cost_usd is None
     assert with_cost(Usage(), task).known_cost_usd == 0.0
 
 
-def test_a_mock_script_says_itself_what_its_turns_cost(tmp_path: Path) -> None:
+def test_mock_script_sets_its_own_cost(tmp_path: Path) -> None:
     assert with_cost(Usage(turns=1, cost_usd=0.0), a_task_on(tmp_path, "mock")).known_cost_usd == 0.0
 
 
-def test_a_sum_with_an_answer_whose_usage_is_not_reported_is_not_known(tmp_path: Path) -> None:
+def test_sum_with_unreported_usage_has_no_known_cost(tmp_path: Path) -> None:
     with some_work(tmp_path, a_task(tmp_path, config=JobConfig(provider="vllm"), prices=OWN)) as work:
         for tokens in (10, 0, 10):
             work.context.add_usage(Usage(input_tokens=tokens, turns=1))
@@ -76,7 +74,7 @@ def test_a_sum_with_an_answer_whose_usage_is_not_reported_is_not_known(tmp_path:
     assert work.context.events.usage == Usage(input_tokens=20, turns=3)
 
 
-def test_the_model_that_answered_is_priced_where_the_job_names_none(tmp_path: Path) -> None:
+def test_list_price_of_the_answering_model_is_used_if_the_job_names_none(tmp_path: Path) -> None:
     task = a_task_on(tmp_path, "codex", "codex")
 
     assert with_cost(USED, task).cost_usd is None
@@ -84,18 +82,18 @@ def test_the_model_that_answered_is_priced_where_the_job_names_none(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("provider", "model"), [("claude", "opus"), ("mock", None), ("codex", "gpt-5-codex")])
-def test_a_limit_of_the_cost_can_be_kept_where_it_is_known(tmp_path: Path, provider: str, model: str | None) -> None:
+def test_cost_limit_is_accepted_if_the_cost_is_known(tmp_path: Path, provider: str, model: str | None) -> None:
     require_price(a_task_on(tmp_path, provider, model))
 
 
-def test_a_limit_that_could_not_be_kept_is_refused(tmp_path: Path) -> None:
+def test_cost_limit_is_rejected_if_the_price_is_unknown(tmp_path: Path) -> None:
     with pytest.raises(GiveUp, match="the price of the model 'smol' is unknown") as refusal:
         require_price(a_task_on(tmp_path, "vllm", "smol"))
     assert refusal.value.code == FailedCode.BUDGET
     require_price(a_task_on(tmp_path, "vllm", "smol", prices=OWN))
 
 
-def test_a_run_that_costs_more_than_it_may_is_ended(tmp_path: Path) -> None:
+def test_run_over_its_cost_limit_fails_with_budget(tmp_path: Path) -> None:
     steps = [{"usage": {"inputTokens": MILLION}}, {"usage": {"inputTokens": MILLION}}, {"result": "never"}]
     config = JobConfig(provider="mock", max_cost_usd=1.5)
     attempt = an_attempt(tmp_path, steps, config=config, prices=OWN)
@@ -116,5 +114,5 @@ def test_a_run_that_costs_more_than_it_may_is_ended(tmp_path: Path) -> None:
         (Usage(cost_usd=0.25), Usage(turns=1), None),
     ],
 )
-def test_a_sum_is_known_where_all_of_it_is(one: Usage, other: Usage, cost: float | None) -> None:
+def test_cost_of_a_sum_is_known_if_all_parts_are_known(one: Usage, other: Usage, cost: float | None) -> None:
     assert (one + other).known_cost_usd == cost

@@ -1,4 +1,4 @@
-"""What an attempt goes on with of an earlier one, and what it does not; by agents that are shell scripts."""
+"""Tests of attempts that resume an earlier one, with shell scripts as agents."""
 
 from pathlib import Path
 
@@ -12,28 +12,28 @@ SUCCESS = """echo '{"type": "result", "subtype": "success", "result": "done"}'\n
 
 
 def an_attempt_of(tmp_path: Path, script: str) -> AttemptFolder:
-    """An attempt whose agent begins a session, and does what a shell script says."""
+    """Build an attempt whose agent starts a session and then runs a shell script."""
     program = tmp_path / "agent"
     program.write_text(f"#!/bin/sh\n{INIT}{script}\n")
     program.chmod(0o755)
     return an_attempt(tmp_path, config=JobConfig(provider="claude"), programs={"claude": str(program)})
 
 
-def test_it_works_where_the_earlier_one_did_with_what_that_has_left(tmp_path: Path) -> None:
+def test_resumed_attempt_uses_the_workspace_and_home_of_the_earlier_one(tmp_path: Path) -> None:
     first = an_attempt_of(tmp_path, 'echo "$0 $*" >> asked; echo "$HOME $TMPDIR" >> places; touch ~/tool $TMPDIR/note')
     first.run()
     second = the_next_attempt(first)
     second.run()
 
-    places, again = (first.workspace / "places").read_text().splitlines()
-    assert places == again == f"{first.path}/home {first.path}/tmp"
+    places, resumed_places = (first.workspace / "places").read_text().splitlines()
+    assert places == resumed_places == f"{first.path}/home {first.path}/tmp"
     assert (first.path / "home" / "tool").exists()
     assert "--resume=0190-test" in (first.workspace / "asked").read_text().splitlines()[1]
     assert second.outcome.outputs.files_changed == 2
     assert f"+{places}\n+{places}\n" in (second.path / "changes.patch").read_text()
 
 
-def test_of_the_programs_folder_only_its_sessions_are_left(tmp_path: Path) -> None:
+def test_only_the_sessions_remain_in_the_programs_folder(tmp_path: Path) -> None:
     script = (
         "mkdir -p ~/.claude/projects; touch ~/.claude/projects/0190-test.jsonl ~/.claude/settings.json ~/.claude.json"
     )
@@ -46,11 +46,13 @@ def test_of_the_programs_folder_only_its_sessions_are_left(tmp_path: Path) -> No
     assert found == [str(home / ".claude" / "CLAUDE.md"), str(home / ".claude" / "projects" / "0190-test.jsonl")]
 
 
-@pytest.mark.parametrize("made", ["ln -s {elsewhere} ~/.claude", "echo no folder > ~/.claude", "mkfifo ~/.claude"])
-def test_what_an_agent_puts_in_its_place_leads_nowhere(tmp_path: Path, made: str) -> None:
+@pytest.mark.parametrize(
+    "replacement", ["ln -s {elsewhere} ~/.claude", "echo no folder > ~/.claude", "mkfifo ~/.claude"]
+)
+def test_replaced_program_folder_is_not_followed(tmp_path: Path, command: str) -> None:
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "projects").mkdir(parents=True)
-    first = an_attempt_of(tmp_path, f"rm -rf ~/.claude; {made.format(elsewhere=elsewhere)}")
+    first = an_attempt_of(tmp_path, f"rm -rf ~/.claude; {command.format(elsewhere=elsewhere)}")
     first.run()
     second = the_next_attempt(first)
     (tmp_path / "agent").write_text(f"#!/bin/sh\n{INIT}ls -A ~/.claude > found\n{SUCCESS}")
@@ -61,7 +63,7 @@ def test_what_an_agent_puts_in_its_place_leads_nowhere(tmp_path: Path, made: str
     assert [path.name for path in elsewhere.iterdir()] == ["projects"]
 
 
-def test_it_begins_anew_where_nobody_knows_what_the_workspace_was_like(tmp_path: Path) -> None:
+def test_attempt_starts_over_without_a_stored_baseline(tmp_path: Path) -> None:
     first = an_attempt_of(tmp_path, "echo $* > asked")
     first.run()
     (first.path / "baseline.json").unlink()
@@ -73,7 +75,7 @@ def test_it_begins_anew_where_nobody_knows_what_the_workspace_was_like(tmp_path:
     assert second.session.attempt == 2
 
 
-def test_a_lock_that_a_killed_git_has_left_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_lock_of_a_killed_git_does_not_prevent_the_diff(tmp_path: Path) -> None:
     first = an_attempt_of(tmp_path, "touch made")
     first.run()
     (first.path / "baseline.git" / "index.lock").touch()
@@ -83,7 +85,7 @@ def test_a_lock_that_a_killed_git_has_left_is_in_nobodys_way(tmp_path: Path) -> 
     assert second.outcome.outputs.files_changed == 1
 
 
-def test_nothing_goes_on_with_what_has_succeeded(tmp_path: Path) -> None:
+def test_successful_attempt_leaves_no_baseline(tmp_path: Path) -> None:
     attempt = an_attempt_of(tmp_path, f"touch made\n{SUCCESS}")
     attempt.run()
 

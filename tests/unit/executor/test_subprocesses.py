@@ -1,4 +1,4 @@
-"""Programs that an attempt starts: how they are ended, and how what they print is read."""
+"""Tests of starting, reading and ending programs."""
 
 import asyncio
 import os
@@ -30,15 +30,15 @@ async def lines_from(*chunks: bytes) -> list[bytes]:
     return [line async for line in lines_of(*chunks)]
 
 
-async def test_lines_are_put_together_from_whatever_arrives() -> None:
+async def test_lines_are_joined_from_chunks() -> None:
     assert await lines_from(b"one\ntw", b"o\n", b"\nfo", b"ur") == [b"one", b"two", b"", b"four"]
 
 
-async def test_a_line_of_megabytes_is_one_line() -> None:
+async def test_line_of_megabytes_is_one_line() -> None:
     assert [len(line) for line in await lines_from(b"x" * 5_000_000 + b"\ny")] == [5_000_000, 1]
 
 
-async def test_a_line_beyond_all_measure_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_long_line_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labrats.executor.subprocesses._LINE_BYTES", 10)
 
     lines = lines_of(b"12345", b"678901\n", b"short\n", b"x" * 11)
@@ -47,7 +47,7 @@ async def test_a_line_beyond_all_measure_is_left_out(monkeypatch: pytest.MonkeyP
     assert lines.has_skipped_lines
 
 
-async def test_of_an_endless_output_the_end_is_kept() -> None:
+async def test_read_tail_returns_the_end_of_a_long_output() -> None:
     stream = asyncio.StreamReader()
     stream.feed_data(b"x" * 1_000_000 + b"the end")
     stream.feed_eof()
@@ -66,7 +66,7 @@ async def test_of_an_endless_output_the_end_is_kept() -> None:
         ("lambda *_: sys.exit(7)", 0.0, -signal.SIGKILL),
     ],
 )
-async def test_on_leaving_the_program_is_asked_to_end_and_then_killed(
+async def test_program_is_asked_to_end_and_then_killed_when_the_context_exits(
     tmp_path: Path, handler: str, grace_seconds: float, status: int
 ) -> None:
     async with child_process(
@@ -77,13 +77,13 @@ async def test_on_leaving_the_program_is_asked_to_end_and_then_killed(
     assert await process.exit_status() == status
 
 
-async def test_a_program_that_ended_by_itself_is_left_alone(tmp_path: Path) -> None:
+async def test_program_that_has_exited_is_not_signalled(tmp_path: Path) -> None:
     async with child_process(python("print('done')"), tmp_path, {}) as process:
         assert await read_tail(process.output) == "done\n"
         assert await process.exit_status() == 0
 
 
-async def test_its_end_is_seen_although_a_child_of_its_own_holds_the_output_open(tmp_path: Path) -> None:
+async def test_exit_is_seen_although_a_child_keeps_the_output_open(tmp_path: Path) -> None:
     code = "import subprocess; print(subprocess.Popen(['sleep', '300']).pid)"
     async with child_process(python(code), tmp_path, {"PATH": os.defpath}) as process:
         child = int(await process.output.readline())
@@ -93,7 +93,7 @@ async def test_its_end_is_seen_although_a_child_of_its_own_holds_the_output_open
     assert status == 0
 
 
-async def test_a_program_that_cannot_be_started_is_an_os_error(tmp_path: Path) -> None:
+async def test_missing_program_raises_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         async with child_process(["no-such-program"], tmp_path, {"PATH": ""}):
             pass

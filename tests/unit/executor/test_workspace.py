@@ -1,4 +1,4 @@
-"""The workspace: what is cloned into it, from where, on which credentials, and what must not happen on the way."""
+"""Tests of preparing the workspace: clones, credentials, allowed addresses and files."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ SSH_LOOPBACK = (*LOOPBACK, "::1/128")
 
 @dataclass(frozen=True)
 class Repository:
-    """A bare repository: `main` has three commits, of which the middle one has no name; a branch; a pull request."""
+    """A bare repository with three commits on `main`, the middle one without a tag, a branch and a pull request."""
 
     path: Path
 
@@ -42,7 +42,7 @@ class Repository:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run git as a developer would. Its output."""
+    """Run git as a developer would. Return its output."""
     identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main"]
     command = ["git", *identity, "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -89,7 +89,7 @@ class Clone:
 
 
 async def prepared(tmp_path: Path, secrets: dict[str, str] | None = None, **task: Any) -> Clone:
-    """A workspace made as `task` says."""
+    """Prepare the workspace of a task."""
     with some_work(tmp_path, a_task(tmp_path, **task), secrets) as work:
         await prepare_workspace(work.context)
         return Clone(work.context.workspace, work.context.folder)
@@ -98,14 +98,14 @@ async def prepared(tmp_path: Path, secrets: dict[str, str] | None = None, **task
 async def cloned(
     tmp_path: Path, url: str | Path, ref: str | None = None, depth: int | None = None, **task: Any
 ) -> Clone:
-    """A workspace with a clone of `url`, which may be on loopback, or on this machine's disk."""
+    """Prepare a workspace with a clone of `url`, on loopback or on this machine's disk."""
     setup = WorkspaceSetup(git_repo=str(url), git_ref=ref, git_depth=depth)
     task = {"git_addresses": LOOPBACK, "repo_roots": (str(Path(url).parent),)} | task
     return await prepared(tmp_path, workspace_setup=setup, **task)
 
 
-async def refusal_of(clone: Callable[[], Any]) -> str:
-    """The sentence with which a clone fails, which must be a failure of the code `git_clone`."""
+async def failure_of(clone: Callable[[], Any]) -> str:
+    """Return the message of a clone's failure. The code must be `git_clone`."""
     with pytest.raises(GiveUp) as refused:
         await clone()
     assert refused.value.code == FailedCode.GIT_CLONE
@@ -114,20 +114,20 @@ async def refusal_of(clone: Callable[[], Any]) -> str:
 
 @pytest.fixture
 def serve(repository: Repository) -> Iterator[Callable[..., GitServer]]:
-    """Starts a server for the repository, with options."""
+    """Start a server of the repository, with options."""
     with ExitStack() as servers:
         yield lambda **options: servers.enter_context(served(GitServer(repository.path.parent, **options)))
 
 
 @pytest.fixture(params=["local", "http", "http, old protocol"])
 def url(request: pytest.FixtureRequest, repository: Repository, serve: Callable[..., GitServer]) -> str:
-    """The repository's address, in each way to get it."""
+    """Return the repository's address, for each transport."""
     if request.param == "local":
         return str(repository.path)
     return f"{serve(newest_protocol=request.param == 'http').url}/repo.git"
 
 
-async def test_without_a_repository_the_workspace_is_an_empty_folder(tmp_path: Path) -> None:
+async def test_workspace_without_a_repository_is_an_empty_folder(tmp_path: Path) -> None:
     clone = await prepared(tmp_path)
 
     assert list(clone.workspace.iterdir()) == []
@@ -158,7 +158,7 @@ async def test_branches_tags_and_other_refs_are_checked_out(
 
 
 @pytest.mark.parametrize("depth", [None, 1])
-async def test_a_commit_is_checked_out_even_where_the_server_gives_only_branches(
+async def test_commit_is_checked_out_even_from_a_server_that_sends_only_branches(
     tmp_path: Path, repository: Repository, url: str, depth: int | None
 ) -> None:
     clone = await cloned(tmp_path, url, repository.commit("main~1"), depth)
@@ -166,39 +166,39 @@ async def test_a_commit_is_checked_out_even_where_the_server_gives_only_branches
     assert clone.readme == "middle"
 
 
-async def test_a_shortened_commit_is_found(tmp_path: Path, repository: Repository, url: str) -> None:
+async def test_short_commit_is_checked_out(tmp_path: Path, repository: Repository, url: str) -> None:
     clone = await cloned(tmp_path, url, repository.commit("main~1")[:10], 1)
 
     assert clone.readme == "middle"
 
 
 @pytest.mark.parametrize("ref", ["no-such-branch", "refs/pull/8/head", "abcdef1", "0123456789" * 4])
-async def test_a_ref_that_is_not_there_is_named(tmp_path: Path, url: str, ref: str) -> None:
-    sentence = await refusal_of(lambda: cloned(tmp_path, url, ref))
+async def test_failure_names_a_missing_ref(tmp_path: Path, url: str, ref: str) -> None:
+    sentence = await failure_of(lambda: cloned(tmp_path, url, ref))
 
     assert ref in sentence
     assert "has no" in sentence
 
 
 @pytest.mark.parametrize("ref", ["--upload-pack=touch x", "-x", "a b", "main:other", "a..b", "/etc", "a\nb", "@{-1}"])
-async def test_what_is_no_ref_never_reaches_git(tmp_path: Path, repository: Repository, ref: str) -> None:
-    assert "cannot be the name of" in await refusal_of(lambda: cloned(tmp_path, repository.path, ref))
+async def test_invalid_ref_is_not_passed_to_git(tmp_path: Path, repository: Repository, ref: str) -> None:
+    assert "cannot be the name of" in await failure_of(lambda: cloned(tmp_path, repository.path, ref))
 
 
-async def test_a_local_repository_shares_no_file_with_its_clone(tmp_path: Path, repository: Repository) -> None:
+async def test_local_repository_shares_no_file_with_its_clone(tmp_path: Path, repository: Repository) -> None:
     clone = await cloned(tmp_path, repository.path)
 
     files = [file for file in (clone.workspace / ".git").rglob("*") if file.is_file()]
     assert {file.stat().st_nlink for file in files} == {1}
 
 
-async def test_a_local_repository_outside_the_roots_is_refused(tmp_path: Path, repository: Repository) -> None:
-    sentence = await refusal_of(lambda: cloned(tmp_path, repository.path, repo_roots=(str(tmp_path),)))
+async def test_local_repository_outside_the_roots_is_refused(tmp_path: Path, repository: Repository) -> None:
+    sentence = await failure_of(lambda: cloned(tmp_path, repository.path, repo_roots=(str(tmp_path),)))
 
     assert "LOCAL_REPO_ROOTS" in sentence
 
 
-async def test_the_token_opens_the_repository_and_stays_out_of_everything(
+async def test_token_gives_access_and_is_not_exposed(
     tmp_path: Path, serve: Callable[..., GitServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = watch_git(tmp_path, monkeypatch)
@@ -213,53 +213,53 @@ async def test_the_token_opens_the_repository_and_stays_out_of_everything(
 
 
 @pytest.mark.parametrize("password", [None, "a-wrong-test-token"])
-async def test_a_wrong_or_missing_token_is_access_denied(
+async def test_wrong_or_missing_token_fails_with_access_denied(
     tmp_path: Path, serve: Callable[..., GitServer], password: str | None
 ) -> None:
     secrets = {"git-username": "u", "git-password": password} if password else None
     url = f"{serve(password=TOKEN).url}/repo.git"
 
-    sentence = await refusal_of(lambda: cloned(tmp_path, url, secrets=secrets))
+    sentence = await failure_of(lambda: cloned(tmp_path, url, secrets=secrets))
 
     assert "access was denied" in sentence
     assert files_with("a-wrong-test-token", tmp_path) == []
 
 
-async def test_an_unknown_repository_is_said_to_be_missing(tmp_path: Path, serve: Callable[..., GitServer]) -> None:
-    assert "the repository does not exist" in await refusal_of(lambda: cloned(tmp_path, f"{serve().url}/nothing.git"))
+async def test_failure_says_that_a_repository_does_not_exist(tmp_path: Path, serve: Callable[..., GitServer]) -> None:
+    assert "the repository does not exist" in await failure_of(lambda: cloned(tmp_path, f"{serve().url}/nothing.git"))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
-async def test_a_server_that_is_not_there_is_said_to_be_unreachable(tmp_path: Path, host: str) -> None:
+async def test_failure_says_that_a_server_is_unreachable(tmp_path: Path, host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://{host}:{listener.getsockname()[1]}/repo.git"
 
-    sentence = await refusal_of(lambda: cloned(tmp_path, url, git_addresses=(*LOOPBACK, "::1/128")))
+    sentence = await failure_of(lambda: cloned(tmp_path, url, git_addresses=(*LOOPBACK, "::1/128")))
 
     assert "could not be reached" in sentence
 
 
-async def test_a_redirect_is_not_followed(tmp_path: Path, serve: Callable[..., GitServer]) -> None:
+async def test_redirect_is_not_followed(tmp_path: Path, serve: Callable[..., GitServer]) -> None:
     target = serve()
     redirecting = serve(redirect_to=target.url)
 
-    assert "redirects" in await refusal_of(lambda: cloned(tmp_path, f"{redirecting.url}/repo.git"))
+    assert "redirects" in await failure_of(lambda: cloned(tmp_path, f"{redirecting.url}/repo.git"))
     assert target.requests == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f000001"])
-async def test_an_address_that_is_not_allowed_gets_no_packet(
+async def test_forbidden_address_receives_no_request(
     tmp_path: Path, serve: Callable[..., GitServer], host: str
 ) -> None:
     server = serve()
 
-    sentence = await refusal_of(lambda: cloned(tmp_path, f"http://{host}:{server.port}/repo.git", git_addresses=()))
+    sentence = await failure_of(lambda: cloned(tmp_path, f"http://{host}:{server.port}/repo.git", git_addresses=()))
 
     assert "OUTBOUND_ALLOWED_CIDRS" in sentence
     assert server.requests == []
 
 
-async def test_a_name_in_a_private_network_is_refused_as_one_that_does_not_exist(
+async def test_name_in_a_private_network_fails_like_an_unknown_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def answer(host: str, *_: object, **__: object) -> list[Any]:
@@ -271,11 +271,11 @@ async def test_a_name_in_a_private_network_is_refused_as_one_that_does_not_exist
     sentences = []
     for name in ("intranet.example", "missing.example"):
         (tmp_path / name).mkdir()
-        sentences.append(await refusal_of(partial(cloned, tmp_path / name, f"https://{name}/o/r.git")))
+        sentences.append(await failure_of(partial(cloned, tmp_path / name, f"https://{name}/o/r.git")))
     assert sentences[0].replace("intranet", "missing") == sentences[1]
 
 
-async def test_git_connects_to_the_judged_address_and_asks_no_name_server(
+async def test_git_connects_to_the_checked_address_without_a_name_lookup(
     tmp_path: Path, serve: Callable[..., GitServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def answer(*_: object, **__: object) -> list[Any]:
@@ -290,7 +290,7 @@ async def test_git_connects_to_the_judged_address_and_asks_no_name_server(
 
 @pytest.fixture
 def ssh_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file for the arguments of ssh, in the place of which a program writes them down and is refused access."""
+    """Replace ssh by a program that writes its arguments to a file and fails. Return the file."""
     program = tmp_path / "bin" / "ssh"
     program.parent.mkdir()
     arguments = tmp_path / "arguments"
@@ -310,10 +310,10 @@ def ssh_configuration(arguments: Path) -> dict[str, str]:
 
 
 async def ssh_refusal(tmp_path: Path, **fields: Any) -> str:
-    return await refusal_of(lambda: cloned(tmp_path, "git@localhost:o/r.git", git_addresses=SSH_LOOPBACK, **fields))
+    return await failure_of(lambda: cloned(tmp_path, "git@localhost:o/r.git", git_addresses=SSH_LOOPBACK, **fields))
 
 
-async def test_ssh_connects_to_the_judged_address_without_keys_of_the_engines_user(
+async def test_ssh_connects_to_the_checked_address_without_keys_of_the_engines_user(
     tmp_path: Path, ssh_arguments: Path
 ) -> None:
     sentence = await ssh_refusal(tmp_path)
@@ -327,7 +327,7 @@ async def test_ssh_connects_to_the_judged_address_without_keys_of_the_engines_us
     assert "there is no SSH key: set LABRATS_GIT_SSH_KEY" in sentence
 
 
-async def test_ssh_uses_the_key_and_the_known_hosts_that_settings_name(tmp_path: Path, ssh_arguments: Path) -> None:
+async def test_ssh_uses_the_key_and_known_hosts_of_the_settings(tmp_path: Path, ssh_arguments: Path) -> None:
     key, known_hosts = tmp_path / "deploy key 100%", tmp_path / "known_hosts"
     key.write_text("test-key")
     known_hosts.write_text("")
@@ -335,12 +335,12 @@ async def test_ssh_uses_the_key_and_the_known_hosts_that_settings_name(tmp_path:
     sentence = await ssh_refusal(tmp_path, git_ssh_key=str(key), git_ssh_known_hosts=str(known_hosts))
 
     ssh = ssh_configuration(ssh_arguments)
-    assert ssh["identityfile"].replace("%%", "%") == str(key)  # as ssh reads it in the end
+    assert ssh["identityfile"].replace("%%", "%") == str(key)  # as ssh expands it
     assert (ssh["userknownhostsfile"], ssh["stricthostkeychecking"]) == (str(known_hosts), "true")
     assert "still valid" in sentence
 
 
-async def test_ssh_uses_the_key_of_the_jobs_secret_and_leaves_none_behind(tmp_path: Path, ssh_arguments: Path) -> None:
+async def test_ssh_uses_the_key_of_the_jobs_secret_and_the_key_is_removed(tmp_path: Path, ssh_arguments: Path) -> None:
     await ssh_refusal(tmp_path, git_ssh_key="/other", secrets={"git-ssh-privatekey": TOKEN, "git-known_hosts": "h k"})
 
     ssh = ssh_configuration(ssh_arguments)
@@ -349,7 +349,7 @@ async def test_ssh_uses_the_key_of_the_jobs_secret_and_leaves_none_behind(tmp_pa
     assert files_with(TOKEN, tmp_path) == []
 
 
-async def test_nothing_of_this_machine_or_of_the_repository_is_run(
+async def test_commands_configured_by_user_or_repository_are_not_run(
     tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trapped = trap(tmp_path / "trapped", witness=tmp_path / "witness")
@@ -366,9 +366,9 @@ async def test_nothing_of_this_machine_or_of_the_repository_is_run(
     assert not (tmp_path / "witness").exists()
 
 
-def test_asked_to_stop_while_cloning_it_leaves_nothing_behind(tmp_path: Path, unique_name: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        setup = WorkspaceSetup(git_repo=f"http://127.0.0.1:{silent.getsockname()[1]}/repo.git")
+def test_attempt_stopped_while_cloning_leaves_nothing_behind(tmp_path: Path, unique_name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        setup = WorkspaceSetup(git_repo=f"http://127.0.0.1:{listener.getsockname()[1]}/repo.git")
         attempt = an_attempt(
             tmp_path,
             attempt=unique_name,
@@ -377,8 +377,8 @@ def test_asked_to_stop_while_cloning_it_leaves_nothing_behind(tmp_path: Path, un
             secrets={"git-password": TOKEN},
         )
         with attempt.started() as process:
-            silent.settimeout(DEADLINE_SECONDS)
-            connection, _ = silent.accept()
+            listener.settimeout(DEADLINE_SECONDS)
+            connection, _ = listener.accept()
             process.send_signal(signal.SIGTERM)
             process.wait()
             connection.close()
@@ -389,15 +389,15 @@ def test_asked_to_stop_while_cloning_it_leaves_nothing_behind(tmp_path: Path, un
     assert files_with(TOKEN, tmp_path) == []
 
 
-async def test_a_missing_git_is_said_so(
+async def test_failure_says_that_git_is_missing(
     tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert "git is not installed" in await refusal_of(lambda: cloned(tmp_path, repository.path))
+    assert "git is not installed" in await failure_of(lambda: cloned(tmp_path, repository.path))
 
 
-async def test_a_git_that_cannot_be_pinned_is_not_used(
+async def test_git_without_address_pinning_is_not_used(
     tmp_path: Path, serve: Callable[..., GitServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "bin" / "git"
@@ -407,10 +407,10 @@ async def test_a_git_that_cannot_be_pinned_is_not_used(
     url = f"{serve().url}/repo.git"
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
 
-    assert "git 2.37 or newer" in await refusal_of(lambda: cloned(tmp_path, url))
+    assert "git 2.37 or newer" in await failure_of(lambda: cloned(tmp_path, url))
 
 
-async def test_files_are_put_on_top_of_the_repository(tmp_path: Path, repository: Repository) -> None:
+async def test_files_replace_those_of_the_repository(tmp_path: Path, repository: Repository) -> None:
     (tmp_path / "upload").write_bytes(b"\x00uploaded")
     files = (
         WorkspaceFile(name="readme.txt", path=str(tmp_path / "upload"), size=9),
@@ -423,7 +423,7 @@ async def test_files_are_put_on_top_of_the_repository(tmp_path: Path, repository
     assert (clone.workspace / "docs" / "new.bin").read_bytes() == b"\x00uploaded"
 
 
-async def test_a_link_in_the_repository_leads_no_file_outside(tmp_path: Path, repository: Repository) -> None:
+async def test_file_is_not_written_through_a_link_in_the_repository(tmp_path: Path, repository: Repository) -> None:
     (tmp_path / "upload").write_text("uploaded")
     files = (WorkspaceFile(name="outside/planted.txt", path=str(tmp_path / "upload"), size=8),)
 
@@ -434,7 +434,7 @@ async def test_a_link_in_the_repository_leads_no_file_outside(tmp_path: Path, re
     assert not (repository.path.parent / "planted.txt").exists()
 
 
-async def test_an_upload_that_is_gone_is_named(tmp_path: Path) -> None:
+async def test_failure_names_a_missing_upload(tmp_path: Path) -> None:
     files = (WorkspaceFile(name="a.txt", path=str(tmp_path / "gone"), size=1),)
 
     with pytest.raises(GiveUp, match=r"'a\.txt' cannot be put into the workspace: No such file") as refused:
@@ -444,7 +444,7 @@ async def test_an_upload_that_is_gone_is_named(tmp_path: Path) -> None:
 
 
 def watch_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a program before git that records each call's arguments and environment. The record."""
+    """Wrap git in a program that records the arguments and environment of each call. Return the record's path."""
     real, record = shutil.which("git"), tmp_path.parent / f"{tmp_path.name}-git-calls"
     program = tmp_path / "bin" / "git"
     program.parent.mkdir()
@@ -455,12 +455,12 @@ def watch_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def files_with(text: str, folder: Path) -> list[Path]:
-    """The files anywhere below `folder` that contain `text`."""
+    """Return the files below `folder` that contain `text`."""
     return [file for file in folder.rglob("*") if file.is_file() and text.encode() in file.read_bytes()]
 
 
 def trap(source: Path, witness: Path) -> Path:
-    """A repository and a home whose owner would like a command to be run, which makes `witness`."""
+    """Create a repository and a home whose configuration runs a command that creates `witness`."""
     hook = source.parent / "template" / "hooks" / "post-checkout"
     hook.parent.mkdir(parents=True)
     hook.write_text(f"#!/bin/sh\ntouch {witness}\n")

@@ -1,4 +1,4 @@
-"""What an attempt has changed: a patch that does the same elsewhere, and nothing that the agent set up is run."""
+"""Tests of the patch with the changes of an attempt."""
 
 import signal
 import subprocess
@@ -25,7 +25,7 @@ def git(folder: Path, *arguments: str, stdin: bytes = b"") -> str:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A repository with a text, a binary file, a link, and something that it ignores."""
+    """Create a repository with text files, a binary file, a link and an ignored folder."""
     path = tmp_path / "repositories" / "hello"
     path.mkdir(parents=True)
     git(path, "init", "-q", "-b", "main")
@@ -40,8 +40,8 @@ def repository(tmp_path: Path) -> Path:
     return path
 
 
-def work_of(tmp_path: Path, script: str, repository: Path | None = None, **inputs: Any) -> AttemptFolder:
-    """An attempt whose agent does what a shell script says, and ends without a result."""
+def an_attempt_of(tmp_path: Path, script: str, repository: Path | None = None, **inputs: Any) -> AttemptFolder:
+    """Build an attempt whose agent runs a shell script and exits without a result."""
     program = tmp_path / "agent"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
@@ -61,17 +61,17 @@ def patch_of(attempt: AttemptFolder) -> bytes:
 
 
 def tree_of(folder: Path) -> str:
-    """A hash of all files in a repository's work tree, but for the ignored ones."""
+    """Return the git tree of all files in a work tree except the ignored ones."""
     git(folder, "add", "--all")
     return git(folder, "write-tree")
 
 
-def test_the_patch_makes_the_same_changes_elsewhere(tmp_path: Path, repository: Path) -> None:
+def test_patch_applies_to_the_original_repository(tmp_path: Path, repository: Path) -> None:
     script = """
         echo three >> readme.txt; printf '\\374\\n' >> latin.txt; printf 'x' >> image.bin; rm obsolete.txt
         mkdir -p src build; printf '#!/bin/sh\\n' > src/run; chmod +x src/run; ln -sf latin.txt link
         echo junk > build/junk; echo committed > committed.txt; git add committed.txt; """
-    attempt = work_of(tmp_path, f"{script}{COMMIT} -m 'A commit'; echo dirty >> committed.txt", repository)
+    attempt = an_attempt_of(tmp_path, f"{script}{COMMIT} -m 'A commit'; echo dirty >> committed.txt", repository)
 
     outputs = outputs_of(attempt)
 
@@ -83,41 +83,41 @@ def test_the_patch_makes_the_same_changes_elsewhere(tmp_path: Path, repository: 
     assert tree_of(repository) == tree_of(attempt.workspace)
 
 
-def test_files_that_people_ignore_everywhere_are_not_in_the_patch(tmp_path: Path, repository: Path) -> None:
+def test_patch_omits_caches_and_editor_files(tmp_path: Path, repository: Path) -> None:
     script = """
         mkdir -p src/__pycache__ node_modules/x .venv/bin; echo x > src/__pycache__/a.cpython-311.pyc; echo x > old.pyc
         echo x > node_modules/x/index.js; echo x > .venv/bin/python; echo x > .DS_Store; echo x > .main.py.swp
         echo 'print(1)' > src/main.py"""
-    attempt = work_of(tmp_path, script, repository)
+    attempt = an_attempt_of(tmp_path, script, repository)
 
     assert outputs_of(attempt).files_changed == 1
     assert b"src/main.py" in patch_of(attempt)
     assert not any(name in patch_of(attempt) for name in (b".pyc", b"node_modules", b".venv", b".DS_Store", b".swp"))
 
 
-def test_it_is_there_after_a_failure_too(tmp_path: Path) -> None:
+def test_patch_is_stored_after_a_failure(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, [{"write": {"path": "a/b.txt", "text": "hello\n"}}, {"fail": "no"}])
     assert outputs_of(attempt).files_changed == 1
     assert isinstance(attempt.outcome, ErrorEvent)
     assert b"+hello" in patch_of(attempt)
 
 
-def test_it_is_there_after_a_stop_too(tmp_path: Path) -> None:
+def test_patch_is_stored_after_a_stop(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, [{"write": {"path": "b.txt", "text": "hello\n"}}, {"log": "here"}, {"hang": True}])
     with attempt.started() as process:
-        wait_until(lambda: "here" in attempt.logs, "the agent to write")
+        wait_until(lambda: "here" in attempt.logs, "the agent has written")
         process.send_signal(signal.SIGTERM)
         process.wait()
     assert attempt.outcome.outputs.files_changed == 1
     assert b"+hello" in patch_of(attempt)
 
 
-def test_it_begins_where_the_files_that_came_with_the_job_end(tmp_path: Path) -> None:
+def test_patch_is_relative_to_the_jobs_files(tmp_path: Path) -> None:
     for name, text in (("notes.txt", "one\n"), ("ignored.log", "one\n"), (".gitignore", "*.log\n")):
         (tmp_path / name).write_text(text)
     names = ("notes.txt", "ignored.log", ".gitignore")
     files = tuple(WorkspaceFile(name=name, path=str(tmp_path / name), size=4) for name in names)
-    attempt = work_of(tmp_path, "echo two >> notes.txt; echo two >> ignored.log", workspace_files=files)
+    attempt = an_attempt_of(tmp_path, "echo two >> notes.txt; echo two >> ignored.log", workspace_files=files)
 
     assert outputs_of(attempt).files_changed == 2
     before = tmp_path / "before"
@@ -130,21 +130,21 @@ def test_it_begins_where_the_files_that_came_with_the_job_end(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("steps", [[{"result": 1}], [{"fail": "no"}]])
-def test_an_attempt_that_makes_nothing_says_nothing_of_it(tmp_path: Path, steps: list[Any]) -> None:
+def test_attempt_without_files_reports_no_outputs(tmp_path: Path, steps: list[Any]) -> None:
     attempt = an_attempt(tmp_path, steps)
     assert outputs_of(attempt) == NOTHING
     assert not (attempt.path / "changes.patch").exists()
 
 
-def test_an_unchanged_repository_is_known_to_be(tmp_path: Path, repository: Path) -> None:
-    attempt = work_of(tmp_path, "true", repository)
+def test_unchanged_repository_has_no_patch(tmp_path: Path, repository: Path) -> None:
+    attempt = an_attempt_of(tmp_path, "true", repository)
     assert outputs_of(attempt) == Outputs(files_changed=0)
     assert not (attempt.path / "changes.patch").exists()
 
 
-def test_the_agents_repository_stays_as_it_left_it(tmp_path: Path, repository: Path) -> None:
+def test_agents_repository_is_not_modified(tmp_path: Path, repository: Path) -> None:
     script = "echo three >> readme.txt; echo new > new.txt; git add readme.txt; git status --porcelain > ../status"
-    attempt = work_of(tmp_path, script, repository)
+    attempt = an_attempt_of(tmp_path, script, repository)
     attempt.run()
     assert git(attempt.workspace, "status", "--porcelain") == (tmp_path / "status").read_text().strip()
     assert not (attempt.path / "baseline.git").exists()
@@ -162,31 +162,31 @@ TRAPS = {
 
 
 @pytest.mark.parametrize("trap", TRAPS.values(), ids=TRAPS)
-def test_what_the_agent_sets_up_is_not_run(tmp_path: Path, repository: Path, trap: str) -> None:
-    fired = tmp_path / "fired"
-    clean = f"git config filter.x.clean 'touch {fired};cat'"
-    script = f"mkdir -p .git/hooks; {trap.format(trap=fired, filter=clean)}; echo three >> readme.txt"
-    attempt = work_of(tmp_path, script, repository)
+def test_commands_that_the_agent_configures_are_not_run(tmp_path: Path, repository: Path, trap: str) -> None:
+    marker = tmp_path / "marker"
+    clean = f"git config filter.x.clean 'touch {marker};cat'"
+    script = f"mkdir -p .git/hooks; {trap.format(trap=marker, filter=clean)}; echo three >> readme.txt"
+    attempt = an_attempt_of(tmp_path, script, repository)
     assert outputs_of(attempt).files_changed in (1, 2)
-    assert not fired.exists()
+    assert not marker.exists()
 
 
-def test_a_secret_in_it_is_redacted(tmp_path: Path) -> None:
+def test_secret_in_the_patch_is_redacted(tmp_path: Path) -> None:
     secrets = {"ANTHROPIC_API_KEY": "test-key-0123456789"}
-    attempt = work_of(tmp_path, 'echo "key=$ANTHROPIC_API_KEY" > .env', secrets=secrets)
+    attempt = an_attempt_of(tmp_path, 'echo "key=$ANTHROPIC_API_KEY" > .env', secrets=secrets)
     attempt.run()
     assert b"key=" in patch_of(attempt)
     assert b"test-key-0123456789" not in patch_of(attempt)
 
 
-def test_one_that_is_too_large_is_not_kept(tmp_path: Path) -> None:
-    attempt = work_of(tmp_path, f"head -c {PATCH_BYTES * 2} /dev/urandom > large.bin")
+def test_too_large_patch_is_not_stored(tmp_path: Path) -> None:
+    attempt = an_attempt_of(tmp_path, f"head -c {PATCH_BYTES * 2} /dev/urandom > large.bin")
     assert outputs_of(attempt).files_changed is None
     assert not (attempt.path / "changes.patch").exists()
     assert "[the changes in the workspace cannot be computed: git printed more than 5 MiB]" in attempt.logs
 
 
-def test_a_repository_that_the_agent_destroyed_costs_the_patch_only(tmp_path: Path, repository: Path) -> None:
-    attempt = work_of(tmp_path, "rm -rf .git; echo three >> readme.txt", repository)
+def test_destroyed_repository_affects_only_the_patch(tmp_path: Path, repository: Path) -> None:
+    attempt = an_attempt_of(tmp_path, "rm -rf .git; echo three >> readme.txt", repository)
     attempt.run()
     assert any(line.startswith("[the changes in the workspace cannot be computed:") for line in attempt.logs)

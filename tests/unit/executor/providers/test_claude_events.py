@@ -1,4 +1,4 @@
-"""How Claude Code's own events are read and retold."""
+"""Tests of the translation of Claude Code's events."""
 
 import json
 from contextlib import suppress
@@ -22,7 +22,7 @@ RECORDED = Path(__file__).parent / "recorded" / "claude"
 
 
 def translated(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Work:
-    """What becomes of `events`."""
+    """Translate `events`, and return the work with its events."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
         translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
         for event in events:
@@ -32,7 +32,7 @@ def translated(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None
 
 
 def translator_of(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> ClaudeEventTranslator:
-    """Who has retold `events`."""
+    """Translate `events`, and return the translator."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
         translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
         with suppress(GiveUp):
@@ -42,7 +42,7 @@ def translator_of(tmp_path: Path, *events: dict[str, Any], config: JobConfig | N
 
 
 def recorded(tmp_path: Path, name: str) -> tuple[ClaudeEventTranslator, Work]:
-    """What becomes of a stream of the real program."""
+    """Translate the recorded output of the real program."""
     with some_work(tmp_path, a_task(tmp_path)) as work:
         translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
         for line in (RECORDED / f"{name}.jsonl").read_bytes().splitlines():
@@ -64,7 +64,7 @@ def answer(content: Any, *, is_error: bool = False) -> dict[str, Any]:
     return {"type": "user", "message": {"role": "user", "content": [block]}}
 
 
-def test_a_run_of_the_real_program_is_retold(tmp_path: Path) -> None:
+def test_recorded_run_of_the_real_program_is_translated(tmp_path: Path) -> None:
     translator, work = recorded(tmp_path, "worked")
 
     assert work.logs == [
@@ -84,16 +84,16 @@ def test_a_run_of_the_real_program_is_retold(tmp_path: Path) -> None:
     assert (usage.cost_usd or 0) > 0
 
 
-def test_of_several_results_the_last_one_counts(tmp_path: Path) -> None:
-    """A task in the background wakes the program once more, after a first result."""
+def test_last_of_several_results_is_used(tmp_path: Path) -> None:
+    """Test with a background task, which wakes the program again after its first result."""
     translator, _ = recorded(tmp_path, "background")
 
     assert answer_of(TASK, translator.result, ProgramExit(0)) == "It has ended."
     assert (translator.usage.input_tokens, translator.usage.output_tokens, translator.usage.turns) == (300, 30, 3)
 
 
-def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tmp_path: Path) -> None:
-    """As in the second result here: its totals are those of the whole session."""
+def test_usage_of_an_earlier_run_of_the_session_is_not_counted(tmp_path: Path) -> None:
+    """Test with a second result, whose totals cover the whole session."""
     lines = (RECORDED / "background.jsonl").read_bytes().splitlines()
     with some_work(tmp_path, a_task(tmp_path)) as work:
         translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
@@ -103,7 +103,7 @@ def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tm
     assert translator.usage.cost_usd == pytest.approx(0.0003)
 
 
-def test_an_older_version_that_goes_on_with_a_session_tells_the_tokens_of_this_run_alone() -> None:
+def test_older_version_that_resumes_a_session_reports_only_tokens_of_the_run() -> None:
     result = ClaudeResult(
         subtype="success",
         num_turns=2,
@@ -118,7 +118,7 @@ def test_an_older_version_that_goes_on_with_a_session_tells_the_tokens_of_this_r
 @pytest.mark.parametrize(
     ("name", "code"), [("limited", FailedCode.RATE_LIMITED), ("overloaded", FailedCode.OVERLOADED)]
 )
-def test_what_the_real_program_says_of_a_refusal_has_its_code(tmp_path: Path, name: str, code: FailedCode) -> None:
+def test_recorded_failure_of_the_real_program_has_its_code(tmp_path: Path, name: str, code: FailedCode) -> None:
     translator, _ = recorded(tmp_path, name)
 
     with pytest.raises(GiveUp) as failure:
@@ -127,7 +127,7 @@ def test_what_the_real_program_says_of_a_refusal_has_its_code(tmp_path: Path, na
     assert failure.value.code is code
 
 
-def test_a_pause_is_as_long_as_the_subscriptions_limit_lasts(tmp_path: Path) -> None:
+def test_pause_lasts_until_the_reset_of_the_subscriptions_limit(tmp_path: Path) -> None:
     limited, _ = recorded(tmp_path, "limited")
     (tmp_path / "again").mkdir()
     overloaded, _ = recorded(tmp_path / "again", "overloaded")
@@ -137,20 +137,20 @@ def test_a_pause_is_as_long_as_the_subscriptions_limit_lasts(tmp_path: Path) -> 
     assert overloaded.retry_after_seconds is None
 
 
-def test_a_long_pause_that_the_server_asks_for_ends_the_run(tmp_path: Path) -> None:
+def test_long_pause_requested_by_the_server_ends_the_run(tmp_path: Path) -> None:
     with some_work(tmp_path, a_task(tmp_path)) as work:
         translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
         lines = (RECORDED / "asked_for_a_minute.jsonl").read_bytes().splitlines()
         *before, last = lines[: next(n for n, line in enumerate(lines, 1) if b"api_retry" in line)]
         for line in before:
             translator.handle_line(line)
-        with pytest.raises(GiveUp) as ending:
+        with pytest.raises(GiveUp) as failure:
             translator.handle_line(last)
 
-    assert (ending.value.code, ending.value.retry_after_seconds) == (FailedCode.RATE_LIMITED, 68.082)
+    assert (failure.value.code, failure.value.retry_after_seconds) == (FailedCode.RATE_LIMITED, 68.082)
 
 
-def test_a_short_pause_that_the_server_asks_for_is_passed_on(tmp_path: Path) -> None:
+def test_short_pause_requested_by_the_server_is_reported_with_the_failure(tmp_path: Path) -> None:
     asked, _ = recorded(tmp_path, "asked_for_seconds")
 
     assert asked.long_pause is None
@@ -165,7 +165,7 @@ def a_retry(**fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("events", "ends", "asked"),
+    ("events", "ends", "has_pause"),
     [
         ([a_retry()], True, True),
         ([a_retry(error_status=500)], False, False),
@@ -175,17 +175,15 @@ def a_retry(**fields: Any) -> dict[str, Any]:
         ([a_retry(retry_delay_ms=9_000), assistant(text("again"))], False, False),
     ],
 )
-def test_only_a_refusal_that_passes_is_a_reason_to_pause(
-    tmp_path: Path, events: list[dict[str, Any]], ends: bool, asked: bool
+def test_only_a_rate_limit_or_an_overload_causes_a_pause(
+    tmp_path: Path, events: list[dict[str, Any]], ends: bool, has_pause: bool
 ) -> None:
     translator = translator_of(tmp_path, *events)
-    assert (translator.long_pause is not None, translator.retry_after_seconds is not None) == (ends, asked)
+    assert (translator.long_pause is not None, translator.retry_after_seconds is not None) == (ends, has_pause)
 
 
 @pytest.mark.parametrize(("status", "ends"), [(529, False), (429, True)])
-def test_where_it_can_fall_back_to_another_model_an_overload_does_not_end_it(
-    tmp_path: Path, status: int, ends: bool
-) -> None:
+def test_overload_does_not_end_a_run_with_a_fallback_model(tmp_path: Path, status: int, ends: bool) -> None:
     translator = translator_of(tmp_path, a_retry(error_status=status), config=JobConfig(fallback_model="second"))
     assert (translator.long_pause is not None) is ends
 
@@ -204,17 +202,17 @@ def test_where_it_can_fall_back_to_another_model_an_overload_does_not_end_it(
         b"\xff\xfe",
     ],
 )
-def test_what_is_no_known_event_is_skipped(line: bytes) -> None:
+def test_unknown_event_is_skipped(line: bytes) -> None:
     assert read_event(line) is None
 
 
-def test_half_a_character_does_not_cost_the_event(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_does_not_lose_the_event(tmp_path: Path) -> None:
     work = translated(tmp_path, assistant(text("a \ud83d b")))
 
     assert work.logs == ["a ? b"]
 
 
-def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> None:
+def test_messages_and_tool_calls_are_logged_in_short_lines(tmp_path: Path) -> None:
     call = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "ls\n-la", "description": "d"}}
 
     work = translated(
@@ -247,7 +245,7 @@ def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("given", "shown"),
+    ("tool_input", "shown"),
     [
         ({"query": "rats", "limit": 3}, "rats"),
         ({"question": "Warum grün?", "limit": 3}, '{"question": "Warum grün?", "limit": 3}'),
@@ -256,8 +254,8 @@ def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> No
         ("text", "text"),
     ],
 )
-def test_of_a_call_people_are_shown_what_tells_most(tmp_path: Path, given: Any, shown: str) -> None:
-    call = {"type": "tool_use", "id": "toolu_1", "name": "mcp__docs__ask", "input": given}
+def test_log_shows_the_most_descriptive_input_of_a_call(tmp_path: Path, tool_input: Any, shown: str) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "mcp__docs__ask", "input": tool_input}
     assert translated(tmp_path, assistant(call)).logs == [f"→ mcp__docs__ask: {shown}"]
 
 
@@ -278,11 +276,11 @@ def test_of_a_call_people_are_shown_what_tells_most(tmp_path: Path, given: Any, 
         ),
     ],
 )
-def test_retries_and_fallback_are_noted(tmp_path: Path, event: dict[str, Any], note: str) -> None:
+def test_retries_and_fallback_are_logged(tmp_path: Path, event: dict[str, Any], note: str) -> None:
     assert translated(tmp_path, {"type": "system", **event}).logs == [note]
 
 
-def test_a_message_that_comes_in_several_events_is_counted_once(tmp_path: Path) -> None:
+def test_message_in_several_events_is_counted_once(tmp_path: Path) -> None:
     usage = {"input_tokens": 5, "cache_creation_input_tokens": 7, "cache_read_input_tokens": 11}
 
     work = translated(
@@ -310,7 +308,7 @@ def message_end(output_tokens: int, parent: str | None = None, **usage: int | No
     return streamed("message_delta", parent=parent, usage={"output_tokens": output_tokens, **usage})
 
 
-def test_the_usage_of_a_streamed_message_is_that_of_its_end(tmp_path: Path) -> None:
+def test_usage_of_a_streamed_message_is_that_of_its_end(tmp_path: Path) -> None:
     work = translated(
         tmp_path, message_start("msg_1", input_tokens=5), assistant(text("a"), input_tokens=5), message_end(75_000)
     )
@@ -318,7 +316,7 @@ def test_the_usage_of_a_streamed_message_is_that_of_its_end(tmp_path: Path) -> N
     assert work.context.events.usage == Usage(input_tokens=5, output_tokens=75_000, turns=1)
 
 
-def test_messages_that_come_in_together_are_told_apart(tmp_path: Path) -> None:
+def test_interleaved_messages_are_counted_separately(tmp_path: Path) -> None:
     work = translated(
         tmp_path,
         message_start("msg_1"),
@@ -330,7 +328,7 @@ def test_messages_that_come_in_together_are_told_apart(tmp_path: Path) -> None:
     assert work.context.events.usage == Usage(output_tokens=210, turns=2)
 
 
-def test_a_message_that_breaks_off_at_its_beginning_is_no_turn(tmp_path: Path) -> None:
+def test_message_without_an_end_is_not_a_turn(tmp_path: Path) -> None:
     work = translated(
         tmp_path, message_start("msg_1", input_tokens=5), message_start("msg_2", input_tokens=5), message_end(10)
     )
@@ -338,21 +336,21 @@ def test_a_message_that_breaks_off_at_its_beginning_is_no_turn(tmp_path: Path) -
     assert work.context.events.usage == Usage(input_tokens=10, output_tokens=11, turns=1)
 
 
-def test_a_message_that_writes_more_than_is_allowed_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(GiveUp) as stopped:
+def test_message_over_the_token_limit_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(GiveUp) as failure:
         translated(tmp_path, message_start("msg_1"), message_end(2001), config=JobConfig(max_tokens=2000))
 
-    assert stopped.value.code == FailedCode.BUDGET
+    assert failure.value.code == FailedCode.BUDGET
 
 
-def test_refused_requests_are_no_turns(tmp_path: Path) -> None:
+def test_failed_requests_are_not_turns(tmp_path: Path) -> None:
     refused = {"type": "result", "subtype": "success", "is_error": True, "num_turns": 3}
     translator = translator_of(tmp_path, assistant(text("a")), refused)
 
     assert translator.usage.turns == 1
 
 
-def test_what_subagents_write_counts_although_it_is_not_printed(tmp_path: Path) -> None:
+def test_messages_of_subagents_are_counted_from_their_files(tmp_path: Path) -> None:
     files = tmp_path / "projects" / "ws" / "session-1" / "subagents"
     files.mkdir(parents=True)
     entry = {"type": "assistant", "message": {"id": "msg_2", "usage": {"input_tokens": 5, "output_tokens": 600}}}
@@ -367,7 +365,7 @@ def test_what_subagents_write_counts_although_it_is_not_printed(tmp_path: Path) 
     assert work.context.events.usage == Usage(input_tokens=5, output_tokens=600, turns=1)
 
 
-def test_what_subagents_wrote_before_a_session_was_resumed_does_not_count(tmp_path: Path) -> None:
+def test_messages_of_subagents_before_the_resume_are_not_counted(tmp_path: Path) -> None:
     files = tmp_path / "projects" / "ws" / "session-1" / "subagents"
     files.mkdir(parents=True)
     entry = {"type": "assistant", "message": {"id": "msg_2", "usage": {"output_tokens": 600}}}
@@ -378,7 +376,7 @@ def test_what_subagents_wrote_before_a_session_was_resumed_does_not_count(tmp_pa
     assert list(resumed.new_subagent_messages()) == []
 
 
-def test_without_a_result_the_cost_is_read_from_the_sessions_file(tmp_path: Path) -> None:
+def test_cost_without_a_result_is_read_from_the_session_file(tmp_path: Path) -> None:
     session = tmp_path / "projects" / "ws" / "session-1.jsonl"
     session.parent.mkdir(parents=True)
     session.write_text(a_cost_state(0.5, 100))
@@ -391,7 +389,7 @@ def test_without_a_result_the_cost_is_read_from_the_sessions_file(tmp_path: Path
     assert files.usage() == Usage(output_tokens=50, cost_usd=0.25)
 
 
-def test_a_cost_that_claude_code_can_only_guess_is_not_known(tmp_path: Path) -> None:
+def test_estimated_cost_is_unknown(tmp_path: Path) -> None:
     session = tmp_path / "projects" / "ws" / "session-1.jsonl"
     session.parent.mkdir(parents=True)
     files = SessionFiles(tmp_path / "projects")
@@ -406,14 +404,14 @@ def a_cost_state(cost: float, output_tokens: int, **fields: Any) -> str:
     return json.dumps({"type": "cost-state", "totalCostUSD": cost, "modelUsage": usage, **fields}) + "\n"
 
 
-def test_a_limit_stops_it_as_soon_as_it_is_seen_to_be_passed(tmp_path: Path) -> None:
-    with pytest.raises(GiveUp) as stopped:
+def test_exceeding_a_limit_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(GiveUp) as failure:
         translated(tmp_path, assistant(text("a"), input_tokens=100), config=JobConfig(max_tokens=99))
 
-    assert stopped.value.code == FailedCode.BUDGET
+    assert failure.value.code == FailedCode.BUDGET
 
 
-def test_usage_is_that_of_all_models_that_took_part() -> None:
+def test_usage_covers_all_models() -> None:
     result = ClaudeResult(
         subtype="success",
         num_turns=3,
@@ -432,7 +430,7 @@ def test_usage_is_that_of_all_models_that_took_part() -> None:
     )
 
 
-def test_the_cost_of_a_model_that_claude_code_does_not_know_is_not_known() -> None:
+def test_cost_of_a_model_unknown_to_claude_code_is_unknown() -> None:
     models = {"a-new-one": ModelUsage(output_tokens=20, cost_usd=0.5, cost_basis="unknown")}
     older = ClaudeResult(subtype="success", total_cost_usd=0.5, model_usage=models)
     newer = ClaudeResult(subtype="success", total_cost_usd=0.5, model_usage_since_last_result=models)
@@ -486,7 +484,7 @@ def test_each_kind_of_failure_has_its_code(result: ClaudeResult, code: FailedCod
     assert failure.value.code == code
 
 
-def test_without_a_result_the_last_complaint_is_the_reason() -> None:
+def test_failure_without_a_result_contains_the_standard_error() -> None:
     with pytest.raises(
         GiveUp, match="exited with code 1 without a result: --dangerously-skip-permissions cannot"
     ) as failure:

@@ -1,4 +1,4 @@
-"""How Codex's own events are read and retold, by streams of the real program."""
+"""Tests of the translation of Codex's events, with recorded output of the real program."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ THREAD = "01900000-0000-7000-8000-000000000000"
 
 
 def translated(tmp_path: Path, *lines: bytes, config: JobConfig | None = None) -> tuple[CodexEventTranslator, Work]:
-    """What becomes of the events in `lines`."""
+    """Translate the events in `lines`."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig(provider="codex"))) as work:
         translator = CodexEventTranslator(work.context, tmp_path / "sessions")
         try:
@@ -39,7 +39,7 @@ def recorded(name: str) -> list[bytes]:
 
 
 def a_session(tmp_path: Path, *lines: bytes) -> Path:
-    """The file in which Codex would have written the session down."""
+    """Write a session file as Codex does."""
     path = tmp_path / "sessions" / "2030" / "01" / f"rollout-2030-01-01-{THREAD}.jsonl"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\n".join([*lines, b""]))
@@ -50,7 +50,7 @@ def an_item(**fields: Any) -> bytes:
     return msgspec.json.encode({"type": "item.completed", "item": {"id": "item_1", **fields}})
 
 
-def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> None:
+def test_messages_and_tool_calls_are_logged_in_short_lines(tmp_path: Path) -> None:
     translator, work = translated(tmp_path, *recorded("worked"))
 
     assert work.logs == [
@@ -75,7 +75,7 @@ def test_the_model_and_its_tools_are_retold_in_short_lines(tmp_path: Path) -> No
     assert answer_of(work.context, translator, ProgramExit(0)) == "Done."
 
 
-def test_a_model_is_waited_for_unless_a_tool_is_at_work(tmp_path: Path) -> None:
+def test_translator_waits_for_the_model_unless_a_tool_runs(tmp_path: Path) -> None:
     with some_work(tmp_path, a_task(tmp_path)) as work:
         translator = CodexEventTranslator(work.context, tmp_path)
         waits = []
@@ -87,7 +87,7 @@ def test_a_model_is_waited_for_unless_a_tool_is_at_work(tmp_path: Path) -> None:
     assert waits == [True, True, True, False, True, False]
 
 
-def test_an_answer_without_a_call_is_told_with_its_call(tmp_path: Path) -> None:
+def test_completed_call_without_a_start_event_is_reported_with_its_call(tmp_path: Path) -> None:
     search = an_item(type="web_search", query="labrats")
     tool = an_item(type="mcp_tool_call", server="files", tool="read", arguments={"a": 1}, error={"message": "no"})
     _, work = translated(tmp_path, search, tool)
@@ -113,27 +113,27 @@ def test_an_answer_without_a_call_is_told_with_its_call(tmp_path: Path) -> None:
         b"\xff\xfe",
     ],
 )
-def test_what_is_not_known_is_skipped(tmp_path: Path, line: bytes) -> None:
+def test_unknown_event_is_skipped(tmp_path: Path, line: bytes) -> None:
     _, work = translated(tmp_path, line)
 
     assert work.events == []
 
 
-def test_half_a_character_does_not_cost_the_event(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_does_not_lose_the_event(tmp_path: Path) -> None:
     line = b'{"type": "item.completed", "item": {"id": "item_1", "type": "agent_message", "text": "a \\ud83d b"}}'
     _, work = translated(tmp_path, line)
 
     assert work.logs == ["a ? b"]
 
 
-def test_trouble_on_the_way_is_a_note_in_the_log(tmp_path: Path) -> None:
+def test_error_before_a_retry_is_logged(tmp_path: Path) -> None:
     translator, work = translated(tmp_path, *recorded("reconnected"))
 
     assert work.logs[0].startswith("[Reconnecting... 1/1 (stream disconnected")
     assert answer_of(work.context, translator, ProgramExit(0)) == "Done."
 
 
-def test_what_a_session_has_consumed_is_read_where_it_writes_itself_down(tmp_path: Path) -> None:
+def test_usage_is_read_from_the_session_file(tmp_path: Path) -> None:
     a_session(tmp_path, *recorded("session"))
     _, work = translated(tmp_path, *recorded("worked"))
 
@@ -147,7 +147,7 @@ def a_record(response_id: str, **usage: int) -> bytes:
     return msgspec.json.encode({"type": "token_usage_record", "payload": payload})
 
 
-def test_an_answer_is_counted_by_its_record_before_the_tools_that_it_calls_have_ended(tmp_path: Path) -> None:
+def test_answer_is_counted_by_its_record_before_its_tools_return(tmp_path: Path) -> None:
     first = a_record("resp_1", input_tokens=100, cached_input_tokens=20, cache_write_input_tokens=30, output_tokens=5)
     later = [line for line in recorded("session") if b"token_count" in line]
     a_session(tmp_path, first, *later, a_record("resp_2", output_tokens=5))
@@ -158,7 +158,7 @@ def test_an_answer_is_counted_by_its_record_before_the_tools_that_it_calls_have_
     )
 
 
-def test_what_only_the_end_shows_has_a_cost_too(tmp_path: Path) -> None:
+def test_usage_that_is_read_only_at_the_end_has_a_cost(tmp_path: Path) -> None:
     path = a_session(tmp_path)
     task = a_task(tmp_path, config=JobConfig(provider="codex", model="gpt-5"))
     with some_work(tmp_path, task) as work:
@@ -170,14 +170,14 @@ def test_what_only_the_end_shows_has_a_cost_too(tmp_path: Path) -> None:
     assert work.context.events.usage == Usage(output_tokens=1000, cost_usd=0.01, turns=1)
 
 
-def test_an_entry_that_repeats_the_last_one_counts_once(tmp_path: Path) -> None:
+def test_repeated_session_entry_is_counted_once(tmp_path: Path) -> None:
     a_session(tmp_path, *(line for line in recorded("session") for _ in range(2)))
     _, work = translated(tmp_path, *recorded("worked"))
 
     assert work.context.events.usage.turns == 4
 
 
-def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tmp_path: Path) -> None:
+def test_usage_of_an_earlier_run_of_the_session_is_not_counted(tmp_path: Path) -> None:
     entries = [line for line in recorded("session") if b"token_count" in line]
     a_session(tmp_path, *entries[2:])
     _, work = translated(tmp_path, *recorded("worked"))
@@ -187,23 +187,23 @@ def test_what_an_earlier_run_of_the_session_has_consumed_is_not_counted_again(tm
     )
 
 
-def test_a_session_is_counted_as_it_grows(tmp_path: Path) -> None:
+def test_growing_session_file_is_counted(tmp_path: Path) -> None:
     first, second, *_ = [line for line in recorded("session") if b"token_count" in line]
     path = a_session(tmp_path, first)
-    ledger = SessionUsageReader(tmp_path / "sessions")
-    ledger.thread_id = THREAD
-    assert ledger.read()
+    reader = SessionUsageReader(tmp_path / "sessions")
+    reader.thread_id = THREAD
+    assert reader.read()
     with path.open("ab") as session:
         session.write(second[:50])
         session.flush()
-        assert not ledger.read()
+        assert not reader.read()
         session.write(second[50:] + b"\n")
-    assert ledger.read()
-    assert ledger.usage.turns == 2
-    ledger.close()
+    assert reader.read()
+    assert reader.usage.turns == 2
+    reader.close()
 
 
-def test_without_the_sessions_file_the_end_tells_what_was_consumed(tmp_path: Path) -> None:
+def test_usage_without_a_session_file_is_that_of_the_last_event(tmp_path: Path) -> None:
     _, work = translated(tmp_path, *recorded("worked"))
 
     assert work.context.events.usage == Usage(
@@ -211,7 +211,7 @@ def test_without_the_sessions_file_the_end_tells_what_was_consumed(tmp_path: Pat
     )
 
 
-def test_limits_stop_it_as_soon_as_they_are_seen_to_be_passed(tmp_path: Path) -> None:
+def test_exceeding_a_limit_ends_the_run(tmp_path: Path) -> None:
     a_session(tmp_path, *recorded("session"))
     for number, (config, code) in enumerate(
         [(JobConfig(max_tokens=300), FailedCode.BUDGET), (JobConfig(max_turns=3), FailedCode.MAX_TURNS)]
@@ -226,10 +226,10 @@ def test_limits_stop_it_as_soon_as_they_are_seen_to_be_passed(tmp_path: Path) ->
 
 def test_success_needs_the_exit_status_and_the_last_event(tmp_path: Path) -> None:
     completed, work = translated(tmp_path, *recorded("worked"))
-    (tmp_path / "cut").mkdir()
-    cut, _ = translated(tmp_path / "cut", *recorded("worked")[:-1])
+    (tmp_path / "incomplete").mkdir()
+    incomplete, _ = translated(tmp_path / "incomplete", *recorded("worked")[:-1])
 
-    for translator, status in ((completed, 1), (completed, -9), (cut, 0)):
+    for translator, status in ((completed, 1), (completed, -9), (incomplete, 0)):
         with pytest.raises(GiveUp) as failure:
             answer_of(work.context, translator, ProgramExit(status))
         assert failure.value.code == FailedCode.AGENT_ERROR
@@ -248,7 +248,7 @@ def test_each_kind_of_failure_has_its_code(tmp_path: Path, name: str, code: Fail
 
 
 @pytest.mark.parametrize(
-    ("words", "code"),
+    ("message", "code"),
     [
         ("unexpected status 403 Forbidden: no, url: http://127.0.0.1/v1/responses", FailedCode.AUTH),
         ("Quota exceeded. Check your plan and billing details.", FailedCode.QUOTA),
@@ -267,16 +267,16 @@ def test_each_kind_of_failure_has_its_code(tmp_path: Path, name: str, code: Fail
         ("unexpected status 404 Not Found: page not found", FailedCode.AGENT_ERROR),
     ],
 )
-def test_words_that_the_real_program_says_have_their_code(words: str, code: FailedCode) -> None:
-    assert code_of(words) is code
+def test_message_of_the_real_program_has_its_code(message: str, code: FailedCode) -> None:
+    assert code_of(message) is code
 
 
 NOW = datetime(2026, 11, 25, 11, 2, 44, tzinfo=UTC)
-"""When the streams of plans that are used up were recorded: one for an hour, one for 30."""
+"""Time at which the streams of exhausted plans were recorded; they reset after one and 30 hours."""
 
 
 @pytest.mark.parametrize(
-    ("words", "seconds"),
+    ("message", "seconds"),
     [
         ("Please try again in 11.054s. Visit us", 11.054),
         ("Please try again in 1h2m3s.", 3723),
@@ -290,12 +290,12 @@ NOW = datetime(2026, 11, 25, 11, 2, 44, tzinfo=UTC)
         ("try again at Nov 31st, 2026 4:46 PM", None),
     ],
 )
-def test_how_long_to_wait_is_read_from_the_words(words: str, seconds: float | None) -> None:
-    assert retry_after_seconds(words, NOW) == seconds
+def test_pause_is_read_from_the_message(message: str, seconds: float | None) -> None:
+    assert retry_after_seconds(message, NOW) == seconds
 
 
 @pytest.mark.parametrize(("name", "hours"), [("used_up", 1), ("used_up_until_tomorrow", 30)])
-def test_a_used_up_plan_says_when_it_is_not_any_more(tmp_path: Path, name: str, hours: int) -> None:
+def test_pause_of_an_exhausted_plan_lasts_until_its_reset(tmp_path: Path, name: str, hours: int) -> None:
     translator, _ = translated(tmp_path, *recorded(name))
 
     assert code_of(translator.failure or "") is FailedCode.RATE_LIMITED
@@ -303,12 +303,12 @@ def test_a_used_up_plan_says_when_it_is_not_any_more(tmp_path: Path, name: str, 
     assert 0 <= (seconds or 0) - hours * 3600 <= 60
 
 
-# What it logs
+# The log of Codex
 
 LOG = (RECORDED / "asked_for_a_minute.log").read_text()
 
 
-def test_what_the_server_asks_for_in_a_header_is_in_the_log() -> None:
+def test_retry_after_is_read_from_the_log() -> None:
     assert retry_after_in(LOG) == 60
     assert retry_after_in("") is None
 
@@ -322,25 +322,25 @@ def test_what_the_server_asks_for_in_a_header_is_in_the_log() -> None:
         ("Request completed", "Request failed"),
     ],
 )
-def test_a_log_that_says_something_else_asks_for_nothing(change: str, to: str) -> None:
+def test_log_without_retry_after_has_no_pause(change: str, to: str) -> None:
     assert retry_after_in(LOG.replace(change, to)) is None
 
 
-def test_the_last_answer_counts() -> None:
+def test_retry_after_of_the_last_response_is_used() -> None:
     assert retry_after_in(LOG + LOG.replace('"60"', '"7"')) == 7
     assert retry_after_in(LOG + LOG.replace("429 Too Many Requests", "200 OK")) is None
 
 
-def test_what_codex_complains_of_is_told_apart_from_its_log() -> None:
-    complaints = without_requested_lines(LOG)
-    assert complaints.startswith("WARNING: proceeding")
-    assert "Request completed" not in complaints
+def test_requested_lines_are_removed_from_the_log() -> None:
+    rest = without_requested_lines(LOG)
+    assert rest.startswith("WARNING: proceeding")
+    assert "Request completed" not in rest
 
 
-def test_which_mcp_servers_failed_is_in_the_log(tmp_path: Path) -> None:
+def test_failed_mcp_servers_are_read_from_the_log(tmp_path: Path) -> None:
     with CodexLog(tmp_path) as log:
         log.file.write((RECORDED / "mcp_servers_failed.log").read_bytes())
-        log.file.write(LOG.encode() * 1000)  # of the answers of a long run
+        log.file.write(LOG.encode() * 1000)  # responses of a long run
         log.file.flush()
         assert log.retry_after_seconds == 60
         assert log.failed_mcp_servers == {

@@ -1,4 +1,4 @@
-"""A text that repeats itself without end is told from a long one."""
+"""Tests of detecting a text that repeats without end."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from labrats.executor.providers.endless_output import EndlessOutputDetector
 
 
 def loop_in(text: str, step: int = 7) -> str | None:
-    endless = EndlessOutputDetector()
+    detector = EndlessOutputDetector()
     for start in range(0, len(text), step):
-        endless.add(text[start : start + step])
-    return endless.loop
+        detector.add(text[start : start + step])
+    return detector.loop
 
 
 @pytest.mark.parametrize("phrase", ["a", "\n", "no, ", "x" * 200 + ".", "A long paragraph with some words. " * 50])
-def test_what_is_repeated_long_enough_is_a_loop(phrase: str) -> None:
+def test_text_repeated_often_enough_is_a_loop(phrase: str) -> None:
     loop = loop_in("It began well. " + phrase * (20_000 // len(phrase)))
 
     assert loop is not None
@@ -31,5 +31,5 @@ def test_what_is_repeated_long_enough_is_a_loop(phrase: str) -> None:
         "".join(f"assert f({number}) == 0\n" for number in range(2000)),
     ],
 )
-def test_a_text_that_goes_on_or_ends_is_none(text: str) -> None:
+def test_varying_or_short_text_is_not_a_loop(text: str) -> None:
     assert loop_in(text) is None

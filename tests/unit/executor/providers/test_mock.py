@@ -1,4 +1,4 @@
-"""The mock provider plays each step of its script."""
+"""Tests of the steps of the mock provider's script."""
 
 import asyncio
 from pathlib import Path
@@ -25,13 +25,13 @@ async def test_log_lines_are_counted_from_one(tmp_path: Path) -> None:
     assert work.logs == ["tick 1 of {m}", "tick 2 of {m}", "tick 3 of {m}", "done"]
 
 
-async def test_files_are_written_in_the_workspace(tmp_path: Path) -> None:
+async def test_file_is_written_to_the_workspace(tmp_path: Path) -> None:
     _, work = await played(tmp_path, [{"write": {"path": "a/b.txt", "text": "grüße"}}])
 
     assert (work.context.workspace / "a" / "b.txt").read_text("utf-8") == "grüße"
 
 
-async def test_files_outside_the_workspace_are_refused(tmp_path: Path) -> None:
+async def test_file_outside_the_workspace_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GiveUp) as refused:
         await played(tmp_path, [{"write": {"path": "../escaped.txt", "text": "out"}}])
 
@@ -47,13 +47,13 @@ async def test_usage_adds_up(tmp_path: Path) -> None:
     assert [event.usage for event in work.events if isinstance(event, UsageEvent)] == [once, once + once]
 
 
-async def test_a_script_may_take_the_turns_that_its_job_has(tmp_path: Path) -> None:
+async def test_script_may_use_all_turns_of_its_job(tmp_path: Path) -> None:
     steps = [{"usage": {"turns": 3}}, {"usage": {"turns": 3}}, {"result": "done"}]
 
     assert (await played(tmp_path, steps, config=JobConfig(max_turns=6)))[0] == "done"
 
 
-async def test_a_script_that_takes_more_turns_fails(tmp_path: Path) -> None:
+async def test_script_with_more_turns_fails(tmp_path: Path) -> None:
     steps = [{"usage": {"turns": 3}}, {"usage": {"turns": 3}}, {"result": "never"}]
 
     with pytest.raises(GiveUp, match="took 6 turns, over maxTurns 5") as refused:
@@ -63,14 +63,14 @@ async def test_a_script_that_takes_more_turns_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["text", None, {"a": [1, 2.5, True]}])
-async def test_the_last_result_counts(tmp_path: Path, value: Any) -> None:
+async def test_last_result_is_returned(tmp_path: Path, value: Any) -> None:
     result, _ = await played(tmp_path, [{"result": "first"}, {"result": value}, {"log": "after"}])
 
     assert result == value
 
 
 @pytest.mark.parametrize(("number", "logs"), [(1, ["always"]), (2, ["second", "always"])])
-async def test_steps_for_one_attempt_are_played_on_that_one_only(tmp_path: Path, number: int, logs: list[str]) -> None:
+async def test_steps_of_one_attempt_are_played_only_there(tmp_path: Path, number: int, logs: list[str]) -> None:
     steps = [{"onAttempt": 2, "steps": [{"log": "second"}]}, {"log": "always"}]
 
     _, work = await played(tmp_path, steps, number=number)
@@ -78,7 +78,7 @@ async def test_steps_for_one_attempt_are_played_on_that_one_only(tmp_path: Path,
     assert work.logs == logs
 
 
-async def test_a_hanging_script_ends_when_cancelled(tmp_path: Path) -> None:
+async def test_hanging_script_ends_when_cancelled(tmp_path: Path) -> None:
     playing = asyncio.create_task(played(tmp_path, [{"hang": True}]))
     await asyncio.sleep(0)
     playing.cancel()
@@ -87,6 +87,6 @@ async def test_a_hanging_script_ends_when_cancelled(tmp_path: Path) -> None:
         await playing
 
 
-async def test_a_script_that_nobody_checked_is_a_failure_that_names_the_step(tmp_path: Path) -> None:
+async def test_invalid_script_fails_and_names_the_step(tmp_path: Path) -> None:
     with pytest.raises(GiveUp, match=r"metadata\.mock\.steps\[0\]"):
         await played(tmp_path, [{"lgo": "typo"}])

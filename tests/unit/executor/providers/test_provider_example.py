@@ -1,4 +1,4 @@
-"""The provider that docs/develop.md shows is one: it is taken from there, and run in a real attempt."""
+"""Tests of the example provider in docs/develop.md, which is extracted and run in a real attempt."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ sys.exit(attempt.execute(Path(sys.argv[1])))
 
 
 def run_example(tmp_path: Path, program: str, config: JobConfig | None = None) -> AttemptFolder:
-    """Run the documented provider on a prompt, where `program` is the shell script that it drives."""
+    """Run the documented provider with a shell script as its program."""
     parrot = tmp_path / "parrot"
     parrot.write_text(f"#!/bin/sh\n{program}\n")
     parrot.chmod(0o700)
@@ -47,7 +47,7 @@ def documented_provider() -> str:
     return section.partition("```python\n")[2].partition("```")[0]
 
 
-def test_it_retells_what_the_program_says_and_returns_its_last_words(tmp_path: Path) -> None:
+def test_example_logs_the_programs_output_and_returns_its_last_line(tmp_path: Path) -> None:
     program = """\
 read prompt
 echo '{"say": "I was asked: '"$prompt"'", "tokens": 3}'
@@ -61,13 +61,13 @@ test "$PARROT_KEY" = test-parrot-key && echo '{"say": "Hello.", "tokens": 4}'"""
     assert attempt.outcome.usage == Usage(output_tokens=7, turns=2)
 
 
-def test_a_program_that_fails_is_a_failure_that_says_why(tmp_path: Path) -> None:
+def test_example_reports_the_reason_of_a_failed_program(tmp_path: Path) -> None:
     attempt = run_example(tmp_path, "echo no seeds >&2; exit 3")
 
     assert attempt.failure == (FailedCode.AGENT_ERROR, "Parrot exited with code 3: no seeds")
 
 
-def test_a_limit_ends_it(tmp_path: Path) -> None:
+def test_example_ends_at_a_limit(tmp_path: Path) -> None:
     config = JobConfig(provider="parrot", max_tokens=5)
 
     attempt = run_example(tmp_path, """echo '{"say": "Hello.", "tokens": 6}'; sleep 300""", config)

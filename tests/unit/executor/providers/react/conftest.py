@@ -1,4 +1,4 @@
-"""The tools are used in the tests' own process, which stands for an executor's."""
+"""Fixtures for tools that run in the tests' own process instead of an executor."""
 
 import os
 
@@ -9,7 +9,7 @@ from labrats.processes import descendants, kill_descendants
 
 
 @pytest.fixture(autouse=True)
-def what_was_started_before_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command ends all that runs below the executor. Below the tests' process there may be a whole cluster."""
+def spare_earlier_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare earlier descendants of the tests' process, such as a cluster. A command kills all descendants."""
     others = frozenset(descendants(os.getpid()))
     monkeypatch.setattr(commands, "kill_descendants", lambda root: kill_descendants(root, spare=others))

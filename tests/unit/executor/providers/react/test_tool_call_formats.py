@@ -1,4 +1,4 @@
-"""How a talk is shown to a model, and how its calls are read."""
+"""Tests of rendering conversations and parsing calls."""
 
 import json
 from itertools import pairwise
@@ -31,31 +31,31 @@ JSON_VALUES = st.recursive(
         'With {braces} and {"no": "call"}: {"tool": "read_file", "arguments": {"path": "a"}}',
     ],
 )
-def test_a_call_is_found_in_a_text_whatever_is_around_it(text: str) -> None:
+def test_call_is_found_in_any_surrounding_text(text: str) -> None:
     [call] = FREE.calls_in(Completion(text))
     assert (call.name, call.arguments) == ("read_file", {"path": "a"})
 
 
 @pytest.mark.parametrize("text", ["", "No call.", '{"tool": 3}', "{" * 100_000, '["tool"]', '{"path": "a"}'])
-def test_a_text_without_a_call_has_none(text: str) -> None:
+def test_text_without_a_call_has_no_calls(text: str) -> None:
     assert FREE.calls_in(Completion(text)) == []
 
 
 @given(before=st.text(), arguments=st.dictionaries(st.text(), JSON_VALUES), after=st.text())
-def test_any_call_is_read_as_it_was_written(before: str, arguments: dict[str, Any], after: str) -> None:
+def test_any_call_is_parsed_as_written(before: str, arguments: dict[str, Any], after: str) -> None:
     written = json.dumps({"tool": "x", "arguments": arguments})
     [call] = FREE.calls_in(Completion(before.replace("{", "") + written + after))
     assert (call.name, call.arguments) == ("x", arguments)
 
 
 @given(name=st.text() | st.sampled_from([kind.tool for kind in ARGUMENT_TYPES]), arguments=JSON_VALUES)
-def test_a_call_is_understood_or_answered_with_what_would_be_right(name: str, arguments: Any) -> None:
-    said = repair_of(name, arguments)
-    assert said is None or "There is no tool" in said or "It takes" in said
+def test_call_is_parsed_or_answered_with_the_valid_form(name: str, arguments: Any) -> None:
+    message = error_of(name, arguments)
+    assert message is None or "There is no tool" in message or "It takes" in message
 
 
-def repair_of(name: str, arguments: Any) -> str | None:
-    """What a call is answered that no tool understands; None for one that is understood."""
+def error_of(name: str, arguments: Any) -> str | None:
+    """Return the error message of a call; None for a valid call."""
     try:
         parse_tool_call(name, arguments)
     except InvalidToolCall as error:
@@ -63,7 +63,7 @@ def repair_of(name: str, arguments: Any) -> str | None:
     return None
 
 
-def test_arguments_that_are_no_json_are_kept_for_the_repair_and_not_shown_again() -> None:
+def test_invalid_arguments_are_retained_but_not_rendered() -> None:
     [call] = NATIVE.calls_in(Completion(calls=[RawToolCall("1", "read_file", '{"path": "a')]))
     assert call.arguments == '{"path": "a'
     transcript = Transcript("", "p", (Turn("", [call], [Observation("no", is_error=True)]),))
@@ -71,23 +71,23 @@ def test_arguments_that_are_no_json_are_kept_for_the_repair_and_not_shown_again(
 
 
 @pytest.mark.parametrize("tool_call_format", [NATIVE, CONSTRAINED, FREE])
-def test_a_talk_can_be_shown_in_any_manner(tool_call_format: ToolCallFormat) -> None:
+def test_conversation_can_be_rendered_in_every_format(tool_call_format: ToolCallFormat) -> None:
     calls = [ToolCall("1", "read_file", {"path": "a"}), ToolCall("2", "list_files", {})]
     turns = (Turn("Look.", calls, [Observation("A"), Observation("B", is_error=True)]), Turn("Hm.", remark="Go on."))
     messages = tool_call_format.messages(Transcript("Be brief.", "Do it.", turns))
 
     assert "Be brief." in messages[0]["content"]
     prompt = messages.index({"role": "user", "content": "Do it."})
-    told = [message["content"] for message in messages[prompt + 1 :]]
-    assert any("A" in text for text in told)
-    assert any("B" in text for text in told)
-    assert told[-2:] == ["Hm.", "Go on."]
+    contents = [message["content"] for message in messages[prompt + 1 :]]
+    assert any("A" in text for text in contents)
+    assert any("B" in text for text in contents)
+    assert contents[-2:] == ["Hm.", "Go on."]
 
 
 @pytest.mark.parametrize("tool_call_format", [CONSTRAINED, FREE])
-def test_in_the_text_the_roles_alternate_and_at_last_there_is_no_system(tool_call_format: ToolCallFormat) -> None:
-    cut = Turn("", [ToolCall("1", "list_files", {})], [Observation("A")], remark="Write less.")
-    messages = tool_call_format.messages(Transcript("", "Do it.", (cut, Turn("Hm.", remark="Go on."))))
+def test_text_formats_alternate_roles_and_plain_text_has_no_system_role(tool_call_format: ToolCallFormat) -> None:
+    truncated = Turn("", [ToolCall("1", "list_files", {})], [Observation("A")], remark="Write less.")
+    messages = tool_call_format.messages(Transcript("", "Do it.", (truncated, Turn("Hm.", remark="Go on."))))
 
     roles = [message["role"] for message in messages if message["role"] != "system"]
     assert all(one != next_one for one, next_one in pairwise(roles))
@@ -96,7 +96,7 @@ def test_in_the_text_the_roles_alternate_and_at_last_there_is_no_system(tool_cal
 
 
 @pytest.mark.parametrize("depth", [90, 5000, 100_000])
-def test_arguments_nested_without_end_are_no_arguments(depth: int) -> None:
+def test_too_deeply_nested_arguments_are_rejected(depth: int) -> None:
     nested = "[" * depth + "]" * depth
     [native] = NATIVE.calls_in(Completion(calls=[RawToolCall("1", "x", f'{{"a": {nested}}}')]))
     assert isinstance(native.arguments, dict) is (depth < 100)
@@ -104,7 +104,7 @@ def test_arguments_nested_without_end_are_no_arguments(depth: int) -> None:
     assert len(in_text) == (depth < 97)
 
 
-def test_every_tool_is_offered_with_a_schema() -> None:
+def test_every_tool_has_a_schema_and_a_description() -> None:
     offered = {tool["function"]["name"]: tool["function"] for tool in NATIVE.fields["tools"]}
     assert list(offered) == [
         *("read_file", "write_file", "edit_file", "list_files", "search", "run_command", "finish"),

@@ -1,4 +1,4 @@
-"""What the model can do, and what it cannot: no call leaves the workspace, runs for ever, or floods."""
+"""Tests of the tools: calls are confined to the workspace and limited in time and output."""
 
 import os
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from labrats.model.redaction import Redactor
 from labrats.processes import with_environment
 from tests.unit.executor.attempts import a_task, some_work
 
-WINDOW_TOKENS = 8192  # of which one answer takes 3072 characters
+WINDOW_TOKENS = 8192  # a result is shortened to 3072 characters
 KEY = "sk-test-0123456789"
 
 
-class Hands:
+class ToolCaller:
     """Calls tools as a model does."""
 
     def __init__(self, tools: Tools) -> None:
@@ -30,64 +30,66 @@ class Hands:
     async def use(self, tool: str, **arguments: Any) -> Observation:
         return await self.tools.use(parse_tool_call(tool, arguments))
 
-    async def says(self, tool: str, **arguments: Any) -> str:
-        """What a call that succeeds says."""
-        observed = await self.use(tool, **arguments)
-        assert not observed.is_error, observed.text
-        return observed.text
+    async def succeeds(self, tool: str, **arguments: Any) -> str:
+        """Return the result of a call that must succeed."""
+        observation = await self.use(tool, **arguments)
+        assert not observation.is_error, observation.text
+        return observation.text
 
     async def fails(self, tool: str, **arguments: Any) -> str:
-        """What a call that fails says."""
-        observed = await self.use(tool, **arguments)
-        assert observed.is_error, observed.text
-        return observed.text
+        """Return the error of a call that must fail."""
+        observation = await self.use(tool, **arguments)
+        assert observation.is_error, observation.text
+        return observation.text
 
 
 @pytest.fixture
-def hands(tmp_path: Path, unique_name: str) -> Iterator[Hands]:
+def tools(tmp_path: Path, unique_name: str) -> Iterator[ToolCaller]:
     with some_work(tmp_path, a_task(tmp_path, attempt=unique_name)) as work:
-        yield Hands(Tools.of(work.context, WINDOW_TOKENS))
+        yield ToolCaller(Tools.of(work.context, WINDOW_TOKENS))
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A file beside the workspace, which nothing may touch."""
+    """Create a file beside the workspace that no tool may access."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "file").write_text("untouched\n")
     return tmp_path / "outside" / "file"
 
 
-async def test_a_file_that_was_written_is_read_edited_and_found(hands: Hands) -> None:
-    assert await hands.says("write_file", path="src/a.py", content="x = 1\ny = 2\n") == ("Wrote 12 bytes to src/a.py.")
-    assert await hands.says("read_file", path="src/a.py") == "x = 1\ny = 2"
-    await hands.says("edit_file", path="./src//a.py", old="y = 2", new="y = 3")
-    assert (hands.workspace / "src" / "a.py").read_text() == "x = 1\ny = 3\n"
-    assert await hands.says("search", pattern="^y = [0-9]") == "./src/a.py:2:y = 3\n"
-    assert await hands.says("search", pattern="y =", path="src/a.py") == "./src/a.py:2:y = 3\n"
-    assert await hands.says("search", pattern="nowhere") == "No matches."
+async def test_written_file_can_be_read_edited_and_found(tools: ToolCaller) -> None:
+    assert await tools.succeeds("write_file", path="src/a.py", content="x = 1\ny = 2\n") == (
+        "Wrote 12 bytes to src/a.py."
+    )
+    assert await tools.succeeds("read_file", path="src/a.py") == "x = 1\ny = 2"
+    await tools.succeeds("edit_file", path="./src//a.py", old="y = 2", new="y = 3")
+    assert (tools.workspace / "src" / "a.py").read_text() == "x = 1\ny = 3\n"
+    assert await tools.succeeds("search", pattern="^y = [0-9]") == "./src/a.py:2:y = 3\n"
+    assert await tools.succeeds("search", pattern="y =", path="src/a.py") == "./src/a.py:2:y = 3\n"
+    assert await tools.succeeds("search", pattern="nowhere") == "No matches."
 
 
-async def test_a_path_may_be_absolute_within_the_workspace(hands: Hands) -> None:
-    await hands.says("write_file", path=f"{hands.workspace}/a.txt", content="hello")
+async def test_path_in_the_workspace_may_be_absolute(tools: ToolCaller) -> None:
+    await tools.succeeds("write_file", path=f"{tools.workspace}/a.txt", content="hello")
 
-    assert await hands.says("read_file", path=f"{hands.workspace}/a.txt") == "hello"
-    assert await hands.says("list_files", path=str(hands.workspace)) == "a.txt"
+    assert await tools.succeeds("read_file", path=f"{tools.workspace}/a.txt") == "hello"
+    assert await tools.succeeds("list_files", path=str(tools.workspace)) == "a.txt"
 
 
-async def test_a_folder_is_listed_with_what_its_entries_are(hands: Hands) -> None:
-    assert await hands.says("list_files") == "The folder is empty."
-    (hands.workspace / "b").mkdir()
-    (hands.workspace / "a").write_text("")
-    (hands.workspace / "c").symlink_to("/etc/passwd")
-    assert await hands.says("list_files") == "a\nb/\nc -> /etc/passwd"
+async def test_list_marks_folders_and_links(tools: ToolCaller) -> None:
+    assert await tools.succeeds("list_files") == "The folder is empty."
+    (tools.workspace / "b").mkdir()
+    (tools.workspace / "a").write_text("")
+    (tools.workspace / "c").symlink_to("/etc/passwd")
+    assert await tools.succeeds("list_files") == "a\nb/\nc -> /etc/passwd"
 
 
 @pytest.mark.parametrize(("old", "count"), [("z", "does not occur"), ("x", "occurs 2 times")])
-async def test_an_edit_needs_a_piece_that_is_there_once(hands: Hands, old: str, count: str) -> None:
-    (hands.workspace / "a").write_text("x x")
+async def test_edit_requires_a_part_that_occurs_once(tools: ToolCaller, old: str, count: str) -> None:
+    (tools.workspace / "a").write_text("x x")
 
-    assert count in await hands.fails("edit_file", path="a", old=old, new="y")
-    assert (hands.workspace / "a").read_text() == "x x"
+    assert count in await tools.fails("edit_file", path="a", old=old, new="y")
+    assert (tools.workspace / "a").read_text() == "x x"
 
 
 @pytest.mark.parametrize(
@@ -97,115 +99,117 @@ async def test_an_edit_needs_a_piece_that_is_there_once(hands: Hands, old: str, 
     ("tool", "arguments"),
     [("read_file", {}), ("write_file", {"content": "x"}), ("edit_file", {"old": "untouched", "new": "x"})],
 )
-async def test_no_path_and_no_link_leads_outside(
-    hands: Hands, outside: Path, tool: str, arguments: dict[str, str], path: str
+async def test_no_path_or_link_leads_outside_the_workspace(
+    tools: ToolCaller, outside: Path, tool: str, arguments: dict[str, str], path: str
 ) -> None:
-    (hands.workspace / "link").symlink_to(outside)
-    (hands.workspace / "dir").symlink_to(outside.parent)
+    (tools.workspace / "link").symlink_to(outside)
+    (tools.workspace / "dir").symlink_to(outside.parent)
 
-    await hands.fails(tool, path=path.replace("{outside}", str(outside)), **arguments)
+    await tools.fails(tool, path=path.replace("{outside}", str(outside)), **arguments)
 
     assert outside.read_text() == "untouched\n"
 
 
 @pytest.mark.parametrize("path", ["..", "/", "dir", "/etc", "dir/..", "link", "a\0b"])
 @pytest.mark.parametrize(("tool", "arguments"), [("list_files", {}), ("search", {"pattern": "untouched"})])
-async def test_no_folder_outside_is_looked_into(
-    hands: Hands, outside: Path, tool: str, arguments: dict[str, str], path: str
+async def test_folder_outside_the_workspace_is_not_read(
+    tools: ToolCaller, outside: Path, tool: str, arguments: dict[str, str], path: str
 ) -> None:
-    (hands.workspace / "dir").symlink_to(outside.parent)
-    (hands.workspace / "link").symlink_to(outside)
+    (tools.workspace / "dir").symlink_to(outside.parent)
+    (tools.workspace / "link").symlink_to(outside)
 
-    assert "untouched" not in await hands.fails(tool, path=path, **arguments)
+    assert "untouched" not in await tools.fails(tool, path=path, **arguments)
 
 
-async def test_a_search_follows_no_link_and_waits_at_no_pipe(hands: Hands, outside: Path) -> None:
-    (hands.workspace / "dir").symlink_to(outside.parent)
-    os.mkfifo(hands.workspace / "pipe")
+async def test_search_ignores_links_and_pipes(tools: ToolCaller, outside: Path) -> None:
+    (tools.workspace / "dir").symlink_to(outside.parent)
+    os.mkfifo(tools.workspace / "pipe")
 
-    assert await hands.says("search", pattern="untouched") == "No matches."
+    assert await tools.succeeds("search", pattern="untouched") == "No matches."
 
 
 @pytest.mark.parametrize(
     ("tool", "arguments"),
     [("read_file", {}), ("write_file", {"content": "x"}), ("edit_file", {"old": "a", "new": "b"})],
 )
-async def test_what_is_no_plain_file_is_not_opened(hands: Hands, tool: str, arguments: dict[str, str]) -> None:
-    os.mkfifo(hands.workspace / "pipe")
-    (hands.workspace / "folder").mkdir()
-    os.mknod(hands.workspace / "null", 0o600 | 0o020000, os.makedev(1, 3)) if os.geteuid() == 0 else None
+async def test_special_file_is_not_opened(tools: ToolCaller, tool: str, arguments: dict[str, str]) -> None:
+    os.mkfifo(tools.workspace / "pipe")
+    (tools.workspace / "folder").mkdir()
+    os.mknod(tools.workspace / "null", 0o600 | 0o020000, os.makedev(1, 3)) if os.geteuid() == 0 else None
 
     for path in ["pipe", "folder", "null"]:
-        await hands.fails(tool, path=path, **arguments)
+        await tools.fails(tool, path=path, **arguments)
 
 
-async def test_a_binary_file_is_not_shown(hands: Hands) -> None:
-    (hands.workspace / "a").write_bytes(b"\x7fELF\0\0")
+async def test_binary_file_is_not_shown(tools: ToolCaller) -> None:
+    (tools.workspace / "a").write_bytes(b"\x7fELF\0\0")
 
-    assert "not a text file. It has 6 bytes" in await hands.fails("read_file", path="a")
+    assert "not a text file. It has 6 bytes" in await tools.fails("read_file", path="a")
 
 
-async def test_a_long_file_is_read_page_by_page(hands: Hands) -> None:
+async def test_long_file_is_read_page_by_page(tools: ToolCaller) -> None:
     lines = [f"line {number}" for number in range(1, 1001)]
-    (hands.workspace / "long").write_text("\n".join(lines) + "\n")
+    (tools.workspace / "long").write_text("\n".join(lines) + "\n")
 
-    first = await hands.says("read_file", path="long")
+    first = await tools.succeeds("read_file", path="long")
     assert len(first) < 3300
     *shown, note = first.split("\n")
     assert shown == lines[: len(shown)]
     assert note == f"[lines 1 to {len(shown)} of 1000; continue with offset {len(shown) + 1}]"
-    assert await hands.says("read_file", path="long", offset=999) == "line 999\nline 1000\n[lines 999 to 1000 of 1000]"
-    assert await hands.says("read_file", path="long", offset=5, limit=1) == (
+    assert (
+        await tools.succeeds("read_file", path="long", offset=999) == "line 999\nline 1000\n[lines 999 to 1000 of 1000]"
+    )
+    assert await tools.succeeds("read_file", path="long", offset=5, limit=1) == (
         "line 5\n[lines 5 to 5 of 1000; continue with offset 6]"
     )
 
 
-async def test_a_command_runs_in_the_workspace(hands: Hands) -> None:
-    assert await hands.says("run_command", command="pwd; echo oops >&2") == f"{hands.workspace}\noops\n"
-    assert await hands.fails("run_command", command="echo no; exit 3") == "no\n\n[exit status 3]"
-    assert await hands.says("run_command", command="true") == "The command succeeded and printed nothing."
+async def test_command_runs_in_the_workspace(tools: ToolCaller) -> None:
+    assert await tools.succeeds("run_command", command="pwd; echo oops >&2") == f"{tools.workspace}\noops\n"
+    assert await tools.fails("run_command", command="echo no; exit 3") == "no\n\n[exit status 3]"
+    assert await tools.succeeds("run_command", command="true") == "The command succeeded and printed nothing."
 
 
-async def test_a_command_has_an_environment_of_its_own(
-    hands: Hands, unique_name: str, monkeypatch: pytest.MonkeyPatch
+async def test_command_does_not_inherit_the_engines_environment(
+    tools: ToolCaller, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
-    environment = await hands.says("run_command", command="env")
+    environment = await tools.succeeds("run_command", command="env")
 
     assert KEY not in environment
     assert f"LABRATS_ATTEMPT={unique_name}" in environment
 
 
-async def test_a_command_that_takes_too_long_is_ended_and_what_it_said_is_kept(hands: Hands, unique_name: str) -> None:
-    said = await hands.fails("run_command", command="echo begun; trap '' TERM; sleep 300", timeout_seconds=1)
+async def test_command_over_its_timeout_is_killed_and_its_output_returned(tools: ToolCaller, unique_name: str) -> None:
+    output = await tools.fails("run_command", command="echo begun; trap '' TERM; sleep 300", timeout_seconds=1)
 
-    assert said == "begun\n\n[the program was killed after 1 seconds]"
+    assert output == "begun\n\n[the program was killed after 1 seconds]"
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
-async def test_a_flood_is_cut_and_the_rest_can_be_read(hands: Hands) -> None:
-    said = await hands.fails("run_command", command="seq 1 100000000")
+async def test_long_output_is_shortened_and_the_rest_can_be_read(tools: ToolCaller) -> None:
+    output = await tools.fails("run_command", command="seq 1 100000000")
 
-    assert said.startswith("1\n2\n3\n")
-    assert said.endswith("[the program was killed after printing 4 MiB]")
-    assert len(said) < 3400
-    [note] = [line for line in said.split("\n") if line.startswith("[…")]
+    assert output.startswith("1\n2\n3\n")
+    assert output.endswith("[the program was killed after printing 4 MiB]")
+    assert len(output) < 3400
+    [note] = [line for line in output.split("\n") if line.startswith("[…")]
     path = note.partition("the full text is in ")[2].partition(",")[0]
-    assert (await hands.says("read_file", path=path, offset=5000, limit=1)).startswith("5000\n")
-    await hands.fails("write_file", path=path, content="no")
+    assert (await tools.succeeds("read_file", path=path, offset=5000, limit=1)).startswith("5000\n")
+    await tools.fails("write_file", path=path, content="no")
 
 
-async def test_a_command_with_a_nul_is_refused(hands: Hands) -> None:
-    assert "NUL" in await hands.fails("run_command", command="echo a\0b")
-    assert "NUL" in await hands.fails("search", pattern="a\0b")
+async def test_command_with_a_nul_character_is_rejected(tools: ToolCaller) -> None:
+    assert "NUL" in await tools.fails("run_command", command="echo a\0b")
+    assert "NUL" in await tools.fails("search", pattern="a\0b")
 
 
-async def test_a_pattern_that_is_none_is_said_to_be(hands: Hands) -> None:
-    assert "grep" in await hands.fails("search", pattern="(")
+async def test_invalid_pattern_returns_the_error_of_grep(tools: ToolCaller) -> None:
+    assert "grep" in await tools.fails("search", pattern="(")
 
 
-async def test_what_is_secret_is_not_told_to_the_models_server(tmp_path: Path) -> None:
+async def test_secret_in_a_result_is_redacted(tmp_path: Path) -> None:
     (tmp_path / "ws").mkdir()
     with (tmp_path / "output").open("wb") as output:
         context = RunContext(
@@ -217,5 +221,5 @@ async def test_what_is_secret_is_not_told_to_the_models_server(tmp_path: Path) -
             tmp_path / "credentials",
             EventWriter(output.fileno(), None, Redactor([KEY])),
         )
-        hands = Hands(Tools.of(context, WINDOW_TOKENS))
-        assert await hands.says("run_command", command=f"echo key {KEY}") == "key [redacted]\n"
+        tools = ToolCaller(Tools.of(context, WINDOW_TOKENS))
+        assert await tools.succeeds("run_command", command=f"echo key {KEY}") == "key [redacted]\n"

@@ -1,4 +1,4 @@
-"""What of a talk a model is still shown, when it is longer than the model's window."""
+"""Tests of shrinking a conversation to the model's window."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,8 +7,8 @@ from labrats.executor.providers.react.observations import Observation
 from labrats.executor.providers.react.transcript import ELIDED, ToolCall, Transcript, Turn
 
 
-def a_turn(answer_length: int, text: str = "") -> Turn:
-    return Turn(text, [ToolCall("c", "run_command", {})], [Observation("x" * answer_length)])
+def a_turn(result_length: int, text: str = "") -> Turn:
+    return Turn(text, [ToolCall("c", "run_command", {})], [Observation("x" * result_length)])
 
 
 def size(transcript: Transcript) -> int:
@@ -17,27 +17,27 @@ def size(transcript: Transcript) -> int:
     )
 
 
-def test_a_talk_that_fits_is_shown_as_it_is() -> None:
+def test_conversation_that_fits_is_shown_completely() -> None:
     transcript = Transcript("", "p", (a_turn(500), a_turn(500)))
     assert transcript.shrunk(size, 1000).shown == list(transcript.turns)
 
 
-def test_the_oldest_answers_go_first() -> None:
+def test_oldest_results_are_omitted_first() -> None:
     transcript = Transcript("", "p", (a_turn(500), a_turn(500), a_turn(500))).shrunk(size, 1100)
     assert [each.observations[0].text for each in transcript.shown] == [ELIDED, "x" * 500, "x" * 500]
 
 
-def test_then_the_oldest_rounds() -> None:
+def test_oldest_turns_are_omitted_after_the_results() -> None:
     transcript = Transcript("", "p", (a_turn(5, "a" * 500), a_turn(5, "b" * 500), a_turn(5, "c"))).shrunk(size, 600)
     assert [each.text[0] for each in transcript.shown] == ["b", "c"]
 
 
-def test_the_latest_round_is_always_shown_whole() -> None:
+def test_latest_turn_is_always_shown_completely() -> None:
     transcript = Transcript("", "p", (a_turn(500), a_turn(9000))).shrunk(size, 100)
     assert transcript.shown == [transcript.turns[-1]]
 
 
-def test_what_was_left_out_stays_out_while_the_talk_goes_on() -> None:
+def test_omitted_results_stay_omitted_in_later_turns() -> None:
     transcript = Transcript("", "p", (a_turn(500), a_turn(500), a_turn(500))).shrunk(size, 700).with_turn(a_turn(1))
     assert [each.observations[0].text for each in transcript.shown] == [ELIDED, ELIDED, "x" * 500, "x"]
 
@@ -46,7 +46,9 @@ lengths = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 500)), max_siz
 
 
 @given(lengths=lengths, limits=st.lists(st.integers(0, 10_000), max_size=4))
-def test_it_fits_where_it_can_and_loses_no_more_than_it_must(lengths: list[tuple[int, int]], limits: list[int]) -> None:
+def test_shrunk_conversation_fits_and_omits_no_more_than_needed(
+    lengths: list[tuple[int, int]], limits: list[int]
+) -> None:
     transcript = Transcript("", "p", tuple(a_turn(answer, "t" * text) for answer, text in lengths))
     for limit in limits:
         before, transcript = transcript, transcript.shrunk(size, limit)
