@@ -46,9 +46,7 @@ def test_only_the_sessions_remain_in_the_programs_folder(tmp_path: Path) -> None
     assert found == [str(home / ".claude" / "CLAUDE.md"), str(home / ".claude" / "projects" / "0190-test.jsonl")]
 
 
-@pytest.mark.parametrize(
-    "replacement", ["ln -s {elsewhere} ~/.claude", "echo no folder > ~/.claude", "mkfifo ~/.claude"]
-)
+@pytest.mark.parametrize("command", ["ln -s {elsewhere} ~/.claude", "echo no folder > ~/.claude", "mkfifo ~/.claude"])
 def test_replaced_program_folder_is_not_followed(tmp_path: Path, command: str) -> None:
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "projects").mkdir(parents=True)
