@@ -7,8 +7,8 @@ from typing import Any, BinaryIO, Final, Self
 
 import httpx2
 
+from labrats.cli.credentials import ClientCredential, is_this_machine
 from labrats.cli.exits import CommandError, EngineUnreachable, ExitCode
-from labrats.cli.options import Credential, is_this_machine
 
 WHERE_KEYS_COME_FROM: Final = (
     "Make one with `labrats api-key create NAME` and give it with --api-key or LABRATS_API_KEY. On the engine's own "
@@ -28,7 +28,7 @@ _NOT_ALLOWED: Final = frozenset({401, 403, 404})
 class Client:
     """One engine, asked with one key. Every method raises CommandError when the engine does not answer or refuses."""
 
-    def __init__(self, base_url: str, credential: Credential) -> None:
+    def __init__(self, base_url: str, credential: ClientCredential) -> None:
         self.base_url = base_url
         self._credential = credential
         if not re.fullmatch(r"[!-~]*", credential.key or ""):

@@ -6,10 +6,11 @@ import sys
 import threading
 from typing import Any, Final
 
+from labrats.cli.credentials import default_data_dir
 from labrats.cli.durations import describe_span
 from labrats.cli.exits import CommandError
 from labrats.cli.follow import follow_log
-from labrats.cli.options import ApiOptions, default_data_dir
+from labrats.cli.options import ApiOptions
 from labrats.cli.output import paint, print_text, remark
 
 JOB: Final[dict[str, Any]] = {

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from labrats.cli.options import ApiOptions, default_data_dir, is_this_machine
+from labrats.cli.credentials import default_data_dir, is_this_machine
+from labrats.cli.options import ApiOptions
 from tests.unit.cli.engines import Answer, Labrats, ScriptedEngine
 
 

@@ -5,9 +5,9 @@ import socket
 import pytest
 
 from labrats.cli.client import Client
+from labrats.cli.credentials import ClientCredential
 from labrats.cli.exits import CommandError, EngineUnreachable
 from labrats.cli.follow import PAUSES_SECONDS, follow_log
-from labrats.cli.options import Credential
 from tests.unit.cli.engines import Answer, ScriptedEngine, frame, stream
 
 LOGS = "GET /api/jobs/ir-1/logs"
@@ -15,7 +15,7 @@ DONE = {"done": True, "status": "completed"}
 
 
 def lines_of(engine: ScriptedEngine, pauses: list[float]) -> list[dict[str, object]]:
-    with Client(engine.url, Credential("lr_test", "the test")) as client:
+    with Client(engine.url, ClientCredential("lr_test", "the test")) as client:
         return list(follow_log(client, "ir-1", pause=pauses.append))
 
 
@@ -79,7 +79,7 @@ def test_an_engine_that_was_never_there_is_not_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     pauses: list[float] = []
-    with Client(f"http://127.0.0.1:{port}", Credential(None, "none")) as client, pytest.raises(EngineUnreachable):
+    with Client(f"http://127.0.0.1:{port}", ClientCredential(None, "none")) as client, pytest.raises(EngineUnreachable):
         list(follow_log(client, "ir-1", pause=pauses.append))
     assert pauses == []
 
