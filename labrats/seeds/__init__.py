@@ -1,6 +1,6 @@
-"""The default agents: what the engine offers before anybody has written an agent of their own.
+"""The default agents, which an administrator can add to an engine.
 
-Each instruction is a Markdown file beside this one, named as the instruction is.
+Each instruction is a Markdown file in this folder; the file's name is the instruction's name.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from labrats.model.instruction import AiInstruction, AiInstructionSpec
 from labrats.model.record import Metadata
 
 CONDUCT: Final = "conduct"
-"""What all of them work by."""
+"""The instruction that all default agents share."""
 
 _TITLES: Final = {
     CONDUCT: "How to work",
     "implement-issue": "Implement an issue",
     "code-review": "Review a pull request",
     "triage-issue": "Triage a new issue",
-    "write-documentation": "Bring the documentation up to date",
+    "write-documentation": "Update the documentation",
     "analyse-errors": "Find the cause of errors",
 }
 
@@ -50,12 +50,12 @@ _TRIGGERS: Final = {
 
 @cache
 def default_agents() -> Sequence[tuple[AiAgent, Sequence[AiInstruction]]]:
-    """Each default agent, with the instructions that it names."""
+    """Return each default agent with the instructions that it names."""
     return [_agent(name, trigger) for name, trigger in _TRIGGERS.items()]
 
 
 def _agent(name: str, trigger: Trigger) -> tuple[AiAgent, Sequence[AiInstruction]]:
-    assert trigger.instruction, "each default agent has a task"
+    assert trigger.instruction, "the trigger of a default agent must name an instruction"
     names = (CONDUCT, trigger.instruction)
     spec = AiAgentSpec(trigger_name=name, event_triggers=(trigger,), instructions=names)
     return AiAgent(metadata=Metadata(name=name), spec=spec), [_instruction(each) for each in names]
