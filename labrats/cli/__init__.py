@@ -1,5 +1,6 @@
-"""The `labrats` command: one module per group of commands, each a client of the engine's HTTP API.
+"""The `labrats` command: one module per group of commands. Most commands are clients of the engine's HTTP API.
 
-Only `serve` and `secret` touch the engine itself, through the callables that main.py hands in. Modules that are slow
-to import (httpx2, rich, pydantic) are imported inside the commands that need them: `labrats --help` should not wait.
+`serve`, `secret` and a few others work on the engine itself, through the EngineCommands that main.py passes in.
+Modules that are slow to import (httpx2, rich, pydantic) are imported inside the commands that need them, so that
+`labrats --help` stays fast.
 """

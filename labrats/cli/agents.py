@@ -1,4 +1,4 @@
-"""The commands about agents and the instructions that they work by."""
+"""The commands for agents and their instructions."""
 
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -6,15 +6,15 @@ from urllib.parse import quote
 from cyclopts import App
 
 from labrats.cli.options import DEFAULTS, ApiOptions
-from labrats.cli.output import print_table, print_text, remark
+from labrats.cli.output import print_stderr, print_table, print_text
 
-agents_app: Final = App(name="agent", help="Agents: which events start them, and what they work by.")
-instructions_app: Final = App(name="instruction", help="Instructions: the texts that agents work by.")
+agents_app: Final = App(name="agent", help="List, show and seed agents.")
+instructions_app: Final = App(name="instruction", help="List and show the instructions of agents.")
 
 
 @agents_app.command(name="list")
 def list_agents(*, options: ApiOptions = DEFAULTS) -> None:
-    """List the agents, and what starts them."""
+    """List the agents and the events that start them."""
     with options.connect() as client:
         answer = client.get("/api/agents")
     if options.json:
@@ -38,10 +38,10 @@ def list_agents(*, options: ApiOptions = DEFAULTS) -> None:
 
 @agents_app.command(name="show")
 def show_agent(name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
-    """Print what an agent works by: the global instructions, then its own, in order.
+    """Print the instructions of an agent: the global ones, then its own, in order.
 
     Args:
-        name: Which one.
+        name: The agent's name.
     """
     with options.connect() as client:
         if options.json:
@@ -49,19 +49,19 @@ def show_agent(name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
             return
         answer = client.get(f"{_path('agents', name)}/instructions")
     for instruction in answer.json()["instructions"]:
-        remark(f"--- {instruction['name']} ({instruction['scope']})")
+        print_stderr(f"--- {instruction['name']} ({instruction['scope']})")
         print_text(instruction["content"])
 
 
 @agents_app.command
 def seed(*, options: ApiOptions = DEFAULTS) -> None:
-    """Add the default agents that are missing, with their instructions. Nothing is overwritten."""
+    """Add the default agents that are missing, with their instructions. Existing ones stay unchanged."""
     with options.connect() as client:
         answer = client.post("/api/agents/seed")
     if options.json:
         print_text(answer.text)
         return
-    remark(f"{answer.json()['seeded']} agents are added")
+    print_stderr(f"{answer.json()['seeded']} agents added")
 
 
 @instructions_app.command(name="list")
@@ -69,7 +69,7 @@ def list_instructions(*, scope: Literal["global", "local"] | None = None, option
     """List the instructions.
 
     Args:
-        scope: Only those for every agent (global), or for agents that name them (local).
+        scope: Only instructions for all agents (global), or for agents that name them (local).
     """
     with options.connect() as client:
         answer = client.get("/api/instructions", {"scope": scope} if scope else None)
@@ -90,7 +90,7 @@ def show_instruction(name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
     """Print the text of an instruction.
 
     Args:
-        name: Which one.
+        name: The instruction's name.
     """
     with options.connect() as client:
         answer = client.get(_path("instructions", name))

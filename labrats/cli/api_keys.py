@@ -1,4 +1,4 @@
-"""The commands about API keys."""
+"""The commands for API keys."""
 
 import json
 from datetime import datetime
@@ -10,14 +10,14 @@ from cyclopts import App, Parameter
 
 from labrats.cli.durations import describe_time
 from labrats.cli.engine import EngineCommands, startup_errors_explained
-from labrats.cli.exits import CommandError, ExitCode
+from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.options import DEFAULTS, ApiOptions
-from labrats.cli.output import print_table, print_text, remark
+from labrats.cli.output import print_stderr, print_table, print_text
 
 
 def api_keys_app(engine: EngineCommands) -> App:
-    """`labrats api-key …`; where keys are made without asking an engine, in the stores that `engine` can open."""
-    app = App(name="api-key", help="API keys: who may call the engine.")
+    """Build `labrats api-key`. With --direct, `engine` creates a key in its store without the API."""
+    app = App(name="api-key", help="Create, list and revoke API keys.")
 
     @app.command
     def create(
@@ -29,31 +29,33 @@ def api_keys_app(engine: EngineCommands) -> App:
         direct: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
         options: ApiOptions = DEFAULTS,
     ) -> None:
-        """Make a key and print it. It is shown this once: the engine keeps only its hash.
+        """Create a key and print it. The key is shown only once: the engine stores its hash.
 
         Args:
-            name: What it is for.
-            scope: submit: submit jobs and see its own. admin: everything.
-            expires_at: When it stops working, such as 2030-01-31T00:00:00Z. Default: never.
-            direct: Write it to where the engine keeps its keys, rather than ask the engine: so the first one is made.
-                With LABRATS_BACKEND=kubernetes engines know it at once, on one machine from the next start.
+            name: A name that says what the key is for.
+            scope: submit: submit jobs and see the jobs submitted with the key. admin: everything.
+            expires_at: The time at which the key expires, such as 2030-01-31T00:00:00Z. Default: never.
+            direct: Write the key to the engine's store instead of calling the API, to create the first key. With
+                LABRATS_BACKEND=kubernetes it is valid at once; on one machine, from the engine's next start.
         """
         if direct:
-            key = _made_directly(engine, name, scope, expires_at, options.data_dir)
+            key = _create_in_store(engine, name, scope, expires_at, options.data_dir)
             print_text(json.dumps({"name": name, "scopes": [scope], "key": key}) if options.json else key)
         else:
-            _ask_for_key(name, scope, expires_at, options)
+            _create_by_api(name, scope, expires_at, options)
         if not options.json:
-            remark("this is the only time the key is shown")
+            print_stderr("this is the only time the key is shown")
             if scope == "submit":
-                remark("where agents run without a sandbox, on one machine, it is as good as an admin key")
+                print_stderr("on one machine without a sandbox, a submit key is as powerful as an admin key")
 
     app.command(list_keys, name="list")
     app.command(revoke)
     return app
 
 
-def _made_directly(engine: EngineCommands, name: str, scope: str, expires_at: str | None, data_dir: Path | None) -> str:
+def _create_in_store(
+    engine: EngineCommands, name: str, scope: str, expires_at: str | None, data_dir: Path | None
+) -> str:
     from labrats.model.errors import Conflict
 
     try:
@@ -61,15 +63,15 @@ def _made_directly(engine: EngineCommands, name: str, scope: str, expires_at: st
     except ValueError as error:
         raise CommandError(f"--expires-at: {error}", ExitCode.USAGE) from error
     if expiry and expiry.tzinfo is None:
-        raise CommandError("--expires-at says nothing of the time zone; end it with Z for UTC", ExitCode.USAGE)
+        raise CommandError("--expires-at has no time zone; end it with Z for UTC", ExitCode.USAGE)
     with startup_errors_explained():
         try:
             return engine.create_api_key(name, [scope], expiry, data_dir)
         except Conflict as error:
-            raise CommandError(f"there is a key named {name!r} already", ExitCode.REFUSED) from error
+            raise CommandError(f"an API key named {name!r} already exists", ExitCode.REFUSED) from error
 
 
-def _ask_for_key(name: str, scope: str, expires_at: str | None, options: ApiOptions) -> None:
+def _create_by_api(name: str, scope: str, expires_at: str | None, options: ApiOptions) -> None:
     body: dict[str, Any] = {"name": name, "scopes": [scope]}
     if expires_at is not None:
         body["expiresAt"] = expires_at
@@ -79,7 +81,7 @@ def _ask_for_key(name: str, scope: str, expires_at: str | None, options: ApiOpti
 
 
 def list_keys(*, options: ApiOptions = DEFAULTS) -> None:
-    """List the keys; of each only its beginning."""
+    """List the keys. Only the first characters of each key are shown."""
     with options.connect() as client:
         answer = client.get("/api/api-keys")
     if options.json:
@@ -102,11 +104,11 @@ def list_keys(*, options: ApiOptions = DEFAULTS) -> None:
 
 
 def revoke(key_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
-    """Make a key worthless at once.
+    """Revoke a key at once.
 
     Args:
-        key_id: The key's id, as `labrats api-key list` shows it.
+        key_id: The key's id from `labrats api-key list`.
     """
     with options.connect() as client:
         client.delete(f"/api/api-keys/{quote(key_id, safe='')}")
-    remark(f"{key_id} is revoked")
+    print_stderr(f"{key_id} revoked")

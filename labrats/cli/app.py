@@ -1,4 +1,4 @@
-"""The `labrats` command as a whole: its groups of commands, and how errors become messages and exit codes."""
+"""The `labrats` command: registers all commands, and turns errors into messages and exit codes."""
 
 import io
 import os
@@ -16,10 +16,10 @@ from labrats.cli.agents import agents_app, instructions_app
 from labrats.cli.api_keys import api_keys_app
 from labrats.cli.apply import apply_command, export
 from labrats.cli.engine import EngineCommands, config_command, login_link_command, serve_command
-from labrats.cli.exits import EXIT_CODES_HELP, CommandError, ExitCode
+from labrats.cli.errors import EXIT_CODES_HELP, CommandError, ExitCode
 from labrats.cli.manifests import manifests_app
 from labrats.cli.models import models_app
-from labrats.cli.output import remark
+from labrats.cli.output import print_stderr
 from labrats.cli.secrets import secrets_app
 
 INTERRUPTED: Final = 128 + signal.SIGINT
@@ -32,7 +32,7 @@ _ENGINE: Final = Group("Engine", sort_key=4)
 
 
 def build_app(engine: EngineCommands) -> App:
-    """The command line. Run it with `run`."""
+    """Build the command line. `run` executes it."""
     app = App(
         name="labrats",
         help="Turns requests and events into runs of AI agents.",
@@ -52,7 +52,7 @@ def build_app(engine: EngineCommands) -> App:
         For bash: labrats completion bash > ~/.local/share/bash-completion/completions/labrats
 
         Args:
-            shell: Which one.
+            shell: The shell to complete in.
         """
         print(app.generate_completion(shell=shell))
 
@@ -89,17 +89,17 @@ def _add_sub_apps(app: App, group: Group, *sub_apps: App) -> None:
 
 
 def run(app: App, arguments: Sequence[str] | None = None) -> int:
-    """Run one command, by default that of this process's arguments, and return the exit code."""
-    _print_whatever_comes()
+    """Run one command and return the exit code. Without `arguments`, use those of this process."""
+    _replace_unprintable()
     try:
         code = app(arguments)
         sys.stdout.flush()
     except CycloptsError as error:
         command = " ".join(("labrats", *(error.command_chain or ())))
-        remark(f"labrats: {_in_plain_words(error)}\nTry `{command} --help`.")
+        print_stderr(f"labrats: {_usage_message(error)}\nTry `{command} --help`.")
         return ExitCode.USAGE
     except CommandError as stop:
-        remark(f"labrats: {stop}")
+        print_stderr(f"labrats: {stop}")
         return stop.code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -109,19 +109,19 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else ExitCode.OK
 
 
-def _in_plain_words(error: CycloptsError) -> str:
-    """What is wrong with the arguments, without the names that Python has for what would be right."""
+def _usage_message(error: CycloptsError) -> str:
+    """Describe a usage error with words such as "a number" instead of the names of Python types."""
     words = {"int": "a whole number", "float": "a number", "int|float": "a number"}
-    return re.sub(r"\binto (int\|float|int|float)(\|None)?\.", lambda said: f"into {words[said[1]]}.", str(error))
+    return re.sub(r"\binto (int\|float|int|float)(\|None)?\.", lambda match: f"into {words[match[1]]}.", str(error))
 
 
-def _print_whatever_comes() -> None:
-    """A character that the terminal's encoding lacks becomes a question mark, rather than end the command."""
+def _replace_unprintable() -> None:
+    """Print a question mark for a character that the terminal's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def _discard_stdout() -> None:
-    """Whoever read us has gone: what is still buffered goes nowhere, or Python would complain at exit."""
+    """Discard buffered output after the reader of stdout has gone. Otherwise Python prints an error at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

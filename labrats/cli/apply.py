@@ -1,4 +1,4 @@
-"""The commands that write resources down and take them up again: apply and export."""
+"""The commands that create resources from files and export them to files: apply and export."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 from cyclopts import Parameter
 
-from labrats.cli.exits import CommandError, ExitCode
+from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.options import DEFAULTS, ApiOptions
-from labrats.cli.output import print_text, remark
+from labrats.cli.output import print_stderr, print_text
 from labrats.model.ai_config import AI_CONFIG_NAME
 
 if TYPE_CHECKING:
     from labrats.cli.client import Client
     from labrats.cli.engine import EngineCommands, ProblemsIn
-    from labrats.cli.kinds import Kind, View
-    from labrats.cli.yaml_files import Document
+    from labrats.cli.resource_kinds import ResourceKind, View
+    from labrats.cli.yaml_files import YamlDocument
 
 _FIELDS: Final = ("apiVersion", "kind", "metadata", "spec", "status")
 
@@ -26,11 +26,11 @@ CREATED, CONFIGURED, UNCHANGED = "created", "configured", "unchanged"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A resource as its document wants it. kind: None for a job."""
+class DesiredResource:
+    """A resource that a document describes. kind: None for a job."""
 
     place: str
-    kind: "Kind | None"
+    kind: "ResourceKind | None"
     kind_name: str
     name: str
     spec: dict[str, Any]
@@ -40,8 +40,8 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What was done with a resource. job_id: what the engine calls it, where it is a job."""
+class ApplyResult:
+    """The result of applying a resource. job_id: the id of a submitted job."""
 
     word: str
     job_id: str | None = None
@@ -55,53 +55,53 @@ class Outcome:
 
 
 def apply_command(engine: "EngineCommands") -> Callable[..., None]:
-    """`labrats apply`."""
+    """Build `labrats apply`; `engine` validates the resources."""
 
     def apply(
         *more: Annotated[str, Parameter(show=False)],
         file: Annotated[
             list[str],
-            # `-` is a value, too; and the rest of what a shell makes of `-f rats/*.yaml` is `more`
+            # `-` is a value, too. The shell expands `-f rats/*.yaml`; `more` takes all files but the first.
             Parameter(alias="-f", consume_multiple=False, allow_leading_hyphen=True, negative=(), metavar="FILE"),
         ],
         dry_run: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
         options: ApiOptions = DEFAULTS,
     ) -> None:
-        """Create or change resources as files say: the YAML that kubectl takes.
+        """Create or change resources from files in the YAML format of kubectl.
 
-        Says of each whether it was created, configured or unchanged.
-        All documents are checked before the first one is written.
-        What a file leaves out of a `spec` gets its default.
-        A job (InferenceRequest) is submitted once by its name.
+        Prints for each resource whether it was created, configured or unchanged.
+        All documents are validated before the first resource is written.
+        Fields that a `spec` omits get their defaults.
+        A job (InferenceRequest) is submitted only once for each name.
 
         Args:
-            more: Further ones.
+            more: Further files.
             file: A file, a folder of files (.yaml, .yml, .json), or - for standard input. Repeatable.
-            dry_run: Only say what would be done.
+            dry_run: Only print what would be done.
         """
         from labrats.cli.yaml_files import read_documents
 
         documents = [document for source in (*file, *more) for document in read_documents(source)]
-        wanted = [each for document in documents for each in _resources_in(document)]
-        if not wanted:
-            remark("there is nothing to apply")
-        _check(wanted, engine.problems_in)
+        resources = [each for document in documents for each in _resources_in(document)]
+        if not resources:
+            print_stderr("nothing to apply")
+        _check(resources, engine.problems_in)
         with options.connect() as client:
-            for each, outcome in _outcomes(client, wanted, dry_run):
+            for each, result in _apply_all(client, resources, dry_run):
                 if options.json:
-                    print_text(json.dumps({"kind": each.kind_name, "name": each.name} | outcome.fields))
+                    print_text(json.dumps({"kind": each.kind_name, "name": each.name} | result.fields))
                 else:
-                    print_text(f"{each} {outcome}{' (dry run)' if dry_run else ''}")
+                    print_text(f"{each} {result}{' (dry run)' if dry_run else ''}")
 
     return apply
 
 
 def export(*, options: ApiOptions = DEFAULTS) -> None:
-    """Print all agents, instructions, models, settings and webhook sources as YAML that apply takes, and kubectl.
+    """Print all agents, instructions, models, settings and webhook sources as YAML for `labrats apply` or kubectl.
 
-    Secrets are named, and not told. Jobs are left out: they would be run again.
+    Secrets are referenced by name only. Jobs are omitted, because applying them would run them again.
     """
-    from labrats.cli.kinds import KINDS
+    from labrats.cli.resource_kinds import KINDS
     from labrats.cli.yaml_files import as_yaml
 
     with options.connect() as client:
@@ -111,116 +111,123 @@ def export(*, options: ApiOptions = DEFAULTS) -> None:
     elif manifests:
         print_text("---\n".join(as_yaml(each) for each in manifests).rstrip("\n"))
     else:
-        remark("there is nothing to export")
+        print_stderr("nothing to export")
 
 
-def _resources_in(document: "Document") -> Iterator[Wanted]:
-    """What the document wants: one resource, or all of a List. Raises CommandError."""
-    from labrats.cli.yaml_files import Document
+def _resources_in(document: "YamlDocument") -> Iterator[DesiredResource]:
+    """Yield the resource in a document, or all resources of a List. Raises CommandError."""
+    from labrats.cli.yaml_files import YamlDocument
 
     value, place = document.value, document.place
     if not isinstance(value, dict):
-        raise _wrong(place, "must be an object with apiVersion, kind, metadata and spec")
+        raise _usage_error(place, "must be an object with apiVersion, kind, metadata and spec")
     if value.get("kind") == "List" and isinstance(value.get("items"), list):
         for number, item in enumerate(value["items"]):
-            yield from _resources_in(Document(f"{place}, items[{number}]", item))
+            yield from _resources_in(YamlDocument(f"{place}, items[{number}]", item))
         return
     yield _resource_in(place, value)
 
 
-def _resource_in(place: str, value: dict[str, Any]) -> Wanted:
-    from labrats.cli.kinds import API_VERSION, JOB, KINDS
+def _resource_in(place: str, value: dict[str, Any]) -> DesiredResource:
+    from labrats.cli.resource_kinds import API_VERSION, JOB, KINDS
 
     if value.get("apiVersion") != API_VERSION:
-        raise _wrong(place, f"apiVersion: must be {API_VERSION}")
-    if stray := [name for name in value if name not in _FIELDS]:
-        raise _wrong(place, f"{stray[0]}: there is no such field; there are {', '.join(_FIELDS)}")
+        raise _usage_error(place, f"apiVersion: must be {API_VERSION}")
+    if unknown := [name for name in value if name not in _FIELDS]:
+        raise _usage_error(place, f"{unknown[0]}: there is no such field; the fields are {', '.join(_FIELDS)}")
     kinds = {kind.name: kind for kind in KINDS}
     if (kind_name := value.get("kind")) not in (JOB, *kinds):
-        raise _wrong(place, f"kind: must be one of {', '.join((JOB, *kinds))}")
+        raise _usage_error(place, f"kind: must be one of {', '.join((JOB, *kinds))}")
     metadata, spec = value.get("metadata"), value.get("spec")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str) or not name:
-        raise _wrong(place, "metadata.name: is required")
+        raise _usage_error(place, "metadata.name: is required")
     if not isinstance(spec, dict):
-        raise _wrong(place, "spec: must be an object")
+        raise _usage_error(place, "spec: must be an object")
     if kind_name == "AiConfig" and name != AI_CONFIG_NAME:
-        raise _wrong(place, f"metadata.name: there is one AiConfig, named {AI_CONFIG_NAME}")
-    return Wanted(place, kinds.get(kind_name), kind_name, name, spec)
+        raise _usage_error(place, f"metadata.name: the only AiConfig is named {AI_CONFIG_NAME}")
+    return DesiredResource(place, kinds.get(kind_name), kind_name, name, spec)
 
 
-def _check(wanted: Sequence[Wanted], problems_in: "ProblemsIn") -> None:
-    """Raises CommandError that names everything wrong in any document."""
-    wrong = [f"{each.place}: {problem}" for each in wanted for problem in _problems(each, problems_in)]
+def _check(resources: Sequence[DesiredResource], problems_in: "ProblemsIn") -> None:
+    """Raise one CommandError that lists the problems of all documents."""
+    errors = [f"{each.place}: {problem}" for each in resources for problem in _problems(each, problems_in)]
     places: dict[str, str] = {}
-    wrong += [
-        f"{each.place}: {each} stands in {first} too"
-        for each in wanted
+    errors += [
+        f"{each.place}: {each} is also defined in {first}"
+        for each in resources
         if (first := places.setdefault(str(each), each.place)) != each.place
     ]
-    if wrong:
-        raise CommandError("\n".join(wrong), ExitCode.USAGE)
+    if errors:
+        raise CommandError("\n".join(errors), ExitCode.USAGE)
 
 
-def _problems(wanted: Wanted, problems_in: "ProblemsIn") -> Iterator[str]:
-    """As the API would find them, and as kubectl would: it knows no `secret`, and some defaults less."""
-    if problems := problems_in(wanted.kind_name, wanted.name, wanted.spec):
+def _problems(resource: DesiredResource, problems_in: "ProblemsIn") -> Iterator[str]:
+    """Yield the problems that the API would report, or else those that the API server of a cluster would.
+
+    A resource in a file has no `secret` field and fewer defaults than a request to the API.
+    """
+    if problems := problems_in(resource.kind_name, resource.name, resource.spec):
         yield from (f"{problem.field}: {problem.message}" for problem in problems)
-    elif wanted.kind:
-        for name in sorted(wanted.spec.keys() - wanted.kind.fields):
+    elif resource.kind:
+        for name in sorted(resource.spec.keys() - resource.kind.fields):
             yield f"spec.{name}: there is no such field in a file"
         try:
-            wanted.kind.record(wanted.spec)
+            resource.kind.record(resource.spec)
         except msgspec.ValidationError as error:
             yield f"spec: {error}"
 
 
-def _outcomes(client: "Client", wanted: Sequence[Wanted], dry_run: bool) -> Iterator[tuple[Wanted, Outcome]]:
-    """Each resource in the order in which they can be written, and what was done with it."""
-    from labrats.cli.kinds import KINDS
+def _apply_all(
+    client: "Client", resources: Sequence[DesiredResource], dry_run: bool
+) -> Iterator[tuple[DesiredResource, ApplyResult]]:
+    """Write the resources in the order of their dependencies. Yield each with its result."""
+    from labrats.cli.resource_kinds import KINDS
 
     for kind in KINDS:
-        of_kind = [each for each in wanted if each.kind is kind]
+        of_kind = [each for each in resources if each.kind is kind]
         found = {view["name"]: view for view in kind.all(client)} if of_kind else {}
         for each in of_kind:
-            with _errors_placed(each):
-                outcome = _write(client, kind, each, found.get(each.name), dry_run)
-            yield each, outcome
-    for each in wanted:
+            with _errors_located(each):
+                result = _write(client, kind, each, found.get(each.name), dry_run)
+            yield each, result
+    for each in resources:
         if each.kind is None:
-            with _errors_placed(each):
-                outcome = Outcome(CREATED) if dry_run else _submit(client, each)
-            yield each, outcome
+            with _errors_located(each):
+                result = ApplyResult(CREATED) if dry_run else _submit(client, each)
+            yield each, result
 
 
 @contextmanager
-def _errors_placed(wanted: Wanted) -> Iterator[None]:
-    """Errors in the block say which document they are about."""
+def _errors_located(resource: DesiredResource) -> Iterator[None]:
+    """Add the document and the resource to the message of a CommandError in the block."""
     try:
         yield
     except CommandError as error:
-        raise CommandError(f"{wanted.place}: {wanted}: {error}", error.code) from error
+        raise CommandError(f"{resource.place}: {resource}: {error}", error.code) from error
 
 
-def _write(client: "Client", kind: "Kind", wanted: Wanted, found: "View | None", dry_run: bool) -> Outcome:
-    spec = kind.record(wanted.spec)
+def _write(
+    client: "Client", kind: "ResourceKind", resource: DesiredResource, found: "View | None", dry_run: bool
+) -> ApplyResult:
+    spec = kind.record(resource.spec)
     if found is None:
         if not dry_run:
-            kind.create(client, wanted.name, msgspec.to_builtins(spec))
-        return Outcome(CREATED)
-    if kind.is_like(found, spec):
-        return Outcome(UNCHANGED)
+            kind.create(client, resource.name, msgspec.to_builtins(spec))
+        return ApplyResult(CREATED)
+    if kind.matches(found, spec):
+        return ApplyResult(UNCHANGED)
     if not dry_run:
         kind.change(client, found, spec)
-    return Outcome(CONFIGURED)
+    return ApplyResult(CONFIGURED)
 
 
-def _submit(client: "Client", wanted: Wanted) -> Outcome:
-    """Submit the job, unless it was by this name. The engine gives it a name of its own, which is told."""
-    answer = client.post("/api/jobs/submit", wanted.spec, {"Idempotency-Key": f"apply/{wanted.name}"})
-    was_there = "Idempotent-Replayed" in answer.headers
-    return Outcome(UNCHANGED if was_there else CREATED, answer.json()["jobId"])
+def _submit(client: "Client", resource: DesiredResource) -> ApplyResult:
+    """Submit the job, unless it was submitted under this name before. The engine chooses the id in the result."""
+    answer = client.post("/api/jobs/submit", resource.spec, {"Idempotency-Key": f"apply/{resource.name}"})
+    replayed = "Idempotent-Replayed" in answer.headers
+    return ApplyResult(UNCHANGED if replayed else CREATED, answer.json()["jobId"])
 
 
-def _wrong(place: str, sentence: str) -> CommandError:
+def _usage_error(place: str, sentence: str) -> CommandError:
     return CommandError(f"{place}: {sentence}", ExitCode.USAGE)

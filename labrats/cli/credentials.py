@@ -6,12 +6,12 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from labrats.cli.exits import CommandError, ExitCode
+from labrats.cli.errors import CommandError, ExitCode
 
 
 @dataclass(frozen=True)
 class ClientCredential:
-    """An API key and its origin, which the message names when the engine refuses the key."""
+    """An API key and its origin. The error message about a refused key names the origin."""
 
     key: str | None
     origin: str

@@ -1,4 +1,4 @@
-"""The demonstration of `labrats serve --demo`: a first job, its live log, its outcome, and what to try next."""
+"""The demo of `labrats serve --demo`: a first job, its live log, its outcome, and commands to try next."""
 
 import shlex
 import shutil
@@ -8,15 +8,15 @@ from typing import Any, Final
 
 from labrats.cli.credentials import default_data_dir
 from labrats.cli.durations import describe_span
-from labrats.cli.exits import CommandError
+from labrats.cli.errors import CommandError
 from labrats.cli.follow import follow_log
 from labrats.cli.options import ApiOptions
-from labrats.cli.output import paint, print_text, remark
+from labrats.cli.output import paint, print_stderr, print_text
 
 JOB: Final[dict[str, Any]] = {
     "source": "demo",
     "type": "hello",
-    "prompt": "Say hello to whoever just started the engine.",
+    "prompt": "Say hello to the person who started the engine.",
     "config": {"provider": "mock"},
     "metadata": {
         "mock": {
@@ -31,29 +31,29 @@ JOB: Final[dict[str, Any]] = {
         }
     },
 }
-"""The mock provider plays a script instead of asking a model, so this works without any account."""
+"""The demo's job. The mock provider plays its script instead of calling a model, so it needs no account."""
 
 
 def start_demo(options: ApiOptions) -> None:
-    """Begin the show beside the engine that `options` lead to, and return at once. It ends with the process."""
-    threading.Thread(target=_show, args=(options,), name="demo", daemon=True).start()
+    """Start the demo in a daemon thread and return at once. `options` lead to the engine."""
+    threading.Thread(target=_run_and_report, args=(options,), name="demo", daemon=True).start()
 
 
-def _show(options: ApiOptions) -> None:
+def _run_and_report(options: ApiOptions) -> None:
     try:
-        show(options)
+        run_demo(options)
     except CommandError as stop:
-        remark(f"labrats: the demonstration ended early: {stop}")
+        print_stderr(f"labrats: the demo failed: {stop}")
 
 
-def show(options: ApiOptions) -> None:
-    """Submit the first job, print its log as it comes and how it ended, then say what to try next."""
+def run_demo(options: ApiOptions) -> None:
+    """Submit the demo job, print its log and outcome live, then print commands to try next."""
     with options.connect() as client:
-        print(f"The engine runs at {options.base_url}")
+        print(f"The engine is running at {options.base_url}")
         if (known := client.get("/api/jobs", {"limit": 1}).json()["total"]) > 0:
-            print(f"Its data folder already holds jobs: {known}")
+            print(f"Its data folder already contains jobs: {known}")
         job_id = client.post("/api/jobs/submit", JOB).json()["jobId"]
-        print(f"Job {paint(job_id, 'bold')} shows what a run looks like; the mock provider plays it:\n")
+        print(f"Job {paint(job_id, 'bold')} is a demo that the mock provider plays. Its log:\n")
         for line in follow_log(client, job_id):
             if not line.get("done"):
                 print_text(f"  {line['log']}")
@@ -64,13 +64,13 @@ def show(options: ApiOptions) -> None:
 
 
 def _next_steps(options: ApiOptions, job_id: str) -> str:
-    """Commands to paste into another terminal; the first lets the others find this engine and its admin key."""
-    labrats = "labrats" if shutil.which("labrats") else shlex.quote(sys.argv[0])  # run from an environment off PATH
+    """Return commands to paste into another terminal. The first sets the engine's address and data folder."""
+    labrats = "labrats" if shutil.which("labrats") else shlex.quote(sys.argv[0])  # the environment may not be on PATH
     data_dir = (options.data_dir or default_data_dir()).absolute()
     return f"""
 Next, in another terminal:
   export LABRATS_URL={options.base_url} LABRATS_DATA_DIR={shlex.quote(str(data_dir))}
   {labrats} job {job_id}
   {labrats} submit -p "Say hello" --provider mock --follow
-The whole API: {options.base_url}/api/docs
-Ctrl-C here stops the engine; jobs that run go on, and its data stays for the next time."""
+API reference: {options.base_url}/api/docs
+Ctrl-C here stops the engine. Running jobs continue, and the data stays for the next start."""

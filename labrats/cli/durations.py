@@ -1,4 +1,4 @@
-"""Times, and spans of them, as people write and read them."""
+"""Parsing and formatting of times and durations."""
 
 import re
 from datetime import UTC, datetime
@@ -9,18 +9,18 @@ _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
 
 def parse_ms(text: str) -> int:
-    """`90s`, `10m`, `1h30m` or `500ms`, in milliseconds.
+    """Parse a duration such as `90s`, `10m`, `1h30m` or `500ms` into milliseconds.
 
-    Raises ValueError, also for a bare number: whether it means seconds or milliseconds is not ours to guess.
+    Raises ValueError, also for a number without a unit: it could mean seconds or milliseconds.
     """
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text!r} is no duration: write 90s, 10m, 1h30m or 500ms")
+        raise ValueError(f"{text!r} is not a duration: write 90s, 10m, 1h30m or 500ms")
     return round(sum(float(number) * _MS_PER_UNIT[unit] for number, unit in parts))
 
 
 def describe_seconds(seconds: float) -> str:
-    """Short, with as much precision as anybody reads: `0.4s`, `42s`, `3m05s`, `2h07m`, `4d03h`."""
+    """Format a duration with two units at most: `0.4s`, `42s`, `3m05s`, `2h07m`, `4d03h`."""
     if seconds < 9.95:
         return f"{max(0.0, seconds):.1f}s"
     whole = round(seconds)
@@ -34,7 +34,10 @@ def describe_seconds(seconds: float) -> str:
 
 
 def describe_span(start: str | None, end: str | None) -> str:
-    """From `start` to `end` (until now where it is None), both RFC 3339; empty when there is no start."""
+    """Format the duration from `start` to `end`, both RFC 3339.
+
+    Without an end the duration runs until now; without a start the text is empty.
+    """
     if start is None:
         return ""
     until = datetime.fromisoformat(end) if end else datetime.now(UTC)
@@ -42,5 +45,5 @@ def describe_span(start: str | None, end: str | None) -> str:
 
 
 def describe_time(time: str | None) -> str:
-    """An RFC 3339 time to the second: `2030-01-31 12:00:59 UTC`; empty for None."""
+    """Format an RFC 3339 time to the second: `2030-01-31 12:00:59 UTC`. None gives an empty text."""
     return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if time else ""

@@ -1,4 +1,4 @@
-"""The commands that are about the engine itself: serve and config."""
+"""The commands for the engine itself: serve, login-link and config."""
 
 import asyncio
 import errno
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from cyclopts import Parameter
 
-from labrats.cli.exits import CommandError, ExitCode
+from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.options import ApiOptions, DataDir, Json
 from labrats.cli.output import paint, print_text
 
@@ -28,10 +28,10 @@ ProblemsIn = Callable[[str, str, dict[str, Any]], "Sequence[Problem]"]
 
 
 class EngineCommands(Protocol):
-    """What the command line needs of the engine. main.py hands it in, the only module that names a backend.
+    """The operations that the command line performs on the engine itself. main.py implements them.
 
-    None for an option means: as the settings say. All raise pydantic's ValidationError when the environment holds
-    settings that make no sense.
+    An option that is None takes its value from the settings. Every method raises pydantic's ValidationError when the
+    environment has invalid settings.
     """
 
     def serve(
@@ -46,45 +46,46 @@ class EngineCommands(Protocol):
     ) -> None:
         """Run the engine until SIGINT or SIGTERM.
 
-        on_ready: called once in the event loop when requests will be answered, with the engine's base URL and, where
-                  its owner signs in by one, a login link.
-        Raises OSError when it cannot listen, LabratsError when it must not or when the data folder is in use.
+        on_ready: called once in the event loop when the engine answers requests, with its base URL and, if its owner
+                  signs in with a login link, such a link.
+        Raises OSError when the engine cannot listen on the address, and LabratsError when it must not listen there
+        or the data folder is in use.
         """
         ...
 
     def open_store(self, data_dir: Path | None) -> AbstractAsyncContextManager["Store"]:
-        """The store of a data folder, also while an engine uses it."""
+        """Open the store of a data folder, even while an engine uses it."""
         ...
 
     def create_api_key(
         self, name: str, scopes: Sequence[str], expires_at: datetime | None, data_dir: Path | None
     ) -> str:
-        """Make a key in the store itself, and return it. Raises LabratsError, Conflict when the name is taken."""
+        """Create an API key in the store and return it. Raises LabratsError, or Conflict when the name is taken."""
         ...
 
     async def login_link(self, data_dir: Path | None, url: str) -> str:
-        """A new one-time login link to the engine at `url` on that data folder."""
+        """Create a one-time login link for the engine at `url` that uses this data folder."""
         ...
 
     def manifests(self, namespace: str, image: str, executor_image: str, *, labelled_credentials: bool) -> str:
-        """What an installation on a cluster is made of, as YAML."""
+        """Return all manifests of an installation on a cluster, as YAML."""
         ...
 
     def custom_resources(self) -> str:
-        """The definitions of the custom resources alone, as YAML."""
+        """Return only the custom resource definitions, as YAML."""
         ...
 
     def problems_in(self, kind: str, name: str, spec: dict[str, Any]) -> "Sequence[Problem]":
-        """What the API would not take in a resource of that kind and name; nothing where all is well."""
+        """Return the problems for which the API would refuse a resource with this kind, name and spec."""
         ...
 
     def settings(self) -> "EngineSettings":
-        """The engine's settings as the environment gives them."""
+        """Read the engine's settings from the environment."""
         ...
 
 
 def serve_command(engine: EngineCommands) -> Callable[..., None]:
-    """`labrats serve`."""
+    """Build `labrats serve`."""
 
     def serve(
         *,
@@ -98,19 +99,19 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
         sandbox: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
         demo: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     ) -> None:
-        """Run the engine in the foreground, until Ctrl-C.
+        """Run the engine in the foreground until Ctrl-C.
 
-        `labrats config` shows its other settings.
+        `labrats config` shows all other settings.
 
         Args:
             host: The address to listen on. [default: 127.0.0.1]
-            port: The port to listen on; 0 takes a free one. [default: 3001]
-            data_dir: Where everything is kept. Default: ~/.local/share/labrats.
-            backend: Where jobs are kept and run: this machine, or the cluster that is configured. [default: embedded]
-            role: What of it to run: on a cluster, several can answer requests, several stand by to drive jobs, and each
-                webhook source has a receiver. [default: all]
-            sandbox: Refuse to start where agents cannot run in a sandbox: LABRATS_SANDBOX=true.
-            demo: Also submit a first job, show what it does, and say what to try next.
+            port: The port to listen on; 0 selects a free port. [default: 3001]
+            data_dir: The folder for all data of the engine. Default: ~/.local/share/labrats.
+            backend: Where jobs are stored and run: on this machine, or on the configured cluster. [default: embedded]
+            role: The part of the engine to run. On a cluster, there can be several processes with the role api, several
+                with the role controller, one of which leads, and one webhook-receiver for each source. [default: all]
+            sandbox: Refuse to start if agents cannot run in a sandbox, like LABRATS_SANDBOX=true.
+            demo: Also submit a first job, show its log, and print commands to try next.
         """
         with startup_errors_explained(host or "127.0.0.1", 3001 if port is None else port):
             greet = partial(_greet, demo, data_dir)
@@ -120,19 +121,19 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
 
 
 def login_link_command(engine: EngineCommands) -> Callable[..., None]:
-    """`labrats login-link`."""
+    """Build `labrats login-link`."""
 
     def login_link(
         *,
         url: Annotated[str | None, Parameter(env_var="LABRATS_URL", metavar="URL")] = None,
         data_dir: DataDir = None,
     ) -> None:
-        """Print a link that signs in to the dashboard, once, within 15 minutes.
+        """Print a link that signs in to the dashboard. It works once, within 15 minutes.
 
-        For whoever owns the engine's data folder, also while the engine runs on it.
+        The command needs access to the engine's data folder. The engine may be running.
 
         Args:
-            url: Where the browser finds the engine. Default: http://127.0.0.1:3001, or the port in PORT.
+            url: The engine's URL for the browser. Default: http://127.0.0.1:3001, or the port in PORT.
             data_dir: The engine's data folder. Default: ~/.local/share/labrats.
         """
         with startup_errors_explained():
@@ -142,12 +143,12 @@ def login_link_command(engine: EngineCommands) -> Callable[..., None]:
 
 
 def config_command(engine: EngineCommands) -> Callable[..., None]:
-    """`labrats config`."""
+    """Build `labrats config`."""
 
     def config(*, json: Json = False) -> None:
-        """Show every setting of the engine.
+        """Show all settings of the engine.
 
-        Each with the environment variable that sets it, its value here, its default and its meaning.
+        For each setting: its environment variable, its current value, its default and a description.
 
         Args:
             json: Print JSON.
@@ -160,9 +161,9 @@ def config_command(engine: EngineCommands) -> Callable[..., None]:
 
 
 def _greet(demo: bool, data_dir: Path | None, url: str, login_link: str | None) -> None:
-    """Say what to do with the engine that has just started."""
+    """Print the login link of the engine that has just started, and start the demo."""
     if login_link:
-        print_text(f"To sign in, once, within 15 minutes: {login_link}")
+        print_text(f"To sign in, open this link once within 15 minutes: {login_link}")
     if demo:
         from labrats.cli.demo import start_demo
 
@@ -171,7 +172,7 @@ def _greet(demo: bool, data_dir: Path | None, url: str, login_link: str | None) 
 
 @contextmanager
 def startup_errors_explained(host: str = "", port: int = 0) -> Iterator[None]:
-    """Turn what can be wrong with the environment, the address or the data folder into a CommandError."""
+    """Convert errors of the environment, the address or the data folder into a CommandError."""
     from pydantic import ValidationError
 
     from labrats.model.errors import LabratsError
@@ -179,16 +180,16 @@ def startup_errors_explained(host: str = "", port: int = 0) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        wrong = [f"  {_wrong_setting(problem)}" for problem in error.errors()]
-        raise CommandError("\n".join(["these settings make no sense:", *wrong]), ExitCode.USAGE) from error
+        messages = [f"  {_setting_error(problem)}" for problem in error.errors()]
+        raise CommandError("\n".join(["invalid settings:", *messages]), ExitCode.USAGE) from error
     except LabratsError as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
     except OSError as error:
-        raise CommandError(_why_not_started(error, host, port), ExitCode.USAGE) from error
+        raise CommandError(_startup_error(error, host, port), ExitCode.USAGE) from error
 
 
-def _wrong_setting(problem: Mapping[str, Any]) -> str:
-    """What pydantic says of a setting, without its own words. What is wrong with several at once names them itself."""
+def _setting_error(problem: Mapping[str, Any]) -> str:
+    """Return pydantic's message about a setting in plain words. An error about several settings names them itself."""
     name = "".join(f"{part}: " for part in problem["loc"])
     if problem["type"] == "too_short":
         return f"{name}must have at least {problem['ctx']['min_length']} characters"
@@ -196,17 +197,17 @@ def _wrong_setting(problem: Mapping[str, Any]) -> str:
     return name + words.replace("Input should ", "must ")
 
 
-def _why_not_started(error: OSError, host: str, port: int) -> str:
+def _startup_error(error: OSError, host: str, port: int) -> str:
     if error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} is taken, perhaps by another engine; choose another one with --port or PORT"
+        return f"port {port} is in use, perhaps by another engine; choose another port with --port or PORT"
     return f"cannot listen on port {port} of {host}: {error.strerror}"
 
 
 @dataclass(frozen=True)
-class Knob:
-    """One setting as `labrats config` shows it. Secrets are masked."""
+class Setting:
+    """A setting as `labrats config` shows it. Secrets are masked."""
 
     name: str
     environment: str
@@ -215,10 +216,10 @@ class Knob:
     description: str
 
 
-def knobs_of(settings: "EngineSettings") -> list[Knob]:
-    """Every setting, in the order of its class."""
+def list_settings(settings: "EngineSettings") -> list[Setting]:
+    """List all settings in the order of their class."""
     return [
-        Knob(
+        Setting(
             name=name,
             environment=str(field.validation_alias),
             value=_masked(getattr(settings, name)),
@@ -230,24 +231,24 @@ def knobs_of(settings: "EngineSettings") -> list[Knob]:
 
 
 def _masked(value: Any) -> Any:
-    """`value` as JSON can hold it, secrets as asterisks."""
+    """Convert `value` for JSON. Secrets become asterisks."""
     if isinstance(value, tuple):
         return [_masked(item) for item in value]
     return value if isinstance(value, bool | int | float) or value is None else str(value)
 
 
 def _print_settings(settings: "EngineSettings", *, as_json: bool) -> None:
-    knobs = knobs_of(settings)
+    rows = list_settings(settings)
     if as_json:
-        print(json.dumps({"settings": [asdict(knob) for knob in knobs]}, indent=2))
+        print(json.dumps({"settings": [asdict(setting) for setting in rows]}, indent=2))
         return
-    for knob in knobs:
-        changed = "" if knob.value == knob.default else f"   (default: {_shown(knob.default)})"
-        print(f"{paint(knob.environment, 'bold')}={_shown(knob.value)}{changed}")
-        print(indent(knob.description, "    "))
+    for setting in rows:
+        changed = "" if setting.value == setting.default else f"   (default: {_as_text(setting.default)})"
+        print(f"{paint(setting.environment, 'bold')}={_as_text(setting.value)}{changed}")
+        print(indent(setting.description, "    "))
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
     if isinstance(value, bool):

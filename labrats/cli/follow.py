@@ -1,55 +1,55 @@
-"""Following a job's log, or its events, to the end, across cuts and restarts of the engine."""
+"""Following the log or the events of a job to the end, across broken connections and restarts of the engine."""
 
 import json
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from labrats.cli.exits import EngineUnreachable
-from labrats.cli.output import remark
+from labrats.cli.errors import EngineUnreachable
+from labrats.cli.output import print_stderr
 
 if TYPE_CHECKING:
     from labrats.cli.client import Client
 
-PAUSES_SECONDS: Final = (0.2, 0.5, 1.0, *(2.0,) * 60)
-"""The waits before each new try: two minutes in all, enough for a restart or an upgrade of the engine."""
+RETRY_PAUSES_SECONDS: Final = (0.2, 0.5, 1.0, *(2.0,) * 60)
+"""The pause before each retry: two minutes in all, enough to restart or upgrade the engine."""
 
 
 def follow_log(
     client: "Client", job_id: str, after: str = "", pause: Callable[[float], None] = time.sleep
 ) -> Iterator[dict[str, Any]]:
-    """Each line of the job's log; as `follow_events`."""
+    """Yield each line of the job's log, in the way of `follow_events`."""
     return _follow(client, f"/api/jobs/{job_id}/logs", after, pause)
 
 
 def follow_events(client: "Client", job_id: str, after: str = "") -> Iterator[dict[str, Any]]:
-    """Each event of the job once, in order, up to and with the one that says `done`.
+    """Yield each event of the job once, in order, including the final one, which has `done`.
 
-    after: the id of the last event to leave out, `{attempt}-{seq}`; all attempts are read where it is empty.
-    Raises EngineUnreachable at once when the first connection fails, and when a later one stays lost.
+    after: the id `{attempt}-{seq}` of the event to start after; empty to read all attempts.
+    Raises EngineUnreachable at once if the first connection fails, or after all retries if a later one breaks.
     """
     return _follow(client, f"/api/jobs/{job_id}/events", after, time.sleep)
 
 
 def _follow(client: "Client", path: str, after: str, pause: Callable[[float], None]) -> Iterator[dict[str, Any]]:
-    last_id, was_connected, pauses = after, False, iter(PAUSES_SECONDS)
+    last_id, was_connected, pauses = after, False, iter(RETRY_PAUSES_SECONDS)
     while True:
         try:
             with client.stream(path, last_id) as events:
                 was_connected = True
                 for event in events:
-                    last_id, pauses = event.id or last_id, iter(PAUSES_SECONDS)
+                    last_id, pauses = event.id or last_id, iter(RETRY_PAUSES_SECONDS)
                     line = json.loads(event.data)
                     yield line
                     if line.get("done"):
                         return
-            cut = EngineUnreachable(f"the engine at {client.base_url} closed the connection")
+            disconnect = EngineUnreachable(f"the engine at {client.base_url} closed the connection")
         except EngineUnreachable as error:
             if not was_connected:
                 raise
-            cut = error
+            disconnect = error
         if (seconds := next(pauses, None)) is None:
-            raise cut
-        if seconds == PAUSES_SECONDS[0]:
-            remark(f"{cut}\ntrying again for two minutes; the job is not affected")
+            raise disconnect
+        if seconds == RETRY_PAUSES_SECONDS[0]:
+            print_stderr(f"{disconnect}\nretrying for two minutes; the job is not affected")
         pause(seconds)

@@ -1,4 +1,4 @@
-"""A job on one screen."""
+"""The detail of a job on one screen."""
 
 import json
 from collections.abc import Iterator
@@ -14,8 +14,11 @@ _LABEL_WIDTH: Final = 10
 
 
 def print_job(job: dict[str, Any]) -> None:
-    """Print the detail of a job as the API gives it: facts first, then the ends of its result and log."""
-    print(f"{job['id']}  {paint(job['status'], STATUS_STYLES.get(job['status'], ''))}{_on_its_way(job)}")
+    """Print the detail of a job: its fields, then the start of its result and the end of its log.
+
+    job: the detail as the API answers it.
+    """
+    print(f"{job['id']}  {paint(job['status'], STATUS_STYLES.get(job['status'], ''))}{_pending_change(job)}")
     for label, value in _facts(job):
         if value:
             print(f"  {label:<{_LABEL_WIDTH}} {one_line(value)}")
@@ -26,7 +29,7 @@ def print_job(job: dict[str, Any]) -> None:
 
 
 def outcome_sentence(job: dict[str, Any]) -> str:
-    """How an ended job ended, in one line."""
+    """Describe the outcome of an ended job in one line."""
     ran = describe_span(job.get("processedAt"), job["finishedAt"])
     sentence = f"{job['id']} {job['status']}" + (f" after {ran}" if ran else "")
     return one_line(f"{sentence}: {job['failedReason']}" if job.get("failedReason") else sentence)
@@ -62,12 +65,12 @@ def _output(value: Any) -> str:
     return str(value or "")
 
 
-def _on_its_way(job: dict[str, Any]) -> str:
-    """What more than its status says how it stands: being cancelled, or put back."""
+def _pending_change(job: dict[str, Any]) -> str:
+    """Return the detail that the status omits: that the job is being cancelled or was requeued."""
     if job["status"] == "active" and job.get("cancelRequestedAt"):
         return " (being cancelled)"
     if job["status"] == "waiting" and job.get("notBefore"):
-        return f" (put back until {describe_time(job['notBefore'])})"
+        return f" (requeued until {describe_time(job['notBefore'])})"
     return ""
 
 
@@ -87,16 +90,16 @@ def _run(job: dict[str, Any]) -> str:
     ran = describe_span(job["processedAt"], job.get("finishedAt"))
     if job["attempts"] > 1:
         return f"{ran} in the latest attempt"
-    return f"{ran}, after {describe_span(job['createdAt'], job['processedAt'])} of waiting"
+    return f"{ran}, after waiting {describe_span(job['createdAt'], job['processedAt'])}"
 
 
 def usage_sentence(usage: dict[str, Any]) -> str:
-    """What was consumed, as the API gives it, in a line; empty where it is nothing."""
+    """Describe usage, as the API answers it, in one line. The text is empty when nothing was used."""
     if not any(value for name, value in usage.items() if name != "seconds"):
         return ""
     tokens = f"{usage.get('inputTokens', 0):,} tokens in, {usage.get('outputTokens', 0):,} out"
     cached = f", {usage['cacheReadTokens']:,} from cache" if usage.get("cacheReadTokens") else ""
-    cost = "cost not known" if usage.get("costUsd") is None else f"${usage['costUsd']:.4f}"
+    cost = "cost unknown" if usage.get("costUsd") is None else f"${usage['costUsd']:.4f}"
     return f"{tokens}{cached}; {cost}; turns: {usage.get('turns', 0)}"
 
 

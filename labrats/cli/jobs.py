@@ -1,4 +1,4 @@
-"""The commands about jobs: submit, jobs, job, logs, wait, cancel, retry, patch."""
+"""The commands for jobs: submit, jobs, job, logs, wait, cancel, retry, patch."""
 
 import json
 import sys
@@ -10,13 +10,13 @@ from urllib.parse import quote
 from cyclopts import Parameter
 
 from labrats.cli.durations import describe_span
-from labrats.cli.exits import CODE_OF_STATUS, ExitCode
+from labrats.cli.errors import CODE_OF_STATUS, ExitCode
 from labrats.cli.follow import follow_events, follow_log
 from labrats.cli.job_view import outcome_sentence, print_job
+from labrats.cli.live_view import show_live
 from labrats.cli.options import DEFAULTS, ApiOptions
-from labrats.cli.output import print_table, print_text, print_value, remark, status_cell
-from labrats.cli.run_view import show_run
-from labrats.cli.submission import NOTHING_ASKED, Submission
+from labrats.cli.output import print_stderr, print_table, print_text, print_value, status_cell
+from labrats.cli.submit_options import DEFAULT_SUBMIT_OPTIONS, SubmitOptions
 
 if TYPE_CHECKING:
     from labrats.cli.client import Client
@@ -27,27 +27,27 @@ Follow = Annotated[bool, Parameter(alias="-f", negative=(), show_default=False)]
 def submit(
     prompt: Annotated[str | None, Parameter(alias="-p", allow_leading_hyphen=True)] = None,
     *,
-    asked: Submission = NOTHING_ASKED,
+    submission: SubmitOptions = DEFAULT_SUBMIT_OPTIONS,
     follow: Follow = False,
     options: ApiOptions = DEFAULTS,
 ) -> int:
     """Submit a job and print its id.
 
-    The prompt is read from standard input when it is not given.
+    Without a prompt, the command reads it from standard input.
 
     Args:
-        prompt: What the agent is to do; - reads standard input.
-        follow: Print the job's log and result as they come, and exit with its outcome.
+        prompt: The task for the agent; - reads it from standard input.
+        follow: Print the job's log and result live, and exit with the code of its outcome.
     """
-    body = asked.request(prompt)
-    headers = {"Idempotency-Key": asked.idempotency_key} if asked.idempotency_key else {}
+    body = submission.request(prompt)
+    headers = {"Idempotency-Key": submission.idempotency_key} if submission.idempotency_key else {}
     with options.connect() as client:
         answer = client.post("/api/jobs/submit", body, headers)
         job_id = answer.json()["jobId"]
         if options.json:
             print_text(answer.text)
         elif follow:
-            remark(f"{job_id} is submitted")
+            print_stderr(f"{job_id} submitted")
         else:
             print_text(job_id)
         return _follow_to_the_end(client, job_id, options) if follow else ExitCode.OK
@@ -56,7 +56,7 @@ def submit(
 def jobs(
     *,
     status: Literal["waiting", "active", "completed", "failed", "cancelled"] | None = None,
-    type: str | None = None,  # noqa: A002  # the option is called as the field is
+    type: str | None = None,  # noqa: A002  # named like the field of the API
     source: str | None = None,
     agent: str | None = None,
     repo: str | None = None,
@@ -69,17 +69,17 @@ def jobs(
     """List jobs, newest first.
 
     Args:
-        status: Only jobs that stand so.
+        status: Only jobs with this status.
         type: Only jobs of this type.
         source: Only jobs from this source.
         agent: Only jobs of this agent.
         repo: Only jobs about this repository.
         chain: Only jobs of this chain, by its id.
-        search: Only jobs in which this text is found.
-        page: Which page.
-        limit: Jobs on a page, at most 100.
+        search: Only jobs that contain this text.
+        page: The page number.
+        limit: Jobs per page, at most 100.
     """
-    asked = {
+    filters = {
         "status": status,
         "type": type,
         "source": source,
@@ -91,7 +91,7 @@ def jobs(
         "limit": limit,
     }
     with options.connect() as client:
-        answer = client.get("/api/jobs", {name: value for name, value in asked.items() if value is not None})
+        answer = client.get("/api/jobs", {name: value for name, value in filters.items() if value is not None})
     if options.json:
         print_text(answer.text)
     else:
@@ -122,22 +122,22 @@ def logs(
 ) -> int:
     """Print a job's log.
 
-    On a terminal it also says how long each tool took, and below the log what the agent does and has consumed so far.
+    On a terminal, the output also shows how long each tool took and, below the log, the current activity and usage.
 
     Args:
         job_id: The job's id.
-        follow: Go on until the job ends, also across restarts of the engine, and exit with its outcome.
-        raw: Print the lines of the log alone, as they are printed into a pipe.
+        follow: Print until the job ends, also across restarts of the engine, and exit with the code of its outcome.
+        raw: Print only the lines of the log, as to a pipe.
     """
     with options.connect() as client:
         if follow:
             return CODE_OF_STATUS[_print_log(client, job_id, options, raw=raw)]
-        _print_log_so_far(client, job_id, options, raw=raw)
+        _print_log_once(client, job_id, options, raw=raw)
         return ExitCode.OK
 
 
 def wait(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> int:
-    """Wait until a job ends, print its result and exit with its outcome.
+    """Wait until a job ends, print its result and exit with the code of its outcome.
 
     Args:
         job_id: The job's id.
@@ -150,7 +150,7 @@ def wait(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> int:
 
 
 def cancel(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
-    """Cancel a job that waits or runs.
+    """Cancel a waiting or running job.
 
     Args:
         job_id: The job's id.
@@ -160,17 +160,17 @@ def cancel(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
     if options.json:
         print_text(answer.text)
     elif answer.json()["status"] == "active":
-        remark(f"{job_id} is being cancelled; it ends when its processes are gone")
+        print_stderr(f"{job_id} is being cancelled; it ends when its processes have stopped")
     else:
-        remark(f"{job_id} is cancelled")
+        print_stderr(f"{job_id} cancelled")
 
 
 def retry(job_id: str, /, *, follow: Follow = False, options: ApiOptions = DEFAULTS) -> int:
-    """Run a failed job again.
+    """Retry a failed job.
 
     Args:
         job_id: The job's id.
-        follow: Print the new attempt's log and result as they come, and exit with the outcome.
+        follow: Print the new attempt's log and result live, and exit with the code of the outcome.
     """
     with options.connect() as client:
         answer = client.post(f"{_path(job_id)}/retry")
@@ -178,12 +178,12 @@ def retry(job_id: str, /, *, follow: Follow = False, options: ApiOptions = DEFAU
         if options.json:
             print_text(answer.text)
         else:
-            remark(f"{job_id} waits for attempt {number}")
+            print_stderr(f"{job_id} queued for attempt {number}")
         return _follow_to_the_end(client, job_id, options, after=f"{number}-0") if follow else ExitCode.OK
 
 
 def patch(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
-    """Print what a job changed in its workspace: `labrats patch JOB | git apply`.
+    """Print the changes in a job's workspace as a patch: `labrats patch JOB | git apply`.
 
     Args:
         job_id: The job's id.
@@ -220,7 +220,7 @@ def print_jobs(answer: dict[str, Any]) -> None:
     )
     shown = (answer["page"] - 1) * answer["limit"] + len(answer["jobs"])
     if answer["jobs"] and shown < answer["total"]:
-        remark(f"{shown} of {answer['total']} jobs; more with --page {answer['page'] + 1}")
+        print_stderr(f"{shown} of {answer['total']} jobs; for more use --page {answer['page'] + 1}")
 
 
 def _follow_to_the_end(client: "Client", job_id: str, options: ApiOptions, after: str = "") -> int:
@@ -229,10 +229,10 @@ def _follow_to_the_end(client: "Client", job_id: str, options: ApiOptions, after
 
 
 def _print_log(client: "Client", job_id: str, options: ApiOptions, after: str = "", *, raw: bool = False) -> str:
-    """Print the log until the job ends, and return the status it ended with."""
+    """Print the log until the job ends. Return the job's final status."""
     with _interruptible(job_id):
         if sys.stdout.isatty() and not (raw or options.json):
-            return show_run(follow_events(client, job_id, after))
+            return show_live(follow_events(client, job_id, after))
         for line in follow_log(client, job_id, after):
             _print_line(line, options)
     return str(line["status"])
@@ -240,22 +240,24 @@ def _print_log(client: "Client", job_id: str, options: ApiOptions, after: str = 
 
 @contextmanager
 def _interruptible(job_id: str) -> Iterator[None]:
-    """Say to whoever presses Ctrl-C that only the following ends."""
+    """On Ctrl-C, print that the job continues without this command."""
     try:
         yield
     except KeyboardInterrupt:
-        remark(f"\n{job_id} goes on. Follow it: labrats logs -f {job_id}   End it: labrats cancel {job_id}")
+        print_stderr(f"\n{job_id} continues. Follow it: labrats logs -f {job_id}   Cancel it: labrats cancel {job_id}")
         raise
 
 
-def _print_log_so_far(client: "Client", job_id: str, options: ApiOptions, *, raw: bool) -> None:
+def _print_log_once(client: "Client", job_id: str, options: ApiOptions, *, raw: bool) -> None:
     job = client.get(_path(job_id)).json()
     if job["status"] in CODE_OF_STATUS:
         _print_log(client, job_id, options, raw=raw)
         return
     for text in job["logs"]:
         _print_line({"log": text}, options)
-    remark(f"{job_id} is {job['status']}; this is the end of its log so far. All of it, live: labrats logs -f {job_id}")
+    print_stderr(
+        f"{job_id} is {job['status']}; these are its latest log lines. For the full log: labrats logs -f {job_id}"
+    )
 
 
 def _print_line(line: dict[str, Any], options: ApiOptions) -> None:
@@ -273,5 +275,5 @@ def _print_outcome(client: "Client", job_id: str, options: ApiOptions) -> int:
     else:
         if ended["returnvalue"] is not None:
             print_value(ended["returnvalue"])
-        remark(outcome_sentence(ended))
+        print_stderr(outcome_sentence(ended))
     return CODE_OF_STATUS[ended["status"]]

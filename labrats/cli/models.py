@@ -1,4 +1,4 @@
-"""The commands about models (AiModel): which there are, and how many jobs run on each at once."""
+"""The commands for models (AiModel)."""
 
 import json
 from dataclasses import dataclass
@@ -8,54 +8,54 @@ from urllib.parse import quote
 from cyclopts import App, Parameter
 
 from labrats.cli.durations import describe_time
-from labrats.cli.exits import CommandError, ExitCode
+from labrats.cli.errors import CommandError, ExitCode
+from labrats.cli.key_values import RepeatedOption, parse_pairs
 from labrats.cli.options import DEFAULTS, ApiOptions
-from labrats.cli.output import print_table, print_text, print_warnings, remark
-from labrats.cli.submission import Words, pairs
+from labrats.cli.output import print_stderr, print_table, print_text, print_warnings
 
-models_app: Final = App(name="model", help="Models, and how many jobs run on each at once.")
+models_app: Final = App(name="model", help="List, create, change and delete models.")
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class ModelFields:
-    """What a model may have beside its name, provider, model and slots."""
+class ModelOptions:
+    """The optional fields of a model."""
 
     endpoint: str | None = None
-    """The base URL of the server that runs it, for local providers."""
+    """The base URL of the model's server, for local providers."""
     credentials: str | None = None
-    """The secret (see `labrats secret`) that its jobs use."""
+    """The name of the secret (see `labrats secret`) that its jobs use."""
     input_price: float | None = None
     """US dollars per million input tokens."""
     output_price: float | None = None
     """US dollars per million output tokens."""
     cache_read_price: float | None = None
-    """US dollars per million tokens read from a cache."""
+    """US dollars per million input tokens read from a cache."""
     cache_write_price: float | None = None
-    """US dollars per million tokens written to a cache. [default: the input price]"""
-    sampling: Words = ()
-    """Sampling settings of a local model, FIELD=VALUE, such as temperature=0.2 or seed=1. Repeatable; replaces all."""
+    """US dollars per million input tokens written to a cache. [default: the input price]"""
+    sampling: RepeatedOption = ()
+    """A sampling setting of a local model, FIELD=VALUE, such as seed=1. Repeatable; replaces all existing settings."""
 
-    def request(self, **others: Any) -> dict[str, Any]:
-        """These fields and `others` as the API's, without those that are None."""
+    def request(self, **fields: Any) -> dict[str, Any]:
+        """Return the body of a request with these options and `fields`, without values that are None."""
         prices = {
             "input": self.input_price,
             "output": self.output_price,
             "cacheRead": self.cache_read_price,
             "cacheWrite": self.cache_write_price,
         }
-        given = {name: price for name, price in prices.items() if price is not None}
-        body = others | {"endpoint": self.endpoint, "credentialsRef": self.credentials, "prices": given or None}
-        body["sampling"] = pairs("--sampling", self.sampling) or None
+        set_prices = {name: price for name, price in prices.items() if price is not None}
+        body = fields | {"endpoint": self.endpoint, "credentialsRef": self.credentials, "prices": set_prices or None}
+        body["sampling"] = parse_pairs("--sampling", self.sampling) or None
         return {name: value for name, value in body.items() if value is not None}
 
 
-NO_FIELDS: Final = ModelFields()
+NO_MODEL_OPTIONS: Final = ModelOptions()
 
 
 @models_app.command(name="list")
 def list_models(*, options: ApiOptions = DEFAULTS) -> None:
-    """List the models, and what runs and waits on each."""
+    """List the models with the number of active and queued jobs."""
     with options.connect() as client:
         answer = client.get("/api/ai-models")
     if options.json:
@@ -87,21 +87,21 @@ def create(
     provider: str,
     model: str,
     slots: int | None = None,
-    fields: ModelFields = NO_FIELDS,
+    model_options: ModelOptions = NO_MODEL_OPTIONS,
     options: ApiOptions = DEFAULTS,
 ) -> None:
-    """Add a model. Jobs run on it when their provider and model are its.
+    """Create a model. It runs the jobs that have the same provider and model.
 
     Args:
-        name: What it is called here.
+        name: The name of the new AiModel.
         provider: claude, codex, vllm, gemma, qwen or mock.
-        model: The provider's name for it.
-        slots: How many jobs run on it at once. [default: 4]
+        model: The model, by the name that the provider uses.
+        slots: The number of jobs that run at once. [default: 4]
     """
-    body = fields.request(name=name, provider=provider, model=model, slots=slots)
+    body = model_options.request(name=name, provider=provider, model=model, slots=slots)
     with options.connect() as client:
         answer = client.post("/api/ai-models", body)
-    _confirm(f"{name} is added", answer.text, options)
+    _confirm(f"{name} created", answer.text, options)
 
 
 @models_app.command(name="set")
@@ -112,35 +112,35 @@ def set_fields(
     provider: str | None = None,
     model: str | None = None,
     slots: int | None = None,
-    fields: ModelFields = NO_FIELDS,
+    model_options: ModelOptions = NO_MODEL_OPTIONS,
     options: ApiOptions = DEFAULTS,
 ) -> None:
     """Change a model.
 
     Args:
-        name: Which one.
+        name: The AiModel's name.
         provider: claude, codex, vllm, gemma, qwen or mock.
-        model: The provider's name for it.
-        slots: How many jobs run on it at once; 0 pauses it, and what runs goes on.
+        model: The model, by the name that the provider uses.
+        slots: The number of jobs that run at once. 0 pauses the model; running jobs continue.
     """
-    body = fields.request(provider=provider, model=model, slots=slots)
+    body = model_options.request(provider=provider, model=model, slots=slots)
     if not body:
-        raise CommandError("say what to change, such as --slots 2", ExitCode.USAGE)
+        raise CommandError("nothing to change: pass at least one option, such as --slots 2", ExitCode.USAGE)
     with options.connect() as client:
         answer = client.patch(_path(name), body)
-    _confirm(f"{name} is changed", answer.text, options)
+    _confirm(f"{name} changed", answer.text, options)
 
 
 @models_app.command
 def delete(name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
-    """Remove a model. Jobs for its provider and model then share the default number of slots.
+    """Delete a model. Jobs for its provider and model then share the default number of slots.
 
     Args:
-        name: Which one.
+        name: The AiModel's name.
     """
     with options.connect() as client:
         client.delete(_path(name))
-    remark(f"{name} is deleted")
+    print_stderr(f"{name} deleted")
 
 
 def _path(name: str) -> str:
@@ -152,4 +152,4 @@ def _confirm(sentence: str, answer: str, options: ApiOptions) -> None:
     if options.json:
         print_text(answer)
     else:
-        remark(sentence)
+        print_stderr(sentence)

@@ -1,4 +1,4 @@
-"""The options that commands share, and what they default to."""
+"""The options that several commands share, and their defaults."""
 
 import os
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ Json = Annotated[bool, Parameter(negative=(), show_default=False, group=ENGINE_O
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ApiOptions:
-    """What every command that asks the engine can be told."""
+    """Options of every command that calls the engine's API."""
 
     url: Annotated[str | None, Parameter(env_var="LABRATS_URL", metavar="URL", group=ENGINE_OPTIONS)] = None
-    """Where the engine is. Default: http://127.0.0.1:3001, or the port in PORT."""
+    """The URL of the engine. Default: http://127.0.0.1:3001, or the port in PORT."""
     api_key: Annotated[str | None, Parameter(env_var="LABRATS_API_KEY", metavar="KEY", group=ENGINE_OPTIONS)] = None
-    """The API key. Default, for an engine on this machine: the admin key in its data folder."""
+    """The API key. Default for an engine on this machine: the admin key in its data folder."""
     data_dir: DataDir = None
     """The data folder of an engine on this machine. Default: ~/.local/share/labrats."""
     json: Json = False
-    """Print the API's JSON, unchanged."""
+    """Print the JSON of the API, unchanged."""
 
     @property
     def base_url(self) -> str:
@@ -38,10 +38,11 @@ class ApiOptions:
         return url if "://" in url else f"http://{url}"
 
     def credential(self) -> ClientCredential:
-        """Return the key to call with. Raises CommandError when this user may not read the admin key."""
+        """Return the key for requests. Raises CommandError when this user may not read the admin key."""
         return find_credential(self.base_url, self.api_key, self.data_dir)
 
     def connect(self) -> "Client":
+        """Open a client of the engine that these options name."""
         from labrats.cli.client import Client  # httpx2 takes 0.1 s to import
 
         return Client(self.base_url, self.credential())

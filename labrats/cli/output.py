@@ -1,7 +1,7 @@
-"""How commands print: tables and colours on a terminal, plain aligned text elsewhere.
+"""Printing: tables and colours on a terminal, plain aligned text elsewhere.
 
-Results go to stdout, remarks about them to stderr, so that a pipe carries only results. Much of what is printed comes
-from jobs, so from outside: on a terminal it must not be able to move the cursor, recolour or forge what is there.
+Results go to stdout and messages to stderr, so that a pipe carries only results. Much of the printed text comes from
+jobs and is untrusted: on a terminal it must not move the cursor, change colours or forge other output.
 """
 
 import json
@@ -21,21 +21,21 @@ STATUS_STYLES: Final = {
 }
 
 _GAP: Final = "  "
-_NARROWEST: Final = 8
-"""No column of a table is made narrower than this, however narrow the terminal."""
+_MIN_COLUMN_WIDTH: Final = 8
+"""The minimum width to which a column is shrunk, even if the table then exceeds the terminal."""
 
 _ESCAPE_SEQUENCE: Final = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor moves
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS …: titles, links, clipboard
     r"|\x1b[ -/]*[0-~]"
 )
-_HARMFUL_CATEGORIES: Final = {"Cc", "Cf", "Cs"}  # controls, invisible formatting such as bidi overrides, surrogates
-_HARMLESS: Final = "\n\t\u200d"  # the joiner of emoji stays
+_HARMFUL_CATEGORIES: Final = {"Cc", "Cf", "Cs"}  # control, invisible format such as bidi overrides, surrogate
+_HARMLESS: Final = "\n\t\u200d"  # \u200d joins emoji
 
 
 @dataclass(frozen=True)
 class Styled:
-    """Text with a rich style, for a table's cell."""
+    """The text of a table cell and its rich style."""
 
     text: str
     style: str
@@ -49,34 +49,34 @@ def status_cell(status: str) -> Styled:
 
 
 def terminal_safe(text: str) -> str:
-    """`text` without escape sequences and control characters; line ends and tabs stay."""
-    bare = _ESCAPE_SEQUENCE.sub("", text)
-    return "".join(c for c in bare if c in _HARMLESS or unicodedata.category(c) not in _HARMFUL_CATEGORIES)
+    """Return `text` without escape sequences and control characters. Line ends and tabs stay."""
+    plain = _ESCAPE_SEQUENCE.sub("", text)
+    return "".join(c for c in plain if c in _HARMLESS or unicodedata.category(c) not in _HARMFUL_CATEGORIES)
 
 
 def print_text(text: str) -> None:
-    """Print text from outside: as it is into a pipe, made safe on a terminal."""
+    """Print untrusted text: unchanged to a pipe, made safe on a terminal."""
     print(terminal_safe(text) if sys.stdout.isatty() else text, flush=True)
 
 
-def remark(text: str) -> None:
-    """Say something about what is going on, beside the result."""
+def print_stderr(text: str) -> None:
+    """Print a message to stderr, made safe on a terminal."""
     print(terminal_safe(text) if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 
 
 def print_warnings(answer: Mapping[str, Any]) -> None:
-    """Repeat what the engine's answer warns of."""
+    """Print the warnings in an answer of the API to stderr."""
     for warning in answer.get("warnings", ()):
-        remark(f"warning: {warning}")
+        print_stderr(f"warning: {warning}")
 
 
 def print_value(value: Any) -> None:
-    """Print any JSON value for people: text as text, the rest as indented JSON."""
+    """Print a JSON value for people: a string as text, any other value as indented JSON."""
     print_text(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """One line a row, columns aligned; fitted to its width on a terminal, never cut elsewhere."""
+    """Print one line per row with aligned columns. Only on a terminal are cells cut to fit the width."""
     lines = [[Styled(one_line(_text(cell)), _style(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _print_fitted(headings, lines)
@@ -85,7 +85,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None
 
 
 def one_line(text: str) -> str:
-    """`text` on a single line, safe anywhere."""
+    """Return `text` on one line, safe for a terminal."""
     return " ".join(terminal_safe(text).split())
 
 
@@ -112,7 +112,7 @@ def _print_fitted(headings: Sequence[str], rows: Sequence[Sequence[Styled]]) -> 
     console = Console(highlight=False)
     lines = [[Styled(heading, "bold") for heading in headings], *rows]
     widths = [max(cell_len(cell.text) for cell in column) for column in zip(*lines, strict=True)]
-    _narrow(widths, console.width - len(_GAP) * (len(headings) - 1))
+    _shrink_columns(widths, console.width - len(_GAP) * (len(headings) - 1))
     for line in lines:
         cells = [Text(cell.text, style=cell.style) for cell in line]
         for cell, width in zip(cells, widths, strict=True):
@@ -120,21 +120,21 @@ def _print_fitted(headings: Sequence[str], rows: Sequence[Sequence[Styled]]) -> 
         console.print(Text(_GAP).join(cells), no_wrap=True, crop=False, overflow="ignore")
 
 
-def _narrow(widths: list[int], room: int) -> None:
-    """Take from the last columns first what does not fit into `room`; the first, which people copy, is never cut."""
+def _shrink_columns(widths: list[int], room: int) -> None:
+    """Shrink columns, the last first, until they fit into `room`. The first column is never cut: people copy it."""
     for column in range(len(widths) - 1, 0, -1):
         excess = max(0, sum(widths) - room)
-        widths[column] -= min(excess, max(0, widths[column] - _NARROWEST))
+        widths[column] -= min(excess, max(0, widths[column] - _MIN_COLUMN_WIDTH))
 
 
 def paint(text: str, style: str) -> str:
-    """`text` in a colour when stdout is a terminal that wants colours, else as it is."""
+    """Return `text` in a style if stdout is a terminal with colours; otherwise return it unchanged."""
     if not sys.stdout.isatty():
         return text
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
-    with console.capture() as painted:
+    with console.capture() as captured:
         console.print(Text(text, style=style), end="", soft_wrap=True)
-    return painted.get()
+    return captured.get()

@@ -1,4 +1,4 @@
-"""The commands that look at resources of any kind, and delete them: get, describe, delete."""
+"""The commands for resources of any kind: get, describe, delete."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -6,28 +6,28 @@ from urllib.parse import quote
 
 from cyclopts import Parameter
 
-from labrats.cli.exits import CommandError, ExitCode
+from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.job_view import print_job
 from labrats.cli.jobs import print_jobs
 from labrats.cli.options import DEFAULTS, ApiOptions
-from labrats.cli.output import print_table, print_text, remark
+from labrats.cli.output import print_stderr, print_table, print_text
 
 if TYPE_CHECKING:
     from labrats.cli.client import Client
-    from labrats.cli.kinds import Kind, View
+    from labrats.cli.resource_kinds import ResourceKind, View
 
 Output = Annotated[Literal["table", "yaml", "json"], Parameter(alias="-o")]
 
 
 def get(kind: str, name: str | None = None, /, *, output: Output = "table", options: ApiOptions = DEFAULTS) -> None:
-    """Show the resources of a kind, or one of them.
+    """List the resources of a kind, or show one of them.
 
     Args:
-        kind: jobs, instructions, models, configs, agents or webhook-sources; or as kubectl calls it: AiAgent, aia.
-        name: Which one. Default: all, of jobs the newest.
-        output: table; yaml, as apply takes it, a job as the API has it; or json, as the API has it.
+        kind: jobs, instructions, models, configs, agents or webhook-sources; or a name that kubectl uses: AiAgent, aia.
+        name: The resource's name. Default: all resources, or the newest jobs.
+        output: table; yaml for `labrats apply` (a job: as the API returns it); or json as the API returns it.
     """
-    from labrats.cli.kinds import find_kind
+    from labrats.cli.resource_kinds import find_kind
 
     with options.connect() as client:
         if (found := find_kind(kind)) is None:
@@ -38,13 +38,13 @@ def get(kind: str, name: str | None = None, /, *, output: Output = "table", opti
 
 
 def describe(kind: str, name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
-    """Show all there is to know of a resource: what people have decided, and what the engine says.
+    """Show all fields of a resource: its spec and the status that the engine reports.
 
     Args:
-        kind: As for `get`.
-        name: Which one.
+        kind: A kind as for `get`.
+        name: The resource's name.
     """
-    from labrats.cli.kinds import find_kind
+    from labrats.cli.resource_kinds import find_kind
     from labrats.cli.yaml_files import as_yaml
 
     with options.connect() as client:
@@ -58,8 +58,8 @@ def describe(kind: str, name: str, /, *, options: ApiOptions = DEFAULTS) -> None
             return
         described = found.manifest(view) | {"status": found.status_of(view)}
         if found.name == "AiAgent":
-            works_by = client.get(f"{found.path_of(name)}/instructions").json()["instructions"]
-            described["status"]["worksBy"] = [each["name"] for each in works_by]
+            instructions = client.get(f"{found.path_of(name)}/instructions").json()["instructions"]
+            described["status"]["worksBy"] = [each["name"] for each in instructions]
     print_text(as_yaml(described).rstrip("\n"))
 
 
@@ -67,16 +67,19 @@ def delete(kind: str, name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
     """Delete a resource.
 
     Args:
-        kind: As for `get`. Jobs are deleted when they have been kept long enough; see `labrats cancel`.
-        name: Which one.
+        kind: A kind as for `get`, except jobs: the engine deletes those after their retention time.
+        name: The resource's name.
     """
-    from labrats.cli.kinds import find_kind
+    from labrats.cli.resource_kinds import find_kind
 
     if (found := find_kind(kind)) is None:
-        raise CommandError(f"jobs are deleted in time; `labrats cancel {name}` ends one", ExitCode.USAGE)
+        raise CommandError(
+            f"the engine deletes jobs after their retention time; to end this one: `labrats cancel {name}`",
+            ExitCode.USAGE,
+        )
     with options.connect() as client:
         found.delete(client, name)
-    remark(f"{found.name} {name} is deleted")
+    print_stderr(f"{found.name} {name} deleted")
 
 
 def _get_jobs(client: "Client", name: str | None, output: str) -> None:
@@ -89,7 +92,7 @@ def _get_jobs(client: "Client", name: str | None, output: str) -> None:
         print_text(as_yaml(answer).rstrip("\n") if output == "yaml" else _as_json(answer))
 
 
-def _print(kind: "Kind", found: "View | list[View]", output: str) -> None:
+def _print(kind: "ResourceKind", found: "View | list[View]", output: str) -> None:
     from labrats.cli.yaml_files import as_yaml
 
     views = found if isinstance(found, list) else [found]

@@ -1,7 +1,7 @@
-"""The commands about secrets: the credentials that models and jobs use.
+"""The commands for secrets: the credentials of models and jobs.
 
-They work on the engine's data folder, not through the API: a secret's value never travels over the network, and no
-API key can read or replace one. A running engine uses a changed secret from the next attempt on.
+They work on the engine's data folder instead of the API, so that a secret's value never travels over the network and
+no API key can read or replace it. A running engine uses a changed secret from the next attempt on.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from cyclopts import App
 
 from labrats.cli.engine import EngineCommands
-from labrats.cli.exits import CommandError, ExitCode
+from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.options import DataDir, Json
-from labrats.cli.output import print_table, print_text, remark
+from labrats.cli.output import print_stderr, print_table, print_text
 
 if TYPE_CHECKING:
     from labrats.model.core_resources import Secret
@@ -28,31 +28,31 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_LONGEST_NAME: Final = 63
-_LONGEST_VALUE: Final = 512 * 1024
+_MAX_NAME_LENGTH: Final = 63
+_MAX_VALUE_BYTES: Final = 512 * 1024
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
 def secrets_app(engine: EngineCommands) -> App:
-    """`labrats secret …` for the data folders that `engine` can open."""
-    app = App(name="secret", help="Credentials for models and jobs, kept in the engine's data folder.")
+    """Build `labrats secret`; `engine` opens the store."""
+    app = App(name="secret", help="Set, list and delete credentials for models and jobs in the engine's data folder.")
 
     @app.command(name="set")
     def set_secret(name: str, key: str, /, *, data_dir: DataDir = None) -> None:
-        """Set one key of a secret; the value is read from standard input.
+        """Set one key of a secret. The value is read from standard input.
 
-        An AiModel whose credentials name the secret hands it to its jobs.
+        Jobs get the secret through an AiModel whose credentials name it.
 
         Args:
             name: The secret's name.
-            key: The key in it, such as ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN, OPENAI_API_KEY or auth.json.
+            key: The key in the secret, such as ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN, OPENAI_API_KEY or auth.json.
             data_dir: The engine's data folder. Default: ~/.local/share/labrats.
         """
         _check_names(name, key)
         value = _read_value(name, key)
         _with_store(engine, data_dir, lambda store: put_value(store, name, key, value))
-        remark(f"{key} of the secret {name} is set")
-        _doubt_misspelled(key)
+        print_stderr(f"secret {name}: {key} set")
+        _warn_about_misspelling(key)
 
     @app.command(name="list")
     def list_secrets(*, data_dir: DataDir = None, json: Json = False) -> None:
@@ -62,7 +62,7 @@ def secrets_app(engine: EngineCommands) -> App:
             data_dir: The engine's data folder. Default: ~/.local/share/labrats.
             json: Print JSON.
         """
-        _print_secrets(_with_store(engine, data_dir, own_secrets), as_json=json)
+        _print_secrets(_with_store(engine, data_dir, user_secrets), as_json=json)
 
     @app.command(name="delete")
     def delete_secret(name: str, key: str | None = None, /, *, data_dir: DataDir = None) -> None:
@@ -70,17 +70,20 @@ def secrets_app(engine: EngineCommands) -> App:
 
         Args:
             name: The secret's name.
-            key: Only this key.
+            key: The key to delete. Default: the whole secret.
             data_dir: The engine's data folder. Default: ~/.local/share/labrats.
         """
         _with_store(engine, data_dir, lambda store: remove_value(store, name, key))
-        remark(f"{key} of the secret {name} is deleted" if key else f"the secret {name} is deleted")
+        print_stderr(f"secret {name}: {key} deleted" if key else f"secret {name} deleted")
 
     return app
 
 
 async def put_value(store: "Store", name: str, key: str, value: str) -> None:
-    """Set `key` of the secret `name`, which is made if need be. CommandError when it is the engine's."""
+    """Set a key of a secret, and create the secret if it does not exist.
+
+    Raises CommandError when the secret belongs to the engine.
+    """
     from msgspec.structs import replace
 
     from labrats.model.core_resources import JOB_CREDENTIALS, Secret
@@ -92,44 +95,47 @@ async def put_value(store: "Store", name: str, key: str, value: str) -> None:
     except NotFound:
         await store.create(Secret(metadata=Metadata(name=name, labels=JOB_CREDENTIALS), data={key: value}))
         return
-    _refuse_foreign(secret)
+    _refuse_engine_secret(secret)
     metadata = replace(secret.metadata, labels=secret.metadata.labels | JOB_CREDENTIALS)
     await store.update(replace(secret, metadata=metadata, data={**secret.data, key: value}))
 
 
 async def remove_value(store: "Store", name: str, key: str | None) -> None:
-    """Delete the secret `name`, or only `key` of it. Raises NotFound; CommandError when it is not one of the user's."""
+    """Delete a secret, or only one key of it.
+
+    Raises NotFound, or CommandError when the secret belongs to the engine.
+    """
     from msgspec.structs import replace
 
     from labrats.model.core_resources import Secret
     from labrats.model.errors import NotFound
 
     secret = await store.get(Secret, name)
-    _refuse_foreign(secret)
+    _refuse_engine_secret(secret)
     if key is None:
         await store.delete(Secret, name, secret.metadata.resource_version)
         return
     if key not in secret.data:
-        raise NotFound(f"the secret {name} has no key {key}")
+        raise NotFound(f"secret {name} has no key {key}")
     await store.update(replace(secret, data={k: v for k, v in secret.data.items() if k != key}))
 
 
-async def own_secrets(store: "Store") -> "list[Secret]":
-    """The secrets that people set: neither API keys nor what the engine split off a job."""
+async def user_secrets(store: "Store") -> "list[Secret]":
+    """List the secrets that users created, without API keys and the secrets of jobs."""
     from labrats.model.core_resources import Secret
 
-    return [secret for secret in await store.list(Secret) if not _is_foreign(secret)]
+    return [secret for secret in await store.list(Secret) if not _belongs_to_engine(secret)]
 
 
-def _is_foreign(secret: "Secret") -> bool:
+def _belongs_to_engine(secret: "Secret") -> bool:
     from labrats.model.core_resources import is_of_engine
 
     return is_of_engine(secret) or secret.metadata.owner is not None
 
 
-def _refuse_foreign(secret: "Secret") -> None:
-    if _is_foreign(secret):
-        raise CommandError(f"{secret.name} belongs to the engine; choose another name", ExitCode.USAGE)
+def _refuse_engine_secret(secret: "Secret") -> None:
+    if _belongs_to_engine(secret):
+        raise CommandError(f"secret {secret.name} belongs to the engine; choose another name", ExitCode.USAGE)
 
 
 def _with_store(engine: EngineCommands, data_dir: Path | None, act: "Callable[[Store], Awaitable[T]]") -> T:
@@ -148,34 +154,37 @@ def _with_store(engine: EngineCommands, data_dir: Path | None, act: "Callable[[S
 
 
 def _check_names(name: str, key: str) -> None:
-    """Refuse what no model could name, and no cluster would keep."""
-    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
-        words = "lower-case letters and digits, with dashes and single dots only between them"
-        raise CommandError(f"a secret's name is of {words}, not {name!r}", ExitCode.USAGE)
+    """Raise CommandError for a name or key that Kubernetes would not accept."""
+    if len(name) > _MAX_NAME_LENGTH or not _NAME.fullmatch(name):
+        rule = (
+            f"at most {_MAX_NAME_LENGTH} lower-case letters and digits, with dashes and single dots only between them"
+        )
+        raise CommandError(f"the secret's name must have {rule}, not {name!r}", ExitCode.USAGE)
     if not _KEY.fullmatch(key):
-        raise CommandError(f"a key is of letters, digits, dashes, dots and underscores, not {key!r}", ExitCode.USAGE)
+        letters = "only letters, digits, dashes, dots and underscores"
+        raise CommandError(f"the key must have {letters}, not {key!r}", ExitCode.USAGE)
 
 
 def _read_value(name: str, key: str) -> str:
-    """The value, without the line end that `echo` adds; asked for without echo on a terminal."""
-    value = getpass.getpass(f"{key} of {name}: ") if sys.stdin.isatty() else sys.stdin.read(_LONGEST_VALUE + 2)
+    """Read the value from standard input without its final line end. On a terminal, prompt for it without echo."""
+    value = getpass.getpass(f"{key} of {name}: ") if sys.stdin.isatty() else sys.stdin.read(_MAX_VALUE_BYTES + 2)
     value = value.removesuffix("\n")
-    if len(value.encode("utf-8", "surrogateescape")) > _LONGEST_VALUE:
-        raise CommandError(f"a value may have at most {_LONGEST_VALUE // 1024} KiB", ExitCode.USAGE)
+    if len(value.encode("utf-8", "surrogateescape")) > _MAX_VALUE_BYTES:
+        raise CommandError(f"the value is too long; it may have at most {_MAX_VALUE_BYTES // 1024} KiB", ExitCode.USAGE)
     if not value:
-        raise CommandError("no value came on standard input", ExitCode.USAGE)
+        raise CommandError("the value on standard input is empty", ExitCode.USAGE)
     return value
 
 
-def _doubt_misspelled(key: str) -> None:
-    """Remark on a key that looks like one of a provider. MCP servers and webhook sources read keys of any name."""
+def _warn_about_misspelling(key: str) -> None:
+    """Print a note if the key resembles a known key. MCP servers and webhook sources may read any other key."""
     from labrats.model.config import CREDENTIAL_NAMES
     from labrats.model.webhook_source import APP_ID, PRIVATE_KEY, TOKEN
 
     known = sorted({name for names in CREDENTIAL_NAMES.values() for name in names})
-    alike = get_close_matches(key, [*known, APP_ID, PRIVATE_KEY, TOKEN], n=1, cutoff=0.8)
-    if alike and key != alike[0]:
-        remark(f"note: providers read {alike[0]}; {key} is another key")
+    similar = get_close_matches(key, [*known, APP_ID, PRIVATE_KEY, TOKEN], n=1, cutoff=0.8)
+    if similar and key != similar[0]:
+        print_stderr(f"note: {key} is not a known key; did you mean {similar[0]}?")
 
 
 def _print_secrets(secrets: "list[Secret]", *, as_json: bool) -> None:

@@ -1,18 +1,18 @@
-"""The command that uploads a file for later jobs."""
+"""The command `labrats upload`."""
 
 from pathlib import Path
 
-from labrats.cli.exits import CommandError, ExitCode
+from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_text
 
 
 def upload(file: Path, *, name: str | None = None, options: ApiOptions = DEFAULTS) -> None:
-    """Upload a file for jobs to come, and print ID/NAME, which `labrats submit --upload` takes.
+    """Upload a file for later jobs and print ID/NAME for `labrats submit --upload`.
 
     Args:
-        file: The file; at most 100 MiB.
-        name: What it is called in workspaces. [default: as it is here]
+        file: The file, at most 100 MiB.
+        name: The file's name in workspaces. [default: its name here]
     """
     with options.connect() as client:
         try:

@@ -42,7 +42,7 @@ def spare(
         yield made
 
 
-async def test_a_job_runs_and_is_followed_through_the_service(user: User) -> None:
+async def test_job_runs_and_is_followed_through_the_service(user: User) -> None:
     job_id = await user.submit({"log": "tick {n}", "times": 5, "everyMs": 100}, {"result": "done"})
     lines = await user.log_lines(job_id)
     detail = await user.wait(job_id)
@@ -51,7 +51,7 @@ async def test_a_job_runs_and_is_followed_through_the_service(user: User) -> Non
     assert (detail["status"], detail["returnvalue"]) == ("completed", "done")
 
 
-async def test_every_pod_of_the_api_answers_for_all(installation: Installation, user: User) -> None:
+async def test_every_api_pod_serves_every_job(installation: Installation, user: User) -> None:
     job_id = await user.submit({"log": "hello"}, {"result": "done"})
     await user.wait(job_id)
 
@@ -62,7 +62,7 @@ async def test_every_pod_of_the_api_answers_for_all(installation: Installation, 
             assert await each.log_lines(job_id) == ["hello"]
 
 
-async def test_what_one_pod_of_the_api_is_given_the_others_have(installation: Installation, user: User) -> None:
+async def test_writes_through_one_api_pod_reach_the_others(installation: Installation, user: User) -> None:
     """Each is told of it a moment later."""
     async with each_pod_of_the_api(installation, user.key) as (one, other):
         agent = {"name": "shared", "triggerName": "shared", "defaultProvider": "mock", "instructions": ["shared"]}
@@ -89,7 +89,7 @@ async def test_what_one_pod_of_the_api_is_given_the_others_have(installation: In
             await until(other, path, 404)
 
 
-async def test_who_signs_in_at_one_pod_of_the_api_is_signed_in_and_out_at_all(installation: Installation) -> None:
+async def test_sign_in_and_sign_out_at_one_api_pod_apply_to_all(installation: Installation) -> None:
     link = urlsplit(installation.run_labrats("login-link", "--url", "http://labrats").strip())
     async with each_pod_of_the_api(installation) as (one, other):
         opened = await one.http.get(f"{link.path}?{link.query}")
@@ -103,24 +103,24 @@ async def test_who_signs_in_at_one_pod_of_the_api_is_signed_in_and_out_at_all(in
         await until(one, "/api/jobs", 401)
 
 
-async def test_controllers_leave_requests_to_others(installation: Installation, user: User) -> None:
+async def test_controllers_do_not_serve_the_api(installation: Installation, user: User) -> None:
     with installation.reach(installation.addresses("controller")[0], 3001) as url:
         async with an_http_client(url, user.key) as http:
             assert (await http.get("/ready")).json() == {"status": "ok"}
             assert (await http.get("/api/jobs")).status_code == 404
 
 
-async def test_files_that_come_with_a_job_reach_its_pod(user: User) -> None:
+async def test_files_of_a_job_reach_its_pod(user: User) -> None:
     job_id = await user.submit(workspaceFiles=[{"name": "notes/a.txt", "data": "aGVsbG8K"}])
     assert (await user.wait(job_id))["status"] == "completed"
 
 
 @pytest.mark.parametrize("account", ["labrats-api", "labrats-controller", "labrats-webhook-receiver"])
-def test_an_account_may_do_what_the_documentation_says(installation: Installation, account: str) -> None:
+def test_permissions_of_an_account_equal_the_documented_ones(installation: Installation, account: str) -> None:
     assert rights_of(installation, account) - rights_of(installation, "default") == documented_rights(account)
 
 
-async def test_a_secret_is_shown_by_no_object_of_a_job(installation: Installation, user: User) -> None:
+async def test_no_object_of_a_job_shows_a_secret(installation: Installation, user: User) -> None:
     installation.kubectl("create", "secret", "generic", "anthropic", f"--from-literal=ANTHROPIC_API_KEY={TOKEN}")
     model = {"name": "secretive", "provider": "claude", "model": "secretive", "slots": 1, "credentialsRef": "anthropic"}
     assert (await user.post("/api/ai-models", model)).status_code == 201
@@ -145,7 +145,7 @@ async def test_a_secret_is_shown_by_no_object_of_a_job(installation: Installatio
     assert TOKEN not in installation.log("api") + installation.log("controller")
 
 
-async def test_a_network_that_enforces_no_policies_is_noticed(installation: Installation) -> None:
+async def test_network_without_policy_enforcement_is_detected(installation: Installation) -> None:
     """The network of the test cluster is a bridge, which knows of no policies."""
     async with asyncio.timeout(PATIENCE_SECONDS * 2):
         while "nothing enforces its NetworkPolicies" not in installation.log("controller"):
@@ -156,7 +156,7 @@ async def test_a_network_that_enforces_no_policies_is_noticed(installation: Inst
     assert 'labrats_degraded{what="leader-fence"} 0.0' in metrics
 
 
-async def test_an_upgrade_disturbs_no_job_and_uninstalling_leaves_what_the_documentation_says(
+async def test_upgrade_keeps_jobs_running_and_uninstall_leaves_the_documented_objects(
     spare: Installation,
 ) -> None:
     spare.install(api={"replicas": 1}, controller={"replicas": 1})

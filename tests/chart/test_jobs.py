@@ -21,7 +21,7 @@ async def user(installation: Installation) -> AsyncIterator[User]:
         yield user
 
 
-async def test_a_caller_in_the_clusters_network_is_told_of_the_start_and_the_end_signed(
+async def test_caller_in_the_cluster_gets_signed_callbacks_for_start_and_end(
     installation: Installation, user: User
 ) -> None:
     async with a_receiver(listener=installation.cluster.listen()) as receiver:
@@ -33,14 +33,14 @@ async def test_a_caller_in_the_clusters_network_is_told_of_the_start_and_the_end
     assert not any(delivery.is_signed_by(b"another key") for delivery in received)
 
 
-async def test_no_other_address_in_the_clusters_network_may_be_called(installation: Installation, user: User) -> None:
+async def test_callback_to_another_address_in_the_cluster_is_refused(installation: Installation, user: User) -> None:
     service = installation.get("service", "labrats")[0]["spec"]["clusterIP"]
     refused = await user.post("/api/jobs/submit", a_submission(callbackUrl=f"http://{service}/hook"))
     assert refused.status_code == 422, refused.text
     assert [each["field"] for each in refused.json()["details"]] == ["callbackUrl"]
 
 
-async def test_what_was_made_of_a_pdf_is_there_after_its_pod_is_gone(installation: Installation, user: User) -> None:
+async def test_results_of_a_pdf_job_outlive_its_pod(installation: Installation, user: User) -> None:
     uploaded = (await user.http.post("/api/workspace-uploads", files={"file": ("manual.pdf", a_manual())})).json()
     job_id = await user.submit(
         {"log": "reading"},

@@ -40,11 +40,11 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def test_the_plain_manifests_are_what_the_chart_renders_to(helm: Helm) -> None:
+def test_plain_manifests_equal_the_rendered_chart(helm: Helm) -> None:
     assert INSTALL.read_text() == plain_manifests(), "write them anew: make manifests"
 
 
-def test_the_plain_manifests_are_for_any_namespace_and_image(helm: Helm) -> None:
+def test_plain_manifests_support_any_namespace_and_image(helm: Helm) -> None:
     told = installation("agents", "registry.example/engine:1", "registry.example/executor:2")
     values = ("image.repository=registry.example/engine", "image.tag=1",
               "executor.image.repository=registry.example/executor", "executor.image.tag=2")  # fmt: skip
@@ -53,7 +53,7 @@ def test_the_plain_manifests_are_for_any_namespace_and_image(helm: Helm) -> None
     assert objects(told)[1:] == objects(rendered)
 
 
-def test_the_fence_is_the_one_that_the_engine_relies_on(helm: Helm) -> None:
+def test_fence_of_the_chart_equals_that_of_the_engine(helm: Helm) -> None:
     rendered = {each["kind"]: each for each in objects(template("--namespace", "agents"))}
     policy, binding = (rendered[each["kind"]]["spec"] for each in leader_policy())
     here = {"matchLabels": {"kubernetes.io/metadata.name": "agents"}}
@@ -63,7 +63,7 @@ def test_the_fence_is_the_one_that_the_engine_relies_on(helm: Helm) -> None:
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
-async def test_the_api_server_would_take_all_of_it(helm: Helm, namespace: str, values: dict[str, Any]) -> None:
+async def test_api_server_accepts_all_objects(helm: Helm, namespace: str, values: dict[str, Any]) -> None:
     rendered = helm("template", "labrats", CHART, "--namespace", namespace, values=values)
     kubectl = (build_programs() / "kubectl", "--kubeconfig", helm.kubeconfig, "--namespace", namespace)
     said = run(*kubectl, "apply", "--server-side", "--dry-run=server", "--filename", "-", stdin=rendered)
@@ -89,13 +89,13 @@ async def test_the_api_server_would_take_all_of_it(helm: Helm, namespace: str, v
     ],
     ids=json.dumps,
 )
-def test_values_that_make_no_sense_are_refused(helm: Helm, value: dict[str, Any], complaint: str) -> None:
+def test_invalid_values_are_refused(helm: Helm, value: dict[str, Any], complaint: str) -> None:
     with pytest.raises(Failed) as failed:
         helm("template", "labrats", CHART, values=value)
     assert complaint in str(failed.value)
 
 
-def test_what_is_told_reaches_the_engine(helm: Helm) -> None:
+def test_values_reach_the_engine(helm: Helm) -> None:
     rendered = objects(helm("template", "labrats", CHART, values=EVERYTHING))
     pod = next(each for each in rendered if each["kind"] == "Deployment")["spec"]["template"]["spec"]
     container = pod["containers"][0]
@@ -111,7 +111,7 @@ def test_what_is_told_reaches_the_engine(helm: Helm) -> None:
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
 
 
-def test_models_files_have_a_volume_only_where_that_is_asked_for(helm: Helm) -> None:
+def test_model_files_have_a_volume_only_if_enabled(helm: Helm) -> None:
     def claims(**models: Any) -> set[str]:
         rendered = objects(helm("template", "labrats", CHART, values={"volumes": {"models": models}}))
         return {each["metadata"]["name"] for each in rendered if each["kind"] == "PersistentVolumeClaim"}
@@ -121,12 +121,12 @@ def test_models_files_have_a_volume_only_where_that_is_asked_for(helm: Helm) -> 
     assert claims(enabled=True, existingClaim="weights") == {"labrats-data", "labrats-uploads"}
 
 
-def test_nothing_else_of_the_cluster_is_touched(helm: Helm) -> None:
+def test_cluster_wide_objects_are_the_fence_and_the_priority_class(helm: Helm) -> None:
     kinds = {each["kind"] for each in objects(template()) if "namespace" not in each["metadata"]}
     assert kinds == {"PriorityClass", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 
 
-def test_no_right_is_a_wildcard_and_none_reaches_beyond_the_namespace(helm: Helm) -> None:
+def test_permissions_have_no_wildcards_and_stay_in_the_namespace(helm: Helm) -> None:
     rendered = objects(template())
     roles = [each for each in rendered if each["kind"] == "Role"]
     assert len(roles) == 3
@@ -153,7 +153,7 @@ def environment_of(rendered: list[dict[str, Any]], part: str = "controller") -> 
         (None, {"credentials": {"requireLabel": False}}, "false"),
     ],
 )
-async def test_labelled_credentials_are_required_of_new_installations_and_others_stay_as_they_are(
+async def test_labelled_credentials_are_required_of_new_installations_only(
     helm: Helm, api_client: ApiClient, namespace: str, installed: dict[str, str] | None, values: Any, required: str
 ) -> None:
     if installed is not None:
@@ -169,7 +169,7 @@ async def test_labelled_credentials_are_required_of_new_installations_and_others
     assert environment_of(objects(rendered))["LABRATS_LABELLED_CREDENTIALS"] == required
 
 
-def test_the_images_that_jobs_may_name_are_those_of_the_values_and_the_usual_one(helm: Helm) -> None:
+def test_allowed_images_include_the_default_executor_image(helm: Helm) -> None:
     values = {
         "executor": {"images": ["example.com/special:1"], "image": {"repository": "example.com/usual", "tag": "2"}}
     }
@@ -180,7 +180,7 @@ def test_the_images_that_jobs_may_name_are_those_of_the_values_and_the_usual_one
     assert "LABRATS_EXECUTOR_IMAGES" not in environment_of(objects(template()))
 
 
-def test_all_that_the_api_writes_is_on_a_volume_that_it_may_write(helm: Helm) -> None:
+def test_api_writes_only_to_writable_volumes(helm: Helm) -> None:
     rendered = objects(template())
     (api,) = [each for each in rendered if each["metadata"]["name"] == "labrats-api" and each["kind"] == "Deployment"]
     mounts = api["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
@@ -219,14 +219,14 @@ def the(rendered: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("part", ["api", "controller"])
 @pytest.mark.parametrize("name", PLACED)
-def test_where_a_part_of_the_engine_runs_can_be_said(helm: Helm, part: str, name: str) -> None:
+def test_placement_of_each_component_can_be_set(helm: Helm, part: str, name: str) -> None:
     pod = the(rendered_with(helm, **{part: {name: PLACED[name]}}), "Deployment", f"labrats-{part}")["spec"]["template"]
 
     assert pod["spec"][name] == PLACED[name]
 
 
 @pytest.mark.parametrize("part", ["api", "controller"])
-def test_a_part_of_the_engine_may_have_labels_annotations_volumes_and_resources_besides(helm: Helm, part: str) -> None:
+def test_components_accept_labels_annotations_volumes_and_resources(helm: Helm, part: str) -> None:
     resources = {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}}
     rendered = rendered_with(helm, **{part: EXTRAS | {"resources": resources}})
     pod = the(rendered, "Deployment", f"labrats-{part}")["spec"]["template"]
@@ -240,7 +240,7 @@ def test_a_part_of_the_engine_may_have_labels_annotations_volumes_and_resources_
 
 
 @pytest.mark.parametrize(("part", "prefix"), [("executor", "LABRATS_EXECUTOR"), ("receiver", "LABRATS_RECEIVER")])
-def test_the_same_can_be_said_of_the_pods_that_the_engine_makes(helm: Helm, part: str, prefix: str) -> None:
+def test_pods_created_by_the_engine_accept_the_same_values(helm: Helm, part: str, prefix: str) -> None:
     resources = {"limits": {"memory": "3Gi"}}
     told = environment_of(rendered_with(helm, **{part: PLACED | EXTRAS | {"resources": resources}}))
 
@@ -253,7 +253,7 @@ def test_the_same_can_be_said_of_the_pods_that_the_engine_makes(helm: Helm, part
     assert json.loads(told[f"{prefix}_RESOURCES"])["limits"]["memory"] == "3Gi"
 
 
-def test_receivers_ingresses_take_a_delivery_of_25_mib_and_further_annotations(helm: Helm) -> None:
+def test_receiver_ingresses_allow_25_mib_and_accept_annotations(helm: Helm) -> None:
     issuer = {"cert-manager.io/cluster-issuer": "letsencrypt"}
     told = environment_of(rendered_with(helm, receiver={"ingressAnnotations": issuer}))
 
@@ -261,7 +261,7 @@ def test_receivers_ingresses_take_a_delivery_of_25_mib_and_further_annotations(h
     assert annotations == issuer | {"nginx.ingress.kubernetes.io/proxy-body-size": "26m"}
 
 
-def test_jobs_may_ask_the_name_servers_that_the_values_name(helm: Helm) -> None:
+def test_jobs_may_reach_the_configured_name_servers(helm: Helm) -> None:
     def ports(rendered: list[dict[str, Any]]) -> set[int]:
         rules = the(rendered, "NetworkPolicy", "labrats-executor")["spec"]["egress"]
         return {port["port"] for rule in rules for port in rule["ports"] if port["protocol"] == "UDP"}
@@ -271,7 +271,7 @@ def test_jobs_may_ask_the_name_servers_that_the_values_name(helm: Helm) -> None:
     assert ports(rendered_with(helm, networkPolicy={"dns": own})) == {1053}
 
 
-def test_the_ingress_publishes_no_metrics(helm: Helm) -> None:
+def test_ingress_does_not_publish_metrics(helm: Helm) -> None:
     rendered = rendered_with(helm, ingress={"enabled": True, "host": "labrats.example.com"})
     ingress = the(rendered, "Ingress", "labrats")
     first, last = ingress["spec"]["rules"][0]["http"]["paths"]
@@ -281,7 +281,7 @@ def test_the_ingress_publishes_no_metrics(helm: Helm) -> None:
     assert ingress["metadata"]["annotations"] == {"nginx.ingress.kubernetes.io/proxy-body-size": "101m"}
 
 
-async def test_a_changed_secret_of_settings_rolls_out(helm: Helm, api_client: ApiClient, namespace: str) -> None:
+async def test_changed_settings_secret_rolls_out(helm: Helm, api_client: ApiClient, namespace: str) -> None:
     def checksums() -> set[str]:
         options = ("--namespace", namespace, "--dry-run=server")
         rendered = objects(helm("template", "labrats", CHART, *options, values={"settingsSecret": "settings"}))
@@ -299,7 +299,7 @@ async def test_a_changed_secret_of_settings_rolls_out(helm: Helm, api_client: Ap
 
 
 @pytest.mark.parametrize(("value", "kind"), [("podMonitor", "PodMonitor"), ("serviceMonitor", "ServiceMonitor")])
-def test_prometheus_is_told_of_every_pod_where_that_is_asked_for(helm: Helm, value: str, kind: str) -> None:
+def test_monitors_select_every_pod_if_enabled(helm: Helm, value: str, kind: str) -> None:
     rendered = rendered_with(helm, **{value: {"enabled": True, "labels": {"release": "prometheus"}}})
     monitor = the(rendered, kind, "labrats")
 
@@ -314,7 +314,7 @@ def test_prometheus_is_told_of_every_pod_where_that_is_asked_for(helm: Helm, val
 
 
 @pytest.mark.parametrize("part", ["api", "controller"])
-def test_a_drained_node_takes_one_replica_at_a_time(helm: Helm, part: str) -> None:
+def test_disruption_budgets_allow_one_replica_at_a_time(helm: Helm, part: str) -> None:
     rendered = objects(template())
     budget = the(rendered, "PodDisruptionBudget", f"labrats-{part}")["spec"]
 
@@ -322,7 +322,7 @@ def test_a_drained_node_takes_one_replica_at_a_time(helm: Helm, part: str) -> No
     assert budget["selector"] == the(rendered, "Deployment", f"labrats-{part}")["spec"]["selector"]
 
 
-def test_controllers_have_a_priority_above_jobs_unless_they_are_given_another(helm: Helm) -> None:
+def test_controllers_have_their_own_priority_class_unless_another_is_set(helm: Helm) -> None:
     def class_of(rendered: list[dict[str, Any]]) -> str | None:
         pod = the(rendered, "Deployment", "labrats-controller")["spec"]["template"]["spec"]
         return str(pod["priorityClassName"]) if "priorityClassName" in pod else None

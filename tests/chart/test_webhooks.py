@@ -81,7 +81,7 @@ def payload_for(name: str, **fields: Any) -> dict[str, Any]:
     return payload
 
 
-async def test_a_delivery_to_a_sources_own_receiver_becomes_a_job(
+async def test_delivery_to_the_receiver_of_a_source_starts_a_job(
     installation: Installation, admin: User, name: str
 ) -> None:
     made = await admin.post("/api/webhook-sources", {"name": name, "type": "github", "secret": SECRET})
@@ -115,7 +115,7 @@ async def test_a_delivery_to_a_sources_own_receiver_becomes_a_job(
             await asyncio.sleep(0.5)
 
 
-async def test_a_receiver_waits_for_its_secret_and_is_rolled_out_with_a_new_one(
+async def test_receiver_waits_for_its_secret_and_rolls_out_a_new_one(
     installation: Installation, admin: User, name: str
 ) -> None:
     reference = {"name": f"{name}-secret", "key": "github"}
@@ -136,7 +136,7 @@ async def test_a_receiver_waits_for_its_secret_and_is_rolled_out_with_a_new_one(
             await asyncio.sleep(0.5)
 
 
-async def test_the_ingress_says_what_the_source_does_and_the_receiver_answers_at_its_path(
+async def test_ingress_follows_the_source_and_the_receiver_serves_its_path(
     installation: Installation, admin: User, name: str
 ) -> None:
     asked = {"host": "hooks.example.com", "path": "/from/github", "ingressClassName": "nginx", "tlsSecretName": "tls"}
@@ -167,7 +167,7 @@ async def test_the_ingress_says_what_the_source_does_and_the_receiver_answers_at
         assert (await deliver("/from/github")).status_code == 200
 
 
-async def test_a_receiver_works_while_the_api_is_down(installation: Installation, admin: User, name: str) -> None:
+async def test_receiver_works_while_the_api_is_down(installation: Installation, admin: User, name: str) -> None:
     await admin.post("/api/webhook-sources", {"name": name, "type": "github", "secret": SECRET})
     await until(admin, name, is_true("Ready"))
     installation.kubectl("scale", "deploy/labrats-api", "--replicas=0")

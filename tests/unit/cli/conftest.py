@@ -1,4 +1,4 @@
-"""The command line, and the engines it talks to."""
+"""Fixtures: the command line, and the engines that it calls."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.unit.cli.engines import Ended, Labrats, OwnEngine, Request, ScriptedE
 
 @pytest.fixture
 def engine() -> Iterator[ScriptedEngine]:
-    """A scripted engine, listening on loopback."""
+    """Yield a scripted engine that listens on loopback."""
 
     class Handler(QuietHandler):
         def _reply(self) -> None:
@@ -40,7 +40,7 @@ def own_engine(tmp_path: Path) -> OwnEngine:
 def labrats(
     capsys: pytest.CaptureFixture[str], own_engine: OwnEngine, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> Labrats:
-    """Runs `labrats …` against the scripted engine, its streams not terminals."""
+    """Return a function that runs a `labrats` command against the scripted engine. Its streams are not terminals."""
     monkeypatch.setenv("LABRATS_URL", engine.url)
 
     def run_command(*arguments: str) -> Ended:
@@ -52,8 +52,8 @@ def labrats(
 
 
 @pytest.fixture(autouse=True)
-def _nobodys_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Tests see no engine, key or terminal settings of whoever runs them."""
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hide the engine, API key and terminal settings of the user who runs the tests."""
     for name in (
         "LABRATS_URL",
         "LABRATS_API_KEY",

@@ -1,4 +1,4 @@
-"""The engines that the command line is tested against: one that plays a script over HTTP, and this machine's own."""
+"""Engines for tests of the command line: one that plays a script over HTTP, and one in this process."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from labrats.settings import EngineSettings
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line sent."""
+    """A request that the command line sent."""
 
     method: str
     path: str
@@ -32,7 +32,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the engine says. `cut`: the connection breaks where the body ends, instead of ending well."""
+    """A scripted answer. cut: the connection breaks after the body."""
 
     body: bytes
     status: int = 200
@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass
 class ScriptedEngine:
-    """Answers each `METHOD /path` (the query apart) by its script, in turn; the last answer stays."""
+    """Answers each `METHOD /path`, without its query, with the answers of its script in turn. The last one repeats."""
 
     url: str
     requests: list[Request] = field(default_factory=list)
@@ -69,7 +69,7 @@ class ScriptedEngine:
 
 
 def frame(event_id: str | None, data: dict[str, Any]) -> bytes:
-    """One server-sent event as the engine writes it."""
+    """Return one server-sent event as the engine writes it."""
     head = f"id: {event_id}\n" if event_id else ""
     return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
@@ -80,13 +80,13 @@ def stream(*frames: bytes, cut: bool = False) -> Answer:
 
 @dataclass
 class OwnEngine:
-    """EngineCommands on the real store. `serve` and `create_api_key` only note what they were asked, and raise what
-    they are told to.
+    """EngineCommands with a real store. `serve` and `create_api_key` only record their arguments, and raise `refusal`
+    if it is set.
     """
 
     data_dir: Path
     served: list[tuple[Any, ...]] = field(default_factory=list)
-    keys_made: list[tuple[Any, ...]] = field(default_factory=list)
+    created_keys: list[tuple[Any, ...]] = field(default_factory=list)
     refusal: Exception | None = None
     on_ready: Callable[[str, str | None], None] | None = None
 
@@ -113,7 +113,7 @@ class OwnEngine:
     ) -> str:
         if self.refusal:
             raise self.refusal
-        self.keys_made.append((name, scopes, expires_at, data_dir))
+        self.created_keys.append((name, scopes, expires_at, data_dir))
         return "lr_test-of-a-key"
 
     def manifests(self, namespace: str, image: str, executor_image: str, *, labelled_credentials: bool) -> str:
@@ -133,7 +133,7 @@ class OwnEngine:
 
 
 class Ended(NamedTuple):
-    """How a command ended: its exit code and what it printed."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -141,11 +141,11 @@ class Ended(NamedTuple):
 
 
 Labrats = Callable[..., Ended]
-"""Runs `labrats …` with these arguments."""
+"""A function that runs `labrats` with arguments."""
 
 
 def a_job(**fields: Any) -> dict[str, Any]:
-    """A job's detail as the API answers it."""
+    """Build the detail of a job as the API answers it."""
     return {
         "id": "ir-3ab1c2d4",
         "name": "implement-issue",

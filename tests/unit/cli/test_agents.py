@@ -21,7 +21,7 @@ INSTRUCTION: dict[str, Any] = {
 }
 
 
-def test_agents_are_listed_with_what_starts_them(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_agent_list_shows_the_triggers(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/agents", {"agents": [AGENT]})
     _, row = labrats("agent", "list").out.splitlines()
     assert row.split() == [
@@ -33,25 +33,25 @@ def test_agents_are_listed_with_what_starts_them(labrats: Labrats, engine: Scrip
     ]
 
 
-def test_an_agent_is_shown_by_what_it_works_by(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_agent_show_prints_the_instructions(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/agents/ai-developer/instructions", {"instructions": [INSTRUCTION]})
     ended = labrats("agent", "show", "ai-developer")
     assert INSTRUCTION["content"] in ended.out
     assert "conduct (local)" in ended.err
 
 
-def test_seeding_says_how_many_were_added(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_agent_seed_reports_how_many_agents_were_added(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("POST /api/agents/seed", {"seeded": 5})
-    assert labrats("agent", "seed") == (0, "", "5 agents are added\n")
+    assert labrats("agent", "seed") == (0, "", "5 agents added\n")
 
 
-def test_instructions_are_listed_by_scope(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_instruction_list_filters_by_scope(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/instructions", {"instructions": [INSTRUCTION]})
     _, row = labrats("instruction", "list", "--scope", "local").out.splitlines()
     assert row.split() == ["conduct", "local", "0", "How", "to", "work"]
     assert engine.requests[0].path == "/api/instructions?scope=local"
 
 
-def test_an_instruction_is_printed(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_instruction_show_prints_the_content(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/instructions/conduct", INSTRUCTION)
     assert labrats("instruction", "show", "conduct").out.strip() == INSTRUCTION["content"]

@@ -18,49 +18,49 @@ KEY = {
 }
 
 
-def test_a_new_key_is_printed_alone_so_that_a_script_can_take_it(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_create_prints_only_the_key_on_stdout(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("POST /api/api-keys", KEY | {"key": "lr_test1-of-a-key"}, status=201)
     ended = labrats("api-key", "create", "ci")
     assert (ended.code, ended.out) == (0, "lr_test1-of-a-key\n")
     assert engine.requests[0].json == {"name": "ci", "scopes": ["submit"]}
 
 
-def test_a_key_may_be_an_admins_and_expire(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_create_sends_scope_and_expiry(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("POST /api/api-keys", KEY | {"key": "lr_test1-of-a-key"}, status=201)
     labrats("api-key", "create", "ops", "--scope", "admin", "--expires-at", "2030-01-31T00:00:00Z")
     assert engine.requests[0].json == {"name": "ops", "scopes": ["admin"], "expiresAt": "2030-01-31T00:00:00Z"}
 
 
-def test_keys_are_listed_by_their_beginning(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_list_shows_key_prefixes(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/api-keys", {"apiKeys": [KEY]})
     assert labrats("api-key", "list").out.splitlines()[1] == (
         "key-1b158839f8  ci    lr_test1  submit  2030-01-31 12:00:59 UTC"
     )
 
 
-def test_a_key_is_revoked_by_its_id(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_revoke_deletes_a_key_by_id(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("DELETE /api/api-keys/key-1b158839f8", {})
-    assert labrats("api-key", "revoke", "key-1b158839f8") == (0, "", "key-1b158839f8 is revoked\n")
+    assert labrats("api-key", "revoke", "key-1b158839f8") == (0, "", "key-1b158839f8 revoked\n")
 
 
-def test_a_first_key_is_made_without_an_engine(
+def test_create_direct_writes_to_the_store_without_an_engine(
     labrats: Labrats, engine: ScriptedEngine, own_engine: OwnEngine, tmp_path: Path
 ) -> None:
-    told = ("--direct", "--scope", "admin", "--expires-at", "2030-01-31T00:00:00Z", "--data-dir", str(tmp_path))
-    ended = labrats("api-key", "create", "ops", *told)
+    options = ("--direct", "--scope", "admin", "--expires-at", "2030-01-31T00:00:00Z", "--data-dir", str(tmp_path))
+    ended = labrats("api-key", "create", "ops", *options)
     assert (ended.code, ended.out) == (0, "lr_test-of-a-key\n")
-    assert own_engine.keys_made == [("ops", ["admin"], datetime(2030, 1, 31, tzinfo=UTC), tmp_path)]
+    assert own_engine.created_keys == [("ops", ["admin"], datetime(2030, 1, 31, tzinfo=UTC), tmp_path)]
     assert engine.requests == []
 
 
 @pytest.mark.parametrize(
     ("refusal", "code", "complaint"),
     [
-        (Conflict("taken"), 4, "there is a key named 'ops' already"),
+        (Conflict("taken"), 4, "an API key named 'ops' already exists"),
         (LabratsError("no Kubernetes cluster is configured"), 2, "no Kubernetes cluster is configured"),
     ],
 )
-def test_a_first_key_that_cannot_be_made_says_why(
+def test_create_direct_reports_why_it_failed(
     labrats: Labrats, own_engine: OwnEngine, refusal: Exception, code: int, complaint: str
 ) -> None:
     own_engine.refusal = refusal
@@ -69,7 +69,7 @@ def test_a_first_key_that_cannot_be_made_says_why(
 
 
 @pytest.mark.parametrize(("time", "complaint"), [("soon", "isoformat"), ("2030-01-31T00:00:00", "time zone")])
-def test_a_first_key_ends_at_a_time_that_makes_sense(labrats: Labrats, time: str, complaint: str) -> None:
+def test_create_direct_refuses_an_invalid_expiry(labrats: Labrats, time: str, complaint: str) -> None:
     ended = labrats("api-key", "create", "ops", "--direct", "--expires-at", time)
     assert ended.code == 2
     assert complaint in ended.err

@@ -1,4 +1,4 @@
-"""The command line as a whole."""
+"""The `labrats` command: registered commands, help, usage errors, streams."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from cyclopts import App
 from labrats import __version__
 from labrats.cli import jobs
 from labrats.cli.app import build_app
-from labrats.cli.exits import ExitCode
+from labrats.cli.errors import ExitCode
 from tests.unit.cli.engines import Labrats, OwnEngine
 
 COMMANDS = (
@@ -24,7 +24,7 @@ COMMANDS = (
 
 
 def commands_of(app: App) -> Iterator[App]:
-    """The commands below `app` that do something."""
+    """Yield the commands below `app` that can be run."""
     for name in app:
         if not name.startswith("-"):
             subs = list(commands_of(app[name]))
@@ -32,20 +32,20 @@ def commands_of(app: App) -> Iterator[App]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said", "help_of"),
+    ("arguments", "message", "command"),
     [
         (("submit", "-p", "x", "--priority", "high"), '--priority: unable to convert "high" into a number.', "submit"),
         (("jobs", "--limit", "few"), '--limit: unable to convert "few" into a whole number.', "jobs"),
         (("model", "create", "opus"), "--provider requires an argument.", "model create"),
     ],
 )
-def test_wrong_usage_is_said_without_the_words_of_python_and_names_the_help_of_the_command(
-    labrats: Labrats, arguments: tuple[str, ...], said: str, help_of: str
+def test_usage_errors_name_no_python_types_and_point_to_the_help(
+    labrats: Labrats, arguments: tuple[str, ...], message: str, command: str
 ) -> None:
     ended = labrats(*arguments)
     assert ended.code is ExitCode.USAGE
-    assert said in ended.err
-    assert f"Try `labrats {help_of} --help`." in ended.err
+    assert message in ended.err
+    assert f"Try `labrats {command} --help`." in ended.err
 
 
 def test_help_names_every_command_and_the_exit_codes(labrats: Labrats) -> None:
@@ -57,20 +57,20 @@ def test_help_names_every_command_and_the_exit_codes(labrats: Labrats) -> None:
         assert f" {code.value} " in " ".join(ended.out.split())
 
 
-def test_every_command_and_every_option_is_explained(own_engine: OwnEngine) -> None:
+def test_every_command_and_option_has_a_help_text(own_engine: OwnEngine) -> None:
     for command in commands_of(build_app(own_engine)):
         assert command.help, command.name
         for argument in command.assemble_argument_collection(parse_docstring=True):
             assert argument.parameter.help or argument.children, (command.name, argument.name)
 
 
-def test_nothing_at_all_is_a_cry_for_help(labrats: Labrats) -> None:
+def test_no_arguments_print_the_help(labrats: Labrats) -> None:
     ended = labrats()
     assert ended.code == 0
     assert "Usage: labrats COMMAND [OPTIONS]" in ended.out
 
 
-def test_the_version_is_told(labrats: Labrats) -> None:
+def test_version_prints_the_version(labrats: Labrats) -> None:
     assert labrats("--version") == (0, f"{__version__}\n", "")
 
 
@@ -83,9 +83,7 @@ def test_the_version_is_told(labrats: Labrats) -> None:
         (["job", "ir-1", "ir-2"], "ir-2"),
     ],
 )
-def test_wrong_usage_is_explained_on_stderr_with_its_own_code(
-    labrats: Labrats, arguments: list[str], complaint: str
-) -> None:
+def test_usage_errors_go_to_stderr_with_exit_code_2(labrats: Labrats, arguments: list[str], complaint: str) -> None:
     ended = labrats(*arguments)
     assert (ended.code, ended.out) == (2, "")
     assert complaint in ended.err
@@ -93,7 +91,7 @@ def test_wrong_usage_is_explained_on_stderr_with_its_own_code(
 
 
 @pytest.mark.parametrize("command", [["logs", "-f"], ["wait"]])
-def test_an_interrupt_has_the_shells_code_for_it_and_ends_only_the_following(
+def test_interrupt_exits_with_130_and_leaves_the_job_running(
     labrats: Labrats, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -102,11 +100,11 @@ def test_an_interrupt_has_the_shells_code_for_it_and_ends_only_the_following(
     monkeypatch.setattr(jobs, "follow_log", interrupted)
     ended = labrats(*command, "ir-3ab1c2d4")
     assert ended.code == 130
-    assert "ir-3ab1c2d4 goes on" in ended.err
+    assert "ir-3ab1c2d4 continues" in ended.err
 
 
 @pytest.mark.parametrize("length", [1, 1_000_000])
-def test_a_reader_that_goes_away_is_no_error(length: int) -> None:
+def test_closed_stdout_causes_no_error_message(length: int) -> None:
     program = f"import sys; from labrats.cli.app import *; sys.exit(run(lambda _: print('x' * {length})))"
     reader, writer = os.pipe()
     os.close(reader)
@@ -118,7 +116,7 @@ def test_a_reader_that_goes_away_is_no_error(length: int) -> None:
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
 
 
-def test_a_character_that_the_terminal_lacks_ends_nothing() -> None:
+def test_unencodable_characters_are_replaced() -> None:
     program = r"from labrats.cli.app import *; run(lambda _: print('Zo\u00eb \ud800'))"
     environment = {"PYTHONIOENCODING": "ascii"}
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=True)
@@ -126,7 +124,7 @@ def test_a_character_that_the_terminal_lacks_ends_nothing() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_a_script_its_shell_accepts(labrats: Labrats, tmp_path: Path, shell: str) -> None:
+def test_completion_script_is_valid_in_its_shell(labrats: Labrats, tmp_path: Path, shell: str) -> None:
     script = labrats("completion", shell).out
     assert "labrats" in script
     assert "follow" in script

@@ -1,4 +1,4 @@
-"""`labrats apply` and `labrats export`: files become resources, and resources files."""
+"""`labrats apply` and `labrats export`."""
 
 import io
 import json
@@ -77,7 +77,7 @@ def write(file: Path, *manifests: dict[str, Any]) -> str:
 
 @pytest.fixture
 def empty(engine: ScriptedEngine) -> ScriptedEngine:
-    """An engine without any resources, that takes some."""
+    """Script an engine without resources that accepts new ones."""
     for path, plural in (
         ("instructions", "instructions"), ("ai-models", "aiModels"), ("agents", "agents"),
         ("webhook-sources", "webhookSources"),
@@ -91,7 +91,7 @@ def empty(engine: ScriptedEngine) -> ScriptedEngine:
 
 @pytest.fixture
 def full(engine: ScriptedEngine) -> ScriptedEngine:
-    """An engine with the resources of the manifests above, that lets them be changed."""
+    """Script an engine that has the resources of the manifests above and accepts changes."""
     for path, plural, view in (
         ("instructions", "instructions", INSTRUCTION_VIEW), ("ai-models", "aiModels", MODEL_VIEW),
         ("agents", "agents", AGENT_VIEW), ("webhook-sources", "webhookSources", SOURCE_VIEW),
@@ -104,13 +104,13 @@ def full(engine: ScriptedEngine) -> ScriptedEngine:
 
 
 def writes(engine: ScriptedEngine) -> list[tuple[str, Any]]:
-    """What was written, in order."""
+    """Return the writing requests in order."""
     return [
         (f"{request.method} {request.path}", request.json) for request in engine.requests if request.method != "GET"
     ]
 
 
-def test_what_there_is_not_is_created_what_others_need_first(
+def test_apply_creates_missing_resources_in_order_of_dependency(
     labrats: Labrats, empty: ScriptedEngine, file: Path
 ) -> None:
     ended = labrats("apply", "-f", write(file, *ALL))
@@ -129,14 +129,14 @@ def test_what_there_is_not_is_created_what_others_need_first(
     ]
 
 
-def test_what_is_as_the_files_say_is_left_alone(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
+def test_apply_leaves_matching_resources_unchanged(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
     ended = labrats("apply", "-f", write(file, *ALL))
 
     assert [line.split()[-1] for line in ended.out.splitlines()] == ["unchanged"] * 5
     assert writes(full) == []
 
 
-def test_what_differs_is_changed_and_what_a_file_leaves_out_gets_its_default(
+def test_apply_changes_differing_fields_and_resets_omitted_ones_to_defaults(
     labrats: Labrats, full: ScriptedEngine, file: Path
 ) -> None:
     changed = [
@@ -171,14 +171,16 @@ def test_what_differs_is_changed_and_what_a_file_leaves_out_gets_its_default(
     ]  # fmt: skip
 
 
-def test_a_new_model_may_leave_its_slots_to_the_engine(labrats: Labrats, empty: ScriptedEngine, file: Path) -> None:
+def test_apply_leaves_omitted_slots_of_a_new_model_to_the_engine(
+    labrats: Labrats, empty: ScriptedEngine, file: Path
+) -> None:
     ended = labrats("apply", "-f", write(file, a_manifest("AiModel", "opus", {"provider": "claude", "model": "opus"})))
 
     assert (ended.code, ended.out) == (0, "AiModel opus created\n")
     assert writes(empty) == [("POST /api/ai-models", {"name": "opus", "provider": "claude", "model": "opus"})]
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
+def test_dry_run_reports_changes_and_writes_nothing(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
     other = a_manifest("AiModel", "other", MODEL | {"model": "sonnet"})
     changed = a_manifest("AiInstruction", "conduct", {"content": "Do it better."})
 
@@ -196,16 +198,14 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(labrats: Labrats, fu
     assert writes(full) == []
 
 
-def test_what_is_applied_may_come_from_standard_input(
+def test_apply_reads_standard_input(
     labrats: Labrats, empty: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, file: Path
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(write(file, MODEL_MANIFEST)).read_bytes())))
     assert labrats("apply", "-f", "-", "--dry-run") == (0, "AiModel opus created (dry run)\n", "")
 
 
-def test_several_files_are_applied_as_a_shell_spells_them_out(
-    labrats: Labrats, empty: ScriptedEngine, tmp_path: Path
-) -> None:
+def test_apply_accepts_files_expanded_by_the_shell(labrats: Labrats, empty: ScriptedEngine, tmp_path: Path) -> None:
     one, two = write(tmp_path / "1.yaml", MODEL_MANIFEST), write(tmp_path / "2.yaml", INSTRUCTION_MANIFEST)
 
     for arguments in ((one, two), (one, "-f", two)):
@@ -213,12 +213,14 @@ def test_several_files_are_applied_as_a_shell_spells_them_out(
         assert ended.out.splitlines() == ["AiInstruction conduct created (dry run)", "AiModel opus created (dry run)"]
 
 
-def test_a_file_with_nothing_in_it_is_said_to_be_so(labrats: Labrats, file: Path) -> None:
+def test_apply_reports_an_empty_file(labrats: Labrats, file: Path) -> None:
     file.write_text("# nothing yet\n")
-    assert labrats("apply", "-f", str(file)) == (0, "", "there is nothing to apply\n")
+    assert labrats("apply", "-f", str(file)) == (0, "", "nothing to apply\n")
 
 
-def test_a_job_is_submitted_once_by_its_name(labrats: Labrats, engine: ScriptedEngine, file: Path) -> None:
+def test_apply_submits_a_job_with_its_name_as_idempotency_key(
+    labrats: Labrats, engine: ScriptedEngine, file: Path
+) -> None:
     engine.answers("POST /api/jobs/submit", {"jobId": "ir-3ab1c2d4"}, status=201)
 
     ended = labrats("apply", "-f", write(file, a_manifest("InferenceRequest", "nightly", JOB)))
@@ -229,7 +231,7 @@ def test_a_job_is_submitted_once_by_its_name(labrats: Labrats, engine: ScriptedE
     assert request.headers["Idempotency-Key"] == "apply/nightly"
 
 
-def test_in_json_each_resource_is_a_line(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
+def test_apply_json_prints_one_line_per_resource(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
     full.answers("POST /api/jobs/submit", {"jobId": "ir-3ab1c2d4"}, status=201)
 
     ended = labrats("apply", "--json", "-f", write(file, MODEL_MANIFEST, a_manifest("InferenceRequest", "one", JOB)))
@@ -240,8 +242,8 @@ def test_in_json_each_resource_is_a_line(labrats: Labrats, full: ScriptedEngine,
     ]
 
 
-def test_what_kubectl_prints_is_taken_whole(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
-    """`kubectl get labrats -o yaml`: a List, whose items have a status and metadata of the cluster's."""
+def test_apply_accepts_a_list_from_kubectl(labrats: Labrats, full: ScriptedEngine, file: Path) -> None:
+    """`kubectl get labrats -o yaml` prints a List whose items have a status and metadata from the cluster."""
     item = AGENT_MANIFEST | {
         "metadata": {"name": "developer", "namespace": "labrats", "uid": "1", "generation": 2}, "status": {},
     }  # fmt: skip
@@ -269,7 +271,7 @@ def test_what_kubectl_prints_is_taken_whole(labrats: Labrats, full: ScriptedEngi
             "spec.eventTriggers[0].events: ",
         ),
         (a_manifest("AiModel", "opus", MODEL | {"slots": "two"}), "spec.slots: "),
-        (a_manifest("AiConfig", "mine", CONFIG), "metadata.name: there is one AiConfig, named default"),
+        (a_manifest("AiConfig", "mine", CONFIG), "metadata.name: the only AiConfig is named default"),
         (a_manifest("AiConfig", "default", {"resourceVersion": "1"}), "spec.resourceVersion: there is no such field"),
         (
             a_manifest("WebhookSource", "github", {"type": "github", "secret": "a-secret-of-a-test"}),
@@ -280,7 +282,7 @@ def test_what_kubectl_prints_is_taken_whole(labrats: Labrats, full: ScriptedEngi
         (a_manifest("InferenceRequest", "one", JOB | {"owner": "me"}), "spec.owner: there is no such field"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_document_and_field_before_anything_is_written(
+def test_apply_reports_document_and_field_of_an_error_before_any_write(
     labrats: Labrats, empty: ScriptedEngine, file: Path, manifest: dict[str, Any], words: str
 ) -> None:
     ended = labrats("apply", "-f", write(file, INSTRUCTION_MANIFEST, manifest))
@@ -291,7 +293,7 @@ def test_what_is_wrong_is_said_with_its_document_and_field_before_anything_is_wr
     assert writes(empty) == []
 
 
-def test_all_that_is_wrong_is_said_at_once(labrats: Labrats, empty: ScriptedEngine, file: Path) -> None:
+def test_apply_reports_all_errors_at_once(labrats: Labrats, empty: ScriptedEngine, file: Path) -> None:
     wrong = [a_manifest("AiModel", f"model-{number}", MODEL | {"slots": -1}) for number in range(3)]
 
     ended = labrats("apply", "-f", write(file, *wrong))
@@ -299,16 +301,14 @@ def test_all_that_is_wrong_is_said_at_once(labrats: Labrats, empty: ScriptedEngi
     assert ended.err.count("spec.slots: ") == 3
 
 
-def test_a_resource_that_two_documents_are_about_is_refused(
-    labrats: Labrats, empty: ScriptedEngine, file: Path
-) -> None:
+def test_apply_refuses_a_resource_that_is_defined_twice(labrats: Labrats, empty: ScriptedEngine, file: Path) -> None:
     ended = labrats("apply", "-f", write(file, AGENT_MANIFEST, MODEL_MANIFEST, AGENT_MANIFEST))
 
-    assert "AiAgent developer stands in " in ended.err
+    assert "AiAgent developer is also defined in " in ended.err
     assert writes(empty) == []
 
 
-def test_a_refusal_by_the_engine_names_the_document(labrats: Labrats, empty: ScriptedEngine, file: Path) -> None:
+def test_apply_names_the_document_that_the_engine_refused(labrats: Labrats, empty: ScriptedEngine, file: Path) -> None:
     empty.answers(
         "POST /api/agents", {"error": "the agent 'x' has the triggerName already", "code": "conflict"}, status=409
     )
@@ -321,7 +321,7 @@ def test_a_refusal_by_the_engine_names_the_document(labrats: Labrats, empty: Scr
     assert ended.code == 2
 
 
-def test_an_export_is_what_apply_takes_without_what_goes_without_saying(labrats: Labrats, full: ScriptedEngine) -> None:
+def test_export_prints_manifests_without_defaults(labrats: Labrats, full: ScriptedEngine) -> None:
     exported = list(yaml.safe_load_all(labrats("export").out))
 
     assert exported == [
@@ -331,7 +331,7 @@ def test_an_export_is_what_apply_takes_without_what_goes_without_saying(labrats:
 
 
 @pytest.mark.parametrize("option", [(), ("--json",)])
-def test_an_export_can_be_applied_as_it_is(
+def test_applying_an_export_changes_nothing(
     labrats: Labrats, full: ScriptedEngine, file: Path, option: tuple[str, ...]
 ) -> None:
     file.write_text(labrats("export", *option).out)
@@ -341,5 +341,5 @@ def test_an_export_can_be_applied_as_it_is(
     assert [line.split()[-1] for line in ended.out.splitlines()] == ["unchanged"] * 5
 
 
-def test_an_empty_engine_exports_nothing_and_says_so(labrats: Labrats, empty: ScriptedEngine) -> None:
-    assert labrats("export") == (0, "", "there is nothing to export\n")
+def test_export_of_an_empty_engine_reports_nothing_to_export(labrats: Labrats, empty: ScriptedEngine) -> None:
+    assert labrats("export") == (0, "", "nothing to export\n")

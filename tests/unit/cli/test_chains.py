@@ -1,4 +1,4 @@
-"""A chain is drawn."""
+"""`labrats chain`."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ def script(engine: ScriptedEngine, *jobs: dict[str, Any]) -> None:
         engine.answers(f"GET /api/jobs/{job['id']}", job)
 
 
-def test_its_jobs_are_drawn_in_order_and_where_it_ended(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_chain_shows_jobs_in_order_and_where_the_chain_ended(labrats: Labrats, engine: ScriptedEngine) -> None:
     script(
         engine,
         a_link(1, 0, agentRole="ai-developer", childJobId="ir-00000002"),
@@ -34,20 +34,20 @@ def test_its_jobs_are_drawn_in_order_and_where_it_ended(labrats: Labrats, engine
     assert engine.requests[0].path == f"/api/jobs?chainId={CHAIN}&limit=100"
 
 
-def test_it_is_found_by_one_of_its_jobs_too(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_chain_is_found_by_the_id_of_one_of_its_jobs(labrats: Labrats, engine: ScriptedEngine) -> None:
     script(engine, a_link(1, 0))
     assert labrats("chain", "ir-00000001").out.startswith(f"chain {CHAIN}\n")
 
 
-def test_json_has_its_jobs_whole(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_chain_json_has_the_full_jobs(labrats: Labrats, engine: ScriptedEngine) -> None:
     script(engine, first := a_link(1, 0), second := a_link(2, 1))
     assert json.loads(labrats("chain", CHAIN, "--json").out) == [first, second]
 
 
-def test_an_unknown_chain_and_a_job_without_one_are_said_to_be_so(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_chain_reports_an_unknown_chain_and_a_job_without_a_chain(labrats: Labrats, engine: ScriptedEngine) -> None:
     script(engine)
     unknown = labrats("chain", CHAIN)
-    assert (unknown.code, unknown.err) == (4, f"labrats: there is no chain '{CHAIN}' that you may see\n")
+    assert (unknown.code, unknown.err) == (4, f"labrats: chain '{CHAIN}' not found, or not visible to your API key\n")
     engine.answers("GET /api/jobs/ir-00000009", a_job(id="ir-00000009", chainId=None))
     alone = labrats("chain", "ir-00000009")
-    assert (alone.code, alone.err) == (4, "labrats: the job ir-00000009 is in no chain\n")
+    assert (alone.code, alone.err) == (4, "labrats: job ir-00000009 is not part of a chain\n")

@@ -1,4 +1,4 @@
-"""Whom the command line calls, with which key, and what it makes of refusals."""
+"""The client: its URL and API key, and the messages for errors of the API."""
 
 import socket
 from pathlib import Path
@@ -11,8 +11,8 @@ from tests.unit.cli.engines import Answer, Labrats, ScriptedEngine
 
 
 @pytest.fixture
-def nobody() -> str:
-    """The URL of a port on which nothing listens."""
+def unused_url() -> str:
+    """Return the URL of a port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     return f"http://127.0.0.1:{port}"
@@ -25,22 +25,22 @@ def put_admin_key(data_dir: Path, key: str) -> Path:
     return path
 
 
-def test_an_engine_that_is_not_there_is_said_to_be_so_and_how_to_start_it(labrats: Labrats, nobody: str) -> None:
-    ended = labrats("jobs", "--url", nobody)
+def test_unreachable_local_engine_error_says_how_to_start_one(labrats: Labrats, unused_url: str) -> None:
+    ended = labrats("jobs", "--url", unused_url)
     assert ended.code == 3
-    assert f"no engine answers at {nobody}" in ended.err
+    assert f"no engine answers at {unused_url}" in ended.err
     assert "labrats serve" in ended.err
 
 
-def test_an_engine_elsewhere_is_not_ours_to_start(labrats: Labrats) -> None:
+def test_unreachable_remote_engine_error_does_not_suggest_serve(labrats: Labrats) -> None:
     ended = labrats("jobs", "--url", "http://labrats.invalid")
     assert ended.code == 3
-    assert "is --url (or LABRATS_URL) right?" in ended.err
+    assert "check --url or LABRATS_URL" in ended.err
     assert "labrats serve" not in ended.err
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1", "http://127.0.0.1:port", "http://[::1"])
-def test_what_is_no_address_is_wrong_usage(labrats: Labrats, url: str) -> None:
+def test_invalid_url_is_a_usage_error(labrats: Labrats, url: str) -> None:
     ended = labrats("jobs", "--url", url)
     assert ended.code == 2
     assert url in ended.err
@@ -50,7 +50,7 @@ def test_what_is_no_address_is_wrong_usage(labrats: Labrats, url: str) -> None:
     ("status", "code"),
     [(400, 2), (401, 4), (403, 4), (404, 4), (409, 2), (413, 2), (422, 2), (429, 3), (500, 3), (501, 2), (503, 3)],
 )
-def test_a_refusal_is_shown_as_its_sentence_with_a_code_that_says_what_to_do(
+def test_api_error_is_shown_with_the_exit_code_of_its_status(
     labrats: Labrats, engine: ScriptedEngine, status: int, code: int
 ) -> None:
     engine.answers("GET /api/jobs", {"error": "that is not possible", "code": "x"}, status=status)
@@ -60,7 +60,7 @@ def test_a_refusal_is_shown_as_its_sentence_with_a_code_that_says_what_to_do(
     assert ended.out == ""
 
 
-def test_each_field_that_is_wrong_is_named(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_api_error_lists_invalid_fields(labrats: Labrats, engine: ScriptedEngine) -> None:
     details = [{"field": "config.effort", "message": "is too much"}, {"field": "type", "message": "is empty"}]
     refusal = {"error": "these fields are not valid", "code": "validation_failed", "details": details}
     engine.answers("POST /api/jobs/submit", refusal, status=422)
@@ -69,22 +69,22 @@ def test_each_field_that_is_wrong_is_named(labrats: Labrats, engine: ScriptedEng
     )
 
 
-def test_a_field_that_the_sentence_names_already_is_not_repeated(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_api_error_does_not_repeat_a_field_from_the_message(labrats: Labrats, engine: ScriptedEngine) -> None:
     refusal = {"error": "type: is empty", "code": "x", "details": [{"field": "type", "message": "is empty"}]}
     engine.answers("POST /api/jobs/submit", refusal, status=422)
     assert labrats("submit", "-p", "x").err == "labrats: type: is empty\n"
 
 
 @pytest.mark.parametrize("body", [b"<html>404</html>", b"[]", b'{"error": {"message": "other"}}'])
-def test_a_server_that_is_no_labrats_is_recognised(labrats: Labrats, engine: ScriptedEngine, body: bytes) -> None:
+def test_error_of_another_server_is_recognised(labrats: Labrats, engine: ScriptedEngine, body: bytes) -> None:
     engine.script("GET /api/jobs", Answer(body, status=404, content_type="text/html"))
     ended = labrats("jobs")
     assert ended.code == 4
-    assert "answered 404, but not as Labrats does" in ended.err
+    assert "answered 404, but is not a Labrats engine" in ended.err
 
 
 @pytest.mark.parametrize("command", [["jobs"], ["logs", "-f", "ir-1"]])
-def test_a_server_that_answers_everything_with_a_page_is_recognised(
+def test_html_page_of_another_server_is_recognised(
     labrats: Labrats, engine: ScriptedEngine, command: list[str]
 ) -> None:
     page = Answer(b"<html>welcome</html>", content_type="text/html")
@@ -92,10 +92,10 @@ def test_a_server_that_answers_everything_with_a_page_is_recognised(
     engine.script("GET /api/jobs/ir-1/logs", page)
     ended = labrats(*command)
     assert ended.code == 2
-    assert "answered 200, but not as Labrats does" in ended.err
+    assert "answered 200, but is not a Labrats engine" in ended.err
 
 
-def test_a_key_that_is_refused_is_traced_to_where_it_came_from(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_refused_key_error_names_the_origin_but_not_the_key(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/jobs", {"error": "send a valid API key", "code": "unauthorized"}, status=401)
     ended = labrats("jobs", "--api-key", "lr_test_only")
     assert "Key used: --api-key or LABRATS_API_KEY." in ended.err
@@ -103,13 +103,13 @@ def test_a_key_that_is_refused_is_traced_to_where_it_came_from(labrats: Labrats,
     assert "lr_test_only" not in ended.err
 
 
-def test_a_key_that_is_missing_is_said_to_be_missing(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
+def test_missing_key_error_names_the_expected_file(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
     engine.answers("GET /api/jobs", {"error": "send a valid API key", "code": "unauthorized"}, status=401)
     ended = labrats("jobs", "--data-dir", f"{tmp_path}/nowhere")
     assert f"no key, because there is no {tmp_path}/nowhere/admin.key" in ended.err
 
 
-def test_the_key_given_is_the_key_sent(
+def test_api_key_option_overrides_the_environment(
     labrats: Labrats, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LABRATS_API_KEY", "lr_test_environment")
@@ -120,37 +120,37 @@ def test_the_key_given_is_the_key_sent(
 
 
 @pytest.mark.parametrize("key", ["lr_schlüssel", "lr_two\nlines", "lr_two words"])
-def test_what_cannot_be_a_key_is_not_sent(labrats: Labrats, engine: ScriptedEngine, key: str) -> None:
+def test_invalid_api_key_is_not_sent(labrats: Labrats, engine: ScriptedEngine, key: str) -> None:
     ended = labrats("jobs", "--api-key", key)
     assert ended.code == 2
-    assert "the API key holds characters that no key has (it came from --api-key or LABRATS_API_KEY)" in ended.err
+    assert "the API key from --api-key or LABRATS_API_KEY is invalid" in ended.err
     assert engine.requests == []
 
 
-def test_no_proxy_stands_between_us_and_this_machine(
-    labrats: Labrats, monkeypatch: pytest.MonkeyPatch, nobody: str
+def test_requests_to_this_machine_bypass_the_proxy(
+    labrats: Labrats, monkeypatch: pytest.MonkeyPatch, unused_url: str
 ) -> None:
-    monkeypatch.setenv("HTTP_PROXY", nobody)
+    monkeypatch.setenv("HTTP_PROXY", unused_url)
     assert labrats("jobs").code == 4  # the scripted engine's answer
 
 
-def test_the_admin_key_in_the_data_folder_is_found_by_itself(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_admin_key_is_read_from_the_data_folder(labrats: Labrats, engine: ScriptedEngine) -> None:
     put_admin_key(default_data_dir(), "lr_test_admin")
     labrats("jobs")
     assert engine.requests[0].headers["Authorization"] == "Bearer lr_test_admin"
 
 
-def test_the_admin_key_is_not_sent_to_another_machine(tmp_path: Path) -> None:
+def test_admin_key_is_not_sent_to_another_machine(tmp_path: Path) -> None:
     put_admin_key(tmp_path / "data", "lr_test_admin")
     options = ApiOptions(url="https://labrats.example.org", data_dir=tmp_path / "data")
     assert options.credential().key is None
 
 
-def test_an_admin_key_of_somebody_else_is_explained(
+def test_unreadable_admin_key_error_names_the_file(
     tmp_path: Path, labrats: Labrats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> str:
-        raise PermissionError  # as for anybody but the owner; tests may run as root, whom no mode stops
+        raise PermissionError  # tests may run as root, which may read every file
 
     path = put_admin_key(tmp_path / "data", "lr_test_admin")
     monkeypatch.setattr(Path, "read_text", refuse)
@@ -159,7 +159,7 @@ def test_an_admin_key_of_somebody_else_is_explained(
     assert f"only the owner of {path} may use the admin key" in ended.err
 
 
-def test_the_command_line_looks_where_the_engine_keeps_its_data() -> None:
+def test_default_data_folder_equals_that_of_the_engine() -> None:
     from labrats import settings
 
     assert default_data_dir() == settings.default_data_dir()
@@ -178,15 +178,15 @@ def test_the_command_line_looks_where_the_engine_keeps_its_data() -> None:
         ("nonsense", False),
     ],
 )
-def test_this_machine_is_told_from_others(url: str, this_machine: bool) -> None:
+def test_is_this_machine_recognises_loopback_addresses(url: str, this_machine: bool) -> None:
     assert is_this_machine(url) is this_machine
 
 
-def test_the_address_follows_the_port_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_url_uses_the_port_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ApiOptions().base_url == "http://127.0.0.1:3001"
     monkeypatch.setenv("PORT", "4000")
     assert ApiOptions().base_url == "http://127.0.0.1:4000"
 
 
-def test_an_address_without_a_scheme_is_http() -> None:
+def test_url_without_a_scheme_is_http() -> None:
     assert ApiOptions(url="localhost:4000").base_url == "http://localhost:4000"

@@ -1,4 +1,4 @@
-"""Every command in the documentation is one that the command line understands."""
+"""The documentation: every `labrats` command in it parses."""
 
 import re
 import shlex
@@ -23,33 +23,33 @@ PAGES = (
 
 
 def shell_lines(page: str) -> Iterator[list[str]]:
-    """The words of each command in the shell blocks of `page`, those that span lines included."""
+    """Yield the words of each command in the shell blocks of `page`. A command may span lines."""
     for block in re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
         text = ""
         for line in block.splitlines(keepends=True):
             text += line
             try:
                 words = shlex.split(text, comments=True)
-            except ValueError:  # a quotation, or an escaped line end, goes on
+            except ValueError:  # a quotation or an escaped line end continues
                 continue
             yield words
             text = ""
 
 
 def labrats_commands() -> Iterator[list[str]]:
-    """The arguments of each `labrats` in the documentation, up to where its output goes elsewhere."""
+    """Yield the arguments of each `labrats` command, without redirections and pipes."""
     for page in PAGES:
         for words in shell_lines(page):
-            words = list(dropwhile(lambda word: "=" in word, words))  # what is set for the command
+            words = list(dropwhile(lambda word: "=" in word, words))  # variables set for the command
             if words and words[0].rpartition("/")[2] == "labrats":
                 rest = words[1:]
                 yield rest[: next((at for at, word in enumerate(rest) if word in {"|", "<", ">"}), None)]
 
 
 @pytest.mark.parametrize("arguments", list(labrats_commands()), ids=" ".join)
-def test_a_documented_command_is_understood(own_engine: OwnEngine, arguments: list[str]) -> None:
+def test_documented_command_parses(own_engine: OwnEngine, arguments: list[str]) -> None:
     build_app(own_engine).parse_args(arguments)
 
 
-def test_the_documentation_shows_commands() -> None:
+def test_documentation_has_more_than_20_commands() -> None:
     assert len(list(labrats_commands())) > 20

@@ -1,4 +1,4 @@
-"""`labrats serve` and `labrats config`."""
+"""`labrats serve`, `labrats login-link` and `labrats config`."""
 
 import errno
 import json
@@ -12,19 +12,19 @@ from labrats.settings import EngineSettings
 from tests.unit.cli.engines import Labrats, OwnEngine
 
 
-def test_serve_hands_on_what_it_was_told(labrats: Labrats, own_engine: OwnEngine) -> None:
-    told = ("--host", "::1", "--port", "0", "--data-dir", "/srv/labrats", "--backend", "kubernetes",
+def test_serve_passes_its_options_to_the_engine(labrats: Labrats, own_engine: OwnEngine) -> None:
+    options = ("--host", "::1", "--port", "0", "--data-dir", "/srv/labrats", "--backend", "kubernetes",
             "--role", "api", "--sandbox")  # fmt: skip
-    assert labrats("serve", *told).code == 0
+    assert labrats("serve", *options).code == 0
     assert own_engine.served == [("::1", 0, Path("/srv/labrats"), "kubernetes", "api", "true")]
 
 
-def test_serve_leaves_what_it_was_not_told_to_the_settings(labrats: Labrats, own_engine: OwnEngine) -> None:
+def test_serve_without_options_uses_the_settings(labrats: Labrats, own_engine: OwnEngine) -> None:
     labrats("serve")
     assert own_engine.served == [(None, None, None, None, None, None)]
 
 
-def test_serve_takes_the_environments_port_and_folder(
+def test_serve_reads_port_and_data_folder_from_the_environment(
     labrats: Labrats, own_engine: OwnEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PORT", "4000")
@@ -33,30 +33,32 @@ def test_serve_takes_the_environments_port_and_folder(
     assert own_engine.served == [(None, 4000, Path("/srv/labrats"), None, None, None)]
 
 
-def test_serve_says_how_to_sign_in(labrats: Labrats, own_engine: OwnEngine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_serve_prints_the_login_link(
+    labrats: Labrats, own_engine: OwnEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
     labrats("serve")
     assert own_engine.on_ready
     own_engine.on_ready("http://127.0.0.1:3001", "http://127.0.0.1:3001/api/auth/link?token=test")
     assert capsys.readouterr().out.endswith("15 minutes: http://127.0.0.1:3001/api/auth/link?token=test\n")
 
 
-def test_a_login_link_leads_to_the_engine_that_is_named(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_login_link_uses_url_and_data_folder(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LABRATS_URL")
     assert labrats("login-link").out == "http://127.0.0.1:3001/login-of/data\n"
-    told = ("--url", "https://labrats.test", "--data-dir", "/srv/other")
-    assert labrats("login-link", *told).out == "https://labrats.test/login-of/other\n"
+    options = ("--url", "https://labrats.test", "--data-dir", "/srv/other")
+    assert labrats("login-link", *options).out == "https://labrats.test/login-of/other\n"
 
 
 @pytest.mark.parametrize(
     ("refusal", "complaint"),
     [
-        (OSError(errno.EADDRINUSE, "Address already in use"), "port 4000 is taken, perhaps by another engine"),
+        (OSError(errno.EADDRINUSE, "Address already in use"), "port 4000 is in use, perhaps by another engine"),
         (OSError(errno.EACCES, "Permission denied"), "cannot listen on port 4000 of 127.0.0.1: Permission denied"),
         (PermissionError(errno.EACCES, "Permission denied", "/srv/x"), "/srv/x: Permission denied"),
         (LabratsError("another engine is running on /srv/x"), "another engine is running on /srv/x"),
     ],
 )
-def test_an_engine_that_cannot_start_says_why_in_a_sentence(
+def test_serve_reports_why_the_engine_cannot_start(
     labrats: Labrats, own_engine: OwnEngine, refusal: Exception, complaint: str
 ) -> None:
     own_engine.refusal = refusal
@@ -65,9 +67,7 @@ def test_an_engine_that_cannot_start_says_why_in_a_sentence(
     assert ended.err.startswith(f"labrats: {complaint}")
 
 
-def test_a_setting_that_makes_no_sense_is_named_by_its_variable(
-    labrats: Labrats, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_setting_is_reported_with_its_variable(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEFAULT_MODEL_SLOTS", "many")
     ended = labrats("config")
     assert ended.code == 2
@@ -83,14 +83,14 @@ def test_a_setting_that_makes_no_sense_is_named_by_its_variable(
         ("OUTBOUND_ALLOWED_CIDRS", "10.0.0.0/99", "\n  OUTBOUND_ALLOWED_CIDRS: '10.0.0.0/99' does not appear"),
     ],
 )
-def test_what_is_wrong_with_a_setting_is_said_to_people(
+def test_setting_errors_are_in_plain_words(
     labrats: Labrats, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert words in labrats("config").err
 
 
-def test_config_shows_each_setting_with_its_meaning_and_what_differs_from_the_default(
+def test_config_shows_values_descriptions_and_changed_defaults(
     labrats: Labrats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEFAULT_MODEL_SLOTS", "9")
@@ -107,12 +107,12 @@ def test_config_never_shows_a_secret(labrats: Labrats, monkeypatch: pytest.Monke
     assert "SUBMIT_API_KEYS=**********,**********   (default: )" in shown
 
 
-def test_config_sets_each_meaning_in(labrats: Labrats) -> None:
+def test_config_indents_descriptions(labrats: Labrats) -> None:
     lines = labrats("config").out.splitlines()
     assert all(re.match(r"    \S|[A-Z0-9_]+=", line) for line in lines)
 
 
-def test_config_in_json_knows_every_setting(labrats: Labrats) -> None:
+def test_config_json_has_every_setting(labrats: Labrats) -> None:
     settings = json.loads(labrats("config", "--json").out)["settings"]
     assert [setting["name"] for setting in settings] == list(EngineSettings.model_fields)
     assert all(setting["description"] and setting["environment"] for setting in settings)

@@ -1,4 +1,4 @@
-"""The commands about jobs that exist."""
+"""The commands for existing jobs."""
 
 import sys
 
@@ -13,7 +13,7 @@ def a_page(*jobs: object, total: int = 1) -> dict[str, object]:
     return {"jobs": jobs, "total": total, "page": 1, "limit": 20}
 
 
-def test_jobs_are_listed_one_a_line(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_jobs_prints_one_line_per_job(labrats: Labrats, engine: ScriptedEngine) -> None:
     failed = a_job(status="failed", failedReason="no\ncheese", attempts=2)
     engine.answers("GET /api/jobs", a_page(failed))
     heading, row = labrats("jobs").out.splitlines()
@@ -23,12 +23,12 @@ def test_jobs_are_listed_one_a_line(labrats: Labrats, engine: ScriptedEngine) ->
     assert (duration, attempts, reason) == ("42s", "2", ["no", "cheese"])
 
 
-def test_a_list_says_that_there_is_more(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_jobs_reports_further_pages(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/jobs", a_page(a_job(), total=41))
-    assert labrats("jobs").err == "1 of 41 jobs; more with --page 2\n"
+    assert labrats("jobs").err == "1 of 41 jobs; for more use --page 2\n"
 
 
-def test_filters_are_passed_on_under_the_apis_names(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_jobs_sends_filters_under_the_names_of_the_api(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/jobs", a_page())
     labrats(
         *("jobs", "--status", "failed", "--type", "t", "--source", "s", "--agent", "a", "--repo", "o/r"),
@@ -39,7 +39,7 @@ def test_filters_are_passed_on_under_the_apis_names(labrats: Labrats, engine: Sc
     )
 
 
-def test_a_job_is_shown_on_one_screen(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_job_fits_on_one_screen(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers(
         JOB,
         a_job(
@@ -57,7 +57,7 @@ def test_a_job_is_shown_on_one_screen(labrats: Labrats, engine: ScriptedEngine) 
     lines = out.splitlines()
     assert lines[0] == "ir-3ab1c2d4  failed"
     assert "  model      mock/mock, effort medium" in lines
-    assert "  ran        42s, after 2.0s of waiting" in lines
+    assert "  ran        42s, after waiting 2.0s" in lines
     assert "  usage      1,200 tokens in, 300 out, 7 from cache; $0.0123; turns: 4" in lines
     assert "  branch     fix-17" in lines
     assert "  reason     it took too long [timeout]" in lines
@@ -68,28 +68,28 @@ def test_a_job_is_shown_on_one_screen(labrats: Labrats, engine: ScriptedEngine) 
     assert len(lines) < 45
 
 
-def test_the_wait_of_a_job_that_was_tried_before_is_not_guessed(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_job_with_several_attempts_shows_no_waiting_time(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers(JOB, a_job(attempts=2))
     assert "  ran        42s in the latest attempt\n" in labrats("job", "ir-3ab1c2d4").out
 
 
-def test_a_job_shows_what_it_was_cloned_from(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_job_shows_its_repository_and_ref(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers(JOB, a_job(workspaceSetup={"gitRepo": "https://example.org/a.git", "gitRef": "main"}))
     assert "  git        https://example.org/a.git @ main\n" in labrats("job", "ir-3ab1c2d4").out
 
 
-def test_a_running_job_that_is_being_cancelled_says_so(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_job_shows_a_pending_cancellation(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers(JOB, a_job(status="active", finishedAt=None, cancelRequestedAt="2030-01-01T12:00:03Z"))
     assert labrats("job", "ir-3ab1c2d4").out.startswith("ir-3ab1c2d4  active (being cancelled)\n")
 
 
-def test_the_log_of_an_ended_job_is_read_whole(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_logs_of_an_ended_job_are_complete(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers(JOB, a_job(status="failed", logs=["only the end"]))
     engine.streams("ir-3ab1c2d4", "one", "two", status="failed")
     assert labrats("logs", "ir-3ab1c2d4") == (0, "one\ntwo\n", "")
 
 
-def test_the_log_of_a_running_job_is_not_waited_for(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_logs_of_a_running_job_return_at_once(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers(JOB, a_job(status="active", finishedAt=None, logs=["so far"]))
     ended = labrats("logs", "ir-3ab1c2d4")
     assert (ended.code, ended.out) == (0, "so far\n")
@@ -97,21 +97,21 @@ def test_the_log_of_a_running_job_is_not_waited_for(labrats: Labrats, engine: Sc
 
 
 @pytest.mark.parametrize(("status", "code"), [("completed", 0), ("failed", 1), ("cancelled", 5)])
-def test_following_a_log_ends_with_the_jobs_outcome(
+def test_logs_follow_exits_with_the_code_of_the_outcome(
     labrats: Labrats, engine: ScriptedEngine, status: str, code: int
 ) -> None:
     engine.streams("ir-3ab1c2d4", "a\u2028b", status=status)
     assert labrats("logs", "-f", "ir-3ab1c2d4") == (code, "a\u2028b\n", "")
 
 
-def test_a_log_in_json_is_one_event_a_line(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_logs_json_prints_one_event_per_line(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.streams("ir-3ab1c2d4", "a\nb")
     out = labrats("logs", "-f", "ir-3ab1c2d4", "--json").out
     assert out == '{"log": "a\\nb"}\n{"done": true, "status": "completed"}\n'
 
 
 @pytest.mark.parametrize(("status", "code"), [("completed", 0), ("failed", 1), ("cancelled", 5)])
-def test_waiting_for_a_job_prints_its_result_and_ends_with_its_outcome(
+def test_wait_prints_the_result_and_exits_with_the_code_of_the_outcome(
     labrats: Labrats, engine: ScriptedEngine, status: str, code: int
 ) -> None:
     engine.streams("ir-3ab1c2d4", "not shown", status=status)
@@ -121,22 +121,22 @@ def test_waiting_for_a_job_prints_its_result_and_ends_with_its_outcome(
     assert ended.err.startswith(f"ir-3ab1c2d4 {status} after 42s")
 
 
-def test_cancelling_a_waiting_job_ends_it_at_once(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_cancel_of_a_waiting_job_takes_effect_at_once(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("POST /api/jobs/ir-3ab1c2d4/cancel", a_job(status="cancelled"))
-    assert labrats("cancel", "ir-3ab1c2d4") == (0, "", "ir-3ab1c2d4 is cancelled\n")
+    assert labrats("cancel", "ir-3ab1c2d4") == (0, "", "ir-3ab1c2d4 cancelled\n")
 
 
-def test_cancelling_a_running_job_takes_until_its_processes_are_gone(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_cancel_of_a_running_job_is_reported_as_in_progress(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("POST /api/jobs/ir-3ab1c2d4/cancel", a_job(status="active", finishedAt=None))
     assert "is being cancelled" in labrats("cancel", "ir-3ab1c2d4").err
 
 
-def test_what_the_jobs_state_does_not_allow_is_refused(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_retry_reports_the_refusal_of_the_engine(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("POST /api/jobs/ir-3ab1c2d4/retry", {"error": "not now", "code": "not_allowed"}, status=400)
     assert labrats("retry", "ir-3ab1c2d4") == (2, "", "labrats: not now\n")
 
 
-def test_a_retry_is_followed_from_the_new_attempt_on(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_retry_follow_starts_at_the_new_attempt(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("POST /api/jobs/ir-3ab1c2d4/retry", a_job(status="waiting", attempts=1))
     done = frame(None, {"done": True, "status": "completed"})
     engine.script(f"{JOB}/logs", stream(frame("2-1", {"log": "second"}), done))
@@ -146,7 +146,7 @@ def test_a_retry_is_followed_from_the_new_attempt_on(labrats: Labrats, engine: S
     assert (ended.code, ended.out) == (0, "second\ndone\n")
 
 
-def test_a_patch_on_a_terminal_has_no_escape_sequences(
+def test_patch_on_a_terminal_has_no_escape_sequences(
     labrats: Labrats, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = "+one \x1b]0;title\x07\x1b[31mred\x1b[0m\u202e\n+two\n"
@@ -155,13 +155,13 @@ def test_a_patch_on_a_terminal_has_no_escape_sequences(
     assert labrats("patch", "ir-3ab1c2d4").out.rstrip("\n") == "+one red\n+two"
 
 
-def test_a_patch_is_printed_byte_by_byte(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_patch_in_a_pipe_is_unchanged(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.script(f"{JOB}/patch", Answer("+grüße\n".encode(), content_type="text/x-diff"))
     assert labrats("patch", "ir-3ab1c2d4").out == "+grüße\n"
 
 
 @pytest.mark.parametrize("command", ["job", "wait", "cancel", "retry"])
-def test_json_is_the_apis_answer_unchanged(labrats: Labrats, engine: ScriptedEngine, command: str) -> None:
+def test_json_prints_the_answer_of_the_api_unchanged(labrats: Labrats, engine: ScriptedEngine, command: str) -> None:
     detail = a_job(failedReason="Zoë \u2028")
     engine.streams("ir-3ab1c2d4")
     engine.answers(JOB, detail)
@@ -172,6 +172,6 @@ def test_json_is_the_apis_answer_unchanged(labrats: Labrats, engine: ScriptedEng
     assert (ended.out, ended.err) == (f"{sent}\n", "")
 
 
-def test_an_id_cannot_lead_to_another_endpoint(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_job_id_is_quoted_in_the_path(labrats: Labrats, engine: ScriptedEngine) -> None:
     assert labrats("job", "../api-keys?x=1").code == 4
     assert engine.requests[0].path == "/api/jobs/..%2Fapi-keys%3Fx%3D1"

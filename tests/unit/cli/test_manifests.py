@@ -10,7 +10,7 @@ from labrats.manifests.crds import custom_resource_definitions
 from tests.unit.cli.engines import Labrats
 
 
-def test_everything_of_an_installation_is_printed(labrats: Labrats) -> None:
+def test_manifests_prints_all_objects_of_an_installation(labrats: Labrats) -> None:
     printed = objects(labrats("manifests").out)
     kinds = {each["kind"] for each in printed}
     assert printed[0]["kind"] == "Namespace"
@@ -18,8 +18,8 @@ def test_everything_of_an_installation_is_printed(labrats: Labrats) -> None:
     assert {each["metadata"].get("namespace") for each in printed} == {None, "labrats"}
 
 
-def test_namespace_and_images_are_as_they_are_told(labrats: Labrats) -> None:
-    told = (
+def test_manifests_uses_the_given_namespace_and_images(labrats: Labrats) -> None:
+    options = (
         "--namespace",
         "agents",
         "--image",
@@ -27,7 +27,7 @@ def test_namespace_and_images_are_as_they_are_told(labrats: Labrats) -> None:
         "--executor-image",
         "registry.example/ex:2",
     )
-    text = labrats("manifests", *told).out
+    text = labrats("manifests", *options).out
     printed = objects(text)
     containers = [each["spec"]["template"]["spec"]["containers"][0] for each in printed if each["kind"] == "Deployment"]
     assert {each["image"] for each in containers} == {"registry.example/engine:1"}
@@ -37,11 +37,11 @@ def test_namespace_and_images_are_as_they_are_told(labrats: Labrats) -> None:
     assert "namespace-of-the-installation" not in text
 
 
-def test_the_images_are_of_this_version(labrats: Labrats) -> None:
+def test_manifests_default_images_have_this_version(labrats: Labrats) -> None:
     assert f"/engine:{__version__}" in labrats("manifests").out
 
 
-def test_the_custom_resources_are_those_of_this_version(labrats: Labrats) -> None:
+def test_manifests_crds_prints_the_definitions_of_this_version(labrats: Labrats) -> None:
     assert sorted(objects(labrats("manifests", "crds").out), key=_name) == sorted(
         custom_resource_definitions(), key=_name
     )
@@ -50,7 +50,7 @@ def test_the_custom_resources_are_those_of_this_version(labrats: Labrats) -> Non
 @pytest.mark.parametrize(
     ("option", "value"), [("--namespace", "My Team"), ("--image", "no-tag"), ("--executor-image", "a:b\nx: y")]
 )
-def test_what_would_make_no_manifest_is_refused(labrats: Labrats, option: str, value: str) -> None:
+def test_manifests_refuses_invalid_options(labrats: Labrats, option: str, value: str) -> None:
     ended = labrats("manifests", option, value)
     assert (ended.code, ended.out) == (2, "")
     assert option in ended.err
@@ -65,9 +65,7 @@ def _name(each: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize(("options", "required"), [((), "true"), (("--unlabelled-credentials",), "false")])
-def test_an_upgraded_installation_may_go_on_without_labels(
-    labrats: Labrats, options: tuple[str, ...], required: str
-) -> None:
+def test_manifests_can_allow_unlabelled_credentials(labrats: Labrats, options: tuple[str, ...], required: str) -> None:
     deployments = [each for each in objects(labrats("manifests", *options).out) if each["kind"] == "Deployment"]
 
     for deployment in deployments:

@@ -14,19 +14,19 @@ MODEL = {
 }
 
 
-def test_models_are_listed_with_what_runs_and_waits_on_them(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_model_list_shows_active_and_queued_jobs(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/ai-models", {"aiModels": [MODEL]})
     heading, row = labrats("model", "list").out.splitlines()
     assert heading.split() == ["NAME", "PROVIDER", "MODEL", "SLOTS", "ACTIVE", "QUEUED", "PAUSED", "UNTIL", "ENDPOINT"]
     assert row.split() == ["claude-opus", "claude", "opus", "2", "1", "3"]
 
 
-def test_a_paused_model_says_until_when(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_model_list_shows_the_end_of_a_pause(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/ai-models", {"aiModels": [MODEL | {"pausedUntil": "2030-01-01T12:00:00Z"}]})
     assert "2030-01-01 12:00:00" in labrats("model", "list").out
 
 
-def test_a_model_is_created_with_what_is_given(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_model_create_sends_all_options(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("POST /api/ai-models", MODEL, status=201)
     ended = labrats(
         *("model", "create", "local", "--provider", "vllm", "--model", "smol", "--slots", "2"),
@@ -34,7 +34,7 @@ def test_a_model_is_created_with_what_is_given(labrats: Labrats, engine: Scripte
         *("--output-price", "1", "--cache-read-price", "0", "--cache-write-price", "0.75"),
         *("--sampling", "temperature=0.2", "--sampling", "reasoningEffort=low"),
     )
-    assert ended == (0, "", "local is added\n")
+    assert ended == (0, "", "local created\n")
     assert engine.requests[0].json == {
         "name": "local",
         "provider": "vllm",
@@ -47,29 +47,29 @@ def test_a_model_is_created_with_what_is_given(labrats: Labrats, engine: Scripte
     }
 
 
-def test_what_the_engine_warns_of_is_repeated(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_model_create_prints_warnings_of_the_engine(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("POST /api/ai-models", MODEL | {"warnings": ["there is no Secret 'local'"]}, status=201)
     ended = labrats("model", "create", "local", "--provider", "vllm", "--model", "smol", "--credentials", "local")
 
-    assert ended == (0, "", "warning: there is no Secret 'local'\nlocal is added\n")
+    assert ended == (0, "", "warning: there is no Secret 'local'\nlocal created\n")
 
 
-def test_only_what_is_given_is_changed(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_model_set_sends_only_given_options(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("PATCH /api/ai-models/claude-opus", MODEL)
     assert labrats("model", "set", "claude-opus", "--slots", "0").code == 0
     assert engine.requests[0].json == {"slots": 0}
 
 
-def test_a_change_of_nothing_is_refused(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_model_set_without_options_is_refused(labrats: Labrats, engine: ScriptedEngine) -> None:
     assert labrats("model", "set", "claude-opus").code == 2
     assert engine.requests == []
 
 
-def test_a_model_is_deleted_by_name(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_model_delete_deletes_by_name(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("DELETE /api/ai-models/claude-opus", {})
-    assert labrats("model", "delete", "claude-opus") == (0, "", "claude-opus is deleted\n")
+    assert labrats("model", "delete", "claude-opus") == (0, "", "claude-opus deleted\n")
 
 
-def test_json_is_the_apis_answer_unchanged(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_json_prints_the_answer_of_the_api_unchanged(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("PATCH /api/ai-models/claude-opus", {"name": "claude-opus"})
     assert labrats("model", "set", "claude-opus", "--slots", "3", "--json").out == '{"name": "claude-opus"}\n'

@@ -1,16 +1,16 @@
-"""What is printed, and what untrusted text must not do to a terminal."""
+"""Printed text and tables. Untrusted text must not control the terminal."""
 
 import sys
 from collections.abc import Callable
 
 import pytest
 
-from labrats.cli.output import Styled, one_line, paint, print_table, print_text, remark, terminal_safe
+from labrats.cli.output import Styled, one_line, paint, print_stderr, print_table, print_text, terminal_safe
 
 
 @pytest.fixture
 def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Called in a test, it makes stdout a terminal 60 columns wide."""
+    """Return a function that makes stdout a terminal with 60 columns."""
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("TERM", "xterm-256color")
     return lambda: monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -34,11 +34,11 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         ("\ud800", ""),
     ],
 )
-def test_text_on_a_terminal_keeps_its_letters_and_loses_its_powers(text: str, safe: str) -> None:
+def test_terminal_safe_removes_control_sequences_only(text: str, safe: str) -> None:
     assert terminal_safe(text) == safe
 
 
-def test_text_in_a_pipe_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_in_a_pipe_is_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     print_text("\x1b[31mred\x1b[0m")
     assert capsys.readouterr().out == "\x1b[31mred\x1b[0m\n"
 
@@ -49,28 +49,28 @@ def test_text_on_a_terminal_is_made_safe(on_terminal: Callable[[], None], capsys
     assert capsys.readouterr().out == "red\n"
 
 
-def test_a_remark_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    remark("by the way")
+def test_print_stderr_writes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    print_stderr("by the way")
     assert capsys.readouterr() == ("", "by the way\n")
 
 
-def test_one_line_holds_what_was_several() -> None:
+def test_one_line_joins_lines() -> None:
     assert one_line("a\n  b\t\x1b[1mc") == "a b c"
 
 
-def test_a_table_in_a_pipe_is_aligned_and_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_in_a_pipe_is_aligned_and_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(
         ["ID", "STATUS", "REASON"], [["ir-1", Styled("failed", "red"), "a\nb " + "c" * 200], ["ir-22", "x", ""]]
     )
     assert capsys.readouterr().out == f"ID     STATUS  REASON\nir-1   failed  a b {'c' * 200}\nir-22  x\n"
 
 
-def test_an_empty_table_still_shows_its_headings(capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_table_shows_its_headings(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(["ID", "STATUS"], [])
     assert capsys.readouterr().out == "ID  STATUS\n"
 
 
-def test_a_table_on_a_terminal_is_coloured_and_fitted_in_its_last_column(
+def test_table_on_a_terminal_is_coloured_and_fits_the_width(
     on_terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     on_terminal()
@@ -83,7 +83,7 @@ def test_a_table_on_a_terminal_is_coloured_and_fitted_in_its_last_column(
     assert terminal_safe(row).endswith("…")
 
 
-def test_the_name_of_a_row_is_never_cut(on_terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_first_column_is_never_cut(on_terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
     on_terminal()
     print_table(["ID", "A", "B", "C"], [["ir-3ab1c2d4", "a" * 20, "b" * 50, "c" * 50]])
     assert capsys.readouterr().out.splitlines()[1] == f"ir-3ab1c2d4  {'a' * 20}  {'b' * 14}…  ccccccc…"
@@ -94,11 +94,11 @@ def test_paint_colours_on_a_terminal(on_terminal: Callable[[], None]) -> None:
     assert paint("failed", "red") == "\x1b[31mfailed\x1b[0m"
 
 
-def test_paint_leaves_text_alone_elsewhere() -> None:
+def test_paint_leaves_text_unchanged_in_a_pipe() -> None:
     assert paint("failed", "red") == "failed"
 
 
-def test_who_wants_no_colour_gets_none(on_terminal: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paint_respects_no_color(on_terminal: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     on_terminal()
     monkeypatch.setenv("NO_COLOR", "1")
     assert paint("failed", "red") == "failed"

@@ -18,7 +18,7 @@ from tests.unit.cli.test_apply import (
 
 
 @pytest.mark.parametrize("kind", ["models", "model", "ai-models", "AiModel", "aimodels", "aim"])
-def test_a_kind_has_several_names(labrats: Labrats, engine: ScriptedEngine, kind: str) -> None:
+def test_get_accepts_all_names_of_a_kind(labrats: Labrats, engine: ScriptedEngine, kind: str) -> None:
     engine.answers("GET /api/ai-models", {"aiModels": [MODEL_VIEW]})
 
     heading, row = labrats("get", kind).out.splitlines()
@@ -27,28 +27,30 @@ def test_a_kind_has_several_names(labrats: Labrats, engine: ScriptedEngine, kind
     assert row.split() == ["opus", "claude", "opus", "2", "1", "3"]
 
 
-def test_an_unknown_kind_is_refused_with_those_that_there_are(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_get_of_an_unknown_kind_lists_the_kinds(labrats: Labrats, engine: ScriptedEngine) -> None:
     ended = labrats("get", "pods")
 
     assert ended.code == 2
-    assert "there are jobs, instructions, models, configs, agents, webhook-sources" in ended.err
+    assert "the kinds are jobs, instructions, models, configs, agents, webhook-sources" in ended.err
     assert engine.requests == []
 
 
-def test_one_is_got_by_its_name(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_get_finds_a_resource_by_name(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/agents/developer", AGENT_VIEW)
 
     assert labrats("get", "agent", "developer").out.splitlines()[1].split() == ["developer", "developer", "yes"]
 
 
-def test_yaml_is_what_apply_takes(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_get_yaml_prints_manifests(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/ai-models", {"aiModels": [MODEL_VIEW, MODEL_VIEW]})
 
     assert list(yaml.safe_load_all(labrats("get", "models", "-o", "yaml").out)) == [MODEL_MANIFEST] * 2
 
 
 @pytest.mark.parametrize("option", [("-o", "json"), ("--json",)])
-def test_json_is_what_the_api_says(labrats: Labrats, engine: ScriptedEngine, option: tuple[str, ...]) -> None:
+def test_get_json_prints_the_resources_of_the_api(
+    labrats: Labrats, engine: ScriptedEngine, option: tuple[str, ...]
+) -> None:
     engine.answers("GET /api/agents", {"agents": [AGENT_VIEW]})
     engine.answers("GET /api/agents/developer", AGENT_VIEW)
 
@@ -56,7 +58,7 @@ def test_json_is_what_the_api_says(labrats: Labrats, engine: ScriptedEngine, opt
     assert json.loads(labrats("get", "agents", "developer", *option).out) == AGENT_VIEW
 
 
-def test_the_settings_are_the_one_config_once_they_were_written(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_get_config_shows_the_settings_once_they_are_written(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/config/defaults", CONFIG_VIEW)
     assert yaml.safe_load(labrats("get", "config", "default", "-o", "yaml").out) == CONFIG_MANIFEST
     assert labrats("get", "config", "other").code == 4
@@ -65,7 +67,7 @@ def test_the_settings_are_the_one_config_once_they_were_written(labrats: Labrats
     assert len(labrats("get", "config").out.splitlines()) == 1
 
 
-def test_jobs_are_got_as_they_are_listed(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_get_jobs_prints_the_same_as_jobs(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/jobs", {"jobs": [a_job()], "total": 1, "page": 1, "limit": 20})
     engine.answers("GET /api/jobs/ir-3ab1c2d4", a_job())
 
@@ -74,9 +76,7 @@ def test_jobs_are_got_as_they_are_listed(labrats: Labrats, engine: ScriptedEngin
     assert json.loads(labrats("get", "jobs", "-o", "json").out)["jobs"] == [a_job()]
 
 
-def test_a_description_has_what_people_decided_and_what_the_engine_says(
-    labrats: Labrats, engine: ScriptedEngine
-) -> None:
+def test_describe_shows_spec_and_status(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/ai-models/opus", MODEL_VIEW)
 
     described = yaml.safe_load(labrats("describe", "model", "opus").out)
@@ -85,9 +85,7 @@ def test_a_description_has_what_people_decided_and_what_the_engine_says(
     assert described == MODEL_MANIFEST | {"status": status}
 
 
-def test_the_description_of_an_agent_has_all_instructions_that_it_works_by(
-    labrats: Labrats, engine: ScriptedEngine
-) -> None:
+def test_describe_agent_lists_its_instructions(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/agents/developer", AGENT_VIEW)
     engine.answers("GET /api/agents/developer/instructions", {"instructions": [INSTRUCTION_VIEW]})
 
@@ -96,29 +94,29 @@ def test_the_description_of_an_agent_has_all_instructions_that_it_works_by(
     assert described == AGENT_MANIFEST | {"status": {"resourceVersion": "8", "worksBy": ["conduct"]}}
 
 
-def test_a_description_in_json_is_what_the_api_says(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_describe_json_prints_the_resource_of_the_api(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/agents/developer", AGENT_VIEW)
 
     assert json.loads(labrats("describe", "agent", "developer", "--json").out) == AGENT_VIEW
 
 
-def test_the_description_of_a_job_is_the_job_on_one_screen(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_describe_job_prints_the_same_as_job(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/jobs/ir-3ab1c2d4", a_job())
 
     assert labrats("describe", "job", "ir-3ab1c2d4").out == labrats("job", "ir-3ab1c2d4").out
 
 
-def test_one_is_deleted_by_its_name(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_delete_deletes_by_name(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("DELETE /api/agents/developer", {})
 
-    assert labrats("delete", "agent", "developer") == (0, "", "AiAgent developer is deleted\n")
+    assert labrats("delete", "agent", "developer") == (0, "", "AiAgent developer deleted\n")
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "words"),
     [("job", "ir-3ab1c2d4", "labrats cancel ir-3ab1c2d4"), ("config", "default", "apply one with an empty spec")],
 )
-def test_what_cannot_be_deleted_is_refused_with_what_to_do(
+def test_delete_of_an_undeletable_resource_says_what_to_do(
     labrats: Labrats, engine: ScriptedEngine, kind: str, name: str, words: str
 ) -> None:
     ended = labrats("delete", kind, name)

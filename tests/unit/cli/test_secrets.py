@@ -1,4 +1,4 @@
-"""`labrats secret …`, on a real store."""
+"""`labrats secret`, with a real store."""
 
 import asyncio
 import io
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from labrats.cli.exits import ExitCode
+from labrats.cli.errors import ExitCode
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.record import Metadata, OwnerReference
 from labrats.ports import Store
@@ -21,7 +21,7 @@ SetSecret = Callable[..., Ended]
 
 @pytest.fixture
 def set_secret(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> SetSecret:
-    """`labrats secret set NAME KEY` with a value on standard input."""
+    """Return a function that runs `labrats secret set NAME KEY` with a value on standard input."""
 
     def run(name: str, key: str, value: str) -> Ended:
         monkeypatch.setattr(sys, "stdin", io.StringIO(value))
@@ -38,20 +38,22 @@ def in_store(engine: OwnEngine, act: Callable[[Store], Awaitable[T]]) -> T:
     return asyncio.run(open_and_act())
 
 
-def test_a_value_comes_from_standard_input_without_its_line_end(set_secret: SetSecret, own_engine: OwnEngine) -> None:
+def test_set_reads_the_value_from_standard_input_without_the_final_line_end(
+    set_secret: SetSecret, own_engine: OwnEngine
+) -> None:
     assert set_secret("anthropic", "ANTHROPIC_API_KEY", "sk-test-value\n").code == 0
     secret = in_store(own_engine, lambda store: store.get(Secret, "anthropic"))
     assert secret.data == {"ANTHROPIC_API_KEY": "sk-test-value"}
     assert secret.metadata.labels == {"labrats.work/type": "job-credentials"}
 
 
-def test_a_value_of_several_lines_stays_whole(set_secret: SetSecret, own_engine: OwnEngine) -> None:
+def test_set_preserves_lines_of_the_value(set_secret: SetSecret, own_engine: OwnEngine) -> None:
     set_secret("codex", "auth.json", '{\n  "test": 1\n}\n\n')
     secret = in_store(own_engine, lambda store: store.get(Secret, "codex"))
     assert secret.data == {"auth.json": '{\n  "test": 1\n}\n'}
 
 
-def test_setting_one_key_keeps_the_others_and_replaces_its_value(set_secret: SetSecret, own_engine: OwnEngine) -> None:
+def test_set_replaces_one_key_and_keeps_the_others(set_secret: SetSecret, own_engine: OwnEngine) -> None:
     set_secret("both", "ANTHROPIC_API_KEY", "sk-test-1")
     set_secret("both", "OPENAI_API_KEY", "sk-test-2")
     set_secret("both", "OPENAI_API_KEY", "sk-test-3")
@@ -60,38 +62,38 @@ def test_setting_one_key_keeps_the_others_and_replaces_its_value(set_secret: Set
 
 
 @pytest.mark.parametrize(("name", "key"), [("a b", "K"), ("Anthropic", "K"), ("x" * 64, "K"), ("a", "K=1"), ("a", "")])
-def test_a_name_that_no_model_could_say_is_refused(set_secret: SetSecret, name: str, key: str) -> None:
+def test_set_refuses_an_invalid_name_or_key(set_secret: SetSecret, name: str, key: str) -> None:
     ended = set_secret(name, key, "sk-test-value")
     assert ended.code == 2
-    assert " is of " in ended.err
+    assert " must have " in ended.err
 
 
 @pytest.mark.parametrize("value", ["", "\n"])
-def test_an_empty_value_is_refused(set_secret: SetSecret, value: str) -> None:
+def test_set_refuses_an_empty_value(set_secret: SetSecret, value: str) -> None:
     assert set_secret("anthropic", "ANTHROPIC_API_KEY", value).code == 2
 
 
-def test_a_value_is_never_shown(set_secret: SetSecret, labrats: Labrats) -> None:
+def test_secret_values_are_never_printed(set_secret: SetSecret, labrats: Labrats) -> None:
     printed = [*set_secret("anthropic", "ANTHROPIC_API_KEY", "sk-test-value")[1:]]
     printed += [labrats("secret", "list").out, labrats("secret", "list", "--json").out]
     assert "sk-test-value" not in "".join(printed)
 
 
-def test_a_key_that_looks_like_one_of_a_provider_is_doubted(set_secret: SetSecret) -> None:
-    assert "providers read ANTHROPIC_API_KEY" in set_secret("a", "ANTROPIC_API_KEY", "test").err
+def test_set_warns_about_a_misspelled_key(set_secret: SetSecret) -> None:
+    assert "did you mean ANTHROPIC_API_KEY?" in set_secret("a", "ANTROPIC_API_KEY", "test").err
 
 
 @pytest.mark.parametrize("key", ["CLAUDE_CODE_OAUTH_TOKEN", "token", "webhook-secret", "Authorization", "WIKI_TOKEN"])
-def test_a_key_of_a_provider_an_mcp_server_or_a_webhook_source_is_not_doubted(set_secret: SetSecret, key: str) -> None:
+def test_set_does_not_warn_about_valid_keys(set_secret: SetSecret, key: str) -> None:
     assert "note:" not in set_secret("a", key, "test").err
 
 
-def test_a_value_that_is_too_long_is_refused(set_secret: SetSecret) -> None:
+def test_set_refuses_a_value_that_is_too_long(set_secret: SetSecret) -> None:
     refused = set_secret("a", "token", "x" * (512 * 1024 + 1))
     assert (refused.code, "at most 512 KiB" in refused.err) == (ExitCode.USAGE, True)
 
 
-def test_secrets_are_listed_with_their_keys(set_secret: SetSecret, labrats: Labrats) -> None:
+def test_list_shows_secrets_with_their_keys(set_secret: SetSecret, labrats: Labrats) -> None:
     set_secret("both", "OPENAI_API_KEY", "test")
     set_secret("both", "ANTHROPIC_API_KEY", "test")
     assert labrats("secret", "list").out == "NAME  KEYS\nboth  ANTHROPIC_API_KEY, OPENAI_API_KEY\n"
@@ -99,7 +101,7 @@ def test_secrets_are_listed_with_their_keys(set_secret: SetSecret, labrats: Labr
     assert listed == {"secrets": [{"name": "both", "keys": ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"]}]}
 
 
-def test_a_secret_is_deleted_whole_or_by_key(set_secret: SetSecret, labrats: Labrats, own_engine: OwnEngine) -> None:
+def test_delete_removes_a_secret_or_one_key(set_secret: SetSecret, labrats: Labrats, own_engine: OwnEngine) -> None:
     set_secret("both", "OPENAI_API_KEY", "test")
     set_secret("both", "ANTHROPIC_API_KEY", "test")
     assert labrats("secret", "delete", "both", "OPENAI_API_KEY").code == 0
@@ -109,12 +111,14 @@ def test_a_secret_is_deleted_whole_or_by_key(set_secret: SetSecret, labrats: Lab
 
 
 @pytest.mark.parametrize("arguments", [["nothing"], ["anthropic", "NOTHING"]])
-def test_what_is_not_there_cannot_be_deleted(set_secret: SetSecret, labrats: Labrats, arguments: list[str]) -> None:
+def test_delete_of_a_missing_secret_or_key_is_refused(
+    set_secret: SetSecret, labrats: Labrats, arguments: list[str]
+) -> None:
     set_secret("anthropic", "ANTHROPIC_API_KEY", "test")
     assert labrats("secret", "delete", *arguments).code == 4
 
 
-def test_what_the_engine_keeps_for_itself_is_neither_shown_nor_touched(
+def test_secrets_of_the_engine_are_neither_listed_nor_changed(
     set_secret: SetSecret, labrats: Labrats, own_engine: OwnEngine
 ) -> None:
     api_key = Secret(metadata=Metadata(name="key-1", labels={API_KEY_LABEL: API_KEY_LABEL_VALUE}), data={"hash": "x"})
@@ -129,7 +133,7 @@ def test_what_the_engine_keeps_for_itself_is_neither_shown_nor_touched(
     assert len(in_store(own_engine, lambda store: store.list(Secret))) == 2
 
 
-def test_the_data_folder_can_be_another(set_secret: SetSecret, labrats: Labrats, own_engine: OwnEngine) -> None:
+def test_data_dir_selects_the_data_folder(set_secret: SetSecret, labrats: Labrats, own_engine: OwnEngine) -> None:
     set_secret("anthropic", "ANTHROPIC_API_KEY", "test")
     elsewhere = own_engine.data_dir.parent / "elsewhere"
     assert labrats("secret", "list", "--data-dir", str(elsewhere)).out == "NAME  KEYS\n"

@@ -1,4 +1,4 @@
-"""`labrats submit`: what its options ask of the API, and how it ends."""
+"""`labrats submit`: the request, the output and the exit code."""
 
 import base64
 import io
@@ -16,17 +16,17 @@ SUBMITTED = {"jobId": "ir-3ab1c2d4", "source": "manual", "type": "task"}
 
 @pytest.fixture
 def engine(engine: ScriptedEngine) -> ScriptedEngine:
-    """An engine that takes every job."""
+    """Script an engine that accepts every job."""
     engine.answers("POST /api/jobs/submit", SUBMITTED, status=201)
     return engine
 
 
-def test_a_prompt_is_all_it_takes(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_submit_needs_only_a_prompt(labrats: Labrats, engine: ScriptedEngine) -> None:
     assert labrats("submit", "-p", "Say hello") == (0, "ir-3ab1c2d4\n", "")
     assert engine.requests[0].json == {"source": "manual", "type": "task", "prompt": "Say hello"}
 
 
-def test_every_option_has_its_place_in_the_request(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_submit_sends_all_options(labrats: Labrats, engine: ScriptedEngine) -> None:
     labrats(
         "submit",
         "Fix it",
@@ -64,14 +64,14 @@ def test_every_option_has_its_place_in_the_request(labrats: Labrats, engine: Scr
     ("text", "value"),
     [("3", 3), ("true", True), ("[1]", [1]), ('"3"', "3"), ("a=b", "a=b"), ("", ""), ("NaN", "NaN"), ("{", "{")],
 )
-def test_a_metadata_value_is_json_where_it_is_json_and_text_elsewhere(
+def test_metadata_value_is_sent_as_json_if_valid_or_as_text(
     labrats: Labrats, engine: ScriptedEngine, text: str, value: Any
 ) -> None:
     labrats("submit", "-p", "x", "--metadata", f"key={text}")
     assert engine.requests[0].json["metadata"] == {"key": value}
 
 
-def test_files_go_along_under_their_name_or_another(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
+def test_file_is_sent_under_its_own_or_a_given_name(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_bytes(b"\x00cheese")
     (tmp_path / "a:b").write_text("colon")
     labrats(
@@ -83,14 +83,14 @@ def test_files_go_along_under_their_name_or_another(labrats: Labrats, engine: Sc
     assert files == {"notes.txt": b"\x00cheese", "docs/n.txt": b"\x00cheese", "a:b": b"colon"}
 
 
-def test_the_prompt_may_come_from_a_file(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
+def test_prompt_file_is_read(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
     (tmp_path / "prompt.md").write_text("Zoë asks:\nwhy?\n")
     labrats("submit", "--prompt-file", f"{tmp_path}/prompt.md")
     assert engine.requests[0].json["prompt"] == "Zoë asks:\nwhy?\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["-p", "-"]])
-def test_the_prompt_may_come_from_standard_input(
+def test_prompt_is_read_from_standard_input(
     labrats: Labrats, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("from a pipe"))
@@ -98,12 +98,12 @@ def test_the_prompt_may_come_from_standard_input(
     assert engine.requests[0].json["prompt"] == "from a pipe"
 
 
-def test_a_prompt_may_begin_with_a_dash(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_prompt_may_start_with_a_dash(labrats: Labrats, engine: ScriptedEngine) -> None:
     labrats("submit", "-p", "- first, look around")
     assert engine.requests[0].json["prompt"] == "- first, look around"
 
 
-def test_nobody_is_left_waiting_for_a_prompt_on_a_terminal(
+def test_missing_prompt_on_a_terminal_is_refused(
     labrats: Labrats, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = io.StringIO("")
@@ -118,7 +118,7 @@ def test_nobody_is_left_waiting_for_a_prompt_on_a_terminal(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--timeout", "90"], "--timeout: '90' is no duration: write 90s"),
+        (["--timeout", "90"], "--timeout: '90' is not a duration: write 90s"),
         (["--ref", "main"], "--repo, which is missing"),
         (["--metadata", "novalue"], "--metadata novalue: write KEY=VALUE"),
         (["--config", "=3"], "--config =3: write KEY=VALUE"),
@@ -129,7 +129,7 @@ def test_nobody_is_left_waiting_for_a_prompt_on_a_terminal(
         (["--nonsense"], "--nonsense"),
     ],
 )
-def test_what_makes_no_request_is_refused_before_anything_is_sent(
+def test_invalid_options_are_refused_before_a_request(
     labrats: Labrats, engine: ScriptedEngine, arguments: list[str], complaint: str
 ) -> None:
     ended = labrats("submit", "-p", "x", *arguments)
@@ -138,19 +138,19 @@ def test_what_makes_no_request_is_refused_before_anything_is_sent(
     assert engine.requests == []
 
 
-def test_a_prompt_file_that_is_no_text_is_refused(labrats: Labrats, tmp_path: Path) -> None:
+def test_prompt_file_that_is_not_text_is_refused(labrats: Labrats, tmp_path: Path) -> None:
     (tmp_path / "prompt").write_bytes(b"\xff\xfe")
     ended = labrats("submit", "--prompt-file", f"{tmp_path}/prompt")
     assert (ended.code, ended.err) == (2, f"labrats: --prompt-file {tmp_path}/prompt: not UTF-8 text\n")
 
 
-def test_an_idempotency_key_is_sent_as_a_header(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_idempotency_key_is_sent_as_a_header(labrats: Labrats, engine: ScriptedEngine) -> None:
     labrats("submit", "-p", "x", "--idempotency-key", "build-17")
     assert engine.requests[0].headers["Idempotency-Key"] == "build-17"
 
 
 @pytest.mark.parametrize(("status", "code"), [("completed", 0), ("failed", 1), ("cancelled", 5)])
-def test_following_a_job_shows_its_log_and_result_and_ends_with_its_outcome(
+def test_submit_follow_prints_log_and_result_and_exits_with_the_code_of_the_outcome(
     labrats: Labrats, engine: ScriptedEngine, status: str, code: int
 ) -> None:
     engine.streams("ir-3ab1c2d4", "looking", "found", status=status)
@@ -158,10 +158,10 @@ def test_following_a_job_shows_its_log_and_result_and_ends_with_its_outcome(
     ended = labrats("submit", "-p", "x", "--follow")
     assert ended.code == code
     assert ended.out == 'looking\nfound\n{\n  "cheese": 1\n}\n'
-    assert ended.err == f"ir-3ab1c2d4 is submitted\nir-3ab1c2d4 {status} after 42s\n"
+    assert ended.err == f"ir-3ab1c2d4 submitted\nir-3ab1c2d4 {status} after 42s\n"
 
 
-def test_json_is_what_the_api_said_one_document_a_line(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_submit_json_prints_one_document_per_line(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.streams("ir-3ab1c2d4", "looking", status="failed")
     ended = labrats("submit", "-p", "x", "--follow", "--json")
     assert ended.code == 1

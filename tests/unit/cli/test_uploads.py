@@ -1,4 +1,4 @@
-"""`labrats upload`, and `labrats submit` of what was uploaded."""
+"""`labrats upload`, and `labrats submit --upload`."""
 
 from pathlib import Path
 
@@ -16,9 +16,7 @@ def engine(engine: ScriptedEngine) -> ScriptedEngine:
     return engine
 
 
-def test_a_file_is_sent_and_what_submit_takes_is_printed(
-    labrats: Labrats, engine: ScriptedEngine, tmp_path: Path
-) -> None:
+def test_upload_sends_the_file_and_prints_id_and_name(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"1,2\r\n")
 
     assert labrats("upload", str(tmp_path / "a.csv")) == (0, "up-0123456789abcdef/a.csv\n", "")
@@ -27,7 +25,7 @@ def test_a_file_is_sent_and_what_submit_takes_is_printed(
     assert b"1,2\r\n" in engine.requests[0].body
 
 
-def test_it_may_have_another_name_in_workspaces(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
+def test_upload_sends_the_given_name(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"1,2")
 
     labrats("upload", str(tmp_path / "a.csv"), "--name", "b.csv")
@@ -35,14 +33,14 @@ def test_it_may_have_another_name_in_workspaces(labrats: Labrats, engine: Script
     assert b'filename="b.csv"' in engine.requests[0].body
 
 
-def test_a_file_that_is_not_there_is_named(labrats: Labrats, tmp_path: Path) -> None:
-    code, out, said = labrats("upload", str(tmp_path / "none"))
+def test_upload_of_a_missing_file_names_it(labrats: Labrats, tmp_path: Path) -> None:
+    code, out, err = labrats("upload", str(tmp_path / "none"))
 
     assert (code, out) == (2, "")
-    assert said == f"labrats: {tmp_path}/none: No such file or directory\n"
+    assert err == f"labrats: {tmp_path}/none: No such file or directory\n"
 
 
-def test_a_job_names_uploads_and_a_pipeline(labrats: Labrats, engine: ScriptedEngine) -> None:
+def test_submit_sends_uploads_and_pipeline(labrats: Labrats, engine: ScriptedEngine) -> None:
     labrats("submit", "-p", "Go", "--upload", "up-1/a b.csv", "--upload", "up-2/c", "--pipeline", "pdf-sections")
 
     assert engine.requests[0].json["workspaceUploads"] == [
@@ -53,8 +51,8 @@ def test_a_job_names_uploads_and_a_pipeline(labrats: Labrats, engine: ScriptedEn
 
 
 @pytest.mark.parametrize("upload", ["up-1", "/a", "up-1/"])
-def test_what_names_no_upload_is_refused(labrats: Labrats, upload: str) -> None:
-    code, _, said = labrats("submit", "-p", "Go", "--upload", upload)
+def test_submit_refuses_an_invalid_upload(labrats: Labrats, upload: str) -> None:
+    code, _, err = labrats("submit", "-p", "Go", "--upload", upload)
 
     assert code == 2
-    assert said == f"labrats: --upload {upload}: write ID/NAME, as `labrats upload` prints it\n"
+    assert err == f"labrats: --upload {upload}: write ID/NAME, as `labrats upload` prints it\n"

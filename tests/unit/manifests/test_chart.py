@@ -8,11 +8,11 @@ from tests.chart.rendering import CHART, CRDS, custom_resource_files
 REMEDY = "write them anew: make manifests"
 
 
-def test_the_custom_resources_of_the_chart_are_made_from_the_models() -> None:
+def test_committed_crds_equal_the_generated_ones() -> None:
     committed = {file.name: file.read_text() for file in CRDS.iterdir()}
     assert committed == custom_resource_files(), REMEDY
 
 
-def test_the_chart_is_of_the_engines_version() -> None:
+def test_chart_version_equals_engine_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert (chart["version"], chart["appVersion"]) == (__version__, __version__)

@@ -19,7 +19,7 @@ def fields_of(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str
         yield from fields_of(schema["additionalProperties"], f"{path}.*")
 
 
-def test_every_field_is_described() -> None:
+def test_every_field_of_a_crd_has_a_description() -> None:
     undescribed = []
     for definition in custom_resource_definitions():
         schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -28,6 +28,6 @@ def test_every_field_is_described() -> None:
     assert undescribed == []
 
 
-def test_there_are_words_for_fields_only() -> None:
+def test_descriptions_name_existing_fields_only() -> None:
     unknown = {record: set(words) - set(structure_of(record)["properties"]) for record, words in WORDS.items()}
     assert not any(unknown.values()), unknown

@@ -1,4 +1,4 @@
-"""The kinds of resources: what people call them, where the API has them, and how they are written down."""
+"""The kinds of resources: their names, their API paths, and their form as manifests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from labrats.cli.exits import CommandError, ExitCode
+from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.output import print_warnings
 from labrats.model.agent import AiAgentSpec
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec
@@ -23,19 +23,20 @@ API_VERSION: Final = "labrats.work/v1alpha1"
 JOB: Final = "InferenceRequest"
 
 View = dict[str, Any]
-"""A resource as the API answers it."""
+"""A resource as the API returns it."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of which the API can write each resource.
+class ResourceKind:
+    """A kind of resource that can be read and written through the API.
 
-    words:   what else people call it. path, plural: where it is in the API, and what a list there is called.
-    columns: what a table shows: heading to field.
+    aliases: other names of the kind on the command line.
+    path:    the API path of the collection. plural: the field that has the list in its answer.
+    spec:    the record of the spec. columns: the columns of a table, from heading to field.
     """
 
     name: str
-    words: tuple[str, ...]
+    aliases: tuple[str, ...]
     path: str
     plural: str
     spec: type[Record]
@@ -43,14 +44,14 @@ class Kind:
 
     @property
     def fields(self) -> frozenset[str]:
-        """What people decide."""
+        """The names of the spec's fields."""
         return frozenset(field.encode_name for field in msgspec.structs.fields(self.spec))
 
     def path_of(self, name: str) -> str:
         return f"{self.path}/{quote(name, safe='')}"
 
     def all(self, client: "Client") -> list[View]:
-        """All that there are, by name."""
+        """List all resources of this kind by name."""
         views: list[View] = client.get(self.path).json()[self.plural]
         return views
 
@@ -62,18 +63,18 @@ class Kind:
         print_warnings(client.post(self.path, {"name": name, **spec}).json())
 
     def change(self, client: "Client", found: View, spec: Record) -> None:
-        """Make the resource that was `found` what `spec` says, unless somebody has written it since."""
+        """Change the resource `found` to match `spec`. The API refuses the change if the resource was written since."""
         changes = self._changes(self.spec_of(found), spec)
         version = {"resourceVersion": found["resourceVersion"]}
         print_warnings(client.patch(self.path_of(found["name"]), changes | version).json())
 
-    def is_like(self, found: View, spec: Record) -> bool:
-        """Whether the resource that was `found` is what `spec` says."""
+    def matches(self, found: View, spec: Record) -> bool:
+        """Return whether the resource `found` already has this spec."""
         return not self._changes(self.spec_of(found), spec)
 
-    def _changes(self, found: Record, wanted: Record) -> dict[str, Any]:
-        """The fields to set, so that `found` becomes `wanted`."""
-        fields = [(field.encode_name, getattr(wanted, field.name)) for field in msgspec.structs.fields(wanted)]
+    def _changes(self, found: Record, desired: Record) -> dict[str, Any]:
+        """Return the fields of `desired` that differ from `found`."""
+        fields = [(field.encode_name, getattr(desired, field.name)) for field in msgspec.structs.fields(desired)]
         before = {field.encode_name: getattr(found, field.name) for field in msgspec.structs.fields(found)}
         return {name: msgspec.to_builtins(value) for name, value in fields if value != before[name]}
 
@@ -81,25 +82,25 @@ class Kind:
         client.delete(self.path_of(name))
 
     def record(self, spec: Mapping[str, Any]) -> Record:
-        """What a document says. Raises msgspec.ValidationError."""
+        """Convert the `spec` of a document to its record. Raises msgspec.ValidationError."""
         return msgspec.convert(spec, self.spec)
 
     def spec_of(self, view: View) -> Record:
-        """What of a resource people decide."""
+        """Return the spec of a resource."""
         return msgspec.convert(view, self.spec)
 
     def status_of(self, view: View) -> View:
-        """What of a resource the engine says."""
+        """Return the fields of a resource that the engine sets."""
         return {name: value for name, value in view.items() if name not in self.fields | {"id", "name"}}
 
     def manifest(self, view: View) -> dict[str, Any]:
-        """The resource as `apply` takes it, and kubectl."""
-        spec = written(self.spec_of(view))
+        """Return the resource as a manifest for `labrats apply` or kubectl."""
+        spec = without_defaults(self.spec_of(view))
         return {"apiVersion": API_VERSION, "kind": self.name, "metadata": {"name": view["name"]}, "spec": spec}
 
 
-class ConfigKind(Kind):
-    """The one AiConfig, which the API has as the defaults of all jobs. It is there once it was written."""
+class AiConfigKind(ResourceKind):
+    """The single AiConfig, which the API serves as the default settings. It exists once it has been written."""
 
     def all(self, client: "Client") -> list[View]:
         view = client.get(self.path).json()
@@ -108,7 +109,7 @@ class ConfigKind(Kind):
     def get(self, client: "Client", name: str) -> View:
         found = [view for view in self.all(client) if view["name"] == name]
         if not found:
-            raise CommandError(f"there is no AiConfig {name!r}", ExitCode.REFUSED)
+            raise CommandError(f"AiConfig {name!r} not found", ExitCode.REFUSED)
         return found[0]
 
     def create(self, client: "Client", name: str, spec: Mapping[str, Any]) -> None:
@@ -122,16 +123,16 @@ class ConfigKind(Kind):
         raise CommandError("the AiConfig cannot be deleted; apply one with an empty spec instead", ExitCode.USAGE)
 
 
-class SourceKind(Kind):
-    """WebhookSources. A file that names no secret leaves the source the one that it has."""
+class WebhookSourceKind(ResourceKind):
+    """WebhookSources. A file without a `secretRef` keeps the source's current one."""
 
-    def _changes(self, found: Record, wanted: Record) -> dict[str, Any]:
-        changes = super()._changes(found, wanted)
+    def _changes(self, found: Record, desired: Record) -> dict[str, Any]:
+        changes = super()._changes(found, desired)
         return {name: value for name, value in changes.items() if (name, value) != ("secretRef", None)}
 
 
 def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes `after` of `before` where it is merged into it, as RFC 7396 has it."""
+    """Return the JSON merge patch (RFC 7396) that changes `before` into `after`."""
     patch: dict[str, Any] = {name: None for name in before if name not in after}
     for name, value in after.items():
         if isinstance(value, dict) and isinstance(before.get(name), dict):
@@ -141,15 +142,15 @@ def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     return patch
 
 
-def written(value: Any) -> Any:
-    """`value` as a file has it: of a record, the fields that are not their defaults."""
+def without_defaults(value: Any) -> Any:
+    """Convert `value` for a file. Fields of records that have their default are omitted."""
     if isinstance(value, Record):
         fields = [(field, getattr(value, field.name)) for field in msgspec.structs.fields(value)]
-        return {field.encode_name: written(each) for field, each in fields if each != _default(field)}
+        return {field.encode_name: without_defaults(each) for field, each in fields if each != _default(field)}
     if isinstance(value, tuple | list):
-        return [written(each) for each in value]
+        return [without_defaults(each) for each in value]
     if isinstance(value, dict):
-        return {name: written(each) for name, each in value.items()}
+        return {name: without_defaults(each) for name, each in value.items()}
     return msgspec.to_builtins(value)
 
 
@@ -158,42 +159,42 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
 
 
 KINDS: Final = (
-    Kind(
+    ResourceKind(
         "AiInstruction", ("instruction", "instructions", "aii"), "/api/instructions", "instructions", AiInstructionSpec,
         {"NAME": "name", "SCOPE": "scope", "PRIORITY": "priority", "DISPLAY NAME": "displayName"},
     ),
-    Kind(
+    ResourceKind(
         "AiModel", ("model", "models", "ai-model", "ai-models", "aim"), "/api/ai-models", "aiModels", AiModelSpec,
         {"NAME": "name", "PROVIDER": "provider", "MODEL": "model", "SLOTS": "slots", "ACTIVE": "active",
          "QUEUED": "queued"},
     ),
-    ConfigKind(
+    AiConfigKind(
         "AiConfig", ("config", "configs", "aic"), "/api/config/defaults", "", AiConfigSpec,
         {"NAME": "name", "MODEL": "model", "EFFORT": "effort", "EXECUTOR IMAGE": "executorImage"},
     ),
-    Kind(
+    ResourceKind(
         "AiAgent", ("agent", "agents", "aia"), "/api/agents", "agents", AiAgentSpec,
         {"NAME": "name", "TRIGGER NAME": "triggerName", "ENABLED": "enabled", "PROVIDER": "defaultProvider",
          "MODEL": "defaultModel"},
     ),
-    SourceKind(
+    WebhookSourceKind(
         "WebhookSource", ("webhook-source", "webhook-sources", "source", "sources", "whs"), "/api/webhook-sources",
         "webhookSources", WebhookSourceSpec,
         {"NAME": "name", "TYPE": "type", "ENABLED": "enabled", "URL": "url", "DELIVERIES": "deliveries"},
     ),
 )  # fmt: skip
-"""In the order in which they are written: agents name instructions."""
+"""All kinds, in the order in which `labrats apply` writes them: agents name instructions."""
 
-JOB_WORDS: Final = (JOB, "job", "jobs", "ir")
+JOB_NAMES: Final = (JOB, "job", "jobs", "ir")
 
 
-def find_kind(word: str) -> Kind | None:
-    """The kind that is called so; None for a job, which nobody can write but by submitting it. Raises CommandError."""
-    wanted = word.lower()
-    if wanted in (each.lower() for each in JOB_WORDS):
+def find_kind(name: str) -> ResourceKind | None:
+    """Find a kind by any of its names. None means jobs, which can only be submitted. Raises CommandError."""
+    lowered = name.lower()
+    if lowered in (each.lower() for each in JOB_NAMES):
         return None
     for kind in KINDS:
-        if wanted in (kind.name.lower(), f"{kind.name.lower()}s", *kind.words):
+        if lowered in (kind.name.lower(), f"{kind.name.lower()}s", *kind.aliases):
             return kind
-    known = ", ".join([JOB_WORDS[2], *(kind.words[1] for kind in KINDS)])
-    raise CommandError(f"there is no kind {word!r}; there are {known}", ExitCode.USAGE)
+    known = ", ".join([JOB_NAMES[2], *(kind.aliases[1] for kind in KINDS)])
+    raise CommandError(f"there is no kind {name!r}; the kinds are {known}", ExitCode.USAGE)

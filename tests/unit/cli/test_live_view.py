@@ -1,4 +1,4 @@
-"""A run as it is watched on a terminal."""
+"""The live view of a job on a terminal."""
 
 import sys
 import time
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from labrats.cli.live_view import LiveView
 from labrats.cli.output import terminal_safe
-from labrats.cli.run_view import RunView
 from tests.unit.cli.engines import Labrats, ScriptedEngine, a_job, frame, stream
 
 JOB = "ir-3ab1c2d4"
@@ -23,8 +23,8 @@ def a_log(text: str, second: float = 0, attempt: int = 1) -> dict[str, Any]:
     return an_event("log", second, attempt, text=text)
 
 
-def a_call(second: float = 0, call: str = "c1", **given: Any) -> dict[str, Any]:
-    return an_event("tool", second, call=call, name="Bash", input=given or {"command": "make test"}, output=None)
+def a_call(second: float = 0, call: str = "c1", **tool_input: Any) -> dict[str, Any]:
+    return an_event("tool", second, call=call, name="Bash", input=tool_input or {"command": "make test"}, output=None)
 
 
 def an_answer(second: float, call: str = "c1") -> dict[str, Any]:
@@ -35,78 +35,78 @@ def usage(**fields: Any) -> dict[str, Any]:
     return {"inputTokens": 1200, "outputTokens": 300, "costUsd": 0.0123, "turns": 4} | fields
 
 
-def lines_of(view: RunView, *events: dict[str, Any]) -> list[str]:
-    return [line for event in events for line in view.lines_of(event)]
+def lines_of(view: LiveView, *events: dict[str, Any]) -> list[str]:
+    return [line for event in events for line in view.render(event)]
 
 
-def test_what_the_agent_says_is_printed_and_a_tools_answer_says_how_long_it_took() -> None:
+def test_log_lines_are_printed_and_tool_results_show_their_duration() -> None:
     lines = lines_of(
-        RunView(), a_log("Let me see."), a_log("→ Bash: make test"), a_call(1), a_log("← ok", 4.5), an_answer(4.5)
+        LiveView(), a_log("Let me see."), a_log("→ Bash: make test"), a_call(1), a_log("← ok", 4.5), an_answer(4.5)
     )
     assert lines == ["Let me see.", "→ Bash: make test", "← ok  (3.5s)"]
 
 
-def test_a_line_that_only_looks_like_a_tools_answer_is_printed_as_it_is() -> None:
-    assert lines_of(RunView(), a_log("← not one"), a_log("next"), a_log("← nor this"), DONE) == [
+def test_line_that_resembles_a_tool_result_is_unchanged() -> None:
+    assert lines_of(LiveView(), a_log("← not one"), a_log("next"), a_log("← nor this"), DONE) == [
         "← not one",
         "next",
         "← nor this",
     ]
 
 
-def test_how_it_stands_says_what_is_at_work_and_what_was_consumed() -> None:
-    view = RunView()
-    assert view.standing(time.monotonic()) == "waiting"
+def test_status_line_shows_the_running_tool_and_the_usage() -> None:
+    view = LiveView()
+    assert view.status_line(time.monotonic()) == "waiting"
     lines_of(view, an_event("status", state="running", message=None), an_event("usage", usage=usage()), a_call(2))
-    standing = view.standing(time.monotonic() + 60)
-    assert " · Bash: make test (1m00s) · 1,200 tokens in, 300 out; $0.0123; turns: 4" in standing
-    assert standing.startswith("1m02s")
+    status = view.status_line(time.monotonic() + 60)
+    assert " · Bash: make test (1m00s) · 1,200 tokens in, 300 out; $0.0123; turns: 4" in status
+    assert status.startswith("1m02s")
     lines_of(view, a_call(3, "c2", command="a\nb" * 100))
-    assert "…" in (standing := view.standing(time.monotonic()))
-    assert standing.count("\n") == 0
-    assert " and 1 more" in standing
+    assert "…" in (status := view.status_line(time.monotonic()))
+    assert status.count("\n") == 0
+    assert " and 1 more" in status
 
 
-def test_an_ended_run_stands_still() -> None:
-    view = RunView()
+def test_status_line_of_an_ended_job_stops_counting() -> None:
+    view = LiveView()
     lines_of(view, a_call(), an_event("result", 42, result="x", usage=usage(), outputs={}), DONE)
-    assert view.standing(time.monotonic() + 1000) == "42s · 1,200 tokens in, 300 out; $0.0123; turns: 4"
+    assert view.status_line(time.monotonic() + 1000) == "42s · 1,200 tokens in, 300 out; $0.0123; turns: 4"
 
 
-def test_a_run_that_is_put_back_waits() -> None:
-    view = RunView()
+def test_status_line_of_a_requeued_job_shows_waiting() -> None:
+    view = LiveView()
     lines_of(view, a_log("x"), an_event("error", 3, code="rate_limited", message="slow down", usage={}, outputs={}))
-    assert view.standing(time.monotonic() + 1000) == "3.0s · waiting"
+    assert view.status_line(time.monotonic() + 1000) == "3.0s · waiting"
 
 
-def test_a_further_attempt_begins_anew() -> None:
-    view = RunView()
+def test_new_attempt_resets_the_view() -> None:
+    view = LiveView()
     lines = lines_of(view, a_log("one"), an_event("usage", usage=usage()), a_log("two", 30, attempt=2))
     assert lines == ["one", "[attempt 2]", "two"]
-    assert "tokens" not in view.standing(time.monotonic())
+    assert "tokens" not in view.status_line(time.monotonic())
 
 
-def test_nothing_of_a_run_has_power_over_the_terminal() -> None:
-    view = RunView()
+def test_escape_sequences_in_events_are_removed() -> None:
+    view = LiveView()
     evil = "\x1b[2J\x1b]0;title\x07\r\u202eevil"
     lines = lines_of(
         view, a_log(evil), a_log(f"← {evil}"), an_event("status", state=evil, message=None),
         an_event("tool", call="c", name=evil, input={evil: evil}, output=None), DONE,
     )  # fmt: skip
-    for text in (*lines, view.standing(time.monotonic())):
+    for text in (*lines, view.status_line(time.monotonic())):
         assert text == terminal_safe(text)
         assert "\n" not in text
 
 
 @pytest.fixture
 def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Called in a test, it makes stdout a terminal."""
+    """Return a function that makes stdout a terminal."""
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TERM", "xterm-256color")
     return lambda: monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
 
 
-def test_on_a_terminal_a_log_is_watched_by_its_events(
+def test_logs_on_a_terminal_show_the_live_view(
     labrats: Labrats, engine: ScriptedEngine, on_terminal: Callable[[], None]
 ) -> None:
     on_terminal()
@@ -122,7 +122,9 @@ def test_on_a_terminal_a_log_is_watched_by_its_events(
     assert engine.requests[0].headers["Accept"] == "text/event-stream"
 
 
-def test_raw_is_the_log_alone(labrats: Labrats, engine: ScriptedEngine, on_terminal: Callable[[], None]) -> None:
+def test_logs_raw_prints_only_the_log(
+    labrats: Labrats, engine: ScriptedEngine, on_terminal: Callable[[], None]
+) -> None:
     on_terminal()
     engine.streams(JOB, "looking", "← ok")
     engine.answers(f"GET /api/jobs/{JOB}", a_job())

@@ -1,11 +1,11 @@
-"""How a command ends: its exit code, and the one exception that ends it early."""
+"""The errors that end a command, and the exit codes of commands."""
 
 from enum import IntEnum
 from typing import Final
 
 
 class ExitCode(IntEnum):
-    """What the shell is told. Documented in `labrats --help` and docs/operate.md; scripts rely on the numbers."""
+    """The exit codes, documented in `labrats --help` and docs/operate.md. Scripts rely on the numbers."""
 
     OK = 0
     JOB_FAILED = 1
@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
 
 
 EXIT_CODES_HELP: Final = (
-    "Exit codes: 0 ok, 1 the job failed, 2 wrong usage or refused values, 3 engine unreachable or overloaded, "
+    "Exit codes: 0 ok, 1 the job failed, 2 wrong usage or rejected values, 3 engine unreachable or overloaded, "
     "4 not found or not allowed, 5 the job was cancelled, 130 interrupted."
 )
 
@@ -25,11 +25,11 @@ CODE_OF_STATUS: Final = {
     "failed": ExitCode.JOB_FAILED,
     "cancelled": ExitCode.JOB_CANCELLED,
 }
-"""The exit code that an ended job's status means to a command that waited for it."""
+"""The exit code of a command that waited for a job, by the status with which the job ended."""
 
 
 class CommandError(Exception):
-    """Ends the command. `message` is for people and goes to stderr."""
+    """An error that ends the command. Its message is for people and goes to stderr."""
 
     def __init__(self, message: str, code: ExitCode) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class CommandError(Exception):
 
 
 class EngineUnreachable(CommandError):
-    """No answer came, or the connection broke: the engine may be down, or about to be back."""
+    """The engine did not answer, or the connection broke. The engine may be down or restarting."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ExitCode.UNREACHABLE)

@@ -1,9 +1,8 @@
-"""What `labrats submit` is told, and the request it becomes."""
+"""The options of `labrats submit` and the request that they form."""
 
 import base64
-import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -11,66 +10,65 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import Group, Parameter
 
 from labrats.cli.durations import parse_ms
-from labrats.cli.exits import CommandError, ExitCode
+from labrats.cli.errors import CommandError, ExitCode
+from labrats.cli.key_values import RepeatedOption, parse_pairs
 
 _SETTINGS: Final = Group("Settings", sort_key=1)
 _WORKSPACE: Final = Group("Workspace", sort_key=2)
 
-Words = Annotated[tuple[str, ...], Parameter(consume_multiple=False, negative=(), show_default=False)]
-
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Submission:
-    """The options of `labrats submit`; None where the engine decides."""
+class SubmitOptions:
+    """The options of `labrats submit`. The engine chooses the value of an option that is None."""
 
     prompt_file: Path | None = None
     """Read the prompt from this file."""
     type: str = "task"
-    """What kind of job it is, for lists and metrics."""
+    """The type of the job, for lists and metrics."""
     source: str = "manual"
-    """Where the job comes from."""
+    """The origin of the job."""
     agent: str | None = None
-    """The agent (agentRole) that lends its instructions and defaults."""
+    """The agent (agentRole) whose instructions and default settings the job uses."""
     priority: int | float | None = None
-    """Lower runs first. [default: 2]"""
-    metadata: Words = ()
-    """A value to go with the job, KEY=VALUE; JSON where it is JSON, else text. Repeatable."""
+    """Jobs with a lower number start first. [default: 2]"""
+    metadata: RepeatedOption = ()
+    """Metadata of the job, KEY=VALUE. A valid JSON value is sent as JSON, any other as text. Repeatable."""
     callback_url: str | None = None
-    """The address that is told when the job starts and ends."""
+    """The URL to which the engine reports the start and the end of the job."""
     idempotency_key: str | None = None
-    """Submitting again with the same key gives the first job instead of another."""
+    """A second submission with the same key returns the first job and creates no other."""
 
     provider: Annotated[str | None, Parameter(group=_SETTINGS)] = None
-    """Who runs it: claude, codex, vllm, gemma, qwen or mock."""
+    """The provider: claude, codex, vllm, gemma, qwen or mock."""
     model: Annotated[str | None, Parameter(group=_SETTINGS)] = None
-    """The model, by the provider's name for it."""
+    """The model, by the name that the provider uses."""
     effort: Annotated[Literal["low", "medium", "high"] | None, Parameter(group=_SETTINGS)] = None
-    """How hard the model is to think."""
+    """The reasoning effort of the model."""
     timeout: Annotated[str | None, Parameter(group=_SETTINGS)] = None
-    """The longest it may run: 90s, 10m, 1h30m. [default: 55m]"""
+    """The maximum time of an attempt: 90s, 10m, 1h30m. [default: 55m]"""
     max_turns: Annotated[int | None, Parameter(group=_SETTINGS)] = None
-    """Turns of the conversation. [default: 25]"""
+    """The maximum number of turns of the conversation. [default: 25]"""
     max_attempts: Annotated[int | None, Parameter(group=_SETTINGS)] = None
-    """Attempts that are made by themselves after a failure that may pass. [default: 1]"""
-    config: Annotated[Words, Parameter(group=_SETTINGS)] = ()
-    """Any other field of the API's `config`, FIELD=VALUE, such as maxCostUsd=2, sampling.seed=1. Repeatable."""
+    """The maximum number of attempts, the first included, if failures are temporary. [default: 1]"""
+    config: Annotated[RepeatedOption, Parameter(group=_SETTINGS)] = ()
+    """Any other field of the API's `config`, FIELD=VALUE, such as maxCostUsd=2 or sampling.seed=1. Repeatable."""
 
     repo: Annotated[str | None, Parameter(group=_WORKSPACE)] = None
-    """The git repository to clone: a URL, or a path where the engine allows it."""
+    """The git repository to clone: a URL, or a path that the engine allows."""
     ref: Annotated[str | None, Parameter(group=_WORKSPACE)] = None
     """The branch, tag or commit to check out."""
     depth: Annotated[int | None, Parameter(group=_WORKSPACE)] = None
-    """Clone only this many commits."""
-    file: Annotated[Words, Parameter(group=_WORKSPACE)] = ()
-    """A file to put into the workspace, PATH or PATH:NAME. Repeatable."""
-    upload: Annotated[Words, Parameter(group=_WORKSPACE)] = ()
-    """A file uploaded before by `labrats upload`, ID/NAME. Repeatable."""
+    """The number of commits to clone."""
+    file: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
+    """A file to copy into the workspace, PATH or PATH:NAME. Repeatable."""
+    upload: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
+    """A file that `labrats upload` uploaded, ID/NAME. Repeatable."""
     pipeline: Annotated[Literal["pdf-sections"] | None, Parameter(group=_WORKSPACE)] = None
-    """What to run instead of one inference: pdf-sections, one per section of the first uploaded PDF."""
+    """Run a pipeline instead of one inference: pdf-sections runs one for each section of the first uploaded PDF."""
 
     def request(self, prompt: str | None) -> dict[str, Any]:
-        """The body of `POST /api/jobs/submit`. Raises CommandError, naming the option that is wrong."""
+        """Return the body of `POST /api/jobs/submit`. Raises CommandError that names the invalid option."""
         body = {
             "source": self.source,
             "type": self.type,
@@ -83,19 +81,19 @@ class Submission:
             "workspaceUploads": [_workspace_upload(text) for text in self.upload] or None,
             "pipeline": {"type": self.pipeline} if self.pipeline else None,
             "callbackUrl": self.callback_url,
-            "metadata": pairs("--metadata", self.metadata) or None,
+            "metadata": parse_pairs("--metadata", self.metadata) or None,
         }
         return _without_none(body)
 
     def _read_prompt(self, prompt: str | None) -> str:
         if prompt is not None and self.prompt_file is not None:
-            raise CommandError("give the prompt either as text or with --prompt-file, not both", ExitCode.USAGE)
+            raise CommandError("pass the prompt either as text or with --prompt-file, not both", ExitCode.USAGE)
         if self.prompt_file is not None:
             return _read_text("--prompt-file", self.prompt_file)
         if prompt not in (None, "-"):
             return prompt
         if prompt is None and sys.stdin.isatty():
-            raise CommandError("no prompt: give it with -p, with --prompt-file, or on standard input", ExitCode.USAGE)
+            raise CommandError("no prompt: pass it with -p, with --prompt-file, or on standard input", ExitCode.USAGE)
         return sys.stdin.read()
 
     def _config(self) -> dict[str, Any]:
@@ -107,34 +105,23 @@ class Submission:
             "maxTurns": self.max_turns,
             "maxAttempts": self.max_attempts,
         }
-        return _nested(pairs("--config", self.config)) | _without_none(named)
+        return _nested(parse_pairs("--config", self.config)) | _without_none(named)
 
     def _workspace_setup(self) -> dict[str, Any]:
         if self.repo is None and (self.ref is not None or self.depth is not None):
-            raise CommandError("--ref and --depth say what to clone of --repo, which is missing", ExitCode.USAGE)
+            raise CommandError("--ref and --depth need --repo, which is missing", ExitCode.USAGE)
         return _without_none({"gitRepo": self.repo, "gitRef": self.ref, "gitDepth": self.depth})
 
 
-NOTHING_ASKED: Final = Submission()
+DEFAULT_SUBMIT_OPTIONS: Final = SubmitOptions()
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def pairs(option: str, texts: Iterable[str]) -> dict[str, Any]:
-    """KEY=VALUE texts as a mapping; a value that is valid JSON is that JSON."""
-    pairs = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise CommandError(f"{option} {text}: write KEY=VALUE", ExitCode.USAGE)
-        pairs[key] = _json_or_text(value)
-    return pairs
-
-
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"a.b": 1}` as `{"a": {"b": 1}}`."""
+    """Convert `{"a.b": 1}` to `{"a": {"b": 1}}`."""
     nested: dict[str, Any] = {}
     for key, value in flat.items():
         name, dot, field = key.partition(".")
@@ -143,17 +130,6 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
         else:
             nested[key] = value
     return nested
-
-
-def _json_or_text(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except ValueError:
-        return text
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON, whatever Python's reader says")
 
 
 def _timeout_ms(text: str | None) -> int | None:
