@@ -38,7 +38,7 @@ def list_agents(*, options: ApiOptions = DEFAULTS) -> None:
 
 @agents_app.command(name="show")
 def show_agent(name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
-    """Print the instructions of an agent: the global ones, then its own, in order.
+    """Print the instructions of an agent: first the global ones, then its own.
 
     Args:
         name: The agent's name.

@@ -108,9 +108,9 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
             port: The port to listen on; 0 selects a free port. [default: 3001]
             data_dir: The folder for all data of the engine. Default: ~/.local/share/labrats.
             backend: Where jobs are stored and run: on this machine, or on the configured cluster. [default: embedded]
-            role: The part of the engine to run. On a cluster, there can be several processes with the role api, several
-                with the role controller, one of which leads, and one webhook-receiver for each source. [default: all]
-            sandbox: Refuse to start if agents cannot run in a sandbox, like LABRATS_SANDBOX=true.
+            role: The part of the engine to run. On a cluster, api and controller can have several replicas, and each
+                webhook source has a webhook-receiver. [default: all]
+            sandbox: Refuse to start unless agents can run in a sandbox. Same as LABRATS_SANDBOX=true.
             demo: Also submit a first job, show its log, and print commands to try next.
         """
         with startup_errors_explained(host or "127.0.0.1", 3001 if port is None else port):

@@ -36,7 +36,7 @@ def submit(
     Without a prompt, the command reads it from standard input.
 
     Args:
-        prompt: The task for the agent; - reads it from standard input.
+        prompt: The task for the agent. Use - to read it from standard input.
         follow: Print the job's log and result live, and exit with the code of its outcome.
     """
     body = submission.request(prompt)

@@ -36,7 +36,7 @@ def manifests_app(engine: EngineCommands) -> App:
             image: The engine's image.
             executor_image: The image in which jobs run.
             unlabelled_credentials: Let jobs also use Secrets without the label labrats.work/type=job-credentials, as in
-                version 0.1. For an installation that is upgraded from 0.1.
+                version 0.1. Use it to upgrade from 0.1.
         """
         if not _NAMESPACE.fullmatch(namespace):
             raise CommandError(f"--namespace: {namespace!r} is not a valid namespace name", ExitCode.USAGE)

@@ -37,7 +37,7 @@ class SubmitOptions:
     callback_url: str | None = None
     """The URL to which the engine reports the start and the end of the job."""
     idempotency_key: str | None = None
-    """A second submission with the same key returns the first job and creates no other."""
+    """A key that makes a retry safe: a second submission with the same key returns the first job."""
 
     provider: Annotated[str | None, Parameter(group=_SETTINGS)] = None
     """The provider: claude, codex, vllm, gemma, qwen or mock."""

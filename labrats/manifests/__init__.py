@@ -1,1 +1,1 @@
-"""What a cluster is told before an engine runs there; made from the models, so that nothing is said twice."""
+"""The Kubernetes manifests of an installation. The custom resource definitions are generated from the models."""

@@ -1,4 +1,4 @@
-"""The custom resources of Labrats, as the API server is told of them: fields, limits, rules, and columns of kubectl."""
+"""The custom resource definitions of Labrats: fields, limits, validation rules and columns for kubectl."""
 
 from copy import deepcopy
 from typing import Any, Final
@@ -11,7 +11,7 @@ from labrats.api.routes.webhook_sources import MAX_OVERRIDES, WebhookSourceBody
 from labrats.api.schemas.mcp_servers import MAX_MCP_SERVERS
 from labrats.api.schemas.patterns import DATA_KEY, IN_WORDS, MCP_SERVER, NAME, QUANTITY, REPOSITORY
 from labrats.api.schemas.submission import MAX_FILES, ConfigBody, Submission
-from labrats.manifests.schema import Schema, borrow, refine, structure_of
+from labrats.manifests.schema import Schema, add_constraints, merge_schema, structural_schema
 from labrats.model.agent import AiAgentSpec, AiAgentStatus, ChainCondition, FailurePolicy
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec
 from labrats.model.ai_model import DEFAULT_SLOTS, AiModelSpec, AiModelStatus
@@ -26,13 +26,13 @@ from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, WebhookSourceSpec
 GROUP: Final = "labrats.work"
 VERSION: Final = "v1alpha1"
 
-MOST_ATTEMPTS: Final = 10**9
-LONGEST_JOB_NAME: Final = 52
-"""Attempts are named after their job, and a Job of Kubernetes has at most 63 characters."""
+MAX_ATTEMPTS: Final = 10**9
+MAX_JOB_NAME_LENGTH: Final = 52
+"""The maximum length of a job's name. Attempts append a number, and a Kubernetes Job's name is limited to 63."""
 
 
 def custom_resource_definitions() -> list[dict[str, Any]]:
-    """All of them, ready to be applied."""
+    """Return the definitions of all custom resources."""
     return [
         _definition(
             kind="InferenceRequest",
@@ -121,7 +121,7 @@ def custom_resource_definitions() -> list[dict[str, Any]]:
 
 
 def _schema(description: str, spec: type[Record], status: type[Record]) -> Schema:
-    properties = {"spec": structure_of(spec), "status": structure_of(status)}
+    properties = {"spec": structural_schema(spec), "status": structural_schema(status)}
     return {"type": "object", "description": description, "properties": properties, "required": ["spec"]}
 
 
@@ -130,59 +130,65 @@ def _object(description: str, spec: Schema) -> Schema:
 
 
 def _agent_schema() -> Schema:
-    schema = _schema("An agent: which events start it, and what it lends to its jobs.", AiAgentSpec, AiAgentStatus)
-    spec = refine(borrow(schema["properties"]["spec"], AgentBody), _AGENT_SPEC)
+    schema = _schema(
+        "An agent: the events that start it, and the instructions and settings of its jobs.", AiAgentSpec, AiAgentStatus
+    )
+    spec = merge_schema(add_constraints(schema["properties"]["spec"], AgentBody), _AGENT_SPEC)
     return schema | {"properties": schema["properties"] | {"spec": spec}}
 
 
 def _instruction_schema() -> Schema:
-    spec = refine(borrow(structure_of(AiInstructionSpec), InstructionBody), _INSTRUCTION_SPEC)
-    return _object("A text that agents work by.", spec)
+    spec = merge_schema(add_constraints(structural_schema(AiInstructionSpec), InstructionBody), _INSTRUCTION_SPEC)
+    return _object("An instruction: a text that agents follow.", spec)
 
 
 def _webhook_source_schema() -> Schema:
     schema = _schema("A source of webhooks.", WebhookSourceSpec, WebhookSourceStatus)
-    spec = borrow(schema["properties"]["spec"], WebhookSourceBody)
-    spec = refine(spec, _WEBHOOK_SOURCE_SPEC)
+    spec = add_constraints(schema["properties"]["spec"], WebhookSourceBody)
+    spec = merge_schema(spec, _WEBHOOK_SOURCE_SPEC)
     return schema | {"properties": schema["properties"] | {"spec": spec}}
 
 
 def _ai_config_schema() -> Schema:
-    spec = refine(borrow(structure_of(AiConfigSpec), DefaultsBody), _AI_CONFIG_SPEC)
-    schema = _object("What jobs use unless somebody says otherwise.", spec)
-    only_one = _rule(f"self.metadata.name == '{AI_CONFIG_NAME}'", f"there is one AiConfig, named {AI_CONFIG_NAME!r}")
+    spec = merge_schema(add_constraints(structural_schema(AiConfigSpec), DefaultsBody), _AI_CONFIG_SPEC)
+    schema = _object("The default settings of all jobs.", spec)
+    only_one = _rule(f"self.metadata.name == '{AI_CONFIG_NAME}'", f"the only AiConfig is named {AI_CONFIG_NAME!r}")
     return schema | {"x-kubernetes-validations": [only_one]}
 
 
 def _job_schema() -> Schema:
     return {
         "type": "object",
-        "description": "A job: what an AI agent is asked to do, and what became of it.",
+        "description": "A job: a request to run an AI agent, and its status.",
         "properties": {
-            "spec": _with_limits_of_resolved(refine(borrow(structure_of(JobSpec), Submission), _JOB_SPEC)),
-            "status": _with_conditions(_with_limits_of_resolved(refine(structure_of(JobStatus), _JOB_STATUS))),
+            "spec": _with_limits_of_resolved(
+                merge_schema(add_constraints(structural_schema(JobSpec), Submission), _JOB_SPEC)
+            ),
+            "status": _with_conditions(
+                _with_limits_of_resolved(merge_schema(structural_schema(JobStatus), _JOB_STATUS))
+            ),
         },
         "required": ["spec"],
         "x-kubernetes-validations": [
             _rule(
-                f"self.metadata.name.size() <= {LONGEST_JOB_NAME}",
-                f"the name must have at most {LONGEST_JOB_NAME} characters: the attempts are named after it",
+                f"self.metadata.name.size() <= {MAX_JOB_NAME_LENGTH}",
+                f"the name must have at most {MAX_JOB_NAME_LENGTH} characters: the attempts are named after it",
             ),
         ],
     }
 
 
 def _with_limits_of_resolved(part: Schema) -> Schema:
-    """A person may write the settings that the engine resolves: they have the limits of those that are asked for."""
-    config = borrow(structure_of(JobConfig), ConfigBody)
-    return refine(part, {"properties": {"resolved": {"properties": {"config": config}}}})
+    """Apply the limits of requested settings to resolved ones, which a person may also write."""
+    config = add_constraints(structural_schema(JobConfig), ConfigBody)
+    return merge_schema(part, {"properties": {"resolved": {"properties": {"config": config}}}})
 
 
 def _with_conditions(status: Schema) -> Schema:
     conditions = {
         "type": "array",
-        "description": "What has happened to the job: Accepted, Started, Finished.",
-        "items": structure_of(Condition),
+        "description": "The conditions of the job: Accepted, Started, Finished, Succeeded.",
+        "items": structural_schema(Condition),
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
     }
@@ -190,9 +196,9 @@ def _with_conditions(status: Schema) -> Schema:
 
 
 def _ai_model_schema() -> Schema:
-    schema = _schema("A model that jobs run on, and how many of them at once.", AiModelSpec, AiModelStatus)
+    schema = _schema("A model that runs jobs, and the number of jobs that it runs at once.", AiModelSpec, AiModelStatus)
     with_slots = {"properties": {"slots": {"default": DEFAULT_SLOTS}}}
-    spec = refine(borrow(schema["properties"]["spec"], AiModelBody), with_slots)
+    spec = merge_schema(add_constraints(schema["properties"]["spec"], AiModelBody), with_slots)
     return schema | {"properties": schema["properties"] | {"spec": spec}}
 
 
@@ -208,10 +214,10 @@ _RESOURCES: Final = {
         "additionalProperties": {"type": "string", "maxLength": 40, "pattern": QUANTITY},
     },
     "x-kubernetes-validations": [
-        _rule("self.all(name, name in ['requests', 'limits'])", "must have nothing but requests and limits")
+        _rule("self.all(name, name in ['requests', 'limits'])", "must have only requests and limits")
     ],
 }
-"""What a container asks for and may use."""
+"""Rules for resource requests and limits of a container."""
 
 
 _MCP_SERVERS: Final = {
@@ -220,29 +226,30 @@ _MCP_SERVERS: Final = {
         _rule(f"self.all(name, name.matches('{MCP_SERVER}'))", f"each name {IN_WORDS[MCP_SERVER]}"),
         _rule(
             "self.all(name, has(self[name].command) != has(self[name].url))",
-            "each must have either a `command` to start or the `url` of one that runs",
+            "each must have either a `command` or a `url`",
         ),
     ],
 }
 
-_WHEREVER: Final = {"executorResources": _RESOURCES, "mcpServers": _MCP_SERVERS}
-"""What holds of a field by its name, wherever it stands."""
+_RULES_BY_FIELD: Final = {"executorResources": _RESOURCES, "mcpServers": _MCP_SERVERS}
+"""Rules by the name of a field. They apply at every place where the field occurs."""
 
 
-def _checked(schema: Schema) -> Schema:
-    """`schema` with what holds wherever a field stands."""
+def _with_rules(schema: Schema) -> Schema:
+    """Return `schema` with `_RULES_BY_FIELD` applied at every level."""
     checked = dict(schema)
     if "properties" in schema:
         checked["properties"] = {
-            name: _checked(each) | deepcopy(_WHEREVER.get(name, {})) for name, each in schema["properties"].items()
+            name: _with_rules(each) | deepcopy(_RULES_BY_FIELD.get(name, {}))
+            for name, each in schema["properties"].items()
         }
     if "items" in schema:
-        checked["items"] = _checked(schema["items"])
+        checked["items"] = _with_rules(schema["items"])
     return checked
 
 
 _NAME: Final = {"minLength": 1, "maxLength": 253, "pattern": NAME}
-"""Of an object of the cluster."""
+"""Limits of the name of a Kubernetes object."""
 
 _KEY_OF: Final = {"properties": {"name": _NAME, "key": {"pattern": DATA_KEY}}}
 
@@ -325,7 +332,7 @@ _JOB_SPEC: Final = {
         },
         "workspaceFiles": {
             "maxItems": MAX_FILES,
-            "description": "Files for the workspace. The engine writes this; the bytes lie on the uploads volume.",
+            "description": "Files for the workspace. Set by the engine; the content is on the uploads volume.",
             "items": {
                 "properties": {
                     "name": {
@@ -339,20 +346,20 @@ _JOB_SPEC: Final = {
                     },
                     "path": {
                         "maxLength": 1024,
-                        "description": "Where the bytes lie on the uploads volume.",
+                        "description": "The path of the content on the uploads volume.",
                         "x-kubernetes-validations": [
                             _rule(
                                 "!self.matches('(^|/)([.][.]?)?(/|$)')", "must be a relative path on the uploads volume"
                             )
                         ],
                     },
-                    "size": {"minimum": 0, "description": "In bytes."},
+                    "size": {"minimum": 0, "description": "The size in bytes."},
                 }
             },
         },
         "workspaceUploads": {
             "maxItems": MAX_FILES,
-            "description": "Files for the workspace that were uploaded before, and are kept until the job has ended.",
+            "description": "Earlier uploads for the workspace. They must exist until the job has ended.",
             "items": {
                 "properties": {
                     "id": {"pattern": "^up-[0-9a-f]{16}$"},
@@ -371,12 +378,12 @@ _JOB_SPEC: Final = {
 
 _JOB_STATUS: Final = {
     "default": {},
-    "description": "What became of the job. The engine writes this.",
+    "description": "The status of the job. Set by the engine.",
     "properties": {
         "phase": {"default": Phase.PENDING.value},
-        "attempts": {"default": 0, "minimum": 0, "maximum": MOST_ATTEMPTS},
+        "attempts": {"default": 0, "minimum": 0, "maximum": MAX_ATTEMPTS},
         "logs": {"maxItems": STATUS_LOG_LINES},
-        "session": {"properties": {"id": {"pattern": SESSION_ID}, "attempt": {"minimum": 1, "maximum": MOST_ATTEMPTS}}},
+        "session": {"properties": {"id": {"pattern": SESSION_ID}, "attempt": {"minimum": 1, "maximum": MAX_ATTEMPTS}}},
         "promptRef": _KEY_OF,
         "instructionsRef": _KEY_OF,
     },
@@ -390,7 +397,7 @@ def _definition(
         "name": VERSION,
         "served": True,
         "storage": True,
-        "schema": {"openAPIV3Schema": _checked(schema)},
+        "schema": {"openAPIV3Schema": _with_rules(schema)},
         "additionalPrinterColumns": columns,
     }
     if "status" in schema["properties"]:
@@ -415,10 +422,10 @@ def _definition(
 
 
 def _resolved(setting: str) -> str:
-    """Where a job has it: in its spec, or in its status where a person wrote the spec."""
+    """Return the path of a resolved setting: in the spec, or in the status of a job applied with kubectl."""
     return f".*.resolved.config.{setting}"
 
 
 def _column(name: str, path: str, kind: str = "string", priority: int = 0) -> dict[str, Any]:
-    """A column of `kubectl get`; one of another priority than 0 is shown with `-o wide` only."""
+    """Define a column of `kubectl get`. A column with a priority above 0 is shown with `-o wide` only."""
     return {"name": name, "jsonPath": path, "type": kind, "priority": priority}

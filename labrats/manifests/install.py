@@ -1,10 +1,10 @@
-"""Everything of an installation as plain manifests: what the chart renders to, for who would rather not have Helm."""
+"""The plain manifests of an installation: the rendered chart, for use without Helm."""
 
 from pathlib import Path
 from typing import Final
 
 INSTALL: Final = Path(__file__).with_name("install.yaml")
-"""Rendered from the chart, with these marks where an installation says its own."""
+"""The rendered chart. The placeholders below stand for the namespace and the images of an installation."""
 
 NAMESPACE: Final = "namespace-of-the-installation"
 ENGINE_IMAGE: Final = "image.invalid/engine:tag"
@@ -25,20 +25,20 @@ _LABELLED: Final = 'name: LABRATS_LABELLED_CREDENTIALS\n              value: "{}
 
 
 def installation(namespace: str, image: str, executor_image: str, *, labelled_credentials: bool = True) -> str:
-    """The manifests of an installation in a namespace of its own, ready to be applied.
+    """Return the manifests of an installation, including its namespace.
 
-    labelled_credentials: whether jobs get only the Secrets that are labelled for them.
+    labelled_credentials: True if jobs may use only Secrets with the label for jobs.
     """
-    told = {NAMESPACE: namespace, ENGINE_IMAGE: image, EXECUTOR_IMAGE: executor_image}
+    replacements = {NAMESPACE: namespace, ENGINE_IMAGE: image, EXECUTOR_IMAGE: executor_image}
     if not labelled_credentials:
-        told[_LABELLED.format("true")] = _LABELLED.format("false")
+        replacements[_LABELLED.format("true")] = _LABELLED.format("false")
     manifests = _NAMESPACE_OBJECT + INSTALL.read_text()
-    for mark, text in told.items():
-        manifests = manifests.replace(mark, text)
+    for placeholder, text in replacements.items():
+        manifests = manifests.replace(placeholder, text)
     return manifests
 
 
 def custom_resources() -> str:
-    """The definitions of the custom resources alone, as part of the same manifests."""
+    """Return only the custom resource definitions among the manifests."""
     documents = INSTALL.read_text().removeprefix("---\n").split("\n---\n")
     return "\n---\n".join(each for each in documents if "\nkind: CustomResourceDefinition\n" in each)

@@ -1,6 +1,6 @@
-"""The schema of a custom resource: its structure from the engine's records, its limits and words from the API's bodies.
+"""Schemas of custom resources: the structure comes from the engine's records, limits and descriptions from API bodies.
 
-The API server takes structural schemas only: every type spelled out in place, no references, no unions with null.
+The API server accepts only structural schemas: all types in place, no references, no unions with null.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import msgspec
 from msgspec import inspect
 from pydantic import BaseModel
 
-from labrats.manifests.descriptions import WORDS
+from labrats.manifests.descriptions import DESCRIPTIONS
 
 Schema = dict[str, Any]
 
@@ -18,35 +18,36 @@ _LIMITS: Final = ("enum", "minLength", "maxLength", "pattern", "minItems", "maxI
 _ANYTHING: Final = {"x-kubernetes-preserve-unknown-fields": True}
 
 
-def structure_of(record: type[msgspec.Struct]) -> Schema:
-    """The structural schema of the JSON that `record` is written as. Its description is the docstring's first line."""
+def structural_schema(record: type[msgspec.Struct]) -> Schema:
+    """Return the structural schema of `record` as JSON. Its description is the first line of the docstring."""
     return _structure(inspect.type_info(record))
 
 
-def borrow(schema: Schema, body: type[BaseModel]) -> Schema:
-    """`schema` with the limits and descriptions of the same fields in `body`."""
+def add_constraints(schema: Schema, body: type[BaseModel]) -> Schema:
+    """Return `schema` with the limits and descriptions that `body` has for the same fields."""
     described = body.model_json_schema()
-    return _borrow(schema, described, described.get("$defs", {}))
+    return _add_constraints(schema, described, described.get("$defs", {}))
 
 
-def refine(schema: Schema, changes: Mapping[str, Any]) -> Schema:
-    """`schema` with `changes`, which has the same form, on top of it. Raises KeyError for a field that there is not."""
-    refined = schema | {name: value for name, value in changes.items() if name not in ("properties", "items")}
+def merge_schema(schema: Schema, changes: Mapping[str, Any]) -> Schema:
+    """Return `schema` with `changes` merged into it. Raises KeyError if `changes` has an unknown field."""
+    merged = schema | {name: value for name, value in changes.items() if name not in ("properties", "items")}
     if "items" in changes:
-        refined["items"] = refine(schema["items"], changes["items"])
+        merged["items"] = merge_schema(schema["items"], changes["items"])
     if fields := changes.get("properties"):
-        changed = {name: refine(schema["properties"][name], each) for name, each in fields.items()}
-        refined["properties"] = schema["properties"] | changed
-    return refined
+        changed = {name: merge_schema(schema["properties"][name], each) for name, each in fields.items()}
+        merged["properties"] = schema["properties"] | changed
+    return merged
 
 
 def _structure(info: inspect.Type) -> Schema:
     match info:
         case inspect.StructType(cls=cls, fields=fields):
             schema: Schema = {"type": "object", "description": (cls.__doc__ or "").strip().split("\n")[0]}
-            words = WORDS.get(cls, {})
+            descriptions = DESCRIPTIONS.get(cls, {})
             schema["properties"] = {
-                field.encode_name: _structure(field.type) | _described(words.get(field.encode_name)) for field in fields
+                field.encode_name: _structure(field.type) | _described(descriptions.get(field.encode_name))
+                for field in fields
             }
             if required := [field.encode_name for field in fields if field.required]:
                 schema["required"] = required
@@ -73,53 +74,53 @@ def _structure(info: inspect.Type) -> Schema:
             return {"type": "number"}
         case inspect.AnyType():
             return dict(_ANYTHING)
-    raise TypeError(f"no schema is known for {info}")
+    raise TypeError(f"no schema for {info}")
 
 
-def _described(words: str | None) -> Schema:
-    return {"description": words} if words else {}
+def _described(description: str | None) -> Schema:
+    return {"description": description} if description else {}
 
 
 def _structure_of_union(types: list[inspect.Type]) -> Schema:
-    """A type that may be missing; or a number, whole or not, which are two types to Python only."""
+    """Return the schema of an optional type, or of a number that may be an int or a float."""
     if {type(each) for each in types} == {inspect.IntType, inspect.FloatType}:
         return {"type": "number"}
     (only,) = types
     return _structure(only)
 
 
-def _borrow(schema: Schema, described: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
-    """One level of `borrow`; `described` may be a reference, or a union with null."""
+def _add_constraints(schema: Schema, described: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
+    """Add constraints to one level of the schema. `described` may be a reference, or a union with null."""
     description = described.get("description")
     described = _resolved(described, definitions)
-    borrowed = {name: described[name] for name in _LIMITS if name in described}
-    if "const" in described:  # the only value so far
-        borrowed["enum"] = [described["const"]]
-    if "exclusiveMinimum" in described:  # a number of its own in JSON Schema, a flag for the API server
-        borrowed |= {"minimum": described["exclusiveMinimum"], "exclusiveMinimum": True}
+    constrained = {name: described[name] for name in _LIMITS if name in described}
+    if "const" in described:  # a single allowed value
+        constrained["enum"] = [described["const"]]
+    if "exclusiveMinimum" in described:  # a number in JSON Schema, a flag for the API server
+        constrained |= {"minimum": described["exclusiveMinimum"], "exclusiveMinimum": True}
     if description or "description" in described:
-        borrowed["description"] = description or described["description"]
+        constrained["description"] = description or described["description"]
     if "items" in schema and "items" in described:
-        borrowed["items"] = _borrow(schema["items"], described["items"], definitions)
-    every = _of_every_value(described)
+        constrained["items"] = _add_constraints(schema["items"], described["items"], definitions)
+    every = _value_schema(described)
     if "additionalProperties" in schema and every is not None:
-        borrowed["additionalProperties"] = _borrow(schema["additionalProperties"], every, definitions)
+        constrained["additionalProperties"] = _add_constraints(schema["additionalProperties"], every, definitions)
     if "properties" in schema:
         fields = described.get("properties", {})
-        borrowed["properties"] = {
-            name: _borrow(each, fields[name], definitions) if name in fields else each
+        constrained["properties"] = {
+            name: _add_constraints(each, fields[name], definitions) if name in fields else each
             for name, each in schema["properties"].items()
         }
-    return schema | borrowed
+    return schema | constrained
 
 
-def _of_every_value(described: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What a mapping's values have in common, whatever their keys must look like."""
+def _value_schema(described: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the schema of a mapping's values, for any key."""
     if patterns := described.get("patternProperties"):
         (every,) = patterns.values()
     else:
         every = described.get("additionalProperties")
-    return every if isinstance(every, Mapping) else None  # false means no others than the known ones
+    return every if isinstance(every, Mapping) else None  # false allows no additional properties
 
 
 def _resolved(described: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,1 +1,1 @@
-"""The Helm chart: what it renders to, what it refuses, and what an installation of it does on a real cluster."""
+"""Tests of the Helm chart: rendering, refused values, and an installation on a real cluster."""

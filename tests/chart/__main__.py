@@ -1,4 +1,4 @@
-"""Writes what is committed of the chart and made from something else: its custom resources, the plain manifests."""
+"""Regenerate the committed custom resource definitions and plain manifests: `python -m tests.chart`."""
 
 from tests.chart.rendering import write
 

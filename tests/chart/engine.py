@@ -1,4 +1,4 @@
-"""An engine that Helm has installed, as the acceptance tests know engines."""
+"""An engine installed with Helm, behind the interface of the acceptance tests."""
 
 import asyncio
 import base64
@@ -18,7 +18,7 @@ from tests.support.waiting import pauses
 class InstalledEngine(Engine):
     """The engine of an installation, reached through its Service at `url`.
 
-    What a test looks up that an installation does not have, it is skipped for, and told why.
+    A test that needs something an installation does not have is skipped with a reason.
     """
 
     many_jobs = 50  # a node of this size starts about three pods a second
@@ -49,13 +49,13 @@ class InstalledEngine(Engine):
         found = []
         for address in self._installation.addresses("api") + self._installation.addresses("controller"):
             with self._installation.reach(address, 3001) as url:
-                async with an_http_client(url) as nobody:
-                    found.append(await nobody.get("/metrics"))
+                async with an_http_client(url) as client:
+                    found.append(await client.get("/metrics"))
         return found
 
     @asynccontextmanager
     async def user(self, *, scopes: Sequence[str] = ("submit",), **fields: Any) -> AsyncIterator[User]:
-        """Known to the API: a pod that did not make the key is told of it by its watch, a moment later."""
+        """Yield a user once all pods know the key. The other pods learn of it through their watches."""
         async with super().user(scopes=scopes, **fields) as user:
             pause = pauses()
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -65,7 +65,7 @@ class InstalledEngine(Engine):
 
     @property
     def admin_key_file(self) -> NoReturn:
-        pytest.skip("several replicas make no admin key, and so keep none in a file")
+        pytest.skip("an engine with several replicas has no admin key file")
 
     def workspace(self, job_id: str, attempt: int = 1) -> NoReturn:
         pytest.skip("a workspace ends with its attempt's pod")
@@ -84,7 +84,7 @@ class InstalledEngine(Engine):
 
 
 def _decoded(each: dict[str, Any]) -> dict[str, Any]:
-    """The object, a Secret with its values as they are."""
+    """Return the object, with decoded values if it is a Secret."""
     if each["kind"] != "Secret":
         return each
     return each | {"data": {key: base64.b64decode(value) for key, value in each.get("data", {}).items()}}

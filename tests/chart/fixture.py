@@ -1,4 +1,4 @@
-"""Helm, and an installation by it on the test cluster."""
+"""Fixtures: Helm, and an installation on the test cluster."""
 
 import base64
 import secrets
@@ -30,24 +30,28 @@ def installation(
     executor_image: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installation]:
-    """One that tests share. They change nothing of it that others would miss.
+    """Yield an installation that tests share. A test must not change it in a way that others notice.
 
-    It may call back to where `Cluster.listen` listens, and signs what it says.
+    Its callbacks may reach the address of `Cluster.listen`, and they are signed.
     """
     if cluster is None:
-        pytest.skip("an installation is tested on a cluster of our own, whose node has its volumes on this machine")
-    with new_installation(cluster, helm, engine_image, executor_image, tmp_path_factory.mktemp("volumes")) as made:
+        pytest.skip("the tests need a cluster of their own, whose node has its volumes on this machine")
+    with new_installation(
+        cluster, helm, engine_image, executor_image, tmp_path_factory.mktemp("volumes")
+    ) as installation:
         secret = f"CALLBACK_SIGNING_SECRET={SIGNING_SECRET}"
-        made.kubectl("create", "secret", "generic", "settings", f"--from-literal={secret}")
-        made.install(settings=VALUES["settings"] | {"CALLBACK_ALLOWED_HOSTS": GATEWAY}, settingsSecret="settings")
-        yield made
+        installation.kubectl("create", "secret", "generic", "settings", f"--from-literal={secret}")
+        installation.install(
+            settings=VALUES["settings"] | {"CALLBACK_ALLOWED_HOSTS": GATEWAY}, settingsSecret="settings"
+        )
+        yield installation
 
 
 @contextmanager
 def new_installation(
     cluster: Cluster, helm: Helm, engine_image: str, executor_image: str, folder: Path
 ) -> Iterator[Installation]:
-    """One that is not installed yet, in a namespace of its own, in which Pod Security enforces `restricted`."""
+    """Yield an installation before `install`, in its own namespace with the Pod Security level `restricted`."""
     namespace = f"labrats-test-{secrets.token_hex(4)}"
     cluster.kubectl("create", "namespace", namespace)
     cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")

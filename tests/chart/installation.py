@@ -16,7 +16,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.shell import run
 
 USER: Final = 10001
-"""Whom all pods run as."""
+"""The user id of all pods."""
 
 WAIT: Final = ("--wait", "--timeout", "300s")
 
@@ -26,7 +26,7 @@ VALUES: Final[dict[str, Any]] = {
     "executor": {
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
         "scratch": "100Mi",
-        "pod": {"dnsPolicy": "Default"},  # the cluster has no name server of its own
+        "pod": {"dnsPolicy": "Default"},  # the cluster has no name server
     },
     "settings": {
         "LABRATS_STOP_GRACE_SECONDS": 1,
@@ -34,26 +34,26 @@ VALUES: Final[dict[str, Any]] = {
         "LOCAL_REPO_ROOTS": "/nowhere",
     },
 }
-"""What an installation on a machine that runs tests asks for."""
+"""Values for an installation on a machine that runs tests."""
 
 
 @dataclass(frozen=True)
 class Helm:
-    """Helm, on the test cluster."""
+    """Helm for the test cluster."""
 
     program: Path
     kubeconfig: Path
 
     def __call__(self, *arguments: str | Path, values: dict[str, Any] | None = None) -> str:
-        """What it prints. Raises Failed with its complaint."""
-        given = ("--values", "-") if values is not None else ()
+        """Run Helm and return its output. Raises Failed with its error message."""
+        options = ("--values", "-") if values is not None else ()
         stdin = None if values is None else json.dumps(values)
-        return run(self.program, "--kubeconfig", self.kubeconfig, *arguments, *given, stdin=stdin)
+        return run(self.program, "--kubeconfig", self.kubeconfig, *arguments, *options, stdin=stdin)
 
 
 @dataclass(frozen=True)
 class Installation:
-    """A release called `labrats` in a namespace of its own. folder: where its volumes are, on the one node."""
+    """A release named `labrats` in its own namespace. folder: the folder of its volumes on the single node."""
 
     cluster: Cluster
     helm: Helm
@@ -63,14 +63,14 @@ class Installation:
     folder: Path
 
     def install(self, **values: Any) -> None:
-        """Install it, and wait until it is ready."""
+        """Install the release and wait until it is ready."""
         for name in ("data", "uploads"):
             (self.folder / name).mkdir()
             os.chown(self.folder / name, USER, USER)
         self._apply("install", values)
 
     def upgrade(self, **values: Any) -> None:
-        """Upgrade it to those values, and wait until it is ready."""
+        """Upgrade the release to `values` and wait until it is ready."""
         self._apply("upgrade", values)
 
     def uninstall(self) -> None:
@@ -80,45 +80,45 @@ class Installation:
         return self.cluster.kubectl("--namespace", self.namespace, *arguments, stdin=stdin)
 
     def get(self, *arguments: str) -> list[dict[str, Any]]:
-        """The objects that `kubectl get` finds."""
+        """Return the objects that `kubectl get` finds."""
         found = json.loads(self.kubectl("get", *arguments, "--output", "json"))
         return list(found["items"]) if "items" in found else [found]
 
     def run_labrats(self, *arguments: str) -> str:
-        """What a command of the command line prints in a pod of the API."""
+        """Run `labrats` in a pod of the API and return its output."""
         return self.kubectl("exec", "deploy/labrats-api", "--", "labrats", *arguments)
 
-    def pods(self, part: str) -> list[dict[str, Any]]:
-        """A part's pods, but for those that are on their way out."""
-        pods = self.get("pods", f"--selector=app.kubernetes.io/name=labrats,app.kubernetes.io/component={part}")
+    def pods(self, component: str) -> list[dict[str, Any]]:
+        """Return the pods of a component, except pods that are being deleted."""
+        pods = self.get("pods", f"--selector=app.kubernetes.io/name=labrats,app.kubernetes.io/component={component}")
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
-    def addresses(self, part: str) -> list[str]:
-        """Those of the part's pods."""
-        return [pod["status"]["podIP"] for pod in self.pods(part)]
+    def addresses(self, component: str) -> list[str]:
+        """Return the addresses of a component's pods."""
+        return [pod["status"]["podIP"] for pod in self.pods(component)]
 
-    def log(self, part: str) -> str:
-        """What all pods of a part have said."""
-        selector = f"app.kubernetes.io/component={part},app.kubernetes.io/name=labrats"
+    def log(self, component: str) -> str:
+        """Return the logs of all pods of a component."""
+        selector = f"app.kubernetes.io/component={component},app.kubernetes.io/name=labrats"
         return self.kubectl("logs", "--selector", selector, "--tail=-1", "--prefix=false")
 
     def files_with(self, text: str) -> list[str]:
-        """The files on its volumes in which `text` stands."""
+        """Return the files on the volumes that contain `text`."""
         files = (path for path in self.folder.rglob("*") if path.is_file())
         return sorted(str(path.relative_to(self.folder)) for path in files if text.encode() in path.read_bytes())
 
     def values(self, **values: Any) -> dict[str, Any]:
-        """The values that it is installed with: VALUES, its images and volumes, and these."""
+        """Return the Helm values: VALUES, the images and volumes, and `values`."""
         image, executor = (
             dict(zip(("repository", "tag"), each.rsplit(":", 1), strict=True))
             for each in (self.engine_image, self.executor_image)
         )
-        own = {
+        installed = {
             "image": image,
             "executor": VALUES["executor"] | {"image": executor},
             "volumes": {name: {"size": "1Gi", "hostPath": str(self.folder / name)} for name in ("data", "uploads")},
         }
-        return VALUES | own | values
+        return VALUES | installed | values
 
     def _apply(self, verb: str, values: dict[str, Any]) -> None:
         self.helm(
@@ -127,14 +127,14 @@ class Installation:
 
     @contextmanager
     def service(self) -> Iterator[str]:
-        """A URL on this machine's loopback that leads to the Service, and by it to any pod of the API."""
+        """Yield a loopback URL that leads to the Service, and so to any pod of the API."""
         service = self.get("service", "labrats")[0]["spec"]
         with self.reach(service["clusterIP"], service["ports"][0]["port"]) as url:
             yield url
 
     @contextmanager
     def reach(self, address: str, port: int) -> Iterator[str]:
-        """A URL on this machine's loopback that leads to an address in the cluster's network."""
+        """Yield a loopback URL that leads to an address in the cluster's network."""
         listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         forwarder = f"forward-{self.namespace}-{secrets.token_hex(4)}"
@@ -145,16 +145,16 @@ class Installation:
             self.cluster.kill(forwarder)
 
 
-class Right(NamedTuple):
-    """What may be done with objects of one kind. group: of the API; empty for the first one."""
+class Permission(NamedTuple):
+    """A permission for one resource. group: the API group; empty for the core group."""
 
     group: str
     resource: str
     verb: str
 
 
-def rights_of(installation: Installation, account: str) -> set[Right]:
-    """What a ServiceAccount may do in the namespace, as the API server sees it."""
+def permissions_of(installation: Installation, account: str) -> set[Permission]:
+    """Ask the API server for the permissions of a ServiceAccount in the namespace."""
     review = {"kind": "SelfSubjectRulesReview", "apiVersion": "authorization.k8s.io/v1",
               "spec": {"namespace": installation.namespace}}  # fmt: skip
     user = f"system:serviceaccount:{installation.namespace}:{account}"
@@ -173,7 +173,7 @@ def rights_of(installation: Installation, account: str) -> set[Right]:
         stdin=json.dumps(review),
     )
     return {
-        Right(group, resource, verb)
+        Permission(group, resource, verb)
         for rule in json.loads(answer)["status"]["resourceRules"]
         for group, resource, verb in product(rule["apiGroups"], rule["resources"], rule["verbs"])
     }

@@ -1,4 +1,4 @@
-"""What is made from the chart, or for it, and committed: `python -m tests.chart` writes it anew."""
+"""The files generated from or for the chart, and committed: `python -m tests.chart` regenerates them."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ CRDS: Final = CHART / "crds"
 
 
 def write() -> None:
-    """Write all of it."""
+    """Write all generated files."""
     for file in CRDS.glob("*.yaml"):
         file.unlink()
     for name, text in custom_resource_files().items():
@@ -24,7 +24,7 @@ def write() -> None:
 
 
 def custom_resource_files() -> dict[str, str]:
-    """The files of the chart's custom resources, by name."""
+    """Return the content of the chart's custom resource definitions by file name."""
     return {
         f"{definition['spec']['names']['plural']}.yaml": yaml.safe_dump(definition, sort_keys=False, width=120)
         for definition in custom_resource_definitions()
@@ -32,18 +32,20 @@ def custom_resource_files() -> dict[str, str]:
 
 
 def plain_manifests() -> str:
-    """The chart with its default values, and marks in the places of what `labrats manifests` is told."""
+    """Render the chart with default values, and with placeholders for the options of `labrats manifests`."""
     images = {"image": ENGINE_IMAGE, "executor.image": EXECUTOR_IMAGE}
-    named = [f"{value}.{part}={text}" for value, image in images.items()
+    settings = [f"{value}.{part}={text}" for value, image in images.items()
              for part, text in zip(("repository", "tag"), image.split(":"), strict=True)]  # fmt: skip
-    return template("--include-crds", "--namespace", NAMESPACE, *(word for each in named for word in ("--set", each)))
+    return template(
+        "--include-crds", "--namespace", NAMESPACE, *(word for each in settings for word in ("--set", each))
+    )
 
 
 def template(*options: str | Path) -> str:
-    """What `helm template` makes of the chart. Raises Failed with its complaint."""
+    """Render the chart with `helm template`. Raises Failed with its error message."""
     return run(build_helm(), "template", "labrats", CHART, *options)
 
 
 def objects(rendered: str) -> list[dict[str, Any]]:
-    """The objects in a rendered chart."""
+    """Return the objects in a rendered chart."""
     return [each for each in yaml.safe_load_all(rendered) if each]

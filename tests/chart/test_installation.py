@@ -1,4 +1,4 @@
-"""What Helm installs on a real node: it runs jobs, with no more rights than its documentation says, and goes again."""
+"""An installation on a real node: jobs, documented permissions, upgrade and uninstallation."""
 
 import asyncio
 import secrets
@@ -14,7 +14,7 @@ import pytest
 
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, User, an_http_client
 from tests.chart.fixture import new_installation
-from tests.chart.installation import Helm, Installation, Right, rights_of
+from tests.chart.installation import Helm, Installation, Permission, permissions_of
 from tests.cluster.cluster import Cluster
 from tests.cluster.node import Node
 
@@ -35,11 +35,11 @@ async def user(installation: Installation) -> AsyncIterator[User]:
 def spare(
     cluster: Cluster | None, helm: Helm, engine_image: str, executor_image: str, tmp_path: Path
 ) -> Iterator[Installation]:
-    """An installation of the test's own, which it makes by itself."""
+    """Yield an installation for one test, which the test installs."""
     if cluster is None:
-        pytest.skip("an installation is tested on a cluster of our own, whose node has its volumes on this machine")
-    with new_installation(cluster, helm, engine_image, executor_image, tmp_path) as made:
-        yield made
+        pytest.skip("the tests need a cluster of their own, whose node has its volumes on this machine")
+    with new_installation(cluster, helm, engine_image, executor_image, tmp_path) as installation:
+        yield installation
 
 
 async def test_job_runs_and_is_followed_through_the_service(user: User) -> None:
@@ -55,15 +55,15 @@ async def test_every_api_pod_serves_every_job(installation: Installation, user: 
     job_id = await user.submit({"log": "hello"}, {"result": "done"})
     await user.wait(job_id)
 
-    async with each_pod_of_the_api(installation, user.key) as everywhere:
-        assert len(everywhere) == 2
-        for each in everywhere:
+    async with each_pod_of_the_api(installation, user.key) as users:
+        assert len(users) == 2
+        for each in users:
             assert (await each.wait(job_id))["returnvalue"] == "done"
             assert await each.log_lines(job_id) == ["hello"]
 
 
 async def test_writes_through_one_api_pod_reach_the_others(installation: Installation, user: User) -> None:
-    """Each is told of it a moment later."""
+    """The watch of the other pod reports a write a moment later."""
     async with each_pod_of_the_api(installation, user.key) as (one, other):
         agent = {"name": "shared", "triggerName": "shared", "defaultProvider": "mock", "instructions": ["shared"]}
         assert (await one.post("/api/instructions", {"name": "shared", "content": "Be kind."})).status_code == 201
@@ -117,7 +117,9 @@ async def test_files_of_a_job_reach_its_pod(user: User) -> None:
 
 @pytest.mark.parametrize("account", ["labrats-api", "labrats-controller", "labrats-webhook-receiver"])
 def test_permissions_of_an_account_equal_the_documented_ones(installation: Installation, account: str) -> None:
-    assert rights_of(installation, account) - rights_of(installation, "default") == documented_rights(account)
+    assert permissions_of(installation, account) - permissions_of(installation, "default") == documented_permissions(
+        account
+    )
 
 
 async def test_no_object_of_a_job_shows_a_secret(installation: Installation, user: User) -> None:
@@ -127,7 +129,7 @@ async def test_no_object_of_a_job_shows_a_secret(installation: Installation, use
     unlabelled = await user.run(config={"provider": "claude", "model": "secretive"})
     assert "is not labelled for jobs" in unlabelled["failedReason"]
     installation.kubectl("label", "secret", "anthropic", "labrats.work/type=job-credentials")
-    repository = {"gitRepo": f"https://octocat:{TOKEN}@1.1.1.1/hello.git"}  # no way leads there from the cluster
+    repository = {"gitRepo": f"https://octocat:{TOKEN}@1.1.1.1/hello.git"}  # unreachable from the cluster
     job_id = await user.submit(config={"provider": "claude", "model": "secretive"}, workspaceSetup=repository)
     await user.wait(job_id)
 
@@ -146,7 +148,7 @@ async def test_no_object_of_a_job_shows_a_secret(installation: Installation, use
 
 
 async def test_network_without_policy_enforcement_is_detected(installation: Installation) -> None:
-    """The network of the test cluster is a bridge, which knows of no policies."""
+    """The network of the test cluster is a bridge, which ignores NetworkPolicies."""
     async with asyncio.timeout(PATIENCE_SECONDS * 2):
         while "nothing enforces its NetworkPolicies" not in installation.log("controller"):
             await asyncio.sleep(0.5)
@@ -177,13 +179,13 @@ async def test_upgrade_keeps_jobs_running_and_uninstall_leaves_the_documented_ob
     upgraded.kubectl("delete", "inferencerequests", "--all")
     upgraded.uninstall()
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while {kind for kind, _ in left_of(upgraded)} != {
+        while {kind for kind, _ in remaining_objects(upgraded)} != {
             "persistentvolumeclaim",
             "lease.coordination.k8s.io",
             "secret",
         }:
             await asyncio.sleep(0.5)
-    assert {name for kind, name in left_of(upgraded) if kind == "persistentvolumeclaim"} == {
+    assert {name for kind, name in remaining_objects(upgraded) if kind == "persistentvolumeclaim"} == {
         "labrats-data",
         "labrats-uploads",
     }
@@ -192,12 +194,12 @@ async def test_upgrade_keeps_jobs_running_and_uninstall_leaves_the_documented_ob
 
 @asynccontextmanager
 async def a_user_of(installation: Installation) -> AsyncIterator[User]:
-    """Somebody with an admin's key."""
+    """Yield a user with an admin key, once all pods of the API know the key."""
     name = f"user {secrets.token_hex(4)}"
     key = installation.run_labrats("api-key", "create", name, "--scope", "admin", "--direct").strip()
     with installation.service() as url:
         async with asyncio.timeout(PATIENCE_SECONDS), an_http_client(url, key) as http:
-            for _ in range(10):  # each pod of the API is told of it by its own watch
+            for _ in range(10):  # each pod of the API learns of the key through its own watch
                 while (await http.get("/api/jobs")).status_code == 401:
                     await asyncio.sleep(POLL_SECONDS)
         async with an_http_client(url, key) as http:
@@ -206,14 +208,14 @@ async def a_user_of(installation: Installation) -> AsyncIterator[User]:
 
 @asynccontextmanager
 async def each_pod_of_the_api(installation: Installation, key: str | None = None) -> AsyncIterator[list[User]]:
-    """Somebody at each of the pods, past the Service."""
+    """Yield a user for each pod of the API, without the Service."""
     async with AsyncExitStack() as stack:
         urls = [stack.enter_context(installation.reach(each, 3001)) for each in installation.addresses("api")]
         yield [User(await stack.enter_async_context(an_http_client(url, key)), key or "") for url in urls]
 
 
 async def until(user: User, path: str, status: int) -> None:
-    """Return once it is answered so."""
+    """Poll `path` until it answers `status`."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (await user.get(path)).status_code != status:
             await asyncio.sleep(POLL_SECONDS)
@@ -229,21 +231,21 @@ async def metrics_of(installation: Installation, address: str) -> str:
             return (await http.get("/metrics")).text
 
 
-def documented_rights(account: str) -> set[Right]:
-    """Those in the table of the documentation."""
+def documented_permissions(account: str) -> set[Permission]:
+    """Return the permissions in the table of the documentation."""
     rows = [line.split("|")[2:-2] for line in PAGE.read_text().splitlines() if line.startswith(f"| `{account}` |")]
-    assert rows, f"{PAGE} says nothing of {account}"
+    assert rows, f"{PAGE} does not list {account}"
     return {
-        Right(group.strip(), resource, verb)
+        Permission(group.strip(), resource, verb)
         for group, resources, verbs in rows
         for resource, verb in product(resources.strip().split(", "), verbs.split())
     }
 
 
-def left_of(installation: Installation) -> set[tuple[str, str]]:
-    """What is in the namespace, as kind and name, but for what every namespace has and what only tells of the past."""
+def remaining_objects(installation: Installation) -> set[tuple[str, str]]:
+    """Return kind and name of the objects in the namespace, except events and the objects of every namespace."""
     kinds = installation.kubectl("api-resources", "--namespaced", "--verbs=list", "--output=name").split()
-    told = {"events", "events.events.k8s.io"}
-    names = installation.kubectl("get", ",".join(set(kinds) - told), "--ignore-not-found", "--output=name").split()
-    usual = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
-    return {(kind, name) for kind, _, name in (each.partition("/") for each in set(names) - usual)}
+    ignored = {"events", "events.events.k8s.io"}
+    names = installation.kubectl("get", ",".join(set(kinds) - ignored), "--ignore-not-found", "--output=name").split()
+    default = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+    return {(kind, name) for kind, _, name in (each.partition("/") for each in set(names) - default)}

@@ -1,4 +1,4 @@
-"""What becomes of a job comes back from an installation: to whoever wants to be called, and after its pod is gone."""
+"""Jobs of an installation: callbacks, and results after the pod is gone."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What the chart renders to, and what it refuses."""
+"""The rendered chart, and refused values."""
 
 import json
 from pathlib import Path
@@ -41,16 +41,16 @@ EVERYTHING: dict[str, Any] = {
 
 
 def test_plain_manifests_equal_the_rendered_chart(helm: Helm) -> None:
-    assert INSTALL.read_text() == plain_manifests(), "write them anew: make manifests"
+    assert INSTALL.read_text() == plain_manifests(), "regenerate the manifests: make manifests"
 
 
 def test_plain_manifests_support_any_namespace_and_image(helm: Helm) -> None:
-    told = installation("agents", "registry.example/engine:1", "registry.example/executor:2")
+    manifests = installation("agents", "registry.example/engine:1", "registry.example/executor:2")
     values = ("image.repository=registry.example/engine", "image.tag=1",
               "executor.image.repository=registry.example/executor", "executor.image.tag=2")  # fmt: skip
     options = [word for value in values for word in ("--set-string", value)]
     rendered = template("--include-crds", "--namespace", "agents", *options)
-    assert objects(told)[1:] == objects(rendered)
+    assert objects(manifests)[1:] == objects(rendered)
 
 
 def test_fence_of_the_chart_equals_that_of_the_engine(helm: Helm) -> None:
@@ -66,8 +66,8 @@ def test_fence_of_the_chart_equals_that_of_the_engine(helm: Helm) -> None:
 async def test_api_server_accepts_all_objects(helm: Helm, namespace: str, values: dict[str, Any]) -> None:
     rendered = helm("template", "labrats", CHART, "--namespace", namespace, values=values)
     kubectl = (build_programs() / "kubectl", "--kubeconfig", helm.kubeconfig, "--namespace", namespace)
-    said = run(*kubectl, "apply", "--server-side", "--dry-run=server", "--filename", "-", stdin=rendered)
-    assert len(said.splitlines()) == len(objects(rendered))
+    output = run(*kubectl, "apply", "--server-side", "--dry-run=server", "--filename", "-", stdin=rendered)
+    assert len(output.splitlines()) == len(objects(rendered))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_permissions_have_no_wildcards_and_stay_in_the_namespace(helm: Helm) -> 
 
 
 def environment_of(rendered: list[dict[str, Any]], part: str = "controller") -> dict[str, str]:
-    """The settings that the chart gives a part of the engine."""
+    """Return the settings that the chart passes to a component."""
     deployments = [each for each in rendered if each["kind"] == "Deployment"]
     (found,) = [each for each in deployments if each["metadata"]["labels"]["app.kubernetes.io/component"] == part]
     container = found["spec"]["template"]["spec"]["containers"][0]
@@ -146,7 +146,7 @@ def environment_of(rendered: list[dict[str, Any]], part: str = "controller") -> 
     ("installed", "values", "required"),
     [
         (None, {}, "true"),
-        ({}, {}, "false"),  # by the chart 0.1
+        ({}, {}, "false"),  # installed by chart 0.1
         ({"LABRATS_LABELLED_CREDENTIALS": "true"}, {}, "true"),
         ({"LABRATS_LABELLED_CREDENTIALS": "false"}, {}, "false"),
         ({}, {"credentials": {"requireLabel": True}}, "true"),
@@ -190,14 +190,14 @@ def test_api_writes_only_to_writable_volumes(helm: Helm) -> None:
         assert any(Path(environment_of(rendered, "api")[name]).is_relative_to(path) for path in writable)
 
 
-PLACED: dict[str, Any] = {
+PLACEMENT: dict[str, Any] = {
     "nodeSelector": {"pool": "engine"},
     "tolerations": [{"key": "engine", "operator": "Exists"}],
     "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
     "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
     "priorityClassName": "high",
 }
-"""Values that each component has, under their names in a pod's spec."""
+"""Placement values of each component, by their names in a pod's spec."""
 
 EXTRAS: dict[str, Any] = {
     "podAnnotations": {"example.com/team": "core"},
@@ -205,31 +205,32 @@ EXTRAS: dict[str, Any] = {
     "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}],
 }
-"""Others that each component has."""
+"""Further values of each component."""
 
 
 def rendered_with(helm: Helm, **values: Any) -> list[dict[str, Any]]:
     return objects(helm("template", "labrats", CHART, values=values))
 
 
-def the(rendered: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+def find_object(rendered: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
     (found,) = [each for each in rendered if (each["kind"], each["metadata"]["name"]) == (kind, name)]
     return found
 
 
 @pytest.mark.parametrize("part", ["api", "controller"])
-@pytest.mark.parametrize("name", PLACED)
+@pytest.mark.parametrize("name", PLACEMENT)
 def test_placement_of_each_component_can_be_set(helm: Helm, part: str, name: str) -> None:
-    pod = the(rendered_with(helm, **{part: {name: PLACED[name]}}), "Deployment", f"labrats-{part}")["spec"]["template"]
+    rendered = rendered_with(helm, **{part: {name: PLACEMENT[name]}})
+    pod = find_object(rendered, "Deployment", f"labrats-{part}")["spec"]["template"]
 
-    assert pod["spec"][name] == PLACED[name]
+    assert pod["spec"][name] == PLACEMENT[name]
 
 
 @pytest.mark.parametrize("part", ["api", "controller"])
 def test_components_accept_labels_annotations_volumes_and_resources(helm: Helm, part: str) -> None:
     resources = {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}}
     rendered = rendered_with(helm, **{part: EXTRAS | {"resources": resources}})
-    pod = the(rendered, "Deployment", f"labrats-{part}")["spec"]["template"]
+    pod = find_object(rendered, "Deployment", f"labrats-{part}")["spec"]["template"]
     (container,) = pod["spec"]["containers"]
 
     assert pod["metadata"]["annotations"] == EXTRAS["podAnnotations"]
@@ -242,42 +243,42 @@ def test_components_accept_labels_annotations_volumes_and_resources(helm: Helm, 
 @pytest.mark.parametrize(("part", "prefix"), [("executor", "LABRATS_EXECUTOR"), ("receiver", "LABRATS_RECEIVER")])
 def test_pods_created_by_the_engine_accept_the_same_values(helm: Helm, part: str, prefix: str) -> None:
     resources = {"limits": {"memory": "3Gi"}}
-    told = environment_of(rendered_with(helm, **{part: PLACED | EXTRAS | {"resources": resources}}))
+    environment = environment_of(rendered_with(helm, **{part: PLACEMENT | EXTRAS | {"resources": resources}}))
 
-    assert json.loads(told[f"{prefix}_POD"]) == PLACED
-    extras = json.loads(told[f"{prefix}_EXTRAS"])
+    assert json.loads(environment[f"{prefix}_POD"]) == PLACEMENT
+    extras = json.loads(environment[f"{prefix}_EXTRAS"])
     assert extras["annotations"] == EXTRAS["podAnnotations"]
     assert extras["labels"] == EXTRAS["podLabels"]
     assert (extras["volumes"], extras["volumeMounts"]) == (EXTRAS["extraVolumes"], EXTRAS["extraVolumeMounts"])
     assert PodExtras.model_validate(extras)
-    assert json.loads(told[f"{prefix}_RESOURCES"])["limits"]["memory"] == "3Gi"
+    assert json.loads(environment[f"{prefix}_RESOURCES"])["limits"]["memory"] == "3Gi"
 
 
 def test_receiver_ingresses_allow_25_mib_and_accept_annotations(helm: Helm) -> None:
     issuer = {"cert-manager.io/cluster-issuer": "letsencrypt"}
-    told = environment_of(rendered_with(helm, receiver={"ingressAnnotations": issuer}))
+    environment = environment_of(rendered_with(helm, receiver={"ingressAnnotations": issuer}))
 
-    annotations = json.loads(told["LABRATS_RECEIVER_EXTRAS"])["ingressAnnotations"]
+    annotations = json.loads(environment["LABRATS_RECEIVER_EXTRAS"])["ingressAnnotations"]
     assert annotations == issuer | {"nginx.ingress.kubernetes.io/proxy-body-size": "26m"}
 
 
 def test_jobs_may_reach_the_configured_name_servers(helm: Helm) -> None:
     def ports(rendered: list[dict[str, Any]]) -> set[int]:
-        rules = the(rendered, "NetworkPolicy", "labrats-executor")["spec"]["egress"]
+        rules = find_object(rendered, "NetworkPolicy", "labrats-executor")["spec"]["egress"]
         return {port["port"] for rule in rules for port in rule["ports"] if port["protocol"] == "UDP"}
 
     assert ports(objects(template())) == {53, 5353}
-    own = [{"to": [{"ipBlock": {"cidr": "10.0.0.10/32"}}], "ports": [{"protocol": "UDP", "port": 1053}]}]
-    assert ports(rendered_with(helm, networkPolicy={"dns": own})) == {1053}
+    custom = [{"to": [{"ipBlock": {"cidr": "10.0.0.10/32"}}], "ports": [{"protocol": "UDP", "port": 1053}]}]
+    assert ports(rendered_with(helm, networkPolicy={"dns": custom})) == {1053}
 
 
 def test_ingress_does_not_publish_metrics(helm: Helm) -> None:
     rendered = rendered_with(helm, ingress={"enabled": True, "host": "labrats.example.com"})
-    ingress = the(rendered, "Ingress", "labrats")
+    ingress = find_object(rendered, "Ingress", "labrats")
     first, last = ingress["spec"]["rules"][0]["http"]["paths"]
 
     assert (first["path"], first["pathType"], last["path"]) == ("/metrics", "Prefix", "/")
-    assert "selector" not in the(rendered, "Service", first["backend"]["service"]["name"])["spec"]
+    assert "selector" not in find_object(rendered, "Service", first["backend"]["service"]["name"])["spec"]
     assert ingress["metadata"]["annotations"] == {"nginx.ingress.kubernetes.io/proxy-body-size": "101m"}
 
 
@@ -301,35 +302,35 @@ async def test_changed_settings_secret_rolls_out(helm: Helm, api_client: ApiClie
 @pytest.mark.parametrize(("value", "kind"), [("podMonitor", "PodMonitor"), ("serviceMonitor", "ServiceMonitor")])
 def test_monitors_select_every_pod_if_enabled(helm: Helm, value: str, kind: str) -> None:
     rendered = rendered_with(helm, **{value: {"enabled": True, "labels": {"release": "prometheus"}}})
-    monitor = the(rendered, kind, "labrats")
+    monitor = find_object(rendered, kind, "labrats")
 
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     assert kind not in {each["kind"] for each in objects(template())}
     if kind == "ServiceMonitor":
-        service = the(rendered, "Service", "labrats-metrics")
+        service = find_object(rendered, "Service", "labrats-metrics")
         assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
         for part in ("api", "controller"):
-            labels = the(rendered, "Deployment", f"labrats-{part}")["spec"]["template"]["metadata"]["labels"]
+            labels = find_object(rendered, "Deployment", f"labrats-{part}")["spec"]["template"]["metadata"]["labels"]
             assert service["spec"]["selector"].items() <= labels.items()
 
 
 @pytest.mark.parametrize("part", ["api", "controller"])
 def test_disruption_budgets_allow_one_replica_at_a_time(helm: Helm, part: str) -> None:
     rendered = objects(template())
-    budget = the(rendered, "PodDisruptionBudget", f"labrats-{part}")["spec"]
+    budget = find_object(rendered, "PodDisruptionBudget", f"labrats-{part}")["spec"]
 
     assert budget["maxUnavailable"] == 1
-    assert budget["selector"] == the(rendered, "Deployment", f"labrats-{part}")["spec"]["selector"]
+    assert budget["selector"] == find_object(rendered, "Deployment", f"labrats-{part}")["spec"]["selector"]
 
 
 def test_controllers_have_their_own_priority_class_unless_another_is_set(helm: Helm) -> None:
     def class_of(rendered: list[dict[str, Any]]) -> str | None:
-        pod = the(rendered, "Deployment", "labrats-controller")["spec"]["template"]["spec"]
+        pod = find_object(rendered, "Deployment", "labrats-controller")["spec"]["template"]["spec"]
         return str(pod["priorityClassName"]) if "priorityClassName" in pod else None
 
-    usual = objects(template("--namespace", "agents"))
-    assert class_of(usual) == "labrats-controller-agents"
-    assert the(usual, "PriorityClass", "labrats-controller-agents")["value"] == 1_000_000
+    default = objects(template("--namespace", "agents"))
+    assert class_of(default) == "labrats-controller-agents"
+    assert find_object(default, "PriorityClass", "labrats-controller-agents")["value"] == 1_000_000
     for values, expected in (
         ({"controller": {"priorityClassName": "system-cluster-critical"}}, "system-cluster-critical"),
         ({"controller": {"priorityClass": {"create": False}}}, None),

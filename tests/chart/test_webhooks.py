@@ -1,4 +1,4 @@
-"""Each webhook source of an installation has a receiver of its own, with no more than it needs."""
+"""The webhook receivers of an installation."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ async def admin(installation: Installation) -> AsyncIterator[User]:
 
 @pytest.fixture
 async def name(admin: User) -> AsyncIterator[str]:
-    """Of a source, and of the agent that listens to what it tells."""
+    """Yield the name of a source and of an agent that its events start."""
     name = f"hook-{secrets.token_hex(3)}"
     trigger = {"source": "github", "events": ["issues.labeled"], "filters": {"label.name": name}}
     agent = {"name": name, "eventTriggers": [trigger], "defaultProvider": "mock"}
@@ -43,7 +43,7 @@ async def source_of(admin: User, name: str) -> dict[str, Any]:
 
 
 async def until(admin: User, name: str, holds: Callable[[dict[str, dict[str, Any]]], bool]) -> dict[str, Any]:
-    """The source once its conditions, by type, are so."""
+    """Return the source once `holds` is true of its conditions by type."""
     source: dict[str, Any] = {}
     try:
         async with asyncio.timeout(START_SECONDS):
@@ -53,7 +53,7 @@ async def until(admin: User, name: str, holds: Callable[[dict[str, dict[str, Any
                     return source
                 await asyncio.sleep(0.2)
     except TimeoutError:
-        pytest.fail(f"its conditions never were so: {source}")
+        pytest.fail(f"timed out waiting for conditions of {source}")
 
 
 def is_true(kind: str) -> Callable[[dict[str, dict[str, Any]]], bool]:
@@ -62,7 +62,7 @@ def is_true(kind: str) -> Callable[[dict[str, dict[str, Any]]], bool]:
 
 @asynccontextmanager
 async def receiver_of(installation: Installation, name: str) -> AsyncIterator[Callable[..., Any]]:
-    """Delivers to the source's Service, and says what is answered."""
+    """Yield a function that delivers an event to the source's Service and returns the answer."""
     service = installation.get("service", f"labrats-webhook-{name}")[0]["spec"]
     with installation.reach(service["clusterIP"], service["ports"][0]["port"]) as url:
 
@@ -75,7 +75,7 @@ async def receiver_of(installation: Installation, name: str) -> AsyncIterator[Ca
 
 
 def payload_for(name: str, **fields: Any) -> dict[str, Any]:
-    """An event that starts the agent called so, about a repository that nobody clones."""
+    """Build an event that starts the agent `name` and does not lead to a clone."""
     payload = an_issue_event(label={"name": name}, **fields)
     del payload["repository"]["clone_url"]
     return payload
@@ -84,8 +84,8 @@ def payload_for(name: str, **fields: Any) -> dict[str, Any]:
 async def test_delivery_to_the_receiver_of_a_source_starts_a_job(
     installation: Installation, admin: User, name: str
 ) -> None:
-    made = await admin.post("/api/webhook-sources", {"name": name, "type": "github", "secret": SECRET})
-    assert made.status_code == 201
+    created = await admin.post("/api/webhook-sources", {"name": name, "type": "github", "secret": SECRET})
+    assert created.status_code == 201
     source = await until(admin, name, is_true("Ready"))
     assert {each["type"]: each["status"] for each in source["conditions"]} == {
         "Exposed": "False",  # the test cluster has no ingress controller
@@ -139,8 +139,13 @@ async def test_receiver_waits_for_its_secret_and_rolls_out_a_new_one(
 async def test_ingress_follows_the_source_and_the_receiver_serves_its_path(
     installation: Installation, admin: User, name: str
 ) -> None:
-    asked = {"host": "hooks.example.com", "path": "/from/github", "ingressClassName": "nginx", "tlsSecretName": "tls"}
-    await admin.post("/api/webhook-sources", {"name": name, "type": "github", "secret": SECRET} | asked)
+    ingress_fields = {
+        "host": "hooks.example.com",
+        "path": "/from/github",
+        "ingressClassName": "nginx",
+        "tlsSecretName": "tls",
+    }
+    await admin.post("/api/webhook-sources", {"name": name, "type": "github", "secret": SECRET} | ingress_fields)
     source = await until(admin, name, is_true("Ready"))
     assert source["url"] == "https://hooks.example.com/from/github"
 
@@ -173,10 +178,10 @@ async def test_receiver_works_while_the_api_is_down(installation: Installation, 
     installation.kubectl("scale", "deploy/labrats-api", "--replicas=0")
     try:
         async with receiver_of(installation, name) as deliver:
-            made = await deliver()
+            answer = await deliver()
     finally:
         installation.kubectl("scale", "deploy/labrats-api", "--replicas=2")
         installation.kubectl("rollout", "status", "deploy/labrats-api", "--timeout=120s")
-    (job,) = made.json()["jobs"]
+    (job,) = answer.json()["jobs"]
     async with a_user_of(installation) as user:
         assert (await user.wait(job["jobId"]))["status"] == "completed"

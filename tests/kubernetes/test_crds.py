@@ -164,7 +164,7 @@ AGENT = {"triggerName": "developer", "eventTriggers": [TRIGGER]}
         ),
         ("AiConfig", {"executorResources": {"limit": {"cpu": "1"}}}, "nothing but requests and limits"),
         ("AiConfig", {"executorResources": {"limits": {"cpu": "lots"}}}, "spec.executorResources.limits.cpu"),
-        ("AiConfig", {"model": "opus"}, "there is one AiConfig, named 'default'"),
+        ("AiConfig", {"model": "opus"}, "the only AiConfig is named 'default'"),
     ],
 )
 async def test_what_jobs_are_made_by_is_refused_where_it_makes_no_sense(

@@ -1,11 +1,11 @@
-"""What is committed of the chart says what the code says."""
+"""The committed chart matches the code."""
 
 import yaml
 
 from labrats import __version__
 from tests.chart.rendering import CHART, CRDS, custom_resource_files
 
-REMEDY = "write them anew: make manifests"
+REMEDY = "regenerate the manifests: make manifests"
 
 
 def test_committed_crds_equal_the_generated_ones() -> None:

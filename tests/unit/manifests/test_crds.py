@@ -1,15 +1,15 @@
-"""The custom resources say of themselves what they are."""
+"""The descriptions in the custom resource definitions."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from labrats.manifests.crds import custom_resource_definitions
-from labrats.manifests.descriptions import WORDS
-from labrats.manifests.schema import structure_of
+from labrats.manifests.descriptions import DESCRIPTIONS
+from labrats.manifests.schema import structural_schema
 
 
 def fields_of(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each field of `schema`, at any depth, and where it is."""
+    """Yield the path and schema of each field at any depth."""
     for name, field in schema.get("properties", {}).items():
         yield f"{path}.{name}", field
         yield from fields_of(field, f"{path}.{name}")
@@ -29,5 +29,7 @@ def test_every_field_of_a_crd_has_a_description() -> None:
 
 
 def test_descriptions_name_existing_fields_only() -> None:
-    unknown = {record: set(words) - set(structure_of(record)["properties"]) for record, words in WORDS.items()}
+    unknown = {
+        record: set(fields) - set(structural_schema(record)["properties"]) for record, fields in DESCRIPTIONS.items()
+    }
     assert not any(unknown.values()), unknown
