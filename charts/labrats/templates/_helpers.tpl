@@ -1,4 +1,4 @@
-{{/* What all objects are named after. */}}
+{{/* The name prefix of all objects. */}}
 {{- define "labrats.name" -}}
 {{- if contains "labrats" .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-labrats{{ end }}
 {{- end }}
@@ -10,7 +10,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 
-{{/* The labels by which the pods of one part are known, given (list . "api"). */}}
+{{/* The selector labels of a component's pods, given (list . "api"). */}}
 {{- define "labrats.selector" -}}
 app.kubernetes.io/name: labrats
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
@@ -25,13 +25,13 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ .Values.executor.image.repository }}:{{ .Values.executor.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{/* The claim of a volume, given (list . "data"). */}}
+{{/* The claim name of a volume, given (list . "data"). */}}
 {{- define "labrats.claim" -}}
 {{- $volume := index (index . 0).Values.volumes (index . 1) -}}
 {{ $volume.existingClaim | default (printf "%s-%s" (include "labrats.name" (index . 0)) (index . 1)) }}
 {{- end }}
 
-{{/* Where a component's pods run, as fields of a pod's spec, given its values. */}}
+{{/* The placement of a component's pods, as fields of a pod's spec, given its values. */}}
 {{- define "labrats.placement" -}}
 {{- $fields := dict }}
 {{- range $name := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" }}
@@ -40,7 +40,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- toJson $fields }}
 {{- end }}
 
-{{/* Fields of the pods that the engine makes, given (list . "executor"): those of the values, and what images are pulled with. */}}
+{{/* Fields of the spec of pods that the engine creates, with pull secrets, given (list . "executor"). */}}
 {{- define "labrats.podFields" -}}
 {{- $values := index (index . 0).Values (index . 1) | default dict }}
 {{- $secrets := list }}
@@ -49,7 +49,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- merge dict ($values.pod | default dict) (fromJson (include "labrats.placement" $values)) $pulled | toJson }}
 {{- end }}
 
-{{/* What the pods that the engine makes have besides, given (list . "executor"). */}}
+{{/* Annotations, labels, volumes and mounts of pods that the engine creates, given (list . "executor"). */}}
 {{- define "labrats.podExtras" -}}
 {{- $values := index (index . 0).Values (index . 1) | default dict }}
 {{- $extras := dict }}
@@ -59,14 +59,14 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- toJson $extras }}
 {{- end }}
 
-{{/* The PriorityClass of controllers; empty where they have none of their own. */}}
+{{/* The PriorityClass that the chart creates for controllers; empty if it creates none. */}}
 {{- define "labrats.priorityClass" -}}
 {{- $class := .Values.controller.priorityClass | default dict }}
 {{- $create := ternary $class.create .Values.fence.enabled (kindIs "bool" $class.create) }}
 {{- if and $create (not .Values.controller.priorityClassName) }}{{ include "labrats.name" . }}-controller-{{ .Release.Namespace }}{{ end }}
 {{- end }}
 
-{{/* A Deployment of one part of the engine, given (list . "api"). */}}
+{{/* The Deployment of a component, given (list . "api"). */}}
 {{- define "labrats.deployment" -}}
 {{- $root := index . 0 }}
 {{- $part := index . 1 }}
@@ -183,7 +183,7 @@ spec:
           {{- if eq $part "api" }}
           lifecycle:
             preStop:
-              # Requests still come for a moment, until every node has heard that this pod is going.
+              # Requests still arrive until every node knows that this pod is terminating.
               exec: {command: [sleep, "5"]}
           {{- end }}
           resources:
@@ -222,7 +222,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* Whether jobs get labelled Secrets only: as the values say, or as it is by now, or yes. */}}
+{{/* true if jobs may use only labelled Secrets: from the values, else from the current installation, else true. */}}
 {{- define "labrats.labelledCredentials" -}}
 {{- $set := (.Values.credentials | default dict).requireLabel }}
 {{- if kindIs "bool" $set }}
@@ -240,7 +240,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* An annotation that changes with the Secret of settings, as it is in the cluster now. */}}
+{{/* An annotation with the checksum of the current settings Secret in the cluster. */}}
 {{- define "labrats.settingsChecksum" -}}
 {{- $found := dict }}
 {{- with .Values.settingsSecret }}
@@ -250,7 +250,7 @@ spec:
 {{- toJson $found }}
 {{- end }}
 
-{{/* What the chart tells the engine. */}}
+{{/* The environment variables that the chart sets for the engine. */}}
 {{- define "labrats.environment" -}}
 LABRATS_BACKEND: kubernetes
 LABRATS_HOST: 0.0.0.0
