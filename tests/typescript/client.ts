@@ -1,4 +1,4 @@
-// What a front end does with the types: each line of this compiles, or the document says something else than before.
+// Uses of the generated types by a front end. If a line does not compile, the OpenAPI document has changed.
 import type { components, operations, paths } from "./api";
 
 type Schemas = components["schemas"];
@@ -37,5 +37,5 @@ export function totalCost(answer: Answer<paths["/api/stats/timeseries"]["get"], 
 // @ts-expect-error: there is no such status
 export const impossible: Schemas["JobItem"]["status"] = "pending";
 
-// @ts-expect-error: a submission says where it comes from
+// @ts-expect-error: a submission requires `source`
 export const incomplete: Schemas["Submission"] = { type: "code-review" };
