@@ -37,7 +37,7 @@ class CommandError(Exception):
 
 
 class EngineUnreachable(CommandError):
-    """The engine did not answer, or the connection broke. The engine may be down or restarting."""
+    """A failed request: the engine did not answer, or the connection broke. It may be down or restarting."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ExitCode.UNREACHABLE)

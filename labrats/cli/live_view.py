@@ -38,7 +38,7 @@ class RunningTool:
 
 @dataclass
 class LiveView:
-    """Renders a job's events as text. All returned text is safe on a terminal."""
+    """A renderer of a job's events. All text that it returns is safe on a terminal."""
 
     _state: str = "waiting"
     _attempt: int = 1

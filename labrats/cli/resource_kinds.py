@@ -183,7 +183,7 @@ KINDS: Final = (
         {"NAME": "name", "TYPE": "type", "ENABLED": "enabled", "URL": "url", "DELIVERIES": "deliveries"},
     ),
 )  # fmt: skip
-"""All kinds, in the order in which `labrats apply` writes them: agents name instructions."""
+"""All kinds, in the order in which `labrats apply` writes them: instructions precede the agents that name them."""
 
 JOB_NAMES: Final = (JOB, "job", "jobs", "ir")
 

@@ -81,7 +81,7 @@ def _files_at(path: Path) -> list[Path]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses duplicate keys and reads dates as text, as kubectl does."""
+    """A YAML loader that refuses duplicate keys and reads dates as text, as kubectl does."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
@@ -101,7 +101,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes repeated values in full instead of using aliases."""
+    """A YAML dumper that writes repeated values in full instead of using aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass
 class ScriptedEngine:
-    """Answers each `METHOD /path`, without its query, with the answers of its script in turn. The last one repeats."""
+    """An engine that answers each `METHOD /path`, without its query, from a script. The last answer repeats."""
 
     url: str
     requests: list[Request] = field(default_factory=list)
