@@ -17,9 +17,9 @@ from tests.cluster.fixture import (
     write_why_no_cluster,
 )
 from tests.cluster.product import engine_image, executor_image
-from tests.support.seed import SEED
-from tests.support.tally import tally, write_tally
-from tests.support.times import write_times
+from tests.support.counters import tally, write_tally
+from tests.support.durations import write_times
+from tests.support.random_seed import SEED
 from tests.support.workers import Groups, hear, put_in_order, tell
 
 __all__ = [

@@ -16,7 +16,7 @@ from labrats.ports import Runner, Store
 from labrats.processes import send_signal, with_environment
 from tests.cluster.fixture import new_namespace
 from tests.fakes.store import MemoryStore
-from tests.support.running import running
+from tests.support.background import running
 
 
 class KubernetesBackend:

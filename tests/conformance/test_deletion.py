@@ -13,9 +13,9 @@ from labrats.model.job import Job
 from labrats.ports import NotStarted, SystemClock
 from labrats.settings import EngineSettings
 from tests.conformance.runner_backends import EmbeddedBackend, MemoryBackend, RunnerBackend
+from tests.support.background import running
 from tests.support.builders import a_job, a_spec
 from tests.support.controllers import a_controller
-from tests.support.running import running
 from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 

@@ -21,8 +21,8 @@ from labrats.ports import ModelFiles, SystemClock
 from tests.cluster.cluster import GATEWAY, Cluster
 from tests.cluster.fixture import new_namespace
 from tests.cluster.volumes import bind_volume
+from tests.support.background import running
 from tests.support.model_hub import OPEN, FolderHub, a_folder_hub, weights
-from tests.support.running import running
 
 PATIENCE_SECONDS: Final = 120.0
 """Pods take a while to begin."""

@@ -29,7 +29,7 @@ from labrats.model.record import Metadata, Resource
 from labrats.ports import Change, Changed, Deleted, Store, Synced
 from tests.support.builders import an_agent
 from tests.support.waiting import DEADLINE_SECONDS
-from tests.support.watching import watching
+from tests.support.watch_recorder import watching
 
 R = TypeVar("R", bound=Resource)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from labrats.backends.embedded.store import EmbeddedStore
 from tests.durability.ledger import Ledger
-from tests.support.seed import SEED
+from tests.support.random_seed import SEED
 
 KILLS = int(os.environ.get("LABRATS_STORE_KILLS", "5"))
 

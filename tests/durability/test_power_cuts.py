@@ -19,7 +19,7 @@ from labrats.model.errors import RetryLater
 from labrats.ports import SystemClock
 from tests.durability.disk import Call, Disk
 from tests.durability.ledger import Ledger, a_secret, write_until_trouble
-from tests.support.seed import SEED
+from tests.support.random_seed import SEED
 
 CUTS = int(os.environ.get("LABRATS_POWER_CUTS", "100"))
 CUTS_IN_A_ROW = 10

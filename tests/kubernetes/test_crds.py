@@ -20,8 +20,8 @@ from labrats.model.record import Metadata
 from labrats.ports import SystemClock
 from tests.conformance.test_store import a_finished_job
 from tests.kubernetes.conftest import Kubectl
+from tests.support.background import running
 from tests.support.builders import a_config, a_hand_made_spec, a_job
-from tests.support.running import running
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kubernetes

@@ -23,8 +23,8 @@ from tests.cluster.cluster import GATEWAY, Cluster
 from tests.conformance.kubernetes_backend import a_pod_settings, executors_of
 from tests.conformance.test_runner import end_of, events_of, said
 from tests.fakes.store import MemoryStore
+from tests.support.background import running
 from tests.support.builders import a_spec, an_attempt
-from tests.support.running import running
 from tests.unit.executor.attempts import a_repository
 from tests.unit.executor.git_server import GitServer, served
 

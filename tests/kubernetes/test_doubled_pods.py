@@ -28,8 +28,8 @@ from tests.conformance.kubernetes_backend import a_pod_settings
 from tests.conformance.test_runner import events_of
 from tests.fakes.store import MemoryStore
 from tests.kubernetes.test_failures import end_of
+from tests.support.background import running
 from tests.support.builders import an_attempt
-from tests.support.running import running
 
 pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(400)]
 

@@ -19,7 +19,7 @@ from tests.cluster.cluster import Cluster
 from tests.kubernetes.audit import epoch_of, writes_in
 from tests.kubernetes.conftest import EngineFactory
 from tests.kubernetes.witnesses import NOT_UNDER_FAULTS, errors_in, history_of, recorded_versions
-from tests.support.seed import SEED
+from tests.support.random_seed import SEED
 from tests.support.waiting import eventually
 from tests.torture.history import Written, violations
 from tests.torture.load import Clients

@@ -19,8 +19,8 @@ from labrats.model.record import encode
 from labrats.ports import Alive, Attempt, Gone
 from tests.conformance.kubernetes_backend import a_pod_settings
 from tests.fakes.store import MemoryStore
+from tests.support.background import running
 from tests.support.builders import a_job, a_spec, an_attempt
-from tests.support.running import running
 
 pytestmark = pytest.mark.kubernetes(node=True)
 

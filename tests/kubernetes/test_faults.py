@@ -25,8 +25,8 @@ from tests.cluster.proxy import Break, Cut, Fault, FaultyProxy, Lose, Refuse, is
 from tests.conformance.kubernetes_backend import a_pod_settings
 from tests.conformance.test_runner import end_of, start_now_or_later
 from tests.fakes.store import MemoryStore
+from tests.support.background import running
 from tests.support.builders import an_attempt
-from tests.support.running import running
 from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.kubernetes(node=True)

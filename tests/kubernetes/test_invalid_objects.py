@@ -31,9 +31,9 @@ from labrats.settings import EngineSettings
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.kubernetes.conftest import Kubectl
 from tests.kubernetes.oddities import NO_YEAR, deep, every_field_wrong_in_turn, with_value
+from tests.support.background import running
 from tests.support.builders import an_ai_model
 from tests.support.controllers import a_controller
-from tests.support.running import running
 from tests.support.waiting import DEADLINE_SECONDS, eventually, pauses
 
 pytestmark = pytest.mark.kubernetes

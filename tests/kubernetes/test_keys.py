@@ -10,7 +10,7 @@ from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE
 from tests.kubernetes.conftest import Kubectl
-from tests.support.running import running
+from tests.support.background import running
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kubernetes

@@ -31,8 +31,8 @@ from labrats.model.phases import JobEvent
 from labrats.model.record import encode
 from tests.cluster.proxy import FaultyProxy, Lose, Refuse, is_write
 from tests.conformance.kubernetes_backend import a_pod_settings
+from tests.support.background import running
 from tests.support.builders import a_job, an_attempt
-from tests.support.running import running
 from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = pytest.mark.kubernetes

@@ -18,7 +18,7 @@ from labrats.model.job import Job
 from labrats.model.record import Metadata, Resource, encode
 from labrats.ports import Changed, Deleted, Store, Synced
 from tests.support.builders import a_spec, an_ai_model
-from tests.support.watching import watching
+from tests.support.watch_recorder import watching
 
 pytestmark = pytest.mark.kubernetes
 

@@ -19,7 +19,7 @@ from labrats.ports import Changed, Deleted, Store
 from tests.cluster.proxy import Break, Cut, Fault, FaultyProxy, Refuse, is_list, is_watch
 from tests.support.builders import an_ai_model
 from tests.support.waiting import eventually
-from tests.support.watching import watching
+from tests.support.watch_recorder import watching
 
 pytestmark = pytest.mark.kubernetes
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 
 from labrats.backends.embedded.folders import Folders
-from tests.support.seed import SEED
+from tests.support.random_seed import SEED
 from tests.support.waiting import eventually
 from tests.torture.engine import EngineProcess
 from tests.torture.history import History, violations

@@ -12,8 +12,8 @@ from labrats.model.config import JobConfig
 from labrats.model.mcp_server import McpServer
 from tests.fakes.clock import NOON, FakeClock
 from tests.fakes.store import MemoryStore
+from tests.support.background import running
 from tests.support.builders import a_trigger, an_agent, an_instruction
-from tests.support.running import running
 from tests.support.waiting import eventually
 
 

@@ -14,8 +14,8 @@ from labrats.model.core_resources import JOB_CREDENTIALS, Secret
 from labrats.model.record import Metadata
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
+from tests.support.background import running
 from tests.support.builders import an_ai_model
-from tests.support.running import running
 
 
 @pytest.fixture

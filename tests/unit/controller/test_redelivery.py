@@ -23,7 +23,7 @@ from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec, Webho
 from labrats.net.github import HookDelivery
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
-from tests.support.running import running
+from tests.support.background import running
 
 APP = {"appId": "4711", "privateKey": "test-key-of-an-app"}
 OURS = "https://labrats.example/webhooks/github"

@@ -17,7 +17,7 @@ from labrats.settings import EngineSettings
 from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine
 from tests.support.builders import an_ai_model
-from tests.support.seed import SEED
+from tests.support.random_seed import SEED
 from tests.unit.controller.history import History, Run, violations
 from tests.unit.controller.lab import Lab
 from tests.unit.controller.trouble import Trouble, TroubledRunner, TroubledStore

@@ -16,7 +16,7 @@ from labrats.model.record import Metadata
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
-from tests.support.running import running
+from tests.support.background import running
 
 MISSING = "there is no Secret 'hook'"
 
