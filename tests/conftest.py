@@ -17,15 +17,16 @@ from tests.cluster.fixture import (
     write_why_no_cluster,
 )
 from tests.cluster.product import engine_image, executor_image
-from tests.support.counters import tally, write_tally
-from tests.support.durations import write_times
+from tests.support.counters import counters, write_counters
+from tests.support.durations import write_durations
 from tests.support.random_seed import SEED
-from tests.support.workers import Groups, hear, put_in_order, tell
+from tests.support.workers import GroupScheduling, merge_worker_report, send_worker_report, sort_tests
 
 __all__ = [
     "SEED",
     "api_client",
     "cluster",
+    "counters",
     "engine_image",
     "executor_image",
     "helm",
@@ -35,7 +36,6 @@ __all__ = [
     "namespace",
     "node",
     "pytest_collection_finish",
-    "tally",
 ]
 
 # Times say nothing on a machine that is shared.
@@ -50,25 +50,25 @@ def anyio_backend() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    put_in_order(config, items)
+    sort_tests(config, items)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
-    return Groups(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    return GroupScheduling(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    tell(session.config)
+    send_worker_report(session.config)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    hear(node.config, getattr(node, "workeroutput", {}))
+    merge_worker_report(node.config, getattr(node, "workeroutput", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What the results alone do not say."""
-    write_times(terminalreporter)
-    write_tally(terminalreporter)
+    write_durations(terminalreporter)
+    write_counters(terminalreporter)
     write_why_no_cluster(terminalreporter)

@@ -26,7 +26,7 @@ import pytest
 from labrats.api.auth.login_links import make_link
 from labrats.backends.embedded.store import EmbeddedStore
 from labrats.processes import ProcessId, descendants, send_signal
-from tests.support.waiting import pauses
+from tests.support.waiting import poll_intervals
 
 PATIENCE_SECONDS: Final = 40.0
 """How long anything may take before a test gives it up. Not a measure of speed: machines that run tests are busy."""
@@ -331,7 +331,7 @@ class User:
     async def wait(self, job_id: str, *statuses: str) -> dict[str, Any]:
         """The job's detail once it has one of `statuses`; without any, once it has ended."""
         detail: dict[str, Any] = {}
-        pause = pauses()
+        pause = poll_intervals()
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while (detail := await self.job(job_id))["status"] not in (statuses or ENDED):
@@ -353,7 +353,7 @@ class User:
 
     async def end_jobs(self) -> None:
         """End what still waits or runs, and wait until nothing does."""
-        pause = pauses()
+        pause = poll_intervals()
         async with asyncio.timeout(PATIENCE_SECONDS):
             for status in ("waiting", "active"):
                 while jobs := (await self.get("/api/jobs", status=status, limit=100)).json()["jobs"]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from tests.acceptance.engine import PATIENCE_SECONDS, Engine, User
-from tests.support.waiting import pauses
+from tests.support.waiting import poll_intervals
 
 moment = datetime.fromisoformat
 
@@ -124,7 +124,7 @@ async def test_many_jobs_submitted_at_once_all_run(engine: Engine, user: User, a
     job_ids = await asyncio.gather(*(submit(number) for number in range(many)))
 
     assert len(set(job_ids)) == many
-    pause = pauses()
+    pause = poll_intervals()
     async with asyncio.timeout(PATIENCE_SECONDS * 3):
         while (await user.get("/api/jobs", status="completed", limit=1)).json()["total"] < many:
             await asyncio.sleep(next(pause))

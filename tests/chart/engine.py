@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.engine import PATIENCE_SECONDS, Engine, User, an_http_client
 from tests.chart.installation import Installation
-from tests.support.waiting import pauses
+from tests.support.waiting import poll_intervals
 
 
 class InstalledEngine(Engine):
@@ -57,7 +57,7 @@ class InstalledEngine(Engine):
     async def user(self, *, scopes: Sequence[str] = ("submit",), **fields: Any) -> AsyncIterator[User]:
         """Yield a user once all pods know the key. The other pods learn of it through their watches."""
         async with super().user(scopes=scopes, **fields) as user:
-            pause = pauses()
+            pause = poll_intervals()
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while not fields and (await user.get("/api/jobs")).status_code == 401:
                     await asyncio.sleep(next(pause))

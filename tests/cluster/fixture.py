@@ -20,7 +20,7 @@ from tests.cluster.node import start_node
 from tests.cluster.prepare import prepare
 from tests.cluster.programs import cache_folder, only_one_at
 from tests.cluster.shell import PATIENCE_SECONDS, Failed
-from tests.support.workers import FAILURE
+from tests.support.workers import CLUSTER_FAILURE
 
 NAMED: Final = "LABRATS_TEST_KUBECONFIG"
 
@@ -43,12 +43,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         try:
             prepare(**{what: any(_needs(item, name) for item in session.items) for what, name in _MADE_FOR.items()})
         except Failed as failure:
-            config.stash[FAILURE] = str(failure)
+            config.stash[CLUSTER_FAILURE] = str(failure)
 
 
 def write_why_no_cluster(terminalreporter: pytest.TerminalReporter) -> None:
     """Say so, in so many words, when the Kubernetes tests did not run."""
-    if reason := terminalreporter.config.stash.get(FAILURE, None):
+    if reason := terminalreporter.config.stash.get(CLUSTER_FAILURE, None):
         terminalreporter.write_line(
             f"The Kubernetes tests did not run: {reason}. To run them, set {NAMED} to the kubeconfig of a cluster that "
             "they may use, or run them on Linux as root, where they make a cluster of their own.",
@@ -65,7 +65,7 @@ def cluster(request: pytest.FixtureRequest, kubectl_cache: None) -> Iterator[Clu
     if os.environ.get(NAMED):
         yield None
         return
-    if reason := request.config.stash.get(FAILURE, None):
+    if reason := request.config.stash.get(CLUSTER_FAILURE, None):
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)

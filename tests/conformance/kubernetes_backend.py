@@ -16,7 +16,7 @@ from labrats.ports import Runner, Store
 from labrats.processes import send_signal, with_environment
 from tests.cluster.fixture import new_namespace
 from tests.fakes.store import MemoryStore
-from tests.support.background import running
+from tests.support.background import run_in_background
 
 
 class KubernetesBackend:
@@ -40,7 +40,7 @@ class KubernetesBackend:
     async def open_runner(self) -> AsyncIterator[Runner]:
         async with ApiClient.open(self._kubeconfig) as client:
             runner = KubernetesRunner(client, self.store, self._settings)
-            async with running(runner.run()):
+            async with run_in_background(runner.run()):
                 yield runner
 
     def living_processes(self, name: str) -> int:

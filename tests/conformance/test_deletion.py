@@ -13,7 +13,7 @@ from labrats.model.job import Job
 from labrats.ports import NotStarted, SystemClock
 from labrats.settings import EngineSettings
 from tests.conformance.runner_backends import EmbeddedBackend, MemoryBackend, RunnerBackend
-from tests.support.background import running
+from tests.support.background import run_in_background
 from tests.support.builders import a_job, a_spec
 from tests.support.controllers import a_controller
 from tests.support.waiting import DEADLINE_SECONDS, eventually
@@ -32,7 +32,7 @@ async def test_all_that_a_deleted_job_runs_is_ended_and_nothing_of_it_is_left(
     stubborn = a_spec([{"ignoreSignals": True}, {"fork": {"seconds": 300, "detached": True}}, {"hang": True}])
     async with open_machine() as machine, machine.open_runner() as runner:
         controller = a_controller(machine.store, runner, Catalog(), SystemClock(), EngineSettings())
-        async with running(controller.run()):
+        async with run_in_background(controller.run()):
             job = await machine.store.create(a_job(spec=stubborn, resource_version=""))
             attempt = f"{job.id}-1"
             await eventually(lambda: machine.living_processes(attempt) > 1)

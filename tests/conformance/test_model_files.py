@@ -21,7 +21,7 @@ from labrats.ports import ModelFiles, SystemClock
 from tests.cluster.cluster import GATEWAY, Cluster
 from tests.cluster.fixture import new_namespace
 from tests.cluster.volumes import bind_volume
-from tests.support.background import running
+from tests.support.background import run_in_background
 from tests.support.model_hub import OPEN, FolderHub, a_folder_hub, weights
 
 PATIENCE_SECONDS: Final = 120.0
@@ -68,7 +68,7 @@ async def files(request: pytest.FixtureRequest, backend: str, tmp_path: Path) ->
     folder.mkdir()
     if backend == "embedded":
         local = LocalModelFiles(ModelFolder(folder, OutboundClient([OPEN]), 2**30), SystemClock())
-        async with running(local.run()):
+        async with run_in_background(local.run()):
             yield local
         return
     os.chown(folder, USER, USER)
@@ -85,7 +85,7 @@ async def files(request: pytest.FixtureRequest, backend: str, tmp_path: Path) ->
             pod_fields={"dnsPolicy": "Default"},
         )
         on_cluster = ClusterModelFiles(client, namespace, settings)
-        async with running(on_cluster.run()):
+        async with run_in_background(on_cluster.run()):
             yield on_cluster
 
 

@@ -14,7 +14,7 @@ from labrats.model.protocol import TEXT_BYTES, AnyEvent, ErrorEvent, LogEvent, R
 from labrats.ports import Alive, Attempt, Gone, NotStarted, OutputTail, Runner
 from tests.conformance.runner_backends import RunnerBackend
 from tests.support.builders import a_session, a_spec, an_attempt
-from tests.support.waiting import DEADLINE_SECONDS, eventually, pauses
+from tests.support.waiting import DEADLINE_SECONDS, eventually, poll_intervals
 
 HANG = {"hang": True}
 STUBBORN = {"ignoreSignals": True}
@@ -599,7 +599,7 @@ async def test_removing_what_is_not_there_is_harmless(runner: Runner) -> None:
 
 
 async def end_of(runner: Runner, attempt: Attempt) -> Gone:
-    pause = pauses()
+    pause = poll_intervals()
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not isinstance(state := await runner.find(attempt.name), Gone):
             await asyncio.sleep(next(pause))

@@ -29,7 +29,7 @@ from labrats.model.record import Metadata, Resource
 from labrats.ports import Change, Changed, Deleted, Store, Synced
 from tests.support.builders import an_agent
 from tests.support.waiting import DEADLINE_SECONDS
-from tests.support.watch_recorder import watching
+from tests.support.watch_recorder import record_watch
 
 R = TypeVar("R", bound=Resource)
 
@@ -358,14 +358,14 @@ async def test_deleting_a_stale_version_is_a_conflict(store: Store) -> None:
 
 
 async def test_a_watch_of_nothing_is_synced_at_once(store: Store) -> None:
-    async with watching(store, AiModel) as seen:
+    async with record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         assert seen.changes == [Synced()]
 
 
 async def test_a_watch_tells_what_exists_then_synced_then_every_change_in_order(store: Store) -> None:
     opus, haiku = await store.create(a_model("opus")), await store.create(a_model("haiku"))
-    async with watching(store, AiModel) as seen:
+    async with record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         assert seen.changes[-1] == Synced()
         assert {change.resource.name: change.resource for change in seen.resource_changes} == {
@@ -391,13 +391,13 @@ async def test_a_watch_tells_what_exists_then_synced_then_every_change_in_order(
 async def test_a_watch_tells_all_that_exists_however_many(store: Store, count: int) -> None:
     names = [f"model-{n:03}" for n in range(count)]
     await asyncio.gather(*(store.create(a_model(name)) for name in names))
-    async with watching(store, AiModel) as seen:
+    async with record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         assert sorted(change.resource.name for change in seen.resource_changes) == names
 
 
 async def test_a_watch_tells_of_its_kind_only(store: Store) -> None:
-    async with watching(store, AiModel) as seen:
+    async with record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         await store.create(a_secret("secret"))
         await store.create(a_model("opus"))
@@ -406,7 +406,7 @@ async def test_a_watch_tells_of_its_kind_only(store: Store) -> None:
 
 
 async def test_a_watch_tells_of_parts_and_of_their_end(store: Store) -> None:
-    async with watching(store, Secret) as seen:
+    async with record_watch(store, Secret) as seen:
         await seen.until(lambda: seen.synced)
         await store.create(a_job("ir-00000001"), [a_secret("git-1")])
         await seen.until(lambda: "git-1" in seen.current)
@@ -418,7 +418,7 @@ async def test_a_watch_tells_nothing_of_writes_that_failed(store: Store) -> None
     stale = await store.create(a_model("opus", slots=1))
     await store.create(a_secret("taken"))
     current = await store.update(with_slots(stale, 2))
-    async with watching(store, AiModel) as models, watching(store, Job) as jobs:
+    async with record_watch(store, AiModel) as models, record_watch(store, Job) as jobs:
         await models.until(lambda: models.synced)
         await jobs.until(lambda: jobs.synced)
         for failing in (
@@ -440,7 +440,7 @@ async def test_a_watch_tells_nothing_of_writes_that_failed(store: Store) -> None
 
 async def test_a_deleted_resource_and_its_successor_of_the_same_name_are_told_apart(store: Store) -> None:
     await store.create(a_model("opus", slots=1))
-    async with watching(store, AiModel) as seen:
+    async with record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         await store.delete(AiModel, "opus")
         successor = await store.create(a_model("opus", slots=2))
@@ -458,13 +458,13 @@ async def test_watchers_see_the_same_whenever_they_begin(store: Store) -> None:
         await store.create(a_model(name, slots=9))
 
     await asyncio.gather(*(store.create(a_model(f"old-{n:03}")) for n in range(150)))
-    async with asyncio.TaskGroup() as writers, watching(store, AiModel) as first:
+    async with asyncio.TaskGroup() as writers, record_watch(store, AiModel) as first:
         for n in range(8):
             writers.create_task(write(f"early-{n}"))
         await first.until(lambda: first.synced)
         for n in range(8):
             writers.create_task(write(f"late-{n}"))
-        async with watching(store, AiModel) as second:
+        async with record_watch(store, AiModel) as second:
             await second.until(lambda: sum(model.spec.slots == 9 for model in second.current.values()) == 16)
             await first.until(lambda: first.current == second.current)
             assert list(first.current.values()) == await store.list(AiModel)
@@ -480,7 +480,7 @@ async def test_a_resource_never_goes_back_in_time_for_a_watcher(store: Store) ->
     async with asyncio.TaskGroup() as writers:
         for n in range(0, 150, 10):
             writers.create_task(write(f"model-{n:03}"))
-        async with watching(store, AiModel) as seen:
+        async with record_watch(store, AiModel) as seen:
             await seen.until(lambda: sum(model.spec.slots for model in seen.current.values()) == 15 * 20)
     for n in range(150):
         slots = [each.resource.spec.slots for each in seen.resource_changes if each.resource.name == f"model-{n:03}"]
@@ -512,7 +512,7 @@ async def test_changes_that_a_slow_watcher_is_told_as_one_keep_the_place_of_the_
     often = await store.update(with_slots(often, 2))
     once = await store.update(with_slots(once, 2))
     often = await store.update(with_slots(often, 3))
-    async with watching(store, AiModel) as seen:
+    async with record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.current == {"often": often, "once": once})
 
     read: list[Change[AiModel]] = []
@@ -522,8 +522,8 @@ async def test_changes_that_a_slow_watcher_is_told_as_one_keep_the_place_of_the_
 
 
 async def test_a_watcher_that_leaves_disturbs_no_other(store: Store) -> None:
-    async with watching(store, AiModel) as staying:
-        async with watching(store, AiModel) as leaving:
+    async with record_watch(store, AiModel) as staying:
+        async with record_watch(store, AiModel) as leaving:
             await leaving.until(lambda: leaving.synced)
         await staying.until(lambda: staying.synced)
         await store.create(a_model("opus"))
@@ -553,7 +553,7 @@ async def test_any_text_is_kept_as_it_is(store: Store, text: str) -> None:
 
 async def until_gone(store: Store, kind: type[R], name: str) -> None:
     """Wait until there is no such resource."""
-    async with watching(store, kind) as seen:
+    async with record_watch(store, kind) as seen:
         await seen.until(lambda: seen.synced and name not in seen.current)
 
 

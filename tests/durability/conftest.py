@@ -12,7 +12,7 @@ from tests.durability.disk import Disk
 PAGES_PER_CHECKPOINT = 40
 """Far fewer than SQLite's 1,000, so that short tests are full of checkpoints."""
 
-TALLY = pytest.StashKey[Counter[str]]()
+COUNTERS = pytest.StashKey[Counter[str]]()
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ def frequent_checkpoints() -> Iterator[None]:
 
 
 @pytest.fixture
-def tally(pytestconfig: pytest.Config) -> Counter[str]:
+def counters(pytestconfig: pytest.Config) -> Counter[str]:
     """What the tests survived, printed at the end."""
-    return pytestconfig.stash.setdefault(TALLY, Counter())
+    return pytestconfig.stash.setdefault(COUNTERS, Counter())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if tally := config.stash.get(TALLY, None):
-        terminalreporter.write_line("durability: " + ", ".join(f"{count:,} {what}" for what, count in tally.items()))
+    if counters := config.stash.get(COUNTERS, None):
+        terminalreporter.write_line("durability: " + ", ".join(f"{count:,} {what}" for what, count in counters.items()))

@@ -14,13 +14,13 @@ from tests.support.random_seed import SEED
 KILLS = int(os.environ.get("LABRATS_STORE_KILLS", "5"))
 
 
-async def test_r2_kills_lose_nothing_that_was_acknowledged(tmp_path: Path, tally: Counter[str]) -> None:
+async def test_r2_kills_lose_nothing_that_was_acknowledged(tmp_path: Path, counters: Counter[str]) -> None:
     path, ledger = tmp_path / "labrats.db", Ledger()
     for seed in range(SEED, SEED + KILLS):
         write_until_killed(path, ledger, seed)
         async with EmbeddedStore.open(path) as store:
             assert await ledger.losses(store) == [], f"seed {seed}"
-        tally["kills"] += 1
+        counters["kills"] += 1
 
 
 def write_until_killed(path: Path, ledger: Ledger, seed: int) -> None:

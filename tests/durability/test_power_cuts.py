@@ -29,14 +29,14 @@ OpenStore = Callable[[Path], AbstractAsyncContextManager[EmbeddedStore]]
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + CUTS // CUTS_IN_A_ROW))
 async def test_r2_power_cuts_lose_nothing_that_was_acknowledged(
-    disk: Disk, tmp_path: Path, tally: Counter[str], seed: int
+    disk: Disk, tmp_path: Path, counters: Counter[str], seed: int
 ) -> None:
     path, ledger, chance = tmp_path / "labrats.db", Ledger(), random.Random(seed)
     for _ in range(CUTS_IN_A_ROW):
         await write_until_the_cut(EmbeddedStore.open, path, disk, ledger, chance)
         assert await losses(path, ledger) == []
-        tally["power cuts"] += 1
-    tally["acknowledged writes"] += ledger.acknowledgements
+        counters["power cuts"] += 1
+    counters["acknowledged writes"] += ledger.acknowledgements
 
 
 @pytest.mark.parametrize("seed", [SEED])

@@ -20,7 +20,7 @@ from labrats.model.record import Metadata
 from labrats.ports import SystemClock
 from tests.conformance.test_store import a_finished_job
 from tests.kubernetes.conftest import Kubectl
-from tests.support.background import running
+from tests.support.background import run_in_background
 from tests.support.builders import a_config, a_hand_made_spec, a_job
 from tests.support.waiting import eventually
 
@@ -283,7 +283,7 @@ async def test_kubectl_shows_what_is_wrong_with_an_agent(
     catalog = Catalog()
     async with (
         KubernetesStore.open(api_client, namespace) as store,
-        running(catalog.follow(store), AgentStatusReconciler(store, catalog, SystemClock()).run()),
+        run_in_background(catalog.follow(store), AgentStatusReconciler(store, catalog, SystemClock()).run()),
     ):
         await eventually(lambda: "there is no instruction 'missing'" in kubectl("get", "aia"))
         kubectl("create", "-f", "-", stdin=an_object("AiInstruction", {"content": "Do it."}, "missing"))

@@ -23,7 +23,7 @@ from tests.cluster.cluster import GATEWAY, Cluster
 from tests.conformance.kubernetes_backend import a_pod_settings, executors_of
 from tests.conformance.test_runner import end_of, events_of, said
 from tests.fakes.store import MemoryStore
-from tests.support.background import running
+from tests.support.background import run_in_background
 from tests.support.builders import a_spec, an_attempt
 from tests.unit.executor.attempts import a_repository
 from tests.unit.executor.git_server import GitServer, served
@@ -63,7 +63,7 @@ async def runner(
     pods = a_pod_settings(executor_image, git_addresses=(f"{GATEWAY}/32",))
     settings = KubernetesRunnerSettings(jobs_namespace, tmp_path / "attempts", pods)
     runner = KubernetesRunner(api_client, store, settings)
-    async with running(runner.run()):
+    async with run_in_background(runner.run()):
         yield runner
 
 

@@ -28,7 +28,7 @@ from tests.conformance.kubernetes_backend import a_pod_settings
 from tests.conformance.test_runner import events_of
 from tests.fakes.store import MemoryStore
 from tests.kubernetes.test_failures import end_of
-from tests.support.background import running
+from tests.support.background import run_in_background
 from tests.support.builders import an_attempt
 
 pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(400)]
@@ -106,7 +106,7 @@ def open_runner(api_client: ApiClient, jobs_namespace: str, executor_image: str,
         pods = a_pod_settings(executor_image, **fields)
         settings = KubernetesRunnerSettings(jobs_namespace, tmp_path / "volume" / "attempts", pods)
         runner = KubernetesRunner(api_client, MemoryStore(), settings)
-        async with running(runner.run()):
+        async with run_in_background(runner.run()):
             yield runner
 
     return open_runner
@@ -121,7 +121,7 @@ async def doubled(
     lost: list[Lose] = [Lose()]
     proxy.withheld = lambda request: seen if is_watch(request) and request.path.endswith("/pods") else None
     proxy.plan = lambda request: lost.pop() if lost and is_creation_of_a_pod(request, witness.api) else None
-    async with running(witness.look()):
+    async with run_in_background(witness.look()):
         await runner.start(attempt)
         await until(lambda: len(witness.pods) == 2)
         yield seen

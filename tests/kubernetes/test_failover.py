@@ -73,9 +73,9 @@ async def test_a_leader_that_dies_or_stands_still_under_load_breaks_no_promise(
     api_client: ApiClient,
     jobs_namespace: str,
     replicas: tuple[LocalEngine, LocalEngine],
-    tally: Counter[str],
+    counters: Counter[str],
 ) -> None:
-    tally["seed"] = SEED
+    counters["seed"] = SEED
     leader, successor = replicas
     async with leader.admin() as admin, recorded_versions(api_client, jobs_namespace) as written:
         clients, enough = Clients(admin.http, random.Random(f"{SEED} clients")), asyncio.Event()
@@ -89,7 +89,7 @@ async def test_a_leader_that_dies_or_stands_still_under_load_breaks_no_promise(
                 await clients.all_ended()
         history = await history_of(api_client, jobs_namespace, leader, clients.statements, written)
 
-    tally.update({"jobs": len(history.accepted), "runs": len(history.runs)})
+    counters.update({"jobs": len(history.accepted), "runs": len(history.runs)})
     found = [each for each in violations(history) if each.promise not in NOT_UNDER_FAULTS]
     assert found == [], f"seed {SEED}: {found[:20]}"
     assert errors_in(leader) + errors_in(successor) == []

@@ -19,7 +19,7 @@ from labrats.model.record import encode
 from labrats.ports import Alive, Attempt, Gone
 from tests.conformance.kubernetes_backend import a_pod_settings
 from tests.fakes.store import MemoryStore
-from tests.support.background import running
+from tests.support.background import run_in_background
 from tests.support.builders import a_job, a_spec, an_attempt
 
 pytestmark = pytest.mark.kubernetes(node=True)
@@ -40,7 +40,7 @@ def open_runner(api_client: ApiClient, jobs_namespace: str, executor_image: str,
             jobs_namespace, tmp_path / "attempts", pods, kill_seconds=1.0, parts_seconds=3.0, under_way_seconds=1.0
         )
         runner = KubernetesRunner(api_client, MemoryStore(), settings)
-        async with running(runner.run()):
+        async with run_in_background(runner.run()):
             yield runner
 
     return open_runner

@@ -25,7 +25,7 @@ from tests.cluster.proxy import Break, Cut, Fault, FaultyProxy, Lose, Refuse, is
 from tests.conformance.kubernetes_backend import a_pod_settings
 from tests.conformance.test_runner import end_of, start_now_or_later
 from tests.fakes.store import MemoryStore
-from tests.support.background import running
+from tests.support.background import run_in_background
 from tests.support.builders import an_attempt
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -55,7 +55,7 @@ def open_runner(jobs_namespace: str, executor_image: str, tmp_path: Path) -> Ope
     @asynccontextmanager
     async def open_runner(client: ApiClient) -> AsyncIterator[KubernetesRunner]:
         runner = KubernetesRunner(client, MemoryStore(), settings)
-        async with running(runner.run()):
+        async with run_in_background(runner.run()):
             yield runner
 
     return open_runner

@@ -31,10 +31,10 @@ from labrats.settings import EngineSettings
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.kubernetes.conftest import Kubectl
 from tests.kubernetes.oddities import NO_YEAR, deep, every_field_wrong_in_turn, with_value
-from tests.support.background import running
+from tests.support.background import run_in_background
 from tests.support.builders import an_ai_model
 from tests.support.controllers import a_controller
-from tests.support.waiting import DEADLINE_SECONDS, eventually, pauses
+from tests.support.waiting import DEADLINE_SECONDS, eventually, poll_intervals
 
 pytestmark = pytest.mark.kubernetes
 
@@ -116,20 +116,20 @@ async def machine(store: Store) -> AsyncIterator[MemoryMachine]:
         settings = EngineSettings(default_model_slots=4)
         catalog = Catalog()
         controller = a_controller(store, MemoryRunner(store, machine), catalog, SystemClock(), settings)
-        async with running(catalog.follow(store)), running(controller.run()):
+        async with run_in_background(catalog.follow(store)), run_in_background(controller.run()):
             yield machine
 
 
 async def until_told(person: Person, name: str) -> None:
     """Return when the object says that it makes no sense."""
-    pause = pauses()
+    pause = poll_intervals()
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not await person.is_told_that_it_makes_no_sense(name):
             await asyncio.sleep(next(pause))
 
 
 async def until_ended(person: Person, name: str) -> dict[str, Any]:
-    pause = pauses()
+    pause = poll_intervals()
     async with asyncio.timeout(DEADLINE_SECONDS):
         while (status := await person.status_of(name))["phase"] not in ENDED:
             await asyncio.sleep(next(pause))
@@ -232,7 +232,7 @@ async def test_whatever_a_person_writes_of_what_jobs_are_made_by_stops_nobody(
         catalog, clock = Catalog(), SystemClock()
         agents = AgentStatusReconciler(store, catalog, clock)
         sources = SourceStatusReconciler(store, clock, OwnReceiver())
-        async with running(catalog.follow(store), agents.run(), sources.run()):
+        async with run_in_background(catalog.follow(store), agents.run(), sources.run()):
             await catalog.synced.wait()
             await person.create(AiAgent, "sane", spec={"triggerName": "sane", "instructions": ["missing"]})
             await eventually_told(person, AiAgent, "sane", "there is no instruction 'missing'")

@@ -10,7 +10,7 @@ from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE
 from tests.kubernetes.conftest import Kubectl
-from tests.support.background import running
+from tests.support.background import run_in_background
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kubernetes
@@ -28,7 +28,7 @@ async def test_a_key_that_is_applied_is_soon_in_the_clear_nowhere(
 ) -> None:
     ring, key = KeyRing([]), "lr_test-key-that-was-applied"
     in_the_clear = (key, base64.b64encode(key.encode()).decode())
-    async with KubernetesStore.open(api_client, namespace) as store, running(ring.follow(store)):
+    async with KubernetesStore.open(api_client, namespace) as store, run_in_background(ring.follow(store)):
         for _ in range(2):  # what is applied once more holds the key once more
             kubectl("apply", "-f", "-", stdin=a_secret("applied", key))
             await eventually(lambda: not any(each in kubectl("get", "secrets", "-oyaml") for each in in_the_clear))
@@ -39,7 +39,7 @@ async def test_a_secret_that_cannot_be_changed_is_a_key_and_stops_nobody(
     api_client: ApiClient, namespace: str, kubectl: Kubectl
 ) -> None:
     ring = KeyRing([])
-    async with KubernetesStore.open(api_client, namespace) as store, running(ring.follow(store)):
+    async with KubernetesStore.open(api_client, namespace) as store, run_in_background(ring.follow(store)):
         kubectl("create", "-f", "-", stdin=a_secret("fixed", "lr_test-key-that-is-fixed", immutable=True))
         await eventually(lambda: ring.caller("lr_test-key-that-is-fixed", NOW) is not None)
         kubectl("create", "-f", "-", stdin=a_secret("other", "lr_another-test-key"))

@@ -31,7 +31,7 @@ from labrats.model.phases import JobEvent
 from labrats.model.record import encode
 from tests.cluster.proxy import FaultyProxy, Lose, Refuse, is_write
 from tests.conformance.kubernetes_backend import a_pod_settings
-from tests.support.background import running
+from tests.support.background import run_in_background
 from tests.support.builders import a_job, an_attempt
 from tests.support.waiting import DEADLINE_SECONDS, eventually
 
@@ -144,7 +144,7 @@ async def test_an_engine_that_leads_from_the_start_has_prepared_for_it_before(
     other = Election(api_client, namespace, "second", QUICK, prepare)
     await other.try_at_once()
 
-    async with running(election.run(engine.lead)):
+    async with run_in_background(election.run(engine.lead)):
         await eventually(lambda: engine.leads)
         await renewals(api_client, namespace, for_longer_than=QUICK.lease)
         assert (engine.leads, engine.epochs, prepared) == (True, [1], [1])
@@ -159,7 +159,7 @@ async def test_an_engine_that_took_the_lead_long_before_it_could_use_it_does_not
 
     async with second.taking_part(api_client, namespace):
         await eventually(lambda: second.leads)
-        async with running(election.run(first.lead)):
+        async with run_in_background(election.run(first.lead)):
             await renewals(api_client, namespace, for_longer_than=QUICK.lease)
             assert (first.epochs, second.leads) == ([], True)
 
@@ -172,7 +172,7 @@ async def test_an_api_server_out_of_reach_does_not_hold_up_the_start(
         election = Election(proxy.client, namespace, "first", QUICK)
         async with proxy.outage(Refuse(503)):
             await election.try_at_once()
-        async with running(election.run(engine.lead)):
+        async with run_in_background(election.run(engine.lead)):
             await eventually(lambda: engine.leads)
 
 
@@ -249,7 +249,7 @@ async def test_a_leader_notices_when_the_policy_begins_or_ceases_to_take_it_for_
         async with engine.taking_part(api_client, namespace):
             await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
     await fence.look(2)
-    async with running(fence.keep_looking(2)):
+    async with run_in_background(fence.keep_looking(2)):
         assert fence.manager(2) == field_manager(2)
         async with a_policy_that_sees_only(1, api_client, namespace):
             await eventually(lambda: fence.manager(2) == UNFENCED)

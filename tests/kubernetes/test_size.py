@@ -31,9 +31,9 @@ async def test_a_long_queue_is_kept_whole(
     api_client: ApiClient,
     cluster: Cluster | None,
     jobs_namespace: str,
-    tally: Counter[str],
+    counters: Counter[str],
 ) -> None:
-    tally["queued"] = JOBS
+    counters["queued"] = JOBS
     engine, path = start_engine(), resource_type(Job).path(jobs_namespace)
     async with engine.admin() as admin:
         await admin.post("/api/ai-models", {"name": "paused", "provider": "mock", "model": "mock", "slots": 0})

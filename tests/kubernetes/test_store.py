@@ -18,7 +18,7 @@ from labrats.model.job import Job
 from labrats.model.record import Metadata, Resource, encode
 from labrats.ports import Changed, Deleted, Store, Synced
 from tests.support.builders import a_spec, an_ai_model
-from tests.support.watch_recorder import watching
+from tests.support.watch_recorder import record_watch
 
 pytestmark = pytest.mark.kubernetes
 
@@ -120,10 +120,10 @@ async def test_labels_and_status_of_a_job_can_change_at_once(store: Store) -> No
 async def test_what_somebody_keeps_from_being_deleted_holds_up_no_watcher(store: Store, person: Person) -> None:
     model = await store.create(an_ai_model("opus"))
     await person.set(model, "/metadata/finalizers", ["example.com/keep"])
-    async with watching(store, AiModel) as first:
+    async with record_watch(store, AiModel) as first:
         await first.until(lambda: first.synced)
         await store.delete(AiModel, "opus")
-        async with watching(store, AiModel) as second:
+        async with record_watch(store, AiModel) as second:
             await second.until(lambda: second.synced)
             await person.set(model, "/metadata/finalizers", [])
             await second.until(lambda: not second.current)
@@ -134,13 +134,13 @@ async def test_secrets_of_others_are_none_of_ours(store: Store, person: Person) 
     await person.create(Secret, metadata={"name": "release"}, type="helm.sh/release.v1", data={"release": "AAAA"})
     mine = await store.create(Secret(metadata=Metadata(name="mine"), data={"key": "test-secret"}))
     assert await store.list(Secret) == [mine]
-    async with watching(store, Secret) as seen:
+    async with record_watch(store, Secret) as seen:
         await seen.until(lambda: seen.synced)
         assert seen.current == {"mine": mine}
 
 
 async def test_a_secret_that_is_no_text_does_not_exist_and_stops_nothing(store: Store, person: Person) -> None:
-    async with watching(store, Secret) as seen:
+    async with record_watch(store, Secret) as seen:
         await seen.until(lambda: seen.synced)
         await person.create(Secret, metadata={"name": "binary"}, data={"key": "/w=="})
         text = await store.create(Secret(metadata=Metadata(name="text"), data={"key": "test-secret"}))
@@ -157,7 +157,7 @@ async def test_what_the_api_server_refuses_is_invalid_field_by_field(store: Stor
 
 
 async def test_get_many_answers_from_the_watch_what_this_store_has_written(store: Store) -> None:
-    async with watching(store, AiModel) as seen:
+    async with record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         for slots in range(20):
             written = await store.create(an_ai_model(f"model-{slots}", model=f"model-{slots}", slots=slots))
@@ -175,7 +175,7 @@ async def test_what_changes_before_a_watcher_has_read_it_is_told_once_and_as_it_
         await store.update(replace(model, spec=replace(model.spec, slots=2)))
     await store.delete(AiModel, "deleted")
     last = await store.create(an_ai_model("last", model="last"))
-    async with watching(store, AiModel) as seen:
+    async with record_watch(store, AiModel) as seen:
         await seen.until(lambda: "last" in seen.current)
 
     rest = [await anext(slow)]
@@ -191,14 +191,14 @@ async def test_what_changes_before_a_watcher_has_read_it_is_told_once_and_as_it_
 
 
 async def test_a_store_is_left_while_its_watches_wait(api_client: ApiClient, namespace: str) -> None:
-    async with KubernetesStore.open(api_client, namespace) as store, watching(store, AiModel) as seen:
+    async with KubernetesStore.open(api_client, namespace) as store, record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
     assert len(asyncio.all_tasks()) <= 2
 
 
 async def test_an_error_leaves_the_store_as_it_is(api_client: ApiClient, namespace: str) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with KubernetesStore.open(api_client, namespace) as store, watching(store, AiModel):
+        async with KubernetesStore.open(api_client, namespace) as store, record_watch(store, AiModel):
             raise ZeroDivisionError
 
 

@@ -66,21 +66,21 @@ def open_engine(proxy: FaultyProxy, jobs_namespace: str, executor_image: str, tm
 
 
 async def test_whatever_fails_no_promise_is_broken(
-    api_client: ApiClient, jobs_namespace: str, proxy: FaultyProxy, open_engine: OpenEngine, tally: Counter[str]
+    api_client: ApiClient, jobs_namespace: str, proxy: FaultyProxy, open_engine: OpenEngine, counters: Counter[str]
 ) -> None:
-    tally["seed"] = SEED
+    counters["seed"] = SEED
     async with open_engine() as engine, recorded_versions(api_client, jobs_namespace) as written:
         async with engine.admin() as admin:
             clients = Clients(admin.http, random.Random(f"{SEED} clients"))
             await clients.configure_models()
-            proxy.plan = a_storm(random.Random(f"{SEED} faults"), tally)
+            proxy.plan = a_storm(random.Random(f"{SEED} faults"), counters)
             await load(clients)
             proxy.plan = lambda request: None
             with suppress(TimeoutError):  # what has not ended by then is found to be lost
                 async with asyncio.timeout(PEACE_SECONDS):
                     await clients.all_ended()
         history = await history_of(api_client, jobs_namespace, engine, clients.statements, written)
-    tally.update({"jobs": len(history.accepted), "runs": len(history.runs)})
+    counters.update({"jobs": len(history.accepted), "runs": len(history.runs)})
     found = [each for each in violations(history) if each.promise not in NOT_UNDER_FAULTS]
     assert found == [], f"seed {SEED}: {found[:20]}"
     assert errors_in(engine) == []
@@ -132,13 +132,13 @@ async def open_and_run_a_job(open_engine: OpenEngine) -> str:
         return status
 
 
-def a_storm(chance: random.Random, tally: Counter[str]) -> Callable[[web.BaseRequest], Fault | None]:
+def a_storm(chance: random.Random, counters: Counter[str]) -> Callable[[web.BaseRequest], Fault | None]:
     """One request in ten meets a fault that is possible for it."""
 
     def plan(request: web.BaseRequest) -> Fault | None:
         if chance.random() > FAULTY:
             return None
-        tally["faults"] += 1
+        counters["faults"] += 1
         if is_watch(request) or is_log(request):
             cuts = [Cut.RESET, Cut.HALF_LINE, Cut.END] + [Cut.NONSENSE, Cut.EXPIRED] * is_watch(request)
             return Refuse(410) if is_watch(request) and chance.random() < 0.1 else Break(chance.choice(cuts), 3)

@@ -19,7 +19,7 @@ from labrats.ports import Changed, Deleted, Store
 from tests.cluster.proxy import Break, Cut, Fault, FaultyProxy, Refuse, is_list, is_watch
 from tests.support.builders import an_ai_model
 from tests.support.waiting import eventually
-from tests.support.watch_recorder import watching
+from tests.support.watch_recorder import record_watch
 
 pytestmark = pytest.mark.kubernetes
 
@@ -60,7 +60,7 @@ async def test_a_watch_that_breaks_off_is_resumed_where_it_was(
     store: Store, disturbed: Store, proxy: FaultyProxy, how: Cut
 ) -> None:
     faults = (Break(how, after_lines=1), Break(how), Break(how, after_lines=1))
-    async with watching(disturbed, AiModel) as seen, proxy.faults(is_watch, *faults):
+    async with record_watch(disturbed, AiModel) as seen, proxy.faults(is_watch, *faults):
         await seen.until(lambda: seen.synced)
         created = [await store.create(a_model(f"model-{number}")) for number in range(4)]
         await seen.until(lambda: len(seen.current) == 4)
@@ -76,7 +76,7 @@ async def test_a_watch_whose_version_is_forgotten_begins_anew_and_repeats_nothin
     store: Store, disturbed: Store, proxy: FaultyProxy, faults: list[Fault]
 ) -> None:
     old = await store.create(a_model("old"))
-    async with watching(disturbed, AiModel) as seen:
+    async with record_watch(disturbed, AiModel) as seen:
         async with proxy.faults(is_watch, *faults):
             await seen.until(lambda: seen.synced)
             new = [await store.create(a_model(f"new-{number}")) for number in range(4)]
@@ -92,7 +92,7 @@ async def test_what_happened_while_nothing_was_heard_is_told(
         await store.create(a_model(name)) for name in ("same", "changed", "deleted", "replaced")
     ]
     silence = proxy.faults(is_watch, Break(Cut.SILENCE), Refuse(410))
-    async with watching(disturbed, AiModel) as seen, silence:
+    async with record_watch(disturbed, AiModel) as seen, silence:
         await seen.until(lambda: seen.synced)
         seen.changes.clear()
         changed = await store.update(replace(changed, spec=replace(changed.spec, slots=7)))
@@ -111,19 +111,19 @@ async def test_a_leader_knows_what_its_watch_has_not_told_before_it_led(
     store: Store, proxy: FaultyProxy, namespace: str
 ) -> None:
     patient = KubernetesStore.open(proxy.client, namespace)
-    async with patient as own, proxy.faults(is_watch, Break(Cut.SILENCE)), watching(own, AiModel) as seen:
+    async with patient as own, proxy.faults(is_watch, Break(Cut.SILENCE)), record_watch(own, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         await eventually(lambda: proxy.count(is_watch) == 1)
         by_another = await store.create(an_ai_model("by-another"))
 
         since = time.monotonic()
-        async with own.led(proxy.client, since) as led, watching(led, AiModel) as seen_by_leader:
+        async with own.led(proxy.client, since) as led, record_watch(led, AiModel) as seen_by_leader:
             await seen_by_leader.until(lambda: seen_by_leader.synced)
             assert seen_by_leader.current == {"by-another": by_another}
             await seen.until(lambda: seen.current == seen_by_leader.current)
         assert proxy.count(is_list) == 2
 
-        async with own.led(proxy.client, since) as led, watching(led, AiModel) as seen_by_leader:
+        async with own.led(proxy.client, since) as led, record_watch(led, AiModel) as seen_by_leader:
             await seen_by_leader.until(lambda: seen_by_leader.synced)
             assert await led.get_many(AiModel, ["by-another"]) == [by_another]
         assert proxy.count(is_list) == 2
@@ -132,7 +132,7 @@ async def test_a_leader_knows_what_its_watch_has_not_told_before_it_led(
 async def test_a_list_that_fails_is_asked_for_again(store: Store, disturbed: Store, proxy: FaultyProxy) -> None:
     created = await store.create(a_model("opus"))
     refusals = proxy.faults(is_list, Refuse(429, retry_after=1), Refuse(503), Refuse(410))
-    async with refusals, watching(disturbed, AiModel) as seen:
+    async with refusals, record_watch(disturbed, AiModel) as seen:
         await seen.until(lambda: seen.synced)
     assert seen.current == {"opus": created}
 
@@ -141,10 +141,10 @@ async def test_a_watcher_who_comes_during_an_outage_is_told_all_when_it_ends(
     disturbed: Store, proxy: FaultyProxy
 ) -> None:
     outage = proxy.faults(is_watch, Refuse(503), Refuse(503))
-    async with outage, watching(disturbed, AiModel) as first:
+    async with outage, record_watch(disturbed, AiModel) as first:
         await first.until(lambda: first.synced)
         created = await disturbed.create(a_model("opus"))
-        async with watching(disturbed, AiModel) as second:
+        async with record_watch(disturbed, AiModel) as second:
             await second.until(lambda: second.synced)
     assert Changed(created) in second.changes
 
@@ -152,7 +152,7 @@ async def test_a_watcher_who_comes_during_an_outage_is_told_all_when_it_ends(
 async def test_a_watch_that_hears_nothing_raises_nothing_and_shows_it(
     store: Store, disturbed: Store, proxy: FaultyProxy
 ) -> None:
-    async with watching(disturbed, AiModel) as seen:
+    async with record_watch(disturbed, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         proxy.plan = lambda request: Refuse(503)
         created = await store.create(a_model("opus"))
@@ -167,10 +167,10 @@ async def test_a_watcher_is_not_told_of_what_this_store_has_deleted_unheard(
     store: Store, disturbed: Store, proxy: FaultyProxy
 ) -> None:
     await store.create(a_model("opus"))
-    async with watching(disturbed, AiModel) as first, proxy.faults(is_watch, Break(Cut.SILENCE)):
+    async with record_watch(disturbed, AiModel) as first, proxy.faults(is_watch, Break(Cut.SILENCE)):
         await first.until(lambda: first.synced)
         await disturbed.delete(AiModel, "opus")
-        async with watching(disturbed, AiModel) as second:
+        async with record_watch(disturbed, AiModel) as second:
             await second.until(lambda: second.synced)
     assert second.resource_changes == []
 
@@ -187,7 +187,7 @@ async def test_after_many_faults_the_watch_has_told_the_truth(
         return faults.pop() if faults and is_watch(request) else None
 
     proxy.plan = plan
-    async with watching(disturbed, AiModel) as seen:
+    async with record_watch(disturbed, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         while faults:
             await write_something(store, chance)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @asynccontextmanager
-async def running(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def run_in_background(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run `loops` beside the block, and cancel them at its end. Should one die, the block ends with its error."""
     async with asyncio.TaskGroup() as tasks:
         started = [tasks.create_task(loop) for loop in loops]

@@ -4,15 +4,15 @@ from collections import Counter
 
 import pytest
 
-from tests.support.workers import TALLY
+from tests.support.workers import COUNTERS
 
 
 @pytest.fixture
-def tally(request: pytest.FixtureRequest) -> Counter[str]:
+def counters(request: pytest.FixtureRequest) -> Counter[str]:
     """What happened how often."""
-    return request.config.stash.setdefault(TALLY, Counter())
+    return request.config.stash.setdefault(COUNTERS, Counter())
 
 
-def write_tally(terminalreporter: pytest.TerminalReporter) -> None:
-    if tally := terminalreporter.config.stash.get(TALLY, None):
-        terminalreporter.write_line("went through: " + ", ".join(f"{what} {count}" for what, count in tally.items()))
+def write_counters(terminalreporter: pytest.TerminalReporter) -> None:
+    if counters := terminalreporter.config.stash.get(COUNTERS, None):
+        terminalreporter.write_line("went through: " + ", ".join(f"{what} {count}" for what, count in counters.items()))

@@ -5,7 +5,7 @@ from collections import defaultdict
 import pytest
 
 
-def write_times(terminalreporter: pytest.TerminalReporter) -> None:
+def write_durations(terminalreporter: pytest.TerminalReporter) -> None:
     """Print seconds by folder, the longest first; with several workers they run side by side."""
     seconds: dict[str, float] = defaultdict(float)
     for reports in terminalreporter.stats.values():

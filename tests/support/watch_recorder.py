@@ -12,7 +12,7 @@ from tests.support.waiting import DEADLINE_SECONDS
 R = TypeVar("R", bound=Resource)
 
 
-class Seen(Generic[R]):
+class WatchRecorder(Generic[R]):
     """What a watch has told so far, and the world as it is after that."""
 
     def __init__(self) -> None:
@@ -52,9 +52,9 @@ class Seen(Generic[R]):
 
 
 @asynccontextmanager
-async def watching(store: Store, kind: type[R]) -> AsyncIterator[Seen[R]]:
+async def record_watch(store: Store, kind: type[R]) -> AsyncIterator[WatchRecorder[R]]:
     """Follow a watch for as long as the block runs."""
-    seen = Seen[R]()
+    seen = WatchRecorder[R]()
     following = asyncio.create_task(seen.follow(store.watch(kind)))
     try:
         yield seen

@@ -10,8 +10,8 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-TALLY: Final = pytest.StashKey[Counter[str]]()
-FAILURE: Final = pytest.StashKey[str]()
+COUNTERS: Final = pytest.StashKey[Counter[str]]()
+CLUSTER_FAILURE: Final = pytest.StashKey[str]()
 """What workers tell at the end: the count of what long tests went through, and why no cluster could be had."""
 
 
@@ -28,7 +28,7 @@ _PARTS: Final = (
 """Where something of the backend is tested by itself."""
 
 
-class Groups(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """A unit of work is a file; or what is tested on an installation by Helm; or of the parts of the backend for
     clusters; or all else that needs a cluster.
     """
@@ -47,20 +47,20 @@ def is_parallel(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def put_in_order(config: pytest.Config, items: list[pytest.Item]) -> None:
+def sort_tests(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Alone, a cluster lives no longer than it must; among several workers its many tests begin first."""
     items.sort(key=lambda item: (item.get_closest_marker("kubernetes") is None) == is_parallel(config))
 
 
-def tell(config: Any) -> None:
+def send_worker_report(config: Any) -> None:
     """What this worker has to tell, as it ends."""
     if is_parallel(config):
-        config.workeroutput["tally"] = dict(config.stash.get(TALLY, Counter()))
-        config.workeroutput["failure"] = config.stash.get(FAILURE, "")
+        config.workeroutput["counters"] = dict(config.stash.get(COUNTERS, Counter()))
+        config.workeroutput["failure"] = config.stash.get(CLUSTER_FAILURE, "")
 
 
-def hear(config: pytest.Config, told: dict[str, Any]) -> None:
+def merge_worker_report(config: pytest.Config, told: dict[str, Any]) -> None:
     """Take in what a worker has told; nothing where it crashed."""
-    config.stash.setdefault(TALLY, Counter()).update(told.get("tally", {}))
+    config.stash.setdefault(COUNTERS, Counter()).update(told.get("counters", {}))
     if failure := told.get("failure"):
-        config.stash[FAILURE] = failure
+        config.stash[CLUSTER_FAILURE] = failure

@@ -32,24 +32,24 @@ PEACE_SECONDS = 60
 SHOWN = 30
 
 
-async def test_r1_kills_at_random_break_no_promise(tmp_path: Path, tally: Counter[str]) -> None:
+async def test_r1_kills_at_random_break_no_promise(tmp_path: Path, counters: Counter[str]) -> None:
     engine = EngineProcess(tmp_path)
     with ProcessWatch(engine.mark) as processes:
         engine.start()
         try:
-            statements = await torture(engine, processes, tally)
+            statements = await torture(engine, processes, counters)
         finally:
             exit_code = engine.stop()
         leftovers = await still_alive(processes)
     history = gather(engine, statements, processes, leftovers)
     found = violations(history)
-    count(tally, history, statements, violations=len(found))
+    count(counters, history, statements, violations=len(found))
     assert found == [], f"seed {SEED}, {len(found)} violations, the first: {found[:SHOWN]}"
     assert engine.errors() == []
     assert exit_code == 0
 
 
-async def torture(engine: EngineProcess, processes: ProcessWatch, tally: Counter[str]) -> Statements:
+async def torture(engine: EngineProcess, processes: ProcessWatch, counters: Counter[str]) -> Statements:
     """Load and kills side by side, then peace, until every job has ended."""
     await eventually((engine.data_dir / "admin.key").exists)
     headers = {"Authorization": f"Bearer {engine.admin_key()}"}
@@ -61,7 +61,7 @@ async def torture(engine: EngineProcess, processes: ProcessWatch, tally: Counter
         async with asyncio.TaskGroup() as tasks:
             living = tasks.create_task(engine.live())
             loading = tasks.create_task(clients.load(JOBS_PER_SECOND, enough))
-            await kill_at_random(engine, processes, random.Random(f"{SEED} kills"), tally)
+            await kill_at_random(engine, processes, random.Random(f"{SEED} kills"), counters)
             enough.set()
             with suppress(TimeoutError):  # what has not ended by then is found to be lost
                 async with asyncio.timeout(PEACE_SECONDS):
@@ -72,22 +72,22 @@ async def torture(engine: EngineProcess, processes: ProcessWatch, tally: Counter
 
 
 async def kill_at_random(
-    engine: EngineProcess, processes: ProcessWatch, chance: random.Random, tally: Counter[str]
+    engine: EngineProcess, processes: ProcessWatch, chance: random.Random, counters: Counter[str]
 ) -> None:
     """Kill engine, launcher or an executor, at moments when the engine is starting, busy, or both."""
     deadline = time.monotonic() + MINUTES * 60
-    while time.monotonic() < deadline or (not MINUTES and tally["engine kills"] < ENGINE_KILLS):
+    while time.monotonic() < deadline or (not MINUTES and counters["engine kills"] < ENGINE_KILLS):
         await asyncio.sleep(chance.choice([chance.uniform(0, 1), chance.uniform(1, 4)]))
         match chance.choices(["engine", "launcher", "executor"], [6, 2, 4])[0]:
             case "engine":
                 engine.kill()
                 engine.start()
-                tally["engine kills"] += 1
+                counters["engine kills"] += 1
             case "launcher":
-                tally["launcher kills"] += sum(kill(process) for process in processes.launchers())
+                counters["launcher kills"] += sum(kill(process) for process in processes.launchers())
             case _:
                 executors = processes.executors()
-                tally["executor kills"] += sum(kill(process) for process in executors[: chance.randrange(3)])
+                counters["executor kills"] += sum(kill(process) for process in executors[: chance.randrange(3)])
 
 
 async def still_alive(processes: ProcessWatch) -> list[str]:
@@ -115,11 +115,11 @@ def gather(engine: EngineProcess, statements: Statements, processes: ProcessWatc
     )
 
 
-def count(tally: Counter[str], history: History, statements: Statements, **more: int) -> None:
-    tally["jobs"] += len(history.accepted)
-    tally["runs"] += len(history.runs)
-    tally["log streams"] += len(history.followed)
-    tally["reconnects"] += statements.reconnects
-    tally["cancels and retries"] += len(history.asked)
-    tally.update(more)
-    tally["seed"] = SEED
+def count(counters: Counter[str], history: History, statements: Statements, **more: int) -> None:
+    counters["jobs"] += len(history.accepted)
+    counters["runs"] += len(history.runs)
+    counters["log streams"] += len(history.followed)
+    counters["reconnects"] += statements.reconnects
+    counters["cancels and retries"] += len(history.asked)
+    counters.update(more)
+    counters["seed"] = SEED

@@ -12,7 +12,7 @@ from labrats.model.config import JobConfig
 from labrats.model.mcp_server import McpServer
 from tests.fakes.clock import NOON, FakeClock
 from tests.fakes.store import MemoryStore
-from tests.support.background import running
+from tests.support.background import run_in_background
 from tests.support.builders import a_trigger, an_agent, an_instruction
 from tests.support.waiting import eventually
 
@@ -31,7 +31,7 @@ def store() -> MemoryStore:
 async def catalog(store: MemoryStore) -> AsyncIterator[Catalog]:
     """What the engine that reviews knows."""
     catalog, clock = Catalog(), FakeClock()
-    async with running(catalog.follow(store), AgentStatusReconciler(store, catalog, clock).run()):
+    async with run_in_background(catalog.follow(store), AgentStatusReconciler(store, catalog, clock).run()):
         yield catalog
 
 

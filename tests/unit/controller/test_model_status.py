@@ -14,7 +14,7 @@ from labrats.model.core_resources import JOB_CREDENTIALS, Secret
 from labrats.model.record import Metadata
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
-from tests.support.background import running
+from tests.support.background import run_in_background
 from tests.support.builders import an_ai_model
 
 
@@ -32,7 +32,7 @@ def clock() -> FakeClock:
 async def store(clock: FakeClock) -> AsyncIterator[MemoryStore]:
     """Whose AiModels are reviewed."""
     store = MemoryStore(clock)
-    async with running(ModelStatusReconciler(store, clock).run()):
+    async with run_in_background(ModelStatusReconciler(store, clock).run()):
         yield store
 
 
@@ -93,7 +93,7 @@ async def test_a_model_whose_secret_is_not_labelled_is_told_until_it_is(
     store = MemoryStore(clock)
     labels = CredentialLabels(store, required=required)
     secret = await store.create(Secret(metadata=Metadata(name="key")))
-    async with running(ModelStatusReconciler(store, clock, labels).run()):
+    async with run_in_background(ModelStatusReconciler(store, clock, labels).run()):
         await apply(store, clock, an_ai_model("opus", credentials_ref="key"))
         ((status, message),) = await told(store, "opus")
         assert status == "False"
@@ -108,10 +108,10 @@ async def test_a_model_whose_secret_is_labelled_or_missing_or_on_one_machine_is_
     store = MemoryStore(clock)
     await store.create(Secret(metadata=Metadata(name="labelled", labels=JOB_CREDENTIALS)))
     await store.create(Secret(metadata=Metadata(name="unlabelled")))
-    async with running(ModelStatusReconciler(store, clock, CredentialLabels(store, required=True)).run()):
+    async with run_in_background(ModelStatusReconciler(store, clock, CredentialLabels(store, required=True)).run()):
         await apply(store, clock, an_ai_model("one", model="one", credentials_ref="labelled"))
         await apply(store, clock, an_ai_model("two", model="two", credentials_ref="missing"))
         assert [await told(store, name) for name in ("one", "two")] == [[], []]
-    async with running(ModelStatusReconciler(store, clock).run()):
+    async with run_in_background(ModelStatusReconciler(store, clock).run()):
         await apply(store, clock, an_ai_model("three", model="three", credentials_ref="unlabelled"))
         assert await told(store, "three") == []

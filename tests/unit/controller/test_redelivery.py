@@ -23,7 +23,7 @@ from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec, Webho
 from labrats.net.github import HookDelivery
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
-from tests.support.background import running
+from tests.support.background import run_in_background
 
 APP = {"appId": "4711", "privateKey": "test-key-of-an-app"}
 OURS = "https://labrats.example/webhooks/github"
@@ -86,7 +86,7 @@ async def store(clock: FakeClock, hook: Hook) -> AsyncIterator[MemoryStore]:
     """Of an engine that has been away, and drives jobs again."""
     store, catalog = MemoryStore(clock), Catalog()
     await store.create(Secret(metadata=Metadata(name="app"), data=APP))
-    async with running(catalog.follow(store), Redelivery(store, catalog, hook, clock).run()):
+    async with run_in_background(catalog.follow(store), Redelivery(store, catalog, hook, clock).run()):
         yield store
 
 

@@ -16,7 +16,7 @@ from labrats.model.record import Metadata
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
-from tests.support.background import running
+from tests.support.background import run_in_background
 
 MISSING = "there is no Secret 'hook'"
 
@@ -51,7 +51,7 @@ def clock() -> FakeClock:
 async def store(clock: FakeClock) -> AsyncIterator[TroubledStore]:
     """Whose sources are reviewed."""
     store = TroubledStore(clock)
-    async with running(SourceStatusReconciler(store, clock, OwnReceiver()).run()):
+    async with run_in_background(SourceStatusReconciler(store, clock, OwnReceiver()).run()):
         yield store
 
 
@@ -185,7 +185,7 @@ async def test_a_source_whose_credentials_are_not_labelled_is_told_on_a_cluster(
     store = TroubledStore(clock)
     await store.create(Secret(metadata=Metadata(name="github-app")))
     await store.create(a_source(credentials_ref="github-app"))
-    async with running(
+    async with run_in_background(
         SourceStatusReconciler(store, clock, OwnReceiver(), labels=CredentialLabels(store, required=True)).run()
     ):
         await clock.advance(1)
