@@ -25,7 +25,7 @@ ABOUT_JOBS = {
     "test_agents",
     "test_endpoint_groups",
     "test_idempotency",
-    "test_job_story",
+    "test_job_lifecycle",
     "test_log_stream",
     "test_metrics",
     "test_retry_and_cancel",
