@@ -1,4 +1,4 @@
-"""What every test can ask for."""
+"""Fixtures and hooks for all tests."""
 
 from typing import Any
 
@@ -38,14 +38,14 @@ __all__ = [
     "pytest_collection_finish",
 ]
 
-# Times say nothing on a machine that is shared.
+# Without a deadline for each example: on a shared machine, durations vary too much.
 settings.register_profile("labrats", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("labrats")
 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Async tests run on asyncio."""
+    """Run async tests on asyncio."""
     return "asyncio"
 
 
@@ -68,7 +68,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the results alone do not say."""
+    """Print the durations, the counters, and the reason for a missing cluster."""
     write_durations(terminalreporter)
     write_counters(terminalreporter)
     write_why_no_cluster(terminalreporter)

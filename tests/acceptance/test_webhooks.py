@@ -141,7 +141,7 @@ async def test_a_private_repository_is_cloned_with_a_token_of_the_apps(
             detail = await admin.wait(made["jobId"])
         assert detail["status"] == "completed", detail
         assert (engine.workspace(made["jobId"]) / "README.md").exists()
-        assert github.asked == [{"repositories": ["demo"], "permissions": {"contents": "write", "issues": "read"}}]
+        assert github.grants == [{"repositories": ["demo"], "permissions": {"contents": "write", "issues": "read"}}]
         assert engine.files_with("ghs_test_token") == []
         assert engine.resources_with("ghs_test_token") == [f"Secret {made['jobId']}-git"]
 

@@ -21,7 +21,7 @@ from labrats.ports import SystemClock
 from tests.conformance.test_store import a_finished_job
 from tests.kubernetes.conftest import Kubectl
 from tests.support.background import run_in_background
-from tests.support.builders import a_config, a_hand_made_spec, a_job
+from tests.support.builders import a_config, a_job, an_applied_spec
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.kubernetes
@@ -268,7 +268,7 @@ async def test_kubectl_shows_the_model_wherever_it_was_resolved(
 ) -> None:
     async with KubernetesStore.open(api_client, namespace) as store:
         resolved = a_config(model="opus")
-        spec = a_hand_made_spec(resolved=resolved if part == "spec" else None)
+        spec = an_applied_spec(resolved=resolved if part == "spec" else None)
         job = await store.create(a_job(job_id="ir-1", spec=spec, resource_version=""))
         if part == "status":
             await store.update(replace(job, status=replace(job.status, resolved=resolved)))

@@ -1,4 +1,4 @@
-"""Loops that run while a test does."""
+"""Coroutines that run in the background of a test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -7,10 +7,10 @@ from typing import Any
 
 
 @asynccontextmanager
-async def run_in_background(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `loops` beside the block, and cancel them at its end. Should one die, the block ends with its error."""
+async def run_in_background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `coroutines` during the block and cancel them at its end. If one fails, the block ends with its error."""
     async with asyncio.TaskGroup() as tasks:
-        started = [tasks.create_task(loop) for loop in loops]
+        started = [tasks.create_task(coroutine) for coroutine in coroutines]
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""Records for tests: each builder fills in what the test is not about."""
+"""Builders of records for tests. Each fills in the fields that the test is not about."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -19,12 +19,12 @@ from tests.fakes.clock import NOON
 
 
 def a_config(**settings: Any) -> ResolvedConfig:
-    """Resolved settings, of the mock provider unless `settings` (fields of JobConfig) say otherwise."""
+    """Return resolved settings, by default for the mock provider. settings: fields of JobConfig."""
     return resolve_config([ConfigLayer("request", JobConfig(**{"provider": "mock"} | settings))])
 
 
 def a_spec(steps: Sequence[Any] | None = None, *, config: dict[str, Any] | None = None, **fields: Any) -> JobSpec:
-    """What a caller asked for. steps: the mock provider's script. fields: of JobSpec."""
+    """Return the spec of a submitted job. steps: the mock provider's script. fields: of JobSpec."""
     usual: dict[str, Any] = {
         "source": "manual",
         "type": "code-review",
@@ -35,8 +35,8 @@ def a_spec(steps: Sequence[Any] | None = None, *, config: dict[str, Any] | None 
     return JobSpec(**usual | fields)
 
 
-def a_hand_made_spec(steps: Sequence[Any] | None = None, **fields: Any) -> JobSpec:
-    """What a person writes with kubectl: nobody has resolved its settings. fields: of JobSpec."""
+def an_applied_spec(steps: Sequence[Any] | None = None, **fields: Any) -> JobSpec:
+    """Return the spec of a job applied with kubectl, whose settings are not resolved yet. fields: of JobSpec."""
     usual: dict[str, Any] = {"source": "kubectl", "config": JobConfig(provider="mock"), "resolved": None}
     return replace(a_spec(steps), **usual | fields)
 
@@ -50,7 +50,7 @@ def a_job(
     resource_version: str = "1",
     **status: Any,
 ) -> Job:
-    """A job in `phase`, with one attempt behind or under it unless it is Pending. status: fields of JobStatus."""
+    """Return a job in `phase`. Unless it is Pending, it has had one attempt. status: fields of JobStatus."""
     usual: dict[str, Any] = {"phase": phase}
     if phase is not Phase.PENDING:
         usual |= {"attempts": 1, "started_at": created_at, "slot": "mock/mock"}
@@ -64,26 +64,26 @@ def a_job(
 
 
 def an_attempt(steps: Sequence[Any] | None = None, *, job_id: str | None = None, number: int = 1) -> Attempt:
-    """A recorded attempt of a job of its own, whose script is `steps`."""
+    """Return an attempt of a new Running job whose script is `steps`."""
     return Attempt(a_job(Phase.RUNNING, job_id=job_id, spec=a_spec(steps), attempts=number))
 
 
 def an_ai_model(
     name: str = "mock-1", *, provider: str = "mock", model: str = "mock", slots: int = 1, **fields: Any
 ) -> AiModel:
-    """A configured model; by default the one that a job of `a_config()` runs on. fields: of AiModelSpec."""
+    """Return a model, by default the one that jobs with `a_config()` run on. fields: of AiModelSpec."""
     return AiModel(
         metadata=Metadata(name=name), spec=AiModelSpec(provider=provider, model=model, slots=slots, **fields)
     )
 
 
 def a_trigger(*events: str, source: str = "github", **fields: Any) -> Trigger:
-    """A trigger for `issues.labeled`, unless `events` says otherwise. fields: of Trigger."""
+    """Return a trigger for `events`, by default `issues.labeled`. fields: of Trigger."""
     return Trigger(source=source, events=events or ("issues.labeled",), **fields)
 
 
 def an_agent(name: str = "ai-developer", *triggers: Trigger, created_at: datetime = NOON, **fields: Any) -> AiAgent:
-    """An agent that jobs call by its own name. fields: of AiAgentSpec."""
+    """Return an agent whose trigger name is its own name. fields: of AiAgentSpec."""
     spec = AiAgentSpec(**{"trigger_name": name, "event_triggers": triggers} | fields)
     return AiAgent(
         metadata=Metadata(name=name, uid=f"uid-{name}", resource_version="1", created_at=created_at), spec=spec
@@ -91,7 +91,7 @@ def an_agent(name: str = "ai-developer", *triggers: Trigger, created_at: datetim
 
 
 def an_instruction(name: str = "implement", content: str = "Do it well.", **fields: Any) -> AiInstruction:
-    """A local instruction, unless `fields` (of AiInstructionSpec) say otherwise."""
+    """Return an instruction. fields: of AiInstructionSpec."""
     metadata = Metadata(name=name, uid=f"uid-{name}", resource_version="1")
     return AiInstruction(metadata=metadata, spec=AiInstructionSpec(content=content, **fields))
 
@@ -116,7 +116,7 @@ def an_error(
 
 
 def a_session(attempt: int = 1, *, provider: str = "mock", session_id: str = "0190-test") -> AgentSession:
-    """A session that began in that attempt."""
+    """Return a session that began in the given attempt."""
     return AgentSession(provider=provider, id=session_id, attempt=attempt)
 
 
@@ -127,5 +127,5 @@ def gone_with(
     session: AgentSession | None = None,
     **fields: Any,
 ) -> Gone:
-    """An attempt that has ended with `outcome`, having consumed `usage` in `session`. fields: of Gone."""
+    """Return an ended attempt with its outcome, usage and session. fields: of Gone."""
     return Gone(outcome, tail=OutputTail(usage=usage or Usage(), session=session), **fields)

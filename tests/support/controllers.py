@@ -1,4 +1,4 @@
-"""Controllers on what a test has chosen for them."""
+"""A builder of controllers for tests."""
 
 from labrats.controller.applied_jobs import AppliedJobs
 from labrats.controller.reconcile import Controller
@@ -19,7 +19,7 @@ def a_controller(
     settings: EngineSettings,
     metrics: Metrics | None = None,
 ) -> Controller:
-    """One that finds what hand-made jobs are made by in `catalog`, which somebody else has to keep up to date."""
+    """Return a controller that resolves applied jobs by `catalog`. The caller has to keep the catalog up to date."""
     metrics = metrics or Metrics()
     intake = Admission(store, catalog, Attachments(settings.uploads), metrics)
     applied_jobs = AppliedJobs(store, catalog, intake, Uploads(settings.uploads), clock, settings)

@@ -1,4 +1,4 @@
-"""The count of what long tests went through, printed at the end: it depends on how long they may take."""
+"""Counters that long tests fill and the summary prints: their values depend on how long the tests may run."""
 
 from collections import Counter
 
@@ -9,10 +9,10 @@ from tests.support.workers import COUNTERS
 
 @pytest.fixture
 def counters(request: pytest.FixtureRequest) -> Counter[str]:
-    """What happened how often."""
+    """Counters by name, printed at the end of the test run."""
     return request.config.stash.setdefault(COUNTERS, Counter())
 
 
 def write_counters(terminalreporter: pytest.TerminalReporter) -> None:
     if counters := terminalreporter.config.stash.get(COUNTERS, None):
-        terminalreporter.write_line("went through: " + ", ".join(f"{what} {count}" for what, count in counters.items()))
+        terminalreporter.write_line("counters: " + ", ".join(f"{name} {count}" for name, count in counters.items()))

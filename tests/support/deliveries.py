@@ -1,4 +1,4 @@
-"""Deliveries to webhooks, as GitHub signs them."""
+"""Webhook deliveries with GitHub's signature."""
 
 import hashlib
 import hmac
@@ -9,12 +9,12 @@ SECRET: Final = "test-secret-of-a-webhook"
 
 
 def hub_signature(body: bytes, secret: str = SECRET) -> str:
-    """What stands in X-Hub-Signature-256."""
+    """Return the value of the header X-Hub-Signature-256."""
     return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
 
 
 def github_headers(event: str, body: bytes, secret: str = SECRET, delivery: str | None = None) -> dict[str, str]:
-    """Return the headers that GitHub sends with `body`. delivery: its id; as a rule each has one of its own."""
+    """Return the headers that GitHub sends with `body`. delivery: the delivery's id, by default derived from `body`."""
     return {
         "Content-Type": "application/json",
         "X-GitHub-Event": event,
@@ -28,7 +28,7 @@ def json_body(payload: Any) -> bytes:
 
 
 def an_issue_event(action: str = "labeled", association: str = "NONE", **fields: Any) -> dict[str, Any]:
-    """A payload of `issues`: the owner did something to a stranger's issue. fields: of the payload."""
+    """Return a payload of the event `issues`: the owner acts on a stranger's issue. fields: of the payload."""
     usual = {
         "action": action,
         "issue": {
@@ -52,7 +52,7 @@ def an_issue_event(action: str = "labeled", association: str = "NONE", **fields:
 
 
 def a_pull_request_event(action: str = "opened", *, head: int = 100, author: int = 1, **fields: Any) -> dict[str, Any]:
-    """A payload of `pull_request`: a member opened one. head: the repository it is from. author: who wrote it."""
+    """Return a payload of the event `pull_request`, by a member. head: id of the source repository. author: user id."""
     issue = an_issue_event(action)
     pull_request = {
         "number": 8,

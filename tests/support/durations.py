@@ -1,4 +1,4 @@
-"""The time that each folder of tests took, printed at the end."""
+"""The time that the tests of each folder took, printed in the summary."""
 
 from collections import defaultdict
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def write_durations(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print seconds by folder, the longest first; with several workers they run side by side."""
+    """Print the seconds by folder, longest first. With several workers, folders overlap in time."""
     seconds: dict[str, float] = defaultdict(float)
     for reports in terminalreporter.stats.values():
         for report in reports:

@@ -1,4 +1,4 @@
-"""HTTP servers on loopback, each in a thread of the test that it is for."""
+"""HTTP servers on loopback, each in a thread of the test process."""
 
 import socket
 import threading
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a port that no process listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -16,12 +16,12 @@ def free_port() -> int:
 
 
 class QuietHandler(BaseHTTPRequestHandler):
-    """Answers one request after the other, and says nothing of them."""
+    """A request handler with persistent connections and without a log."""
 
     protocol_version = "HTTP/1.1"
 
     def body(self) -> bytes:
-        """What came with the request."""
+        """Read the request's body."""
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
@@ -37,7 +37,7 @@ class QuietHandler(BaseHTTPRequestHandler):
 
 @contextmanager
 def served_by(handler: Callable[..., BaseHTTPRequestHandler], listener: socket.socket | None = None) -> Iterator[int]:
-    """Serve until the end of the block, on the port that it yields, or by a socket that listens already."""
+    """Serve until the end of the block. Yields the port. listener: a listening socket to use instead of a new one."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         if listener:
             server.socket.close()

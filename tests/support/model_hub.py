@@ -1,7 +1,7 @@
-"""A hub of models on loopback: it serves files as real ones do, by ranges, and misbehaves where it is told to.
+"""A model hub on loopback: it serves files with range requests, as real hubs do, and misbehaves on request.
 
-As a program it serves the files of a folder to another network: `python -m tests.support.model_hub ADDRESS FOLDER`.
-It prints its port. A file NAME.hold beside a file has it stop after as many bytes as it says, until that is gone.
+`python -m tests.support.model_hub ADDRESS FOLDER` serves the files of a folder on ADDRESS and prints the port. A file
+NAME.hold beside the file NAME contains a number of bytes: the hub stops after them until NAME.hold is removed.
 """
 
 import asyncio
@@ -16,23 +16,25 @@ from pathlib import Path
 from tests.support.waiting import DEADLINE_SECONDS
 
 OPEN = "127.0.0.0/8"
-"""The network that an engine must be allowed, to reach a hub."""
+"""The value of OUTBOUND_ALLOWED_CIDRS with which an engine may reach a hub."""
 
 PIECE = 2**18
 
 
 def weights(size: int, seed: str = "weights") -> bytes:
-    """The content of a GGUF file that is like no other of another seed."""
+    """Return the content of a GGUF file, different for each seed."""
     block = hashlib.sha256(seed.encode()).digest()
     return (b"GGUF" + block * (size // len(block) + 1))[:size]
 
 
 @dataclass
 class File:
-    """What the hub has at a path, and how it serves it.
+    """A file of the hub and the way in which the hub serves it.
 
-    hold_at, break_at: after how many bytes of an answer it stops until `released` is set, or hangs up. Once only, each.
-    says_length:       whether it says how much is to come; if not, `endless` bodies have no end.
+    hold_at:     bytes of an answer after which the hub waits until `released` is set, once. It sets `holding` then.
+    break_at:    bytes of an answer after which the hub closes the connection, once.
+    says_length: whether answers have a Content-Length.
+    endless:     whether the body goes on with zeros after `content`, without an end.
     """
 
     content: bytes = b""
@@ -49,7 +51,7 @@ class File:
 
 @dataclass
 class Hub:
-    """files: by path. requests: the headers of each, with its `path`."""
+    """A running hub. files: by path. requests: the headers of each request, and its `path`."""
 
     port: int = 0
     files: dict[str, File] = field(default_factory=dict)
@@ -59,7 +61,7 @@ class Hub:
         return f"http://{host}:{self.port}{path}"
 
     def ranges(self) -> list[str | None]:
-        """What each request asked for; None for the whole."""
+        """Return the range of each request; None for a request without one."""
         return [request.get("range") for request in self.requests]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -71,7 +73,7 @@ class Hub:
             self.requests.append(request)
             await self._answer(self.files[request["path"]], request, writer)
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client went away, which is what some tests are about
+            pass  # the client disconnected, which some tests do on purpose
         finally:
             writer.close()
 
@@ -110,7 +112,7 @@ class Hub:
 
 @asynccontextmanager
 async def a_hub(**files: File) -> AsyncIterator[Hub]:
-    """files: by the last part of their path, in which `_` stands for a dot."""
+    """Run a hub during the block. files: by name, with `_` for a dot: `a_gguf` is served as /a.gguf."""
     hub = Hub(files={f"/{name.replace('_', '.')}": file for name, file in files.items()})
     server = await asyncio.start_server(hub.serve, "127.0.0.1")
     hub.port = server.sockets[0].getsockname()[1]
@@ -124,7 +126,7 @@ async def a_hub(**files: File) -> AsyncIterator[Hub]:
 
 
 async def serve_folder(address: str, folder: Path) -> None:
-    """Until cancelled."""
+    """Serve the files of `folder` on `address` until cancelled."""
     hub = Hub()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -132,10 +134,10 @@ async def serve_folder(address: str, folder: Path) -> None:
         for hold in folder.glob("*.hold"):
             file = hub.files[f"/{hold.stem}"]
             file.hold_at = int(hold.read_text())
-            tasks.create_task(release_without(hold, file))
+            tasks.create_task(release_once_removed(hold, file))
         await hub.serve(reader, writer)
 
-    async def release_without(hold: Path, file: File) -> None:
+    async def release_once_removed(hold: Path, file: File) -> None:
         while hold.exists():
             await asyncio.sleep(0.05)
         file.released.set()
@@ -148,7 +150,7 @@ async def serve_folder(address: str, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class FolderHub:
-    """A hub in a process of its own. folder: what it serves."""
+    """A hub in another process. folder: the files that it serves."""
 
     url: str
     folder: Path
@@ -158,7 +160,7 @@ class FolderHub:
 def a_folder_hub(
     folder: Path, address: str, inside: Callable[..., Sequence[str | Path]] = lambda *command: command
 ) -> Iterator[FolderHub]:
-    """inside: makes a command one that runs where `address` is."""
+    """Run a FolderHub during the block. inside: wraps a command to run it in the network of `address`."""
     folder.mkdir()
     command = inside(sys.executable, "-m", "tests.support.model_hub", address, folder)
     hub = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""PDFs for tests, written by hand: what is in each is what the test is about."""
+"""PDFs for tests, written without a library so that a test controls every object in the file."""
 
 import zlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Line:
-    """A line of text on a page. y: points from the bottom."""
+    """A line of text on a page. y: distance from the bottom, in points."""
 
     text: str
     y: float
@@ -16,7 +16,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of the outline. page: from 0. y: where on it, None for the page as such."""
+    """An entry of the outline. page: from 0. y: the position on the page; None to point to the page as a whole."""
 
     title: str
     page: int
@@ -25,7 +25,7 @@ class Entry:
 
 
 def a_pdf(pages: Sequence[Sequence[Line]], outline: Sequence[Entry] = (), title: str = "A manual") -> bytes:
-    """A PDF of A4 pages with text in Helvetica."""
+    """Return a PDF of A4 pages with text in Helvetica."""
     objects: dict[int, bytes] = {3: b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"}
     objects[4] = b"<< /Title (%s) >>" % title.encode()
     kids = []
@@ -77,7 +77,7 @@ def a_stream(content: bytes, entries: bytes = b"") -> bytes:
 
 
 def a_file(objects: dict[int, bytes], trailer: bytes = b"") -> bytes:
-    """A file with these objects, of which 1 is the catalog."""
+    """Return a PDF with these objects. Object 1 is the catalog."""
     body, offsets = b"%PDF-1.7\n", {}
     parts = [body]
     length = len(body)
@@ -96,7 +96,7 @@ def a_file(objects: dict[int, bytes], trailer: bytes = b"") -> bytes:
 
 
 def a_manual() -> bytes:
-    """Three pages, an outline of two levels, sections that begin in the middle of a page, and a page before them."""
+    """Return a PDF with a front page, two further pages, a two-level outline, and sections that begin mid-page."""
     pages = [
         [Line("The front page", 700)],
         [Line("One", 700), Line("What one says.", 650), Line("One, closer", 400), Line("Details of one.", 350)],
@@ -106,23 +106,23 @@ def a_manual() -> bytes:
 
 
 def without_outline() -> bytes:
-    """Headings are larger than the text."""
+    """Return a PDF without an outline, whose headings have a larger font than its text."""
     text = [Line(f"An ordinary line of the text, number {number}.", 600 - 20 * number) for number in range(10)]
     return a_pdf([[Line("Introduction", 700, 20), *text], [Line("Methods", 700, 20), Line("A detail", 650, 14), *text]])
 
 
 def encrypted() -> bytes:
-    """Opens with a password that nobody knows."""
+    """Return a PDF that is encrypted with an unknown password."""
     key = b"<" + b"41" * 32 + b">"
     handler = b"/Encrypt << /Filter /Standard /V 2 /R 3 /Length 128 /P -44 /O %s /U %s >> /ID [<00><00>]" % (key, key)
     return a_manual().replace(b"/Info 4 0 R", handler)
 
 
 def an_inflating_page(size: int) -> bytes:
-    """A page whose content is `size` bytes, some MiB, when its two layers of compression are taken off."""
+    """Return a PDF whose page has two layers of compression and inflates to `size` bytes. size: several MiB."""
     packer = zlib.compressobj(9)
     head = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
-    again = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)  # as often as wanted: it builds on nothing
+    again = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)  # may be repeated: it refers to no other
     packed = head + again * (size // 2**20 - 2) + packer.compress(b" " * 2**20) + packer.flush()
     page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R >>"
     return a_file(
@@ -136,7 +136,7 @@ def an_inflating_page(size: int) -> bytes:
 
 
 def many_pages(count: int) -> bytes:
-    """One page, which stands `count` times in the tree."""
+    """Return a PDF that lists the same page `count` times in its page tree."""
     objects = {
         1: b"<< /Type /Catalog /Pages 2 0 R >>",
         2: b"<< /Type /Pages /Kids [%s] /Count %d >>" % (b"3 0 R " * count, count),
@@ -146,7 +146,7 @@ def many_pages(count: int) -> bytes:
 
 
 def deep_pages(depth: int) -> bytes:
-    """A tree of pages that is `depth` levels deep, with one page."""
+    """Return a PDF of one page, in a page tree with `depth` levels."""
     objects = {1: b"<< /Type /Catalog /Pages 2 0 R >>"}
     for number in range(2, depth + 2):
         objects[number] = b"<< /Type /Pages /Kids [%d 0 R] /Count 1 >>" % (number + 1)
@@ -155,7 +155,7 @@ def deep_pages(depth: int) -> bytes:
 
 
 def endless_outline() -> bytes:
-    """Its outline leads back to its first entry."""
+    """Return a PDF whose outline is a cycle: its last entry leads back to the first one."""
     manual = a_pdf([[Line("Text", 700)]], [Entry("One", 0), Entry("Two", 0)])
     first = manual.index(b"/Title (Two)")
     prev = manual.index(b"/Prev ", first)

@@ -1,4 +1,4 @@
-"""A real Prometheus: that of the machine, or else the one from Debian's package, unpacked and not installed."""
+"""A real Prometheus: the one installed on the machine, or else Debian's package, unpacked but not installed."""
 
 import asyncio
 import os
@@ -27,12 +27,12 @@ scrape_configs: [{{job_name: labrats, static_configs: [{{targets: ["{target}"]}}
 
 
 def program(name: str) -> Path:
-    """`prometheus` or `promtool`. Skips the test where there is none to be had; with CI=true that is a failure."""
+    """Return the path of `prometheus` or `promtool`. Skips the test if there is none; with CI=true the test fails."""
     if found := shutil.which(name):
         return Path(found)
     if not shutil.which("apt-get"):
         give_up = pytest.fail if os.environ.get("CI") else pytest.skip
-        give_up("there is no Prometheus on this machine, and no Debian to get it from")
+        give_up("Prometheus is not installed, and there is no apt-get to download it with")
     folder = cache_folder() / PACKAGE
     with only_one_at("prometheus.lock"):
         if not folder.exists():
@@ -47,7 +47,7 @@ def _unpack(folder: Path) -> None:
     folder.mkdir(parents=True)
     download = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", PACKAGE]
     if subprocess.run(download, cwd=folder, check=False, capture_output=True).returncode:
-        subprocess.run(["apt-get", "-q", "update"], check=True, capture_output=True)  # the list of packages was old
+        subprocess.run(["apt-get", "-q", "update"], check=True, capture_output=True)  # the package list is outdated
         subprocess.run(download, cwd=folder, check=True, capture_output=True)
     (archive,) = folder.glob("*.deb")
     subprocess.run(["dpkg-deb", "-x", archive, folder], check=True)
@@ -61,13 +61,13 @@ class Prometheus:
     url: str
 
     async def value(self, query: str) -> float:
-        """What a query comes to now; 0 where there is nothing."""
+        """Return the current value of a query; 0 if the result is empty."""
         async with httpx2.AsyncClient(base_url=self.url, verify=False) as client:
             found = (await client.get("/api/v1/query", params={"query": query})).json()["data"]["result"]
         return float(found[0]["value"][1]) if found else 0.0
 
     async def wait(self, query: str, value: float) -> None:
-        """Return once the query comes to `value`, or more."""
+        """Return once the value of the query is at least `value`."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await self.value(query) < value:
                 await asyncio.sleep(0.1)
@@ -75,7 +75,7 @@ class Prometheus:
 
 @contextmanager
 def running_prometheus(folder: Path, engine_url: str) -> Iterator[Prometheus]:
-    """One that scrapes the engine while the block runs, and keeps its data in `folder`."""
+    """Run a Prometheus that scrapes the engine during the block. folder: for its configuration, data and log."""
     port = free_port()
     configuration = folder / "prometheus.yml"
     configuration.write_text(_CONFIGURATION.format(target=engine_url.removeprefix("http://")))

@@ -1,4 +1,4 @@
-"""What is left to chance in a run of the tests, all its workers included: LABRATS_SEED gives the same again."""
+"""The seed of everything random in a test run, the same in all workers. Set LABRATS_SEED to repeat a run."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""A scripted model server on loopback: what the model says next is decided by the test, in whatever protocol."""
+"""A scripted model server on loopback: the test decides each answer of the model, in any protocol."""
 
 import json
 import threading
@@ -24,7 +24,7 @@ class Says:
 
 @dataclass(frozen=True)
 class Calls:
-    """The model calls a tool, after a word of explanation. namespace: of the tool, where it has one."""
+    """The model calls a tool. text: said before the call. namespace: of the tool, if it has one."""
 
     tool: str
     input: dict[str, Any] | str
@@ -36,7 +36,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Refuses:
-    """The server answers with an HTTP error, this time. details: what its body says beside kind and message."""
+    """The server answers this request with an HTTP error. details: fields of its body beside kind and message."""
 
     status: int
     kind: str
@@ -47,7 +47,7 @@ class Refuses:
 
 @dataclass(frozen=True)
 class Fails:
-    """The server begins to answer, and then reports this error."""
+    """The server begins its answer and then reports this error."""
 
     code: str
     message: str
@@ -55,29 +55,29 @@ class Fails:
 
 @dataclass(frozen=True)
 class Stalls:
-    """The server takes the request, and says nothing until the test is over."""
+    """The server accepts the request and does not answer until the test is over."""
 
 
 Turn = Says | Calls | Refuses | Fails | Stalls
 
 
 class Dialect(Protocol):
-    """How a model's API is spoken."""
+    """The protocol of a model's API."""
 
     path: str
 
     def answer(self, turn: Says | Calls | Fails, number: int, request: dict[str, Any]) -> tuple[str, bytes]:
-        """Content type and body."""
+        """Return the content type and the body of an answer."""
 
     def error(self, turn: Refuses) -> dict[str, Any]:
-        """The body of an HTTP error."""
+        """Return the body of an HTTP error."""
 
 
 @dataclass
 class ModelServer:
-    """Plays `turns`, one for each request; the last one again for every further request.
+    """A model server that plays `turns`, one for each request, and repeats the last turn for further requests.
 
-    requests: the bodies of the requests so far. headers: those of the latest.
+    requests: the bodies of the requests so far. headers: of the latest request.
     """
 
     turns: Sequence[Turn]
@@ -92,16 +92,16 @@ class ModelServer:
 
     @property
     def key(self) -> str | None:
-        """The one that came with the latest request, in either of the ways there are."""
+        """The API key of the latest request, from X-Api-Key or Authorization."""
         authorization = self.headers["Authorization"]
         return self.headers["X-Api-Key"] or (authorization and authorization.removeprefix("Bearer "))
 
     def answer_from_now_on(self, *turns: Turn) -> None:
-        """Play `turns`, as if the next request were the first."""
+        """Play `turns` from the next request on."""
         self.turns = [*[Says("")] * len(self.requests), *turns]
 
     def next_turn(self, body: dict[str, Any], headers: Message) -> tuple[int, Turn]:
-        """The number of the request, and what it is answered."""
+        """Record a request. Return its number, from 1, and the turn that answers it."""
         self.headers = headers
         self.requests.append(body)
         number = len(self.requests)
@@ -110,7 +110,7 @@ class ModelServer:
 
 @contextmanager
 def scripted_model(dialect: Dialect, turns: Sequence[Turn]) -> Iterator[ModelServer]:
-    """Serve `turns` until the end of the block."""
+    """Run a model server with `turns` until the end of the block."""
     script = ModelServer(turns)
 
     class Handler(_Handler):

@@ -1,16 +1,16 @@
-"""Waiting for what happens in other tasks and processes."""
+"""Helpers that wait for other tasks and processes."""
 
 import asyncio
 from collections.abc import Callable, Iterator
 
 DEADLINE_SECONDS = 30.0
-"""So long that only what never happens runs into it."""
+"""A generous timeout: a condition that is not met by then never will be."""
 
 _SHORTEST, _LONGEST = 0.005, 0.25
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Return once `condition` holds. Raises TimeoutError where it never does."""
+    """Return once `condition` holds. Raises TimeoutError after DEADLINE_SECONDS."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         for pause in poll_intervals():
             if condition():
@@ -19,8 +19,8 @@ async def eventually(condition: Callable[[], bool]) -> None:
 
 
 def poll_intervals() -> Iterator[float]:
-    """Seconds to wait between one look and the next, for as long as it takes: a moment at first, and then a tenth of
-    what was waited for already. Each look takes the machine from what is waited for.
+    """Yield the seconds to sleep between polls, without end: 5 ms at first, then a tenth of the time waited so far, at
+    most 0.25 s. Each poll takes processor time from the awaited work.
     """
     waited = 0.0
     while True:

@@ -1,4 +1,4 @@
-"""Following a store's watch, and waiting until it has told enough."""
+"""A recorder of a store's watch, with which a test waits for changes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +13,7 @@ R = TypeVar("R", bound=Resource)
 
 
 class WatchRecorder(Generic[R]):
-    """What a watch has told so far, and the world as it is after that."""
+    """The changes that a watch has reported so far, and the resources that exist after them, by name."""
 
     def __init__(self) -> None:
         self.changes: list[Change[R]] = []
@@ -35,7 +35,7 @@ class WatchRecorder(Generic[R]):
                 self._grew.notify_all()
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until enough was told for `holds`."""
+        """Wait until `holds` is true, checking it after each change."""
         async with asyncio.timeout(DEADLINE_SECONDS), self._grew:
             await self._grew.wait_for(holds)
 
@@ -53,11 +53,11 @@ class WatchRecorder(Generic[R]):
 
 @asynccontextmanager
 async def record_watch(store: Store, kind: type[R]) -> AsyncIterator[WatchRecorder[R]]:
-    """Follow a watch for as long as the block runs."""
-    seen = WatchRecorder[R]()
-    following = asyncio.create_task(seen.follow(store.watch(kind)))
+    """Record a watch during the block."""
+    recorder = WatchRecorder[R]()
+    following = asyncio.create_task(recorder.follow(store.watch(kind)))
     try:
-        yield seen
+        yield recorder
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)

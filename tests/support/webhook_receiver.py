@@ -1,4 +1,4 @@
-"""Somebody who is told things: a real server on loopback that remembers what it was sent."""
+"""A receiver of callbacks: a real server on loopback that records its requests."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ def answer(status: int, *headers: str) -> bytes:
 
 @dataclass(frozen=True)
 class Delivery:
-    """One request, as it came."""
+    """One recorded request."""
 
     headers: dict[str, str]
     body: bytes
@@ -41,7 +41,7 @@ class Delivery:
         return str(self.message["phase"])
 
     def is_signed_by(self, key: bytes) -> bool:
-        """As a receiver tells it: one of the signatures is by `key`, over id, timestamp and body."""
+        """Return whether one of the signatures is that of `key` over id, timestamp and body."""
         signed = f"{self.id}.{self.headers['webhook-timestamp']}.".encode() + self.body
         expected = "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
         return expected in self.headers.get("webhook-signature", "").split(" ")
@@ -49,7 +49,7 @@ class Delivery:
 
 @dataclass
 class Receiver:
-    """replies: what the next requests are answered, None not at all; when there are no more, 200."""
+    """A running receiver. replies: the answers to the next requests, None to leave one unanswered; afterwards 200."""
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -66,13 +66,13 @@ class Receiver:
         return [delivery.phase for delivery in self.received]
 
     async def got(self, *phases: str) -> list[Delivery]:
-        """What was received, once it is messages of these phases."""
+        """Wait for as many deliveries as `phases`, check that theirs are these phases, and return them."""
         await eventually(lambda: len(self.received) >= len(phases))
         assert self.phases == list(phases)
         return self.received
 
     def hang_up(self) -> None:
-        """On all who still wait for an answer."""
+        """Close every connection that still waits for an answer."""
         while self._unanswered:
             self._unanswered.pop().close()
 
@@ -86,12 +86,12 @@ class Receiver:
             reply = self.replies.pop(0) if self.replies else OK
             if reply is None:
                 self._unanswered.append(writer)
-                await reader.read()  # until the other side has had enough
+                await reader.read()  # until the client closes the connection
             else:
                 writer.write(reply)
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the engine went away, which is what some tests are about
+            pass  # the engine disconnected, which some tests provoke
         finally:
             writer.close()
 
@@ -100,7 +100,7 @@ class Receiver:
 async def a_receiver(
     *replies: bytes | None, port: int = 0, listener: socket.socket | None = None
 ) -> AsyncIterator[Receiver]:
-    """A receiver that answers with `replies` first. listener: where it listens, if not on loopback."""
+    """Run a receiver during the block. replies: its first answers. listener: a socket to use instead of loopback."""
     receiver = Receiver(replies=list(replies))
     listener = listener or socket.create_server((receiver.host, port))
     receiver.host, receiver.port = listener.getsockname()

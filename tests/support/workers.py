@@ -1,7 +1,7 @@
-"""How the tests are shared out among pytest's workers: `pytest -n 4`, as `make test` runs them.
+"""The distribution of tests among pytest's workers, as with `pytest -n 4` or `make test`.
 
-A file's tests stay together, since they share fixtures. So do those that need a cluster, in three groups, which share
-one in each worker: they take longest, mostly waiting, so they begin first, and the rest fills the other workers.
+The tests of a file run in one worker because they share fixtures. Tests that need a cluster form three groups, so that
+at most three workers start a cluster. These groups start first because they take longest, and mostly wait.
 """
 
 from collections import Counter
@@ -11,11 +11,12 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 COUNTERS: Final = pytest.StashKey[Counter[str]]()
+"""The counters of long tests. Each worker reports its own at the end."""
+
 CLUSTER_FAILURE: Final = pytest.StashKey[str]()
-"""What workers tell at the end: the count of what long tests went through, and why no cluster could be had."""
+"""The reason why a worker could not start a cluster."""
 
-
-_PARTS: Final = (
+_BACKEND_TESTS: Final = (
     "tests/kubernetes/test_watch_faults.py",
     "tests/kubernetes/test_write_faults.py",
     "tests/kubernetes/test_failures.py",
@@ -25,18 +26,18 @@ _PARTS: Final = (
     "tests/kubernetes/test_store.py",
     "tests/benchmarks/test_quick.py::test_a_quick_run_on_a_cluster",
 )
-"""Where something of the backend is tested by itself."""
+"""Tests of single parts of the Kubernetes backend. They share a cluster, apart from the tests of whole engines."""
 
 
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """A unit of work is a file; or what is tested on an installation by Helm; or of the parts of the backend for
-    clusters; or all else that needs a cluster.
+    """A scheduler that gives a worker one group at a time: the tests on a Helm installation, the tests of backend
+    parts, the other tests on a cluster, or the tests of one file.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith("tests/chart/") or "[installed" in nodeid:
             return "installation"
-        if "[kubernetes" in nodeid or nodeid.startswith(_PARTS):
+        if "[kubernetes" in nodeid or nodeid.startswith(_BACKEND_TESTS):
             return "parts"
         if nodeid.startswith("tests/kubernetes/"):
             return "cluster"
@@ -48,19 +49,19 @@ def is_parallel(config: pytest.Config) -> bool:
 
 
 def sort_tests(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Alone, a cluster lives no longer than it must; among several workers its many tests begin first."""
+    """Run the tests on a cluster last in a single process, so that the cluster lives briefly, and first in a worker."""
     items.sort(key=lambda item: (item.get_closest_marker("kubernetes") is None) == is_parallel(config))
 
 
 def send_worker_report(config: Any) -> None:
-    """What this worker has to tell, as it ends."""
+    """Send this worker's counters and cluster failure to the main process at the worker's end."""
     if is_parallel(config):
         config.workeroutput["counters"] = dict(config.stash.get(COUNTERS, Counter()))
         config.workeroutput["failure"] = config.stash.get(CLUSTER_FAILURE, "")
 
 
-def merge_worker_report(config: pytest.Config, told: dict[str, Any]) -> None:
-    """Take in what a worker has told; nothing where it crashed."""
-    config.stash.setdefault(COUNTERS, Counter()).update(told.get("counters", {}))
-    if failure := told.get("failure"):
+def merge_worker_report(config: pytest.Config, report: dict[str, Any]) -> None:
+    """Add a worker's report to the totals. The report of a crashed worker is empty."""
+    config.stash.setdefault(COUNTERS, Counter()).update(report.get("counters", {}))
+    if failure := report.get("failure"):
         config.stash[CLUSTER_FAILURE] = failure

@@ -21,7 +21,7 @@ from labrats.model.job import (
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 from tests.fakes.clock import NOON
-from tests.support.builders import a_hand_made_spec, a_job, an_agent, an_instruction
+from tests.support.builders import a_job, an_agent, an_applied_spec, an_instruction
 from tests.unit.controller.lab import Lab
 
 P = Phase
@@ -29,7 +29,7 @@ P = Phase
 
 async def write(lab: Lab, steps: list[Any] | None = None, **fields: Any) -> Job:
     """A job that a person has just written. fields: of JobSpec."""
-    return await lab.store.create(a_job(spec=a_hand_made_spec(steps, **fields), resource_version=""))
+    return await lab.store.create(a_job(spec=an_applied_spec(steps, **fields), resource_version=""))
 
 
 async def texts_at(lab: Lab, ref: KeyReference | None) -> str:

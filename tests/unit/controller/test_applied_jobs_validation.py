@@ -22,7 +22,7 @@ from labrats.model.record import Metadata
 from labrats.ports import SystemClock
 from labrats.settings import EngineSettings
 from tests.fakes.store import MemoryStore
-from tests.support.builders import a_hand_made_spec, a_job
+from tests.support.builders import a_job, an_applied_spec
 
 UPLOAD = "up-0123456789abcdef"
 
@@ -47,7 +47,7 @@ async def resolve(
     catalog.synced.set()  # there is nothing in it
     intake = Admission(store, catalog, Attachments(Path()), Metrics(), settings.executor_images)
     applied_jobs = AppliedJobs(store, catalog, intake, uploads, SystemClock(), settings)
-    return await applied_jobs.resolve(await store.create(a_job(spec=a_hand_made_spec(**fields), resource_version="")))
+    return await applied_jobs.resolve(await store.create(a_job(spec=an_applied_spec(**fields), resource_version="")))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, AgentSess
 from labrats.model.phases import ENDED, JobEvent, Phase
 from labrats.ports import Alive, AttemptState, Gone, NotStarted, OutputTail
 from tests.fakes.clock import NOON
-from tests.support.builders import a_config, a_hand_made_spec, a_job, a_result, a_session, a_spec, an_error, gone_with
+from tests.support.builders import a_config, a_job, a_result, a_session, a_spec, an_applied_spec, an_error, gone_with
 
 P, E = Phase, JobEvent
 LIMITS = Limits(grace=timedelta(seconds=10), backoff=timedelta(seconds=1), pause=timedelta(seconds=30))
@@ -55,7 +55,7 @@ def test_a_waiting_job_is_admitted_when_it_has_a_slot(
 
 @pytest.mark.parametrize("has_slot", [True, False])
 def test_a_job_that_a_person_wrote_is_resolved_before_it_waits(has_slot: bool) -> None:
-    job = a_job(spec=a_hand_made_spec())
+    job = a_job(spec=an_applied_spec())
     assert plan_job(job, NOT_STARTED, has_slot=has_slot, now=NOW, limits=LIMITS) == [Resolve()]
     resolved = replace(job, status=replace(job.status, resolved=a_config()))
     assert plan_job(resolved, NOT_STARTED, has_slot=False, now=NOW, limits=LIMITS) == []

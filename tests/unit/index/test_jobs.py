@@ -16,7 +16,7 @@ from labrats.model.job import FailedCode, Job
 from labrats.model.phases import API_STATUS, ENDED, Phase
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
-from tests.support.builders import a_config, a_hand_made_spec, a_job, a_spec
+from tests.support.builders import a_config, a_job, a_spec, an_applied_spec
 from tests.support.waiting import eventually
 
 P = Phase
@@ -198,7 +198,7 @@ async def test_jobs_are_counted_by_what_they_share() -> None:
 async def test_a_job_whose_settings_are_resolved_late_moves_to_its_model() -> None:
     clock = FakeClock()
     store, cache = MemoryStore(clock), JobIndex()
-    job = await store.create(a_job(spec=a_hand_made_spec(), resource_version=""))
+    job = await store.create(a_job(spec=an_applied_spec(), resource_version=""))
     async with following(cache, store):
         pause = {"failed_code": FailedCode.OVERLOADED, "not_before": NOON + MINUTE}
         status = replace(job.status, resolved=a_config(model="opus"), **pause)
