@@ -14,7 +14,7 @@ from tests.cluster.fixture import (
     namespace,
     node,
     pytest_collection_finish,
-    write_why_no_cluster,
+    write_cluster_failure,
 )
 from tests.cluster.product import engine_image, executor_image
 from tests.support.counters import counters, write_counters
@@ -71,4 +71,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the durations, the counters, and the reason for a missing cluster."""
     write_durations(terminalreporter)
     write_counters(terminalreporter)
-    write_why_no_cluster(terminalreporter)
+    write_cluster_failure(terminalreporter)

@@ -1,1 +1,1 @@
-"""A real one-node Kubernetes on this machine: etcd, API server, controllers, scheduler, kubelet on containerd."""
+"""A real one-node Kubernetes cluster on this machine: etcd, API server, controllers, scheduler, kubelet, containerd."""

@@ -1,14 +1,14 @@
-"""A real one-node Kubernetes on this machine, for tests and for trying things out. Linux, root.
+"""A real one-node Kubernetes cluster on this machine, for tests and experiments. It needs Linux and root.
 
-build            build the programs (minutes, once; they are kept in ~/.cache/labrats-test-cluster)
-prepare          the same, and all else that tests on a cluster need: Debian packages, Helm, the product's images
-api              start etcd, API server and garbage collection: custom resources, watches, leases, RBAC
-up               start a whole node as well, with all images that were built: scheduler, kubelet, containerd, kube-proxy
-image TAG DIR    build DIR/Dockerfile (`ARG BASE`) on a local Debian base, and load it into the node
-enter CMD ...    run CMD in the cluster's network, where its pods and Services are reached
-down             stop everything, and leave nothing but the programs and the images
+build            build the programs (once, takes minutes; stored in ~/.cache/labrats-test-cluster)
+prepare          build, and install everything else that tests on a cluster need: Debian packages, Helm, images
+api              start etcd, API server and garbage collector: custom resources, watches, leases, RBAC
+up               start a node as well, with all images built so far: scheduler, kubelet, containerd, kube-proxy
+image TAG DIR    build DIR/Dockerfile (`ARG BASE`) on a local Debian base, and load the image into the node
+enter CMD ...    run CMD in the cluster's network, from which pods and Services can be reached
+down             stop the cluster and delete its data; programs and images stay
 
-`api` and `up` print the kubeconfig, which works in and outside of the cluster's network.
+`api` and `up` print the path of the kubeconfig, which works inside and outside of the cluster's network.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def run(command: str, arguments: list[str]) -> None:
         case "down", []:
             CLUSTER.stop()
         case _:
-            raise Failed(f"`{command}` takes other arguments; see --help")
+            raise Failed(f"wrong arguments for `{command}`; see --help")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Keys, certificates and kubeconfigs of a cluster that lives for minutes."""
+"""Keys, certificates and kubeconfigs of a test cluster."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ _DAYS: Final = "30"
 
 
 class Authority:
-    """The cluster's certificate authority, with all that it has signed in one folder."""
+    """The cluster's certificate authority. folder: for the keys and certificates. server: the API server's URL."""
 
     def __init__(self, folder: Path, server: str) -> None:
         self.folder = folder
@@ -20,19 +20,19 @@ class Authority:
         self._server = server
 
     def create(self) -> None:
-        """Make its own key and certificate, and the key that service account tokens are signed with."""
+        """Create the authority's key and certificate, and the key that signs service account tokens."""
         self.folder.mkdir(parents=True)
         run(
             *("openssl", "req", "-x509", *_EC, "-days", _DAYS, "-subj", "/CN=labrats-test"),
             *("-keyout", self.folder / "ca.key", "-out", self.certificate),
         )
-        # Of the forms that openssl writes, Kubernetes takes only this one as both the private and the public key.
+        # Kubernetes accepts only this of openssl's formats as both the private and the public key.
         run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", self.service_account_key)
 
     def issue(self, name: str, subject: str, alternatives: str = "DNS:localhost") -> Path:
-        """A key and a certificate for `subject`, and the kubeconfig with them, whose path is returned.
+        """Create a key and a certificate for `subject`. Return the path of a kubeconfig that uses them.
 
-        alternatives: the names and addresses that a server is reached by, as openssl writes them.
+        alternatives: a server's names and addresses, in openssl's syntax.
         """
         key, request, certificate = (self.folder / f"{name}.{suffix}" for suffix in ("key", "csr", "crt"))
         extensions = self.folder / f"{name}.ext"

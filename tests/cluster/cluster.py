@@ -1,4 +1,4 @@
-"""One cluster: a folder, a network namespace, and the programs that run in it."""
+"""A cluster: a folder, a network namespace, and the programs that run in it."""
 
 import ctypes
 import json
@@ -26,7 +26,7 @@ BRIDGE: Final = "labrats0"
 PODS: Final = IPv4Network("10.88.0.0/24")
 SERVICES: Final = IPv4Network("10.96.0.0/16")
 GATEWAY: Final = str(PODS[1])
-"""The bridge's address: where pods reach the machine, and the one address of all its nodes."""
+"""The bridge's address, by which pods reach the machine. All nodes have this address."""
 
 ETCD: Final = "http://127.0.0.1:12379"
 _ETCD_PEERS: Final = "http://127.0.0.1:12380"
@@ -37,19 +37,18 @@ _AUDIT_POLICY: Final = {
     "omitStages": ["RequestReceived"],
     "rules": [{"level": "Metadata"}],
 }
-_NETWORK: Final = 0x40000000  # CLONE_NEWNET: what kind of namespace is entered
+_NETWORK: Final = 0x40000000  # CLONE_NEWNET: the kind of namespace to enter
 _CONTROLLERS: Final = "garbage-collector-controller,namespace-controller"
-"""What makes an API server keep its word about deletion. The others come with a node."""
-
+"""The controllers that complete deletions. The other controllers start with a node."""
 
 _GO: Final = {"GOGC": "400", "GOMEMLIMIT": "1536MiB"}
-"""For its programs, all of them in Go. They would spend a fifth of their time on collecting garbage: here memory is
-cheaper.
+"""Environment of the cluster's programs, which are written in Go. By default, they spend a fifth of their time on
+garbage collection.
 """
 
 
 class Cluster:
-    """A cluster by name. Several live side by side, since each has a network of its own."""
+    """A cluster, identified by its name. Several can run at once, each in its own network namespace."""
 
     def __init__(self, name: str) -> None:
         self.folder = cache_folder() / "clusters" / name
@@ -59,7 +58,7 @@ class Cluster:
 
     @property
     def kubeconfig(self) -> Path:
-        """The administrator's. It works inside and outside of the cluster's network."""
+        """The administrator's kubeconfig. It works inside and outside of the cluster's network."""
         return self.authority.folder / "admin.kubeconfig"
 
     @cached_property
@@ -68,7 +67,7 @@ class Cluster:
 
     @cached_property
     def port(self) -> int:
-        """The API server's, both on the machine's loopback and in the cluster's network."""
+        """The API server's port, both on the machine's loopback and in the cluster's network."""
         return int((self.folder / "port").read_text())
 
     @cached_property
@@ -76,11 +75,11 @@ class Cluster:
         return Authority(self.folder / "pki", f"https://127.0.0.1:{self.port}")
 
     def start_api(self, controllers: str = _CONTROLLERS) -> Path:
-        """Start etcd, the API server and `controllers`; the administrator's kubeconfig. Raises Failed."""
+        """Start etcd, the API server and `controllers`. Return the administrator's kubeconfig. Raises Failed."""
         packages.require(packages.API)
         programs = self.programs
         if self.folder.exists():
-            raise Failed(f"the cluster is up, or was not cleaned up: {self.folder}")
+            raise Failed(f"the cluster is already running, or was not cleaned up: {self.folder}")
         (self.folder / "log").mkdir(parents=True)
         listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         (self.folder / "port").write_text(str(listener.getsockname()[1]))
@@ -94,16 +93,16 @@ class Cluster:
         return self.kubeconfig
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """What kubectl prints. Raises Failed with its complaint."""
+        """Run kubectl and return its output. Raises Failed with its error message."""
         return run(*self.kubectl_command, *arguments, stdin=stdin)
 
     @property
     def kubectl_command(self) -> tuple[str | Path, ...]:
-        """What kubectl is called by."""
+        """The program kubectl with the options to reach this cluster."""
         return (self.programs / "kubectl", "--kubeconfig", self.kubeconfig)
 
     def apply(self, *objects: dict[str, Any]) -> None:
-        """Create or change objects."""
+        """Create or change objects by `kubectl apply`."""
         self.kubectl(
             "apply",
             "--validate=false",
@@ -113,7 +112,7 @@ class Cluster:
         )
 
     def start(self, program: str, *command: str | Path, descriptors: Sequence[int] = ()) -> None:
-        """Run a program of the cluster in the background, in its network, until the cluster is stopped."""
+        """Run a program in the cluster's network, in the background, until the cluster is stopped."""
         with open(self.folder / "log" / program, "ab") as log:
             self._started[program] = subprocess.Popen(
                 self.inside(*command),
@@ -127,7 +126,7 @@ class Cluster:
             )
 
     def wait_for(self, program: str, is_up: Callable[[], bool]) -> None:
-        """Wait until a program that was started is up. Raises Failed with its last words when it ended instead."""
+        """Wait until a started program is up. Raises Failed with the last line of its log if the program ended."""
 
         def is_up_or_ended() -> bool:
             return is_up() or self._started[program].poll() is not None
@@ -138,33 +137,33 @@ class Cluster:
             raise Failed(f"{program} ended: {log.strip().splitlines()[-1:]}")
 
     def forward(self, program: str, listener: socket.socket, address: str, port: int) -> None:
-        """Lead a socket that listens on this machine to an address in the cluster's network, as `start` starts it."""
+        """Forward a listening socket of this machine to an address in the cluster's network."""
         script = Path(__file__).with_name("forward.py")
         descriptor = listener.fileno()
         with listener:
             self.start(program, sys.executable, script, str(descriptor), address, str(port), descriptors=[descriptor])
 
     def listen(self) -> socket.socket:
-        """A socket of this process that listens in the cluster's network, at GATEWAY, where pods reach it."""
-        with ThreadPoolExecutor(max_workers=1) as another:  # a thread has a network of its own, and then ends
-            return another.submit(_listen_in, Path("/run/netns", self.network), GATEWAY).result()
+        """Return a socket of this process that listens at GATEWAY in the cluster's network, for pods to connect to."""
+        with ThreadPoolExecutor(max_workers=1) as executor:  # only this thread enters the network namespace, and ends
+            return executor.submit(_listen_in, Path("/run/netns", self.network), GATEWAY).result()
 
     def kill(self, program: str) -> None:
-        """Have a program die that `start` has started."""
+        """Kill a program that `start` has started."""
         self._started[program].kill()
 
     def inside(self, *command: str | Path) -> list[str | Path]:
-        """The command that runs `command` in the cluster's network. `ip netns exec` would hide the cgroups."""
+        """Return a command that runs `command` in the cluster's network. `ip netns exec` would hide the cgroups."""
         return ["nsenter", f"--net=/run/netns/{self.network}", "--", *command]
 
     def enter(self, command: Sequence[str]) -> None:
-        """Become `command` in the cluster's network, with its kubeconfig and its programs. Does not return."""
+        """Replace this process by `command` in the cluster's network, with its kubeconfig and programs."""
         path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path}
         os.execvpe("nsenter", [str(word) for word in self.inside(*command)], environment)
 
     def stop(self) -> None:
-        """End every process of the cluster and of its pods, and remove what it made. Harmless when there is none."""
+        """Kill every process of the cluster and its pods, and remove its files. Does nothing if there is no cluster."""
         _kill_all(lambda: [*self._processes_in_network(), *self._processes_in_cgroups()])
         for process in self._started.values():
             process.wait()
@@ -179,7 +178,7 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def cgroups(self) -> list[Path]:
-        """The cgroup that all its pods are in: one folder in each hierarchy of version 1, one in all of version 2."""
+        """Return the folders of the pods' cgroup: one per hierarchy in version 1, a single one in version 2."""
         return [*Path("/sys/fs/cgroup").glob(f"*/{self.cgroup}"), *Path("/sys/fs/cgroup").glob(self.cgroup)]
 
     def _create_network(self) -> None:
@@ -189,7 +188,7 @@ class Cluster:
             f"ip link add {BRIDGE} type bridge",
             f"ip addr add {GATEWAY}/{PODS.prefixlen} dev {BRIDGE}",
             f"ip link set {BRIDGE} up",
-            f"ip route add {SERVICES} dev {BRIDGE}",  # so that there is a way at all, which kube-proxy then changes
+            f"ip route add {SERVICES} dev {BRIDGE}",  # any route will do: kube-proxy rewrites the destination
         ):
             run(*self.inside(*command.split()))
 
@@ -230,13 +229,13 @@ class Cluster:
             f"--kubelet-client-key={pki}/admin.key",
             f"--kubelet-certificate-authority={self.authority.certificate}",
             "--kubelet-preferred-address-types=InternalIP",
-            "--endpoint-reconciler-type=none",  # it would refuse an address of loopback; see _publish_api_server
+            "--endpoint-reconciler-type=none",  # it would refuse a loopback address; see _publish_api_server
             "--audit-policy-file=audit-policy.json",
             "--audit-log-path=audit.jsonl",
         )
 
     def _publish_api_server(self) -> None:
-        """Tell the Service `kubernetes`, by which pods reach the API server, where that is."""
+        """Create the endpoint of the Service `kubernetes`, by which pods reach the API server."""
         self.apply(
             {
                 "apiVersion": "discovery.k8s.io/v1",
@@ -254,7 +253,7 @@ class Cluster:
 
     @contextmanager
     def controllers_behind(self, kubeconfig: Path) -> Iterator[None]:
-        """Have the controllers of a cluster with nodes ask another API server while the block runs, such as a proxy."""
+        """Have the controllers use another API server during the block, such as a proxy. The cluster needs a node."""
         self._restart_controllers(kubeconfig)
         try:
             yield
@@ -267,7 +266,7 @@ class Cluster:
         self._start_controllers(self.programs, "*", kubeconfig)
 
     def _start_controllers(self, programs: Path, controllers: str, server: Path | None = None) -> None:
-        """server: a kubeconfig with the API server to ask, where that is another."""
+        """Start the controllers. server: the kubeconfig of another API server for them, such as a proxy."""
         kubeconfig = self.authority.issue("controllers", "/CN=system:kube-controller-manager")
         self.start(
             "kube-controller-manager",
@@ -294,21 +293,21 @@ class Cluster:
 
 
 def _listen_in(network: Path, address: str) -> socket.socket:
-    """A socket stays in the network that it was made in. Python 3.12 has `os.setns`."""
+    """Return a socket that listens in another network namespace. The calling thread stays in that namespace."""
     with open(network) as entered:
-        libc = ctypes.CDLL(None, use_errno=True)
+        libc = ctypes.CDLL(None, use_errno=True)  # Python 3.12 has os.setns
         if libc.setns(entered.fileno(), _NETWORK) != 0:
-            raise OSError(ctypes.get_errno(), f"{network} cannot be entered")
+            raise OSError(ctypes.get_errno(), f"cannot enter {network}")
     return socket.create_server((address, 0))
 
 
 def _kill_all(remaining: Callable[[], list[int]]) -> None:
-    """SIGKILL until none remains: what is being killed may still start others. All state is thrown away anyway."""
+    """Send SIGKILL until no process remains: a process may start others before it dies."""
 
     def none_remain() -> bool:
         try:
             pids = remaining()
-        except OSError:  # what is looked at goes away meanwhile: look again
+        except OSError:  # a process or cgroup has disappeared meanwhile: try again
             return False
         for pid in pids:
             send_signal(pid, signal.SIGKILL)
@@ -318,6 +317,6 @@ def _kill_all(remaining: Callable[[], list[int]]) -> None:
 
 
 def _mounts_below(folder: Path) -> list[str]:
-    """The mount points below `folder`, outer ones first."""
+    """Return the mount points below `folder`, outer ones first."""
     points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     return sorted(point for point in points if point.startswith(f"{folder}/"))

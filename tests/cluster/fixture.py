@@ -1,4 +1,4 @@
-"""A cluster for the tests that are marked `kubernetes`: one that is named to us, or else one of our own."""
+"""A cluster for the tests marked `kubernetes`: the one of LABRATS_TEST_KUBECONFIG, or else a new one."""
 
 import asyncio
 import os
@@ -18,51 +18,51 @@ from labrats.model.record import encode
 from tests.cluster.cluster import Cluster
 from tests.cluster.node import start_node
 from tests.cluster.prepare import prepare
-from tests.cluster.programs import cache_folder, only_one_at
+from tests.cluster.programs import cache_folder, exclusive_lock
 from tests.cluster.shell import PATIENCE_SECONDS, Failed
 from tests.support.workers import CLUSTER_FAILURE
 
-NAMED: Final = "LABRATS_TEST_KUBECONFIG"
+KUBECONFIG_VARIABLE: Final = "LABRATS_TEST_KUBECONFIG"
 
-_RUNNING: Final = ("apis/apps/v1/{}/deployments", "apis/batch/v1/{}/jobs", "api/v1/{}/pods")
-"""What runs in a namespace, where the namespace stands in the path."""
+_WORKLOADS: Final = ("apis/apps/v1/{}/deployments", "apis/batch/v1/{}/jobs", "api/v1/{}/pods")
+"""Paths of the collections whose objects run pods, with a placeholder for the namespace."""
 
-_MADE_FOR: Final = {"node": "node", "helm": "helm", "engine": "engine_image"}
-"""What has to be made where a test asks for that."""
+_FIXTURES: Final = {"node": "node", "helm": "helm", "engine": "engine_image"}
+"""The fixture, or argument of the mark, that needs each optional part of `prepare`."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Make what a cluster is made of before the tests begin, if any will need one: the first time it takes minutes."""
+    """Build the cluster's programs and images before the first test, if any needs a cluster. This may take minutes."""
     config = session.config
     if config.option.collectonly or not any(item.get_closest_marker("kubernetes") for item in session.items):
         return
-    if os.environ.get(NAMED):
+    if os.environ.get(KUBECONFIG_VARIABLE):
         return
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         try:
-            prepare(**{what: any(_needs(item, name) for item in session.items) for what, name in _MADE_FOR.items()})
+            prepare(**{part: any(_needs(item, name) for item in session.items) for part, name in _FIXTURES.items()})
         except Failed as failure:
             config.stash[CLUSTER_FAILURE] = str(failure)
 
 
-def write_why_no_cluster(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say so, in so many words, when the Kubernetes tests did not run."""
+def write_cluster_failure(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print why the Kubernetes tests did not run, if they did not."""
     if reason := terminalreporter.config.stash.get(CLUSTER_FAILURE, None):
         terminalreporter.write_line(
-            f"The Kubernetes tests did not run: {reason}. To run them, set {NAMED} to the kubeconfig of a cluster that "
-            "they may use, or run them on Linux as root, where they make a cluster of their own.",
+            f"The Kubernetes tests did not run: {reason}. To run them, set {KUBECONFIG_VARIABLE} to the kubeconfig of "
+            "a cluster for tests, or run them as root on Linux, where they start a cluster themselves.",
             yellow=True,
         )
 
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest, kubectl_cache: None) -> Iterator[Cluster | None]:
-    """The cluster that was started for the tests; None when they were given another one.
+    """The cluster started for the tests; None when LABRATS_TEST_KUBECONFIG names another one.
 
-    It has a node if any of the selected tests asks for `node`, or is marked `kubernetes(node=True)`.
+    It has a node if any selected test uses the fixture `node` or is marked `kubernetes(node=True)`.
     """
-    if os.environ.get(NAMED):
+    if os.environ.get(KUBECONFIG_VARIABLE):
         yield None
         return
     if reason := request.config.stash.get(CLUSTER_FAILURE, None):
@@ -83,24 +83,24 @@ def cluster(request: pytest.FixtureRequest, kubectl_cache: None) -> Iterator[Clu
 
 @pytest.fixture(scope="session")
 def kubectl_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Has kubectl and helm keep what they know of clusters in a folder of the tests, rather than in the user's home."""
+    """A cache folder for kubectl and helm, so that they do not write to the user's home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECACHEDIR", str(tmp_path_factory.mktemp("kubectl")))
-        patch.setenv("GOGC", "off")  # they end before collecting garbage would pay
+        patch.setenv("GOGC", "off")  # they run too briefly for garbage collection to pay off
         yield
 
 
 @pytest.fixture(scope="session")
 def kubeconfig(cluster: Cluster | None) -> Path:
-    """An administrator's kubeconfig of the cluster, which knows Labrats' custom resources."""
-    kubeconfig = cluster.kubeconfig if cluster else Path(os.environ[NAMED])
+    """An administrator's kubeconfig of the cluster, in which Labrats' custom resources are installed."""
+    kubeconfig = cluster.kubeconfig if cluster else Path(os.environ[KUBECONFIG_VARIABLE])
     asyncio.run(install_custom_resources(kubeconfig))
     return kubeconfig
 
 
 @pytest.fixture
 def node(cluster: Cluster | None) -> None:
-    """Asks for a cluster that can run pods."""
+    """A request for a cluster that can run pods."""
 
 
 @pytest.fixture
@@ -119,26 +119,26 @@ async def namespace(api_client: ApiClient) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def new_namespace(client: ApiClient, labels: Mapping[str, str] | None = None) -> AsyncIterator[str]:
-    """An empty namespace. On leaving, what runs in it ends, which nobody need wait for.
+    """Create an empty namespace, and delete its workloads at the end of the block without waiting for them.
 
-    In a cluster of our own the rest stays until the cluster ends: for one namespace, its controller goes through all
-    kinds of objects that there are, which takes more of the machine than many a test.
+    The namespace itself stays, unless LABRATS_TEST_KUBECONFIG names the cluster: to delete a namespace, its controller
+    goes through all kinds of objects, which costs more than many a test.
     """
     name = f"labrats-test-{secrets.token_hex(4)}"
     await client.request("POST", "/api/v1/namespaces", encode({"metadata": {"name": name, "labels": labels or {}}}))
     try:
         yield name
     finally:
-        if os.environ.get(NAMED):
+        if os.environ.get(KUBECONFIG_VARIABLE):
             await client.request("DELETE", f"/api/v1/namespaces/{name}")
         else:
-            for collection in _RUNNING:
+            for collection in _WORKLOADS:
                 path = "/" + collection.format(f"namespaces/{name}")
                 await client.request("DELETE", path, query={"propagationPolicy": "Background"})
 
 
 async def install_custom_resources(kubeconfig: Path) -> None:
-    """Apply them, and wait until they are served."""
+    """Apply the custom resource definitions, and wait until the API server serves them."""
     async with ApiClient.open(kubeconfig) as client:
         for definition in custom_resource_definitions():
             names, group = definition["spec"]["names"], definition["spec"]["group"]
@@ -151,7 +151,7 @@ async def install_custom_resources(kubeconfig: Path) -> None:
 
 
 async def fence_leaders(client: ApiClient) -> None:
-    """Install the admission policy that keeps former leaders from writing, as an installation has it."""
+    """Install the admission policy that keeps former leaders from writing, as every installation does."""
     kinds = {"ValidatingAdmissionPolicy": "policies", "ValidatingAdmissionPolicyBinding": "policybindings"}
     for each in leader_policy():
         collection = f"validatingadmission{kinds[each['kind']]}"
@@ -161,7 +161,7 @@ async def fence_leaders(client: ApiClient) -> None:
 
 
 def _needs(item: pytest.Item, what: str) -> bool:
-    """Whether a test asks for it as a fixture, or for what is made of it, by its mark: `kubernetes(node=True)`."""
+    """Return whether a test uses the fixture `what`, or names it in its mark, as in `kubernetes(node=True)`."""
     marker = item.get_closest_marker("kubernetes")
     return what in getattr(item, "fixturenames", ()) or bool(marker and marker.kwargs.get(what))
 
@@ -175,8 +175,8 @@ async def _is_served(client: ApiClient, path: str) -> bool:
 
 
 def _stop_abandoned_clusters() -> None:
-    """Stop the clusters of test runs that were killed. Several workers begin at once: one of them does it."""
-    with only_one_at("abandoned.lock"):
+    """Stop the clusters of killed test runs. The lock is for workers that start at the same time."""
+    with exclusive_lock("abandoned.lock"):
         for folder in (cache_folder() / "clusters").glob("pytest-*"):
             if not Path("/proc", folder.name.removeprefix("pytest-")).exists():
                 Cluster(folder.name).stop()

@@ -1,9 +1,9 @@
-"""Passes connections to a socket of another network namespace on to an address in this one.
+"""A program that forwards connections from a socket of another network namespace to an address in its own.
 
-Run as a program within the cluster's namespace: `forward.py DESCRIPTOR ADDRESS PORT`. The descriptor is a listening
-socket that was made outside. So the API server, or a Service, is reached from outside without joining the two networks.
+It runs in the cluster's namespace, as `forward.py DESCRIPTOR ADDRESS PORT`. The descriptor is a listening socket that
+was opened outside of it. Thus tests reach the API server or a Service without a route between the two networks.
 
-All that tests say to a cluster comes by here, so the kernel moves it: it is never in this process's memory.
+All traffic between tests and a cluster passes through this program, so it lets the kernel move the data (splice).
 """
 
 import os
@@ -13,7 +13,7 @@ from contextlib import suppress
 from threading import Thread
 
 CHUNK_BYTES = 64 * 1024
-"""What a pipe holds."""
+"""The capacity of a pipe."""
 
 
 def serve(listener: socket.socket, address: str, port: int) -> None:
@@ -24,7 +24,7 @@ def serve(listener: socket.socket, address: str, port: int) -> None:
 
 
 def forward(outer: socket.socket, address: tuple[str, int]) -> None:
-    """Join two connections until both sides have said all."""
+    """Connect `outer` to `address` until both directions have ended."""
     with outer, suppress(OSError), socket.create_connection(address) as inner:
         inner.settimeout(None)
         for each in (outer, inner):
@@ -36,7 +36,7 @@ def forward(outer: socket.socket, address: tuple[str, int]) -> None:
 
 
 def copy(source: socket.socket, target: socket.socket) -> None:
-    """Copy one direction until its end, and pass that on. When the connection broke, both directions end."""
+    """Copy one direction until its end, then shut it down. On an error, shut down both directions."""
     outlet, inlet = os.pipe()
     try:
         while size := os.splice(source.fileno(), inlet, CHUNK_BYTES):

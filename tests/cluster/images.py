@@ -1,4 +1,4 @@
-"""Container images, built on this machine, since there is no registry to pull any from."""
+"""Container images. They are built on this machine because the tests have no registry to pull from."""
 
 import tempfile
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from tests.cluster.programs import cache_folder
 from tests.cluster.shell import progress, run, succeeds
 
 PAUSE: Final = "docker.io/labrats/pause:1"
-"""The image of a pod's sandbox: a process that does nothing."""
+"""The image of a pod's sandbox: a process that only sleeps."""
 
 BASE: Final = "localhost/debian:bookworm"
-"""What `ARG BASE` of a Dockerfile is here: Debian with Python and git."""
+"""The value of `ARG BASE` in Dockerfiles: Debian with Python and git."""
 
 _PAUSE_DOCKERFILE: Final = """\
 FROM scratch
@@ -26,12 +26,12 @@ _BASE_PACKAGES: Final = "python3,python3-venv,git,ca-certificates"
 
 
 def image_archives() -> list[Path]:
-    """All images that were built."""
+    """Return the archives of all images built so far."""
     return sorted(_images().glob("*.oci"))
 
 
 def pause_image() -> Path:
-    """The archive with PAUSE, which is made if it is not there."""
+    """Return the archive of PAUSE, building it if needed."""
     if not (archive := archive_of(PAUSE)).exists():
         packages.require(packages.IMAGES)
         with _folder_with(_PAUSE_DOCKERFILE) as folder:
@@ -42,19 +42,19 @@ def pause_image() -> Path:
 
 
 def build_image(tag: str, folder: Path, dockerfile: Path | None = None) -> Path:
-    """Build `folder`/Dockerfile as `tag`; the archive with it.
+    """Build `folder`/Dockerfile as `tag`. Return the image's archive.
 
-    There is no network while it builds: what it needs is in `folder`, or in the base.
+    The build has no network: everything it needs must be in `folder` or in the base image.
     """
     _build(tag, folder, "--build-arg", f"BASE={base_image()}", "-f", dockerfile or folder / "Dockerfile")
     return _export(tag)
 
 
 def base_image() -> str:
-    """The image that others are built on, which is made if it is not there."""
+    """Return the tag of the base image, building the image if needed."""
     packages.require(packages.IMAGES)
     if not succeeds(*_buildah("inspect", "--type", "image", BASE)):
-        progress("making a Debian base for images: a minute, once")
+        progress("building a Debian base image: once, takes a minute")
         with _folder_with("FROM scratch\nADD base.tar /\n") as base:
             tar = base / "base.tar"
             run("mmdebstrap", "-q", "--variant=minbase", f"--include={_BASE_PACKAGES}", "bookworm", tar)
@@ -70,7 +70,7 @@ def _export(tag: str) -> Path:
     _images().mkdir(parents=True, exist_ok=True)
     archive = archive_of(tag)
     unfinished = archive.with_suffix(".unfinished")
-    unfinished.unlink(missing_ok=True)  # buildah would add to it
+    unfinished.unlink(missing_ok=True)  # buildah would append to it
     run(*_buildah("push", "-q", tag, f"oci-archive:{unfinished}:{tag}"))
     return unfinished.rename(archive)
 
@@ -80,7 +80,7 @@ def _buildah(command: str, *arguments: str | Path) -> list[str | Path]:
 
 
 def archive_of(tag: str) -> Path:
-    """The file that the image is in, once it is built."""
+    """Return the path of the image's archive, which exists once the image is built."""
     return _images() / f"{tag.replace('/', '-').replace(':', '-')}.oci"
 
 

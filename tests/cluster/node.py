@@ -1,4 +1,4 @@
-"""A node of a cluster: kubelet on containerd; and what a cluster needs beside an API server to run pods."""
+"""A node of a cluster (kubelet, containerd), and the other programs that pods need: scheduler and kube-proxy."""
 
 import json
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ state = "{folder}/state"
 
 
 def start_node(cluster: Cluster, images: Iterable[Path] = ()) -> Path:
-    """Start the cluster with one node that is ready and has `images`; the administrator's kubeconfig. Raises Failed."""
+    """Start the cluster with one ready node that has `images`. Return the administrator's kubeconfig. Raises Failed."""
     packages.require(packages.API, packages.NODE)
     kubeconfig = cluster.start_api(controllers="*")
     run(*cluster.inside("sysctl", "-qw", "net.ipv4.ip_forward=1"))
@@ -42,7 +42,7 @@ def start_node(cluster: Cluster, images: Iterable[Path] = ()) -> Path:
 
 
 class Node:
-    """One of a cluster's nodes, `node-1`, `node-2` and so on: all on this machine, with one address."""
+    """A node of a cluster: `node-1`, `node-2` and so on, all on this machine and with the same address."""
 
     def __init__(self, cluster: Cluster, number: int) -> None:
         self.name = f"node-{number}"
@@ -53,7 +53,7 @@ class Node:
         self._cgroup = f"{cluster.cgroup}/{self.name}"
 
     def start(self, images: Iterable[Path] = ()) -> None:
-        """Start it with the images in these archives, and wait until it is ready."""
+        """Start the node with the images of these archives, and wait until it is ready."""
         self._folder.mkdir()
         self._start_containerd()
         for archive in (pause_image(), *images):
@@ -62,16 +62,16 @@ class Node:
         condition = ("wait", "--for=condition=Ready", f"node/{self.name}", "--timeout=1s")
         self._cluster.wait_for(f"kubelet-{self.name}", lambda: succeeds(*self._cluster.kubectl_command, *condition))
 
-    def silence(self) -> None:
-        """Have its kubelet die: what runs on the node runs on, and the cluster hears nothing of it any more."""
+    def kill_kubelet(self) -> None:
+        """Kill the node's kubelet. Its containers keep running, but the cluster gets no more reports from the node."""
         self._cluster.kill(f"kubelet-{self.name}")
 
     def load(self, archive: Path) -> None:
-        """Give its pods an image."""
+        """Import an image, so that the node's pods can use it."""
         run("ctr", "-a", self.socket, "-n", "k8s.io", "images", "import", archive)
 
     def name_image(self, image: str, name: str) -> None:
-        """Give an image that its pods can have a further name."""
+        """Add a name to an image of the node."""
         run("ctr", "-a", self.socket, "-n", "k8s.io", "images", "tag", image, name)
 
     def _start_containerd(self) -> None:
@@ -170,7 +170,7 @@ def _start_proxy(cluster: Cluster) -> None:
 
 
 def _create_cgroup(path: str) -> None:
-    """Make the cgroup in each hierarchy: the kubelet wants its root to exist."""
+    """Create the cgroup in each hierarchy: the kubelet requires that its root exists."""
     hierarchies = Path("/sys/fs/cgroup")
     if (hierarchies / "cgroup.controllers").exists():
         (hierarchies / path).mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def _create_cgroup(path: str) -> None:
 
 
 def _share_cpus(cpuset: Path, path: str) -> None:
-    """A new cgroup of version 1 has no processors and no memory until it is told which."""
+    """Copy the processors and memory nodes of a cgroup of version 1 to its children, which start without any."""
     folder = cpuset
     for name in Path(path).parts:
         for setting in ("cpuset.cpus", "cpuset.mems"):

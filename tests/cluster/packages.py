@@ -1,4 +1,4 @@
-"""What the cluster needs of the machine: Linux, root, and some Debian packages."""
+"""The cluster's requirements of the machine: Linux, root, and some Debian packages."""
 
 import os
 import shutil
@@ -17,25 +17,25 @@ NODE: Final = {
     "/usr/lib/cni/bridge": "containernetworking-plugins",
 }
 IMAGES: Final = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "/bin/busybox": "busybox-static"}
-"""Each program that is run, and the Debian package it comes with."""
+"""Each required program, and the Debian package that contains it."""
 
 
-def why_impossible() -> str | None:
-    """Why this machine cannot have a cluster; None when it can, as far as can be told without trying."""
+def reason_unsupported() -> str | None:
+    """Return why this machine cannot run a cluster; None if nothing is known to prevent it."""
     if sys.platform != "linux":
-        return "a cluster of the tests' own needs Linux"
+        return "the test cluster needs Linux"
     if os.geteuid() != 0:
-        return "a cluster of the tests' own needs root"
+        return "the test cluster needs root"
     return None
 
 
 def require(*sets: dict[str, str]) -> None:
-    """See to it that the programs are there. Raises Failed when one is not, and cannot be installed."""
+    """Install the missing programs. Raises Failed if that is not possible."""
     missing = sorted({package for programs in sets for program, package in programs.items() if not _is_there(program)})
     if not missing:
         return
     if not shutil.which("apt-get"):
-        raise Failed(f"these programs are missing; install what has them: {', '.join(missing)}")
+        raise Failed(f"programs of these packages are missing; install them: {', '.join(missing)}")
     progress(f"installing {', '.join(missing)}")
     _apt_get("update")
     _apt_get("install", "-y", "--no-install-recommends", *missing)

@@ -1,4 +1,4 @@
-"""What a cluster of the tests' own is made of: made once, in minutes, and kept."""
+"""The preparation of test clusters: programs and images that are built once, which takes minutes."""
 
 from tests.cluster import packages
 from tests.cluster.product import ENGINE, EXECUTOR
@@ -7,11 +7,11 @@ from tests.cluster.shell import Failed
 
 
 def prepare(*, node: bool = True, helm: bool = True, engine: bool = True) -> None:
-    """Make what is not there yet. Raises Failed where this machine cannot have a cluster.
+    """Build what is missing. Raises Failed if this machine cannot run a cluster.
 
-    node: for pods to run. helm: to install with. engine: an image of the engine.
+    node: also prepare a node that runs pods. helm: also Helm. engine: also an image of the engine.
     """
-    if reason := packages.why_impossible():
+    if reason := packages.reason_unsupported():
         raise Failed(reason)
     build_programs()
     if node:

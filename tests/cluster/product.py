@@ -1,4 +1,4 @@
-"""The project's own images, built from the tree as it is and brought to the cluster's node."""
+"""The project's images, built from the current source tree and loaded into the cluster's node."""
 
 import hashlib
 import os
@@ -13,11 +13,11 @@ import pytest
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import archive_of, build_image, image_archives
 from tests.cluster.node import Node
-from tests.cluster.programs import only_one_at
+from tests.cluster.programs import exclusive_lock
 from tests.cluster.shell import progress, run
 
 PYTHON: Final = "3.11"
-"""Of the Debian base that images are built on."""
+"""The Python version of the Debian base image."""
 
 _PROJECT: Final = Path(__file__).parents[2]
 _KEPT_SECONDS: Final = 3600.0
@@ -25,7 +25,7 @@ _KEPT_SECONDS: Final = 3600.0
 
 @dataclass(frozen=True)
 class Product:
-    """One of the images. name: of its folder in `docker`. sources: what it is made of, as far as it matters there."""
+    """One of the images. name: of its folder in `docker`. sources: files and folders that its tag is derived from."""
 
     name: str
     sources: tuple[str, ...]
@@ -35,27 +35,26 @@ class Product:
         return f"{self._repository}:{_digest([f'docker/{self.name}', 'docker/gather', *self.sources])}"
 
     @property
-    def named(self) -> str:
-        """The environment variable with an image that the pods of a cluster can have which was given to the tests."""
+    def image_variable(self) -> str:
+        """The environment variable that names an image for the cluster of LABRATS_TEST_KUBECONFIG."""
         return f"LABRATS_TEST_{self.name.upper()}_IMAGE"
 
     def on(self, cluster: Cluster | None) -> str:
-        """The image, which the cluster's pods then can have."""
+        """Return the image's name, having made the image available to the cluster's pods."""
         if cluster is None:
-            if not (image := os.environ.get(self.named)):
-                pytest.skip(f"the tests that run pods did not run: to run them, set {self.named} to an image of the "
-                            f"{self.name}")  # fmt: skip
+            if not (image := os.environ.get(self.image_variable)):
+                pytest.skip(f"this test runs pods: to run it, set {self.image_variable} to an image of the {self.name}")
             return image
         Node(cluster, 1).load(self.archive())
         return self.image
 
     def archive(self) -> Path:
-        """The image in a file, built unless that was done since the program last changed."""
+        """Return the image's archive, building it if its sources have changed since the last build."""
         image = self.image
-        with only_one_at(f"{self.name}.lock"):
+        with exclusive_lock(f"{self.name}.lock"):
             self._forget_old_states()
             if not (archive := archive_of(image)).exists():
-                progress(f"building the {self.name}'s image")
+                progress(f"building the image of the {self.name}")
                 with tempfile.TemporaryDirectory() as folder:
                     gather = _PROJECT / "docker" / "gather"
                     run(gather, folder, PYTHON, env={**os.environ, "LABRATS_AGENT_CLIS": "none"})
@@ -68,7 +67,7 @@ class Product:
         return f"docker.io/labrats/{self.name}"
 
     def _forget_old_states(self) -> None:
-        """Remove the images of earlier states of the tree, unless other tests on this machine may be using them."""
+        """Remove the images of earlier source trees, unless other tests on this machine may still use them."""
         for archive in image_archives():
             is_ours = archive.stem.startswith(self._repository.replace("/", "-"))
             if is_ours and time.time() - archive.stat().st_mtime > _KEPT_SECONDS:
@@ -78,25 +77,25 @@ class Product:
 EXECUTOR: Final = Product(
     "executor", ("labrats/executor", "labrats/model", "labrats/net/address_policy.py", "labrats/processes.py")
 )
-"""It runs mock jobs only: it is without agent CLIs."""
+"""Contains no agent CLIs, so it runs mock jobs only."""
 
 ENGINE: Final = Product("engine", ("labrats", "pyproject.toml"))
 
 
 @pytest.fixture(scope="session")
 def executor_image(cluster: Cluster | None) -> str:
-    """An image of the executor that the cluster's pods can have. It runs mock jobs only: it is without agent CLIs."""
+    """An image of the executor for the cluster's pods. It contains no agent CLIs, so it runs mock jobs only."""
     return EXECUTOR.on(cluster)
 
 
 @pytest.fixture(scope="session")
 def engine_image(cluster: Cluster | None) -> str:
-    """An image of the engine that the cluster's pods can have."""
+    """An image of the engine for the cluster's pods."""
     return ENGINE.on(cluster)
 
 
 def _digest(places: list[str]) -> str:
-    """Of all that is in those places."""
+    """Return a digest of the files at `places`."""
     digest = hashlib.sha256()
     for place in places:
         files = [_PROJECT / place, *(_PROJECT / place).rglob("*")]

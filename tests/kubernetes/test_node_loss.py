@@ -32,8 +32,8 @@ async def test_slots_are_held_until_a_lost_node_is_deleted_or_declared_out_of_se
         on_declared, to_cancel = await begun_jobs(cluster, declared, user, ["declared", "cancelled"])
         waiting = [await user.submit(config={"model": model}) for model in ("deleted", "declared", "cancelled")]
 
-        deleted.silence()
-        declared.silence()
+        deleted.kill_kubelet()
+        declared.kill_kubelet()
         await user.cancel(to_cancel)
         assert await statuses(user, on_deleted, waiting[0]) == ["active", "waiting"]
         cluster.kubectl("delete", "node", deleted.name, "--wait=false")

@@ -97,10 +97,10 @@ async def test_an_outage_costs_only_its_time(
         for job_id in running:
             await user.wait(job_id, "active")
         waiting = [await user.submit({"result": "done"}) for _ in range(4)]
-        before = len(proxy.asked)
+        before = len(proxy.requests)
         async with proxy.outage(fault):
             await asyncio.sleep(OUTAGE_SECONDS)
-            asked = len(proxy.asked) - before
+            asked = len(proxy.requests) - before
             refusal = await user.post("/api/jobs/submit", {"source": "manual", "type": "any", "prompt": "Hello."})
             assert (refusal.status_code, "Retry-After" in refusal.headers) == (503, True)
         ended = [await end_of(user, job_id) for job_id in running + waiting]
@@ -118,9 +118,9 @@ async def test_an_engine_that_starts_during_an_outage_waits_for_its_end(
 ) -> None:
     async with proxy.outage(Drop()):
         opening = asyncio.create_task(open_and_run_a_job(open_engine))
-        refused_so_far = len(proxy.asked)
+        refused_so_far = len(proxy.requests)
         async with asyncio.timeout(60):
-            while len(proxy.asked) < refused_so_far + 5:
+            while len(proxy.requests) < refused_so_far + 5:
                 await asyncio.sleep(0.1)
         assert not opening.done()
     assert await opening == "completed"
@@ -140,7 +140,7 @@ def a_storm(chance: random.Random, counters: Counter[str]) -> Callable[[web.Base
             return None
         counters["faults"] += 1
         if is_watch(request) or is_log(request):
-            cuts = [Cut.RESET, Cut.HALF_LINE, Cut.END] + [Cut.NONSENSE, Cut.EXPIRED] * is_watch(request)
+            cuts = [Cut.RESET, Cut.HALF_LINE, Cut.END] + [Cut.INVALID_JSON, Cut.EXPIRED] * is_watch(request)
             return Refuse(410) if is_watch(request) and chance.random() < 0.1 else Break(chance.choice(cuts), 3)
         faults: list[Fault] = [Refuse(500), Refuse(503), Refuse(429, retry_after=1), Drop()]
         if is_write(request):

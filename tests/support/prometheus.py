@@ -14,7 +14,7 @@ from typing import Final
 import httpx2
 import pytest
 
-from tests.cluster.programs import cache_folder, only_one_at
+from tests.cluster.programs import cache_folder, exclusive_lock
 from tests.support.loopback import free_port
 
 PACKAGE: Final = "prometheus"
@@ -34,7 +34,7 @@ def program(name: str) -> Path:
         give_up = pytest.fail if os.environ.get("CI") else pytest.skip
         give_up("Prometheus is not installed, and there is no apt-get to download it with")
     folder = cache_folder() / PACKAGE
-    with only_one_at("prometheus.lock"):
+    with exclusive_lock("prometheus.lock"):
         if not folder.exists():
             unfinished = folder.with_suffix(".unfinished")
             _unpack(unfinished)
