@@ -1,6 +1,6 @@
-"""An agent program that means harm. It is started as Claude Code is, and its prompt names what it is to do.
+"""A malicious agent program. It is started in place of Claude Code, and the prompt names the function to run.
 
-It stands alone: the engine runs it, so nothing of the tests can be imported.
+The engine runs this file as a program, so it cannot import anything of the tests.
 """
 
 import base64
@@ -16,30 +16,30 @@ from typing import Any
 
 MEGABYTE = 1_000_000
 ATTEMPT = pathlib.Path(os.environ["HOME"]).parent
-"""The engine's folder of this attempt: being the same user, a plain process finds it."""
+"""The engine's folder of this attempt, which a process of the same user can reach without a sandbox."""
 
 
-def tell(**event: Any) -> None:
+def emit(**event: Any) -> None:
     sys.stdout.write(json.dumps(event) + "\n")
     sys.stdout.flush()
 
 
 def say(*texts: str, **usage: int) -> None:
-    tell(type="assistant", message={"id": os.urandom(4).hex(), "usage": usage or None,
+    emit(type="assistant", message={"id": os.urandom(4).hex(), "usage": usage or None,
                                     "content": [{"type": "text", "text": text} for text in texts]})  # fmt: skip
 
 
 def finish(text: str = "done", **fields: Any) -> None:
-    tell(type="result", subtype="success", result=text, **fields)
+    emit(type="result", subtype="success", result=text, **fields)
 
 
 def key() -> str:
-    """The model's key, which it is lent."""
+    """Read the model's key, which the agent gets by a pipe."""
     with open(int(os.environ["CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR"])) as pipe:
         return pipe.read()
 
 
-def wait_for_the_end() -> None:
+def hang_forever() -> None:
     while True:
         time.sleep(3600)
 
@@ -50,7 +50,7 @@ def ignore_signals() -> None:
 
 
 def ancestors() -> list[int]:
-    """Of this process, the nearest first."""
+    """Return the ids of this process's ancestors, its parent first."""
     found, pid = [], os.getpid()
     while pid > 1:
         pid = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
@@ -58,46 +58,46 @@ def ancestors() -> list[int]:
     return found
 
 
-# What it says
+# Output
 
 
-def a_line_of_100_megabytes() -> None:
+def print_a_line_of_100_megabytes() -> None:
     for _ in range(100):
         os.write(1, b"x" * MEGABYTE)
     os.write(1, b"\n")
     finish()
 
 
-def a_line_that_never_ends() -> None:
+def print_an_endless_line() -> None:
     while True:
         os.write(1, b"x" * MEGABYTE)
 
 
-def empty_lines_for_ever() -> None:
+def print_endless_empty_lines() -> None:
     while True:
         os.write(1, b"\n" * MEGABYTE)
 
 
-def words_for_ever() -> None:
+def print_endless_text() -> None:
     while True:
         say(*["word " * 200] * 100)
 
 
-def one_word_of_60_megabytes() -> None:
+def return_a_result_of_60_megabytes() -> None:
     finish("x" * 60 * MEGABYTE)
 
 
-def absurd_numbers() -> None:
+def report_absurd_usage() -> None:
     say("counting", input_tokens=-(10**6), output_tokens=-5)
     say("counting", input_tokens=2**63 - 1, output_tokens=2**63 - 1)
     say("counting", input_tokens=10**30)
     finish(total_cost_usd=-1e300, num_turns=-3, modelUsage={"m": {"inputTokens": -7, "costUSD": -1e300}})
 
 
-def deeply_nested_events() -> None:
+def print_deeply_nested_events() -> None:
     os.write(1, b'{"type":"assistant","message":' + b"[" * MEGABYTE + b"\n")
     say("\ud800 \x00 \x1b]0;title\x07 \u202e")
-    tell(type="assistant", message={"content": [{"type": "tool_use", "id": "1", "name": "x", "input": nested(900)}]})
+    emit(type="assistant", message={"content": [{"type": "tool_use", "id": "1", "name": "x", "input": nested(900)}]})
     finish()
 
 
@@ -108,11 +108,11 @@ def nested(depth: int) -> Any:
     return value
 
 
-def the_secret_in_every_way() -> None:
+def print_the_key_in_every_form() -> None:
     secret = key()
     half = len(secret) // 2
     line = json.dumps({"type": "assistant", "message": {"content": [{"type": "text", "text": secret}]}})
-    for character in line + "\n":  # a write for each
+    for character in line + "\n":  # one write each
         os.write(1, character.encode())
     for form in (
         secret, secret.encode().hex(), secret.encode().hex().upper(), json.dumps(secret), repr(secret),
@@ -121,22 +121,22 @@ def the_secret_in_every_way() -> None:
         "".join(f"%{byte:02x}" for byte in secret.encode()), "".join(f"\\u{ord(c):04x}" for c in secret),
     ):  # fmt: skip
         say(f"it is {form}!", form)
-    say("x" * (16 * 1024 - half) + secret)  # over the border of two events
+    say("x" * (16 * 1024 - half) + secret)  # across the boundary of two events
     say(secret[:half], secret[half:])
-    tell(type="system", subtype="init", model=secret, claude_code_version=secret)
+    emit(type="system", subtype="init", model=secret, claude_code_version=secret)
     call = {"type": "tool_use", "id": secret, "name": secret, "input": {secret: [secret, {"deep": secret}]}}
-    tell(type="assistant", message={"content": [call]})
+    emit(type="assistant", message={"content": [call]})
     answer = {"type": "tool_result", "tool_use_id": secret, "content": [{"type": "text", "text": secret}]}
-    tell(type="user", message={"content": [answer]})
+    emit(type="user", message={"content": [answer]})
     sys.stderr.write(f"{secret}\n")
     pathlib.Path("made.txt").write_text(f"{secret}\n")
     finish(f"the key is {secret}", is_error=True, errors=[secret])
 
 
-# What it starts
+# Processes
 
 
-def processes_that_fork_away() -> None:
+def leave_detached_processes() -> None:
     for n in range(200):
         if os.fork() == 0:
             if n % 2:
@@ -145,13 +145,13 @@ def processes_that_fork_away() -> None:
                     os._exit(0)
             if n % 3 == 0:
                 ignore_signals()
-            if n % 10 == 0:  # without the mark by which the engine knows its own
+            if n % 10 == 0:  # without the environment variable that marks processes of the attempt
                 os.execve(sys.executable, [sys.executable, __file__, "stay"], {})
-            wait_for_the_end()
+            hang_forever()
     finish()
 
 
-def a_process_that_is_always_another() -> None:
+def leave_a_process_that_keeps_forking() -> None:
     if os.fork() == 0:
         os.setsid()
         while True:
@@ -160,67 +160,67 @@ def a_process_that_is_always_another() -> None:
     finish()
 
 
-def nothing_but_signals_ignored() -> None:
+def ignore_signals_and_hang() -> None:
     ignore_signals()
     say("try me")
-    wait_for_the_end()
+    hang_forever()
 
 
-def a_child_that_holds_the_output() -> None:
+def leave_a_child_that_holds_the_output() -> None:
     finish()
     if os.fork() == 0:
         ignore_signals()
         os.setsid()
-        wait_for_the_end()
+        hang_forever()
 
 
-def an_environment_of_megabytes() -> None:
+def start_a_process_with_a_huge_environment() -> None:
     environment = {f"V{n}": "x" * 100_000 for n in range(15)}
     subprocess.Popen([sys.executable, __file__, "stay"], env=environment)
     finish()
 
 
-# Whom it attacks
+# Attacks on executor and launcher
 
 
-def its_executor_killed() -> None:
+def kill_the_executor() -> None:
     os.kill(ancestors()[0], signal.SIGKILL)
-    wait_for_the_end()
+    hang_forever()
 
 
-def its_executor_stopped() -> None:
+def suspend_the_executor() -> None:
     os.kill(ancestors()[0], signal.SIGSTOP)
-    wait_for_the_end()
+    hang_forever()
 
 
-def its_launcher_killed() -> None:
+def kill_the_launcher() -> None:
     os.kill(ancestors()[1], signal.SIGKILL)
     finish()
 
 
-def its_launcher_stopped() -> None:
+def suspend_the_launcher() -> None:
     os.kill(ancestors()[1], signal.SIGSTOP)
     finish()
 
 
-# What it leaves
+# Files
 
 
-def pipes_in_place_of_its_files() -> None:
+def replace_files_by_pipes() -> None:
     for name in ("output.jsonl", "claim", "exit", "result.json", "changes.patch", "stderr.log"):
         (ATTEMPT / name).unlink(missing_ok=True)
         os.mkfifo(ATTEMPT / name)
     finish()
 
 
-def folders_in_place_of_its_files() -> None:
+def replace_files_by_folders() -> None:
     for name in ("output.jsonl", "claim", "exit", "result.json", "changes.patch"):
         (ATTEMPT / name).unlink(missing_ok=True)
         (ATTEMPT / name).mkdir()
     finish()
 
 
-def links_in_place_of_its_files() -> None:
+def replace_files_by_links() -> None:
     secret = next(ATTEMPT.parent.parent.parent.glob("admin.key"))
     for name in ("output.jsonl", "result.json", "changes.patch"):
         (ATTEMPT / name).unlink(missing_ok=True)
@@ -228,14 +228,14 @@ def links_in_place_of_its_files() -> None:
     finish("x" * 100_000)
 
 
-def endless_files() -> None:
+def inflate_files() -> None:
     finish("x" * 100_000)
     for name in ("output.jsonl", "claim", "exit", "result.json", "changes.patch"):
         with open(ATTEMPT / name, "ab") as file:
             file.truncate(2**40)
 
 
-def a_claim_in_the_name_of_the_engine() -> None:
+def forge_a_claim_by_the_engine() -> None:
     engine = ancestors()[2]
     start = pathlib.Path(f"/proc/{engine}/stat").read_text().rpartition(")")[2].split()[19]
     boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -243,13 +243,13 @@ def a_claim_in_the_name_of_the_engine() -> None:
     os.kill(ancestors()[0], signal.SIGKILL)
 
 
-def no_folder_at_all() -> None:
+def delete_the_attempt_folder() -> None:
     subprocess.run(["rm", "-rf", str(ATTEMPT)], check=False)
     finish()
 
 
-def a_forged_outcome() -> None:
-    """Beyond what it could say anyway: numbers that no counter takes."""
+def forge_an_outcome() -> None:
+    """Append a result whose numbers no counter accepts, which the executor would not let through."""
     usage = {"input_tokens": -(10**9), "output_tokens": 10**25, "cost_usd": -1e308}
     event = {"seq": 2**62, "at": "2030-01-01T00:00:00Z", "kind": "result", "result": "forged", "usage": usage}
     with open(ATTEMPT / "output.jsonl", "ab") as output:
@@ -257,7 +257,7 @@ def a_forged_outcome() -> None:
     os.kill(ancestors()[0], signal.SIGKILL)
 
 
-def things_that_are_no_files() -> None:
+def leave_special_files() -> None:
     os.mkfifo("pipe")
     socket.socket(socket.AF_UNIX).bind("socket")
     pathlib.Path("loop").symlink_to("loop")
@@ -266,7 +266,7 @@ def things_that_are_no_files() -> None:
     finish()
 
 
-def folders_deeper_than_any_path() -> None:
+def leave_folders_beyond_the_path_limit() -> None:
     for _ in range(5000):
         os.mkdir("d")
         os.chdir("d")
@@ -275,9 +275,9 @@ def folders_deeper_than_any_path() -> None:
 
 def stay() -> None:
     ignore_signals()
-    wait_for_the_end()
+    hang_forever()
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1] if sys.argv[1] == "stay" else sys.stdin.read().strip()
-    globals()[asked]()
+    function = sys.argv[1] if sys.argv[1] == "stay" else sys.stdin.read().strip()
+    globals()[function]()

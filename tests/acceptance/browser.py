@@ -1,4 +1,4 @@
-"""A real browser, and a real OpenID provider for it to sign in at."""
+"""A real browser, and a real OpenID provider to sign in at."""
 
 import os
 import shutil
@@ -19,14 +19,14 @@ CLIENT_SECRET = "test:secret%with+all/of it"
 
 _PROVIDER = Path(__file__).parent.parent / "oidc" / "provider.js"
 _QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync")
-"""Root may not have a sandbox, and nothing is to leave this machine."""
+"""Options that let Chromium run as root (without a sandbox) and without connections to other machines."""
 
 
 @asynccontextmanager
 async def a_browser() -> AsyncIterator[BrowserContext]:
-    """Chromium, with a profile of its own."""
+    """Run Chromium with a new profile."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert program, "there is no Chromium; `make setup` installs it"
+    assert program, "Chromium is not installed; run `make setup`"
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=program, args=_QUIET)
         context = await chromium.new_context()
@@ -36,7 +36,7 @@ async def a_browser() -> AsyncIterator[BrowserContext]:
 
 
 async def ask(page: Page, method: str, path: str, **options: Any) -> tuple[int, Any]:
-    """What a script of the page is answered: status and JSON."""
+    """Send a request from a script of the page. Return the answer's status and JSON."""
     script = """async ([method, path, options]) => {
         const answer = await fetch(path, {method, ...options});
         return [answer.status, answer.headers.get('content-type') ? await answer.json() : null];
@@ -47,7 +47,7 @@ async def ask(page: Page, method: str, path: str, **options: Any) -> tuple[int, 
 
 @contextmanager
 def openid_provider() -> Iterator[str]:
-    """A provider that knows the engine as a client. Yields its issuer."""
+    """Run a provider with the engine registered as a client. Yields the issuer."""
     environment = {
         "PATH": os.environ["PATH"],
         "CLIENT_ID": CLIENT_ID,
@@ -61,11 +61,11 @@ def openid_provider() -> Iterator[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        start_new_session=True,  # the program is Python that starts Node, and would leave it behind
+        start_new_session=True,  # the program is a Python script that starts Node, which would outlive it
     ) as provider:
         assert provider.stdout
         issuer = provider.stdout.readline().strip()
-        assert issuer, "the provider did not start; `make setup` installs what it needs"
+        assert issuer, "the OpenID provider did not start; run `make setup` to install it"
         try:
             yield issuer
         finally:

@@ -1,4 +1,4 @@
-"""Engines to test against, and somebody who uses them."""
+"""Engines to test, and users of them."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,14 +14,14 @@ from tests.chart.installation import Installation
 EngineFactory = Callable[..., LocalEngine]
 
 
-INSTALLED = "LABRATS_TEST_INSTALLED"
+INSTALLED_VARIABLE = "LABRATS_TEST_INSTALLED"
 
 ON_A_CLUSTER = (
     pytest.mark.kubernetes(node=True, helm=True, engine_image=True),
     pytest.mark.timeout(400),  # the first test waits for the installation
 )
 
-ABOUT_JOBS = {
+ALWAYS_ON_INSTALLATION = {
     "test_agents",
     "test_endpoint_groups",
     "test_idempotency",
@@ -32,20 +32,20 @@ ABOUT_JOBS = {
     "test_slots_and_priority",
     "test_uploads",
 }
-"""The modules whose tests all run on an installation too, since a backend decides what they find."""
+"""Modules whose tests all run on an installation as well, because their results depend on the backend."""
 
-SAMPLED = 16
-"""Of every so many of the other tests, which reach the same code in any backend, one does."""
+SAMPLE_INTERVAL = 16
+"""One in so many of the other tests runs on an installation: they use the same code with any backend."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is tested on an installation only where somebody asks for it: LABRATS_TEST_INSTALLED=all."""
-    if os.environ.get(INSTALLED) == "all":
+    """Deselect most tests on an installation, unless LABRATS_TEST_INSTALLED=all."""
+    if os.environ.get(INSTALLED_VARIABLE) == "all":
         return
-    others = [item for item in items if _is_on_an_installation(item) and item.path.stem not in ABOUT_JOBS]
-    left_out = {item for number, item in enumerate(others) if number % SAMPLED}
-    config.hook.pytest_deselected(items=list(left_out))
-    items[:] = [item for item in items if item not in left_out]
+    others = [item for item in items if _is_on_an_installation(item) and item.path.stem not in ALWAYS_ON_INSTALLATION]
+    deselected = {item for number, item in enumerate(others) if number % SAMPLE_INTERVAL}
+    config.hook.pytest_deselected(items=list(deselected))
+    items[:] = [item for item in items if item not in deselected]
 
 
 def _is_on_an_installation(item: pytest.Item) -> bool:
@@ -55,9 +55,9 @@ def _is_on_an_installation(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session", params=["local", pytest.param("installed", marks=ON_A_CLUSTER)])
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """One engine for all tests that do not stop it: a process on this machine, and what Helm installs on a cluster.
+    """The engine that all tests share which do not stop it: a local process, or one that Helm installs on a cluster.
 
-    They keep apart by using keys and models of their own.
+    Each test uses its own API keys and models.
     """
     if request.param == "installed":
         installation: Installation = request.getfixturevalue("installation")
@@ -71,7 +71,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def start_engine(tmp_path: Path) -> Iterator[EngineFactory]:
-    """Starts an engine of the test's own, with the environment variables that it is given."""
+    """A function that starts an engine for this test, with the given environment variables."""
     with ExitStack() as engines:
 
         def start(**environment: str) -> LocalEngine:
@@ -82,7 +82,7 @@ def start_engine(tmp_path: Path) -> Iterator[EngineFactory]:
 
 @pytest.fixture
 async def user(engine: Engine) -> AsyncIterator[User]:
-    """Somebody new to the engine: with no jobs yet, and with none that goes on after the test."""
+    """A new user without jobs. The user's jobs are cancelled after the test."""
     async with engine.user() as user:
         yield user
         await user.end_jobs()
@@ -96,5 +96,5 @@ async def admin(engine: Engine) -> AsyncIterator[User]:
 
 @pytest.fixture
 def model(request: pytest.FixtureRequest) -> str:
-    """The name of a model that no other test uses, and so of slots that no other test takes."""
+    """The name of a model, and thus of slots, that no other test uses."""
     return str(request.node.name)

@@ -1,7 +1,6 @@
-"""The engine as its users meet it: a real program on a real port, and people who hold API keys to it.
+"""The engine as its users see it: a real program on a real port, and users with API keys.
 
-Tests know an engine by this handle only. Where it keeps its files is the handle's business, so that another kind of
-installation can stand behind the same tests.
+Tests use an engine only through `Engine`, so that the same tests run against a local process and an installation.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ from labrats.processes import ProcessId, descendants, send_signal
 from tests.support.waiting import poll_intervals
 
 PATIENCE_SECONDS: Final = 40.0
-"""How long anything may take before a test gives it up. Not a measure of speed: machines that run tests are busy."""
+"""Timeout for any operation. It is generous because machines that run tests are busy."""
 
 POLL_SECONDS: Final = 0.02
 ENDED: Final = ("completed", "failed", "cancelled")
@@ -38,15 +37,15 @@ _QUICK: Final = {"LABRATS_STOP_GRACE_SECONDS": "1", "LABRATS_RETRY_BACKOFF_SECON
 
 
 class Engine(ABC):
-    """An engine that runs at `url`. log: everything it has said, over all its starts."""
+    """An engine that runs at `url`. log: its output since its first start."""
 
     url: str
     many_jobs = 1000
-    """How many jobs at once make a test of that, and end in time."""
+    """Number of jobs to submit at once in tests of many jobs."""
     start_seconds = 2.0
-    """In this time a job has started, also on a busy machine."""
+    """Time within which a job starts, even on a busy machine."""
     executor_image = "registry.example/executor:1"
-    """One that jobs may ask for."""
+    """An executor image that jobs may request."""
 
     @property
     @abstractmethod
@@ -58,73 +57,73 @@ class Engine(ABC):
 
     @abstractmethod
     def run_labrats(self, *arguments: str) -> str:
-        """What a command of the command line prints, run where the engine is."""
+        """Run a command of the `labrats` command line next to the engine, and return its output."""
 
     async def scrapes(self) -> list[httpx2.Response]:
-        """What each of its processes answers to Prometheus."""
-        async with self.client() as nobody:
-            return [await nobody.get("/metrics")]
+        """Return the response of each of the engine's processes to a scrape by Prometheus."""
+        async with self.client() as anonymous:
+            return [await anonymous.get("/metrics")]
 
     @abstractmethod
     async def login_link(self) -> str:
-        """A new one, as `labrats login-link` prints it."""
+        """Return a new login link, as `labrats login-link` prints it."""
 
     def client(self, key: str | None = None, **options: Any) -> httpx2.AsyncClient:
-        """A client that sends `key`."""
+        """Return a client that sends `key`."""
         return an_http_client(self.url, key, **options)
 
     @asynccontextmanager
     async def admin(self) -> "AsyncIterator[User]":
-        """Who has the engine's own admin key."""
+        """Yield a user with the engine's admin key."""
         async with self.client(self.admin_key) as client:
             yield User(client, self.admin_key)
 
     @asynccontextmanager
     async def user(self, *, scopes: Sequence[str] = ("submit",), **fields: Any) -> "AsyncIterator[User]":
-        """Somebody new, with an API key of their own. fields: of the key."""
+        """Yield a new user with a new API key. fields: of the key."""
         async with self.admin() as admin:
-            made = await admin.post(
+            created = await admin.post(
                 "/api/api-keys", {"name": f"user {os.urandom(4).hex()}", "scopes": scopes, **fields}
             )
-        assert made.status_code == 201, made.text
-        async with self.client(made.json()["key"]) as client:
-            yield User(client, made.json()["key"], made.json()["id"])
+        assert created.status_code == 201, created.text
+        async with self.client(created.json()["key"]) as client:
+            yield User(client, created.json()["key"], created.json()["id"])
 
     @asynccontextmanager
     async def browser(self) -> "AsyncIterator[User]":
-        """Who has signed in to the dashboard by a link, and sends what its pages send."""
+        """Yield a user who has signed in to the dashboard by a login link and sends the headers of its pages."""
         async with self.client() as client:
             client.headers["Sec-Fetch-Site"] = "same-origin"
             opened = await client.get(await self.login_link())
             assert opened.status_code == 303, opened.text
             yield User(client, client.cookies["auth_token"])
 
-    # What tests look up behind the engine's back
+    # State that tests inspect without the API
 
     @property
     @abstractmethod
     def admin_key_file(self) -> Path:
-        """Where it keeps the admin key."""
+        """The file with the admin key."""
 
     @abstractmethod
     def workspace(self, job_id: str, attempt: int = 1) -> Path:
-        """Where the agent of that attempt worked."""
+        """Return the workspace of an attempt."""
 
     @abstractmethod
     def files_with(self, text: str) -> list[str]:
-        """The files of the engine in which `text` stands, its database and workspaces apart."""
+        """Return the engine's files that contain `text`, except for the database and workspaces."""
 
     @abstractmethod
     def resources_with(self, text: str) -> list[str]:
-        """The stored resources in which `text` stands, as kind and name."""
+        """Return the stored resources that contain `text`, each as kind and name."""
 
     @abstractmethod
     def processes_of(self, job_id: str) -> Sequence[object]:
-        """What lives of the job: its executor and all below, each by itself or as the pod that they are in."""
+        """Return the job's live processes (its executor and descendants), or the pods that contain them."""
 
 
 class LocalEngine(Engine):
-    """`labrats serve` as a process of its own, with its own data folder and nothing of the tester's environment."""
+    """A process of `labrats serve` with its own data folder and none of the tests' environment variables."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.url = ""
@@ -144,8 +143,8 @@ class LocalEngine(Engine):
             asyncio.run(self._end_all_jobs())
             self.stop()
         finally:
-            left = self._end_leftovers()
-        assert failed or not left, f"processes outlived the engine and its jobs: {left}"
+            left = self._kill_leftovers()
+        assert failed or not left, f"processes survived the engine and its jobs: {left}"
 
     @property
     def log(self) -> str:
@@ -161,33 +160,33 @@ class LocalEngine(Engine):
 
     @property
     def pid(self) -> int:
-        """Of its process, while it runs."""
+        """The id of the engine's process, while it runs."""
         assert self._process
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, on the port it had before, and wait until it is ready."""
+        """Start the engine, on its earlier port if it had one, and wait until it is ready."""
         port = self.url.rpartition(":")[2] or "0"
-        said_before = self._log_file.stat().st_size if self._log_file.exists() else 0
+        log_size = self._log_file.stat().st_size if self._log_file.exists() else 0
         with open(self._log_file, "ab") as log:
             self._process = subprocess.Popen(
                 self.command("--port", port), stdout=log, stderr=log, env=self._environment
             )
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (ready := _said(self._log_file, said_before, "engine ready")):
-            assert self._process.poll() is None, f"the engine ended at once: {self.log[said_before:]}"
-            assert time.monotonic() < deadline, f"the engine is not ready in time: {self.log[said_before:]}"
+        while not (ready := _find_log_event(self._log_file, log_size, "engine ready")):
+            assert self._process.poll() is None, f"the engine exited during its start: {self.log[log_size:]}"
+            assert time.monotonic() < deadline, f"the engine was not ready in time: {self.log[log_size:]}"
             time.sleep(POLL_SECONDS)
         self.url = ready["url"]
         assert httpx2.get(f"{self.url}/ready").json() == {"status": "ok"}
 
     def command(self, *options: str) -> list[str]:
-        """The command line that starts an engine on this one's data."""
+        """Return the command line that starts an engine on this engine's data folder."""
         program = Path(sys.executable).parent / "labrats"
         return [str(program), "serve", "--data-dir", str(self.data_dir), *options]
 
     def run_another(self, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Start one more engine on the same data, which is expected to refuse."""
+        """Start a second engine on the same data folder, which is expected to exit with an error."""
         return subprocess.run(
             self.command(*options), env=self._environment | environment, timeout=PATIENCE_SECONDS, check=False,
             capture_output=True, text=True,
@@ -201,15 +200,15 @@ class LocalEngine(Engine):
         ).stdout
 
     def stop(self) -> None:
-        """End it as Ctrl-C does."""
+        """Stop the engine as Ctrl-C does."""
         assert self._end(signal.SIGINT) == 0, self.log
 
     def kill(self) -> None:
-        """End it as a crash does, at once and without a word. Its jobs run on."""
+        """Kill the engine, as in a crash. Its jobs continue to run."""
         assert self._end(signal.SIGKILL) == -signal.SIGKILL
 
     def pause(self) -> None:
-        """Stop it in the middle of whatever it does, as when its machine is suspended."""
+        """Suspend the engine's process, as when its machine is suspended."""
         assert self._process
         self._process.send_signal(signal.SIGSTOP)
 
@@ -223,7 +222,7 @@ class LocalEngine(Engine):
 
     def _end(self, number: int) -> int:
         assert self._process is not None
-        self._note_processes()
+        self._record_processes()
         self._process.send_signal(number)
         code = self._process.wait(PATIENCE_SECONDS)
         self._process = None
@@ -251,9 +250,9 @@ class LocalEngine(Engine):
         executors = [process for claim in claims if (process := ProcessId.parse(claim.read_text()))]
         return [pid for each in executors if each.is_alive for pid in (each.pid, *descendants(each.pid))]
 
-    # Leaving nothing behind
+    # Clean-up
 
-    def _note_processes(self) -> None:
+    def _record_processes(self) -> None:
         assert self._process is not None
         self._started |= {found for pid in descendants(self._process.pid) if (found := ProcessId.of(pid))}
 
@@ -261,10 +260,10 @@ class LocalEngine(Engine):
         async with self.admin() as admin:
             await admin.end_jobs()
 
-    def _end_leftovers(self) -> list[ProcessId]:
-        """Wait for what the engine had started to end, and then end it. Returns what would not by itself."""
+    def _kill_leftovers(self) -> list[ProcessId]:
+        """Wait until the processes that the engine has started end. Kill those that do not, and return them."""
         if self._process:  # it failed to stop
-            self._note_processes()
+            self._record_processes()
             self._process.kill()
             self._process.wait()
         deadline = time.monotonic() + PATIENCE_SECONDS / 2
@@ -276,14 +275,14 @@ class LocalEngine(Engine):
 
 
 def an_http_client(url: str, key: str | None = None, **options: Any) -> httpx2.AsyncClient:
-    """A client that sends `key` to the engine at `url`."""
+    """Return a client that sends `key` to the engine at `url`."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    # verify=False only spares each client the loading of certificates: nothing here speaks TLS.
+    # verify=False saves the loading of certificates: no server here uses TLS.
     return httpx2.AsyncClient(base_url=url, headers=headers, timeout=PATIENCE_SECONDS, verify=False, **options)
 
 
-def _said(log: Path, offset: int, event: str) -> dict[str, Any] | None:
-    """The first message of that name in the log from `offset` on."""
+def _find_log_event(log: Path, offset: int, event: str) -> dict[str, Any] | None:
+    """Return the first log line with that event from `offset` on, parsed."""
     for line in log.read_bytes()[offset:].splitlines():
         if line.startswith(b"{") and line.endswith(b"}") and (message := json.loads(line))["event"] == event:
             found: dict[str, Any] = message
@@ -293,7 +292,7 @@ def _said(log: Path, offset: int, event: str) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class SentEvent:
-    """A server-sent event. id: as the stream says it, empty where it says none."""
+    """A server-sent event. id: empty if the stream sent none."""
 
     id: str
     data: dict[str, Any]
@@ -301,7 +300,7 @@ class SentEvent:
 
 @dataclass(frozen=True)
 class User:
-    """Somebody with an API key. Knows of the engine what API.md says."""
+    """A user with an API key, who uses only the documented API."""
 
     http: httpx2.AsyncClient
     key: str
@@ -322,27 +321,27 @@ class User:
         return job_id
 
     async def job(self, job_id: str) -> dict[str, Any]:
-        """The job's detail."""
+        """Return the job's detail."""
         answer = await self.get(f"/api/jobs/{job_id}")
         assert answer.status_code == 200, answer.text
         detail: dict[str, Any] = answer.json()
         return detail
 
     async def wait(self, job_id: str, *statuses: str) -> dict[str, Any]:
-        """The job's detail once it has one of `statuses`; without any, once it has ended."""
+        """Wait until the job has one of `statuses`, or without any, until it has ended. Return its detail."""
         detail: dict[str, Any] = {}
         pause = poll_intervals()
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while (detail := await self.job(job_id))["status"] not in (statuses or ENDED):
-                    assert not statuses or detail["status"] not in ENDED, f"ended without being {statuses}: {detail}"
+                    assert not statuses or detail["status"] not in ENDED, f"ended without reaching {statuses}: {detail}"
                     await asyncio.sleep(next(pause))
         except TimeoutError:
-            pytest.fail(f"never became {statuses or ENDED}: {detail}")
+            pytest.fail(f"did not reach {statuses or ENDED} in time: {detail}")
         return detail
 
     async def run(self, *steps: Any, **options: Any) -> dict[str, Any]:
-        """Submit as `submit` does, and wait for the end."""
+        """Submit a job as `submit` does, wait for its end, and return its detail."""
         return await self.wait(await self.submit(*steps, **options))
 
     async def cancel(self, job_id: str) -> dict[str, Any]:
@@ -352,7 +351,7 @@ class User:
         return detail
 
     async def end_jobs(self) -> None:
-        """End what still waits or runs, and wait until nothing does."""
+        """Cancel the user's waiting and running jobs, and wait until they have ended."""
         pause = poll_intervals()
         async with asyncio.timeout(PATIENCE_SECONDS):
             for status in ("waiting", "active"):
@@ -364,30 +363,30 @@ class User:
     async def log_stream(
         self, job_id: str, last_event_id: str | None = None
     ) -> AsyncIterator[AsyncIterator[SentEvent]]:
-        """The job's log as it comes: an iterator of events, which ends when the engine ends the stream."""
+        """Open the job's log stream. Yields an iterator of its events, which ends with the stream."""
         async with self.stream(f"/api/jobs/{job_id}/logs", last_event_id) as events:
             yield events
 
     @asynccontextmanager
     async def stream(self, path: str, last_event_id: str | None = None) -> AsyncIterator[AsyncIterator[SentEvent]]:
-        """The server-sent events at `path`."""
+        """Open the stream at `path`. Yields an iterator of its server-sent events."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
         async with self.http.stream("GET", path, headers=headers) as answer:
             assert answer.status_code == 200, await answer.aread()
             assert answer.headers["content-type"].partition(";")[0] == "text/event-stream"
             yield _sent_events(answer)
 
-    async def whole_log(self, job_id: str, last_event_id: str | None = None) -> list[SentEvent]:
-        """Every event of the job's log, to its end."""
+    async def full_log(self, job_id: str, last_event_id: str | None = None) -> list[SentEvent]:
+        """Return all events of the job's log stream, once it has ended."""
         async with asyncio.timeout(PATIENCE_SECONDS), self.log_stream(job_id, last_event_id) as events:
             return [event async for event in events]
 
     async def log_lines(self, job_id: str) -> list[str]:
-        return lines_of(await self.whole_log(job_id))
+        return lines_of(await self.full_log(job_id))
 
 
 def a_submission(*steps: Any, config: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-    """A job of the mock provider, with a script where there are steps."""
+    """Return the submission of a job of the mock provider. steps: its script."""
     usual = {
         "source": "manual",
         "type": "code-review",
@@ -399,12 +398,12 @@ def a_submission(*steps: Any, config: dict[str, Any] | None = None, **fields: An
 
 
 def lines_of(events: Sequence[SentEvent]) -> list[str]:
-    """The log lines in `events`."""
+    """Return the log lines in `events`."""
     return [event.data["log"] for event in events if "log" in event.data]
 
 
 async def _sent_events(answer: httpx2.Response) -> AsyncIterator[SentEvent]:
-    """Reads a stream as the HTML standard has it."""
+    """Yield the events of a stream in the format of the HTML standard."""
     event_id, data = "", ""
     async for line in answer.aiter_lines():
         name, _, value = line.partition(":")

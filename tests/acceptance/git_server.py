@@ -1,4 +1,4 @@
-"""A git server on loopback: git's own smart HTTP, behind a password."""
+"""A git server on loopback: git's own smart HTTP backend with password authentication."""
 
 import base64
 import os
@@ -19,7 +19,7 @@ _IDENTITY: Final = {
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run git there, and return what it says."""
+    """Run git in `folder` and return its output."""
     done = subprocess.run(
         ["git", *arguments], cwd=folder, env={"PATH": os.environ["PATH"], **_IDENTITY}, check=True, capture_output=True
     )
@@ -27,7 +27,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def make_repository(folder: Path) -> Path:
-    """A repository with the branch `main` (README.md) and on top of it `feature` (feature.txt)."""
+    """Create a repository with the branches `main` (README.md) and, based on it, `feature` (feature.txt)."""
     folder.mkdir()
     git(folder, "init", "--quiet", "--initial-branch=main")
     _commit(folder, "README.md", "# Hello\n")
@@ -45,7 +45,7 @@ def _commit(folder: Path, name: str, text: str) -> None:
 
 @dataclass(frozen=True)
 class GitServer:
-    """The server. authorizations: what callers have sent as such, in order."""
+    """A running server. authorizations: the Authorization header of each request, in order."""
 
     port: int
     authorizations: list[str] = field(default_factory=list)
@@ -56,15 +56,15 @@ class GitServer:
 
 @contextmanager
 def serve_git(root: Path, username: str, password: str) -> Iterator[GitServer]:
-    """Serve the repositories below `root` to whoever has the password."""
+    """Serve the repositories below `root` to callers with the password."""
     expected = f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
     class Handler(QuietHandler):
         def _answer(self) -> None:
-            given = self.headers.get("Authorization", "")
-            server.authorizations.append(given)
+            authorization = self.headers.get("Authorization", "")
+            server.authorizations.append(authorization)
             body = self.body()
-            if given == expected:
+            if authorization == expected:
                 self._run_backend(body)
             else:
                 self.answer(401, headers={"WWW-Authenticate": 'Basic realm="git"'})

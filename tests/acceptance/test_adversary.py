@@ -61,31 +61,31 @@ EITHER = "completed or timeout"
 """Its executor may catch it, or else the engine does at the deadline."""
 
 TRICKS = {
-    "a_line_of_100_megabytes": "completed",
-    "a_line_that_never_ends": "timeout",
-    "empty_lines_for_ever": "timeout",
-    "words_for_ever": "timeout",
-    "one_word_of_60_megabytes": "completed",
-    "absurd_numbers": "completed",
-    "deeply_nested_events": "completed",
-    "processes_that_fork_away": "completed",
-    "a_process_that_is_always_another": EITHER,
-    "nothing_but_signals_ignored": "timeout",
-    "a_child_that_holds_the_output": "completed",
-    "an_environment_of_megabytes": "completed",
-    "its_executor_killed": "executor_died",
-    "its_executor_stopped": "timeout",
-    "its_launcher_killed": "completed",
-    "its_launcher_stopped": "completed",
-    "pipes_in_place_of_its_files": "lost",
-    "folders_in_place_of_its_files": "lost",
-    "links_in_place_of_its_files": "executor_died",
-    "endless_files": "completed",
-    "a_claim_in_the_name_of_the_engine": "timeout",
-    "no_folder_at_all": "timeout",
-    "a_forged_outcome": "completed",
-    "things_that_are_no_files": "completed",
-    "folders_deeper_than_any_path": "completed",
+    "print_a_line_of_100_megabytes": "completed",
+    "print_an_endless_line": "timeout",
+    "print_endless_empty_lines": "timeout",
+    "print_endless_text": "timeout",
+    "return_a_result_of_60_megabytes": "completed",
+    "report_absurd_usage": "completed",
+    "print_deeply_nested_events": "completed",
+    "leave_detached_processes": "completed",
+    "leave_a_process_that_keeps_forking": EITHER,
+    "ignore_signals_and_hang": "timeout",
+    "leave_a_child_that_holds_the_output": "completed",
+    "start_a_process_with_a_huge_environment": "completed",
+    "kill_the_executor": "executor_died",
+    "suspend_the_executor": "timeout",
+    "kill_the_launcher": "completed",
+    "suspend_the_launcher": "completed",
+    "replace_files_by_pipes": "lost",
+    "replace_files_by_folders": "lost",
+    "replace_files_by_links": "executor_died",
+    "inflate_files": "completed",
+    "forge_a_claim_by_the_engine": "timeout",
+    "delete_the_attempt_folder": "timeout",
+    "forge_an_outcome": "completed",
+    "leave_special_files": "completed",
+    "leave_folders_beyond_the_path_limit": "completed",
 }
 """What it does, and what becomes of its job."""
 
@@ -96,12 +96,12 @@ async def test_only_its_own_job_suffers(engine: LocalEngine, user: User, program
 
 
 TRICKS_IN_A_SANDBOX = {
-    "processes_that_fork_away": "completed",
-    "a_process_that_is_always_another": "completed",
-    "its_executor_killed": "timeout",
-    "pipes_in_place_of_its_files": "completed",
-    "endless_files": "completed",
-    "no_folder_at_all": "completed",
+    "leave_detached_processes": "completed",
+    "leave_a_process_that_keeps_forking": "completed",
+    "kill_the_executor": "timeout",
+    "replace_files_by_pipes": "completed",
+    "inflate_files": "completed",
+    "delete_the_attempt_folder": "completed",
 }
 """Where it sees neither its executor nor the engine's files, the same tricks meet nothing."""
 
@@ -141,7 +141,7 @@ async def check_that_only_its_own_job_suffers(
 async def test_a_key_that_it_prints_is_not_kept_and_not_shown(program: Path, start_engine: EngineFactory) -> None:
     engine = start_engine(**environment_with(program))
     async with engine.user() as user:
-        detail = await run(user, "the_secret_in_every_way", seconds=120)
+        detail = await run(user, "print_the_key_in_every_form", seconds=120)
         shown = json.dumps(detail) + await read_all_of(user, detail["id"])
 
     assert detail["failedReason"].startswith("Claude Code failed: the key is [redacted]")

@@ -69,7 +69,7 @@ async def test_hundreds_of_readers_that_never_read_cost_little_and_delay_no_othe
         for _ in range(300):
             reader = readers.enter_context(socket.create_connection((address.hostname, address.port)))
             reader.sendall(f"GET /api/jobs/{job_id}/logs HTTP/1.1\r\n{headers}".encode())
-        *read, _ = await user.whole_log(job_id)
+        *read, _ = await user.full_log(job_id)
         grown = resident_bytes(engine.pid) - before
 
     assert len(lines_of(read)) == lines

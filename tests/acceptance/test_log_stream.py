@@ -44,7 +44,7 @@ async def test_lines_arrive_while_the_job_runs(user: User) -> None:
 async def test_the_stream_ends_with_the_jobs_status(user: User, steps: list[object], status: str) -> None:
     job_id = await user.submit({"log": "line"}, *steps)
 
-    *lines, done = await user.whole_log(job_id)
+    *lines, done = await user.full_log(job_id)
 
     assert lines_of(lines) == ["line"]
     assert done == SentEvent("", {"done": True, "status": status})
@@ -62,7 +62,7 @@ async def test_the_stream_of_a_cancelled_job_ends_so(user: User) -> None:
 async def test_ids_are_attempt_and_number_and_grow(user: User) -> None:
     job_id = await user.submit(*ATTEMPT_TWICE, config={"maxAttempts": 2})
 
-    *lines, done = await user.whole_log(job_id)
+    *lines, done = await user.full_log(job_id)
 
     assert lines_of(lines) == BOTH_ATTEMPTS
     positions = [position(event) for event in lines]
@@ -94,10 +94,10 @@ async def test_a_waiting_job_that_is_cancelled_ends_its_stream(user: User, admin
 
 async def test_a_reader_resumes_after_any_event_without_gap_or_repeat(user: User) -> None:
     job_id = await user.submit(*ATTEMPT_TWICE, config={"maxAttempts": 2})
-    *lines, _ = await user.whole_log(job_id)
+    *lines, _ = await user.full_log(job_id)
 
     for number, event in enumerate(lines, start=1):
-        *rest, done = await user.whole_log(job_id, last_event_id=event.id)
+        *rest, done = await user.full_log(job_id, last_event_id=event.id)
         assert rest == lines[number:]
         assert done.data == {"done": True, "status": "completed"}
 
@@ -119,12 +119,12 @@ async def test_a_reader_cut_off_in_the_middle_resumes_where_it_was(user: User) -
 
 async def test_a_resumed_stream_goes_on_into_an_attempt_that_begins_meanwhile(user: User) -> None:
     job_id = await user.submit(*ATTEMPT_TWICE)
-    *lines, done = await user.whole_log(job_id)
+    *lines, done = await user.full_log(job_id)
     assert done.data == {"done": True, "status": "failed"}
 
     await user.post(f"/api/jobs/{job_id}/retry")
 
-    rest = await user.whole_log(job_id, last_event_id=lines[2].id)
+    rest = await user.full_log(job_id, last_event_id=lines[2].id)
     assert lines_of(rest) == BOTH_ATTEMPTS[3:]
 
 
@@ -133,7 +133,7 @@ async def test_an_event_id_that_is_none_of_ours_starts_at_the_beginning(user: Us
     await user.wait(job_id)
 
     for nonsense in ("", "0", "0-5", "x-y", "1", "-1-5", "1-5-5", "9" * 40 + "-1", "1-" + "9" * 40):
-        assert lines_of(await user.whole_log(job_id, nonsense)) == ["line"], nonsense
+        assert lines_of(await user.full_log(job_id, nonsense)) == ["line"], nonsense
 
 
 async def test_an_event_id_from_beyond_the_end_only_ends(user: User) -> None:
@@ -141,7 +141,7 @@ async def test_an_event_id_from_beyond_the_end_only_ends(user: User) -> None:
     await user.wait(job_id)
 
     for beyond in ("1-999999", "7-1"):
-        assert [event.data for event in await user.whole_log(job_id, beyond)] == [{"done": True, "status": "completed"}]
+        assert [event.data for event in await user.full_log(job_id, beyond)] == [{"done": True, "status": "completed"}]
 
 
 async def test_lines_hold_any_text(user: User) -> None:
@@ -162,7 +162,7 @@ async def test_lines_hold_any_text(user: User) -> None:
 async def test_a_text_of_several_lines_makes_no_other_event(user: User) -> None:
     job_id = await user.submit({"log": "one\ntwo\r\nthree\n\ndata: {}\n\nid: 9-9"}, {"log": "last"})
 
-    events = await user.whole_log(job_id)
+    events = await user.full_log(job_id)
 
     assert "".join(lines_of(events)).replace("\r", "").replace("\n", "") == "onetwothreedata: {}id: 9-9last"
     assert [event.id[:2] for event in events[:-1]] == ["1-"] * (len(events) - 1)

@@ -49,7 +49,7 @@ async def test_a_reader_resumes_at_the_next_engine_without_gap_or_repeat(
                 seen += [event async for event in events]
         assert lines_of(seen) == LINES[: len(seen)]
         engine.start()
-        seen += await user.whole_log(job_id, seen[-1].id)
+        seen += await user.full_log(job_id, seen[-1].id)
 
         assert lines_of(seen) == LINES
         assert seen[-1].data == {"done": True, "status": "completed"}

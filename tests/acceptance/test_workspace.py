@@ -182,7 +182,7 @@ class TestTokens:
         assert detail["workspaceSetup"] == {
             "gitRepo": git_server.url(), "gitRef": None, "gitDepth": 1, "hasCredential": True,
         }  # fmt: skip
-        listed, log = await user.get("/api/jobs"), await user.whole_log(detail["id"])
+        listed, log = await user.get("/api/jobs"), await user.full_log(detail["id"])
         for shown in (answer.text, str(detail), listed.text, str(log), engine.log):
             assert TOKEN not in shown
         for file in workspace.rglob("*"):
@@ -208,7 +208,7 @@ class TestTokens:
 
         assert (detail["status"], detail["failedCode"]) == ("failed", "git_clone")
         assert "access was denied" in detail["failedReason"]
-        assert wrong not in str(detail) + str(await user.whole_log(detail["id"])) + engine.log
+        assert wrong not in str(detail) + str(await user.full_log(detail["id"])) + engine.log
 
     async def test_a_token_that_the_agent_logs_is_redacted(self, user: User, git_server: GitServer) -> None:
         detail = await user.run(
