@@ -1,7 +1,8 @@
-"""An agent that means harm harms its own job at most.
+"""A malicious agent harms its own job at most.
 
-Processes of one user can do much to each other, and what they cannot be kept from docs/architecture.md says. Tried here
-is what a runaway or hijacked agent does first. Beside each an honest job runs, which must not notice.
+Without a sandbox, processes of one user can attack each other; docs/architecture.md lists the attacks that the engine
+cannot prevent. These tests try what a runaway or hijacked agent does first. An honest job runs beside each of them,
+and must not be affected.
 """
 
 import base64
@@ -24,12 +25,12 @@ from tests.acceptance.engine import LocalEngine, User
 from tests.support.waiting import eventually
 
 KEY = "test-key+of/a model 0123456789"
-MOST_ENGINE_KILOBYTES = 400_000
+MAX_ENGINE_KILOBYTES = 400_000
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The adversary, where the engine starts it in the place of Claude Code."""
+    """The adversary as a program that the engine starts in place of Claude Code."""
     program = tmp_path_factory.mktemp("programs") / "adversary"
     program.write_text(f"#!/usr/bin/env python3\n{inspect.getsource(adversary)}")
     program.chmod(0o755)
@@ -45,22 +46,22 @@ def engine(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Iterator[
 
 @contextmanager
 def engine_in(folder: Path, **environment: str) -> Iterator[LocalEngine]:
-    """An engine, and in the end nothing of its folder: one trick makes others deeper than pytest can clear away."""
+    """Run an engine, and delete its folder at the end: one attack nests folders deeper than pytest can delete."""
     with LocalEngine(folder, **environment) as engine:
         yield engine
     subprocess.run(["rm", "-rf", "--", folder], check=True)
 
 
 def environment_with(program: Path) -> dict[str, str]:
-    """That of an engine. The Python of these tests may lie in a home, which a sandbox hides: the system's is taken."""
+    """Return the environment of an engine. PATH finds the system's Python: a sandbox hides one in a home folder."""
     path = "/usr/local/bin:/usr/bin:/bin"
     return {"LABRATS_CLAUDE_PATH": str(program), "ANTHROPIC_API_KEY": KEY, "PATH": path}
 
 
 EITHER = "completed or timeout"
-"""Its executor may catch it, or else the engine does at the deadline."""
+"""Either the executor kills the agent's processes, or the engine does so at the deadline."""
 
-TRICKS = {
+ATTACKS = {
     "print_a_line_of_100_megabytes": "completed",
     "print_an_endless_line": "timeout",
     "print_endless_empty_lines": "timeout",
@@ -87,15 +88,17 @@ TRICKS = {
     "leave_special_files": "completed",
     "leave_folders_beyond_the_path_limit": "completed",
 }
-"""What it does, and what becomes of its job."""
+"""The function that the agent runs, and the status or failure code of its job."""
 
 
-@pytest.mark.parametrize(("trick", "end"), TRICKS.items())
-async def test_only_its_own_job_suffers(engine: LocalEngine, user: User, program: Path, trick: str, end: str) -> None:
-    await check_that_only_its_own_job_suffers(engine, user, program, trick, end)
+@pytest.mark.parametrize(("attack", "end"), ATTACKS.items())
+async def test_malicious_agent_affects_no_other_job(
+    engine: LocalEngine, user: User, program: Path, attack: str, end: str
+) -> None:
+    await check_that_no_other_job_is_affected(engine, user, program, attack, end)
 
 
-TRICKS_IN_A_SANDBOX = {
+SANDBOXED_ATTACKS = {
     "leave_detached_processes": "completed",
     "leave_a_process_that_keeps_forking": "completed",
     "kill_the_executor": "timeout",
@@ -103,7 +106,7 @@ TRICKS_IN_A_SANDBOX = {
     "inflate_files": "completed",
     "delete_the_attempt_folder": "completed",
 }
-"""Where it sees neither its executor nor the engine's files, the same tricks meet nothing."""
+"""Some attacks, and their results in a sandbox, where the agent sees neither its executor nor the engine's files."""
 
 
 @pytest.fixture(scope="module")
@@ -113,39 +116,41 @@ def sandboxing_engine(tmp_path_factory: pytest.TempPathFactory, program: Path) -
         yield engine
 
 
-@pytest.mark.parametrize(("trick", "end"), TRICKS_IN_A_SANDBOX.items())
-async def test_in_a_sandbox_it_meets_nothing_of_the_engine(
-    sandboxing_engine: LocalEngine, program: Path, trick: str, end: str
+@pytest.mark.parametrize(("attack", "end"), SANDBOXED_ATTACKS.items())
+async def test_malicious_agent_in_a_sandbox_affects_no_other_job(
+    sandboxing_engine: LocalEngine, program: Path, attack: str, end: str
 ) -> None:
     async with sandboxing_engine.user() as user:
-        await check_that_only_its_own_job_suffers(sandboxing_engine, user, program, trick, end)
+        await check_that_no_other_job_is_affected(sandboxing_engine, user, program, attack, end)
 
 
-async def check_that_only_its_own_job_suffers(
-    engine: LocalEngine, user: User, program: Path, trick: str, end: str
+async def check_that_no_other_job_is_affected(
+    engine: LocalEngine, user: User, program: Path, attack: str, end: str
 ) -> None:
     bystander = await user.submit({"log": "tick {n}", "times": 20, "everyMs": 50}, {"result": "unharmed"})
 
-    detail = await run(user, trick, seconds=3 if "timeout" in end else 120)
+    detail = await run(user, attack, seconds=3 if "timeout" in end else 120)
 
     assert (detail["failedCode"] or detail["status"]) in end.split(" or "), detail["failedReason"]
     assert min(value for value in detail["usage"].values() if value is not None) >= 0
-    await read_all_of(user, detail["id"])
+    await read_output_of(user, detail["id"])
     assert (await user.wait(bystander))["result"] == "unharmed"
     assert await user.log_lines(bystander) == [f"tick {n}" for n in range(1, 21)]
     assert (await user.run({"result": "next"}))["result"] == "next"
-    await eventually(lambda: not living(program))
-    assert most_kilobytes(engine.pid) < MOST_ENGINE_KILOBYTES
+    await eventually(lambda: not processes_of(program))
+    assert peak_kilobytes(engine.pid) < MAX_ENGINE_KILOBYTES
 
 
-async def test_a_key_that_it_prints_is_not_kept_and_not_shown(program: Path, start_engine: EngineFactory) -> None:
+async def test_model_key_printed_by_an_agent_is_neither_stored_nor_shown(
+    program: Path, start_engine: EngineFactory
+) -> None:
     engine = start_engine(**environment_with(program))
     async with engine.user() as user:
         detail = await run(user, "print_the_key_in_every_form", seconds=120)
-        shown = json.dumps(detail) + await read_all_of(user, detail["id"])
+        shown = json.dumps(detail) + await read_output_of(user, detail["id"])
 
     assert detail["failedReason"].startswith("Claude Code failed: the key is [redacted]")
-    scratch = f"{detail['id']}-1/tmp/"  # the agent's own, as its workspace is
+    scratch = f"{detail['id']}-1/tmp/"  # belongs to the agent, as its workspace does
     for form in forms_of(KEY):
         assert form not in shown
         assert form not in engine.log
@@ -153,19 +158,19 @@ async def test_a_key_that_it_prints_is_not_kept_and_not_shown(program: Path, sta
         assert engine.resources_with(form) == []
 
 
-async def run(user: User, trick: str, seconds: int) -> dict[str, Any]:
-    """The detail of the adversary's job, when it has ended."""
+async def run(user: User, attack: str, seconds: int) -> dict[str, Any]:
+    """Run the adversary in a job, and return the job's detail once it has ended."""
     config = {"provider": "claude", "model": "any", "timeoutMs": seconds * 1000}
-    return await user.wait(await user.submit(prompt=trick, config=config))
+    return await user.wait(await user.submit(prompt=attack, config=config))
 
 
-async def read_all_of(user: User, job_id: str) -> str:
-    """Everything that the engine shows of a job beside its detail: its log, events and patch."""
+async def read_output_of(user: User, job_id: str) -> str:
+    """Return everything that the engine shows of a job besides its detail: log, events and patch."""
     events = await user.get(f"/api/jobs/{job_id}/events", limit=1000)
     patch = await user.get(f"/api/jobs/{job_id}/patch")
     assert (events.status_code, patch.status_code) in ((200, 200), (200, 404))
     shown = "\n".join([*await user.log_lines(job_id), events.text, patch.text])
-    assert not re.search(r"lr_[\w-]{43}", shown)  # the engine's own key, to which the adversary makes links
+    assert not re.search(r"lr_[\w-]{43}", shown)  # the admin key, to which the adversary creates links
     return shown
 
 
@@ -177,20 +182,20 @@ def forms_of(secret: str) -> list[str]:
     ]  # fmt: skip
 
 
-def living(program: Path) -> list[int]:
-    """What lives of the adversary: all that it starts has its path on the command line."""
+def processes_of(program: Path) -> list[int]:
+    """Return the ids of the adversary's live processes, which all have its path on their command line."""
     found = []
     for entry in filter(str.isdecimal, os.listdir("/proc")):
         try:
             if str(program).encode() in Path(f"/proc/{entry}/cmdline").read_bytes():
                 found.append(int(entry))
-        except OSError:  # it ended meanwhile
+        except OSError:  # the process has ended meanwhile
             continue
     return found
 
 
-def most_kilobytes(pid: int) -> int:
-    """The most memory that the process ever had."""
+def peak_kilobytes(pid: int) -> int:
+    """Return the peak memory use of a process."""
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert peak
     return int(peak[1])

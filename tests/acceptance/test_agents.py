@@ -1,4 +1,4 @@
-"""Agents and events on the real program: from an agent that somebody makes to the job that an event makes of it."""
+"""Agents and events: an event starts the agents whose triggers match."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,7 +12,7 @@ from tests.acceptance.engine import User
 
 @pytest.fixture
 async def agent(admin: User) -> AsyncIterator[dict[str, Any]]:
-    """An agent of its own name and source, with an instruction of its own, whose jobs run on the mock provider."""
+    """A new agent with its own trigger source and instruction, whose jobs run on the mock provider."""
     name = f"agent-{uuid4().hex[:8]}"
     instruction = {"name": f"{name}-rules", "content": "Three short words."}
     body = {
@@ -33,7 +33,7 @@ def an_event(agent: dict[str, Any], size: int = 1) -> dict[str, Any]:
     return {"source": agent["name"], "event": "thing.happened", "payload": {"size": size}}
 
 
-async def test_a_job_in_the_role_of_an_agent_gets_its_instructions_and_settings(
+async def test_job_with_an_agent_role_gets_the_agents_instructions_and_settings(
     user: User, agent: dict[str, Any]
 ) -> None:
     submission = {"source": "manual", "type": "t", "prompt": "Two words", "agentRole": agent["triggerName"]}
@@ -47,24 +47,26 @@ async def test_a_job_in_the_role_of_an_agent_gets_its_instructions_and_settings(
     assert (detail["agentRole"], detail["configOrigins"]["provider"]) == (agent["triggerName"], "agent")
 
 
-async def test_an_event_starts_the_agents_that_it_concerns(user: User, agent: dict[str, Any]) -> None:
+async def test_event_starts_only_agents_whose_triggers_match(user: User, agent: dict[str, Any]) -> None:
     answer = await user.post("/api/events/ingest", an_event(agent))
 
     assert answer.status_code == 200, answer.text
-    (made,) = answer.json()["jobs"]
-    assert (answer.json()["matched"], made["agent"]) == (1, agent["name"])
-    assert (await user.wait(made["jobId"]))["status"] == "completed"
+    (job,) = answer.json()["jobs"]
+    assert (answer.json()["matched"], job["agent"]) == (1, agent["name"])
+    assert (await user.wait(job["jobId"]))["status"] == "completed"
     assert (await user.post("/api/events/ingest", an_event(agent, size=3))).json() == {"matched": 0, "jobs": []}
 
 
-async def test_the_same_event_under_the_same_key_makes_one_job(user: User, agent: dict[str, Any]) -> None:
+async def test_event_sent_twice_with_the_same_idempotency_key_creates_one_job(
+    user: User, agent: dict[str, Any]
+) -> None:
     key = {"Idempotency-Key": str(uuid4())}
     first, second = [(await user.post("/api/events/ingest", an_event(agent), **key)).json() for _ in range(2)]
     assert first == second
     assert (await user.get("/api/jobs", agentRole=agent["triggerName"])).json()["total"] == 1
 
 
-async def test_what_was_acknowledged_holds_after_a_kill(start_engine: EngineFactory) -> None:
+async def test_acknowledged_changes_to_agents_and_settings_survive_a_kill(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.admin() as admin:
         assert (await admin.post("/api/agents/seed")).json() == {"seeded": 5}

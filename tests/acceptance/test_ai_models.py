@@ -1,4 +1,4 @@
-"""AiModels: the models there are, made, changed and removed by an admin."""
+"""AiModels: the admin API that creates, changes and deletes them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ def name() -> str:
 
 @pytest.fixture
 async def ai_model(admin: User, name: str, model: str) -> AsyncIterator[dict[str, Any]]:
-    """A model with two slots, as it was answered."""
+    """The answer to the creation of a model with two slots."""
     answer = await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": model, "slots": 2})
     assert answer.status_code == 201, answer.text
     yield answer.json()
@@ -28,30 +28,28 @@ async def patch(admin: User, name: str, **changes: Any) -> Any:
     return await admin.http.patch(f"/api/ai-models/{name}", json=changes)
 
 
-async def test_a_model_is_made_with_all_it_may_have(admin: User, name: str, model: str) -> None:
-    asked = {
+async def test_model_is_created_with_every_optional_field(admin: User, name: str, model: str) -> None:
+    body = {
         "name": name, "provider": "vllm", "model": model, "slots": 7, "endpoint": "http://10.0.0.5:8000/v1",
         "credentialsRef": "vllm-credentials",
         "prices": {"input": 3, "output": 15.5, "cacheRead": 0.3, "cacheWrite": 3.75},
         "sampling": {"temperature": 0},
     }  # fmt: skip
 
-    answer = await admin.post("/api/ai-models", asked)
+    answer = await admin.post("/api/ai-models", body)
 
     assert answer.status_code == 201
-    made = answer.json()
-    assert ["there is no Secret 'vllm-credentials'" in warning for warning in made["warnings"]] == [True]
-    assert made == asked | {
-        "id": name, "active": 0, "queued": 0, "pausedUntil": None, "resourceVersion": made["resourceVersion"],
-        "warnings": made["warnings"],
+    created = answer.json()
+    assert ["there is no Secret 'vllm-credentials'" in warning for warning in created["warnings"]] == [True]
+    assert created == body | {
+        "id": name, "active": 0, "queued": 0, "pausedUntil": None, "resourceVersion": created["resourceVersion"],
+        "warnings": created["warnings"],
     }  # fmt: skip
-    assert (await admin.get(f"/api/ai-models/{name}")).json() == made
-    assert made in (await admin.get("/api/ai-models")).json()["aiModels"]
+    assert (await admin.get(f"/api/ai-models/{name}")).json() == created
+    assert created in (await admin.get("/api/ai-models")).json()["aiModels"]
 
 
-async def test_credentials_that_are_missing_or_of_no_use_are_warned_of(
-    admin: User, ai_model: dict[str, Any], name: str
-) -> None:
+async def test_missing_or_unused_credentials_cause_a_warning(admin: User, ai_model: dict[str, Any], name: str) -> None:
     assert ai_model["warnings"] == []
     missing = (await patch(admin, name, provider="claude", credentialsRef="no-such-secret")).json()["warnings"]
     assert len(missing) == 1
@@ -60,10 +58,10 @@ async def test_credentials_that_are_missing_or_of_no_use_are_warned_of(
     assert (await patch(admin, name, credentialsRef=None)).json()["warnings"] == []
 
 
-async def test_sampling_is_kept_and_has_bounds(admin: User, ai_model: dict[str, Any], name: str) -> None:
-    asked = {"temperature": 0.2, "topK": 40, "seed": 7, "reasoningEffort": "low"}
-    changed = (await patch(admin, name, provider="qwen", sampling=asked)).json()
-    assert changed["sampling"] == asked
+async def test_sampling_is_stored_and_checked_against_bounds(admin: User, ai_model: dict[str, Any], name: str) -> None:
+    sampling = {"temperature": 0.2, "topK": 40, "seed": 7, "reasoningEffort": "low"}
+    changed = (await patch(admin, name, provider="qwen", sampling=sampling)).json()
+    assert changed["sampling"] == sampling
     assert changed["warnings"] == []
 
     for field, value in [("temperature", 2.5), ("topP", 0), ("minP", -1), ("seed", -1), ("reasoningEffort", "much")]:
@@ -74,12 +72,12 @@ async def test_sampling_is_kept_and_has_bounds(admin: User, ai_model: dict[str, 
     assert (await patch(admin, name, sampling=None)).json()["sampling"] is None
 
 
-async def test_what_is_not_given_is_null(ai_model: dict[str, Any]) -> None:
+async def test_omitted_fields_of_a_new_model_are_null(ai_model: dict[str, Any]) -> None:
     nulls = {field for field, value in ai_model.items() if value is None}
     assert nulls == {"endpoint", "credentialsRef", "prices", "sampling", "pausedUntil"}
 
 
-async def test_a_name_is_taken_once_and_so_is_a_provider_with_a_model(
+async def test_duplicate_name_and_duplicate_provider_model_pair_are_refused(
     admin: User, ai_model: dict[str, Any], name: str, model: str
 ) -> None:
     same_name = await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": "other", "slots": 1})
@@ -91,18 +89,20 @@ async def test_a_name_is_taken_once_and_so_is_a_provider_with_a_model(
     assert name in same_model.json()["error"]
 
 
-async def test_a_patch_changes_what_it_names_and_null_clears(admin: User, ai_model: dict[str, Any], name: str) -> None:
+async def test_patch_changes_only_named_fields_and_null_clears_them(
+    admin: User, ai_model: dict[str, Any], name: str
+) -> None:
     changed = (await patch(admin, name, slots=5, endpoint="http://10.0.0.5/v1", prices={"input": 1})).json()
     assert (changed["slots"], changed["endpoint"], changed["provider"]) == (5, "http://10.0.0.5/v1", "mock")
     assert changed["prices"] == {"input": 1, "output": 0, "cacheRead": 0, "cacheWrite": None}
 
     cleared = (await patch(admin, name, endpoint=None, prices=None)).json()
     assert (cleared["slots"], cleared["endpoint"], cleared["prices"]) == (5, None, None)
-    assert (await patch(admin, name)).status_code == 200  # nothing asked, nothing changed
+    assert (await patch(admin, name)).status_code == 200  # an empty patch changes nothing
 
 
 @pytest.mark.parametrize("field", ["provider", "model", "slots", "resourceVersion"])
-async def test_what_a_model_must_have_cannot_be_cleared(
+async def test_patch_of_a_required_field_to_null_is_refused(
     admin: User, ai_model: dict[str, Any], name: str, field: str
 ) -> None:
     answer = await patch(admin, name, **{field: None})
@@ -110,7 +110,7 @@ async def test_what_a_model_must_have_cannot_be_cleared(
     assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, field)
 
 
-async def test_a_patch_of_an_older_version_is_refused(admin: User, ai_model: dict[str, Any], name: str) -> None:
+async def test_patch_with_a_stale_resource_version_is_refused(admin: User, ai_model: dict[str, Any], name: str) -> None:
     current = (await patch(admin, name, slots=3, resourceVersion=ai_model["resourceVersion"])).json()
 
     stale = await patch(admin, name, slots=4, resourceVersion=ai_model["resourceVersion"])
@@ -119,7 +119,9 @@ async def test_a_patch_of_an_older_version_is_refused(admin: User, ai_model: dic
     assert (await patch(admin, name, slots=4, resourceVersion=current["resourceVersion"])).status_code == 200
 
 
-async def test_patches_at_once_all_count(admin: User, ai_model: dict[str, Any], name: str) -> None:
+async def test_concurrent_patches_of_different_fields_all_take_effect(
+    admin: User, ai_model: dict[str, Any], name: str
+) -> None:
     prices = {"input": 1, "output": 2, "cacheRead": 3, "cacheWrite": 4}
 
     answers = await asyncio.gather(
@@ -133,7 +135,7 @@ async def test_patches_at_once_all_count(admin: User, ai_model: dict[str, Any], 
     assert (now["slots"], now["endpoint"], now["prices"]) == (9, "http://10.0.0.5/v1", prices)
 
 
-async def test_a_patch_cannot_take_another_ones_place(
+async def test_patch_to_the_provider_and_model_of_another_ai_model_is_refused(
     admin: User, ai_model: dict[str, Any], name: str, model: str
 ) -> None:
     await admin.post("/api/ai-models", {"name": f"{name}-2", "provider": "mock", "model": f"{model}-2", "slots": 1})
@@ -141,7 +143,7 @@ async def test_a_patch_cannot_take_another_ones_place(
     assert (await patch(admin, f"{name}-2", model=model)).status_code == 409
 
 
-async def test_a_removed_model_is_gone_and_its_jobs_go_on(
+async def test_deleted_model_is_gone_and_its_jobs_run_in_default_slots(
     admin: User, user: User, ai_model: dict[str, Any], name: str, model: str
 ) -> None:
     await patch(admin, name, slots=0)
@@ -153,7 +155,7 @@ async def test_a_removed_model_is_gone_and_its_jobs_go_on(
     assert (await admin.get(f"/api/ai-models/{name}")).status_code == 404
     assert (await admin.http.delete(f"/api/ai-models/{name}")).status_code == 404
     assert (await patch(admin, name, slots=1)).status_code == 404
-    detail = await user.wait(job_id)  # in the default slots
+    detail = await user.wait(job_id)
     assert (detail["status"], detail["accountName"]) == ("completed", f"mock/{model}")
 
 
@@ -167,7 +169,7 @@ async def test_a_removed_model_is_gone_and_its_jobs_go_on(
         ("prices.input", -1), ("prices.output", "1"), ("unknown", 1), ("prices.unknown", 1),
     ],
 )  # fmt: skip
-async def test_what_makes_no_sense_is_refused_by_name(
+async def test_invalid_field_of_a_new_model_is_refused_by_name(
     admin: User, name: str, model: str, field: str, value: Any
 ) -> None:
     body: dict[str, Any] = {"name": name, "provider": "mock", "model": model, "slots": 1}

@@ -1,4 +1,4 @@
-"""Who may do what: every route there is, and every kind of caller on it."""
+"""Authorization: the answer of every route to every kind of caller."""
 
 import asyncio
 import re
@@ -26,32 +26,32 @@ REFUSED: dict[Access, dict[str, int]] = {
     Access.OWNER: UNKNOWN | {"other": 403},
     Access.ADMIN: UNKNOWN | {"other": 403, "owner": 403},
 }
-"""What each kind of caller is answered. Who is not named may call: the answer is neither 401 nor 403."""
+"""The status that refuses each kind of caller, by the route's access. Callers not listed get neither 401 nor 403."""
 
 ROUTES = [route for module in MODULES for route in module.router.routes if isinstance(route, GuardedRoute)]
 
 
-def test_every_route_is_guarded() -> None:
+def test_every_route_is_a_guarded_route() -> None:
     assert [route for module in MODULES for route in module.router.routes] == ROUTES
 
 
-async def test_no_route_is_left_out(engine: Engine) -> None:
-    async with engine.client() as nobody:
-        document = (await nobody.get("/api/openapi.json")).json()
+async def test_openapi_document_lists_exactly_the_guarded_routes(engine: Engine) -> None:
+    async with engine.client() as anonymous:
+        document = (await anonymous.get("/api/openapi.json")).json()
 
     documented = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert documented == {(route.method, route.path_format) for route in ROUTES if route.include_in_schema}
 
 
-def test_a_route_that_the_table_does_not_name_cannot_be_made() -> None:
+def test_route_without_a_row_in_the_permission_table_cannot_be_created() -> None:
     router = api_router("Test")
 
     with pytest.raises(LookupError, match=r"labrats/api/auth/permissions.py does not say who may call POST"):
         router.post("/api/jobs/{job_id}")(lambda: None)
 
 
-def test_what_needs_no_credential_is_this_and_nothing_else() -> None:
-    """Once more in words, so that a slip in the table is seen."""
+def test_only_these_routes_need_no_credential() -> None:
+    """This list repeats the table, so that opening a route by mistake fails a test."""
     assert {path for (_, path), access in TABLE.items() if access is Access.OPEN} == {
         "/health",
         "/ready",
@@ -68,7 +68,7 @@ def test_what_needs_no_credential_is_this_and_nothing_else() -> None:
 
 @dataclass(frozen=True)
 class Callers:
-    """One client of each kind; and by the parameter that names it, what belongs to the owner."""
+    """A client of each kind. names: the owner's resources, by the path parameter that names them."""
 
     by_kind: dict[str, httpx2.AsyncClient]
     names: dict[str, str]
@@ -76,7 +76,7 @@ class Callers:
 
 @pytest.fixture(scope="module")
 def expired_key(engine: Engine) -> str:
-    """A key that was valid a moment ago."""
+    """A key that has just expired."""
 
     async def expire() -> str:
         expires_at = datetime.now(UTC) + timedelta(seconds=0.5)
@@ -90,7 +90,7 @@ def expired_key(engine: Engine) -> str:
 
 @pytest.fixture(scope="module")
 def revoked_key(engine: Engine) -> str:
-    """A key that is no more: one for all tests, since many different wrong ones would be guesses."""
+    """A revoked key. All tests share it, because many different wrong keys would be rate-limited as guesses."""
 
     async def revoke() -> str:
         async with engine.user() as user, engine.admin() as admin:
@@ -102,7 +102,7 @@ def revoked_key(engine: Engine) -> str:
 
 @asynccontextmanager
 async def signed_out(engine: Engine) -> AsyncIterator[httpx2.AsyncClient]:
-    """Somebody who kept the cookie of an ended session."""
+    """Yield a client that still sends the cookie of an ended session."""
     async with engine.browser() as user:
         assert (await user.post("/api/auth/logout")).status_code == 204
         user.http.cookies["auth_token"] = user.key
@@ -132,7 +132,7 @@ async def callers(engine: Engine, expired_key: str, revoked_key: str) -> AsyncIt
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-async def test_each_kind_of_caller_is_answered_as_the_table_says(route: GuardedRoute, callers: Callers) -> None:
+async def test_route_accepts_and_refuses_callers_as_the_table_says(route: GuardedRoute, callers: Callers) -> None:
     path = re.sub(r"\{(\w+)[^}]*\}", lambda name: callers.names.get(name[1], "there-is-none"), route.path)
     for kind, client in callers.by_kind.items():
         answer = await client.request(route.method, path)
@@ -147,7 +147,7 @@ async def test_each_kind_of_caller_is_answered_as_the_table_says(route: GuardedR
     "header",
     ["", "Bearer", "Bearer nothing", "Basic bm9ib2R5Og==", "Bearer lr_\xff", "bearer\tx", "Token {key}", "{key}"],
 )
-async def test_whatever_is_no_valid_key_is_refused(engine: Engine, user: User, header: str) -> None:
+async def test_authorization_header_without_a_valid_key_is_refused(engine: Engine, user: User, header: str) -> None:
     async with engine.client() as http:
         headers = {b"Authorization": header.format(key=user.key).encode("latin-1")}
         answer = await http.get("/api/jobs", headers=headers)
@@ -156,16 +156,16 @@ async def test_whatever_is_no_valid_key_is_refused(engine: Engine, user: User, h
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-async def test_a_key_in_the_address_is_none(engine: Engine, user: User) -> None:
+async def test_key_in_the_query_string_is_ignored(engine: Engine, user: User) -> None:
     async with engine.client() as http:
         for name in ("key", "api_key", "token", "access_token", "authorization"):
             assert (await http.get("/api/jobs", params={name: user.key})).status_code == 401
 
 
-async def test_who_may_not_call_learns_nothing_of_the_body(engine: Engine, user: User) -> None:
-    """The key is looked at first: a body that is broken, too much, or of the wrong type changes nothing."""
-    async with engine.client() as nobody:
+async def test_unauthorized_caller_gets_the_same_answer_for_any_body(engine: Engine, user: User) -> None:
+    """The key is checked first, even if the body is broken, too large, or of the wrong type."""
+    async with engine.client() as anonymous:
         for path in ("/api/jobs/submit", "/api/ai-models", "/api/api-keys"):
             for content in (b"", b"{", b"\xff", b"x" * 1_000_000):
-                assert (await nobody.post(path, content=content)).status_code == 401
+                assert (await anonymous.post(path, content=content)).status_code == 401
     assert (await user.http.post("/api/ai-models", content=b"{")).status_code == 403

@@ -1,4 +1,4 @@
-"""Whoever submits a job with a `callbackUrl` is told what becomes of it, as API.md says."""
+"""Callbacks: the engine reports the start and the end of a job to its `callbackUrl`."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,8 +14,8 @@ KEY = b"test-signing-secret"
 
 
 @pytest.fixture
-def telling_engine(start_engine: EngineFactory) -> LocalEngine:
-    """An engine that may call back to this machine, and signs what it says."""
+def calling_engine(start_engine: EngineFactory) -> LocalEngine:
+    """An engine that may send callbacks to this machine, and signs them."""
     return start_engine(OUTBOUND_ALLOWED_CIDRS="127.0.0.0/8", CALLBACK_SIGNING_SECRET=SECRET)
 
 
@@ -25,10 +25,10 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-async def test_a_caller_is_told_of_the_start_and_the_end_signed(
-    telling_engine: LocalEngine, receiver: Receiver
+async def test_start_and_end_of_a_job_are_reported_in_signed_callbacks(
+    calling_engine: LocalEngine, receiver: Receiver
 ) -> None:
-    async with telling_engine.user() as user:
+    async with calling_engine.user() as user:
         job_id = await user.submit(callbackUrl=receiver.url, metadata={"repo": "a/b", "mine": [1]})
         await receiver.got("in_progress", "completed")
         about = {"jobId": job_id, "metadata": {"repo": "a/b", "mine": [1]}}
@@ -43,8 +43,10 @@ async def test_a_caller_is_told_of_the_start_and_the_end_signed(
         assert (await user.job(job_id))["callback"]["problem"] is None
 
 
-async def test_a_failure_says_why_and_a_cancelled_job_says_so(telling_engine: LocalEngine, receiver: Receiver) -> None:
-    async with telling_engine.user() as user:
+async def test_callback_of_a_failed_or_cancelled_job_gives_the_reason(
+    calling_engine: LocalEngine, receiver: Receiver
+) -> None:
+    async with calling_engine.user() as user:
         await user.submit({"fail": "the tests do not pass"}, callbackUrl=receiver.url)
         failed = (await receiver.got("in_progress", "failed"))[-1]
         assert failed.message["details"] == "the tests do not pass"
@@ -56,11 +58,11 @@ async def test_a_failure_says_why_and_a_cancelled_job_says_so(telling_engine: Lo
         assert cancelled.message["details"] == "cancelled"
 
 
-async def test_a_receiver_that_fails_changes_nothing_about_the_job(
-    telling_engine: LocalEngine, receiver: Receiver
+async def test_failing_receiver_does_not_change_the_jobs_outcome(
+    calling_engine: LocalEngine, receiver: Receiver
 ) -> None:
     receiver.replies = [answer(404), answer(410)]
-    async with telling_engine.user() as user:
+    async with calling_engine.user() as user:
         job = await user.run({"result": "done"}, callbackUrl=receiver.url)
         assert (job["status"], job["result"]) == ("completed", "done")
         await receiver.got("in_progress", "completed")
@@ -70,19 +72,21 @@ async def test_a_receiver_that_fails_changes_nothing_about_the_job(
         assert job["callback"]["problem"] == "the receiver answered 410"
 
 
-async def test_what_a_killed_engine_owed_the_next_one_tells(telling_engine: LocalEngine) -> None:
-    async with a_receiver(None) as receiver, telling_engine.user() as user:
+async def test_callbacks_pending_when_the_engine_is_killed_are_sent_after_its_restart(
+    calling_engine: LocalEngine,
+) -> None:
+    async with a_receiver(None) as receiver, calling_engine.user() as user:
         job_id = await user.submit({"result": "done"}, callbackUrl=receiver.url)
         await user.wait(job_id)
         await receiver.got("in_progress")
-        telling_engine.kill()
-        telling_engine.start()
+        calling_engine.kill()
+        calling_engine.start()
         again, last = (await receiver.got("in_progress", "in_progress", "completed"))[1:]
         assert again.id == receiver.received[0].id != last.id
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/hook", "http://169.254.169.254/", "http://user:pass@1.1.1.1/"])
-async def test_an_address_that_is_not_for_callbacks_is_refused(user: User, url: str) -> None:
+async def test_callback_url_that_is_not_allowed_is_refused(user: User, url: str) -> None:
     refused = await user.post("/api/jobs/submit", a_submission(callbackUrl=url))
     assert refused.status_code == 422
     assert refused.json()["details"][0]["field"] == "callbackUrl"

@@ -1,4 +1,4 @@
-"""An event starts an agent, and others follow it: each once, whatever happens to the engine."""
+"""Chains: an event starts an agent and each job starts the next one exactly once, even if the engine is killed."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ EVENTS_A_ROUND, KILLS = 6, 5
 
 
 def an_agent(name: str, *, following: str | None, starts: bool) -> dict[str, Any]:
-    """An agent of the mock provider for the event, whom `following` follows. starts: the event starts it by itself."""
+    """Return an agent of the mock provider. following: the next agent of the chain. starts: EVENT starts the agent."""
     trigger: dict[str, Any] = {"source": "tests", "events": ["thing.*"], "enabled": starts}
     if following:
         trigger["next"] = {"agentTriggerName": following}
@@ -22,8 +22,8 @@ def an_agent(name: str, *, following: str | None, starts: bool) -> dict[str, Any
 async def set_up_agents(admin: User) -> None:
     for place, name in enumerate(LINKS):
         following = LINKS[place + 1] if place + 1 < len(LINKS) else None
-        made = await admin.post("/api/agents", an_agent(name, following=following, starts=place == 0))
-        assert made.status_code == 201, made.text
+        created = await admin.post("/api/agents", an_agent(name, following=following, starts=place == 0))
+        assert created.status_code == 201, created.text
 
 
 async def send_event(user: User) -> str:
@@ -34,8 +34,8 @@ async def send_event(user: User) -> str:
     return str(job["jobId"])
 
 
-async def the_end_of(user: User, job_id: str) -> list[dict[str, Any]]:
-    """The jobs of a chain from `job_id` to its last."""
+async def wait_for_chain(user: User, job_id: str) -> list[dict[str, Any]]:
+    """Wait for the end of a chain. Return its jobs from `job_id` to the last one."""
     chain = [await user.wait(job_id)]
     async with asyncio.timeout(60):
         while chain[-1]["agentRole"] != LINKS[-1]:
@@ -48,11 +48,11 @@ async def the_end_of(user: User, job_id: str) -> list[dict[str, Any]]:
     return chain
 
 
-async def test_agents_follow_each_other(start_engine: EngineFactory) -> None:
+async def test_event_starts_a_chain_of_agents(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.admin() as admin, engine.user() as user:
         await set_up_agents(admin)
-        first, second, third = await the_end_of(user, await send_event(user))
+        first, second, third = await wait_for_chain(user, await send_event(user))
         assert [job["status"] for job in (first, second, third)] == ["completed"] * 3
         assert first["chainId"] == second["chainId"] == third["chainId"]
         assert third["chainPath"] == list(LINKS)
@@ -63,7 +63,7 @@ async def test_agents_follow_each_other(start_engine: EngineFactory) -> None:
         assert [line.split()[-3] for line in drawn.splitlines()[1:]] == list(LINKS)
 
 
-async def test_a_chain_that_cannot_go_on_says_why(start_engine: EngineFactory) -> None:
+async def test_chain_without_a_next_agent_ends_with_the_reason(start_engine: EngineFactory) -> None:
     async with start_engine().admin() as admin:
         await admin.post("/api/agents", an_agent("first", following="nobody", starts=True))
         job = await admin.wait(await send_event(admin))
@@ -74,7 +74,7 @@ async def test_a_chain_that_cannot_go_on_says_why(start_engine: EngineFactory) -
         assert job["status"] == "completed"
 
 
-async def test_an_engine_that_is_killed_again_and_again_makes_each_link_once(start_engine: EngineFactory) -> None:
+async def test_repeatedly_killed_engine_creates_each_link_of_a_chain_once(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.admin() as admin:
         await set_up_agents(admin)
@@ -89,7 +89,7 @@ async def test_an_engine_that_is_killed_again_and_again_makes_each_link_once(sta
         engine.kill()
         engine.start()
     async with engine.admin() as admin:
-        chains = await asyncio.gather(*(the_end_of(admin, job_id) for job_id in started))
+        chains = await asyncio.gather(*(wait_for_chain(admin, job_id) for job_id in started))
         assert {len(chain) for chain in chains} == {len(LINKS)}
         assert await count(admin) == len(LINKS) * EVENTS_A_ROUND * KILLS
 

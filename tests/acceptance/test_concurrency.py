@@ -1,4 +1,4 @@
-"""A hundred clients at once on the same agents, instructions, models and webhook sources."""
+"""A hundred concurrent clients that change the same agents, instructions, models and webhook sources."""
 
 import asyncio
 import random
@@ -15,13 +15,15 @@ from tests.acceptance.engine import Engine, LocalEngine, User
 
 CLIENTS: Final = 100
 CALLS: Final = 5
-"""How often each client creates, changes or deletes something."""
+"""Number of creations, changes and deletions per client."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Resources at `path`. marked: what to set so that one of them also carries the mark of a client, by its number.
-    marks: how many marks it carries.
+    """A kind of resource. path: its collection. fields: required to create one.
+
+    marked: returns the patch that adds the mark of client `number` to a resource.
+    marks:  counts the marks of a resource.
     """
 
     path: str
@@ -55,19 +57,19 @@ KINDS: Final = (
 
 
 def a_resource(kind: Kind, name: str) -> dict[str, Any]:
-    """What to create it by. Each model stands for one of its own, since no two may stand for the same."""
+    """Return the body that creates a resource. AiModels get a unique `model`, as the API requires."""
     return {"name": name} | kind.fields | ({"model": name} if kind.path == "/api/ai-models" else {})
 
 
 @pytest.fixture
 async def clients(engine: Engine) -> AsyncIterator[list[User]]:
-    """A hundred admins, each with a connection of their own."""
+    """A hundred admins, each with a separate connection."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(engine.admin()) for _ in range(CLIENTS)]
 
 
 async def add_mark(client: User, kind: Kind, name: str, number: int) -> None:
-    """Read it, and write it with one mark more, until nobody else has written in between."""
+    """Add a mark to a resource. Read and write it again until no other client has written in between."""
     while True:
         found = (await client.get(f"{kind.path}/{name}")).json()
         change = kind.marked(found, number) | {"resourceVersion": found["resourceVersion"]}
@@ -77,7 +79,7 @@ async def add_mark(client: User, kind: Kind, name: str, number: int) -> None:
             return
 
 
-async def test_no_change_is_lost(clients: list[User], admin: User) -> None:
+async def test_concurrent_read_modify_write_cycles_lose_no_change(clients: list[User], admin: User) -> None:
     for kind in KINDS:
         assert (await admin.post(kind.path, a_resource(kind, "contended"))).status_code == 201
 
@@ -94,7 +96,7 @@ async def test_no_change_is_lost(clients: list[User], admin: User) -> None:
         assert (await admin.http.delete(f"{kind.path}/contended")).status_code == 204
 
 
-async def test_changes_of_different_fields_do_not_undo_each_other(clients: list[User], admin: User) -> None:
+async def test_concurrent_patches_of_different_fields_do_not_undo_each_other(clients: list[User], admin: User) -> None:
     await admin.post("/api/instructions", {"name": "shared", "content": "Do it well."})
     fields: dict[str, Any] = {
         "priority": 7, "description": "What it is for.", "displayName": "Shared", "scope": "global",
@@ -115,7 +117,10 @@ async def test_changes_of_different_fields_do_not_undo_each_other(clients: list[
 
 
 async def create_change_and_delete(client: User, seed: int) -> list[tuple[str, str, httpx2.Response]]:
-    """Some of each, of a few names that all clients use: the path, what was done, and the answer."""
+    """Create, change and delete resources at random, under a few names that all clients use.
+
+    Return the path, method and answer of each call.
+    """
     chance = random.Random(seed)
     done = []
     for _ in range(CALLS):
@@ -132,7 +137,7 @@ async def create_change_and_delete(client: User, seed: int) -> list[tuple[str, s
     return done
 
 
-async def test_what_many_create_change_and_delete_at_once_is_there_or_not(clients: list[User], admin: User) -> None:
+async def test_concurrent_creations_and_deletions_leave_a_consistent_state(clients: list[User], admin: User) -> None:
     done = [
         call
         for calls in await asyncio.gather(
@@ -153,11 +158,11 @@ async def test_what_many_create_change_and_delete_at_once_is_there_or_not(client
             assert (await admin.http.delete(path)).status_code == 204
 
 
-async def test_of_many_models_for_the_same_one_is_made(
+async def test_concurrent_creations_of_the_same_model_create_one(
     engine: Engine, clients: list[User], admin: User, model: str
 ) -> None:
     if not isinstance(engine, LocalEngine):
-        pytest.skip("of several engines that answer requests, each looks for itself whether there is another")
+        pytest.skip("several replicas of the API each check for duplicates by themselves")
     answers = await asyncio.gather(
         *(
             client.post("/api/ai-models", {"name": f"claim-{number}", "provider": "mock", "model": model})
@@ -166,5 +171,5 @@ async def test_of_many_models_for_the_same_one_is_made(
     )
 
     assert Counter(answer.status_code for answer in answers) == {201: 1, 409: CLIENTS - 1}
-    made = next(answer.json()["id"] for answer in answers if answer.status_code == 201)
-    await admin.http.delete(f"/api/ai-models/{made}")
+    created = next(answer.json()["id"] for answer in answers if answer.status_code == 201)
+    await admin.http.delete(f"/api/ai-models/{created}")

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.acceptance.test_chains import LINKS, count, send_event, set_up_agents, the_end_of
+from tests.acceptance.test_chains import LINKS, count, send_event, set_up_agents, wait_for_chain
 from tests.kubernetes.conftest import EngineFactory
 from tests.kubernetes.test_failover import leaderships
 from tests.support.waiting import eventually
@@ -23,7 +23,7 @@ async def test_each_link_is_made_once_although_the_leader_dies(start_engine: Eng
         first_jobs = await asyncio.gather(*(send_event(admin) for _ in range(EVENTS)))
         await admin.wait(first_jobs[0])
         leader.kill()
-        chains = await asyncio.gather(*(the_end_of(admin, job_id) for job_id in first_jobs))
+        chains = await asyncio.gather(*(wait_for_chain(admin, job_id) for job_id in first_jobs))
         assert {len(chain) for chain in chains} == {len(LINKS)}
         assert await count(admin) == len(LINKS) * EVENTS
         assert all(job["status"] == "completed" for chain in chains for job in chain)
