@@ -1,4 +1,4 @@
-"""Callers that mean harm, or a great many of them: the engine serves everybody else as before, in bounded memory."""
+"""Hostile callers: the engine keeps serving other callers, with bounded memory."""
 
 import socket
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def resident_bytes(pid: int) -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))) * 1024
 
 
-async def test_open_files_are_limited_as_far_as_the_system_permits(engine: LocalEngine) -> None:
+async def test_engine_raises_its_limit_of_open_files_as_far_as_permitted(engine: LocalEngine) -> None:
     limits = Path(f"/proc/{engine.pid}/limits").read_text().splitlines()
     soft, hard = next(line for line in limits if line.startswith("Max open files")).split()[3:5]
     assert int(soft) == min(int(hard), MOST_DESCRIPTORS)
@@ -35,10 +35,10 @@ async def test_open_files_are_limited_as_far_as_the_system_permits(engine: Local
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
 @pytest.mark.parametrize(("is_admin", "codes"), [(True, {400, 413}), (False, {401, 413})])
-def test_a_client_that_sends_all_of_a_refused_upload_sees_the_refusal(
+def test_client_that_sends_all_of_a_refused_upload_receives_the_refusal(
     engine: LocalEngine, is_admin: bool, codes: set[int], chunked: bool
 ) -> None:
-    """As Python's http.client does, and what is built on it: it reads no answer before it has sent everything."""
+    """Python's http.client and libraries based on it read no answer before they have sent everything."""
     pieces = (b"x" * MEBIBYTE for _ in range(150))
     headers = {
         "Authorization": f"Bearer {engine.admin_key if is_admin else 'wrong'}",
@@ -56,7 +56,7 @@ def test_a_client_that_sends_all_of_a_refused_upload_sees_the_refusal(
 
 
 @pytest.mark.slow
-async def test_hundreds_of_readers_that_never_read_cost_little_and_delay_no_other(
+async def test_readers_that_never_read_use_bounded_memory_and_delay_no_other_reader(
     engine: LocalEngine, user: User
 ) -> None:
     lines = 100_000
@@ -76,7 +76,7 @@ async def test_hundreds_of_readers_that_never_read_cost_little_and_delay_no_othe
     assert grown < 150 * MEBIBYTE
 
 
-async def test_an_attempt_that_writes_without_end_fails_at_the_bound_with_its_last_lines(
+async def test_attempt_with_endless_output_fails_at_the_limit_and_keeps_its_log(
     start_engine: EngineFactory,
 ) -> None:
     engine = start_engine(LABRATS_MAX_OUTPUT_MIB="1")

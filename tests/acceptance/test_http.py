@@ -1,4 +1,4 @@
-"""What the API is as an HTTP server: limits, methods, types, and errors that look the same everywhere."""
+"""The API as an HTTP server: limits, methods, content types, and errors of one format."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 
 def is_error(answer: httpx2.Response, status: int, code: str) -> bool:
-    """Whether `answer` is that error, in the one shape all errors have."""
+    """Assert that `answer` is the error in the format of all errors. Return whether it has a message."""
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json"), answer.text
     body = answer.json()
     assert set(body) == {"error", "code"} | ({"details"} if status == 422 else set())
@@ -22,12 +22,12 @@ def is_error(answer: httpx2.Response, status: int, code: str) -> bool:
 
 
 async def connect(engine: Engine) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection, for what no client would send."""
+    """Open a connection for requests that no HTTP client would send."""
     host, port = engine.url.removeprefix("http://").split(":")
     return await asyncio.open_connection(host, int(port))
 
 
-async def test_what_is_not_there_is_a_404(user: User) -> None:
+async def test_unknown_path_is_answered_with_404(user: User) -> None:
     for path in ("/", "/api", "/api/nothing", "/api/jobs/", "/api/jobs/ir-00000000/nothing", "/docs", "/openapi.json"):
         assert is_error(await user.get(path), 404, "not_found")
 
@@ -35,12 +35,12 @@ async def test_what_is_not_there_is_a_404(user: User) -> None:
 @pytest.mark.parametrize(
     "job_id", ["ir-00000000", "IR-00000000", "x" * 5000, "%00", "..%2f..", "%F0%9F%93%84", "ir-1%0d%0a"]
 )
-async def test_a_job_that_is_not_there_is_a_404(user: User, job_id: str) -> None:
+async def test_unknown_job_is_answered_with_404(user: User, job_id: str) -> None:
     assert is_error(await user.get(f"/api/jobs/{job_id}"), 404, "not_found")
     assert is_error(await user.post(f"/api/jobs/{job_id}/cancel"), 404, "not_found")
 
 
-async def test_a_method_that_is_not_possible_says_which_are(user: User) -> None:
+async def test_405_names_the_allowed_methods(user: User) -> None:
     for method, path, allowed in (
         ("DELETE", "/api/jobs", "GET, HEAD"),
         ("PUT", "/api/ai-models", "GET, HEAD, POST"),
@@ -53,7 +53,7 @@ async def test_a_method_that_is_not_possible_says_which_are(user: User) -> None:
         assert answer.headers["allow"] == allowed
 
 
-async def test_head_is_get_without_the_body(user: User) -> None:
+async def test_head_answers_like_get_without_the_body(user: User) -> None:
     job_id = await user.submit({"hang": True})
     for path in ("/health", "/ready", "/api/openapi.json", "/api/jobs", f"/api/jobs/{job_id}/logs"):
         answer = await user.http.head(path)
@@ -67,7 +67,7 @@ async def test_head_is_get_without_the_body(user: User) -> None:
     "content_type",
     [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonx"],
 )
-async def test_a_body_that_does_not_say_it_is_json_is_refused(user: User, content_type: str | None) -> None:
+async def test_body_without_a_json_content_type_is_refused(user: User, content_type: str | None) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
 
     answer = await user.http.post("/api/jobs/submit", content=json.dumps(a_submission()), headers=headers)
@@ -76,7 +76,7 @@ async def test_a_body_that_does_not_say_it_is_json_is_refused(user: User, conten
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON", "application/json; charset=utf-8"])
-async def test_json_may_be_written_in_several_ways(user: User, content_type: str) -> None:
+async def test_json_content_type_ignores_case_and_parameters(user: User, content_type: str) -> None:
     answer = await user.http.post(
         "/api/jobs/submit", content=json.dumps(a_submission()), headers={"Content-Type": content_type}
     )
@@ -84,7 +84,7 @@ async def test_json_may_be_written_in_several_ways(user: User, content_type: str
     assert answer.status_code == 201
 
 
-async def test_a_body_beyond_the_limit_is_refused_by_what_it_declares(user: User) -> None:
+async def test_body_with_a_content_length_beyond_the_limit_is_refused(user: User) -> None:
     answer = await user.http.post(
         "/api/jobs/submit", content=b" " * (16 * MIB + 1), headers={"Content-Type": "application/json"}
     )
@@ -92,7 +92,9 @@ async def test_a_body_beyond_the_limit_is_refused_by_what_it_declares(user: User
     assert is_error(answer, 413, "too_large")
 
 
-async def test_a_body_that_declares_too_much_is_refused_before_it_is_sent(engine: Engine, user: User) -> None:
+async def test_body_with_a_content_length_beyond_the_limit_is_refused_before_it_is_sent(
+    engine: Engine, user: User
+) -> None:
     reader, writer = await connect(engine)
 
     writer.write(
@@ -104,7 +106,7 @@ async def test_a_body_that_declares_too_much_is_refused_before_it_is_sent(engine
     writer.close()
 
 
-async def test_a_body_beyond_the_limit_is_refused_when_it_declares_nothing(user: User) -> None:
+async def test_chunked_body_beyond_the_limit_is_refused(user: User) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(60):
             yield b" " * MIB
@@ -114,7 +116,7 @@ async def test_a_body_beyond_the_limit_is_refused_when_it_declares_nothing(user:
     assert is_error(answer, 413, "too_large")
 
 
-async def test_a_prompt_or_files_or_metadata_beyond_their_limits_are_refused(user: User) -> None:
+async def test_prompt_files_or_metadata_beyond_their_limit_are_refused(user: User) -> None:
     half = "A" * (4 * ((5 * MIB + 2) // 3))  # a little more than 5 MiB, as base64
     for too_much in (
         {"prompt": "x" * (900 * 1024 + 1)},
@@ -134,7 +136,7 @@ async def test_files_up_to_their_limit_are_accepted(user: User) -> None:
     assert (await user.run(workspaceFiles=files))["status"] == "completed"
 
 
-async def test_answers_are_not_to_be_cached_or_guessed_at(user: User) -> None:
+async def test_answers_forbid_caching_and_content_sniffing(user: User) -> None:
     for path in ("/health", "/api/jobs", "/api/nothing", "/metrics"):
         headers = (await user.get(path)).headers
         assert headers["cache-control"] == "no-store"
@@ -152,7 +154,9 @@ async def test_answers_are_not_to_be_cached_or_guessed_at(user: User) -> None:
         b"GET / HTTP/1.1\r\nx\x00y: z\r\n\r\n",
     ],
 )
-async def test_what_is_not_http_is_answered_in_the_same_shape(engine: Engine, request_line: bytes) -> None:
+async def test_malformed_request_is_answered_with_an_error_in_the_common_format(
+    engine: Engine, request_line: bytes
+) -> None:
     reader, writer = await connect(engine)
 
     writer.write(request_line)
@@ -163,9 +167,9 @@ async def test_what_is_not_http_is_answered_in_the_same_shape(engine: Engine, re
     writer.close()
 
 
-async def test_the_document_and_the_page_for_people_are_there(engine: Engine) -> None:
-    async with engine.client() as nobody:
-        document, page = await nobody.get("/api/openapi.json"), await nobody.get("/api/docs")
+async def test_openapi_document_and_its_html_page_are_served_without_a_key(engine: Engine) -> None:
+    async with engine.client() as anonymous:
+        document, page = await anonymous.get("/api/openapi.json"), await anonymous.get("/api/docs")
 
     assert document.json()["openapi"].startswith("3.1")
     assert page.headers["content-type"] == "text/html; charset=utf-8"

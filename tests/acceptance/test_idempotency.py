@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: the same key and body gives the first answer again, and nothing is done twice."""
+"""`Idempotency-Key`: a request with the same key and body gets the first answer again and has no further effect."""
 
 import asyncio
 from typing import Any
@@ -15,11 +15,11 @@ async def submit(user: User, key: str, **fields: Any) -> httpx2.Response:
 
 
 async def total(user: User) -> int:
-    """How many jobs the user has."""
+    """Return the number of the user's jobs."""
     return int((await user.get("/api/jobs")).json()["total"])
 
 
-async def test_the_same_request_again_gives_the_first_answer(user: User) -> None:
+async def test_repeated_request_gets_the_first_answer(user: User) -> None:
     first = await submit(user, "key-1")
     await user.wait(first.json()["jobId"])
     again = await submit(user, "key-1")
@@ -31,7 +31,7 @@ async def test_the_same_request_again_gives_the_first_answer(user: User) -> None
     assert await total(user) == 1
 
 
-async def test_fifty_at_once_make_one_job(user: User) -> None:
+async def test_fifty_concurrent_requests_with_one_key_create_one_job(user: User) -> None:
     files = [{"name": "a.txt", "data": "aGVsbG8K"}]
 
     answers = await asyncio.gather(*(submit(user, "key-1", workspaceFiles=files) for _ in range(50)))
@@ -42,7 +42,7 @@ async def test_fifty_at_once_make_one_job(user: User) -> None:
     assert (await user.wait(job_id))["status"] == "completed"
 
 
-async def test_another_body_under_the_same_key_is_refused(user: User) -> None:
+async def test_another_body_with_the_same_key_is_refused(user: User) -> None:
     first = await submit(user, "key-1")
     other = await submit(user, "key-1", prompt="Something else.")
 
@@ -53,25 +53,25 @@ async def test_another_body_under_the_same_key_is_refused(user: User) -> None:
     assert (await submit(user, "key-1")).json() == first.json()
 
 
-async def test_white_space_and_the_order_of_fields_make_no_other_body(user: User) -> None:
+async def test_body_that_differs_only_in_white_space_and_field_order_is_the_same_request(user: User) -> None:
     first = await submit(user, "key-1")
     rearranged = dict(reversed(a_submission().items()))
 
     assert (await user.post("/api/jobs/submit", rearranged, Idempotency_Key="key-1")).json() == first.json()
 
 
-async def test_other_keys_and_other_callers_make_other_jobs(engine: Engine, user: User) -> None:
+async def test_other_keys_and_other_callers_create_other_jobs(engine: Engine, user: User) -> None:
     async with engine.user() as other:
         answers = [await submit(user, "key-1"), await submit(user, "key-2"), await submit(other, "key-1")]
 
     assert len({answer.json()["jobId"] for answer in answers}) == 3
 
 
-async def test_without_a_key_each_request_is_a_job(user: User) -> None:
+async def test_each_request_without_a_key_creates_a_job(user: User) -> None:
     assert await user.submit() != await user.submit()
 
 
-async def test_a_key_is_remembered_across_a_crash(start_engine: EngineFactory) -> None:
+async def test_key_survives_a_crash(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.user() as user:
         first = await submit(user, "key-1")
@@ -84,20 +84,20 @@ async def test_a_key_is_remembered_across_a_crash(start_engine: EngineFactory) -
         assert await total(user) == 1
 
 
-async def test_a_request_that_was_refused_uses_its_key_up_for_nothing(user: User) -> None:
+async def test_refused_request_does_not_use_up_its_key(user: User) -> None:
     assert (await submit(user, "key-1", prompt="")).status_code == 422
 
     assert (await submit(user, "key-1")).status_code == 201
 
 
-async def test_keys_that_make_no_sense_are_refused(user: User) -> None:
+async def test_invalid_keys_are_refused(user: User) -> None:
     for key in ("", "k" * 256, "two words"):
         answer = await submit(user, key)
         assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "Idempotency-Key")
     assert (await submit(user, "k" * 255)).status_code == 201
 
 
-async def test_it_works_for_ai_models(admin: User, model: str) -> None:
+async def test_ai_model_can_be_created_with_an_idempotency_key(admin: User, model: str) -> None:
     body, key = {"name": "idempotent", "provider": "mock", "model": model, "slots": 2}, str(uuid4())
 
     first, again, plain = (
@@ -112,15 +112,15 @@ async def test_it_works_for_ai_models(admin: User, model: str) -> None:
     assert other.status_code == 422
 
 
-async def test_it_works_for_api_keys_although_they_are_shown_once(engine: Engine, admin: User) -> None:
+async def test_repeated_creation_of_an_api_key_shows_the_same_key_again(engine: Engine, admin: User) -> None:
     body, key = {"name": f"idempotent {uuid4()}"}, str(uuid4())
 
     answers = await asyncio.gather(*(admin.post("/api/api-keys", body, Idempotency_Key=key) for _ in range(10)))
 
     assert {answer.status_code for answer in answers} == {201}
     assert [answer.json() for answer in answers] == [answers[0].json()] * 10
-    async with engine.client(answers[0].json()["key"]) as made:
-        assert (await made.get("/api/jobs")).status_code == 200
+    async with engine.client(answers[0].json()["key"]) as client:
+        assert (await client.get("/api/jobs")).status_code == 200
     other = await admin.post("/api/api-keys", body | {"scopes": ["admin"]}, Idempotency_Key=key)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     assert (await admin.post("/api/api-keys", body)).status_code == 409

@@ -1,4 +1,4 @@
-"""A job's events: all that its attempts say, typed, in pages or live."""
+"""A job's events: the typed output of its attempts, in pages or as a stream."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ STEPS = [
     {"onAttempt": 1, "steps": [{"fail": "not yet"}]},
     {"result": {"done": True}},
 ]
-NOTHING_MADE: dict[str, Any] = {
+NO_OUTPUTS: dict[str, Any] = {
     "branch": None,
     "commit": None,
     "pullRequestUrl": None,
@@ -30,11 +30,11 @@ USED = {
     "turns": 1,
     "seconds": 0.0,
 }
-SO_FAR = {"usage": USED, "outputs": NOTHING_MADE}
+TOTALS = {"usage": USED, "outputs": NO_OUTPUTS}
 
 
 async def pages(user: User, job_id: str, limit: int) -> list[dict[str, Any]]:
-    """All events, read page by page."""
+    """Read all events, page by page."""
     events: list[dict[str, Any]] = []
     after: dict[str, str] = {}
     while True:
@@ -49,13 +49,13 @@ async def pages(user: User, job_id: str, limit: int) -> list[dict[str, Any]]:
         after = {"after": page["next"]}
 
 
-async def test_events_are_typed_and_tell_both_attempts(user: User) -> None:
+async def test_events_of_all_attempts_are_typed(user: User) -> None:
     job_id = (await user.run(*STEPS, config={"maxAttempts": 2}))["id"]
 
     events = await pages(user, job_id, 1000)
 
-    told = [(event["attempt"], event["kind"]) for event in events if event["kind"] != "status"]
-    assert told == [
+    kinds = [(event["attempt"], event["kind"]) for event in events if event["kind"] != "status"]
+    assert kinds == [
         (1, "log"), (1, "log"), (1, "log"), (1, "usage"), (1, "error"),
         (2, "log"), (2, "log"), (2, "log"), (2, "usage"), (2, "result"),
     ]  # fmt: skip
@@ -65,13 +65,13 @@ async def test_events_are_typed_and_tell_both_attempts(user: User) -> None:
         "status": {"state": "running", "message": None},
         "log": {"text": "line 3"},
         "usage": {"usage": USED},
-        "error": {"code": "agent_error", "message": "not yet", "retryAfterSeconds": None} | SO_FAR,
-        "result": {"result": {"done": True}} | SO_FAR,
+        "error": {"code": "agent_error", "message": "not yet", "retryAfterSeconds": None} | TOTALS,
+        "result": {"result": {"done": True}} | TOTALS,
     }
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 1000])
-async def test_pages_of_any_size_hold_the_same(user: User, limit: int) -> None:
+async def test_pages_of_any_size_contain_the_same_events(user: User, limit: int) -> None:
     job_id = (await user.run(*STEPS, config={"maxAttempts": 2}))["id"]
 
     events = await pages(user, job_id, limit)
@@ -80,16 +80,16 @@ async def test_pages_of_any_size_hold_the_same(user: User, limit: int) -> None:
     assert len({event["id"] for event in events}) == len(events)
 
 
-@pytest.mark.parametrize(("asked", "given"), [(-5, 1), (0, 1), (3, 3), (1001, 1000), (10**9, 1000)])
-async def test_the_size_of_a_page_is_clamped_to_1_to_1000(user: User, asked: int, given: int) -> None:
+@pytest.mark.parametrize(("limit", "expected"), [(-5, 1), (0, 1), (3, 3), (1001, 1000), (10**9, 1000)])
+async def test_limit_of_a_page_is_clamped_to_1_to_1000(user: User, limit: int, expected: int) -> None:
     job_id = (await user.run({"log": "line {n}", "times": 1100}))["id"]
 
-    page = (await user.get(f"/api/jobs/{job_id}/events", limit=asked)).json()
+    page = (await user.get(f"/api/jobs/{job_id}/events", limit=limit)).json()
 
-    assert len(page["events"]) == given
+    assert len(page["events"]) == expected
 
 
-async def test_pages_of_a_running_job_lead_on(user: User) -> None:
+async def test_last_page_of_a_running_job_names_the_next_one(user: User) -> None:
     job_id = await user.submit({"log": "on"}, {"hang": True})
     async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as lines:
         await anext(lines)
@@ -106,14 +106,14 @@ async def test_pages_of_a_running_job_lead_on(user: User) -> None:
     assert rest["next"] is None
 
 
-async def test_a_waiting_job_has_none_yet(user: User, admin: User, model: str) -> None:
+async def test_waiting_job_has_no_events(user: User, admin: User, model: str) -> None:
     await admin.post("/api/ai-models", {"name": "no-events", "provider": "mock", "model": model, "slots": 0})
     job_id = await user.submit(config={"model": model})
 
     assert (await user.get(f"/api/jobs/{job_id}/events")).json() == {"events": [], "next": "1-0"}
 
 
-async def test_a_stream_tells_the_same_and_resumes(user: User) -> None:
+async def test_event_stream_equals_the_pages_and_can_be_resumed(user: User) -> None:
     job_id = await user.submit(*STEPS, config={"maxAttempts": 2})
 
     async def live(last_event_id: str | None = None) -> list[SentEvent]:
@@ -123,16 +123,16 @@ async def test_a_stream_tells_the_same_and_resumes(user: User) -> None:
         ):
             return [event async for event in events]
 
-    *told, done = await live()
+    *streamed, done = await live()
 
-    assert [event.data for event in told] == await pages(user, job_id, 1000)
-    assert [event.id for event in told] == [event.data["id"] for event in told]
+    assert [event.data for event in streamed] == await pages(user, job_id, 1000)
+    assert [event.id for event in streamed] == [event.data["id"] for event in streamed]
     assert done == SentEvent("", {"done": True, "status": "completed"})
-    for number, event in enumerate(told, start=1):
-        assert await live(event.id) == [*told[number:], done]
+    for number, event in enumerate(streamed, start=1):
+        assert await live(event.id) == [*streamed[number:], done]
 
 
-async def test_a_result_too_large_for_an_event_is_in_the_detail(user: User) -> None:
+async def test_result_too_large_for_an_event_is_in_the_job_detail(user: User) -> None:
     large = ["x" * 1000] * 60
 
     detail = await user.run({"result": large})

@@ -1,4 +1,4 @@
-"""What becomes of a job: submitted, run, looked at."""
+"""The life of a job: submission, run, result, and the fields that show them."""
 
 import re
 from datetime import datetime
@@ -18,7 +18,7 @@ DETAIL_FIELDS = ITEM_FIELDS | {
 }  # fmt: skip
 
 
-async def test_a_job_is_submitted_runs_and_can_be_looked_at(user: User) -> None:
+async def test_submitted_job_runs_and_shows_its_result_and_log(user: User) -> None:
     answer = await user.post("/api/jobs/submit", a_submission(source="github", type="implement-issue"))
 
     assert answer.status_code == 201
@@ -28,12 +28,12 @@ async def test_a_job_is_submitted_runs_and_can_be_looked_at(user: User) -> None:
     detail = await user.wait(job_id)
     assert detail["status"] == "completed"
     assert detail["result"] == detail["returnvalue"]
-    assert "3 words" in detail["result"]  # the default script says something about the prompt
+    assert "3 words" in detail["result"]  # the default script reports the length of the prompt
     assert len(detail["logs"]) == 3
     assert await user.log_lines(job_id) == detail["logs"]
 
 
-async def test_detail_and_list_have_exactly_the_fields_that_are_documented(user: User) -> None:
+async def test_job_detail_and_list_have_exactly_the_documented_fields(user: User) -> None:
     detail = await user.run()
     (item,) = (await user.get("/api/jobs")).json()["jobs"]
 
@@ -42,7 +42,7 @@ async def test_detail_and_list_have_exactly_the_fields_that_are_documented(user:
     assert item == {field: detail[field] for field in ITEM_FIELDS}
 
 
-async def test_a_waiting_job_shows_null_for_what_is_not_known_yet(user: User, admin: User, model: str) -> None:
+async def test_waiting_job_shows_null_for_unknown_values(user: User, admin: User, model: str) -> None:
     await admin.post("/api/ai-models", {"name": "paused", "provider": "mock", "model": model, "slots": 0})
 
     detail = await user.job(await user.submit(config={"model": model}))
@@ -60,7 +60,7 @@ async def test_a_waiting_job_shows_null_for_what_is_not_known_yet(user: User, ad
     }  # fmt: skip
 
 
-async def test_a_job_may_use_every_field_of_a_submission(engine: Engine, user: User, model: str) -> None:
+async def test_submission_may_set_every_field(engine: Engine, user: User, model: str) -> None:
     config = {
         "model": model, "effort": "high", "provider": "mock", "fast": True, "timeoutMs": 60_000, "maxTurns": 5,
         "executorImage": engine.executor_image, "reactEnabled": True, "maxCostUsd": 1.5, "maxTokens": 1000,
@@ -96,7 +96,7 @@ async def test_a_job_may_use_every_field_of_a_submission(engine: Engine, user: U
     assert detail["accountName"] == f"mock/{model}"
 
 
-async def test_what_the_request_leaves_open_is_resolved_and_says_where_from(user: User) -> None:
+async def test_settings_that_a_submission_omits_are_resolved_with_their_origin(user: User) -> None:
     detail = await user.run()
 
     assert detail["config"] == {
@@ -119,7 +119,7 @@ async def test_times_are_utc_and_in_order(user: User) -> None:
     assert (times[2] - times[1]).total_seconds() >= 0.02
 
 
-async def test_usage_adds_up_and_shows_while_the_job_runs(user: User) -> None:
+async def test_usage_is_summed_and_shown_while_the_job_runs(user: User) -> None:
     step = {"usage": {"inputTokens": 10, "outputTokens": 5, "cacheReadTokens": 2, "costUsd": 0.25, "turns": 1}}
     job_id = await user.submit(step, step, {"log": "used"}, {"hang": True})
 
@@ -138,7 +138,7 @@ async def test_usage_adds_up_and_shows_while_the_job_runs(user: User) -> None:
     assert usage["seconds"] > 0
 
 
-async def test_a_large_result_is_whole_in_the_detail_and_null_in_the_list(user: User) -> None:
+async def test_large_result_is_complete_in_the_detail_and_null_in_the_list(user: User) -> None:
     large = ["ä" * 1000] * 20
 
     detail = await user.run({"result": large})
@@ -150,7 +150,7 @@ async def test_a_large_result_is_whole_in_the_detail_and_null_in_the_list(user: 
     assert item["result"] is None
 
 
-async def test_a_job_that_fails_says_why_to_people_and_to_programs(user: User) -> None:
+async def test_failed_job_has_a_reason_and_a_code(user: User) -> None:
     detail = await user.run({"log": "so far"}, {"fail": "the tests do not pass"})
 
     assert (detail["status"], detail["phase"]) == ("failed", "Failed")
@@ -160,7 +160,7 @@ async def test_a_job_that_fails_says_why_to_people_and_to_programs(user: User) -
     assert detail["result"] is None
 
 
-async def test_an_executor_that_dies_without_an_outcome_is_a_failure_that_says_how(user: User) -> None:
+async def test_executor_that_dies_without_an_outcome_fails_the_job_with_its_exit_status(user: User) -> None:
     exited, killed = await user.run({"exit": 3}), await user.run({"signal": 9})
 
     assert (exited["status"], exited["failedCode"]) == ("failed", "executor_died")
@@ -169,7 +169,7 @@ async def test_an_executor_that_dies_without_an_outcome_is_a_failure_that_says_h
     assert "signal 9" in killed["failedReason"]
 
 
-async def test_passing_a_limit_of_cost_or_tokens_ends_the_job(user: User) -> None:
+async def test_job_over_its_limit_of_cost_or_tokens_fails(user: User) -> None:
     dear = await user.run({"usage": {"costUsd": 2.0}}, {"hang": True}, config={"maxCostUsd": 1})
     long = await user.run({"usage": {"inputTokens": 60, "outputTokens": 60}}, {"hang": True}, config={"maxTokens": 100})
 
@@ -177,32 +177,32 @@ async def test_passing_a_limit_of_cost_or_tokens_ends_the_job(user: User) -> Non
     assert dear["usage"]["costUsd"] == 2.0
 
 
-async def test_passing_the_limit_of_turns_ends_the_job(user: User) -> None:
+async def test_job_over_its_limit_of_turns_fails(user: User) -> None:
     long = await user.run({"usage": {"turns": 3}}, {"hang": True}, config={"maxTurns": 2})
 
     assert (long["status"], long["failedCode"]) == ("failed", "max_turns")
     assert "over maxTurns 2" in long["failedReason"]
 
 
-async def test_status_keeps_the_last_lines_and_the_log_all(user: User) -> None:
+async def test_detail_contains_the_last_100_log_lines_and_the_log_all(user: User) -> None:
     detail = await user.run({"log": "line {n}", "times": 250})
 
     assert detail["logs"] == [f"line {n}" for n in range(151, 251)]
     assert await user.log_lines(detail["id"]) == [f"line {n}" for n in range(1, 251)]
 
 
-async def test_a_prompt_may_have_900_kib(user: User) -> None:
+async def test_prompt_of_900_kib_is_accepted(user: User) -> None:
     prompt = "word " * (900 * 1024 // 5)
 
     assert (await user.run(prompt=prompt))["status"] == "completed"
 
 
-async def test_accounts_are_gone(user: User) -> None:
+async def test_removed_route_accounts_is_answered_with_404(user: User) -> None:
     assert (await user.get("/api/accounts")).status_code == 404
 
 
 async def test_health_and_readiness_need_no_key(engine: Engine) -> None:
-    async with engine.client() as nobody:
+    async with engine.client() as anonymous:
         for path in ("/health", "/ready"):
-            answer = await nobody.get(path)
+            answer = await anonymous.get(path)
             assert (answer.status_code, answer.json()) == (200, {"status": "ok"})

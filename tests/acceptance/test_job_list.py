@@ -1,4 +1,4 @@
-"""The list of jobs: what is in it, in which order, and which part of it."""
+"""The list of jobs: its order, pages, filters, and visibility."""
 
 import asyncio
 from typing import Any
@@ -10,13 +10,13 @@ from tests.acceptance.engine import Engine, User
 
 
 async def ids(user: User, **query: Any) -> list[str]:
-    """The ids of the jobs on one page."""
+    """Return the ids of the jobs on a page of the list."""
     answer = await user.get("/api/jobs", **query)
     assert answer.status_code == 200, answer.text
     return [job["id"] for job in answer.json()["jobs"]]
 
 
-async def test_the_newest_job_comes_first(user: User) -> None:
+async def test_jobs_are_listed_newest_first(user: User) -> None:
     submitted = [await user.submit() for _ in range(5)]
 
     assert await ids(user) == submitted[::-1]
@@ -33,15 +33,15 @@ async def test_pages_follow_each_other_without_gap_or_overlap(user: User) -> Non
 
 
 @pytest.mark.parametrize(
-    ("asked", "given"), [(None, 20), (0, 1), (-5, 1), (1, 1), (100, 100), (101, 100), (10**6, 100)]
+    ("limit", "expected"), [(None, 20), (0, 1), (-5, 1), (1, 1), (100, 100), (101, 100), (10**6, 100)]
 )
-async def test_limit_is_clamped_to_1_to_100(user: User, asked: int | None, given: int) -> None:
-    answer = await user.get("/api/jobs", **({} if asked is None else {"limit": asked}))
+async def test_limit_is_clamped_to_1_to_100(user: User, limit: int | None, expected: int) -> None:
+    answer = await user.get("/api/jobs", **({} if limit is None else {"limit": limit}))
 
-    assert (answer.status_code, answer.json()["limit"]) == (200, given)
+    assert (answer.status_code, answer.json()["limit"]) == (200, expected)
 
 
-async def test_nobody_has_jobs_at_first(user: User) -> None:
+async def test_new_user_has_no_jobs(user: User) -> None:
     assert (await user.get("/api/jobs")).json() == {"jobs": [], "total": 0, "page": 1, "limit": 20}
 
 
@@ -65,7 +65,7 @@ async def test_filters_narrow_the_list_and_its_total(user: User) -> None:
     assert (await user.get("/api/jobs", type="code-review", limit=1)).json()["total"] == 2
 
 
-async def test_q_finds_a_part_of_id_type_source_or_repo_whatever_its_case(user: User) -> None:
+async def test_q_matches_part_of_id_type_source_or_repo_in_any_case(user: User) -> None:
     one = await user.submit(type="Code-Review", source="github", metadata={"repo": "octocat/hello"})
     other = await user.submit(type="implement-issue", source="manual")
 
@@ -79,14 +79,14 @@ async def test_q_finds_a_part_of_id_type_source_or_repo_whatever_its_case(user: 
     ("query", "field"),
     [({"page": 0}, "page"), ({"page": "x"}, "page"), ({"limit": "x"}, "limit"), ({"status": "Running"}, "status")],
 )
-async def test_a_query_that_makes_no_sense_is_refused_by_name(user: User, query: dict[str, Any], field: str) -> None:
+async def test_invalid_query_parameter_is_refused_by_name(user: User, query: dict[str, Any], field: str) -> None:
     answer = await user.get("/api/jobs", **query)
 
     assert answer.status_code == 422
     assert [detail["field"] for detail in answer.json()["details"]] == [field]
 
 
-async def test_callers_see_their_own_jobs_and_an_admin_everybodys(engine: Engine, user: User, admin: User) -> None:
+async def test_users_see_their_own_jobs_and_admins_see_all(engine: Engine, user: User, admin: User) -> None:
     async with engine.user() as other:
         mine, theirs = await user.submit(), await other.submit()
 
@@ -97,7 +97,7 @@ async def test_callers_see_their_own_jobs_and_an_admin_everybodys(engine: Engine
         assert (await admin.get("/api/jobs")).json()["total"] > 2
 
 
-async def test_the_list_follows_what_happens(user: User) -> None:
+async def test_list_follows_changes_of_status(user: User) -> None:
     job_id = await user.submit({"hang": True})
     await user.wait(job_id, "active")
     assert await ids(user, status="active") == [job_id]

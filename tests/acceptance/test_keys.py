@@ -1,4 +1,4 @@
-"""API keys: made, shown once, listed by their prefix, expired, revoked; and those of the environment."""
+"""API keys: creation, listing, expiry and revocation, keys from the environment, and sessions of the dashboard."""
 
 import asyncio
 import re
@@ -11,13 +11,13 @@ from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import PATIENCE_SECONDS, Engine, User
 
 
-async def test_a_key_is_shown_once_and_then_known_by_its_prefix(engine: Engine, admin: User) -> None:
+async def test_new_key_is_shown_once_and_listed_by_its_prefix(engine: Engine, admin: User) -> None:
     name = f"ci {uuid4()}"
 
-    made = await admin.post("/api/api-keys", {"name": name})
+    answer = await admin.post("/api/api-keys", {"name": name})
 
-    assert made.status_code == 201
-    body = made.json()
+    assert answer.status_code == 201
+    body = answer.json()
     key = body.pop("key")
     assert re.fullmatch(r"lr_[A-Za-z0-9_-]{43}", key)
     assert body["name"] == name
@@ -31,7 +31,7 @@ async def test_a_key_is_shown_once_and_then_known_by_its_prefix(engine: Engine, 
     assert engine.files_with(key) + engine.resources_with(key) == []
 
 
-async def test_a_key_can_be_made_where_the_engine_keeps_them(start_engine: EngineFactory) -> None:
+async def test_key_created_directly_in_the_data_folder_is_accepted_after_a_restart(start_engine: EngineFactory) -> None:
     engine = start_engine()
     key = engine.run_labrats("api-key", "create", "ops", "--scope", "admin", "--direct").strip()
 
@@ -41,13 +41,13 @@ async def test_a_key_can_be_made_where_the_engine_keeps_them(start_engine: Engin
         assert (await http.get("/api/api-keys")).status_code == 200
 
 
-async def test_keys_are_never_the_same(admin: User) -> None:
+async def test_new_keys_are_unique(admin: User) -> None:
     keys = [(await admin.post("/api/api-keys", {"name": f"{uuid4()}"})).json()["key"] for _ in range(5)]
 
     assert len(set(keys)) == 5
 
 
-async def test_a_name_is_taken_once(admin: User) -> None:
+async def test_concurrent_creations_of_one_key_name_create_one_key(admin: User) -> None:
     name = f"ci {uuid4()}"
 
     answers = await asyncio.gather(*(admin.post("/api/api-keys", {"name": name}) for _ in range(5)))
@@ -55,7 +55,7 @@ async def test_a_name_is_taken_once(admin: User) -> None:
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
 
 
-async def test_a_revoked_key_is_refused_from_then_on(engine: Engine, admin: User) -> None:
+async def test_revoked_key_is_refused(engine: Engine, admin: User) -> None:
     async with engine.user() as user:
         assert (await user.get("/api/jobs")).status_code == 200
 
@@ -67,7 +67,7 @@ async def test_a_revoked_key_is_refused_from_then_on(engine: Engine, admin: User
         assert (await admin.http.delete(f"/api/api-keys/{user.key_id}")).status_code == 404
 
 
-async def test_a_key_ends_by_itself_when_it_expires(engine: Engine) -> None:
+async def test_key_is_refused_once_it_has_expired(engine: Engine) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=1)
     async with engine.user(expiresAt=soon.isoformat()) as user:
         assert (await user.get("/api/jobs")).status_code == 200
@@ -79,30 +79,30 @@ async def test_a_key_ends_by_itself_when_it_expires(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("expires_at", ["2020-01-01T00:00:00Z", "2999-01-01T00:00:00", "tomorrow", 1, ""])
-async def test_a_key_must_expire_at_a_time_to_come(admin: User, expires_at: object) -> None:
+async def test_expiry_that_is_not_a_future_time_is_refused(admin: User, expires_at: object) -> None:
     answer = await admin.post("/api/api-keys", {"name": f"{uuid4()}", "expiresAt": expires_at})
 
     assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "expiresAt")
 
 
-async def test_an_expiry_in_another_time_zone_is_shown_in_utc(admin: User) -> None:
+async def test_expiry_in_another_time_zone_is_shown_in_utc(admin: User) -> None:
     answer = await admin.post("/api/api-keys", {"name": f"{uuid4()}", "expiresAt": "2999-01-01T12:00:00+02:00"})
 
     assert datetime.fromisoformat(answer.json()["expiresAt"]) == datetime(2999, 1, 1, 10, tzinfo=UTC)
     assert answer.json()["expiresAt"].endswith(("Z", "+00:00"))
 
 
-async def test_stored_keys_survive_a_restart_and_revoked_ones_stay_revoked(start_engine: EngineFactory) -> None:
+async def test_stored_and_revoked_keys_survive_a_restart(start_engine: EngineFactory) -> None:
     engine = start_engine()
-    async with engine.user() as kept, engine.user() as revoked, engine.admin() as admin:
+    async with engine.user() as valid, engine.user() as revoked, engine.admin() as admin:
         await admin.http.delete(f"/api/api-keys/{revoked.key_id}")
         engine.restart()
 
-        assert (await kept.get("/api/jobs")).status_code == 200
+        assert (await valid.get("/api/jobs")).status_code == 200
         assert (await revoked.get("/api/jobs")).status_code == 401
 
 
-async def test_keys_of_the_environment_may_submit_and_no_more(start_engine: EngineFactory) -> None:
+async def test_keys_from_the_environment_have_only_the_submit_scope(start_engine: EngineFactory) -> None:
     engine = start_engine(SUBMIT_API_KEYS="first-test-key, second-test-key")
 
     async with engine.client("first-test-key") as http, engine.client("second-test-key") as other:
@@ -112,20 +112,20 @@ async def test_keys_of_the_environment_may_submit_and_no_more(start_engine: Engi
         assert (await second.get(f"/api/jobs/{detail['id']}")).status_code == 403
         assert (await first.get("/api/api-keys")).status_code == 403
     for wrong in ("first-test-key,", "first-test-ke", "first-test-key, second-test-key", ""):
-        async with engine.client(wrong) as nobody:
-            assert (await nobody.get("/api/jobs")).status_code == 401
+        async with engine.client(wrong) as client:
+            assert (await client.get("/api/jobs")).status_code == 401
     async with engine.admin() as admin:
         assert "first-test-key" not in (await admin.get("/api/api-keys")).text
     assert "test-key" not in engine.log
 
 
-async def test_the_admin_key_is_in_a_file_that_only_its_owner_can_read(engine: Engine) -> None:
+async def test_admin_key_is_in_a_file_that_only_its_owner_can_read(engine: Engine) -> None:
     assert engine.admin_key_file.stat().st_mode & 0o777 == 0o600
     assert engine.files_with(engine.admin_key) == ["admin.key"]
     assert engine.admin_key not in engine.log
 
 
-async def test_the_open_streams_of_a_key_end_when_it_is_revoked(engine: Engine, admin: User) -> None:
+async def test_open_streams_of_a_key_end_when_it_is_revoked(engine: Engine, admin: User) -> None:
     async with engine.user() as revoked, engine.user() as other:
         job_id, of_other = [await user.submit({"log": "begun"}, {"hang": True}) for user in (revoked, other)]
         async with (
@@ -143,7 +143,7 @@ async def test_the_open_streams_of_a_key_end_when_it_is_revoked(engine: Engine, 
     await admin.cancel(job_id)
 
 
-async def test_the_open_streams_of_a_key_end_when_it_expires(engine: Engine, admin: User) -> None:
+async def test_open_streams_of_a_key_end_when_it_expires(engine: Engine, admin: User) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=3)
     async with engine.user(expiresAt=soon.isoformat()) as user:
         job_id = await user.submit({"log": "begun"}, {"hang": True})
@@ -154,7 +154,7 @@ async def test_the_open_streams_of_a_key_end_when_it_expires(engine: Engine, adm
     await admin.cancel(job_id)
 
 
-async def test_the_open_streams_of_a_session_end_when_its_user_signs_out(engine: Engine, admin: User) -> None:
+async def test_open_streams_of_a_session_end_when_its_user_signs_out(engine: Engine, admin: User) -> None:
     async with engine.browser() as user:
         job_id = await user.submit({"log": "begun"}, {"hang": True})
         async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as log:
@@ -164,7 +164,7 @@ async def test_the_open_streams_of_a_session_end_when_its_user_signs_out(engine:
     await admin.cancel(job_id)
 
 
-async def test_who_is_signed_in_stays_so_over_a_restart_and_who_signed_out_too(start_engine: EngineFactory) -> None:
+async def test_sessions_and_sign_outs_survive_a_restart(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.browser() as user, engine.browser() as signed_out:
         await signed_out.post("/api/auth/logout")
@@ -178,7 +178,7 @@ async def test_who_is_signed_in_stays_so_over_a_restart_and_who_signed_out_too(s
         assert engine.files_with(user.key) + engine.resources_with(user.key) == []
 
 
-async def test_the_engine_prints_a_link_at_its_start(start_engine: EngineFactory) -> None:
+async def test_engine_prints_a_one_time_login_link_at_its_start(start_engine: EngineFactory) -> None:
     engine = start_engine()
     (link,) = re.findall(r"To sign in, once, within 15 minutes: (\S+)\n", engine.log)
     assert link.startswith(f"{engine.url}/api/auth/link?token=")
@@ -193,7 +193,7 @@ async def test_the_engine_prints_a_link_at_its_start(start_engine: EngineFactory
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_only_a_trusted_proxy_can_say_that_the_browser_speaks_tls(
+async def test_x_forwarded_proto_is_accepted_only_from_a_trusted_proxy(
     start_engine: EngineFactory, trusted: bool
 ) -> None:
     engine = start_engine() if trusted else start_engine(LABRATS_TRUSTED_PROXIES="192.0.2.0/24")

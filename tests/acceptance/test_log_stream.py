@@ -1,4 +1,4 @@
-"""A job's log as server-sent events: live, in order, resumable, and nobody's reading slows anybody."""
+"""A job's log as server-sent events: live, ordered, resumable, and independent of slow readers."""
 
 import asyncio
 import socket
@@ -24,7 +24,7 @@ def position(event: SentEvent) -> tuple[int, int]:
     return int(attempt), int(seq)
 
 
-async def test_lines_arrive_while_the_job_runs(user: User) -> None:
+async def test_log_lines_arrive_while_the_job_runs(user: User) -> None:
     job_id = await user.submit({"log": "begun"}, {"hang": True})
 
     async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as events:
@@ -41,7 +41,7 @@ async def test_lines_arrive_while_the_job_runs(user: User) -> None:
         ([{"exit": 0}], "failed"),
     ],
 )
-async def test_the_stream_ends_with_the_jobs_status(user: User, steps: list[object], status: str) -> None:
+async def test_stream_ends_with_the_jobs_status(user: User, steps: list[object], status: str) -> None:
     job_id = await user.submit({"log": "line"}, *steps)
 
     *lines, done = await user.full_log(job_id)
@@ -50,7 +50,7 @@ async def test_the_stream_ends_with_the_jobs_status(user: User, steps: list[obje
     assert done == SentEvent("", {"done": True, "status": status})
 
 
-async def test_the_stream_of_a_cancelled_job_ends_so(user: User) -> None:
+async def test_stream_of_a_cancelled_job_ends_with_cancelled(user: User) -> None:
     job_id = await user.submit({"log": "line"}, {"hang": True})
 
     async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as events:
@@ -59,7 +59,7 @@ async def test_the_stream_of_a_cancelled_job_ends_so(user: User) -> None:
         assert [event.data async for event in events] == [{"done": True, "status": "cancelled"}]
 
 
-async def test_ids_are_attempt_and_number_and_grow(user: User) -> None:
+async def test_event_ids_consist_of_attempt_and_number_and_increase(user: User) -> None:
     job_id = await user.submit(*ATTEMPT_TWICE, config={"maxAttempts": 2})
 
     *lines, done = await user.full_log(job_id)
@@ -71,7 +71,7 @@ async def test_ids_are_attempt_and_number_and_grow(user: User) -> None:
     assert done.data == {"done": True, "status": "completed"}
 
 
-async def test_the_stream_of_a_waiting_job_opens_at_once_and_starts_with_the_job(
+async def test_stream_of_a_waiting_job_opens_at_once_and_begins_when_the_job_starts(
     user: User, admin: User, model: str
 ) -> None:
     await admin.post("/api/ai-models", {"name": "opens-later", "provider": "mock", "model": model, "slots": 0})
@@ -83,7 +83,7 @@ async def test_the_stream_of_a_waiting_job_opens_at_once_and_starts_with_the_job
         assert (await anext(events)).data == {"log": "at last"}
 
 
-async def test_a_waiting_job_that_is_cancelled_ends_its_stream(user: User, admin: User, model: str) -> None:
+async def test_cancel_of_a_waiting_job_ends_its_stream(user: User, admin: User, model: str) -> None:
     await admin.post("/api/ai-models", {"name": "never-opens", "provider": "mock", "model": model, "slots": 0})
     job_id = await user.submit(config={"model": model})
 
@@ -92,7 +92,7 @@ async def test_a_waiting_job_that_is_cancelled_ends_its_stream(user: User, admin
         assert [event.data async for event in events] == [{"done": True, "status": "cancelled"}]
 
 
-async def test_a_reader_resumes_after_any_event_without_gap_or_repeat(user: User) -> None:
+async def test_reader_resumes_after_any_event_without_gap_or_repetition(user: User) -> None:
     job_id = await user.submit(*ATTEMPT_TWICE, config={"maxAttempts": 2})
     *lines, _ = await user.full_log(job_id)
 
@@ -102,7 +102,7 @@ async def test_a_reader_resumes_after_any_event_without_gap_or_repeat(user: User
         assert done.data == {"done": True, "status": "completed"}
 
 
-async def test_a_reader_cut_off_in_the_middle_resumes_where_it_was(user: User) -> None:
+async def test_disconnected_reader_of_a_running_job_resumes_without_gap(user: User) -> None:
     job_id = await user.submit({"log": "line {n}", "times": 300, "everyMs": 2})
     seen: list[SentEvent] = []
 
@@ -117,7 +117,7 @@ async def test_a_reader_cut_off_in_the_middle_resumes_where_it_was(user: User) -
     assert lines_of(seen) == [f"line {n}" for n in range(1, 301)]
 
 
-async def test_a_resumed_stream_goes_on_into_an_attempt_that_begins_meanwhile(user: User) -> None:
+async def test_resumed_stream_continues_into_a_later_attempt(user: User) -> None:
     job_id = await user.submit(*ATTEMPT_TWICE)
     *lines, done = await user.full_log(job_id)
     assert done.data == {"done": True, "status": "failed"}
@@ -128,15 +128,15 @@ async def test_a_resumed_stream_goes_on_into_an_attempt_that_begins_meanwhile(us
     assert lines_of(rest) == BOTH_ATTEMPTS[3:]
 
 
-async def test_an_event_id_that_is_none_of_ours_starts_at_the_beginning(user: User) -> None:
+async def test_invalid_last_event_id_starts_at_the_beginning(user: User) -> None:
     job_id = await user.submit({"log": "line"})
     await user.wait(job_id)
 
-    for nonsense in ("", "0", "0-5", "x-y", "1", "-1-5", "1-5-5", "9" * 40 + "-1", "1-" + "9" * 40):
-        assert lines_of(await user.full_log(job_id, nonsense)) == ["line"], nonsense
+    for invalid in ("", "0", "0-5", "x-y", "1", "-1-5", "1-5-5", "9" * 40 + "-1", "1-" + "9" * 40):
+        assert lines_of(await user.full_log(job_id, invalid)) == ["line"], invalid
 
 
-async def test_an_event_id_from_beyond_the_end_only_ends(user: User) -> None:
+async def test_last_event_id_beyond_the_end_yields_only_the_final_event(user: User) -> None:
     job_id = await user.submit({"log": "line"})
     await user.wait(job_id)
 
@@ -144,7 +144,7 @@ async def test_an_event_id_from_beyond_the_end_only_ends(user: User) -> None:
         assert [event.data for event in await user.full_log(job_id, beyond)] == [{"done": True, "status": "completed"}]
 
 
-async def test_lines_hold_any_text(user: User) -> None:
+async def test_log_lines_may_contain_any_text(user: User) -> None:
     texts = [
         "",
         "  two  spaces",
@@ -159,7 +159,7 @@ async def test_lines_hold_any_text(user: User) -> None:
     assert await user.log_lines(job_id) == texts
 
 
-async def test_a_text_of_several_lines_makes_no_other_event(user: User) -> None:
+async def test_text_of_several_lines_cannot_forge_an_event(user: User) -> None:
     job_id = await user.submit({"log": "one\ntwo\r\nthree\n\ndata: {}\n\nid: 9-9"}, {"log": "last"})
 
     events = await user.full_log(job_id)
@@ -168,14 +168,14 @@ async def test_a_text_of_several_lines_makes_no_other_event(user: User) -> None:
     assert [event.id[:2] for event in events[:-1]] == ["1-"] * (len(events) - 1)
 
 
-async def test_a_line_cannot_forge_an_event_for_a_client_that_splits_lines_its_own_way(user: User) -> None:
+async def test_log_line_with_unusual_line_breaks_cannot_forge_an_event(user: User) -> None:
     breaks = [2 * each for each in ("\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c")]
     texts = [f'{each}data: {{"done": true, "status": "completed"}}{each}end' for each in breaks]
 
     assert await user.log_lines(await user.submit(*({"log": text} for text in texts))) == texts
 
 
-async def test_fifty_readers_see_the_same(user: User) -> None:
+async def test_fifty_readers_receive_the_same_log(user: User) -> None:
     job_id = await user.submit({"log": "line {n}", "times": 100, "everyMs": 5})
 
     logs = await asyncio.gather(*(user.log_lines(job_id) for _ in range(50)))
@@ -183,8 +183,8 @@ async def test_fifty_readers_see_the_same(user: User) -> None:
     assert logs == [[f"line {n}" for n in range(1, 101)]] * 50
 
 
-async def test_a_reader_that_stops_reading_slows_nobody(engine: Engine, user: User) -> None:
-    """The reader takes nothing: what the kernel holds for it fills up, and then the engine must not wait for it."""
+async def test_stalled_readers_do_not_slow_other_readers(engine: Engine, user: User) -> None:
+    """Readers that do not read fill the kernel's buffers, after which the engine must not wait for them."""
     job_id = await user.submit({"log": "x" * 10_000, "times": 1500}, {"hang": True})
     host, port = engine.url.removeprefix("http://").split(":")
     request = f"GET /api/jobs/{job_id}/logs HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {user.key}\r\n\r\n"
@@ -199,7 +199,7 @@ async def test_a_reader_that_stops_reading_slows_nobody(engine: Engine, user: Us
         assert (await user.run({"log": "meanwhile"}))["status"] == "completed"
 
 
-async def test_the_stream_of_an_unknown_job_is_a_404(user: User) -> None:
+async def test_log_stream_of_an_unknown_job_is_answered_with_404(user: User) -> None:
     answer = await user.get("/api/jobs/ir-00000000/logs")
 
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

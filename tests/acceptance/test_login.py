@@ -1,4 +1,4 @@
-"""Signing in with a real browser: at a real OpenID provider, and by a one-time link."""
+"""Sign-in with a real browser: at a real OpenID provider, and by a login link."""
 
 import json
 import re
@@ -44,17 +44,17 @@ async def page(browser: BrowserContext) -> Page:
 
 
 async def sign_in(page: Page, engine: LocalEngine, name: str = "ada") -> None:
-    """At the provider, by name and whatever password."""
+    """Sign in at the provider, which accepts any name and password."""
     await page.goto(f"{engine.url}/api/auth/oidc")
     await page.fill("input[name=login]", name)
     await page.fill("input[name=password]", "test-password")
-    await page.click("button[type=submit]")  # signs in
-    await page.click("button[type=submit]")  # lets the engine know
+    await page.click("button[type=submit]")  # sign in
+    await page.click("button[type=submit]")  # grant the engine access
     await page.wait_for_url(f"{engine.url}/")
 
 
 def served(folder: Path) -> AbstractContextManager[int]:
-    """A web server of somebody else, with these pages. Yields its port."""
+    """Serve the pages in `folder` from another origin. Yields the port."""
     return served_by(partial(_Pages, directory=str(folder)))
 
 
@@ -66,13 +66,13 @@ async def name_of_user(page: Page) -> Any:
     return me["user"] and me["user"]["name"]
 
 
-async def test_the_page_on_the_api_fits_a_phone(page: Page, engine: LocalEngine) -> None:
+async def test_api_page_fits_the_screen_of_a_phone(page: Page, engine: LocalEngine) -> None:
     await page.set_viewport_size({"width": 360, "height": 640})
     await page.goto(f"{engine.url}/api/docs")
     assert await page.evaluate("document.documentElement.scrollWidth") == 360
 
 
-async def test_one_signs_in_stays_so_over_a_restart_and_signs_out(
+async def test_user_signs_in_stays_signed_in_over_a_restart_and_signs_out(
     page: Page, browser: BrowserContext, engine: LocalEngine
 ) -> None:
     await sign_in(page, engine)
@@ -96,7 +96,7 @@ async def test_one_signs_in_stays_so_over_a_restart_and_signs_out(
     assert (await ask(page, "GET", "/api/jobs"))[0] == 401
 
 
-async def test_who_says_no_at_the_provider_is_not_signed_in(page: Page, engine: LocalEngine) -> None:
+async def test_user_who_refuses_at_the_provider_is_not_signed_in(page: Page, engine: LocalEngine) -> None:
     await page.goto(f"{engine.url}/api/auth/oidc")
     await page.click("a[href*=abort]")
 
@@ -106,7 +106,7 @@ async def test_who_says_no_at_the_provider_is_not_signed_in(page: Page, engine: 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"], ids=["another port", "another host"])
-async def test_a_page_of_another_origin_can_do_nothing_in_the_users_name(
+async def test_page_of_another_origin_cannot_act_as_the_user(
     page: Page, engine: LocalEngine, host: str, tmp_path: Path
 ) -> None:
     await sign_in(page, engine)
@@ -136,7 +136,7 @@ async def test_a_page_of_another_origin_can_do_nothing_in_the_users_name(
     assert await name_of_user(page) == "ada of the tests"
 
 
-async def test_a_link_signs_in_and_leaves_nothing_of_its_token(page: Page, engine: LocalEngine) -> None:
+async def test_login_link_signs_in_once_and_its_token_is_stored_nowhere(page: Page, engine: LocalEngine) -> None:
     link = await engine.login_link()
     token = link.partition("token=")[2]
 
@@ -144,11 +144,11 @@ async def test_a_link_signs_in_and_leaves_nothing_of_its_token(page: Page, engin
 
     assert page.url == f"{engine.url}/"
     assert await name_of_user(page) == "local"
-    told = await page.evaluate(
+    visible = await page.evaluate(
         "[document.referrer, document.cookie, document.documentElement.outerHTML, location.href, history.length,"
         " JSON.stringify(performance.getEntriesByType('navigation'))].join()"
     )
-    assert token not in told
+    assert token not in visible
     assert token not in engine.log
     await page.goto(link)
     assert "was used before" in await page.inner_text("body")
