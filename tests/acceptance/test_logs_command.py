@@ -1,4 +1,4 @@
-"""`labrats logs` beside the real engine and the real Claude Code."""
+"""`labrats logs` with a real engine and the real Claude Code."""
 
 import os
 import pty
@@ -29,7 +29,7 @@ def engine(tmp_path: Path, server: ModelServer) -> Iterator[LocalEngine]:
         yield engine
 
 
-async def test_on_a_terminal_it_shows_what_the_agent_does_and_in_a_pipe_the_log(engine: LocalEngine) -> None:
+async def test_logs_shows_tool_calls_and_totals_on_a_terminal_and_plain_lines_in_a_pipe(engine: LocalEngine) -> None:
     async with engine.user() as user:
         job_id = await user.submit(config={"provider": "claude", "model": "sonnet"})
 
@@ -47,23 +47,23 @@ async def test_on_a_terminal_it_shows_what_the_agent_does_and_in_a_pipe_the_log(
 
 
 def on_a_terminal(engine: LocalEngine, *arguments: str) -> str:
-    """What the command line shows on a terminal of 200 columns."""
-    ours, theirs = pty.openpty()
+    """Run a `labrats` command on a terminal of 200 columns, and return what it shows."""
+    controller, terminal = pty.openpty()
     command = [str(Path(sys.executable).parent / "labrats"), *arguments, "--url", engine.url]
     environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "COLUMNS": "200"}
     environment["LABRATS_DATA_DIR"] = str(engine.data_dir)
     shown = b""
     try:
-        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
-            while process.poll() is None or _has_more(ours):
-                if _has_more(ours):
-                    shown += os.read(ours, 65536)
+        with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as process:
+            while process.poll() is None or _is_readable(controller):
+                if _is_readable(controller):
+                    shown += os.read(controller, 65536)
             assert process.returncode == 0, shown
     finally:
-        os.close(ours)
-        os.close(theirs)
+        os.close(controller)
+        os.close(terminal)
     return shown.decode()
 
 
-def _has_more(terminal: int) -> bool:
-    return bool(select.select([terminal], [], [], POLL_SECONDS)[0])
+def _is_readable(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], POLL_SECONDS)[0])

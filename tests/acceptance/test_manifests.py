@@ -1,4 +1,4 @@
-"""What one engine exports, another takes: the same agents, instructions, models and settings."""
+"""`labrats apply` and `labrats export`: one engine's export gives another the same resources."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ MANIFESTS = Path(__file__).with_name("manifests")
 
 @pytest.fixture
 def engine(start_engine: EngineFactory) -> LocalEngine:
-    """One of the test's own, without any resources."""
+    """A new engine without any resources."""
     return start_engine()
 
 
 class Apply:
-    """`labrats apply`, whose words of each resource it returns."""
+    """A function that runs `labrats apply` and returns its result for each resource, by kind and name."""
 
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
@@ -32,20 +32,20 @@ def apply(engine: LocalEngine) -> Apply:
     return Apply(engine)
 
 
-async def test_files_are_applied_and_applied_again(engine: LocalEngine, apply: Apply) -> None:
-    made = apply("-f", str(MANIFESTS))
-    again = apply("-f", str(MANIFESTS))
+async def test_second_apply_of_the_same_files_changes_nothing(engine: LocalEngine, apply: Apply) -> None:
+    first = apply("-f", str(MANIFESTS))
+    second = apply("-f", str(MANIFESTS))
 
-    assert {"AiInstruction house-rules", "AiAgent ai-fixer", "AiModel mock-1", "AiConfig default"} < made.keys()
-    assert set(made.values()) == {"created"}
-    assert again == dict.fromkeys(made, "unchanged")
+    assert {"AiInstruction house-rules", "AiAgent ai-fixer", "AiModel mock-1", "AiConfig default"} < first.keys()
+    assert set(first.values()) == {"created"}
+    assert second == dict.fromkeys(first, "unchanged")
     async with engine.admin() as admin:
         (job,) = (await admin.get("/api/jobs")).json()["jobs"]
         assert (job["source"], job["name"]) == ("manual", "code-review")
         assert (await admin.wait(job["id"]))["status"] == "completed"
 
 
-async def test_a_dry_run_changes_nothing(engine: LocalEngine, apply: Apply) -> None:
+async def test_dry_run_of_apply_changes_nothing(engine: LocalEngine, apply: Apply) -> None:
     assert set(apply("-f", str(MANIFESTS), "--dry-run").values()) == {"created"}
 
     assert engine.run_labrats("export", "--url", engine.url) == ""
@@ -53,7 +53,7 @@ async def test_a_dry_run_changes_nothing(engine: LocalEngine, apply: Apply) -> N
         assert (await admin.get("/api/jobs")).json()["total"] == 0
 
 
-def test_an_export_makes_the_same_of_another_engine(
+def test_applied_export_makes_another_engine_export_the_same(
     engine: LocalEngine, apply: Apply, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     apply("-f", str(MANIFESTS))
@@ -62,7 +62,7 @@ def test_an_export_makes_the_same_of_another_engine(
     (folder / "export.yaml").write_text(exported)
 
     with LocalEngine(folder) as other:
-        made = Apply(other)("-f", str(folder / "export.yaml"))
+        results = Apply(other)("-f", str(folder / "export.yaml"))
 
-        assert set(made.values()) == {"created"}
+        assert set(results.values()) == {"created"}
         assert other.run_labrats("export", "--url", other.url) == exported

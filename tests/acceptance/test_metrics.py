@@ -1,4 +1,4 @@
-"""What Prometheus finds: every family that API.md names, by its conventions."""
+"""Metrics: every promised family is exposed, by Prometheus' naming conventions."""
 
 import asyncio
 from collections import defaultdict
@@ -16,29 +16,29 @@ UNITS = ("_seconds", "_bytes", "_usd")
 
 
 async def families(engine: Engine) -> dict[str, Metric]:
-    """What a scrape of all the engine's processes says, by name."""
+    """Scrape all processes of the engine. Return the metric families by name."""
     found: dict[str, list[Metric]] = defaultdict(list)
     for answer in await engine.scrapes():
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         for family in text_string_to_metric_families(answer.text):
             found[family.name].append(family)
-    return {name: together(same) for name, same in found.items()}
+    return {name: combined(parts) for name, parts in found.items()}
 
 
-def together(same: Sequence[Metric]) -> Metric:
-    """What each process has counted adds up. What gauges show, all of them see, some a moment later."""
+def combined(parts: Sequence[Metric]) -> Metric:
+    """Combine the same family of several processes: sum counters and histograms, and take the maximum of gauges."""
     values: dict[Any, list[Sample]] = defaultdict(list)
-    for sample in (sample for family in same for sample in family.samples):
+    for sample in (sample for family in parts for sample in family.samples):
         values[sample.name, frozenset(sample.labels.items())].append(sample)
-    combine = max if same[0].type == "gauge" else sum
-    family = Metric(same[0].name, same[0].documentation, same[0].type)
+    combine = max if parts[0].type == "gauge" else sum
+    family = Metric(parts[0].name, parts[0].documentation, parts[0].type)
     family.samples = [each[0]._replace(value=combine(one.value for one in each)) for each in values.values()]
     return family
 
 
 def value(family: Metric, **labels: str) -> float:
-    """The sum of the family's samples that carry these labels; histograms by their count."""
+    """Return the sum of the samples with these labels; for a histogram, the sum of the counts."""
     wanted = (family.name, f"{family.name}_total", f"{family.name}_count")
     found = [each for each in family.samples if each.name in wanted and labels.items() <= each.labels.items()]
     return sum(sample.value for sample in found)
@@ -46,7 +46,7 @@ def value(family: Metric, **labels: str) -> float:
 
 @pytest.fixture
 async def measured(engine: Engine, user: User, model: str) -> AsyncIterator[dict[str, Metric]]:
-    """A scrape while one job runs and others have ended, all of the test's own model and type."""
+    """A scrape during which one job of this test's model runs and two have ended."""
     usage = {"usage": {"inputTokens": 10, "outputTokens": 5, "costUsd": 0.25}}
     kind: dict[str, Any] = {"config": {"model": model}, "type": "measured"}
     await user.run(usage, **kind)
@@ -59,7 +59,7 @@ async def measured(engine: Engine, user: User, model: str) -> AsyncIterator[dict
     await user.wait(running)
 
 
-async def test_every_family_that_is_promised_is_there(measured: dict[str, Metric], model: str) -> None:
+async def test_every_promised_metric_family_is_exposed(measured: dict[str, Metric], model: str) -> None:
     where = {"provider": "mock", "model": model}
 
     jobs = measured["labrats_jobs"]
@@ -84,7 +84,7 @@ async def test_every_family_that_is_promised_is_there(measured: dict[str, Metric
     assert value(measured["labrats_log_streams"]) >= 1
 
 
-async def test_waiting_jobs_are_the_depth_of_the_queue(engine: Engine, user: User, admin: User, model: str) -> None:
+async def test_queue_depth_is_the_number_of_waiting_jobs(engine: Engine, user: User, admin: User, model: str) -> None:
     await admin.post("/api/ai-models", {"name": "depth", "provider": "mock", "model": model, "slots": 0})
     for _ in range(3):
         await user.submit(config={"model": model})
@@ -94,7 +94,7 @@ async def test_waiting_jobs_are_the_depth_of_the_queue(engine: Engine, user: Use
             await asyncio.sleep(0.01)
 
 
-async def test_a_job_cancelled_while_it_waits_has_finished_too(
+async def test_job_cancelled_while_waiting_counts_as_finished(
     engine: Engine, user: User, admin: User, model: str
 ) -> None:
     await admin.post("/api/ai-models", {"name": "never", "provider": "mock", "model": model, "slots": 0})
@@ -103,7 +103,7 @@ async def test_a_job_cancelled_while_it_waits_has_finished_too(
     assert value((await families(engine))["labrats_jobs_finished"], status="cancelled", model=model) == 1
 
 
-async def test_names_follow_the_conventions_of_prometheus(measured: dict[str, Metric]) -> None:
+async def test_metric_names_follow_the_conventions_of_prometheus(measured: dict[str, Metric]) -> None:
     for name, family in measured.items():
         assert name.startswith("labrats_")
         assert family.documentation
@@ -115,7 +115,7 @@ async def test_names_follow_the_conventions_of_prometheus(measured: dict[str, Me
                 assert name.endswith(UNITS)
 
 
-async def test_paths_that_nobody_made_up_a_route_for_share_one_label(engine: Engine, user: User) -> None:
+async def test_requests_to_unknown_paths_share_one_route_label(engine: Engine, user: User) -> None:
     for number in range(5):
         await user.get(f"/api/made-up-{number}")
         await user.get(f"/api/jobs/ir-0000000{number}")

@@ -1,4 +1,4 @@
-"""The files of local models, downloaded by an engine that may die."""
+"""Downloads of model files, with engines that are killed, restarted, or not allowed to reach the hub."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ async def hub() -> AsyncIterator[Hub]:
 
 
 async def configure(admin: User, hub: Hub) -> dict[str, str]:
-    """Have the settings name the hub's file. Returns what asks for its download."""
+    """Add the hub's file to the settings. Return the body of a request to download it."""
     file = {"filename": "a.gguf", "url": hub.url("/a.gguf"), "sha256": DIGEST}
     body = {"providers": {"qwen": {"model": "qwen2.5", "files": [file]}}}
     assert (await admin.http.put("/api/config/defaults", json=body)).status_code == 200
@@ -31,7 +31,7 @@ async def configure(admin: User, hub: Hub) -> dict[str, str]:
 
 
 async def ended(admin: User) -> dict[str, Any]:
-    """The one operation there is, once it has ended."""
+    """Wait for the end of the only download, and return its operation."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             (operation,) = (await admin.get("/api/models/jobs")).json()["jobs"]
@@ -41,47 +41,49 @@ async def ended(admin: User) -> dict[str, Any]:
             await asyncio.sleep(POLL_SECONDS)
 
 
-async def begin_and_hold(admin: User, hub: Hub) -> dict[str, Any]:
-    """Begin the download, and return it once more than a checkpoint of it has been sent."""
+async def start_and_hold(admin: User, hub: Hub) -> dict[str, Any]:
+    """Start the download, and return its operation once the hub has sent more than a checkpoint and holds the rest."""
     file = hub.files["/a.gguf"]
     file.hold_at = CHECKPOINT_BYTES + 4 * 2**20
-    begun = await admin.post("/api/models/download", await configure(admin, hub))
-    assert begun.status_code == 201, begun.text
-    answer: dict[str, Any] = begun.json()
+    answer = await admin.post("/api/models/download", await configure(admin, hub))
+    assert answer.status_code == 201, answer.text
+    operation: dict[str, Any] = answer.json()
     async with asyncio.timeout(PATIENCE_SECONDS):
         await file.holding.wait()
-        while len((await admin.get(f"/api/models/jobs/{answer['name']}/logs")).json()["logs"]) < 2:
+        while len((await admin.get(f"/api/models/jobs/{operation['name']}/logs")).json()["logs"]) < 2:
             await asyncio.sleep(POLL_SECONDS)
-    return answer
+    return operation
 
 
-async def test_a_download_goes_on_after_the_engine_was_killed(start_engine: EngineFactory, hub: Hub) -> None:
+async def test_download_resumes_after_the_engine_was_killed(start_engine: EngineFactory, hub: Hub) -> None:
     engine: LocalEngine = start_engine(OUTBOUND_ALLOWED_CIDRS=OPEN)
     async with engine.admin() as admin:
-        begun = await begin_and_hold(admin, hub)
+        started = await start_and_hold(admin, hub)
         engine.kill()
         engine.start()
         operation = await ended(admin)
         (listed,) = (await admin.get("/api/models")).json()["models"]
 
-    assert operation == begun | {"status": "completed", "finishedAt": operation["finishedAt"]}
+    assert operation == started | {"status": "completed", "finishedAt": operation["finishedAt"]}
     assert listed["downloaded"] is True
     assert (engine.data_dir / "models" / "qwen" / "a.gguf").read_bytes() == CONTENT
-    (whole, rest) = hub.ranges()
-    assert whole is None
-    assert rest
-    assert int(rest.removeprefix("bytes=").removesuffix("-")) >= CHECKPOINT_BYTES
+    (first, second) = hub.ranges()
+    assert first is None
+    assert second
+    assert int(second.removeprefix("bytes=").removesuffix("-")) >= CHECKPOINT_BYTES
 
 
-async def test_a_stop_waits_for_no_download(start_engine: EngineFactory, hub: Hub) -> None:
+async def test_engine_stops_without_waiting_for_a_download(start_engine: EngineFactory, hub: Hub) -> None:
     engine: LocalEngine = start_engine(OUTBOUND_ALLOWED_CIDRS=OPEN)
     async with engine.admin() as admin:
-        await begin_and_hold(admin, hub)
+        await start_and_hold(admin, hub)
         engine.restart()
         assert (await ended(admin))["status"] == "completed"
 
 
-async def test_no_inner_address_is_reached_unless_it_was_opened(start_engine: EngineFactory, hub: Hub) -> None:
+async def test_download_from_an_internal_address_fails_unless_it_is_allowed(
+    start_engine: EngineFactory, hub: Hub
+) -> None:
     engine: LocalEngine = start_engine()
     async with engine.admin() as admin:
         assert (await admin.post("/api/models/download", await configure(admin, hub))).status_code == 201

@@ -1,4 +1,4 @@
-"""The real agent programs at a server that wants to be left alone: their jobs wait, and then succeed."""
+"""Rate limits: the jobs of the real agent programs wait for the end of the pause, and then succeed."""
 
 import asyncio
 from collections.abc import Iterator
@@ -22,28 +22,28 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
 
 
 @pytest.mark.parametrize("cli", [CLAUDE, CODEX], ids=str)
-async def test_a_rate_limit_pauses_the_model_and_its_jobs_succeed_later(user: User, admin: User, cli: AgentCli) -> None:
+async def test_rate_limit_pauses_the_model_and_its_jobs_succeed_later(user: User, admin: User, cli: AgentCli) -> None:
     with cli.serve(Refuses(429, cli.rate_limit, "Please try again in 2s.", {"retry-after": "0"})) as server:
         ai_model = {"name": cli.provider, "provider": cli.provider, "model": cli.model, "slots": 1}
-        made = await admin.post("/api/ai-models", ai_model | {"endpoint": server.url + cli.base_path})
-        assert made.status_code == 201, made.text
+        created = await admin.post("/api/ai-models", ai_model | {"endpoint": server.url + cli.base_path})
+        assert created.status_code == 201, created.text
         config = {"provider": cli.provider, "model": cli.model, "timeoutMs": 120_000}
         job_id = await user.submit(config=config)
 
-        put_back = await put_back_while_paused(user, admin, job_id, cli.provider)
+        requeued = await requeued_during_pause(user, admin, job_id, cli.provider)
         next_id = await user.submit(config=config)
         server.turns = [Says("worth the wait")]
         first, second = await user.wait(job_id), await user.wait(next_id)
 
-    assert (put_back["failedCode"], put_back["finishedAt"]) == ("rate_limited", None)
+    assert (requeued["failedCode"], requeued["finishedAt"]) == ("rate_limited", None)
     assert (first["status"], first["result"]) == ("completed", "worth the wait")
     assert (first["failedCode"], first["failedReason"]) == (None, None)
     assert first["attempts"] > 1
     assert (second["status"], second["attempts"]) == ("completed", 1)
 
 
-async def put_back_while_paused(user: User, admin: User, job_id: str, ai_model: str) -> dict[str, Any]:
-    """The job's detail while it waits for the end of its model's pause. Each pause is longer than the one before."""
+async def requeued_during_pause(user: User, admin: User, job_id: str, ai_model: str) -> dict[str, Any]:
+    """Wait until the model is paused and the job requeued, and return the job's detail. Each pause is longer."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             paused_until = (await admin.get(f"/api/ai-models/{ai_model}")).json()["pausedUntil"]

@@ -1,4 +1,4 @@
-"""The engine's own secrets appear in no output of an attempt, whoever prints them."""
+"""Redaction of the engine's own secrets in the output of attempts."""
 
 import base64
 
@@ -7,7 +7,7 @@ from tests.acceptance.conftest import EngineFactory
 SUBMIT_KEY = "test-submit-key-0123456789"
 
 
-async def test_an_agent_that_prints_the_engines_own_keys_is_redacted(start_engine: EngineFactory) -> None:
+async def test_engine_keys_printed_by_an_agent_are_redacted(start_engine: EngineFactory) -> None:
     engine = start_engine(SUBMIT_API_KEYS=SUBMIT_KEY)
     keys = [SUBMIT_KEY, engine.admin_key]
     forms = [form for key in keys for form in (key, base64.b64encode(key.encode()).decode())]

@@ -1,4 +1,4 @@
-"""The engine may be stopped or die at any moment: what it accepted goes on, and who listened hears the rest."""
+"""Restarts: accepted jobs continue, and readers of logs can resume, after an engine was stopped or killed."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ LINES = [f"line {n}" for n in range(1, 101)]
 
 
 @pytest.mark.parametrize("end", ENDINGS)
-async def test_a_running_job_lives_on_and_is_followed_to_its_end(
+async def test_running_job_continues_and_is_supervised_to_its_end_after_a_restart(
     start_engine: EngineFactory, end: Callable[[LocalEngine], None]
 ) -> None:
     engine = start_engine()
@@ -34,7 +34,7 @@ async def test_a_running_job_lives_on_and_is_followed_to_its_end(
 
 
 @pytest.mark.parametrize("end", ENDINGS)
-async def test_a_reader_resumes_at_the_next_engine_without_gap_or_repeat(
+async def test_log_reader_resumes_after_a_restart_without_gap_or_repetition(
     start_engine: EngineFactory, end: Callable[[LocalEngine], None]
 ) -> None:
     engine = start_engine()
@@ -45,7 +45,7 @@ async def test_a_reader_resumes_at_the_next_engine_without_gap_or_repeat(
         async with user.log_stream(job_id) as events:
             seen += [await anext(events) for _ in range(10)]
             end(engine)
-            with suppress(httpx2.TransportError):  # the connection is cut in the middle
+            with suppress(httpx2.TransportError):  # the connection may break
                 seen += [event async for event in events]
         assert lines_of(seen) == LINES[: len(seen)]
         engine.start()
@@ -55,7 +55,9 @@ async def test_a_reader_resumes_at_the_next_engine_without_gap_or_repeat(
         assert seen[-1].data == {"done": True, "status": "completed"}
 
 
-async def test_what_ends_while_no_engine_runs_is_known_to_the_next_one(start_engine: EngineFactory) -> None:
+async def test_outcomes_of_jobs_that_end_while_no_engine_runs_are_recorded_at_its_start(
+    start_engine: EngineFactory,
+) -> None:
     engine = start_engine()
     async with engine.user() as user:
         good = await user.submit({"sleepMs": 500}, {"result": "good"})
@@ -92,7 +94,7 @@ async def test_waiting_jobs_and_accepted_cancels_survive_a_crash(start_engine: E
         assert engine.processes_of(first) == []
 
 
-async def test_a_deadline_that_passes_while_no_engine_runs_is_kept(start_engine: EngineFactory) -> None:
+async def test_deadline_that_passes_while_no_engine_runs_is_enforced(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.user() as user:
         job_id = await user.submit({"ignoreSignals": True}, {"log": "on"}, {"hang": True}, config={"timeoutMs": 800})
@@ -105,7 +107,7 @@ async def test_a_deadline_that_passes_while_no_engine_runs_is_kept(start_engine:
         assert (detail["status"], detail["failedCode"]) == ("failed", "timeout")
 
 
-async def test_an_engine_that_stops_lets_go_of_its_readers(start_engine: EngineFactory) -> None:
+async def test_stopping_engine_ends_its_log_streams(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.user() as user:
         job_id = await user.submit({"log": "on"}, {"hang": True})
@@ -114,10 +116,10 @@ async def test_an_engine_that_stops_lets_go_of_its_readers(start_engine: EngineF
 
             engine.stop()
 
-            assert [event async for event in events] == []  # the stream ended in order, and without `done`
+            assert [event async for event in events] == []  # the stream ended without an error and without `done`
 
 
-async def test_a_second_engine_on_the_same_data_is_refused(start_engine: EngineFactory) -> None:
+async def test_second_engine_on_the_same_data_folder_is_refused(start_engine: EngineFactory) -> None:
     engine = start_engine()
 
     assert "another engine is running" in refusal_of(engine)
@@ -125,29 +127,29 @@ async def test_a_second_engine_on_the_same_data_is_refused(start_engine: EngineF
         assert (await user.run())["status"] == "completed"
 
 
-def test_a_port_that_is_taken_is_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_engine_on_an_occupied_port_exits_and_names_the_option_port(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "--port" in refusal_of(LocalEngine(tmp_path), "--port", str(taken.getsockname()[1]))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
-def test_it_does_not_listen_beyond_this_machine_unless_that_is_meant(tmp_path: Path, host: str) -> None:
+def test_engine_refuses_a_public_address_without_labrats_allow_public(tmp_path: Path, host: str) -> None:
     assert "LABRATS_ALLOW_PUBLIC=true" in refusal_of(LocalEngine(tmp_path), "--host", host)
 
 
-def test_on_one_machine_it_does_not_run_in_parts(tmp_path: Path) -> None:
+def test_engine_with_the_embedded_backend_refuses_a_role(tmp_path: Path) -> None:
     assert "on one machine the engine has the role `all`" in refusal_of(LocalEngine(tmp_path), "--role", "api")
 
 
 def refusal_of(engine: LocalEngine, *options: str) -> str:
-    """What is said to whoever starts one more engine on the data of `engine`, which is refused in plain words."""
+    """Start a second engine on the data folder of `engine`, which must exit without a traceback. Return its stderr."""
     refused = engine.run_another("--port", "0", *options)
     assert refused.returncode not in (0, 1)
     assert "Traceback" not in refused.stderr
     return refused.stderr
 
 
-async def test_no_accepted_job_is_lost_when_the_engine_dies_under_load(start_engine: EngineFactory) -> None:
+async def test_accepted_jobs_survive_the_death_of_the_engine_under_load(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.user() as user:
         accepted: list[str] = []

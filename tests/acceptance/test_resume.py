@@ -1,4 +1,4 @@
-"""The real agent programs, broken off in the middle of their work: the next attempt goes on with it."""
+"""Resume: when the real agent programs are interrupted, the next attempt resumes their session and workspace."""
 
 import asyncio
 import os
@@ -26,16 +26,16 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
 
 
 async def submit(user: User, admin: User, cli: AgentCli, server: ModelServer, **config: Any) -> str:
-    """A job on an AiModel of its own, which is the server."""
+    """Submit a job on a new AiModel whose endpoint is `server`."""
     name, model = f"{cli.provider}-{os.urandom(4).hex()}", f"{cli.model}-{os.urandom(4).hex()}"
     ai_model = {"name": name, "provider": cli.provider, "model": model, "slots": 1}
-    made = await admin.post("/api/ai-models", ai_model | {"endpoint": server.url + cli.base_path})
-    assert made.status_code == 201, made.text
+    created = await admin.post("/api/ai-models", ai_model | {"endpoint": server.url + cli.base_path})
+    assert created.status_code == 201, created.text
     return await user.submit(config={"provider": cli.provider, "model": model, "timeoutMs": 120_000} | config)
 
 
 @CLIS
-async def test_after_a_pause_it_goes_on_where_it_was(
+async def test_job_requeued_by_a_rate_limit_resumes_its_session(
     engine: LocalEngine, user: User, admin: User, cli: AgentCli
 ) -> None:
     slow_down = Refuses(429, cli.rate_limit, "Please try again in 1s.", {"retry-after": "0"})
@@ -53,11 +53,11 @@ async def test_after_a_pause_it_goes_on_where_it_was(
     patch = await user.get(f"/api/jobs/{job_id}/patch")
     assert "+one\n+two\n" in patch.text
     assert (done["usage"]["turns"], done["usage"]["outputTokens"]) >= (3, 30)
-    assert "echo one" in str(server.requests[-1]), "it remembers what it did before"
+    assert "echo one" in str(server.requests[-1]), "the resumed session lacks the first command"
 
 
 @CLIS
-async def test_after_its_executor_was_killed_it_goes_on_where_it_was(
+async def test_job_resumes_its_session_after_its_executor_was_killed(
     engine: LocalEngine, user: User, admin: User, cli: AgentCli
 ) -> None:
     with cli.serve(cli.shell("echo one >> made.txt; sleep 300")) as server:
@@ -74,7 +74,7 @@ async def test_after_its_executor_was_killed_it_goes_on_where_it_was(
 
 
 @CLIS
-async def test_a_person_may_have_it_go_on_and_what_is_no_longer_kept_begins_anew(
+async def test_retried_job_resumes_its_session_or_starts_over_without_its_workspace(
     engine: LocalEngine, user: User, admin: User, cli: AgentCli
 ) -> None:
     with cli.serve(cli.shell("echo one >> made.txt"), Refuses(400, "invalid_request_error", "no")) as server:
@@ -82,27 +82,27 @@ async def test_a_person_may_have_it_go_on_and_what_is_no_longer_kept_begins_anew
         assert (await user.wait(job_id))["failedCode"] == "agent_error"
         server.answer_from_now_on(cli.shell("echo two >> made.txt"), Refuses(400, "invalid_request_error", "no"))
         await user.post(f"/api/jobs/{job_id}/retry")
-        went_on = await user.wait(job_id)
+        resumed = await user.wait(job_id)
         made = (engine.workspace(job_id, 1) / "made.txt").read_text()
-        forget_workspace(engine, job_id)
+        remove_workspace(engine, job_id)
         server.answer_from_now_on(cli.shell("echo three >> made.txt"), Says("done"))
         await user.post(f"/api/jobs/{job_id}/retry")
         done = await user.wait(job_id)
 
-    assert (went_on["session"]["attempt"], made) == (1, "one\ntwo\n")
+    assert (resumed["session"]["attempt"], made) == (1, "one\ntwo\n")
     assert (done["result"], done["session"]["attempt"]) == ("done", 3)
     assert (engine.workspace(job_id, 3) / "made.txt").read_text() == "three\n"
     assert "[starting over: attempt 1 had a session, but its workspace no longer exists]" in done["logs"]
 
 
-def forget_workspace(engine: LocalEngine, job_id: str) -> None:
-    """As when its time is over."""
+def remove_workspace(engine: LocalEngine, job_id: str) -> None:
+    """Move the workspace of the first attempt away, as if its retention were over."""
     workspace = engine.workspace(job_id, 1)
-    workspace.rename(workspace.with_name(f"{job_id}-forgotten"))
+    workspace.rename(workspace.with_name(f"{job_id}-removed"))
 
 
 async def wait_for(user: User, job_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The job's detail once `condition` holds."""
+    """Wait until `condition` holds for the job's detail, and return the detail."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition(detail := await user.job(job_id)):
             await asyncio.sleep(POLL_SECONDS)

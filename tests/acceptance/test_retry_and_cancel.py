@@ -1,4 +1,4 @@
-"""How a job is ended, and begun again: cancel, retry, deadlines, further attempts."""
+"""The end of a job by cancel or deadline, and its further attempts by retry or `maxAttempts`."""
 
 import asyncio
 
@@ -7,17 +7,17 @@ import pytest
 from tests.acceptance.engine import PATIENCE_SECONDS, Engine, LocalEngine, User
 
 
-async def log_begins(user: User, job_id: str, line: str) -> None:
-    """Wait until the job has said `line`."""
+async def wait_for_log_line(user: User, job_id: str, line: str) -> None:
+    """Wait until the job has logged `line`."""
     async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as events:
         async for event in events:
             if event.data == {"log": line}:
                 return
-    raise AssertionError(f"{line!r} was never said")
+    raise AssertionError(f"the job did not log {line!r}")
 
 
 class TestCancel:
-    async def test_a_waiting_job_is_cancelled_at_once(self, user: User, admin: User, model: str) -> None:
+    async def test_waiting_job_is_cancelled_at_once(self, user: User, admin: User, model: str) -> None:
         await admin.post("/api/ai-models", {"name": "cancel-waiting", "provider": "mock", "model": model, "slots": 0})
         job_id = await user.submit(config={"model": model})
 
@@ -27,22 +27,24 @@ class TestCancel:
         assert detail["attempts"] == 0
         assert detail["finishedAt"] is not None
 
-    async def test_a_running_job_shows_the_request_until_nothing_of_it_runs(self, user: User) -> None:
+    async def test_running_job_stays_active_with_the_cancel_request_until_its_processes_have_ended(
+        self, user: User
+    ) -> None:
         job_id = await user.submit({"log": "on"}, {"hang": True})
-        await log_begins(user, job_id, "on")
+        await wait_for_log_line(user, job_id, "on")
 
-        asked = await user.cancel(job_id)
-        assert asked["status"] == "active"
-        assert asked["cancelRequestedAt"] is not None
+        requested = await user.cancel(job_id)
+        assert requested["status"] == "active"
+        assert requested["cancelRequestedAt"] is not None
 
         ended = await user.wait(job_id)
         assert ended["status"] == "cancelled"
-        assert ended["cancelRequestedAt"] == asked["cancelRequestedAt"]
+        assert ended["cancelRequestedAt"] == requested["cancelRequestedAt"]
         assert ended["failedCode"] is None
         assert ended["logs"] == ["on"]
 
-    async def test_what_ignores_signals_or_has_left_its_parent_is_gone_too(self, engine: Engine, user: User) -> None:
-        """The job shows `active` for as long as any process of it may live."""
+    async def test_cancel_kills_processes_that_ignore_signals_or_are_detached(self, engine: Engine, user: User) -> None:
+        """The job stays `active` until none of its processes is alive."""
         job_id = await user.submit(
             {"ignoreSignals": True},
             {"fork": {"seconds": 300, "detached": True}},
@@ -50,7 +52,7 @@ class TestCancel:
             {"log": "stubborn"},
             {"hang": True},
         )
-        await log_begins(user, job_id, "stubborn")
+        await wait_for_log_line(user, job_id, "stubborn")
         assert len(engine.processes_of(job_id)) == (3 if isinstance(engine, LocalEngine) else 1)
 
         await user.cancel(job_id)
@@ -58,9 +60,9 @@ class TestCancel:
         assert (await user.wait(job_id))["status"] == "cancelled"
         assert engine.processes_of(job_id) == []
 
-    async def test_a_repeated_cancel_answers_200_and_changes_nothing(self, user: User) -> None:
+    async def test_repeated_cancel_answers_200_and_changes_nothing(self, user: User) -> None:
         job_id = await user.submit({"ignoreSignals": True}, {"log": "stubborn"}, {"hang": True})
-        await log_begins(user, job_id, "stubborn")
+        await wait_for_log_line(user, job_id, "stubborn")
 
         first, *others = [await user.cancel(job_id) for _ in range(3)]
 
@@ -68,7 +70,7 @@ class TestCancel:
         assert (await user.wait(job_id))["status"] == "cancelled"
 
     @pytest.mark.parametrize("last_step", [{"result": 1}, {"fail": "no"}, None])
-    async def test_a_job_that_has_ended_cannot_be_cancelled(self, user: User, last_step: object) -> None:
+    async def test_cancel_of_an_ended_job_is_refused(self, user: User, last_step: object) -> None:
         job_id = await user.submit(last_step or {"hang": True})
         if last_step is None:
             await user.wait(job_id, "active")
@@ -81,8 +83,8 @@ class TestCancel:
         assert before["status"] in answer.json()["error"]
         assert await user.job(job_id) == before
 
-    async def test_cancel_wins_over_a_success_that_comes_after_it(self, user: User) -> None:
-        """Whichever comes first: a job whose cancel was accepted never ends otherwise."""
+    async def test_job_whose_cancel_was_accepted_ends_as_cancelled(self, user: User) -> None:
+        """Even a success that follows the cancel does not change that."""
         job_ids = [await user.submit({"sleepMs": 3 * n}, {"result": n}) for n in range(10)]
 
         answers = await asyncio.gather(*(user.post(f"/api/jobs/{job_id}/cancel") for job_id in job_ids))
@@ -93,7 +95,7 @@ class TestCancel:
 
 
 class TestRetry:
-    async def test_a_failed_job_goes_back_to_the_queue_and_counts_on(self, user: User) -> None:
+    async def test_retried_job_is_requeued_and_its_attempts_are_counted_on(self, user: User) -> None:
         job_id = await user.submit({"onAttempt": 1, "steps": [{"fail": "not yet"}]}, {"result": "now"})
         failed = await user.wait(job_id)
         assert (failed["status"], failed["attempts"]) == ("failed", 1)
@@ -103,8 +105,8 @@ class TestRetry:
         assert answer.status_code == 200
         again = answer.json()
         assert (again["id"], again["status"], again["phase"]) == (job_id, "waiting", "Pending")
-        over = ("failedReason", "failedCode", "finishedAt", "accountName", "deadlineAt")
-        assert [again[field] for field in over] == [None] * len(over)
+        cleared = ("failedReason", "failedCode", "finishedAt", "accountName", "deadlineAt")
+        assert [again[field] for field in cleared] == [None] * len(cleared)
         done = await user.wait(job_id)
         assert (done["status"], done["attempts"], done["result"]) == ("completed", 2, "now")
 
@@ -130,7 +132,7 @@ class TestRetry:
         assert end in answer.json()["error"]
         assert (await user.job(job_id))["status"] == end
 
-    async def test_two_retries_at_once_make_one_attempt(self, user: User) -> None:
+    async def test_concurrent_retries_start_one_attempt(self, user: User) -> None:
         job_id = await user.submit(
             {"onAttempt": 1, "steps": [{"fail": "no"}]}, {"onAttempt": 2, "steps": [{"hang": True}]}
         )
@@ -144,7 +146,7 @@ class TestRetry:
 
 class TestDeadline:
     @pytest.mark.parametrize("steps", [[{"hang": True}], [{"ignoreSignals": True}, {"hang": True}]])
-    async def test_a_job_that_takes_too_long_fails_for_it(
+    async def test_job_that_exceeds_its_timeout_fails_with_timeout(
         self, engine: Engine, user: User, steps: list[object]
     ) -> None:
         timeout_ms = int(engine.start_seconds * 1000) + 500
@@ -155,7 +157,9 @@ class TestDeadline:
         assert detail["logs"] == ["slow"]
         assert engine.processes_of(detail["id"]) == []
 
-    async def test_waiting_for_a_slot_does_not_count(self, engine: Engine, user: User, admin: User, model: str) -> None:
+    async def test_timeout_excludes_the_time_in_the_queue(
+        self, engine: Engine, user: User, admin: User, model: str
+    ) -> None:
         timeout_ms = int(engine.start_seconds * 1000)
         await admin.post("/api/ai-models", {"name": "deadline", "provider": "mock", "model": model, "slots": 1})
         first = await user.submit({"sleepMs": timeout_ms + 500}, config={"model": model})
@@ -166,7 +170,7 @@ class TestDeadline:
 
 
 class TestFurtherAttempts:
-    async def test_max_attempts_repeats_a_failure_until_it_passes(self, user: User) -> None:
+    async def test_failing_job_is_attempted_up_to_max_attempts_until_it_succeeds(self, user: User) -> None:
         detail = await user.run(
             {"onAttempt": 1, "steps": [{"fail": "no"}]},
             {"onAttempt": 2, "steps": [{"signal": 9}]},
@@ -177,19 +181,19 @@ class TestFurtherAttempts:
         assert (detail["status"], detail["attempts"], detail["result"]) == ("completed", 3, "third time")
         assert detail["failedReason"] is None
 
-    async def test_the_last_attempts_failure_is_the_jobs(self, user: User) -> None:
+    async def test_failed_job_has_the_reason_of_its_last_attempt(self, user: User) -> None:
         detail = await user.run(
             {"onAttempt": 1, "steps": [{"fail": "first"}]}, {"fail": "second"}, config={"maxAttempts": 2}
         )
 
         assert (detail["status"], detail["attempts"], detail["failedReason"]) == ("failed", 2, "second")
 
-    async def test_without_it_there_is_one_attempt(self, user: User) -> None:
+    async def test_job_without_max_attempts_is_attempted_once(self, user: User) -> None:
         detail = await user.run({"fail": "once"})
 
         assert (detail["status"], detail["attempts"]) == ("failed", 1)
 
-    async def test_what_would_fail_again_is_not_repeated(self, user: User) -> None:
+    async def test_timed_out_job_is_not_attempted_again(self, user: User) -> None:
         detail = await user.run({"hang": True}, config={"maxAttempts": 3, "timeoutMs": 100})
 
         assert (detail["failedCode"], detail["attempts"]) == ("timeout", 1)

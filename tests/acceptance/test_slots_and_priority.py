@@ -1,4 +1,4 @@
-"""Which job runs next, and how many at once."""
+"""Slots and priorities: the order in which jobs start, and the number that run at once."""
 
 import asyncio
 from collections import Counter
@@ -12,7 +12,7 @@ moment = datetime.fromisoformat
 
 
 async def a_paused_model(admin: User, name: str, model: str) -> None:
-    """An AiModel on which nothing starts until its slots are changed."""
+    """Create an AiModel without slots, on which no job starts until its slots are changed."""
     answer = await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": model, "slots": 0})
     assert answer.status_code == 201, answer.text
 
@@ -23,37 +23,37 @@ async def set_slots(admin: User, name: str, slots: int) -> None:
 
 
 async def order_of_starts(user: User, job_ids: list[str]) -> list[str]:
-    """The jobs in the order in which they were started."""
+    """Wait for the jobs to end, and return them in the order in which they started."""
     details = [await user.wait(job_id) for job_id in job_ids]
     return [detail["id"] for detail in sorted(details, key=lambda detail: moment(detail["processedAt"]))]
 
 
-def most_at_once(details: list[dict[str, Any]]) -> int:
-    """At how many of these jobs a slot was held at the same time."""
-    taken = [(moment(detail["processedAt"]), 1) for detail in details]
-    freed = [(moment(detail["finishedAt"]), -1) for detail in details]
-    held = most = 0
-    for _, step in sorted(taken + freed):
-        held += step
-        most = max(most, held)
-    return most
+def peak_slots(details: list[dict[str, Any]]) -> int:
+    """Return the largest number of slots that these jobs occupied at the same time."""
+    allocated = [(moment(detail["processedAt"]), 1) for detail in details]
+    released = [(moment(detail["finishedAt"]), -1) for detail in details]
+    occupied = peak = 0
+    for _, step in sorted(allocated + released):
+        occupied += step
+        peak = max(peak, occupied)
+    return peak
 
 
-async def test_the_lower_priority_number_runs_first_and_equals_in_order_of_arrival(
+async def test_jobs_start_by_priority_number_and_then_in_order_of_submission(
     user: User, admin: User, model: str
 ) -> None:
     await a_paused_model(admin, "ordered", model)
     config = {"model": model}
-    asked = [5, 2, -1, 2, 0.5]
-    job_ids = [await user.submit(config=config, priority=priority) for priority in asked]
+    priorities = [5, 2, -1, 2, 0.5]
+    job_ids = [await user.submit(config=config, priority=priority) for priority in priorities]
 
     await set_slots(admin, "ordered", 1)
 
-    expected = [job_id for _, job_id in sorted(zip(asked, job_ids, strict=True), key=lambda pair: pair[0])]
+    expected = [job_id for _, job_id in sorted(zip(priorities, job_ids, strict=True), key=lambda pair: pair[0])]
     assert await order_of_starts(user, job_ids) == expected
 
 
-async def test_the_default_priority_is_2(user: User, admin: User, model: str) -> None:
+async def test_default_priority_is_2(user: User, admin: User, model: str) -> None:
     await a_paused_model(admin, "default-priority", model)
     job_ids = [await user.submit(config={"model": model}, **each) for each in ({"priority": 3}, {}, {"priority": 1})]
 
@@ -62,25 +62,25 @@ async def test_the_default_priority_is_2(user: User, admin: User, model: str) ->
     assert await order_of_starts(user, job_ids) == job_ids[::-1]
 
 
-async def test_no_more_jobs_run_than_the_model_has_slots(user: User, admin: User, model: str) -> None:
+async def test_model_runs_at_most_as_many_jobs_as_it_has_slots(user: User, admin: User, model: str) -> None:
     await a_paused_model(admin, "two-slots", model)
     job_ids = [await user.submit({"sleepMs": 20}, config={"model": model}) for _ in range(7)]
 
     await set_slots(admin, "two-slots", 2)
 
-    assert most_at_once([await user.wait(job_id) for job_id in job_ids]) == 2
+    assert peak_slots([await user.wait(job_id) for job_id in job_ids]) == 2
 
 
-async def test_a_model_without_configuration_has_four_slots(user: User, model: str) -> None:
+async def test_model_without_an_ai_model_has_four_slots(user: User, model: str) -> None:
     job_ids = [await user.submit({"sleepMs": 50}, config={"model": model}) for _ in range(9)]
 
     details = [await user.wait(job_id) for job_id in job_ids]
 
-    assert most_at_once(details) == 4
+    assert peak_slots(details) == 4
     assert {detail["accountName"] for detail in details} == {f"mock/{model}"}
 
 
-async def test_slots_change_while_jobs_run_and_wait(user: User, admin: User, model: str) -> None:
+async def test_changed_slots_apply_while_jobs_run_and_wait(user: User, admin: User, model: str) -> None:
     await a_paused_model(admin, "patched", model)
     job_ids = [await user.submit({"hang": True}, config={"model": model}) for _ in range(4)]
 
@@ -96,14 +96,14 @@ async def test_slots_change_while_jobs_run_and_wait(user: User, admin: User, mod
             await user.wait(job_id, "active")
         assert await active() == slots
 
-    await set_slots(admin, "patched", 0)  # what runs goes on; nothing more starts
+    await set_slots(admin, "patched", 0)  # running jobs continue; no further job starts
     await user.cancel(job_ids[0])
     await user.wait(job_ids[0])
     assert [(await user.job(job_id))["status"] for job_id in job_ids[1:]] == ["active", "active", "waiting"]
     assert (await user.job(job_ids[1]))["accountName"] == "patched"
 
 
-async def test_models_do_not_wait_for_each_other(user: User, admin: User, model: str) -> None:
+async def test_full_model_does_not_delay_jobs_of_other_models(user: User, admin: User, model: str) -> None:
     await a_paused_model(admin, "busy", model)
     waiting = await user.submit(config={"model": model}, priority=-10)
 
@@ -111,7 +111,7 @@ async def test_models_do_not_wait_for_each_other(user: User, admin: User, model:
     assert (await user.job(waiting))["status"] == "waiting"
 
 
-async def test_many_jobs_submitted_at_once_all_run(engine: Engine, user: User, admin: User, model: str) -> None:
+async def test_many_jobs_submitted_at_once_all_complete(engine: Engine, user: User, admin: User, model: str) -> None:
     many = engine.many_jobs
     await a_paused_model(admin, "many", model)
     await set_slots(admin, "many", 16)

@@ -1,4 +1,4 @@
-"""Counts and series, from the jobs that are kept and from a real Prometheus."""
+"""Statistics: counts and time series, from stored jobs and from a real Prometheus."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ USAGE = {"usage": {"inputTokens": 10, "outputTokens": 5, "costUsd": 0.25}}
 
 
 async def series(user: User, metric: str) -> dict[str, list[float]]:
-    """The values of each series of the last hour, by its label."""
+    """Return the non-zero values of each series of the last hour, by its label."""
     answer = await user.get("/api/stats/timeseries", metric=metric, window="1h", step="5m")
     assert answer.status_code == 200, answer.text
     body = answer.json()
@@ -42,7 +42,7 @@ async def test_jobs_are_counted_by_type_model_and_repository(
     assert all(stats["totals"][status] >= count for status, count in expected.items())
 
 
-async def test_without_a_prometheus_series_come_from_the_jobs_that_are_kept(start_engine: EngineFactory) -> None:
+async def test_series_without_a_prometheus_come_from_stored_jobs(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.admin() as admin:
         for _ in range(2):
@@ -71,16 +71,16 @@ def prometheus(scraped: LocalEngine, tmp_path: Path) -> Iterator[Prometheus]:
 
 
 @pytest.fixture
-def asking(prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
-    """An engine that asks `prometheus`, without any jobs of its own."""
-    with LocalEngine(tmp_path_factory.mktemp("asking"), PROMETHEUS_URL=prometheus.url) as engine:
+def querying(prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
+    """An engine without jobs that queries `prometheus`."""
+    with LocalEngine(tmp_path_factory.mktemp("querying"), PROMETHEUS_URL=prometheus.url) as engine:
         yield engine
 
 
-async def test_with_a_prometheus_series_are_its(
-    scraped: LocalEngine, prometheus: Prometheus, asking: LocalEngine
+async def test_series_with_a_prometheus_come_from_its_data(
+    scraped: LocalEngine, prometheus: Prometheus, querying: LocalEngine
 ) -> None:
-    async with scraped.admin() as user, asking.admin() as admin:
+    async with scraped.admin() as user, querying.admin() as admin:
         await run_scraped(user, prometheus)
 
         jobs, tokens = await series(admin, "jobs"), await series(admin, "tokens")
@@ -99,7 +99,7 @@ async def test_with_a_prometheus_series_are_its(
 
 
 async def run_scraped(user: User, prometheus: Prometheus) -> None:
-    """Run three jobs of which Prometheus has seen the number rise, at least from the first on, often enough to know."""
+    """Run three jobs, and wait until Prometheus has enough samples to see their number rise from 1 to 3."""
     finished = "labrats_jobs_finished_total{status='completed'}"
     await user.run(USAGE)
     await prometheus.wait(finished, 1)
@@ -109,7 +109,7 @@ async def run_scraped(user: User, prometheus: Prometheus) -> None:
     await prometheus.wait(f"count_over_time({finished}[5m])", 60)
 
 
-async def test_a_prometheus_that_is_away_is_said_to_be_and_not_where_it_is(start_engine: EngineFactory) -> None:
+async def test_unreachable_prometheus_is_reported_without_its_address(start_engine: EngineFactory) -> None:
     port = free_port()
     engine = start_engine(PROMETHEUS_URL=f"http://127.0.0.1:{port}")
     async with engine.admin() as admin:
@@ -127,7 +127,7 @@ def promtool() -> Path:
     return program("promtool")
 
 
-async def test_prometheus_own_tool_finds_nothing_to_complain_of(engine: Engine, user: User, promtool: Path) -> None:
+async def test_promtool_finds_no_problem_in_the_metrics(engine: Engine, user: User, promtool: Path) -> None:
     await user.run(USAGE)
     exposition = (await user.get("/metrics")).content
 
@@ -138,7 +138,7 @@ async def test_prometheus_own_tool_finds_nothing_to_complain_of(engine: Engine, 
 
 
 @pytest.mark.parametrize("window", ["1h", "90d"])
-async def test_a_window_may_be_this_long(admin: User, window: str) -> None:
+async def test_shortest_and_longest_window_are_accepted(admin: User, window: str) -> None:
     answer = await admin.get("/api/stats/timeseries", window=window)
 
     assert answer.status_code == 200

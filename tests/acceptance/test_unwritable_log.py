@@ -1,4 +1,4 @@
-"""An engine whose log cannot be written works on, and counts what is lost."""
+"""An engine whose log cannot be written."""
 
 import re
 import signal
@@ -17,7 +17,9 @@ SHELL = {"a full disk": ">/dev/full 2>/dev/full", "closed": ">&- 2>&-"}
 
 
 @pytest.mark.parametrize("redirection", SHELL.values(), ids=SHELL)
-def test_an_engine_that_cannot_log_serves_and_ends_in_order(tmp_path: Path, redirection: str) -> None:
+def test_engine_that_cannot_write_its_log_serves_counts_lost_lines_and_stops_normally(
+    tmp_path: Path, redirection: str
+) -> None:
     port = free_port()
     program = Path(sys.executable).parent / "labrats"
     command = f"exec {program} serve --port {port} --data-dir {tmp_path}/data {redirection}"
@@ -27,11 +29,11 @@ def test_an_engine_that_cannot_log_serves_and_ends_in_order(tmp_path: Path, redi
         finally:
             engine.send_signal(signal.SIGINT)
             engine.wait(PATIENCE_SECONDS)
-    assert engine.returncode in (0, 120)  # 120: Python itself could not write what was left for standard output
+    assert engine.returncode in (0, 120)  # 120: Python could not flush standard output at exit
 
 
 def lost_lines(url: str, engine: "subprocess.Popen[bytes]") -> float:
-    """Return how many lines an engine says it has lost, once it answers."""
+    """Wait until the engine is ready, and return the number of log lines that it reports as lost."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         assert engine.poll() is None, "the engine ended"

@@ -1,4 +1,4 @@
-"""Uploads to the real program: from a caller's disk to an agent's workspace. F4 of the reliability page."""
+"""Uploads: files on their way from a caller to an agent's workspace."""
 
 import asyncio
 import hashlib
@@ -36,7 +36,7 @@ def peak_memory_kib(pid: int) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
-async def test_an_upload_reaches_the_workspace_of_the_job_that_names_it(engine: LocalEngine, user: User) -> None:
+async def test_upload_reaches_the_workspace_of_the_job_that_names_it(engine: LocalEngine, user: User) -> None:
     content = bytes(range(256)) * 5000
     answer = await user.http.post("/api/workspace-uploads", files={"file": ("data ü.bin", content)})
     assert answer.status_code == 201, answer.text
@@ -47,7 +47,7 @@ async def test_an_upload_reaches_the_workspace_of_the_job_that_names_it(engine: 
     assert (engine.workspace(detail["id"]) / "data ü.bin").read_bytes() == content
 
 
-async def test_a_job_that_waits_keeps_an_upload_that_is_deleted(engine: LocalEngine, user: User, admin: User) -> None:
+async def test_job_can_be_retried_after_its_upload_was_deleted(engine: LocalEngine, user: User, admin: User) -> None:
     uploaded = (await user.http.post("/api/workspace-uploads", files={"file": ("a.txt", b"hello")})).json()
     named = [{"id": uploaded["id"], "name": "a.txt"}]
     job_id = await user.submit({"sleepMs": 300}, {"fail": "once"}, workspaceUploads=named)
@@ -60,7 +60,7 @@ async def test_a_job_that_waits_keeps_an_upload_that_is_deleted(engine: LocalEng
     assert (engine.workspace(detail["id"], detail["attempts"]) / "a.txt").read_bytes() == b"hello"
 
 
-async def test_uploads_outlive_a_crash(start_engine: EngineFactory) -> None:
+async def test_upload_survives_a_crash(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.user() as user:
         uploaded = (await user.http.post("/api/workspace-uploads", files={"file": ("a.txt", b"hello")})).json()
@@ -70,8 +70,7 @@ async def test_uploads_outlive_a_crash(start_engine: EngineFactory) -> None:
         assert (raw.status_code, raw.content) == (200, b"hello")
 
 
-async def test_twenty_large_files_at_once_do_not_fill_the_memory(start_engine: EngineFactory) -> None:
-    """Each is larger than the share of memory that all are allowed together."""
+async def test_twenty_concurrent_large_uploads_use_bounded_memory(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.user() as user:
         await user.http.post("/api/workspace-uploads", content=a_large_file(1), headers=FORM)
@@ -86,7 +85,7 @@ async def test_twenty_large_files_at_once_do_not_fill_the_memory(start_engine: E
         assert peak_memory_kib(engine.pid) - before < 20 * 16 * 1024 // 4
 
 
-async def test_a_pdf_is_read_section_by_section(user: User) -> None:
+async def test_pdf_sections_pipeline_runs_the_agent_once_for_each_section(user: User) -> None:
     uploaded = (await user.http.post("/api/workspace-uploads", files={"file": ("manual.pdf", a_manual())})).json()
 
     detail = await user.run(
@@ -108,7 +107,7 @@ async def test_a_pdf_is_read_section_by_section(user: User) -> None:
     assert "section 4 of 4: Two (page 3)" in await user.log_lines(detail["id"])
 
 
-async def test_a_pdf_that_cannot_be_read_says_why(user: User) -> None:
+async def test_unreadable_pdf_fails_the_job_with_the_reason(user: User) -> None:
     uploaded = (await user.http.post("/api/workspace-uploads", files={"file": ("a.pdf", encrypted())})).json()
     named = [{"id": uploaded["id"], "name": "a.pdf"}]
 

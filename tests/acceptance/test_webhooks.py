@@ -1,4 +1,4 @@
-"""Deliveries to a running engine: answered once the job is kept, and known again after a crash."""
+"""Webhook deliveries: answered once their jobs are stored, and recognized after a crash."""
 
 import asyncio
 import subprocess
@@ -44,24 +44,24 @@ async def deliver(engine: LocalEngine, payload: Any, delivery: str = "one", path
 
 
 def an_issue(**fields: Any) -> dict[str, Any]:
-    """One whose repository nobody clones."""
+    """Return a payload without a clone URL, so that no repository is cloned."""
     payload = an_issue_event(**fields)
     del payload["repository"]["clone_url"]
     return payload
 
 
-async def test_a_delivery_becomes_a_job_that_runs(receiver: LocalEngine) -> None:
+async def test_delivery_starts_a_job(receiver: LocalEngine) -> None:
     async with receiver.admin() as admin:
         await set_up(admin)
-        (made,) = (await deliver(receiver, an_issue(), path="/webhooks/github"))["jobs"]
-        detail = await admin.wait(made["jobId"])
+        (job,) = (await deliver(receiver, an_issue(), path="/webhooks/github"))["jobs"]
+        detail = await admin.wait(job["jobId"])
         source = (await admin.get("/api/webhook-sources/github")).json()
     assert (detail["status"], detail["agentRole"], detail["source"]) == ("completed", "developer", "github")
     assert source["url"] == f"{receiver.url}/webhooks/github"
     assert SECRET not in receiver.log
 
 
-async def test_a_source_that_was_removed_is_added_again_at_once(admin: User) -> None:
+async def test_source_can_be_created_again_right_after_its_deletion(admin: User) -> None:
     source: dict[str, Any] = {"name": f"again-{uuid4().hex[:8]}", "type": "generic"}
     address = f"/api/webhook-sources/{source['name']}"
     for secret in (
@@ -69,14 +69,14 @@ async def test_a_source_that_was_removed_is_added_again_at_once(admin: User) -> 
         {"secret": "test-secret-the-second"},
         {"secretRef": {"name": "none", "key": "none"}},
     ):
-        made = await admin.post("/api/webhook-sources", source | secret)
-        assert made.status_code == 201, made.text
+        created = await admin.post("/api/webhook-sources", source | secret)
+        assert created.status_code == 201, created.text
         changed = await admin.http.patch(address, json={"secret": "test-secret-yet-another"})
         assert changed.status_code == 200, changed.text
         assert (await admin.http.delete(address)).status_code == 204
 
 
-async def test_a_replay_is_known_after_a_crash_and_answered_with_the_job_it_made(receiver: LocalEngine) -> None:
+async def test_replayed_delivery_is_answered_with_its_first_job_after_a_crash(receiver: LocalEngine) -> None:
     async with receiver.admin() as admin:
         await set_up(admin)
         first = await deliver(receiver, an_issue())
@@ -88,15 +88,15 @@ async def test_a_replay_is_known_after_a_crash_and_answered_with_the_job_it_made
         await admin.wait(first["jobs"][0]["jobId"])
 
 
-async def test_a_delivery_is_answered_before_its_job_can_run(receiver: LocalEngine) -> None:
+async def test_delivery_is_answered_while_its_job_waits_for_a_slot(receiver: LocalEngine) -> None:
     async with receiver.admin() as admin:
         await set_up(admin)
         await admin.post("/api/ai-models", {"name": "none", "provider": "mock", "model": "mock", "slots": 0})
-        (made,) = (await deliver(receiver, an_issue()))["jobs"]
-        assert (await admin.job(made["jobId"]))["status"] == "waiting"
+        (job,) = (await deliver(receiver, an_issue()))["jobs"]
+        assert (await admin.job(job["jobId"]))["status"] == "waiting"
 
 
-async def test_a_source_says_how_it_stands_as_its_secret_comes_and_goes(receiver: LocalEngine) -> None:
+async def test_conditions_of_a_source_follow_its_secret(receiver: LocalEngine) -> None:
     reference = {"name": "hook", "key": "token"}
     async with receiver.admin() as admin:
         await admin.post("/api/webhook-sources", {"name": "github", "type": "github", "secretRef": reference})
@@ -113,7 +113,7 @@ async def test_a_source_says_how_it_stands_as_its_secret_comes_and_goes(receiver
 
 
 async def condition(admin: User, kind: str, status: str) -> dict[str, Any]:
-    """The source's condition, once it has that status."""
+    """Wait until the source's condition has that status, and return the condition."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             source = (await admin.get("/api/webhook-sources/github")).json()
@@ -123,7 +123,7 @@ async def condition(admin: User, kind: str, status: str) -> dict[str, Any]:
             await asyncio.sleep(0.05)
 
 
-async def test_a_private_repository_is_cloned_with_a_token_of_the_apps(
+async def test_private_repository_is_cloned_with_a_token_of_the_github_app(
     start_engine: EngineFactory, tmp_path: Path
 ) -> None:
     (tmp_path / "octo").mkdir()
@@ -137,16 +137,16 @@ async def test_a_private_repository_is_cloned_with_a_token_of_the_apps(
         async with engine.admin() as admin:
             await set_up(admin)
             await admin.http.patch("/api/webhook-sources/github", json={"credentialsRef": "app"})
-            (made,) = (await deliver(engine, payload))["jobs"]
-            detail = await admin.wait(made["jobId"])
+            (job,) = (await deliver(engine, payload))["jobs"]
+            detail = await admin.wait(job["jobId"])
         assert detail["status"] == "completed", detail
-        assert (engine.workspace(made["jobId"]) / "README.md").exists()
+        assert (engine.workspace(job["jobId"]) / "README.md").exists()
         assert github.grants == [{"repositories": ["demo"], "permissions": {"contents": "write", "issues": "read"}}]
         assert engine.files_with("ghs_test_token") == []
-        assert engine.resources_with("ghs_test_token") == [f"Secret {made['jobId']}-git"]
+        assert engine.resources_with("ghs_test_token") == [f"Secret {job['jobId']}-git"]
 
 
-async def test_what_was_missed_while_the_engine_was_away_comes_again_and_makes_no_second_job(
+async def test_deliveries_missed_while_the_engine_is_down_are_redelivered_once(
     start_engine: EngineFactory,
 ) -> None:
     with a_github() as github:
@@ -178,7 +178,7 @@ async def send_issues(github: FakeGitHub, *numbers: int) -> None:
 
 
 async def jobs_of(admin: User, count: int) -> set[str]:
-    """The ids of all jobs, once there are as many."""
+    """Wait until there are `count` jobs, and return their ids."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while len(jobs := (await admin.get("/api/jobs")).json()["jobs"]) < count:
             await asyncio.sleep(0.05)

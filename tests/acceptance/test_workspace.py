@@ -1,4 +1,4 @@
-"""What an agent finds in its workspace: a repository, files, and no credential anywhere."""
+"""Workspaces: the repository and files in them, patches of their changes, and the secrecy of git tokens."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ TOKEN = "test-token-0123456789abcdef"
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `hello.git`, and with `outside`, which is a link that leads away from it."""
+    """A folder with the repository `hello.git` and `outside`, a symbolic link to a repository elsewhere."""
     folder = tmp_path_factory.mktemp("repositories")
     make_repository(folder / "hello.git")
     (folder / "outside").symlink_to(make_repository(tmp_path_factory.mktemp("elsewhere") / "other"))
@@ -31,9 +31,9 @@ def git_server(repositories: Path) -> Iterator[GitServer]:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory, repositories: Path) -> Iterator[LocalEngine]:
-    """An engine that may clone from those folders and from loopback.
+    """A local engine that may clone from `repositories` and from loopback.
 
-    On this machine only: tests look into workspaces, and on a cluster these end with their attempts' pods.
+    These tests do not run on a cluster: they look into workspaces, which are deleted with the pods there.
     """
     environment = {"LOCAL_REPO_ROOTS": str(repositories), "OUTBOUND_ALLOWED_CIDRS": "127.0.0.0/8"}
     with LocalEngine(tmp_path_factory.mktemp("engine"), **environment) as engine:
@@ -58,9 +58,7 @@ class TestFiles:
             name: len(content) for name, content in files.items()
         }
 
-    async def test_each_attempt_has_a_workspace_of_its_own_with_all_files(
-        self, engine: LocalEngine, user: User
-    ) -> None:
+    async def test_each_attempt_gets_a_fresh_workspace_with_all_files(self, engine: LocalEngine, user: User) -> None:
         steps = [{"onAttempt": 1, "steps": [{"write": {"path": "a.txt", "text": "spoilt"}}, {"fail": "no"}]}]
 
         detail = await user.run(*steps, config={"maxAttempts": 2}, workspaceFiles=[a_file("a.txt", b"fresh")])
@@ -68,7 +66,7 @@ class TestFiles:
         assert detail["attempts"] == 2
         assert (engine.workspace(detail["id"], 2) / "a.txt").read_bytes() == b"fresh"
 
-    async def test_a_refused_request_leaves_no_file_behind(self, engine: LocalEngine, user: User) -> None:
+    async def test_refused_submission_leaves_no_file_behind(self, engine: LocalEngine, user: User) -> None:
         content = "left nowhere 7d1c"
 
         answer = await user.post(
@@ -80,7 +78,9 @@ class TestFiles:
 
 
 class TestLocalRepository:
-    async def test_a_path_below_the_roots_is_cloned(self, engine: LocalEngine, user: User, repositories: Path) -> None:
+    async def test_repository_below_an_allowed_root_is_cloned(
+        self, engine: LocalEngine, user: User, repositories: Path
+    ) -> None:
         setup = {"gitRepo": str(repositories / "hello.git"), "gitRef": "feature"}
 
         detail = await user.run(workspaceSetup=setup)
@@ -91,7 +91,7 @@ class TestLocalRepository:
         assert git(workspace, "rev-parse", "--abbrev-ref", "HEAD") == "feature"
         assert detail["workspaceSetup"] == setup | {"gitDepth": None, "hasCredential": False}
 
-    async def test_a_commit_can_be_asked_for(self, engine: LocalEngine, user: User, repositories: Path) -> None:
+    async def test_git_ref_may_be_a_commit(self, engine: LocalEngine, user: User, repositories: Path) -> None:
         commit = git(repositories / "hello.git", "rev-parse", "main")
 
         detail = await user.run(workspaceSetup={"gitRepo": str(repositories / "hello.git"), "gitRef": commit})
@@ -99,7 +99,7 @@ class TestLocalRepository:
         assert detail["status"] == "completed", detail["failedReason"]
         assert git(engine.workspace(detail["id"]), "rev-parse", "HEAD") == commit
 
-    async def test_files_lie_on_top_of_the_repository(
+    async def test_workspace_files_overwrite_files_of_the_repository(
         self, engine: LocalEngine, user: User, repositories: Path
     ) -> None:
         detail = await user.run(
@@ -112,7 +112,9 @@ class TestLocalRepository:
         assert git(workspace, "status", "--porcelain").split() == ["M", "README.md", "??", "docs/"]
 
     @pytest.mark.parametrize("path", ["/etc", "/", "{root}/../..", "{root}/outside", "{root}-other/hello.git"])
-    async def test_a_path_that_leads_elsewhere_is_refused(self, user: User, repositories: Path, path: str) -> None:
+    async def test_path_that_leads_out_of_the_allowed_roots_is_refused(
+        self, user: User, repositories: Path, path: str
+    ) -> None:
         setup = {"gitRepo": path.format(root=repositories)}
 
         answer = await user.post("/api/jobs/submit", a_submission(workspaceSetup=setup))
@@ -121,7 +123,7 @@ class TestLocalRepository:
         assert answer.json()["details"][0]["field"] == "workspaceSetup.gitRepo"
         assert "LOCAL_REPO_ROOTS" in answer.json()["error"]
 
-    async def test_a_ref_that_is_not_there_is_said_so(self, user: User, repositories: Path) -> None:
+    async def test_unknown_git_ref_fails_the_job_and_is_named(self, user: User, repositories: Path) -> None:
         setup = {"gitRepo": str(repositories / "hello.git"), "gitRef": "no-such-branch"}
 
         detail = await user.run(workspaceSetup=setup)
@@ -132,7 +134,7 @@ class TestLocalRepository:
 
 class TestPatch:
     @pytest.mark.parametrize("end", [{"result": "done"}, {"fail": "no"}], ids=["success", "failure"])
-    async def test_what_a_job_changed_can_be_applied_elsewhere(
+    async def test_patch_of_a_job_applies_to_another_clone(
         self, user: User, repositories: Path, tmp_path: Path, end: dict[str, str]
     ) -> None:
         steps = [{"write": {"path": "README.md", "text": "mine\n"}}, {"write": {"path": "new.txt", "text": "new\n"}}]
@@ -147,13 +149,13 @@ class TestPatch:
         git(tmp_path / "elsewhere", "apply", str(tmp_path / "changes.patch"))
         assert git(tmp_path / "elsewhere", "status", "--porcelain").split() == ["M", "README.md", "??", "new.txt"]
 
-    async def test_a_job_that_changed_nothing_has_none(self, user: User) -> None:
+    async def test_patch_of_a_job_without_changes_is_answered_with_404(self, user: User) -> None:
         detail = await user.run({"result": "done"})
         answer = await user.get(f"/api/jobs/{detail['id']}/patch")
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
         assert "left no patch" in answer.json()["error"]
 
-    async def test_a_job_that_has_not_ended_has_none_yet(self, admin: User) -> None:
+    async def test_patch_of_an_unfinished_job_is_answered_with_404(self, admin: User) -> None:
         model = {"name": "patch-waiting", "provider": "mock", "model": "patch-waiting", "slots": 0}
         await admin.post("/api/ai-models", model)
         waiting = await admin.submit(config={"model": "patch-waiting"})
@@ -168,7 +170,7 @@ class TestPatch:
 
 
 class TestTokens:
-    async def test_a_token_in_the_address_clones_and_is_seen_nowhere(
+    async def test_token_in_a_repository_url_is_used_and_shown_nowhere(
         self, engine: LocalEngine, user: User, git_server: GitServer
     ) -> None:
         setup = {"gitRepo": git_server.url(f"octocat:{TOKEN}"), "gitDepth": 1}
@@ -188,7 +190,7 @@ class TestTokens:
         for file in workspace.rglob("*"):
             assert not file.is_file() or TOKEN.encode() not in file.read_bytes()
 
-    async def test_the_token_is_kept_in_its_secret_and_nowhere_else(
+    async def test_token_is_stored_only_in_the_jobs_git_secret(
         self, engine: LocalEngine, user: User, git_server: GitServer
     ) -> None:
         setup = {"gitRepo": git_server.url(f"octocat:{TOKEN}")}
@@ -199,7 +201,7 @@ class TestTokens:
         assert engine.files_with(TOKEN) == []
         assert [name for name in engine.resources_with(TOKEN) if job_id in name] == [f"Secret {job_id}-git"]
 
-    async def test_a_wrong_token_fails_without_being_repeated(
+    async def test_error_about_a_wrong_token_does_not_repeat_it(
         self, engine: LocalEngine, user: User, git_server: GitServer
     ) -> None:
         wrong = "test-token-that-is-wrong"
@@ -210,7 +212,7 @@ class TestTokens:
         assert "access was denied" in detail["failedReason"]
         assert wrong not in str(detail) + str(await user.full_log(detail["id"])) + engine.log
 
-    async def test_a_token_that_the_agent_logs_is_redacted(self, user: User, git_server: GitServer) -> None:
+    async def test_token_printed_by_the_agent_is_redacted(self, user: User, git_server: GitServer) -> None:
         detail = await user.run(
             {"log": f"my token is {TOKEN}, my address {git_server.url(f'octocat:{TOKEN}')}"},
             {"result": {"token": TOKEN}},
@@ -221,7 +223,7 @@ class TestTokens:
         assert TOKEN not in str(detail["logs"]) + str(detail["result"])
         assert "[redacted]" in detail["logs"][0]
 
-    async def test_a_refused_address_is_not_repeated(self, engine: LocalEngine, user: User) -> None:
+    async def test_error_about_a_refused_url_does_not_repeat_its_token(self, engine: LocalEngine, user: User) -> None:
         for address in (
             f"https://octocat:{TOKEN}@10.0.0.1/a/b.git", f"ftp://octocat:{TOKEN}@example.com/a/b.git",
             f"https://octocat:{TOKEN}@[::1/a/b.git", f"ssh://octocat:{TOKEN}@example.com/a/b.git",
@@ -231,13 +233,15 @@ class TestTokens:
             assert TOKEN not in answer.text
         assert TOKEN not in engine.log
 
-    async def test_without_its_token_the_repository_is_not_given(self, user: User, git_server: GitServer) -> None:
+    async def test_clone_of_a_private_repository_without_a_token_fails(self, user: User, git_server: GitServer) -> None:
         detail = await user.run(workspaceSetup={"gitRepo": git_server.url()})
 
         assert (detail["status"], detail["failedCode"]) == ("failed", "git_clone")
 
 
-async def test_loopback_is_closed_unless_it_is_opened(start_engine: EngineFactory, git_server: GitServer) -> None:
+async def test_repository_on_loopback_is_refused_unless_allowed(
+    start_engine: EngineFactory, git_server: GitServer
+) -> None:
     engine = start_engine()
     async with engine.user() as user:
         for address in (git_server.url(), git_server.url().replace("127.0.0.1", "localhost")):
