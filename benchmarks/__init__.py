@@ -1,4 +1,4 @@
-"""What the engine costs, measured from outside, beside a raw loop of the same work on the same machine.
+"""Benchmarks of the engine, measured from outside and compared with a raw loop of the same work.
 
-`python -m benchmarks` prints one table. docs/benchmarks.md says how each number is taken.
+`python -m benchmarks` prints a table. docs/benchmarks.md explains how each number is measured.
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick]`: measure, and print one table."""
+"""`python -m benchmarks [--quick]`: measure the engine on this machine and print a table."""
 
 import argparse
 import os
@@ -13,23 +13,25 @@ import uvloop
 
 from benchmarks import measures
 from benchmarks.engine import Engine, running_engine
-from benchmarks.measures import Journey, Latency, Work
+from benchmarks.finished_jobs import create_finished_jobs
+from benchmarks.measures import JobLatency, Latency, Work
 from benchmarks.raw import raw_jobs_per_second
-from benchmarks.stock import stock
 
 SLOTS = 4
-SOON_SECONDS, LATER_SECONDS = 0.02, 0.2
-"""How far apart jobs come: to an engine still warm from the last one, and to one at rest."""
+WARM_SECONDS, COLD_SECONDS = 0.02, 0.2
+"""Intervals between jobs: with the first, processors and caches are still warm from the last job; with the second,
+they are not.
+"""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. Other programs may disturb a round, so several are taken, and the best counts."""
+    """The extent of a run. Other programs may disturb a round, so the best of several rounds counts."""
 
     rounds: int = 5
     submits: int = 500
     queue: int = 1000
-    journeys: int = 40
+    single_jobs: int = 40
     raw: int = 500
     lines: int = 1000
     readers: Sequence[int] = (50, 200)
@@ -37,34 +39,34 @@ class Size:
     lists: int = 200
 
 
-QUICK = Size(rounds=1, submits=20, queue=32, journeys=3, raw=20, lines=20, readers=(5,), finished=(200,), lists=5)
-"""Enough to see that it works."""
+QUICK = Size(rounds=1, submits=20, queue=32, single_jobs=3, raw=20, lines=20, readers=(5,), finished=(200,), lists=5)
+"""Just enough to check that every measurement works."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """What is measured of jobs. raw: jobs a second."""
+    """The measurements of one round. raw: jobs per second of the raw loop."""
 
     submit: Latency
     submits: Work
     raw: float
     queue: Work
-    soon: Journey
-    later: Journey
+    warm: JobLatency
+    cold: JobLatency
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. aim: what the project asks of itself."""
+    """A line of the table. aim: the project's target."""
 
-    what: str
+    label: str
     measured: str
     aim: str = ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the engine on this machine.")
-    parser.add_argument("--quick", action="store_true", help="only see that everything can be measured")
+    parser.add_argument("--quick", action="store_true", help="only check that every measurement works")
     size = QUICK if parser.parse_args().quick else Size()
     with tempfile.TemporaryDirectory(prefix="labrats-benchmark-") as folder:
         uvloop.run(print_table(size, Path(folder)))
@@ -77,19 +79,19 @@ async def print_table(size: Size, folder: Path) -> None:
     )
     rows = await fresh_engine(size, folder)
     for finished in size.finished:
-        rows += await engine_with_a_past(size, folder / f"{finished}-jobs", finished)
+        rows += await engine_with_finished_jobs(size, folder / f"{finished}-jobs", finished)
     print(f"{'':52}{'measured':>14}{'aim':>12}")
     for row in rows:
-        print(f"{row.what:52}{row.measured:>14}{row.aim:>12}")
+        print(f"{row.label:52}{row.measured:>14}{row.aim:>12}")
 
 
 async def fresh_engine(size: Size, folder: Path) -> list[Row]:
     async with running_engine(folder / "fresh") as engine:
         idle = engine.resident_mib()
         await measures.configure_model(engine)
-        await measures.journey(engine, 1, LATER_SECONDS)  # the first one starts the launcher
+        await measures.job_latency(engine, 1, COLD_SECONDS)  # the first job starts the launcher
         rounds = [await one_round(engine, size, folder / f"raw-{number}.db") for number in range(size.rounds)]
-        jobs = size.rounds * (size.submits + size.queue + 2 * size.journeys)
+        jobs = size.rounds * (size.submits + size.queue + 2 * size.single_jobs)
         return [
             *rows_of_rounds(rounds),
             Row("engine, memory, before the first job", f"{idle:.0f} MiB"),
@@ -110,9 +112,9 @@ async def one_round(engine: Engine, size: Size, raw_database: Path) -> Round:
         submit=await measures.submit_latency(engine, size.submits),
         submits=await measures.submit_at_once(engine, size.queue),
         raw=raw_jobs_per_second(raw_database, size.raw),
-        queue=await measures.work_off_queue(engine, SLOTS),
-        soon=await measures.journey(engine, size.journeys, SOON_SECONDS),
-        later=await measures.journey(engine, size.journeys, LATER_SECONDS),
+        queue=await measures.drain_queue(engine, SLOTS),
+        warm=await measures.job_latency(engine, size.single_jobs, WARM_SECONDS),
+        cold=await measures.job_latency(engine, size.single_jobs, COLD_SECONDS),
     )
 
 
@@ -123,11 +125,11 @@ def rows_of_rounds(rounds: Sequence[Round]) -> Iterator[Row]:
     yield Row("submit, one client, p50", f"{min(each.submit.p50 for each in rounds):.2f} ms", "≤ 1.5 ms")
     yield Row("submit, one client, p95", f"{min(each.submit.p95 for each in rounds):.2f} ms")
     yield Row("submit, 16 clients", f"{max(each.submits.per_second for each in rounds):.0f}/s", "≥ 500/s")
-    for apart, journeys in (
-        (SOON_SECONDS, [each.soon for each in rounds]),
-        (LATER_SECONDS, [each.later for each in rounds]),
+    for apart, latencies in (
+        (WARM_SECONDS, [each.warm for each in rounds]),
+        (COLD_SECONDS, [each.cold for each in rounds]),
     ):
-        started, finished = min(each.started for each in journeys), min(each.finished for each in journeys)
+        started, finished = min(each.started for each in latencies), min(each.finished for each in latencies)
         yield Row(f"submit → started, jobs {apart * 1000:.0f} ms apart, p50", f"{started:.1f} ms", "≤ 8 ms")
         yield Row(f"submit → finished, jobs {apart * 1000:.0f} ms apart, p50", f"{finished:.1f} ms")
     yield Row(f"full queue, {SLOTS} slots", f"{queue:.0f} jobs/s", "≥ 250/s")
@@ -139,8 +141,8 @@ def rows_of_rounds(rounds: Sequence[Round]) -> Iterator[Row]:
     yield Row("executor, CPU per job", f"{min(each.queue.attempts_cpu_ms for each in rounds):.2f} ms")
 
 
-async def engine_with_a_past(size: Size, data_dir: Path, finished: int) -> list[Row]:
-    await stock(data_dir, finished)
+async def engine_with_finished_jobs(size: Size, data_dir: Path, finished: int) -> list[Row]:
+    await create_finished_jobs(data_dir, finished)
     starts, lists = [], []
     for _ in range(size.rounds):
         async with running_engine(data_dir) as engine:

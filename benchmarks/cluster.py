@@ -1,4 +1,4 @@
-"""A real cluster to measure on, and how to look at what the engine does there."""
+"""A real cluster for benchmarks, and a watch of the Jobs that the engine creates on it."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from benchmarks.engine import Engine, running_engine
-from benchmarks.stock import a_finished_job
+from benchmarks.finished_jobs import a_finished_job
 from labrats.backends.kubernetes.batch_objects import JOB_LABEL
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.store import KubernetesStore
@@ -29,7 +29,7 @@ from tests.cluster.shell import run
 
 @contextmanager
 def running_cluster(*, with_node: bool) -> Iterator[Cluster]:
-    """A cluster of the benchmark's own, gone afterwards."""
+    """Run a new cluster during the block."""
     cluster = Cluster(f"bench-{os.getpid()}")
     try:
         if with_node:
@@ -45,7 +45,7 @@ def running_cluster(*, with_node: bool) -> Iterator[Cluster]:
 
 @dataclass(frozen=True)
 class Site:
-    """A namespace of the cluster, and a folder for what engines keep outside of it."""
+    """A namespace of the cluster, and a data folder for engines, which run outside of the cluster."""
 
     cluster: Cluster
     client: ApiClient
@@ -71,7 +71,7 @@ class Site:
             yield cls(cluster, client, namespace, folder, environment)
 
     def engine(self) -> AbstractAsyncContextManager[Engine]:
-        """An engine on the namespace. A further one goes on with what it finds there."""
+        """Run an engine on the namespace. A later engine finds the resources of earlier ones."""
         self.folder.mkdir(exist_ok=True)
         return running_engine(self.folder, program=None, **self.environment)
 
@@ -80,17 +80,17 @@ class Site:
         return f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
 
     async def create(self, plural: str, spec: dict[str, Any], name: str) -> None:
-        """Create a custom resource, as kubectl does."""
+        """Create a custom resource without the engine's API, as kubectl does."""
         kind = {"inferencerequests": "InferenceRequest", "aimodels": "AiModel"}[plural]
         body = {"apiVersion": "labrats.work/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
         await self.client.request("POST", self.path_of(plural), encode(body))
 
     def path_of(self, plural: str) -> str:
-        """Where the custom resources of that kind are."""
+        """Return the path of a collection of custom resources."""
         return f"/apis/labrats.work/v1alpha1/namespaces/{self.namespace}/{plural}"
 
-    async def stock(self, jobs: int) -> None:
-        """Add jobs that have ended, as the engine leaves them, but without their prompts. All but one are copies."""
+    async def create_finished_jobs(self, jobs: int) -> None:
+        """Add ended jobs without prompts. The store writes one job; the others are copies of it, put into etcd."""
         async with KubernetesStore.open(self.client, self.namespace) as store:
             first = a_finished_job(0)
             await store.update(replace(await store.create(first), status=first.status))
@@ -106,7 +106,7 @@ class Site:
 
 
 class JobWatch:
-    """When each Job was seen to come into being, by its name. Seconds since the epoch."""
+    """A watch of Jobs. seen: the time at which each new Job was reported, by name, in seconds since the epoch."""
 
     def __init__(self) -> None:
         self.seen: dict[str, float] = {}
@@ -115,7 +115,7 @@ class JobWatch:
     @classmethod
     @asynccontextmanager
     async def open(cls, site: Site) -> "AsyncIterator[JobWatch]":
-        """While the block runs. Jobs that are there already are not among them."""
+        """Watch new Jobs during the block. Jobs that exist already are not reported."""
         watch, started = cls(), json.loads(await site.client.request("GET", site.jobs_path, query={"limit": "1"}))
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(watch._follow(site, started["metadata"]["resourceVersion"]))
@@ -123,13 +123,13 @@ class JobWatch:
             following.cancel()
 
     async def until(self, *names: str) -> float:
-        """When the last of these came into being."""
+        """Wait until all these Jobs exist. Return the time at which the last of them was reported."""
         while not self.seen.keys() >= set(names):
             await self._next()
         return max(self.seen[name] for name in names)
 
     async def until_count(self, jobs: int) -> float:
-        """When so many had come into being."""
+        """Wait until `jobs` Jobs exist. Return the time at which the last of them was reported."""
         while len(self.seen) < jobs:
             await self._next()
         return max(self.seen.values())
@@ -148,4 +148,4 @@ class JobWatch:
                     if event["type"] == "ADDED":
                         self.seen[event["object"]["metadata"]["name"]] = now
                 self._changed.set()
-        raise RuntimeError("the API server has ended the watch of Jobs")  # it does so to a reader that is too slow
+        raise RuntimeError("the API server ended the watch of Jobs")  # as it does when the reader is too slow

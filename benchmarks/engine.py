@@ -1,4 +1,4 @@
-"""The engine under measurement: a process of its own, as users run it."""
+"""The engine to measure, in a process of its own."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ _STOP_SECONDS = 15
 
 @dataclass(frozen=True)
 class Engine:
-    """A running engine. start_seconds: from its exec until it said that it is ready."""
+    """A running engine. start_seconds: from its exec until /ready answered 200."""
 
     data_dir: Path
     port: int
@@ -34,16 +34,16 @@ class Engine:
         return request(method, path, key, body)
 
     async def call(self, method: str, path: str, body: Any = None) -> Answer:
-        """One call on a connection of its own, for what is not measured. Raises RuntimeError unless it succeeds."""
+        """Make a call that is not measured, on a new connection. Raises RuntimeError unless it succeeds."""
         async with connected(self.port) as connection:
             return await succeed(connection, self.request(method, path, body))
 
     def cpu_seconds(self) -> float:
-        """What the engine's own process has used so far; its launcher and the executors are others."""
+        """Return the processor time of the engine's process so far, without its launcher and executors."""
         return _ticks(self.pid)[0] / _TICKS_PER_SECOND
 
     def attempts_cpu_seconds(self) -> float:
-        """What the launcher and the executors that have ended have used so far."""
+        """Return the processor time of the launcher and the ended executors so far."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return sum(sum(_ticks(int(pid))) for pid in children) / _TICKS_PER_SECOND
 
@@ -54,7 +54,7 @@ class Engine:
 
 
 def _ticks(pid: int) -> tuple[int, int]:
-    """Processor time of a process, and of its children that have ended."""
+    """Return the processor time of a process, and of its ended children, in clock ticks."""
     fields = [int(field) for field in Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[11:15]]
     return fields[0] + fields[1], fields[2] + fields[3]
 
@@ -68,9 +68,9 @@ async def succeed(connection: Connection, prepared: bytes) -> Answer:
 
 @asynccontextmanager
 async def running_engine(data_dir: Path, *, program: Path | None = None, **environment: str) -> AsyncIterator[Engine]:
-    """An engine on `data_dir`, stopped at the end.
+    """Run an engine on `data_dir` during the block.
 
-    program: the `labrats` to run. Default: that beside this Python. environment: its settings, where not the default.
+    program: the `labrats` to run, by default the one beside this Python. environment: settings that are not default.
     """
     port = _free_port()
     began = time.perf_counter()
@@ -97,7 +97,7 @@ async def _until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
                 if (await connection.call(request("GET", "/ready", ""))).status == 200:
                     return
         await asyncio.sleep(0.005)
-    raise RuntimeError(f"the engine ended with {process.returncode} before it was ready")
+    raise RuntimeError(f"the engine exited with {process.returncode} before it was ready")
 
 
 def _free_port() -> int:

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.etcd URL`: put what stdin says into etcd, one `key<TAB>value` a line.
+"""`python -m benchmarks.etcd URL`: read `key<TAB>value` lines from stdin and put them into etcd.
 
-An API server takes most of an hour for what etcd takes in seconds. Runs in the network of the cluster.
+This takes seconds, whereas an API server takes most of an hour. The program runs in the cluster's network.
 """
 
 import base64
@@ -9,14 +9,14 @@ import sys
 import urllib.request
 from typing import Final
 
-_AT_ONCE: Final = 100
-"""In one transaction; etcd allows 128."""
+_BATCH_SIZE: Final = 100
+"""Keys per transaction; etcd allows 128."""
 
 
 def main() -> None:
     url, lines = sys.argv[1], sys.stdin.read().splitlines()
-    for start in range(0, len(lines), _AT_ONCE):
-        puts = [_put(*line.split("\t", 1)) for line in lines[start : start + _AT_ONCE]]
+    for start in range(0, len(lines), _BATCH_SIZE):
+        puts = [_put(*line.split("\t", 1)) for line in lines[start : start + _BATCH_SIZE]]
         body = json.dumps({"success": puts}).encode()
         with urllib.request.urlopen(f"{url}/v3/kv/txn", body) as answer:
             answer.read()

@@ -1,4 +1,4 @@
-"""A client that costs almost nothing, since it shares the processors with the engine: requests are made beforehand."""
+"""An HTTP client that takes little processor time from the engine, because requests are prepared beforehand."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """A response."""
 
     status: int
     body: bytes
@@ -19,7 +19,7 @@ class Answer(NamedTuple):
 
 
 class Connection:
-    """One connection that is kept open: one call after the other."""
+    """A persistent connection, with one call at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -30,14 +30,14 @@ class Connection:
         return Answer(int(head[9:12]), await self._reader.readexactly(_length(head)))
 
     async def stream(self, request: bytes) -> AsyncIterator[bytes]:
-        """The body as it comes, cut anywhere, with the marks of its chunks; until the engine ends it."""
+        """Yield the raw data of a chunked body, chunk headers included, until the engine ends it."""
         self._writer.write(request)
         await self._reader.readuntil(b"\r\n\r\n")
         tail = b""
         while not tail.endswith(b"0\r\n\r\n"):
             data = await self._reader.read(256 * 1024)
             if not data:
-                raise ConnectionError("the engine cut the stream")
+                raise ConnectionError("the engine closed the connection before the end of the stream")
             tail = (tail + data)[-5:]
             yield data
 
@@ -52,7 +52,7 @@ async def connected(port: int) -> AsyncIterator[Connection]:
 
 
 def request(method: str, path: str, key: str, body: Any = None) -> bytes:
-    """The bytes of a whole request."""
+    """Return the bytes of a request."""
     content = b"" if body is None else json.dumps(body).encode()
     head = [
         f"{method} {path} HTTP/1.1",

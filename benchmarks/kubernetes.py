@@ -1,4 +1,4 @@
-"""`python -m benchmarks.kubernetes`: the engine on a real cluster of its own; measure, and print one table."""
+"""`python -m benchmarks.kubernetes`: measure the engine on real clusters and print a table."""
 
 import argparse
 import asyncio
@@ -31,7 +31,7 @@ NO_AGENT = ({"result": 1},)
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """The extent of a run."""
 
     alone: int = 20
     at_once: int = 200
@@ -42,22 +42,22 @@ class Size:
 
 
 QUICK = Size(alone=2, at_once=5, queue=32, finished=(50,), idle_seconds=1.0, scrapes=2)
-"""Enough to see that it works."""
+"""Just enough to check that every measurement works."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. aim: what the project asks of itself."""
+    """A line of the table. aim: the project's target."""
 
-    what: str
+    label: str
     measured: str
     aim: str = ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kubernetes", description="Measure on a cluster.")
-    parser.add_argument("--quick", action="store_true", help="only see that everything can be measured")
-    parser.add_argument("--only", choices=["node", "api"], help="what needs a node, or what needs none")
+    parser.add_argument("--quick", action="store_true", help="only check that every measurement works")
+    parser.add_argument("--only", choices=["node", "api"], help="run only what needs a node, or what needs none")
     options = parser.parse_args()
     size = QUICK if options.quick else Size()
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} before the start\n")
@@ -70,14 +70,14 @@ def main() -> None:
             rows += without_node(size, Path(folder))
     print(f"{'':62}{'measured':>14}{'aim':>12}")
     for row in rows:
-        print(f"{row.what:62}{row.measured:>14}{row.aim:>12}")
+        print(f"{row.label:62}{row.measured:>14}{row.aim:>12}")
 
 
 def without_node(size: Size, folder: Path) -> list[Row]:
-    """Each on a cluster of its own, so that none meets what the other left; a quick look need not be so exact."""
+    """Run each measurement on a new cluster, so that none affects another. A quick run uses one cluster for all."""
     measurements = [
-        partial(from_a_queue, size, folder=folder / "queue"),
-        *(partial(with_a_past, size, folder=folder / f"{each}-jobs", finished=each) for each in size.finished),
+        partial(creates_from_queue, size, folder=folder / "queue"),
+        *(partial(with_finished_jobs, size, folder=folder / f"{each}-jobs", finished=each) for each in size.finished),
     ]
     rows: list[Row] = []
     for together in [measurements] if size is QUICK else [[each] for each in measurements]:
@@ -96,10 +96,10 @@ async def on_a_node(size: Size, cluster: Cluster, folder: Path) -> list[Row]:
         await measures.configure_model(engine)
         await measures.set_slots(engine, ALL_SLOTS)
         began = time.perf_counter()
-        alone = [await journey_to_job(engine, watch) for _ in range(size.alone)]
+        alone = [await latency_to_job(engine, watch) for _ in range(size.alone)]
         pace_seconds = (time.perf_counter() - began) / size.alone
         bare = await bare_writes(site, next(iter(watch.seen)), size.alone, pace_seconds)
-        together = await journeys_to_jobs(engine, watch, size.at_once)
+        together = await latencies_to_jobs(engine, watch, size.at_once)
     count, p50, bare_p50 = f"{size.at_once} at once", Latency.of(alone).p50, Latency.of(bare).p50
     return [
         Row("submit → Job, alone on a live node, p50", f"{p50:.1f} ms", "≤ 12 ms"),
@@ -111,10 +111,10 @@ async def on_a_node(size: Size, cluster: Cluster, folder: Path) -> list[Row]:
 
 
 async def bare_writes(site: Site, attempt: str, times: int, pace_seconds: float) -> list[float]:
-    """Seconds that a bare client takes, each time, to do what the engine cannot do without between a submission and its
-    Job: create the job, write that its attempt starts, create the Job. Copies of those of `attempt`, at the same pace.
+    """Return the seconds that a bare client takes for the writes of each start, which the engine cannot avoid: create
+    the job, record the start of its attempt, create the Job. It writes copies of those of `attempt`, at the same pace.
 
-    In a namespace that the engine does not look at. The Jobs are suspended, so that no pod comes of them.
+    The copies are in a namespace without an engine. The Jobs are suspended, so that they start no pods.
     """
     path = site.path_of("inferencerequests")
     job = json.loads(await site.client.request("GET", f"{path}/{attempt.rpartition('-')[0]}"))
@@ -146,31 +146,31 @@ async def _write_copies(
     return seconds
 
 
-async def journey_to_job(engine: Engine, watch: JobWatch) -> float:
-    """Seconds from the submission to its Job. Returns when the job has ended, so that each is alone."""
+async def latency_to_job(engine: Engine, watch: JobWatch) -> float:
+    """Submit a job, wait for its end, and return the seconds from its submission until its Job existed."""
     async with connected(engine.port) as connection:
         sent = time.time()
         job_id = (await succeed(connection, measures.submission(engine, NO_AGENT))).json["jobId"]
         seen = await watch.until(f"{job_id}-1")
-    await measures.until_idle(engine)
+    await measures.wait_until_idle(engine)
     return seen - sent
 
 
-async def journeys_to_jobs(engine: Engine, watch: JobWatch, jobs: int) -> list[float]:
-    """The same of many jobs that are submitted at one moment."""
+async def latencies_to_jobs(engine: Engine, watch: JobWatch, jobs: int) -> list[float]:
+    """Submit many jobs at once, and return the seconds until the Job of each exists."""
     async with asyncio.TaskGroup() as clients:
-        tasks = [clients.create_task(_submit_and_see(engine, watch)) for _ in range(jobs)]
+        tasks = [clients.create_task(_submit_and_watch(engine, watch)) for _ in range(jobs)]
     return [task.result() for task in tasks]
 
 
-async def _submit_and_see(engine: Engine, watch: JobWatch) -> float:
+async def _submit_and_watch(engine: Engine, watch: JobWatch) -> float:
     async with connected(engine.port) as connection:
         sent = time.time()
         job_id = (await succeed(connection, measures.submission(engine, NO_AGENT))).json["jobId"]
     return await watch.until(f"{job_id}-1") - sent
 
 
-async def from_a_queue(size: Size, cluster: Cluster, folder: Path) -> list[Row]:
+async def creates_from_queue(size: Size, cluster: Cluster, folder: Path) -> list[Row]:
     async with Site.open(cluster, folder, with_node=False) as site:
         async with site.engine() as engine, JobWatch.open(site) as watch:
             await measures.configure_model(engine)
@@ -198,7 +198,7 @@ async def from_a_queue(size: Size, cluster: Cluster, folder: Path) -> list[Row]:
 
 
 async def raw_creates_per_second(site: Site, cluster: Cluster, jobs: int) -> float:
-    """As many clients as the engine has workers, each creating one Job after the other, and doing nothing else."""
+    """Return the rate at which CLIENTS bare clients create the same Jobs, each one Job after the other."""
     found = json.loads(await site.client.request("GET", site.jobs_path, query={"limit": "1"}))["items"][0]
     bodies = [json.dumps(a_copy(found, f"raw-{number}")).encode() for number in range(jobs)]
     async with ApiClient.open(cluster.kubeconfig) as client:
@@ -213,7 +213,7 @@ async def raw_creates_per_second(site: Site, cluster: Cluster, jobs: int) -> flo
 
 
 def a_copy(job: dict[str, Any], name: str) -> dict[str, Any]:
-    """What a Job was made of, under another name, and owned by nothing."""
+    """Return the manifest of a copy of a Job, with another name and without an owner."""
     labels = {"app": "raw"}
     template = {"metadata": {"labels": labels}, "spec": job["spec"]["template"]["spec"]}
     kept = ("backoffLimit", "completions", "parallelism", "podReplacementPolicy", "activeDeadlineSeconds")
@@ -221,12 +221,12 @@ def a_copy(job: dict[str, Any], name: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": labels}, "spec": spec}
 
 
-async def with_a_past(size: Size, cluster: Cluster, folder: Path, finished: int) -> list[Row]:
-    """An engine that is started again where many jobs have ended, and one waits."""
+async def with_finished_jobs(size: Size, cluster: Cluster, folder: Path, finished: int) -> list[Row]:
+    """Measure engines that start in a namespace with many ended jobs and one waiting job."""
     among = f"{finished:,} finished jobs"
     async with Site.open(cluster, folder, with_node=False) as site:
         await site.create("aimodels", {"provider": "mock", "model": MODEL, "slots": ALL_SLOTS}, MODEL)
-        await site.stock(finished)
+        await site.create_finished_jobs(finished)
         ready, first_job = [], []
         for number in range(3):
             spec = {"source": "kubectl", "type": "no-op", "prompt": "-", "config": {"provider": "mock", "model": MODEL}}

@@ -1,4 +1,4 @@
-"""What is measured. Each function takes one round of one thing, from a client's side."""
+"""Measurements from a client's side. Each function runs one round of one measurement."""
 
 import asyncio
 import json
@@ -14,15 +14,15 @@ from benchmarks.engine import Engine, succeed
 from benchmarks.http import Connection, connected
 
 MODEL = "benchmark"
-"""The AiModel that jobs run on, so that they can be held back and let go."""
+"""The AiModel that jobs run on. Its slots control when they start."""
 
-LOOK_SECONDS = 0.05
-"""Between two looks at how far the engine is: whoever asks all the time measures the asking."""
+POLL_SECONDS = 0.05
+"""Interval between polls, long enough that the polls do not distort the measurement."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds."""
+    """Percentiles of a latency in milliseconds."""
 
     p50: float
     p95: float
@@ -34,10 +34,10 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Journey:
-    """Milliseconds from the moment when the client sends the submission.
+class JobLatency:
+    """Milliseconds since the client sent the submission of a job.
 
-    started:  the executor's first event.   finished: the end of the job as the store has it.
+    started: until the executor's first event. finished: until the job's `finishedAt`.
     """
 
     started: float
@@ -46,7 +46,7 @@ class Journey:
 
 @dataclass(frozen=True)
 class Work:
-    """Many jobs submitted, or worked off: jobs a second, and the processor time of each in milliseconds.
+    """Throughput in jobs per second, and processor time per job in milliseconds.
 
     engine_cpu_ms: of the engine. attempts_cpu_ms: of the launcher and the executors.
     """
@@ -57,7 +57,7 @@ class Work:
 
 
 class Stopwatch:
-    """Measures Work from its making on."""
+    """A measurement of Work that begins with the object's creation."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -99,19 +99,19 @@ def submission(engine: Engine, steps: Sequence[Any] = ({"result": 1},)) -> bytes
 
 
 async def submit_latency(engine: Engine, jobs: int) -> Latency:
-    """One client, one submission after the other, and nothing else to do: the jobs stay in the queue."""
+    """Measure the submissions of one client, one after the other. The jobs stay in the queue."""
     return Latency.of(await _submit_in_turn(engine, jobs))
 
 
 async def submit_at_once(engine: Engine, jobs: int, clients: int = 16) -> Work:
-    """Many clients at once; the jobs stay in the queue."""
+    """Measure the submissions of concurrent clients. The jobs stay in the queue."""
     stopwatch = Stopwatch(engine)
     await asyncio.gather(*(_submit_in_turn(engine, jobs // clients) for _ in range(clients)))
     return stopwatch.read(jobs // clients * clients)
 
 
 async def _submit_in_turn(engine: Engine, jobs: int) -> list[float]:
-    """How long each took."""
+    """Submit jobs one after the other, and return the seconds that each submission took."""
     prepared, seconds = submission(engine), []
     async with connected(engine.port) as connection:
         for _ in range(jobs):
@@ -121,12 +121,12 @@ async def _submit_in_turn(engine: Engine, jobs: int) -> list[float]:
     return seconds
 
 
-async def work_off_queue(engine: Engine, slots: int) -> Work:
-    """Let go of the jobs that wait, and see how long they take."""
+async def drain_queue(engine: Engine, slots: int) -> Work:
+    """Give the model slots, and measure until all waiting jobs have ended."""
     jobs = await count(engine, "waiting")
     stopwatch = Stopwatch(engine)
     await set_slots(engine, slots)
-    await until_idle(engine)
+    await wait_until_idle(engine)
     work = stopwatch.read(jobs)
     await set_slots(engine, 0)
     return work
@@ -137,38 +137,38 @@ async def count(engine: Engine, status: str) -> int:
     return total
 
 
-async def until_idle(engine: Engine) -> None:
-    """Until no job waits or runs."""
+async def wait_until_idle(engine: Engine) -> None:
+    """Wait until no job waits or runs."""
     requests = [engine.request("GET", f"/api/jobs?status={status}&limit=1") for status in ("waiting", "active")]
     async with connected(engine.port) as connection:
         for prepared in requests:
             while (await succeed(connection, prepared)).json["total"]:
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
 
 
-async def journey(engine: Engine, jobs: int, apart_seconds: float) -> Journey:
-    """One job after the other, each alone in the engine. The median of each leg.
+async def job_latency(engine: Engine, jobs: int, apart_seconds: float) -> JobLatency:
+    """Run jobs one after the other, each alone in the engine, and return the median latencies.
 
-    apart_seconds: from one submission to the next, at least. After long pauses processors sleep and caches are cold.
+    apart_seconds: least time between submissions. After a long interval, processors sleep and caches are cold.
     """
     await set_slots(engine, 1)
-    journeys = [await _one_journey(engine, apart_seconds) for _ in range(jobs)]
+    latencies = [await _one_job(engine, apart_seconds) for _ in range(jobs)]
     await set_slots(engine, 0)
-    return Journey(median(each.started for each in journeys), median(each.finished for each in journeys))
+    return JobLatency(median(each.started for each in latencies), median(each.finished for each in latencies))
 
 
-async def _one_journey(engine: Engine, apart_seconds: float) -> Journey:
+async def _one_job(engine: Engine, apart_seconds: float) -> JobLatency:
     prepared = submission(engine)
     async with connected(engine.port) as connection:
         sent = time.time()
         job_id = (await succeed(connection, prepared)).json["jobId"]
         await asyncio.sleep(apart_seconds)
-        look = engine.request("GET", f"/api/jobs/{job_id}")
-        while (job := (await succeed(connection, look)).json)["finishedAt"] is None:
-            await asyncio.sleep(LOOK_SECONDS)
+        get_job = engine.request("GET", f"/api/jobs/{job_id}")
+        while (job := (await succeed(connection, get_job)).json)["finishedAt"] is None:
+            await asyncio.sleep(POLL_SECONDS)
     output = engine.data_dir / "attempts" / job_id[-2:] / f"{job_id}-1" / "output.jsonl"
     first_event = json.loads(output.read_text().partition("\n")[0])
-    return Journey(started=_ms_since(sent, first_event["at"]), finished=_ms_since(sent, job["finishedAt"]))
+    return JobLatency(started=_ms_since(sent, first_event["at"]), finished=_ms_since(sent, job["finishedAt"]))
 
 
 def _ms_since(began: float, time_of_day: str) -> float:
@@ -176,7 +176,7 @@ def _ms_since(began: float, time_of_day: str) -> float:
 
 
 async def call_latency(engine: Engine, path: str, calls: int) -> Latency:
-    """A GET of `path`, one call after the other."""
+    """Measure GET requests of `path`, one after the other."""
     prepared, seconds = engine.request("GET", path), []
     async with connected(engine.port) as connection:
         for _ in range(calls):
@@ -187,7 +187,7 @@ async def call_latency(engine: Engine, path: str, calls: int) -> Latency:
 
 
 async def fan_out(engine: Engine, readers: int, lines: int) -> float:
-    """Log lines a second that reach `readers` of one job, from when it may start until the last has all."""
+    """Return the log lines per second that one job delivers to all readers, from its start to the last reader's end."""
     log = {"log": "a line of the log, as long as they usually are, again and again", "times": lines}
     async with AsyncExitStack() as opened:
         connections = [await opened.enter_async_context(connected(engine.port)) for _ in range(readers)]
@@ -200,10 +200,10 @@ async def fan_out(engine: Engine, readers: int, lines: int) -> float:
         seconds = time.perf_counter() - began
     await set_slots(engine, 0)
     if set(events) != {lines + 1}:
-        raise RuntimeError(f"of {lines} lines and the end of the log, readers got {sorted(set(events))}")
+        raise RuntimeError(f"readers got {sorted(set(events))} events instead of {lines + 1}")
     return readers * lines / seconds
 
 
 async def _count_events(connection: Connection, follow: bytes) -> int:
-    """Each event has one brace that opens, in its data. Counting costs far less than parsing."""
+    """Count events by their opening braces: each has one, and counting costs far less than parsing."""
     return sum([data.count(b"{") async for data in connection.stream(follow)])

@@ -1,4 +1,4 @@
-"""The raw loop: what any engine must at least do for a job, and nothing more."""
+"""The raw loop: the least that any engine must do for a job."""
 
 import os
 import time
@@ -11,7 +11,7 @@ ROW_BYTES = 1000
 
 
 def raw_jobs_per_second(database: Path, jobs: int) -> float:
-    """One after the other: commit one row to stable storage, run /bin/true to its end."""
+    """Return the rate at which jobs complete if each only commits a row to stable storage and runs /bin/true."""
     with closing(apsw.Connection(str(database))) as connection:
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", "full")

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.readers [--quick] [--beside PROGRAM]`: answers while many readers of a log never read.
+"""`python -m benchmarks.readers [--quick] [--beside PROGRAM]`: the latency of /health while readers of a log stall.
 
-PROGRAM is the `labrats` of another version, to be measured in the same run.
+PROGRAM is the `labrats` of another version, which is measured in the same run.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _PAUSE_SECONDS = 0.002
 
 @dataclass(frozen=True)
 class Size:
-    """The extent of a measurement. seconds: of one series of calls."""
+    """The extent of a run. seconds: of one series of calls."""
 
     lines: int = 300_000
     readers: Sequence[int] = (50, 200, 500)
@@ -37,7 +37,7 @@ QUICK = Size(lines=1000, readers=(5,), seconds=0.5)
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readers", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="only see that everything can be measured")
+    parser.add_argument("--quick", action="store_true", help="only check that every measurement works")
     parser.add_argument("--beside", metavar="PROGRAM", type=Path, help="the labrats of another version")
     options = parser.parse_args()
     size = QUICK if options.quick else Size()
@@ -60,7 +60,7 @@ async def measure(program: Path, size: Size, folder: Path) -> None:
 
 
 async def job_with_log(engine: Engine, lines: int) -> str:
-    """Return the id of an ended job with that many lines."""
+    """Run a job that logs `lines` lines, and return its id."""
     steps = [{"log": LINE, "times": lines}]
     body = {"source": "benchmark", "type": "log", "prompt": "x", "config": {"provider": "mock"}}
     answer = await engine.call("POST", "/api/jobs/submit", body | {"metadata": {"mock": {"steps": steps}}})
@@ -80,7 +80,7 @@ def readers_that_never_read(engine: Engine, job: str, count: int) -> Iterator[No
 
 
 async def health_ms(engine: Engine, seconds: float) -> list[float]:
-    """Return how long calls of /health took, one after the other, in milliseconds, sorted."""
+    """Call /health one call after the other, and return the sorted latencies in milliseconds."""
     took: list[float] = []
     prepared = request("GET", "/health", "")
     end = time.perf_counter() + seconds
@@ -93,9 +93,9 @@ async def health_ms(engine: Engine, seconds: float) -> list[float]:
     return sorted(took)
 
 
-def print_row(what: str, took: Sequence[float], idle: Sequence[float]) -> None:
+def print_row(label: str, took: Sequence[float], idle: Sequence[float]) -> None:
     p50, p99, idle_p99 = (series[int(len(series) * part)] for series, part in ((took, 0.5), (took, 0.99), (idle, 0.99)))
-    print(f"{what:34}{p50:>9.2f} ms{p99:>9.2f} ms{took[-1]:>9.1f} ms{p99 / idle_p99:>18.1f} x")
+    print(f"{label:34}{p50:>9.2f} ms{p99:>9.2f} ms{took[-1]:>9.1f} ms{p99 / idle_p99:>18.1f} x")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The benchmarks run. What they measure is no matter of tests: times depend on the machine."""
+"""Quick runs of the benchmarks. The tests check no times, because these depend on the machine."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ MEASURED_ON_A_CLUSTER = (
 
 
 def run(*module: str, **environment: str) -> str:
-    """What a quick run prints."""
+    """Run a benchmark with --quick, and return its output."""
     ran = subprocess.run(
         [sys.executable, "-m", *module, "--quick"],
         cwd=ROOT,
@@ -37,20 +37,20 @@ def run(*module: str, **environment: str) -> str:
     return ran.stdout
 
 
-def test_a_quick_run_of_readers_measures_them(tmp_path: Path) -> None:
+def test_quick_run_of_readers_prints_its_row(tmp_path: Path) -> None:
     assert "/health, 5 readers never read" in run("benchmarks.readers", TMPDIR=str(tmp_path), PATH=os.environ["PATH"])
 
 
-def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
+def test_quick_run_prints_its_rows_and_leaves_no_files(tmp_path: Path) -> None:
     table = run("benchmarks", PATH="/usr/bin:/bin", TMPDIR=str(tmp_path))
-    for what in MEASURED:
-        assert what in table
+    for row in MEASURED:
+        assert row in table
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.kubernetes
 @pytest.mark.usefixtures("cluster")
-def test_a_quick_run_on_a_cluster_measures_what_needs_no_node() -> None:
+def test_quick_run_on_a_cluster_without_a_node_prints_its_rows() -> None:
     table = run("benchmarks.kubernetes", "--only", "api", **os.environ)
-    for what in MEASURED_ON_A_CLUSTER:
-        assert what in table
+    for row in MEASURED_ON_A_CLUSTER:
+        assert row in table

@@ -1,5 +1,5 @@
-// A real OpenID provider on a free port of loopback, which signs in whoever names himself. Prints its issuer once it listens.
-// Its clients come back to CALLBACK at any port, as the specification has it for programs on the user's own machine.
+// A real OpenID provider on a free port of loopback. It accepts any name and password, and prints its issuer once it listens.
+// Clients may redirect to CALLBACK on any port, as the specification allows for programs on the user's machine.
 import { createServer } from "node:http";
 import { Provider } from "oidc-provider";
 

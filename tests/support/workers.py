@@ -24,7 +24,7 @@ _BACKEND_TESTS: Final = (
     "tests/kubernetes/test_leader.py",
     "tests/kubernetes/test_invalid_objects.py",
     "tests/kubernetes/test_store.py",
-    "tests/benchmarks/test_quick.py::test_a_quick_run_on_a_cluster",
+    "tests/benchmarks/test_quick.py::test_quick_run_on_a_cluster",
 )
 """Tests of single parts of the Kubernetes backend. They share a cluster, apart from the tests of whole engines."""
 

@@ -1,4 +1,4 @@
-"""A data folder with many finished jobs, written through the store as the engine would have left them."""
+"""Data folders with many finished jobs, written by the engine's store."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -12,16 +12,16 @@ from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 from labrats.ports import Store
 
-_AT_ONCE = 500
+_BATCH_SIZE = 500
 _CONFIG = JobConfig(provider="mock")
 _LOGS = ("reading the prompt", "calling the model", "done")
 
 
-async def stock(data_dir: Path, jobs: int) -> None:
-    """Fill the data folder with `jobs` jobs that have ended."""
+async def create_finished_jobs(data_dir: Path, jobs: int) -> None:
+    """Add `jobs` ended jobs to the data folder."""
     async with EmbeddedStore.open(data_dir / "labrats.db") as store:
-        for start in range(0, jobs, _AT_ONCE):
-            await asyncio.gather(*(_add(store, number) for number in range(start, min(start + _AT_ONCE, jobs))))
+        for start in range(0, jobs, _BATCH_SIZE):
+            await asyncio.gather(*(_add(store, number) for number in range(start, min(start + _BATCH_SIZE, jobs))))
 
 
 async def _add(store: Store, number: int) -> None:
@@ -31,7 +31,7 @@ async def _add(store: Store, number: int) -> None:
 
 
 def a_finished_job(number: int) -> Job:
-    """As the engine leaves it. Every tenth has failed."""
+    """Return a job as the engine stores it after its end. Every tenth has failed."""
     job_id, now = f"ir-{number:08x}", datetime.now(UTC)
     return Job(
         metadata=Metadata(name=job_id),
