@@ -111,10 +111,11 @@ async def on_a_node(size: Size, cluster: Cluster, folder: Path) -> list[Row]:
 
 
 async def bare_writes(site: Site, attempt: str, times: int, pace_seconds: float) -> list[float]:
-    """Return the seconds that a bare client takes for the writes of each start, which the engine cannot avoid: create
-    the job, record the start of its attempt, create the Job. It writes copies of those of `attempt`, at the same pace.
+    """Return the seconds that a bare client takes for the three writes of each start, without which no engine can do:
+    create the job, record the start of its attempt, create the Job.
 
-    The copies are in a namespace without an engine. The Jobs are suspended, so that they start no pods.
+    The client writes copies of the objects of `attempt`, at the same pace, in a namespace without an engine. The Jobs
+    are suspended, so that they start no pods.
     """
     path = site.path_of("inferencerequests")
     job = json.loads(await site.client.request("GET", f"{path}/{attempt.rpartition('-')[0]}"))

@@ -149,7 +149,7 @@ async def wait_until_idle(engine: Engine) -> None:
 async def job_latency(engine: Engine, jobs: int, apart_seconds: float) -> JobLatency:
     """Run jobs one after the other, each alone in the engine, and return the median latencies.
 
-    apart_seconds: least time between submissions. After a long interval, processors sleep and caches are cold.
+    apart_seconds: minimum time between submissions. After a long interval, processors sleep and caches are cold.
     """
     await set_slots(engine, 1)
     latencies = [await _one_job(engine, apart_seconds) for _ in range(jobs)]

@@ -35,7 +35,7 @@ ALWAYS_ON_INSTALLATION = {
 """Modules whose tests all run on an installation as well, because their results depend on the backend."""
 
 SAMPLE_INTERVAL = 16
-"""One in so many of the other tests runs on an installation: they use the same code with any backend."""
+"""Every SAMPLE_INTERVAL-th of the other tests runs on an installation: they run the same code with any backend."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -55,7 +55,7 @@ def _is_on_an_installation(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session", params=["local", pytest.param("installed", marks=ON_A_CLUSTER)])
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """The engine that all tests share which do not stop it: a local process, or one that Helm installs on a cluster.
+    """The engine shared by all tests that do not stop it: a local process, or an installation by Helm on a cluster.
 
     Each test uses its own API keys and models.
     """

@@ -27,9 +27,7 @@ class TestCancel:
         assert detail["attempts"] == 0
         assert detail["finishedAt"] is not None
 
-    async def test_running_job_stays_active_with_the_cancel_request_until_its_processes_have_ended(
-        self, user: User
-    ) -> None:
+    async def test_cancelled_job_stays_active_until_its_processes_have_ended(self, user: User) -> None:
         job_id = await user.submit({"log": "on"}, {"hang": True})
         await wait_for_log_line(user, job_id, "on")
 

@@ -40,7 +40,7 @@ class Product:
         return f"LABRATS_TEST_{self.name.upper()}_IMAGE"
 
     def on(self, cluster: Cluster | None) -> str:
-        """Return the image's name, having made the image available to the cluster's pods."""
+        """Make the image available to the cluster's pods, and return its name."""
         if cluster is None:
             if not (image := os.environ.get(self.image_variable)):
                 pytest.skip(f"this test runs pods: to run it, set {self.image_variable} to an image of the {self.name}")
@@ -52,7 +52,7 @@ class Product:
         """Return the image's archive, building it if its sources have changed since the last build."""
         image = self.image
         with exclusive_lock(f"{self.name}.lock"):
-            self._forget_old_states()
+            self._remove_old_images()
             if not (archive := archive_of(image)).exists():
                 progress(f"building the image of the {self.name}")
                 with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +66,7 @@ class Product:
     def _repository(self) -> str:
         return f"docker.io/labrats/{self.name}"
 
-    def _forget_old_states(self) -> None:
+    def _remove_old_images(self) -> None:
         """Remove the images of earlier source trees, unless other tests on this machine may still use them."""
         for archive in image_archives():
             is_ours = archive.stem.startswith(self._repository.replace("/", "-"))

@@ -1,4 +1,4 @@
-"""Counters that long tests fill and the summary prints: their values depend on how long the tests may run."""
+"""Counters of long tests, printed in the summary because they depend on how long the tests may run."""
 
 from collections import Counter
 

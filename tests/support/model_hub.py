@@ -31,10 +31,10 @@ def weights(size: int, seed: str = "weights") -> bytes:
 class File:
     """A file of the hub and the way in which the hub serves it.
 
-    hold_at:     bytes of an answer after which the hub waits until `released` is set, once. It sets `holding` then.
-    break_at:    bytes of an answer after which the hub closes the connection, once.
+    hold_at:     number of bytes after which the hub, once, sets `holding` and waits for `released`.
+    break_at:    number of bytes after which the hub, once, closes the connection.
     says_length: whether answers have a Content-Length.
-    endless:     whether the body goes on with zeros after `content`, without an end.
+    endless:     whether zeros follow `content` without an end.
     """
 
     content: bytes = b""
@@ -73,7 +73,7 @@ class Hub:
             self.requests.append(request)
             await self._answer(self.files[request["path"]], request, writer)
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client disconnected, which some tests do on purpose
+            pass  # the client disconnected, as some tests do on purpose
         finally:
             writer.close()
 

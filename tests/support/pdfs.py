@@ -122,7 +122,7 @@ def an_inflating_page(size: int) -> bytes:
     """Return a PDF whose page has two layers of compression and inflates to `size` bytes. size: several MiB."""
     packer = zlib.compressobj(9)
     head = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
-    again = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)  # may be repeated: it refers to no other
+    again = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)  # self-contained, so it can be repeated
     packed = head + again * (size // 2**20 - 2) + packer.compress(b" " * 2**20) + packer.flush()
     page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R >>"
     return a_file(

@@ -1,4 +1,4 @@
-"""The seed of everything random in a test run, the same in all workers. Set LABRATS_SEED to repeat a run."""
+"""The seed of all random choices in a test run, the same in all workers. Set LABRATS_SEED to repeat a run."""
 
 import os
 import random

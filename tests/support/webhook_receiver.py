@@ -66,7 +66,7 @@ class Receiver:
         return [delivery.phase for delivery in self.received]
 
     async def got(self, *phases: str) -> list[Delivery]:
-        """Wait for as many deliveries as `phases`, check that theirs are these phases, and return them."""
+        """Wait for as many deliveries as there are `phases`, check that they report these phases, and return them."""
         await eventually(lambda: len(self.received) >= len(phases))
         assert self.phases == list(phases)
         return self.received
@@ -91,7 +91,7 @@ class Receiver:
                 writer.write(reply)
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the engine disconnected, which some tests provoke
+            pass  # the engine disconnected, as some tests make it do
         finally:
             writer.close()
 
