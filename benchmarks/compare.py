@@ -1,7 +1,7 @@
 """`python -m benchmarks.compare BASE`: measure two revisions in turn, and print the ratio of each figure.
 
-Processor time counts every process that did the work: the measuring process adopts what the engine leaves behind, ends
-and reaps it. The least of several rounds counts. Both revisions use the installed dependencies.
+Processor time includes every process that did the work: the measuring process adopts the orphans of the engine, and
+ends and reaps them. The minimum of several rounds counts. Both revisions use the installed dependencies.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.engine import Engine, running_engine, succeed
 from benchmarks.http import connected
-from benchmarks.measures import LOOK_SECONDS, MODEL
+from benchmarks.measures import MODEL, POLL_SECONDS
 from labrats.processes import children, descendants
 
 REQUESTS, MOCK_JOBS, CLAUDE_JOBS, WAITING_JOBS = 500, 100, 50, 20
@@ -40,14 +40,14 @@ PRINTED: Sequence[Mapping[str, object]] = (
         "num_turns": 1, "total_cost_usd": 0.01, "usage": USAGE,
     },
 )  # fmt: skip
-"""A short run of Claude Code, as the program prints it."""
+"""The output of a short run of Claude Code."""
 
 Load = Callable[[Engine], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A revision of the project, and a Python that runs it. name: of the revision, for people."""
+    """A revision of the project, and a Python that runs it. name: of the revision, shown in the table."""
 
     name: str
     folder: Path
@@ -56,9 +56,9 @@ class Tree:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number: less is better."""
+    """A measured number, of which less is better."""
 
-    what: str
+    label: str
     unit: str
     measure: Callable[[Tree], float]
 
@@ -66,7 +66,7 @@ class Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("base", help="the revision to compare with")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each figure, of which the least counts")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of each figure, of which the minimum counts")
     options = parser.parse_args()
     adopt_orphans()
     with (
@@ -78,11 +78,11 @@ def main() -> None:
         for figure in FIGURES:
             before, after = in_turn(figure, base, here, options.rounds)
             ratio = f"{after / before:.2f}" if before > 0 else "–"
-            print(f"| {figure.what}, {figure.unit} | {before:.2f} | {after:.2f} | {ratio} |", flush=True)
+            print(f"| {figure.label}, {figure.unit} | {before:.2f} | {after:.2f} | {ratio} |", flush=True)
 
 
 def in_turn(figure: Figure, base: Tree, here: Tree, rounds: int) -> tuple[float, float]:
-    """Measure both trees alternately. Return the least of each."""
+    """Measure both trees alternately. Return the minimum of each."""
     before, after = [], []
     for _ in range(rounds):
         before.append(figure.measure(base))
@@ -92,7 +92,7 @@ def in_turn(figure: Figure, base: Tree, here: Tree, rounds: int) -> tuple[float,
 
 @contextmanager
 def base_tree(revision: str, folder: Path) -> Iterator[Tree]:
-    """Check the revision out into a folder of its own, for as long as the block lasts."""
+    """Check the revision out into a temporary folder during the block."""
     checkout = folder / "base"
     subprocess.run(["git", "worktree", "add", "--detach", "--quiet", str(checkout), revision], check=True)
     try:
@@ -104,7 +104,7 @@ def base_tree(revision: str, folder: Path) -> Iterator[Tree]:
 
 
 def tree(checkout: Path, name: str, folder: Path) -> Tree:
-    """Make a virtual environment that has the checkout before the installed dependencies."""
+    """Create a virtual environment that imports from the checkout first, and then from the installed dependencies."""
     environment = folder / f"environment-{name}"
     packages = environment / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
     packages.mkdir(parents=True)
@@ -122,7 +122,7 @@ def tree(checkout: Path, name: str, folder: Path) -> Tree:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of processes whose own has ended, so that their processor time is counted here."""
+    """Become the parent of descendants whose parent has ended, so that their processor time is counted here."""
     if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError("prctl(PR_SET_CHILD_SUBREAPER)")
 
@@ -140,7 +140,7 @@ def import_ms(program: str) -> Callable[[Tree], float]:
 
 
 def cpu_ms(load: Load, per: int) -> Callable[[Tree], float]:
-    """Measure the processor time that a load costs, in milliseconds per unit of it: all processes together."""
+    """Measure the processor time of all processes under a load, in milliseconds per unit of the load."""
 
     async def measure(tree: Tree) -> float:
         async with engine_of(tree) as engine:
@@ -154,7 +154,7 @@ def cpu_ms(load: Load, per: int) -> Callable[[Tree], float]:
 
 @asynccontextmanager
 async def engine_of(tree: Tree) -> AsyncIterator[Engine]:
-    """Run an engine of the tree on fresh data, and end all that it has started."""
+    """Run an engine of the tree on an empty data folder, and end all its processes afterwards."""
     with tempfile.TemporaryDirectory(prefix="labrats-compare-data-") as folder:
         program = tree.python.with_name("labrats")
         async with running_engine(Path(folder), program=program, **settings(Path(folder))) as engine:
@@ -163,7 +163,7 @@ async def engine_of(tree: Tree) -> AsyncIterator[Engine]:
 
 
 def cpu_seconds_below() -> float:
-    """Sum the processor time of all processes below this one, and of those below it that have ended."""
+    """Return the total processor time of this process's descendants, both live and ended."""
     ended = os.times()
     living = sum(map(_cpu_ticks, descendants(os.getpid()))) / os.sysconf("SC_CLK_TCK")
     return ended.children_user + ended.children_system + living
@@ -179,7 +179,7 @@ def _cpu_ticks(pid: int) -> int:
 
 
 def end_orphans() -> None:
-    """End and reap what the engine has left running: its launcher, which waits for nothing any more."""
+    """Reap the orphans of the engine, and kill those that are still alive, such as its launcher, after 10 seconds."""
     deadline = time.monotonic() + 10
     while children(os.getpid()) and time.monotonic() < deadline:
         with suppress(ChildProcessError):
@@ -199,7 +199,7 @@ def settings(data: Path) -> Mapping[str, str]:
 
 
 async def prepare(engine: Engine) -> None:
-    """Configure the models, run a job of each, so that all programs are loaded, and let some jobs wait."""
+    """Configure the models, run a job on each to load all programs, and leave some jobs waiting."""
     for provider in ("mock", "claude"):
         body = {"name": f"{MODEL}-{provider}", "provider": provider, "model": MODEL, "slots": 1}
         await engine.call("POST", "/api/ai-models", body)
@@ -212,7 +212,7 @@ async def prepare(engine: Engine) -> None:
 
 
 def requests(method: str, path: str, body: object = None) -> Load:
-    """A load of requests, one after the other."""
+    """Return a load of requests, one after the other."""
 
     async def load(engine: Engine) -> None:
         prepared = engine.request(method, path, body)
@@ -224,7 +224,7 @@ def requests(method: str, path: str, body: object = None) -> Load:
 
 
 def jobs(provider: str, number: int) -> Load:
-    """A load of jobs that are submitted, and then run."""
+    """Return a load of jobs that are all submitted before the first one starts."""
 
     async def load(engine: Engine) -> None:
         body = submission_of(provider)
@@ -243,7 +243,7 @@ async def until_ended(engine: Engine, provider: str) -> None:
     model = engine.request("GET", f"/api/ai-models/{MODEL}-{provider}")
     async with connected(engine.port) as connection:
         while (found := (await succeed(connection, model)).json)["queued"] or found["active"]:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
 
 def submission_of(provider: str) -> Mapping[str, object]:
