@@ -7,7 +7,7 @@ BASE ?= HEAD
 WORKERS ?= 4
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 run: .venv/runtime ## Start the engine on port 3001 (PORT) with its data in ./data, and run a first job
 	@exec $(BIN)/labrats serve --demo --data-dir data
