@@ -119,7 +119,7 @@ class Retention:
 
     async def _exists(self, job_id: str) -> bool:
         """Return whether there is such a job. Only the storage itself is believed that there is none."""
-        if self._cache.knows(job_id):
+        if self._cache.contains(job_id):
             return True
         try:
             await self._store.get(Job, job_id)

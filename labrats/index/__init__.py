@@ -1,1 +1,4 @@
-"""What answers lists, counts and history: the jobs, their course over time, and the catalog of agents and settings."""
+"""Indexes that answer lists, counts and history: of jobs, of jobs over time, and of agents and their settings.
+
+Each follows the store's watches. Callers rely on the answers, never on where an index keeps its data.
+"""

@@ -1,4 +1,4 @@
-"""The agents, instructions, settings and webhook sources that jobs are made by, in memory, fed by the store's watch."""
+"""The agents, instructions, settings and webhook sources from which jobs are created, as the store reports them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,36 +20,36 @@ log = structlog.get_logger()
 KINDS: Final = (AiAgent, AiInstruction, AiConfig, WebhookSource)
 
 
-class Shelf(Generic[R]):
-    """The resources of one kind, by name. News that is older than what is known changes nothing."""
+class ResourceIndex(Generic[R]):
+    """The resources of one kind, by name. An older version never replaces a newer one."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, R] = {}
-        self._forgotten: set[str] = set()
-        """The uids of those whose deletion is known, though the watch has yet to tell of it."""
+        self._deleted_uids: set[str] = set()
+        """Uids of deleted resources whose deletion the watch has yet to report."""
 
     def get(self, name: str) -> R | None:
         return self._by_name.get(name)
 
     def all(self) -> Sequence[R]:
-        """Ordered by name."""
+        """Return the resources, ordered by name."""
         return [self._by_name[name] for name in sorted(self._by_name)]
 
     def put(self, resource: R) -> None:
         known = self._by_name.get(resource.name)
-        is_news = known is None or _version(known) < _version(resource)
-        if is_news and resource.metadata.uid not in self._forgotten:
+        is_newer = known is None or _version(known) < _version(resource)
+        if is_newer and resource.metadata.uid not in self._deleted_uids:
             self._by_name[resource.name] = resource
 
-    def forget(self, resource: R) -> None:
-        """It was deleted, and the watch has yet to tell of it."""
+    def remove(self, resource: R) -> None:
+        """Remove a resource that this engine has just deleted, and ignore what the watch still reports of it."""
         if self._remove(resource):
-            self._forgotten.add(resource.metadata.uid)
+            self._deleted_uids.add(resource.metadata.uid)
 
-    def drop(self, resource: R) -> None:
-        """The watch tells that it was deleted."""
+    def confirm_removal(self, resource: R) -> None:
+        """Remove a resource whose deletion the watch reports."""
         self._remove(resource)
-        self._forgotten.discard(resource.metadata.uid)
+        self._deleted_uids.discard(resource.metadata.uid)
 
     def _remove(self, resource: R) -> bool:
         known = self._by_name.get(resource.name)
@@ -60,114 +60,118 @@ class Shelf(Generic[R]):
 
 
 class Catalog:
-    """What jobs are made by. `follow` keeps it up to date; every other method answers at once.
+    """An index of the resources from which jobs are created. `follow` keeps it up to date.
 
-    Whoever writes one of these resources tells of it by `take_in` or `forget`, so that the next request sees it.
+    Code that writes one of these resources also calls `put` or `remove`, so that the next request sees the change
+    before the watch reports it.
     """
 
     def __init__(self) -> None:
-        self._shelves: dict[type[Resource], Shelf[Any]] = {kind: Shelf() for kind in KINDS}
+        self._indexes: dict[type[Resource], ResourceIndex[Any]] = {kind: ResourceIndex() for kind in KINDS}
         self._unsynced: set[type[Resource]] = set(KINDS)
         self._reported: set[str] = set()
         self.synced = asyncio.Event()
         self.changed = asyncio.Event()
-        """Set by every change that is taken in. For one reader, which clears it before it looks."""
+        """Set by every change. For a single reader, which clears it before it reads the catalog."""
         self.changing = asyncio.Lock()
-        """Held from the check of one resource against the others until it is written and taken in."""
+        """Lock for writers: held from the check of a resource against the others until it is written and `put`."""
 
     async def follow(self, store: Store) -> None:
-        """Take in every change, until cancelled. `synced` is set once all that exists is known."""
+        """Apply every change until cancelled. Set `synced` once all existing resources are in the catalog."""
         async with asyncio.TaskGroup() as watches:
             for kind in KINDS:
                 watches.create_task(self._follow(kind, store), name=f"watch-{kind.kind()}")
 
-    def take_in(self, resource: Resource) -> None:
-        """`resource` was written just now."""
-        self._shelves[type(resource)].put(resource)
+    def put(self, resource: Resource) -> None:
+        """Add or replace a resource that has just been written."""
+        self._indexes[type(resource)].put(resource)
         self.changed.set()
 
-    def forget(self, resource: Resource) -> None:
-        """`resource` was deleted just now."""
-        self._shelves[type(resource)].forget(resource)
+    def remove(self, resource: Resource) -> None:
+        """Remove a resource that has just been deleted."""
+        self._indexes[type(resource)].remove(resource)
         self.changed.set()
 
     @property
     def agents(self) -> Sequence[AiAgent]:
         """All agents, by name."""
-        return self._shelf(AiAgent).all()
+        return self._index(AiAgent).all()
 
     def agent(self, name: str) -> AiAgent | None:
-        return self._shelf(AiAgent).get(name)
+        return self._index(AiAgent).get(name)
 
     @property
     def agents_by_trigger_name(self) -> dict[str, AiAgent]:
-        """The agents as jobs and chains call them. A name that several were given by hand is that of the oldest."""
+        """The agents by `triggerName`. Of several agents with one name, applied with kubectl, the oldest has it."""
         found: dict[str, AiAgent] = {}
         for agent in sorted(self.agents, key=seniority):
             holder = found.setdefault(agent.spec.trigger_name, agent)
             if holder is not agent:
-                self._report(agent, f"its trigger name is that of the agent {holder.name!r}, which is older")
+                self._report(agent, f"its triggerName belongs to the older agent {holder.name!r}")
         return {agent.spec.trigger_name: agent for agent in sorted(found.values(), key=lambda agent: agent.name)}
 
     @property
     def instructions(self) -> Sequence[AiInstruction]:
         """All instructions, by name."""
-        return self._shelf(AiInstruction).all()
+        return self._index(AiInstruction).all()
 
     def instruction(self, name: str) -> AiInstruction | None:
-        return self._shelf(AiInstruction).get(name)
+        return self._index(AiInstruction).get(name)
 
     def instructions_of(self, agent: AiAgent) -> Sequence[AiInstruction]:
-        """The global ones by priority, then those the agent names, in its order; each once, and those that exist."""
-        everybodys = [each for each in self.instructions if each.spec.scope is Scope.GLOBAL]
-        found = {each.name: each for each in sorted(everybodys, key=lambda each: each.spec.priority)}
+        """Return the global instructions by priority, then the agent's own in its order.
+
+        Each appears once; missing ones are left out.
+        """
+        global_ones = [each for each in self.instructions if each.spec.scope is Scope.GLOBAL]
+        found = {each.name: each for each in sorted(global_ones, key=lambda each: each.spec.priority)}
         for name in agent.spec.instructions:
             if instruction := self.instruction(name):
                 found.setdefault(name, instruction)
             else:
-                self._report(agent, f"it names the instruction {name!r}, which there is not")
+                self._report(agent, f"the instruction {name!r} does not exist")
         return list(found.values())
 
     def missing_instructions(self, agent: AiAgent) -> Sequence[str]:
-        """The names by which the agent means instructions that there are not."""
+        """Return the names in the agent's `instructions` that do not exist."""
         return [name for name in agent.spec.instructions if self.instruction(name) is None]
 
     @property
     def webhook_sources(self) -> Sequence[WebhookSource]:
         """All webhook sources, by name."""
-        return self._shelf(WebhookSource).all()
+        return self._index(WebhookSource).all()
 
     def webhook_source(self, name: str) -> WebhookSource | None:
-        return self._shelf(WebhookSource).get(name)
+        return self._index(WebhookSource).get(name)
 
     @property
     def ai_config(self) -> AiConfigSpec:
-        """The settings of the engine; empty ones where nobody has made any."""
-        found = self._shelf(AiConfig).get(AI_CONFIG_NAME)
+        """The settings of the engine; empty when no AiConfig exists."""
+        found = self._index(AiConfig).get(AI_CONFIG_NAME)
         return found.spec if found else AiConfigSpec()
 
     async def _follow(self, kind: type[R], store: Store) -> None:
-        shelf = self._shelf(kind)
+        index = self._index(kind)
         async for change in store.watch(kind):
             match change:
                 case Changed(resource):
-                    shelf.put(resource)
+                    index.put(resource)
                 case Deleted(resource):
-                    shelf.drop(resource)
+                    index.confirm_removal(resource)
                 case _:
                     self._unsynced.discard(kind)
                     if not self._unsynced:
                         self.synced.set()
             self.changed.set()
 
-    def _shelf(self, kind: type[R]) -> Shelf[R]:
-        return self._shelves[kind]
+    def _index(self, kind: type[R]) -> ResourceIndex[R]:
+        return self._indexes[kind]
 
     def _report(self, agent: AiAgent, reason: str) -> None:
-        """Say once that a part of a hand-made agent is passed over, and why."""
-        if (complaint := f"{agent.metadata.uid} {reason}") not in self._reported:
-            self._reported.add(complaint)
-            log.warning("a part of an agent is passed over", agent=agent.name, reason=reason)
+        """Log once that a part of an agent is ignored, and why. Only agents applied with kubectl have such parts."""
+        if (report := f"{agent.metadata.uid} {reason}") not in self._reported:
+            self._reported.add(report)
+            log.warning("part of agent ignored", agent=agent.name, reason=reason)
 
 
 def _version(resource: Resource) -> int:

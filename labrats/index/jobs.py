@@ -1,7 +1,6 @@
-"""An index of all jobs in memory, fed by the store's watch: answers lists and counts without reading the jobs.
+"""An index of all jobs, fed by the store's watch. It answers lists and counts without reading the jobs.
 
-It is an SQLite database in memory: a row is some 300 bytes, invisible to the garbage collector, and 100,000 of them
-are filtered, ordered and counted by its indexes. The jobs themselves stay in the store.
+The jobs themselves stay in the store.
 """
 
 import asyncio
@@ -14,7 +13,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from labrats.index.series import History
+from labrats.index.series import JobSeries
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS, Phase
 from labrats.ports import Changed, Deleted, Store
@@ -41,12 +40,12 @@ _INDEXES: Final = (
     "CREATE INDEX by_pause ON jobs (provider, model, paused_until) WHERE paused_until IS NOT NULL",
     "CREATE INDEX by_end ON jobs (finished) WHERE finished IS NOT NULL",
 )
-"""Made when all existing jobs are known: to keep them up to date until then would take three times as long."""
+"""Created once all existing jobs are inserted: updating them with each insert takes three times as long."""
 
 
 @dataclass(frozen=True)
 class JobFilter:
-    """Which jobs: each field that is not None must match; `q` must occur in the id, type, source or repo."""
+    """A filter of jobs: each field that is not None must match. `q` must occur in the id, type, source or repo."""
 
     status: str | None = None
     type: str | None = None
@@ -59,7 +58,7 @@ class JobFilter:
 
 
 class JobGroup(NamedTuple):
-    """What jobs are counted by."""
+    """The fields by which jobs are grouped and counted."""
 
     status: str
     type: str
@@ -69,7 +68,7 @@ class JobGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class JobCount:
-    """How many jobs share these."""
+    """The number of jobs in one group."""
 
     status: str
     type: str
@@ -79,15 +78,19 @@ class JobCount:
 
 
 def repo_of(job: Job) -> str | None:
-    """The repository a job says it is about: `metadata.repo`."""
+    """Return the job's `metadata.repo`, the repository that it is about; None unless that is a string."""
     repo = job.spec.metadata.get("repo")
     return repo if isinstance(repo, str) else None
 
 
 class JobIndex:
-    """The index, and the `history` beside it. `follow` keeps both up to date; every other method answers at once."""
+    """The index of jobs, with their `series` over time. `follow` keeps both up to date.
+
+    An answer contains every change that the store's watch has delivered. No method but `follow` reads the store.
+    """
 
     def __init__(self) -> None:
+        # A row takes some 300 bytes, invisible to the garbage collector; SQLite filters and orders 100,000 of them.
         self._db = apsw.Connection(":memory:")
         self._db.execute(_TABLE)
         self._groups: dict[str, JobGroup] = {}
@@ -96,30 +99,30 @@ class JobIndex:
         self._by_status: Counter[str] = Counter()
         self._by_owner: Counter[str] = Counter()
         self._by_repo: Counter[tuple[str, str]] = Counter()
-        self.history = History()
+        self.series = JobSeries()
         self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
         self.synced = asyncio.Event()
 
     async def follow(self, store: Store) -> None:
-        """Take in every change, until cancelled. `synced` is set once all existing jobs are known."""
+        """Apply every change until cancelled. Set `synced` once all existing jobs are in the index."""
         async for change in store.watch(Job):
             match change:
                 case Changed(job):
                     self._put(job)
                 case Deleted(job):
-                    self._drop(job.id)
+                    self._remove(job.id)
                 case _:
                     for index in _INDEXES:
                         self._db.execute(index)
                         await asyncio.sleep(0)
                     self.synced.set()
 
-    def knows(self, job_id: str) -> bool:
-        """Return whether there is such a job, as far as this engine has heard."""
+    def contains(self, job_id: str) -> bool:
+        """Return whether the index has a job with this id. A job that was just created may still be missing."""
         return job_id in self._groups
 
-    def page(self, wanted: JobFilter, *, page: int, limit: int) -> tuple[list[str], int]:
-        """The ids on a page (1, 2, …), newest first, and how many match in all."""
+    def find_ids(self, wanted: JobFilter, *, page: int, limit: int) -> tuple[list[str], int]:
+        """Return the ids on a page (1, 2, …), newest first, and the number of all matching jobs."""
         where, values = _where(wanted)
         rows = self._db.execute(
             f"SELECT id FROM jobs {where} ORDER BY created DESC, id DESC LIMIT ? OFFSET ?",  # noqa: S608, no value in it
@@ -128,16 +131,16 @@ class JobIndex:
         ids = [str(row[0]) for row in rows]
         return ids, self._total(wanted, where, values)
 
-    def counts(self) -> list[JobCount]:
-        """All jobs by status, type, provider and model."""
+    def counts_by_group(self) -> list[JobCount]:
+        """Return the number of jobs for each status, type, provider and model."""
         return [JobCount(*group, count) for group, count in self._by_group.items()]
 
     def counts_by_repo(self) -> list[tuple[str, str, int]]:
-        """How many jobs are about each repository, by repository and status."""
+        """Return (repository, status, number of jobs) for each repository and status."""
         return [(repo, status, count) for (repo, status), count in self._by_repo.items()]
 
-    def count_by_model(self, status: str) -> dict[tuple[str, str], int]:
-        """How many jobs of `status` each (provider, model) has."""
+    def counts_by_model(self, status: str) -> dict[tuple[str, str], int]:
+        """Return the number of jobs with `status` for each (provider, model)."""
         counts: Counter[tuple[str, str]] = Counter()
         for group, count in self._by_group.items():
             if group.status == status:
@@ -145,22 +148,25 @@ class JobIndex:
         return counts
 
     def paused_until(self, provider: str, model: str) -> datetime | None:
-        """Until when this model is left alone, by what its waiting jobs know; None when none of them says so."""
+        """Return the end of the model's pause: the latest that its waiting jobs record. None without a pause."""
         query = "SELECT max(paused_until) FROM jobs WHERE provider = ? AND model = ? AND paused_until IS NOT NULL"
         latest = self._db.execute(query, (provider, model)).get
         return datetime.fromtimestamp(float(latest), UTC) if latest else None
 
     def finished_before(self, time: datetime) -> list[str]:
-        """The ids of the jobs that ended before `time`."""
+        """Return the ids of the jobs that ended before `time`."""
         return [str(row[0]) for row in self._db.execute("SELECT id FROM jobs WHERE finished < ?", (time.timestamp(),))]
 
-    def count(self, phase: Phase) -> int:
-        """How many jobs are in `phase`."""
+    def count_in(self, phase: Phase) -> int:
+        """Return the number of jobs in `phase`."""
         return self._by_status[API_STATUS[phase]]
 
     @contextmanager
     def changes_of(self, job_id: str) -> Iterator[AsyncIterator[None]]:
-        """While the block runs: an iterator that yields after the job changed, once for any number of changes."""
+        """Subscribe to the changes of a job. The iterator yields once for any number of changes since it last did.
+
+        The subscription lasts as long as the block.
+        """
         changed = asyncio.Event()
         self._listeners[job_id].add(changed)
 
@@ -209,30 +215,30 @@ class JobIndex:
             )  # fmt: skip
             self._count(old, repo, -1)
         group = JobGroup(status, spec.type, resolved.provider, resolved.model)
-        # Of all that are equal one object is kept: a job then costs a reference, and no strings.
+        # Equal groups share one object, so that a job costs a reference instead of strings.
         self._groups[job.id] = group = self._shared_groups.setdefault(group, group)
         self._count(group, repo, 1)
-        self.history.put(job)
-        self._tell(job.id)
+        self.series.put(job)
+        self._notify(job.id)
 
-    def _drop(self, job_id: str) -> None:
+    def _remove(self, job_id: str) -> None:
         for owner, repo in self._db.execute("DELETE FROM jobs WHERE id = ? RETURNING owner, repo", (job_id,)):
             self._by_owner[str(owner)] -= 1
             self._count(self._groups.pop(job_id), str(repo) if repo else None, -1)
-        self.history.drop(job_id)
-        self._tell(job_id)
+        self.series.remove(job_id)
+        self._notify(job_id)
 
-    def _count(self, group: JobGroup, repo: str | None, more: int) -> None:
-        self._by_status[group.status] += more
-        self._by_group[group] += more
-        if not self._by_group[group]:  # callers choose the types: there may be very many over time
+    def _count(self, group: JobGroup, repo: str | None, change: int) -> None:
+        self._by_status[group.status] += change
+        self._by_group[group] += change
+        if not self._by_group[group]:  # callers choose the types, so empty groups would pile up
             del self._by_group[group], self._shared_groups[group]
         if repo is not None:
-            self._by_repo[repo, group.status] += more
+            self._by_repo[repo, group.status] += change
             if not self._by_repo[repo, group.status]:
                 del self._by_repo[repo, group.status]
 
-    def _tell(self, job_id: str) -> None:
+    def _notify(self, job_id: str) -> None:
         for listener in self._listeners.get(job_id, ()):
             listener.set()
 

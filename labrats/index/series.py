@@ -1,7 +1,6 @@
-"""How long jobs waited and ran, when they ended, and what they consumed: in memory, as long as the jobs are kept.
+"""Time series of jobs: how long they waited and ran, when they ended, and what they consumed.
 
-Like the index of jobs it is an SQLite database in memory: its indexes hold all that a question reads, and 100,000 jobs
-are added up in some 30 ms.
+They cover the jobs that exist: a deleted job no longer counts.
 """
 
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET
     output_tokens = excluded.output_tokens, cache_read_tokens = excluded.cache_read_tokens, cost_usd = excluded.cost_usd
 """
 
-_WHEN: Final = dict.fromkeys(Metric, "finished") | {Metric.QUEUE_WAIT: "first_started"}
+_TIME_COLUMN: Final = dict.fromkeys(Metric, "finished") | {Metric.QUEUE_WAIT: "first_started"}
 _SUMS: Final[Mapping[Metric, Mapping[str, str]]] = {
     Metric.JOBS: {each: f"sum(status = '{each}')" for each in ("completed", "failed", "cancelled")},
     Metric.DURATION: {"": "avg(ran)"},
@@ -39,27 +38,28 @@ _SUMS: Final[Mapping[Metric, Mapping[str, str]]] = {
     Metric.TOKENS: {kind: f"sum({kind}_tokens)" for kind in ("input", "output", "cache_read")},
     Metric.COST: {"": "sum(cost_usd)"},
 }
-"""What is added up for each label, of the jobs that are seen in a step."""
+"""The SQL aggregate for each label of a metric, over the jobs that fall in a step."""
 
 
-class History:
-    """What became of the jobs that are kept. A job's tokens and cost are seen when it ends, whole.
+class JobSeries:
+    """The metrics of jobs over time. All tokens and costs of a job count in the step in which it ends.
 
-    How long a job waited is known only if it was seen during its first attempt, or has had no other.
+    The wait of a job is known only if the job was put while its first attempt was the latest.
     """
 
     def __init__(self) -> None:
+        # The indexes hold every column that a query reads: it adds up 100,000 jobs in some 30 ms.
         self._db = apsw.Connection(":memory:")
         self._db.execute(_SCHEMA)
 
     def put(self, job: Job) -> None:
-        """The job as it is now."""
+        """Add a job, or replace it with its current state."""
         status = job.status
         if status.started_at is None and not job.ended:
             return
         is_first = status.started_at is not None and status.attempts == 1
         started, finished = _seconds(status.started_at), _seconds(status.finished_at)
-        # A job that was put back and cancelled while it waited has a start, of an attempt that ended before.
+        # A job that was requeued and then cancelled has the start time of an attempt that had ended before.
         ran = finished - started if finished and started and status.slot else None
         waited = started - job.created_at.timestamp() if is_first and started else None
         usage = status.usage
@@ -71,16 +71,16 @@ class History:
             ),
         )  # fmt: skip
 
-    def drop(self, job_id: str) -> None:
+    def remove(self, job_id: str) -> None:
         self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
 
     def values(self, metric: Metric, steps: Steps) -> list[Value]:
-        """What the steps came to in which something happened."""
-        when, sums = _WHEN[metric], _SUMS[metric]
+        """Return the metric's values for the steps that have any."""
+        time, sums = _TIME_COLUMN[metric], _SUMS[metric]
         rows = self._db.execute(
-            # All that is put into the text is from the tables above.
-            f"SELECT cast((? - {when}) / ? AS INTEGER) AS back, {', '.join(sums.values())} FROM jobs"  # noqa: S608
-            f" WHERE {when} > ? AND {when} <= ? GROUP BY back",
+            # Every interpolated text comes from the constants above.
+            f"SELECT cast((? - {time}) / ? AS INTEGER) AS back, {', '.join(sums.values())} FROM jobs"  # noqa: S608
+            f" WHERE {time} > ? AND {time} <= ? GROUP BY back",
             (float(steps.end), float(steps.seconds), float(steps.begin), float(steps.end)),
         )
         return [

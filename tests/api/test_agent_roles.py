@@ -14,7 +14,7 @@ from tests.support.builders import an_agent, an_instruction
 async def stored(api: Api, *resources: Any) -> None:
     """`resources` exist, and the engine knows it."""
     for resource in resources:
-        api.services.catalog.take_in(await api.store.create(resource))
+        api.services.catalog.put(await api.store.create(resource))
 
 
 async def submit(user: httpx2.AsyncClient, **fields: Any) -> str:

@@ -201,7 +201,7 @@ class TestOnce:
         changed = await api.store.get(AiAgent, "a")
         await stored(api, an_agent("c", a_trigger()))
         await api.store.delete(AiAgent, "b")
-        api.services.catalog.take_in(changed)
+        api.services.catalog.put(changed)
 
         assert (await ingest(user, "key-1"))["jobs"][0] == first["jobs"][0]
         assert len(await api.store.list(Job)) == 2

@@ -108,7 +108,7 @@ async def test_too_many_waiting_jobs_are_answered_429(tmp_path: Path) -> None:
         accepted = [await submit(user) for _ in range(2)]
         keyed = {"Idempotency-Key": "key-1"}
         first = await user.post("/api/jobs/submit", json=a_submission(), headers=keyed)
-        await eventually(lambda: api.services.job_index.count(Phase.PENDING) == 3)
+        await eventually(lambda: api.services.job_index.count_in(Phase.PENDING) == 3)
 
         refused = await user.post("/api/jobs/submit", json=a_submission())
         again = await user.post("/api/jobs/submit", json=a_submission(), headers=keyed)
@@ -117,7 +117,7 @@ async def test_too_many_waiting_jobs_are_answered_429(tmp_path: Path) -> None:
         assert int(refused.headers["Retry-After"]) > 0
         assert again.json() == first.json()
         await user.post(f"/api/jobs/{accepted[0]}/cancel")
-        await eventually(lambda: api.services.job_index.count(Phase.PENDING) == 2)
+        await eventually(lambda: api.services.job_index.count_in(Phase.PENDING) == 2)
         await submit(user)
 
 

@@ -19,7 +19,7 @@ async def test_types_and_models_that_callers_make_up_are_bounded(api: Api, user:
     for number in range(count):
         config = {"provider": "mock", "model": f"model-{number}"}
         await user.post("/api/jobs/submit", json=a_submission(type=f"type-{number}", config=config))
-    await eventually(lambda: sum(row.count for row in api.services.job_index.counts()) == count)
+    await eventually(lambda: sum(row.count for row in api.services.job_index.counts_by_group()) == count)
 
     text = (await user.get("/metrics")).text
 

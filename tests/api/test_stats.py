@@ -71,7 +71,7 @@ async def test_of_very_many_names_those_with_the_most_jobs_are_told(api: Api, ad
     kinds = [f"once-{number:04}" for number in range(MAX_NAMES)] + ["twice", "twice"]
     for kind in kinds:
         await api.store.create(a_job(Phase.SUCCEEDED, spec=a_spec(type=kind)))
-    await eventually(lambda: api.services.job_index.count(Phase.SUCCEEDED) == len(kinds))
+    await eventually(lambda: api.services.job_index.count_in(Phase.SUCCEEDED) == len(kinds))
 
     told = (await admin.get("/api/stats")).json()["byType"]
 
@@ -82,7 +82,7 @@ async def test_what_a_job_may_raise_is_shown_before_it_does(api: Api, user: http
     """Else Prometheus would not see the first job of its kind."""
     script = {"mock": {"steps": [{"hang": True}]}}
     await user.post("/api/jobs/submit", json=a_submission(type="first", metadata=script))
-    await eventually(lambda: any(row.status == "active" for row in api.services.job_index.counts()))
+    await eventually(lambda: any(row.status == "active" for row in api.services.job_index.counts_by_group()))
 
     text = (await user.get("/metrics")).text
 

@@ -217,7 +217,7 @@ async def create_agent(request: Request, asked: AgentBody, idempotency_key: Idem
             return services.idempotency_cache.again(request, intent, _view(made))
         _check_against(services.catalog, asked.name, spec, spec.instructions)
         created = await create(services, AiAgent(metadata=metadata, spec=spec), intent)
-        services.catalog.take_in(created)
+        services.catalog.put(created)
     return services.idempotency_cache.created(request, intent, _view(created))
 
 
@@ -308,7 +308,7 @@ async def change_agent(request: Request, name: AgentName, asked: AgentPatch) -> 
 
     async with services.catalog.changing:
         changed = await change(services, AiAgent, name, asked.resource_version, patched)
-        services.catalog.take_in(changed)
+        services.catalog.put(changed)
     return json_response(_view(changed))
 
 
@@ -324,7 +324,7 @@ async def delete_agent(request: Request, name: AgentName) -> Response:
     async with services.catalog.changing:
         found = await stored(services, AiAgent, name)
         await services.store.delete(AiAgent, name)
-        services.catalog.forget(found)
+        services.catalog.remove(found)
     return Response(status_code=204)
 
 
@@ -343,7 +343,7 @@ async def get_agents_instructions(request: Request, name: AgentName) -> Response
 async def _add(services: Services, resource: AiAgent | AiInstruction) -> bool:
     """Whether it was missing: another replica may have been asked for the same at the same instant."""
     try:
-        services.catalog.take_in(await services.store.create(resource))
+        services.catalog.put(await services.store.create(resource))
     except Conflict:
         return False
     return True

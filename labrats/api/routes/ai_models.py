@@ -302,8 +302,8 @@ def _fields(ai_model: AiModel, services: Services) -> dict[str, Any]:
         "credentialsRef": spec.credentials_ref,
         "prices": prices and _prices_view(prices),
         "sampling": spec.sampling,
-        "active": services.job_index.count_by_model(API_STATUS[Phase.RUNNING]).get(key, 0),
-        "queued": services.job_index.count_by_model(API_STATUS[Phase.PENDING]).get(key, 0),
+        "active": services.job_index.counts_by_model(API_STATUS[Phase.RUNNING]).get(key, 0),
+        "queued": services.job_index.counts_by_model(API_STATUS[Phase.PENDING]).get(key, 0),
         "pausedUntil": services.job_index.paused_until(*key),
         "resourceVersion": ai_model.metadata.resource_version,
     }

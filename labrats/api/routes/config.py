@@ -150,7 +150,7 @@ async def put_defaults(request: Request, asked: DefaultsBody) -> Response:
     version = asked.resource_version or "" if "resource_version" in asked.model_fields_set else None
     async with services.catalog.changing:
         written = await _write_merged(services, changes, version)
-        services.catalog.take_in(written)
+        services.catalog.put(written)
     return json_response(_view(written))
 
 

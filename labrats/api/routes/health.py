@@ -67,11 +67,11 @@ def _mirror_cache(services: Services) -> None:
     gauges.log_lines_lost(LOG.lost)
     for gauge in (gauges.jobs, gauges.queue_depth, gauges.slots_used):
         gauge.clear()
-    for row in services.job_index.counts():
+    for row in services.job_index.counts_by_group():
         labels = gauges.job_labels(row.type, row.provider, row.model)
         gauges.jobs.labels(row.status, *labels).inc(row.count)
     for gauge, phase in ((gauges.queue_depth, Phase.PENDING), (gauges.slots_used, Phase.RUNNING)):
-        for (provider, model), count in services.job_index.count_by_model(API_STATUS[phase]).items():
+        for (provider, model), count in services.job_index.counts_by_model(API_STATUS[phase]).items():
             gauge.labels(*gauges.model_labels(provider, model)).inc(count)
     for watch, synced in services.watches.items():
         gauges.watch_synced.labels(watch).set(synced.is_set())

@@ -118,7 +118,7 @@ async def create_instruction(
         metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
         spec = AiInstructionSpec(**asked.model_dump(exclude={"name"}))
         created = await create(services, AiInstruction(metadata=metadata, spec=spec), intent)
-        services.catalog.take_in(created)
+        services.catalog.put(created)
     return services.idempotency_cache.created(request, intent, instruction_view(created))
 
 
@@ -147,7 +147,7 @@ async def change_instruction(request: Request, name: InstructionName, asked: Ins
 
     async with services.catalog.changing:
         changed = await change(services, AiInstruction, name, asked.resource_version, patched)
-        services.catalog.take_in(changed)
+        services.catalog.put(changed)
     return json_response(instruction_view(changed))
 
 
@@ -179,9 +179,9 @@ async def delete_instruction(
         for agent in services.catalog.agents:
             if any(trigger.instruction == name and trigger.enabled for trigger in agent.spec.event_triggers):
                 disabled = await change(services, AiAgent, agent.name, None, partial(_with_disabled_triggers, name))
-                services.catalog.take_in(disabled)
+                services.catalog.put(disabled)
         await services.store.delete(AiInstruction, name)
-        services.catalog.forget(found)
+        services.catalog.remove(found)
     return Response(status_code=204)
 
 

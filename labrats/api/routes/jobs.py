@@ -157,7 +157,7 @@ async def list_jobs(
         q=q,
     )
     limit = min(100, max(1, limit))
-    ids, total = services.job_index.page(wanted, page=page, limit=limit)
+    ids, total = services.job_index.find_ids(wanted, page=page, limit=limit)
     jobs = [job_item(job) for job in await services.store.get_many(Job, ids)]
     return json_response({"jobs": jobs, "total": total, "page": page, "limit": limit})
 

@@ -78,13 +78,13 @@ class Timeseries(ResponseBody):
 async def get_stats(request: Request) -> Response:
     """The jobs that are kept, by type, model and repository (`metadata.repo`), each by status."""
     cache = services_of(request).job_index
-    groups = cache.counts()
+    groups = cache.counts_by_group()
     return json_response(
         {
             "byType": _by_name((group.type, group.status, group.count) for group in groups),
             "byModel": _by_name((group.model, group.status, group.count) for group in groups),
             "byRepo": _by_name(cache.counts_by_repo()),
-            "totals": {status: cache.count(phase) for phase, status in API_STATUS.items()},
+            "totals": {status: cache.count_in(phase) for phase, status in API_STATUS.items()},
         }
     )
 
@@ -129,7 +129,7 @@ async def get_timeseries(
     if services.prometheus:
         values = await services.prometheus.values(metric, steps)
     else:
-        values = services.job_index.history.values(metric, steps)
+        values = services.job_index.series.values(metric, steps)
     series = [{"labels": each.labels, "points": each.points} for each in series_of(metric, steps, values)]
     return json_response({"metric": metric, "window": window, "step": step, "series": series})
 

@@ -235,7 +235,7 @@ async def create_webhook_source(
         source = WebhookSource(metadata=metadata, spec=WebhookSourceSpec(**_fields(asked, asked.name)))
         parts = [_own_secret(asked.name, asked.secret)] if asked.secret else []
         created = await create(services, source, intent, parts)
-        services.catalog.take_in(created)
+        services.catalog.put(created)
     return services.idempotency_cache.created(request, intent, _view(created, request))
 
 
@@ -269,7 +269,7 @@ async def change_webhook_source(request: Request, name: SourceName, asked: Webho
             asked.resource_version,
             lambda found: replace(found, spec=replace(found.spec, **changes)),
         )
-        services.catalog.take_in(changed)
+        services.catalog.put(changed)
     return json_response(_view(changed, request))
 
 
@@ -285,7 +285,7 @@ async def delete_webhook_source(request: Request, name: SourceName) -> Response:
     async with services.catalog.changing:
         found = await stored(services, WebhookSource, name)
         await services.store.delete(WebhookSource, name)
-        services.catalog.forget(found)
+        services.catalog.remove(found)
     return Response(status_code=204)
 
 

@@ -281,5 +281,5 @@ def check_has_pdf(asked: Submission, files: Sequence[tuple[str, Content]]) -> No
 
 def refuse_when_full(services: Services) -> None:
     """Raises 429 while as many jobs wait as may."""
-    if services.job_index.count(Phase.PENDING) >= services.settings.max_waiting_jobs:
+    if services.job_index.count_in(Phase.PENDING) >= services.settings.max_waiting_jobs:
         raise ApiError(429, "overloaded", "too many jobs are waiting; try again later", {"Retry-After": "10"})

@@ -67,8 +67,8 @@ def told(catalog: Catalog, name: str = "ai-developer") -> list[tuple[str, str]]:
 )
 def test_what_makes_no_sense(agent: AiAgent, problem: str) -> None:
     catalog = Catalog()
-    catalog.take_in(an_agent("ai-reviewer", created_at=NOON.replace(year=2020)))
-    catalog.take_in(agent)
+    catalog.put(an_agent("ai-reviewer", created_at=NOON.replace(year=2020)))
+    catalog.put(agent)
     assert problem in problem_of(agent, catalog)
 
 
@@ -77,7 +77,7 @@ def test_what_makes_sense() -> None:
     link = ChainLink(agent_trigger_name="ai-reviewer")
     agent = an_agent("a", a_trigger(next=link, filters={"label.name": ["ai", None, 7]}), instructions=("implement",))
     for each in (an_agent("ai-reviewer"), an_instruction("implement"), agent):
-        catalog.take_in(each)
+        catalog.put(each)
     assert problem_of(agent, catalog) == ""
 
 

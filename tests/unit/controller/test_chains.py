@@ -50,7 +50,7 @@ def a_chain(link: ChainLink | None = None, *path: str, **fields: Any) -> Chain:
 def a_catalog(*agents: AiAgent) -> Catalog:
     catalog = Catalog()
     for agent in agents:
-        catalog.take_in(agent)
+        catalog.put(agent)
     return catalog
 
 

@@ -59,7 +59,7 @@ class Kept:
             attempt = Attempt(replace(created, status=replace(created.status, attempts=number)))
             await self.runner.start(attempt)
         await eventually(lambda: all(executor.has_workspace for executor in self.machine.executors.values()))
-        await eventually(lambda: self.cache.page(JobFilter(q=job.id), page=1, limit=1)[1] == 1)
+        await eventually(lambda: self.cache.find_ids(JobFilter(q=job.id), page=1, limit=1)[1] == 1)
         return created
 
     async def ended(self, phase: Phase = P.SUCCEEDED, **fields: Any) -> Job:
@@ -268,7 +268,7 @@ async def test_it_passes_again_and_again_though_the_store_fails(kept: Kept, monk
         passing = asyncio.create_task(kept.retention().run())
         await eventually(lambda: clock.slept >= 2)
         assert await kept.exists(job)
-    await eventually(lambda: kept.cache.count(P.SUCCEEDED) == 0)
+    await eventually(lambda: kept.cache.count_in(P.SUCCEEDED) == 0)
     passing.cancel()
     await asyncio.wait([passing])
 

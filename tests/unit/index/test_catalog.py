@@ -1,4 +1,4 @@
-"""The catalog knows what jobs are made by: from the watch, and at once from whoever writes."""
+"""The catalog follows the store, and takes writes of its own engine at once."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,11 +33,11 @@ async def catalog(store: MemoryStore) -> AsyncIterator[Catalog]:
     task.cancel()
 
 
-def known(*resources: AiAgent | AiInstruction | AiConfig) -> Catalog:
-    """A catalog of just these."""
+def catalog_of(*resources: AiAgent | AiInstruction | AiConfig) -> Catalog:
+    """Build a catalog of `resources`, without a store."""
     catalog = Catalog()
     for resource in resources:
-        catalog.take_in(resource)
+        catalog.put(resource)
     return catalog
 
 
@@ -46,7 +46,7 @@ def names(resources: object) -> list[str]:
 
 
 class TestWatch:
-    async def test_what_exists_is_known_once_it_is_synced(self, store: MemoryStore) -> None:
+    async def test_existing_resources_are_present_once_synced(self, store: MemoryStore) -> None:
         await store.create(an_agent())
         catalog = Catalog()
         task = asyncio.create_task(catalog.follow(store))
@@ -56,7 +56,7 @@ class TestWatch:
         assert names(catalog.agents) == ["ai-developer"]
         task.cancel()
 
-    async def test_later_changes_are_taken_in(self, store: MemoryStore, catalog: Catalog) -> None:
+    async def test_later_changes_are_followed(self, store: MemoryStore, catalog: Catalog) -> None:
         created = await store.create(an_instruction(content="old"))
         await store.update(replace(created, spec=replace(created.spec, content="new")))
         await eventually(lambda: [each.spec.content for each in catalog.instructions] == ["new"])
@@ -66,39 +66,39 @@ class TestWatch:
 
 
 class TestOwnWrites:
-    async def test_what_was_written_is_known_before_the_watch_tells(self, store: MemoryStore) -> None:
+    async def test_a_written_resource_is_present_before_the_watch_reports_it(self, store: MemoryStore) -> None:
         catalog = Catalog()
-        catalog.take_in(await store.create(an_agent()))
+        catalog.put(await store.create(an_agent()))
         assert names(catalog.agents) == ["ai-developer"]
 
-    async def test_what_was_deleted_stays_away_though_the_watch_still_tells_of_it(
+    async def test_a_deleted_resource_stays_absent_when_the_watch_reports_it_late(
         self, store: MemoryStore, catalog: Catalog
     ) -> None:
         created = await store.create(an_agent())  # the watch has yet to deliver it
-        catalog.take_in(created)
+        catalog.put(created)
         await store.delete(AiAgent, created.name)
-        catalog.forget(created)
+        catalog.remove(created)
         other = await store.create(an_agent("other"))
 
         await eventually(lambda: catalog.agent(other.name) is not None)
 
         assert names(catalog.agents) == ["other"]
 
-    def test_older_news_changes_nothing(self) -> None:
+    def test_an_older_version_changes_nothing(self) -> None:
         agent = an_agent()
         newer = replace(agent, metadata=replace(agent.metadata, resource_version="10"))
-        catalog = known(newer)
+        catalog = catalog_of(newer)
 
-        catalog.take_in(replace(agent, metadata=replace(agent.metadata, resource_version="9")))
+        catalog.put(replace(agent, metadata=replace(agent.metadata, resource_version="9")))
 
         assert catalog.agent(agent.name) is newer
 
-    def test_one_made_anew_under_the_name_outlives_the_news_of_the_old_ones_end(self) -> None:
+    def test_removal_of_an_old_resource_leaves_a_new_one_of_its_name(self) -> None:
         old = an_agent()
         new = replace(old, metadata=replace(old.metadata, uid="another", resource_version="5"))
-        catalog = known(old, new)
+        catalog = catalog_of(old, new)
 
-        catalog.forget(old)
+        catalog.remove(old)
 
         assert catalog.agent(old.name) is new
 
@@ -106,11 +106,11 @@ class TestOwnWrites:
 class TestTriggerNames:
     def test_an_agent_is_found_by_its_trigger_name(self) -> None:
         agent = an_agent(trigger_name="developer")
-        assert known(agent).agents_by_trigger_name == {"developer": agent}
+        assert catalog_of(agent).agents_by_trigger_name == {"developer": agent}
 
-    def test_of_several_with_one_name_the_oldest_has_it_and_the_log_says_so_once(self) -> None:
+    def test_the_oldest_of_several_agents_has_a_shared_trigger_name_and_a_warning_is_logged_once(self) -> None:
         old, young = an_agent("z"), an_agent("a", trigger_name="z", created_at=NOON + timedelta(hours=1))
-        catalog = known(young, old)
+        catalog = catalog_of(young, old)
 
         with capture_logs() as logs:
             assert [catalog.agents_by_trigger_name for _ in range(3)] == [{"z": old}] * 3
@@ -119,8 +119,8 @@ class TestTriggerNames:
 
 
 class TestInstructions:
-    def test_globals_come_by_priority_and_then_the_agents_own_in_its_order(self) -> None:
-        catalog = known(
+    def test_global_instructions_come_by_priority_then_the_agents_own_in_order(self) -> None:
+        catalog = catalog_of(
             an_instruction("late", scope=Scope.GLOBAL, priority=9),
             an_instruction("early", scope=Scope.GLOBAL, priority=-1),
             an_instruction("b"),
@@ -129,22 +129,22 @@ class TestInstructions:
         )
         assert names(catalog.instructions_of(an_agent(instructions=("b", "a")))) == ["early", "late", "b", "a"]
 
-    def test_each_comes_once(self) -> None:
-        catalog = known(an_instruction("everyone", scope=Scope.GLOBAL), an_instruction("a"))
+    def test_each_instruction_appears_once(self) -> None:
+        catalog = catalog_of(an_instruction("everyone", scope=Scope.GLOBAL), an_instruction("a"))
         agent = an_agent(instructions=("a", "everyone", "a"))
         assert names(catalog.instructions_of(agent)) == ["everyone", "a"]
 
-    def test_one_that_there_is_not_is_passed_over_and_logged(self) -> None:
-        catalog = known(an_instruction("a"))
+    def test_a_missing_instruction_is_ignored_and_logged(self) -> None:
+        catalog = catalog_of(an_instruction("a"))
         with capture_logs() as logs:
             assert names(catalog.instructions_of(an_agent(instructions=("gone", "a")))) == ["a"]
         assert "'gone'" in logs[0]["reason"]
 
 
 class TestAiConfig:
-    def test_only_the_one_named_default_counts(self) -> None:
+    def test_only_the_ai_config_named_default_is_used(self) -> None:
         other = AiConfig(metadata=Metadata(name="other", resource_version="1"), spec=AiConfigSpec(model="opus"))
-        assert known(other).ai_config == AiConfigSpec()
+        assert catalog_of(other).ai_config == AiConfigSpec()
 
         default = replace(other, metadata=replace(other.metadata, name="default"))
-        assert known(other, default).ai_config.model == "opus"
+        assert catalog_of(other, default).ai_config.model == "opus"

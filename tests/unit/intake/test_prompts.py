@@ -39,7 +39,7 @@ def a_request(**fields: Any) -> JobRequest:
 def a_catalog(*instructions: Any) -> Catalog:
     catalog = Catalog()
     for instruction in instructions:
-        catalog.take_in(instruction)
+        catalog.put(instruction)
     return catalog
 
 

@@ -27,7 +27,7 @@ ORDER = (
 
 def a_catalog(**config: Any) -> Catalog:
     catalog = Catalog()
-    catalog.take_in(AiConfig(metadata=Metadata(name="default", resource_version="1"), spec=AiConfigSpec(**config)))
+    catalog.put(AiConfig(metadata=Metadata(name="default", resource_version="1"), spec=AiConfigSpec(**config)))
     return catalog
 
 
