@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from labrats.files.plain_files import read_plain
+from labrats.files.safe_paths import read_regular_file
 from labrats.model.job import Outputs
 
 _READ_BYTES: Final = 1_000_000
@@ -47,6 +47,6 @@ def belongs_to_repository(pull_request: str, clone_url: str) -> bool:
 def _read(path: Path) -> str:
     """Return the start of a plain file, or an empty string if there is none."""
     try:
-        return read_plain(path, _READ_BYTES).decode("utf-8", "replace")
+        return read_regular_file(path, _READ_BYTES).decode("utf-8", "replace")
     except OSError:
         return ""

@@ -25,7 +25,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from labrats.executor.attempt import become_subreaper, execute
-from labrats.files.plain_files import read_plain
+from labrats.files.safe_paths import read_regular_file
 from labrats.model.protocol import CLAIM_FILE, EXIT_FILE, OUTPUT_FILE, STDERR_FILE
 from labrats.processes import ProcessId, boot_id, children, folder_mark, send_signal, take_name
 
@@ -168,7 +168,7 @@ def _record_exit(pid: int, folder: Path) -> None:
     # A failure must not affect the other executors: the child may have died before its claim, the attempt may have been
     # removed, the disk may be full, or the agent may have changed the folder.
     with contextlib.suppress(OSError):
-        if read_plain(folder / CLAIM_FILE, _CLAIM_BYTES) == str(ProcessId.of(pid)).encode():
+        if read_regular_file(folder / CLAIM_FILE, _CLAIM_BYTES) == str(ProcessId.of(pid)).encode():
             unfinished = folder / f"{EXIT_FILE}.{pid}"
             with open(unfinished, "x") as file:
                 file.write(_describe_exit(pid))

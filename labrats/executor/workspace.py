@@ -4,7 +4,7 @@ import shutil
 
 from labrats.executor import git
 from labrats.executor.context import RunContext
-from labrats.files.safe_paths import open_beneath
+from labrats.files.safe_paths import create_inside
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, WorkspaceFile
 
@@ -29,7 +29,7 @@ async def clone_repository(context: RunContext) -> None:
 
 def _copy(file: WorkspaceFile, context: RunContext) -> None:
     try:
-        with open(file.path, "rb") as source, open_beneath(context.workspace, file.name) as target:
+        with open(file.path, "rb") as source, create_inside(context.workspace, file.name) as target:
             shutil.copyfileobj(source, target)
     except OSError as error:
         reason = f"the file {file.name!r} cannot be put into the workspace: {error.strerror}"

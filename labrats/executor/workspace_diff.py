@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from labrats.executor.context import RunContext
 from labrats.executor.git_outputs import belongs_to_repository, read_head
 from labrats.executor.subprocesses import child_process
-from labrats.files.plain_files import read_plain
+from labrats.files.safe_paths import read_regular_file
 from labrats.model.errors import LabratsError
 from labrats.model.job import Outputs
 from labrats.model.protocol import BASELINE_FILE
@@ -99,7 +99,7 @@ def load_baseline(context: RunContext) -> Baseline | None:
     repository = _repository_of(context)
     (repository.git_dir / "index.lock").unlink(missing_ok=True)  # the process that held the lock is dead
     try:
-        stored = _BASELINE_DECODER.decode(read_plain(context.folder / BASELINE_FILE, _BASELINE_BYTES))
+        stored = _BASELINE_DECODER.decode(read_regular_file(context.folder / BASELINE_FILE, _BASELINE_BYTES))
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     if stored.tree is None:  # the workspace was empty, so the index contains only files of an earlier report

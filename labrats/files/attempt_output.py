@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from labrats.files.plain_files import open_plain, read_plain
+from labrats.files.safe_paths import open_regular_file, read_regular_file
 from labrats.model.errors import NotFound
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, AgentSession, Outputs, Usage
 from labrats.model.protocol import (
@@ -58,7 +58,7 @@ class OutputReader:
         Nothing either behind a lot that is no line: the next call resumes there.
         """
         try:
-            descriptor = open_plain(self._path)
+            descriptor = open_regular_file(self._path)
         except FileNotFoundError:
             return b""
         try:
@@ -100,7 +100,7 @@ def _lines_at(descriptor: int, offset: int) -> tuple[bytes, int]:
 def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
     """The terminal event, if the output has one, and the output's tail."""
     try:
-        descriptor = open_plain(path)
+        descriptor = open_regular_file(path)
     except FileNotFoundError:
         return None, OutputTail()
     try:
@@ -130,7 +130,7 @@ def read_result(name: str, output: Path, file: Path) -> Any:
     if outcome.file is None:
         return outcome.result
     try:
-        return msgspec.json.decode(read_plain(file, MOST_RESULT_BYTES))
+        return msgspec.json.decode(read_regular_file(file, MOST_RESULT_BYTES))
     except (FileNotFoundError, msgspec.DecodeError) as error:  # from a pod, a part of it may never have come
         raise NotFound(f"the result of attempt {name} is no longer kept") from error
 
@@ -138,7 +138,7 @@ def read_result(name: str, output: Path, file: Path) -> Any:
 def read_patch(name: str, file: Path) -> bytes:
     """The patch of the attempt `name`. Raises NotFound."""
     try:
-        return read_plain(file, MOST_PATCH_BYTES)
+        return read_regular_file(file, MOST_PATCH_BYTES)
     except FileNotFoundError as error:
         raise NotFound(f"attempt {name} left no patch, or it is no longer kept") from error
 

@@ -1,13 +1,28 @@
-"""Forces what was written to stable storage, where it survives a power cut."""
+"""Brings files to stable storage, so that they survive a power cut."""
 
 import os
 from pathlib import Path
 
 
 def sync(path: Path) -> None:
-    """Wait until the contents of a file, or the names in a folder, are on stable storage."""
+    """Wait until the content of a file, or the entries of a folder, are on stable storage."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace the content of a file atomically, and wait until it is on stable storage."""
+    temporary = path.with_name(f"{path.name}.new")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from labrats.files.durability import sync
+from labrats.files.durability import replace_file, sync
 from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.errors import LabratsError
 from labrats.model.model_files import FileOperation, FoundFile, Refused, Work, check_head, check_kind, check_place
@@ -315,21 +315,6 @@ async def _blocks(body: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[
             block.clear()
     if failure:
         raise failure
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Have `content` in the file at `path`, all of it or what was there before, and on stable storage."""
-    fresh = path.with_name(f"{path.name}.new")
-    try:
-        with open(fresh, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
 
 
 def megabytes(size: int) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from labrats.files.attempt_output import attempt_names
-from labrats.files.plain_files import NotPlain, read_plain
+from labrats.files.safe_paths import NotRegularFile, read_regular_file
 from labrats.model.protocol import (
     BASELINE_FILE,
     CLAIM_FILE,
@@ -75,8 +75,8 @@ class AttemptFolder:
     def executor(self) -> "ProcessId | Tombstone | None":
         """Who has claimed the attempt; None while nobody has."""
         try:
-            text = read_plain(self.path / CLAIM_FILE, _WORDS_BYTES)
-        except NotPlain:
+            text = read_regular_file(self.path / CLAIM_FILE, _WORDS_BYTES)
+        except NotRegularFile:
             return Tombstone()
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -115,7 +115,7 @@ class AttemptFolder:
     def exit_words(self) -> tuple[str, int] | None:
         """How the executor ended, `("exit", 3)` or `("signal", 9)`, where the launcher lived to see it."""
         try:
-            word, number = read_plain(self.path / EXIT_FILE, _WORDS_BYTES).decode().split()
+            word, number = read_regular_file(self.path / EXIT_FILE, _WORDS_BYTES).decode().split()
             return word, int(number)
         except (OSError, ValueError):
             return None

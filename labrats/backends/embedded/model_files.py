@@ -10,7 +10,8 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from labrats.files.model_folder import ModelFolder, replace_file
+from labrats.files.durability import replace_file
+from labrats.files.model_folder import ModelFolder
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.model_files import FileOperation, FoundFile, Standing
 from labrats.model.record import encode

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from labrats.executor.providers.cli_events import decode_line
-from labrats.files.plain_files import open_plain
+from labrats.files.safe_paths import open_regular_file
 from labrats.model.job import Usage
 
 _COST_STATE: Final = b'"cost-state"'
@@ -164,6 +164,6 @@ def _difference(after: Usage, before: Usage) -> Usage:
 def _open(path: Path) -> BinaryIO | None:
     """Open a file for reading. Return None if it is missing, or if an agent has replaced it by something else."""
     try:
-        return os.fdopen(open_plain(path), "rb")
+        return os.fdopen(open_regular_file(path), "rb")
     except OSError:
         return None

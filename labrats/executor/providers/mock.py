@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from labrats.executor.context import RunContext
-from labrats.files.safe_paths import write_beneath
+from labrats.files.safe_paths import write_inside
 from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp, Invalid
 from labrats.model.job import FailedCode
@@ -83,7 +83,7 @@ async def _play(action: Action, context: RunContext) -> None:
         case Sleep():
             await asyncio.sleep(action.sleep_ms / 1000)
         case Write():
-            write_beneath(context.workspace, action.write.path, action.write.text.encode())
+            write_inside(context.workspace, action.write.path, action.write.text.encode())
         case Consume():
             context.add_usage(action.usage.as_usage())
             _check_turns(context)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from labrats.executor.providers.react.arguments import EditFile, InvalidToolCall, ListFiles, ReadFile, WriteFile
-from labrats.files.safe_paths import folder_beneath, open_to_read, write_beneath
+from labrats.files.safe_paths import open_folder_inside, open_inside, write_inside
 
 _FILE_BYTES: Final = 16 * 1024 * 1024
 _ENTRIES: Final = 1000
@@ -34,25 +34,25 @@ class FileTools:
     def write(self, call: WriteFile) -> str:
         """Write the file, and return a message with its size."""
         content = call.content.encode("utf-8", "replace")
-        write_beneath(self.workspace, self.name(call.path), content)
+        write_inside(self.workspace, self.name(call.path), content)
         return f"Wrote {len(content)} bytes to {call.path}."
 
     def edit(self, call: EditFile) -> str:
         """Replace a part of the file, and return a message. Raises InvalidToolCall unless it occurs exactly once."""
         name = self.name(call.path)
-        with open_to_read(self.workspace, name) as file:
+        with open_inside(self.workspace, name) as file:
             text = _decode(_check_size(file.read(_FILE_BYTES + 1), call.path), "strict")
         if (count := text.count(call.old)) != 1:
             problem = "does not occur" if count == 0 else f"occurs {count} times"
             raise InvalidToolCall(
                 f"`old` {problem} in {call.path}. Copy a part of the file exactly, with enough around it to be unique."
             )
-        write_beneath(self.workspace, name, text.replace(call.old, call.new).encode("utf-8", "replace"))
+        write_inside(self.workspace, name, text.replace(call.old, call.new).encode("utf-8", "replace"))
         return f"Edited {call.path}."
 
     def list(self, call: ListFiles) -> str:
         """Return one entry per line. Folders end with a slash, links are shown with their targets."""
-        with folder_beneath(self.workspace, self.name(call.path)) as folder:
+        with open_folder_inside(self.workspace, self.name(call.path)) as folder:
             entries = sorted(_describe(entry, folder) for entry in os.scandir(folder))
         more = [f"[{len(entries) - _ENTRIES} more]"] if len(entries) > _ENTRIES else []
         return "\n".join(entries[:_ENTRIES] + more) or "The folder is empty."
@@ -63,7 +63,7 @@ class FileTools:
 
     def _content(self, path: str) -> bytes:
         root = self.observations if path.startswith(f"{self.observations}/") else self.workspace
-        with open_to_read(root, _relative_to(root, path) if path.startswith("/") else _normalize(path)) as file:
+        with open_inside(root, _relative_to(root, path) if path.startswith("/") else _normalize(path)) as file:
             return _check_size(file.read(_FILE_BYTES + 1), path)
 
 

@@ -5,7 +5,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
-from labrats.files.safe_paths import write_beneath
+from labrats.files.safe_paths import write_inside
 
 FOLDER: Final = "observations"
 _FEWEST_CHARACTERS: Final = 800
@@ -38,7 +38,7 @@ class ObservationStore:
         content = text.encode()
         # Named after the content, so that equal results look equal to the model.
         name = f"{FOLDER}/{blake2b(content, digest_size=6).hexdigest()}.txt"
-        write_beneath(self.scratch, name, content)
+        write_inside(self.scratch, name, content)
         return without_middle(text, self.characters, f"the full text is in {self.scratch / name}, for read_file")
 
 

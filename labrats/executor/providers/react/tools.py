@@ -19,7 +19,7 @@ from labrats.executor.providers.react.arguments import (
 from labrats.executor.providers.react.commands import CommandResult, run_program, shell
 from labrats.executor.providers.react.files import FileTools
 from labrats.executor.providers.react.observations import Observation, ObservationStore, shown_characters
-from labrats.files.safe_paths import folder_beneath, open_to_read
+from labrats.files.safe_paths import open_folder_inside, open_inside
 from labrats.model.errors import GiveUp
 
 _SEARCH_SECONDS: Final = 60.0
@@ -91,10 +91,10 @@ class Tools:
         if not name:
             return "."
         try:
-            with folder_beneath(self.context.workspace, name):
+            with open_folder_inside(self.context.workspace, name):
                 pass
         except GiveUp:
-            open_to_read(self.context.workspace, name).close()
+            open_inside(self.context.workspace, name).close()
         return f"./{name}"
 
 
