@@ -24,7 +24,7 @@ from labrats.metrics import Metrics
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.net.address_policy import Forbidden, Unresolvable
-from labrats.net.client import Malformed, OutboundClient, Unreachable, parse_address
+from labrats.net.client import InvalidUrl, OutboundClient, Unreachable, parse_url
 from labrats.net.webhook_signature import signed_headers
 from labrats.ports import Changed, Clock, Store
 
@@ -112,7 +112,7 @@ class Callbacks:
         """Send it once."""
         try:
             return await self._send(job.spec.callback_url or "", message)
-        except (Malformed, Forbidden) as error:
+        except (InvalidUrl, Forbidden) as error:
             return Refused(str(error))
         except (Unreachable, Unresolvable, TimeoutError):
             return Failed("no answer came from the receiver")
@@ -122,7 +122,7 @@ class Callbacks:
             return Failed("the callback could not be sent")
 
     async def _send(self, url: str, message: Message) -> Verdict:
-        host = parse_address(url).host
+        host = parse_url(url).host
         sends_to_host = self._sends_to.setdefault(host, asyncio.Semaphore(SENDS_PER_HOST))
         async with sends_to_host, self._all_sends, asyncio.timeout(SEND_SECONDS):
             now = self._clock.now()

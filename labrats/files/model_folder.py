@@ -1,7 +1,7 @@
-"""Downloads, finds and deletes weights in the folder of models: the work itself, wherever it runs.
+"""Downloads, lists and deletes files of local models, in the engine's process or in a pod.
 
-A file is on its way in a hidden one beside it, and gets its name when it is whole and checked. How much of it is on
-stable storage, and which version of it, is written down there too, so that a download that was killed goes on.
+A download goes to a hidden file, which is renamed once it is complete and verified. Beside it lies a record of the
+version and of how many bytes are on stable storage, so that the next process can resume a killed download.
 """
 
 import asyncio
@@ -22,42 +22,50 @@ import msgspec
 from labrats.files.durability import replace_file, sync
 from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.errors import LabratsError
-from labrats.model.model_files import FileOperation, FoundFile, Refused, Work, check_head, check_kind, check_place
+from labrats.model.model_files import (
+    FileOperation,
+    FoundFile,
+    ModelFileError,
+    OperationType,
+    check_content,
+    check_file_name,
+    check_file_type,
+)
 from labrats.model.record import Record, encode
 from labrats.net.address_policy import Unresolvable
-from labrats.net.client import Answer, OutboundClient, Unreachable
+from labrats.net.client import OutboundClient, Response, Unreachable
 from labrats.settings import EngineSettings
 
 Log = Callable[[str], None]
-"""Told what happens, a line at a time, in words for people."""
+"""A function that takes one line of an operation's log, for people."""
 
 BLOCK_BYTES: Final = 2**20
 CHECKPOINT_BYTES: Final = 16 * BLOCK_BYTES
 CHECKPOINT_SECONDS: Final = 2.0
-"""How often what has come is brought to stable storage: after a kill, as much may have to come once more."""
+"""Limits on the data between two checkpoints: a killed download loses at most the data since the last one."""
 
 BLOCK_SECONDS: Final = 60.0
-"""How long a block may take to come. Who sends more slowly keeps an operation busy for days."""
+"""Timeout for each block: a slower hub would keep a download busy for days."""
 
 REDIRECTS: Final = 5
-"""Hubs send to where their files really are; each address on the way is judged."""
+"""Maximum number of redirects: hubs redirect to a storage host. The address policy applies to each address."""
 
 RETRY_SECONDS: Final = (1.0, 5.0, 15.0, 30.0)
-"""Waits between one failure of the network and the next try, as long as nothing new comes in between."""
+"""Pauses between consecutive network failures. New data starts the sequence from its beginning."""
 
 _PART: Final = re.compile(r"\.(?P<filename>.+)\.part")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]+|\*)")
 
 
-class Interrupted(LabratsError):
-    """The network failed, or the hub did: it may pass."""
+class DownloadInterrupted(LabratsError):
+    """The network or the hub failed. A retry may succeed."""
 
 
 class Progress(Record):
-    """What lies beside a file on its way: `synced` bytes of the version `etag` of what is at `url` are safe.
+    """The record beside a download: `synced` bytes of the version `etag` of `url` are on stable storage.
 
-    size: of the whole file, where it was said.
+    size: of the complete file, if the hub sent it.
     """
 
     url: str
@@ -79,56 +87,56 @@ class ModelFolder:
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         retry_seconds: tuple[float, ...] = RETRY_SECONDS,
     ) -> None:
-        """max_bytes: the largest file that is taken."""
+        """max_bytes: the limit on the size of a file."""
         self.root = root
         self._client, self._max_bytes = client, max_bytes
         self._block_seconds, self._checkpoint_seconds = block_seconds, checkpoint_seconds
         self._retry_seconds = retry_seconds
 
     async def carry_out(self, operation: FileOperation, log: Log) -> None:
-        """Do it, or as much of it as is still to be done. One at a time for a file.
+        """Carry out the operation, or continue an interrupted one. The caller runs at most one per file at a time.
 
-        Raises Refused, and Interrupted and OSError, after which it can be tried again.
+        Raises ModelFileError when it can never succeed, DownloadInterrupted or OSError when a retry may.
         """
-        check_place(operation.provider, operation.filename)
-        if operation.work is Work.DELETE:
+        check_file_name(operation.provider, operation.filename)
+        if operation.work is OperationType.DELETE:
             await asyncio.to_thread(self._delete, operation)
-            log(f"{operation.filename} is deleted")
+            log(f"{operation.filename} deleted")
         else:
-            check_kind(operation.filename)
+            check_file_type(operation.filename)
             await self._download(operation, log)
 
     def scan(self) -> list[FoundFile]:
-        """What there is, by provider and name. Raises OSError."""
+        """Return the files in the folder, by provider and name. Raises OSError."""
         return [found for provider in LOCAL_PROVIDERS for found in _scan(self.root / provider, provider)]
 
     def _delete(self, operation: FileOperation) -> None:
         folder = self.root / operation.provider
-        part = Part(folder, operation.filename)
+        part = PartialFile(folder, operation.filename)
         for path in (folder / operation.filename, part.path, part.note):
             path.unlink(missing_ok=True)
         if folder.exists():
             sync(folder)
 
     async def _download(self, operation: FileOperation, log: Log) -> None:
-        if await asyncio.to_thread(self._has, operation):
-            log(f"{operation.filename} is there already, and is what it should be")
+        if await asyncio.to_thread(self._is_downloaded, operation):
+            log(f"{operation.filename} already downloaded with the expected SHA-256")
             return
-        part = await asyncio.to_thread(Part.in_folder, self.root / operation.provider, operation.filename)
+        part = await asyncio.to_thread(PartialFile.in_folder, self.root / operation.provider, operation.filename)
         try:
-            await self._receive_insistently(operation, part, log)
-            found = await asyncio.to_thread(part.keep, operation.sha256, log)
+            await self._receive_with_retries(operation, part, log)
+            found = await asyncio.to_thread(part.complete, operation.sha256, log)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                part.remove()  # others need the room
-                raise Refused("the volume of models is full; what had come of the file is deleted") from error
+                part.remove()  # frees the space for other files
+                raise ModelFileError("the models volume is full; the partial file was deleted") from error
             raise
-        except Refused:
+        except ModelFileError:
             part.remove()
             raise
-        log(f"{operation.filename} is there; its SHA-256 is {found}")
+        log(f"{operation.filename} downloaded; its SHA-256 is {found}")
 
-    def _has(self, operation: FileOperation) -> bool:
+    def _is_downloaded(self, operation: FileOperation) -> bool:
         if operation.sha256 is None:
             return False
         try:
@@ -137,41 +145,41 @@ class ModelFolder:
         except FileNotFoundError:
             return False
 
-    async def _receive_insistently(self, operation: FileOperation, part: "Part", log: Log) -> None:
+    async def _receive_with_retries(self, operation: FileOperation, part: "PartialFile", log: Log) -> None:
         failures = 0
         while True:
-            had = part.progress(operation.url).synced
+            synced_before = part.progress(operation.url).synced
             try:
                 await self._receive(operation.url, part, log)
                 return
-            except (Interrupted, Unreachable, Unresolvable) as error:
-                failures = failures + 1 if part.progress(operation.url).synced == had else 1
+            except (DownloadInterrupted, Unreachable, Unresolvable) as error:
+                failures = failures + 1 if part.progress(operation.url).synced == synced_before else 1
                 if failures > len(self._retry_seconds):
-                    raise Interrupted(f"{error}, {failures} times in a row") from error
-                log(f"{error}; trying again in {self._retry_seconds[failures - 1]:g} s")
+                    raise DownloadInterrupted(f"{error}; gave up after {failures} attempts") from error
+                log(f"{error}; retrying in {self._retry_seconds[failures - 1]:g} s")
                 await asyncio.sleep(self._retry_seconds[failures - 1])
 
-    async def _receive(self, url: str, part: "Part", log: Log) -> None:
-        """Have all of the file in `part`, beginning with what is missing."""
-        had = part.progress(url)
-        if had.synced == had.size:
+    async def _receive(self, url: str, part: "PartialFile", log: Log) -> None:
+        """Download the missing rest of the file into `part`."""
+        known = part.progress(url)
+        if known.synced == known.size:
             return
-        resuming = {"range": f"bytes={had.synced}-", "if-range": had.etag} if had.synced else {}
-        log(f"asking {urlsplit(url).hostname}" + (f" for what follows {megabytes(had.synced)}" if had.synced else ""))
+        headers = {"range": f"bytes={known.synced}-", "if-range": known.etag} if known.synced else {}
+        log(f"requesting {urlsplit(url).hostname}" + (f", from {megabytes(known.synced)}" if known.synced else ""))
         async with self._client.send(
-            "GET", url, headers=resuming, redirects=REDIRECTS, idle_seconds=self._block_seconds
-        ) as answer:
-            if answer.status == 416:
+            "GET", url, headers=headers, redirects=REDIRECTS, idle_seconds=self._block_seconds
+        ) as response:
+            if response.status == 416:
                 part.note.unlink()
-                raise Interrupted("the file has become shorter")
-            start = _begins_at(answer, had.synced)
-            size = self._checked_size(answer, start, part.folder)
-            progress = Progress(url=url, etag=answer.headers.get("etag", ""), size=size, synced=start)
-            async with aclosing(_blocks(answer.body, self._block_seconds)) as blocks:
+                raise DownloadInterrupted("the file at the hub is now shorter")
+            start = _body_offset(response, known.synced)
+            size = self._checked_size(response, start, part.folder)
+            progress = Progress(url=url, etag=response.headers.get("etag", ""), size=size, synced=start)
+            async with aclosing(_blocks(response.body, self._block_seconds)) as blocks:
                 await self._write(blocks, part, progress, log)
 
-    async def _write(self, blocks: AsyncIterator[bytes], part: "Part", progress: Progress, log: Log) -> None:
-        of_all = "" if progress.size is None else f" of {megabytes(progress.size)}"
+    async def _write(self, blocks: AsyncIterator[bytes], part: "PartialFile", progress: Progress, log: Log) -> None:
+        of_total = "" if progress.size is None else f" of {megabytes(progress.size)}"
         written, synced_at = progress.synced, monotonic()
         with open(part.path, "r+b") as file:
             file.truncate(written)
@@ -180,76 +188,78 @@ class ModelFolder:
             try:
                 async for block in blocks:
                     if written + len(block) > self._max_bytes:
-                        raise Refused(f"the file is larger than {megabytes(self._max_bytes)}, the most that is taken")
+                        raise ModelFileError(f"the file is larger than the limit of {megabytes(self._max_bytes)}")
                     await asyncio.to_thread(file.write, block)
                     written += len(block)
                     is_due = monotonic() - synced_at >= self._checkpoint_seconds
                     if is_due or written - progress.synced >= CHECKPOINT_BYTES:
                         progress, synced_at = msgspec.structs.replace(progress, synced=written), monotonic()
                         await asyncio.to_thread(part.checkpoint, file, progress)
-                        log(f"{megabytes(written)}{of_all}")
-            finally:  # also where it breaks off: what has come need not come again
+                        log(f"{megabytes(written)}{of_total}")
+            finally:  # an interrupted download resumes from here
                 await asyncio.to_thread(part.checkpoint, file, msgspec.structs.replace(progress, synced=written))
 
-    def _checked_size(self, answer: Answer, start: int, folder: Path) -> int | None:
-        """How large the whole file will be, if that is said. Raises Refused where it must not or cannot be."""
-        length = answer.headers.get("content-length", "")
+    def _checked_size(self, response: Response, start: int, folder: Path) -> int | None:
+        """Return the size of the complete file, if the hub sends it. Raises ModelFileError when it is too large."""
+        length = response.headers.get("content-length", "")
         if not _LENGTH.fullmatch(length):
             return None
         if (size := start + int(length)) > self._max_bytes:
-            raise Refused(f"the file has {megabytes(size)}, and at most {megabytes(self._max_bytes)} are taken")
+            raise ModelFileError(f"the file has {megabytes(size)}; the limit is {megabytes(self._max_bytes)}")
         if int(length) > (free := shutil.disk_usage(folder).free):
-            raise Refused(f"{megabytes(int(length))} are to come, and the volume of models has {megabytes(free)} left")
+            raise ModelFileError(
+                f"the download needs {megabytes(int(length))}; the models volume has {megabytes(free)} free"
+            )
         return size
 
 
 def model_folder(settings: EngineSettings) -> ModelFolder:
-    """The folder of models that the settings name."""
+    """Return the folder of models that the settings name."""
     client = OutboundClient(settings.outbound_allowed_cidrs)
     return ModelFolder(settings.models, client, settings.max_model_file_bytes)
 
 
-class Part:
-    """A file on its way, and the note of how far it is."""
+class PartialFile:
+    """A file that is being downloaded, and the record of its progress."""
 
     def __init__(self, folder: Path, filename: str) -> None:
         self.folder, self.filename = folder, filename
         self.path, self.note = folder / f".{filename}.part", folder / f".{filename}.progress"
 
     @classmethod
-    def in_folder(cls, folder: Path, filename: str) -> "Part":
-        """The one there is, or a new one."""
+    def in_folder(cls, folder: Path, filename: str) -> "PartialFile":
+        """Return the existing partial file, or create an empty one."""
         folder.mkdir(parents=True, exist_ok=True)
         part = cls(folder, filename)
         part.path.touch()
         return part
 
     def progress(self, url: str) -> Progress:
-        """How much is there of what is at `url`, if it can be gone on with."""
+        """Return the progress of the download of `url`; zero when it cannot be resumed."""
         nothing = Progress(url=url)
         try:
             known = msgspec.json.decode(self.note.read_bytes(), type=Progress)
         except (FileNotFoundError, msgspec.DecodeError):
             return nothing
-        is_sure = known.etag.startswith('"')  # a weak ETag says that two versions mean the same, not that they are
-        is_there = known.synced <= self.path.stat().st_size
-        return known if known.url == url and is_sure and is_there else nothing
+        is_strong = known.etag.startswith('"')  # versions with the same weak ETag may differ in their bytes
+        is_present = known.synced <= self.path.stat().st_size
+        return known if known.url == url and is_strong and is_present else nothing
 
     def checkpoint(self, file: IO[bytes], progress: Progress) -> None:
-        """Bring what was written to stable storage, and then the note of it."""
+        """Bring the written data to stable storage, then the record of it."""
         file.flush()
         os.fsync(file.fileno())
         replace_file(self.note, encode(progress))
 
-    def keep(self, sha256: str | None, log: Log) -> str:
-        """Give the file its name, and return its SHA-256. Raises Refused unless it is what it should be."""
+    def complete(self, sha256: str | None, log: Log) -> str:
+        """Verify the file, give it its final name and return its SHA-256. Raises ModelFileError if it is invalid."""
         with open(self.path, "rb") as file:
-            if doubt := check_head(self.filename, file.read(32)):
-                log(doubt)
+            if warning := check_content(self.filename, file.read(32)):
+                log(warning)
             file.seek(0)
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 and found != sha256:
-            raise Refused(f"the file's SHA-256 is {found}, and should be {sha256}; it is deleted")
+            raise ModelFileError(f"the file's SHA-256 is {found} instead of {sha256}; the file was deleted")
         self.path.rename(self.folder / self.filename)
         sync(self.folder)
         self.note.unlink(missing_ok=True)
@@ -277,28 +287,28 @@ def _scan(folder: Path, provider: str) -> list[FoundFile]:
     return found
 
 
-def _begins_at(answer: Answer, asked: int) -> int:
-    """Where in the file the answer's body begins. Raises Refused and Interrupted where it is no part of a file."""
-    if answer.status == 200:
+def _body_offset(response: Response, offset: int) -> int:
+    """Return the offset of the body in the file. Raises ModelFileError or DownloadInterrupted if it is not the file."""
+    if response.status == 200:
         return 0
-    if answer.status == 206:
-        begun = _RANGE.fullmatch(answer.headers.get("content-range", ""))
-        if begun and int(begun[1]) == asked:
-            return asked
-        raise Refused("the hub sent another part of the file than was asked for")
-    if answer.status in (408, 429) or answer.status >= 500:
-        raise Interrupted(f"the hub answered {answer.status}")
-    raise Refused(f"the hub answered {answer.status}")
+    if response.status == 206:
+        begun = _RANGE.fullmatch(response.headers.get("content-range", ""))
+        if begun and int(begun[1]) == offset:
+            return offset
+        raise ModelFileError(f"the hub sent another range than the requested one, from byte {offset}")
+    if response.status in (408, 429) or response.status >= 500:
+        raise DownloadInterrupted(f"the hub answered {response.status}")
+    raise ModelFileError(f"the hub answered {response.status}")
 
 
 async def _blocks(body: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes]:
-    """The body in blocks of one size, the last one apart. Raises Interrupted when one takes longer than `seconds`.
+    """Yield the body in blocks of BLOCK_BYTES; the last one may be shorter.
 
-    Where the body breaks off, what had come is yielded before that is raised.
+    Raises DownloadInterrupted when a block takes longer than `seconds`, after it has yielded the data received so far.
     """
     block = bytearray()
     ended = False
-    failure: Interrupted | Unreachable | None = None
+    failure: DownloadInterrupted | Unreachable | None = None
     while not ended:
         try:
             async with asyncio.timeout(seconds):
@@ -307,7 +317,7 @@ async def _blocks(body: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[
         except StopAsyncIteration:
             ended = True
         except TimeoutError:
-            ended, failure = True, Interrupted(f"the hub sent less than 1 MiB in {seconds:g} s")
+            ended, failure = True, DownloadInterrupted(f"the hub sent less than 1 MiB in {seconds:g} s")
         except Unreachable as error:
             ended, failure = True, error
         if block:

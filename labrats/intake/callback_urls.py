@@ -4,7 +4,7 @@ from typing import Final
 
 from labrats.model.errors import Invalid, Problem
 from labrats.net.address_policy import Forbidden, Unresolvable, is_named, resolve_allowed
-from labrats.net.client import Malformed, parse_address
+from labrats.net.client import InvalidUrl, parse_url
 from labrats.settings import EngineSettings
 
 FIELD: Final = "callbackUrl"
@@ -13,8 +13,8 @@ FIELD: Final = "callbackUrl"
 async def judge_callback_url(url: str, settings: EngineSettings) -> None:
     """Raises Invalid unless callbacks may go to `url`."""
     try:
-        address = parse_address(url)
-    except Malformed as error:
+        address = parse_url(url)
+    except InvalidUrl as error:
         raise Invalid(Problem(FIELD, str(error))) from error
     if is_named(address.host, address.port, settings.callback_allowed_hosts):
         return

@@ -1,4 +1,4 @@
-"""Weights of local models as files: what may lie on the models volume, and what is done there."""
+"""The files of local models: the allowed names and types, and the operations on them."""
 
 import hashlib
 import re
@@ -14,27 +14,27 @@ from labrats.model.errors import LabratsError
 from labrats.model.record import Record
 
 DATA_ONLY: Final = (".gguf", ".safetensors", ".json", ".jsonl", ".txt", ".model", ".tiktoken", ".jinja", ".md")
-"""Kinds of files whose readers only read: weights, tokenizers (`.model` is sentencepiece's), settings, templates."""
+"""Suffixes of files that are pure data: weights, tokenizers (`.model` is sentencepiece's), settings, templates."""
 
 MAY_RUN_CODE: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".keras")
-"""Kinds that are, or may hold, pickled Python or code of another kind."""
+"""Suffixes of files that are or may contain pickled Python, or other code."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
-class Refused(LabratsError):
-    """The file must not be on the models volume, or is not what it was said to be. Trying again changes nothing."""
+class ModelFileError(LabratsError):
+    """The file is not allowed on the models volume, or is not the expected one. A retry does not help."""
 
 
-class Work(StrEnum):
-    """What is done to a file."""
+class OperationType(StrEnum):
+    """The type of an operation on a file."""
 
     DOWNLOAD = "download"
     DELETE = "delete"
 
 
-class Standing(StrEnum):
-    """How far an operation is, in the words of the API."""
+class OperationStatus(StrEnum):
+    """The status of an operation, in the API's terms."""
 
     WAITING = "waiting"
     ACTIVE = "active"
@@ -45,18 +45,18 @@ class Standing(StrEnum):
 class FileOperation(Record):
     """One download or deletion of one file, `filename` in the folder of `provider`.
 
-    url, sha256, model: of a download; `model` is the one that the file belongs to.
-    annotations:        what whoever asked for it has noted.
-    reason:             why it failed.
+    url, sha256, model: of a download only; `model` is the model that the file belongs to.
+    annotations:        notes of the caller.
+    reason:             the reason of a failure.
     """
 
-    work: Work
+    work: OperationType
     provider: str
     filename: str
     url: str = ""
     sha256: str | None = None
     model: str = ""
-    status: Standing = Standing.WAITING
+    status: OperationStatus = OperationStatus.WAITING
     annotations: dict[str, str] = {}
     reason: str | None = None
     created_at: datetime | None = None
@@ -64,29 +64,30 @@ class FileOperation(Record):
 
     @property
     def name(self) -> str:
-        """The same for every download of the file, and for every deletion: the last one of each is known."""
+        """The operation's name, the same for every download of the file and for every deletion: the last one counts."""
         digest = hashlib.sha256(f"{self.provider}/{self.filename}".encode()).hexdigest()
-        suffix = "-delete" if self.work is Work.DELETE else ""
+        suffix = "-delete" if self.work is OperationType.DELETE else ""
         return f"models-{self.provider}-{digest[:12]}{suffix}"
 
     @property
-    def other(self) -> "FileOperation":
-        """The other operation on the same file. At most one of the two is under way."""
-        return replace(self, work=Work.DOWNLOAD if self.work is Work.DELETE else Work.DELETE)
+    def opposite(self) -> "FileOperation":
+        """The deletion for a download, and the other way round. At most one of the two is active for a file."""
+        return replace(self, work=OperationType.DOWNLOAD if self.work is OperationType.DELETE else OperationType.DELETE)
 
     @property
     def has_ended(self) -> bool:
-        return self.status in (Standing.COMPLETED, Standing.FAILED)
+        return self.status in (OperationStatus.COMPLETED, OperationStatus.FAILED)
 
-    def does_the_same_as(self, other: "FileOperation") -> bool:
-        return all(getattr(self, name) == getattr(other, name) for name in _WHAT)
+    def matches(self, other: "FileOperation") -> bool:
+        """Return whether `other` does the same to the same file."""
+        return all(getattr(self, name) == getattr(other, name) for name in _IDENTITY)
 
 
-_WHAT: Final = ("work", "provider", "filename", "url", "sha256")
+_IDENTITY: Final = ("work", "provider", "filename", "url", "sha256")
 
 
 class FoundFile(Record):
-    """A file on the models volume. `is_whole` is false while it is being downloaded, or where that broke off."""
+    """A file on the models volume. `is_whole` is false for a download that is active or was interrupted."""
 
     provider: str
     filename: str
@@ -94,28 +95,34 @@ class FoundFile(Record):
     is_whole: bool = True
 
 
-def check_place(provider: str, filename: str) -> None:
-    """Raises Refused unless a file may be called so in a folder of that provider."""
+def check_file_name(provider: str, filename: str) -> None:
+    """Raise ModelFileError unless the provider's folder may contain a file of this name."""
     if provider not in LOCAL_PROVIDERS:
-        raise Refused(f"{provider} has no files: only {', '.join(LOCAL_PROVIDERS)} run models from files")
+        raise ModelFileError(f"{provider} has no model files; the provider must be one of {', '.join(LOCAL_PROVIDERS)}")
     if not _NAME.fullmatch(filename):
-        raise Refused("a file name has up to 200 letters, digits, `.`, `_` and `-`, and begins with no `.` or `-`")
+        raise ModelFileError(
+            "a file name must have 1 to 200 letters, digits, `.`, `_` and `-`, and must not begin with `.` or `-`"
+        )
 
 
-def check_kind(filename: str) -> None:
-    """Raises Refused unless, going by its name, nothing in the file is ever executed."""
+def check_file_type(filename: str) -> None:
+    """Raise ModelFileError unless files with this suffix hold nothing but data."""
     suffix = PurePath(filename).suffix.lower()
     if suffix in MAY_RUN_CODE:
-        raise Refused(f"{suffix} files may run code when they are loaded; take the model's .safetensors or .gguf")
+        raise ModelFileError(
+            f"{suffix} files may run code when they are loaded; use the model's .safetensors or .gguf file"
+        )
     if suffix not in DATA_ONLY:
-        raise Refused(f"only {', '.join(DATA_ONLY)} files are taken, which hold nothing but data")
+        raise ModelFileError(f"the file must hold nothing but data, as {', '.join(DATA_ONLY)} files do")
 
 
-def check_head(filename: str, head: bytes) -> str | None:
-    """Says what is odd about a file of weights that begins with `head`, of at least 32 bytes where it has them.
+def check_content(filename: str, head: bytes) -> str | None:
+    """Check the beginning of a file of weights. Return a warning for an unknown format, None for the expected one.
 
-    Raises Refused where that is evidently something else. It is by its name that a reader is chosen, and the readers
-    of what is taken only read: so this is no wall, but tells early of a hub's page in the place of a file.
+    Raises ModelFileError for a known other format. Readers choose a format by the suffix and only read data, so this is
+    no security boundary: it detects early that a hub sent a web page instead of a file.
+
+    head: at least 32 bytes, or the whole file.
     """
     suffix = PurePath(filename).suffix.lower()
     if suffix not in _FORMATS:
@@ -125,22 +132,22 @@ def check_head(filename: str, head: bytes) -> str | None:
         return None
     for beginning, what in _SOMETHING_ELSE.items():
         if head.startswith(beginning):
-            raise Refused(f"what came as {filename} is no {kind} file, but {what}")
+            raise ModelFileError(f"{filename} is not a {kind} file but {what}")
     if len(head) <= place:
-        raise Refused(f"what came as {filename} is no {kind} file: it has {len(head)} bytes")
-    return f"{filename} does not begin as a {kind} file does"
+        raise ModelFileError(f"{filename} is not a {kind} file: it has only {len(head)} bytes")
+    return f"{filename} does not begin like a {kind} file"
 
 
 _FORMATS: Final = {".gguf": (0, b"GGUF", "GGUF"), ".safetensors": (8, b"{", "safetensors")}
-"""Of each kind of weights: where it has which mark, and what it is called."""
+"""Per suffix: the offset of the format's magic number, the number, and the format's name."""
 
 _SOMETHING_ELSE: Final = {
     b"\x80": "a pickle",
-    b"PK\x03\x04": "a zip archive, as PyTorch makes them of pickles",
+    b"PK\x03\x04": "a zip archive, as PyTorch writes them",
     b"\x89HDF": "an HDF5 file",
     b"\x93NUMPY": "a NumPy array",
-    b"\x1f\x8b": "compressed",
-    b"<": "a page",
-    b"{": "a text in JSON",
-    b"version https://git-lfs": "what Git LFS has in the place of the file",
+    b"\x1f\x8b": "a gzip archive",
+    b"<": "a web page",
+    b"{": "a JSON document",
+    b"version https://git-lfs": "a Git LFS pointer",
 }

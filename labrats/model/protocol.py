@@ -147,27 +147,27 @@ class Task(Record):
     on_cluster: bool = False
 
 
-class Event(Record, tag_field="kind"):
+class ExecutorEvent(Record, tag_field="kind"):
     """One line of an executor."""
 
     seq: int
     at: datetime
 
 
-class LogEvent(Event, tag="log"):
+class LogEvent(ExecutorEvent, tag="log"):
     """A line for people."""
 
     text: str
 
 
-class StatusEvent(Event, tag="status"):
+class StatusEvent(ExecutorEvent, tag="status"):
     """What the executor is doing: `started`, `workspace`, `running`, …"""
 
     state: str
     message: str | None = None
 
 
-class ToolEvent(Event, tag="tool"):
+class ToolEvent(ExecutorEvent, tag="tool"):
     """A tool call (with `input`) or its answer (with `output`); both carry the call's id."""
 
     id: str
@@ -177,25 +177,25 @@ class ToolEvent(Event, tag="tool"):
     is_error: bool = False
 
 
-class UsageEvent(Event, tag="usage"):
+class UsageEvent(ExecutorEvent, tag="usage"):
     """What this attempt has consumed so far."""
 
     usage: Usage
 
 
-class OutputEvent(Event, tag="output"):
+class OutputEvent(ExecutorEvent, tag="output"):
     """What this attempt has made so far."""
 
     outputs: Outputs
 
 
-class SessionEvent(Event, tag="session"):
+class SessionEvent(ExecutorEvent, tag="session"):
     """The agent's program has begun a session, or gone on with one. Told early in an output, or not at all."""
 
     session: AgentSession
 
 
-class PartEvent(Event, tag="part"):
+class PartEvent(ExecutorEvent, tag="part"):
     """A part of a file that the attempt leaves, from the byte `offset` of it. is_last: the file ends here."""
 
     file: str
@@ -204,7 +204,7 @@ class PartEvent(Event, tag="part"):
     is_last: bool = False
 
 
-class ResultEvent(Event, tag="result"):
+class ResultEvent(ExecutorEvent, tag="result"):
     """Success. `file` names the file with the result where it is too large for a line."""
 
     result: Any = None
@@ -213,7 +213,7 @@ class ResultEvent(Event, tag="result"):
     outputs: Outputs = Outputs()
 
 
-class ErrorEvent(Event, tag="error"):
+class ErrorEvent(ExecutorEvent, tag="error"):
     """Failure, or the end that was asked for by a signal.
 
     retry_after_seconds: how long the model's provider asks to be left alone, where it says so.

@@ -1,1 +1,1 @@
-"""Outgoing requests: the address policy, the HTTP client, webhook signatures, and GitHub."""
+"""Outgoing requests: the address policy, the HTTP client, webhook signatures and GitHub's API."""

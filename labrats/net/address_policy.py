@@ -1,7 +1,7 @@
-"""Which addresses the engine may reach on a user's word: callbacks, git, model files.
+"""A policy for the addresses that the engine reaches for users: callbacks, git, model files.
 
-A name is resolved first and every address it has is judged; who connects then connects to one of the judged addresses
-and to no other (pinning), so that a second look-up cannot answer differently.
+A host name is resolved once and every address of it is checked. The caller connects to one of these addresses instead
+of the name (pinning), so that a second look-up cannot lead elsewhere.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ Network = IPv4Network | IPv6Network
 
 RESOLVE_SECONDS: Final = 5.0
 
-# From IANA's special registries. `ipaddress.is_global` is no policy: it calls NAT64, 6to4 and multicast global.
+# From IANA's special registries. `ipaddress.is_global` is not enough: it calls NAT64, 6to4 and multicast global.
 _FORBIDDEN_V4: Final = tuple(
     IPv4Network(network)
     for network in (
@@ -33,15 +33,15 @@ _FORBIDDEN_V6: Final = tuple(
 
 
 class Forbidden(LabratsError):
-    """The address is not one that the engine reaches for a user. Says nothing about what is there."""
+    """The engine does not reach this address for users. The message does not reveal what is there."""
 
 
 class Unresolvable(LabratsError):
-    """The name has no address at the moment."""
+    """The host name has no address at the moment."""
 
 
 def is_public(address: Address) -> bool:
-    """Whether `address` is an ordinary host on the internet."""
+    """Return whether `address` is an ordinary host on the internet."""
     address = _unmapped(address)
     if isinstance(address, IPv6Address):
         return address in _GLOBAL_UNICAST_V6 and not any(address in network for network in _FORBIDDEN_V6)
@@ -49,31 +49,31 @@ def is_public(address: Address) -> bool:
 
 
 def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:
-    """Whether `address` is public, or in one of the networks the operator opened."""
+    """Return whether `address` is public or in one of the `allowed` networks."""
     address = _unmapped(address)
     return is_public(address) or any(address.version == network.version and address in network for network in allowed)
 
 
 def is_named(host: str, port: int, allowed_hosts: Collection[str]) -> bool:
-    """Whether the operator names `host`, as it stands or with this port: `hooks.internal`, `[::1]:8080`."""
+    """Return whether `allowed_hosts` has the host, with or without this port: `hooks.internal`, `[::1]:8080`."""
     with_port = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return host in allowed_hosts or with_port in allowed_hosts
 
 
 def _unmapped(address: Address) -> Address:
-    """The IPv4 address that `::ffff:…` stands for; any other one is itself."""
+    """Return the IPv4 address in an address such as `::ffff:10.0.0.1`; any other address unchanged."""
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def parse_networks(cidrs: Sequence[str]) -> list[Network]:
-    """Reads CIDR notation. Raises ValueError naming the first that is none."""
+    """Parse networks in CIDR notation. Raises ValueError for the first invalid one."""
     return [ip_network(cidr, strict=False) for cidr in cidrs]
 
 
 async def resolve_allowed(host: str, port: int, allowed_cidrs: Sequence[str] = ()) -> list[str]:
-    """The addresses of `host`, each of them allowed: connect to one of these, not to the name.
+    """Return the addresses of `host`, all of them allowed. Connect to one of these, not to the name.
 
-    Raises Forbidden when any address is not allowed, so that a mixed answer opens nothing, and Unresolvable.
+    Raises Forbidden if any address is not allowed, and Unresolvable.
     """
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
@@ -83,5 +83,5 @@ async def resolve_allowed(host: str, port: int, allowed_cidrs: Sequence[str] = (
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     allowed = parse_networks(allowed_cidrs)
     if not addresses or not all(is_allowed(ip_address(address), allowed) for address in addresses):
-        raise Forbidden(f"the address of {host!r} is not allowed; OUTBOUND_ALLOWED_CIDRS opens more networks")
+        raise Forbidden(f"the address of {host!r} is not allowed; OUTBOUND_ALLOWED_CIDRS can allow more networks")
     return addresses

@@ -1,7 +1,7 @@
-"""Requests to addresses that users name: callbacks and model files.
+"""An HTTP client for URLs that users choose: callbacks and model files.
 
-Every connection is checked by `labrats.net.address_policy` and pinned to the checked address. Nothing is taken from the
-environment (no proxy), no redirect is followed unasked, no answer is decompressed, and no connection is kept.
+Every connection is checked by `labrats.net.address_policy` and goes to the checked address. The client ignores proxy
+variables, follows redirects only on request, decompresses nothing and reuses no connection.
 """
 
 import re
@@ -19,7 +19,7 @@ from labrats.model.errors import LabratsError
 from labrats.net.address_policy import Forbidden, is_allowed, is_named, parse_networks, resolve_allowed
 
 IDLE_SECONDS: Final = 10.0
-"""How long the other side may be silent: while connecting, between two reads, while it takes nothing."""
+"""Timeout for connecting, and for each read and write."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -28,17 +28,17 @@ _HOST: Final = re.compile(r"[a-z0-9._-]*|[0-9a-f:.]+(%[a-z0-9._-]+)?")
 _KEPT_IN_TARGETS: Final = "/?&=+$,;:@!'()*~%[]-._"
 
 
-class Malformed(LabratsError):
-    """The text is no address that the client goes to: it says what would be."""
+class InvalidUrl(LabratsError):
+    """The text is not a URL that the client accepts. The message names the problem."""
 
 
 class Unreachable(LabratsError):
-    """No answer came, for whatever reason: it says nothing of what is or is not there."""
+    """No response, for any reason, so that a caller learns nothing about the network behind the engine."""
 
 
 @dataclass(frozen=True)
-class Address:
-    """An http or https address in its parts. `host` is ASCII, `target` the path and query as they are sent."""
+class Url:
+    """An http or https URL in its parts. `host` is ASCII; `target` is the encoded path and query."""
 
     scheme: str
     host: str
@@ -47,25 +47,25 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """The `Host` header."""
+        """The value of the `Host` header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
-    def url(self) -> str:
+    def text(self) -> str:
         return f"{self.scheme}://{self.authority}{self.target}"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came back. Header names are in lower case; `body` can be read once, while the request's block lasts."""
+class Response:
+    """A response. Header names are in lower case. `body` can be read once, within the block of the request."""
 
     status: int
     headers: Mapping[str, str]
     body: AsyncIterator[bytes]
 
     async def head(self, size: int) -> bytes:
-        """At most the first `size` bytes of the body; the rest is not read."""
+        """Return up to `size` bytes from the beginning of the body. The rest is not read."""
         head = b""
         async for chunk in self.body:
             head += chunk
@@ -75,16 +75,16 @@ class Answer:
 
 
 class OutboundClient:
-    """Sends requests; keeps nothing between two of them, so it can be shared and needs no closing."""
+    """Sends requests. It holds no state between requests, so it can be shared and needs no closing."""
 
     def __init__(
         self, allowed_cidrs: Sequence[str] = (), allowed_hosts: Iterable[str] = (), tls: ssl.SSLContext | None = None
     ) -> None:
-        """allowed_cidrs: networks that may be reached beside public ones.
-        allowed_hosts: names, and names with a port, that may be reached wherever they are.
-        tls: whom to trust; default: whom the system does.
+        """allowed_cidrs: networks that may be reached in addition to public addresses.
+        allowed_hosts: names, with or without a port, that may be reached whatever their address.
+        tls: the trusted certificates; by default, those of the system.
         """
-        self._network = _JudgedNetwork(allowed_cidrs, frozenset(allowed_hosts))
+        self._network = _CheckedNetwork(allowed_cidrs, frozenset(allowed_hosts))
         self._tls = tls or httpcore2.default_ssl_context()
 
     @asynccontextmanager
@@ -97,29 +97,30 @@ class OutboundClient:
         content: bytes = b"",
         idle_seconds: float = IDLE_SECONDS,
         redirects: int = 0,
-    ) -> AsyncIterator[Answer]:
-        """Send one request, and read its answer within the block; how long all of it may take is the caller's to bound.
+    ) -> AsyncIterator[Response]:
+        """Send a request and yield its response. The caller limits the total time.
 
-        redirects: how many may be followed, each judged anew, never from https to http; one too many is an answer like
-        any other. Raises Malformed, Forbidden, Unresolvable, and Unreachable, this last also while the body is read.
+        redirects: the number of redirects to follow. Each target is checked, and none leads from https to http. The
+        response to the last request is yielded even if it redirects further.
+        Raises InvalidUrl, Forbidden, Unresolvable or Unreachable; reading the body may raise Unreachable, too.
         """
-        address = parse_address(url)
+        parsed = parse_url(url)
         for followed in range(redirects + 1):
-            async with self._exchange(method, address, headers or {}, content, idle_seconds) as answer:
-                onward = _redirected(address, answer) if followed < redirects else None
-                if onward is None:
-                    yield answer
+            async with self._exchange(method, parsed, headers or {}, content, idle_seconds) as response:
+                target = _redirect_target(parsed, response) if followed < redirects else None
+                if target is None:
+                    yield response
                     return
-            address = onward
+            parsed = target
 
     @asynccontextmanager
     async def _exchange(
-        self, method: str, address: Address, headers: Mapping[str, str], content: bytes, idle_seconds: float
-    ) -> AsyncIterator[Answer]:
+        self, method: str, url: Url, headers: Mapping[str, str], content: bytes, idle_seconds: float
+    ) -> AsyncIterator[Response]:
         request = httpcore2.Request(
             method,
-            httpcore2.URL(scheme=address.scheme, host=address.host, port=address.port, target=address.target),
-            headers=_headers_to_send(method, address, headers, content),
+            httpcore2.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target),
+            headers=_headers_to_send(method, url, headers, content),
             content=content,
             extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), idle_seconds)},
         )
@@ -127,15 +128,15 @@ class OutboundClient:
             request.url.origin, ssl_context=self._tls, network_backend=self._network
         )
         try:
-            response = await _reached(connection.handle_async_request(request), address)
-            async with aclosing(_body(response, address)) as body:
-                yield Answer(response.status, _headers_received(response), body)
+            response = await _wait_for(connection.handle_async_request(request), url)
+            async with aclosing(_body(response, url)) as body:
+                yield Response(response.status, _headers_received(response), body)
         finally:
             await connection.aclose()
 
 
-class _JudgedNetwork(httpcore2.AsyncNetworkBackend):
-    """Connects to judged addresses only."""
+class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
+    """Connects to allowed addresses only."""
 
     def __init__(self, allowed_cidrs: Sequence[str], allowed_hosts: frozenset[str]) -> None:
         self._allowed_cidrs, self._allowed_hosts = allowed_cidrs, allowed_hosts
@@ -149,7 +150,7 @@ class _JudgedNetwork(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Resolve, judge, connect to what was judged, and look who is there. Each address is given the whole time."""
+        """Resolve and check the host, then connect to the first of its addresses that answers. Each has `timeout`."""
         if is_named(host, port, self._allowed_hosts):
             return await self._sockets.connect_tcp(host, port, timeout, local_address, socket_options)
         failure: Exception | None = None
@@ -161,7 +162,7 @@ class _JudgedNetwork(httpcore2.AsyncNetworkBackend):
                 continue
             await self._check_peer(stream, host)
             return stream
-        assert failure is not None, "a name that resolved has an address"
+        assert failure is not None, "a resolved name has an address"
         raise failure
 
     async def _check_peer(self, stream: httpcore2.AsyncNetworkStream, host: str) -> None:
@@ -171,24 +172,24 @@ class _JudgedNetwork(httpcore2.AsyncNetworkBackend):
             raise Forbidden(f"the address of {host!r} is not allowed")
 
 
-def parse_address(url: str) -> Address:
-    """The parts of `url`. Raises Malformed."""
+def parse_url(url: str) -> Url:
+    """Parse a URL. Raises InvalidUrl."""
     if "\\" in url or any(ord(character) <= 32 or ord(character) == 127 for character in url):
-        raise Malformed("an address has no spaces, control characters or backslashes")
+        raise InvalidUrl("a URL must not contain spaces, control characters or backslashes")
     try:
         parts = urlsplit(url)
         host, port = _ascii_host(parts.hostname or ""), parts.port
         target = quote(parts.path or "/", safe=_KEPT_IN_TARGETS)
         query = f"?{quote(parts.query, safe=_KEPT_IN_TARGETS)}" if parts.query else ""
-    except ValueError:  # a UnicodeError too, for a host that is no name and a text that is no Unicode
-        raise Malformed("the address is not well-formed") from None
+    except ValueError:  # includes the UnicodeError of an invalid host name or a lone surrogate
+        raise InvalidUrl("the URL is malformed") from None
     if parts.scheme not in _PORTS or not host:
-        raise Malformed("an address starts with http:// or https:// and a host")
+        raise InvalidUrl("a URL must start with http:// or https:// and a host")
     if parts.username is not None or parts.password is not None:
-        raise Malformed("an address must not carry a credential")
+        raise InvalidUrl("a URL must not contain credentials")
     if port == 0:
-        raise Malformed("the port must be 1 to 65535")
-    return Address(parts.scheme, host, port or _PORTS[parts.scheme], target + query)
+        raise InvalidUrl("the port must be between 1 and 65535")
+    return Url(parts.scheme, host, port or _PORTS[parts.scheme], target + query)
 
 
 def _ascii_host(host: str) -> str:
@@ -198,24 +199,22 @@ def _ascii_host(host: str) -> str:
     return ascii_host
 
 
-def _redirected(address: Address, answer: Answer) -> Address | None:
-    """Where `answer` sends to; None where it does not, or where that may not be gone to without a second thought."""
-    if answer.status not in _REDIRECTS or "location" not in answer.headers:
+def _redirect_target(url: Url, response: Response) -> Url | None:
+    """Return the target of a redirect; None for any other response and for a redirect from https to http."""
+    if response.status not in _REDIRECTS or "location" not in response.headers:
         return None
     try:
-        onward = parse_address(urljoin(address.url, answer.headers["location"]))
-    except ValueError:  # of urljoin
-        raise Malformed("the address that it redirects to is not well-formed") from None
-    return None if (address.scheme, onward.scheme) == ("https", "http") else onward
+        target = parse_url(urljoin(url.text, response.headers["location"]))
+    except ValueError:  # from urljoin
+        raise InvalidUrl("the target of the redirect is malformed") from None
+    return None if (url.scheme, target.scheme) == ("https", "http") else target
 
 
-def _headers_to_send(
-    method: str, address: Address, headers: Mapping[str, str], content: bytes
-) -> list[tuple[bytes, bytes]]:
-    ours = {"host": address.authority, "accept-encoding": "identity", "connection": "close", "user-agent": "labrats"}
+def _headers_to_send(method: str, url: Url, headers: Mapping[str, str], content: bytes) -> list[tuple[bytes, bytes]]:
+    defaults = {"host": url.authority, "accept-encoding": "identity", "connection": "close", "user-agent": "labrats"}
     if content or method in ("POST", "PUT", "PATCH"):
-        ours["content-length"] = str(len(content))
-    sent = ours | {name.lower(): value for name, value in headers.items()}
+        defaults["content-length"] = str(len(content))
+    sent = defaults | {name.lower(): value for name, value in headers.items()}
     return [(name.encode("ascii"), value.encode("latin-1")) for name, value in sent.items()]
 
 
@@ -223,16 +222,16 @@ def _headers_received(response: httpcore2.Response) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
 
 
-async def _reached(response: Awaitable[httpcore2.Response], address: Address) -> httpcore2.Response:
+async def _wait_for(response: Awaitable[httpcore2.Response], url: Url) -> httpcore2.Response:
     try:
         return await response
     except _FAILURES as error:
-        raise Unreachable(f"no answer came from {address.host}") from error
+        raise Unreachable(f"no response from {url.host}") from error
 
 
-async def _body(response: httpcore2.Response, address: Address) -> AsyncGenerator[bytes]:
+async def _body(response: httpcore2.Response, url: Url) -> AsyncGenerator[bytes]:
     try:
         async for chunk in response.aiter_stream():
             yield chunk
     except _FAILURES as error:
-        raise Unreachable(f"the answer of {address.host} broke off") from error
+        raise Unreachable(f"the response from {url.host} was interrupted") from error

@@ -1,4 +1,4 @@
-"""Signatures by which a receiver knows that a webhook is from here: the symmetric ones of Standard Webhooks.
+"""Symmetric signatures of Standard Webhooks, by which a receiver verifies that a webhook is authentic.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -15,22 +15,22 @@ PREFIX: Final = "whsec_"
 
 
 def signing_key(secret: str) -> bytes:
-    """The key that `secret` is: `whsec_` and base64, or else the text itself. Raises ValueError."""
+    """Return the key that `secret` stands for: decoded after `whsec_`, otherwise the text itself. Raises ValueError."""
     if not secret.startswith(PREFIX):
         return secret.encode()
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except binascii.Error:
-        raise ValueError(f"a signing secret that starts with {PREFIX} goes on in base64") from None
+        raise ValueError(f"a signing secret must continue with base64 after {PREFIX}") from None
     if not key:
-        raise ValueError(f"a signing secret is more than {PREFIX}")
+        raise ValueError(f"a signing secret must have a key after {PREFIX}")
     return key
 
 
 def signed_headers(message_id: str, at: datetime, body: bytes, keys: Sequence[bytes]) -> Mapping[str, str]:
-    """The headers of one delivery of `body`, signed by each of `keys`: a receiver is content with any of them.
+    """Return the headers of one delivery of `body`, signed with each of `keys`. A receiver accepts any one signature.
 
-    message_id: the same each time the message is sent; has no full stop in it.
+    message_id: equal for each delivery of the same message; must not contain a full stop.
     """
     timestamp = str(int(at.timestamp()))
     headers = {"webhook-id": message_id, "webhook-timestamp": timestamp}

@@ -92,7 +92,7 @@ async def test_a_configured_file_is_downloaded(api: Api, admin: httpx2.AsyncClie
     assert (listed["downloaded"], listed["size"]) == (True, len(CONTENT))
     log = (await admin.get(f"/api/models/jobs/{begun.json()['name']}/logs")).json()
     assert log["name"] == begun.json()["name"]
-    assert log["logs"][0].endswith("Z asking 127.0.0.1")
+    assert log["logs"][0].endswith("Z requesting 127.0.0.1")
     assert DIGEST in log["logs"][-1]
 
 
@@ -157,7 +157,7 @@ async def test_a_failure_is_told(api: Api, admin: httpx2.AsyncClient, hub: Hub) 
     failed = await operation(admin)
 
     assert failed["status"] == "failed"
-    assert f"should be {DIGEST}" in failed["failedReason"]
+    assert f"instead of {DIGEST}" in failed["failedReason"]
     logs = (await admin.get(f"/api/models/jobs/{failed['name']}/logs")).json()["logs"]
     assert logs[-1].endswith(f"Z {failed['failedReason']}")
     assert (await admin.post("/api/models/scan")).json()["files"] == []

@@ -15,7 +15,7 @@ from labrats.backends.kubernetes.model_files import ClusterModelFiles, ModelPodS
 from labrats.backends.kubernetes.pod import USER
 from labrats.files.model_folder import ModelFolder
 from labrats.model.errors import Conflict, NotFound
-from labrats.model.model_files import FileOperation, FoundFile, Standing, Work
+from labrats.model.model_files import FileOperation, FoundFile, OperationStatus, OperationType
 from labrats.net.client import OutboundClient
 from labrats.ports import ModelFiles, SystemClock
 from tests.cluster.cluster import GATEWAY, Cluster
@@ -90,14 +90,14 @@ async def files(request: pytest.FixtureRequest, backend: str, tmp_path: Path) ->
 
 
 def a_download(hub: FolderHub, **fields: Any) -> FileOperation:
-    usual: dict[str, Any] = {"work": Work.DOWNLOAD, "provider": "qwen", "filename": "a.gguf", "sha256": DIGEST}
+    usual: dict[str, Any] = {"work": OperationType.DOWNLOAD, "provider": "qwen", "filename": "a.gguf", "sha256": DIGEST}
     return FileOperation(**usual | {"url": f"{hub.url}/a.gguf"} | fields)
 
 
-A_DELETION: Final = FileOperation(work=Work.DELETE, provider="qwen", filename="a.gguf")
+A_DELETION: Final = FileOperation(work=OperationType.DELETE, provider="qwen", filename="a.gguf")
 
 
-async def standing(files: ModelFiles, *statuses: Standing) -> FileOperation:
+async def standing(files: ModelFiles, *statuses: OperationStatus) -> FileOperation:
     """The last operation that was begun, once it has one of those."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
@@ -108,7 +108,7 @@ async def standing(files: ModelFiles, *statuses: Standing) -> FileOperation:
 
 
 async def ended(files: ModelFiles) -> FileOperation:
-    return await standing(files, Standing.COMPLETED, Standing.FAILED)
+    return await standing(files, OperationStatus.COMPLETED, OperationStatus.FAILED)
 
 
 async def test_a_file_is_downloaded_found_and_deleted(files: ModelFiles, hub: FolderHub) -> None:
@@ -116,42 +116,42 @@ async def test_a_file_is_downloaded_found_and_deleted(files: ModelFiles, hub: Fo
     begun = await files.begin(a_download(hub))
     done = await ended(files)
 
-    assert (done.name, done.status, done.reason) == (begun.name, Standing.COMPLETED, None)
+    assert (done.name, done.status, done.reason) == (begun.name, OperationStatus.COMPLETED, None)
     assert done.created_at
     assert done.finished_at
     assert done.finished_at >= done.created_at
     assert list(await files.scan()) == [FoundFile(provider="qwen", filename="a.gguf", size=len(CONTENT))]
-    assert (await files.log(begun.name))[-1].endswith(f"a.gguf is there; its SHA-256 is {DIGEST}")
+    assert (await files.log(begun.name))[-1].endswith(f"a.gguf downloaded; its SHA-256 is {DIGEST}")
 
     await files.begin(A_DELETION)
     done = await ended(files)
-    assert (done.work, done.status) == (Work.DELETE, Standing.COMPLETED)
+    assert (done.work, done.status) == (OperationType.DELETE, OperationStatus.COMPLETED)
     assert list(await files.scan()) == []
     known = {each.name: (each.work, each.status) for each in await files.operations()}
-    assert known[begun.name] == (Work.DOWNLOAD, Standing.COMPLETED)
-    assert (await files.log(begun.name))[-1].endswith(f"a.gguf is there; its SHA-256 is {DIGEST}")
+    assert known[begun.name] == (OperationType.DOWNLOAD, OperationStatus.COMPLETED)
+    assert (await files.log(begun.name))[-1].endswith(f"a.gguf downloaded; its SHA-256 is {DIGEST}")
 
 
 async def test_one_thing_at_a_time_is_done_to_a_file(files: ModelFiles, hub: FolderHub) -> None:
     hold = hub.folder / "a.gguf.hold"
     hold.write_text(str(2 * 2**20))
     begun = await files.begin(a_download(hub))
-    assert (await standing(files, Standing.ACTIVE)).created_at == begun.created_at
+    assert (await standing(files, OperationStatus.ACTIVE)).created_at == begun.created_at
 
     again = await files.begin(a_download(hub))
     assert again.created_at == begun.created_at
     with pytest.raises(Conflict, match=r"a\.gguf is busy with a download"):
         await files.begin(A_DELETION)
     hold.unlink()
-    assert (await ended(files)).status is Standing.COMPLETED
+    assert (await ended(files)).status is OperationStatus.COMPLETED
 
 
 async def test_a_failure_says_why(files: ModelFiles, hub: FolderHub) -> None:
     await files.begin(a_download(hub, sha256="0" * 64))
     failed = await ended(files)
 
-    assert failed.status is Standing.FAILED
-    assert failed.reason == f"the file's SHA-256 is {DIGEST}, and should be {'0' * 64}; it is deleted"
+    assert failed.status is OperationStatus.FAILED
+    assert failed.reason == f"the file's SHA-256 is {DIGEST} instead of {'0' * 64}; the file was deleted"
     assert list(await files.scan()) == []
 
 

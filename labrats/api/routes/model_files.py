@@ -19,7 +19,14 @@ from labrats.api.schemas.base import Label, Provider, RequestBody, ResponseBody
 from labrats.api.services import Services
 from labrats.model.ai_config import ModelFile
 from labrats.model.errors import Invalid, NotFound, Problem
-from labrats.model.model_files import FileOperation, Refused, Standing, Work, check_kind, check_place
+from labrats.model.model_files import (
+    FileOperation,
+    ModelFileError,
+    OperationStatus,
+    OperationType,
+    check_file_name,
+    check_file_type,
+)
 from labrats.model.record import Metadata
 from labrats.ports import ModelPlace
 
@@ -186,12 +193,12 @@ async def download_model(request: Request, asked: Download, idempotency_key: Ide
             return json_response(_view(_as_begun(known)), 201)
     file = _file_meant(services, asked)
     try:
-        check_place(asked.provider, file.filename)
-        check_kind(file.filename)
-    except Refused as refusal:
+        check_file_name(asked.provider, file.filename)
+        check_file_type(file.filename)
+    except ModelFileError as refusal:
         raise Invalid(Problem("url", f"is of {file.filename}, which is refused: {refusal}")) from refusal
     operation = FileOperation(
-        work=Work.DOWNLOAD,
+        work=OperationType.DOWNLOAD,
         provider=asked.provider,
         filename=file.filename,
         url=file.url,
@@ -240,7 +247,7 @@ async def delete_model(
     models = models_of(request)
     if (await models.current()).find(provider, filename) is None:
         raise NotFound(f"there is no file {filename!r} of {provider!r}")
-    await models.files.begin(FileOperation(work=Work.DELETE, provider=provider, filename=filename))
+    await models.files.begin(FileOperation(work=OperationType.DELETE, provider=provider, filename=filename))
     return Response(status_code=204)
 
 
@@ -270,7 +277,7 @@ def _file_meant(services: Services, asked: Download) -> ModelFile:
 
 def _as_begun(operation: FileOperation) -> FileOperation:
     """As it was when it was asked for: the same Idempotency-Key gives the first answer, however far it is by now."""
-    return replace(operation, status=Standing.WAITING, reason=None, finished_at=None)
+    return replace(operation, status=OperationStatus.WAITING, reason=None, finished_at=None)
 
 
 def _view(operation: FileOperation) -> dict[str, Any]:

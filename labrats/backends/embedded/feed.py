@@ -14,7 +14,7 @@ R = TypeVar("R", bound=Resource)
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class CommittedWrite:
     """A resource was created or replaced."""
 
     version: int
@@ -23,7 +23,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class CommittedDeletion:
     """A resource is gone; `body` is its last JSON."""
 
     version: int
@@ -47,7 +47,7 @@ class Feed:
     def unsubscribe(self, subscription: "Subscription[Any]") -> None:
         self._subscriptions[subscription.kind.kind()].remove(subscription)
 
-    def publish(self, changes: Iterable[Written | Removed]) -> None:
+    def publish(self, changes: Iterable[CommittedWrite | CommittedDeletion]) -> None:
         """Hand `changes` to their subscriptions. Never waits."""
         for change in changes:
             for subscription in self._subscriptions.get(change.kind, ()):
@@ -65,30 +65,30 @@ class Subscription(Generic[R]):
         self.kind = kind
         self._unread: dict[str, tuple[int, Changed[R] | Deleted[R]]] = {}
         self._arrived = asyncio.Event()
-        self._known_up_to: list[str] = []
-        self._known_versions: list[int] = []
+        self._read_up_to: list[str] = []
+        self._read_versions: list[int] = []
 
-    def push(self, change: Written | Removed) -> None:
-        if isinstance(change, Written):
+    def push(self, change: CommittedWrite | CommittedDeletion) -> None:
+        if isinstance(change, CommittedWrite):
             self._add(change.version, Changed(change.resource))
         elif (last := decode_body(self.kind, change.name, change.body)) is not None:
             self._add(change.version, Deleted(last))
 
-    def know(self, name: str, version: int) -> None:
+    def mark_read(self, name: str, version: int) -> None:
         """The watcher has read the tables as of `version` for the names after those it knew before, up to `name`.
 
         The last call counts for all names that follow, too.
         """
-        self._known_up_to.append(name)
-        self._known_versions.append(version)
+        self._read_up_to.append(name)
+        self._read_versions.append(version)
 
-    async def take(self) -> list[Changed[R] | Deleted[R]]:
+    async def next_changes(self) -> list[Changed[R] | Deleted[R]]:
         """What is unread and not known otherwise. Waits for a change, yet may return none."""
         while not self._unread:
             self._arrived.clear()
             await self._arrived.wait()
         unread, self._unread = self._unread, {}
-        return [change for version, change in unread.values() if version > self._known(change.resource.name)]
+        return [change for version, change in unread.values() if version > self._read_version(change.resource.name)]
 
     def _add(self, version: int, change: Changed[R] | Deleted[R]) -> None:
         uid = change.resource.metadata.uid
@@ -96,6 +96,6 @@ class Subscription(Generic[R]):
         self._unread[uid] = version, change
         self._arrived.set()
 
-    def _known(self, name: str) -> int:
+    def _read_version(self, name: str) -> int:
         """The version as of which the watcher knows `name`."""
-        return self._known_versions[min(bisect_left(self._known_up_to, name), len(self._known_versions) - 1)]
+        return self._read_versions[min(bisect_left(self._read_up_to, name), len(self._read_versions) - 1)]

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from labrats.files.durability import replace_file
 from labrats.files.model_folder import ModelFolder
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
-from labrats.model.model_files import FileOperation, FoundFile, Standing
+from labrats.model.model_files import FileOperation, FoundFile, OperationStatus
 from labrats.model.record import encode
 from labrats.ports import Clock, ModelPlace
 
@@ -59,13 +59,13 @@ class LocalModelFiles:
 
     async def begin(self, operation: FileOperation) -> FileOperation:
         async with self._beginning:
-            for name in (operation.name, operation.other.name):
+            for name in (operation.name, operation.opposite.name):
                 known = await _on_disk(_read, self._record_of(name)) if name in self._taken_on else None
-                if known and known.does_the_same_as(operation):
+                if known and known.matches(operation):
                     return known
                 if known:
                     raise Conflict(f"{known.filename} is busy with a {known.work}; wait until that has ended")
-            begun = replace(operation, status=Standing.WAITING, created_at=self._clock.now())
+            begun = replace(operation, status=OperationStatus.WAITING, created_at=self._clock.now())
             await _on_disk(self._record_of(begun.name).with_suffix(".log").unlink, missing_ok=True)
             await _on_disk(self._write, begun)
             self._take_on(begun)
@@ -88,16 +88,16 @@ class LocalModelFiles:
         tell = self._log_of(operation)
         async with self._turns:
             try:
-                await self._note(replace(operation, status=Standing.ACTIVE))
+                await self._note(replace(operation, status=OperationStatus.ACTIVE))
                 await self._folder.carry_out(operation, tell)
             except (LabratsError, OSError) as error:
                 reason = str(error) if isinstance(error, LabratsError) else f"the folder of models: {error.strerror}"
                 tell(reason)
-                await self._end(operation, Standing.FAILED, reason)
+                await self._end(operation, OperationStatus.FAILED, reason)
             else:
-                await self._end(operation, Standing.COMPLETED, None)
+                await self._end(operation, OperationStatus.COMPLETED, None)
 
-    async def _end(self, operation: FileOperation, status: Standing, reason: str | None) -> None:
+    async def _end(self, operation: FileOperation, status: OperationStatus, reason: str | None) -> None:
         log.info("a model's file", operation=operation.name, work=operation.work, status=status, reason=reason)
         async with self._beginning:
             await self._note(replace(operation, status=status, reason=reason, finished_at=self._clock.now()))

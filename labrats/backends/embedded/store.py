@@ -91,12 +91,12 @@ class EmbeddedStore:
         subscription = self._feed.subscribe(kind)  # before the first read, so that no change falls in between
         try:
             async for page in self._read_pages(kind):
-                subscription.know(page.last_name, page.version)
+                subscription.mark_read(page.last_name, page.version)
                 for resource in page.resources:
                     yield Changed(resource)
             yield Synced()
             while True:
-                for change in await subscription.take():
+                for change in await subscription.next_changes():
                     yield change
         finally:
             self._feed.unsubscribe(subscription)

@@ -13,7 +13,7 @@ import apsw
 from msgspec.structs import replace
 
 from labrats.backends.embedded.database import decode_body
-from labrats.backends.embedded.feed import Removed, Written
+from labrats.backends.embedded.feed import CommittedDeletion, CommittedWrite
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.record import OwnerReference, Resource, encode, taken_by
@@ -32,7 +32,7 @@ class Transaction:
     """
 
     def __init__(self, connection: apsw.Connection, clock: Clock) -> None:
-        self.changes: list[Written | Removed] = []
+        self.changes: list[CommittedWrite | CommittedDeletion] = []
         self._connection = connection
         self._clock = clock
         self._version: int = connection.execute("SELECT rv FROM counter").get
@@ -76,7 +76,7 @@ class Transaction:
             raise Conflict(f"{resource.kind()} {resource.name!r} was written since it was read")
         if resource.claim != former_claim:
             self._refuse_taken(resource)
-        self.changes.append(Written(version, updated.kind(), updated))
+        self.changes.append(CommittedWrite(version, updated.kind(), updated))
         self.discards_secret |= isinstance(resource, Secret)
         return updated
 
@@ -105,7 +105,7 @@ class Transaction:
             )
         except apsw.ConstraintError as error:
             raise Conflict(f"{created.kind()} {created.name!r} exists already") from error
-        self.changes.append(Written(version, created.kind(), created))
+        self.changes.append(CommittedWrite(version, created.kind(), created))
         return created
 
     def _refuse_taken(self, resource: Resource) -> None:
@@ -133,7 +133,7 @@ class Transaction:
         body = self._connection.execute(
             "DELETE FROM resources WHERE kind = ? AND name = ? RETURNING body", (kind, name)
         ).get
-        self.changes.append(Removed(self._next_version(), kind, name, body))
+        self.changes.append(CommittedDeletion(self._next_version(), kind, name, body))
         self.discards_secret |= kind == Secret.kind()
         owned: list[Any] = self._connection.execute(
             "SELECT kind, name FROM resources WHERE owner = ? ORDER BY rv", (_owner_key(kind, name),)
@@ -161,7 +161,7 @@ class Committed(NamedTuple):
     """What became of a batch: for each operation what it returned or raised; and all that changed."""
 
     outcomes: list[Any]
-    changes: list[Written | Removed]
+    changes: list[CommittedWrite | CommittedDeletion]
 
 
 class GroupCommit:
@@ -171,7 +171,10 @@ class GroupCommit:
     """
 
     def __init__(
-        self, connection: apsw.Connection, clock: Clock, publish: Callable[[Iterable[Written | Removed]], None]
+        self,
+        connection: apsw.Connection,
+        clock: Clock,
+        publish: Callable[[Iterable[CommittedWrite | CommittedDeletion]], None],
     ) -> None:
         self._connection = connection
         self._clock = clock

@@ -20,7 +20,7 @@ from labrats.backends.kubernetes.batch_objects import CONTAINER, JobObject, PodO
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
 from labrats.backends.kubernetes.pod import EXECUTOR_LABELS, RESTRICTED_CONTAINER, RESTRICTED_POD, USER
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
-from labrats.model.model_files import FileOperation, FoundFile, Standing
+from labrats.model.model_files import FileOperation, FoundFile, OperationStatus
 from labrats.model.record import encode
 from labrats.ports import ModelPlace
 
@@ -113,7 +113,7 @@ class ClusterModelFiles:
             with suppress(NotFound):  # somebody else has just forgotten it
                 job = await self._get(operation.name)
                 known = await self._standing(job)
-                if known.does_the_same_as(operation) and not known.has_ended:
+                if known.matches(operation) and not known.has_ended:
                     return known
                 if not known.has_ended:
                     raise Conflict(f"{known.filename} is busy with a {known.work}; wait until that has ended")
@@ -132,7 +132,7 @@ class ClusterModelFiles:
     async def _refuse_beside(self, operation: FileOperation) -> None:
         """Raises Conflict while the other operation on the file is under way."""
         with suppress(NotFound):
-            other = await self._standing(await self._get(operation.other.name))
+            other = await self._standing(await self._get(operation.opposite.name))
             if not other.has_ended:
                 raise Conflict(f"{other.filename} is busy with a {other.work}; wait until that has ended")
 
@@ -151,12 +151,14 @@ class ClusterModelFiles:
         operation = msgspec.json.decode(job.metadata.annotations[OPERATION_ANNOTATION], type=FileOperation)
         operation = replace(operation, created_at=job.metadata.creation_timestamp)
         if done := job.condition("Complete"):
-            return replace(operation, status=Standing.COMPLETED, finished_at=done.last_transition_time)
+            return replace(operation, status=OperationStatus.COMPLETED, finished_at=done.last_transition_time)
         if failed := job.condition("Failed"):
             *_, last = await self._log_of(job) or [""]
             reason = last.partition(" ")[2] or failed.message  # a log's lines begin with their time
-            return replace(operation, status=Standing.FAILED, reason=reason, finished_at=failed.last_transition_time)
-        return replace(operation, status=Standing.ACTIVE if job.status.ready else Standing.WAITING)
+            return replace(
+                operation, status=OperationStatus.FAILED, reason=reason, finished_at=failed.last_transition_time
+            )
+        return replace(operation, status=OperationStatus.ACTIVE if job.status.ready else OperationStatus.WAITING)
 
     async def _log_of(self, job: JobObject) -> list[str]:
         kept = job.metadata.annotations.get(LOG_ANNOTATION)

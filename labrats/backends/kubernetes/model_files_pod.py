@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from labrats.files.model_folder import Interrupted, ModelFolder, model_folder
+from labrats.files.model_folder import DownloadInterrupted, ModelFolder, model_folder
 from labrats.model.errors import LabratsError
 from labrats.model.model_files import FileOperation
 from labrats.model.record import encode
@@ -39,7 +39,7 @@ def main() -> int:
 async def _carry_out(folder: ModelFolder, operation: FileOperation) -> int:
     try:
         await folder.carry_out(operation, _log)
-    except (Interrupted, Unresolvable) as error:
+    except (DownloadInterrupted, Unresolvable) as error:
         _log(str(error))
         return AGAIN
     except LabratsError as error:

@@ -1,4 +1,4 @@
-"""Which addresses may be reached on a user's word: W7 and §0.3 of the reliability page."""
+"""The policy for addresses that users choose."""
 
 import asyncio
 import socket
@@ -56,7 +56,7 @@ def test_no_other_form_that_embeds_an_address_is_public(address: IPv4Address) ->
 
 
 @pytest.mark.parametrize(
-    ("address", "opened", "allowed"),
+    ("address", "cidr", "allowed"),
     [
         ("10.1.2.3", "10.0.0.0/8", True),
         ("10.1.2.3", "10.1.2.0/30", True),
@@ -72,17 +72,17 @@ def test_no_other_form_that_embeds_an_address_is_public(address: IPv4Address) ->
         ("fe80::1%eth0", "fe80::/10", True),
     ],
 )
-def test_the_operator_opens_networks_by_their_cidr(address: str, opened: str, allowed: bool) -> None:
-    assert is_allowed(ip_address(address), parse_networks([opened])) is allowed
-    assert is_allowed(ip_address(address), parse_networks(["192.0.2.0/24", opened])) is allowed
+def test_networks_are_allowed_by_cidr(address: str, cidr: str, allowed: bool) -> None:
+    assert is_allowed(ip_address(address), parse_networks([cidr])) is allowed
+    assert is_allowed(ip_address(address), parse_networks(["192.0.2.0/24", cidr])) is allowed
 
 
-def test_nothing_special_is_open_by_default() -> None:
+def test_no_special_address_is_allowed_by_default() -> None:
     assert not is_allowed(ip_address("127.0.0.1"), parse_networks([]))
 
 
 @pytest.mark.parametrize("cidr", ["10.0.0.0/33", "10.0.0", "example.com", "10.0.0.0/8/8", "::/129"])
-def test_a_wrong_cidr_is_named(cidr: str) -> None:
+def test_an_invalid_cidr_is_named(cidr: str) -> None:
     with pytest.raises(ValueError, match=cidr.replace(".", r"\.")):
         parse_networks(["10.0.0.0/8", cidr])
 
@@ -110,12 +110,12 @@ PRIVATE_SPELLINGS = """
 
 @pytest.mark.parametrize("host", LOOPBACK_SPELLINGS + METADATA_SPELLINGS + PRIVATE_SPELLINGS)
 async def test_no_spelling_of_a_forbidden_address_resolves(host: str) -> None:
-    """Whatever the resolver takes it for is judged; what it does not understand cannot be reached either."""
+    """The result of the resolver is checked. A spelling that it does not understand cannot be reached either."""
     with pytest.raises((Forbidden, Unresolvable)):
         await resolve_allowed(host, 80)
 
 
-def test_there_are_spellings_enough() -> None:
+def test_there_are_at_least_60_spellings() -> None:
     assert len({*LOOPBACK_SPELLINGS, *METADATA_SPELLINGS, *PRIVATE_SPELLINGS}) >= 60
 
 
@@ -123,17 +123,17 @@ def test_there_are_spellings_enough() -> None:
     "host",
     ["", ".", "..", "no-such-name.invalid", "a" * 64, "a." * 200, "a\0b", "[::1]", "127.0.0.1:80", "\udc80", "%31"],
 )
-async def test_what_is_no_name_is_unresolvable(host: str) -> None:
+async def test_an_invalid_name_is_unresolvable(host: str) -> None:
     with pytest.raises(Unresolvable):
         await resolve_allowed(host, 80)
 
 
-async def test_what_the_operator_opened_resolves() -> None:
+async def test_an_allowed_address_resolves() -> None:
     assert await resolve_allowed("127.0.0.1", 80, ["127.0.0.0/8"]) == ["127.0.0.1"]
     assert await resolve_allowed("0x7f000001", 80, ["127.0.0.0/8"]) == ["127.0.0.1"]
 
 
-# What name servers say
+# Answers of name servers
 
 
 @pytest.mark.parametrize(
@@ -147,18 +147,18 @@ async def test_what_the_operator_opened_resolves() -> None:
         [],
     ],
 )
-async def test_one_forbidden_address_closes_a_name(monkeypatch: pytest.MonkeyPatch, answers: list[str]) -> None:
+async def test_one_forbidden_address_forbids_its_name(monkeypatch: pytest.MonkeyPatch, answers: list[str]) -> None:
     name_server_says(monkeypatch, *answers)
     with pytest.raises(Forbidden):
         await resolve_allowed("mixed.example", 443)
 
 
-async def test_the_addresses_to_connect_to_come_back_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_address_is_returned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     name_server_says(monkeypatch, "8.8.8.8", "8.8.4.4", "8.8.8.8", "2606:4700:4700::1111")
     assert await resolve_allowed("good.example", 443) == ["8.8.8.8", "8.8.4.4", "2606:4700:4700::1111"]
 
 
-async def test_a_refusal_does_not_say_what_the_address_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refusal_does_not_reveal_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     name_server_says(monkeypatch, "10.11.12.13")
     with pytest.raises(Forbidden) as refusal:
         await resolve_allowed("internal.example", 443)

@@ -1,4 +1,4 @@
-"""Requests to addresses that users name: W7 and W8 of the reliability page, over real sockets."""
+"""Requests to URLs that users choose, over real sockets."""
 
 import asyncio
 import itertools
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labrats.net.address_policy import Forbidden, Unresolvable
-from labrats.net.client import Malformed, OutboundClient, Unreachable, parse_address
+from labrats.net.client import InvalidUrl, OutboundClient, Unreachable, parse_url
 from tests.unit.net.test_address_policy import LOOPBACK_SPELLINGS, METADATA_SPELLINGS, PRIVATE_SPELLINGS
 
 OPEN = ["127.0.0.0/8"]
@@ -22,7 +22,7 @@ OPEN = ["127.0.0.0/8"]
 
 @dataclass
 class Server:
-    """A server on loopback that answers with given bytes, and remembers what it was sent."""
+    """A server on loopback that sends prepared replies and records the requests."""
 
     replies: list[bytes]
     port: int = 0
@@ -46,7 +46,7 @@ class Server:
             if self.after_reply:
                 await self.after_reply(writer)
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client went away, which is what some tests are about
+            pass  # some tests are about a client that disconnects
         finally:
             writer.close()
 
@@ -69,25 +69,25 @@ def redirect(location: str) -> bytes:
 
 
 async def fetch(client: OutboundClient, url: str, **options: Any) -> tuple[int, bytes]:
-    async with asyncio.timeout(20), client.send("GET", url, **options) as answer:
-        return answer.status, await answer.head(1024)
+    async with asyncio.timeout(20), client.send("GET", url, **options) as response:
+        return response.status, await response.head(1024)
 
 
 def names_resolve(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
-    """Each look-up of a name gets the next of `answers`, and the last one again and again, as with a TTL of 0."""
-    coming = itertools.chain(answers, itertools.repeat(answers[-1]))
+    """Answer each look-up of a name with the next of `answers`, then with the last one, as with a TTL of 0."""
+    upcoming = itertools.chain(answers, itertools.repeat(answers[-1]))
 
     async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in next(coming)]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in next(upcoming)]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
 
 
-async def test_a_request_reaches_what_the_operator_opened() -> None:
+async def test_a_request_reaches_an_allowed_network() -> None:
     async with a_server(reply(b"hello", etag="7")) as server:
         sending = OutboundClient(OPEN).send("POST", server.url("/hook?a=1"), headers={"X-Id": "3"}, content=b'{"a":1}')
-        async with sending as answer:
-            assert (answer.status, answer.headers["etag"], await answer.head(100)) == (200, "7", b"hello")
+        async with sending as response:
+            assert (response.status, response.headers["etag"], await response.head(100)) == (200, "7", b"hello")
     head, body = server.requests[0].split(b"\r\n\r\n")
     assert head.startswith(b"POST /hook?a=1 HTTP/1.1\r\n")
     assert f"host: 127.0.0.1:{server.port}".encode() in head
@@ -96,28 +96,28 @@ async def test_a_request_reaches_what_the_operator_opened() -> None:
 
 
 @pytest.mark.parametrize("host", LOOPBACK_SPELLINGS)
-async def test_no_spelling_of_this_machine_is_connected_to(host: str) -> None:
+async def test_no_spelling_of_a_loopback_address_is_connected_to(host: str) -> None:
     async with a_server(host="0.0.0.0") as canary:
-        with pytest.raises((Forbidden, Unresolvable, Malformed)):
+        with pytest.raises((Forbidden, Unresolvable, InvalidUrl)):
             await fetch(OutboundClient(), canary.url(host=f"[{host}]" if ":" in host else host))
     assert canary.connections == 0
 
 
 @pytest.mark.parametrize("host", METADATA_SPELLINGS + PRIVATE_SPELLINGS)
-async def test_no_spelling_of_an_inner_address_is_connected_to(host: str) -> None:
-    with pytest.raises((Forbidden, Unresolvable, Malformed)):
+async def test_no_spelling_of_a_private_address_is_connected_to(host: str) -> None:
+    with pytest.raises((Forbidden, Unresolvable, InvalidUrl)):
         await fetch(OutboundClient(), f"http://{f'[{host}]' if ':' in host else host}/")
 
 
-async def test_a_name_is_looked_up_once_and_connected_to_where_it_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with a_server() as judged, a_server(host="127.0.0.2") as rebound:
+async def test_a_name_is_looked_up_once_and_its_checked_address_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_server() as checked, a_server(host="127.0.0.2") as rebound:
         names_resolve(monkeypatch, ["127.0.0.1"], ["127.0.0.2"])
         client = OutboundClient(["127.0.0.1/32"])
-        assert await fetch(client, judged.url(host="flips.example")) == (200, b"ok")
+        assert await fetch(client, checked.url(host="flips.example")) == (200, b"ok")
         with pytest.raises(Forbidden):
             await fetch(client, rebound.url(host="flips.example"))
     assert rebound.connections == 0
-    assert f"host: flips.example:{judged.port}".encode() in judged.requests[0]
+    assert f"host: flips.example:{checked.port}".encode() in checked.requests[0]
 
 
 async def test_a_name_with_one_forbidden_address_is_not_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,14 +134,14 @@ async def test_the_next_address_is_tried_when_one_does_not_answer(monkeypatch: p
         assert await fetch(OutboundClient(OPEN), server.url(host="two.example")) == (200, b"ok")
 
 
-async def test_a_named_host_is_reached_wherever_it_is() -> None:
+async def test_an_allowed_host_is_reached_whatever_its_address() -> None:
     async with a_server() as server:
         assert (await fetch(OutboundClient(allowed_hosts=["localhost"]), server.url(host="localhost")))[0] == 200
         with pytest.raises(Forbidden):
             await fetch(OutboundClient(allowed_hosts=["localhost"]), server.url(host="127.0.0.1"))
 
 
-async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_server() as canary, a_server() as server:
         for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "https_proxy"):
             monkeypatch.setenv(name, canary.url())
@@ -152,13 +152,13 @@ async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPat
 # Redirects
 
 
-async def test_a_redirect_is_not_followed_unasked() -> None:
+async def test_a_redirect_is_not_followed_by_default() -> None:
     async with a_server() as canary, a_server(redirect(canary.url())) as server:
         assert (await fetch(OutboundClient(OPEN), server.url()))[0] == 302
     assert canary.connections == 0
 
 
-async def test_a_redirect_is_followed_where_asked_and_judged_anew() -> None:
+async def test_a_redirect_is_followed_on_request_and_its_target_checked() -> None:
     async with a_server(host="127.0.0.2") as canary, a_server(redirect(canary.url(host="127.0.0.2"))) as server:
         assert await fetch(OutboundClient(OPEN), server.url(), redirects=1) == (200, b"ok")
         with pytest.raises(Forbidden):
@@ -166,7 +166,7 @@ async def test_a_redirect_is_followed_where_asked_and_judged_anew() -> None:
     assert canary.connections == 1
 
 
-async def test_a_host_that_is_named_with_a_port_is_reached_there_only() -> None:
+async def test_a_host_allowed_with_a_port_is_reached_at_that_port_only() -> None:
     async with a_server() as server, a_server() as other:
         client = OutboundClient(allowed_hosts=[urlsplit(server.url(host="127.0.0.1")).netloc])
         assert (await fetch(client, server.url(host="127.0.0.1")))[0] == 200
@@ -181,7 +181,7 @@ async def test_a_relative_redirect_stays_with_its_host() -> None:
     assert server.requests[1].startswith(b"GET /there HTTP/1.1")
 
 
-async def test_a_chain_of_redirects_ends() -> None:
+async def test_redirects_stop_at_the_limit() -> None:
     async with a_server(redirect("/again")) as server:
         assert (await fetch(OutboundClient(OPEN), server.url(), redirects=5))[0] == 302
     assert server.connections == 6
@@ -190,16 +190,16 @@ async def test_a_chain_of_redirects_ends() -> None:
 @pytest.mark.parametrize(
     "location", ["file:///etc/passwd", "ftp://127.0.0.1/", "http://user:pass@127.0.0.1/", "http://["]
 )
-async def test_a_redirect_to_what_is_no_address_is_refused(location: str) -> None:
+async def test_a_redirect_to_an_invalid_url_is_refused(location: str) -> None:
     async with a_server(redirect(location)) as server:
-        with pytest.raises(Malformed):
+        with pytest.raises(InvalidUrl):
             await fetch(OutboundClient(OPEN), server.url(), redirects=1)
 
 
-# Answers that are none
+# Failures
 
 
-async def test_nobody_there_and_no_answer_are_the_same_failure() -> None:
+async def test_a_closed_port_and_a_missing_response_raise_the_same_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     async with a_server(b"220 mail.example ESMTP\r\n") as other_protocol, a_server(b"") as silent:
@@ -208,7 +208,7 @@ async def test_nobody_there_and_no_answer_are_the_same_failure() -> None:
             with pytest.raises(Unreachable) as failure:
                 await fetch(OutboundClient(OPEN), url)
             failures.append(str(failure.value))
-    assert set(failures) == {"no answer came from 127.0.0.1"}
+    assert set(failures) == {"no response from 127.0.0.1"}
 
 
 async def test_a_silent_server_is_given_up() -> None:
@@ -220,13 +220,13 @@ async def test_a_silent_server_is_given_up() -> None:
         released.set()
 
 
-async def test_a_body_that_breaks_off_is_a_failure() -> None:
+async def test_an_interrupted_body_is_a_failure() -> None:
     async with a_server(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf") as server:
         with pytest.raises(Unreachable):
             await fetch(OutboundClient(OPEN), server.url())
 
 
-async def test_of_an_endless_body_only_the_head_is_read() -> None:
+async def test_only_the_head_of_an_endless_body_is_read() -> None:
     async def flood(writer: asyncio.StreamWriter) -> None:
         while True:
             writer.write(b"x" * 65536)
@@ -237,13 +237,13 @@ async def test_of_an_endless_body_only_the_head_is_read() -> None:
         assert await fetch(OutboundClient(OPEN), server.url()) == (200, b"x" * 1024)
 
 
-async def test_a_compressed_answer_stays_compressed() -> None:
+async def test_a_compressed_response_stays_compressed() -> None:
     async with a_server(reply(b"\x1f\x8b bomb", **{"content-encoding": "gzip"})) as server:
         assert await fetch(OutboundClient(OPEN), server.url()) == (200, b"\x1f\x8b bomb")
     assert b"accept-encoding: identity" in server.requests[0]
 
 
-# Addresses
+# URLs
 
 
 @pytest.mark.parametrize(
@@ -256,8 +256,8 @@ async def test_a_compressed_answer_stays_compressed() -> None:
         ("http://[2606:4700::1]:81/", "http://[2606:4700::1]:81/"),
     ],
 )
-def test_an_address_is_taken_apart(url: str, as_sent: str) -> None:
-    assert parse_address(url).url == as_sent
+def test_a_url_is_parsed_and_normalised(url: str, as_sent: str) -> None:
+    assert parse_url(url).text == as_sent
 
 
 @pytest.mark.parametrize(
@@ -275,17 +275,17 @@ def test_an_address_is_taken_apart(url: str, as_sent: str) -> None:
         "",
     ],
 )
-def test_what_is_no_address_is_malformed(url: str) -> None:
-    with pytest.raises(Malformed):
-        parse_address(url)
+def test_an_invalid_url_is_refused(url: str) -> None:
+    with pytest.raises(InvalidUrl):
+        parse_url(url)
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_an_address_or_malformed(text: str) -> None:
+def test_any_text_is_a_valid_or_invalid_url(text: str) -> None:
     for url in (text, f"http://{text}", f"http://example.com{text}", f"http://example.com/{text}"):
         try:
-            address = parse_address(url)
-        except Malformed:
+            parsed = parse_url(url)
+        except InvalidUrl:
             continue
-        assert address.url.isascii()
-        assert parse_address(address.url) == address
+        assert parsed.text.isascii()
+        assert parse_url(parsed.text) == parsed

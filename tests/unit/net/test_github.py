@@ -1,4 +1,4 @@
-"""Tokens for one repository each, from a GitHub App's key, by a GitHub on loopback."""
+"""Tokens and redeliveries for a GitHub App, from a fake GitHub on loopback."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -37,7 +37,7 @@ def tokens(github: FakeGitHub, store: MemoryStore) -> RepositoryTokens:
 
 
 async def a_stored_job(store: MemoryStore, github: FakeGitHub, **setup: Any) -> Job:
-    """A job that a webhook source with credentials has made."""
+    """Store a job of a webhook source with credentials."""
     usual = {"git_repo": f"{github.url}/octo/demo.git", "credentials_ref": "ir-00000001-git", "token_from": "app"}
     spec = a_spec(workspace_setup=WorkspaceSetup(**usual | setup))
     return await store.create(a_job(job_id="ir-00000001", spec=spec))
@@ -63,7 +63,7 @@ class TestApp:
         assert {claims["iss"] for claims in github.claims} == {APP_ID}
         assert all(claims["exp"] - claims["iat"] <= 600 for claims in github.claims)
 
-    async def test_the_token_goes_with_its_job(
+    async def test_the_token_is_deleted_with_its_job(
         self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
     ) -> None:
         await store.create(Secret(metadata=Metadata(name="app"), data=APP))
@@ -77,11 +77,11 @@ class TestApp:
         [
             ({}, "neither a `token` nor"),
             ({"appId": APP_ID}, "neither a `token` nor"),
-            (APP | {"privateKey": "test-key-that-is-none"}, "no RSA key"),
-            (APP | {"privateKey": APP_KEY_PEM[:-200]}, "no RSA key"),
+            (APP | {"privateKey": "test-key-that-is-none"}, "not an RSA key"),
+            (APP | {"privateKey": APP_KEY_PEM[:-200]}, "not an RSA key"),
         ],
     )
-    async def test_credentials_that_are_none_are_named_and_not_shown(
+    async def test_invalid_credentials_are_named_and_not_shown(
         self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens, data: dict[str, str], reason: str
     ) -> None:
         await store.create(Secret(metadata=Metadata(name="app"), data=data))
@@ -90,13 +90,13 @@ class TestApp:
         assert "test-key" not in str(given_up.value)
         assert given_up.value.code == "git_clone"
 
-    async def test_credentials_that_are_missing_are_named(
+    async def test_missing_credentials_are_named(
         self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
     ) -> None:
         with pytest.raises(GiveUp, match="'app'"):
             await tokens.provide(await a_stored_job(store, github))
 
-    async def test_an_app_that_is_not_installed_gets_none(
+    async def test_an_app_that_is_not_installed_gets_no_token(
         self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
     ) -> None:
         await store.create(Secret(metadata=Metadata(name="app"), data=APP))
@@ -105,7 +105,7 @@ class TestApp:
             await tokens.provide(await a_stored_job(store, github))
 
     @pytest.mark.parametrize(("status", "error"), [(401, GiveUp), (422, GiveUp), (403, RetryLater), (502, RetryLater)])
-    async def test_what_may_pass_is_tried_again(
+    async def test_transient_failures_are_retried_and_permanent_ones_are_not(
         self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens, status: int, error: type[Exception]
     ) -> None:
         await store.create(Secret(metadata=Metadata(name="app"), data=APP))
@@ -115,17 +115,17 @@ class TestApp:
 
 
 class TestHook:
-    """The webhook of an App: what it has sent, and to have it send that again."""
+    """The webhook of an App: its deliveries and their redelivery."""
 
     @pytest.fixture
     def api(self, github: FakeGitHub) -> GitHub:
         github.hook_url = f"{github.url}/nobody-receives-here"
         return GitHub(github.url, FakeClock())
 
-    async def test_its_address_is_that_of_the_app(self, github: FakeGitHub, api: GitHub) -> None:
+    async def test_the_hook_url_is_that_of_the_app(self, github: FakeGitHub, api: GitHub) -> None:
         assert await api.hook_url(APP) == github.hook_url
 
-    async def test_all_pages_are_read_the_newest_first(self, github: FakeGitHub, api: GitHub) -> None:
+    async def test_all_pages_are_read_newest_first(self, github: FakeGitHub, api: GitHub) -> None:
         for _ in range(5):
             github.deliver("ping", b"{}")
         found = await api.deliveries(APP, NOON)
@@ -134,7 +134,7 @@ class TestHook:
             ("Invalid HTTP Response: 401", False, False)
         }
 
-    async def test_no_page_is_read_beyond_the_time_that_is_asked_for(self, github: FakeGitHub, api: GitHub) -> None:
+    async def test_no_page_before_the_given_time_is_read(self, github: FakeGitHub, api: GitHub) -> None:
         for _ in range(6):
             github.deliver("ping", b"{}")
         for delivery in github.deliveries[:4]:
@@ -142,13 +142,13 @@ class TestHook:
         assert [each.id for each in await api.deliveries(APP, NOON)] == [6, 5]
         assert len(github.claims) == 2
 
-    async def test_one_is_sent_again_under_its_guid(self, github: FakeGitHub, api: GitHub) -> None:
+    async def test_a_redelivery_has_the_guid_of_the_delivery(self, github: FakeGitHub, api: GitHub) -> None:
         github.deliver("ping", b"{}")
         await api.deliver_again(APP, 1)
         again, first = await api.deliveries(APP, NOON)
         assert (again.guid, again.redelivery) == (first.guid, True)
 
-    async def test_one_that_there_is_not_is_given_up(self, api: GitHub) -> None:
+    async def test_redelivery_of_a_missing_delivery_is_given_up(self, api: GitHub) -> None:
         with pytest.raises(GiveUp, match="no such delivery"):
             await api.deliver_again(APP, 7)
 
@@ -163,7 +163,7 @@ class TestHook:
             ({"Retry-After": "soon"}, 10),
         ],
     )
-    async def test_github_says_how_long_it_wants_to_be_left_alone(
+    async def test_the_retry_delay_follows_githubs_headers(
         self, github: FakeGitHub, api: GitHub, headers: dict[str, str], seconds: float
     ) -> None:
         github.statuses, github.headers = [429], headers
@@ -172,14 +172,16 @@ class TestHook:
         assert later.value.delay_seconds == pytest.approx(seconds, abs=2)
 
 
-async def test_a_token_is_used_as_it_is(github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens) -> None:
+async def test_a_stored_token_is_used_unchanged(
+    github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+) -> None:
     await store.create(Secret(metadata=Metadata(name="app"), data={"token": "ghp_test_token\n"}))
     await tokens.provide(await a_stored_job(store, github))
     assert await token_of(store) == "ghp_test_token"
     assert github.claims == []
 
 
-async def test_no_other_host_ever_gets_one(github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens) -> None:
+async def test_no_other_host_gets_a_token(github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens) -> None:
     await store.create(Secret(metadata=Metadata(name="app"), data=APP))
     with pytest.raises(GiveUp, match="not on the GitHub"):
         await tokens.provide(await a_stored_job(store, github, git_repo="https://elsewhere.test/octo/demo.git"))
@@ -187,7 +189,7 @@ async def test_no_other_host_ever_gets_one(github: FakeGitHub, store: MemoryStor
 
 
 @pytest.mark.parametrize(
-    ("api_url", "clone_url", "is_its"),
+    ("api_url", "clone_url", "expected"),
     [
         ("https://api.github.com", "https://github.com/a/b.git", True),
         ("https://api.github.com", "https://api.github.com.evil.test/a/b.git", False),
@@ -196,28 +198,28 @@ async def test_no_other_host_ever_gets_one(github: FakeGitHub, store: MemoryStor
         ("https://ghe.example/api/v3", "https://github.com/a/b.git", False),
     ],
 )
-def test_which_repositories_are_its_own(api_url: str, clone_url: str, is_its: bool) -> None:
-    assert GitHub(api_url, FakeClock()).is_host_of(clone_url) == is_its
+def test_only_repositories_on_its_host_are_its_own(api_url: str, clone_url: str, expected: bool) -> None:
+    assert GitHub(api_url, FakeClock()).is_host_of(clone_url) == expected
 
 
-async def test_a_secret_of_anothers_is_not_touched(
+async def test_a_secret_of_another_owner_is_not_changed(
     github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
 ) -> None:
     await store.create(Secret(metadata=Metadata(name="app"), data={"token": "ghp_test_token"}))
-    anothers = await store.create(Secret(metadata=Metadata(name="ir-00000001-git"), data={"password": "test-own"}))
+    other = await store.create(Secret(metadata=Metadata(name="ir-00000001-git"), data={"password": "test-own"}))
     with pytest.raises(GiveUp, match="another's"):
         await tokens.provide(await a_stored_job(store, github))
-    assert await store.get(Secret, "ir-00000001-git") == anothers
+    assert await store.get(Secret, "ir-00000001-git") == other
 
 
-async def test_a_job_that_is_to_have_none_gets_none(
+async def test_a_job_without_token_from_gets_no_token(
     github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
 ) -> None:
     await tokens.provide(await a_stored_job(store, github, token_from=None))
     assert await store.list(Secret) == []
 
 
-async def test_credentials_that_are_not_labelled_make_no_token_where_labels_are_required(
+async def test_unlabelled_credentials_give_no_token_where_labels_are_required(
     github: FakeGitHub, store: MemoryStore
 ) -> None:
     tokens = RepositoryTokens(store, GitHub(github.url, FakeClock()), labelled_only=True)

@@ -1,4 +1,4 @@
-"""Signatures of webhooks, by the published example of Standard Webhooks."""
+"""Signatures of webhooks, checked against the published example of Standard Webhooks."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ EXAMPLE_SIGNATURE = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 EXAMPLE_TIME = datetime.fromtimestamp(1614265330, UTC)
 
 
-def test_the_published_example_comes_out() -> None:
+def test_the_published_example_has_its_published_signature() -> None:
     headers = signed_headers(
         "msg_p5jXN8AQM9LWM0D4loKWxJek", EXAMPLE_TIME, b'{"test": 2432232314}', [signing_key(EXAMPLE_SECRET)]
     )
@@ -22,7 +22,7 @@ def test_the_published_example_comes_out() -> None:
     }
 
 
-def test_while_secrets_are_changed_there_is_a_signature_by_each() -> None:
+def test_several_keys_give_a_signature_each() -> None:
     headers = signed_headers(
         "msg_p5jXN8AQM9LWM0D4loKWxJek", EXAMPLE_TIME, b'{"test": 2432232314}',
         [b"new-test-secret", signing_key(EXAMPLE_SECRET)],
@@ -32,15 +32,15 @@ def test_while_secrets_are_changed_there_is_a_signature_by_each() -> None:
     assert first != second == EXAMPLE_SIGNATURE
 
 
-def test_without_a_secret_nothing_is_signed_and_the_id_is_there_all_the_same() -> None:
+def test_headers_without_a_key_have_an_id_and_no_signature() -> None:
     assert set(signed_headers("msg_1", EXAMPLE_TIME, b"{}", [])) == {"webhook-id", "webhook-timestamp"}
 
 
-def test_any_other_text_is_a_secret_as_it_stands() -> None:
+def test_a_secret_without_the_prefix_is_its_own_key() -> None:
     assert signing_key("test-secret") == b"test-secret"
 
 
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_not base64", "whsec_abc"])
-def test_a_secret_that_looks_encoded_has_to_be(secret: str) -> None:
+def test_a_secret_with_the_prefix_must_be_base64(secret: str) -> None:
     with pytest.raises(ValueError, match="whsec_"):
         signing_key(secret)

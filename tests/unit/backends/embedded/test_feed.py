@@ -2,7 +2,7 @@
 
 import asyncio
 
-from labrats.backends.embedded.feed import Feed, Removed, Subscription, Written
+from labrats.backends.embedded.feed import CommittedDeletion, CommittedWrite, Feed, Subscription
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.record import Metadata, encode
 from labrats.ports import Changed, Deleted
@@ -12,18 +12,18 @@ def a_map(name: str, version: int, uid: str = "") -> ConfigMap:
     return ConfigMap(metadata=Metadata(name=name, uid=uid or f"uid-of-{name}", resource_version=str(version)))
 
 
-def written(name: str, version: int, uid: str = "") -> Written:
-    return Written(version, "ConfigMap", a_map(name, version, uid))
+def written(name: str, version: int, uid: str = "") -> CommittedWrite:
+    return CommittedWrite(version, "ConfigMap", a_map(name, version, uid))
 
 
-def removed(name: str, version: int, last_version: int, uid: str = "") -> Removed:
-    return Removed(version, "ConfigMap", name, encode(a_map(name, last_version, uid)))
+def removed(name: str, version: int, last_version: int, uid: str = "") -> CommittedDeletion:
+    return CommittedDeletion(version, "ConfigMap", name, encode(a_map(name, last_version, uid)))
 
 
 def a_subscription(feed: Feed) -> Subscription[ConfigMap]:
     """One that knows the tables as they were before any change."""
     subscription = feed.subscribe(ConfigMap)
-    subscription.know("", 0)
+    subscription.mark_read("", 0)
     return subscription
 
 
@@ -33,67 +33,71 @@ async def test_changes_come_in_their_order() -> None:
     feed.publish([written("b", 1), written("a", 2)])
     feed.publish([removed("b", 3, last_version=1)])
     feed.publish([written("c", 4)])
-    assert await subscription.take() == [Changed(a_map("a", 2)), Deleted(a_map("b", 1)), Changed(a_map("c", 4))]
+    assert await subscription.next_changes() == [Changed(a_map("a", 2)), Deleted(a_map("b", 1)), Changed(a_map("c", 4))]
 
 
 async def test_what_was_taken_does_not_come_again() -> None:
     feed = Feed()
     subscription = a_subscription(feed)
     feed.publish([written("a", 1)])
-    await subscription.take()
+    await subscription.next_changes()
     feed.publish([written("b", 2)])
-    assert await subscription.take() == [Changed(a_map("b", 2))]
+    assert await subscription.next_changes() == [Changed(a_map("b", 2))]
 
 
 async def test_several_unread_writes_of_a_resource_are_one() -> None:
     feed = Feed()
     subscription = a_subscription(feed)
     feed.publish([written("a", 1), written("b", 2), written("a", 3)])
-    assert await subscription.take() == [Changed(a_map("b", 2)), Changed(a_map("a", 3))]
+    assert await subscription.next_changes() == [Changed(a_map("b", 2)), Changed(a_map("a", 3))]
 
 
 async def test_the_end_of_a_resource_is_not_lost_in_its_successor() -> None:
     feed = Feed()
     subscription = a_subscription(feed)
     feed.publish([written("a", 1, "uid-1"), removed("a", 2, last_version=1, uid="uid-1"), written("a", 3, "uid-2")])
-    assert await subscription.take() == [Deleted(a_map("a", 1, "uid-1")), Changed(a_map("a", 3, "uid-2"))]
+    assert await subscription.next_changes() == [Deleted(a_map("a", 1, "uid-1")), Changed(a_map("a", 3, "uid-2"))]
 
 
 async def test_changes_of_other_kinds_do_not_come() -> None:
     feed = Feed()
     subscription = a_subscription(feed)
-    feed.publish([Written(1, "Secret", Secret(metadata=Metadata(name="a"))), written("a", 2)])
-    assert await subscription.take() == [Changed(a_map("a", 2))]
+    feed.publish([CommittedWrite(1, "Secret", Secret(metadata=Metadata(name="a"))), written("a", 2)])
+    assert await subscription.next_changes() == [Changed(a_map("a", 2))]
 
 
 async def test_taking_waits_for_a_change() -> None:
     feed = Feed()
     subscription = a_subscription(feed)
-    taking = asyncio.create_task(subscription.take())
+    reading = asyncio.create_task(subscription.next_changes())
     await asyncio.sleep(0)
-    assert not taking.done()
+    assert not reading.done()
     feed.publish([written("a", 1)])
-    assert await taking == [Changed(a_map("a", 1))]
+    assert await reading == [Changed(a_map("a", 1))]
 
 
 async def test_what_the_watcher_has_read_from_the_tables_does_not_come() -> None:
     feed = Feed()
     subscription = feed.subscribe(ConfigMap)
-    subscription.know("m", 10)  # up to m as of 10,
-    subscription.know("t", 20)  # from there to t, and beyond, as of 20
+    subscription.mark_read("m", 10)  # up to m as of 10,
+    subscription.mark_read("t", 20)  # from there to t, and beyond, as of 20
     feed.publish(
         [written("a", 10), written("b", 11), written("m", 12), written("n", 19), written("t", 21), written("z", 20)]
     )
-    assert await subscription.take() == [Changed(a_map("b", 11)), Changed(a_map("m", 12)), Changed(a_map("t", 21))]
+    assert await subscription.next_changes() == [
+        Changed(a_map("b", 11)),
+        Changed(a_map("m", 12)),
+        Changed(a_map("t", 21)),
+    ]
     feed.publish([removed("z", 20, last_version=9), removed("y", 21, last_version=9)])
-    assert await subscription.take() == [Deleted(a_map("y", 9))]
+    assert await subscription.next_changes() == [Deleted(a_map("y", 9))]
 
 
 async def test_an_unreadable_resource_is_removed_without_a_word() -> None:
     feed = Feed()
     subscription = a_subscription(feed)
-    feed.publish([Removed(1, "ConfigMap", "a", b'{"metadata": 7}'), written("b", 2)])
-    assert await subscription.take() == [Changed(a_map("b", 2))]
+    feed.publish([CommittedDeletion(1, "ConfigMap", "a", b'{"metadata": 7}'), written("b", 2)])
+    assert await subscription.next_changes() == [Changed(a_map("b", 2))]
 
 
 async def test_who_has_left_is_told_nothing() -> None:
@@ -101,8 +105,8 @@ async def test_who_has_left_is_told_nothing() -> None:
     leaving, staying = a_subscription(feed), a_subscription(feed)
     feed.unsubscribe(leaving)
     feed.publish([written("a", 1)])
-    assert await staying.take() == [Changed(a_map("a", 1))]
-    taking = asyncio.create_task(leaving.take())
+    assert await staying.next_changes() == [Changed(a_map("a", 1))]
+    reading = asyncio.create_task(leaving.next_changes())
     await asyncio.sleep(0)
-    assert not taking.done()
-    taking.cancel()
+    assert not reading.done()
+    reading.cancel()

@@ -14,10 +14,12 @@ from labrats.backends.kubernetes.model_files import (
 )
 from labrats.backends.kubernetes.model_files_pod import OPERATION_VARIABLE
 from labrats.backends.kubernetes.pod import EXECUTOR_LABELS
-from labrats.model.model_files import FileOperation, Work
+from labrats.model.model_files import FileOperation, OperationType
 
 SETTINGS = ModelPodSettings("engine:1", "models", {"OUTBOUND_ALLOWED_CIDRS": "10.0.0.0/8"}, {"hostNetwork": False})
-DOWNLOAD = FileOperation(work=Work.DOWNLOAD, provider="qwen", filename="a.gguf", url="https://models.test/$(HOME)/a")
+DOWNLOAD = FileOperation(
+    work=OperationType.DOWNLOAD, provider="qwen", filename="a.gguf", url="https://models.test/$(HOME)/a"
+)
 
 
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:
@@ -58,8 +60,8 @@ def test_what_is_to_be_done_is_told_as_data() -> None:
 
 
 def test_a_job_is_called_as_its_file_and_what_is_done_to_it() -> None:
-    deletion = FileOperation(work=Work.DELETE, provider="qwen", filename="a.gguf")
-    other = FileOperation(work=Work.DELETE, provider="vllm", filename="a.gguf")
+    deletion = FileOperation(work=OperationType.DELETE, provider="qwen", filename="a.gguf")
+    other = FileOperation(work=OperationType.DELETE, provider="vllm", filename="a.gguf")
 
     names = [operation_job(each, SETTINGS)["metadata"]["name"] for each in (DOWNLOAD, deletion, other)]
 
