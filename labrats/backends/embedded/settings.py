@@ -5,7 +5,7 @@ import shutil
 
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunnerSettings
-from labrats.backends.embedded.sandbox import choose_sandbox
+from labrats.backends.embedded.sandbox_choice import choose_sandbox
 from labrats.settings import EngineSettings
 
 

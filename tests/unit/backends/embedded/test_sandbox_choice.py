@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from labrats.backends.embedded.sandbox import choose_sandbox
+from labrats.backends.embedded.sandbox_choice import choose_sandbox
 from labrats.model.errors import LabratsError
 from labrats.settings import EngineSettings
 
