@@ -1,5 +1,6 @@
-"""What a backend fulfils: Store, Runner and Clock. The docstrings are the contract; tests/conformance holds every
-backend, and the in-memory fakes of the unit tests, to it.
+"""The ports that a backend implements: Store, Runner, ModelFiles and Clock. The docstrings are the contract.
+
+tests/conformance checks every backend, and the in-memory fakes of the unit tests, against it.
 """
 
 import asyncio
@@ -20,98 +21,104 @@ from labrats.model.record import Resource
 R = TypeVar("R", bound=Resource)
 
 SUGGESTIONS: Final = 5
-"""Names of AiModels in an attempt's selection, at most."""
+"""The maximum number of AiModels that an attempt's selection suggests."""
 
 
 @dataclass(frozen=True)
 class Changed(Generic[R]):
-    """A resource as it is now: created, or written again."""
+    """The current state of a resource that was created or updated."""
 
     resource: R
 
 
 @dataclass(frozen=True)
 class Deleted(Generic[R]):
-    """A resource that is gone, as it last was."""
+    """The last state of a resource that was deleted."""
 
     resource: R
 
 
 @dataclass(frozen=True)
 class Synced:
-    """All that existed when the watch began has been delivered."""
+    """A marker in a watch: every resource that existed at its beginning has been delivered."""
 
 
 Change = Changed[R] | Deleted[R] | Synced
 
 
 class Store(Protocol):
-    """Watchable resources. Whatever returns has reached stable storage first.
+    """A store of resources that can be watched. A write has reached stable storage when the call returns.
 
     A resource_version is a decimal number that grows with every write of the resource.
 
-    Every call raises RetryLater when the storage is out of reach or out of space; the caller may then not know
-    whether a write happened, and reads again before it repeats one.
+    Every call raises RetryLater while the storage is unreachable or full. The write may have happened nevertheless:
+    read the resource before repeating it.
     """
 
     async def get(self, kind: type[R], name: str) -> R:
-        """Never older than the last write that returned. Raises NotFound."""
+        """Return the resource. It is never older than the last completed write. Raises NotFound."""
         ...
 
     async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
-        """Those of `names` that exist, in the order of `names`. What another engine has just written may be missing."""
+        """Return the existing resources among `names`, in that order.
+
+        A resource that another engine has just created may be missing.
+        """
         ...
 
     async def list(self, kind: type[R], labels: Mapping[str, str] | None = None) -> list[R]:
-        """All of a kind that carry all of `labels`, ordered by name."""
+        """Return all resources of a kind that have all of `labels`, ordered by name."""
         ...
 
     async def create(self, resource: R, parts: Sequence[Resource] = ()) -> R:
-        """Add `resource` together with its `parts`, all of them or none; sets uid, resource_version and created_at.
+        """Create `resource` together with its `parts`, all or none, and return it with uid, version and creation time.
 
-        The parts belong to `resource` and are deleted with it. Raises Conflict, naming it, when a name is taken, and
-        Taken when another of its kind has its `claim`: whoever else creates one at the same instant, one of them stays.
-        After RetryLater it may be there, and without some of its parts (see labrats/intake/job_parts.py).
+        The parts belong to `resource` and are deleted with it.
+
+        Raises Conflict, with the name, if a name is taken, and Taken if another resource of the kind has the same
+        `claim`; of two that are created at the same instant, one succeeds. After RetryLater the resource may exist,
+        possibly without some of its parts (see labrats/intake/job_parts.py).
         """
         ...
 
     async def update(self, resource: R) -> R:
-        """Replace the stored resource, if its resource_version is still that of `resource`.
+        """Replace the stored resource, and return it with its new version.
 
-        Raises Conflict when it was written since, NotFound when it is gone, and Taken when it now claims what another
-        of its kind has. Two that share a claim, since people made them, are written as before. Returns it with its new
-        version.
+        Raises Conflict if the stored version is no longer that of `resource`, NotFound if there is none, and Taken if
+        the update claims what another resource of the kind has. Resources that already share a claim, after writes with
+        kubectl, can still be updated.
         """
         ...
 
     async def delete(self, kind: type[R], name: str, resource_version: str | None = None) -> None:
-        """Remove it and what belongs to it. One of its name can be created at once, with parts of the same names.
+        """Delete a resource with its parts. The names can be reused at once.
 
-        Raises NotFound; Conflict when a version is given and no longer current.
+        Raises NotFound, and Conflict if `resource_version` is given and no longer current.
         """
         ...
 
     def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
-        """First everything that exists, as Changed, then Synced, then every later change, in order, none left out.
+        """Yield every existing resource as Changed, then Synced, then every later change in order.
 
-        Several writes of one resource may arrive as one. The iterator never ends by itself; a slow reader delays
-        nobody. What breaks heals: while the storage is out of reach it is silent, and raises nothing.
+        Several writes of one resource may arrive as one change. The iterator never ends by itself, and a slow reader
+        delays nobody. While the storage is unreachable, the watch yields nothing and raises nothing; then it resumes.
         """
         ...
 
     def silent_seconds(self, kind: type[Resource]) -> float:
-        """For how long the watch of `kind` has heard nothing from the storage, not even that nothing has changed.
+        """Return the seconds since the watch of `kind` last heard from the storage, be it only that nothing changed.
 
-        0 where a watch cannot be out of date.
+        0 for a watch that cannot be out of date.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One run of a job: what a Runner needs to start it. `ai_model` is the configured model it runs on, if any.
+    """One run of a job, with everything a Runner needs to start it.
 
-    others: all configured models, for advice where none of them is the job's.
+    ai_model: the configured model that it runs on, if any.
+    others:   all configured models, to suggest some when the job's model is not configured.
     """
 
     job: Job
@@ -124,7 +131,7 @@ class Attempt:
 
     @property
     def config(self) -> JobConfig:
-        """The job's settings, with those of the model that it runs on where it has none."""
+        """The job's settings, completed by the sampling defaults of its model."""
         config = self.job.resolved.config
         default = self.ai_model.spec.sampling if self.ai_model else None
         return replace(config, sampling=(config.sampling or Sampling()).over(default)) if default else config
@@ -142,7 +149,7 @@ class Attempt:
 
     @property
     def earlier_session(self) -> AgentSession | None:
-        """The one that it is to go on with: of an attempt before it, and of its provider."""
+        """The session to resume: of an earlier attempt of the same provider. None if there is none."""
         session, status = self.job.status.session, self.job.status
         if session and session.provider == self.job.resolved.provider and 0 < session.attempt < status.attempts:
             return session
@@ -151,7 +158,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class OutputTail:
-    """What an attempt has said lately. logs: its last lines, within the bounds of JobStatus.logs."""
+    """The end of an attempt's output. logs: its last lines, within the bounds of JobStatus.logs."""
 
     logs: tuple[str, ...] = ()
     usage: Usage = Usage()
@@ -161,22 +168,22 @@ class OutputTail:
 
 @dataclass(frozen=True)
 class NotStarted:
-    """The runner knows nothing by that name: it was never started, or has been removed."""
+    """The runner does not know the attempt: it was never started, or has been removed."""
 
 
 @dataclass(frozen=True)
 class Alive:
-    """Its executor, or a process it left behind, may still be running."""
+    """The attempt's executor, or a process that the executor left behind, may still be running."""
 
     pod_name: str | None = None
 
 
 @dataclass(frozen=True)
 class Gone:
-    """Nothing of it is running, and nothing can be again.
+    """No process of the attempt is running, and none can start any more.
 
-    outcome:      its terminal event, or None when it ended without one.
-    code, reason: why it has none, as far as the backend knows.
+    outcome:      its terminal event; None if it ended without one.
+    code, reason: the cause of a missing outcome, as far as the backend knows it.
     tail:         the end of its output.
     """
 
@@ -191,130 +198,133 @@ AttemptState = NotStarted | Alive | Gone
 
 @dataclass(frozen=True)
 class Place:
-    """Where on a cluster an attempt runs or ran, by names that its people know. None on one machine."""
+    """The names of an attempt's Job and pod on a cluster; None on a single machine."""
 
     job_name: str | None = None
     pod_name: str | None = None
 
 
 class Runner(Protocol):
-    """Starts, finds, follows and stops attempts, each known by its name. Attempts outlive the engine."""
+    """Starts, finds, follows and stops attempts, each identified by its name. Attempts outlive the engine."""
 
     async def start(self, attempt: Attempt) -> None:
-        """Start it, unless it was started before: at most one executor ever runs under a name, whoever asks.
+        """Start the attempt unless it was started before. At most one executor ever runs under a name.
 
-        It goes on with the attempt's `earlier_session`, in the workspace and the home where that began, if there is one
-        and these are kept; no two executors ever work in one workspace. Otherwise everything is new to it.
+        With an `earlier_session` whose workspace and home still exist, the attempt resumes it there. Two executors
+        never work in the same workspace. Any other attempt starts in a fresh workspace.
 
-        Raises GiveUp when it can never start, RetryLater when it may later.
+        Raises GiveUp when the attempt can never start, RetryLater when it may start later.
         """
         ...
 
     async def find(self, name: str) -> AttemptState:
-        """How it stands now."""
+        """Return the current state of an attempt."""
         ...
 
     async def stop(self, name: str) -> None:
-        """Ask it to end, and return at once. Harmless when repeated, or when it is gone."""
+        """Ask an attempt to end, and return at once. Repeating it is harmless, and so is stopping one that is Gone."""
         ...
 
     async def kill(self, name: str) -> None:
-        """End it and every process it started, now. When this returns, `find` says Gone, also for a name that was
-        never started: no executor can start under it any more. Raises RetryLater when nobody can confirm that yet,
-        as when its machine is out of reach."""
+        """Kill an attempt with every process that it started. When this returns, `find` returns Gone.
+
+        That holds for a name that was never started, too: no executor can start under it any more. Raises RetryLater
+        while nobody can confirm the end, for example because the machine is unreachable.
+        """
         ...
 
     def watch(self) -> AsyncIterator[str]:
-        """The names of attempts whose state may have changed, as it happens. Never ends by itself."""
+        """Yield the name of each attempt whose state may have changed. Never ends by itself."""
         ...
 
     async def place(self, name: str) -> Place:
-        """Where it runs or ran, for as long as its output is kept."""
+        """Return the names of the attempt's Job and pod, for as long as its output is retained."""
         ...
 
     async def tail(self, name: str) -> OutputTail:
-        """The end of its output so far; empty when there is none."""
+        """Return the end of the attempt's output so far; empty when there is none."""
         ...
 
     def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
-        """Yield its events with a `seq` above `after_seq`, in order, as they come: whole lines of the executor's
-        protocol, some 32 KiB at a time. A line may be foreign; see stored_lines and events_in.
+        """Yield the attempt's events with a `seq` above `after_seq`, in order: whole lines, some 32 KiB at a time.
 
-        follow=False: until the end of what is there. follow=True: until the attempt is Gone and all is read.
+        A line may not be an event of the protocol; see stored_lines and events_in.
+
+        follow=False: ends at the end of the present output. follow=True: ends once the attempt is Gone and all is read.
         """
         ...
 
     async def result(self, name: str) -> Any:
-        """The whole result of an attempt whose `result` event names a file. Raises NotFound when it was removed."""
+        """Return the complete result of an attempt whose `result` event names a file. Raises NotFound if it is gone."""
         ...
 
     async def patch(self, name: str) -> bytes:
-        """What an attempt changed in its workspace, as git prints it. Raises NotFound when none is kept."""
+        """Return the attempt's changes to its workspace as a git patch. Raises NotFound when none is retained."""
         ...
 
     async def workspaces(self) -> list[str]:
-        """The attempts whose workspace is still kept."""
+        """Return the names of the attempts whose workspace is retained."""
         ...
 
-    async def kept(self) -> list[str]:
-        """The attempts of which anything is kept, whether or not their jobs exist."""
+    async def retained(self) -> list[str]:
+        """Return the names of the attempts of which anything is retained, whether or not their jobs exist."""
         ...
 
     async def remove(self, name: str, *, keep_output: bool = False) -> None:
-        """Delete what it left: workspace and inputs, and its output too unless `keep_output`. Only when it is Gone.
+        """Delete the workspace and inputs of an attempt that is Gone, and its output unless `keep_output`.
 
-        With `keep_output`, nothing happens while a later attempt works in its workspace.
+        With `keep_output`, do nothing while a later attempt works in the workspace.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ModelPlace:
-    """Where the files of local models are: a folder of the engine's, or the volume of a claim on a cluster."""
+    """The location of model files: a folder of the engine, or the volume of a PersistentVolumeClaim."""
 
     folder: str | None = None
     claim: str | None = None
 
 
 class ModelFiles(Protocol):
-    """The files of local models, and what is done to them. Operations outlive the engine.
+    """The files of local models, and operations on them, which outlive the engine.
 
-    Every call raises RetryLater when they are out of reach.
+    Every call raises RetryLater while the files are unreachable.
     """
 
     @property
     def place(self) -> ModelPlace: ...
 
     async def scan(self) -> Sequence[FoundFile]:
-        """What is there now, by provider and name."""
+        """Return the present files, by provider and name."""
         ...
 
     async def begin(self, operation: FileOperation) -> FileOperation:
-        """Have it done, and return it as it stands. On stable storage when this returns, and not forgotten.
+        """Begin the operation and return it. It is on stable storage when this returns, and survives a restart.
 
-        Only one thing is done to a file at a time: an operation that does the same and has not ended is returned in its
-        place, one that does something else raises Conflict. One that has ended is forgotten.
+        At most one operation per file is active. If an equal one is active, it is returned instead; a different one
+        raises Conflict. The new operation replaces one that has ended.
         """
         ...
 
     async def operations(self) -> Sequence[FileOperation]:
-        """The last one of each file, the newest first."""
+        """Return the last operation of each file, newest first."""
         ...
 
     async def log(self, name: str) -> Sequence[str]:
-        """What the operation by that name has said so far; all of it once it has ended. Raises NotFound."""
+        """Return the log of an operation so far; complete once it has ended. Raises NotFound."""
         ...
 
 
 class Clock(Protocol):
-    """Time, so that tests can own it."""
+    """The time, which tests replace."""
 
     def now(self) -> datetime:
-        """The time of day, in UTC."""
+        """Return the current time in UTC."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait. Zero or less only yields."""
+        """Sleep. Zero or less only yields to other tasks."""
         ...
 
 

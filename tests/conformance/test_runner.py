@@ -558,15 +558,15 @@ async def test_a_workspace_is_kept_until_it_is_removed(backend: RunnerBackend, r
 
 async def test_whatever_is_kept_of_an_attempt_is_listed_until_it_is_removed(runner: Runner) -> None:
     attempt, other = an_attempt(), an_attempt()
-    assert await runner.kept() == []
+    assert await runner.retained() == []
     for each in (attempt, other):
         await runner.start(each)
         await end_of(runner, each)
     await runner.remove(other.name, keep_output=True)
-    assert sorted(await runner.kept()) == sorted([attempt.name, other.name])
+    assert sorted(await runner.retained()) == sorted([attempt.name, other.name])
     for each in (attempt, other):
         await runner.remove(each.name)
-    assert await runner.kept() == []
+    assert await runner.retained() == []
 
 
 async def test_what_lost_its_workspace_is_still_known_as_ended(runner: Runner) -> None:

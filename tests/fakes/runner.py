@@ -116,7 +116,7 @@ class MemoryRunner:
         await asyncio.sleep(0)
         return [name for name, executor in self._machine.executors.items() if executor.has_workspace]
 
-    async def kept(self) -> list[str]:
+    async def retained(self) -> list[str]:
         await asyncio.sleep(0)
         return list(self._machine.executors)
 

@@ -189,7 +189,7 @@ class LocalRunner:
     async def workspaces(self) -> list[str]:
         return await asyncio.to_thread(self._settings.folders.workspace_names)
 
-    async def kept(self) -> list[str]:
+    async def retained(self) -> list[str]:
         return await asyncio.to_thread(self._settings.folders.attempt_names)
 
     async def remove(self, name: str, *, keep_output: bool = False) -> None:

@@ -218,7 +218,7 @@ class KubernetesRunner:
     async def workspaces(self) -> list[str]:
         return []  # a pod's workspace ends with the pod
 
-    async def kept(self) -> list[str]:
+    async def retained(self) -> list[str]:
         return await asyncio.to_thread(lambda: sorted({*attempt_names(self._settings.attempts), *self._claims.names()}))
 
     async def remove(self, name: str, *, keep_output: bool = False) -> None:

@@ -210,7 +210,7 @@ async def test_what_a_deleted_job_left_ended_is_removed_though_its_workspace_is_
 
     await kept.retention().clean()
 
-    assert await kept.runner.kept() == [other.attempt_name]
+    assert await kept.runner.retained() == [other.attempt_name]
 
 
 async def test_an_attempt_that_cannot_be_ended_yet_keeps_no_other_from_being_removed(
@@ -229,7 +229,7 @@ async def test_an_attempt_that_cannot_be_ended_yet_keeps_no_other_from_being_rem
     monkeypatch.setattr(kept.runner, "kill", kill_others)
     await kept.retention().clean()
 
-    assert await kept.runner.kept() == [stuck.attempt_name]
+    assert await kept.runner.retained() == [stuck.attempt_name]
 
 
 async def test_files_that_no_job_has_are_removed_when_they_are_no_longer_new(kept: Kept, tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ async def test_a_volume_that_cannot_be_read_ends_no_pass_for_good(kept: Kept, mo
         raise OSError("stale file handle")
 
     with monkeypatch.context() as while_it_fails:
-        while_it_fails.setattr(kept.runner, "kept", fail)
+        while_it_fails.setattr(kept.runner, "retained", fail)
         passing = asyncio.create_task(kept.retention().run())
         await eventually(lambda: clock.slept >= 2)
     await eventually(lambda: not kept.machine.executors)

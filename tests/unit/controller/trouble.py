@@ -122,8 +122,8 @@ class TroubledRunner:
     async def workspaces(self) -> list[str]:
         return await self._trouble.call(self._runner.workspaces)
 
-    async def kept(self) -> list[str]:
-        return await self._trouble.call(self._runner.kept)
+    async def retained(self) -> list[str]:
+        return await self._trouble.call(self._runner.retained)
 
     async def remove(self, name: str, *, keep_output: bool = False) -> None:
         await self._trouble.call(lambda: self._runner.remove(name, keep_output=keep_output))
