@@ -1,6 +1,6 @@
-"""The engine's log: a fixed message and fields, as lines for people on a terminal and as JSON elsewhere.
+"""The engine's log: a fixed message with fields, as text on a terminal and as JSON elsewhere.
 
-A line that cannot be written is lost and counted: a full disk, or a closed standard error, ends no engine.
+A line that cannot be written is dropped and counted. A full disk or a closed standard error never stops the engine.
 """
 
 import logging
@@ -16,13 +16,13 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import Processor
 
 _PIECE_BYTES: Final = select.PIPE_BUF
-"""So much a pipe takes without a wait, once it is ready."""
+"""The bytes that a pipe accepts without blocking once it is writable."""
 
-_PATIENCE_MS: Final = 100
+_TIMEOUT_MS: Final = 100
 
 
 class LossyStream:
-    """Standard error, which raises nothing when written to, and buffers nothing. lost: lines that never got there."""
+    """Standard error without buffering or errors. lost: the number of lines that could not be written."""
 
     def __init__(self, descriptor: int = 2) -> None:
         self._descriptor = descriptor
@@ -32,7 +32,7 @@ class LossyStream:
     def write(self, text: str) -> None:
         data = text.encode("utf-8", "backslashreplace")
         try:
-            while data and self._takes_more():
+            while data and self._is_writable():
                 data = data[os.write(self._descriptor, data[:_PIECE_BYTES]) :]
         except OSError:  # a full disk, a broken pipe, a closed descriptor
             pass
@@ -40,15 +40,15 @@ class LossyStream:
         if data:
             self.lost += max(1, text.count("\n"))
 
-    def _takes_more(self) -> bool:
-        """Return whether a piece can be written at once. A pipe that nobody reads is waited for only once."""
+    def _is_writable(self) -> bool:
+        """Return whether a piece can be written at once. Only the first line waits for a pipe that nobody reads."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
-        events = poll.poll(0 if self._is_stuck else _PATIENCE_MS)
+        events = poll.poll(0 if self._is_stuck else _TIMEOUT_MS)
         return bool(events) and bool(events[0][1] & select.POLLOUT)
 
     def flush(self) -> None:
-        """There is no buffer."""
+        """Do nothing, as nothing is buffered."""
 
 
 LOG: Final = LossyStream()
@@ -56,12 +56,12 @@ LOG: Final = LossyStream()
 
 
 def configure_logs(level: str, style: str) -> None:
-    """Set up structlog, and the standard library's logging by it, which libraries use.
+    """Configure structlog, and the standard library's logging, which libraries use, to log through it.
 
     level: debug, info, warning or error. style: console, json, or auto.
     """
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
-    # Tracebacks without the values of local variables, which may be secrets, or prompts.
+    # Tracebacks leave out local variables, whose values may be secrets or prompts.
     if console:
         renderers: list[Processor] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     else:
@@ -74,11 +74,11 @@ def configure_logs(level: str, style: str) -> None:
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(LOG),  # type: ignore[arg-type]  # it needs no more of a stream
+        logger_factory=structlog.WriteLoggerFactory(LOG),  # type: ignore[arg-type]  # it only writes and flushes
         cache_logger_on_first_use=True,
     )
     _configure_standard_logging([*shared, structlog.stdlib.ExtraAdder()], renderers)
-    _log_what_nobody_catches()
+    _log_uncaught_errors()
 
 
 def _configure_standard_logging(shared: list[Processor], renderers: list[Any]) -> None:
@@ -90,22 +90,22 @@ def _configure_standard_logging(shared: list[Processor], renderers: list[Any]) -
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
-def _log_what_nobody_catches() -> None:
-    """Have what Python itself would print between the lines, as tracebacks and warnings, be lines of the log too."""
+def _log_uncaught_errors() -> None:
+    """Log the tracebacks and warnings that Python itself would print between the lines of the log."""
     log = structlog.get_logger()
 
-    def ended(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    def process_failed(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
             sys.__excepthook__(kind, error, traceback)
         else:
             log.critical("engine failed", exc_info=(kind, error, traceback))
 
-    def thread_ended(failed: threading.ExceptHookArgs) -> None:
+    def thread_failed(failed: threading.ExceptHookArgs) -> None:
         name = failed.thread.name if failed.thread else None
         log.error("thread failed", thread=name, exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback))
 
-    def ignored(failed: "sys.UnraisableHookArgs") -> None:
+    def exception_ignored(failed: "sys.UnraisableHookArgs") -> None:
         log.error("exception ignored", exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback))
 
-    sys.excepthook, threading.excepthook, sys.unraisablehook = ended, thread_ended, ignored
+    sys.excepthook, threading.excepthook, sys.unraisablehook = process_failed, thread_failed, exception_ignored
     logging.captureWarnings(capture=True)

@@ -1,6 +1,6 @@
-"""Facts about Linux processes, read from /proc, and how to end a whole tree of them.
+"""Functions to inspect Linux processes through /proc, and to kill a process tree.
 
-A process is known by its pid, its start time and the boot it lived in: a pid alone is soon reused.
+A process is identified by its pid, its start time and the boot: a pid alone is soon reused.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class ProcessId:
-    """One process, for ever. start_ticks: field 22 of /proc/PID/stat, clock ticks since boot."""
+    """A unique identity of a process. start_ticks: field 22 of /proc/PID/stat, clock ticks since boot."""
 
     pid: int
     start_ticks: int
@@ -25,13 +25,13 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> "ProcessId | None":
-        """The identity of `pid` as it is now, or None when there is no such process."""
+        """Return the identity of the process that has `pid` now; None if there is none."""
         fields = _stat_fields(pid)
         return cls(pid, int(fields[19]), boot_id()) if fields else None
 
     @classmethod
     def parse(cls, text: str) -> "ProcessId | None":
-        """Reads what `str()` wrote; None for anything else."""
+        """Parse the result of `str()`; return None for any other text."""
         parts = text.split()
         if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
             return None
@@ -42,13 +42,13 @@ class ProcessId:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs. A zombie does not: it has ended and only waits to be counted."""
+        """True while the process runs. A zombie has ended and only waits to be reaped."""
         fields = _stat_fields(self.pid)
         return not self.is_reaped and bool(fields) and fields[0] not in "ZX"
 
     @property
     def is_reaped(self) -> bool:
-        """Whether nothing of it is left, not even a zombie."""
+        """True once nothing of the process is left, not even a zombie."""
         fields = _stat_fields(self.pid)
         return not fields or int(fields[19]) != self.start_ticks or self.boot_id != boot_id()
 
@@ -57,29 +57,29 @@ _boot_id = ""
 
 
 def boot_id() -> str:
-    """This boot of the machine."""
+    """Return the id of the machine's current boot."""
     global _boot_id
     if not _boot_id:
         _boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return _boot_id
 
 
-MOST_DESCRIPTORS: Final = 65_536
-"""More than this no engine needs, and some programs walk through all that they might have open."""
+MAX_DESCRIPTORS: Final = 65_536
+"""The limit on open files. No engine needs more, and some programs iterate over all possible descriptors."""
 
 
 def raise_descriptor_limit() -> int:
-    """Let this process have as many open files as the system permits. Return how many that is."""
+    """Raise this process's limit on open files as far as the system permits. Return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         return wanted
-    return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 def children(pid: int) -> list[int]:
-    """Return the children of the main thread of `pid`, dead ones that are not reaped included; none when it is gone."""
+    """Return the children of the main thread of `pid`, including zombies; none if the process is gone."""
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
@@ -87,14 +87,14 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(root: int) -> list[int]:
-    """All living processes below `root`, parents before children."""
+    """Return all living processes below `root`, parents before children."""
     children: dict[int, list[int]] = {}
     dead = set()
     for pid in _all_pids():
         if fields := _stat_fields(pid):
             children.setdefault(int(fields[1]), []).append(pid)
             if fields[0] in "ZX":
-                dead.add(pid)  # it may have died since its child was looked at, so it still leads to that one
+                dead.add(pid)  # its children are still listed under it if it died after they were read
     found, frontier = [], [root]
     while frontier:
         frontier = [child for parent in frontier for child in children.get(parent, ())]
@@ -103,13 +103,13 @@ def descendants(root: int) -> list[int]:
 
 
 def with_environment(name: str, value: str) -> list[int]:
-    """The living processes that were started with `name=value` in their environment."""
+    """Return the living processes that were started with `name=value` in their environment."""
     wanted = f"{name}={value}".encode()
     found = []
     for pid in _all_pids():
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:  # ended meanwhile, or not ours to read
+        except OSError:  # it has ended, or belongs to another user
             continue
         if wanted in environment.split(b"\0") and (fields := _stat_fields(pid)) and fields[0] not in "ZX":
             found.append(pid)
@@ -117,21 +117,21 @@ def with_environment(name: str, value: str) -> list[int]:
 
 
 def kill_descendants(root: int, *, spare: frozenset[int] = frozenset(), seconds: float = 5.0) -> bool:
-    """SIGKILL everything below `root` but `spare`, again until nothing is left. Whether it succeeded in time.
+    """Kill everything below `root` except `spare` until nothing is left. Return False if that takes too long.
 
-    Orphans must arrive at `root` or below, so `root` is a child subreaper, or is asked before it ends.
+    Orphans must be reparented to `root` or below: `root` is a child subreaper, or still runs.
     """
     deadline = monotonic() + seconds
     pause = 0.001
-    empty_looks = 0
-    while empty_looks < 2:  # the first may have missed a child that was born of a dying parent meanwhile
+    empty_scans = 0
+    while empty_scans < 2:  # a single scan may miss a child of a parent that dies meanwhile
         remaining = [pid for pid in descendants(root) if pid not in spare]
         if not remaining:
-            empty_looks += 1
+            empty_scans += 1
             continue
         if monotonic() > deadline:
             return False
-        empty_looks = 0
+        empty_scans = 0
         for pid in remaining:
             send_signal(pid, signal.SIGKILL)
         sleep(pause)
@@ -140,7 +140,7 @@ def kill_descendants(root: int, *, spare: frozenset[int] = frozenset(), seconds:
 
 
 def send_signal(pid: int, number: int) -> bool:
-    """Signal `pid`. False when it is gone."""
+    """Send a signal to `pid`. Return False if the process is gone."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:
@@ -149,7 +149,7 @@ def send_signal(pid: int, number: int) -> bool:
 
 
 def hides_processes() -> bool:
-    """Return whether /proc shows a user only the processes that this user may trace (its option `hidepid`)."""
+    """Return whether /proc shows a user only the processes that the user may trace (mount option `hidepid`)."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         place, _, filesystem = line.partition(" - ")
         if place.split()[4] == "/proc" and (hidepid := re.search(r"\bhidepid=(\w+)", filesystem)):
@@ -157,18 +157,18 @@ def hides_processes() -> bool:
     return False
 
 
-def folder_mark(folder: Path) -> str:
-    """The name by which an executor of the attempt in `folder` is known: at most 15 characters, as the kernel takes."""
+def executor_process_name(folder: Path) -> str:
+    """Return the process name of executors of the attempt in `folder`: at most 15 characters, the kernel's limit."""
     return f"lr-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]}"
 
 
-def take_name(name: str) -> None:
-    """Have the kernel call this process `name`. Everybody may read it, unlike most of a process's files."""
+def set_process_name(name: str) -> None:
+    """Set the name of this process. Unlike most files of a process, every user may read it."""
     Path("/proc/self/comm").write_text(name)
 
 
-def name_of(pid: int) -> str:
-    """The name of the process `pid`; empty when there is no such process."""
+def process_name(pid: int) -> str:
+    """Return the name of the process `pid`; empty if there is none."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except (FileNotFoundError, ProcessLookupError):
@@ -176,7 +176,7 @@ def name_of(pid: int) -> str:
 
 
 def describe_exit(word: str, number: int) -> str:
-    """How an executor ended, for people."""
+    """Describe the end of an executor, for people."""
     if word != "signal":
         return f"exited with code {number}"
     with suppress(ValueError):
@@ -189,10 +189,10 @@ def _all_pids() -> list[int]:
 
 
 def _stat_fields(pid: int) -> list[str]:
-    """/proc/PID/stat from field 3 (state) on; empty when there is no such process."""
+    """Return the fields of /proc/PID/stat from field 3 (state) on; empty if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             line = stat.read()
     except (FileNotFoundError, ProcessLookupError):
         return []
-    return line[line.rindex(b")") + 2 :].decode().split()  # the name before may hold spaces and parentheses
+    return line[line.rindex(b")") + 2 :].decode().split()  # the name in field 2 may contain spaces and parentheses

@@ -1,8 +1,8 @@
-"""The sandbox of agents' processes: bubblewrap's options, and a trial of them on this machine.
+"""The sandbox of agents' processes: bubblewrap's options, and a test of them on this machine.
 
 A confined process sees the system's programs and settings, read-only, and the folders that it may write to. It has no
-capability, may create no namespace, and sees no process, no Unix socket and no file of anybody else. It may use the
-network: it needs its model.
+capabilities, cannot create namespaces, and sees no process, Unix socket or file of anyone else. It keeps access to the
+network, which it needs for its model.
 """
 
 import ctypes
@@ -26,14 +26,14 @@ _SYSTEM: Final = (
     *("/nix/store", "/gnu/store", "/run/current-system/sw", "/var/lib/ca-certificates"),
     *("/sys/devices/system/cpu", "/sys/fs/cgroup"),
 )
-"""Programs, libraries, their settings, and the size of the machine, wherever a Linux distribution has them."""
+"""Programs, libraries, their settings and the size of the machine, in all Linux distributions."""
 
 _TEMPORARY: Final = "/tmp"  # noqa: S108 - the path inside the sandbox
 _SETTINGS: Final = Path("/etc")
 _LOCAL_SETTINGS: Final = Path("/usr/local/etc")
 _RESOLVER: Final = _SETTINGS / "resolv.conf"
-_TRIAL_SECONDS: Final = 30.0
-_TRIAL: Final = ("grep", "CapEff:", "/proc/self/status")
+_TEST_SECONDS: Final = 30.0
+_TEST_COMMAND: Final = ("grep", "CapEff:", "/proc/self/status")
 _NO_CAPABILITY: Final = "0" * 16
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -48,9 +48,9 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 def confine(
     command: Sequence[str], sandbox: Sandbox, *, cwd: Path, writable: Sequence[Path], scratch: Path
 ) -> list[str]:
-    """Return the command that runs `command` in `sandbox`.
+    """Return the command that runs `command` in the sandbox.
 
-    writable: folders to bind for writing, each under its own path. scratch: the folder to bind as `/tmp` as well.
+    writable: folders to bind for writing, under their own paths. scratch: the folder to bind as `/tmp`, too.
     """
     shown = [path for path in map(Path, sandbox.readable) if os.access(path, os.R_OK)]
     hidden = [path for path in map(Path, sandbox.hidden) if any(map(path.is_relative_to, shown)) and path.is_dir()]
@@ -60,25 +60,25 @@ def confine(
         *("--bind", str(scratch), _TEMPORARY, "--symlink", _TEMPORARY, f"/var{_TEMPORARY}"),
     ]
     options += [word for path in shown for word in _bind(path)]
-    # Covers come after everything that is shown, so that nothing shows the engine's folders again.
+    # The covers come last, so that no later option uncovers the engine's folders.
     options += [word for path in hidden for word in ("--tmpfs", str(path))]
     options += [word for path in writable for word in ("--bind", str(path), str(path))]
     options += [word for path in (*hidden, Path("/")) for word in ("--remount-ro", str(path))]
     return [sandbox.program, *options, "--chdir", str(cwd), "--", *command]
 
 
-def why_unusable(program: str) -> str | None:
-    """Try bubblewrap's very options. Return None where they confine a process here, else the reason in a sentence."""
+def bubblewrap_problem(program: str) -> str | None:
+    """Test bubblewrap with the real options. Return the problem if they do not confine a process here."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        command = confine(_TRIAL, Sandbox(program=program), cwd=folder, writable=[folder], scratch=folder)
+        command = confine(_TEST_COMMAND, Sandbox(program=program), cwd=folder, writable=[folder], scratch=folder)
         try:
-            trial = subprocess.run(command, capture_output=True, text=True, timeout=_TRIAL_SECONDS, check=False)
+            test = subprocess.run(command, capture_output=True, text=True, timeout=_TEST_SECONDS, check=False)
         except subprocess.TimeoutExpired:
-            return f"bwrap did not end within {_TRIAL_SECONDS:g} seconds"
-    if trial.returncode != 0:
-        return f"bwrap failed: {trial.stderr.strip() or f'exit status {trial.returncode}'}"
-    if (capabilities := trial.stdout.removeprefix("CapEff:").strip()) != _NO_CAPABILITY:
+            return f"bwrap did not end within {_TEST_SECONDS:g} seconds"
+    if test.returncode != 0:
+        return f"bwrap failed: {test.stderr.strip() or f'exit status {test.returncode}'}"
+    if (capabilities := test.stdout.removeprefix("CapEff:").strip()) != _NO_CAPABILITY:
         return f"a confined process keeps the capabilities {capabilities}"
     return None
 
@@ -90,10 +90,10 @@ def can_scope_sockets() -> bool:
 
 
 def scope_sockets() -> None:
-    """Keep this process and all that it starts from connecting to other processes' abstract Unix sockets.
+    """Keep this process and its descendants from connecting to abstract Unix sockets of other processes.
 
-    These belong to the network namespace, which an agent shares with the machine. Without effect where the kernel
-    cannot do it. Raises OSError.
+    These sockets belong to the network namespace, which an agent shares with the machine. Does nothing on a kernel
+    without this feature. Raises OSError.
     """
     if not can_scope_sockets():
         return
@@ -112,7 +112,7 @@ def scope_sockets() -> None:
 
 
 def _system() -> Iterator[str]:
-    """Yield the options that show what belongs to the system."""
+    """Yield the options that bind the system's files."""
     for path in map(Path, _SYSTEM):
         if path.is_symlink():
             yield from ("--symlink", os.readlink(path), str(path))
@@ -128,9 +128,9 @@ def _system() -> Iterator[str]:
 
 
 def public_entries(folder: Path) -> Iterator[str]:
-    """Yield the options that show what everybody may read below `folder`, each entry by itself.
+    """Yield options that bind the world-readable files below `folder`, each by itself.
 
-    A cover over a private file would go with it when that is replaced, as `passwd` replaces `/etc/shadow`.
+    Covering a private file instead would fail when the file is replaced, as `passwd` replaces `/etc/shadow`.
     """
     yield from ("--dir", str(folder))
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -151,7 +151,7 @@ def _bind(path: Path) -> tuple[str, str, str]:
 
 @cache
 def private_paths(folder: Path) -> tuple[Path, ...]:
-    """Return the files and folders below `folder` that not everybody may read; of such a folder, nothing below it.
+    """Return the files and folders below `folder` that are not world-readable, without the content of such folders.
 
     An engine that runs as root could read them, and so could its agents.
     """

@@ -1,4 +1,4 @@
-"""Every knob of the engine. Read from the environment by main.py, and handed on as they are."""
+"""All settings of the engine. main.py reads them once from the environment and passes them on unchanged."""
 
 import os
 from ipaddress import ip_address
@@ -14,15 +14,15 @@ from labrats.net.webhook_signature import signing_key
 
 Words = Annotated[tuple[str, ...], NoDecode]
 Paths = Annotated[tuple[Path, ...], NoDecode]
-"""Several values in one variable, separated by commas."""
+"""Comma-separated values of one variable."""
 
 
 def default_data_dir() -> Path:
-    """`$XDG_DATA_HOME/labrats`, or `~/.local/share/labrats`."""
+    """Return `$XDG_DATA_HOME/labrats`, or `~/.local/share/labrats`."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "labrats"
 
 
-_SWITCH_WORDS: Final = (
+_BOOLEAN_WORDS: Final = (
     dict.fromkeys(("1", "yes", "on", "t", "y"), "true")
     | dict.fromkeys(("0", "no", "off", "f", "n"), "false")
     | {"true": "true", "false": "false"}
@@ -30,134 +30,136 @@ _SWITCH_WORDS: Final = (
 
 
 class EngineSettings(BaseSettings):
-    """The settings of the engine, each with a default that works on one machine with nothing else."""
+    """The settings of the engine. Every default works on a single machine without further services."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, populate_by_name=True)
 
     backend: str = Field(default="embedded", pattern="^(embedded|kubernetes)$", validation_alias="LABRATS_BACKEND")
-    """Where jobs are kept and run: embedded (this machine alone), or kubernetes (the cluster that is configured)."""
+    """The backend that stores and runs jobs: embedded (this machine), or kubernetes (the configured cluster)."""
     role: str = Field(default="all", pattern="^(all|api|controller|webhook-receiver)$", validation_alias="LABRATS_ROLE")
-    """What of the engine this process is: all of it, or, on a cluster, one of several that answer requests (api), or
-    one of several of which one at a time drives jobs (controller), or what receives for one WebhookSource
-    (webhook-receiver)."""
+    """The part of the engine that this process runs. all: everything. On a cluster also api: one of several that
+    answer requests; controller: one of several of which one at a time drives jobs; webhook-receiver: the receiver of
+    one WebhookSource."""
     host: str = Field(default="127.0.0.1", validation_alias="LABRATS_HOST")
-    """The address to listen on. Beyond loopback only with an OIDC_ISSUER, or LABRATS_ALLOW_PUBLIC=true."""
+    """The address to listen on. One beyond loopback needs OIDC_ISSUER or LABRATS_ALLOW_PUBLIC=true."""
     port: int = Field(default=3001, ge=0, le=65535, validation_alias="PORT")
-    """The port to listen on; 0 takes a free one."""
+    """The port to listen on; 0 chooses a free one."""
     allow_public: bool = Field(default=False, validation_alias="LABRATS_ALLOW_PUBLIC")
-    """Listen beyond loopback although no issuer says who may sign in."""
+    """Allow listening beyond loopback without an OIDC_ISSUER."""
     public_url: str | None = Field(
         default=None, pattern=r"^https?://[^\s/?#@]+$", validation_alias="LABRATS_PUBLIC_URL"
     )
-    """How browsers reach the engine, such as https://labrats.example.com. Default: as their requests say."""
+    """The URL at which browsers reach the engine, such as https://labrats.example.com. Default: the Host header of
+    each request."""
     allowed_hosts: Words = Field(default=(), validation_alias="LABRATS_ALLOWED_HOSTS")
-    """Names, separated by commas, by which an engine on loopback may be called, beside loopback's own and that of
-    LABRATS_PUBLIC_URL: what a proxy passes on as Host."""
+    """Further host names, separated by commas, that an engine on loopback accepts in the Host header, in addition to
+    loopback's names and that of LABRATS_PUBLIC_URL."""
     trusted_proxies: Words = Field(default=("127.0.0.1", "::1"), validation_alias="LABRATS_TRUSTED_PROXIES")
-    """Addresses or CIDR networks, separated by commas, whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    """Addresses or CIDR networks, separated by commas, whose X-Forwarded-For and X-Forwarded-Proto are trusted."""
     data_dir: Path = Field(default_factory=default_data_dir, validation_alias="LABRATS_DATA_DIR")
-    """Where everything is kept: the database, attempts, workspaces, uploads, the admin key."""
+    """The data folder: the database, attempts, workspaces, uploads and the admin key."""
     workspace_dir: Path | None = Field(default=None, validation_alias="WORKSPACE_DIR")
-    """Where agents' workspaces are made, and PDFs are kept in `uploads`. Default: `workspaces` in the data folder."""
+    """The folder of agents' workspaces, and of PDFs in `uploads`. Default: `workspaces` in the data folder."""
     uploads_dir: Path | None = Field(default=None, validation_alias="UPLOADS_DIR")
-    """Where files for workspaces are kept. Default: `uploads` in the data folder."""
+    """The folder of uploaded workspace files. Default: `uploads` in the data folder."""
     models_dir: Path | None = Field(default=None, validation_alias="LABRATS_MODELS_DIR")
-    """Where the files of local models are kept, by provider. Default: `models` in the data folder."""
+    """The folder of local models' files, by provider. Default: `models` in the data folder."""
     max_model_file_gib: float = Field(default=200, gt=0, validation_alias="LABRATS_MAX_MODEL_FILE_GIB")
-    """The largest file that is downloaded for a local model."""
+    """The limit on the size of a file that is downloaded for a local model."""
     submit_api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(default=(), validation_alias="SUBMIT_API_KEYS")
-    """API keys that may submit jobs, separated by commas, beside the stored ones."""
+    """API keys that may submit jobs, separated by commas, in addition to the stored ones."""
     oidc_issuer: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$", validation_alias="OIDC_ISSUER")
-    """The OpenID provider where users sign in, as it calls itself: https://auth.example.com."""
+    """The OpenID provider where users sign in, exactly as it names itself: https://auth.example.com."""
     oidc_client_id: str | None = Field(default=None, min_length=1, validation_alias="OIDC_CLIENT_ID")
-    """How the provider knows the engine."""
+    """The engine's client id at the OpenID provider."""
     oidc_client_secret: SecretStr | None = Field(default=None, min_length=1, validation_alias="OIDC_CLIENT_SECRET")
-    """What the engine proves itself to the provider with; none for a public client."""
+    """The engine's client secret at the OpenID provider; none for a public client."""
     auth_jwt_secret: SecretStr | None = Field(default=None, min_length=32, validation_alias="AUTH_JWT_SECRET")
-    """What the dashboard's sessions are signed with. Default: made once, and kept in the store."""
+    """The secret that signs the dashboard's sessions. Default: generated once and stored."""
     session_hours: float = Field(default=12, gt=0, validation_alias="LABRATS_SESSION_HOURS")
-    """How long a user stays signed in."""
+    """The time until a user has to sign in again."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", validation_alias="LABRATS_LOG_LEVEL")
-    """The least urgent messages that are logged: debug, info, warning or error."""
+    """The lowest level that is logged: debug, info, warning or error."""
     log_format: str = Field(default="auto", pattern="^(auto|console|json)$", validation_alias="LABRATS_LOG_FORMAT")
-    """How messages are logged: console, json, or auto (console on a terminal, json elsewhere)."""
+    """The format of the log: console, json, or auto (console on a terminal, json elsewhere)."""
 
     prometheus_url: str | None = Field(
         default=None, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", validation_alias="PROMETHEUS_URL"
     )
-    """The Prometheus that scrapes this engine, asked for /api/stats/timeseries. Default: the jobs that are kept."""
+    """The Prometheus that scrapes this engine, queried for /api/stats/timeseries. Default: the retained jobs."""
 
     default_model_slots: int = Field(default=4, ge=0, validation_alias="DEFAULT_MODEL_SLOTS")
-    """Attempts at once of a provider and model for which there is no AiModel."""
+    """The slots of a provider and model without an AiModel."""
     priority_aging_seconds: float = Field(default=600, gt=0, validation_alias="PRIORITY_AGING_SECONDS")
-    """A waiting job gains one level of priority each time it has waited this long."""
+    """The waiting time after which a job gains one level of priority, repeatedly."""
     stop_grace_seconds: float = Field(default=10, ge=0, validation_alias="LABRATS_STOP_GRACE_SECONDS")
-    """From the polite request to end until an attempt's processes are killed."""
+    """The time between asking an attempt to end and killing its processes."""
     retry_backoff_seconds: float = Field(default=1, gt=0, validation_alias="LABRATS_RETRY_BACKOFF_SECONDS")
-    """The wait before a second attempt by `maxAttempts`; doubled for each further one, at most 5 minutes."""
+    """The pause before a second attempt by `maxAttempts`; doubled for each further one, at most 5 minutes."""
     model_pause_seconds: float = Field(default=30, gt=0, validation_alias="LABRATS_MODEL_PAUSE_SECONDS")
-    """How long a model is left alone after a rate limit or overload whose end its provider does not say; doubled while
-    it lasts, at most 5 minutes. Its jobs wait meanwhile, up to their deadlines."""
+    """The pause of a model after a rate limit or overload without a retry time from its provider; doubled while it
+    lasts, at most 5 minutes. Jobs of the model wait meanwhile, up to their deadlines."""
     max_chain_depth: int = Field(default=10, ge=0, validation_alias="MAX_CHAIN_DEPTH")
-    """How many agents may follow the first one of a chain."""
+    """The maximum number of agents after the first one of a chain."""
     workspace_retention_hours: float = Field(default=24, ge=0, validation_alias="LABRATS_WORKSPACE_RETENTION_HOURS")
-    """How long the workspace of an ended job is kept for inspection."""
+    """How long the workspace of an ended job is retained for inspection."""
     job_retention_days: float = Field(default=30, gt=0, validation_alias="LABRATS_JOB_RETENTION_DAYS")
-    """How long an ended job and its log are kept."""
+    """How long an ended job and its log are retained."""
     github_api_url: str = Field(
         default="https://api.github.com", pattern=r"^https?://[^\s?#@]+$", validation_alias="LABRATS_GITHUB_API_URL"
     )
-    """Where tokens for repositories are asked for. For GitHub Enterprise: https://HOST/api/v3."""
+    """The GitHub API that issues tokens for repositories. For GitHub Enterprise: https://HOST/api/v3."""
     webhook_source: str | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_SOURCE")
-    """The WebhookSource that a webhook-receiver receives for."""
+    """The WebhookSource of a webhook-receiver."""
     webhook_path: str | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_PATH")
-    """Where it receives. Default: /webhooks/ and the source's name."""
+    """The path at which a webhook-receiver accepts deliveries. Default: /webhooks/ and the source's name."""
     webhook_secret_file: Path | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_SECRET_FILE")
-    """The file with the source's secret."""
+    """The file with the signing secret of a webhook-receiver's source."""
     max_waiting_jobs: int = Field(default=100_000, gt=0, validation_alias="LABRATS_MAX_WAITING_JOBS")
-    """Submissions beyond this many waiting jobs are answered 429."""
+    """The limit on waiting jobs; further submissions are answered 429."""
 
     outbound_allowed_cidrs: Words = Field(default=(), validation_alias="OUTBOUND_ALLOWED_CIDRS")
-    """Networks, as CIDR separated by commas, that callbacks, git and model files may reach beside public ones."""
+    """Networks in CIDR notation, separated by commas, that callbacks, git and model files may reach in addition to
+    public addresses."""
     callback_allowed_hosts: Words = Field(default=(), validation_alias="CALLBACK_ALLOWED_HOSTS")
-    """Hosts that callbacks may reach wherever they are, separated by commas; one with a port is open at that port."""
+    """Hosts, separated by commas, that callbacks may reach whatever their address; with a port, only at that port."""
     callback_signing_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), validation_alias="CALLBACK_SIGNING_SECRET"
     )
-    """What callbacks are signed with, as Standard Webhooks has it: `whsec_` and base64, or any other text. Several,
-    separated by commas, while receivers change from one to the next. Default: callbacks are not signed."""
+    """The secrets that sign callbacks by Standard Webhooks: `whsec_` and base64, or any other text. Several, separated
+    by commas, while receivers change from one to the next. Default: callbacks are not signed."""
     local_repo_roots: Words = Field(default=(), validation_alias="LOCAL_REPO_ROOTS")
-    """Folders, separated by commas, below which `workspaceSetup.gitRepo` may be a path on this machine."""
+    """Folders, separated by commas, that contain the repositories which `workspaceSetup.gitRepo` may name by path."""
     git_ssh_key: Path | None = Field(default=None, validation_alias="LABRATS_GIT_SSH_KEY")
-    """The private key, without a passphrase, for repositories that are cloned by ssh. Default: none; the keys of the
-    engine's user are not used."""
+    """The private key, without a passphrase, for cloning over ssh. Default: none; the keys of the engine's user are
+    not used."""
     git_ssh_known_hosts: Path | None = Field(default=None, validation_alias="LABRATS_GIT_SSH_KNOWN_HOSTS")
-    """The known_hosts file that ssh holds servers to. Default: the machine's own, and any key of an unknown server."""
+    """The known_hosts file for ssh. Default: the machine's own file; the key of an unknown server is accepted."""
 
     executor_images: Words = Field(default=(), validation_alias="LABRATS_EXECUTOR_IMAGES")
     """On Kubernetes, the images that a job may name in `config.executorImage`, separated by commas. Default: any."""
     labelled_credentials: bool = Field(default=False, validation_alias="LABRATS_LABELLED_CREDENTIALS")
-    """On Kubernetes, give jobs only the Secrets with the label labrats.work/type=job-credentials."""
+    """On Kubernetes, restrict jobs to Secrets with the label labrats.work/type=job-credentials."""
 
     claude_path: str | None = Field(default=None, validation_alias="LABRATS_CLAUDE_PATH")
     """The Claude Code program. Default: `claude` on PATH."""
     codex_path: str | None = Field(default=None, validation_alias="LABRATS_CODEX_PATH")
     """The Codex program. Default: `codex` on PATH."""
     sandbox: str | None = Field(default=None, pattern="^(auto|true|false)$", validation_alias="LABRATS_SANDBOX")
-    """Run agents in a sandbox (bubblewrap), where they see the system's programs, their workspace and nothing else:
-    true (refuse to start where that does not work), auto (run without it there, with a warning) or false. Default:
-    auto; false for a data folder that an earlier version created."""
+    """Run agents in a sandbox (bubblewrap) that shows them the system's programs and their workspace only: true (refuse
+    to start without one), auto (warn and run without one where it does not work) or false. Default: auto; false for a
+    data folder that an earlier version created."""
     sandbox_read_paths: Paths = Field(default=(), validation_alias="LABRATS_SANDBOX_READ_PATHS")
-    """Files and folders, separated by commas, that agents in the sandbox may read as well: toolchains in a home folder,
+    """Files and folders, separated by commas, that agents in the sandbox may also read: toolchains in a home folder,
     scripts of MCP servers."""
     allow_untrusted: bool = Field(default=False, validation_alias="LABRATS_ALLOW_UNTRUSTED")
-    """Run jobs of external contributors, whom a webhook source admits, although agents run without a sandbox."""
+    """Run jobs of external contributors that a webhook source admits, although agents run without a sandbox."""
     claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
-    """Let jobs without other credentials use this user's own Claude Code login."""
+    """Let jobs without other credentials use the Claude Code login of the engine's user."""
     max_output_mib: int = Field(default=256, gt=0, le=65536, validation_alias="LABRATS_MAX_OUTPUT_MIB")
-    """Bound on the log lines and events of an attempt; beyond it the job fails with the code output_limit."""
+    """The limit on the log lines and events of an attempt; beyond it the job fails with the code output_limit."""
     agent_idle_seconds: float = Field(default=IDLE_SECONDS, gt=0, validation_alias="LABRATS_AGENT_IDLE_SECONDS")
-    """Limit on the silence of a model that an attempt waits for, whatever the provider. A tool may take longer."""
+    """The limit on the silence of a model while an attempt waits for it, for every provider. A tool may take longer."""
 
     @field_validator(
         "submit_api_keys",
@@ -183,14 +185,14 @@ class EngineSettings(BaseSettings):
 
     @field_validator("sandbox", mode="before")
     @classmethod
-    def _name_switch(cls, value: Any) -> Any:
-        """Take the words for a switch that the setting took before it had three values."""
+    def _parse_sandbox(cls, value: Any) -> Any:
+        """Accept the words for a boolean, which were valid before the setting had three values."""
         word = str(value).lower()
         if value in (None, ""):
             return None
-        if word not in _SWITCH_WORDS and word != "auto":
-            raise ValueError(f"must be auto, true or false, and not {value!r}")
-        return _SWITCH_WORDS.get(word, word)
+        if word not in _BOOLEAN_WORDS and word != "auto":
+            raise ValueError(f"must be auto, true or false instead of {value!r}")
+        return _BOOLEAN_WORDS.get(word, word)
 
     @field_validator("sandbox_read_paths")
     @classmethod
@@ -198,7 +200,7 @@ class EngineSettings(BaseSettings):
         paths = tuple(path.expanduser() for path in value)
         for path in paths:
             if not path.is_absolute():
-                raise ValueError(f"{str(path)!r} is not an absolute path")
+                raise ValueError(f"must be absolute paths; {str(path)!r} is not")
         return paths
 
     @field_validator("allowed_hosts", "callback_allowed_hosts")
@@ -231,7 +233,7 @@ class EngineSettings(BaseSettings):
 
     @property
     def needs_jobs(self) -> bool:
-        """Whether it has to know all jobs. A receiver, which has no right to, only adds to them."""
+        """True if this process needs the index of all jobs. A receiver only creates jobs, and may not read them."""
         return self.role != "webhook-receiver"
 
     @property
@@ -251,7 +253,7 @@ class EngineSettings(BaseSettings):
     @model_validator(mode="after")
     def _check_login(self) -> Self:
         if self.oidc_issuer and not self.oidc_client_id:
-            raise ValueError("OIDC_ISSUER needs OIDC_CLIENT_ID, the name by which the provider knows the engine")
+            raise ValueError("OIDC_ISSUER needs OIDC_CLIENT_ID, the engine's client id at the provider")
         return self
 
     @property
@@ -260,7 +262,7 @@ class EngineSettings(BaseSettings):
 
     @property
     def own_secrets(self) -> tuple[str, ...]:
-        """All secrets among the settings."""
+        """All secret values among the settings."""
         named = (self.oidc_client_secret, self.auth_jwt_secret)
         secrets = (*self.submit_api_keys, *self.callback_signing_secrets, *filter(None, named))
         return tuple(secret.get_secret_value() for secret in secrets)
@@ -298,12 +300,12 @@ _POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/name
 
 
 def default_namespace() -> str:
-    """That of the pod this runs in, or else `default`."""
+    """Return the namespace of the engine's pod; `default` outside a pod."""
     return _POD_NAMESPACE.read_text().strip() if _POD_NAMESPACE.exists() else "default"
 
 
 class PodExtras(BaseModel, frozen=True, extra="forbid"):
-    """Additions to pods that the engine makes, as Kubernetes writes them. Its own labels and annotations win."""
+    """Additions to the pods that the engine creates, as in a manifest. The engine's own labels and annotations win."""
 
     annotations: dict[str, str] = {}
     labels: dict[str, str] = {}
@@ -313,14 +315,14 @@ class PodExtras(BaseModel, frozen=True, extra="forbid"):
 
 
 class KubernetesSettings(BaseSettings):
-    """What the engine needs to know besides, where its backend is a cluster."""
+    """The additional settings of an engine on a cluster."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, populate_by_name=True)
 
     namespace: str = Field(default_factory=default_namespace, validation_alias="LABRATS_NAMESPACE")
-    """Where jobs, their prompts and secrets, and their pods are. Default: the engine's own namespace."""
+    """The namespace of jobs, their prompts, secrets and pods. Default: the engine's own namespace."""
     executor_image: str = Field(min_length=1, validation_alias="LABRATS_EXECUTOR_IMAGE")
-    """What attempts run, unless a job names another image."""
+    """The image of attempts, unless a job names another one."""
     executor_resources: dict[str, dict[str, str]] = Field(
         default={
             "requests": {"cpu": "250m", "memory": "512Mi"},
@@ -328,40 +330,40 @@ class KubernetesSettings(BaseSettings):
         },
         validation_alias="LABRATS_EXECUTOR_RESOURCES",
     )
-    """What an attempt's container asks for and may use: JSON, as in a pod."""
+    """Requests and limits of an attempt's container: JSON, as in a pod."""
     executor_scratch: str = Field(default="10Gi", validation_alias="LABRATS_EXECUTOR_SCRATCH")
-    """How much an attempt's workspace and temporary files may take."""
+    """The size limit of an attempt's workspace and temporary files."""
     executor_pod: dict[str, Any] = Field(default={}, validation_alias="LABRATS_EXECUTOR_POD")
     """Further fields of attempts' pods, such as nodeSelector or runtimeClassName: JSON, as in a pod's spec."""
     executor_extras: PodExtras = Field(default=PodExtras(), validation_alias="LABRATS_EXECUTOR_EXTRAS")
-    """Annotations, labels, volumes and volumeMounts that attempts' pods have besides: JSON."""
+    """Additional annotations, labels, volumes and volumeMounts of attempts' pods: JSON."""
     uploads_claim: str | None = Field(default=None, validation_alias="LABRATS_UPLOADS_CLAIM")
-    """The PersistentVolumeClaim that is mounted where uploads are kept, for attempts to read from."""
+    """The PersistentVolumeClaim of the folder of uploads, from which attempts read."""
     data_claim: str | None = Field(default=None, validation_alias="LABRATS_DATA_CLAIM")
-    """The PersistentVolumeClaim that is mounted as the data folder, where a pod claims its attempt. Default: none,
-    and an attempt of which the cluster starts two pods is lost."""
+    """The PersistentVolumeClaim of the data folder, where a pod claims its attempt. Default: none, so that an attempt
+    is lost if the cluster starts two pods for it."""
     models_claim: str | None = Field(default=None, validation_alias="LABRATS_MODELS_CLAIM")
-    """The PersistentVolumeClaim of the files of local models. Default: none, and no files are downloaded."""
+    """The PersistentVolumeClaim of local models' files. Default: none, and no files are downloaded."""
     engine_image: str | None = Field(default=None, validation_alias="LABRATS_ENGINE_IMAGE")
-    """The engine's own image, which the pods that download and delete such files run."""
+    """The engine's own image, for the pods that download and delete files of local models."""
     start_timeout_seconds: float = Field(default=300, gt=0, validation_alias="LABRATS_START_TIMEOUT_SECONDS")
     """How long an attempt may wait for a node, its image and its volumes."""
     finished_job_hours: float = Field(default=24, gt=0, validation_alias="LABRATS_FINISHED_JOB_HOURS")
-    """How long an attempt's Job stays when it has ended: as long may the engine be away without losing an outcome."""
+    """How long the Job of an ended attempt is retained. An engine that is down for longer loses the outcome."""
     canary_image: str | None = Field(default=None, validation_alias="LABRATS_CANARY_IMAGE")
-    """The engine's image, with which a leader tries whether jobs' pods reach what they should not. Default: none."""
+    """The engine's image, for the pod by which a leader tests the network policy of jobs' pods. Default: none."""
     receiver_image: str | None = Field(default=None, validation_alias="LABRATS_RECEIVER_IMAGE")
-    """The engine's image, which a leader has receive for each WebhookSource. Default: none, and no receivers."""
+    """The engine's image, for the receiver of each WebhookSource. Default: none, and no receivers."""
     receiver_account: str = Field(default="labrats-webhook-receiver", validation_alias="LABRATS_RECEIVER_ACCOUNT")
-    """The ServiceAccount of these receivers."""
+    """The ServiceAccount of receivers."""
     receiver_pod: dict[str, Any] = Field(default={}, validation_alias="LABRATS_RECEIVER_POD")
-    """Further fields of their pods: JSON, as in a pod's spec."""
+    """Further fields of receivers' pods: JSON, as in a pod's spec."""
     receiver_extras: PodExtras = Field(default=PodExtras(), validation_alias="LABRATS_RECEIVER_EXTRAS")
-    """Annotations, labels, volumes, volumeMounts and ingressAnnotations that they have besides: JSON."""
+    """Additional annotations, labels, volumes, volumeMounts and ingressAnnotations of receivers: JSON."""
     receiver_resources: dict[str, dict[str, str | int | float]] = Field(
         default={"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}},
         validation_alias="LABRATS_RECEIVER_RESOURCES",
     )
     """Requests and limits of a receiver's container: JSON, as in a pod."""
     pod_ip: str | None = Field(default=None, validation_alias="LABRATS_POD_IP")
-    """The address of the pod this runs in, which jobs' pods should not reach."""
+    """The address of the engine's own pod, which jobs' pods should not reach."""

@@ -27,7 +27,7 @@ import msgspec
 from labrats.executor.attempt import become_subreaper, execute
 from labrats.files.safe_paths import read_regular_file
 from labrats.model.protocol import CLAIM_FILE, EXIT_FILE, OUTPUT_FILE, STDERR_FILE
-from labrats.processes import ProcessId, boot_id, children, folder_mark, send_signal, take_name
+from labrats.processes import ProcessId, boot_id, children, executor_process_name, send_signal, set_process_name
 
 _READ_BYTES: Final = 64 * 1024
 _CLAIM_BYTES: Final = 256
@@ -101,7 +101,7 @@ class Launcher:
         os.umask(0o077)
         self._forget_the_launcher()
         _redirect_output(folder)
-        take_name(folder_mark(folder))
+        set_process_name(executor_process_name(folder))
         status = execute(folder) if claim(folder) else 0
         sys.stderr.flush()
         os._exit(status)  # shutting down the interpreter takes longer than a short attempt

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from labrats.processes import MOST_DESCRIPTORS
+from labrats.processes import MAX_DESCRIPTORS
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User, lines_of
 
@@ -30,7 +30,7 @@ def resident_bytes(pid: int) -> int:
 async def test_engine_raises_its_limit_of_open_files_as_far_as_permitted(engine: LocalEngine) -> None:
     limits = Path(f"/proc/{engine.pid}/limits").read_text().splitlines()
     soft, hard = next(line for line in limits if line.startswith("Max open files")).split()[3:5]
-    assert int(soft) == min(int(hard), MOST_DESCRIPTORS)
+    assert int(soft) == min(int(hard), MAX_DESCRIPTORS)
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])

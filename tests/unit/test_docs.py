@@ -1,4 +1,4 @@
-"""The documentation says what the code does, where that can be checked."""
+"""The documentation agrees with the code where that can be checked."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from labrats.model.phases import MOVES
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_diagram_of_a_jobs_life_is_the_table_of_moves() -> None:
+def test_the_diagram_of_a_job_shows_the_table_of_moves() -> None:
     drawn = {
         line.strip()
         for line in (DOCS / "architecture.md").read_text().splitlines()

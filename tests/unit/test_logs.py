@@ -1,4 +1,4 @@
-"""What the engine's own log says, and what it never says."""
+"""The engine's own log."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from labrats.logs import LossyStream, configure_logs
 
 
 @pytest.fixture(autouse=True)
-def structlog_as_it_was() -> Iterator[None]:
+def restored_structlog() -> Iterator[None]:
     handlers = list(logging.getLogger().handlers)
     yield
     structlog.reset_defaults()
@@ -23,32 +23,32 @@ def structlog_as_it_was() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("style", ["console", "json"])
-def test_a_traceback_shows_where_and_no_values(style: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_shows_functions_but_no_values(style: str, capfd: pytest.CaptureFixture[str]) -> None:
     configure_logs("info", style)
     try:
-        fail_beside("test-" + "secret-value")
+        fail_with_a_local("test-" + "secret-value")
     except ZeroDivisionError:
         structlog.get_logger().exception("reconciling failed", job="ir-0000000a")
     logged = capfd.readouterr().err
     assert "ZeroDivisionError" in logged
-    assert "fail_beside" in logged
+    assert "fail_with_a_local" in logged
     assert "test-secret-value" not in logged
 
 
-def fail_beside(secret: str) -> float:
+def fail_with_a_local(secret: str) -> float:
     return len(secret) / 0
 
 
-def test_a_line_that_cannot_be_written_is_lost_and_counted() -> None:
+def test_an_unwritable_line_is_dropped_and_counted() -> None:
     with open("/dev/full", "wb") as full:
         stream = LossyStream(full.fileno())
         stream.write("one\n")
         stream.write("two\nthree\n")
-    stream.write("four\n")  # closed by now
+    stream.write("four\n")  # the file is closed
     assert stream.lost == 4
 
 
-def test_a_reader_that_never_reads_holds_up_nobody() -> None:
+def test_a_reader_that_never_reads_blocks_nobody() -> None:
     readable, writable = os.pipe()
     stream = LossyStream(writable)
     for _ in range(100):
@@ -57,13 +57,13 @@ def test_a_reader_that_never_reads_holds_up_nobody() -> None:
     while os.read(readable, 65536) and select.select([readable], [], [], 0)[0]:
         pass
     lost = stream.lost
-    stream.write("and on it goes\n")
+    stream.write("after the pause\n")
     assert stream.lost == lost
     os.close(writable)
     os.close(readable)
 
 
-def test_a_line_that_can_be_written_is_not_lost() -> None:
+def test_a_writable_line_is_not_dropped() -> None:
     readable, writable = os.pipe()
     stream = LossyStream(writable)
     stream.write("Grüße\udcff\n")
@@ -73,10 +73,10 @@ def test_a_line_that_can_be_written_is_not_lost() -> None:
     os.close(readable)
 
 
-def test_what_libraries_log_is_json_too(capfd: pytest.CaptureFixture[str]) -> None:
+def test_logs_of_libraries_are_json_too(capfd: pytest.CaptureFixture[str]) -> None:
     configure_logs("info", "json")
     try:
-        fail_beside("test-secret-value")
+        fail_with_a_local("test-secret-value")
     except ZeroDivisionError:
         logging.getLogger("asyncio").exception("Task exception was never retrieved", extra={"task": "x"})
     [line] = capfd.readouterr().err.splitlines()
@@ -115,12 +115,12 @@ raise ExceptionGroup("in the end", [ValueError("of all")])
 """
 
 
-def test_what_nobody_catches_is_logged_as_json_too() -> None:
+def test_uncaught_errors_are_logged_as_json_too() -> None:
     done = subprocess.run([sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, check=False)
 
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert done.returncode == 1
     assert [line["level"] for line in lines] == ["error", "error", "warning", "error", "critical"]
-    told = [json.dumps(line) for line in lines]
-    for line, words in zip(told, ("in a thread", "in a finalizer", "a warning", "in a task", "of all"), strict=True):
+    dumped = [json.dumps(line) for line in lines]
+    for line, words in zip(dumped, ("in a thread", "in a finalizer", "a warning", "in a task", "of all"), strict=True):
         assert words in line

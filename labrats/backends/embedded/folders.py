@@ -21,7 +21,7 @@ from labrats.model.protocol import (
     PATCH_FILE,
     RESULT_FILE,
 )
-from labrats.processes import ProcessId, folder_mark, name_of
+from labrats.processes import ProcessId, executor_process_name, process_name
 
 _WORDS_BYTES: Final = 256
 """The longest claim, and the longest word on an exit."""
@@ -87,7 +87,8 @@ class AttemptFolder:
 
         Not by the claim alone: an agent might have written it, in the name of a process that it wants ended.
         """
-        return claimant.is_alive and (name_of(claimant.pid) == folder_mark(self.path) or self._is_printed_to(claimant))
+        is_named = process_name(claimant.pid) == executor_process_name(self.path)
+        return claimant.is_alive and (is_named or self._is_printed_to(claimant))
 
     def _is_printed_to(self, claimant: ProcessId) -> bool:
         """Return whether `claimant` prints to the attempt's output, as did the executors of 0.1, which bear no mark.

@@ -1,4 +1,4 @@
-"""The choice whether agents on this machine run in a sandbox, by the settings and by what the machine can do."""
+"""The choice whether agents on this machine run in a sandbox, from the settings and a test of the machine."""
 
 import os
 import shutil
@@ -8,23 +8,23 @@ import structlog
 
 from labrats.model.errors import LabratsError
 from labrats.model.protocol import Sandbox
-from labrats.sandbox import can_scope_sockets, why_unusable
+from labrats.sandbox import bubblewrap_problem, can_scope_sockets
 from labrats.settings import EngineSettings
 
 log = structlog.get_logger()
 
 FIRST_SCHEMA_WITH_AUTO: Final = 2
-"""Data folders that were created before this schema keep the default of then: no sandbox."""
+"""Data folders created before this schema retain the default of that time: no sandbox."""
 
 _RISK: Final = "an agent can read and change all that the engine's user can, so a submit key is as good as an admin key"
 _ADVICE: Final = "install bubblewrap 0.8 or newer and allow unprivileged user namespaces"
 
 
 def choose_sandbox(settings: EngineSettings, schema_created_with: int) -> Sandbox | None:
-    """Return the sandbox of this engine's agents; None where they run without one, which the log then says.
+    """Return the sandbox of this engine's agents; None if they run without one, which is then logged.
 
-    schema_created_with: the version of the database's schema when the data folder was created.
-    Raises LabratsError where the settings ask for a sandbox that does not work here.
+    schema_created_with: the schema version of the database when the data folder was created.
+    Raises LabratsError if the settings require a sandbox that does not work here.
     """
     is_new = schema_created_with >= FIRST_SCHEMA_WITH_AUTO
     wanted = settings.sandbox or ("auto" if is_new else "false")
@@ -32,32 +32,32 @@ def choose_sandbox(settings: EngineSettings, schema_created_with: int) -> Sandbo
         advice = "set LABRATS_SANDBOX=auto"
         if not settings.sandbox:
             advice += "; it is not the default for a data folder of an earlier version"
-        log.warning("agents run without a sandbox", risk=_RISK, advice=advice)
+        log.warning("sandbox disabled", risk=_RISK, advice=advice)
         return None
     program = shutil.which("bwrap")
-    reason = why_unusable(program) if program else "there is no bwrap on PATH"
+    reason = bubblewrap_problem(program) if program else "bwrap is not on PATH"
     if program is None or reason:
         if wanted == "true":
             raise LabratsError(f"agents cannot run in a sandbox here: {reason}; {_ADVICE}, or set LABRATS_SANDBOX=auto")
-        log.warning("agents run without a sandbox", reason=reason, risk=_RISK, advice=_ADVICE)
+        log.warning("sandbox disabled", reason=reason, risk=_RISK, advice=_ADVICE)
         return None
     _warn_of_gaps(settings)
-    log.info("agents run in a sandbox", program=program)
-    own = {settings.data_dir, settings.workspaces, settings.uploads, settings.pdf_uploads, settings.models}
+    log.info("sandbox enabled", program=program)
+    engine_folders = {settings.data_dir, settings.workspaces, settings.uploads, settings.pdf_uploads, settings.models}
     return Sandbox(
         program=program,
         readable=tuple(map(str, settings.sandbox_read_paths)),
-        hidden=tuple(sorted(map(str, own))),
+        hidden=tuple(sorted(map(str, engine_folders))),
     )
 
 
 def _warn_of_gaps(settings: EngineSettings) -> None:
     if not can_scope_sockets():
         log.warning(
-            "confined agents can reach abstract Unix sockets",
+            "abstract Unix sockets not confined",
             reason="the kernel has no Landlock ABI 6",
             advice="use Linux 6.12 or newer with Landlock enabled",
         )
     for path in settings.sandbox_read_paths:
         if not os.access(path, os.R_OK):
-            log.warning("path for agents cannot be read", path=str(path), setting="LABRATS_SANDBOX_READ_PATHS")
+            log.warning("sandbox path unreadable", path=str(path), setting="LABRATS_SANDBOX_READ_PATHS")

@@ -95,7 +95,7 @@ def test_config_shows_values_descriptions_and_changed_defaults(
 ) -> None:
     monkeypatch.setenv("DEFAULT_MODEL_SLOTS", "9")
     out = labrats("config").out
-    assert "DEFAULT_MODEL_SLOTS=9   (default: 4)\n    Attempts at once" in out
+    assert "DEFAULT_MODEL_SLOTS=9   (default: 4)\n    The slots of" in out
     assert "\nPORT=3001\n    The port to listen on" in out
     assert "LABRATS_ALLOW_PUBLIC=false\n" in out
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from labrats.model.protocol import ResultEvent
-from labrats.processes import ProcessId, folder_mark, kill_descendants, name_of, with_environment
+from labrats.processes import ProcessId, executor_process_name, kill_descendants, process_name, with_environment
 from tests.unit.executor.attempts import DEADLINE_SECONDS, AttemptFolder, an_attempt, wait_until
 
 
@@ -86,8 +86,8 @@ def test_process_name_of_an_executor_identifies_its_folder(engine: Engine, tmp_p
     pid = engine.start(attempt)
 
     claimed_by(attempt)
-    assert name_of(pid) == folder_mark(attempt.path)
-    assert name_of(engine.launcher.pid) != folder_mark(attempt.path)
+    assert process_name(pid) == executor_process_name(attempt.path)
+    assert process_name(engine.launcher.pid) != executor_process_name(attempt.path)
 
 
 def test_several_attempts_run_at_the_same_time(engine: Engine, tmp_path: Path) -> None:
