@@ -1,1 +1,1 @@
-"""Files with names that others choose: attachments, uploads, model files, attempt output, and safe paths."""
+"""Files with caller-supplied names: attachments, uploads, model files, attempt output and safe paths."""

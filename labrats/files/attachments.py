@@ -1,4 +1,4 @@
-"""Files that came with jobs, on the uploads volume: under our own names, never under the caller's."""
+"""The files submitted with jobs, on the uploads volume. They are stored under generated names, never the caller's."""
 
 import asyncio
 import errno
@@ -17,62 +17,62 @@ from labrats.model.errors import RetryLater
 from labrats.model.job import WorkspaceFile
 
 _NO_LINKS: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK})
-"""The file lies on another volume, or on one that knows no links: it is copied."""
+"""Errors of linking across volumes, or on a volume without hard links. The file is copied instead."""
 
 _JOBS: Final = "jobs"
-"""The folder on the volume with the folders of jobs."""
+"""The name of the folder on the volume that contains the folders of jobs."""
 
 Content = bytes | Path
-"""What is in a file: its bytes, or the path of a file that has them and is never written again."""
+"""The content of a file: its bytes, or the path of a file that is never written again."""
 
 
 class Attachments:
-    """Keeps the files of each job in a folder of its own."""
+    """Stores the files of each job in a folder of its own."""
 
     def __init__(self, uploads: Path) -> None:
         self._uploads = uploads
 
     async def save(self, job_id: str, files: Sequence[tuple[str, Content]]) -> tuple[WorkspaceFile, ...]:
-        """Keep `files` (name in the workspace, contents); on stable storage when it returns. Raises RetryLater."""
-        # The folder is not named by the job alone: another job that has the name already keeps its files.
+        """Store files, given as (name in the workspace, content), on stable storage. Raises RetryLater."""
+        # The job id alone is not enough: a job that already has this id may have stored its files.
         folder = f"{_JOBS}/{job_id}-{secrets.token_hex(4)}"
         try:
             return await asyncio.to_thread(_write_files, self._uploads, folder, files)
         except OSError as error:
             await asyncio.to_thread(shutil.rmtree, self._uploads / folder, ignore_errors=True)
-            raise RetryLater("the files that came with the job could not be stored", delay_seconds=5) from error
+            raise RetryLater("the files of the job could not be stored", delay_seconds=5) from error
 
     async def remove(self, files: Sequence[WorkspaceFile]) -> None:
-        """Forget the files that one `save` kept."""
+        """Delete the files that one call of `save` stored."""
         for folder in {Path(file.path).parent for file in files}:
             await asyncio.to_thread(shutil.rmtree, self._uploads / folder, ignore_errors=True)
 
     async def folders(self, at_least_seconds_old: float) -> list[str]:
-        """The folders of files that came with jobs, by their paths on the volume. Raises RetryLater."""
+        """Return the paths, relative to the volume, of the folders of jobs' files. Raises RetryLater."""
         try:
             return await asyncio.to_thread(_folders, self._uploads, time.time() - at_least_seconds_old)
         except OSError as error:
-            raise RetryLater(f"the folder of uploads cannot be read: {error.strerror}", delay_seconds=5) from error
+            raise RetryLater(f"the uploads folder cannot be read: {error.strerror}", delay_seconds=5) from error
 
     async def remove_folder(self, folder: str) -> None:
-        """Forget the files in one of the folders."""
+        """Delete one of these folders."""
         await asyncio.to_thread(shutil.rmtree, self._uploads / folder, ignore_errors=True)
 
 
 def job_of(folder: str) -> str:
-    """The id of the job whose files a folder has, or had: another job may have the name by now."""
+    """Return the id of the job for which a folder was created. Another job may have that id by now."""
     return Path(folder).name.rpartition("-")[0]
 
 
-def _folders(uploads: Path, made_before: float) -> list[str]:
+def _folders(uploads: Path, changed_before: float) -> list[str]:
     try:
         entries = list(os.scandir(uploads / _JOBS))
     except FileNotFoundError:
         return []
     found = []
     for entry in entries:
-        with suppress(FileNotFoundError):  # it has just been removed
-            if entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < made_before:
+        with suppress(FileNotFoundError):  # it has just been deleted
+            if entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < changed_before:
                 found.append(f"{_JOBS}/{entry.name}")
     return found
 
@@ -80,21 +80,21 @@ def _folders(uploads: Path, made_before: float) -> list[str]:
 def _write_files(uploads: Path, name: str, files: Sequence[tuple[str, Content]]) -> tuple[WorkspaceFile, ...]:
     folder = uploads / name
     folder.mkdir(mode=0o700, parents=True)
-    kept = []
+    stored = []
     for number, (file_name, content) in enumerate(files):
         path = folder / str(number)
         if isinstance(content, bytes):
             _write(path, io.BytesIO(content))
         else:
             _link(path, content)
-        kept.append(WorkspaceFile(name=file_name, path=f"{name}/{number}", size=path.stat().st_size))
-    for made in (folder, *list(folder.parents)[:3]):  # down from where the uploads folder is, which may be new too
-        sync(made)
-    return tuple(kept)
+        stored.append(WorkspaceFile(name=file_name, path=f"{name}/{number}", size=path.stat().st_size))
+    for created in (folder, *list(folder.parents)[:3]):  # up to the parent of the uploads folder, which may be new, too
+        sync(created)
+    return tuple(stored)
 
 
 def _link(path: Path, content: Path) -> None:
-    """Have the file `content` at `path` too, whoever removes it where it was."""
+    """Link or copy the file `content` to `path`, where it remains when the original is deleted."""
     try:
         os.link(content, path)
     except OSError as error:

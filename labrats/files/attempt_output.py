@@ -1,4 +1,4 @@
-"""What an attempt leaves: its output, read on from a number or from its end; its result; its patch."""
+"""The files of an attempt: its output, read from an event's number or from its end, its result and its patch."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -25,37 +25,37 @@ from labrats.model.protocol import (
 from labrats.ports import OutputTail
 
 READ_BYTES: Final = 32 * 1024
-"""Read at once, so that one reader takes no long turn of the event loop."""
+"""The size of one read: small, so that no reader occupies the event loop for long."""
 
 CHUNK_BYTES: Final = 256 * 1024
-"""Larger than any line, so that every chunk brings a whole one."""
+"""Larger than any line, so that every chunk contains a complete line."""
 
-RUBBISH_BYTES: Final = 64 * CHUNK_BYTES
-"""How much that no executor has written is passed over at once: a sparse file may be larger than any disk."""
+MAX_SKIPPED_BYTES: Final = 64 * CHUNK_BYTES
+"""The limit on skipping foreign data in one call: a sparse file may be larger than any disk."""
 
 HEAD_BYTES: Final = 2 * LINE_BYTES
-"""Within this an executor has said what its agent's session is."""
+"""The part at the beginning of an output in which an executor reports its agent's session."""
 
 TAIL_BYTES: Final = 4 * LINE_BYTES
-MOST_TAIL_BYTES: Final = 64 * LINE_BYTES
-"""How much of an output's end is read: more, where it is not enough, but no more than takes some 30 ms."""
+MAX_TAIL_BYTES: Final = 64 * LINE_BYTES
+"""How much of an output's end is read, at first and at most. The maximum takes some 30 ms."""
 
-MOST_RESULT_BYTES: Final = 64 * 1024 * 1024
-MOST_PATCH_BYTES: Final = 64 * 1024 * 1024
-"""What is read of these at most. No executor leaves larger ones, but an agent might."""
+MAX_RESULT_BYTES: Final = 64 * 1024 * 1024
+MAX_PATCH_BYTES: Final = 64 * 1024 * 1024
+"""Limits on reading a result and a patch. No executor writes larger ones, but an agent might."""
 
 
 class OutputReader:
-    """Reads the lines of one file in order, from after `after_seq`; call `read` again when the file has grown."""
+    """Reads the lines of an output in order, after the event `after_seq`. Call `read` again when the file has grown."""
 
     def __init__(self, path: Path, after_seq: int = 0) -> None:
         self._path, self._after = path, after_seq
         self._offset: int | None = None
 
     def read(self) -> bytes:
-        """Return the next lines: some 32 KiB, or one longer line. Nothing when there is nothing new, or no file yet.
+        """Return the next lines, some 32 KiB or one longer line; nothing if there is no new line or no file yet.
 
-        Nothing either behind a lot that is no line: the next call resumes there.
+        After skipping much foreign data it also returns nothing; the next call continues there.
         """
         try:
             descriptor = open_regular_file(self._path)
@@ -64,41 +64,41 @@ class OutputReader:
         try:
             if self._offset is None:
                 self._offset = _offset_after(descriptor, self._after) if self._after else 0
-            enough = self._offset + RUBBISH_BYTES
-            while self._offset < enough:
+            limit = self._offset + MAX_SKIPPED_BYTES
+            while self._offset < limit:
                 lines, length = _lines_at(descriptor, self._offset)
                 self._offset += length
                 if not length:
                     break
-                if lines := self._new(lines):
+                if lines := self._lines_after(lines):
                     return lines
             return b""
         finally:
             os.close(descriptor)
 
-    def _new(self, lines: bytes) -> bytes:
-        """Leave out what is not after `after_seq`: bisecting leads to a place before it."""
+    def _lines_after(self, lines: bytes) -> bytes:
+        """Return the lines after `after_seq`: the bisection ends somewhere before it."""
         if not self._after:
             return lines
         for line in stored_lines(lines):
             if line[0].seq > self._after:
-                self._after = 0  # numbers grow along the file
+                self._after = 0  # the numbers increase along the file
                 return lines[lines.index(line[1]) :]
         return b""
 
 
 def _lines_at(descriptor: int, offset: int) -> tuple[bytes, int]:
-    """Return the whole lines from `offset` on, and how many bytes to go on behind. Both are empty at the end."""
+    """Return the complete lines at `offset`, and the number of bytes to advance; 0 at the end of the file."""
     for size in (READ_BYTES, CHUNK_BYTES):
         chunk = os.pread(descriptor, size, offset)
         if end := chunk.rfind(b"\n") + 1:
             return chunk[:end], end
-    # No executor of ours writes such a line: pass over it.
+    # No executor writes such a long line: skip it.
     return b"", len(chunk) if len(chunk) == CHUNK_BYTES else 0
 
 
 def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
-    """The terminal event, if the output has one, and the output's tail."""
+    """Return the terminal event, if the output has one, and the tail of the output."""
     try:
         descriptor = open_regular_file(path)
     except FileNotFoundError:
@@ -111,10 +111,10 @@ def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
     usage, outputs = Usage(), Outputs()
     for event in events:
         match event:
-            case UsageEvent(usage=said):
-                usage = said
-            case OutputEvent(outputs=made):
-                outputs = made
+            case UsageEvent(usage=reported):
+                usage = reported
+            case OutputEvent(outputs=produced):
+                outputs = produced
             case ResultEvent() | ErrorEvent():
                 usage, outputs = event.usage, event.outputs
     last = events[-1] if events else None
@@ -123,41 +123,41 @@ def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
 
 
 def read_result(name: str, output: Path, file: Path) -> Any:
-    """The result of the attempt `name`, of its output or of the `file` that this refers to. Raises NotFound."""
+    """Return the result of the attempt `name`, from its output or from the `file` that it names. Raises NotFound."""
     outcome, _ = read_end(output)
     if not isinstance(outcome, ResultEvent):
-        raise NotFound(f"the result of attempt {name} is no longer kept")
+        raise NotFound(f"the result of attempt {name} is no longer stored")
     if outcome.file is None:
         return outcome.result
     try:
-        return msgspec.json.decode(read_regular_file(file, MOST_RESULT_BYTES))
-    except (FileNotFoundError, msgspec.DecodeError) as error:  # from a pod, a part of it may never have come
-        raise NotFound(f"the result of attempt {name} is no longer kept") from error
+        return msgspec.json.decode(read_regular_file(file, MAX_RESULT_BYTES))
+    except (FileNotFoundError, msgspec.DecodeError) as error:  # a file from a pod may be incomplete
+        raise NotFound(f"the result of attempt {name} is no longer stored") from error
 
 
 def read_patch(name: str, file: Path) -> bytes:
-    """The patch of the attempt `name`. Raises NotFound."""
+    """Return the patch of the attempt `name`. Raises NotFound."""
     try:
-        return read_regular_file(file, MOST_PATCH_BYTES)
+        return read_regular_file(file, MAX_PATCH_BYTES)
     except FileNotFoundError as error:
-        raise NotFound(f"attempt {name} left no patch, or it is no longer kept") from error
+        raise NotFound(f"attempt {name} left no patch, or the patch is no longer stored") from error
 
 
 def _last_events(descriptor: int) -> Sequence[AnyEvent]:
-    """So many of the last events that they hold the last log lines and the last word on usage, where there is one."""
+    """Return enough of the last events for the log lines of a job's status and the latest usage, if there is any."""
     size = os.fstat(descriptor).st_size
     window = TAIL_BYTES
     while True:
         end = os.pread(descriptor, window, max(0, size - window))
         events = list(events_in(end[: end.rfind(b"\n") + 1]))
         usage_known = any(isinstance(event, UsageEvent | ResultEvent | ErrorEvent) for event in events)
-        if (usage_known and _fill_a_status(events)) or window >= min(size, MOST_TAIL_BYTES):
+        if (usage_known and _fill_a_status(events)) or window >= min(size, MAX_TAIL_BYTES):
             return events
         window *= 4
 
 
 def _session(descriptor: int, last_events: Sequence[AnyEvent]) -> AgentSession | None:
-    """The latest that was told of: it is among the last events, or at the beginning of an output that has more."""
+    """Return the latest reported session, from the last events or from the beginning of a longer output."""
     if (session := _last_session(last_events)) or os.fstat(descriptor).st_size <= TAIL_BYTES:
         return session
     beginning = os.pread(descriptor, HEAD_BYTES, 0)
@@ -165,18 +165,18 @@ def _session(descriptor: int, last_events: Sequence[AnyEvent]) -> AgentSession |
 
 
 def _last_session(events: Iterable[AnyEvent]) -> AgentSession | None:
-    told = [event.session for event in events if isinstance(event, SessionEvent)]
-    return told[-1] if told else None
+    sessions = [event.session for event in events if isinstance(event, SessionEvent)]
+    return sessions[-1] if sessions else None
 
 
 def _fill_a_status(events: Sequence[AnyEvent]) -> bool:
-    """Whether no log line before `events` would find room in a job's status beside those in them."""
+    """Return whether the log lines in `events` fill a job's status, so that earlier ones need not be read."""
     lines = [event.text for event in events if isinstance(event, LogEvent)]
     return len(lines) >= STATUS_LOG_LINES or sum(len(line.encode()) for line in lines) >= STATUS_LOG_BYTES
 
 
 def _last_lines(events: Sequence[AnyEvent]) -> tuple[str, ...]:
-    """The last log lines, within the bounds of a job's status."""
+    """Return the last log lines, within the limits of a job's status."""
     lines: list[str] = []
     room = STATUS_LOG_BYTES
     for event in reversed(events):
@@ -189,7 +189,7 @@ def _last_lines(events: Sequence[AnyEvent]) -> tuple[str, ...]:
 
 
 def _offset_after(descriptor: int, seq: int) -> int:
-    """Where the first line with a larger number than `seq` may begin: numbers grow along the file, so this bisects."""
+    """Return an offset at or before the first line after `seq`. It bisects, as the numbers increase along the file."""
     low, high = 0, os.fstat(descriptor).st_size
     while high - low > CHUNK_BYTES:
         middle = (low + high) // 2
@@ -204,7 +204,7 @@ def _offset_after(descriptor: int, seq: int) -> int:
 
 
 def attempt_names(root: Path) -> list[str]:
-    """The attempts that have a folder below `root`, where each backend spreads them over folders of its own."""
+    """Return the names of the attempts with a folder below `root`, which has one level of folders in between."""
     return [folder.name for spread in _folders_in(root) for folder in _folders_in(Path(spread))]
 
 

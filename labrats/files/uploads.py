@@ -1,6 +1,6 @@
-"""Files that callers upload before a job uses them: each in a folder of its own, under an id of ours.
+"""The files that callers upload before a job uses them, each in a folder of its own under a generated id.
 
-What an upload is called and whose it is lies beside its bytes, so that every engine on the volume knows it.
+The name and owner of an upload are stored beside its content, so that every engine on the volume knows them.
 """
 
 import asyncio
@@ -27,22 +27,22 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 META_FILE: Final = ".labrats-upload.json"
-"""The one name that no upload can have: what is known of it lies there."""
+"""The name of the metadata file of an upload. No upload can have this name."""
 
 _INCOMING: Final = ".incoming"
 _CONTENT: Final = "content"
 _ID: Final = re.compile(r"up-[0-9a-f]{16}")
 _ABANDONED_SECONDS: Final = 24 * 3600.0
-"""An upload that has not been written to for as long belongs to nobody: its engine died."""
+"""The age at which an unfinished upload is deleted: its engine has died."""
 
 
-def fresh_upload_id() -> str:
-    """An id that nobody can guess."""
+def new_upload_id() -> str:
+    """Return an unguessable id for an upload."""
     return f"up-{secrets.token_hex(8)}"
 
 
 class Upload(Record):
-    """A file that was uploaded. `name` is what its owner calls it, `file` what it is called on the volume."""
+    """An uploaded file. `name` is the caller's name for it, `file` its name on the volume."""
 
     id: str
     name: str
@@ -54,12 +54,12 @@ class Upload(Record):
 
     @property
     def path(self) -> str:
-        """Where its bytes are, below the folder of all uploads."""
+        """The path of the content, relative to the folder of uploads."""
         return f"{self.id}/{self.file}"
 
 
-class Incoming:
-    """An upload on its way. Nobody sees it before it is kept."""
+class IncomingUpload:
+    """An upload that is still arriving. It is invisible until it is added to the uploads."""
 
     def __init__(self, folder: Path, file: BinaryIO) -> None:
         self.folder, self._file = folder, file
@@ -70,7 +70,7 @@ class Incoming:
         return self._sha256.hexdigest()
 
     async def write(self, data: bytes) -> None:
-        """Add to it. Raises RetryLater."""
+        """Append data. Raises RetryLater."""
         await _on_disk(self._write, data)
 
     def _write(self, data: bytes) -> None:
@@ -79,7 +79,7 @@ class Incoming:
         self.size += len(data)
 
     def finish(self, upload_id: str, name: str, file: str, owner: str, now: datetime) -> Upload:
-        """Give it its name, and write down what it is, onto stable storage."""
+        """Rename the file and write its metadata, both to stable storage."""
         upload = Upload(
             id=upload_id,
             name=name,
@@ -101,41 +101,41 @@ class Incoming:
 
 
 class Uploads:
-    """Keeps uploads in one folder, which several engines may share."""
+    """Stores uploads in one folder, which several engines may share."""
 
     def __init__(self, root: Path, *, stored_as: str | None = None) -> None:
-        """stored_as: what every upload is called on the volume; by default, each as its owner calls it."""
+        """stored_as: the name of every upload on the volume; by default, the caller's name."""
         self._root, self._stored_as = root, stored_as
 
     @asynccontextmanager
-    async def incoming(self) -> AsyncIterator[Incoming]:
-        """A place for an upload while it arrives. Unless it is kept, nothing of it is left. Raises RetryLater."""
+    async def incoming(self) -> AsyncIterator[IncomingUpload]:
+        """Receive an upload. Unless it is added within the block, it is deleted. Raises RetryLater."""
         folder = await _on_disk(self._begin)
         try:
             with open(folder / _CONTENT, "xb") as file:
-                yield Incoming(folder, file)
+                yield IncomingUpload(folder, file)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def keep(self, incoming: Incoming, upload_id: str, name: str, owner: str, now: datetime) -> Upload:
-        """Make it an upload, on stable storage when it returns. Raises Conflict when the id is taken, RetryLater.
+    async def add(self, incoming: IncomingUpload, upload_id: str, name: str, owner: str, now: datetime) -> Upload:
+        """Add an upload, on stable storage when this returns. Raises Conflict when the id is taken, RetryLater.
 
-        name: a name that a file may have in a folder.
+        name: a valid file name without a folder.
         """
-        return await _on_disk(self._keep, incoming, upload_id, name, owner, now)
+        return await _on_disk(self._add, incoming, upload_id, name, owner, now)
 
-    async def every(self) -> list[Upload]:
-        """All of them, the newest first. Raises RetryLater."""
-        return await _on_disk(self._every)
+    async def list_all(self) -> list[Upload]:
+        """Return all uploads, newest first. Raises RetryLater."""
+        return await _on_disk(self._list_all)
 
     async def get(self, upload_id: str) -> Upload:
-        """Raises NotFound, RetryLater."""
+        """Return an upload. Raises NotFound, RetryLater."""
         if (upload := await _on_disk(self._read, upload_id)) is None:
             raise NotFound(f"there is no upload {upload_id!r}")
         return upload
 
     async def remove(self, upload_id: str) -> None:
-        """Forget it; the jobs that were given it have links of their own. Raises NotFound, RetryLater."""
+        """Delete an upload. Jobs that use it have links of their own to its content. Raises NotFound, RetryLater."""
         await self.get(upload_id)
         await _on_disk(self._remove, upload_id)
 
@@ -143,26 +143,26 @@ class Uploads:
         return self._root / upload.path
 
     def _begin(self) -> Path:
-        place = self._root / _INCOMING
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _remove_abandoned(place)
-        folder = place / secrets.token_hex(8)
+        parent = self._root / _INCOMING
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_abandoned(parent)
+        folder = parent / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         return folder
 
-    def _keep(self, incoming: Incoming, upload_id: str, name: str, owner: str, now: datetime) -> Upload:
+    def _add(self, incoming: IncomingUpload, upload_id: str, name: str, owner: str, now: datetime) -> Upload:
         upload = incoming.finish(upload_id, name, self._stored_as or name, owner, now)
         try:
             os.rename(incoming.folder, self._root / upload_id)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            raise Conflict(f"there is an upload {upload_id!r} already") from error
-        for folder in (self._root, *list(self._root.parents)[:2]):  # they may be new too
+            raise Conflict(f"the upload {upload_id!r} exists already") from error
+        for folder in (self._root, *list(self._root.parents)[:2]):  # they may be new, too
             sync(folder)
         return upload
 
-    def _every(self) -> list[Upload]:
+    def _list_all(self) -> list[Upload]:
         try:
             names = [entry.name for entry in os.scandir(self._root)]
         except FileNotFoundError:
@@ -179,19 +179,19 @@ class Uploads:
             return None
 
     def _remove(self, upload_id: str) -> None:
-        grave = self._root / _INCOMING / f"{upload_id}-{secrets.token_hex(4)}"
-        grave.parent.mkdir(mode=0o700, exist_ok=True)
+        trash = self._root / _INCOMING / f"{upload_id}-{secrets.token_hex(4)}"
+        trash.parent.mkdir(mode=0o700, exist_ok=True)
         try:
-            os.rename(self._root / upload_id, grave)  # at once, and for good: what a crash leaves of it is swept later
+            os.rename(self._root / upload_id, trash)  # atomic: after a crash the remains are deleted as abandoned
         except FileNotFoundError as error:
             raise NotFound(f"there is no upload {upload_id!r}") from error
         sync(self._root)
-        shutil.rmtree(grave, ignore_errors=True)
+        shutil.rmtree(trash, ignore_errors=True)
 
 
-def _remove_abandoned(place: Path) -> None:
-    for folder in place.iterdir():
-        with suppress(FileNotFoundError):  # it has just been kept, or removed
+def _remove_abandoned(parent: Path) -> None:
+    for folder in parent.iterdir():
+        with suppress(FileNotFoundError):  # it has just been added or deleted
             last_written = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
             if last_written < time.time() - _ABANDONED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -201,4 +201,4 @@ async def _on_disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
     try:
         return await asyncio.to_thread(work, *args, **kwargs)
     except OSError as error:
-        raise RetryLater(f"the folder of uploads cannot be used: {error.strerror}", delay_seconds=5) from error
+        raise RetryLater(f"the uploads folder cannot be used: {error.strerror}", delay_seconds=5) from error

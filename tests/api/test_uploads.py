@@ -160,7 +160,7 @@ async def test_the_same_key_and_file_is_kept_once(
     assert (first.status_code, again.status_code, first.json()) == (201, 201, again.json())
     assert (await send_again(user, b"two")).status_code == 422
     assert (await send_again(admin, b"two")).json()["id"] != first.json()["id"]
-    assert len(await api.services.workspace_uploads.every()) == 2
+    assert len(await api.services.workspace_uploads.list_all()) == 2
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)

@@ -55,7 +55,7 @@ class UploadList(ResponseBody):
 @router.get("/api/uploads", responses=answers(200, UploadList, "All uploaded PDFs"), summary="List PDFs")
 async def list_pdfs(request: Request) -> Response:
     """The newest first."""
-    uploads = await services_of(request).pdf_uploads.every()
+    uploads = await services_of(request).pdf_uploads.list_all()
     return json_response({"uploads": [upload_view(upload) for upload in uploads]})
 
 

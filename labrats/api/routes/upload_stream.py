@@ -13,7 +13,7 @@ from labrats.api.http.idempotency import Intent
 from labrats.api.http.multipart import FilePart
 from labrats.api.routing import caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
-from labrats.files.uploads import Incoming, Upload, Uploads, fresh_upload_id
+from labrats.files.uploads import IncomingUpload, Upload, Uploads, new_upload_id
 from labrats.model.errors import Conflict
 
 _TOO_LARGE: Final = f"a file may have at most {UPLOAD_BYTES // 2**20} MiB"
@@ -83,13 +83,13 @@ async def receive_upload(
 
 
 async def _keep_once(
-    request: Request, uploads: Uploads, incoming: Incoming, name: str, idempotency_key: str | None
+    request: Request, uploads: Uploads, incoming: IncomingUpload, name: str, idempotency_key: str | None
 ) -> Upload:
     owner, now = caller_of(request).id, services_of(request).clock.now()
     intent = Intent.of(idempotency_key, owner, _Sent(name=name, sha256=incoming.sha256))
-    upload_id = f"up-{intent.key[:16]}" if intent else fresh_upload_id()
+    upload_id = f"up-{intent.key[:16]}" if intent else new_upload_id()
     try:
-        return await uploads.keep(incoming, upload_id, name, owner, now)
+        return await uploads.add(incoming, upload_id, name, owner, now)
     except Conflict:
         first = await uploads.get(upload_id)
         if (first.name, first.sha256, first.owner) != (name, incoming.sha256, owner):

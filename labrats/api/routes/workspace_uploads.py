@@ -89,7 +89,7 @@ async def download_workspace_file(request: Request, upload_id: UploadId, name: F
 )
 async def list_workspace_uploads(request: Request) -> Response:
     """Everybody's, the newest first."""
-    files = [upload_view(upload) for upload in await services_of(request).workspace_uploads.every()]
+    files = [upload_view(upload) for upload in await services_of(request).workspace_uploads.list_all()]
     return json_response({"files": files, "uploads": files})
 
 

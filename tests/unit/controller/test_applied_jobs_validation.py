@@ -73,7 +73,7 @@ async def test_what_a_submission_would_be_refused_for(uploads: Uploads, fields: 
 
 async def test_an_upload_is_known_by_its_id_and_its_name(uploads: Uploads) -> None:
     async with uploads.incoming() as incoming:
-        await uploads.keep(incoming, UPLOAD, "a.txt", "somebody", datetime.now(UTC))
+        await uploads.add(incoming, UPLOAD, "a.txt", "somebody", datetime.now(UTC))
     assert (await resolve(uploads, workspace_uploads=(WorkspaceUpload(id=UPLOAD, name="a.txt"),))).is_resolved
     with pytest.raises(Invalid, match="has no file 'b"):
         await resolve(uploads, workspace_uploads=(WorkspaceUpload(id=UPLOAD, name="b.txt"),))

@@ -1,4 +1,4 @@
-"""Reading an attempt's output file, whatever has been written to it."""
+"""Reading an attempt's output file, with any content."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrats.files.attempt_output import CHUNK_BYTES, MOST_TAIL_BYTES, OutputReader, read_end
+from labrats.files.attempt_output import CHUNK_BYTES, MAX_TAIL_BYTES, OutputReader, read_end
 from labrats.model.job import FailedCode, Outputs, Usage
 from labrats.model.protocol import (
     LINE_BYTES,
@@ -45,7 +45,7 @@ def read_all(reader: OutputReader) -> list[int]:
     return seqs
 
 
-def test_there_is_nothing_before_there_is_a_file(output: Path) -> None:
+def test_a_missing_file_reads_as_empty(output: Path) -> None:
     reader = OutputReader(output)
     assert reader.read() == b""
     assert read_end(output) == (None, OutputTail())
@@ -53,34 +53,34 @@ def test_there_is_nothing_before_there_is_a_file(output: Path) -> None:
     assert read_all(reader) == [1]
 
 
-def test_a_reader_goes_on_where_it_was_as_the_file_grows(output: Path) -> None:
+def test_a_reader_continues_as_the_file_grows(output: Path) -> None:
     reader = OutputReader(output)
-    whole = lines_of(*(a_log(seq) for seq in range(1, 4)))
-    seen = []
-    for end in range(len(whole) + 1):
-        output.write_bytes(whole[:end])
-        seen += read_all(reader)
-    assert seen == [1, 2, 3]
+    complete = lines_of(*(a_log(seq) for seq in range(1, 4)))
+    found = []
+    for end in range(len(complete) + 1):
+        output.write_bytes(complete[:end])
+        found += read_all(reader)
+    assert found == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
     "foreign",
     [b"", b"not json", b"{}", b'{"kind":"log"}', b"\xff\xfe", b"[1]", b'{"seq":1,"kind":"new","at":0}', b"\0" * 99],
 )
-def test_foreign_lines_are_passed_over(output: Path, foreign: bytes) -> None:
+def test_foreign_lines_are_skipped(output: Path, foreign: bytes) -> None:
     output.write_bytes(lines_of(a_log(1)) + foreign + b"\n" + lines_of(a_log(2), a_result(seq=3)))
     assert read_all(OutputReader(output)) == [1, 2, 3]
     assert read_all(OutputReader(output, 1)) == [2, 3]
     assert isinstance(read_end(output)[0], ResultEvent)
 
 
-def test_more_than_a_chunk_of_rubbish_is_passed_over(output: Path) -> None:
+def test_more_than_a_chunk_of_foreign_data_is_skipped(output: Path) -> None:
     output.write_bytes(lines_of(a_log(1)) + b"x" * (3 * CHUNK_BYTES) + b"\n" + lines_of(a_log(2)))
     assert read_all(OutputReader(output)) == [1, 2]
     assert read_all(OutputReader(output, 1)) == [2]
 
 
-def test_a_hole_as_large_as_no_disk_is_not_read_through_at_once(output: Path) -> None:
+def test_a_huge_sparse_file_is_not_read_in_one_call(output: Path) -> None:
     output.write_bytes(lines_of(a_log(1)))
     os.truncate(output, 2**40)
     reader = OutputReader(output)
@@ -89,13 +89,13 @@ def test_a_hole_as_large_as_no_disk_is_not_read_through_at_once(output: Path) ->
     assert read_end(output) == (None, OutputTail())
 
 
-def test_a_line_torn_off_at_the_end_is_none(output: Path) -> None:
+def test_an_incomplete_last_line_is_ignored(output: Path) -> None:
     output.write_bytes(lines_of(a_log(1)) + lines_of(a_result(seq=2))[:-1])
     assert read_all(OutputReader(output)) == [1]
     assert read_end(output) == (None, OutputTail(("tick",)))
 
 
-def test_a_long_output_can_be_read_on_from_each_number(output: Path) -> None:
+def test_a_long_output_can_be_read_after_each_number(output: Path) -> None:
     output.write_bytes(lines_of(*(a_log(seq, "x" * 15_000) for seq in range(1, 81))))
     for after in range(82):
         reader = OutputReader(output, after)
@@ -103,7 +103,7 @@ def test_a_long_output_can_be_read_on_from_each_number(output: Path) -> None:
 
 
 @given(sizes=st.lists(st.integers(1, LINE_BYTES - 200), min_size=1, max_size=60), data=st.data())
-def test_every_number_can_be_read_on_from(
+def test_an_output_can_be_read_after_any_number(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], data: st.DataObject
 ) -> None:
     output = tmp_path_factory.mktemp("output") / "output.jsonl"
@@ -123,45 +123,45 @@ def test_only_the_last_event_can_be_the_outcome(output: Path) -> None:
     assert outcome == an_error(seq=2)
 
 
-def test_the_last_word_on_usage_and_outputs_counts(output: Path) -> None:
+def test_the_latest_usage_and_outputs_count(output: Path) -> None:
     early, late = Usage(turns=1), Usage(turns=2)
-    made = Outputs(branch="fix")
-    spoken: list[AnyEvent] = [
+    outputs = Outputs(branch="fix")
+    events: list[AnyEvent] = [
         UsageEvent(seq=1, at=NOON, usage=early),
-        OutputEvent(seq=2, at=NOON, outputs=made),
+        OutputEvent(seq=2, at=NOON, outputs=outputs),
         a_log(3),
     ]
-    output.write_bytes(lines_of(*spoken, UsageEvent(seq=4, at=NOON, usage=late)))
-    assert read_end(output)[1] == OutputTail(("tick",), late, made)
+    output.write_bytes(lines_of(*events, UsageEvent(seq=4, at=NOON, usage=late)))
+    assert read_end(output)[1] == OutputTail(("tick",), late, outputs)
     final = a_result(seq=5, usage=Usage(turns=3), outputs=Outputs(branch="final"))
-    output.write_bytes(lines_of(*spoken, final))
+    output.write_bytes(lines_of(*events, final))
     assert read_end(output)[1] == OutputTail(("tick",), Usage(turns=3), Outputs(branch="final"))
 
 
 @pytest.mark.parametrize("tools", [0, 100, 600])
-def test_the_session_is_found_however_much_was_said_since(output: Path, tools: int) -> None:
-    told = [SessionEvent(seq=seq, at=NOON, session=a_session(seq)) for seq in (2, 3)]
-    since = [ToolEvent(seq=seq, at=NOON, id="t", output="x" * 10_000) for seq in range(4, 4 + tools)]
-    output.write_bytes(lines_of(a_log(1), *told, *since, an_error(seq=999)))
+def test_the_session_is_found_before_any_amount_of_tool_output(output: Path, tools: int) -> None:
+    sessions = [SessionEvent(seq=seq, at=NOON, session=a_session(seq)) for seq in (2, 3)]
+    later = [ToolEvent(seq=seq, at=NOON, id="t", output="x" * 10_000) for seq in range(4, 4 + tools)]
+    output.write_bytes(lines_of(a_log(1), *sessions, *later, an_error(seq=999)))
     assert read_end(output)[1].session == a_session(3)
 
 
 @pytest.mark.parametrize("session_id", ["", "-x", "--help", "a b", "a/b", "a" * 65])
-def test_a_session_by_a_name_that_is_no_word_is_passed_over(output: Path, session_id: str) -> None:
+def test_a_session_with_an_invalid_id_is_ignored(output: Path, session_id: str) -> None:
     session = a_session(session_id=session_id)
     output.write_bytes(lines_of(SessionEvent(seq=1, at=NOON, session=session), an_error(seq=2)))
     assert read_end(output)[1].session is None
 
 
-def test_the_last_lines_are_found_behind_a_lot_of_tool_output(output: Path) -> None:
+def test_the_last_log_lines_are_found_before_much_tool_output(output: Path) -> None:
     logs = [a_log(seq, f"line {seq}") for seq in range(1, 201)]
     tools = [ToolEvent(seq=seq, at=NOON, id="t", output="x" * 10_000) for seq in range(201, 301)]
     output.write_bytes(lines_of(*logs, *tools, an_error(FailedCode.BUDGET, seq=301)))
     assert read_end(output)[1].logs == tuple(f"line {seq}" for seq in range(101, 201))
 
 
-def test_what_lies_too_far_back_is_not_looked_for(output: Path) -> None:
+def test_log_lines_beyond_the_limit_are_not_searched(output: Path) -> None:
     tools = [ToolEvent(seq=seq, at=NOON, id="t", output="x" * 50_000) for seq in range(2, 200)]
     output.write_bytes(lines_of(a_log(1), *tools))
-    assert output.stat().st_size > 2 * MOST_TAIL_BYTES
+    assert output.stat().st_size > 2 * MAX_TAIL_BYTES
     assert read_end(output) == (None, OutputTail())

@@ -1,4 +1,4 @@
-"""Uploads on their volume: whole or not there, apart, under ids of ours. F5 of the reliability page."""
+"""Uploads on their volume: complete or absent, and each under a generated id."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.files.uploads import META_FILE, Upload, Uploads, fresh_upload_id
+from labrats.files.uploads import META_FILE, Upload, Uploads, new_upload_id
 from labrats.model.errors import Conflict, NotFound, RetryLater
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -19,66 +19,66 @@ def uploads(tmp_path: Path) -> Uploads:
     return Uploads(tmp_path / "volume" / "uploads")
 
 
-async def keep(uploads: Uploads, name: str = "a.txt", *pieces: bytes, upload_id: str | None = None) -> Upload:
+async def add(uploads: Uploads, name: str = "a.txt", *pieces: bytes, upload_id: str | None = None) -> Upload:
     async with uploads.incoming() as incoming:
         for piece in pieces:
             await incoming.write(piece)
-        return await uploads.keep(incoming, upload_id or fresh_upload_id(), name, "ci", NOON)
+        return await uploads.add(incoming, upload_id or new_upload_id(), name, "ci", NOON)
 
 
 def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-async def test_an_upload_is_kept_byte_for_byte_under_its_id_and_name(uploads: Uploads, tmp_path: Path) -> None:
-    upload = await keep(uploads, "ü 📄.csv", b"one", b"", b"two")
+async def test_an_upload_is_stored_unchanged_under_its_id_and_name(uploads: Uploads, tmp_path: Path) -> None:
+    upload = await add(uploads, "ü 📄.csv", b"one", b"", b"two")
 
     assert (tmp_path / "volume" / "uploads" / upload.id / "ü 📄.csv").read_bytes() == b"onetwo"
     assert (upload.size, upload.sha256, upload.owner) == (6, hashlib.sha256(b"onetwo").hexdigest(), "ci")
 
 
-async def test_every_engine_on_the_volume_knows_it(uploads: Uploads, tmp_path: Path) -> None:
-    upload = await keep(uploads, "a.txt", b"one")
+async def test_every_engine_on_the_volume_lists_an_upload(uploads: Uploads, tmp_path: Path) -> None:
+    upload = await add(uploads, "a.txt", b"one")
 
     other = Uploads(tmp_path / "volume" / "uploads")
 
     assert await other.get(upload.id) == upload
-    assert await other.every() == [upload]
+    assert await other.list_all() == [upload]
 
 
-async def test_the_name_on_the_volume_may_be_ours_alone(tmp_path: Path) -> None:
+async def test_the_name_on_the_volume_can_be_fixed(tmp_path: Path) -> None:
     uploads = Uploads(tmp_path / "uploads", stored_as="document.pdf")
 
-    upload = await keep(uploads, "../../escaped.pdf", b"one")
+    upload = await add(uploads, "../../escaped.pdf", b"one")
 
     assert upload.name == "../../escaped.pdf"
     assert files_in(tmp_path) == {f"uploads/{upload.id}/document.pdf", f"uploads/{upload.id}/{META_FILE}"}
 
 
-async def test_what_was_not_kept_leaves_nothing(uploads: Uploads, tmp_path: Path) -> None:
+async def test_an_abandoned_upload_leaves_nothing_behind(uploads: Uploads, tmp_path: Path) -> None:
     async with uploads.incoming() as incoming:
         await incoming.write(b"half")
 
     assert files_in(tmp_path) == set()
-    assert await uploads.every() == []
+    assert await uploads.list_all() == []
 
 
-async def test_an_upload_on_its_way_is_not_seen(uploads: Uploads) -> None:
+async def test_an_arriving_upload_is_not_listed(uploads: Uploads) -> None:
     async with uploads.incoming() as incoming:
         await incoming.write(b"half")
-        assert await uploads.every() == []
+        assert await uploads.list_all() == []
 
 
-async def test_an_id_is_taken_once(uploads: Uploads) -> None:
-    first = await keep(uploads, "a.txt", b"first")
+async def test_a_second_upload_with_the_same_id_is_a_conflict(uploads: Uploads) -> None:
+    first = await add(uploads, "a.txt", b"first")
 
     with pytest.raises(Conflict):
-        await keep(uploads, "a.txt", b"second", upload_id=first.id)
+        await add(uploads, "a.txt", b"second", upload_id=first.id)
     assert uploads.path(first).read_bytes() == b"first"
 
 
-async def test_a_removed_one_is_gone(uploads: Uploads, tmp_path: Path) -> None:
-    upload = await keep(uploads, "a.txt", b"one")
+async def test_a_removed_upload_is_gone(uploads: Uploads, tmp_path: Path) -> None:
+    upload = await add(uploads, "a.txt", b"one")
 
     await uploads.remove(upload.id)
 
@@ -91,17 +91,17 @@ async def test_a_removed_one_is_gone(uploads: Uploads, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "upload_id", ["", ".", "..", "../uploads", "jobs", ".incoming", "up-0", "up-" + "0" * 16, "a\0b"]
 )
-async def test_what_is_no_id_finds_nothing(uploads: Uploads, tmp_path: Path, upload_id: str) -> None:
-    kept = await keep(uploads, "a.txt", b"one")
+async def test_an_invalid_id_finds_nothing(uploads: Uploads, tmp_path: Path, upload_id: str) -> None:
+    present = await add(uploads, "a.txt", b"one")
     (tmp_path / "volume" / "uploads" / "jobs").mkdir()
 
     for use in (uploads.get, uploads.remove):
         with pytest.raises(NotFound):
             await use(upload_id)
-    assert await uploads.every() == [kept]
+    assert await uploads.list_all() == [present]
 
 
-async def test_what_a_dead_engine_left_is_swept_when_it_is_old(uploads: Uploads, tmp_path: Path) -> None:
+async def test_uploads_of_a_dead_engine_are_deleted_once_old(uploads: Uploads, tmp_path: Path) -> None:
     left, recent = (tmp_path / "volume" / "uploads" / ".incoming" / name for name in ("left", "recent"))
     for folder in (left, recent):
         folder.mkdir(parents=True)
@@ -109,27 +109,27 @@ async def test_what_a_dead_engine_left_is_swept_when_it_is_old(uploads: Uploads,
     for path in (left / "content", left):
         os.utime(path, (0, 0))
 
-    await keep(uploads)
+    await add(uploads)
 
     assert (left.exists(), recent.exists()) == (False, True)
 
 
-async def test_a_full_disk_refuses_for_now_and_leaves_nothing(uploads: Uploads, tmp_path: Path) -> None:
+async def test_a_full_disk_is_retried_later_and_leaves_nothing(uploads: Uploads, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
         with pytest.raises(RetryLater):
-            await keep(uploads, "a.txt", b"x" * 40_000, b"x" * 40_000)
+            await add(uploads, "a.txt", b"x" * 40_000, b"x" * 40_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     assert files_in(tmp_path) == set()
-    assert (await keep(uploads, "a.txt", b"x" * 80_000)).size == 80_000
+    assert (await add(uploads, "a.txt", b"x" * 80_000)).size == 80_000
 
 
-async def test_what_comes_later_stands_first(uploads: Uploads) -> None:
+async def test_the_newest_upload_is_listed_first(uploads: Uploads) -> None:
     async with uploads.incoming() as incoming:
-        late = await uploads.keep(incoming, fresh_upload_id(), "b", "ci", NOON.replace(hour=13))
-    early = await keep(uploads, "a")
+        late = await uploads.add(incoming, new_upload_id(), "b", "ci", NOON.replace(hour=13))
+    early = await add(uploads, "a")
 
-    assert await uploads.every() == [late, early]
+    assert await uploads.list_all() == [late, early]
