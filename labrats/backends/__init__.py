@@ -1,1 +1,1 @@
-"""What fulfils the ports: `embedded` (SQLite and processes of this machine). Only main.py names one."""
+"""Implementations of the ports: `embedded` and `kubernetes`. Only main.py names one of them."""

@@ -1,1 +1,1 @@
-"""Everything on one machine: resources in an SQLite file, attempts as local processes."""
+"""The backend for a single machine: resources in an SQLite file, attempts as local processes."""

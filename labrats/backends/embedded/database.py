@@ -1,4 +1,4 @@
-"""The SQLite file: which SQLite may touch it, how it is opened, its tables, and how a record is read from them."""
+"""The SQLite file: the safe versions of SQLite, connections, the tables, and the decoding of resources."""
 
 import logging
 import os
@@ -36,15 +36,15 @@ _ORIGIN: Final = (
     "CREATE TABLE origin (schema_version INTEGER NOT NULL) STRICT;   -- one row: the schema it was created with"
 )
 
-_WRITER_PATIENCE_MS: Final = 5_000
-_READER_PATIENCE_MS: Final = 250  # point reads wait in the event loop
+_WRITER_TIMEOUT_MS: Final = 5_000
+_READER_TIMEOUT_MS: Final = 250  # point reads block the event loop
 
 
 def open_for_writing(path: Path) -> apsw.Connection:
-    """A connection to the database at `path`, which is made, or brought up to date, if need be.
+    """Return a connection to the database at `path`. The file is created or migrated if necessary.
 
-    Only its owner can read the file, and every commit through this connection is on stable storage when it returns.
-    Raises LabratsError when this SQLite or this program must not write to it.
+    Only its owner can read the file. Every commit through this connection is on stable storage when it returns.
+    Raises LabratsError if this SQLite or this version of Labrats must not write to the file, and RetryLater.
     """
     check_sqlite_version(apsw.sqlite_lib_version())
     try:
@@ -54,10 +54,10 @@ def open_for_writing(path: Path) -> apsw.Connection:
     except (OSError, apsw.Error) as error:
         raise RetryLater(f"the database {path} cannot be opened") from error
     try:
-        connection.set_busy_timeout(_WRITER_PATIENCE_MS)
+        connection.set_busy_timeout(_WRITER_TIMEOUT_MS)
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", "full")
-        connection.pragma("secure_delete", True)  # what is deleted may have been a secret
+        connection.pragma("secure_delete", True)  # deleted data may have been a secret
         _migrate(connection)
     except apsw.Error as error:
         connection.close()
@@ -69,12 +69,12 @@ def open_for_writing(path: Path) -> apsw.Connection:
 
 
 def open_for_reading(path: Path) -> apsw.Connection:
-    """A connection that sees every commit as soon as it is made, and cannot write. Raises RetryLater."""
+    """Return a read-only connection, which sees every commit at once. Raises RetryLater."""
     try:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     except apsw.Error as error:
         raise RetryLater(f"the database {path} cannot be opened") from error
-    connection.set_busy_timeout(_READER_PATIENCE_MS)
+    connection.set_busy_timeout(_READER_TIMEOUT_MS)
     return connection
 
 
@@ -84,7 +84,7 @@ def schema_created_with(connection: apsw.Connection) -> int:
 
 
 def check_sqlite_version(version: str) -> None:
-    """Raises LabratsError when `version` of SQLite can corrupt a database that has several connections in WAL mode."""
+    """Raise LabratsError if this version of SQLite can corrupt a database with several connections in WAL mode."""
     if not _is_safe(tuple(int(part) for part in version.split("."))):
         raise LabratsError(
             f"SQLite {version} can corrupt its database (the WAL-reset bug); "
@@ -93,7 +93,7 @@ def check_sqlite_version(version: str) -> None:
 
 
 def decode_body(kind: type[R], name: str, body: bytes) -> R | None:
-    """The record in `body`, or None when it is none: one that a newer Labrats or a person wrote stops nothing else."""
+    """Decode a resource. Return None for one that is invalid, such as one from a newer Labrats, so that others work."""
     try:
         record: R = _decoder(kind).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -108,12 +108,12 @@ def _decoder(kind: type[R]) -> msgspec.json.Decoder[R]:
 
 
 def _is_safe(version: tuple[int, ...]) -> bool:
-    """Whether the WAL-reset bug, which 3.7.0 brought, is fixed in `version`, or was in its branch."""
+    """Return whether `version` has the fix of the WAL-reset bug, which exists since 3.7.0."""
     return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
 
 
 def _migrate(connection: apsw.Connection) -> None:
-    """Bring the tables up to SCHEMA_VERSION. Several processes may try at once: one does it, the others wait."""
+    """Migrate the tables to SCHEMA_VERSION. If several processes try at once, one migrates and the others wait."""
     connection.execute("BEGIN IMMEDIATE")
     found = connection.pragma("user_version")
     if found > SCHEMA_VERSION:
@@ -132,7 +132,7 @@ def _migrate(connection: apsw.Connection) -> None:
 
 
 def _make_private_folder(folder: Path) -> None:
-    """Make `folder` and what is missing above it, readable by nobody else, on stable storage."""
+    """Create `folder` and its missing parents, readable by the owner only, on stable storage."""
     if folder.is_dir():
         return
     _make_private_folder(folder.parent)
@@ -141,9 +141,9 @@ def _make_private_folder(folder: Path) -> None:
 
 
 def _make_private_file(path: Path) -> None:
-    """Make the file with its mode before SQLite would make it with a wider one. Its -wal and -shm take over the mode.
+    """Create the file with a private mode, as SQLite would choose a wider one. Its -wal and -shm inherit the mode.
 
-    A file that is there is never opened here: closing it would drop the locks that SQLite holds on it in this process.
+    An existing file is never opened here: closing it would drop the locks that SQLite holds on it in this process.
     """
     if path.exists():
         path.chmod(0o600)

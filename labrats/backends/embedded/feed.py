@@ -1,4 +1,4 @@
-"""The change feed: what the store committed, to whoever watches, in the order of the commits."""
+"""The change feed: it passes committed changes to the watchers, in the order of the commits."""
 
 import asyncio
 from bisect import bisect_left
@@ -15,7 +15,7 @@ R = TypeVar("R", bound=Resource)
 
 @dataclass(frozen=True, slots=True)
 class CommittedWrite:
-    """A resource was created or replaced."""
+    """The creation or replacement of a resource."""
 
     version: int
     kind: str
@@ -24,7 +24,7 @@ class CommittedWrite:
 
 @dataclass(frozen=True, slots=True)
 class CommittedDeletion:
-    """A resource is gone; `body` is its last JSON."""
+    """The deletion of a resource. `body` is its last JSON."""
 
     version: int
     kind: str
@@ -33,13 +33,13 @@ class CommittedDeletion:
 
 
 class Feed:
-    """Everybody who watches, by kind. Lives in the event loop."""
+    """The subscriptions of all watchers, by kind. It belongs to the event loop."""
 
     def __init__(self) -> None:
         self._subscriptions: dict[str, list[Subscription[Any]]] = {}
 
     def subscribe(self, kind: type[R]) -> "Subscription[R]":
-        """What is committed from now on."""
+        """Subscribe to the changes that are committed from now on."""
         subscription = Subscription(kind)
         self._subscriptions.setdefault(kind.kind(), []).append(subscription)
         return subscription
@@ -48,17 +48,17 @@ class Feed:
         self._subscriptions[subscription.kind.kind()].remove(subscription)
 
     def publish(self, changes: Iterable[CommittedWrite | CommittedDeletion]) -> None:
-        """Hand `changes` to their subscriptions. Never waits."""
+        """Pass changes to their subscriptions, without waiting for the watchers."""
         for change in changes:
             for subscription in self._subscriptions.get(change.kind, ()):
                 subscription.push(change)
 
 
 class Subscription(Generic[R]):
-    """What one watcher has not read yet: the latest change of each resource, in the order in which they came.
+    """The unread changes of one watcher: the latest of each resource, in order.
 
-    Keyed by uid, so that a watcher that reads nothing costs one entry a resource, however often it is written, and
-    so that the end of one resource is not lost in the beginning of another of the same name.
+    They are keyed by uid. A watcher that reads nothing costs one entry per resource, however often the resource is
+    written, and a deletion is not overwritten by the creation of another resource with the same name.
     """
 
     def __init__(self, kind: type[R]) -> None:
@@ -75,15 +75,15 @@ class Subscription(Generic[R]):
             self._add(change.version, Deleted(last))
 
     def mark_read(self, name: str, version: int) -> None:
-        """The watcher has read the tables as of `version` for the names after those it knew before, up to `name`.
+        """Record that the watcher read the tables as of `version`, from the last recorded name up to `name`.
 
-        The last call counts for all names that follow, too.
+        The version of the last call also applies to all names after `name`.
         """
         self._read_up_to.append(name)
         self._read_versions.append(version)
 
     async def next_changes(self) -> list[Changed[R] | Deleted[R]]:
-        """What is unread and not known otherwise. Waits for a change, yet may return none."""
+        """Wait for changes, and return those that are newer than the watcher's reads, if any."""
         while not self._unread:
             self._arrived.clear()
             await self._arrived.wait()
@@ -92,10 +92,10 @@ class Subscription(Generic[R]):
 
     def _add(self, version: int, change: Changed[R] | Deleted[R]) -> None:
         uid = change.resource.metadata.uid
-        self._unread.pop(uid, None)  # so that it goes to the end
+        self._unread.pop(uid, None)  # moves it to the end
         self._unread[uid] = version, change
         self._arrived.set()
 
     def _read_version(self, name: str) -> int:
-        """The version as of which the watcher knows `name`."""
+        """Return the version as of which the watcher has read `name`."""
         return self._read_versions[min(bisect_left(self._read_up_to, name), len(self._read_versions) - 1)]

@@ -1,4 +1,4 @@
-"""Operations on models' files as tasks of this engine: each with a record and a log beside the files."""
+"""Operations on model files as tasks of this engine, each with a record and a log beside the files."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -20,8 +20,8 @@ from labrats.ports import Clock, ModelPlace
 P = ParamSpec("P")
 T = TypeVar("T")
 
-AT_ONCE: Final = 2
-"""Downloads share one line and one disk: more of them at once make none sooner."""
+MAX_ACTIVE: Final = 2
+"""The limit on concurrent operations: downloads share one network and one disk, so more are not faster."""
 
 _RECORDS: Final = ".operations"
 
@@ -29,46 +29,46 @@ log = structlog.get_logger()
 
 
 class LocalModelFiles:
-    """See ModelFiles in labrats/ports.py. `run` does what was begun, by this engine or the one before it."""
+    """ModelFiles (labrats/ports.py) in a folder. `run` carries out operations, including those of an earlier engine."""
 
     def __init__(self, folder: ModelFolder, clock: Clock) -> None:
         self._folder, self._clock = folder, clock
         self._records = folder.root / _RECORDS
-        self._to_do: asyncio.Queue[FileOperation] = asyncio.Queue()
-        self._turns = asyncio.Semaphore(AT_ONCE)
-        self._beginning = asyncio.Lock()
-        self._taken_on: set[str] = set()
-        """The names of those that `run` does or will do."""
+        self._queue: asyncio.Queue[FileOperation] = asyncio.Queue()
+        self._slots = asyncio.Semaphore(MAX_ACTIVE)
+        self._lock = asyncio.Lock()
+        self._unfinished: set[str] = set()
+        """The names of the operations that are queued or active."""
 
     @property
     def place(self) -> ModelPlace:
         return ModelPlace(folder=str(self._folder.root))
 
     async def run(self) -> None:
-        """Carry operations out until cancelled, beginning with those that an engine before this one did not end."""
+        """Carry out operations until cancelled, first those that an earlier engine left unfinished."""
         async with asyncio.TaskGroup() as tasks:
             for operation in await self.operations():
                 if not operation.has_ended:
-                    self._take_on(operation)
+                    self._enqueue(operation)
             while True:
-                operation = await self._to_do.get()
+                operation = await self._queue.get()
                 tasks.create_task(self._carry_out(operation), name=operation.name)
 
     async def scan(self) -> Sequence[FoundFile]:
         return await _on_disk(self._folder.scan)
 
     async def begin(self, operation: FileOperation) -> FileOperation:
-        async with self._beginning:
+        async with self._lock:
             for name in (operation.name, operation.opposite.name):
-                known = await _on_disk(_read, self._record_of(name)) if name in self._taken_on else None
+                known = await _on_disk(_read, self._record_of(name)) if name in self._unfinished else None
                 if known and known.matches(operation):
                     return known
                 if known:
-                    raise Conflict(f"{known.filename} is busy with a {known.work}; wait until that has ended")
+                    raise Conflict(f"{known.filename} is busy with a {known.work}; wait until it has ended")
             begun = replace(operation, status=OperationStatus.WAITING, created_at=self._clock.now())
             await _on_disk(self._record_of(begun.name).with_suffix(".log").unlink, missing_ok=True)
             await _on_disk(self._write, begun)
-            self._take_on(begun)
+            self._enqueue(begun)
         return begun
 
     async def operations(self) -> Sequence[FileOperation]:
@@ -76,45 +76,47 @@ class LocalModelFiles:
 
     async def log(self, name: str) -> Sequence[str]:
         if name not in [operation.name for operation in await self.operations()]:
-            raise NotFound(f"there is no operation {name!r} on a model's file")
+            raise NotFound(f"there is no operation {name!r} on a model file")
         return await _on_disk(_lines, self._record_of(name).with_suffix(".log"))
 
-    def _take_on(self, operation: FileOperation) -> None:
-        if operation.name not in self._taken_on:
-            self._taken_on.add(operation.name)
-            self._to_do.put_nowait(operation)
+    def _enqueue(self, operation: FileOperation) -> None:
+        if operation.name not in self._unfinished:
+            self._unfinished.add(operation.name)
+            self._queue.put_nowait(operation)
 
     async def _carry_out(self, operation: FileOperation) -> None:
-        tell = self._log_of(operation)
-        async with self._turns:
+        write_line = self._log_of(operation)
+        async with self._slots:
             try:
-                await self._note(replace(operation, status=OperationStatus.ACTIVE))
-                await self._folder.carry_out(operation, tell)
+                await self._record(replace(operation, status=OperationStatus.ACTIVE))
+                await self._folder.carry_out(operation, write_line)
             except (LabratsError, OSError) as error:
-                reason = str(error) if isinstance(error, LabratsError) else f"the folder of models: {error.strerror}"
-                tell(reason)
+                reason = str(error) if isinstance(error, LabratsError) else f"models folder: {error.strerror}"
+                write_line(reason)
                 await self._end(operation, OperationStatus.FAILED, reason)
             else:
                 await self._end(operation, OperationStatus.COMPLETED, None)
 
     async def _end(self, operation: FileOperation, status: OperationStatus, reason: str | None) -> None:
-        log.info("a model's file", operation=operation.name, work=operation.work, status=status, reason=reason)
-        async with self._beginning:
-            await self._note(replace(operation, status=status, reason=reason, finished_at=self._clock.now()))
-            self._taken_on.discard(operation.name)
+        log.info(
+            "model file operation ended", operation=operation.name, work=operation.work, status=status, reason=reason
+        )
+        async with self._lock:
+            await self._record(replace(operation, status=status, reason=reason, finished_at=self._clock.now()))
+            self._unfinished.discard(operation.name)
 
-    async def _note(self, operation: FileOperation) -> None:
-        """Write down how it stands. Where that cannot be, it is done once more by the next engine."""
+    async def _record(self, operation: FileOperation) -> None:
+        """Store the status of an operation. If that fails, the next engine repeats the operation."""
         try:
             await _on_disk(self._write, operation)
         except RetryLater as error:
-            log.warning("how an operation stands could not be written", operation=operation.name, reason=str(error))
+            log.warning("operation record not written", operation=operation.name, reason=str(error))
 
     def _log_of(self, operation: FileOperation) -> Callable[[str], None]:
         path = self._record_of(operation.name).with_suffix(".log")
 
         def write(line: str) -> None:
-            with suppress(OSError), open(path, "a") as file:  # a full disk is told by what it stops
+            with suppress(OSError), open(path, "a") as file:  # a full disk makes the operation itself fail
                 file.write(f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ} {line}\n")
 
         return write
@@ -136,8 +138,8 @@ def _read(path: Path) -> FileOperation | None:
         return msgspec.json.decode(path.read_bytes(), type=FileOperation)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError:  # not one that we have written
-        log.warning("a record of an operation on a model's file cannot be read", path=str(path))
+    except msgspec.DecodeError:  # somebody else wrote the file
+        log.warning("operation record unreadable", path=str(path))
         return None
 
 
@@ -152,4 +154,4 @@ async def _on_disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
     try:
         return await asyncio.to_thread(work, *args, **kwargs)
     except OSError as error:
-        raise RetryLater(f"the folder of models cannot be used: {error.strerror}", delay_seconds=5) from error
+        raise RetryLater(f"the models folder cannot be used: {error.strerror}", delay_seconds=5) from error

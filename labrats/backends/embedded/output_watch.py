@@ -1,6 +1,6 @@
-"""Wakes the readers of attempts' outputs when something is written to these, by the kernel's inotify.
+"""Wakes the readers of attempts' outputs on writes, by the kernel's inotify.
 
-Nothing is asked of the file system while nothing is written, however many readers follow a job.
+While nothing is written, the file system is not polled, however many readers follow a job.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-LOOK_SECONDS: Final = 1.0
-"""Interval at which a reader looks without a wake-up: inotify may have lost an event."""
+POLL_SECONDS: Final = 1.0
+"""Interval at which a reader checks without a wake-up: inotify may have lost an event."""
 
 PAUSE_SECONDS: Final = 0.02
-"""Between two wake-ups of the readers of one attempt, however fast it writes."""
+"""Minimum time between two wake-ups of the readers of an attempt, however fast it writes."""
 
 _CREATED_OR_WRITTEN: Final = 0x00000100 | 0x00000002 | 0x00000080  # IN_CREATE | IN_MODIFY | IN_MOVED_TO
 _IN_IGNORED: Final = 0x00008000
@@ -28,7 +28,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 @dataclass
 class _Folder:
-    """An attempt's folder that somebody follows. watch: inotify's number; None where there is none."""
+    """An attempt's folder with readers. watch: inotify's number; None without a watch."""
 
     path: Path
     watch: int | None = None
@@ -37,7 +37,7 @@ class _Folder:
 
 
 class OutputWatch:
-    """One inotify instance for all attempts' folders that are followed at this time."""
+    """An inotify instance that watches the folders of all followed attempts."""
 
     def __init__(self) -> None:
         self._inotify: int | None = None
@@ -46,7 +46,7 @@ class OutputWatch:
 
     @contextmanager
     def changes_in(self, path: Path) -> Iterator["Changes"]:
-        """Follow the folder at `path`, which need not exist yet."""
+        """Follow the folder at `path`, which may not exist yet."""
         folder = self._folders.setdefault(path, _Folder(path))
         changes = Changes(self, folder)
         folder.readers.add(changes.event)
@@ -56,10 +56,10 @@ class OutputWatch:
         finally:
             folder.readers.discard(changes.event)
             if not folder.readers:
-                self._forget(folder)
+                self._unwatch(folder)
 
     def wake(self, path: Path) -> None:
-        """Have the readers of the folder look again."""
+        """Wake the readers of the folder."""
         if folder := self._folders.get(path):
             self._wake(folder)
 
@@ -74,14 +74,14 @@ class OutputWatch:
         self._by_watch.clear()
 
     def ensure_watch(self, folder: _Folder) -> bool:
-        """Watch the folder if that can be done now. Return whether writes to it wake its readers."""
+        """Watch the folder if that is possible now. Return whether writes to it wake its readers."""
         if folder.watch is not None:
             return True
         if (inotify := self._opened()) is None:
             return False
         watch: int = _libc.inotify_add_watch(inotify, os.fsencode(folder.path), _CREATED_OR_WRITTEN)
         if watch < 0:
-            return False  # it is not there yet, or the user has too many watches
+            return False  # it does not exist yet, or the user has too many watches
         folder.watch, self._by_watch[watch] = watch, folder
         return True
 
@@ -119,7 +119,7 @@ class OutputWatch:
         for event in folder.readers:
             event.set()
 
-    def _forget(self, folder: _Folder) -> None:
+    def _unwatch(self, folder: _Folder) -> None:
         self._folders.pop(folder.path, None)
         if folder.timer:
             folder.timer.cancel()
@@ -130,19 +130,19 @@ class OutputWatch:
 
 
 class Changes:
-    """The changes that one reader waits for. event: set when there may be something new."""
+    """The changes that one reader waits for. event: set when the folder may have changed."""
 
     def __init__(self, watch: OutputWatch, folder: _Folder) -> None:
         self._watch, self._folder = watch, folder
         self.event = asyncio.Event()
 
     async def wait(self) -> None:
-        """Return once something may have been written since the last call returned; at the latest after a second."""
+        """Return once the folder may have changed since the last call returned, at most a second later."""
         was_watched = self._folder.watch is not None
         is_watched = self._watch.ensure_watch(self._folder)
         if is_watched and not was_watched:
-            return  # inotify reports nothing that was written before
+            return  # inotify does not report earlier writes
         with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS if is_watched else PAUSE_SECONDS):
+            async with asyncio.timeout(POLL_SECONDS if is_watched else PAUSE_SECONDS):
                 await self.event.wait()
         self.event.clear()

@@ -1,4 +1,4 @@
-"""What attempts on this machine are told, by the engine's settings."""
+"""The settings of the local runner, from those of the engine."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from labrats.settings import EngineSettings
 
 
 def runner_settings(settings: EngineSettings, schema_created_with: int) -> LocalRunnerSettings:
-    """Return them. schema_created_with, and errors: as in choose_sandbox."""
+    """Return the runner's settings. For schema_created_with and errors, see choose_sandbox."""
     programs = {
         "claude": settings.claude_path or shutil.which("claude"),
         "codex": settings.codex_path or shutil.which("codex"),

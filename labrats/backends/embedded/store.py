@@ -1,4 +1,4 @@
-"""The Store on one machine: an SQLite file, one writer, and a change feed within the process."""
+"""The Store of a single machine: an SQLite file, one writer, and a change feed within the process."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,16 +19,17 @@ from labrats.ports import Change, Changed, Clock, Synced, SystemClock
 R = TypeVar("R", bound=Resource)
 
 _PAGE: Final = 25
-"""How many resources are read before the event loop gets its turn again: half a millisecond's worth. At the start
-several readers take such turns, and a request waits for one of each.
+"""The number of resources that are read before the event loop runs again, in half a millisecond.
+
+At the start, several readers take turns, and a request waits for one page of each.
 """
 
 
 class EmbeddedStore:
-    """Store (labrats/ports.py) on one SQLite file.
+    """Store (labrats/ports.py) in one SQLite file.
 
-    Other processes may read and write the same file: `get`, `get_many` and `list` see what they wrote, `watch`
-    tells only of writes through this object.
+    Other processes may read and write the file. `get`, `get_many` and `list` see their writes; `watch` reports only
+    writes through this object.
     """
 
     def __init__(self, reader: apsw.Connection, commits: GroupCommit, feed: Feed) -> None:
@@ -39,10 +40,10 @@ class EmbeddedStore:
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path, clock: Clock | None = None) -> "AsyncIterator[EmbeddedStore]":
-        """The store at `path`, made if it is not there; closed on leaving, when all that was asked is written.
+        """Open the store at `path`, and create it if missing. On exit, pending writes finish before it closes.
 
-        Raises LabratsError when this SQLite or this version of Labrats must not touch the file, RetryLater when it
-        is out of reach.
+        Raises LabratsError if this SQLite or this version of Labrats must not write to the file, and RetryLater if the
+        file cannot be opened.
         """
         with closing(open_for_writing(path)) as writer, closing(open_for_reading(path)) as reader:
             feed = Feed()
@@ -54,7 +55,7 @@ class EmbeddedStore:
 
     @property
     def schema_created_with(self) -> int:
-        """The version of the schema that the file was created with."""
+        """The schema version with which the file was created."""
         return schema_created_with(self._reader)
 
     async def get(self, kind: type[R], name: str) -> R:
@@ -88,7 +89,7 @@ class EmbeddedStore:
         await self._commits.run(lambda transaction: transaction.delete(kind.kind(), name, resource_version))
 
     async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
-        subscription = self._feed.subscribe(kind)  # before the first read, so that no change falls in between
+        subscription = self._feed.subscribe(kind)  # before the first read, so that no change is missed
         try:
             async for page in self._read_pages(kind):
                 subscription.mark_read(page.last_name, page.version)
@@ -102,10 +103,10 @@ class EmbeddedStore:
             self._feed.unsubscribe(subscription)
 
     def silent_seconds(self, kind: type[Resource]) -> float:
-        return 0.0  # it is told within this process
+        return 0.0  # the feed is in this process
 
     async def _read_pages(self, kind: type[R]) -> AsyncIterator["_Page[R]"]:
-        """All of a kind, by name, as of the moments when each page is read. Holds nothing open in between."""
+        """Yield all resources of a kind, by name, in pages. Each page is read in a transaction of its own."""
         page = self._read_page(kind, after="")
         yield page
         while page.is_full:
@@ -115,7 +116,7 @@ class EmbeddedStore:
 
     def _read_page(self, kind: type[R], after: str) -> "_Page[R]":
         try:
-            with self._reader:  # one transaction, so that the version is the rows' own
+            with self._reader:  # one transaction, so that the version matches the rows
                 version: int = self._reader.execute("SELECT rv FROM counter").get
                 rows: list[Any] = self._reader.execute(
                     "SELECT name, body FROM resources WHERE kind = ? AND name > ? ORDER BY name LIMIT ?",
@@ -132,7 +133,7 @@ class EmbeddedStore:
         )
 
     def _read(self, kind: type[R], name: str) -> R | None:
-        """One resource, read in the event loop: that takes microseconds, and the hop to a thread far longer."""
+        """Read one resource in the event loop: it takes microseconds, far less than switching to a thread."""
         try:
             body: bytes | None = self._reader.execute(
                 "SELECT body FROM resources WHERE kind = ? AND name = ?", (kind.kind(), name)
@@ -144,7 +145,7 @@ class EmbeddedStore:
 
 @dataclass(frozen=True)
 class _Page(Generic[R]):
-    """Some resources in a row, as they were when `version` was the last one given. is_full: there may be more."""
+    """Consecutive resources as of `version`. is_full: another page may follow."""
 
     version: int
     resources: Sequence[R]

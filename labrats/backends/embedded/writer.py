@@ -1,4 +1,4 @@
-"""Writing: what one operation does to the tables, and how many operations share one commit."""
+"""Writes to the database: operations on the tables, and the commits that operations share."""
 
 import asyncio
 import uuid
@@ -26,9 +26,9 @@ OPERATIONS_PER_COMMIT: Final = 256
 
 
 class Transaction:
-    """What operations may do to the tables. Used in the writer's thread only.
+    """A transaction on the tables. Used in the writer's thread only.
 
-    changes: for the feed. Nothing of it happened before the commit. discards_secret: a Secret was replaced or deleted.
+    changes: for the feed, once they are committed. discards_secret: True once a Secret was replaced or deleted.
     """
 
     def __init__(self, connection: apsw.Connection, clock: Clock) -> None:
@@ -39,12 +39,17 @@ class Transaction:
         self.discards_secret = False
 
     def attempt(self, operation: "Operation[Any]") -> Any:
-        """What `operation` returns, or the error it raises, in which case nothing of it remains."""
+        """Run `operation` and return its result; on an error, roll it back and return the error."""
         changes_before = len(self.changes)
         self._connection.execute("SAVEPOINT operation")
         try:
             outcome = operation(self)
-        except (LabratsError, TypeError, ValueError, OverflowError) as error:  # but the first: it cannot be put in JSON
+        except (
+            LabratsError,
+            TypeError,
+            ValueError,
+            OverflowError,
+        ) as error:  # the last three: it is not JSON
             self._connection.execute("ROLLBACK TO operation")
             del self.changes[changes_before:]
             outcome = error
@@ -52,12 +57,12 @@ class Transaction:
         return outcome
 
     def finish(self) -> None:
-        """The last thing before the commit: no later transaction may use a version again."""
+        """Store the last version, so that no later transaction reuses one. Call it just before the commit."""
         if self.changes:
             self._connection.execute("UPDATE counter SET rv = ?", (self._version,))
 
     def create(self, resource: R, parts: Sequence[Resource]) -> R:
-        self._refuse_taken(resource)
+        self._check_claim(resource)
         created = self._insert(resource, resource.metadata.owner)
         for part in parts:
             self._insert(part, created.as_owner())
@@ -75,7 +80,7 @@ class Transaction:
             self._version_of(resource.kind(), resource.name)
             raise Conflict(f"{resource.kind()} {resource.name!r} was written since it was read")
         if resource.claim != former_claim:
-            self._refuse_taken(resource)
+            self._check_claim(resource)
         self.changes.append(CommittedWrite(version, updated.kind(), updated))
         self.discards_secret |= isinstance(resource, Secret)
         return updated
@@ -108,8 +113,8 @@ class Transaction:
         self.changes.append(CommittedWrite(version, created.kind(), created))
         return created
 
-    def _refuse_taken(self, resource: Resource) -> None:
-        """Raises Taken when another of its kind has its claim."""
+    def _check_claim(self, resource: Resource) -> None:
+        """Raise Taken if another resource of the kind has the same claim."""
         if resource.claim is None:
             return
         rows = self._connection.execute("SELECT name, body FROM resources WHERE kind = ?", (resource.kind(),))
@@ -119,7 +124,7 @@ class Transaction:
                 raise taken_by(other)
 
     def _claim_of(self, resource: Resource) -> str | None:
-        """What it claims as it is stored."""
+        """Return the claim of the stored resource."""
         if resource.claim is None:
             return None
         body: bytes | None = self._connection.execute(
@@ -129,7 +134,7 @@ class Transaction:
         return stored.claim if stored else None
 
     def _remove(self, kind: str, name: str) -> None:
-        """Remove a resource, then what belongs to it."""
+        """Remove a resource, then its parts."""
         body = self._connection.execute(
             "DELETE FROM resources WHERE kind = ? AND name = ? RETURNING body", (kind, name)
         ).get
@@ -158,16 +163,16 @@ Operation = Callable[[Transaction], T]
 
 
 class Committed(NamedTuple):
-    """What became of a batch: for each operation what it returned or raised; and all that changed."""
+    """The outcome of a batch: the result or error of each operation, and all changes."""
 
     outcomes: list[Any]
     changes: list[CommittedWrite | CommittedDeletion]
 
 
 class GroupCommit:
-    """Runs operations in a thread of its own. Those that come while a commit is under way share the next one.
+    """Runs operations in a thread of its own. Operations that arrive during a commit share the next one.
 
-    publish: told of each commit's changes, in the event loop, before those who made them are answered.
+    publish: called in the event loop with each commit's changes, before the callers of its operations continue.
     """
 
     def __init__(
@@ -185,15 +190,15 @@ class GroupCommit:
         self._is_closed = False
 
     async def run(self, operation: Operation[T]) -> T:
-        """What `operation` returns, once that is on stable storage. Raises what it raises, and RetryLater."""
+        """Run `operation` and return its result once it is on stable storage. Raises its errors, and RetryLater."""
         return await self._enqueue(operation)
 
     async def close(self) -> None:
-        """Commit what waits, refuse the rest, end the thread."""
+        """Commit the waiting operations, refuse new ones, and end the thread."""
         last = self._enqueue(lambda transaction: None)
         self._is_closed = True
         try:
-            await asyncio.gather(last, return_exceptions=True)  # those it failed for know it
+            await asyncio.gather(last, return_exceptions=True)  # the callers receive the error
         finally:
             self._thread.shutdown()
 
@@ -207,7 +212,7 @@ class GroupCommit:
         return answer
 
     def _commit_soon(self) -> None:
-        """Not at once: whoever else writes in this turn of the event loop joins in."""
+        """Schedule a commit after this turn of the event loop, so that other writes of the turn join it."""
         self._is_committing = True
         asyncio.get_running_loop().call_soon(self._start_commit)
 
@@ -224,7 +229,7 @@ class GroupCommit:
             outcomes, changes = commit.result()
             self._publish(changes)
         for answer, outcome in zip(answers, outcomes, strict=True):
-            if answer.cancelled():  # whoever asked has gone
+            if answer.cancelled():  # the caller no longer waits
                 continue
             if isinstance(outcome, BaseException):
                 answer.set_exception(outcome)
@@ -244,10 +249,10 @@ class GroupCommit:
                 self._connection.execute("ROLLBACK")
 
     def _erase_log(self) -> None:
-        """Move the write-ahead log into the database and empty it: it may hold a secret that was deleted or replaced.
+        """Move the write-ahead log into the database and empty it: it may contain a deleted or replaced secret.
 
-        A reader at work, or trouble with the disk, keeps that from being done; the next such commit does it then. This
-        one has succeeded either way.
+        An active reader or a disk error prevents that; then the next such commit does it. The commit itself has
+        succeeded in any case.
         """
         with suppress(apsw.Error):
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -38,7 +38,7 @@ def test_an_sqlite_with_the_wal_reset_bug_is_refused(version: str) -> None:
         check_sqlite_version(version)
 
 
-def test_r3_an_unsafe_sqlite_never_opens_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsafe_sqlite_never_opens_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apsw, "sqlite_lib_version", lambda: "3.51.2")
     with pytest.raises(LabratsError, match=r"3\.51\.2"):
         open_for_writing(path)
@@ -62,27 +62,27 @@ def test_only_the_owner_can_read_the_files(path: Path) -> None:
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_a_file_that_others_could_read_is_closed_to_them(path: Path) -> None:
+def test_a_file_that_others_can_read_becomes_private(path: Path) -> None:
     open_for_writing(path).close()
     path.chmod(0o644)
     open_for_writing(path).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+def test_an_existing_folder_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
     open_for_writing(tmp_path / "labrats.db").close()
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
 
 
-def test_opening_again_finds_what_was_written(path: Path) -> None:
+def test_reopening_finds_the_committed_data(path: Path) -> None:
     with closing(open_for_writing(path)) as connection:
         connection.execute("UPDATE counter SET rv = 7")
     with closing(open_for_writing(path)) as connection:
         assert connection.execute("SELECT rv FROM counter").get == 7
 
 
-def test_two_may_write_in_turn(path: Path) -> None:
+def test_two_connections_can_write_in_turn(path: Path) -> None:
     with closing(open_for_writing(path)) as one, closing(open_for_writing(path)) as other:
         one.execute("UPDATE counter SET rv = rv + 1")
         other.execute("UPDATE counter SET rv = rv + 1")
@@ -97,7 +97,7 @@ def test_a_reader_sees_each_commit_and_cannot_write(path: Path) -> None:
             reader.execute("UPDATE counter SET rv = 6")
 
 
-def test_the_schema_that_a_file_was_created_with_outlives_a_migration(path: Path) -> None:
+def test_a_migration_preserves_the_schema_version_of_creation(path: Path) -> None:
     with closing(open_for_writing(path)) as connection:
         assert schema_created_with(connection) == SCHEMA_VERSION
         connection.execute("DROP TABLE origin")  # as the first version left it
@@ -108,7 +108,7 @@ def test_the_schema_that_a_file_was_created_with_outlives_a_migration(path: Path
             assert connection.pragma("user_version") == SCHEMA_VERSION
 
 
-def test_the_file_of_a_newer_labrats_is_refused_and_left_alone(path: Path) -> None:
+def test_a_file_of_a_newer_labrats_is_refused_and_unchanged(path: Path) -> None:
     with closing(open_for_writing(path)) as connection:
         connection.pragma("user_version", SCHEMA_VERSION + 1)
     before = path.read_bytes()
@@ -117,7 +117,7 @@ def test_the_file_of_a_newer_labrats_is_refused_and_left_alone(path: Path) -> No
     assert path.read_bytes() == before
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused_and_unchanged(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("Dear diary, " * 1000)
     with pytest.raises(LabratsError, match="cannot be opened"):
@@ -125,7 +125,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> Non
     assert path.read_text() == "Dear diary, " * 1000
 
 
-def test_a_path_that_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_an_unusable_path_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RetryLater, match="cannot be opened"):
         open_for_writing(tmp_path / "file" / "labrats.db")

@@ -16,27 +16,27 @@ def written(name: str, version: int, uid: str = "") -> CommittedWrite:
     return CommittedWrite(version, "ConfigMap", a_map(name, version, uid))
 
 
-def removed(name: str, version: int, last_version: int, uid: str = "") -> CommittedDeletion:
+def deleted(name: str, version: int, last_version: int, uid: str = "") -> CommittedDeletion:
     return CommittedDeletion(version, "ConfigMap", name, encode(a_map(name, last_version, uid)))
 
 
 def a_subscription(feed: Feed) -> Subscription[ConfigMap]:
-    """One that knows the tables as they were before any change."""
+    """A subscription whose watcher has read the tables as of version 0."""
     subscription = feed.subscribe(ConfigMap)
     subscription.mark_read("", 0)
     return subscription
 
 
-async def test_changes_come_in_their_order() -> None:
+async def test_changes_arrive_in_order() -> None:
     feed = Feed()
     subscription = a_subscription(feed)
     feed.publish([written("b", 1), written("a", 2)])
-    feed.publish([removed("b", 3, last_version=1)])
+    feed.publish([deleted("b", 3, last_version=1)])
     feed.publish([written("c", 4)])
     assert await subscription.next_changes() == [Changed(a_map("a", 2)), Deleted(a_map("b", 1)), Changed(a_map("c", 4))]
 
 
-async def test_what_was_taken_does_not_come_again() -> None:
+async def test_a_change_is_returned_once() -> None:
     feed = Feed()
     subscription = a_subscription(feed)
     feed.publish([written("a", 1)])
@@ -45,28 +45,28 @@ async def test_what_was_taken_does_not_come_again() -> None:
     assert await subscription.next_changes() == [Changed(a_map("b", 2))]
 
 
-async def test_several_unread_writes_of_a_resource_are_one() -> None:
+async def test_several_unread_writes_of_a_resource_become_one_change() -> None:
     feed = Feed()
     subscription = a_subscription(feed)
     feed.publish([written("a", 1), written("b", 2), written("a", 3)])
     assert await subscription.next_changes() == [Changed(a_map("b", 2)), Changed(a_map("a", 3))]
 
 
-async def test_the_end_of_a_resource_is_not_lost_in_its_successor() -> None:
+async def test_a_deletion_is_not_lost_when_the_name_is_reused() -> None:
     feed = Feed()
     subscription = a_subscription(feed)
-    feed.publish([written("a", 1, "uid-1"), removed("a", 2, last_version=1, uid="uid-1"), written("a", 3, "uid-2")])
+    feed.publish([written("a", 1, "uid-1"), deleted("a", 2, last_version=1, uid="uid-1"), written("a", 3, "uid-2")])
     assert await subscription.next_changes() == [Deleted(a_map("a", 1, "uid-1")), Changed(a_map("a", 3, "uid-2"))]
 
 
-async def test_changes_of_other_kinds_do_not_come() -> None:
+async def test_changes_of_other_kinds_are_left_out() -> None:
     feed = Feed()
     subscription = a_subscription(feed)
     feed.publish([CommittedWrite(1, "Secret", Secret(metadata=Metadata(name="a"))), written("a", 2)])
     assert await subscription.next_changes() == [Changed(a_map("a", 2))]
 
 
-async def test_taking_waits_for_a_change() -> None:
+async def test_next_changes_waits_for_a_change() -> None:
     feed = Feed()
     subscription = a_subscription(feed)
     reading = asyncio.create_task(subscription.next_changes())
@@ -76,7 +76,7 @@ async def test_taking_waits_for_a_change() -> None:
     assert await reading == [Changed(a_map("a", 1))]
 
 
-async def test_what_the_watcher_has_read_from_the_tables_does_not_come() -> None:
+async def test_changes_that_the_watcher_has_read_from_the_tables_are_left_out() -> None:
     feed = Feed()
     subscription = feed.subscribe(ConfigMap)
     subscription.mark_read("m", 10)  # up to m as of 10,
@@ -89,18 +89,18 @@ async def test_what_the_watcher_has_read_from_the_tables_does_not_come() -> None
         Changed(a_map("m", 12)),
         Changed(a_map("t", 21)),
     ]
-    feed.publish([removed("z", 20, last_version=9), removed("y", 21, last_version=9)])
+    feed.publish([deleted("z", 20, last_version=9), deleted("y", 21, last_version=9)])
     assert await subscription.next_changes() == [Deleted(a_map("y", 9))]
 
 
-async def test_an_unreadable_resource_is_removed_without_a_word() -> None:
+async def test_deletion_of_an_unreadable_resource_is_left_out() -> None:
     feed = Feed()
     subscription = a_subscription(feed)
     feed.publish([CommittedDeletion(1, "ConfigMap", "a", b'{"metadata": 7}'), written("b", 2)])
     assert await subscription.next_changes() == [Changed(a_map("b", 2))]
 
 
-async def test_who_has_left_is_told_nothing() -> None:
+async def test_an_unsubscribed_watcher_receives_nothing() -> None:
     feed = Feed()
     leaving, staying = a_subscription(feed), a_subscription(feed)
     feed.unsubscribe(leaving)

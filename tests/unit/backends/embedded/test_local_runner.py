@@ -1,4 +1,4 @@
-"""What the local runner gives an executor, and what it does when even that fails. Its promises are in conformance/."""
+"""The inputs of the local runner's executors, and its failures. tests/conformance checks the contract of Runner."""
 
 import asyncio
 import stat
@@ -46,7 +46,7 @@ def a_running(**spec: Any) -> Job:
 
 
 async def inputs_of(runner: LocalRunner, folders: Folders, attempt: Attempt) -> AttemptFolder:
-    """The attempt's folder, its inputs written but no executor started, which would take the secrets away."""
+    """Write the attempt's inputs, and return its folder. Starts no executor, which would delete the secrets."""
     folder = folders.of(attempt.name)
     await runner._write_inputs(attempt, folder)
     return folder
@@ -59,7 +59,7 @@ def secrets_in(folder: AttemptFolder) -> dict[str, str]:
 # Inputs
 
 
-async def test_an_executor_is_told_its_task(folders: Folders) -> None:
+async def test_the_inputs_contain_the_task_and_the_prompt(folders: Folders) -> None:
     setup = WorkspaceSetup(git_repo="https://git.example/r", git_ref="main", git_depth=1)
     files = (WorkspaceFile(name="a.txt", path="jobs/1/0", size=3),)
     job = a_running(workspace_setup=setup, workspace_files=files, prompt="Grüße", config={"max_turns": 7})
@@ -92,7 +92,7 @@ async def test_an_executor_is_told_its_task(folders: Folders) -> None:
     assert (folder.path / "prompt").read_text("utf-8") == "Grüße"
 
 
-async def test_nobody_else_may_read_the_inputs(folders: Folders) -> None:
+async def test_only_the_owner_can_read_the_inputs(folders: Folders) -> None:
     runner = a_runner(folders, environment={"ANTHROPIC_API_KEY": TOKEN})
     folder = await inputs_of(runner, folders, Attempt(a_running(config=CLAUDE)))
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [folder.path, *folder.path.rglob("*")]}
@@ -108,7 +108,7 @@ async def test_a_long_prompt_comes_from_its_config_map(folders: Folders) -> None
     assert (folder.path / "prompt").read_text() == "x" * 100_000
 
 
-async def test_instructions_are_a_file_beside_the_prompt(folders: Folders) -> None:
+async def test_instructions_are_written_beside_the_prompt(folders: Folders) -> None:
     store = MemoryStore()
     await store.create(ConfigMap(metadata=Metadata(name="ir-prompt"), data={"instructions": "Be kind."}))
     job = a_running(instructions_ref=KeyReference(name="ir-prompt", key="instructions"))
@@ -116,7 +116,7 @@ async def test_instructions_are_a_file_beside_the_prompt(folders: Folders) -> No
     assert (folder.path / "instructions").read_text() == "Be kind."
 
 
-async def test_texts_that_were_made_of_a_job_written_by_hand_are_files_too(folders: Folders) -> None:
+async def test_texts_in_the_status_of_an_applied_job_are_written_too(folders: Folders) -> None:
     store = MemoryStore()
     await store.create(ConfigMap(metadata=Metadata(name="texts"), data={"prompt": "Look!", "instructions": "Be kind."}))
     job = a_running(prompt="Too long.")
@@ -126,8 +126,8 @@ async def test_texts_that_were_made_of_a_job_written_by_hand_are_files_too(folde
     assert [(folder.path / name).read_text() for name in ("prompt", "instructions")] == ["Look!", "Be kind."]
 
 
-async def test_the_models_credentials_come_from_the_secret_it_names(folders: Folders) -> None:
-    """Those keys of it that the provider knows, and nothing of the engine's environment."""
+async def test_credentials_come_from_the_secret_of_the_ai_model(folders: Folders) -> None:
+    """Only the keys that the provider reads are written, and none from the engine's environment."""
     store = MemoryStore()
     data = {"ANTHROPIC_API_KEY": TOKEN, "OTHER_KEY": "test-other"}
     await store.create(Secret(metadata=Metadata(name="claude-key"), data=data))
@@ -137,7 +137,7 @@ async def test_the_models_credentials_come_from_the_secret_it_names(folders: Fol
     assert secrets_in(folder) == {"ANTHROPIC_API_KEY": TOKEN}
 
 
-async def test_without_a_secret_they_come_from_the_engines_environment(folders: Folders) -> None:
+async def test_credentials_without_a_secret_come_from_the_engines_environment(folders: Folders) -> None:
     environment = {"ANTHROPIC_API_KEY": TOKEN, "ANTHROPIC_AUTH_TOKEN": "", "OPENAI_API_KEY": "test-of-another-provider"}
     runner = a_runner(folders, environment=environment)
     for ai_model in (None, an_ai_model(provider="claude", model="opus")):
@@ -145,7 +145,7 @@ async def test_without_a_secret_they_come_from_the_engines_environment(folders: 
         assert secrets_in(folder) == {"ANTHROPIC_API_KEY": TOKEN}
 
 
-async def test_the_ai_models_endpoint_goes_before_the_engines_environment(folders: Folders) -> None:
+async def test_the_ai_models_endpoint_overrides_the_engines_environment(folders: Folders) -> None:
     runner = a_runner(folders, environment={"ANTHROPIC_BASE_URL": "http://127.0.0.1:1"})
     endpoints = {None: "http://127.0.0.1:1", "http://127.0.0.1:2": "http://127.0.0.1:2"}
     for configured, endpoint in endpoints.items():
@@ -154,7 +154,7 @@ async def test_the_ai_models_endpoint_goes_before_the_engines_environment(folder
         assert msgspec.json.decode((folder.path / "job.json").read_bytes(), type=Task).endpoint == endpoint
 
 
-async def test_the_repositorys_credentials_are_told_apart_by_their_names(folders: Folders) -> None:
+async def test_repository_credentials_have_names_of_their_own(folders: Folders) -> None:
     store = MemoryStore()
     await store.create(Secret(metadata=Metadata(name="ir-git"), data={"username": "x-access-token", "password": TOKEN}))
     job = a_running(workspace_setup=WorkspaceSetup(git_repo="https://git.example/r", credentials_ref="ir-git"))
@@ -163,7 +163,7 @@ async def test_the_repositorys_credentials_are_told_apart_by_their_names(folders
     assert TOKEN not in (folder.path / "job.json").read_text()
 
 
-async def test_what_the_secrets_of_mcp_servers_hold_comes_under_the_servers_names(folders: Folders) -> None:
+async def test_secrets_of_mcp_servers_are_named_after_the_server(folders: Folders) -> None:
     store = MemoryStore()
     await store.create(Secret(metadata=Metadata(name="docs-token"), data={"TOKEN": TOKEN}))
     folder = await inputs_of(a_runner(folders, store), folders, Attempt(a_running(config=WITH_TOOLS)))
@@ -188,7 +188,7 @@ WITHOUT_TOOLS_KEY = a_running(config=WITH_TOOLS)
         (WITHOUT_TOOLS_KEY, None, FailedCode.AUTH, "credentials of the MCP server docs .* 'docs-token'"),
     ],
 )
-async def test_what_is_missing_fails_the_job_by_name(
+async def test_a_missing_input_fails_the_job_and_is_named(
     folders: Folders, job: Job, credentials_ref: str | None, code: FailedCode, words: str
 ) -> None:
     ai_model = an_ai_model("opus", provider="claude", model="opus", credentials_ref=credentials_ref)
@@ -199,17 +199,17 @@ async def test_what_is_missing_fails_the_job_by_name(
         assert await runner.find(job.attempt_name) == NotStarted()
 
 
-# Trouble with files
+# File errors
 
 
-async def test_inputs_that_cannot_be_written_are_written_later(folders: Folders) -> None:
+async def test_unwritable_inputs_are_retried_later(folders: Folders) -> None:
     folders.attempts.write_text("in the way of the folder")
     async with a_runner(folders) as runner:
         with pytest.raises(RetryLater, match="cannot be written"):
             await runner.start(an_attempt())
 
 
-async def test_a_kill_that_cannot_be_made_sure_of_is_made_later(folders: Folders) -> None:
+async def test_an_unconfirmed_kill_is_retried_later(folders: Folders) -> None:
     attempt = an_attempt()
     (folders.of(attempt.name).path / "claim.tombstone").mkdir(parents=True)
     async with a_runner(folders) as runner:
@@ -219,12 +219,12 @@ async def test_a_kill_that_cannot_be_made_sure_of_is_made_later(folders: Folders
 
 @pytest.fixture
 async def machine(tmp_path: Path) -> AsyncIterator[EmbeddedBackend]:
-    """For tests that start executors; ends them."""
+    """A backend whose executors are killed after the test."""
     async with EmbeddedBackend.open(tmp_path) as machine:
         yield machine
 
 
-async def test_a_running_attempt_is_killed_although_nothing_can_be_written(
+async def test_a_running_attempt_is_killed_although_no_file_can_be_written(
     machine: EmbeddedBackend, folders: Folders
 ) -> None:
     attempt = an_attempt([{"hang": True}])
@@ -236,7 +236,7 @@ async def test_a_running_attempt_is_killed_although_nothing_can_be_written(
         assert isinstance(await runner.find(attempt.name), Gone)
 
 
-async def test_an_attempt_that_was_killed_leaves_no_secret_on_disk(machine: EmbeddedBackend, folders: Folders) -> None:
+async def test_a_killed_attempt_leaves_no_secret_on_disk(machine: EmbeddedBackend, folders: Folders) -> None:
     attempt = an_attempt([{"hang": True}])
     folder = folders.of(attempt.name).path
     async with machine.open_runner() as runner:
@@ -249,7 +249,7 @@ async def test_an_attempt_that_was_killed_leaves_no_secret_on_disk(machine: Embe
     assert [file for file in folder.rglob("token") if file.is_file()] == []
 
 
-async def test_an_executor_that_dies_before_it_begins_leaves_the_attempt_to_the_next(
+async def test_an_attempt_whose_executor_died_before_its_claim_can_be_started_again(
     machine: EmbeddedBackend, folders: Folders
 ) -> None:
     attempt = an_attempt([{"result": 1}])
@@ -257,21 +257,21 @@ async def test_an_executor_that_dies_before_it_begins_leaves_the_attempt_to_the_
     obstacle.mkdir(parents=True)
     async with machine.open_runner() as runner:
         await runner.start(attempt)
-        await told(runner, attempt.name, NotStarted)
+        await wait_for_state(runner, attempt.name, NotStarted)
         obstacle.rmdir()
         await runner.start(attempt)
-        await told(runner, attempt.name, Gone)
+        await wait_for_state(runner, attempt.name, Gone)
 
 
-async def told(runner: Runner, name: str, state: type[AttemptState]) -> None:
-    """Return once a watcher that looks at what it is told of finds the attempt so."""
+async def wait_for_state(runner: Runner, name: str, state: type[AttemptState]) -> None:
+    """Return once a watcher that looks at what it is wait_for_state of finds the attempt so."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         async for changed in runner.watch():
             if changed == name and isinstance(await runner.find(name), state):
                 return
 
 
-# What outsiders started
+# Jobs of external contributors
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ async def told(runner: Runner, name: str, state: type[AttemptState]) -> None:
     [({}, False), ({"allow_untrusted": True}, True), ({"sandbox": Sandbox(program="/usr/bin/bwrap")}, True)],
     ids=["not confined", "allowed", "confined"],
 )
-async def test_an_outsiders_job_runs_confined_or_where_it_is_allowed(
+async def test_an_external_contributors_job_runs_only_if_confined_or_allowed(
     folders: Folders, settings: dict[str, Any], runs: bool
 ) -> None:
     attempt = Attempt(a_running(untrusted=True))
@@ -295,17 +295,17 @@ async def test_an_outsiders_job_runs_confined_or_where_it_is_allowed(
             assert await runner.find(attempt.name) == NotStarted()
 
 
-# Going on with a session
+# Resuming a session
 
 
 def an_attempt_after(number: int, session: AgentSession | None, **config: Any) -> Attempt:
-    """The second one, of a job whose `session` is known."""
+    """Build attempt `number` of a job with a `session` in its status."""
     job = a_running(config=CLAUDE | config)
     return Attempt(replace(job, status=replace(job.status, attempts=number, session=session)))
 
 
-def keep(folder: AttemptFolder) -> AttemptFolder:
-    """What an executor leaves of which another can go on."""
+def leave_workspace(folder: AttemptFolder) -> AttemptFolder:
+    """Create the files that an executor leaves, from which another attempt can resume."""
     folder.path.mkdir(parents=True)
     folder.workspace.mkdir(parents=True)
     (folder.path / "baseline.json").write_text("{}")
@@ -316,11 +316,11 @@ def task_in(folder: AttemptFolder) -> Task:
     return msgspec.json.decode((folder.path / "job.json").read_bytes(), type=Task)
 
 
-async def test_an_attempt_goes_on_where_its_session_began(folders: Folders) -> None:
+async def test_an_attempt_resumes_where_its_session_began(folders: Folders) -> None:
     session = a_session(1, provider="claude")
     attempt = an_attempt_after(3, session)
-    earlier = keep(folders.of(f"{attempt.job.id}-1"))
-    for runner in (a_runner(folders), a_runner(folders)):  # an engine may die before it has started it
+    earlier = leave_workspace(folders.of(f"{attempt.job.id}-1"))
+    for runner in (a_runner(folders), a_runner(folders)):  # an engine may die before it starts the executor
         task = task_in(await inputs_of(runner, folders, attempt))
         assert task.resumption == Resumption(
             session=session, workspace=str(earlier.workspace), folder=str(earlier.path)
@@ -328,23 +328,23 @@ async def test_an_attempt_goes_on_where_its_session_began(folders: Folders) -> N
         assert task.workspace == str(folders.of(attempt.name).workspace)
 
 
-async def test_it_begins_anew_where_nothing_is_kept(folders: Folders) -> None:
+async def test_an_attempt_starts_over_without_a_retained_workspace(folders: Folders) -> None:
     session = a_session(1, provider="claude")
     attempt = an_attempt_after(2, session)
     runner = a_runner(folders)
     assert task_in(await inputs_of(runner, folders, attempt)).resumption == Resumption(session=session)
-    keep(folders.of(f"{attempt.job.id}-1"))
+    leave_workspace(folders.of(f"{attempt.job.id}-1"))
     await runner.remove(f"{attempt.job.id}-1", keep_output=True)
     assert task_in(await inputs_of(runner, folders, attempt)).resumption == Resumption(session=session)
 
 
 @pytest.mark.parametrize("session", [None, a_session(1, provider="codex"), a_session(2, provider="claude")])
-async def test_it_begins_anew_without_a_session_of_an_earlier_attempt_and_its_provider(
+async def test_an_attempt_starts_over_without_a_session_of_its_provider(
     folders: Folders, session: AgentSession | None
 ) -> None:
     attempt = an_attempt_after(2, session)
     for number in (1, 2):
-        keep(folders.of(f"{attempt.job.id}-{number}"))
+        leave_workspace(folders.of(f"{attempt.job.id}-{number}"))
     assert task_in(await inputs_of(a_runner(folders), folders, attempt)).resumption is None
 
 
@@ -357,7 +357,7 @@ exec sleep 300
 
 @pytest.fixture
 async def session_runner(machine: EmbeddedBackend, folders: Folders, tmp_path: Path) -> AsyncIterator[LocalRunner]:
-    """Its agent begins a session, notes in its workspace that it has worked there, and does nothing more."""
+    """A runner whose agent begins a session, appends its attempt to a file in the workspace, and sleeps."""
     program = tmp_path / "agent"
     program.write_text(AGENT)
     program.chmod(0o755)
@@ -366,7 +366,7 @@ async def session_runner(machine: EmbeddedBackend, folders: Folders, tmp_path: P
         yield runner
 
 
-async def test_no_two_attempts_work_in_one_workspace(session_runner: LocalRunner, folders: Folders) -> None:
+async def test_two_attempts_never_work_in_the_same_workspace(session_runner: LocalRunner, folders: Folders) -> None:
     second = an_attempt_after(2, a_session(1, provider="claude"))
     first = Attempt(replace(second.job, status=replace(second.job.status, attempts=1, session=None)))
     worked = folders.of(first.name).workspace / "worked"

@@ -1,4 +1,4 @@
-"""Readers of outputs are woken by what is written, and not otherwise."""
+"""Readers of outputs are woken by writes only."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from tests.support.waiting import DEADLINE_SECONDS
 
 @pytest.fixture
 async def watch(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OutputWatch]:
-    monkeypatch.setattr(output_watch, "LOOK_SECONDS", DEADLINE_SECONDS)  # so that no look hides a missing wake-up
+    monkeypatch.setattr(output_watch, "POLL_SECONDS", DEADLINE_SECONDS)  # so that no poll hides a missing wake-up
     watch = OutputWatch()
     yield watch
     watch.close()
@@ -36,10 +36,10 @@ async def test_a_write_before_the_wait_is_not_missed(watch: OutputWatch, tmp_pat
             await changes.wait()
 
 
-async def test_a_folder_that_comes_later_is_watched(watch: OutputWatch, tmp_path: Path) -> None:
+async def test_a_folder_that_appears_later_is_watched(watch: OutputWatch, tmp_path: Path) -> None:
     folder = tmp_path / "attempt"
     with watch.changes_in(folder) as changes:
-        await changes.wait()  # a look, since nothing can be watched yet
+        await changes.wait()  # a poll, since nothing can be watched yet
         folder.mkdir()
         await changes.wait()
         waiting = asyncio.create_task(changes.wait())
@@ -49,7 +49,7 @@ async def test_a_folder_that_comes_later_is_watched(watch: OutputWatch, tmp_path
             await waiting
 
 
-async def test_what_is_written_during_the_pause_wakes_once_more(watch: OutputWatch, tmp_path: Path) -> None:
+async def test_writes_during_the_pause_cause_one_more_wake_up(watch: OutputWatch, tmp_path: Path) -> None:
     output = tmp_path / "output.jsonl"
     with watch.changes_in(tmp_path) as changes:
         async with asyncio.timeout(DEADLINE_SECONDS / 2):
@@ -59,7 +59,7 @@ async def test_what_is_written_during_the_pause_wakes_once_more(watch: OutputWat
                 await changes.wait()
 
 
-async def test_readers_of_another_folder_sleep_on(watch: OutputWatch, tmp_path: Path) -> None:
+async def test_readers_of_another_folder_are_not_woken(watch: OutputWatch, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "other").mkdir()
     with watch.changes_in(tmp_path / "one") as one, watch.changes_in(tmp_path / "other") as other:
@@ -68,7 +68,7 @@ async def test_readers_of_another_folder_sleep_on(watch: OutputWatch, tmp_path: 
         assert not other.event.is_set()
 
 
-async def test_nothing_stays_open_once_nobody_follows(tmp_path: Path) -> None:
+async def test_nothing_stays_open_without_readers(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     watch = OutputWatch()
     for number in range(20):

@@ -1,4 +1,4 @@
-"""What the embedded store does beyond the contract of Store, which tests/conformance holds it to."""
+"""The embedded store beyond the contract of Store, which tests/conformance checks."""
 
 import asyncio
 import logging
@@ -39,7 +39,7 @@ def a_job(name: str, **metadata: Any) -> Job:
     return Job(metadata=Metadata(name=name), spec=JobSpec(source="manual", type="code-review", metadata=metadata))
 
 
-async def test_what_was_written_is_there_after_reopening(path: Path) -> None:
+async def test_reopening_finds_written_resources(path: Path) -> None:
     async with EmbeddedStore.open(path) as store:
         kept = await store.create(a_map("kept", text="yes"))
         await store.create(a_map("gone"))
@@ -48,7 +48,7 @@ async def test_what_was_written_is_there_after_reopening(path: Path) -> None:
         assert await store.list(ConfigMap) == [kept]
 
 
-async def test_a_version_is_never_given_twice(path: Path) -> None:
+async def test_no_version_is_used_twice(path: Path) -> None:
     async with EmbeddedStore.open(path) as store:
         created = await store.create(a_map("a"))
         await store.delete(ConfigMap, "a")
@@ -59,9 +59,9 @@ async def test_a_version_is_never_given_twice(path: Path) -> None:
     assert versions == sorted(set(versions))
 
 
-async def test_what_another_process_wrote_is_seen_and_not_overwritten(path: Path, store: EmbeddedStore) -> None:
+async def test_a_write_of_another_process_is_read_and_not_overwritten(path: Path, store: EmbeddedStore) -> None:
     ours = await store.create(a_map("shared", text="ours"))
-    async with EmbeddedStore.open(path) as other:  # a connection of its own, as another process has
+    async with EmbeddedStore.open(path) as other:  # has its own connection, like another process
         theirs = await other.update(replace(ours, data={"text": "theirs"}))
         new = await other.create(a_map("new"))
     assert await store.get(ConfigMap, "shared") == theirs
@@ -70,7 +70,7 @@ async def test_what_another_process_wrote_is_seen_and_not_overwritten(path: Path
         await store.update(replace(ours, data={"text": "again ours"}))
 
 
-async def test_a_watcher_knows_of_a_write_before_the_writer_goes_on(store: EmbeddedStore) -> None:
+async def test_a_watcher_receives_a_write_before_the_writer_continues(store: EmbeddedStore) -> None:
     known: list[str] = []
     synced = asyncio.Event()
 
@@ -92,11 +92,11 @@ async def test_a_watcher_knows_of_a_write_before_the_writer_goes_on(store: Embed
     following.cancel()
 
 
-async def test_what_is_written_between_two_pages_of_a_watch_comes_once(store: EmbeddedStore) -> None:
+async def test_a_write_between_two_pages_of_a_watch_arrives_once(store: EmbeddedStore) -> None:
     maps = [await store.create(a_map(f"map-{n:03}")) for n in range(150)]
     watch = store.watch(ConfigMap)
     assert await anext(watch) == Changed(maps[0])
-    read_already = await store.update(replace(maps[1], data={"text": "new"}))  # its page was read with the first's
+    read_already = await store.update(replace(maps[1], data={"text": "new"}))  # on the first page
     read_later = await store.update(replace(maps[149], data={"text": "new"}))
     await store.delete(ConfigMap, "map-140")
     seen = [await anext(watch) for _ in range(150)]
@@ -112,7 +112,7 @@ async def test_what_is_written_between_two_pages_of_a_watch_comes_once(store: Em
     ]
 
 
-async def test_a_resource_that_json_cannot_hold_is_refused_alone(store: EmbeddedStore) -> None:
+async def test_a_resource_that_cannot_be_encoded_fails_alone(store: EmbeddedStore) -> None:
     outcomes = await asyncio.gather(
         store.create(a_job("ir-00000001")),
         store.create(a_job("ir-00000002", poison=object())),
@@ -125,7 +125,7 @@ async def test_a_resource_that_json_cannot_hold_is_refused_alone(store: Embedded
     assert [job.name for job in await store.list(Job)] == ["ir-00000001", "ir-00000005"]
 
 
-async def test_an_unreadable_row_is_reported_and_hides_nothing_else(
+async def test_an_unreadable_row_is_logged_and_hides_no_other(
     path: Path, store: EmbeddedStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("a", "b", "c"):
@@ -144,7 +144,7 @@ async def test_an_unreadable_row_is_reported_and_hides_nothing_else(
 
 
 @pytest.mark.parametrize("version", ["", "0", "never-given", "-1", "1.0", "01", "1 ", "９", "9" * 50])
-async def test_a_version_that_was_never_given_is_a_conflict(store: EmbeddedStore, version: str) -> None:
+async def test_an_unknown_version_is_a_conflict(store: EmbeddedStore, version: str) -> None:
     created = await store.create(a_map("a"))
     with pytest.raises(Conflict):
         await store.update(replace(created, metadata=replace(created.metadata, resource_version=version)))
@@ -161,7 +161,7 @@ async def test_parts_of_parts_are_deleted_too(store: EmbeddedStore) -> None:
     assert await store.list(Secret) == []
 
 
-async def test_creation_is_dated_by_the_clock(path: Path) -> None:
+async def test_creation_time_is_that_of_the_clock(path: Path) -> None:
     class Noon(SystemClock):
         def now(self) -> datetime:
             return datetime.fromisoformat("2030-01-02T12:00:00+00:00")
@@ -171,7 +171,7 @@ async def test_creation_is_dated_by_the_clock(path: Path) -> None:
     assert created.metadata.created_at == Noon().now()
 
 
-async def test_a_writer_that_gives_up_waiting_disturbs_no_other(store: EmbeddedStore) -> None:
+async def test_a_cancelled_write_does_not_affect_others(store: EmbeddedStore) -> None:
     writes = [asyncio.create_task(store.create(a_map(f"map-{n}"))) for n in range(20)]
     await asyncio.sleep(0)
     for write in writes[::2]:
@@ -182,7 +182,7 @@ async def test_a_writer_that_gives_up_waiting_disturbs_no_other(store: EmbeddedS
     assert stored >= {f"map-{n}" for n in range(1, 20, 2)}
 
 
-async def test_closing_waits_for_the_writes_that_were_asked_for(path: Path) -> None:
+async def test_closing_waits_for_pending_writes(path: Path) -> None:
     async with EmbeddedStore.open(path) as store:
         writes = [asyncio.create_task(store.create(a_map(f"map-{n:03}"))) for n in range(600)]
         await asyncio.sleep(0)
@@ -191,7 +191,7 @@ async def test_closing_waits_for_the_writes_that_were_asked_for(path: Path) -> N
         assert len(await store.list(ConfigMap)) == 600
 
 
-async def test_a_closed_store_refuses(path: Path) -> None:
+async def test_a_closed_store_refuses_every_call(path: Path) -> None:
     async with EmbeddedStore.open(path) as store:
         await store.create(a_map("a"))
     for refused in (
@@ -202,7 +202,7 @@ async def test_a_closed_store_refuses(path: Path) -> None:
     ):
         with pytest.raises(RetryLater):
             await refused
-    assert sorted(file.name for file in path.parent.iterdir()) == ["labrats.db"]  # and left no journal behind
+    assert sorted(file.name for file in path.parent.iterdir()) == ["labrats.db"]  # without a journal
 
 
 @pytest.mark.parametrize("with_owner", [False, True])

@@ -1,4 +1,4 @@
-"""Group commit, where an operation fails in a way that nobody foresaw."""
+"""Group commit after an unexpected error of an operation."""
 
 import asyncio
 from contextlib import closing
@@ -15,27 +15,27 @@ from labrats.model.record import Metadata
 from labrats.ports import SystemClock
 
 
-class Unforeseen(Exception):
-    """A mistake in an operation."""
+class Unexpected(Exception):
+    """An unexpected error of an operation."""
 
 
 def create(name: str, transaction: Transaction) -> ConfigMap:
     return transaction.create(ConfigMap(metadata=Metadata(name=name)), ())
 
 
-@pytest.mark.parametrize(("mistake", "answer"), [(Unforeseen, Unforeseen), (apsw.SQLError, RetryLater)])
-async def test_an_unforeseen_error_reaches_its_batch_and_the_next_one_is_committed(
-    tmp_path: Path, mistake: type[Exception], answer: type[Exception]
+@pytest.mark.parametrize(("error", "outcome"), [(Unexpected, Unexpected), (apsw.SQLError, RetryLater)])
+async def test_an_unexpected_error_fails_its_batch_and_the_next_batch_commits(
+    tmp_path: Path, error: type[Exception], outcome: type[Exception]
 ) -> None:
-    def make_a_mistake(transaction: Transaction) -> ConfigMap:
+    def fail(transaction: Transaction) -> ConfigMap:
         create("half-done", transaction)
-        raise mistake
+        raise error
 
     with closing(open_for_writing(tmp_path / "labrats.db")) as connection:
         commits = GroupCommit(connection, SystemClock(), lambda changes: None)
         beside = commits.run(lambda transaction: create("beside", transaction))
-        outcomes = await asyncio.gather(beside, commits.run(make_a_mistake), return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [answer, answer]
+        outcomes = await asyncio.gather(beside, commits.run(fail), return_exceptions=True)
+        assert [type(each) for each in outcomes] == [outcome, outcome]
         await commits.run(lambda transaction: create("next", transaction))
         assert connection.execute("SELECT name FROM resources").get == "next"
         await commits.close()
