@@ -264,7 +264,7 @@ async def test_an_attempt_whose_executor_died_before_its_claim_can_be_started_ag
 
 
 async def wait_for_state(runner: Runner, name: str, state: type[AttemptState]) -> None:
-    """Return once a watcher that looks at what it is wait_for_state of finds the attempt so."""
+    """Wait until a watcher, on a change of the attempt, finds it in `state`."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         async for changed in runner.watch():
             if changed == name and isinstance(await runner.find(name), state):
