@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from labrats.model.ai_model import AiModel, nearest
+from labrats.model.ai_model import AiModel, most_similar
 from labrats.model.config import JobConfig, Sampling
 from labrats.model.job import AgentSession, FailedCode, Job, Outputs, Usage
 from labrats.model.model_files import FileOperation, FoundFile
@@ -134,7 +134,7 @@ class Attempt:
         """The job's settings, completed by the sampling defaults of its model."""
         config = self.job.resolved.config
         default = self.ai_model.spec.sampling if self.ai_model else None
-        return replace(config, sampling=(config.sampling or Sampling()).over(default)) if default else config
+        return replace(config, sampling=(config.sampling or Sampling()).with_defaults(default)) if default else config
 
     @property
     def selection(self) -> Selection:
@@ -143,7 +143,7 @@ class Attempt:
         if self.ai_model:
             credentials_ref = self.ai_model.spec.credentials_ref
             return Selection(origins=resolved.origins, ai_model=self.ai_model.name, credentials_ref=credentials_ref)
-        likely = nearest(self.others, resolved.provider, resolved.model)[:SUGGESTIONS]
+        likely = most_similar(self.others, resolved.provider, resolved.model)[:SUGGESTIONS]
         others = tuple(f"{each.name} ({each.spec.provider}/{each.spec.model})" for each in likely)
         return Selection(origins=resolved.origins, others=others)
 

@@ -102,9 +102,9 @@ class EngineSettings(BaseSettings):
     max_chain_depth: int = Field(default=10, ge=0, validation_alias="MAX_CHAIN_DEPTH")
     """The maximum number of agents after the first one of a chain."""
     workspace_retention_hours: float = Field(default=24, ge=0, validation_alias="LABRATS_WORKSPACE_RETENTION_HOURS")
-    """How long the workspace of an ended job is retained for inspection."""
+    """The time for which the workspace of an ended job is retained for inspection."""
     job_retention_days: float = Field(default=30, gt=0, validation_alias="LABRATS_JOB_RETENTION_DAYS")
-    """How long an ended job and its log are retained."""
+    """The time for which an ended job and its log are retained."""
     github_api_url: str = Field(
         default="https://api.github.com", pattern=r"^https?://[^\s?#@]+$", validation_alias="LABRATS_GITHUB_API_URL"
     )
@@ -347,9 +347,9 @@ class KubernetesSettings(BaseSettings):
     engine_image: str | None = Field(default=None, validation_alias="LABRATS_ENGINE_IMAGE")
     """The engine's own image, for the pods that download and delete files of local models."""
     start_timeout_seconds: float = Field(default=300, gt=0, validation_alias="LABRATS_START_TIMEOUT_SECONDS")
-    """How long an attempt may wait for a node, its image and its volumes."""
+    """The time that an attempt may wait for a node, its image and its volumes."""
     finished_job_hours: float = Field(default=24, gt=0, validation_alias="LABRATS_FINISHED_JOB_HOURS")
-    """How long the Job of an ended attempt is retained. An engine that is down for longer loses the outcome."""
+    """The time for which the Job of an ended attempt is retained. An engine that is down longer loses its outcome."""
     canary_image: str | None = Field(default=None, validation_alias="LABRATS_CANARY_IMAGE")
     """The engine's image, for the pod by which a leader tests the network policy of jobs' pods. Default: none."""
     receiver_image: str | None = Field(default=None, validation_alias="LABRATS_RECEIVER_IMAGE")

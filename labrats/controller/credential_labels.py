@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-from labrats.model.condition import Condition, Told
-from labrats.model.core_resources import Secret, how_to_label, is_for_jobs, is_of_engine
+from labrats.model.condition import Condition, ConditionFactory
+from labrats.model.core_resources import Secret, is_for_jobs, is_of_engine, label_command
 from labrats.model.errors import NotFound
 from labrats.ports import Store
 
@@ -19,7 +19,7 @@ class CredentialLabels:
         """required: whether jobs get labelled Secrets only."""
         self._store, self._required = store, required
 
-    async def condition(self, name: str | None, known: Sequence[Condition], told: Told) -> Condition | None:
+    async def condition(self, name: str | None, known: Sequence[Condition], told: ConditionFactory) -> Condition | None:
         """The condition of a resource that names this Secret; None where there is nothing to tell.
 
         known: the conditions that the resource has. Raises RetryLater.
@@ -29,7 +29,7 @@ class CredentialLabels:
             return told(LABELLED, False, "OfTheEngine", f"the Secret {name!r} is the engine's own: its jobs fail")
         if secret and not is_for_jobs(secret):
             what = "its jobs fail" if self._required else "its jobs will fail once LABRATS_LABELLED_CREDENTIALS is true"
-            return told(LABELLED, False, "Unlabelled", f"{what}: {how_to_label(secret.name)}")
+            return told(LABELLED, False, "Unlabelled", f"{what}: {label_command(secret.name)}")
         if any(each.type == LABELLED for each in known):
             return told(LABELLED, True, "Labelled", "no Secret without a label is named")
         return None

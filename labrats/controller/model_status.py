@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from labrats.controller.accepted_condition import reviewed
 from labrats.controller.credential_labels import CredentialLabels
 from labrats.model.ai_model import AiModel, ai_models_in_use
-from labrats.model.condition import teller, with_condition
+from labrats.model.condition import condition_factory, with_condition
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.ports import Changed, Clock, Deleted, Store
 
@@ -74,7 +74,7 @@ class ModelStatusReconciler:
         known, now = ai_model.status.conditions, self._clock.now()
         conditions = reviewed(known, problem, now) or known
         if self._labels and (
-            labelled := await self._labels.condition(ai_model.spec.credentials_ref, known, teller(now))
+            labelled := await self._labels.condition(ai_model.spec.credentials_ref, known, condition_factory(now))
         ):
             conditions = with_condition(conditions, labelled)
         if set(conditions) == set(known):

@@ -10,7 +10,7 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.index.catalog import Catalog
-from labrats.model.condition import Condition, teller, with_condition
+from labrats.model.condition import Condition, condition_factory, with_condition
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, GiveUp, NotFound, RetryLater
 from labrats.model.webhook_source import APP_ID, GITHUB, PRIVATE_KEY, TOKEN, WebhookSource
@@ -147,7 +147,7 @@ class Redelivery:
     async def _catch_up(self, source: WebhookSource, app: _App, credentials: Mapping[str, str]) -> Condition:
         """Have what was missed delivered again, and say what is to be said of the source."""
         began = self._clock.now()
-        told = teller(began.replace(microsecond=0))
+        told = condition_factory(began.replace(microsecond=0))
         app.due = began + timedelta(seconds=LOOK_SECONDS)
         try:
             if not _receives_at(source, url := await self._hooks.hook_url(credentials)):

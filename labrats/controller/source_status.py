@@ -8,7 +8,7 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.controller.credential_labels import CredentialLabels
-from labrats.model.condition import Condition, Told, teller, with_condition
+from labrats.model.condition import Condition, ConditionFactory, condition_factory, with_condition
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.webhook_source import SHORTEST_SECRET, WebhookSource
@@ -30,14 +30,14 @@ class Receivers(Protocol):
         """Where they are sent; None where only who asks can tell."""
         ...
 
-    async def provide(self, source: WebhookSource, secret: Secret, told: Told) -> Sequence[Condition]:
+    async def provide(self, source: WebhookSource, secret: Secret, told: ConditionFactory) -> Sequence[Condition]:
         """Bring what receives for a source whose Secret is there closer to what it asks for; how far that has come.
 
         Safe to repeat. Raises RetryLater.
         """
         ...
 
-    def withhold(self, source: WebhookSource, missing: str, told: Told) -> Sequence[Condition]:
+    def withhold(self, source: WebhookSource, missing: str, told: ConditionFactory) -> Sequence[Condition]:
         """How it stands while the Secret is missing, of which `missing` says what in a few words."""
         ...
 
@@ -48,14 +48,14 @@ class OwnReceiver:
     def url(self, source: WebhookSource) -> str | None:
         return None
 
-    async def provide(self, source: WebhookSource, secret: Secret, told: Told) -> Sequence[Condition]:
+    async def provide(self, source: WebhookSource, secret: Secret, told: ConditionFactory) -> Sequence[Condition]:
         if source.spec.enabled:
             ready = told("Ready", True, "Serving", "the engine takes deliveries")
         else:
             ready = told("Ready", False, "SwitchedOff", "the source is switched off: its address answers 404")
         return [_served_by_engine(told), ready]
 
-    def withhold(self, source: WebhookSource, missing: str, told: Told) -> Sequence[Condition]:
+    def withhold(self, source: WebhookSource, missing: str, told: ConditionFactory) -> Sequence[Condition]:
         ready = told("Ready", False, "SecretMissing", f"no delivery can be believed while {missing}")
         return [_served_by_engine(told), ready]
 
@@ -107,7 +107,7 @@ class SourceStatusReconciler:
                 log.warning("a webhook source will be looked at later", source=source.name, reason=str(error))
 
     async def _review(self, source: WebhookSource) -> None:
-        told = teller(self._clock.now().replace(microsecond=0))
+        told = condition_factory(self._clock.now().replace(microsecond=0))
         secret = await self._secret(source)
         if isinstance(secret, str):
             found = told("SecretFound", False, "Missing", secret)
@@ -118,7 +118,7 @@ class SourceStatusReconciler:
         labelled = await self._labelled(source, told)
         await self._tell(source, [found, *others, *([labelled] if labelled else [])])
 
-    async def _labelled(self, source: WebhookSource, told: Told) -> Condition | None:
+    async def _labelled(self, source: WebhookSource, told: ConditionFactory) -> Condition | None:
         if self._labels is None:
             return None
         return await self._labels.condition(source.spec.credentials_ref, source.status.conditions, told)
@@ -146,7 +146,7 @@ class SourceStatusReconciler:
             self._news.set()  # somebody wrote meanwhile: look again
 
 
-def _secret_found(source: WebhookSource, secret: Secret, told: Told) -> Condition:
+def _secret_found(source: WebhookSource, secret: Secret, told: ConditionFactory) -> Condition:
     assert source.spec.secret_ref, "a source without one has no Secret"
     if len(secret.data[source.spec.secret_ref.key]) < SHORTEST_SECRET:
         message = f"the secret in {secret.name!r} can be guessed: it has fewer than {SHORTEST_SECRET} characters"
@@ -154,7 +154,7 @@ def _secret_found(source: WebhookSource, secret: Secret, told: Told) -> Conditio
     return told("SecretFound", True, "Found", f"the Secret {secret.name!r} has the key")
 
 
-def _served_by_engine(told: Told) -> Condition:
+def _served_by_engine(told: ConditionFactory) -> Condition:
     return told("Provisioned", True, "BuiltIn", "the engine serves its address itself")
 
 

@@ -29,7 +29,7 @@ from labrats.executor.workspace_diff import (
     report_changes,
     store_baseline,
 )
-from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, TAKEN_BY, ResolvedConfig, wire_name
+from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, SUPPORTED_BY, ResolvedConfig, wire_name
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, REDACTED_ONLY, Task
@@ -175,7 +175,7 @@ async def _run_attempt(context: RunContext) -> Any:
 def _log_ignored_settings(context: RunContext) -> None:
     """Log each setting that was made for this job or its agent but is not supported by its provider."""
     config, origins = context.task.config, context.task.selection.origins
-    for field, providers in TAKEN_BY.items():
+    for field, providers in SUPPORTED_BY.items():
         name = wire_name(field)
         is_for_all_jobs = origins.get(name) in _LAYERS_FOR_ALL_JOBS
         if getattr(config, field) and not is_for_all_jobs and config.provider not in providers:

@@ -38,7 +38,7 @@ HEAD_BYTES: Final = 2 * LINE_BYTES
 
 TAIL_BYTES: Final = 4 * LINE_BYTES
 MAX_TAIL_BYTES: Final = 64 * LINE_BYTES
-"""How much of an output's end is read, at first and at most. The maximum takes some 30 ms."""
+"""The size of the end of an output that is read, at first and at most. The maximum takes some 30 ms."""
 
 MAX_RESULT_BYTES: Final = 64 * 1024 * 1024
 MAX_PATCH_BYTES: Final = 64 * 1024 * 1024

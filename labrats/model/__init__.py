@@ -1,1 +1,1 @@
-"""What a job, a model and a secret are: frozen records, enums and pure functions. Imports nothing else of ours."""
+"""The domain types: frozen records, enums and pure functions. This package imports no other part of the project."""

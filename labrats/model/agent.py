@@ -1,4 +1,4 @@
-"""An agent: which events start it, and what it lends to its jobs."""
+"""An agent: the events that start it, and the settings that its jobs inherit."""
 
 from enum import StrEnum
 from typing import Any
@@ -10,7 +10,7 @@ from labrats.model.record import Record, Resource
 
 
 class ChainCondition(StrEnum):
-    """When the next agent of a chain is started."""
+    """The condition on a job's end under which the next agent of the chain starts."""
 
     ON_SUCCESS = "on-success"
     ON_FAILURE = "on-failure"
@@ -18,7 +18,7 @@ class ChainCondition(StrEnum):
 
 
 class FailurePolicy(StrEnum):
-    """What a failure does to an `on-success` chain."""
+    """The effect of a failure on an `on-success` chain."""
 
     STOP = "stop"
     CONTINUE = "continue"
@@ -28,7 +28,7 @@ class FailurePolicy(StrEnum):
 class ChainLink(Record):
     """The agent to start when a job has ended, by its `triggerName`.
 
-    allow_cycles: it may be one that the chain has visited before.
+    allow_cycles: whether it may be an agent that the chain has visited before.
     """
 
     agent_trigger_name: str
@@ -38,10 +38,10 @@ class ChainLink(Record):
 
 
 class Trigger(Record):
-    """Which events start the agent, and what they ask of it.
+    """Events that start the agent, with the instruction and settings of the jobs.
 
     events:      names, or globs such as `issues.*`.
-    filters:     dotted payload path to a value, a list of values, or a glob. All must hold.
+    filters:     dotted path in the payload to a value, a list of values, or a glob. All must match.
     instruction: the name of an AiInstruction, or the text itself.
     """
 
@@ -55,7 +55,10 @@ class Trigger(Record):
 
 
 class AiAgentSpec(Record):
-    """trigger_name: what jobs (`agentRole`) and chains call it. instructions: names of AiInstructions, in order."""
+    """The definition of an agent. Jobs (`agentRole`) and chains refer to it by `trigger_name`.
+
+    instructions: names of AiInstructions, in order.
+    """
 
     trigger_name: str
     enabled: bool = True
@@ -68,13 +71,13 @@ class AiAgentSpec(Record):
 
 
 class AiAgentStatus(Record):
-    """conditions: what is wrong with it, where that is so or was."""
+    """The observed state of an agent. conditions: its problems, present and past."""
 
     conditions: tuple[Condition, ...] = ()
 
 
 class AiAgent(Resource):
-    """An agent role."""
+    """An agent, or role, in which jobs run."""
 
     spec: AiAgentSpec
     status: AiAgentStatus = AiAgentStatus()

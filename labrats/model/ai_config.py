@@ -1,11 +1,11 @@
-"""The settings of the whole engine that users may change while it runs."""
+"""The settings of the whole engine that users may change at runtime."""
 
 from typing import Final
 
 from labrats.model.record import Record, Resource
 
 AI_CONFIG_NAME: Final = "default"
-"""There is one AiConfig, and this is its name."""
+"""The name of the only AiConfig."""
 
 
 class ModelFile(Record):
@@ -17,7 +17,7 @@ class ModelFile(Record):
 
 
 class ProviderConfig(Record):
-    """What jobs of one provider use unless they say otherwise. files: local providers only."""
+    """Defaults for the jobs of one provider. files: local providers only."""
 
     model: str | None = None
     effort: str | None = None
@@ -25,7 +25,7 @@ class ProviderConfig(Record):
 
 
 class AiConfigSpec(Record):
-    """What jobs use unless somebody says otherwise. executor_resources: as in a pod's container."""
+    """Defaults for all jobs. executor_resources: as in a pod's container."""
 
     model: str | None = None
     effort: str | None = None
@@ -35,6 +35,6 @@ class AiConfigSpec(Record):
 
 
 class AiConfig(Resource):
-    """The settings of the engine."""
+    """The settings of the engine that users may change at runtime."""
 
     spec: AiConfigSpec

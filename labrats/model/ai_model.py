@@ -1,4 +1,4 @@
-"""A model that jobs run on, and how many of them at once."""
+"""A configured model, and the slots in which its jobs run."""
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher
@@ -10,11 +10,14 @@ from labrats.model.job import Job
 from labrats.model.record import Record, Resource, seniority
 
 DEFAULT_SLOTS: Final = 4
-"""Of an AiModel that does not say how many it has."""
+"""The slots of an AiModel that sets none."""
 
 
 class Prices(Record):
-    """US dollars per million tokens. cache_write: of input written to the provider's cache; None: as `input`."""
+    """Prices in US dollars per million tokens.
+
+    cache_write: for input written to the provider's cache; None: the price of `input`.
+    """
 
     input: float = 0.0
     output: float = 0.0
@@ -23,9 +26,10 @@ class Prices(Record):
 
 
 class AiModelSpec(Record):
-    """provider and model: what jobs must resolve to to run here. slots: attempts at once; 0 pauses the model.
+    """The definition of a model. Jobs that resolve to its provider and model run on it.
 
-    sampling: of its jobs, where they do not say otherwise.
+    slots:    the number of concurrent attempts; 0 pauses the model.
+    sampling: defaults for its jobs.
     """
 
     provider: str
@@ -38,13 +42,13 @@ class AiModelSpec(Record):
 
 
 class AiModelStatus(Record):
-    """conditions: what is wrong with it, where that is so or was."""
+    """The observed state of a model. conditions: its problems, present and past."""
 
     conditions: tuple[Condition, ...] = ()
 
 
 class AiModel(Resource):
-    """A configured model."""
+    """A configured model, with its slots."""
 
     spec: AiModelSpec
     status: AiModelStatus = AiModelStatus()
@@ -55,24 +59,24 @@ class AiModel(Resource):
 
 
 def ai_models_in_use(ai_models: Iterable[AiModel]) -> dict[tuple[str, str], AiModel]:
-    """The AiModel that stands for each provider and model. Of several, which only people can make, it is the oldest."""
+    """Return the AiModel of each provider and model. Of several, which only kubectl can create, the oldest counts."""
     found: dict[tuple[str, str], AiModel] = {}
     for ai_model in sorted(ai_models, key=seniority):
         found.setdefault((ai_model.spec.provider, ai_model.spec.model), ai_model)
     return found
 
 
-def nearest(ai_models: Iterable[AiModel], provider: str, model: str) -> list[AiModel]:
-    """Sort `ai_models`, those most like the provider and model first."""
+def most_similar(ai_models: Iterable[AiModel], provider: str, model: str) -> list[AiModel]:
+    """Sort `ai_models` by similarity to the provider and model, the most similar first."""
 
-    def likeness(each: AiModel) -> tuple[bool, float]:
+    def similarity(each: AiModel) -> tuple[bool, float]:
         return each.spec.provider == provider, SequenceMatcher(None, each.spec.model, model).ratio()
 
-    return sorted(ai_models, key=likeness, reverse=True)
+    return sorted(ai_models, key=similarity, reverse=True)
 
 
 class Slots(Record):
-    """Where a job takes its slot: an AiModel, or the implicit one of its provider and model."""
+    """The slots of an AiModel, or of a provider and model without one."""
 
     name: str
     count: int
@@ -80,7 +84,7 @@ class Slots(Record):
 
 
 def slots_for(job: Job, ai_models: dict[tuple[str, str], AiModel], default_slots: int) -> Slots:
-    """The slots that `job` competes for. `ai_models` is keyed by (provider, model)."""
+    """Return the slots that `job` competes for. `ai_models` is keyed by (provider, model)."""
     provider, model = job.resolved.provider, job.resolved.model
     if ai_model := ai_models.get((provider, model)):
         return Slots(name=ai_model.name, count=ai_model.spec.slots, ai_model=ai_model)

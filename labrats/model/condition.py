@@ -1,4 +1,4 @@
-"""How a resource stands in one respect, in the words of Kubernetes."""
+"""Conditions of resources, as Kubernetes defines them."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -9,9 +9,10 @@ from labrats.model.record import Record
 
 
 class Condition(Record):
-    """One respect. type, reason: in CamelCase, for programs. status: `True`, `False` or `Unknown`. message: for people.
+    """One condition of a resource.
 
-    last_transition_time: since when the status is this.
+    type, reason: in CamelCase, for programs. status: `True`, `False` or `Unknown`. message: for people.
+    last_transition_time: the time of the last change of the status.
     """
 
     type: str
@@ -22,22 +23,22 @@ class Condition(Record):
     observed_generation: int | None = None
 
 
-Told = Callable[[str, bool, str, str], Condition]
-"""Makes a condition of its type, whether it holds, a reason and a sentence."""
+ConditionFactory = Callable[[str, bool, str, str], Condition]
+"""A function that creates a condition from a type, whether it is true, a reason and a message."""
 
 
-def teller(now: datetime) -> Told:
-    """What makes conditions that are so since `now`."""
+def condition_factory(now: datetime) -> ConditionFactory:
+    """Return a function that creates conditions with `now` as their transition time."""
 
-    def told(kind: str, holds: bool, reason: str, message: str) -> Condition:
+    def create(kind: str, holds: bool, reason: str, message: str) -> Condition:
         status = "True" if holds else "False"
         return Condition(type=kind, status=status, reason=reason, message=message, last_transition_time=now)
 
-    return told
+    return create
 
 
 def with_condition(conditions: Sequence[Condition], condition: Condition) -> tuple[Condition, ...]:
-    """`conditions` with `condition` in the place of the one of its type, whose time stays while its status does."""
+    """Replace or add a condition. It retains the transition time of its predecessor while the status is the same."""
     known = next((each for each in conditions if each.type == condition.type), None)
     if known and known.status == condition.status:
         condition = replace(condition, last_transition_time=known.last_transition_time)

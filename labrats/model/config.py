@@ -1,4 +1,4 @@
-"""A job's settings, and how they resolve from several layers."""
+"""The settings of a job, and their resolution from several layers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from labrats.model.record import Record
 
 PROVIDERS: Final = ("claude", "codex", "vllm", "gemma", "qwen", "mock")
 LOCAL_PROVIDERS: Final = ("vllm", "gemma", "qwen")
-"""Those that run models of one's own, behind an OpenAI-compatible server."""
+"""Providers of local models, behind an OpenAI-compatible server."""
 
 EFFORTS: Final = ("low", "medium", "high")
 
@@ -23,10 +23,10 @@ CREDENTIAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "qwen": ("OPENAI_API_KEY",),
     "mock": (),
 }
-"""The keys a provider reads from the Secret that an AiModel's `credentialsRef` names."""
+"""The keys that a provider reads from the Secret of an AiModel's `credentialsRef`."""
 
 
-TAKEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
+SUPPORTED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "effort": ("claude", "codex"),
     "fallback_model": ("claude",),
     "fast": ("claude",),
@@ -34,16 +34,16 @@ TAKEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "react_enabled": LOCAL_PROVIDERS,
     "sampling": LOCAL_PROVIDERS,
 }
-"""The providers that take a setting which not all of them take. The others ignore it, and the job's log says so."""
+"""The providers that support a setting, for settings that some do not. The others ignore it and log that."""
 
 ENDPOINT_VARIABLES: Final[Mapping[str, str]] = {"claude": "ANTHROPIC_BASE_URL", "codex": "OPENAI_BASE_URL"}
-"""Where a provider's model server is, in the environment, when no AiModel says so."""
+"""The environment variable with the URL of a provider's model server, used if no AiModel sets one."""
 
 
 class Sampling(Record):
-    """Sampling settings of a local model, and its effort of reasoning; None where its server decides.
+    """Sampling settings of a local model, and its reasoning effort; None leaves the choice to the server.
 
-    Names are those of the OpenAI API, with what vLLM and llama.cpp have beside it.
+    The names are those of the OpenAI API and its extensions in vLLM and llama.cpp.
     """
 
     temperature: float | None = None
@@ -57,17 +57,17 @@ class Sampling(Record):
     reasoning_effort: str | None = None
 
     @property
-    def given(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         """The fields that are not None."""
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
 
-    def over(self, default: "Sampling | None") -> "Sampling":
-        """These, and `default` where one of these is None."""
-        return Sampling(**(default.given if default else {}) | self.given)
+    def with_defaults(self, default: "Sampling | None") -> "Sampling":
+        """Return a copy whose None fields have the values of `default`."""
+        return Sampling(**(default.values if default else {}) | self.values)
 
 
 class JobConfig(Record):
-    """The settings of one run; None where a layer says nothing. Names and meanings are those of the API's `config.*`.
+    """The settings of a job in one layer; None where the layer sets nothing. Fields are those of the API's `config.*`.
 
     executor_resources: as in a pod's container; from the engine's own settings only.
     """
@@ -90,7 +90,7 @@ class JobConfig(Record):
 
 
 class ResolvedConfig(Record):
-    """The settings a job runs with, and for each the name of the layer it came from (`request`, `built-in`, …)."""
+    """The settings of a job after resolution, with the layer of each (`request`, `agent`, `built-in`, …)."""
 
     config: JobConfig
     origins: dict[str, str] = {}
@@ -117,21 +117,21 @@ class ResolvedConfig(Record):
 
     @property
     def mcp_credentials(self) -> dict[str, str]:
-        """The Secret of each MCP server that has one."""
+        """The Secret of each MCP server that names one."""
         servers = self.config.mcp_servers or {}
         return {name: server.credentials_ref for name, server in servers.items() if server.credentials_ref}
 
 
 @dataclass(frozen=True)
 class ConfigLayer:
-    """One source of settings. The first layer that sets a field wins."""
+    """A source of settings. The first layer that sets a field wins."""
 
     name: str
     config: JobConfig
 
 
 GLOBAL_LAYER: Final = "ai-config"
-"""The settings of the whole engine for all providers."""
+"""The layer of the whole engine, for all providers."""
 
 BUILT_IN_LAYER: Final = "built-in"
 
@@ -144,15 +144,15 @@ _PER_PROVIDER: Final = frozenset({"model", "effort", "fallback_model"})
 
 
 def resolved_provider(layers: Sequence[ConfigLayer]) -> str:
-    """The provider that `layers`, strongest first, come to; the built-in one where none of them names one."""
+    """Return the provider of the first layer that names one, or the built-in one. layers: the strongest first."""
     return next((layer.config.provider for layer in layers if layer.config.provider), _BUILT_IN_PROVIDER)
 
 
 def resolve_config(layers: Sequence[ConfigLayer]) -> ResolvedConfig:
-    """The settings that `layers`, strongest first, come to, with the built-in ones beneath them.
+    """Resolve `layers`, the strongest first, on top of the built-in settings.
 
-    The provider resolves first. A model or effort is then taken only from layers that name the same provider or
-    none, so that one provider's model never reaches another.
+    The provider resolves first. Model and effort are then taken only from layers that name the same provider or none,
+    so that a provider never gets the model of another.
     """
     stack = [*layers, ConfigLayer(BUILT_IN_LAYER, _BUILT_IN)]
     provider = resolved_provider(stack)
@@ -172,7 +172,7 @@ def resolve_config(layers: Sequence[ConfigLayer]) -> ResolvedConfig:
 
 
 def wire_name(field: str) -> str:
-    """Return the name by which the API knows a field of JobConfig."""
+    """Return the API's name for a field of JobConfig."""
     return dict(_FIELDS)[field]
 
 

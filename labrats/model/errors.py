@@ -1,30 +1,30 @@
-"""The errors of the engine, named by what the catcher can do about them."""
+"""The errors of the engine, named by what the caller can do about them."""
 
 from dataclasses import dataclass
 
 
 class LabratsError(Exception):
-    """The root: whatever Labrats itself raises. Its text is one sentence a person understands."""
+    """The base of all errors that Labrats raises. Its text is one sentence for people."""
 
 
 class NotFound(LabratsError):
-    """There is no such thing (404)."""
+    """The resource does not exist (404)."""
 
 
 class Conflict(LabratsError):
-    """The name is taken, or somebody else wrote first (409): read again and decide again."""
+    """The name is taken, or the resource has changed (409): read it again, and decide again."""
 
 
 class Taken(Conflict):
-    """Another has what no two may have in common: asking again changes nothing while it has."""
+    """Another resource has the same claim. A retry fails as long as it does."""
 
 
 class IllegalMove(LabratsError):
-    """The job's phase does not allow this (400)."""
+    """The job's phase does not allow the move (400)."""
 
 
 class RetryLater(LabratsError):
-    """It may pass: try the same thing again after `delay_seconds` (503)."""
+    """A transient failure: retry after `delay_seconds` (503)."""
 
     def __init__(self, message: str, delay_seconds: float = 1.0) -> None:
         super().__init__(message)
@@ -32,9 +32,9 @@ class RetryLater(LabratsError):
 
 
 class GiveUp(LabratsError):
-    """It will not pass by itself: fail the job with this `code` and sentence.
+    """A permanent failure: fail the job with this code and message.
 
-    retry_after_seconds: how long a model's provider asks to be left alone, where it says so.
+    retry_after_seconds: the delay that a model's provider asks for, if any.
     """
 
     def __init__(self, code: str, message: str, retry_after_seconds: float | None = None) -> None:
@@ -45,14 +45,14 @@ class GiveUp(LabratsError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with one field: `field` is its dotted path in the request, `message` says what would be right."""
+    """A problem with one field. field: its dotted path in the request. message: what would be valid."""
 
     field: str
     message: str
 
 
 class Invalid(LabratsError):
-    """The request is well-formed but not acceptable (422); `problems` names each offending field."""
+    """The request is well-formed but invalid (422). problems: one for each invalid field."""
 
     def __init__(self, *problems: Problem) -> None:
         super().__init__("; ".join(f"{problem.field}: {problem.message}" for problem in problems))

@@ -1,4 +1,4 @@
-"""What `workspaceSetup.gitRepo` may be, and how a credential in it is split off."""
+"""The valid values of `workspaceSetup.gitRepo`, and the separation of credentials from them."""
 
 import re
 from collections.abc import Sequence
@@ -15,24 +15,24 @@ _DEFAULT_PORTS: Final = {"https": 443, "http": 80, "ssh": 22}
 _HOST: Final = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|[0-9a-f.]*:[0-9a-f.:]+")
 _SSH_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _LONGEST_USER: Final = 32
-"""Of a Linux user; tokens are longer."""
+"""The maximum length of a Linux user name; tokens are longer."""
 TOKEN_FORM: Final = re.compile(r"(?:gh[oprsu]_|github_pat_|glpat-|glptt-|gloas-|ATBB)[A-Za-z0-9_-]+")
-"""A token of GitHub, GitLab or Bitbucket."""
+"""Tokens of GitHub, GitLab and Bitbucket."""
 _TOKEN_USERS: Final = frozenset({"x-access-token", "oauth2"})
-"""The user names that stand before such a token."""
+"""User names that are used together with a token."""
 _SCP_FORM: Final = re.compile(r"(?:(?P<user>[^@:/]+)@)?(?P<host>[^@:/]+):(?P<path>(?![:-]).+)")
 
 
 def without_tokens(text: str) -> str:
-    """Take tokens out of a text: an earlier version stored addresses with some."""
+    """Remove tokens from a text. An earlier version stored addresses with tokens."""
     return TOKEN_FORM.sub("[redacted]", text)
 
 
 @dataclass(frozen=True)
 class GitRepo:
-    """A repository's address without any credential, and the credential that came with it.
+    """The address of a repository, and the credential that was split off.
 
-    url: what git is given. host and port: what it will connect to; none for a path on this machine.
+    url: the address for git. host, port: where git connects; empty for a path on this machine.
     """
 
     url: str
@@ -47,7 +47,7 @@ class GitRepo:
 
     @property
     def transport(self) -> str:
-        """What git calls the way it takes: https, http, ssh or file."""
+        """Git's name of the transport: https, http, ssh or file."""
         if self.is_local:
             return "file"
         return urlsplit(self.url).scheme if "://" in self.url else "ssh"
@@ -61,9 +61,9 @@ class GitRepo:
 
 
 def parse_git_repo(address: str, local_roots: Sequence[str] = ()) -> GitRepo:
-    """The repository at `address`; a path on this machine must lie below one of `local_roots`, links resolved.
+    """Parse an address. A path on this machine must lie below one of `local_roots`, after resolving links.
 
-    Raises Invalid, which never repeats the address: it may hold a token.
+    Raises Invalid, whose message never contains the address, as that may contain a token.
     """
     if len(address) > MAX_LENGTH:
         raise _refused(f"must be at most {MAX_LENGTH} characters")
@@ -71,7 +71,7 @@ def parse_git_repo(address: str, local_roots: Sequence[str] = ()) -> GitRepo:
         raise _refused("must not contain spaces or control characters")
     if address.startswith("/"):
         return _below_a_root(address, local_roots)
-    if not address.isascii() or "\\" in address:  # programs disagree on what these mean
+    if not address.isascii() or "\\" in address:  # programs interpret these differently
         raise _refused("must be plain ASCII without backslashes, with anything else percent-encoded")
     return _parse_url(address) if "://" in address else _parse_scp_form(address)
 
@@ -87,7 +87,7 @@ def _parse_scp_form(address: str) -> GitRepo:
     form = _SCP_FORM.fullmatch(address)
     if form is None:
         raise _refused("must be an https, http or ssh address, or host:path as scp writes it")
-    # It is taken for ssh, which knows no tokens: a scheme that was mistyped or left out, before a token.
+    # A mistyped or missing scheme before a token would make it an ssh address, and ssh has no tokens.
     if "@" in form["path"] or form["host"].lower() in _DEFAULT_PORTS:
         raise _refused("looks like an address with a credential; write it as https://USER:TOKEN@HOST/PATH")
     _check_ssh_user(form["user"])
@@ -99,30 +99,30 @@ def _parse_url(address: str) -> GitRepo:
         parts = urlsplit(address)
         port = parts.port
     except ValueError:
-        raise _refused("is not a well-formed address") from None
-    if port == 0:  # it would be judged as no port at all
-        raise _refused("names a port that does not exist")
+        raise _refused("is not a valid address") from None
+    if port == 0:  # urlsplit would treat it as missing
+        raise _refused("must not have the port 0")
     if parts.scheme not in _DEFAULT_PORTS:
         raise _refused("must be an https, http or ssh address, or host:path as scp writes it")
     host = _checked_host(parts.hostname)
     if parts.query or parts.fragment:
-        raise _refused("must not carry a query or a fragment")
+        raise _refused("must not have a query or a fragment")
     if parts.path.strip("/") == "":
-        raise _refused("names no repository on its host")
+        raise _refused("must name a repository on its host")
     if any(TOKEN_FORM.match(part) for part in parts.path.split("/")):
         raise _refused("has a token in its path; write it as https://USER:TOKEN@HOST/PATH")
     port = port or _DEFAULT_PORTS[parts.scheme]
     if parts.scheme == "ssh":
         _check_ssh_user(parts.username)
         if parts.password is not None:
-            raise _refused("ssh takes no password in an address")
+            raise _refused("must not have a password, which ssh does not accept")
         return GitRepo(address, host, port)
     return GitRepo(_without_credential(parts), host, port, unquote(parts.username or ""), unquote(parts.password or ""))
 
 
 def _checked_host(host: str | None) -> str:
-    if not host or not _HOST.fullmatch(host):  # also what ssh would take for an option
-        raise _refused("names no host")
+    if not host or not _HOST.fullmatch(host):  # rejects names that ssh would take for an option
+        raise _refused("must name a valid host")
     return host
 
 
@@ -130,9 +130,9 @@ def _check_ssh_user(user: str | None) -> None:
     if user is None:
         return
     if not _SSH_USER.fullmatch(user):
-        raise _refused("names no user that ssh could be given")
+        raise _refused("must have a valid user name for ssh")
     if len(user) > _LONGEST_USER or user in _TOKEN_USERS or TOKEN_FORM.match(user):
-        raise _refused("has a token for the user of ssh; write it as https://USER:TOKEN@HOST/PATH")
+        raise _refused("has a token as the user of ssh; write it as https://USER:TOKEN@HOST/PATH")
 
 
 def _without_credential(parts: SplitResult) -> str:

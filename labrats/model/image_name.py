@@ -1,4 +1,4 @@
-"""The names of container images, as the registries' specification has them: `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`."""
+"""Names of container images, as the registries' specification defines them: `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`."""
 
 import re
 from collections.abc import Collection
@@ -13,9 +13,9 @@ _LONGEST: Final = 512
 
 
 def problem_of_image(name: str, allowed: Collection[str] = ()) -> str | None:
-    """Return what is wrong with an image that a job names; None where it is valid.
+    """Return the problem of a job's image name; None if it is valid.
 
-    allowed: the images that may be named; any where it is empty.
+    allowed: the permitted images; empty permits any.
     """
     if len(name) > _LONGEST or not _NAME.fullmatch(name):
         return "must be the name of an image, such as registry.example.com/team/executor:1.2"

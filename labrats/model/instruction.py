@@ -1,4 +1,4 @@
-"""An instruction: a text that agents work by."""
+"""An instruction: a text that agents follow."""
 
 from enum import StrEnum
 
@@ -6,14 +6,18 @@ from labrats.model.record import Record, Resource
 
 
 class Scope(StrEnum):
-    """`global`: for every agent. `local`: for the agents that name it."""
+    """The agents that get an instruction. `global`: all agents. `local`: agents that name it."""
 
     GLOBAL = "global"
     LOCAL = "local"
 
 
 class AiInstructionSpec(Record):
-    """content: the text, with placeholders such as `{{ payload.issue.title }}`. priority: lower comes first."""
+    """The text of an instruction, and the agents that get it.
+
+    content:  may have placeholders such as `{{ payload.issue.title }}`.
+    priority: the order of global instructions; lower comes first.
+    """
 
     content: str
     scope: Scope = Scope.LOCAL
@@ -23,6 +27,6 @@ class AiInstructionSpec(Record):
 
 
 class AiInstruction(Resource):
-    """A text that agents work by."""
+    """A text that agents follow."""
 
     spec: AiInstructionSpec

@@ -1,4 +1,4 @@
-"""Servers of tools for agents, which speak the Model Context Protocol (MCP)."""
+"""MCP servers, which offer tools to agents through the Model Context Protocol."""
 
 import re
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ from labrats.model.record import Record
 
 MCP_SERVER_NAME: Final = r"^[A-Za-z0-9_-]{1,64}$"
 MCP_SERVERS_BYTES: Final = 16 * 1024
-"""All of them together, as JSON. They are part of a job's settings, which stay small."""
+"""The limit on all servers of a job together, as JSON. They are part of its settings, which stay small."""
 
 
 class McpServer(Record):
-    """A server of tools: a program to start, or an address.
+    """An MCP server: a program to start, or a URL.
 
-    command, args, env: the program, which speaks on standard input and output, in the agent's place and surroundings.
-    url, headers:       where another one listens, for streamable HTTP.
-    credentials_ref:    the Secret whose keys are added to `env`, or to `headers`. Agents have it, and no submission.
+    command, args, env: the program, which uses standard input and output and runs in the environment of the agent.
+    url, headers:       a running server that speaks streamable HTTP.
+    credentials_ref:    the Secret whose keys are added to `env` or `headers`. Only agents may set it, not submissions.
     """
 
     command: str | None = None
@@ -30,7 +30,7 @@ class McpServer(Record):
 
 
 def problem_of_mcp_servers(servers: Mapping[str, McpServer]) -> str | None:
-    """What is wrong with them, in words; None where all is well."""
+    """Return the first problem of the servers; None if all are valid."""
     for name, server in servers.items():
         if not re.fullmatch(MCP_SERVER_NAME, name):
             return f"the name {name[:100]!r} must be of 1 to 64 letters, digits, dashes and underscores"
@@ -42,7 +42,7 @@ def problem_of_mcp_servers(servers: Mapping[str, McpServer]) -> str | None:
 
 
 def problem_of_mcp_server(server: McpServer) -> str | None:
-    """What is wrong with this one."""
+    """Return the first problem of a server; None if it is valid."""
     if (server.command is None) == (server.url is None):
         return "must have either a `command` to start or the `url` of one that runs"
     if server.command is None and (server.args or server.env):
@@ -53,5 +53,5 @@ def problem_of_mcp_server(server: McpServer) -> str | None:
 
 
 def credential_file(server: str, key: str) -> str:
-    """How the value that a server's Secret has by `key` is called among the secrets of an attempt."""
+    """Return the name, among the secrets of an attempt, of a value from a server's Secret."""
     return f"mcp.{server}.{key}"  # no server has a dot in its name

@@ -1,4 +1,4 @@
-"""The script that the mock provider plays: `metadata.mock.steps` of a job, checked when it is submitted."""
+"""The script of the mock provider: `metadata.mock.steps` of a job, validated on submission."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,20 +10,20 @@ from msgspec import Meta
 from labrats.model.errors import Invalid, Problem
 from labrats.model.job import Usage
 
-_MOST: Final = 10**12  # sums of such numbers still fit into 64 bits
-_Count = Annotated[int, Meta(ge=0, le=_MOST)]
-_Positive = Annotated[int, Meta(ge=1, le=_MOST)]
+_MAX: Final = 10**12  # sums of such numbers still fit into 64 bits
+_Count = Annotated[int, Meta(ge=0, le=_MAX)]
+_Positive = Annotated[int, Meta(ge=1, le=_MAX)]
 
 
 _S = TypeVar("_S")
 
 
 class _Closed(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """Refuses fields it does not know, so that a typo is not silently lost."""
+    """A record that refuses unknown fields, so that a typo is noticed."""
 
 
 class Log(_Closed, frozen=True):
-    """Logs `log`, in which `{n}` counts from 1, `times` times with `every_ms` between."""
+    """Log `log` `times` times, `every_ms` apart. `{n}` in it counts from 1."""
 
     log: str
     times: _Positive = 1
@@ -31,32 +31,32 @@ class Log(_Closed, frozen=True):
 
 
 class Sleep(_Closed, frozen=True):
-    """Waits."""
+    """Sleep."""
 
     sleep_ms: _Count
 
 
 class TextFile(_Closed, frozen=True):
-    """A file by its path below the workspace."""
+    """A file, by its path in the workspace."""
 
     path: Annotated[str, Meta(min_length=1)]
     text: str
 
 
 class Write(_Closed, frozen=True):
-    """Writes a file."""
+    """Write a file."""
 
     write: TextFile
 
 
 class Amount(_Closed, frozen=True):
-    """What a step consumes."""
+    """The usage of a step."""
 
     input_tokens: _Count = 0
     output_tokens: _Count = 0
     cache_read_tokens: _Count = 0
     cache_write_tokens: _Count = 0
-    cost_usd: Annotated[float, Meta(ge=0, le=_MOST)] = 0.0
+    cost_usd: Annotated[float, Meta(ge=0, le=_MAX)] = 0.0
     turns: _Count = 0
 
     def as_usage(self) -> Usage:
@@ -64,56 +64,56 @@ class Amount(_Closed, frozen=True):
 
 
 class Consume(_Closed, frozen=True):
-    """Adds to the usage."""
+    """Add to the usage."""
 
     usage: Amount
 
 
 class SetResult(_Closed, frozen=True):
-    """Sets the result; the last one counts."""
+    """Set the result. The last one counts."""
 
     result: Any
 
 
 class Fail(_Closed, frozen=True):
-    """Ends Failed, for this reason."""
+    """End as Failed, with this reason."""
 
     fail: str
 
 
 class Exit(_Closed, frozen=True):
-    """The executor exits so, without an outcome."""
+    """Exit with this status, without an outcome."""
 
     exit: Annotated[int, Meta(ge=0, le=255)]
 
 
 class Die(_Closed, frozen=True):
-    """The executor dies of this signal, without an outcome."""
+    """Die of this signal, without an outcome."""
 
     signal: Annotated[int, Meta(ge=1, le=64)]
 
 
 class Hang(_Closed, frozen=True):
-    """Waits for ever."""
+    """Wait forever."""
 
     hang: bool
 
 
 class IgnoreSignals(_Closed, frozen=True):
-    """From here on SIGTERM and SIGINT do nothing."""
+    """Ignore SIGTERM and SIGINT from here on."""
 
     ignore_signals: bool
 
 
 class Child(_Closed, frozen=True):
-    """A process that sleeps; `detached` from its parent and its session."""
+    """A sleeping process; `detached` from its parent and session."""
 
     seconds: _Positive
     detached: bool = False
 
 
 class Fork(_Closed, frozen=True):
-    """Leaves a child process behind."""
+    """Leave a child process behind."""
 
     fork: Child
 
@@ -122,7 +122,7 @@ Action = Log | Sleep | Write | Consume | SetResult | Fail | Exit | Die | Hang | 
 
 
 class OnAttempt(msgspec.Struct, frozen=True):
-    """Actions for the attempt of this number alone."""
+    """Actions for one attempt only."""
 
     number: int
     steps: tuple[Action, ...]
@@ -154,7 +154,7 @@ _ACTIONS: Final[Mapping[str, type[Action]]] = {
 
 
 def parse_script(metadata: Mapping[str, Any]) -> list[Step] | None:
-    """The steps in a job's `metadata`, or None where it has no script. Raises Invalid, as parse_steps does."""
+    """Return the steps in a job's `metadata`; None if it has no script. Raises Invalid as parse_steps does."""
     if "mock" not in metadata:
         return None
     mock = metadata["mock"]
@@ -164,7 +164,7 @@ def parse_script(metadata: Mapping[str, Any]) -> list[Step] | None:
 
 
 def parse_steps(value: Any) -> list[Step]:
-    """The steps of `metadata.mock.steps`. Raises Invalid with a problem for each step that is wrong, by its path."""
+    """Parse `metadata.mock.steps`. Raises Invalid with a problem for each invalid step."""
     problems: list[Problem] = []
     steps = list(_read_steps(value, _STEPS_PATH, problems))
     if problems:
@@ -215,9 +215,9 @@ def _convert(item: Any, shape: type[_S], path: str, problems: list[Problem]) -> 
         return None
 
 
-_FIELD_SAID: Final = re.compile(r"Object (?P<said>contains unknown|missing required) field `(?P<name>.*)`")
-_BOUND_SAID: Final = re.compile(r"Expected `(?:int|float)` (?P<sign>[<>])= (?P<bound>.+)")
-_TYPES_SAID: Final = {
+_FIELD_ERROR: Final = re.compile(r"Object (?P<error>contains unknown|missing required) field `(?P<name>.*)`")
+_BOUND_ERROR: Final = re.compile(r"Expected `(?:int|float)` (?P<sign>[<>])= (?P<bound>.+)")
+_TYPE_ERRORS: Final = {
     "int": "must be a whole number",
     "float": "must be a number",
     "str": "must be a string",
@@ -228,16 +228,16 @@ _TYPES_SAID: Final = {
 
 
 def _problem_of(error: msgspec.ValidationError, path: str) -> Problem:
-    """msgspec says "What is wrong - at `$.field`", in the words of Python."""
-    said, _, place = str(error).partition(" - at `$")
-    field = path + place.rstrip("`")
-    if found := _FIELD_SAID.fullmatch(said):
-        unknown = found["said"] == "contains unknown"
+    """Translate an error of msgspec, "What is wrong - at `$.field`" with the types of Python, into a Problem."""
+    text, _, path_in_step = str(error).partition(" - at `$")
+    field = path + path_in_step.rstrip("`")
+    if found := _FIELD_ERROR.fullmatch(text):
+        unknown = found["error"] == "contains unknown"
         return Problem(f"{field}.{found['name']}", "there is no such field" if unknown else "is required")
-    if found := _BOUND_SAID.fullmatch(said):
+    if found := _BOUND_ERROR.fullmatch(text):
         return Problem(field, f"must be at {'least' if found['sign'] == '>' else 'most'} {float(found['bound']):.15g}")
-    if said == "Expected `str` of length >= 1":
+    if text == "Expected `str` of length >= 1":
         return Problem(field, "must not be empty")
-    if (found := re.match(r"Expected `(\w+)`, got ", said)) and found[1] in _TYPES_SAID:
-        return Problem(field, _TYPES_SAID[found[1]])
-    return Problem(field, said[0].lower() + said[1:])
+    if (found := re.match(r"Expected `(\w+)`, got ", text)) and found[1] in _TYPE_ERRORS:
+        return Problem(field, _TYPE_ERRORS[found[1]])
+    return Problem(field, text[0].lower() + text[1:])

@@ -1,18 +1,18 @@
-"""How deep JSON from outside may be nested: whatever reads it recurses, and fails where that goes too deep."""
+"""A limit on the nesting of JSON from outside: parsers recurse, and fail when it is too deep."""
 
 import re
 from typing import Final
 
 DEEPEST: Final = 100
-"""How deep what users send, and what agents answer, may be."""
+"""The maximum nesting of JSON from users and agents."""
 
 # A string that does not end is one token too: else each quote in it would be tried as the beginning of one.
 _TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def is_too_deep(text: bytes, deepest: int = DEEPEST) -> bool:
-    """Whether something in the JSON `text` lies in more than `deepest` arrays and objects."""
-    if text.count(b"[") + text.count(b"{") <= deepest:  # nearly always, and quick
+    """Return whether something in the JSON `text` lies within more than `deepest` arrays and objects."""
+    if text.count(b"[") + text.count(b"{") <= deepest:  # nearly always true, and fast
         return False
     depth = 0
     for token in _TOKENS.finditer(text):
@@ -23,7 +23,7 @@ def is_too_deep(text: bytes, deepest: int = DEEPEST) -> bool:
 
 
 def cut_off_below(text: bytes, deepest: int) -> bytes:
-    """`text` with null in the place of each array or object that lies in `deepest` others."""
+    """Return `text` with null instead of each array or object that lies within `deepest` others."""
     kept: list[bytes] = []
     start = depth = 0
     for token in _TOKENS.finditer(text):

@@ -1,4 +1,4 @@
-"""Text that somebody outside has written, without what a person who looks at it does not see."""
+"""Removes hidden content from text of external origin, so that agents read only what people see."""
 
 import json
 import re
@@ -7,11 +7,11 @@ from typing import Any, Final
 
 INVISIBLE: Final = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
-    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"  # zero width, and directions
+    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"  # zero width and direction controls
     "\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff"  # tags: a second, invisible ASCII
 )
-"""Characters that nobody sees, or that turn the direction of text, as a class of a regular expression has them."""
+"""Characters that are invisible or change the direction of text, for a character class of a regular expression."""
 
 _HIDDEN: Final = re.compile(f"[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f{INVISIBLE}]+")
 _COMMENT: Final = re.compile(r"<!--.*?(?:-->|\Z)|^[ ]{0,3}\[(?://|comment)\]:[ ]*#[^\n]*$", re.DOTALL | re.MULTILINE)
@@ -19,16 +19,16 @@ _HIDDEN_COMMENT: Final = "[a hidden comment was here]"
 
 
 def without_hidden(text: str) -> str:
-    """`text` without characters that have no width or turn its direction, and without HTML and Markdown comments.
+    """Remove invisible characters, and HTML and Markdown comments.
 
-    A comment is said to have been there. What is folded away is left: it is there to be unfolded.
+    A note replaces each comment. Collapsed sections remain, as people can expand them.
     """
-    # First the characters: they could stand within the marks of a comment.
+    # Characters first: they may occur within the marks of a comment.
     return _COMMENT.sub(_HIDDEN_COMMENT, _HIDDEN.sub("", text))
 
 
 def as_text(value: Any) -> str:
-    """A JSON value for an agent to read: a string as it is, anything else as JSON; nothing in it is hidden."""
+    """Return a JSON value as text for an agent, without hidden content: a string itself, anything else as JSON."""
     if isinstance(value, str):
         return without_hidden(value)
     return json.dumps(_without_hidden(value), indent=1, ensure_ascii=False)
@@ -45,7 +45,7 @@ def _without_hidden(value: Any) -> Any:
 
 
 def shortened(text: str, limit: int) -> str:
-    """`text`, or as much of it as fits into `limit` bytes together with a note that says that it was cut."""
+    """Return `text`, cut to `limit` bytes including a note that it was cut."""
     encoded = text.encode()
     if len(encoded) <= limit:
         return text

@@ -1,4 +1,4 @@
-"""The executor's protocol: the file it reads its task from, and the events it prints, one JSON object a line.
+"""The protocol of the executor: the task file that it reads, and the events that it prints, one JSON object a line.
 
 Every line has `seq` (1, 2, 3 … within the attempt), `at` and `kind`. The last line is `result` or `error`; an attempt
 that ends without one has failed, whatever its exit code.
@@ -17,63 +17,62 @@ from labrats.model.nesting import is_too_deep
 from labrats.model.record import Record
 
 LINE_BYTES: Final = 64 * 1024
-"""No line is longer. Larger texts are cut by the executor, larger results go to a file."""
+"""The maximum length of a line. The executor cuts larger texts, and writes larger results to a file."""
 
 TEXT_BYTES: Final = 16 * 1024
-"""The longest text of one log line; the executor breaks longer ones into several events."""
+"""The maximum length of the text of a log line. The executor splits longer ones into several events."""
 
 OUTPUT_BYTES: Final = 256 * 1024 * 1024
-"""The most that an attempt writes, its last line apart, unless the engine's settings say otherwise."""
+"""The default limit on the output of an attempt, without its last line."""
 
 RESULT_FILE: Final = "result.json"
-"""Where, in the attempt's folder, a result lies that does not fit into a line. An executor that has no folder in common
-with the engine prints it in parts, of which the engine makes this file.
+"""The file, in the attempt's folder, of a result that does not fit into a line. An executor that shares no folder with
+the engine prints it in parts, which the engine puts together.
 """
 
 PATCH_FILE: Final = "changes.patch"
-"""Likewise, what the attempt changed in its workspace."""
+"""The file, in the attempt's folder, of the changes in the workspace; printed in parts like the result."""
 
 IDLE_SECONDS: Final = 900.0
-"""How long a model that is waited for may say nothing, unless the engine's settings say otherwise."""
+"""The default limit on the silence of a model while an attempt waits for it."""
 
 BASELINE_FILE: Final = "baseline.json"
-"""Likewise, what the workspace was like before the agent came. As long as it is there, another attempt can go on with
-the workspace: whoever clears that away removes it first.
+"""The file, in the attempt's folder, with the state of the workspace before the agent started. Another attempt can
+resume in the workspace only while this file exists, so cleaning up deletes it first.
 """
 
 NEXT_SEQ_FILE: Final = "next-seq"
-"""In the scratch folder of an attempt's pod: the number of the executor's first event, after those of the steps before.
-"""
+"""The file, in the scratch folder of a pod, with the number of the executor's first event, after earlier steps'."""
 
 POD_VARIABLE: Final = "LABRATS_POD"
-"""The environment variable with the name of the pod, where an attempt claims itself for one."""
+"""The environment variable with the pod's name, for attempts that are claimed by a pod."""
 
 CLAIMED_STATUS: Final = 75
-"""The exit status of an attempt's pod that does nothing, since another pod has claimed the attempt."""
+"""The exit status of a pod that does nothing, as another pod has claimed the attempt."""
 
 OUTPUT_FILE: Final = "output.jsonl"
 STDERR_FILE: Final = "stderr.log"
 CLAIM_FILE: Final = "claim"
 EXIT_FILE: Final = "exit"
-"""In the attempt's folder where attempts are local processes: the events; what the executor complains of; the
-ProcessId of the one executor that has the attempt; and how it ended (`exit 3`, `signal 9`), written once nothing of the
-attempt runs any more.
+"""Files in the attempt's folder where attempts are local processes: the events; the executor's standard error; the
+ProcessId of the one executor that claimed the attempt; and how it ended (`exit 3`, `signal 9`), written once no process
+of the attempt runs any more.
 """
 
 
 REDACTED_ONLY: Final = "redacted-"
-"""Prefix of the names of secrets that nothing uses: an attempt only redacts them in its output."""
+"""The prefix of the names of secrets that an attempt does not use, only redacts in its output."""
 
 CREDENTIALS_FOLDER: Final = "credentials"
-"""The folder in the attempt's own for files with secrets that programs read. It is removed at the attempt's end."""
+"""The folder, in the attempt's, of files with secrets for programs. It is deleted when the attempt ends."""
 
 
 class Sandbox(Record):
-    """The machine as agents' processes see it through bubblewrap, read-only and by absolute paths.
+    """The files that agents' processes see through bubblewrap, by absolute path and read-only.
 
-    program:  bubblewrap's.
-    readable: files and folders that are shown beside the system's programs.
-    hidden:   the engine's own folders, covered wherever a folder that is shown would contain them.
+    program:  the path of bubblewrap.
+    readable: files and folders to show in addition to the system's programs.
+    hidden:   the engine's own folders, covered where a shown folder contains them.
     """
 
     program: str
@@ -82,9 +81,9 @@ class Sandbox(Record):
 
 
 class Resumption(Record):
-    """A session of an earlier attempt, to go on with.
+    """The session of an earlier attempt, to resume.
 
-    workspace, folder: where that attempt worked, and had its home; None where the backend has not kept them.
+    workspace, folder: of the attempt that began it; None if the backend has not retained them.
     """
 
     session: AgentSession
@@ -93,10 +92,10 @@ class Resumption(Record):
 
 
 class Selection(Record):
-    """The origin of the job's provider and model, for advice.
+    """The origin of the job's provider and model, for advice in its log.
 
-    origins:         the layer that each setting came from. ai_model: the AiModel's name, where one has both.
-    credentials_ref: the Secret that it names. others: AiModels that might have been meant, the likeliest first.
+    origins:         the layer of each setting. ai_model: the AiModel of the job, if it has one.
+    credentials_ref: the Secret that the AiModel names. others: similar AiModels, the most similar first.
     """
 
     origins: dict[str, str] = {}
@@ -106,19 +105,19 @@ class Selection(Record):
 
 
 class Task(Record):
-    """`job.json`: everything an executor is told, but for the prompt and the secrets, which are files beside it.
+    """`job.json`: the task of an executor, without the prompt and the secrets, which are files beside it.
 
     attempt:       the attempt's name, `{job}-{number}`.
-    config:        resolved settings. endpoint: the model server's base URL, where the AiModel names one.
-    programs:      where agent CLIs are, by provider, when they are not to be searched on PATH.
-    repository:    the address of the repository that the workspace was cloned from, where an earlier step did that.
-    workspace_files: each with the path by which the executor finds it.
-    git_addresses: networks that git may reach although they are not public, as CIDR.
-    git_ssh_key, git_ssh_known_hosts: files for clones by ssh, where the job's Secret has none.
-    idle_seconds:  how long a model may say nothing while it is waited for.
-    output_bytes:  the most that the attempt may write, its last line apart.
-    resumption:    what to go on with, where that can be done. Otherwise the attempt begins anew, in `workspace`.
-    on_cluster:    the attempt runs on Kubernetes, where `labrats secret` knows no Secrets.
+    config:        resolved settings. endpoint: the model server's base URL, if the AiModel names one.
+    programs:      the paths of agent CLIs by provider, instead of searching PATH.
+    repository:    the address from which an earlier step cloned the workspace, if any.
+    workspace_files: each with the path at which the executor finds it.
+    git_addresses: networks in CIDR notation that git may reach in addition to public addresses.
+    git_ssh_key, git_ssh_known_hosts: files for cloning over ssh, unless the job's Secret has its own.
+    idle_seconds:  the limit on the silence of a model.
+    output_bytes:  the limit on the output of the attempt, without its last line.
+    resumption:    the session to resume, if possible. Otherwise the attempt starts over in `workspace`.
+    on_cluster:    whether the attempt runs on Kubernetes, where `labrats secret` has no access to Secrets.
     """
 
     job_id: str
@@ -148,27 +147,27 @@ class Task(Record):
 
 
 class ExecutorEvent(Record, tag_field="kind"):
-    """One line of an executor."""
+    """An event: one line that an executor prints."""
 
     seq: int
     at: datetime
 
 
 class LogEvent(ExecutorEvent, tag="log"):
-    """A line for people."""
+    """A log line for people."""
 
     text: str
 
 
 class StatusEvent(ExecutorEvent, tag="status"):
-    """What the executor is doing: `started`, `workspace`, `running`, …"""
+    """A change of the executor's state: `started`, `workspace`, `running`, …"""
 
     state: str
     message: str | None = None
 
 
 class ToolEvent(ExecutorEvent, tag="tool"):
-    """A tool call (with `input`) or its answer (with `output`); both carry the call's id."""
+    """A tool call (with `input`) or its answer (with `output`). Both have the id of the call."""
 
     id: str
     name: str | None = None
@@ -178,25 +177,25 @@ class ToolEvent(ExecutorEvent, tag="tool"):
 
 
 class UsageEvent(ExecutorEvent, tag="usage"):
-    """What this attempt has consumed so far."""
+    """The usage of this attempt so far."""
 
     usage: Usage
 
 
 class OutputEvent(ExecutorEvent, tag="output"):
-    """What this attempt has made so far."""
+    """The outputs of this attempt so far."""
 
     outputs: Outputs
 
 
 class SessionEvent(ExecutorEvent, tag="session"):
-    """The agent's program has begun a session, or gone on with one. Told early in an output, or not at all."""
+    """The start or resumption of a session of the agent's program. Printed early in the output, or never."""
 
     session: AgentSession
 
 
 class PartEvent(ExecutorEvent, tag="part"):
-    """A part of a file that the attempt leaves, from the byte `offset` of it. is_last: the file ends here."""
+    """A part of a file of the attempt, from the byte `offset` on. is_last: whether the file ends here."""
 
     file: str
     offset: int
@@ -205,7 +204,7 @@ class PartEvent(ExecutorEvent, tag="part"):
 
 
 class ResultEvent(ExecutorEvent, tag="result"):
-    """Success. `file` names the file with the result where it is too large for a line."""
+    """The success of the attempt. file: the name of the file with a result that is too large for a line."""
 
     result: Any = None
     file: str | None = None
@@ -214,9 +213,9 @@ class ResultEvent(ExecutorEvent, tag="result"):
 
 
 class ErrorEvent(ExecutorEvent, tag="error"):
-    """Failure, or the end that was asked for by a signal.
+    """The failure of the attempt, or its end after a signal.
 
-    retry_after_seconds: how long the model's provider asks to be left alone, where it says so.
+    retry_after_seconds: the delay that the model's provider asks for, if any.
     """
 
     code: FailedCode
@@ -234,9 +233,9 @@ _DECODER: Final = msgspec.json.Decoder(AnyEvent)
 
 
 class StoredLine(msgspec.Struct, frozen=True, gc=False):
-    """One line of an output, of which no more is decoded than its kind and number.
+    """One line of an output, of which only the kind and number are decoded.
 
-    at, text: JSON as it stands in the line. `text` is a string in the line of a log event.
+    at, text: raw JSON from the line. `text` is a string in the line of a log event.
     """
 
     kind: str
@@ -246,7 +245,7 @@ class StoredLine(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_log(self) -> bool:
-        """Return whether it is a log event whose fields can be spliced: JSON strings, in UTF-8."""
+        """True for a log event whose fields can be copied unchanged: JSON strings in UTF-8."""
         text = bytes(self.text)
         has_strings = text[:1] == b'"' and bytes(self.at)[:1] == b'"'
         return self.kind == "log" and has_strings and (text.isascii() or _is_utf8(text))
@@ -264,7 +263,7 @@ _LINE_DECODER: Final = msgspec.json.Decoder(StoredLine)
 
 
 def stored_lines(lines: bytes) -> Iterator[tuple[StoredLine, bytes]]:
-    """Yield the events in `lines` undecoded, each with its whole line. Foreign and torn lines are skipped."""
+    """Yield the events in `lines` undecoded, each with its complete line. Foreign and incomplete lines are skipped."""
     for line in lines.split(b"\n"):
         if not line or is_too_deep(line):
             continue
@@ -275,17 +274,14 @@ def stored_lines(lines: bytes) -> Iterator[tuple[StoredLine, bytes]]:
 
 
 def events_in(lines: bytes) -> Iterator[AnyEvent]:
-    """Yield the events in `lines`."""
+    """Yield the decoded events in `lines`, as decode_event returns them."""
     for line in lines.split(b"\n"):
         if line and (event := decode_event(line)):
             yield event
 
 
 def decode_event(line: bytes) -> AnyEvent | None:
-    """The event in `line`, or None where it is none: a foreign or torn line is skipped, never an error.
-
-    So is one that is nested too deeply to be kept.
-    """
+    """Decode the event in `line`. Return None for a foreign or incomplete line, or one that is nested too deeply."""
     if is_too_deep(line):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The base of every record: frozen, camelCase in JSON, absent where it is the default."""
+"""The base classes of all records: frozen, and camelCase in JSON, where defaults are omitted."""
 
 from datetime import datetime
 from typing import Any, dataclass_transform
@@ -10,25 +10,25 @@ from labrats.model.errors import Taken
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
-    """A frozen value. gc=False is safe because records hold no cycles, and keeps a large cache out of collections."""
+    """A frozen value. Records have no cycles, so gc=False is safe; it hides them from the garbage collector."""
 
 
 class OwnerReference(Record):
-    """The resource this one belongs to and is deleted with."""
+    """A reference to the resource that owns this one. Both are deleted together."""
 
     kind: str
     name: str
     uid: str = ""
 
     def succeeds(self, other: "OwnerReference | None") -> bool:
-        """Whether `other` had the same name before, and so is gone: no two of a kind have it at once."""
+        """Return whether `other` is an earlier resource of the same name, which is then gone."""
         return other is not None and (other.kind, other.name) == (self.kind, self.name) and other.uid != self.uid
 
 
 class Metadata(Record):
-    """What every resource carries, in the words of Kubernetes.
+    """The metadata of a resource, as Kubernetes defines it.
 
-    name: unique within its kind. resource_version: changes with every write; writes are compared against it.
+    name: unique within its kind. resource_version: changes with every write, and detects conflicting writes.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Metadata(Record):
 
 
 class Resource(Record):
-    """Anything a Store keeps. `spec` and `status` are the business of each kind."""
+    """An object in a Store. Each kind defines its `spec` and `status`."""
 
     metadata: Metadata
 
@@ -51,32 +51,32 @@ class Resource(Record):
 
     @property
     def claim(self) -> str | None:
-        """What no two of its kind may have in common, beside the name, in words; None where there is no such thing."""
+        """A phrase that no two resources of a kind may share, in addition to the name. None if there is none."""
         return None
 
     def as_owner(self) -> OwnerReference:
-        """What its parts carry."""
+        """Return the reference for the metadata of its parts."""
         return OwnerReference(kind=self.kind(), name=self.name, uid=self.metadata.uid)
 
     @classmethod
     def kind(cls) -> str:
-        """The kind's name on the wire: the class's, unless Kubernetes calls it something else."""
+        """Return the name of the kind in JSON: the class name, unless Kubernetes has another name."""
         return cls.__name__
 
 
 def seniority(resource: Resource) -> tuple[str, str]:
-    """Sorts resources by age, the oldest first. Those of the same time are sorted by name, so that the order is one."""
+    """Return a sort key by age, the oldest first. The name makes the order of equal times stable."""
     created_at = resource.metadata.created_at
     return (created_at.isoformat() if created_at else "", resource.name)
 
 
 def taken_by(holder: Resource) -> Taken:
-    """What is raised where another would have the claim of `holder`."""
+    """Return the error for a resource that has the same claim as `holder`."""
     return Taken(f"the {holder.kind()} {holder.name!r} has {holder.claim} already")
 
 
 def encode(record: Record | list[Any] | dict[str, Any]) -> bytes:
-    """`record` as JSON, UTF-8."""
+    """Encode a record as JSON, in UTF-8."""
     return _ENCODER.encode(record)
 
 

@@ -1,4 +1,4 @@
-"""How something went over time: what can be asked for, over which steps, and the answer's one shape."""
+"""Time series of metrics: the metrics, the steps of a series, and its format."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Metric(StrEnum):
-    """What is measured. Jobs are seen when they end, and waits when they are over."""
+    """The metrics. A job counts when it ends, a wait when it is over."""
 
     JOBS = "jobs"
     DURATION = "duration"
@@ -21,20 +21,20 @@ LABEL: Final[Mapping[Metric, tuple[str, tuple[str, ...]]]] = {
     Metric.JOBS: ("status", ("completed", "failed", "cancelled")),
     Metric.TOKENS: ("kind", ("input", "output", "cache_read")),
 }
-"""What a metric is told apart by, and the values of that: each has a series. Any other metric has one series."""
+"""The label of a metric and its values, each of which has a series. The other metrics have a single series."""
 
 MEANS: Final = frozenset({Metric.DURATION, Metric.QUEUE_WAIT})
-"""Means, of which there is none for a step in which nothing happened. The others are sums, and there are then 0."""
+"""Metrics whose steps are means, and missing where nothing happened. All others are sums, and then 0."""
 
 WHOLE: Final = frozenset({Metric.JOBS, Metric.TOKENS})
-"""What is counted in whole numbers."""
+"""Metrics that are whole numbers."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """So many steps of so many seconds, the last of which ends at `end`.
+    """A sequence of time steps of equal length, the last of which ends at `end`.
 
-    A step holds the moment at which it ends, and not the one at which it begins.
+    A step includes the time at which it ends, and excludes the time at which it begins.
     """
 
     seconds: int
@@ -43,8 +43,10 @@ class Steps:
 
     @classmethod
     def until(cls, now: datetime, seconds: int, count: int) -> "Steps":
-        """Those of which the last holds `now`. They begin at multiples of their length, and so stay the same as time
-        goes on."""
+        """Return the steps of which the last contains `now`.
+
+        They begin at multiples of their length, so that later calls return the same steps.
+        """
         return cls(seconds, count, -(-int(now.timestamp()) // seconds) * seconds)
 
     @property
@@ -53,13 +55,13 @@ class Steps:
 
     @property
     def ends(self) -> range:
-        """When each ends, in order."""
+        """The end of each step, in order."""
         return range(self.begin + self.seconds, self.end + 1, self.seconds)
 
 
 @dataclass(frozen=True)
 class Value:
-    """What one step came to. label: the value of what the metric is told apart by, empty where it is not."""
+    """The value of a metric in one step. label: the value of the metric's label; empty without one."""
 
     label: str
     end: int
@@ -68,14 +70,14 @@ class Value:
 
 @dataclass(frozen=True)
 class Series:
-    """labels: what it is of. points: the end of each step in Unix seconds, and what the step came to."""
+    """A time series. labels: of the series. points: the end of each step in Unix seconds, and its value."""
 
     labels: Mapping[str, str]
     points: list[tuple[int, float]]
 
 
 def series_of(metric: Metric, steps: Steps, values: Iterable[Value]) -> list[Series]:
-    """All series of the metric, whatever `values` there are."""
+    """Return all series of the metric, even those without `values`."""
     known = {(each.label, each.end): round(each.value) if metric in WHOLE else each.value for each in values}
     if metric not in LABEL:
         return [Series({}, _points(metric, steps, known, ""))]

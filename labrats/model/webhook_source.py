@@ -1,4 +1,4 @@
-"""A source of webhooks: who sends events, how they prove it, and which settings their jobs get."""
+"""A webhook source: a sender of signed events, with the settings of the jobs that its events start."""
 
 from datetime import datetime
 from typing import Final
@@ -9,21 +9,21 @@ from labrats.model.job import KeyReference
 from labrats.model.record import Record, Resource
 
 SHORTEST_SECRET: Final = 16
-"""Characters of a secret that is given now; a shorter one could be guessed from a signed delivery."""
+"""The minimum length of a new signing secret: a shorter one could be guessed from a signed delivery."""
 
 GITHUB: Final = "github"
 GENERIC: Final = "generic"
 
-TOKEN: Final = "token"  # noqa: S105, what the key of a Secret is called
+TOKEN: Final = "token"  # noqa: S105, the name of a key
 APP_ID: Final = "appId"
 PRIVATE_KEY: Final = "privateKey"
-"""The keys of the Secret that `credentials_ref` names: those of a GitHub App, or a token that is used as it is."""
+"""The keys of the Secret that `credentials_ref` names: either those of a GitHub App, or a token."""
 
 DEFAULT_ASSOCIATIONS: Final = ("OWNER", "MEMBER", "COLLABORATOR")
-"""Who may start a run by what they write, in GitHub's words."""
+"""GitHub's names for the authors whose events start jobs."""
 
 OWNER_PREFIX: Final = "webhook-source/"
-"""The jobs that a source makes belong to this and its name."""
+"""The prefix of the owner of a source's jobs, before the source's name."""
 
 
 class RepoOverride(Record):
@@ -37,8 +37,11 @@ class RepoOverride(Record):
 
 
 class WebhookSourceSpec(Record):
-    """type: `github` or `generic`. secret_ref: the key that signs deliveries. repo_overrides: by `owner/repo`.
+    """The definition of a webhook source.
 
+    type:            `github` or `generic`.
+    secret_ref:      the key that signs deliveries.
+    repo_overrides:  by `owner/repo`.
     credentials_ref: the Secret with a GitHub App's id and key, or a token, for the jobs' repositories.
     """
 
@@ -56,13 +59,13 @@ class WebhookSourceSpec(Record):
     credentials_ref: str | None = None
 
     def override_of(self, repo_name: str | None) -> RepoOverride | None:
-        """What it says of one repository, whose name is the same in any case."""
+        """Return the override for a repository; upper and lower case are equal."""
         wanted = (repo_name or "").lower()
         return next((override for name, override in self.repo_overrides.items() if name.lower() == wanted), None)
 
 
 class WebhookSourceStatus(Record):
-    """url: where deliveries are received. deliveries: how many were accepted."""
+    """The observed state of a webhook source. url: receives deliveries. deliveries: the number of accepted ones."""
 
     url: str | None = None
     conditions: tuple[Condition, ...] = ()
@@ -71,12 +74,12 @@ class WebhookSourceStatus(Record):
 
 
 class WebhookSource(Resource):
-    """A source of webhooks."""
+    """A sender of signed events."""
 
     spec: WebhookSourceSpec
     status: WebhookSourceStatus = WebhookSourceStatus()
 
 
 def own_secret_name(source_name: str) -> str:
-    """The name of the Secret that belongs to a source: the secret that it was given, rather than the name of one."""
+    """Return the name of the Secret that stores a source's own signing secret, given by value instead of by name."""
     return f"{source_name}.webhook-secret"

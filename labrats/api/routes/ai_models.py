@@ -21,7 +21,7 @@ from labrats.api.schemas.patterns import WEB_ADDRESS
 from labrats.api.schemas.sampling import SamplingBody, SamplingView, sampling
 from labrats.api.services import Services
 from labrats.model.ai_model import DEFAULT_SLOTS, AiModel, AiModelSpec, Prices
-from labrats.model.config import CREDENTIAL_NAMES, TAKEN_BY
+from labrats.model.config import CREDENTIAL_NAMES, SUPPORTED_BY
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.phases import API_STATUS, Phase
@@ -275,8 +275,8 @@ async def _secret(name: str, services: Services) -> Secret | None:
 
 def _warnings(spec: AiModelSpec, secrets: Mapping[str, Secret]) -> Iterator[str]:
     """Warn of settings without effect, and of credentials that jobs would miss: they may be created later."""
-    if spec.sampling and spec.provider not in TAKEN_BY["sampling"]:
-        yield f"`sampling` has no effect: only the providers {' and '.join(TAKEN_BY['sampling'])} take it"
+    if spec.sampling and spec.provider not in SUPPORTED_BY["sampling"]:
+        yield f"`sampling` has no effect: only the providers {' and '.join(SUPPORTED_BY['sampling'])} take it"
     if (name := spec.credentials_ref) is None:
         return
     keys = CREDENTIAL_NAMES[spec.provider]

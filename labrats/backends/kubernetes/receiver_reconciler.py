@@ -7,7 +7,7 @@ import msgspec
 
 from labrats.backends.kubernetes.client import APPLY, ApiClient
 from labrats.backends.kubernetes.receiver_manifests import ReceiverSettings, deployment, ingress, receiver_url, service
-from labrats.model.condition import Condition, Told
+from labrats.model.condition import Condition, ConditionFactory
 from labrats.model.core_resources import Secret
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.model.record import encode
@@ -32,10 +32,10 @@ class ReceiverReconciler:
     def url(self, source: WebhookSource) -> str | None:
         return receiver_url(source, self._settings)
 
-    def withhold(self, source: WebhookSource, missing: str, told: Told) -> Sequence[Condition]:
+    def withhold(self, source: WebhookSource, missing: str, told: ConditionFactory) -> Sequence[Condition]:
         return [told("Provisioned", False, "SecretMissing", f"nothing is made while {missing}")]
 
-    async def provide(self, source: WebhookSource, secret: Secret, told: Told) -> Sequence[Condition]:
+    async def provide(self, source: WebhookSource, secret: Secret, told: ConditionFactory) -> Sequence[Condition]:
         secret_version = f"{secret.metadata.uid}/{secret.metadata.resource_version}"
         try:
             made = await self._apply(deployment(source, secret_version, self._settings))
@@ -59,7 +59,7 @@ class ReceiverReconciler:
         return applied
 
 
-def _readiness(source: WebhookSource, made: dict[str, Any], told: Told) -> Condition:
+def _readiness(source: WebhookSource, made: dict[str, Any], told: ConditionFactory) -> Condition:
     status = made.get("status", {})
     if not source.spec.enabled:
         return told("Ready", False, "SwitchedOff", "the source is switched off: its receiver answers 404")
@@ -71,7 +71,7 @@ def _readiness(source: WebhookSource, made: dict[str, Any], told: Told) -> Condi
     return told("Ready", False, "Starting", f"its receiver is starting{reasons}")
 
 
-def _exposure(source: WebhookSource, door: dict[str, Any], told: Told) -> Condition:
+def _exposure(source: WebhookSource, door: dict[str, Any], told: ConditionFactory) -> Condition:
     if door.get("status", {}).get("loadBalancer", {}).get("ingress"):
         return told("Exposed", True, "Admitted", "an ingress controller serves its Ingress")
     named = source.spec.ingress_class_name

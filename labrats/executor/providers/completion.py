@@ -95,7 +95,7 @@ def _sampling(context: RunContext) -> dict[str, Any]:
     """Return the sampling fields of a request, by the names that the API, vLLM and llama.cpp use."""
     if (sampling := context.task.config.sampling) is None:
         return {}
-    fields = sampling.given
+    fields = sampling.values
     if sampling.repetition_penalty is not None:
         fields["repeat_penalty"] = sampling.repetition_penalty  # llama.cpp's name for it
     return fields

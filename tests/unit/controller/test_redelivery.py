@@ -15,7 +15,7 @@ from labrats.controller.redelivery import (
     missed_among,
 )
 from labrats.index.catalog import Catalog
-from labrats.model.condition import Condition, teller
+from labrats.model.condition import Condition, condition_factory
 from labrats.model.core_resources import Secret
 from labrats.model.errors import GiveUp, LabratsError, RetryLater
 from labrats.model.record import Metadata
@@ -91,7 +91,7 @@ async def store(clock: FakeClock, hook: Hook) -> AsyncIterator[MemoryStore]:
 
 
 async def add_source(store: MemoryStore, *, ready: bool = True, **fields: Any) -> None:
-    status = WebhookSourceStatus(conditions=(teller(NOON)("Ready", ready, "Test", ""),))
+    status = WebhookSourceStatus(conditions=(condition_factory(NOON)("Ready", ready, "Test", ""),))
     spec = WebhookSourceSpec(**{"type": "github", "credentials_ref": "app"} | fields)
     await store.create(WebhookSource(metadata=Metadata(name="github"), spec=spec, status=status))
 

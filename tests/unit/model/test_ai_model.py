@@ -1,8 +1,8 @@
-"""The choice among AiModels."""
+"""The selection of an attempt, and the sampling of its AiModel."""
 
 from msgspec.structs import replace
 
-from labrats.model.ai_model import nearest
+from labrats.model.ai_model import most_similar
 from labrats.model.config import Sampling
 from labrats.model.protocol import Selection
 from labrats.ports import SUGGESTIONS, Attempt
@@ -13,12 +13,12 @@ SONNET = an_ai_model("sonnet", provider="claude", model="sonnet-4")
 LOCAL = an_ai_model("local", provider="qwen", model="sonnet")
 
 
-def test_models_of_the_same_provider_are_nearer_and_then_those_with_a_like_name() -> None:
-    assert nearest([LOCAL, OPUS, SONNET], "claude", "sonnet") == [SONNET, OPUS, LOCAL]
-    assert nearest([LOCAL, OPUS, SONNET], "qwen", "opus")[0] == LOCAL
+def test_models_of_the_same_provider_are_most_similar_then_those_with_similar_names() -> None:
+    assert most_similar([LOCAL, OPUS, SONNET], "claude", "sonnet") == [SONNET, OPUS, LOCAL]
+    assert most_similar([LOCAL, OPUS, SONNET], "qwen", "opus")[0] == LOCAL
 
 
-def test_an_attempt_without_an_ai_model_names_the_nearest_and_not_too_many() -> None:
+def test_an_attempt_without_an_ai_model_suggests_a_few_similar_ones() -> None:
     crowd = [an_ai_model(f"m{number}", provider="codex") for number in range(SUGGESTIONS)]
     attempt = Attempt(a_job(spec=a_spec(config={"provider": "claude", "model": "sonnet"})), None, [*crowd, OPUS])
 
@@ -29,7 +29,7 @@ def test_an_attempt_without_an_ai_model_names_the_nearest_and_not_too_many() -> 
     assert selection.origins["provider"] == "request"
 
 
-def test_a_job_overrides_each_field_of_its_models_sampling() -> None:
+def test_a_job_overrides_single_fields_of_its_models_sampling() -> None:
     ai_model = replace(LOCAL, spec=replace(LOCAL.spec, sampling=Sampling(temperature=0.2, seed=1)))
     job = a_job(spec=a_spec(config={"provider": "qwen", "model": "sonnet", "sampling": Sampling(seed=2)}))
 

@@ -1,4 +1,4 @@
-"""Conditions: one per type, and their times."""
+"""Conditions: one per type, and their transition times."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +17,7 @@ def test_a_condition_replaces_the_one_of_its_type() -> None:
     assert with_condition([ready, found], later) == (found, later)
 
 
-def test_its_time_stays_while_its_status_does() -> None:
+def test_the_transition_time_changes_only_with_the_status() -> None:
     ready = a_condition("Ready", "True", NOON, "as it was")
     again = a_condition("Ready", "True", NOON + timedelta(hours=1), "as it is")
     assert with_condition([ready], again) == (a_condition("Ready", "True", NOON, "as it is"),)

@@ -1,4 +1,4 @@
-"""How a job's settings resolve from several layers."""
+"""The resolution of a job's settings from several layers."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from labrats.model.mcp_server import McpServer
 
 
 def resolved(*layers: dict[str, Any]) -> ResolvedConfig:
-    """The layers are named `first`, `second`, …"""
+    """Resolve layers with the names `first`, `second`, …"""
     names = ("first", "second", "third")
     return resolve_config([ConfigLayer(name, JobConfig(**values)) for name, values in zip(names, layers, strict=False)])
 
 
-def test_without_layers_the_built_in_settings_count() -> None:
+def test_no_layers_resolve_to_the_built_in_settings() -> None:
     result = resolved()
     assert result.config == JobConfig(
         provider="claude",
@@ -62,7 +62,7 @@ def test_fields_come_from_different_layers() -> None:
     assert result.origins["timeoutMs"] == "built-in"
 
 
-def test_what_no_layer_sets_is_absent() -> None:
+def test_fields_that_no_layer_sets_are_absent() -> None:
     result = resolved({"provider": "mock"})
     assert result.config.max_cost_usd is None
     assert "maxCostUsd" not in result.origins
@@ -71,15 +71,15 @@ def test_what_no_layer_sets_is_absent() -> None:
 @pytest.mark.parametrize(
     ("layers", "expected"),
     [
-        # A layer that names another provider keeps its model, effort and fallback to itself …
+        # A layer with another provider does not contribute its model, effort and fallback …
         ([{"provider": "codex"}, {"provider": "claude", "model": "opus"}], ("codex", "codex")),
         ([{"provider": "mock"}, {"provider": "claude", "model": "opus"}], ("mock", "mock")),
-        # … one that names the same, or none, lends them …
+        # … one with the same provider, or none, does …
         ([{"provider": "codex"}, {"provider": "codex", "model": "o3"}], ("codex", "o3")),
         ([{"provider": "codex"}, {"model": "o3"}], ("codex", "o3")),
         ([{"model": "opus"}, {"provider": "claude"}], ("claude", "opus")),
         ([{}, {"provider": "codex", "model": "o3"}], ("codex", "o3")),
-        # … and what comes after it is looked at all the same.
+        # … and later layers count as well.
         ([{"provider": "codex"}, {"provider": "claude", "model": "opus"}, {"model": "o3"}], ("codex", "o3")),
         # A model alone does not choose the provider.
         ([{"model": "o3"}], ("claude", "o3")),
@@ -94,29 +94,29 @@ def test_the_model_of_one_provider_never_reaches_another(
 
 
 @pytest.mark.parametrize("field", ["model", "effort", "fallback_model"])
-def test_what_belongs_to_a_provider_stays_with_it(field: str) -> None:
+def test_per_provider_fields_never_reach_another_provider(field: str) -> None:
     foreign = resolved({"provider": "mock"}, {"provider": "claude", field: "low"})
     assert getattr(foreign.config, field) == getattr(resolved({"provider": "mock"}).config, field)
 
 
 @pytest.mark.parametrize("field", ["timeout_ms", "max_turns", "max_tokens", "max_attempts"])
-def test_what_belongs_to_no_provider_is_taken_from_any_layer(field: str) -> None:
+def test_other_fields_come_from_any_layer(field: str) -> None:
     assert getattr(resolved({"provider": "mock"}, {"provider": "claude", field: 7}).config, field) == 7
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_every_provider_has_a_model_and_an_effort_without_being_told(provider: str) -> None:
+def test_every_provider_has_a_built_in_model_and_effort(provider: str) -> None:
     result = resolved({"provider": provider})
     assert result.provider == provider
     assert result.config.model
     assert result.config.effort in EFFORTS
 
 
-def test_times_and_attempts_are_told_in_the_engines_units() -> None:
+def test_times_and_attempts_are_converted_to_the_engines_units() -> None:
     result = resolved({"timeout_ms": 1500, "max_attempts": 3})
     assert (result.timeout_seconds, result.max_attempts) == (1.5, 3)
 
 
-def test_a_record_with_nothing_in_it_still_means_the_built_in_settings() -> None:
+def test_an_empty_record_means_the_built_in_settings() -> None:
     empty = ResolvedConfig(config=JobConfig())
     assert (empty.provider, empty.model, empty.timeout_seconds, empty.max_attempts) == ("claude", "claude", 3300, 1)

@@ -1,4 +1,4 @@
-"""Only Secrets for jobs are given to jobs."""
+"""The Secrets that jobs may use."""
 
 import pytest
 
@@ -15,27 +15,27 @@ def a_secret(labels: dict[str, str] | None = None, owner: str | None = None) -> 
 
 @pytest.mark.parametrize("labelled_only", [True, False])
 @pytest.mark.parametrize("kind", ["session-secret", "ai-api-key", "login-link"])
-def test_a_secret_of_the_engines_own_is_never_given_to_a_job(kind: str, labelled_only: bool) -> None:
+def test_a_job_never_gets_a_secret_of_the_engine(kind: str, labelled_only: bool) -> None:
     secret = a_secret({"labrats.work/type": kind}, owner="uid-1")
 
     assert (is_of_engine(secret), is_for_jobs(secret)) == (True, False)
     assert problem_of_credentials(secret, "uid-1", labelled_only=labelled_only) == (
-        "the Secret 'anthropic' is the engine's own, and not for jobs"
+        "the Secret 'anthropic' is the engine's own and not available to jobs"
     )
 
 
 @pytest.mark.parametrize(
-    ("secret", "labelled_only", "is_given"),
+    ("secret", "labelled_only", "is_allowed"),
     [
         (a_secret(), False, True),
         (a_secret(), True, False),
         (a_secret(LABELLED), True, True),
-        (a_secret(owner="uid-1"), True, True),  # one that 0.1 made for the job
+        (a_secret(owner="uid-1"), True, True),  # created by 0.1 for the job
         (a_secret(owner="uid-2"), True, False),
     ],
 )
-def test_a_job_is_given_labelled_secrets_and_its_own(secret: Secret, labelled_only: bool, is_given: bool) -> None:
+def test_a_job_gets_labelled_secrets_and_its_own(secret: Secret, labelled_only: bool, is_allowed: bool) -> None:
     problem = problem_of_credentials(secret, "uid-1", labelled_only=labelled_only)
 
-    assert (problem is None) is is_given
-    assert is_given or "kubectl label secret anthropic labrats.work/type=job-credentials" in (problem or "")
+    assert (problem is None) is is_allowed
+    assert is_allowed or "kubectl label secret anthropic labrats.work/type=job-credentials" in (problem or "")

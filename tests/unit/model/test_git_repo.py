@@ -1,4 +1,4 @@
-"""What a repository's address may be, and that no credential stays in it (S5)."""
+"""Valid addresses of repositories, and the separation of credentials from them."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def remote(url: str, host: str, port: int, **credential: str) -> GitRepo:
         ("git@Git.Example:/srv/r", remote("git@Git.Example:/srv/r", "git.example", 22)),
     ],
 )
-def test_an_address_is_understood(address: str, repo: GitRepo) -> None:
+def test_a_valid_address_is_parsed(address: str, repo: GitRepo) -> None:
     assert parse_git_repo(address) == repo
 
 
@@ -63,7 +63,7 @@ def test_a_credential_is_split_off_and_decoded(scheme: str, userinfo: str, usern
     assert TOKEN not in repr(repo)
 
 
-def test_a_local_path_is_allowed_only_below_a_root(tmp_path: Path) -> None:
+def test_a_local_path_is_valid_only_below_a_root(tmp_path: Path) -> None:
     root, outside = tmp_path / "größe", tmp_path / "outside"
     (root / "repo").mkdir(parents=True)
     outside.mkdir()
@@ -81,7 +81,7 @@ def test_a_local_path_is_allowed_only_below_a_root(tmp_path: Path) -> None:
     ("address", "transport"),
     [("https://h/r", "https"), ("HTTP://h/r", "http"), ("ssh://h/r", "ssh"), ("git@h:r", "ssh"), ("/srv/r", "file")],
 )
-def test_git_is_held_to_the_transport_of_the_address(address: str, transport: str) -> None:
+def test_the_transport_is_that_of_the_address(address: str, transport: str) -> None:
     assert parse_git_repo(address, ["/srv"]).transport == transport
 
 
@@ -205,16 +205,16 @@ REFUSED = {
 @pytest.mark.parametrize(
     "address", [pytest.param(it, id=f"{why} {it[:40]!a}") for why in REFUSED for it in REFUSED[why]]
 )
-def test_anything_else_is_refused(address: str) -> None:
+def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(Invalid) as refusal:
         parse_git_repo(address)
     (problem,) = refusal.value.problems
     assert problem.field == FIELD
-    assert TOKEN not in everything_said(refusal.value)
+    assert TOKEN not in texts_of(refusal.value)
 
 
-def everything_said(error: BaseException | None) -> str:
-    """The texts of an error and of those it came from."""
+def texts_of(error: BaseException | None) -> str:
+    """Return the text of an error and of all its causes."""
     texts = []
     while error:
         texts.append(f"{error} {error.args!r}")
@@ -227,8 +227,8 @@ ADDRESS_PIECES = st.lists(st.sampled_from("https ssh ext : // / @ git - . exampl
 
 @given(ADDRESS_PIECES.map("".join) | st.text(max_size=50))
 @example(f"https://user:{TOKEN}@git.example/r")
-def test_what_is_accepted_is_what_an_executor_connects_to(address: str) -> None:
-    """The address is judged by host and port here, and cloned by the executor's reading: they must agree."""
+def test_an_accepted_address_is_where_the_executor_connects(address: str) -> None:
+    """The parser checks host and port, and the executor parses the address again: both must agree."""
     try:
         repo = parse_git_repo(address)
     except Invalid:

@@ -1,4 +1,4 @@
-"""The names of images that jobs may bring."""
+"""Names of container images."""
 
 import pytest
 
@@ -16,7 +16,7 @@ from labrats.model.image_name import problem_of_image
         "[::1]:5000/executor:1@sha256:" + "0a" * 32,
     ],
 )
-def test_what_a_registry_can_have_is_the_name_of_an_image(name: str) -> None:
+def test_names_that_a_registry_allows_are_valid(name: str) -> None:
     assert problem_of_image(name) is None
 
 
@@ -39,14 +39,14 @@ def test_what_a_registry_can_have_is_the_name_of_an_image(name: str) -> None:
         "-a",
     ],
 )
-def test_what_no_registry_can_have_is_none(name: str) -> None:
+def test_names_that_no_registry_allows_are_invalid(name: str) -> None:
     problem = problem_of_image(name)
 
     assert problem is not None
     assert "such as registry.example.com/team/executor:1.2" in problem
 
 
-def test_only_listed_images_are_allowed_where_there_is_a_list() -> None:
+def test_only_listed_images_are_allowed_if_there_is_a_list() -> None:
     assert problem_of_image("one:1", ["one:1", "two:1"]) is None
     assert problem_of_image("one", ["one:1", "two:1"]) == (
         "must be one of the images that this engine allows: one:1, two:1"

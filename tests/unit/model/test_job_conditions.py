@@ -12,8 +12,8 @@ LATER = NOON + timedelta(hours=1)
 P = Phase
 
 
-def told_of(job: Job) -> list[tuple[str, str, str]]:
-    """Type, status and reason of each condition."""
+def summary_of(job: Job) -> list[tuple[str, str, str]]:
+    """Return type, status and reason of each condition."""
     return [(each.type, each.status, each.reason) for each in conditions_of(job, LATER)]
 
 
@@ -48,11 +48,11 @@ def finished(reason: str) -> list[tuple[str, str, str]]:
         (a_job(attempts=1, started_at=NOON), [ACCEPTED, ("Started", "False", "Retried")]),
     ],
 )
-def test_conditions_tell_what_has_happened_and_nothing_else(job: Job, expected: list[tuple[str, str, str]]) -> None:
-    assert told_of(job) == expected
+def test_conditions_report_only_past_transitions(job: Job, expected: list[tuple[str, str, str]]) -> None:
+    assert summary_of(job) == expected
 
 
-def test_each_condition_holds_since_it_happened() -> None:
+def test_each_condition_has_the_time_of_its_transition() -> None:
     accepted, started, ended, succeeded = conditions_of(
         a_job(P.SUCCEEDED, started_at=NOON + timedelta(minutes=1), finished_at=NOON + timedelta(minutes=2)), LATER
     )
@@ -60,18 +60,18 @@ def test_each_condition_holds_since_it_happened() -> None:
     assert times == [NOON, NOON + timedelta(minutes=1), *[NOON + timedelta(minutes=2)] * 2]
 
 
-def test_a_job_that_was_put_back_has_not_started_since_it_was() -> None:
+def test_a_requeued_job_is_not_started() -> None:
     _, started = conditions_of(a_job(attempts=1, started_at=NOON, failed_code=FailedCode.LOST), LATER)
     assert started.last_transition_time == LATER
 
 
-def test_the_sentence_for_people_says_why_a_job_failed() -> None:
+def test_the_message_of_a_failure_is_its_reason() -> None:
     reason = "the image none:1 cannot be pulled: there is no such host"
     job = a_job(P.FAILED, failed_code=FailedCode.IMAGE_PULL, failed_reason=reason)
     assert conditions_of(job, LATER)[-1].message == reason
 
 
 @pytest.mark.parametrize("code", FailedCode)
-def test_every_code_is_a_reason_as_kubernetes_has_them(code: FailedCode) -> None:
+def test_every_failed_code_is_a_valid_kubernetes_reason(code: FailedCode) -> None:
     assert camel_case(code).isalpha()
     assert camel_case(code)[0].isupper()

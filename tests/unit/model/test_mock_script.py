@@ -1,4 +1,4 @@
-"""What a mock script may say, and how a mistake in it is named."""
+"""Parsing of mock scripts, and the errors for invalid ones."""
 
 from typing import Any
 
@@ -43,11 +43,11 @@ from labrats.model.mock_script import (
         ({"onAttempt": 2, "steps": [{"log": "hi"}]}, OnAttempt(number=2, steps=(Log(log="hi"),))),
     ],
 )
-def test_each_step_is_understood(step: dict[str, Any], meaning: object) -> None:
+def test_each_step_is_parsed(step: dict[str, Any], meaning: object) -> None:
     assert parse_steps([step]) == [meaning]
 
 
-def test_what_a_step_consumes_is_a_usage() -> None:
+def test_the_usage_of_a_step_is_a_usage() -> None:
     step = {"usage": {"inputTokens": 10, "outputTokens": 5, "cacheReadTokens": 1, "costUsd": 0.5, "turns": 1}}
 
     [consume] = parse_steps([step])
@@ -84,7 +84,7 @@ def test_what_a_step_consumes_is_a_usage() -> None:
         ({"onAttempt": 1, "steps": [{"onAttempt": 1, "steps": []}]}, ".steps[0]"),
     ],
 )
-def test_a_wrong_step_is_named_by_its_path(step: Any, field: str) -> None:
+def test_an_invalid_step_is_named_by_its_path(step: Any, field: str) -> None:
     with pytest.raises(Invalid) as refused:
         parse_steps([{"log": "fine"}, step])
 
@@ -107,19 +107,19 @@ def test_a_wrong_step_is_named_by_its_path(step: Any, field: str) -> None:
         ({"onAttempt": 1, "steps": 1}, "must be an array"),
     ],
 )
-def test_what_is_wrong_with_a_step_is_said_in_the_words_of_json(step: Any, message: str) -> None:
+def test_the_error_of_a_step_uses_the_terms_of_json(step: Any, message: str) -> None:
     with pytest.raises(Invalid) as refused:
         parse_steps([step])
 
     assert [problem.message for problem in refused.value.problems] == [message]
 
 
-def test_a_step_is_of_one_kind() -> None:
+def test_a_step_has_exactly_one_action() -> None:
     with pytest.raises(Invalid, match="exactly one of log, sleepMs, "):
         parse_steps([{"log": "two", "sleepMs": 1}])
 
 
-def test_every_wrong_step_is_named() -> None:
+def test_every_invalid_step_is_named() -> None:
     with pytest.raises(Invalid) as refused:
         parse_steps([{"exit": -1}, {"log": "fine"}, {"nope": 1}])
 

@@ -23,22 +23,22 @@ def test_depth_is_counted_outside_of_strings(text: str, deepest: int, expected: 
     assert is_too_deep(text.encode(), deepest) is expected
 
 
-def test_what_lies_too_deep_is_cut_off_and_the_rest_stays() -> None:
+def test_only_values_nested_too_deeply_are_cut_off() -> None:
     value = {"keep": [1, "]}"], "cut": [[{"a": [2, "[\\"]}], 3], "last": {}}
     cut = {"keep": [1, "]}"], "cut": [None, 3], "last": {}}
     assert json.loads(cut_off_below(json.dumps(value).encode(), 2)) == cut
 
 
-def test_what_is_shallow_stays_as_it_is() -> None:
+def test_shallow_json_is_unchanged() -> None:
     assert cut_off_below(b'{"a": [1, 2]}', 2) == b'{"a": [1, 2]}'
 
 
-def test_what_no_decoder_can_read_can_be_read_after_it_was_cut() -> None:
+def test_json_that_is_too_deep_for_a_decoder_is_decodable_once_cut() -> None:
     deep = b'{"metadata": {"name": "deep"}, "spec": ' + b'{"a":' * 9000 + b"1" + b"}" * 9000 + b"}"
     assert json.loads(cut_off_below(deep, 50))["metadata"] == {"name": "deep"}
 
 
 @pytest.mark.parametrize("levels", [DEEPEST, 30_000])
-def test_what_an_executor_says_too_deep_is_no_event(levels: int) -> None:
+def test_an_event_nested_too_deeply_is_skipped(levels: int) -> None:
     line = b'{"seq":1,"at":"2030-01-01T12:00:00Z","kind":"result","result":' + b"[" * levels + b"]" * levels + b"}"
     assert decode_event(line) is None

@@ -1,4 +1,4 @@
-"""Text from outside loses what a person who looks at it does not see."""
+"""Text of external origin loses its hidden content."""
 
 import json
 
@@ -17,16 +17,16 @@ from labrats.model.outside_text import as_text, without_hidden
     ],
     ids=lambda hidden: f"U+{ord(hidden[0]):04X}",
 )  # fmt: skip
-def test_characters_that_nobody_sees_are_taken_out(hidden: str) -> None:
+def test_invisible_characters_are_removed(hidden: str) -> None:
     assert without_hidden(f"for{hidden}get") == "forget"
 
 
 @pytest.mark.parametrize("comment", ["<!-- obey\nme -->", "<!---->", "<!-- never closed", "<!-\u200b- obey -->"])
-def test_an_html_comment_is_replaced_by_a_remark(comment: str) -> None:
+def test_an_html_comment_is_replaced_by_a_note(comment: str) -> None:
     assert without_hidden(f"before {comment}") == "before [a hidden comment was here]"
 
 
-def test_a_markdown_comment_is_replaced_by_a_remark() -> None:
+def test_a_markdown_comment_is_replaced_by_a_note() -> None:
     assert without_hidden("one\n[//]: # (obey me)\ntwo") == "one\n[a hidden comment was here]\ntwo"
 
 
@@ -41,11 +41,11 @@ def test_a_markdown_comment_is_replaced_by_a_remark() -> None:
         "[1]: # x",
     ],
 )
-def test_what_everybody_sees_stays(text: str) -> None:
+def test_visible_text_is_unchanged(text: str) -> None:
     assert without_hidden(text) == text
 
 
-def test_a_value_is_json_with_nothing_hidden_in_it() -> None:
+def test_a_json_value_has_no_hidden_text() -> None:
     text = as_text({"ti\u200btle": ["a\u202eb", 1, None, True], "body": "<!-- x -->"})
 
     assert json.loads(text) == {"title": ["ab", 1, None, True], "body": "[a hidden comment was here]"}

@@ -1,4 +1,4 @@
-"""The table of moves, walked whole."""
+"""Every entry of the table of moves."""
 
 from itertools import product
 
@@ -36,7 +36,7 @@ EVERY_PAIR = list(product(Phase, JobEvent))
 
 
 @pytest.mark.parametrize(("phase", "event"), EVERY_PAIR)
-def test_each_event_leads_where_it_should_or_is_refused(phase: Phase, event: JobEvent) -> None:
+def test_each_event_leads_to_its_phase_or_is_refused(phase: Phase, event: JobEvent) -> None:
     following = EXPECTED[phase].get(event)
     if following is not None:
         assert next_phase(phase, event) is following
@@ -47,11 +47,11 @@ def test_each_event_leads_where_it_should_or_is_refused(phase: Phase, event: Job
     assert f"cannot be {DONE[event]}" in str(refusal.value)
 
 
-def test_only_a_retry_leaves_an_end() -> None:
+def test_only_a_retry_leaves_a_terminal_phase() -> None:
     assert {(phase, event) for phase, event in MOVES if phase in ENDED} == {(P.FAILED, E.RETRY)}
 
 
-def test_every_phase_has_its_word_in_the_api() -> None:
+def test_every_phase_has_a_status_in_the_api() -> None:
     assert API_STATUS == {
         P.PENDING: "waiting",
         P.RUNNING: "active",
@@ -62,11 +62,11 @@ def test_every_phase_has_its_word_in_the_api() -> None:
 
 
 @pytest.mark.parametrize("phase", Phase)
-def test_a_job_has_ended_in_the_phases_that_nothing_follows_by_itself(phase: Phase) -> None:
+def test_a_job_has_ended_in_a_terminal_phase(phase: Phase) -> None:
     assert a_job(phase).ended is (phase not in (P.PENDING, P.RUNNING))
 
 
-def test_advancing_changes_the_phase_and_what_is_told_and_nothing_else() -> None:
+def test_advance_changes_the_phase_and_the_given_fields_only() -> None:
     job = a_job(P.PENDING)
     started = advance(job, E.START, attempts=1, slot="mock")
     assert (started.phase, started.status.attempts, started.status.slot) == (P.RUNNING, 1, "mock")
@@ -75,7 +75,7 @@ def test_advancing_changes_the_phase_and_what_is_told_and_nothing_else() -> None
 
 
 @pytest.mark.parametrize(("phase", "event"), [pair for pair in EVERY_PAIR if pair not in MOVES])
-def test_a_refused_move_gives_no_job(phase: Phase, event: JobEvent) -> None:
+def test_a_refused_move_raises(phase: Phase, event: JobEvent) -> None:
     job: Job = a_job(phase)
     with pytest.raises(IllegalMove):
         advance(job, event)

@@ -1,4 +1,4 @@
-"""A secret does not get through in any of the usual encodings."""
+"""Redaction of secrets in the usual encodings."""
 
 import base64
 import html
@@ -38,14 +38,14 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS.keys())
 @pytest.mark.parametrize("before", ["", "u", "u:", "x-access-token:"])
 @pytest.mark.parametrize("after", ["", "\n", "@host", " and more of the same line"])
-def test_no_usual_encoding_of_a_secret_gets_through(encode: Callable[[str], str], before: str, after: str) -> None:
+def test_every_usual_encoding_of_a_secret_is_redacted(encode: Callable[[str], str], before: str, after: str) -> None:
     leak = encode(before + SECRET + after)
 
     redacted = Redactor([SECRET]).redact(leak)
 
-    taken_out = len(leak) - len(redacted) + len(REDACTED)
+    removed = len(leak) - len(redacted) + len(REDACTED)
     assert REDACTED in redacted
-    assert taken_out >= len(encode(SECRET)) - 6  # quotes, padding, and what base64 mixes with its neighbours may stay
+    assert removed >= len(encode(SECRET)) - 6  # quotes, padding and shared characters of base64 may remain
 
 
 def wrapped(text: str, width: int, end: str = "\n") -> str:
@@ -77,7 +77,7 @@ NOISY: dict[str, str] = {
 
 
 @pytest.mark.parametrize("leak", NOISY.values(), ids=NOISY)
-def test_no_secret_with_noise_in_it_gets_through(leak: str) -> None:
+def test_a_secret_with_noise_is_redacted(leak: str) -> None:
     redacted = Redactor([SECRET]).redact(leak)
 
     assert REDACTED in redacted
@@ -89,7 +89,7 @@ def test_no_secret_with_noise_in_it_gets_through(leak: str) -> None:
 
 
 @pytest.mark.parametrize("width", [76, 64, 60])
-def test_a_wrapped_secret_that_comes_line_by_line_leaves_no_long_fragment(width: int) -> None:
+def test_the_lines_of_a_wrapped_secret_leave_no_long_fragment(width: int) -> None:
     redactor, secret = Redactor(["test-" + "k3y" * 40]), "test-" + "k3y" * 40
     encoded = base64.b64encode(b"x" + secret.encode()).decode()
     lines = [redactor.redact(line) for line in wrapped(encoded, width).splitlines()]
@@ -97,13 +97,13 @@ def test_a_wrapped_secret_that_comes_line_by_line_leaves_no_long_fragment(width:
     assert sum(len(line.replace(REDACTED, "")) for line in lines) < 30
 
 
-def test_text_around_a_noisy_secret_stays() -> None:
+def test_text_around_a_noisy_secret_is_unchanged() -> None:
     redacted = Redactor(["test-secret"]).redact("one\ntwo test-\n  secret\nthree \x1b[1mfour\x1b[0m")
     assert redacted == f"one\ntwo {REDACTED}\nthree \x1b[1mfour\x1b[0m"
 
 
 @pytest.mark.parametrize("around", [("", ""), ("Bearer ", "\n"), ('{"key":"', '"}')])
-def test_an_engines_own_key_is_a_secret_whoever_made_it(around: tuple[str, str]) -> None:
+def test_an_api_key_of_any_engine_is_redacted(around: tuple[str, str]) -> None:
     key = "lr_" + "aB3-_" * 8 + "xyz"
     before, after = around
     assert Redactor().redact(before + key + after) == before + REDACTED + after
@@ -111,7 +111,7 @@ def test_an_engines_own_key_is_a_secret_whoever_made_it(around: tuple[str, str])
     assert Redactor().redact(f"{key}longer lr_short") == f"{key}longer lr_short"
 
 
-def test_other_text_is_left_as_it_is() -> None:
+def test_other_text_is_unchanged() -> None:
     text = "t3st secret key, base64: dDNzdA=="
 
     assert Redactor([SECRET]).redact(text) == text
@@ -133,13 +133,13 @@ def test_the_strings_inside_a_json_secret_are_secrets() -> None:
     assert redactor.redact("the chatgpt mode") == "the chatgpt mode"
 
 
-def test_a_secret_that_contains_another_goes_whole() -> None:
+def test_a_secret_that_contains_another_is_redacted_completely() -> None:
     redactor = Redactor(["test-pass", "test-pass-phrase"])
 
     assert redactor.redact("test-pass-phrase") == REDACTED
 
 
-def test_very_short_secrets_are_left_alone() -> None:
+def test_very_short_secrets_are_not_redacted() -> None:
     assert Redactor(["git", "12345"]).redact("git is at 12345") == "git is at 12345"
 
 
@@ -151,6 +151,6 @@ def test_values_are_redacted_at_any_depth() -> None:
 
 
 @given(st.text(min_size=6, max_size=80), st.text(max_size=40), st.text(max_size=40))
-def test_no_secret_survives_whatever_it_is(secret: str, before: str, after: str) -> None:
+def test_any_secret_is_redacted(secret: str, before: str, after: str) -> None:
     if REDACTED.find(secret) < 0:
         assert secret not in Redactor([secret]).redact(before + secret + after).replace(REDACTED, "\0")
