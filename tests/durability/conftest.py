@@ -1,4 +1,4 @@
-"""The disk that the durability tests run on, and the count of what it went through."""
+"""The simulated disk of the durability tests, and the count of its faults."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ import pytest
 from tests.durability.disk import Disk
 
 PAGES_PER_CHECKPOINT = 40
-"""Far fewer than SQLite's 1,000, so that short tests are full of checkpoints."""
+"""Far fewer than SQLite's 1,000, so that short tests have many checkpoints."""
 
 COUNTERS = pytest.StashKey[Counter[str]]()
 
 
 @pytest.fixture
 def disk() -> Iterator[Disk]:
-    """SQLite's only disk, for the length of a test."""
+    """The disk of all SQLite databases during a test."""
     disk = Disk()
     with frequent_checkpoints():
         yield disk
@@ -38,7 +38,7 @@ def frequent_checkpoints() -> Iterator[None]:
 
 @pytest.fixture
 def counters(pytestconfig: pytest.Config) -> Counter[str]:
-    """What the tests survived, printed at the end."""
+    """The number of survived faults of each kind, printed at the end."""
     return pytestconfig.stash.setdefault(COUNTERS, Counter())
 
 

@@ -1,4 +1,4 @@
-"""A disk beneath SQLite that can lose power, fill up and fail."""
+"""A simulated disk for SQLite that can lose power, fill up and fail."""
 
 import os
 import random
@@ -18,7 +18,7 @@ _REAL_DISK: Final = "unix"
 
 
 class Call(StrEnum):
-    """What SQLite asks of a disk."""
+    """The calls that SQLite makes to a disk."""
 
     READ = "read"
     WRITE = "write"
@@ -27,7 +27,7 @@ class Call(StrEnum):
 
 @dataclass(frozen=True)
 class Written:
-    """Data put at an offset of a file."""
+    """A write of data at an offset of a file."""
 
     offset: int
     data: bytes
@@ -39,7 +39,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Truncated:
-    """A file's end moved."""
+    """A change of a file's size."""
 
     size: int
 
@@ -50,7 +50,7 @@ class Truncated:
 
 @dataclass
 class _File:
-    """synced: what is sure to survive a power cut; None when not even the name is. unsynced: what was done since."""
+    """synced: the content that survives a power cut; None if not even the name does. unsynced: the changes since."""
 
     synced: bytes | None
     unsynced: list[Written | Truncated] = field(default_factory=list)
@@ -66,36 +66,36 @@ class _File:
 
 @dataclass
 class _Failure:
-    """What a call raises, once it was made so many times."""
+    """The error of a call after a number of successful ones."""
 
     error: type[apsw.Error]
     calls_until: int
 
 
 class Disk(apsw.VFS):
-    """SQLite's default VFS while it is registered: real files, of which it knows what a power cut would leave.
+    """SQLite's default VFS while it is registered. It uses real files and tracks what a power cut would leave of them.
 
-    A sync that fails loses what it should have synced, as on Linux, although reads still show it. A file's removal
-    is unsynced until its folder is synced, which SQLite has done when it first syncs a new file.
+    A failed sync loses the data that it should have synced, as on Linux, although reads still return it. The removal of
+    a file is unsynced until its folder is synced, which SQLite does when it first syncs a new file.
 
-    syncs: how many succeeded. somebody_waits: set when a connection first waits for another's lock.
+    syncs: the number of successful ones. has_waiter: set when a connection first waits for the lock of another.
     """
 
     def __init__(self) -> None:
         super().__init__("labrats-test-disk", _REAL_DISK, makedefault=True)
         self.syncs = 0
-        self.somebody_waits = threading.Event()
+        self.has_waiter = threading.Event()
         self._lock = threading.RLock()  # SQLite calls from the event loop and from the writer's thread
         self._files: dict[str, _File] = {}
         self._removed: dict[str, bytes] = {}
         self._failing: dict[Call, _Failure] = {}
         self._random = random.Random(0)
         self._calls_until_cut: int | None = None
-        self._left_by_cut: dict[str, bytes | None] | None = None
+        self._state_after_cut: dict[str, bytes | None] | None = None
 
     @contextmanager
     def failing(self, call: Call, error: type[apsw.Error], after: int = 0) -> Iterator[None]:
-        """Every `call` raises `error`, but for the first `after` of them."""
+        """Let every `call` raise `error`, except the first `after` of them."""
         self._failing[call] = _Failure(error, after)
         try:
             yield
@@ -103,29 +103,29 @@ class Disk(apsw.VFS):
             del self._failing[call]
 
     def cut_power_after(self, calls: int, seed: int) -> None:
-        """Power fails in the middle of a write or sync, after `calls` more of them.
+        """Cut the power in the middle of a write or sync, after `calls` more of them.
 
-        Which of the unsynced writes have reached the disk by then, and which of them in part, `seed` decides.
+        `seed` determines which of the unsynced writes have reached the disk, and which of them in part.
         """
         self._random = random.Random(seed)
         self._calls_until_cut = calls
 
     @property
     def has_power(self) -> bool:
-        return self._left_by_cut is None
+        return self._state_after_cut is None
 
     def power_on(self) -> None:
-        """Bring the files into the state that the power cut left. Nothing may have them open."""
-        assert self._left_by_cut is not None, "the power is on"
-        for name, content in self._left_by_cut.items():
+        """Restore the files to the state after the power cut. No connection may have them open."""
+        assert self._state_after_cut is not None, "the power is on"
+        for name, content in self._state_after_cut.items():
             if content is None:
                 Path(name).unlink(missing_ok=True)
             else:
                 Path(name).write_bytes(content)
-            Path(f"{name}-shm").unlink(missing_ok=True)  # what it holds is in memory only
+            Path(f"{name}-shm").unlink(missing_ok=True)  # it stands for shared memory
         self._files.clear()
         self._removed.clear()
-        self._left_by_cut = None
+        self._state_after_cut = None
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
         if name is None:
@@ -149,22 +149,22 @@ class Disk(apsw.VFS):
                 self._removed.clear()
 
     def xSleep(self, microseconds: int) -> int:  # noqa: N802
-        self.somebody_waits.set()
+        self.has_waiter.set()
         return super().xSleep(microseconds)
 
-    def read(self, really: Callable[[], bytes]) -> bytes:
+    def read(self, perform: Callable[[], bytes]) -> bytes:
         with self._lock:
             self._check(Call.READ)
-            return really()
+            return perform()
 
-    def write(self, path: str, change: Written | Truncated, really: Callable[[], None]) -> None:
+    def write(self, path: str, change: Written | Truncated, perform: Callable[[], None]) -> None:
         with self._lock:
             self._check(Call.WRITE)
             self._files[path].unsynced.append(change)
-            self._come_closer_to_the_cut()
-            really()
+            self._count_down_to_cut()
+            perform()
 
-    def sync(self, path: str, really: Callable[[], None]) -> None:
+    def sync(self, path: str, perform: Callable[[], None]) -> None:
         with self._lock:
             file = self._files[path]
             try:
@@ -172,8 +172,8 @@ class Disk(apsw.VFS):
             except apsw.Error:
                 file.unsynced.clear()
                 raise
-            self._come_closer_to_the_cut()
-            really()
+            self._count_down_to_cut()
+            perform()
             self.syncs += 1
             if file.synced is None:
                 self._removed.clear()
@@ -186,31 +186,33 @@ class Disk(apsw.VFS):
             return
         failure.calls_until -= 1
         if failure.calls_until < 0:
-            raise failure.error(f"this {call} was made to fail")
+            raise failure.error(f"injected failure of a {call}")
 
     def _check_power(self) -> None:
         if not self.has_power:
             raise apsw.IOError("the power is off")
 
-    def _come_closer_to_the_cut(self) -> None:
+    def _count_down_to_cut(self) -> None:
         if self._calls_until_cut is None:
             return
         if self._calls_until_cut == 0:
             self._calls_until_cut = None
-            self._left_by_cut = self._what_a_cut_leaves()
+            self._state_after_cut = self._draw_state_after_cut()
             raise apsw.IOError("the power fails")
         self._calls_until_cut -= 1
 
-    def _what_a_cut_leaves(self) -> dict[str, bytes | None]:
-        share = self._random.choice([0.0, 0.5, 0.9])  # of what is unsynced. 0.0 is the worst for durability
-        undone = {path: content for path, content in self._removed.items() if self._random.random() >= share}
-        return undone | {path: file.after(self._survivors(file.unsynced, share)) for path, file in self._files.items()}
+    def _draw_state_after_cut(self) -> dict[str, bytes | None]:
+        share = self._random.choice([0.0, 0.5, 0.9])  # of the unsynced changes that survive; 0.0 is the worst case
+        restored = {path: content for path, content in self._removed.items() if self._random.random() >= share}
+        return restored | {
+            path: file.after(self._survivors(file.unsynced, share)) for path, file in self._files.items()
+        }
 
     def _survivors(self, changes: Sequence[Written | Truncated], share: float) -> Sequence[Written | Truncated]:
-        return [self._perhaps_torn(change) for change in changes if self._random.random() < share]
+        return [self._maybe_torn(change) for change in changes if self._random.random() < share]
 
-    def _perhaps_torn(self, change: Written | Truncated) -> Written | Truncated:
-        """The write, or the first of its sectors."""
+    def _maybe_torn(self, change: Written | Truncated) -> Written | Truncated:
+        """Return the change itself, or only the first sectors of a write."""
         if isinstance(change, Truncated) or self._random.random() < 0.7:
             return change
         sectors = self._random.randrange(len(change.data) // SECTOR_BYTES + 1)
@@ -218,7 +220,7 @@ class Disk(apsw.VFS):
 
 
 class _OpenFile(apsw.VFSFile):
-    """A file on the disk, as one connection has it open."""
+    """A file on the disk that one connection has open."""
 
     def __init__(self, disk: Disk, path: str, name: str | apsw.URIFilename, flags: list[int]) -> None:
         super().__init__(_REAL_DISK, name, flags)

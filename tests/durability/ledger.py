@@ -1,4 +1,4 @@
-"""Many writers at once, and an exact record of what the store told them."""
+"""Many concurrent writers, and an exact record of the store's answers."""
 
 import asyncio
 import random
@@ -13,14 +13,14 @@ from labrats.model.record import Metadata
 from labrats.ports import Store
 
 State = int | None
-"""What a writer's resource was last set to; None: it is not there."""
+"""The slots of a writer's AiModel; None if it does not exist."""
 
 
 @dataclass
 class Ledger:
-    """What may be in the store: for each name what was acknowledged last, and what was asked for since, if anything.
+    """The possible content of a store: for each name, the last acknowledged state, and a later request, if any.
 
-    last_version: the highest resource version that was ever acknowledged. acknowledgements: how many there were.
+    last_version: the highest acknowledged resource version. acknowledgements: the number of acknowledged writes.
     """
 
     acknowledged: dict[str, State] = field(default_factory=dict)
@@ -37,12 +37,12 @@ class Ledger:
         self.last_version = max(self.last_version, int(version or 0))
 
     async def losses(self, store: Store) -> list[str]:
-        """What the store should have and has not, in words. What was in doubt is settled afterwards."""
+        """Describe each acknowledged write that the store lost. Afterwards, no state is in doubt."""
         losses = [await self._loss(store, name) for name in sorted(self.acknowledged.keys() | self.asked.keys())]
         probe = await store.create(a_secret("probe"))
         await store.delete(Secret, "probe")
         if int(probe.metadata.resource_version) <= self.last_version:
-            losses.append(f"version {probe.metadata.resource_version} was given again")
+            losses.append(f"version {probe.metadata.resource_version} was used twice")
         return [loss for loss in losses if loss]
 
     async def _loss(self, store: Store, name: str) -> str | None:
@@ -59,15 +59,15 @@ class Ledger:
         return None
 
 
-async def write_until_trouble(store: Store, ledger: Ledger, seed: int, writers: int = 8) -> None:
-    """Let `writers` write at once, each to a resource of its own, until the store raises RetryLater."""
+async def write_until_failure(store: Store, ledger: Ledger, seed: int, writers: int = 8) -> None:
+    """Run concurrent writers, each on a resource of its own, until the store raises RetryLater."""
     async with asyncio.TaskGroup() as tasks:
         for n in range(writers):
             tasks.create_task(_write(store, ledger, f"model-{n}", random.Random(f"{seed}-{n}")))
 
 
 async def _write(store: Store, ledger: Ledger, name: str, random: random.Random) -> None:
-    """Create, update a few times, delete, and again. The state only grows, so that an old one is told from a new."""
+    """Create, update and delete a resource, repeatedly. The state only grows, so that old and new ones differ."""
     state = random.randrange(1, 1_000_000)
     try:
         for existing in await store.get_many(AiModel, [name]):

@@ -1,4 +1,4 @@
-"""R17: a full, failing or read-only disk is waited out: RetryLater, and back to work without a restart."""
+"""A full, failing or read-only disk raises RetryLater, and the store recovers without a restart."""
 
 import asyncio
 from contextlib import closing
@@ -13,11 +13,11 @@ from labrats.model.ai_model import AiModel
 from labrats.model.errors import RetryLater
 from labrats.ports import Changed, Synced
 from tests.durability.disk import Call, Disk
-from tests.durability.ledger import Ledger, a_model, write_until_trouble
+from tests.durability.ledger import Ledger, a_model, write_until_failure
 
 DEADLINE_SECONDS = 30
 
-TROUBLES = [
+FAULTS = [
     (Call.WRITE, apsw.FullError),
     (Call.WRITE, apsw.IOError),
     (Call.WRITE, apsw.ReadOnlyError),
@@ -26,11 +26,11 @@ TROUBLES = [
     (Call.SYNC, apsw.IOError),
 ]
 
-at_every_trouble = pytest.mark.parametrize(("call", "error"), TROUBLES)
+for_every_fault = pytest.mark.parametrize(("call", "error"), FAULTS)
 
 
-@at_every_trouble
-async def test_r17_writes_are_put_off_and_succeed_once_the_disk_is_well(
+@for_every_fault
+async def test_writes_are_retried_later_and_succeed_once_the_disk_recovers(
     disk: Disk, tmp_path: Path, call: Call, error: type[apsw.Error]
 ) -> None:
     async with EmbeddedStore.open(tmp_path / "labrats.db") as store:
@@ -47,22 +47,22 @@ async def test_r17_writes_are_put_off_and_succeed_once_the_disk_is_well(
         assert await store.list(AiModel) == [after, before]
 
 
-@at_every_trouble
-async def test_r17_nothing_that_was_acknowledged_is_lost_to_troubles_at_any_moment(
+@for_every_fault
+async def test_a_fault_at_any_time_loses_no_acknowledged_write(
     disk: Disk, tmp_path: Path, call: Call, error: type[apsw.Error]
 ) -> None:
     ledger = Ledger()
     async with EmbeddedStore.open(tmp_path / "labrats.db") as store:
         for calls in range(0, 100, 5):
             with disk.failing(call, error, after=calls):
-                await write_until_trouble(store, ledger, seed=calls)
+                await write_until_failure(store, ledger, seed=calls)
             assert await ledger.losses(store) == []
     async with EmbeddedStore.open(tmp_path / "labrats.db") as store:
         assert await ledger.losses(store) == []
 
 
-@at_every_trouble
-async def test_r17_a_failed_write_reaches_no_watcher(
+@for_every_fault
+async def test_a_failed_write_reaches_no_watcher(
     disk: Disk, tmp_path: Path, call: Call, error: type[apsw.Error]
 ) -> None:
     async with EmbeddedStore.open(tmp_path / "labrats.db") as store:
@@ -74,7 +74,7 @@ async def test_r17_a_failed_write_reaches_no_watcher(
         assert await anext(watch) == Changed(opus)
 
 
-async def test_r17_reads_are_put_off_and_succeed_once_the_disk_is_well(disk: Disk, tmp_path: Path) -> None:
+async def test_reads_are_retried_later_and_succeed_once_the_disk_recovers(disk: Disk, tmp_path: Path) -> None:
     async with EmbeddedStore.open(tmp_path / "labrats.db") as store:
         opus = await store.create(a_model("opus", 1))
         with disk.failing(Call.READ, apsw.IOError):
@@ -90,7 +90,7 @@ async def test_r17_reads_are_put_off_and_succeed_once_the_disk_is_well(disk: Dis
         assert await anext(store.watch(AiModel)) == Changed(opus)
 
 
-async def test_r17_a_store_on_a_failing_disk_does_not_open_and_does_later(disk: Disk, tmp_path: Path) -> None:
+async def test_a_store_on_a_failing_disk_opens_only_once_the_disk_recovers(disk: Disk, tmp_path: Path) -> None:
     with disk.failing(Call.WRITE, apsw.FullError), pytest.raises(RetryLater):
         async with EmbeddedStore.open(tmp_path / "labrats.db"):
             pass
@@ -98,14 +98,14 @@ async def test_r17_a_store_on_a_failing_disk_does_not_open_and_does_later(disk: 
         await store.create(a_model("opus", 1))
 
 
-async def test_r17_a_write_waits_for_that_of_another_process(disk: Disk, tmp_path: Path) -> None:
+async def test_a_write_waits_for_a_write_of_another_process(disk: Disk, tmp_path: Path) -> None:
     path = tmp_path / "labrats.db"
     async with EmbeddedStore.open(path) as store:
         with closing(open_for_writing(path)) as other:
             other.execute("BEGIN IMMEDIATE")
             creating = asyncio.create_task(store.create(a_model("opus", 1)))
-            assert await asyncio.to_thread(disk.somebody_waits.wait, DEADLINE_SECONDS)
-            assert await store.list(AiModel) == []  # reading goes on
+            assert await asyncio.to_thread(disk.has_waiter.wait, DEADLINE_SECONDS)
+            assert await store.list(AiModel) == []  # reads still work
             other.execute("COMMIT")
         opus = await creating
         assert await store.list(AiModel) == [opus]

@@ -1,4 +1,4 @@
-"""R2: what was acknowledged is on stable storage."""
+"""Acknowledged writes are on stable storage."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from labrats.backends.embedded.writer import GroupCommit
 from labrats.model.errors import RetryLater
 from labrats.ports import SystemClock
 from tests.durability.disk import Call, Disk
-from tests.durability.ledger import Ledger, a_secret, write_until_trouble
+from tests.durability.ledger import Ledger, a_secret, write_until_failure
 from tests.support.random_seed import SEED
 
 CUTS = int(os.environ.get("LABRATS_POWER_CUTS", "100"))
@@ -28,30 +28,30 @@ OpenStore = Callable[[Path], AbstractAsyncContextManager[EmbeddedStore]]
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + CUTS // CUTS_IN_A_ROW))
-async def test_r2_power_cuts_lose_nothing_that_was_acknowledged(
+async def test_a_power_cut_loses_no_acknowledged_write(
     disk: Disk, tmp_path: Path, counters: Counter[str], seed: int
 ) -> None:
     path, ledger, chance = tmp_path / "labrats.db", Ledger(), random.Random(seed)
     for _ in range(CUTS_IN_A_ROW):
-        await write_until_the_cut(EmbeddedStore.open, path, disk, ledger, chance)
+        await write_until_power_cut(EmbeddedStore.open, path, disk, ledger, chance)
         assert await losses(path, ledger) == []
         counters["power cuts"] += 1
     counters["acknowledged writes"] += ledger.acknowledgements
 
 
 @pytest.mark.parametrize("seed", [SEED])
-async def test_power_cuts_do_lose_what_was_never_synced(disk: Disk, tmp_path: Path, seed: int) -> None:
-    """The test of the test above: with the fault it is there to find, it does."""
+async def test_a_power_cut_loses_unsynced_writes(disk: Disk, tmp_path: Path, seed: int) -> None:
+    """Checks the test above: it detects a store that does not sync its commits."""
     path, ledger, chance = tmp_path / "labrats.db", Ledger(), random.Random(seed)
     lost: list[str] = []
     for _ in range(CUTS_IN_A_ROW):
-        await write_until_the_cut(open_without_syncing_commits, path, disk, ledger, chance)
+        await write_until_power_cut(open_without_syncing_commits, path, disk, ledger, chance)
         lost += await losses(path, ledger)
     assert lost
 
 
 @pytest.mark.parametrize("seed", [SEED])
-async def test_a_failed_sync_and_then_a_power_cut_lose_nothing_that_was_acknowledged(
+async def test_a_power_cut_after_a_failed_sync_loses_no_acknowledged_write(
     disk: Disk, tmp_path: Path, seed: int
 ) -> None:
     path, ledger, chance = tmp_path / "labrats.db", Ledger(), random.Random(seed)
@@ -59,10 +59,10 @@ async def test_a_failed_sync_and_then_a_power_cut_lose_nothing_that_was_acknowle
         with suppress(apsw.IOError):  # closing without power
             async with EmbeddedStore.open(path) as store:
                 with disk.failing(Call.SYNC, apsw.IOError):
-                    await write_until_trouble(store, ledger, chance.randrange(1_000_000))
+                    await write_until_failure(store, ledger, chance.randrange(1_000_000))
                 assert await ledger.losses(store) == []
                 disk.cut_power_after(chance.randrange(40), seed=chance.randrange(1_000_000))
-                await write_until_trouble(store, ledger, chance.randrange(1_000_000))
+                await write_until_failure(store, ledger, chance.randrange(1_000_000))
         disk.power_on()
         assert await losses(path, ledger) == []
 
@@ -74,19 +74,19 @@ async def test_writers_share_syncs(disk: Disk, tmp_path: Path) -> None:
         assert disk.syncs - syncs_before < 10
 
 
-async def write_until_the_cut(
+async def write_until_power_cut(
     open_store: OpenStore, path: Path, disk: Disk, ledger: Ledger, chance: random.Random
 ) -> None:
-    """One life of the machine: power on, open the store, write, and lose power at a random moment of all that."""
+    """Open the store and write until the power fails at a random time, then restore the power."""
     disk.cut_power_after(chance.randrange(300), seed=chance.randrange(1_000_000))
-    with suppress(RetryLater, apsw.IOError):  # the cut came while it was opened; there was no power to close it
+    with suppress(RetryLater, apsw.IOError):  # the power may fail during the opening, and is off on closing
         async with open_store(path) as store:
-            await write_until_trouble(store, ledger, seed=chance.randrange(1_000_000))
+            await write_until_failure(store, ledger, seed=chance.randrange(1_000_000))
     disk.power_on()
 
 
 async def losses(path: Path, ledger: Ledger) -> list[str]:
-    """What is not as it was acknowledged, or not in order otherwise."""
+    """Describe each lost write, and any corruption of the database."""
     async with EmbeddedStore.open(path) as store:
         lost = await ledger.losses(store)
     with closing(open_for_writing(path)) as connection:
@@ -96,7 +96,7 @@ async def losses(path: Path, ledger: Ledger) -> list[str]:
 
 @asynccontextmanager
 async def open_without_syncing_commits(path: Path) -> AsyncIterator[EmbeddedStore]:
-    """The planted fault: SQLite's NORMAL syncs at checkpoints only."""
+    """Open a faulty store: with synchronous=NORMAL, SQLite syncs only at checkpoints."""
     with closing(open_for_writing(path)) as writer, closing(open_for_reading(path)) as reader:
         writer.pragma("synchronous", "normal")
         feed = Feed()
