@@ -106,7 +106,7 @@ class Store(Protocol):
         ...
 
     def silent_seconds(self, kind: type[Resource]) -> float:
-        """Return the seconds since the watch of `kind` last heard from the storage, be it only that nothing changed.
+        """Return the seconds since the storage last sent anything on the watch of `kind`, even a sign of no change.
 
         0 for a watch that cannot be out of date.
         """
@@ -205,13 +205,13 @@ class Place:
 
 
 class Runner(Protocol):
-    """Starts, finds, follows and stops attempts, each identified by its name. Attempts outlive the engine."""
+    """A service that starts, finds, follows and stops attempts by their names. Attempts outlive the engine."""
 
     async def start(self, attempt: Attempt) -> None:
         """Start the attempt unless it was started before. At most one executor ever runs under a name.
 
-        With an `earlier_session` whose workspace and home still exist, the attempt resumes it there. Two executors
-        never work in the same workspace. Any other attempt starts in a fresh workspace.
+        With an `earlier_session` whose workspace and home still exist, the attempt resumes it there. Any other attempt
+        starts in a fresh workspace. Two executors never work in the same workspace.
 
         Raises GiveUp when the attempt can never start, RetryLater when it may start later.
         """
@@ -317,7 +317,7 @@ class ModelFiles(Protocol):
 
 
 class Clock(Protocol):
-    """The time, which tests replace."""
+    """A source of time, which tests replace."""
 
     def now(self) -> datetime:
         """Return the current time in UTC."""

@@ -27,7 +27,7 @@ Content = bytes | Path
 
 
 class Attachments:
-    """Stores the files of each job in a folder of its own."""
+    """The files of jobs, with a folder for each job."""
 
     def __init__(self, uploads: Path) -> None:
         self._uploads = uploads

@@ -28,7 +28,7 @@ READ_BYTES: Final = 32 * 1024
 """The size of one read: small, so that no reader occupies the event loop for long."""
 
 CHUNK_BYTES: Final = 256 * 1024
-"""Larger than any line, so that every chunk contains a complete line."""
+"""The size of a chunk: larger than any line, so that every chunk contains a complete one."""
 
 MAX_SKIPPED_BYTES: Final = 64 * CHUNK_BYTES
 """The limit on skipping foreign data in one call: a sparse file may be larger than any disk."""
@@ -38,7 +38,7 @@ HEAD_BYTES: Final = 2 * LINE_BYTES
 
 TAIL_BYTES: Final = 4 * LINE_BYTES
 MAX_TAIL_BYTES: Final = 64 * LINE_BYTES
-"""The size of the end of an output that is read, at first and at most. The maximum takes some 30 ms."""
+"""The initial and the maximum size of what is read from the end of an output. The maximum takes some 30 ms."""
 
 MAX_RESULT_BYTES: Final = 64 * 1024 * 1024
 MAX_PATCH_BYTES: Final = 64 * 1024 * 1024
@@ -46,7 +46,7 @@ MAX_PATCH_BYTES: Final = 64 * 1024 * 1024
 
 
 class OutputReader:
-    """Reads the lines of an output in order, after the event `after_seq`. Call `read` again when the file has grown."""
+    """A reader of the lines of an output after the event `after_seq`. Call `read` again when the file has grown."""
 
     def __init__(self, path: Path, after_seq: int = 0) -> None:
         self._path, self._after = path, after_seq
@@ -77,7 +77,7 @@ class OutputReader:
             os.close(descriptor)
 
     def _lines_after(self, lines: bytes) -> bytes:
-        """Return the lines after `after_seq`: the bisection ends somewhere before it."""
+        """Leave out lines up to `after_seq`, as the bisection may end before it."""
         if not self._after:
             return lines
         for line in stored_lines(lines):

@@ -1,4 +1,4 @@
-"""Brings files to stable storage, so that they survive a power cut."""
+"""Writes to stable storage, which survive a power cut."""
 
 import os
 from pathlib import Path

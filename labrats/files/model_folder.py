@@ -1,4 +1,4 @@
-"""Downloads, lists and deletes files of local models, in the engine's process or in a pod.
+"""The folder of local models, with downloads and deletions, for the engine's process and for pods.
 
 A download goes to a hidden file, which is renamed once it is complete and verified. Beside it lies a record of the
 version and of how many bytes are on stable storage, so that the next process can resume a killed download.

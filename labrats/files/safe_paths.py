@@ -1,4 +1,4 @@
-"""Opens files in folders that an agent can write to, where a name or a link may lead anywhere.
+"""Safe access to files in folders that an agent can write to, where a name or a link may lead anywhere.
 
 Nothing but regular files is opened: a pipe would block its reader forever, and a huge file would fill its memory.
 The functions that take a root and a name never leave the root: they follow no link, as a repository may contain one

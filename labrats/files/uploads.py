@@ -101,7 +101,7 @@ class IncomingUpload:
 
 
 class Uploads:
-    """Stores uploads in one folder, which several engines may share."""
+    """The uploads in one folder, which several engines may share."""
 
     def __init__(self, root: Path, *, stored_as: str | None = None) -> None:
         """stored_as: the name of every upload on the volume; by default, the caller's name."""

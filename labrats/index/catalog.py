@@ -72,9 +72,9 @@ class Catalog:
         self._reported: set[str] = set()
         self.synced = asyncio.Event()
         self.changed = asyncio.Event()
-        """Set by every change. For a single reader, which clears it before it reads the catalog."""
+        """An event that every change sets. Its only reader clears it before reading the catalog."""
         self.changing = asyncio.Lock()
-        """Lock for writers: held from the check of a resource against the others until it is written and `put`."""
+        """A lock for writers, held from the check of a resource against the others until it is written and `put`."""
 
     async def follow(self, store: Store) -> None:
         """Apply every change until cancelled. Set `synced` once all existing resources are in the catalog."""

@@ -40,7 +40,7 @@ _INDEXES: Final = (
     "CREATE INDEX by_pause ON jobs (provider, model, paused_until) WHERE paused_until IS NOT NULL",
     "CREATE INDEX by_end ON jobs (finished) WHERE finished IS NOT NULL",
 )
-"""Created once all existing jobs are inserted: updating them with each insert takes three times as long."""
+"""The indexes, created once all existing jobs are inserted: updating them on each insert takes three times as long."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ _SUMS: Final[Mapping[Metric, Mapping[str, str]]] = {
 class JobSeries:
     """The metrics of jobs over time. All tokens and costs of a job count in the step in which it ends.
 
-    The wait of a job is known only if the job was put while its first attempt was the latest.
+    The wait of a job is known only if `put` was called while its first attempt was the latest.
     """
 
     def __init__(self) -> None:

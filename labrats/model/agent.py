@@ -77,7 +77,7 @@ class AiAgentStatus(Record):
 
 
 class AiAgent(Resource):
-    """An agent, or role, in which jobs run."""
+    """An agent: the triggers, defaults and instructions of its jobs."""
 
     spec: AiAgentSpec
     status: AiAgentStatus = AiAgentStatus()

@@ -37,7 +37,7 @@ def problem_of_mcp_servers(servers: Mapping[str, McpServer]) -> str | None:
         if problem := problem_of_mcp_server(server):
             return f"{name}: {problem}"
     if len(msgspec.json.encode(servers)) > MCP_SERVERS_BYTES:
-        return f"must be at most {MCP_SERVERS_BYTES // 1024} KiB in all"
+        return f"must be at most {MCP_SERVERS_BYTES // 1024} KiB in total"
     return None
 
 

@@ -23,7 +23,7 @@ class _Closed(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
 
 
 class Log(_Closed, frozen=True):
-    """Log `log` `times` times, `every_ms` apart. `{n}` in it counts from 1."""
+    """A step that logs `log` `times` times, `every_ms` apart. `{n}` in it counts from 1."""
 
     log: str
     times: _Positive = 1
@@ -31,7 +31,7 @@ class Log(_Closed, frozen=True):
 
 
 class Sleep(_Closed, frozen=True):
-    """Sleep."""
+    """A step that sleeps."""
 
     sleep_ms: _Count
 
@@ -44,7 +44,7 @@ class TextFile(_Closed, frozen=True):
 
 
 class Write(_Closed, frozen=True):
-    """Write a file."""
+    """A step that writes a file."""
 
     write: TextFile
 
@@ -64,43 +64,43 @@ class Amount(_Closed, frozen=True):
 
 
 class Consume(_Closed, frozen=True):
-    """Add to the usage."""
+    """A step that adds to the usage."""
 
     usage: Amount
 
 
 class SetResult(_Closed, frozen=True):
-    """Set the result. The last one counts."""
+    """A step that sets the result. The last one counts."""
 
     result: Any
 
 
 class Fail(_Closed, frozen=True):
-    """End as Failed, with this reason."""
+    """A step that fails the job with this reason."""
 
     fail: str
 
 
 class Exit(_Closed, frozen=True):
-    """Exit with this status, without an outcome."""
+    """A step that exits the executor with this status, without an outcome."""
 
     exit: Annotated[int, Meta(ge=0, le=255)]
 
 
 class Die(_Closed, frozen=True):
-    """Die of this signal, without an outcome."""
+    """A step that kills the executor with this signal, without an outcome."""
 
     signal: Annotated[int, Meta(ge=1, le=64)]
 
 
 class Hang(_Closed, frozen=True):
-    """Wait forever."""
+    """A step that waits forever."""
 
     hang: bool
 
 
 class IgnoreSignals(_Closed, frozen=True):
-    """Ignore SIGTERM and SIGINT from here on."""
+    """A step that makes the executor ignore SIGTERM and SIGINT."""
 
     ignore_signals: bool
 
@@ -113,7 +113,7 @@ class Child(_Closed, frozen=True):
 
 
 class Fork(_Closed, frozen=True):
-    """Leave a child process behind."""
+    """A step that leaves a child process behind."""
 
     fork: Child
 

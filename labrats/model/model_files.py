@@ -139,7 +139,7 @@ def check_content(filename: str, head: bytes) -> str | None:
 
 
 _FORMATS: Final = {".gguf": (0, b"GGUF", "GGUF"), ".safetensors": (8, b"{", "safetensors")}
-"""Per suffix: the offset of the format's magic number, the number, and the format's name."""
+"""The offset of the format's magic number, the number, and the format's name, for each suffix."""
 
 _SOMETHING_ELSE: Final = {
     b"\x80": "a pickle",

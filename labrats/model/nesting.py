@@ -6,7 +6,7 @@ from typing import Final
 DEEPEST: Final = 100
 """The maximum nesting of JSON from users and agents."""
 
-# A string that does not end is one token too: else each quote in it would be tried as the beginning of one.
+# An unterminated string is one token, too; otherwise the search would start again at every quote in it.
 _TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
 
@@ -24,16 +24,16 @@ def is_too_deep(text: bytes, deepest: int = DEEPEST) -> bool:
 
 def cut_off_below(text: bytes, deepest: int) -> bytes:
     """Return `text` with null instead of each array or object that lies within `deepest` others."""
-    kept: list[bytes] = []
+    pieces: list[bytes] = []
     start = depth = 0
     for token in _TOKENS.finditer(text):
         step = _step(token[0])
         if step > 0 and depth == deepest:
-            kept += [text[start : token.start()], b"null"]
+            pieces += [text[start : token.start()], b"null"]
         depth += step
         if step < 0 and depth == deepest:
             start = token.end()
-    return b"".join([*kept, text[start:]])
+    return b"".join([*pieces, text[start:]])
 
 
 def _step(token: bytes) -> int:

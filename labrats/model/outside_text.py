@@ -1,4 +1,4 @@
-"""Removes hidden content from text of external origin, so that agents read only what people see."""
+"""Removal of hidden content from text of external origin, so that agents read only what people see."""
 
 import json
 import re

@@ -14,7 +14,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
 
 
 class OwnerReference(Record):
-    """A reference to the resource that owns this one. Both are deleted together."""
+    """A reference to the resource that owns this one, and with which this one is deleted."""
 
     kind: str
     name: str

@@ -1,4 +1,4 @@
-"""Redacts secrets in text, in plain form and in the usual encodings.
+"""Redaction of secrets in text, in plain form and in the usual encodings.
 
 It is no security boundary but guards against accidents: a secret that is encoded twice, or in an unusual way, remains.
 """
@@ -17,7 +17,7 @@ from labrats.model.outside_text import INVISIBLE
 
 REDACTED: Final = "[redacted]"
 MIN_SECRET_LENGTH: Final = 6
-"""Shorter secrets are not redacted: they would match in the middle of ordinary words."""
+"""The minimum length of a redacted secret: shorter ones would match in the middle of ordinary words."""
 
 _MIN_LEAF_LENGTH: Final = 16
 """The minimum length of strings that are secrets of their own within a secret that is a JSON document."""
@@ -40,10 +40,10 @@ _NOISE: Final = re.compile(
 """Characters that may occur within a secret that people still recognise."""
 
 _QUOTED_NOISE: Final = re.compile(rf"\n[ \t]*(?:[+>#|*-][ \t]*)+|{_NOISE.pattern}")
-"""The same for lines that begin with a mark: of a patch, a quotation, a comment. A mark can also be base64."""
+"""The same, and marks at the beginning of lines: of a patch, a quotation, a comment. A mark may also be base64."""
 
 _HINT_OF_NOISE: Final = re.compile(r"[^\x20-\x5b\x5d-\x7e]|\\")
-"""A text without one of these has no noise except the spaces between its words."""
+"""Characters by which a text shows that it has noise other than the spaces between its words."""
 
 _RUN: Final = re.compile(r"[A-Za-z0-9+/_=-]{24,}")
 _WINDOW: Final = 12
@@ -51,10 +51,10 @@ _WINDOW: Final = 12
 
 
 class Redactor:
-    """Replaces the known secrets by a mark, and API keys of any engine.
+    """A filter that replaces known secrets, and API keys of any engine, by a mark.
 
-    The text may be wrapped, folded, coloured or escaped within a secret. Long fragments of base64 and hex are replaced,
-    too, as when it comes in lines; half of a plain secret is not detected.
+    A secret may be wrapped, folded, coloured or escaped. Long fragments of base64 and hex are replaced, too, such as
+    the lines of an encoded secret; half of a plain secret is not detected.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -79,7 +79,7 @@ class Redactor:
         return _ENGINE_KEY.sub(REDACTED, text) if "lr_" in text else text
 
     def safe_length(self, text: str) -> int:
-        """Return the length of the beginning of a text that can be cut between words without splitting a secret.
+        """Return the length of the part of a text in which a cut between two words splits no secret.
 
         text: the beginning of a line, without the rest.
         """

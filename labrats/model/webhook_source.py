@@ -59,7 +59,7 @@ class WebhookSourceSpec(Record):
     credentials_ref: str | None = None
 
     def override_of(self, repo_name: str | None) -> RepoOverride | None:
-        """Return the override for a repository; upper and lower case are equal."""
+        """Return the override for a repository, ignoring case; None if there is none."""
         wanted = (repo_name or "").lower()
         return next((override for name, override in self.repo_overrides.items() if name.lower() == wanted), None)
 

@@ -33,7 +33,7 @@ class InvalidUrl(LabratsError):
 
 
 class Unreachable(LabratsError):
-    """No response, for any reason, so that a caller learns nothing about the network behind the engine."""
+    """No response. The message has no reason, so that callers learn nothing about the network of the engine."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Url:
 
 @dataclass(frozen=True)
 class Response:
-    """A response. Header names are in lower case. `body` can be read once, within the block of the request."""
+    """An HTTP response. Header names are in lower case. `body` can be read once, within the block of the request."""
 
     status: int
     headers: Mapping[str, str]
@@ -75,7 +75,7 @@ class Response:
 
 
 class OutboundClient:
-    """Sends requests. It holds no state between requests, so it can be shared and needs no closing."""
+    """An HTTP client without state between requests, so that it can be shared and needs no closing."""
 
     def __init__(
         self, allowed_cidrs: Sequence[str] = (), allowed_hosts: Iterable[str] = (), tls: ssl.SSLContext | None = None
@@ -136,7 +136,7 @@ class OutboundClient:
 
 
 class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
-    """Connects to allowed addresses only."""
+    """A network backend that connects to allowed addresses only."""
 
     def __init__(self, allowed_cidrs: Sequence[str], allowed_hosts: frozenset[str]) -> None:
         self._allowed_cidrs, self._allowed_hosts = allowed_cidrs, allowed_hosts

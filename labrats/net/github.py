@@ -80,7 +80,7 @@ class HookDelivery(msgspec.Struct, frozen=True):
 
 
 class GitHub:
-    """GitHub, or GitHub Enterprise, whose API is at `api_url`."""
+    """A client of GitHub or GitHub Enterprise, whose API is at `api_url`."""
 
     def __init__(self, api_url: str, clock: Clock) -> None:
         self._api_url, self._clock = api_url.rstrip("/"), clock
@@ -142,7 +142,7 @@ class GitHub:
         """Return the headers with the App's JWT. Raises GiveUp for credentials of another kind."""
         app_id, key = credentials.get(APP_ID, "").strip(), credentials.get(PRIVATE_KEY, "")
         if not (app_id and key):
-            raise _give_up(f"the credentials have neither a `{TOKEN}` nor an `{APP_ID}` and a `{PRIVATE_KEY}`")
+            raise _give_up(f"the credentials must have a `{TOKEN}`, or an `{APP_ID}` and a `{PRIVATE_KEY}`")
         now = self._clock.now()
         claims = {
             "iss": app_id,

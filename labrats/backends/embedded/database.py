@@ -44,7 +44,8 @@ def open_for_writing(path: Path) -> apsw.Connection:
     """Return a connection to the database at `path`. The file is created or migrated if necessary.
 
     Only its owner can read the file. Every commit through this connection is on stable storage when it returns.
-    Raises LabratsError if this SQLite or this version of Labrats must not write to the file, and RetryLater.
+    Raises LabratsError if this SQLite or this version of Labrats must not write to the file, and
+    RetryLater if the file cannot be opened.
     """
     check_sqlite_version(apsw.sqlite_lib_version())
     try:
@@ -97,7 +98,7 @@ def decode_body(kind: type[R], name: str, body: bytes) -> R | None:
     try:
         record: R = _decoder(kind).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        log.error("stored resource is unreadable", extra={"kind": kind.kind(), "resource": name, "reason": str(error)})
+        log.error("stored resource unreadable", extra={"kind": kind.kind(), "resource": name, "reason": str(error)})
         return None
     return record
 

@@ -1,4 +1,4 @@
-"""Wakes the readers of attempts' outputs on writes, by the kernel's inotify.
+"""Wake-ups for the readers of attempts' outputs, through the kernel's inotify.
 
 While nothing is written, the file system is not polled, however many readers follow a job.
 """

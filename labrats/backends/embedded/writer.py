@@ -170,7 +170,7 @@ class Committed(NamedTuple):
 
 
 class GroupCommit:
-    """Runs operations in a thread of its own. Operations that arrive during a commit share the next one.
+    """A thread that runs operations. Operations that arrive during a commit share the next one.
 
     publish: called in the event loop with each commit's changes, before the callers of its operations continue.
     """

@@ -75,8 +75,8 @@ class TestApp:
     @pytest.mark.parametrize(
         ("data", "reason"),
         [
-            ({}, "neither a `token` nor"),
-            ({"appId": APP_ID}, "neither a `token` nor"),
+            ({}, "must have a `token`, or"),
+            ({"appId": APP_ID}, "must have a `token`, or"),
             (APP | {"privateKey": "test-key-that-is-none"}, "not an RSA key"),
             (APP | {"privateKey": APP_KEY_PEM[:-200]}, "not an RSA key"),
         ],

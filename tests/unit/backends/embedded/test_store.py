@@ -138,7 +138,7 @@ async def test_an_unreadable_row_is_logged_and_hides_no_other(
         assert [type(await anext(watch)) for _ in range(3)] == [Changed, Changed, Synced]
         with pytest.raises(NotFound):
             await store.get(ConfigMap, "b")
-    assert {record.message for record in caplog.records} == {"stored resource is unreadable"}
+    assert {record.message for record in caplog.records} == {"stored resource unreadable"}
     await store.delete(ConfigMap, "b")
     await store.create(a_map("b"))
 
