@@ -54,7 +54,7 @@ def left_in(root: Path) -> list[str]:
 
 @pytest.fixture
 def log() -> list[str]:
-    """What the operations of a test have log."""
+    """The log lines of a test's operations."""
     return []
 
 
