@@ -70,7 +70,7 @@ class SlotHolders:
     _holders: dict[Group, set[str]] = field(default_factory=lambda: defaultdict(set))
     _groups: dict[str, Group] = field(default_factory=dict)
 
-    def take(self, job_id: str, group: Group) -> None:
+    def allocate(self, job_id: str, group: Group) -> None:
         self._groups[job_id] = group
         self._holders[group].add(job_id)
 

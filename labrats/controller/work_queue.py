@@ -35,10 +35,10 @@ class WorkQueue:
 
     def add_later(self, key: str, delay_seconds: float) -> None:
         """Add `key` after a while. A key has one timer: the latest wish counts."""
-        self.forget_timer(key)
+        self.cancel_timer(key)
         self._timers[key] = asyncio.get_running_loop().call_later(max(0.0, delay_seconds), self._timer_fired, key)
 
-    def forget_timer(self, key: str) -> None:
+    def cancel_timer(self, key: str) -> None:
         if timer := self._timers.pop(key, None):
             timer.cancel()
 

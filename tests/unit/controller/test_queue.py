@@ -131,16 +131,16 @@ def test_no_stream_of_better_jobs_starves_anybody(worse: int, better: int) -> No
 
 def test_a_slot_is_held_once_however_often_it_is_taken() -> None:
     slots = SlotHolders()
-    slots.take("ir-1", MOCK)
-    slots.take("ir-1", MOCK)
-    slots.take("ir-2", OPUS)
+    slots.allocate("ir-1", MOCK)
+    slots.allocate("ir-1", MOCK)
+    slots.allocate("ir-2", OPUS)
     assert (slots.used(MOCK), slots.used(OPUS)) == (1, 1)
     assert "ir-1" in slots
 
 
 def test_a_released_slot_names_its_group_once() -> None:
     slots = SlotHolders()
-    slots.take("ir-1", MOCK)
+    slots.allocate("ir-1", MOCK)
     assert slots.release("ir-1") == MOCK
     assert slots.release("ir-1") is None
     assert slots.used(MOCK) == 0
@@ -152,7 +152,7 @@ def test_slots_are_counted_by_who_holds_them(moves: list[tuple[bool, str]]) -> N
     slots, holders = SlotHolders(), set[str]()
     for takes, name in moves:
         if takes:
-            slots.take(name, MOCK)
+            slots.allocate(name, MOCK)
             holders.add(name)
         else:
             assert slots.release(name) == (MOCK if name in holders else None)

@@ -107,8 +107,8 @@ async def test_the_latest_wish_for_a_key_counts(clock: FakeClock, first: float, 
 async def test_a_forgotten_delay_never_ends(clock: FakeClock) -> None:
     queue = WorkQueue()
     queue.add_later("a", 10)
-    queue.forget_timer("a")
-    queue.forget_timer("a")
+    queue.cancel_timer("a")
+    queue.cancel_timer("a")
     await clock.advance(60)
     assert len(queue) == 0
 

@@ -1,0 +1,230 @@
+"""The schedule of jobs: which ones are queued, which hold slots and which need work. Decides, and does no I/O."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from labrats.controller.queue import Group, JobQueue, SlotHolders, group_of, rank_of
+from labrats.model.ai_model import AiModel, ai_models_in_use, slots_for
+from labrats.model.job import Job
+from labrats.model.phases import Phase
+
+
+@dataclass(frozen=True)
+class Reconcile:
+    """Reconcile the job now."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class ReconcileLater:
+    """Reconcile the job after a delay. Replaces the job's earlier timer."""
+
+    job_id: str
+    delay_seconds: float
+
+
+@dataclass(frozen=True)
+class CancelTimer:
+    """Cancel the job's timer, if it has one."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class AllocateLater:
+    """Allocate the free slots of a group after a delay, when its pause is over."""
+
+    group: Group
+    delay_seconds: float
+
+
+Work = Reconcile | ReconcileLater | CancelTimer | AllocateLater
+
+
+class JobSchedule:
+    """The live jobs, and the queue, slots and pause of each group, all derived from observed jobs and AiModels.
+
+    A method that changes the schedule returns the work that follows from the change, in order.
+    """
+
+    def __init__(self, default_slots: int, aging_seconds: float) -> None:
+        """default_slots: for a provider and model without an AiModel. aging_seconds: see `rank_of`."""
+        self._default_slots, self._aging_seconds = default_slots, aging_seconds
+        self._ai_models: dict[Group, AiModel] = {}
+        self._jobs: dict[str, Job] = {}
+        self._abandoned: dict[str, Job] = {}
+        self._successors: dict[str, Job] = {}
+        self._moving: set[str] = set()
+        self._queue = JobQueue()
+        self._slots = SlotHolders()
+        self._pauses: dict[Group, datetime] = {}
+        self._all_jobs_known = False
+
+    # State
+
+    @property
+    def ai_models(self) -> Mapping[Group, AiModel]:
+        """The AiModel in use for each group that has one."""
+        return self._ai_models
+
+    def job(self, job_id: str) -> Job | None:
+        """Return the live job with that id."""
+        return self._jobs.get(job_id)
+
+    def abandoned(self, job_id: str) -> Job | None:
+        """Return the job with that id whose attempt may still run although it was deleted, or moved by another writer.
+
+        It holds its slot until `finish_abandoned`.
+        """
+        return self._abandoned.get(job_id)
+
+    def successor(self, job_id: str) -> Job | None:
+        """Return the job that was observed under the id of an abandoned one. `finish_abandoned` makes it live."""
+        return self._successors.get(job_id)
+
+    def holds_slot(self, job: Job) -> bool:
+        """Return whether a slot is allocated to the job."""
+        return job.id in self._slots
+
+    def is_waiting(self, job: Job) -> bool:
+        """Return whether the job can start as soon as a slot is allocated to it."""
+        return job.phase is Phase.PENDING and job.is_resolved and job.id not in self._slots
+
+    def is_over_allocated(self, job: Job) -> bool:
+        """Return whether more slots are allocated than the job's model has: the model may have lost some since."""
+        return self._slots.used(group_of(job)) > self._slot_count(group_of(job))
+
+    def slot_name(self, job: Job) -> str:
+        """Return the name of the AiModel whose slots the job competes for, or `provider/model` without one."""
+        return slots_for(job, self._ai_models, self._default_slots).name
+
+    # Observations
+
+    def observe_ai_models(self, ai_models: Iterable[AiModel], now: datetime) -> list[Work]:
+        """Take note of all AiModels that exist."""
+        self._ai_models = ai_models_in_use(ai_models)
+        return self.allocate(self._queue.groups(), now)
+
+    def observe_synced(self, now: datetime) -> list[Work]:
+        """Take note that every existing job has been observed. Before that an unknown job may hold any slot."""
+        self._all_jobs_known = True
+        return self.allocate(self._queue.groups(), now)
+
+    def observe(self, job: Job, now: datetime) -> list[Work]:
+        """Take note of a created or updated job, unless a newer version of it is known."""
+        if job.id in self._abandoned:
+            self._successors[job.id] = job
+            return []
+        known = self._jobs.get(job.id)
+        if known and int(known.metadata.resource_version) >= int(job.metadata.resource_version):
+            return []
+        if known and self._abandons_attempt(known, job):
+            self._abandoned[job.id], self._successors[job.id] = self._jobs.pop(job.id), job
+            return [Reconcile(job.id)]
+        if job.ended:
+            return self._forget(job, now)
+        self._jobs[job.id] = job
+        if job.phase is Phase.RUNNING:
+            self._queue.discard(job.id)
+            self._slots.allocate(job.id, group_of(job))
+            return [Reconcile(job.id)]
+        if not job.is_resolved:
+            return [Reconcile(job.id)]
+        if known is None or known.phase is Phase.RUNNING or not known.is_resolved:
+            return self.enqueue(job, now)
+        return []
+
+    def observe_deletion(self, job: Job, now: datetime) -> list[Work]:
+        """Take note of a deleted job. It holds its slot while its attempt may still run."""
+        self._successors.pop(job.id, None)
+        known = self._jobs.get(job.id)
+        if known is None or known.metadata.uid != job.metadata.uid:
+            return []
+        if known.phase is not Phase.RUNNING:
+            return self._forget(known, now)
+        self._abandoned[job.id] = self._jobs.pop(job.id)
+        return [Reconcile(job.id)]
+
+    def finish_abandoned(self, job: Job, now: datetime) -> list[Work]:
+        """Release the slot of an abandoned job, of which nothing runs any more, and observe its successor."""
+        del self._abandoned[job.id]
+        work = self._forget(job, now)
+        if successor := self._successors.pop(job.id, None):
+            work += self.observe(successor, now)
+        return work
+
+    @contextmanager
+    def moving(self, job: Job) -> Iterator[None]:
+        """Expect a change of the job's phase while the block runs: it is the engine's own, and abandons no attempt."""
+        self._moving.add(job.id)
+        try:
+            yield
+        finally:
+            self._moving.discard(job.id)
+
+    # Queue and slots
+
+    def ensure_queued(self, job: Job, now: datetime) -> list[Work]:
+        """Queue a waiting job, unless it is queued already."""
+        return [] if job.id in self._queue else self.enqueue(job, now)
+
+    def enqueue(self, job: Job, now: datetime) -> list[Work]:
+        """Queue a Pending job, at its `not_before` if that lies ahead. Releases the slot that it may hold."""
+        group = group_of(job)
+        work: list[Work] = []
+        self._slots.release(job.id)
+        if job.paused_until:
+            work += self._pause(group, job.paused_until, now)
+        if (wait := _seconds_until(job.status.not_before, now)) > 0:
+            work.append(ReconcileLater(job.id, wait))
+        else:
+            self._queue.put(job.id, group, rank_of(job, self._aging_seconds))
+            if job.status.deadline_at:
+                work.append(ReconcileLater(job.id, _seconds_until(job.status.deadline_at, now)))
+        return work + self.allocate([group], now)
+
+    def allocate(self, groups: Iterable[Group], now: datetime) -> list[Work]:
+        """Allocate each free slot of the groups to the next job in their queues."""
+        work: list[Work] = []
+        if not self._all_jobs_known:
+            return work
+        for group in groups:
+            while (job_id := self._next_job(group, now)) is not None:
+                self._slots.allocate(job_id, group)
+                work.append(Reconcile(job_id))
+        return work
+
+    def _abandons_attempt(self, known: Job, job: Job) -> bool:
+        """Return whether another writer, such as a person with kubectl, took a Running job off its attempt."""
+        is_same = job.phase is Phase.RUNNING and job.attempt_name == known.attempt_name
+        return known.phase is Phase.RUNNING and not is_same and job.id not in self._moving
+
+    def _forget(self, job: Job, now: datetime) -> list[Work]:
+        """Remove a job that has ended or was deleted, and allocate its slot to another."""
+        self._jobs.pop(job.id, None)
+        self._queue.discard(job.id)
+        freed = self._slots.release(job.id)
+        return [CancelTimer(job.id), *self.allocate([freed] if freed else [], now)]
+
+    def _pause(self, group: Group, until: datetime, now: datetime) -> list[Work]:
+        """Start no job of the group before `until`. Pauses are derived from queued jobs, never stored."""
+        if (wait := _seconds_until(until, now)) <= _seconds_until(self._pauses.get(group), now):
+            return []
+        self._pauses[group] = until
+        return [AllocateLater(group, wait)]
+
+    def _next_job(self, group: Group, now: datetime) -> str | None:
+        if _seconds_until(self._pauses.get(group), now) > 0 or self._slots.used(group) >= self._slot_count(group):
+            return None
+        return self._queue.pop(group)
+
+    def _slot_count(self, group: Group) -> int:
+        ai_model = self._ai_models.get(group)
+        return ai_model.spec.slots if ai_model else self._default_slots
+
+
+def _seconds_until(time: datetime | None, now: datetime) -> float:
+    return (time - now).total_seconds() if time else 0.0
