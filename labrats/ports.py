@@ -4,7 +4,7 @@ tests/conformance checks every backend, and the in-memory fakes of the unit test
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from labrats.model.ai_model import AiModel, most_similar
 from labrats.model.config import JobConfig, Sampling
+from labrats.model.errors import Conflict, Taken
 from labrats.model.job import AgentSession, FailedCode, Job, Outputs, Usage
 from labrats.model.model_files import FileOperation, FoundFile
 from labrats.model.protocol import ErrorEvent, ResultEvent, Selection
@@ -111,6 +112,27 @@ class Store(Protocol):
         0 for a watch that cannot be out of date.
         """
         ...
+
+
+async def compare_and_set(store: Store, read: Callable[[], Awaitable[R]], change: Callable[[R], R]) -> tuple[R, R]:
+    """Read a resource and store the result of `change`. Start over when another writer stored the resource meanwhile.
+
+    change: returns the resource to store, or the same object to store nothing. A resource without a version is created.
+
+    Returns the resource before and after the change. Raises what `read` and `change` raise, and Taken.
+    """
+    while True:
+        before = await read()
+        after = change(before)
+        if after is before:
+            return before, before
+        try:
+            write = store.update if after.metadata.resource_version else store.create
+            return before, await write(after)
+        except Taken:
+            raise
+        except Conflict:
+            continue
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from labrats.controller.callback_messages import (
     wait_after,
 )
 from labrats.metrics import Metrics
-from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.net.address_policy import Forbidden, Unresolvable
 from labrats.net.client import InvalidUrl, OutboundClient, Unreachable, parse_url
 from labrats.net.webhook_signature import signed_headers
-from labrats.ports import Changed, Clock, Store
+from labrats.ports import Changed, Clock, Store, compare_and_set
 
 log = structlog.get_logger()
 
@@ -134,16 +134,16 @@ class Callbacks:
     async def _settle(self, job_id: str, message: Message, verdict: Verdict) -> None:
         """Keep on the job that `message` is done with. Raises NotFound."""
         callback = settled(message, verdict, self._clock.now())
+
+        def with_callback(job: Job) -> Job:
+            return replace(job, status=replace(job.status, callback=callback))
+
         while True:
-            job = await self._look_afresh(job_id)
             try:
-                await self._store.update(replace(job, status=replace(job.status, callback=callback)))
-            except Conflict:
-                continue
+                await compare_and_set(self._store, lambda: self._look_afresh(job_id), with_callback)
+                return
             except RetryLater as error:
                 await self._clock.sleep(error.delay_seconds)
-                continue
-            return
 
     def _count(self, job: Job, message: Message, verdict: Verdict, *, will_retry: bool) -> None:
         if isinstance(verdict, Delivered):

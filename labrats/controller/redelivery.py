@@ -1,6 +1,7 @@
 """Has GitHub deliver again what it could not deliver while the engine was away: it does not do so by itself."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -12,10 +13,10 @@ from msgspec.structs import replace
 from labrats.index.catalog import Catalog
 from labrats.model.condition import Condition, condition_factory, with_condition
 from labrats.model.core_resources import Secret
-from labrats.model.errors import Conflict, GiveUp, NotFound, RetryLater
+from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.webhook_source import APP_ID, GITHUB, PRIVATE_KEY, TOKEN, WebhookSource
 from labrats.net.github import HookDelivery
-from labrats.ports import Clock, Store
+from labrats.ports import Clock, Store, compare_and_set
 
 log = structlog.get_logger()
 
@@ -182,20 +183,18 @@ class Redelivery:
         await self._clock.sleep(PACE_SECONDS)
 
     async def _tell(self, source: WebhookSource, condition: Condition | None) -> None:
-        """None: that there is nothing to say any more."""
-        while True:
-            try:
-                found = await self._store.get(WebhookSource, source.name)
-                others = tuple(each for each in found.status.conditions if each.type != CAUGHT_UP)
-                conditions = with_condition(found.status.conditions, condition) if condition else others
-                conditions = tuple(sorted(conditions, key=lambda each: each.type))
-                if conditions != found.status.conditions:
-                    await self._store.update(replace(found, status=replace(found.status, conditions=conditions)))
-            except Conflict:
-                continue  # somebody wrote meanwhile
-            except NotFound:
-                pass
-            return
+        """Store the condition on the source; without one, remove the stored condition."""
+
+        def changed(found: WebhookSource) -> WebhookSource:
+            others = tuple(each for each in found.status.conditions if each.type != CAUGHT_UP)
+            conditions = with_condition(found.status.conditions, condition) if condition else others
+            conditions = tuple(sorted(conditions, key=lambda each: each.type))
+            if conditions == found.status.conditions:
+                return found
+            return replace(found, status=replace(found.status, conditions=conditions))
+
+        with suppress(NotFound):
+            await compare_and_set(self._store, lambda: self._store.get(WebhookSource, source.name), changed)
 
 
 def _is_ready(source: WebhookSource) -> bool:

@@ -19,7 +19,7 @@ from labrats.model.core_resources import EVENT_KEY, INSTRUCTIONS_KEY, JOB_CREDEN
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem, RetryLater
 from labrats.model.git_repo import GitRepo
 from labrats.model.image_name import problem_of_image
-from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup, put_back
+from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup, retried
 from labrats.model.mcp_server import problem_of_mcp_servers
 from labrats.model.mock_script import parse_script
 from labrats.model.phases import Phase
@@ -137,7 +137,7 @@ class Admission:
         job = await self._store.get(Job, job.id)
         if job.phase is not Phase.FAILED:
             return job
-        return await self._store.update(put_back(job))  # it failed of that, and nobody was told yet that it is there
+        return await self._store.update(retried(job))  # it failed of that, and nobody was told yet that it is there
 
     async def _take_back(self, job: Job, names: JobNames) -> None:
         """Leave no trace of a job that could not be stored whole, as far as that can be told.

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from labrats.model.agent import ChainLink
 from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config
+from labrats.model.errors import IllegalMove
 from labrats.model.phases import ENDED, JobEvent, Phase, next_phase
 from labrats.model.record import Record, Resource
 
@@ -398,10 +399,30 @@ def advance(job: Job, event: JobEvent, **changes: Any) -> Job:
     return replace(job, status=replace(job.status, phase=phase, **changes))
 
 
-def put_back(job: Job) -> Job:
-    """A failed job, waiting for another attempt. Raises IllegalMove for any other."""
+def retried(job: Job) -> Job:
+    """Return a Failed job as Pending, with its failure cleared. Raises IllegalMove for any other job."""
     cleared = dict.fromkeys(("finished_at", "failed_code", "failed_reason", "slot", "deadline_at", "chain_ended"))
     return advance(job, JobEvent.RETRY, **cleared)
+
+
+def after_retry_request(job: Job, now: datetime) -> Job:
+    """Return a Failed job as Pending. Raises IllegalMove for any other job, and for one whose git token has expired."""
+    pending = retried(job)
+    setup = job.spec.workspace_setup
+    came_with_token = setup and setup.credentials_ref and not setup.token_from
+    if came_with_token and now - job.created_at > TOKEN_LIFETIME:
+        message = "the job's git token is more than 10 minutes old and has likely expired; submit the job again"
+        raise IllegalMove(message)
+    return pending
+
+
+def after_cancel_request(job: Job, now: datetime) -> Job:
+    """Return a Pending job as Cancelled, and a Running one with the request. Raises IllegalMove for an ended job."""
+    if job.phase is not Phase.RUNNING:
+        return advance(job, JobEvent.CANCEL, finished_at=now, cancel_requested_at=now)
+    if job.status.cancel_requested_at:
+        return job
+    return replace(job, status=replace(job.status, cancel_requested_at=now))
 
 
 def new_job_id() -> str:

@@ -19,6 +19,7 @@ from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig, AiConfigSpec
 from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.record import Metadata
+from labrats.ports import compare_and_set
 
 router = api_router("Configuration")
 
@@ -156,20 +157,15 @@ async def put_defaults(request: Request, asked: DefaultsBody) -> Response:
 
 async def _write_merged(services: Services, changes: dict[str, Any], version: str | None) -> AiConfig:
     """version: the one that they must still have, if any; empty where there must be none yet. Raises Conflict."""
-    while True:
-        found = await _stored(services)
+
+    def with_changes(found: AiConfig) -> AiConfig:
         if version is not None and version != found.metadata.resource_version:
             since = f"version {version}" if version else "there were none"
             raise Conflict(f"the settings were changed since {since}; read them again")
-        spec = msgspec.convert(merged(msgspec.to_builtins(found.spec), changes), AiConfigSpec)
-        try:
-            if found.metadata.resource_version:
-                return await services.store.update(replace(found, spec=spec))
-            return await services.store.create(replace(found, spec=spec))
-        except Conflict:
-            if version is not None:
-                raise
-            continue  # somebody wrote meanwhile: merge into what they made
+        return replace(found, spec=msgspec.convert(merged(msgspec.to_builtins(found.spec), changes), AiConfigSpec))
+
+    _, written = await compare_and_set(services.store, lambda: _stored(services), with_changes)
+    return written
 
 
 async def _stored(services: Services) -> AiConfig:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Annotated, Final, NamedTuple
 
 from fastapi import Query, Request
-from msgspec.structs import replace
 from pydantic import Field
 from starlette.responses import Response
 
@@ -32,10 +31,11 @@ from labrats.api.schemas.submission import (
 from labrats.files.attachments import Content
 from labrats.index.jobs import JobFilter
 from labrats.intake.request import fresh_names
-from labrats.model.errors import Conflict, IllegalMove, NotFound
-from labrats.model.job import TOKEN_LIFETIME, Job, advance, put_back
-from labrats.model.phases import JobEvent, Phase
+from labrats.model.errors import NotFound
+from labrats.model.job import Job, after_cancel_request, after_retry_request
+from labrats.model.phases import Phase
 from labrats.model.protocol import StoredLine
+from labrats.ports import compare_and_set
 
 router = api_router("Jobs")
 
@@ -218,18 +218,12 @@ async def get_patch(request: Request, job_id: JobId) -> Response:
 async def retry(request: Request, job_id: JobId) -> Response:
     """Put a failed job back into the queue; its attempts count on."""
     services = services_of(request)
-    while True:
-        job = await own_job(request, job_id)
-        waiting = put_back(job)
-        setup = job.spec.workspace_setup
-        embeds_token = setup and setup.credentials_ref and not setup.token_from
-        if embeds_token and services.clock.now() - job.created_at > TOKEN_LIFETIME:
-            message = "the job's git token is more than 10 minutes old and has likely expired; submit the job again"
-            raise IllegalMove(message)
-        try:
-            return await detail_of(request, await services.store.update(waiting))
-        except Conflict:
-            continue  # somebody wrote meanwhile: look again whether it may be retried
+    _, job = await compare_and_set(
+        services.store,
+        lambda: own_job(request, job_id),
+        lambda found: after_retry_request(found, services.clock.now()),
+    )
+    return await detail_of(request, job)
 
 
 @router.post(
@@ -240,22 +234,14 @@ async def retry(request: Request, job_id: JobId) -> Response:
 async def cancel(request: Request, job_id: JobId) -> Response:
     """End a waiting job at once, and ask a running one to: it is active until nothing of it runs any more."""
     services = services_of(request)
-    while True:
-        job = await own_job(request, job_id)
-        now = services.clock.now()
-        if job.phase is not Phase.RUNNING:
-            cancelled = advance(job, JobEvent.CANCEL, finished_at=now, cancel_requested_at=now)
-        elif job.status.cancel_requested_at is None:
-            cancelled = replace(job, status=replace(job.status, cancel_requested_at=now))
-        else:
-            return await detail_of(request, job)
-        try:
-            written = await services.store.update(cancelled)
-        except Conflict:
-            continue  # it started or ended meanwhile: decide again
-        if written.ended:
-            services.metrics.job_moved(job, written, now)
-        return await detail_of(request, written)
+    before, job = await compare_and_set(
+        services.store,
+        lambda: own_job(request, job_id),
+        lambda found: after_cancel_request(found, services.clock.now()),
+    )
+    if job.ended:  # it was Pending; the controller counts the end of a Running one
+        services.metrics.job_moved(before, job, services.clock.now())
+    return await detail_of(request, job)
 
 
 async def own_job(request: Request, job_id: str) -> Job:

@@ -8,8 +8,9 @@ from pydantic import Field
 from labrats.api.http.idempotency import Intent
 from labrats.api.schemas.base import optional
 from labrats.api.services import Services
-from labrats.model.errors import Conflict, NotFound, Taken
+from labrats.model.errors import Conflict, NotFound
 from labrats.model.record import Resource
+from labrats.ports import compare_and_set
 
 R = TypeVar("R", bound=Resource)
 
@@ -51,16 +52,11 @@ async def change(services: Services, kind: type[R], name: str, version: str | No
 
     version: the one it must still have, if any. Raises NotFound; Conflict where it has another.
     """
-    while True:
-        found = await stored(services, kind, name)
+
+    def checked(found: R) -> R:
         if version is not None and version != found.metadata.resource_version:
             raise Conflict(f"the {kind.kind()} {name!r} was changed since version {version}; read it again")
-        replacement = changed(found)  # its own refusals are final
-        try:
-            return await services.store.update(replacement)
-        except Taken:
-            raise
-        except Conflict:
-            if version is not None:
-                raise
-            continue  # somebody wrote meanwhile: apply the change to what they made
+        return changed(found)
+
+    _, written = await compare_and_set(services.store, lambda: stored(services, kind, name), checked)
+    return written

@@ -2,17 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from msgspec.structs import replace
 
 from labrats.index.catalog import Catalog
 from labrats.model.ai_model import AiModel
-from labrats.model.errors import Conflict, NotFound
-from labrats.model.job import Job, advance
-from labrats.model.phases import JobEvent, Phase
-from labrats.ports import Changed, Runner, Store
+from labrats.model.errors import NotFound
+from labrats.model.job import Job, after_cancel_request, after_retry_request
+from labrats.model.phases import Phase
+from labrats.ports import Changed, Runner, Store, compare_and_set
 from labrats.settings import EngineSettings
 from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine, MemoryRunner
@@ -75,26 +75,16 @@ class Lab:
         return await self.reaches(job, Phase.RUNNING)
 
     async def cancel(self, job: Job) -> None:
-        """As the API does it. Raises IllegalMove."""
-        while True:
-            job, now = await self.job(job), self.clock.now()
-            if job.phase is Phase.RUNNING:
-                cancelled = replace(job, status=replace(job.status, cancel_requested_at=now))
-            else:
-                cancelled = advance(job, JobEvent.CANCEL, finished_at=now, cancel_requested_at=now)
-            with suppress(Conflict):
-                await self.store.update(cancelled)
-                return
+        """Cancel the job as the API does. Raises IllegalMove."""
+        await compare_and_set(
+            self.store, lambda: self.job(job), lambda found: after_cancel_request(found, self.clock.now())
+        )
 
     async def retry(self, job: Job) -> None:
-        """As the API does it. Raises IllegalMove."""
-        while True:
-            job = await self.job(job)
-            with suppress(Conflict):
-                await self.store.update(
-                    advance(job, JobEvent.RETRY, finished_at=None, failed_code=None, failed_reason=None, slot=None)
-                )
-                return
+        """Retry the job as the API does. Raises IllegalMove."""
+        await compare_and_set(
+            self.store, lambda: self.job(job), lambda found: after_retry_request(found, self.clock.now())
+        )
 
     async def set_slots(self, slots: int, *, model: str = "mock") -> AiModel:
         """Create the AiModel for `model`, or change its slots."""

@@ -16,7 +16,7 @@ from labrats.model.job import (
     FailedCode,
     Job,
     KeyReference,
-    put_back,
+    retried,
 )
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
@@ -175,7 +175,7 @@ async def test_one_that_failed_so_can_be_retried_when_what_it_lacked_is_there(la
     async with lab.controller():
         failed = await lab.ended(await write(lab, agent_role="developer"))
         await lab.store.create(an_agent("developer"))
-        await lab.store.update(put_back(failed))
+        await lab.store.update(retried(failed))
         assert (await lab.reaches(failed, P.SUCCEEDED)).status.resolved
 
 

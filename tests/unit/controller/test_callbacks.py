@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from labrats.controller.callbacks import SENDS_AT_ONCE, Callbacks
 from labrats.metrics import Metrics
-from labrats.model.errors import Conflict
 from labrats.model.job import CallbackStatus, Job
 from labrats.model.phases import Phase
 from labrats.model.record import Resource
 from labrats.net.client import OutboundClient
+from labrats.ports import compare_and_set
 from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_job, a_spec
@@ -76,13 +76,13 @@ class Desk:
         return await self.store.create(a_job(phase, spec=a_spec(callback_url=url), resource_version="", **status))
 
     async def move(self, job: Job, **status: Any) -> Job:
-        """As the controller does it."""
-        while True:
-            job = await self.store.get(Job, job.id)
-            try:
-                return await self.store.update(replace(job, status=replace(job.status, **status)))
-            except Conflict:
-                continue
+        """Change the job's status as the controller does."""
+        _, moved = await compare_and_set(
+            self.store,
+            lambda: self.store.get(Job, job.id),
+            lambda found: replace(found, status=replace(found.status, **status)),
+        )
+        return moved
 
     async def callback_of(self, job: Job) -> CallbackStatus | None:
         return (await self.store.get(Job, job.id)).status.callback

@@ -20,7 +20,7 @@ from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolic
 from labrats.model.config import JobConfig
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import NotFound, RetryLater
-from labrats.model.job import Chain, Job, KeyReference, Outputs, WorkspaceSetup, put_back
+from labrats.model.job import Chain, Job, KeyReference, Outputs, WorkspaceSetup, retried
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
@@ -371,7 +371,7 @@ class TestWhereItEnds:
         async with chains.chains():
             failed = await chains.decided(await chains.add(P.FAILED))
             assert failed.status.chain_ended
-            waiting = await chains.store.update(put_back(failed))
+            waiting = await chains.store.update(retried(failed))
             await chains.end(waiting, P.SUCCEEDED)
             assert (await chains.child_of(waiting)).spec.chain
 
