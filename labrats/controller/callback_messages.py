@@ -28,7 +28,7 @@ _ENDINGS: Final = {
 
 
 @dataclass(frozen=True)
-class Message:
+class CallbackMessage:
     """One thing to tell. id: the same however often it is sent. since: when what it says has happened."""
 
     id: str
@@ -40,12 +40,12 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Delivered:
+class CallbackDelivered:
     """The receiver has it."""
 
 
 @dataclass(frozen=True)
-class Refused:
+class CallbackRefused:
     """There is no point in sending it again. is_final: nor in sending any other message of the job."""
 
     problem: str
@@ -53,17 +53,17 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Failed:
+class CallbackFailed:
     """It may go better later. wait_seconds: not before that, where the receiver says so."""
 
     problem: str
     wait_seconds: float = 0.0
 
 
-Verdict = Delivered | Refused | Failed
+Verdict = CallbackDelivered | CallbackRefused | CallbackFailed
 
 
-def next_message(job: Job) -> Message | None:
+def next_message(job: Job) -> CallbackMessage | None:
     """What the caller of `job` has to be told next; None while there is nothing.
 
     A run begins with the first attempt, or with a retry by hand. Its caller is told that it goes on, and how it ended;
@@ -86,14 +86,14 @@ def _is_new_run(job: Job, told: CallbackStatus | None) -> bool:
     return told.phase is not CallbackPhase.IN_PROGRESS and job.status.attempts > told.attempts
 
 
-def _message(job: Job, phase: CallbackPhase) -> Message:
+def _message(job: Job, phase: CallbackPhase) -> CallbackMessage:
     status = job.status
     body: dict[str, Any] = {"jobId": job.id, "phase": phase.value}
     if phase is CallbackPhase.FAILED:
         body["details"] = "cancelled" if job.phase is Phase.CANCELLED else status.failed_reason or "the job failed"
     body["metadata"] = job.spec.metadata
     is_ending = phase is not CallbackPhase.IN_PROGRESS
-    return Message(
+    return CallbackMessage(
         id=_id_of(job, phase),
         phase=phase,
         since=(status.finished_at if is_ending else status.started_at) or job.created_at,
@@ -116,10 +116,10 @@ def judge_answer(status: int, headers: Mapping[str, str], now: datetime) -> Verd
     """What the answer to a message means. Redirects are not followed: the address is the one that was judged."""
     problem = f"the receiver answered {status}"
     if 200 <= status < 300:
-        return Delivered()
+        return CallbackDelivered()
     if status == 429 or status >= 500:
-        return Failed(problem, _asked_wait_seconds(headers.get("retry-after", ""), now))
-    return Refused(problem, is_final=status == 410)
+        return CallbackFailed(problem, _asked_wait_seconds(headers.get("retry-after", ""), now))
+    return CallbackRefused(problem, is_final=status == 410)
 
 
 def _asked_wait_seconds(retry_after: str, now: datetime) -> float:
@@ -133,24 +133,24 @@ def _asked_wait_seconds(retry_after: str, now: datetime) -> float:
     return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
 
 
-def wait_after(verdict: Verdict, message: Message, tries: int, now: datetime) -> float | None:
+def wait_after(verdict: Verdict, message: CallbackMessage, tries: int, now: datetime) -> float | None:
     """Seconds until the next try after `tries` of them; None where there is to be no other.
 
     The spread comes from the message and the try, so that receivers are not met by all jobs at once.
     """
-    if not isinstance(verdict, Failed) or tries > len(WAITS_SECONDS) or now - message.since > OUTDATED_AFTER:
+    if not isinstance(verdict, CallbackFailed) or tries > len(WAITS_SECONDS) or now - message.since > OUTDATED_AFTER:
         return None
     spread = 0.8 + 0.4 * crc32(f"{message.id} {tries}".encode()) / 2**32
     return max(WAITS_SECONDS[tries - 1] * spread, verdict.wait_seconds)
 
 
-def settled(message: Message, verdict: Verdict, now: datetime) -> CallbackStatus:
+def settled(message: CallbackMessage, verdict: Verdict, now: datetime) -> CallbackStatus:
     """What the job keeps of a message that is done with."""
     return CallbackStatus(
         phase=message.phase,
         attempts=message.attempts,
         finished_at=message.finished_at,
         settled_at=now,
-        problem=None if isinstance(verdict, Delivered) else verdict.problem,
-        is_unwanted=isinstance(verdict, Refused) and verdict.is_final,
+        problem=None if isinstance(verdict, CallbackDelivered) else verdict.problem,
+        is_unwanted=isinstance(verdict, CallbackRefused) and verdict.is_final,
     )

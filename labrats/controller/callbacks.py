@@ -10,10 +10,10 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.controller.callback_messages import (
-    Delivered,
-    Failed,
-    Message,
-    Refused,
+    CallbackDelivered,
+    CallbackFailed,
+    CallbackMessage,
+    CallbackRefused,
     Verdict,
     judge_answer,
     next_message,
@@ -75,15 +75,15 @@ class Callbacks:
         """Until the caller knows all there is to know of the job."""
         try:
             with suppress(NotFound):  # somebody has deleted the job
-                await self._look_afresh(job_id)
+                await self._refresh(job_id)
                 # Between this look and the end there is no await: no news of the job is missed.
                 while message := next_message(self._owing[job_id]):
                     await self._deliver(message, self._owing[job_id])
-                    await self._look_afresh(job_id)
+                    await self._refresh(job_id)
         finally:
             del self._owing[job_id]
 
-    async def _look_afresh(self, job_id: str) -> Job:
+    async def _refresh(self, job_id: str) -> Job:
         """The job as it is now: what the watch tells may be older than what was written here. Raises NotFound."""
         while True:
             try:
@@ -94,7 +94,7 @@ class Callbacks:
             self._owing[job_id] = _newer(self._owing[job_id], fresh)
             return self._owing[job_id]
 
-    async def _deliver(self, message: Message, job: Job) -> None:
+    async def _deliver(self, message: CallbackMessage, job: Job) -> None:
         """Send `message` until it is done with, or until the job has something else to tell."""
         tries = 0
         while (due := next_message(job)) and due.id == message.id:
@@ -106,22 +106,22 @@ class Callbacks:
                 await self._settle(job.id, message, verdict)
                 return
             await self._clock.sleep(wait)
-            job = await self._look_afresh(job.id)
+            job = await self._refresh(job.id)
 
-    async def _try(self, job: Job, message: Message) -> Verdict:
+    async def _try(self, job: Job, message: CallbackMessage) -> Verdict:
         """Send it once."""
         try:
             return await self._send(job.spec.callback_url or "", message)
         except (InvalidUrl, Forbidden) as error:
-            return Refused(str(error))
+            return CallbackRefused(str(error))
         except (Unreachable, Unresolvable, TimeoutError):
-            return Failed("no answer came from the receiver")
+            return CallbackFailed("no answer came from the receiver")
         except Exception:
             # A bug met on one message must neither stop the others nor the engine.
             log.exception("sending a callback failed", job=job.id)
-            return Failed("the callback could not be sent")
+            return CallbackFailed("the callback could not be sent")
 
-    async def _send(self, url: str, message: Message) -> Verdict:
+    async def _send(self, url: str, message: CallbackMessage) -> Verdict:
         host = parse_url(url).host
         sends_to_host = self._sends_to.setdefault(host, asyncio.Semaphore(SENDS_PER_HOST))
         async with sends_to_host, self._all_sends, asyncio.timeout(SEND_SECONDS):
@@ -131,7 +131,7 @@ class Callbacks:
             async with self._client.send("POST", url, headers=headers, content=message.body) as answer:
                 return judge_answer(answer.status, answer.headers, now)  # of the body nothing is read
 
-    async def _settle(self, job_id: str, message: Message, verdict: Verdict) -> None:
+    async def _settle(self, job_id: str, message: CallbackMessage, verdict: Verdict) -> None:
         """Keep on the job that `message` is done with. Raises NotFound."""
         callback = settled(message, verdict, self._clock.now())
 
@@ -140,13 +140,13 @@ class Callbacks:
 
         while True:
             try:
-                await compare_and_set(self._store, lambda: self._look_afresh(job_id), with_callback)
+                await compare_and_set(self._store, lambda: self._refresh(job_id), with_callback)
                 return
             except RetryLater as error:
                 await self._clock.sleep(error.delay_seconds)
 
-    def _count(self, job: Job, message: Message, verdict: Verdict, *, will_retry: bool) -> None:
-        if isinstance(verdict, Delivered):
+    def _count(self, job: Job, message: CallbackMessage, verdict: Verdict, *, will_retry: bool) -> None:
+        if isinstance(verdict, CallbackDelivered):
             self._metrics.callback_tried("delivered")
             return
         self._metrics.callback_tried("retried" if will_retry else "given_up")

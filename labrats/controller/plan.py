@@ -23,7 +23,7 @@ NEVER_BEGUN: Final = frozenset({FailedCode.IMAGE_PULL, FailedCode.START_TIMEOUT,
 
 
 @dataclass(frozen=True)
-class Limits:
+class Delays:
     """grace: from the request to end until the kill. backoff: before the second attempt, doubled for each further.
 
     pause: how long a model is left alone whose provider does not say; doubled while it lasts.
@@ -60,28 +60,28 @@ class Kill:
 
 
 @dataclass(frozen=True)
-class LookAgain:
+class ReconcileAt:
     """Nothing to do before `at`."""
 
     at: datetime
 
 
 @dataclass(frozen=True)
-class Record:
+class Move:
     """Move the job by `event`, with these changes to its status."""
 
     event: JobEvent
     changes: dict[str, Any] = field(default_factory=dict)
 
 
-Action = Resolve | Admit | Start | Stop | Kill | LookAgain | Record
+Action = Resolve | Admit | Start | Stop | Kill | ReconcileAt | Move
 
 
-def plan_job(job: Job, attempt: AttemptState, *, has_slot: bool, now: datetime, limits: Limits) -> list[Action]:
+def plan_job(job: Job, attempt: AttemptState, *, has_slot: bool, now: datetime, delays: Delays) -> list[Action]:
     """What to do for `job` now, given how its latest attempt stands and whether a slot was given to it."""
     if job.phase is Phase.PENDING:
         if is_overdue(job, now):  # it says already what kept it from running
-            return [Record(JobEvent.FAIL, {"finished_at": now, "not_before": None})]
+            return [Move(JobEvent.FAIL, {"finished_at": now, "not_before": None})]
         if not job.is_resolved:
             return [Resolve()]
         return [Admit()] if has_slot else []
@@ -90,15 +90,15 @@ def plan_job(job: Job, attempt: AttemptState, *, has_slot: bool, now: datetime, 
     stop_since = _stop_since(job, now)
     match attempt:
         case Gone():
-            return [record_outcome(job, attempt, now, limits)]
+            return [move_after(job, attempt, now, delays)]
         case NotStarted():
             # A cancelled attempt is killed before it starts, so that a start already under way loses.
             return [Start()] if stop_since is None else [Kill()]
         case Alive() if stop_since is None:
-            return [LookAgain(job.status.deadline_at)] if job.status.deadline_at else []
+            return [ReconcileAt(job.status.deadline_at)] if job.status.deadline_at else []
         case Alive():
-            kill_at = stop_since + limits.grace
-            return [Kill()] if now >= kill_at else [Stop(), LookAgain(kill_at)]
+            kill_at = stop_since + delays.grace
+            return [Kill()] if now >= kill_at else [Stop(), ReconcileAt(kill_at)]
 
 
 def is_overdue(job: Job, now: datetime) -> bool:
@@ -113,7 +113,7 @@ def _stop_since(job: Job, now: datetime) -> datetime | None:
     return min(reasons, default=None)
 
 
-def record_outcome(job: Job, gone: Gone, now: datetime, limits: Limits) -> Record:
+def move_after(job: Job, gone: Gone, now: datetime, delays: Delays) -> Move:
     """What the end of its attempt makes of a running job."""
     ending: dict[str, Any] = {
         "finished_at": now,
@@ -123,19 +123,19 @@ def record_outcome(job: Job, gone: Gone, now: datetime, limits: Limits) -> Recor
         "session": _session(job, gone),
     }
     if job.status.cancel_requested_at:  # an accepted cancel always ends in Cancelled, whatever the attempt still said
-        return Record(JobEvent.CANCEL, ending)
+        return Move(JobEvent.CANCEL, ending)
     if isinstance(gone.outcome, ResultEvent):
-        return Record(JobEvent.SUCCEED, ending | _bounded_result(gone.outcome))
+        return Move(JobEvent.SUCCEED, ending | _bounded_result(gone.outcome))
     code, reason = _failure(job, gone, now)
     ending |= {"failed_code": code, "failed_reason": reason}
     if _is_spent(job, gone, code):
         ending["session"] = None
-    if code in PAUSING and (pause := _pause(job, gone, now, limits)):
-        return Record(JobEvent.REQUEUE, ending | pause)
+    if code in PAUSING and (pause := _pause(job, gone, now, delays)):
+        return Move(JobEvent.REQUEUE, ending | pause)
     if job.status.attempts - job.status.pauses < _attempts_allowed(job, code):
-        again = {"finished_at": None, "deadline_at": None, "not_before": now + backoff_after(job, limits)}
-        return Record(JobEvent.REQUEUE, ending | again)
-    return Record(JobEvent.LOSE if code is FailedCode.LOST else JobEvent.FAIL, ending)
+        again = {"finished_at": None, "deadline_at": None, "not_before": now + backoff_after(job, delays)}
+        return Move(JobEvent.REQUEUE, ending | again)
+    return Move(JobEvent.LOSE if code is FailedCode.LOST else JobEvent.FAIL, ending)
 
 
 def _session(job: Job, gone: Gone) -> AgentSession | None:
@@ -187,19 +187,19 @@ def _failure(job: Job, gone: Gone, now: datetime) -> tuple[FailedCode, str]:
     return gone.code, gone.reason
 
 
-def _pause(job: Job, gone: Gone, now: datetime, limits: Limits) -> dict[str, Any] | None:
+def _pause(job: Job, gone: Gone, now: datetime, delays: Delays) -> dict[str, Any] | None:
     """How a job waits while its model is left alone; None when its time is over before that is."""
-    until = now + pause_after(job, gone, limits)
+    until = now + pause_after(job, gone, delays)
     if job.status.deadline_at and until >= job.status.deadline_at:
         return None
     return {"finished_at": None, "not_before": until, "pauses": job.status.pauses + 1}
 
 
-def pause_after(job: Job, gone: Gone, limits: Limits) -> timedelta:
+def pause_after(job: Job, gone: Gone, delays: Delays) -> timedelta:
     """For how long to leave the model alone: as long as its provider says, or longer each time where it does not."""
     if isinstance(gone.outcome, ErrorEvent) and (asked := gone.outcome.retry_after_seconds) is not None:
         return timedelta(seconds=max(1.0, asked))
-    seconds = limits.pause.total_seconds() * 2 ** min(job.status.pauses, 16)
+    seconds = delays.pause.total_seconds() * 2 ** min(job.status.pauses, 16)
     return timedelta(seconds=min(seconds, MAX_PAUSE_SECONDS))
 
 
@@ -210,11 +210,11 @@ def _bounded_result(event: ResultEvent) -> dict[str, Any]:
     return {"result": None, "result_cut": True}
 
 
-def backoff_after(job: Job, limits: Limits) -> timedelta:
+def backoff_after(job: Job, delays: Delays) -> timedelta:
     """The wait after the failed attempt: doubled each time, bounded, and spread so that failures do not march in step.
 
     The spread comes from the job's name, which keeps the plan pure.
     """
-    seconds = limits.backoff.total_seconds() * 2 ** (job.status.attempts - 1)
+    seconds = delays.backoff.total_seconds() * 2 ** (job.status.attempts - 1)
     spread = 0.5 + crc32(job.attempt_name.encode()) / 2**33
     return timedelta(seconds=min(seconds, MAX_BACKOFF_SECONDS) * spread)

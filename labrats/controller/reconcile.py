@@ -12,10 +12,10 @@ from labrats.controller.applied_jobs import AppliedJobs
 from labrats.controller.plan import (
     Action,
     Admit,
+    Delays,
     Kill,
-    Limits,
-    LookAgain,
-    Record,
+    Move,
+    ReconcileAt,
     Resolve,
     Start,
     Stop,
@@ -61,7 +61,7 @@ class Controller:
         """tokens: provides jobs of webhook sources with tokens for their repositories."""
         self._store, self._runner, self._clock = store, runner, clock
         self._applied_jobs, self._metrics, self._tokens = applied_jobs, metrics, tokens
-        self._limits = Limits(
+        self._delays = Delays(
             grace=timedelta(seconds=settings.stop_grace_seconds),
             backoff=timedelta(seconds=settings.retry_backoff_seconds),
             pause=timedelta(seconds=settings.model_pause_seconds),
@@ -153,7 +153,7 @@ class Controller:
             return
         attempt = await self._runner.find(job.attempt_name) if job.phase is Phase.RUNNING else NotStarted()
         has_slot = self._schedule.holds_slot(job)
-        for action in plan_job(job, attempt, has_slot=has_slot, now=now, limits=self._limits):
+        for action in plan_job(job, attempt, has_slot=has_slot, now=now, delays=self._delays):
             await self._apply(action, job, now)
 
     async def _refresh(self, job_id: str) -> None:
@@ -191,9 +191,9 @@ class Controller:
             case Kill():
                 await self._runner.kill(job.attempt_name)
                 self._work.add(job.id)
-            case LookAgain(at):
+            case ReconcileAt(at):
                 self._work.add_later(job.id, (at - now).total_seconds())
-            case Record(event, changes):
+            case Move(event, changes):
                 await self._move(job, event, now, changes)
 
     async def _resolve(self, job: Job, now: datetime) -> None:

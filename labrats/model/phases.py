@@ -59,7 +59,7 @@ _DONE: Final[Mapping[JobEvent, str]] = {
     E.SUCCEED: "completed",
     E.FAIL: "failed",
     E.LOSE: "lost",
-    E.REQUEUE: "put back",
+    E.REQUEUE: "requeued",
     E.CANCEL: "cancelled",
     E.RETRY: "retried",
 }

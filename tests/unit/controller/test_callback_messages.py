@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from labrats.controller.callback_messages import (
     LONGEST_WAIT_SECONDS,
     WAITS_SECONDS,
-    Delivered,
-    Failed,
-    Refused,
+    CallbackDelivered,
+    CallbackFailed,
+    CallbackRefused,
     Verdict,
     judge_answer,
     next_message,
@@ -37,7 +37,7 @@ def told(job: Job, verdict: Verdict | None = None) -> Job:
     """The job once its next message is done with."""
     message = next_message(job)
     assert message
-    return replace(job, status=replace(job.status, callback=settled(message, verdict or Delivered(), NOON)))
+    return replace(job, status=replace(job.status, callback=settled(message, verdict or CallbackDelivered(), NOON)))
 
 
 def moved(job: Job, **status: Any) -> Job:
@@ -139,7 +139,7 @@ def test_a_message_that_was_refused_does_not_keep_the_next_one_back() -> None:
 
 @pytest.mark.parametrize(
     ("verdict", "statuses"),
-    [(Delivered, [200, 204]), (Refused, [302, 400, 404, 410]), (Failed, [429, 500, 503])],
+    [(CallbackDelivered, [200, 204]), (CallbackRefused, [302, 400, 404, 410]), (CallbackFailed, [429, 500, 503])],
 )
 def test_only_what_may_pass_is_tried_again(verdict: type, statuses: list[int]) -> None:
     assert all(isinstance(judge_answer(status, {}, NOON), verdict) for status in statuses)
@@ -160,13 +160,13 @@ def test_only_what_may_pass_is_tried_again(verdict: type, statuses: list[int]) -
     ],
 )
 def test_a_receiver_may_say_when(retry_after: str, seconds: float) -> None:
-    assert judge_answer(503, {"retry-after": retry_after}, NOON) == Failed("the receiver answered 503", seconds)
+    assert judge_answer(503, {"retry-after": retry_after}, NOON) == CallbackFailed("the receiver answered 503", seconds)
 
 
 def test_the_waits_get_longer_and_end_after_three_days() -> None:
     message = next_message(a_job_with_callback(P.RUNNING))
     assert message
-    waits = [wait_after(Failed("no"), message, tries, NOON) for tries in range(1, len(WAITS_SECONDS) + 2)]
+    waits = [wait_after(CallbackFailed("no"), message, tries, NOON) for tries in range(1, len(WAITS_SECONDS) + 2)]
     assert waits.pop() is None
     assert waits == sorted(waits, key=lambda wait: wait or 0)
     total = sum(wait for wait in waits if wait)
@@ -176,7 +176,7 @@ def test_the_waits_get_longer_and_end_after_three_days() -> None:
 
 def test_the_waits_of_different_jobs_are_spread() -> None:
     messages = [next_message(replace(a_job_with_callback(P.RUNNING), metadata=each.metadata)) for each in some_jobs()]
-    assert len({wait_after(Failed("no"), message, 1, NOON) for message in messages if message}) > 1
+    assert len({wait_after(CallbackFailed("no"), message, 1, NOON) for message in messages if message}) > 1
 
 
 def some_jobs() -> list[Job]:
@@ -187,4 +187,4 @@ def some_jobs() -> list[Job]:
 def test_what_happened_long_ago_is_not_tried_again() -> None:
     message = next_message(a_job_with_callback(P.RUNNING))
     assert message
-    assert wait_after(Failed("no"), message, 1, NOON + timedelta(hours=97)) is None
+    assert wait_after(CallbackFailed("no"), message, 1, NOON + timedelta(hours=97)) is None

@@ -12,16 +12,16 @@ from labrats.controller.plan import (
     MAX_BACKOFF_SECONDS,
     Action,
     Admit,
+    Delays,
     Kill,
-    Limits,
-    LookAgain,
-    Record,
+    Move,
+    ReconcileAt,
     Resolve,
     Start,
     Stop,
     backoff_after,
+    move_after,
     plan_job,
-    record_outcome,
 )
 from labrats.model.agent import ChainCondition, ChainLink, FailurePolicy
 from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, AgentSession, Chain, FailedCode, Outputs, Usage
@@ -31,7 +31,7 @@ from tests.fakes.clock import NOON
 from tests.support.builders import a_config, a_job, a_result, a_session, a_spec, an_applied_spec, an_error, gone_with
 
 P, E = Phase, JobEvent
-LIMITS = Limits(grace=timedelta(seconds=10), backoff=timedelta(seconds=1), pause=timedelta(seconds=30))
+DELAYS = Delays(grace=timedelta(seconds=10), backoff=timedelta(seconds=1), pause=timedelta(seconds=30))
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
 ALIVE, NOT_STARTED, SUCCEEDED = Alive(), NotStarted(), gone_with(a_result())
@@ -42,7 +42,7 @@ DEADLINE_NOW = {"deadline_at": NOW}
 DEADLINE_LONG_AGO = {"deadline_at": NOW - MINUTE}
 CANCELLED_NOW = {"cancel_requested_at": NOW}
 CANCELLED_LONG_AGO = {"cancel_requested_at": NOW - MINUTE}
-GRACE_ENDS = NOW + LIMITS.grace
+GRACE_ENDS = NOW + DELAYS.grace
 
 
 @pytest.mark.parametrize("attempt", [NOT_STARTED, ALIVE, SUCCEEDED])
@@ -50,21 +50,21 @@ GRACE_ENDS = NOW + LIMITS.grace
 def test_a_waiting_job_is_admitted_when_it_has_a_slot(
     attempt: AttemptState, has_slot: bool, actions: list[Action]
 ) -> None:
-    assert plan_job(a_job(P.PENDING), attempt, has_slot=has_slot, now=NOW, limits=LIMITS) == actions
+    assert plan_job(a_job(P.PENDING), attempt, has_slot=has_slot, now=NOW, delays=DELAYS) == actions
 
 
 @pytest.mark.parametrize("has_slot", [True, False])
 def test_a_job_that_a_person_wrote_is_resolved_before_it_waits(has_slot: bool) -> None:
     job = a_job(spec=an_applied_spec())
-    assert plan_job(job, NOT_STARTED, has_slot=has_slot, now=NOW, limits=LIMITS) == [Resolve()]
+    assert plan_job(job, NOT_STARTED, has_slot=has_slot, now=NOW, delays=DELAYS) == [Resolve()]
     resolved = replace(job, status=replace(job.status, resolved=a_config()))
-    assert plan_job(resolved, NOT_STARTED, has_slot=False, now=NOW, limits=LIMITS) == []
+    assert plan_job(resolved, NOT_STARTED, has_slot=False, now=NOW, delays=DELAYS) == []
 
 
 @pytest.mark.parametrize("phase", sorted(ENDED))
 @pytest.mark.parametrize(("attempt", "actions"), [(NOT_STARTED, []), (ALIVE, [Kill()]), (SUCCEEDED, [])])
 def test_an_ended_job_leaves_nothing_running(phase: Phase, attempt: AttemptState, actions: list[Action]) -> None:
-    assert plan_job(a_job(phase), attempt, has_slot=False, now=NOW, limits=LIMITS) == actions
+    assert plan_job(a_job(phase), attempt, has_slot=False, now=NOW, delays=DELAYS) == actions
 
 
 @pytest.mark.parametrize(
@@ -77,21 +77,21 @@ def test_an_ended_job_leaves_nothing_running(phase: Phase, attempt: AttemptState
         (CANCELLED_NOW, NOT_STARTED, [Kill()]),
         (CANCELLED_LONG_AGO | DEADLINE_AHEAD, NOT_STARTED, [Kill()]),
         ({}, ALIVE, []),
-        (DEADLINE_AHEAD, ALIVE, [LookAgain(NOW + MINUTE)]),
-        (DEADLINE_NOW, ALIVE, [Stop(), LookAgain(GRACE_ENDS)]),
-        (CANCELLED_NOW, ALIVE, [Stop(), LookAgain(GRACE_ENDS)]),
-        (CANCELLED_NOW | DEADLINE_AHEAD, ALIVE, [Stop(), LookAgain(GRACE_ENDS)]),
+        (DEADLINE_AHEAD, ALIVE, [ReconcileAt(NOW + MINUTE)]),
+        (DEADLINE_NOW, ALIVE, [Stop(), ReconcileAt(GRACE_ENDS)]),
+        (CANCELLED_NOW, ALIVE, [Stop(), ReconcileAt(GRACE_ENDS)]),
+        (CANCELLED_NOW | DEADLINE_AHEAD, ALIVE, [Stop(), ReconcileAt(GRACE_ENDS)]),
         (DEADLINE_LONG_AGO, ALIVE, [Kill()]),
         (CANCELLED_LONG_AGO, ALIVE, [Kill()]),
         (CANCELLED_NOW | DEADLINE_LONG_AGO, ALIVE, [Kill()]),
         (CANCELLED_LONG_AGO | DEADLINE_NOW, ALIVE, [Kill()]),
-        ({"cancel_requested_at": NOW - LIMITS.grace}, ALIVE, [Kill()]),
-        ({"cancel_requested_at": NOW - LIMITS.grace + SECOND}, ALIVE, [Stop(), LookAgain(NOW + SECOND)]),
+        ({"cancel_requested_at": NOW - DELAYS.grace}, ALIVE, [Kill()]),
+        ({"cancel_requested_at": NOW - DELAYS.grace + SECOND}, ALIVE, [Stop(), ReconcileAt(NOW + SECOND)]),
     ],
 )
 @pytest.mark.parametrize("has_slot", [True, False])
 def test_a_running_job(status: dict[str, Any], attempt: AttemptState, actions: list[Action], has_slot: bool) -> None:
-    assert plan_job(a_job(P.RUNNING, **status), attempt, has_slot=has_slot, now=NOW, limits=LIMITS) == actions
+    assert plan_job(a_job(P.RUNNING, **status), attempt, has_slot=has_slot, now=NOW, delays=DELAYS) == actions
 
 
 @pytest.mark.parametrize(
@@ -109,21 +109,21 @@ def test_a_running_job(status: dict[str, Any], attempt: AttemptState, actions: l
 def test_a_running_job_whose_attempt_is_gone_is_recorded(
     status: dict[str, Any], attempt: Gone, event: JobEvent
 ) -> None:
-    (action,) = plan_job(a_job(P.RUNNING, **status), attempt, has_slot=True, now=NOW, limits=LIMITS)
-    assert isinstance(action, Record)
+    (action,) = plan_job(a_job(P.RUNNING, **status), attempt, has_slot=True, now=NOW, delays=DELAYS)
+    assert isinstance(action, Move)
     assert action.event is event
 
 
 # What an end makes of the job
 
 
-def recorded(gone: Gone, **status: Any) -> Record:
-    return record_outcome(a_job(P.RUNNING, **status), gone, NOW, LIMITS)
+def recorded(gone: Gone, **status: Any) -> Move:
+    return move_after(a_job(P.RUNNING, **status), gone, NOW, DELAYS)
 
 
 def test_a_success_is_recorded_with_all_it_brought() -> None:
     tail = OutputTail(("almost", "done"), Usage(input_tokens=5), Outputs(branch="fix"))
-    assert recorded(Gone(a_result({"n": 1}), tail=tail), usage=Usage(input_tokens=2, turns=1)) == Record(
+    assert recorded(Gone(a_result({"n": 1}), tail=tail), usage=Usage(input_tokens=2, turns=1)) == Move(
         E.SUCCEED,
         {
             "finished_at": NOW,
@@ -189,7 +189,7 @@ def test_an_accepted_cancel_ends_in_cancelled_whatever_the_attempt_said(gone: Go
 )
 def test_a_failure_from_the_deadline_on_is_a_timeout(said_at: Any, code: FailedCode) -> None:
     failure = gone_with(an_error(FailedCode.AGENT_ERROR, "stopped on request", at=said_at))
-    changes = record_outcome(a_job(P.RUNNING, deadline_at=NOW), failure, NOW + MINUTE, LIMITS).changes
+    changes = move_after(a_job(P.RUNNING, deadline_at=NOW), failure, NOW + MINUTE, DELAYS).changes
     assert changes["failed_code"] is code
 
 
@@ -221,7 +221,7 @@ def test_what_may_pass_is_tried_again_while_attempts_remain(
     code: FailedCode, attempts: int, max_attempts: int, event: JobEvent | None
 ) -> None:
     job = a_job(P.RUNNING, spec=a_spec(config={"max_attempts": max_attempts}), attempts=attempts)
-    record = record_outcome(job, gone_with(an_error(code)), NOW, LIMITS)
+    record = move_after(job, gone_with(an_error(code)), NOW, DELAYS)
     assert record.event is (event or (E.LOSE if code is FailedCode.LOST else E.FAIL))
 
 
@@ -254,8 +254,8 @@ def test_a_chain_that_retries_makes_one_more_attempt_whatever_failed(
 def test_a_job_put_back_waits_and_keeps_what_it_consumed() -> None:
     gone = gone_with(an_error(FailedCode.EXECUTOR_DIED, "it died"), usage=Usage(cost_usd=0.5))
     job = a_job(P.RUNNING, spec=a_spec(config={"max_attempts": 2}), usage=Usage(cost_usd=0.25))
-    changes = record_outcome(job, gone, NOW, LIMITS).changes
-    assert changes["not_before"] == NOW + backoff_after(job, LIMITS)
+    changes = move_after(job, gone, NOW, DELAYS).changes
+    assert changes["not_before"] == NOW + backoff_after(job, DELAYS)
     assert changes["finished_at"] is None
     assert changes["usage"] == Usage(cost_usd=0.75, seconds=3600)
     assert changes["failed_code"] is FailedCode.EXECUTOR_DIED
@@ -322,7 +322,7 @@ def test_a_session_that_cannot_be_is_none(session: AgentSession) -> None:
 # A model that has to be left alone
 
 
-def paused(retry_after: float | None = None, code: FailedCode = FailedCode.RATE_LIMITED, **status: Any) -> Record:
+def paused(retry_after: float | None = None, code: FailedCode = FailedCode.RATE_LIMITED, **status: Any) -> Move:
     failure = an_error(code, "slow down", retry_after_seconds=retry_after)
     return recorded(gone_with(failure), **DEADLINE_AHEAD | status)
 
@@ -358,29 +358,29 @@ def test_a_job_whose_time_is_over_before_the_pause_is_fails_at_once(asked: float
 
 def test_pauses_use_up_no_attempts() -> None:
     job = a_job(P.RUNNING, spec=a_spec(config={"max_attempts": 2}), attempts=4, pauses=3)
-    assert record_outcome(job, gone_with(an_error()), NOW, LIMITS).event is E.REQUEUE
+    assert move_after(job, gone_with(an_error()), NOW, DELAYS).event is E.REQUEUE
 
 
 @pytest.mark.parametrize("has_slot", [True, False])
 def test_a_waiting_job_whose_time_is_over_fails_as_its_last_attempt_did(has_slot: bool) -> None:
     job = a_job(P.PENDING, attempts=1, failed_code=FailedCode.OVERLOADED, deadline_at=NOW)
-    (action,) = plan_job(job, NOT_STARTED, has_slot=has_slot, now=NOW, limits=LIMITS)
-    assert action == Record(E.FAIL, {"finished_at": NOW, "not_before": None})
+    (action,) = plan_job(job, NOT_STARTED, has_slot=has_slot, now=NOW, delays=DELAYS)
+    assert action == Move(E.FAIL, {"finished_at": NOW, "not_before": None})
 
 
 @given(attempts=st.integers(1, 100), name=st.text("0123456789abcdef", min_size=8, max_size=8))
 def test_the_wait_doubles_within_bounds(attempts: int, name: str) -> None:
-    wait = backoff_after(a_job(P.RUNNING, job_id=f"ir-{name}", attempts=attempts), LIMITS).total_seconds()
+    wait = backoff_after(a_job(P.RUNNING, job_id=f"ir-{name}", attempts=attempts), DELAYS).total_seconds()
     doubled = min(2.0 ** (attempts - 1), MAX_BACKOFF_SECONDS)
     assert 0.5 * doubled <= wait <= doubled
 
 
 def test_jobs_that_failed_together_do_not_come_back_together() -> None:
-    waits = {backoff_after(a_job(P.RUNNING, attempts=1), LIMITS) for _ in range(50)}
+    waits = {backoff_after(a_job(P.RUNNING, attempts=1), DELAYS) for _ in range(50)}
     assert len(waits) > 40
 
 
 def test_the_same_world_gives_the_same_plan() -> None:
     job = a_job(P.RUNNING, spec=a_spec(config={"max_attempts": 2}))
-    plans = [plan_job(job, gone_with(an_error()), has_slot=True, now=NOW, limits=LIMITS) for _ in range(2)]
+    plans = [plan_job(job, gone_with(an_error()), has_slot=True, now=NOW, delays=DELAYS) for _ in range(2)]
     assert plans[0] == plans[1]

@@ -362,12 +362,12 @@ class FaultyStore(TroubledStore):
 async def test_a_failed_attempt_is_repeated_after_a_while_when_the_job_allows(lab: Lab) -> None:
     async with lab.controller():
         job = await lab.submit([{"onAttempt": 1, "steps": [{"exit": 3}]}, {"result": "ok"}], config={"max_attempts": 2})
-        put_back = await put_back_after_start(lab, job)
+        requeued = await requeued_after_start(lab, job)
         ended = await lab.ended(job)
-    assert put_back.status.failed_code is FailedCode.EXECUTOR_DIED
-    assert put_back.status.not_before
+    assert requeued.status.failed_code is FailedCode.EXECUTOR_DIED
+    assert requeued.status.not_before
     assert (ended.phase, ended.status.attempts, ended.status.failed_code) == (P.SUCCEEDED, 2, None)
-    assert (ended.status.started_at, ended.status.not_before) == (put_back.status.not_before, None)
+    assert (ended.status.started_at, ended.status.not_before) == (requeued.status.not_before, None)
     assert sorted(lab.machine.executors) == [f"{job.id}-1", f"{job.id}-2"]
 
 
@@ -405,7 +405,7 @@ async def test_a_job_whose_pause_is_over_when_it_is_put_back_is_not_overtaken(la
 async def test_a_job_between_attempts_can_be_cancelled(lab: Lab) -> None:
     async with lab.controller():
         job = await lab.submit([{"fail": "no"}], config={"max_attempts": 2})
-        await put_back_after_start(lab, job)
+        await requeued_after_start(lab, job)
         await lab.cancel(job)
         await lab.clock.advance(3600)
     ended = await lab.job(job)
@@ -415,11 +415,11 @@ async def test_a_job_between_attempts_can_be_cancelled(lab: Lab) -> None:
 async def test_a_pause_between_attempts_holds_across_a_restart(lab: Lab) -> None:
     async with lab.controller():
         job = await lab.submit([{"onAttempt": 1, "steps": [{"fail": "no"}]}], config={"max_attempts": 2})
-        put_back = await put_back_after_start(lab, job)
+        requeued = await requeued_after_start(lab, job)
     async with lab.controller():
         ended = await lab.ended(job)
     assert ended.phase is P.SUCCEEDED
-    assert ended.status.started_at == put_back.status.not_before
+    assert ended.status.started_at == requeued.status.not_before
 
 
 # A model that has to be left alone
@@ -449,9 +449,9 @@ async def test_a_rate_limit_pauses_the_model_and_no_other(lab: Lab) -> None:
     async with lab.controller():
         limited_job = await lab.submit([{"onAttempt": 1, "steps": [HANG]}])
         waiting, elsewhere = await lab.submit(), await lab.submit(config={"model": "other"})
-        put_back = await refused(lab, limited_job, 60)
+        requeued = await refused(lab, limited_job, 60)
         ends = [seconds_of(await lab.ended(job)) for job in (elsewhere, limited_job, waiting)]
-    assert put_back.paused_until == NOON + timedelta(seconds=60)
+    assert requeued.paused_until == NOON + timedelta(seconds=60)
     assert ends == [after(0), after(60), after(60)]
     ended = await lab.job(limited_job)
     assert (ended.phase, ended.status.attempts, ended.status.failed_code) == (P.SUCCEEDED, 2, None)
@@ -488,11 +488,11 @@ async def test_a_job_is_put_back_up_to_its_deadline(lab: Lab) -> None:
         job = await lab.submit([HANG], config={"timeout_ms": 100_000})
         await refused(lab, job)
         await lab.clock.advance(30)
-        put_back = await refused(lab, job)
+        requeued = await refused(lab, job)
         await lab.clock.advance(60)
         await end_of_running(lab, job, limited())
         ended = await lab.ended(job)
-    assert put_back.status.pauses == 2
+    assert requeued.status.pauses == 2
     assert (ended.phase, ended.status.failed_code) == (P.FAILED, FailedCode.RATE_LIMITED)
     assert (seconds_of(ended), ended.status.attempts) == (after(90), 3)
 
@@ -520,7 +520,7 @@ async def test_a_retried_job_runs_again_as_the_next_attempt(lab: Lab) -> None:
     assert (ended.status.attempts, ended.status.failed_reason) == (2, None)
 
 
-async def put_back_after_start(lab: Lab, job: Job) -> Job:
+async def requeued_after_start(lab: Lab, job: Job) -> Job:
     """The job when it waits again after its first attempt."""
     await lab.started(job)
     return await lab.reaches(job, P.PENDING)

@@ -15,7 +15,7 @@ DONE = {
     E.SUCCEED: "completed",
     E.FAIL: "failed",
     E.LOSE: "lost",
-    E.REQUEUE: "put back",
+    E.REQUEUE: "requeued",
     E.CANCEL: "cancelled",
     E.RETRY: "retried",
 }
