@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from labrats.index.catalog import Catalog
@@ -14,13 +15,17 @@ from labrats.model.job import Job, after_cancel_request, after_retry_request
 from labrats.model.phases import Phase
 from labrats.ports import Changed, Runner, Store, compare_and_set
 from labrats.settings import EngineSettings
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import NOON, FakeClock
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_job, a_spec, an_ai_model
 from tests.support.controllers import a_controller
 
 PATIENCE_SECONDS = 24 * 3600
+
+HANG = {"hang": True}
+STUBBORN = {"ignoreSignals": True}
+"""Steps of the mock provider's script."""
 
 SETTINGS = EngineSettings(default_model_slots=2, stop_grace_seconds=10, retry_backoff_seconds=1)
 
@@ -94,3 +99,14 @@ class Lab:
         except NotFound:
             return await self.store.create(ai_model)
         return await self.store.update(replace(known, spec=ai_model.spec))
+
+
+def after(seconds: float) -> object:
+    """A time of day on the virtual clock, to the millisecond."""
+    return pytest.approx(seconds, abs=0.001)
+
+
+def seconds_of(job: Job) -> float:
+    """When the job ended, in seconds after noon."""
+    assert job.status.finished_at
+    return (job.status.finished_at - NOON).total_seconds()

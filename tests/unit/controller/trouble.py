@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.model.record import Resource
 from labrats.ports import Attempt, AttemptState, Change, OutputTail, Place, Runner, Store
+from tests.fakes.runner import MemoryRunner
 
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
@@ -127,3 +128,58 @@ class TroubledRunner:
 
     async def remove(self, name: str, *, keep_output: bool = False) -> None:
         await self._trouble.call(lambda: self._runner.remove(name, keep_output=keep_output))
+
+
+class FaultyStore(TroubledStore):
+    """faulty: a call that does not get through. held_back: a kind whose changes nobody is told of for now."""
+
+    faulty = ""
+    held_back: type[Resource] | None = None
+
+    def __init__(self, store: Store) -> None:
+        no_trouble = Trouble(random.Random(1), failure_rate=0, call_seconds=1e-6, watch_seconds=1e-6)
+        super().__init__(store, no_trouble)
+
+    async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
+        async for change in super().watch(kind):
+            while self.held_back is kind:
+                await asyncio.sleep(1)
+            yield change
+
+    async def get(self, kind: type[R], name: str) -> R:
+        self._reach("get")
+        return await super().get(kind, name)
+
+    async def update(self, resource: R) -> R:
+        self._reach("update")
+        return await super().update(resource)
+
+    def _reach(self, call: str) -> None:
+        if call == self.faulty:
+            raise RetryLater(f"{call} does not get through")
+
+
+class UnreachableRunner(MemoryRunner):
+    """One of its calls does not get through."""
+
+    unreachable = ""
+
+    async def start(self, attempt: Attempt) -> None:
+        self._reach("start")
+        await super().start(attempt)
+
+    async def find(self, name: str) -> AttemptState:
+        self._reach("find")
+        return await super().find(name)
+
+    async def stop(self, name: str) -> None:
+        self._reach("stop")
+        await super().stop(name)
+
+    async def kill(self, name: str) -> None:
+        self._reach("kill")
+        await super().kill(name)
+
+    def _reach(self, call: str) -> None:
+        if call == self.unreachable:
+            raise RetryLater(f"{call} does not get through")

@@ -1,0 +1,68 @@
+"""Deadlines of running jobs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+import pytest
+
+from labrats.model.job import FailedCode
+from labrats.model.phases import Phase
+from labrats.model.record import Resource
+from tests.fakes.runner import MemoryRunner
+from tests.unit.controller.lab import HANG, SETTINGS, STUBBORN, Lab, after, seconds_of
+
+R = TypeVar("R", bound=Resource)
+P = Phase
+
+
+async def test_a_job_is_ended_at_its_deadline(lab: Lab) -> None:
+    async with lab.controller():
+        ended = await lab.ended(await lab.submit([HANG], config={"timeout_ms": 60_000}))
+    assert (ended.phase, ended.status.failed_code) == (P.FAILED, FailedCode.TIMEOUT)
+    assert seconds_of(ended) == after(60)
+
+
+async def test_a_job_that_ignores_its_deadline_is_killed_after_the_grace(lab: Lab) -> None:
+    async with lab.controller():
+        ended = await lab.ended(await lab.submit([STUBBORN, HANG], config={"timeout_ms": 60_000}))
+    assert ended.status.failed_code is FailedCode.TIMEOUT
+    assert seconds_of(ended) == after(60 + SETTINGS.stop_grace_seconds)
+
+
+async def test_a_deadline_holds_although_the_runner_never_says_a_word(lab: Lab) -> None:
+    lab.controller_runner = SilentRunner(lab.store, lab.machine)
+    async with lab.controller():
+        ended = await lab.ended(await lab.submit([STUBBORN, HANG], config={"timeout_ms": 60_000}))
+    assert seconds_of(ended) == after(60 + SETTINGS.stop_grace_seconds)
+
+
+class SilentRunner(MemoryRunner):
+    """Its watch has nothing to tell."""
+
+    async def watch(self) -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield ""
+
+
+@pytest.mark.parametrize("down_until", [30, 65, 300])
+async def test_a_deadline_holds_across_a_restart(lab: Lab, down_until: int) -> None:
+    async with lab.controller():
+        job = await lab.submit([STUBBORN, HANG], config={"timeout_ms": 60_000})
+        await lab.started(job)
+        await lab.clock.advance(20)
+    await lab.clock.advance(down_until - 20)
+    async with lab.controller():
+        ended = await lab.ended(job)
+    assert ended.status.failed_code is FailedCode.TIMEOUT
+    assert seconds_of(ended) == after(max(60 + SETTINGS.stop_grace_seconds, down_until))
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+async def test_setting_the_clock_ends_no_job_early(lab: Lab, step: float) -> None:
+    async with lab.controller():
+        job = await lab.submit([{"sleepMs": 50_000}, {"result": 1}], config={"timeout_ms": 60_000})
+        await lab.started(job)
+        await lab.clock.advance(1)
+        lab.clock.step(step)
+        assert (await lab.ended(job)).phase is P.SUCCEEDED

@@ -1,0 +1,141 @@
+"""Faults of the store, the runner and the engine itself, and writers that interfere."""
+
+from typing import TypeVar
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.controller.work_queue import ERROR_DELAY_SECONDS
+from labrats.model.errors import Invalid, Problem
+from labrats.model.job import FailedCode, Job, Usage
+from labrats.model.phases import Phase
+from labrats.model.record import Resource
+from labrats.ports import Attempt
+from tests.fakes.runner import MemoryRunner
+from tests.unit.controller.lab import HANG, SETTINGS, STUBBORN, Lab, seconds_of
+from tests.unit.controller.trouble import FaultyStore, UnreachableRunner
+
+R = TypeVar("R", bound=Resource)
+P = Phase
+
+
+async def test_an_unforeseen_error_on_one_job_stops_no_other(lab: Lab) -> None:
+    await lab.set_slots(2)
+    lab.controller_runner = runner = BrokenRunner(lab.store, lab.machine)
+    async with lab.controller():
+        runner.poison = await lab.submit()
+        others = [await lab.submit() for _ in range(5)]
+        assert [(await lab.ended(job)).phase for job in others] == [P.SUCCEEDED] * 5
+        assert (await lab.job(runner.poison)).phase is P.RUNNING
+        await lab.clock.advance(2.5 * ERROR_DELAY_SECONDS)
+        assert runner.calls == 3
+        healed, runner.poison = runner.poison, None
+        assert (await lab.ended(healed)).phase is P.SUCCEEDED
+
+
+class BrokenRunner(MemoryRunner):
+    """Has a bug that one job meets."""
+
+    poison: Job | None = None
+    calls = 0
+
+    async def start(self, attempt: Attempt) -> None:
+        if self.poison and attempt.job.id == self.poison.id:
+            self.calls += 1
+            raise ZeroDivisionError
+        await super().start(attempt)
+
+
+@pytest.mark.parametrize(("call", "seconds"), [("start", 30), ("find", 300), ("kill", 300)])
+async def test_a_runner_out_of_reach_is_tried_again(lab: Lab, call: str, seconds: float) -> None:
+    lab.controller_runner = runner = UnreachableRunner(lab.store, lab.machine)
+    runner.unreachable = call
+    async with lab.controller():
+        job = await lab.submit([STUBBORN, {"log": "ran"}, HANG], config={"timeout_ms": 60_000})
+        await lab.clock.advance(seconds)
+        assert (await lab.job(job)).phase is P.RUNNING
+        runner.unreachable = ""
+        ended = await lab.ended(job)
+    assert ended.status.failed_code is FailedCode.TIMEOUT
+    assert ended.status.logs == (() if call == "find" else ("ran",))
+    assert list(lab.machine.executors) == [f"{job.id}-1"]
+
+
+async def test_what_cannot_be_asked_to_end_is_killed(lab: Lab) -> None:
+    lab.controller_runner = runner = UnreachableRunner(lab.store, lab.machine)
+    runner.unreachable = "stop"
+    async with lab.controller():
+        ended = await lab.ended(await lab.submit([HANG], config={"timeout_ms": 60_000}))
+    assert 60 + SETTINGS.stop_grace_seconds <= seconds_of(ended) <= 60 + SETTINGS.stop_grace_seconds + 1
+
+
+async def test_a_store_that_cannot_be_written_is_tried_again(lab: Lab) -> None:
+    lab.controller_store = store = FaultyStore(lab.store)
+    async with lab.controller():
+        store.faulty = "update"
+        job = await lab.submit([{"sleepMs": 1000}])
+        await lab.clock.advance(60)
+        assert (await lab.job(job)).phase is P.PENDING
+        store.faulty = ""
+        await lab.started(job)
+        store.faulty = "update"
+        await lab.clock.advance(60)
+        assert (await lab.job(job)).phase is P.RUNNING
+        store.faulty = ""
+        assert (await lab.ended(job)).phase is P.SUCCEEDED
+
+
+async def test_a_job_whose_outcome_no_store_takes_has_failed(lab: Lab) -> None:
+    lab.controller_store = ParticularStore(lab.store)
+    async with lab.controller():
+        ended = await lab.ended(await lab.submit([{"usage": {"inputTokens": 10**9}}]))
+    assert (ended.status.failed_code, ended.status.usage) == (FailedCode.INTERNAL, Usage())
+    assert ended.status.failed_reason == "what became of the job cannot be kept: status.usage.inputTokens: is too large"
+
+
+class ParticularStore(FaultyStore):
+    """Takes no number above a million."""
+
+    async def update(self, resource: R) -> R:
+        if isinstance(resource, Job) and resource.status.usage.input_tokens > 10**6:
+            raise Invalid(Problem("status.usage.inputTokens", "is too large"))
+        return await super().update(resource)
+
+
+async def test_a_store_that_cannot_be_read_after_a_conflict_is_tried_again(lab: Lab) -> None:
+    lab.controller_store = store = FaultyStore(lab.store)
+    async with lab.controller():
+        job = await lab.submit([{"sleepMs": 1000}])
+        await lab.started(job)
+        store.held_back = Job
+        await lab.cancel(job)
+        store.faulty = "get"
+        await lab.clock.advance(30)
+        assert (await lab.job(job)).phase is P.RUNNING
+        store.faulty = ""
+        assert (await lab.ended(job)).phase is P.CANCELLED
+
+
+async def test_a_job_that_somebody_else_wrote_meanwhile_is_started_as_it_is_now(lab: Lab) -> None:
+    await lab.set_slots(0)
+    lab.controller_store = store = FaultyStore(lab.store)
+    async with lab.controller():
+        job = await lab.submit()
+        await lab.clock.advance(1)
+        store.held_back = Job
+        await lab.store.update(replace(job, metadata=replace(job.metadata, labels={"by": "hand"})))
+        await lab.set_slots(1)
+        ended = await lab.ended(job)
+    assert ended.metadata.labels == {"by": "hand"}
+
+
+async def test_a_job_that_somebody_else_deleted_meanwhile_gives_its_slot_back(lab: Lab) -> None:
+    await lab.set_slots(1)
+    lab.controller_store = store = FaultyStore(lab.store)
+    async with lab.controller():
+        deleted, next_one = await lab.submit([{"sleepMs": 1000}], priority=1), await lab.submit()
+        await lab.started(deleted)
+        await lab.clock.advance(0.5)
+        store.held_back = Job
+        await lab.store.delete(Job, deleted.id)
+        assert (await lab.ended(next_one)).phase is P.SUCCEEDED
