@@ -1,1 +1,1 @@
-"""Decides what happens to jobs, and does it: `plan.py` and `queue.py` decide without I/O, `reconcile.py` acts."""
+"""The controller of jobs: `schedule.py`, `plan.py` and `queue.py` decide without I/O, `reconcile.py` acts."""

@@ -1,4 +1,4 @@
-"""What a resource that a person wrote is told of itself: the condition `Accepted`."""
+"""The condition `Accepted` of resources that were applied with kubectl."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,11 +8,11 @@ from labrats.model.job_conditions import ACCEPTED, INVALID
 
 
 def reviewed(conditions: Sequence[Condition], problem: str, now: datetime) -> tuple[Condition, ...] | None:
-    """`conditions` with what is to be told now; None where it is told already, or there was never anything to tell.
+    """Return the conditions with `Accepted` as of now; None if it is up to date, or was never needed.
 
-    problem: what makes no sense; empty where all of it does.
+    problem: what is invalid in the resource; empty if nothing is.
     """
-    if problem == _told(conditions):
+    if problem == _reported_problem(conditions):
         return None
     condition = Condition(
         type=ACCEPTED,
@@ -24,7 +24,7 @@ def reviewed(conditions: Sequence[Condition], problem: str, now: datetime) -> tu
     return with_condition(conditions, condition)
 
 
-def _told(conditions: Sequence[Condition]) -> str:
-    """The problem that it has been told of; empty where it has none."""
+def _reported_problem(conditions: Sequence[Condition]) -> str:
+    """Return the problem that `Accepted` reports; empty if it reports none."""
     refused = (each for each in conditions if each.type == ACCEPTED and each.status == "False")
     return next((each.message for each in refused), "")

@@ -1,4 +1,4 @@
-"""Says on an agent what makes no sense in it. The API refuses such agents; a person with kubectl may write them."""
+"""The status of agents: reports invalid ones. The API refuses an invalid agent, but kubectl can apply one."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,14 +18,14 @@ log = structlog.get_logger()
 
 
 def problem_of(agent: AiAgent, catalog: Catalog) -> str:
-    """What of `agent` makes no sense, given what else there is; empty where all of it does."""
+    """Return the problems of the agent in one sentence; empty if it is valid."""
     return "; ".join(_problems(agent, catalog))
 
 
 def _problems(agent: AiAgent, catalog: Catalog) -> Iterator[str]:
     agents = catalog.agents_by_trigger_name
     if (holder := agents.get(agent.spec.trigger_name)) and holder.name != agent.name:
-        yield f"triggerName: it is that of the agent {holder.name!r}, which is older, so that no job comes to this one"
+        yield f"triggerName: the older agent {holder.name!r} has the same one, so this agent gets no jobs"
     for name in catalog.missing_instructions(agent):
         yield f"instructions: there is no instruction {name!r}"
     if problem := problem_of_mcp_servers(agent.spec.mcp_servers or {}):
@@ -40,13 +40,13 @@ def _problems(agent: AiAgent, catalog: Catalog) -> Iterator[str]:
 
 
 class AgentStatusReconciler:
-    """Keeps the condition `Accepted` of agents. One that always made sense has none, and costs no write."""
+    """Maintains the condition `Accepted` of agents. An agent that was always valid has none, and costs no write."""
 
     def __init__(self, store: Store, catalog: Catalog, clock: Clock) -> None:
         self._store, self._catalog, self._clock = store, catalog, clock
 
     async def run(self) -> None:
-        """Look at all agents whenever anything that they are made of has changed, until cancelled."""
+        """Review all agents after each change of the catalog, until cancelled."""
         await self._catalog.synced.wait()
         while True:
             self._catalog.changed.clear()
@@ -54,7 +54,7 @@ class AgentStatusReconciler:
                 for agent in self._catalog.agents:
                     await self._review(agent)
             except RetryLater as error:
-                log.warning("agents will be looked at again", reason=str(error))
+                log.warning("agent review postponed", reason=str(error))
                 await self._clock.sleep(error.delay_seconds)
                 continue
             await self._catalog.changed.wait()
@@ -64,5 +64,5 @@ class AgentStatusReconciler:
         conditions = reviewed(agent.status.conditions, problem, self._clock.now())
         if conditions is None:
             return
-        with suppress(Conflict, NotFound):  # somebody else was quicker: of that the catalog will hear
+        with suppress(Conflict, NotFound):  # another writer was faster: the catalog will report the change
             await self._store.update(replace(agent, status=replace(agent.status, conditions=conditions)))

@@ -1,4 +1,4 @@
-"""What a job's caller is told, and when it is told again. Pure: the job says what it still owes."""
+"""Callback messages of a job: which one is due, and when it is sent again. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from labrats.model.phases import Phase
 from labrats.model.record import encode
 
 WAITS_SECONDS: Final = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
-"""Between two tries of one message, as Standard Webhooks proposes: the last one is made after some 75 hours."""
+"""Delays between the tries of a message, as Standard Webhooks proposes. The last try follows after about 75 hours."""
 
 OUTDATED_AFTER: Final = timedelta(hours=96)
-"""What happened longer ago is not told any more, however often the engine was restarted in between."""
+"""Age from which a message is not sent again, however often the engine was restarted."""
 
 LONGEST_WAIT_SECONDS: Final = 86_400.0
-"""However long a receiver asks to be left alone."""
+"""Longest delay that a receiver can ask for by Retry-After."""
 
 _ENDINGS: Final = {
     Phase.SUCCEEDED: CallbackPhase.COMPLETED,
@@ -29,7 +29,7 @@ _ENDINGS: Final = {
 
 @dataclass(frozen=True)
 class CallbackMessage:
-    """One thing to tell. id: the same however often it is sent. since: when what it says has happened."""
+    """One message. id: the same for every try. since: time of the reported event."""
 
     id: str
     phase: CallbackPhase
@@ -41,12 +41,12 @@ class CallbackMessage:
 
 @dataclass(frozen=True)
 class CallbackDelivered:
-    """The receiver has it."""
+    """The receiver accepted the message."""
 
 
 @dataclass(frozen=True)
 class CallbackRefused:
-    """There is no point in sending it again. is_final: nor in sending any other message of the job."""
+    """Sending the message again is pointless. is_final: so is any other message of the job."""
 
     problem: str
     is_final: bool = False
@@ -54,7 +54,7 @@ class CallbackRefused:
 
 @dataclass(frozen=True)
 class CallbackFailed:
-    """It may go better later. wait_seconds: not before that, where the receiver says so."""
+    """A later try may succeed. wait_seconds: shortest delay before it, as the receiver asks."""
 
     problem: str
     wait_seconds: float = 0.0
@@ -64,26 +64,26 @@ Verdict = CallbackDelivered | CallbackRefused | CallbackFailed
 
 
 def next_message(job: Job) -> CallbackMessage | None:
-    """What the caller of `job` has to be told next; None while there is nothing.
+    """Return the next message for the caller of the job; None if there is none.
 
-    A run begins with the first attempt, or with a retry by hand. Its caller is told that it goes on, and how it ended;
-    what a retry has overtaken is not told.
+    A run starts with the first attempt, and with each retry on request. Its caller gets a message that the run is in
+    progress, and one about its end. After a retry no message about the earlier end is sent.
     """
-    told = job.status.callback
-    if job.spec.callback_url is None or (told and told.is_unwanted):
+    last = job.status.callback
+    if job.spec.callback_url is None or (last and last.is_unwanted):
         return None
-    if _is_new_run(job, told):
+    if _is_new_run(job, last):
         return _message(job, CallbackPhase.IN_PROGRESS)
-    if job.ended and (told is None or told.finished_at != job.status.finished_at):
+    if job.ended and (last is None or last.finished_at != job.status.finished_at):
         return _message(job, _ENDINGS[job.phase])
     return None
 
 
-def _is_new_run(job: Job, told: CallbackStatus | None) -> bool:
-    """Whether an attempt was started in a run of which the caller knows nothing yet."""
-    if told is None:
+def _is_new_run(job: Job, last: CallbackStatus | None) -> bool:
+    """Return whether an attempt was started in a run that no message has reported yet."""
+    if last is None:
         return job.status.attempts > 0
-    return told.phase is not CallbackPhase.IN_PROGRESS and job.status.attempts > told.attempts
+    return last.phase is not CallbackPhase.IN_PROGRESS and job.status.attempts > last.attempts
 
 
 def _message(job: Job, phase: CallbackPhase) -> CallbackMessage:
@@ -104,7 +104,7 @@ def _message(job: Job, phase: CallbackPhase) -> CallbackMessage:
 
 
 def _id_of(job: Job, phase: CallbackPhase) -> str:
-    """Different for each message of all jobs, and the same for one message whenever it is made."""
+    """Return an id that is unique among the messages of all jobs, and the same for each try."""
     if phase is CallbackPhase.IN_PROGRESS:
         number = job.status.callback.attempts + 1 if job.status.callback else 1  # the first attempt of its run
     else:
@@ -113,39 +113,39 @@ def _id_of(job: Job, phase: CallbackPhase) -> str:
 
 
 def judge_answer(status: int, headers: Mapping[str, str], now: datetime) -> Verdict:
-    """What the answer to a message means. Redirects are not followed: the address is the one that was judged."""
+    """Return the verdict on an answer. A redirect counts as a refusal: only the given address was checked."""
     problem = f"the receiver answered {status}"
     if 200 <= status < 300:
         return CallbackDelivered()
     if status == 429 or status >= 500:
-        return CallbackFailed(problem, _asked_wait_seconds(headers.get("retry-after", ""), now))
+        return CallbackFailed(problem, _retry_after_seconds(headers.get("retry-after", ""), now))
     return CallbackRefused(problem, is_final=status == 410)
 
 
-def _asked_wait_seconds(retry_after: str, now: datetime) -> float:
-    """What a Retry-After header asks for, in either of its forms; 0 for one that is neither."""
+def _retry_after_seconds(retry_after: str, now: datetime) -> float:
+    """Return the delay in a Retry-After header, in seconds or as a date; 0 if it is neither."""
     if retry_after.isascii() and retry_after.isdigit():
         return min(float(retry_after), LONGEST_WAIT_SECONDS)
     try:
         seconds = (parsedate_to_datetime(retry_after) - now).total_seconds()
-    except (ValueError, TypeError):  # no date; or one without a zone, which the header may not have
+    except (ValueError, TypeError):  # not a date, or a date without a time zone
         return 0.0
     return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
 
 
 def wait_after(verdict: Verdict, message: CallbackMessage, tries: int, now: datetime) -> float | None:
-    """Seconds until the next try after `tries` of them; None where there is to be no other.
+    """Return the delay in seconds before the next try; None if the message is given up.
 
-    The spread comes from the message and the try, so that receivers are not met by all jobs at once.
+    Jitter, derived from the message and the try, keeps the messages of many jobs apart.
     """
     if not isinstance(verdict, CallbackFailed) or tries > len(WAITS_SECONDS) or now - message.since > OUTDATED_AFTER:
         return None
-    spread = 0.8 + 0.4 * crc32(f"{message.id} {tries}".encode()) / 2**32
-    return max(WAITS_SECONDS[tries - 1] * spread, verdict.wait_seconds)
+    jitter = 0.8 + 0.4 * crc32(f"{message.id} {tries}".encode()) / 2**32
+    return max(WAITS_SECONDS[tries - 1] * jitter, verdict.wait_seconds)
 
 
 def settled(message: CallbackMessage, verdict: Verdict, now: datetime) -> CallbackStatus:
-    """What the job keeps of a message that is done with."""
+    """Return the record of a message that was delivered or given up."""
     return CallbackStatus(
         phase=message.phase,
         attempts=message.attempts,

@@ -1,4 +1,4 @@
-"""Tells callers what becomes of their jobs, at the addresses they named, and keeps at it. Never touches an outcome."""
+"""Callbacks: report the progress of jobs to the addresses that callers gave, and try again on failure."""
 
 import asyncio
 from collections.abc import Sequence
@@ -31,17 +31,17 @@ from labrats.ports import Changed, Clock, Store, compare_and_set
 log = structlog.get_logger()
 
 SEND_SECONDS: Final = 10.0
-"""How long one try may take, from looking up the name to the answer's status."""
+"""Longest time of one try, from the name lookup to the status of the answer."""
 
 SENDS_AT_ONCE: Final = 256
 SENDS_PER_HOST: Final = 4
-"""So that a host that keeps all its callers waiting keeps nobody else's waiting."""
+"""Concurrent sends to one host, so that a slow host delays no other."""
 
 
 class Callbacks:
-    """Sends what jobs owe to their callers: the messages of one job in order, those of different jobs side by side.
+    """Sends the callback messages of jobs: those of one job in order, those of different jobs concurrently.
 
-    Each is sent at least once, and under the same id each time: how far a job's caller was told is kept on the job.
+    Each message is sent at least once, with the same id every time. The status of a job records its last message.
     """
 
     def __init__(
@@ -49,53 +49,53 @@ class Callbacks:
     ) -> None:
         self._store, self._client, self._clock, self._keys = store, client, clock, signing_keys
         self._metrics = metrics
-        self._owing: dict[str, Job] = {}
-        """The newest that is known of each job whose caller is being told something."""
+        self._jobs: dict[str, Job] = {}
+        """The latest known version of each job with a message in progress."""
         self._all_sends = asyncio.Semaphore(SENDS_AT_ONCE)
         self._sends_to: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def run(self) -> None:
-        """Until cancelled."""
-        async with asyncio.TaskGroup() as tellers:
+        """Send messages until cancelled."""
+        async with asyncio.TaskGroup() as senders:
             async for change in self._store.watch(Job):
-                if isinstance(change, Changed) and self._note(change.resource):
-                    tellers.create_task(self._tell(change.resource.id), name=f"callbacks-{change.resource.id}")
+                if isinstance(change, Changed) and self._observe(change.resource):
+                    senders.create_task(self._send_all(change.resource.id), name=f"callbacks-{change.resource.id}")
 
-    def _note(self, job: Job) -> bool:
-        """Take note of `job`; whether its caller has to be told something, and nobody is at it yet."""
-        if job.id in self._owing:
-            self._owing[job.id] = _newer(self._owing[job.id], job)
+    def _observe(self, job: Job) -> bool:
+        """Take note of a job. Return whether it has a message to send, and no task for it yet."""
+        if job.id in self._jobs:
+            self._jobs[job.id] = _newer(self._jobs[job.id], job)
             return False
         if next_message(job) is None:
             return False
-        self._owing[job.id] = job
+        self._jobs[job.id] = job
         return True
 
-    async def _tell(self, job_id: str) -> None:
-        """Until the caller knows all there is to know of the job."""
+    async def _send_all(self, job_id: str) -> None:
+        """Send the messages of a job until there is none left."""
         try:
-            with suppress(NotFound):  # somebody has deleted the job
+            with suppress(NotFound):  # the job was deleted
                 await self._refresh(job_id)
-                # Between this look and the end there is no await: no news of the job is missed.
-                while message := next_message(self._owing[job_id]):
-                    await self._deliver(message, self._owing[job_id])
+                # No await follows the last check, so no change of the job is missed.
+                while message := next_message(self._jobs[job_id]):
+                    await self._deliver(message, self._jobs[job_id])
                     await self._refresh(job_id)
         finally:
-            del self._owing[job_id]
+            del self._jobs[job_id]
 
     async def _refresh(self, job_id: str) -> Job:
-        """The job as it is now: what the watch tells may be older than what was written here. Raises NotFound."""
+        """Read the job again: the watch may lag behind the writes of this class. Raises NotFound."""
         while True:
             try:
                 fresh = await self._store.get(Job, job_id)
             except RetryLater as error:
                 await self._clock.sleep(error.delay_seconds)
                 continue
-            self._owing[job_id] = _newer(self._owing[job_id], fresh)
-            return self._owing[job_id]
+            self._jobs[job_id] = _newer(self._jobs[job_id], fresh)
+            return self._jobs[job_id]
 
     async def _deliver(self, message: CallbackMessage, job: Job) -> None:
-        """Send `message` until it is done with, or until the job has something else to tell."""
+        """Send the message until it is delivered or given up, or until the job has another message."""
         tries = 0
         while (due := next_message(job)) and due.id == message.id:
             verdict = await self._try(job, message)
@@ -109,16 +109,16 @@ class Callbacks:
             job = await self._refresh(job.id)
 
     async def _try(self, job: Job, message: CallbackMessage) -> Verdict:
-        """Send it once."""
+        """Send the message once."""
         try:
             return await self._send(job.spec.callback_url or "", message)
         except (InvalidUrl, Forbidden) as error:
             return CallbackRefused(str(error))
         except (Unreachable, Unresolvable, TimeoutError):
-            return CallbackFailed("no answer came from the receiver")
+            return CallbackFailed("the receiver did not answer")
         except Exception:
-            # A bug met on one message must neither stop the others nor the engine.
-            log.exception("sending a callback failed", job=job.id)
+            # A bug that one message triggers must stop neither the others nor the engine.
+            log.exception("callback crashed", job=job.id)
             return CallbackFailed("the callback could not be sent")
 
     async def _send(self, url: str, message: CallbackMessage) -> Verdict:
@@ -129,10 +129,10 @@ class Callbacks:
             headers = {"content-type": "application/json"}
             headers |= signed_headers(message.id, now, message.body, self._keys)
             async with self._client.send("POST", url, headers=headers, content=message.body) as answer:
-                return judge_answer(answer.status, answer.headers, now)  # of the body nothing is read
+                return judge_answer(answer.status, answer.headers, now)  # the body is not read
 
     async def _settle(self, job_id: str, message: CallbackMessage, verdict: Verdict) -> None:
-        """Keep on the job that `message` is done with. Raises NotFound."""
+        """Record in the status of the job that the message was delivered or given up. Raises NotFound."""
         callback = settled(message, verdict, self._clock.now())
 
         def with_callback(job: Job) -> Job:

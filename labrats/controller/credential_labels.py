@@ -1,4 +1,4 @@
-"""Tells a resource that names a Secret for its jobs whether the Secret is labelled for them."""
+"""The condition `CredentialsLabelled` of resources that name a Secret for their jobs."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -9,29 +9,30 @@ from labrats.model.errors import NotFound
 from labrats.ports import Store
 
 LABELLED: Final = "CredentialsLabelled"
-"""The type of the condition. A resource whose Secret was always labelled has none."""
+"""Type of the condition. A resource whose Secret was always labelled has none."""
 
 
 class CredentialLabels:
-    """Looks at the Secrets of a cluster. On one machine nobody but the engine's user can name one."""
+    """Checks the labels of Secrets on a cluster. On one machine only the engine's user can name a Secret."""
 
     def __init__(self, store: Store, *, required: bool) -> None:
-        """required: whether jobs get labelled Secrets only."""
+        """required: whether jobs may use only labelled Secrets."""
         self._store, self._required = store, required
 
     async def condition(self, name: str | None, known: Sequence[Condition], told: ConditionFactory) -> Condition | None:
-        """The condition of a resource that names this Secret; None where there is nothing to tell.
+        """Return the condition of a resource that names this Secret; None if it needs none.
 
         known: the conditions that the resource has. Raises RetryLater.
         """
         secret = await self._find(name)
         if secret and is_of_engine(secret):
-            return told(LABELLED, False, "OfTheEngine", f"the Secret {name!r} is the engine's own: its jobs fail")
+            return told(LABELLED, False, "OfTheEngine", f"the Secret {name!r} is the engine's own: jobs with it fail")
         if secret and not is_for_jobs(secret):
-            what = "its jobs fail" if self._required else "its jobs will fail once LABRATS_LABELLED_CREDENTIALS is true"
-            return told(LABELLED, False, "Unlabelled", f"{what}: {label_command(secret.name)}")
+            problem = "its jobs fail" if self._required else "its jobs fail once LABRATS_LABELLED_CREDENTIALS is true"
+            message = f"the Secret {name!r} is not labelled for jobs, and {problem}: {label_command(secret.name)}"
+            return told(LABELLED, False, "Unlabelled", message)
         if any(each.type == LABELLED for each in known):
-            return told(LABELLED, True, "Labelled", "no Secret without a label is named")
+            return told(LABELLED, True, "Labelled", "the resource names no unlabelled Secret")
         return None
 
     async def _find(self, name: str | None) -> Secret | None:

@@ -1,6 +1,4 @@
-"""Says on an AiModel that another stands for the same, which a person with kubectl may write; and on a cluster that its
-Secret is not labelled for jobs.
-"""
+"""The status of AiModels: reports duplicates, which only kubectl can create, and on a cluster unlabelled Secrets."""
 
 import asyncio
 from contextlib import suppress
@@ -18,22 +16,21 @@ from labrats.ports import Changed, Clock, Deleted, Store
 
 log = structlog.get_logger()
 
-
 PASS_SECONDS: Final = 60.0
-"""Interval of the passes that notice the labels of Secrets, which no watch reports."""
+"""Interval of the passes that notice changed labels of Secrets, which no watch reports."""
 
 
 class ModelStatusReconciler:
-    """Keeps the conditions of AiModels. One in order has none, and costs no write."""
+    """Maintains the conditions of AiModels. A valid AiModel has none, and costs no write."""
 
     def __init__(self, store: Store, clock: Clock, labels: CredentialLabels | None = None) -> None:
-        """labels: what looks at their Secrets, on a cluster."""
+        """labels: checks the labels of their Secrets. None on one machine."""
         self._store, self._clock, self._labels = store, clock, labels
         self._known: dict[str, AiModel] = {}
         self._news = asyncio.Event()
 
     async def run(self) -> None:
-        """Look at all AiModels whenever one has changed, and now and then at their Secrets, until cancelled."""
+        """Review all AiModels whenever one has changed, and their Secrets periodically, until cancelled."""
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch(), name="watch-ai-models")
             while True:
@@ -44,7 +41,7 @@ class ModelStatusReconciler:
                 try:
                     await self._review_all()
                 except RetryLater as error:
-                    log.warning("AI models will be looked at again", reason=str(error))
+                    log.warning("AI model review postponed", reason=str(error))
                     await self._clock.sleep(error.delay_seconds)
                     self._news.set()
 
@@ -58,7 +55,7 @@ class ModelStatusReconciler:
                     self._known.pop(ai_model.name, None)
                 case _:
                     is_synced = True
-            if is_synced:  # before that an older one may yet come
+            if is_synced:  # before that an older AiModel may be unknown
                 self._news.set()
 
     async def _review_all(self) -> None:
@@ -70,7 +67,7 @@ class ModelStatusReconciler:
     async def _review(self, ai_model: AiModel, holder: AiModel) -> None:
         problem = ""
         if holder.name != ai_model.name:
-            problem = f"{holder.claim} is that of the AiModel {holder.name!r}, which is older: no job runs on this one"
+            problem = f"the older AiModel {holder.name!r} has {holder.claim}: no job runs on this one"
         known, now = ai_model.status.conditions, self._clock.now()
         conditions = reviewed(known, problem, now) or known
         if self._labels and (
@@ -79,5 +76,5 @@ class ModelStatusReconciler:
             conditions = with_condition(conditions, labelled)
         if set(conditions) == set(known):
             return
-        with suppress(Conflict, NotFound):  # somebody else was quicker: of that the watch will tell
+        with suppress(Conflict, NotFound):  # another writer was faster: the watch will report the change
             await self._store.update(replace(ai_model, status=replace(ai_model.status, conditions=conditions)))

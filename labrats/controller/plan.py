@@ -1,4 +1,4 @@
-"""What brings a job closer to its end. Pure: the same world gives the same actions, and each is safe to repeat."""
+"""The plan of a job: the actions that bring it closer to its end. Pure. Each action is safe to repeat."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,17 +16,19 @@ from labrats.ports import Alive, AttemptState, Gone, NotStarted
 
 MAX_BACKOFF_SECONDS: Final = 300.0
 MAX_PAUSE_SECONDS: Final = 300.0
-"""Where the model's provider does not say how long it wants to be left alone."""
+"""Longest pause of a model whose provider reports no time to wait."""
 
-NEVER_BEGUN: Final = frozenset({FailedCode.IMAGE_PULL, FailedCode.START_TIMEOUT, FailedCode.UNSCHEDULABLE})
-"""What kept an attempt from beginning until its time was over: that is to be mended, not the time."""
+NOT_STARTED_CODES: Final = frozenset({FailedCode.IMAGE_PULL, FailedCode.START_TIMEOUT, FailedCode.UNSCHEDULABLE})
+"""Failures that keep an attempt from starting. After the deadline they are reported instead of the timeout."""
 
 
 @dataclass(frozen=True)
 class Delays:
-    """grace: from the request to end until the kill. backoff: before the second attempt, doubled for each further.
+    """Delays between actions, as configured.
 
-    pause: how long a model is left alone whose provider does not say; doubled while it lasts.
+    grace:   from stop to kill.
+    backoff: before the second attempt; doubled before each further one.
+    pause:   of a model whose provider reports a rate limit or an overload, but no time to wait; doubled each time.
     """
 
     grace: timedelta
@@ -36,7 +38,7 @@ class Delays:
 
 @dataclass(frozen=True)
 class Resolve:
-    """Find the settings and texts of a job that a person wrote: until then nobody knows where it queues."""
+    """Resolve the settings and texts of a job applied with kubectl. Until then its queue is unknown."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Admit:
 
 @dataclass(frozen=True)
 class Start:
-    """Have the runner start the recorded attempt."""
+    """Start the recorded attempt."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,14 @@ class Kill:
 
 @dataclass(frozen=True)
 class ReconcileAt:
-    """Nothing to do before `at`."""
+    """Reconcile the job again at a given time."""
 
     at: datetime
 
 
 @dataclass(frozen=True)
 class Move:
-    """Move the job by `event`, with these changes to its status."""
+    """Advance the job by an event, and change its status."""
 
     event: JobEvent
     changes: dict[str, Any] = field(default_factory=dict)
@@ -78,9 +80,12 @@ Action = Resolve | Admit | Start | Stop | Kill | ReconcileAt | Move
 
 
 def plan_job(job: Job, attempt: AttemptState, *, has_slot: bool, now: datetime, delays: Delays) -> list[Action]:
-    """What to do for `job` now, given how its latest attempt stands and whether a slot was given to it."""
+    """Return the actions that are due for a job.
+
+    attempt: state of its latest attempt. has_slot: whether a slot is allocated to it.
+    """
     if job.phase is Phase.PENDING:
-        if is_overdue(job, now):  # it says already what kept it from running
+        if is_overdue(job, now):  # its status has the failure of the attempt before the pause
             return [Move(JobEvent.FAIL, {"finished_at": now, "not_before": None})]
         if not job.is_resolved:
             return [Resolve()]
@@ -102,19 +107,19 @@ def plan_job(job: Job, attempt: AttemptState, *, has_slot: bool, now: datetime, 
 
 
 def is_overdue(job: Job, now: datetime) -> bool:
-    """Whether its time is over. That of a waiting job runs only after a pause of its model."""
+    """Return whether the deadline of the job has passed. A Pending job has one only after a pause of its model."""
     return job.status.deadline_at is not None and now >= job.status.deadline_at
 
 
 def _stop_since(job: Job, now: datetime) -> datetime | None:
-    """Since when the running attempt should be ending; None while it may go on."""
+    """Return the time from which the running attempt must stop; None while it may continue."""
     cancelled, deadline = job.status.cancel_requested_at, job.status.deadline_at
     reasons = [at for at in (cancelled, deadline if is_overdue(job, now) else None) if at]
     return min(reasons, default=None)
 
 
 def move_after(job: Job, gone: Gone, now: datetime, delays: Delays) -> Move:
-    """What the end of its attempt makes of a running job."""
+    """Return the move of a Running job whose attempt has ended."""
     ending: dict[str, Any] = {
         "finished_at": now,
         "usage": job.status.usage + replace(gone.tail.usage.within_reason(), seconds=_seconds_of_attempt(job, now)),
@@ -122,13 +127,13 @@ def move_after(job: Job, gone: Gone, now: datetime, delays: Delays) -> Move:
         "logs": gone.tail.logs,
         "session": _session(job, gone),
     }
-    if job.status.cancel_requested_at:  # an accepted cancel always ends in Cancelled, whatever the attempt still said
+    if job.status.cancel_requested_at:  # an accepted cancel always ends in Cancelled, even if the attempt succeeded
         return Move(JobEvent.CANCEL, ending)
     if isinstance(gone.outcome, ResultEvent):
         return Move(JobEvent.SUCCEED, ending | _bounded_result(gone.outcome))
     code, reason = _failure(job, gone, now)
     ending |= {"failed_code": code, "failed_reason": reason}
-    if _is_spent(job, gone, code):
+    if _is_unusable(job, gone, code):
         ending["session"] = None
     if code in PAUSING and (pause := _pause(job, gone, now, delays)):
         return Move(JobEvent.REQUEUE, ending | pause)
@@ -139,32 +144,37 @@ def move_after(job: Job, gone: Gone, now: datetime, delays: Delays) -> Move:
 
 
 def _session(job: Job, gone: Gone) -> AgentSession | None:
-    """With which another attempt goes on: the one that this attempt had, or was to go on with and never reached."""
-    told = gone.tail.session
-    if told and not (told.provider == job.resolved.provider and 0 < told.attempt <= job.status.attempts):
-        return None  # no executor of ours says such a thing
-    return told or job.status.session
+    """Return the session for the next attempt to resume: the one that this attempt used, or an earlier one."""
+    reported = gone.tail.session
+    if reported and not (reported.provider == job.resolved.provider and 0 < reported.attempt <= job.status.attempts):
+        return None  # a forged report: no executor of the engine sends it
+    return reported or job.status.session
 
 
-def _went_on(job: Job, gone: Gone) -> bool:
-    """Whether its attempt went on with the session of an earlier one."""
+def _has_resumed(job: Job, gone: Gone) -> bool:
+    """Return whether the attempt resumed the session of an earlier one."""
     return gone.tail.session is not None and gone.tail.session.attempt < job.status.attempts
 
 
 def _outputs(job: Job, gone: Gone) -> Outputs:
-    """What the job has made by now. A pull request is told of when it is opened, which an earlier attempt may have done
-    in the same session; all else is told by every attempt.
+    """Return the outputs of the attempt.
+
+    A pull request is reported only when it is opened, possibly by an earlier attempt in the same session. Every attempt
+    reports all other outputs.
     """
-    made, earlier = gone.tail.outputs, job.status.outputs.pull_request_url
-    return replace(made, pull_request_url=made.pull_request_url or earlier) if _went_on(job, gone) else made
+    outputs, earlier = gone.tail.outputs, job.status.outputs
+    if _has_resumed(job, gone):
+        return replace(outputs, pull_request_url=outputs.pull_request_url or earlier.pull_request_url)
+    return outputs
 
 
-def _is_spent(job: Job, gone: Gone, code: FailedCode) -> bool:
-    """Whether going on with its session would only fail again: it has become too long, or this attempt was itself to go
-    on with one, and got nowhere for a reason that need not pass.
+def _is_unusable(job: Job, gone: Gone, code: FailedCode) -> bool:
+    """Return whether resuming the session would fail again.
+
+    The session is too long, or this attempt already resumed it and failed before the model answered.
     """
-    got_nowhere = _went_on(job, gone) and code is FailedCode.AGENT_ERROR and not gone.tail.usage.tokens
-    return code is FailedCode.CONTEXT_TOO_LONG or got_nowhere
+    failed_to_resume = _has_resumed(job, gone) and code is FailedCode.AGENT_ERROR and not gone.tail.usage.tokens
+    return code is FailedCode.CONTEXT_TOO_LONG or failed_to_resume
 
 
 def _seconds_of_attempt(job: Job, now: datetime) -> float:
@@ -172,7 +182,7 @@ def _seconds_of_attempt(job: Job, now: datetime) -> float:
 
 
 def _attempts_allowed(job: Job, code: FailedCode) -> int:
-    """How many attempts it may make by itself after such a failure: one more, whatever it was, if its chain retries."""
+    """Return how many attempts the job may make by itself. A chain that retries allows one more, whatever failed."""
     link = job.spec.chain.next if job.spec.chain else None
     retries = link and link.condition is ChainCondition.ON_SUCCESS and link.failure_policy is FailurePolicy.RETRY
     return (1 if code in PERMANENT else job.resolved.max_attempts) + (1 if retries else 0)
@@ -180,15 +190,15 @@ def _attempts_allowed(job: Job, code: FailedCode) -> int:
 
 def _failure(job: Job, gone: Gone, now: datetime) -> tuple[FailedCode, str]:
     ended_at = gone.outcome.at if gone.outcome else now
-    if job.status.deadline_at and ended_at >= job.status.deadline_at and gone.code not in NEVER_BEGUN:
-        return FailedCode.TIMEOUT, f"the job ran into its timeout of {job.resolved.timeout_seconds:g} s"
+    if job.status.deadline_at and ended_at >= job.status.deadline_at and gone.code not in NOT_STARTED_CODES:
+        return FailedCode.TIMEOUT, f"the job exceeded its timeout of {job.resolved.timeout_seconds:g} s"
     if isinstance(gone.outcome, ErrorEvent):
         return gone.outcome.code, gone.outcome.message
     return gone.code, gone.reason
 
 
 def _pause(job: Job, gone: Gone, now: datetime, delays: Delays) -> dict[str, Any] | None:
-    """How a job waits while its model is left alone; None when its time is over before that is."""
+    """Return the changes that make the job wait for a pause of its model; None if the pause outlasts its deadline."""
     until = now + pause_after(job, gone, delays)
     if job.status.deadline_at and until >= job.status.deadline_at:
         return None
@@ -196,25 +206,25 @@ def _pause(job: Job, gone: Gone, now: datetime, delays: Delays) -> dict[str, Any
 
 
 def pause_after(job: Job, gone: Gone, delays: Delays) -> timedelta:
-    """For how long to leave the model alone: as long as its provider says, or longer each time where it does not."""
-    if isinstance(gone.outcome, ErrorEvent) and (asked := gone.outcome.retry_after_seconds) is not None:
-        return timedelta(seconds=max(1.0, asked))
+    """Return the pause of the model: as its provider asks, or twice the last one."""
+    if isinstance(gone.outcome, ErrorEvent) and (requested := gone.outcome.retry_after_seconds) is not None:
+        return timedelta(seconds=max(1.0, requested))
     seconds = delays.pause.total_seconds() * 2 ** min(job.status.pauses, 16)
     return timedelta(seconds=min(seconds, MAX_PAUSE_SECONDS))
 
 
 def _bounded_result(event: ResultEvent) -> dict[str, Any]:
-    """The result as the status holds it: whole when small, else left in the attempt's output."""
+    """Return the changes for the result. A result that is too large for the status stays in the attempt's output."""
     if event.file is None and len(encode([event.result])) <= STATUS_RESULT_BYTES:
         return {"result": event.result, "result_cut": False}
     return {"result": None, "result_cut": True}
 
 
 def backoff_after(job: Job, delays: Delays) -> timedelta:
-    """The wait after the failed attempt: doubled each time, bounded, and spread so that failures do not march in step.
+    """Return the delay after a failed attempt: doubled each time up to a limit, with jitter.
 
-    The spread comes from the job's name, which keeps the plan pure.
+    The jitter is derived from the name of the attempt, which keeps the plan pure.
     """
     seconds = delays.backoff.total_seconds() * 2 ** (job.status.attempts - 1)
-    spread = 0.5 + crc32(job.attempt_name.encode()) / 2**33
-    return timedelta(seconds=min(seconds, MAX_BACKOFF_SECONDS) * spread)
+    jitter = 0.5 + crc32(job.attempt_name.encode()) / 2**33
+    return timedelta(seconds=min(seconds, MAX_BACKOFF_SECONDS) * jitter)

@@ -1,4 +1,4 @@
-"""Which job is next: for each model the waiting jobs in order, and who holds its slots."""
+"""The queue of Pending jobs and the holders of slots, for each provider and model."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -17,10 +17,10 @@ def group_of(job: Job) -> Group:
 
 
 def rank_of(job: Job, aging_seconds: float) -> Rank:
-    """Where `job` stands among the waiting: lower is earlier.
+    """Return the place of the job in its queue. A lower rank starts first.
 
-    A job gains one level of priority per `aging_seconds` of waiting. All age alike, so the order of two jobs never
-    changes while they wait, and the rank can be computed once.
+    A job gains one level of priority per `aging_seconds` of waiting. All jobs age at the same speed, so their order
+    never changes while they wait, and the rank is computed once.
     """
     created = job.created_at.timestamp()
     return job.spec.priority * aging_seconds + created, created, job.id
@@ -28,7 +28,7 @@ def rank_of(job: Job, aging_seconds: float) -> Rank:
 
 @dataclass
 class JobQueue:
-    """Waiting jobs by group, best first. Leaving is lazy: an entry that is no longer the job's own is passed over."""
+    """Queued jobs by group, in order of rank. Removal is lazy: `pop` skips entries that are out of date."""
 
     _heaps: dict[Group, list[Rank]] = field(default_factory=lambda: defaultdict(list))
     _ranks: dict[str, tuple[Group, Rank]] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class JobQueue:
         self._ranks.pop(job_id, None)
 
     def pop(self, group: Group) -> str | None:
-        """The next job of `group`, taken out; None when none waits."""
+        """Remove and return the next job of the group; None if the queue is empty."""
         heap = self._heaps.get(group, [])
         while heap:
             rank = heappop(heap)
@@ -53,7 +53,7 @@ class JobQueue:
         return None
 
     def groups(self) -> list[Group]:
-        """Where somebody may wait."""
+        """Return the groups in which jobs may be queued."""
         return list(self._heaps)
 
     def __contains__(self, job_id: object) -> bool:
@@ -65,7 +65,7 @@ class JobQueue:
 
 @dataclass
 class SlotHolders:
-    """Who holds the slots of each group: running jobs, and those chosen to run. Derived from jobs, never stored."""
+    """Holders of slots by group: Running jobs, and Pending jobs about to start. Derived from jobs, never stored."""
 
     _holders: dict[Group, set[str]] = field(default_factory=lambda: defaultdict(set))
     _groups: dict[str, Group] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class SlotHolders:
         self._holders[group].add(job_id)
 
     def release(self, job_id: str) -> Group | None:
-        """Give the job's slot back. The group in which one is free now; None when it held none."""
+        """Release the slot of the job, and return its group; None if the job held no slot."""
         if (group := self._groups.pop(job_id, None)) is not None:
             self._holders[group].discard(job_id)
             if not self._holders[group]:

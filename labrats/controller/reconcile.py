@@ -37,12 +37,12 @@ from labrats.settings import EngineSettings
 log = structlog.get_logger()
 
 WORKERS = 64
-"""Jobs reconciled at once. Reconciling mostly waits: on one machine for a commit, which so many may share; on a cluster
-for answers of the API server and for the watch, which take longer the more the API server has to do.
+"""Jobs reconciled at once. A worker mostly waits: on one machine for a commit, which many workers share; on a cluster
+for the API server and its watches, which are slower under load.
 """
 
 LONGEST_REASON = 500
-"""Characters of a reason that repeats what somebody else said."""
+"""Most characters of a reason that quotes another error."""
 
 
 class Controller:
@@ -201,7 +201,7 @@ class Controller:
         try:
             resolved = await self._applied_jobs.resolve(job)
         except Invalid as error:
-            reason = f"the job makes no sense: {error}"[:LONGEST_REASON]
+            reason = f"the job is invalid: {error}"[:LONGEST_REASON]
             await self._fail(job, FailedCode.INVALID, reason, now)
             return
         self._metrics.job_submitted(resolved)
@@ -263,6 +263,6 @@ class Controller:
         try:
             return await self._store.update(advance(job, event, **changes))
         except Invalid as error:
-            reason = f"what became of the job cannot be kept: {error}"[:LONGEST_REASON]
+            reason = f"the outcome of the job cannot be stored: {error}"[:LONGEST_REASON]
             failed = {"failed_code": FailedCode.INTERNAL, "failed_reason": reason, "finished_at": now}
             return await self._store.update(advance(job, JobEvent.FAIL, **failed))

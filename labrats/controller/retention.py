@@ -1,6 +1,6 @@
-"""Forgets what has been kept long enough: workspaces of ended jobs, then the jobs themselves with all they left.
+"""Retention: deletes the workspaces of ended jobs, and later the jobs themselves with all their files.
 
-Collects what no job has any more: a person may delete one with kubectl, also while no engine looks.
+Collects orphaned attempts and files, too: a job may be deleted with kubectl while no engine runs.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ log = structlog.get_logger()
 PASS_SECONDS: Final = 600.0
 
 TOKEN_PASS_SECONDS: Final = 15.0
-"""For so long a token outlives its job: the next job of a chain copies it at the end."""
+"""Time for which a token outlives its job. The next job of a chain copies the token when its parent ends."""
 
 NEW_SECONDS: Final = 3600.0
-"""Age from which files without a job are collected. Files are stored before the job that they come with."""
+"""Age from which files without a job are collected. The files of a new job are stored before the job itself."""
 
 BATCH: Final = 200
-"""Jobs read at once. Nothing else is done meanwhile."""
+"""Jobs read at once. Reading them blocks the event loop."""
 
 
 class Retention:
-    """Passes over what is kept every ten minutes."""
+    """Deletes what is older than its retention, in a pass every ten minutes."""
 
     def __init__(
         self,
@@ -51,16 +51,16 @@ class Retention:
         self._attachments, self._clock = attachments, clock
         self._workspaces_kept = timedelta(hours=settings.workspace_retention_hours)
         self._jobs_kept = timedelta(days=settings.job_retention_days)
-        # On a cluster Secrets go with their jobs, and a controller has no right to list them.
+        # On a cluster Secrets are deleted with their jobs, and a controller may not list them.
         self._deletes_tokens = settings.backend == "embedded"
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Clean up periodically, until cancelled."""
         await self._cache.synced.wait()
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._repeat(self.clean, PASS_SECONDS), name="clean")
             if self._deletes_tokens:
-                # First, jobs that ended while no engine ran get their successors in a chain, which copy the token.
+                # A job that ended while no engine ran may have a next job in its chain, which copies the token first.
                 await self._clock.sleep(TOKEN_PASS_SECONDS)
                 loops.create_task(self._repeat(self.delete_tokens, TOKEN_PASS_SECONDS), name="delete tokens")
 
@@ -69,14 +69,14 @@ class Retention:
             try:
                 await one_pass()
             except (RetryLater, OSError) as error:
-                log.warning("cleaning up will go on later", reason=str(error))
+                log.warning("cleanup postponed", reason=str(error))
             await self._clock.sleep(seconds)
 
     async def clean(self) -> None:
-        """One pass."""
+        """Make one pass over jobs, attempts and files."""
         now = self._clock.now()
         for job_id in self._cache.finished_before(now - self._jobs_kept):
-            with suppress(NotFound, Conflict):  # somebody deleted or retried it meanwhile
+            with suppress(NotFound, Conflict):  # it was deleted or retried meanwhile
                 await self._forget(job_id, now - self._jobs_kept)
         for name in await self._runner.workspaces():
             await self._clear_workspace(name, now - self._workspaces_kept)
@@ -87,7 +87,7 @@ class Retention:
             await self._collect_attachments(folders)
 
     async def delete_tokens(self) -> None:
-        """Delete the git tokens of jobs that have ended and cannot be retried with them."""
+        """Delete the git tokens of ended jobs, unless a retry may need them."""
         now = self._clock.now()
         for secret in await self._store.list(Secret):
             owner = secret.metadata.owner
@@ -100,7 +100,7 @@ class Retention:
                     await self._store.delete(Secret, secret.name, secret.metadata.resource_version)
 
     async def _forget(self, job_id: str, ended_before: datetime) -> None:
-        """Delete the job last: what fails before is found again by the next pass."""
+        """Delete a job and all its files. The job comes last, so that the next pass repeats a failed deletion."""
         job = await self._store.get(Job, job_id)
         if not _ended_before(job, ended_before):
             return
@@ -113,12 +113,12 @@ class Retention:
         try:
             job = await self._store.get(Job, job_of_attempt(name))
         except NotFound:
-            return  # it is collected
+            return  # `clean` collects the whole attempt
         if not _may_be_used(name, job) or _ended_before(job, ended_before):
             await self._runner.remove(name, keep_output=True)
 
     async def _exists(self, job_id: str) -> bool:
-        """Return whether there is such a job. Only the storage itself is believed that there is none."""
+        """Return whether the job exists. A miss in the index is checked against the store, since the index may lag."""
         if self._cache.contains(job_id):
             return True
         try:
@@ -129,32 +129,32 @@ class Retention:
 
     async def _collect_attempt(self, name: str) -> None:
         try:
-            await self._runner.kill(name)  # whoever deleted the job may not have waited for its end
+            await self._runner.kill(name)  # the job may have been deleted while it was running
             await self._runner.remove(name)
-        except RetryLater as error:  # such as a node that is out of reach: the next pass finds it again
-            log.warning("an attempt without a job could not be removed", attempt=name, reason=str(error))
+        except RetryLater as error:  # for example, its node is unreachable: the next pass tries again
+            log.warning("orphaned attempt not removed", attempt=name, reason=str(error))
             return
-        log.info("removed an attempt without a job", attempt=name)
+        log.info("orphaned attempt removed", attempt=name)
 
     async def _collect_attachments(self, folders: Sequence[str]) -> None:
-        """Remove the folders that no job has: those of deleted jobs, and of jobs that could not be stored."""
+        """Remove the folders of deleted jobs, and of jobs that could not be stored."""
         jobs = {job.id: job for job in await self._store.get_many(Job, [job_of(folder) for folder in folders])}
         for folder in folders:
             job = jobs.get(job_of(folder))
             if job is None and await self._exists(job_of(folder)):
-                continue  # it has just been stored
+                continue  # the job has just been stored
             if job is None or folder not in {str(PurePath(file.path).parent) for file in job.spec.workspace_files}:
                 await self._attachments.remove_folder(folder)
-                log.info("removed files without a job", folder=folder)
+                log.info("orphaned files removed", folder=folder)
 
 
 def job_of_attempt(name: str) -> str:
-    """The id of the job whose attempt has that name."""
+    """Return the id of the job that the attempt belongs to."""
     return name.rpartition("-")[0]
 
 
 def _may_be_used(name: str, job: Job) -> bool:
-    """Whether the latest attempt of `job` works in the workspace of this one, or another may go on in it."""
+    """Return whether the workspace of the attempt is used by the latest attempt, or may be resumed in."""
     session = job.status.session
     return name == job.attempt_name or (session is not None and name == f"{job.id}-{session.attempt}")
 
@@ -164,5 +164,5 @@ def _ended_before(job: Job, time: datetime) -> bool:
 
 
 def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """The items in order, `size` at once."""
+    """Yield the items in batches of at most `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,4 +1,4 @@
-"""Says on each webhook source how it stands: whether its secret is there, and what receives for it."""
+"""The status of webhook sources: whether the Secret exists, and whether the receiver is ready."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,51 +17,54 @@ from labrats.ports import Changed, Clock, Store
 log = structlog.get_logger()
 
 PASS_SECONDS: Final = 10.0
-"""How soon is noticed what no watch tells of: a Secret that came or changed, a receiver that has started."""
+"""Interval of the passes that notice changes that no watch reports: of Secrets, and of receivers."""
 
 LOCAL_PASS_SECONDS: Final = 2.0
-"""The same where looking costs next to nothing: `labrats secret` writes from a process of its own."""
+"""Interval on one machine, where a pass costs next to nothing. `labrats secret` writes from another process."""
 
 
 class Receivers(Protocol):
-    """What receives the deliveries of webhook sources."""
+    """Processes that receive the deliveries of webhook sources."""
 
     def url(self, source: WebhookSource) -> str | None:
-        """Where they are sent; None where only who asks can tell."""
+        """Return the address for deliveries; None if it depends on the address of the API."""
         ...
 
     async def provide(self, source: WebhookSource, secret: Secret, told: ConditionFactory) -> Sequence[Condition]:
-        """Bring what receives for a source whose Secret is there closer to what it asks for; how far that has come.
+        """Create or update the receiver of a source whose Secret exists, and return conditions on its progress.
 
         Safe to repeat. Raises RetryLater.
         """
         ...
 
     def withhold(self, source: WebhookSource, missing: str, told: ConditionFactory) -> Sequence[Condition]:
-        """How it stands while the Secret is missing, of which `missing` says what in a few words."""
+        """Return conditions for a source without a usable Secret.
+
+        missing: what is missing, in a few words.
+        """
         ...
 
 
 class OwnReceiver:
-    """The engine itself, which serves `/webhooks/{name}`."""
+    """The engine itself as receiver, at `/webhooks/{name}`."""
 
     def url(self, source: WebhookSource) -> str | None:
         return None
 
     async def provide(self, source: WebhookSource, secret: Secret, told: ConditionFactory) -> Sequence[Condition]:
         if source.spec.enabled:
-            ready = told("Ready", True, "Serving", "the engine takes deliveries")
+            ready = told("Ready", True, "Serving", "the engine accepts deliveries")
         else:
-            ready = told("Ready", False, "SwitchedOff", "the source is switched off: its address answers 404")
+            ready = told("Ready", False, "SwitchedOff", "the source is disabled: its address answers 404")
         return [_served_by_engine(told), ready]
 
     def withhold(self, source: WebhookSource, missing: str, told: ConditionFactory) -> Sequence[Condition]:
-        ready = told("Ready", False, "SecretMissing", f"no delivery can be believed while {missing}")
+        ready = told("Ready", False, "SecretMissing", f"deliveries cannot be verified: {missing}")
         return [_served_by_engine(told), ready]
 
 
 class SourceStatusReconciler:
-    """For the engine that drives jobs. It keeps nothing in memory: each pass asks for what there should be."""
+    """Maintains the receivers and conditions of webhook sources. Keeps no state between passes."""
 
     def __init__(
         self,
@@ -71,13 +74,13 @@ class SourceStatusReconciler:
         pass_seconds: float = PASS_SECONDS,
         labels: CredentialLabels | None = None,
     ) -> None:
-        """labels: what looks at the Secrets with the credentials for their jobs' repositories, on a cluster."""
+        """labels: checks the labels of Secrets with credentials for repositories. None on one machine."""
         self._store, self._clock, self._receivers, self._labels = store, clock, receivers, labels
         self._pass_seconds = pass_seconds
         self._news = asyncio.Event()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Review all sources periodically, and after each change of one, until cancelled."""
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch(), name="watch webhook sources")
             while True:
@@ -98,13 +101,13 @@ class SourceStatusReconciler:
         try:
             sources = await self._store.list(WebhookSource)
         except RetryLater as error:
-            log.warning("webhook sources will be looked at later", reason=str(error))
+            log.warning("webhook source review postponed", reason=str(error))
             return
         for source in sources:
             try:
                 await self._review(source)
-            except LabratsError as error:  # of one source: the others go on
-                log.warning("a webhook source will be looked at later", source=source.name, reason=str(error))
+            except LabratsError as error:  # the other sources are reviewed nevertheless
+                log.warning("webhook source review postponed", source=source.name, reason=str(error))
 
     async def _review(self, source: WebhookSource) -> None:
         told = condition_factory(self._clock.now().replace(microsecond=0))
@@ -116,7 +119,7 @@ class SourceStatusReconciler:
             found = _secret_found(source, secret, told)
             others = await self._receivers.provide(source, secret, told)
         labelled = await self._labelled(source, told)
-        await self._tell(source, [found, *others, *([labelled] if labelled else [])])
+        await self._store_conditions(source, [found, *others, *([labelled] if labelled else [])])
 
     async def _labelled(self, source: WebhookSource, told: ConditionFactory) -> Condition | None:
         if self._labels is None:
@@ -124,26 +127,28 @@ class SourceStatusReconciler:
         return await self._labels.condition(source.spec.credentials_ref, source.status.conditions, told)
 
     async def _secret(self, source: WebhookSource) -> Secret | str:
-        """The Secret of the source, or what is missing of it."""
+        """Return the Secret of the source, or what is missing."""
         if (reference := source.spec.secret_ref) is None:
-            return "the source names no secret"
+            return "the source names no Secret"
         try:
             secret = await self._store.get(Secret, reference.name)
         except NotFound:
             return f"there is no Secret {reference.name!r}"
-        return secret if secret.data.get(reference.key) else f"{reference.name!r} has no key {reference.key!r}"
+        if secret.data.get(reference.key):
+            return secret
+        return f"the Secret {reference.name!r} has no key {reference.key!r}"
 
-    async def _tell(self, source: WebhookSource, conditions: Sequence[Condition]) -> None:
-        kept = source.status.conditions
+    async def _store_conditions(self, source: WebhookSource, conditions: Sequence[Condition]) -> None:
+        merged = source.status.conditions
         for condition in conditions:
-            kept = with_condition(kept, condition)
-        status = replace(source.status, url=self._receivers.url(source), conditions=_sorted(kept))
+            merged = with_condition(merged, condition)
+        status = replace(source.status, url=self._receivers.url(source), conditions=_sorted(merged))
         if status == replace(source.status, conditions=_sorted(source.status.conditions)):
             return
         try:
             await self._store.update(replace(source, status=status))
         except (Conflict, NotFound):
-            self._news.set()  # somebody wrote meanwhile: look again
+            self._news.set()  # another writer was faster: review it again
 
 
 def _secret_found(source: WebhookSource, secret: Secret, told: ConditionFactory) -> Condition:
@@ -155,7 +160,7 @@ def _secret_found(source: WebhookSource, secret: Secret, told: ConditionFactory)
 
 
 def _served_by_engine(told: ConditionFactory) -> Condition:
-    return told("Provisioned", True, "BuiltIn", "the engine serves its address itself")
+    return told("Provisioned", True, "BuiltIn", "the engine itself serves the address")
 
 
 def _sorted(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:

@@ -1,4 +1,4 @@
-"""The keys that need a look: each once however often it was added, and never at two workers at a time."""
+"""A queue of keys to reconcile. A key is queued once, and at most one worker has it at a time."""
 
 import asyncio
 from collections import deque
@@ -13,11 +13,11 @@ from labrats.model.errors import RetryLater
 log = structlog.get_logger()
 
 ERROR_DELAY_SECONDS: Final = 5.0
-"""After an unforeseen error: long enough not to fill the log, short enough to heal soon."""
+"""Delay before a key that failed with an unexpected error is reconciled again."""
 
 
 class WorkQueue:
-    """A key added while it is being worked on comes again afterwards, so no change is missed."""
+    """A queue of keys. A key that is added while a worker has it is queued again afterwards, so no change is missed."""
 
     def __init__(self) -> None:
         self._ready: deque[str] = deque()
@@ -34,7 +34,7 @@ class WorkQueue:
             self._make_ready(key)
 
     def add_later(self, key: str, delay_seconds: float) -> None:
-        """Add `key` after a while. A key has one timer: the latest wish counts."""
+        """Add the key after a delay. Replaces the earlier timer of the key."""
         self.cancel_timer(key)
         self._timers[key] = asyncio.get_running_loop().call_later(max(0.0, delay_seconds), self._timer_fired, key)
 
@@ -44,7 +44,7 @@ class WorkQueue:
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[str]:
-        """The next key, held by this worker until the block ends."""
+        """Wait for the next key, and hold it until the block ends."""
         while not self._ready:
             waiter = asyncio.get_running_loop().create_future()
             self._wake.append(waiter)
@@ -52,7 +52,7 @@ class WorkQueue:
                 await waiter
             except asyncio.CancelledError:
                 if not waiter.cancelled():
-                    self._wake_one()  # it was woken and dies: the key is another worker's
+                    self._wake_one()  # this worker was woken, but another one has to take the key
                 raise
         key = self._ready.popleft()
         self._queued.discard(key)
@@ -83,15 +83,15 @@ class WorkQueue:
 
 
 async def work_forever(queue: WorkQueue, work: Callable[[str], Awaitable[None]]) -> None:
-    """Be one of the workers of `queue`, whose keys are jobs, until cancelled. What fails is tried again later."""
+    """Work on the queue, whose keys are jobs, until cancelled. A job that fails is queued again after a delay."""
     while True:
         async with queue.take() as job_id:
             try:
                 await work(job_id)
             except RetryLater as error:
-                log.warning("will try again", job=job_id, reason=str(error))
+                log.warning("reconcile postponed", job=job_id, reason=str(error))
                 queue.add_later(job_id, error.delay_seconds)
             except Exception:
-                # A bug met on one job must not stop the others.
-                log.exception("reconciling failed", job=job_id)
+                # A bug that one job triggers must not stop the others.
+                log.exception("reconcile failed", job=job_id)
                 queue.add_later(job_id, ERROR_DELAY_SECONDS)

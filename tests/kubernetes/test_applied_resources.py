@@ -153,7 +153,7 @@ async def test_each_that_makes_no_sense_fails_with_its_sentence(kubectl: Kubectl
 async def test_of_two_models_for_the_same_the_later_one_is_told_so_and_not_used(kubectl: Kubectl, admin: User) -> None:
     for name in ("a-first", "b-second"):
         apply(kubectl, a_resource("AiModel", name, provider="mock", model="mock", slots=1))
-    assert "is that of the AiModel 'a-first', which is older" in await told(kubectl, "aim", "b-second", "False")
+    assert "the older AiModel 'a-first' has the provider" in await told(kubectl, "aim", "b-second", "False")
     assert "'a-first'" in kubectl("get", "aim", "b-second")
     assert (await admin.run())["accountName"] == "a-first"
 

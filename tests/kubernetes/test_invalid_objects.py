@@ -193,7 +193,7 @@ async def test_whatever_a_person_writes_that_the_api_server_takes_stops_nobody(
             assert await is_settled(person, name), (name, what, await person.status_of(name))
         await person.create(Job, "neighbour", spec=SPEC)
         assert (await until_ended(person, "neighbour"))["phase"] == "Succeeded"
-    assert [each for each in logs if each["event"] == "reconciling failed"] == []
+    assert [each for each in logs if each["event"] == "reconcile failed"] == []
 
 
 LIKE: dict[type[Resource], dict[str, Any]] = {
@@ -240,7 +240,7 @@ async def test_whatever_a_person_writes_of_what_jobs_are_made_by_stops_nobody(
                 await eventually_told(person, kind, name, "")
             await person.create(Job, "neighbour", spec=SPEC)
             assert (await until_ended(person, "neighbour"))["phase"] == "Succeeded"
-    assert [each for each in logs if each["event"] == "reconciling failed"] == []
+    assert [each for each in logs if each["event"] == "reconcile failed"] == []
 
 
 @pytest.mark.usefixtures("machine")

@@ -28,7 +28,7 @@ def test_a_traceback_shows_functions_but_no_values(style: str, capfd: pytest.Cap
     try:
         fail_with_a_local("test-" + "secret-value")
     except ZeroDivisionError:
-        structlog.get_logger().exception("reconciling failed", job="ir-0000000a")
+        structlog.get_logger().exception("reconcile failed", job="ir-0000000a")
     logged = capfd.readouterr().err
     assert "ZeroDivisionError" in logged
     assert "fail_with_a_local" in logged

@@ -46,7 +46,7 @@ def told(catalog: Catalog, name: str = "ai-developer") -> list[tuple[str, str]]:
     [
         (
             an_agent("new", trigger_name="ai-reviewer"),
-            "triggerName: it is that of the agent 'ai-reviewer', which is older",
+            "triggerName: the older agent 'ai-reviewer' has the same one",
         ),
         (an_agent(instructions=("missing",)), "instructions: there is no instruction 'missing'"),
         (an_agent("a", a_trigger(filters={"a..b": 1})), "eventTriggers[0].filters: 'a..b' is no path"),

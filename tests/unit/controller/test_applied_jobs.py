@@ -157,7 +157,7 @@ async def test_an_instruction_that_never_comes_is_passed_over(lab: Lab) -> None:
 
 async def test_an_agent_that_never_comes_fails_it_after_a_while(lab: Lab) -> None:
     reason = await why_it_fails(lab, agent_role="nobody")
-    assert reason == "the job makes no sense: agentRole: names no agent: it must be the `triggerName` of one"
+    assert reason == "the job is invalid: agentRole: names no agent: it must be the `triggerName` of one"
     assert lab.clock.now() >= NOON + NEW_FOR
 
 
@@ -168,7 +168,7 @@ async def test_an_agent_that_is_switched_off_takes_no_job(lab: Lab) -> None:
 
 async def test_a_script_that_makes_no_sense_fails_it(lab: Lab) -> None:
     reason = await why_it_fails(lab, metadata={"mock": {"steps": [{"sing": "la"}]}})
-    assert reason.startswith("the job makes no sense: metadata.mock.steps")
+    assert reason.startswith("the job is invalid: metadata.mock.steps")
 
 
 async def test_one_that_failed_so_can_be_retried_when_what_it_lacked_is_there(lab: Lab) -> None:

@@ -90,7 +90,8 @@ async def test_a_job_whose_outcome_no_store_takes_has_failed(lab: Lab) -> None:
     async with lab.controller():
         ended = await lab.ended(await lab.submit([{"usage": {"inputTokens": 10**9}}]))
     assert (ended.status.failed_code, ended.status.usage) == (FailedCode.INTERNAL, Usage())
-    assert ended.status.failed_reason == "what became of the job cannot be kept: status.usage.inputTokens: is too large"
+    reason = "the outcome of the job cannot be stored: status.usage.inputTokens: is too large"
+    assert ended.status.failed_reason == reason
 
 
 class ParticularStore(FaultyStore):

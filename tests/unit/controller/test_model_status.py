@@ -51,7 +51,7 @@ async def test_the_younger_one_is_told_for_as_long_as_it_is_so(store: MemoryStor
     await apply(store, clock, an_ai_model("a-second"))
     ((status, message),) = await told(store, "a-second")
     assert status == "False"
-    assert "is that of the AiModel 'z-first', which is older" in message
+    assert "the older AiModel 'z-first' has the provider 'mock' with the model 'mock'" in message
     assert await told(store, "z-first") == []
 
     await store.delete(AiModel, "z-first")
@@ -84,9 +84,7 @@ def test_the_oldest_is_used_and_of_those_of_one_time_the_first_by_name() -> None
         assert {group: used.name for group, used in ai_models_in_use(order).items()} == {("mock", "mock"): "b"}
 
 
-@pytest.mark.parametrize(
-    ("required", "words"), [(True, "its jobs fail: kubectl label"), (False, "its jobs will fail once")]
-)
+@pytest.mark.parametrize(("required", "words"), [(True, "its jobs fail: kubectl label"), (False, "its jobs fail once")])
 async def test_a_model_whose_secret_is_not_labelled_is_told_until_it_is(
     clock: FakeClock, required: bool, words: str
 ) -> None:

@@ -201,7 +201,7 @@ def test_what_never_began_until_its_deadline_says_what_kept_it(code: FailedCode)
 
 def test_a_timeout_says_how_long_it_was() -> None:
     record = recorded(gone_with(None), spec=a_spec(config={"timeout_ms": 90_500}), deadline_at=NOW)
-    assert record.changes["failed_reason"] == "the job ran into its timeout of 90.5 s"
+    assert record.changes["failed_reason"] == "the job exceeded its timeout of 90.5 s"
 
 
 def test_a_success_that_the_deadline_did_not_prevent_is_one() -> None:

@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.controller.redelivery import (
-    KEPT,
-    LOOK_SECONDS,
-    MOST_ATTEMPTS,
+    CHECK_SECONDS,
+    GITHUB_RETENTION,
+    MAX_ATTEMPTS,
     Redelivery,
     missed_among,
 )
@@ -117,7 +117,7 @@ async def test_what_failed_is_sent_again_once_the_oldest_first(
     await add_source(store)
     await clock.advance(40)
     assert await reason(store) == "Redelivering"
-    await clock.advance(3 * LOOK_SECONDS)
+    await clock.advance(3 * CHECK_SECONDS)
     assert [hook.sent[number - 1].guid for number in hook.again] == ["missed-3", "missed-2", "missed-1"]
     assert await reason(store) == "NothingMissed"
 
@@ -128,13 +128,13 @@ async def test_what_fails_on_is_asked_for_less_and_less_and_then_no_more(
     hook.works = False
     hook.send("missed")
     await add_source(store)
-    await clock.advance(LOOK_SECONDS)
+    await clock.advance(CHECK_SECONDS)
     assert 1 <= len(hook.again) <= 2
-    await clock.advance(KEPT.total_seconds() / 2)
-    assert len(hook.sent) == MOST_ATTEMPTS
+    await clock.advance(GITHUB_RETENTION.total_seconds() / 2)
+    assert len(hook.sent) == MAX_ATTEMPTS
     assert await reason(store) == "Lost"
-    await clock.advance(KEPT.total_seconds())
-    assert len(hook.sent) == MOST_ATTEMPTS
+    await clock.advance(GITHUB_RETENTION.total_seconds())
+    assert len(hook.sent) == MAX_ATTEMPTS
     assert await reason(store) == "NothingMissed"
 
 
@@ -144,11 +144,11 @@ async def test_what_was_asked_for_and_is_not_sent_yet_is_not_asked_for_again(
     hook.is_slow = True
     hook.send("missed", arrives=False)
     await add_source(store)
-    await clock.advance(3 * LOOK_SECONDS)
+    await clock.advance(3 * CHECK_SECONDS)
     assert hook.again == [1]
     assert await reason(store) == "Redelivering"
     hook.send("missed")
-    await clock.advance(LOOK_SECONDS)
+    await clock.advance(CHECK_SECONDS)
     assert await reason(store) == "NothingMissed"
 
 
@@ -156,7 +156,7 @@ async def test_an_outage_of_some_hours_while_the_engine_runs_loses_nothing(
     store: MemoryStore, hook: Hook, clock: FakeClock
 ) -> None:
     await add_source(store)
-    await clock.advance(LOOK_SECONDS)
+    await clock.advance(CHECK_SECONDS)
     hook.works = False
     for number in range(20):
         hook.send(f"missed-{number}")
@@ -171,12 +171,12 @@ async def test_an_outage_of_some_hours_while_the_engine_runs_loses_nothing(
 async def test_a_first_look_goes_back_as_far_as_github_does_and_later_ones_do_not(
     store: MemoryStore, hook: Hook, clock: FakeClock
 ) -> None:
-    hook.send("too old", ago=KEPT + timedelta(minutes=1), arrives=False)
+    hook.send("too old", ago=GITHUB_RETENTION + timedelta(minutes=1), arrives=False)
     await add_source(store)
-    await clock.advance(3 * LOOK_SECONDS)
+    await clock.advance(3 * CHECK_SECONDS)
     assert hook.again == []
     first, *later = hook.looks
-    assert clock.now() - first >= KEPT
+    assert clock.now() - first >= GITHUB_RETENTION
     assert later
     assert all(clock.now() - since < timedelta(hours=1) for since in later)
 
@@ -189,25 +189,25 @@ async def test_nobody_is_asked_for_a_source_that_is_no_apps(
     store: MemoryStore, hook: Hook, clock: FakeClock, fields: dict[str, Any]
 ) -> None:
     await add_source(store, **fields)
-    await clock.advance(2 * LOOK_SECONDS)
+    await clock.advance(2 * CHECK_SECONDS)
     assert hook.looks == []
     assert await caught_up(store) is None
 
 
 async def test_what_is_said_goes_with_the_credentials(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
     await add_source(store)
-    await clock.advance(LOOK_SECONDS)
+    await clock.advance(CHECK_SECONDS)
     assert await reason(store) == "NothingMissed"
     source = await store.get(WebhookSource, "github")
     await store.update(replace(source, spec=replace(source.spec, credentials_ref=None)))
-    await clock.advance(LOOK_SECONDS)
+    await clock.advance(CHECK_SECONDS)
     assert await caught_up(store) is None
 
 
 async def test_nothing_is_asked_for_before_it_can_be_received(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
     hook.send("missed", arrives=False)
     await add_source(store, ready=False)
-    await clock.advance(LOOK_SECONDS)
+    await clock.advance(CHECK_SECONDS)
     assert hook.looks == []
 
 
@@ -215,7 +215,7 @@ async def test_what_an_app_delivers_elsewhere_is_left_alone(store: MemoryStore, 
     hook.url = "https://other.example/hook?token=test-secret"
     hook.send("missed", arrives=False)
     await add_source(store)
-    await clock.advance(LOOK_SECONDS)
+    await clock.advance(CHECK_SECONDS)
     assert hook.again == []
     condition = await caught_up(store)
     assert condition
@@ -231,7 +231,7 @@ async def test_what_an_app_delivers_to_any_address_of_the_source_is_ours(
     hook.url = url
     hook.send("missed", arrives=False)
     await add_source(store, path="/own")
-    await clock.advance(LOOK_SECONDS)
+    await clock.advance(CHECK_SECONDS)
     assert hook.again == [1]
 
 
@@ -259,7 +259,7 @@ async def test_credentials_that_are_refused_are_said_and_stop_nothing(
     assert (condition.status, condition.reason) == ("False", "Refused")
     assert "does not know the App" in condition.message
     hook.trouble = None
-    await clock.advance(2 * LOOK_SECONDS)
+    await clock.advance(2 * CHECK_SECONDS)
     assert await reason(store) == "NothingMissed"
 
 
@@ -275,4 +275,4 @@ async def test_one_that_cannot_be_sent_again_keeps_no_other_from_it(
 
 def test_an_attempt_that_was_asked_for_is_awaited() -> None:
     missed = missed_among([HookDelivery(1, "a", NOON, "timed out"), HookDelivery(2, "b", NOON, "OK")], {1}, NOON)
-    assert (missed.again, missed.awaited, missed.lost, missed.since) == ([], 1, 0, NOON)
+    assert (missed.due, missed.pending, missed.lost, missed.since) == ([], 1, 0, NOON)

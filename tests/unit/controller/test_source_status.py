@@ -92,8 +92,8 @@ async def test_a_source_with_its_secret_is_served_by_the_engine(store: TroubledS
     ("source", "secret", "missing"),
     [
         (a_source(), None, MISSING),
-        (a_source(), a_secret(other="test-secret"), "'hook' has no key 'token'"),
-        (a_source(secret_ref=None), None, "the source names no secret"),
+        (a_source(), a_secret(other="test-secret"), "the Secret 'hook' has no key 'token'"),
+        (a_source(secret_ref=None), None, "the source names no Secret"),
     ],
 )
 async def test_what_is_missing_is_said_in_a_sentence(
