@@ -27,7 +27,7 @@ class ModelStatusReconciler:
         """labels: checks the labels of their Secrets. None on one machine."""
         self._store, self._clock, self._labels = store, clock, labels
         self._known: dict[str, AiModel] = {}
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Review all AiModels whenever one has changed, and their Secrets periodically, until cancelled."""
@@ -36,14 +36,14 @@ class ModelStatusReconciler:
             while True:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PASS_SECONDS if self._labels else None):
-                        await self._news.wait()
-                self._news.clear()
+                        await self._changed.wait()
+                self._changed.clear()
                 try:
                     await self._review_all()
                 except RetryLater as error:
                     log.warning("AI model review postponed", reason=str(error))
                     await self._clock.sleep(error.delay_seconds)
-                    self._news.set()
+                    self._changed.set()
 
     async def _watch(self) -> None:
         is_synced = False
@@ -56,7 +56,7 @@ class ModelStatusReconciler:
                 case _:
                     is_synced = True
             if is_synced:  # before that an older AiModel may be unknown
-                self._news.set()
+                self._changed.set()
 
     async def _review_all(self) -> None:
         known = list(self._known.values())

@@ -97,7 +97,7 @@ def plan_job(job: Job, attempt: AttemptState, *, has_slot: bool, now: datetime, 
         case Gone():
             return [move_after(job, attempt, now, delays)]
         case NotStarted():
-            # A cancelled attempt is killed before it starts, so that a start already under way loses.
+            # A cancelled attempt is killed before it starts, so that a start in progress has no effect.
             return [Start()] if stop_since is None else [Kill()]
         case Alive() if stop_since is None:
             return [ReconcileAt(job.status.deadline_at)] if job.status.deadline_at else []
@@ -122,7 +122,7 @@ def move_after(job: Job, gone: Gone, now: datetime, delays: Delays) -> Move:
     """Return the move of a Running job whose attempt has ended."""
     ending: dict[str, Any] = {
         "finished_at": now,
-        "usage": job.status.usage + replace(gone.tail.usage.within_reason(), seconds=_seconds_of_attempt(job, now)),
+        "usage": job.status.usage + replace(gone.tail.usage.clamped(), seconds=_seconds_of_attempt(job, now)),
         "outputs": _outputs(job, gone),
         "logs": gone.tail.logs,
         "session": _session(job, gone),

@@ -42,25 +42,25 @@ class Retention:
         self,
         store: Store,
         runner: Runner,
-        cache: JobIndex,
+        index: JobIndex,
         attachments: Attachments,
         clock: Clock,
         settings: EngineSettings,
     ) -> None:
-        self._store, self._runner, self._cache = store, runner, cache
+        self._store, self._runner, self._index = store, runner, index
         self._attachments, self._clock = attachments, clock
-        self._workspaces_kept = timedelta(hours=settings.workspace_retention_hours)
-        self._jobs_kept = timedelta(days=settings.job_retention_days)
+        self._workspace_retention = timedelta(hours=settings.workspace_retention_hours)
+        self._job_retention = timedelta(days=settings.job_retention_days)
         # On a cluster Secrets are deleted with their jobs, and a controller may not list them.
         self._deletes_tokens = settings.backend == "embedded"
 
     async def run(self) -> None:
         """Clean up periodically, until cancelled."""
-        await self._cache.synced.wait()
+        await self._index.synced.wait()
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._repeat(self.clean, PASS_SECONDS), name="clean")
             if self._deletes_tokens:
-                # A job that ended while no engine ran may have a next job in its chain, which copies the token first.
+                # Wait: the next job of a chain may have to copy the token of a job that ended while no engine ran.
                 await self._clock.sleep(TOKEN_PASS_SECONDS)
                 loops.create_task(self._repeat(self.delete_tokens, TOKEN_PASS_SECONDS), name="delete tokens")
 
@@ -75,12 +75,12 @@ class Retention:
     async def clean(self) -> None:
         """Make one pass over jobs, attempts and files."""
         now = self._clock.now()
-        for job_id in self._cache.finished_before(now - self._jobs_kept):
+        for job_id in self._index.finished_before(now - self._job_retention):
             with suppress(NotFound, Conflict):  # it was deleted or retried meanwhile
-                await self._forget(job_id, now - self._jobs_kept)
+                await self._forget(job_id, now - self._job_retention)
         for name in await self._runner.workspaces():
-            await self._clear_workspace(name, now - self._workspaces_kept)
-        for name in await self._runner.retained():
+            await self._clear_workspace(name, now - self._workspace_retention)
+        for name in await self._runner.kept():
             if not await self._exists(job_of_attempt(name)):
                 await self._collect_attempt(name)
         for folders in batched(await self._attachments.folders(NEW_SECONDS), BATCH):
@@ -119,7 +119,7 @@ class Retention:
 
     async def _exists(self, job_id: str) -> bool:
         """Return whether the job exists. A miss in the index is checked against the store, since the index may lag."""
-        if self._cache.contains(job_id):
+        if self._index.contains(job_id):
             return True
         try:
             await self._store.get(Job, job_id)
@@ -154,7 +154,7 @@ def job_of_attempt(name: str) -> str:
 
 
 def _may_be_used(name: str, job: Job) -> bool:
-    """Return whether the workspace of the attempt is used by the latest attempt, or may be resumed in."""
+    """Return whether the latest attempt uses the workspace of this one, or a later attempt may resume in it."""
     session = job.status.session
     return name == job.attempt_name or (session is not None and name == f"{job.id}-{session.attempt}")
 

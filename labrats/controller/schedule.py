@@ -1,4 +1,4 @@
-"""The schedule of jobs: which ones are queued, which hold slots and which need work. Decides, and does no I/O."""
+"""The schedule of jobs: which jobs are queued, which hold slots, and which need work. No I/O."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -75,14 +75,14 @@ class JobSchedule:
         return self._jobs.get(job_id)
 
     def abandoned(self, job_id: str) -> Job | None:
-        """Return the job with that id whose attempt may still run although it was deleted, or moved by another writer.
+        """Return the abandoned job with that id: deleted, or moved by another writer, while its attempt may still run.
 
-        It holds its slot until `finish_abandoned`.
+        The job holds its slot until `finish_abandoned`.
         """
         return self._abandoned.get(job_id)
 
     def successor(self, job_id: str) -> Job | None:
-        """Return the job that was observed under the id of an abandoned one. `finish_abandoned` makes it live."""
+        """Return the job that has taken the id of an abandoned one. `finish_abandoned` makes it live."""
         return self._successors.get(job_id)
 
     def holds_slot(self, job: Job) -> bool:
@@ -94,7 +94,7 @@ class JobSchedule:
         return job.phase is Phase.PENDING and job.is_resolved and job.id not in self._slots
 
     def is_over_allocated(self, job: Job) -> bool:
-        """Return whether more slots are allocated than the job's model has: the model may have lost some since."""
+        """Return whether more slots of the job's model are allocated than it has, because it has lost some."""
         return self._slots.used(group_of(job)) > self._slot_count(group_of(job))
 
     def slot_name(self, job: Job) -> str:
@@ -149,7 +149,7 @@ class JobSchedule:
         return [Reconcile(job.id)]
 
     def finish_abandoned(self, job: Job, now: datetime) -> list[Work]:
-        """Release the slot of an abandoned job, of which nothing runs any more, and observe its successor."""
+        """Release the slot of an abandoned job once its attempt has ended, and observe its successor."""
         del self._abandoned[job.id]
         work = self._forget(job, now)
         if successor := self._successors.pop(job.id, None):
@@ -158,7 +158,7 @@ class JobSchedule:
 
     @contextmanager
     def moving(self, job: Job) -> Iterator[None]:
-        """Expect a change of the job's phase while the block runs: it is the engine's own, and abandons no attempt."""
+        """Treat changes of the job within the block as the engine's own moves, which abandon no attempt."""
         self._moving.add(job.id)
         try:
             yield
@@ -172,7 +172,7 @@ class JobSchedule:
         return [] if job.id in self._queue else self.enqueue(job, now)
 
     def enqueue(self, job: Job, now: datetime) -> list[Work]:
-        """Queue a Pending job, at its `not_before` if that lies ahead. Releases the slot that it may hold."""
+        """Release the slot of a Pending job, if it holds one, and queue the job from its `not_before` on."""
         group = group_of(job)
         work: list[Work] = []
         self._slots.release(job.id)
@@ -198,7 +198,7 @@ class JobSchedule:
         return work
 
     def _abandons_attempt(self, known: Job, job: Job) -> bool:
-        """Return whether another writer, such as a person with kubectl, took a Running job off its attempt."""
+        """Return whether another writer, such as kubectl, has moved a Running job away from its attempt."""
         is_same = job.phase is Phase.RUNNING and job.attempt_name == known.attempt_name
         return known.phase is Phase.RUNNING and not is_same and job.id not in self._moving
 

@@ -77,25 +77,25 @@ class SourceStatusReconciler:
         """labels: checks the labels of Secrets with credentials for repositories. None on one machine."""
         self._store, self._clock, self._receivers, self._labels = store, clock, receivers, labels
         self._pass_seconds = pass_seconds
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Review all sources periodically, and after each change of one, until cancelled."""
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch(), name="watch webhook sources")
             while True:
-                self._news.clear()
+                self._changed.clear()
                 await self._review_all()
                 try:
                     async with asyncio.timeout(self._pass_seconds):
-                        await self._news.wait()
+                        await self._changed.wait()
                 except TimeoutError:
                     pass
 
     async def _watch(self) -> None:
         async for change in self._store.watch(WebhookSource):
             if isinstance(change, Changed):
-                self._news.set()
+                self._changed.set()
 
     async def _review_all(self) -> None:
         try:
@@ -148,7 +148,7 @@ class SourceStatusReconciler:
         try:
             await self._store.update(replace(source, status=status))
         except (Conflict, NotFound):
-            self._news.set()  # another writer was faster: review it again
+            self._changed.set()  # another writer was faster: review it again
 
 
 def _secret_found(source: WebhookSource, secret: Secret, told: ConditionFactory) -> Condition:

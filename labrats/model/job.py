@@ -1,4 +1,4 @@
-"""A job: what was asked (spec), what became of it (status), and the one way it changes phase."""
+"""A job: the request (spec), the progress and outcome (status), and the moves between phases."""
 
 import secrets
 from datetime import datetime, timedelta
@@ -19,14 +19,14 @@ DEFAULT_PRIORITY: Final = 2
 PROMPT_BYTES: Final = 900 * 1024
 METADATA_BYTES: Final = 64 * 1024
 TOKEN_LIFETIME: Final = timedelta(minutes=10)
-"""Assumed lifetime of a git token that came with a job: no older job is retried with it."""
+"""Assumed lifetime of a git token that came with a job. An older job is not retried with its token."""
 STATUS_LOG_LINES: Final = 100
 STATUS_LOG_BYTES: Final = 32 * 1024
 STATUS_RESULT_BYTES: Final = 32 * 1024
 
 
 class FailedCode(StrEnum):
-    """Why a job failed, for programs; `failedReason` says it for people."""
+    """Machine-readable cause of a failure. `failedReason` is the message for people."""
 
     AUTH = "auth"
     QUOTA = "quota"
@@ -66,11 +66,11 @@ PERMANENT: Final = frozenset(
         FailedCode.INVALID,
     }
 )
-"""Failures that the same attempt would meet again: `maxAttempts` does not repeat them."""
+"""Failures that every further attempt would meet too. `maxAttempts` does not repeat them."""
 
 
 PAUSING: Final = frozenset({FailedCode.RATE_LIMITED, FailedCode.OVERLOADED})
-"""Not failures of the job: its model is left alone for a while, and the job waits again, up to its deadline."""
+"""Failures that pause the model instead of failing the job. The job is requeued, up to its deadline."""
 
 
 class KeyReference(Record):
@@ -81,10 +81,11 @@ class KeyReference(Record):
 
 
 class WorkspaceSetup(Record):
-    """The repository to clone. `git_repo` carries no credential: the Secret `credentials_ref` does, by the keys
-    `username` and `password`.
+    """The repository to clone. `git_repo` contains no credentials.
 
-    token_from: the Secret with a GitHub App's key, or a token, of which `credentials_ref` is made for each attempt.
+    credentials_ref: name of the Secret with the credentials, in the keys `username` and `password`.
+    token_from:      name of a Secret with the key of a GitHub App, or a token. The engine writes the Secret
+                     `credentials_ref` from it before each attempt.
     """
 
     git_repo: str
@@ -95,34 +96,35 @@ class WorkspaceSetup(Record):
 
 
 class WorkspaceFile(Record):
-    """A file for the workspace. `name` is its relative path there; `path` where the bytes lie on the uploads volume."""
+    """A file for the workspace. name: relative path in the workspace. path: location on the uploads volume."""
 
     name: str
     path: str
     size: int
 
     def on_volume(self, uploads: PurePath) -> "WorkspaceFile":
-        """The same with its whole path, where the volume is found at `uploads`."""
+        """Return the file with its absolute path, if the volume is mounted at `uploads`."""
         return replace(self, path=str(uploads / self.path))
 
 
 class WorkspaceUpload(Record):
-    """A file uploaded before, for the workspace."""
+    """An earlier upload to copy into the workspace."""
 
     id: str
     name: str
 
 
 class Pipeline(Record):
-    """What runs in the place of one inference."""
+    """A pipeline that runs instead of a single inference."""
 
     type: str
 
 
 class Chain(Record):
-    """Where a job stands in a chain of agents. path: the `triggerName` of each, from the first to this job's.
+    """Position of a job in a chain.
 
-    next: the link that is followed when this job has ended.
+    path: `triggerName` of each agent, from the first to that of this job.
+    next: link to follow when this job has ended.
     """
 
     id: str
@@ -133,11 +135,11 @@ class Chain(Record):
 
 
 class JobSpec(Record):
-    """What was asked for. Never changes after creation.
+    """The request. Never changes after creation.
 
-    instructions_ref: what the agent works by, apart from what it is asked here.
-    event_ref:        the event that its chain began with, for the agents that follow.
-    resolved:         the settings it runs with. A job that was written by hand has them in its status.
+    instructions_ref: instructions of the agent, in addition to the prompt.
+    event_ref:        event that started the chain, for the next agents.
+    resolved:         settings of the job. A job applied with kubectl has them in its status.
     """
 
     source: str
@@ -158,36 +160,38 @@ class JobSpec(Record):
     resolved: ResolvedConfig | None = None
     metadata: dict[str, Any] = {}
     untrusted: bool = False
-    """An outsider wrote what made it, whom a person has let in."""
+    """True if an external contributor, admitted by the webhook source, wrote the event that started the job."""
     owner: str = ""
-    """Who asked: the id of the API key. A caller sees its own jobs."""
+    """Id of the caller that submitted the job. A caller sees its own jobs."""
     api_key_ref: str | None = None
-    """The Secret of the API key by which it was asked for, if it was by a stored one."""
+    """Name of the Secret of the API key that submitted the job, if the key is a stored one."""
 
     @property
     def files(self) -> tuple[WorkspaceFile, ...]:
-        """All files for the workspace. Of uploads that it names, the API makes `workspace_files`: a job that names them
-        itself was written by hand, and finds them only as long as they are kept.
+        """All files for the workspace.
+
+        The API turns uploads into `workspace_files`. Only a job applied with kubectl has `workspace_uploads`, which
+        must not be deleted before it runs.
         """
-        named = (
+        uploads = (
             WorkspaceFile(name=each.name, path=f"{each.id}/{each.name}", size=0) for each in self.workspace_uploads
         )
-        return (*named, *self.workspace_files)
+        return (*uploads, *self.workspace_files)
 
 
-MOST_USED: Final = 10**12
-"""Of anything, in one attempt. Far more than is possible."""
+MAX_USAGE: Final = 10**12
+"""Upper bound of every usage value of one attempt, far above any real one."""
 
 
 class Usage(Record):
-    """What a job consumed, over all its attempts.
+    """Consumption of a job, over all its attempts.
 
-    input_tokens:       fresh ones. Those that came from a cache are apart.
-    cache_write_tokens: the share of the input tokens that the provider wrote to its cache.
-    reasoning_tokens:   how many of the output tokens nobody saw.
-    cost_usd:           None where the price, or what was consumed, is not known.
+    input_tokens:       without those read from a cache.
+    cache_write_tokens: share of the input tokens that the provider wrote to its cache.
+    reasoning_tokens:   share of the output tokens that was hidden reasoning.
+    cost_usd:           None if the price or the consumption is unknown.
     turns:              answers of a model.
-    seconds:            how long it held its slot.
+    seconds:            time for which the job held its slot.
     """
 
     input_tokens: int = 0
@@ -205,43 +209,45 @@ class Usage(Record):
 
     @property
     def known_cost_usd(self) -> float | None:
-        """The cost: 0.0 while no model has answered, None where the cost of the answers is not known."""
+        """The cost: 0.0 while no model has answered, None if the cost of an answer is unknown."""
         return 0.0 if self.cost_usd is None and not self.tokens and not self.turns else self.cost_usd
 
-    def within_reason(self) -> "Usage":
-        """This, with what no run can have consumed at the nearest that one can: a hijacked agent reports anything, and
-        sums over all jobs are made of it.
+    def clamped(self) -> "Usage":
+        """Return the usage with impossible values moved to the nearest possible ones.
+
+        A hijacked agent can report anything, and the values are summed over all jobs.
         """
         return Usage(
-            input_tokens=min(max(0, self.input_tokens), MOST_USED),
-            output_tokens=min(max(0, self.output_tokens), MOST_USED),
-            cache_read_tokens=min(max(0, self.cache_read_tokens), MOST_USED),
-            cache_write_tokens=min(max(0, self.cache_write_tokens), MOST_USED),
-            reasoning_tokens=min(max(0, self.reasoning_tokens), MOST_USED),
-            cost_usd=None if self.cost_usd is None else min(max(0.0, self.cost_usd), MOST_USED),
-            turns=min(max(0, self.turns), MOST_USED),
+            input_tokens=min(max(0, self.input_tokens), MAX_USAGE),
+            output_tokens=min(max(0, self.output_tokens), MAX_USAGE),
+            cache_read_tokens=min(max(0, self.cache_read_tokens), MAX_USAGE),
+            cache_write_tokens=min(max(0, self.cache_write_tokens), MAX_USAGE),
+            reasoning_tokens=min(max(0, self.reasoning_tokens), MAX_USAGE),
+            cost_usd=None if self.cost_usd is None else min(max(0.0, self.cost_usd), MAX_USAGE),
+            turns=min(max(0, self.turns), MAX_USAGE),
             seconds=self.seconds,
         )
 
     def __add__(self, other: "Usage") -> "Usage":
-        ours, theirs = self.known_cost_usd, other.known_cost_usd
+        cost, other_cost = self.known_cost_usd, other.known_cost_usd
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
             cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
-            cost_usd=None if ours is None or theirs is None else ours + theirs,
+            cost_usd=None if cost is None or other_cost is None else cost + other_cost,
             turns=self.turns + other.turns,
             seconds=self.seconds + other.seconds,
         )
 
 
 class Outputs(Record):
-    """What the agent made outside its text.
+    """Results of the agent besides its answer.
 
-    branch, commit: what is checked out, where that is another than before. commits: new ones, newest first, at most 50.
-    files_changed:  how many files the patch of the workspace is about; None where that is not known.
+    branch, commit: checked out at the end, if they differ from the start.
+    commits:        new commits, the newest first, at most 50.
+    files_changed:  number of files in the patch of the workspace; None if unknown.
     """
 
     branch: str | None = None
@@ -252,13 +258,14 @@ class Outputs(Record):
 
 
 SESSION_ID: Final = r"^[0-9A-Za-z][0-9A-Za-z_-]{0,63}$"
-"""What an agent's program may call a session: a word that it cannot take for an option."""
+"""Pattern of a valid session id. No match can be mistaken for a command-line option."""
 
 
 class AgentSession(Record):
-    """A session of an agent's own program, with which another attempt of the job can go on.
+    """A session of an agent CLI, which a later attempt of the job can resume.
 
-    provider: whose program it is. id: how that calls it. attempt: the number of the one in whose workspace it began.
+    id:      given by the CLI of the provider.
+    attempt: number of the attempt that started the session, and in whose workspace it continues.
     """
 
     provider: str
@@ -267,7 +274,7 @@ class AgentSession(Record):
 
 
 class CallbackPhase(StrEnum):
-    """What a caller is told of its job."""
+    """Progress of a job, as callbacks report it."""
 
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
@@ -275,11 +282,11 @@ class CallbackPhase(StrEnum):
 
 
 class CallbackStatus(Record):
-    """How far the caller was told, at `callback_url`, what became of the job.
+    """The last callback message that was delivered or given up.
 
-    phase:       of the last message that is done with. attempts, finished_at: those of the job, as it told them.
-    problem:     why that message was given up; None when it was delivered.
-    is_unwanted: the receiver wants to hear nothing more.
+    attempts, finished_at: as the message reported them.
+    problem:               reason why the message was given up; None if it was delivered.
+    is_unwanted:           whether the receiver refuses further messages.
     """
 
     phase: CallbackPhase
@@ -291,19 +298,19 @@ class CallbackStatus(Record):
 
 
 class JobStatus(Record):
-    """What became of a job. Times are UTC.
+    """Progress and outcome of a job. Times are UTC.
 
-    slot:         the AiModel (or implicit `provider/model`) whose slot the job holds or held.
-    pauses:       how many of the attempts ended because the model had to be left alone.
-    started_at:   when the latest attempt was admitted.
-    deadline_at:  when the engine ends it. An attempt that follows a pause has the time that is left.
-    not_before:   a job put back waits until then.
-    logs:         the last lines, bounded; all of them are in the attempts' output.
-    session:      with which the next attempt goes on, where there is one and the runner still has its workspace.
-    result_cut:   the result is larger than fits here; it is in the attempt's output.
-    child_job_id: the job that follows in the chain. chain_ended: why none does.
-    resolved, prompt_ref, instructions_ref: what intake puts into the spec of the jobs that it makes, of a job that a
-                  person wrote.
+    slot:         name of the AiModel, or `provider/model` without one, whose slot the job holds or held.
+    pauses:       number of attempts that ended with a pause of the model.
+    started_at:   time when the latest attempt was admitted.
+    deadline_at:  time when the engine stops the attempt. After a pause the next attempt has only the remaining time.
+    not_before:   time until which a requeued job waits.
+    logs:         last lines, within limits. The output of the attempts has all lines.
+    session:      session for the next attempt to resume, if the runner still has its workspace.
+    result_cut:   whether the result is too large for the status. The output of the attempt has it.
+    child_job_id: next job of the chain.
+    chain_ended:  reason why the chain has no next job.
+    resolved, prompt_ref, instructions_ref: set for a job applied with kubectl. Other jobs have them in their spec.
     """
 
     phase: Phase = Phase.PENDING
@@ -332,7 +339,7 @@ class JobStatus(Record):
 
 
 class Job(Resource):
-    """One InferenceRequest."""
+    """A job, stored as the resource InferenceRequest."""
 
     spec: JobSpec
     status: JobStatus = JobStatus()
@@ -355,36 +362,37 @@ class Job(Resource):
 
     @property
     def attempt_name(self) -> str:
-        """The name of the latest attempt, `{job}-{number}`: the runner's key, and the pod's Job on Kubernetes."""
+        """Name of the latest attempt: `{job}-{number}`. On Kubernetes, its Job has the same name."""
         return f"{self.id}-{self.status.attempts}"
 
     @property
     def paused_until(self) -> datetime | None:
-        """Until when its model is left alone, as far as the latest attempt of this waiting job knows."""
+        """End of the pause of its model that the latest attempt reported; None if the job does not wait for one."""
         is_paused = self.phase is Phase.PENDING and self.status.failed_code in PAUSING
         return self.status.not_before if is_paused else None
 
     @property
     def is_resolved(self) -> bool:
-        """Whether it has its settings and texts, as it needs to wait for a slot. A job that a person wrote gets them
-        from the controller.
+        """True once the job has its settings and texts, and so can be queued.
+
+        The controller resolves a job applied with kubectl.
         """
         return (self.spec.resolved or self.status.resolved) is not None
 
     @property
     def resolved(self) -> ResolvedConfig:
-        """The settings it runs with; as long as it is not resolved, those that it asks for itself."""
-        asked = [ConfigLayer("request", self.spec.config)]
-        return self.spec.resolved or self.status.resolved or resolve_config(asked)
+        """Settings of the job. Until it is resolved, they are those of its own request."""
+        layers = [ConfigLayer("request", self.spec.config)]
+        return self.spec.resolved or self.status.resolved or resolve_config(layers)
 
     @property
     def prompt_ref(self) -> KeyReference | None:
-        """Where its prompt is, if that is not in its spec."""
+        """Location of its prompt, if the spec does not contain it."""
         return self.spec.prompt_ref or self.status.prompt_ref
 
     @property
     def instructions_ref(self) -> KeyReference | None:
-        """Where its instructions are, if it has any."""
+        """Location of its instructions, if it has any."""
         return self.spec.instructions_ref or self.status.instructions_ref
 
     @property
@@ -394,7 +402,7 @@ class Job(Resource):
 
 
 def advance(job: Job, event: JobEvent, **changes: Any) -> Job:
-    """The job after `event`, its status changed by `changes`. Raises IllegalMove. No other code sets a phase."""
+    """Return the job after an event, with changes to its status. Raises IllegalMove. No other code sets a phase."""
     phase = next_phase(job.phase, event)
     return replace(job, status=replace(job.status, phase=phase, **changes))
 
@@ -426,5 +434,5 @@ def after_cancel_request(job: Job, now: datetime) -> Job:
 
 
 def new_job_id() -> str:
-    """A fresh name: `ir-` and 8 hex digits."""
+    """Return a random id: `ir-` and 8 hex digits."""
     return f"ir-{secrets.token_hex(4)}"

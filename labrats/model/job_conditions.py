@@ -1,4 +1,4 @@
-"""What has become of a job so far, as conditions. Pure."""
+"""Conditions of a job, derived from its status. Pure."""
 
 from datetime import datetime
 from typing import Final
@@ -15,20 +15,20 @@ FINISHED: Final = "Finished"
 SUCCEEDED: Final = "Succeeded"
 
 INVALID: Final = "Invalid"
-"""Why a job is not accepted: it makes no sense."""
+"""Reason of `Accepted=False`."""
 
 
 def conditions_of(job: Job, now: datetime) -> tuple[Condition, ...]:
-    """What has happened to `job`; what has not yet has no condition. They follow from its status, and are kept nowhere.
+    """Return the conditions of the job. A step that it has not reached has none.
 
-    now: when the job was put back, where it was; its status does not say so.
+    now: time of the last transition of a requeued or retried job, which its status does not record.
     """
-    each = (_accepted(job), _started(job, now), _finished(job), _succeeded(job))
-    return tuple(condition for condition in each if condition)
+    steps = (_accepted(job), _started(job, now), _finished(job), _succeeded(job))
+    return tuple(condition for condition in steps if condition)
 
 
 def camel_case(code: FailedCode) -> str:
-    """`image_pull` as `ImagePull`: what Kubernetes calls a reason."""
+    """Return the code as a reason of Kubernetes: `ImagePull` for `image_pull`."""
     return "".join(word.capitalize() for word in code.split("_"))
 
 
@@ -36,7 +36,7 @@ def _accepted(job: Job) -> Condition:
     if job.status.failed_code is FailedCode.INVALID:
         since = job.status.finished_at or job.created_at
         return _condition(ACCEPTED, INVALID, job.status.failed_reason or "", since, holds=False)
-    return _condition(ACCEPTED, "Accepted", "the engine has taken the job", job.created_at)
+    return _condition(ACCEPTED, "Accepted", "the engine accepted the job", job.created_at)
 
 
 def _started(job: Job, now: datetime) -> Condition | None:
@@ -44,12 +44,12 @@ def _started(job: Job, now: datetime) -> Condition | None:
     if status.started_at is None:
         return None
     if job.phase is not Phase.PENDING:
-        message = f"attempt {status.attempts} was given a slot of {status.slot}"
+        message = f"attempt {status.attempts} got a slot of {status.slot}"
         return _condition(STARTED, "Admitted", message, status.started_at)
     if status.failed_code is None:
-        return _condition(STARTED, "Retried", f"attempt {status.attempts + 1} waits for a slot", now, holds=False)
-    message = f"attempt {status.attempts} failed ({status.failed_code}): {status.failed_reason}; another one follows"
-    return _condition(STARTED, "PutBack", message, now, holds=False)
+        return _condition(STARTED, "Retried", f"attempt {status.attempts + 1} is waiting for a slot", now, holds=False)
+    failure = f"attempt {status.attempts} failed ({status.failed_code}): {status.failed_reason}"
+    return _condition(STARTED, "PutBack", f"{failure}; another attempt follows", now, holds=False)
 
 
 def _finished(job: Job) -> Condition | None:
@@ -57,15 +57,15 @@ def _finished(job: Job) -> Condition | None:
     if status.finished_at is None:
         return None
     if job.phase is Phase.SUCCEEDED:
-        return _condition(FINISHED, "Succeeded", "the agent has answered", status.finished_at)
+        return _condition(FINISHED, "Succeeded", "the agent returned a result", status.finished_at)
     if job.phase is Phase.CANCELLED:
-        return _condition(FINISHED, "Cancelled", "somebody cancelled the job", status.finished_at)
+        return _condition(FINISHED, "Cancelled", "the job was cancelled", status.finished_at)
     reason = camel_case(status.failed_code or FailedCode.INTERNAL)
     return _condition(FINISHED, reason, status.failed_reason or "", status.finished_at)
 
 
 def _succeeded(job: Job) -> Condition | None:
-    """Beside `Finished`, so that `kubectl wait --for=condition=Succeeded` tells success from failure."""
+    """Return a condition that lets `kubectl wait --for=condition=Succeeded` distinguish success from failure."""
     if (finished := _finished(job)) is None:
         return None
     holds = job.phase is Phase.SUCCEEDED

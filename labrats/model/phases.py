@@ -1,4 +1,4 @@
-"""The life of a job as one table: which phase follows which event."""
+"""The phases of a job, and the table of allowed moves."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -8,7 +8,7 @@ from labrats.model.errors import IllegalMove
 
 
 class Phase(StrEnum):
-    """Where a job stands, as the InferenceRequest resource says it."""
+    """Phase of a job, as stored in the InferenceRequest."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -18,7 +18,7 @@ class Phase(StrEnum):
 
 
 class JobEvent(StrEnum):
-    """What happens to a job."""
+    """An event that moves a job to another phase."""
 
     START = "start"
     SUCCEED = "succeed"
@@ -34,12 +34,12 @@ P, E = Phase, JobEvent
 MOVES: Final[Mapping[tuple[Phase, JobEvent], Phase]] = {  # a pair that is not listed is refused
     (P.PENDING, E.START): P.RUNNING,
     (P.PENDING, E.CANCEL): P.CANCELLED,
-    (P.PENDING, E.FAIL): P.FAILED,  # it can never start: its prompt or its model's credentials are gone
+    (P.PENDING, E.FAIL): P.FAILED,  # for example, its prompt or the credentials of its model are missing
     (P.RUNNING, E.SUCCEED): P.SUCCEEDED,
     (P.RUNNING, E.FAIL): P.FAILED,
-    # Its executor vanished: it may have had effects, so only `maxAttempts` or a person starts another.
+    # The executor vanished. It may have had effects, so only `maxAttempts` or a person starts another attempt.
     (P.RUNNING, E.LOSE): P.FAILED,
-    (P.RUNNING, E.REQUEUE): P.PENDING,  # this attempt failed, and `maxAttempts` allows another
+    (P.RUNNING, E.REQUEUE): P.PENDING,  # the attempt failed, and another one is allowed; or the model pauses
     (P.RUNNING, E.CANCEL): P.CANCELLED,
     (P.FAILED, E.RETRY): P.PENDING,
 }
@@ -66,7 +66,7 @@ _DONE: Final[Mapping[JobEvent, str]] = {
 
 
 def next_phase(phase: Phase, event: JobEvent) -> Phase:
-    """The phase after `event`. Raises IllegalMove, naming both, when the table has no such move."""
+    """Return the phase after an event. Raises IllegalMove, naming both, if the table has no such move."""
     if (following := MOVES.get((phase, event))) is None:
         raise IllegalMove(f"a job that is {API_STATUS[phase]} cannot be {_DONE[event]}")
     return following

@@ -1,4 +1,4 @@
-"""Time that belongs to the test."""
+"""Virtual time: an event loop that never waits, and a clock on it."""
 
 import asyncio
 import selectors
@@ -10,10 +10,10 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time stands still while anything can be done, and then jumps to what is due next.
+    """An event loop whose time stands still while a task is ready, and then jumps to the next timer.
 
-    So an hour's wait takes no time, what waits wakes in the order of its time, and a run depends on nothing but its
-    inputs. Only for code that waits for no thread and no other process. Raises StuckForEver where nothing is due.
+    A sleep of an hour takes no time, timers fire in order, and a run depends only on its inputs. Not for code that
+    waits for threads or other processes. Raises Deadlock if no task is ready and no timer is set.
     """
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._virtual_time += seconds
 
 
-class StuckForEver(BaseException):
-    """Every task waits for something that none of them will do."""
+class Deadlock(BaseException):
+    """Every task waits for another one."""
 
 
 class _JumpingSelector(selectors.SelectSelector):
-    """Asked to wait while nothing is ready, it has the time jump instead."""
+    """A selector that moves the virtual time instead of waiting."""
 
     def __init__(self, jump: Callable[[float], None]) -> None:
         super().__init__()
@@ -42,13 +42,13 @@ class _JumpingSelector(selectors.SelectSelector):
         ready = super().select(0)
         if not ready:
             if timeout is None:
-                raise StuckForEver
+                raise Deadlock
             self._jump(timeout)
         return ready
 
 
 class FakeClock:
-    """Clock (labrats/ports.py): noon when it is made, and from there on with the time of the running loop."""
+    """A Clock (labrats/ports.py) that starts at noon and follows the time of the running loop."""
 
     def __init__(self, now: datetime = NOON) -> None:
         self._zero = now
@@ -64,9 +64,9 @@ class FakeClock:
         await asyncio.sleep(max(0.0, seconds))
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass on a VirtualTimeLoop: whatever is due until then has happened, in order, on return."""
+        """Let time pass on a VirtualTimeLoop. All timers up to then have fired on return."""
         await asyncio.sleep(seconds)
 
     def step(self, seconds: float) -> None:
-        """Set the time of day forward (or back) as an administrator would: no wait gets any shorter."""
+        """Set the time of day forward or back, as an administrator would. No sleep becomes shorter."""
         self._zero += timedelta(seconds=seconds)

@@ -1,4 +1,4 @@
-"""The Runner in memory: it plays the mock provider's scripts, in the loop's time."""
+"""An in-memory Runner that plays the scripts of the mock provider, in the time of the event loop."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
@@ -45,7 +45,7 @@ DEFAULT_SCRIPT: Final[Sequence[Step]] = (Log("mock: done"), SetResult("done"))
 
 
 class MemoryRunner:
-    """Runner (labrats/ports.py) for unit tests. Every call lets other tasks run first, as a real one would."""
+    """A Runner (labrats/ports.py) for unit tests. Every call yields to other tasks first, as a real one does."""
 
     def __init__(self, store: Store, machine: "MemoryMachine") -> None:
         self._store, self._machine = store, machine
@@ -63,7 +63,7 @@ class MemoryRunner:
     async def stop(self, name: str) -> None:
         await asyncio.sleep(0)
         if executor := self._machine.executors.get(name):
-            executor.ask_to_end()
+            executor.stop()
 
     async def kill(self, name: str) -> None:
         await asyncio.sleep(0)
@@ -137,9 +137,9 @@ class MemoryRunner:
 
 
 class MemoryMachine:
-    """Where the attempts of MemoryRunners run: like processes, they go on when a runner is let go of.
+    """A machine on which the attempts of MemoryRunners run. Like processes, they outlive their runner.
 
-    An async context manager; leaving it ends them all.
+    An async context manager. Leaving it ends all attempts.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -160,17 +160,17 @@ class MemoryMachine:
     def launch(self, attempt: Attempt) -> None:
         executor = self.executors[attempt.name] = MemoryExecutor(attempt.name, self, self.clock.now())
         executor.task = asyncio.create_task(executor.run(list(_actions_of(attempt))), name=attempt.name)
-        self.say_changed(attempt.name)
+        self.notify(attempt.name)
         executor.task.add_done_callback(lambda _: executor.end(_death("was killed by signal 15 (SIGTERM)")))
 
     def kill(self, name: str) -> None:
-        """The executor of `name` is no more, and what it left behind neither; a name that has none never gets one."""
+        """End the executor of that name and all its children. If there is none, it can never start."""
         executor = self.executors.setdefault(name, MemoryExecutor(name, self))
         executor.end(_death("was killed by signal 9 (SIGKILL)"))
         if executor.task:
             executor.task.cancel()
 
-    def say_changed(self, name: str) -> None:
+    def notify(self, name: str) -> None:
         for names in self.watchers:
             names.put_nowait(name)
         self.wake_readers()
@@ -182,7 +182,7 @@ class MemoryMachine:
 
 @dataclass
 class MemoryExecutor:
-    """One attempt. children: how many processes it has left running. started_at: None where it was killed before."""
+    """One attempt. children: number of processes it left running. started_at: None if it never started."""
 
     name: str
     machine: MemoryMachine
@@ -195,7 +195,7 @@ class MemoryExecutor:
     patch: bytes = b""
     usage: Usage = field(default_factory=Usage)
     children: int = 0
-    heeds_signals: bool = True
+    handles_signals: bool = True
     has_workspace: bool = False
 
     async def run(self, actions: Sequence[Action]) -> None:
@@ -207,22 +207,22 @@ class MemoryExecutor:
         except _Ended as ending:
             self.end(ending.gone)
         except asyncio.CancelledError:
-            self._say_last(ErrorEvent, code=FailedCode.AGENT_ERROR, message="stopped on request")
+            self._emit_last(ErrorEvent, code=FailedCode.AGENT_ERROR, message="stopped on request")
         else:
             fits = len(encode([self.result])) < LINE_BYTES // 2
-            self._say_last(ResultEvent, **({"result": self.result} if fits else {"file": RESULT_FILE}))
+            self._emit_last(ResultEvent, **({"result": self.result} if fits else {"file": RESULT_FILE}))
 
-    def ask_to_end(self) -> None:
-        if self.task and self.heeds_signals:
+    def stop(self) -> None:
+        if self.task and self.handles_signals:
             self.task.cancel()
 
     def end(self, gone: Gone) -> None:
-        """Only the first end counts."""
+        """Record the end of the attempt. Later calls change nothing."""
         if self.gone is None:
             self.children = 0
             self.ended_at = self.machine.clock.now()
             self.gone = replace(gone, tail=self.tail())
-            self.machine.say_changed(self.name)
+            self.machine.notify(self.name)
 
     def tail(self) -> OutputTail:
         logs: list[str] = []
@@ -239,16 +239,16 @@ class MemoryExecutor:
             case Log(text, times, every_ms):
                 for count in range(1, times + 1):
                     await asyncio.sleep(every_ms / 1000 if count > 1 else 0)
-                    self._say(LogEvent, text=text.replace("{n}", str(count)))
+                    self._emit(LogEvent, text=text.replace("{n}", str(count)))
             case Sleep(milliseconds):
                 await asyncio.sleep(milliseconds / 1000)
             case Consume(amount):
                 self.usage += amount.as_usage()
-                self._say(UsageEvent, usage=self.usage)
+                self._emit(UsageEvent, usage=self.usage)
             case SetResult(result):
                 self.result = result
             case Fail(reason):
-                event = self._say(ErrorEvent, code=FailedCode.AGENT_ERROR, message=reason, usage=self.usage)
+                event = self._emit(ErrorEvent, code=FailedCode.AGENT_ERROR, message=reason, usage=self.usage)
                 raise _Ended(Gone(event))
             case Exit(number):
                 raise _Ended(_death(f"exited with code {number}"))
@@ -257,7 +257,7 @@ class MemoryExecutor:
             case Hang():
                 await asyncio.Event().wait()
             case IgnoreSignals():
-                self.heeds_signals = False
+                self.handles_signals = False
             case Write(file):
                 new = "".join(f"+{line}\n" for line in file.text.splitlines())
                 header = f"diff --git a/{file.path} b/{file.path}\n--- /dev/null\n+++ b/{file.path}\n"
@@ -265,11 +265,11 @@ class MemoryExecutor:
             case Fork():
                 self.children += 1
 
-    def _say_last(self, kind: type[ResultEvent] | type[ErrorEvent], **fields: Any) -> None:
+    def _emit_last(self, kind: type[ResultEvent] | type[ErrorEvent], **fields: Any) -> None:
         if self.gone is None:
-            self.end(Gone(self._say(kind, usage=self.usage, **fields)))
+            self.end(Gone(self._emit(kind, usage=self.usage, **fields)))
 
-    def _say(self, kind: type[E], **fields: Any) -> E:
+    def _emit(self, kind: type[E], **fields: Any) -> E:
         event = kind(seq=len(self.events) + 1, at=self.machine.clock.now(), **fields)
         self.events.append(event)
         self.machine.wake_readers()
@@ -277,7 +277,7 @@ class MemoryExecutor:
 
 
 class _Ended(Exception):
-    """The script ends the attempt."""
+    """Raised by a step of the script that ends the attempt."""
 
     def __init__(self, gone: Gone) -> None:
         super().__init__()
@@ -285,7 +285,7 @@ class _Ended(Exception):
 
 
 def _actions_of(attempt: Attempt) -> Iterator[Action]:
-    """What the job's script has the attempt do."""
+    """Yield the actions of the job's script for this attempt."""
     script = parse_script(attempt.job.spec.metadata)
     if session := attempt.earlier_session:
         yield Log(f"[starting over: attempt {session.attempt} had a session, but its workspace no longer exists]")

@@ -1,4 +1,4 @@
-"""The Store in memory."""
+"""An in-memory Store."""
 
 import asyncio
 import uuid
@@ -15,7 +15,7 @@ R = TypeVar("R", bound=Resource)
 
 
 class MemoryStore:
-    """Store (labrats/ports.py) for unit tests. Every call lets other tasks run first, as a real one would."""
+    """A Store (labrats/ports.py) for unit tests. Every call yields to other tasks first, as a real one does."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -58,7 +58,7 @@ class MemoryStore:
         return self._put(resource)
 
     def apply(self, resource: R) -> R:
-        """Add it as a person may with kubectl: nobody looks at what it claims."""
+        """Add a resource as `kubectl apply` does, without a check of its claim."""
         return self._add(resource, resource.metadata.owner)
 
     async def delete(self, kind: type[R], name: str, resource_version: str | None = None) -> None:
@@ -69,7 +69,7 @@ class MemoryStore:
         self._remove(found)
 
     async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
-        changes: asyncio.Queue[Change[R]] = asyncio.Queue()  # unbounded: a slow watcher delays nobody
+        changes: asyncio.Queue[Change[R]] = asyncio.Queue()  # unbounded: a slow watcher delays no other
         watcher = (kind.kind(), changes)
         self._watchers.append(watcher)
         try:
@@ -110,17 +110,17 @@ class MemoryStore:
         self._version += 1
         stored = replace(resource, metadata=replace(resource.metadata, resource_version=str(self._version)))
         self._resources[stored.kind(), stored.name] = stored
-        self._tell(Changed(stored))
+        self._notify(Changed(stored))
         return stored
 
     def _remove(self, resource: Resource) -> None:
         del self._resources[resource.kind(), resource.name]
-        self._tell(Deleted(resource))
+        self._notify(Deleted(resource))
         for part in list(self._resources.values()):
             if (owner := part.metadata.owner) and (owner.kind, owner.name) == (resource.kind(), resource.name):
                 self._remove(part)
 
-    def _tell(self, change: Changed[Any] | Deleted[Any]) -> None:
+    def _notify(self, change: Changed[Any] | Deleted[Any]) -> None:
         for kind, changes in self._watchers:
             if kind == change.resource.kind():
                 changes.put_nowait(change)

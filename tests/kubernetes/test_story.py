@@ -49,13 +49,13 @@ async def test_conditions_say_how_far_a_job_is(kubectl: Kubectl, store: Store, r
         return {each["type"]: each for each in status["conditions"]}
 
     assert set(conditions()) == {"Accepted", "Started"}
-    assert conditions()["Started"]["message"] == "attempt 1 was given a slot of opus"
+    assert conditions()["Started"]["message"] == "attempt 1 got a slot of opus"
     await store.update(advance(running, JobEvent.SUCCEED, finished_at=NOW))
     assert conditions()["Finished"] == {
         "type": "Finished",
         "status": "True",
         "reason": "Succeeded",
-        "message": "the agent has answered",
+        "message": "the agent returned a result",
         "lastTransitionTime": "2030-01-01T12:00:00Z",
         "observedGeneration": 1,
     }

@@ -216,7 +216,7 @@ async def get_patch(request: Request, job_id: JobId) -> Response:
     summary="Retry a failed job",
 )
 async def retry(request: Request, job_id: JobId) -> Response:
-    """Put a failed job back into the queue; its attempts count on."""
+    """Queue a failed job again. Its attempts are numbered on."""
     services = services_of(request)
     _, job = await compare_and_set(
         services.store,
@@ -232,7 +232,7 @@ async def retry(request: Request, job_id: JobId) -> Response:
     summary="Cancel a job",
 )
 async def cancel(request: Request, job_id: JobId) -> Response:
-    """End a waiting job at once, and ask a running one to: it is active until nothing of it runs any more."""
+    """Cancel a waiting job at once. Stop a running one, which is active until all its processes have ended."""
     services = services_of(request)
     before, job = await compare_and_set(
         services.store,

@@ -37,9 +37,9 @@ def test_usage_adds_up_field_by_field() -> None:
 
 def test_impossible_usage_is_clamped() -> None:
     absurd = Usage(input_tokens=-1, output_tokens=10**30, cost_usd=-1e300, turns=-2)
-    assert absurd.within_reason() == Usage(output_tokens=10**12, cost_usd=0.0)
+    assert absurd.clamped() == Usage(output_tokens=10**12, cost_usd=0.0)
     plain = Usage(input_tokens=1, cost_usd=0.25, turns=4, seconds=1.5)
-    assert plain.within_reason() == plain
+    assert plain.clamped() == plain
 
 
 def test_a_job_competes_for_the_slots_of_its_resolved_model() -> None:
