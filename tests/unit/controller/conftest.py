@@ -1,4 +1,4 @@
-"""The controller's tests own time: they run on a loop that never waits."""
+"""Fixtures of the controller's tests, which run in virtual time."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,7 +17,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """Noon."""
+    """A clock at noon."""
     return FakeClock()
 
 

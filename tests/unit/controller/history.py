@@ -1,4 +1,4 @@
-"""What happened to jobs, and which promises it breaks."""
+"""The history of a simulated engine, and a check of it against the promises."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ FOR_EVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Run:
-    """One executor's life."""
+    """The life of one executor."""
 
     name: str
     started_at: datetime
@@ -31,7 +31,7 @@ class Run:
 
 @dataclass
 class History:
-    """jobs, ai_models: every write with its time, in order; an AiModel without slots is written with 0. runs: all."""
+    """Everything that happened. jobs, ai_models: every write with its time, in order. runs: every executor."""
 
     jobs: list[tuple[datetime, Job]] = field(default_factory=list)
     ai_models: list[tuple[datetime, AiModel]] = field(default_factory=list)
@@ -45,9 +45,9 @@ class History:
 
 
 def violations(history: History, lag: timedelta) -> list[str]:
-    """Every broken promise, in words.
+    """Return a sentence for each broken promise.
 
-    lag: how old the world may be that the controller decides on, what it takes to write a decision included.
+    lag: time by which the observed state of the controller may lag, including the write of a decision.
     """
     return [
         *_wrong_lives(history),
@@ -59,7 +59,7 @@ def violations(history: History, lag: timedelta) -> list[str]:
 
 
 def _wrong_lives(history: History) -> Iterator[str]:
-    """R1, R6, R9, R14: one terminal phase, reached by listed moves; attempts counted; a cancel kept."""
+    """R1, R6, R9, R14: a job has one outcome, moves only by the table, counts its attempts and obeys a cancel."""
     for job_id, writes in history.by_job().items():
         last = writes[-1][1]
         if not last.ended:
@@ -79,9 +79,9 @@ def _wrong_step(before: Job, after: Job) -> Iterator[str]:
     if new.attempts - old.attempts != (new.phase is P.RUNNING):
         yield f"{before.id} went from {old.phase} to {new.phase} and from {old.attempts} attempts to {new.attempts}"
     if old.phase is P.RUNNING and old.cancel_requested_at and new.phase is not P.CANCELLED:
-        yield f"{before.id} was to be cancelled, and is {new.phase}"
+        yield f"{before.id} was cancelled on request, and is {new.phase}"
     if (old.phase, new.phase) == (P.RUNNING, P.PENDING) and old.attempts >= before.resolved.max_attempts:
-        yield f"{before.id} was put back after its last attempt"
+        yield f"{before.id} was requeued after its last attempt"
     if new.phase is P.FAILED and new.failed_code is FailedCode.TIMEOUT:
         assert new.finished_at
         assert old.deadline_at
@@ -92,7 +92,7 @@ def _wrong_step(before: Job, after: Job) -> Iterator[str]:
 
 
 def _overlapping_runs(history: History) -> Iterator[str]:
-    """R1: no two executors of a job live at once, and none twice under one name."""
+    """R1: at most one executor of a job lives at a time, and at most one ever has a given name."""
     runs = defaultdict(list)
     for run in history.runs:
         runs[run.job_id].append(run)
@@ -104,7 +104,7 @@ def _overlapping_runs(history: History) -> Iterator[str]:
 
 
 def _runs_out_of_place(history: History) -> Iterator[str]:
-    """R8: an executor lives only while its job is Running, at its attempt."""
+    """R8: an executor lives only while its job is Running with its attempt."""
     spans: dict[str, tuple[datetime, datetime]] = {}
     for writes in history.by_job().values():
         for at, job in writes:
@@ -119,7 +119,7 @@ def _runs_out_of_place(history: History) -> Iterator[str]:
 
 
 def _too_many_at_once(history: History, lag: timedelta) -> Iterator[str]:
-    """R11: no job starts beyond the slots of its model, as they were a moment ago or are now."""
+    """R11: no job starts without a free slot of its model, counted now or up to `lag` ago."""
     running: dict[str, set[str]] = defaultdict(set)
     for at, job in history.jobs:
         holders = running[job.resolved.model]
@@ -143,7 +143,7 @@ def _most_slots(ai_models: Sequence[tuple[datetime, AiModel]], job: Job, since: 
 
 
 def _overtaken(history: History, lag: timedelta) -> Iterator[str]:
-    """R12: no job starts while an older one of equal or better priority goes on waiting for the same model."""
+    """R12: no job starts while an older one of equal or better priority waits for the same model."""
     waits = list(_waits(history))
     for wait in filter(lambda wait: wait.ends_in_start, waits):
         for other in waits:
@@ -154,7 +154,7 @@ def _overtaken(history: History, lag: timedelta) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Wait:
-    """A job that could have been started at any time in between."""
+    """A time in which a job could have been started."""
 
     job: Job
     since: datetime

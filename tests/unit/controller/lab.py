@@ -1,4 +1,4 @@
-"""An engine's controller on fakes, and what its users do to it."""
+"""A controller on fakes, and the actions of its users."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -31,9 +31,9 @@ SETTINGS = EngineSettings(default_model_slots=2, stop_grace_seconds=10, retry_ba
 
 
 class Lab:
-    """A store and a machine for attempts, on which controllers come and go.
+    """A store and a machine, which outlive controllers.
 
-    controller_store, controller_runner: what a controller is given for them, where that is something else.
+    controller_store, controller_runner: passed to controllers. A test may replace them with faulty ones.
     """
 
     def __init__(self, clock: FakeClock, machine: MemoryMachine, settings: EngineSettings = SETTINGS) -> None:
@@ -45,7 +45,7 @@ class Lab:
 
     @asynccontextmanager
     async def controller(self) -> AsyncIterator[None]:
-        """A controller runs while the block does, and is then dropped as in a crash. If it fails, so does the block."""
+        """Run a controller during the block, and then drop it as in a crash. Raises its error if it fails."""
         catalog = Catalog()
         controller = a_controller(self.controller_store, self.controller_runner, catalog, self.clock, self.settings)
         async with asyncio.TaskGroup() as tasks:
@@ -58,15 +58,15 @@ class Lab:
                 task.cancel()
 
     async def submit(self, steps: Sequence[Any] | None = None, *, job_id: str | None = None, **fields: Any) -> Job:
-        """A new job with this script. fields: of JobSpec, and `config`."""
+        """Create a job with this script. fields: of JobSpec, and `config`."""
         return await self.store.create(a_job(job_id=job_id, spec=a_spec(steps, **fields), resource_version=""))
 
     async def job(self, job: Job) -> Job:
-        """As it is now."""
+        """Read the job."""
         return await self.store.get(Job, job.id)
 
     async def reaches(self, job: Job, *phases: Phase) -> Job:
-        """The job once it is in one of `phases`, its present one included. Raises TimeoutError after a virtual day."""
+        """Wait until the job is in one of these phases, and return it. Raises TimeoutError after a virtual day."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             async for change in self.store.watch(Job):
                 if isinstance(change, Changed) and change.resource.id == job.id and change.resource.phase in phases:
@@ -102,11 +102,11 @@ class Lab:
 
 
 def after(seconds: float) -> object:
-    """A time of day on the virtual clock, to the millisecond."""
+    """Match a number of seconds, to the millisecond."""
     return pytest.approx(seconds, abs=0.001)
 
 
 def seconds_of(job: Job) -> float:
-    """When the job ended, in seconds after noon."""
+    """Return the end of the job, in seconds after noon."""
     assert job.status.finished_at
     return (job.status.finished_at - NOON).total_seconds()

@@ -1,4 +1,4 @@
-"""Agents that people wrote are told what makes no sense in them."""
+"""Problems of agents are reported in their condition `Accepted`."""
 
 from collections.abc import AsyncIterator
 
@@ -29,14 +29,14 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 async def catalog(store: MemoryStore) -> AsyncIterator[Catalog]:
-    """What the engine that reviews knows."""
+    """The catalog of an engine that reviews agents."""
     catalog, clock = Catalog(), FakeClock()
     async with run_in_background(catalog.follow(store), AgentStatusReconciler(store, catalog, clock).run()):
         yield catalog
 
 
-def told(catalog: Catalog, name: str = "ai-developer") -> list[tuple[str, str]]:
-    """Status and message of each condition."""
+def conditions(catalog: Catalog, name: str = "ai-developer") -> list[tuple[str, str]]:
+    """Return the status and message of each condition."""
     agent = catalog.agent(name)
     return [(each.status, each.message) for each in agent.status.conditions] if agent else []
 
@@ -65,14 +65,14 @@ def told(catalog: Catalog, name: str = "ai-developer") -> list[tuple[str, str]]:
         ),
     ],
 )
-def test_what_makes_no_sense(agent: AiAgent, problem: str) -> None:
+def test_a_problem_of_an_agent_is_described(agent: AiAgent, problem: str) -> None:
     catalog = Catalog()
     catalog.put(an_agent("ai-reviewer", created_at=NOON.replace(year=2020)))
     catalog.put(agent)
     assert problem in problem_of(agent, catalog)
 
 
-def test_what_makes_sense() -> None:
+def test_a_valid_agent_has_no_problem() -> None:
     catalog = Catalog()
     link = ChainLink(agent_trigger_name="ai-reviewer")
     agent = an_agent("a", a_trigger(next=link, filters={"label.name": ["ai", None, 7]}), instructions=("implement",))
@@ -81,24 +81,24 @@ def test_what_makes_sense() -> None:
     assert problem_of(agent, catalog) == ""
 
 
-async def test_it_is_said_on_the_agent_until_it_is_mended(store: MemoryStore, catalog: Catalog) -> None:
+async def test_a_problem_is_reported_on_the_agent_until_it_is_fixed(store: MemoryStore, catalog: Catalog) -> None:
     await store.create(an_agent(instructions=("implement",)))
-    await eventually(lambda: told(catalog) == [("False", "instructions: there is no instruction 'implement'")])
+    await eventually(lambda: conditions(catalog) == [("False", "instructions: there is no instruction 'implement'")])
     await store.create(an_instruction("implement"))
-    await eventually(lambda: told(catalog) == [("True", "")])
+    await eventually(lambda: conditions(catalog) == [("True", "")])
 
 
-async def test_it_is_said_again_when_it_is_something_else(store: MemoryStore, catalog: Catalog) -> None:
+async def test_a_changed_problem_is_reported_again(store: MemoryStore, catalog: Catalog) -> None:
     await store.create(an_agent(instructions=("a", "b")))
-    await eventually(lambda: len(told(catalog)) == 1)
+    await eventually(lambda: len(conditions(catalog)) == 1)
     await store.create(an_instruction("a"))
-    await eventually(lambda: told(catalog) == [("False", "instructions: there is no instruction 'b'")])
+    await eventually(lambda: conditions(catalog) == [("False", "instructions: there is no instruction 'b'")])
 
 
-async def test_an_agent_that_makes_sense_is_not_written(store: MemoryStore, catalog: Catalog) -> None:
-    made = await store.create(an_agent("well"))
+async def test_a_valid_agent_is_not_written(store: MemoryStore, catalog: Catalog) -> None:
+    created = await store.create(an_agent("well"))
     bad = await store.create(an_agent("zzz", instructions=("missing",)))
-    await eventually(lambda: bool(told(catalog, "zzz")))
-    assert (await store.get(AiAgent, "well")).metadata == made.metadata
+    await eventually(lambda: bool(conditions(catalog, "zzz")))
+    assert (await store.get(AiAgent, "well")).metadata == created.metadata
     await store.update(replace(await store.get(AiAgent, "zzz"), spec=replace(bad.spec, instructions=())))
-    await eventually(lambda: told(catalog, "zzz") == [("True", "")])
+    await eventually(lambda: conditions(catalog, "zzz") == [("True", "")])

@@ -1,4 +1,4 @@
-"""What a caller is told of its job, and when it is told again."""
+"""Callback messages of a job, and the delays between tries."""
 
 import json
 from datetime import timedelta
@@ -33,8 +33,8 @@ def a_job_with_callback(phase: Phase, **status: Any) -> Job:
     return a_job(phase, job_id="ir-00000001", spec=a_spec(callback_url=URL, metadata={"repo": "a/b"}), **status)
 
 
-def told(job: Job, verdict: Verdict | None = None) -> Job:
-    """The job once its next message is done with."""
+def after_message(job: Job, verdict: Verdict | None = None) -> Job:
+    """Return the job after its next message is delivered, or gets another verdict."""
     message = next_message(job)
     assert message
     return replace(job, status=replace(job.status, callback=settled(message, verdict or CallbackDelivered(), NOON)))
@@ -44,12 +44,12 @@ def moved(job: Job, **status: Any) -> Job:
     return replace(job, status=replace(job.status, **status))
 
 
-def told_in_turn(job: Job) -> list[dict[str, Any]]:
-    """All the messages that the caller of `job` gets from now on."""
+def due_bodies(job: Job) -> list[dict[str, Any]]:
+    """Return the bodies of all messages that are due for the job."""
     bodies = []
     while message := next_message(job):
         bodies.append(json.loads(message.body))
-        job = told(job)
+        job = after_message(job)
     return bodies
 
 
@@ -65,56 +65,56 @@ IN_PROGRESS = {"jobId": "ir-00000001", "phase": "in_progress", "metadata": {"rep
     ],
     ids=["succeeded", "failed", "cancelled"],
 )
-def test_a_caller_is_told_that_a_job_runs_and_how_it_ended(job: Job, ending: dict[str, Any]) -> None:
+def test_a_job_has_messages_for_its_start_and_its_end(job: Job, ending: dict[str, Any]) -> None:
     last = {"jobId": "ir-00000001", "metadata": {"repo": "a/b"}} | ending
-    assert told_in_turn(job) == [IN_PROGRESS, last]
+    assert due_bodies(job) == [IN_PROGRESS, last]
 
 
-def test_of_a_waiting_job_there_is_nothing_to_tell() -> None:
-    assert told_in_turn(a_job_with_callback(P.PENDING)) == []
+def test_a_waiting_job_has_no_message() -> None:
+    assert due_bodies(a_job_with_callback(P.PENDING)) == []
 
 
-def test_of_a_job_that_never_ran_only_the_end_is_told() -> None:
+def test_a_job_that_never_ran_has_only_a_message_for_its_end() -> None:
     cancelled = a_job_with_callback(P.CANCELLED, attempts=0, started_at=None)
-    assert [body["phase"] for body in told_in_turn(cancelled)] == ["failed"]
+    assert [body["phase"] for body in due_bodies(cancelled)] == ["failed"]
 
 
-def test_a_job_without_an_address_tells_nothing() -> None:
+def test_a_job_without_a_callback_url_has_no_message() -> None:
     assert next_message(a_job(P.SUCCEEDED)) is None
 
 
-def test_further_attempts_of_a_run_are_not_told() -> None:
-    running = told(a_job_with_callback(P.RUNNING))
+def test_further_attempts_of_a_run_have_no_message() -> None:
+    running = after_message(a_job_with_callback(P.RUNNING))
     assert next_message(moved(running, attempts=2)) is None
     assert next_message(moved(running, phase=P.PENDING)) is None
 
 
-def test_a_job_retried_by_hand_tells_of_its_new_run() -> None:
-    failed = told(told(a_job_with_callback(P.FAILED)))
+def test_a_job_retried_on_request_has_messages_for_its_new_run() -> None:
+    failed = after_message(after_message(a_job_with_callback(P.FAILED)))
     waiting = moved(failed, phase=P.PENDING, finished_at=None)
-    assert told_in_turn(waiting) == []
+    assert due_bodies(waiting) == []
     running = moved(waiting, phase=P.RUNNING, attempts=2)
-    assert told_in_turn(running) == [IN_PROGRESS]
-    succeeded = moved(told(running), phase=P.SUCCEEDED, finished_at=NOON + timedelta(hours=1))
-    assert [body["phase"] for body in told_in_turn(succeeded)] == ["completed"]
+    assert due_bodies(running) == [IN_PROGRESS]
+    succeeded = moved(after_message(running), phase=P.SUCCEEDED, finished_at=NOON + timedelta(hours=1))
+    assert [body["phase"] for body in due_bodies(succeeded)] == ["completed"]
 
 
-def test_a_retried_job_that_is_cancelled_while_it_waits_tells_so() -> None:
-    failed = told(told(a_job_with_callback(P.FAILED)))
+def test_a_retried_job_that_is_cancelled_while_it_waits_has_a_message_for_its_end() -> None:
+    failed = after_message(after_message(a_job_with_callback(P.FAILED)))
     cancelled = moved(failed, phase=P.CANCELLED, finished_at=NOON + timedelta(hours=1))
-    assert [body["phase"] for body in told_in_turn(cancelled)] == ["failed"]
+    assert [body["phase"] for body in due_bodies(cancelled)] == ["failed"]
 
 
-def test_an_end_that_a_retry_has_overtaken_is_not_told() -> None:
-    failed = told(a_job_with_callback(P.FAILED))
+def test_the_end_before_a_retry_has_no_message() -> None:
+    failed = after_message(a_job_with_callback(P.FAILED))
     assert next_message(moved(failed, phase=P.RUNNING, attempts=2, finished_at=None)) is None
 
 
-def test_each_message_has_an_id_of_its_own_and_keeps_it() -> None:
+def test_each_message_has_a_unique_and_stable_id() -> None:
     running = a_job_with_callback(P.RUNNING)
-    failed = moved(told(running), phase=P.FAILED, finished_at=NOON)
-    again = moved(told(failed), phase=P.RUNNING, attempts=2, finished_at=None)
-    failed_again = moved(told(again), phase=P.FAILED, finished_at=NOON + timedelta(hours=1))
+    failed = moved(after_message(running), phase=P.FAILED, finished_at=NOON)
+    again = moved(after_message(failed), phase=P.RUNNING, attempts=2, finished_at=None)
+    failed_again = moved(after_message(again), phase=P.FAILED, finished_at=NOON + timedelta(hours=1))
     messages = [next_message(job) for job in (running, failed, again, failed_again)]
     assert len({message.id for message in messages if message}) == 4
     assert next_message(moved(running, attempts=2))
@@ -123,25 +123,23 @@ def test_each_message_has_an_id_of_its_own_and_keeps_it() -> None:
     assert not any("." in message.id for message in messages if message)
 
 
-def test_a_receiver_that_is_gone_is_told_nothing_more() -> None:
-    running = told(a_job_with_callback(P.RUNNING), judge_answer(410, {}, NOON))
+def test_no_message_follows_an_answer_410() -> None:
+    running = after_message(a_job_with_callback(P.RUNNING), judge_answer(410, {}, NOON))
     assert running.status.callback
     assert running.status.callback.problem == "the receiver answered 410"
     assert next_message(moved(running, phase=P.SUCCEEDED, finished_at=NOON)) is None
 
 
-def test_a_message_that_was_refused_does_not_keep_the_next_one_back() -> None:
-    running = told(a_job_with_callback(P.RUNNING), judge_answer(404, {}, NOON))
-    assert [body["phase"] for body in told_in_turn(moved(running, phase=P.SUCCEEDED, finished_at=NOON))] == [
-        "completed"
-    ]
+def test_a_refused_message_does_not_block_the_next_one() -> None:
+    running = after_message(a_job_with_callback(P.RUNNING), judge_answer(404, {}, NOON))
+    assert [body["phase"] for body in due_bodies(moved(running, phase=P.SUCCEEDED, finished_at=NOON))] == ["completed"]
 
 
 @pytest.mark.parametrize(
     ("verdict", "statuses"),
     [(CallbackDelivered, [200, 204]), (CallbackRefused, [302, 400, 404, 410]), (CallbackFailed, [429, 500, 503])],
 )
-def test_only_what_may_pass_is_tried_again(verdict: type, statuses: list[int]) -> None:
+def test_only_transient_answers_are_failures_and_other_errors_are_refusals(verdict: type, statuses: list[int]) -> None:
     assert all(isinstance(judge_answer(status, {}, NOON), verdict) for status in statuses)
 
 
@@ -159,11 +157,11 @@ def test_only_what_may_pass_is_tried_again(verdict: type, statuses: list[int]) -
         ("", 0),
     ],
 )
-def test_a_receiver_may_say_when(retry_after: str, seconds: float) -> None:
+def test_retry_after_sets_the_delay(retry_after: str, seconds: float) -> None:
     assert judge_answer(503, {"retry-after": retry_after}, NOON) == CallbackFailed("the receiver answered 503", seconds)
 
 
-def test_the_waits_get_longer_and_end_after_three_days() -> None:
+def test_delays_grow_and_end_after_three_days() -> None:
     message = next_message(a_job_with_callback(P.RUNNING))
     assert message
     waits = [wait_after(CallbackFailed("no"), message, tries, NOON) for tries in range(1, len(WAITS_SECONDS) + 2)]
@@ -174,7 +172,7 @@ def test_the_waits_get_longer_and_end_after_three_days() -> None:
     assert all(0.8 * usual <= (wait or 0) <= 1.2 * usual for wait, usual in zip(waits, WAITS_SECONDS, strict=True))
 
 
-def test_the_waits_of_different_jobs_are_spread() -> None:
+def test_the_delays_of_different_jobs_are_spread() -> None:
     messages = [next_message(replace(a_job_with_callback(P.RUNNING), metadata=each.metadata)) for each in some_jobs()]
     assert len({wait_after(CallbackFailed("no"), message, 1, NOON) for message in messages if message}) > 1
 
@@ -184,7 +182,7 @@ def some_jobs() -> list[Job]:
     return [replace(job, metadata=replace(job.metadata, uid=job.id)) for job in jobs]
 
 
-def test_what_happened_long_ago_is_not_tried_again() -> None:
+def test_a_message_about_an_old_event_is_not_tried_again() -> None:
     message = next_message(a_job_with_callback(P.RUNNING))
     assert message
     assert wait_after(CallbackFailed("no"), message, 1, NOON + timedelta(hours=97)) is None

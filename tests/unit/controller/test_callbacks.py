@@ -1,4 +1,4 @@
-"""Callers are told what becomes of their jobs: a real client against real servers on loopback, with jobs made up."""
+"""Callbacks: a real client against real servers on loopback, with made-up jobs."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,12 +30,12 @@ OPEN = OutboundClient(["127.0.0.0/8"])
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The ordinary loop, since there are sockets."""
+    """The ordinary event loop, since the tests use sockets."""
     return "asyncio"
 
 
 class HastyClock(FakeClock):
-    """Nobody waits for it: every sleep is over at once, and the time has passed."""
+    """A clock whose sleeps return at once, with the time advanced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class HastyClock(FakeClock):
 
 
 class MeddledStore(MemoryStore):
-    """Somebody else always writes to a job just before its caller's progress is."""
+    """A store in which another writer updates a job just before each update of its callback status."""
 
     async def update(self, resource: R) -> R:
         if isinstance(resource, Job) and resource.status.callback and not resource.status.logs:
@@ -57,8 +57,8 @@ class MeddledStore(MemoryStore):
         return await super().update(resource)
 
 
-class Desk:
-    """Where jobs are kept, and whoever tells of them."""
+class Engine:
+    """A store with jobs, and the callbacks for them."""
 
     def __init__(self) -> None:
         self.clock, self.metrics = HastyClock(), Metrics()
@@ -66,7 +66,7 @@ class Desk:
 
     @asynccontextmanager
     async def callbacks(self, client: OutboundClient = OPEN) -> AsyncIterator[None]:
-        """Callers are told while the block lasts; then all is dropped as in a crash."""
+        """Send callbacks during the block, and then drop all as in a crash."""
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(Callbacks(self.store, client, self.clock, [], self.metrics).run())
             yield
@@ -87,8 +87,8 @@ class Desk:
     async def callback_of(self, job: Job) -> CallbackStatus | None:
         return (await self.store.get(Job, job.id)).status.callback
 
-    async def knows(self, job: Job, phase: str) -> CallbackStatus:
-        """What the job keeps, once it says that its message of `phase` is done with."""
+    async def settled(self, job: Job, phase: str) -> CallbackStatus:
+        """Wait until the message for `phase` is delivered or given up, and return the callback status."""
         async with asyncio.timeout(30):
             while not (callback := await self.callback_of(job)) or callback.phase != phase:
                 await asyncio.sleep(0.005)
@@ -99,8 +99,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def engine() -> Engine:
+    return Engine()
 
 
 @pytest.fixture
@@ -109,129 +109,129 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-async def test_the_messages_of_a_job_come_in_order_and_the_job_keeps_that_they_came(
-    desk: Desk, receiver: Receiver
+async def test_the_messages_of_a_job_arrive_in_order_and_are_recorded_on_the_job(
+    engine: Engine, receiver: Receiver
 ) -> None:
-    async with desk.callbacks():
-        job = await desk.add(P.RUNNING, receiver.url)
-        assert (await desk.knows(job, "in_progress")).problem is None
-        await desk.move(job, phase=P.SUCCEEDED, finished_at=desk.clock.now(), result="done")
-        assert (await desk.knows(job, "completed")).problem is None
+    async with engine.callbacks():
+        job = await engine.add(P.RUNNING, receiver.url)
+        assert (await engine.settled(job, "in_progress")).problem is None
+        await engine.move(job, phase=P.SUCCEEDED, finished_at=engine.clock.now(), result="done")
+        assert (await engine.settled(job, "completed")).problem is None
         await receiver.got("in_progress", "completed")
-    after = await desk.store.get(Job, job.id)
+    after = await engine.store.get(Job, job.id)
     assert (after.phase, after.status.result) == (P.SUCCEEDED, "done")
-    assert desk.tries("delivered") == 2
+    assert engine.tries("delivered") == 2
 
 
-async def test_what_fails_is_sent_again_under_the_same_id(desk: Desk, receiver: Receiver) -> None:
+async def test_a_failed_message_is_sent_again_with_the_same_id(engine: Engine, receiver: Receiver) -> None:
     receiver.replies = [answer(500), answer(429, "retry-after: 3600")]
-    async with desk.callbacks():
-        await desk.knows(await desk.add(P.SUCCEEDED, receiver.url), "completed")
+    async with engine.callbacks():
+        await engine.settled(await engine.add(P.SUCCEEDED, receiver.url), "completed")
     deliveries = await receiver.got("in_progress", "in_progress", "in_progress", "completed")
     assert len({delivery.id for delivery in deliveries[:3]}) == 1
     timestamps = [int(delivery.headers["webhook-timestamp"]) for delivery in deliveries[:3]]
     assert timestamps == sorted(set(timestamps))
-    assert desk.clock.slept[1] == 3600
-    assert (desk.tries("retried"), desk.tries("delivered"), desk.tries("given_up")) == (2, 2, 0)
+    assert engine.clock.slept[1] == 3600
+    assert (engine.tries("retried"), engine.tries("delivered"), engine.tries("given_up")) == (2, 2, 0)
 
 
-async def test_after_three_days_without_success_a_message_is_given_up(desk: Desk, receiver: Receiver) -> None:
+async def test_a_message_is_given_up_after_three_days(engine: Engine, receiver: Receiver) -> None:
     receiver.replies = [answer(503)] * 10
-    async with desk.callbacks():
-        job = await desk.add(P.RUNNING, receiver.url)
-        callback = await desk.knows(job, "in_progress")
+    async with engine.callbacks():
+        job = await engine.add(P.RUNNING, receiver.url)
+        callback = await engine.settled(job, "in_progress")
     assert callback.problem == "the receiver answered 503"
     assert len(receiver.received) == 10
-    assert 60 * 3600 < sum(desk.clock.slept) < 91 * 3600
-    assert desk.tries("given_up") == 1
+    assert 60 * 3600 < sum(engine.clock.slept) < 91 * 3600
+    assert engine.tries("given_up") == 1
 
 
-async def test_no_redirect_is_followed(desk: Desk, receiver: Receiver) -> None:
-    async with a_receiver() as elsewhere, desk.callbacks():
+async def test_no_redirect_is_followed(engine: Engine, receiver: Receiver) -> None:
+    async with a_receiver() as elsewhere, engine.callbacks():
         receiver.replies = [answer(307, f"location: {elsewhere.url}")]
-        job = await desk.add(P.RUNNING, receiver.url)
-        assert (await desk.knows(job, "in_progress")).problem == "the receiver answered 307"
+        job = await engine.add(P.RUNNING, receiver.url)
+        assert (await engine.settled(job, "in_progress")).problem == "the receiver answered 307"
     assert elsewhere.received == []
 
 
-async def test_an_address_that_turned_out_to_be_an_inner_one_is_not_connected_to(desk: Desk) -> None:
-    async with a_receiver() as inner, desk.callbacks(OutboundClient()):
-        job = await desk.add(P.RUNNING, inner.url)
-        assert "not allowed" in ((await desk.knows(job, "in_progress")).problem or "")
+async def test_an_internal_address_is_not_connected_to(engine: Engine) -> None:
+    async with a_receiver() as inner, engine.callbacks(OutboundClient()):
+        job = await engine.add(P.RUNNING, inner.url)
+        assert "not allowed" in ((await engine.settled(job, "in_progress")).problem or "")
     assert inner.received == []
 
 
-async def test_an_endless_answer_counts_by_its_status(desk: Desk, receiver: Receiver) -> None:
+async def test_an_endless_answer_is_judged_by_its_status(engine: Engine, receiver: Receiver) -> None:
     receiver.replies = [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1000\r\n" + b"x" * 0x1000] * 2
-    async with desk.callbacks():
-        assert (await desk.knows(await desk.add(P.SUCCEEDED, receiver.url), "completed")).problem is None
+    async with engine.callbacks():
+        assert (await engine.settled(await engine.add(P.SUCCEEDED, receiver.url), "completed")).problem is None
 
 
-async def test_a_host_that_never_answers_keeps_only_its_own_callers_waiting(desk: Desk, receiver: Receiver) -> None:
-    async with a_receiver(*[None] * SENDS_AT_ONCE) as silent, desk.callbacks():
+async def test_a_host_that_never_answers_delays_no_other_host(engine: Engine, receiver: Receiver) -> None:
+    async with a_receiver(*[None] * SENDS_AT_ONCE) as silent, engine.callbacks():
         for _ in range(SENDS_AT_ONCE):
-            await desk.add(P.RUNNING, silent.url.replace("127.0.0.1", "localhost"))
+            await engine.add(P.RUNNING, silent.url.replace("127.0.0.1", "localhost"))
         await eventually(lambda: len(silent.received) > 0)
-        await desk.knows(await desk.add(P.SUCCEEDED, receiver.url), "completed")
-        assert desk.tries("retried") == 0
+        await engine.settled(await engine.add(P.SUCCEEDED, receiver.url), "completed")
+        assert engine.tries("retried") == 0
 
 
-async def test_killed_between_sending_and_recording_it_sends_the_same_once_more(desk: Desk, receiver: Receiver) -> None:
+async def test_a_message_sent_but_not_recorded_before_a_crash_is_sent_again(engine: Engine, receiver: Receiver) -> None:
     receiver.replies = [None]
-    async with desk.callbacks():
-        job = await desk.add(P.RUNNING, receiver.url)
+    async with engine.callbacks():
+        job = await engine.add(P.RUNNING, receiver.url)
         await eventually(lambda: len(receiver.received) == 1)
-    assert await desk.callback_of(job) is None
-    async with desk.callbacks():
-        await desk.knows(job, "in_progress")
+    assert await engine.callback_of(job) is None
+    async with engine.callbacks():
+        await engine.settled(job, "in_progress")
     first, second = await receiver.got("in_progress", "in_progress")
     assert (first.id, first.body) == (second.id, second.body)
 
 
-async def test_what_was_told_is_not_told_again_after_a_restart(desk: Desk, receiver: Receiver) -> None:
-    async with desk.callbacks():
-        await desk.knows(await desk.add(P.SUCCEEDED, receiver.url), "completed")
-    async with desk.callbacks():
-        await desk.knows(await desk.add(P.SUCCEEDED, receiver.url), "completed")
+async def test_a_delivered_message_is_not_sent_again_after_a_restart(engine: Engine, receiver: Receiver) -> None:
+    async with engine.callbacks():
+        await engine.settled(await engine.add(P.SUCCEEDED, receiver.url), "completed")
+    async with engine.callbacks():
+        await engine.settled(await engine.add(P.SUCCEEDED, receiver.url), "completed")
     await receiver.got("in_progress", "completed", "in_progress", "completed")
 
 
-async def test_a_job_written_to_at_the_same_moment_loses_nothing(desk: Desk, receiver: Receiver) -> None:
-    desk.store = MeddledStore(desk.clock)
-    async with desk.callbacks():
-        job = await desk.add(P.RUNNING, receiver.url)
-        await desk.knows(job, "in_progress")
-    assert (await desk.store.get(Job, job.id)).status.logs == ("written meanwhile",)
+async def test_a_concurrent_write_of_the_job_is_not_lost(engine: Engine, receiver: Receiver) -> None:
+    engine.store = MeddledStore(engine.clock)
+    async with engine.callbacks():
+        job = await engine.add(P.RUNNING, receiver.url)
+        await engine.settled(job, "in_progress")
+    assert (await engine.store.get(Job, job.id)).status.logs == ("written meanwhile",)
     await receiver.got("in_progress")
 
 
-async def test_an_end_that_a_retry_overtakes_is_not_sent_any_more(desk: Desk, receiver: Receiver) -> None:
-    async with desk.callbacks():
-        job = await desk.add(P.RUNNING, receiver.url)
-        await desk.knows(job, "in_progress")
+async def test_the_message_for_an_end_is_dropped_after_a_retry(engine: Engine, receiver: Receiver) -> None:
+    async with engine.callbacks():
+        job = await engine.add(P.RUNNING, receiver.url)
+        await engine.settled(job, "in_progress")
         receiver.replies = [None]
-        await desk.move(job, phase=P.FAILED, finished_at=desk.clock.now())
+        await engine.move(job, phase=P.FAILED, finished_at=engine.clock.now())
         await receiver.got("in_progress", "failed")
-        await desk.move(job, phase=P.SUCCEEDED, attempts=2, finished_at=desk.clock.now() + timedelta(hours=1))
+        await engine.move(job, phase=P.SUCCEEDED, attempts=2, finished_at=engine.clock.now() + timedelta(hours=1))
         receiver.hang_up()
-        await desk.knows(job, "completed")
+        await engine.settled(job, "completed")
     await receiver.got("in_progress", "failed", "completed")
 
 
-async def test_of_a_deleted_job_nothing_more_is_told(desk: Desk, receiver: Receiver) -> None:
-    async with desk.callbacks():
+async def test_no_message_is_sent_for_a_deleted_job(engine: Engine, receiver: Receiver) -> None:
+    async with engine.callbacks():
         receiver.replies = [None]
-        job = await desk.add(P.RUNNING, receiver.url)
+        job = await engine.add(P.RUNNING, receiver.url)
         await eventually(lambda: len(receiver.received) == 1)
-        await desk.store.delete(Job, job.id)
-        await desk.knows(await desk.add(P.SUCCEEDED, receiver.url), "completed")
+        await engine.store.delete(Job, job.id)
+        await engine.settled(await engine.add(P.SUCCEEDED, receiver.url), "completed")
     assert {delivery.message["jobId"] for delivery in receiver.received[1:]} != {job.id}
 
 
-async def test_of_many_jobs_each_is_told_of_in_its_order(desk: Desk, receiver: Receiver) -> None:
-    async with desk.callbacks():
-        jobs = [await desk.add(P.SUCCEEDED, receiver.url) for _ in range(200)]
-        await asyncio.gather(*(desk.knows(job, "completed") for job in jobs))
+async def test_the_messages_of_many_jobs_are_each_in_order(engine: Engine, receiver: Receiver) -> None:
+    async with engine.callbacks():
+        jobs = [await engine.add(P.SUCCEEDED, receiver.url) for _ in range(200)]
+        await asyncio.gather(*(engine.settled(job, "completed") for job in jobs))
     by_job: dict[str, list[str]] = {}
     for delivery in receiver.received:
         by_job.setdefault(delivery.message["jobId"], []).append(delivery.phase)

@@ -14,7 +14,7 @@ R = TypeVar("R", bound=Resource)
 P = Phase
 
 
-async def test_a_waiting_job_that_is_cancelled_never_starts(lab: Lab) -> None:
+async def test_a_cancelled_waiting_job_never_starts(lab: Lab) -> None:
     await lab.set_slots(1)
     async with lab.controller():
         first, second, third = [await lab.submit([{"sleepMs": 1000}]) for _ in range(3)]
@@ -25,7 +25,7 @@ async def test_a_waiting_job_that_is_cancelled_never_starts(lab: Lab) -> None:
     assert (await lab.job(second)).phase is P.CANCELLED
 
 
-async def test_a_running_job_that_is_cancelled_is_asked_to_end_and_holds_its_slot_until_it_has(lab: Lab) -> None:
+async def test_a_cancelled_running_job_holds_its_slot_until_its_attempt_has_ended(lab: Lab) -> None:
     await lab.set_slots(1)
     async with lab.controller():
         job, next_one = await lab.submit([STUBBORN, HANG]), await lab.submit()
@@ -41,7 +41,7 @@ async def test_a_running_job_that_is_cancelled_is_asked_to_end_and_holds_its_slo
     assert seconds_of(ended) == after(3 + SETTINGS.stop_grace_seconds)
 
 
-async def test_an_obedient_job_that_is_cancelled_ends_at_once(lab: Lab) -> None:
+async def test_a_cancelled_running_job_ends_at_once_if_it_handles_the_stop(lab: Lab) -> None:
     async with lab.controller():
         job = await lab.submit([HANG])
         await lab.started(job)
@@ -51,7 +51,7 @@ async def test_an_obedient_job_that_is_cancelled_ends_at_once(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("milliseconds", range(0, 40, 3))
-async def test_a_cancel_at_any_moment_of_a_short_life_leaves_one_end(lab: Lab, milliseconds: int) -> None:
+async def test_a_cancel_at_any_moment_leaves_one_outcome(lab: Lab, milliseconds: int) -> None:
     trouble = Trouble(random.Random(milliseconds), failure_rate=0, call_seconds=0.005, watch_seconds=0.005)
     lab.controller_store = TroubledStore(lab.store, trouble)
     lab.controller_runner = TroubledRunner(lab.runner, trouble)

@@ -16,21 +16,21 @@ R = TypeVar("R", bound=Resource)
 P = Phase
 
 
-async def test_a_job_is_ended_at_its_deadline(lab: Lab) -> None:
+async def test_a_job_is_stopped_at_its_deadline(lab: Lab) -> None:
     async with lab.controller():
         ended = await lab.ended(await lab.submit([HANG], config={"timeout_ms": 60_000}))
     assert (ended.phase, ended.status.failed_code) == (P.FAILED, FailedCode.TIMEOUT)
     assert seconds_of(ended) == after(60)
 
 
-async def test_a_job_that_ignores_its_deadline_is_killed_after_the_grace(lab: Lab) -> None:
+async def test_a_job_that_ignores_the_stop_at_its_deadline_is_killed_after_the_grace(lab: Lab) -> None:
     async with lab.controller():
         ended = await lab.ended(await lab.submit([STUBBORN, HANG], config={"timeout_ms": 60_000}))
     assert ended.status.failed_code is FailedCode.TIMEOUT
     assert seconds_of(ended) == after(60 + SETTINGS.stop_grace_seconds)
 
 
-async def test_a_deadline_holds_although_the_runner_never_says_a_word(lab: Lab) -> None:
+async def test_a_deadline_holds_without_reports_from_the_runner(lab: Lab) -> None:
     lab.controller_runner = SilentRunner(lab.store, lab.machine)
     async with lab.controller():
         ended = await lab.ended(await lab.submit([STUBBORN, HANG], config={"timeout_ms": 60_000}))
@@ -38,7 +38,7 @@ async def test_a_deadline_holds_although_the_runner_never_says_a_word(lab: Lab) 
 
 
 class SilentRunner(MemoryRunner):
-    """Its watch has nothing to tell."""
+    """A runner whose watch reports nothing."""
 
     async def watch(self) -> AsyncIterator[str]:
         await asyncio.Event().wait()

@@ -12,7 +12,7 @@ R = TypeVar("R", bound=Resource)
 P = Phase
 
 
-async def test_a_deleted_job_is_ended_at_once_and_keeps_its_slot_until_it_has_ended(lab: Lab) -> None:
+async def test_a_deleted_running_job_is_killed_and_holds_its_slot_until_it_has_ended(lab: Lab) -> None:
     await lab.set_slots(1)
     lab.controller_runner = runner = UnreachableRunner(lab.store, lab.machine)
     async with lab.controller():
@@ -27,7 +27,7 @@ async def test_a_deleted_job_is_ended_at_once_and_keeps_its_slot_until_it_has_en
     assert job.attempt_name not in lab.machine.executors
 
 
-async def test_a_waiting_job_that_is_deleted_never_starts(lab: Lab) -> None:
+async def test_a_deleted_waiting_job_never_starts(lab: Lab) -> None:
     await lab.set_slots(1)
     async with lab.controller():
         first, waiting = await lab.submit([{"sleepMs": 1000}]), await lab.submit()
@@ -38,7 +38,7 @@ async def test_a_waiting_job_that_is_deleted_never_starts(lab: Lab) -> None:
     assert f"{waiting.id}-1" not in lab.machine.executors
 
 
-async def test_a_job_with_the_name_of_a_deleted_one_waits_until_that_has_ended(lab: Lab) -> None:
+async def test_a_job_with_the_id_of_a_deleted_one_waits_until_the_deleted_one_has_ended(lab: Lab) -> None:
     lab.controller_runner = runner = UnreachableRunner(lab.store, lab.machine)
     async with lab.controller():
         deleted = await lab.started(await lab.submit([STUBBORN, HANG], job_id="ir-00000001"))

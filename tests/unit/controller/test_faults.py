@@ -1,4 +1,4 @@
-"""Faults of the store, the runner and the engine itself, and writers that interfere."""
+"""Faults of the store, the runner and the engine, and concurrent writers."""
 
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ R = TypeVar("R", bound=Resource)
 P = Phase
 
 
-async def test_an_unforeseen_error_on_one_job_stops_no_other(lab: Lab) -> None:
+async def test_an_unexpected_error_on_one_job_stops_no_other(lab: Lab) -> None:
     await lab.set_slots(2)
     lab.controller_runner = runner = BrokenRunner(lab.store, lab.machine)
     async with lab.controller():
@@ -34,7 +34,7 @@ async def test_an_unforeseen_error_on_one_job_stops_no_other(lab: Lab) -> None:
 
 
 class BrokenRunner(MemoryRunner):
-    """Has a bug that one job meets."""
+    """A runner with a bug that one job triggers. poison: that job."""
 
     poison: Job | None = None
     calls = 0
@@ -47,7 +47,7 @@ class BrokenRunner(MemoryRunner):
 
 
 @pytest.mark.parametrize(("call", "seconds"), [("start", 30), ("find", 300), ("kill", 300)])
-async def test_a_runner_out_of_reach_is_tried_again(lab: Lab, call: str, seconds: float) -> None:
+async def test_a_call_to_an_unreachable_runner_is_repeated(lab: Lab, call: str, seconds: float) -> None:
     lab.controller_runner = runner = UnreachableRunner(lab.store, lab.machine)
     runner.unreachable = call
     async with lab.controller():
@@ -61,7 +61,7 @@ async def test_a_runner_out_of_reach_is_tried_again(lab: Lab, call: str, seconds
     assert list(lab.machine.executors) == [f"{job.id}-1"]
 
 
-async def test_what_cannot_be_asked_to_end_is_killed(lab: Lab) -> None:
+async def test_an_attempt_that_cannot_be_stopped_is_killed(lab: Lab) -> None:
     lab.controller_runner = runner = UnreachableRunner(lab.store, lab.machine)
     runner.unreachable = "stop"
     async with lab.controller():
@@ -69,7 +69,7 @@ async def test_what_cannot_be_asked_to_end_is_killed(lab: Lab) -> None:
     assert 60 + SETTINGS.stop_grace_seconds <= seconds_of(ended) <= 60 + SETTINGS.stop_grace_seconds + 1
 
 
-async def test_a_store_that_cannot_be_written_is_tried_again(lab: Lab) -> None:
+async def test_a_failed_write_to_the_store_is_repeated(lab: Lab) -> None:
     lab.controller_store = store = FaultyStore(lab.store)
     async with lab.controller():
         store.faulty = "update"
@@ -85,7 +85,7 @@ async def test_a_store_that_cannot_be_written_is_tried_again(lab: Lab) -> None:
         assert (await lab.ended(job)).phase is P.SUCCEEDED
 
 
-async def test_a_job_whose_outcome_no_store_takes_has_failed(lab: Lab) -> None:
+async def test_a_job_whose_outcome_cannot_be_stored_fails(lab: Lab) -> None:
     lab.controller_store = ParticularStore(lab.store)
     async with lab.controller():
         ended = await lab.ended(await lab.submit([{"usage": {"inputTokens": 10**9}}]))
@@ -95,7 +95,7 @@ async def test_a_job_whose_outcome_no_store_takes_has_failed(lab: Lab) -> None:
 
 
 class ParticularStore(FaultyStore):
-    """Takes no number above a million."""
+    """A store that refuses numbers above a million."""
 
     async def update(self, resource: R) -> R:
         if isinstance(resource, Job) and resource.status.usage.input_tokens > 10**6:
@@ -103,7 +103,7 @@ class ParticularStore(FaultyStore):
         return await super().update(resource)
 
 
-async def test_a_store_that_cannot_be_read_after_a_conflict_is_tried_again(lab: Lab) -> None:
+async def test_a_failed_read_after_a_conflict_is_repeated(lab: Lab) -> None:
     lab.controller_store = store = FaultyStore(lab.store)
     async with lab.controller():
         job = await lab.submit([{"sleepMs": 1000}])
@@ -117,7 +117,7 @@ async def test_a_store_that_cannot_be_read_after_a_conflict_is_tried_again(lab: 
         assert (await lab.ended(job)).phase is P.CANCELLED
 
 
-async def test_a_job_that_somebody_else_wrote_meanwhile_is_started_as_it_is_now(lab: Lab) -> None:
+async def test_a_job_that_another_writer_changed_is_started_with_the_change(lab: Lab) -> None:
     await lab.set_slots(0)
     lab.controller_store = store = FaultyStore(lab.store)
     async with lab.controller():
@@ -130,7 +130,7 @@ async def test_a_job_that_somebody_else_wrote_meanwhile_is_started_as_it_is_now(
     assert ended.metadata.labels == {"by": "hand"}
 
 
-async def test_a_job_that_somebody_else_deleted_meanwhile_gives_its_slot_back(lab: Lab) -> None:
+async def test_a_job_that_another_writer_deleted_releases_its_slot(lab: Lab) -> None:
     await lab.set_slots(1)
     lab.controller_store = store = FaultyStore(lab.store)
     async with lab.controller():

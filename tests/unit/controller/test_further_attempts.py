@@ -12,7 +12,7 @@ R = TypeVar("R", bound=Resource)
 P = Phase
 
 
-async def test_a_failed_attempt_is_repeated_after_a_while_when_the_job_allows(lab: Lab) -> None:
+async def test_a_failed_attempt_is_repeated_after_a_backoff_if_attempts_remain(lab: Lab) -> None:
     async with lab.controller():
         job = await lab.submit([{"onAttempt": 1, "steps": [{"exit": 3}]}, {"result": "ok"}], config={"max_attempts": 2})
         requeued = await requeued_after_start(lab, job)
@@ -24,14 +24,14 @@ async def test_a_failed_attempt_is_repeated_after_a_while_when_the_job_allows(la
     assert sorted(lab.machine.executors) == [f"{job.id}-1", f"{job.id}-2"]
 
 
-async def test_the_last_failure_stays(lab: Lab) -> None:
+async def test_the_last_failure_is_the_outcome(lab: Lab) -> None:
     async with lab.controller():
         ended = await lab.ended(await lab.submit([{"usage": {"turns": 1}}, {"fail": "no"}], config={"max_attempts": 3}))
     assert (ended.phase, ended.status.attempts, ended.status.usage.turns) == (P.FAILED, 3, 3)
 
 
-async def test_a_job_between_attempts_holds_no_slot_and_keeps_its_place(lab: Lab) -> None:
-    """Its pause over, it goes before the younger ones of its priority, though they waited all the time."""
+async def test_a_requeued_job_holds_no_slot_and_keeps_its_place_in_the_queue(lab: Lab) -> None:
+    """After its backoff it starts before younger jobs of its priority, which waited all the time."""
     await lab.set_slots(1)
     async with lab.controller():
         script = [{"onAttempt": 1, "steps": [{"sleepMs": 5_000}, {"fail": "no"}]}]
@@ -44,7 +44,7 @@ async def test_a_job_between_attempts_holds_no_slot_and_keeps_its_place(lab: Lab
     assert ends == [after(15), after(15), after(25)]
 
 
-async def test_a_job_whose_pause_is_over_when_it_is_put_back_is_not_overtaken(lab: Lab) -> None:
+async def test_a_job_requeued_after_its_backoff_is_not_overtaken(lab: Lab) -> None:
     await lab.set_slots(1)
     lab.settings = EngineSettings(retry_backoff_seconds=1e-9)
     async with lab.controller():
@@ -55,7 +55,7 @@ async def test_a_job_whose_pause_is_over_when_it_is_put_back_is_not_overtaken(la
         assert (await lab.job(later)).phase is not P.SUCCEEDED
 
 
-async def test_a_job_between_attempts_can_be_cancelled(lab: Lab) -> None:
+async def test_a_requeued_job_can_be_cancelled(lab: Lab) -> None:
     async with lab.controller():
         job = await lab.submit([{"fail": "no"}], config={"max_attempts": 2})
         await requeued_after_start(lab, job)
@@ -65,7 +65,7 @@ async def test_a_job_between_attempts_can_be_cancelled(lab: Lab) -> None:
     assert (ended.phase, ended.status.attempts) == (P.CANCELLED, 1)
 
 
-async def test_a_pause_between_attempts_holds_across_a_restart(lab: Lab) -> None:
+async def test_a_backoff_holds_across_a_restart(lab: Lab) -> None:
     async with lab.controller():
         job = await lab.submit([{"onAttempt": 1, "steps": [{"fail": "no"}]}], config={"max_attempts": 2})
         requeued = await requeued_after_start(lab, job)
@@ -85,6 +85,6 @@ async def test_a_retried_job_runs_again_as_the_next_attempt(lab: Lab) -> None:
 
 
 async def requeued_after_start(lab: Lab, job: Job) -> Job:
-    """The job when it waits again after its first attempt."""
+    """Wait until the job has started and is requeued, and return it."""
     await lab.started(job)
     return await lab.reaches(job, P.PENDING)

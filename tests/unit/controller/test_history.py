@@ -1,4 +1,4 @@
-"""The checker of histories finds each broken promise, and none in a clean history."""
+"""The checker of histories: it finds each broken promise, and none in a clean history."""
 
 import re
 from collections.abc import Callable
@@ -25,13 +25,13 @@ def at(seconds: float) -> datetime:
 
 
 def written(seconds: float, job_id: str, phase: Phase, attempts: int, **fields: Any) -> tuple[datetime, Job]:
-    """A write of a job. fields: of JobStatus, and `spec` and `created_at`."""
+    """Return a write of a job. fields: of JobStatus, and `spec` and `created_at`."""
     usual: dict[str, Any] = {"spec": a_spec(config={"max_attempts": 2}), "deadline_at": at(3600)}
     return at(seconds), a_job(phase, job_id=job_id, attempts=attempts, **usual | fields)
 
 
 def clean() -> History:
-    """Job `a` fails once and then succeeds, job `b` waits for the only slot and is cancelled while it runs."""
+    """Job `a` fails once and then succeeds. Job `b` waits for the only slot, and is cancelled while it runs."""
     first, second = {"created_at": at(0)}, {"created_at": at(1)}
     return History(
         jobs=[
@@ -99,8 +99,8 @@ def with_slots(*slots: tuple[float, int]) -> Edit:
         (with_write(300, "a", P.FAILED, 2), "a went from Succeeded to Failed"),
         (with_write(300, "a", P.SUCCEEDED, 2), "a was written while Succeeded"),
         (with_status(7, attempts=3), "from 1 attempts to 3"),
-        (with_status(6, phase=P.SUCCEEDED), "b was to be cancelled"),
-        (with_status(8, phase=P.PENDING), "a was put back after its last attempt"),
+        (with_status(6, phase=P.SUCCEEDED), "b was cancelled on request"),
+        (with_status(8, phase=P.PENDING), "a was requeued after its last attempt"),
         (with_status(8, phase=P.FAILED, failed_code=FailedCode.TIMEOUT), "a timed out before its deadline"),
         (with_status(8, phase=P.FAILED, failed_reason="stopped on request"), "a was stopped with no reason"),
         (with_runs(Run("a-1", at(40), at(45))), "overlap"),
@@ -121,17 +121,17 @@ def test_a_broken_promise_is_found(edit: Edit, words: str) -> None:
 @pytest.mark.parametrize(
     "edit",
     [
-        with_slots((0, 1), (50.5, 0), (60, 1)),  # taken back as the job was being started
+        with_slots((0, 1), (50.5, 0), (60, 1)),  # the slot was removed during the start of the job
         with_slots((0, 0), (1, 1)),
     ],
 )
-def test_what_could_not_be_known_yet_breaks_no_promise(edit: Edit) -> None:
+def test_a_change_within_the_lag_breaks_no_promise(edit: Edit) -> None:
     assert violations(edit(clean()), LAG) == []
 
 
 @pytest.mark.parametrize(
     "spec", [a_spec(priority=3), a_spec(config={"model": "other"})], ids=["of worse priority", "of another model"]
 )
-def test_nobody_waits_for_a_job(spec: JobSpec) -> None:
+def test_a_waiting_job_of_worse_priority_or_another_model_is_not_overtaken(spec: JobSpec) -> None:
     history = with_write(-20, "c", P.PENDING, 0, created_at=at(-20), spec=spec)(clean())
     assert not re.search("before c", "\n".join(violations(history, LAG)))

@@ -1,4 +1,4 @@
-"""AiModels that people wrote are told where another stands for the same."""
+"""Duplicates of AiModels and unlabelled Secrets are reported in conditions."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -30,14 +30,14 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def store(clock: FakeClock) -> AsyncIterator[MemoryStore]:
-    """Whose AiModels are reviewed."""
+    """A store whose AiModels are reviewed."""
     store = MemoryStore(clock)
     async with run_in_background(ModelStatusReconciler(store, clock).run()):
         yield store
 
 
-async def told(store: MemoryStore, name: str) -> list[tuple[str, str]]:
-    """Status and message of each condition."""
+async def conditions(store: MemoryStore, name: str) -> list[tuple[str, str]]:
+    """Return the status and message of each condition."""
     return [(each.status, each.message) for each in (await store.get(AiModel, name)).status.conditions]
 
 
@@ -46,35 +46,37 @@ async def apply(store: MemoryStore, clock: FakeClock, model: AiModel) -> None:
     await clock.advance(1)
 
 
-async def test_the_younger_one_is_told_for_as_long_as_it_is_so(store: MemoryStore, clock: FakeClock) -> None:
+async def test_the_younger_duplicate_has_a_condition_while_the_older_exists(
+    store: MemoryStore, clock: FakeClock
+) -> None:
     await apply(store, clock, an_ai_model("z-first"))
     await apply(store, clock, an_ai_model("a-second"))
-    ((status, message),) = await told(store, "a-second")
+    ((status, message),) = await conditions(store, "a-second")
     assert status == "False"
     assert "the older AiModel 'z-first' has the provider 'mock' with the model 'mock'" in message
-    assert await told(store, "z-first") == []
+    assert await conditions(store, "z-first") == []
 
     await store.delete(AiModel, "z-first")
     await clock.advance(1)
-    assert await told(store, "a-second") == [("True", "")]
+    assert await conditions(store, "a-second") == [("True", "")]
 
 
-async def test_it_is_told_no_longer_when_it_stands_for_something_else(store: MemoryStore, clock: FakeClock) -> None:
+async def test_a_duplicate_that_gets_another_model_is_accepted(store: MemoryStore, clock: FakeClock) -> None:
     await apply(store, clock, an_ai_model("first"))
     await apply(store, clock, an_ai_model("second"))
     second = await store.get(AiModel, "second")
     await store.update(replace(second, spec=replace(second.spec, model="other")))
     await clock.advance(1)
-    assert await told(store, "second") == [("True", "")]
+    assert await conditions(store, "second") == [("True", "")]
 
 
-async def test_one_that_stands_alone_is_not_written(store: MemoryStore, clock: FakeClock) -> None:
-    made = await store.create(an_ai_model("alone"))
+async def test_an_ai_model_without_a_duplicate_is_not_written(store: MemoryStore, clock: FakeClock) -> None:
+    created = await store.create(an_ai_model("alone"))
     await apply(store, clock, an_ai_model("other", model="other"))
-    assert await store.get(AiModel, "alone") == made
+    assert await store.get(AiModel, "alone") == created
 
 
-def test_the_oldest_is_used_and_of_those_of_one_time_the_first_by_name() -> None:
+def test_the_oldest_duplicate_is_used_or_the_first_by_name() -> None:
     def at(name: str, minutes: int) -> AiModel:
         model = an_ai_model(name)
         return replace(model, metadata=replace(model.metadata, created_at=NOON + timedelta(minutes=minutes)))
@@ -85,7 +87,7 @@ def test_the_oldest_is_used_and_of_those_of_one_time_the_first_by_name() -> None
 
 
 @pytest.mark.parametrize(("required", "words"), [(True, "its jobs fail: kubectl label"), (False, "its jobs fail once")])
-async def test_a_model_whose_secret_is_not_labelled_is_told_until_it_is(
+async def test_an_unlabelled_secret_is_reported_on_the_ai_model_until_it_is_labelled(
     clock: FakeClock, required: bool, words: str
 ) -> None:
     store = MemoryStore(clock)
@@ -93,23 +95,23 @@ async def test_a_model_whose_secret_is_not_labelled_is_told_until_it_is(
     secret = await store.create(Secret(metadata=Metadata(name="key")))
     async with run_in_background(ModelStatusReconciler(store, clock, labels).run()):
         await apply(store, clock, an_ai_model("opus", credentials_ref="key"))
-        ((status, message),) = await told(store, "opus")
+        ((status, message),) = await conditions(store, "opus")
         assert status == "False"
         assert words in message
 
         await store.update(replace(secret, metadata=replace(secret.metadata, labels=JOB_CREDENTIALS)))
         await clock.advance(PASS_SECONDS + 1)
-        assert [status for status, _ in await told(store, "opus")] == ["True"]
+        assert [status for status, _ in await conditions(store, "opus")] == ["True"]
 
 
-async def test_a_model_whose_secret_is_labelled_or_missing_or_on_one_machine_is_told_nothing(clock: FakeClock) -> None:
+async def test_no_condition_for_a_labelled_or_missing_secret_or_on_one_machine(clock: FakeClock) -> None:
     store = MemoryStore(clock)
     await store.create(Secret(metadata=Metadata(name="labelled", labels=JOB_CREDENTIALS)))
     await store.create(Secret(metadata=Metadata(name="unlabelled")))
     async with run_in_background(ModelStatusReconciler(store, clock, CredentialLabels(store, required=True)).run()):
         await apply(store, clock, an_ai_model("one", model="one", credentials_ref="labelled"))
         await apply(store, clock, an_ai_model("two", model="two", credentials_ref="missing"))
-        assert [await told(store, name) for name in ("one", "two")] == [[], []]
+        assert [await conditions(store, name) for name in ("one", "two")] == [[], []]
     async with run_in_background(ModelStatusReconciler(store, clock).run()):
         await apply(store, clock, an_ai_model("three", model="three", credentials_ref="unlabelled"))
-        assert await told(store, "three") == []
+        assert await conditions(store, "three") == []

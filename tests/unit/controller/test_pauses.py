@@ -17,18 +17,18 @@ P = Phase
 
 
 def limited(seconds: float | None = None) -> Gone:
-    """The end of an attempt whose provider asks to be left alone for so long."""
+    """Return the end of an attempt at a rate limit, whose provider asks for a pause of this length."""
     return Gone(an_error(FailedCode.RATE_LIMITED, "slow down", retry_after_seconds=seconds))
 
 
 async def refused(lab: Lab, job: Job, seconds: float | None = None) -> Job:
-    """The job, put back since the provider refused its running attempt."""
+    """End the running attempt of the job with a rate limit, and return the requeued job."""
     await end_of_running(lab, job, limited(seconds))
     return await lab.reaches(job, P.PENDING)
 
 
 async def end_of_running(lab: Lab, job: Job, gone: Gone) -> None:
-    """Have the running attempt end so."""
+    """End the running attempt of the job."""
     running = await lab.started(job)
     while running.attempt_name not in lab.machine.executors:
         await asyncio.sleep(0)
@@ -48,7 +48,7 @@ async def test_a_rate_limit_pauses_the_model_and_no_other(lab: Lab) -> None:
     assert (ended.phase, ended.status.attempts, ended.status.failed_code) == (P.SUCCEEDED, 2, None)
 
 
-async def test_what_runs_on_a_paused_model_runs_on(lab: Lab) -> None:
+async def test_a_pause_of_a_model_stops_no_running_job(lab: Lab) -> None:
     async with lab.controller():
         running = await lab.submit([{"sleepMs": 5_000}])
         await refused(lab, await lab.submit([{"onAttempt": 1, "steps": [HANG]}]), 60)
@@ -65,7 +65,7 @@ async def test_a_pause_of_the_model_holds_across_a_restart(lab: Lab) -> None:
         assert seconds_of(await lab.ended(waiting)) == after(60)
 
 
-async def test_a_pause_of_the_model_outlasts_the_job_that_met_it(lab: Lab) -> None:
+async def test_a_pause_of_the_model_outlasts_the_job_that_caused_it(lab: Lab) -> None:
     await lab.set_slots(1)
     async with lab.controller():
         limited_job = await lab.submit([HANG])
@@ -74,7 +74,7 @@ async def test_a_pause_of_the_model_outlasts_the_job_that_met_it(lab: Lab) -> No
         assert seconds_of(await lab.ended(await lab.submit())) == after(60)
 
 
-async def test_a_job_is_put_back_up_to_its_deadline(lab: Lab) -> None:
+async def test_a_job_is_requeued_up_to_its_deadline(lab: Lab) -> None:
     async with lab.controller():
         job = await lab.submit([HANG], config={"timeout_ms": 100_000})
         await refused(lab, job)
@@ -88,8 +88,8 @@ async def test_a_job_is_put_back_up_to_its_deadline(lab: Lab) -> None:
     assert (seconds_of(ended), ended.status.attempts) == (after(90), 3)
 
 
-async def test_a_job_whose_time_runs_out_while_it_waits_fails_then(lab: Lab) -> None:
-    """Its own pause is over, but others hold the slot that it needs."""
+async def test_a_requeued_job_fails_at_its_deadline(lab: Lab) -> None:
+    """The pause is over, but another job holds the slot."""
     await lab.set_slots(1)
     async with lab.controller():
         job = await lab.submit([HANG], config={"timeout_ms": 100_000})

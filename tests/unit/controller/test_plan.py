@@ -1,4 +1,4 @@
-"""What brings a job closer to its end: the plan, as a table."""
+"""The plan of a job, as a table of states and actions."""
 
 from datetime import timedelta
 from typing import Any
@@ -54,7 +54,7 @@ def test_a_waiting_job_is_admitted_when_it_has_a_slot(
 
 
 @pytest.mark.parametrize("has_slot", [True, False])
-def test_a_job_that_a_person_wrote_is_resolved_before_it_waits(has_slot: bool) -> None:
+def test_an_applied_job_is_resolved_before_it_is_queued(has_slot: bool) -> None:
     job = a_job(spec=an_applied_spec())
     assert plan_job(job, NOT_STARTED, has_slot=has_slot, now=NOW, delays=DELAYS) == [Resolve()]
     resolved = replace(job, status=replace(job.status, resolved=a_config()))
@@ -90,7 +90,9 @@ def test_an_ended_job_leaves_nothing_running(phase: Phase, attempt: AttemptState
     ],
 )
 @pytest.mark.parametrize("has_slot", [True, False])
-def test_a_running_job(status: dict[str, Any], attempt: AttemptState, actions: list[Action], has_slot: bool) -> None:
+def test_a_running_job_is_started_stopped_or_killed_by_its_deadline_and_cancel(
+    status: dict[str, Any], attempt: AttemptState, actions: list[Action], has_slot: bool
+) -> None:
     assert plan_job(a_job(P.RUNNING, **status), attempt, has_slot=has_slot, now=NOW, delays=DELAYS) == actions
 
 
@@ -106,22 +108,20 @@ def test_a_running_job(status: dict[str, Any], attempt: AttemptState, actions: l
         (CANCELLED_NOW, Gone(), E.CANCEL),
     ],
 )
-def test_a_running_job_whose_attempt_is_gone_is_recorded(
-    status: dict[str, Any], attempt: Gone, event: JobEvent
-) -> None:
+def test_the_end_of_an_attempt_moves_its_running_job(status: dict[str, Any], attempt: Gone, event: JobEvent) -> None:
     (action,) = plan_job(a_job(P.RUNNING, **status), attempt, has_slot=True, now=NOW, delays=DELAYS)
     assert isinstance(action, Move)
     assert action.event is event
 
 
-# What an end makes of the job
+# The end of an attempt
 
 
 def recorded(gone: Gone, **status: Any) -> Move:
     return move_after(a_job(P.RUNNING, **status), gone, NOW, DELAYS)
 
 
-def test_a_success_is_recorded_with_all_it_brought() -> None:
+def test_a_success_is_recorded_with_its_result_usage_logs_and_outputs() -> None:
     tail = OutputTail(("almost", "done"), Usage(input_tokens=5), Outputs(branch="fix"))
     assert recorded(Gone(a_result({"n": 1}), tail=tail), usage=Usage(input_tokens=2, turns=1)) == Move(
         E.SUCCEED,
@@ -147,7 +147,7 @@ def test_a_success_is_recorded_with_all_it_brought() -> None:
         (a_result(None), False),
     ],
 )
-def test_a_large_result_is_left_where_it_is(result: Any, cut: bool) -> None:
+def test_a_large_result_stays_in_the_output_of_the_attempt(result: Any, cut: bool) -> None:
     changes = recorded(gone_with(result)).changes
     assert changes["result_cut"] is cut
     assert changes["result"] == (None if cut else result.result)
@@ -161,7 +161,7 @@ def test_a_failure_is_recorded_with_its_code_and_reason(code: FailedCode) -> Non
     assert record.changes["finished_at"] == NOW
 
 
-def test_a_death_without_words_is_recorded_as_the_backend_tells_it() -> None:
+def test_an_end_without_an_outcome_is_recorded_with_the_code_of_the_backend() -> None:
     record = recorded(Gone(None, FailedCode.EXECUTOR_DIED, "the executor exited with code 3 without an outcome"))
     assert record.event is E.FAIL
     assert record.changes["failed_code"] is FailedCode.EXECUTOR_DIED
@@ -172,7 +172,7 @@ def test_a_death_without_words_is_recorded_as_the_backend_tells_it() -> None:
     "gone", [SUCCEEDED, gone_with(an_error()), gone_with(None), Gone(None, FailedCode.OUT_OF_MEMORY)]
 )
 @pytest.mark.parametrize("max_attempts", [1, 5])
-def test_an_accepted_cancel_ends_in_cancelled_whatever_the_attempt_said(gone: Gone, max_attempts: int) -> None:
+def test_an_accepted_cancel_ends_in_cancelled_whatever_the_outcome(gone: Gone, max_attempts: int) -> None:
     spec = a_spec(config={"max_attempts": max_attempts})
     record = recorded(gone, spec=spec, cancel_requested_at=NOW)
     assert record.event is E.CANCEL
@@ -194,17 +194,17 @@ def test_a_failure_from_the_deadline_on_is_a_timeout(said_at: Any, code: FailedC
 
 
 @pytest.mark.parametrize("code", [FailedCode.IMAGE_PULL, FailedCode.UNSCHEDULABLE, FailedCode.START_TIMEOUT])
-def test_what_never_began_until_its_deadline_says_what_kept_it(code: FailedCode) -> None:
+def test_an_attempt_that_never_started_fails_with_the_cause_instead_of_the_timeout(code: FailedCode) -> None:
     changes = recorded(Gone(None, code, "no node can take the pod"), deadline_at=NOW).changes
     assert (changes["failed_code"], changes["failed_reason"]) == (code, "no node can take the pod")
 
 
-def test_a_timeout_says_how_long_it_was() -> None:
+def test_a_timeout_states_its_length() -> None:
     record = recorded(gone_with(None), spec=a_spec(config={"timeout_ms": 90_500}), deadline_at=NOW)
     assert record.changes["failed_reason"] == "the job exceeded its timeout of 90.5 s"
 
 
-def test_a_success_that_the_deadline_did_not_prevent_is_one() -> None:
+def test_a_success_after_the_deadline_is_a_success() -> None:
     late = gone_with(a_result(at=NOW + MINUTE))
     assert recorded(late, **DEADLINE_NOW).event is E.SUCCEED
 
@@ -217,7 +217,7 @@ def test_a_success_that_the_deadline_did_not_prevent_is_one() -> None:
     ("attempts", "max_attempts", "event"),
     [(1, 1, None), (1, 2, E.REQUEUE), (2, 2, None), (2, 3, E.REQUEUE), (3, 2, None)],
 )
-def test_what_may_pass_is_tried_again_while_attempts_remain(
+def test_a_transient_failure_is_requeued_while_attempts_remain(
     code: FailedCode, attempts: int, max_attempts: int, event: JobEvent | None
 ) -> None:
     job = a_job(P.RUNNING, spec=a_spec(config={"max_attempts": max_attempts}), attempts=attempts)
@@ -226,7 +226,7 @@ def test_what_may_pass_is_tried_again_while_attempts_remain(
 
 
 @pytest.mark.parametrize("code", sorted(PERMANENT))
-def test_what_would_only_fail_again_is_not_tried_again(code: FailedCode) -> None:
+def test_a_permanent_failure_is_not_requeued(code: FailedCode) -> None:
     record = recorded(gone_with(an_error(code)), spec=a_spec(config={"max_attempts": 9}))
     assert record.event is E.FAIL
 
@@ -242,7 +242,7 @@ def test_what_would_only_fail_again_is_not_tried_again(code: FailedCode) -> None
         (1, FailurePolicy.RETRY, ChainCondition.ON_FAILURE, E.FAIL),
     ],
 )
-def test_a_chain_that_retries_makes_one_more_attempt_whatever_failed(
+def test_a_chain_that_retries_allows_one_more_attempt_after_any_failure(
     attempts: int, policy: FailurePolicy, condition: ChainCondition, event: JobEvent, code: FailedCode
 ) -> None:
     link = ChainLink(agent_trigger_name="next", failure_policy=policy, condition=condition)
@@ -251,7 +251,7 @@ def test_a_chain_that_retries_makes_one_more_attempt_whatever_failed(
     assert record.event is event
 
 
-def test_a_job_put_back_waits_and_keeps_what_it_consumed() -> None:
+def test_a_requeued_job_waits_and_keeps_its_usage() -> None:
     gone = gone_with(an_error(FailedCode.EXECUTOR_DIED, "it died"), usage=Usage(cost_usd=0.5))
     job = a_job(P.RUNNING, spec=a_spec(config={"max_attempts": 2}), usage=Usage(cost_usd=0.25))
     changes = move_after(job, gone, NOW, DELAYS).changes
@@ -259,10 +259,10 @@ def test_a_job_put_back_waits_and_keeps_what_it_consumed() -> None:
     assert changes["finished_at"] is None
     assert changes["usage"] == Usage(cost_usd=0.75, seconds=3600)
     assert changes["failed_code"] is FailedCode.EXECUTOR_DIED
-    assert changes["deadline_at"] is None  # the next attempt has its whole time
+    assert changes["deadline_at"] is None  # the next attempt has the full timeout
 
 
-# With what another attempt goes on
+# Sessions
 
 
 def session_after(gone: Gone, **status: Any) -> AgentSession | None:
@@ -271,22 +271,22 @@ def session_after(gone: Gone, **status: Any) -> AgentSession | None:
 
 
 @pytest.mark.parametrize("code", sorted(set(FailedCode) - {FailedCode.CONTEXT_TOO_LONG}))
-def test_another_attempt_goes_on_with_the_session_of_this_one(code: FailedCode) -> None:
+def test_the_session_of_a_failed_attempt_is_stored(code: FailedCode) -> None:
     assert session_after(gone_with(an_error(code), session=a_session())) == a_session()
 
 
 @pytest.mark.parametrize("gone", [gone_with(a_result(), session=a_session()), gone_with(None, session=a_session())])
-def test_it_is_kept_however_the_attempt_has_ended(gone: Gone) -> None:
+def test_the_session_is_stored_however_the_attempt_ended(gone: Gone) -> None:
     assert session_after(gone) == a_session()
     assert session_after(gone, **CANCELLED_NOW) == a_session()
 
 
-def test_an_attempt_that_never_reached_its_agent_leaves_the_session_to_the_next() -> None:
+def test_an_attempt_without_a_session_keeps_the_earlier_one() -> None:
     assert session_after(gone_with(None)) is None
     assert session_after(gone_with(None), attempts=2, session=a_session()) == a_session()
 
 
-def test_a_session_that_has_become_too_long_is_not_gone_on_with() -> None:
+def test_a_session_that_is_too_long_is_dropped() -> None:
     too_long = gone_with(an_error(FailedCode.CONTEXT_TOO_LONG), usage=Usage(input_tokens=9), session=a_session())
     assert session_after(too_long) is None
 
@@ -300,13 +300,13 @@ def test_a_session_that_has_become_too_long_is_not_gone_on_with() -> None:
         (FailedCode.AUTH, Usage(), True),
     ],
 )
-def test_nor_is_one_with_which_an_attempt_has_got_nowhere(code: FailedCode, usage: Usage, kept: bool) -> None:
+def test_a_session_that_could_not_be_resumed_is_dropped(code: FailedCode, usage: Usage, kept: bool) -> None:
     gone = gone_with(an_error(code), usage=usage, session=a_session())
     assert (session_after(gone, attempts=2, session=a_session()) is not None) is kept
 
 
 @pytest.mark.parametrize(("session", "kept"), [(a_session(1), True), (a_session(2), False), (None, False)])
-def test_a_pull_request_stays_known_where_the_session_went_on(session: AgentSession | None, kept: bool) -> None:
+def test_the_pull_request_of_a_resumed_session_is_kept(session: AgentSession | None, kept: bool) -> None:
     url = "https://git.example/r/pull/1"
     tail = OutputTail(outputs=Outputs(files_changed=2), session=session)
     record = recorded(Gone(a_result(), tail=tail), attempts=2, outputs=Outputs(pull_request_url=url, files_changed=1))
@@ -314,12 +314,12 @@ def test_a_pull_request_stays_known_where_the_session_went_on(session: AgentSess
 
 
 @pytest.mark.parametrize("session", [a_session(provider="codex"), a_session(0), a_session(3)])
-def test_a_session_that_cannot_be_is_none(session: AgentSession) -> None:
-    """A hijacked agent says anything."""
+def test_an_impossible_session_is_dropped(session: AgentSession) -> None:
+    """A hijacked agent can report anything."""
     assert session_after(gone_with(None, session=session), attempts=2, session=a_session()) is None
 
 
-# A model that has to be left alone
+# Pauses
 
 
 def paused(retry_after: float | None = None, code: FailedCode = FailedCode.RATE_LIMITED, **status: Any) -> Move:
@@ -328,29 +328,29 @@ def paused(retry_after: float | None = None, code: FailedCode = FailedCode.RATE_
 
 
 @pytest.mark.parametrize("code", sorted(PAUSING))
-def test_a_rate_limit_or_overload_puts_the_job_back_however_few_attempts_it_has(code: FailedCode) -> None:
+def test_a_rate_limit_or_overload_requeues_the_job_without_using_up_an_attempt(code: FailedCode) -> None:
     record = paused(20, code)
     assert record.event is E.REQUEUE
     assert record.changes["failed_code"] is code
     assert record.changes["failed_reason"] == "slow down"
     assert record.changes["pauses"] == 1
     assert record.changes["finished_at"] is None
-    assert "deadline_at" not in record.changes  # waiting is no way to more time
+    assert "deadline_at" not in record.changes  # the deadline stays
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [(20, 20), (0, 1), (-5, 1), (None, 30)])
-def test_the_model_is_left_alone_for_as_long_as_its_provider_says(asked: float | None, seconds: float) -> None:
+def test_a_pause_lasts_as_long_as_the_provider_asks(asked: float | None, seconds: float) -> None:
     assert paused(asked).changes["not_before"] == NOW + timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize(("pauses", "seconds"), [(0, 30), (1, 60), (3, 240), (4, 300), (10_000, 300)])
-def test_or_longer_each_time_where_it_does_not_say(pauses: int, seconds: float) -> None:
+def test_a_pause_without_a_requested_length_doubles_each_time(pauses: int, seconds: float) -> None:
     record = paused(deadline_at=NOW + 10 * MINUTE, pauses=pauses, attempts=pauses + 1)
     assert record.changes["not_before"] == NOW + timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize(("asked", "event"), [(59, E.REQUEUE), (60, E.FAIL), (3600, E.FAIL)])
-def test_a_job_whose_time_is_over_before_the_pause_is_fails_at_once(asked: float, event: JobEvent) -> None:
+def test_a_job_whose_deadline_is_before_the_end_of_the_pause_fails_at_once(asked: float, event: JobEvent) -> None:
     record = paused(asked)
     assert record.event is event
     assert record.changes["failed_code"] is FailedCode.RATE_LIMITED
@@ -362,25 +362,25 @@ def test_pauses_use_up_no_attempts() -> None:
 
 
 @pytest.mark.parametrize("has_slot", [True, False])
-def test_a_waiting_job_whose_time_is_over_fails_as_its_last_attempt_did(has_slot: bool) -> None:
+def test_a_requeued_job_fails_at_its_deadline_with_the_failure_of_its_last_attempt(has_slot: bool) -> None:
     job = a_job(P.PENDING, attempts=1, failed_code=FailedCode.OVERLOADED, deadline_at=NOW)
     (action,) = plan_job(job, NOT_STARTED, has_slot=has_slot, now=NOW, delays=DELAYS)
     assert action == Move(E.FAIL, {"finished_at": NOW, "not_before": None})
 
 
 @given(attempts=st.integers(1, 100), name=st.text("0123456789abcdef", min_size=8, max_size=8))
-def test_the_wait_doubles_within_bounds(attempts: int, name: str) -> None:
+def test_the_backoff_doubles_within_limits(attempts: int, name: str) -> None:
     wait = backoff_after(a_job(P.RUNNING, job_id=f"ir-{name}", attempts=attempts), DELAYS).total_seconds()
     doubled = min(2.0 ** (attempts - 1), MAX_BACKOFF_SECONDS)
     assert 0.5 * doubled <= wait <= doubled
 
 
-def test_jobs_that_failed_together_do_not_come_back_together() -> None:
+def test_the_backoffs_of_different_jobs_are_spread() -> None:
     waits = {backoff_after(a_job(P.RUNNING, attempts=1), DELAYS) for _ in range(50)}
     assert len(waits) > 40
 
 
-def test_the_same_world_gives_the_same_plan() -> None:
+def test_equal_inputs_give_equal_plans() -> None:
     job = a_job(P.RUNNING, spec=a_spec(config={"max_attempts": 2}))
     plans = [plan_job(job, gone_with(an_error()), has_slot=True, now=NOW, delays=DELAYS) for _ in range(2)]
     assert plans[0] == plans[1]

@@ -1,4 +1,4 @@
-"""Which job is next, and who holds the slots."""
+"""The queue of jobs, and the holders of slots."""
 
 from datetime import timedelta
 
@@ -32,7 +32,7 @@ def put(queue: JobQueue, job: Job) -> None:
 
 
 def popped(queue: JobQueue, group: Group = MOCK) -> list[str]:
-    """All of `group`, in the order in which they come out."""
+    """Pop all jobs of the group, in order."""
     ids = []
     while (job_id := queue.pop(group)) is not None:
         ids.append(job_id)
@@ -44,28 +44,28 @@ def test_jobs_compete_by_provider_and_model() -> None:
     assert group_of(a_job()) == MOCK
 
 
-def test_the_better_priority_goes_first_then_the_older() -> None:
+def test_jobs_are_ordered_by_priority_then_by_age() -> None:
     later, urgent, earlier = a_waiting(after_seconds=9), a_waiting(1, after_seconds=5), a_waiting(after_seconds=1)
     assert popped(queue_of(later, urgent, earlier)) == [urgent.id, earlier.id, later.id]
 
 
-def test_jobs_of_the_same_moment_go_in_a_fixed_order() -> None:
+def test_jobs_of_the_same_time_are_ordered_by_id() -> None:
     first, second = a_waiting(job_id="ir-00000001"), a_waiting(job_id="ir-00000002")
     assert popped(queue_of(second, first)) == popped(queue_of(first, second)) == [first.id, second.id]
 
 
-def test_waiting_makes_up_for_a_level_of_priority_in_the_time_set_for_it() -> None:
+def test_a_job_gains_a_level_of_priority_after_the_aging_time() -> None:
     old = a_waiting(3)
     almost, just = a_waiting(2, after_seconds=AGING_SECONDS - 1), a_waiting(2, after_seconds=AGING_SECONDS + 1)
     assert popped(queue_of(old, almost, just)) == [almost.id, old.id, just.id]
 
 
-def test_fractions_of_priorities_count() -> None:
+def test_fractional_priorities_count() -> None:
     half_better, plain = a_waiting(1.5, after_seconds=AGING_SECONDS / 2 - 1), a_waiting(2)
     assert popped(queue_of(plain, half_better)) == [half_better.id, plain.id]
 
 
-def test_groups_do_not_mix() -> None:
+def test_groups_have_separate_queues() -> None:
     queue = queue_of(a_waiting(job_id="ir-00000001"))
     queue.put("ir-00000002", OPUS, (0.0, 0.0, "ir-00000002"))
     assert sorted(queue.groups()) == [OPUS, MOCK]
@@ -74,7 +74,7 @@ def test_groups_do_not_mix() -> None:
     assert popped(queue, ("codex", "o3")) == []
 
 
-def test_who_left_is_passed_over_and_who_came_twice_comes_out_once() -> None:
+def test_a_discarded_job_is_skipped_and_a_job_put_twice_is_popped_once() -> None:
     left, twice, other = a_waiting(1), a_waiting(), a_waiting(3)
     queue = queue_of(left, twice, other, twice)
     queue.discard(left.id)
@@ -85,7 +85,7 @@ def test_who_left_is_passed_over_and_who_came_twice_comes_out_once() -> None:
     assert len(queue) == 0
 
 
-def test_who_comes_back_waits_in_the_place_of_the_new_rank() -> None:
+def test_a_job_put_again_has_the_place_of_its_new_rank() -> None:
     moved, other = a_waiting(1), a_waiting(2)
     queue = queue_of(moved, other)
     queue.put(moved.id, MOCK, rank_of(a_waiting(3, job_id=moved.id), AGING_SECONDS))
@@ -97,8 +97,8 @@ waiting_jobs = st.builds(a_waiting, st.integers(0, 4), after_seconds=st.integers
 
 
 @given(st.lists(waiting_jobs | st.sampled_from([LEAVE, GO]), max_size=60))
-def test_nobody_goes_before_an_older_job_of_equal_or_better_priority(moves: list[Job | str]) -> None:
-    """R12, over any mix of jobs that come, leave and go."""
+def test_no_job_is_popped_before_an_older_one_of_equal_or_better_priority(moves: list[Job | str]) -> None:
+    """R12, over any sequence of jobs that are put, discarded and popped."""
     queue, waiting = JobQueue(), dict[str, Job]()
     for move in moves:
         if isinstance(move, Job):
@@ -118,8 +118,8 @@ def goes_before(job: Job, other: Job) -> bool:
 
 
 @given(st.integers(0, 9), st.integers(0, 9))
-def test_no_stream_of_better_jobs_starves_anybody(worse: int, better: int) -> None:
-    """Whatever comes after `worse - better` levels' time goes after the one that waits."""
+def test_a_stream_of_better_jobs_starves_no_job(worse: int, better: int) -> None:
+    """A job that comes after the time of `worse - better` levels starts later than the waiting one."""
     waiting = a_waiting(worse)
     patience = max(0, worse - better) * AGING_SECONDS
     newcomer = a_waiting(better, after_seconds=patience + 1)
@@ -129,7 +129,7 @@ def test_no_stream_of_better_jobs_starves_anybody(worse: int, better: int) -> No
 # Slots
 
 
-def test_a_slot_is_held_once_however_often_it_is_taken() -> None:
+def test_repeated_allocation_to_a_job_counts_as_one_slot() -> None:
     slots = SlotHolders()
     slots.allocate("ir-1", MOCK)
     slots.allocate("ir-1", MOCK)
@@ -138,7 +138,7 @@ def test_a_slot_is_held_once_however_often_it_is_taken() -> None:
     assert "ir-1" in slots
 
 
-def test_a_released_slot_names_its_group_once() -> None:
+def test_a_release_returns_the_group_of_a_held_slot_once() -> None:
     slots = SlotHolders()
     slots.allocate("ir-1", MOCK)
     assert slots.release("ir-1") == MOCK
@@ -148,7 +148,7 @@ def test_a_released_slot_names_its_group_once() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abcd"))))
-def test_slots_are_counted_by_who_holds_them(moves: list[tuple[bool, str]]) -> None:
+def test_used_slots_equal_the_number_of_holders(moves: list[tuple[bool, str]]) -> None:
     slots, holders = SlotHolders(), set[str]()
     for takes, name in moves:
         if takes:

@@ -27,7 +27,7 @@ async def test_a_job_runs_to_its_result(lab: Lab) -> None:
     assert ended.status.finished_at == NOON + timedelta(seconds=1.5)
 
 
-async def test_a_job_that_was_waiting_before_the_controller_came_runs_too(lab: Lab) -> None:
+async def test_a_job_submitted_before_the_controller_started_runs(lab: Lab) -> None:
     job = await lab.submit()
     async with lab.controller():
         assert (await lab.ended(job)).phase is P.SUCCEEDED
@@ -40,7 +40,7 @@ async def test_a_failure_names_its_code_and_reason(lab: Lab) -> None:
     assert (ended.status.failed_code, ended.status.failed_reason) == (FailedCode.AGENT_ERROR, "the tests are red")
 
 
-async def test_a_failure_stands_in_the_log_of_the_engine(lab: Lab) -> None:
+async def test_a_failure_is_logged(lab: Lab) -> None:
     with capture_logs() as logged:
         async with lab.controller():
             failed = await lab.ended(await lab.submit([{"fail": "the tests are red"}]))
@@ -50,7 +50,7 @@ async def test_a_failure_stands_in_the_log_of_the_engine(lab: Lab) -> None:
     assert (entry["code"], entry["reason"]) == (FailedCode.AGENT_ERROR, "the tests are red")
 
 
-async def test_a_job_that_can_never_start_fails_and_frees_its_slot(lab: Lab) -> None:
+async def test_a_job_that_can_never_start_fails_and_releases_its_slot(lab: Lab) -> None:
     await lab.set_slots(1)
     async with lab.controller():
         hopeless = await lab.submit(prompt=None, prompt_ref=KeyReference(name="missing", key="prompt"))

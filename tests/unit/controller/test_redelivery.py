@@ -1,4 +1,4 @@
-"""What GitHub could not deliver is delivered again, by a GitHub in memory and in virtual time."""
+"""Redelivery of failed deliveries, by an in-memory GitHub in virtual time."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -30,17 +30,19 @@ OURS = "https://labrats.example/webhooks/github"
 
 
 class Hook:
-    """The webhook of an App. works: whether what it sends arrives. is_slow: what is to be sent again has yet to be.
+    """The webhook of an App.
 
-    trouble: what is raised when it is asked.
+    works:   whether its deliveries arrive.
+    is_slow: whether a requested redelivery is not sent yet.
+    error:   raised by calls, if set.
     """
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock, self.url, self.works, self.is_slow = clock, OURS, True, False
-        self.trouble: LabratsError | None = None
+        self.error: LabratsError | None = None
         self.sent: list[HookDelivery] = []
-        self.again: list[int] = []
-        self.looks: list[datetime] = []
+        self.requested: list[int] = []
+        self.checks: list[datetime] = []
 
     def send(self, guid: str, *, ago: timedelta = timedelta(), arrives: bool | None = None) -> None:
         status = "OK" if (self.works if arrives is None else arrives) else "failed to connect to host"
@@ -49,19 +51,19 @@ class Hook:
 
     async def hook_url(self, credentials: Mapping[str, str]) -> str:
         assert credentials == APP
-        if self.trouble:
-            raise self.trouble
+        if self.error:
+            raise self.error
         return self.url
 
     async def deliveries(self, credentials: Mapping[str, str], since: datetime) -> Sequence[HookDelivery]:
-        self.looks.append(since)
+        self.checks.append(since)
         return [each for each in reversed(self.sent) if each.delivered_at >= since]
 
     async def deliver_again(self, credentials: Mapping[str, str], delivery_id: int) -> None:
         (delivery,) = (each for each in self.sent if each.id == delivery_id)
         if delivery.guid == "gone":
             raise GiveUp("workspace", "no such delivery")
-        self.again.append(delivery_id)
+        self.requested.append(delivery_id)
         if not self.is_slow:
             self.send(delivery.guid)
 
@@ -83,7 +85,7 @@ def hook(clock: FakeClock) -> Hook:
 
 @pytest.fixture
 async def store(clock: FakeClock, hook: Hook) -> AsyncIterator[MemoryStore]:
-    """Of an engine that has been away, and drives jobs again."""
+    """The store of an engine that was down and runs again."""
     store, catalog = MemoryStore(clock), Catalog()
     await store.create(Secret(metadata=Metadata(name="app"), data=APP))
     async with run_in_background(catalog.follow(store), Redelivery(store, catalog, hook, clock).run()):
@@ -106,7 +108,7 @@ async def reason(store: MemoryStore) -> str:
     return condition.reason if condition else ""
 
 
-async def test_what_failed_is_sent_again_once_the_oldest_first(
+async def test_failed_deliveries_are_requested_once_each_the_oldest_first(
     store: MemoryStore, hook: Hook, clock: FakeClock
 ) -> None:
     for number in (3, 1, 2):
@@ -118,18 +120,18 @@ async def test_what_failed_is_sent_again_once_the_oldest_first(
     await clock.advance(40)
     assert await reason(store) == "Redelivering"
     await clock.advance(3 * CHECK_SECONDS)
-    assert [hook.sent[number - 1].guid for number in hook.again] == ["missed-3", "missed-2", "missed-1"]
+    assert [hook.sent[number - 1].guid for number in hook.requested] == ["missed-3", "missed-2", "missed-1"]
     assert await reason(store) == "NothingMissed"
 
 
-async def test_what_fails_on_is_asked_for_less_and_less_and_then_no_more(
+async def test_a_delivery_that_keeps_failing_is_requested_with_backoff_and_then_given_up(
     store: MemoryStore, hook: Hook, clock: FakeClock
 ) -> None:
     hook.works = False
     hook.send("missed")
     await add_source(store)
     await clock.advance(CHECK_SECONDS)
-    assert 1 <= len(hook.again) <= 2
+    assert 1 <= len(hook.requested) <= 2
     await clock.advance(GITHUB_RETENTION.total_seconds() / 2)
     assert len(hook.sent) == MAX_ATTEMPTS
     assert await reason(store) == "Lost"
@@ -138,21 +140,21 @@ async def test_what_fails_on_is_asked_for_less_and_less_and_then_no_more(
     assert await reason(store) == "NothingMissed"
 
 
-async def test_what_was_asked_for_and_is_not_sent_yet_is_not_asked_for_again(
+async def test_a_requested_delivery_that_is_not_sent_yet_is_not_requested_again(
     store: MemoryStore, hook: Hook, clock: FakeClock
 ) -> None:
     hook.is_slow = True
     hook.send("missed", arrives=False)
     await add_source(store)
     await clock.advance(3 * CHECK_SECONDS)
-    assert hook.again == [1]
+    assert hook.requested == [1]
     assert await reason(store) == "Redelivering"
     hook.send("missed")
     await clock.advance(CHECK_SECONDS)
     assert await reason(store) == "NothingMissed"
 
 
-async def test_an_outage_of_some_hours_while_the_engine_runs_loses_nothing(
+async def test_an_outage_of_hours_while_the_engine_runs_loses_no_delivery(
     store: MemoryStore, hook: Hook, clock: FakeClock
 ) -> None:
     await add_source(store)
@@ -168,14 +170,14 @@ async def test_an_outage_of_some_hours_while_the_engine_runs_loses_nothing(
     assert await reason(store) == "NothingMissed"
 
 
-async def test_a_first_look_goes_back_as_far_as_github_does_and_later_ones_do_not(
+async def test_the_first_check_covers_all_that_github_lists_and_later_ones_only_an_hour(
     store: MemoryStore, hook: Hook, clock: FakeClock
 ) -> None:
     hook.send("too old", ago=GITHUB_RETENTION + timedelta(minutes=1), arrives=False)
     await add_source(store)
     await clock.advance(3 * CHECK_SECONDS)
-    assert hook.again == []
-    first, *later = hook.looks
+    assert hook.requested == []
+    first, *later = hook.checks
     assert clock.now() - first >= GITHUB_RETENTION
     assert later
     assert all(clock.now() - since < timedelta(hours=1) for since in later)
@@ -185,16 +187,16 @@ async def test_a_first_look_goes_back_as_far_as_github_does_and_later_ones_do_no
     "fields",
     [{"type": "generic"}, {"enabled": False}, {"credentials_ref": None}, {"credentials_ref": "missing"}],
 )
-async def test_nobody_is_asked_for_a_source_that_is_no_apps(
+async def test_a_source_without_an_app_is_not_checked(
     store: MemoryStore, hook: Hook, clock: FakeClock, fields: dict[str, Any]
 ) -> None:
     await add_source(store, **fields)
     await clock.advance(2 * CHECK_SECONDS)
-    assert hook.looks == []
+    assert hook.checks == []
     assert await caught_up(store) is None
 
 
-async def test_what_is_said_goes_with_the_credentials(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
+async def test_the_condition_is_removed_with_the_credentials(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
     await add_source(store)
     await clock.advance(CHECK_SECONDS)
     assert await reason(store) == "NothingMissed"
@@ -204,19 +206,21 @@ async def test_what_is_said_goes_with_the_credentials(store: MemoryStore, hook: 
     assert await caught_up(store) is None
 
 
-async def test_nothing_is_asked_for_before_it_can_be_received(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
+async def test_a_source_that_is_not_ready_is_not_checked(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
     hook.send("missed", arrives=False)
     await add_source(store, ready=False)
     await clock.advance(CHECK_SECONDS)
-    assert hook.looks == []
+    assert hook.checks == []
 
 
-async def test_what_an_app_delivers_elsewhere_is_left_alone(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
+async def test_deliveries_of_an_app_to_another_address_are_not_requested(
+    store: MemoryStore, hook: Hook, clock: FakeClock
+) -> None:
     hook.url = "https://other.example/hook?token=test-secret"
     hook.send("missed", arrives=False)
     await add_source(store)
     await clock.advance(CHECK_SECONDS)
-    assert hook.again == []
+    assert hook.requested == []
     condition = await caught_up(store)
     assert condition
     assert (condition.status, condition.reason) == ("Unknown", "Elsewhere")
@@ -225,54 +229,54 @@ async def test_what_an_app_delivers_elsewhere_is_left_alone(store: MemoryStore, 
 
 
 @pytest.mark.parametrize("url", [f"{OURS}/", "https://a.example/labrats/api/webhooks/github", "https://a.example/own"])
-async def test_what_an_app_delivers_to_any_address_of_the_source_is_ours(
+async def test_deliveries_to_any_address_of_the_source_are_requested(
     store: MemoryStore, hook: Hook, clock: FakeClock, url: str
 ) -> None:
     hook.url = url
     hook.send("missed", arrives=False)
     await add_source(store, path="/own")
     await clock.advance(CHECK_SECONDS)
-    assert hook.again == [1]
+    assert hook.requested == [1]
 
 
-async def test_github_is_left_alone_for_as_long_as_it_asks(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
-    hook.trouble = RetryLater("GitHub does not do it now: it answers 429", delay_seconds=3000)
+async def test_github_is_not_called_for_as_long_as_it_asks(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
+    hook.error = RetryLater("GitHub does not do it now: it answers 429", delay_seconds=3000)
     hook.send("missed", arrives=False)
     await add_source(store)
     await clock.advance(60)
     assert await reason(store) == "Unreachable"
-    hook.trouble = None
+    hook.error = None
     await clock.advance(2800)
-    assert hook.looks == []
+    assert hook.checks == []
     await clock.advance(300)
-    assert hook.again == [1]
+    assert hook.requested == [1]
 
 
-async def test_credentials_that_are_refused_are_said_and_stop_nothing(
+async def test_refused_credentials_are_reported_and_tried_again(
     store: MemoryStore, hook: Hook, clock: FakeClock
 ) -> None:
-    hook.trouble = GiveUp("workspace", "GitHub does not know the App by its id and key")
+    hook.error = GiveUp("workspace", "GitHub does not know the App by its id and key")
     await add_source(store)
     await clock.advance(60)
     condition = await caught_up(store)
     assert condition
     assert (condition.status, condition.reason) == ("False", "Refused")
     assert "does not know the App" in condition.message
-    hook.trouble = None
+    hook.error = None
     await clock.advance(2 * CHECK_SECONDS)
     assert await reason(store) == "NothingMissed"
 
 
-async def test_one_that_cannot_be_sent_again_keeps_no_other_from_it(
+async def test_a_delivery_that_cannot_be_requested_blocks_no_other(
     store: MemoryStore, hook: Hook, clock: FakeClock
 ) -> None:
     hook.send("gone", ago=timedelta(minutes=2), arrives=False)
     hook.send("missed", ago=timedelta(minutes=1), arrives=False)
     await add_source(store)
     await clock.advance(60)
-    assert hook.again == [2]
+    assert hook.requested == [2]
 
 
-def test_an_attempt_that_was_asked_for_is_awaited() -> None:
+def test_a_requested_delivery_is_pending() -> None:
     missed = missed_among([HookDelivery(1, "a", NOON, "timed out"), HookDelivery(2, "b", NOON, "OK")], {1}, NOON)
     assert (missed.due, missed.pending, missed.lost, missed.since) == ([], 1, 0, NOON)

@@ -1,4 +1,4 @@
-"""Jobs that outlive the engine."""
+"""Jobs across restarts of the engine."""
 
 from datetime import timedelta
 from typing import TypeVar
@@ -13,7 +13,7 @@ R = TypeVar("R", bound=Resource)
 P = Phase
 
 
-async def test_a_running_attempt_is_taken_over_after_a_restart(lab: Lab) -> None:
+async def test_a_running_attempt_is_adopted_after_a_restart(lab: Lab) -> None:
     async with lab.controller():
         job = await lab.submit([{"sleepMs": 60_000}, {"result": "done"}])
         await lab.started(job)
@@ -24,7 +24,7 @@ async def test_a_running_attempt_is_taken_over_after_a_restart(lab: Lab) -> None
     assert list(lab.machine.executors) == [f"{job.id}-1"]
 
 
-async def test_an_end_while_nobody_looked_is_recorded_after_a_restart(lab: Lab) -> None:
+async def test_an_end_during_downtime_is_recorded_after_a_restart(lab: Lab) -> None:
     async with lab.controller():
         job = await lab.submit([{"sleepMs": 1_000}, {"result": "done"}])
         await lab.started(job)
@@ -34,7 +34,7 @@ async def test_an_end_while_nobody_looked_is_recorded_after_a_restart(lab: Lab) 
         assert (await lab.ended(job)).phase is P.SUCCEEDED
 
 
-async def test_an_attempt_that_was_recorded_but_not_started_is_started_after_a_restart(lab: Lab) -> None:
+async def test_a_recorded_attempt_that_never_started_is_started_after_a_restart(lab: Lab) -> None:
     recorded = a_job(P.RUNNING, spec=a_spec([{"result": "late"}]), deadline_at=NOON + timedelta(hours=1))
     job = await lab.store.create(recorded)
     async with lab.controller():
@@ -42,7 +42,7 @@ async def test_an_attempt_that_was_recorded_but_not_started_is_started_after_a_r
     assert (ended.phase, ended.status.attempts, ended.status.result) == (P.SUCCEEDED, 1, "late")
 
 
-async def test_a_cancel_while_the_engine_was_down_is_honoured(lab: Lab) -> None:
+async def test_a_cancel_during_downtime_takes_effect_after_a_restart(lab: Lab) -> None:
     async with lab.controller():
         running = await lab.submit([STUBBORN, HANG])
         await lab.started(running)

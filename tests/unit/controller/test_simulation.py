@@ -1,4 +1,4 @@
-"""Whole lives of an engine in virtual time, each from a seed: R1, R4, R6, R8, R9, R10, R11, R12 and R14 in small."""
+"""Simulated lives of an engine in virtual time, each from a seed: R1, R4, R6, R8, R9, R10, R11, R12 and R14."""
 
 import asyncio
 import os
@@ -25,14 +25,14 @@ from tests.unit.controller.trouble import Trouble, TroubledRunner, TroubledStore
 SEEDS = int(os.environ.get("LABRATS_SIMULATIONS", "100"))
 
 LAG = timedelta(seconds=40)
-"""Beyond what trouble and two crashes in a row make, and below the minutes that jobs wait for each other."""
+"""Longer than the delay by faults and two crashes in a row, and shorter than the waits of jobs, which take minutes."""
 
 MODELS = ("small", "large")
 SLOTS = EngineSettings(default_model_slots=1, stop_grace_seconds=3, retry_backoff_seconds=1)
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + SEEDS))
-async def test_every_promise_holds_in_the_life_of_an_engine(seed: int) -> None:
+async def test_an_engine_with_faults_and_crashes_keeps_every_promise(seed: int) -> None:
     chance = random.Random(seed)
     clock = FakeClock()
     async with MemoryMachine(clock) as machine:
@@ -43,7 +43,7 @@ async def test_every_promise_holds_in_the_life_of_an_engine(seed: int) -> None:
 
 
 async def live(lab: Lab, chance: random.Random) -> History:
-    """An hour or so in which everything happens, and then peace until all jobs have ended."""
+    """Simulate about an hour of use and faults, and then wait until all jobs have ended."""
     history = History(ai_models=[(lab.clock.now(), an_ai_model(model=model, slots=1)) for model in MODELS])
     trouble = Trouble(chance, failure_rate=chance.choice([0.0, 0.05, 0.3]))
     lab.controller_store = TroubledStore(lab.store, trouble)
@@ -57,7 +57,7 @@ async def live(lab: Lab, chance: random.Random) -> History:
                 users.create_task(use(lab, chance))
         for model in MODELS:
             await lab.set_slots(2, model=model)
-        with suppress(TimeoutError):  # what has not ended by then, never will, as the checker tells
+        with suppress(TimeoutError):  # the checker reports the jobs that have not ended
             await all_ended(lab)
         for task in (engine, *observers):
             task.cancel()
@@ -70,7 +70,7 @@ async def live(lab: Lab, chance: random.Random) -> History:
 
 
 async def keep_restarting(lab: Lab, chance: random.Random) -> None:
-    """An engine that crashes several times, and then no more."""
+    """Run an engine that crashes several times, and then one that does not."""
     for _ in range(chance.choice([0, 1, 5])):
         async with lab.controller():
             await asyncio.sleep(chance.expovariate(1 / 60))
@@ -80,7 +80,7 @@ async def keep_restarting(lab: Lab, chance: random.Random) -> None:
 
 
 async def use(lab: Lab, chance: random.Random) -> None:
-    """One job in the hands of an impatient user."""
+    """Submit a job, and cancel and retry it at random."""
     await asyncio.sleep(chance.uniform(0, 120))
     job = await lab.submit(
         a_script(chance),

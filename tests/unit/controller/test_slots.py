@@ -17,7 +17,7 @@ P = Phase
 
 
 @pytest.mark.parametrize("slots", [1, 3])
-async def test_no_more_run_than_the_model_has_slots_and_all_of_them_do(lab: Lab, slots: int) -> None:
+async def test_as_many_jobs_run_as_the_model_has_slots(lab: Lab, slots: int) -> None:
     await lab.set_slots(slots)
     async with lab.controller():
         for _ in range(7):
@@ -31,7 +31,7 @@ async def test_no_more_run_than_the_model_has_slots_and_all_of_them_do(lab: Lab,
     assert max(running) == slots
 
 
-async def test_a_model_without_a_record_has_the_default_slots(lab: Lab) -> None:
+async def test_a_model_without_an_ai_model_has_the_default_slots(lab: Lab) -> None:
     async with lab.controller():
         jobs = [await lab.submit([HANG]) for _ in range(5)]
         await lab.clock.advance(10)
@@ -51,7 +51,7 @@ async def test_jobs_start_by_priority_and_age(lab: Lab) -> None:
     assert order == ["first", "second", "third", "fourth", "last"]
 
 
-async def test_models_do_not_wait_for_each_other(lab: Lab) -> None:
+async def test_jobs_of_a_full_model_delay_no_other_model(lab: Lab) -> None:
     await lab.set_slots(1, model="busy")
     async with lab.controller():
         blocking = await lab.submit([HANG], config={"model": "busy"})
@@ -87,7 +87,7 @@ async def test_fewer_slots_end_nothing_and_start_nothing(lab: Lab) -> None:
         assert (await lab.ended(third)).phase is P.SUCCEEDED
 
 
-async def test_a_job_that_was_to_start_does_not_when_its_model_is_paused_first(lab: Lab) -> None:
+async def test_a_job_that_has_a_slot_does_not_start_once_its_model_has_none(lab: Lab) -> None:
     lab.controller_store = store = FaultyStore(lab.store)
     async with lab.controller():
         store.faulty = "update"
@@ -102,7 +102,7 @@ async def test_a_job_that_was_to_start_does_not_when_its_model_is_paused_first(l
         assert (await lab.ended(job)).phase is P.SUCCEEDED
 
 
-async def test_a_model_that_is_deleted_falls_back_to_the_default_slots(lab: Lab) -> None:
+async def test_a_deleted_ai_model_leaves_the_default_slots(lab: Lab) -> None:
     model = await lab.set_slots(0)
     async with lab.controller():
         job = await lab.submit()
@@ -111,7 +111,7 @@ async def test_a_model_that_is_deleted_falls_back_to_the_default_slots(lab: Lab)
         assert (await lab.ended(job)).phase is P.SUCCEEDED
 
 
-async def test_no_slot_is_given_before_the_models_are_known(lab: Lab) -> None:
+async def test_no_slot_is_allocated_before_the_models_are_known(lab: Lab) -> None:
     await lab.set_slots(0)
     job = await lab.submit()
     lab.controller_store = store = FaultyStore(lab.store)
@@ -123,8 +123,8 @@ async def test_no_slot_is_given_before_the_models_are_known(lab: Lab) -> None:
         assert (await lab.job(job)).phase is P.PENDING
 
 
-async def test_no_slot_is_given_before_every_running_job_is_known(lab: Lab) -> None:
-    """Of jobs that a watch brings by name, the waiting one comes first; the running one holds the only slot."""
+async def test_no_slot_is_allocated_before_all_running_jobs_are_known(lab: Lab) -> None:
+    """The watch reports jobs by name: first the waiting job, then the running one, which holds the only slot."""
     await lab.set_slots(1)
     async with lab.controller():
         holder = await lab.submit([{"sleepMs": 60_000}], job_id="ir-ffffffff")

@@ -1,4 +1,4 @@
-"""Webhook sources say how they stand, where the engine itself receives for them."""
+"""Conditions of webhook sources whose receiver is the engine itself."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class TroubledStore(MemoryStore):
-    """Has trouble with the Secrets that `unreadable` names, and counts what is written."""
+    """A store that cannot read the Secrets named in `unreadable`, and counts updates."""
 
     unreadable: Sequence[str] = ()
     writes = 0
@@ -49,7 +49,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def store(clock: FakeClock) -> AsyncIterator[TroubledStore]:
-    """Whose sources are reviewed."""
+    """A store whose webhook sources are reviewed."""
     store = TroubledStore(clock)
     async with run_in_background(SourceStatusReconciler(store, clock, OwnReceiver()).run()):
         yield store
@@ -72,8 +72,8 @@ async def conditions(store: MemoryStore, name: str = "github") -> dict[str, Cond
     return {each.type: each for each in (await store.get(WebhookSource, name)).status.conditions}
 
 
-async def told(store: MemoryStore, name: str = "github") -> dict[str, tuple[str, str]]:
-    """Status and reason by type."""
+async def reasons(store: MemoryStore, name: str = "github") -> dict[str, tuple[str, str]]:
+    """Return the status and reason of each condition, by type."""
     return {kind: (each.status, each.reason) for kind, each in (await conditions(store, name)).items()}
 
 
@@ -81,7 +81,7 @@ async def test_a_source_with_its_secret_is_served_by_the_engine(store: TroubledS
     await store.create(a_secret(token=TOKEN))
     await store.create(a_source())
     await clock.advance(1)
-    assert await told(store) == {
+    assert await reasons(store) == {
         "Provisioned": ("True", "BuiltIn"),
         "Ready": ("True", "Serving"),
         "SecretFound": ("True", "Found"),
@@ -96,7 +96,7 @@ async def test_a_source_with_its_secret_is_served_by_the_engine(store: TroubledS
         (a_source(secret_ref=None), None, "the source names no Secret"),
     ],
 )
-async def test_what_is_missing_is_said_in_a_sentence(
+async def test_a_missing_secret_or_key_is_reported_in_a_sentence(
     store: TroubledStore, clock: FakeClock, source: WebhookSource, secret: Secret | None, missing: str
 ) -> None:
     if secret:
@@ -109,13 +109,13 @@ async def test_what_is_missing_is_said_in_a_sentence(
     assert missing in found["Ready"].message
 
 
-async def test_conditions_follow_a_secret_that_comes_and_goes(store: TroubledStore, clock: FakeClock) -> None:
+async def test_conditions_follow_a_secret_that_is_created_and_deleted(store: TroubledStore, clock: FakeClock) -> None:
     await store.create(a_source())
     await clock.advance(PASS_SECONDS + 1)
     for is_there in (True, False):
         await (store.create(a_secret(token=TOKEN)) if is_there else store.delete(Secret, "hook"))
         await clock.advance(PASS_SECONDS + 1)
-        assert {kind: status for kind, (status, _) in (await told(store)).items()} == {
+        assert {kind: status for kind, (status, _) in (await reasons(store)).items()} == {
             "Provisioned": "True",
             "Ready": str(is_there),
             "SecretFound": str(is_there),
@@ -126,22 +126,22 @@ async def test_a_secret_that_is_too_short_is_used_and_has_a_condition(store: Tro
     await store.create(a_secret(token="short"))
     await store.create(a_source())
     await clock.advance(1)
-    conditions = await told(store)
-    assert (conditions["SecretFound"], conditions["Ready"]) == (("True", "TooShort"), ("True", "Serving"))
+    found = await reasons(store)
+    assert (found["SecretFound"], found["Ready"]) == (("True", "TooShort"), ("True", "Serving"))
 
 
-async def test_a_source_that_is_switched_off_is_not_ready(store: TroubledStore, clock: FakeClock) -> None:
+async def test_a_disabled_source_is_not_ready(store: TroubledStore, clock: FakeClock) -> None:
     await store.create(a_secret(token=TOKEN))
-    made = await store.create(a_source())
+    created = await store.create(a_source())
     await clock.advance(1)
-    source = await store.get(WebhookSource, made.name)
+    source = await store.get(WebhookSource, created.name)
     await store.update(replace(source, spec=replace(source.spec, enabled=False)))
     await clock.advance(1)
-    assert (await told(store))["Ready"] == ("False", "SwitchedOff")
-    assert (await told(store))["SecretFound"] == ("True", "Found")
+    assert (await reasons(store))["Ready"] == ("False", "SwitchedOff")
+    assert (await reasons(store))["SecretFound"] == ("True", "Found")
 
 
-async def test_what_has_not_changed_is_not_written_and_keeps_its_time(store: TroubledStore, clock: FakeClock) -> None:
+async def test_unchanged_conditions_are_not_written_and_keep_their_time(store: TroubledStore, clock: FakeClock) -> None:
     await store.create(a_source())
     await clock.advance(10 * PASS_SECONDS)
     assert store.writes == 1
@@ -153,35 +153,35 @@ async def test_what_has_not_changed_is_not_written_and_keeps_its_time(store: Tro
     assert found["Ready"].last_transition_time > NOON
 
 
-async def test_what_others_say_of_a_source_stays(store: TroubledStore, clock: FakeClock) -> None:
-    made = await store.create(a_source())
+async def test_conditions_of_other_writers_stay(store: TroubledStore, clock: FakeClock) -> None:
+    created = await store.create(a_source())
     await clock.advance(1)
-    source = await store.get(WebhookSource, made.name)
+    source = await store.get(WebhookSource, created.name)
     another = Condition(type="Another", status="True", reason="Said", last_transition_time=NOON)
     status = replace(source.status, deliveries=7, conditions=(another, *source.status.conditions))
     await store.update(replace(source, status=status))
     await store.create(a_secret(token=TOKEN))
     await clock.advance(PASS_SECONDS + 1)
-    status = (await store.get(WebhookSource, made.name)).status
+    status = (await store.get(WebhookSource, created.name)).status
     assert (status.deliveries, [each.type for each in status.conditions]) == (
         7,
         ["Another", "Provisioned", "Ready", "SecretFound"],
     )
 
 
-async def test_trouble_with_one_source_keeps_no_other_from_being_told(store: TroubledStore, clock: FakeClock) -> None:
+async def test_an_error_with_one_source_blocks_no_other(store: TroubledStore, clock: FakeClock) -> None:
     store.unreadable = ["broken"]
     await store.create(a_source("a", secret_ref=KeyReference(name="broken", key="token")))
     await store.create(a_source("b"))
     await clock.advance(1)
-    assert await told(store, "a") == {}
-    assert (await told(store, "b"))["Ready"] == ("False", "SecretMissing")
+    assert await reasons(store, "a") == {}
+    assert (await reasons(store, "b"))["Ready"] == ("False", "SecretMissing")
     store.unreadable = []
     await clock.advance(PASS_SECONDS + 1)
-    assert (await told(store, "a"))["SecretFound"] == ("False", "Missing")
+    assert (await reasons(store, "a"))["SecretFound"] == ("False", "Missing")
 
 
-async def test_a_source_whose_credentials_are_not_labelled_is_told_on_a_cluster(clock: FakeClock) -> None:
+async def test_unlabelled_credentials_are_reported_on_a_cluster(clock: FakeClock) -> None:
     store = TroubledStore(clock)
     await store.create(Secret(metadata=Metadata(name="github-app")))
     await store.create(a_source(credentials_ref="github-app"))

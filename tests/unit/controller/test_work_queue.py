@@ -1,4 +1,4 @@
-"""The keys that need a look: none missed, none at two workers."""
+"""The work queue: no key is missed, or held by two workers."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ async def take_one(queue: WorkQueue) -> str:
         return key
 
 
-async def test_keys_come_in_the_order_they_were_added_each_once() -> None:
+async def test_keys_are_taken_once_each_in_the_order_of_their_addition() -> None:
     queue = WorkQueue()
     for key in ("a", "b", "a", "c", "b"):
         queue.add(key)
@@ -24,7 +24,7 @@ async def test_keys_come_in_the_order_they_were_added_each_once() -> None:
     assert len(queue) == 0
 
 
-async def test_a_key_added_while_it_is_worked_on_comes_again_but_not_before() -> None:
+async def test_a_key_added_while_a_worker_holds_it_is_queued_again_afterwards() -> None:
     queue = WorkQueue()
     queue.add("a")
     async with queue.take():
@@ -37,7 +37,7 @@ async def test_a_key_added_while_it_is_worked_on_comes_again_but_not_before() ->
     assert len(queue) == 0
 
 
-async def test_work_that_fails_lets_go_of_its_key() -> None:
+async def test_failed_work_releases_its_key() -> None:
     queue = WorkQueue()
     queue.add("a")
 
@@ -59,7 +59,7 @@ async def test_a_worker_waits_for_a_key() -> None:
     assert await worker == "a"
 
 
-async def test_a_worker_cancelled_as_it_was_woken_hands_its_wake_on() -> None:
+async def test_a_worker_cancelled_after_its_wake_up_wakes_another() -> None:
     queue = WorkQueue()
     first, second = (asyncio.create_task(take_one(queue)) for _ in range(2))
     await asyncio.sleep(1)
@@ -69,7 +69,7 @@ async def test_a_worker_cancelled_as_it_was_woken_hands_its_wake_on() -> None:
     assert first.cancelled()
 
 
-async def test_a_worker_cancelled_while_it_waits_takes_no_wake_with_it() -> None:
+async def test_a_worker_cancelled_while_it_waits_blocks_no_other() -> None:
     queue = WorkQueue()
     first, second = (asyncio.create_task(take_one(queue)) for _ in range(2))
     await asyncio.sleep(1)
@@ -79,10 +79,10 @@ async def test_a_worker_cancelled_while_it_waits_takes_no_wake_with_it() -> None
     assert await second == "a"
 
 
-# Later
+# Timers
 
 
-async def test_a_delayed_key_comes_when_its_time_has_come(clock: FakeClock) -> None:
+async def test_a_delayed_key_is_queued_after_its_delay(clock: FakeClock) -> None:
     queue = WorkQueue()
     queue.add_later("a", 10)
     await clock.advance(9)
@@ -92,7 +92,7 @@ async def test_a_delayed_key_comes_when_its_time_has_come(clock: FakeClock) -> N
 
 
 @pytest.mark.parametrize(("first", "second"), [(10, 20), (20, 10)])
-async def test_the_latest_wish_for_a_key_counts(clock: FakeClock, first: float, second: float) -> None:
+async def test_a_new_timer_of_a_key_replaces_the_earlier_one(clock: FakeClock, first: float, second: float) -> None:
     queue = WorkQueue()
     queue.add_later("a", first)
     queue.add_later("a", second)
@@ -104,7 +104,7 @@ async def test_the_latest_wish_for_a_key_counts(clock: FakeClock, first: float, 
     assert len(queue) == 0
 
 
-async def test_a_forgotten_delay_never_ends(clock: FakeClock) -> None:
+async def test_a_cancelled_timer_never_fires(clock: FakeClock) -> None:
     queue = WorkQueue()
     queue.add_later("a", 10)
     queue.cancel_timer("a")
@@ -113,15 +113,15 @@ async def test_a_forgotten_delay_never_ends(clock: FakeClock) -> None:
     assert len(queue) == 0
 
 
-async def test_a_delay_that_is_over_is_none() -> None:
+async def test_a_key_with_a_negative_delay_is_queued_at_once() -> None:
     queue = WorkQueue()
     queue.add_later("a", -5)
     assert await take_one(queue) == "a"
 
 
 @pytest.mark.parametrize("seed", range(100))
-async def test_no_key_is_missed_nor_worked_on_twice_at_a_time(seed: int) -> None:
-    """Workers that come, work, fail and are cancelled at random: whatever was added is seen after it was."""
+async def test_no_key_is_missed_or_held_by_two_workers(seed: int) -> None:
+    """Workers start, work and are cancelled at random. Every added key is taken after its addition."""
     chance, queue = random.Random(seed), WorkQueue()
     seen, added, busy = Counter[str](), Counter[str](), set[str]()
 
@@ -146,7 +146,7 @@ async def test_no_key_is_missed_nor_worked_on_twice_at_a_time(seed: int) -> None
             queue.add_later(key, chance.random())
         if chance.random() < 0.2:
             victim = chance.randrange(len(workers))
-            added.update(busy)  # what a dying worker held is not done: whoever cancels it adds it again
+            added.update(busy)  # the cancelled worker may not have finished its key, so the key is added again
             for held in busy:
                 queue.add(held)
             workers[victim].cancel()

@@ -1,4 +1,4 @@
-"""A store and a runner that are slow, late and fail now and then, all as a seed has it."""
+"""Stores and runners with faults: slow, late or failing calls, by chance or on request."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass
 class Trouble:
-    """What calls go through. failure_rate: of calls, half of them failing after all has been done."""
+    """Random faults of calls. failure_rate: share of failing calls. Half of them fail after the operation is done."""
 
     chance: random.Random
     failure_rate: float = 0.05
@@ -25,7 +25,7 @@ class Trouble:
     watch_seconds: float = 0.02
 
     async def call(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Raises RetryLater instead of doing it, or instead of answering that it is done; the caller cannot tell."""
+        """Perform the operation, with delays. May raise RetryLater before or after it."""
         await self._wait(self.call_seconds)
         self._perhaps_fail()
         try:
@@ -38,7 +38,7 @@ class Trouble:
         return answer
 
     async def delay(self) -> None:
-        """How much later than the change a watcher hears of it."""
+        """Delay a change before a watcher receives it."""
         await self._wait(self.watch_seconds)
 
     async def _wait(self, mean_seconds: float) -> None:
@@ -46,11 +46,11 @@ class Trouble:
 
     def _perhaps_fail(self) -> None:
         if self.chance.random() < self.failure_rate / 2:
-            raise RetryLater("out of reach for the moment", delay_seconds=self.chance.random())
+            raise RetryLater("unreachable for the moment", delay_seconds=self.chance.random())
 
 
 class TroubledStore:
-    """A Store behind a bad line."""
+    """A Store whose calls have random faults."""
 
     def __init__(self, store: Store, trouble: Trouble) -> None:
         self._store, self._trouble = store, trouble
@@ -83,7 +83,7 @@ class TroubledStore:
 
 
 class TroubledRunner:
-    """A Runner behind a bad line."""
+    """A Runner whose calls have random faults."""
 
     def __init__(self, runner: Runner, trouble: Trouble) -> None:
         self._runner, self._trouble = runner, trouble
@@ -131,7 +131,7 @@ class TroubledRunner:
 
 
 class FaultyStore(TroubledStore):
-    """faulty: a call that does not get through. held_back: a kind whose changes nobody is told of for now."""
+    """A Store with faults on request. faulty: name of the failing call. held_back: kind whose changes are delayed."""
 
     faulty = ""
     held_back: type[Resource] | None = None
@@ -156,11 +156,11 @@ class FaultyStore(TroubledStore):
 
     def _reach(self, call: str) -> None:
         if call == self.faulty:
-            raise RetryLater(f"{call} does not get through")
+            raise RetryLater(f"the store or runner is unreachable: {call}")
 
 
 class UnreachableRunner(MemoryRunner):
-    """One of its calls does not get through."""
+    """A Runner of which one call fails on request. unreachable: name of that call."""
 
     unreachable = ""
 
@@ -182,4 +182,4 @@ class UnreachableRunner(MemoryRunner):
 
     def _reach(self, call: str) -> None:
         if call == self.unreachable:
-            raise RetryLater(f"{call} does not get through")
+            raise RetryLater(f"the store or runner is unreachable: {call}")
