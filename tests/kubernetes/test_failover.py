@@ -21,7 +21,7 @@ from tests.kubernetes.conftest import EngineFactory
 from tests.kubernetes.witnesses import NOT_UNDER_FAULTS, errors_in, history_of, recorded_versions
 from tests.support.random_seed import SEED
 from tests.support.waiting import eventually
-from tests.torture.history import Written, violations
+from tests.torture.history import JobVersion, violations
 from tests.torture.load import Clients
 
 pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
@@ -87,7 +87,7 @@ async def test_a_leader_that_dies_or_stands_still_under_load_breaks_no_promise(
                 enough.set()
             async with asyncio.timeout(PEACE_SECONDS):
                 await clients.all_ended()
-        history = await history_of(api_client, jobs_namespace, leader, clients.statements, written)
+        history = await history_of(api_client, jobs_namespace, leader, clients.answers, written)
 
     counters.update({"jobs": len(history.accepted), "runs": len(history.runs)})
     found = [each for each in violations(history) if each.promise not in NOT_UNDER_FAULTS]
@@ -97,7 +97,7 @@ async def test_a_leader_that_dies_or_stands_still_under_load_breaks_no_promise(
         assert_no_former_leader_wrote(cluster, jobs_namespace, leaders=4)
 
 
-async def harm_leaders(leader: LocalEngine, successor: LocalEngine, written: Sequence[Written]) -> None:
+async def harm_leaders(leader: LocalEngine, successor: LocalEngine, written: Sequence[JobVersion]) -> None:
     """Kill the leader, pause the next one, and pause the first again, each in the midst of its work.
 
     Clients call the first: while it is away, no work comes in.
@@ -117,7 +117,7 @@ async def harm_leaders(leader: LocalEngine, successor: LocalEngine, written: Seq
     await work_of_a_new_leader(written)
 
 
-async def work_of_a_new_leader(written: Sequence[Written]) -> None:
+async def work_of_a_new_leader(written: Sequence[JobVersion]) -> None:
     """Return once a few more jobs have begun."""
 
     def begun() -> set[tuple[str, int]]:

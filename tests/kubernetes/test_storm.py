@@ -79,7 +79,7 @@ async def test_whatever_fails_no_promise_is_broken(
             with suppress(TimeoutError):  # what has not ended by then is found to be lost
                 async with asyncio.timeout(PEACE_SECONDS):
                     await clients.all_ended()
-        history = await history_of(api_client, jobs_namespace, engine, clients.statements, written)
+        history = await history_of(api_client, jobs_namespace, engine, clients.answers, written)
     counters.update({"jobs": len(history.accepted), "runs": len(history.runs)})
     found = [each for each in violations(history) if each.promise not in NOT_UNDER_FAULTS]
     assert found == [], f"seed {SEED}: {found[:20]}"

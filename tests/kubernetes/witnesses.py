@@ -17,9 +17,9 @@ from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.codec import resource_type
 from labrats.model.job import Job
 from tests.acceptance.engine import LocalEngine
-from tests.torture.history import History, Run, Written
-from tests.torture.load import SLOTS, Statements
-from tests.torture.witnesses import run_of, written_by
+from tests.torture.history import History, JobVersion, Run
+from tests.torture.load import SLOTS, Answers
+from tests.torture.witnesses import run_of, version_of
 
 NOT_UNDER_FAULTS: Final = {"priority"}
 """A job whose start could not be recorded keeps its slot until the next try, and others begin before it. And those that
@@ -28,15 +28,15 @@ get their slots at once, as when an engine begins to lead, have their starts rec
 
 
 async def history_of(
-    client: ApiClient, namespace: str, engine: LocalEngine, said: Statements, written: Sequence[Written]
+    client: ApiClient, namespace: str, engine: LocalEngine, said: Answers, written: Sequence[JobVersion]
 ) -> History:
     """What all witnesses say, once every job has ended."""
     return History(
         accepted=said.accepted,
-        asked=said.asked,
-        told=said.told,
+        commands=said.commands,
+        reported=said.reported,
         followed=said.followed,
-        refused=said.refused,
+        unexpected_answers=said.unexpected_answers,
         written=written,
         runs=read_runs(engine.data_dir / "attempts"),
         leftovers=await living_pods(client, namespace),
@@ -50,12 +50,12 @@ class _Event(msgspec.Struct):
 
 
 @asynccontextmanager
-async def recorded_versions(client: ApiClient, namespace: str) -> AsyncIterator[list[Written]]:
+async def recorded_versions(client: ApiClient, namespace: str) -> AsyncIterator[list[JobVersion]]:
     """Every version of every job that is written while the block runs, by a watch that nothing disturbs.
 
     What was taken back is left out: a job of which not all could be created, which was therefore never accepted.
     """
-    jobs, versions = resource_type(Job), list[Written]()
+    jobs, versions = resource_type(Job), list[JobVersion]()
     path = jobs.path(namespace)
     start = json.loads(await client.request("GET", path, query={"limit": "1"}))["metadata"]["resourceVersion"]
 
@@ -63,7 +63,7 @@ async def recorded_versions(client: ApiClient, namespace: str) -> AsyncIterator[
         async with aclosing(client.lines(path, {"watch": "true", "resourceVersion": start})) as lines:
             async for line in lines:
                 event = msgspec.json.decode(line, type=_Event)
-                version = written_by(time.time(), jobs.read(event.object))
+                version = version_of(time.time(), jobs.read(event.object))
                 if event.type == "DELETED":
                     versions[:] = [each for each in versions if each.job_id != version.job_id]
                 else:

@@ -1,4 +1,4 @@
-"""The engine as a user starts it, to be killed and started again."""
+"""An engine process that the test kills and starts again."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ SETTINGS = {"LABRATS_STOP_GRACE_SECONDS": "1", "LABRATS_RETRY_BACKOFF_SECONDS": 
 
 
 class EngineProcess:
-    """`labrats serve` on a fresh data folder. Everything it starts has `mark` in its PATH."""
+    """`labrats serve` on a fresh data folder. All its processes have `mark` in their PATH."""
 
     def __init__(self, folder: Path) -> None:
         self.data_dir = folder / "data"
@@ -34,7 +34,7 @@ class EngineProcess:
         return f"http://127.0.0.1:{self.port}"
 
     def admin_key(self) -> str:
-        """Raises FileNotFoundError until the engine has made it."""
+        """Return the admin key. Raises FileNotFoundError until the engine has created it."""
         return (self.data_dir / "admin.key").read_text().strip()
 
     def start(self) -> None:
@@ -48,30 +48,30 @@ class EngineProcess:
             )
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kill the engine with SIGKILL."""
         assert self._process
         self._process.kill()
         self._process.wait()
 
-    async def live(self) -> None:
-        """Never returns: the engine ends only when it is told to. Raises RuntimeError when it does by itself."""
+    async def watch(self) -> None:
+        """Watch the engine until cancelled. Raises RuntimeError if it exits by itself."""
         while self._process is None or (exit_code := self._process.poll()) is None:
             await asyncio.sleep(0.05)
-        raise RuntimeError(f"the engine ended by itself, with {exit_code}: {self._log.read_text()[-1000:]}")
+        raise RuntimeError(f"the engine exited by itself with code {exit_code}: {self._log.read_text()[-1000:]}")
 
     def stop(self) -> int:
-        """As Ctrl-C does. The exit code; that of the first end where it has ended already."""
+        """Stop the engine as Ctrl-C does, and return its exit code."""
         assert self._process
         self._process.send_signal(signal.SIGINT)
         return self._process.wait()
 
     def errors(self) -> list[str]:
-        """What it logged as an error, or left as a traceback, in all its lives; but for what befell the launcher."""
+        """Return the errors and tracebacks in the log of all its lives, without those about the launcher."""
         return [line for line in self._log.read_text().splitlines() if _is_error(line)]
 
 
 def _is_error(line: str) -> bool:
-    """Whether a line of the log is an error, or none of the engine's own lines."""
+    """Return whether the line is an error, or not a log line of the engine at all."""
     if not line.startswith("{"):
         return bool(line)
     entry = json.loads(line)

@@ -1,8 +1,8 @@
-"""What happened, as told by those who saw it, and the one function that says whether it may have.
+"""The history of a kill test, and `violations`, which checks it against the promises.
 
-Three kinds of witnesses, who know nothing of each other: clients (what the API told them), the store (every version of
-every job, in the order of the commits), and runs (what attempts wrote, and which processes were seen alive).
-All times are seconds since the epoch, by the one clock of the machine.
+It has three independent sources: clients (answers of the API), the store (every version of every job, in the order of
+commits), and runs (output of attempts, and observed processes). All times are seconds since the epoch, by the clock of
+the machine.
 """
 
 from collections import Counter, defaultdict
@@ -19,32 +19,32 @@ from labrats.model.phases import ENDED, MOVES, Phase
 T = TypeVar("T")
 
 DECISION_SECONDS = 2.0
-"""How long a job may wait before it counts as passed over: none is known to the engine in the instant when it comes."""
+"""Time after which a waiting job counts as passed over. The engine does not know a new job at once."""
 
 
-# What clients say
+# Reports of clients
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A submission was answered 201. tag: the client's own name for the job, in its metadata."""
+    """A submission answered with 201. tag: name of the job in its metadata, given by the client."""
 
     job_id: str
     tag: str
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A cancel or a retry. agreed: None when the engine died before it answered."""
+class Command:
+    """A cancel or a retry. succeeded: None if the engine died before it answered."""
 
     call: str
     job_id: str
-    agreed: bool | None
+    succeeded: bool | None
 
 
 @dataclass(frozen=True)
-class ToldEnded:
-    """A client was told, at the latest `at`, that the job had ended so after this many attempts."""
+class ReportedEnd:
+    """The end of a job, as a client read it from the API at the time `at` or before."""
 
     job_id: str
     phase: Phase
@@ -54,7 +54,7 @@ class ToldEnded:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a log. seq: the number of its event within the attempt."""
+    """One line of a log. seq: number of its event within the attempt."""
 
     attempt: int
     seq: int
@@ -63,8 +63,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Followed:
-    """All that one reader of a job's log got, resuming over any number of connections. ended: as the stream's last
-    event said it; None where the reader left before.
+    """All lines that one reader of a log received, over any number of connections.
+
+    ended: phase in the last event of the stream; None if the reader left before it.
     """
 
     job_id: str
@@ -73,19 +74,19 @@ class Followed:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A call that was in order got an answer that it must not get."""
+class UnexpectedAnswer:
+    """A valid call with an unexpected answer."""
 
     call: str
     status: int
 
 
-# What the store says
+# Versions in the store
 
 
 @dataclass(frozen=True)
-class Written:
-    """A version of a job, as committed. created_at, not_before: as the job has them."""
+class JobVersion:
+    """One version of a job. at: time of the commit."""
 
     at: float
     job_id: str
@@ -99,17 +100,17 @@ class Written:
     not_before: float = 0
 
 
-# What runs say
+# Runs of attempts
 
 
 @dataclass(frozen=True)
 class Run:
-    """An attempt that came to life.
+    """An attempt that started.
 
-    first, last: it was alive at least from the one to the other, its executor or a process that it started.
-    seqs:        the numbers of its events, in the order in which it wrote them.
-    lines:       those of them that are log lines.
-    outcome:     the kind of its last event where that is terminal: `result` or `error`.
+    first, last: the executor or one of its processes lived at least from the first to the last time.
+    seqs:        numbers of its events, in the order in which it wrote them.
+    lines:       log lines among its events.
+    outcome:     kind of its last event if that is terminal: `result` or `error`.
     """
 
     job_id: str
@@ -123,33 +124,33 @@ class Run:
 
 @dataclass(frozen=True)
 class History:
-    """The one log. leftovers: processes found alive when all was over. slots: by model."""
+    """Everything that was observed. leftovers: processes that lived after the test. slots: by model."""
 
     accepted: Sequence[Accepted] = ()
-    asked: Sequence[Asked] = ()
-    told: Sequence[ToldEnded] = ()
+    commands: Sequence[Command] = ()
+    reported: Sequence[ReportedEnd] = ()
     followed: Sequence[Followed] = ()
-    refused: Sequence[Refused] = ()
-    written: Sequence[Written] = ()
+    unexpected_answers: Sequence[UnexpectedAnswer] = ()
+    written: Sequence[JobVersion] = ()
     runs: Sequence[Run] = ()
     leftovers: Sequence[str] = ()
     slots: Mapping[str, int] = field(default_factory=dict)
     aging_seconds: float = 600
 
     @cached_property
-    def versions(self) -> Mapping[str, Sequence[Written]]:
-        """Those of each job, in the order of the commits."""
+    def versions(self) -> Mapping[str, Sequence[JobVersion]]:
+        """Versions of each job, in the order of commits."""
         return _grouped(self.written, "job_id")
 
     @cached_property
     def runs_of(self) -> Mapping[str, Sequence[Run]]:
-        """The runs of each job, by attempt."""
+        """Runs of each job, by attempt."""
         return _grouped(sorted(self.runs, key=attrgetter("attempt")), "job_id")
 
 
 @dataclass(frozen=True)
 class Violation:
-    """A promise that was broken. about: the job, model or process."""
+    """A broken promise. about: the job, model or process."""
 
     promise: str
     about: str
@@ -157,119 +158,120 @@ class Violation:
 
 
 def violations(history: History) -> list[Violation]:
-    """Every broken promise that the history shows. Pure, and never wrong when it finds one: it judges only by what was
-    certainly so."""
+    """Return every broken promise that the history proves. Pure. Uncertain facts prove nothing."""
     return [
-        *_jobs_lost(history),
-        *_jobs_doubled(history),
-        *_moves_not_in_the_table(history),
-        *_second_ends(history),
-        *_attempts_too_many(history),
-        *_ends_nobody_asked_for(history),
-        *_cancels_broken(history),
-        *_untruths_told(history),
-        *_calls_refused(history),
-        *_outcomes_false(history),
-        *_runs_overlapping(history),
-        *_runs_outliving_their_job(history),
-        *_slots_exceeded(history),
-        *_priority_inverted(history),
-        *_outputs_broken(history),
-        *_streams_broken(history),
-        *_processes_left(history),
+        *_lost_jobs(history),
+        *_duplicate_jobs(history),
+        *_illegal_moves(history),
+        *_second_outcomes(history),
+        *_excess_attempts(history),
+        *_unrequested_moves(history),
+        *_lost_cancels(history),
+        *_false_reports(history),
+        *_unexpected_answers(history),
+        *_wrong_outcomes(history),
+        *_overlapping_runs(history),
+        *_runs_after_the_end(history),
+        *_exceeded_slots(history),
+        *_priority_inversions(history),
+        *_broken_outputs(history),
+        *_broken_streams(history),
+        *_leftover_processes(history),
     ]
 
 
-# Jobs: accepted once, moved by the table, ended once
+# Jobs: created once, moved by the table, ended once
 
 
-def _jobs_lost(history: History) -> Iterator[Violation]:
+def _lost_jobs(history: History) -> Iterator[Violation]:
     last = {job_id: versions[-1] for job_id, versions in history.versions.items()}
     for accepted in history.accepted:
         if (version := last.get(accepted.job_id)) is None or version.tag != accepted.tag:
-            yield Violation("lost", accepted.job_id, "was accepted, and the store has never heard of it")
+            yield Violation("lost", accepted.job_id, "was accepted, but is not in the store")
     for job_id, version in last.items():
         if version.phase not in ENDED:
             yield Violation("lost", job_id, f"never ended: it is still {version.phase}")
 
 
-def _jobs_doubled(history: History) -> Iterator[Violation]:
+def _duplicate_jobs(history: History) -> Iterator[Violation]:
     jobs = Counter(versions[0].tag for versions in history.versions.values())
     for tag, count in jobs.items():
         if count > 1:
-            yield Violation("doubled", tag, f"was submitted under one Idempotency-Key and became {count} jobs")
+            yield Violation("duplicate", tag, f"was submitted under one Idempotency-Key and became {count} jobs")
 
 
-def _moves_not_in_the_table(history: History) -> Iterator[Violation]:
+def _illegal_moves(history: History) -> Iterator[Violation]:
     known = {(before, after) for (before, _), after in MOVES.items()}
     for job_id, versions in history.versions.items():
         if versions[0].phase is not Phase.PENDING or versions[0].attempts:
-            yield Violation("moves", job_id, f"began as {versions[0].phase}")
+            yield Violation("moves", job_id, f"was created as {versions[0].phase}")
         for before, after in pairwise(versions):
             if before.phase is not after.phase and (before.phase, after.phase) not in known:
                 yield Violation("moves", job_id, f"went from {before.phase} to {after.phase}")
             started = after.phase is Phase.RUNNING and before.phase is Phase.PENDING
             if after.attempts != before.attempts + started:
-                what = (
-                    f"counted {before.attempts}, then {after.attempts} attempts, from {before.phase} to {after.phase}"
-                )
+                what = f"had {before.attempts}, then {after.attempts} attempts, from {before.phase} to {after.phase}"
                 yield Violation("moves", job_id, what)
 
 
-def _second_ends(history: History) -> Iterator[Violation]:
+def _second_outcomes(history: History) -> Iterator[Violation]:
     for job_id, versions in history.versions.items():
         for before, after in pairwise(versions):
             if before.phase in ENDED and after.phase in ENDED:
-                yield Violation("second end", job_id, f"had ended {before.phase}, and then {after.phase}")
+                yield Violation("second end", job_id, f"ended as {before.phase}, and then as {after.phase}")
 
 
-def _attempts_too_many(history: History) -> Iterator[Violation]:
-    """Attempts come from `maxAttempts` and from retries. A retry whose answer was lost may have counted."""
-    retries = Counter(asked.job_id for asked in history.asked if asked.call == "retry" and asked.agreed is not False)
+def _excess_attempts(history: History) -> Iterator[Violation]:
+    """Attempts come from `maxAttempts` and from retries."""
+    retries = Counter(_possible_commands(history, "retry"))
     for job_id, versions in history.versions.items():
         allowed = versions[0].max_attempts + retries[job_id]
         if versions[-1].attempts > allowed:
-            yield Violation("attempts", job_id, f"had {versions[-1].attempts} attempts where {allowed} were asked for")
+            yield Violation("attempts", job_id, f"had {versions[-1].attempts} attempts; {allowed} were allowed")
 
 
-def _ends_nobody_asked_for(history: History) -> Iterator[Violation]:
-    cancelled = {asked.job_id for asked in history.asked if asked.call == "cancel" and asked.agreed is not False}
-    retried = {asked.job_id for asked in history.asked if asked.call == "retry" and asked.agreed is not False}
+def _unrequested_moves(history: History) -> Iterator[Violation]:
+    cancelled, retried = _possible_commands(history, "cancel"), _possible_commands(history, "retry")
     for job_id, versions in history.versions.items():
         for before, after in pairwise(versions):
             if after.phase is Phase.CANCELLED and job_id not in cancelled:
-                yield Violation("unasked", job_id, "was cancelled, and nobody had asked for it")
+                yield Violation("unrequested", job_id, "was cancelled without a request")
             if before.phase is Phase.FAILED and after.phase is Phase.PENDING and job_id not in retried:
-                yield Violation("unasked", job_id, "was retried, and nobody had asked for it")
+                yield Violation("unrequested", job_id, "was retried without a request")
 
 
-def _cancels_broken(history: History) -> Iterator[Violation]:
-    """A cancel that was agreed to always wins."""
-    for asked in history.asked:
-        versions = history.versions.get(asked.job_id)
-        if asked.call == "cancel" and asked.agreed and versions and versions[-1].phase is not Phase.CANCELLED:
-            yield Violation("cancel", asked.job_id, f"a cancel was agreed to, and it is {versions[-1].phase}")
+def _possible_commands(history: History, call: str) -> list[str]:
+    """Return the job ids of commands that succeeded, or whose answer was lost."""
+    return [command.job_id for command in history.commands if command.call == call and command.succeeded is not False]
 
 
-def _untruths_told(history: History) -> Iterator[Violation]:
-    """What a client was told is in the store, and stays there."""
+def _lost_cancels(history: History) -> Iterator[Violation]:
+    """A job whose cancel succeeded ends in Cancelled."""
+    for command in history.commands:
+        versions = history.versions.get(command.job_id)
+        if command.call == "cancel" and command.succeeded and versions and versions[-1].phase is not Phase.CANCELLED:
+            yield Violation("cancel", command.job_id, f"a cancel succeeded, but it is {versions[-1].phase}")
+
+
+def _false_reports(history: History) -> Iterator[Violation]:
+    """Every end that a client read is in the store."""
     ends = {(version.job_id, version.phase, version.attempts) for version in history.written if version.phase in ENDED}
-    for told in history.told:
-        if (told.job_id, told.phase, told.attempts) not in ends:
-            what = f"was called {told.phase} after {told.attempts} attempts, which the store does not know"
-            yield Violation("untruth", told.job_id, what)
+    for report in history.reported:
+        if (report.job_id, report.phase, report.attempts) not in ends:
+            what = f"was reported as {report.phase} after {report.attempts} attempts, which is not in the store"
+            yield Violation("false report", report.job_id, what)
 
 
-def _calls_refused(history: History) -> Iterator[Violation]:
-    for (call, status), count in Counter((refused.call, refused.status) for refused in history.refused).items():
-        yield Violation("refused", call, f"was in order, and answered {status}, {count} times")
+def _unexpected_answers(history: History) -> Iterator[Violation]:
+    for (call, status), count in Counter((answer.call, answer.status) for answer in history.unexpected_answers).items():
+        yield Violation("unexpected answer", call, f"a valid call was answered with {status}, {count} times")
 
 
 # Runs: one at a time, within their job, within the slots
 
 
-def _outcomes_false(history: History) -> Iterator[Violation]:
-    """What the store says became of an attempt is what the attempt said of itself."""
+def _wrong_outcomes(history: History) -> Iterator[Violation]:
+    """The outcome in the store matches the outcome that the attempt wrote."""
     outcomes = {(run.job_id, run.attempt): run.outcome for run in history.runs}
     for job_id, versions in history.versions.items():
         for before, after in pairwise(versions):
@@ -277,29 +279,29 @@ def _outcomes_false(history: History) -> Iterator[Violation]:
                 continue
             outcome = outcomes.get((job_id, after.attempts))
             if after.phase is Phase.SUCCEEDED and outcome != "result":
-                yield Violation("outcome", job_id, f"{after.phase}, where attempt {after.attempts} said {outcome}")
+                yield Violation("outcome", job_id, f"{after.phase}, but attempt {after.attempts} wrote {outcome}")
             if after.phase in (Phase.FAILED, Phase.PENDING) and outcome == "result":
-                yield Violation("outcome", job_id, f"{after.phase}, where attempt {after.attempts} brought a result")
+                yield Violation("outcome", job_id, f"{after.phase}, but attempt {after.attempts} wrote a result")
 
 
-def _runs_overlapping(history: History) -> Iterator[Violation]:
+def _overlapping_runs(history: History) -> Iterator[Violation]:
     for job_id, runs in history.runs_of.items():
         for earlier, later in pairwise(runs):
             if later.first < earlier.last:
                 overlap = earlier.last - later.first
-                what = f"attempt {later.attempt} began {overlap:.3f} s before attempt {earlier.attempt} was gone"
+                what = f"attempt {later.attempt} started {overlap:.3f} s before the end of attempt {earlier.attempt}"
                 yield Violation("overlap", job_id, what)
 
 
-def _runs_outliving_their_job(history: History) -> Iterator[Violation]:
+def _runs_after_the_end(history: History) -> Iterator[Violation]:
     runs = {(run.job_id, run.attempt): run for run in history.runs}
-    for told in history.told:
-        if (run := runs.get((told.job_id, told.attempts))) and run.last > told.at:
-            what = f"was called {told.phase} {run.last - told.at:.3f} s before the last process of it was gone"
-            yield Violation("outlived", told.job_id, what)
+    for report in history.reported:
+        if (run := runs.get((report.job_id, report.attempts))) and run.last > report.at:
+            what = f"was reported as {report.phase} {run.last - report.at:.3f} s before its last process ended"
+            yield Violation("run after the end", report.job_id, what)
 
 
-def _slots_exceeded(history: History) -> Iterator[Violation]:
+def _exceeded_slots(history: History) -> Iterator[Violation]:
     models = {version.job_id: version.model for version in history.written}
     for model, slots in history.slots.items():
         runs = [run for run in history.runs if models.get(run.job_id) == model]
@@ -310,7 +312,7 @@ def _slots_exceeded(history: History) -> Iterator[Violation]:
 
 
 def _most_at_once(spans: Iterable[tuple[float, float]]) -> int:
-    """How many of the spans share an instant, their ends excluded."""
+    """Return the greatest number of spans that share an instant, ends excluded."""
     begins_and_ends = [(begin, 1) for begin, end in spans if begin < end]
     begins_and_ends += [(end, -1) for begin, end in spans if begin < end]
     now = most = 0
@@ -320,7 +322,7 @@ def _most_at_once(spans: Iterable[tuple[float, float]]) -> int:
     return most
 
 
-def _most_running(written: Iterable[Written]) -> int:
+def _most_running(written: Iterable[JobVersion]) -> int:
     running: set[str] = set()
     most = 0
     for version in written:
@@ -334,15 +336,17 @@ def _most_running(written: Iterable[Written]) -> int:
 
 @dataclass
 class _Waiting:
-    """A Pending job. to_come: how many may still be started before it, since they may have got their slots before it
-    came: no more than there were slots of which the store did not yet know who has them.
+    """A Pending job.
+
+    grace: number of jobs that may still start before it, because their slots may have been allocated before it came: at
+           most the number of slots whose holders were not in the store yet.
     """
 
-    version: Written
-    to_come: float
+    version: JobVersion
+    grace: float
 
 
-def _priority_inverted(history: History) -> Iterator[Violation]:
+def _priority_inversions(history: History) -> Iterator[Violation]:
     for model, versions in _grouped(history.written, "model").items():
         waiting: dict[str, _Waiting] = {}
         running: set[str] = set()
@@ -354,44 +358,46 @@ def _priority_inverted(history: History) -> Iterator[Violation]:
                 if left:
                     yield from _passed_over(left.version, version.at, waiting.values(), history.aging_seconds)
             elif version.phase is Phase.PENDING:
-                # When the engine lets one in again that was put back, the store does not say.
+                # The store does not show when the engine queues a requeued job again.
                 free = inf if version.not_before else history.slots.get(model, inf) - len(running)
-                waiting[version.job_id] = _Waiting(version, to_come=free)
+                waiting[version.job_id] = _Waiting(version, grace=free)
 
 
-def _passed_over(started: Written, at: float, waiting: Iterable[_Waiting], aging_seconds: float) -> Iterator[Violation]:
-    """Those who should have been started instead."""
+def _passed_over(
+    started: JobVersion, at: float, waiting: Iterable[_Waiting], aging_seconds: float
+) -> Iterator[Violation]:
+    """Yield a violation for each waiting job that should have been started instead."""
     for other in waiting:
         job = other.version
         if _rank(job, aging_seconds) < _rank(started, aging_seconds):
-            other.to_come -= 1
-            if other.to_come < 0 and at - job.at > DECISION_SECONDS:
+            other.grace -= 1
+            if other.grace < 0 and at - job.at > DECISION_SECONDS:
                 what = f"waited {at - job.at:.1f} s with priority {job.priority}, when {started.job_id} was started"
                 yield Violation("priority", job.job_id, f"{what} with priority {started.priority}")
 
 
-def _rank(job: Written, aging_seconds: float) -> tuple[float, float]:
-    """Lower goes first. A waiting job gains one level per `aging_seconds`."""
+def _rank(job: JobVersion, aging_seconds: float) -> tuple[float, float]:
+    """Return the place in the queue. A lower rank starts first. A job gains one level per `aging_seconds`."""
     return job.priority + job.created_at / aging_seconds, job.created_at
 
 
-def _processes_left(history: History) -> Iterator[Violation]:
+def _leftover_processes(history: History) -> Iterator[Violation]:
     for leftover in history.leftovers:
-        yield Violation("left over", leftover, "is still alive when all jobs have ended")
+        yield Violation("leftover", leftover, "lives after the end of all jobs")
 
 
-# Logs: written once, read without gap or repeat
+# Logs: written once, read without gaps or repetition
 
 
-def _outputs_broken(history: History) -> Iterator[Violation]:
+def _broken_outputs(history: History) -> Iterator[Violation]:
     for run in history.runs:
         if run.seqs != tuple(range(1, len(run.seqs) + 1)):
-            what = f"the events of attempt {run.attempt} are not numbered 1, 2, 3 …: two executors wrote, or one lost"
+            what = f"the events of attempt {run.attempt} are not numbered 1, 2, 3 …: two executors, or a lost event"
             yield Violation("output", run.job_id, what)
 
 
-def _streams_broken(history: History) -> Iterator[Violation]:
-    """A reader has all lines that were written, each once and in order; up to an end of the job, if it was told so."""
+def _broken_streams(history: History) -> Iterator[Violation]:
+    """A reader receives each written line once, in order, and all lines up to the end that the stream reports."""
     for followed in history.followed:
         written = _lines(history, followed.job_id)
         got = len(followed.lines)
@@ -401,12 +407,12 @@ def _streams_broken(history: History) -> Iterator[Violation]:
             version.phase is followed.ended and got == len(_lines(history, followed.job_id, version.attempts))
             for version in history.versions.get(followed.job_id, ())
         ):
-            what = f"the stream said {followed.ended} after {got} lines; {len(written)} were written"
+            what = f"the stream reported {followed.ended} after {got} lines; {len(written)} were written"
             yield Violation("stream", followed.job_id, what)
 
 
 def _lines(history: History, job_id: str, attempts: float = inf) -> tuple[Line, ...]:
-    """What the first `attempts` attempts of the job logged."""
+    """Return the lines that the first attempts of the job logged."""
     return tuple(line for run in history.runs_of.get(job_id, ()) if run.attempt <= attempts for line in run.lines)
 
 
@@ -417,7 +423,7 @@ def _first_difference(got: Sequence[Line], written: Sequence[Line]) -> str:
 
 
 def _grouped(records: Iterable[T], by: str) -> dict[str, list[T]]:
-    """The records by one of their fields, in their order."""
+    """Return the records by one of their fields, in order."""
     groups: dict[str, list[T]] = defaultdict(list)
     for record in records:
         groups[getattr(record, by)].append(record)

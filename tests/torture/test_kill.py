@@ -1,6 +1,6 @@
-"""R1, R4, R8, R9, R11, R12, R16: the engine is killed at random under load, and all that was seen must be allowed.
+"""R1, R4, R8, R9, R11, R12, R16: an engine under load is killed at random, and keeps every promise.
 
-LABRATS_TORTURE_MINUTES sets how long, LABRATS_SEED what is done; when it happens is up to the machine.
+LABRATS_TORTURE_MINUTES sets the duration, and LABRATS_SEED the actions. Their timing depends on the machine.
 """
 
 import asyncio
@@ -18,39 +18,39 @@ from tests.support.random_seed import SEED
 from tests.support.waiting import eventually
 from tests.torture.engine import EngineProcess
 from tests.torture.history import History, violations
-from tests.torture.load import SLOTS, Clients, Statements
+from tests.torture.load import SLOTS, Answers, Clients
 from tests.torture.witnesses import ProcessWatch, kill, read_runs, recorded_versions
 
 MINUTES = float(os.environ.get("LABRATS_TORTURE_MINUTES", "0"))
 ENGINE_KILLS = 6
-"""Where no time is given, as many as this are enough."""
+"""Kills of the engine if no duration is set."""
 
 JOBS_PER_SECOND = 40
 PEACE_SECONDS = 60
-"""From the last kill until all jobs must have ended: far more than they take."""
+"""Time after the last kill in which all jobs must end: far more than they need."""
 
 SHOWN = 30
 
 
-async def test_r1_kills_at_random_break_no_promise(tmp_path: Path, counters: Counter[str]) -> None:
+async def test_random_kills_break_no_promise(tmp_path: Path, counters: Counter[str]) -> None:
     engine = EngineProcess(tmp_path)
     with ProcessWatch(engine.mark) as processes:
         engine.start()
         try:
-            statements = await torture(engine, processes, counters)
+            answers = await torture(engine, processes, counters)
         finally:
             exit_code = engine.stop()
         leftovers = await still_alive(processes)
-    history = gather(engine, statements, processes, leftovers)
+    history = gather(engine, answers, processes, leftovers)
     found = violations(history)
-    count(counters, history, statements, violations=len(found))
+    count(counters, history, answers, violations=len(found))
     assert found == [], f"seed {SEED}, {len(found)} violations, the first: {found[:SHOWN]}"
     assert engine.errors() == []
     assert exit_code == 0
 
 
-async def torture(engine: EngineProcess, processes: ProcessWatch, counters: Counter[str]) -> Statements:
-    """Load and kills side by side, then peace, until every job has ended."""
+async def torture(engine: EngineProcess, processes: ProcessWatch, counters: Counter[str]) -> Answers:
+    """Run load and kills concurrently, and then wait until every job has ended."""
     await eventually((engine.data_dir / "admin.key").exists)
     headers = {"Authorization": f"Bearer {engine.admin_key()}"}
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=50)
@@ -59,22 +59,22 @@ async def torture(engine: EngineProcess, processes: ProcessWatch, counters: Coun
         await clients.configure_models()
         enough = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
-            living = tasks.create_task(engine.live())
+            watching = tasks.create_task(engine.watch())
             loading = tasks.create_task(clients.load(JOBS_PER_SECOND, enough))
             await kill_at_random(engine, processes, random.Random(f"{SEED} kills"), counters)
             enough.set()
-            with suppress(TimeoutError):  # what has not ended by then is found to be lost
+            with suppress(TimeoutError):  # the checker reports the jobs that have not ended
                 async with asyncio.timeout(PEACE_SECONDS):
                     await loading
                     await clients.all_ended()
-            living.cancel()
-        return clients.statements
+            watching.cancel()
+        return clients.answers
 
 
 async def kill_at_random(
     engine: EngineProcess, processes: ProcessWatch, chance: random.Random, counters: Counter[str]
 ) -> None:
-    """Kill engine, launcher or an executor, at moments when the engine is starting, busy, or both."""
+    """Kill the engine, the launcher or executors at random times, also while the engine starts."""
     deadline = time.monotonic() + MINUTES * 60
     while time.monotonic() < deadline or (not MINUTES and counters["engine kills"] < ENGINE_KILLS):
         await asyncio.sleep(chance.choice([chance.uniform(0, 1), chance.uniform(1, 4)]))
@@ -91,23 +91,23 @@ async def kill_at_random(
 
 
 async def still_alive(processes: ProcessWatch) -> list[str]:
-    """The commands of those that do not end although the engine has stopped, and every job had ended."""
+    """Return the commands of processes that still live although the engine and all jobs have ended."""
     try:
-        await eventually(lambda: not processes.look())
+        await eventually(lambda: not processes.scan())
     except TimeoutError:
-        return [sighting.command for sighting in processes.look()]
+        return [sighting.command for sighting in processes.scan()]
     return []
 
 
-def gather(engine: EngineProcess, statements: Statements, processes: ProcessWatch, leftovers: list[str]) -> History:
-    """What all witnesses say."""
+def gather(engine: EngineProcess, answers: Answers, processes: ProcessWatch, leftovers: list[str]) -> History:
+    """Combine all observations into one history."""
     folders = Folders(engine.data_dir / "attempts", engine.data_dir / "workspaces")
     return History(
-        accepted=statements.accepted,
-        asked=statements.asked,
-        told=statements.told,
-        followed=statements.followed,
-        refused=statements.refused,
+        accepted=answers.accepted,
+        commands=answers.commands,
+        reported=answers.reported,
+        followed=answers.followed,
+        unexpected_answers=answers.unexpected_answers,
         written=recorded_versions(engine.database),
         runs=read_runs(folders, processes.sightings),
         leftovers=leftovers,
@@ -115,11 +115,11 @@ def gather(engine: EngineProcess, statements: Statements, processes: ProcessWatc
     )
 
 
-def count(counters: Counter[str], history: History, statements: Statements, **more: int) -> None:
+def count(counters: Counter[str], history: History, answers: Answers, **more: int) -> None:
     counters["jobs"] += len(history.accepted)
     counters["runs"] += len(history.runs)
     counters["log streams"] += len(history.followed)
-    counters["reconnects"] += statements.reconnects
-    counters["cancels and retries"] += len(history.asked)
+    counters["reconnects"] += answers.reconnects
+    counters["cancels and retries"] += len(history.commands)
     counters.update(more)
     counters["seed"] = SEED

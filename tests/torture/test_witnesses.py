@@ -1,4 +1,4 @@
-"""The witnesses of the kill test see what there is to see."""
+"""The observers of the kill test: recorded versions and observed processes are complete."""
 
 import subprocess
 from collections.abc import Iterator
@@ -27,16 +27,16 @@ async def test_the_store_records_every_version_in_order(tmp_path: Path) -> None:
     assert [version.attempts for version in versions] == [0, 1, 1]
 
 
-async def test_a_process_of_an_agent_is_seen_as_long_as_it_lives(tmp_path: Path) -> None:
+async def test_a_process_of_an_agent_is_observed_while_it_lives(tmp_path: Path) -> None:
     with ProcessWatch(str(tmp_path)) as watch, sleeping(tmp_path, {"LABRATS_ATTEMPT": "ir-0000000a-1"}) as process:
         await eventually(lambda: len(watch.sightings) == 1 and watch.sightings[0].first < watch.sightings[0].last)
         assert watch.sightings[0].attempt == "ir-0000000a-1"
         assert not watch.executors()
         process.kill()
-        await eventually(lambda: not watch.look())  # a zombie does not count
+        await eventually(lambda: not watch.scan())  # a zombie does not count
 
 
-async def test_an_executor_is_known_by_its_output_file(tmp_path: Path) -> None:
+async def test_an_executor_is_recognized_by_its_output_file(tmp_path: Path) -> None:
     folder = tmp_path / "ir-0000000a-1"
     folder.mkdir()
     with ProcessWatch(str(tmp_path)) as watch, sleeping(tmp_path, {}, folder / "output.jsonl") as process:
@@ -45,12 +45,12 @@ async def test_an_executor_is_known_by_its_output_file(tmp_path: Path) -> None:
         assert watch.sightings[0].attempt == "ir-0000000a-1"
 
 
-async def test_processes_of_others_are_not_seen(tmp_path: Path) -> None:
+async def test_processes_without_the_mark_are_not_observed(tmp_path: Path) -> None:
     with sleeping(tmp_path / "others", {"LABRATS_ATTEMPT": "ir-0000000a-1"}):
-        assert ProcessWatch(str(tmp_path / "ours")).look() == []
+        assert ProcessWatch(str(tmp_path / "ours")).scan() == []
 
 
-async def test_only_the_very_process_is_killed(tmp_path: Path) -> None:
+async def test_a_kill_needs_the_same_start_time_and_boot(tmp_path: Path) -> None:
     with sleeping(tmp_path, {}) as process:
         here = ProcessId.of(process.pid)
         assert here
@@ -65,7 +65,7 @@ async def test_only_the_very_process_is_killed(tmp_path: Path) -> None:
 def sleeping(
     mark: Path, environment: dict[str, str], output: Path = Path("/dev/null")
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that carries `mark`, until the block ends."""
+    """Run a process with `mark` in its environment until the block ends."""
     with open(output, "wb") as stdout:
         process = subprocess.Popen(["sleep", "60"], stdout=stdout, env={"PATH": f"{mark}:/usr/bin:/bin"} | environment)
     try:

@@ -1,4 +1,4 @@
-"""Who sees what happens, apart from the clients: the store's own record, the outputs of attempts, and /proc."""
+"""Observers of a kill test besides its clients: versions in the store, outputs of attempts, and /proc."""
 
 import os
 import signal
@@ -18,9 +18,9 @@ from labrats.backends.embedded.folders import Folders
 from labrats.model.job import Job
 from labrats.model.protocol import AnyEvent, ErrorEvent, LogEvent, ResultEvent, decode_event
 from labrats.processes import ProcessId
-from tests.torture.history import Line, Run, Written
+from tests.torture.history import JobVersion, Line, Run
 
-LOOK_SECONDS = 0.01
+CHECK_SECONDS = 0.01
 
 _RECORD_VERSIONS = """
     CREATE TABLE versions (number INTEGER PRIMARY KEY, at REAL NOT NULL, body BLOB NOT NULL) STRICT;
@@ -37,21 +37,21 @@ _RECORD_VERSIONS = """
 
 
 def record_versions(database: Path) -> None:
-    """Make a store that records every version of every job, in the transaction that writes it."""
+    """Create a store that records every version of every job, in the transaction that writes it."""
     with closing(open_for_writing(database)) as connection:
         connection.execute(_RECORD_VERSIONS)
 
 
-def recorded_versions(database: Path) -> list[Written]:
-    """Every version of every job, in the order of the commits."""
+def recorded_versions(database: Path) -> list[JobVersion]:
+    """Return every version of every job, in the order of commits."""
     with closing(open_for_reading(database)) as connection:
         rows = connection.execute("SELECT at, body FROM versions ORDER BY number")
-        return [written_by(at, msgspec.json.decode(body, type=Job)) for at, body in rows]
+        return [version_of(at, msgspec.json.decode(body, type=Job)) for at, body in rows]
 
 
-def written_by(at: float, job: Job) -> Written:
-    """What this version of a job says, which was committed `at`."""
-    return Written(
+def version_of(at: float, job: Job) -> JobVersion:
+    """Convert a version of a job that was committed at that time."""
+    return JobVersion(
         at=at,
         job_id=job.id,
         phase=job.phase,
@@ -74,7 +74,7 @@ def _seconds(time_of_day: datetime | None) -> float:
 
 @dataclass
 class Sighting:
-    """One process, alive at least from `first` to `last`. attempt: whose it is, as executor or as the agent's."""
+    """A process that lived at least from `first` to `last`. attempt: name of the attempt that it belongs to."""
 
     process: ProcessId
     command: str
@@ -85,9 +85,9 @@ class Sighting:
 
 
 class ProcessWatch:
-    """Looks at /proc again and again, in a thread, for processes with `mark` somewhere in their environment.
+    """Scans /proc repeatedly, in a thread, for processes with `mark` in their environment.
 
-    Knows an executor by its stdout, which is an attempt's output file, and an agent's process by LABRATS_ATTEMPT.
+    It recognizes an executor by its stdout, the output file of an attempt, and other processes by LABRATS_ATTEMPT.
     """
 
     def __init__(self, mark: str) -> None:
@@ -95,7 +95,7 @@ class ProcessWatch:
         self._sightings: dict[ProcessId, Sighting] = {}
         self._alive: list[Sighting] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look_for_ever, name="process-watch")
+        self._thread = threading.Thread(target=self._scan_forever, name="process-watch")
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -107,32 +107,32 @@ class ProcessWatch:
 
     @property
     def sightings(self) -> Sequence[Sighting]:
-        """Every process of an attempt that was ever seen."""
+        """Every observed process that belongs to an attempt."""
         return [sighting for sighting in self._sightings.values() if sighting.attempt]
 
     def executors(self) -> list[ProcessId]:
-        """Those alive at the last look."""
+        """Return the executors that lived at the last scan."""
         return [sighting.process for sighting in self._alive if sighting.is_executor]
 
     def launchers(self) -> list[ProcessId]:
-        """Those alive at the last look."""
+        """Return the launchers that lived at the last scan."""
         return [
             sighting.process
             for sighting in self._alive
             if "labrats.executor.launcher" in sighting.command and not sighting.attempt
         ]
 
-    def look(self) -> list[Sighting]:
-        """The marked processes that are alive now."""
+    def scan(self) -> list[Sighting]:
+        """Return the marked processes that live now."""
         return list(self._marked_processes())
 
-    def _look_for_ever(self) -> None:
-        while not self._stop.wait(LOOK_SECONDS):
-            self._alive = self.look()
+    def _scan_forever(self) -> None:
+        while not self._stop.wait(CHECK_SECONDS):
+            self._alive = self.scan()
             for now in self._alive:
                 known = self._sightings.setdefault(now.process, now)
                 known.last = now.last
-                if now.attempt:  # an executor is a mere fork of the launcher at first
+                if now.attempt:  # an executor starts as a plain fork of the launcher
                     known.attempt, known.is_executor = now.attempt, now.is_executor
 
     def _marked_processes(self) -> Iterator[Sighting]:
@@ -165,7 +165,7 @@ def _attempt_of(environment: bytes) -> str | None:
 
 
 def kill(process: ProcessId) -> bool:
-    """SIGKILL exactly this process. False when it is gone."""
+    """Send SIGKILL to exactly this process. Return False if it has ended."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
@@ -181,11 +181,11 @@ def kill(process: ProcessId) -> bool:
     return True
 
 
-# Runs: what attempts wrote, and when their processes were seen
+# Runs: outputs of attempts, and sightings of their processes
 
 
 def read_runs(folders: Folders, sightings: Sequence[Sighting]) -> list[Run]:
-    """Every attempt that has an executor, or had one."""
+    """Return every attempt that has or had an executor."""
     seen: dict[str, list[Sighting]] = {}
     for sighting in sightings:
         assert sighting.attempt
@@ -200,13 +200,13 @@ def _run(folders: Folders, name: str, seen: Sequence[Sighting]) -> Run | None:
     claimed_by = folder.executor()
     if not isinstance(claimed_by, ProcessId):
         return None
-    # A process that came too late for the claim ends at once: no run of the attempt.
+    # An executor that lost the claim ends at once. It is not a run of the attempt.
     seen = [sighting for sighting in seen if not sighting.is_executor or sighting.process == claimed_by]
     return run_of(name, folder.output, seen)
 
 
 def run_of(name: str, output: Path, seen: Sequence[Sighting] = ()) -> Run | None:
-    """The attempt by that name, by what it wrote, and when its processes were seen; None where it did neither."""
+    """Return the run of an attempt, from its output and sightings; None if it has neither."""
     events = _events(output)
     begins = [sighting.first for sighting in seen] + [event.at.timestamp() for event in events[:1]]
     ends = [sighting.last for sighting in seen] + [event.at.timestamp() for event in events[-1:]]
