@@ -80,7 +80,7 @@ class Retention:
                 await self._forget(job_id, now - self._job_retention)
         for name in await self._runner.workspaces():
             await self._clear_workspace(name, now - self._workspace_retention)
-        for name in await self._runner.kept():
+        for name in await self._runner.retained():
             if not await self._exists(job_of_attempt(name)):
                 await self._collect_attempt(name)
         for folders in batched(await self._attachments.folders(NEW_SECONDS), BATCH):

@@ -59,7 +59,7 @@ class Data:
             attempt = Attempt(replace(created, status=replace(created.status, attempts=number)))
             await self.runner.start(attempt)
         await eventually(lambda: all(executor.has_workspace for executor in self.machine.executors.values()))
-        await eventually(lambda: self.index.page(JobFilter(q=job.id), page=1, limit=1)[1] == 1)
+        await eventually(lambda: self.index.find_ids(JobFilter(q=job.id), page=1, limit=1)[1] == 1)
         return created
 
     async def ended(self, phase: Phase = P.SUCCEEDED, **fields: Any) -> Job:
@@ -208,7 +208,7 @@ async def test_the_output_of_a_deleted_job_is_removed_even_without_a_workspace(d
 
     await data.retention().clean()
 
-    assert await data.runner.kept() == [other.attempt_name]
+    assert await data.runner.retained() == [other.attempt_name]
 
 
 async def test_an_orphaned_attempt_that_cannot_be_killed_blocks_no_other(
@@ -227,7 +227,7 @@ async def test_an_orphaned_attempt_that_cannot_be_killed_blocks_no_other(
     monkeypatch.setattr(data.runner, "kill", kill_others)
     await data.retention().clean()
 
-    assert await data.runner.kept() == [stuck.attempt_name]
+    assert await data.runner.retained() == [stuck.attempt_name]
 
 
 async def test_files_without_a_job_are_removed_once_they_are_old_enough(data: Data, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ async def test_passes_continue_after_an_error_of_the_store(data: Data, monkeypat
         passing = asyncio.create_task(data.retention().run())
         await eventually(lambda: clock.slept >= 2)
         assert await data.exists(job)
-    await eventually(lambda: data.index.count(P.SUCCEEDED) == 0)
+    await eventually(lambda: data.index.count_in(P.SUCCEEDED) == 0)
     passing.cancel()
     await asyncio.wait([passing])
 
@@ -280,7 +280,7 @@ async def test_passes_continue_after_an_error_of_the_volume(data: Data, monkeypa
         raise OSError("stale file handle")
 
     with monkeypatch.context() as while_it_fails:
-        while_it_fails.setattr(data.runner, "kept", fail)
+        while_it_fails.setattr(data.runner, "retained", fail)
         passing = asyncio.create_task(data.retention().run())
         await eventually(lambda: clock.slept >= 2)
     await eventually(lambda: not data.machine.executors)
