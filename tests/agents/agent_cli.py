@@ -1,4 +1,4 @@
-"""What tests have to know of an agent's program, so that what holds of all is written once."""
+"""A common interface to the real agent programs, so that a test can run with each of them."""
 
 import platform
 from abc import ABC, abstractmethod
@@ -19,13 +19,16 @@ NODE_ARCHITECTURE = {"x86_64": "x64", "aarch64": "arm64"}[MACHINE]
 
 
 class AgentCli(ABC):
-    """The real program, as `make setup` installs it, and the API by which it asks its model.
+    """A real program, as `make setup` installs it, and the API of its model.
 
-    base_path:    what of the API's path belongs to the endpoint.
-    key_names:    the secrets in which it may find the key of its model; the first is the usual one.
-    rate_limit:   what its model's server calls too many requests.
-    conversation: the part of a request with all that was said; `instructions` and `effort`: with these.
-    shell_tool:   the tool that runs a command, and `mcp_tool`: `ask` of the MCP server `docs`, as events name them.
+    base_path:    the part of the API's path that belongs to the endpoint.
+    key_names:    names of the secrets that may contain the model's key; the first is the usual one.
+    rate_limit:   the API's error type for too many requests.
+    conversation: the field of a request with the conversation.
+    instructions: the field of a request with the instructions.
+    effort:       the field of a request with the effort.
+    shell_tool:   the name, in events, of the tool that runs a command.
+    mcp_tool:     the name, in events, of the tool `ask` of the MCP server `docs`.
     """
 
     provider: str
@@ -43,43 +46,43 @@ class AgentCli(ABC):
 
     @abstractmethod
     def shell(self, command: str, **more: Any) -> Calls:
-        """The model has a command run."""
+        """Return a turn in which the model runs a command."""
 
     @abstractmethod
     def ask(self, question: str) -> Calls:
-        """The model asks the MCP server `docs`."""
+        """Return a turn in which the model asks the MCP server `docs`."""
 
     @abstractmethod
     def usage(self, *, turns: int, input_tokens: int, output_tokens: int) -> Usage:
-        """What is told of so many answers with as many tokens in all. The cost is left out."""
+        """Return the usage, without the cost, of a number of answers with these tokens in total."""
 
     @abstractmethod
     def traps(self, command: str) -> dict[str, str]:
-        """The files in which a repository asks for `command` to be run, or for the variable TRAP to be set."""
+        """Return files of a repository that configure the program to run `command` or to set the variable TRAP."""
 
     def serve(self, *turns: Turn) -> AbstractContextManager[ModelServer]:
-        """Serve `turns` until the end of the block."""
+        """Serve `turns` until the context exits."""
         return scripted_model(self.api, turns)
 
     def installed(self) -> str:
-        """The program's path. A test that needs it fails without it: skipping would hide that nothing was tested."""
+        """Return the program's path. The test fails if it is missing: a skip would hide that nothing was tested."""
         if not self.program.exists():
             pytest.fail(f"{self.program.name} is not installed for the tests: `make setup` does it", pytrace=False)
         return str(self.program)
 
     @property
     def path_variable(self) -> str:
-        """The one that tells the engine where the program is."""
+        """The variable with which the engine finds the program."""
         return f"LABRATS_{self.provider.upper()}_PATH"
 
     @property
     def secrets(self) -> dict[str, str]:
-        """Those of its model."""
+        """The secrets of the model."""
         return {self.key_names[0]: KEY}
 
     @property
     def environment(self) -> dict[str, str]:
-        """That of an engine which is to find the program, and the key of its model."""
+        """The environment of an engine that finds the program and the key of its model."""
         return {self.path_variable: self.installed(), **self.secrets}
 
     def __str__(self) -> str:
@@ -87,7 +90,7 @@ class AgentCli(ABC):
 
 
 def words(part: Any) -> str:
-    """All texts in a part of a request."""
+    """Return all texts in a part of a request."""
     if isinstance(part, dict):
         part = list(part.values())
     return "\n".join(map(words, part)) if isinstance(part, list) else str(part)

@@ -1,4 +1,4 @@
-"""The real Claude Code, and a scripted model behind the Anthropic Messages API."""
+"""The real Claude Code, with a scripted model behind the Anthropic Messages API."""
 
 import json
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from tests.support.scripted_model import Calls, Fails, Refuses, Says, server_sen
 
 
 class MessagesApi:
-    """How the Anthropic Messages API is spoken."""
+    """The responses of the Anthropic Messages API."""
 
     path = "/v1/messages"
 
     def answer(self, turn: Says | Calls | Fails, number: int, request: dict[str, Any]) -> tuple[str, bytes]:
-        assert not isinstance(turn, Fails), "not a way of this API"
+        assert not isinstance(turn, Fails), "this API has no such failure"
         message = _message(turn, number, request["model"])
         if request.get("stream"):
             return "text/event-stream", b"".join(_streamed(message))
@@ -42,14 +42,14 @@ def _message(turn: Says | Calls, number: int, model: str) -> dict[str, Any]:
 
 
 def _streamed(message: dict[str, Any]) -> Iterator[bytes]:
-    """The message as the API streams it: an opening, each block in pieces, and what only the end knows."""
+    """Yield the events of a streamed message: its start, each block in pieces, and its end with the usage."""
     usage = message["usage"]
-    opening = message | {
+    start = message | {
         "content": [],
         "stop_reason": None,
         "usage": usage | {"output_tokens": min(1, usage["output_tokens"])},
     }
-    yield server_sent_event("message_start", message=opening)
+    yield server_sent_event("message_start", message=start)
     for index, block in enumerate(message["content"]):
         if block["type"] == "text":
             empty, delta = block | {"text": ""}, {"type": "text_delta", "text": block["text"]}

@@ -1,4 +1,4 @@
-"""The real Codex, and a scripted model behind the OpenAI Responses API."""
+"""The real Codex, with a scripted model behind the OpenAI Responses API."""
 
 import json
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from tests.support.scripted_model import Calls, Fails, Refuses, Says, server_sen
 
 CACHED_TOKENS = 20
 REASONING_TOKENS = 4
-"""Of each answer."""
+"""Cached tokens and reasoning tokens of each answer."""
 
 
 class ResponsesApi:
-    """How the OpenAI Responses API is spoken."""
+    """The responses of the OpenAI Responses API."""
 
     path = "/v1/responses"
 

@@ -1,4 +1,4 @@
-"""Attempts of the real agent programs, each on a scripted model."""
+"""Fixtures for attempts of the real agent programs with a scripted model."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,21 +18,21 @@ Prepare = Callable[..., AttemptFolder]
 
 @pytest.fixture(params=[CLAUDE, CODEX], ids=str)
 def cli(request: pytest.FixtureRequest) -> AgentCli:
-    """Each of the programs: what a test says holds of them all."""
+    """Return each of the programs, so that a test runs with all of them."""
     program: AgentCli = request.param
     return program
 
 
 @pytest.fixture
 def unique_name() -> Iterator[str]:
-    """The name of an attempt whose processes are looked for."""
+    """Yield the name of an attempt whose processes a test searches for."""
     with a_unique_name() as name:
         yield name
 
 
 @pytest.fixture
 def attempt_on(cli: AgentCli, tmp_path: Path, unique_name: str) -> Prepare:
-    """Prepares an attempt of the program, on a server; None: on the one that its provider has."""
+    """Return a function that prepares an attempt with a server; None for the provider's own server."""
 
     def prepare(
         server: ModelServer | str | None, *, config: dict[str, Any] | None = None, **task: Any

@@ -1,4 +1,4 @@
-"""The same MCP server at an address, on loopback."""
+"""The MCP server of mcp_server.py over HTTP, on loopback."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.support.loopback import QuietHandler, served_by
 
 @dataclass
 class HttpMcpServer:
-    """One that runs. headers: those of the latest request."""
+    """A running server. headers: the headers of the latest request."""
 
     port: int
     headers: Message = field(default_factory=Message)
@@ -24,15 +24,15 @@ class HttpMcpServer:
 
 @contextmanager
 def http_mcp_server() -> Iterator[HttpMcpServer]:
-    """Serve on loopback until the end of the block."""
+    """Serve on loopback until the context exits."""
 
     class Handler(QuietHandler):
         def do_POST(self) -> None:
             served.headers = self.headers
-            if (answered := answer(json.loads(self.body()), "over HTTP")) is None:
+            if (response := answer(json.loads(self.body()), "over HTTP")) is None:
                 self.answer(202)
             else:
-                self.answer(200, json.dumps(answered).encode(), {"Content-Type": "application/json"})
+                self.answer(200, json.dumps(response).encode(), {"Content-Type": "application/json"})
 
         def do_GET(self) -> None:
             self.answer(405)

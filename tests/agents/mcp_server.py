@@ -1,4 +1,4 @@
-"""An MCP server, a program with one tool, `ask`, which says what it was started with. It imports nothing of ours."""
+"""An MCP server, as a program with one tool, `ask`, that returns its arguments. It imports nothing of the project."""
 
 import json
 import os
@@ -12,8 +12,8 @@ TOOL: Final = {
 }
 
 
-def answer(request: dict[str, Any], knows: str) -> dict[str, Any] | None:
-    """The JSON-RPC answer to `request`; None to a notification. knows: what the tool says to every question."""
+def answer(request: dict[str, Any], knowledge: str) -> dict[str, Any] | None:
+    """Return the JSON-RPC response to `request`; None for a notification. knowledge: the tool's answer."""
     if "id" not in request:
         return None
     match request["method"]:
@@ -24,7 +24,7 @@ def answer(request: dict[str, Any], knows: str) -> dict[str, Any] | None:
         case "tools/list":
             result = {"tools": [TOOL]}
         case "tools/call":
-            text = f"{request['params']['arguments']['question']} {knows}"
+            text = f"{request['params']['arguments']['question']} {knowledge}"
             result = {"content": [{"type": "text", "text": text}]}
         case _:
             error = {"code": -32601, "message": "no such method"}
@@ -33,10 +33,10 @@ def answer(request: dict[str, Any], knows: str) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    """Serve on standard input and output: it knows its arguments, and the variable that a test gives it."""
+    """Serve on standard input and output. The answer is the arguments and a variable that a test sets."""
     for line in sys.stdin:
-        if answered := answer(json.loads(line), f"{sys.argv[1:]} {os.environ.get('MCP_TEST_KNOWS')} in {os.getcwd()}"):
-            sys.stdout.write(f"{json.dumps(answered)}\n")
+        if response := answer(json.loads(line), f"{sys.argv[1:]} {os.environ.get('MCP_TEST_KNOWS')} in {os.getcwd()}"):
+            sys.stdout.write(f"{json.dumps(response)}\n")
             sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""What holds of the real Codex alone."""
+"""Tests of the real Codex only."""
 
 import json
 import socket
@@ -25,7 +25,7 @@ def cli() -> AgentCli:
     return CODEX
 
 
-def test_a_patch_is_applied_and_told_in_the_log(attempt_on: Prepare, tmp_path: Path) -> None:
+def test_patch_is_applied_and_logged(attempt_on: Prepare, tmp_path: Path) -> None:
     patch = "*** Begin Patch\n*** Update File: notes.txt\n@@\n-old\n+new\n*** End Patch"
     with CODEX.serve(Calls("apply_patch", patch), Says("ok")) as server:
         attempt = attempt_on(server, **in_a_clone_of(a_repository(tmp_path / "repo")))
@@ -35,7 +35,7 @@ def test_a_patch_is_applied_and_told_in_the_log(attempt_on: Prepare, tmp_path: P
     assert attempt.logs == [f"→ Edit: update {attempt.workspace}/notes.txt", "← completed", "ok"]
 
 
-def test_of_a_command_and_its_output_all_is_told_and_nothing_else(attempt_on: Prepare) -> None:
+def test_command_and_output_are_reported_exactly(attempt_on: Prepare) -> None:
     with CODEX.serve(CODEX.shell("echo out; exit 3"), Says("done")) as server:
         attempt = attempt_on(server)
         attempt.run()
@@ -44,7 +44,7 @@ def test_of_a_command_and_its_output_all_is_told_and_nothing_else(attempt_on: Pr
     assert (call.input, answer.output) == ({"command": "echo out; exit 3"}, "out\n")
 
 
-def test_without_a_model_of_its_own_a_job_gets_the_one_that_codex_prefers(attempt_on: Prepare) -> None:
+def test_job_without_a_model_uses_the_default_of_codex(attempt_on: Prepare) -> None:
     with CODEX.serve(Says("ok")) as server:
         attempt = attempt_on(server, config={"model": "codex"})
         attempt.run()
@@ -57,13 +57,13 @@ def test_every_model_that_codex_offers_has_a_list_price(tmp_path: Path) -> None:
     listed = subprocess.run(
         [CODEX.installed(), "debug", "models"], env={"HOME": str(tmp_path)}, capture_output=True, check=True
     )
-    offered = [each["slug"] for each in json.loads(listed.stdout)["models"] if each["visibility"] == "list"]
+    models = [each["slug"] for each in json.loads(listed.stdout)["models"] if each["visibility"] == "list"]
 
-    assert offered
-    assert set(offered) - set(LIST_PRICES) == set()
+    assert models
+    assert set(models) - set(LIST_PRICES) == set()
 
 
-def test_a_login_may_stand_for_the_key(attempt_on: Prepare) -> None:
+def test_login_replaces_the_key(attempt_on: Prepare) -> None:
     login = {"auth_mode": "chatgpt", "OPENAI_API_KEY": None, "last_refresh": "2100-01-01T00:00:00Z"}
     tokens = {"id_token": a_token(), "access_token": a_token(), "refresh_token": "test-refresh", "account_id": "test"}
     with CODEX.serve(Says("ok")) as server:
@@ -74,7 +74,7 @@ def test_a_login_may_stand_for_the_key(attempt_on: Prepare) -> None:
     assert server.headers["Authorization"] == f"Bearer {a_token()}"
 
 
-def test_a_server_that_asks_for_no_key_needs_none(attempt_on: Prepare) -> None:
+def test_server_without_authentication_needs_no_key(attempt_on: Prepare) -> None:
     with CODEX.serve(Says("ok")) as server:
         attempt = attempt_on(server, secrets={})
         attempt.run()
@@ -83,8 +83,8 @@ def test_a_server_that_asks_for_no_key_needs_none(attempt_on: Prepare) -> None:
     assert server.headers["Authorization"] is None
 
 
-def test_without_credentials_and_a_server_of_ones_own_it_is_not_even_started(attempt_on: Prepare) -> None:
-    """It would wait for the network, where there is none."""
+def test_program_is_not_started_without_credentials_and_endpoint(attempt_on: Prepare) -> None:
+    """Codex would wait for the network if there is none."""
     attempt = attempt_on(None, secrets={}, programs={"codex": "/bin/false"})
     attempt.run()
 
@@ -92,7 +92,7 @@ def test_without_credentials_and_a_server_of_ones_own_it_is_not_even_started(att
     assert "Codex has no credentials for the provider 'codex' with the model" in attempt.failure[1]
 
 
-def test_how_long_the_server_asks_to_be_left_alone_is_passed_on(attempt_on: Prepare) -> None:
+def test_pause_in_the_servers_message_is_reported(attempt_on: Prepare) -> None:
     message = "Rate limit reached for requests. Please try again in 1.054s."
     with CODEX.serve(Fails("rate_limit_exceeded", message)) as server:
         attempt = attempt_on(server)
@@ -102,7 +102,7 @@ def test_how_long_the_server_asks_to_be_left_alone_is_passed_on(attempt_on: Prep
 
 
 @pytest.mark.parametrize("seconds", [1, 60])
-def test_the_pause_that_a_header_asks_for_is_passed_on(attempt_on: Prepare, seconds: int) -> None:
+def test_pause_in_a_header_is_reported(attempt_on: Prepare, seconds: int) -> None:
     with CODEX.serve(Refuses(429, "rate_limit_exceeded", "slow", {"retry-after": str(seconds)})) as server:
         attempt = attempt_on(server)
         attempt.run()
@@ -110,7 +110,7 @@ def test_the_pause_that_a_header_asks_for_is_passed_on(attempt_on: Prepare, seco
     assert (attempt.error.code, attempt.error.retry_after_seconds) == (FailedCode.RATE_LIMITED, seconds)
 
 
-def test_how_long_a_plan_is_used_up_is_passed_on(attempt_on: Prepare) -> None:
+def test_reset_of_an_exhausted_plan_is_reported(attempt_on: Prepare) -> None:
     details = {"plan_type": "pro", "resets_at": int(time.time()) + 3600}
     with CODEX.serve(Refuses(429, "usage_limit_reached", "used up", details=details)) as server:
         attempt = attempt_on(server)
@@ -120,7 +120,7 @@ def test_how_long_a_plan_is_used_up_is_passed_on(attempt_on: Prepare) -> None:
     assert 3540 <= (attempt.error.retry_after_seconds or 0) <= 3660
 
 
-def test_what_it_is_told_about_its_log_does_not_reach_its_tools(attempt_on: Prepare) -> None:
+def test_log_variables_are_not_passed_to_tools(attempt_on: Prepare) -> None:
     with CODEX.serve(CODEX.shell("env"), Says("ok")) as server:
         attempt = attempt_on(server)
         attempt.run()
@@ -130,8 +130,8 @@ def test_what_it_is_told_about_its_log_does_not_reach_its_tools(attempt_on: Prep
     assert {"HOME", "PATH", "TMPDIR", "LABRATS_ATTEMPT"} <= names
 
 
-def test_a_server_that_is_not_there_is_given_up_after_a_while(attempt_on: Prepare, unique_name: str) -> None:
-    """The program itself would try for ever."""
+def test_unreachable_server_ends_the_run_at_the_silence_limit(attempt_on: Prepare, unique_name: str) -> None:
+    """Codex itself would retry for ever."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     attempt = attempt_on(url, idle_seconds=5.0)
@@ -145,14 +145,12 @@ def test_a_server_that_is_not_there_is_given_up_after_a_while(attempt_on: Prepar
 
 
 def a_token() -> str:
-    """A token in the form of the real ones, which says nothing."""
+    """Return an unsigned token in the form of real ones."""
     return "eyJhbGciOiJub25lIn0.eyJleHAiOjQxMDI0NDQ4MDB9.dGVzdA"
 
 
-def test_what_an_agent_has_set_up_does_not_lead_the_program_when_it_goes_on(
-    attempt_on: Prepare, tmp_path: Path
-) -> None:
-    """Nor finds its way to the key, which is in a file for a moment."""
+def test_configuration_written_by_the_agent_is_not_used_on_resume(attempt_on: Prepare, tmp_path: Path) -> None:
+    """Nor can the agent read the key, which is in a file for a moment."""
     trap = (
         f"mv ~/.codex ~/elsewhere; mkdir ~/.codex; cp -r ~/elsewhere/sessions ~/.codex; ln -s {tmp_path}/key "
         f'~/.codex/auth.json; echo \'notify = ["touch", "{tmp_path}/trapped"]\' > ~/.codex/config.toml'
@@ -170,7 +168,7 @@ def test_what_an_agent_has_set_up_does_not_lead_the_program_when_it_goes_on(
     assert not (tmp_path / "trapped").exists()
 
 
-def test_each_section_of_a_document_is_a_session_of_its_own(attempt_on: Prepare, tmp_path: Path) -> None:
+def test_each_section_of_a_document_has_its_own_session(attempt_on: Prepare, tmp_path: Path) -> None:
     (tmp_path / "manual.pdf").write_bytes(a_manual())
     file = WorkspaceFile(name="manual.pdf", path=str(tmp_path / "manual.pdf"), size=1)
     with CODEX.serve(Says("short")) as server:

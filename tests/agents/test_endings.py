@@ -1,4 +1,4 @@
-"""What becomes of each way in which the real agent programs end, or are ended."""
+"""Tests of each way in which a run of the real agent programs ends."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ TOO_LONG = "prompt is too long: 250000 tokens > 200000 maximum"
     ],
     ids=lambda value: str(value) if isinstance(value, AgentCli) else None,
 )
-def test_what_the_server_refuses_is_a_failure_that_says_what_to_do(
+def test_error_of_the_server_fails_with_its_code_and_advice(
     cli: AgentCli, attempt_on: Prepare, turn: Turn, code: FailedCode, words: str
 ) -> None:
     with cli.serve(turn) as server:
@@ -64,15 +64,15 @@ def test_what_the_server_refuses_is_a_failure_that_says_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("cli", "trouble", "note"),
+    ("cli", "error", "note"),
     [
         (CLAUDE, Refuses(529, "overloaded_error", "Overloaded"), "[the model's server answered 529: retry 1 of 3"),
         (CODEX, Fails("server_error", "odd"), "[Reconnecting... 1/2"),
     ],
     ids=["claude", "codex"],
 )
-def test_trouble_that_passes_is_a_note_in_the_log(cli: AgentCli, attempt_on: Prepare, trouble: Turn, note: str) -> None:
-    with cli.serve(trouble, Says("ok")) as server:
+def test_passing_error_is_logged(cli: AgentCli, attempt_on: Prepare, error: Turn, note: str) -> None:
+    with cli.serve(error, Says("ok")) as server:
         attempt = attempt_on(server)
         attempt.run()
 
@@ -80,10 +80,8 @@ def test_trouble_that_passes_is_a_note_in_the_log(cli: AgentCli, attempt_on: Pre
     assert any(line.startswith(note) for line in attempt.logs)
 
 
-def test_a_server_that_asks_for_a_long_pause_gets_it_at_once_and_the_slot_is_free(
-    cli: AgentCli, attempt_on: Prepare
-) -> None:
-    """The program itself would wait for it, more than once."""
+def test_long_pause_requested_by_the_server_ends_the_run_at_once(cli: AgentCli, attempt_on: Prepare) -> None:
+    """The program itself would wait, more than once."""
     with cli.serve(cli.shell("true"), Refuses(429, cli.rate_limit, "slow", {"retry-after": "60"})) as server:
         attempt = attempt_on(server)
         attempt.run()
@@ -93,24 +91,24 @@ def test_a_server_that_asks_for_a_long_pause_gets_it_at_once_and_the_slot_is_fre
     assert 60 <= seconds < 90
     assert f"asks for a pause of {seconds:.0f} s" in attempt.error.message
     assert len(server.requests) == 2
-    assert_one_answer_was_consumed(cli, attempt.outcome.usage)
+    assert_usage_of_one_answer(cli, attempt.outcome.usage)
 
 
-def test_what_a_failed_run_has_consumed_is_known(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_failed_run_reports_its_usage(cli: AgentCli, attempt_on: Prepare) -> None:
     with cli.serve(cli.shell("true"), Refuses(400, "invalid_request_error", "odd")) as server:
         attempt = attempt_on(server)
         attempt.run()
 
     assert attempt.failure[0] is FailedCode.AGENT_ERROR
-    assert_one_answer_was_consumed(cli, attempt.outcome.usage)
+    assert_usage_of_one_answer(cli, attempt.outcome.usage)
 
 
-def assert_one_answer_was_consumed(cli: AgentCli, usage: Usage) -> None:
+def assert_usage_of_one_answer(cli: AgentCli, usage: Usage) -> None:
     assert replace(usage, cost_usd=None) == cli.usage(turns=1, input_tokens=100, output_tokens=10)
     assert usage.cost_usd
 
 
-def test_too_many_turns_are_a_failure_of_their_own(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_too_many_turns_fail_with_max_turns(cli: AgentCli, attempt_on: Prepare) -> None:
     with cli.serve(cli.shell("true")) as server:
         attempt = attempt_on(server, config={"max_turns": 2})
         attempt.run()
@@ -120,7 +118,7 @@ def test_too_many_turns_are_a_failure_of_their_own(cli: AgentCli, attempt_on: Pr
     assert attempt.outcome.usage.input_tokens > 0
 
 
-def test_passing_the_token_limit_is_over_budget_and_ends_the_program(
+def test_exceeding_the_token_limit_fails_with_budget_and_ends_the_program(
     cli: AgentCli, attempt_on: Prepare, unique_name: str
 ) -> None:
     with cli.serve(cli.shell("true")) as server:
@@ -133,7 +131,7 @@ def test_passing_the_token_limit_is_over_budget_and_ends_the_program(
 
 
 @pytest.mark.parametrize("command", ["sleep 300", "setsid sleep 300 & sleep 300", "trap '' TERM INT; sleep 300"])
-def test_asked_to_stop_it_ends_the_tool_that_runs_wherever_it_hides(
+def test_stopped_attempt_kills_a_running_tool(
     cli: AgentCli, attempt_on: Prepare, unique_name: str, command: str
 ) -> None:
     with cli.serve(cli.shell(f"touch started; {command}")) as server:
@@ -145,26 +143,26 @@ def test_asked_to_stop_it_ends_the_tool_that_runs_wherever_it_hides(
 
     assert attempt.failure == (FailedCode.AGENT_ERROR, "stopped on request")
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
-    assert_one_answer_was_consumed(cli, attempt.outcome.usage)
+    assert_usage_of_one_answer(cli, attempt.outcome.usage)
 
 
 @pytest.mark.parametrize("prices", [None, Prices(input=1000)], ids=["list", "own"])
-def test_a_run_that_is_stopped_while_the_model_is_silent_has_a_cost(
+def test_run_stopped_while_the_model_is_silent_has_a_cost(
     cli: AgentCli, attempt_on: Prepare, prices: Prices | None
 ) -> None:
     with cli.serve(cli.shell("true"), Stalls()) as server:
         attempt = attempt_on(server, prices=prices)
         with attempt.started() as process:
-            wait_until(lambda: len(server.requests) == 2, "the model is asked again")
+            wait_until(lambda: len(server.requests) == 2, "the second request has arrived")
             process.send_signal(signal.SIGTERM)
             process.wait()
 
     usage = attempt.outcome.usage
-    assert_one_answer_was_consumed(cli, usage)
+    assert_usage_of_one_answer(cli, usage)
     assert prices is None or usage.cost_usd == pytest.approx(usage.input_tokens / 1000)
 
 
-def test_a_silent_server_is_given_up_after_a_while_and_the_log_tells_before(
+def test_silent_server_ends_the_run_at_the_limit_after_reminders(
     cli: AgentCli, attempt_on: Prepare, unique_name: str
 ) -> None:
     with cli.serve(cli.shell("true"), Stalls()) as server:
@@ -179,10 +177,10 @@ def test_a_silent_server_is_given_up_after_a_while_and_the_log_tells_before(
     reminders = [line for line in attempt.logs if "the run ends after 4 s of silence]" in line]
     assert 1 <= len(reminders) <= 3
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
-    assert_one_answer_was_consumed(cli, attempt.outcome.usage)
+    assert_usage_of_one_answer(cli, attempt.outcome.usage)
 
 
-def test_a_tool_may_take_longer_than_the_model_may_be_silent(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_silence_limit_does_not_apply_to_tools(cli: AgentCli, attempt_on: Prepare) -> None:
     with cli.serve(cli.shell("sleep 5; echo ok", text="This takes a while."), Says("done")) as server:
         attempt = attempt_on(server, idle_seconds=4.0)
         attempt.run()
@@ -190,18 +188,18 @@ def test_a_tool_may_take_longer_than_the_model_may_be_silent(cli: AgentCli, atte
     assert attempt.result == "done"
 
 
-def test_a_run_that_takes_too_long_ends_in_a_timeout(cli: AgentCli, attempt_on: Prepare, unique_name: str) -> None:
+def test_run_that_takes_too_long_fails_with_timeout(cli: AgentCli, attempt_on: Prepare, unique_name: str) -> None:
     with cli.serve(cli.shell("true"), Stalls()) as server:
         attempt = attempt_on(server, config={"timeout_ms": 5000})
         attempt.run()
 
     assert attempt.failure[0] is FailedCode.TIMEOUT
-    assert_one_answer_was_consumed(cli, attempt.outcome.usage)
+    assert_usage_of_one_answer(cli, attempt.outcome.usage)
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
 @pytest.mark.parametrize("output", ["/dev/null", "/proc/$PPID/fd/1"])
-def test_what_a_tool_leaves_running_does_not_keep_the_attempt_from_ending(
+def test_process_left_by_a_tool_does_not_delay_the_end(
     cli: AgentCli, attempt_on: Prepare, unique_name: str, output: str
 ) -> None:
     with cli.serve(cli.shell(f"setsid sleep 300 > {output} 2>&1 &"), Says("done")) as server:
@@ -212,7 +210,7 @@ def test_what_a_tool_leaves_running_does_not_keep_the_attempt_from_ending(
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
-def test_a_program_that_is_killed_is_a_failure_that_says_so(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_failure_says_that_the_program_was_killed(cli: AgentCli, attempt_on: Prepare) -> None:
     with cli.serve(cli.shell("kill -KILL $PPID; sleep 300")) as server:
         attempt = attempt_on(server)
         attempt.run()
@@ -221,12 +219,10 @@ def test_a_program_that_is_killed_is_a_failure_that_says_so(cli: AgentCli, attem
     assert "was killed by SIGKILL without a result" in attempt.failure[1]
 
 
-def test_without_credentials_the_failure_says_which_are_missing_and_how_to_give_them(
-    cli: AgentCli, attempt_on: Prepare
-) -> None:
+def test_failure_without_credentials_names_them_and_the_commands(cli: AgentCli, attempt_on: Prepare) -> None:
     selection = Selection(origins={"provider": "request", "model": "ai-config"}, others=("other (claude/opus)",))
-    refused = Refuses(401, "authentication_error", "Missing bearer or basic authentication in header")
-    with cli.serve(refused) as server:
+    unauthorized = Refuses(401, "authentication_error", "Missing bearer or basic authentication in header")
+    with cli.serve(unauthorized) as server:
         attempt = attempt_on(server, secrets={}, selection=selection)
         attempt.run()
 
@@ -242,7 +238,7 @@ def test_without_credentials_the_failure_says_which_are_missing_and_how_to_give_
     assert "/login" not in sentence
 
 
-def test_a_program_that_is_not_there_is_said_to_be_missing(
+def test_failure_names_the_variable_for_a_missing_program(
     cli: AgentCli, attempt_on: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", os.defpath)

@@ -1,4 +1,4 @@
-"""The MCP servers of an agent, as the real agent programs start and ask them."""
+"""Tests of MCP servers with the real agent programs."""
 
 import sys
 from typing import Any
@@ -18,11 +18,11 @@ TOKEN = "test-mcp-token-0123456789"
 
 
 def docs(**server: Any) -> dict[str, Any]:
-    """The settings of a job whose agent has this server."""
+    """Return the settings of a job with this MCP server."""
     return {"mcp_servers": {"docs": McpServer(**server)}}
 
 
-def test_a_tool_of_a_server_that_is_a_program_is_called(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_tool_of_a_server_program_is_called(cli: AgentCli, attempt_on: Prepare) -> None:
     program = docs(
         command=sys.executable, args=(mcp_server.__file__, 'an "odd" word'), env={"MCP_TEST_KNOWS": "the answer"}
     )
@@ -36,7 +36,7 @@ def test_a_tool_of_a_server_that_is_a_program_is_called(cli: AgentCli, attempt_o
     assert attempt.result == "done"
 
 
-def test_credentials_are_in_the_environment_of_the_program_and_in_no_other(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_credentials_are_only_in_the_environment_of_the_server(cli: AgentCli, attempt_on: Prepare) -> None:
     environments = cli.shell("tr '\\0' '\\n' < /proc/$PPID/environ; env; echo looked")
     with cli.serve(cli.ask("Why?"), environments, Says("done")) as server:
         program = docs(command=sys.executable, args=(mcp_server.__file__,))
@@ -52,7 +52,7 @@ def test_credentials_are_in_the_environment_of_the_program_and_in_no_other(cli: 
     assert TOKEN not in attempt.output.read_text()
 
 
-def test_credentials_are_nowhere_on_disk_while_the_model_acts(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_credentials_are_not_on_disk_while_the_model_works(cli: AgentCli, attempt_on: Prepare) -> None:
     look = cli.shell("grep -rlF test-mcp-token $HOME/.. . ; echo looked")
     with cli.serve(look, cli.ask("Why?"), Says("done")) as server:
         program = docs(command=sys.executable, args=(mcp_server.__file__,))
@@ -63,11 +63,11 @@ def test_credentials_are_nowhere_on_disk_while_the_model_acts(cli: AgentCli, att
     assert found.strip().splitlines()[-1] == "looked"
     assert "mcp.json" not in found
     assert "config.toml" not in found
-    assert "[redacted]" in answer  # the server has it all the same
+    assert "[redacted]" in answer  # the server has the token
     assert attempt.result == "done"
 
 
-def test_credentials_are_nowhere_on_disk_once_the_attempt_has_ended(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_credentials_are_not_on_disk_after_the_attempt(cli: AgentCli, attempt_on: Prepare) -> None:
     with cli.serve(cli.ask("Why?"), Says("done")) as server:
         program = docs(command=sys.executable, args=(mcp_server.__file__,))
         secrets = cli.secrets | {"mcp.docs.MCP_TEST_TOKEN": TOKEN}
@@ -80,23 +80,21 @@ def test_credentials_are_nowhere_on_disk_once_the_attempt_has_ended(cli: AgentCl
         assert [file for file in files if secret.encode() in file.read_bytes()] == []
 
 
-def test_a_tool_of_a_server_at_an_address_is_called_with_its_headers_and_credentials(
-    cli: AgentCli, attempt_on: Prepare
-) -> None:
-    with http_mcp_server() as there, cli.serve(cli.ask("Why?"), Says("done")) as server:
-        at_address = docs(url=there.url, headers={"X-Team": "red"})
+def test_tool_of_a_server_with_a_url_is_called_with_headers_and_credentials(cli: AgentCli, attempt_on: Prepare) -> None:
+    with http_mcp_server() as mcp, cli.serve(cli.ask("Why?"), Says("done")) as server:
+        settings = docs(url=mcp.url, headers={"X-Team": "red"})
         secrets = cli.secrets | {"mcp.docs.Authorization": f"Bearer {TOKEN}"}
-        attempt = attempt_on(server, config=at_address, secrets=secrets)
+        attempt = attempt_on(server, config=settings, secrets=secrets)
         attempt.run()
 
     assert attempt.tool_events[-1].output == "Why? over HTTP"
-    assert (there.headers["X-Team"], there.headers["Authorization"]) == ("red", f"Bearer {TOKEN}")
+    assert (mcp.headers["X-Team"], mcp.headers["Authorization"]) == ("red", f"Bearer {TOKEN}")
 
 
 @pytest.mark.parametrize(
     ("cli", "reason"), [(CLAUDE, "does not say why"), (CODEX, "No such file")], ids=["claude", "codex"]
 )
-def test_a_server_that_does_not_start_is_noted_in_the_log(cli: AgentCli, attempt_on: Prepare, reason: str) -> None:
+def test_server_that_fails_to_start_is_logged(cli: AgentCli, attempt_on: Prepare, reason: str) -> None:
     with cli.serve(Says("done")) as server:
         attempt = attempt_on(server, config=docs(command="no-such-program"))
         attempt.run()

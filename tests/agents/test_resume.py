@@ -1,4 +1,4 @@
-"""Another attempt with the real agent programs: it goes on with their session, or begins anew."""
+"""Tests of resuming a session of the real agent programs."""
 
 import signal
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.unit.executor.attempts import AttemptFolder, a_repository, in_a_clone
 REFUSAL = Refuses(400, "invalid_request_error", "no")
 
 
-def test_it_goes_on_with_the_session_in_its_workspace(cli: AgentCli, attempt_on: Prepare, tmp_path: Path) -> None:
+def test_attempt_resumes_the_session_in_its_workspace(cli: AgentCli, attempt_on: Prepare, tmp_path: Path) -> None:
     with cli.serve(cli.shell("sed -i s/old/new/ notes.txt"), REFUSAL) as server:
         first = attempt_on(server, instructions="Never push.", **in_a_clone_of(a_repository(tmp_path / "repo")))
         first.run()
@@ -42,12 +42,12 @@ def test_it_goes_on_with_the_session_in_its_workspace(cli: AgentCli, attempt_on:
     assert "-old\n+new\n+more\n" in (second.path / "changes.patch").read_text()
 
 
-def test_it_goes_on_where_everything_was_killed(cli: AgentCli, attempt_on: Prepare, unique_name: str) -> None:
+def test_attempt_resumes_after_all_processes_were_killed(cli: AgentCli, attempt_on: Prepare, unique_name: str) -> None:
     with cli.serve(cli.shell("echo one > made; touch started; sleep 300")) as server:
         first = attempt_on(server)
         with first.started() as process:
             wait_until((first.workspace / "started").exists, "the tool runs")
-            wait_until(lambda: b"sleep 300" in session_of(first), "the program has kept that it runs")
+            wait_until(lambda: b"sleep 300" in session_of(first), "the program has recorded the call")
             process.kill()
             process.wait()
         kill_all_of(unique_name)
@@ -62,11 +62,11 @@ def test_it_goes_on_where_everything_was_killed(cli: AgentCli, attempt_on: Prepa
 
 
 def session_of(attempt: AttemptFolder) -> bytes:
-    """What the program has kept of its session so far."""
+    """Return the session files of the program."""
     return b"".join(file.read_bytes() for file in (attempt.path / "home").rglob("*.jsonl"))
 
 
-def test_it_begins_anew_where_the_program_does_not_know_the_session(
+def test_attempt_starts_over_if_the_program_does_not_know_the_session(
     cli: AgentCli, attempt_on: Prepare, tmp_path: Path
 ) -> None:
     with cli.serve(cli.shell("touch made"), REFUSAL) as server:
@@ -81,19 +81,19 @@ def test_it_begins_anew_where_the_program_does_not_know_the_session(
     assert (second.result, second.session.attempt) == ("done", 2)
     assert (second.workspace / "notes.txt").read_text() == "old\n"
     assert not (second.workspace / "made").exists()
-    said = words(server.requests[-1][cli.conversation])
-    assert "Fix the bug." in said
-    assert "touch made" not in said
+    conversation = words(server.requests[-1][cli.conversation])
+    assert "Fix the bug." in conversation
+    assert "touch made" not in conversation
     assert second.outcome.outputs == Outputs(files_changed=0)
 
 
 def kill_all_of(name: str) -> None:
-    """End what an attempt has left whose executor was killed, as the launcher does."""
+    """Kill the leftover processes of an attempt whose executor was killed, as the launcher does."""
 
-    def nothing_was_left() -> bool:
+    def none_is_left() -> bool:
         left = with_environment("LABRATS_ATTEMPT", name)
         for pid in left:
             send_signal(pid, signal.SIGKILL)
-        return not left  # else one may have been born meanwhile
+        return not left  # otherwise another one may have started meanwhile
 
-    wait_until(nothing_was_left, "nothing of the attempt runs")
+    wait_until(none_is_left, "nothing of the attempt runs")

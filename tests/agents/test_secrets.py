@@ -1,4 +1,4 @@
-"""What the tools of the real agent programs do not find, what is not shown, and what a repository cannot have run."""
+"""Tests of secrets and untrusted repositories with the real agent programs."""
 
 import base64
 from pathlib import Path
@@ -15,10 +15,10 @@ from tests.unit.executor.attempts import a_repository, commit_all, in_a_clone_of
 
 
 @pytest.mark.parametrize(("cli", "name"), [(cli, name) for cli in (CLAUDE, CODEX) for name in cli.key_names], ids=str)
-def test_the_key_of_the_models_secret_is_used_and_no_tool_finds_it(
+def test_key_is_used_and_no_tool_can_read_it(
     cli: AgentCli, name: str, attempt_on: Prepare, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither in its environment, nor in that of the program, nor in a file."""
+    """Search the environments of tool and program, and all files."""
     monkeypatch.setenv("ENGINE_VARIABLE", "test-engine-secret")
     in_environments = "tr '\\0' '\\n' < /proc/$PPID/environ; env"
     in_files = f"grep -rl '{KEY[:-1]}[{KEY[-1]}]' .."  # a pattern that does not match itself
@@ -45,8 +45,8 @@ def test_the_key_of_the_models_secret_is_used_and_no_tool_finds_it(
         "set -x; : {secret}",
     ],
 )
-def test_a_secret_that_a_tool_prints_is_redacted(cli: AgentCli, attempt_on: Prepare, command: str) -> None:
-    """As the tool prints it, and as the program shows the call."""
+def test_secret_printed_by_a_tool_is_redacted(cli: AgentCli, attempt_on: Prepare, command: str) -> None:
+    """Check the tool's output and the program's report of the call."""
     secret = "test-git-token-0123456789"
     encoded = (secret, base64.b64encode(secret.encode()).decode().rstrip("="), secret.encode().hex())
     with cli.serve(cli.shell(command.format(secret=secret)), Says(f"It is {secret}.")) as server:
@@ -59,11 +59,11 @@ def test_a_secret_that_a_tool_prints_is_redacted(cli: AgentCli, attempt_on: Prep
     assert [form for form in encoded if form in output] == []
 
 
-def test_a_repositorys_words_are_heeded_and_nothing_that_it_brings_is_run_by_the_program(
+def test_repositorys_instructions_are_read_and_its_commands_are_not_run(
     cli: AgentCli, attempt_on: Prepare, tmp_path: Path
 ) -> None:
     repository = a_repository(tmp_path / "repo")
-    files = cli.traps(f"touch {tmp_path}/trapped") | {"AGENTS.md": "words of the repository\n"}
+    files = cli.traps(f"touch {tmp_path}/trapped") | {"AGENTS.md": "instructions of the repository\n"}
     for name, content in files.items():
         (repository / name).parent.mkdir(exist_ok=True)
         (repository / name).write_text(content)
@@ -75,4 +75,4 @@ def test_a_repositorys_words_are_heeded_and_nothing_that_it_brings_is_run_by_the
     assert attempt.result == "ok"
     assert not (tmp_path / "trapped").exists()
     assert (attempt.tool_events[-1].output or "").rstrip() == "trap="
-    assert "words of the repository" in words(server.requests[0][cli.conversation])
+    assert "instructions of the repository" in words(server.requests[0][cli.conversation])

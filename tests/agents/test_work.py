@@ -1,4 +1,4 @@
-"""The real agent programs at work: what reaches their model, and what is told of what they do."""
+"""Tests of runs of the real agent programs: the requests to the model and the events."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.support.scripted_model import Says
 from tests.unit.executor.attempts import a_repository, git, in_a_clone_of
 
 
-def test_it_works_in_the_cloned_repository_and_says_what_it_did(
+def test_agent_works_in_the_cloned_repository_and_its_work_is_logged(
     cli: AgentCli, attempt_on: Prepare, tmp_path: Path
 ) -> None:
     fix = "sed -i s/old/new/ notes.txt; git -c user.name=T -c user.email=t@example.org commit -qam fix && echo ok"
@@ -37,7 +37,7 @@ def test_it_works_in_the_cloned_repository_and_says_what_it_did(
     ]
 
 
-def test_the_prompt_reaches_the_model_whatever_it_begins_with(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_any_prompt_reaches_the_model_unchanged(cli: AgentCli, attempt_on: Prepare) -> None:
     prompt = "--help me, $HOME `id` 'please'\n" + "x" * 200_000
     with cli.serve(Says("ok")) as server:
         attempt = attempt_on(server, prompt=prompt)
@@ -47,7 +47,7 @@ def test_the_prompt_reaches_the_model_whatever_it_begins_with(cli: AgentCli, att
     assert attempt.result == "ok"
 
 
-def test_tool_calls_are_events(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_tool_calls_are_reported_as_events(cli: AgentCli, attempt_on: Prepare) -> None:
     with cli.serve(cli.shell("echo out; exit 3"), Says("done")) as server:
         attempt = attempt_on(server)
         attempt.run()
@@ -58,7 +58,7 @@ def test_tool_calls_are_events(cli: AgentCli, attempt_on: Prepare) -> None:
     assert (answer.output or "").rstrip().endswith("out")
 
 
-def test_usage_is_told_after_each_answer_of_the_model(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_usage_is_reported_after_each_answer(cli: AgentCli, attempt_on: Prepare) -> None:
     last = Says("done", input_tokens=300, output_tokens=30)
     with cli.serve(cli.shell("true"), cli.shell("true"), last) as server:
         attempt = attempt_on(server)
@@ -73,7 +73,7 @@ def test_usage_is_told_after_each_answer_of_the_model(cli: AgentCli, attempt_on:
     assert usages[-1].cost_usd
 
 
-def test_the_settings_of_the_job_reach_the_program(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_settings_of_the_job_reach_the_program(cli: AgentCli, attempt_on: Prepare) -> None:
     with cli.serve(Says("ok")) as server:
         config = {"model": 'a-"test"-model', "effort": "low"}
         attempt_on(server, config=config, secrets={cli.key_names[0]: f"{KEY}\n"}).run()
@@ -83,7 +83,7 @@ def test_the_settings_of_the_job_reach_the_program(cli: AgentCli, attempt_on: Pr
     assert server.key == KEY
 
 
-def test_instructions_reach_the_agent_and_leave_the_checkout_clean(
+def test_instructions_reach_the_model_and_leave_the_checkout_clean(
     cli: AgentCli, attempt_on: Prepare, tmp_path: Path
 ) -> None:
     instructions = "Never push. Ask @somebody.\n" + "x" * 200_000
@@ -98,7 +98,7 @@ def test_instructions_reach_the_agent_and_leave_the_checkout_clean(
     assert git(attempt.workspace, "status", "--porcelain", "--ignored") == "?? made"
 
 
-def test_a_line_of_several_hundred_kilobytes_is_read(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_line_of_several_hundred_kilobytes_is_read(cli: AgentCli, attempt_on: Prepare) -> None:
     with cli.serve(Says("y" * 400_000)) as server:
         attempt = attempt_on(server)
         attempt.run()
@@ -108,7 +108,7 @@ def test_a_line_of_several_hundred_kilobytes_is_read(cli: AgentCli, attempt_on: 
     assert (attempt.path / "result.json").stat().st_size == 400_002
 
 
-def test_the_cost_of_a_run_whose_server_reports_no_usage_is_not_known(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_cost_is_unknown_if_the_server_reports_no_usage(cli: AgentCli, attempt_on: Prepare) -> None:
     with cli.serve(Says("ok", input_tokens=0, output_tokens=0)) as server:
         attempt = attempt_on(server, prices=Prices(input=1, output=1))
         attempt.run()

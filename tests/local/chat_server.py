@@ -1,4 +1,4 @@
-"""A scripted OpenAI-compatible server on loopback: what its model says next is decided by the test."""
+"""A scripted OpenAI-compatible server on loopback."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ from tests.support.loopback import QuietHandler, served_by
 
 @dataclass(frozen=True)
 class Says:
-    """The model answers with a text, in pieces."""
+    """A turn in which the model answers with a text, in pieces."""
 
     text: str
     finish_reason: str = "stop"
@@ -22,7 +22,7 @@ class Says:
 
 @dataclass(frozen=True)
 class Calls:
-    """The model calls a tool. arguments: an object, or the text that the model wrote instead of one."""
+    """A turn in which the model calls a tool. arguments: an object, or any text in its place."""
 
     tool: str
     arguments: Mapping[str, Any] | str
@@ -32,7 +32,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Refuses:
-    """The server answers with an HTTP error."""
+    """A turn in which the server answers with an HTTP error."""
 
     status: int
     body: Any
@@ -41,7 +41,7 @@ class Refuses:
 
 @dataclass(frozen=True)
 class Sends:
-    """The server streams exactly this; and closes the connection, properly unless it `breaks_off`."""
+    """A turn in which the server streams `content`. breaks_off: True to end the stream improperly."""
 
     content: bytes
     breaks_off: bool = False
@@ -49,7 +49,7 @@ class Sends:
 
 @dataclass(frozen=True)
 class Floods:
-    """The server sends this again and again, until nobody listens or the test is over."""
+    """A turn in which the server repeats `content` until the client disconnects or the test ends."""
 
     content: bytes
     pause_seconds: float = 0.0
@@ -60,9 +60,11 @@ Turn = Says | Calls | Refuses | Sends | Floods
 
 @dataclass
 class ChatScript:
-    """Plays `turns`, one for each request; the last one again for every further request.
+    """A script of turns, one per request. The last turn is repeated.
 
-    judge: may refuse a request before its turn. requests: the bodies so far. headers: those of the latest.
+    judge:    returns an error for a request, or None to play its turn.
+    requests: the bodies of all requests so far.
+    headers:  the headers of the latest request.
     """
 
     turns: Sequence[Turn]
@@ -91,7 +93,7 @@ class ChatScript:
 def chat_server(
     *turns: Turn, models: Any = None, judge: Callable[[dict[str, Any]], Refuses | None] = lambda body: None
 ) -> Iterator[ChatScript]:
-    """Serve `turns` until the end of the block. models: the answer of /v1/models; without one it is 404."""
+    """Serve `turns` until the context exits. models: the answer of /v1/models; None for 404."""
     script = ChatScript(turns, models, judge)
 
     class Handler(_Handler):
@@ -151,15 +153,15 @@ class _Handler(QuietHandler):
 
 
 def streamed(turn: Says | Calls) -> Iterator[bytes]:
-    """An answer as servers stream it: texts and arguments in pieces, then the usage, then the end."""
+    """Yield the events of a streamed answer: text and arguments in pieces, the usage and the end."""
     yield event({"role": "assistant", "content": ""})
     for piece in _pieces(turn.text):
         yield event({"content": piece})
     if isinstance(turn, Calls):
-        written = turn.arguments if isinstance(turn.arguments, str) else json.dumps(turn.arguments)
+        arguments = turn.arguments if isinstance(turn.arguments, str) else json.dumps(turn.arguments)
         call = {"index": 0, "id": "call_a1", "type": "function", "function": {"name": turn.tool, "arguments": ""}}
         yield event({"tool_calls": [call]})
-        for piece in _pieces(written):
+        for piece in _pieces(arguments):
             yield event({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
         yield event({}, finish_reason="tool_calls")
     else:

@@ -1,4 +1,4 @@
-"""Attempts of the local providers."""
+"""Fixtures for attempts of the local providers."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,14 +17,14 @@ Prepare = Callable[..., AttemptFolder]
 
 @pytest.fixture
 def unique_name() -> Iterator[str]:
-    """The name of an attempt whose processes are looked for."""
+    """Yield the name of an attempt whose processes a test searches for."""
     with a_unique_name() as name:
         yield name
 
 
 @pytest.fixture
 def attempt_on(tmp_path: Path, unique_name: str) -> Prepare:
-    """Prepares an attempt of a local provider, on a server."""
+    """Return a function that prepares an attempt of a local provider with a server."""
 
     def prepare(server: ChatScript | str | None, *, config: dict[str, Any] | None = None, **task: Any) -> AttemptFolder:
         usual: dict[str, Any] = {"provider": "vllm", "model": "test-model", "timeout_ms": 60_000}

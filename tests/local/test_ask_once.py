@@ -1,4 +1,4 @@
-"""A local provider that asks its model once, against a scripted server, in a real attempt."""
+"""Tests of local providers with a single request, in real attempts with a scripted server."""
 
 import socket
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from tests.local.conftest import Prepare, failure_of, result_of
 KEY = "sk-test-0123456789"
 
 
-def test_the_models_answer_is_the_result_and_its_lines_are_the_log(attempt_on: Prepare) -> None:
+def test_answer_is_the_result_and_its_lines_are_logged(attempt_on: Prepare) -> None:
     with chat_server(Says("The first line.\n\nThe second,\tünïcode 🙂.")) as server:
         attempt = attempt_on(server, prompt="What is in it?")
         assert attempt.run() == 0
@@ -30,7 +30,7 @@ def test_the_models_answer_is_the_result_and_its_lines_are_the_log(attempt_on: P
 
 
 @pytest.mark.parametrize("provider", ["vllm", "gemma", "qwen"])
-def test_each_local_provider_is_there(attempt_on: Prepare, provider: str) -> None:
+def test_every_local_provider_answers(attempt_on: Prepare, provider: str) -> None:
     with chat_server(Says("ok")) as server:
         attempt = attempt_on(server, config={"provider": provider})
         attempt.run()
@@ -38,7 +38,7 @@ def test_each_local_provider_is_there(attempt_on: Prepare, provider: str) -> Non
     assert result_of(attempt) == "ok"
 
 
-def test_usage_is_what_the_server_reports(attempt_on: Prepare) -> None:
+def test_usage_is_reported_by_the_server(attempt_on: Prepare) -> None:
     usage = {"prompt_tokens": 50, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 20}}
     with chat_server(Says("ok", usage=usage)) as server:
         attempt = attempt_on(server)
@@ -47,7 +47,7 @@ def test_usage_is_what_the_server_reports(attempt_on: Prepare) -> None:
     assert attempt.outcome.usage == Usage(input_tokens=30, output_tokens=7, cache_read_tokens=20, turns=1)
 
 
-def test_a_server_that_reports_no_usage_is_counted_by_turns(attempt_on: Prepare) -> None:
+def test_usage_without_a_report_is_only_a_turn(attempt_on: Prepare) -> None:
     with chat_server(Says("ok", usage={})) as server:
         attempt = attempt_on(server)
         attempt.run()
@@ -55,7 +55,7 @@ def test_a_server_that_reports_no_usage_is_counted_by_turns(attempt_on: Prepare)
     assert attempt.outcome.usage == Usage(turns=1)
 
 
-def test_the_key_of_the_models_secret_is_sent_and_never_shown(attempt_on: Prepare) -> None:
+def test_key_is_sent_and_redacted(attempt_on: Prepare) -> None:
     with chat_server(Says(f"Your key is {KEY}, I think")) as server:
         attempt = attempt_on(server, secrets={"OPENAI_API_KEY": f"{KEY}\n"})
         attempt.run()
@@ -65,7 +65,7 @@ def test_the_key_of_the_models_secret_is_sent_and_never_shown(attempt_on: Prepar
     assert KEY not in attempt.output.read_text()
 
 
-def test_without_an_endpoint_it_is_said_how_to_give_one(attempt_on: Prepare) -> None:
+def test_failure_without_an_endpoint_says_how_to_set_it(attempt_on: Prepare) -> None:
     attempt = attempt_on(None)
     attempt.run()
 
@@ -76,7 +76,7 @@ def test_without_an_endpoint_it_is_said_how_to_give_one(attempt_on: Prepare) -> 
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
-def test_the_endpoint_may_leave_out_its_path(attempt_on: Prepare, suffix: str) -> None:
+def test_path_of_the_endpoint_is_optional(attempt_on: Prepare, suffix: str) -> None:
     with chat_server(Says("ok")) as server:
         attempt = attempt_on(server.url + suffix)
         attempt.run()
@@ -84,7 +84,7 @@ def test_the_endpoint_may_leave_out_its_path(attempt_on: Prepare, suffix: str) -
     assert result_of(attempt) == "ok"
 
 
-def test_a_job_that_names_no_model_has_the_one_that_is_served(attempt_on: Prepare) -> None:
+def test_job_without_a_model_uses_the_first_of_the_server(attempt_on: Prepare) -> None:
     with chat_server(Says("ok"), models={"data": [{"id": "served/one"}, {"id": "other"}]}) as server:
         attempt_on(server, config={"provider": "gemma", "model": "gemma"}).run()
 
@@ -92,7 +92,7 @@ def test_a_job_that_names_no_model_has_the_one_that_is_served(attempt_on: Prepar
 
 
 @pytest.mark.parametrize("react_enabled", [False, True])
-def test_instructions_are_what_the_system_says(attempt_on: Prepare, react_enabled: bool) -> None:
+def test_instructions_are_in_the_system_message(attempt_on: Prepare, react_enabled: bool) -> None:
     with chat_server(Says("ok")) as server:
         attempt_on(server, config={"react_enabled": react_enabled}, instructions="Answer in French.").run()
 
@@ -103,26 +103,26 @@ def test_instructions_are_what_the_system_says(attempt_on: Prepare, react_enable
 
 
 @pytest.mark.parametrize("config", [{}, {"react_enabled": True}], ids=["once", "react"])
-def test_sampling_reaches_the_server_by_its_names(attempt_on: Prepare, config: dict[str, Any]) -> None:
+def test_sampling_fields_reach_the_server(attempt_on: Prepare, config: dict[str, Any]) -> None:
     sampling = Sampling(temperature=0.0, top_k=5, seed=3, reasoning_effort="high", repetition_penalty=1.2)
     with chat_server(Says("ok")) as server:
         attempt_on(server, config=config | {"sampling": sampling}).run()
 
     request = server.requests[0]
-    asked = {"temperature": 0.0, "top_k": 5, "seed": 3, "reasoning_effort": "high", "repetition_penalty": 1.2}
-    assert {name: request[name] for name in asked} == asked
+    expected = {"temperature": 0.0, "top_k": 5, "seed": 3, "reasoning_effort": "high", "repetition_penalty": 1.2}
+    assert {name: request[name] for name in expected} == expected
     assert request["repeat_penalty"] == 1.2, "llama.cpp's name for it"
     assert "top_p" not in request
 
 
-def test_without_sampling_the_server_decides(attempt_on: Prepare) -> None:
+def test_request_without_sampling_has_no_sampling_fields(attempt_on: Prepare) -> None:
     with chat_server(Says("ok")) as server:
         attempt_on(server, config={"effort": "high"}).run()
 
     assert set(server.requests[0]) == {"model", "messages", "stream", "stream_options"}
 
 
-def test_a_limit_on_tokens_bounds_the_answer(attempt_on: Prepare) -> None:
+def test_token_limit_limits_the_answer(attempt_on: Prepare) -> None:
     with chat_server(Says("half an ans", finish_reason="length")) as server:
         attempt = attempt_on(server, config={"max_tokens": 500})
         attempt.run()
@@ -133,14 +133,12 @@ def test_a_limit_on_tokens_bounds_the_answer(attempt_on: Prepare) -> None:
 
 
 @pytest.mark.parametrize(
-    ("in_header", "least", "most"),
+    ("retry_after", "least", "most"),
     [("120", 120, 120), (format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True), 12 * 3600, 24 * 3600)],
     ids=["seconds", "date"],
 )
-def test_how_long_the_server_asks_to_be_left_alone_is_passed_on(
-    attempt_on: Prepare, in_header: str, least: float, most: float
-) -> None:
-    with chat_server(Refuses(429, {"error": {"message": "slow down"}}, {"Retry-After": in_header})) as server:
+def test_pause_in_a_header_is_reported(attempt_on: Prepare, retry_after: str, least: float, most: float) -> None:
+    with chat_server(Refuses(429, {"error": {"message": "slow down"}}, {"Retry-After": retry_after})) as server:
         attempt = attempt_on(server)
         attempt.run()
 
@@ -149,7 +147,7 @@ def test_how_long_the_server_asks_to_be_left_alone_is_passed_on(
     assert len(server.requests) == 1
 
 
-def test_thoughts_that_the_server_leaves_in_are_no_part_of_the_result(attempt_on: Prepare) -> None:
+def test_reasoning_in_the_text_is_removed_from_the_result(attempt_on: Prepare) -> None:
     with chat_server(Says("<think>\nHm, 4?\n</think>\n\nIt is 4.")) as server:
         attempt = attempt_on(server)
         attempt.run()
@@ -195,7 +193,7 @@ def test_thoughts_that_the_server_leaves_in_are_no_part_of_the_result(attempt_on
         (Sends(b"Hello, I am no event stream"), FailedCode.AGENT_ERROR, "closed the connection"),
     ],
 )
-def test_what_goes_wrong_at_the_server_is_a_failure_that_says_what_to_do(
+def test_error_of_the_server_fails_with_its_code_and_advice(
     attempt_on: Prepare, turn: Any, code: FailedCode, words: str
 ) -> None:
     with chat_server(turn) as server:
@@ -207,7 +205,7 @@ def test_what_goes_wrong_at_the_server_is_a_failure_that_says_what_to_do(
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "error",
     [
         Refuses(503, {"error": {"message": "Loading model"}}),
         Refuses(429, {"error": {"message": "slow down"}}, {"Retry-After": "0"}),
@@ -215,15 +213,15 @@ def test_what_goes_wrong_at_the_server_is_a_failure_that_says_what_to_do(
         Sends(event({"content": "half an ans"})),
     ],
 )
-def test_trouble_that_passes_at_once_is_waited_out(attempt_on: Prepare, trouble: Any) -> None:
-    with chat_server(trouble, Says("ok")) as server:
+def test_passing_error_is_retried(attempt_on: Prepare, error: Any) -> None:
+    with chat_server(error, Says("ok")) as server:
         attempt = attempt_on(server)
         attempt.run()
 
     assert result_of(attempt) == "ok"
 
 
-def test_a_server_that_is_not_there_is_said_so(attempt_on: Prepare) -> None:
+def test_unreachable_server_is_reported(attempt_on: Prepare) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     attempt = attempt_on(url)
@@ -234,7 +232,7 @@ def test_a_server_that_is_not_there_is_said_so(attempt_on: Prepare) -> None:
     assert failure_of(attempt)[1] == f"the model's server at {url}/v1/ cannot be reached: Connection refused"
 
 
-def test_a_server_that_drips_for_ever_ends_in_a_timeout(attempt_on: Prepare) -> None:
+def test_endless_keep_alive_ends_in_a_timeout(attempt_on: Prepare) -> None:
     with chat_server(Floods(b": still here\n\n", pause_seconds=0.05)) as server:
         attempt = attempt_on(server, config={"timeout_ms": 1500})
         attempt.run()
@@ -243,7 +241,7 @@ def test_a_server_that_drips_for_ever_ends_in_a_timeout(attempt_on: Prepare) -> 
 
 
 @pytest.mark.parametrize("content", [b"x" * 2**20, data({"choices": [], "padding": "x" * 2**18})])
-def test_a_server_that_sends_without_end_is_cut_off(attempt_on: Prepare, content: bytes) -> None:
+def test_endless_response_is_cut_off(attempt_on: Prepare, content: bytes) -> None:
     with chat_server(Floods(content)) as server:
         attempt = attempt_on(server)
         attempt.run()

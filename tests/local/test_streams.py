@@ -1,4 +1,4 @@
-"""The streams of vLLM, Ollama and llama.cpp, as they document them or were seen to send them, and broken ones."""
+"""Tests with streams as vLLM, Ollama and llama.cpp document or send them, and with broken streams."""
 
 import json
 import signal
@@ -58,14 +58,14 @@ BOTH = [("read_file", A), ("read_file", B)]
 @pytest.mark.parametrize(
     "deltas",
     [
-        # Ollama, models without a parser of their own: every call whole, and all with the index 0.
+        # Ollama, for models without a parser: every call is complete and has the index 0.
         [[a_call("read_file", A, index=0, id="call_1"), a_call("read_file", B, index=0, id="call_2")]],
         [[a_call("read_file", A, index=0, id="call_1")], [a_call("read_file", B, index=0, id="call_2")]],
         # The same without ids; and Ollama before 0.4.7, without an index.
         [[a_call("read_file", A, index=0)], [a_call("read_file", B, index=0)]],
         [[a_call("read_file", A)], [a_call("read_file", B)]],
         [[a_call("read_file", A, index=None, id=None)], [a_call("read_file", B, index=None, id=None)]],
-        # vLLM: a name first, then the arguments in pieces.
+        # vLLM: the name first, then the arguments in pieces.
         [
             [a_call("read_file", "", index=0, id="call_1")],
             [a_call(None, A[:5], index=0)],
@@ -73,7 +73,7 @@ BOTH = [("read_file", A), ("read_file", B)]
             [a_call("read_file", "", index=1, id="call_2")],
             [a_call(None, B, index=1)],
         ],
-        # The pieces of two calls that come in together.
+        # Interleaved pieces of two calls.
         [
             [a_call("read_file", A[:5], index=0, id="1"), a_call("read_file", B[:5], index=1, id="2")],
             [a_call(None, B[5:], index=1), a_call(None, A[5:], index=0)],
@@ -87,7 +87,7 @@ BOTH = [("read_file", A), ("read_file", B)]
         ],
         # Pieces without an index belong to the call before them.
         [[a_call("read_file", A[:5])], [a_call(None, A[5:])], [a_call("read_file", B[:5])], [a_call(None, B[5:])]],
-        # Arguments that are an object already, and a function that is null.
+        # Arguments as an object, and a function that is null.
         [
             [a_call("read_file", json.loads(A), index=0, id="1")],
             [{"index": 0, "function": None}],
@@ -95,13 +95,13 @@ BOTH = [("read_file", A), ("read_file", B)]
         ],
     ],
 )
-def test_parallel_calls_are_told_apart_whatever_their_indexes(deltas: list[list[dict[str, Any]]]) -> None:
+def test_parallel_calls_are_separated_whatever_their_indexes(deltas: list[list[dict[str, Any]]]) -> None:
     assert [(name, json.loads(arguments)) for name, arguments in calls_in(*deltas)] == [
         (name, json.loads(arguments)) for name, arguments in BOTH
     ]
 
 
-def test_parallel_calls_of_one_index_are_all_made(attempt_on: Prepare) -> None:
+def test_parallel_calls_of_one_index_are_all_executed(attempt_on: Prepare) -> None:
     calls = [
         a_call("write_file", json.dumps({"path": f"{name}.txt", "content": name}), index=0, id=f"call_{name}")
         for name in "abc"
@@ -115,7 +115,7 @@ def test_parallel_calls_of_one_index_are_all_made(attempt_on: Prepare) -> None:
     assert sorted(path.name for path in attempt.workspace.glob("*.txt")) == ["a.txt", "b.txt", "c.txt"]
 
 
-def test_nulls_where_a_list_or_an_object_is_usual_are_taken_for_nothing(attempt_on: Prepare) -> None:
+def test_null_in_place_of_a_list_or_object_counts_as_absent(attempt_on: Prepare) -> None:
     stream = [
         data({"choices": None, "usage": None}),
         data({"choices": [{"index": None, "delta": None, "finish_reason": None}]}),
@@ -132,7 +132,7 @@ def test_nulls_where_a_list_or_an_object_is_usual_are_taken_for_nothing(attempt_
     assert attempt.outcome.usage == Usage(output_tokens=3, turns=1)
 
 
-def test_a_stream_that_ends_properly_needs_no_reason_for_its_end(attempt_on: Prepare) -> None:
+def test_stream_with_a_proper_end_needs_no_finish_reason(attempt_on: Prepare) -> None:
     with chat_server(Sends(event({"content": "ok"}) + DONE)) as server:
         attempt = attempt_on(server)
         attempt.run()
@@ -142,8 +142,10 @@ def test_a_stream_that_ends_properly_needs_no_reason_for_its_end(attempt_on: Pre
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 @pytest.mark.parametrize("config", [{}, REACT], ids=["once", "react"])
-def test_thoughts_are_logged_and_no_part_of_the_answer(attempt_on: Prepare, field: str, config: dict[str, Any]) -> None:
-    """vLLM and Ollama call them `reasoning`, llama.cpp and older versions of vLLM `reasoning_content`."""
+def test_reasoning_is_logged_and_not_part_of_the_answer(
+    attempt_on: Prepare, field: str, config: dict[str, Any]
+) -> None:
+    """vLLM and Ollama use the field `reasoning`, llama.cpp and older versions of vLLM `reasoning_content`."""
     stream = [
         event({"role": "assistant", "content": ""}),
         event({field: "Is it 4?\nI th"}),
@@ -171,7 +173,7 @@ def test_thoughts_are_logged_and_no_part_of_the_answer(attempt_on: Prepare, fiel
         (Calls("get_weather", {"city": "Oslo"}), "config.reactEnabled"),
     ],
 )
-def test_an_empty_answer_is_a_failure_that_says_why(attempt_on: Prepare, turn: Any, words: str) -> None:
+def test_empty_answer_fails_with_the_reason(attempt_on: Prepare, turn: Any, words: str) -> None:
     with chat_server(turn) as server:
         attempt = attempt_on(server)
         attempt.run()
@@ -182,7 +184,7 @@ def test_an_empty_answer_is_a_failure_that_says_why(attempt_on: Prepare, turn: A
     assert attempt.outcome.usage.turns == 1
 
 
-def test_a_mute_model_is_asked_a_few_times_only(attempt_on: Prepare) -> None:
+def test_model_with_empty_answers_is_asked_only_a_few_times(attempt_on: Prepare) -> None:
     with chat_server(Says("")) as server:
         attempt = attempt_on(server, config=REACT)
         attempt.run()
@@ -192,7 +194,7 @@ def test_a_mute_model_is_asked_a_few_times_only(attempt_on: Prepare) -> None:
     assert len(server.requests) <= 5
 
 
-def test_a_model_that_only_finishes_with_nothing_has_failed(attempt_on: Prepare) -> None:
+def test_empty_final_answer_without_other_calls_is_a_failure(attempt_on: Prepare) -> None:
     with chat_server(Calls("finish", {"answer": " "})) as server:
         attempt = attempt_on(server, config=REACT)
         attempt.run()
@@ -202,7 +204,7 @@ def test_a_model_that_only_finishes_with_nothing_has_failed(attempt_on: Prepare)
 
 @pytest.mark.parametrize("phrase", ["I am sorry. ", "\n", "Once more, with all of my heart and soul: " * 30])
 @pytest.mark.parametrize("field", ["content", "reasoning"])
-def test_a_model_that_repeats_itself_without_end_is_stopped(attempt_on: Prepare, phrase: str, field: str) -> None:
+def test_model_that_repeats_itself_without_end_is_stopped(attempt_on: Prepare, phrase: str, field: str) -> None:
     with chat_server(Floods(event({field: phrase}))) as server:
         attempt = attempt_on(server, prices=Prices(input=1))
         attempt.run()
@@ -211,10 +213,10 @@ def test_a_model_that_repeats_itself_without_end_is_stopped(attempt_on: Prepare,
     assert code is FailedCode.AGENT_ERROR
     assert "repeats itself without end" in sentence
     assert "config.sampling.frequencyPenalty" in sentence
-    assert attempt.outcome.usage == Usage(turns=1), "it has cost something, and nobody knows what"
+    assert attempt.outcome.usage == Usage(turns=1), "the run has a cost, but it is unknown"
 
 
-def test_a_long_answer_with_some_repetition_is_none_without_end(attempt_on: Prepare) -> None:
+def test_long_answer_with_some_repetition_is_not_endless(attempt_on: Prepare) -> None:
     rows = "".join(f"| {number} | 0 | 0 |\n" for number in range(1000)) + "-" * 4000 + "\nDone."
     with chat_server(Says(rows)) as server:
         attempt = attempt_on(server)
@@ -223,7 +225,7 @@ def test_a_long_answer_with_some_repetition_is_none_without_end(attempt_on: Prep
     assert result_of(attempt) == rows
 
 
-def test_a_line_without_an_end_is_shown_while_it_comes_in_and_kept_when_the_job_is_stopped(attempt_on: Prepare) -> None:
+def test_endless_line_is_logged_while_it_arrives_and_after_a_stop(attempt_on: Prepare) -> None:
     sentence = "All work and no play makes Jack a dull boy; "
     with chat_server(Floods(event({"content": sentence}), pause_seconds=0.05)) as server:
         attempt = attempt_on(server)
@@ -237,7 +239,7 @@ def test_a_line_without_an_end_is_shown_while_it_comes_in_and_kept_when_the_job_
     assert (sentence * (len(shown) // len(sentence) + 1)).startswith(shown)
 
 
-def test_what_has_come_in_is_in_the_log_when_the_job_is_stopped(attempt_on: Prepare) -> None:
+def test_incomplete_answer_is_logged_at_a_timeout(attempt_on: Prepare) -> None:
     with chat_server(Floods(event({"content": "a"}), pause_seconds=0.05)) as server:
         attempt = attempt_on(server, config={"timeout_ms": 2000})
         attempt.run()
@@ -248,7 +250,7 @@ def test_what_has_come_in_is_in_the_log_when_the_job_is_stopped(attempt_on: Prep
     assert attempt.outcome.usage == Usage(turns=1)
 
 
-def test_a_secret_is_not_parted_where_a_long_line_is(attempt_on: Prepare) -> None:
+def test_long_line_is_not_split_inside_a_secret(attempt_on: Prepare) -> None:
     secret = "correct horse battery staple"
     text = f"{'word ' * 38}{secret} {'word ' * 50}"
     with chat_server(Says(text)) as server:
@@ -260,21 +262,19 @@ def test_a_secret_is_not_parted_where_a_long_line_is(attempt_on: Prepare) -> Non
 
 
 @pytest.mark.parametrize(
-    ("window", "asked"), [(8192, 8192), (None, 100_000), (200_000, 100_000)], ids=["small", "unknown", "large"]
+    ("window", "limit"), [(8192, 8192), (None, 100_000), (200_000, 100_000)], ids=["small", "unknown", "large"]
 )
-def test_no_longer_answer_is_asked_for_than_fits_the_announced_window(
-    attempt_on: Prepare, window: int | None, asked: int
-) -> None:
+def test_requested_length_fits_the_reported_window(attempt_on: Prepare, window: int | None, limit: int) -> None:
     models = {"data": [{"id": "test-model", "max_model_len": window}]}
     with chat_server(Says("ok"), models=models) as server:
         attempt = attempt_on(server, config={"max_tokens": 100_000})
         attempt.run()
 
     assert result_of(attempt) == "ok"
-    assert 0.9 * asked < server.requests[0]["max_tokens"] <= asked
+    assert 0.9 * limit < server.requests[0]["max_tokens"] <= limit
 
 
-def test_where_prompt_and_answer_do_not_fit_together_the_answer_has_what_is_left(attempt_on: Prepare) -> None:
+def test_length_limit_is_dropped_if_prompt_and_answer_do_not_fit(attempt_on: Prepare) -> None:
     def judge(body: dict[str, Any]) -> Refuses | None:
         too_long = Refuses(400, {"error": {"message": "maximum context length is 8192 tokens"}})
         return too_long if body.get("max_tokens", 0) > 100 else None
@@ -287,7 +287,7 @@ def test_where_prompt_and_answer_do_not_fit_together_the_answer_has_what_is_left
     assert ["max_tokens" in request for request in server.requests] == [True, False]
 
 
-def test_a_silent_server_is_given_up_after_a_while_and_the_log_tells_before(attempt_on: Prepare) -> None:
+def test_silent_server_ends_the_run_at_the_limit_after_a_reminder(attempt_on: Prepare) -> None:
     with chat_server(Floods(b"", 300)) as server:
         attempt = attempt_on(server, idle_seconds=2.0)
         attempt.run()
@@ -298,7 +298,7 @@ def test_a_silent_server_is_given_up_after_a_while_and_the_log_tells_before(atte
     assert any("the run ends after 2 s of silence" in line for line in attempt.logs)
 
 
-def test_a_command_may_take_longer_than_the_model_may_be_silent(attempt_on: Prepare) -> None:
+def test_silence_limit_does_not_apply_to_commands(attempt_on: Prepare) -> None:
     with chat_server(Calls("run_command", {"command": "sleep 3"}), Says("ok")) as server:
         attempt = attempt_on(server, config=REACT, idle_seconds=2.0)
         attempt.run()
@@ -309,7 +309,7 @@ def test_a_command_may_take_longer_than_the_model_may_be_silent(attempt_on: Prep
 @pytest.mark.parametrize(
     ("turn", "code", "words"),
     [
-        # Ollama and LiteLLM, of a model that they do not have; vLLM's is in test_ask_once.
+        # Ollama and LiteLLM for an unknown model; vLLM's answer is in test_ask_once.
         (
             Refuses(404, {"error": {"message": 'model "x" not found, try pulling it first', "type": "api_error"}}),
             FailedCode.MODEL_NOT_FOUND,
@@ -334,7 +334,7 @@ def test_a_command_may_take_longer_than_the_model_may_be_silent(attempt_on: Prep
         ),
     ],
 )
-def test_failures_of_servers_have_their_codes_and_reasons(
+def test_errors_of_servers_have_their_codes_and_reasons(
     attempt_on: Prepare, turn: Any, code: FailedCode, words: str
 ) -> None:
     with chat_server(turn) as server:
@@ -346,7 +346,7 @@ def test_failures_of_servers_have_their_codes_and_reasons(
     assert not failure_of(attempt)[1].rstrip().endswith(":")
 
 
-def test_a_quota_is_not_asked_for_again(attempt_on: Prepare) -> None:
+def test_exhausted_quota_is_not_retried(attempt_on: Prepare) -> None:
     with chat_server(Refuses(429, {"error": {"code": "insufficient_quota", "message": "no"}})) as server:
         attempt = attempt_on(server)
         attempt.run()
@@ -355,7 +355,7 @@ def test_a_quota_is_not_asked_for_again(attempt_on: Prepare) -> None:
     assert len(server.requests) == 1
 
 
-def test_limits_that_cannot_be_checked_are_said_to_be_so(attempt_on: Prepare) -> None:
+def test_log_names_limits_that_cannot_be_checked(attempt_on: Prepare) -> None:
     with chat_server(Says("ok", usage={})) as server:
         attempt = attempt_on(server, config={"max_tokens": 500}, prices=Prices(input=1, output=1))
         attempt.run()
