@@ -12,7 +12,6 @@ ITEM_FIELDS = {
 DETAIL_FIELDS = ITEM_FIELDS | {
     "phase", "accountName", "k8sJobName", "executorPodName", "returnvalue", "logs", "workspaceSetup", "promptRef",
     "failedCode", "cancelRequestedAt", "config", "usage", "outputs", "metadata",
-    # Beyond API.md:
     "priority", "workspaceFiles", "deadlineAt", "notBefore", "configOrigins", "callback", "chainEnded", "childJobId",
     "session",
 }  # fmt: skip
