@@ -31,6 +31,14 @@ class RetryLater(LabratsError):
         self.delay_seconds = delay_seconds
 
 
+class Overloaded(RetryLater):
+    """Too many jobs are waiting (429)."""
+
+
+class AccessDenied(LabratsError):
+    """The object belongs to another caller (403)."""
+
+
 class GiveUp(LabratsError):
     """A permanent failure: fail the job with this code and message.
 
@@ -57,3 +65,7 @@ class Invalid(LabratsError):
     def __init__(self, *problems: Problem) -> None:
         super().__init__("; ".join(f"{problem.field}: {problem.message}" for problem in problems))
         self.problems = problems
+
+
+class TooLarge(Invalid):
+    """A part of the request is larger than its bound (413)."""

@@ -15,7 +15,18 @@ from starlette.routing import Route
 
 from labrats.api.auth.permissions import TAKEN_ONCE
 from labrats.api.schemas.patterns import IN_WORDS
-from labrats.model.errors import Conflict, IllegalMove, Invalid, LabratsError, NotFound, Problem, RetryLater
+from labrats.model.errors import (
+    AccessDenied,
+    Conflict,
+    IllegalMove,
+    Invalid,
+    LabratsError,
+    NotFound,
+    Overloaded,
+    Problem,
+    RetryLater,
+    TooLarge,
+)
 
 log = structlog.get_logger()
 
@@ -85,14 +96,21 @@ async def _answer_labrats_error(request: Request, error: Exception) -> JSONRespo
     match error:
         case ApiError():
             return error_response(error.status, error.code, str(error), error.problems, error.headers)
+        case TooLarge():
+            return error_response(413, "too_large", str(error))
         case Invalid():
             return _unprocessable(error.problems)
         case NotFound():
             return error_response(404, "not_found", str(error))
         case Conflict():
             return error_response(409, "conflict", str(error))
+        case AccessDenied():
+            return error_response(403, "forbidden", str(error))
         case IllegalMove():
             return error_response(400, "not_allowed_in_this_state", str(error))
+        case Overloaded():
+            headers = {"Retry-After": str(round(error.delay_seconds))}
+            return error_response(429, "overloaded", str(error), headers=headers)
         case RetryLater():
             log.warning("request refused for now", path=request.url.path, reason=str(error))
             request.app.state.services.metrics.store_errors.inc()
