@@ -155,8 +155,10 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
     clock, settings = services.clock, services.settings
     await services.job_index.synced.wait()  # other readers of all jobs would delay the first answer
     async with asyncio.TaskGroup() as loops:
-        admission = Admission(store, services.catalog, services.attachments, services.metrics, settings.executor_images)
-        applied_jobs = AppliedJobs(store, services.catalog, admission, services.workspace_uploads, clock, settings)
+        catalog, attachments = services.catalog, services.attachments
+        uploads, metrics = services.workspace_uploads, services.metrics
+        admission = Admission(store, catalog, services.job_index, attachments, uploads, metrics, settings)
+        applied_jobs = AppliedJobs(catalog, admission, clock)
         github = GitHub(settings.github_api_url, clock)
         tokens = RepositoryTokens(store, github, labelled_only=settings.labelled_credentials)
         controller = Controller(store, runner, applied_jobs, clock, settings, services.metrics, tokens)
@@ -205,21 +207,22 @@ async def create_services(
     secret = await signing_secret(store, settings.auth_jwt_secret) if settings.answers_requests else new_secret()
     signer = Signer(secret)
     clock = SystemClock()
-    catalog, attachments = Catalog(), Attachments(settings.uploads)
+    catalog, job_index = Catalog(), JobIndex()
+    attachments, uploads = Attachments(settings.uploads), Uploads(settings.uploads)
     return Services(
         store=store,
         runner=runner,
         clock=clock,
         settings=settings,
-        job_index=JobIndex(),
+        job_index=job_index,
         catalog=catalog,
-        admission=Admission(store, catalog, attachments, metrics, settings.executor_images),
+        admission=Admission(store, catalog, job_index, attachments, uploads, metrics, settings),
         api_keys=KeyRing([key.get_secret_value() for key in settings.submit_api_keys]),
         sessions=Sessions(signer, timedelta(hours=settings.session_hours)),
         openid_provider=openid_provider(settings, signer),
         prometheus=Prometheus(settings.prometheus_url) if settings.prometheus_url else None,
         attachments=attachments,
-        workspace_uploads=Uploads(settings.uploads),
+        workspace_uploads=uploads,
         pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf"),
         model_file_scans=ModelFileScans(model_files, clock) if model_files else None,
         metrics=metrics,

@@ -52,7 +52,7 @@ _MEANINGS: Final = {
     403: ("Not yours", error_body("forbidden", "this needs an API key with the scope `admin`")),
     404: ("Unknown", error_body("not_found", "there is no job ir-3ab1c2d4")),
     409: ("Name taken, or somebody else wrote first", error_body("conflict", "there is a key named 'ci' already")),
-    413: ("Too large", error_body("too_large", "prompt: at most 900 KiB")),
+    413: ("Too large", error_body("too_large", "prompt: must be at most 900 KiB")),
     415: ("Wrong content type", error_body("unsupported_media_type", "the body must be JSON")),
     416: (
         "The file ends before the range that is asked for",

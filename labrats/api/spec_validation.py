@@ -14,6 +14,7 @@ from labrats.api.routes.instructions import InstructionBody
 from labrats.api.routes.webhook_sources import WebhookSourceBody
 from labrats.api.schemas.base import RequestBody
 from labrats.api.schemas.submission import Submission, check_complete
+from labrats.intake.validation import check_sizes
 from labrats.model.errors import Invalid, Problem
 
 BODIES: Final[Mapping[str, type[RequestBody]]] = {
@@ -34,6 +35,7 @@ def problems_in(kind: str, name: str, spec: Mapping[str, Any]) -> Sequence[Probl
         asked = body.model_validate_json(json.dumps({**spec, **named}))
         if isinstance(asked, Submission):
             check_complete(asked)
+            check_sizes(asked.prompt, asked.metadata)
     except ValidationError as error:
         return [_placed(problem_of({**each, "loc": ("body", *each["loc"])})) for each in error.errors()]
     except Invalid as error:

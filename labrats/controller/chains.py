@@ -12,8 +12,10 @@ from msgspec.structs import replace
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.index.catalog import Catalog
 from labrats.intake.admission import Admission
+from labrats.intake.event_requests import type_of
 from labrats.intake.events import IncomingEvent, trigger_in_chain
-from labrats.intake.request import NAME_TRIES, JobNames, JobRequest, type_of
+from labrats.intake.job_names import NAME_TRIES, JobNames
+from labrats.intake.request import JobRequest
 from labrats.intake.stored_events import kept_event
 from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolicy
 from labrats.model.core_resources import ConfigMap, Secret
@@ -107,8 +109,8 @@ def child_names(parent: Job, trigger_name: str) -> JobNames:
 class Chains:
     """Follows chains link by link. What was decided is kept on the parent, after the child is there."""
 
-    def __init__(self, store: Store, runner: Runner, catalog: Catalog, intake: Admission, max_depth: int) -> None:
-        self._store, self._runner, self._catalog, self._intake = store, runner, catalog, intake
+    def __init__(self, store: Store, runner: Runner, catalog: Catalog, admission: Admission, max_depth: int) -> None:
+        self._store, self._runner, self._catalog, self._admission = store, runner, catalog, admission
         self._max_depth = max_depth
         self._work = WorkQueue()
 
@@ -153,9 +155,8 @@ class Chains:
         Raises Invalid, Conflict, RetryLater; NotFound for what it needs of its parent and is no longer kept.
         """
         names = child_names(job, plan.agent.spec.trigger_name)
-        if made := await self._intake.find(names):
-            return made.id
-        return (await self._intake.create(self._intake.prepare(await self._request(job, plan)), names)).id
+        child = await self._admission.find(names) or await self._admission.create(await self._request(job, plan), names)
+        return child.id
 
     async def _request(self, job: Job, plan: Follow) -> JobRequest:
         """The job that follows `job`: as far as it can be of what that was, and never with more authority."""

@@ -1,207 +1,120 @@
-"""Makes jobs of requests."""
+"""Admission: the one path by which anything becomes a job."""
 
-from collections.abc import Collection, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-
-import structlog
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 from labrats.files.attachments import Attachments
+from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
-from labrats.intake.job_parts import complete, create_whole, is_whole
-from labrats.intake.prompts import Texts, texts_of
-from labrats.intake.request import JobNames, JobRequest
+from labrats.index.jobs import JobIndex
+from labrats.intake.applied import applied_request, check_credentials, store_resolution
+from labrats.intake.event_requests import agent_name, missing_requests, names_for
+from labrats.intake.job_creation import JobCreator
+from labrats.intake.job_names import JobNames, NamesOfAgent
+from labrats.intake.job_spec import PreparedJob
+from labrats.intake.prompts import texts_of
+from labrats.intake.request import JobRequest
 from labrats.intake.settings import settings_of
-from labrats.intake.stored_events import event_part
+from labrats.intake.validation import WorkspaceContents, check_settings, enabled_agent, validate
 from labrats.metrics import Metrics
-from labrats.model.config import ResolvedConfig
-from labrats.model.core_resources import EVENT_KEY, INSTRUCTIONS_KEY, JOB_CREDENTIALS, PROMPT_KEY, ConfigMap, Secret
-from labrats.model.errors import Conflict, Invalid, NotFound, Problem, RetryLater
-from labrats.model.git_repo import GitRepo
-from labrats.model.image_name import problem_of_image
-from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup, retried
-from labrats.model.mcp_server import problem_of_mcp_servers
-from labrats.model.mock_script import parse_script
+from labrats.model.errors import Overloaded
+from labrats.model.job import Job
 from labrats.model.phases import Phase
-from labrats.model.record import Metadata, Resource
 from labrats.ports import Store
+from labrats.settings import EngineSettings
 
-log = structlog.get_logger()
+RETRY_OVERLOADED_SECONDS: Final = 10.0
 
 
-@dataclass(frozen=True)
-class PreparedJob:
-    """A request that nothing but the store can refuse any more."""
+class Admitted(NamedTuple):
+    """A stored job. is_replay: an earlier request with the same names created it."""
 
-    request: JobRequest
-    resolved: ResolvedConfig
-    texts: Texts
+    job: Job
+    is_replay: bool
 
 
 class Admission:
-    """The one way by which anything becomes a job: prepared first, which may fail, and then created."""
+    """Turns requests into jobs: validate, resolve settings, write texts, bound the waiting jobs, name, create.
+
+    Nothing is written before the last step. Secrets are separated from the job there: its spec only names them.
+    """
 
     def __init__(
         self,
         store: Store,
         catalog: Catalog,
+        job_index: JobIndex,
         attachments: Attachments,
+        uploads: Uploads,
         metrics: Metrics,
-        executor_images: Collection[str] = (),
+        settings: EngineSettings,
     ) -> None:
-        """executor_images: those that a job may name; any where it is empty."""
-        self._store, self._catalog, self._attachments, self._metrics = store, catalog, attachments, metrics
-        self._executor_images = executor_images
+        self._store, self._catalog, self._job_index, self._uploads = store, catalog, job_index, uploads
+        self._settings = settings
+        self._creator = JobCreator(store, attachments, metrics)
 
-    def prepare(self, request: JobRequest) -> PreparedJob:
-        """Resolve its settings and write its texts, as the catalog is now. Raises Invalid."""
-        resolved = settings_of(request, self._catalog)
-        if problem := problem_of_mcp_servers(resolved.config.mcp_servers or {}):
-            raise Invalid(Problem("config.mcpServers", problem))
-        image = resolved.config.executor_image
-        if image and (problem := problem_of_image(image, self._executor_images)):
-            raise Invalid(Problem("config.executorImage", problem))
-        if resolved.provider == "mock":
-            parse_script(request.metadata)
-        return PreparedJob(request, resolved, texts_of(request, self._catalog))
+    async def admit(self, request: JobRequest, names: JobNames) -> Admitted:
+        """Return the job that the same request created before, or else create it. Raises as `create` does."""
+        if names.are_reproducible and (job := await self.find(names)):
+            return Admitted(job, is_replay=True)
+        return Admitted(await self.create(request, names), is_replay=False)
 
     async def find(self, names: JobNames) -> Job | None:
-        """The job that was stored before under one of `names`, if it was stored whole."""
-        job = await self._stored(names)
-        return job if job and await is_whole(self._store, job) else None
+        """Return the job that an earlier request stored completely under one of `names`."""
+        return await self._creator.find(names)
 
-    async def create(self, prepared: PreparedJob, names: JobNames) -> Job:
-        """The job, stored under a free one of `names`, unless it was before. Raises Conflict, RetryLater.
+    async def create(self, request: JobRequest, names: JobNames) -> Job:
+        """Create the job. Raises TooLarge, Invalid, Overloaded, Conflict, RetryLater."""
+        contents = await validate(request, self._uploads, self._settings)
+        prepared = self._prepare(request, contents)
+        if not request.is_child:
+            self._check_waiting_jobs()
+        return await self._creator.create(prepared, names)
 
-        One that was stored before without all of its parts, since the storage broke off, gets the rest now.
+    async def admit_all(self, requests: Sequence[JobRequest], names_of: NamesOfAgent | None) -> Mapping[str, Job]:
+        """Create a job for each agent that one event starts: all or none. Return the jobs by the agents' names.
+
+        names_of: for an event that may come again. Its existing jobs are returned, and missing ones created.
+        Raises as `create` does.
         """
-        for name in names.candidates:
-            if job := await self._try_to_create(prepared, name, names):
-                return job
-        raise Conflict("no free name was found for the job; submit it again")
+        stored = await self._find_all(names_of) if names_of else {}
+        requests = missing_requests(requests, stored)
+        if not requests:
+            return stored
+        await asyncio.to_thread(getattr, requests[0].event, "as_text")  # takes long for a large event
+        contents = await validate(requests[0], self._uploads, self._settings)  # the same for all
+        prepared = [self._prepare(each, contents) for each in requests]
+        self._check_waiting_jobs()
+        jobs = await self._creator.create_all(zip(prepared, names_for(requests, names_of), strict=True))
+        return stored | dict(zip(map(agent_name, requests), jobs, strict=True))
 
-    async def create_all(self, all_prepared: Sequence[tuple[PreparedJob, JobNames]]) -> list[Job]:
-        """All of them. Raises as `create`, and then there are none, but for what the same request may complete: others
-        who came with it may have been told of that already.
+    async def admit_applied(self, job: Job) -> Job:
+        """Validate and resolve a job that was applied with kubectl. Store its settings and texts beside its spec.
+
+        Raises TooLarge, Invalid, RetryLater; Conflict and NotFound when another writer has changed or deleted the job.
         """
-        created: list[tuple[Job, JobNames]] = []
-        try:
-            for prepared, names in all_prepared:
-                created.append((await self.create(prepared, names), names))
-        except (Conflict, RetryLater):
-            await self._take_back_all([job for job, names in created if not names.are_found_again])
-            raise
-        return [job for job, _ in created]
+        request, labelled_only = applied_request(job), self._settings.labelled_credentials
+        contents = await validate(request, self._uploads, self._settings)
+        await check_credentials(job, contents.repo, self._store, labelled_only=labelled_only)
+        return await store_resolution(self._store, job, self._prepare(request, contents))
 
-    async def _take_back_all(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            try:
-                await self._store.delete(Job, job.id)
-            except NotFound:
-                pass  # somebody else has deleted it
-            except RetryLater as error:
-                log.warning("a job of a request that failed goes on", job=job.id, reason=str(error))
+    def _prepare(self, request: JobRequest, contents: WorkspaceContents) -> PreparedJob:
+        """Resolve the agent and the settings, and write the texts, from the catalog as it is now. Raises Invalid."""
+        role = request.agent_role
+        agent = request.agent if role is None else enabled_agent(role, self._catalog)
+        resolved = settings_of(request, agent, self._catalog)
+        check_settings(resolved, request.metadata, self._settings.executor_images)
+        return PreparedJob(request, contents, agent, resolved, texts_of(request, agent, self._catalog))
 
-    async def _try_to_create(self, prepared: PreparedJob, name: str, names: JobNames) -> Job | None:
-        """The job, or None when `name` is taken by another one."""
-        files = prepared.request.files
-        kept = await self._attachments.save(name, files) if files else ()
-        spec = _spec(prepared, name, kept)
-        job = Job(metadata=Metadata(name=name, annotations=dict(names.annotations)), spec=spec)
-        try:
-            created = await create_whole(self._store, job, _parts(job, prepared))
-        except Conflict:
-            await self._attachments.remove(kept)
-            holder = await self._find(name)
-            return await self._completed(holder, prepared) if holder and names.made(holder) else None
-        except RetryLater:
-            await self._take_back(job, names)
-            raise
-        self._metrics.job_submitted(created)
-        return created
+    def _check_waiting_jobs(self) -> None:
+        if self._job_index.count_in(Phase.PENDING) >= self._settings.max_waiting_jobs:
+            raise Overloaded("too many jobs are waiting; try again later", RETRY_OVERLOADED_SECONDS)
 
-    async def _stored(self, names: JobNames) -> Job | None:
-        found = await self._store.get_many(Job, names.candidates)
-        return next((job for job in found if names.made(job)), None)
-
-    async def _find(self, name: str) -> Job | None:
-        """The job of that name, by the storage itself: another engine may just have stored it."""
-        try:
-            return await self._store.get(Job, name)
-        except NotFound:
-            return None
-
-    async def _completed(self, job: Job, prepared: PreparedJob) -> Job:
-        if not await complete(self._store, job, _parts(job, prepared)):
-            return job
-        job = await self._store.get(Job, job.id)
-        if job.phase is not Phase.FAILED:
-            return job
-        return await self._store.update(retried(job))  # it failed of that, and nobody was told yet that it is there
-
-    async def _take_back(self, job: Job, names: JobNames) -> None:
-        """Leave no trace of a job that could not be stored whole, as far as that can be told.
-
-        What the same request may complete is left. Should it never be made again, the job fails without its prompt.
-        """
-        with suppress(RetryLater):
-            stored = await self._find(job.id)
-            if stored and stored.spec == job.spec:
-                if names.are_found_again:
-                    return
-                with suppress(NotFound):
-                    await self._store.delete(Job, job.id)
-            await self._attachments.remove(job.spec.workspace_files)
-
-
-def _spec(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]) -> JobSpec:
-    """The spec of the job `job_id`; its texts and the repository's credential lie in resources named after it."""
-    asked, texts_name = prepared.request, f"{job_id}-prompt"
-    has_instructions = prepared.texts.instructions is not None
-    return JobSpec(
-        source=asked.source,
-        type=asked.type,
-        agent_role=asked.agent.spec.trigger_name if asked.agent else None,
-        prompt_ref=KeyReference(name=texts_name, key=PROMPT_KEY),
-        instructions_ref=KeyReference(name=texts_name, key=INSTRUCTIONS_KEY) if has_instructions else None,
-        priority=asked.priority,
-        workspace_setup=_workspace_setup(asked, job_id, asked.repo) if asked.repo else None,
-        workspace_files=files,
-        pipeline=asked.pipeline,
-        callback_url=asked.callback_url,
-        event_ref=KeyReference(name=f"{job_id}-event", key=EVENT_KEY) if asked.event and asked.goes_on else None,
-        chain=asked.chain,
-        config=asked.config,
-        resolved=prepared.resolved,
-        metadata=asked.metadata,
-        untrusted=asked.untrusted,
-        owner=asked.owner,
-        api_key_ref=asked.api_key_ref,
-    )
-
-
-def _workspace_setup(asked: JobRequest, job_id: str, repo: GitRepo) -> WorkspaceSetup:
-    return WorkspaceSetup(
-        git_repo=repo.url,
-        git_ref=asked.git_ref,
-        git_depth=asked.git_depth,
-        credentials_ref=f"{job_id}-git" if repo.has_credential or asked.token_from else None,
-        token_from=asked.token_from,
-    )
-
-
-def _parts(job: Job, prepared: PreparedJob) -> Sequence[Resource]:
-    """What is stored with `job`: its texts, and the credential of its repository."""
-    assert job.spec.prompt_ref is not None, "every job made here has one"
-    texts = {PROMPT_KEY: prepared.texts.prompt}
-    if job.spec.instructions_ref is not None:
-        texts[INSTRUCTIONS_KEY] = prepared.texts.instructions or ""
-    parts: list[Resource] = [ConfigMap(metadata=Metadata(name=job.spec.prompt_ref.name), data=texts)]
-    if job.spec.event_ref and prepared.request.event:
-        parts.append(event_part(job.spec.event_ref.name, prepared.request.event))
-    setup, repo = job.spec.workspace_setup, prepared.request.repo
-    if setup and setup.credentials_ref and repo and not setup.token_from:
-        credential = {"username": repo.username, "password": repo.password}
-        metadata = Metadata(name=setup.credentials_ref, labels=JOB_CREDENTIALS)
-        parts.append(Secret(metadata=metadata, data=credential))
-    return parts
+    async def _find_all(self, names_of: NamesOfAgent) -> dict[str, Job]:
+        """Return the jobs that an earlier request for the same event created, by the names of their agents."""
+        names = {agent.name: names_of(agent.name) for agent in self._catalog.agents}
+        candidates = [candidate for each in names.values() for candidate in each.candidates]
+        taken = {job.id for job in await self._store.get_many(Job, candidates)}
+        found = {agent: await self.find(each) for agent, each in names.items() if taken & {*each.candidates}}
+        return {agent: job for agent, job in found.items() if job}

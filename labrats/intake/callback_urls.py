@@ -10,7 +10,7 @@ from labrats.settings import EngineSettings
 FIELD: Final = "callbackUrl"
 
 
-async def judge_callback_url(url: str, settings: EngineSettings) -> None:
+async def check_callback_url(url: str, settings: EngineSettings) -> None:
     """Raises Invalid unless callbacks may go to `url`."""
     try:
         address = parse_url(url)

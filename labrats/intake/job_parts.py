@@ -1,4 +1,4 @@
-"""Storing a job together with its prompt and its secrets, although the storage may break off in between."""
+"""Storage of a job together with its parts, such as its prompt and its credential, which may fail halfway."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,11 +15,11 @@ from labrats.ports import Store
 R = TypeVar("R", bound=Resource)
 
 
-async def create_whole(store: Store, job: Job, parts: Sequence[Resource]) -> Job:
-    """Create `job` with its `parts`: when it returns, all of them are there.
+async def create_with_parts(store: Store, job: Job, parts: Sequence[Resource]) -> Job:
+    """Create `job` and all its `parts`.
 
-    Raises Conflict when a name is taken. After RetryLater some of them may be there: `complete` makes up for the rest,
-    and a job whose parts never come fails.
+    Raises Conflict when a name is taken. Raises RetryLater when some of them may be missing: `create_missing_parts`
+    adds the rest. A job whose parts stay missing fails.
     """
     try:
         return await store.create(job, parts)
@@ -27,32 +27,32 @@ async def create_whole(store: Store, job: Job, parts: Sequence[Resource]) -> Job
         stored = await _find(store, Job, job.name)
         if stored is None or stored.spec != job.spec:
             raise
-        await complete(store, stored, parts)
+        await create_missing_parts(store, stored, parts)
         return stored
 
 
-async def is_whole(store: Store, job: Job) -> bool:
-    """Whether what `job` refers to is there: its prompt, its event, and the credentials of its repository."""
+async def has_all_parts(store: Store, job: Job) -> bool:
+    """Return whether the prompt, event and repository credential to which `job` refers exist."""
     setup = job.spec.workspace_setup
     for text in (job.spec.prompt_ref, job.spec.event_ref):
         if text and not await _has(store, job, ConfigMap, text.name):
             return False
-    if setup is None or setup.credentials_ref is None or setup.token_from:  # a token is made for each attempt
+    if setup is None or setup.credentials_ref is None or setup.token_from:  # each attempt gets a token of its own
         return True
     return await _has(store, job, Secret, setup.credentials_ref)
 
 
-async def complete(store: Store, job: Job, parts: Sequence[Resource]) -> bool:
-    """Create what is missing of the `parts` of a stored job; whether anything was. Raises RetryLater."""
+async def create_missing_parts(store: Store, job: Job, parts: Sequence[Resource]) -> bool:
+    """Create the missing `parts` of a stored job. Return whether any was missing. Raises RetryLater."""
     missing = [part for part in parts if not await _has(store, job, type(part), part.name)]
     for part in missing:
-        with suppress(Conflict):  # whoever was to store it in the first place has done so by now
+        with suppress(Conflict):  # another engine has just created it
             await store.create(replace(part, metadata=replace(part.metadata, owner=job.as_owner())))
     return bool(missing)
 
 
 async def _has(store: Store, job: Job, kind: type[Resource], name: str) -> bool:
-    """Whether it is there for `job`: what an earlier job of its name has left is not, as it is about to go."""
+    """Return whether `job` has the part. One of an earlier job with that name does not count: it is deleted soon."""
     found = await _find(store, kind, name)
     return found is not None and not job.as_owner().succeeds(found.metadata.owner)
 

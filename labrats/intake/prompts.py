@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from labrats.index.catalog import Catalog
 from labrats.intake.request import JobRequest
+from labrats.model.agent import AiAgent, Trigger
 from labrats.model.job import PROMPT_BYTES
 from labrats.model.outside_text import as_text, shortened
 
@@ -40,10 +41,10 @@ class Texts:
     instructions: str | None = None
 
 
-def texts_of(request: JobRequest, catalog: Catalog) -> Texts:
+def texts_of(request: JobRequest, agent: AiAgent | None, catalog: Catalog) -> Texts:
     """The texts of the job that `request` becomes, within their bounds."""
     writer = Writer(_values(request))
-    written = writer.fill(_instructions(request, catalog))
+    written = writer.fill(_instructions(agent, request.trigger, catalog))
     if request.prompt is None and request.event:
         return Texts(writer.finish([written, *_data(request, writer)], PROMPT_BYTES))
     asked = request.prompt or (FIND_CAUSE if request.errors else "")
@@ -51,9 +52,8 @@ def texts_of(request: JobRequest, catalog: Catalog) -> Texts:
     return Texts(prompt, writer.finish([written], INSTRUCTIONS_BYTES) if written else None)
 
 
-def _instructions(request: JobRequest, catalog: Catalog) -> str:
-    """Those of the agent, and that of the trigger, where it is not one of them."""
-    agent, trigger = request.agent, request.trigger
+def _instructions(agent: AiAgent | None, trigger: Trigger | None, catalog: Catalog) -> str:
+    """Return the agent's instructions, followed by the trigger's where it is not one of them."""
     found = catalog.instructions_of(agent) if agent else ()
     texts = [each.spec.content for each in found]
     if trigger and trigger.instruction and trigger.instruction not in {each.name for each in found}:

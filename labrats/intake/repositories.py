@@ -9,7 +9,7 @@ from labrats.net.address_policy import Forbidden, Unresolvable, resolve_allowed
 from labrats.settings import EngineSettings
 
 
-async def judged_repo(address: str, field: str, settings: EngineSettings) -> GitRepo:
+async def allowed_repo(address: str, field: str, settings: EngineSettings) -> GitRepo:
     """The repository at `address`. Raises Invalid, naming `field`, when it is none, or may not be reached.
 
     A name is judged by what it resolves to only when the job clones: an answer that depended on it would tell callers

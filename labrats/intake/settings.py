@@ -4,7 +4,7 @@ from typing import Final
 
 from labrats.index.catalog import Catalog
 from labrats.intake.request import JobRequest
-from labrats.model.agent import AiAgentSpec
+from labrats.model.agent import AiAgent, AiAgentSpec
 from labrats.model.ai_config import AiConfigSpec
 from labrats.model.config import GLOBAL_LAYER, ConfigLayer, JobConfig, ResolvedConfig, resolve_config, resolved_provider
 from labrats.model.webhook_source import WebhookSourceSpec
@@ -12,15 +12,15 @@ from labrats.model.webhook_source import WebhookSourceSpec
 NOTHING: Final = JobConfig()
 
 
-def settings_of(request: JobRequest, catalog: Catalog) -> ResolvedConfig:
-    """The settings of the job that `request` becomes, each with the layer it came from: the first that has it."""
+def settings_of(request: JobRequest, agent: AiAgent | None, catalog: Catalog) -> ResolvedConfig:
+    """Resolve the settings of the requested job. Each comes from the first layer that sets it, which is recorded."""
     source, config = request.webhook_source, catalog.ai_config
     layers = [
         ConfigLayer("request", request.config),
         ConfigLayer("trigger", request.trigger.config if request.trigger else NOTHING),
         ConfigLayer("webhook-source-override", _of_repo(source.spec, request.repo_name) if source else NOTHING),
         ConfigLayer("webhook-source", source.spec.defaults if source else NOTHING),
-        ConfigLayer("agent", _of_agent(request.agent.spec) if request.agent else NOTHING),
+        ConfigLayer("agent", _of_agent(agent.spec) if agent else NOTHING),
     ]
     provider = resolved_provider(layers)
     layers += [

@@ -83,18 +83,21 @@ async def api_in_memory(
         catalog, attachments, metrics = Catalog(), Attachments(folder / "uploads"), Metrics()
         allowed = settings.get("outbound_allowed_cidrs", ())
         model_files = LocalModelFiles(ModelFolder(folder / "models", OutboundClient(allowed), 2**26), clock)
+        engine_settings = EngineSettings(**dict[str, Any](data_dir=folder, allowed_hosts=("engine.test",)) | settings)
+        job_index, uploads = JobIndex(), Uploads(folder / "uploads")
+        admission = Admission(store, catalog, job_index, attachments, uploads, metrics, engine_settings)
         services = Services(
             store=store,
             runner=MemoryRunner(store, machine),
             clock=clock,
-            settings=EngineSettings(**dict[str, Any](data_dir=folder, allowed_hosts=("engine.test",)) | settings),
-            job_index=JobIndex(),
+            settings=engine_settings,
+            job_index=job_index,
             catalog=catalog,
-            admission=Admission(store, catalog, attachments, metrics),
+            admission=admission,
             api_keys=KeyRing([]),
             sessions=Sessions(Signer(SESSION_SECRET), timedelta(hours=12)),
             attachments=attachments,
-            workspace_uploads=Uploads(folder / "uploads"),
+            workspace_uploads=uploads,
             pdf_uploads=Uploads(folder / "workspaces" / "uploads", stored_as="document.pdf"),
             model_file_scans=ModelFileScans(model_files, clock),
             metrics=metrics,

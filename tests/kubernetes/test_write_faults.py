@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from labrats.backends.kubernetes.client import JSON_PATCH, ApiClient
 from labrats.backends.kubernetes.codec import resource_type
 from labrats.backends.kubernetes.store import KubernetesStore
-from labrats.intake.job_parts import complete, create_whole
+from labrats.intake.job_parts import create_missing_parts, create_with_parts
 from labrats.model.ai_model import AiModel
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import Conflict, NotFound, RetryLater
@@ -81,11 +81,11 @@ async def test_a_fault_at_any_write_of_a_job_leaves_all_of_it_or_can_be_made_up_
 
     async with proxy.faults(is_the_one, fault):
         with suppress(RetryLater):
-            await create_whole(store, JOB, [PROMPT, GIT])
+            await create_with_parts(store, JOB, [PROMPT, GIT])
     with suppress(Conflict):
-        await create_whole(store, JOB, [PROMPT, GIT])
+        await create_with_parts(store, JOB, [PROMPT, GIT])
     job = await store.get(Job, JOB.name)
-    await complete(store, job, [PROMPT, GIT])
+    await create_missing_parts(store, job, [PROMPT, GIT])
     assert await owners_of_parts(store) == {job.metadata.uid}
 
 
@@ -94,10 +94,10 @@ async def test_what_cannot_be_stored_whole_is_completed_once_the_api_server_is_b
 ) -> None:
     proxy.plan = lambda request: Refuse(503) if is_write(request) and not request.path.endswith("requests") else None
     with pytest.raises(RetryLater):
-        await create_whole(store, JOB, [PROMPT, GIT])
+        await create_with_parts(store, JOB, [PROMPT, GIT])
     proxy.plan = lambda request: None
     job = await store.get(Job, JOB.name)
-    assert await asyncio.gather(*(complete(store, job, [PROMPT, GIT]) for _ in range(3)))
+    assert await asyncio.gather(*(create_missing_parts(store, job, [PROMPT, GIT]) for _ in range(3)))
     assert await owners_of_parts(store) == {job.metadata.uid}
 
 
@@ -107,11 +107,11 @@ async def test_a_part_that_another_replica_was_quicker_to_add_is_no_conflict(
     """Both were asked to create the same job, and the one that came too late has completed it."""
     completed = asyncio.Event()
     proxy.plan = lambda request: Hold(completed) if request.path.endswith(("/configmaps", "/secrets")) else None
-    creating = asyncio.create_task(create_whole(store, JOB, [PROMPT, GIT]))
+    creating = asyncio.create_task(create_with_parts(store, JOB, [PROMPT, GIT]))
     async with KubernetesStore.open(api_client, namespace) as other:
         while not (found := await other.get_many(Job, [JOB.name])):
             await asyncio.sleep(0.01)
-        assert await complete(other, found[0], [PROMPT, GIT])
+        assert await create_missing_parts(other, found[0], [PROMPT, GIT])
         completed.set()
         assert (await creating).metadata.uid == found[0].metadata.uid
     assert await owners_of_parts(store) == {found[0].metadata.uid}
@@ -120,7 +120,7 @@ async def test_a_part_that_another_replica_was_quicker_to_add_is_no_conflict(
 async def test_a_part_whose_name_is_taken_leaves_nothing_of_the_rest(store: Store) -> None:
     await store.create(GIT)
     with pytest.raises(Conflict):
-        await create_whole(store, JOB, [PROMPT, GIT])
+        await create_with_parts(store, JOB, [PROMPT, GIT])
     await store.delete(Secret, GIT.name)
     await assert_nothing_is_left(store)
 
@@ -136,10 +136,10 @@ async def test_who_may_not_remove_what_an_earlier_job_left_completes_the_new_one
     await api_client.request("POST", prompts.path(namespace), encode(body))
     proxy.plan = lambda request: Refuse(403) if request.method == "DELETE" else None
     with pytest.raises(RetryLater, match="deleted InferenceRequest is yet to be removed"):
-        await create_whole(store, JOB, [PROMPT, GIT])
+        await create_with_parts(store, JOB, [PROMPT, GIT])
     job = await store.get(Job, JOB.name)
     with pytest.raises(RetryLater):
-        await complete(store, job, [PROMPT, GIT])
+        await create_missing_parts(store, job, [PROMPT, GIT])
 
     release = [{"op": "remove", "path": "/metadata/finalizers"}]
     await api_client.request("PATCH", prompts.path(namespace, PROMPT.name), encode(release), content_type=JSON_PATCH)
@@ -152,7 +152,7 @@ async def test_who_may_not_remove_what_an_earlier_job_left_completes_the_new_one
 
 async def is_completed(store: Store, job: Job) -> bool:
     try:
-        await complete(store, job, [PROMPT, GIT])
+        await create_missing_parts(store, job, [PROMPT, GIT])
     except RetryLater:
         return False
     return True

@@ -5,6 +5,7 @@ from labrats.controller.reconcile import Controller
 from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
+from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.metrics import Metrics
 from labrats.ports import Clock, Runner, Store
@@ -21,6 +22,7 @@ def a_controller(
 ) -> Controller:
     """Return a controller that resolves applied jobs by `catalog`. The caller has to keep the catalog up to date."""
     metrics = metrics or Metrics()
-    intake = Admission(store, catalog, Attachments(settings.uploads), metrics)
-    applied_jobs = AppliedJobs(store, catalog, intake, Uploads(settings.uploads), clock, settings)
+    attachments, uploads = Attachments(settings.uploads), Uploads(settings.uploads)
+    admission = Admission(store, catalog, JobIndex(), attachments, uploads, metrics, settings)
+    applied_jobs = AppliedJobs(catalog, admission, clock)
     return Controller(store, runner, applied_jobs, clock, settings, metrics)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, StringConstraints
 
 from labrats.api.http.errors import ApiError
 from labrats.api.schemas.patterns import IDEMPOTENCY_KEY
-from labrats.intake.request import NAME_TRIES, JobNames
+from labrats.intake.job_names import NAME_TRIES, JobNames, random_names
 from labrats.model.errors import Problem
 from labrats.model.record import Metadata, Resource
 
@@ -73,6 +73,12 @@ class Intent:
         """
         names = [f"ir-{_hash(f'{self.key} {number} {agent}'.rstrip().encode())[:8]}" for number in range(NAME_TRIES)]
         return JobNames(names, self.annotations, lambda job: self.made(job.metadata))
+
+
+def job_names(key: str | None, caller_id: str, asked: BaseModel) -> JobNames:
+    """Return the names for the job of a request: reproducible ones under a key, random ones without."""
+    intent = Intent.of(key, caller_id, asked)
+    return intent.job_names() if intent else random_names()
 
 
 def _hash(data: bytes) -> str:

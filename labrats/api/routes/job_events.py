@@ -12,8 +12,8 @@ from starlette.responses import Response
 from labrats.api.http.event_stream import EventStream
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
+from labrats.api.routes.job_access import JobId, own_job
 from labrats.api.routes.job_streams import LastEventId, Position, event_id, parse_event_id, stream
-from labrats.api.routes.jobs import JobId, own_job
 from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody, optional
 from labrats.api.schemas.job import OutputsView, UsageView, outputs_view, usage_view

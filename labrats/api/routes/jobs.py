@@ -1,36 +1,22 @@
 """Jobs: submit, list, look at, follow, retry, cancel."""
 
-from collections.abc import Sequence
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 from fastapi import Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from labrats.api.http.errors import ApiError
 from labrats.api.http.event_stream import EventStream
-from labrats.api.http.idempotency import KEY_HEADER, REPLAYED, IdempotencyKey, Intent
+from labrats.api.http.idempotency import KEY_HEADER, REPLAYED, IdempotencyKey, job_names
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
+from labrats.api.routes.job_access import JobId, own_job
 from labrats.api.routes.job_streams import LastEventId, parse_event_id, stream
-from labrats.api.routes.workspace_uploads import files_of
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.schemas.job import JobDetail, JobPage, Status, job_detail, job_item
-from labrats.api.schemas.submission import (
-    Submission,
-    agent_asked,
-    check_callback_url,
-    check_complete,
-    check_has_pdf,
-    checked_repo,
-    decode_files,
-    job_request,
-    refuse_when_full,
-)
-from labrats.files.attachments import Content
+from labrats.api.schemas.submission import Submission, check_complete, job_request
 from labrats.index.jobs import JobFilter
-from labrats.intake.request import fresh_names
 from labrats.model.errors import NotFound
 from labrats.model.job import Job, after_cancel_request, after_retry_request
 from labrats.model.phases import Phase
@@ -65,9 +51,6 @@ class Patch(Response):
     charset = "utf-8"
 
 
-JobId = Annotated[str, Field(description="The job's id.", examples=["ir-3ab1c2d4"])]
-
-
 class Submitted(ResponseBody):
     """The answer to a submission."""
 
@@ -94,41 +77,14 @@ class Submitted(ResponseBody):
 )
 async def submit(request: Request, asked: Submission, idempotency_key: IdempotencyKey = None) -> Response:
     """Queue a job. It is on stable storage when this answers, and will end in exactly one terminal phase."""
-    accepted = await submit_job(request, asked, idempotency_key)
-    job = accepted.job
+    check_complete(asked)
+    caller = caller_of(request)
+    names = job_names(idempotency_key, caller.id, asked)
+    job, is_replay = await services_of(request).admission.admit(job_request(asked, caller), names)
     answer = json_response({"jobId": job.id, "source": job.spec.source, "type": job.spec.type}, 201)
-    if accepted.again:
+    if is_replay:
         answer.headers[REPLAYED] = "true"
     return answer
-
-
-class Accepted(NamedTuple):
-    """A job that is stored. again: it was before, by an earlier request with the same key."""
-
-    job: Job
-    again: bool
-
-
-async def submit_job(
-    request: Request, asked: Submission, idempotency_key: str | None, given: Sequence[tuple[str, Content]] = ()
-) -> Accepted:
-    """The job that the caller asks for, stored. given: files for the workspace that the caller did not have to name."""
-    services, caller = services_of(request), caller_of(request)
-    check_complete(asked)
-    brought = decode_files(asked.workspace_files)
-    intent = Intent.of(idempotency_key, caller.id, asked)
-    names = intent.job_names() if intent else fresh_names()
-    if intent and (job := await services.admission.find(names)):
-        return Accepted(job, again=True)
-    repo = await checked_repo(asked, services.settings)
-    await check_callback_url(asked, services.settings)
-    files = [*given, *await files_of(services, caller, asked.workspace_uploads)]
-    check_has_pdf(asked, files)
-    prepared = services.admission.prepare(
-        job_request(asked, caller, agent_asked(asked, services.catalog), repo, [*files, *brought])
-    )
-    refuse_when_full(services)
-    return Accepted(await services.admission.create(prepared, names), again=False)
 
 
 @router.get("/api/jobs", responses=answers(200, JobPage, "A page of jobs", 422), summary="List jobs")
@@ -242,17 +198,6 @@ async def cancel(request: Request, job_id: JobId) -> Response:
     if job.ended:  # it was Pending; the controller counts the end of a Running one
         services.metrics.job_moved(before, job, services.clock.now())
     return await detail_of(request, job)
-
-
-async def own_job(request: Request, job_id: str) -> Job:
-    """The job, if the caller may see it. Raises 404 or 403."""
-    try:
-        job = await services_of(request).store.get(Job, job_id)
-    except NotFound as error:
-        raise NotFound(f"there is no job {job_id}") from error
-    if not caller_of(request).may_see(job.spec.owner):
-        raise ApiError(403, "forbidden", f"the job {job_id} belongs to another API key")
-    return job
 
 
 async def detail_of(request: Request, job: Job) -> Response:

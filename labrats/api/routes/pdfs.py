@@ -7,15 +7,14 @@ from pydantic import Field
 from starlette.responses import Response
 
 from labrats.api.http.errors import ApiError
-from labrats.api.http.idempotency import IdempotencyKey
+from labrats.api.http.idempotency import IdempotencyKey, job_names
 from labrats.api.http.json_body import json_response
 from labrats.api.http.multipart import FORM
 from labrats.api.openapi import answers
-from labrats.api.routes.jobs import submit_job
 from labrats.api.routes.upload_stream import UploadView, receive_upload, upload_view
-from labrats.api.routing import api_router, services_of
+from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import LONGEST_LABEL, Label, Provider, RequestBody, ResponseBody
-from labrats.api.schemas.submission import ConfigBody, PipelineBody, Submission
+from labrats.api.schemas.submission import ConfigBody, PipelineBody, Submission, job_request
 from labrats.model.errors import Invalid, Problem
 from labrats.model.pdf import begins_as_pdf
 
@@ -107,7 +106,10 @@ async def extract(
         pipeline=PipelineBody(type="pdf-sections"),
         metadata={"upload": upload.id, "document": upload.name},
     )
-    job, _ = await submit_job(request, submission, idempotency_key, [("document.pdf", pdfs.path(upload))])
+    caller = caller_of(request)
+    names = job_names(idempotency_key, caller.id, submission)
+    requested = job_request(submission, caller, [("document.pdf", pdfs.path(upload))])
+    job, _ = await services_of(request).admission.admit(requested, names)
     return json_response({"jobId": job.id}, 201)
 
 

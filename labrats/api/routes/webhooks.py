@@ -16,9 +16,9 @@ from labrats.api.http.idempotency import Intent
 from labrats.api.http.json_body import json_response, parse_json
 from labrats.api.http.signed_body import receive_signed
 from labrats.api.openapi import answers
-from labrats.api.routes.events import EventsJob, ingested, make_jobs
 from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
+from labrats.api.schemas.event_jobs import EventsJob, event_jobs_view
 from labrats.api.services import Services
 from labrats.intake.deliveries import (
     PING,
@@ -31,8 +31,8 @@ from labrats.intake.deliveries import (
     remember,
 )
 from labrats.intake.event_authorization import why_not
+from labrats.intake.event_requests import event_requests
 from labrats.intake.events import why_nobody
-from labrats.intake.request import event_requests
 from labrats.intake.signatures import Signature, hub_signature, standard_signature
 from labrats.model.errors import NotFound
 from labrats.model.webhook_source import GITHUB, WebhookSource
@@ -192,13 +192,13 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
     """Return the answer, once the jobs are stored, and the outcome in a word."""
     source, event = delivery.source, delivery.event
     if source.spec.type == GITHUB and (reason := why_not(event, source.spec)):
-        return {"ok": True, "ignored": reason} | ingested({}), "ignored"
+        return {"ok": True, "ignored": reason} | event_jobs_view({}), "ignored"
     requests = event_requests(event, services.catalog, delivery.owner, source)
     mark = await known_fingerprint(services.store, delivery)
-    if jobs := await make_jobs(services, event, requests, Intent(mark, mark)):
+    if jobs := await services.admission.admit_all(requests, Intent(mark, mark).job_names):
         await remember(services.store, delivery, next(iter(jobs.values())))
-        return {"ok": True} | ingested(jobs), "started"
-    return {"ok": True, "ignored": why_nobody(event, services.catalog.agents)} | ingested({}), "unmatched"
+        return {"ok": True} | event_jobs_view(jobs), "started"
+    return {"ok": True, "ignored": why_nobody(event, services.catalog.agents)} | event_jobs_view({}), "unmatched"
 
 
 async def _look_at(body: bytes, look: Callable[[], T]) -> T:

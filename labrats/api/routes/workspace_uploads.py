@@ -1,16 +1,12 @@
 """Workspace uploads: files that wait for the jobs whose workspace they go into."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import Request
 from pydantic import Field
 from starlette.responses import FileResponse, Response
 
-from labrats.api.auth.keys import Caller
 from labrats.api.http.download import Download
-from labrats.api.http.errors import ApiError
 from labrats.api.http.idempotency import IdempotencyKey
 from labrats.api.http.json_body import json_response
 from labrats.api.http.multipart import FORM
@@ -19,10 +15,9 @@ from labrats.api.routes.upload_stream import UploadView, receive_upload, upload_
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import LONGEST_LABEL, ResponseBody
 from labrats.api.schemas.file_names import why_unsafe
-from labrats.api.schemas.submission import WorkspaceUploadBody
-from labrats.api.services import Services
-from labrats.files.uploads import META_FILE, Upload
-from labrats.model.errors import Invalid, NotFound, Problem
+from labrats.files.uploads import META_FILE
+from labrats.intake.validation import find_upload
+from labrats.model.errors import Invalid, Problem
 
 router = api_router("Workspace uploads")
 
@@ -72,10 +67,10 @@ async def upload_workspace_file(request: Request, idempotency_key: IdempotencyKe
 )
 async def download_workspace_file(request: Request, upload_id: UploadId, name: FileName) -> Response:
     """The file as it was uploaded, to be saved rather than shown. `Range` is understood."""
-    services = services_of(request)
-    upload = await own_upload(services, caller_of(request), upload_id, name)
+    uploads = services_of(request).workspace_uploads
+    upload = await find_upload(uploads, upload_id, name, caller_of(request).may_see)
     return Download(
-        services.workspace_uploads.path(upload),
+        uploads.path(upload),
         media_type="application/octet-stream",  # whatever it says it is: a page that it holds must not run here
         filename=upload.name,
         headers={"content-security-policy": "sandbox"},
@@ -112,29 +107,3 @@ def check_file_name(name: str) -> None:
     if "/" in name or name == META_FILE or len(name) > LONGEST_LABEL:
         reason = f"must be a plain one without folders, of at most {LONGEST_LABEL} characters"
         raise Invalid(Problem("file", f"its file name {reason}"))
-
-
-async def own_upload(services: Services, caller: Caller, upload_id: str, name: str) -> Upload:
-    """The upload that the caller means. Raises NotFound, and 403 where it is somebody else's."""
-    upload = await services.workspace_uploads.get(upload_id)
-    if not caller.may_see(upload.owner):
-        raise ApiError(403, "forbidden", f"the upload {upload_id} belongs to another API key")
-    if upload.name != name:
-        raise NotFound(f"the upload {upload_id} has no file {name!r}")
-    return upload
-
-
-async def files_of(
-    services: Services, caller: Caller, uploads: Sequence[WorkspaceUploadBody]
-) -> list[tuple[str, Path]]:
-    """The files of a job that names `uploads`. Raises Invalid for those that are not there, or not the caller's."""
-    files, problems = [], []
-    for number, asked in enumerate(uploads):
-        try:
-            upload = await own_upload(services, caller, asked.id, asked.name)
-            files.append((upload.name, services.workspace_uploads.path(upload)))
-        except (NotFound, ApiError) as error:
-            problems.append(Problem(f"workspaceUploads[{number}]", str(error)))
-    if problems:
-        raise Invalid(*problems)
-    return files

@@ -3,37 +3,24 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
 from labrats.api.auth.keys import Caller
-from labrats.api.http.errors import ApiError
 from labrats.api.http.json_body import whole
 from labrats.api.schemas.base import Effort, Label, Provider, RequestBody
 from labrats.api.schemas.file_names import check_distinct, why_unsafe
 from labrats.api.schemas.mcp_servers import McpServersBody, mcp_servers
 from labrats.api.schemas.patterns import GIT_REF, IN_WORDS
 from labrats.api.schemas.sampling import SamplingBody, sampling
-from labrats.api.services import Services
 from labrats.files.attachments import Content
-from labrats.index.catalog import Catalog
-from labrats.intake.callback_urls import judge_callback_url
-from labrats.intake.repositories import judged_repo
-from labrats.intake.request import JobRequest, agent_named
-from labrats.model.agent import AiAgent
+from labrats.intake.request import JobRequest, RepoAddress
 from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid, Problem
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
-from labrats.model.git_repo import GitRepo
-from labrats.model.job import DEFAULT_PRIORITY, METADATA_BYTES, PROMPT_BYTES, Pipeline
-from labrats.model.pdf import is_pdf
-from labrats.model.phases import Phase
-from labrats.model.record import encode
-from labrats.settings import EngineSettings
+from labrats.model.job import DEFAULT_PRIORITY, Pipeline, WorkspaceUpload
 
-FILES_BYTES: Final = 10 * 1024 * 1024
 MAX_FILES: Final = 1000
 
 ERROR_REPORTING: Final = "error-reporting"
@@ -201,16 +188,8 @@ class Submission(RequestBody):
         return prompt
 
 
-def decode_files(files: Sequence[WorkspaceFileBody]) -> list[tuple[str, bytes]]:
-    """Name and contents of each. Raises 413 when they are too much."""
-    decoded = [(file.name, base64.b64decode(file.data)) for file in files]
-    if sum(len(data) for _, data in decoded) > FILES_BYTES:
-        raise ApiError(413, "too_large", "workspaceFiles: at most 10 MiB, decoded, in all")
-    return decoded
-
-
 def check_complete(asked: Submission) -> None:
-    """Raises 422 for what is missing although no single field is wrong, 413 for what is too large to keep."""
+    """Raise Invalid for a submission whose fields are valid one by one but not together."""
     if asked.prompt is None and asked.errors is None:
         raise Invalid(Problem("errors", "is required for an error-reporting job without a prompt"))
     check_distinct(
@@ -220,38 +199,10 @@ def check_complete(asked: Submission) -> None:
     setup = asked.workspace_setup
     if setup and setup.git_repo is None and (setup.git_ref or setup.git_depth):
         raise Invalid(Problem(GIT_REPO_FIELD, "is required for a gitRef or gitDepth"))
-    if asked.prompt is not None and len(asked.prompt.encode()) > PROMPT_BYTES:
-        raise ApiError(413, "too_large", "prompt: at most 900 KiB")
-    if len(encode(asked.metadata)) > METADATA_BYTES:
-        raise ApiError(413, "too_large", "metadata: at most 64 KiB")
 
 
-async def checked_repo(asked: Submission, settings: EngineSettings) -> GitRepo | None:
-    """The repository asked for, its address judged. Raises Invalid."""
-    if asked.workspace_setup is None or asked.workspace_setup.git_repo is None:
-        return None
-    return await judged_repo(asked.workspace_setup.git_repo, GIT_REPO_FIELD, settings)
-
-
-async def check_callback_url(asked: Submission, settings: EngineSettings) -> None:
-    """Raises Invalid unless callbacks may go to the address."""
-    if asked.callback_url is not None:
-        await judge_callback_url(asked.callback_url, settings)
-
-
-def agent_asked(asked: Submission, catalog: Catalog) -> AiAgent | None:
-    """The agent that lends its instructions and defaults. Raises Invalid when there is none, or it is switched off."""
-    return None if asked.agent_role is None else agent_named(asked.agent_role, catalog)
-
-
-def job_request(
-    asked: Submission,
-    caller: Caller,
-    agent: AiAgent | None,
-    repo: GitRepo | None,
-    files: Sequence[tuple[str, Content]],
-) -> JobRequest:
-    """What was asked for, its agent found, its repository judged and its files decoded."""
+def job_request(asked: Submission, caller: Caller, files: Sequence[tuple[str, Content]] = ()) -> JobRequest:
+    """Return the request to run the submitted job. files: further files for the workspace."""
     setup = asked.workspace_setup or WorkspaceSetupBody()
     return JobRequest(
         source=asked.source,
@@ -260,26 +211,16 @@ def job_request(
         api_key_ref=caller.secret,
         prompt=asked.prompt,
         errors=[error.model_dump(by_alias=True, exclude_none=True) for error in asked.errors or ()],
-        agent=agent,
+        agent_role=asked.agent_role,
         config=job_config(asked.config),
         priority=asked.priority,
-        repo=repo,
+        repo=RepoAddress(setup.git_repo) if setup.git_repo is not None else None,
         git_ref=setup.git_ref,
         git_depth=setup.git_depth,
-        files=files,
+        files=[*files, *((file.name, base64.b64decode(file.data)) for file in asked.workspace_files)],
+        uploads=[WorkspaceUpload(id=upload.id, name=upload.name) for upload in asked.workspace_uploads],
+        may_see=caller.may_see,
         pipeline=Pipeline(type=asked.pipeline.type) if asked.pipeline else None,
         callback_url=asked.callback_url,
         metadata=asked.metadata,
     )
-
-
-def check_has_pdf(asked: Submission, files: Sequence[tuple[str, Content]]) -> None:
-    """Raises Invalid when a pipeline is asked for that finds nothing to work on."""
-    if asked.pipeline and not any(isinstance(content, Path) and is_pdf(content) for _, content in files):
-        raise Invalid(Problem("workspaceUploads", f"the pipeline {asked.pipeline.type} needs a PDF among them"))
-
-
-def refuse_when_full(services: Services) -> None:
-    """Raises 429 while as many jobs wait as may."""
-    if services.job_index.count_in(Phase.PENDING) >= services.settings.max_waiting_jobs:
-        raise ApiError(429, "overloaded", "too many jobs are waiting; try again later", {"Retry-After": "10"})

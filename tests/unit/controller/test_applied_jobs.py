@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from labrats.controller.applied_jobs import INLINE_PROMPT_BYTES, NEW_FOR
+from labrats.controller.applied_jobs import NEW_FOR
+from labrats.intake.applied import INLINE_PROMPT_BYTES
 from labrats.model.agent import AiAgent
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig, AiConfigSpec, ProviderConfig
 from labrats.model.config import JobConfig

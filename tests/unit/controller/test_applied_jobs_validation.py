@@ -12,6 +12,7 @@ from labrats.controller.applied_jobs import AppliedJobs
 from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
+from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.metrics import Metrics
 from labrats.model.config import JobConfig
@@ -45,8 +46,8 @@ async def resolve(
     for secret in secrets:
         await store.create(secret)
     catalog.synced.set()  # there is nothing in it
-    intake = Admission(store, catalog, Attachments(Path()), Metrics(), settings.executor_images)
-    applied_jobs = AppliedJobs(store, catalog, intake, uploads, SystemClock(), settings)
+    admission = Admission(store, catalog, JobIndex(), Attachments(Path()), uploads, Metrics(), settings)
+    applied_jobs = AppliedJobs(catalog, admission, SystemClock())
     return await applied_jobs.resolve(await store.create(a_job(spec=an_applied_spec(**fields), resource_version="")))
 
 

@@ -11,7 +11,9 @@ from msgspec.structs import replace
 
 from labrats.controller.chains import PARENT_RESULT_BYTES, Chains, End, Follow, child_names, plan_chain
 from labrats.files.attachments import Attachments
+from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
+from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.intake.events import IncomingEvent
 from labrats.intake.stored_events import event_part
@@ -25,6 +27,7 @@ from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from labrats.ports import Change
+from labrats.settings import EngineSettings
 from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_job, a_spec, a_trigger, an_agent
@@ -142,11 +145,12 @@ class ChainLab(Lab):
     async def chains(self) -> AsyncIterator[None]:
         """Chains are followed while the block runs; then all is dropped as in a crash."""
         catalog = Catalog()
-        intake = Admission(self.store, catalog, Attachments(self.folder), Metrics())
+        attachments, uploads = Attachments(self.folder), Uploads(self.folder)
+        admission = Admission(self.store, catalog, JobIndex(), attachments, uploads, Metrics(), EngineSettings())
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(catalog.follow(self.store)),
-                tasks.create_task(Chains(self.store, self.runner, catalog, intake, self.max_depth).run()),
+                tasks.create_task(Chains(self.store, self.runner, catalog, admission, self.max_depth).run()),
             ]
             yield
             for task in running:

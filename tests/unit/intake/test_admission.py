@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from labrats.files.attachments import Attachments
+from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
+from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
-from labrats.intake.request import JobNames, JobRequest
+from labrats.intake.job_names import JobNames
+from labrats.intake.request import JobRequest
 from labrats.metrics import Metrics
 from labrats.model.config import JobConfig
 from labrats.model.job import Job
 from labrats.model.record import Resource
+from labrats.settings import EngineSettings
 from tests.fakes.store import MemoryStore
 
 R = TypeVar("R", bound=Resource)
@@ -26,13 +30,12 @@ class ManyEnginesStore(MemoryStore):
 
 async def test_a_request_that_another_engine_has_just_stored_is_found_by_its_name(tmp_path: Path) -> None:
     store, annotations = ManyEnginesStore(), {"made-by": "this request"}
-    intake = Admission(store, Catalog(), Attachments(tmp_path), Metrics())
-    prepared = intake.prepare(
-        JobRequest(source="manual", type="t", owner="key-1", prompt="Hello.", config=JobConfig(provider="mock"))
-    )
+    attachments, uploads = Attachments(tmp_path), Uploads(tmp_path)
+    admission = Admission(store, Catalog(), JobIndex(), attachments, uploads, Metrics(), EngineSettings())
+    request = JobRequest(source="manual", type="t", owner="key-1", prompt="Hello.", config=JobConfig(provider="mock"))
     names = JobNames(["ir-00000001", "ir-00000002"], annotations, lambda job: job.metadata.annotations == annotations)
 
-    first, again = await intake.create(prepared, names), await intake.create(prepared, names)
+    first, again = await admission.admit(request, names), await admission.admit(request, names)
 
-    assert again == first
+    assert again.job == first.job
     assert [job.id for job in await store.list(Job)] == ["ir-00000001"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from labrats.intake.callback_urls import judge_callback_url
+from labrats.intake.callback_urls import check_callback_url
 from labrats.model.errors import Invalid
 from labrats.settings import EngineSettings
 
@@ -20,7 +20,7 @@ from labrats.settings import EngineSettings
 )
 async def test_a_host_that_is_named_may_be_called(monkeypatch: pytest.MonkeyPatch, allowed: str, url: str) -> None:
     monkeypatch.setenv("CALLBACK_ALLOWED_HOSTS", allowed)
-    await judge_callback_url(url, EngineSettings())
+    await check_callback_url(url, EngineSettings())
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,4 @@ async def test_a_host_that_is_named_may_be_called(monkeypatch: pytest.MonkeyPatc
 async def test_another_inner_host_may_not(monkeypatch: pytest.MonkeyPatch, allowed: str, url: str) -> None:
     monkeypatch.setenv("CALLBACK_ALLOWED_HOSTS", allowed)
     with pytest.raises(Invalid, match="not allowed"):
-        await judge_callback_url(url, EngineSettings())
+        await check_callback_url(url, EngineSettings())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from labrats.index.catalog import Catalog
 from labrats.intake.events import IncomingEvent
-from labrats.intake.prompts import INSTRUCTIONS_BYTES, VALUE_BYTES, Writer, texts_of
+from labrats.intake.prompts import INSTRUCTIONS_BYTES, VALUE_BYTES, Texts, Writer, texts_of
 from labrats.intake.request import JobRequest
 from labrats.model.instruction import Scope
 from labrats.model.job import PROMPT_BYTES
@@ -41,6 +41,10 @@ def a_catalog(*instructions: Any) -> Catalog:
     for instruction in instructions:
         catalog.put(instruction)
     return catalog
+
+
+def written(request: JobRequest, catalog: Catalog) -> Texts:
+    return texts_of(request, request.agent, catalog)
 
 
 class TestPlaceholders:
@@ -122,7 +126,7 @@ class TestPlaceholders:
 class TestTexts:
     def test_the_prompt_of_a_caller_is_left_alone(self) -> None:
         prompt = "Use {{ source }} and <!-- this -->\u200b."
-        texts = texts_of(a_request(prompt=prompt), a_catalog(an_instruction(scope=Scope.GLOBAL)))
+        texts = written(a_request(prompt=prompt), a_catalog(an_instruction(scope=Scope.GLOBAL)))
         assert (texts.prompt, texts.instructions) == (prompt, None)
 
     def test_an_agent_lends_its_instructions_apart_from_the_prompt(self) -> None:
@@ -131,7 +135,7 @@ class TestTexts:
         )
         request = a_request(prompt="Go.", agent=an_agent(instructions=("own",)), metadata={"team": "core"})
 
-        texts = texts_of(request, catalog)
+        texts = written(request, catalog)
 
         assert texts.prompt == "Go."
         assert texts.instructions
@@ -146,7 +150,7 @@ class TestTexts:
         )
         agent = an_agent("a", trigger, instructions=("own",))
 
-        texts = texts_of(a_request(event=event, agent=agent, trigger=trigger), catalog)
+        texts = written(a_request(event=event, agent=agent, trigger=trigger), catalog)
 
         assert texts.instructions is None
         assert re.search(r'Test it\.\n\nFix <data-\w+ from="payload.issue.title">Crash</data-\w+>\.\n\n', texts.prompt)
@@ -161,40 +165,40 @@ class TestTexts:
     def test_a_trigger_may_hold_the_text_itself(self) -> None:
         event = IncomingEvent("github", "push", {})
         trigger = a_trigger("push", instruction="Look at {{ event }}.")
-        texts = texts_of(a_request(event=event, agent=an_agent("a", trigger), trigger=trigger), a_catalog())
+        texts = written(a_request(event=event, agent=an_agent("a", trigger), trigger=trigger), a_catalog())
         assert re.search(r'Look at <data-\w+ from="event">push</data-\w+>\.', texts.prompt)
 
     def test_a_triggers_instruction_that_is_the_agents_own_too_comes_once(self) -> None:
         trigger = a_trigger(instruction="implement")
         agent = an_agent("a", trigger, instructions=("implement",))
         event = IncomingEvent("github", "issues.labeled", {})
-        texts = texts_of(a_request(event=event, agent=agent, trigger=trigger), a_catalog(an_instruction()))
+        texts = written(a_request(event=event, agent=agent, trigger=trigger), a_catalog(an_instruction()))
         assert texts.prompt.count("Do it well.") == 1
 
     def test_an_event_that_is_too_large_is_cut_and_the_data_still_ends(self) -> None:
         event = IncomingEvent("github", "push", {"text": "x" * 2 * PROMPT_BYTES})
-        prompt = texts_of(a_request(event=event, agent=an_agent()), a_catalog()).prompt
+        prompt = written(a_request(event=event, agent=an_agent()), a_catalog()).prompt
         assert len(prompt.encode()) <= PROMPT_BYTES
         assert re.search(r"cut here: .*\n</data-[0-9a-f]{16}>$", prompt)
 
     def test_instructions_that_are_too_long_are_cut(self) -> None:
         catalog = a_catalog(an_instruction(content="x" * 2 * INSTRUCTIONS_BYTES))
-        texts = texts_of(a_request(prompt="Go.", agent=an_agent(instructions=("implement",))), catalog)
+        texts = written(a_request(prompt="Go.", agent=an_agent(instructions=("implement",))), catalog)
         assert texts.instructions
         assert len(texts.instructions.encode()) <= INSTRUCTIONS_BYTES
         assert "cut here" in texts.instructions
         assert "</data-" not in texts.instructions
 
     def test_errors_are_data_behind_the_prompt(self) -> None:
-        texts = texts_of(a_request(prompt="Mend it.", errors=[{"message": "boom <!-- x -->"}]), a_catalog())
+        texts = written(a_request(prompt="Mend it.", errors=[{"message": "boom <!-- x -->"}]), a_catalog())
         assert "Mend it.\n\nThese errors were observed:" in texts.prompt
         assert '"message": "boom [a hidden comment was here]"' in texts.prompt
 
     def test_errors_without_a_prompt_ask_for_their_cause(self) -> None:
-        assert "Find what causes the errors" in texts_of(a_request(errors=[{"message": "boom"}]), a_catalog()).prompt
+        assert "Find what causes the errors" in written(a_request(errors=[{"message": "boom"}]), a_catalog()).prompt
 
     def test_a_parents_result_is_data_behind_the_prompt(self) -> None:
-        texts = texts_of(a_request(prompt="Go on.", parent_result="{{ source }} done"), a_catalog())
+        texts = written(a_request(prompt="Go on.", parent_result="{{ source }} done"), a_catalog())
         assert re.search(r'<data-\w+ from="parent.result">\{\{ source \}\} done</data-\w+>$', texts.prompt)
 
 

@@ -8,7 +8,7 @@ from labrats.index.catalog import Catalog
 from labrats.intake.request import JobRequest
 from labrats.intake.settings import settings_of
 from labrats.model.ai_config import AiConfig, AiConfigSpec, ProviderConfig
-from labrats.model.config import JobConfig
+from labrats.model.config import JobConfig, ResolvedConfig
 from labrats.model.record import Metadata
 from labrats.model.webhook_source import RepoOverride, WebhookSource, WebhookSourceSpec
 from tests.support.builders import a_trigger, an_agent
@@ -40,6 +40,10 @@ def a_request(**fields: Any) -> JobRequest:
     return JobRequest(**{"source": "github", "type": "issues.labeled", "owner": "key-1"} | fields)
 
 
+def resolve(request: JobRequest, catalog: Catalog) -> ResolvedConfig:
+    return settings_of(request, request.agent, catalog)
+
+
 @pytest.mark.parametrize("weakest", range(len(ORDER) - 1))
 def test_a_stronger_layer_hides_the_weaker_ones(weakest: int) -> None:
     """All layers from `weakest` down set the model."""
@@ -60,13 +64,13 @@ def test_a_stronger_layer_hides_the_weaker_ones(weakest: int) -> None:
         model=model("ai-config"), providers={"claude": ProviderConfig(model=model("ai-config.providers.claude"))}
     )
 
-    resolved = settings_of(request, catalog)
+    resolved = resolve(request, catalog)
 
     assert (resolved.config.model, resolved.origins["model"]) == (f"model of {ORDER[weakest]}", ORDER[weakest])
 
 
 def test_with_nothing_set_anywhere_the_built_in_settings_count() -> None:
-    resolved = settings_of(a_request(), Catalog())
+    resolved = resolve(a_request(), Catalog())
     assert (resolved.provider, resolved.model, set(resolved.origins.values())) == ("claude", "sonnet", {"built-in"})
 
 
@@ -75,34 +79,32 @@ def test_a_providers_settings_are_those_of_the_provider_that_was_resolved() -> N
         effort="low",
         providers={"claude": ProviderConfig(model="opus"), "codex": ProviderConfig(model="o3", effort="high")},
     )
-    resolved = settings_of(a_request(agent=an_agent(default_provider="codex")), catalog)
+    resolved = resolve(a_request(agent=an_agent(default_provider="codex")), catalog)
     assert (resolved.provider, resolved.model, resolved.config.effort) == ("codex", "o3", "high")
     assert resolved.origins["model"] == "ai-config.providers.codex"
 
 
 def test_the_model_of_an_agent_never_reaches_another_provider() -> None:
     agent = an_agent(default_provider="claude", default_model="opus", default_effort="high")
-    resolved = settings_of(a_request(agent=agent, config=JobConfig(provider="mock")), Catalog())
+    resolved = resolve(a_request(agent=agent, config=JobConfig(provider="mock")), Catalog())
     assert (resolved.model, resolved.config.effort) == ("mock", "medium")
 
 
 def test_a_repository_has_its_override_in_whatever_case_it_is_written() -> None:
     source = a_source({"Octo/Demo": RepoOverride(effort="high")})
-    resolved = settings_of(a_request(webhook_source=source, metadata={"repo": "octo/demo"}), Catalog())
+    resolved = resolve(a_request(webhook_source=source, metadata={"repo": "octo/demo"}), Catalog())
     assert resolved.origins["effort"] == "webhook-source-override"
 
 
 def test_another_repository_has_only_the_sources_defaults() -> None:
     source = a_source({"octo/demo": RepoOverride(effort="high")}, effort="low")
-    resolved = settings_of(a_request(webhook_source=source, metadata={"repo": "octo/other"}), Catalog())
+    resolved = resolve(a_request(webhook_source=source, metadata={"repo": "octo/other"}), Catalog())
     assert (resolved.config.effort, resolved.origins["effort"]) == ("low", "webhook-source")
 
 
 def test_image_and_resources_of_the_executor_come_from_the_engines_settings() -> None:
     resources = {"limits": {"memory": "4Gi"}}
-    resolved = settings_of(
-        a_request(), a_catalog(executor_image="example.test/executor:2", executor_resources=resources)
-    )
+    resolved = resolve(a_request(), a_catalog(executor_image="example.test/executor:2", executor_resources=resources))
     assert (resolved.config.executor_image, resolved.config.executor_resources) == (
         "example.test/executor:2",
         resources,

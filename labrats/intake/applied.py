@@ -1,0 +1,93 @@
+"""Jobs that were applied with kubectl: their checks beyond those of requests, and the storage of their settings."""
+
+from contextlib import suppress
+from typing import Final
+
+from msgspec.structs import replace
+
+from labrats.intake.job_parts import create_missing_parts
+from labrats.intake.job_spec import PreparedJob
+from labrats.intake.request import JobRequest, RepoAddress
+from labrats.model.core_resources import INSTRUCTIONS_KEY, PROMPT_KEY, ConfigMap, Secret, problem_of_credentials
+from labrats.model.errors import Invalid, NotFound, Problem
+from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
+from labrats.model.git_repo import GitRepo
+from labrats.model.job import Job, KeyReference
+from labrats.model.record import Metadata
+from labrats.ports import Store
+
+INLINE_PROMPT_BYTES: Final = 64 * 1024
+"""The executor gets a longer prompt in a ConfigMap: the annotations of a pod may have 256 KiB in all."""
+
+_TEXT_KEYS: Final = (PROMPT_KEY, INSTRUCTIONS_KEY)
+
+
+def applied_request(job: Job) -> JobRequest:
+    """Return the request that a job applied with kubectl makes.
+
+    Access to the cluster is access to every upload.
+    """
+    spec = job.spec
+    return JobRequest(
+        source=spec.source,
+        type=spec.type,
+        owner=spec.owner,
+        prompt=spec.prompt or "",
+        agent_role=spec.agent_role,
+        config=spec.config,
+        repo=RepoAddress(spec.workspace_setup.git_repo) if spec.workspace_setup else None,
+        uploads=spec.workspace_uploads,
+        may_see=lambda _: True,
+        pipeline=spec.pipeline,
+        callback_url=spec.callback_url,
+        metadata=spec.metadata,
+    )
+
+
+async def check_credentials(job: Job, repo: GitRepo | None, store: Store, *, labelled_only: bool) -> None:
+    """Raise Invalid for a credential in the repository's address, and for Secrets that jobs may not have.
+
+    labelled_only: true if a Secret must be labelled for jobs.
+    """
+    if repo and repo.has_credential:
+        message = "must not carry a credential: put it into a Secret, and name that in credentialsRef"
+        raise Invalid(Problem(GIT_REPO_FIELD, message))
+    if setup := job.spec.workspace_setup:
+        for field, name in (("credentialsRef", setup.credentials_ref), ("tokenFrom", setup.token_from)):
+            with suppress(NotFound):  # it may still be applied
+                secret = await store.get(Secret, name) if name else None
+                if secret and (
+                    problem := problem_of_credentials(secret, job.metadata.uid, labelled_only=labelled_only)
+                ):
+                    raise Invalid(Problem(f"workspaceSetup.{field}", problem))
+
+
+async def store_resolution(store: Store, job: Job, prepared: PreparedJob) -> Job:
+    """Store the texts and settings of `job`. Its spec never changes, so its status refers to them.
+
+    Raises RetryLater; Conflict and NotFound when another writer has changed or deleted the job.
+    """
+    texts = _texts_part(job, prepared)
+    refs = {key: KeyReference(name=texts.name, key=key) if key in texts.data else None for key in _TEXT_KEYS}
+    if texts.data:
+        await create_missing_parts(store, job, [texts])
+    status = replace(
+        job.status,
+        resolved=prepared.resolved,
+        prompt_ref=refs[PROMPT_KEY],
+        instructions_ref=refs[INSTRUCTIONS_KEY],
+    )
+    return await store.update(replace(job, status=status))
+
+
+def _texts_part(job: Job, prepared: PreparedJob) -> ConfigMap:
+    """Return the texts that the executor cannot take from the spec.
+
+    The name contains the job's uid, so that the texts of an earlier job with the same name are not used.
+    """
+    data = {}
+    if len((job.spec.prompt or "").encode()) > INLINE_PROMPT_BYTES:
+        data[PROMPT_KEY] = prepared.texts.prompt
+    if prepared.texts.instructions is not None:
+        data[INSTRUCTIONS_KEY] = prepared.texts.instructions
+    return ConfigMap(metadata=Metadata(name=f"{job.id}-{job.metadata.uid[:8]}-texts"), data=data)

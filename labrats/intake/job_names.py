@@ -1,0 +1,41 @@
+"""The names under which a job may be stored. They make the same request, sent again, find its first job."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from labrats.model.job import Job, new_job_id
+
+NAME_TRIES: Final = 5
+"""Names are random or derived from a hash, so that even a second one is rarely needed."""
+
+
+def _is_never_same(_: Job) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class JobNames:
+    """The names under which a job may be stored, best first.
+
+    annotations: annotations of the job.
+    is_same: return whether a stored job that has one of the names was created by the same request.
+    """
+
+    candidates: Sequence[str]
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    is_same: Callable[[Job], bool] = _is_never_same
+
+    @property
+    def are_reproducible(self) -> bool:
+        """True if the same request, sent again, has the same names."""
+        return self.is_same is not _is_never_same
+
+
+NamesOfAgent = Callable[[str], JobNames]
+"""Returns the names for an agent's job, given the name of the agent. One event may start several agents."""
+
+
+def random_names() -> JobNames:
+    """Return random names, for a job that cannot have been created before."""
+    return JobNames([new_job_id() for _ in range(NAME_TRIES)])

@@ -1,0 +1,82 @@
+"""The stored form of a prepared request: the spec of its job, and the resources stored with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from labrats.intake.prompts import Texts
+from labrats.intake.request import JobRequest
+from labrats.intake.stored_events import event_part
+from labrats.intake.validation import WorkspaceContents
+from labrats.model.agent import AiAgent
+from labrats.model.config import ResolvedConfig
+from labrats.model.core_resources import EVENT_KEY, INSTRUCTIONS_KEY, JOB_CREDENTIALS, PROMPT_KEY, ConfigMap, Secret
+from labrats.model.git_repo import GitRepo
+from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup
+from labrats.model.record import Metadata, Resource
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A validated request with its settings and texts. Only the store can still refuse it."""
+
+    request: JobRequest
+    contents: WorkspaceContents
+    agent: AiAgent | None
+    resolved: ResolvedConfig
+    texts: Texts
+
+
+def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]) -> JobSpec:
+    """Return the spec of the job. It names the resources that hold the texts and the repository's credential.
+
+    files: the files for the workspace, as they are stored.
+    """
+    request, repo, texts_name = prepared.request, prepared.contents.repo, f"{job_id}-prompt"
+    has_instructions = prepared.texts.instructions is not None
+    return JobSpec(
+        source=request.source,
+        type=request.type,
+        agent_role=prepared.agent.spec.trigger_name if prepared.agent else None,
+        prompt_ref=KeyReference(name=texts_name, key=PROMPT_KEY),
+        instructions_ref=KeyReference(name=texts_name, key=INSTRUCTIONS_KEY) if has_instructions else None,
+        priority=request.priority,
+        workspace_setup=_workspace_setup(request, job_id, repo) if repo else None,
+        workspace_files=files,
+        pipeline=request.pipeline,
+        callback_url=request.callback_url,
+        event_ref=KeyReference(name=f"{job_id}-event", key=EVENT_KEY) if request.event and request.has_next else None,
+        chain=request.chain,
+        config=request.config,
+        resolved=prepared.resolved,
+        metadata=request.metadata,
+        untrusted=request.untrusted,
+        owner=request.owner,
+        api_key_ref=request.api_key_ref,
+    )
+
+
+def _workspace_setup(request: JobRequest, job_id: str, repo: GitRepo) -> WorkspaceSetup:
+    return WorkspaceSetup(
+        git_repo=repo.url,
+        git_ref=request.git_ref,
+        git_depth=request.git_depth,
+        credentials_ref=f"{job_id}-git" if repo.has_credential or request.token_from else None,
+        token_from=request.token_from,
+    )
+
+
+def parts_of(job: Job, prepared: PreparedJob) -> Sequence[Resource]:
+    """Return the resources that are stored with `job`: its texts, its event, and its repository's credential."""
+    assert job.spec.prompt_ref is not None, "spec_of always sets one"
+    texts = {PROMPT_KEY: prepared.texts.prompt}
+    if job.spec.instructions_ref is not None:
+        texts[INSTRUCTIONS_KEY] = prepared.texts.instructions or ""
+    parts: list[Resource] = [ConfigMap(metadata=Metadata(name=job.spec.prompt_ref.name), data=texts)]
+    if job.spec.event_ref and prepared.request.event:
+        parts.append(event_part(job.spec.event_ref.name, prepared.request.event))
+    setup, repo = job.spec.workspace_setup, prepared.contents.repo
+    if setup and setup.credentials_ref and repo and not setup.token_from:
+        credential = {"username": repo.username, "password": repo.password}
+        metadata = Metadata(name=setup.credentials_ref, labels=JOB_CREDENTIALS)
+        parts.append(Secret(metadata=metadata, data=credential))
+    return parts

@@ -1,0 +1,110 @@
+"""The checks that a request has to pass before it becomes a job. Each bound is checked here, and nowhere else."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from labrats.files.attachments import Content
+from labrats.files.uploads import Upload, Uploads
+from labrats.index.catalog import Catalog
+from labrats.intake.callback_urls import check_callback_url
+from labrats.intake.repositories import allowed_repo
+from labrats.intake.request import JobRequest, RepoAddress
+from labrats.model.agent import AiAgent
+from labrats.model.config import ResolvedConfig
+from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem, TooLarge
+from labrats.model.git_repo import GitRepo
+from labrats.model.image_name import problem_of_image
+from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Pipeline
+from labrats.model.mcp_server import problem_of_mcp_servers
+from labrats.model.mock_script import parse_script
+from labrats.model.pdf import is_pdf
+from labrats.model.record import encode
+from labrats.settings import EngineSettings
+
+FILES_BYTES: Final = 10 * 1024 * 1024
+"""The bound on the contents of all files in the body of a request."""
+
+
+@dataclass(frozen=True)
+class WorkspaceContents:
+    """The repository and the files for a job's workspace, validated."""
+
+    repo: GitRepo | None
+    files: Sequence[tuple[str, Content]]
+
+
+async def validate(request: JobRequest, uploads: Uploads, settings: EngineSettings) -> WorkspaceContents:
+    """Check all of a request that does not depend on its settings. Raises TooLarge, Invalid, RetryLater."""
+    check_sizes(request.prompt, request.metadata, request.files)
+    repo = await _checked_repo(request.repo, settings)
+    if request.callback_url is not None:
+        await check_callback_url(request.callback_url, settings)
+    files = [*await _uploaded_files(request, uploads), *request.files]
+    if request.pipeline:
+        _check_has_pdf(request.pipeline, files)
+    return WorkspaceContents(repo, files)
+
+
+def check_sizes(prompt: str | None, metadata: dict[str, Any], files: Sequence[tuple[str, Content]] = ()) -> None:
+    """Raise TooLarge where a part of a request exceeds its bound."""
+    if prompt is not None and len(prompt.encode()) > PROMPT_BYTES:
+        raise TooLarge(Problem("prompt", "must be at most 900 KiB"))
+    if len(encode(metadata)) > METADATA_BYTES:
+        raise TooLarge(Problem("metadata", "must be at most 64 KiB"))
+    if sum(len(content) for _, content in files if isinstance(content, bytes)) > FILES_BYTES:
+        raise TooLarge(Problem("workspaceFiles", "must be at most 10 MiB in all, decoded"))
+
+
+async def _checked_repo(repo: RepoAddress | GitRepo | None, settings: EngineSettings) -> GitRepo | None:
+    return await allowed_repo(repo.address, repo.field, settings) if isinstance(repo, RepoAddress) else repo
+
+
+async def _uploaded_files(request: JobRequest, uploads: Uploads) -> list[tuple[str, Path]]:
+    """Return the uploads that the request names. Raise Invalid with a problem for each that it may not use."""
+    files, problems = [], []
+    for number, reference in enumerate(request.uploads):
+        try:
+            upload = await find_upload(uploads, reference.id, reference.name, request.may_see)
+            files.append((upload.name, uploads.path(upload)))
+        except (NotFound, AccessDenied) as error:
+            problems.append(Problem(f"workspaceUploads[{number}]", str(error)))
+    if problems:
+        raise Invalid(*problems)
+    return files
+
+
+async def find_upload(uploads: Uploads, upload_id: str, name: str, may_see: Callable[[str], bool]) -> Upload:
+    """Return the upload with that id and name. Raises NotFound; AccessDenied for an owner that `may_see` denies."""
+    upload = await uploads.get(upload_id)
+    if not may_see(upload.owner):
+        raise AccessDenied(f"the upload {upload_id} belongs to another API key")
+    if upload.name != name:
+        raise NotFound(f"the upload {upload_id} has no file {name!r}")
+    return upload
+
+
+def _check_has_pdf(pipeline: Pipeline, files: Sequence[tuple[str, Content]]) -> None:
+    if not any(isinstance(content, Path) and is_pdf(content) for _, content in files):
+        raise Invalid(Problem("workspaceUploads", f"the pipeline {pipeline.type} needs a PDF among them"))
+
+
+def enabled_agent(trigger_name: str, catalog: Catalog) -> AiAgent:
+    """Return the agent with that `triggerName`. Raise Invalid where it is missing or disabled."""
+    if (agent := catalog.agents_by_trigger_name.get(trigger_name)) is None:
+        raise Invalid(Problem("agentRole", "names no agent: it must be the `triggerName` of one"))
+    if not agent.spec.enabled:
+        raise Invalid(Problem("agentRole", f"the agent {agent.name!r} is disabled"))
+    return agent
+
+
+def check_settings(resolved: ResolvedConfig, metadata: Mapping[str, Any], allowed_images: Collection[str]) -> None:
+    """Raise Invalid for invalid MCP servers, an executor image that is not allowed, or an invalid mock script."""
+    if problem := problem_of_mcp_servers(resolved.config.mcp_servers or {}):
+        raise Invalid(Problem("config.mcpServers", problem))
+    image = resolved.config.executor_image
+    if image and (problem := problem_of_image(image, allowed_images)):
+        raise Invalid(Problem("config.executorImage", problem))
+    if resolved.provider == "mock":
+        parse_script(metadata)
