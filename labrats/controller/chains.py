@@ -16,7 +16,7 @@ from labrats.intake.event_requests import type_of
 from labrats.intake.events import IncomingEvent, trigger_in_chain
 from labrats.intake.job_names import NAME_TRIES, JobNames
 from labrats.intake.request import JobRequest
-from labrats.intake.stored_events import kept_event
+from labrats.intake.stored_events import stored_event
 from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolicy
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
@@ -194,7 +194,7 @@ class Chains:
         """The event that the chain began with, if it was one."""
         if job.spec.event_ref is None:
             return None
-        return kept_event(await self._store.get(ConfigMap, job.spec.event_ref.name))
+        return stored_event(await self._store.get(ConfigMap, job.spec.event_ref.name))
 
     async def _prompt_of(self, job: Job) -> str | None:
         """What a chain that began with no event is about."""

@@ -1,1 +1,1 @@
-"""How a request, an event or a link of a chain becomes a job: its settings, its texts, and what is stored with it."""
+"""Admission of every job: requests, events, children of chains and applied jobs become jobs along one path."""

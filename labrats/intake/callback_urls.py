@@ -1,4 +1,4 @@
-"""Addresses at which callers want to be told of their jobs: judged before a job is made, and again when one is told."""
+"""The addresses of callbacks. They are checked at admission, and again at each callback."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ FIELD: Final = "callbackUrl"
 
 
 async def check_callback_url(url: str, settings: EngineSettings) -> None:
-    """Raises Invalid unless callbacks may go to `url`."""
+    """Raise Invalid unless callbacks to `url` are allowed."""
     try:
         address = parse_url(url)
     except InvalidUrl as error:
@@ -21,6 +21,6 @@ async def check_callback_url(url: str, settings: EngineSettings) -> None:
     try:
         await resolve_allowed(address.host, address.port, settings.outbound_allowed_cidrs)
     except (Forbidden, Unresolvable) as error:
-        # One sentence for both, or it would tell which names there are in the network of the engine.
-        message = "its host has no address, or one that is not allowed; CALLBACK_ALLOWED_HOSTS names exceptions"
+        # One message for both errors, or it would reveal which names exist in the engine's network.
+        message = "its host has no address, or one that is not allowed; CALLBACK_ALLOWED_HOSTS lists exceptions"
         raise Invalid(Problem(FIELD, message)) from error

@@ -1,4 +1,4 @@
-"""What a webhook brings, once it is known to be its source's."""
+"""Webhook deliveries with a valid signature: the event of each, and its identity when it is sent again."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,22 +15,22 @@ from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
 from labrats.ports import Store
 
 PING: Final = "ping"
-"""What GitHub sends when a webhook is set up."""
+"""The event that GitHub sends when a webhook is created."""
 
 _FINGERPRINT: Final = "fingerprint"
 _PUSH: Final = "push"
 
 UNNAMED: Final = "received"
-"""The event of a generic source whose body names none."""
+"""The name of an event of a generic source whose body contains no name."""
 
 _LONGEST_NAME: Final = 200
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One delivery to `source`. fingerprint: the same for whatever is the same delivery, sent again.
+    """One delivery from `source`. fingerprint: identifies the delivery, also when it is sent again.
 
-    id: the one that GitHub gives it, and keeps when it sends it again. Nobody has signed it.
+    id: the id from GitHub, which a redelivery repeats. No signature covers it.
     """
 
     source: WebhookSource
@@ -40,23 +40,23 @@ class Delivery:
 
     @property
     def owner(self) -> str:
-        """Whom its jobs belong to."""
+        """The owner of its jobs."""
         return f"{OWNER_PREFIX}{self.source.name}"
 
 
 def fingerprint(source: WebhookSource, body: bytes, signed_id: str | None = None) -> str:
-    """What tells a delivery from others: its body, or its id where that was signed.
+    """Return the fingerprint of a delivery: a hash of its signed id, or of its body where the id is not signed.
 
-    An id that was not signed is no use: whoever has caught a delivery can send it again under a new one.
+    An attacker who has captured a delivery could send it again with a new unsigned id.
     """
-    told = signed_id.encode() if signed_id else hashlib.sha256(body).digest()
-    return hashlib.sha256(b"\0".join((source.metadata.uid.encode(), told))).hexdigest()
+    identity = signed_id.encode() if signed_id else hashlib.sha256(body).digest()
+    return hashlib.sha256(b"\0".join((source.metadata.uid.encode(), identity))).hexdigest()
 
 
-async def known_fingerprint(store: Store, delivery: Delivery) -> str:
-    """Return the fingerprint of the delivery that had the same id before, or else its own.
+async def stored_fingerprint(store: Store, delivery: Delivery) -> str:
+    """Return the fingerprint of the first delivery with the same id, or else the delivery's own.
 
-    The id is a second way to know a delivery again, beside its body. A forged one only names jobs that there are.
+    So a redelivery is recognized by its id, too. A forged id can only lead to jobs that already exist.
     """
     if delivery.id is None:
         return delivery.fingerprint
@@ -66,34 +66,34 @@ async def known_fingerprint(store: Store, delivery: Delivery) -> str:
         return delivery.fingerprint
 
 
-async def remember(store: Store, delivery: Delivery, job: Job) -> None:
-    """Keep the delivery's id for as long as its first job is kept."""
+async def store_fingerprint(store: Store, delivery: Delivery, job: Job) -> None:
+    """Store the fingerprint under the delivery's id, for as long as its first `job` exists."""
     if delivery.id is None:
         return
     metadata = Metadata(name=_note_name(delivery), owner=job.as_owner())
-    with suppress(Conflict):  # it was sent again
+    with suppress(Conflict):  # a redelivery has stored it
         await store.create(ConfigMap(metadata=metadata, data={_FINGERPRINT: delivery.fingerprint}))
 
 
 def _note_name(delivery: Delivery) -> str:
-    told = f"{delivery.source.metadata.uid}\0{delivery.id}"
-    return f"delivery-{hashlib.sha256(told.encode()).hexdigest()[:32]}"
+    identity = f"{delivery.source.metadata.uid}\0{delivery.id}"
+    return f"delivery-{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
 
 
 def github_event(name: str, payload: Mapping[str, Any]) -> IncomingEvent:
-    """The event as triggers name it: `issues.labeled`, or `push` where there is no action."""
+    """Return the event with the name that triggers use: `issues.labeled`, or `push` without an action."""
     action = payload.get("action")
     full_name = f"{name}.{action}" if isinstance(action, str) and action else name
     return IncomingEvent("github", full_name[:_LONGEST_NAME], payload)
 
 
 def generic_event(source: WebhookSource, payload: Mapping[str, Any]) -> IncomingEvent:
-    """The event of a source that is not GitHub: its source is the source's name, its name what the body says."""
+    """Return the event of a generic source. The source's name is its source; its name comes from the body."""
     named = next((each for key in ("type", "event") if isinstance(each := payload.get(key), str) and each), UNNAMED)
     return IncomingEvent(source.name, named[:_LONGEST_NAME], payload)
 
 
-_MARKS: Final[Mapping[str, str]] = {
+_EVENT_FIELDS: Final[Mapping[str, str]] = {
     "check_run": "check_run",
     "check_suite": "check_suite",
     "commit_comment": "comment",
@@ -123,29 +123,30 @@ _MARKS: Final[Mapping[str, str]] = {
     "workflow_job": "workflow_job",
     "workflow_run": "workflow_run",
 }
-"""The fields by which the body of each event is known. Bodies of other events have other ones."""
+"""The fields that identify the body of each event. Bodies of different events have different sets of them."""
 
-_REFS_TOO: Final = frozenset({"alert", "cache_location"})
-"""What tells other events about a ref from a push without its commits: none of them has a field of `_MARKS`."""
+_FIELDS_OF_NO_PUSH: Final = frozenset({"alert", "cache_location"})
+"""Fields of other events with a ref. They have no field of `_EVENT_FIELDS`, like a push without its commits."""
 
-_MARKS_OF: Final = {name: frozenset(marks.split()) for name, marks in _MARKS.items()}
-_ALL_MARKS: Final = frozenset[str]().union(*_MARKS_OF.values())
-_OPTIONAL: Final[Mapping[str, frozenset[str]]] = {
+_FIELDS_BY_EVENT: Final = {name: frozenset(fields.split()) for name, fields in _EVENT_FIELDS.items()}
+_ALL_FIELDS: Final = frozenset[str]().union(*_FIELDS_BY_EVENT.values())
+_OPTIONAL_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "deployment": frozenset({"workflow_run"}),
     "deployment_status": frozenset({"workflow_run", "check_run"}),
     "workflow_job": frozenset({"deployment"}),
 }
 
 
-def fits(name: str, payload: Mapping[str, Any]) -> bool:
-    """Whether a body is that of such an event of GitHub's.
+def is_body_of(name: str, payload: Mapping[str, Any]) -> bool:
+    """Return whether `payload` can be the body of GitHub's event `name`.
 
-    The event's name comes in a header, which GitHub does not sign: whoever has caught a comment could send it again as
-    something that more agents, or other people, may start. An event that is not known here must look like no other.
+    The name comes in a header, which GitHub does not sign. An attacker who has captured a comment could send it again
+    as an event that starts other agents, or that more people may cause. The body of an unknown event must not look like
+    the body of a known one.
     """
-    marks = _ALL_MARKS & payload.keys()
-    if name == _PUSH and not marks:
-        return str(payload.get("ref")).startswith("refs/") and not _REFS_TOO & payload.keys()
-    if name not in _MARKS_OF:
-        return marks not in _MARKS_OF.values()
-    return marks - _OPTIONAL.get(name, frozenset()) == _MARKS_OF[name]
+    fields = _ALL_FIELDS & payload.keys()
+    if name == _PUSH and not fields:
+        return str(payload.get("ref")).startswith("refs/") and not _FIELDS_OF_NO_PUSH & payload.keys()
+    if name not in _FIELDS_BY_EVENT:
+        return fields not in _FIELDS_BY_EVENT.values()
+    return fields - _OPTIONAL_FIELDS.get(name, frozenset()) == _FIELDS_BY_EVENT[name]

@@ -1,4 +1,4 @@
-"""How many deliveries webhook sources have had: counted here, and written to their status now and then."""
+"""Counts of the deliveries of webhook sources, written to their status at intervals."""
 
 import asyncio
 from datetime import datetime
@@ -14,28 +14,28 @@ from labrats.ports import Clock, Store
 log = structlog.get_logger()
 
 WRITE_SECONDS: Final = 5.0
-"""A status is written no more often: however many deliveries come, the store has little to do with counting them."""
+"""The least time between two writes of a status, so that many deliveries cause few writes."""
 
 
 class DeliveryCounts:
-    """What has yet to be written. An engine that is killed loses the counts of the last seconds, and no delivery."""
+    """Counts that have yet to be written. An engine that is killed loses the counts of the last seconds."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._last: dict[str, datetime] = {}
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
-    def note(self, source: str, at: datetime) -> None:
-        """A delivery of that source was accepted."""
+    def add(self, source: str, at: datetime) -> None:
+        """Count an accepted delivery of `source`."""
         self._counts[source] = self._counts.get(source, 0) + 1
         self._last[source] = at
-        self._news.set()
+        self._changed.set()
 
     async def run(self, store: Store, clock: Clock) -> None:
-        """Write what is counted, until cancelled."""
+        """Write the counts until cancelled."""
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self._changed.wait()
+            self._changed.clear()
             for source in list(self._counts):
                 await self._write(source, store)
             await clock.sleep(WRITE_SECONDS)
@@ -47,11 +47,11 @@ class DeliveryCounts:
             total = found.status.deliveries + count
             await store.update(replace(found, status=replace(found.status, deliveries=total, last_delivery_at=last)))
         except NotFound:
-            return  # nobody asks any more
-        except Invalid as error:  # somebody has written what the store takes no more
-            log.warning("the deliveries of a source cannot be counted", source=source, reason=str(error))
+            return  # it was deleted
+        except Invalid as error:  # the stored source has become invalid
+            log.warning("deliveries not counted", source=source, reason=str(error))
         except (Conflict, RetryLater) as error:
-            log.info("deliveries will be counted later", source=source, reason=str(error))
+            log.info("deliveries not counted yet", source=source, reason=str(error))
             self._counts[source] = self._counts.get(source, 0) + count
             self._last.setdefault(source, last)
-            self._news.set()
+            self._changed.set()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from labrats.index.catalog import Catalog
-from labrats.intake.event_authorization import is_outsiders
+from labrats.intake.event_authorization import is_by_external_contributor
 from labrats.intake.events import IncomingEvent, clone_url_of, git_ref_of, metadata_of, triggered_agents
 from labrats.intake.job_names import JobNames, NamesOfAgent, random_names
 from labrats.intake.request import JobRequest, RepoAddress
@@ -41,7 +41,7 @@ def event_requests(
             git_ref=git_ref_of(event) if clone_url else None,
             token_from=webhook_source.spec.credentials_ref if webhook_source else None,
             chain=_first_link(agent, trigger),
-            untrusted=webhook_source is not None and is_outsiders(event, webhook_source.spec),
+            untrusted=webhook_source is not None and is_by_external_contributor(event, webhook_source.spec),
             metadata=metadata_of(event),
         )
         for agent, trigger in started

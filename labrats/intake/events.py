@@ -1,4 +1,4 @@
-"""What happened elsewhere: which agents it starts, and which repository it is about."""
+"""Events from outside: the agents they start, and the repository they are about."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from labrats.model.outside_text import as_text, shortened
 
 _LONGEST_REF: Final = 255
 _LONGEST_PATH: Final = 500
-_LONGEST_NOTE: Final = 500
-"""In characters. What an event says at greater length about itself goes into no field of a job."""
+_LONGEST_TEXT: Final = 500
+"""The longest text of an event, in characters, that becomes a field of a job."""
 
 
 @dataclass(frozen=True)
 class IncomingEvent:
-    """Something that happened at `source`. name: as in `pull_request.opened`. payload: what the source says of it."""
+    """An event at `source`. name: such as `pull_request.opened`. payload: the source's description of it."""
 
     source: str
     name: str
@@ -28,65 +28,65 @@ class IncomingEvent:
 
     @cached_property
     def as_text(self) -> str:
-        """All of it that fits into a prompt. Written once for however many it starts: it may be large."""
+        """The event as JSON, cut to fit into a prompt. Cached for all agents of the event, because it may be large."""
         return shortened(as_text({"source": self.source, "event": self.name, "payload": self.payload}), PROMPT_BYTES)
 
     def find(self, *path: str) -> Any:
-        """The value at a path of object keys; None where there is none."""
+        """Return the value at a path of object keys; None if it is missing."""
         value: Any = self.payload
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
     def text(self, *path: str) -> str | None:
-        """The text at a path; None where there is none, or one that is too long for a field of a job."""
+        """Return the text at a path; None if it is missing, or too long for a field of a job."""
         value = self.find(*path)
-        return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_NOTE else None
+        return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT else None
 
 
 def triggered_agents(event: IncomingEvent, agents: Sequence[AiAgent]) -> list[tuple[AiAgent, Trigger]]:
-    """The enabled agents that `event` starts, each with the first of its triggers that matches."""
+    """Return the enabled agents that `event` starts, each with its first trigger that matches."""
     found = ((agent, _first_match(agent, event)) for agent in agents if agent.spec.enabled)
     return [(agent, trigger) for agent, trigger in found if trigger]
 
 
 def trigger_in_chain(agent: AiAgent, event: IncomingEvent) -> Trigger | None:
-    """The trigger by which `agent` works in a chain that `event` began.
+    """Return the trigger of `agent` that applies in a chain that `event` started.
 
-    Also one that is switched off, where no other matches: it starts nothing, but its agent may be the next of a chain.
+    A disabled trigger applies if no enabled one matches: it starts no agent, but its agent may follow in a chain.
     """
     triggers = sorted(agent.spec.event_triggers, key=lambda trigger: not trigger.enabled)
     return next((each for each in triggers if _matches(replace(each, enabled=True), event)), None)
 
 
 def listens_to(trigger: Trigger, source: str | None, event_name: str | None) -> bool:
-    """Whether it is enabled for such events, whatever is in them. None stands for any source, or any event."""
-    hears_source = source is None or trigger.source == source
-    hears_event = event_name is None or any(fnmatchcase(event_name, pattern) for pattern in trigger.events)
-    return trigger.enabled and hears_source and hears_event
+    """Return whether the trigger is enabled for events of that source and name. None stands for any source or name."""
+    matches_source = source is None or trigger.source == source
+    matches_name = event_name is None or any(fnmatchcase(event_name, pattern) for pattern in trigger.events)
+    return trigger.enabled and matches_source and matches_name
 
 
-def why_nobody(event: IncomingEvent, agents: Iterable[AiAgent]) -> str:
-    """Return why the event starts none of the agents."""
+def why_no_agent(event: IncomingEvent, agents: Iterable[AiAgent]) -> str:
+    """Return why the event starts none of the agents, as a sentence."""
     triggers = [(agent, trigger) for agent in agents for trigger in agent.spec.event_triggers]
-    heard = [
+    listening = [
         (agent, trigger)
         for agent, trigger in triggers
         if listens_to(replace(trigger, enabled=True), event.source, event.name)
     ]
-    what = f"{event.name} of {event.source}"
-    if not heard:
-        return f"no agent has a trigger for {what}"
-    if not any(agent.spec.enabled and trigger.enabled for agent, trigger in heard):
-        return f"every trigger for {what}, or its agent, is disabled"
-    return f"no trigger for {what} has filters that hold"
+    kind = f"{event.name} of {event.source}"
+    if not listening:
+        return f"no agent has a trigger for {kind}"
+    if not any(agent.spec.enabled and trigger.enabled for agent, trigger in listening):
+        return f"every trigger for {kind}, or its agent, is disabled"
+    return f"no trigger for {kind} has filters that match"
 
 
 def problem_of_filters(filters: Mapping[str, Any]) -> str | None:
-    """Why these can never be compared with a payload; None where they can."""
+    """Return why the filters are invalid; None if they are valid."""
     for path, wanted in filters.items():
         if not path or len(path) > _LONGEST_PATH or "" in path.split("."):
-            return f"{path[:100]!r} is no path: it must be keys with dots between them"
+            return f"{path[:100]!r} is not a path: it must be keys separated by dots"
         if any(isinstance(each, dict | list) for each in (wanted if isinstance(wanted, list) else [wanted])):
             return f"{path!r} must be compared with a text, a number, true, false, null, or a list of these"
     return None
@@ -104,19 +104,21 @@ def _matches(trigger: Trigger, event: IncomingEvent) -> bool:
 
 
 def _holds(wanted: Any, path: str, event: IncomingEvent) -> bool:
-    """Whether one of the values at `path` is `wanted`, or one of those in a list of them."""
+    """Return whether a value at `path` matches `wanted`, or one of its items if `wanted` is a list."""
     alternatives = wanted if isinstance(wanted, list) else [wanted]
-    return any(_is(each, value) for value in values_at(event.payload, path.split(".")) for each in alternatives)
+    return any(
+        _value_matches(each, value) for value in values_at(event.payload, path.split(".")) for each in alternatives
+    )
 
 
-def _is(wanted: Any, value: Any) -> bool:
+def _value_matches(wanted: Any, value: Any) -> bool:
     if isinstance(wanted, str) and isinstance(value, str):
         return wanted == value or fnmatchcase(value, wanted)
-    return wanted == value and isinstance(wanted, bool) == isinstance(value, bool)  # Python's True is its 1
+    return wanted == value and isinstance(wanted, bool) == isinstance(value, bool)  # True equals 1 in Python
 
 
 def values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
-    """What stands at `path` in a JSON value. A number leads into a list; any other key goes on in each of its items."""
+    """Yield the values at `path` in a JSON value. A number selects an item of a list; another key, all of its items."""
     if isinstance(value, list) and not (path and path[0].isdecimal()):
         for item in value:
             yield from values_at(item, path)
@@ -129,12 +131,12 @@ def values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
 
 
 def clone_url_of(event: IncomingEvent) -> str | None:
-    """Where the repository that it is about is cloned from, as GitHub's payloads say it."""
+    """Return the clone URL of the event's repository, as in GitHub's payloads."""
     return event.text("repository", "clone_url")
 
 
 def git_ref_of(event: IncomingEvent) -> str | None:
-    """What of the repository it is about: the pull request's head, the branch or tag, or else the default branch."""
+    """Return the ref that the event is about: the pull request's head, a branch or tag, or else the default branch."""
     ref = _pull_request_ref(event) or _branch_ref(event) or event.text("repository", "default_branch")
     return ref if ref and len(ref) <= _LONGEST_REF else None
 
@@ -143,11 +145,11 @@ def _pull_request_ref(event: IncomingEvent) -> str | None:
     pull_request, number = event.find("pull_request"), event.find("number")
     if isinstance(pull_request, Mapping):
         number = pull_request.get("number", number)
-        own_branch = event.find("pull_request", "head", "repo", "full_name") == event.find("repository", "full_name")
-        # Of a closed one the branch may be gone, and of one from a fork it never was here: GitHub keeps the head.
-        if own_branch and pull_request.get("state") == "open":
+        is_same_repo = event.find("pull_request", "head", "repo", "full_name") == event.find("repository", "full_name")
+        # The branch of a closed one may be deleted, and that of a fork is elsewhere: refs/pull exists in both cases.
+        if is_same_repo and pull_request.get("state") == "open":
             return event.text("pull_request", "head", "ref")
-    elif event.find("issue", "pull_request"):  # a comment: it says the number only
+    elif event.find("issue", "pull_request"):  # a comment on a pull request, with its number only
         number = event.find("issue", "number")
     else:
         return None
@@ -166,7 +168,7 @@ _REFS: Final = (
 
 def _branch_ref(event: IncomingEvent) -> str | None:
     if event.name.partition(".")[0] == "delete" or event.find("deleted") is True:
-        return None  # it has gone
+        return None  # the ref is deleted
     ref = next(filter(None, (event.text(*path) for path in _REFS)), None)
     return ref.removeprefix("refs/heads/").removeprefix("refs/tags/") if ref else None
 
@@ -175,15 +177,15 @@ _SUBJECTS: Final = ("pull_request", "issue", "discussion", "release", "workflow_
 
 
 def metadata_of(event: IncomingEvent) -> dict[str, Any]:
-    """What a job made of it shows: where it is about, in GitHub's words, as far as the payload says so."""
+    """Return the metadata of an event's job: repository, sender and subject, as far as the payload contains them."""
     notes = {
         "event": event.name,
         "repo": event.text("repository", "full_name"),
         "sender": event.text("sender", "login"),
     }
     for subject in _SUBJECTS:
-        if isinstance(about := event.find(subject), Mapping):
-            number = about.get("number")
+        if isinstance(found := event.find(subject), Mapping):
+            number = found.get("number")
             notes |= {"title": event.text(subject, "title"), "url": event.text(subject, "html_url")}
             return {key: value for key, value in (notes | {"number": number}).items() if value is not None}
     return {key: value for key, value in notes.items() if value is not None}

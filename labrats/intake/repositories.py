@@ -1,4 +1,4 @@
-"""Repositories that jobs are to clone: their addresses are judged before a job is made, and again when it clones."""
+"""The addresses of repositories. They are checked at admission, and again before each clone."""
 
 import asyncio
 import socket
@@ -10,16 +10,16 @@ from labrats.settings import EngineSettings
 
 
 async def allowed_repo(address: str, field: str, settings: EngineSettings) -> GitRepo:
-    """The repository at `address`. Raises Invalid, naming `field`, when it is none, or may not be reached.
+    """Return the repository at `address`. Raise Invalid for `field` if the address is malformed or not allowed.
 
-    A name is judged by what it resolves to only when the job clones: an answer that depended on it would tell callers
-    which names exist in a private network.
+    A host name is resolved only before the clone. An answer that depended on it would reveal which names exist in a
+    private network.
     """
     try:
         repo = parse_git_repo(address, settings.local_repo_roots)
     except Invalid as error:
         raise Invalid(*(Problem(field, problem.message) for problem in error.problems)) from None
-    if repo.is_local or not await _is_known_to_all(repo.host):
+    if repo.is_local or not await _is_address(repo.host):
         return repo
     try:
         await resolve_allowed(repo.host, repo.port, settings.outbound_allowed_cidrs)
@@ -30,8 +30,8 @@ async def allowed_repo(address: str, field: str, settings: EngineSettings) -> Gi
     return repo
 
 
-async def _is_known_to_all(host: str) -> bool:
-    """Return whether a host is an address, in whatever notation, or loopback's name: no name server is asked."""
+async def _is_address(host: str) -> bool:
+    """Return whether a host is an IP address in any notation, or a name for loopback. Asks no name server."""
     if host == "localhost" or host.endswith(".localhost") or ":" in host:
         return True
     try:

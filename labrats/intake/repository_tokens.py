@@ -1,4 +1,4 @@
-"""Gives each attempt a token for its repository when it starts: tokens last an hour, and jobs may wait longer."""
+"""Tokens for the repositories of jobs. A token lasts an hour and a job may wait longer: each attempt gets a new one."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,20 +13,20 @@ from labrats.net.github import GitHub
 from labrats.ports import Store
 
 USERNAME: Final = "x-access-token"
-"""Whom git says it is: GitHub looks at the token only."""
+"""The user name for git. GitHub checks the token only."""
 
 
 class RepositoryTokens:
-    """Of the repositories of webhook sources that have credentials."""
+    """Creates tokens for the repositories of webhook sources with credentials."""
 
     def __init__(self, store: Store, github: GitHub, *, labelled_only: bool = False) -> None:
-        """labelled_only: whether credentials must be labelled for jobs."""
+        """labelled_only: true if Secrets with credentials must be labelled for jobs."""
         self._store, self._github, self._labelled_only = store, github, labelled_only
 
     async def provide(self, job: Job) -> None:
-        """Keep a fresh token in the Secret that the next attempt of `job` clones with, where it is to have one.
+        """Store a new token in the Secret with which the next attempt of `job` clones, if the job uses tokens.
 
-        Raises GiveUp when there will never be one, RetryLater when there may be later.
+        Raises GiveUp for a permanent problem, RetryLater for a temporary one.
         """
         setup = job.spec.workspace_setup
         if setup is None or setup.token_from is None or setup.credentials_ref is None:
@@ -34,7 +34,7 @@ class RepositoryTokens:
         if not self._github.is_host_of(setup.git_repo):
             raise GiveUp(FailedCode.GIT_CLONE, "the repository is not on the GitHub that the credentials are for")
         token = await self._github.token_for(_name_of(setup), await self._credentials(setup.token_from))
-        await self._keep(job, setup.credentials_ref, {"username": USERNAME, "password": token})
+        await self._store_token(job, setup.credentials_ref, {"username": USERNAME, "password": token})
 
     async def _credentials(self, name: str) -> dict[str, str]:
         try:
@@ -45,23 +45,23 @@ class RepositoryTokens:
             raise GiveUp(FailedCode.GIT_CLONE, problem)
         return secret.data
 
-    async def _keep(self, job: Job, name: str, data: dict[str, str]) -> None:
+    async def _store_token(self, job: Job, name: str, data: dict[str, str]) -> None:
         secret = Secret(metadata=Metadata(name=name, owner=job.as_owner(), labels=JOB_CREDENTIALS), data=data)
         try:
             await self._store.create(secret)
         except Conflict:
-            await self._renew(job, secret)
+            await self._replace(job, secret)
 
-    async def _renew(self, job: Job, secret: Secret) -> None:
+    async def _replace(self, job: Job, secret: Secret) -> None:
         try:
-            kept = await self._store.get(Secret, secret.name)
+            stored = await self._store.get(Secret, secret.name)
         except NotFound as error:
             raise RetryLater(f"the Secret {secret.name!r} was deleted just now") from error
-        if kept.metadata.owner is None or kept.metadata.owner.uid != job.metadata.uid:
-            raise GiveUp(FailedCode.GIT_CLONE, f"the Secret {secret.name!r} is another's")
-        await self._store.update(replace(kept, data=secret.data))
+        if stored.metadata.owner is None or stored.metadata.owner.uid != job.metadata.uid:
+            raise GiveUp(FailedCode.GIT_CLONE, f"the Secret {secret.name!r} belongs to another object")
+        await self._store.update(replace(stored, data=secret.data))
 
 
 def _name_of(setup: WorkspaceSetup) -> str:
-    """The `owner/name` of its repository."""
+    """Return the `owner/name` of the repository."""
     return urlsplit(setup.git_repo).path.strip("/").removesuffix(".git")

@@ -1,4 +1,4 @@
-"""Which settings a job gets, and from where."""
+"""Resolution of a job's settings from the layers that may set them."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The secrets that webhook sources sign with."""
+"""The secrets with which webhook sources sign their deliveries."""
 
 from pathlib import Path
 from typing import Protocol
@@ -10,15 +10,15 @@ from labrats.ports import Store
 
 
 class SigningSecrets(Protocol):
-    """Where the secrets of webhook sources are."""
+    """Provides the signing secrets of webhook sources."""
 
     async def of(self, source: WebhookSource) -> str | None:
-        """The secret of `source`, as it is now; None where there is none."""
+        """Return the current secret of `source`; None if it has none."""
         ...
 
 
 class StoredSecrets:
-    """Those of all sources, in the store."""
+    """The signing secrets of all sources, read from the store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -34,7 +34,7 @@ class StoredSecrets:
 
 
 class MountedSecret:
-    """That of one source, in a file, which its pod has instead of a right to read Secrets."""
+    """The signing secret of one source, read from a file. Its receiver has the file instead of access to Secrets."""
 
     def __init__(self, source_name: str, file: Path) -> None:
         self._source_name, self._file = source_name, file

@@ -1,4 +1,4 @@
-"""An event as it is kept with a job of a chain, for the agents that follow: whole, or as much of it as is useful."""
+"""Storage of an event with a job, for later agents of its chain. A large event is pruned."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -12,24 +12,24 @@ from labrats.model.outside_text import shortened
 from labrats.model.record import Metadata, encode
 
 EVENT_BYTES: Final = 512 * 1024
-"""Beside it a job has its prompt: what is kept of one job stays small."""
+"""The bound on a stored event. The job's prompt is stored, too."""
 
 _BOUNDS: Final = ((16 * 1024, 1000), (1024, 100), (200, 10))
-"""For each try to make a payload small enough: the longest text in bytes, and the most items of a list or object."""
+"""Bounds for pruning a payload, tried in order: bytes of a text, and items of a list or object."""
 
 
 def event_part(name: str, event: IncomingEvent) -> ConfigMap:
-    """The resource that keeps `event`. Of a payload that is too large the long texts and lists are cut."""
+    """Return the resource that stores `event`. Long texts and lists of a large payload are cut."""
     return ConfigMap(metadata=Metadata(name=name), data={EVENT_KEY: _encoded(event, event.payload)})
 
 
-def kept_event(part: ConfigMap) -> IncomingEvent:
-    """The event that `part` keeps. Raises NotFound where it keeps none."""
+def stored_event(part: ConfigMap) -> IncomingEvent:
+    """Return the event that `part` stores. Raises NotFound."""
     try:
-        kept = msgspec.json.decode(part.data[EVENT_KEY])
-        return IncomingEvent(kept["source"], kept["event"], kept["payload"])
+        stored = msgspec.json.decode(part.data[EVENT_KEY])
+        return IncomingEvent(stored["source"], stored["event"], stored["payload"])
     except (KeyError, TypeError, msgspec.DecodeError) as error:
-        raise NotFound(f"the ConfigMap {part.name!r} keeps no event") from error
+        raise NotFound(f"the ConfigMap {part.name!r} contains no event") from error
 
 
 def _encoded(event: IncomingEvent, payload: Mapping[str, Any]) -> str:

@@ -82,5 +82,5 @@ async def test_the_prompt_of_an_error_report_is_made_of_its_errors(api: Api, use
 
     assert answer.status_code == 201, answer.text
     prompt = (await texts_of(api, answer.json()["jobId"]))["prompt"]
-    assert "Find what causes the errors" in prompt
+    assert "Find the cause of the errors" in prompt
     assert '"firstSeen": "2030-01-01T00:00:00Z"' in prompt

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from labrats.intake.stored_events import kept_event
+from labrats.intake.stored_events import stored_event
 from labrats.model.agent import AiAgent, ChainLink
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import NotFound, RetryLater
@@ -128,7 +128,7 @@ class TestJobs:
 
         first, alone = [job["jobId"] for job in (await ingest(user))["jobs"]]
 
-        assert kept_event(await api.store.get(ConfigMap, f"{first}-event")).payload == PAYLOAD
+        assert stored_event(await api.store.get(ConfigMap, f"{first}-event")).payload == PAYLOAD
         with pytest.raises(NotFound):
             await api.store.get(ConfigMap, f"{alone}-event")
 

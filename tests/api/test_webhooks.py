@@ -298,7 +298,7 @@ class TestOnce:
         await stored(api, an_agent("a", a_trigger(enabled=False)))
         assert "is disabled" in (await accepted(nobody, an_issue_event(), delivery="2"))["ignored"]
         await stored(api, an_agent("b", a_trigger(filters={"label.name": "none"})))
-        assert "has filters that hold" in (await accepted(nobody, an_issue_event(), delivery="3"))["ignored"]
+        assert "has filters that match" in (await accepted(nobody, an_issue_event(), delivery="3"))["ignored"]
 
     async def test_a_replay_starts_no_agent_that_has_come_since(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 from starlette.datastructures import Headers
 
-from labrats.intake.deliveries import fits
+from labrats.intake.deliveries import is_body_of
 from labrats.intake.signatures import hub_signature
 from labrats.model.job import Job
 from tests.api.conftest import Api, api_in_memory
@@ -56,8 +56,8 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 def test_githubs_examples_fit_their_own_event_and_no_other_that_people_write() -> None:
     written = {"issues", "issue_comment", "pull_request", "pull_request_review", "commit_comment", "discussion", "push"}
     for name, payload in examples():
-        assert fits(name, payload), name
-        assert not [other for other in written - {name} if fits(other, payload)], name
+        assert is_body_of(name, payload), name
+        assert not [other for other in written - {name} if is_body_of(other, payload)], name
 
 
 async def test_each_of_them_is_received_and_matched(api: Api) -> None:

@@ -24,15 +24,15 @@ from labrats.intake.deliveries import (
     PING,
     Delivery,
     fingerprint,
-    fits,
     generic_event,
     github_event,
-    known_fingerprint,
-    remember,
+    is_body_of,
+    store_fingerprint,
+    stored_fingerprint,
 )
-from labrats.intake.event_authorization import why_not
+from labrats.intake.event_authorization import reason_to_ignore
 from labrats.intake.event_requests import event_requests
-from labrats.intake.events import why_nobody
+from labrats.intake.events import why_no_agent
 from labrats.intake.signatures import Signature, hub_signature, standard_signature
 from labrats.model.errors import NotFound
 from labrats.model.webhook_source import GITHUB, WebhookSource
@@ -115,7 +115,7 @@ async def _receive(request: Request, signature: Signature, sources: Sequence[Web
     delivery = _delivery(request, source, payload, fingerprint(source, body, signature.id))
     is_ping = delivery.event.name == PING
     answer, outcome = ({"ok": True}, "ping") if is_ping else await _start_agents(services, delivery)
-    services.deliveries.note(source.name, services.clock.now())
+    services.deliveries.add(source.name, services.clock.now())
     services.metrics.delivery_received(outcome)
     return json_response(answer)
 
@@ -183,7 +183,7 @@ def _delivery(request: Request, source: WebhookSource, payload: Mapping[str, Any
         raise ApiError(400, "malformed", "X-GitHub-Event must say which event it is")
     if name == PING:  # it starts nothing, whatever it looks like
         return Delivery(source, github_event(name, {}), mark)
-    if not fits(name, payload):
+    if not is_body_of(name, payload):
         raise ApiError(400, "malformed", f"the body is not that of the event in X-GitHub-Event, {name[:100]!r}")
     return Delivery(source, github_event(name, payload), mark, request.headers.get(DELIVERY_HEADER))
 
@@ -191,14 +191,14 @@ def _delivery(request: Request, source: WebhookSource, payload: Mapping[str, Any
 async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[str, Any], str]:
     """Return the answer, once the jobs are stored, and the outcome in a word."""
     source, event = delivery.source, delivery.event
-    if source.spec.type == GITHUB and (reason := why_not(event, source.spec)):
+    if source.spec.type == GITHUB and (reason := reason_to_ignore(event, source.spec)):
         return {"ok": True, "ignored": reason} | event_jobs_view({}), "ignored"
     requests = event_requests(event, services.catalog, delivery.owner, source)
-    mark = await known_fingerprint(services.store, delivery)
+    mark = await stored_fingerprint(services.store, delivery)
     if jobs := await services.admission.admit_all(requests, Intent(mark, mark).job_names):
-        await remember(services.store, delivery, next(iter(jobs.values())))
+        await store_fingerprint(services.store, delivery, next(iter(jobs.values())))
         return {"ok": True} | event_jobs_view(jobs), "started"
-    return {"ok": True, "ignored": why_nobody(event, services.catalog.agents)} | event_jobs_view({}), "unmatched"
+    return {"ok": True, "ignored": why_no_agent(event, services.catalog.agents)} | event_jobs_view({}), "unmatched"
 
 
 async def _look_at(body: bytes, look: Callable[[], T]) -> T:

@@ -49,7 +49,7 @@ def conditions(catalog: Catalog, name: str = "ai-developer") -> list[tuple[str, 
             "triggerName: the older agent 'ai-reviewer' has the same one",
         ),
         (an_agent(instructions=("missing",)), "instructions: there is no instruction 'missing'"),
-        (an_agent("a", a_trigger(filters={"a..b": 1})), "eventTriggers[0].filters: 'a..b' is no path"),
+        (an_agent("a", a_trigger(filters={"a..b": 1})), "eventTriggers[0].filters: 'a..b' is not a path"),
         (
             an_agent("a", a_trigger(), a_trigger(filters={"a": {"b": 1}})),
             "eventTriggers[1].filters: 'a' must be compared",

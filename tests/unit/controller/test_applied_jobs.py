@@ -82,7 +82,7 @@ async def test_it_gets_the_instructions_of_its_agent_and_they_go_when_it_goes(la
         ended = await lab.ended(job)
         text = await texts_at(lab, ended.instructions_ref)
         await lab.store.delete(Job, job.id)
-    assert text.startswith("What stands between <data-")
+    assert text.startswith("Text between <data-")
     assert "Be kind.\n\nMend <data-" in text
     assert ">octo/rats<" in text
     assert ended.instructions_ref

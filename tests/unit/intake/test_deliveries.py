@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from labrats.intake.deliveries import fingerprint, fits, generic_event, github_event
+from labrats.intake.deliveries import fingerprint, generic_event, github_event, is_body_of
 from labrats.model.record import Metadata
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from tests.support.deliveries import a_pull_request_event, an_issue_event
@@ -42,16 +42,16 @@ def test_an_event_is_named_with_its_action(name: str, payload: dict[str, Any], f
     ],
 )
 def test_a_body_does_not_fit_another_event(name: str, payload: dict[str, Any]) -> None:
-    assert not fits(name, payload)
+    assert not is_body_of(name, payload)
 
 
 @pytest.mark.parametrize("payload", [{"ref": "refs/heads/main", "commits": []}, {"ref": "refs/tags/v1"}])
 def test_a_push_is_one_with_or_without_its_commits(payload: dict[str, Any]) -> None:
-    assert fits("push", payload)
+    assert is_body_of("push", payload)
 
 
 def test_an_event_that_github_has_yet_to_think_of_fits_where_it_looks_like_no_other() -> None:
-    assert fits("made_up", {"action": "created", "made_up": {}})
+    assert is_body_of("made_up", {"action": "created", "made_up": {}})
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ async def test_however_many_come_they_are_written_every_few_seconds(
     counts: DeliveryCounts, store: CountedStore, clock: FakeClock
 ) -> None:
     for _ in range(200):
-        counts.note("github", clock.now())
+        counts.add("github", clock.now())
         await clock.advance(0.1)
     last = clock.now()
     await clock.advance(60)
@@ -74,8 +74,8 @@ async def test_what_could_not_be_written_is_written_later(
     counts: DeliveryCounts, store: CountedStore, clock: FakeClock
 ) -> None:
     store.failures = 2
-    counts.note("github", clock.now())
-    counts.note("gone", clock.now())
+    counts.add("github", clock.now())
+    counts.add("gone", clock.now())
     await clock.advance(60)
     assert (await store.get(WebhookSource, "github")).status.deliveries == 1
 
@@ -84,8 +84,8 @@ async def test_a_source_that_cannot_be_written_keeps_no_other_from_being_counted
     counts: DeliveryCounts, store: CountedStore, clock: FakeClock
 ) -> None:
     store.failures, store.trouble = 1, Invalid(Problem("spec.host", "is no host"))
-    counts.note("github", clock.now())
+    counts.add("github", clock.now())
     await clock.advance(60)
-    counts.note("github", clock.now())
+    counts.add("github", clock.now())
     await clock.advance(60)
     assert (await store.get(WebhookSource, "github")).status.deliveries == 1

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from labrats.intake.event_authorization import AGENT_MARK, is_outsiders, why_not
+from labrats.intake.event_authorization import AGENT_MARK, is_by_external_contributor, reason_to_ignore
 from labrats.intake.events import IncomingEvent
 from labrats.model.webhook_source import RepoOverride, WebhookSourceSpec
 from tests.support.deliveries import a_pull_request_event, an_issue_event
@@ -27,7 +27,7 @@ OTHERS: tuple[str | None, ...] = (
 
 def may_start(payload: dict[str, Any], **spec: Any) -> bool:
     event = IncomingEvent("github", "unsigned.and-so-not-asked", payload)
-    return why_not(event, WebhookSourceSpec(type="github", **spec)) is None
+    return reason_to_ignore(event, WebhookSourceSpec(type="github", **spec)) is None
 
 
 def written(kind: str, association: Any, action: str = "created", **fields: Any) -> dict[str, Any]:
@@ -170,17 +170,17 @@ def test_a_repository_may_be_switched_off() -> None:
 def test_whoever_only_a_lenient_source_lets_in_is_an_outsider(association: str) -> None:
     spec = WebhookSourceSpec(type="github", allowed_associations=(*TRUSTED, "CONTRIBUTOR", "NONE"))
     event = IncomingEvent("github", "issue_comment.created", written("comment", association))
-    assert why_not(event, spec) is None
-    assert is_outsiders(event, spec) == (association not in TRUSTED)
+    assert reason_to_ignore(event, spec) is None
+    assert is_by_external_contributor(event, spec) == (association not in TRUSTED)
 
 
 def test_the_code_of_a_fork_is_an_outsiders() -> None:
     spec = WebhookSourceSpec(type="github", allow_forks=True)
     event = IncomingEvent("github", "pull_request.opened", a_pull_request_event(head=99))
-    assert why_not(event, spec) is None
-    assert is_outsiders(event, spec)
+    assert reason_to_ignore(event, spec) is None
+    assert is_by_external_contributor(event, spec)
 
 
 def test_what_a_source_of_another_kind_sends_is_its_owners() -> None:
     event = IncomingEvent("builds", "failed", written("comment", "NONE"))
-    assert not is_outsiders(event, WebhookSourceSpec(type="generic"))
+    assert not is_by_external_contributor(event, WebhookSourceSpec(type="generic"))

@@ -195,7 +195,7 @@ class TestTexts:
         assert '"message": "boom [a hidden comment was here]"' in texts.prompt
 
     def test_errors_without_a_prompt_ask_for_their_cause(self) -> None:
-        assert "Find what causes the errors" in written(a_request(errors=[{"message": "boom"}]), a_catalog()).prompt
+        assert "Find the cause of the errors" in written(a_request(errors=[{"message": "boom"}]), a_catalog()).prompt
 
     def test_a_parents_result_is_data_behind_the_prompt(self) -> None:
         texts = written(a_request(prompt="Go on.", parent_result="{{ source }} done"), a_catalog())

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from labrats.intake.events import IncomingEvent
-from labrats.intake.stored_events import EVENT_BYTES, event_part, kept_event
+from labrats.intake.stored_events import EVENT_BYTES, event_part, stored_event
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import NotFound
 from labrats.model.record import Metadata
@@ -14,7 +14,7 @@ from labrats.model.record import Metadata
 def kept(payload: dict[str, Any]) -> IncomingEvent:
     part = event_part("ir-1-event", IncomingEvent("github", "push", payload))
     assert len(part.data["event"].encode()) <= EVENT_BYTES
-    return kept_event(part)
+    return stored_event(part)
 
 
 def test_an_event_comes_back_as_it_was() -> None:
@@ -41,4 +41,4 @@ def test_one_that_no_cut_makes_small_enough_is_kept_by_its_name() -> None:
 def test_what_is_no_event_is_said_to_be_none(text: str | None) -> None:
     part = ConfigMap(metadata=Metadata(name="hand-made"), data={} if text is None else {"event": text})
     with pytest.raises(NotFound, match="hand-made"):
-        kept_event(part)
+        stored_event(part)
