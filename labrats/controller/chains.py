@@ -1,4 +1,4 @@
-"""Chains: when a job has ended, the agent that follows it gets a job of its own, exactly one."""
+"""Chains: the end of a job starts exactly one job of the next agent."""
 
 import asyncio
 from contextlib import suppress
@@ -33,18 +33,18 @@ log = structlog.get_logger()
 WORKERS: Final = 4
 
 PARENT_ANNOTATION: Final = "labrats.work/chain-parent"
-"""On a job that follows another: the other's uid, and the `triggerName` by which it is followed."""
+"""Annotation on a child: its parent's uid, and the `triggerName` of the child's agent."""
 
 PARENT_RESULT_BYTES: Final = 256 * 1024
-"""As much of a result is handed on: it shares a prompt with instructions and an event."""
+"""The bound on the parent's result in a prompt, which contains instructions and an event, too."""
 
 LONGEST_REASON: Final = 500
-"""Characters of a reason that repeats what somebody else said."""
+"""The bound on a reason with text from elsewhere, in characters."""
 
 
 @dataclass(frozen=True)
 class Follow:
-    """`chain` goes on with a job of `agent`."""
+    """The plan to continue `chain` with a job of `agent`."""
 
     chain: Chain
     agent: AiAgent
@@ -52,30 +52,30 @@ class Follow:
 
 @dataclass(frozen=True)
 class End:
-    """The chain goes no further, for this `reason`: a sentence."""
+    """The plan to end the chain. reason: a sentence."""
 
     reason: str
 
 
 def is_undecided(job: Job) -> bool:
-    """Whether `job` has ended in a chain that has yet to go on, or to end."""
+    """Return whether `job` has ended, but its chain has neither continued nor ended yet."""
     has_next = job.spec.chain is not None and job.spec.chain.next is not None
     return has_next and job.ended and job.status.child_job_id is None and job.status.chain_ended is None
 
 
 def plan_chain(job: Job, catalog: Catalog, max_depth: int) -> Follow | End:
-    """Whether an undecided job is followed by another. Pure."""
+    """Plan whether another job follows an undecided one. Pure."""
     chain = job.spec.chain
-    assert chain is not None, "an undecided job is in a chain"
+    assert chain is not None, "an undecided job is part of a chain"
     link = chain.next
     assert link is not None, "an undecided job has a link"
     name = link.agent_trigger_name
     if not _holds(link, job.phase):
         return End(f"the job was {API_STATUS[job.phase]}: {name!r} follows {_CONDITIONS[link.condition]}")
     if chain.depth >= max_depth:
-        return End(f"{name!r} would be one too many: MAX_CHAIN_DEPTH is {max_depth}")
+        return End(f"{name!r} would exceed the depth of a chain: MAX_CHAIN_DEPTH is {max_depth}")
     if name in chain.path and not link.allow_cycles:
-        return End(f"{name!r} was in this chain before, and the trigger does not say allowCycles")
+        return End(f"{name!r} was in this chain before, and the trigger does not set allowCycles")
     if (agent := catalog.agents_by_trigger_name.get(name)) is None:
         return End(f"there is no agent with the triggerName {name!r}")
     return Follow(chain, agent) if agent.spec.enabled else End(f"the agent {agent.name!r} is disabled")
@@ -89,7 +89,7 @@ _CONDITIONS: Final = {
 
 
 def _holds(link: ChainLink, phase: Phase) -> bool:
-    """Whether the end of a job is one that `link` waits for. A cancelled job always ends its chain."""
+    """Return whether `link` follows a job that ended in `phase`. A cancelled job always ends its chain."""
     if phase is Phase.SUCCEEDED:
         return link.condition is not ChainCondition.ON_FAILURE
     follows_failure = link.condition is not ChainCondition.ON_SUCCESS or link.failure_policy is FailurePolicy.CONTINUE
@@ -97,7 +97,7 @@ def _holds(link: ChainLink, phase: Phase) -> bool:
 
 
 def child_names(parent: Job, trigger_name: str) -> JobNames:
-    """The names for the job that follows `parent`: always the same, so that it is made once, however often tried."""
+    """Return the names for the child of `parent`: always the same, so that repeated attempts create one child."""
     edge = f"{parent.metadata.uid}/{trigger_name}"
     return JobNames(
         [f"ir-{sha256(f'{edge}/{number}'.encode()).hexdigest()[:8]}" for number in range(NAME_TRIES)],
@@ -107,7 +107,7 @@ def child_names(parent: Job, trigger_name: str) -> JobNames:
 
 
 class Chains:
-    """Follows chains link by link. What was decided is kept on the parent, after the child is there."""
+    """Continues chains link by link. The decision is stored in the parent's status, once the child exists."""
 
     def __init__(self, store: Store, runner: Runner, catalog: Catalog, admission: Admission, max_depth: int) -> None:
         self._store, self._runner, self._catalog, self._admission = store, runner, catalog, admission
@@ -115,51 +115,51 @@ class Chains:
         self._work = WorkQueue()
 
     async def run(self) -> None:
-        """Until cancelled."""
-        await self._catalog.synced.wait()  # an agent not yet seen is not one that there is not
+        """Continue chains until cancelled."""
+        await self._catalog.synced.wait()  # an agent that the watch has yet to report is not missing
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch(), name="watch-chains")
             for number in range(WORKERS):
-                loops.create_task(work_forever(self._work, self._follow), name=f"chains-{number}")
+                loops.create_task(work_forever(self._work, self._decide), name=f"chains-{number}")
 
     async def _watch(self) -> None:
         async for change in self._store.watch(Job):
             if isinstance(change, Changed) and is_undecided(change.resource):
                 self._work.add(change.resource.id)
 
-    async def _follow(self, job_id: str) -> None:
-        """Do what the plan says for a job as it is now, and keep on it that it is done."""
-        with suppress(NotFound, Conflict):  # it was deleted; or written to meanwhile, of which the watch tells
+    async def _decide(self, job_id: str) -> None:
+        """Carry out the plan for a job, and store the decision in the job's status."""
+        with suppress(NotFound, Conflict):  # deleted; or changed meanwhile, which the watch reports
             job = await self._store.get(Job, job_id)
             if not is_undecided(job):
                 return
-            decided = await self._act(job)
-            await self._store.update(replace(job, status=replace(job.status, **decided)))
+            decision = await self._act(job)
+            await self._store.update(replace(job, status=replace(job.status, **decision)))
 
     async def _act(self, job: Job) -> dict[str, str]:
-        """Make the job that follows, where one does. What the parent's status says of it."""
+        """Create the child if one follows. Return the changes to the parent's status."""
         plan = plan_chain(job, self._catalog, self._max_depth)
         if isinstance(plan, Follow):
             try:
-                return {"child_job_id": await self._make_child(job, plan)}
+                return {"child_job_id": await self._create_child(job, plan)}
             except Conflict as error:
                 raise RetryLater(str(error)) from error
             except (Invalid, NotFound) as error:
-                plan = End(f"no job of the agent {plan.agent.name!r} could be made: {error}"[:LONGEST_REASON])
+                plan = End(f"no job of the agent {plan.agent.name!r} could be created: {error}"[:LONGEST_REASON])
         log.info("chain ended", job=job.id, reason=plan.reason)
         return {"chain_ended": plan.reason}
 
-    async def _make_child(self, job: Job, plan: Follow) -> str:
-        """The id of the job that follows `job`, made unless it was before.
+    async def _create_child(self, job: Job, plan: Follow) -> str:
+        """Return the id of the child of `job`. Create the child unless it exists.
 
-        Raises Invalid, Conflict, RetryLater; NotFound for what it needs of its parent and is no longer kept.
+        Raises Invalid, Conflict, RetryLater; NotFound when a part of the parent that the child needs was deleted.
         """
         names = child_names(job, plan.agent.spec.trigger_name)
         child = await self._admission.find(names) or await self._admission.create(await self._request(job, plan), names)
         return child.id
 
     async def _request(self, job: Job, plan: Follow) -> JobRequest:
-        """The job that follows `job`: as far as it can be of what that was, and never with more authority."""
+        """Return the request for the child of `job`. It inherits what it can, and never has more authority."""
         chain, agent, setup = plan.chain, plan.agent, job.spec.workspace_setup
         event = await self._event_of(job)
         trigger = trigger_in_chain(agent, event) if event else None
@@ -191,19 +191,19 @@ class Chains:
         )
 
     async def _event_of(self, job: Job) -> IncomingEvent | None:
-        """The event that the chain began with, if it was one."""
+        """Return the event that started the chain, if any."""
         if job.spec.event_ref is None:
             return None
         return stored_event(await self._store.get(ConfigMap, job.spec.event_ref.name))
 
     async def _prompt_of(self, job: Job) -> str | None:
-        """What a chain that began with no event is about."""
+        """Return the parent's prompt, for a chain that no event started."""
         if (reference := job.spec.prompt_ref) is None:
             return job.spec.prompt
         return (await self._store.get(ConfigMap, reference.name)).data.get(reference.key)
 
     async def _repo_of(self, job: Job) -> GitRepo | None:
-        """The parent's repository, with its credential: the child has a copy of its own, or a token of its own."""
+        """Return the parent's repository with its credential. The child gets a copy, or new tokens."""
         if (setup := job.spec.workspace_setup) is None:
             return None
         if setup.credentials_ref is None or setup.token_from:
@@ -212,7 +212,7 @@ class Chains:
         return GitRepo(setup.git_repo, username=credential.get("username", ""), password=credential.get("password", ""))
 
     async def _result_of(self, job: Job) -> Any:
-        """What the parent answered, or why it failed, as far as it fits."""
+        """Return the parent's result, or its failure, cut to its bound."""
         if job.phase is Phase.FAILED:
             return {"failedCode": job.status.failed_code, "failedReason": job.status.failed_reason}
         result = job.status.result
@@ -222,7 +222,7 @@ class Chains:
         return result if fits else shortened(as_text(result), PARENT_RESULT_BYTES)
 
     def _webhook_source_of(self, job: Job) -> WebhookSource | None:
-        """The one that the job belongs to, whose settings its chain has too."""
+        """Return the webhook source that owns the job. Its settings apply to the whole chain."""
         if not job.spec.owner.startswith(OWNER_PREFIX):
             return None
         return self._catalog.webhook_source(job.spec.owner.removeprefix(OWNER_PREFIX))

@@ -44,7 +44,7 @@ class Delivery:
         return f"{OWNER_PREFIX}{self.source.name}"
 
 
-def fingerprint(source: WebhookSource, body: bytes, signed_id: str | None = None) -> str:
+def fingerprint_of(source: WebhookSource, body: bytes, signed_id: str | None = None) -> str:
     """Return the fingerprint of a delivery: a hash of its signed id, or of its body where the id is not signed.
 
     An attacker who has captured a delivery could send it again with a new unsigned id.

@@ -1,4 +1,4 @@
-"""A job may be done in the role of an agent, which lends its instructions and its defaults."""
+"""A job with an `agentRole` gets the instructions and defaults of the agent."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.support.builders import an_agent, an_instruction
 
 
 async def stored(api: Api, *resources: Any) -> None:
-    """`resources` exist, and the engine knows it."""
+    """Store `resources`, and add them to the catalog."""
     for resource in resources:
         api.services.catalog.put(await api.store.create(resource))
 
@@ -28,7 +28,7 @@ async def texts_of(api: Api, job_id: str) -> dict[str, str]:
     return (await api.store.get(ConfigMap, f"{job_id}-prompt")).data
 
 
-async def test_the_agent_lends_its_instructions_and_its_defaults(api: Api, user: httpx2.AsyncClient) -> None:
+async def test_a_job_gets_the_instructions_and_defaults_of_its_agent(api: Api, user: httpx2.AsyncClient) -> None:
     agent = an_agent(
         "developer-1",
         trigger_name="developer",
@@ -57,23 +57,21 @@ async def test_an_unknown_agent_is_refused(api: Api, user: httpx2.AsyncClient) -
     assert await api.store.list(Job) == []
 
 
-async def test_a_disabled_agent_takes_no_jobs(api: Api, user: httpx2.AsyncClient) -> None:
+async def test_a_disabled_agent_is_refused(api: Api, user: httpx2.AsyncClient) -> None:
     await stored(api, an_agent(enabled=False))
     answer = await user.post("/api/jobs/submit", json=a_submission(agentRole="ai-developer"))
     assert answer.status_code == 422
     assert "disabled" in answer.json()["error"]
 
 
-async def test_a_mock_script_is_judged_also_where_the_provider_is_the_agents(
-    api: Api, user: httpx2.AsyncClient
-) -> None:
+async def test_a_mock_script_is_validated_where_the_agent_sets_the_provider(api: Api, user: httpx2.AsyncClient) -> None:
     await stored(api, an_agent(default_provider="mock"))
     body = a_submission(agentRole="ai-developer", config={}, metadata={"mock": {"steps": [{"jump": 1}]}})
     answer = await user.post("/api/jobs/submit", json=body)
     assert answer.status_code == 422, answer.text
 
 
-async def test_the_prompt_of_an_error_report_is_made_of_its_errors(api: Api, user: httpx2.AsyncClient) -> None:
+async def test_the_prompt_of_an_error_report_contains_its_errors(api: Api, user: httpx2.AsyncClient) -> None:
     errors = [{"message": "boom", "count": 3, "firstSeen": "2030-01-01T00:00:00Z", "context": {"id": 1}}]
     body = a_submission(type="error-reporting", errors=errors)
     del body["prompt"]

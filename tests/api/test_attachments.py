@@ -1,4 +1,4 @@
-"""Files that came with jobs: kept whole, apart, and under names of our own."""
+"""Files that come with jobs: stored completely, separately, and under the engine's own names."""
 
 import resource
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-async def test_files_are_kept_byte_for_byte(attachments: Attachments, tmp_path: Path) -> None:
+async def test_files_are_stored_unchanged(attachments: Attachments, tmp_path: Path) -> None:
     kept = await attachments.save("ir-00000001", [("a/b.txt", b"one"), ("empty", b"")])
 
     assert [(file.name, file.size, (tmp_path / "uploads" / file.path).read_bytes()) for file in kept] == [
@@ -29,7 +29,7 @@ async def test_files_are_kept_byte_for_byte(attachments: Attachments, tmp_path: 
     ]
 
 
-async def test_no_name_of_a_caller_is_a_name_on_the_disk(attachments: Attachments, tmp_path: Path) -> None:
+async def test_names_from_callers_are_never_used_on_disk(attachments: Attachments, tmp_path: Path) -> None:
     await attachments.save("ir-00000001", [("../../escaped", b"one"), ("/etc/absolute", b"two")])
 
     assert sorted(contents(tmp_path).values()) == [b"one", b"two"]
@@ -37,13 +37,13 @@ async def test_no_name_of_a_caller_is_a_name_on_the_disk(attachments: Attachment
     assert all(path.startswith("uploads/jobs/ir-00000001-") for path in contents(tmp_path))
 
 
-async def test_nobody_else_can_read_them(attachments: Attachments, tmp_path: Path) -> None:
+async def test_the_folder_of_files_is_readable_by_its_owner_only(attachments: Attachments, tmp_path: Path) -> None:
     (file,) = await attachments.save("ir-00000001", [("a", b"one")])
 
     assert (tmp_path / "uploads" / file.path).parent.stat().st_mode & 0o077 == 0
 
 
-async def test_two_tries_under_one_name_keep_apart(attachments: Attachments, tmp_path: Path) -> None:
+async def test_two_saves_for_the_same_job_name_are_independent(attachments: Attachments, tmp_path: Path) -> None:
     first = await attachments.save("ir-00000001", [("a", b"first")])
     second = await attachments.save("ir-00000001", [("a", b"second")])
 
@@ -51,13 +51,13 @@ async def test_two_tries_under_one_name_keep_apart(attachments: Attachments, tmp
 
     assert list(contents(tmp_path).values()) == [b"first"]
     await attachments.remove(first)
-    await attachments.remove(first)  # again, which does no harm
+    await attachments.remove(first)  # a second call has no effect
     assert contents(tmp_path) == {}
 
 
 @contextmanager
-def no_file_larger_than(size: int) -> Iterator[None]:
-    """As on a disk that becomes full: to write more fails."""
+def file_size_limit(size: int) -> Iterator[None]:
+    """Let longer writes fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -66,12 +66,10 @@ def no_file_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_what_cannot_be_stored_whole_leaves_nothing_and_may_be_tried_later(
-    attachments: Attachments, tmp_path: Path
-) -> None:
+async def test_a_failed_save_leaves_nothing_and_can_be_repeated(attachments: Attachments, tmp_path: Path) -> None:
     files = [("a", b"one"), ("b", b"x" * 100_000)]
 
-    with no_file_larger_than(50_000), pytest.raises(RetryLater):
+    with file_size_limit(50_000), pytest.raises(RetryLater):
         await attachments.save("ir-00000001", files)
 
     assert contents(tmp_path) == {}

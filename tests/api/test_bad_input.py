@@ -1,4 +1,4 @@
-"""Every field of a submission with everything that can be wrong about it: a clear refusal that names the field."""
+"""Invalid values of every field of a submission. Each is refused with an error that names the field."""
 
 import base64
 import json
@@ -174,7 +174,7 @@ MALFORMED: dict[str, bytes] = {
 
 
 def with_field(path: str, value: Any) -> dict[str, Any]:
-    """A submission in which the field at `path` is `value`, or is missing; all around it is as it should be."""
+    """Return a valid submission except for the field at `path`, which is `value` or missing."""
     around: dict[str, Any] = {
         "workspaceFiles": {"name": "a.txt", "data": "aGk="},
         "workspaceUploads": {"id": "upload-1", "name": "a.pdf"},
@@ -192,7 +192,7 @@ def with_field(path: str, value: Any) -> dict[str, Any]:
 
 
 def cases(table: dict[str, list[Any]]) -> list[Any]:
-    """A row of the table per value."""
+    """Return a test case for each value of the table."""
     return [
         pytest.param(field, value, id=f"{field}={'(missing)' if value is MISSING else ascii(value)[:40]}")
         for field, values in table.items()
@@ -201,7 +201,7 @@ def cases(table: dict[str, list[Any]]) -> list[Any]:
 
 
 async def assert_refused(answer: httpx2.Response, api: Api, field: str) -> None:
-    """A 422 that names `field` and no other, in one sentence; nothing was stored."""
+    """Check for a 422 that names only `field`, and that no job was stored."""
     assert answer.status_code == 422, answer.text
     body = answer.json()
     assert set(body) == {"error", "code", "details"}
@@ -212,14 +212,14 @@ async def assert_refused(answer: httpx2.Response, api: Api, field: str) -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), cases(BAD_VALUES))
-async def test_a_field_that_is_wrong_is_named(api: Api, user: httpx2.AsyncClient, field: str, value: Any) -> None:
+async def test_an_invalid_field_is_named(api: Api, user: httpx2.AsyncClient, field: str, value: Any) -> None:
     answer = await user.post("/api/jobs/submit", json=with_field(field, value))
 
     await assert_refused(answer, api, field)
 
 
 @pytest.mark.parametrize("field", UNKNOWN_FIELDS)
-async def test_a_field_that_there_is_not_is_named(api: Api, user: httpx2.AsyncClient, field: str) -> None:
+async def test_an_unknown_field_is_named(api: Api, user: httpx2.AsyncClient, field: str) -> None:
     answer = await user.post("/api/jobs/submit", json=with_field(field, 1))
 
     await assert_refused(answer, api, field)
@@ -227,7 +227,7 @@ async def test_a_field_that_there_is_not_is_named(api: Api, user: httpx2.AsyncCl
 
 
 @pytest.mark.parametrize(("field", "mock"), cases(BAD_MOCKS))
-async def test_a_script_that_is_wrong_is_named_by_its_step(
+async def test_an_invalid_mock_script_is_named_by_its_step(
     api: Api, user: httpx2.AsyncClient, field: str, mock: Any
 ) -> None:
     answer = await user.post("/api/jobs/submit", json=a_submission(metadata={"mock": mock}))
@@ -236,9 +236,7 @@ async def test_a_script_that_is_wrong_is_named_by_its_step(
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
-async def test_what_is_not_json_as_everybody_reads_it_is_malformed(
-    api: Api, user: httpx2.AsyncClient, body: bytes
-) -> None:
+async def test_a_body_that_is_not_strict_json_is_malformed(api: Api, user: httpx2.AsyncClient, body: bytes) -> None:
     answer = await user.post("/api/jobs/submit", content=body, headers=JSON)
 
     assert answer.status_code == 400, answer.text
@@ -272,7 +270,7 @@ async def test_a_ref_needs_a_repository(api: Api, user: httpx2.AsyncClient) -> N
     "names",
     [["a", "a"], ["a/b", "a/b"], ["a", "a/b"], ["a/b", "a"], ["README", "readme"], ["x", "A/b", "a/B"], ["a", "A/b"]],
 )
-async def test_two_files_cannot_be_in_one_place(api: Api, user: httpx2.AsyncClient, names: list[str]) -> None:
+async def test_two_files_cannot_have_the_same_path(api: Api, user: httpx2.AsyncClient, names: list[str]) -> None:
     files = [{"name": name, "data": ""} for name in names]
 
     answer = await user.post("/api/jobs/submit", json=a_submission(workspaceFiles=files))
@@ -280,7 +278,7 @@ async def test_two_files_cannot_be_in_one_place(api: Api, user: httpx2.AsyncClie
     await assert_refused(answer, api, f"workspaceFiles[{len(names) - 1}].name")
 
 
-async def test_all_that_is_wrong_is_named_at_once(user: httpx2.AsyncClient) -> None:
+async def test_all_invalid_fields_are_named_at_once(user: httpx2.AsyncClient) -> None:
     answer = await user.post("/api/jobs/submit", json={"source": 1, "config": {"effort": "max", "fast": 1}, "extra": 1})
 
     details = answer.json()["details"]
@@ -305,7 +303,7 @@ async def test_all_that_is_wrong_is_named_at_once(user: httpx2.AsyncClient) -> N
         ("workspaceSetup.gitRef", "a b", "must be the name of a branch, tag or commit, as git allows it"),
     ],
 )
-async def test_what_would_be_right_is_said_in_the_words_of_json(
+async def test_error_messages_use_the_terms_of_json(
     user: httpx2.AsyncClient, field: str, value: Any, message: str
 ) -> None:
     answer = await user.post("/api/jobs/submit", json=with_field(field, value))
@@ -313,13 +311,13 @@ async def test_what_would_be_right_is_said_in_the_words_of_json(
     assert answer.json()["details"] == [{"field": field, "message": message}]
 
 
-async def test_a_number_in_an_address_is_judged_in_the_same_words(user: httpx2.AsyncClient) -> None:
+async def test_an_invalid_query_parameter_has_the_same_message(user: httpx2.AsyncClient) -> None:
     answer = await user.get("/api/jobs?page=first")
 
     assert answer.json()["details"] == [{"field": "page", "message": "must be a whole number"}]
 
 
-async def test_an_answer_stays_short_whatever_the_request_was(user: httpx2.AsyncClient) -> None:
+async def test_an_error_stays_short_for_any_request(user: httpx2.AsyncClient) -> None:
     bodies = [{f"field{number}" * 50: 1 for number in range(5000)}, {"x" * 1_000_000: 1}, {"source": "x" * 1_000_000}]
     for body in bodies:
         answer = await user.post("/api/jobs/submit", json=body)
@@ -362,7 +360,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("fields", GOOD.values(), ids=GOOD)
-async def test_what_is_unusual_but_right_is_accepted(user: httpx2.AsyncClient, fields: dict[str, Any]) -> None:
+async def test_unusual_but_valid_input_is_accepted(user: httpx2.AsyncClient, fields: dict[str, Any]) -> None:
     answer = await user.post("/api/jobs/submit", content=json.dumps(a_submission(**fields)), headers=JSON)
 
     assert answer.status_code == 201, answer.text

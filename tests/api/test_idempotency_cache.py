@@ -1,4 +1,4 @@
-"""The same Idempotency-Key gives the first answer again, whatever has become of what it made."""
+"""The same Idempotency-Key gives the first answer again, although the resource may have changed."""
 
 from typing import Any
 
@@ -17,13 +17,15 @@ CREATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "/api/ai-models": ({"name": "a", "provider": "mock", "model": "m"}, {"slots": 7}),
     "/api/webhook-sources": ({"name": "a", "type": "github", "secret": "test-signing-secret"}, {"enabled": False}),
 }
-"""By path: what is made, and how it is changed."""
+"""The created resource and a change to it, by path."""
 
 KEY = {"Idempotency-Key": "key-1"}
 
 
 @pytest.mark.parametrize("path", CREATIONS)
-async def test_what_was_changed_is_told_as_it_was_made(admin: httpx2.AsyncClient, path: str) -> None:
+async def test_a_repeated_request_gets_the_first_answer_although_the_resource_has_changed(
+    admin: httpx2.AsyncClient, path: str
+) -> None:
     made, change = CREATIONS[path]
     first = await admin.post(path, json=made, headers=KEY)
     changed = await admin.patch(f"{path}/a", json=change)
@@ -33,16 +35,18 @@ async def test_what_was_changed_is_told_as_it_was_made(admin: httpx2.AsyncClient
     assert (first.status_code, changed.status_code, again.status_code) == (201, 200, 201)
     assert again.json() == first.json() != changed.json()
     assert (first.headers.get("idempotent-replayed"), again.headers["idempotent-replayed"]) == (None, "true")
-    assert changed.json().items() >= (await admin.get(f"{path}/a")).json().items()  # and perhaps warnings
+    assert changed.json().items() >= (await admin.get(f"{path}/a")).json().items()  # which may have warnings, too
 
 
-async def test_one_key_has_an_answer_of_each_kind(admin: httpx2.AsyncClient) -> None:
+async def test_one_key_has_one_answer_for_each_path(admin: httpx2.AsyncClient) -> None:
     first = {path: (await admin.post(path, json=made, headers=KEY)).json() for path, (made, _) in CREATIONS.items()}
     again = {path: (await admin.post(path, json=made, headers=KEY)).json() for path, (made, _) in CREATIONS.items()}
     assert again == first
 
 
-async def test_what_is_forgotten_is_told_as_it_is_and_not_made_again(api: Api, admin: httpx2.AsyncClient) -> None:
+async def test_an_uncached_answer_shows_the_current_state_and_creates_nothing(
+    api: Api, admin: httpx2.AsyncClient
+) -> None:
     path = "/api/webhook-sources"
     made, change = CREATIONS[path]
     await admin.post(path, json=made, headers=KEY)
@@ -53,7 +57,7 @@ async def test_what_is_forgotten_is_told_as_it_is_and_not_made_again(api: Api, a
     assert len(await api.store.list(WebhookSource)) == 1
 
 
-def test_the_oldest_are_forgotten_first() -> None:
+def test_the_oldest_answers_are_dropped_first() -> None:
     answers, request = IdempotencyCache(), Request({"type": "http", "path": "/", "headers": []})
     intents = [Intent(key=f"{number}", request="") for number in range(4)]
     for intent in intents:

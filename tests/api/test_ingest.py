@@ -1,4 +1,4 @@
-"""Events that are sent to the engine start the agents that they concern."""
+"""Events from callers start the agents whose triggers match."""
 
 import asyncio
 import json
@@ -61,11 +61,11 @@ class TestMatching:
         jobs = await api.store.get_many(Job, [each["jobId"] for each in answer["jobs"]])
         assert [job.spec.agent_role for job in jobs] == ["a", "b"]
 
-    async def test_an_event_that_concerns_nobody_makes_nothing(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_an_event_without_a_matching_trigger_creates_no_job(self, api: Api, user: httpx2.AsyncClient) -> None:
         assert await ingest(user) == {"matched": 0, "jobs": []}
         assert await api.store.list(Job) == []
 
-    async def test_an_agent_that_was_made_through_the_api_is_started_by_the_next_event(
+    async def test_an_agent_created_through_the_api_is_started_by_the_next_event(
         self, admin: httpx2.AsyncClient
     ) -> None:
         await admin.post("/api/agents", json={"name": "a", "eventTriggers": [TRIGGER]})
@@ -73,14 +73,16 @@ class TestMatching:
         await admin.patch("/api/agents/a", json={"enabled": False})
         assert (await ingest(admin))["matched"] == 0
 
-    async def test_a_hand_made_agent_that_makes_no_sense_harms_nobody(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_an_invalid_applied_agent_does_not_affect_other_agents(
+        self, api: Api, user: httpx2.AsyncClient
+    ) -> None:
         nonsense = a_trigger("[", "issues.*", filters={"": {"a": [[]]}, "....": [], "issue.999.x": None})
         await stored(api, an_agent("z", a_trigger()), an_agent("nonsense", nonsense, instructions=("gone",)))
         assert (await ingest(user))["jobs"][0]["agent"] == "z"
 
 
 class TestJobs:
-    async def test_the_job_says_what_it_is_about(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_an_events_job_has_its_repository_and_metadata(self, api: Api, user: httpx2.AsyncClient) -> None:
         trigger = a_trigger(instruction="implement")
         await stored(api, an_instruction(), an_agent("a", trigger, default_provider="mock", trigger_name="developer"))
 
@@ -96,7 +98,7 @@ class TestJobs:
         assert detail["workspaceSetup"]["gitRepo"] == "https://1.1.1.1/octo/demo.git"
         assert detail["workspaceSetup"]["gitRef"] == "main"
 
-    async def test_its_prompt_is_the_instructions_with_the_event_as_data(
+    async def test_the_prompt_of_an_events_job_has_the_instructions_and_the_event_as_data(
         self, api: Api, user: httpx2.AsyncClient
     ) -> None:
         trigger = a_trigger(instruction="Fix {{ payload.issue.title }}.")
@@ -112,7 +114,9 @@ class TestJobs:
         assert event
         assert json.loads(event[1]) == EVENT
 
-    async def test_the_triggers_settings_win_over_the_agents(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_an_agents_settings_apply_where_the_trigger_has_none(
+        self, api: Api, user: httpx2.AsyncClient
+    ) -> None:
         agent = an_agent("a", a_trigger(), default_provider="mock", default_model="big", default_effort="low")
         await stored(api, agent)
         await api.services.store.update(await api.store.get(AiAgent, "a"))
@@ -122,7 +126,7 @@ class TestJobs:
         job = await api.store.get(Job, made["jobId"])
         assert (job.resolved.model, job.resolved.origins["model"]) == ("big", "agent")
 
-    async def test_only_the_first_job_of_a_chain_keeps_the_event(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_only_a_job_with_a_next_agent_stores_the_event(self, api: Api, user: httpx2.AsyncClient) -> None:
         further = ChainLink(agent_trigger_name="b")
         await stored(api, an_agent("a", a_trigger(next=further)), an_agent("b", a_trigger()))
 
@@ -132,14 +136,16 @@ class TestJobs:
         with pytest.raises(NotFound):
             await api.store.get(ConfigMap, f"{alone}-event")
 
-    async def test_a_trigger_with_a_next_link_begins_a_chain(self, admin: httpx2.AsyncClient) -> None:
+    async def test_a_trigger_with_a_next_link_starts_a_chain(self, admin: httpx2.AsyncClient) -> None:
         await admin.post("/api/agents", json={"name": "a", "triggerName": "first", "eventTriggers": [TRIGGER]})
         (made,) = (await ingest(admin))["jobs"]
         detail = (await admin.get(f"/api/jobs/{made['jobId']}")).json()
         assert re.fullmatch(r"[0-9a-f-]{36}", detail["chainId"])
         assert (detail["chainDepth"], detail["chainPath"], detail["parentJobId"]) == (0, ["first"], None)
 
-    async def test_it_belongs_to_the_key_that_sent_the_event(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_an_events_job_belongs_to_the_key_that_sent_the_event(
+        self, api: Api, user: httpx2.AsyncClient
+    ) -> None:
         await stored(api, an_agent("a", a_trigger()))
         (made,) = (await ingest(user))["jobs"]
         assert (await user.get(f"/api/jobs/{made['jobId']}")).status_code == 200
@@ -175,7 +181,7 @@ class TestJobs:
             "-oProxyCommand=x:y",
         ],
     )
-    async def test_a_repository_that_may_not_be_reached_is_refused(
+    async def test_a_repository_at_a_forbidden_address_is_refused(
         self, api: Api, user: httpx2.AsyncClient, clone_url: str
     ) -> None:
         await stored(api, an_agent("a", a_trigger()))
@@ -187,13 +193,13 @@ class TestJobs:
 
 
 class TestOnce:
-    async def test_the_same_key_twice_makes_one_job_per_agent(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_the_same_key_creates_one_job_per_agent(self, api: Api, user: httpx2.AsyncClient) -> None:
         await stored(api, an_agent("a", a_trigger()), an_agent("b", a_trigger()))
         answers = await asyncio.gather(*(ingest(user, "key-1") for _ in range(5)))
         assert all(answer == answers[0] for answer in answers)
         assert len(await api.store.list(Job)) == 2
 
-    async def test_it_gives_the_first_answer_again_whatever_became_of_the_agents(
+    async def test_the_same_key_returns_the_first_jobs_although_the_agents_have_changed(
         self, api: Api, user: httpx2.AsyncClient
     ) -> None:
         await stored(api, an_agent("a", a_trigger()), an_agent("b", a_trigger()))
@@ -206,7 +212,7 @@ class TestOnce:
         assert (await ingest(user, "key-1"))["jobs"][0] == first["jobs"][0]
         assert len(await api.store.list(Job)) == 2
 
-    async def test_with_another_event_it_is_refused(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_the_same_key_with_another_event_is_refused(self, api: Api, user: httpx2.AsyncClient) -> None:
         await stored(api, an_agent("a", a_trigger("*")))
         await ingest(user, "key-1")
         answer = await user.post(
@@ -214,19 +220,19 @@ class TestOnce:
         )
         assert answer.status_code == 422
 
-    async def test_what_a_crash_left_undone_is_done_by_the_same_request(
+    async def test_the_same_request_creates_the_jobs_that_a_crash_prevented(
         self, api: Api, user: httpx2.AsyncClient
     ) -> None:
         await stored(api, an_agent("a", a_trigger()), an_agent("b", a_trigger()))
         first = await ingest(user, "key-1")
-        await api.store.delete(Job, first["jobs"][1]["jobId"])  # as if it had never come so far
+        await api.store.delete(Job, first["jobs"][1]["jobId"])  # as if the engine had crashed before it
 
         assert await ingest(user, "key-1") == first
         assert len(await api.store.list(Job)) == 2
 
 
-class TroubledStore(MemoryStore):
-    """Has room for one job only, at first."""
+class FullStore(MemoryStore):
+    """A store with room for one job at first."""
 
     room = 1
 
@@ -237,31 +243,31 @@ class TroubledStore(MemoryStore):
 
 
 @pytest.fixture
-async def troubled(tmp_path: Path) -> AsyncIterator[Api]:
-    async with api_in_memory(tmp_path, TroubledStore) as api:
+async def full(tmp_path: Path) -> AsyncIterator[Api]:
+    async with api_in_memory(tmp_path, FullStore) as api:
         yield api
 
 
-async def test_where_not_all_jobs_can_be_stored_none_is_left(troubled: Api) -> None:
-    await stored(troubled, an_agent("a", a_trigger()), an_agent("b", a_trigger()))
-    async with troubled.client() as user:
+async def test_no_job_is_left_where_not_all_can_be_stored(full: Api) -> None:
+    await stored(full, an_agent("a", a_trigger()), an_agent("b", a_trigger()))
+    async with full.client() as user:
         answer = await user.post("/api/events/ingest", json=EVENT)
     assert answer.status_code == 503
     kinds: list[type[Resource]] = [Job, ConfigMap]
-    assert [await troubled.store.list(kind) for kind in kinds] == [[], []]
+    assert [await full.store.list(kind) for kind in kinds] == [[], []]
 
 
-async def test_under_a_key_what_could_be_stored_stays_and_the_rest_is_made_later(troubled: Api) -> None:
-    """The same request may have come to another replica too, which has told of that job already."""
-    await stored(troubled, an_agent("a", a_trigger()), an_agent("b", a_trigger()))
-    async with troubled.client() as user:
+async def test_stored_jobs_stay_with_a_key_and_the_rest_is_created_later(full: Api) -> None:
+    """Another replica may have received the same request, and reported that job."""
+    await stored(full, an_agent("a", a_trigger()), an_agent("b", a_trigger()))
+    async with full.client() as user:
         answer = await user.post("/api/events/ingest", json=EVENT, headers={"Idempotency-Key": "key-1"})
         assert answer.status_code == 503
-        [first] = await troubled.store.list(Job)
-        troubled.store.room = 2  # type: ignore[attr-defined]
+        [first] = await full.store.list(Job)
+        full.store.room = 2  # type: ignore[attr-defined]
         made = await ingest(user, "key-1")
     assert made["jobs"][0]["jobId"] == first.id
-    assert made["matched"] == len(await troubled.store.list(Job)) == 2
+    assert made["matched"] == len(await full.store.list(Job)) == 2
 
 
 class TestSize:
@@ -274,7 +280,7 @@ class TestSize:
         assert "cut here" in prompt
 
     @pytest.mark.parametrize("declared", [True, False])
-    async def test_more_than_25_mib_are_refused(self, user: httpx2.AsyncClient, declared: bool) -> None:
+    async def test_an_event_of_more_than_25_mib_is_refused(self, user: httpx2.AsyncClient, declared: bool) -> None:
         body = b'{"source": "s", "event": "e", "payload": {"a": "' + b"x" * 25 * 2**20 + b'"}}'
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -293,7 +299,9 @@ class TestSize:
             ({"paylod": {}}, "paylod"),
         ],
     )
-    async def test_what_is_wrong_is_named(self, user: httpx2.AsyncClient, fields: dict[str, Any], field: str) -> None:
+    async def test_an_error_names_the_invalid_field(
+        self, user: httpx2.AsyncClient, fields: dict[str, Any], field: str
+    ) -> None:
         answer = await user.post("/api/events/ingest", json=EVENT | fields)
         assert answer.status_code == 422
         assert [detail["field"] for detail in answer.json()["details"]] == [field]

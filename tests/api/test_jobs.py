@@ -1,4 +1,4 @@
-"""What of the jobs' API depends on time, trouble or chance, and so is not seen from outside."""
+"""Parts of the jobs API that depend on time, failures or chance, so that acceptance tests cannot see them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -39,7 +39,7 @@ async def submit(user: httpx2.AsyncClient, **fields: Any) -> str:
 
 
 async def ended(api: Api, job_id: str) -> Job:
-    """The job, once it has ended."""
+    """Return the job once it has ended."""
     async with asyncio.timeout(10):
         while not (job := await api.store.get(Job, job_id)).ended:
             await asyncio.sleep(0.001)
@@ -47,17 +47,17 @@ async def ended(api: Api, job_id: str) -> Job:
 
 
 def log_of(api: Api, job_id: str) -> AsyncGenerator[bytes]:
-    """The frames of the job's log stream."""
+    """Return the frames of the job's log stream."""
     return stream(api.services, job_id, BEGINNING, log_line)
 
 
-def kept_files(api: Api) -> list[Path]:
-    """The files that came with jobs and are still there."""
+def stored_files(api: Api) -> list[Path]:
+    """List the stored files of jobs."""
     return [path for path in api.services.settings.uploads.rglob("*") if path.is_file()]
 
 
 class TestRetryOfAJobWithAToken:
-    async def test_it_is_possible_for_ten_minutes(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_a_job_with_a_token_can_be_retried_for_ten_minutes(self, api: Api, user: httpx2.AsyncClient) -> None:
         job_id = await submit(user, **WITH_TOKEN, **script({"fail": "no"}))
         await ended(api, job_id)
 
@@ -71,7 +71,7 @@ class TestRetryOfAJobWithAToken:
         assert "10 minutes" in after.json()["error"]
         assert (await api.store.get(Job, job_id)).status.attempts == 2
 
-    async def test_without_a_token_it_stays_possible(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_a_job_without_a_token_can_always_be_retried(self, api: Api, user: httpx2.AsyncClient) -> None:
         plain = {"workspaceSetup": {"gitRepo": "https://1.1.1.1/octocat/hello.git"}}
         job_id = await submit(user, **plain, **script({"fail": "no"}))
         await ended(api, job_id)
@@ -81,7 +81,7 @@ class TestRetryOfAJobWithAToken:
         assert (await user.post(f"/api/jobs/{job_id}/retry")).status_code == 200
 
 
-async def test_a_token_is_split_off_before_anything_is_stored(api: Api, user: httpx2.AsyncClient) -> None:
+async def test_a_token_in_an_address_is_stored_in_a_secret_only(api: Api, user: httpx2.AsyncClient) -> None:
     job_id = await submit(user, **WITH_TOKEN)
 
     job = await api.store.get(Job, job_id)
@@ -93,7 +93,7 @@ async def test_a_token_is_split_off_before_anything_is_stored(api: Api, user: ht
     assert secret.metadata.owner is not None
 
 
-async def test_what_belongs_to_a_job_goes_with_it(api: Api, user: httpx2.AsyncClient) -> None:
+async def test_the_parts_of_a_job_are_deleted_with_it(api: Api, user: httpx2.AsyncClient) -> None:
     job_id = await submit(user, **WITH_TOKEN)
     await ended(api, job_id)
 
@@ -121,8 +121,8 @@ async def test_too_many_waiting_jobs_are_answered_429(tmp_path: Path) -> None:
         await submit(user)
 
 
-class TroubledStore(MemoryStore):
-    """A store that fails to create jobs: before the write, after it, or between it and that of the parts."""
+class FailingStore(MemoryStore):
+    """A store that fails to create jobs: before the write, after it, or before the write of the parts."""
 
     trouble = ""
 
@@ -139,13 +139,13 @@ class TroubledStore(MemoryStore):
         return created
 
 
-class TestTroubleWithTheStore:
+class TestFailingStore:
     @pytest.fixture
     async def api(self, tmp_path: Path) -> AsyncIterator[Api]:
-        async with api_in_memory(tmp_path, make_store=TroubledStore) as api:
+        async with api_in_memory(tmp_path, make_store=FailingStore) as api:
             yield api
 
-    async def test_a_job_that_was_not_stored_is_answered_503_and_leaves_nothing(
+    async def test_a_failure_before_the_write_is_answered_503_and_leaves_nothing(
         self, api: Api, user: httpx2.AsyncClient
     ) -> None:
         api.store.trouble = "before"  # type: ignore[attr-defined]
@@ -156,27 +156,27 @@ class TestTroubleWithTheStore:
         assert answer.headers["Retry-After"] == "7"
         assert b"labrats_store_errors_total 1.0" in api.services.metrics.exposition()
         assert await api.store.list(Job) == []
-        assert kept_files(api) == []
+        assert stored_files(api) == []
 
-    async def test_a_job_that_was_stored_all_the_same_is_accepted(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_a_failure_after_the_write_still_accepts_the_job(self, api: Api, user: httpx2.AsyncClient) -> None:
         api.store.trouble = "after"  # type: ignore[attr-defined]
 
         job_id = await submit(user, workspaceFiles=A_FILE)
 
         assert (await ended(api, job_id)).spec.workspace_files
-        assert len(kept_files(api)) == 1
+        assert len(stored_files(api)) == 1
 
-    async def test_a_job_that_was_stored_by_half_leaves_nothing(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_a_failure_between_the_writes_leaves_nothing(self, api: Api, user: httpx2.AsyncClient) -> None:
         api.store.trouble = "between"  # type: ignore[attr-defined]
 
         answer = await user.post("/api/jobs/submit", json=a_submission(workspaceFiles=A_FILE))
 
         assert answer.status_code == 503
         assert await api.store.list(Job) == []
-        assert kept_files(api) == []
+        assert stored_files(api) == []
 
     @pytest.mark.parametrize("slots", [0, 1], ids=["while it waits", "after it failed"])
-    async def test_a_job_that_was_stored_by_half_is_made_whole_by_the_same_request(
+    async def test_the_same_request_completes_a_job_that_lacks_parts(
         self, api: Api, user: httpx2.AsyncClient, slots: int
     ) -> None:
         model = await api.store.create(an_ai_model(slots=slots))
@@ -193,11 +193,11 @@ class TestTroubleWithTheStore:
         assert (answer.status_code, answer.json()["jobId"]) == (201, half.id)
         await api.store.update(replace(model, spec=replace(model.spec, slots=1)))
         assert (await ended(api, half.id)).phase is Phase.SUCCEEDED
-        assert len(kept_files(api)) == 1
+        assert len(stored_files(api)) == 1
 
 
 class TestNames:
-    async def test_an_idempotency_key_whose_name_is_taken_by_another_job_finds_its_own_again(
+    async def test_a_repeated_key_finds_its_job_although_other_jobs_have_its_first_names(
         self, api: Api, user: httpx2.AsyncClient
     ) -> None:
         me = api.services.api_keys.caller("test-key-of-a-user", api.clock.now())
@@ -215,18 +215,18 @@ class TestNames:
 
         assert [answer.json()["jobId"] for answer in answers] == [free] * 2
 
-    async def test_a_name_that_is_taken_leaves_no_files_of_the_try(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_an_attempt_under_a_taken_name_leaves_no_files(self, api: Api, user: httpx2.AsyncClient) -> None:
         headers = {"Idempotency-Key": "key-1"}
         body = a_submission(workspaceFiles=A_FILE)
 
         await asyncio.gather(*(user.post("/api/jobs/submit", json=body, headers=headers) for _ in range(10)))
 
         assert len(await api.store.list(Job)) == 1
-        assert len(kept_files(api)) == 1
+        assert len(stored_files(api)) == 1
 
 
 class TestLogStream:
-    async def test_it_ends_when_the_engine_stops(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_a_log_stream_ends_when_the_engine_stops(self, api: Api, user: httpx2.AsyncClient) -> None:
         job_id = await submit(user, **script({"log": "on"}, {"hang": True}))
         frames = log_of(api, job_id)
         assert b'{"log":"on"}' in await anext(frames)
@@ -235,7 +235,7 @@ class TestLogStream:
 
         assert [frame async for frame in frames] == []
 
-    async def test_it_ends_when_the_job_is_forgotten(self, tmp_path: Path) -> None:
+    async def test_a_log_stream_ends_when_the_job_is_deleted(self, tmp_path: Path) -> None:
         async with api_in_memory(tmp_path, default_model_slots=0) as api, api.client() as user:
             job_id = await submit(user)
             reading = asyncio.create_task(_all(log_of(api, job_id)))
@@ -245,7 +245,9 @@ class TestLogStream:
 
             assert await reading == []
 
-    async def test_when_the_output_is_gone_it_has_the_last_lines(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_a_log_stream_has_the_last_lines_after_the_output_is_removed(
+        self, api: Api, user: httpx2.AsyncClient
+    ) -> None:
         job_id = await submit(user, **script({"log": "line {n}", "times": 150}))
         await api.services.runner.remove((await ended(api, job_id)).attempt_name)
 
@@ -256,7 +258,7 @@ class TestLogStream:
         assert b"line 50" not in body
         assert body.endswith(b'data: {"done":true,"status":"completed"}\n\n')
 
-    async def test_nobody_keeps_listening_after_a_reader_is_gone(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_a_closed_log_stream_leaves_no_task(self, api: Api, user: httpx2.AsyncClient) -> None:
         job_id = await submit(user, **script({"log": "on"}, {"hang": True}))
         staying = log_of(api, job_id)
         await anext(staying)
@@ -272,7 +274,9 @@ class TestLogStream:
         await staying.aclose()
         assert b"labrats_log_streams 0.0" in api.services.metrics.exposition()
 
-    async def test_it_starts_with_the_job_however_close_the_two_are(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_a_log_stream_that_opens_as_the_job_starts_misses_nothing(
+        self, api: Api, user: httpx2.AsyncClient
+    ) -> None:
         for turns in range(20):
             job_id = await submit(
                 user, **script({"log": "on"}, {"hang": True}), config={"provider": "mock", "model": f"{turns}"}
@@ -282,7 +286,7 @@ class TestLogStream:
 
             frames = log_of(api, job_id)
 
-            assert b'{"log":"on"}' in await anext(frames)  # and no ping, which would come first after a while
+            assert b'{"log":"on"}' in await anext(frames)  # without a ping before it, which a late start would cause
             await frames.aclose()
 
     @pytest.mark.parametrize(
@@ -297,7 +301,7 @@ class TestLogStream:
             ("1", (1, 0)),
         ],
     )
-    def test_only_ids_of_its_own_are_resumed_at(self, event_id: str | None, position: tuple[int, int]) -> None:
+    def test_a_log_stream_resumes_only_after_valid_ids(self, event_id: str | None, position: tuple[int, int]) -> None:
         assert parse_event_id(event_id) == position
 
 
@@ -311,7 +315,7 @@ class TestPings:
         async with api_in_memory(tmp_path, deals_with_files=False) as api:
             yield api
 
-    async def test_what_a_stream_does_not_tell_counts_as_silence(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_pings_are_sent_while_only_unlogged_events_arrive(self, api: Api, user: httpx2.AsyncClient) -> None:
         busy = [{"sleepMs": 10_000}, {"usage": {"turns": 1}}] * 4
         job_id = await submit(user, **script(*busy))
 
@@ -320,7 +324,7 @@ class TestPings:
         assert pings == [b": ping\n\n"] * 2
         assert b'"done":true' in done
 
-    async def test_a_reader_may_leave_while_it_is_silent(self, api: Api, user: httpx2.AsyncClient) -> None:
+    async def test_a_silent_stream_can_be_closed(self, api: Api, user: httpx2.AsyncClient) -> None:
         job_id = await submit(user, **script({"log": "on"}, {"hang": True}))
         frames = log_of(api, job_id)
         await anext(frames)

@@ -1,4 +1,4 @@
-"""Uploads over HTTP: what is taken in, what is refused, and whose it is. F4 and F5 of the reliability page."""
+"""Uploads over HTTP: validation, bounds and ownership. F4 and F5 of the reliability page."""
 
 import base64
 import hashlib
@@ -51,7 +51,7 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 
 def form(name: str, content: bytes = b"hello", field: str = "file") -> tuple[bytes, dict[str, str]]:
-    """A body written by hand, whatever the name holds but a quote."""
+    """Return the body and headers of a form with any file name that has no quote."""
     disposition = f'Content-Disposition: form-data; name="{field}"; filename="{name}"'.encode()
     body = b"--xyz\r\n" + disposition + b"\r\nContent-Type: text/plain\r\n\r\n" + content + b"\r\n--xyz--\r\n"
     return body, {"Content-Type": "multipart/form-data; boundary=xyz"}
@@ -71,7 +71,7 @@ async def upload(client: httpx2.AsyncClient, name: str = "a.txt", content: bytes
 # Workspace uploads
 
 
-async def test_an_upload_is_kept_and_comes_back(user: httpx2.AsyncClient) -> None:
+async def test_an_upload_is_downloaded_unchanged(user: httpx2.AsyncClient) -> None:
     content = bytes(range(256)) * 1000
 
     uploaded = await upload(user, "all bytes.bin", content)
@@ -86,7 +86,7 @@ async def test_an_upload_is_kept_and_comes_back(user: httpx2.AsyncClient) -> Non
     assert (raw.status_code, raw.content) == (200, content)
 
 
-async def test_a_download_is_saved_rather_than_shown(user: httpx2.AsyncClient) -> None:
+async def test_a_download_is_an_attachment(user: httpx2.AsyncClient) -> None:
     uploaded = await upload(user, "page ü.html", b"<script>alert(1)</script>")
 
     raw = await user.get(f"{WORKSPACE}/{uploaded['id']}/page ü.html/raw")
@@ -97,7 +97,7 @@ async def test_a_download_is_saved_rather_than_shown(user: httpx2.AsyncClient) -
     assert raw.headers["Content-Security-Policy"] == "sandbox"
 
 
-async def test_a_part_of_a_download_can_be_asked_for(user: httpx2.AsyncClient) -> None:
+async def test_a_range_of_a_file_can_be_downloaded(user: httpx2.AsyncClient) -> None:
     uploaded = await upload(user, "a.txt", b"0123456789")
 
     raw = await user.get(f"{WORKSPACE}/{uploaded['id']}/a.txt/raw", headers={"Range": "bytes=2-4"})
@@ -106,7 +106,7 @@ async def test_a_part_of_a_download_can_be_asked_for(user: httpx2.AsyncClient) -
 
 
 @pytest.mark.parametrize("asked", ["bytes=a-b", "bytes=4-2", "lines=1-2", "bytes", "bytes=", "2-4"])
-async def test_a_part_that_makes_no_sense_is_all_of_it(user: httpx2.AsyncClient, asked: str) -> None:
+async def test_an_invalid_range_returns_the_whole_file(user: httpx2.AsyncClient, asked: str) -> None:
     uploaded = await upload(user, "a.txt", b"0123456789")
 
     raw = await user.get(f"{WORKSPACE}/{uploaded['id']}/a.txt/raw", headers={"Range": asked})
@@ -114,7 +114,7 @@ async def test_a_part_that_makes_no_sense_is_all_of_it(user: httpx2.AsyncClient,
     assert (raw.status_code, raw.content) == (200, b"0123456789")
 
 
-async def test_a_part_beyond_the_end_is_refused_as_all_that_is_wrong(user: httpx2.AsyncClient) -> None:
+async def test_a_range_beyond_the_end_is_answered_416(user: httpx2.AsyncClient) -> None:
     uploaded = await upload(user, "a.txt", b"0123456789")
 
     raw = await user.get(f"{WORKSPACE}/{uploaded['id']}/a.txt/raw", headers={"Range": "bytes=10-"})
@@ -126,14 +126,14 @@ async def test_a_part_beyond_the_end_is_refused_as_all_that_is_wrong(user: httpx
     }
 
 
-async def test_the_name_is_part_of_what_is_asked_for(user: httpx2.AsyncClient) -> None:
+async def test_a_download_needs_the_exact_name(user: httpx2.AsyncClient) -> None:
     uploaded = await upload(user, "a.txt")
 
     for name in ("b.txt", ".labrats-upload.json", "A.txt"):
         assert (await user.get(f"{WORKSPACE}/{uploaded['id']}/{name}/raw")).status_code == 404
 
 
-async def test_an_upload_is_its_owners_and_the_admins(api: Api, user: httpx2.AsyncClient) -> None:
+async def test_an_upload_is_visible_to_its_owner_and_admins_only(api: Api, user: httpx2.AsyncClient) -> None:
     uploaded = await upload(user, "a.txt")
     path = f"{WORKSPACE}/{uploaded['id']}/a.txt/raw"
 
@@ -150,7 +150,7 @@ async def test_an_upload_is_its_owners_and_the_admins(api: Api, user: httpx2.Asy
     assert (await user.get(path)).status_code == 404
 
 
-async def test_the_same_key_and_file_is_kept_once(
+async def test_the_same_key_and_file_is_stored_once(
     api: Api, user: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
     async def send_again(client: httpx2.AsyncClient, content: bytes) -> httpx2.Response:
@@ -164,9 +164,7 @@ async def test_the_same_key_and_file_is_kept_once(
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-async def test_a_name_that_no_file_may_have_is_refused(
-    api: Api, tmp_path: Path, user: httpx2.AsyncClient, name: str
-) -> None:
+async def test_an_unsafe_file_name_is_refused(api: Api, tmp_path: Path, user: httpx2.AsyncClient, name: str) -> None:
     answer = await send(user, WORKSPACE, *form(name))
 
     assert answer.status_code in (400, 422), answer.text
@@ -174,7 +172,7 @@ async def test_a_name_that_no_file_may_have_is_refused(
 
 
 @pytest.mark.parametrize("name", GOOD_NAMES)
-async def test_any_other_name_is_only_a_name(tmp_path: Path, user: httpx2.AsyncClient, name: str) -> None:
+async def test_a_safe_file_name_is_used_unchanged(tmp_path: Path, user: httpx2.AsyncClient, name: str) -> None:
     answer = await send(user, WORKSPACE, *form(name))
 
     assert answer.status_code == 201, answer.text
@@ -186,8 +184,8 @@ async def test_any_other_name_is_only_a_name(tmp_path: Path, user: httpx2.AsyncC
 
 @given(st.text(max_size=40))
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
-def test_no_accepted_name_leads_anywhere(name: str) -> None:
-    """Whatever is accepted is one component, and not one that means another folder."""
+def test_an_accepted_name_is_one_path_component(name: str) -> None:
+    """An accepted name cannot refer to another folder."""
     try:
         check_file_name(name)
     except Invalid:
@@ -197,7 +195,7 @@ def test_no_accepted_name_leads_anywhere(name: str) -> None:
     assert not set(name) & {"/", "\\", "\0", "\n", "\r"}
 
 
-# What is no upload
+# Invalid forms
 
 NO_FORMS: dict[str, tuple[bytes, str, int]] = {
     "nothing": (b"", "multipart/form-data; boundary=xyz", 400),
@@ -225,7 +223,7 @@ NO_FORMS: dict[str, tuple[bytes, str, int]] = {
 
 @pytest.mark.parametrize("path", [WORKSPACE, PDFS])
 @pytest.mark.parametrize("case", NO_FORMS)
-async def test_what_is_no_form_with_one_file_is_refused(
+async def test_a_body_other_than_a_form_with_one_file_is_refused(
     api: Api, tmp_path: Path, admin: httpx2.AsyncClient, case: str, path: str
 ) -> None:
     body, content_type, status = NO_FORMS[case]
@@ -239,7 +237,7 @@ async def test_what_is_no_form_with_one_file_is_refused(
 
 @given(body=st.binary(max_size=300))
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-async def test_no_body_is_more_than_a_client_error(admin: httpx2.AsyncClient, body: bytes) -> None:
+async def test_no_body_causes_a_server_error(admin: httpx2.AsyncClient, body: bytes) -> None:
     head = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     for sent in (body, b"--xyz\r\n" + body, head + body, head + body + b"\r\n--xyz--\r\n"):
         answer = await send(admin, WORKSPACE, sent, {"Content-Type": "multipart/form-data; boundary=xyz"})
@@ -250,7 +248,7 @@ async def test_no_body_is_more_than_a_client_error(admin: httpx2.AsyncClient, bo
 
 
 async def a_body_of(size: int, taken: list[int], start: bytes = A_PDF) -> AsyncIterator[bytes]:
-    """A form whose file has `size` bytes, and how much of it was taken."""
+    """Yield a form whose file has `size` bytes. Add the size of each chunk to `taken` once it is received."""
     head, foot = form("a.pdf", start + b"\0")[0].split(b"\0")
     yield head
     left = size - len(start)
@@ -262,7 +260,7 @@ async def a_body_of(size: int, taken: list[int], start: bytes = A_PDF) -> AsyncI
 
 
 @pytest.mark.parametrize("path", [WORKSPACE, PDFS])
-async def test_a_file_of_100_mib_is_taken_and_no_byte_more(
+async def test_a_file_of_100_mib_is_accepted_and_a_larger_one_refused(
     tmp_path: Path, admin: httpx2.AsyncClient, path: str
 ) -> None:
     headers = form("a")[1]
@@ -276,7 +274,7 @@ async def test_a_file_of_100_mib_is_taken_and_no_byte_more(
     assert set(content_of(tmp_path)) == kept
 
 
-async def test_a_body_that_says_it_is_too_large_is_refused_unread(admin: httpx2.AsyncClient) -> None:
+async def test_a_body_with_too_large_a_content_length_is_refused_unread(admin: httpx2.AsyncClient) -> None:
     taken: list[int] = []
     headers = form("a")[1] | {"Content-Length": str(bounds_of("POST", "/api/uploads").bytes + 1)}
 
@@ -285,7 +283,7 @@ async def test_a_body_that_says_it_is_too_large_is_refused_unread(admin: httpx2.
     assert (answer.status_code, answer.json()["error"]) == (413, "the body is larger than 100 MiB")
 
 
-async def test_other_routes_keep_their_bound(user: httpx2.AsyncClient) -> None:
+async def test_other_routes_have_their_own_bound(user: httpx2.AsyncClient) -> None:
     headers = {"Content-Length": str(17 * 2**20), "Content-Type": "application/json"}
 
     answer = await user.post("/api/jobs/submit", content=b"{}", headers=headers)
@@ -296,7 +294,7 @@ async def test_other_routes_keep_their_bound(user: httpx2.AsyncClient) -> None:
 # PDFs
 
 
-async def test_a_pdf_is_kept_listed_and_deleted(tmp_path: Path, admin: httpx2.AsyncClient) -> None:
+async def test_a_pdf_is_stored_listed_and_deleted(tmp_path: Path, admin: httpx2.AsyncClient) -> None:
     answer = await admin.post(PDFS, files={"file": ("../Report 2030.pdf", A_PDF, "text/plain")})
 
     assert answer.status_code == 201
@@ -320,13 +318,13 @@ async def test_a_pdf_is_kept_listed_and_deleted(tmp_path: Path, admin: httpx2.As
         (b"<html>" + b" " * 2000 + A_PDF, 415),
     ],
 )
-async def test_a_pdf_is_one_by_what_is_in_it(admin: httpx2.AsyncClient, content: bytes, status: int) -> None:
+async def test_a_pdf_is_recognized_by_its_content(admin: httpx2.AsyncClient, content: bytes, status: int) -> None:
     answer = await admin.post(PDFS, files={"file": ("a.pdf", content, "application/pdf")})
 
     assert answer.status_code == status, answer.text
 
 
-async def test_what_is_no_pdf_is_refused_before_all_of_it_has_come(admin: httpx2.AsyncClient) -> None:
+async def test_a_file_other_than_a_pdf_is_refused_before_it_has_arrived(admin: httpx2.AsyncClient) -> None:
     taken: list[int] = []
 
     answer = await admin.post(PDFS, content=a_body_of(UPLOAD_BYTES, taken, b"PK"), headers=form("a")[1])
@@ -338,7 +336,7 @@ async def test_what_is_no_pdf_is_refused_before_all_of_it_has_come(admin: httpx2
 # Jobs with uploads
 
 
-async def test_a_job_gets_what_was_uploaded(api: Api, tmp_path: Path, user: httpx2.AsyncClient) -> None:
+async def test_a_job_gets_the_uploaded_files(api: Api, tmp_path: Path, user: httpx2.AsyncClient) -> None:
     one, two = await upload(user, "one.txt", b"1"), await upload(user, "two.txt", b"22")
     named = [{"id": each["id"], "name": each["name"]} for each in (one, two)]
     brought = {"name": "three.txt", "data": base64.b64encode(b"333").decode()}
@@ -352,7 +350,7 @@ async def test_a_job_gets_what_was_uploaded(api: Api, tmp_path: Path, user: http
     assert [file.size for file in job.spec.files] == [1, 2, 3]
 
 
-async def test_an_upload_may_be_deleted_while_a_job_needs_it(
+async def test_a_job_keeps_its_file_after_the_upload_is_deleted(
     api: Api, tmp_path: Path, user: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
     uploaded = await upload(user, "one.txt", b"1")
@@ -376,7 +374,7 @@ Fields = Callable[[dict[str, Any]], dict[str, Any]]
         (lambda one: {"id": "../" + one["id"], "name": one["name"]}, "there is no upload"),
     ],
 )
-async def test_an_upload_that_is_not_there_is_named(
+async def test_a_missing_upload_is_named_in_the_error(
     api: Api, user: httpx2.AsyncClient, named: Fields, sentence: str
 ) -> None:
     one = await upload(user, "one.txt")
@@ -393,7 +391,7 @@ async def test_an_upload_that_is_not_there_is_named(
     assert await api.store.list(Job) == []
 
 
-async def test_a_job_cannot_use_anothers_upload(api: Api, user: httpx2.AsyncClient) -> None:
+async def test_a_job_cannot_use_another_callers_upload(api: Api, user: httpx2.AsyncClient) -> None:
     uploaded = await upload(user, "one.txt")
     submission = a_submission(workspaceUploads=[{"id": uploaded["id"], "name": "one.txt"}])
 
@@ -402,7 +400,7 @@ async def test_a_job_cannot_use_anothers_upload(api: Api, user: httpx2.AsyncClie
         assert (await admin.post("/api/jobs/submit", json=submission)).status_code == 201
 
 
-async def test_an_upload_and_a_file_cannot_be_in_one_place(user: httpx2.AsyncClient) -> None:
+async def test_an_upload_and_a_file_cannot_have_the_same_path(user: httpx2.AsyncClient) -> None:
     uploaded = await upload(user, "One.txt")
     submission = a_submission(
         workspaceUploads=[{"id": uploaded["id"], "name": "One.txt"}], workspaceFiles=[{"name": "one.txt", "data": ""}]
@@ -416,7 +414,7 @@ async def test_an_upload_and_a_file_cannot_be_in_one_place(user: httpx2.AsyncCli
 # Pipelines
 
 
-async def test_extracting_submits_a_pipeline_over_the_pdf(api: Api, tmp_path: Path, admin: httpx2.AsyncClient) -> None:
+async def test_extraction_submits_a_pipeline_for_the_pdf(api: Api, tmp_path: Path, admin: httpx2.AsyncClient) -> None:
     uploaded = (await admin.post(PDFS, files={"file": ("report.pdf", A_PDF)})).json()
 
     answer = await admin.post(f"{PDFS}/{uploaded['id']}/extract", json={"prompt": "Summarise this.", "effort": "low"})
@@ -430,7 +428,7 @@ async def test_extracting_submits_a_pipeline_over_the_pdf(api: Api, tmp_path: Pa
     assert (file.name, (tmp_path / "uploads" / file.path).read_bytes()) == ("document.pdf", A_PDF)
 
 
-async def test_nothing_need_be_said_to_extract(api: Api, admin: httpx2.AsyncClient) -> None:
+async def test_extraction_needs_no_body(api: Api, admin: httpx2.AsyncClient) -> None:
     uploaded = (await admin.post(PDFS, files={"file": ("report.pdf", A_PDF)})).json()
     extract = f"{PDFS}/{uploaded['id']}/extract"
 
@@ -439,7 +437,7 @@ async def test_nothing_need_be_said_to_extract(api: Api, admin: httpx2.AsyncClie
     assert len(await api.store.list(Job)) == 1
 
 
-async def test_what_is_not_there_cannot_be_extracted(api: Api, admin: httpx2.AsyncClient) -> None:
+async def test_extraction_of_a_missing_pdf_is_not_found(api: Api, admin: httpx2.AsyncClient) -> None:
     assert (await admin.post(f"{PDFS}/up-{'0' * 16}/extract", json={})).status_code == 404
     assert (await admin.post(f"{PDFS}/up-{'0' * 16}/extract", json={"prompts": "a"})).status_code == 422
     assert await api.store.list(Job) == []
@@ -458,7 +456,7 @@ async def test_a_pipeline_needs_a_pdf(api: Api, user: httpx2.AsyncClient) -> Non
 
 
 @pytest.mark.parametrize("path", ["/api/uploads", "/api/workspace-uploads"])
-async def test_a_boundary_that_is_too_long_is_refused(api: Api, path: str) -> None:
+async def test_too_long_a_boundary_is_refused(api: Api, path: str) -> None:
     async with api.client("admin") as admin:
         headers = {"Content-Type": f"multipart/form-data; boundary={'x' * 300}"}
         refused = await admin.post(path, content=b"--" + b"x" * 300 + b"--", headers=headers)

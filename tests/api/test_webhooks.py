@@ -1,4 +1,4 @@
-"""Deliveries are received from whoever has signed them, once each, and start the agents that they concern."""
+"""Signed deliveries are received once each, and start the agents whose triggers match."""
 
 import asyncio
 import base64
@@ -34,7 +34,7 @@ async def add_source(api: Api, name: str = "github", **fields: Any) -> dict[str,
 
 @pytest.fixture
 async def nobody(api: Api) -> AsyncIterator[httpx2.AsyncClient]:
-    """GitHub has no API key."""
+    """Return a client without an API key, as GitHub has none."""
     async with api.client(None) as nobody:
         yield nobody
 
@@ -55,7 +55,7 @@ async def accepted(nobody: httpx2.AsyncClient, payload: Any, event: str = "issue
 
 class TestFromGithub:
     @pytest.mark.parametrize("path", [GITHUB, "/webhooks/github"])
-    async def test_a_signed_delivery_starts_the_agents_that_it_concerns(
+    async def test_a_signed_delivery_starts_the_agents_whose_triggers_match(
         self, api: Api, nobody: httpx2.AsyncClient, path: str
     ) -> None:
         await add_source(api)
@@ -75,14 +75,14 @@ class TestFromGithub:
             assert await accepted(nobody, body, "ping") == {"ok": True}
         assert await api.store.list(Job) == []
 
-    async def test_a_form_says_the_same_as_json(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+    async def test_a_form_is_accepted_like_json(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api)
         await stored(api, an_agent("a", a_trigger()))
         body = urlencode({"payload": json_body(an_issue_event()).decode()}).encode()
         headers = github_headers("issues", body) | {"Content-Type": "application/x-www-form-urlencoded"}
         assert (await nobody.post(GITHUB, content=body, headers=headers)).json()["matched"] == 1
 
-    async def test_what_may_not_start_anybody_is_answered_with_the_reason(
+    async def test_an_unauthorized_event_is_answered_with_the_reason(
         self, api: Api, nobody: httpx2.AsyncClient
     ) -> None:
         await add_source(api)
@@ -113,7 +113,7 @@ class TestSignature:
             "sha256=é{hex}",
         ],
     )
-    async def test_whatever_is_not_exactly_one_is_refused(
+    async def test_a_malformed_signature_is_refused(
         self, api: Api, nobody: httpx2.AsyncClient, signature: str | None
     ) -> None:
         await add_source(api)
@@ -127,19 +127,21 @@ class TestSignature:
         answer = await nobody.post(GITHUB, content=body, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
 
-    async def test_two_of_them_are_refused_though_both_are_good(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+    async def test_two_signature_headers_are_refused_although_both_are_valid(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
         await add_source(api)
         body = json_body(an_issue_event())
         headers = [*github_headers("issues", body).items(), ("X-Hub-Signature-256", hub_signature(body))]
         assert (await nobody.post(GITHUB, content=body, headers=headers)).status_code == 401
 
-    async def test_nothing_is_read_of_a_body_that_is_not_signed(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+    async def test_an_unsigned_body_is_not_parsed(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api)
         for body in (b"{", b"\xff", b"[" * 100_000):
             headers = github_headers("issues", body, secret="test-secret-of-another")
             assert (await nobody.post(GITHUB, content=body, headers=headers)).status_code == 401
 
-    async def test_of_several_sources_the_one_counts_that_has_signed(
+    async def test_a_delivery_belongs_to_the_source_whose_secret_signed_it(
         self, api: Api, nobody: httpx2.AsyncClient
     ) -> None:
         await add_source(api, "a-first", secret="test-secret-number-one")
@@ -154,15 +156,15 @@ class TestSignature:
         assert (job.spec.owner, job.resolved.model) == ("webhook-source/b-second", "opus")
         assert (await deliver(nobody, an_issue_event(), secret="test-secret-number-three")).status_code == 401
 
-    async def test_a_sources_own_address_takes_no_others_secret(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+    async def test_the_address_of_a_source_refuses_another_sources_secret(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
         await add_source(api, "one", secret="test-secret-number-one")
         await add_source(api, "two", secret="test-secret-number-two")
         answer = await deliver(nobody, an_issue_event(), path="/webhooks/one", secret="test-secret-number-two")
         assert answer.status_code == 401
 
-    async def test_a_source_that_is_switched_off_or_gone_is_not_there(
-        self, api: Api, nobody: httpx2.AsyncClient
-    ) -> None:
+    async def test_a_disabled_or_deleted_source_is_not_found(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api)
         async with api.client("admin") as admin:
             await admin.patch("/api/webhook-sources/github", json={"enabled": False})
@@ -171,9 +173,7 @@ class TestSignature:
             await admin.delete("/api/webhook-sources/github")
         assert (await deliver(nobody, an_issue_event(), path="/webhooks/github")).status_code == 404
 
-    async def test_a_new_secret_counts_at_once_and_the_old_one_no_longer(
-        self, api: Api, nobody: httpx2.AsyncClient
-    ) -> None:
+    async def test_a_new_secret_replaces_the_old_one_at_once(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api)
         async with api.client("admin") as admin:
             await admin.patch("/api/webhook-sources/github", json={"secret": "test-secret-number-new"})
@@ -181,7 +181,9 @@ class TestSignature:
         assert (await deliver(nobody, an_issue_event(), secret="test-secret-number-new")).status_code == 200
 
     @pytest.mark.parametrize("declared", [True, False])
-    async def test_more_than_25_mib_are_refused(self, api: Api, nobody: httpx2.AsyncClient, declared: bool) -> None:
+    async def test_a_delivery_of_more_than_25_mib_is_refused(
+        self, api: Api, nobody: httpx2.AsyncClient, declared: bool
+    ) -> None:
         await add_source(api)
         body = b'{"zen": "' + b"x" * 25 * 2**20 + b'"}'
 
@@ -196,7 +198,7 @@ class TestSignature:
 
     @pytest.mark.parametrize("path", [GITHUB, "/webhooks/github"])
     @pytest.mark.parametrize("sources", ["none", "disabled"])
-    async def test_nothing_is_received_where_no_source_could_have_signed_it(
+    async def test_a_body_that_no_source_can_have_signed_is_not_received(
         self, api: Api, nobody: httpx2.AsyncClient, path: str, sources: str
     ) -> None:
         if sources == "disabled":
@@ -219,7 +221,7 @@ class TestShape:
         ("event", "claimed"),
         [("issues", "issue_comment"), ("issues", "pull_request"), ("issues", "made_up"), ("issues", "push")],
     )
-    async def test_a_body_is_only_taken_as_the_event_that_it_is(
+    async def test_a_body_is_refused_under_the_name_of_another_event(
         self, api: Api, nobody: httpx2.AsyncClient, event: str, claimed: str
     ) -> None:
         await add_source(api)
@@ -229,7 +231,7 @@ class TestShape:
         assert claimed in answer.json()["error"]
         assert await api.store.list(Job) == []
 
-    async def test_an_event_must_be_named(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+    async def test_a_delivery_without_an_event_name_is_refused(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api)
         body = json_body(an_issue_event())
         headers = github_headers("issues", body)
@@ -249,7 +251,7 @@ class TestShape:
             (b"payload=%7B%7D&payload=%7B%7D", "application/x-www-form-urlencoded", 400),
         ],
     )
-    async def test_what_is_no_object_is_refused(
+    async def test_a_body_that_is_no_json_object_is_refused(
         self, api: Api, nobody: httpx2.AsyncClient, body: bytes, content_type: str, status: int
     ) -> None:
         await add_source(api)
@@ -258,7 +260,7 @@ class TestShape:
 
 
 class TestOnce:
-    async def test_the_same_delivery_makes_one_job_whatever_it_is_called(
+    async def test_the_same_body_creates_one_job_although_its_delivery_id_differs(
         self, api: Api, nobody: httpx2.AsyncClient
     ) -> None:
         await add_source(api)
@@ -272,7 +274,7 @@ class TestOnce:
         assert again == [first] * 3
         assert len(await api.store.list(Job)) == 1
 
-    async def test_the_same_delivery_id_makes_one_job_whatever_the_body(
+    async def test_the_same_delivery_id_creates_one_job_although_its_body_differs(
         self, api: Api, nobody: httpx2.AsyncClient
     ) -> None:
         await add_source(api)
@@ -284,14 +286,14 @@ class TestOnce:
         assert await accepted(nobody, other, delivery="another") != first
         assert len(await api.store.list(Job)) == 2
 
-    async def test_a_delivery_id_is_forgotten_with_its_job(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+    async def test_a_delivery_id_is_deleted_with_its_job(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api)
         await stored(api, an_agent("a", a_trigger()))
         first = await accepted(nobody, an_issue_event(), delivery="the-same")
         await api.store.delete(Job, first["jobs"][0]["jobId"])
         assert [part for part in await api.store.list(ConfigMap) if part.name.startswith("delivery-")] == []
 
-    async def test_a_delivery_that_starts_nobody_says_why(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+    async def test_the_answer_explains_why_no_agent_starts(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api)
         ignored = (await accepted(nobody, an_issue_event()))["ignored"]
         assert ignored == "no agent has a trigger for issues.labeled of github"
@@ -300,14 +302,14 @@ class TestOnce:
         await stored(api, an_agent("b", a_trigger(filters={"label.name": "none"})))
         assert "has filters that match" in (await accepted(nobody, an_issue_event(), delivery="3"))["ignored"]
 
-    async def test_a_replay_starts_no_agent_that_has_come_since(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+    async def test_a_redelivery_starts_no_agent_created_since(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api)
         await stored(api, an_agent("a", a_trigger()))
         first = await accepted(nobody, an_issue_event())
         await stored(api, an_agent("b", a_trigger()))
         assert await accepted(nobody, an_issue_event(), delivery="two") == first
 
-    async def test_the_same_body_for_two_sources_is_two_deliveries(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+    async def test_the_same_body_from_two_sources_creates_two_jobs(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await stored(api, an_agent("a", a_trigger()))
         for name in ("one", "two"):
             await add_source(api, name, secret=f"test-secret-number-{name}")
@@ -316,7 +318,7 @@ class TestOnce:
 
 
 class TestOverrides:
-    async def test_a_repositorys_settings_win_over_the_sources_defaults(
+    async def test_settings_of_a_repository_override_the_sources_defaults(
         self, api: Api, nobody: httpx2.AsyncClient
     ) -> None:
         override = {"Octo/Demo": {"model": "opus", "effort": "high"}}
@@ -327,13 +329,13 @@ class TestOverrides:
         assert (job.resolved.model, job.resolved.config.effort, job.resolved.max_turns) == ("opus", "high", 3)
         assert job.resolved.origins["model"] == "webhook-source-override"
 
-    async def test_a_repository_may_be_switched_off(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+    async def test_a_disabled_repository_starts_no_agent(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         await add_source(api, repoOverrides={"octo/demo": {"enabled": False}})
         await stored(api, an_agent("a", a_trigger()))
         assert (await accepted(nobody, an_issue_event()))["matched"] == 0
 
     @pytest.mark.parametrize(("name", "started"), [("b", ["b"]), ("silent", ["silent"]), ("gone", []), ("off", [])])
-    async def test_a_repository_may_have_an_agent_of_its_own(
+    async def test_a_repository_may_override_the_agent(
         self, api: Api, nobody: httpx2.AsyncClient, name: str, started: list[str]
     ) -> None:
         await add_source(api, repoOverrides={"octo/demo": {"agentTriggerName": name}})
@@ -349,17 +351,19 @@ class TestGeneric:
         await add_source(api, "alerts", type="generic")
         await stored(api, an_agent("a", a_trigger("disk.full", source="alerts")))
 
-    async def test_its_events_are_named_by_the_body(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+    async def test_a_generic_event_is_named_after_its_body(self, api: Api, nobody: httpx2.AsyncClient) -> None:
         for key in ("type", "event"):
             body = json_body({key: "disk.full"})
             headers = {"X-Hub-Signature-256": hub_signature(body), "Content-Type": "application/json"}
             answer = await nobody.post("/webhooks/alerts", content=body, headers=headers)
             assert answer.json()["matched"] == 1, key
 
-    async def test_it_does_not_receive_for_github(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+    async def test_a_generic_source_receives_nothing_at_githubs_address(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
         assert (await deliver(nobody, an_issue_event())).status_code == 401
 
-    async def test_standard_webhooks_are_taken_once_per_id_and_while_they_are_fresh(
+    async def test_standard_webhooks_are_accepted_once_per_id_within_the_time_tolerance(
         self, api: Api, nobody: httpx2.AsyncClient
     ) -> None:
         now = api.clock.now()
@@ -393,7 +397,7 @@ async def test_deliveries_are_counted(api: Api, nobody: httpx2.AsyncClient) -> N
     assert (found["deliveries"], bool(found["lastDeliveryAt"])) == (1, True)
 
 
-async def test_what_came_of_deliveries_is_measured(api: Api, nobody: httpx2.AsyncClient) -> None:
+async def test_deliveries_are_measured_by_outcome(api: Api, nobody: httpx2.AsyncClient) -> None:
     await add_source(api)
     await stored(api, an_agent("a", a_trigger("issues.labeled")))
     await accepted(nobody, {"zen": "Speak.", "hook_id": 1, "hook": {}}, "ping")

@@ -1,4 +1,4 @@
-"""What GitHub really sends: its own examples of every event, and what a library of its own signs."""
+"""Real deliveries of GitHub: its own examples of every event, and signatures of its own library."""
 
 import json
 import re
@@ -30,7 +30,7 @@ _CLONE_URL: Final = re.compile(rb'("clone_url": ")https?://[^/"]+/')
 
 @cache
 def examples() -> tuple[tuple[str, dict[str, Any]], ...]:
-    """The event's name and the payload of each."""
+    """Return the event name and payload of each example."""
     return tuple(_read_examples())
 
 
@@ -41,10 +41,10 @@ def _read_examples() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.fixture(autouse=True)
-def _installed() -> None:
-    """A test that needs them fails without them: skipping would hide that nothing was tested."""
+def _require_examples() -> None:
+    """Fail without the examples. A skipped test would hide that nothing was tested."""
     if not PACKAGES.exists():
-        pytest.fail("GitHub's examples are not installed for the tests: `make setup` does it", pytrace=False)
+        pytest.fail("GitHub's examples are missing; run `make setup`", pytrace=False)
 
 
 @pytest.fixture
@@ -53,14 +53,14 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         yield api
 
 
-def test_githubs_examples_fit_their_own_event_and_no_other_that_people_write() -> None:
+def test_githubs_examples_match_their_own_event_and_no_other_with_an_author() -> None:
     written = {"issues", "issue_comment", "pull_request", "pull_request_review", "commit_comment", "discussion", "push"}
     for name, payload in examples():
         assert is_body_of(name, payload), name
         assert not [other for other in written - {name} if is_body_of(other, payload)], name
 
 
-async def test_each_of_them_is_received_and_matched(api: Api) -> None:
+async def test_each_of_githubs_examples_is_received_and_matched(api: Api) -> None:
     await add_source(api, allowedAssociations=["OWNER", "NONE"], allowForks=True, defaults={"provider": "mock"})
     await stored(api, an_agent("a", a_trigger("*")))
     async with api.client(None) as nobody:
@@ -74,7 +74,7 @@ async def test_each_of_them_is_received_and_matched(api: Api) -> None:
     assert len({job.spec.metadata["event"].partition(".")[0] for job in jobs}) > 50
 
 
-def test_what_a_library_of_githubs_signs_is_taken() -> None:
+def test_a_signature_from_githubs_library_is_accepted() -> None:
     body = json.dumps({"text": "Grüße 🧪"}, ensure_ascii=False)
     script = (
         "import {sign} from '@octokit/webhooks-methods'; const [secret, body] = JSON.parse(process.argv[1]);"

@@ -1,6 +1,6 @@
 """`Idempotency-Key`: the same key and body gives the first answer again.
 
-Nothing is stored beside the resources: one that was created under a key carries a hash of the key and of the request.
+Nothing else is stored: annotations of the created resource hold a hash of the key and a hash of the request.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ IdempotencyKey = Annotated[
     Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=IDEMPOTENCY_KEY)] | None,
     Header(
         alias=KEY_HEADER,
-        description="The same key and body gives the first answer again, without doing it twice.",
+        description="The same key and body gives the first answer again. The request is carried out once.",
         examples=["7b1f0c52-retry"],
     ),
 ]
@@ -37,24 +37,24 @@ IdempotencyKey = Annotated[
 
 @dataclass(frozen=True)
 class Intent:
-    """A request made under a key, both as hashes. The key's is mixed with its caller's id: callers cannot collide."""
+    """A request with a key, both as hashes. The key is hashed with the caller's id, so that callers cannot collide."""
 
     key: str
     request: str
 
     @classmethod
-    def of(cls, key: str | None, caller_id: str, asked: BaseModel) -> "Intent | None":
-        """None without a key. Bodies that differ only in white space and the order of fields are the same request."""
+    def of(cls, key: str | None, caller_id: str, body: BaseModel) -> "Intent | None":
+        """Return the intent; None without a key. White space and the order of fields make no difference."""
         if key is None:
             return None
-        return cls(_hash(f"{caller_id}\0{key}".encode()), _hash(asked.model_dump_json(exclude_unset=True).encode()))
+        return cls(_hash(f"{caller_id}\0{key}".encode()), _hash(body.model_dump_json(exclude_unset=True).encode()))
 
     @property
     def annotations(self) -> dict[str, str]:
         return {KEY_ANNOTATION: self.key, REQUEST_ANNOTATION: self.request}
 
-    def made(self, metadata: Metadata) -> bool:
-        """Whether the resource with this metadata came of the same key. Raises 422 when the request was another one."""
+    def matches(self, metadata: Metadata) -> bool:
+        """Return whether the resource was created under the same key. Raises 422 for the key with another request."""
         if metadata.annotations.get(KEY_ANNOTATION) != self.key:
             return False
         if metadata.annotations.get(REQUEST_ANNOTATION) != self.request:
@@ -62,22 +62,22 @@ class Intent:
             raise ApiError(422, "idempotency_key_reused", f"this {KEY_HEADER} {problem.message}", problems=[problem])
         return True
 
-    def first_made(self, resources: Iterable[R]) -> R | None:
-        """The one of `resources` that came of the same key. Raises as `made` does."""
-        return next((resource for resource in resources if self.made(resource.metadata)), None)
+    def first_match(self, resources: Iterable[R]) -> R | None:
+        """Return the resource that was created under the same key. Raises as `matches` does."""
+        return next((resource for resource in resources if self.matches(resource.metadata)), None)
 
     def job_names(self, agent: str = "") -> JobNames:
-        """The names of the job that this key creates: the same each time, so that the store refuses a second one.
+        """Return the names for the job of this key: always the same, so that the store refuses a second job.
 
-        agent: the one it is for, where the key creates a job for each of several.
+        agent: name of the job's agent, where the key creates a job for each of several agents.
         """
         names = [f"ir-{_hash(f'{self.key} {number} {agent}'.rstrip().encode())[:8]}" for number in range(NAME_TRIES)]
-        return JobNames(names, self.annotations, lambda job: self.made(job.metadata))
+        return JobNames(names, self.annotations, lambda job: self.matches(job.metadata))
 
 
-def job_names(key: str | None, caller_id: str, asked: BaseModel) -> JobNames:
+def job_names(key: str | None, caller_id: str, body: BaseModel) -> JobNames:
     """Return the names for the job of a request: reproducible ones under a key, random ones without."""
-    intent = Intent.of(key, caller_id, asked)
+    intent = Intent.of(key, caller_id, body)
     return intent.job_names() if intent else random_names()
 
 

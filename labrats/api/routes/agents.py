@@ -213,7 +213,7 @@ async def create_agent(request: Request, asked: AgentBody, idempotency_key: Idem
     spec = AiAgentSpec(**{"trigger_name": asked.name} | fields)
     metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
     async with services.catalog.changing:
-        if intent and (made := intent.first_made(services.catalog.agents)):
+        if intent and (made := intent.first_match(services.catalog.agents)):
             return services.idempotency_cache.again(request, intent, _view(made))
         _check_against(services.catalog, asked.name, spec, spec.instructions)
         created = await create(services, AiAgent(metadata=metadata, spec=spec), intent)

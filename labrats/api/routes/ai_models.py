@@ -172,7 +172,7 @@ async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key:
     metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
     async with services.catalog.changing:
         existing = await services.store.list(AiModel)
-        if intent and (made := intent.first_made(existing)):
+        if intent and (made := intent.first_match(existing)):
             return services.idempotency_cache.again(request, intent, await _view(made, services))
         _check_alone(asked.name, spec, existing)
         created = await create(services, AiModel(metadata=metadata, spec=spec), intent)

@@ -109,7 +109,7 @@ async def create_api_key(request: Request, asked: ApiKeyBody, idempotency_key: I
 
 
 async def _made_before(services: Services, intent: Intent | None) -> Secret | None:
-    return intent.first_made(await services.store.list(Secret, _LABELS)) if intent else None
+    return intent.first_match(await services.store.list(Secret, _LABELS)) if intent else None
 
 
 def _key_secret(asked: ApiKeyBody, key: str, salt: str, intent: Intent | None, now: datetime) -> Secret:

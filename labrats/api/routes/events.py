@@ -1,4 +1,4 @@
-"""Events: what happened elsewhere becomes a job of each agent that it concerns."""
+"""Events from callers. Each starts the agents whose triggers match."""
 
 from typing import Any
 
@@ -19,21 +19,21 @@ router = api_router("Events")
 
 
 class Event(RequestBody):
-    """Something that happened."""
+    """An event from outside."""
 
-    source: Label = Field(description="Where: as triggers name it.", examples=["github"])
-    event: Label = Field(description="What: as triggers name it.", examples=["pull_request.opened"])
+    source: Label = Field(description="The origin of the event, as in triggers.", examples=["github"])
+    event: Label = Field(description="The name of the event, as in triggers.", examples=["pull_request.opened"])
     payload: dict[str, Any] = Field(
         default={},
-        description="What the source says of it. A repository in it, in GitHub's shape, is what the jobs work on.",
+        description="The source's description of the event. Jobs clone the repository in it, if in GitHub's format.",
         examples=[{"repository": {"full_name": "octocat/hello-world"}}],
     )
 
 
 class Ingested(ResponseBody):
-    """What came of an event."""
+    """The result of an event."""
 
-    matched: int = Field(description="How many agents it started.", examples=[1])
+    matched: int = Field(description="The number of agents that the event started.", examples=[1])
     jobs: list[EventsJob]
 
 
@@ -42,16 +42,16 @@ class Ingested(ResponseBody):
     responses=answers(200, Ingested, "The jobs are on stable storage", 400, 409, 413, 415, 422, 429),
     summary="Send an event",
 )
-async def ingest(request: Request, asked: Event, idempotency_key: IdempotencyKey = None) -> Response:
-    """Make a job of each agent with an enabled trigger for the event: of all of them, or, where that fails, of none.
-    Under an Idempotency-Key what was made stays, and the same request makes the rest.
+async def ingest(request: Request, body: Event, idempotency_key: IdempotencyKey = None) -> Response:
+    """Create a job for each agent with an enabled trigger for the event: for all of them, or for none after a failure.
+    With an Idempotency-Key, jobs created before a failure stay, and the same request creates the rest.
 
-    An event that concerns nobody is no error. A body may have 25 MiB; of an event that is too long for a prompt the
-    agents get the beginning.
+    An event without a matching trigger is not an error. A body may have 25 MiB; agents get the beginning of an event
+    that is too long for a prompt.
     """
     services, caller = services_of(request), caller_of(request)
-    intent = Intent.of(idempotency_key, caller.id, asked)
-    event = IncomingEvent(asked.source, asked.event, asked.payload)
+    intent = Intent.of(idempotency_key, caller.id, body)
+    event = IncomingEvent(body.source, body.event, body.payload)
     requests = event_requests(event, services.catalog, caller.id)
     jobs = await services.admission.admit_all(requests, intent.job_names if intent else None)
     return json_response(event_jobs_view(jobs))

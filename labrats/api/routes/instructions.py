@@ -113,7 +113,7 @@ async def create_instruction(
     services = services_of(request)
     intent = Intent.of(idempotency_key, caller_of(request).id, asked)
     async with services.catalog.changing:
-        if intent and (made := intent.first_made(services.catalog.instructions)):
+        if intent and (made := intent.first_match(services.catalog.instructions)):
             return services.idempotency_cache.again(request, intent, instruction_view(made))
         metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
         spec = AiInstructionSpec(**asked.model_dump(exclude={"name"}))

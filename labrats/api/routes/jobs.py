@@ -1,4 +1,4 @@
-"""Jobs: submit, list, look at, follow, retry, cancel."""
+"""Jobs: submit, list, show, follow, retry, cancel."""
 
 from typing import Annotated, Final
 
@@ -45,7 +45,7 @@ diff --git a/hello.txt b/hello.txt
 
 
 class Patch(Response):
-    """A patch, byte by byte: its lines have the encodings of the files that it is about."""
+    """A patch as raw bytes: its lines have the encodings of the changed files."""
 
     media_type = "text/x-diff"
     charset = "utf-8"
@@ -71,16 +71,16 @@ class Submitted(ResponseBody):
         415,
         422,
         429,
-        headers={REPLAYED: f"`true` where an earlier request with the same `{KEY_HEADER}` had the job made."},
+        headers={REPLAYED: f"`true` if an earlier request with the same `{KEY_HEADER}` created the job."},
     ),
     summary="Submit a job",
 )
-async def submit(request: Request, asked: Submission, idempotency_key: IdempotencyKey = None) -> Response:
-    """Queue a job. It is on stable storage when this answers, and will end in exactly one terminal phase."""
-    check_complete(asked)
+async def submit(request: Request, body: Submission, idempotency_key: IdempotencyKey = None) -> Response:
+    """Queue a job. It is on stable storage when the answer arrives, and will end in exactly one terminal phase."""
+    check_complete(body)
     caller = caller_of(request)
-    names = job_names(idempotency_key, caller.id, asked)
-    job, is_replay = await services_of(request).admission.admit(job_request(asked, caller), names)
+    names = job_names(idempotency_key, caller.id, body)
+    job, is_replay = await services_of(request).admission.admit(job_request(body, caller), names)
     answer = json_response({"jobId": job.id, "source": job.spec.source, "type": job.spec.type}, 201)
     if is_replay:
         answer.headers[REPLAYED] = "true"
@@ -92,15 +92,15 @@ async def list_jobs(
     request: Request,
     page: Annotated[int, Query(ge=1, le=10**9, description="1 is the newest page.")] = 1,
     limit: Annotated[int, Query(description="Jobs on a page; clamped to 1-100.")] = 20,
-    chain_id: Annotated[str | None, Query(alias="chainId", description="The chain that the job is a part of.")] = None,
-    status: Annotated[Status | None, Query(description="How the job stands.")] = None,
+    chain_id: Annotated[str | None, Query(alias="chainId", description="The job's chain.")] = None,
+    status: Annotated[Status | None, Query(description="The job's status.")] = None,
     type: Annotated[str | None, Query(description="The job's type.")] = None,  # noqa: A002, the API's word
-    source: Annotated[str | None, Query(description="Where the job comes from.")] = None,
+    source: Annotated[str | None, Query(description="The job's source.")] = None,
     agent_role: Annotated[str | None, Query(alias="agentRole", description="The job's agent.")] = None,
     repo: Annotated[str | None, Query(description="`metadata.repo` of the job.")] = None,
-    q: Annotated[str | None, Query(description="Occurs in id, type, source or repo.")] = None,
+    q: Annotated[str | None, Query(description="Text in the job's id, type, source or repo.")] = None,
 ) -> Response:
-    """The caller's jobs, newest first; an admin's list is everybody's. A filter that is empty is none."""
+    """List the caller's jobs, newest first; an admin sees all jobs. Empty filters are ignored."""
     services, caller = services_of(request), caller_of(request)
     wanted = JobFilter(
         status=status,
@@ -124,7 +124,7 @@ async def list_jobs(
     summary="A job's detail",
 )
 async def get_job(request: Request, job_id: JobId) -> Response:
-    """Everything about one job; while it runs, with what it has said and used so far."""
+    """Return all about one job; while it runs, with its latest log lines and its usage so far."""
     return await detail_of(request, await own_job(request, job_id))
 
 
@@ -135,15 +135,15 @@ async def get_job(request: Request, job_id: JobId) -> Response:
     summary="Follow a job's log",
 )
 async def follow_log(request: Request, job_id: JobId, last_event_id: LastEventId = None) -> Response:
-    """Server-sent events: `{"log": "…"}` per line, then `{"done": true, "status": "…"}`. `Last-Event-ID` resumes."""
-    async with services_of(request).stream_turns.turn():  # hundreds of readers may come at once
+    """Stream events: `{"log": "…"}` per line, then `{"done": true, "status": "…"}`. `Last-Event-ID` resumes."""
+    async with services_of(request).stream_turns.turn():  # hundreds of readers may connect at once
         pass
     await own_job(request, job_id)
     return EventStream(stream(services_of(request), job_id, parse_event_id(last_event_id), log_line))
 
 
 def log_line(_: int, stored: StoredLine, __: bytes) -> bytes | None:
-    """Return the JSON that the log has for an event, its text spliced from the stored line."""
+    """Return the JSON of a log event, its text spliced from the stored line; None for another event."""
     return b'{"log":%s}' % stored.text if stored.is_log else None
 
 
@@ -154,16 +154,16 @@ def log_line(_: int, stored: StoredLine, __: bytes) -> bytes | None:
     summary="What a job changed",
 )
 async def get_patch(request: Request, job_id: JobId) -> Response:
-    """The changes that the latest attempt made in its workspace, also where it failed, for `git apply`."""
+    """Return the changes of the latest attempt to its workspace, even a failed one's, for `git apply`."""
     job = await own_job(request, job_id)
     if job.status.attempts == 0:
-        raise NotFound(f"the job {job_id} has not run, so it has changed nothing")
+        raise NotFound(f"the job {job_id} has not run yet: it has no patch")
     if job.phase is Phase.RUNNING:
-        raise NotFound(f"the job {job_id} is running; what it changes is there once it has ended")
+        raise NotFound(f"the job {job_id} is running; its patch is available once it has ended")
     try:
         return Patch(await services_of(request).runner.patch(job.attempt_name))
     except NotFound as error:
-        raise NotFound(f"the job {job_id} left no patch: it has changed nothing, or that is no longer kept") from error
+        raise NotFound(f"the job {job_id} left no patch: it changed nothing, or its output was deleted") from error
 
 
 @router.post(
@@ -208,6 +208,6 @@ async def detail_of(request: Request, job: Job) -> Response:
         try:
             result = await services.runner.result(job.attempt_name)
         except NotFound:
-            result = None  # it was removed when its time was over
+            result = None  # its retention period has passed
     place = await services.runner.place(job.attempt_name)
     return json_response(job_detail(job, result=result, live=live, place=place))

@@ -189,7 +189,7 @@ async def download_model(request: Request, asked: Download, idempotency_key: Ide
     services, files = services_of(request), models_of(request).files
     intent = Intent.of(idempotency_key, caller_of(request).id, asked)
     for known in await files.operations() if intent else ():
-        if intent and intent.made(Metadata(name=known.name, annotations=known.annotations)):
+        if intent and intent.matches(Metadata(name=known.name, annotations=known.annotations)):
             return json_response(_view(_as_begun(known)), 201)
     file = _file_meant(services, asked)
     try:

@@ -1,4 +1,4 @@
-"""PDFs: upload, list, delete, and have a job read them."""
+"""PDFs: upload, list, delete, and extract them with a job."""
 
 from typing import Annotated, Final, Literal
 
@@ -20,21 +20,21 @@ from labrats.model.pdf import begins_as_pdf
 
 router = api_router("Uploads")
 
-FIND_FACTS: Final = "Say what this section holds: its facts, figures, definitions and conclusions, as concise Markdown."
-"""What is asked about each section where nobody says otherwise."""
+FIND_FACTS: Final = "Summarize this section: its facts, figures, definitions and conclusions, as concise Markdown."
+"""The default prompt for each section."""
 
 PdfId = Annotated[str, Field(description="The upload's id.", examples=["up-0123456789abcdef"])]
 
 
 class Extraction(RequestBody):
-    """What to do with each section of a PDF."""
+    """The task for each section of a PDF."""
 
     model_config = RequestBody.model_config | {
         "json_schema_extra": {"examples": [{"prompt": "Summarise this section in three sentences.", "effort": "low"}]}
     }
 
-    prompt: str | None = Field(default=None, min_length=1, description="What is asked about each section.")
-    provider: Provider | None = Field(default=None, description="What runs the job; as `config.provider` of a job.")
+    prompt: str | None = Field(default=None, min_length=1, description="The prompt for each section.")
+    provider: Provider | None = Field(default=None, description="The provider, as in `config.provider` of a job.")
     model: Label | None = None
     effort: Literal["low", "medium", "high"] | None = None
 
@@ -53,7 +53,7 @@ class UploadList(ResponseBody):
 
 @router.get("/api/uploads", responses=answers(200, UploadList, "All uploaded PDFs"), summary="List PDFs")
 async def list_pdfs(request: Request) -> Response:
-    """The newest first."""
+    """List all uploaded PDFs, newest first."""
     uploads = await services_of(request).pdf_uploads.list_all()
     return json_response({"uploads": [upload_view(upload) for upload in uploads]})
 
@@ -66,7 +66,7 @@ async def list_pdfs(request: Request) -> Response:
     summary="Upload a PDF",
 )
 async def upload_pdf(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
-    """Keep the form's `file`, at most 100 MiB. It must be a PDF by what is in it, whatever it is called."""
+    """Store the form's `file`, at most 100 MiB. Its content must be a PDF, whatever its name is."""
     upload = await receive_upload(
         request, services_of(request).pdf_uploads, idempotency_key, check_name=check_title, check_head=check_is_pdf
     )
@@ -76,11 +76,11 @@ async def upload_pdf(request: Request, idempotency_key: IdempotencyKey = None) -
 @router.delete(
     "/api/uploads/{upload_id}",
     status_code=204,
-    responses=answers(204, None, "It is gone", 404),
+    responses=answers(204, None, "The PDF is deleted", 404),
     summary="Delete a PDF",
 )
 async def delete_pdf(request: Request, upload_id: PdfId) -> Response:
-    """Delete it. Jobs that were submitted about it keep it until they are forgotten."""
+    """Delete the PDF. Jobs that use it have their own copy until they are deleted."""
     await services_of(request).pdf_uploads.remove(upload_id)
     return Response(status_code=204)
 
@@ -89,20 +89,20 @@ async def delete_pdf(request: Request, upload_id: PdfId) -> Response:
     "/api/uploads/{upload_id}/extract",
     status_code=201,
     responses=answers(201, Extracting, "The job is on stable storage", 400, 404, 413, 415, 422, 429),
-    summary="Have a job read a PDF",
+    summary="Extract a PDF with a job",
 )
 async def extract(
-    request: Request, upload_id: PdfId, asked: Extraction | None = None, idempotency_key: IdempotencyKey = None
+    request: Request, upload_id: PdfId, body: Extraction | None = None, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Submit a job that runs one inference for each section of the PDF, in order. Its result has all of them."""
-    asked = asked or Extraction()
+    """Submit a job that runs its prompt on each section of the PDF, in order. Its result has an answer for each."""
+    body = body or Extraction()
     pdfs = services_of(request).pdf_uploads
     upload = await pdfs.get(upload_id)
     submission = Submission(
         source="dashboard",
         type="document-extraction",
-        prompt=asked.prompt or FIND_FACTS,
-        config=ConfigBody(provider=asked.provider, model=asked.model, effort=asked.effort),
+        prompt=body.prompt or FIND_FACTS,
+        config=ConfigBody(provider=body.provider, model=body.model, effort=body.effort),
         pipeline=PipelineBody(type="pdf-sections"),
         metadata={"upload": upload.id, "document": upload.name},
     )
@@ -114,12 +114,12 @@ async def extract(
 
 
 def check_title(name: str) -> None:
-    """Raises Invalid unless a PDF may be called so. The name is only shown: it is no name on the volume."""
+    """Raise Invalid unless `name` is valid for a PDF. The volume stores the file under another name."""
     if not 0 < len(name) <= LONGEST_LABEL or not name.isprintable():
         raise Invalid(Problem("file", f"its file name must be 1 to {LONGEST_LABEL} printable characters"))
 
 
 def check_is_pdf(head: bytes) -> None:
-    """Raises 415 unless a file that begins with `head` is a PDF."""
+    """Raise 415 unless a file that starts with `head` is a PDF."""
     if not begins_as_pdf(head):
         raise ApiError(415, "unsupported_media_type", "the file is not a PDF")

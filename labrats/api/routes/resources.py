@@ -42,7 +42,7 @@ async def create(services: Services, resource: R, intent: Intent | None, parts: 
         return await services.store.create(resource, parts)
     except Conflict:
         found = await _find(services, type(resource), resource.name) if intent else None
-        if intent and found and intent.made(found.metadata):
+        if intent and found and intent.matches(found.metadata):
             return found
         raise
 

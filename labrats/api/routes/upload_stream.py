@@ -1,4 +1,4 @@
-"""Takes in one uploaded file, within its bounds, and shows what was taken in."""
+"""Reception of one uploaded file, within its bounds."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -27,7 +27,7 @@ class UploadView(ResponseBody):
     name: str = Field(examples=["report.pdf"])
     size: int = Field(description="Bytes.", examples=[12345])
     sha256: str = Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
-    owner: str = Field(description="The id of the API key, or of the user, that uploaded it.", examples=["ci"])
+    owner: str = Field(description="The id of the API key or user that uploaded it.", examples=["ci"])
     created_at: datetime = Field(examples=["2030-01-01T12:00:00Z"])
 
 
@@ -42,15 +42,15 @@ def upload_view(upload: Upload) -> dict[str, Any]:
     }
 
 
-class _Sent(BaseModel):
-    """What makes two uploads the same."""
+class _UploadIdentity(BaseModel):
+    """The identity of an upload under an Idempotency-Key."""
 
     name: str
     sha256: str
 
 
 def _accept(_: object) -> None:
-    """There is nothing to check."""
+    """Accept anything."""
 
 
 async def receive_upload(
@@ -61,9 +61,9 @@ async def receive_upload(
     check_name: Callable[[str], None],
     check_head: Callable[[bytes], None] = _accept,
 ) -> Upload:
-    """Keep the file in the request's body; one that came before with the same Idempotency-Key is kept once.
+    """Store the file in the request's body. A second one with the same Idempotency-Key returns the first upload.
 
-    check_name, check_head: raise when the file's name, or its first KiB, is not acceptable; asked as soon as known.
+    check_name, check_head: raise for an unacceptable name or first KiB of the file, as soon as it has arrived.
     """
     part, head = FilePart(request), b""
     async with uploads.incoming() as incoming:
@@ -79,14 +79,14 @@ async def receive_upload(
             await incoming.write(data)
         check_name(part.name)
         check_head(head)
-        return await _keep_once(request, uploads, incoming, part.name, idempotency_key)
+        return await _store_once(request, uploads, incoming, part.name, idempotency_key)
 
 
-async def _keep_once(
+async def _store_once(
     request: Request, uploads: Uploads, incoming: IncomingUpload, name: str, idempotency_key: str | None
 ) -> Upload:
     owner, now = caller_of(request).id, services_of(request).clock.now()
-    intent = Intent.of(idempotency_key, owner, _Sent(name=name, sha256=incoming.sha256))
+    intent = Intent.of(idempotency_key, owner, _UploadIdentity(name=name, sha256=incoming.sha256))
     upload_id = f"up-{intent.key[:16]}" if intent else new_upload_id()
     try:
         return await uploads.add(incoming, upload_id, name, owner, now)

@@ -229,7 +229,7 @@ async def create_webhook_source(
     _check_secret(asked)
     intent = Intent.of(idempotency_key, caller_of(request).id, asked)
     async with services.catalog.changing:
-        if intent and (made := intent.first_made(services.catalog.webhook_sources)):
+        if intent and (made := intent.first_match(services.catalog.webhook_sources)):
             return services.idempotency_cache.again(request, intent, _view(made, request))
         metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
         source = WebhookSource(metadata=metadata, spec=WebhookSourceSpec(**_fields(asked, asked.name)))

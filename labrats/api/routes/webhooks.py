@@ -1,4 +1,4 @@
-"""Receives webhooks: what GitHub and others send, signed with the secret of a WebhookSource."""
+"""Webhooks: signed deliveries from GitHub and other sources, which start agents."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from labrats.api.services import Services
 from labrats.intake.deliveries import (
     PING,
     Delivery,
-    fingerprint,
+    fingerprint_of,
     generic_event,
     github_event,
     is_body_of,
@@ -45,12 +45,12 @@ EVENT_HEADER: Final = "x-github-event"
 DELIVERY_HEADER: Final = "x-github-delivery"
 _FORM: Final = "application/x-www-form-urlencoded"
 _LARGE_BYTES: Final = 2**20
-"""What is larger is hashed and read in a thread, so that nobody else waits for it."""
+"""A larger body is parsed in a thread, so that other requests do not wait for it."""
 
 _BODY: Final = {
     "requestBody": {
         "required": True,
-        "description": "What happened. Nothing of it is read before the signature is known to be right.",
+        "description": "The event. It is parsed only once its signature is verified.",
         "content": {
             "application/json": {
                 "schema": {"type": "object"},
@@ -62,12 +62,12 @@ _BODY: Final = {
 
 
 class Received(ResponseBody):
-    """What came of a delivery. GitHub shows it beside the delivery."""
+    """The result of a delivery. GitHub shows it with the delivery."""
 
     ok: bool = Field(default=True, examples=[True])
-    matched: int = Field(default=0, description="How many agents it started.", examples=[1])
+    matched: int = Field(default=0, description="The number of agents that the event started.", examples=[1])
     jobs: list[EventsJob] = []
-    ignored: str | None = Field(default=None, description="Why it starts no agent.")
+    ignored: str | None = Field(default=None, description="Why the event starts no agent.")
 
 
 @router.post(
@@ -77,9 +77,9 @@ class Received(ResponseBody):
     summary="Receive a webhook of GitHub",
 )
 async def receive_from_github(request: Request) -> Response:
-    """For any WebhookSource of type `github`: the one whose secret the delivery is signed with.
+    """Receive a delivery for the WebhookSource of type `github` whose secret has signed it.
 
-    A delivery that comes again, under whatever id, is answered with the jobs that it made.
+    The answer to a redelivery, under any id, has the jobs of the first delivery.
     """
     signature = hub_signature(request.headers)
     if signature is None:
@@ -97,22 +97,22 @@ async def receive_from_github(request: Request) -> Response:
 async def receive(
     request: Request, name: Annotated[str, Field(description="The WebhookSource's name.", examples=["github"])]
 ) -> Response:
-    """For one WebhookSource. One that is switched off is not there."""
+    """Receive a delivery for the WebhookSource `name`. A disabled source answers 404."""
     services = services_of(request)
     signature = hub_signature(request.headers) or standard_signature(request.headers, services.clock.now())
     if signature is None:
         raise _unsigned(request)
     source = services.catalog.webhook_source(name)
     if source is None or not source.spec.enabled:
-        raise NotFound(f"there is no webhook source {name!r}, or it is switched off")
+        raise NotFound(f"there is no webhook source {name!r}, or it is disabled")
     return await _receive(request, signature, [source])
 
 
 async def _receive(request: Request, signature: Signature, sources: Sequence[WebhookSource]) -> Response:
     services = services_of(request)
     source, body = await _received(request, signature, sources)
-    payload = await _look_at(body, partial(_payload, body, request.headers.get("content-type", "")))
-    delivery = _delivery(request, source, payload, fingerprint(source, body, signature.id))
+    payload = await _parse(body, partial(_payload, body, request.headers.get("content-type", "")))
+    delivery = _delivery(request, source, payload, fingerprint_of(source, body, signature.id))
     is_ping = delivery.event.name == PING
     answer, outcome = ({"ok": True}, "ping") if is_ping else await _start_agents(services, delivery)
     services.deliveries.add(source.name, services.clock.now())
@@ -123,9 +123,9 @@ async def _receive(request: Request, signature: Signature, sources: Sequence[Web
 async def _received(
     request: Request, signature: Signature, sources: Sequence[WebhookSource]
 ) -> tuple[WebhookSource, bytes]:
-    """Return the source whose secret the body was signed with, and the body. Raises 401 where it is none of them.
+    """Return the source whose secret has signed the body, and the body. Raises 401 if there is none.
 
-    Nothing of the body is received where no source could have signed it.
+    The body is not received if none of the sources has a secret.
     """
     services = services_of(request)
     if not services.catalog.synced.is_set():
@@ -134,11 +134,11 @@ async def _received(
     candidates = [(source, signature.verifier(secret)) for source, secret in secrets if secret is not None]
     if not candidates:
         services.metrics.delivery_received("refused")
-        raise ApiError(401, "unauthorized", "no webhook source that is enabled and has a secret receives here")
+        raise ApiError(401, "unauthorized", "no enabled webhook source with a secret receives deliveries here")
     received = await receive_signed(request, candidates, services.unverified_bodies)
     if received is None:
         services.metrics.delivery_received("refused")
-        raise ApiError(401, "unauthorized", "the signature is not one of this body by the secret of a webhook source")
+        raise ApiError(401, "unauthorized", "the signature does not match the body and the secret of a webhook source")
     return received
 
 
@@ -149,7 +149,7 @@ def _unsigned(request: Request) -> ApiError:
 
 
 def _payload(body: bytes, content_type: str) -> dict[str, Any]:
-    """What the body says: JSON, or a form in whose field `payload` it stands, as GitHub also sends it."""
+    """Return the event in the body: JSON, or GitHub's other format, a form with the JSON in its field `payload`."""
     match content_type.partition(";")[0].strip().lower():
         case "application/json":
             text = body
@@ -165,7 +165,7 @@ def _payload(body: bytes, content_type: str) -> dict[str, Any]:
 
 
 def _field_of_form(body: bytes) -> bytes:
-    """Its one field `payload`. Raises 400 where that is not all."""
+    """Return the field `payload` of a form. Raises 400 unless it is the only field."""
     try:
         fields = parse_qs(body.decode(), max_num_fields=1)
     except ValueError:
@@ -175,31 +175,32 @@ def _field_of_form(body: bytes) -> bytes:
     return payload[0].encode()
 
 
-def _delivery(request: Request, source: WebhookSource, payload: Mapping[str, Any], mark: str) -> Delivery:
+def _delivery(request: Request, source: WebhookSource, payload: Mapping[str, Any], fingerprint: str) -> Delivery:
     if source.spec.type != GITHUB:
-        return Delivery(source, generic_event(source, payload), mark)
+        return Delivery(source, generic_event(source, payload), fingerprint)
     name = request.headers.get(EVENT_HEADER, "")
     if not name:
-        raise ApiError(400, "malformed", "X-GitHub-Event must say which event it is")
-    if name == PING:  # it starts nothing, whatever it looks like
-        return Delivery(source, github_event(name, {}), mark)
+        raise ApiError(400, "malformed", "X-GitHub-Event must name the event")
+    if name == PING:  # it starts no agent, whatever its body is
+        return Delivery(source, github_event(name, {}), fingerprint)
     if not is_body_of(name, payload):
-        raise ApiError(400, "malformed", f"the body is not that of the event in X-GitHub-Event, {name[:100]!r}")
-    return Delivery(source, github_event(name, payload), mark, request.headers.get(DELIVERY_HEADER))
+        raise ApiError(400, "malformed", f"the body does not match the event in X-GitHub-Event, {name[:100]!r}")
+    return Delivery(source, github_event(name, payload), fingerprint, request.headers.get(DELIVERY_HEADER))
 
 
 async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[str, Any], str]:
-    """Return the answer, once the jobs are stored, and the outcome in a word."""
+    """Store the jobs. Return the answer, and the outcome as a label of the metric."""
     source, event = delivery.source, delivery.event
     if source.spec.type == GITHUB and (reason := reason_to_ignore(event, source.spec)):
         return {"ok": True, "ignored": reason} | event_jobs_view({}), "ignored"
     requests = event_requests(event, services.catalog, delivery.owner, source)
-    mark = await stored_fingerprint(services.store, delivery)
-    if jobs := await services.admission.admit_all(requests, Intent(mark, mark).job_names):
+    first_fingerprint = await stored_fingerprint(services.store, delivery)
+    intent = Intent(first_fingerprint, first_fingerprint)
+    if jobs := await services.admission.admit_all(requests, intent.job_names):
         await store_fingerprint(services.store, delivery, next(iter(jobs.values())))
         return {"ok": True} | event_jobs_view(jobs), "started"
     return {"ok": True, "ignored": why_no_agent(event, services.catalog.agents)} | event_jobs_view({}), "unmatched"
 
 
-async def _look_at(body: bytes, look: Callable[[], T]) -> T:
-    return await asyncio.to_thread(look) if len(body) > _LARGE_BYTES else look()
+async def _parse(body: bytes, parse: Callable[[], T]) -> T:
+    return await asyncio.to_thread(parse) if len(body) > _LARGE_BYTES else parse()

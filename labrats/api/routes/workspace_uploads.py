@@ -1,4 +1,4 @@
-"""Workspace uploads: files that wait for the jobs whose workspace they go into."""
+"""Workspace uploads: files for the workspaces of later jobs."""
 
 from typing import Annotated
 
@@ -24,11 +24,11 @@ router = api_router("Workspace uploads")
 UploadId = Annotated[str, Field(description="The upload's id.", examples=["up-0123456789abcdef"])]
 
 
-FileName = Annotated[str, Field(description="The name it was uploaded under.", examples=["report.csv"])]
+FileName = Annotated[str, Field(description="The name under which the file was uploaded.", examples=["report.csv"])]
 
 
 class UploadedFile(ResponseBody):
-    """A file that is kept for jobs."""
+    """A file for the workspaces of jobs."""
 
     id: str = Field(examples=["up-0123456789abcdef"])
     name: str = Field(examples=["report.csv"])
@@ -40,7 +40,7 @@ class WorkspaceUploadList(ResponseBody):
     """All workspace uploads."""
 
     files: list[UploadView]
-    uploads: list[UploadView] = Field(description="The same, under the name that this list had at first.")
+    uploads: list[UploadView] = Field(description="The same list, under its first name.")
 
 
 @router.post(
@@ -51,12 +51,12 @@ class WorkspaceUploadList(ResponseBody):
     summary="Upload a file for workspaces",
 )
 async def upload_workspace_file(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
-    """Keep the form's `file`, at most 100 MiB. Jobs may name it in `workspaceUploads` until it is deleted."""
+    """Store the form's `file`, at most 100 MiB. Jobs may name it in `workspaceUploads` until it is deleted."""
     upload = await receive_upload(
         request, services_of(request).workspace_uploads, idempotency_key, check_name=check_file_name
     )
-    kept = {"id": upload.id, "name": upload.name, "size": upload.size, "sha256": upload.sha256}
-    return json_response(kept, 201)
+    view = {"id": upload.id, "name": upload.name, "size": upload.size, "sha256": upload.sha256}
+    return json_response(view, 201)
 
 
 @router.get(
@@ -66,12 +66,12 @@ async def upload_workspace_file(request: Request, idempotency_key: IdempotencyKe
     summary="Download a workspace upload",
 )
 async def download_workspace_file(request: Request, upload_id: UploadId, name: FileName) -> Response:
-    """The file as it was uploaded, to be saved rather than shown. `Range` is understood."""
+    """Return the file as an attachment. Supports `Range`."""
     uploads = services_of(request).workspace_uploads
     upload = await find_upload(uploads, upload_id, name, caller_of(request).may_see)
     return Download(
         uploads.path(upload),
-        media_type="application/octet-stream",  # whatever it says it is: a page that it holds must not run here
+        media_type="application/octet-stream",  # a page in it must not run with the engine's origin
         filename=upload.name,
         headers={"content-security-policy": "sandbox"},
     )
@@ -83,7 +83,7 @@ async def download_workspace_file(request: Request, upload_id: UploadId, name: F
     summary="List workspace uploads",
 )
 async def list_workspace_uploads(request: Request) -> Response:
-    """Everybody's, the newest first."""
+    """List the uploads of all callers, newest first."""
     files = [upload_view(upload) for upload in await services_of(request).workspace_uploads.list_all()]
     return json_response({"files": files, "uploads": files})
 
@@ -91,17 +91,17 @@ async def list_workspace_uploads(request: Request) -> Response:
 @router.delete(
     "/api/workspace-uploads/{upload_id}",
     status_code=204,
-    responses=answers(204, None, "It is gone", 404),
+    responses=answers(204, None, "The file is deleted", 404),
     summary="Delete a workspace upload",
 )
 async def delete_workspace_upload(request: Request, upload_id: UploadId) -> Response:
-    """Delete the file. Jobs that were submitted with it keep it until they end."""
+    """Delete the file. Jobs that were submitted with it have their own copy until they end."""
     await services_of(request).workspace_uploads.remove(upload_id)
     return Response(status_code=204)
 
 
 def check_file_name(name: str) -> None:
-    """Raises Invalid unless a file may be called so, in a workspace and on the volume."""
+    """Raise Invalid unless `name` is valid for a file in a workspace and on the volume."""
     if reason := why_unsafe(name):
         raise Invalid(Problem("file", f"its file name {reason}"))
     if "/" in name or name == META_FILE or len(name) > LONGEST_LABEL:

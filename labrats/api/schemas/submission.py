@@ -1,4 +1,4 @@
-"""What a caller may submit, and how it becomes a job."""
+"""The body of a submission, and its conversion to a request to run a job."""
 
 import base64
 import binascii
@@ -24,7 +24,7 @@ from labrats.model.job import DEFAULT_PRIORITY, Pipeline, WorkspaceUpload
 MAX_FILES: Final = 1000
 
 ERROR_REPORTING: Final = "error-reporting"
-"""The type of jobs whose prompt may be made of their `errors`."""
+"""The type of jobs whose prompt may be written from their `errors`."""
 
 
 def _check_ref(ref: str) -> str:
@@ -45,7 +45,7 @@ class WorkspaceSetupBody(RequestBody):
 
     git_repo: Annotated[str, StringConstraints(min_length=1)] | None = Field(
         default=None,
-        description="Clone URL: https, http, ssh or scp form. A token in it is kept as a secret and never shown again.",
+        description="Clone URL: https, http, ssh or scp form. A token in it is stored as a secret and never shown.",
         examples=["https://github.com/octocat/hello-world.git"],
     )
     git_ref: GitRef | None = Field(default=None, description="Branch, tag or commit.", examples=["main"])
@@ -60,66 +60,67 @@ class WorkspaceFileBody(RequestBody):
 
     @field_validator("name")
     @classmethod
-    def _stays_inside(cls, name: str) -> str:
+    def _check_name(cls, name: str) -> str:
         if reason := why_unsafe(name):
             raise ValueError(reason)
         return name
 
     @field_validator("data")
     @classmethod
-    def _is_base64(cls, data: str) -> str:
+    def _check_base64(cls, data: str) -> str:
         try:
             base64.b64decode(data, validate=True)
         except (binascii.Error, ValueError):
-            raise ValueError("is not base64") from None
+            raise ValueError("must be base64") from None
         return data
 
 
 class WorkspaceUploadBody(RequestBody):
-    """A file uploaded before, to `/api/workspace-uploads`. It lies at the root of the workspace, under its name."""
+    """An earlier upload to `/api/workspace-uploads`. The file is placed at the root of the workspace."""
 
-    id: Label = Field(description="What the upload was answered with.", examples=["up-0123456789abcdef"])
+    id: Label = Field(description="The id in the answer to the upload.", examples=["up-0123456789abcdef"])
     name: Label = Field(description="The file's name.", examples=["report.csv"])
 
 
 class ConfigBody(RequestBody):
-    """The settings of this run; what is absent is resolved from the other layers."""
+    """Settings of the job. Missing ones are resolved from the other layers."""
 
-    model: Label | None = Field(default=None, description="By its provider's name for it.", examples=["opus"])
-    effort: Effort | None = Field(default=None, description="How much the model thinks.")
-    provider: Provider | None = Field(default=None, description="What runs the job.")
-    fast: bool | None = Field(default=None, description="Fast mode, Claude only.")
+    model: Label | None = Field(default=None, description="The provider's name for the model.", examples=["opus"])
+    effort: Effort | None = Field(default=None, description="Reasoning effort of the model.")
+    provider: Provider | None = Field(default=None, description="The provider that runs the job.")
+    fast: bool | None = Field(default=None, description="Fast mode; Claude only.")
     timeout_ms: int | None = Field(default=None, ge=1, le=7 * 24 * 3600 * 1000, description="Milliseconds per attempt.")
     max_turns: int | None = Field(
-        default=None, ge=1, le=100_000, description="The run is stopped after so many turns of the conversation."
+        default=None, ge=1, le=100_000, description="Turns of the conversation after which the attempt is stopped."
     )
-    executor_image: Label | None = Field(default=None, description="Another executor image, on Kubernetes.")
-    react_enabled: bool | None = Field(default=None, description="ReAct tool-calling loop, local inference only.")
+    executor_image: Label | None = Field(default=None, description="Executor image, on Kubernetes.")
+    react_enabled: bool | None = Field(default=None, description="ReAct tool-calling loop; local inference only.")
     max_cost_usd: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="The run is stopped when it has cost more US dollars."
+        default=None, gt=0, allow_inf_nan=False, description="Cost in US dollars above which the attempt is stopped."
     )
     max_tokens: int | None = Field(
-        default=None, ge=1, le=10**15, description="The run is stopped when it has used more tokens, in and out."
+        default=None, ge=1, le=10**15, description="Input and output tokens above which the attempt is stopped."
     )
     max_attempts: int | None = Field(
-        default=None, ge=1, le=100, description="How many may be made by themselves, when failures may pass."
+        default=None,
+        ge=1,
+        le=100,
+        description="Attempts in all. Another one starts after a failure that may be temporary.",
     )
-    fallback_model: Label | None = Field(
-        default=None, description="The model to fall back to when the first is overloaded."
-    )
+    fallback_model: Label | None = Field(default=None, description="The model to use while the first is overloaded.")
     mcp_servers: McpServersBody | None = None
     sampling: SamplingBody | None = None
 
 
-def job_config(asked: ConfigBody) -> JobConfig:
-    """The same as the engine has it."""
-    settings = asked.model_dump(exclude_none=True, exclude={"mcp_servers", "sampling"})
-    servers = None if asked.mcp_servers is None else mcp_servers(asked.mcp_servers)
-    return JobConfig(**settings, mcp_servers=servers, sampling=sampling(asked.sampling))
+def job_config(body: ConfigBody) -> JobConfig:
+    """Return the settings in the engine's form."""
+    settings = body.model_dump(exclude_none=True, exclude={"mcp_servers", "sampling"})
+    servers = None if body.mcp_servers is None else mcp_servers(body.mcp_servers)
+    return JobConfig(**settings, mcp_servers=servers, sampling=sampling(body.sampling))
 
 
 class ErrorEntryBody(RequestBody):
-    """An error that was observed, for `error-reporting`."""
+    """An observed error, for `error-reporting`."""
 
     message: str = Field(min_length=1)
     stack: str | None = None
@@ -132,9 +133,9 @@ class ErrorEntryBody(RequestBody):
 
 
 class PipelineBody(RequestBody):
-    """What to run instead of one inference. `pdf-sections`: one per section of the first PDF in `workspaceUploads`."""
+    """A series of runs instead of one. `pdf-sections`: one for each section of the first PDF in `workspaceUploads`."""
 
-    type: Literal["pdf-sections"] = Field(description="The only one so far.")
+    type: Literal["pdf-sections"] = Field(description="The only pipeline so far.")
 
 
 class Submission(RequestBody):
@@ -154,10 +155,10 @@ class Submission(RequestBody):
         }
     }
 
-    source: Label = Field(description="Where it comes from: github, manual, dashboard, …")
-    type: Label = Field(description="Label of the job: implement-issue, code-review, …")
+    source: Label = Field(description="The job's origin: github, manual, dashboard, …")
+    type: Label = Field(description="The kind of job: implement-issue, code-review, …")
     prompt: str | None = Field(
-        default=None, validate_default=True, min_length=1, description="What the agent is asked. At most 900 KiB."
+        default=None, validate_default=True, min_length=1, description="The task for the agent. At most 900 KiB."
     )
     errors: list[ErrorEntryBody] | None = Field(default=None, min_length=1, description="For `error-reporting`.")
     priority: Annotated[float, AfterValidator(whole)] = Field(
@@ -165,7 +166,7 @@ class Submission(RequestBody):
     )
     agent_role: Label | None = Field(
         default=None,
-        description="The `triggerName` of the agent that lends its instructions and defaults. It must be enabled.",
+        description="The `triggerName` of the agent that provides instructions and defaults. It must be enabled.",
         examples=["ai-reviewer"],
     )
     workspace_setup: WorkspaceSetupBody | None = None
@@ -174,53 +175,56 @@ class Submission(RequestBody):
     config: ConfigBody = ConfigBody()
     callback_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = Field(
         default=None,
-        description="Where to POST that the job runs and how it ended: http or https, without a credential in it.",
+        description="URL for a POST when the job starts and when it ends: http or https, without a credential.",
         examples=["https://ci.example.com/hooks/labrats"],
     )
     pipeline: PipelineBody | None = None
-    metadata: dict[str, Any] = Field(default={}, description="Free key-values, echoed in callbacks and the dashboard.")
+    metadata: dict[str, Any] = Field(default={}, description="Free key-values, shown in callbacks and the dashboard.")
 
     @field_validator("prompt")
     @classmethod
-    def _is_there(cls, prompt: str | None, info: ValidationInfo) -> str | None:
+    def _check_prompt(cls, prompt: str | None, info: ValidationInfo) -> str | None:
         if prompt is None and info.data.get("type") != ERROR_REPORTING:
             raise ValueError(f"is required, unless type is {ERROR_REPORTING}")
         return prompt
 
 
-def check_complete(asked: Submission) -> None:
+def check_complete(submission: Submission) -> None:
     """Raise Invalid for a submission whose fields are valid one by one but not together."""
-    if asked.prompt is None and asked.errors is None:
+    if submission.prompt is None and submission.errors is None:
         raise Invalid(Problem("errors", "is required for an error-reporting job without a prompt"))
     check_distinct(
-        [(f"workspaceUploads[{number}].name", upload.name) for number, upload in enumerate(asked.workspace_uploads)]
-        + [(f"workspaceFiles[{number}].name", file.name) for number, file in enumerate(asked.workspace_files)]
+        [
+            (f"workspaceUploads[{number}].name", upload.name)
+            for number, upload in enumerate(submission.workspace_uploads)
+        ]
+        + [(f"workspaceFiles[{number}].name", file.name) for number, file in enumerate(submission.workspace_files)]
     )
-    setup = asked.workspace_setup
+    setup = submission.workspace_setup
     if setup and setup.git_repo is None and (setup.git_ref or setup.git_depth):
         raise Invalid(Problem(GIT_REPO_FIELD, "is required for a gitRef or gitDepth"))
 
 
-def job_request(asked: Submission, caller: Caller, files: Sequence[tuple[str, Content]] = ()) -> JobRequest:
+def job_request(submission: Submission, caller: Caller, files: Sequence[tuple[str, Content]] = ()) -> JobRequest:
     """Return the request to run the submitted job. files: further files for the workspace."""
-    setup = asked.workspace_setup or WorkspaceSetupBody()
+    setup = submission.workspace_setup or WorkspaceSetupBody()
     return JobRequest(
-        source=asked.source,
-        type=asked.type,
+        source=submission.source,
+        type=submission.type,
         owner=caller.id,
         api_key_ref=caller.secret,
-        prompt=asked.prompt,
-        errors=[error.model_dump(by_alias=True, exclude_none=True) for error in asked.errors or ()],
-        agent_role=asked.agent_role,
-        config=job_config(asked.config),
-        priority=asked.priority,
+        prompt=submission.prompt,
+        errors=[error.model_dump(by_alias=True, exclude_none=True) for error in submission.errors or ()],
+        agent_role=submission.agent_role,
+        config=job_config(submission.config),
+        priority=submission.priority,
         repo=RepoAddress(setup.git_repo) if setup.git_repo is not None else None,
         git_ref=setup.git_ref,
         git_depth=setup.git_depth,
-        files=[*files, *((file.name, base64.b64decode(file.data)) for file in asked.workspace_files)],
-        uploads=[WorkspaceUpload(id=upload.id, name=upload.name) for upload in asked.workspace_uploads],
+        files=[*files, *((file.name, base64.b64decode(file.data)) for file in submission.workspace_files)],
+        uploads=[WorkspaceUpload(id=upload.id, name=upload.name) for upload in submission.workspace_uploads],
         may_see=caller.may_see,
-        pipeline=Pipeline(type=asked.pipeline.type) if asked.pipeline else None,
-        callback_url=asked.callback_url,
-        metadata=asked.metadata,
+        pipeline=Pipeline(type=submission.pipeline.type) if submission.pipeline else None,
+        callback_url=submission.callback_url,
+        metadata=submission.metadata,
     )

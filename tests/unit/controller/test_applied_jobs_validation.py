@@ -1,4 +1,4 @@
-"""What jobs that people wrote are judged by: the same as submissions. Looking files and names up takes real time."""
+"""Validation of jobs applied with kubectl. It looks up files and names, for which virtual time does not wait."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -41,11 +41,11 @@ def uploads(tmp_path: Path) -> Uploads:
 async def resolve(
     uploads: Uploads, settings: EngineSettings | None = None, secrets: Sequence[Secret] = (), **fields: Any
 ) -> Job:
-    """A job with these fields of JobSpec, resolved. Raises Invalid."""
+    """Resolve an applied job with these fields of JobSpec. Raises Invalid."""
     store, catalog, settings = MemoryStore(), Catalog(), settings or EngineSettings()
     for secret in secrets:
         await store.create(secret)
-    catalog.synced.set()  # there is nothing in it
+    catalog.synced.set()  # it is empty
     admission = Admission(store, catalog, JobIndex(), Attachments(Path()), uploads, Metrics(), settings)
     applied_jobs = AppliedJobs(catalog, admission, SystemClock())
     return await applied_jobs.resolve(await store.create(a_job(spec=an_applied_spec(**fields), resource_version="")))
@@ -65,14 +65,16 @@ async def resolve(
         ({"workspace_uploads": (WorkspaceUpload(id=UPLOAD, name="a.txt"),)}, "workspaceUploads[0]: there is no upload"),
     ],
 )
-async def test_what_a_submission_would_be_refused_for(uploads: Uploads, fields: dict[str, Any], words: str) -> None:
+async def test_an_applied_job_is_refused_like_a_submission(
+    uploads: Uploads, fields: dict[str, Any], words: str
+) -> None:
     with pytest.raises(Invalid) as refused:
         await resolve(uploads, **fields)
     assert words in str(refused.value)
     assert "t0ken" not in str(refused.value)
 
 
-async def test_an_upload_is_known_by_its_id_and_its_name(uploads: Uploads) -> None:
+async def test_an_upload_must_match_by_id_and_name(uploads: Uploads) -> None:
     async with uploads.incoming() as incoming:
         await uploads.add(incoming, UPLOAD, "a.txt", "somebody", datetime.now(UTC))
     assert (await resolve(uploads, workspace_uploads=(WorkspaceUpload(id=UPLOAD, name="a.txt"),))).is_resolved
@@ -80,13 +82,13 @@ async def test_an_upload_is_known_by_its_id_and_its_name(uploads: Uploads) -> No
         await resolve(uploads, workspace_uploads=(WorkspaceUpload(id=UPLOAD, name="b.txt"),))
 
 
-async def test_what_a_submission_would_be_taken_with(uploads: Uploads) -> None:
+async def test_a_valid_repository_and_callback_are_accepted(uploads: Uploads) -> None:
     setup = WorkspaceSetup(git_repo="https://8.8.8.8/rats.git", credentials_ref="rats")
     assert (await resolve(uploads, workspace_setup=setup, callback_url="https://8.8.8.8/told")).is_resolved
 
 
 @pytest.mark.parametrize("field", ["credentials_ref", "token_from"])
-async def test_a_secret_that_is_not_for_jobs_is_refused_where_labels_are_required(uploads: Uploads, field: str) -> None:
+async def test_an_unlabelled_secret_is_refused_where_labels_are_required(uploads: Uploads, field: str) -> None:
     named: dict[str, Any] = {field: "rats"}
     setup = WorkspaceSetup(git_repo="https://8.8.8.8/rats.git", **named)
     secret, required = Secret(metadata=Metadata(name="rats")), EngineSettings(labelled_credentials=True)
@@ -98,7 +100,7 @@ async def test_a_secret_that_is_not_for_jobs_is_refused_where_labels_are_require
         assert (await resolve(uploads, settings, secrets, workspace_setup=setup)).is_resolved
 
 
-async def test_the_session_secret_is_refused_whatever_is_required(uploads: Uploads) -> None:
+async def test_the_session_secret_is_always_refused(uploads: Uploads) -> None:
     setup = WorkspaceSetup(git_repo="https://8.8.8.8/rats.git", credentials_ref="session")
     secret = Secret(metadata=Metadata(name="session", labels={TYPE_LABEL: "session-secret"}))
 
@@ -109,7 +111,7 @@ async def test_the_session_secret_is_refused_whatever_is_required(uploads: Uploa
 @pytest.mark.parametrize(
     ("image", "words"), [("other:1", "images that this engine allows"), ("NO", "name of an image")]
 )
-async def test_an_image_that_is_not_listed_or_none_is_refused(uploads: Uploads, image: str, words: str) -> None:
+async def test_an_unlisted_or_malformed_image_is_refused(uploads: Uploads, image: str, words: str) -> None:
     settings = EngineSettings(executor_images=("usual:1",))
 
     with pytest.raises(Invalid, match=words):

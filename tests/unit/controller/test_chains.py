@@ -1,4 +1,4 @@
-"""Agents that follow each other: when, with what, exactly once, and where a chain ends."""
+"""Chains: when an agent follows, what its job inherits, that it follows exactly once, and where a chain ends."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -44,7 +44,7 @@ def a_link(agent: str = "reviewer", **fields: Any) -> ChainLink:
 
 
 def a_chain(link: ChainLink | None = None, *path: str, **fields: Any) -> Chain:
-    """One that goes on by `link`, from a job of the last agent of `path`."""
+    """Return a chain with the next `link`, at a job of the last agent of `path`."""
     path = path or ("developer",)
     usual: dict[str, Any] = {"id": "chain-1", "path": path, "depth": len(path) - 1, "next": link or a_link()}
     return Chain(**usual | fields)
@@ -83,15 +83,15 @@ class TestPlan:
             (a_link(), ["a", "b", "c", "d"], "MAX_CHAIN_DEPTH is 3"),
         ],
     )
-    def test_a_chain_that_cannot_go_on_says_why(self, link: ChainLink, path: list[str], reason: str) -> None:
+    def test_a_chain_that_ends_gives_its_reason(self, link: ChainLink, path: list[str], reason: str) -> None:
         plan = planned(P.SUCCEEDED, link, *path, max_depth=3)
         assert isinstance(plan, End)
         assert reason in plan.reason
 
-    def test_a_chain_may_come_back_where_that_is_said(self) -> None:
+    def test_a_chain_may_return_to_an_agent_with_allow_cycles(self) -> None:
         assert isinstance(planned(P.SUCCEEDED, a_link(allow_cycles=True), "reviewer", "developer"), Follow)
 
-    def test_the_names_of_a_child_follow_from_its_parent_and_the_edge(self) -> None:
+    def test_the_names_of_a_child_are_derived_from_its_parent_and_agent(self) -> None:
         parent, other = (replace(a_job(), metadata=Metadata(name="ir-1", uid=uid)) for uid in ("u1", "u2"))
         names = child_names(parent, "reviewer")
         assert names.candidates == child_names(parent, "reviewer").candidates
@@ -100,13 +100,13 @@ class TestPlan:
 
 
 class FailingStore(MemoryStore):
-    """One whose writes fail after they were made, or before, as often as it is told to."""
+    """A store that fails before or after a write, as often as it is told to."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
         self.lose_creates = self.lose_updates = 0
         self.agents_come_after_seconds = 0.0
-        self.meddled_with = 0
+        self.conflicting_updates = 0
 
     async def create(self, resource: R, parts: Any = ()) -> R:
         created = await super().create(resource, parts)
@@ -126,14 +126,14 @@ class FailingStore(MemoryStore):
         if follows and self.lose_updates:
             self.lose_updates -= 1
             raise RetryLater("nothing was written")
-        if follows and self.meddled_with:
-            self.meddled_with -= 1
+        if follows and self.conflicting_updates:
+            self.conflicting_updates -= 1
             await super().update(await self.get(type(resource), resource.name))
         return await super().update(resource)
 
 
 class ChainLab(Lab):
-    """A lab in which chains are followed, without anything that runs jobs."""
+    """A lab that continues chains but runs no jobs."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         super().__init__(lab.clock, lab.machine)
@@ -143,7 +143,7 @@ class ChainLab(Lab):
 
     @asynccontextmanager
     async def chains(self) -> AsyncIterator[None]:
-        """Chains are followed while the block runs; then all is dropped as in a crash."""
+        """Continue chains while the block runs, and then stop as in a crash."""
         catalog = Catalog()
         attachments, uploads = Attachments(self.folder), Uploads(self.folder)
         admission = Admission(self.store, catalog, JobIndex(), attachments, uploads, Metrics(), EngineSettings())
@@ -157,7 +157,7 @@ class ChainLab(Lab):
                 task.cancel()
 
     async def add(self, phase: Phase = P.SUCCEEDED, *, spec: dict[str, Any] | None = None, **status: Any) -> Job:
-        """A job of the developer, whom the reviewer follows."""
+        """Create a job of the developer, whom the reviewer follows."""
         fields: dict[str, Any] = {"chain": a_chain(), "agent_role": "developer", "owner": "key-1"} | (spec or {})
         return await self.store.create(a_job(phase, spec=a_spec(**fields), resource_version="", **status))
 
@@ -166,7 +166,7 @@ class ChainLab(Lab):
             await self.store.create(agent)
 
     async def decided(self, job: Job) -> Job:
-        """The job once its chain has gone on from it, or ended."""
+        """Return the job once its chain has continued or ended."""
         async with asyncio.timeout(3600):
             while not ((job := await self.job(job)).status.child_job_id or job.status.chain_ended):
                 await self.clock.sleep(0.1)
@@ -193,8 +193,8 @@ def chains(lab: Lab, tmp_path: Path) -> ChainLab:
     return ChainLab(lab, tmp_path)
 
 
-class TestWhatAChildIs:
-    async def test_it_belongs_to_whom_its_parent_did_and_knows_where_it_stands(self, chains: ChainLab) -> None:
+class TestChild:
+    async def test_a_child_inherits_its_owner_and_continues_the_chain(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer", default_model="opus"))
         async with chains.chains():
             parent = await chains.add(spec={"metadata": {"repo": "a/b"}, "priority": 1, "api_key_ref": "key-secret"})
@@ -210,7 +210,7 @@ class TestWhatAChildIs:
             id="chain-1", depth=1, path=("developer", "reviewer"), parent_job_id=parent.id, next=None
         )
 
-    async def test_it_has_the_settings_of_the_webhook_source_that_its_parent_belongs_to(self, chains: ChainLab) -> None:
+    async def test_a_child_gets_the_settings_of_its_parents_webhook_source(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         spec = WebhookSourceSpec(type="github", defaults=JobConfig(effort="high"))
         await chains.store.create(WebhookSource(metadata=Metadata(name="ours"), spec=spec))
@@ -218,12 +218,12 @@ class TestWhatAChildIs:
             child = await chains.child_of(await chains.add(spec={"owner": "webhook-source/ours"}))
         assert (child.resolved.config.effort, child.spec.owner) == ("high", "webhook-source/ours")
 
-    async def test_what_an_outsider_started_stays_so(self, chains: ChainLab) -> None:
+    async def test_the_child_of_an_untrusted_job_is_untrusted(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         async with chains.chains():
             assert (await chains.child_of(await chains.add(spec={"untrusted": True}))).spec.untrusted
 
-    async def test_its_prompt_has_the_parents_result_as_data(self, chains: ChainLab) -> None:
+    async def test_the_prompt_of_a_child_has_the_parents_result_as_data(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         async with chains.chains():
             child = await chains.child_of(await chains.add(result="{{ source }} is done"))
@@ -231,26 +231,26 @@ class TestWhatAChildIs:
         assert "The agent before you in this chain answered:" in prompt
         assert 'from="parent.result">{{ source }} is done</data-' in prompt
 
-    async def test_where_no_event_began_the_chain_it_is_asked_what_its_parent_was(self, chains: ChainLab) -> None:
+    async def test_a_child_gets_its_parents_prompt_where_no_event_started_the_chain(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         async with chains.chains():
             child = await chains.child_of(await chains.add(spec={"prompt": "Mend the fence."}))
         assert "Mend the fence." in await chains.prompt_of(child)
 
-    async def test_after_a_failure_it_is_told_why(self, chains: ChainLab) -> None:
+    async def test_the_prompt_of_a_child_has_the_parents_failure(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         async with chains.chains():
             link = a_link(condition=C.ON_FAILURE)
             parent = await chains.add(P.FAILED, spec={"chain": a_chain(link)}, failed_reason="it broke")
             assert "it broke" in await chains.prompt_of(await chains.child_of(parent))
 
-    async def test_of_a_huge_result_it_gets_the_beginning(self, chains: ChainLab) -> None:
+    async def test_a_huge_result_of_the_parent_is_cut(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         async with chains.chains():
             child = await chains.child_of(await chains.add(result="x" * 2 * PARENT_RESULT_BYTES))
         assert "[cut here" in await chains.prompt_of(child)
 
-    async def test_it_works_on_the_parents_branch_with_the_parents_credential(self, chains: ChainLab) -> None:
+    async def test_a_child_gets_the_parents_branch_and_credential(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         credential = {"username": "x", "password": "test-token"}
         await chains.store.create(Secret(metadata=Metadata(name="ir-git"), data=credential))
@@ -265,9 +265,7 @@ class TestWhatAChildIs:
         assert unchanged.spec.workspace_setup
         assert unchanged.spec.workspace_setup.git_ref == "main"
 
-    async def test_where_the_parent_had_a_token_made_for_it_the_child_gets_one_of_its_own(
-        self, chains: ChainLab
-    ) -> None:
+    async def test_the_child_of_a_job_with_tokens_gets_tokens_of_its_own(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         setup = WorkspaceSetup(git_repo="https://1.1.1.1/a.git", credentials_ref="ir-git", token_from="app")
         async with chains.chains():
@@ -276,7 +274,7 @@ class TestWhatAChildIs:
         with pytest.raises(NotFound):
             await chains.store.get(Secret, f"{child.id}-git")
 
-    async def test_its_own_trigger_for_the_event_instructs_it_and_says_who_is_next(self, chains: ChainLab) -> None:
+    async def test_the_childs_own_trigger_gives_its_instruction_and_next_link(self, chains: ChainLab) -> None:
         further = a_link("tester")
         await chains.agents(
             an_agent("reviewer", a_trigger("push"), a_trigger(instruction="Look closely.", next=further)),
@@ -300,7 +298,7 @@ class TestWhatAChildIs:
 
 
 class TestExactlyOnce:
-    async def test_each_edge_makes_one_child_and_a_restart_makes_no_other(self, chains: ChainLab) -> None:
+    async def test_each_edge_creates_one_child_also_after_restarts(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         parents = [await chains.add() for _ in range(20)]
         for _ in range(3):
@@ -310,7 +308,7 @@ class TestExactlyOnce:
         assert len(await chains.jobs()) == 40
 
     @pytest.mark.parametrize("lost", ["lose_creates", "lose_updates"])
-    async def test_an_answer_that_is_lost_makes_no_second_child(self, chains: ChainLab, lost: str) -> None:
+    async def test_a_lost_answer_of_the_store_creates_no_second_child(self, chains: ChainLab, lost: str) -> None:
         await chains.agents(an_agent("reviewer"))
         parent = await chains.add()
         setattr(chains.store, lost, 1)
@@ -319,16 +317,16 @@ class TestExactlyOnce:
         assert getattr(chains.store, lost) == 0
         assert len(await chains.jobs()) == 2
 
-    async def test_a_parent_that_is_written_to_at_the_same_moment_has_one_child(self, chains: ChainLab) -> None:
+    async def test_concurrent_updates_of_the_parent_create_no_second_child(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         parent = await chains.add()
-        chains.store.meddled_with = 3
+        chains.store.conflicting_updates = 3
         async with chains.chains():
             await chains.child_of(parent)
-        assert chains.store.meddled_with == 0
+        assert chains.store.conflicting_updates == 0
         assert len(await chains.jobs()) == 2
 
-    async def test_killed_anywhere_between_the_parents_end_and_the_record_it_makes_one(self, chains: ChainLab) -> None:
+    async def test_a_crash_at_any_moment_leaves_exactly_one_child(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         for turns in range(60):
             parent = await chains.add()
@@ -340,7 +338,7 @@ class TestExactlyOnce:
             assert await chains.prompt_of(child)
         assert len(await chains.jobs()) == 120
 
-    async def test_a_child_that_somebody_deleted_is_not_made_again(self, chains: ChainLab) -> None:
+    async def test_a_deleted_child_is_not_created_again(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         async with chains.chains():
             parent = await chains.add()
@@ -351,7 +349,7 @@ class TestExactlyOnce:
         with pytest.raises(NotFound):
             await chains.job(child)
 
-    async def test_a_name_that_another_job_has_is_passed_over(self, chains: ChainLab) -> None:
+    async def test_a_taken_name_is_skipped(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         parent = await chains.add()
         taken, free = child_names(parent, "reviewer").candidates[:2]
@@ -360,7 +358,7 @@ class TestExactlyOnce:
             assert (await chains.child_of(parent)).id == free
 
 
-class TestWhereItEnds:
+class TestEnd:
     async def test_a_cancelled_job_ends_its_chain(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         async with chains.chains():
@@ -370,7 +368,7 @@ class TestWhereItEnds:
         assert ended.status.chain_ended == "the job was cancelled: 'reviewer' follows any job that was not cancelled"
         assert len(await chains.jobs()) == 1
 
-    async def test_a_retry_that_succeeds_goes_on_with_a_chain_that_had_ended(self, chains: ChainLab) -> None:
+    async def test_a_successful_retry_continues_an_ended_chain(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         async with chains.chains():
             failed = await chains.decided(await chains.add(P.FAILED))
@@ -379,7 +377,7 @@ class TestWhereItEnds:
             await chains.end(waiting, P.SUCCEEDED)
             assert (await chains.child_of(waiting)).spec.chain
 
-    async def test_agents_that_follow_each_other_in_a_circle_stop(self, chains: ChainLab) -> None:
+    async def test_a_cycle_of_agents_ends_at_the_maximum_depth(self, chains: ChainLab) -> None:
         trigger_a = a_trigger(next=a_link("reviewer", allow_cycles=True))
         trigger_b = a_trigger(next=a_link("developer", allow_cycles=True))
         await chains.agents(an_agent("developer", trigger_a), an_agent("reviewer", trigger_b))
@@ -391,20 +389,20 @@ class TestWhereItEnds:
                 job = await chains.child_of(job)
                 await chains.end(job, P.SUCCEEDED)
             last = await chains.decided(job)
-        assert last.status.chain_ended == "'reviewer' would be one too many: MAX_CHAIN_DEPTH is 4"
+        assert last.status.chain_ended == "'reviewer' would exceed the depth of a chain: MAX_CHAIN_DEPTH is 4"
         assert sorted(each.spec.chain.depth for each in await chains.jobs() if each.spec.chain) == [0, 1, 2, 3, 4]
 
-    async def test_an_agent_that_the_engine_has_yet_to_see_does_not_end_it(self, chains: ChainLab) -> None:
+    async def test_a_chain_waits_until_the_agents_are_known(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         parent = await chains.add()
         chains.store.agents_come_after_seconds = 10
         async with chains.chains():
             await chains.child_of(parent)
 
-    async def test_what_is_no_longer_kept_ends_it(self, chains: ChainLab) -> None:
+    async def test_a_deleted_event_ends_the_chain(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         async with chains.chains():
             parent = await chains.add(spec={"event_ref": KeyReference(name="ir-gone", key="event")})
-            assert "no job of the agent 'reviewer' could be made" in (
+            assert "no job of the agent 'reviewer' could be created" in (
                 (await chains.decided(parent)).status.chain_ended or ""
             )

@@ -1,4 +1,4 @@
-"""How a prepared request becomes one stored job, also where several engines share a store."""
+"""Admission where several engines share a store."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,15 +21,15 @@ from tests.fakes.store import MemoryStore
 R = TypeVar("R", bound=Resource)
 
 
-class ManyEnginesStore(MemoryStore):
-    """One that this engine has not been told of what another has just written to."""
+class UnsyncedStore(MemoryStore):
+    """A store whose watch has yet to report what another engine has just written."""
 
     async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
         return []
 
 
-async def test_a_request_that_another_engine_has_just_stored_is_found_by_its_name(tmp_path: Path) -> None:
-    store, annotations = ManyEnginesStore(), {"made-by": "this request"}
+async def test_a_repeated_request_returns_the_job_that_another_engine_has_just_stored(tmp_path: Path) -> None:
+    store, annotations = UnsyncedStore(), {"made-by": "this request"}
     attachments, uploads = Attachments(tmp_path), Uploads(tmp_path)
     admission = Admission(store, Catalog(), JobIndex(), attachments, uploads, Metrics(), EngineSettings())
     request = JobRequest(source="manual", type="t", owner="key-1", prompt="Hello.", config=JobConfig(provider="mock"))

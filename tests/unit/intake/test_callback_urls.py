@@ -1,4 +1,4 @@
-"""Addresses at which callers want to be told, as the operator's settings have them judged."""
+"""Addresses for callbacks, as allowed by the operator's settings."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from labrats.settings import EngineSettings
         ("[::1]:8080", "http://[::1]:8080/"),
     ],
 )
-async def test_a_host_that_is_named_may_be_called(monkeypatch: pytest.MonkeyPatch, allowed: str, url: str) -> None:
+async def test_a_callback_to_a_listed_host_is_allowed(monkeypatch: pytest.MonkeyPatch, allowed: str, url: str) -> None:
     monkeypatch.setenv("CALLBACK_ALLOWED_HOSTS", allowed)
     await check_callback_url(url, EngineSettings())
 
@@ -33,7 +33,9 @@ async def test_a_host_that_is_named_may_be_called(monkeypatch: pytest.MonkeyPatc
         ("[::1]:8080", "http://[::1]/"),
     ],
 )
-async def test_another_inner_host_may_not(monkeypatch: pytest.MonkeyPatch, allowed: str, url: str) -> None:
+async def test_a_callback_to_an_unlisted_private_host_is_refused(
+    monkeypatch: pytest.MonkeyPatch, allowed: str, url: str
+) -> None:
     monkeypatch.setenv("CALLBACK_ALLOWED_HOSTS", allowed)
     with pytest.raises(Invalid, match="not allowed"):
         await check_callback_url(url, EngineSettings())

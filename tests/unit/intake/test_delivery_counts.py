@@ -1,4 +1,4 @@
-"""Deliveries are counted in memory, and written now and then."""
+"""Counts of deliveries are collected in memory, and written at intervals."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ def clock() -> FakeClock:
 
 
 class CountedStore(MemoryStore):
-    """Counts what is written, and has trouble with the first `failures` of it."""
+    """A store that counts its updates, and fails the first `failures` of them."""
 
     writes = 0
     failures = 0
@@ -55,7 +55,7 @@ async def counts(store: CountedStore, clock: FakeClock) -> AsyncIterator[Deliver
     running.cancel()
 
 
-async def test_however_many_come_they_are_written_every_few_seconds(
+async def test_counts_are_written_every_few_seconds_whatever_the_rate_of_deliveries(
     counts: DeliveryCounts, store: CountedStore, clock: FakeClock
 ) -> None:
     for _ in range(200):
@@ -70,7 +70,7 @@ async def test_however_many_come_they_are_written_every_few_seconds(
     assert store.writes <= 5
 
 
-async def test_what_could_not_be_written_is_written_later(
+async def test_a_count_is_written_again_after_a_failed_write(
     counts: DeliveryCounts, store: CountedStore, clock: FakeClock
 ) -> None:
     store.failures = 2
@@ -80,7 +80,7 @@ async def test_what_could_not_be_written_is_written_later(
     assert (await store.get(WebhookSource, "github")).status.deliveries == 1
 
 
-async def test_a_source_that_cannot_be_written_keeps_no_other_from_being_counted(
+async def test_counting_continues_after_an_invalid_source(
     counts: DeliveryCounts, store: CountedStore, clock: FakeClock
 ) -> None:
     store.failures, store.trouble = 1, Invalid(Problem("spec.host", "is no host"))

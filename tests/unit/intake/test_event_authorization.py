@@ -1,4 +1,4 @@
-"""Who may start a run through GitHub: the table of association, event, fork, edit and bot."""
+"""Authorization of GitHub's events, by association, action, fork and sender."""
 
 from typing import Any
 
@@ -26,12 +26,12 @@ OTHERS: tuple[str | None, ...] = (
 
 
 def may_start(payload: dict[str, Any], **spec: Any) -> bool:
-    event = IncomingEvent("github", "unsigned.and-so-not-asked", payload)
+    event = IncomingEvent("github", "unsigned.and-so-ignored", payload)
     return reason_to_ignore(event, WebhookSourceSpec(type="github", **spec)) is None
 
 
-def written(kind: str, association: Any, action: str = "created", **fields: Any) -> dict[str, Any]:
-    """An event about a `kind` that its author has just written."""
+def authored(kind: str, association: Any, action: str = "created", **fields: Any) -> dict[str, Any]:
+    """Return an event about a `kind` that its author has just written."""
     text: dict[str, Any] = {"user": AUTHOR, "author_association": association, "body": "Do it."}
     base = a_pull_request_event(action) if kind == "review" else an_issue_event(action, "NONE")
     return base | {kind: (base.get(kind) or {}) | text, "sender": AUTHOR} | fields
@@ -39,15 +39,15 @@ def written(kind: str, association: Any, action: str = "created", **fields: Any)
 
 @pytest.mark.parametrize("kind", ["comment", "review", "issue", "discussion"])
 @pytest.mark.parametrize("action", ["created", "edited", "opened", "submitted", "reopened", "closed"])
-def test_who_writes_must_be_one_of_the_allowed(kind: str, action: str) -> None:
-    assert all(may_start(written(kind, association, action)) for association in TRUSTED)
-    assert not any(may_start(written(kind, association, action)) for association in OTHERS)
+def test_an_author_must_have_an_allowed_association(kind: str, action: str) -> None:
+    assert all(may_start(authored(kind, association, action)) for association in TRUSTED)
+    assert not any(may_start(authored(kind, association, action)) for association in OTHERS)
 
 
 @pytest.mark.parametrize("allowed", [*TRUSTED, "CONTRIBUTOR", "NONE"])
-def test_only_exactly_those_that_are_named_are_allowed(allowed: str) -> None:
+def test_only_the_listed_associations_are_allowed(allowed: str) -> None:
     for association in (*TRUSTED, *OTHERS):
-        assert may_start(written("comment", association), allowed_associations=(allowed,)) == (association == allowed)
+        assert may_start(authored("comment", association), allowed_associations=(allowed,)) == (association == allowed)
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_only_exactly_those_that_are_named_are_allowed(allowed: str) -> None:
         ("made_up", False),
     ],
 )
-def test_what_only_those_with_rights_can_do_to_a_strangers_issue_is_theirs(action: str, may: bool) -> None:
+def test_a_privileged_action_on_a_strangers_issue_is_attributed_to_its_sender(action: str, may: bool) -> None:
     assert may_start(an_issue_event(action, "NONE", sender=OWNER)) == may
 
 
-def test_a_name_proves_nothing_only_the_id_does() -> None:
+def test_an_author_is_identified_by_id_and_not_by_name() -> None:
     impostor = AUTHOR | {"login": "octo"}
     assert not may_start(an_issue_event("opened", "NONE", sender=impostor))
     assert not may_start(an_issue_event("opened", "OWNER", sender={"login": "stranger", "type": "User"}))
@@ -73,29 +73,29 @@ def test_a_name_proves_nothing_only_the_id_does() -> None:
 
 @pytest.mark.parametrize("association", [*TRUSTED, *OTHERS])
 @pytest.mark.parametrize("user", [{"user": {"login": "stranger"}}, {}])
-def test_an_author_without_an_id_is_judged_by_the_association(user: dict[str, Any], association: Any) -> None:
+def test_an_author_without_an_id_is_authorized_by_association(user: dict[str, Any], association: Any) -> None:
     for action in ("opened", "edited", "created"):
         payload = an_issue_event(action, sender={"login": "octo"})
         payload["issue"] = {"number": 7, "title": "It crashes", "author_association": association} | user
         assert may_start(payload) == (association in TRUSTED)
 
 
-def test_what_needs_rights_is_trusted_of_anybody_who_is_not_the_author() -> None:
+def test_a_privileged_action_without_an_author_may_start_agents() -> None:
     payload = an_issue_event("labeled", sender={"login": "octo"})
     payload["issue"] = {"number": 7, "title": "It crashes"}
     assert may_start(payload)
 
 
-@pytest.mark.parametrize("payload", [an_issue_event(), written("comment", "OWNER"), a_pull_request_event()])
-def test_bots_start_nobody_and_are_known_by_their_type(payload: dict[str, Any]) -> None:
+@pytest.mark.parametrize("payload", [an_issue_event(), authored("comment", "OWNER"), a_pull_request_event()])
+def test_a_sender_of_type_bot_starts_no_agent(payload: dict[str, Any]) -> None:
     assert may_start(payload)
     assert not may_start(payload | {"sender": payload["sender"] | {"type": "Bot"}})
     assert may_start(payload | {"sender": payload["sender"] | {"login": "friendly[bot]"}})
 
 
-def test_what_an_agent_marks_as_its_own_starts_nobody() -> None:
+def test_text_with_the_mark_of_agents_starts_no_agent() -> None:
     for kind in ("comment", "review", "issue"):
-        payload = written(kind, "OWNER")
+        payload = authored(kind, "OWNER")
         payload[kind] = payload[kind] | {"body": f"Done.\n{AGENT_MARK}"}
         assert not may_start(payload)
 
@@ -108,79 +108,79 @@ class TestForks:
         assert may_start(payload, allow_forks=True)
 
     @pytest.mark.parametrize(("head", "may"), [("octo/demo", True), ("fork/demo", False), (None, False)])
-    def test_repositories_without_ids_are_told_apart_by_name(self, head: Any, may: bool) -> None:
+    def test_repositories_without_ids_are_compared_by_name(self, head: Any, may: bool) -> None:
         payload = a_pull_request_event(repository={"full_name": "octo/demo"})
         payload["pull_request"]["head"]["repo"] = {"full_name": head}
         assert may_start(payload) == may
 
-    def test_a_name_proves_no_repository_that_has_an_id(self) -> None:
+    def test_the_same_name_with_another_id_is_a_fork(self) -> None:
         payload = a_pull_request_event()
         payload["pull_request"]["head"]["repo"] = {"full_name": "octo/demo"}
         assert not may_start(payload)
 
-    def test_an_id_proves_no_repository_of_another_name(self) -> None:
+    def test_the_same_id_with_another_name_is_a_fork(self) -> None:
         payload = a_pull_request_event()
         payload["pull_request"]["head"]["repo"]["full_name"] = "fork/demo"
         assert not may_start(payload)
         assert may_start(payload, allow_forks=True)
 
-    def test_a_fork_that_is_gone_is_still_one(self) -> None:
+    def test_a_deleted_head_repository_counts_as_a_fork(self) -> None:
         payload = a_pull_request_event()
         payload["pull_request"]["head"]["repo"] = None
         assert not may_start(payload)
 
-    def test_allow_forks_does_not_let_strangers_in(self) -> None:
+    def test_allow_forks_does_not_admit_strangers(self) -> None:
         payload = a_pull_request_event(head=200)
         payload["pull_request"]["author_association"] = "NONE"
         assert not may_start(payload, allow_forks=True)
 
-    def test_a_comment_on_a_pull_request_does_not_say_whether_it_is_from_a_fork(self) -> None:
-        payload = written("comment", "OWNER")
+    def test_a_comment_on_a_pull_request_needs_allow_forks(self) -> None:
+        payload = authored("comment", "OWNER")
         payload["issue"] = payload["issue"] | {"pull_request": {"url": "https://api.github.com/pulls/7"}}
         assert not may_start(payload)
         assert may_start(payload, allow_forks=True)
 
-    def test_somebody_elses_push_to_the_branch_is_trusted_only_in_the_repository(self) -> None:
+    def test_a_push_by_another_user_may_start_agents_only_in_the_repository_itself(self) -> None:
         own = a_pull_request_event("synchronize", author=9)
         assert may_start(own)
         assert not may_start(a_pull_request_event("synchronize", author=9, head=200), allow_forks=True)
 
-    def test_a_workflow_that_ran_for_a_fork_needs_allow_forks(self) -> None:
+    def test_a_workflow_run_of_a_fork_needs_allow_forks(self) -> None:
         payload = {key: an_issue_event()[key] for key in ("repository", "sender")}
         for head, may in ((100, True), (200, False)):
             run = {"workflow_run": {"head_repository": {"id": head}}}
             assert may_start(payload | run) == may
 
 
-def test_what_nobody_wrote_needs_no_association() -> None:
+def test_an_event_without_an_author_needs_no_association() -> None:
     payload = {key: an_issue_event()[key] for key in ("repository", "sender")}
     assert may_start(payload | {"ref": "refs/heads/main", "commits": []})
     assert not may_start(payload | {"pages": [{"title": "Home"}]})
 
 
-def test_a_repository_may_be_switched_off() -> None:
+def test_a_disabled_repository_starts_no_agent() -> None:
     for name, may in (("octo/demo", False), ("OCTO/demo", False), ("octo/dem", True)):
         assert may_start(an_issue_event(), repo_overrides={name: RepoOverride(enabled=False)}) == may
 
 
-# Outsiders whom a source lets in
+# External contributors whom a source admits
 
 
 @pytest.mark.parametrize("association", [*TRUSTED, "CONTRIBUTOR", "NONE"])
-def test_whoever_only_a_lenient_source_lets_in_is_an_outsider(association: str) -> None:
+def test_an_author_whom_only_the_source_admits_is_an_external_contributor(association: str) -> None:
     spec = WebhookSourceSpec(type="github", allowed_associations=(*TRUSTED, "CONTRIBUTOR", "NONE"))
-    event = IncomingEvent("github", "issue_comment.created", written("comment", association))
+    event = IncomingEvent("github", "issue_comment.created", authored("comment", association))
     assert reason_to_ignore(event, spec) is None
     assert is_by_external_contributor(event, spec) == (association not in TRUSTED)
 
 
-def test_the_code_of_a_fork_is_an_outsiders() -> None:
+def test_code_of_a_fork_is_by_an_external_contributor() -> None:
     spec = WebhookSourceSpec(type="github", allow_forks=True)
     event = IncomingEvent("github", "pull_request.opened", a_pull_request_event(head=99))
     assert reason_to_ignore(event, spec) is None
     assert is_by_external_contributor(event, spec)
 
 
-def test_what_a_source_of_another_kind_sends_is_its_owners() -> None:
-    event = IncomingEvent("builds", "failed", written("comment", "NONE"))
+def test_an_event_of_a_generic_source_is_by_no_external_contributor() -> None:
+    event = IncomingEvent("builds", "failed", authored("comment", "NONE"))
     assert not is_by_external_contributor(event, WebhookSourceSpec(type="generic"))

@@ -1,4 +1,4 @@
-"""An event starts the agents whose triggers match, and says which repository it is about."""
+"""Events: the agents whose triggers match, and the repository they are about."""
 
 from typing import Any
 
@@ -40,13 +40,13 @@ class TestMatching:
     def test_events_are_names_or_globs(self, events: list[str], matches: bool) -> None:
         assert starts(a_trigger(*events)) is matches
 
-    def test_the_source_must_be_the_same(self) -> None:
+    def test_a_trigger_for_another_source_does_not_match(self) -> None:
         assert not starts(a_trigger(source="gitlab"))
 
     def test_a_trigger_without_events_matches_nothing(self) -> None:
         assert not starts(Trigger(source="github"))
 
-    def test_a_disabled_trigger_or_agent_is_not_started(self) -> None:
+    def test_a_disabled_trigger_or_agent_does_not_match(self) -> None:
         assert not starts(a_trigger(enabled=False))
         assert triggered_agents(an_event(), [an_agent("a", a_trigger(), enabled=False)]) == []
 
@@ -83,16 +83,14 @@ class TestMatching:
     def test_all_filters_must_hold(self, filters: dict[str, Any], holds: bool) -> None:
         assert starts(a_trigger(filters=filters)) is holds
 
-    def test_a_filter_for_an_object_or_a_list_of_its_own_harms_nobody(self) -> None:
+    def test_an_invalid_filter_matches_nothing(self) -> None:
         assert not starts(a_trigger(filters={"label": {"name": "bug"}, "": [["x"]], ".": None}))
 
     @pytest.mark.parametrize(
         ("source", "event", "listens"),
         [(None, None, True), ("github", None, True), (None, "issues.labeled", True), ("gitlab", None, False)],
     )
-    def test_whom_a_trigger_listens_to_may_be_asked_in_part(
-        self, source: str | None, event: str | None, listens: bool
-    ) -> None:
+    def test_listens_to_accepts_any_source_or_event(self, source: str | None, event: str | None, listens: bool) -> None:
         assert listens_to(a_trigger(), source, event) is listens
 
 
@@ -124,14 +122,16 @@ class TestRepository:
             ("push", {"ref": "x" * 300}, None),
         ],
     )
-    def test_the_ref_is_what_the_event_is_about(self, name: str, payload: dict[str, Any], ref: str | None) -> None:
+    def test_the_git_ref_is_that_of_the_events_subject(
+        self, name: str, payload: dict[str, Any], ref: str | None
+    ) -> None:
         assert git_ref_of(IncomingEvent("github", name, {"repository": REPOSITORY} | payload)) == ref
 
     @pytest.mark.parametrize("payload", [{}, {"repository": "octo/demo"}, {"repository": None, "pull_request": []}])
-    def test_an_event_of_another_shape_is_about_none(self, payload: dict[str, Any]) -> None:
+    def test_an_event_of_another_format_has_no_git_ref(self, payload: dict[str, Any]) -> None:
         assert git_ref_of(IncomingEvent("other", "ping", payload)) is None
 
-    def test_a_jobs_metadata_says_what_it_is_about(self) -> None:
+    def test_a_jobs_metadata_describe_the_events_subject(self) -> None:
         issue = {"number": 7, "title": "It crashes", "html_url": "https://github.com/octo/demo/issues/7"}
         payload = {"repository": REPOSITORY, "issue": issue, "sender": {"login": "mona"}}
         assert metadata_of(an_event("issues.opened", payload)) == {
@@ -143,5 +143,5 @@ class TestRepository:
             "url": "https://github.com/octo/demo/issues/7",
         }
 
-    def test_what_the_payload_does_not_say_is_left_out(self) -> None:
+    def test_metadata_omit_what_the_payload_lacks(self) -> None:
         assert metadata_of(an_event("tick", {})) == {"event": "tick"}

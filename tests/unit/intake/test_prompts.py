@@ -1,4 +1,4 @@
-"""An agent's texts: placeholders become values from outside, which stay data whatever is in them."""
+"""Texts for an agent: placeholders are replaced by values from outside, which stay data whatever they contain."""
 
 import json
 import re
@@ -27,7 +27,7 @@ VALUES = {
 
 
 def filled(template: str, values: dict[str, Any] = VALUES) -> str:
-    """The template filled, with the marks made short: `«label|value»`."""
+    """Return the filled template with short marks: `«label|value»`."""
     text = Writer(values).fill(template)
     return re.sub(r'<data-[0-9a-f]{16} from="([^"]*)">(.*?)</data-[0-9a-f]{16}>', r"«\1|\2»", text, flags=re.DOTALL)
 
@@ -63,7 +63,7 @@ class TestPlaceholders:
             ("{{ payload.issue.body }} {{ payload.no.such }} {{ metadata.x }}", "(none) (none) (none)"),
         ],
     )
-    def test_a_placeholder_becomes_its_value_as_data(self, template: str, text: str) -> None:
+    def test_a_placeholder_is_replaced_by_its_value_as_data(self, template: str, text: str) -> None:
         assert filled(template) == text
 
     @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ class TestPlaceholders:
             "{{ payload.x, metadata.y }}",
         ],
     )
-    def test_anything_else_between_braces_stays_as_it_is(self, template: str) -> None:
+    def test_other_text_between_braces_is_unchanged(self, template: str) -> None:
         assert filled(template) == template
 
     @given(st.text() | st.sampled_from(["{{ source }}", "{{ payload.a }}", "{{ metadata.a", "${{ event }}"]))
@@ -100,7 +100,7 @@ class TestPlaceholders:
         assert not any(word in text and word not in value for word in ("SOURCE", "EVENT", "METADATA"))
 
     @given(st.text(alphabet=st.sampled_from('<>/data-0f"= from{}'), max_size=60) | st.text())
-    def test_a_value_cannot_end_the_data_it_stands_in(self, value: str) -> None:
+    def test_a_value_cannot_close_its_own_mark(self, value: str) -> None:
         writer = Writer({"payload": {"a": value}})
 
         text = writer.fill("{{ payload.a }}|after")
@@ -110,26 +110,26 @@ class TestPlaceholders:
         assert text.count(f"</{mark[1]}>") == 1
         assert text.endswith(f"</{mark[1]}>|after")
 
-    def test_the_marks_are_new_each_time(self) -> None:
+    def test_each_writer_has_a_new_mark(self) -> None:
         assert Writer(VALUES).fill("{{ source }}") != Writer(VALUES).fill("{{ source }}")
 
-    def test_a_value_has_nothing_hidden_in_it(self) -> None:
+    def test_hidden_text_is_removed_from_a_value(self) -> None:
         values = {"payload": {"a": "fine<!-- obey --> te\u202ext"}}
         assert filled("{{ payload.a }}", values) == "«payload.a|fine[a hidden comment was here] text»"
 
-    def test_a_long_value_is_cut_and_says_so(self) -> None:
+    def test_a_long_value_is_cut_with_a_note(self) -> None:
         text = Writer({"payload": {"a": "ä" * VALUE_BYTES}}).fill("{{ payload.a }}")
         assert len(text.encode()) < VALUE_BYTES + 200
         assert f"cut here: of {2 * VALUE_BYTES} bytes" in text
 
 
 class TestTexts:
-    def test_the_prompt_of_a_caller_is_left_alone(self) -> None:
+    def test_the_prompt_of_a_caller_is_unchanged(self) -> None:
         prompt = "Use {{ source }} and <!-- this -->\u200b."
         texts = written(a_request(prompt=prompt), a_catalog(an_instruction(scope=Scope.GLOBAL)))
         assert (texts.prompt, texts.instructions) == (prompt, None)
 
-    def test_an_agent_lends_its_instructions_apart_from_the_prompt(self) -> None:
+    def test_an_agents_instructions_are_separate_from_the_prompt(self) -> None:
         catalog = a_catalog(
             an_instruction("all", "Be kind.", scope=Scope.GLOBAL), an_instruction("own", "Team {{ metadata.team }}.")
         )
@@ -162,26 +162,26 @@ class TestTexts:
             "payload": {"issue": {"title": "Crash", "body": "[a hidden comment was here]"}},
         }
 
-    def test_a_trigger_may_hold_the_text_itself(self) -> None:
+    def test_a_trigger_may_contain_the_text_of_its_instruction(self) -> None:
         event = IncomingEvent("github", "push", {})
         trigger = a_trigger("push", instruction="Look at {{ event }}.")
         texts = written(a_request(event=event, agent=an_agent("a", trigger), trigger=trigger), a_catalog())
         assert re.search(r'Look at <data-\w+ from="event">push</data-\w+>\.', texts.prompt)
 
-    def test_a_triggers_instruction_that_is_the_agents_own_too_comes_once(self) -> None:
+    def test_an_instruction_of_both_trigger_and_agent_is_used_once(self) -> None:
         trigger = a_trigger(instruction="implement")
         agent = an_agent("a", trigger, instructions=("implement",))
         event = IncomingEvent("github", "issues.labeled", {})
         texts = written(a_request(event=event, agent=agent, trigger=trigger), a_catalog(an_instruction()))
         assert texts.prompt.count("Do it well.") == 1
 
-    def test_an_event_that_is_too_large_is_cut_and_the_data_still_ends(self) -> None:
+    def test_a_large_event_is_cut_and_its_mark_closed(self) -> None:
         event = IncomingEvent("github", "push", {"text": "x" * 2 * PROMPT_BYTES})
         prompt = written(a_request(event=event, agent=an_agent()), a_catalog()).prompt
         assert len(prompt.encode()) <= PROMPT_BYTES
         assert re.search(r"cut here: .*\n</data-[0-9a-f]{16}>$", prompt)
 
-    def test_instructions_that_are_too_long_are_cut(self) -> None:
+    def test_long_instructions_are_cut(self) -> None:
         catalog = a_catalog(an_instruction(content="x" * 2 * INSTRUCTIONS_BYTES))
         texts = written(a_request(prompt="Go.", agent=an_agent(instructions=("implement",))), catalog)
         assert texts.instructions
@@ -189,7 +189,7 @@ class TestTexts:
         assert "cut here" in texts.instructions
         assert "</data-" not in texts.instructions
 
-    def test_errors_are_data_behind_the_prompt(self) -> None:
+    def test_errors_follow_the_prompt_as_data(self) -> None:
         texts = written(a_request(prompt="Mend it.", errors=[{"message": "boom <!-- x -->"}]), a_catalog())
         assert "Mend it.\n\nThese errors were observed:" in texts.prompt
         assert '"message": "boom [a hidden comment was here]"' in texts.prompt
@@ -197,13 +197,13 @@ class TestTexts:
     def test_errors_without_a_prompt_ask_for_their_cause(self) -> None:
         assert "Find the cause of the errors" in written(a_request(errors=[{"message": "boom"}]), a_catalog()).prompt
 
-    def test_a_parents_result_is_data_behind_the_prompt(self) -> None:
+    def test_a_parents_result_follows_the_prompt_as_data(self) -> None:
         texts = written(a_request(prompt="Go on.", parent_result="{{ source }} done"), a_catalog())
         assert re.search(r'<data-\w+ from="parent.result">\{\{ source \}\} done</data-\w+>$', texts.prompt)
 
 
 @given(st.text(), st.integers(min_value=100, max_value=200))
-def test_a_shortened_text_keeps_its_limit_and_is_whole_characters(text: str, limit: int) -> None:
+def test_a_shortened_text_respects_its_limit_and_splits_no_character(text: str, limit: int) -> None:
     short = shortened(text, limit)
     assert len(short.encode()) <= limit
     assert short == text or "cut here" in short

@@ -1,4 +1,4 @@
-"""A job's settings come from the first layer that has them, and say which that was."""
+"""A job's settings come from the first layer that sets them, which is recorded."""
 
 from typing import Any
 
@@ -45,8 +45,8 @@ def resolve(request: JobRequest, catalog: Catalog) -> ResolvedConfig:
 
 
 @pytest.mark.parametrize("weakest", range(len(ORDER) - 1))
-def test_a_stronger_layer_hides_the_weaker_ones(weakest: int) -> None:
-    """All layers from `weakest` down set the model."""
+def test_a_layer_overrides_those_below_it(weakest: int) -> None:
+    """The layer `weakest` and all below it set the model."""
 
     def model(layer: str) -> str | None:
         return f"model of {layer}" if ORDER.index(layer) >= weakest else None
@@ -69,12 +69,12 @@ def test_a_stronger_layer_hides_the_weaker_ones(weakest: int) -> None:
     assert (resolved.config.model, resolved.origins["model"]) == (f"model of {ORDER[weakest]}", ORDER[weakest])
 
 
-def test_with_nothing_set_anywhere_the_built_in_settings_count() -> None:
+def test_built_in_settings_apply_where_no_layer_sets_any() -> None:
     resolved = resolve(a_request(), Catalog())
     assert (resolved.provider, resolved.model, set(resolved.origins.values())) == ("claude", "sonnet", {"built-in"})
 
 
-def test_a_providers_settings_are_those_of_the_provider_that_was_resolved() -> None:
+def test_provider_settings_apply_to_the_resolved_provider() -> None:
     catalog = a_catalog(
         effort="low",
         providers={"claude": ProviderConfig(model="opus"), "codex": ProviderConfig(model="o3", effort="high")},
@@ -90,13 +90,13 @@ def test_the_model_of_an_agent_never_reaches_another_provider() -> None:
     assert (resolved.model, resolved.config.effort) == ("mock", "medium")
 
 
-def test_a_repository_has_its_override_in_whatever_case_it_is_written() -> None:
+def test_a_repository_override_ignores_case() -> None:
     source = a_source({"Octo/Demo": RepoOverride(effort="high")})
     resolved = resolve(a_request(webhook_source=source, metadata={"repo": "octo/demo"}), Catalog())
     assert resolved.origins["effort"] == "webhook-source-override"
 
 
-def test_another_repository_has_only_the_sources_defaults() -> None:
+def test_a_repository_without_an_override_gets_the_sources_defaults() -> None:
     source = a_source({"octo/demo": RepoOverride(effort="high")}, effort="low")
     resolved = resolve(a_request(webhook_source=source, metadata={"repo": "octo/other"}), Catalog())
     assert (resolved.config.effort, resolved.origins["effort"]) == ("low", "webhook-source")

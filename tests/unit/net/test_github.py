@@ -207,7 +207,7 @@ async def test_a_secret_of_another_owner_is_not_changed(
 ) -> None:
     await store.create(Secret(metadata=Metadata(name="app"), data={"token": "ghp_test_token"}))
     other = await store.create(Secret(metadata=Metadata(name="ir-00000001-git"), data={"password": "test-own"}))
-    with pytest.raises(GiveUp, match="another's"):
+    with pytest.raises(GiveUp, match="belongs to another object"):
         await tokens.provide(await a_stored_job(store, github))
     assert await store.get(Secret, "ir-00000001-git") == other
 
