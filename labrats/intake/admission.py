@@ -35,9 +35,9 @@ class Admitted(NamedTuple):
 
 
 class Admission:
-    """Turns requests into jobs: validate, resolve settings, write texts, bound the waiting jobs, name, create.
+    """Turns requests into jobs: validate, resolve settings, write texts, check the queue, name, create.
 
-    Nothing is written before the last step. Secrets are separated from the job there: its spec only names them.
+    Nothing is stored before the last step, which stores secrets apart from the job. Its spec only names them.
     """
 
     def __init__(
@@ -69,23 +69,23 @@ class Admission:
         contents = await validate(request, self._uploads, self._settings)
         prepared = self._prepare(request, contents)
         if not request.is_child:
-            self._check_waiting_jobs()
+            self._check_queue()
         return await self._creator.create(prepared, names)
 
     async def admit_all(self, requests: Sequence[JobRequest], names_of: NamesOfAgent | None) -> Mapping[str, Job]:
-        """Create a job for each agent that one event starts: all or none. Return the jobs by the agents' names.
+        """Create a job for each agent that one event starts. Return the jobs by the names of their agents.
 
-        names_of: for an event that may come again. Its existing jobs are returned, and missing ones created.
-        Raises as `create` does.
+        After a failure none of the jobs is left. With `names_of`, for an event that may come again, created jobs stay:
+        the next call returns them and creates the missing ones. Raises as `create` does.
         """
         stored = await self._find_all(names_of) if names_of else {}
         requests = missing_requests(requests, stored)
         if not requests:
             return stored
-        await asyncio.to_thread(getattr, requests[0].event, "as_text")  # takes long for a large event
-        contents = await validate(requests[0], self._uploads, self._settings)  # the same for all
+        await asyncio.to_thread(getattr, requests[0].event, "as_text")  # slow for a large event
+        contents = await validate(requests[0], self._uploads, self._settings)  # the same for all requests of an event
         prepared = [self._prepare(each, contents) for each in requests]
-        self._check_waiting_jobs()
+        self._check_queue()
         jobs = await self._creator.create_all(zip(prepared, names_for(requests, names_of), strict=True))
         return stored | dict(zip(map(agent_name, requests), jobs, strict=True))
 
@@ -107,7 +107,8 @@ class Admission:
         check_settings(resolved, request.metadata, self._settings.executor_images)
         return PreparedJob(request, contents, agent, resolved, texts_of(request, agent, self._catalog))
 
-    def _check_waiting_jobs(self) -> None:
+    def _check_queue(self) -> None:
+        """Raise Overloaded while too many jobs are waiting."""
         if self._job_index.count_in(Phase.PENDING) >= self._settings.max_waiting_jobs:
             raise Overloaded("too many jobs are waiting; try again later", RETRY_OVERLOADED_SECONDS)
 

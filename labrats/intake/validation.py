@@ -1,4 +1,4 @@
-"""The checks that a request has to pass before it becomes a job. Each bound is checked here, and nowhere else."""
+"""The checks that a request must pass before it becomes a job. Each bound is checked here and nowhere else."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from labrats.intake.repositories import allowed_repo
 from labrats.intake.request import JobRequest, RepoAddress
 from labrats.model.agent import AiAgent
 from labrats.model.config import ResolvedConfig
-from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem, TooLarge
+from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem, RetryLater, TooLarge
 from labrats.model.git_repo import GitRepo
 from labrats.model.image_name import problem_of_image
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Pipeline
@@ -86,7 +86,11 @@ async def find_upload(uploads: Uploads, upload_id: str, name: str, may_see: Call
 
 
 def _check_has_pdf(pipeline: Pipeline, files: Sequence[tuple[str, Content]]) -> None:
-    if not any(isinstance(content, Path) and is_pdf(content) for _, content in files):
+    try:
+        has_pdf = any(isinstance(content, Path) and is_pdf(content) for _, content in files)
+    except OSError as error:
+        raise RetryLater(f"an uploaded file cannot be read: {error.strerror}") from error
+    if not has_pdf:
         raise Invalid(Problem("workspaceUploads", f"the pipeline {pipeline.type} needs a PDF among them"))
 
 

@@ -18,7 +18,7 @@ from labrats.metrics import Metrics
 from labrats.model.config import JobConfig
 from labrats.model.core_resources import JOB_CREDENTIALS, TYPE_LABEL, Secret
 from labrats.model.errors import Invalid
-from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Job, WorkspaceSetup, WorkspaceUpload
+from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Job, Pipeline, WorkspaceSetup, WorkspaceUpload
 from labrats.model.record import Metadata
 from labrats.ports import SystemClock
 from labrats.settings import EngineSettings
@@ -62,6 +62,7 @@ async def resolve(
         ({"workspace_setup": WorkspaceSetup(git_repo="https://t0ken@8.8.8.8/x.git")}, "must not carry a credential"),
         ({"callback_url": "http://127.0.0.1/told"}, "callbackUrl: its host has no address, or one that is not allowed"),
         ({"callback_url": "ftp://8.8.8.8/told"}, "callbackUrl: "),
+        ({"pipeline": Pipeline(type="pdf-sections")}, "workspaceUploads: the pipeline pdf-sections needs a PDF"),
         ({"workspace_uploads": (WorkspaceUpload(id=UPLOAD, name="a.txt"),)}, "workspaceUploads[0]: there is no upload"),
     ],
 )

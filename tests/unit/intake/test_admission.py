@@ -1,22 +1,29 @@
-"""Admission where several engines share a store."""
+"""Admission: one path for every request, also where several engines share a store."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import pytest
 
 from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
-from labrats.intake.job_names import JobNames
+from labrats.intake.job_names import JobNames, random_names
 from labrats.intake.request import JobRequest
+from labrats.intake.validation import FILES_BYTES
 from labrats.metrics import Metrics
 from labrats.model.config import JobConfig
-from labrats.model.job import Job
+from labrats.model.errors import Overloaded, TooLarge
+from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Chain, Job
 from labrats.model.record import Resource
+from labrats.ports import Store
 from labrats.settings import EngineSettings
 from tests.fakes.store import MemoryStore
+from tests.support.builders import a_job
 
 R = TypeVar("R", bound=Resource)
 
@@ -28,14 +35,59 @@ class UnsyncedStore(MemoryStore):
         return []
 
 
+def an_admission(store: Store, folder: Path, job_index: JobIndex | None = None, **settings: Any) -> Admission:
+    index, attachments, uploads = job_index or JobIndex(), Attachments(folder), Uploads(folder)
+    return Admission(store, Catalog(), index, attachments, uploads, Metrics(), EngineSettings(**settings))
+
+
+def a_request(**fields: Any) -> JobRequest:
+    usual = {
+        "source": "manual",
+        "type": "t",
+        "owner": "key-1",
+        "prompt": "Hello.",
+        "config": JobConfig(provider="mock"),
+    }
+    return JobRequest(**usual | fields)
+
+
 async def test_a_repeated_request_returns_the_job_that_another_engine_has_just_stored(tmp_path: Path) -> None:
     store, annotations = UnsyncedStore(), {"made-by": "this request"}
-    attachments, uploads = Attachments(tmp_path), Uploads(tmp_path)
-    admission = Admission(store, Catalog(), JobIndex(), attachments, uploads, Metrics(), EngineSettings())
-    request = JobRequest(source="manual", type="t", owner="key-1", prompt="Hello.", config=JobConfig(provider="mock"))
+    admission, request = an_admission(store, tmp_path), a_request()
     names = JobNames(["ir-00000001", "ir-00000002"], annotations, lambda job: job.metadata.annotations == annotations)
 
     first, again = await admission.admit(request, names), await admission.admit(request, names)
 
     assert again.job == first.job
     assert [job.id for job in await store.list(Job)] == ["ir-00000001"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"prompt": "ü" * (PROMPT_BYTES // 2 + 1)}, "prompt: must be at most 900 KiB"),
+        ({"metadata": {"notes": "x" * METADATA_BYTES}}, "metadata: must be at most 64 KiB"),
+        ({"files": [("a", b"x" * FILES_BYTES), ("b", b"x")]}, "workspaceFiles: must be at most 10 MiB"),
+    ],
+)
+async def test_a_request_over_a_bound_stores_nothing(tmp_path: Path, fields: dict[str, Any], words: str) -> None:
+    store = MemoryStore()
+    with pytest.raises(TooLarge, match=words):
+        await an_admission(store, tmp_path).admit(a_request(**fields), random_names())
+    assert await store.list(Job) == []
+
+
+async def test_a_full_queue_refuses_requests_but_no_child_of_a_chain(tmp_path: Path) -> None:
+    store, job_index = MemoryStore(), JobIndex()
+    waiting = await store.create(a_job(resource_version=""))
+    following = asyncio.create_task(job_index.follow(store))
+    await job_index.synced.wait()
+    admission = an_admission(store, tmp_path, job_index, max_waiting_jobs=1)
+
+    with pytest.raises(Overloaded):
+        await admission.admit(a_request(), random_names())
+    child = a_request(chain=Chain(id="chain-1", depth=1, parent_job_id=waiting.id))
+    created = await admission.create(child, random_names())
+
+    assert {job.id for job in await store.list(Job)} == {waiting.id, created.id}
+    following.cancel()
