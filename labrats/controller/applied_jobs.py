@@ -15,7 +15,7 @@ NEW_FOR: Final = timedelta(seconds=10)
 
 
 class AppliedJobs:
-    """Resolves jobs that were applied with kubectl, as soon as the resources they name exist."""
+    """Resolves jobs that were applied with kubectl, as soon as their agents and instructions exist."""
 
     def __init__(self, catalog: Catalog, admission: Admission, clock: Clock) -> None:
         self._catalog, self._admission, self._clock = catalog, admission, clock

@@ -28,7 +28,7 @@ RETRY_OVERLOADED_SECONDS: Final = 10.0
 
 
 class Admitted(NamedTuple):
-    """A stored job. is_replay: an earlier request with the same names created it."""
+    """A stored job. is_replay: true if an earlier request with the same names created it."""
 
     job: Job
     is_replay: bool

@@ -17,16 +17,13 @@ from labrats.model.record import Metadata
 from labrats.ports import Store
 
 INLINE_PROMPT_BYTES: Final = 64 * 1024
-"""The executor gets a longer prompt in a ConfigMap: the annotations of a pod may have 256 KiB in all."""
+"""The longest prompt in the annotations of a pod, which may have 256 KiB in all. A ConfigMap stores a longer one."""
 
 _TEXT_KEYS: Final = (PROMPT_KEY, INSTRUCTIONS_KEY)
 
 
 def applied_request(job: Job) -> JobRequest:
-    """Return the request that a job applied with kubectl makes.
-
-    Access to the cluster is access to every upload.
-    """
+    """Return the request for a job applied with kubectl. Access to the cluster includes access to every upload."""
     spec = job.spec
     return JobRequest(
         source=spec.source,
@@ -50,7 +47,7 @@ async def check_credentials(job: Job, repo: GitRepo | None, store: Store, *, lab
     labelled_only: true if a Secret must be labelled for jobs.
     """
     if repo and repo.has_credential:
-        message = "must not carry a credential: put it into a Secret, and name that in credentialsRef"
+        message = "must not carry a credential: store it in a Secret, and name the Secret in credentialsRef"
         raise Invalid(Problem(GIT_REPO_FIELD, message))
     if setup := job.spec.workspace_setup:
         for field, name in (("credentialsRef", setup.credentials_ref), ("tokenFrom", setup.token_from)):

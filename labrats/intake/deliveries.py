@@ -47,7 +47,7 @@ class Delivery:
 def fingerprint_of(source: WebhookSource, body: bytes, signed_id: str | None = None) -> str:
     """Return the fingerprint of a delivery: a hash of its signed id, or of its body where the id is not signed.
 
-    An attacker who has captured a delivery could send it again with a new unsigned id.
+    An unsigned id proves nothing: an attacker who has captured a delivery could send it again under another id.
     """
     identity = signed_id.encode() if signed_id else hashlib.sha256(body).digest()
     return hashlib.sha256(b"\0".join((source.metadata.uid.encode(), identity))).hexdigest()

@@ -9,7 +9,7 @@ from labrats.intake.events import IncomingEvent
 from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, WebhookSourceSpec
 
 AGENT_MARK: Final = "<!-- labrats:agent -->"
-"""Marks text that an agent wrote with a person's account, so that it starts no agent. A GitHub App needs no mark."""
+"""The mark in text that an agent wrote with a person's account. Such text starts no agent."""
 
 _AUTHORED: Final = ("comment", "review", "answer", "discussion", "issue", "pull_request")
 """Objects with an author, the most specific first: an event about a comment contains its issue, too."""
@@ -40,9 +40,9 @@ def reason_to_ignore(event: IncomingEvent, spec: WebhookSourceSpec) -> str | Non
 
 
 def is_by_external_contributor(event: IncomingEvent, spec: WebhookSourceSpec) -> bool:
-    """Return whether only the settings of `spec` admit the event, which an external contributor caused.
+    """Return whether the event comes from an external contributor: the default settings would not admit it.
 
-    Events of a generic source are its owner's.
+    An event of a generic source never does.
     """
     strict = replace(spec, allowed_associations=DEFAULT_ASSOCIATIONS, allow_forks=False)
     return spec.type == "github" and reason_to_ignore(event, strict) is not None
@@ -100,7 +100,7 @@ def _problem_of_code(event: IncomingEvent, spec: WebhookSourceSpec) -> str | Non
 def _is_from_fork(event: IncomingEvent) -> bool:
     """Return whether the event is about code outside the repository.
 
-    A pull request whose head repository is missing counts as a fork's; other events without one do not.
+    A pull request without a head repository counts as a fork's. Another event without one does not.
     """
     if isinstance(event.find("pull_request"), Mapping):
         return not _is_of_repository(event.find("pull_request", "head", "repo"), event)

@@ -86,8 +86,8 @@ def agent_name(request: JobRequest) -> str:
 def missing_requests(requests: Sequence[JobRequest], stored: Mapping[str, Job]) -> Sequence[JobRequest]:
     """Return the requests whose jobs are missing.
 
-    stored: jobs of the same event from an earlier call, by agent name. Only agents that the event started then get a
-    job now.
+    stored: jobs of the same event from an earlier call, by agent name. Only agents that the event started at that time
+    get a job.
     """
     if not stored:
         return requests

@@ -1,4 +1,4 @@
-"""The names under which a job may be stored. They make the same request, sent again, find its first job."""
+"""The names under which a job may be stored. With them, a repeated request finds its first job."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Final
 from labrats.model.job import Job, new_job_id
 
 NAME_TRIES: Final = 5
-"""Names are random or derived from a hash, so that even a second one is rarely needed."""
+"""Number of names per job. Names are random or derived from a hash, so that even a second one is rarely needed."""
 
 
 def _is_never_same(_: Job) -> bool:
@@ -19,7 +19,7 @@ class JobNames:
     """The names under which a job may be stored, best first.
 
     annotations: annotations of the job.
-    is_same: return whether a stored job that has one of the names was created by the same request.
+    is_same: returns whether a stored job that has one of the names was created by the same request.
     """
 
     candidates: Sequence[str]
@@ -33,7 +33,7 @@ class JobNames:
 
 
 NamesOfAgent = Callable[[str], JobNames]
-"""Returns the names for an agent's job, given the name of the agent. One event may start several agents."""
+"""A function from the name of an agent to the names for its job. One event may start several agents."""
 
 
 def random_names() -> JobNames:

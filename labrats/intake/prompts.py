@@ -22,7 +22,7 @@ ABSENT: Final = "(none)"
 """Shown for a placeholder with no value."""
 
 FIND_CAUSE: Final = "Find the cause of the errors below, and say how to fix it."
-"""The prompt for errors without one."""
+"""The prompt of an error report without one."""
 
 _PLACEHOLDER: Final = re.compile(
     r"\{\{[ \t]*(source|event|parent\.result|(?:payload|metadata)(?:\.[\w$@-]+)+)[ \t]*\}\}"

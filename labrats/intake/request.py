@@ -45,8 +45,8 @@ class JobRequest:
     token_from:   name of the Secret from which each attempt gets a token for the repository, instead of a credential.
     files:        name in the workspace and contents of each file that comes with the request.
     uploads:      earlier uploads for the workspace.
-    may_see:      return whether the job may use uploads of an owner.
-    untrusted:    the event was written by an external contributor whom the webhook source admits.
+    may_see:      returns whether the job may use uploads of an owner.
+    untrusted:    true if an external contributor, whom the webhook source admits, caused the event.
     """
 
     source: str

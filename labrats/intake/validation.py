@@ -91,13 +91,13 @@ def _check_has_pdf(pipeline: Pipeline, files: Sequence[tuple[str, Content]]) -> 
     except OSError as error:
         raise RetryLater(f"an uploaded file cannot be read: {error.strerror}") from error
     if not has_pdf:
-        raise Invalid(Problem("workspaceUploads", f"the pipeline {pipeline.type} needs a PDF among them"))
+        raise Invalid(Problem("workspaceUploads", f"must contain a PDF for the pipeline {pipeline.type}"))
 
 
 def enabled_agent(trigger_name: str, catalog: Catalog) -> AiAgent:
     """Return the agent with that `triggerName`. Raise Invalid where it is missing or disabled."""
     if (agent := catalog.agents_by_trigger_name.get(trigger_name)) is None:
-        raise Invalid(Problem("agentRole", "names no agent: it must be the `triggerName` of one"))
+        raise Invalid(Problem("agentRole", "must be the `triggerName` of an agent"))
     if not agent.spec.enabled:
         raise Invalid(Problem("agentRole", f"the agent {agent.name!r} is disabled"))
     return agent

@@ -135,7 +135,7 @@ async def test_each_that_makes_no_sense_fails_with_its_sentence(kubectl: Kubectl
         "no-secret": "git_clone",
     }
     for name, words in {
-        "agent": "agentRole: names no agent: it must be the `triggerName` of one",
+        "agent": "agentRole: must be the `triggerName` of an agent",
         "script": "metadata.mock.steps",
         "address": "workspaceSetup.gitRepo: the address of '169.254.169.254' is not allowed",
         "callback": "callbackUrl: its host has no address, or one that is not allowed",

@@ -16,8 +16,8 @@ MAX_BYTES: Final = 16 * 2**20
 class IdempotencyCache:
     """The answers to requests that created a resource, in memory.
 
-    Nothing is created twice without it, because the resource records its request. But the resource may have changed
-    since. If its first answer is not cached, the answer shows the resource's current state.
+    A resource records the request that created it, so that nothing is created twice even without the cache. If the
+    first answer is not cached, the answer shows the current state of the resource.
     """
 
     def __init__(self) -> None:

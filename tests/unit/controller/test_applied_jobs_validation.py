@@ -62,7 +62,7 @@ async def resolve(
         ({"workspace_setup": WorkspaceSetup(git_repo="https://t0ken@8.8.8.8/x.git")}, "must not carry a credential"),
         ({"callback_url": "http://127.0.0.1/told"}, "callbackUrl: its host has no address, or one that is not allowed"),
         ({"callback_url": "ftp://8.8.8.8/told"}, "callbackUrl: "),
-        ({"pipeline": Pipeline(type="pdf-sections")}, "workspaceUploads: the pipeline pdf-sections needs a PDF"),
+        ({"pipeline": Pipeline(type="pdf-sections")}, "workspaceUploads: must contain a PDF for the pipeline"),
         ({"workspace_uploads": (WorkspaceUpload(id=UPLOAD, name="a.txt"),)}, "workspaceUploads[0]: there is no upload"),
     ],
 )

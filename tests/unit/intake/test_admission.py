@@ -41,7 +41,7 @@ def an_admission(store: Store, folder: Path, job_index: JobIndex | None = None, 
 
 
 def a_request(**fields: Any) -> JobRequest:
-    usual = {
+    usual: dict[str, Any] = {
         "source": "manual",
         "type": "t",
         "owner": "key-1",
