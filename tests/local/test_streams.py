@@ -142,9 +142,7 @@ def test_stream_with_a_proper_end_needs_no_finish_reason(attempt_on: Prepare) ->
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 @pytest.mark.parametrize("config", [{}, REACT], ids=["once", "react"])
-def test_reasoning_is_logged_and_not_part_of_the_answer(
-    attempt_on: Prepare, field: str, config: dict[str, Any]
-) -> None:
+def test_reasoning_is_logged_but_not_in_the_answer(attempt_on: Prepare, field: str, config: dict[str, Any]) -> None:
     """vLLM and Ollama use the field `reasoning`, llama.cpp and older versions of vLLM `reasoning_content`."""
     stream = [
         event({"role": "assistant", "content": ""}),

@@ -15,7 +15,7 @@ class ToolArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReadFile(ToolArguments, frozen=True):
-    """Read a text file, or a part of a long one."""
+    """Read a text file, or a part of it when it is long."""
 
     tool: ClassVar[str] = "read_file"
     path: _Path
@@ -24,7 +24,7 @@ class ReadFile(ToolArguments, frozen=True):
 
 
 class WriteFile(ToolArguments, frozen=True):
-    """Write a text file, or replace an existing one. Missing folders are created."""
+    """Write a text file. An existing file is replaced, and missing folders are created."""
 
     tool: ClassVar[str] = "write_file"
     path: _Path
@@ -32,12 +32,12 @@ class WriteFile(ToolArguments, frozen=True):
 
 
 class EditFile(ToolArguments, frozen=True):
-    """Replace a part of a text file. The part must occur in the file exactly once."""
+    """Replace a piece of a text file. The piece must occur in it exactly once."""
 
     tool: ClassVar[str] = "edit_file"
     path: _Path
-    old: Annotated[str, Meta(min_length=1, description="The part as it is, with its spaces and line breaks.")]
-    new: Annotated[str, Meta(description="The text that replaces it.")]
+    old: Annotated[str, Meta(min_length=1, description="The piece as it is, with its spaces and line breaks.")]
+    new: Annotated[str, Meta(description="The text that replaces the piece.")]
 
 
 class ListFiles(ToolArguments, frozen=True):
@@ -64,7 +64,7 @@ class RunCommand(ToolArguments, frozen=True):
 
 
 class Finish(ToolArguments, frozen=True):
-    """End the work when it is done or cannot be done."""
+    """End the work, once it is done or cannot be done."""
 
     tool: ClassVar[str] = "finish"
     answer: Annotated[str, Meta(description="The answer to the user: what was found or done.")]
