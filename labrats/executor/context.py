@@ -1,4 +1,4 @@
-"""The context in which a provider runs an attempt."""
+"""The context of a provider: the inputs of an attempt, and the writer of its events."""
 
 import os
 from collections.abc import Mapping

@@ -41,10 +41,10 @@ PART_BYTES: Final = 32 * 1024
 """Size of a file's part in one line, where base64 adds a third."""
 
 MOST_RESULT_BYTES: Final = 64 * 1024 * 1024
-"""The largest result, as JSON."""
+"""Largest result, as JSON."""
 
 _RESULT_BYTES: Final = LINE_BYTES // 2
-"""A larger result leaves too little room in its line for the rest of the event."""
+"""Largest result that fits into a line with the rest of its event."""
 
 _OUTPUT_ADVICE: Final = "have the agent print less, or raise LABRATS_MAX_OUTPUT_MIB"
 
@@ -189,7 +189,7 @@ class EventWriter:
         )
 
     def safe_length(self, text: str) -> int:
-        """Return the length of the start of an incomplete line in which no secret can be cut; see Redactor."""
+        """Return the length of the prefix of an incomplete line that can be split without splitting a secret."""
         return self._redactor.safe_length(text)
 
     def clean(self, text: str) -> str:

@@ -83,11 +83,11 @@ def limit_this_process() -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (value, value))
-    ctypes.CDLL(None).unshare(_NAMESPACES)  # may fail; then only the limits of the attempt itself apply
+    ctypes.CDLL(None).unshare(_NAMESPACES)  # may fail; a network policy may still apply
 
 
 def read(path: str) -> Document:
-    """The PDF's title and sections. Raises Unreadable."""
+    """Return the PDF's title and sections. Raises UnreadablePdf."""
     import pypdfium2  # native code, which no other process may load
 
     try:

@@ -1,8 +1,8 @@
 """The claude provider: runs Claude Code without a terminal.
 
-Its behaviour was measured. It has succeeded only if its exit status, its last `result` event and the `is_error` of that
-event agree. It may print several results. After SIGINT it prints or records its usage and exits. Its tools run in
-sessions of their own and are killed at the end of the attempt.
+Observed behaviour: it has succeeded only if its exit status, its last `result` event and the `is_error` of that event
+agree. It may print several results. After SIGINT it prints or records its usage and exits. Its tools run in sessions of
+their own and are killed at the end of the attempt.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The codex provider: runs Codex without a terminal.
 
-Its behaviour was measured. It has succeeded only if it has printed `turn.completed` and its exit status is 0. It has no
-limit on the wait for a server that refuses connections or sends nothing, and no limit on turns; both are limited here.
-SIGINT ends Codex and its tools; SIGTERM would leave the tools running.
+Observed behaviour: it has succeeded only if it has printed `turn.completed` and its exit status is 0. It has no limit
+on the wait for a server that refuses connections or sends nothing, and no limit on turns; both are limited here. SIGINT
+ends Codex and its tools; SIGTERM would leave the tools running.
 """
 
 import contextlib

@@ -15,7 +15,7 @@ _REASONING_PREFIX: Final = "[thinking] "
 
 
 class CompletionLogger:
-    """Logs the text and the reasoning of a completion while it arrives. has_started: True once some has arrived."""
+    """Logs the text and the reasoning of a completion while it arrives. has_started: True once a part has arrived."""
 
     def __init__(self, context: RunContext, silence_timer: SilenceTimer, *, shows_text: bool) -> None:
         self.has_started = False
@@ -59,7 +59,7 @@ async def request_completion(
     *,
     shows_text: bool = True,
 ) -> Completion:
-    """Send `messages` to the model. Raises as ChatClient.complete, and GiveUp when the usage exceeds a limit.
+    """Send `messages` to the model. Raises the errors of ChatClient.complete, and GiveUp over a limit.
 
     fields: further fields of the request. shows_text: False if the text is not for people and is not logged.
     """

@@ -58,7 +58,7 @@ class SilenceTimer:
         if silent >= self._reminder:
             self._reminder *= 2
             end = f"the run ends after {self._limit:g} s of silence"
-            with suppress(GiveUp):  # the output has reached its limit; the next event of the run raises again
+            with suppress(GiveUp):  # the output has reached its limit
                 self._context.events.log(f"[the model's server has sent nothing for {silent:.0f} s: {end}]")
         self._timer = self._loop.call_later(min(self._reminder, self._limit) - silent, self._check)
 

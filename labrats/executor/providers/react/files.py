@@ -45,7 +45,7 @@ class FileTools:
         if (count := text.count(call.old)) != 1:
             problem = "does not occur" if count == 0 else f"occurs {count} times"
             raise InvalidToolCall(
-                f"`old` {problem} in {call.path}. Give a piece of it exactly as it is, with enough text around it to be unique."
+                f"`old` {problem} in {call.path}. Give a piece of it exactly as it is, long enough to be unique."
             )
         write_inside(self.workspace, name, text.replace(call.old, call.new).encode("utf-8", "replace"))
         return f"Edited {call.path}."

@@ -76,7 +76,7 @@ async def run_loop(context: RunContext, client: ChatClient, silence_timer: Silen
 class ReactAgent:
     """A model that works with tools.
 
-    answer_tokens:        the limit on the length of an answer, which the server may force to be lower.
+    answer_tokens:        the limit on the length of an answer, lowered if the server rejects a request as too long.
     tokens_per_character: estimated from the usage of the last completion.
     call_counts:          the number of executed calls by tool.
     format_errors:        the number of consecutive answers without a call.

@@ -48,7 +48,7 @@ def shown_characters(window_tokens: int) -> int:
 
 
 def without_middle(text: str, characters: int, note: str) -> str:
-    """Return `characters` of the text, two thirds from its start and one third from its end, around a note."""
+    """Return the head and tail of the text, `characters` long together, with a note between them."""
     tail = characters // 3
     head = characters - tail
     missing = len(text) - characters

@@ -91,7 +91,7 @@ class NativeFormat:
 
 @dataclass(frozen=True)
 class TextFormat:
-    """One JSON object in the text. constrained: True to send a schema that lets the model write nothing else."""
+    """A call as a JSON object in the text. constrained: True to send a schema that allows nothing else."""
 
     constrained: bool
     name: str
@@ -206,7 +206,7 @@ def _result_text(call: ToolCall, observation: Observation) -> str:
 
 
 def _objects_in(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects in a text, between any other text."""
+    """Yield the JSON objects in a text, which may contain anything around them."""
     decoder = json.JSONDecoder()
     start = text.find("{")
     for _ in range(_MAX_OBJECTS):

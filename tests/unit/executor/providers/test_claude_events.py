@@ -151,11 +151,11 @@ def test_long_pause_requested_by_the_server_ends_the_run(tmp_path: Path) -> None
 
 
 def test_short_pause_requested_by_the_server_is_reported_with_the_failure(tmp_path: Path) -> None:
-    asked, _ = recorded(tmp_path, "asked_for_seconds")
+    translator, _ = recorded(tmp_path, "asked_for_seconds")
 
-    assert asked.long_pause is None
+    assert translator.long_pause is None
     with pytest.raises(GiveUp) as failure:
-        answer_of(TASK, asked.result, ProgramExit(1), retry_after_seconds=asked.retry_after_seconds)
+        answer_of(TASK, translator.result, ProgramExit(1), retry_after_seconds=translator.retry_after_seconds)
     assert (failure.value.code, failure.value.retry_after_seconds) == (FailedCode.OVERLOADED, 4.732)
 
 
