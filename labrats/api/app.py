@@ -9,9 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labrats import __version__
 from labrats.api.auth.hosts import Hosts
-from labrats.api.auth.permissions import TAKEN_ONCE
 from labrats.api.http.body_bounds import bounds_of
 from labrats.api.http.errors import ApiError, error_response, install_error_answers
+from labrats.api.http.head_requests import GET_HAS_EFFECT, without_body
 from labrats.api.openapi import openapi_document
 from labrats.api.routes import (
     agents,
@@ -105,8 +105,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         began, method = time.perf_counter(), scope["method"]
-        if method == "HEAD" and scope["path"] not in TAKEN_ONCE:
-            scope, send = {**scope, "method": "GET"}, _without_body(send)
+        if method == "HEAD" and scope["path"] not in GET_HAS_EFFECT:
+            scope, send = {**scope, "method": "GET"}, without_body(send)
 
         async def send_stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -129,17 +129,6 @@ class Gate:
             await error_response(413, "too_large", _too_large(limit))(scope, receive, send_stamped)
             return
         await self._app(scope, _bounded(receive, limit), send_stamped)
-
-
-def _without_body(send: Send) -> Send:
-    """`send`, which ends the answer after its headers, so that a stream is not even begun."""
-
-    async def send_head(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            await send(message)
-            await send({"type": "http.response.body"})
-
-    return send_head
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from labrats.api.auth.authentication import Credential, authenticate
+from labrats.api.auth.authentication import Credential
 from labrats.api.auth.keys import Caller
 from labrats.api.auth.permissions import Access, access_to
 from labrats.api.http.errors import ApiError
@@ -57,7 +57,7 @@ class GuardedRoute(APIRoute):
 
         async def authenticate_first(request: Request) -> Response:
             services = services_of(request)
-            caller, credential = authenticate(request, services, self.access)
+            caller, credential = services.authenticator.authenticate(request, self.access)
             if self.access is Access.ADMIN and not caller.is_admin:
                 raise ApiError(403, "forbidden", "this needs an API key with the scope `admin`")
             _refuse_unknown(request.query_params, known)
@@ -68,7 +68,7 @@ class GuardedRoute(APIRoute):
                 await strict.json()  # FastAPI, which finds it read, would put its own error in the place of ours
             response = await answer(strict)
             if isinstance(response, EventStream):
-                response.reader_lapses = partial(credential.lapse, services.clock)
+                response.access_ends = partial(credential.wait_until_invalid, services.clock)
             return response
 
         return authenticate_first

@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from labrats.api.auth.authentication import Authenticator
 from labrats.api.auth.keys import KeyRing
 from labrats.api.auth.oidc import Provider
 from labrats.api.auth.rate_limit import AuthRateLimit
 from labrats.api.auth.sessions import Sessions
+from labrats.api.http.fair_lock import FairLock
 from labrats.api.http.idempotency_cache import IdempotencyCache
 from labrats.api.http.signed_body import UnverifiedBodies
-from labrats.api.http.turns import Turns
 from labrats.api.model_file_scans import ModelFileScans
 from labrats.api.prometheus import Prometheus
 from labrats.files.attachments import Attachments
@@ -52,10 +54,14 @@ class Services:
     """The files of local models; None on a cluster that has no volume for them."""
     idempotency_cache: IdempotencyCache = field(default_factory=IdempotencyCache)
     auth_rate_limit: AuthRateLimit = field(default_factory=AuthRateLimit)
-    stream_turns: Turns = field(default_factory=Turns)
+    stream_lock: FairLock = field(default_factory=FairLock)
     """For the live streams of logs and events, of which there may be hundreds."""
     unverified_bodies: UnverifiedBodies = field(default_factory=UnverifiedBodies)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @cached_property
+    def authenticator(self) -> Authenticator:
+        return Authenticator(self.api_keys, self.sessions, self.auth_rate_limit, self.clock, self.settings.public_url)
 
     @property
     def watches(self) -> Mapping[str, asyncio.Event]:

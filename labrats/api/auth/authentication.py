@@ -1,4 +1,4 @@
-"""Who is calling: by an API key, or by the cookie of a session."""
+"""Identifies callers by API key or session cookie."""
 
 import asyncio
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from starlette.requests import Request
 
 from labrats.api.auth.keys import Caller, KeyRing
 from labrats.api.auth.permissions import Access
+from labrats.api.auth.rate_limit import AuthRateLimit
 from labrats.api.auth.sessions import Session, Sessions
 from labrats.api.http.errors import ApiError
-from labrats.api.services import Services
 from labrats.model.errors import RetryLater
 from labrats.ports import Clock
 
@@ -22,19 +22,19 @@ _SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 
 @dataclass(frozen=True)
 class Credential:
-    """What let a request in, and who knows whom it stands for."""
+    """An accepted credential and the registry that resolves it to a caller."""
 
     text: str
-    known_to: KeyRing | Sessions
+    registry: KeyRing | Sessions
 
     def caller(self, now: datetime) -> Caller | None:
-        """Whom it stands for; None once it has expired or was revoked."""
-        return self.known_to.caller(self.text, now)
+        """Return the caller; None once the credential has expired or was revoked."""
+        return self.registry.caller(self.text, now)
 
-    async def lapse(self, clock: Clock) -> None:
-        """Return as soon as it has expired or was revoked."""
+    async def wait_until_invalid(self, clock: Clock) -> None:
+        """Return as soon as the credential has expired or was revoked."""
         while caller := self.caller(now := clock.now()):
-            waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self.known_to.changes.next.wait())]
+            waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self.registry.changes.next.wait())]
             if caller.expires_at:
                 waits.append(asyncio.ensure_future(clock.sleep((caller.expires_at - now).total_seconds())))
             try:
@@ -44,71 +44,78 @@ class Credential:
                     each.cancel()
 
 
-def authenticate(request: Request, services: Services, access: Access) -> tuple[Caller, Credential]:
-    """Who calls a route of that `access`, and by what. An `Authorization` header always beats the cookie.
+@dataclass(frozen=True)
+class Authenticator:
+    """Identifies the caller of a request by API key or session cookie."""
 
-    Raises 401; 403 for a write that another site may have made the browser send; 429 for who guesses keys.
-    """
-    if "authorization" in request.headers:
-        return _by_key(request, services)
-    if access is not Access.KEY and SESSION_COOKIE in request.cookies:
-        return _by_session(request, services)
-    raise _unauthorized(access)
+    api_keys: KeyRing
+    sessions: Sessions
+    rate_limit: AuthRateLimit
+    clock: Clock
+    public_url: str | None
+    """The configured address of the engine, whose pages may send requests with the cookie."""
+
+    def authenticate(self, request: Request, access: Access) -> tuple[Caller, Credential]:
+        """Return the caller and the credential. An `Authorization` header takes precedence over the cookie.
+
+        Raises ApiError: 401 without a valid credential; 403 for a write that another site may have made the browser
+        send; 429 after too many wrong keys. Raises RetryLater while keys or sessions cannot be checked.
+        """
+        if "authorization" in request.headers:
+            return self._by_key(request)
+        if access is not Access.KEY and SESSION_COOKIE in request.cookies:
+            return self._by_session(request)
+        raise _unauthorized(access)
+
+    def session(self, request: Request) -> Session | None:
+        """Return the session of the cookie; None without a valid one. Raises RetryLater before the first sync."""
+        if not self.sessions.synced.is_set():
+            raise RetryLater("the engine is still reading which sessions were ended")
+        return self.sessions.find(request.cookies.get(SESSION_COOKIE, ""), self.clock.now())
+
+    def check_origin(self, request: Request) -> None:
+        """Raise ApiError 403 unless the browser says that a page of this engine sends the request.
+
+        A browser sends the cookie with requests of any site, but names the site in headers that pages cannot set.
+        """
+        site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+        if site in (None, "same-origin") and (self._is_own(origin, request) if origin else site is not None):
+            return
+        message = "this request comes from another site, or does not say where from; use the dashboard, or an API key"
+        raise ApiError(403, "foreign_origin", message)
+
+    def _by_key(self, request: Request) -> tuple[Caller, Credential]:
+        credential, now = Credential(_bearer_key(request), self.api_keys), self.clock.now()
+        address = request.client.host if request.client else ""
+        if caller := credential.caller(now):
+            self.api_keys.refuse_unless_sure(caller)
+            return caller, credential
+        if not self.api_keys.synced.is_set():
+            raise RetryLater("the engine is still reading the API keys that it has stored")
+        if seconds := self.rate_limit.seconds_to_wait(address, now):
+            message = "too many wrong API keys came from your address; try again later"
+            raise ApiError(429, "too_many_attempts", message, {"Retry-After": str(seconds)})
+        if credential.text:
+            self.rate_limit.note(address, credential.text, now)
+        raise _unauthorized(Access.KEY)
+
+    def _by_session(self, request: Request) -> tuple[Caller, Credential]:
+        if (session := self.session(request)) is None:
+            raise _unauthorized(Access.CALLER)
+        if request.method not in _SAFE_METHODS:
+            self.check_origin(request)
+        return session.caller, Credential(request.cookies[SESSION_COOKIE], self.sessions)
+
+    def _is_own(self, origin: str, request: Request) -> bool:
+        """Return whether the origin is this engine. A TLS proxy changes the scheme, so only the host is compared."""
+        named = urlsplit(origin).netloc  # empty for `null`, which any page can send
+        return origin == self.public_url or (bool(named) and named == request.headers.get("host"))
 
 
-def bearer_key(request: Request) -> str:
-    """The API key that came with the request; empty when none did."""
+def _bearer_key(request: Request) -> str:
+    """Return the API key in the `Authorization` header; empty without one."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else ""
-
-
-def _by_key(request: Request, services: Services) -> tuple[Caller, Credential]:
-    credential, now = Credential(bearer_key(request), services.api_keys), services.clock.now()
-    address = request.client.host if request.client else ""
-    if caller := credential.caller(now):
-        services.api_keys.refuse_unless_sure(caller)
-        return caller, credential
-    if not services.api_keys.synced.is_set():
-        raise RetryLater("the engine is still reading the API keys that it has stored")
-    if seconds := services.auth_rate_limit.seconds_to_wait(address, now):
-        message = "too many wrong API keys came from your address; try again later"
-        raise ApiError(429, "too_many_attempts", message, {"Retry-After": str(seconds)})
-    if credential.text:
-        services.auth_rate_limit.note(address, credential.text, now)
-    raise _unauthorized(Access.KEY)
-
-
-def _by_session(request: Request, services: Services) -> tuple[Caller, Credential]:
-    if (session := session_of(request, services)) is None:
-        raise _unauthorized(Access.CALLER)
-    if request.method not in _SAFE_METHODS:
-        refuse_foreign_origin(request, services)
-    return session.caller, Credential(request.cookies[SESSION_COOKIE], services.sessions)
-
-
-def session_of(request: Request, services: Services) -> Session | None:
-    """The session whose cookie came with the request."""
-    if not services.sessions.synced.is_set():
-        raise RetryLater("the engine is still reading which sessions were ended")
-    return services.sessions.find(request.cookies.get(SESSION_COOKIE, ""), services.clock.now())
-
-
-def refuse_foreign_origin(request: Request, services: Services) -> None:
-    """Raises 403 unless the browser says that a page of our own sends the request.
-
-    Browsers send a cookie along whoever asks them to, but say who did, in headers that no page can write.
-    """
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site in (None, "same-origin") and (_is_own(origin, request, services) if origin else site is not None):
-        return
-    message = "this request comes from another site, or does not say where from; use the dashboard, or an API key"
-    raise ApiError(403, "foreign_origin", message)
-
-
-def _is_own(origin: str, request: Request, services: Services) -> bool:
-    """The scheme is not compared: behind a proxy with TLS, ours is not the one that the browser sees."""
-    named = urlsplit(origin).netloc  # empty for `null`, which any page can have sent
-    return origin == services.settings.public_url or (bool(named) and named == request.headers.get("host"))
 
 
 def _unauthorized(access: Access) -> ApiError:

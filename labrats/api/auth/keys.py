@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
-from labrats.api.http.notifier import Notifier
+from labrats.api.auth.notifier import Notifier
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
 from labrats.model.record import Metadata
@@ -177,12 +177,12 @@ class KeyRing:
         caller = Caller(secret.name, _scopes_of(secret), expiry_of(secret), secret.name)
         self._by_secret[secret.name] = _index(digest)
         self._stored[_index(digest)] = _Known(digest, caller)
-        self.changes.announce()
+        self.changes.notify()
 
     def _remove(self, name: str) -> None:
         if (index := self._by_secret.pop(name, None)) is not None:
             self._stored.pop(index, None)
-            self.changes.announce()
+            self.changes.notify()
 
 
 async def _keep(hashed: Secret, store: Store) -> None:

@@ -116,9 +116,6 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
 }
 """Who may call each route, by method and path."""
 
-TAKEN_ONCE: Final = frozenset({"/api/auth/link", "/api/auth/oidc/callback"})
-"""Where GET takes what nobody can take again. HEAD, by which programs look at links that they show, is no GET there."""
-
 
 def access_to(method: str, path: str) -> Access:
     """Who may call the route. Raises LookupError where the table does not say."""

@@ -13,7 +13,7 @@ from joserfc.jwk import OctKey
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
 from labrats.api.auth.keys import ADMIN, SUBMIT, Caller
-from labrats.api.http.notifier import Notifier
+from labrats.api.auth.notifier import Notifier
 from labrats.model.core_resources import TYPE_LABEL, Secret
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.record import Metadata
@@ -159,4 +159,4 @@ class Sessions:
 
     def _add(self, session_id: str) -> None:
         self._ended.add(session_id)
-        self.changes.announce()
+        self.changes.notify()

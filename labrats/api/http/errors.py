@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from labrats.api.auth.permissions import TAKEN_ONCE
+from labrats.api.http.head_requests import GET_HAS_EFFECT
 from labrats.api.schemas.patterns import IN_WORDS
 from labrats.model.errors import (
     AccessDenied,
@@ -198,7 +198,7 @@ def _methods_at(request: Request) -> list[str]:
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     meant = next(route.path for route in routes if route.path_regex.match(request.url.path))
     methods = {method for route in routes if route.path == meant for method in route.methods or ()}
-    return sorted(methods | {"HEAD"} if "GET" in methods and meant not in TAKEN_ONCE else methods)
+    return sorted(methods | {"HEAD"} if "GET" in methods and meant not in GET_HAS_EFFECT else methods)
 
 
 async def _answer_nobody(_: Request, error: Exception) -> Response:

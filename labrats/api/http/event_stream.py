@@ -1,4 +1,4 @@
-"""Server-sent events as an answer, for as long as its reader may read it."""
+"""Server-sent events as a response."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -13,23 +13,24 @@ async def _never() -> None:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. It ends, as if all were said, when `reader_lapses` returns; the route sets that."""
+    """Server-sent events. The stream ends normally when `access_ends` returns."""
 
     media_type = "text/event-stream"
-    reader_lapses: Callable[[], Coroutine[Any, Any, None]] = staticmethod(_never)
+    access_ends: Callable[[], Coroutine[Any, Any, None]] = staticmethod(_never)
+    """Returns when the reader's credential is no longer valid. Set by the route."""
 
     def __init__(self, frames: AsyncIterator[bytes], status_code: int = 200) -> None:
-        super().__init__(frames, status_code, {"X-Accel-Buffering": "no"})  # else a proxy may wait for more to pass on
+        super().__init__(frames, status_code, {"X-Accel-Buffering": "no"})  # else nginx buffers the events
 
     async def stream_response(self, send: Send) -> None:
         streaming = asyncio.ensure_future(super().stream_response(send))
-        lapsing = asyncio.ensure_future(self.reader_lapses())
+        access_ending = asyncio.ensure_future(self.access_ends())
         try:
-            done, _ = await asyncio.wait({streaming, lapsing}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({streaming, access_ending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             streaming.cancel()
-            lapsing.cancel()
-            await asyncio.gather(streaming, lapsing, return_exceptions=True)
+            access_ending.cancel()
+            await asyncio.gather(streaming, access_ending, return_exceptions=True)
         for task in done:
             task.result()
         if streaming not in done:

@@ -67,7 +67,7 @@ async def _frames(services: Services, job_id: str, position: Position, telling: 
             if number <= job.status.attempts:
                 async with aclosing(_lines(services, job, number, seq)) as batches:
                     async for lines in batches:
-                        async with services.stream_turns.turn():
+                        async with services.stream_lock.hold():
                             frames = _frames_of(number, lines, telling)
                         if frames:
                             yield frames

@@ -136,7 +136,7 @@ async def get_job(request: Request, job_id: JobId) -> Response:
 )
 async def follow_log(request: Request, job_id: JobId, last_event_id: LastEventId = None) -> Response:
     """Stream events: `{"log": "…"}` per line, then `{"done": true, "status": "…"}`. `Last-Event-ID` resumes."""
-    async with services_of(request).stream_turns.turn():  # hundreds of readers may connect at once
+    async with services_of(request).stream_lock.hold():  # hundreds of readers may connect at once
         pass
     await own_job(request, job_id)
     return EventStream(stream(services_of(request), job_id, parse_event_id(last_event_id), log_line))

@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.responses import RedirectResponse, Response
 
 from labrats import __version__
-from labrats.api.auth.authentication import SESSION_COOKIE, refuse_foreign_origin, session_of
+from labrats.api.auth.authentication import SESSION_COOKIE
 from labrats.api.auth.login_links import redeem
 from labrats.api.auth.oidc import LOGIN_LIFETIME, Provider
 from labrats.api.auth.sessions import User
@@ -91,7 +91,7 @@ async def finish_login(
 @router.get("/api/auth/me", responses=answers(200, Me, "Who is signed in, if anybody", 503), summary="Who is signed in")
 async def me(request: Request) -> Response:
     """The user of the session whose cookie is sent, and the engine's version."""
-    session = session_of(request, services_of(request))
+    session = services_of(request).authenticator.session(request)
     user = session and {"id": session.user.id, "name": session.user.name, "email": session.user.email}
     return json_response({"user": user, "version": __version__})
 
@@ -102,8 +102,8 @@ async def me(request: Request) -> Response:
 async def logout(request: Request) -> Response:
     """End the session, wherever its cookie may have got to, and its open streams; clear the cookie."""
     services = services_of(request)
-    if session := session_of(request, services):
-        refuse_foreign_origin(request, services)
+    if session := services.authenticator.session(request):
+        services.authenticator.check_origin(request)
         await services.sessions.end(session, services.store, services.clock.now())
     response = Response(status_code=204)
     if SESSION_COOKIE in request.cookies:  # another site can send this without it, and must not have it cleared

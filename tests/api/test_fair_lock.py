@@ -1,16 +1,16 @@
-"""Streams take turns, so that none of them holds up the rest of the engine."""
+"""Streams share a fair lock, so that none of them holds up the rest of the engine."""
 
 import asyncio
 
-from labrats.api.http.turns import Turns
+from labrats.api.http.fair_lock import FairLock
 
 
-async def test_other_work_comes_between_any_two_turns() -> None:
-    turns, done = Turns(), list[str]()
+async def test_other_tasks_run_between_two_holders_of_the_lock() -> None:
+    lock, done = FairLock(), list[str]()
 
     async def stream(pieces: int) -> None:
         for _ in range(pieces):
-            async with turns.turn():
+            async with lock.hold():
                 done.append("piece")
 
     async def other() -> None:
@@ -25,12 +25,12 @@ async def test_other_work_comes_between_any_two_turns() -> None:
     assert "piece piece" not in " ".join(done[: done.index("other", 50)])
 
 
-async def test_turns_go_round() -> None:
-    turns, done = Turns(), list[int]()
+async def test_tasks_hold_the_lock_in_the_order_of_their_requests() -> None:
+    lock, done = FairLock(), list[int]()
 
     async def stream(number: int) -> None:
         for _ in range(3):
-            async with turns.turn():
+            async with lock.hold():
                 done.append(number)
 
     await asyncio.gather(*(stream(number) for number in range(3)))
