@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from labrats.model.errors import RetryLater
 
 if TYPE_CHECKING:
-    from labrats.api.auth.oidc import Provider
+    from labrats.api.auth.oidc import OpenIdProvider
     from labrats.api.auth.sessions import Signer
     from labrats.api.services import Services
     from labrats.backends.embedded.store import EmbeddedStore
@@ -189,10 +189,10 @@ async def create_services(
     Only an engine with the role `all` creates an admin key: of several replicas, each would create its own.
     """
     from labrats.api.auth.admin_key import ensure_admin_key
-    from labrats.api.auth.keys import KeyRing
+    from labrats.api.auth.keys import ApiKeyIndex
     from labrats.api.auth.sessions import Sessions, Signer, new_secret, signing_secret
     from labrats.api.model_file_scans import ModelFileScans
-    from labrats.api.prometheus import Prometheus
+    from labrats.api.prometheus import PrometheusClient
     from labrats.api.services import Services
     from labrats.files.attachments import Attachments
     from labrats.files.uploads import Uploads
@@ -217,10 +217,10 @@ async def create_services(
         job_index=job_index,
         catalog=catalog,
         admission=Admission(store, catalog, job_index, attachments, uploads, metrics, settings),
-        api_keys=KeyRing([key.get_secret_value() for key in settings.submit_api_keys]),
+        api_keys=ApiKeyIndex([key.get_secret_value() for key in settings.submit_api_keys]),
         sessions=Sessions(signer, timedelta(hours=settings.session_hours)),
         openid_provider=openid_provider(settings, signer),
-        prometheus=Prometheus(settings.prometheus_url) if settings.prometheus_url else None,
+        prometheus=PrometheusClient(settings.prometheus_url) if settings.prometheus_url else None,
         attachments=attachments,
         workspace_uploads=uploads,
         pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf"),
@@ -239,15 +239,15 @@ def signing_secrets(settings: "EngineSettings", store: "Store") -> "SigningSecre
     return StoredSecrets(store)
 
 
-def openid_provider(settings: "EngineSettings", signer: "Signer") -> "Provider | None":
+def openid_provider(settings: "EngineSettings", signer: "Signer") -> "OpenIdProvider | None":
     """Return the OpenID provider at which users sign in; None unless one is configured."""
-    from labrats.api.auth.oidc import Issuer, Provider, connection
+    from labrats.api.auth.oidc import ClientRegistration, OpenIdProvider, connection
     from labrats.ports import SystemClock
 
     if not (settings.oidc_issuer and settings.oidc_client_id):
         return None
-    issuer = Issuer(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
-    return Provider(issuer, signer, SystemClock(), connection())
+    registration = ClientRegistration(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
+    return OpenIdProvider(registration, signer, SystemClock(), connection())
 
 
 def credential_labels(store: "Store", settings: "EngineSettings") -> "CredentialLabels":

@@ -81,11 +81,11 @@ class Commands:
         return key
 
     async def login_link(self, data_dir: Path | None, url: str) -> str:
-        from labrats.api.auth.login_links import make_link
+        from labrats.api.auth.login_links import create_login_link
         from labrats.ports import SystemClock
 
         async with self.open_store(data_dir) as store:
-            return await make_link(store, url, SystemClock().now())
+            return await create_login_link(store, url, SystemClock().now())
 
     def open_store(self, data_dir: Path | None) -> "AbstractAsyncContextManager[Store]":
         from labrats.compose import open_store
@@ -121,11 +121,11 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
     descriptors = raise_descriptor_limit()
     async with open_engine(settings) as engine, asyncio.TaskGroup() as loops:
         from labrats.api.app import create_app
-        from labrats.api.http.server import Patience, Server
+        from labrats.api.http.server import ClientLimits, Server
 
         services = engine.services
-        patience = Patience(connections=max(descriptors // 2, descriptors - RESERVED_DESCRIPTORS))
-        server = Server(create_app(services), patience, settings.trusted_proxies)
+        limits = ClientLimits(connections=max(descriptors // 2, descriptors - RESERVED_DESCRIPTORS))
+        server = Server(create_app(services), limits, settings.trusted_proxies)
         background = [
             loops.create_task(services.catalog.follow(services.store), name="catalog"),
             loops.create_task(announce(services, server, listener, on_ready), name="announce"),
@@ -167,12 +167,12 @@ async def announce(services: "Services", server: "Server", listener: socket.sock
 
 async def create_first_login_link(services: "Services", url: str) -> str | None:
     """Create the link by which the owner of a local engine signs in. Return None where OpenID Connect is used."""
-    from labrats.api.auth.login_links import make_link
+    from labrats.api.auth.login_links import create_login_link
 
     settings = services.settings
     if settings.backend != "embedded" or settings.oidc_issuer:
         return None
-    return await make_link(services.store, settings.public_url or url, services.clock.now())
+    return await create_login_link(services.store, settings.public_url or url, services.clock.now())
 
 
 def stop_on_signals(services: "Services", server: "Server") -> None:

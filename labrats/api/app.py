@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labrats import __version__
-from labrats.api.auth.hosts import Hosts
+from labrats.api.auth.hosts import AllowedHosts
 from labrats.api.http.body_bounds import bounds_of
 from labrats.api.http.errors import ApiError, error_response, install_error_answers
 from labrats.api.http.head_requests import GET_HAS_EFFECT, without_body
@@ -56,7 +56,7 @@ def create_app(services: Services) -> ASGIApp:
     app: ASGIApp = create_api(services)
     source, path = services.settings.webhook_source, services.settings.webhook_path
     app = _also_at(path, f"/webhooks/{source}", app) if source and path else app
-    return Gate(app, services.metrics, Hosts.of(services.settings))
+    return Gate(app, services.metrics, AllowedHosts.of(services.settings))
 
 
 def _also_at(path: str, served: str, app: ASGIApp) -> ASGIApp:
@@ -97,7 +97,7 @@ class Gate:
     Plain ASGI, since it is on the path of every request.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Hosts) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: AllowedHosts) -> None:
         self._app, self._metrics, self._hosts = app, metrics, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

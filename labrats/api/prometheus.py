@@ -44,7 +44,7 @@ class _Answer(msgspec.Struct):
     data: _Data
 
 
-class Prometheus:
+class PrometheusClient:
     """The Prometheus at `url`."""
 
     def __init__(self, url: str) -> None:

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from labrats.api.auth.authentication import Authenticator
-from labrats.api.auth.keys import KeyRing
-from labrats.api.auth.oidc import Provider
+from labrats.api.auth.keys import ApiKeyIndex
+from labrats.api.auth.oidc import OpenIdProvider
 from labrats.api.auth.rate_limit import AuthRateLimit
 from labrats.api.auth.sessions import Sessions
 from labrats.api.http.fair_lock import FairLock
 from labrats.api.http.idempotency_cache import IdempotencyCache
 from labrats.api.http.signed_body import UnverifiedBodies
 from labrats.api.model_file_scans import ModelFileScans
-from labrats.api.prometheus import Prometheus
+from labrats.api.prometheus import PrometheusClient
 from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
@@ -38,7 +38,7 @@ class Services:
     job_index: JobIndex
     catalog: Catalog
     admission: Admission
-    api_keys: KeyRing
+    api_keys: ApiKeyIndex
     sessions: Sessions
     attachments: Attachments
     workspace_uploads: Uploads
@@ -46,9 +46,9 @@ class Services:
     metrics: Metrics
     signing_secrets: SigningSecrets
     deliveries: DeliveryCounts = field(default_factory=DeliveryCounts)
-    openid_provider: Provider | None = None
+    openid_provider: OpenIdProvider | None = None
     """Where users sign in, if anywhere."""
-    prometheus: Prometheus | None = None
+    prometheus: PrometheusClient | None = None
     """What has scraped this engine, if anything is known to."""
     model_file_scans: ModelFileScans | None = None
     """The files of local models; None on a cluster that has no volume for them."""

@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 import httpx2
 import pytest
 
-from labrats.api.auth.login_links import make_link
+from labrats.api.auth.login_links import create_login_link
 from labrats.backends.embedded.store import EmbeddedStore
 from labrats.processes import ProcessId, descendants, send_signal
 from tests.support.waiting import poll_intervals
@@ -230,7 +230,7 @@ class LocalEngine(Engine):
 
     async def login_link(self) -> str:
         async with EmbeddedStore.open(self.data_dir / "labrats.db") as store:
-            return await make_link(store, self.url, datetime.now(UTC))
+            return await create_login_link(store, self.url, datetime.now(UTC))
 
     def workspace(self, job_id: str, attempt: int = 1) -> Path:
         return self.data_dir / "workspaces" / f"{job_id}-{attempt}"

@@ -13,7 +13,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from labrats.api.app import create_app
-from labrats.api.auth.keys import ADMIN, SUBMIT, KeyRing, key_secret
+from labrats.api.auth.keys import ADMIN, SUBMIT, ApiKeyIndex, key_secret
 from labrats.api.auth.sessions import Sessions, Signer, User
 from labrats.api.model_file_scans import ModelFileScans
 from labrats.api.services import Services
@@ -94,7 +94,7 @@ async def api_in_memory(
             job_index=job_index,
             catalog=catalog,
             admission=admission,
-            api_keys=KeyRing([]),
+            api_keys=ApiKeyIndex([]),
             sessions=Sessions(Signer(SESSION_SECRET), timedelta(hours=12)),
             attachments=attachments,
             workspace_uploads=uploads,

@@ -26,7 +26,7 @@ FIRST_KEY, SECOND_KEY = (RSAKey.generate_key(2048, {"kid": kid, "use": "sig"}) f
 
 
 @dataclass
-class OpenIdProvider:
+class ScriptedOpenIdProvider:
     """Signs in whoever comes, as `claims` say.
 
     sign: makes the ID token of the claims, well, unless a test says otherwise.

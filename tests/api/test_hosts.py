@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.api.auth.hosts import Hosts
+from labrats.api.auth.hosts import AllowedHosts
 from labrats.settings import EngineSettings
 from tests.api.conftest import Api, api_in_memory
 
@@ -36,23 +36,23 @@ FOREIGN = [
 
 
 @pytest.fixture
-def hosts() -> Hosts:
-    return Hosts.of(EngineSettings(public_url="https://labrats.example.com", allowed_hosts=("proxy.internal",)))
+def hosts() -> AllowedHosts:
+    return AllowedHosts.of(EngineSettings(public_url="https://labrats.example.com", allowed_hosts=("proxy.internal",)))
 
 
 @pytest.mark.parametrize("host", OWN)
-def test_an_own_name_is_valid(hosts: Hosts, host: str) -> None:
+def test_an_own_name_is_valid(hosts: AllowedHosts, host: str) -> None:
     assert hosts.include(host)
 
 
 @pytest.mark.parametrize("host", FOREIGN)
-def test_a_foreign_name_is_not_valid(hosts: Hosts, host: str) -> None:
+def test_a_foreign_name_is_not_valid(hosts: AllowedHosts, host: str) -> None:
     assert not hosts.include(host)
 
 
 @pytest.mark.parametrize("host", [*OWN, *FOREIGN])
 def test_beyond_loopback_every_name_is_valid(host: str) -> None:
-    assert Hosts.of(EngineSettings(host="0.0.0.0")).include(host)
+    assert AllowedHosts.of(EngineSettings(host="0.0.0.0")).include(host)
 
 
 @pytest.mark.parametrize("path", ["/health", "/api/jobs", "/api/auth/me"])

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from labrats.api.auth.keys import (
     LAST_APPLIED,
     LONGEST_SILENCE_SECONDS,
-    KeyRing,
+    ApiKeyIndex,
     derived_key,
     hash_key,
     key_secret,
@@ -203,7 +203,7 @@ async def test_what_is_no_time_is_refused_with_one_that_is(admin: httpx2.AsyncCl
 
 
 async def test_a_key_of_the_environment_has_an_owner_that_does_not_tell_it() -> None:
-    caller = KeyRing([KEY]).caller(KEY, NOON)
+    caller = ApiKeyIndex([KEY]).caller(KEY, NOON)
 
     assert caller is not None
     assert KEY not in caller.id

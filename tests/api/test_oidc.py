@@ -17,13 +17,13 @@ from pydantic import SecretStr, ValidationError
 from structlog.testing import capture_logs
 
 from labrats.api.app import create_app
-from labrats.api.auth.oidc import LOGIN_LIFETIME, Issuer, Provider, basic_credentials
+from labrats.api.auth.oidc import LOGIN_LIFETIME, ClientRegistration, OpenIdProvider, basic_credentials
 from labrats.api.auth.sessions import Signer
 from labrats.main import refuse_unprotected
 from labrats.model.errors import LabratsError
 from labrats.settings import EngineSettings
 from tests.api.conftest import SESSION_SECRET, USER, Api, api_in_memory
-from tests.api.openid import CLIENT_ID, CLIENT_SECRET, FIRST_KEY, ISSUER, SECOND_KEY, OpenIdProvider, signed
+from tests.api.openid import CLIENT_ID, CLIENT_SECRET, FIRST_KEY, ISSUER, SECOND_KEY, ScriptedOpenIdProvider, signed
 
 CALLBACK = "/api/auth/oidc/callback"
 
@@ -33,7 +33,7 @@ class Login:
     """An engine that signs in at a provider, and a browser that does so."""
 
     api: Api
-    openid: OpenIdProvider
+    openid: ScriptedOpenIdProvider
     browser: httpx2.AsyncClient
 
     async def begin(self) -> dict[str, str]:
@@ -55,9 +55,9 @@ class Login:
 @pytest.fixture
 async def login(tmp_path: Path) -> AsyncIterator[Login]:
     async with api_in_memory(tmp_path) as api:
-        openid = OpenIdProvider(api.clock)
-        issuer = Issuer(ISSUER, CLIENT_ID, SecretStr(CLIENT_SECRET))
-        provider = Provider(issuer, Signer(SESSION_SECRET), api.clock, openid.connect)
+        openid = ScriptedOpenIdProvider(api.clock)
+        registration = ClientRegistration(ISSUER, CLIENT_ID, SecretStr(CLIENT_SECRET))
+        provider = OpenIdProvider(registration, Signer(SESSION_SECRET), api.clock, openid.connect)
         services = replace(api.services, openid_provider=provider)
         api = replace(api, services=services, app=create_app(services))
         async with api.browser(None) as browser:
@@ -466,7 +466,7 @@ async def test_what_is_told_of_somebody_else_is_refused(login: Login) -> None:
 async def test_a_wrong_secret_is_refused_by_the_provider_and_never_shown(login: Login) -> None:
     provider = login.api.services.openid_provider
     assert provider
-    provider._issuer = Issuer(ISSUER, CLIENT_ID, SecretStr("another-test-secret"))
+    provider._registration = ClientRegistration(ISSUER, CLIENT_ID, SecretStr("another-test-secret"))
 
     with capture_logs() as logged:
         came_back = await login.sign_in()

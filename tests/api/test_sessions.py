@@ -11,7 +11,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from labrats import __version__
-from labrats.api.auth.login_links import LIFETIME, make_link
+from labrats.api.auth.login_links import LIFETIME, create_login_link
 from labrats.api.auth.sessions import SIGNING_SECRET, Sessions, Signer, signing_secret
 from labrats.compose import create_services
 from labrats.model.core_resources import Secret
@@ -241,7 +241,7 @@ async def test_only_an_engine_that_answers_requests_makes_a_secret(
 
 
 async def test_a_link_signs_in_once(api: Api) -> None:
-    link = await make_link(api.store, "http://engine.test", api.clock.now())
+    link = await create_login_link(api.store, "http://engine.test", api.clock.now())
     assert link.partition("token=")[2] not in str([secret.data for secret in await api.store.list(Secret)])
     async with api.browser(None) as browser, api.browser(None) as late:
         opened = await browser.get(link)
@@ -262,7 +262,7 @@ async def test_a_link_signs_in_once(api: Api) -> None:
 
 
 async def test_whoever_only_looks_at_a_link_does_not_use_it_up(api: Api) -> None:
-    link = await make_link(api.store, "http://engine.test", api.clock.now())
+    link = await create_login_link(api.store, "http://engine.test", api.clock.now())
     async with api.browser(None) as browser:
         looked = await browser.head(link)
         assert (looked.status_code, looked.headers["Allow"]) == (405, "GET")
@@ -270,7 +270,7 @@ async def test_whoever_only_looks_at_a_link_does_not_use_it_up(api: Api) -> None
 
 
 async def test_of_many_who_open_a_link_at_once_one_is_signed_in(api: Api) -> None:
-    link = await make_link(api.store, "http://engine.test", api.clock.now())
+    link = await create_login_link(api.store, "http://engine.test", api.clock.now())
     async with api.client(None) as client:
         answers = await asyncio.gather(*(client.get(link) for _ in range(10)))
 
@@ -278,13 +278,13 @@ async def test_of_many_who_open_a_link_at_once_one_is_signed_in(api: Api) -> Non
 
 
 async def test_a_link_expires_and_is_forgotten(api: Api) -> None:
-    link = await make_link(api.store, "http://engine.test", api.clock.now())
+    link = await create_login_link(api.store, "http://engine.test", api.clock.now())
     api.clock.step(LIFETIME.total_seconds())
     async with api.browser(None) as browser:
         assert (await browser.get(link)).status_code == 401
-    expired = await make_link(api.store, "http://engine.test", api.clock.now())
+    expired = await create_login_link(api.store, "http://engine.test", api.clock.now())
     api.clock.step(LIFETIME.total_seconds())
-    await make_link(api.store, "http://engine.test", api.clock.now())
+    await create_login_link(api.store, "http://engine.test", api.clock.now())
 
     assert expired
     assert sum(secret.name.startswith("login-link-") for secret in await api.store.list(Secret)) == 1
@@ -300,6 +300,6 @@ async def test_what_is_no_link_signs_nobody_in(api: Api, token: str) -> None:
 async def test_the_cookie_is_secure_behind_tls(tmp_path: Path, public_url: str | None) -> None:
     async with api_in_memory(tmp_path, public_url=public_url) as api:
         scheme = "http" if public_url else "https"
-        link = await make_link(api.store, f"{scheme}://engine.test", api.clock.now())
+        link = await create_login_link(api.store, f"{scheme}://engine.test", api.clock.now())
         async with api.browser(None) as browser:
             assert "Secure" in (await browser.get(link)).headers["Set-Cookie"]

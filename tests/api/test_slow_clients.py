@@ -17,11 +17,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from labrats.api.http.server import Patience, Server
+from labrats.api.http.server import ClientLimits, Server
 from tests.fakes.clock import VirtualTimeLoop
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: engine.test\r\nContent-Length: 10\r\n\r\n"
-PATIENCE = Patience()
+LIMITS = ClientLimits()
 MIB = 1024 * 1024
 AN_HOUR = 3600
 """What never comes has not come after an hour, which takes a moment here."""
@@ -99,13 +99,13 @@ Connect = Callable[[], Awaitable[Client]]
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, patience: Patience = PATIENCE) -> AsyncIterator[Connect]:
+async def served(app: ASGIApp, limits: ClientLimits = LIMITS) -> AsyncIterator[Connect]:
     """A server, and how to connect to it."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind("")  # the kernel finds a name that leaves no file behind
     listener.listen()
     name = listener.getsockname()
-    server = Server(app, patience)
+    server = Server(app, limits)
     clients: list[Client] = []
 
     async def connect() -> Client:
@@ -140,7 +140,7 @@ async def test_who_asks_nothing_is_cut(connect: Connect) -> None:
     began, client = seconds(), await connect()
 
     assert await client.is_cut()
-    assert seconds() - began == pytest.approx(PATIENCE.head_seconds, abs=0.2)
+    assert seconds() - began == pytest.approx(LIMITS.head_seconds, abs=0.2)
 
 
 async def test_who_sends_headers_byte_by_byte_is_cut_however_many_they_are(connect: Connect) -> None:
@@ -149,7 +149,7 @@ async def test_who_sends_headers_byte_by_byte_is_cut_however_many_they_are(conne
 
     status, body = await client.answer()
 
-    assert seconds() - began == pytest.approx(PATIENCE.head_seconds, abs=0.2)
+    assert seconds() - began == pytest.approx(LIMITS.head_seconds, abs=0.2)
     assert (status, json.loads(body)["code"]) == (408, "request_timeout")
     await trickling
 
@@ -169,7 +169,7 @@ async def test_blank_lines_keep_no_connection(connect: Connect) -> None:
     trickling = asyncio.create_task(client.trickle(b"\r\n" * 100, every_seconds=1))
 
     assert await client.is_cut()
-    assert seconds() - began == pytest.approx(PATIENCE.head_seconds, abs=0.2)
+    assert seconds() - began == pytest.approx(LIMITS.head_seconds, abs=0.2)
     await trickling
 
 
@@ -184,7 +184,7 @@ async def test_between_requests_a_connection_may_rest_but_not_dawdle(connect: Co
     await client.send(HEAD[:5])
 
     assert (await client.answer())[0] == 408
-    assert seconds() - began == pytest.approx(PATIENCE.head_seconds, abs=0.2)
+    assert seconds() - began == pytest.approx(LIMITS.head_seconds, abs=0.2)
 
 
 async def test_blank_lines_between_requests_end_the_rest(connect: Connect) -> None:
@@ -196,7 +196,7 @@ async def test_blank_lines_between_requests_end_the_rest(connect: Connect) -> No
     await client.send(b"\r\n")
 
     assert await client.is_cut()
-    assert seconds() - began == pytest.approx(PATIENCE.head_seconds, abs=0.2)
+    assert seconds() - began == pytest.approx(LIMITS.head_seconds, abs=0.2)
 
 
 async def test_a_body_that_stops_arriving_is_cut(connect: Connect) -> None:
@@ -206,7 +206,7 @@ async def test_a_body_that_stops_arriving_is_cut(connect: Connect) -> None:
 
     status, body = await client.answer()
 
-    assert seconds() - began == pytest.approx(PATIENCE.idle_seconds, abs=0.2)
+    assert seconds() - began == pytest.approx(LIMITS.idle_seconds, abs=0.2)
     assert (status, json.loads(body)["code"]) == (408, "request_timeout")
     assert await client.is_cut()
 
@@ -214,8 +214,8 @@ async def test_a_body_that_stops_arriving_is_cut(connect: Connect) -> None:
 async def test_headers_have_a_size(connect: Connect) -> None:
     endless, many = await connect(), await connect()
 
-    await endless.send(b"GET / HTTP/1.1\r\nx: " + b"y" * (PATIENCE.head_bytes + 1))
-    await many.send(b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * (PATIENCE.head_bytes // 6 + 1))
+    await endless.send(b"GET / HTTP/1.1\r\nx: " + b"y" * (LIMITS.head_bytes + 1))
+    await many.send(b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * (LIMITS.head_bytes // 6 + 1))
 
     for client in (endless, many):
         status, body = await client.answer()
@@ -225,7 +225,7 @@ async def test_headers_have_a_size(connect: Connect) -> None:
 
 async def test_large_headers_within_their_size_are_served(connect: Connect) -> None:
     client = await connect()
-    filler = b"x: " + b"y" * (PATIENCE.head_bytes // 2)
+    filler = b"x: " + b"y" * (LIMITS.head_bytes // 2)
 
     for _ in range(3):  # each request anew
         await client.send(HEAD.removesuffix(b"\r\n") + filler)
@@ -237,10 +237,10 @@ async def test_large_headers_within_their_size_are_served(connect: Connect) -> N
 async def test_who_takes_nothing_of_an_answer_is_cut(connect: Connect, app: Application) -> None:
     client = await connect()
     await client.send(b"GET /endless HTTP/1.1\r\nHost: engine.test\r\n\r\n")
-    await asyncio.sleep(PATIENCE.idle_seconds - 1)
+    await asyncio.sleep(LIMITS.idle_seconds - 1)
     assert app.streams_open == 1
 
-    await asyncio.sleep(PATIENCE.idle_seconds + 2)  # the first look may come soon after the socket was full
+    await asyncio.sleep(LIMITS.idle_seconds + 2)  # the first look may come soon after the socket was full
 
     assert app.streams_open == 0
 
@@ -250,7 +250,7 @@ async def test_who_takes_it_slowly_is_served(connect: Connect, app: Application)
     await client.send(b"GET /endless HTTP/1.1\r\nHost: engine.test\r\n\r\n")
 
     for _ in range(10):  # so little that the server's buffer stays full
-        await asyncio.sleep(PATIENCE.idle_seconds * 0.8)
+        await asyncio.sleep(LIMITS.idle_seconds * 0.8)
         assert await client.reader.readexactly(256 * 1024)
 
     assert app.streams_open == 1
@@ -273,11 +273,11 @@ async def test_what_is_refused_is_not_read_for_ever(connect: Connect) -> None:
 
     sent = 0
     with suppress(ConnectionError):
-        while sent < 2 * PATIENCE.discarded_bytes:
+        while sent < 2 * LIMITS.discarded_bytes:
             await client.send(b"%x\r\n" % MIB + b"x" * MIB + b"\r\n")
             sent += MIB
 
-    assert PATIENCE.discarded_bytes - MIB <= sent <= PATIENCE.discarded_bytes + 8 * MIB
+    assert LIMITS.discarded_bytes - MIB <= sent <= LIMITS.discarded_bytes + 8 * MIB
 
 
 async def test_a_refused_body_that_trickles_is_cut_after_ten_seconds(connect: Connect) -> None:
@@ -286,7 +286,7 @@ async def test_a_refused_body_that_trickles_is_cut_after_ten_seconds(connect: Co
     assert await client.answer() == (413, b"no")
     await client.trickle(b"x" * 1000, every_seconds=0.5)
     assert await client.is_cut()
-    assert seconds() - began == pytest.approx(PATIENCE.discard_seconds, abs=1)
+    assert seconds() - began == pytest.approx(LIMITS.discard_seconds, abs=1)
 
 
 async def test_a_refused_body_that_keeps_coming_is_read_however_long_it_takes(connect: Connect) -> None:
@@ -295,13 +295,13 @@ async def test_a_refused_body_that_keeps_coming_is_read_however_long_it_takes(co
     assert await client.answer() == (413, b"no")
     for _ in range(8):
         await client.send(b"x" * MIB)
-        await asyncio.sleep(PATIENCE.discard_seconds * 0.8)
+        await asyncio.sleep(LIMITS.discard_seconds * 0.8)
     await client.send(HEAD + b"0123456789")
     assert await client.answer() == (200, b"0123456789")
 
 
 async def test_a_connection_too_many_is_told_so_and_the_others_are_served(app: Application) -> None:
-    async with served(app, Patience(connections=2)) as connect:
+    async with served(app, ClientLimits(connections=2)) as connect:
         first, _ = await connect(), await connect()
         await first.send(HEAD + b"0123456789")
         assert await first.answer() == (200, b"0123456789")

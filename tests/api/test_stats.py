@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from labrats.api.http.errors import ApiError
-from labrats.api.prometheus import Prometheus
+from labrats.api.prometheus import PrometheusClient
 from labrats.api.routes.stats import MAX_NAMES
 from labrats.model.phases import Phase
 from labrats.model.series import Metric, Steps, Value
@@ -126,7 +126,7 @@ async def test_prometheus_is_asked_below_its_address(scripted: ScriptedPrometheu
     scripted.body = b"""{"status": "success", "data": {"resultType": "matrix", "result": [
         {"metric": {"status": "failed"}, "values": [[1.0, "2"], [2.0, "NaN"], [3.0, "+Inf"]]}]}}"""
 
-    assert await Prometheus(scripted.url).values(Metric.JOBS, STEPS) == [Value("failed", 1, 2.0)]
+    assert await PrometheusClient(scripted.url).values(Metric.JOBS, STEPS) == [Value("failed", 1, 2.0)]
     assert scripted.path == "/prefix/api/v1/query_range"
     assert b"step=3600" in scripted.asked
 
@@ -149,7 +149,7 @@ async def test_a_prometheus_of_no_use_is_a_503_that_tells_nothing_of_it(
     scripted.status, scripted.body = status, body
 
     with pytest.raises(ApiError, match="PROMETHEUS_URL") as refused:
-        await Prometheus(scripted.url).values(Metric.COST, STEPS)
+        await PrometheusClient(scripted.url).values(Metric.COST, STEPS)
 
     assert refused.value.status == 503
     assert "secret" not in str(refused.value)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from labrats.api.auth.keys import KeyRing
+from labrats.api.auth.keys import ApiKeyIndex
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE
@@ -26,7 +26,7 @@ def a_secret(name: str, key: str, **fields: object) -> dict[str, object]:
 async def test_a_key_that_is_applied_is_soon_in_the_clear_nowhere(
     api_client: ApiClient, namespace: str, kubectl: Kubectl
 ) -> None:
-    ring, key = KeyRing([]), "lr_test-key-that-was-applied"
+    ring, key = ApiKeyIndex([]), "lr_test-key-that-was-applied"
     in_the_clear = (key, base64.b64encode(key.encode()).decode())
     async with KubernetesStore.open(api_client, namespace) as store, run_in_background(ring.follow(store)):
         for _ in range(2):  # what is applied once more holds the key once more
@@ -38,7 +38,7 @@ async def test_a_key_that_is_applied_is_soon_in_the_clear_nowhere(
 async def test_a_secret_that_cannot_be_changed_is_a_key_and_stops_nobody(
     api_client: ApiClient, namespace: str, kubectl: Kubectl
 ) -> None:
-    ring = KeyRing([])
+    ring = ApiKeyIndex([])
     async with KubernetesStore.open(api_client, namespace) as store, run_in_background(ring.follow(store)):
         kubectl("create", "-f", "-", stdin=a_secret("fixed", "lr_test-key-that-is-fixed", immutable=True))
         await eventually(lambda: ring.caller("lr_test-key-that-is-fixed", NOW) is not None)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from labrats.api.auth.keys import Caller, KeyRing
+from labrats.api.auth.keys import ApiKeyIndex, Caller
 from labrats.api.auth.permissions import Access
 from labrats.api.auth.rate_limit import AuthRateLimit
 from labrats.api.auth.sessions import Session, Sessions
@@ -25,7 +25,7 @@ class Credential:
     """An accepted credential and the registry that resolves it to a caller."""
 
     text: str
-    registry: KeyRing | Sessions
+    registry: ApiKeyIndex | Sessions
 
     def caller(self, now: datetime) -> Caller | None:
         """Return the caller; None once the credential has expired or was revoked."""
@@ -48,7 +48,7 @@ class Credential:
 class Authenticator:
     """Identifies the caller of a request by API key or session cookie."""
 
-    api_keys: KeyRing
+    api_keys: ApiKeyIndex
     sessions: Sessions
     rate_limit: AuthRateLimit
     clock: Clock

@@ -11,14 +11,14 @@ from labrats.settings import EngineSettings
 
 
 @dataclass(frozen=True)
-class Hosts:
+class AllowedHosts:
     """Loopback's names and `names`; or any name, where the engine listens beyond loopback."""
 
     names: frozenset[str]
     are_judged: bool
 
     @classmethod
-    def of(cls, settings: EngineSettings) -> "Hosts":
+    def of(cls, settings: EngineSettings) -> "AllowedHosts":
         public = urlsplit(settings.public_url or "").hostname
         names = frozenset({*settings.allowed_hosts, *([public] if public else [])})
         return cls(names, settings.listens_on_loopback)

@@ -26,16 +26,16 @@ _RSA_2048_DIGITS: Final = 342
 """The length of a modulus of 2048 bits in base64url; anything shorter can be broken."""
 
 
-class BadToken(Exception):
+class InvalidToken(Exception):
     """The token is refused. The text says why, for the log."""
 
 
-class UnknownKey(BadToken):
+class UnknownKey(InvalidToken):
     """None of the provider's keys that we have signed it: it may have new ones."""
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedClaims:
     """What the token of a login must say."""
 
     issuer: str
@@ -60,21 +60,21 @@ def _key_of(entry: Mapping[str, Any]) -> Key | None:
         return None
 
 
-def check_id_token(token: str, keys: Sequence[Key], expected: Expected, now: datetime) -> dict[str, Any]:
-    """The claims of a token that is right in every respect. Raises BadToken."""
+def check_id_token(token: str, keys: Sequence[Key], expected: ExpectedClaims, now: datetime) -> dict[str, Any]:
+    """The claims of a token that is right in every respect. Raises InvalidToken."""
     if not token.isascii():
-        raise BadToken("it is no text of a token")
+        raise InvalidToken("it is no text of a token")
     try:
         header = jws.extract_compact(token.encode()).headers()
         claims = jwt.decode(token, _signer_of(header, keys), algorithms=list(ALGORITHMS)).claims
     except JoseError as error:
-        raise BadToken(f"it is not signed as it should be: {error}") from error
+        raise InvalidToken(f"it is not signed as it should be: {error}") from error
     _check_audience(claims, expected)
     _check_times(claims, now.timestamp())
     if claims.get("nonce") != expected.nonce:
-        raise BadToken("its nonce is not that of this login")
+        raise InvalidToken("its nonce is not that of this login")
     if not is_subject(claims.get("sub")):
-        raise BadToken("it does not say whom it is about")
+        raise InvalidToken("it does not say whom it is about")
     return claims
 
 
@@ -82,47 +82,47 @@ def _signer_of(header: Mapping[str, Any], keys: Sequence[Key]) -> Key:
     """The key that the header means. Keys in it, and addresses of keys, are never looked at."""
     algorithm, key_id = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise BadToken("its algorithm is not accepted")
+        raise InvalidToken("its algorithm is not accepted")
     if "crit" in header:
-        raise BadToken("it demands what we do not understand")
+        raise InvalidToken("it demands what we do not understand")
     fitting = [key for key in keys if key.key_type == ALGORITHMS[algorithm]]
     meant = [key for key in fitting if key_id is None or key.kid == key_id]
     if not meant:
         raise UnknownKey("it is signed with none of the provider's keys")
     if len(meant) > 1:
-        raise BadToken("it does not say which key it is signed with")
+        raise InvalidToken("it does not say which key it is signed with")
     return meant[0]
 
 
-def _check_audience(claims: Mapping[str, Any], expected: Expected) -> None:
+def _check_audience(claims: Mapping[str, Any], expected: ExpectedClaims) -> None:
     if claims.get("iss") != expected.issuer:
-        raise BadToken("it is another issuer's")
+        raise InvalidToken("it is another issuer's")
     audience = claims.get("aud")
     audience = [audience] if isinstance(audience, str) else audience
     if not isinstance(audience, list) or expected.client_id not in audience:
-        raise BadToken("it is not meant for us")
+        raise InvalidToken("it is not meant for us")
     if ("azp" in claims or len(audience) > 1) and claims.get("azp") != expected.client_id:
-        raise BadToken("it was issued to another client")
+        raise InvalidToken("it was issued to another client")
 
 
 def _check_times(claims: Mapping[str, Any], now: float) -> None:
     leeway = LEEWAY.total_seconds()
     expires_at, issued_at, begins_at = (_seconds(claims, name) for name in ("exp", "iat", "nbf"))
     if expires_at is None or now >= expires_at + leeway:
-        raise BadToken("it has expired")
+        raise InvalidToken("it has expired")
     if issued_at is None or not now - MAX_AGE.total_seconds() <= issued_at <= now + leeway:
-        raise BadToken("it was not issued just now")
+        raise InvalidToken("it was not issued just now")
     if begins_at is not None and begins_at > now + leeway:
-        raise BadToken("it is not valid yet")
+        raise InvalidToken("it is not valid yet")
 
 
 def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
-    """The time in that claim; None where there is none. Raises BadToken for what is no time."""
+    """The time in that claim; None where there is none. Raises InvalidToken for what is no time."""
     value = claims.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise BadToken(f"its {name} is no time")
+        raise InvalidToken(f"its {name} is no time")
     return value
 
 

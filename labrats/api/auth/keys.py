@@ -110,7 +110,7 @@ class _Known:
     caller: Caller
 
 
-class KeyRing:
+class ApiKeyIndex:
     """The API keys that are valid now: those of SUBMIT_API_KEYS, and the stored ones, kept up to date by a watch."""
 
     def __init__(self, submit_api_keys: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ PATH: Final = "/api/auth/link"
 _LABELS: Final = {TYPE_LABEL: "login-link"}
 
 
-async def make_link(store: Store, engine_url: str, now: datetime) -> str:
+async def create_login_link(store: Store, engine_url: str, now: datetime) -> str:
     """An address that signs in whoever opens it first. Only a hash of its token is kept; expired ones are forgotten."""
     for link in await store.list(Secret, _LABELS):
         if _expiry(link) <= now:

@@ -18,7 +18,7 @@ import structlog
 from joserfc.jwk import Key
 from pydantic import SecretStr
 
-from labrats.api.auth.id_token import BadToken, Expected, UnknownKey, check_id_token, usable_keys
+from labrats.api.auth.id_token import ExpectedClaims, InvalidToken, UnknownKey, check_id_token, usable_keys
 from labrats.api.auth.sessions import Signer, User
 from labrats.api.http.errors import ApiError
 from labrats.model.errors import RetryLater
@@ -38,10 +38,10 @@ Connect = Callable[[], httpx2.AsyncClient]
 
 
 @dataclass(frozen=True)
-class Issuer:
+class ClientRegistration:
     """Who says who may sign in, and how it knows us."""
 
-    url: str
+    issuer: str
     client_id: str
     client_secret: SecretStr | None
 
@@ -67,11 +67,11 @@ class _Kept:
     until: datetime
 
 
-class Provider:
+class OpenIdProvider:
     """The OpenID provider at `issuer`. connect: how it is reached."""
 
-    def __init__(self, issuer: Issuer, signer: Signer, clock: Clock, connect: Connect) -> None:
-        self._issuer, self._signer, self._clock, self._connect = issuer, signer, clock, connect
+    def __init__(self, registration: ClientRegistration, signer: Signer, clock: Clock, connect: Connect) -> None:
+        self._registration, self._signer, self._clock, self._connect = registration, signer, clock, connect
         self._endpoints: _Kept | None = None
         self._keys: _Kept | None = None
         self._used_states: dict[str, datetime] = {}
@@ -83,7 +83,7 @@ class Provider:
         digest = hashlib.sha256(verifier.encode()).digest()
         asked = {
             "response_type": "code",
-            "client_id": self._issuer.client_id,
+            "client_id": self._registration.client_id,
             "redirect_uri": redirect_uri,
             "scope": SCOPE,
             "state": state,
@@ -112,7 +112,7 @@ class Provider:
         claims = await self._claims(tokens.get("id_token"), endpoints, kept["nonce"])
         if endpoints.user_info and not ("name" in claims and "email" in claims):
             claims = await self._user_info(endpoints.user_info, tokens.get("access_token"), claims["sub"]) | claims
-        return _user_of(claims, self._issuer.url)
+        return _user_of(claims, self._registration.issuer)
 
     def _take(self, cookie: str, state: str) -> dict[str, Any]:
         """What the browser kept for the login of this state, which is used up with it."""
@@ -127,7 +127,7 @@ class Provider:
         return kept
 
     def _check_issuer(self, endpoints: Endpoints, named: str | None) -> None:
-        if named != self._issuer.url and (named is not None or endpoints.names_itself):
+        if named != self._registration.issuer and (named is not None or endpoints.names_itself):
             raise _refused("the answer came from another OpenID provider")
 
     async def _exchange(self, endpoints: Endpoints, code: str, kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,14 +139,14 @@ class Provider:
             "code_verifier": kept["verifier"],
         }
         headers = {}
-        if self._issuer.client_secret and endpoints.secret_in_header:
+        if self._registration.client_secret and endpoints.secret_in_header:
             headers["Authorization"] = basic_credentials(
-                self._issuer.client_id, self._issuer.client_secret.get_secret_value()
+                self._registration.client_id, self._registration.client_secret.get_secret_value()
             )
         else:
-            form["client_id"] = self._issuer.client_id
-            if self._issuer.client_secret:
-                form["client_secret"] = self._issuer.client_secret.get_secret_value()
+            form["client_id"] = self._registration.client_id
+            if self._registration.client_secret:
+                form["client_secret"] = self._registration.client_secret.get_secret_value()
         status, answer = await self._ask("POST", endpoints.token, headers=headers, data=form)
         if status != 200:
             reason = _word(answer.get("error"))
@@ -155,16 +155,16 @@ class Provider:
         return answer
 
     async def _claims(self, token: Any, endpoints: Endpoints, nonce: str) -> dict[str, Any]:
-        expected = Expected(self._issuer.url, self._issuer.client_id, nonce)
+        expected = ExpectedClaims(self._registration.issuer, self._registration.client_id, nonce)
         try:
             if not isinstance(token, str):
-                raise BadToken("there is none")
+                raise InvalidToken("there is none")
             try:
                 return check_id_token(token, await self._fetch_keys(endpoints.keys), expected, self._clock.now())
             except UnknownKey:  # the provider has rolled its keys over since we last looked
                 self._keys = None
                 return check_id_token(token, await self._fetch_keys(endpoints.keys), expected, self._clock.now())
-        except BadToken as error:
+        except InvalidToken as error:
             log.warning("an ID token was refused", reason=str(error))
             raise _refused(
                 "what the OpenID provider says of you cannot be trusted; the engine's log says why"
@@ -181,13 +181,13 @@ class Provider:
     async def _discover(self) -> Endpoints:
         now = self._clock.now()
         if self._endpoints is None or now >= self._endpoints.until:
-            document = await self._fetch(f"{self._issuer.url.rstrip('/')}/.well-known/openid-configuration")
+            document = await self._fetch(f"{self._registration.issuer.rstrip('/')}/.well-known/openid-configuration")
             self._endpoints = _Kept(self._endpoints_in(document), now + DISCOVERY_LIFETIME)
         found: Endpoints = self._endpoints.value
         return found
 
     def _endpoints_in(self, document: Mapping[str, Any]) -> Endpoints:
-        if document.get("issuer") != self._issuer.url:
+        if document.get("issuer") != self._registration.issuer:
             raise self._unusable("it calls itself by another name than OIDC_ISSUER")
         if "S256" not in document.get("code_challenge_methods_supported", ["S256"]):
             raise self._unusable("it does not know PKCE with S256")
@@ -204,7 +204,7 @@ class Provider:
     def _address(self, document: Mapping[str, Any], name: str) -> str:
         """An endpoint: never without TLS where the issuer has it."""
         address = document.get(name)
-        schemes = ("https",) if self._issuer.url.startswith("https:") else ("http", "https")
+        schemes = ("https",) if self._registration.issuer.startswith("https:") else ("http", "https")
         if not isinstance(address, str) or urlsplit(address).scheme not in schemes:
             raise self._unusable(f"its {name} is no address, or not as safe as its own")
         return address
@@ -236,7 +236,9 @@ class Provider:
             raise self._unusable("it cannot be reached") from error
 
     def _unusable(self, reason: str) -> RetryLater:
-        return RetryLater(f"the OpenID provider at {self._issuer.url} is of no use at the moment: {reason}", 10)
+        return RetryLater(
+            f"the OpenID provider at {self._registration.issuer} is of no use at the moment: {reason}", 10
+        )
 
 
 async def _bounded(answer: httpx2.Response) -> bytes:

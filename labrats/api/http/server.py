@@ -27,7 +27,7 @@ DRAIN_SECONDS: Final = 5
 
 
 @dataclass(frozen=True)
-class Patience:
+class ClientLimits:
     """What a client may take its time for; whoever takes longer is cut off, and blocks nobody until then."""
 
     head_seconds: float = 10.0
@@ -48,8 +48,10 @@ class Patience:
 class Server(uvicorn.Server):
     """Serves `app` until `should_exit` is set. Who runs it takes care of signals."""
 
-    def __init__(self, app: ASGIApp, patience: Patience = Patience(), trusted_proxies: Sequence[str] = ()) -> None:
-        super().__init__(_Config(app, patience, trusted_proxies))
+    def __init__(
+        self, app: ASGIApp, limits: ClientLimits = ClientLimits(), trusted_proxies: Sequence[str] = ()
+    ) -> None:
+        super().__init__(_Config(app, limits, trusted_proxies))
         self.listening = asyncio.Event()
 
     @contextmanager
@@ -62,10 +64,10 @@ class Server(uvicorn.Server):
 
 
 class _Config(uvicorn.Config):
-    def __init__(self, app: ASGIApp, patience: Patience, trusted_proxies: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, limits: ClientLimits, trusted_proxies: Sequence[str]) -> None:
         super().__init__(
             app,
-            http=ImpatientProtocol,
+            http=DeadlineProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -76,7 +78,7 @@ class _Config(uvicorn.Config):
             timeout_keep_alive=75,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
-        self.patience = patience
+        self.limits = limits
 
 
 class _Deadline:
@@ -120,7 +122,7 @@ class _Awaiting(Enum):
     BODY = auto()
 
 
-class ImpatientProtocol(HttpToolsProtocol):
+class DeadlineProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which has no clock of its own on receiving a request, with deadlines on the client."""
 
     config: _Config
@@ -133,7 +135,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._patience = self.config.patience
+        self._limits = self.config.limits
         self._awaiting = _Awaiting.REQUEST
         self._head_bytes = 0
         self._body_has_begun = False
@@ -147,12 +149,12 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._patience.connections:
+        if len(self.connections) > self._limits.connections:
             message = "the engine has as many connections as it can serve"
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, message, "retry-after: 5\r\n")
             return
         _bound_unsent_bytes(transport)
-        self._head_deadline.move(self._patience.head_seconds)
+        self._head_deadline.move(self._limits.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for deadline in (self._head_deadline, self._body_deadline, self._discard_deadline, self._write_deadline):
@@ -165,12 +167,12 @@ class ImpatientProtocol(HttpToolsProtocol):
             return
         if self._awaiting is _Awaiting.HEAD:
             self._head_bytes += len(data)
-            if self._head_bytes > self._patience.head_bytes:
+            if self._head_bytes > self._limits.head_bytes:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's headers are too large")
                 return
         # What came may have been no more than blank lines, for which uvicorn gives up its own clock.
         if not self._head_deadline.is_set and (self._awaiting is _Awaiting.HEAD or not self._is_answering):
-            self._head_deadline.move(self._patience.head_seconds)
+            self._head_deadline.move(self._limits.head_seconds)
 
     def on_message_begin(self) -> None:
         self._awaiting = _Awaiting.HEAD
@@ -180,17 +182,17 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._awaiting, self._head_bytes = _Awaiting.BODY, 0
         self._body_has_begun, self._discarded_bytes, self._discarded_before = False, 0, 0
         self._head_deadline.met()
-        self._body_deadline.move(self._patience.idle_seconds)
+        self._body_deadline.move(self._limits.idle_seconds)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_has_begun = True
         super().on_body(body)
         if self._is_answering:
-            self._body_deadline.move(self._patience.idle_seconds)
+            self._body_deadline.move(self._limits.idle_seconds)
             return
         self._discarded_bytes += len(body)
-        if self._discarded_bytes > self._patience.discarded_bytes:
+        if self._discarded_bytes > self._limits.discarded_bytes:
             self.transport.abort()
 
     def on_message_complete(self) -> None:
@@ -207,7 +209,7 @@ class ImpatientProtocol(HttpToolsProtocol):
             self.transport.close()  # it waits for a word to send the body, and now would send the next request
             return
         self._body_deadline.met()
-        self._discard_deadline.move(self._patience.discard_seconds)
+        self._discard_deadline.move(self._limits.discard_seconds)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -232,7 +234,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def _body_is_late(self) -> None:
         if self.flow.read_paused:  # it is we who did not read
-            self._body_deadline.move(self._patience.idle_seconds)
+            self._body_deadline.move(self._limits.idle_seconds)
         else:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request's body stopped arriving")
 
@@ -241,11 +243,11 @@ class ImpatientProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         self._discarded_before = self._discarded_bytes
-        self._discard_deadline.move(self._patience.discard_seconds)
+        self._discard_deadline.move(self._limits.discard_seconds)
 
     def _await_reader(self) -> None:
         self._unsent_bytes = self.transport.get_write_buffer_size()
-        self._write_deadline.move(self._patience.idle_seconds)
+        self._write_deadline.move(self._limits.idle_seconds)
 
     def _reader_is_late(self) -> None:
         if self.transport.get_write_buffer_size() < self._unsent_bytes:

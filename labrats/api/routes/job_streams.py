@@ -35,7 +35,7 @@ LastEventId = Annotated[
 
 BEGINNING: Final[Position] = (1, 0)
 
-Telling = Callable[[int, StoredLine, bytes], bytes | None]
+EventEncoder = Callable[[int, StoredLine, bytes], bytes | None]
 """Returns the JSON that a stream sends for an event, given the attempt's number and the line; None to send nothing."""
 
 
@@ -49,18 +49,22 @@ def event_id(attempt: int, seq: int) -> str:
     return f"{attempt}-{seq}"
 
 
-async def stream(services: Services, job_id: str, position: Position, telling: Telling) -> AsyncGenerator[bytes]:
+async def stream(
+    services: Services, job_id: str, position: Position, encode_event: EventEncoder
+) -> AsyncGenerator[bytes]:
     """The frames of the stream, with pings in between, until the job has ended or the engine stops."""
     with services.metrics.log_streams.track_inprogress():
         async with (
-            aclosing(_frames(services, job_id, position, telling)) as frames,
+            aclosing(_frames(services, job_id, position, encode_event)) as frames,
             aclosing(_with_pings(frames, services.stopping)) as pinged,  # closed first: it may be waiting for a frame
         ):
             async for frame in pinged:
                 yield frame
 
 
-async def _frames(services: Services, job_id: str, position: Position, telling: Telling) -> AsyncGenerator[bytes]:
+async def _frames(
+    services: Services, job_id: str, position: Position, encode_event: EventEncoder
+) -> AsyncGenerator[bytes]:
     number, seq = position
     with services.job_index.changes_of(job_id) as changes:  # before the first look, so that no change falls in between
         while (job := await _find(services, job_id)) is not None:
@@ -68,7 +72,7 @@ async def _frames(services: Services, job_id: str, position: Position, telling: 
                 async with aclosing(_lines(services, job, number, seq)) as batches:
                     async for lines in batches:
                         async with services.stream_lock.hold():
-                            frames = _frames_of(number, lines, telling)
+                            frames = _frames_of(number, lines, encode_event)
                         if frames:
                             yield frames
                 number, seq = number + 1, 0
@@ -105,10 +109,10 @@ async def _lines(services: Services, job: Job, number: int, seq: int) -> AsyncGe
         yield b"".join(encode(event) + b"\n" for event in last)
 
 
-def _frames_of(attempt: int, lines: bytes, telling: Telling) -> bytes:
+def _frames_of(attempt: int, lines: bytes, encode_event: EventEncoder) -> bytes:
     frames: list[bytes] = []
     for stored, line in stored_lines(lines):
-        if (told := telling(attempt, stored, line)) is not None:
+        if (told := encode_event(attempt, stored, line)) is not None:
             frames.append(b"id: %d-%d\ndata: %s\n\n" % (attempt, stored.seq, told))
     return _on_one_line(b"".join(frames))
 

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from labrats import __version__
 from labrats.api.auth.authentication import SESSION_COOKIE
 from labrats.api.auth.login_links import redeem
-from labrats.api.auth.oidc import LOGIN_LIFETIME, Provider
+from labrats.api.auth.oidc import LOGIN_LIFETIME, OpenIdProvider
 from labrats.api.auth.sessions import User
 from labrats.api.http.errors import ApiError
 from labrats.api.http.json_body import json_response
@@ -129,7 +129,7 @@ async def open_link(
     return signed_in(request, OWNER)
 
 
-def _provider(request: Request) -> Provider:
+def _provider(request: Request) -> OpenIdProvider:
     """Raises 404 where there is none."""
     if (provider := services_of(request).openid_provider) is None:
         raise NotFound(
