@@ -46,7 +46,7 @@ async def test_openapi_document_lists_exactly_the_guarded_routes(engine: Engine)
 def test_route_without_a_row_in_the_permission_table_cannot_be_created() -> None:
     router = api_router("Test")
 
-    with pytest.raises(LookupError, match=r"labrats/api/auth/permissions.py does not say who may call POST"):
+    with pytest.raises(LookupError, match=r"POST /api/jobs/\{job_id\} has no entry in labrats/api/auth/permissions.py"):
         router.post("/api/jobs/{job_id}")(lambda: None)
 
 

@@ -6,7 +6,7 @@ from ipaddress import IPv6Address
 import httpx2
 
 from labrats.api.auth.keys import new_key
-from labrats.api.auth.rate_limit import MANY, MAX_ADDRESSES, WINDOW, AuthRateLimit
+from labrats.api.auth.rate_limit import MAX_WRONG_KEYS, MAX_ADDRESSES, WINDOW, AuthRateLimit
 from tests.api.conftest import KEYS, Api
 from tests.fakes.clock import NOON
 
@@ -16,7 +16,7 @@ async def ask(client: httpx2.AsyncClient, key: str) -> httpx2.Response:
 
 
 async def guess_many(client: httpx2.AsyncClient) -> None:
-    for number in range(MANY):
+    for number in range(MAX_WRONG_KEYS):
         assert (await ask(client, f"guess-{number}")).status_code == 401
 
 
@@ -36,7 +36,7 @@ async def test_after_many_wrong_keys_another_wrong_one_has_to_wait_and_a_right_o
 
 async def test_the_same_wrong_key_again_and_no_key_are_no_guesses(api: Api) -> None:
     async with api.client(None) as forgetful:
-        for _ in range(2 * MANY):
+        for _ in range(2 * MAX_WRONG_KEYS):
             assert (await ask(forgetful, "a-revoked-test-key")).status_code == 401
             assert (await forgetful.get("/api/jobs")).status_code == 401
 
@@ -45,9 +45,9 @@ async def test_the_same_wrong_key_again_and_no_key_are_no_guesses(api: Api) -> N
 
 def test_each_address_waits_for_itself_and_whoever_has_one_of_ipv6_has_all_of_its_network() -> None:
     auth_rate_limit = AuthRateLimit()
-    for number in range(MANY):
-        auth_rate_limit.note("192.0.2.1", f"{number}", NOON)
-        auth_rate_limit.note(str(IPv6Address("2001:db8::") + number), f"{number}", NOON)
+    for number in range(MAX_WRONG_KEYS):
+        auth_rate_limit.record_failure("192.0.2.1", f"{number}", NOON)
+        auth_rate_limit.record_failure(str(IPv6Address("2001:db8::") + number), f"{number}", NOON)
 
     waiting = ("192.0.2.1", "2001:db8::ffff")
     free = ("192.0.2.2", "2001:db8:0:1::", "")
@@ -60,9 +60,9 @@ def test_each_address_waits_for_itself_and_whoever_has_one_of_ipv6_has_all_of_it
 def test_what_is_remembered_is_bounded() -> None:
     auth_rate_limit = AuthRateLimit()
     for number in range(MAX_ADDRESSES + 100):
-        auth_rate_limit.note(f"address {number}", "wrong", NOON)
-    for number in range(10 * MANY):
-        auth_rate_limit.note("address", f"{number}", NOON)
+        auth_rate_limit.record_failure(f"address {number}", "wrong", NOON)
+    for number in range(10 * MAX_WRONG_KEYS):
+        auth_rate_limit.record_failure("address", f"{number}", NOON)
 
-    assert len(auth_rate_limit._by_address) == MAX_ADDRESSES
-    assert max(len(tries.wrong) for tries in auth_rate_limit._by_address.values()) == MANY
+    assert len(auth_rate_limit._by_network) == MAX_ADDRESSES
+    assert max(len(failures.key_hashes) for failures in auth_rate_limit._by_network.values()) == MAX_WRONG_KEYS

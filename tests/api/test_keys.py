@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from labrats.api.auth.keys import (
     LAST_APPLIED,
-    LONGEST_SILENCE_SECONDS,
+    MAX_SILENCE_SECONDS,
     ApiKeyIndex,
     derived_key,
     hash_key,
@@ -73,7 +73,7 @@ async def test_a_key_made_by_hand_works_and_is_replaced_by_its_hash(api: Api) ->
 
 async def test_a_key_that_may_have_been_revoked_unheard_is_not_believed(tmp_path: Path) -> None:
     class SilentStore(MemoryStore):
-        silence = LONGEST_SILENCE_SECONDS
+        silence = MAX_SILENCE_SECONDS
 
         def silent_seconds(self, kind: type[Resource]) -> float:
             return self.silence

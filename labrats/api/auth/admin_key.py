@@ -1,4 +1,4 @@
-"""The admin key of an engine that is all there is: in a file, which only its owner can read."""
+"""The admin key of a stand-alone engine, in a file that only its owner can read."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,9 @@ from labrats.ports import Store
 
 
 async def ensure_admin_key(store: Store, path: Path) -> None:
-    """See to it that the file at `path`, which only its owner can read, holds a valid admin key.
+    """Ensure that the file at `path` holds a valid admin key. Only the file's owner can read a new file.
 
-    The file is written first: a crash in between leaves a key that is not valid yet, and is made so at the next start.
+    The file is written first: after a crash in between, the next start stores the key of the file.
     """
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -22,7 +22,7 @@ async def ensure_admin_key(store: Store, path: Path) -> None:
     try:
         await store.create(secret)
     except Conflict:
-        known = await store.get(type(secret), secret.name)
-        if known.data["hash"] != secret.data["hash"]:  # the file was replaced, or lost and made anew
+        stored = await store.get(type(secret), secret.name)
+        if stored.data["hash"] != secret.data["hash"]:  # the file was replaced, or lost and created again
             await store.delete(type(secret), secret.name)
             await store.create(secret)

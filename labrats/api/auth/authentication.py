@@ -88,7 +88,7 @@ class Authenticator:
         credential, now = Credential(_bearer_key(request), self.api_keys), self.clock.now()
         address = request.client.host if request.client else ""
         if caller := credential.caller(now):
-            self.api_keys.refuse_unless_sure(caller)
+            self.api_keys.check_not_stale(caller)
             return caller, credential
         if not self.api_keys.synced.is_set():
             raise RetryLater("the engine is still reading the API keys that it has stored")
@@ -96,7 +96,7 @@ class Authenticator:
             message = "too many wrong API keys came from your address; try again later"
             raise ApiError(429, "too_many_attempts", message, {"Retry-After": str(seconds)})
         if credential.text:
-            self.rate_limit.note(address, credential.text, now)
+            self.rate_limit.record_failure(address, credential.text, now)
         raise _unauthorized(Access.KEY)
 
     def _by_session(self, request: Request) -> tuple[Caller, Credential]:

@@ -1,6 +1,6 @@
-"""The names by which an engine may be called: another one is that of a page that wants to pass for the engine's.
+"""Host names that requests may use, as a defence against DNS rebinding.
 
-A page can have its own name lead to loopback (DNS rebinding), and the browser then takes the engine for a part of it.
+A web page can point its own name at loopback. The browser then treats the engine as a part of that page's site.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from labrats.settings import EngineSettings
 
 @dataclass(frozen=True)
 class AllowedHosts:
-    """Loopback's names and `names`; or any name, where the engine listens beyond loopback."""
+    """The names of loopback, and `names`. An engine that listens beyond loopback allows any name."""
 
     names: frozenset[str]
-    are_judged: bool
+    is_restricted: bool
 
     @classmethod
     def of(cls, settings: EngineSettings) -> "AllowedHosts":
@@ -24,12 +24,12 @@ class AllowedHosts:
         return cls(names, settings.listens_on_loopback)
 
     def include(self, host: str) -> bool:
-        """Return whether a request with this `Host` header, in lower case, is for the engine."""
-        if not self.are_judged:
+        """Return whether requests with this `Host` header, in lower case, are allowed."""
+        if not self.is_restricted:
             return True
         try:
             parts = urlsplit(f"//{host}")
-            name, _ = parts.hostname or "", parts.port  # which raises, where it is no number
+            name, _ = parts.hostname or "", parts.port  # `port` raises ValueError unless it is a number
         except ValueError:
             return False
         if "@" in host:
@@ -38,7 +38,7 @@ class AllowedHosts:
 
 
 def is_loopback(name: str) -> bool:
-    """Return whether a name or an address is one of loopback."""
+    """Return whether a name or an address belongs to loopback."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:

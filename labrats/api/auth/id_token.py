@@ -1,4 +1,4 @@
-"""ID tokens: what an OpenID provider says of who signed in. Whatever is not exactly right is refused."""
+"""Strict validation of the ID tokens of an OpenID provider."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,27 +16,28 @@ ALGORITHMS: Final = {
     **dict.fromkeys(("ES256", "ES384", "ES512"), "EC"),
     "Ed25519": "OKP",
 }
-"""The algorithms that are accepted, each with its type of key: none that a public key could be a secret of."""
+"""The accepted algorithms, each with its key type. HMAC is left out: a public key must not serve as its secret."""
 
 LEEWAY: Final = timedelta(seconds=60)
+"""Tolerated difference between the clocks of the provider and the engine."""
 MAX_AGE: Final = timedelta(minutes=10)
-"""How old a token may be that is said to come of a login just made."""
-MAX_SUBJECT: Final = 255
+"""Maximum age of a token, since it must come from the login in progress."""
+MAX_SUBJECT_LENGTH: Final = 255
 _RSA_2048_DIGITS: Final = 342
-"""The length of a modulus of 2048 bits in base64url; anything shorter can be broken."""
+"""Length of a 2048-bit RSA modulus in base64url. Shorter keys are not secure."""
 
 
 class InvalidToken(Exception):
-    """The token is refused. The text says why, for the log."""
+    """The token is refused. The text is the reason, for the log."""
 
 
 class UnknownKey(InvalidToken):
-    """None of the provider's keys that we have signed it: it may have new ones."""
+    """The signing key is not among the known keys of the provider, which may have newer ones."""
 
 
 @dataclass(frozen=True)
 class ExpectedClaims:
-    """What the token of a login must say."""
+    """The claims that tie a token to one login."""
 
     issuer: str
     client_id: str
@@ -44,11 +45,11 @@ class ExpectedClaims:
 
 
 def usable_keys(entries: Iterable[Any]) -> list[Key]:
-    """The public keys of a JWK set that can sign an ID token. What makes no sense is none, and harms no other."""
-    return [key for entry in entries if isinstance(entry, dict) and (key := _key_of(entry))]
+    """Return the public keys of a JWK set that can sign an ID token. Invalid entries are skipped."""
+    return [key for entry in entries if isinstance(entry, dict) and (key := _public_key(entry))]
 
 
-def _key_of(entry: Mapping[str, Any]) -> Key | None:
+def _public_key(entry: Mapping[str, Any]) -> Key | None:
     if entry.get("kty") not in ALGORITHMS.values() or entry.get("use", "sig") != "sig":
         return None
     if entry["kty"] == "RSA" and len(str(entry.get("n"))) < _RSA_2048_DIGITS:
@@ -61,70 +62,70 @@ def _key_of(entry: Mapping[str, Any]) -> Key | None:
 
 
 def check_id_token(token: str, keys: Sequence[Key], expected: ExpectedClaims, now: datetime) -> dict[str, Any]:
-    """The claims of a token that is right in every respect. Raises InvalidToken."""
+    """Return the claims of a valid token. Raises InvalidToken."""
     if not token.isascii():
-        raise InvalidToken("it is no text of a token")
+        raise InvalidToken("the token contains characters beyond ASCII")
     try:
         header = jws.extract_compact(token.encode()).headers()
-        claims = jwt.decode(token, _signer_of(header, keys), algorithms=list(ALGORITHMS)).claims
+        claims = jwt.decode(token, _signing_key(header, keys), algorithms=list(ALGORITHMS)).claims
     except JoseError as error:
-        raise InvalidToken(f"it is not signed as it should be: {error}") from error
+        raise InvalidToken(f"the signature is not valid: {error}") from error
     _check_audience(claims, expected)
     _check_times(claims, now.timestamp())
     if claims.get("nonce") != expected.nonce:
-        raise InvalidToken("its nonce is not that of this login")
-    if not is_subject(claims.get("sub")):
-        raise InvalidToken("it does not say whom it is about")
+        raise InvalidToken("the nonce is not the one of this login")
+    if not _is_subject(claims.get("sub")):
+        raise InvalidToken(f"`sub` must be 1 to {MAX_SUBJECT_LENGTH} printable ASCII characters")
     return claims
 
 
-def _signer_of(header: Mapping[str, Any], keys: Sequence[Key]) -> Key:
-    """The key that the header means. Keys in it, and addresses of keys, are never looked at."""
+def _signing_key(header: Mapping[str, Any], keys: Sequence[Key]) -> Key:
+    """Return the key that the header names. Ignores keys, and URLs of keys, in the header itself."""
     algorithm, key_id = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise InvalidToken("its algorithm is not accepted")
+        raise InvalidToken("the algorithm is not accepted")
     if "crit" in header:
-        raise InvalidToken("it demands what we do not understand")
-    fitting = [key for key in keys if key.key_type == ALGORITHMS[algorithm]]
-    meant = [key for key in fitting if key_id is None or key.kid == key_id]
-    if not meant:
-        raise UnknownKey("it is signed with none of the provider's keys")
-    if len(meant) > 1:
-        raise InvalidToken("it does not say which key it is signed with")
-    return meant[0]
+        raise InvalidToken("the header has critical extensions, which are not supported")
+    of_type = [key for key in keys if key.key_type == ALGORITHMS[algorithm]]
+    candidates = [key for key in of_type if key_id is None or key.kid == key_id]
+    if not candidates:
+        raise UnknownKey("the signing key is not one of the provider's keys")
+    if len(candidates) > 1:
+        raise InvalidToken("the header does not identify the signing key")
+    return candidates[0]
 
 
 def _check_audience(claims: Mapping[str, Any], expected: ExpectedClaims) -> None:
     if claims.get("iss") != expected.issuer:
-        raise InvalidToken("it is another issuer's")
+        raise InvalidToken("the token comes from another issuer")
     audience = claims.get("aud")
     audience = [audience] if isinstance(audience, str) else audience
     if not isinstance(audience, list) or expected.client_id not in audience:
-        raise InvalidToken("it is not meant for us")
+        raise InvalidToken("the audience does not include this client")
     if ("azp" in claims or len(audience) > 1) and claims.get("azp") != expected.client_id:
-        raise InvalidToken("it was issued to another client")
+        raise InvalidToken("the token was issued to another client")
 
 
 def _check_times(claims: Mapping[str, Any], now: float) -> None:
     leeway = LEEWAY.total_seconds()
-    expires_at, issued_at, begins_at = (_seconds(claims, name) for name in ("exp", "iat", "nbf"))
+    expires_at, issued_at, begins_at = (_unix_time(claims, name) for name in ("exp", "iat", "nbf"))
     if expires_at is None or now >= expires_at + leeway:
-        raise InvalidToken("it has expired")
+        raise InvalidToken("the token has expired")
     if issued_at is None or not now - MAX_AGE.total_seconds() <= issued_at <= now + leeway:
-        raise InvalidToken("it was not issued just now")
+        raise InvalidToken("the token was not issued recently")
     if begins_at is not None and begins_at > now + leeway:
-        raise InvalidToken("it is not valid yet")
+        raise InvalidToken("the token is not valid yet")
 
 
-def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
-    """The time in that claim; None where there is none. Raises InvalidToken for what is no time."""
+def _unix_time(claims: Mapping[str, Any], name: str) -> float | None:
+    """Return a claim in Unix seconds; None if it is missing. Raises InvalidToken if it is not a number."""
     value = claims.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise InvalidToken(f"its {name} is no time")
+        raise InvalidToken(f"`{name}` is not a number")
     return value
 
 
-def is_subject(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(rf"[\x20-\x7e]{{1,{MAX_SUBJECT}}}", value) is not None
+def _is_subject(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(rf"[\x20-\x7e]{{1,{MAX_SUBJECT_LENGTH}}}", value) is not None

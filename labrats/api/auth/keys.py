@@ -1,4 +1,4 @@
-"""API keys: what they look like, how they are kept (hashed), and who a request comes from."""
+"""API keys: their format, their hashes in the store, and the index that resolves a key to its caller."""
 
 import asyncio
 import base64
@@ -29,20 +29,24 @@ SCOPES: Final = (SUBMIT, ADMIN)
 PREFIX_LENGTH: Final = 8
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
-"""The annotation in which `kubectl apply` keeps all that it was given, a key in the clear included."""
+"""The annotation in which `kubectl apply` stores the whole manifest, including a key in plain text."""
 
-LONGEST_SILENCE_SECONDS: Final = 150.0
-"""For how long stored keys are believed without a word from the storage. A watch that is well is heard once a minute;
-one that has died without a word is opened anew after little more, and heard within another minute.
+MAX_SILENCE_SECONDS: Final = 150.0
+"""Time without news from the store after which stored keys are no longer accepted.
+
+A healthy watch reports once a minute. A dead one is reopened after little more, and reports within another minute.
 """
 
-LONGEST_WAIT_SECONDS: Final = 5.0
-"""For how long an answer waits for what the storage tells of the key that it is about."""
+MAX_WAIT_SECONDS: Final = 5.0
+"""Time that a response waits until the watch has reported the key that it is about."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who a request comes from. id: the owner of the jobs it submits. secret: the Secret of its key, if it has one."""
+    """The identity behind a request.
+
+    id: the owner of the jobs that the caller submits. secret: the Secret of a stored API key, or None.
+    """
 
     id: str
     scopes: frozenset[str]
@@ -58,161 +62,162 @@ class Caller:
 
 
 def new_key() -> str:
-    """A fresh API key: `lr_` and 43 url-safe characters, 256 random bits."""
+    """Return a random API key: `lr_` and 43 url-safe characters, 256 random bits."""
     return f"lr_{secrets.token_urlsafe(32)}"
 
 
-def derived_key(maker_key: str, nonce: str, salt: str) -> str:
-    """A key that looks like a fresh one, yet is found again by whoever has all three.
+def derived_key(creator_key: str, nonce: str, salt: str) -> str:
+    """Return a key in the format of `new_key` that can be derived again from all three parts.
 
-    Of these only the salt is kept, so that the key is not to be found from what is kept.
+    Only the salt is stored, so the store alone does not reveal the key.
     """
-    digest = hmac.digest(maker_key.encode(), f"{salt}\0{nonce}".encode(), "sha256")
+    digest = hmac.digest(creator_key.encode(), f"{salt}\0{nonce}".encode(), "sha256")
     return f"lr_{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
 
 def hash_key(key: str) -> str:
-    """What is kept of a key. A fast hash is enough: keys are random, so there is nothing to guess."""
+    """Return the hash that is stored for a key. A fast hash is enough, since keys are random and cannot be guessed."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def key_id(name: str) -> str:
-    """The resource's name for a key called `name`: the same name is taken twice, whatever characters it has."""
+    """Return the resource name for a key called `name`, which may have any characters."""
     return f"key-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
 def key_secret(name: str, key: str, scopes: Sequence[str], expires_at: datetime | None = None) -> Secret:
-    """The Secret that keeps `key`: its hash and the prefix people know it by."""
-    data = {"name": name, **_kept_of(key), "scopes": ",".join(scopes)}
+    """Return the Secret that represents `key`: the hash, and the prefix that people see."""
+    data = {"name": name, **_hash_and_prefix(key), "scopes": ",".join(scopes)}
     if expires_at:
         data["expiresAt"] = expires_at.isoformat()
     return Secret(metadata=Metadata(name=key_id(name), labels={API_KEY_LABEL: API_KEY_LABEL_VALUE}), data=data)
 
 
-def _kept_of(key: str) -> dict[str, str]:
-    shown = min(PREFIX_LENGTH, len(key) // 2)  # a person may have made a short one
+def _hash_and_prefix(key: str) -> dict[str, str]:
+    shown = min(PREFIX_LENGTH, len(key) // 2)  # a key applied with kubectl may be short
     return {"hash": hash_key(key), "prefix": key[:shown]}
 
 
 def hashed_at_rest(secret: Secret) -> Secret:
-    """`secret` with its hash in the place of the key itself, which a hand-made one may hold."""
+    """Replace the plain key in `secret`, if any, by its hash. A Secret applied with kubectl may hold a plain key."""
     if not (key := secret.data.get("key")):
         return secret
     others = {name: value for name, value in secret.data.items() if name != "key"}
     annotations = {name: value for name, value in secret.metadata.annotations.items() if name != LAST_APPLIED}
     metadata = replace(secret.metadata, annotations=annotations)
-    return replace(secret, metadata=metadata, data=others | _kept_of(key.strip()))
+    return replace(secret, metadata=metadata, data=others | _hash_and_prefix(key.strip()))
 
 
 @dataclass(frozen=True)
-class _Known:
+class _IndexedKey:
     digest: str
     caller: Caller
 
 
 class ApiKeyIndex:
-    """The API keys that are valid now: those of SUBMIT_API_KEYS, and the stored ones, kept up to date by a watch."""
+    """The API keys of SUBMIT_API_KEYS and, followed by a watch, those in the store. Resolves a key to its caller."""
 
     def __init__(self, submit_api_keys: Sequence[str]) -> None:
-        self._fixed: dict[str, _Known] = {}
-        self._stored: dict[str, _Known] = {}
-        self._by_secret: dict[str, str] = {}
+        self._fixed: dict[str, _IndexedKey] = {}
+        self._stored: dict[str, _IndexedKey] = {}
+        self._half_hash_by_secret: dict[str, str] = {}
         self._silent_seconds: Callable[[], float] = lambda: 0.0
         self.synced = asyncio.Event()
         self.changes = Notifier()
         for key in submit_api_keys:
             digest = hash_key(key)
-            self._fixed[_index(digest)] = _Known(digest, Caller(f"env-{digest[:10]}", frozenset({SUBMIT})))
+            self._fixed[_half(digest)] = _IndexedKey(digest, Caller(f"env-{digest[:10]}", frozenset({SUBMIT})))
 
     async def follow(self, store: Store) -> None:
-        """Take in every change of the stored keys, until cancelled."""
+        """Keep the index in sync with the store, until cancelled."""
         self._silent_seconds = partial(store.silent_seconds, Secret)
         async for change in store.watch(Secret):
             match change:
                 case Changed(secret) if secret.metadata.labels.get(API_KEY_LABEL) == API_KEY_LABEL_VALUE:
-                    await self._take_in(secret, store)
+                    await self._update(secret, store)
                 case Changed(secret) | Deleted(secret):
                     self._remove(secret.name)
                 case _:
                     self.synced.set()
 
     def caller(self, key: str, now: datetime) -> Caller | None:
-        """Who `key` belongs to; None when it is unknown, revoked or expired."""
+        """Return the caller that `key` belongs to; None if the key is unknown, revoked or expired."""
         digest = hash_key(key)
-        known = self._fixed.get(_index(digest)) or self._stored.get(_index(digest))
-        if known is None or not hmac.compare_digest(known.digest, digest):
+        indexed = self._fixed.get(_half(digest)) or self._stored.get(_half(digest))
+        if indexed is None or not hmac.compare_digest(indexed.digest, digest):
             return None
-        return None if known.caller.expires_at and now >= known.caller.expires_at else known.caller
+        return None if indexed.caller.expires_at and now >= indexed.caller.expires_at else indexed.caller
 
-    def refuse_unless_sure(self, caller: Caller) -> None:
-        """Raises RetryLater where the caller's key may have been revoked, and nobody could tell."""
-        if caller.secret and self._silent_seconds() > LONGEST_SILENCE_SECONDS:
+    def check_not_stale(self, caller: Caller) -> None:
+        """Raise RetryLater if the caller's stored key may have been revoked without the watch reporting it."""
+        if caller.secret and self._silent_seconds() > MAX_SILENCE_SECONDS:
             raise RetryLater("the engine cannot tell at present which API keys were revoked", delay_seconds=5)
 
-    async def heard_of(self, secret_name: str, *, known: bool) -> None:
-        """Wait until the storage has told that a key is there, or is gone: what is answered then holds from now on, at
-        other replicas too, give or take a moment. Not for ever: a storage that is slow to tell has it all the same.
+    async def wait_until(self, secret_name: str, *, indexed: bool) -> None:
+        """Wait until the watch has reported that a key was created, or deleted, but at most MAX_WAIT_SECONDS.
+
+        A response sent after that is true for the next request, here and shortly at other replicas.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(LONGEST_WAIT_SECONDS):
-                while (secret_name in self._by_secret) is not known:
+            async with asyncio.timeout(MAX_WAIT_SECONDS):
+                while (secret_name in self._half_hash_by_secret) is not indexed:
                     await self.changes.next.wait()
 
-    async def _take_in(self, secret: Secret, store: Store) -> None:
-        """Know the key from now on. One that was made by hand and makes no sense is no key, and harms no other."""
+    async def _update(self, secret: Secret, store: Store) -> None:
+        """Index the key of `secret`. An invalid Secret is logged and skipped."""
         self._remove(secret.name)
         hashed = hashed_at_rest(secret)
         try:
             self._add(hashed)
         except ValueError as error:
-            log.warning("an API key's Secret makes no sense", secret=secret.name, reason=str(error))
+            log.warning("invalid API key Secret ignored", secret=secret.name, reason=str(error))
         if hashed is not secret:
-            await _keep(hashed, store)
+            await _store_hashed(hashed, store)
 
     def _add(self, secret: Secret) -> None:
-        """Raises ValueError when it makes no sense."""
+        """Index the key of `secret`. Raises ValueError if the Secret is invalid."""
         digest = secret.data.get("hash", "")
         if len(digest) != hashlib.sha256().digest_size * 2:
-            raise ValueError("it has neither a `key` nor the SHA-256 of one as `hash`")
+            raise ValueError("it must have a `key`, or the SHA-256 of a key as `hash`")
         caller = Caller(secret.name, _scopes_of(secret), expiry_of(secret), secret.name)
-        self._by_secret[secret.name] = _index(digest)
-        self._stored[_index(digest)] = _Known(digest, caller)
+        self._half_hash_by_secret[secret.name] = _half(digest)
+        self._stored[_half(digest)] = _IndexedKey(digest, caller)
         self.changes.notify()
 
     def _remove(self, name: str) -> None:
-        if (index := self._by_secret.pop(name, None)) is not None:
-            self._stored.pop(index, None)
+        if (half_hash := self._half_hash_by_secret.pop(name, None)) is not None:
+            self._stored.pop(half_hash, None)
             self.changes.notify()
 
 
-async def _keep(hashed: Secret, store: Store) -> None:
-    """Store it in the place of one with the key itself, where that can be done: a person may have made it immutable."""
+async def _store_hashed(hashed: Secret, store: Store) -> None:
+    """Overwrite the Secret, which holds the plain key. Logs a warning if the store refuses, e.g. if it is immutable."""
     try:
         await store.update(hashed)
     except (Conflict, NotFound):
-        pass  # somebody wrote it meanwhile: the watch tells
+        pass  # changed in the meantime: the watch reports the change
     except (Invalid, RetryLater) as error:
-        log.warning("an API key is still kept in the clear", secret=hashed.name, reason=str(error))
+        log.warning("API key remains stored in plain text", secret=hashed.name, reason=str(error))
 
 
 def _scopes_of(secret: Secret) -> frozenset[str]:
-    """Raises ValueError for a scope that there is not."""
+    """Return the scopes of a key. Raises ValueError for an unknown scope."""
     scopes = frozenset(scope.strip() for scope in secret.data.get("scopes", SUBMIT).split(","))
     if unknown := scopes - set(SCOPES):
-        raise ValueError(f"there is no scope {min(unknown)!r}")
+        raise ValueError(f"unknown scope {min(unknown)!r}; it must be one of {', '.join(SCOPES)}")
     return scopes
 
 
 def expiry_of(secret: Secret) -> datetime | None:
-    """When the key ends to be valid. Raises ValueError when that is no time, or in no time zone."""
+    """Return the time at which the key expires, if any. Raises ValueError unless it is a time with a time zone."""
     if (text := secret.data.get("expiresAt")) is None:
         return None
     expires_at = datetime.fromisoformat(text)
     if expires_at.tzinfo is None:
-        raise ValueError("`expiresAt` says nothing of the time zone")
+        raise ValueError("`expiresAt` must have a time zone")
     return expires_at
 
 
-def _index(digest: str) -> str:
-    """Keys are found by the first half of their hash, and compared, in constant time, by all of it."""
+def _half(digest: str) -> str:
+    """Return the first half of a hash, by which keys are looked up. The whole hash is compared in constant time."""
     return digest[:32]

@@ -1,4 +1,4 @@
-"""One-time login links: whoever can write to the engine's store may sign in to its dashboard."""
+"""One-time login links. Only processes with access to the engine's store can create them."""
 
 import secrets
 from datetime import datetime, timedelta
@@ -17,10 +17,13 @@ _LABELS: Final = {TYPE_LABEL: "login-link"}
 
 
 async def create_login_link(store: Store, engine_url: str, now: datetime) -> str:
-    """An address that signs in whoever opens it first. Only a hash of its token is kept; expired ones are forgotten."""
+    """Return a URL that signs in the first browser that opens it. Delete expired links.
+
+    The store gets only a hash of the token.
+    """
     for link in await store.list(Secret, _LABELS):
         if _expiry(link) <= now:
-            await _take(store, link)
+            await _delete(store, link)
     token = secrets.token_urlsafe(32)
     data = {"hash": hash_key(token), "expiresAt": (now + LIFETIME).isoformat()}
     await store.create(Secret(metadata=Metadata(name=_name(token), labels=_LABELS), data=data))
@@ -28,17 +31,17 @@ async def create_login_link(store: Store, engine_url: str, now: datetime) -> str
 
 
 async def redeem(store: Store, token: str, now: datetime) -> bool:
-    """Whether `token` is that of a link, which nobody can use from then on."""
+    """Use up the link of `token`. Return whether the link was valid and this call was the first to use it."""
     try:
         link = await store.get(Secret, _name(token))
     except NotFound:
         return False
     valid = secrets.compare_digest(link.data["hash"], hash_key(token)) and now < _expiry(link)
-    return await _take(store, link) and valid
+    return await _delete(store, link) and valid
 
 
-async def _take(store: Store, link: Secret) -> bool:
-    """Delete it. Whether it was we who did: of several at once, one."""
+async def _delete(store: Store, link: Secret) -> bool:
+    """Delete the link. Return whether this call did: of several concurrent calls, one does."""
     try:
         await store.delete(Secret, link.name, link.metadata.resource_version)
     except (NotFound, Conflict):
@@ -51,5 +54,5 @@ def _expiry(link: Secret) -> datetime:
 
 
 def _name(token: str) -> str:
-    """Links are found by a part of their token's hash, and compared by all of it."""
+    """Return the name of a link's Secret: a part of the token's hash. `redeem` compares the whole hash."""
     return f"login-link-{hash_key(token)[:16]}"

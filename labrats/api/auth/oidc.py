@@ -1,4 +1,4 @@
-"""Signing in at an OpenID provider: the authorization code flow, with PKCE, state and nonce."""
+"""Sign-in at an OpenID provider: the authorization code flow, with PKCE, state and nonce."""
 
 import asyncio
 import base64
@@ -30,16 +30,17 @@ SCOPE: Final = "openid profile email"
 LOGIN_LIFETIME: Final = timedelta(minutes=10)
 DISCOVERY_LIFETIME: Final = timedelta(hours=1)
 KEYS_LIFETIME: Final = timedelta(minutes=10)
-ANSWER_SECONDS: Final = 10.0
-ANSWER_BYTES: Final = 1024 * 1024
+RESPONSE_SECONDS: Final = 10.0
+RESPONSE_BYTES: Final = 1024 * 1024
 _PURPOSE: Final = "login"
 
 Connect = Callable[[], httpx2.AsyncClient]
+"""Returns a client for requests to the provider."""
 
 
 @dataclass(frozen=True)
 class ClientRegistration:
-    """Who says who may sign in, and how it knows us."""
+    """The URL of the issuer, and the engine's credentials as its client."""
 
     issuer: str
     client_id: str
@@ -48,40 +49,39 @@ class ClientRegistration:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """What of the provider's discovery document concerns us."""
+    """The parts of the discovery document that the engine uses."""
 
     authorization: str
     token: str
     keys: str
     user_info: str | None
-    secret_in_header: bool
-    names_itself: bool
-    """Whether it says in each answer which issuer it is (RFC 9207)."""
+    accepts_basic_auth: bool
+    """True if the token endpoint accepts the client secret in the `Authorization` header."""
+    sends_issuer: bool
+    """True if each authorization response names its issuer (RFC 9207)."""
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """Something fetched before, good until then."""
-
+class _Cached:
     value: Any
     until: datetime
 
 
 class OpenIdProvider:
-    """The OpenID provider at `issuer`. connect: how it is reached."""
+    """Client of the OpenID provider where `registration` is registered."""
 
     def __init__(self, registration: ClientRegistration, signer: Signer, clock: Clock, connect: Connect) -> None:
         self._registration, self._signer, self._clock, self._connect = registration, signer, clock, connect
-        self._endpoints: _Kept | None = None
-        self._keys: _Kept | None = None
+        self._endpoints: _Cached | None = None
+        self._keys: _Cached | None = None
         self._used_states: dict[str, datetime] = {}
 
     async def begin(self, redirect_uri: str) -> tuple[str, str]:
-        """Where to send the browser, and what it is to keep until it comes back."""
+        """Return the provider's URL for the browser, and a cookie value that `finish` needs."""
         endpoints = await self._discover()
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
         digest = hashlib.sha256(verifier.encode()).digest()
-        asked = {
+        query = {
             "response_type": "code",
             "client_id": self._registration.client_id,
             "redirect_uri": redirect_uri,
@@ -91,55 +91,57 @@ class OpenIdProvider:
             "code_challenge": base64.urlsafe_b64encode(digest).decode().rstrip("="),
             "code_challenge_method": "S256",
         }
-        joint = "&" if urlsplit(endpoints.authorization).query else "?"
-        kept = {"state": state, "nonce": nonce, "verifier": verifier, "redirect_uri": redirect_uri}
-        cookie = self._signer.sign(_PURPOSE, kept, self._clock.now() + LOGIN_LIFETIME)
-        return f"{endpoints.authorization}{joint}{urlencode(asked)}", cookie
+        separator = "&" if urlsplit(endpoints.authorization).query else "?"
+        login = {"state": state, "nonce": nonce, "verifier": verifier, "redirect_uri": redirect_uri}
+        cookie = self._signer.sign(_PURPOSE, login, self._clock.now() + LOGIN_LIFETIME)
+        return f"{endpoints.authorization}{separator}{urlencode(query)}", cookie
 
-    async def finish(self, cookie: str, answer: Mapping[str, str]) -> User:
-        """Who has signed in, by what the browser kept and what the provider sent it back with.
+    async def finish(self, cookie: str, response: Mapping[str, str]) -> User:
+        """Return the user who signed in.
 
-        Raises ApiError 401 for all but the one right answer, RetryLater when the provider is out of reach.
+        cookie: from `begin`. response: the query parameters that the provider sent the browser back with.
+        Raises ApiError 401 unless the response is the valid one for this login, RetryLater if the provider cannot be
+        reached.
         """
-        kept = self._take(cookie, answer.get("state", ""))
+        login = self._use_up_login(cookie, response.get("state", ""))
         endpoints = await self._discover()
-        self._check_issuer(endpoints, answer.get("iss"))
-        if error := answer.get("error"):
-            raise _refused(f"the OpenID provider did not sign you in ({_word(error)})")
-        if not (code := answer.get("code")):
+        self._check_issuer(endpoints, response.get("iss"))
+        if error := response.get("error"):
+            raise _refused(f"the OpenID provider did not sign you in ({_error_code(error)})")
+        if not (code := response.get("code")):
             raise _refused("the OpenID provider sent no code")
-        tokens = await self._exchange(endpoints, code, kept)
-        claims = await self._claims(tokens.get("id_token"), endpoints, kept["nonce"])
+        tokens = await self._exchange(endpoints, code, login)
+        claims = await self._claims(tokens.get("id_token"), endpoints, login["nonce"])
         if endpoints.user_info and not ("name" in claims and "email" in claims):
             claims = await self._user_info(endpoints.user_info, tokens.get("access_token"), claims["sub"]) | claims
-        return _user_of(claims, self._registration.issuer)
+        return _user_from(claims, self._registration.issuer)
 
-    def _take(self, cookie: str, state: str) -> dict[str, Any]:
-        """What the browser kept for the login of this state, which is used up with it."""
+    def _use_up_login(self, cookie: str, state: str) -> dict[str, Any]:
+        """Return what `begin` stored in the cookie, once per state. Raises ApiError 401."""
         now = self._clock.now()
         self._used_states = {used: until for used, until in self._used_states.items() if now < until}
-        kept = self._signer.read(_PURPOSE, cookie, now)
-        if kept is None or not secrets.compare_digest(kept["state"].encode(), state.encode()):
-            raise _refused("this login was not begun in this browser, or took too long; begin it again")
+        login = self._signer.read(_PURPOSE, cookie, now)
+        if login is None or not secrets.compare_digest(login["state"].encode(), state.encode()):
+            raise _refused("this login was not started in this browser, or took too long; start it again")
         if state in self._used_states:
-            raise _refused("this login was finished before; begin it again")
+            raise _refused("this login is already finished; start it again")
         self._used_states[state] = now + LOGIN_LIFETIME
-        return kept
+        return login
 
-    def _check_issuer(self, endpoints: Endpoints, named: str | None) -> None:
-        if named != self._registration.issuer and (named is not None or endpoints.names_itself):
-            raise _refused("the answer came from another OpenID provider")
+    def _check_issuer(self, endpoints: Endpoints, issuer: str | None) -> None:
+        if issuer != self._registration.issuer and (issuer is not None or endpoints.sends_issuer):
+            raise _refused("the response came from another OpenID provider")
 
-    async def _exchange(self, endpoints: Endpoints, code: str, kept: Mapping[str, Any]) -> dict[str, Any]:
-        """The tokens for a code."""
+    async def _exchange(self, endpoints: Endpoints, code: str, login: Mapping[str, Any]) -> dict[str, Any]:
+        """Exchange the code for tokens."""
         form = {
             "grant_type": "authorization_code",
             "code": code,
-            "redirect_uri": kept["redirect_uri"],
-            "code_verifier": kept["verifier"],
+            "redirect_uri": login["redirect_uri"],
+            "code_verifier": login["verifier"],
         }
         headers = {}
-        if self._registration.client_secret and endpoints.secret_in_header:
+        if self._registration.client_secret and endpoints.accepts_basic_auth:
             headers["Authorization"] = basic_credentials(
                 self._registration.client_id, self._registration.client_secret.get_secret_value()
             )
@@ -147,106 +149,102 @@ class OpenIdProvider:
             form["client_id"] = self._registration.client_id
             if self._registration.client_secret:
                 form["client_secret"] = self._registration.client_secret.get_secret_value()
-        status, answer = await self._ask("POST", endpoints.token, headers=headers, data=form)
+        status, tokens = await self._request("POST", endpoints.token, headers=headers, data=form)
         if status != 200:
-            reason = _word(answer.get("error"))
-            log.warning("the OpenID provider gave no tokens", status=status, error=reason)
+            reason = _error_code(tokens.get("error"))
+            log.warning("OpenID token request failed", status=status, error=reason)
             raise _refused(f"the OpenID provider did not confirm the login ({reason})")
-        return answer
+        return tokens
 
     async def _claims(self, token: Any, endpoints: Endpoints, nonce: str) -> dict[str, Any]:
         expected = ExpectedClaims(self._registration.issuer, self._registration.client_id, nonce)
         try:
             if not isinstance(token, str):
-                raise InvalidToken("there is none")
+                raise InvalidToken("the response has no ID token")
             try:
                 return check_id_token(token, await self._fetch_keys(endpoints.keys), expected, self._clock.now())
-            except UnknownKey:  # the provider has rolled its keys over since we last looked
+            except UnknownKey:  # the provider may have rotated its keys since the last fetch
                 self._keys = None
                 return check_id_token(token, await self._fetch_keys(endpoints.keys), expected, self._clock.now())
         except InvalidToken as error:
-            log.warning("an ID token was refused", reason=str(error))
-            raise _refused(
-                "what the OpenID provider says of you cannot be trusted; the engine's log says why"
-            ) from error
+            log.warning("ID token refused", reason=str(error))
+            raise _refused("the OpenID provider sent an invalid ID token; the engine's log says why") from error
 
     async def _user_info(self, url: str, access_token: Any, subject: str) -> dict[str, Any]:
-        """More about the subject than its token says."""
-        status, answer = await self._ask("GET", url, headers={"Authorization": f"Bearer {access_token}"})
-        if status != 200 or answer.get("sub") != subject:
-            log.warning("the OpenID provider told nothing of a user", status=status)
+        """Fetch further claims about the subject."""
+        status, claims = await self._request("GET", url, headers={"Authorization": f"Bearer {access_token}"})
+        if status != 200 or claims.get("sub") != subject:
+            log.warning("OpenID user info request failed", status=status)
             raise _refused("the OpenID provider does not say who you are; the engine's log says more")
-        return answer
+        return claims
 
     async def _discover(self) -> Endpoints:
         now = self._clock.now()
         if self._endpoints is None or now >= self._endpoints.until:
             document = await self._fetch(f"{self._registration.issuer.rstrip('/')}/.well-known/openid-configuration")
-            self._endpoints = _Kept(self._endpoints_in(document), now + DISCOVERY_LIFETIME)
-        found: Endpoints = self._endpoints.value
-        return found
+            self._endpoints = _Cached(self._endpoints_in(document), now + DISCOVERY_LIFETIME)
+        endpoints: Endpoints = self._endpoints.value
+        return endpoints
 
     def _endpoints_in(self, document: Mapping[str, Any]) -> Endpoints:
         if document.get("issuer") != self._registration.issuer:
-            raise self._unusable("it calls itself by another name than OIDC_ISSUER")
+            raise self._unusable("the issuer in its discovery document differs from OIDC_ISSUER")
         if "S256" not in document.get("code_challenge_methods_supported", ["S256"]):
-            raise self._unusable("it does not know PKCE with S256")
+            raise self._unusable("it does not support PKCE with S256")
         methods = document.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
         return Endpoints(
-            authorization=self._address(document, "authorization_endpoint"),
-            token=self._address(document, "token_endpoint"),
-            keys=self._address(document, "jwks_uri"),
-            user_info=self._address(document, "userinfo_endpoint") if "userinfo_endpoint" in document else None,
-            secret_in_header="client_secret_basic" in methods,
-            names_itself=document.get("authorization_response_iss_parameter_supported") is True,
+            authorization=self._url(document, "authorization_endpoint"),
+            token=self._url(document, "token_endpoint"),
+            keys=self._url(document, "jwks_uri"),
+            user_info=self._url(document, "userinfo_endpoint") if "userinfo_endpoint" in document else None,
+            accepts_basic_auth="client_secret_basic" in methods,
+            sends_issuer=document.get("authorization_response_iss_parameter_supported") is True,
         )
 
-    def _address(self, document: Mapping[str, Any], name: str) -> str:
-        """An endpoint: never without TLS where the issuer has it."""
-        address = document.get(name)
+    def _url(self, document: Mapping[str, Any], name: str) -> str:
+        """Return the URL of an endpoint. It must be https if the issuer's is."""
+        url = document.get(name)
         schemes = ("https",) if self._registration.issuer.startswith("https:") else ("http", "https")
-        if not isinstance(address, str) or urlsplit(address).scheme not in schemes:
-            raise self._unusable(f"its {name} is no address, or not as safe as its own")
-        return address
+        if not isinstance(url, str) or urlsplit(url).scheme not in schemes:
+            raise self._unusable(f"its {name} must be a URL that begins with {' or '.join(schemes)}")
+        return url
 
     async def _fetch_keys(self, url: str) -> list[Key]:
         now = self._clock.now()
         if self._keys is None or now >= self._keys.until:
             entries = (await self._fetch(url)).get("keys")
-            self._keys = _Kept(usable_keys(entries if isinstance(entries, list) else ()), now + KEYS_LIFETIME)
-        found: list[Key] = self._keys.value
-        return found
+            self._keys = _Cached(usable_keys(entries if isinstance(entries, list) else ()), now + KEYS_LIFETIME)
+        keys: list[Key] = self._keys.value
+        return keys
 
     async def _fetch(self, url: str) -> dict[str, Any]:
-        status, answer = await self._ask("GET", url)
+        status, document = await self._request("GET", url)
         if status != 200:
-            raise self._unusable(f"it answers {status}")
-        return answer
+            raise self._unusable(f"it answers with status {status}")
+        return document
 
-    async def _ask(self, method: str, url: str, **options: Any) -> tuple[int, dict[str, Any]]:
-        """The status and the JSON object that the provider answers; an empty one where it answers something else."""
+    async def _request(self, method: str, url: str, **options: Any) -> tuple[int, dict[str, Any]]:
+        """Return the status and the JSON object of the provider's response; an empty object for any other body."""
         try:
             async with (
-                asyncio.timeout(ANSWER_SECONDS),
+                asyncio.timeout(RESPONSE_SECONDS),
                 self._connect() as client,
-                client.stream(method, url, **options) as answer,
+                client.stream(method, url, **options) as response,
             ):
-                return answer.status_code, _json_object(await _bounded(answer))
+                return response.status_code, _json_object(await _read_bounded(response))
         except (httpx2.HTTPError, TimeoutError) as error:
             raise self._unusable("it cannot be reached") from error
 
     def _unusable(self, reason: str) -> RetryLater:
-        return RetryLater(
-            f"the OpenID provider at {self._registration.issuer} is of no use at the moment: {reason}", 10
-        )
+        return RetryLater(f"cannot use the OpenID provider at {self._registration.issuer} at present: {reason}", 10)
 
 
-async def _bounded(answer: httpx2.Response) -> bytes:
-    """The body; nothing of one that is larger than any that makes sense."""
+async def _read_bounded(response: httpx2.Response) -> bytes:
+    """Return the body; empty if it is larger than RESPONSE_BYTES."""
     body = b""
-    async for chunk in answer.aiter_bytes():
+    async for chunk in response.aiter_bytes():
         body += chunk
-        if len(body) > ANSWER_BYTES:
+        if len(body) > RESPONSE_BYTES:
             return b""
     return body
 
@@ -260,36 +258,36 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def connection() -> Connect:
-    """How providers are reached: verified, without detours, and without the environment's proxies."""
+    """Return a factory of clients that verify TLS, follow no redirects and ignore the environment's proxies."""
     tls = ssl.create_default_context()
     return lambda: httpx2.AsyncClient(verify=tls, trust_env=False, follow_redirects=False)
 
 
 def basic_credentials(client_id: str, client_secret: str) -> str:
-    """The `Authorization` header of client_secret_basic: both form-encoded first (RFC 6749, 2.3.1), then joined."""
+    """Return the `Authorization` header of client_secret_basic. Both parts are form-encoded first (RFC 6749, 2.3.1)."""
     joined = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
     return f"Basic {base64.b64encode(joined.encode()).decode()}"
 
 
-def _user_of(claims: Mapping[str, Any], issuer: str) -> User:
-    """The user behind the claims. Another issuer's user of the same subject is somebody else."""
+def _user_from(claims: Mapping[str, Any], issuer: str) -> User:
+    """Return the user that the claims describe. The id depends on issuer and subject."""
     subject: str = claims["sub"]
     digest = hashlib.sha256(f"{issuer}\0{subject}".encode()).hexdigest()
     email = claims.get("email") if claims.get("email_verified") is not False else None
-    names = (claims.get("name"), claims.get("preferred_username"), email, subject)
-    name = next(name for each in names if (name := _line(each)))
-    return User(f"user-{digest[:16]}", name, _line(email))
+    candidates = (claims.get("name"), claims.get("preferred_username"), email, subject)
+    name = next(name for each in candidates if (name := _printable_line(each)))
+    return User(f"user-{digest[:16]}", name, _printable_line(email))
 
 
-def _line(text: Any) -> str | None:
-    """A claim as a short line of text, with nothing in it that cannot be seen; None of what is none."""
-    if not isinstance(text, str):
+def _printable_line(claim: Any) -> str | None:
+    """Return the printable characters of a claim, at most 200; None if it is not text or has none."""
+    if not isinstance(claim, str):
         return None
-    return "".join(character for character in text if character.isprintable())[:200].strip() or None
+    return "".join(character for character in claim if character.isprintable())[:200].strip() or None
 
 
-def _word(text: Any) -> str:
-    """An error code of OAuth, which a stranger may have written."""
+def _error_code(text: Any) -> str:
+    """Return the text if it is an OAuth error code. Anybody can send another text."""
     return text if isinstance(text, str) and re.fullmatch(r"[a-z_]{1,60}", text) else "unknown error"
 
 

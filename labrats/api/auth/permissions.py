@@ -1,4 +1,4 @@
-"""Who may call what: one table, from which the routes are guarded, the OpenAPI document is made and the tests come."""
+"""The permissions of every route, in one table. Routes, the OpenAPI document and tests are derived from it."""
 
 import re
 from collections.abc import Mapping
@@ -7,20 +7,20 @@ from typing import Final
 
 
 class Access(Enum):
-    """Who may call a route. Admin keys and signed-in users may do whatever a key may, unless it says otherwise."""
+    """Permission to call a route. Admin keys and signed-in users may do what other keys may, except where noted."""
 
     OPEN = auto()
-    """Everybody."""
+    """Anybody, without a credential."""
     SIGNED = auto()
-    """Who signs the body with a secret: the operation verifies that before it reads anything of it."""
+    """Senders of signed bodies. The operation verifies the signature before it parses the body."""
     KEY = auto()
-    """Any API key; not the dashboard."""
+    """Any API key, but not a session of the dashboard."""
     CALLER = auto()
-    """Any API key."""
+    """Any API key, or a session."""
     OWNER = auto()
-    """Any API key, on what is its own: the operation refuses the rest, by `Caller.may_see`."""
+    """Any API key, for objects that it owns. The operation refuses others by `Caller.may_see`."""
     ADMIN = auto()
-    """API keys with the scope `admin`."""
+    """API keys with the scope `admin`, or a session."""
 
 
 _ROUTES: Final[Mapping[Access, str]] = {
@@ -107,19 +107,19 @@ _ROUTES: Final[Mapping[Access, str]] = {
         DELETE /api/ai-models/{}
     """,
 }
-"""Method and path, in which `{}` stands for a parameter."""
+"""Methods and paths by access. `{}` represents a path parameter."""
 
 TABLE: Final[Mapping[tuple[str, str], Access]] = {
     (method, path): access
     for access, lines in _ROUTES.items()
     for method, path in map(str.split, lines.strip().split("\n"))
 }
-"""Who may call each route, by method and path."""
+"""The access of each route, by method and path."""
 
 
 def access_to(method: str, path: str) -> Access:
-    """Who may call the route. Raises LookupError where the table does not say."""
+    """Return the access of a route. Raises LookupError if the table has no entry for it."""
     try:
         return TABLE[method, re.sub(r"\{[^}]*\}", "{}", path)]
     except KeyError:
-        raise LookupError(f"labrats/api/auth/permissions.py does not say who may call {method} {path}") from None
+        raise LookupError(f"{method} {path} has no entry in labrats/api/auth/permissions.py; add one") from None

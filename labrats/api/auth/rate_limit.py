@@ -1,4 +1,4 @@
-"""Those who guess API keys: after many wrong ones, an address is told to wait. A right key is never refused."""
+"""Rate limit for wrong API keys, per address. A valid key is never refused."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -6,47 +6,49 @@ from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-MANY: Final = 100
+MAX_WRONG_KEYS: Final = 100
 WINDOW: Final = timedelta(minutes=5)
 MAX_ADDRESSES: Final = 10_000
 
 
 @dataclass
-class _Tries:
+class _Failures:
     since: datetime
-    wrong: set[int] = field(default_factory=set)
+    key_hashes: set[int] = field(default_factory=set)
 
 
 class AuthRateLimit:
-    """How many different wrong keys each address has tried lately. The same one again, as a program that was left
-    with a revoked key sends it, is no guess. Kept in memory, and bounded there: the longest silent is forgotten first.
+    """Counts the different wrong keys that each address sends within a window.
+
+    A repeated wrong key counts once, so that a program with a revoked key is not blocked. The counts are in memory;
+    beyond MAX_ADDRESSES the address that failed least recently is dropped.
     """
 
     def __init__(self) -> None:
-        self._by_address: OrderedDict[str, _Tries] = OrderedDict()
+        self._by_network: OrderedDict[str, _Failures] = OrderedDict()
 
     def seconds_to_wait(self, address: str, now: datetime) -> int:
-        """Return for how long this address must wait after another wrong key; 0 when it need not wait."""
-        tries = self._by_address.get(_network(address))
-        if tries is None or len(tries.wrong) < MANY or now - tries.since >= WINDOW:
+        """Return how long this address must wait after another wrong key; 0 while it is below the limit."""
+        failures = self._by_network.get(_network(address))
+        if failures is None or len(failures.key_hashes) < MAX_WRONG_KEYS or now - failures.since >= WINDOW:
             return 0
-        return max(1, round((tries.since + WINDOW - now).total_seconds()))
+        return max(1, round((failures.since + WINDOW - now).total_seconds()))
 
-    def note(self, address: str, key: str, now: datetime) -> None:
-        """`key` was wrong."""
+    def record_failure(self, address: str, key: str, now: datetime) -> None:
+        """Count the wrong `key` from this address."""
         network = _network(address)
-        tries = self._by_address.pop(network, None)
-        if tries is None or now - tries.since >= WINDOW:
-            tries = _Tries(now)
-        if len(tries.wrong) < MANY:
-            tries.wrong.add(hash(key))
-        self._by_address[network] = tries
-        if len(self._by_address) > MAX_ADDRESSES:
-            self._by_address.popitem(last=False)
+        failures = self._by_network.pop(network, None)
+        if failures is None or now - failures.since >= WINDOW:
+            failures = _Failures(now)
+        if len(failures.key_hashes) < MAX_WRONG_KEYS:
+            failures.key_hashes.add(hash(key))
+        self._by_network[network] = failures
+        if len(self._by_network) > MAX_ADDRESSES:
+            self._by_network.popitem(last=False)
 
 
 def _network(address: str) -> str:
-    """Who stands behind an address: whoever has one of IPv6 has all of its /64."""
+    """Return the address, or the /64 network of an IPv6 address: one client usually has all of it."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Sessions of the dashboard's users: a signed token in a cookie; only of those that were ended is anything kept."""
+"""Sessions of the dashboard's users: a signed token in a cookie. The store holds only the sessions that were ended."""
 
 import asyncio
 import secrets
@@ -24,11 +24,12 @@ SIGNING_SECRET: Final = "labrats-session-secret"  # noqa: S105, a resource's nam
 _SIGNING_LABELS: Final = {TYPE_LABEL: "session-secret"}
 _ENDED_LABELS: Final = {TYPE_LABEL: "ended-session"}
 _ENDED_PREFIX: Final = "ended-session-"
+_PURPOSE: Final = "session"
 
 
 @dataclass(frozen=True)
 class User:
-    """Somebody who signed in. id: the same at each sign-in; the owner of the jobs they submit."""
+    """A person who signed in. id: the same at each sign-in; the owner of the jobs that the user submits."""
 
     id: str
     name: str
@@ -49,34 +50,37 @@ class Session:
 
 
 def new_secret() -> str:
-    """256 random bits to sign with."""
+    """Return a random secret of 256 bits for signing."""
     return secrets.token_urlsafe(32)
 
 
 async def signing_secret(store: Store, configured: SecretStr | None) -> str:
-    """What tokens are signed with: as configured, or else made once and kept, for all replicas to share."""
+    """Return the secret that signs tokens: the configured one, or a stored one that all replicas share.
+
+    The first replica creates the stored secret.
+    """
     if configured:
         return configured.get_secret_value()
     metadata = Metadata(name=SIGNING_SECRET, labels=_SIGNING_LABELS)
     try:
-        made = await store.create(Secret(metadata=metadata, data={"secret": new_secret()}))
+        stored = await store.create(Secret(metadata=metadata, data={"secret": new_secret()}))
     except Conflict:
-        made = await store.get(Secret, SIGNING_SECRET)
-    return made.data["secret"]
+        stored = await store.get(Secret, SIGNING_SECRET)
+    return stored.data["secret"]
 
 
 class Signer:
-    """Makes and reads our own tokens, each for one purpose only."""
+    """Signs and reads the engine's own tokens. A token is valid for one purpose only."""
 
     def __init__(self, secret: str) -> None:
         self._key = OctKey.import_key(secret)
 
     def sign(self, purpose: str, claims: dict[str, Any], expires_at: datetime) -> str:
-        whole = claims | {"aud": purpose, "exp": int(expires_at.timestamp())}
-        return jwt.encode({"alg": ALGORITHM}, whole, self._key, algorithms=[ALGORITHM])
+        payload = claims | {"aud": purpose, "exp": int(expires_at.timestamp())}
+        return jwt.encode({"alg": ALGORITHM}, payload, self._key, algorithms=[ALGORITHM])
 
     def read(self, purpose: str, token: str, now: datetime) -> dict[str, Any] | None:
-        """The claims of a token that we made for this purpose and that has not expired; None of any other."""
+        """Return the claims of a token; None if it is invalid, expired or for another purpose."""
         try:
             claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
         except (JoseError, ValueError, RecursionError):
@@ -87,7 +91,7 @@ class Signer:
 
 
 class _Claims(BaseModel):
-    """The claims in the token of a session."""
+    """The claims in a session's token."""
 
     model_config = ConfigDict(strict=True)
 
@@ -102,7 +106,7 @@ _CLAIMS: Final = TypeAdapter(_Claims)
 
 
 class Sessions:
-    """Who is signed in. Sessions that were ended are learned from the store, as all replicas do."""
+    """The sessions of signed-in users. A watch on the store reports the sessions that any replica ended."""
 
     def __init__(self, signer: Signer, lifetime: timedelta) -> None:
         self._signer, self.lifetime = signer, lifetime
@@ -111,16 +115,16 @@ class Sessions:
         self.changes = Notifier()
 
     def begin(self, user: User, now: datetime) -> str:
-        """The token of a new session."""
+        """Return the token of a new session."""
         claims = {"jti": secrets.token_hex(16), "sub": user.id, "name": user.name, "email": user.email}
-        return self._signer.sign("session", claims, now + self.lifetime)
+        return self._signer.sign(_PURPOSE, claims, now + self.lifetime)
 
     def find(self, token: str, now: datetime) -> Session | None:
-        """The session of `token`; None when it is not one of ours, expired or ended."""
-        claims = self._signer.read("session", token, now)
+        """Return the session of `token`; None if the token is invalid or the session has expired or was ended."""
+        claims = self._signer.read(_PURPOSE, token, now)
         try:
             session = _CLAIMS.validate_python(claims)
-        except ValidationError:  # a token that somebody else signed with our secret
+        except ValidationError:  # no claims, or a token that another program signed with the same secret
             return None
         if session.jti in self._ended:
             return None
@@ -132,20 +136,20 @@ class Sessions:
         return session.caller if session else None
 
     async def end(self, session: Session, store: Store, now: datetime) -> None:
-        """Let nobody use the session again, at any replica. What is no longer needed of earlier ones is forgotten."""
+        """End the session at all replicas. Delete the records of ended sessions that have expired since."""
         metadata = Metadata(name=f"{_ENDED_PREFIX}{session.id}", labels=_ENDED_LABELS)
         self._add(session.id)
         try:
             await store.create(Secret(metadata=metadata, data={"expiresAt": session.expires_at.isoformat()}))
         except Conflict:
-            return  # it has been ended before
+            return  # already ended
         for ended in await store.list(Secret, _ENDED_LABELS):
             if datetime.fromisoformat(ended.data["expiresAt"]) <= now:
-                with suppress(NotFound):  # another replica was quicker
+                with suppress(NotFound):  # another replica has deleted it
                     await store.delete(Secret, ended.name)
 
     async def follow(self, store: Store) -> None:
-        """Take in every session that is ended, until cancelled."""
+        """Keep the set of ended sessions in sync with the store, until cancelled."""
         async for change in store.watch(Secret):
             match change:
                 case Changed(secret) if secret.name.startswith(_ENDED_PREFIX):

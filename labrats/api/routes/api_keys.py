@@ -104,7 +104,7 @@ async def create_api_key(request: Request, asked: ApiKeyBody, idempotency_key: I
     key = derived_key(credential_of(request).text, nonce, secret.data[_SALT])
     if hash_key(key) != secret.data["hash"]:
         raise Conflict("this request has made a key, which cannot be shown again since its maker's own has changed")
-    await services.api_keys.heard_of(secret.name, known=True)
+    await services.api_keys.wait_until(secret.name, indexed=True)
     return json_response(_view(secret) | {"key": key}, 201)
 
 
@@ -148,7 +148,7 @@ async def revoke_api_key(request: Request, key_id: KeyId) -> Response:
         await services.store.delete(Secret, key_id)
     except NotFound as error:
         raise NotFound(f"there is no API key {key_id!r}") from error
-    await services.api_keys.heard_of(key_id, known=False)
+    await services.api_keys.wait_until(key_id, indexed=False)
     return Response(status_code=204)
 
 
