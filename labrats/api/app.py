@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from labrats import __version__
 from labrats.api.auth.hosts import AllowedHosts
 from labrats.api.http.body_bounds import bounds_of
-from labrats.api.http.errors import ApiError, error_response, install_error_answers
+from labrats.api.http.errors import ApiError, error_response, install_error_handlers
 from labrats.api.http.head_requests import GET_HAS_EFFECT, without_body
 from labrats.api.openapi import openapi_document
 from labrats.api.routes import (
@@ -87,7 +87,7 @@ def create_api(services: Services) -> FastAPI:
     )
     api.state.services = services
     api.openapi = lambda: openapi_document(api)  # type: ignore[method-assign]
-    install_error_answers(api)
+    install_error_handlers(api)
     return api
 
 

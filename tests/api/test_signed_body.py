@@ -65,7 +65,7 @@ async def test_all_bodies_share_one_budget_and_give_it_back() -> None:
     for _ in range(3):
         await asyncio.sleep(0)
 
-    with pytest.raises(ApiError, match="not known yet") as refused:
+    with pytest.raises(ApiError, match="unverified bodies") as refused:
         await receive_signed(a_request(whole(large)), candidates(large, SECRET), bodies)
     assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "5"})
     small = b"x" * FREE_BYTES

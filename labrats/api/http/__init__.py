@@ -1,1 +1,1 @@
-"""HTTP as the API speaks it: the server, bodies, errors, idempotency and event streams."""
+"""HTTP for the API: the server, request bodies, errors, idempotency and event streams."""

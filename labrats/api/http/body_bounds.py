@@ -1,4 +1,4 @@
-"""How much a request may bring."""
+"""Limits on request bodies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from typing import Final
 
 UPLOAD_BYTES: Final = 100 * 2**20
 _FORM_BYTES: Final = UPLOAD_BYTES + 64 * 1024
-"""A file with the form around it."""
+"""A file of UPLOAD_BYTES, and the multipart form around it."""
 
 
 @dataclass(frozen=True)
 class BodyBounds:
-    """bytes: of the body. values: in all its lists and objects, where it is JSON."""
+    """bytes: the size of the body. values: the number of values in the lists and objects of a JSON body."""
 
     bytes: int
     values: int
@@ -20,9 +20,9 @@ class BodyBounds:
 USUAL: Final = BodyBounds(bytes=16 * 2**20, values=50_000)
 
 DELIVERY: Final = BodyBounds(bytes=25 * 2**20, values=500_000)
-"""As large as GitHub's events."""
+"""For webhooks and events: GitHub sends up to 25 MiB."""
 
-_OF_ROUTES: Final[Mapping[tuple[str, str], BodyBounds]] = {
+_BY_ROUTE: Final[Mapping[tuple[str, str], BodyBounds]] = {
     ("POST", "/api/events/ingest"): DELIVERY,
     ("POST", "/api/webhooks/github"): DELIVERY,
     ("POST", "/api/uploads"): BodyBounds(bytes=_FORM_BYTES, values=0),
@@ -31,7 +31,7 @@ _OF_ROUTES: Final[Mapping[tuple[str, str], BodyBounds]] = {
 
 
 def bounds_of(method: str, path: str) -> BodyBounds:
-    """The bounds of the bodies of such requests."""
+    """Return the bounds of the body of a request."""
     if method == "POST" and path.startswith("/webhooks/"):
         return DELIVERY
-    return _OF_ROUTES.get((method, path), USUAL)
+    return _BY_ROUTE.get((method, path), USUAL)

@@ -1,4 +1,4 @@
-"""A file as the body of an answer."""
+"""A file as the body of a response."""
 
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse
@@ -8,24 +8,24 @@ from labrats.api.http.errors import error_response
 
 
 class Download(FileResponse):
-    """A file, or the parts of it that `Range` asks for.
+    """A file, or the parts of it that the `Range` header requests.
 
-    Starlette refuses ranges that it cannot serve in a text of its own. One that makes no sense is to be taken for none
-    (RFC 9110, 14.2), and one beyond the file's end is an error as all others are.
+    Starlette answers an invalid range with an error in plain text. Here a malformed range is ignored, as RFC 9110, 14.2
+    asks, and a range beyond the end of the file gets an error of the usual shape.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_unless_refused(message: Message) -> None:
+        async def send_or_raise(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 raise _Refused(message)
             await send(message)
 
         try:
-            await super().__call__(scope, receive, send_unless_refused)
+            await super().__call__(scope, receive, send_or_raise)
         except _Refused as refused:
             if refused.status != 416:
-                whole = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"range"]}
-                await super().__call__(whole, receive, send)
+                other_headers = [header for header in scope["headers"] if header[0] != b"range"]
+                await super().__call__({**scope, "headers": other_headers}, receive, send)
                 return
             message = f"the file ends before this range; it has {self.headers['content-length']} bytes"
             headers = {"Content-Range": refused.headers["content-range"]}
@@ -33,7 +33,7 @@ class Download(FileResponse):
 
 
 class _Refused(Exception):
-    """The range is not served."""
+    """Starlette cannot serve the range."""
 
     def __init__(self, start: Message) -> None:
         self.status, self.headers = start["status"], Headers(raw=start["headers"])

@@ -1,4 +1,4 @@
-"""Gives each error its status and the one shape in which a caller sees it."""
+"""Turns exceptions into error responses: a status, and a JSON body of one shape."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,13 @@ from labrats.model.errors import (
 log = structlog.get_logger()
 
 MAX_DETAILS: Final = 50
+"""Maximum number of fields that an error response names."""
 MAX_FIELD_LENGTH: Final = 200
-"""An answer names no more fields than this, and none at greater length, whatever the request was."""
+"""Maximum length of a field's name in an error response."""
 
 
 class ApiError(LabratsError):
-    """An answer that is an error. `code` is for programs, the text for people."""
+    """An exception that becomes an error response. `code` is for programs, the text for people."""
 
     def __init__(
         self,
@@ -51,22 +52,22 @@ class ApiError(LabratsError):
 
 
 class Detail(BaseModel):
-    """One offending field: its dotted path in the request, and what would be right."""
+    """An invalid field: its dotted path in the request, and the expected value."""
 
     field: str = Field(examples=["config.effort"])
     message: str = Field(examples=["must be 'low', 'medium' or 'high'"])
 
 
 class ErrorBody(BaseModel):
-    """What every error looks like."""
+    """The body of every error response."""
 
     error: str = Field(description="One sentence for people.")
-    code: str = Field(description="For programs, snake_case.")
-    details: list[Detail] = Field(default=[], description="Each offending field, on a 422.")
+    code: str = Field(description="A code for programs, in snake_case.")
+    details: list[Detail] = Field(default=[], description="The invalid fields, on a 422.")
 
 
 def error_body(code: str, message: str, problems: Sequence[Problem] = ()) -> dict[str, Any]:
-    """An error as ErrorBody describes it."""
+    """Return the JSON that ErrorBody describes."""
     body: dict[str, Any] = {"error": message, "code": code}
     if problems:
         body["details"] = [{"field": problem.field, "message": problem.message} for problem in problems[:MAX_DETAILS]]
@@ -83,12 +84,12 @@ def error_response(
     return JSONResponse(error_body(code, message, problems), status_code=status, headers=dict(headers or {}))
 
 
-def install_error_answers(app: FastAPI) -> None:
-    """Have `app` answer every error in our shape."""
+def install_error_handlers(app: FastAPI) -> None:
+    """Make `app` answer every error with an ErrorBody."""
     app.add_exception_handler(LabratsError, _answer_labrats_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
-    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    app.add_exception_handler(ClientDisconnect, _answer_disconnected)
     app.add_exception_handler(Exception, _answer_bug)
 
 
@@ -124,11 +125,11 @@ async def _answer_validation_error(_: Request, error: Exception) -> JSONResponse
     return _unprocessable([problem_of(each) for each in error.errors()])
 
 
-A_TIME: Final = "a time, such as 2030-01-31T12:00:00Z"
+EXAMPLE_TIME: Final = "a time, such as 2030-01-31T12:00:00Z"
 
-_PLAIN_WORDS: Final = {
-    "datetime_from_date_parsing": f"must be {A_TIME}",
-    "timezone_aware": "must say its time zone, as 2030-01-31T12:00:00Z does",
+_MESSAGES: Final = {
+    "datetime_from_date_parsing": f"must be {EXAMPLE_TIME}",
+    "timezone_aware": "must have a time zone, such as 2030-01-31T12:00:00Z",
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "dict_type": "must be an object",
@@ -145,21 +146,21 @@ _PLAIN_WORDS: Final = {
     "model_attributes_type": "must be an object",
     "string_type": "must be a string",
 }
-"""For pydantic's types of error whose own words are those of Python."""
+"""Messages by pydantic's error type. They replace messages that use Python's terms."""
 
 
-_OF_KEY: Final = "[key]"
-"""How pydantic says that it means not a value in a mapping, but the name by which that stands there."""
+_KEY_MARKER: Final = "[key]"
+"""Ends the location of a pydantic error about a mapping's key rather than its value."""
 
 
 def problem_of(error: Mapping[str, Any]) -> Problem:
-    """A pydantic error as a problem, its place as callers write it: `workspaceFiles[0].name`."""
-    _, *place = error["loc"]  # the first part says where in the request: body, query, path or header
+    """Return a pydantic error as a Problem. The field is a path as callers write it: `workspaceFiles[0].name`."""
+    _, *path = error["loc"]  # the first part is the part of the request: body, query, path or header
     message = _message_of(error)
-    if place and place[-1] == _OF_KEY:
-        place.pop()
+    if path and path[-1] == _KEY_MARKER:
+        path.pop()
         message = f"its name {message}"
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     return Problem(field[:MAX_FIELD_LENGTH] or "body", message)
 
 
@@ -167,7 +168,7 @@ def _message_of(error: Mapping[str, Any]) -> str:
     context = error.get("ctx", {})
     if words := IN_WORDS.get(context.get("pattern")):
         return words
-    if words := _PLAIN_WORDS.get(error["type"]):
+    if words := _MESSAGES.get(error["type"]):
         return words.format(**context)
     message = str(error["msg"]).removeprefix("Value error, ").partition(" after validation, not ")[0]
     return re.sub(r"^(Input|String|List|Dictionary|Value) should ", "must ", message)
@@ -189,23 +190,23 @@ async def _answer_http_exception(request: Request, error: Exception) -> JSONResp
         return error_response(404, "not_found", f"there is nothing at {path}")
     if error.status_code == 405:
         allow = {"Allow": ", ".join(_methods_at(request))}
-        return error_response(405, "method_not_allowed", f"{request.method} is not possible at {path}", headers=allow)
+        return error_response(405, "method_not_allowed", f"{request.method} is not allowed at {path}", headers=allow)
     return error_response(error.status_code, "http_error", str(error.detail), headers=error.headers)
 
 
 def _methods_at(request: Request) -> list[str]:
-    """What can be done at the request's path, by all its routes: Starlette's own answer names the first one's only."""
+    """Return the methods of all routes at the request's path. Starlette's own `Allow` has only the first route's."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
-    meant = next(route.path for route in routes if route.path_regex.match(request.url.path))
-    methods = {method for route in routes if route.path == meant for method in route.methods or ()}
-    return sorted(methods | {"HEAD"} if "GET" in methods and meant not in GET_HAS_EFFECT else methods)
+    path = next(route.path for route in routes if route.path_regex.match(request.url.path))
+    methods = {method for route in routes if route.path == path for method in route.methods or ()}
+    return sorted(methods | {"HEAD"} if "GET" in methods and path not in GET_HAS_EFFECT else methods)
 
 
-async def _answer_nobody(_: Request, error: Exception) -> Response:
-    """The caller has gone before it had sent all: nobody reads this."""
+async def _answer_disconnected(_: Request, error: Exception) -> Response:
+    """Return a response that nobody reads: the client disconnected before it had sent the whole body."""
     return Response(status_code=400)
 
 
 async def _answer_bug(request: Request, error: Exception) -> JSONResponse:
     log.error("request failed", path=request.url.path, exc_info=error)
-    return error_response(500, "internal", "the engine met an error of its own; its log says more")
+    return error_response(500, "internal", "internal error; the engine's log has the details")

@@ -1,6 +1,6 @@
-"""One file in a `multipart/form-data` body, handed on as it arrives.
+"""Streams the one file of a `multipart/form-data` body.
 
-Not Starlette's form: that has the whole file in a temporary folder, which may be memory, before anybody can refuse it.
+Starlette's form parser would write the whole file to a temporary folder, possibly in memory, before it can be refused.
 """
 
 from collections.abc import AsyncIterator
@@ -14,8 +14,8 @@ from labrats.api.http.errors import ApiError
 from labrats.model.errors import Invalid, Problem
 
 FIELD: Final = "file"
-_LONGEST_BOUNDARY: Final = 70
-"""As RFC 2046 has it."""
+_MAX_BOUNDARY_LENGTH: Final = 70
+"""The limit of RFC 2046."""
 
 FORM: Final = {
     "required": True,
@@ -27,18 +27,18 @@ FORM: Final = {
                 "required": [FIELD],
                 "additionalProperties": False,
             },
-            "example": {FIELD: "what is in the file"},
+            "example": {FIELD: "the content of the file"},
         }
     },
 }
-"""The body, as OpenAPI describes it."""
+"""The OpenAPI description of the body."""
 
 
 class FilePart:
-    """The one file of a request. `name` is what its sender calls it, known once `content` has begun to arrive."""
+    """The one file of a request. `name` is the sender's name for it, set before `content` yields its first chunk."""
 
     def __init__(self, request: Request) -> None:
-        """Raises 415 when the request's body is no form."""
+        """Raises ApiError: 415 unless the body is a form, 400 if its boundary is too long."""
         self.name = ""
         self._request = request
         self._parser = MultipartParser(
@@ -58,7 +58,7 @@ class FilePart:
         self._data: list[bytes] = []
 
     async def content(self) -> AsyncIterator[bytes]:
-        """The file, piece by piece. Raises 400 when the form is broken, and Invalid when it is not just one file."""
+        """Yield the file in chunks. Raises ApiError 400 for a broken form, Invalid unless the form is exactly one file."""
         try:
             async for chunk in self._request.stream():
                 self._parser.write(chunk)
@@ -67,9 +67,9 @@ class FilePart:
                 self._data.clear()
             self._parser.finalize()
         except FormParserError as error:
-            raise ApiError(400, "malformed", f"the body is no multipart form: {error}") from None
+            raise ApiError(400, "malformed", f"the body is not a multipart form: {error}") from None
         if not self._ended:
-            raise ApiError(400, "malformed", "the body is no multipart form: it ends too early")
+            raise ApiError(400, "malformed", "the body is not a multipart form: it ends too early")
         if self._parts == 0:
             raise Invalid(Problem(FIELD, "is required"))
 
@@ -92,7 +92,7 @@ class FilePart:
         _, options = parse_options_header(self._disposition)
         field = options.get(b"name", b"").decode("utf-8", "replace")
         if field != FIELD:
-            raise Invalid(Problem(field[:200] or "body", f"there is no such field; the file's is {FIELD!r}"))
+            raise Invalid(Problem(field[:200] or "body", f"there is no such field; send the file as {FIELD!r}"))
         if self._parts > 1:
             raise Invalid(Problem(FIELD, "must be one file"))
         if b"filename" not in options:
@@ -114,6 +114,7 @@ def _boundary(request: Request) -> bytes:
     if content_type != b"multipart/form-data" or not options.get(b"boundary"):
         message = "the body must be a form with one file, with Content-Type: multipart/form-data; boundary=…"
         raise ApiError(415, "unsupported_media_type", message)
-    if len(options[b"boundary"]) > _LONGEST_BOUNDARY:
-        raise ApiError(400, "malformed", f"the boundary of the form must have at most {_LONGEST_BOUNDARY} characters")
+    if len(options[b"boundary"]) > _MAX_BOUNDARY_LENGTH:
+        message = f"the boundary of the form must have at most {_MAX_BOUNDARY_LENGTH} characters"
+        raise ApiError(400, "malformed", message)
     return options[b"boundary"]

@@ -1,4 +1,4 @@
-"""uvicorn, made to fit: our signals, our log, an event for the moment when it listens, and patience that ends."""
+"""The HTTP server: uvicorn without its signal handlers and log, with an event for readiness and limits on clients."""
 
 import asyncio
 import json
@@ -18,35 +18,36 @@ from uvicorn.server import ServerState
 from labrats.api.http.errors import error_body
 
 UNSENT_BYTES: Final = 64 * 1024
-_TCP_NOTSENT_LOWAT: Final = 25  # which Python's socket module does not name
+"""Unsent bytes that the kernel buffers per connection."""
+_TCP_NOTSENT_LOWAT: Final = 25  # missing in Python's socket module
 
-_DISCARDED_AT_LEAST: Final = 1024 * 1024
+_DISCARD_STEP_BYTES: Final = 1024 * 1024
 
 DRAIN_SECONDS: Final = 5
-"""How long requests under way may take when the engine stops."""
+"""Time that requests in progress may take when the engine stops."""
 
 
 @dataclass(frozen=True)
 class ClientLimits:
-    """What a client may take its time for; whoever takes longer is cut off, and blocks nobody until then."""
+    """Limits on what a client may send and how long it may take. A client beyond them is disconnected."""
 
     head_seconds: float = 10.0
-    """From its connection, or from the first byte of a further request, until the request's headers are complete."""
+    """Time from the connection, or from the first byte of a further request, to the end of the request's headers."""
     idle_seconds: float = 30.0
-    """Without any more of a body; or without taking any more of an answer, from one look at it to the next."""
+    """Time without progress: no further byte of the body arrives, or the client reads nothing of the response."""
     head_bytes: int = 64 * 1024
-    """The largest request line and headers."""
+    """Maximum size of request line and headers."""
     discarded_bytes: int = 1024 * 1024 * 1024
-    """How much is read and thrown away of a body that has been refused. Were the connection closed at once, most
-    clients would lose the answer, since they read none before they have sent all."""
+    """Bytes of a refused body that are read and discarded. Most clients read the response only after they have sent the
+    whole body, and would lose it if the connection was closed at once."""
     discard_seconds: float = 10.0
-    """For each further mebibyte of a body that has been refused."""
+    """Time for each further mebibyte of a refused body."""
     connections: int = 10_000
-    """Connections at once, at most. Each uses a file descriptor; with none left the engine could do nothing."""
+    """Maximum number of connections. Each uses a file descriptor, and without a free one the engine cannot work."""
 
 
 class Server(uvicorn.Server):
-    """Serves `app` until `should_exit` is set. Who runs it takes care of signals."""
+    """Serves `app` until `should_exit` is set. The caller handles signals."""
 
     def __init__(
         self, app: ASGIApp, limits: ClientLimits = ClientLimits(), trusted_proxies: Sequence[str] = ()
@@ -71,7 +72,7 @@ class _Config(uvicorn.Config):
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="error",  # what strangers send is not worth a line each
+            log_level="error",  # requests that are not valid HTTP are not worth a line each
             access_log=False,
             server_header=False,
             forwarded_allow_ips=list(trusted_proxies),
@@ -82,40 +83,40 @@ class _Config(uvicorn.Config):
 
 
 class _Deadline:
-    """Calls `missed` once, unless it is met or moved before."""
+    """Calls `on_missed` once the time is up, unless the deadline is cancelled or set again first."""
 
-    def __init__(self, missed: Callable[[], None]) -> None:
-        self._missed = missed
+    def __init__(self, on_missed: Callable[[], None]) -> None:
+        self._on_missed = on_missed
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_set(self) -> bool:
         return self._timer is not None
 
-    def move(self, seconds: float) -> None:
-        """Let it be `seconds` from now."""
-        self.met()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._pass)
+    def set(self, seconds: float) -> None:
+        """Set the deadline to `seconds` from now."""
+        self.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._miss)
 
-    def met(self) -> None:
+    def cancel(self) -> None:
         if self._timer:
             self._timer.cancel()
             self._timer = None
 
-    def _pass(self) -> None:
+    def _miss(self) -> None:
         self._timer = None
-        self._missed()
+        self._on_missed()
 
 
-def _bound_unsent_bytes(transport: asyncio.Transport) -> None:
-    """Have the kernel take little more of an answer than it can send: else one that nobody reads fills megabytes."""
+def _limit_unsent_bytes(transport: asyncio.Transport) -> None:
+    """Limit the unsent bytes in the kernel. By default a response that nobody reads takes megabytes there."""
     connection = transport.get_extra_info("socket")
     if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
         connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
-class _Awaiting(Enum):
-    """What the parser expects next of the client."""
+class _ParserState(Enum):
+    """The part of a request that the parser expects next."""
 
     REQUEST = auto()
     HEAD = auto()
@@ -123,7 +124,7 @@ class _Awaiting(Enum):
 
 
 class DeadlineProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which has no clock of its own on receiving a request, with deadlines on the client."""
+    """Adds deadlines for the client to uvicorn's protocol, which has none for receiving a request."""
 
     config: _Config
 
@@ -136,127 +137,131 @@ class DeadlineProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = self.config.limits
-        self._awaiting = _Awaiting.REQUEST
+        self._parser_state = _ParserState.REQUEST
         self._head_bytes = 0
-        self._body_has_begun = False
+        self._body_started = False
         self._discarded_bytes = 0
         self._unsent_bytes = 0
-        self._head_deadline = _Deadline(self._head_is_late)
-        self._body_deadline = _Deadline(self._body_is_late)
-        self._discard_deadline = _Deadline(self._discarded_is_late)
-        self._discarded_before = 0
-        self._write_deadline = _Deadline(self._reader_is_late)
+        self._head_deadline = _Deadline(self._head_missed)
+        self._body_deadline = _Deadline(self._body_missed)
+        self._discard_deadline = _Deadline(self._discard_missed)
+        self._discarded_at_last_check = 0
+        self._write_deadline = _Deadline(self._write_missed)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
-            message = "the engine has as many connections as it can serve"
+            message = "too many connections; try again later"
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, message, "retry-after: 5\r\n")
             return
-        _bound_unsent_bytes(transport)
-        self._head_deadline.move(self._limits.head_seconds)
+        _limit_unsent_bytes(transport)
+        self._head_deadline.set(self._limits.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for deadline in (self._head_deadline, self._body_deadline, self._discard_deadline, self._write_deadline):
-            deadline.met()
+            deadline.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.transport.is_closing() or self._awaiting is _Awaiting.BODY:
+        if self.transport.is_closing() or self._parser_state is _ParserState.BODY:
             return
-        if self._awaiting is _Awaiting.HEAD:
+        if self._parser_state is _ParserState.HEAD:
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.head_bytes:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's headers are too large")
                 return
-        # What came may have been no more than blank lines, for which uvicorn gives up its own clock.
-        if not self._head_deadline.is_set and (self._awaiting is _Awaiting.HEAD or not self._is_answering):
-            self._head_deadline.move(self._limits.head_seconds)
+        # The data may be only blank lines, on which uvicorn stops its keep-alive timer.
+        if not self._head_deadline.is_set and (self._parser_state is _ParserState.HEAD or not self._is_answering):
+            self._head_deadline.set(self._limits.head_seconds)
 
     def on_message_begin(self) -> None:
-        self._awaiting = _Awaiting.HEAD
+        self._parser_state = _ParserState.HEAD
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._awaiting, self._head_bytes = _Awaiting.BODY, 0
-        self._body_has_begun, self._discarded_bytes, self._discarded_before = False, 0, 0
-        self._head_deadline.met()
-        self._body_deadline.move(self._limits.idle_seconds)
+        self._parser_state, self._head_bytes = _ParserState.BODY, 0
+        self._body_started, self._discarded_bytes, self._discarded_at_last_check = False, 0, 0
+        self._head_deadline.cancel()
+        self._body_deadline.set(self._limits.idle_seconds)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._body_has_begun = True
+        self._body_started = True
         super().on_body(body)
         if self._is_answering:
-            self._body_deadline.move(self._limits.idle_seconds)
+            self._body_deadline.set(self._limits.idle_seconds)
             return
         self._discarded_bytes += len(body)
         if self._discarded_bytes > self._limits.discarded_bytes:
             self.transport.abort()
 
     def on_message_complete(self) -> None:
-        self._awaiting = _Awaiting.REQUEST
-        self._body_deadline.met()
-        self._discard_deadline.met()
+        self._parser_state = _ParserState.REQUEST
+        self._body_deadline.cancel()
+        self._discard_deadline.cancel()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._awaiting is not _Awaiting.BODY:
+        if self._parser_state is not _ParserState.BODY:
             return
-        if self.expect_100_continue and not self._body_has_begun:
-            self.transport.close()  # it waits for a word to send the body, and now would send the next request
+        if self.expect_100_continue and not self._body_started:
+            # The client waits for 100 Continue, and would now send its next request in place of the body.
+            self.transport.close()
             return
-        self._body_deadline.met()
-        self._discard_deadline.move(self._limits.discard_seconds)
+        self._body_deadline.cancel()
+        self._discard_deadline.set(self._limits.discard_seconds)
 
     def pause_writing(self) -> None:
         super().pause_writing()
         self._await_reader()
 
     def resume_writing(self) -> None:
-        self._write_deadline.met()
+        self._write_deadline.cancel()
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(HTTPStatus.BAD_REQUEST, "this is not HTTP")
+        self._refuse(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP")
 
     @property
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _head_is_late(self) -> None:
-        if self._awaiting is _Awaiting.HEAD:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request's headers took too long")
+    def _head_missed(self) -> None:
+        if self._parser_state is _ParserState.HEAD:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request's headers did not arrive in time")
         else:
-            self.transport.close()  # it has asked nothing
+            self.transport.close()  # no request to answer
 
-    def _body_is_late(self) -> None:
-        if self.flow.read_paused:  # it is we who did not read
-            self._body_deadline.move(self._limits.idle_seconds)
+    def _body_missed(self) -> None:
+        if self.flow.read_paused:  # the server stopped reading, not the client sending
+            self._body_deadline.set(self._limits.idle_seconds)
         else:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request's body stopped arriving")
 
-    def _discarded_is_late(self) -> None:
-        if self._discarded_bytes < self._discarded_before + _DISCARDED_AT_LEAST:
+    def _discard_missed(self) -> None:
+        if self._discarded_bytes < self._discarded_at_last_check + _DISCARD_STEP_BYTES:
             self.transport.abort()
             return
-        self._discarded_before = self._discarded_bytes
-        self._discard_deadline.move(self._limits.discard_seconds)
+        self._discarded_at_last_check = self._discarded_bytes
+        self._discard_deadline.set(self._limits.discard_seconds)
 
     def _await_reader(self) -> None:
         self._unsent_bytes = self.transport.get_write_buffer_size()
-        self._write_deadline.move(self._limits.idle_seconds)
+        self._write_deadline.set(self._limits.idle_seconds)
 
-    def _reader_is_late(self) -> None:
+    def _write_missed(self) -> None:
         if self.transport.get_write_buffer_size() < self._unsent_bytes:
-            self._await_reader()  # slow, but alive
+            self._await_reader()  # the client reads slowly
         else:
             self.transport.abort()
 
     def _refuse(self, status: HTTPStatus, message: str, headers: str = "") -> None:
-        """Answer, unless another answer has begun, and close the connection. headers: each with its line break."""
+        """Send an error response, unless another response has started, and close the connection.
+
+        headers: further header lines, each with its line break.
+        """
         if self._is_answering and (self.cycle.response_started or self.pipeline):
             self.transport.abort()
             return

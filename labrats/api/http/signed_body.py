@@ -1,4 +1,4 @@
-"""Receives a body whose sender is known only by the signature over it, in bounded memory, disk and time."""
+"""Receives bodies whose signature identifies the sender, within bounds on memory, disk and time."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -14,66 +14,66 @@ from labrats.intake.signatures import Verifier
 T = TypeVar("T")
 
 BODY_SECONDS: Final = 30.0
-"""The longest that a body may take. GitHub gives up on a delivery after ten seconds."""
+"""Maximum time to receive a body. GitHub gives up on a delivery after ten seconds."""
 
 FREE_BYTES: Final = 64 * 1024
-"""Of each body: nearly all deliveries are smaller, and are received however many large ones come."""
+"""Bytes of each body outside the budget. Nearly all deliveries are smaller, so large ones do not block them."""
 
 BUDGET_BYTES: Final = 48 * 2**20
-"""Bound on all bodies together beyond FREE_BYTES each, until their signatures are verified."""
+"""Limit on all unverified bodies together, beyond FREE_BYTES of each."""
 
-_PIECE_BYTES: Final = 256 * 1024
-"""Hashed and written at once, in a thread; a body that is no longer stays in memory."""
+_CHUNK_BYTES: Final = 256 * 1024
+"""Size from which a chunk is hashed and written in a thread. A smaller body stays in memory."""
 
 
 class UnverifiedBodies:
-    """The budget of all bodies whose senders are not known yet."""
+    """Budget for bodies whose signatures are not verified yet."""
 
     def __init__(self, budget_bytes: int = BUDGET_BYTES) -> None:
         self._left = budget_bytes
 
     @contextmanager
-    def account(self) -> Iterator["_Account"]:
-        """Count what one body holds, and give it back at the end."""
-        account = _Account(self)
+    def reservation(self) -> Iterator["_Reservation"]:
+        """Yield the reservation of one body, and release it at the end."""
+        reservation = _Reservation(self)
         try:
-            yield account
+            yield reservation
         finally:
-            self._left += account.taken
+            self._left += reservation.reserved
 
     def take(self, size: int) -> None:
         if size > self._left:
-            message = "too many bodies are being received from senders that are not known yet"
+            message = "the engine receives too many unverified bodies; try again later"
             raise ApiError(429, "overloaded", message, {"Retry-After": "5"})
         self._left -= size
 
 
-class _Account:
+class _Reservation:
     def __init__(self, bodies: UnverifiedBodies) -> None:
-        self._bodies, self._size, self.taken = bodies, 0, 0
+        self._bodies, self._size, self.reserved = bodies, 0, 0
 
     def add(self, size: int) -> None:
-        """Raises 429 where the budget of all does not allow so much more."""
+        """Reserve `size` more bytes. Raises ApiError 429 if the budget is exhausted."""
         self._size += size
-        beyond = max(0, self._size - FREE_BYTES) - self.taken
-        if beyond > 0:
-            self._bodies.take(beyond)
-            self.taken += beyond
+        missing = max(0, self._size - FREE_BYTES) - self.reserved
+        if missing > 0:
+            self._bodies.take(missing)
+            self.reserved += missing
 
 
 async def receive_signed(
     request: Request, candidates: Sequence[tuple[T, Verifier]], bodies: UnverifiedBodies
 ) -> tuple[T, bytes] | None:
-    """Return the first candidate by whose secret the body was signed, and the body; None where it is none of them.
+    """Return the first candidate whose secret signed the body, and the body; None if no candidate's did.
 
-    Raises ApiError: 408 where the body takes too long, 429 where too much is being received.
+    Raises ApiError: 408 if the body takes too long, 429 if the budget of `bodies` is exhausted.
     """
-    with bodies.account() as account, SpooledTemporaryFile(max_size=_PIECE_BYTES) as spool:
+    with bodies.reservation() as reservation, SpooledTemporaryFile(max_size=_CHUNK_BYTES) as spool:
 
-        def take(piece: bytes) -> None:
-            spool.write(piece)
+        def store(chunk: bytes) -> None:
+            spool.write(chunk)
             for _, verifier in candidates:
-                verifier.update(piece)
+                verifier.update(chunk)
 
         def read() -> bytes:
             spool.seek(0)
@@ -81,18 +81,18 @@ async def receive_signed(
 
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                piece = b""
-                async for chunk in request.stream():
-                    account.add(len(chunk))
-                    piece += chunk
-                    if len(piece) >= _PIECE_BYTES:
-                        await asyncio.to_thread(take, piece)
-                        piece = b""
+                chunk = b""
+                async for data in request.stream():
+                    reservation.add(len(data))
+                    chunk += data
+                    if len(chunk) >= _CHUNK_BYTES:
+                        await asyncio.to_thread(store, chunk)
+                        chunk = b""
         except TimeoutError:
             message = f"the body took longer than {BODY_SECONDS:g} seconds"
             raise ApiError(408, "request_timeout", message, {"Connection": "close"}) from None
-        take(piece)
+        store(chunk)
         for candidate, verifier in candidates:
             if verifier.matches():
-                return candidate, await asyncio.to_thread(read) if account.taken else read()
+                return candidate, await asyncio.to_thread(read) if reservation.reserved else read()
         return None

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field
 from starlette.responses import Response
 
 from labrats.api.auth.keys import SUBMIT, derived_key, expiry_of, hash_key, key_secret
-from labrats.api.http.errors import A_TIME
+from labrats.api.http.errors import EXAMPLE_TIME
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
@@ -32,7 +32,7 @@ KeyId = Annotated[str, Field(description="The key's id, as the list shows it.", 
 
 def _check_text(value: Any) -> Any:
     if not isinstance(value, str | None):  # a number would be taken for seconds
-        raise ValueError(f"must be {A_TIME}")
+        raise ValueError(f"must be {EXAMPLE_TIME}")
     return value
 
 
