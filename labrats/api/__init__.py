@@ -1,1 +1,1 @@
-"""The HTTP API: one module per resource, each of which parses, calls one port, and presents; none decides."""
+"""The HTTP API. Its routes parse a request, call the engine and present the result; decisions are made elsewhere."""

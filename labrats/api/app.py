@@ -1,10 +1,11 @@
-"""The web application: its routes, what stands before them, and its OpenAPI document."""
+"""The web application: the routes that this engine serves, and the checks before them."""
 
 import time
 from collections.abc import Iterator
 from typing import Final
 
 from fastapi import FastAPI
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labrats import __version__
@@ -39,50 +40,50 @@ MODULES: Final = (
     health, docs, jobs, job_events, agents, instructions, events, config, ai_models, api_keys, login, pdfs,
     workspace_uploads, stats, webhooks, webhook_sources, model_files,
 )  # fmt: skip
-RECEIVER: Final = (health, webhooks)
-"""What a webhook-receiver serves."""
+RECEIVER_MODULES: Final = (health, webhooks)
+"""The modules that a webhook receiver serves."""
 
-PROBES: Final = (health,)
-"""All that an engine serves which drives jobs, and leaves requests to others."""
+CONTROLLER_MODULES: Final = (health,)
+"""The modules that an engine serves that only drives jobs."""
 
-_HEADERS: Final = [
+_DEFAULT_HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
 ]
 
 
 def create_app(services: Services) -> ASGIApp:
-    """What the server serves."""
+    """Return the ASGI application that the server runs."""
     app: ASGIApp = create_api(services)
     source, path = services.settings.webhook_source, services.settings.webhook_path
-    app = _also_at(path, f"/webhooks/{source}", app) if source and path else app
-    return Gate(app, services.metrics, AllowedHosts.of(services.settings))
+    app = _with_alias(app, path, f"/webhooks/{source}") if source and path else app
+    return ApiMiddleware(app, services.metrics, AllowedHosts.of(services.settings))
 
 
-def _also_at(path: str, served: str, app: ASGIApp) -> ASGIApp:
-    """`app`, which answers at `path` too as it does at `served`."""
+def _with_alias(app: ASGIApp, alias: str, path: str) -> ASGIApp:
+    """Return `app`, which serves `path` also at `alias`."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        is_meant = scope["type"] == "http" and scope["path"] == path
-        await app({**scope, "path": served, "raw_path": served.encode()} if is_meant else scope, receive, send)
+        is_alias = scope["type"] == "http" and scope["path"] == alias
+        await app({**scope, "path": path, "raw_path": path.encode()} if is_alias else scope, receive, send)
 
     return serve
 
 
 def create_api(services: Services) -> FastAPI:
-    """The API over `services`, as far as it is this engine's part."""
+    """Return the API with the modules that this engine's role serves."""
     settings = services.settings
-    is_whole = settings.answers_requests
-    modules = MODULES if is_whole else RECEIVER if settings.receives_webhooks else PROBES
+    has_api = settings.answers_requests
+    modules = MODULES if has_api else RECEIVER_MODULES if settings.receives_webhooks else CONTROLLER_MODULES
     api = FastAPI(
         title="Labrats",
         version=__version__,
         description="Turns requests and events into runs of AI agents.",
-        openapi_url="/api/openapi.json" if is_whole else None,
-        docs_url=None,  # it would load its scripts from elsewhere
+        openapi_url="/api/openapi.json" if has_api else None,
+        docs_url=None,  # FastAPI's page loads scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,
-        # Handed in flat, rather than included: every request walks this list, and openapi_document() reads it.
+        # A flat list instead of include_router(): every request walks it, and openapi_document() reads it.
         routes=[route for module in modules for route in module.router.routes],
     )
     api.state.services = services
@@ -91,10 +92,10 @@ def create_api(services: Services) -> FastAPI:
     return api
 
 
-class Gate:
-    """Before everything else: judges the Host, bounds the body, answers HEAD as GET, stamps headers, measures.
+class ApiMiddleware:
+    """Middleware that checks the Host, limits the body, answers HEAD as GET, adds headers and records metrics.
 
-    Plain ASGI, since it is on the path of every request.
+    Plain ASGI, since every request passes through it.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, hosts: AllowedHosts) -> None:
@@ -104,38 +105,42 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, method = time.perf_counter(), scope["method"]
+        started, method = time.perf_counter(), scope["method"]
         if method == "HEAD" and scope["path"] not in GET_HAS_EFFECT:
             scope, send = {**scope, "method": "GET"}, without_body(send)
 
-        async def send_stamped(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 present = {name for name, _ in message["headers"]}
-                message["headers"].extend(header for header in _HEADERS if header[0] not in present)
+                message["headers"].extend(header for header in _DEFAULT_HEADERS if header[0] not in present)
                 route = getattr(scope.get("route"), "path", "unknown")
-                self._metrics.http_answered(method, route, message["status"], time.perf_counter() - began)
+                self._metrics.http_answered(method, route, message["status"], time.perf_counter() - started)
             await send(message)
 
         limit = bounds_of(method, scope["path"]).bytes
+        if refusal := self._refusal(scope, limit):
+            await refusal(scope, receive, send_with_headers)
+        else:
+            await self._app(scope, _limited(receive, limit), send_with_headers)
+
+    def _refusal(self, scope: Scope, limit: int) -> Response | None:
+        """Return an error response if the request's headers already show that it is not acceptable."""
         if foreign := [host for host in _headers(scope, b"host") if not self._hosts.include(host)]:
-            message = f"{foreign[0][:100]!r} is no name of this engine; LABRATS_ALLOWED_HOSTS adds names"
-            await error_response(403, "foreign_host", message)(scope, receive, send_stamped)
-            return
+            message = f"the host {foreign[0][:100]!r} is not allowed; LABRATS_ALLOWED_HOSTS adds names"
+            return error_response(403, "foreign_host", message)
         if (encoding := _header(scope, b"content-encoding")) not in (None, "", "identity"):
-            message = f"the body is encoded as {encoding[:100]!r}; send it as it is, without Content-Encoding"
-            await error_response(415, "unsupported_media_type", message)(scope, receive, send_stamped)
-            return
+            message = f"the body is encoded as {encoding[:100]!r}; send it without Content-Encoding"
+            return error_response(415, "unsupported_media_type", message)
         if _declared_length(scope) > limit:
-            await error_response(413, "too_large", _too_large(limit))(scope, receive, send_stamped)
-            return
-        await self._app(scope, _bounded(receive, limit), send_stamped)
+            return error_response(413, "too_large", _too_large(limit))
+        return None
 
 
-def _bounded(receive: Receive, limit: int) -> Receive:
-    """`receive`, which refuses to bring more than `limit` bytes of a body."""
+def _limited(receive: Receive, limit: int) -> Receive:
+    """Return a `receive` that raises ApiError 413 once the body exceeds `limit` bytes."""
     received = 0
 
-    async def receive_bounded() -> Message:
+    async def receive_limited() -> Message:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
@@ -143,16 +148,16 @@ def _bounded(receive: Receive, limit: int) -> Receive:
             raise ApiError(413, "too_large", _too_large(limit))
         return message
 
-    return receive_bounded
+    return receive_limited
 
 
 def _headers(scope: Scope, name: bytes) -> Iterator[str]:
-    """Yield the values of the headers of that name, in lower case."""
+    """Yield the values of the header `name`, in lower case."""
     return (value.decode("latin-1").strip().lower() for each, value in scope["headers"] if each == name)
 
 
 def _header(scope: Scope, name: bytes) -> str | None:
-    """Return the first header of that name, in lower case."""
+    """Return the first value of the header `name`, in lower case."""
     return next(_headers(scope, name), None)
 
 

@@ -1,15 +1,15 @@
-"""Whole examples for the OpenAPI document, put together from what its schemas say of their parts."""
+"""Builds the examples of the OpenAPI document from the examples in its schemas."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 Schema = Mapping[str, Any]
 
-_OF_TYPES: Final = {"string": "text", "integer": 1, "number": 1, "boolean": True, "null": None}
+_BY_TYPE: Final = {"string": "text", "integer": 1, "number": 1, "boolean": True, "null": None}
 
 
 def add_examples(document: dict[str, Any]) -> None:
-    """Give each body of the document, asked for or answered, an example, unless it has one."""
+    """Add an example to each request and response body of the document that has none."""
     schemas = document["components"]["schemas"]
     for operations in document["paths"].values():
         for operation in operations.values():
@@ -19,25 +19,25 @@ def add_examples(document: dict[str, Any]) -> None:
 
 
 def example_of(schema: Schema, schemas: Mapping[str, Schema]) -> Any:
-    """A value that fits `schema`, as telling as its own examples are. What may be left out and has none is left out."""
-    if given := schema.get("examples"):
-        return _in_order_of(schema, given[0])
+    """Return a value that is valid for `schema`, from its examples. Optional fields without an example are left out."""
+    if examples := schema.get("examples"):
+        return _in_schema_order(examples[0], schema)
     if reference := schema.get("$ref"):
         return example_of(schemas[reference.rpartition("/")[2]], schemas)
     if "const" in schema or "enum" in schema:
         return schema.get("const", *schema.get("enum", [])[:1])
     if choices := schema.get("anyOf") or schema.get("oneOf"):
-        may_be_null = {"type": "null"} in choices and not has_example(schema, schemas)
-        return None if may_be_null else example_of(choices[0], schemas)
+        is_null = {"type": "null"} in choices and not has_example(schema, schemas)
+        return None if is_null else example_of(choices[0], schemas)
     if schema.get("type") == "array":
         return [example_of(each, schemas) for each in schema.get("prefixItems") or [schema["items"]]]
     if schema.get("type") == "object":
         return _object(schema, schemas)
-    return "2030-01-31T12:00:00Z" if schema.get("format") == "date-time" else _OF_TYPES[schema.get("type", "string")]
+    return "2030-01-31T12:00:00Z" if schema.get("format") == "date-time" else _BY_TYPE[schema.get("type", "string")]
 
 
-def _in_order_of(schema: Schema, example: Any) -> Any:
-    """Its fields as the schema has them, rather than by the alphabet, to which pydantic sorts examples."""
+def _in_schema_order(example: Any, schema: Schema) -> Any:
+    """Return the example with its fields in the order of the schema. Pydantic sorts them by name."""
     if not isinstance(example, dict) or "properties" not in schema:
         return example
     return {name: example[name] for name in schema["properties"] if name in example}
@@ -53,7 +53,7 @@ def _object(schema: Schema, schemas: Mapping[str, Schema]) -> dict[str, Any]:
 
 
 def has_example(schema: Schema, schemas: Mapping[str, Schema]) -> bool:
-    """Whether `schema`, or what it is made of, gives an example of itself."""
+    """Return whether `schema`, or any part of it, has an example."""
     if reference := schema.get("$ref"):
         return has_example(schemas[reference.rpartition("/")[2]], schemas)
     parts = [*schema.get("anyOf", ()), *schema.get("properties", {}).values()]

@@ -1,4 +1,4 @@
-"""What is on the models volume, as it was lately: a scan may take a pod, and is not made for everybody."""
+"""Cached scans of the models volume. A scan may need a pod, so callers share one."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,25 +9,22 @@ from typing import Final
 from labrats.model.model_files import FileOperation, FoundFile
 from labrats.ports import Clock, ModelFiles
 
-FRESH: Final = timedelta(seconds=30)
+MAX_AGE: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
 class Scan:
-    """The files that were there at that time."""
+    """The files on the volume at the time of the scan."""
 
     files: Sequence[FoundFile]
-    at: datetime
+    scanned_at: datetime
 
     def find(self, provider: str, filename: str) -> FoundFile | None:
         return next((each for each in self.files if (each.provider, each.filename) == (provider, filename)), None)
 
 
 class ModelFileScans:
-    """The files of local models, with the last scan of them.
-
-    It is made anew when somebody asks and it is old, or was made before an operation began or ended.
-    """
+    """The files of local models, and the last scan of them."""
 
     def __init__(self, files: ModelFiles, clock: Clock) -> None:
         self.files, self._clock = files, clock
@@ -35,21 +32,24 @@ class ModelFileScans:
         self.last: Scan | None = None
 
     async def current(self) -> Scan:
-        """Raises RetryLater."""
+        """Return the last scan, or a new one if it is older than MAX_AGE or than a change of an operation.
+
+        Raises RetryLater.
+        """
         async with self._scanning:
-            if self.last is None or await self._is_past(self.last):
-                at = self._clock.now()
-                self.last = Scan(await self.files.scan(), at)
+            if self.last is None or await self._is_stale(self.last):
+                scanned_at = self._clock.now()
+                self.last = Scan(await self.files.scan(), scanned_at)
             return self.last
 
-    async def _is_past(self, scan: Scan) -> bool:
-        if self._clock.now() - scan.at >= FRESH:
+    async def _is_stale(self, scan: Scan) -> bool:
+        if self._clock.now() - scan.scanned_at >= MAX_AGE:
             return True
-        return any(_moved(each) >= scan.at for each in await self.files.operations())
+        return any(_last_change(each) >= scan.scanned_at for each in await self.files.operations())
 
 
-def _moved(operation: FileOperation) -> datetime:
-    """When it ended, or else began."""
-    moment = operation.finished_at or operation.created_at
-    assert moment is not None, "an operation that a backend knows was begun"
-    return moment
+def _last_change(operation: FileOperation) -> datetime:
+    """Return the time at which the operation ended or, if it has not, started."""
+    changed_at = operation.finished_at or operation.created_at
+    assert changed_at is not None, "backends return only operations that have started"
+    return changed_at

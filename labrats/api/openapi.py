@@ -1,4 +1,4 @@
-"""The OpenAPI document: what each operation may answer, with examples, and who may call it."""
+"""The OpenAPI document, with the errors, examples and permissions of each operation."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -22,14 +22,14 @@ SECURITY_SCHEMES: Final = {
         "type": "apiKey",
         "in": "cookie",
         "name": "auth_token",
-        "description": "The cookie of a user who is signed in. Writes must come from a page of the engine's own.",
+        "description": "The cookie of a signed-in user. Writes must come from a page of the engine itself.",
     },
     "signature": {
         "type": "apiKey",
         "in": "header",
         "name": "X-Hub-Signature-256",
-        "description": "The HMAC-SHA256 of the body with the source's secret, as `sha256=` and hex. For a generic "
-        "source `webhook-signature` of Standard Webhooks will do instead.",
+        "description": "The HMAC-SHA256 of the body with the source's secret, as `sha256=` and hex digits. A generic "
+        "source also accepts the `webhook-signature` of Standard Webhooks.",
     },
 }
 _KEY: Final[dict[str, list[str]]] = {"apiKey": []}
@@ -42,41 +42,47 @@ SECURITY: Final[Mapping[Access, list[dict[str, list[str]]]]] = {
     Access.OWNER: [_KEY, _SESSION],
     Access.ADMIN: [_KEY, _SESSION],
 }
-"""What an operation says of authentication: the schemes, of which one is enough."""
+"""The security schemes of operations, by access. A caller needs one of them."""
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 
-_MEANINGS: Final = {
-    400: ("Malformed, or not allowed in this state", error_body("malformed", "the body is not UTF-8 (byte 17)")),
-    401: ("No or bad credentials", error_body("unauthorized", "send a valid API key as `Authorization: Bearer KEY`")),
-    403: ("Not yours", error_body("forbidden", "this needs an API key with the scope `admin`")),
-    404: ("Unknown", error_body("not_found", "there is no job ir-3ab1c2d4")),
-    409: ("Name taken, or somebody else wrote first", error_body("conflict", "there is a key named 'ci' already")),
+_ERRORS: Final = {
+    400: ("Malformed, or not allowed in the current state", error_body("malformed", "the body is not UTF-8 (byte 17)")),
+    401: (
+        "Missing or invalid credentials",
+        error_body("unauthorized", "send a valid API key as `Authorization: Bearer KEY`"),
+    ),
+    403: ("Not allowed for this caller", error_body("forbidden", "this needs an API key with the scope `admin`")),
+    404: ("Not found", error_body("not_found", "there is no job ir-3ab1c2d4")),
+    409: (
+        "The name is taken, or the resource has changed",
+        error_body("conflict", "there is a key named 'ci' already"),
+    ),
     413: ("Too large", error_body("too_large", "prompt: must be at most 900 KiB")),
     415: ("Wrong content type", error_body("unsupported_media_type", "the body must be JSON")),
     416: (
-        "The file ends before the range that is asked for",
+        "The file ends before the requested range",
         error_body("range_not_satisfiable", "the file ends before this range; it has 12345 bytes"),
     ),
     422: (
-        "Fails validation; each offending field is named in `details`",
+        "Fails validation; `details` names each invalid field",
         error_body("validation_failed", "prompt: is required", [Problem("prompt", "is required")]),
     ),
-    429: ("Overloaded; `Retry-After` says when to come back", error_body("overloaded", "too many jobs are waiting")),
+    429: ("Overloaded; `Retry-After` says when to try again", error_body("overloaded", "too many jobs are waiting")),
     501: (
-        "Not what this installation is set up for",
-        error_body("not_implemented", "this installation has no volume for models' files"),
+        "Not supported by this installation",
+        error_body("not_implemented", "this installation has no volume for model files"),
     ),
     503: (
-        "Not possible at the moment; `Retry-After` says when to come back",
+        "Unavailable at present; `Retry-After` says when to try again",
         error_body("unavailable", "the database cannot be read"),
     ),
 }
 
 
 def error_responses(*statuses: int) -> Responses:
-    """The entries for errors that an operation may answer."""
-    return {status: _error_entry(*_MEANINGS[status]) for status in statuses}
+    """Return the document's entries for error statuses."""
+    return {status: _error_entry(*_ERRORS[status]) for status in statuses}
 
 
 def _error_entry(description: str, example: dict[str, Any]) -> dict[str, Any]:
@@ -92,9 +98,10 @@ def answers(
     text: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Responses:
-    """The entries for what an operation answers: its success, described by a model where it is JSON, and its errors.
+    """Return the document's entries for the responses of an operation: its success and its errors.
 
-    text: where it is text, or may be, an example by media type. headers: those it may have, and what each means.
+    body: the model of a JSON body. text: an example for each other media type of the body. headers: the description
+    of each header that the response may have.
     """
     success: dict[str, Any] = {"description": description}
     if body:
@@ -109,19 +116,19 @@ def answers(
 
 
 def operation_id(route: APIRoute) -> str:
-    """The name of an operation in the document, and so in clients that are generated from it."""
+    """Return the operation's id in the document, and so its name in generated clients."""
     return to_camel(route.name)
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """The document of `app`, made once."""
+    """Return the document of `app`, cached."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         components = document["components"]
         components["securitySchemes"] = SECURITY_SCHEMES
         _add_schema(components["schemas"], ErrorBody)
         _close_patterns(components["schemas"])
-        _drop_foreign_errors(document)
+        _drop_fastapi_errors(document)
         _add_links(document)
         add_examples(document)
         app.openapi_schema = document
@@ -134,7 +141,7 @@ def _add_schema(schemas: dict[str, Any], model: type[BaseModel]) -> None:
 
 
 def _close_patterns(schema: Any) -> None:
-    """Say of each object whose names must match a pattern that no others are accepted."""
+    """Disallow other names in each object whose names must match a pattern."""
     if isinstance(schema, dict):
         if "patternProperties" in schema:
             schema["additionalProperties"] = False
@@ -145,8 +152,8 @@ def _close_patterns(schema: Any) -> None:
             _close_patterns(part)
 
 
-def _drop_foreign_errors(document: dict[str, Any]) -> None:
-    """Take out FastAPI's own idea of a 422, which it adds to operations that have a parameter but no 422 of ours."""
+def _drop_fastapi_errors(document: dict[str, Any]) -> None:
+    """Remove the 422 that FastAPI adds to operations that have parameters but declare no 422."""
     for operations in document["paths"].values():
         for operation in operations.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
@@ -156,25 +163,25 @@ def _drop_foreign_errors(document: dict[str, Any]) -> None:
 
 
 def _add_links(document: dict[str, Any]) -> None:
-    """Say of each operation that makes something which others take it on, and what of the answer names it to them."""
+    """Link each operation that creates an object to the operations that take the object's id."""
     paths, schemas = document["paths"], document["components"]["schemas"]
     for path, operations in paths.items():
-        if (made := operations.get("post", {}).get("responses", {}).get("201")) is None:
+        if (created := operations.get("post", {}).get("responses", {}).get("201")) is None:
             continue
-        reference = made["content"]["application/json"]["schema"]["$ref"]
+        reference = created["content"]["application/json"]["schema"]["$ref"]
         fields = schemas[reference.rpartition("/")[2]]["properties"]
         folder, name = ("/api/jobs", "jobId") if "jobId" in fields else (path, "id")
-        made["links"] = {
+        created["links"] = {
             operation["operationId"]: _link(operation, name)
-            for each, on_it in paths.items()
-            for operation in on_it.values()
-            if each.startswith(f"{folder}/{{")
+            for other, methods in paths.items()
+            for operation in methods.values()
+            if other.startswith(f"{folder}/{{")
         }
 
 
 def _link(operation: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The first parameter in the path is the field `name` of the answer, any further one the field of its own name."""
+    """Return a link. The first path parameter is the response's field `name`, others are the fields of the same name."""
     parameters = [each["name"] for each in operation["parameters"] if each["in"] == "path"]
-    named = dict(zip(parameters, [name, *parameters[1:]], strict=True))
-    expressions = {f"path.{parameter}": f"$response.body#/{field}" for parameter, field in named.items()}
+    fields = dict(zip(parameters, [name, *parameters[1:]], strict=True))
+    expressions = {f"path.{parameter}": f"$response.body#/{field}" for parameter, field in fields.items()}
     return {"operationId": operation["operationId"], "parameters": expressions}

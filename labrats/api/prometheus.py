@@ -1,4 +1,4 @@
-"""Series from the Prometheus that scrapes the engine, by queries of our own over what labrats/metrics.py counts."""
+"""Reads time series of the metrics in labrats/metrics.py from the Prometheus that scrapes the engine."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ from labrats.model.series import LABEL, Metric, Steps, Value
 
 log = structlog.get_logger()
 
-ANSWER_SECONDS: Final = 15.0
+RESPONSE_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = "10"
 
 _QUERIES: Final[Mapping[Metric, str]] = {
@@ -29,63 +29,63 @@ _QUERIES: Final[Mapping[Metric, str]] = {
 }
 
 
-class _Found(msgspec.Struct):
-    """One series: its labels, and its points, whose values are texts since JSON has no NaN."""
+class _Series(msgspec.Struct):
+    """One series. The values of its points are strings, since JSON has no NaN."""
 
     metric: dict[str, str]
     values: list[tuple[float, str]]
 
 
 class _Data(msgspec.Struct):
-    result: list[_Found]
+    result: list[_Series]
 
 
-class _Answer(msgspec.Struct):
+class _Response(msgspec.Struct):
     data: _Data
 
 
 class PrometheusClient:
-    """The Prometheus at `url`."""
+    """Client of the Prometheus at `url`."""
 
     def __init__(self, url: str) -> None:
         self._url = f"{url.rstrip('/')}/api/v1/query_range"
         self._tls = ssl.create_default_context()
 
     async def values(self, metric: Metric, steps: Steps) -> list[Value]:
-        """What each step came to, as far as it knows. Raises ApiError 503 when it does not say."""
+        """Return the known values of the metric, per step. Raises ApiError 503 if Prometheus does not answer."""
         query = _QUERIES[metric].format(step=steps.seconds)
-        asked = {"query": query, "start": steps.ends[0], "end": steps.end, "step": steps.seconds}
+        parameters = {"query": query, "start": steps.ends[0], "end": steps.end, "step": steps.seconds}
         try:
-            return _values_in(await self._ask(asked), metric)
+            return _values_in(await self._query(parameters), metric)
         except (msgspec.DecodeError, ValueError) as error:
-            raise _unavailable("it does not answer as Prometheus does", str(error)) from error
+            raise _unavailable("its response is not a Prometheus query result", str(error)) from error
 
-    async def _ask(self, query: Mapping[str, Any]) -> bytes:
+    async def _query(self, parameters: Mapping[str, Any]) -> bytes:
         try:
             async with (
-                asyncio.timeout(ANSWER_SECONDS),
-                httpx2.AsyncClient(verify=self._tls, trust_env=False, timeout=ANSWER_SECONDS) as client,
+                asyncio.timeout(RESPONSE_SECONDS),
+                httpx2.AsyncClient(verify=self._tls, trust_env=False, timeout=RESPONSE_SECONDS) as client,
             ):
-                answer = await client.post(self._url, data=query)
+                response = await client.post(self._url, data=parameters)
         except (httpx2.HTTPError, TimeoutError) as error:
             raise _unavailable("it cannot be reached", str(error) or type(error).__name__) from error
-        if answer.status_code != httpx2.codes.OK:
-            raise _unavailable(f"it answers {answer.status_code}", answer.text[:500])
-        return answer.content
+        if response.status_code != httpx2.codes.OK:
+            raise _unavailable(f"it answers with status {response.status_code}", response.text[:500])
+        return response.content
 
 
-def _values_in(answer: bytes, metric: Metric) -> list[Value]:
+def _values_in(body: bytes, metric: Metric) -> list[Value]:
     name, _ = LABEL.get(metric, ("", ()))
     return [
         Value(series.metric.get(name, ""), round(time), value)
-        for series in msgspec.json.decode(answer, type=_Answer).data.result
+        for series in msgspec.json.decode(body, type=_Response).data.result
         for time, text in series.values
         if math.isfinite(value := float(text))
     ]
 
 
 def _unavailable(reason: str, detail: str) -> ApiError:
-    """The caller learns what is wrong; where Prometheus is, and what it said, is for whoever runs the engine."""
-    log.warning("Prometheus did not answer a query", reason=reason, detail=detail)
-    message = f"the Prometheus in PROMETHEUS_URL is of no use at the moment: {reason}"
+    """Return the error for the caller, and log the detail: only operators may see Prometheus' address and response."""
+    log.warning("Prometheus query failed", reason=reason, detail=detail)
+    message = f"cannot query the Prometheus in PROMETHEUS_URL at present: {reason}"
     return ApiError(503, "prometheus_unavailable", message, {"Retry-After": RETRY_SECONDS})

@@ -1,4 +1,4 @@
-"""Routes that check who is calling before anything of the body is read."""
+"""Routes that authenticate the caller before they read the body."""
 
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
@@ -26,19 +26,19 @@ def services_of(request: Request) -> Services:
 
 
 def caller_of(request: Request) -> Caller:
-    """Who is calling. Only on routes that authenticate."""
+    """Return the caller of a route that authenticates."""
     caller: Caller = request.state.caller
     return caller
 
 
 def credential_of(request: Request) -> Credential:
-    """What let the caller in. Only on routes that authenticate."""
+    """Return the caller's credential. Only for routes that authenticate."""
     credential: Credential = request.state.credential
     return credential
 
 
 class GuardedRoute(APIRoute):
-    """A route for those whom labrats/api/auth/permissions.py lets call it."""
+    """A route that only the callers in labrats/api/auth/permissions.py may call."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         (self.method,) = options["methods"]
@@ -50,9 +50,9 @@ class GuardedRoute(APIRoute):
         super().__init__(path, endpoint, **options | documented)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        answer = super().get_route_handler()
+        handle = super().get_route_handler()
         if self.access in (Access.OPEN, Access.SIGNED):
-            return answer
+            return handle
         known = {parameter.alias for parameter in self.dependant.query_params}
 
         async def authenticate_first(request: Request) -> Response:
@@ -65,8 +65,8 @@ class GuardedRoute(APIRoute):
             strict.state.caller, strict.state.credential = caller, credential
             if self.body_field is not None and (self.body_field.field_info.is_required() or await strict.body()):
                 require_json(strict)
-                await strict.json()  # FastAPI, which finds it read, would put its own error in the place of ours
-            response = await answer(strict)
+                await strict.json()  # parsed here, since FastAPI would replace the error by its own
+            response = await handle(strict)
             if isinstance(response, EventStream):
                 response.access_ends = partial(credential.wait_until_invalid, services.clock)
             return response
@@ -74,12 +74,12 @@ class GuardedRoute(APIRoute):
         return authenticate_first
 
 
-def _refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
-    """Raises Invalid for query parameters that the operation does not have: a typo is not silently lost."""
-    unknown = [name for name in dict.fromkeys(given) if name not in known]
+def _refuse_unknown(names: Iterable[str], known: Collection[str]) -> None:
+    """Raise Invalid for query parameters that the operation does not have, so that no typo is ignored."""
+    unknown = [name for name in dict.fromkeys(names) if name not in known]
     if unknown:
-        instead = f"there are: {', '.join(sorted(known))}" if known else "there are none here"
-        raise Invalid(*(Problem(name[:200], f"is no query parameter; {instead}") for name in unknown[:50]))
+        expected = f"expected: {', '.join(sorted(known))}" if known else "this operation has none"
+        raise Invalid(*(Problem(name[:200], f"is not a query parameter; {expected}") for name in unknown[:50]))
 
 
 _REFUSALS: Final[Mapping[Access, tuple[int, ...]]] = {
@@ -90,9 +90,9 @@ _REFUSALS: Final[Mapping[Access, tuple[int, ...]]] = {
     Access.OWNER: (401, 403, 429, 503),
     Access.ADMIN: (401, 403, 429, 503),
 }
-"""The errors that every operation may answer with, whatever it does."""
+"""The statuses of authentication errors, by access."""
 
 
 def api_router(tag: str) -> APIRouter:
-    """Routes of one part of the API. Who may call each is said in labrats/api/auth/permissions.py."""
+    """Return a router for one part of the API. labrats/api/auth/permissions.py has the permissions of its routes."""
     return APIRouter(route_class=GuardedRoute, tags=[tag], generate_unique_id_function=operation_id)

@@ -1,4 +1,4 @@
-"""What the API serves from: everything is handed in."""
+"""The parts of the engine that requests use."""
 
 import asyncio
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ from labrats.settings import EngineSettings
 
 @dataclass(frozen=True)
 class Services:
-    """The parts of a running engine that requests reach. `stopping` is set when open streams should end."""
+    """The parts of a running engine that requests use. `stopping` is set when open streams should end."""
 
     store: Store
     runner: Runner
@@ -47,15 +47,15 @@ class Services:
     signing_secrets: SigningSecrets
     deliveries: DeliveryCounts = field(default_factory=DeliveryCounts)
     openid_provider: OpenIdProvider | None = None
-    """Where users sign in, if anywhere."""
+    """The OpenID provider where users sign in, if one is configured."""
     prometheus: PrometheusClient | None = None
-    """What has scraped this engine, if anything is known to."""
+    """The Prometheus that scrapes this engine, if one is configured."""
     model_file_scans: ModelFileScans | None = None
-    """The files of local models; None on a cluster that has no volume for them."""
+    """Scans of local models' files; None on a cluster without a volume for them."""
     idempotency_cache: IdempotencyCache = field(default_factory=IdempotencyCache)
     auth_rate_limit: AuthRateLimit = field(default_factory=AuthRateLimit)
     stream_lock: FairLock = field(default_factory=FairLock)
-    """For the live streams of logs and events, of which there may be hundreds."""
+    """Shared by the live streams of logs and events, of which there may be hundreds."""
     unverified_bodies: UnverifiedBodies = field(default_factory=UnverifiedBodies)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -65,7 +65,7 @@ class Services:
 
     @property
     def watches(self) -> Mapping[str, asyncio.Event]:
-        """What this engine has to have read before it is ready, by name; each is set once that is so."""
+        """Return the events that must be set before the engine is ready, by the name of the watch that sets them."""
         watches = {"catalog": self.catalog.synced}
         if self.settings.needs_jobs:
             watches["jobs"] = self.job_index.synced

@@ -1,4 +1,4 @@
-"""What may be written of each kind of resource: what the API takes is what is right in a file."""
+"""Validates manifests of resources by the rules of the API's request bodies."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,23 +28,23 @@ BODIES: Final[Mapping[str, type[RequestBody]]] = {
 
 
 def problems_in(kind: str, name: str, spec: Mapping[str, Any]) -> Sequence[Problem]:
-    """What is wrong with a resource of that kind and name, as far as it alone can tell."""
+    """Return the problems of a resource that can be found without other resources."""
     body = BODIES[kind]
-    named = {"name": name} if "name" in body.model_fields else {}
+    name_field = {"name": name} if "name" in body.model_fields else {}
     try:
-        asked = body.model_validate_json(json.dumps({**spec, **named}))
-        if isinstance(asked, Submission):
-            check_complete(asked)
-            check_sizes(asked.prompt, asked.metadata)
+        submission = body.model_validate_json(json.dumps({**spec, **name_field}))
+        if isinstance(submission, Submission):
+            check_complete(submission)
+            check_sizes(submission.prompt, submission.metadata)
     except ValidationError as error:
-        return [_placed(problem_of({**each, "loc": ("body", *each["loc"])})) for each in error.errors()]
+        return [_in_manifest(problem_of({**each, "loc": ("body", *each["loc"])})) for each in error.errors()]
     except Invalid as error:
-        return [_placed(problem) for problem in error.problems]
+        return [_in_manifest(problem) for problem in error.problems]
     return []
 
 
-def _placed(problem: Problem) -> Problem:
-    """The problem where it stands in a file: all but the name is in the `spec`."""
+def _in_manifest(problem: Problem) -> Problem:
+    """Return the problem with the field's path in a manifest: everything but the name is in `spec`."""
     if problem.field == "name":
         return Problem("metadata.name", problem.message)
     return Problem(f"spec.{problem.field}", problem.message)

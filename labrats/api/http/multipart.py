@@ -58,7 +58,7 @@ class FilePart:
         self._data: list[bytes] = []
 
     async def content(self) -> AsyncIterator[bytes]:
-        """Yield the file in chunks. Raises ApiError 400 for a broken form, Invalid unless the form is exactly one file."""
+        """Yield the file in chunks. Raises ApiError 400 for a broken form, Invalid unless it has exactly one file."""
         try:
             async for chunk in self._request.stream():
                 self._parser.write(chunk)

@@ -137,7 +137,7 @@ async def list_models(request: Request) -> Response:
         if config.model and not config.files
     ]
     models = sorted([*files, *without], key=lambda each: (each["provider"], each["model"]))
-    where = {"folder": place.folder, "pvcName": place.claim, "scannedAt": scan.at if scan else None}
+    where = {"folder": place.folder, "pvcName": place.claim, "scannedAt": scan.scanned_at if scan else None}
     return json_response({"models": models, **where})
 
 
@@ -171,7 +171,7 @@ async def scan_models(request: Request) -> Response:
         }
         for each in scan.files
     ]
-    return json_response({"files": files, "scannedAt": scan.at})
+    return json_response({"files": files, "scannedAt": scan.scanned_at})
 
 
 @router.post(
