@@ -180,7 +180,7 @@ def _add_links(document: dict[str, Any]) -> None:
 
 
 def _link(operation: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return a link. The first path parameter is the response's field `name`, others are the fields of the same name."""
+    """Return a link. The first path parameter is the response's field `name`, others are fields of the same name."""
     parameters = [each["name"] for each in operation["parameters"] if each["in"] == "path"]
     fields = dict(zip(parameters, [name, *parameters[1:]], strict=True))
     expressions = {f"path.{parameter}": f"$response.body#/{field}" for parameter, field in fields.items()}

@@ -112,5 +112,5 @@ async def test_a_name_that_programs_cannot_take_is_refused(admin: httpx2.AsyncCl
 
     assert answer.status_code == 422, answer.text
     assert answer.json()["error"].startswith(
-        f"mcpServers.{name}: its name must be of 1 to 64 letters, digits, dashes and underscores"
+        f"mcpServers.{name}: its name must be 1 to 64 letters, digits, dashes or underscores"
     )

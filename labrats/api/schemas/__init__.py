@@ -1,1 +1,1 @@
-"""Shapes of requests and answers that several routes share, and their conversion to the engine's types."""
+"""Models of requests and responses that several routes share, and their conversion to the engine's types."""

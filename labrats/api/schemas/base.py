@@ -1,4 +1,4 @@
-"""The bases of what callers send and get: camelCase, no unknown fields, no silent conversions."""
+"""Base models of requests and responses: camelCase, no unknown fields, no implicit conversions."""
 
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -10,38 +10,37 @@ from labrats.api.schemas.patterns import NAME, ONE_LINE
 LONGEST_LABEL: Final = 200
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_LABEL, pattern=ONE_LINE)]
-"""A short text on one line."""
+"""A short text of one line."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=NAME)]
-"""The name of a resource: lower-case letters, digits, dashes and dots, as Kubernetes has it."""
-
+"""The name of a resource, as in Kubernetes: lower-case letters, digits, dashes and dots."""
 
 Provider = Literal["claude", "codex", "vllm", "gemma", "qwen", "mock"]
 Effort = Literal["low", "medium", "high"]
 
 
 class RequestBody(BaseModel):
-    """What a caller may send, no field more."""
+    """The body of a request. Unknown fields are refused."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
 
 
 class PatchBody(RequestBody):
-    """Changes to a resource. Read-only fields of a GET's answer are ignored, so that it can be sent back."""
+    """Changes to a resource. Read-only fields are ignored, so that the response of a GET can be sent back."""
 
     read_only: ClassVar[frozenset[str]] = frozenset()
-    """Their names as callers write them."""
+    """The names of the read-only fields, in camelCase."""
 
     @model_validator(mode="before")
     @classmethod
     def _ignore_read_only(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {name: each for name, each in value.items() if name not in cls.read_only}
+        return {name: field for name, field in value.items() if name not in cls.read_only}
 
 
 def optional(**options: Any) -> Any:
-    """A field that may be missing but is never null. Where it is missing, its value means nothing."""
+    """Return a field that may be missing but not null. The value of a missing field has no meaning."""
     return Field(default=None, json_schema_extra=_without_default, **options)
 
 
@@ -50,8 +49,9 @@ def _without_default(schema: dict[str, Any]) -> None:
 
 
 class ResponseBody(BaseModel):
-    """What a caller gets. Describes answers in the OpenAPI document; the answers themselves are written directly:
-    nothing is made of it before somebody asks for the document.
+    """The body of a response, for the OpenAPI document only.
+
+    Routes write responses directly. The models are built when the document is first requested.
     """
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", defer_build=True)

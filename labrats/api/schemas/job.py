@@ -1,4 +1,4 @@
-"""How jobs look to callers."""
+"""Jobs in responses."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -26,19 +26,17 @@ class JobItem(ResponseBody):
     agent_role: str | None
     repo: str | None = Field(description="From `metadata.repo`.", examples=["octocat/hello-world"])
     status: Status = Field(examples=["completed"])
-    attempts: int = Field(description="Attempts begun so far.", examples=[1])
+    attempts: int = Field(description="Number of attempts started.", examples=[1])
     created_at: datetime = Field(examples=["2030-01-01T12:00:00Z"])
-    processed_at: datetime | None = Field(
-        description="When the latest attempt was started.", examples=["2030-01-01T12:00:02Z"]
-    )
+    processed_at: datetime | None = Field(description="Start of the latest attempt.", examples=["2030-01-01T12:00:02Z"])
     finished_at: datetime | None = Field(examples=["2030-01-01T12:00:44Z"])
-    failed_reason: str | None = Field(description="One sentence for people.")
+    failed_reason: str | None = Field(description="The reason, as one sentence for people.")
     chain_id: str | None
     chain_depth: int | None
     parent_job_id: str | None
     chain_path: list[str] | None
     result: Any = Field(
-        description="What the agent answered; null where it is too large for a list.",
+        description="The agent's answer; null if it is too large for a list.",
         examples=["Done, see the branch."],
     )
 
@@ -47,81 +45,75 @@ class JobPage(ResponseBody):
     """One page of jobs, newest first."""
 
     jobs: list[JobItem]
-    total: int = Field(description="How many match, on all pages.", examples=[1])
+    total: int = Field(description="Number of matching jobs on all pages.", examples=[1])
     page: int = Field(examples=[1])
     limit: int = Field(examples=[20])
 
 
 class UsageView(ResponseBody):
-    """What the job consumed, over all its attempts."""
+    """Usage of the job, summed over its attempts."""
 
     input_tokens: int = Field(examples=[1200])
     output_tokens: int = Field(examples=[340])
     cache_read_tokens: int = Field(examples=[800])
-    cache_write_tokens: int = Field(
-        description="The share of the input tokens that was written to the provider's cache.", examples=[0]
-    )
-    reasoning_tokens: int = Field(description="How many of the output tokens nobody saw.", examples=[0])
-    cost_usd: float | None = Field(
-        description="Null where the model's price, or what it consumed, is not known.", examples=[0.0125]
-    )
-    turns: int = Field(description="Answers of a model.", examples=[3])
-    seconds: float = Field(description="How long its ended attempts held a slot.", examples=[41.7])
+    cache_write_tokens: int = Field(description="Input tokens that were written to the provider's cache.", examples=[0])
+    reasoning_tokens: int = Field(description="Output tokens of the model's hidden reasoning.", examples=[0])
+    cost_usd: float | None = Field(description="Null if the model's price or its usage is unknown.", examples=[0.0125])
+    turns: int = Field(description="Number of responses of the model.", examples=[3])
+    seconds: float = Field(description="Time that the ended attempts held a slot.", examples=[41.7])
 
 
 class OutputsView(ResponseBody):
-    """What the agent made, where it did."""
+    """Changes that the agent made; null or empty without any."""
 
     branch: str | None
     commit: str | None
     pull_request_url: str | None
     commits: list[str] = Field(description="New commits, newest first, at most 50.", examples=[[]])
-    files_changed: int | None = Field(
-        description="How many files the patch is about; null where that is not known.", examples=[2]
-    )
+    files_changed: int | None = Field(description="Number of files in the patch; null if unknown.", examples=[2])
 
 
 class SessionView(ResponseBody):
-    """A session of the agent's own program."""
+    """A session of Claude Code or Codex."""
 
-    provider: str = Field(description="Whose program it is.", examples=["claude"])
-    id: str = Field(description="How that calls it.", examples=["0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90"])
-    attempt: int = Field(description="In whose workspace it began.", examples=[1])
+    provider: str = Field(description="The provider whose program has the session.", examples=["claude"])
+    id: str = Field(description="The program's id of the session.", examples=["0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90"])
+    attempt: int = Field(description="The attempt in whose workspace the session started.", examples=[1])
 
 
 class WorkspaceSetupView(ResponseBody):
-    """The repository, without any credential."""
+    """The repository, without credentials."""
 
     git_repo: str = Field(examples=["https://github.com/octocat/hello-world.git"])
     git_ref: str | None = Field(examples=["main"])
     git_depth: int | None
-    has_credential: bool = Field(description="Whether a token came with the address; it is never shown.")
+    has_credential: bool = Field(description="True if the address came with a token, which is never shown.")
 
 
 class WorkspaceFileView(ResponseBody):
-    """A file that came with the job."""
+    """A file that was submitted with the job."""
 
     name: str = Field(examples=["notes/todo.txt"])
     size: int = Field(examples=[6])
 
 
 class PromptRef(ResponseBody):
-    """Where the prompt is kept."""
+    """The ConfigMap and key that hold the prompt."""
 
     name: str = Field(examples=["ir-3ab1c2d4-prompt"])
     key: str = Field(examples=["prompt"])
 
 
 class CallbackView(ResponseBody):
-    """What became of the last message to the `callbackUrl` that is done with."""
+    """The outcome of the latest delivered or abandoned message to the `callbackUrl`."""
 
     phase: CallbackPhase
     settled_at: datetime
-    problem: str | None = Field(description="Why it was given up; null when it was delivered.")
+    problem: str | None = Field(description="Why the message was abandoned; null if it was delivered.")
 
 
 class ConfigView(ResponseBody):
-    """The settings a job runs with. What no layer sets is absent."""
+    """The resolved settings of a job. Unset fields are absent."""
 
     provider: str = Field(examples=["claude"])
     model: str = Field(examples=["sonnet"])
@@ -131,19 +123,21 @@ class ConfigView(ResponseBody):
     max_turns: int = Field(examples=[25])
     max_attempts: int = Field(examples=[1])
     executor_image: str = optional()
-    executor_resources: dict[str, dict[str, str]] = optional(description="Of the attempt's container, on Kubernetes.")
+    executor_resources: dict[str, dict[str, str]] = optional(
+        description="Resources of the attempt's container, on Kubernetes."
+    )
     react_enabled: bool = optional()
     max_cost_usd: float = optional()
     max_tokens: int = optional()
     fallback_model: str = optional()
-    mcp_servers: dict[str, McpServerView] = optional(description="Servers of tools (MCP), by name.")
-    sampling: SamplingView = optional(description="How a local model chooses its words.")
+    mcp_servers: dict[str, McpServerView] = optional(description="MCP servers, by name.")
+    sampling: SamplingView = optional(description="Sampling settings of a local model.")
 
 
 class JobDetail(JobItem):
-    """A job, whole."""
+    """A job in detail."""
 
-    result: Any = Field(description="What the agent answered, whole.", examples=["Done, see the branch."])
+    result: Any = Field(description="The agent's whole answer.", examples=["Done, see the branch."])
     phase: Phase = Field(examples=["Succeeded"])
     priority: int | float = Field(examples=[2])
     account_name: str | None = Field(description="The AiModel whose slot the job holds or held.")
@@ -151,34 +145,35 @@ class JobDetail(JobItem):
     executor_pod_name: str | None = Field(description="The pod of that Job, once it has started.")
     returnvalue: Any = Field(description="The same as `result`.", examples=["Done, see the branch."])
     logs: list[str] = Field(
-        description="The last lines; all of them are at `/api/jobs/{id}/logs`.", examples=[["reading the issue"]]
+        description="The last lines of the log. `/api/jobs/{id}/logs` has all of them.",
+        examples=[["reading the issue"]],
     )
     workspace_setup: WorkspaceSetupView | None
     workspace_files: list[WorkspaceFileView]
     prompt_ref: PromptRef | None
-    failed_code: FailedCode | None = Field(description="Why it failed, for programs.", examples=["timeout"])
+    failed_code: FailedCode | None = Field(description="The reason of a failure, for programs.", examples=["timeout"])
     cancel_requested_at: datetime | None
-    deadline_at: datetime | None = Field(description="When the engine ends the running attempt.")
+    deadline_at: datetime | None = Field(description="Time at which the engine stops the running attempt.")
     not_before: datetime | None = Field(
-        description="A waiting job that was put back, for the reason in `failedReason`, does not start before this."
+        description="A requeued job does not start before this time. `failedReason` says why it was requeued."
     )
     config: ConfigView
     config_origins: dict[str, str] = Field(
-        description="For each setting the layer it came from.", examples=[{"provider": "request", "model": "built-in"}]
+        description="The layer that each setting comes from.", examples=[{"provider": "request", "model": "built-in"}]
     )
     usage: UsageView
     outputs: OutputsView
     session: SessionView | None = Field(
-        description="With which another attempt goes on, where its workspace is still kept. Null where it begins anew."
+        description="The session that the next attempt resumes if its workspace still exists; null if it starts over."
     )
-    child_job_id: str | None = Field(description="The job that follows it in its chain.")
-    chain_ended: str | None = Field(description="Why none follows, where its chain might have gone on: one sentence.")
-    callback: CallbackView | None = Field(description="Null before the caller was told anything.")
+    child_job_id: str | None = Field(description="The next job in the chain.")
+    chain_ended: str | None = Field(description="Why the chain has no next job, as one sentence.")
+    callback: CallbackView | None = Field(description="Null before the first message.")
     metadata: dict[str, Any] = Field(examples=[{"repo": "octocat/hello-world"}])
 
 
 def job_item(job: Job) -> dict[str, Any]:
-    """`job` as JobItem describes it."""
+    """Return the JSON that JobItem describes."""
     status, chain = job.status, job.spec.chain
     return {
         "id": job.id,
@@ -201,9 +196,9 @@ def job_item(job: Job) -> dict[str, Any]:
 
 
 def job_detail(job: Job, *, result: Any, live: OutputTail | None, place: Place) -> dict[str, Any]:
-    """`job` as JobDetail describes it. result: the whole one. live: what the running attempt has said so far.
+    """Return the JSON that JobDetail describes.
 
-    place: where its latest attempt runs or ran.
+    result: the whole result. live: the output of the running attempt so far. place: of the latest attempt.
     """
     spec, status, resolved = job.spec, job.status, job.resolved
     logs, usage, outputs, session = status.logs, status.usage, status.outputs, status.session

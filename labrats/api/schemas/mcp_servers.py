@@ -1,4 +1,4 @@
-"""How callers name servers of tools: in a job's settings, and in an agent's."""
+"""MCP servers in the settings of jobs and agents."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final, TypeVar
@@ -10,12 +10,12 @@ from labrats.api.schemas.patterns import HEADER, MCP_SERVER, NO_NUL, ONE_LINE, V
 from labrats.model.mcp_server import McpServer, problem_of_mcp_server, problem_of_mcp_servers
 
 MAX_MCP_SERVERS: Final = 20
-MAX_WORDS: Final = 100
+MAX_ITEMS: Final = 100
 
 Body = TypeVar("Body", bound="McpServerBody")
-Word = Annotated[str, StringConstraints(max_length=4096, pattern=NO_NUL)]
+ShortText = Annotated[str, StringConstraints(max_length=4096, pattern=NO_NUL)]
 
-_ONE_OF_BOTH: Final = ConfigDict(
+_COMMAND_OR_URL: Final = ConfigDict(
     json_schema_extra={
         "oneOf": [
             {"required": ["command"], "properties": {"url": False, "headers": {"maxProperties": 0}}},
@@ -29,61 +29,61 @@ _ONE_OF_BOTH: Final = ConfigDict(
 
 
 class McpServerBody(RequestBody):
-    """A server of tools, by the Model Context Protocol: a `command` to start, or the `url` of one that runs."""
+    """An MCP server (Model Context Protocol): a `command` to start, or the `url` of a running server."""
 
-    model_config = RequestBody.model_config | _ONE_OF_BOTH
+    model_config = RequestBody.model_config | _COMMAND_OR_URL
 
     command: Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=NO_NUL)] = optional(
-        description="The program to start, which speaks on its standard input and output. It is found on the "
-        "executor's PATH, and runs in the workspace, as the agent's other tools do.",
+        description="The program to start, which communicates over standard input and output. It is found on the "
+        "executor's PATH, and runs in the workspace like the agent's other tools.",
         examples=["npx"],
     )
-    args: list[Word] = Field(
+    args: list[ShortText] = Field(
         default=[],
-        max_length=MAX_WORDS,
-        description="Its arguments.",
+        max_length=MAX_ITEMS,
+        description="The arguments of the command.",
         examples=[["-y", "@modelcontextprotocol/server-everything"]],
     )
-    env: dict[Annotated[str, StringConstraints(max_length=200, pattern=VARIABLE)], Word] = Field(
-        default={}, max_length=MAX_WORDS, description="What it finds in its environment. No secrets: jobs show it."
+    env: dict[Annotated[str, StringConstraints(max_length=200, pattern=VARIABLE)], ShortText] = Field(
+        default={}, max_length=MAX_ITEMS, description="Environment of the command. No secrets: jobs show it."
     )
     url: Annotated[str, StringConstraints(max_length=2048, pattern=WEB_ADDRESS)] = optional(
-        description="Where it listens, for streamable HTTP.", examples=["https://mcp.example.com/mcp"]
+        description="The address of the server, for streamable HTTP.", examples=["https://mcp.example.com/mcp"]
     )
     headers: dict[
         Annotated[str, StringConstraints(max_length=200, pattern=HEADER)],
         Annotated[str, StringConstraints(max_length=4096, pattern=ONE_LINE)],
-    ] = Field(default={}, max_length=MAX_WORDS, description="What each request to it bears. No secrets: jobs show it.")
+    ] = Field(default={}, max_length=MAX_ITEMS, description="Headers of each request. No secrets: jobs show them.")
 
     @model_validator(mode="after")
-    def _is_one_of_both(self) -> "McpServerBody":
+    def _has_command_or_url(self) -> "McpServerBody":
         if problem := problem_of_mcp_server(mcp_server(self)):
             raise ValueError(problem)
         return self
 
 
 class AgentsMcpServerBody(McpServerBody):
-    """A server of tools that an agent lends to its jobs, with the credentials that it needs."""
+    """An MCP server for the jobs of an agent, with its credentials."""
 
     credentials_ref: Name | None = Field(
-        default=None, description="The Secret whose keys are added to `env`, or to `headers`.", examples=["wiki-token"]
+        default=None, description="The Secret whose keys are added to `env` or `headers`.", examples=["wiki-token"]
     )
 
 
-def mcp_server(asked: McpServerBody) -> McpServer:
-    """The same as the engine has it."""
-    return McpServer(**asked.model_dump() | {"args": tuple(asked.args)})
+def mcp_server(body: McpServerBody) -> McpServer:
+    """Convert the request's server to the engine's type."""
+    return McpServer(**body.model_dump() | {"args": tuple(body.args)})
 
 
-def mcp_servers(asked: Mapping[str, McpServerBody]) -> dict[str, McpServer]:
-    """The same as the engine has them."""
-    return {name: mcp_server(each) for name, each in asked.items()}
+def mcp_servers(bodies: Mapping[str, McpServerBody]) -> dict[str, McpServer]:
+    """Convert the request's servers to the engine's type."""
+    return {name: mcp_server(body) for name, body in bodies.items()}
 
 
-def _check_all(asked: dict[str, Body]) -> dict[str, Body]:
-    if problem := problem_of_mcp_servers(mcp_servers(asked)):
+def _check_all(bodies: dict[str, Body]) -> dict[str, Body]:
+    if problem := problem_of_mcp_servers(mcp_servers(bodies)):
         raise ValueError(problem)
-    return asked
+    return bodies
 
 
 ServerName = Annotated[str, StringConstraints(pattern=MCP_SERVER)]
@@ -93,7 +93,7 @@ McpServersBody = Annotated[
     dict[ServerName, McpServerBody],
     Field(
         max_length=MAX_MCP_SERVERS,
-        description="Servers of tools (MCP) for Claude Code and Codex, by name. Those of the first layer that has any.",
+        description="MCP servers for Claude Code and Codex, by name. The first layer that sets them wins.",
         examples=_EXAMPLES,
     ),
     AfterValidator(_check_all),
@@ -103,7 +103,7 @@ AgentsMcpServersBody = Annotated[
     dict[ServerName, AgentsMcpServerBody],
     Field(
         max_length=MAX_MCP_SERVERS,
-        description="Servers of tools (MCP) for those of its jobs that name no others, by name.",
+        description="MCP servers, by name, for the agent's jobs that set none themselves.",
         examples=_EXAMPLES,
     ),
     AfterValidator(_check_all),
@@ -111,7 +111,7 @@ AgentsMcpServersBody = Annotated[
 
 
 class McpServerView(ResponseBody):
-    """A server of tools. What is not set is absent."""
+    """An MCP server. Unset fields are absent."""
 
     command: str = optional(examples=["npx"])
     args: list[str] = optional(examples=[["-y", "@modelcontextprotocol/server-everything"]])

@@ -1,4 +1,4 @@
-"""The patterns of texts that callers send, and how an error says what each of them asks for."""
+"""Patterns of strings in requests, and the error message of each."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -28,18 +28,18 @@ SPAN: Final = r"^[1-9][0-9]{0,4}[mhd]$"
 IN_WORDS: Final[Mapping[str, str]] = {
     ONE_LINE: "must be one line, without control characters",
     NAME: "must be lower-case letters and digits, with dashes and single dots only between them",
-    GIT_REF: "must be the name of a branch, tag or commit, as git allows it",
-    IDEMPOTENCY_KEY: "must be of printable ASCII characters, without spaces",
-    DATA_KEY: "must be of 1 to 253 letters, digits, dashes, dots and underscores",
+    GIT_REF: "must be a valid name of a git branch, tag or commit",
+    IDEMPOTENCY_KEY: "must be printable ASCII characters without spaces",
+    DATA_KEY: "must be 1 to 253 letters, digits, dashes, dots or underscores",
     REPOSITORY: "must be the name of a repository, such as octocat/hello-world",
-    URL_PATH: "must begin with a slash, and be of letters, digits and the characters . _ ~ / -",
+    URL_PATH: "must begin with a slash, followed by letters, digits and the characters . _ ~ / -",
     WEB_ADDRESS: "must be an http or https address",
-    FILE_NAME: "must be of letters, digits, dots, dashes and underscores, and begin with none of `.` and `-`",
+    FILE_NAME: "must be letters, digits, dots, dashes or underscores, and not begin with `.` or `-`",
     SHA256: "must be 64 hexadecimal digits, in lower case",
-    QUANTITY: "must be a quantity as Kubernetes writes it, such as 500m, 2 or 4Gi",
-    MCP_SERVER: "must be of 1 to 64 letters, digits, dashes and underscores",
-    VARIABLE: "must be of letters, digits and underscores, and begin with no digit",
+    QUANTITY: "must be a Kubernetes quantity, such as 500m, 2 or 4Gi",
+    MCP_SERVER: "must be 1 to 64 letters, digits, dashes or underscores",
+    VARIABLE: "must be letters, digits or underscores, and not begin with a digit",
     HEADER: "must be the name of a header, such as X-Team",
-    NO_NUL: "must not contain the character 0",
+    NO_NUL: "must not contain a NUL character",
     SPAN: "must be a number of minutes, hours or days, such as 90m, 24h or 7d",
 }
