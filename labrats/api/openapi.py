@@ -56,7 +56,7 @@ _ERRORS: Final = {
     404: ("Not found", error_body("not_found", "there is no job ir-3ab1c2d4")),
     409: (
         "The name is taken, or the resource has changed",
-        error_body("conflict", "there is a key named 'ci' already"),
+        error_body("conflict", "there is already a key named 'ci'"),
     ),
     413: ("Too large", error_body("too_large", "prompt: must be at most 900 KiB")),
     415: ("Wrong content type", error_body("unsupported_media_type", "the body must be JSON")),

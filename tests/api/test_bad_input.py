@@ -300,7 +300,7 @@ async def test_all_invalid_fields_are_named_at_once(user: httpx2.AsyncClient) ->
         ("config.maxAttempts", 101, "must be at most 100"),
         ("config.maxCostUsd", 0, "must be more than 0.0"),
         ("config.fast", "true", "must be true or false"),
-        ("workspaceSetup.gitRef", "a b", "must be the name of a branch, tag or commit, as git allows it"),
+        ("workspaceSetup.gitRef", "a b", "must be a valid name of a git branch, tag or commit"),
     ],
 )
 async def test_error_messages_use_the_terms_of_json(

@@ -76,7 +76,7 @@ async def test_what_was_read_while_nothing_was_set_can_be_sent_back_until_someth
     assert (first.status_code, first.json()["model"]) == (200, "sonnet")
     assert (late.status_code, late.json()["error"]) == (
         409,
-        "the settings were changed since there were none; read them again",
+        "the settings exist already; read them again",
     )
 
 

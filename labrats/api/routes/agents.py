@@ -1,4 +1,4 @@
-"""Agents (AiAgent): which events start them, and what they lend to their jobs."""
+"""Agents (AiAgent): the events that start them, and the defaults of their jobs."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
@@ -12,7 +12,7 @@ from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routes.instructions import CONTENT_LENGTH, InstructionList, instruction_view
-from labrats.api.routes.resources import NO_VERSION, ResourceVersion, change, create, stored
+from labrats.api.routes.resources import NO_VERSION, ResourceVersion, create_resource, get_resource, update_resource
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Effort, Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.mcp_servers import AgentsMcpServersBody, McpServerView, mcp_servers
@@ -36,8 +36,8 @@ AgentName = Annotated[str, Field(description="The AiAgent's name.", examples=["a
 
 
 def _check_agent_name(name: str) -> str:
-    if name == TRIGGERS_PATH:  # its address is that of another operation
-        raise ValueError(f"must not be `{TRIGGERS_PATH}`, which means something else in the API")
+    if name == TRIGGERS_PATH:  # its URL would be that of another operation
+        raise ValueError(f"must not be `{TRIGGERS_PATH}`, which is reserved")
     return name
 
 
@@ -46,18 +46,18 @@ class NextBody(RequestBody):
 
     agent_trigger_name: Label = Field(description="The agent's `triggerName`.", examples=["ai-reviewer"])
     condition: Annotated[ChainCondition, Field(strict=False)] = Field(
-        default=ChainCondition.ON_SUCCESS, description="How the job must have ended."
+        default=ChainCondition.ON_SUCCESS, description="The outcome of the job that starts the agent."
     )
     failure_policy: Annotated[FailurePolicy, Field(strict=False)] = Field(
-        default=FailurePolicy.STOP, description="What a failure does to an `on-success` chain."
+        default=FailurePolicy.STOP, description="The effect of a failure on an `on-success` chain."
     )
-    allow_cycles: bool = Field(default=False, description="It may be one that the chain has visited before.")
+    allow_cycles: bool = Field(default=False, description="Allows an agent that already ran in this chain.")
 
 
 class TriggerBody(RequestBody):
-    """Which events start the agent, and what they ask of it."""
+    """The events that start the agent, and its task."""
 
-    source: Label = Field(description="Where the events come from.", examples=["github"])
+    source: Label = Field(description="The source of the events.", examples=["github"])
     events: list[Label] = Field(
         min_length=1, max_length=100, description="Names, or globs such as `issues.*`.", examples=[["issues.labeled"]]
     )
@@ -69,22 +69,22 @@ class TriggerBody(RequestBody):
         default={},
         max_length=100,
         description="Dotted payload path to a value, a list of values (any of them), or a glob. All must hold. "
-        "A number in a path leads into a list; any other key goes on in each of its items.",
+        "In a list, a number selects an item; any other key applies to each item.",
         examples=[{"label.name": ["ai", "ai-*"]}],
     )
-    enabled: bool = Field(default=True, description="Whether it is listening.")
+    enabled: bool = Field(default=True, description="False disables the trigger.")
     next: NextBody | None = None
 
     @field_validator("filters")
     @classmethod
-    def _compare_with_values(cls, filters: dict[str, Any]) -> dict[str, Any]:
+    def _are_valid(cls, filters: dict[str, Any]) -> dict[str, Any]:
         if problem := problem_of_filters(filters):
             raise ValueError(problem)
         return filters
 
 
 TriggerList = Annotated[
-    list[TriggerBody], Field(max_length=MAX_TRIGGERS, description="Which events start it, each with what it asks.")
+    list[TriggerBody], Field(max_length=MAX_TRIGGERS, description="The events that start the agent.")
 ]
 InstructionNames = Annotated[
     list[Name], Field(max_length=MAX_INSTRUCTIONS, description="Names of AiInstructions, in order.")
@@ -96,17 +96,18 @@ class AgentBody(RequestBody):
 
     name: Annotated[Name, AfterValidator(_check_agent_name)] = Field(examples=["ai-developer"])
     trigger_name: Label = optional(
-        description="What jobs and chains call it. Default: its name.", examples=["ai-developer"]
+        description="The name by which jobs and chains refer to the agent. Default: its name.",
+        examples=["ai-developer"],
     )
-    enabled: bool = Field(default=True, description="Whether it takes jobs.")
+    enabled: bool = Field(default=True, description="A disabled agent starts no jobs.")
     default_model: Label | None = Field(
-        default=None, description="Its jobs' model, unless they name another.", examples=["opus"]
+        default=None, description="The model of its jobs, unless they set another.", examples=["opus"]
     )
     default_effort: Effort | None = Field(
-        default=None, description="How much the model thinks, unless its jobs say otherwise.", examples=["high"]
+        default=None, description="The effort of its jobs, unless they set another.", examples=["high"]
     )
     default_provider: Provider | None = Field(
-        default=None, description="What runs its jobs, unless they name another.", examples=["claude"]
+        default=None, description="The provider of its jobs, unless they set another.", examples=["claude"]
     )
     event_triggers: TriggerList = []
     instructions: InstructionNames = []
@@ -114,7 +115,7 @@ class AgentBody(RequestBody):
 
 
 class AgentPatch(PatchBody):
-    """What to change; absent fields stay, null clears those that may be null. Lists are replaced."""
+    """Fields to change. Absent fields keep their value, null clears a nullable field, lists are replaced."""
 
     read_only = frozenset({"id", "name"})
 
@@ -139,12 +140,12 @@ class NextView(ResponseBody):
 
 
 class TriggerView(ResponseBody):
-    """Which events start the agent, and what they ask of it."""
+    """The events that start the agent, and its task."""
 
     source: str = Field(examples=["github"])
     events: list[str] = Field(examples=[["issues.labeled"]])
     instruction: str | None = Field(examples=["implement-issue"])
-    config: dict[str, Any] = Field(description="As in a submission; what is not set is absent.")
+    config: dict[str, Any] = Field(description="Settings as in a submission. Unset fields are absent.")
     filters: dict[str, Any] = Field(examples=[{"label.name": "ai-implement"}])
     enabled: bool = Field(examples=[True])
     next: NextView | None
@@ -162,7 +163,7 @@ class AgentView(ResponseBody):
     default_provider: str | None = Field(examples=["claude"])
     event_triggers: list[TriggerView]
     instructions: list[str] = Field(examples=[["conduct"]])
-    mcp_servers: dict[str, McpServerView] = optional(description="Servers of tools for its jobs; absent without any.")
+    mcp_servers: dict[str, McpServerView] = optional(description="MCP servers for its jobs; absent if not set.")
     resource_version: str = Field(examples=["17"])
 
 
@@ -173,28 +174,28 @@ class AgentList(ResponseBody):
 
 
 class AgentsTriggerView(TriggerView):
-    """A trigger, and whose it is."""
+    """A trigger and its agent."""
 
     agent: str = Field(description="The agent's name.", examples=["ai-developer"])
     trigger_name: str = Field(description="The agent's `triggerName`.", examples=["ai-developer"])
 
 
 class MatchingTriggers(ResponseBody):
-    """The triggers that listen, and the agents they belong to."""
+    """Matching triggers, and their agents."""
 
     triggers: list[AgentsTriggerView]
     agents: list[AgentView]
 
 
 class Seeded(ResponseBody):
-    """How many default agents were added."""
+    """The number of default agents that were added."""
 
     seeded: int = Field(examples=[5])
 
 
 @router.get("/api/agents", responses=answers(200, AgentList, "All agents, by name"), summary="List agents")
 async def list_agents(request: Request) -> Response:
-    """All agents."""
+    """List all agents."""
     return json_response({"agents": [_view(each) for each in services_of(request).catalog.agents]})
 
 
@@ -204,19 +205,19 @@ async def list_agents(request: Request) -> Response:
     responses=answers(201, AgentView, "The new agent", 400, 409, 413, 415, 422),
     summary="Add an agent",
 )
-async def create_agent(request: Request, asked: AgentBody, idempotency_key: IdempotencyKey = None) -> Response:
-    """Add an agent. No two have the same `triggerName`."""
+async def create_agent(request: Request, body: AgentBody, idempotency_key: IdempotencyKey = None) -> Response:
+    """Add an agent. Its `triggerName` must be unique."""
     services = services_of(request)
-    intent = Intent.of(idempotency_key, caller_of(request).id, asked)
-    fields = _fields(asked)
+    intent = Intent.of(idempotency_key, caller_of(request).id, body)
+    fields = _fields(body)
     fields.pop("name")
-    spec = AiAgentSpec(**{"trigger_name": asked.name} | fields)
-    metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
+    spec = AiAgentSpec(**{"trigger_name": body.name} | fields)
+    metadata = Metadata(name=body.name, annotations=intent.annotations if intent else {})
     async with services.catalog.changing:
-        if intent and (made := intent.first_match(services.catalog.agents)):
-            return services.idempotency_cache.again(request, intent, _view(made))
-        _check_against(services.catalog, asked.name, spec, spec.instructions)
-        created = await create(services, AiAgent(metadata=metadata, spec=spec), intent)
+        if intent and (earlier := intent.first_match(services.catalog.agents)):
+            return services.idempotency_cache.again(request, intent, _view(earlier))
+        _check_against(services.catalog, body.name, spec, spec.instructions)
+        created = await create_resource(services, AiAgent(metadata=metadata, spec=spec), intent)
         services.catalog.put(created)
     return services.idempotency_cache.created(request, intent, _view(created))
 
@@ -224,16 +225,14 @@ async def create_agent(request: Request, asked: AgentBody, idempotency_key: Idem
 @router.get(
     f"/api/agents/{TRIGGERS_PATH}",
     responses=answers(200, MatchingTriggers, "The enabled triggers of enabled agents that match", 422),
-    summary="Which agents an event would start",
+    summary="Find agents by event",
 )
 async def find_triggers(
     request: Request,
-    source: Annotated[str | None, Query(description="Any, where it is missing or empty.", examples=["github"])] = None,
-    event: Annotated[
-        str | None, Query(description="Any, where it is missing or empty.", examples=["issues.labeled"])
-    ] = None,
+    source: Annotated[str | None, Query(description="Default: any source.", examples=["github"])] = None,
+    event: Annotated[str | None, Query(description="Default: any event.", examples=["issues.labeled"])] = None,
 ) -> Response:
-    """The triggers that listen to such events. What their filters say of the payload is not looked at."""
+    """Find the triggers that listen to such an event. Their filters on the payload are ignored."""
     found = [
         (agent, trigger)
         for agent in services_of(request).catalog.agents
@@ -249,14 +248,14 @@ async def find_triggers(
 
 
 @router.get(
-    "/api/agents/by-trigger/{trigger_name:path}",  # it may have a slash
+    "/api/agents/by-trigger/{trigger_name:path}",  # a name may contain a slash
     responses=answers(200, AgentView, "The agent", 404),
-    summary="The agent that is called so",
+    summary="Get an agent by its trigger name",
 )
 async def get_agent_by_trigger_name(
     request: Request, trigger_name: Annotated[str, Field(examples=["ai-developer"])]
 ) -> Response:
-    """The agent with this `triggerName`."""
+    """Get the agent with this `triggerName`."""
     if agent := services_of(request).catalog.agents_by_trigger_name.get(trigger_name):
         return json_response(_view(agent))
     raise NotFound(f"there is no agent with the triggerName {trigger_name!r}")
@@ -264,18 +263,18 @@ async def get_agent_by_trigger_name(
 
 @router.post(
     "/api/agents/seed",
-    responses=answers(200, Seeded, "How many were added"),
+    responses=answers(200, Seeded, "The number of added agents"),
     summary="Add the default agents",
 )
 async def seed_agents(request: Request) -> Response:
-    """Add the default agents that are missing, with the instructions that they name. Nothing is overwritten."""
+    """Add the missing default agents and their missing instructions. Existing ones are not changed."""
     services, seeded = services_of(request), 0
     async with services.catalog.changing:
         for agent, instructions in default_agents():
-            taken = (
+            exists = (
                 services.catalog.agent(agent.name) or agent.spec.trigger_name in services.catalog.agents_by_trigger_name
             )
-            if taken:
+            if exists:
                 continue
             for instruction in instructions:
                 if services.catalog.instruction(instruction.name) is None:
@@ -284,30 +283,30 @@ async def seed_agents(request: Request) -> Response:
     return json_response({"seeded": seeded})
 
 
-@router.get("/api/agents/{name}", responses=answers(200, AgentView, "The agent", 404), summary="An agent's detail")
+@router.get("/api/agents/{name}", responses=answers(200, AgentView, "The agent", 404), summary="Get an agent")
 async def get_agent(request: Request, name: AgentName) -> Response:
-    """One agent."""
-    return json_response(_view(await stored(services_of(request), AiAgent, name)))
+    """Get one agent."""
+    return json_response(_view(await get_resource(services_of(request), AiAgent, name)))
 
 
 @router.patch(
     "/api/agents/{name}",
-    responses=answers(200, AgentView, "The agent as it is now", 400, 404, 409, 413, 415, 422),
+    responses=answers(200, AgentView, "The changed agent", 400, 404, 409, 413, 415, 422),
     summary="Change an agent",
 )
-async def change_agent(request: Request, name: AgentName, asked: AgentPatch) -> Response:
-    """Change some fields. Jobs that were made before keep what they have."""
+async def change_agent(request: Request, name: AgentName, body: AgentPatch) -> Response:
+    """Change some fields. Existing jobs keep their settings."""
     services = services_of(request)
-    changes = _fields(asked)
+    changes = _fields(body)
     changes.pop("resource_version", None)
 
-    def patched(found: AiAgent) -> AiAgent:
-        changed = replace(found, spec=replace(found.spec, **changes))
+    def apply(agent: AiAgent) -> AiAgent:
+        changed = replace(agent, spec=replace(agent.spec, **changes))
         _check_against(services.catalog, name, changed.spec, changes.get("instructions", ()))
         return changed
 
     async with services.catalog.changing:
-        changed = await change(services, AiAgent, name, asked.resource_version, patched)
+        changed = await update_resource(services, AiAgent, name, body.resource_version, apply)
         services.catalog.put(changed)
     return json_response(_view(changed))
 
@@ -315,33 +314,33 @@ async def change_agent(request: Request, name: AgentName, asked: AgentPatch) -> 
 @router.delete(
     "/api/agents/{name}",
     status_code=204,
-    responses=answers(204, None, "It is gone", 404),
+    responses=answers(204, None, "The agent is removed", 404),
     summary="Remove an agent",
 )
 async def delete_agent(request: Request, name: AgentName) -> Response:
-    """Remove an agent. Its jobs go on; its instructions stay."""
+    """Remove an agent. Its jobs continue, and its instructions stay."""
     services = services_of(request)
     async with services.catalog.changing:
-        found = await stored(services, AiAgent, name)
+        agent = await get_resource(services, AiAgent, name)
         await services.store.delete(AiAgent, name)
-        services.catalog.remove(found)
+        services.catalog.remove(agent)
     return Response(status_code=204)
 
 
 @router.get(
     "/api/agents/{name}/instructions",
-    responses=answers(200, InstructionList, "What the agent works by, in order", 404),
-    summary="An agent's instructions",
+    responses=answers(200, InstructionList, "The agent's instructions, in order", 404),
+    summary="List an agent's instructions",
 )
 async def get_agents_instructions(request: Request, name: AgentName) -> Response:
-    """The global ones by priority, then those that the agent names, in its order. Placeholders are left as they are."""
+    """List global instructions by priority, then the agent's own in its order. Placeholders are not replaced."""
     services = services_of(request)
-    agent = await stored(services, AiAgent, name)
+    agent = await get_resource(services, AiAgent, name)
     return json_response({"instructions": [instruction_view(each) for each in services.catalog.instructions_of(agent)]})
 
 
 async def _add(services: Services, resource: AiAgent | AiInstruction) -> bool:
-    """Whether it was missing: another replica may have been asked for the same at the same instant."""
+    """Store the resource. Return False if another replica has just stored it."""
     try:
         services.catalog.put(await services.store.create(resource))
     except Conflict:
@@ -349,41 +348,41 @@ async def _add(services: Services, resource: AiAgent | AiInstruction) -> bool:
     return True
 
 
-def _fields(asked: AgentBody | AgentPatch) -> dict[str, Any]:
-    """The fields that were sent, as AiAgentSpec has them."""
-    fields: dict[str, Any] = {name: getattr(asked, name) for name in asked.model_fields_set}
+def _fields(body: AgentBody | AgentPatch) -> dict[str, Any]:
+    """Convert the sent fields to those of AiAgentSpec."""
+    fields: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
     if "event_triggers" in fields:
-        fields["event_triggers"] = tuple(_trigger(each) for each in asked.event_triggers)
+        fields["event_triggers"] = tuple(_trigger(each) for each in body.event_triggers)
     if "instructions" in fields:
-        fields["instructions"] = tuple(asked.instructions)
-    if asked.mcp_servers is not None:
-        fields["mcp_servers"] = mcp_servers(asked.mcp_servers)
+        fields["instructions"] = tuple(body.instructions)
+    if body.mcp_servers is not None:
+        fields["mcp_servers"] = mcp_servers(body.mcp_servers)
     return fields
 
 
-def _trigger(asked: TriggerBody) -> Trigger:
+def _trigger(body: TriggerBody) -> Trigger:
     return Trigger(
-        source=asked.source,
-        events=tuple(asked.events),
-        instruction=asked.instruction,
-        config=job_config(asked.config),
-        filters=asked.filters,
-        enabled=asked.enabled,
-        next=ChainLink(**asked.next.model_dump()) if asked.next else None,
+        source=body.source,
+        events=tuple(body.events),
+        instruction=body.instruction,
+        config=job_config(body.config),
+        filters=body.filters,
+        enabled=body.enabled,
+        next=ChainLink(**body.next.model_dump()) if body.next else None,
     )
 
 
-def _check_against(catalog: Catalog, name: str, spec: AiAgentSpec, named: Sequence[str]) -> None:
-    """Raises Conflict when another agent has the trigger name, Invalid when an instruction is missing.
+def _check_against(catalog: Catalog, name: str, spec: AiAgentSpec, instructions: Sequence[str]) -> None:
+    """Raise Conflict if another agent has the trigger name, Invalid if an instruction is missing.
 
-    named: the instructions that the request names. Of those that the agent has, one may have been deleted by force.
+    instructions: those of the request. The agent's own may be missing, since they can be deleted with `force`.
     """
-    holder = catalog.agents_by_trigger_name.get(spec.trigger_name)
-    if holder and holder.name != name:
-        raise Conflict(f"the agent {holder.name!r} has the triggerName {spec.trigger_name!r} already")
+    other = catalog.agents_by_trigger_name.get(spec.trigger_name)
+    if other and other.name != name:
+        raise Conflict(f"the agent {other.name!r} already has the triggerName {spec.trigger_name!r}")
     missing: Sequence[Problem] = [
         Problem(f"instructions[{number}]", f"there is no instruction {each!r}")
-        for number, each in enumerate(named)
+        for number, each in enumerate(instructions)
         if catalog.instruction(each) is None
     ]
     if missing:

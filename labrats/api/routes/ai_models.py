@@ -1,4 +1,4 @@
-"""AiModels: which models there are, and how many jobs run on each at once."""
+"""AiModels: the configured models and their slots."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from starlette.responses import Response
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routes.resources import NO_VERSION, ResourceVersion, change, create, stored
+from labrats.api.routes.resources import NO_VERSION, ResourceVersion, create_resource, get_resource, update_resource
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.patterns import WEB_ADDRESS
@@ -38,13 +38,15 @@ _AN_OPUS: Final[dict[str, Any]] = {
     "prices": {"input": 5, "output": 25, "cacheRead": 0.5, "cacheWrite": 6.25},
 }
 
-SlotCount = Annotated[int, Field(ge=0, le=100_000, description="Attempts at once; 0 pauses the model.")]
+SlotCount = Annotated[
+    int, Field(ge=0, le=100_000, description="Maximum number of concurrent attempts; 0 pauses the model.")
+]
 Endpoint = Annotated[
     str,
     Field(
         pattern=WEB_ADDRESS,
         max_length=2048,
-        description="Where its server is, unless it is where the provider's usually is.",
+        description="The address of the model's server. Default: the provider's.",
         examples=["http://10.0.0.5:8000/v1"],
     ),
 ]
@@ -54,16 +56,19 @@ ModelName = Annotated[str, Field(description="The AiModel's name.", examples=["c
 class PricesBody(RequestBody):
     """US dollars per million tokens."""
 
-    input: float = Field(default=0, ge=0, allow_inf_nan=False, description="Of what the model reads.")
-    output: float = Field(default=0, ge=0, allow_inf_nan=False, description="Of what the model writes.")
+    input: float = Field(default=0, ge=0, allow_inf_nan=False, description="Price of input tokens.")
+    output: float = Field(default=0, ge=0, allow_inf_nan=False, description="Price of output tokens.")
     cache_read: float = Field(
-        default=0, ge=0, allow_inf_nan=False, description="Of what it reads once more, from the provider's cache."
+        default=0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Price of input tokens that are read from the provider's cache.",
     )
     cache_write: float | None = Field(
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="Of input that is written to the provider's cache; null: as `input`.",
+        description="Price of input tokens that are written to the provider's cache. Null means the same as `input`.",
     )
 
 
@@ -73,8 +78,8 @@ class AiModelBody(RequestBody):
     model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [_AN_OPUS]}}
 
     name: Name = Field(examples=["claude-opus"])
-    provider: Provider = Field(description="What runs its jobs.")
-    model: Label = Field(description="By its provider's name for it.", examples=["opus"])
+    provider: Provider = Field(description="The provider that runs its jobs.")
+    model: Label = Field(description="The provider's name of the model.", examples=["opus"])
     slots: SlotCount = DEFAULT_SLOTS
     endpoint: Endpoint | None = None
     credentials_ref: Name | None = Field(default=None, description="The Secret with the provider's credentials.")
@@ -83,7 +88,7 @@ class AiModelBody(RequestBody):
 
 
 class AiModelPatch(PatchBody):
-    """What to change; absent fields stay, null clears those that may be null."""
+    """Fields to change. Absent fields keep their value, null clears a nullable field."""
 
     read_only = frozenset({"id", "name", "active", "queued", "pausedUntil", "warnings"})
 
@@ -105,11 +110,11 @@ class PricesView(ResponseBody):
     input: float = Field(examples=[5.0])
     output: float = Field(examples=[25.0])
     cache_read: float = Field(examples=[0.5])
-    cache_write: float | None = Field(description="Null: as `input`.", examples=[6.25])
+    cache_write: float | None = Field(description="Null means the same as `input`.", examples=[6.25])
 
 
 class AiModelView(ResponseBody):
-    """A configured model, and how busy it is."""
+    """A configured model and its load."""
 
     id: str = Field(examples=["claude-opus"])
     name: str = Field(examples=["claude-opus"])
@@ -120,15 +125,15 @@ class AiModelView(ResponseBody):
     credentials_ref: str | None
     prices: PricesView | None
     sampling: SamplingView | None
-    active: int = Field(description="Jobs that hold a slot.", examples=[1])
-    queued: int = Field(description="Jobs that wait for one.", examples=[0])
+    active: int = Field(description="Number of jobs that hold a slot.", examples=[1])
+    queued: int = Field(description="Number of jobs that wait for a slot.", examples=[0])
     paused_until: datetime | None = Field(
-        description="When jobs are started again, after a rate limit or overload; null where nothing holds them back.",
+        description="The end of a pause after a rate limit or an overload; null without a pause.",
         examples=[None],
     )
     resource_version: str = Field(examples=["17"])
     warnings: list[str] = Field(
-        description="Why its jobs would fail as things are, such as a missing Secret; empty where nothing is known.",
+        description="Reasons why its jobs would fail at present, such as a missing Secret.",
         examples=[[]],
     )
 
@@ -145,7 +150,7 @@ class AiModelList(ResponseBody):
     summary="List AI models",
 )
 async def list_ai_models(request: Request) -> Response:
-    """All AiModels, by name."""
+    """List all AiModels, by name."""
     services = services_of(request)
     return json_response({"aiModels": await _views(await services.store.list(AiModel), services)})
 
@@ -156,94 +161,96 @@ async def list_ai_models(request: Request) -> Response:
     responses=answers(201, AiModelView, "The new AiModel", 400, 409, 413, 415, 422),
     summary="Configure an AI model",
 )
-async def create_ai_model(request: Request, asked: AiModelBody, idempotency_key: IdempotencyKey = None) -> Response:
-    """Add a model. There is one per provider and model."""
+async def create_ai_model(request: Request, body: AiModelBody, idempotency_key: IdempotencyKey = None) -> Response:
+    """Add an AiModel. Each pair of provider and model can have only one."""
     services = services_of(request)
-    intent = Intent.of(idempotency_key, caller_of(request).id, asked)
+    intent = Intent.of(idempotency_key, caller_of(request).id, body)
     spec = AiModelSpec(
-        provider=asked.provider,
-        model=asked.model,
-        slots=asked.slots,
-        endpoint=asked.endpoint,
-        credentials_ref=asked.credentials_ref,
-        prices=_prices(asked.prices),
-        sampling=sampling(asked.sampling),
+        provider=body.provider,
+        model=body.model,
+        slots=body.slots,
+        endpoint=body.endpoint,
+        credentials_ref=body.credentials_ref,
+        prices=_prices(body.prices),
+        sampling=sampling(body.sampling),
     )
-    metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
+    metadata = Metadata(name=body.name, annotations=intent.annotations if intent else {})
     async with services.catalog.changing:
         existing = await services.store.list(AiModel)
-        if intent and (made := intent.first_match(existing)):
-            return services.idempotency_cache.again(request, intent, await _view(made, services))
-        _check_alone(asked.name, spec, existing)
-        created = await create(services, AiModel(metadata=metadata, spec=spec), intent)
+        if intent and (earlier := intent.first_match(existing)):
+            return services.idempotency_cache.again(request, intent, await _view(earlier, services))
+        _check_unique(body.name, spec, existing)
+        created = await create_resource(services, AiModel(metadata=metadata, spec=spec), intent)
     return services.idempotency_cache.created(request, intent, await _view(created, services))
 
 
 @router.get(
     "/api/ai-models/{name}",
     responses=answers(200, AiModelView, "The AiModel", 404),
-    summary="An AI model's detail",
+    summary="Get an AI model",
 )
 async def get_ai_model(request: Request, name: ModelName) -> Response:
-    """One AiModel."""
+    """Get one AiModel."""
     services = services_of(request)
-    return json_response(await _view(await stored(services, AiModel, name), services))
+    return json_response(await _view(await get_resource(services, AiModel, name), services))
 
 
 @router.patch(
     "/api/ai-models/{name}",
-    responses=answers(200, AiModelView, "The AiModel as it is now", 400, 404, 409, 413, 415, 422),
+    responses=answers(200, AiModelView, "The changed AiModel", 400, 404, 409, 413, 415, 422),
     summary="Change an AI model",
 )
-async def change_ai_model(request: Request, name: ModelName, asked: AiModelPatch) -> Response:
-    """Change some fields. New slots take effect at once."""
+async def change_ai_model(request: Request, name: ModelName, body: AiModelPatch) -> Response:
+    """Change some fields. A new number of slots takes effect at once."""
     services = services_of(request)
     async with services.catalog.changing:
         others = await services.store.list(AiModel)
 
-        def patched(found: AiModel) -> AiModel:
-            changed = replace(found, spec=_patched(found.spec, asked))
-            _check_alone(name, changed.spec, others)
+        def apply(ai_model: AiModel) -> AiModel:
+            changed = replace(ai_model, spec=_patched(ai_model.spec, body))
+            _check_unique(name, changed.spec, others)
             return changed
 
-        changed = await change(services, AiModel, name, asked.resource_version, patched)
+        changed = await update_resource(services, AiModel, name, body.resource_version, apply)
     return json_response(await _view(changed, services))
 
 
 @router.delete(
     "/api/ai-models/{name}",
     status_code=204,
-    responses=answers(204, None, "It is gone", 404),
+    responses=answers(204, None, "The AiModel is removed", 404),
     summary="Remove an AI model",
 )
 async def delete_ai_model(request: Request, name: ModelName) -> Response:
-    """Remove a model. Its jobs go on, in the default slots of their provider and model."""
+    """Remove an AiModel. Its jobs continue, in the default slots of their provider and model."""
     services = services_of(request)
-    await stored(services, AiModel, name)
+    await get_resource(services, AiModel, name)
     await services.store.delete(AiModel, name)
     return Response(status_code=204)
 
 
-def _patched(spec: AiModelSpec, asked: AiModelPatch) -> AiModelSpec:
+def _patched(spec: AiModelSpec, body: AiModelPatch) -> AiModelSpec:
     changes: dict[str, Any] = {}
-    for field in asked.model_fields_set - {"resource_version"}:
-        value = getattr(asked, field)
-        changes[field] = _MADE_OF_BODIES[field](value) if field in _MADE_OF_BODIES else value
+    for field in body.model_fields_set - {"resource_version"}:
+        value = getattr(body, field)
+        changes[field] = _CONVERTERS[field](value) if field in _CONVERTERS else value
     return replace(spec, **changes)
 
 
-def _check_alone(name: str, spec: AiModelSpec, others: list[AiModel]) -> None:
-    """Raises Conflict when another AiModel stands for the same provider and model: whose slot would a job take?"""
+def _check_unique(name: str, spec: AiModelSpec, others: list[AiModel]) -> None:
+    """Raise Conflict if another AiModel has the same provider and model."""
     for other in others:
         if other.name != name and (other.spec.provider, other.spec.model) == (spec.provider, spec.model):
-            raise Conflict(f"the AiModel {other.name!r} already stands for {spec.provider} {spec.model}")
+            raise Conflict(
+                f"the AiModel {other.name!r} already has the provider {spec.provider} and the model {spec.model}"
+            )
 
 
-def _prices(asked: PricesBody | None) -> Prices | None:
-    return Prices(**asked.model_dump()) if asked else None
+def _prices(body: PricesBody | None) -> Prices | None:
+    return Prices(**body.model_dump()) if body else None
 
 
-_MADE_OF_BODIES: Final[dict[str, Callable[[Any], Any]]] = {"prices": _prices, "sampling": sampling}
+_CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {"prices": _prices, "sampling": sampling}
 
 
 def _prices_view(prices: Prices) -> dict[str, float | None]:
@@ -274,18 +281,18 @@ async def _secret(name: str, services: Services) -> Secret | None:
 
 
 def _warnings(spec: AiModelSpec, secrets: Mapping[str, Secret]) -> Iterator[str]:
-    """Warn of settings without effect, and of credentials that jobs would miss: they may be created later."""
+    """Yield warnings of settings without effect and of missing credentials, which may be created later."""
     if spec.sampling and spec.provider not in SUPPORTED_BY["sampling"]:
-        yield f"`sampling` has no effect: only the providers {' and '.join(SUPPORTED_BY['sampling'])} take it"
+        yield f"`sampling` has no effect: only the providers {' and '.join(SUPPORTED_BY['sampling'])} support it"
     if (name := spec.credentials_ref) is None:
         return
     keys = CREDENTIAL_NAMES[spec.provider]
-    wanted = f"jobs on this model fail until it has {' or '.join(keys)}" if keys else "its provider reads none"
-    advice = f"{wanted} (on one machine: `labrats secret set {name} {keys[0] if keys else 'KEY'}`)"
+    effect = f"jobs on this model fail until it has {' or '.join(keys)}" if keys else "its provider needs none"
+    advice = f"{effect} (on one machine: `labrats secret set {name} {keys[0] if keys else 'KEY'}`)"
     if (secret := secrets.get(name)) is None:
         yield f"there is no Secret {name!r}: {advice}"
     elif not any(key in secret.data for key in keys):
-        yield f"the Secret {name!r} has no key of use: {advice}"
+        yield f"the Secret {name!r} has none of the keys that the provider reads: {advice}"
 
 
 def _fields(ai_model: AiModel, services: Services) -> dict[str, Any]:

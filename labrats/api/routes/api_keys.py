@@ -1,4 +1,4 @@
-"""API keys: made, listed by their prefix, revoked."""
+"""Creates, lists and revokes API keys."""
 
 import secrets
 from datetime import UTC, datetime
@@ -26,36 +26,35 @@ router = api_router("API keys")
 _LABELS: Final = {API_KEY_LABEL: API_KEY_LABEL_VALUE}
 _SALT: Final = "salt"
 
-
-KeyId = Annotated[str, Field(description="The key's id, as the list shows it.", examples=["key-2c1f0a9b3d"])]
+KeyId = Annotated[str, Field(description="The key's id, as in the list.", examples=["key-2c1f0a9b3d"])]
 
 
 def _check_text(value: Any) -> Any:
-    if not isinstance(value, str | None):  # a number would be taken for seconds
+    if not isinstance(value, str | None):  # pydantic would read a number as Unix seconds
         raise ValueError(f"must be {EXAMPLE_TIME}")
     return value
 
 
 class ApiKeyBody(RequestBody):
-    """A key to make."""
+    """A key to create."""
 
     name: Label = Field(examples=["ci"])
     scopes: list[Literal["submit", "admin"]] = Field(
         default=[SUBMIT],
         min_length=1,
         max_length=2,
-        description="What the key may do. On one machine, where agents run without a sandbox, a key that may submit "
-        "jobs is as good as an admin key.",
+        description="The permissions of the key. On a single machine without a sandbox for agents, a key that may "
+        "submit jobs is as powerful as an admin key.",
     )
     expires_at: Annotated[
         Annotated[AwareDatetime, Field(strict=False)] | None,
         BeforeValidator(_check_text),
-        Field(description="When it stops being valid. Default: never.", examples=["2030-01-31T12:00:00Z"]),
+        Field(description="Time at which the key expires. Default: never.", examples=["2030-01-31T12:00:00Z"]),
     ] = None
 
 
 class ApiKeyView(ResponseBody):
-    """A stored key; only its prefix is known."""
+    """A stored key, of which only the prefix is known."""
 
     id: str = Field(examples=["key-2c1f0a9b3d"])
     name: str = Field(examples=["ci"])
@@ -66,9 +65,9 @@ class ApiKeyView(ResponseBody):
 
 
 class NewApiKeyView(ApiKeyView):
-    """A key just made."""
+    """A new key."""
 
-    key: str = Field(description="The key itself: it is shown this once.", examples=[f"lr_{'AbCdE' * 8}AbC"])
+    key: str = Field(description="The key itself, which is shown only once.", examples=[f"lr_{'AbCdE' * 8}AbC"])
 
 
 class ApiKeyList(ResponseBody):
@@ -79,7 +78,7 @@ class ApiKeyList(ResponseBody):
 
 @router.get("/api/api-keys", responses=answers(200, ApiKeyList, "All stored keys"), summary="List API keys")
 async def list_api_keys(request: Request) -> Response:
-    """The stored keys, each by its prefix, the newest first. Those of SUBMIT_API_KEYS are not among them."""
+    """List the stored keys by prefix, newest first. The keys of SUBMIT_API_KEYS are not included."""
     stored = await services_of(request).store.list(Secret, _LABELS)
     newest_first = sorted(stored, key=seniority, reverse=True)
     return json_response({"apiKeys": [_view(secret) for secret in newest_first]})
@@ -88,58 +87,62 @@ async def list_api_keys(request: Request) -> Response:
 @router.post(
     "/api/api-keys",
     status_code=201,
-    responses=answers(201, NewApiKeyView, "The key, this once", 400, 409, 413, 415, 422),
-    summary="Make an API key",
+    responses=answers(201, NewApiKeyView, "The new key", 400, 409, 413, 415, 422),
+    summary="Create an API key",
 )
-async def create_api_key(request: Request, asked: ApiKeyBody, idempotency_key: IdempotencyKey = None) -> Response:
-    """Make a key; it is valid at once, and shown in this answer only."""
+async def create_api_key(request: Request, body: ApiKeyBody, idempotency_key: IdempotencyKey = None) -> Response:
+    """Create a key. It is valid at once, and only this response shows it."""
     services = services_of(request)
-    intent = Intent.of(idempotency_key, caller_of(request).id, asked)
+    intent = Intent.of(idempotency_key, caller_of(request).id, body)
     nonce = idempotency_key or secrets.token_urlsafe(32)
-    secret = await _made_before(services, intent)
+    secret = await _find_earlier(services, intent)
     if secret is None:
         salt = secrets.token_urlsafe(32)
         key = derived_key(credential_of(request).text, nonce, salt)
-        secret = await _store(services, intent, _key_secret(asked, key, salt, intent, services.clock.now()))
+        secret = await _store(services, intent, _key_secret(body, key, salt, intent, services.clock.now()))
     key = derived_key(credential_of(request).text, nonce, secret.data[_SALT])
     if hash_key(key) != secret.data["hash"]:
-        raise Conflict("this request has made a key, which cannot be shown again since its maker's own has changed")
+        message = (
+            "this request has already created a key, which cannot be shown again: the caller's own key has changed"
+        )
+        raise Conflict(message)
     await services.api_keys.wait_until(secret.name, indexed=True)
     return json_response(_view(secret) | {"key": key}, 201)
 
 
-async def _made_before(services: Services, intent: Intent | None) -> Secret | None:
+async def _find_earlier(services: Services, intent: Intent | None) -> Secret | None:
+    """Return the Secret that an earlier request with the same Idempotency-Key created, if any."""
     return intent.first_match(await services.store.list(Secret, _LABELS)) if intent else None
 
 
-def _key_secret(asked: ApiKeyBody, key: str, salt: str, intent: Intent | None, now: datetime) -> Secret:
-    """Raises Invalid for a key that would never be valid."""
-    if asked.expires_at and asked.expires_at <= now:
-        raise Invalid(Problem("expiresAt", "must lie in the future"))
-    expires_at = asked.expires_at.astimezone(UTC) if asked.expires_at else None
-    secret = key_secret(asked.name, key, list(dict.fromkeys(asked.scopes)), expires_at)
+def _key_secret(body: ApiKeyBody, key: str, salt: str, intent: Intent | None, now: datetime) -> Secret:
+    """Return the Secret of a new key. Raises Invalid if the key is already expired."""
+    if body.expires_at and body.expires_at <= now:
+        raise Invalid(Problem("expiresAt", "must be in the future"))
+    expires_at = body.expires_at.astimezone(UTC) if body.expires_at else None
+    secret = key_secret(body.name, key, list(dict.fromkeys(body.scopes)), expires_at)
     metadata = replace(secret.metadata, annotations=intent.annotations if intent else {})
     return replace(secret, metadata=metadata, data=secret.data | {_SALT: salt})
 
 
 async def _store(services: Services, intent: Intent | None, secret: Secret) -> Secret:
-    """Store it; where another request of the same Idempotency-Key was quicker, what that one stored."""
+    """Store the Secret, or return what a concurrent request with the same Idempotency-Key has stored."""
     try:
         return await services.store.create(secret)
     except Conflict as error:
-        if made := await _made_before(services, intent):
-            return made
-        raise Conflict(f"there is a key named {secret.data['name']!r} already") from error
+        if earlier := await _find_earlier(services, intent):
+            return earlier
+        raise Conflict(f"there is already a key named {secret.data['name']!r}") from error
 
 
 @router.delete(
     "/api/api-keys/{key_id}",
     status_code=204,
-    responses=answers(204, None, "It is revoked", 404),
+    responses=answers(204, None, "The key is revoked", 404),
     summary="Revoke an API key",
 )
 async def revoke_api_key(request: Request, key_id: KeyId) -> Response:
-    """Revoke a key: from now on it is refused."""
+    """Revoke a key. It is refused from now on."""
     services = services_of(request)
     try:
         secret = await services.store.get(Secret, key_id)
@@ -159,12 +162,12 @@ def _view(secret: Secret) -> dict[str, Any]:
         "prefix": secret.data.get("prefix", ""),
         "scopes": secret.data.get("scopes", SUBMIT).split(","),
         "createdAt": secret.metadata.created_at,
-        "expiresAt": _expiry_shown(secret),
+        "expiresAt": _shown_expiry(secret),
     }
 
 
-def _expiry_shown(secret: Secret) -> datetime | str | None:
-    """In UTC, as all times are. What somebody wrote by hand and is no time is shown as it is: such a key is none."""
+def _shown_expiry(secret: Secret) -> datetime | str | None:
+    """Return the expiry in UTC. An invalid one, written with kubectl, is returned unchanged."""
     try:
         expires_at = expiry_of(secret)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What jobs use unless somebody says otherwise (AiConfig), and stubs that old front ends still ask."""
+"""The engine-wide settings for jobs (AiConfig), and stubs for old front ends."""
 
 from typing import Annotated, Any
 
@@ -31,45 +31,48 @@ class ModelFileBody(RequestBody):
     """A file that may be downloaded for a local model."""
 
     filename: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=FILE_NAME)] = Field(
-        description="What it is called on the volume of models."
+        description="The file's name on the models volume."
     )
     url: Annotated[str, StringConstraints(max_length=2048, pattern=WEB_ADDRESS)] = Field(
-        description="Where it is downloaded from."
+        description="The address to download the file from."
     )
     sha256: Annotated[str, StringConstraints(pattern=SHA256)] | None = Field(
-        default=None, description="Of its contents: a file with others is not kept."
+        default=None, description="The expected SHA-256. A file with another is discarded."
     )
 
 
 class ProviderConfigBody(RequestBody):
-    """What jobs of one provider use unless they say otherwise."""
+    """Default settings for the jobs of one provider."""
 
-    model: Label | None = Field(default=None, description="By the provider's name for it.", examples=["opus"])
-    effort: Effort | None = Field(default=None, description="How much the model thinks.")
+    model: Label | None = Field(default=None, description="The provider's name of the model.", examples=["opus"])
+    effort: Effort | None = Field(default=None, description="The amount of reasoning.")
     files: list[ModelFileBody] = Field(
-        default=[], max_length=100, description="Of local providers: what may be downloaded."
+        default=[], max_length=100, description="Files that may be downloaded, for local providers."
     )
 
 
 class ResourcesBody(RequestBody):
-    """What an attempt's container asks for and may use, as in a pod."""
+    """Resource requests and limits of an attempt's container, as in a pod."""
 
     requests: Quantities | None = Field(default=None, examples=[{"cpu": "500m", "memory": "1Gi"}])
     limits: Quantities | None = Field(default=None, examples=[{"cpu": "2", "memory": "4Gi"}])
 
 
 class DefaultsBody(RequestBody):
-    """What to change: absent fields stay, null takes a setting away, at every depth. Lists are replaced."""
+    """Settings to change. At every depth, absent fields keep their value and null removes one. Lists are replaced."""
 
-    model: Label | None = Field(default=None, description="Of jobs whose provider has none below.", examples=["sonnet"])
-    effort: Effort | None = Field(default=None, description="How much models think.", examples=["medium"])
-    executor_image: Label | None = Field(default=None, description="What attempts run, on Kubernetes.")
+    model: Label | None = Field(
+        default=None, description="The model of jobs whose provider has none in `providers`.", examples=["sonnet"]
+    )
+    effort: Effort | None = Field(default=None, description="The amount of reasoning.", examples=["medium"])
+    executor_image: Label | None = Field(default=None, description="The container image of attempts, on Kubernetes.")
     executor_resources: ResourcesBody | None = None
     providers: dict[Provider, ProviderConfigBody | None] | None = Field(
-        default=None, description="By the provider's name."
+        default=None, description="Settings by provider."
     )
     resource_version: ResourceVersion | None = Field(
-        default=None, description="Refuses the change when it is no longer current; null, when somebody has set any."
+        default=None,
+        description="The change is refused unless this version is current; null, unless no settings exist.",
     )
 
     @field_validator("providers")
@@ -82,7 +85,7 @@ class DefaultsBody(RequestBody):
 
 
 class ProviderConfigView(ResponseBody):
-    """What jobs of one provider use unless they say otherwise: what is set of it."""
+    """Default settings for the jobs of one provider. Unset fields are absent."""
 
     model: str = optional(examples=["opus"])
     effort: str = optional(examples=["high"])
@@ -90,18 +93,18 @@ class ProviderConfigView(ResponseBody):
 
 
 class DefaultsView(ResponseBody):
-    """What jobs use unless somebody says otherwise."""
+    """Default settings for jobs."""
 
     model: str | None = Field(examples=["sonnet"])
     effort: str | None = Field(examples=["medium"])
     executor_image: str | None
     executor_resources: dict[str, dict[str, str]] = Field(examples=[{"limits": {"cpu": "2", "memory": "4Gi"}}])
     providers: dict[str, ProviderConfigView] = Field(examples=[{"codex": {"model": "o3"}}])
-    resource_version: str | None = Field(description="Null while nobody has set anything.", examples=["17"])
+    resource_version: str | None = Field(description="Null before the first change.", examples=["17"])
 
 
 class SourceConfigs(ResponseBody):
-    """Always none."""
+    """Always empty."""
 
     sources: list[Any] = Field(examples=[[]])
 
@@ -121,7 +124,7 @@ class Anything(RootModel[dict[str, Any]]):
 
 
 class RemovedSource(ResponseBody):
-    """What was asked to be removed."""
+    """The source whose removal was requested."""
 
     removed: str = Field(examples=["github"])
 
@@ -131,24 +134,24 @@ SourceName = Annotated[str, Field(examples=["github"])]
 
 @router.get(
     "/api/config/defaults",
-    responses=answers(200, DefaultsView, "The settings of the engine"),
-    summary="The engine's settings for jobs",
+    responses=answers(200, DefaultsView, "The settings"),
+    summary="Get the default settings",
 )
 async def get_defaults(request: Request) -> Response:
-    """What jobs use unless they, their trigger, their webhook source or their agent say otherwise."""
-    return json_response(_view(await _stored(services_of(request))))
+    """Get the settings that jobs use unless they, their trigger, their webhook source or their agent set others."""
+    return json_response(_view(await _read(services_of(request))))
 
 
 @router.put(
     "/api/config/defaults",
-    responses=answers(200, DefaultsView, "The settings as they are now", 400, 409, 413, 415, 422),
-    summary="Change the engine's settings for jobs",
+    responses=answers(200, DefaultsView, "The changed settings", 400, 409, 413, 415, 422),
+    summary="Change the default settings",
 )
-async def put_defaults(request: Request, asked: DefaultsBody) -> Response:
-    """Merge these settings into what there is. Jobs made from now on get them."""
+async def put_defaults(request: Request, body: DefaultsBody) -> Response:
+    """Merge the request into the settings. New jobs use the result."""
     services = services_of(request)
-    changes = asked.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"resource_version"})
-    version = asked.resource_version or "" if "resource_version" in asked.model_fields_set else None
+    changes = body.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"resource_version"})
+    version = body.resource_version or "" if "resource_version" in body.model_fields_set else None
     async with services.catalog.changing:
         written = await _write_merged(services, changes, version)
         services.catalog.put(written)
@@ -156,19 +159,22 @@ async def put_defaults(request: Request, asked: DefaultsBody) -> Response:
 
 
 async def _write_merged(services: Services, changes: dict[str, Any], version: str | None) -> AiConfig:
-    """version: the one that they must still have, if any; empty where there must be none yet. Raises Conflict."""
+    """Store the settings with `changes` merged into them.
 
-    def with_changes(found: AiConfig) -> AiConfig:
-        if version is not None and version != found.metadata.resource_version:
-            since = f"version {version}" if version else "there were none"
-            raise Conflict(f"the settings were changed since {since}; read them again")
-        return replace(found, spec=msgspec.convert(merged(msgspec.to_builtins(found.spec), changes), AiConfigSpec))
+    version: the expected resource version, if any; empty if no settings may exist yet. Raises Conflict.
+    """
 
-    _, written = await compare_and_set(services.store, lambda: _stored(services), with_changes)
+    def merge(current: AiConfig) -> AiConfig:
+        if version is not None and version != current.metadata.resource_version:
+            reason = f"were changed since version {version}" if version else "exist already"
+            raise Conflict(f"the settings {reason}; read them again")
+        return replace(current, spec=msgspec.convert(merged(msgspec.to_builtins(current.spec), changes), AiConfigSpec))
+
+    _, written = await compare_and_set(services.store, lambda: _read(services), merge)
     return written
 
 
-async def _stored(services: Services) -> AiConfig:
+async def _read(services: Services) -> AiConfig:
     try:
         return await services.store.get(AiConfig, AI_CONFIG_NAME)
     except NotFound:
@@ -176,7 +182,7 @@ async def _stored(services: Services) -> AiConfig:
 
 
 def merged(stored: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`changes` merged into `stored`, as RFC 7396 has it."""
+    """Return `stored` with `changes` merged into it, as in RFC 7396."""
     result = {name: value for name, value in stored.items() if name not in changes}
     for name, value in changes.items():
         if isinstance(value, dict):
@@ -203,39 +209,39 @@ def _view(config: AiConfig) -> dict[str, Any]:
 
 @router.get(
     "/api/config/sources",
-    responses=answers(200, SourceConfigs, "None"),
-    summary="Settings by source (a stub)",
+    responses=answers(200, SourceConfigs, "An empty list"),
+    summary="List settings by source (stub)",
 )
 async def list_source_configs(request: Request) -> Response:
-    """There are none. Kept for old front ends; the settings of a source are those of its WebhookSource."""
+    """Return an empty list, for old front ends. A source's settings are in its WebhookSource."""
     return json_response({"sources": []})
 
 
 @router.get(
     "/api/config/sources/{source}",
-    responses=answers(200, SourceConfig, "Nothing is set", 404),
-    summary="Settings of a source (a stub)",
+    responses=answers(200, SourceConfig, "Empty settings", 404),
+    summary="Get the settings of a source (stub)",
 )
 async def get_source_config(request: Request, source: SourceName) -> Response:
-    """Nothing. Kept for old front ends."""
+    """Return empty settings, for old front ends."""
     return json_response({"source": source, "model": "", "effort": ""})
 
 
 @router.put(
     "/api/config/sources/{source}",
-    responses=answers(200, Anything, "The body", 400, 404, 413, 415, 422),
-    summary="Set a source (a stub)",
+    responses=answers(200, Anything, "The request's body", 400, 404, 413, 415, 422),
+    summary="Change the settings of a source (stub)",
 )
-async def put_source_config(request: Request, source: SourceName, asked: Anything) -> Response:
-    """Answers with the body, and keeps nothing. Kept for old front ends."""
-    return json_response(asked.root)
+async def put_source_config(request: Request, source: SourceName, body: Anything) -> Response:
+    """Return the body and store nothing, for old front ends."""
+    return json_response(body.root)
 
 
 @router.delete(
     "/api/config/sources/{source}",
     responses=answers(200, RemovedSource, "Nothing was removed", 404),
-    summary="Remove a source's settings (a stub)",
+    summary="Remove the settings of a source (stub)",
 )
 async def delete_source_config(request: Request, source: SourceName) -> Response:
-    """Answers as if it had. Kept for old front ends."""
+    """Return the source and remove nothing, for old front ends."""
     return json_response({"removed": source})

@@ -1,4 +1,4 @@
-"""The API for people: one page made of the OpenAPI document, with nothing to load from elsewhere and no scripts."""
+"""The API documentation as one HTML page, rendered from the OpenAPI document, without scripts or external files."""
 
 import json
 import re
@@ -39,7 +39,7 @@ code {{ overflow-wrap: anywhere; }}
 }}
 </style>
 <h1>{title} API <small>{version}</small></h1>
-<p>{description} The same for programs: <a href="/api/openapi.json">openapi.json</a>.</p>
+<p>{description} For programs: <a href="/api/openapi.json">openapi.json</a>.</p>
 <nav>{contents}</nav>
 {operations}
 <h2>Objects</h2>
@@ -50,12 +50,12 @@ code {{ overflow-wrap: anywhere; }}
 
 @router.get("/api/docs", include_in_schema=False)
 async def read_docs(request: Request) -> HTMLResponse:
-    """The page."""
+    """Return the page."""
     return HTMLResponse(render(request.app.openapi()), headers={"Content-Security-Policy": _POLICY})
 
 
 def render(document: Mapping[str, Any]) -> str:
-    """The page for an OpenAPI document."""
+    """Return the HTML page of an OpenAPI document."""
     operations = list(_operations(document))
     return _PAGE.format(
         title=escape(document["info"]["title"]),
@@ -86,7 +86,7 @@ def _link(method: str, path: str, operation: Mapping[str, Any]) -> str:
 
 
 def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
-    caller = " or ".join(_CALLERS[scheme] for each in operation["security"] for scheme in each) or "open to all"
+    caller = " or ".join(_CALLERS[scheme] for each in operation["security"] for scheme in each) or "open to everybody"
     return "".join(
         (
             f'<article id="{escape(operation["operationId"])}">',
@@ -95,15 +95,18 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
             f"<p>{_prose(operation['description'])}</p>",
             _table("Parameters", map(_parameter_row, operation.get("parameters", ()))),
             "".join(_content("Body", operation.get("requestBody", {}))),
-            _table("Answers", (_row(status, _prose(answer["description"])) for status, answer in _answers(operation))),
-            *(part for _, answer in _answers(operation)[:1] for part in _content("Answer", answer)),
+            _table(
+                "Responses",
+                (_row(status, _prose(response["description"])) for status, response in _responses(operation)),
+            ),
+            *(part for _, response in _responses(operation)[:1] for part in _content("Response", response)),
             "</article>",
         )
     )
 
 
-def _answers(operation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """By status: success first."""
+def _responses(operation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the responses by status, success first."""
     return sorted(operation["responses"].items())
 
 
@@ -130,7 +133,7 @@ def _example(value: object) -> str:
 
 
 def _prose(text: str) -> str:
-    """Text as HTML; what stands between backticks is code."""
+    """Return text as HTML. Text between backticks becomes code."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
@@ -141,7 +144,7 @@ def _parameter_row(parameter: Mapping[str, Any]) -> str:
 
 
 def _type_of(schema: Mapping[str, Any]) -> str:
-    """A schema in a few words, as HTML: `string or null`, or a link to the object it is."""
+    """Return a short description of a schema as HTML: its type, such as `string or null`, or a link to its object."""
     if reference := schema.get("$ref"):
         name = escape(reference.rpartition("/")[2])
         return f'<a href="#{name}">{name}</a>'
@@ -163,5 +166,5 @@ def _table(title: str, rows: Iterable[str]) -> str:
 
 
 def _row(name: str, *cells: str) -> str:
-    """A row of a table. The cells are HTML."""
+    """Return a row of a table. The cells are HTML."""
     return f"<tr><td><code>{escape(name)}</code></td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"

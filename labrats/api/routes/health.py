@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics: open to all."""
+"""Liveness, readiness and metrics, without authentication."""
 
 from typing import Final, Literal
 
@@ -27,23 +27,23 @@ labrats_slots_in_use{model="opus",provider="claude"} 2.0
 
 
 class Ok(ResponseBody):
-    """All is well."""
+    """A healthy status."""
 
     status: Literal["ok"] = Field(examples=["ok"])
 
 
 @router.get("/health", response_model=None, responses=answers(200, Ok, "Alive"), summary="Liveness")
 async def health() -> Response:
-    """The engine answers."""
+    """Return 200 while the engine runs."""
     return JSONResponse({"status": "ok"})
 
 
 @router.get("/ready", response_model=None, responses=answers(200, Ok, "Ready", 503), summary="Readiness")
 async def ready(request: Request) -> Response:
-    """Whether the caches have synced, so that lists and keys are complete."""
+    """Return 200 once all caches have synced, so that lists and keys are complete."""
     services = services_of(request)
     if not all(synced.is_set() for synced in services.watches.values()):
-        message = "the engine is still reading what it has stored"
+        message = "the engine is still reading its stored data"
         raise ApiError(503, "not_ready", message, headers={"Retry-After": "1"})
     return JSONResponse({"status": "ok"})
 
@@ -55,14 +55,14 @@ async def ready(request: Request) -> Response:
     summary="Metrics",
 )
 async def metrics(request: Request) -> Response:
-    """Counters and gauges for Prometheus."""
+    """Return counters and gauges for Prometheus."""
     services = services_of(request)
-    _mirror_cache(services)
+    _update_gauges(services)
     return Response(services.metrics.exposition(), headers={"Content-Type": EXPOSITION})
 
 
-def _mirror_cache(services: Services) -> None:
-    """Set the gauges that say what there is right now."""
+def _update_gauges(services: Services) -> None:
+    """Set the gauges to the current state."""
     gauges = services.metrics
     gauges.log_lines_lost(LOG.lost)
     for gauge in (gauges.jobs, gauges.queue_depth, gauges.slots_used):

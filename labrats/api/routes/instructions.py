@@ -1,4 +1,4 @@
-"""Instructions (AiInstruction): the texts that agents work by."""
+"""Instructions (AiInstruction): texts that become parts of agents' prompts."""
 
 from functools import partial
 from typing import Annotated, Any, Final
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routes.resources import NO_VERSION, ResourceVersion, change, create, stored
+from labrats.api.routes.resources import NO_VERSION, ResourceVersion, create_resource, get_resource, update_resource
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Name, PatchBody, RequestBody, ResponseBody, optional
 from labrats.index.catalog import Catalog
@@ -30,15 +30,17 @@ Content = Annotated[
     StringConstraints(min_length=1, max_length=CONTENT_LENGTH),
     Field(
         description="The text. `{{ source }}`, `{{ event }}`, `{{ payload.a.b }}`, `{{ metadata.a }}` and "
-        "`{{ parent.result }}` are replaced by values, as data; anything else between braces stays.",
+        "`{{ parent.result }}` are replaced by values, marked as data. Other text in braces is not changed.",
         examples=["Implement the issue {{ payload.issue.title }}."],
     ),
 ]
 DisplayName = Annotated[
-    str, StringConstraints(max_length=200), Field(description="What people call it.", examples=["Implement an issue"])
+    str,
+    StringConstraints(max_length=200),
+    Field(description="The name that people see.", examples=["Implement an issue"]),
 ]
-Description = Annotated[str, StringConstraints(max_length=2000), Field(description="What it is for, for people.")]
-Priority = Annotated[int, Field(ge=-1000, le=1000, description="Of global ones, those with a lower one come first.")]
+Description = Annotated[str, StringConstraints(max_length=2000), Field(description="The purpose, for people.")]
+Priority = Annotated[int, Field(ge=-1000, le=1000, description="Global instructions with a lower priority come first.")]
 ScopeField = Annotated[
     Scope, Field(strict=False, description="`global`: for every agent. `local`: for the agents that name it.")
 ]
@@ -56,7 +58,7 @@ class InstructionBody(RequestBody):
 
 
 class InstructionPatch(PatchBody):
-    """What to change; absent fields stay."""
+    """Fields to change. Absent fields keep their value."""
 
     read_only = frozenset({"id", "name"})
 
@@ -93,9 +95,9 @@ class InstructionList(ResponseBody):
     summary="List instructions",
 )
 async def list_instructions(
-    request: Request, scope: Annotated[Scope | None, Query(description="Only those of this scope.")] = None
+    request: Request, scope: Annotated[Scope | None, Query(description="Lists only instructions of this scope.")] = None
 ) -> Response:
-    """All instructions, or those of one scope."""
+    """List all instructions, or those of one scope."""
     found = [each for each in services_of(request).catalog.instructions if scope in (None, each.spec.scope)]
     return json_response({"instructions": [instruction_view(each) for each in found]})
 
@@ -107,17 +109,17 @@ async def list_instructions(
     summary="Add an instruction",
 )
 async def create_instruction(
-    request: Request, asked: InstructionBody, idempotency_key: IdempotencyKey = None
+    request: Request, body: InstructionBody, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Add a text that agents work by."""
+    """Add an instruction."""
     services = services_of(request)
-    intent = Intent.of(idempotency_key, caller_of(request).id, asked)
+    intent = Intent.of(idempotency_key, caller_of(request).id, body)
     async with services.catalog.changing:
-        if intent and (made := intent.first_match(services.catalog.instructions)):
-            return services.idempotency_cache.again(request, intent, instruction_view(made))
-        metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
-        spec = AiInstructionSpec(**asked.model_dump(exclude={"name"}))
-        created = await create(services, AiInstruction(metadata=metadata, spec=spec), intent)
+        if intent and (earlier := intent.first_match(services.catalog.instructions)):
+            return services.idempotency_cache.again(request, intent, instruction_view(earlier))
+        metadata = Metadata(name=body.name, annotations=intent.annotations if intent else {})
+        spec = AiInstructionSpec(**body.model_dump(exclude={"name"}))
+        created = await create_resource(services, AiInstruction(metadata=metadata, spec=spec), intent)
         services.catalog.put(created)
     return services.idempotency_cache.created(request, intent, instruction_view(created))
 
@@ -125,28 +127,28 @@ async def create_instruction(
 @router.get(
     "/api/instructions/{name}",
     responses=answers(200, InstructionView, "The instruction", 404),
-    summary="An instruction's detail",
+    summary="Get an instruction",
 )
 async def get_instruction(request: Request, name: InstructionName) -> Response:
-    """One instruction."""
-    return json_response(instruction_view(await stored(services_of(request), AiInstruction, name)))
+    """Get one instruction."""
+    return json_response(instruction_view(await get_resource(services_of(request), AiInstruction, name)))
 
 
 @router.patch(
     "/api/instructions/{name}",
-    responses=answers(200, InstructionView, "The instruction as it is now", 400, 404, 409, 413, 415, 422),
+    responses=answers(200, InstructionView, "The changed instruction", 400, 404, 409, 413, 415, 422),
     summary="Change an instruction",
 )
-async def change_instruction(request: Request, name: InstructionName, asked: InstructionPatch) -> Response:
-    """Change some fields. Jobs made from now on get the new text; others keep what they have."""
+async def change_instruction(request: Request, name: InstructionName, body: InstructionPatch) -> Response:
+    """Change some fields. New jobs get the new text; existing jobs keep theirs."""
     services = services_of(request)
-    changes = asked.model_dump(exclude_unset=True, exclude={"resource_version"})
+    changes = body.model_dump(exclude_unset=True, exclude={"resource_version"})
 
-    def patched(found: AiInstruction) -> AiInstruction:
-        return replace(found, spec=replace(found.spec, **changes))
+    def apply(instruction: AiInstruction) -> AiInstruction:
+        return replace(instruction, spec=replace(instruction.spec, **changes))
 
     async with services.catalog.changing:
-        changed = await change(services, AiInstruction, name, asked.resource_version, patched)
+        changed = await update_resource(services, AiInstruction, name, body.resource_version, apply)
         services.catalog.put(changed)
     return json_response(instruction_view(changed))
 
@@ -154,7 +156,7 @@ async def change_instruction(request: Request, name: InstructionName, asked: Ins
 @router.delete(
     "/api/instructions/{name}",
     status_code=204,
-    responses=answers(204, None, "It is gone", 404, 409, 422),
+    responses=answers(204, None, "The instruction is removed", 404, 409, 422),
     summary="Remove an instruction",
 )
 async def delete_instruction(
@@ -162,31 +164,33 @@ async def delete_instruction(
     name: InstructionName,
     force: Annotated[
         bool,
-        Query(description="Also while agents use it: they work without it, and triggers that name it are disabled."),
+        Query(description="Removes the instruction even if agents use it, and disables triggers that name it."),
     ] = False,
 ) -> Response:
     """Remove an instruction that no agent and no trigger uses.
 
-    A trigger that names a missing instruction would send its agents the bare name: `force` disables such triggers.
+    With `force`, triggers that name it are disabled. They would otherwise send its name as the text.
     """
     services = services_of(request)
     async with services.catalog.changing:
-        found = await stored(services, AiInstruction, name)
+        instruction = await get_resource(services, AiInstruction, name)
         if not force and (users := _users_of(name, services.catalog)):
             raise Conflict(
-                f"the instruction {name!r} is used by {', '.join(users)}; take it from them, or add ?force=true"
+                f"the instruction {name!r} is used by {', '.join(users)}; remove it there, or add ?force=true"
             )
         for agent in services.catalog.agents:
             if any(trigger.instruction == name and trigger.enabled for trigger in agent.spec.event_triggers):
-                disabled = await change(services, AiAgent, agent.name, None, partial(_with_disabled_triggers, name))
+                disabled = await update_resource(
+                    services, AiAgent, agent.name, None, partial(_with_disabled_triggers, name)
+                )
                 services.catalog.put(disabled)
         await services.store.delete(AiInstruction, name)
-        services.catalog.remove(found)
+        services.catalog.remove(instruction)
     return Response(status_code=204)
 
 
 def _users_of(name: str, catalog: Catalog) -> list[str]:
-    """The agents that name it, and the triggers that do, each with its agent and its place there."""
+    """Return the agents and triggers that name the instruction, as phrases for an error message."""
     agents = [f"the agent {agent.name}" for agent in catalog.agents if name in agent.spec.instructions]
     triggers = [
         f"the trigger {', '.join(trigger.events)} of {agent.name} (eventTriggers[{number}])"
@@ -206,7 +210,7 @@ def _with_disabled_triggers(instruction: str, agent: AiAgent) -> AiAgent:
 
 
 def instruction_view(instruction: AiInstruction) -> dict[str, Any]:
-    """`instruction` as InstructionView describes it."""
+    """Return the JSON that InstructionView describes."""
     spec = instruction.spec
     return {
         "id": instruction.name,

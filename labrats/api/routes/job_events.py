@@ -1,4 +1,4 @@
-"""Events of a job: what its attempts say, typed, in one vocabulary for all providers; in pages, or live."""
+"""Events of a job, in one format for all providers. In pages, or live as server-sent events."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -50,42 +50,43 @@ data: {"done":true,"status":"completed"}
 
 
 class EventView(ResponseBody):
-    """Something that an attempt said. Beside `kind` there are the fields of that kind."""
+    """An event of an attempt, with the fields of its kind."""
 
-    id: str = Field(description="Attempt and number: where to read on after it.", examples=["1-4"])
+    id: str = Field(description="Attempt and number. Continue after this event with `after`.", examples=["1-4"])
     attempt: int = Field(examples=[1])
     at: datetime = Field(examples=["2030-01-01T12:00:02Z"])
     kind: Literal["log", "status", "tool", "usage", "output", "result", "error"] = Field(examples=["log"])
-    text: str = optional(description="log: a line for people.", examples=["reading the issue"])
-    state: str = optional(description="status: what the executor is doing: `started`, `workspace`, `running`, …")
+    text: str = optional(description="log: a line of text.", examples=["reading the issue"])
+    state: str = optional(description="status: the state of the executor: `started`, `workspace`, `running`, …")
     message: str | None = optional(description="status, error: one sentence for people.")
-    call: str = optional(description="tool: the call's id, which a call and its answer have in common.")
-    name: str | None = optional(description="tool: what is called; null in an answer.")
-    input: Any = optional(description="tool: what it is called with; null in an answer.")
-    output: str | None = optional(description="tool: what it answered; null in a call.")
-    is_error: bool = optional(description="tool: whether it answered with an error.")
-    usage: UsageView = optional(description="usage, result, error: what the attempt has consumed so far.")
-    outputs: OutputsView = optional(description="output, result, error: what the attempt has made so far.")
-    result: Any = optional(description="result: what the agent answered; null where it is too large for an event.")
+    call: str = optional(description="tool: the id that a call and its result share.")
+    name: str | None = optional(description="tool: the called tool; null in a result.")
+    input: Any = optional(description="tool: the arguments; null in a result.")
+    output: str | None = optional(description="tool: the output; null in a call.")
+    is_error: bool = optional(description="tool: true if the call failed.")
+    usage: UsageView = optional(description="usage, result, error: the usage of the attempt so far.")
+    outputs: OutputsView = optional(description="output, result, error: the outputs of the attempt so far.")
+    result: Any = optional(description="result: the agent's answer; null if it is too large for an event.")
     code: FailedCode = optional(description="error: why the attempt failed, for programs.")
     retry_after_seconds: float | None = optional(
-        description="error: how long the model's provider asks to be left alone; null where it does not say."
+        description="error: the pause that the model's provider asks for, if any."
     )
 
 
 class EventPage(ResponseBody):
-    """Some events, in order."""
+    """A page of events, in order."""
 
     events: list[EventView]
     next: str | None = Field(
-        description="To be sent as `after` to read on. Null when the job has ended and this was all.", examples=["1-4"]
+        description="Value of `after` for the next page. Null if the job has ended and this is the last page.",
+        examples=["1-4"],
     )
 
 
 @router.get(
     "/api/jobs/{job_id}/events",
     responses=answers(
-        200, EventPage, "A page; or, with `Accept: text/event-stream`, all of them, live", 403, 404, 422,
+        200, EventPage, "A page; with `Accept: text/event-stream`, all events, live", 403, 404, 422,
         text={EventStream.media_type: EXAMPLE_STREAM},
     ),
     summary="Read or follow a job's events",
@@ -93,11 +94,11 @@ class EventPage(ResponseBody):
 async def read_events(
     request: Request,
     job_id: JobId,
-    after: Annotated[str | None, Query(description="Begin after the event with this id.", examples=["1-4"])] = None,
+    after: Annotated[str | None, Query(description="Starts after the event with this id.", examples=["1-4"])] = None,
     limit: Annotated[int, Query(description="Events on a page; clamped to 1-1000.")] = 100,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """All that the job's attempts have said so far, in pages; to a reader of server-sent events, as it comes."""
+    """Read the events of all attempts so far, in pages, or follow them as server-sent events."""
     services, job = services_of(request), await own_job(request, job_id)
     position = parse_event_id(last_event_id or after)
     if EventStream.media_type in request.headers.get("accept", ""):
@@ -118,7 +119,7 @@ async def _page(services: Services, job: Job, position: Position, limit: int) ->
 
 
 async def _views_after(services: Services, job: Job, position: Position) -> AsyncGenerator[dict[str, Any]]:
-    """What there is so far, over all attempts."""
+    """Yield the events of all attempts so far, after the position."""
     first, seq = position
     for number in range(first, job.status.attempts + 1):
         after = seq if number == first else 0
@@ -130,7 +131,7 @@ async def _views_after(services: Services, job: Job, position: Position) -> Asyn
 
 
 def event_json(attempt: int, stored: StoredLine, line: bytes) -> bytes | None:
-    """Return event_view as JSON; the text of a log event, of which there are most, is spliced from its line."""
+    """Return event_view as JSON. The text of a log event, the most frequent kind, is copied from the line undecoded."""
     if stored.is_log:
         head = b'{"id":"%d-%d","attempt":%d,"at":%s' % (attempt, stored.seq, attempt, stored.at)
         return b'%s,"kind":"log","text":%s}' % (head, stored.text)
@@ -140,7 +141,7 @@ def event_json(attempt: int, stored: StoredLine, line: bytes) -> bytes | None:
 
 
 def event_view(attempt: int, event: AnyEvent) -> dict[str, Any] | None:
-    """`event` as EventView describes it; None where it is no business of callers."""
+    """Return the JSON that EventView describes; None for an event that callers do not see."""
     head = {"id": event_id(attempt, event.seq), "attempt": attempt, "at": event.at}
     match event:
         case LogEvent():
@@ -148,20 +149,20 @@ def event_view(attempt: int, event: AnyEvent) -> dict[str, Any] | None:
         case StatusEvent():
             return head | {"kind": "status", "state": event.state, "message": event.message}
         case ToolEvent():
-            called = {"call": event.id, "name": event.name, "input": event.input}
-            return head | {"kind": "tool"} | called | {"output": event.output, "isError": event.is_error}
+            call = {"call": event.id, "name": event.name, "input": event.input}
+            return head | {"kind": "tool"} | call | {"output": event.output, "isError": event.is_error}
         case UsageEvent():
             return head | {"kind": "usage", "usage": usage_view(event.usage)}
         case OutputEvent():
             return head | {"kind": "output", "outputs": outputs_view(event.outputs)}
         case ResultEvent():
-            return head | {"kind": "result", "result": event.result} | _account_of(event)
+            return head | {"kind": "result", "result": event.result} | _totals(event)
         case ErrorEvent():
-            said = {"code": event.code, "message": event.message, "retryAfterSeconds": event.retry_after_seconds}
-            return head | {"kind": "error"} | said | _account_of(event)
+            error = {"code": event.code, "message": event.message, "retryAfterSeconds": event.retry_after_seconds}
+            return head | {"kind": "error"} | error | _totals(event)
         case PartEvent() | SessionEvent():
             return None  # the whole result, and the session, are in the job's detail
 
 
-def _account_of(event: ResultEvent | ErrorEvent) -> dict[str, Any]:
+def _totals(event: ResultEvent | ErrorEvent) -> dict[str, Any]:
     return {"usage": usage_view(event.usage), "outputs": outputs_view(event.outputs)}

@@ -1,4 +1,4 @@
-"""What a job says as server-sent events: live, over all attempts, resumable, and no reader slows another."""
+"""Server-sent events of a job: live, over all attempts, and resumable. A slow reader does not slow others."""
 
 import asyncio
 import re
@@ -27,20 +27,20 @@ _LINE_BREAKS: Final = (
 )
 
 Position = tuple[int, int]
-"""The number of an attempt, and of the last event of it that the reader has."""
+"""The number of an attempt, and of the last event of that attempt that the reader has."""
 
 LastEventId = Annotated[
-    str | None, Header(alias="Last-Event-ID", description="Go on after the event with this id.", examples=["1-17"])
+    str | None, Header(alias="Last-Event-ID", description="Continues after the event with this id.", examples=["1-17"])
 ]
 
 BEGINNING: Final[Position] = (1, 0)
 
 EventEncoder = Callable[[int, StoredLine, bytes], bytes | None]
-"""Returns the JSON that a stream sends for an event, given the attempt's number and the line; None to send nothing."""
+"""Returns the JSON that a stream sends for an event of an attempt, or None to skip it."""
 
 
 def parse_event_id(text: str | None) -> Position:
-    """Where a reader that last saw this event goes on: anything that is no id of ours starts at the beginning."""
+    """Return the position of an event id. Anything else is the beginning."""
     match = _EVENT_ID.fullmatch(text or "")
     return (int(match[1]), int(match[2])) if match else BEGINNING
 
@@ -52,11 +52,11 @@ def event_id(attempt: int, seq: int) -> str:
 async def stream(
     services: Services, job_id: str, position: Position, encode_event: EventEncoder
 ) -> AsyncGenerator[bytes]:
-    """The frames of the stream, with pings in between, until the job has ended or the engine stops."""
+    """Yield the frames of the stream, with pings between them, until the job has ended or the engine stops."""
     with services.metrics.log_streams.track_inprogress():
         async with (
             aclosing(_frames(services, job_id, position, encode_event)) as frames,
-            aclosing(_with_pings(frames, services.stopping)) as pinged,  # closed first: it may be waiting for a frame
+            aclosing(_with_pings(frames, services.stopping)) as pinged,  # closed first, since it may wait for a frame
         ):
             async for frame in pinged:
                 yield frame
@@ -66,7 +66,7 @@ async def _frames(
     services: Services, job_id: str, position: Position, encode_event: EventEncoder
 ) -> AsyncGenerator[bytes]:
     number, seq = position
-    with services.job_index.changes_of(job_id) as changes:  # before the first look, so that no change falls in between
+    with services.job_index.changes_of(job_id) as changes:  # before the first read, so that no change is missed
         while (job := await _find(services, job_id)) is not None:
             if number <= job.status.attempts:
                 async with aclosing(_lines(services, job, number, seq)) as batches:
@@ -84,7 +84,7 @@ async def _frames(
 
 
 async def _find(services: Services, job_id: str) -> Job | None:
-    """The job as it is now; None when its time is over, and it has been forgotten. Waits for a store out of reach."""
+    """Read the job; None if it was deleted. Retries while the store is unavailable."""
     while True:
         try:
             return await services.store.get(Job, job_id)
@@ -95,7 +95,7 @@ async def _find(services: Services, job_id: str) -> Job | None:
 
 
 async def _lines(services: Services, job: Job, number: int, seq: int) -> AsyncGenerator[bytes]:
-    """What one attempt says after `seq`, followed until it is gone."""
+    """Yield batches of an attempt's output after `seq`. Follow the output of a running attempt to its end."""
     nothing_read = seq == 0
     follow = number == job.status.attempts and not job.ended
     async with aclosing(services.runner.read(f"{job.id}-{number}", seq, follow=follow)) as batches:
@@ -103,24 +103,24 @@ async def _lines(services: Services, job: Job, number: int, seq: int) -> AsyncGe
             nothing_read = False
             yield lines
     if nothing_read and job.status.finished_at and number == job.status.attempts:
-        # Its output is no longer kept: the last lines are still in the status.
+        # The output was deleted, but the job's status still has the last lines.
         at = job.status.finished_at
-        last = (LogEvent(seq=seq, at=at, text=text) for seq, text in enumerate(job.status.logs, start=1))
-        yield b"".join(encode(event) + b"\n" for event in last)
+        events = (LogEvent(seq=seq, at=at, text=text) for seq, text in enumerate(job.status.logs, start=1))
+        yield b"".join(encode(event) + b"\n" for event in events)
 
 
 def _frames_of(attempt: int, lines: bytes, encode_event: EventEncoder) -> bytes:
     frames: list[bytes] = []
     for stored, line in stored_lines(lines):
-        if (told := encode_event(attempt, stored, line)) is not None:
-            frames.append(b"id: %d-%d\ndata: %s\n\n" % (attempt, stored.seq, told))
-    return _on_one_line(b"".join(frames))
+        if (data := encode_event(attempt, stored, line)) is not None:
+            frames.append(b"id: %d-%d\ndata: %s\n\n" % (attempt, stored.seq, data))
+    return _escape_line_breaks(b"".join(frames))
 
 
-def _on_one_line(data: bytes) -> bytes:
-    """JSON in which nothing looks like the end of a line, so that a log cannot forge events.
+def _escape_line_breaks(data: bytes) -> bytes:
+    """Escape Unicode line breaks in JSON, so that a log line cannot forge events.
 
-    To the standard these characters end no line; to what many clients split their lines with, they do.
+    They do not end a line by the standard, but many clients split lines with functions that treat them as line ends.
     """
     if data.isascii():
         return data
@@ -130,24 +130,24 @@ def _on_one_line(data: bytes) -> bytes:
 
 
 async def _with_pings(frames: AsyncIterator[bytes], stopping: asyncio.Event) -> AsyncGenerator[bytes]:
-    """`frames`, and a comment whenever nothing came for a while, so that proxies keep the connection."""
+    """Yield `frames`, and a comment after PING_SECONDS without a frame, so that proxies keep the connection open."""
     stop = asyncio.ensure_future(stopping.wait())
-    following = asyncio.ensure_future(_next(frames))
+    next_frame = asyncio.ensure_future(_next(frames))
     try:
         while not stop.done():
-            await asyncio.wait({following, stop}, timeout=PING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():
+            await asyncio.wait({next_frame, stop}, timeout=PING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not next_frame.done():
                 if not stop.done():
                     yield PING
                 continue
-            if (frame := following.result()) is None:
+            if (frame := next_frame.result()) is None:
                 return
             yield frame
-            following = asyncio.ensure_future(_next(frames))
+            next_frame = asyncio.ensure_future(_next(frames))
     finally:
         stop.cancel()
-        following.cancel()
-        await asyncio.gather(stop, following, return_exceptions=True)
+        next_frame.cancel()
+        await asyncio.gather(stop, next_frame, return_exceptions=True)
 
 
 async def _next(frames: AsyncIterator[bytes]) -> bytes | None:

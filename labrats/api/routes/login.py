@@ -1,4 +1,4 @@
-"""Signing in to the dashboard and out of it, and who is signed in."""
+"""Sign-in to the dashboard, sign-out, and the current user."""
 
 from typing import Annotated, Final
 
@@ -23,20 +23,20 @@ router = api_router("Auth")
 DASHBOARD: Final = "/"
 CALLBACK: Final = "/api/auth/oidc/callback"
 LOGIN_COOKIE: Final = "oidc_login"
-OWNER: Final = User("user-local", "local")
-"""Who comes by a login link: whoever owns the data folder."""
+LOCAL_USER: Final = User("user-local", "local")
+"""The user of login links, who owns the data folder."""
 
 
 class UserView(ResponseBody):
-    """Somebody who is signed in."""
+    """A signed-in user."""
 
-    id: str = Field(description="The owner of the jobs they submit.", examples=["user-9b1c2d3e4f5a6b7c"])
+    id: str = Field(description="The owner of the jobs that the user submits.", examples=["user-9b1c2d3e4f5a6b7c"])
     name: str = Field(examples=["Ada"])
     email: str | None = Field(examples=["ada@example.com"])
 
 
 class Me(ResponseBody):
-    """Who is signed in, and to which version of the engine."""
+    """The signed-in user, if any, and the engine's version."""
 
     user: UserView | None
     version: str = Field(examples=["0.1.0"])
@@ -46,21 +46,21 @@ class Me(ResponseBody):
     "/api/auth/oidc",
     status_code=303,
     response_class=RedirectResponse,
-    responses=answers(303, None, "Go on to the OpenID provider", 404, 503),
+    responses=answers(303, None, "Redirect to the OpenID provider", 404, 503),
     summary="Sign in by OpenID Connect",
 )
 async def begin_login(request: Request) -> Response:
-    """Send the browser to the OpenID provider, and have it keep what ties the answer to it."""
-    url, kept = await _provider(request).begin(f"{_origin(request)}{CALLBACK}")
+    """Redirect the browser to the OpenID provider, with a cookie that ties the response to this browser."""
+    url, cookie = await _provider(request).begin(f"{_origin(request)}{CALLBACK}")
     response = RedirectResponse(url, 303)
     response.set_cookie(
         LOGIN_COOKIE,
-        kept,
+        cookie,
         max_age=int(LOGIN_LIFETIME.total_seconds()),
         path=CALLBACK,
         httponly=True,
-        samesite="lax",  # it comes back from another site
-        secure=is_secure(request),
+        samesite="lax",  # the browser returns from another site
+        secure=_is_secure(request),
     )
     return response
 
@@ -69,28 +69,28 @@ async def begin_login(request: Request) -> Response:
     CALLBACK,
     status_code=303,
     response_class=RedirectResponse,
-    responses=answers(303, None, "Signed in; go on to the dashboard", 401, 404, 503),
-    summary="Come back from the OpenID provider",
+    responses=answers(303, None, "Signed in; redirect to the dashboard", 401, 404, 503),
+    summary="Return from the OpenID provider",
 )
 async def finish_login(
     request: Request,
-    state: Annotated[str, Query(description="As it was sent to the provider.")] = "",
-    code: Annotated[str | None, Query(description="To be exchanged for what it says of the user.")] = None,
-    iss: Annotated[str | None, Query(description="The provider that answers.")] = None,
-    error: Annotated[str | None, Query(description="Why it signed nobody in.")] = None,
+    state: Annotated[str, Query(description="The value that was sent to the provider.")] = "",
+    code: Annotated[str | None, Query(description="The code to exchange for the user's ID token.")] = None,
+    iss: Annotated[str | None, Query(description="The issuer that responds.")] = None,
+    error: Annotated[str | None, Query(description="The provider's error code, if sign-in failed.")] = None,
 ) -> Response:
-    """Exchange the code for a session. All but the one answer that this browser waits for is refused."""
-    sent = {"state": state, "code": code, "iss": iss, "error": error}
-    answer = {name: value for name, value in sent.items() if value is not None}
-    user = await _provider(request).finish(request.cookies.get(LOGIN_COOKIE, ""), answer)
-    response = signed_in(request, user)
-    response.delete_cookie(LOGIN_COOKIE, path=CALLBACK, httponly=True, samesite="lax", secure=is_secure(request))
+    """Exchange the code for a session. Only the response to this browser's login is accepted."""
+    parameters = {"state": state, "code": code, "iss": iss, "error": error}
+    present = {name: value for name, value in parameters.items() if value is not None}
+    user = await _provider(request).finish(request.cookies.get(LOGIN_COOKIE, ""), present)
+    response = _signed_in(request, user)
+    response.delete_cookie(LOGIN_COOKIE, path=CALLBACK, httponly=True, samesite="lax", secure=_is_secure(request))
     return response
 
 
-@router.get("/api/auth/me", responses=answers(200, Me, "Who is signed in, if anybody", 503), summary="Who is signed in")
+@router.get("/api/auth/me", responses=answers(200, Me, "The user and the version", 503), summary="Get the current user")
 async def me(request: Request) -> Response:
-    """The user of the session whose cookie is sent, and the engine's version."""
+    """Get the user of the session cookie, and the engine's version."""
     session = services_of(request).authenticator.session(request)
     user = session and {"id": session.user.id, "name": session.user.name, "email": session.user.email}
     return json_response({"user": user, "version": __version__})
@@ -100,14 +100,14 @@ async def me(request: Request) -> Response:
     "/api/auth/logout", status_code=204, responses=answers(204, None, "Signed out", 403, 503), summary="Sign out"
 )
 async def logout(request: Request) -> Response:
-    """End the session, wherever its cookie may have got to, and its open streams; clear the cookie."""
+    """End the session and its open streams, and clear the cookie. Copies of the cookie become invalid."""
     services = services_of(request)
     if session := services.authenticator.session(request):
         services.authenticator.check_origin(request)
         await services.sessions.end(session, services.store, services.clock.now())
     response = Response(status_code=204)
-    if SESSION_COOKIE in request.cookies:  # another site can send this without it, and must not have it cleared
-        response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=is_secure(request))
+    if SESSION_COOKIE in request.cookies:  # a request of another site comes without it, and must not clear it
+        response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=_is_secure(request))
     return response
 
 
@@ -115,36 +115,34 @@ async def logout(request: Request) -> Response:
     "/api/auth/link",
     status_code=303,
     response_class=RedirectResponse,
-    responses=answers(303, None, "Signed in; go on to the dashboard", 401, 422, 503),
+    responses=answers(303, None, "Signed in; redirect to the dashboard", 401, 422, 503),
     summary="Sign in by a one-time link",
 )
 async def open_link(
     request: Request, token: Annotated[str, Query(max_length=200, description="The link's token.")]
 ) -> Response:
-    """Exchange the token of a one-time link, which `labrats serve` and `labrats login-link` print, for a session."""
+    """Exchange the token of a one-time link for a session. `labrats serve` and `labrats login-link` print links."""
     services = services_of(request)
     if not await redeem(services.store, token, services.clock.now()):
         message = "this login link was used before, or has expired; `labrats login-link` prints a new one"
         raise ApiError(401, "link_not_valid", message)
-    return signed_in(request, OWNER)
+    return _signed_in(request, LOCAL_USER)
 
 
 def _provider(request: Request) -> OpenIdProvider:
-    """Raises 404 where there is none."""
+    """Return the OpenID provider. Raises NotFound if none is configured."""
     if (provider := services_of(request).openid_provider) is None:
-        raise NotFound(
-            "no OpenID provider is configured (OIDC_ISSUER); `labrats login-link` prints a link to sign in by"
-        )
+        raise NotFound("no OpenID provider is configured (OIDC_ISSUER); `labrats login-link` prints a link to sign in")
     return provider
 
 
 def _origin(request: Request) -> str:
-    """How the browser reaches us."""
+    """Return the engine's address as the browser knows it."""
     return services_of(request).settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
 
 
-def signed_in(request: Request, user: User) -> Response:
-    """To the dashboard, with a new session of `user`."""
+def _signed_in(request: Request, user: User) -> Response:
+    """Return a redirect to the dashboard with a new session of `user`."""
     sessions = services_of(request).sessions
     response = RedirectResponse(DASHBOARD, 303, {"Referrer-Policy": "no-referrer"})
     response.set_cookie(
@@ -153,12 +151,12 @@ def signed_in(request: Request, user: User) -> Response:
         max_age=int(sessions.lifetime.total_seconds()),
         httponly=True,
         samesite="lax",
-        secure=is_secure(request),
+        secure=_is_secure(request),
     )
     return response
 
 
-def is_secure(request: Request) -> bool:
-    """Whether the browser speaks TLS: to us, or to a proxy that is trusted to say so."""
+def _is_secure(request: Request) -> bool:
+    """Return whether the browser uses TLS, to the engine or to a trusted proxy."""
     public_url = services_of(request).settings.public_url
     return request.url.scheme == "https" or (public_url or "").startswith("https://")

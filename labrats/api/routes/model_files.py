@@ -1,4 +1,4 @@
-"""The files of local models: which there should be, which there are, and their downloads and deletions."""
+"""The files of local models: configured and existing files, downloads and deletions."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -32,43 +32,43 @@ from labrats.ports import ModelPlace
 
 router = api_router("Models")
 
-_A_URL = "https://models.example.com/qwen2.5-0.5b-instruct-q4_k_m.gguf"
-_A_FILE = "qwen2.5-0.5b-instruct-q4_k_m.gguf"
-_AN_OPERATION = "models-qwen-0123456789ab"
+_EXAMPLE_URL = "https://models.example.com/qwen2.5-0.5b-instruct-q4_k_m.gguf"
+_EXAMPLE_FILE = "qwen2.5-0.5b-instruct-q4_k_m.gguf"
+_EXAMPLE_OPERATION = "models-qwen-0123456789ab"
 
-OperationName = Annotated[str, Field(description="The operation's name.", examples=[_AN_OPERATION])]
+OperationName = Annotated[str, Field(description="The operation's name.", examples=[_EXAMPLE_OPERATION])]
 
 
 class Download(RequestBody):
-    """A configured file to download: three fields of one of those that `GET /api/models` lists."""
+    """A configured file to download, as `GET /api/models` lists it."""
 
     provider: Provider = Field(examples=["qwen"])
     model: Label = Field(examples=["qwen2.5-0.5b"])
-    url: str = Field(max_length=2048, examples=[_A_URL])
+    url: str = Field(max_length=2048, examples=[_EXAMPLE_URL])
 
 
 class ModelFileView(ResponseBody):
-    """A model that a provider's settings name, and its file; one entry for each of several files."""
+    """A model in a provider's settings, and its file. A model with several files has several entries."""
 
     provider: str = Field(examples=["qwen"])
     model: str = Field(
-        description="The provider's model in the settings; where they name none, the file's name.",
+        description="The provider's model in the settings. Default: the file's name.",
         examples=["qwen2.5-0.5b"],
     )
-    filename: str | None = Field(description="Null for a model without a file.", examples=[_A_FILE])
-    url: str | None = Field(description="Null for a model without a file.", examples=[_A_URL])
-    sha256: str | None = Field(description="What it must be, where the settings say so.")
-    downloaded: bool | None = Field(description="Null where the volume was not scanned yet.", examples=[True])
-    size: int | None = Field(description="Bytes on the volume, also of a download that is not whole.", examples=[1024])
+    filename: str | None = Field(description="Null for a model without a file.", examples=[_EXAMPLE_FILE])
+    url: str | None = Field(description="Null for a model without a file.", examples=[_EXAMPLE_URL])
+    sha256: str | None = Field(description="The expected SHA-256, if the settings have one.")
+    downloaded: bool | None = Field(description="Null before the first scan of the volume.", examples=[True])
+    size: int | None = Field(description="Bytes on the volume, also of an incomplete download.", examples=[1024])
 
 
 class ModelList(ResponseBody):
-    """All models and files that the settings name, and where files go."""
+    """All models and files in the settings, and the place of the files."""
 
     models: list[ModelFileView]
-    folder: str | None = Field(description="On one machine, where they are.", examples=[None])
+    folder: str | None = Field(description="The folder of the files, on a single machine.", examples=[None])
     pvc_name: str | None = Field(
-        description="On Kubernetes, the claim of the volume that they are on.", examples=["labrats-models"]
+        description="The PersistentVolumeClaim of the files, on Kubernetes.", examples=["labrats-models"]
     )
     scanned_at: datetime | None = Field(examples=["2030-01-01T12:00:00Z"])
 
@@ -77,27 +77,27 @@ class FoundView(ResponseBody):
     """A file on the volume."""
 
     provider: str = Field(examples=["qwen"])
-    filename: str = Field(examples=[_A_FILE])
+    filename: str = Field(examples=[_EXAMPLE_FILE])
     size: int = Field(description="Bytes.", examples=[1024])
-    complete: bool = Field(description="False while it is downloaded, and where that broke off.", examples=[True])
-    configured: bool = Field(description="Whether the settings name it.", examples=[True])
+    complete: bool = Field(description="False for an incomplete download.", examples=[True])
+    configured: bool = Field(description="True if the settings name the file.", examples=[True])
 
 
 class ScanView(ResponseBody):
-    """What was on the volume."""
+    """The files on the volume at the time of a scan."""
 
     files: list[FoundView]
     scanned_at: datetime = Field(examples=["2030-01-01T12:00:00Z"])
 
 
 class OperationView(ResponseBody):
-    """The last download, or the last deletion, of a file."""
+    """The latest download or the latest deletion of a file."""
 
-    name: str = Field(examples=[_AN_OPERATION])
+    name: str = Field(examples=[_EXAMPLE_OPERATION])
     operation: Literal["download", "delete"]
     provider: str = Field(examples=["qwen"])
-    model: str | None = Field(description="Of a download.", examples=["qwen2.5-0.5b"])
-    filename: str = Field(examples=[_A_FILE])
+    model: str | None = Field(description="The model of a download.", examples=["qwen2.5-0.5b"])
+    filename: str = Field(examples=[_EXAMPLE_FILE])
     status: Literal["waiting", "active", "completed", "failed"]
     failed_reason: str | None = Field(examples=[None])
     created_at: datetime = Field(examples=["2030-01-01T12:00:00Z"])
@@ -105,23 +105,23 @@ class OperationView(ResponseBody):
 
 
 class OperationList(ResponseBody):
-    """The last download and the last deletion of each file."""
+    """The latest download and the latest deletion of each file."""
 
     jobs: list[OperationView]
 
 
 class OperationLog(ResponseBody):
-    """What an operation said."""
+    """The log of an operation."""
 
-    name: str = Field(examples=[_AN_OPERATION])
+    name: str = Field(examples=[_EXAMPLE_OPERATION])
     logs: list[str] = Field(examples=[["2030-01-01T12:00:00Z asking models.example.com"]])
 
 
 @router.get("/api/models", responses=answers(200, ModelList, "The configured models"), summary="List configured models")
 async def list_models(request: Request) -> Response:
-    """The models that the settings of providers name, with their files, and which of these are there.
+    """List the models in the settings of providers, with their files and whether those exist.
 
-    On Kubernetes that is what the last scan found.
+    On Kubernetes, the existing files are those of the last scan.
     """
     services = services_of(request)
     place = services.model_file_scans.files.place if services.model_file_scans else ModelPlace()
@@ -130,15 +130,15 @@ async def list_models(request: Request) -> Response:
         if services.model_file_scans
         else None
     )
-    files = [_file_view(provider, model, file, scan) for provider, model, file in configured(services)]
-    without = [
+    files = [_file_view(provider, model, file, scan) for provider, model, file in configured_files(services)]
+    without_files = [
         _file_view(provider, config.model, None, scan)
         for provider, config in services.catalog.ai_config.providers.items()
         if config.model and not config.files
     ]
-    models = sorted([*files, *without], key=lambda each: (each["provider"], each["model"]))
-    where = {"folder": place.folder, "pvcName": place.claim, "scannedAt": scan.scanned_at if scan else None}
-    return json_response({"models": models, **where})
+    models = sorted([*files, *without_files], key=lambda each: (each["provider"], each["model"]))
+    location = {"folder": place.folder, "pvcName": place.claim, "scannedAt": scan.scanned_at if scan else None}
+    return json_response({"models": models, **location})
 
 
 def _file_view(provider: str, model: str, file: ModelFile | None, scan: Scan | None) -> dict[str, Any]:
@@ -155,12 +155,14 @@ def _file_view(provider: str, model: str, file: ModelFile | None, scan: Scan | N
 
 
 @router.post(
-    "/api/models/scan", responses=answers(200, ScanView, "What is on the volume", 501), summary="Scan for models' files"
+    "/api/models/scan",
+    responses=answers(200, ScanView, "The files on the volume", 501),
+    summary="Scan the models volume",
 )
 async def scan_models(request: Request) -> Response:
-    """Look for files on the volume. The answer is kept for 30 seconds, unless a file is changed meanwhile."""
-    services, scan = services_of(request), await models_of(request).current()
-    known = {(provider, file.filename) for provider, _, file in configured(services)}
+    """List the files on the volume. The result is cached for 30 seconds, unless an operation changes a file."""
+    services, scan = services_of(request), await scans_of(request).current()
+    known = {(provider, file.filename) for provider, _, file in configured_files(services)}
     files = [
         {
             "provider": each.provider,
@@ -177,33 +179,33 @@ async def scan_models(request: Request) -> Response:
 @router.post(
     "/api/models/download",
     status_code=201,
-    responses=answers(201, OperationView, "The download is under way", 400, 409, 413, 415, 422, 501),
+    responses=answers(201, OperationView, "The download has started", 400, 409, 413, 415, 422, 501),
     summary="Download a model's file",
 )
-async def download_model(request: Request, asked: Download, idempotency_key: IdempotencyKey = None) -> Response:
-    """Download a file that the settings name. A download of the same file that is under way is answered with itself.
+async def download_model(request: Request, body: Download, idempotency_key: IdempotencyKey = None) -> Response:
+    """Download a configured file. A running download of the same file is returned instead of a new one.
 
-    It goes on after a restart, from where it was. The file appears once it is whole and, where the settings have its
-    SHA-256, is what it should be.
+    A download resumes after a restart of the engine. The file appears once it is complete and matches the SHA-256 of
+    the settings, if any.
     """
-    services, files = services_of(request), models_of(request).files
-    intent = Intent.of(idempotency_key, caller_of(request).id, asked)
-    for known in await files.operations() if intent else ():
-        if intent and intent.matches(Metadata(name=known.name, annotations=known.annotations)):
-            return json_response(_view(_as_begun(known)), 201)
-    file = _file_meant(services, asked)
+    services, files = services_of(request), scans_of(request).files
+    intent = Intent.of(idempotency_key, caller_of(request).id, body)
+    for existing in await files.operations() if intent else ():
+        if intent and intent.matches(Metadata(name=existing.name, annotations=existing.annotations)):
+            return json_response(_view(_as_started(existing)), 201)
+    file = _find_configured(services, body)
     try:
-        check_file_name(asked.provider, file.filename)
+        check_file_name(body.provider, file.filename)
         check_file_type(file.filename)
     except ModelFileError as refusal:
-        raise Invalid(Problem("url", f"is of {file.filename}, which is refused: {refusal}")) from refusal
+        raise Invalid(Problem("url", f"{file.filename} is refused: {refusal}")) from refusal
     operation = FileOperation(
         work=OperationType.DOWNLOAD,
-        provider=asked.provider,
+        provider=body.provider,
         filename=file.filename,
         url=file.url,
         sha256=file.sha256,
-        model=asked.model,
+        model=body.model,
         annotations=intent.annotations if intent else {},
     )
     return json_response(_view(await files.begin(operation)), 201)
@@ -212,71 +214,71 @@ async def download_model(request: Request, asked: Download, idempotency_key: Ide
 @router.get(
     "/api/models/jobs",
     responses=answers(200, OperationList, "The operations", 501),
-    summary="List operations on models' files",
+    summary="List operations on model files",
 )
 async def list_model_jobs(request: Request) -> Response:
-    """The last download or deletion of each file, the newest first."""
-    return json_response({"jobs": [_view(each) for each in await models_of(request).files.operations()]})
+    """List the latest download and deletion of each file, newest first."""
+    return json_response({"jobs": [_view(each) for each in await scans_of(request).files.operations()]})
 
 
 @router.get(
     "/api/models/jobs/{name}/logs",
-    responses=answers(200, OperationLog, "Its log", 404, 501),
-    summary="The log of an operation on a model's file",
+    responses=answers(200, OperationLog, "The log", 404, 501),
+    summary="Read the log of an operation on a model file",
 )
 async def model_job_logs(request: Request, name: OperationName) -> Response:
-    """What it said; while it goes on, what it has said so far."""
-    return json_response({"name": name, "logs": await models_of(request).files.log(name)})
+    """Read the log of an operation, which may still be running."""
+    return json_response({"name": name, "logs": await scans_of(request).files.log(name)})
 
 
 @router.delete(
     "/api/models/{provider}/{filename}",
     status_code=204,
-    responses=answers(204, None, "It is being deleted", 404, 409, 501),
-    summary="Delete a model's file",
+    responses=answers(204, None, "The deletion has started", 404, 409, 501),
+    summary="Delete a model file",
 )
 async def delete_model(
     request: Request,
     provider: Annotated[str, Field(examples=["qwen"])],
-    filename: Annotated[str, Field(examples=[_A_FILE])],
+    filename: Annotated[str, Field(examples=[_EXAMPLE_FILE])],
 ) -> Response:
-    """Delete a file from the volume, or what has come of it. Whether the settings name it makes no difference.
+    """Delete a file, or an incomplete download, from the volume. The file need not be configured.
 
-    The deletion is an operation of its own: `GET /api/models/jobs` says what has become of it.
+    The deletion is an operation, which `GET /api/models/jobs` lists.
     """
-    models = models_of(request)
-    if (await models.current()).find(provider, filename) is None:
+    scans = scans_of(request)
+    if (await scans.current()).find(provider, filename) is None:
         raise NotFound(f"there is no file {filename!r} of {provider!r}")
-    await models.files.begin(FileOperation(work=OperationType.DELETE, provider=provider, filename=filename))
+    await scans.files.begin(FileOperation(work=OperationType.DELETE, provider=provider, filename=filename))
     return Response(status_code=204)
 
 
-def models_of(request: Request) -> ModelFileScans:
-    """Raises 501 where the engine has no place for files."""
-    if (models := services_of(request).model_file_scans) is None:
-        message = "this installation has no volume for models' files: LABRATS_MODELS_CLAIM names its claim"
+def scans_of(request: Request) -> ModelFileScans:
+    """Return the scans of model files. Raises ApiError 501 if the engine has no place for the files."""
+    if (scans := services_of(request).model_file_scans) is None:
+        message = "this installation has no volume for model files; set LABRATS_MODELS_CLAIM to a claim"
         raise ApiError(501, "not_implemented", message)
-    return models
+    return scans
 
 
-def configured(services: Services) -> Iterator[tuple[str, str, ModelFile]]:
-    """The files that the settings name: each with its provider and its model."""
+def configured_files(services: Services) -> Iterator[tuple[str, str, ModelFile]]:
+    """Yield the configured files, each with its provider and model."""
     for provider, config in sorted(services.catalog.ai_config.providers.items()):
         for file in config.files:
             yield provider, config.model or file.filename, file
 
 
-def _file_meant(services: Services, asked: Download) -> ModelFile:
-    """Raises Invalid unless the settings name it: nobody has the engine fetch what they like."""
-    for provider, model, file in configured(services):
-        if (provider, model, file.url) == (asked.provider, asked.model, asked.url):
+def _find_configured(services: Services, body: Download) -> ModelFile:
+    """Return the configured file. Raises Invalid for other files, so that callers cannot make the engine fetch them."""
+    for provider, model, file in configured_files(services):
+        if (provider, model, file.url) == (body.provider, body.model, body.url):
             return file
-    wrong = f"is not that of a file which the settings name for {asked.provider} and {asked.model}: see GET /api/models"
-    raise Invalid(Problem("url", wrong))
+    message = f"is not a configured file of {body.provider} and {body.model}; GET /api/models lists them"
+    raise Invalid(Problem("url", message))
 
 
-def _as_begun(operation: FileOperation) -> FileOperation:
-    """As it was when it was asked for: the same Idempotency-Key gives the first answer, however far it is by now."""
+def _as_started(operation: FileOperation) -> FileOperation:
+    """Return the operation as at its start, since a repeated Idempotency-Key gets the first response."""
     return replace(operation, status=OperationStatus.WAITING, reason=None, finished_at=None)
 
 

@@ -1,4 +1,4 @@
-"""What the operations on resources that people write have in common."""
+"""Reads, creates and changes resources for the routes of all kinds."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Final, TypeVar
@@ -14,16 +14,47 @@ from labrats.ports import compare_and_set
 
 R = TypeVar("R", bound=Resource)
 
-ResourceVersion = Annotated[str, Field(description="Refuses the change when it is no longer current.")]
+ResourceVersion = Annotated[str, Field(description="The change is refused unless this version is current.")]
 NO_VERSION: Final = optional()
 
 
-async def stored(services: Services, kind: type[R], name: str) -> R:
-    """The resource as it is now. Raises NotFound."""
+async def get_resource(services: Services, kind: type[R], name: str) -> R:
+    """Read a resource from the store. Raises NotFound."""
     try:
         return await services.store.get(kind, name)
     except NotFound as error:
         raise NotFound(f"there is no {kind.kind()} {name!r}") from error
+
+
+async def create_resource(services: Services, resource: R, intent: Intent | None, parts: Sequence[Resource] = ()) -> R:
+    """Store the resource with its parts, or return what another replica has just stored for the same request.
+
+    Raises the errors of `Store.create`.
+    """
+    try:
+        return await services.store.create(resource, parts)
+    except Conflict:
+        existing = await _find(services, type(resource), resource.name) if intent else None
+        if intent and existing and intent.matches(existing.metadata):
+            return existing
+        raise
+
+
+async def update_resource(
+    services: Services, kind: type[R], name: str, version: str | None, apply: Callable[[R], R]
+) -> R:
+    """Apply a change to the stored resource. Repeat it if others write the resource at the same time.
+
+    version: the expected resource version, if any. Raises NotFound; Conflict if the resource has another version.
+    """
+
+    def checked(current: R) -> R:
+        if version is not None and version != current.metadata.resource_version:
+            raise Conflict(f"the {kind.kind()} {name!r} was changed since version {version}; read it again")
+        return apply(current)
+
+    _, written = await compare_and_set(services.store, lambda: get_resource(services, kind, name), checked)
+    return written
 
 
 async def _find(services: Services, kind: type[R], name: str) -> R | None:
@@ -31,32 +62,3 @@ async def _find(services: Services, kind: type[R], name: str) -> R | None:
         return await services.store.get(kind, name)
     except NotFound:
         return None
-
-
-async def create(services: Services, resource: R, intent: Intent | None, parts: Sequence[Resource] = ()) -> R:
-    """Store the resource with its parts; or return what another replica has just stored for the same request.
-
-    Raises as the store does.
-    """
-    try:
-        return await services.store.create(resource, parts)
-    except Conflict:
-        found = await _find(services, type(resource), resource.name) if intent else None
-        if intent and found and intent.matches(found.metadata):
-            return found
-        raise
-
-
-async def change(services: Services, kind: type[R], name: str, version: str | None, changed: Callable[[R], R]) -> R:
-    """Store what `changed` makes of the resource, also where others write it meanwhile.
-
-    version: the one it must still have, if any. Raises NotFound; Conflict where it has another.
-    """
-
-    def checked(found: R) -> R:
-        if version is not None and version != found.metadata.resource_version:
-            raise Conflict(f"the {kind.kind()} {name!r} was changed since version {version}; read it again")
-        return changed(found)
-
-    _, written = await compare_and_set(services.store, lambda: stored(services, kind, name), checked)
-    return written

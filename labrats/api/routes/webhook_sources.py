@@ -1,4 +1,4 @@
-"""WebhookSources: who sends events, how they prove it, and which settings their jobs get."""
+"""WebhookSources: senders of events, their signing secrets, and the settings of their jobs."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routes.resources import NO_VERSION, ResourceVersion, change, create, stored
+from labrats.api.routes.resources import NO_VERSION, ResourceVersion, create_resource, get_resource, update_resource
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Effort, Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.patterns import DATA_KEY, NAME, REPOSITORY, URL_PATH
@@ -35,14 +35,14 @@ from labrats.model.webhook_source import (
 router = api_router("Webhook sources")
 
 SIGNING_KEY: Final = "secret"
-"""The key of a Secret that was made of a `secret` in a request."""
+"""The key within the Secret that stores the `secret` of a request."""
 
-LONGEST_NAME: Final = 40
-"""Other things are named after a source, with more in their names."""
+MAX_NAME_LENGTH: Final = 40
+"""Leaves room for longer names that are derived from a source's name."""
 
 MAX_OVERRIDES: Final = 1000
 
-_A_SOURCE: Final[dict[str, Any]] = {
+_EXAMPLE: Final[dict[str, Any]] = {
     "name": "github",
     "type": "github",
     "secret": "a-long-random-text",
@@ -51,7 +51,7 @@ _A_SOURCE: Final[dict[str, Any]] = {
 }
 
 SourceName = Annotated[str, Field(description="The WebhookSource's name.", examples=["github"])]
-NewName = Annotated[Name, StringConstraints(max_length=LONGEST_NAME)]
+NewName = Annotated[Name, StringConstraints(max_length=MAX_NAME_LENGTH)]
 Association = Literal[
     "COLLABORATOR", "CONTRIBUTOR", "FIRST_TIMER", "FIRST_TIME_CONTRIBUTOR", "MANNEQUIN", "MEMBER", "NONE", "OWNER"
 ]
@@ -59,68 +59,75 @@ RepoName = Annotated[str, StringConstraints(max_length=200, pattern=REPOSITORY)]
 SigningSecret = Annotated[str, StringConstraints(min_length=SHORTEST_SECRET, max_length=1024)]
 Host = Annotated[str, StringConstraints(max_length=253, pattern=NAME)]
 Path = Annotated[str, StringConstraints(max_length=500, pattern=URL_PATH)]
-_WHAT_SIGNS: Final = "What deliveries are signed with. It is kept as a Secret of the source's, and never shown."
-_WHAT_CLONES: Final = (
-    "The Secret with a GitHub App's `appId` and `privateKey`, or with a `token`: each job gets one for its repository."
+_SIGNING_DESCRIPTION: Final = (
+    "The signing secret of deliveries. It is stored in a Secret of the source, and never shown."
+)
+_CREDENTIALS_DESCRIPTION: Final = (
+    "The Secret with a GitHub App's `appId` and `privateKey`, or with a `token`. Each job gets a token to clone its "
+    "repository."
 )
 
 
 class KeyReferenceBody(RequestBody):
     """One key of a Secret."""
 
-    name: Name = Field(description="The Secret.", examples=["github-webhook"])
+    name: Name = Field(description="The name of the Secret.", examples=["github-webhook"])
     key: Annotated[str, StringConstraints(pattern=DATA_KEY)] = Field(
-        description="Which of its keys.", examples=["secret"]
+        description="The key in the Secret.", examples=["secret"]
     )
 
 
 class RepoOverrideBody(RequestBody):
     """Settings for the jobs of one repository."""
 
-    enabled: bool = Field(default=True, description="Whether its events start anything.")
-    model: Label | None = Field(default=None, description="By its provider's name for it.")
-    effort: Effort | None = Field(default=None, description="How much the model thinks.")
-    provider: Provider | None = Field(default=None, description="What runs the jobs.")
+    enabled: bool = Field(default=True, description="False ignores the repository's events.")
+    model: Label | None = Field(default=None, description="The provider's name of the model.")
+    effort: Effort | None = Field(default=None, description="The amount of reasoning.")
+    provider: Provider | None = Field(default=None, description="The provider that runs the jobs.")
     agent_trigger_name: Label | None = Field(
-        default=None, description="The agent that takes this repository's events, in the place of any other."
+        default=None, description="The only agent that receives this repository's events."
     )
 
 
 class WebhookSourceBody(RequestBody):
     """A source of webhooks."""
 
-    model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [_A_SOURCE]}}
+    model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [_EXAMPLE]}}
 
     name: NewName = Field(examples=["github"])
-    type: Literal["github", "generic"] = Field(description="How deliveries are signed, and what is read from them.")
-    enabled: bool = Field(default=True, description="Whether deliveries are taken.")
-    secret: SigningSecret | None = Field(default=None, description=_WHAT_SIGNS, examples=["a-long-random-text"])
+    type: Literal["github", "generic"] = Field(description="The format of deliveries and of their signatures.")
+    enabled: bool = Field(default=True, description="A disabled source refuses deliveries.")
+    secret: SigningSecret | None = Field(
+        default=None, description=_SIGNING_DESCRIPTION, examples=["a-long-random-text"]
+    )
     secret_ref: KeyReferenceBody | None = None
     host: Host | None = Field(
-        default=None, description="On a cluster: what the Ingress answers to.", examples=["hooks.example.com"]
+        default=None, description="The host of the Ingress, on a cluster.", examples=["hooks.example.com"]
     )
     path: Path | None = Field(
-        default=None, description="On a cluster: where the Ingress leads in.", examples=["/webhooks/github"]
+        default=None, description="The path of the Ingress, on a cluster.", examples=["/webhooks/github"]
     )
     ingress_class_name: Name | None = Field(
-        default=None, description="On a cluster: which controller serves the Ingress, unless its default one does."
+        default=None, description="The class of the Ingress, on a cluster. Default: the cluster's default class."
     )
     tls_secret_name: Name | None = Field(
-        default=None, description="On a cluster: the Secret with the host's certificate."
+        default=None, description="The Secret with the host's TLS certificate, on a cluster."
     )
-    defaults: ConfigBody = Field(default=ConfigBody(), description="The settings of its jobs.")
+    defaults: ConfigBody = Field(default=ConfigBody(), description="Settings for its jobs.")
     repo_overrides: dict[RepoName, RepoOverrideBody] = Field(
-        default={}, max_length=MAX_OVERRIDES, description="Other settings for some repositories, by `owner/repo`."
+        default={}, max_length=MAX_OVERRIDES, description="Different settings for some repositories, by `owner/repo`."
     )
     allowed_associations: list[Association] = Field(
-        default=list(DEFAULT_ASSOCIATIONS), max_length=20, description="Who may start a run by what they write."
+        default=list(DEFAULT_ASSOCIATIONS),
+        max_length=20,
+        description="Authors who may start a run, by their association with the repository.",
     )
-    allow_forks: bool = Field(default=False, description="Whether the code of a fork may start a run.")
-    credentials_ref: Name | None = Field(default=None, description=_WHAT_CLONES)
+    allow_forks: bool = Field(default=False, description="Allows pull requests from forks to start a run.")
+    credentials_ref: Name | None = Field(default=None, description=_CREDENTIALS_DESCRIPTION)
 
 
 class WebhookSourcePatch(PatchBody):
-    """What to change; absent fields stay, null clears those that may be null."""
+    """Fields to change. Absent fields keep their value, null clears a nullable field."""
 
     read_only = frozenset({"id", "name", "url", "conditions", "lastDeliveryAt", "deliveries"})
 
@@ -130,7 +137,7 @@ class WebhookSourcePatch(PatchBody):
 
     type: Literal["github", "generic"] = optional()
     enabled: bool = optional()
-    secret: SigningSecret = optional(description=_WHAT_SIGNS)
+    secret: SigningSecret = optional(description=_SIGNING_DESCRIPTION)
     secret_ref: KeyReferenceBody = optional()
     host: Host | None = None
     path: Path | None = None
@@ -162,7 +169,7 @@ class RepoOverrideView(ResponseBody):
 
 
 class ConditionView(ResponseBody):
-    """How it stands in one respect."""
+    """A condition, as in Kubernetes."""
 
     type: str = Field(examples=["Ready"])
     status: str = Field(examples=["True"])
@@ -172,7 +179,7 @@ class ConditionView(ResponseBody):
 
 
 class WebhookSourceView(ResponseBody):
-    """A source of webhooks, and how it stands."""
+    """A source of webhooks and its status."""
 
     id: str = Field(examples=["github"])
     name: str = Field(examples=["github"])
@@ -183,18 +190,18 @@ class WebhookSourceView(ResponseBody):
     path: str | None = Field(examples=["/webhooks/github"])
     ingress_class_name: str | None = Field(examples=["nginx"])
     tls_secret_name: str | None = Field(examples=["hooks-tls"])
-    defaults: dict[str, Any] = Field(description="As in a submission; what is not set is absent.")
+    defaults: dict[str, Any] = Field(description="Settings as in a submission. Unset fields are absent.")
     repo_overrides: dict[str, RepoOverrideView]
     allowed_associations: list[str] = Field(examples=[["OWNER", "MEMBER", "COLLABORATOR"]])
     allow_forks: bool = Field(examples=[False])
     credentials_ref: str | None = Field(examples=["github-app"])
     url: str | None = Field(
-        description="Where to send deliveries; null while that is not known.",
+        description="The URL for deliveries; null if it is not known yet.",
         examples=["https://labrats.example.com/webhooks/github"],
     )
     conditions: list[ConditionView]
     last_delivery_at: datetime | None = Field(examples=["2030-01-01T12:00:00Z"])
-    deliveries: int = Field(description="How many were accepted; counted every few seconds.", examples=[12])
+    deliveries: int = Field(description="Number of accepted deliveries, updated every few seconds.", examples=[12])
     resource_version: str = Field(examples=["17"])
 
 
@@ -210,7 +217,7 @@ class WebhookSourceList(ResponseBody):
     summary="List webhook sources",
 )
 async def list_webhook_sources(request: Request) -> Response:
-    """All WebhookSources."""
+    """List all WebhookSources."""
     found = await services_of(request).store.list(WebhookSource)
     return json_response({"webhookSources": [_view(each, request) for each in found]})
 
@@ -222,19 +229,19 @@ async def list_webhook_sources(request: Request) -> Response:
     summary="Add a webhook source",
 )
 async def create_webhook_source(
-    request: Request, asked: WebhookSourceBody, idempotency_key: IdempotencyKey = None
+    request: Request, body: WebhookSourceBody, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Add a source. Its `secret`, or the key that `secretRef` names, is what its deliveries are signed with."""
+    """Add a source. Deliveries are signed with its `secret`, or with the key that `secretRef` names."""
     services = services_of(request)
-    _check_secret(asked)
-    intent = Intent.of(idempotency_key, caller_of(request).id, asked)
+    _check_secret(body)
+    intent = Intent.of(idempotency_key, caller_of(request).id, body)
     async with services.catalog.changing:
-        if intent and (made := intent.first_match(services.catalog.webhook_sources)):
-            return services.idempotency_cache.again(request, intent, _view(made, request))
-        metadata = Metadata(name=asked.name, annotations=intent.annotations if intent else {})
-        source = WebhookSource(metadata=metadata, spec=WebhookSourceSpec(**_fields(asked, asked.name)))
-        parts = [_own_secret(asked.name, asked.secret)] if asked.secret else []
-        created = await create(services, source, intent, parts)
+        if intent and (earlier := intent.first_match(services.catalog.webhook_sources)):
+            return services.idempotency_cache.again(request, intent, _view(earlier, request))
+        metadata = Metadata(name=body.name, annotations=intent.annotations if intent else {})
+        source = WebhookSource(metadata=metadata, spec=WebhookSourceSpec(**_fields(body, body.name)))
+        parts = [_own_secret(body.name, body.secret)] if body.secret else []
+        created = await create_resource(services, source, intent, parts)
         services.catalog.put(created)
     return services.idempotency_cache.created(request, intent, _view(created, request))
 
@@ -242,32 +249,32 @@ async def create_webhook_source(
 @router.get(
     "/api/webhook-sources/{name}",
     responses=answers(200, WebhookSourceView, "The source", 404),
-    summary="A webhook source's detail",
+    summary="Get a webhook source",
 )
 async def get_webhook_source(request: Request, name: SourceName) -> Response:
-    """One WebhookSource, and how it stands."""
-    return json_response(_view(await stored(services_of(request), WebhookSource, name), request))
+    """Get one WebhookSource and its status."""
+    return json_response(_view(await get_resource(services_of(request), WebhookSource, name), request))
 
 
 @router.patch(
     "/api/webhook-sources/{name}",
-    responses=answers(200, WebhookSourceView, "The source as it is now", 400, 404, 409, 413, 415, 422),
+    responses=answers(200, WebhookSourceView, "The changed source", 400, 404, 409, 413, 415, 422),
     summary="Change a webhook source",
 )
-async def change_webhook_source(request: Request, name: SourceName, asked: WebhookSourcePatch) -> Response:
-    """Change some fields. A new `secret` counts at once, and the old one no longer does."""
+async def change_webhook_source(request: Request, name: SourceName, body: WebhookSourcePatch) -> Response:
+    """Change some fields. A new `secret` replaces the old one at once."""
     services = services_of(request)
-    _check_secret(asked)
-    changes = _fields(asked, name)
+    _check_secret(body)
+    changes = _fields(body, name)
     async with services.catalog.changing:
-        if asked.secret:
-            await _keep_secret(services, await stored(services, WebhookSource, name), asked.secret)
-        changed = await change(
+        if body.secret:
+            await _store_secret(services, await get_resource(services, WebhookSource, name), body.secret)
+        changed = await update_resource(
             services,
             WebhookSource,
             name,
-            asked.resource_version,
-            lambda found: replace(found, spec=replace(found.spec, **changes)),
+            body.resource_version,
+            lambda source: replace(source, spec=replace(source.spec, **changes)),
         )
         services.catalog.put(changed)
     return json_response(_view(changed, request))
@@ -276,42 +283,42 @@ async def change_webhook_source(request: Request, name: SourceName, asked: Webho
 @router.delete(
     "/api/webhook-sources/{name}",
     status_code=204,
-    responses=answers(204, None, "It is gone", 404),
+    responses=answers(204, None, "The source is removed", 404),
     summary="Remove a webhook source",
 )
 async def delete_webhook_source(request: Request, name: SourceName) -> Response:
-    """Remove a source, and the secret that was given with it. Its jobs go on."""
+    """Remove a source and the Secret that stores its `secret`. Its jobs continue."""
     services = services_of(request)
     async with services.catalog.changing:
-        found = await stored(services, WebhookSource, name)
+        source = await get_resource(services, WebhookSource, name)
         await services.store.delete(WebhookSource, name)
-        services.catalog.remove(found)
+        services.catalog.remove(source)
     return Response(status_code=204)
 
 
-def _check_secret(asked: WebhookSourceBody | WebhookSourcePatch) -> None:
-    """Raises Invalid unless a new source has one secret, and a change brings no more than one."""
-    if asked.secret and asked.secret_ref:
-        raise Invalid(Problem("secretRef", "must be left out where there is a `secret`"))
-    if isinstance(asked, WebhookSourceBody) and not (asked.secret or asked.secret_ref):
-        raise Invalid(Problem("secret", "is required, unless `secretRef` names one"))
+def _check_secret(body: WebhookSourceBody | WebhookSourcePatch) -> None:
+    """Raise Invalid unless a new source has exactly one secret, and a change at most one."""
+    if body.secret and body.secret_ref:
+        raise Invalid(Problem("secretRef", "must be left out if there is a `secret`"))
+    if isinstance(body, WebhookSourceBody) and not (body.secret or body.secret_ref):
+        raise Invalid(Problem("secret", "is required unless `secretRef` is set"))
 
 
-def _fields(asked: WebhookSourceBody | WebhookSourcePatch, name: str) -> dict[str, Any]:
-    """The fields that were sent, as WebhookSourceSpec has them. name: the source's."""
-    left_out = {"name", "secret", "resource_version"}
-    fields: dict[str, Any] = {each: getattr(asked, each) for each in asked.model_fields_set - left_out}
-    if asked.secret:
+def _fields(body: WebhookSourceBody | WebhookSourcePatch, name: str) -> dict[str, Any]:
+    """Convert the sent fields to those of WebhookSourceSpec. name: the source's."""
+    special = {"name", "secret", "resource_version"}
+    fields: dict[str, Any] = {each: getattr(body, each) for each in body.model_fields_set - special}
+    if body.secret:
         fields["secret_ref"] = KeyReference(name=own_secret_name(name), key=SIGNING_KEY)
-    elif asked.secret_ref:
-        fields["secret_ref"] = KeyReference(**asked.secret_ref.model_dump())
+    elif body.secret_ref:
+        fields["secret_ref"] = KeyReference(**body.secret_ref.model_dump())
     if "defaults" in fields:
-        fields["defaults"] = job_config(asked.defaults)
+        fields["defaults"] = job_config(body.defaults)
     if "repo_overrides" in fields:
-        overrides = {repo: RepoOverride(**each.model_dump()) for repo, each in asked.repo_overrides.items()}
+        overrides = {repo: RepoOverride(**each.model_dump()) for repo, each in body.repo_overrides.items()}
         fields["repo_overrides"] = overrides
     if "allowed_associations" in fields:
-        fields["allowed_associations"] = tuple(asked.allowed_associations)
+        fields["allowed_associations"] = tuple(body.allowed_associations)
     return fields
 
 
@@ -319,17 +326,17 @@ def _own_secret(name: str, secret: str) -> Secret:
     return Secret(metadata=Metadata(name=own_secret_name(name)), data={SIGNING_KEY: secret})
 
 
-async def _keep_secret(services: Services, source: WebhookSource, text: str) -> None:
-    """Have the source's own Secret hold `text`. Raises Conflict where the Secret of that name is another's."""
+async def _store_secret(services: Services, source: WebhookSource, text: str) -> None:
+    """Store `text` in the source's own Secret. Raises Conflict if the Secret of that name has another owner."""
     secret = _own_secret(source.name, text)
     try:
         await services.store.create(replace(secret, metadata=replace(secret.metadata, owner=source.as_owner())))
         return
     except Conflict:
-        kept = await stored(services, Secret, secret.name)
-    if kept.metadata.owner != source.as_owner():
-        raise Conflict(f"the Secret {secret.name!r} is not one of the webhook source's; name it by `secretRef`")
-    await services.store.update(replace(kept, data=secret.data))
+        stored = await get_resource(services, Secret, secret.name)
+    if stored.metadata.owner != source.as_owner():
+        raise Conflict(f"the Secret {secret.name!r} does not belong to the webhook source; name it in `secretRef`")
+    await services.store.update(replace(stored, data=secret.data))
 
 
 def _view(source: WebhookSource, request: Request) -> dict[str, Any]:
@@ -381,7 +388,7 @@ def _condition_views(conditions: Sequence[Condition]) -> list[dict[str, Any]]:
 
 
 def _own_url(source: WebhookSource, request: Request) -> str | None:
-    """Where this engine receives for it itself. On a cluster a receiver of the source's own does, which says where."""
+    """Return the URL at which this engine receives deliveries; None on a cluster, where a receiver reports its URL."""
     settings = services_of(request).settings
     if settings.backend == "kubernetes":
         return None
