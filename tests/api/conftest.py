@@ -1,4 +1,4 @@
-"""The API over an engine in memory: everything that the engine is, on fakes of its store, its runner and its clock."""
+"""The API of an engine in memory, with fakes for the store, the runner and the clock."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -41,7 +41,7 @@ USER = User("user-of-a-test", "Ada", "ada@example.com")
 
 @dataclass(frozen=True)
 class Api:
-    """The application, and what stands behind it."""
+    """The application, its services and the fakes."""
 
     services: Services
     app: ASGIApp
@@ -49,13 +49,13 @@ class Api:
     clock: FakeClock
 
     def client(self, who: str | None = "user") -> httpx2.AsyncClient:
-        """Somebody who calls it: `user`, `other`, `admin` or nobody."""
+        """Return a client with the key of `user`, `other` or `admin`, or without a key."""
         headers = {"Authorization": f"Bearer {KEYS[who]}"} if who else {}
         transport = httpx2.ASGITransport(self.app)
         return httpx2.AsyncClient(transport=transport, base_url="http://engine.test", headers=headers)
 
     def browser(self, user: User | None = USER) -> httpx2.AsyncClient:
-        """What a page of the dashboard sends, once `user` has signed in."""
+        """Return a client that sends requests like a page of the dashboard. `user` is signed in."""
         client = self.client(None)
         client.headers["Sec-Fetch-Site"] = "same-origin"
         if user:
@@ -68,12 +68,12 @@ async def api_in_memory(
     folder: Path,
     make_store: Callable[[Clock], MemoryStore] = MemoryStore,
     *,
-    deals_with_files: bool = True,
+    handles_files: bool = True,
     **settings: Any,
 ) -> AsyncIterator[Api]:
-    """An engine in memory whose jobs run, with the three KEYS stored.
+    """Run an engine in memory that runs jobs and knows the three KEYS.
 
-    deals_with_files: models' files are downloaded and deleted, in threads, for which virtual time does not wait.
+    handles_files: download and delete model files, in threads for which virtual time does not wait.
     """
     clock = FakeClock()
     store = make_store(clock)
@@ -107,7 +107,7 @@ async def api_in_memory(
         followers = (services.job_index, services.catalog, services.api_keys, services.sessions)
         parts = [each.follow(store) for each in followers]
         parts += [controller.run(), services.deliveries.run(store, clock)]
-        if deals_with_files:
+        if handles_files:
             parts.append(model_files.run())
         background = [loops.create_task(part) for part in parts]
         await services.job_index.synced.wait()
@@ -138,7 +138,7 @@ async def admin(api: Api) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 def a_submission(**fields: Any) -> dict[str, Any]:
-    """A job that would be accepted, but for what `fields` say otherwise."""
+    """Return a valid submission, with `fields` over its defaults."""
     return {
         "source": "manual",
         "type": "code-review",

@@ -1,4 +1,4 @@
-"""An OpenID provider that answers wrongly in any respect it is told to, and is as strict with clients as Authelia."""
+"""An OpenID provider with scripted faults. It is as strict with clients as Authelia."""
 
 import base64
 import hashlib
@@ -27,10 +27,9 @@ FIRST_KEY, SECOND_KEY = (RSAKey.generate_key(2048, {"kid": kid, "use": "sig"}) f
 
 @dataclass
 class ScriptedOpenIdProvider:
-    """Signs in whoever comes, as `claims` say.
+    """Signs in everybody, with the attribute `claims`.
 
-    sign: makes the ID token of the claims, well, unless a test says otherwise.
-    asked: the query of each authorization request; codes: what each code was given for.
+    sign: signs the claims; None signs them correctly. codes: the authorization request of each code.
     """
 
     clock: Clock
@@ -46,7 +45,7 @@ class ScriptedOpenIdProvider:
     checks_codes: bool = True
 
     def connect(self) -> httpx2.AsyncClient:
-        """How the engine reaches it."""
+        """Return a client that reaches the provider, for the engine."""
         routes = [
             Route("/.well-known/openid-configuration", self._discovery),
             Route("/jwks", self._key_set),
@@ -56,19 +55,19 @@ class ScriptedOpenIdProvider:
         return httpx2.AsyncClient(transport=httpx2.ASGITransport(Starlette(routes=routes)))
 
     def authorize(self, url: str) -> dict[str, str]:
-        """Somebody signs in at the address that the engine sent them to; returns what they are sent back with."""
-        asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query, strict_parsing=True).items()}
-        assert (asked["response_type"], asked["client_id"]) == ("code", CLIENT_ID)
+        """Sign a user in at the URL from the engine. Return the query parameters of the redirect to the engine."""
+        query = {name: values[0] for name, values in parse_qs(urlsplit(url).query, strict_parsing=True).items()}
+        assert (query["response_type"], query["client_id"]) == ("code", CLIENT_ID)
         code = f"code-{len(self.codes)}"
-        self.codes[code] = asked
-        return {"code": code, "state": asked["state"], "iss": ISSUER} | self.answer
+        self.codes[code] = query
+        return {"code": code, "state": query["state"], "iss": ISSUER} | self.answer
 
     def id_token(self, **wrong: Any) -> str:
-        """A good token for the latest login, but for what `wrong` says; None there leaves a claim out."""
+        """Return a token for the latest login. `wrong` replaces claims; None leaves a claim out."""
         now = int(self.clock.now().timestamp())
         nonce = list(self.codes.values())[-1]["nonce"]
-        good = {"iss": ISSUER, "aud": CLIENT_ID, "sub": "ada", "iat": now, "exp": now + 300, "nonce": nonce}
-        claims = {name: value for name, value in (good | self.claims | wrong).items() if value is not None}
+        valid = {"iss": ISSUER, "aud": CLIENT_ID, "sub": "ada", "iat": now, "exp": now + 300, "nonce": nonce}
+        claims = {name: value for name, value in (valid | self.claims | wrong).items() if value is not None}
         return self.sign(claims) if self.sign else signed(claims)
 
     async def _discovery(self, request: Request) -> Response:
@@ -90,14 +89,14 @@ class ScriptedOpenIdProvider:
 
     async def _key_set(self, request: Request) -> Response:
         self.requests.append("keys")
-        nonsense: list[Any] = [
+        invalid: list[Any] = [
             {"kty": "RSA", "n": "!" * 400, "e": "AQAB"},
             {"kty": "EC", "crv": "P-0"},
             {},
             None,
             "key",
         ]
-        return JSONResponse({"keys": nonsense + [key.as_dict(private=False) for key in self.keys]})
+        return JSONResponse({"keys": invalid + [key.as_dict(private=False) for key in self.keys]})
 
     async def _token(self, request: Request) -> Response:
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
@@ -105,8 +104,8 @@ class ScriptedOpenIdProvider:
         if [unquote_plus(part) for part in parts] != [CLIENT_ID, CLIENT_SECRET]:
             return JSONResponse({"error": "invalid_client"}, 401)
         form = {name: values[0] for name, values in parse_qs((await request.body()).decode()).items()}
-        asked = self.codes.get(form["code"])
-        if self.checks_codes and (asked is None or not _proves(form, asked)):
+        query = self.codes.get(form["code"])
+        if self.checks_codes and (query is None or not _matches(form, query)):
             return JSONResponse({"error": "invalid_grant"}, 400)
         tokens = {"access_token": "test-access-token", "token_type": "bearer", "id_token": self.id_token()}
         return Response(json.dumps(tokens), media_type="application/json")
@@ -116,17 +115,17 @@ class ScriptedOpenIdProvider:
         return JSONResponse(self.user_info)
 
 
-def _proves(form: dict[str, str], asked: dict[str, str]) -> bool:
-    """Whether who exchanges the code is who asked for it."""
+def _matches(form: dict[str, str], query: dict[str, str]) -> bool:
+    """Return whether the token request comes from the sender of the authorization request."""
     digest = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).decode().rstrip("=")
     return (
-        (asked["code_challenge_method"], asked["code_challenge"]) == ("S256", digest)
-        and form["redirect_uri"] == asked["redirect_uri"]
+        (query["code_challenge_method"], query["code_challenge"]) == ("S256", digest)
+        and form["redirect_uri"] == query["redirect_uri"]
         and form["grant_type"] == "authorization_code"
     )
 
 
 def signed(claims: dict[str, Any], key: Key = FIRST_KEY, alg: str = "RS256", **header: Any) -> str:
-    """A token signed well. header: beside `alg` and `kid`; None leaves one out."""
-    whole = {name: value for name, value in ({"alg": alg, "kid": key.kid} | header).items() if value is not None}
-    return jwt.encode(whole, claims, key, algorithms=[alg])
+    """Return a correctly signed token. header: fields beside `alg` and `kid`; None leaves a field out."""
+    full_header = {name: value for name, value in ({"alg": alg, "kid": key.kid} | header).items() if value is not None}
+    return jwt.encode(full_header, claims, key, algorithms=[alg])

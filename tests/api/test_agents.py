@@ -1,4 +1,4 @@
-"""Agents, as those who configure them meet them."""
+"""The API of agents."""
 
 import asyncio
 from typing import Any
@@ -42,7 +42,7 @@ async def create_instruction(admin: httpx2.AsyncClient, name: str, **fields: Any
 
 
 class TestCreating:
-    async def test_an_agent_is_there_with_all_that_was_said(self, admin: httpx2.AsyncClient) -> None:
+    async def test_a_created_agent_has_all_fields_of_the_request(self, admin: httpx2.AsyncClient) -> None:
         await create_instruction(admin, "kindness")
         body = an_agent_body(
             defaultModel="opus",
@@ -60,13 +60,13 @@ class TestCreating:
         assert (await admin.get("/api/agents/by-trigger/developer-1-trigger")).json() == created
 
     @pytest.mark.parametrize("trigger_name", ["Team A/fixer", "a%2Fb", "é?#", "/"])
-    async def test_it_is_found_by_its_trigger_name_whatever_that_is(
+    async def test_an_agent_is_found_by_a_trigger_name_with_any_characters(
         self, admin: httpx2.AsyncClient, trigger_name: str
     ) -> None:
         created = await create(admin, an_agent_body(triggerName=trigger_name))
         assert (await admin.get(f"/api/agents/by-trigger/{quote(trigger_name, safe='')}")).json() == created
 
-    async def test_what_is_left_out_has_a_default(self, admin: httpx2.AsyncClient) -> None:
+    async def test_missing_fields_have_defaults(self, admin: httpx2.AsyncClient) -> None:
         created = await create(admin, {"name": "a", "eventTriggers": [{"source": "github", "events": ["push"]}]})
         assert (created["triggerName"], created["enabled"], created["instructions"]) == ("a", True, [])
         assert created["eventTriggers"] == [
@@ -81,17 +81,17 @@ class TestCreating:
             }
         ]
 
-    async def test_a_name_is_taken_once(self, admin: httpx2.AsyncClient) -> None:
+    async def test_a_second_agent_of_the_same_name_is_refused(self, admin: httpx2.AsyncClient) -> None:
         await create(admin, an_agent_body("a"))
         assert (await admin.post("/api/agents", json=an_agent_body("a", triggerName="b"))).status_code == 409
 
-    async def test_a_trigger_name_is_taken_once_also_by_many_at_once(self, api: Api, admin: httpx2.AsyncClient) -> None:
+    async def test_one_of_many_concurrent_agents_gets_a_trigger_name(self, api: Api, admin: httpx2.AsyncClient) -> None:
         bodies = [an_agent_body(f"a-{number}", triggerName="same") for number in range(10)]
         answers = await asyncio.gather(*(admin.post("/api/agents", json=body) for body in bodies))
         assert sorted(answer.status_code for answer in answers) == [201] + [409] * 9
         assert len(await api.store.list(AiAgent)) == 1
 
-    async def test_the_same_idempotency_key_gives_the_first_answer_again(self, admin: httpx2.AsyncClient) -> None:
+    async def test_a_repeated_idempotency_key_gets_the_first_response(self, admin: httpx2.AsyncClient) -> None:
         headers = {"Idempotency-Key": "key-1"}
         first, second = [await admin.post("/api/agents", json=an_agent_body(), headers=headers) for _ in range(2)]
         assert (second.status_code, second.json()) == (201, first.json())
@@ -127,7 +127,7 @@ class TestCreating:
             ({"trigerName": "typo"}, "trigerName"),
         ],
     )
-    async def test_what_is_wrong_is_named(
+    async def test_an_invalid_field_is_named_in_the_error(
         self, api: Api, admin: httpx2.AsyncClient, fields: dict[str, Any], field: str
     ) -> None:
         answer = await admin.post("/api/agents", json=an_agent_body() | fields)
@@ -137,7 +137,7 @@ class TestCreating:
 
 
 class TestChanging:
-    async def test_only_what_is_sent_changes(self, admin: httpx2.AsyncClient) -> None:
+    async def test_a_patch_changes_only_the_sent_fields(self, admin: httpx2.AsyncClient) -> None:
         created = await create(admin, an_agent_body(defaultModel="opus", eventTriggers=[TRIGGER]))
 
         answer = await admin.patch("/api/agents/developer-1", json={"enabled": False, "defaultModel": None})
@@ -152,15 +152,13 @@ class TestChanging:
         }
 
     @pytest.mark.parametrize("name", ["developer-1", "developer-2"])
-    async def test_an_agent_may_be_sent_with_a_name_and_keeps_its_own(
-        self, admin: httpx2.AsyncClient, name: str
-    ) -> None:
+    async def test_a_patch_ignores_the_name(self, admin: httpx2.AsyncClient, name: str) -> None:
         await create(admin, an_agent_body())
         answer = await admin.patch("/api/agents/developer-1", json={"name": name, "enabled": False})
         assert answer.status_code == 200
         assert (answer.json()["name"], answer.json()["enabled"]) == ("developer-1", False)
 
-    async def test_the_next_request_sees_it(self, admin: httpx2.AsyncClient) -> None:
+    async def test_the_next_request_sees_a_change(self, admin: httpx2.AsyncClient) -> None:
         await create(admin, an_agent_body())
         for number in range(10):
             await admin.patch("/api/agents/developer-1", json={"triggerName": f"name-{number}"})
@@ -173,7 +171,7 @@ class TestChanging:
         first, second = [await admin.patch("/api/agents/developer-1", json=body) for _ in range(2)]
         assert (first.status_code, second.status_code) == (200, 409)
 
-    async def test_no_change_of_many_at_once_is_lost(self, admin: httpx2.AsyncClient) -> None:
+    async def test_concurrent_changes_are_all_applied(self, admin: httpx2.AsyncClient) -> None:
         await create(admin, an_agent_body())
         patches: list[dict[str, Any]] = [{"defaultModel": "opus"}, {"defaultEffort": "low"}, {"enabled": False}] * 5
         answers = await asyncio.gather(*(admin.patch("/api/agents/developer-1", json=patch) for patch in patches))
@@ -181,13 +179,13 @@ class TestChanging:
         changed = (await admin.get("/api/agents/developer-1")).json()
         assert (changed["defaultModel"], changed["defaultEffort"], changed["enabled"]) == ("opus", "low", False)
 
-    async def test_the_trigger_name_of_another_is_refused(self, admin: httpx2.AsyncClient) -> None:
+    async def test_the_trigger_name_of_another_agent_is_refused(self, admin: httpx2.AsyncClient) -> None:
         await create(admin, an_agent_body("a"))
         await create(admin, an_agent_body("b"))
         assert (await admin.patch("/api/agents/b", json={"triggerName": "a-trigger"})).status_code == 409
         assert (await admin.patch("/api/agents/b", json={"triggerName": "b-trigger"})).status_code == 200
 
-    async def test_one_that_is_removed_is_gone_at_once(self, admin: httpx2.AsyncClient) -> None:
+    async def test_a_removed_agent_is_gone_at_once(self, admin: httpx2.AsyncClient) -> None:
         await create(admin, an_agent_body())
         assert (await admin.delete("/api/agents/developer-1")).status_code == 204
         assert (await admin.get("/api/agents")).json() == {"agents": []}
@@ -246,7 +244,7 @@ class TestSeeding:
             assert [each["name"] for each in resolved] == agent["instructions"] == ["conduct", trigger["instruction"]]
             assert all(len(each["content"]) > 300 and each["displayName"] for each in resolved)
 
-    async def test_only_what_is_missing_is_added_and_nothing_is_overwritten(self, admin: httpx2.AsyncClient) -> None:
+    async def test_a_seed_adds_missing_agents_and_overwrites_nothing(self, admin: httpx2.AsyncClient) -> None:
         await create(admin, an_agent_body("mine", triggerName="ai-reviewer"))
         await create_instruction(admin, "conduct", content="Our own rules.")
 
@@ -258,7 +256,7 @@ class TestSeeding:
         await admin.delete("/api/agents/ai-triager")
         assert (await admin.post("/api/agents/seed")).json() == {"seeded": 1}
 
-    async def test_what_a_seed_adds_could_have_been_sent_too(self, admin: httpx2.AsyncClient) -> None:
+    async def test_seeded_agents_are_valid_requests(self, admin: httpx2.AsyncClient) -> None:
         await admin.post("/api/agents/seed")
         for agent in (await admin.get("/api/agents")).json()["agents"]:
             body = {name: value for name, value in agent.items() if name not in ("id", "resourceVersion")}

@@ -1,4 +1,4 @@
-"""Who guesses API keys has to wait; who has one does not."""
+"""The rate limit for wrong API keys."""
 
 from datetime import timedelta
 from ipaddress import IPv6Address
@@ -6,44 +6,44 @@ from ipaddress import IPv6Address
 import httpx2
 
 from labrats.api.auth.keys import new_key
-from labrats.api.auth.rate_limit import MAX_WRONG_KEYS, MAX_ADDRESSES, WINDOW, AuthRateLimit
+from labrats.api.auth.rate_limit import MAX_ADDRESSES, MAX_WRONG_KEYS, WINDOW, AuthRateLimit
 from tests.api.conftest import KEYS, Api
 from tests.fakes.clock import NOON
 
 
-async def ask(client: httpx2.AsyncClient, key: str) -> httpx2.Response:
+async def send(client: httpx2.AsyncClient, key: str) -> httpx2.Response:
     return await client.get("/api/jobs", headers={"Authorization": f"Bearer {key}"})
 
 
 async def guess_many(client: httpx2.AsyncClient) -> None:
     for number in range(MAX_WRONG_KEYS):
-        assert (await ask(client, f"guess-{number}")).status_code == 401
+        assert (await send(client, f"guess-{number}")).status_code == 401
 
 
-async def test_after_many_wrong_keys_another_wrong_one_has_to_wait_and_a_right_one_has_not(api: Api) -> None:
+async def test_after_many_wrong_keys_another_is_refused_but_a_valid_key_is_accepted(api: Api) -> None:
     async with api.client(None) as guesser:
         await guess_many(guesser)
 
         for key in ("one-more-guess", new_key()):
-            refused = await ask(guesser, key)
+            refused = await send(guesser, key)
             assert (refused.status_code, refused.json()["code"]) == (429, "too_many_attempts")
             assert 0 < int(refused.headers["Retry-After"]) <= WINDOW.total_seconds()
-        assert (await ask(guesser, KEYS["user"])).status_code == 200
+        assert (await send(guesser, KEYS["user"])).status_code == 200
 
         api.clock.step(WINDOW.total_seconds())
-        assert (await ask(guesser, "one-more-guess")).status_code == 401
+        assert (await send(guesser, "one-more-guess")).status_code == 401
 
 
-async def test_the_same_wrong_key_again_and_no_key_are_no_guesses(api: Api) -> None:
+async def test_a_repeated_wrong_key_and_a_missing_key_are_not_counted(api: Api) -> None:
     async with api.client(None) as forgetful:
         for _ in range(2 * MAX_WRONG_KEYS):
-            assert (await ask(forgetful, "a-revoked-test-key")).status_code == 401
+            assert (await send(forgetful, "a-revoked-test-key")).status_code == 401
             assert (await forgetful.get("/api/jobs")).status_code == 401
 
-        assert (await ask(forgetful, KEYS["user"])).status_code == 200
+        assert (await send(forgetful, KEYS["user"])).status_code == 200
 
 
-def test_each_address_waits_for_itself_and_whoever_has_one_of_ipv6_has_all_of_its_network() -> None:
+def test_the_limit_applies_per_ipv4_address_and_per_ipv6_network() -> None:
     auth_rate_limit = AuthRateLimit()
     for number in range(MAX_WRONG_KEYS):
         auth_rate_limit.record_failure("192.0.2.1", f"{number}", NOON)
@@ -57,7 +57,7 @@ def test_each_address_waits_for_itself_and_whoever_has_one_of_ipv6_has_all_of_it
     assert auth_rate_limit.seconds_to_wait("192.0.2.1", NOON + timedelta(seconds=60)) == 240
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_memory_for_addresses_and_keys_is_bounded() -> None:
     auth_rate_limit = AuthRateLimit()
     for number in range(MAX_ADDRESSES + 100):
         auth_rate_limit.record_failure(f"address {number}", "wrong", NOON)

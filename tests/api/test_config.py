@@ -1,4 +1,4 @@
-"""The engine's settings for jobs, and the stubs."""
+"""The default settings for jobs, and the stubs."""
 
 import asyncio
 from typing import Any
@@ -19,7 +19,7 @@ NOTHING: dict[str, Any] = {
 
 
 async def put(admin: httpx2.AsyncClient, **body: Any) -> dict[str, Any]:
-    """The settings after a PUT, without their version."""
+    """Change the settings. Return the response without its version."""
     answer = await admin.put("/api/config/defaults", json=body)
     assert answer.status_code == 200, answer.text
     settings: dict[str, Any] = answer.json()
@@ -27,7 +27,7 @@ async def put(admin: httpx2.AsyncClient, **body: Any) -> dict[str, Any]:
     return settings
 
 
-async def test_at_first_nothing_is_set(admin: httpx2.AsyncClient) -> None:
+async def test_a_new_engine_has_no_settings(admin: httpx2.AsyncClient) -> None:
     assert (await admin.get("/api/config/defaults")).json() == NOTHING
 
 
@@ -60,7 +60,7 @@ async def test_a_put_merges_at_every_depth(admin: httpx2.AsyncClient) -> None:
     }
 
 
-async def test_what_was_read_can_be_sent_back(admin: httpx2.AsyncClient) -> None:
+async def test_the_response_of_a_get_can_be_sent_back(admin: httpx2.AsyncClient) -> None:
     await put(admin, model="sonnet", providers={"codex": {"model": "o3"}})
     read = (await admin.get("/api/config/defaults")).json()
     answer = await admin.put("/api/config/defaults", json=read)
@@ -68,7 +68,7 @@ async def test_what_was_read_can_be_sent_back(admin: httpx2.AsyncClient) -> None
     assert answer.json() | {"resourceVersion": ""} == read | {"resourceVersion": ""}
 
 
-async def test_what_was_read_while_nothing_was_set_can_be_sent_back_until_something_is(
+async def test_the_response_of_a_get_without_settings_can_be_sent_back_until_some_are_set(
     admin: httpx2.AsyncClient,
 ) -> None:
     read = (await admin.get("/api/config/defaults")).json() | {"model": "sonnet"}
@@ -87,14 +87,14 @@ async def test_a_stale_version_is_refused(admin: httpx2.AsyncClient) -> None:
     assert [(await admin.put("/api/config/defaults", json=body)).status_code for _ in range(2)] == [200, 409]
 
 
-async def test_no_change_of_many_at_once_is_lost(admin: httpx2.AsyncClient) -> None:
+async def test_concurrent_changes_are_all_applied(admin: httpx2.AsyncClient) -> None:
     providers = ("claude", "codex", "vllm", "gemma", "qwen", "mock")
     await asyncio.gather(*(put(admin, providers={name: {"model": f"of-{name}"}}) for name in providers))
     found = (await admin.get("/api/config/defaults")).json()["providers"]
     assert {name: each["model"] for name, each in found.items()} == {name: f"of-{name}" for name in providers}
 
 
-async def test_the_next_job_gets_them(api: Api, admin: httpx2.AsyncClient, user: httpx2.AsyncClient) -> None:
+async def test_the_next_job_gets_the_settings(api: Api, admin: httpx2.AsyncClient, user: httpx2.AsyncClient) -> None:
     await put(admin, effort="high", executorImage="example.test/executor:2", providers={"mock": {"model": "tiny"}})
 
     submitted = await user.post("/api/jobs/submit", json=a_submission())
@@ -123,14 +123,16 @@ async def test_the_next_job_gets_them(api: Api, admin: httpx2.AsyncClient, user:
         ({"providers": {"vllm": {"files": [{"filename": "a", "url": "file:///a"}]}}}, "providers.vllm.files[0].url"),
     ],
 )
-async def test_what_is_wrong_is_named(admin: httpx2.AsyncClient, body: dict[str, Any], field: str) -> None:
+async def test_an_invalid_field_is_named_in_the_error(
+    admin: httpx2.AsyncClient, body: dict[str, Any], field: str
+) -> None:
     answer = await admin.put("/api/config/defaults", json=body)
     assert answer.status_code == 422, answer.text
     assert [detail["field"] for detail in answer.json()["details"]] == [field]
     assert (await admin.get("/api/config/defaults")).json() == NOTHING
 
 
-async def test_the_stubs_answer_old_front_ends(admin: httpx2.AsyncClient) -> None:
+async def test_the_stubs_respond_to_old_front_ends(admin: httpx2.AsyncClient) -> None:
     path, body = "/api/config/sources/github", {"model": "opus", "anything": [1]}
     assert (await admin.get("/api/config/sources")).json() == {"sources": []}
     assert (await admin.get(path)).json() == {"source": "github", "model": "", "effort": ""}

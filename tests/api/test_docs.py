@@ -1,4 +1,4 @@
-"""The page for people: made of the document, and of nothing that the document could smuggle in."""
+"""The HTML documentation page: its links, and the escaping of text from the OpenAPI document."""
 
 from html.parser import HTMLParser
 from typing import Any
@@ -9,7 +9,7 @@ from labrats.api.routes.docs import render
 
 
 class Page(HTMLParser):
-    """What is on a page: its tags, and where its links lead."""
+    """The tags, ids and links of an HTML page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Page(HTMLParser):
                 self.links.add(value or "")
 
 
-async def test_every_link_leads_somewhere(user: httpx2.AsyncClient) -> None:
+async def test_every_link_has_a_target(user: httpx2.AsyncClient) -> None:
     answer = await user.get("/api/docs")
     page = Page(answer.text)
 
@@ -36,14 +36,14 @@ async def test_every_link_leads_somewhere(user: httpx2.AsyncClient) -> None:
     assert page.links - {"/api/openapi.json"} <= {f"#{name}" for name in page.ids}
 
 
-async def test_it_loads_and_runs_nothing(user: httpx2.AsyncClient) -> None:
+async def test_the_page_loads_no_files_and_runs_no_scripts(user: httpx2.AsyncClient) -> None:
     answer = await user.get("/api/docs")
 
     assert not {"script", "link", "img", "iframe"} & set(Page(answer.text).tags)
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
 
 
-def test_text_of_the_document_stays_text() -> None:
+def test_html_in_the_document_is_escaped() -> None:
     evil = "<script>alert(1)</script>"
     schema = {"description": evil, "properties": {evil: {"enum": [evil]}}, "examples": [{"a": evil}]}
     operation: dict[str, Any] = {
@@ -60,7 +60,7 @@ def test_text_of_the_document_stays_text() -> None:
     assert "script" not in Page(render(document)).tags
 
 
-async def test_what_is_code_is_set_as_code(user: httpx2.AsyncClient) -> None:
+async def test_text_in_backticks_becomes_code(user: httpx2.AsyncClient) -> None:
     text = (await user.get("/api/docs")).text
     assert "<code>details</code> names each invalid field" in text
     assert "`" not in text

@@ -1,4 +1,4 @@
-"""An engine on loopback answers to its own names only, so that no page can pass for it by a name of its own."""
+"""An engine on loopback accepts only its own host names, as a defence against DNS rebinding. Other request checks."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from labrats.api.auth.hosts import AllowedHosts
 from labrats.settings import EngineSettings
 from tests.api.conftest import Api, api_in_memory
 
-OWN = [
+ALLOWED = [
     "localhost",
     "localhost:3001",
     "LOCALHOST:3001".lower(),
@@ -21,7 +21,7 @@ OWN = [
     "labrats.example.com:8443",
     "proxy.internal:3001",
 ]
-FOREIGN = [
+REFUSED = [
     "evil.example",
     "localhost.evil.example",
     "evil-localhost",
@@ -40,18 +40,18 @@ def hosts() -> AllowedHosts:
     return AllowedHosts.of(EngineSettings(public_url="https://labrats.example.com", allowed_hosts=("proxy.internal",)))
 
 
-@pytest.mark.parametrize("host", OWN)
-def test_an_own_name_is_valid(hosts: AllowedHosts, host: str) -> None:
+@pytest.mark.parametrize("host", ALLOWED)
+def test_an_own_name_is_allowed(hosts: AllowedHosts, host: str) -> None:
     assert hosts.include(host)
 
 
-@pytest.mark.parametrize("host", FOREIGN)
-def test_a_foreign_name_is_not_valid(hosts: AllowedHosts, host: str) -> None:
+@pytest.mark.parametrize("host", REFUSED)
+def test_a_foreign_name_is_not_allowed(hosts: AllowedHosts, host: str) -> None:
     assert not hosts.include(host)
 
 
-@pytest.mark.parametrize("host", [*OWN, *FOREIGN])
-def test_beyond_loopback_every_name_is_valid(host: str) -> None:
+@pytest.mark.parametrize("host", [*ALLOWED, *REFUSED])
+def test_beyond_loopback_every_name_is_allowed(host: str) -> None:
     assert AllowedHosts.of(EngineSettings(host="0.0.0.0")).include(host)
 
 
@@ -63,14 +63,14 @@ async def test_a_foreign_name_is_refused_with_the_setting_that_would_allow_it(tm
     assert "LABRATS_ALLOWED_HOSTS" in refused.json()["error"]
 
 
-async def test_a_second_host_is_judged_as_well(tmp_path: Path) -> None:
+async def test_a_second_host_header_is_checked_too(tmp_path: Path) -> None:
     async with api_in_memory(tmp_path) as api, api.client("admin") as admin:
         refused = await admin.get("/health", headers=[("Host", "localhost"), ("Host", "evil.example")])
     assert refused.status_code == 403
     assert "evil.example" in refused.json()["error"]
 
 
-async def test_a_compressed_body_is_refused_for_what_it_is(api: Api) -> None:
+async def test_a_compressed_body_is_refused(api: Api) -> None:
     async with api.client("admin") as admin:
         headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
         refused = await admin.post("/api/jobs/submit", content=b"\x1f\x8b", headers=headers)
@@ -79,7 +79,7 @@ async def test_a_compressed_body_is_refused_for_what_it_is(api: Api) -> None:
 
 
 @pytest.mark.parametrize("query", ["limt=5", "limit=5&x=", "status=failed&Status=failed"])
-async def test_an_unknown_query_parameter_is_refused_by_its_name(api: Api, query: str) -> None:
+async def test_an_unknown_query_parameter_is_named_in_the_error(api: Api, query: str) -> None:
     async with api.client("admin") as admin:
         refused = await admin.get(f"/api/jobs?{query}")
     assert refused.status_code == 422

@@ -1,4 +1,4 @@
-"""Instructions, as those who configure agents meet them."""
+"""The API of instructions."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ async def names(admin: httpx2.AsyncClient, **query: str) -> list[str]:
     return [each["name"] for each in answer.json()["instructions"]]
 
 
-async def test_an_instruction_is_there_with_all_that_was_said(admin: httpx2.AsyncClient) -> None:
+async def test_a_created_instruction_has_all_fields_of_the_request(admin: httpx2.AsyncClient) -> None:
     body = {
         "name": "implement",
         "scope": "global",
@@ -30,12 +30,12 @@ async def test_an_instruction_is_there_with_all_that_was_said(admin: httpx2.Asyn
     assert (await admin.get("/api/instructions/implement")).json() == created
 
 
-async def test_what_is_left_out_has_a_default(admin: httpx2.AsyncClient) -> None:
+async def test_missing_fields_have_defaults(admin: httpx2.AsyncClient) -> None:
     created = await create_instruction(admin, "a")
     assert [created[field] for field in ("scope", "displayName", "description", "priority")] == ["local", "", "", 0]
 
 
-async def test_they_are_listed_by_scope(admin: httpx2.AsyncClient) -> None:
+async def test_instructions_are_listed_by_scope(admin: httpx2.AsyncClient) -> None:
     await create_instruction(admin, "b", scope="global")
     await create_instruction(admin, "a")
     assert await names(admin) == ["a", "b"]
@@ -44,12 +44,12 @@ async def test_they_are_listed_by_scope(admin: httpx2.AsyncClient) -> None:
     assert (await admin.get("/api/instructions?scope=other")).status_code == 422
 
 
-async def test_a_name_is_taken_once(admin: httpx2.AsyncClient) -> None:
+async def test_a_second_instruction_of_the_same_name_is_refused(admin: httpx2.AsyncClient) -> None:
     await create_instruction(admin, "a")
     assert (await admin.post("/api/instructions", json={"name": "a", "content": "x"})).status_code == 409
 
 
-async def test_the_same_idempotency_key_gives_the_first_answer_again(admin: httpx2.AsyncClient) -> None:
+async def test_a_repeated_idempotency_key_gets_the_first_response(admin: httpx2.AsyncClient) -> None:
     body, headers = {"name": "a", "content": "x"}, {"Idempotency-Key": "key-1"}
     first, second = [await admin.post("/api/instructions", json=body, headers=headers) for _ in range(2)]
     assert (second.status_code, second.json()) == (201, first.json())
@@ -66,14 +66,16 @@ async def test_the_same_idempotency_key_gives_the_first_answer_again(admin: http
         ({"contents": "typo"}, "contents"),
     ],
 )
-async def test_what_is_wrong_is_named(api: Api, admin: httpx2.AsyncClient, fields: dict[str, Any], field: str) -> None:
+async def test_an_invalid_field_is_named_in_the_error(
+    api: Api, admin: httpx2.AsyncClient, fields: dict[str, Any], field: str
+) -> None:
     answer = await admin.post("/api/instructions", json={"name": "a", "content": "x"} | fields)
     assert answer.status_code == 422, answer.text
     assert [detail["field"] for detail in answer.json()["details"]] == [field]
     assert await api.store.list(AiInstruction) == []
 
 
-async def test_only_what_is_sent_changes(admin: httpx2.AsyncClient) -> None:
+async def test_a_patch_changes_only_the_sent_fields(admin: httpx2.AsyncClient) -> None:
     created = await create_instruction(admin, "a", priority=3)
 
     answer = await admin.patch("/api/instructions/a", json={"scope": "global", "content": "New."})
@@ -93,7 +95,7 @@ async def test_only_what_is_sent_changes(admin: httpx2.AsyncClient) -> None:
 @pytest.mark.parametrize(
     "use", [{"instructions": ["a"]}, {"eventTriggers": [{"source": "s", "events": ["e"], "instruction": "a"}]}]
 )
-async def test_one_that_an_agent_uses_is_removed_only_by_force(admin: httpx2.AsyncClient, use: dict[str, Any]) -> None:
+async def test_an_instruction_in_use_is_removed_only_by_force(admin: httpx2.AsyncClient, use: dict[str, Any]) -> None:
     await create_instruction(admin, "a")
     await create(admin, {"name": "user-of-it"} | use)
 
@@ -107,7 +109,7 @@ async def test_one_that_an_agent_uses_is_removed_only_by_force(admin: httpx2.Asy
     assert (await admin.get("/api/agents/user-of-it/instructions")).json() == {"instructions": []}
 
 
-async def test_force_disables_the_triggers_that_name_it(admin: httpx2.AsyncClient) -> None:
+async def test_force_disables_triggers_that_name_the_instruction(admin: httpx2.AsyncClient) -> None:
     await create_instruction(admin, "a")
     triggers = [{"source": "s", "events": [event], "instruction": text} for event, text in (("e", "a"), ("f", "other"))]
     await create(admin, {"name": "listener", "eventTriggers": triggers})
@@ -123,7 +125,7 @@ async def test_force_disables_the_triggers_that_name_it(admin: httpx2.AsyncClien
     assert started.json()["matched"] == 0
 
 
-async def test_an_agent_whose_instruction_is_gone_can_still_be_changed(admin: httpx2.AsyncClient) -> None:
+async def test_an_agent_with_a_missing_instruction_can_be_changed(admin: httpx2.AsyncClient) -> None:
     await create_instruction(admin, "a")
     await create(admin, {"name": "user-of-it", "instructions": ["a"]})
     await admin.delete("/api/instructions/a?force=true")
@@ -135,7 +137,7 @@ async def test_an_agent_whose_instruction_is_gone_can_still_be_changed(admin: ht
     assert (refused.status_code, refused.json()["details"][0]["field"]) == (422, "instructions[0]")
 
 
-async def test_one_that_nobody_uses_is_removed(admin: httpx2.AsyncClient) -> None:
+async def test_an_unused_instruction_is_removed(admin: httpx2.AsyncClient) -> None:
     await create_instruction(admin, "a")
     assert (await admin.delete("/api/instructions/a")).status_code == 204
     assert await names(admin) == []

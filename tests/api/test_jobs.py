@@ -312,7 +312,7 @@ class TestPings:
 
     @pytest.fixture
     async def api(self, tmp_path: Path) -> AsyncIterator[Api]:
-        async with api_in_memory(tmp_path, deals_with_files=False) as api:
+        async with api_in_memory(tmp_path, handles_files=False) as api:
             yield api
 
     async def test_pings_are_sent_while_only_unlogged_events_arrive(self, api: Api, user: httpx2.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""The number of values in a JSON body is bounded before any of them is made."""
+"""The number of values in a JSON body is limited before the body is parsed."""
 
 import json
 import tracemalloc
@@ -20,13 +20,13 @@ VALUES = st.recursive(
 
 
 def count(value: Any) -> int:
-    """Return how many values the lists and objects in `value` hold."""
+    """Return the number of values in the lists and objects of `value`."""
     children = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
     return len(children) + sum(map(count, children))
 
 
 @given(value=VALUES, indent=st.sampled_from([None, 1]))
-def test_values_are_counted_exactly(value: Any, indent: int | None) -> None:
+def test_the_count_of_values_is_exact(value: Any, indent: int | None) -> None:
     body, values = json.dumps(value, indent=indent, ensure_ascii=False).encode(), count(value)
     assert not has_more_values(body, values)
     assert values == 0 or has_more_values(body, values - 1)
@@ -35,13 +35,13 @@ def test_values_are_counted_exactly(value: Any, indent: int | None) -> None:
 HOSTILE = {
     "empty lists": b"[" + b"[]," * 1_000_000 + b"[]]",
     "empty objects": b"[" + b"{}," * 1_000_000 + b"{}]",
-    "short texts": b"[" + b'"",' * 1_000_000 + b'""]',
-    "texts that nothing separates": b'""' * 1_000_000 + b"," * 60_000,
+    "short strings": b"[" + b'"",' * 1_000_000 + b'""]',
+    "strings without separators": b'""' * 1_000_000 + b"," * 60_000,
 }
 
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
-def test_a_body_of_very_many_values_is_refused_before_they_are_made(body: bytes) -> None:
+def test_a_body_with_too_many_values_is_refused_before_parsing(body: bytes) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(ApiError, match="more than 50000 values"):
@@ -52,7 +52,7 @@ def test_a_body_of_very_many_values_is_refused_before_they_are_made(body: bytes)
     assert peak < 100_000
 
 
-def test_a_text_that_does_not_end_is_looked_at_once() -> None:
-    body = b"[" * 50_001 + b'"' + b'\\"' * 2_000_000  # quadratic, if each quote were taken for the beginning of a text
+def test_an_unterminated_string_is_scanned_once() -> None:
+    body = b"[" * 50_001 + b'"' + b'\\"' * 2_000_000  # quadratic if each quote was tried as the start of a string
     assert has_more_values(body, 50_000)
     assert not has_more_values(body, 60_000)

@@ -1,4 +1,4 @@
-"""What the engine makes of the Secrets that are API keys, those made by hand included."""
+"""API keys in Secrets, including Secrets that were applied with kubectl."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,10 +31,10 @@ from tests.support.waiting import eventually
 
 R = TypeVar("R", bound=Resource)
 
-KEY = "test-key-made-by-hand"
+KEY = "test-key-that-was-applied"
 
 
-def by_hand(name: str = "by-hand", *, label: str | None = API_KEY_LABEL_VALUE, **data: Any) -> Secret:
+def applied(name: str = "applied", *, label: str | None = API_KEY_LABEL_VALUE, **data: Any) -> Secret:
     labels = {API_KEY_LABEL: label} if label else {}
     return Secret(metadata=Metadata(name=name, labels=labels), data=data)
 
@@ -53,25 +53,25 @@ async def test_the_newest_key_is_listed_first(api: Api, admin: httpx2.AsyncClien
     assert listed[:3] == ["third", "second", "first"]
 
 
-async def test_a_hash_made_by_hand_is_a_key(api: Api) -> None:
-    await api.store.create(by_hand(hash=hash_key(KEY)))
+async def test_an_applied_secret_with_a_hash_is_a_key(api: Api) -> None:
+    await api.store.create(applied(hash=hash_key(KEY)))
 
     await eventually(lambda: is_known(api))
     caller = api.services.api_keys.caller(KEY, NOON)
     assert caller is not None
-    assert (caller.id, caller.scopes, caller.is_admin) == ("by-hand", frozenset({"submit"}), False)
+    assert (caller.id, caller.scopes, caller.is_admin) == ("applied", frozenset({"submit"}), False)
 
 
-async def test_a_key_made_by_hand_works_and_is_replaced_by_its_hash(api: Api) -> None:
-    await api.store.create(by_hand(key=f"{KEY}\n", scopes="admin"))
+async def test_an_applied_plain_key_works_and_is_replaced_by_its_hash(api: Api) -> None:
+    await api.store.create(applied(key=f"{KEY}\n", scopes="admin"))
 
     await eventually(lambda: is_known(api))
-    stored = await api.store.get(Secret, "by-hand")
+    stored = await api.store.get(Secret, "applied")
     assert stored.data == {"hash": hash_key(KEY), "prefix": KEY[:8], "scopes": "admin"}
     assert is_known(api)
 
 
-async def test_a_key_that_may_have_been_revoked_unheard_is_not_believed(tmp_path: Path) -> None:
+async def test_a_key_is_refused_when_the_watch_is_silent_for_too_long(tmp_path: Path) -> None:
     class SilentStore(MemoryStore):
         silence = MAX_SILENCE_SECONDS
 
@@ -85,22 +85,22 @@ async def test_a_key_that_may_have_been_revoked_unheard_is_not_believed(tmp_path
         assert 'silence_seconds{watch="keys"} 151.0' in (await user.get("/metrics")).text
 
 
-async def test_what_was_answered_of_a_key_holds_at_once_however_slow_the_storage_is_to_tell(tmp_path: Path) -> None:
-    class SlowToTell(MemoryStore):
+async def test_creation_and_revocation_take_effect_before_the_response_with_a_slow_watch(tmp_path: Path) -> None:
+    class SlowStore(MemoryStore):
         async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
             async for change in super().watch(kind):
                 if kind is Secret:
                     await asyncio.sleep(0.05)
                 yield change
 
-    async with api_in_memory(tmp_path, make_store=SlowToTell) as api, api.client("admin") as admin:
-        made = (await admin.post("/api/api-keys", json={"name": "new", "scopes": ["submit"]})).json()
-        assert is_known(api, made["key"])
-        await admin.delete(f"/api/api-keys/{made['id']}")
-        assert not is_known(api, made["key"])
+    async with api_in_memory(tmp_path, make_store=SlowStore) as api, api.client("admin") as admin:
+        created = (await admin.post("/api/api-keys", json={"name": "new", "scopes": ["submit"]})).json()
+        assert is_known(api, created["key"])
+        await admin.delete(f"/api/api-keys/{created['id']}")
+        assert not is_known(api, created["key"])
 
 
-async def test_a_job_names_the_secret_of_the_key_that_asked_for_it(api: Api, user: httpx2.AsyncClient) -> None:
+async def test_a_job_names_the_secret_of_its_callers_key(api: Api, user: httpx2.AsyncClient) -> None:
     await user.post("/api/jobs/submit", json=a_submission())
     (job,) = await api.store.list(Job)
     assert job.spec.api_key_ref == job.spec.owner
@@ -122,9 +122,9 @@ async def test_a_job_names_the_secret_of_the_key_that_asked_for_it(api: Api, use
     ],
     ids=str,
 )
-async def test_a_secret_that_makes_no_sense_is_no_key_and_harms_no_other(api: Api, data: dict[str, str]) -> None:
-    await api.store.create(by_hand(**data))
-    await api.store.create(by_hand("good", hash=hash_key("test-key-after-it")))
+async def test_an_invalid_secret_is_no_key_and_does_not_affect_others(api: Api, data: dict[str, str]) -> None:
+    await api.store.create(applied(**data))
+    await api.store.create(applied("good", hash=hash_key("test-key-after-it")))
 
     await eventually(lambda: is_known(api, "test-key-after-it"))
     assert not is_known(api)
@@ -133,16 +133,16 @@ async def test_a_secret_that_makes_no_sense_is_no_key_and_harms_no_other(api: Ap
 
 
 async def test_a_secret_without_the_label_is_no_key(api: Api) -> None:
-    await api.store.create(by_hand(label=None, key=KEY))
-    await api.store.create(by_hand("other", label="something-else", key=KEY))
-    await api.store.create(by_hand("good", hash=hash_key("test-key-after-it")))
+    await api.store.create(applied(label=None, key=KEY))
+    await api.store.create(applied("other", label="something-else", key=KEY))
+    await api.store.create(applied("good", hash=hash_key("test-key-after-it")))
 
     await eventually(lambda: is_known(api, "test-key-after-it"))
     assert not is_known(api)
 
 
 async def test_other_secrets_are_not_listed_and_cannot_be_revoked(api: Api, admin: httpx2.AsyncClient) -> None:
-    await api.store.create(by_hand("credentials", label=None, ANTHROPIC_API_KEY="test-secret"))
+    await api.store.create(applied("credentials", label=None, ANTHROPIC_API_KEY="test-secret"))
 
     answer = await admin.delete("/api/api-keys/credentials")
 
@@ -151,20 +151,20 @@ async def test_other_secrets_are_not_listed_and_cannot_be_revoked(api: Api, admi
     assert "credentials" not in (await admin.get("/api/api-keys")).text
 
 
-async def test_taking_the_label_off_revokes_the_key(api: Api) -> None:
-    stored = await api.store.create(by_hand(hash=hash_key(KEY)))
+async def test_removing_the_label_revokes_the_key(api: Api) -> None:
+    stored = await api.store.create(applied(hash=hash_key(KEY)))
     await eventually(lambda: is_known(api))
 
-    await api.store.update(Secret(metadata=Metadata(name="by-hand", resource_version=stored.metadata.resource_version)))
+    await api.store.update(Secret(metadata=Metadata(name="applied", resource_version=stored.metadata.resource_version)))
 
     await eventually(lambda: not is_known(api))
 
 
-async def test_a_changed_secret_is_the_new_key_only(api: Api) -> None:
-    stored = await api.store.create(by_hand(hash=hash_key("test-key-before")))
+async def test_a_changed_secret_replaces_the_old_key(api: Api) -> None:
+    stored = await api.store.create(applied(hash=hash_key("test-key-before")))
     await eventually(lambda: is_known(api, "test-key-before"))
 
-    changed = by_hand(hash=hash_key(KEY))
+    changed = applied(hash=hash_key(KEY))
     await api.store.update(Secret(metadata=stored.metadata, data=changed.data))
 
     await eventually(lambda: is_known(api))
@@ -181,20 +181,20 @@ async def test_a_key_is_valid_until_the_moment_it_expires(api: Api) -> None:
     assert keys.caller(KEY, expires_at) is None
 
 
-async def test_when_a_key_expires_is_told_in_utc(api: Api, admin: httpx2.AsyncClient) -> None:
-    asked = {"name": "ci", "expiresAt": "2999-01-01T02:00:00+02:00"}
-    made = (await admin.post("/api/api-keys", json=asked)).json()
+async def test_the_expiry_of_a_key_is_shown_in_utc(api: Api, admin: httpx2.AsyncClient) -> None:
+    body = {"name": "ci", "expiresAt": "2999-01-01T02:00:00+02:00"}
+    created = (await admin.post("/api/api-keys", json=body)).json()
 
-    await api.store.create(by_hand("odd", key="test-key-of-some-length", expiresAt="tomorrow"))
-    (listed,) = [key for key in (await admin.get("/api/api-keys")).json()["apiKeys"] if key["id"] == made["id"]]
+    await api.store.create(applied("odd", key="test-key-of-some-length", expiresAt="tomorrow"))
+    (listed,) = [key for key in (await admin.get("/api/api-keys")).json()["apiKeys"] if key["id"] == created["id"]]
 
-    assert made["expiresAt"] == listed["expiresAt"] == "2999-01-01T00:00:00Z"
+    assert created["expiresAt"] == listed["expiresAt"] == "2999-01-01T00:00:00Z"
 
 
 @pytest.mark.parametrize(
     "expires_at", [32503680000, "tomorrow", "2999-01-01", "2999-01-01T00:00:00", True, ""], ids=str
 )
-async def test_what_is_no_time_is_refused_with_one_that_is(admin: httpx2.AsyncClient, expires_at: object) -> None:
+async def test_an_invalid_expiry_is_refused_with_an_example(admin: httpx2.AsyncClient, expires_at: object) -> None:
     answer = await admin.post("/api/api-keys", json={"name": "ci", "expiresAt": expires_at})
     assert answer.status_code == 422
     (detail,) = answer.json()["details"]
@@ -202,7 +202,7 @@ async def test_what_is_no_time_is_refused_with_one_that_is(admin: httpx2.AsyncCl
     assert "2030-01-31T12:00:00Z" in detail["message"]
 
 
-async def test_a_key_of_the_environment_has_an_owner_that_does_not_tell_it() -> None:
+async def test_the_owner_of_an_environment_key_does_not_reveal_the_key() -> None:
     caller = ApiKeyIndex([KEY]).caller(KEY, NOON)
 
     assert caller is not None
@@ -211,7 +211,9 @@ async def test_a_key_of_the_environment_has_an_owner_that_does_not_tell_it() -> 
     assert not caller.may_see("another")
 
 
-async def test_a_key_cannot_be_shown_again_once_its_makers_own_has_changed(api: Api, admin: httpx2.AsyncClient) -> None:
+async def test_a_key_cannot_be_shown_again_after_a_change_of_its_creators_key(
+    api: Api, admin: httpx2.AsyncClient
+) -> None:
     request: dict[str, Any] = {"json": {"name": "ci"}, "headers": {"Idempotency-Key": "key-1"}}
     assert (await admin.post("/api/api-keys", **request)).status_code == 201
     own = key_secret("admin", "test-key-of-the-admin", ["admin"])
@@ -226,13 +228,13 @@ async def test_a_key_cannot_be_shown_again_once_its_makers_own_has_changed(api: 
     assert "key" not in again.json()
 
 
-def test_derived_keys_look_like_fresh_ones_and_need_all_three_parts() -> None:
-    parts: tuple[Any, ...] = ("maker", "nonce", "salt")
+def test_a_derived_key_has_the_usual_format_and_depends_on_all_three_parts() -> None:
+    parts: tuple[Any, ...] = ("creator", "nonce", "salt")
     others = [
-        ("Maker", "nonce", "salt"),
-        ("maker", "Nonce", "salt"),
-        ("maker", "nonce", "Salt"),
-        ("maker", "", "saltnonce"),
+        ("Creator", "nonce", "salt"),
+        ("creator", "Nonce", "salt"),
+        ("creator", "nonce", "Salt"),
+        ("creator", "", "saltnonce"),
     ]
 
     assert derived_key(*parts) == derived_key(*parts)
@@ -241,26 +243,26 @@ def test_derived_keys_look_like_fresh_ones_and_need_all_three_parts() -> None:
     assert derived_key(*parts).startswith("lr_")
 
 
-async def test_a_key_made_by_hand_is_kept_in_the_clear_nowhere(api: Api) -> None:
-    """`kubectl apply` keeps what it was given beside it."""
-    applied = by_hand(key="short", scopes="submit, god")
+async def test_an_applied_plain_key_is_removed_from_data_and_annotations(api: Api) -> None:
+    """`kubectl apply` stores the manifest in an annotation."""
+    secret = applied(key="short", scopes="submit, god")
     note = {LAST_APPLIED: '{"stringData": {"key": "short"}}', "mine": "stays"}
-    await api.store.create(replace(applied, metadata=replace(applied.metadata, annotations=note)))
-    await api.store.create(by_hand("good", hash=hash_key("test-key-after-it")))
+    await api.store.create(replace(secret, metadata=replace(secret.metadata, annotations=note)))
+    await api.store.create(applied("good", hash=hash_key("test-key-after-it")))
 
     await eventually(lambda: is_known(api, "test-key-after-it"))
-    stored = await api.store.get(Secret, "by-hand")
+    stored = await api.store.get(Secret, "applied")
     assert stored.data == {"hash": hash_key("short"), "prefix": "sh", "scopes": "submit, god"}
     assert stored.metadata.annotations == {"mine": "stays"}
     assert not is_known(api, "short")
 
 
-async def test_a_key_that_cannot_be_replaced_by_its_hash_harms_no_other(tmp_path: Path) -> None:
+async def test_an_immutable_plain_key_does_not_affect_others(tmp_path: Path) -> None:
     class ImmutableStore(MemoryStore):
         async def update(self, resource: R) -> R:
             raise Invalid(Problem("data", "field is immutable when `immutable` is set"))
 
     async with api_in_memory(tmp_path, make_store=ImmutableStore) as api:
-        await api.store.create(by_hand("fixed", key=KEY))
-        await api.store.create(by_hand("other", hash=hash_key("another-test-key")))
+        await api.store.create(applied("fixed", key=KEY))
+        await api.store.create(applied("other", hash=hash_key("another-test-key")))
         await eventually(lambda: is_known(api) and is_known(api, "another-test-key"))

@@ -1,4 +1,4 @@
-"""MCP servers: in the settings of a job, or lent to it by its agent."""
+"""MCP servers in the settings of a job and of its agent."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ ADDRESS = {"url": "https://mcp.example.com/mcp", "headers": {"X-Team": "red"}}
 
 
 async def submitted(user: httpx2.AsyncClient, **fields: Any) -> Any:
-    """The detail of the job that was made of it."""
+    """Submit a job. Return its detail."""
     answer = await user.post("/api/jobs/submit", json=a_submission(**fields))
     assert answer.status_code == 201, answer.text
     return (await user.get(f"/api/jobs/{answer.json()['jobId']}")).json()
 
 
-async def test_a_job_has_those_that_it_asks_for(user: httpx2.AsyncClient) -> None:
+async def test_a_job_has_the_servers_of_its_submission(user: httpx2.AsyncClient) -> None:
     servers = {"docs": PROGRAM, "web_2": ADDRESS, "bare-one": {"command": "tool"}}
 
     job = await submitted(user, config={"provider": "mock", "mcpServers": servers})
@@ -28,7 +28,7 @@ async def test_a_job_has_those_that_it_asks_for(user: httpx2.AsyncClient) -> Non
     assert job["configOrigins"]["mcpServers"] == "request"
 
 
-async def test_an_agent_lends_its_own_to_jobs_that_ask_for_none(
+async def test_an_agents_servers_apply_to_jobs_that_set_none(
     user: httpx2.AsyncClient, admin: httpx2.AsyncClient
 ) -> None:
     agent = {"name": "with-tools", "defaultProvider": "mock", "mcpServers": {"docs": PROGRAM}}
@@ -36,33 +36,33 @@ async def test_an_agent_lends_its_own_to_jobs_that_ask_for_none(
     assert created.status_code == 201, created.text
     assert created.json()["mcpServers"] == {"docs": PROGRAM}
 
-    lent = await submitted(user, agentRole="with-tools")
+    inherited = await submitted(user, agentRole="with-tools")
     own = await submitted(user, agentRole="with-tools", config={"mcpServers": {"web": ADDRESS}})
     none = await submitted(user, agentRole="with-tools", config={"mcpServers": {}})
 
-    assert (lent["config"]["mcpServers"], lent["configOrigins"]["mcpServers"]) == ({"docs": PROGRAM}, "agent")
+    assert (inherited["config"]["mcpServers"], inherited["configOrigins"]["mcpServers"]) == ({"docs": PROGRAM}, "agent")
     assert own["config"]["mcpServers"] == {"web": ADDRESS}
     assert none["config"]["mcpServers"] == {}
 
 
-async def test_those_of_an_agent_are_replaced_and_taken_away(admin: httpx2.AsyncClient) -> None:
+async def test_a_patch_replaces_and_removes_an_agents_servers(admin: httpx2.AsyncClient) -> None:
     await admin.post("/api/agents", json={"name": "changing", "mcpServers": {"docs": PROGRAM}})
 
     replaced = await admin.patch("/api/agents/changing", json={"mcpServers": {"web": ADDRESS}})
-    kept = await admin.patch("/api/agents/changing", json={"enabled": False})
-    taken = await admin.patch("/api/agents/changing", json={"mcpServers": None})
+    unchanged = await admin.patch("/api/agents/changing", json={"enabled": False})
+    removed = await admin.patch("/api/agents/changing", json={"mcpServers": None})
 
-    assert replaced.json()["mcpServers"] == kept.json()["mcpServers"] == {"web": ADDRESS}
-    assert "mcpServers" not in taken.json()
+    assert replaced.json()["mcpServers"] == unchanged.json()["mcpServers"] == {"web": ADDRESS}
+    assert "mcpServers" not in removed.json()
 
 
-async def test_an_agent_alone_names_credentials(user: httpx2.AsyncClient, admin: httpx2.AsyncClient) -> None:
+async def test_only_an_agent_may_name_credentials(user: httpx2.AsyncClient, admin: httpx2.AsyncClient) -> None:
     servers = {"docs": PROGRAM | {"credentialsRef": "docs-token"}}
     created = await admin.post("/api/agents", json={"name": "trusted", "mcpServers": servers})
     refused = await user.post("/api/jobs/submit", json=a_submission(config={"mcpServers": servers}))
-    lent = await submitted(user, agentRole="trusted", config={"provider": "claude"})
+    inherited = await submitted(user, agentRole="trusted", config={"provider": "claude"})
 
-    assert created.json()["mcpServers"] == lent["config"]["mcpServers"] == servers
+    assert created.json()["mcpServers"] == inherited["config"]["mcpServers"] == servers
     assert refused.json()["details"] == [
         {"field": "config.mcpServers.docs.credentialsRef", "message": "there is no such field"}
     ]
@@ -96,8 +96,10 @@ async def test_an_agent_alone_names_credentials(user: httpx2.AsyncClient, admin:
         ({"command": "npx", "args": ["x" * 4096] * 4}, None),
     ],
 )
-async def test_one_that_is_wrong_is_named(api: Api, user: httpx2.AsyncClient, server: Any, field: str | None) -> None:
-    """field: where in it; None where they are wrong as a whole."""
+async def test_an_invalid_server_is_named_in_the_error(
+    api: Api, user: httpx2.AsyncClient, server: Any, field: str | None
+) -> None:
+    """field: the path within the server; None if the servers are invalid together."""
     answer = await user.post("/api/jobs/submit", json=a_submission(config={"mcpServers": {"docs": server}}))
 
     assert answer.status_code == 422, answer.text
@@ -107,7 +109,7 @@ async def test_one_that_is_wrong_is_named(api: Api, user: httpx2.AsyncClient, se
 
 
 @pytest.mark.parametrize("name", ["", "two words", "dots.too", "x" * 65, "ä"])
-async def test_a_name_that_programs_cannot_take_is_refused(admin: httpx2.AsyncClient, name: str) -> None:
+async def test_an_invalid_server_name_is_refused(admin: httpx2.AsyncClient, name: str) -> None:
     answer = await admin.post("/api/agents", json={"name": "misnamed", "mcpServers": {name: PROGRAM}})
 
     assert answer.status_code == 422, answer.text

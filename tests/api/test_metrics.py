@@ -1,4 +1,4 @@
-"""A caller cannot make the exposition grow without end."""
+"""Callers cannot make the metrics grow without limit."""
 
 import httpx2
 
@@ -7,14 +7,14 @@ from tests.api.conftest import Api, a_submission
 from tests.support.waiting import eventually
 
 
-def test_so_many_sets_of_labels_are_told_apart_and_no_more() -> None:
+def test_label_sets_beyond_the_limit_become_other() -> None:
     labels = BoundedLabels(3)
     assert [labels("mock", str(number)) for number in range(3)] == [("mock", "0"), ("mock", "1"), ("mock", "2")]
     assert labels("mock", "3") == ("mock", "other")
     assert labels("mock", "0") == ("mock", "0")
 
 
-async def test_types_and_models_that_callers_make_up_are_bounded(api: Api, user: httpx2.AsyncClient) -> None:
+async def test_types_and_models_from_callers_are_limited(api: Api, user: httpx2.AsyncClient) -> None:
     count = MAX_TYPES + 20
     for number in range(count):
         config = {"provider": "mock", "model": f"model-{number}"}

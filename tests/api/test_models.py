@@ -1,4 +1,4 @@
-"""The files of local models over HTTP."""
+"""The API of model files."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ async def hub() -> AsyncIterator[Hub]:
 
 @pytest.fixture
 async def configured(admin: httpx2.AsyncClient, hub: Hub) -> None:
-    """The settings name a file of qwen, whose digest they have, and a pickle of vllm."""
+    """Configure a file of qwen with its digest, and a pickle of vllm."""
     a_file = {"filename": "a.gguf", "url": hub.url("/a.gguf"), "sha256": DIGEST}
     a_pickle = {"filename": "pickled.bin", "url": hub.url("/pickled.bin")}
     providers = {"qwen": {"model": "qwen2.5", "files": [a_file]}, "vllm": {"files": [a_pickle]}}
@@ -38,8 +38,8 @@ async def configured(admin: httpx2.AsyncClient, hub: Hub) -> None:
 
 
 async def download(admin: httpx2.AsyncClient, hub: Hub, path: str = "/a.gguf", **fields: Any) -> httpx2.Response:
-    asked = {"provider": "qwen", "model": "qwen2.5", "url": hub.url(path)} | fields
-    return await admin.post("/api/models/download", json=asked)
+    body = {"provider": "qwen", "model": "qwen2.5", "url": hub.url(path)} | fields
+    return await admin.post("/api/models/download", json=body)
 
 
 async def operation(admin: httpx2.AsyncClient) -> dict[str, Any]:
@@ -48,14 +48,14 @@ async def operation(admin: httpx2.AsyncClient) -> dict[str, Any]:
     return answer
 
 
-async def ended(api: Api) -> None:
-    """Wait for the one operation there is."""
+async def wait_until_ended(api: Api) -> None:
+    """Wait until the one operation has ended."""
     assert api.services.model_file_scans
     records = Path(api.services.model_file_scans.files.place.folder or "") / ".operations"
     await eventually(lambda: any(b'"finishedAt"' in record.read_bytes() for record in records.glob("*.json")))
 
 
-async def test_at_first_there_are_no_models(api: Api, admin: httpx2.AsyncClient, tmp_path: Path) -> None:
+async def test_a_new_engine_has_no_models(api: Api, admin: httpx2.AsyncClient, tmp_path: Path) -> None:
     answer = (await admin.get("/api/models")).json()
     assert answer == {
         "models": [],
@@ -80,18 +80,20 @@ async def test_a_configured_file_is_downloaded(api: Api, admin: httpx2.AsyncClie
         "size": None,
     }
 
-    begun = await admin.post("/api/models/download", json={name: listed[name] for name in ("provider", "model", "url")})
+    started = await admin.post(
+        "/api/models/download", json={name: listed[name] for name in ("provider", "model", "url")}
+    )
 
-    assert begun.status_code == 201, begun.text
-    assert begun.json()["status"] == "waiting"
-    await ended(api)
+    assert started.status_code == 201, started.text
+    assert started.json()["status"] == "waiting"
+    await wait_until_ended(api)
     completed = await operation(admin)
-    assert completed == begun.json() | {"status": "completed", "finishedAt": completed["finishedAt"]}
+    assert completed == started.json() | {"status": "completed", "finishedAt": completed["finishedAt"]}
     assert (tmp_path / "models" / "qwen" / "a.gguf").read_bytes() == CONTENT
     listed = (await admin.get("/api/models")).json()["models"][0]
     assert (listed["downloaded"], listed["size"]) == (True, len(CONTENT))
-    log = (await admin.get(f"/api/models/jobs/{begun.json()['name']}/logs")).json()
-    assert log["name"] == begun.json()["name"]
+    log = (await admin.get(f"/api/models/jobs/{started.json()['name']}/logs")).json()
+    assert log["name"] == started.json()["name"]
     assert log["logs"][0].endswith("Z requesting 127.0.0.1")
     assert DIGEST in log["logs"][-1]
 
@@ -101,7 +103,7 @@ async def test_a_configured_file_is_downloaded(api: Api, admin: httpx2.AsyncClie
     "fields",
     [{"provider": "vllm"}, {"model": "other"}, {"url": "http://127.0.0.1/a.gguf"}, {"url": "http://169.254.169.254/"}],
 )
-async def test_nothing_but_what_is_configured_is_fetched(
+async def test_a_file_that_is_not_configured_is_not_downloaded(
     admin: httpx2.AsyncClient, hub: Hub, fields: dict[str, Any]
 ) -> None:
     answer = await download(admin, hub, **fields)
@@ -132,15 +134,15 @@ async def test_a_second_download_of_a_file_joins_the_first(api: Api, admin: http
     assert (again.status_code, again.json()["name"]) == (201, first.json()["name"])
     assert (await admin.delete("/api/models/qwen/a.gguf")).status_code == 409
     file.released.set()
-    await ended(api)
+    await wait_until_ended(api)
     assert len(hub.requests) == 1
 
 
 @pytest.mark.usefixtures("configured")
-async def test_the_same_key_downloads_once(api: Api, admin: httpx2.AsyncClient, hub: Hub) -> None:
+async def test_a_repeated_idempotency_key_downloads_once(api: Api, admin: httpx2.AsyncClient, hub: Hub) -> None:
     admin.headers["Idempotency-Key"] = "k1"
     first = await download(admin, hub)
-    await ended(api)
+    await wait_until_ended(api)
 
     again = await download(admin, hub)
 
@@ -149,10 +151,10 @@ async def test_the_same_key_downloads_once(api: Api, admin: httpx2.AsyncClient, 
 
 
 @pytest.mark.usefixtures("configured")
-async def test_a_failure_is_told(api: Api, admin: httpx2.AsyncClient, hub: Hub) -> None:
+async def test_a_failed_download_shows_its_reason(api: Api, admin: httpx2.AsyncClient, hub: Hub) -> None:
     hub.files["/a.gguf"].content = weights(1000, "swapped")
     await download(admin, hub)
-    await ended(api)
+    await wait_until_ended(api)
 
     failed = await operation(admin)
 
@@ -163,7 +165,9 @@ async def test_a_failure_is_told(api: Api, admin: httpx2.AsyncClient, hub: Hub) 
     assert (await admin.post("/api/models/scan")).json()["files"] == []
 
 
-async def test_a_file_is_found_and_deleted(api: Api, admin: httpx2.AsyncClient, tmp_path: Path) -> None:
+async def test_a_file_that_is_not_configured_is_found_and_deleted(
+    api: Api, admin: httpx2.AsyncClient, tmp_path: Path
+) -> None:
     folder = tmp_path / "models" / "gemma"
     folder.mkdir(parents=True)
     (folder / "old.gguf").write_bytes(b"GGUF")
@@ -174,13 +178,13 @@ async def test_a_file_is_found_and_deleted(api: Api, admin: httpx2.AsyncClient, 
     deletion = await admin.delete("/api/models/gemma/old.gguf")
 
     assert (deletion.status_code, deletion.content) == (204, b"")
-    await ended(api)
+    await wait_until_ended(api)
     assert [each["operation"] for each in (await admin.get("/api/models/jobs")).json()["jobs"]] == ["delete"]
     assert not (folder / "old.gguf").exists()
     assert (await admin.delete("/api/models/gemma/old.gguf")).status_code == 404
 
 
-async def test_a_scan_is_kept_for_thirty_seconds(api: Api, admin: httpx2.AsyncClient, tmp_path: Path) -> None:
+async def test_a_scan_is_cached_for_thirty_seconds(api: Api, admin: httpx2.AsyncClient, tmp_path: Path) -> None:
     async def found() -> int:
         return len((await admin.post("/api/models/scan")).json()["files"])
 
@@ -194,7 +198,7 @@ async def test_a_scan_is_kept_for_thirty_seconds(api: Api, admin: httpx2.AsyncCl
 
 
 @pytest.mark.parametrize("path", ["qwen/none.gguf", "claude/a.gguf", "qwen/%2e%2e%2fconfig", "qwen/.operations", "x/y"])
-async def test_what_is_not_there_cannot_be_deleted(admin: httpx2.AsyncClient, path: str) -> None:
+async def test_deletion_of_a_missing_file_is_a_404(admin: httpx2.AsyncClient, path: str) -> None:
     assert (await admin.delete(f"/api/models/{path}")).status_code == 404
     assert (await admin.get("/api/models/jobs")).json() == {"jobs": []}
 
@@ -204,7 +208,7 @@ async def test_an_unknown_operation_has_no_log(admin: httpx2.AsyncClient, name: 
     assert (await admin.get(f"/api/models/jobs/{name}/logs")).status_code == 404
 
 
-async def test_only_admins_deal_with_files(user: httpx2.AsyncClient, hub: Hub) -> None:
+async def test_only_admins_may_use_model_files(user: httpx2.AsyncClient, hub: Hub) -> None:
     answers = [
         await user.get("/api/models"),
         await user.post("/api/models/scan"),
@@ -230,11 +234,11 @@ async def test_a_configured_model_without_files_is_listed_too(admin: httpx2.Asyn
     ]
 
 
-async def test_a_deletion_takes_no_entry_of_a_download(
+async def test_a_deletion_does_not_replace_the_download_in_the_list(
     api: Api, admin: httpx2.AsyncClient, hub: Hub, configured: None
 ) -> None:
     await download(admin, hub)
-    await ended(api)
+    await wait_until_ended(api)
     assert (await admin.delete("/api/models/qwen/a.gguf")).status_code == 204
     jobs = (await admin.get("/api/models/jobs")).json()["jobs"]
     assert {(each["operation"], each["filename"]) for each in jobs} == {("download", "a.gguf"), ("delete", "a.gguf")}

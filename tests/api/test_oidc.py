@@ -1,4 +1,4 @@
-"""Signing in at an OpenID provider: the one right answer signs in, and no other does."""
+"""Sign-in at an OpenID provider: only a valid response signs a user in."""
 
 import base64
 import hmac
@@ -30,17 +30,17 @@ CALLBACK = "/api/auth/oidc/callback"
 
 @dataclass(frozen=True)
 class Login:
-    """An engine that signs in at a provider, and a browser that does so."""
+    """An engine with an OpenID provider, and a browser that signs in there."""
 
     api: Api
     openid: ScriptedOpenIdProvider
     browser: httpx2.AsyncClient
 
     async def begin(self) -> dict[str, str]:
-        """Go to the provider, sign in there, and return what it sends the browser back with."""
-        begun = await self.browser.get("/api/auth/oidc")
-        assert begun.status_code == 303, begun.text
-        return self.openid.authorize(begun.headers["Location"])
+        """Sign in at the provider. Return the query parameters of its redirect to the engine."""
+        started = await self.browser.get("/api/auth/oidc")
+        assert started.status_code == 303, started.text
+        return self.openid.authorize(started.headers["Location"])
 
     async def come_back(self, answer: dict[str, str]) -> httpx2.Response:
         return await self.browser.get(f"{CALLBACK}?{urlencode(answer)}")
@@ -64,7 +64,7 @@ async def login(tmp_path: Path) -> AsyncIterator[Login]:
             yield Login(api, openid, browser)
 
 
-async def test_who_signs_in_at_the_provider_is_signed_in(login: Login) -> None:
+async def test_sign_in_at_the_provider_sets_the_session_cookie(login: Login) -> None:
     answer = await login.sign_in()
 
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
@@ -76,22 +76,22 @@ async def test_who_signs_in_at_the_provider_is_signed_in(login: Login) -> None:
     assert user["id"].startswith("user-")
 
 
-async def test_the_browser_is_sent_with_all_that_ties_the_answer_to_it(login: Login) -> None:
-    begun = [await login.browser.get("/api/auth/oidc") for _ in range(2)]
+async def test_the_redirect_to_the_provider_has_state_nonce_and_pkce_challenge(login: Login) -> None:
+    started = [await login.browser.get("/api/auth/oidc") for _ in range(2)]
 
-    first, second = [parse_qs(urlsplit(each.headers["Location"]).query) for each in begun]
+    first, second = [parse_qs(urlsplit(each.headers["Location"]).query) for each in started]
     assert first["redirect_uri"] == [f"http://engine.test{CALLBACK}"]
     assert first["scope"] == ["openid profile email"]
     assert first["code_challenge_method"] == ["S256"]
     for name in ("state", "nonce", "code_challenge"):
         assert len(first[name][0]) >= 43
         assert first[name] != second[name]
-    cookie = begun[0].headers["Set-Cookie"]
+    cookie = started[0].headers["Set-Cookie"]
     for attribute in ("HttpOnly", "SameSite=lax", f"Path={CALLBACK}", "Max-Age=600"):
         assert attribute in cookie
 
 
-async def test_the_same_subject_is_the_same_user_each_time_and_of_another_issuer_another(login: Login) -> None:
+async def test_the_same_subject_is_the_same_user_at_each_sign_in(login: Login) -> None:
     await login.sign_in()
     first = await login.user()
     login.openid.user_info["name"] = "Ada L."
@@ -115,7 +115,7 @@ async def test_the_same_subject_is_the_same_user_each_time_and_of_another_issuer
         ({}, {"sub": "ada", "name": "x" * 1000}, "x" * 200, None),
     ],
 )  # fmt: skip
-async def test_what_the_provider_says_becomes_the_user(
+async def test_claims_and_user_info_become_the_user(
     login: Login, claims: dict[str, Any], user_info: dict[str, Any], name: str, email: str | None
 ) -> None:
     login.openid.claims, login.openid.user_info = claims, user_info
@@ -126,7 +126,7 @@ async def test_what_the_provider_says_becomes_the_user(
     assert (user["name"], user["email"]) == (name, email)
 
 
-def test_the_clients_secret_is_encoded_before_it_is_joined() -> None:
+def test_client_id_and_secret_are_form_encoded_before_they_are_joined() -> None:
     sent = base64.b64decode(basic_credentials("labrats:1", "a:b%c+d/e f").removeprefix("Basic ")).decode()
     assert sent == "labrats%3A1:a%3Ab%25c%2Bd%2Fe+f"
 
@@ -137,7 +137,7 @@ RSA_OTHER = RSAKey.generate_key(2048, {"kid": "first"})
 EC = ECKey.generate_key("P-256", {"kid": "ec"})
 ED = OKPKey.generate_key("Ed25519", {"kid": "ed"})
 NOW = 1767268800
-"""Noon of the fake clock, as the time that tokens hold."""
+"""Noon of the fake clock, in Unix seconds."""
 
 BAD_CLAIMS: list[dict[str, Any]] = [
     {"iss": None},
@@ -194,7 +194,7 @@ def tampered(claims: dict[str, Any]) -> str:
 
 
 def hmac_signed(claims: dict[str, Any], secret: bytes) -> str:
-    """By hand: a library that is worth its name does not take a public key for a secret."""
+    """Sign the claims with HMAC. Not with joserfc, which refuses a public key as a secret."""
     text = f"{segment({'alg': 'HS256', 'kid': 'first'})}.{segment(claims)}"
     signature = base64.urlsafe_b64encode(hmac.digest(secret, text.encode(), "sha256")).decode().rstrip("=")
     return f"{text}.{signature}"
@@ -234,7 +234,7 @@ BAD_SIGNATURES: dict[str, Signing] = {
 }
 
 
-def of_bad_tokens() -> list[Any]:
+def bad_tokens() -> list[Any]:
     claims = [
         pytest.param(lambda good, wrong=wrong: signed(changed(good, wrong)), id=str(wrong)) for wrong in BAD_CLAIMS
     ]
@@ -246,11 +246,11 @@ def changed(claims: dict[str, Any], wrong: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_there_are_many_bad_tokens() -> None:
-    assert len(of_bad_tokens()) >= 40
+    assert len(bad_tokens()) >= 40
 
 
-@pytest.mark.parametrize("sign", of_bad_tokens())
-async def test_a_token_that_is_not_right_in_every_respect_signs_nobody_in(login: Login, sign: Signing) -> None:
+@pytest.mark.parametrize("sign", bad_tokens())
+async def test_an_invalid_token_signs_nobody_in(login: Login, sign: Signing) -> None:
     login.openid.sign = sign
 
     with capture_logs() as logged:
@@ -275,7 +275,9 @@ GOOD_CLAIMS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("claims", GOOD_CLAIMS, ids=str)
-async def test_a_token_may_say_more_and_its_clock_may_be_a_little_off(login: Login, claims: dict[str, Any]) -> None:
+async def test_a_token_with_further_claims_and_small_clock_skew_is_accepted(
+    login: Login, claims: dict[str, Any]
+) -> None:
     login.openid.claims = claims
     login.openid.user_info["sub"] = claims.get("sub", "ada")
 
@@ -283,14 +285,14 @@ async def test_a_token_may_say_more_and_its_clock_may_be_a_little_off(login: Log
 
 
 @pytest.mark.parametrize(("key", "alg"), [(FIRST_KEY, "RS512"), (FIRST_KEY, "PS256"), (EC, "ES256"), (ED, "Ed25519")])
-async def test_tokens_may_be_signed_in_any_way_that_is_safe(login: Login, key: Key, alg: str) -> None:
+async def test_tokens_may_use_any_accepted_algorithm(login: Login, key: Key, alg: str) -> None:
     login.openid.keys = [FIRST_KEY, EC, ED]
     login.openid.sign = lambda claims: signed(claims, key, alg)
 
     assert (await login.sign_in()).status_code == 303
 
 
-async def test_a_token_need_not_name_its_key_where_there_is_one_of_its_kind(login: Login) -> None:
+async def test_a_token_needs_no_key_id_if_only_one_key_has_its_type(login: Login) -> None:
     login.openid.sign = lambda claims: signed(claims, kid=None)
     assert (await login.sign_in()).status_code == 303
 
@@ -302,14 +304,14 @@ async def test_a_token_need_not_name_its_key_where_there_is_one_of_its_kind(logi
 # Keys and discovery
 
 
-async def test_what_the_provider_says_of_itself_is_not_asked_each_time(login: Login) -> None:
+async def test_discovery_document_and_keys_are_cached(login: Login) -> None:
     for _ in range(3):
         assert (await login.sign_in()).status_code == 303
 
     assert login.openid.requests == ["discovery", "keys"]
 
 
-async def test_a_key_that_is_rolled_over_is_known_at_once_and_its_old_one_forgotten_soon(login: Login) -> None:
+async def test_a_rotated_key_is_accepted_at_once_and_the_old_one_refused_after_that(login: Login) -> None:
     await login.sign_in()
     login.openid.keys, login.openid.sign = [SECOND_KEY], lambda claims: signed(claims, SECOND_KEY)
     assert (await login.sign_in()).status_code == 303
@@ -319,7 +321,7 @@ async def test_a_key_that_is_rolled_over_is_known_at_once_and_its_old_one_forgot
     assert (await login.sign_in()).status_code == 401
 
 
-async def test_a_key_that_is_withdrawn_is_good_for_ten_minutes_at_most(login: Login) -> None:
+async def test_a_withdrawn_key_is_accepted_for_at_most_ten_minutes(login: Login) -> None:
     login.openid.keys = [FIRST_KEY, SECOND_KEY]
     await login.sign_in()
     login.openid.keys = [SECOND_KEY]
@@ -342,7 +344,7 @@ async def test_a_key_that_is_withdrawn_is_good_for_ten_minutes_at_most(login: Lo
     ],
     ids=str,
 )
-async def test_a_provider_that_is_not_safe_is_not_used(login: Login, document: dict[str, Any]) -> None:
+async def test_an_insecure_discovery_document_is_refused(login: Login, document: dict[str, Any]) -> None:
     login.openid.document = document
 
     answer = await login.browser.get("/api/auth/oidc")
@@ -351,7 +353,7 @@ async def test_a_provider_that_is_not_safe_is_not_used(login: Login, document: d
     assert ISSUER in answer.json()["error"]
 
 
-async def test_a_provider_that_is_down_is_asked_again_the_next_time(login: Login) -> None:
+async def test_an_unreachable_provider_is_retried_at_the_next_login(login: Login) -> None:
     login.openid.is_down = True
     assert (await login.browser.get("/api/auth/oidc")).status_code == 503
 
@@ -384,7 +386,7 @@ async def refused(login: Login, answer: dict[str, str]) -> None:
     ],
     ids=str,
 )
-async def test_an_answer_that_is_not_right_is_refused(login: Login, wrong: dict[str, str]) -> None:
+async def test_a_wrong_response_is_refused(login: Login, wrong: dict[str, str]) -> None:
     answer = await login.begin() | wrong
     came_back = await login.come_back(answer)
     assert (came_back.status_code, came_back.json()["code"]) == (401, "login_refused")
@@ -393,13 +395,13 @@ async def test_an_answer_that_is_not_right_is_refused(login: Login, wrong: dict[
 
 
 @pytest.mark.parametrize("missing", ["state", "code", "iss"])
-async def test_an_answer_that_says_too_little_is_refused(login: Login, missing: str) -> None:
+async def test_an_incomplete_response_is_refused(login: Login, missing: str) -> None:
     answer = await login.begin()
     del answer[missing]
     await refused(login, answer)
 
 
-async def test_a_provider_that_does_not_name_itself_need_not(login: Login) -> None:
+async def test_a_provider_without_issuer_support_may_omit_the_issuer(login: Login) -> None:
     login.openid.document = {"authorization_response_iss_parameter_supported": False}
     answer = await login.begin()
     del answer["iss"]
@@ -407,14 +409,14 @@ async def test_a_provider_that_does_not_name_itself_need_not(login: Login) -> No
     assert (await login.come_back(answer)).status_code == 303
 
 
-async def test_an_answer_without_the_cookie_of_its_login_is_refused(login: Login) -> None:
+async def test_a_response_without_the_login_cookie_is_refused(login: Login) -> None:
     answer = await login.begin()
     login.browser.cookies.clear()
     await refused(login, answer)
 
 
-async def test_an_answer_in_another_browser_is_refused(login: Login) -> None:
-    """Or somebody could have another one signed in as himself."""
+async def test_a_response_in_another_browser_is_refused(login: Login) -> None:
+    """Otherwise attackers could sign a victim in as themselves."""
     answer = await login.begin()
     async with login.api.browser(None) as another:
         other = replace(login, browser=another)
@@ -422,14 +424,14 @@ async def test_an_answer_in_another_browser_is_refused(login: Login) -> None:
         await refused(other, answer)
 
 
-async def test_a_login_is_finished_once(login: Login) -> None:
+async def test_a_login_can_be_finished_only_once(login: Login) -> None:
     answer = await login.begin()
-    kept = dict(login.browser.cookies)
+    saved = dict(login.browser.cookies)
     login.openid.checks_codes = False
     assert (await login.come_back(answer)).status_code == 303
 
     login.browser.cookies.clear()
-    login.browser.cookies.update(kept)
+    login.browser.cookies.update(saved)
     await refused(login, answer)
     await refused(login, answer | {"code": "a-fresh-one"})
 
@@ -440,25 +442,24 @@ async def test_a_login_must_be_finished_in_time(login: Login) -> None:
     await refused(login, answer)
 
 
-async def test_a_code_that_was_asked_for_with_another_challenge_is_of_no_use(login: Login) -> None:
-    """Neither one that somebody got for himself, nor one from which PKCE was taken out on the way."""
+async def test_a_code_for_another_pkce_challenge_is_refused(login: Login) -> None:
+    """Covers an attacker's own code, and a request from which PKCE was removed."""
     for challenge in ("", "x" * 43):
         answer = await login.begin()
         login.openid.codes[answer["code"]]["code_challenge"] = challenge
         await refused(login, answer)
 
 
-async def test_a_session_is_no_login_and_a_login_no_session(login: Login) -> None:
+async def test_session_and_login_cookies_are_not_interchangeable(login: Login) -> None:
     answer = await login.begin()
-    kept = login.browser.cookies["oidc_login"]
-    login.browser.cookies["auth_token"] = kept
+    login.browser.cookies["auth_token"] = login.browser.cookies["oidc_login"]
     assert await login.user() is None
     login.browser.cookies.clear()
     login.browser.cookies["oidc_login"] = login.api.services.sessions.begin(USER, login.api.clock.now())
     await refused(login, answer)
 
 
-async def test_what_is_told_of_somebody_else_is_refused(login: Login) -> None:
+async def test_user_info_of_another_subject_is_refused(login: Login) -> None:
     login.openid.user_info["sub"] = "mallory"
     await refused(login, await login.begin())
 
@@ -475,7 +476,7 @@ async def test_a_wrong_secret_is_refused_by_the_provider_and_never_shown(login: 
     assert "another-test-secret" not in came_back.text + str(logged)
 
 
-async def test_without_a_provider_one_is_told_of_the_link(api: Api) -> None:
+async def test_without_a_provider_the_error_names_the_login_link(api: Api) -> None:
     async with api.browser(None) as browser:
         for path in ("/api/auth/oidc", CALLBACK):
             answer = await browser.get(path)
@@ -494,7 +495,7 @@ def settings_of(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) ->
     return EngineSettings()
 
 
-def test_with_a_provider_the_engine_may_be_reachable_from_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_provider_the_engine_may_listen_beyond_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     reachable = {"LABRATS_HOST": "0.0.0.0"}
     with pytest.raises(LabratsError, match="OIDC_ISSUER"):
         refuse_unprotected(settings_of(monkeypatch, reachable))
@@ -513,7 +514,7 @@ def test_with_a_provider_the_engine_may_be_reachable_from_other_machines(monkeyp
         ({"LABRATS_TRUSTED_PROXIES": "proxy"}, "LABRATS_TRUSTED_PROXIES"),
     ],
 )
-def test_settings_that_make_no_sense_are_named(
+def test_an_invalid_setting_is_named_in_the_error(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], complaint: str
 ) -> None:
     with pytest.raises(ValidationError, match=complaint):

@@ -1,4 +1,4 @@
-"""The OpenAPI document is the truth: complete, well-formed, and what the engine does."""
+"""The OpenAPI document is complete and valid, and describes the engine's behaviour."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ from tests.api.conftest import Api, a_submission
 OPERATIONS: Final = Path(__file__).with_name("operations.json")
 
 EXAMPLES_PER_OPERATION: Final = int(os.environ.get("LABRATS_SCHEMA_EXAMPLES", "6"))
-"""How many requests are made up for each operation, beside those that cover its schema."""
+"""Number of random requests per operation, beside those that cover its schema."""
 
 Operation = tuple[str, str, dict[str, Any]]
 
@@ -43,7 +43,7 @@ async def document(api: Api) -> Any:
 
 @pytest.fixture
 def operations(document: Any) -> list[Operation]:
-    """Method, path and description of each."""
+    """The method, path and object of each operation."""
     return [
         (method, path, operation)
         for path, methods in document["paths"].items()
@@ -52,37 +52,37 @@ def operations(document: Any) -> list[Operation]:
 
 
 def schema_in(document: Any, schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema`, which may refer to others of the document, on its own."""
+    """Return `schema` with the components that it may refer to."""
     return {"components": document["components"]} | schema
 
 
-async def test_it_is_a_valid_openapi_3_1_document(document: Any) -> None:
+async def test_the_document_is_valid_openapi_3_1(document: Any) -> None:
     assert document["openapi"].startswith("3.1.")
     schemathesis.openapi.from_dict(document).validate()
     for schema in document["components"]["schemas"].values():
         jsonschema_rs.meta.validate(schema)
 
 
-async def test_the_table_of_access_names_every_route_and_no_other(api: Api) -> None:
+async def test_the_table_of_permissions_has_exactly_the_existing_routes(api: Api) -> None:
     routes = [route for route in create_api(api.services).routes if isinstance(route, Route)]
     named = {(method, re.sub(r"\{[^}]*\}", "{}", route.path)) for route in routes for method in route.methods or ()}
 
     assert {(method, path) for method, path in named if method != "HEAD"} == set(TABLE)
 
 
-async def test_every_operation_says_who_may_call_it(operations: list[Operation]) -> None:
+async def test_every_operation_has_the_security_of_its_access(operations: list[Operation]) -> None:
     for method, path, operation in operations:
         assert operation["security"] == SECURITY[access_to(method.upper(), path)], path
 
 
-async def test_operations_keep_their_names(operations: list[Operation]) -> None:
-    """Generated clients call them so: a name that changes here breaks every one of them."""
+async def test_operation_ids_are_stable(operations: list[Operation]) -> None:
+    """A changed id would break all generated clients."""
     named = {operation["operationId"]: f"{method.upper()} {path}" for method, path, operation in operations}
 
     assert named == json.loads(OPERATIONS.read_text())
 
 
-async def test_every_operation_has_a_name_a_summary_and_a_description(operations: list[Operation]) -> None:
+async def test_every_operation_has_an_id_a_summary_and_a_description(operations: list[Operation]) -> None:
     names = [operation["operationId"] for _, _, operation in operations]
 
     assert len(set(names)) == len(names)
@@ -90,7 +90,7 @@ async def test_every_operation_has_a_name_a_summary_and_a_description(operations
     assert all(operation["summary"] and operation["description"] and operation["tags"] for *_, operation in operations)
 
 
-async def test_every_operation_names_its_errors_in_the_one_shape(operations: list[Operation]) -> None:
+async def test_every_operation_documents_its_errors_with_error_body(operations: list[Operation]) -> None:
     for method, path, operation in operations:
         errors = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
         expected = {"401", "503"} if operation["security"] else set()
@@ -108,7 +108,7 @@ async def test_every_operation_names_its_errors_in_the_one_shape(operations: lis
             assert ("details" in content["example"]) == (status == "422")
 
 
-async def test_every_operation_gives_examples_that_fit(document: Any, operations: list[Operation]) -> None:
+async def test_every_example_is_valid_for_its_schema(document: Any, operations: list[Operation]) -> None:
     for method, path, operation in operations:
         for content in contents_of(operation):
             assert "example" in content, f"{method} {path}"
@@ -118,15 +118,15 @@ async def test_every_operation_gives_examples_that_fit(document: Any, operations
             assert parameter["in"] != "path" or parameter["schema"]["examples"], f"{method} {path}"
 
 
-async def test_an_example_has_its_fields_in_the_order_of_the_schema(document: Any) -> None:
+async def test_the_fields_of_an_example_have_the_order_of_the_schema(document: Any) -> None:
     example = document["paths"]["/api/jobs/submit"]["post"]["requestBody"]["content"]["application/json"]["example"]
     assert list(example)[:3] == ["source", "type", "prompt"]
 
 
-async def test_examples_of_bodies_are_taken_by_the_engine(
+async def test_the_engine_accepts_examples_of_request_bodies(
     document: Any, operations: list[Operation], admin: httpx2.AsyncClient
 ) -> None:
-    """What they name is not there, but nothing else is wrong with any of them."""
+    """The objects that they name do not exist, but the bodies are valid."""
     for method, path, operation in operations:
         example = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
         if example is not None and operation["security"] != SECURITY[Access.SIGNED]:
@@ -134,7 +134,7 @@ async def test_examples_of_bodies_are_taken_by_the_engine(
             assert answer.status_code < 300 or path == "/api/models/download" or answer.status_code == 404, answer.text
 
 
-async def test_an_error_says_in_words_what_each_pattern_asks_for(document: Any) -> None:
+async def test_every_pattern_has_an_error_message(document: Any) -> None:
     patterns = {pattern for pattern in fields_called("pattern", document) if isinstance(pattern, str)}
 
     assert patterns
@@ -142,7 +142,7 @@ async def test_an_error_says_in_words_what_each_pattern_asks_for(document: Any) 
 
 
 def fields_called(name: str, value: Any) -> Iterator[Any]:
-    """What any object in `value` has under that name."""
+    """Yield the field `name` of every object in `value`."""
     if isinstance(value, dict) and name in value:
         yield value[name]
     if isinstance(value, dict | list):
@@ -151,12 +151,12 @@ def fields_called(name: str, value: Any) -> Iterator[Any]:
 
 
 def contents_of(operation: dict[str, Any]) -> list[dict[str, Any]]:
-    """What goes to and fro: the request's body, and what each answer holds."""
+    """Return the contents of the request body and of each response."""
     holders = [operation.get("requestBody", {}), *operation["responses"].values()]
     return [content for holder in holders for content in holder.get("content", {}).values()]
 
 
-async def test_what_one_operation_makes_others_take(document: Any) -> None:
+async def test_operations_that_create_objects_link_to_those_that_take_them(document: Any) -> None:
     links = {
         path: {name: link["parameters"] for name, link in methods["post"]["responses"]["201"]["links"].items()}
         for path, methods in document["paths"].items()
@@ -171,7 +171,7 @@ async def test_what_one_operation_makes_others_take(document: Any) -> None:
     }  # fmt: skip
 
 
-def test_the_words_of_the_document_are_those_of_the_model() -> None:
+def test_enums_of_the_document_match_the_model() -> None:
     assert get_args(Provider) == PROVIDERS
     assert set(get_args(Status)) == set(API_STATUS.values())
 
@@ -182,9 +182,7 @@ async def test_the_example_submission_is_accepted(document: Any, user: httpx2.As
     assert (await user.post("/api/jobs/submit", json=example)).status_code == 201
 
 
-async def test_a_submission_with_nothing_but_what_is_required_is_accepted(
-    document: Any, user: httpx2.AsyncClient
-) -> None:
+async def test_a_submission_with_only_required_fields_is_accepted(document: Any, user: httpx2.AsyncClient) -> None:
     required = document["components"]["schemas"]["Submission"]["required"]
 
     minimal = {field: value for field, value in a_submission().items() if field in (*required, "prompt")}
@@ -201,23 +199,23 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
 
 @pytest.fixture(scope="module", params=["admin", "user", "signed-in"])
 def credential(request: pytest.FixtureRequest, engine: LocalEngine) -> Sequence[str]:
-    """Headers by which somebody is known to the engine: an admin's key, anybody's key, or a page of the dashboard."""
+    """The headers of a caller: an admin's key, a user's key, or a page of the dashboard."""
     match request.param:
         case "admin":
             return (f"Authorization: Bearer {engine.admin_key}",)
         case "user":
-            made = engine.run_labrats("api-key", "create", "somebody", "--url", engine.url)
-            return (f"Authorization: Bearer {made.split()[0]}",)
+            output = engine.run_labrats("api-key", "create", "somebody", "--url", engine.url)
+            return (f"Authorization: Bearer {output.split()[0]}",)
     opened = httpx2.get(asyncio.run(engine.login_link()))
     return (f"Cookie: auth_token={opened.cookies['auth_token']}", "Sec-Fetch-Site: same-origin")
 
 
 @pytest.mark.timeout(0)
 def test_schemathesis_finds_nothing(engine: LocalEngine, credential: Sequence[str], tmp_path: Path) -> None:
-    """All its checks: of examples and of the edges of each schema; and for the admin, whom nothing is forbidden, of
-    requests that are made up, and of such that follow each other.
+    """Run all checks, on examples and edge cases of each schema. For an admin, who may call everything, also on random
+    requests and on sequences of requests.
 
-    The log streams are left out: that of a job that waits does not end.
+    The log streams are excluded, since the stream of a waiting job does not end.
     """
     is_admin = engine.admin_key in credential[0]
     done = subprocess.run(
@@ -228,7 +226,7 @@ def test_schemathesis_finds_nothing(engine: LocalEngine, credential: Sequence[st
             *(word for header in credential for word in ("--header", header)),
             "--exclude-path", "/api/jobs/{job_id}/logs",
             "--checks", "all",
-            # What is valid may be forbidden to others; and a made-up key, which is tried too, spoils a good cookie.
+            # Others may be refused. Schemathesis also sends a random key, which overrides a valid cookie.
             *(() if is_admin else ("--exclude-checks", "positive_data_acceptance")),
             "--phases", "examples,coverage,fuzzing,stateful" if is_admin else "examples,coverage",
             "--max-examples", str(EXAMPLES_PER_OPERATION),

@@ -1,4 +1,4 @@
-"""What an engine answers that is only a part of one."""
+"""The routes of an engine that only drives jobs."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,18 +14,18 @@ async def controller(tmp_path: Path) -> AsyncIterator[Api]:
         yield api
 
 
-async def test_a_controller_says_how_it_is(controller: Api) -> None:
+async def test_a_controller_serves_health_readiness_and_metrics(controller: Api) -> None:
     async with controller.client(None) as http:
         answers = {path: (await http.get(path)).status_code for path in ("/health", "/ready", "/metrics")}
     assert answers == {"/health": 200, "/ready": 200, "/metrics": 200}
 
 
 @pytest.mark.parametrize("path", ["/api/jobs", "/api/api-keys", "/api/openapi.json", "/api/docs"])
-async def test_a_controller_leaves_requests_to_others(controller: Api, path: str) -> None:
+async def test_a_controller_does_not_serve_the_api(controller: Api, path: str) -> None:
     async with controller.client("admin") as http:
         assert (await http.get(path)).status_code == 404
 
 
-async def test_a_controller_knows_no_keys(controller: Api) -> None:
+async def test_a_controller_does_not_watch_keys(controller: Api) -> None:
     async with controller.client(None) as http:
         assert 'labrats_watch_synced{watch="keys"}' not in (await http.get("/metrics")).text

@@ -1,4 +1,4 @@
-"""The answer of a GET can be sent back: read-only fields in it are ignored."""
+"""The response of a GET can be sent back, since read-only fields are ignored."""
 
 from typing import Any
 
@@ -27,13 +27,13 @@ RESOURCES: dict[str, tuple[str, dict[str, Any]]] = {
             "mcpServers": {"wiki": {"url": "https://wiki.example.com/mcp", "credentialsRef": "wiki"}},
         },
     ),
-    "agent without anything": ("agents", {"name": "plain"}),
+    "agent with defaults": ("agents", {"name": "plain"}),
     "instruction": ("instructions", {"name": "style", "content": "Be brief.", "priority": 3, "scope": "global"}),
     "model": (
         "ai-models",
         {"name": "opus", "provider": "claude", "model": "opus", "slots": 2, "prices": {"input": 5, "output": 25}},
     ),
-    "model without anything": ("ai-models", {"name": "any", "provider": "mock", "model": "mock", "slots": 1}),
+    "model with defaults": ("ai-models", {"name": "any", "provider": "mock", "model": "mock", "slots": 1}),
     "GitHub source": (
         "webhook-sources",
         {
@@ -57,9 +57,7 @@ async def admin(api: Api) -> Any:
 
 
 @pytest.mark.parametrize(("plural", "body"), RESOURCES.values(), ids=RESOURCES)
-async def test_a_resource_that_was_read_can_be_sent_back(
-    admin: httpx2.AsyncClient, plural: str, body: dict[str, Any]
-) -> None:
+async def test_a_resource_can_be_sent_back(admin: httpx2.AsyncClient, plural: str, body: dict[str, Any]) -> None:
     created = await admin.post(f"/api/{plural}", json=body)
     assert created.status_code == 201, created.text
     path = f"/api/{plural}/{created.json()['id']}"
@@ -74,7 +72,7 @@ async def test_a_resource_that_was_read_can_be_sent_back(
     }
 
 
-async def test_the_settings_that_were_read_can_be_sent_back(admin: httpx2.AsyncClient) -> None:
+async def test_the_default_settings_can_be_sent_back(admin: httpx2.AsyncClient) -> None:
     await admin.put("/api/config/defaults", json={"model": "sonnet", "providers": {"codex": {"model": "o3"}}})
     read = (await admin.get("/api/config/defaults")).json()
     answer = await admin.put("/api/config/defaults", json=read)

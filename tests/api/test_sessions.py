@@ -1,4 +1,4 @@
-"""Signed in to the dashboard: what the cookie opens, what it does not, and how it ends."""
+"""Sessions of the dashboard: the access that the cookie grants, cross-site requests, sign-out and login links."""
 
 import asyncio
 from base64 import urlsafe_b64encode
@@ -24,7 +24,7 @@ from tests.support.waiting import eventually
 SUBMIT = "/api/jobs/submit"
 
 
-async def test_a_user_is_who_they_say_and_owns_what_they_submit(api: Api) -> None:
+async def test_a_user_is_shown_and_owns_submitted_jobs(api: Api) -> None:
     async with api.browser() as browser:
         me = (await browser.get("/api/auth/me")).json()
         submitted = await browser.post(SUBMIT, json=a_submission())
@@ -34,7 +34,7 @@ async def test_a_user_is_who_they_say_and_owns_what_they_submit(api: Api) -> Non
     assert job.spec.owner == USER.id
 
 
-async def test_nobody_is_signed_in_at_first(api: Api) -> None:
+async def test_without_a_session_nobody_is_signed_in(api: Api) -> None:
     async with api.browser(None) as browser:
         assert (await browser.get("/api/auth/me")).json() == {"user": None, "version": __version__}
         signed_out = await browser.post("/api/auth/logout")
@@ -43,7 +43,7 @@ async def test_nobody_is_signed_in_at_first(api: Api) -> None:
         assert (await browser.get("/api/jobs")).status_code == 401
 
 
-async def test_a_user_sees_what_everybody_submitted(api: Api, user: httpx2.AsyncClient) -> None:
+async def test_a_user_sees_the_jobs_of_others(api: Api, user: httpx2.AsyncClient) -> None:
     job_id = (await user.post(SUBMIT, json=a_submission())).json()["jobId"]
 
     async with api.browser() as browser:
@@ -52,7 +52,7 @@ async def test_a_user_sees_what_everybody_submitted(api: Api, user: httpx2.Async
 
 
 @pytest.mark.parametrize("header", ["Bearer wrong", "Bearer", "Basic dXNlcjp0ZXN0", ""])
-async def test_an_authorization_header_beats_the_cookie(api: Api, header: str) -> None:
+async def test_an_authorization_header_takes_precedence_over_the_cookie(api: Api, header: str) -> None:
     async with api.browser() as browser:
         answer = await browser.get("/api/jobs", headers={"Authorization": header})
         as_a_user_of_keys = await browser.get("/api/api-keys", headers={"Authorization": "Bearer test-key-of-a-user"})
@@ -61,7 +61,7 @@ async def test_an_authorization_header_beats_the_cookie(api: Api, header: str) -
     assert as_a_user_of_keys.status_code == 403
 
 
-async def test_a_key_made_in_a_session_is_shown_again_to_the_same_request(api: Api) -> None:
+async def test_a_key_created_in_a_session_is_shown_again_to_the_same_request(api: Api) -> None:
     async with api.browser() as browser:
         request = {"json": {"name": "ci"}, "headers": {"Idempotency-Key": "once"}}
         first, again = [await browser.post("/api/api-keys", **request) for _ in range(2)]  # type: ignore[arg-type]
@@ -101,14 +101,12 @@ UNSAFE = [
 ]
 ODD_CLAIMS: list[dict[str, object]] = [{"jti": None}, {"jti": ["1"]}, {"sub": 1}, {"name": {}}, {"email": 2}]
 NO_ORIGIN = {"Origin": "null", "Host": ""}
-"""Headers of a page in a sandboxed frame, beside an empty Host."""
+"""Headers of a page in a sandboxed frame, with an empty Host."""
 
 
 @pytest.mark.parametrize("headers", FORGED, ids=str)
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
-async def test_what_another_site_has_the_browser_send_is_refused(
-    api: Api, method: str, path: str, headers: dict[str, str]
-) -> None:
+async def test_a_cross_site_write_is_refused(api: Api, method: str, path: str, headers: dict[str, str]) -> None:
     async with api.browser() as browser:
         del browser.headers["Sec-Fetch-Site"]
         answer = await browser.request(method, path, headers=headers)
@@ -119,31 +117,31 @@ async def test_what_another_site_has_the_browser_send_is_refused(
 @pytest.mark.parametrize(
     "headers", [OWN, {"Origin": "http://engine.test"}, {"Origin": "https://engine.test"}, OWN | {"Origin": "http://engine.test"}]
 )  # fmt: skip
-async def test_what_a_page_of_our_own_sends_is_done(api: Api, headers: dict[str, str]) -> None:
+async def test_a_same_origin_write_is_accepted(api: Api, headers: dict[str, str]) -> None:
     async with api.browser() as browser:
         del browser.headers["Sec-Fetch-Site"]
         assert (await browser.post(SUBMIT, json=a_submission(), headers=headers)).status_code == 201
 
 
-async def test_an_origin_of_nowhere_is_foreign_whatever_the_host(tmp_path: Path) -> None:
+async def test_a_null_origin_is_foreign_with_any_host(tmp_path: Path) -> None:
     async with api_in_memory(tmp_path, host="0.0.0.0", allow_public=True) as api, api.browser() as browser:
         del browser.headers["Sec-Fetch-Site"]
         answer = await browser.post(SUBMIT, json=a_submission(), headers=NO_ORIGIN)
     assert (answer.status_code, answer.json()["code"]) == (403, "foreign_origin")
 
 
-async def test_the_public_url_is_our_own_whatever_a_proxy_makes_of_the_host(tmp_path: Path) -> None:
+async def test_the_public_url_is_an_own_origin_behind_a_proxy_that_changes_the_host(tmp_path: Path) -> None:
     async with api_in_memory(tmp_path, public_url="https://labrats.test") as api, api.browser() as browser:
         headers = {"Origin": "https://labrats.test", "Sec-Fetch-Site": "same-origin"}
         assert (await browser.post(SUBMIT, json=a_submission(), headers=headers)).status_code == 201
 
 
-async def test_keys_need_to_say_nothing_of_where_they_come_from(api: Api, user: httpx2.AsyncClient) -> None:
+async def test_requests_with_a_key_need_no_origin(api: Api, user: httpx2.AsyncClient) -> None:
     for headers in FORGED[:6]:
         assert (await user.post(SUBMIT, json=a_submission(), headers=headers)).status_code == 201
 
 
-async def test_a_session_ends_when_its_time_is_over(api: Api) -> None:
+async def test_a_session_expires(api: Api) -> None:
     async with api.browser() as browser:
         api.clock.step(timedelta(hours=12).total_seconds() - 1)
         assert (await browser.get("/api/jobs")).status_code == 200
@@ -152,21 +150,21 @@ async def test_a_session_ends_when_its_time_is_over(api: Api) -> None:
         assert (await browser.get("/api/auth/me")).json()["user"] is None
 
 
-async def test_who_signs_out_ends_the_session_wherever_its_cookie_is(api: Api) -> None:
+async def test_sign_out_invalidates_copies_of_the_cookie(api: Api) -> None:
     async with api.browser() as browser, api.browser() as another:
-        kept = dict(browser.cookies)
+        saved = dict(browser.cookies)
         answer = await browser.post("/api/auth/logout")
         assert answer.status_code == 204
         assert 'auth_token=""' in answer.headers["Set-Cookie"]
         assert "Max-Age=0" in answer.headers["Set-Cookie"]
 
-        browser.cookies.update(kept)
+        browser.cookies.update(saved)
         assert (await browser.get("/api/jobs")).status_code == 401
         assert (await browser.post("/api/auth/logout")).status_code == 204
         assert (await another.get("/api/jobs")).status_code == 200
 
 
-async def test_an_ended_session_is_known_to_every_replica_and_forgotten_when_it_would_have_expired(api: Api) -> None:
+async def test_an_ended_session_is_refused_at_every_replica_and_deleted_after_its_expiry(api: Api) -> None:
     sessions = Sessions(Signer(SESSION_SECRET), timedelta(hours=1))
     token = sessions.begin(USER, api.clock.now())
     following = asyncio.create_task(sessions.follow(api.store))
@@ -183,7 +181,7 @@ async def test_an_ended_session_is_known_to_every_replica_and_forgotten_when_it_
     assert [secret.name.partition("-session-")[0] for secret in await api.store.list(Secret)].count("ended") == 1
 
 
-async def test_whatever_we_did_not_sign_for_a_session_is_none(api: Api) -> None:
+async def test_an_invalid_token_is_no_session(api: Api) -> None:
     now = api.clock.now()
     good = api.services.sessions.begin(USER, now)
     key, claims = OctKey.import_key(SESSION_SECRET), jwt.decode(good, OctKey.import_key(SESSION_SECRET)).claims
@@ -217,30 +215,30 @@ async def test_whatever_we_did_not_sign_for_a_session_is_none(api: Api) -> None:
         assert (await browser.get("/api/jobs")).status_code == 200
 
 
-async def test_the_secret_of_the_sessions_is_made_once_for_all_replicas() -> None:
+async def test_the_signing_secret_is_created_once_for_all_replicas() -> None:
     store = MemoryStore()
 
-    made = await asyncio.gather(*(signing_secret(store, None) for _ in range(3)))
+    secrets = await asyncio.gather(*(signing_secret(store, None) for _ in range(3)))
 
-    assert len(set(made)) == 1
-    assert len(made[0]) >= 43
-    assert (await store.get(Secret, SIGNING_SECRET)).data == {"secret": made[0]}
+    assert len(set(secrets)) == 1
+    assert len(secrets[0]) >= 43
+    assert (await store.get(Secret, SIGNING_SECRET)).data == {"secret": secrets[0]}
 
 
-@pytest.mark.parametrize(("role", "made"), [("api", 1), ("controller", 0)])
-async def test_only_an_engine_that_answers_requests_makes_a_secret(
-    api: Api, tmp_path: Path, role: str, made: int
+@pytest.mark.parametrize(("role", "created"), [("api", 1), ("controller", 0)])
+async def test_only_an_engine_that_serves_requests_creates_a_signing_secret(
+    api: Api, tmp_path: Path, role: str, created: int
 ) -> None:
-    """On a cluster, the controller has no right to."""
+    """On a cluster, the controller has no permission to create Secrets."""
     store = MemoryStore()
 
     settings = EngineSettings(data_dir=tmp_path, backend="kubernetes", role=role)
     await create_services(settings, store, api.services.runner, api.services.metrics)
 
-    assert len(await store.list(Secret)) == made
+    assert len(await store.list(Secret)) == created
 
 
-async def test_a_link_signs_in_once(api: Api) -> None:
+async def test_a_login_link_signs_in_once(api: Api) -> None:
     link = await create_login_link(api.store, "http://engine.test", api.clock.now())
     assert link.partition("token=")[2] not in str([secret.data for secret in await api.store.list(Secret)])
     async with api.browser(None) as browser, api.browser(None) as late:
@@ -261,15 +259,15 @@ async def test_a_link_signs_in_once(api: Api) -> None:
         assert "auth_token" not in late.cookies
 
 
-async def test_whoever_only_looks_at_a_link_does_not_use_it_up(api: Api) -> None:
+async def test_a_head_request_does_not_use_up_a_login_link(api: Api) -> None:
     link = await create_login_link(api.store, "http://engine.test", api.clock.now())
     async with api.browser(None) as browser:
-        looked = await browser.head(link)
-        assert (looked.status_code, looked.headers["Allow"]) == (405, "GET")
+        refused = await browser.head(link)
+        assert (refused.status_code, refused.headers["Allow"]) == (405, "GET")
         assert (await browser.get(link)).status_code == 303
 
 
-async def test_of_many_who_open_a_link_at_once_one_is_signed_in(api: Api) -> None:
+async def test_one_of_many_concurrent_uses_of_a_login_link_signs_in(api: Api) -> None:
     link = await create_login_link(api.store, "http://engine.test", api.clock.now())
     async with api.client(None) as client:
         answers = await asyncio.gather(*(client.get(link) for _ in range(10)))
@@ -277,7 +275,7 @@ async def test_of_many_who_open_a_link_at_once_one_is_signed_in(api: Api) -> Non
     assert sorted(answer.status_code for answer in answers) == [303] + [401] * 9
 
 
-async def test_a_link_expires_and_is_forgotten(api: Api) -> None:
+async def test_an_expired_login_link_is_refused_and_deleted(api: Api) -> None:
     link = await create_login_link(api.store, "http://engine.test", api.clock.now())
     api.clock.step(LIFETIME.total_seconds())
     async with api.browser(None) as browser:
@@ -291,13 +289,13 @@ async def test_a_link_expires_and_is_forgotten(api: Api) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "x", "é", "lr_AbC", "x" * 200])
-async def test_what_is_no_link_signs_nobody_in(api: Api, token: str) -> None:
+async def test_an_invalid_login_token_is_refused(api: Api, token: str) -> None:
     async with api.browser(None) as browser:
         assert (await browser.get("/api/auth/link", params={"token": token})).status_code == 401
 
 
 @pytest.mark.parametrize("public_url", [None, "https://labrats.test"])
-async def test_the_cookie_is_secure_behind_tls(tmp_path: Path, public_url: str | None) -> None:
+async def test_the_cookie_is_secure_with_tls(tmp_path: Path, public_url: str | None) -> None:
     async with api_in_memory(tmp_path, public_url=public_url) as api:
         scheme = "http" if public_url else "https"
         link = await create_login_link(api.store, f"{scheme}://engine.test", api.clock.now())

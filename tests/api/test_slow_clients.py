@@ -1,7 +1,7 @@
-"""Clients that take their time: cut off when they take too much, and in nobody's way until then.
+"""Slow clients: they are disconnected at the limits, and do not slow others.
 
-Server and clients share one loop whose time jumps over every wait, so that the real limits are tested in no time.
-Unix sockets stand for TCP, since they deliver at once: what is sent is there before time may move.
+Server and clients share one event loop with virtual time, so that the real limits are tested quickly. Unix sockets
+replace TCP, since they deliver at once, before time moves.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ HEAD = b"POST /echo HTTP/1.1\r\nHost: engine.test\r\nContent-Length: 10\r\n\r\n"
 LIMITS = ClientLimits()
 MIB = 1024 * 1024
 AN_HOUR = 3600
-"""What never comes has not come after an hour, which takes a moment here."""
+"""Virtual seconds after which a test stops waiting."""
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Application:
-    """Answers with the body it was sent; with far more than a socket holds; or before it has read the body."""
+    """Echoes the body. `/endless` sends more than a socket holds; `/refuse` responds without reading the body."""
 
     def __init__(self) -> None:
         self.streams_open = 0
@@ -73,21 +73,21 @@ class Client:
         await self.writer.drain()
 
     async def trickle(self, data: bytes, *, every_seconds: float) -> None:
-        """Send `data` byte by byte, until all is sent or the other side has had enough."""
+        """Send `data` byte by byte, until all is sent or the server closes the connection."""
         with suppress(ConnectionError):
             for position in range(len(data)):
                 await self.send(data[position : position + 1])
                 await asyncio.sleep(every_seconds)
 
     async def answer(self) -> tuple[int, bytes]:
-        """Status and body of the next answer."""
+        """Return status and body of the next response."""
         async with asyncio.timeout(AN_HOUR):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
             length = next(line for line in head.lower().splitlines() if line.startswith("content-length:"))
             return int(head.split()[1]), await self.reader.readexactly(int(length.partition(":")[2]))
 
-    async def is_cut(self) -> bool:
-        """Whether the connection ends with no further word. Takes as long as it takes to end."""
+    async def is_disconnected(self) -> bool:
+        """Wait for the end of the connection. Return whether nothing arrived before it."""
         try:
             async with asyncio.timeout(AN_HOUR):
                 return await self.reader.read() == b""
@@ -100,9 +100,9 @@ Connect = Callable[[], Awaitable[Client]]
 
 @asynccontextmanager
 async def served(app: ASGIApp, limits: ClientLimits = LIMITS) -> AsyncIterator[Connect]:
-    """A server, and how to connect to it."""
+    """Run a server. Yield a function that connects to it."""
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind("")  # the kernel finds a name that leaves no file behind
+    listener.bind("")  # the kernel picks an abstract name, which needs no file
     listener.listen()
     name = listener.getsockname()
     server = Server(app, limits)
@@ -136,25 +136,25 @@ def seconds() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def test_who_asks_nothing_is_cut(connect: Connect) -> None:
-    began, client = seconds(), await connect()
+async def test_a_client_that_sends_no_request_is_disconnected(connect: Connect) -> None:
+    started, client = seconds(), await connect()
 
-    assert await client.is_cut()
-    assert seconds() - began == pytest.approx(LIMITS.head_seconds, abs=0.2)
+    assert await client.is_disconnected()
+    assert seconds() - started == pytest.approx(LIMITS.head_seconds, abs=0.2)
 
 
-async def test_who_sends_headers_byte_by_byte_is_cut_however_many_they_are(connect: Connect) -> None:
-    began, client = seconds(), await connect()
+async def test_headers_that_arrive_byte_by_byte_time_out(connect: Connect) -> None:
+    started, client = seconds(), await connect()
     trickling = asyncio.create_task(client.trickle(HEAD * 100, every_seconds=0.5))
 
     status, body = await client.answer()
 
-    assert seconds() - began == pytest.approx(LIMITS.head_seconds, abs=0.2)
+    assert seconds() - started == pytest.approx(LIMITS.head_seconds, abs=0.2)
     assert (status, json.loads(body)["code"]) == (408, "request_timeout")
     await trickling
 
 
-async def test_a_slow_request_that_is_whole_in_time_is_served(connect: Connect) -> None:
+async def test_a_slow_request_within_the_limits_is_served(connect: Connect) -> None:
     client = await connect()
 
     await client.trickle(HEAD, every_seconds=9 / len(HEAD))
@@ -163,55 +163,55 @@ async def test_a_slow_request_that_is_whole_in_time_is_served(connect: Connect) 
     assert await client.answer() == (200, b"0123456789")
 
 
-async def test_blank_lines_keep_no_connection(connect: Connect) -> None:
-    began, client = seconds(), await connect()
+async def test_blank_lines_do_not_keep_a_connection_open(connect: Connect) -> None:
+    started, client = seconds(), await connect()
 
     trickling = asyncio.create_task(client.trickle(b"\r\n" * 100, every_seconds=1))
 
-    assert await client.is_cut()
-    assert seconds() - began == pytest.approx(LIMITS.head_seconds, abs=0.2)
+    assert await client.is_disconnected()
+    assert seconds() - started == pytest.approx(LIMITS.head_seconds, abs=0.2)
     await trickling
 
 
-async def test_between_requests_a_connection_may_rest_but_not_dawdle(connect: Connect) -> None:
+async def test_a_connection_may_idle_between_requests_but_a_started_request_times_out(connect: Connect) -> None:
     client = await connect()
     for _ in range(3):
         await client.send(HEAD + b"0123456789")
         assert (await client.answer())[0] == 200
         await asyncio.sleep(60)
 
-    began = seconds()
+    started = seconds()
     await client.send(HEAD[:5])
 
     assert (await client.answer())[0] == 408
-    assert seconds() - began == pytest.approx(LIMITS.head_seconds, abs=0.2)
+    assert seconds() - started == pytest.approx(LIMITS.head_seconds, abs=0.2)
 
 
-async def test_blank_lines_between_requests_end_the_rest(connect: Connect) -> None:
+async def test_blank_lines_between_requests_start_the_timeout(connect: Connect) -> None:
     client = await connect()
     await client.send(HEAD + b"0123456789")
     await client.answer()
 
-    began = seconds()
+    started = seconds()
     await client.send(b"\r\n")
 
-    assert await client.is_cut()
-    assert seconds() - began == pytest.approx(LIMITS.head_seconds, abs=0.2)
+    assert await client.is_disconnected()
+    assert seconds() - started == pytest.approx(LIMITS.head_seconds, abs=0.2)
 
 
-async def test_a_body_that_stops_arriving_is_cut(connect: Connect) -> None:
+async def test_a_body_that_stops_arriving_times_out(connect: Connect) -> None:
     client = await connect()
     await client.send(HEAD + b"01234")
-    began = seconds()
+    started = seconds()
 
     status, body = await client.answer()
 
-    assert seconds() - began == pytest.approx(LIMITS.idle_seconds, abs=0.2)
+    assert seconds() - started == pytest.approx(LIMITS.idle_seconds, abs=0.2)
     assert (status, json.loads(body)["code"]) == (408, "request_timeout")
-    assert await client.is_cut()
+    assert await client.is_disconnected()
 
 
-async def test_headers_have_a_size(connect: Connect) -> None:
+async def test_too_large_headers_are_refused(connect: Connect) -> None:
     endless, many = await connect(), await connect()
 
     await endless.send(b"GET / HTTP/1.1\r\nx: " + b"y" * (LIMITS.head_bytes + 1))
@@ -220,32 +220,32 @@ async def test_headers_have_a_size(connect: Connect) -> None:
     for client in (endless, many):
         status, body = await client.answer()
         assert (status, json.loads(body)["code"]) == (431, "request_header_fields_too_large")
-        assert await client.is_cut()
+        assert await client.is_disconnected()
 
 
-async def test_large_headers_within_their_size_are_served(connect: Connect) -> None:
+async def test_large_headers_within_the_limit_are_served(connect: Connect) -> None:
     client = await connect()
     filler = b"x: " + b"y" * (LIMITS.head_bytes // 2)
 
-    for _ in range(3):  # each request anew
+    for _ in range(3):  # the limit applies to each request
         await client.send(HEAD.removesuffix(b"\r\n") + filler)
         await asyncio.sleep(1)
         await client.send(b"\r\n\r\n0123456789")
         assert await client.answer() == (200, b"0123456789")
 
 
-async def test_who_takes_nothing_of_an_answer_is_cut(connect: Connect, app: Application) -> None:
+async def test_a_client_that_reads_nothing_of_a_response_is_disconnected(connect: Connect, app: Application) -> None:
     client = await connect()
     await client.send(b"GET /endless HTTP/1.1\r\nHost: engine.test\r\n\r\n")
     await asyncio.sleep(LIMITS.idle_seconds - 1)
     assert app.streams_open == 1
 
-    await asyncio.sleep(LIMITS.idle_seconds + 2)  # the first look may come soon after the socket was full
+    await asyncio.sleep(LIMITS.idle_seconds + 2)  # the first check may come soon after the socket is full
 
     assert app.streams_open == 0
 
 
-async def test_who_takes_it_slowly_is_served(connect: Connect, app: Application) -> None:
+async def test_a_client_that_reads_slowly_is_served(connect: Connect, app: Application) -> None:
     client = await connect()
     await client.send(b"GET /endless HTTP/1.1\r\nHost: engine.test\r\n\r\n")
 
@@ -256,7 +256,7 @@ async def test_who_takes_it_slowly_is_served(connect: Connect, app: Application)
     assert app.streams_open == 1
 
 
-async def test_a_refusal_reaches_who_is_still_sending_and_the_connection_goes_on(connect: Connect) -> None:
+async def test_a_refusal_reaches_a_client_that_is_still_sending_and_the_connection_stays_open(connect: Connect) -> None:
     client = await connect()
     await client.send(b"POST /refuse HTTP/1.1\r\nHost: engine.test\r\nContent-Length: 1000000\r\n\r\n")
 
@@ -266,7 +266,7 @@ async def test_a_refusal_reaches_who_is_still_sending_and_the_connection_goes_on
     assert await client.answer() == (200, b"0123456789")
 
 
-async def test_what_is_refused_is_not_read_for_ever(connect: Connect) -> None:
+async def test_a_refused_body_is_not_read_without_limit(connect: Connect) -> None:
     client = await connect()
     await client.send(b"POST /refuse HTTP/1.1\r\nHost: engine.test\r\nTransfer-Encoding: chunked\r\n\r\n")
     assert await client.answer() == (413, b"no")
@@ -280,16 +280,16 @@ async def test_what_is_refused_is_not_read_for_ever(connect: Connect) -> None:
     assert LIMITS.discarded_bytes - MIB <= sent <= LIMITS.discarded_bytes + 8 * MIB
 
 
-async def test_a_refused_body_that_trickles_is_cut_after_ten_seconds(connect: Connect) -> None:
-    client, began = await connect(), seconds()
+async def test_a_slow_refused_body_is_aborted_after_ten_seconds(connect: Connect) -> None:
+    client, started = await connect(), seconds()
     await client.send(b"POST /refuse HTTP/1.1\r\nHost: engine.test\r\nContent-Length: 1000000\r\n\r\n")
     assert await client.answer() == (413, b"no")
     await client.trickle(b"x" * 1000, every_seconds=0.5)
-    assert await client.is_cut()
-    assert seconds() - began == pytest.approx(LIMITS.discard_seconds, abs=1)
+    assert await client.is_disconnected()
+    assert seconds() - started == pytest.approx(LIMITS.discard_seconds, abs=1)
 
 
-async def test_a_refused_body_that_keeps_coming_is_read_however_long_it_takes(connect: Connect) -> None:
+async def test_a_refused_body_that_keeps_arriving_is_read_to_its_end(connect: Connect) -> None:
     client = await connect()
     await client.send(b"POST /refuse HTTP/1.1\r\nHost: engine.test\r\nContent-Length: %d\r\n\r\n" % (8 * MIB))
     assert await client.answer() == (413, b"no")
@@ -300,7 +300,7 @@ async def test_a_refused_body_that_keeps_coming_is_read_however_long_it_takes(co
     assert await client.answer() == (200, b"0123456789")
 
 
-async def test_a_connection_too_many_is_told_so_and_the_others_are_served(app: Application) -> None:
+async def test_a_connection_beyond_the_limit_gets_a_503_and_others_are_served(app: Application) -> None:
     async with served(app, ClientLimits(connections=2)) as connect:
         first, _ = await connect(), await connect()
         await first.send(HEAD + b"0123456789")
@@ -308,22 +308,22 @@ async def test_a_connection_too_many_is_told_so_and_the_others_are_served(app: A
         third = await connect()
         status, body = await third.answer()
         assert (status, json.loads(body)["code"]) == (503, "service_unavailable")
-        assert await third.is_cut()
+        assert await third.is_disconnected()
         await first.send(HEAD + b"0123456789")
         assert await first.answer() == (200, b"0123456789")
 
 
-async def test_who_waits_for_a_word_before_sending_the_body_need_not_send_it(connect: Connect) -> None:
+async def test_a_refused_client_that_expects_100_continue_is_disconnected(connect: Connect) -> None:
     client = await connect()
     await client.send(
         b"POST /refuse HTTP/1.1\r\nHost: engine.test\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n"
     )
 
     assert await client.answer() == (413, b"no")
-    assert await client.is_cut()
+    assert await client.is_disconnected()
 
 
-async def test_hundreds_of_slow_clients_are_in_nobodys_way(connect: Connect) -> None:
+async def test_hundreds_of_slow_clients_do_not_slow_others(connect: Connect) -> None:
     slow = [await connect() for _ in range(300)]
     for number, client in enumerate(slow):
         await client.send([b"", b"GET / HT", HEAD + b"01234"][number % 3])
@@ -334,4 +334,4 @@ async def test_hundreds_of_slow_clients_are_in_nobodys_way(connect: Connect) -> 
         assert await quick.answer() == (200, b"0123456789")
 
     for client in slow:
-        await client.reader.read()  # to the end: each is cut in its time
+        await client.reader.read()  # until the server disconnects it

@@ -1,4 +1,4 @@
-"""Lines of an output, of which no more is decoded than is needed."""
+"""Lines of output whose text is copied without decoding."""
 
 import json
 
@@ -17,7 +17,7 @@ def the_line(line: bytes) -> StoredLine:
 
 
 @pytest.mark.parametrize("text", ["", "tick", 'a "quoted" \\ word', "Grüße\u2028\x85", "\x00\x1b[31m", "😀" * 100])
-def test_the_text_of_a_log_event_is_spliced_as_it_stands(text: str) -> None:
+def test_the_text_of_a_log_event_is_copied_unchanged(text: str) -> None:
     line = encode(a_log(7, text))
     stored = the_line(line)
     log, event = log_line(1, stored, line), event_json(2, stored, line)
@@ -27,7 +27,7 @@ def test_the_text_of_a_log_event_is_spliced_as_it_stands(text: str) -> None:
     assert json.loads(event) | {"at": ""} == {"id": "2-7", "attempt": 2, "at": "", "kind": "log", "text": text}
 
 
-def test_another_event_is_no_line_of_the_log() -> None:
+def test_other_events_are_not_in_the_log() -> None:
     line = encode(a_result(seq=3))
     assert log_line(1, the_line(line), line) is None
 
@@ -41,12 +41,12 @@ def test_another_event_is_no_line_of_the_log() -> None:
         b'{"kind":"log","seq":1,"at":"x"}',
     ],
 )
-def test_a_forged_line_is_not_spliced(line: bytes) -> None:
-    for stored, whole in stored_lines(line):
-        assert log_line(1, stored, whole) is None
-        assert event_json(1, stored, whole) is None
+def test_a_forged_line_is_not_copied(line: bytes) -> None:
+    for stored, line_bytes in stored_lines(line):
+        assert log_line(1, stored, line_bytes) is None
+        assert event_json(1, stored, line_bytes) is None
 
 
 @pytest.mark.parametrize("line", [b"", b"not json", b"{}", b'{"kind":"log"}', b"\xff", b"[" * 10_000, b'{"seq":"1"}'])
-def test_a_foreign_line_is_skipped(line: bytes) -> None:
+def test_an_invalid_line_is_skipped(line: bytes) -> None:
     assert list(stored_lines(line + b"\n")) == []

@@ -1,4 +1,4 @@
-"""What may be asked of the stats, and what Prometheus may answer."""
+"""Stats: valid queries, and responses of Prometheus."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ async def timeseries(admin: httpx2.AsyncClient, **query: str) -> httpx2.Response
     return await admin.get("/api/stats/timeseries", params=query)
 
 
-async def test_promql_is_refused_with_a_word_on_what_to_say_instead(admin: httpx2.AsyncClient) -> None:
+async def test_promql_is_refused_with_a_hint_at_metric(admin: httpx2.AsyncClient) -> None:
     answer = await timeseries(admin, query="up")
 
     assert answer.status_code == 400
@@ -46,7 +46,7 @@ async def test_promql_is_refused_with_a_word_on_what_to_say_instead(admin: httpx
         ({"window": "90d", "step": "1m"}, "step"),
     ],
 )
-async def test_what_makes_no_sense_is_refused_by_name(
+async def test_an_invalid_parameter_is_named_in_the_error(
     admin: httpx2.AsyncClient, query: dict[str, str], field: str
 ) -> None:
     answer = await timeseries(admin, **query)
@@ -56,7 +56,7 @@ async def test_what_makes_no_sense_is_refused_by_name(
 
 
 @pytest.mark.parametrize(("window", "step"), [("1h", "1m"), ("24h", "15m"), ("7d", "1h"), ("30d", "6h"), ("90d", "1d")])
-async def test_the_usual_step_fits_the_window(admin: httpx2.AsyncClient, window: str, step: str) -> None:
+async def test_the_default_step_depends_on_the_window(admin: httpx2.AsyncClient, window: str, step: str) -> None:
     assert (await timeseries(admin, window=window)).json()["step"] == step
 
 
@@ -67,19 +67,19 @@ async def test_an_empty_engine_has_empty_stats(admin: httpx2.AsyncClient) -> Non
     assert stats == {"byType": {}, "byModel": {}, "byRepo": {}, "totals": nothing}
 
 
-async def test_of_very_many_names_those_with_the_most_jobs_are_told(api: Api, admin: httpx2.AsyncClient) -> None:
+async def test_stats_show_the_names_with_the_most_jobs(api: Api, admin: httpx2.AsyncClient) -> None:
     kinds = [f"once-{number:04}" for number in range(MAX_NAMES)] + ["twice", "twice"]
     for kind in kinds:
         await api.store.create(a_job(Phase.SUCCEEDED, spec=a_spec(type=kind)))
     await eventually(lambda: api.services.job_index.count_in(Phase.SUCCEEDED) == len(kinds))
 
-    told = (await admin.get("/api/stats")).json()["byType"]
+    by_type = (await admin.get("/api/stats")).json()["byType"]
 
-    assert list(told) == ["twice", *kinds[: MAX_NAMES - 1]]
+    assert list(by_type) == ["twice", *kinds[: MAX_NAMES - 1]]
 
 
-async def test_what_a_job_may_raise_is_shown_before_it_does(api: Api, user: httpx2.AsyncClient) -> None:
-    """Else Prometheus would not see the first job of its kind."""
+async def test_counters_of_a_job_exist_before_they_increase(api: Api, user: httpx2.AsyncClient) -> None:
+    """Otherwise Prometheus would miss the first job with these labels."""
     script = {"mock": {"steps": [{"hang": True}]}}
     await user.post("/api/jobs/submit", json=a_submission(type="first", metadata=script))
     await eventually(lambda: any(row.status == "active" for row in api.services.job_index.counts_by_group()))
@@ -99,13 +99,13 @@ async def test_what_a_job_may_raise_is_shown_before_it_does(api: Api, user: http
 
 
 class ScriptedPrometheus:
-    """Answers every query with `status` and `body`, and keeps the latest request."""
+    """Responds to every query with `status` and `body`, and records the latest request."""
 
     url = ""
     status = 200
     body = b"{}"
     path = ""
-    asked = b""
+    query = b""
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def scripted() -> Iterator[ScriptedPrometheus]:
 
     class Handler(QuietHandler):
         def do_POST(self) -> None:
-            script.path, script.asked = self.path, self.body()
+            script.path, script.query = self.path, self.body()
             self.answer(script.status, script.body)
 
     with served_by(Handler) as port:
@@ -122,13 +122,13 @@ def scripted() -> Iterator[ScriptedPrometheus]:
         yield script
 
 
-async def test_prometheus_is_asked_below_its_address(scripted: ScriptedPrometheus) -> None:
+async def test_prometheus_is_queried_below_its_url(scripted: ScriptedPrometheus) -> None:
     scripted.body = b"""{"status": "success", "data": {"resultType": "matrix", "result": [
         {"metric": {"status": "failed"}, "values": [[1.0, "2"], [2.0, "NaN"], [3.0, "+Inf"]]}]}}"""
 
     assert await PrometheusClient(scripted.url).values(Metric.JOBS, STEPS) == [Value("failed", 1, 2.0)]
     assert scripted.path == "/prefix/api/v1/query_range"
-    assert b"step=3600" in scripted.asked
+    assert b"step=3600" in scripted.query
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ async def test_prometheus_is_asked_below_its_address(scripted: ScriptedPrometheu
         (500, b"a-secret-of-its-own"),
     ],
 )
-async def test_a_prometheus_of_no_use_is_a_503_that_tells_nothing_of_it(
+async def test_a_failed_query_is_a_503_without_details_of_prometheus(
     scripted: ScriptedPrometheus, status: int, body: bytes
 ) -> None:
     scripted.status, scripted.body = status, body
@@ -157,6 +157,6 @@ async def test_a_prometheus_of_no_use_is_a_503_that_tells_nothing_of_it(
 
 
 @pytest.mark.parametrize("url", ["prometheus:9090", "http://user:password@prometheus:9090", "http://prometheus/?a=b"])
-def test_an_address_that_makes_no_sense_is_refused_at_the_start(tmp_path: Path, url: str) -> None:
+def test_an_invalid_prometheus_url_is_refused_at_start(tmp_path: Path, url: str) -> None:
     with pytest.raises(ValueError, match="PROMETHEUS_URL"):
         EngineSettings(data_dir=tmp_path, PROMETHEUS_URL=url)

@@ -1,4 +1,4 @@
-"""Webhook sources through the API: kept with their secret, which nobody sees again."""
+"""The API of webhook sources, whose secrets are stored but never shown."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ SECRET = "test-secret-of-a-webhook"
 SOURCE: dict[str, Any] = {"name": "github", "type": "github", "secret": SECRET}
 
 
-async def test_a_source_is_made_with_its_defaults_and_says_where_it_is_served(admin: httpx2.AsyncClient) -> None:
+async def test_a_created_source_has_defaults_and_a_url(admin: httpx2.AsyncClient) -> None:
     answer = await admin.post("/api/webhook-sources", json=SOURCE)
     assert answer.status_code == 201, answer.text
-    made = answer.json()
-    assert made.pop("resourceVersion")
-    assert made == {
+    created = answer.json()
+    assert created.pop("resourceVersion")
+    assert created == {
         "id": "github",
         "name": "github",
         "type": "github",
@@ -42,12 +42,14 @@ async def test_a_source_is_made_with_its_defaults_and_says_where_it_is_served(ad
     assert [each["id"] for each in (await admin.get("/api/webhook-sources")).json()["webhookSources"]] == ["github"]
 
 
-async def test_its_secret_is_kept_as_a_secret_of_its_own_and_goes_with_it(api: Api, admin: httpx2.AsyncClient) -> None:
-    made = await admin.post("/api/webhook-sources", json=SOURCE)
+async def test_the_secret_of_a_source_is_stored_in_its_own_secret_and_deleted_with_it(
+    api: Api, admin: httpx2.AsyncClient
+) -> None:
+    created = await admin.post("/api/webhook-sources", json=SOURCE)
     changed = await admin.patch("/api/webhook-sources/github", json={"secret": f"{SECRET}-2"})
-    assert all(SECRET not in answer.text for answer in (made, changed))
-    kept = await api.store.get(Secret, "github.webhook-secret")
-    assert kept.data == {"secret": f"{SECRET}-2"}
+    assert all(SECRET not in answer.text for answer in (created, changed))
+    stored = await api.store.get(Secret, "github.webhook-secret")
+    assert stored.data == {"secret": f"{SECRET}-2"}
 
     assert (await admin.delete("/api/webhook-sources/github")).status_code == 204
 
@@ -56,17 +58,17 @@ async def test_its_secret_is_kept_as_a_secret_of_its_own_and_goes_with_it(api: A
     assert (await admin.get("/api/webhook-sources/github")).status_code == 404
 
 
-async def test_a_source_that_named_a_secret_may_get_one_of_its_own(api: Api, admin: httpx2.AsyncClient) -> None:
+async def test_a_source_with_a_secret_ref_may_get_its_own_secret(api: Api, admin: httpx2.AsyncClient) -> None:
     reference = {"name": "shared", "key": "github"}
-    made = await admin.post("/api/webhook-sources", json={"name": "g", "type": "github", "secretRef": reference})
-    assert made.json()["secretRef"] == reference
+    created = await admin.post("/api/webhook-sources", json={"name": "g", "type": "github", "secretRef": reference})
+    assert created.json()["secretRef"] == reference
     changed = await admin.patch("/api/webhook-sources/g", json={"secret": SECRET})
     assert changed.json()["secretRef"] == {"name": "g.webhook-secret", "key": "secret"}
     await admin.delete("/api/webhook-sources/g")
     assert "g.webhook-secret" not in {secret.name for secret in await api.store.list(Secret)}
 
 
-async def test_a_patch_changes_what_it_names(admin: httpx2.AsyncClient) -> None:
+async def test_a_patch_changes_only_the_sent_fields(admin: httpx2.AsyncClient) -> None:
     await admin.post("/api/webhook-sources", json=SOURCE | {"host": "hooks.example.com"})
     changes = {
         "host": None,
@@ -84,7 +86,7 @@ async def test_a_patch_changes_what_it_names(admin: httpx2.AsyncClient) -> None:
     assert (await admin.patch("/api/webhook-sources/github", json=stale)).status_code == 409
 
 
-async def test_the_same_key_twice_makes_one(admin: httpx2.AsyncClient) -> None:
+async def test_a_repeated_idempotency_key_creates_one_source(admin: httpx2.AsyncClient) -> None:
     for _ in range(2):
         answer = await admin.post("/api/webhook-sources", json=SOURCE, headers={"Idempotency-Key": "key-1"})
         assert answer.status_code == 201
@@ -106,7 +108,9 @@ async def test_the_same_key_twice_makes_one(admin: httpx2.AsyncClient) -> None:
         ({"defaults": {"model": ""}}, "defaults.model"),
     ],
 )
-async def test_what_is_wrong_is_named(admin: httpx2.AsyncClient, fields: dict[str, Any], field: str) -> None:
+async def test_an_invalid_field_is_named_in_the_error(
+    admin: httpx2.AsyncClient, fields: dict[str, Any], field: str
+) -> None:
     answer = await admin.post("/api/webhook-sources", json=SOURCE | fields)
     assert answer.status_code == 422, answer.text
     assert [detail["field"] for detail in answer.json()["details"]] == [field]
