@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import threading
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -13,6 +14,7 @@ from labrats.api.http import signed_body
 from labrats.api.http.errors import ApiError
 from labrats.api.http.signed_body import FREE_BYTES, UnverifiedBodies, receive_signed
 from labrats.intake.signatures import Signature, Verifier
+from tests.support.waiting import eventually
 
 SECRET = "test-secret-0123456789"
 MEBIBYTE = 2**20
@@ -82,3 +84,25 @@ async def test_a_body_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyP
     with pytest.raises(ApiError, match="took longer") as refused:
         await receive_signed(a_request(unfinished(b"x")), candidates(b"x", SECRET), UnverifiedBodies())
     assert refused.value.status == 408
+
+
+async def test_a_cancelled_request_waits_for_the_thread_that_uses_its_file() -> None:
+    hashing, released = threading.Event(), threading.Event()
+
+    class BlockingVerifier(Verifier):
+        def update(self, piece: bytes) -> None:
+            hashing.set()
+            released.wait()
+
+    verifier = BlockingVerifier(hmac.new(b"", digestmod=hashlib.sha256), [])
+    request = a_request(unfinished(b"x" * MEBIBYTE))
+    receiving = asyncio.create_task(receive_signed(request, [(SECRET, verifier)], UnverifiedBodies()))
+    await eventually(hashing.is_set)
+
+    receiving.cancel()
+    done, _ = await asyncio.wait({receiving}, timeout=0.01)
+
+    released.set()
+    assert not done
+    with pytest.raises(asyncio.CancelledError):
+        await receiving

@@ -1,10 +1,10 @@
 """Receives bodies whose signature identifies the sender, within bounds on memory, disk and time."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
-from typing import Final, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from starlette.requests import Request
 
@@ -12,6 +12,7 @@ from labrats.api.http.errors import ApiError
 from labrats.intake.signatures import Verifier
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 BODY_SECONDS: Final = 30.0
 """Maximum time to receive a body. GitHub gives up on a delivery after ten seconds."""
@@ -86,7 +87,7 @@ async def receive_signed(
                     reservation.add(len(data))
                     chunk += data
                     if len(chunk) >= _CHUNK_BYTES:
-                        await asyncio.to_thread(store, chunk)
+                        await _in_thread(store, chunk)
                         chunk = b""
         except TimeoutError:
             message = f"the body took longer than {BODY_SECONDS:g} seconds"
@@ -94,5 +95,15 @@ async def receive_signed(
         store(chunk)
         for candidate, verifier in candidates:
             if verifier.matches():
-                return candidate, await asyncio.to_thread(read) if reservation.reserved else read()
+                return candidate, await _in_thread(read) if reservation.reserved else read()
         return None
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `function` in a thread. If cancelled, wait for its end, since it uses a file that the caller then closes."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.gather(running, return_exceptions=True)
+        raise
