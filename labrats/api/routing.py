@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from labrats.api.auth.authentication import Credential
-from labrats.api.auth.keys import Caller
 from labrats.api.auth.permissions import Access, access_to
 from labrats.api.http.errors import ApiError
 from labrats.api.http.event_stream import EventStream
 from labrats.api.http.json_body import StrictRequest, require_json
 from labrats.api.openapi import SECURITY, error_responses, operation_id
 from labrats.api.services import Services
+from labrats.model.caller import Caller
 from labrats.model.errors import Invalid, Problem
 
 

@@ -13,7 +13,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from labrats.api.app import create_app
-from labrats.api.auth.keys import ADMIN, SUBMIT, ApiKeyIndex, key_secret
+from labrats.api.auth.keys import ApiKeyIndex, key_secret
 from labrats.api.auth.sessions import Sessions, Signer, User
 from labrats.api.model_file_scans import ModelFileScans
 from labrats.api.services import Services
@@ -26,6 +26,7 @@ from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.intake.signing_secrets import StoredSecrets
 from labrats.metrics import Metrics
+from labrats.model.caller import ADMIN, SUBMIT
 from labrats.net.client import OutboundClient
 from labrats.ports import Clock
 from labrats.settings import EngineSettings

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from labrats.api.auth.keys import ADMIN, SUBMIT, key_secret, new_key
+from labrats.api.auth.keys import key_secret, new_key
+from labrats.model.caller import ADMIN, SUBMIT
 from labrats.model.errors import Conflict
 from labrats.ports import Store
 

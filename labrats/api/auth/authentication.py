@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from labrats.api.auth.keys import ApiKeyIndex, Caller
+from labrats.api.auth.keys import ApiKeyIndex
 from labrats.api.auth.permissions import Access
 from labrats.api.auth.rate_limit import AuthRateLimit
 from labrats.api.auth.sessions import Session, Sessions
 from labrats.api.http.errors import ApiError
+from labrats.model.caller import Caller
 from labrats.model.errors import RetryLater
 from labrats.ports import Clock
 

@@ -16,6 +16,7 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.api.auth.notifier import Notifier
+from labrats.model.caller import SCOPES, SUBMIT, Caller
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
 from labrats.model.record import Metadata
@@ -23,9 +24,6 @@ from labrats.ports import Changed, Deleted, Store
 
 log = structlog.get_logger()
 
-SUBMIT: Final = "submit"
-ADMIN: Final = "admin"
-SCOPES: Final = (SUBMIT, ADMIN)
 PREFIX_LENGTH: Final = 8
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
@@ -39,26 +37,6 @@ A healthy watch reports once a minute. A dead one is reopened after little more,
 
 MAX_WAIT_SECONDS: Final = 5.0
 """Time that a response waits until the watch has reported the key that it is about."""
-
-
-@dataclass(frozen=True)
-class Caller:
-    """The identity behind a request.
-
-    id: the owner of the jobs that the caller submits. secret: the Secret of a stored API key, or None.
-    """
-
-    id: str
-    scopes: frozenset[str]
-    expires_at: datetime | None = None
-    secret: str | None = None
-
-    @property
-    def is_admin(self) -> bool:
-        return ADMIN in self.scopes
-
-    def may_see(self, owner: str) -> bool:
-        return self.is_admin or owner == self.id
 
 
 def new_key() -> str:

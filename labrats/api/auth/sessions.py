@@ -12,8 +12,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
-from labrats.api.auth.keys import ADMIN, SUBMIT, Caller
 from labrats.api.auth.notifier import Notifier
+from labrats.model.caller import ADMIN, SUBMIT, Caller
 from labrats.model.core_resources import TYPE_LABEL, Secret
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.record import Metadata

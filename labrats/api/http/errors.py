@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from labrats.api.http.head_requests import GET_HAS_EFFECT
-from labrats.api.schemas.patterns import IN_WORDS
+from labrats.api.schemas.patterns import PATTERN_MESSAGES
 from labrats.model.errors import (
     AccessDenied,
     Conflict,
@@ -166,7 +166,7 @@ def problem_of(error: Mapping[str, Any]) -> Problem:
 
 def _message_of(error: Mapping[str, Any]) -> str:
     context = error.get("ctx", {})
-    if words := IN_WORDS.get(context.get("pattern")):
+    if words := PATTERN_MESSAGES.get(context.get("pattern")):
         return words
     if words := _MESSAGES.get(error["type"]):
         return words.format(**context)

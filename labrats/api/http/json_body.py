@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from labrats.api.http.body_bounds import bounds_of
 from labrats.api.http.errors import ApiError
+from labrats.api.schemas.base import MAX_INTEGER, int_if_whole
 from labrats.model.record import encode
 
 MAX_DEPTH: Final = 64
@@ -20,7 +21,6 @@ _LARGE_BYTES: Final = 2**20
 _TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|\[\s*+\]|\{\s*+\}|(?P<value>[\[{,])', re.DOTALL)
 """Matches strings, even unterminated ones, empty lists and objects, and, as `value`, the character before a value."""
 
-_MAX_INTEGER: Final = 2**63
 _SHOWN: Final = 100
 """Maximum length of a caller's text in an error message."""
 
@@ -93,7 +93,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > 20 or not -_MAX_INTEGER <= (number := int(digits)) < _MAX_INTEGER:
+    if len(digits) > 20 or not -MAX_INTEGER <= (number := int(digits)) < MAX_INTEGER:
         raise _malformed(f"the number {digits[:_SHOWN]} does not fit in 64 bits")
     return number
 
@@ -102,12 +102,7 @@ def _number(digits: str) -> int | float:
     number = float(digits)
     if isinf(number):
         raise _malformed(f"the number {digits[:_SHOWN]} is too large")
-    return whole(number)
-
-
-def whole(number: float) -> int | float:
-    """Return 3.0 as 3. JSON has one type of number, and some clients write all numbers with a decimal point."""
-    return int(number) if number.is_integer() and abs(number) < _MAX_INTEGER else number
+    return int_if_whole(number)
 
 
 def has_more_values(body: bytes, limit: int) -> bool:

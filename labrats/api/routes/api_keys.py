@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from pydantic import AwareDatetime, BeforeValidator, Field
 from starlette.responses import Response
 
-from labrats.api.auth.keys import SUBMIT, derived_key, expiry_of, hash_key, key_secret
+from labrats.api.auth.keys import derived_key, expiry_of, hash_key, key_secret
 from labrats.api.http.errors import EXAMPLE_TIME
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
@@ -17,6 +17,7 @@ from labrats.api.openapi import answers
 from labrats.api.routing import api_router, caller_of, credential_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody
 from labrats.api.services import Services
+from labrats.model.caller import SUBMIT
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
 from labrats.model.record import seniority

@@ -8,6 +8,8 @@ from pydantic.alias_generators import to_camel
 from labrats.api.schemas.patterns import NAME, ONE_LINE
 
 LONGEST_LABEL: Final = 200
+MAX_INTEGER: Final = 2**63
+"""Exclusive upper bound of integers in requests. The lower bound is its negative."""
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_LABEL, pattern=ONE_LINE)]
 """A short text of one line."""
@@ -37,6 +39,11 @@ class PatchBody(RequestBody):
         if not isinstance(value, dict):
             return value
         return {name: field for name, field in value.items() if name not in cls.read_only}
+
+
+def int_if_whole(number: float) -> int | float:
+    """Return 3.0 as 3. JSON has one type of number, and some clients write all numbers with a decimal point."""
+    return int(number) if number.is_integer() and abs(number) < MAX_INTEGER else number
 
 
 def optional(**options: Any) -> Any:

@@ -7,15 +7,14 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
-from labrats.api.auth.keys import Caller
-from labrats.api.http.json_body import whole
-from labrats.api.schemas.base import Effort, Label, Provider, RequestBody
+from labrats.api.schemas.base import Effort, Label, Provider, RequestBody, int_if_whole
 from labrats.api.schemas.file_names import check_distinct, why_unsafe
 from labrats.api.schemas.mcp_servers import McpServersBody, mcp_servers
-from labrats.api.schemas.patterns import GIT_REF, IN_WORDS
+from labrats.api.schemas.patterns import GIT_REF, PATTERN_MESSAGES
 from labrats.api.schemas.sampling import SamplingBody, sampling
 from labrats.files.attachments import Content
 from labrats.intake.request import JobRequest, RepoAddress
+from labrats.model.caller import Caller
 from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid, Problem
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
@@ -29,7 +28,7 @@ ERROR_REPORTING: Final = "error-reporting"
 
 def _check_ref(ref: str) -> str:
     if ".." in ref or "@{" in ref:
-        raise ValueError(IN_WORDS[GIT_REF])
+        raise ValueError(PATTERN_MESSAGES[GIT_REF])
     return ref
 
 
@@ -161,7 +160,7 @@ class Submission(RequestBody):
         default=None, validate_default=True, min_length=1, description="The task for the agent. At most 900 KiB."
     )
     errors: list[ErrorEntryBody] | None = Field(default=None, min_length=1, description="For `error-reporting`.")
-    priority: Annotated[float, AfterValidator(whole)] = Field(
+    priority: Annotated[float, AfterValidator(int_if_whole)] = Field(
         default=DEFAULT_PRIORITY, ge=-1000, le=1000, allow_inf_nan=False, description="Lower runs first."
     )
     agent_role: Label | None = Field(
