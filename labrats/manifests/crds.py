@@ -9,7 +9,7 @@ from labrats.api.routes.config import DefaultsBody
 from labrats.api.routes.instructions import InstructionBody
 from labrats.api.routes.webhook_sources import MAX_OVERRIDES, WebhookSourceBody
 from labrats.api.schemas.mcp_servers import MAX_MCP_SERVERS
-from labrats.api.schemas.patterns import DATA_KEY, IN_WORDS, MCP_SERVER, NAME, QUANTITY, REPOSITORY
+from labrats.api.schemas.patterns import DATA_KEY, MCP_SERVER, NAME, PATTERN_MESSAGES, QUANTITY, REPOSITORY
 from labrats.api.schemas.submission import MAX_FILES, ConfigBody, Submission
 from labrats.manifests.schema import Schema, add_constraints, merge_schema, structural_schema
 from labrats.model.agent import AiAgentSpec, AiAgentStatus, ChainCondition, FailurePolicy
@@ -223,7 +223,7 @@ _RESOURCES: Final = {
 _MCP_SERVERS: Final = {
     "maxProperties": MAX_MCP_SERVERS,
     "x-kubernetes-validations": [
-        _rule(f"self.all(name, name.matches('{MCP_SERVER}'))", f"each name {IN_WORDS[MCP_SERVER]}"),
+        _rule(f"self.all(name, name.matches('{MCP_SERVER}'))", f"each name {PATTERN_MESSAGES[MCP_SERVER]}"),
         _rule(
             "self.all(name, has(self[name].command) != has(self[name].url))",
             "each must have either a `command` or a `url`",
@@ -294,7 +294,7 @@ _WEBHOOK_SOURCE_SPEC: Final = {
         "repoOverrides": {
             "maxProperties": MAX_OVERRIDES,
             "x-kubernetes-validations": [
-                _rule(f"self.all(name, name.matches('{REPOSITORY}'))", f"each name {IN_WORDS[REPOSITORY]}")
+                _rule(f"self.all(name, name.matches('{REPOSITORY}'))", f"each name {PATTERN_MESSAGES[REPOSITORY]}")
             ],
         },
     }

@@ -21,7 +21,7 @@ from labrats.api.auth.permissions import TABLE, Access, access_to
 from labrats.api.openapi import SECURITY
 from labrats.api.schemas.base import Provider
 from labrats.api.schemas.job import Status
-from labrats.api.schemas.patterns import IN_WORDS
+from labrats.api.schemas.patterns import PATTERN_MESSAGES
 from labrats.model.config import PROVIDERS
 from labrats.model.phases import API_STATUS
 from tests.acceptance.engine import LocalEngine
@@ -138,7 +138,7 @@ async def test_every_pattern_has_an_error_message(document: Any) -> None:
     patterns = {pattern for pattern in fields_called("pattern", document) if isinstance(pattern, str)}
 
     assert patterns
-    assert patterns <= IN_WORDS.keys()
+    assert patterns <= PATTERN_MESSAGES.keys()
 
 
 def fields_called(name: str, value: Any) -> Iterator[Any]:

@@ -25,7 +25,7 @@ HEADER: Final = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 NO_NUL: Final = r"^[^\x00]*$"
 SPAN: Final = r"^[1-9][0-9]{0,4}[mhd]$"
 
-IN_WORDS: Final[Mapping[str, str]] = {
+PATTERN_MESSAGES: Final[Mapping[str, str]] = {
     ONE_LINE: "must be one line, without control characters",
     NAME: "must be lower-case letters and digits, with dashes and single dots only between them",
     GIT_REF: "must be a valid name of a git branch, tag or commit",
