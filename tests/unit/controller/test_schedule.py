@@ -90,6 +90,8 @@ def test_a_running_job_holds_a_slot_beyond_those_of_its_model() -> None:
     assert schedule.holds_slot(first)
     assert schedule.holds_slot(second)
     assert schedule.is_over_allocated(first)
+    schedule.observe_ai_models([an_ai_model(slots=2)], NOON)
+    assert not schedule.is_over_allocated(first)
 
 
 def test_the_end_of_a_job_releases_its_slot_to_the_next_in_the_queue() -> None:
@@ -154,6 +156,13 @@ def test_an_update_of_a_queued_job_queues_it_once() -> None:
     assert schedule.holds_slot(later)
 
 
+def test_a_queued_job_that_another_writer_started_leaves_the_queue() -> None:
+    blocking, job = a_job(P.RUNNING), a_job()
+    schedule = a_schedule(blocking, job)
+    assert schedule.observe(started(job), NOON) == [Reconcile(job.id)]
+    assert schedule.observe_ai_models([an_ai_model(slots=3)], NOON) == []
+
+
 def test_an_unresolved_job_is_reconciled_and_queued_once_it_is_resolved() -> None:
     schedule, job = a_schedule(), a_job(spec=an_applied_spec())
     assert schedule.observe(job, NOON) == [Reconcile(job.id)]
@@ -169,7 +178,7 @@ def test_a_waiting_job_that_is_not_queued_is_queued_and_a_queued_one_is_left_alo
     schedule.observe_ai_models([an_ai_model(slots=2)], NOON)
     assert not schedule.holds_slot(job)
     assert schedule.ensure_queued(job, at(10)) == [Reconcile(job.id)]
-    other = a_job()
+    other = a_job(deadline_at=at(90))
     schedule.observe(other, at(10))
     assert schedule.ensure_queued(other, at(10)) == []
 
