@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from msgspec.structs import replace
 
 from labrats.model.ai_model import AiModel, nearest
+from labrats.model.attempt_name import AttemptName
 from labrats.model.config import JobConfig, Sampling
 from labrats.model.job import AgentSession, FailedCode, Job, Outputs, Usage
 from labrats.model.model_files import FileOperation, FoundFile
@@ -119,7 +120,7 @@ class Attempt:
     others: Collection[AiModel] = ()
 
     @property
-    def name(self) -> str:
+    def name(self) -> AttemptName:
         return self.job.attempt_name
 
     @property
@@ -210,33 +211,33 @@ class Runner(Protocol):
         """
         ...
 
-    async def find(self, name: str) -> AttemptState:
+    async def find(self, name: AttemptName) -> AttemptState:
         """How it stands now."""
         ...
 
-    async def stop(self, name: str) -> None:
+    async def stop(self, name: AttemptName) -> None:
         """Ask it to end, and return at once. Harmless when repeated, or when it is gone."""
         ...
 
-    async def kill(self, name: str) -> None:
+    async def kill(self, name: AttemptName) -> None:
         """End it and every process it started, now. When this returns, `find` says Gone, also for a name that was
         never started: no executor can start under it any more. Raises RetryLater when nobody can confirm that yet,
         as when its machine is out of reach."""
         ...
 
-    def watch(self) -> AsyncIterator[str]:
+    def watch(self) -> AsyncIterator[AttemptName]:
         """The names of attempts whose state may have changed, as it happens. Never ends by itself."""
         ...
 
-    async def place(self, name: str) -> Place:
+    async def place(self, name: AttemptName) -> Place:
         """Where it runs or ran, for as long as its output is kept."""
         ...
 
-    async def tail(self, name: str) -> OutputTail:
+    async def tail(self, name: AttemptName) -> OutputTail:
         """The end of its output so far; empty when there is none."""
         ...
 
-    def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
+    def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         """Yield its events with a `seq` above `after_seq`, in order, as they come: whole lines of the executor's
         protocol, some 32 KiB at a time. A line may be foreign; see stored_lines and events_in.
 
@@ -244,23 +245,23 @@ class Runner(Protocol):
         """
         ...
 
-    async def result(self, name: str) -> Any:
+    async def result(self, name: AttemptName) -> Any:
         """The whole result of an attempt whose `result` event names a file. Raises NotFound when it was removed."""
         ...
 
-    async def patch(self, name: str) -> bytes:
+    async def patch(self, name: AttemptName) -> bytes:
         """What an attempt changed in its workspace, as git prints it. Raises NotFound when none is kept."""
         ...
 
-    async def workspaces(self) -> list[str]:
+    async def workspaces(self) -> list[AttemptName]:
         """The attempts whose workspace is still kept."""
         ...
 
-    async def kept(self) -> list[str]:
+    async def kept(self) -> list[AttemptName]:
         """The attempts of which anything is kept, whether or not their jobs exist."""
         ...
 
-    async def remove(self, name: str, *, keep_output: bool = False) -> None:
+    async def remove(self, name: AttemptName, *, keep_output: bool = False) -> None:
         """Delete what it left: workspace and inputs, and its output too unless `keep_output`. Only when it is Gone.
 
         With `keep_output`, nothing happens while a later attempt works in its workspace.

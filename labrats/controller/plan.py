@@ -216,5 +216,5 @@ def backoff_after(job: Job, limits: Limits) -> timedelta:
     The spread comes from the job's name, which keeps the plan pure.
     """
     seconds = limits.backoff.total_seconds() * 2 ** (job.status.attempts - 1)
-    spread = 0.5 + crc32(job.attempt_name.encode()) / 2**33
+    spread = 0.5 + crc32(str(job.attempt_name).encode()) / 2**33
     return timedelta(seconds=min(seconds, MAX_BACKOFF_SECONDS) * spread)

@@ -26,6 +26,7 @@ from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.intake.repository_tokens import RepositoryTokens
 from labrats.metrics import Metrics
 from labrats.model.ai_model import AiModel, ai_models_in_use, slots_for
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound
 from labrats.model.job import FailedCode, Job, advance
 from labrats.model.phases import JobEvent, Phase
@@ -115,7 +116,7 @@ class Controller:
 
     async def _watch_attempts(self) -> None:
         async for name in self._runner.watch():
-            self._work.add(name.rpartition("-")[0])
+            self._work.add(name.job_id)
 
     def _observe(self, job: Job) -> None:
         """Take note of `job` as it now is, unless something newer is known."""
@@ -266,7 +267,7 @@ class Controller:
         successor = self._successors.get(job.id)
         if successor is None or successor.metadata.uid != job.metadata.uid:
             for number in range(1, job.status.attempts + 1):
-                await self._runner.remove(f"{job.id}-{number}")
+                await self._runner.remove(AttemptName(job.id, number))
         del self._deleted[job.id]
         self._forget(job)
         if successor := self._successors.pop(job.id, None):

@@ -11,6 +11,7 @@ from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.pod import PodSettings
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.model.attempt_name import AttemptName
 from labrats.model.record import encode
 from labrats.ports import Runner, Store
 from labrats.processes import send_signal, with_environment
@@ -43,20 +44,20 @@ class KubernetesBackend:
             async with run_in_background(runner.run()):
                 yield runner
 
-    def living_processes(self, name: str) -> int:
-        return len({*_processes_in_pod(name), *with_environment("LABRATS_ATTEMPT", name)})
+    def living_processes(self, name: AttemptName) -> int:
+        return len({*_processes_in_pod(name), *with_environment("LABRATS_ATTEMPT", str(name))})
 
-    def crash(self, name: str) -> None:
+    def crash(self, name: AttemptName) -> None:
         for pid in executors_of(name):
             send_signal(pid, signal.SIGKILL)
 
-    async def crash_unseen(self, name: str) -> None:
+    async def crash_unseen(self, name: AttemptName) -> None:
         executors = executors_of(name)
         for pid in executors:
             send_signal(pid, signal.SIGSTOP)  # so that it cannot tell that it is asked to end
         async with ApiClient.open(self._kubeconfig) as client:
             api = BatchClient(client, self._settings.namespace)
-            pods = await api.pods_of(name)
+            pods = await api.pods_of(str(name))
             await api.delete_job(await api.get_job(name))
             for pod in pods:
                 path = f"/api/v1/namespaces/{self._settings.namespace}/pods/{pod.name}"
@@ -80,12 +81,12 @@ def a_pod_settings(executor: str, **fields: object) -> PodSettings:
     return PodSettings(**usual | fields)  # type: ignore[arg-type]
 
 
-def executors_of(name: str) -> list[int]:
+def executors_of(name: AttemptName) -> list[int]:
     """The processes of the attempt's executor, as this machine knows them."""
     return [pid for pid in _processes_in_pod(name) if b"labrats.executor" in _read(pid, "cmdline")]
 
 
-def _processes_in_pod(name: str) -> list[int]:
+def _processes_in_pod(name: AttemptName) -> list[int]:
     """The living processes with the environment of the attempt's container: its pod has a name that begins with its."""
     mark = f"HOSTNAME={name}-".encode()
     pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
+from labrats.model.attempt_name import AttemptName
 from labrats.ports import Gone, Runner, Store
 from labrats.processes import ProcessId, descendants, send_signal, with_environment
 from tests.fakes.runner import MemoryMachine, MemoryRunner
@@ -26,15 +27,15 @@ class RunnerBackend(Protocol):
         """The runner of one engine. Further ones are other engines, or the same one started again."""
         ...
 
-    def living_processes(self, name: str) -> int:
+    def living_processes(self, name: AttemptName) -> int:
         """How many processes of the attempt live: its executor and all that came from it, wherever they are by now."""
         ...
 
-    def crash(self, name: str) -> None:
+    def crash(self, name: AttemptName) -> None:
         """Have the executor die of signal 9."""
         ...
 
-    async def crash_unseen(self, name: str) -> None:
+    async def crash_unseen(self, name: AttemptName) -> None:
         """Have the executor die, and with it whatever could tell how it did."""
         ...
 
@@ -61,14 +62,14 @@ class MemoryBackend:
     async def open_runner(self) -> AsyncIterator[Runner]:
         yield MemoryRunner(self.store, self._machine)
 
-    def living_processes(self, name: str) -> int:
+    def living_processes(self, name: AttemptName) -> int:
         executor = self._machine.executors.get(name)
         return 0 if executor is None or executor.gone else 1 + executor.children
 
-    def crash(self, name: str) -> None:
+    def crash(self, name: AttemptName) -> None:
         self._machine.kill(name)
 
-    async def crash_unseen(self, name: str) -> None:
+    async def crash_unseen(self, name: AttemptName) -> None:
         self._machine.executors[name].end(Gone())
         self._machine.kill(name)
 
@@ -105,17 +106,17 @@ class EmbeddedBackend:
             finally:
                 self._launchers |= set(_living_launchers())
 
-    def living_processes(self, name: str) -> int:
+    def living_processes(self, name: AttemptName) -> int:
         executor = self._executor(name)
         family = {executor.pid, *descendants(executor.pid)} if executor and executor.is_alive else set()
-        return len(family | set(with_environment("LABRATS_ATTEMPT", name)))
+        return len(family | set(with_environment("LABRATS_ATTEMPT", str(name))))
 
-    def crash(self, name: str) -> None:
+    def crash(self, name: AttemptName) -> None:
         executor = self._executor(name)
         assert executor
         send_signal(executor.pid, signal.SIGKILL)
 
-    async def crash_unseen(self, name: str) -> None:
+    async def crash_unseen(self, name: AttemptName) -> None:
         self.kill_helpers()
         self.crash(name)
         await eventually(lambda: self.living_processes(name) == 0)
@@ -132,7 +133,7 @@ class EmbeddedBackend:
                 send_signal(executor.pid, signal.SIGKILL)
         await eventually(lambda: all(_is_reaped(launcher) for launcher in self._launchers))
 
-    def _executor(self, name: str) -> ProcessId | None:
+    def _executor(self, name: AttemptName) -> ProcessId | None:
         executor = self._folders.of(name).executor()
         return executor if isinstance(executor, ProcessId) else None
 

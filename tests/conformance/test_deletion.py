@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from labrats.index.catalog import Catalog
+from labrats.model.attempt_name import AttemptName
 from labrats.model.job import Job
 from labrats.ports import NotStarted, SystemClock
 from labrats.settings import EngineSettings
@@ -34,7 +35,7 @@ async def test_all_that_a_deleted_job_runs_is_ended_and_nothing_of_it_is_left(
         controller = a_controller(machine.store, runner, Catalog(), SystemClock(), EngineSettings())
         async with run_in_background(controller.run()):
             job = await machine.store.create(a_job(spec=stubborn, resource_version=""))
-            attempt = f"{job.id}-1"
+            attempt = AttemptName(job.id, 1)
             await eventually(lambda: machine.living_processes(attempt) > 1)
             await machine.store.delete(Job, job.id)
             await eventually(lambda: machine.living_processes(attempt) == 0)

@@ -17,6 +17,7 @@ from labrats.backends.kubernetes.claims import Claims, claim_path
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.pod import RESTRICTED_CONTAINER, RESTRICTED_POD, USER
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.model.attempt_name import AttemptName
 from labrats.model.job import FailedCode
 from labrats.model.protocol import LogEvent, ResultEvent
 from labrats.model.record import encode
@@ -67,13 +68,13 @@ class Witness:
     """The states seen of an attempt's pods, also of deleted ones."""
 
     api: BatchClient
-    name: str
+    name: AttemptName
     pods: dict[str, PodObject] = field(default_factory=dict)
 
     async def look(self) -> None:
         """Look until cancelled."""
         while True:
-            for pod in await self.api.pods_of(self.name):
+            for pod in await self.api.pods_of(str(self.name)):
                 known = self.pods.get(pod.name)
                 if known is None or pod.metadata.is_newer_than(known.metadata):
                     self.pods[pod.name] = pod

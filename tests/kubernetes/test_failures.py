@@ -11,6 +11,7 @@ import pytest
 
 from labrats.backends.kubernetes.client import ApiClient, Refused
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import GiveUp, Invalid, NotFound, RetryLater
 from labrats.model.job import FailedCode, KeyReference
 from labrats.model.phases import Phase
@@ -46,7 +47,7 @@ def open_runner(api_client: ApiClient, jobs_namespace: str, executor_image: str,
     return open_runner
 
 
-async def end_of(runner: KubernetesRunner, name: str) -> Gone:
+async def end_of(runner: KubernetesRunner, name: AttemptName) -> Gone:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not isinstance(state := await runner.find(name), Gone):
             await asyncio.sleep(0.05)
@@ -216,7 +217,7 @@ async def test_an_attempt_that_the_api_server_takes_no_tombstone_of_can_be_ended
     assert words in gone.reason
 
 
-async def running_pod_of(runner: KubernetesRunner, name: str) -> str:
+async def running_pod_of(runner: KubernetesRunner, name: AttemptName) -> str:
     """The attempt's pod, once its executor has said something."""
     async with asyncio.timeout(PATIENCE_SECONDS), aclosing(runner.read(name, follow=True)) as batches:
         async for lines in batches:

@@ -174,7 +174,7 @@ async def test_a_job_of_somebody_else_is_neither_adopted_nor_touched(
 ) -> None:
     attempt = an_attempt()
     pod = {"restartPolicy": "Never", "containers": [{"name": "theirs", "image": "none"}]}
-    theirs = {"metadata": {"name": attempt.name}, "spec": {"suspend": True, "template": {"spec": pod}}}
+    theirs = {"metadata": {"name": str(attempt.name)}, "spec": {"suspend": True, "template": {"spec": pod}}}
     api = BatchClient(api_client, jobs_namespace)
     before = await api.create_job(theirs)
 
@@ -196,11 +196,11 @@ async def test_what_was_deleted_while_no_engine_looked_is_lost_and_not_started_a
     api = BatchClient(api_client, jobs_namespace)
     await api.delete_job(await api.get_job(attempt.name))
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while await api.pods_of(attempt.name):
+        while await api.pods_of(str(attempt.name)):
             await asyncio.sleep(0.1)
 
     async with open_runner(api_client) as second:
         assert (await end_of(second, attempt)).code is FailedCode.LOST
         await second.start(attempt)
         assert isinstance(await second.find(attempt.name), Gone)
-    assert await api.pods_of(attempt.name) == []
+    assert await api.pods_of(str(attempt.name)) == []

@@ -19,6 +19,7 @@ from labrats.index.catalog import Catalog
 from labrats.model.agent import AiAgent
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig
 from labrats.model.ai_model import AiModel
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import LabratsError
 from labrats.model.instruction import AiInstruction
 from labrats.model.job import Job
@@ -170,10 +171,10 @@ async def test_a_running_job_that_is_made_senseless_runs_on_and_ends_once_it_is_
 ) -> None:
     steps = [{"sleepMs": 500}, {"result": "done"}]
     await person.create(Job, "running", spec=SPEC | {"metadata": {"mock": {"steps": steps}}})
-    await eventually(lambda: "running-1" in machine.executors)
+    await eventually(lambda: AttemptName("running", 1) in machine.executors)
     await person.set_status("running", {"cancelRequestedAt": NO_YEAR})
     await until_told(person, "running")
-    await eventually(lambda: machine.executors["running-1"].gone is not None)
+    await eventually(lambda: machine.executors[AttemptName("running", 1)].gone is not None)
     await person.set_status("running", {"cancelRequestedAt": None})
     status = await until_ended(person, "running")
     assert (status["phase"], status["result"], status["attempts"]) == ("Succeeded", "done", 1)
@@ -205,17 +206,19 @@ LIKE: dict[type[Resource], dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("status", "ends_as"), [({"phase": "Succeeded"}, "running-1"), ({"phase": "Pending"}, "running-2")], ids=str
+    ("status", "ends_as"),
+    [({"phase": "Succeeded"}, AttemptName("running", 1)), ({"phase": "Pending"}, AttemptName("running", 2))],
+    ids=str,
 )
 async def test_a_job_that_a_person_takes_from_its_attempt_does_not_run_on(
-    person: Person, machine: MemoryMachine, status: dict[str, Any], ends_as: str
+    person: Person, machine: MemoryMachine, status: dict[str, Any], ends_as: AttemptName
 ) -> None:
     """What runs is ended before anybody else has its slot, or the job another attempt."""
     steps = [{"onAttempt": 1, "steps": [{"hang": True}]}, {"result": "done"}]
     await person.create(Job, "running", spec=SPEC | {"metadata": {"mock": {"steps": steps}}})
-    await eventually(lambda: "running-1" in machine.executors)
+    await eventually(lambda: AttemptName("running", 1) in machine.executors)
     await person.set_status("running", status)
-    await eventually(lambda: machine.executors["running-1"].gone is not None)
+    await eventually(lambda: machine.executors[AttemptName("running", 1)].gone is not None)
     await eventually(lambda: ends_as in machine.executors and machine.executors[ends_as].gone is not None)
     assert (await until_ended(person, "running"))["phase"] == "Succeeded"
 

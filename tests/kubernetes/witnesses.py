@@ -15,6 +15,8 @@ from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import PodObject
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.codec import resource_type
+from labrats.backends.kubernetes.files import AttemptFiles
+from labrats.files.attempt_output import attempt_names
 from labrats.model.job import Job
 from tests.acceptance.engine import LocalEngine
 from tests.torture.history import History, Run, Written
@@ -77,7 +79,7 @@ async def recorded_versions(client: ApiClient, namespace: str) -> AsyncIterator[
 
 def read_runs(attempts: Path) -> list[Run]:
     """Every attempt that said anything, by its output."""
-    runs = [run_of(folder.name, folder / "output.jsonl") for folder in sorted(attempts.glob("*/*"))]
+    runs = [run_of(name, AttemptFiles.of(attempts, name).output) for name in sorted(attempt_names(attempts))]
     return [run for run in runs if run]
 
 
@@ -87,7 +89,7 @@ async def living_pods(client: ApiClient, namespace: str) -> list[str]:
 
 async def pods_by_job(client: ApiClient, namespace: str) -> Counter[str]:
     """How many pods each job has had."""
-    return Counter(pod.attempt.rpartition("-")[0] for pod in await _pods(client, namespace))
+    return Counter(pod.attempt.job_id for pod in await _pods(client, namespace) if pod.attempt)
 
 
 async def _pods(client: ApiClient, namespace: str) -> list[PodObject]:

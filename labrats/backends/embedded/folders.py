@@ -1,7 +1,6 @@
 """Where the files of an attempt lie."""
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Final
 
 from labrats.files.attempt_output import attempt_names
 from labrats.files.plain_files import NotPlain, read_plain
+from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
     BASELINE_FILE,
     CLAIM_FILE,
@@ -25,8 +25,6 @@ from labrats.processes import ProcessId, folder_mark, name_of
 
 _WORDS_BYTES: Final = 256
 """The longest claim, and the longest word on an exit."""
-
-_ATTEMPT_NAME: Final = re.compile(r".+-[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -166,18 +164,17 @@ class Folders:
     attempts: Path
     workspaces: Path
 
-    def of(self, name: str) -> AttemptFolder:
-        job_id = name.rpartition("-")[0]
-        return AttemptFolder(self.attempts / job_id[-2:] / name, self.workspaces / name)
+    def of(self, name: AttemptName) -> AttemptFolder:
+        return AttemptFolder(self.attempts / name.job_id[-2:] / str(name), self.workspaces / str(name))
 
-    def attempt_names(self) -> list[str]:
+    def attempt_names(self) -> list[AttemptName]:
         """The attempts that have a folder or a workspace."""
         return sorted({*attempt_names(self.attempts), *self.workspace_names()})
 
-    def workspace_names(self) -> list[str]:
+    def workspace_names(self) -> list[AttemptName]:
         """The attempts that have a workspace."""
         try:
             folders = [entry.name for entry in os.scandir(self.workspaces) if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
             return []
-        return [name for name in folders if _ATTEMPT_NAME.fullmatch(name)]  # other things are kept there too
+        return [name for folder in folders if (name := AttemptName.parse(folder))]  # other things are kept there too

@@ -15,6 +15,7 @@ from labrats.backends.embedded.folders import AttemptFolder, Folders, Tombstone
 from labrats.backends.embedded.launcher import Launcher
 from labrats.backends.embedded.output_watch import OutputWatch
 from labrats.files.attempt_output import OutputReader, read_end, read_patch, read_result
+from labrats.model.attempt_name import AttemptName
 from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import GiveUp, NotFound, RetryLater
@@ -83,10 +84,10 @@ class LocalRunner:
         self._store, self._settings = store, settings
         self._launcher = Launcher()
         self._output_watch = OutputWatch()
-        self._executors: dict[str, Executor] = {}
-        self._settling: dict[str, asyncio.Task[None]] = {}
-        self._lent: dict[str, str] = {}  # by attempt, the earlier one in whose workspace and home it goes on
-        self._changed: asyncio.Queue[str] = asyncio.Queue()
+        self._executors: dict[AttemptName, Executor] = {}
+        self._settling: dict[AttemptName, asyncio.Task[None]] = {}
+        self._resumed_from: dict[AttemptName, AttemptName] = {}  # the earlier attempt whose workspace and home it uses
+        self._changed: asyncio.Queue[AttemptName] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,14 +114,14 @@ class LocalRunner:
             self._adopt(attempt.name, process)
         self._report(attempt.name)
 
-    async def find(self, name: str) -> AttemptState:
+    async def find(self, name: AttemptName) -> AttemptState:
         state = await self._find(name)
         if isinstance(state, Gone):
-            self._lent.pop(name, None)
+            self._resumed_from.pop(name, None)
             self._folder(name).remove_secrets()
         return state
 
-    async def _find(self, name: str) -> AttemptState:
+    async def _find(self, name: AttemptName) -> AttemptState:
         if name in self._executors or name in self._settling:
             return ALIVE
         folder = self._folder(name)
@@ -139,13 +140,13 @@ class LocalRunner:
                     outcome, tail = read_end(folder.output)
                 return Gone(outcome, tail=tail) if outcome else self._gone_without_outcome(folder, tail)
 
-    async def stop(self, name: str) -> None:
+    async def stop(self, name: AttemptName) -> None:
         await self.find(name)  # an earlier engine may have started it
         if executor := self._executors.get(name):
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(executor.pidfd, signal.SIGTERM)
 
-    async def kill(self, name: str) -> None:
+    async def kill(self, name: AttemptName) -> None:
         if self._folder(name).executor() is None:
             self._bury(name)
         while isinstance(await self.find(name), Alive):
@@ -157,17 +158,17 @@ class LocalRunner:
             else:
                 await asyncio.sleep(KILL_PAUSE_SECONDS)
 
-    async def watch(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncIterator[AttemptName]:
         while True:
             yield await self._changed.get()
 
-    async def place(self, name: str) -> Place:
+    async def place(self, name: AttemptName) -> Place:
         return Place()
 
-    async def tail(self, name: str) -> OutputTail:
+    async def tail(self, name: AttemptName) -> OutputTail:
         return read_end(self._folder(name).output)[1]
 
-    async def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
+    async def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         folder = self._folder(name)
         reader = OutputReader(folder.output, after_seq)
         with self._output_watch.changes_in(folder.path) if follow else nullcontext() as changes:
@@ -179,21 +180,21 @@ class LocalRunner:
                     return
                 await changes.wait()
 
-    async def result(self, name: str) -> Any:
+    async def result(self, name: AttemptName) -> Any:
         folder = self._folder(name)
         return read_result(name, folder.output, folder.result)
 
-    async def patch(self, name: str) -> bytes:
+    async def patch(self, name: AttemptName) -> bytes:
         return await asyncio.to_thread(read_patch, name, self._folder(name).patch)
 
-    async def workspaces(self) -> list[str]:
+    async def workspaces(self) -> list[AttemptName]:
         return await asyncio.to_thread(self._settings.folders.workspace_names)
 
-    async def kept(self) -> list[str]:
+    async def kept(self) -> list[AttemptName]:
         return await asyncio.to_thread(self._settings.folders.attempt_names)
 
-    async def remove(self, name: str, *, keep_output: bool = False) -> None:
-        if keep_output and name in self._lent.values():
+    async def remove(self, name: AttemptName, *, keep_output: bool = False) -> None:
+        if keep_output and name in self._resumed_from.values():
             return
         # Before the first wait: an attempt that starts meanwhile must find its workspace whole, or not at all.
         self._folder(name).give_up()
@@ -212,13 +213,13 @@ class LocalRunner:
         """Raises RetryLater while an earlier attempt works in what this one is to go on in."""
         if session := attempt.earlier_session:
             for number in range(session.attempt, attempt.job.status.attempts):
-                if isinstance(await self.find(f"{attempt.job.id}-{number}"), Alive):
+                if isinstance(await self.find(AttemptName(attempt.job.id, number)), Alive):
                     raise RetryLater(f"attempt {number} of the job still works in its workspace")
 
-    def _folder(self, name: str) -> AttemptFolder:
+    def _folder(self, name: AttemptName) -> AttemptFolder:
         return self._settings.folders.of(name)
 
-    def _bury(self, name: str) -> None:
+    def _bury(self, name: AttemptName) -> None:
         try:
             self._folder(name).bury()
         except OSError as error:
@@ -242,7 +243,7 @@ class LocalRunner:
         job, settings = attempt.job, self._settings
         return Task(
             job_id=job.id,
-            attempt=attempt.name,
+            attempt=str(attempt.name),
             number=job.status.attempts,
             workspace=str(folder.workspace),
             config=attempt.config,
@@ -272,10 +273,10 @@ class LocalRunner:
         """
         if (session := attempt.earlier_session) is None:
             return None
-        earlier = f"{attempt.job.id}-{session.attempt}"
+        earlier = AttemptName(attempt.job.id, session.attempt)
         if not (folder := self._folder(earlier)).is_kept:
             return Resumption(session=session)
-        self._lent[attempt.name] = earlier
+        self._resumed_from[attempt.name] = earlier
         return Resumption(session=session, workspace=str(folder.workspace), folder=str(folder.path))
 
     def _endpoint(self, attempt: Attempt) -> str | None:
@@ -339,7 +340,7 @@ class LocalRunner:
 
     # The life of an executor
 
-    def _adopt(self, name: str, process: ProcessId) -> None:
+    def _adopt(self, name: AttemptName, process: ProcessId) -> None:
         """Watch `process` until it ends, as the executor of the attempt."""
         try:
             pidfd = os.pidfd_open(process.pid)
@@ -349,13 +350,13 @@ class LocalRunner:
         self._executors[name] = Executor(process, pidfd)
         asyncio.get_running_loop().add_reader(pidfd, self._executor_ended, name)
 
-    def _let_go(self, name: str) -> Executor:
+    def _let_go(self, name: AttemptName) -> Executor:
         executor = self._executors.pop(name)
         asyncio.get_running_loop().remove_reader(executor.pidfd)
         os.close(executor.pidfd)
         return executor
 
-    def _executor_ended(self, name: str) -> None:
+    def _executor_ended(self, name: AttemptName) -> None:
         ended = self._let_go(name)
         folder = self._folder(name)
         claimed_by = folder.executor()
@@ -366,12 +367,12 @@ class LocalRunner:
         else:
             self._settle_later(name)
 
-    def _settle_later(self, name: str) -> None:
+    def _settle_later(self, name: AttemptName) -> None:
         """See to it, in the background, that nothing is left of a crashed attempt; until then it counts as alive."""
         task = asyncio.create_task(self._settle(name), name=f"settle {name}")
         self._settling[name] = task
 
-    async def _settle(self, name: str) -> None:
+    async def _settle(self, name: AttemptName) -> None:
         try:
             executor = self._folder(name).executor()
             if isinstance(executor, ProcessId):
@@ -382,12 +383,12 @@ class LocalRunner:
             del self._settling[name]
             self._report(name)
 
-    def _report(self, name: str) -> None:
+    def _report(self, name: AttemptName) -> None:
         """Have watchers and readers look at the attempt again."""
         self._changed.put_nowait(name)
         self._output_watch.wake(self._folder(name).path)
 
-    async def _end_leftovers(self, name: str, executor: ProcessId) -> None:
+    async def _end_leftovers(self, name: AttemptName, executor: ProcessId) -> None:
         """Wait until the launcher has counted the dead executor, last of all it left; then look for strays."""
         with suppress(TimeoutError):
             async with asyncio.timeout(REAP_SECONDS):
@@ -417,8 +418,8 @@ def _kill_tree(pid: int, pidfd: int) -> None:
         os.close(pidfd)
 
 
-def _kill_strays(name: str) -> None:
+def _kill_strays(name: AttemptName) -> None:
     """End what carries the attempt's mark and escaped its executor."""
-    for pid in with_environment(MARKER, name):
+    for pid in with_environment(MARKER, str(name)):
         kill_descendants(pid)
         send_signal(pid, signal.SIGKILL)

@@ -8,6 +8,7 @@ from labrats.backends.kubernetes.batch_objects import JOB_LABEL, ConfigMapObject
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient, Status
 from labrats.backends.kubernetes.failures import Failure, failure_annotations
 from labrats.backends.kubernetes.reflector import Collection
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import NotFound
 from labrats.model.record import encode
 
@@ -42,12 +43,12 @@ class BatchClient:
     async def create_job(self, manifest: dict[str, Any]) -> JobObject:
         return _READ_JOB(await self.client.request("POST", self._jobs, encode(manifest)))
 
-    async def get_job(self, name: str) -> JobObject:
+    async def get_job(self, name: AttemptName) -> JobObject:
         return _READ_JOB(await self.client.request("GET", f"{self._jobs}/{name}"))
 
-    async def pods_of(self, name: str) -> list[PodObject]:
-        """The pods of the Job by that name, as they are now."""
-        query = {"labelSelector": f"batch.kubernetes.io/job-name={name}"}
+    async def pods_of(self, job_name: str) -> list[PodObject]:
+        """The pods of a Job, as they are now."""
+        query = {"labelSelector": f"batch.kubernetes.io/job-name={job_name}"}
         return [_READ_POD(item) async for page in self.client.pages(self._pods, query) for item in page.items]
 
     async def keys_of_config_map(self, name: str) -> set[str] | None:
@@ -58,7 +59,7 @@ class BatchClient:
             return None
         return {*found.data, *found.binary_data}
 
-    async def fail_job(self, name: str, failure: Failure) -> None:
+    async def fail_job(self, name: AttemptName, failure: Failure) -> None:
         """Have the Job fail for good: it makes no pod any more, and the cluster asks the one there is to end.
 
         The Job stays, and with it nobody else can take its name. failure: what the attempt failed of, then.

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import CLAIMED_STATUS
 
 JOB_LABEL: Final = "labrats.work/job"
@@ -85,6 +86,11 @@ class JobObject(_Part, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         return self.metadata.name
+
+    @property
+    def attempt(self) -> AttemptName | None:
+        """The name of its attempt; None for a Job that somebody else named and labelled."""
+        return AttemptName.parse(self.name)
 
     @property
     def owner_uid(self) -> str:
@@ -212,10 +218,10 @@ class PodObject(_Part, frozen=True, kw_only=True):
         return self.metadata.name
 
     @property
-    def attempt(self) -> str:
-        """The name of its attempt, and so of its Job."""
+    def attempt(self) -> AttemptName | None:
+        """The name of its attempt, and so of its Job; None for a pod that somebody else labelled."""
         labels = self.metadata.labels
-        return f"{labels.get(JOB_LABEL)}-{labels.get(ATTEMPT_LABEL)}"
+        return AttemptName.parse(f"{labels.get(JOB_LABEL, '')}-{labels.get(ATTEMPT_LABEL, '')}")
 
     @property
     def owner_uid(self) -> str:

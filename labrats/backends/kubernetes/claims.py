@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from labrats.files.attempt_output import attempt_names
+from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import CLAIM_FILE
 
 CLAIMS_FOLDER: Final = "claims"
@@ -22,29 +23,29 @@ class Claims:
 
     root: Path
 
-    def prepare(self, name: str) -> None:
+    def prepare(self, name: AttemptName) -> None:
         """Make the folder in which the attempt's pods claim it. Harmless when repeated."""
         self._folder(name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def holder(self, name: str) -> str | None:
+    def holder(self, name: AttemptName) -> str | None:
         """The pod that has claimed the attempt; None while none has."""
         try:
             return (self._folder(name) / CLAIM_FILE).read_text().split()[0]
         except FileNotFoundError:
             return None
 
-    def names(self) -> list[str]:
+    def names(self) -> list[AttemptName]:
         """The attempts that have a folder for their claim."""
         return attempt_names(self.root)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: AttemptName) -> None:
         """Forget the claim, and with it the attempt: none of its pods can claim it any more."""
         shutil.rmtree(self._folder(name), ignore_errors=True)
 
-    def _folder(self, name: str) -> Path:
+    def _folder(self, name: AttemptName) -> Path:
         return self.root.joinpath(*claim_path(name).relative_to(CLAIMS_FOLDER).parts)
 
 
-def claim_path(name: str) -> PurePath:
+def claim_path(name: AttemptName) -> PurePath:
     """The attempt's folder on the volume. Spread over 256 folders by the end of the job's name."""
-    return PurePath(CLAIMS_FOLDER, name.rpartition("-")[0][-2:], name)
+    return PurePath(CLAIMS_FOLDER, name.job_id[-2:], str(name))

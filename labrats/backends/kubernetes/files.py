@@ -17,6 +17,7 @@ import msgspec
 
 from labrats.backends.kubernetes.failures import Failure
 from labrats.files.durability import sync
+from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
     LINE_BYTES,
     OUTPUT_BYTES,
@@ -47,9 +48,9 @@ class AttemptFiles:
     folder: Path
 
     @classmethod
-    def of(cls, root: Path, name: str) -> "AttemptFiles":
+    def of(cls, root: Path, name: AttemptName) -> "AttemptFiles":
         """Spread over 256 folders by the end of the job's name, so that none grows huge."""
-        return cls(root / name.rpartition("-")[0][-2:] / name)
+        return cls(root / name.job_id[-2:] / str(name))
 
     @property
     def output(self) -> Path:

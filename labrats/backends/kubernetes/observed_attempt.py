@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from labrats.backends.kubernetes.batch_objects import JobObject, PodObject
+from labrats.model.attempt_name import AttemptName
 
 
 @dataclass
@@ -17,7 +18,7 @@ class ObservedAttempt:
     changed:    set, and replaced by another, whenever something has changed.
     """
 
-    name: str
+    name: AttemptName
     job: JobObject | None = None
     job_exists: bool = False
     pods: dict[str, PodObject] = field(default_factory=dict)

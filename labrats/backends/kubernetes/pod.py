@@ -18,6 +18,7 @@ from labrats.backends.kubernetes.batch_objects import (
 from labrats.backends.kubernetes.claims import claim_path
 from labrats.backends.kubernetes.codec import LABRATS_API
 from labrats.backends.kubernetes.failures import NEVER_STARTED, failure_annotations
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import GiveUp
 from labrats.model.image_name import problem_of_image
 from labrats.model.job import FailedCode, Job, WorkspaceFile
@@ -136,7 +137,7 @@ def attempt_job(attempt: Attempt, credentials: Credentials, settings: PodSetting
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": attempt.name, "labels": labels, "ownerReferences": _owners(job.id, job.metadata.uid)},
+        "metadata": {"name": str(attempt.name), "labels": labels, "ownerReferences": _owners(job.id, job.metadata.uid)},
         "spec": {
             # One attempt is one pod: whether there is another attempt, the engine decides.
             "backoffLimit": 0,
@@ -169,22 +170,21 @@ def attempt_job(attempt: Attempt, credentials: Credentials, settings: PodSetting
     }
 
 
-def tombstone_job(name: str, owner: str, settings: PodSettings) -> dict[str, Any]:
+def tombstone_job(name: AttemptName, owner: str, settings: PodSettings) -> dict[str, Any]:
     """A Job that takes the name of an attempt and fails without ever having a pod, so that no other can start.
 
     owner: the uid of the attempt's job, if it is known.
     """
-    job_id, _, number = name.rpartition("-")
-    labels = {JOB_LABEL: job_id, ATTEMPT_LABEL: number, "app.kubernetes.io/managed-by": "labrats"}
+    labels = {JOB_LABEL: name.job_id, ATTEMPT_LABEL: str(name.number), "app.kubernetes.io/managed-by": "labrats"}
     pod = {"restartPolicy": "Never", "containers": [{"name": CONTAINER, "image": settings.image}]}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": name,
+            "name": str(name),
             "labels": labels,
             "annotations": failure_annotations(NEVER_STARTED),
-            "ownerReferences": _owners(job_id, owner),
+            "ownerReferences": _owners(name.job_id, owner),
         },
         "spec": {
             "activeDeadlineSeconds": 0,
@@ -215,7 +215,7 @@ def _task(attempt: Attempt, settings: PodSettings) -> Task:
     job = attempt.job
     return Task(
         job_id=job.id,
-        attempt=attempt.name,
+        attempt=str(attempt.name),
         number=job.status.attempts,
         workspace=f"{SCRATCH}/workspace",
         config=attempt.config,
@@ -284,7 +284,7 @@ _SCRATCH_MOUNTS: Final = (
 )
 
 
-def _prepare_step(name: str, settings: PodSettings) -> dict[str, Any]:
+def _prepare_step(name: AttemptName, settings: PodSettings) -> dict[str, Any]:
     """The container that claims the attempt and hands the inputs over. It alone mounts the folder with the claim, and
     the Secrets of the model and of MCP servers.
     """

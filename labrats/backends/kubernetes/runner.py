@@ -29,6 +29,7 @@ from labrats.backends.kubernetes.output_poll import OutputPoll
 from labrats.backends.kubernetes.pod import Credentials, PodSettings, attempt_job, tombstone_job
 from labrats.backends.kubernetes.supervisor import Supervisor
 from labrats.files.attempt_output import OutputReader, attempt_names, read_end, read_patch, read_result
+from labrats.model.attempt_name import AttemptName
 from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
@@ -108,9 +109,9 @@ class KubernetesRunner:
             settings.pods.output_bytes + SPARE_BYTES,
         )
         self._output_poll = OutputPoll()
-        self._unconfirmed: set[str] = set()
-        self._unburied: dict[str, datetime] = {}
-        self._being_killed: set[str] = set()
+        self._unconfirmed: set[AttemptName] = set()
+        self._unburied: dict[AttemptName, datetime] = {}
+        self._being_killed: set[AttemptName] = set()
         self._owners: dict[str, str] = {}
 
     async def run(self) -> None:
@@ -147,7 +148,7 @@ class KubernetesRunner:
             raise GiveUp(FailedCode.INVALID, f"Kubernetes refuses the attempt's Job: {error}") from error
         await asyncio.to_thread(files.begin, owner)
 
-    async def find(self, name: str) -> AttemptState:
+    async def find(self, name: AttemptName) -> AttemptState:
         files = self._files(name)
         if self._are_of_another(files, name):
             return NotStarted()
@@ -160,7 +161,7 @@ class KubernetesRunner:
         self._attendance.attend(name)  # it was started, and everything of it has been deleted since
         return Alive()
 
-    async def stop(self, name: str) -> None:
+    async def stop(self, name: AttemptName) -> None:
         if self._files(name).ending() or not (sight := await self._attendance.sight_of(name)):
             return
         if not sight.has_started:
@@ -170,7 +171,7 @@ class KubernetesRunner:
                 with suppress(NotFound):
                     await self._api.end_pod(pod)
 
-    async def kill(self, name: str) -> None:
+    async def kill(self, name: AttemptName) -> None:
         files = self._files(name)
         if self._are_of_another(files, name):
             await self._remove_files(name)
@@ -184,18 +185,18 @@ class KubernetesRunner:
             return
         await self._kill(await self._attendance.sight_of(name) or self._attendance.attend(name), files)
 
-    async def watch(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncIterator[AttemptName]:
         async for name in self._attendance.endings():
             yield name
 
-    async def place(self, name: str) -> Place:
+    async def place(self, name: AttemptName) -> Place:
         files = self._files(name)
-        return Place(name, files.pod) if files.has_begun else Place()
+        return Place(str(name), files.pod) if files.has_begun else Place()
 
-    async def tail(self, name: str) -> OutputTail:
+    async def tail(self, name: AttemptName) -> OutputTail:
         return read_end(self._files(name).output)[1]
 
-    async def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
+    async def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         files = self._files(name)
         reader = OutputReader(files.output, after_seq)
         with self._output_poll.changes_in(files) if follow else nullcontext() as changed:
@@ -208,20 +209,20 @@ class KubernetesRunner:
                 await changed.wait()
                 changed.clear()
 
-    async def result(self, name: str) -> Any:
+    async def result(self, name: AttemptName) -> Any:
         files = self._files(name)
         return read_result(name, files.output, files.result)
 
-    async def patch(self, name: str) -> bytes:
+    async def patch(self, name: AttemptName) -> bytes:
         return await asyncio.to_thread(read_patch, name, self._files(name).patch)
 
-    async def workspaces(self) -> list[str]:
+    async def workspaces(self) -> list[AttemptName]:
         return []  # a pod's workspace ends with the pod
 
-    async def kept(self) -> list[str]:
+    async def kept(self) -> list[AttemptName]:
         return await asyncio.to_thread(lambda: sorted({*attempt_names(self._settings.attempts), *self._claims.names()}))
 
-    async def remove(self, name: str, *, keep_output: bool = False) -> None:
+    async def remove(self, name: AttemptName, *, keep_output: bool = False) -> None:
         if (sight := await self._attendance.sight_of(name)) and sight.job and sight.job_exists:
             with suppress(NotFound):
                 if await self._api.delete_job(sight.job):
@@ -230,21 +231,21 @@ class KubernetesRunner:
         if not keep_output:
             await self._remove_files(name)
 
-    def _files(self, name: str) -> AttemptFiles:
+    def _files(self, name: AttemptName) -> AttemptFiles:
         return AttemptFiles.of(self._settings.attempts, name)
 
-    async def _remove_files(self, name: str) -> None:
+    async def _remove_files(self, name: AttemptName) -> None:
         await self._attendance.leave(name)
         await asyncio.to_thread(self._files(name).remove)
         await asyncio.to_thread(self._claims.remove, name)
 
     # A person may delete a job, and create another of the same name
 
-    def _owner_of(self, name: str) -> str:
+    def _owner_of(self, name: AttemptName) -> str:
         """The uid of the job that an attempt by this name is of; empty where there is no such job."""
-        return self._owners.get(name.rpartition("-")[0], "")
+        return self._owners.get(name.job_id, "")
 
-    def _are_of_another(self, files: AttemptFiles, name: str) -> bool:
+    def _are_of_another(self, files: AttemptFiles, name: AttemptName) -> bool:
         """Whether they were left by an attempt of an earlier job that had the name."""
         owner = self._owner_of(name)
         return bool(owner) and files.owner not in ("", owner)
@@ -257,15 +258,15 @@ class KubernetesRunner:
                 case Deleted(job):
                     self._owners.pop(job.id, None)
                     for number in range(1, job.status.attempts + 1):
-                        await self._clear_up(f"{job.id}-{number}")
+                        await self._clear_up(AttemptName(job.id, number))
 
     async def _watch_endings(self) -> None:
         async for name in self._attendance.endings():
             await self._clear_up(name)
 
-    async def _clear_up(self, name: str) -> None:
+    async def _clear_up(self, name: AttemptName) -> None:
         """Remove what an ended attempt left whose job was deleted, which a job that cannot be read was not."""
-        job_id, files = name.rpartition("-")[0], self._files(name)
+        job_id, files = name.job_id, self._files(name)
         if job_id in self._owners or name in self._being_killed or not (files.owner and files.ending()):
             return
         try:
@@ -340,12 +341,12 @@ class KubernetesRunner:
         """The Job is there already: it must be this attempt's, or a tombstone in its place."""
         job = await self._existing_job(attempt.name)
         if not _is_ours(job):
-            raise GiveUp(FailedCode.INTERNAL, f"the cluster has a Job {attempt.name!r} that is none of Labrats's")
+            raise GiveUp(FailedCode.INTERNAL, f"the cluster has a Job {str(attempt.name)!r} that is none of Labrats's")
         if job.owner_uid not in ("", attempt.job.metadata.uid):
-            raise RetryLater(f"the Job {attempt.name!r} of an earlier job of that name is still being deleted")
+            raise RetryLater(f"the Job {str(attempt.name)!r} of an earlier job of that name is still being deleted")
         self._attendance.job_written(job)
 
-    async def _bury(self, name: str) -> Failure | None:
+    async def _bury(self, name: AttemptName) -> Failure | None:
         """Take the attempt's name, so that it never starts. What it failed of, then; None when it has started."""
         try:
             tombstone = tombstone_job(name, self._owner_of(name), self._settings.pods)
@@ -361,7 +362,7 @@ class KubernetesRunner:
             return why_it_was_refused(refusal)
         return NEVER_STARTED
 
-    async def _check_nothing_is_under_way(self, name: str, refusal: LabratsError) -> None:
+    async def _check_nothing_is_under_way(self, name: AttemptName, refusal: LabratsError) -> None:
         """What is refused as an attempt is often refused as a tombstone too, by a quota or a policy. Then the ending on
         the volume is all that keeps the attempt from starting: from this engine it does, and others are fenced off.
         But an earlier request to start it must not be under way still. Raises RetryLater while that may be.
@@ -374,11 +375,11 @@ class KubernetesRunner:
                 return
         raise RetryLater(str(refusal), REFUSED_DELAY_SECONDS) from refusal
 
-    async def _existing_job(self, name: str) -> JobObject:
+    async def _existing_job(self, name: AttemptName) -> JobObject:
         try:
             return await self._api.get_job(name)
         except NotFound as error:
-            raise RetryLater(f"the Job {name!r} was deleted just now") from error
+            raise RetryLater(f"the Job {str(name)!r} was deleted just now") from error
 
     # Ending it
 
@@ -425,4 +426,4 @@ def _gone(ending: Failure, outcome: ResultEvent | ErrorEvent | None, tail: Outpu
 
 
 def _is_ours(job: JobObject) -> bool:
-    return job.metadata.labels.get(JOB_LABEL) == job.name.rpartition("-")[0]
+    return job.attempt is not None and job.metadata.labels.get(JOB_LABEL) == job.attempt.job_id

@@ -30,6 +30,7 @@ from labrats.backends.kubernetes.failures import (
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy, in_thread
 from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.backends.kubernetes.reflector import Listed, Reflector, Removed, Stored
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import LabratsError, NotFound, RetryLater
 from labrats.model.protocol import OUTPUT_BYTES
 
@@ -59,11 +60,11 @@ class Supervisor:
         self._output_bytes = output_bytes
         self._jobs, self._pods = Reflector(api.client, api.all_jobs), Reflector(api.client, api.all_pods)
         self._jobs_listed, self._pods_listed = asyncio.Event(), asyncio.Event()
-        self._sights: dict[str, ObservedAttempt] = {}
-        self._attended: dict[str, asyncio.Task[None]] = {}
+        self._sights: dict[AttemptName, ObservedAttempt] = {}
+        self._attended: dict[AttemptName, asyncio.Task[None]] = {}
         self._tasks = asyncio.TaskGroup()
-        self._watchers: set[asyncio.Queue[str]] = set()
-        self._being_ended: set[str] = set()
+        self._watchers: set[asyncio.Queue[AttemptName]] = set()
+        self._being_ended: set[AttemptName] = set()
 
     async def run(self) -> None:
         """Attend until cancelled."""
@@ -73,12 +74,12 @@ class Supervisor:
             tasks.create_task(self._watch_jobs(), name="watch-jobs")
             tasks.create_task(self._watch_pods(), name="watch-pods")
 
-    async def sight_of(self, name: str) -> ObservedAttempt | None:
+    async def sight_of(self, name: AttemptName) -> ObservedAttempt | None:
         """An attempt that the cluster has a Job of, or that may run, whatever this engine has just done included."""
         await self._jobs_listed.wait()
         await self._pods_listed.wait()
-        await self._jobs.caught_up_on(name)
-        if job := self._jobs.get(name):
+        await self._jobs.caught_up_on(str(name))
+        if job := self._jobs.get(str(name)):
             self._see(job)
         elif sight := self._sights.get(name):
             sight.job_removed()
@@ -93,22 +94,22 @@ class Supervisor:
         """This engine has just deleted this Job."""
         self._jobs.expect_removal(job.name, job.metadata.uid)
 
-    def attend(self, name: str) -> ObservedAttempt:
+    def attend(self, name: AttemptName) -> ObservedAttempt:
         """See an attempt through from where it stands, unless that is being done or was done."""
         sight = self._sights.setdefault(name, ObservedAttempt(name))
         if name not in self._attended:
             self._begin(sight)
         return sight
 
-    async def leave(self, name: str) -> None:
+    async def leave(self, name: AttemptName) -> None:
         """See an attempt through no further: when this returns, nothing of it is written any more."""
         if attending := self._attended.get(name):
             attending.cancel()
             await asyncio.wait([attending])
 
-    async def endings(self) -> AsyncIterator[str]:
+    async def endings(self) -> AsyncIterator[AttemptName]:
         """The names of attempts, each when its ending is written."""
-        names: asyncio.Queue[str] = asyncio.Queue()
+        names: asyncio.Queue[AttemptName] = asyncio.Queue()
         self._watchers.add(names)
         try:
             while True:
@@ -123,7 +124,7 @@ class Supervisor:
                     case Stored(job):
                         self._see(job)
                     case Removed(job):
-                        if sight := self._sights.get(job.name):
+                        if sight := self._known(job):
                             sight.job_removed()
                             self._forget_if_gone(sight)
                     case Listed():
@@ -135,23 +136,29 @@ class Supervisor:
                 match change:
                     case Stored(pod):
                         # One that is over cannot bring back an attempt that was removed meanwhile.
-                        sight = self._sights.get(pod.attempt) if pod.is_over else self.attend(pod.attempt)
-                        if sight:
+                        if pod.attempt and not pod.is_over:
+                            self.attend(pod.attempt)
+                        if sight := self._known(pod):
                             sight.pod_seen(pod)
                             self._end_if_doubled(sight)
                     case Removed(pod):
-                        if sight := self._sights.get(pod.attempt):
+                        if sight := self._known(pod):
                             sight.pod_removed(pod)
                             self._forget_if_gone(sight)
                     case Listed():
                         self._pods_listed.set()
 
+    def _known(self, found: JobObject | PodObject) -> ObservedAttempt | None:
+        return self._sights.get(found.attempt) if found.attempt else None
+
     def _see(self, job: JobObject) -> None:
-        sight = self._sights.get(job.name)
-        if sight and sight.is_of_another(job) and (earlier := self._attended.get(job.name)):
+        if (name := job.attempt) is None:
+            return
+        sight = self._sights.get(name)
+        if sight and sight.is_of_another(job) and (earlier := self._attended.get(name)):
             earlier.cancel()
             self._begin(sight, earlier)
-        self.attend(job.name).job_seen(job)
+        self.attend(name).job_seen(job)
 
     def _forget_if_gone(self, sight: ObservedAttempt) -> None:
         if not sight.is_known and sight.name not in self._attended:
@@ -185,7 +192,7 @@ class Supervisor:
         try:
             await self._see_through(sight, AttemptFiles.of(self._attempts, sight.name))
         except (LabratsError, OSError, msgspec.MsgspecError) as error:
-            log.warning("an attempt cannot be seen through yet", attempt=sight.name, reason=str(error))
+            log.warning("an attempt cannot be seen through yet", attempt=str(sight.name), reason=str(error))
             return False
         return True
 
@@ -215,7 +222,7 @@ class Supervisor:
             if copy.is_complete:
                 break
         if copy.missing:
-            log.warning("a pod's log had gaps", attempt=sight.name, pod=pod.name, events_missing=copy.missing)
+            log.warning("a pod's log had gaps", attempt=str(sight.name), pod=pod.name, events_missing=copy.missing)
 
     async def _see_start(self, sight: ObservedAttempt, has_started: Callable[[PodObject], bool]) -> None:
         """Wait until its pod `has_started`, or never will. An attempt that takes too long to start is ended."""
@@ -243,7 +250,7 @@ class Supervisor:
         """Return why the attempt never starts, where the pod that claimed it is gone: all others are refused."""
         if not sight.refused_pods or not (holder := await asyncio.to_thread(self._claims.holder, sight.name)):
             return None
-        sight.pods_found(await self._api.pods_of(sight.name))
+        sight.pods_found(await self._api.pods_of(str(sight.name)))
         pod = sight.pods.get(holder)
         return why_nobody_took_over(holder) if pod is None or (pod.is_over and not pod.has_started) else None
 
@@ -277,16 +284,16 @@ class Supervisor:
     async def _end_doubled(self, sight: ObservedAttempt) -> None:
         """End an attempt of which several pods act: where there is no volume, none of them could claim it."""
         failure = why_it_was_doubled(pod.name for pod in sight.pods.values() if pod.acts)
-        log.error("an attempt had several pods", attempt=sight.name, reason=failure.reason)
+        log.error("an attempt had several pods", attempt=str(sight.name), reason=failure.reason)
         with suppress(NotFound):
             while not await self._has_failed_job(sight.name, failure):
                 await asyncio.sleep(TROUBLE_SECONDS)
 
-    async def _has_failed_job(self, name: str, failure: Failure) -> bool:
+    async def _has_failed_job(self, name: AttemptName, failure: Failure) -> bool:
         try:
             await self._api.fail_job(name, failure)
         except RetryLater as error:
-            log.warning("an attempt cannot be ended yet", attempt=name, reason=str(error))
+            log.warning("an attempt cannot be ended yet", attempt=str(name), reason=str(error))
             return False
         return True
 
@@ -297,7 +304,7 @@ class Supervisor:
                 sight.job_seen(await self._api.get_job(sight.name))
         if not sight.makes_no_more_pods:
             return False
-        sight.pods_found(await self._api.pods_of(sight.name))
+        sight.pods_found(await self._api.pods_of(str(sight.name)))
         return sight.is_over
 
 

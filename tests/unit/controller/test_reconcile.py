@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from labrats.controller.work_queue import ERROR_DELAY_SECONDS
 from labrats.model.ai_model import AiModel
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import Invalid, Problem, RetryLater
 from labrats.model.job import FailedCode, Job, KeyReference, Usage
 from labrats.model.phases import Phase
@@ -101,7 +102,7 @@ async def test_a_waiting_job_that_is_cancelled_never_starts(lab: Lab) -> None:
         await lab.started(first)
         await lab.cancel(second)
         await lab.ended(third)
-    assert f"{second.id}-1" not in lab.machine.executors
+    assert AttemptName(second.id, 1) not in lab.machine.executors
     assert (await lab.job(second)).phase is P.CANCELLED
 
 
@@ -174,9 +175,9 @@ async def test_a_deadline_holds_although_the_runner_never_says_a_word(lab: Lab) 
 class SilentRunner(MemoryRunner):
     """Its watch has nothing to tell."""
 
-    async def watch(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncIterator[AttemptName]:
         await asyncio.Event().wait()
-        yield ""
+        yield AttemptName("never", 1)
 
 
 @pytest.mark.parametrize("down_until", [30, 65, 300])
@@ -368,7 +369,7 @@ async def test_a_failed_attempt_is_repeated_after_a_while_when_the_job_allows(la
     assert put_back.status.not_before
     assert (ended.phase, ended.status.attempts, ended.status.failed_code) == (P.SUCCEEDED, 2, None)
     assert (ended.status.started_at, ended.status.not_before) == (put_back.status.not_before, None)
-    assert sorted(lab.machine.executors) == [f"{job.id}-1", f"{job.id}-2"]
+    assert sorted(lab.machine.executors) == [AttemptName(job.id, 1), AttemptName(job.id, 2)]
 
 
 async def test_the_last_failure_stays(lab: Lab) -> None:
@@ -537,7 +538,7 @@ async def test_a_running_attempt_is_taken_over_after_a_restart(lab: Lab) -> None
     async with lab.controller():
         ended = await lab.ended(job)
     assert (ended.phase, ended.status.attempts) == (P.SUCCEEDED, 1)
-    assert list(lab.machine.executors) == [f"{job.id}-1"]
+    assert list(lab.machine.executors) == [AttemptName(job.id, 1)]
 
 
 async def test_an_end_while_nobody_looked_is_recorded_after_a_restart(lab: Lab) -> None:
@@ -594,7 +595,7 @@ async def test_a_waiting_job_that_is_deleted_never_starts(lab: Lab) -> None:
         await lab.store.delete(Job, waiting.id)
         await lab.ended(first)
         await lab.ended(await lab.submit())
-    assert f"{waiting.id}-1" not in lab.machine.executors
+    assert AttemptName(waiting.id, 1) not in lab.machine.executors
 
 
 async def test_a_job_with_the_name_of_a_deleted_one_waits_until_that_has_ended(lab: Lab) -> None:
@@ -654,7 +655,7 @@ async def test_a_runner_out_of_reach_is_tried_again(lab: Lab, call: str, seconds
         ended = await lab.ended(job)
     assert ended.status.failed_code is FailedCode.TIMEOUT
     assert ended.status.logs == (() if call == "find" else ("ran",))
-    assert list(lab.machine.executors) == [f"{job.id}-1"]
+    assert list(lab.machine.executors) == [AttemptName(job.id, 1)]
 
 
 async def test_what_cannot_be_asked_to_end_is_killed(lab: Lab) -> None:
@@ -674,15 +675,15 @@ class UnreachableRunner(MemoryRunner):
         self._reach("start")
         await super().start(attempt)
 
-    async def find(self, name: str) -> AttemptState:
+    async def find(self, name: AttemptName) -> AttemptState:
         self._reach("find")
         return await super().find(name)
 
-    async def stop(self, name: str) -> None:
+    async def stop(self, name: AttemptName) -> None:
         self._reach("stop")
         await super().stop(name)
 
-    async def kill(self, name: str) -> None:
+    async def kill(self, name: AttemptName) -> None:
         self._reach("kill")
         await super().kill(name)
 

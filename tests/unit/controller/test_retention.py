@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from labrats.controller.retention import NEW_SECONDS, PASS_SECONDS, TOKEN_PASS_SECONDS, Retention
 from labrats.files.attachments import Attachments
 from labrats.index.jobs import JobFilter, JobIndex
+from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
 from labrats.model.errors import RetryLater
 from labrats.model.job import TOKEN_LIFETIME, Job
@@ -120,7 +121,7 @@ async def test_a_job_is_forgotten_30_days_after_its_end_with_all_its_attempts(ke
     await kept.retention().clean()
     assert not await kept.exists(job)
     for number in (1, 2):
-        assert isinstance(await kept.runner.find(f"{job.id}-{number}"), NotStarted)
+        assert isinstance(await kept.runner.find(AttemptName(job.id, number)), NotStarted)
 
 
 async def test_the_files_that_came_with_a_job_go_with_it(kept: Kept, tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ async def test_the_workspace_of_an_attempt_that_another_one_followed_goes_at_onc
     job = await kept.add(a_job(P.RUNNING, attempts=2, spec=a_spec(steps)))
     await kept.retention().clean()
     assert await kept.runner.workspaces() == [job.attempt_name]
-    assert isinstance(await kept.runner.find(f"{job.id}-1"), Gone)
+    assert isinstance(await kept.runner.find(AttemptName(job.id, 1)), Gone)
 
 
 @pytest.mark.parametrize("phase", [P.PENDING, P.RUNNING, P.FAILED])
@@ -154,7 +155,7 @@ async def test_the_workspace_of_a_session_stays_for_the_attempts_that_go_on_with
     steps = [{"onAttempt": 1, "steps": [{"fail": "no"}]}, *HANG]
     job = await kept.add(a_job(phase, attempts=2, spec=a_spec(steps), session=a_session(1)))
     await kept.retention().clean()
-    assert sorted(await kept.runner.workspaces()) == [f"{job.id}-1", f"{job.id}-2"]
+    assert sorted(await kept.runner.workspaces()) == [AttemptName(job.id, 1), AttemptName(job.id, 2)]
 
 
 async def test_it_too_is_removed_a_day_after_the_end(kept: Kept) -> None:
@@ -221,7 +222,7 @@ async def test_an_attempt_that_cannot_be_ended_yet_keeps_no_other_from_being_rem
         await kept.store.delete(Job, job.id)
     kill = kept.runner.kill
 
-    async def kill_others(name: str) -> None:
+    async def kill_others(name: AttemptName) -> None:
         if name == stuck.attempt_name:
             raise RetryLater("its node is out of reach")
         await kill(name)

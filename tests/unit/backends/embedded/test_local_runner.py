@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from labrats.backends.embedded.folders import AttemptFolder, Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
+from labrats.model.attempt_name import AttemptName
 from labrats.model.config import Sampling
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import GiveUp, RetryLater
@@ -263,7 +264,7 @@ async def test_an_executor_that_dies_before_it_begins_leaves_the_attempt_to_the_
         await told(runner, attempt.name, Gone)
 
 
-async def told(runner: Runner, name: str, state: type[AttemptState]) -> None:
+async def told(runner: Runner, name: AttemptName, state: type[AttemptState]) -> None:
     """Return once a watcher that looks at what it is told of finds the attempt so."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         async for changed in runner.watch():
@@ -319,7 +320,7 @@ def task_in(folder: AttemptFolder) -> Task:
 async def test_an_attempt_goes_on_where_its_session_began(folders: Folders) -> None:
     session = a_session(1, provider="claude")
     attempt = an_attempt_after(3, session)
-    earlier = keep(folders.of(f"{attempt.job.id}-1"))
+    earlier = keep(folders.of(AttemptName(attempt.job.id, 1)))
     for runner in (a_runner(folders), a_runner(folders)):  # an engine may die before it has started it
         task = task_in(await inputs_of(runner, folders, attempt))
         assert task.resumption == Resumption(
@@ -333,8 +334,8 @@ async def test_it_begins_anew_where_nothing_is_kept(folders: Folders) -> None:
     attempt = an_attempt_after(2, session)
     runner = a_runner(folders)
     assert task_in(await inputs_of(runner, folders, attempt)).resumption == Resumption(session=session)
-    keep(folders.of(f"{attempt.job.id}-1"))
-    await runner.remove(f"{attempt.job.id}-1", keep_output=True)
+    keep(folders.of(AttemptName(attempt.job.id, 1)))
+    await runner.remove(AttemptName(attempt.job.id, 1), keep_output=True)
     assert task_in(await inputs_of(runner, folders, attempt)).resumption == Resumption(session=session)
 
 
@@ -344,7 +345,7 @@ async def test_it_begins_anew_without_a_session_of_an_earlier_attempt_and_its_pr
 ) -> None:
     attempt = an_attempt_after(2, session)
     for number in (1, 2):
-        keep(folders.of(f"{attempt.job.id}-{number}"))
+        keep(folders.of(AttemptName(attempt.job.id, number)))
     assert task_in(await inputs_of(a_runner(folders), folders, attempt)).resumption is None
 
 
@@ -379,7 +380,7 @@ async def test_no_two_attempts_work_in_one_workspace(session_runner: LocalRunner
     await session_runner.kill(first.name)
     await session_runner.start(second)
 
-    await eventually(lambda: worked.read_text().split() == [first.name, second.name])
+    await eventually(lambda: worked.read_text().split() == [str(first.name), str(second.name)])
     assert sorted(await session_runner.workspaces()) == [first.name, second.name]
 
 
@@ -393,7 +394,7 @@ async def test_a_workspace_is_not_removed_while_a_later_attempt_works_in_it(
     await eventually(worked.exists)
     await session_runner.kill(first.name)
     await session_runner.start(second)
-    await eventually(lambda: second.name in worked.read_text())
+    await eventually(lambda: str(second.name) in worked.read_text())
 
     await session_runner.remove(first.name, keep_output=True)
     assert worked.exists()

@@ -5,13 +5,14 @@ from typing import Any
 import msgspec
 
 from labrats.backends.kubernetes.batch_objects import JobObject, PodObject
+from labrats.model.attempt_name import AttemptName
 
-NAME = "ir-0000000a-1"
+NAME = AttemptName("ir-0000000a", 1)
 
 
 def a_job_object(*conditions: dict[str, str], annotations: dict[str, str] | None = None, **metadata: Any) -> JobObject:
     """The Job of an attempt. conditions: of its status, which hold."""
-    meta = {"name": NAME, "annotations": annotations or {}, **metadata}
+    meta = {"name": str(NAME), "annotations": annotations or {}, **metadata}
     status = {"conditions": [{"status": "True", **condition} for condition in conditions]}
     return msgspec.convert({"metadata": meta, "status": status}, JobObject)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from labrats.backends.kubernetes.batch_objects import JobObject, ObjectMeta, PodObject
 from tests.unit.backends.kubernetes.objects import NAME, a_job_object, a_pod_object
 
 
@@ -35,8 +36,15 @@ def test_a_pod_has_a_log_once_its_container_ran(state: dict[str, Any] | None, st
     assert a_pod_object(state).has_started is started
 
 
-def test_a_pod_is_known_by_its_attempt() -> None:
+def test_a_pod_and_its_job_have_the_name_of_the_attempt() -> None:
     assert a_pod_object().attempt == NAME
+    assert a_job_object().attempt == NAME
+
+
+def test_objects_that_somebody_else_labelled_have_no_attempt() -> None:
+    labelled = {"labrats.work/job": "ir-0000000a"}
+    assert PodObject(metadata=ObjectMeta(name="probe", labels=labelled)).attempt is None
+    assert JobObject(metadata=ObjectMeta(name="probe", labels=labelled)).attempt is None
 
 
 @pytest.mark.parametrize("kind", ["Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"])

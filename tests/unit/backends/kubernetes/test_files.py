@@ -7,6 +7,7 @@ import pytest
 
 from labrats.backends.kubernetes.failures import NEVER_STARTED, why_it_ended
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy
+from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import PATCH_FILE, RESULT_FILE, AnyEvent, PartEvent, ResultEvent
 from labrats.model.record import encode
 from tests.fakes.clock import NOON
@@ -15,7 +16,7 @@ from tests.support.builders import a_log, a_result
 
 @pytest.fixture
 def files(tmp_path: Path) -> AttemptFiles:
-    files = AttemptFiles.of(tmp_path, "ir-0000000a-1")
+    files = AttemptFiles.of(tmp_path, AttemptName("ir-0000000a", 1))
     files.begin("")
     return files
 

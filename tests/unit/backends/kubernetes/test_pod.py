@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.pod import SCRATCH, Credentials, PodSettings, attempt_job, tombstone_job
+from labrats.model.attempt_name import AttemptName
 from labrats.model.config import Sampling
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup
@@ -175,7 +176,7 @@ def test_a_job_that_is_not_stored_owns_nothing() -> None:
 
 
 def test_a_tombstone_takes_the_name_and_never_runs() -> None:
-    tombstone = tombstone_job("ir-0000000a-1", "uid-1", SETTINGS)
+    tombstone = tombstone_job(AttemptName("ir-0000000a", 1), "uid-1", SETTINGS)
 
     assert tombstone["metadata"]["name"] == "ir-0000000a-1"
     assert tombstone["metadata"]["labels"]["labrats.work/job"] == "ir-0000000a"
