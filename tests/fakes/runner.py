@@ -134,7 +134,7 @@ class MemoryRunner:
             try:
                 await self._store.get(ConfigMap, reference.name)
             except NotFound as error:
-                raise GiveUp(FailedCode.INTERNAL, "the job's prompt is gone") from error
+                raise GiveUp(FailedCode.INTERNAL, "the job's prompt is missing") from error
 
 
 class MemoryMachine:

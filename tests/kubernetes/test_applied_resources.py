@@ -141,7 +141,7 @@ async def test_each_that_makes_no_sense_fails_with_its_sentence(kubectl: Kubectl
         "callback": "callbackUrl: its host has no address, or one that is not allowed",
         "upload": "workspaceUploads[0]: there is no upload 'up-0123456789abcdef'",
         "no-prompt": "there is no ConfigMap 'nowhere'",
-        "no-key": "the job's prompt is gone: the ConfigMap 'kube-root-ca.crt' has no 'text'",
+        "no-key": "the job's prompt is missing: the ConfigMap 'kube-root-ca.crt' has no key 'text'",
         "no-secret": "there is no Secret 'nowhere'",
     }.items():
         assert words in details[name]["failedReason"]

@@ -103,7 +103,7 @@ async def test_a_job_whose_prompt_never_comes(open_runner: OpenRunner) -> None:
         gone = await end_of(runner, attempt.name)
 
     assert (gone.outcome, gone.code) == (None, FailedCode.INTERNAL)
-    assert gone.reason == "the job's prompt is gone: there is no ConfigMap 'none'"
+    assert gone.reason == "the job's prompt is missing: there is no ConfigMap 'none'"
 
 
 async def test_an_attempt_that_needs_more_memory_than_it_may_have(open_runner: OpenRunner) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from labrats.files.attempt_inputs import SECRETS_FOLDER
 from labrats.files.attempt_output import attempt_names
 from labrats.files.plain_files import NotPlain, read_plain
 from labrats.model.attempt_name import AttemptName
@@ -58,8 +59,8 @@ class AttemptFolder:
     def write_inputs(self, inputs: Mapping[str, bytes]) -> None:
         """Write the files that the executor reads, by their names in the folder."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(name.startswith("secrets/") for name in inputs):
-            (self.path / "secrets").mkdir(mode=0o700, exist_ok=True)
+        if any(name.startswith(f"{SECRETS_FOLDER}/") for name in inputs):
+            (self.path / SECRETS_FOLDER).mkdir(mode=0o700, exist_ok=True)
         for name, data in inputs.items():
             self._write_input(name, data)
 
@@ -120,7 +121,7 @@ class AttemptFolder:
 
     def remove_secrets(self) -> None:
         """Delete what an executor that was killed may have left of its secrets."""
-        for folder in ("secrets", CREDENTIALS_FOLDER):
+        for folder in (SECRETS_FOLDER, CREDENTIALS_FOLDER):
             if (self.path / folder).exists():
                 _remove_tree(self.path / folder)
 

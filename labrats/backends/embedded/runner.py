@@ -10,17 +10,28 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import structlog
+from msgspec.structs import replace
 
 from labrats.backends.embedded.folders import AttemptFolder, Folders, Tombstone
 from labrats.backends.embedded.launcher import Launcher
 from labrats.backends.embedded.output_watch import OutputWatch
+from labrats.files.attempt_inputs import (
+    PROMPT_FILE,
+    SECRETS_FOLDER,
+    TASK_FILE,
+    AttemptInputs,
+    SecretInput,
+    TextInput,
+    inputs_of,
+    missing_text,
+    task_of,
+)
 from labrats.files.attempt_output import OutputReader, read_end, read_patch, read_result
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import GiveUp, NotFound, RetryLater
-from labrats.model.job import FailedCode, Job, KeyReference
-from labrats.model.mcp_server import credential_file
+from labrats.model.job import FailedCode, Job
 from labrats.model.protocol import IDLE_SECONDS, OUTPUT_BYTES, REDACTED_ONLY, Resumption, Sandbox, Task
 from labrats.model.record import encode
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
@@ -228,31 +239,25 @@ class LocalRunner:
     # Inputs
 
     async def _write_inputs(self, attempt: Attempt, folder: AttemptFolder) -> None:
-        """Everything the executor reads; `job.json` last, since it is what the others are for."""
-        inputs = {f"secrets/{name}": value.encode() for name, value in (await self._secrets(attempt)).items()}
-        inputs |= {name: text.encode() for name, text in (await self._texts(attempt.job)).items()}
-        inputs["job.json"] = encode(self._task(attempt, folder))
+        """Write every file that the executor reads. `job.json` comes last: it refers to the others."""
+        inputs = inputs_of(attempt)
+        secrets = await self._secrets(attempt, inputs)
+        files = {f"{SECRETS_FOLDER}/{name}": value for name, value in secrets.items()}
+        files |= await self._texts(inputs)
+        files |= {TASK_FILE: encode(self._task(attempt, folder)).decode()}
         try:
             if attempt.earlier_session:
                 folder.workspace.mkdir(parents=True, exist_ok=True)  # by this the attempt is known, if by nothing else
-            folder.write_inputs(inputs)
+            folder.write_inputs({name: text.encode() for name, text in files.items()})
         except OSError as error:
             raise RetryLater(f"the inputs of the attempt cannot be written: {error.strerror}", 5) from error
 
     def _task(self, attempt: Attempt, folder: AttemptFolder) -> Task:
-        job, settings = attempt.job, self._settings
-        return Task(
-            job_id=job.id,
-            attempt=str(attempt.name),
-            number=job.status.attempts,
-            workspace=str(folder.workspace),
-            config=attempt.config,
-            metadata=job.spec.metadata,
-            workspace_setup=job.spec.workspace_setup,
-            workspace_files=tuple(file.on_volume(settings.uploads) for file in job.spec.files),
-            pipeline=job.spec.pipeline,
-            endpoint=self._endpoint(attempt),
-            prices=attempt.ai_model.spec.prices if attempt.ai_model else None,
+        settings = self._settings
+        task = task_of(attempt, workspace=str(folder.workspace), uploads=settings.uploads)
+        return replace(
+            task,
+            endpoint=task.endpoint or self._default_endpoint(attempt.job),
             sandbox=settings.sandbox,
             programs=dict(settings.programs),
             git_addresses=settings.git_addresses,
@@ -263,7 +268,6 @@ class LocalRunner:
             idle_seconds=settings.idle_seconds,
             output_bytes=settings.output_bytes,
             resumption=self._resumption(attempt),
-            selection=attempt.selection,
         )
 
     def _resumption(self, attempt: Attempt) -> Resumption | None:
@@ -279,39 +283,36 @@ class LocalRunner:
         self._resumed_from[attempt.name] = earlier
         return Resumption(session=session, workspace=str(folder.workspace), folder=str(folder.path))
 
-    def _endpoint(self, attempt: Attempt) -> str | None:
-        configured = attempt.ai_model.spec.endpoint if attempt.ai_model else None
-        variable = ENDPOINT_VARIABLES.get(attempt.job.resolved.provider, "")
-        return configured or self._settings.environment.get(variable)
+    def _default_endpoint(self, job: Job) -> str | None:
+        """Return the provider's endpoint from the engine's environment."""
+        return self._settings.environment.get(ENDPOINT_VARIABLES.get(job.resolved.provider, ""))
 
-    async def _texts(self, job: Job) -> dict[str, str]:
-        """What the agent is asked, and what it works by."""
-        texts = {"prompt": job.spec.prompt or ""}
-        if job.prompt_ref:
-            texts["prompt"] = await self._text(job.prompt_ref, "the job's prompt is gone")
-        if job.instructions_ref:
-            texts["instructions"] = await self._text(job.instructions_ref, "the job's instructions are gone")
-        return texts
+    async def _texts(self, inputs: AttemptInputs) -> dict[str, str]:
+        texts = {} if inputs.prompt is None else {PROMPT_FILE: inputs.prompt}
+        return texts | {text.file: await self._text(text) for text in inputs.texts}
 
-    async def _text(self, ref: KeyReference, missing: str) -> str:
-        try:
-            return (await self._store.get(ConfigMap, ref.name)).data[ref.key]
-        except (NotFound, KeyError) as error:
-            raise GiveUp(FailedCode.INTERNAL, missing) from error
+    async def _text(self, text: TextInput) -> str:
+        found = None
+        with suppress(NotFound):
+            found = await self._store.get(ConfigMap, text.ref.name)
+        if found is None or text.ref.key not in found.data:
+            reason = missing_text(text.file, text.ref, has_config_map=found is not None)
+            raise GiveUp(FailedCode.INTERNAL, reason)
+        return found.data[text.ref.key]
 
-    async def _secrets(self, attempt: Attempt) -> dict[str, str]:
-        """Return the contents of `secrets/`: the repository's credentials as `git-…`, the model's by their own names,
-        those of MCP servers by the servers' as well, and the engine's own, which the attempt redacts in its output.
+    async def _secrets(self, attempt: Attempt, inputs: AttemptInputs) -> dict[str, str]:
+        """Return the contents of `secrets/`, with the engine's own secrets, which the attempt redacts in its output.
+
+        A model without a Secret has its credentials from the engine's environment.
         """
         secrets = {f"{REDACTED_ONLY}{number}": value for number, value in enumerate(self._own_secrets())}
-        setup = attempt.job.spec.workspace_setup
-        if setup and setup.credentials_ref:
-            stored = await self._secret(setup.credentials_ref, FailedCode.GIT_CLONE, "the repository's credentials")
-            secrets |= {f"git-{key}": value for key, value in stored.items()}
-        for server, name in attempt.job.resolved.mcp_credentials.items():
-            stored = await self._secret(name, FailedCode.AUTH, f"the credentials of the MCP server {server}")
-            secrets |= {credential_file(server, key): value for key, value in stored.items()}
-        return secrets | await self._model_credentials(attempt)
+        for secret in inputs.secrets:
+            data = await self._secret(secret)
+            secrets |= {file: data[key] for file, key in secret.files(data).items()}
+        if not (attempt.ai_model and attempt.ai_model.spec.credentials_ref):
+            names = CREDENTIAL_NAMES[attempt.job.resolved.provider]
+            secrets |= {name: value for name in names if (value := self._settings.environment.get(name))}
+        return secrets
 
     def _own_secrets(self) -> list[str]:
         file = self._settings.admin_key_file
@@ -320,22 +321,14 @@ class LocalRunner:
         except FileNotFoundError:
             return list(self._settings.own_secrets)
 
-    async def _model_credentials(self, attempt: Attempt) -> dict[str, str]:
-        names = CREDENTIAL_NAMES[attempt.job.resolved.provider]
-        if attempt.ai_model and (reference := attempt.ai_model.spec.credentials_ref):
-            what = f"the credentials of AiModel {attempt.ai_model.name}"
-            stored = await self._secret(reference, FailedCode.AUTH, what, next(iter(names), "KEY"))
-            return {name: stored[name] for name in names if name in stored}
-        return {name: value for name in names if (value := self._settings.environment.get(name))}
-
-    async def _secret(self, name: str, code: FailedCode, what: str, key: str = "KEY") -> dict[str, str]:
+    async def _secret(self, wanted: SecretInput) -> dict[str, str]:
         try:
-            secret = await self._store.get(Secret, name)
+            secret = await self._store.get(Secret, wanted.name)
         except NotFound as error:
-            command = f"labrats secret set {name} {key}"
-            raise GiveUp(code, f"{what} are missing: there is no Secret {name!r} (run `{command}`)") from error
+            command = f"labrats secret set {wanted.name} {next(iter(wanted.keys or ()), 'KEY')}"
+            raise GiveUp(wanted.failed_code, f"{wanted.missing} (run `{command}`)") from error
         if problem := problem_of_credentials(secret, None, labelled_only=False):
-            raise GiveUp(code, problem)
+            raise GiveUp(wanted.failed_code, problem)
         return secret.data
 
     # The life of an executor

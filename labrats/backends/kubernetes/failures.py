@@ -16,8 +16,9 @@ from labrats.backends.kubernetes.batch_objects import (
     Terminated,
     Waiting,
 )
+from labrats.files.attempt_inputs import missing_text
 from labrats.model.errors import LabratsError
-from labrats.model.job import FailedCode
+from labrats.model.job import FailedCode, KeyReference
 from labrats.model.record import Record
 from labrats.processes import describe_exit
 
@@ -134,10 +135,9 @@ def why_it_was_refused(refusal: LabratsError) -> Failure:
     return Failure(code=FailedCode.START_TIMEOUT, reason=reason)
 
 
-def text_is_missing(path: str, missing: str) -> Failure:
-    """The pod waits, without a word, for a ConfigMap that never came, or a key that it has not. path: of the file."""
-    what = "prompt is" if path == "prompt" else f"{path} are"
-    return Failure(code=FailedCode.INTERNAL, reason=f"the job's {what} gone: {missing}")
+def text_is_missing(file: str, ref: KeyReference, *, has_config_map: bool) -> Failure:
+    """Return the failure of an attempt whose pod waits for a ConfigMap that does not exist, or has no such key."""
+    return Failure(code=FailedCode.INTERNAL, reason=missing_text(file, ref, has_config_map=has_config_map))
 
 
 def failure_annotations(failure: Failure) -> dict[str, str]:

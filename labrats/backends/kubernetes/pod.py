@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from labrats.backends.kubernetes.batch_objects import (
     ATTEMPT_LABEL,
     CLONE_CONTAINER,
@@ -18,6 +20,15 @@ from labrats.backends.kubernetes.batch_objects import (
 from labrats.backends.kubernetes.claims import claim_path
 from labrats.backends.kubernetes.codec import LABRATS_API
 from labrats.backends.kubernetes.failures import NEVER_STARTED, failure_annotations
+from labrats.files.attempt_inputs import (
+    PROMPT_FILE,
+    SECRETS_FOLDER,
+    TASK_FILE,
+    AttemptInputs,
+    TextInput,
+    inputs_of,
+    task_of,
+)
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import GiveUp
 from labrats.model.image_name import problem_of_image
@@ -206,30 +217,17 @@ def _annotations(attempt: Attempt, settings: PodSettings) -> dict[str, str]:
     job = attempt.job
     task = encode(_task(attempt, settings)).decode()
     annotations = {OWNER_ANNOTATION: job.metadata.uid, TASK_ANNOTATION: task}
-    if job.prompt_ref is None:
-        annotations[PROMPT_ANNOTATION] = job.spec.prompt or ""
-    return annotations
+    prompt = inputs_of(attempt).prompt
+    return annotations if prompt is None else annotations | {PROMPT_ANNOTATION: prompt}
 
 
 def _task(attempt: Attempt, settings: PodSettings) -> Task:
-    job = attempt.job
-    return Task(
-        job_id=job.id,
-        attempt=str(attempt.name),
-        number=job.status.attempts,
-        workspace=f"{SCRATCH}/workspace",
-        config=attempt.config,
-        metadata=job.spec.metadata,
-        workspace_setup=job.spec.workspace_setup,
-        workspace_files=tuple(file.on_volume(UPLOADS) for file in job.spec.files),
-        pipeline=job.spec.pipeline,
-        endpoint=attempt.ai_model.spec.endpoint if attempt.ai_model else None,
-        prices=attempt.ai_model.spec.prices if attempt.ai_model else None,
+    return replace(
+        task_of(attempt, workspace=f"{SCRATCH}/workspace", uploads=UPLOADS),
         git_addresses=settings.git_addresses,
         idle_seconds=settings.idle_seconds,
         output_bytes=settings.output_bytes,
         resumption=_resumption(attempt),
-        selection=attempt.selection,
         on_cluster=True,
     )
 
@@ -266,7 +264,7 @@ def _pod(attempt: Attempt, credentials: Credentials, settings: PodSettings) -> d
         "initContainers": [first, *settings.pod_fields.get("initContainers", ()), *others],
         "containers": [executor],
         "volumes": [
-            {"name": "source", "projected": {"defaultMode": 0o444, "sources": _inputs(job, credentials.agent)}},
+            _source_volume(inputs_of(attempt), credentials.agent),
             *([_repository_volume(credentials.repository)] if job.spec.workspace_setup else []),
             {"name": "inputs", "emptyDir": {"medium": "Memory", "sizeLimit": INPUTS_SIZE}},
             {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch_size}},
@@ -317,21 +315,20 @@ def _clone_step(settings: PodSettings) -> dict[str, Any]:
 
 
 def _repository_volume(secrets: SecretFiles) -> dict[str, Any]:
-    sources = [_from_pod({"job.json": TASK_ANNOTATION}), *_secret_sources(secrets)]
+    sources = [_from_pod({TASK_FILE: TASK_ANNOTATION}), *_secret_sources(secrets)]
     return {"name": "repository", "projected": {"defaultMode": 0o444, "sources": sources}}
 
 
-def _inputs(job: Job, secrets: SecretFiles) -> list[dict[str, Any]]:
-    """The sources of the executor's inputs."""
-    from_pod = {"job.json": TASK_ANNOTATION}
-    sources: list[dict[str, Any]] = []
-    if prompt := job.prompt_ref:
-        sources.append({"configMap": {"name": prompt.name, "items": [{"key": prompt.key, "path": "prompt"}]}})
-    else:
-        from_pod["prompt"] = PROMPT_ANNOTATION
-    if texts := job.instructions_ref:
-        sources.append({"configMap": {"name": texts.name, "items": [{"key": texts.key, "path": "instructions"}]}})
-    return [_from_pod(from_pod), *sources, *_secret_sources(secrets)]
+def _source_volume(inputs: AttemptInputs, secrets: SecretFiles) -> dict[str, Any]:
+    """Return the volume with the executor's inputs."""
+    prompt = {} if inputs.prompt is None else {PROMPT_FILE: PROMPT_ANNOTATION}
+    texts = [_text_source(text) for text in inputs.texts]
+    sources = [_from_pod({TASK_FILE: TASK_ANNOTATION, **prompt}), *texts, *_secret_sources(secrets)]
+    return {"name": "source", "projected": {"defaultMode": 0o444, "sources": sources}}
+
+
+def _text_source(text: TextInput) -> dict[str, Any]:
+    return {"configMap": {"name": text.ref.name, "items": [{"key": text.ref.key, "path": text.file}]}}
 
 
 def _from_pod(annotations: Mapping[str, str]) -> dict[str, Any]:
@@ -344,11 +341,12 @@ def _from_pod(annotations: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _secret_sources(secrets: SecretFiles) -> list[dict[str, Any]]:
-    return [
-        {"secret": {"name": name, "items": [{"key": key, "path": f"secrets/{file}"} for file, key in keys.items()]}}
-        for name, keys in secrets
-        if keys  # none would mean all
-    ]
+    return [_secret_source(name, files) for name, files in secrets if files]  # without items, all keys would be mounted
+
+
+def _secret_source(name: str, files: Mapping[str, str]) -> dict[str, Any]:
+    items = [{"key": key, "path": f"{SECRETS_FOLDER}/{file}"} for file, key in files.items()]
+    return {"secret": {"name": name, "items": items}}
 
 
 def _upload_mounts(files: Sequence[WorkspaceFile], settings: PodSettings) -> list[dict[str, Any]]:

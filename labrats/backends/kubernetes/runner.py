@@ -6,7 +6,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import structlog
 
@@ -28,15 +28,13 @@ from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.backends.kubernetes.output_poll import OutputPoll
 from labrats.backends.kubernetes.pod import Credentials, PodSettings, attempt_job, tombstone_job
 from labrats.backends.kubernetes.supervisor import Supervisor
+from labrats.files.attempt_inputs import SecretInput, inputs_of, missing_text
 from labrats.files.attempt_output import OutputReader, attempt_names, read_end, read_patch, read_result
 from labrats.model.attempt_name import AttemptName
-from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job
-from labrats.model.mcp_server import credential_file
 from labrats.model.protocol import ErrorEvent, ResultEvent
-from labrats.model.record import Resource
 from labrats.ports import (
     Alive,
     Attempt,
@@ -51,8 +49,6 @@ from labrats.ports import (
     Store,
     SystemClock,
 )
-
-R = TypeVar("R", bound=Resource)
 
 log = structlog.get_logger()
 
@@ -131,7 +127,7 @@ class KubernetesRunner:
             await self._remove_files(attempt.name)
         if files.ending():
             return
-        await self._check_texts(attempt.job)
+        await self._check_texts(attempt)
         manifest = attempt_job(attempt, await self._credentials(attempt), self._settings.pods)
         if self._settings.pods.data_claim:
             await asyncio.to_thread(self._claims.prepare, attempt.name)
@@ -278,53 +274,39 @@ class KubernetesRunner:
 
     # Inputs
 
-    async def _check_texts(self, job: Job) -> None:
+    async def _check_texts(self, attempt: Attempt) -> None:
         """The pod reads its texts by itself. But it would wait without a word for one that never comes."""
-        for what, ref in (("prompt is", job.prompt_ref), ("instructions are", job.instructions_ref)):
-            if ref and not self._is_new(job):
-                gone = f"the job's {what} gone"
-                stored = await self._part(job, ConfigMap, ref.name, FailedCode.INTERNAL, gone)
-                if ref.key not in stored.data:
-                    raise GiveUp(FailedCode.INTERNAL, f"{gone}: the ConfigMap {ref.name!r} has no {ref.key!r}")
+        if self._is_new(attempt.job):
+            return
+        for text in inputs_of(attempt).texts:
+            found = None
+            with suppress(NotFound):
+                found = await self._store.get(ConfigMap, text.ref.name)
+            if found is None or text.ref.key not in found.data:
+                reason = missing_text(text.file, text.ref, has_config_map=found is not None)
+                raise GiveUp(FailedCode.INTERNAL, reason)
 
     async def _credentials(self, attempt: Attempt) -> Credentials:
-        """The keys of Secrets that the pod has: the repository's as `git-…`, the model's by their own names, and
-        those of MCP servers by the servers' as well.
-        """
-        job = attempt.job
-        repository: list[tuple[str, dict[str, str]]] = []
-        agent: list[tuple[str, dict[str, str]]] = []
-        setup = job.spec.workspace_setup
-        if setup and (name := setup.credentials_ref):
-            missing = "the repository's credentials are missing"
-            stored = await self._secret(job, name, FailedCode.GIT_CLONE, missing)
-            repository.append((name, {f"git-{key}": key for key in stored.data}))
-        if attempt.ai_model and (name := attempt.ai_model.spec.credentials_ref):
-            missing = f"the credentials of AiModel {attempt.ai_model.name} are missing"
-            stored = await self._secret(job, name, FailedCode.AUTH, missing)
-            wanted = CREDENTIAL_NAMES[job.resolved.provider]
-            agent.append((name, {key: key for key in wanted if key in stored.data}))
-        for server, name in job.resolved.mcp_credentials.items():
-            missing = f"the credentials of the MCP server {server} are missing"
-            stored = await self._secret(job, name, FailedCode.AUTH, missing)
-            agent.append((name, {credential_file(server, key): key for key in stored.data}))
-        return Credentials(repository, agent)
+        """Return the keys of Secrets that the pod mounts."""
+        mounted = [(secret, await self._secret(attempt.job, secret)) for secret in inputs_of(attempt).secrets]
+        files = [(secret.used_by, (secret.name, secret.files(stored.data))) for secret, stored in mounted]
+        return Credentials(
+            repository=[each for user, each in files if user == "repository"],
+            agent=[each for user, each in files if user == "agent"],
+        )
 
-    async def _secret(self, job: Job, name: str, code: FailedCode, missing: str) -> Secret:
-        """A Secret that the job may have. Raises GiveUp for any other."""
-        secret = await self._part(job, Secret, name, code, missing)
-        labelled_only = self._settings.labelled_credentials
-        if problem := problem_of_credentials(secret, job.metadata.uid, labelled_only=labelled_only):
-            raise GiveUp(code, problem)
-        return secret
-
-    async def _part(self, job: Job, kind: type[R], name: str, code: FailedCode, missing: str) -> R:
+    async def _secret(self, job: Job, wanted: SecretInput) -> Secret:
+        """Return a Secret that the job may have. Raises GiveUp for any other."""
         try:
-            return await self._store.get(kind, name)
+            secret = await self._store.get(Secret, wanted.name)
         except NotFound as error:
             if self._is_new(job):
-                raise RetryLater(f"there is no {kind.kind()} {name!r} yet", delay_seconds=0.2) from error
-            raise GiveUp(code, f"{missing}: there is no {kind.kind()} {name!r}") from error
+                raise RetryLater(f"there is no Secret {wanted.name!r} yet", delay_seconds=0.2) from error
+            raise GiveUp(wanted.failed_code, wanted.missing) from error
+        labelled_only = self._settings.labelled_credentials
+        if problem := problem_of_credentials(secret, job.metadata.uid, labelled_only=labelled_only):
+            raise GiveUp(wanted.failed_code, problem)
+        return secret
 
     def _is_new(self, job: Job) -> bool:
         """Whether what belongs to it may still be on its way."""

@@ -32,6 +32,7 @@ from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.backends.kubernetes.reflector import Listed, Reflector, Removed, Stored
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import LabratsError, NotFound, RetryLater
+from labrats.model.job import KeyReference
 from labrats.model.protocol import OUTPUT_BYTES
 
 log = structlog.get_logger()
@@ -258,10 +259,9 @@ class Supervisor:
         for text in sight.last_pod.texts if sight.last_pod else ():
             keys = await self._api.keys_of_config_map(text.name)
             for item in text.items:
-                if keys is None:
-                    return text_is_missing(item.path, f"there is no ConfigMap {text.name!r}")
-                if item.key not in keys:
-                    return text_is_missing(item.path, f"the ConfigMap {text.name!r} has no {item.key!r}")
+                if keys is None or item.key not in keys:
+                    ref = KeyReference(name=text.name, key=item.key)
+                    return text_is_missing(item.path, ref, has_config_map=keys is not None)
         return None
 
     async def _see_end(self, sight: ObservedAttempt) -> None:

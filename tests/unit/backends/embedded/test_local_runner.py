@@ -182,8 +182,8 @@ WITHOUT_TOOLS_KEY = a_running(config=WITH_TOOLS)
 @pytest.mark.parametrize(
     ("job", "credentials_ref", "code", "words"),
     [
-        (WITHOUT_PROMPT, None, FailedCode.INTERNAL, "prompt is gone"),
-        (WITHOUT_INSTRUCTIONS, None, FailedCode.INTERNAL, "instructions are gone"),
+        (WITHOUT_PROMPT, None, FailedCode.INTERNAL, "prompt is missing"),
+        (WITHOUT_INSTRUCTIONS, None, FailedCode.INTERNAL, "instructions are missing"),
         (WITHOUT_TOKEN, None, FailedCode.GIT_CLONE, "repository's credentials .* 'gone'"),
         (WITHOUT_KEY, "gone", FailedCode.AUTH, "credentials of AiModel opus .* 'gone'"),
         (WITHOUT_TOOLS_KEY, None, FailedCode.AUTH, "credentials of the MCP server docs .* 'docs-token'"),
