@@ -97,8 +97,10 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
     from labrats.controller.source_status import SourceStatusReconciler
     from labrats.metrics import Metrics
     from labrats.model.job import Job
+    from labrats.settings import KubernetesSettings
 
-    runner_settings = configured.runner_settings(settings)
+    kubernetes = KubernetesSettings()
+    runner_settings = configured.runner_settings(settings, kubernetes)
     namespace, metrics = runner_settings.namespace, Metrics()
     async with ApiClient.open() as client, KubernetesStore.open(client, namespace) as own_store:
         loading = asyncio.create_task(asyncio.to_thread(import_module, "labrats.api.app"))
@@ -110,7 +112,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
         if settings.needs_jobs:
             own_store.begin_watch(Job)
         await loading
-        model_files = configured.model_files(settings, client)
+        model_files = configured.model_files(settings, kubernetes, client)
         own_runner = KubernetesRunner(client, own_store, runner_settings)
         services = await retry_until_reachable(
             partial(create_services, settings, own_store, own_runner, metrics, model_files)
@@ -123,14 +125,14 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
                 runner = KubernetesRunner(leading, store, runner_settings)
                 loops.create_task(runner.run(), name="runner")
                 loops.create_task(drive_jobs(services, store, runner), name="drive")
-                if receivers := configured.receiver_settings():
+                if receivers := configured.receiver_settings(kubernetes):
                     receiver = ReceiverReconciler(leading, receivers)
                     labels = credential_labels(store, settings)
                     reconciler = SourceStatusReconciler(store, services.clock, receiver, labels=labels)
                     loops.create_task(reconciler.run(), name="source-status")
-                if model_files := configured.model_files(settings, leading):
+                if model_files := configured.model_files(settings, kubernetes, leading):
                     loops.create_task(model_files.run(), name="model-files")
-                if network_check := configured.network_check(settings, epoch):
+                if network_check := configured.network_check(settings, kubernetes, epoch):
                     jobs = BatchClient(leading, namespace)
                     loops.create_task(check_network(jobs, network_check, metrics), name="network-check")
 
