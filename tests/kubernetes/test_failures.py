@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from labrats.backends.kubernetes.client import ApiClient, Refused
+from labrats.backends.kubernetes.client import ApiClient, ApiServerRefusal
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import GiveUp, Invalid, NotFound, RetryLater
@@ -171,7 +171,7 @@ async def until_refused(client: ApiClient, namespace: str) -> None:
     pod = {"restartPolicy": "Never", "containers": [{"name": "none", "image": "none"}]}
     job = encode({"metadata": {"generateName": "tried-"}, "spec": {"template": {"spec": pod}}})
     async with asyncio.timeout(PATIENCE_SECONDS):
-        with suppress(Refused, Invalid):
+        with suppress(ApiServerRefusal, Invalid):
             while True:
                 await client.request(
                     "POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", job, query={"dryRun": "All"}

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.failures import Failure
+from labrats.backends.kubernetes.failures import AttemptFailure
 from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.errors import GiveUp, RetryLater
@@ -153,7 +153,7 @@ async def test_nothing_is_written_of_an_attempt_that_was_removed(
     """How it ended is written twice: by whoever ends it, and, here too late, by whoever sees that in the cluster."""
     conclude, turn, has_come = AttemptFiles.conclude, itertools.count(), threading.Event()
 
-    def conclude_in_turn(files: AttemptFiles, failure: Failure) -> None:
+    def conclude_in_turn(files: AttemptFiles, failure: AttemptFailure) -> None:
         if next(turn) == 0:
             assert has_come.wait(DEADLINE_SECONDS)
         else:

@@ -21,8 +21,8 @@ from labrats.backends.kubernetes.fence import (
     former_leaders_are_fenced,
     leader_policy,
 )
-from labrats.backends.kubernetes.leader import LEASE, Election, Timing
-from labrats.backends.kubernetes.pod import Credentials, attempt_job
+from labrats.backends.kubernetes.leader import LEASE, Election, LeaseTiming
+from labrats.backends.kubernetes.pod import PodCredentials, attempt_job
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.metrics import Metrics
 from labrats.model.errors import NotFound, RetryLater
@@ -37,8 +37,8 @@ from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = pytest.mark.kubernetes
 
-QUICK = Timing(lease=2.0, renew=0.2, give_up=1.0, look=0.1)
-PATIENT = Timing(lease=60.0, renew=0.2, give_up=40.0, look=0.1)
+QUICK = LeaseTiming(lease=2.0, renew=0.2, give_up=1.0, look=0.1)
+PATIENT = LeaseTiming(lease=60.0, renew=0.2, give_up=40.0, look=0.1)
 
 
 def is_lease(request: web.BaseRequest) -> bool:
@@ -62,7 +62,7 @@ class Engine:
             self.leads = False
 
     @asynccontextmanager
-    async def taking_part(self, client: ApiClient, namespace: str, timing: Timing = QUICK) -> AsyncIterator[None]:
+    async def taking_part(self, client: ApiClient, namespace: str, timing: LeaseTiming = QUICK) -> AsyncIterator[None]:
         election = asyncio.create_task(Election(client, namespace, self.name, timing).run(self.lead))
         try:
             yield
@@ -94,7 +94,7 @@ async def test_the_lead_is_handed_over_to_whoever_waits(api_client: ApiClient, n
         await eventually(lambda: first.leads)
     assert not first.leads
 
-    patient = Timing(lease=3600.0, look=0.1)
+    patient = LeaseTiming(lease=3600.0, look=0.1)
     async with second.taking_part(api_client, namespace, patient):
         await eventually(lambda: second.leads)
     async with first.taking_part(api_client, namespace):  # it need not wait for an hour
@@ -206,7 +206,7 @@ async def test_what_a_former_leader_writes_is_refused(api_client: ApiClient, job
         with pytest.raises(RetryLater, match="another engine leads"):
             await stale.update(advance(job, JobEvent.START))
         await store.update(advance(job, JobEvent.START))
-    manifest = attempt_job(an_attempt(), Credentials(), a_pod_settings("none"))
+    manifest = attempt_job(an_attempt(), PodCredentials(), a_pod_settings("none"))
     with pytest.raises(RetryLater, match="another engine leads"):
         await BatchClient(former, jobs_namespace).create_job(manifest)
     await BatchClient(current, jobs_namespace).create_job(manifest)
@@ -231,7 +231,7 @@ async def test_a_leader_is_not_held_up_by_a_policy_that_does_not_see_that_it_lea
         async with asyncio.timeout(DEADLINE_SECONDS):
             while fence.manager(2) != UNFENCED:
                 await fence.look(2)
-        manifest = attempt_job(an_attempt(), Credentials(), a_pod_settings("none"))
+        manifest = attempt_job(an_attempt(), PodCredentials(), a_pod_settings("none"))
         await BatchClient(api_client.writing_as(partial(fence.manager, 2)), namespace).create_job(manifest)
         assert 'labrats_degraded{what="leader-fence"} 1.0' in metrics.exposition().decode()
 

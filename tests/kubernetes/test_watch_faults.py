@@ -11,7 +11,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.reflector import Patience
+from labrats.backends.kubernetes.reflector import WatchTimeouts
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.ai_model import AiModel
 from labrats.model.errors import Conflict, NotFound
@@ -23,7 +23,7 @@ from tests.support.watch_recorder import record_watch
 
 pytestmark = pytest.mark.kubernetes
 
-IMPATIENT = Patience(silence_seconds=0.5, longest_pause=0.2)
+IMPATIENT = WatchTimeouts(silence_seconds=0.5, longest_pause=0.2)
 """An engine may wait longer than tests want to."""
 
 MANY = 60
@@ -51,7 +51,7 @@ async def proxy(api_client: ApiClient, tmp_path: Path) -> AsyncIterator[FaultyPr
 @pytest.fixture
 async def disturbed(proxy: FaultyProxy, namespace: str) -> AsyncIterator[Store]:
     """The store whose watches meet faults."""
-    async with KubernetesStore.open(proxy.client, namespace, patience=IMPATIENT) as store:
+    async with KubernetesStore.open(proxy.client, namespace, timeouts=IMPATIENT) as store:
         yield store
 
 

@@ -71,15 +71,15 @@ class AttemptFolder:
         _write_anew(unfinished, data)
         unfinished.replace(target)
 
-    def executor(self) -> "ProcessId | Tombstone | None":
+    def executor(self) -> "ProcessId | Placeholder | None":
         """Who has claimed the attempt; None while nobody has."""
         try:
             text = read_plain(self.path / CLAIM_FILE, _WORDS_BYTES)
         except NotPlain:
-            return Tombstone()
+            return Placeholder()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return ProcessId.parse(text.decode("utf-8", "replace")) or Tombstone()
+        return ProcessId.parse(text.decode("utf-8", "replace")) or Placeholder()
 
     def is_run_by(self, claimant: ProcessId) -> bool:
         """Return whether `claimant` lives, and is an executor of this attempt: that is, it bears the folder's mark.
@@ -154,7 +154,7 @@ def _remove_tree(tree: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Tombstone:
+class Placeholder:
     """The attempt was claimed so that nobody can start it."""
 
 

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 SPAWN_SECONDS = 30.0
 
 
-class Launcher:
+class LauncherClient:
     """Starts the launcher process when first needed, and again should it die."""
 
     def __init__(self) -> None:

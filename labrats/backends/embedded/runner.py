@@ -12,8 +12,8 @@ from typing import Any, Final, Self
 import structlog
 from msgspec.structs import replace
 
-from labrats.backends.embedded.folders import AttemptFolder, Folders, Tombstone
-from labrats.backends.embedded.launcher import Launcher
+from labrats.backends.embedded.folders import AttemptFolder, Folders, Placeholder
+from labrats.backends.embedded.launcher import LauncherClient
 from labrats.backends.embedded.output_watch import OutputWatch
 from labrats.files.attempt_inputs import (
     PROMPT_FILE,
@@ -93,7 +93,7 @@ class LocalRunner:
 
     def __init__(self, store: Store, settings: LocalRunnerSettings) -> None:
         self._store, self._settings = store, settings
-        self._launcher = Launcher()
+        self._launcher = LauncherClient()
         self._output_watch = OutputWatch()
         self._executors: dict[AttemptName, Executor] = {}
         self._settling: dict[AttemptName, asyncio.Task[None]] = {}
@@ -139,7 +139,7 @@ class LocalRunner:
         match folder.executor():
             case None:
                 return NotStarted()
-            case Tombstone():
+            case Placeholder():
                 return Gone(reason="the attempt was ended before it started")
             case process if folder.is_run_by(process):
                 self._adopt(name, process)

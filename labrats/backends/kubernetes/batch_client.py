@@ -6,8 +6,8 @@ import msgspec
 
 from labrats.backends.kubernetes.batch_objects import JOB_LABEL, ConfigMapObject, JobObject, PodObject
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient, Status
-from labrats.backends.kubernetes.failures import Failure, failure_annotations
-from labrats.backends.kubernetes.reflector import Collection
+from labrats.backends.kubernetes.failures import AttemptFailure, failure_annotations
+from labrats.backends.kubernetes.reflector import ObjectCollection
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import NotFound
 from labrats.model.record import encode
@@ -28,14 +28,14 @@ class BatchClient:
         self._config_maps = f"/api/v1/namespaces/{namespace}/configmaps"
 
     @property
-    def all_jobs(self) -> Collection[JobObject]:
+    def all_jobs(self) -> ObjectCollection[JobObject]:
         """The Jobs of all attempts."""
-        return Collection(JobObject, self._jobs, _READ_JOB, _OF_ATTEMPTS)
+        return ObjectCollection(JobObject, self._jobs, _READ_JOB, _OF_ATTEMPTS)
 
     @property
-    def all_pods(self) -> Collection[PodObject]:
+    def all_pods(self) -> ObjectCollection[PodObject]:
         """The pods of all attempts."""
-        return Collection(PodObject, self._pods, _READ_POD, _OF_ATTEMPTS)
+        return ObjectCollection(PodObject, self._pods, _READ_POD, _OF_ATTEMPTS)
 
     def log_path(self, pod: PodObject) -> str:
         return f"{self._pods}/{pod.name}/log"
@@ -59,7 +59,7 @@ class BatchClient:
             return None
         return {*found.data, *found.binary_data}
 
-    async def fail_job(self, name: AttemptName, failure: Failure) -> None:
+    async def fail_job(self, name: AttemptName, failure: AttemptFailure) -> None:
         """Have the Job fail for good: it makes no pod any more, and the cluster asks the one there is to end.
 
         The Job stays, and with it nobody else can take its name. failure: what the attempt failed of, then.

@@ -39,7 +39,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False)
     """A part of a Kubernetes object, absent fields at their defaults."""
 
 
-class OwnerReference(_Part, frozen=True, kw_only=True):
+class ObjectOwner(_Part, frozen=True, kw_only=True):
     kind: str = ""
     name: str = ""
     uid: str = ""
@@ -53,13 +53,13 @@ class ObjectMeta(_Part, frozen=True, kw_only=True):
     deletion_timestamp: datetime | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
-    owner_references: tuple[OwnerReference, ...] = ()
+    owner_references: tuple[ObjectOwner, ...] = ()
 
     def is_newer_than(self, other: "ObjectMeta") -> bool:
         return self.uid != other.uid or int(self.resource_version) > int(other.resource_version)
 
 
-class Condition(_Part, frozen=True, kw_only=True):
+class ObjectCondition(_Part, frozen=True, kw_only=True):
     type: str
     status: str = ""
     reason: str = ""
@@ -72,7 +72,7 @@ class JobObjectSpec(_Part, frozen=True, kw_only=True):
 
 
 class JobObjectStatus(_Part, frozen=True, kw_only=True):
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[ObjectCondition, ...] = ()
     ready: int = 0
 
 
@@ -108,7 +108,7 @@ class JobObject(_Part, frozen=True, kw_only=True):
         """Whether it has, and none of its pods runs any more."""
         return bool(self.condition("Complete") or self.condition("Failed"))
 
-    def condition(self, kind: str, status: str = "True") -> Condition | None:
+    def condition(self, kind: str, status: str = "True") -> ObjectCondition | None:
         """The condition of this type, if it has this status."""
         return next((each for each in self.status.conditions if (each.type, each.status) == (kind, status)), None)
 
@@ -116,25 +116,25 @@ class JobObject(_Part, frozen=True, kw_only=True):
 _DECIDED: Final = frozenset({"Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"})
 
 
-class Waiting(_Part, frozen=True, kw_only=True):
+class ContainerWaiting(_Part, frozen=True, kw_only=True):
     reason: str = ""
     message: str = ""
 
 
-class Running(_Part, frozen=True, kw_only=True):
+class ContainerRunning(_Part, frozen=True, kw_only=True):
     started_at: datetime | None = None
 
 
-class Terminated(_Part, frozen=True, kw_only=True):
+class ContainerTerminated(_Part, frozen=True, kw_only=True):
     exit_code: int = 0
     reason: str = ""
     message: str = ""
 
 
 class ContainerState(_Part, frozen=True, kw_only=True):
-    waiting: Waiting | None = None
-    running: Running | None = None
-    terminated: Terminated | None = None
+    waiting: ContainerWaiting | None = None
+    running: ContainerRunning | None = None
+    terminated: ContainerTerminated | None = None
 
     @property
     def has_started(self) -> bool:
@@ -152,14 +152,14 @@ class ContainerStatus(_Part, frozen=True, kw_only=True):
     state: ContainerState = ContainerState()
 
 
-class Resources(_Part, frozen=True, kw_only=True):
+class ContainerResources(_Part, frozen=True, kw_only=True):
     limits: dict[str, str | int | float] = {}
 
 
 class Container(_Part, frozen=True, kw_only=True):
     name: str = ""
     image: str = ""
-    resources: Resources = Resources()
+    resources: ContainerResources = ContainerResources()
 
 
 class KeyToPath(_Part, frozen=True, kw_only=True):
@@ -181,12 +181,12 @@ class VolumeSource(_Part, frozen=True, kw_only=True):
     config_map: ConfigMapSource | None = None
 
 
-class Projected(_Part, frozen=True, kw_only=True):
+class ProjectedVolume(_Part, frozen=True, kw_only=True):
     sources: tuple[VolumeSource, ...] = ()
 
 
 class Volume(_Part, frozen=True, kw_only=True):
-    projected: Projected = Projected()
+    projected: ProjectedVolume = ProjectedVolume()
 
 
 class PodSpec(_Part, frozen=True, kw_only=True):
@@ -201,7 +201,7 @@ class PodStatus(_Part, frozen=True, kw_only=True):
     phase: str = "Pending"
     reason: str = ""
     message: str = ""
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[ObjectCondition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
     init_container_statuses: tuple[ContainerStatus, ...] = ()
 
@@ -305,6 +305,6 @@ class PodObject(_Part, frozen=True, kw_only=True):
         silent = self.state.terminated is None
         return disruption.reason == "DeletionByPodGC" or (disruption.reason == "DeletionByTaintManager" and silent)
 
-    def condition(self, kind: str, status: str = "True") -> Condition | None:
+    def condition(self, kind: str, status: str = "True") -> ObjectCondition | None:
         """The condition of this type, if it has this status."""
         return next((each for each in self.status.conditions if (each.type, each.status) == (kind, status)), None)

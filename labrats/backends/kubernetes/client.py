@@ -63,7 +63,7 @@ class Expired(RetryLater):
     """The API server no longer knows the changes since that version (410): list afresh."""
 
 
-class Refused(RetryLater):
+class ApiServerRefusal(RetryLater):
     """The API server has not done it: whoever runs the cluster may mend why (a right, a quota, a policy)."""
 
     def __init__(self, code: int, message: str) -> None:
@@ -96,7 +96,7 @@ class _PageMetadata(Record):
     continue_: str = msgspec.field(name="continue", default="")
 
 
-class Page(Record):
+class ListPage(Record):
     """A part of a list. `metadata.resource_version` is that of the moment which the whole list shows."""
 
     metadata: _PageMetadata
@@ -110,7 +110,7 @@ class ApiClient:
         self,
         http: aiohttp.ClientSession,
         proxy: dict[str, Any],
-        credentials: "_Credentials",
+        credentials: "_Authorization",
         turns: Semaphore,
         manager: Callable[[], str] = str,
     ) -> None:
@@ -136,7 +136,7 @@ class ApiClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "identity"},  # next door, packing costs more than sending
         ) as http:
-            credentials = _Credentials(user_auth(_with_known_plugin(config.user)))
+            credentials = _Authorization(user_auth(_with_known_plugin(config.user)))
             yield cls(http, proxy_options(config.cluster.server), credentials, Semaphore(AT_ONCE))
 
     def writing_as(self, manager: Callable[[], str]) -> "ApiClient":
@@ -172,7 +172,7 @@ class ApiClient:
             return content
         raise error_of(answer.status, content, answer.headers.get("Retry-After"))
 
-    async def pages(self, path: str, query: Mapping[str, str], version: str = "") -> AsyncGenerator[Page]:
+    async def pages(self, path: str, query: Mapping[str, str], version: str = "") -> AsyncGenerator[ListPage]:
         """All objects at `path` that `query`, of selectors, lets through: as of one moment, ordered by name.
 
         version: the moment when that was written, rather than now.
@@ -189,7 +189,7 @@ class ApiClient:
                 await asyncio.gather(following, return_exceptions=True)
         yield page
 
-    async def _page(self, path: str, query: Mapping[str, str]) -> Page:
+    async def _page(self, path: str, query: Mapping[str, str]) -> ListPage:
         return decode_deep(_PAGES, await self.request("GET", path, query={**query, "limit": str(PAGE)}))
 
     async def lines(
@@ -241,7 +241,7 @@ class ApiClient:
             yield answer
 
 
-_PAGES: Final = msgspec.json.Decoder(Page)
+_PAGES: Final = msgspec.json.Decoder(ListPage)
 
 
 def decode_deep(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -255,7 +255,7 @@ def decode_deep(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         return decoder.decode(cut_off_below(body, DEEPEST_OBJECT + 10))
 
 
-class _Credentials:
+class _Authorization:
     """The Authorization header, as lightkube makes it: token, token file, or the output of another program.
 
     lightkube writes it into requests of another HTTP library, so it is given one that is never sent.
@@ -345,9 +345,9 @@ def error_of(code: int, body: bytes, retry_after: str | None = None) -> LabratsE
         case 429 | 500 | 502 | 503 | 504:
             return RetryLater(f"the API server is busy: {message}", _delay_seconds(retry_after, details))
         case 401 | 403 | 404:  # for whoever runs the cluster to mend: rights, the namespace, the custom resources
-            return Refused(code, message)
+            return ApiServerRefusal(code, message)
         case 400 if message.startswith(_DENIED):
-            return Refused(code, message)
+            return ApiServerRefusal(code, message)
         case _:
             return LabratsError(f"the API server answered {code}: {message}")
 

@@ -28,7 +28,7 @@ UNTOLD: Final = 1000
 
 
 @dataclass(frozen=True)
-class Event:
+class KubernetesEvent:
     """Something that happened to an object. `key` tells it from all else that happens to it: it is told once."""
 
     kind: str
@@ -40,7 +40,7 @@ class Event:
     key: str
 
 
-def event_of(job: Job) -> Event | None:
+def event_of(job: Job) -> KubernetesEvent | None:
     """What is to be told of a job that has just been written."""
     status, attempt = job.status, job.status.attempts
     match job.phase:
@@ -55,9 +55,9 @@ def event_of(job: Job) -> Event | None:
             return None
 
 
-def _event(job: Job, kind: Literal["Normal", "Warning"], reason: str, note: str) -> Event:
+def _event(job: Job, kind: Literal["Normal", "Warning"], reason: str, note: str) -> KubernetesEvent:
     key = f"{job.status.attempts}-{reason.lower()}"
-    return Event(job.kind(), job.name, job.metadata.uid, kind, reason, note, key)
+    return KubernetesEvent(job.kind(), job.name, job.metadata.uid, kind, reason, note, key)
 
 
 class EventRecorder:
@@ -67,7 +67,7 @@ class EventRecorder:
         self._client, self._namespace, self._clock = client, namespace, clock
         self._untold: asyncio.Queue[dict[str, Any]] = asyncio.Queue(UNTOLD)
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: KubernetesEvent) -> None:
         try:
             self._untold.put_nowait(self._object(event))
         except asyncio.QueueFull:
@@ -85,7 +85,7 @@ class EventRecorder:
             except LabratsError as error:
                 log.warning("an Event could not be written", about=event["regarding"]["name"], reason=str(error))
 
-    def _object(self, event: Event) -> dict[str, Any]:
+    def _object(self, event: KubernetesEvent) -> dict[str, Any]:
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from labrats.backends.kubernetes.client import ApiClient, Refused
+from labrats.backends.kubernetes.client import ApiClient, ApiServerRefusal
 from labrats.backends.kubernetes.leader import LEASE, Lease
 from labrats.metrics import Metrics
 from labrats.model.errors import Invalid, LabratsError
@@ -160,6 +160,6 @@ async def _refuses(client: ApiClient, namespace: str, epoch: int) -> bool:
     job = {"metadata": {"generateName": "labrats-fence-"}, "spec": {"template": {"spec": pod}}}
     try:
         await client.request("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", encode(job), query=query)
-    except (Refused, Invalid) as error:  # a quota or another policy may refuse it too
+    except (ApiServerRefusal, Invalid) as error:  # a quota or another policy may refuse it too
         return REFUSAL in str(error)
     return False

@@ -15,7 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 
-from labrats.backends.kubernetes.failures import Failure
+from labrats.backends.kubernetes.failures import AttemptFailure
 from labrats.files.durability import sync
 from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
@@ -97,14 +97,14 @@ class AttemptFiles:
     def has_ended(self) -> bool:
         return self._ending.exists()
 
-    def ending(self) -> Failure | None:
+    def ending(self) -> AttemptFailure | None:
         """How the attempt ended, unless its output says otherwise; None while it may run."""
         try:
-            return msgspec.json.decode(self._ending.read_bytes(), type=Failure)
+            return msgspec.json.decode(self._ending.read_bytes(), type=AttemptFailure)
         except FileNotFoundError:
             return None
 
-    def conclude(self, failure: Failure) -> None:
+    def conclude(self, failure: AttemptFailure) -> None:
         """Write down that nothing of the attempt runs any more and all its output is here. The first word counts."""
         self.begin(owner="")
         with suppress(FileNotFoundError):

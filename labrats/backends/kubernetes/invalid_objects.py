@@ -8,8 +8,8 @@ import structlog
 
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
 from labrats.backends.kubernetes.codec import ResourceType
-from labrats.backends.kubernetes.events import Event, EventRecorder
-from labrats.backends.kubernetes.reflector import Rejected
+from labrats.backends.kubernetes.events import EventRecorder, KubernetesEvent
+from labrats.backends.kubernetes.reflector import RejectedObject
 from labrats.model.condition import Condition
 from labrats.model.errors import LabratsError
 from labrats.model.job_conditions import ACCEPTED, INVALID
@@ -30,7 +30,7 @@ class InvalidObjectReporter:
         self._told: dict[str, str] = {}
         self._unwritten: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
 
-    def put(self, resources: ResourceType[Any], rejected: Rejected) -> None:
+    def put(self, resources: ResourceType[Any], rejected: RejectedObject) -> None:
         """An object of this type cannot be read. It is told once, however often the object comes by."""
         reason = rejected.reason
         if self._told.get(rejected.uid) == reason:
@@ -39,7 +39,7 @@ class InvalidObjectReporter:
             self._told.clear()
         self._told[rejected.uid] = reason
         kind, key = resources.record.kind(), f"invalid-{crc32(reason.encode()):08x}"
-        self._events.tell(Event(kind, rejected.name, rejected.uid, "Warning", INVALID, reason, key))
+        self._events.tell(KubernetesEvent(kind, rejected.name, rejected.uid, "Warning", INVALID, reason, key))
         if resources.has_status:
             condition = Condition(
                 type=ACCEPTED,

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 LEASE: Final = "labrats-leader"
 
-Lead = Callable[[int], Coroutine[Any, Any, None]]
+LeaderTask = Callable[[int], Coroutine[Any, Any, None]]
 """What a leader does, given its epoch. It is cancelled when the lead is lost."""
 
 Prepare = Callable[[int], Awaitable[None]]
@@ -32,7 +32,7 @@ Prepare = Callable[[int], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Timing:
+class LeaseTiming:
     """In seconds. lease: how long a leader that is not heard of is waited for. renew: how often it is heard of.
     give_up: after how long without being heard it stops leading by itself. look: how often others look at the Lease.
     """
@@ -74,10 +74,10 @@ class Election:
         client: ApiClient,
         namespace: str,
         identity: str,
-        timing: Timing | None = None,
+        timing: LeaseTiming | None = None,
         prepare: Prepare | None = None,
     ) -> None:
-        self._client, self._identity, self._timing = client, identity, timing or Timing()
+        self._client, self._identity, self._timing = client, identity, timing or LeaseTiming()
         self._prepare = prepare
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._lease: Lease | None = None
@@ -86,7 +86,7 @@ class Election:
         self.leads_since = 0.0
         """The moment, of time.monotonic(), from which on nobody else has led. For whoever leads."""
 
-    async def run(self, lead: Lead) -> None:
+    async def run(self, lead: LeaderTask) -> None:
         """Take part until cancelled; then hand the lead over. An error of `lead` surfaces."""
         try:
             while True:
@@ -144,7 +144,7 @@ class Election:
 
     # Leading
 
-    async def _lead(self, lead: Lead) -> None:
+    async def _lead(self, lead: LeaderTask) -> None:
         """Lead for as long as the Lease is held, and no longer."""
         assert self._lease
         epoch = self._lease.spec.lease_transitions

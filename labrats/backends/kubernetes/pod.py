@@ -92,7 +92,7 @@ SecretFiles = Sequence[tuple[str, Mapping[str, str]]]
 
 
 @dataclass(frozen=True)
-class Credentials:
+class PodCredentials:
     """The Secrets of an attempt, by the one container that mounts them.
 
     repository: of the step `clone`. agent: of the step `prepare`, which hands them to the executor.
@@ -136,7 +136,7 @@ class PodSettings:
     kept_seconds: int = 86_400
 
 
-def attempt_job(attempt: Attempt, credentials: Credentials, settings: PodSettings) -> dict[str, Any]:
+def attempt_job(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -> dict[str, Any]:
     """The Job that runs `attempt`. Raises GiveUp when it needs what this engine was not given."""
     job = attempt.job
     labels = {
@@ -181,7 +181,7 @@ def attempt_job(attempt: Attempt, credentials: Credentials, settings: PodSetting
     }
 
 
-def tombstone_job(name: AttemptName, owner: str, settings: PodSettings) -> dict[str, Any]:
+def placeholder_job(name: AttemptName, owner: str, settings: PodSettings) -> dict[str, Any]:
     """A Job that takes the name of an attempt and fails without ever having a pod, so that no other can start.
 
     owner: the uid of the attempt's job, if it is known.
@@ -238,7 +238,7 @@ def _resumption(attempt: Attempt) -> Resumption | None:
     return Resumption(session=session) if session else None
 
 
-def _pod(attempt: Attempt, credentials: Credentials, settings: PodSettings) -> dict[str, Any]:
+def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -> dict[str, Any]:
     """The pod's spec, within what Pod Security calls `restricted`."""
     job = attempt.job
     uploads = _upload_mounts(job.spec.files, settings)

@@ -19,7 +19,7 @@ from labrats.model.record import Record
 log = structlog.get_logger()
 
 
-class Identity(Protocol):
+class ObjectMetadata(Protocol):
     """What tells one object from another, and each of its states from the others."""
 
     @property
@@ -30,18 +30,18 @@ class Identity(Protocol):
     def resource_version(self) -> str: ...
 
 
-class Identified(Protocol):
+class ApiObject(Protocol):
     """An object that says which one it is."""
 
     @property
-    def metadata(self) -> Identity: ...
+    def metadata(self) -> ObjectMetadata: ...
 
 
-T = TypeVar("T", bound=Identified)
+T = TypeVar("T", bound=ApiObject)
 
 
 @dataclass(frozen=True)
-class Collection(Generic[T]):
+class ObjectCollection(Generic[T]):
     """Objects to follow: those at `path` that `query`, of selectors, lets through.
 
     read: makes an object of its JSON. Raises ValueError when it cannot. To readers, that one then does not exist; or,
@@ -56,26 +56,26 @@ class Collection(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Stored(Generic[T]):
+class ObjectChanged(Generic[T]):
     """An object as it is now."""
 
     object: T
 
 
 @dataclass(frozen=True)
-class Removed(Generic[T]):
+class ObjectDeleted(Generic[T]):
     """An object that is gone, as it last was."""
 
     object: T
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListComplete:
     """All that existed at first has been told."""
 
 
 @dataclass(frozen=True)
-class Rejected:
+class RejectedObject:
     """An object that cannot be read, in that generation, and why."""
 
     name: str
@@ -84,11 +84,11 @@ class Rejected:
     reason: str
 
 
-Hear = Callable[[Rejected], None]
+RejectionListener = Callable[[RejectedObject], None]
 
 
 @dataclass(frozen=True)
-class Patience:
+class WatchTimeouts:
     """How long a reflector waits.
 
     silence_seconds: a watch that says nothing for longer is presumed dead: the API server sends a bookmark a minute.
@@ -115,7 +115,7 @@ class _Entry:
     version: int
     body: bytes
 
-    def is_of(self, identity: "_Identity") -> bool:
+    def is_of(self, identity: "_RawMetadata") -> bool:
         """Whether it is that object, in that version."""
         return self.version == int(identity.resource_version) and self.uid == identity.uid
 
@@ -126,14 +126,16 @@ class Reflector(Generic[T]):
     It may lag behind the API server; `caught_up` says when it has seen at least what this process wrote itself.
     """
 
-    def __init__(self, client: ApiClient, collection: Collection[T], patience: Patience | None = None) -> None:
+    def __init__(
+        self, client: ApiClient, collection: ObjectCollection[T], timeouts: WatchTimeouts | None = None
+    ) -> None:
         self._client = client
         self._collection = collection
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or WatchTimeouts()
         self._decoder = msgspec.json.Decoder(collection.type)
         self._entries: dict[str, _Entry] = {}
-        self._rejected: dict[str, Rejected] = {}
-        self._hearers: set[Hear] = set()
+        self._rejected: dict[str, RejectedObject] = {}
+        self._hearers: set[RejectionListener] = set()
         self._version = 0
         self._listed_at = self._wanted_at = -math.inf
         self._watching: asyncio.Timeout | None = None
@@ -163,7 +165,7 @@ class Reflector(Generic[T]):
                 log.warning("watch interrupted", path=self._collection.path, reason=str(error))
             await asyncio.sleep(max(delay, self._pause()))
 
-    async def changes(self) -> AsyncGenerator[Stored[T] | Removed[T] | Listed]:
+    async def changes(self) -> AsyncGenerator[ObjectChanged[T] | ObjectDeleted[T] | ListComplete]:
         """First all that exists, what this process has written included; then Listed; then every change, in order.
 
         Several changes of one object may be told as one. A slow reader delays nobody.
@@ -173,10 +175,10 @@ class Reflector(Generic[T]):
         self._readers.add(reader)
         try:
             for number, entry in enumerate(reader.existing(), start=1):
-                yield Stored(self._decode(entry))
+                yield ObjectChanged(self._decode(entry))
                 if number % _TURN == 0:
                     await asyncio.sleep(0)
-            yield Listed()
+            yield ListComplete()
             while True:
                 for change in await reader.changes():
                     yield change
@@ -205,13 +207,13 @@ class Reflector(Generic[T]):
         while not self.is_fresh_since(moment):
             await self._progress.wait()
 
-    def hear_of_rejected(self, hear: Hear) -> None:
+    def hear_of_rejected(self, hear: RejectionListener) -> None:
         """Have `hear` called with each object that cannot be read: with those there are, and when another comes by."""
         for each in self._rejected.values():
             hear(each)
         self._hearers.add(hear)
 
-    def stop_hearing(self, hear: Hear) -> None:
+    def stop_hearing(self, hear: RejectionListener) -> None:
         """Undo that."""
         self._hearers.discard(hear)
 
@@ -272,7 +274,7 @@ class Reflector(Generic[T]):
             for number, item in enumerate(page.items):
                 if number % _TURN == 0:
                     await asyncio.sleep(0)
-                identity = _HEADS.decode(item).metadata
+                identity = _RAW_OBJECTS.decode(item).metadata
                 gone.discard(identity.name)
                 known = self._entries.get(identity.name)
                 if known and known.is_of(identity):
@@ -299,9 +301,9 @@ class Reflector(Generic[T]):
             "watch": "true",
             "resourceVersion": str(self._version),
             "allowWatchBookmarks": "true",
-            "timeoutSeconds": str(self._patience.watch_seconds),
+            "timeoutSeconds": str(self._timeouts.watch_seconds),
         }
-        silence = self._patience.silence_seconds
+        silence = self._timeouts.silence_seconds
         lines = self._client.lines(self._collection.path, query, silence_seconds=silence)
         try:
             with suppress(TimeoutError):
@@ -318,7 +320,7 @@ class Reflector(Generic[T]):
             event = decode_deep(_EVENTS, line)
             if event.type == "ERROR":
                 raise error_of(_STATUSES.decode(event.object).code, bytes(event.object))
-            identity = _HEADS.decode(event.object).metadata
+            identity = _RAW_OBJECTS.decode(event.object).metadata
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RetryLater("the API server sent what is no event of a watch", delay_seconds=0) from error
         if event.type in ("ADDED", "MODIFIED"):
@@ -330,7 +332,7 @@ class Reflector(Generic[T]):
             self._rejected.pop(identity.name, None)
         self._advance(identity.resource_version)
 
-    def _take_in_object(self, identity: "_Identity", body: msgspec.Raw) -> None:
+    def _take_in_object(self, identity: "_RawMetadata", body: msgspec.Raw) -> None:
         each = self._read(identity, body)
         known = self._entries.get(identity.name)
         if each is not None:
@@ -338,12 +340,12 @@ class Reflector(Generic[T]):
         elif known and not self._keeps(known, identity):
             self._remove(identity.name, self._decode(known))
 
-    def _read(self, identity: "_Identity", body: msgspec.Raw) -> T | None:
+    def _read(self, identity: "_RawMetadata", body: msgspec.Raw) -> T | None:
         try:
             each = self._collection.read(body)
         except ValueError as error:
             log.error("an object makes no sense", path=self._collection.path, name=identity.name, reason=str(error))
-            rejected = Rejected(identity.name, identity.uid, identity.generation, str(error))
+            rejected = RejectedObject(identity.name, identity.uid, identity.generation, str(error))
             self._rejected[identity.name] = rejected
             for hear in self._hearers:
                 hear(rejected)
@@ -351,7 +353,7 @@ class Reflector(Generic[T]):
         self._rejected.pop(identity.name, None)
         return each
 
-    def _keeps(self, known: _Entry, identity: "_Identity") -> bool:
+    def _keeps(self, known: _Entry, identity: "_RawMetadata") -> bool:
         """Whether an object that cannot be read is the known one, and stays as it was."""
         return self._collection.keeps_last and known.uid == identity.uid
 
@@ -387,7 +389,7 @@ class Reflector(Generic[T]):
     def _pause(self) -> float:
         """Longer after each failure, and different for each of many reflectors that failed together."""
         doublings = min(self._failures, _DOUBLINGS)
-        longest = min(_FIRST_PAUSE * 2.0**doublings, self._patience.longest_pause)
+        longest = min(_FIRST_PAUSE * 2.0**doublings, self._timeouts.longest_pause)
         return random.uniform(0.5, 1) * longest  # noqa: S311, not a secret
 
 
@@ -400,7 +402,7 @@ class _Reader(Generic[T]):
 
     def __init__(self, existing: Mapping[str, _Entry]) -> None:
         self._existing = dict(existing)
-        self._changes: dict[str, Stored[T] | Removed[T]] = {}
+        self._changes: dict[str, ObjectChanged[T] | ObjectDeleted[T]] = {}
         self._new: set[str] = set()
         self._arrived = asyncio.Event()
 
@@ -409,7 +411,7 @@ class _Reader(Generic[T]):
         while self._existing:
             yield self._existing.popitem()[1]
 
-    async def changes(self) -> list[Stored[T] | Removed[T]]:
+    async def changes(self) -> list[ObjectChanged[T] | ObjectDeleted[T]]:
         """What has changed. Waits until something has."""
         while not self._changes:
             self._arrived.clear()
@@ -425,7 +427,7 @@ class _Reader(Generic[T]):
             return
         if is_new:
             self._new.add(entry.uid)
-        self._add(entry.uid, Stored(each))
+        self._add(entry.uid, ObjectChanged(each))
 
     def remove(self, name: str, uid: str, last: T) -> None:
         if self._existing.pop(name, None):
@@ -434,27 +436,27 @@ class _Reader(Generic[T]):
             self._new.discard(uid)
             del self._changes[uid]
             return
-        self._add(uid, Removed(last))
+        self._add(uid, ObjectDeleted(last))
 
-    def _add(self, uid: str, change: Stored[T] | Removed[T]) -> None:
+    def _add(self, uid: str, change: ObjectChanged[T] | ObjectDeleted[T]) -> None:
         self._changes.pop(uid, None)  # so that it goes to the end
         self._changes[uid] = change
         self._arrived.set()
 
 
-def _entry(each: Identified) -> _Entry:
+def _entry(each: ApiObject) -> _Entry:
     return _Entry(each.metadata.uid, int(each.metadata.resource_version), msgspec.json.encode(each))
 
 
-class _Identity(Record):
+class _RawMetadata(Record):
     resource_version: str
     name: str = ""  # a bookmark has none
     uid: str = ""
     generation: int | None = None  # a Secret has none
 
 
-class _Head(Record):
-    metadata: _Identity
+class _RawObject(Record):
+    metadata: _RawMetadata
 
 
 class _Event(Record):
@@ -462,6 +464,6 @@ class _Event(Record):
     object: msgspec.Raw
 
 
-_HEADS: Final = msgspec.json.Decoder(_Head)
+_RAW_OBJECTS: Final = msgspec.json.Decoder(_RawObject)
 _EVENTS: Final = msgspec.json.Decoder(_Event)
 _STATUSES: Final = msgspec.json.Decoder(Status)

@@ -13,20 +13,20 @@ import structlog
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import JOB_LABEL, JobObject
 from labrats.backends.kubernetes.claims import CLAIMS_FOLDER, Claims
-from labrats.backends.kubernetes.client import REFUSED_DELAY_SECONDS, ApiClient, Refused
+from labrats.backends.kubernetes.client import REFUSED_DELAY_SECONDS, ApiClient, ApiServerRefusal
 from labrats.backends.kubernetes.codec import resource_type
 from labrats.backends.kubernetes.failures import (
     BY_THE_CLUSTER,
     ENDED_BY_ENGINE,
     NEVER_STARTED,
-    Failure,
+    AttemptFailure,
     what_keeps_it_from_starting,
     why_it_was_refused,
 )
 from labrats.backends.kubernetes.files import SPARE_BYTES, AttemptFiles
 from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.backends.kubernetes.output_poll import OutputPoll
-from labrats.backends.kubernetes.pod import Credentials, PodSettings, attempt_job, tombstone_job
+from labrats.backends.kubernetes.pod import PodCredentials, PodSettings, attempt_job, placeholder_job
 from labrats.backends.kubernetes.supervisor import Supervisor
 from labrats.files.attempt_inputs import SecretInput, inputs_of, missing_text
 from labrats.files.attempt_output import OutputReader, attempt_names, read_end, read_patch, read_result
@@ -135,7 +135,7 @@ class KubernetesRunner:
             self._attendance.job_written(await self._api.create_job(manifest))
         except Conflict:
             await self._check_owner(attempt)
-        except Refused:
+        except ApiServerRefusal:
             if not self._is_late(attempt.job):
                 raise
             await self.kill(attempt.name)
@@ -286,11 +286,11 @@ class KubernetesRunner:
                 reason = missing_text(text.file, text.ref, has_config_map=found is not None)
                 raise GiveUp(FailedCode.INTERNAL, reason)
 
-    async def _credentials(self, attempt: Attempt) -> Credentials:
+    async def _credentials(self, attempt: Attempt) -> PodCredentials:
         """Return the keys of Secrets that the pod mounts."""
         mounted = [(secret, await self._secret(attempt.job, secret)) for secret in inputs_of(attempt).secrets]
         files = [(secret.used_by, (secret.name, secret.files(stored.data))) for secret, stored in mounted]
-        return Credentials(
+        return PodCredentials(
             repository=[each for user, each in files if user == "repository"],
             agent=[each for user, each in files if user == "agent"],
         )
@@ -328,10 +328,10 @@ class KubernetesRunner:
             raise RetryLater(f"the Job {str(attempt.name)!r} of an earlier job of that name is still being deleted")
         self._attendance.job_written(job)
 
-    async def _bury(self, name: AttemptName) -> Failure | None:
+    async def _bury(self, name: AttemptName) -> AttemptFailure | None:
         """Take the attempt's name, so that it never starts. What it failed of, then; None when it has started."""
         try:
-            tombstone = tombstone_job(name, self._owner_of(name), self._settings.pods)
+            tombstone = placeholder_job(name, self._owner_of(name), self._settings.pods)
             self._attendance.job_written(await self._api.create_job(tombstone))
         except Conflict:
             job = await self._existing_job(name)
@@ -339,7 +339,7 @@ class KubernetesRunner:
                 return NEVER_STARTED  # and no watch of ours will ever tell of it
             self._attendance.job_written(job)
             return None
-        except (Refused, Invalid) as refusal:
+        except (ApiServerRefusal, Invalid) as refusal:
             await self._check_nothing_is_under_way(name, refusal)
             return why_it_was_refused(refusal)
         return NEVER_STARTED
@@ -394,13 +394,13 @@ class KubernetesRunner:
                 return
             await changed.wait()
 
-    async def _fail_job(self, sight: ObservedAttempt, failure: Failure = ENDED_BY_ENGINE) -> None:
+    async def _fail_job(self, sight: ObservedAttempt, failure: AttemptFailure = ENDED_BY_ENGINE) -> None:
         if sight.job_exists and sight.job and sight.job.spec.active_deadline_seconds != 0:
             with suppress(NotFound):
                 await self._api.fail_job(sight.name, failure)
 
 
-def _gone(ending: Failure, outcome: ResultEvent | ErrorEvent | None, tail: OutputTail) -> Gone:
+def _gone(ending: AttemptFailure, outcome: ResultEvent | ErrorEvent | None, tail: OutputTail) -> Gone:
     told_to_end = isinstance(outcome, ErrorEvent) and ending.code in BY_THE_CLUSTER
     if outcome is None or told_to_end:
         return Gone(None, ending.code, ending.reason, tail)

@@ -15,7 +15,14 @@ from labrats.backends.kubernetes.client import JSON, JSON_PATCH, ApiClient, Stat
 from labrats.backends.kubernetes.codec import ResourceType, resource_type
 from labrats.backends.kubernetes.events import EventRecorder, event_of
 from labrats.backends.kubernetes.invalid_objects import InvalidObjectReporter
-from labrats.backends.kubernetes.reflector import Collection, Hear, Patience, Reflector, Removed, Stored
+from labrats.backends.kubernetes.reflector import (
+    ObjectChanged,
+    ObjectCollection,
+    ObjectDeleted,
+    Reflector,
+    RejectionListener,
+    WatchTimeouts,
+)
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.record import Resource, encode, taken_by
@@ -29,11 +36,11 @@ MENDED_SECONDS: Final = 15.0
 """How soon to look again at a job that somebody has made unreadable while it runs."""
 
 
-class Watches:
+class Reflectors:
     """The one reflector of each kind, which is started for whoever wants it first, and ends with `tasks`."""
 
-    def __init__(self, client: ApiClient, namespace: str, tasks: asyncio.TaskGroup, patience: Patience) -> None:
-        self._client, self._namespace, self._tasks, self._patience = client, namespace, tasks, patience
+    def __init__(self, client: ApiClient, namespace: str, tasks: asyncio.TaskGroup, timeouts: WatchTimeouts) -> None:
+        self._client, self._namespace, self._tasks, self._timeouts = client, namespace, tasks, timeouts
         self._reflectors: dict[type[Resource], Reflector[Any]] = {}
         self._running: list[asyncio.Task[None]] = []
 
@@ -42,8 +49,8 @@ class Watches:
             return known
         resources = resource_type(kind)
         path = resources.path(self._namespace)
-        collection = Collection(kind, path, resources.read, resources.query, keeps_last=kind is Job)
-        reflector = self._reflectors[kind] = Reflector(self._client, collection, self._patience)
+        collection = ObjectCollection(kind, path, resources.read, resources.query, keeps_last=kind is Job)
+        reflector = self._reflectors[kind] = Reflector(self._client, collection, self._timeouts)
         self._running.append(self._tasks.create_task(reflector.run(), name=f"watch {resources.plural}"))
         return reflector
 
@@ -56,7 +63,7 @@ class Watches:
             task.cancel()
 
 
-class Lead:
+class Leadership:
     """What the store of a leader must know more than that of others. since: the moment, of time.monotonic(), from which
     on nobody else has led.
     """
@@ -64,7 +71,7 @@ class Lead:
     def __init__(self, since: float, quarantine: InvalidObjectReporter) -> None:
         self.since = since
         self._quarantine = quarantine
-        self._heard: dict[Reflector[Any], Hear] = {}
+        self._heard: dict[Reflector[Any], RejectionListener] = {}
 
     async def take_over(self, resources: ResourceType[Any], reflector: Reflector[Any]) -> None:
         """Return once the reflector knows whatever former leaders have written. What it cannot read is told so."""
@@ -93,10 +100,10 @@ class KubernetesStore:
         self,
         client: ApiClient,
         namespace: str,
-        watches: Watches,
+        watches: Reflectors,
         events: EventRecorder,
         clock: Clock,
-        lead: Lead | None = None,
+        lead: Leadership | None = None,
     ) -> None:
         self._client, self._namespace, self._watches = client, namespace, watches
         self._events, self._clock, self._lead = events, clock, lead
@@ -104,14 +111,14 @@ class KubernetesStore:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, client: ApiClient, namespace: str, clock: Clock | None = None, patience: Patience | None = None
+        cls, client: ApiClient, namespace: str, clock: Clock | None = None, timeouts: WatchTimeouts | None = None
     ) -> "AsyncIterator[KubernetesStore]":
         """The store in `namespace`, where the custom resources are known. On leaving, its watches end."""
         clock = clock or SystemClock()
         events = EventRecorder(client, namespace, clock)
         try:
             async with asyncio.TaskGroup() as tasks:
-                watches = Watches(client, namespace, tasks, patience or Patience())
+                watches = Reflectors(client, namespace, tasks, timeouts or WatchTimeouts())
                 telling = tasks.create_task(events.run(), name="events")
                 try:
                     yield cls(client, namespace, watches, events, clock)
@@ -132,7 +139,7 @@ class KubernetesStore:
         """
         events = EventRecorder(client, self._namespace, self._clock)
         quarantine = InvalidObjectReporter(client, self._namespace, events, self._clock)
-        lead = Lead(since, quarantine)
+        lead = Leadership(since, quarantine)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(each.run()) for each in (events, quarantine)]
             try:
@@ -206,9 +213,9 @@ class KubernetesStore:
         async with aclosing(reflector.changes()) as changes:
             async for change in changes:
                 match change:
-                    case Stored(resource):
+                    case ObjectChanged(resource):
                         yield Changed(resource)
-                    case Removed(resource):
+                    case ObjectDeleted(resource):
                         yield Deleted(resource)
                     case _:
                         yield Synced()

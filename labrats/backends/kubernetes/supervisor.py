@@ -19,7 +19,7 @@ from labrats.backends.kubernetes.batch_objects import JobObject, PodObject
 from labrats.backends.kubernetes.claims import Claims
 from labrats.backends.kubernetes.collector import collect
 from labrats.backends.kubernetes.failures import (
-    Failure,
+    AttemptFailure,
     text_is_missing,
     why_it_cannot_start,
     why_it_ended,
@@ -29,7 +29,7 @@ from labrats.backends.kubernetes.failures import (
 )
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy, in_thread
 from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
-from labrats.backends.kubernetes.reflector import Listed, Reflector, Removed, Stored
+from labrats.backends.kubernetes.reflector import ListComplete, ObjectChanged, ObjectDeleted, Reflector
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import LabratsError, NotFound, RetryLater
 from labrats.model.job import KeyReference
@@ -122,31 +122,31 @@ class Supervisor:
         async with aclosing(self._jobs.changes()) as changes:
             async for change in changes:
                 match change:
-                    case Stored(job):
+                    case ObjectChanged(job):
                         self._see(job)
-                    case Removed(job):
+                    case ObjectDeleted(job):
                         if sight := self._known(job):
                             sight.job_removed()
                             self._forget_if_gone(sight)
-                    case Listed():
+                    case ListComplete():
                         self._jobs_listed.set()
 
     async def _watch_pods(self) -> None:
         async with aclosing(self._pods.changes()) as changes:
             async for change in changes:
                 match change:
-                    case Stored(pod):
+                    case ObjectChanged(pod):
                         # One that is over cannot bring back an attempt that was removed meanwhile.
                         if pod.attempt and not pod.is_over:
                             self.attend(pod.attempt)
                         if sight := self._known(pod):
                             sight.pod_seen(pod)
                             self._end_if_doubled(sight)
-                    case Removed(pod):
+                    case ObjectDeleted(pod):
                         if sight := self._known(pod):
                             sight.pod_removed(pod)
                             self._forget_if_gone(sight)
-                    case Listed():
+                    case ListComplete():
                         self._pods_listed.set()
 
     def _known(self, found: JobObject | PodObject) -> ObservedAttempt | None:
@@ -247,7 +247,7 @@ class Supervisor:
                 async with asyncio.timeout_at(next_look if next_look < math.inf else None):
                     await changed.wait()
 
-    async def _lost_holder(self, sight: ObservedAttempt) -> Failure | None:
+    async def _lost_holder(self, sight: ObservedAttempt) -> AttemptFailure | None:
         """Return why the attempt never starts, where the pod that claimed it is gone: all others are refused."""
         if not sight.refused_pods or not (holder := await asyncio.to_thread(self._claims.holder, sight.name)):
             return None
@@ -255,7 +255,7 @@ class Supervisor:
         pod = sight.pods.get(holder)
         return why_nobody_took_over(holder) if pod is None or (pod.is_over and not pod.has_started) else None
 
-    async def _missing_text(self, sight: ObservedAttempt) -> Failure | None:
+    async def _missing_text(self, sight: ObservedAttempt) -> AttemptFailure | None:
         for text in sight.last_pod.texts if sight.last_pod else ():
             keys = await self._api.keys_of_config_map(text.name)
             for item in text.items:
@@ -289,7 +289,7 @@ class Supervisor:
             while not await self._has_failed_job(sight.name, failure):
                 await asyncio.sleep(TROUBLE_SECONDS)
 
-    async def _has_failed_job(self, name: AttemptName, failure: Failure) -> bool:
+    async def _has_failed_job(self, name: AttemptName, failure: AttemptFailure) -> bool:
         try:
             await self._api.fail_job(name, failure)
         except RetryLater as error:

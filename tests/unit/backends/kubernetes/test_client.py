@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from labrats.backends.kubernetes.client import ApiClient, Expired, Refused, error_of
+from labrats.backends.kubernetes.client import ApiClient, ApiServerRefusal, Expired, error_of
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, RetryLater
 from tests.support.waiting import eventually
 
@@ -26,20 +26,20 @@ def a_status(code: int, message: str = "it is so", **details: Any) -> bytes:
     ("code", "body", "error"),
     [
         (404, a_status(404, name="opus", kind="aimodels"), NotFound),
-        (404, a_status(404, name="labrats", kind="namespaces"), Refused),
-        (404, b"404 page not found", Refused),
+        (404, a_status(404, name="labrats", kind="namespaces"), ApiServerRefusal),
+        (404, b"404 page not found", ApiServerRefusal),
         (409, a_status(409, name="opus"), Conflict),
         (410, a_status(410), Expired),
         (413, b"request is too large", Invalid),
         (422, a_status(422), Invalid),
         (429, a_status(429), RetryLater),
-        (401, a_status(401), Refused),
-        (403, a_status(403), Refused),
+        (401, a_status(401), ApiServerRefusal),
+        (403, a_status(403), ApiServerRefusal),
         (500, a_status(500), RetryLater),
         (502, b"<html>bad gateway</html>", RetryLater),
         (504, b"\xff", RetryLater),
         (400, a_status(400), LabratsError),
-        (400, a_status(400, 'admission webhook "images.example" denied the request: no'), Refused),
+        (400, a_status(400, 'admission webhook "images.example" denied the request: no'), ApiServerRefusal),
     ],
 )
 def test_each_answer_has_its_error(code: int, body: bytes, error: type[LabratsError]) -> None:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from labrats.backends.kubernetes.pod import SCRATCH, Credentials, PodSettings, attempt_job, tombstone_job
+from labrats.backends.kubernetes.pod import SCRATCH, PodCredentials, PodSettings, attempt_job, placeholder_job
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import Sampling
 from labrats.model.errors import GiveUp
@@ -31,7 +31,7 @@ SETTINGS = PodSettings(
 )
 """What an operator might set."""
 
-NO_CREDENTIALS = Credentials()
+NO_CREDENTIALS = PodCredentials()
 
 
 def an_owned_attempt(**spec: Any) -> Attempt:
@@ -41,7 +41,7 @@ def an_owned_attempt(**spec: Any) -> Attempt:
     return Attempt(replace(attempt.job, metadata=metadata, spec=a_spec(**spec)), an_ai_model(endpoint="http://models"))
 
 
-def pod_of(attempt: Attempt, credentials: Credentials = NO_CREDENTIALS, settings: PodSettings = SETTINGS) -> Any:
+def pod_of(attempt: Attempt, credentials: PodCredentials = NO_CREDENTIALS, settings: PodSettings = SETTINGS) -> Any:
     return attempt_job(attempt, credentials, settings)["spec"]["template"]
 
 
@@ -65,7 +65,7 @@ def test_a_job_with_everything_has_this_manifest() -> None:
         workspace_files=(WorkspaceFile(name="notes.md", path="jobs/ir-0000000a-1f/0", size=3),),
         metadata={"repo": "a"},
     )
-    credentials = Credentials(
+    credentials = PodCredentials(
         repository=[("ir-0000000a-git", {"git-username": "username", "git-password": "password"})],
         agent=[("anthropic", {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"})],
     )
@@ -176,7 +176,7 @@ def test_a_job_that_is_not_stored_owns_nothing() -> None:
 
 
 def test_a_tombstone_takes_the_name_and_never_runs() -> None:
-    tombstone = tombstone_job(AttemptName("ir-0000000a", 1), "uid-1", SETTINGS)
+    tombstone = placeholder_job(AttemptName("ir-0000000a", 1), "uid-1", SETTINGS)
 
     assert tombstone["metadata"]["name"] == "ir-0000000a-1"
     assert tombstone["metadata"]["labels"]["labrats.work/job"] == "ir-0000000a"
@@ -185,13 +185,15 @@ def test_a_tombstone_takes_the_name_and_never_runs() -> None:
 
 
 def test_a_secret_of_which_nothing_is_wanted_is_not_mounted() -> None:
-    source, *_ = pod_of(an_owned_attempt(), Credentials(agent=[("anthropic", {})]))["spec"]["volumes"]
+    source, *_ = pod_of(an_owned_attempt(), PodCredentials(agent=[("anthropic", {})]))["spec"]["volumes"]
 
     assert not [each for each in source["projected"]["sources"] if "secret" in each]
 
 
 def test_no_secret_is_mounted_where_the_agent_runs() -> None:
-    credentials = Credentials(repository=[("git", {"git-password": "password"})], agent=[("anthropic", {"KEY": "KEY"})])
+    credentials = PodCredentials(
+        repository=[("git", {"git-password": "password"})], agent=[("anthropic", {"KEY": "KEY"})]
+    )
     setup = WorkspaceSetup(git_repo="https://git.example/a.git", credentials_ref="git")
 
     spec = pod_of(an_owned_attempt(workspace_setup=setup), credentials)["spec"]

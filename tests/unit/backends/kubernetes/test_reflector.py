@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from labrats.backends.kubernetes.batch_objects import JobObject
-from labrats.backends.kubernetes.reflector import Collection, Reflector, Rejected
+from labrats.backends.kubernetes.reflector import ObjectCollection, Reflector, RejectedObject
 from tests.support.waiting import DEADLINE_SECONDS, eventually
 from tests.unit.backends.kubernetes.test_client import serving
 
@@ -63,7 +63,7 @@ async def reflector(server: ApiServer, tmp_path: Path) -> AsyncIterator[Reflecto
 @asynccontextmanager
 async def following(server: ApiServer, folder: Path) -> AsyncIterator[Reflector[JobObject]]:
     async with asyncio.timeout(DEADLINE_SECONDS), serving(server.answer, folder, {}) as client:
-        reflector = Reflector(client, Collection(JobObject, "/jobs", msgspec.json.Decoder(JobObject).decode))
+        reflector = Reflector(client, ObjectCollection(JobObject, "/jobs", msgspec.json.Decoder(JobObject).decode))
         running = asyncio.create_task(reflector.run())
         yield reflector
         running.cancel()
@@ -146,7 +146,7 @@ UNREADABLE = {"metadata": {"name": "odd", "uid": "uid-odd", "resourceVersion": "
 async def test_what_cannot_be_read_is_heard_of_by_whoever_begins_to_hear_later(
     server: ApiServer, reflector: Reflector[JobObject]
 ) -> None:
-    heard: list[Rejected] = []
+    heard: list[RejectedObject] = []
     await server.tell("ADDED", UNREADABLE)
     await server.tell("ADDED", a_job_object("first", 6))
     await eventually(lambda: reflector.get("first") is not None)
@@ -176,6 +176,6 @@ async def test_nobody_hears_any_more_of_what_was_mended_or_is_gone(
     await eventually(lambda: reflector.get("last") is not None)
     if how == "gone from the list":
         await reflector.fresh_since(time.monotonic())
-    heard: list[Rejected] = []
+    heard: list[RejectedObject] = []
     reflector.hear_of_rejected(heard.append)
     assert heard == []
