@@ -18,7 +18,7 @@ from labrats.model.errors import Invalid
 from labrats.model.job import Job, JobStatus
 from labrats.model.record import Metadata
 from labrats.ports import SystemClock
-from tests.conformance.test_store import a_finished_job
+from tests.conformance.store_resources import a_finished_job
 from tests.kubernetes.conftest import Kubectl
 from tests.support.background import run_in_background
 from tests.support.builders import a_config, a_job, an_applied_spec

@@ -20,8 +20,8 @@ from labrats.model.protocol import ErrorEvent, ResultEvent, StatusEvent, decode_
 from labrats.model.record import Metadata, encode
 from labrats.ports import Attempt
 from tests.cluster.cluster import GATEWAY, Cluster
+from tests.conformance.attempts import end_of, events_of, said
 from tests.conformance.kubernetes_backend import a_pod_settings, executors_of
-from tests.conformance.test_runner import end_of, events_of, said
 from tests.fakes.store import MemoryStore
 from tests.support.background import run_in_background
 from tests.support.builders import a_spec, an_attempt

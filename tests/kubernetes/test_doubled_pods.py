@@ -25,8 +25,8 @@ from labrats.ports import Attempt, Gone
 from tests.cluster.cluster import Cluster
 from tests.cluster.proxy import FaultyProxy, Lose, is_watch
 from tests.cluster.volumes import bind_volume
+from tests.conformance.attempts import events_of
 from tests.conformance.kubernetes_backend import a_pod_settings
-from tests.conformance.test_runner import events_of
 from tests.fakes.store import MemoryStore
 from tests.kubernetes.test_failures import end_of
 from tests.support.background import run_in_background

@@ -22,8 +22,8 @@ from labrats.model.job import FailedCode
 from labrats.model.protocol import LogEvent, ResultEvent, events_in
 from labrats.ports import Attempt, Gone, NotStarted
 from tests.cluster.proxy import Break, Cut, Fault, FaultyProxy, Lose, Refuse, is_log, is_watch, is_write
+from tests.conformance.attempts import end_of, start_now_or_later
 from tests.conformance.kubernetes_backend import a_pod_settings
-from tests.conformance.test_runner import end_of, start_now_or_later
 from tests.fakes.store import MemoryStore
 from tests.support.background import run_in_background
 from tests.support.builders import an_attempt
