@@ -28,7 +28,7 @@ from tests.cluster.volumes import bind_volume
 from tests.conformance.attempts import events_of
 from tests.conformance.kubernetes_backend import a_pod_settings
 from tests.fakes.store import MemoryStore
-from tests.kubernetes.test_failures import end_of
+from tests.kubernetes.test_attempt_failures import end_of
 from tests.support.background import run_in_background
 from tests.support.builders import an_attempt
 

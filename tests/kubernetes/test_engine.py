@@ -13,7 +13,7 @@ from labrats.model.record import encode
 from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
 from tests.cluster.cluster import Cluster
 from tests.cluster.volumes import bind_volume
-from tests.kubernetes.audit import writes_in
+from tests.kubernetes.audit_log import writes_in
 from tests.kubernetes.conftest import EngineFactory
 
 pytestmark = pytest.mark.kubernetes(node=True)

@@ -16,9 +16,9 @@ from labrats.backends.kubernetes.client import ApiClient
 from labrats.model.phases import Phase
 from tests.acceptance.engine import LocalEngine, User, a_submission
 from tests.cluster.cluster import Cluster
-from tests.kubernetes.audit import epoch_of, writes_in
+from tests.kubernetes.audit_log import epoch_of, writes_in
 from tests.kubernetes.conftest import EngineFactory
-from tests.kubernetes.witnesses import NOT_UNDER_FAULTS, errors_in, history_of, recorded_versions
+from tests.kubernetes.recorded_history import NOT_UNDER_FAULTS, errors_in, history_of, recorded_versions
 from tests.support.random_seed import SEED
 from tests.support.waiting import eventually
 from tests.torture.history import Written, violations

@@ -31,7 +31,7 @@ from labrats.ports import Store, SystemClock
 from labrats.settings import EngineSettings
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.kubernetes.conftest import Kubectl
-from tests.kubernetes.oddities import NO_YEAR, deep, every_field_wrong_in_turn, with_value
+from tests.kubernetes.invalid_values import NO_YEAR, deep, every_field_wrong_in_turn, with_value
 from tests.support.background import run_in_background
 from tests.support.builders import an_ai_model
 from tests.support.controllers import a_controller

@@ -15,7 +15,7 @@ from labrats.model.job import Job
 from labrats.model.record import encode
 from tests.acceptance.engine import LocalEngine, User
 from tests.cluster.cluster import Cluster
-from tests.kubernetes.audit import answers_in
+from tests.kubernetes.audit_log import answers_in
 from tests.kubernetes.conftest import EngineFactory
 
 pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]

@@ -20,7 +20,7 @@ from labrats.backends.kubernetes.client import ApiClient
 from tests.acceptance.engine import ENDED, LocalEngine, User
 from tests.cluster.proxy import Break, Cut, Drop, Fault, FaultyProxy, Lose, Refuse, is_log, is_watch, is_write
 from tests.kubernetes.engine import an_engine
-from tests.kubernetes.witnesses import NOT_UNDER_FAULTS, errors_in, history_of, pods_by_job, recorded_versions
+from tests.kubernetes.recorded_history import NOT_UNDER_FAULTS, errors_in, history_of, pods_by_job, recorded_versions
 from tests.support.random_seed import SEED
 from tests.torture.history import violations
 from tests.torture.load import Clients
