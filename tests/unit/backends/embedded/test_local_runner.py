@@ -214,7 +214,7 @@ async def test_a_kill_that_cannot_be_made_sure_of_is_made_later(folders: Folders
     attempt = an_attempt()
     (folders.of(attempt.name).path / "claim.tombstone").mkdir(parents=True)
     async with a_runner(folders) as runner:
-        with pytest.raises(RetryLater, match="cannot be kept from starting"):
+        with pytest.raises(RetryLater, match="cannot be prevented from starting"):
             await runner.kill(attempt.name)
 
 
