@@ -32,7 +32,7 @@ PEACE_SECONDS: Final = 300
 
 def leaderships(engine: LocalEngine) -> int:
     """How often it has come to lead."""
-    return engine.log.count('"this engine leads"')
+    return engine.log.count('"acquired leadership"')
 
 
 @pytest.fixture

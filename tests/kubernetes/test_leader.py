@@ -242,7 +242,7 @@ async def test_a_leader_is_not_held_up_by_a_policy_that_does_not_see_that_it_lea
 async def test_a_leader_notices_when_the_policy_begins_or_ceases_to_take_it_for_another(
     api_client: ApiClient, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labrats.backends.kubernetes.fence.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("labrats.backends.kubernetes.fence.CHECK_SECONDS", 0.1)
     engine, metrics = Engine("first"), Metrics()
     fence = Fence(api_client, namespace, metrics)
     for epoch in (1, 2):

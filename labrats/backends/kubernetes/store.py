@@ -77,7 +77,7 @@ class Leadership:
         """Return once the reflector knows whatever former leaders have written. What it cannot read is told so."""
         await reflector.fresh_since(self.since)
         if reflector not in self._heard:
-            hear = self._heard[reflector] = partial(self._quarantine.put, resources)
+            hear = self._heard[reflector] = partial(self._quarantine.report, resources)
             reflector.hear_of_rejected(hear)
 
     def end(self) -> None:
@@ -226,7 +226,7 @@ class KubernetesStore:
 
     def _tell_what_happened(self, resource: Resource) -> None:
         if isinstance(resource, Job) and (event := event_of(resource)):
-            self._events.tell(event)
+            self._events.record(event)
 
     async def _find(self, kind: type[R], name: str) -> R | None:
         try:

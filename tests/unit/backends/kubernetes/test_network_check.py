@@ -3,7 +3,7 @@
 import socket
 
 from labrats.backends.kubernetes.network_check import NetworkCheck, network_check_job
-from labrats.backends.kubernetes.network_probe import CLOSED, OPEN, knock
+from labrats.backends.kubernetes.network_probe import CLOSED, OPEN, probe
 from tests.unit.backends.kubernetes.test_pod import an_owned_attempt, pod_of
 
 CANARY = NetworkCheck("labrats-canary-7", "labrats/engine:1", "10.0.0.7", 3001, {"nodeSelector": {"pool": "agents"}})
@@ -11,13 +11,13 @@ CANARY = NetworkCheck("labrats-canary-7", "labrats/engine:1", "10.0.0.7", 3001, 
 
 def test_a_door_that_opens_is_open() -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
-        assert knock(*door.getsockname()) == OPEN
+        assert probe(*door.getsockname()) == OPEN
 
 
 def test_a_door_behind_which_nobody_is_is_closed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         address = door.getsockname()
-    assert knock(*address) == CLOSED
+    assert probe(*address) == CLOSED
 
 
 def test_the_networks_policies_take_a_canary_for_a_job() -> None:
