@@ -38,7 +38,12 @@ def open_runner(api_client: ApiClient, jobs_namespace: str, executor_image: str,
     async def open_runner(**fields: Any) -> AsyncIterator[KubernetesRunner]:
         pods = a_pod_settings(executor_image, **fields)
         settings = KubernetesRunnerSettings(
-            jobs_namespace, tmp_path / "attempts", pods, kill_seconds=1.0, parts_seconds=3.0, under_way_seconds=1.0
+            jobs_namespace,
+            tmp_path / "attempts",
+            pods,
+            kill_seconds=1.0,
+            parts_seconds=3.0,
+            pending_request_seconds=1.0,
         )
         runner = KubernetesRunner(api_client, MemoryStore(), settings)
         async with run_in_background(runner.run()):

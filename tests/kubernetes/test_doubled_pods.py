@@ -82,7 +82,7 @@ class Witness:
 
     @property
     def acting(self) -> list[str]:
-        return [pod.name for pod in self.pods.values() if pod.acts]
+        return [pod.name for pod in self.pods.values() if pod.has_acted]
 
     @property
     def refused(self) -> list[str]:

@@ -64,7 +64,7 @@ class Bystander:
         await self.client.request("POST", resource_type(Job).path(self.namespace), encode(job))
 
     async def create_foreign_job(self, name: str) -> None:
-        """Create a Job that is none of Labrats's, and that never starts a pod."""
+        """Create a foreign Job that never starts a pod."""
         pod = {"containers": [{"name": "other", "image": NO_IMAGE}], "restartPolicy": "Never"}
         job = {"metadata": {"name": name}, "spec": {"suspend": True, "template": {"spec": pod}}}
         await self.client.request("POST", self.jobs, encode(job))
@@ -167,7 +167,7 @@ async def test_a_foreign_job_of_an_attempts_name_is_left_alone(engine: LocalEngi
         assert (await admin.run())["status"] == "completed"
 
     assert (detail["status"], detail["failedCode"]) == ("failed", "internal")
-    assert detail["failedReason"] == "the cluster has a Job 'by-hand-1' that is none of Labrats's"
+    assert detail["failedReason"] == "the cluster has a Job 'by-hand-1' that Labrats did not create"
     assert (await bystander.get(f"{bystander.jobs}/by-hand-1"))["spec"] == before["spec"]
 
 

@@ -151,17 +151,17 @@ async def test_nothing_is_written_of_an_attempt_that_was_removed(
     runner: KubernetesRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How it ended is written twice: by whoever ends it, and, here too late, by whoever sees that in the cluster."""
-    conclude, turn, has_come = AttemptFiles.conclude, itertools.count(), threading.Event()
+    record_ending, turn, has_come = AttemptFiles.record_ending, itertools.count(), threading.Event()
 
-    def conclude_in_turn(files: AttemptFiles, failure: AttemptFailure) -> None:
+    def record_in_turn(files: AttemptFiles, failure: AttemptFailure) -> None:
         if next(turn) == 0:
             assert has_come.wait(DEADLINE_SECONDS)
         else:
             has_come.set()
             time.sleep(0.5)
-        conclude(files, failure)
+        record_ending(files, failure)
 
-    monkeypatch.setattr(AttemptFiles, "conclude", conclude_in_turn)
+    monkeypatch.setattr(AttemptFiles, "record_ending", record_in_turn)
     name = an_attempt().name
     await runner.kill(name)
     await runner.remove(name)
@@ -178,7 +178,7 @@ async def test_a_job_of_somebody_else_is_neither_adopted_nor_touched(
     api = BatchClient(api_client, jobs_namespace)
     before = await api.create_job(theirs)
 
-    with pytest.raises(GiveUp, match="none of Labrats's") as refusal:
+    with pytest.raises(GiveUp, match="that Labrats did not create") as refusal:
         await runner.start(attempt)
     assert FailedCode(refusal.value.code) is FailedCode.INTERNAL
     assert await runner.find(attempt.name) == NotStarted()

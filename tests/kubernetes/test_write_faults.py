@@ -135,7 +135,7 @@ async def test_who_may_not_remove_what_an_earlier_job_left_completes_the_new_one
     body["metadata"]["finalizers"] = ["example.com/keep"]
     await api_client.request("POST", prompts.path(namespace), encode(body))
     proxy.plan = lambda request: Refuse(403) if request.method == "DELETE" else None
-    with pytest.raises(RetryLater, match="deleted InferenceRequest is yet to be removed"):
+    with pytest.raises(RetryLater, match="deleted InferenceRequest still exists"):
         await create_whole(store, JOB, [PROMPT, GIT])
     job = await store.get(Job, JOB.name)
     with pytest.raises(RetryLater):

@@ -1,4 +1,4 @@
-"""The Job that runs one attempt, and the pod in it: a manifest as Kubernetes takes it. Pure."""
+"""The manifest of the Job that runs one attempt, and of its pod. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,28 +40,28 @@ from labrats.settings import PodExtras
 
 INPUTS: Final = "/attempt/inputs"
 SCRATCH: Final = "/attempt/scratch"
-"""The executor's two folders: what it reads, and where it may write. The image's entrypoint is given their names."""
+"""The executor's folders for inputs and for everything it writes. They are the arguments of the image's entrypoint."""
 
 SOURCE: Final = "/attempt/source"
-"""Mount of the inputs of the steps before the executor, Secrets included."""
+"""Mount path of the inputs of the steps before the executor, with the Secrets."""
 
 INPUTS_SIZE: Final = "16Mi"
-"""Bound on the executor's inputs, which are in memory: texts, settings and Secrets, each of at most 1 MiB."""
+"""Size limit of the executor's inputs, which are in memory: texts, settings and Secrets of at most 1 MiB each."""
 
 CLAIMS: Final = "/attempt/claims"
-"""Mount of the folder in which the step `prepare` claims the attempt for its pod."""
+"""Mount path of the folder in which the step `prepare` claims the attempt for its pod."""
 
 UPLOADS: Final = PurePath("/attempt/uploads")
-"""Where the executor finds the files that came with its job."""
+"""Mount path of the files that were submitted with the job."""
 
 USER: Final = 10001
-"""Whom executors run as. The images of ours have this user."""
+"""User id of executors. The images of Labrats have this user."""
 
 EXECUTOR_LABELS: Final = {
     "app.kubernetes.io/managed-by": "labrats",
     "app.kubernetes.io/component": "executor",
 }
-"""The NetworkPolicy of executors knows their pods by these."""
+"""Labels by which a NetworkPolicy selects the pods of executors."""
 
 RESTRICTED_POD: Final[Mapping[str, Any]] = {
     "restartPolicy": "Never",
@@ -82,20 +82,21 @@ RESTRICTED_CONTAINER: Final[Mapping[str, Any]] = {
         "capabilities": {"drop": ["ALL"]},
     },
 }
-"""Fields of every pod and container that the engine makes: within what Pod Security calls `restricted`."""
+"""Fields of every pod and container that the engine creates. They fulfil Pod Security `restricted`."""
 
 DEADLINE_MARGIN_SECONDS: Final = 600
-"""How much later than the engine, which is trusted to do so, the cluster ends an attempt."""
+"""Time after the engine's own deadline at which the cluster ends an attempt, should the engine not do so."""
 
 SecretFiles = Sequence[tuple[str, Mapping[str, str]]]
-"""The names of Secrets, each with the keys that are mounted, by the names that their files have for the executor."""
+"""Names of Secrets, each with the mounted keys by the names of their files."""
 
 
 @dataclass(frozen=True)
 class PodCredentials:
-    """The Secrets of an attempt, by the one container that mounts them.
+    """The Secrets that an attempt's pod mounts.
 
-    repository: of the step `clone`. agent: of the step `prepare`, which hands them to the executor.
+    repository: Secrets of the step `clone`.
+    agent:      Secrets of the step `prepare`, which passes them to the executor.
     """
 
     repository: SecretFiles = ()
@@ -104,20 +105,20 @@ class PodCredentials:
 
 @dataclass(frozen=True)
 class PodSettings:
-    """What the pods of all attempts have in common.
+    """Settings of the pods of all attempts.
 
-    image:          of the executor, where the job's settings name none, and of the steps before it.
-    resources:      of its container, as Kubernetes writes them, where the job's settings have none.
-    images:         those that a job may name instead; any where it is empty.
-    scratch_size:   how much the workspace, the agent's home and its temporary files may take together.
-    pod_fields:     further fields of the pod's spec (nodeSelector, runtimeClassName …). Those set here win over them.
-    uploads_claim:  the claim by which pods have the uploads volume, at the root of it.
-    data_claim:     the claim of the engine's own volume, on which a pod claims its attempt. Without it nothing keeps
-                    the cluster from starting two pods that both act: the engine then ends both.
-    extras:         what else the pods have. Volumes are mounted where the repository is cloned and the agent runs.
-    grace_seconds:  how long an executor that is asked to end may take.
-    kept_seconds:   for how long a finished Job stays in the cluster. Also how long the engine may be away before it
-                    finds no outcome any more.
+    image:         image of the steps, and of the executor of jobs that name no other image.
+    resources:     resources of the containers of jobs that set none, as in a pod's spec.
+    images:        images that jobs may name; empty if any image is allowed.
+    scratch_size:  size limit of the workspace, the agent's home and its temporary files together.
+    pod_fields:    further fields of the pod's spec, such as nodeSelector. Fields that are set here win.
+    uploads_claim: PersistentVolumeClaim of the uploads volume.
+    data_claim:    PersistentVolumeClaim of the engine's volume, on which a pod claims its attempt. Without it, the
+                   cluster may start two pods that both run the attempt; the engine then ends both.
+    extras:        labels, annotations and volumes of the pods. Volumes are mounted in the containers that clone the
+                   repository and run the agent.
+    grace_seconds: time that a stopped executor has to end.
+    ttl_seconds:   time after which the cluster deletes a finished Job, and with it an outcome that no engine has read.
     """
 
     image: str
@@ -133,11 +134,11 @@ class PodSettings:
     output_bytes: int = OUTPUT_BYTES
     grace_seconds: float = 10.0
     start_timeout_seconds: float = 300.0
-    kept_seconds: int = 86_400
+    ttl_seconds: int = 86_400
 
 
 def attempt_job(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -> dict[str, Any]:
-    """The Job that runs `attempt`. Raises GiveUp when it needs what this engine was not given."""
+    """Return the Job that runs `attempt`. Raises GiveUp if the engine is not configured for what the job needs."""
     job = attempt.job
     labels = {
         JOB_LABEL: job.id,
@@ -150,12 +151,12 @@ def attempt_job(attempt: Attempt, credentials: PodCredentials, settings: PodSett
         "kind": "Job",
         "metadata": {"name": str(attempt.name), "labels": labels, "ownerReferences": _owners(job.id, job.metadata.uid)},
         "spec": {
-            # One attempt is one pod: whether there is another attempt, the engine decides.
+            # One attempt is one pod. The engine, not the Job, decides on further attempts.
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,
             "podReplacementPolicy": "Failed",
-            # A pod that found the attempt claimed is no failure of it.
+            # A pod that found the attempt claimed by another pod does not count as a failure.
             "podFailurePolicy": {
                 "rules": [
                     {
@@ -169,7 +170,7 @@ def attempt_job(attempt: Attempt, credentials: PodCredentials, settings: PodSett
                 ]
             },
             "activeDeadlineSeconds": round(seconds) + DEADLINE_MARGIN_SECONDS,
-            "ttlSecondsAfterFinished": settings.kept_seconds,
+            "ttlSecondsAfterFinished": settings.ttl_seconds,
             "template": {
                 "metadata": {
                     "labels": {**settings.extras.labels, **labels},
@@ -182,9 +183,9 @@ def attempt_job(attempt: Attempt, credentials: PodCredentials, settings: PodSett
 
 
 def placeholder_job(name: AttemptName, owner: str, settings: PodSettings) -> dict[str, Any]:
-    """A Job that takes the name of an attempt and fails without ever having a pod, so that no other can start.
+    """Return a Job that occupies the name of an attempt and fails without a pod, so that the attempt cannot start.
 
-    owner: the uid of the attempt's job, if it is known.
+    owner: uid of the attempt's job; empty if it is unknown.
     """
     labels = {JOB_LABEL: name.job_id, ATTEMPT_LABEL: str(name.number), "app.kubernetes.io/managed-by": "labrats"}
     pod = {"restartPolicy": "Never", "containers": [{"name": CONTAINER, "image": settings.image}]}
@@ -199,7 +200,7 @@ def placeholder_job(name: AttemptName, owner: str, settings: PodSettings) -> dic
         },
         "spec": {
             "activeDeadlineSeconds": 0,
-            "ttlSecondsAfterFinished": settings.kept_seconds,
+            "ttlSecondsAfterFinished": settings.ttl_seconds,
             "template": {"spec": pod},
         },
     }
@@ -211,8 +212,9 @@ def _owners(job_id: str, uid: str) -> list[dict[str, Any]]:
 
 
 def _annotations(attempt: Attempt, settings: PodSettings) -> dict[str, str]:
-    """Whose it is; and what the executor is told, read by it from files. That costs no object of its own, and holds no
-    secret.
+    """Return the pod's annotations: the owner, and the executor's task and prompt, which are mounted as files.
+
+    They contain no secret, and so need no object of their own.
     """
     job = attempt.job
     task = encode(_task(attempt, settings)).decode()
@@ -233,13 +235,13 @@ def _task(attempt: Attempt, settings: PodSettings) -> Task:
 
 
 def _resumption(attempt: Attempt) -> Resumption | None:
-    """A pod's workspace ends with the pod: the attempt begins anew, and says why."""
+    """Return the earlier session without its workspace, which was deleted with its pod: the attempt starts over."""
     session = attempt.earlier_session
     return Resumption(session=session) if session else None
 
 
 def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -> dict[str, Any]:
-    """The pod's spec, within what Pod Security calls `restricted`."""
+    """Return the pod's spec, which fulfils Pod Security `restricted`."""
     job = attempt.job
     uploads = _upload_mounts(job.spec.files, settings)
     config = job.resolved.config
@@ -255,7 +257,7 @@ def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -
         "volumeMounts": [_INPUTS_MOUNT, *_SCRATCH_MOUNTS, *uploads, *settings.extras.volume_mounts],
     }
     steps = [_prepare_step(attempt.name, settings), *([_clone_step(settings)] if job.spec.workspace_setup else [])]
-    # Never of an image that a job names: these have credentials which the agent's container has not.
+    # The steps never use an image that a job names: they have credentials that the agent must not read.
     first, *others = [{**step, "image": settings.image, "resources": resources} for step in steps]
     return {
         **settings.pod_fields,
@@ -283,8 +285,9 @@ _SCRATCH_MOUNTS: Final = (
 
 
 def _prepare_step(name: AttemptName, settings: PodSettings) -> dict[str, Any]:
-    """The container that claims the attempt and hands the inputs over. It alone mounts the folder with the claim, and
-    the Secrets of the model and of MCP servers.
+    """Return the container that claims the attempt and copies the inputs for the executor.
+
+    No other container mounts the claim's folder, or the Secrets of the model and of MCP servers.
     """
     claims = {"name": "claims", "mountPath": CLAIMS, "subPath": str(claim_path(name))}
     return {
@@ -301,7 +304,7 @@ def _prepare_step(name: AttemptName, settings: PodSettings) -> dict[str, Any]:
 
 
 def _clone_step(settings: PodSettings) -> dict[str, Any]:
-    """The container that clones the repository, and alone mounts its Secret."""
+    """Return the container that clones the repository. No other container mounts the repository's Secret."""
     return {
         **RESTRICTED_CONTAINER,
         "name": CLONE_CONTAINER,
@@ -320,7 +323,7 @@ def _repository_volume(secrets: SecretFiles) -> dict[str, Any]:
 
 
 def _source_volume(inputs: AttemptInputs, secrets: SecretFiles) -> dict[str, Any]:
-    """Return the volume with the executor's inputs."""
+    """Return the volume with the inputs that `prepare` copies for the executor."""
     prompt = {} if inputs.prompt is None else {PROMPT_FILE: PROMPT_ANNOTATION}
     texts = [_text_source(text) for text in inputs.texts]
     sources = [_from_pod({TASK_FILE: TASK_ANNOTATION, **prompt}), *texts, *_secret_sources(secrets)]
@@ -332,7 +335,7 @@ def _text_source(text: TextInput) -> dict[str, Any]:
 
 
 def _from_pod(annotations: Mapping[str, str]) -> dict[str, Any]:
-    """The source with files of the pod's own annotations, by the names of the files."""
+    """Return the volume source of files with the pod's own annotations. annotations: by file name."""
     fields = [
         {"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
         for path, annotation in annotations.items()
@@ -350,9 +353,12 @@ def _secret_source(name: str, files: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _upload_mounts(files: Sequence[WorkspaceFile], settings: PodSettings) -> list[dict[str, Any]]:
-    """The folders of the files that came with the job, and nothing of other jobs."""
+    """Return the mounts of the job's files. Files of other jobs are not mounted."""
     if files and settings.uploads_claim is None:
-        raise GiveUp(FailedCode.WORKSPACE, "the job brings files, and the engine has no uploads volume for its pods")
+        raise GiveUp(
+            FailedCode.WORKSPACE,
+            "the job has files, but the engine has no uploads volume for its pods: set LABRATS_UPLOADS_CLAIM",
+        )
     folders = sorted({str(PurePath(file.path).parent) for file in files})
     return [
         {"name": "uploads", "mountPath": str(UPLOADS / folder), "subPath": folder, "readOnly": True}

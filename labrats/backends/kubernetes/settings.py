@@ -37,7 +37,7 @@ def runner_settings(settings: EngineSettings, kubernetes: KubernetesSettings) ->
         output_bytes=settings.max_output_bytes,
         grace_seconds=settings.stop_grace_seconds,
         start_timeout_seconds=kubernetes.start_timeout_seconds,
-        kept_seconds=round(kubernetes.finished_job_hours * 3600),
+        ttl_seconds=round(kubernetes.finished_job_hours * 3600),
     )
     return KubernetesRunnerSettings(
         kubernetes.namespace,
