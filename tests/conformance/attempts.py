@@ -1,4 +1,4 @@
-"""Steps of attempts for the tests of runners, and helpers that wait for their ends and output."""
+"""Steps of attempts for the tests of runners, and helpers that wait for ends and output."""
 
 import asyncio
 from collections.abc import Sequence
@@ -27,19 +27,19 @@ async def end_of(runner: Runner, attempt: Attempt) -> Gone:
 
 
 async def ends_of(runner: Runner, all_steps: Sequence[list[dict[str, Any]]]) -> list[Gone]:
-    """How attempts of these steps end, which run side by side."""
+    """Run one attempt for each list of steps at the same time, and return how they end."""
     attempts = [an_attempt(steps) for steps in all_steps]
     await asyncio.gather(*(runner.start(attempt) for attempt in attempts))
     return await asyncio.gather(*(end_of(runner, attempt) for attempt in attempts))
 
 
-async def said(runner: Runner, attempt: Attempt, text: str) -> None:
-    """Return once the attempt has logged `text`."""
+async def until_logged(runner: Runner, attempt: Attempt, text: str) -> None:
+    """Wait until the attempt has logged `text`."""
     async with asyncio.timeout(DEADLINE_SECONDS), aclosing(runner.read(attempt.name, follow=True)) as batches:
         async for lines in batches:
             if text in logs_in(list(events_in(lines))):
                 return
-    raise AssertionError(f"it ended without saying {text!r}")
+    raise AssertionError(f"the attempt ended without logging {text!r}")
 
 
 async def events_of(
@@ -53,8 +53,8 @@ def logs_in(events: Sequence[AnyEvent]) -> list[str]:
     return [event.text for event in events if isinstance(event, LogEvent)]
 
 
-async def first_end_told(runner: Runner, attempt: Attempt) -> Gone:
-    """How the attempt ended, found as a watcher does: by looking when its name comes."""
+async def first_reported_end(runner: Runner, attempt: Attempt) -> Gone:
+    """Wait for the attempt's end as a watcher does: look it up whenever its name is reported."""
     async for name in runner.watch():
         if name == attempt.name and isinstance(state := await runner.find(name), Gone):
             return state
@@ -65,7 +65,7 @@ async def eventually_one_process(backend: RunnerBackend, attempt: Attempt) -> No
     await eventually(lambda: backend.living_processes(attempt.name) == 1)
 
 
-async def start_now_or_later(runner: Runner, attempt: Attempt) -> None:
+async def start_with_retries(runner: Runner, attempt: Attempt) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Resources for the tests of stores, and helpers that wait for them."""
+"""Builders of resources for the tests of stores, and helpers that write and wait."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -29,13 +29,13 @@ R = TypeVar("R", bound=Resource)
 
 
 async def until_gone(store: Store, kind: type[R], name: str) -> None:
-    """Wait until there is no such resource."""
+    """Wait until the resource is deleted."""
     async with record_watch(store, kind) as seen:
         await seen.until(lambda: seen.synced and name not in seen.current)
 
 
 async def add_a_slot(store: Store, name: str) -> None:
-    """Read, decide, write, and again when somebody else wrote first."""
+    """Increment the number of slots; read again after a conflict."""
     while True:
         model = await store.get(AiModel, name)
         try:
@@ -71,7 +71,7 @@ def a_secret(name: str, labels: dict[str, str] | None = None) -> Secret:
 
 
 def a_finished_job(name: str) -> Job:
-    """One with a value in every field."""
+    """Return a job with a value in every field."""
     config = JobConfig(provider="claude", model="opus", effort="high", fast=True, timeout_ms=60_000, max_cost_usd=1.5)
     noon = datetime(2030, 1, 2, 12, 0, 0, tzinfo=UTC)
     metadata: dict[str, Any] = {"repo": "octo/rats", "nested": {"list": [1, 2.5, None, True, "ü"]}, "": ""}

@@ -1,4 +1,4 @@
-"""A job that is deleted while it runs, on machines of each kind. On a cluster see tests/kubernetes/test_engine.py."""
+"""The deletion of a running job, without a cluster. For a cluster, see tests/kubernetes/test_engine.py."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def open_machine(
     return MemoryBackend.open if request.param == "memory" else partial(EmbeddedBackend.open, tmp_path)
 
 
-async def test_all_that_a_deleted_job_runs_is_ended_and_nothing_of_it_is_left(
+async def test_the_processes_and_files_of_a_deleted_job_are_removed(
     open_machine: Callable[[], AbstractAsyncContextManager[RunnerBackend]],
 ) -> None:
     stubborn = a_spec([{"ignoreSignals": True}, {"fork": {"seconds": 300, "detached": True}}, {"hang": True}])

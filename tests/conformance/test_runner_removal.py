@@ -1,4 +1,4 @@
-"""What attempts leave, and its removal: the contract of every Runner (labrats/ports.py)."""
+"""The contract of every Runner (labrats/ports.py): the files that attempts leave, and their removal."""
 
 from labrats.ports import NotStarted, OutputTail, Runner
 from tests.conformance.attempts import end_of, events_of, logs_in
@@ -6,7 +6,7 @@ from tests.conformance.runner_backends import RunnerBackend
 from tests.support.builders import an_attempt
 
 
-async def test_a_workspace_is_kept_until_it_is_removed(backend: RunnerBackend, runner: Runner) -> None:
+async def test_a_workspace_exists_until_it_is_removed(backend: RunnerBackend, runner: Runner) -> None:
     attempt, other = an_attempt([{"log": "here"}]), an_attempt()
     for each in (attempt, other):
         await runner.start(each)
@@ -18,7 +18,7 @@ async def test_a_workspace_is_kept_until_it_is_removed(backend: RunnerBackend, r
     assert logs_in(await events_of(runner, attempt)) == ["here"]
 
 
-async def test_whatever_is_kept_of_an_attempt_is_listed_until_it_is_removed(runner: Runner) -> None:
+async def test_an_attempt_is_listed_until_all_its_files_are_removed(runner: Runner) -> None:
     attempt, other = an_attempt(), an_attempt()
     assert await runner.kept() == []
     for each in (attempt, other):
@@ -31,7 +31,7 @@ async def test_whatever_is_kept_of_an_attempt_is_listed_until_it_is_removed(runn
     assert await runner.kept() == []
 
 
-async def test_what_lost_its_workspace_is_still_known_as_ended(runner: Runner) -> None:
+async def test_an_attempt_without_its_workspace_is_still_known_as_ended(runner: Runner) -> None:
     attempt = an_attempt([{"log": "once"}])
     await runner.start(attempt)
     ended = await end_of(runner, attempt)
@@ -41,7 +41,7 @@ async def test_what_lost_its_workspace_is_still_known_as_ended(runner: Runner) -
     assert logs_in(await events_of(runner, attempt)) == ["once"]
 
 
-async def test_what_was_removed_is_no_longer_known(runner: Runner) -> None:
+async def test_a_removed_attempt_is_unknown(runner: Runner) -> None:
     attempt = an_attempt([{"log": "here"}])
     await runner.start(attempt)
     await end_of(runner, attempt)
@@ -52,6 +52,6 @@ async def test_what_was_removed_is_no_longer_known(runner: Runner) -> None:
     assert await runner.workspaces() == []
 
 
-async def test_removing_what_is_not_there_is_harmless(runner: Runner) -> None:
+async def test_removal_of_a_missing_attempt_is_harmless(runner: Runner) -> None:
     await runner.remove(an_attempt().name)
     await runner.remove(an_attempt().name, keep_output=True)

@@ -1,4 +1,4 @@
-"""Stopping and killing attempts: the contract of every Runner (labrats/ports.py)."""
+"""The contract of every Runner (labrats/ports.py): stopping and killing attempts."""
 
 import asyncio
 from typing import Any
@@ -7,18 +7,26 @@ import pytest
 
 from labrats.model.protocol import ErrorEvent
 from labrats.ports import Alive, Gone, NotStarted, Runner
-from tests.conformance.attempts import HANG, LEAVE_CHILD, LEAVE_DETACHED_CHILD, STUBBORN, end_of, events_of, said
+from tests.conformance.attempts import (
+    HANG,
+    LEAVE_CHILD,
+    LEAVE_DETACHED_CHILD,
+    STUBBORN,
+    end_of,
+    events_of,
+    until_logged,
+)
 from tests.conformance.runner_backends import RunnerBackend
 from tests.support.builders import an_attempt
 from tests.support.waiting import DEADLINE_SECONDS, eventually
 
-# Asking it to end
+# Stop
 
 
-async def test_an_attempt_that_is_asked_to_end_says_so_last(runner: Runner) -> None:
+async def test_a_stopped_attempt_ends_with_an_error_event(runner: Runner) -> None:
     attempt = an_attempt([{"log": "here"}, HANG])
     await runner.start(attempt)
-    await said(runner, attempt, "here")
+    await until_logged(runner, attempt, "here")
     await runner.stop(attempt.name)
     await runner.stop(attempt.name)
     gone = await end_of(runner, attempt)
@@ -26,17 +34,17 @@ async def test_an_attempt_that_is_asked_to_end_says_so_last(runner: Runner) -> N
     assert gone.outcome.message == "stopped on request"
 
 
-async def test_an_engine_started_later_can_ask_too(backend: RunnerBackend) -> None:
+async def test_an_engine_that_started_later_can_stop_an_attempt(backend: RunnerBackend) -> None:
     attempt = an_attempt([{"log": "here"}, HANG])
     async with backend.open_runner() as first:
         await first.start(attempt)
-        await said(first, attempt, "here")
+        await until_logged(first, attempt, "here")
     async with backend.open_runner() as second:
         await second.stop(attempt.name)
         assert isinstance((await end_of(second, attempt)).outcome, ErrorEvent)
 
 
-async def test_asking_what_is_not_there_is_harmless(runner: Runner) -> None:
+async def test_stop_of_an_attempt_that_does_not_run_is_harmless(runner: Runner) -> None:
     never_started, ended = an_attempt(), an_attempt([{"result": 1}])
     await runner.stop(never_started.name)
     assert await runner.find(never_started.name) == NotStarted()
@@ -46,27 +54,29 @@ async def test_asking_what_is_not_there_is_harmless(runner: Runner) -> None:
     assert await runner.find(ended.name) == before
 
 
-async def test_an_attempt_may_refuse_to_end(runner: Runner) -> None:
+async def test_an_attempt_may_ignore_stop(runner: Runner) -> None:
     attempt = an_attempt([STUBBORN, {"log": "tick {n}", "times": 100_000, "everyMs": 2}])
     await runner.start(attempt)
-    await said(runner, attempt, "tick 3")
+    await until_logged(runner, attempt, "tick 3")
     await runner.stop(attempt.name)
     ticks = len(await events_of(runner, attempt))
-    await said(runner, attempt, f"tick {ticks + 5}")
+    await until_logged(runner, attempt, f"tick {ticks + 5}")
     assert isinstance(await runner.find(attempt.name), Alive)
     await runner.kill(attempt.name)
 
 
-# Ending it, and all it started
+# Kill
 
 
-async def test_killing_ends_the_stubborn_and_all_they_started(backend: RunnerBackend, runner: Runner) -> None:
+async def test_kill_ends_an_attempt_that_ignores_signals_and_all_its_processes(
+    backend: RunnerBackend, runner: Runner
+) -> None:
     left = [[], [LEAVE_CHILD], [LEAVE_DETACHED_CHILD], [LEAVE_CHILD, LEAVE_DETACHED_CHILD]]
 
     async def run_and_kill(leave: list[dict[str, Any]]) -> None:
         attempt = an_attempt([STUBBORN, *leave, {"log": "here"}, HANG])
         await runner.start(attempt)
-        await said(runner, attempt, "here")
+        await until_logged(runner, attempt, "here")
         assert backend.living_processes(attempt.name) == 1 + len(leave)
         await runner.kill(attempt.name)
         assert backend.living_processes(attempt.name) == 0
@@ -78,18 +88,18 @@ async def test_killing_ends_the_stubborn_and_all_they_started(backend: RunnerBac
     await asyncio.gather(*map(run_and_kill, left))
 
 
-async def test_an_engine_that_has_not_seen_it_yet_can_kill_it(backend: RunnerBackend) -> None:
+async def test_an_engine_that_started_later_can_kill_an_attempt(backend: RunnerBackend) -> None:
     attempt = an_attempt([STUBBORN, {"log": "here"}, HANG])
     async with backend.open_runner() as first:
         await first.start(attempt)
-        await said(first, attempt, "here")
+        await until_logged(first, attempt, "here")
     async with backend.open_runner() as second, asyncio.timeout(DEADLINE_SECONDS):
         await second.kill(attempt.name)
         assert isinstance(await second.find(attempt.name), Gone)
     assert backend.living_processes(attempt.name) == 0
 
 
-async def test_what_was_killed_before_it_started_never_starts(backend: RunnerBackend, runner: Runner) -> None:
+async def test_an_attempt_killed_before_its_start_never_starts(backend: RunnerBackend, runner: Runner) -> None:
     attempt = an_attempt([{"log": "must not be"}])
     await runner.kill(attempt.name)
     assert isinstance(await runner.find(attempt.name), Gone)
@@ -102,7 +112,7 @@ async def test_what_was_killed_before_it_started_never_starts(backend: RunnerBac
 
 
 @pytest.mark.parametrize("head_start", range(8))
-async def test_a_kill_beats_a_start_that_is_under_way(backend: RunnerBackend, runner: Runner, head_start: int) -> None:
+async def test_kill_wins_over_a_concurrent_start(backend: RunnerBackend, runner: Runner, head_start: int) -> None:
     attempt = an_attempt([STUBBORN, HANG])
     start = asyncio.create_task(runner.start(attempt))
     for _ in range(head_start):
@@ -114,7 +124,7 @@ async def test_a_kill_beats_a_start_that_is_under_way(backend: RunnerBackend, ru
     await eventually(lambda: backend.living_processes(attempt.name) == 0)
 
 
-async def test_killing_again_or_too_late_changes_nothing(runner: Runner) -> None:
+async def test_a_repeated_or_late_kill_changes_nothing(runner: Runner) -> None:
     attempt = an_attempt([{"result": "done"}])
     await runner.start(attempt)
     ended = await end_of(runner, attempt)
@@ -123,7 +133,7 @@ async def test_killing_again_or_too_late_changes_nothing(runner: Runner) -> None
     assert await runner.find(attempt.name) == ended
 
 
-async def test_when_it_is_gone_so_is_all_it_started(backend: RunnerBackend, runner: Runner) -> None:
+async def test_an_attempt_that_is_gone_has_no_processes(backend: RunnerBackend, runner: Runner) -> None:
     async def run(ending: dict[str, Any]) -> None:
         attempt = an_attempt([LEAVE_CHILD, LEAVE_DETACHED_CHILD, ending])
         await runner.start(attempt)
@@ -133,10 +143,10 @@ async def test_when_it_is_gone_so_is_all_it_started(backend: RunnerBackend, runn
     await asyncio.gather(*(run(ending) for ending in ({"result": 1}, {"fail": "no"}, {"exit": 3}, {"signal": 9})))
 
 
-async def test_when_it_vanished_unseen_all_it_started_is_gone_too(backend: RunnerBackend, runner: Runner) -> None:
+async def test_an_attempt_whose_end_was_not_observed_has_no_processes(backend: RunnerBackend, runner: Runner) -> None:
     attempt = an_attempt([LEAVE_CHILD, LEAVE_DETACHED_CHILD, {"log": "here"}, HANG])
     await runner.start(attempt)
-    await said(runner, attempt, "here")
+    await until_logged(runner, attempt, "here")
     await backend.crash_unseen(attempt.name)
     await end_of(runner, attempt)
     assert backend.living_processes(attempt.name) == 0

@@ -1,4 +1,4 @@
-"""Creating and reading resources: the contract of every Store (labrats/ports.py)."""
+"""The contract of every Store (labrats/ports.py): creating and reading resources."""
 
 import asyncio
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ from tests.support.builders import an_agent
 # Creating and reading
 
 
-async def test_what_was_created_is_read_back(store: Store) -> None:
+async def test_a_created_resource_is_read_back(store: Store) -> None:
     created = await store.create(a_model("opus", slots=3))
     assert await store.get(AiModel, "opus") == created
     assert created.spec == a_model("opus", slots=3).spec
 
 
-async def test_creating_sets_uid_version_and_time(store: Store) -> None:
+async def test_create_sets_uid_version_and_time(store: Store) -> None:
     first, second = await store.create(a_model("first")), await store.create(a_model("second"))
     assert first.metadata.uid
     assert first.metadata.uid != second.metadata.uid
@@ -46,7 +46,7 @@ async def test_every_field_of_a_job_survives(store: Store) -> None:
     assert updated.metadata.annotations == {"note": "by hand"}
 
 
-async def test_what_does_not_exist_is_not_found(store: Store) -> None:
+async def test_get_of_a_missing_resource_raises_not_found(store: Store) -> None:
     await store.create(a_model("opus"))
     with pytest.raises(NotFound, match="haiku"):
         await store.get(AiModel, "haiku")
@@ -61,7 +61,7 @@ async def test_a_taken_name_is_a_conflict_that_names_it(store: Store) -> None:
     assert await store.get(AiModel, "opus") == first
 
 
-async def test_what_another_claims_is_taken_and_nothing_of_it_is_left(store: Store) -> None:
+async def test_create_with_a_taken_claim_raises_taken_and_leaves_nothing(store: Store) -> None:
     first = await store.create(a_model("first"))
     with pytest.raises(Taken, match=r"'first' has the provider 'mock' with the model 'first'"):
         await store.create(with_name(first, "second"), [Secret(metadata=Metadata(name="part"))])
@@ -69,7 +69,7 @@ async def test_what_another_claims_is_taken_and_nothing_of_it_is_left(store: Sto
     assert await store.list(Secret) == []
 
 
-async def test_of_many_who_claim_the_same_at_once_one_succeeds(store: Store) -> None:
+async def test_one_of_many_concurrent_creates_with_the_same_claim_succeeds(store: Store) -> None:
     agents = [an_agent(f"agent-{number}", trigger_name="developer") for number in range(8)]
     outcomes = await asyncio.gather(*(store.create(agent) for agent in agents), return_exceptions=True)
     winners = [outcome for outcome in outcomes if isinstance(outcome, AiAgent)]
@@ -77,7 +77,7 @@ async def test_of_many_who_claim_the_same_at_once_one_succeeds(store: Store) -> 
     assert winners == await store.list(AiAgent)
 
 
-async def test_an_update_may_not_claim_what_another_has(store: Store) -> None:
+async def test_update_to_a_taken_claim_raises_taken(store: Store) -> None:
     first = await store.create(a_model("first"))
     second = await store.create(a_model("second", slots=3))
     with pytest.raises(Taken, match="first"):
@@ -85,7 +85,7 @@ async def test_an_update_may_not_claim_what_another_has(store: Store) -> None:
     assert (await store.get(AiModel, "second")).spec == second.spec
 
 
-async def test_of_two_who_come_to_claim_the_same_at_once_one_succeeds(store: Store) -> None:
+async def test_one_of_two_concurrent_updates_to_the_same_claim_succeeds(store: Store) -> None:
     models = [await store.create(a_model(f"model-{number}")) for number in range(4)]
     changed = [replace(model, spec=replace(model.spec, model="wanted")) for model in models]
     outcomes = await asyncio.gather(
@@ -98,7 +98,7 @@ async def test_of_two_who_come_to_claim_the_same_at_once_one_succeeds(store: Sto
     assert winners == [model for model in await store.list(AiModel) if model.spec.model == "wanted"]
 
 
-async def test_what_was_given_up_may_be_claimed(store: Store) -> None:
+async def test_a_released_claim_can_be_taken(store: Store) -> None:
     first = await store.create(a_model("first"))
     await store.update(replace(first, spec=replace(first.spec, model="other")))
     second = await store.create(with_name(first, "second"))
@@ -111,7 +111,7 @@ async def test_a_name_is_taken_only_within_its_kind(store: Store) -> None:
     await store.create(Secret(metadata=Metadata(name="opus")))
 
 
-async def test_of_many_who_create_one_name_one_succeeds(store: Store) -> None:
+async def test_one_of_many_concurrent_creates_of_one_name_succeeds(store: Store) -> None:
     attempts = [store.create(a_model("opus", slots=slots)) for slots in range(8)]
     outcomes = await asyncio.gather(*attempts, return_exceptions=True)
     winners = [outcome for outcome in outcomes if isinstance(outcome, AiModel)]
@@ -119,7 +119,7 @@ async def test_of_many_who_create_one_name_one_succeeds(store: Store) -> None:
     assert winners == [await store.get(AiModel, "opus")]
 
 
-async def test_a_failing_write_does_no_harm_to_those_beside_it(store: Store) -> None:
+async def test_a_failing_write_does_not_affect_concurrent_writes(store: Store) -> None:
     taken = await store.create(a_model("taken"))
     outcomes = await asyncio.gather(
         store.create(a_model("left")),
@@ -134,20 +134,20 @@ async def test_a_failing_write_does_no_harm_to_those_beside_it(store: Store) -> 
     assert await store.get(AiModel, "taken") == taken
 
 
-async def test_get_many_keeps_the_order_asked_for_and_leaves_out_what_is_missing(store: Store) -> None:
+async def test_get_many_keeps_the_order_of_names_and_omits_missing_resources(store: Store) -> None:
     created = {name: await store.create(a_model(name)) for name in ("a", "b", "c")}
     assert await store.get_many(AiModel, ["c", "missing", "a"]) == [created["c"], created["a"]]
     assert await store.get_many(AiModel, []) == []
 
 
-async def test_get_many_takes_many_names(store: Store) -> None:
+async def test_get_many_accepts_many_names(store: Store) -> None:
     names = [f"model-{n:03}" for n in range(250)]
     await asyncio.gather(*(store.create(a_model(name)) for name in names))
     assert [model.name for model in await store.get_many(AiModel, names)] == names
 
 
 @pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 250])
-async def test_list_has_all_of_a_kind_ordered_by_name(store: Store, count: int) -> None:
+async def test_list_returns_all_resources_of_a_kind_ordered_by_name(store: Store, count: int) -> None:
     names = [f"model-{n:03}" for n in range(count)]
     await asyncio.gather(*(store.create(a_model(name)) for name in reversed(names)))
     await store.create(Secret(metadata=Metadata(name="model-of-another-kind")))
@@ -156,7 +156,7 @@ async def test_list_has_all_of_a_kind_ordered_by_name(store: Store, count: int) 
     assert listed == await store.get_many(AiModel, names)
 
 
-async def test_list_by_labels_has_what_carries_all_of_them(store: Store) -> None:
+async def test_list_by_labels_returns_resources_with_all_of_them(store: Store) -> None:
     await store.create(a_secret("key", {API_KEY_LABEL: API_KEY_LABEL_VALUE, "team": "red"}))
     await store.create(a_secret("other-value", {API_KEY_LABEL: "something-else", "team": "red"}))
     await store.create(a_secret("unlabelled", {}))
@@ -171,10 +171,10 @@ async def test_list_by_labels_has_what_carries_all_of_them(store: Store) -> None
     assert await names({}) == await names(None) == ["key", "other-value", "unlabelled"]
 
 
-# Sizes and scripts
+# Sizes and character sets
 
 
-async def test_a_prompt_of_900_kib_is_kept(store: Store) -> None:
+async def test_a_prompt_of_900_kib_is_stored(store: Store) -> None:
     text = "Überprüfe die Änderung. " * 36_864
     assert len(text.encode()) >= 900 * 1024
     await store.create(a_job("ir-00000001"), [a_prompt("prompt-1", text)])
@@ -184,6 +184,6 @@ async def test_a_prompt_of_900_kib_is_kept(store: Store) -> None:
 @pytest.mark.parametrize(
     "text", ["", "Grüße aus Köln", "實驗室的老鼠", "🐀🧪", "e\u0301 \u2028 \u200f \t\r\n", '"\\/{}<script>']
 )
-async def test_any_text_is_kept_as_it_is(store: Store, text: str) -> None:
+async def test_any_text_is_stored_unchanged(store: Store, text: str) -> None:
     await store.create(a_prompt("prompt-1", text))
     assert (await store.get(ConfigMap, "prompt-1")).data["prompt"] == text

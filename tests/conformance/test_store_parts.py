@@ -1,4 +1,4 @@
-"""Parts of a resource: the contract of every Store (labrats/ports.py)."""
+"""The contract of every Store (labrats/ports.py): parts of a resource."""
 
 import pytest
 
@@ -20,7 +20,7 @@ async def test_parts_are_created_with_their_owner(store: Store) -> None:
         assert part.metadata.resource_version
 
 
-async def test_a_taken_part_leaves_no_trace_of_the_rest(store: Store) -> None:
+async def test_create_with_a_part_whose_name_is_taken_leaves_nothing(store: Store) -> None:
     await store.create(a_secret("taken"))
     with pytest.raises(Conflict, match="taken"):
         await store.create(a_job("ir-00000001"), [a_prompt("free"), a_secret("taken")])
@@ -38,7 +38,7 @@ async def test_two_parts_of_one_name_are_a_conflict(store: Store) -> None:
     assert await store.list(Secret) == []
 
 
-async def test_a_part_of_another_is_not_taken_from_it(store: Store) -> None:
+async def test_a_part_of_another_owner_is_not_replaced(store: Store) -> None:
     await store.create(a_job("ir-00000001"), [a_secret("taken")])
     theirs = await store.get(Secret, "taken")
     with pytest.raises(Conflict, match="taken"):
@@ -48,7 +48,7 @@ async def test_a_part_of_another_is_not_taken_from_it(store: Store) -> None:
         await store.get(Job, "ir-00000002")
 
 
-async def test_what_was_deleted_is_made_again_at_once_with_its_parts_and_keeps_them(store: Store) -> None:
+async def test_a_deleted_resource_can_be_created_again_at_once_and_keeps_its_new_parts(store: Store) -> None:
     parts = [a_secret(f"part-{number:02}") for number in range(20)]
     await store.create(a_model("opus"), parts)
     await store.delete(AiModel, "opus")
@@ -56,14 +56,14 @@ async def test_what_was_deleted_is_made_again_at_once_with_its_parts_and_keeps_t
 
     await store.create(a_model("later"), [a_secret("later")])
     await store.delete(AiModel, "later")
-    await until_gone(store, Secret, "later")  # whoever removes parts has got so far
+    await until_gone(store, Secret, "later")  # the removal of parts has progressed so far
 
     kept = await store.list(Secret)
     assert [part.name for part in kept] == [part.name for part in parts]
     assert {part.metadata.owner and part.metadata.owner.uid for part in kept} == {again.metadata.uid}
 
 
-async def test_a_taken_name_makes_no_parts(store: Store) -> None:
+async def test_create_of_a_taken_name_creates_no_parts(store: Store) -> None:
     await store.create(a_job("ir-00000001"))
     with pytest.raises(Conflict, match="ir-00000001"):
         await store.create(a_job("ir-00000001"), [a_prompt("ir-00000001-prompt")])
@@ -71,7 +71,7 @@ async def test_a_taken_name_makes_no_parts(store: Store) -> None:
         await store.get(ConfigMap, "ir-00000001-prompt")
 
 
-async def test_parts_are_deleted_with_their_owner_and_nothing_else_is(store: Store) -> None:
+async def test_only_parts_are_deleted_with_their_owner(store: Store) -> None:
     await store.create(a_job("ir-00000001"), [a_prompt("prompt-1"), a_secret("git-1")])
     await store.create(a_job("ir-00000002"), [a_prompt("prompt-2")])
     await store.delete(Job, "ir-00000001")

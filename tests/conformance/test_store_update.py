@@ -1,4 +1,4 @@
-"""Updating and deleting resources: the contract of every Store (labrats/ports.py)."""
+"""The contract of every Store (labrats/ports.py): updating and deleting resources."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from tests.conformance.store_resources import a_model, add_a_slot, with_slots
 # Updating
 
 
-async def test_update_replaces_and_returns_the_new_version(store: Store) -> None:
+async def test_update_replaces_the_resource_and_returns_the_new_version(store: Store) -> None:
     created = await store.create(a_model("opus", slots=1))
     updated = await store.update(with_slots(created, 2))
     assert updated.spec.slots == 2
@@ -22,7 +22,7 @@ async def test_update_replaces_and_returns_the_new_version(store: Store) -> None
     assert await store.get(AiModel, "opus") == updated
 
 
-async def test_a_stale_update_is_a_conflict_and_changes_nothing(store: Store) -> None:
+async def test_update_of_a_stale_version_is_a_conflict_and_changes_nothing(store: Store) -> None:
     stale = await store.create(a_model("opus", slots=1))
     current = await store.update(with_slots(stale, 2))
     with pytest.raises(Conflict, match="opus"):
@@ -30,14 +30,14 @@ async def test_a_stale_update_is_a_conflict_and_changes_nothing(store: Store) ->
     assert await store.get(AiModel, "opus") == current
 
 
-async def test_updating_what_is_gone_is_not_found(store: Store) -> None:
+async def test_update_of_a_deleted_resource_raises_not_found(store: Store) -> None:
     created = await store.create(a_model("opus"))
     await store.delete(AiModel, "opus")
     with pytest.raises(NotFound, match="opus"):
         await store.update(created)
 
 
-async def test_of_many_who_update_one_version_one_succeeds(store: Store) -> None:
+async def test_one_of_many_concurrent_updates_of_one_version_succeeds(store: Store) -> None:
     created = await store.create(a_model("opus", slots=0))
     outcomes = await asyncio.gather(
         *(store.update(with_slots(created, slots)) for slots in range(1, 9)), return_exceptions=True
@@ -53,7 +53,7 @@ async def test_no_update_of_64_concurrent_writers_is_lost(store: Store) -> None:
     assert (await store.get(AiModel, "shared")).spec.slots == 64
 
 
-async def test_64_concurrent_writers_do_not_disturb_each_other(store: Store) -> None:
+async def test_64_concurrent_writers_of_different_resources_all_succeed(store: Store) -> None:
     async def write(name: str) -> None:
         model = await store.create(a_model(name, slots=0))
         for slots in range(1, 6):
@@ -67,7 +67,7 @@ async def test_64_concurrent_writers_do_not_disturb_each_other(store: Store) -> 
 # Deleting
 
 
-async def test_what_was_deleted_is_gone_and_its_name_is_free(store: Store) -> None:
+async def test_a_deleted_resource_is_not_found_and_its_name_is_free(store: Store) -> None:
     first = await store.create(a_model("opus"))
     await store.delete(AiModel, "opus")
     with pytest.raises(NotFound):
@@ -79,12 +79,12 @@ async def test_what_was_deleted_is_gone_and_its_name_is_free(store: Store) -> No
         await store.update(first)
 
 
-async def test_deleting_what_is_not_there_is_not_found(store: Store) -> None:
+async def test_delete_of_a_missing_resource_raises_not_found(store: Store) -> None:
     with pytest.raises(NotFound, match="opus"):
         await store.delete(AiModel, "opus")
 
 
-async def test_deleting_a_stale_version_is_a_conflict(store: Store) -> None:
+async def test_delete_of_a_stale_version_is_a_conflict(store: Store) -> None:
     stale = await store.create(a_model("opus"))
     current = await store.update(with_slots(stale, 2))
     with pytest.raises(Conflict, match="opus"):

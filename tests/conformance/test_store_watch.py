@@ -1,4 +1,4 @@
-"""Watching resources: the contract of every Store (labrats/ports.py)."""
+"""The contract of every Store (labrats/ports.py): watching resources."""
 
 import asyncio
 
@@ -14,13 +14,13 @@ from tests.support.waiting import DEADLINE_SECONDS
 from tests.support.watch_recorder import record_watch
 
 
-async def test_a_watch_of_nothing_is_synced_at_once(store: Store) -> None:
+async def test_a_watch_without_resources_is_synced_at_once(store: Store) -> None:
     async with record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         assert seen.changes == [Synced()]
 
 
-async def test_a_watch_tells_what_exists_then_synced_then_every_change_in_order(store: Store) -> None:
+async def test_a_watch_reports_existing_resources_then_synced_then_changes_in_order(store: Store) -> None:
     opus, haiku = await store.create(a_model("opus")), await store.create(a_model("haiku"))
     async with record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
@@ -45,7 +45,7 @@ async def test_a_watch_tells_what_exists_then_synced_then_every_change_in_order(
 
 
 @pytest.mark.parametrize("count", [99, 100, 101, 250])
-async def test_a_watch_tells_all_that_exists_however_many(store: Store, count: int) -> None:
+async def test_a_watch_reports_any_number_of_existing_resources(store: Store, count: int) -> None:
     names = [f"model-{n:03}" for n in range(count)]
     await asyncio.gather(*(store.create(a_model(name)) for name in names))
     async with record_watch(store, AiModel) as seen:
@@ -53,7 +53,7 @@ async def test_a_watch_tells_all_that_exists_however_many(store: Store, count: i
         assert sorted(change.resource.name for change in seen.resource_changes) == names
 
 
-async def test_a_watch_tells_of_its_kind_only(store: Store) -> None:
+async def test_a_watch_reports_only_its_kind(store: Store) -> None:
     async with record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         await store.create(a_secret("secret"))
@@ -62,7 +62,7 @@ async def test_a_watch_tells_of_its_kind_only(store: Store) -> None:
         assert [change.resource.name for change in seen.resource_changes] == ["opus"]
 
 
-async def test_a_watch_tells_of_parts_and_of_their_end(store: Store) -> None:
+async def test_a_watch_reports_parts_and_their_deletion(store: Store) -> None:
     async with record_watch(store, Secret) as seen:
         await seen.until(lambda: seen.synced)
         await store.create(a_job("ir-00000001"), [a_secret("git-1")])
@@ -71,7 +71,7 @@ async def test_a_watch_tells_of_parts_and_of_their_end(store: Store) -> None:
         await seen.until(lambda: not seen.current)
 
 
-async def test_a_watch_tells_nothing_of_writes_that_failed(store: Store) -> None:
+async def test_a_watch_does_not_report_failed_writes(store: Store) -> None:
     stale = await store.create(a_model("opus", slots=1))
     await store.create(a_secret("taken"))
     current = await store.update(with_slots(stale, 2))
@@ -95,7 +95,7 @@ async def test_a_watch_tells_nothing_of_writes_that_failed(store: Store) -> None
         assert jobs.current == {"ir-00000002": last}
 
 
-async def test_a_deleted_resource_and_its_successor_of_the_same_name_are_told_apart(store: Store) -> None:
+async def test_a_watch_distinguishes_a_deleted_resource_from_a_new_one_of_the_same_name(store: Store) -> None:
     await store.create(a_model("opus", slots=1))
     async with record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
@@ -105,7 +105,7 @@ async def test_a_deleted_resource_and_its_successor_of_the_same_name_are_told_ap
         assert [type(change) for change in seen.changes] == [Changed, Synced, Deleted, Changed]
 
 
-async def test_watchers_see_the_same_whenever_they_begin(store: Store) -> None:
+async def test_watchers_that_begin_at_different_times_end_with_the_same_state(store: Store) -> None:
     async def write(name: str) -> None:
         for _ in range(3):
             model = await store.create(a_model(name, slots=0))
@@ -127,7 +127,7 @@ async def test_watchers_see_the_same_whenever_they_begin(store: Store) -> None:
             assert list(first.current.values()) == await store.list(AiModel)
 
 
-async def test_a_resource_never_goes_back_in_time_for_a_watcher(store: Store) -> None:
+async def test_a_watch_never_reports_an_older_version_after_a_newer_one(store: Store) -> None:
     await asyncio.gather(*(store.create(a_model(f"model-{n:03}", slots=0)) for n in range(150)))
 
     async def write(name: str) -> None:
@@ -144,7 +144,7 @@ async def test_a_resource_never_goes_back_in_time_for_a_watcher(store: Store) ->
         assert slots == sorted(set(slots))
 
 
-async def test_a_watcher_that_does_not_read_delays_nobody_and_misses_nothing(store: Store) -> None:
+async def test_an_idle_watcher_delays_no_other_and_misses_nothing(store: Store) -> None:
     busy, doomed = await store.create(a_model("busy", slots=0)), await store.create(a_model("doomed"))
     lazy = store.watch(AiModel)
     while await anext(lazy) != Synced():
@@ -161,7 +161,7 @@ async def test_a_watcher_that_does_not_read_delays_nobody_and_misses_nothing(sto
     assert [change.resource.name for change in read if isinstance(change, Deleted)] == ["doomed"]
 
 
-async def test_changes_that_a_slow_watcher_is_told_as_one_keep_the_place_of_the_last(store: Store) -> None:
+async def test_merged_changes_for_a_slow_watcher_are_ordered_by_the_last_one(store: Store) -> None:
     often, once = await store.create(a_model("often", slots=1)), await store.create(a_model("once", slots=1))
     slow = store.watch(AiModel)
     while await anext(slow) != Synced():
@@ -178,7 +178,7 @@ async def test_changes_that_a_slow_watcher_is_told_as_one_keep_the_place_of_the_
     assert read.index(Changed(once)) < read.index(Changed(often))
 
 
-async def test_a_watcher_that_leaves_disturbs_no_other(store: Store) -> None:
+async def test_a_closed_watch_does_not_affect_others(store: Store) -> None:
     async with record_watch(store, AiModel) as staying:
         async with record_watch(store, AiModel) as leaving:
             await leaving.until(lambda: leaving.synced)

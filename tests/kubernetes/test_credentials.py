@@ -20,7 +20,7 @@ from labrats.model.protocol import ErrorEvent, ResultEvent, StatusEvent, decode_
 from labrats.model.record import Metadata, encode
 from labrats.ports import Attempt
 from tests.cluster.cluster import GATEWAY, Cluster
-from tests.conformance.attempts import end_of, events_of, said
+from tests.conformance.attempts import end_of, events_of, until_logged
 from tests.conformance.kubernetes_backend import a_pod_settings, executors_of
 from tests.fakes.store import MemoryStore
 from tests.support.background import run_in_background
@@ -80,7 +80,7 @@ async def test_no_file_and_no_readable_memory_of_the_agents_container_has_a_cred
 ) -> None:
     attempt = an_attempt_on(git_address, {"log": "here"}, HANG)
     await runner.start(attempt)
-    await said(runner, attempt, "here")
+    await until_logged(runner, attempt, "here")
     [pid] = executors_of(attempt.name)
     root = Path(f"/proc/{pid}/root/attempt")
 

@@ -22,7 +22,7 @@ from labrats.model.job import FailedCode
 from labrats.model.protocol import LogEvent, ResultEvent, events_in
 from labrats.ports import Attempt, Gone, NotStarted
 from tests.cluster.proxy import Break, Cut, Fault, FaultyProxy, Lose, Refuse, is_log, is_watch, is_write
-from tests.conformance.attempts import end_of, start_now_or_later
+from tests.conformance.attempts import end_of, start_with_retries
 from tests.conformance.kubernetes_backend import a_pod_settings
 from tests.fakes.store import MemoryStore
 from tests.support.background import run_in_background
@@ -85,7 +85,7 @@ async def test_a_start_that_may_have_happened_happens_once(
     async with proxy.faults(is_write, fault):
         with pytest.raises(RetryLater):
             await runner.start(attempt)
-        await start_now_or_later(runner, attempt)
+        await start_with_retries(runner, attempt)
     await assert_ran_once(runner, attempt)
 
 
@@ -120,7 +120,7 @@ async def test_whatever_fails_every_attempt_runs_once(runner: KubernetesRunner, 
     proxy.plan = plan
     attempts = [an_attempt(STEPS) for _ in range(8)]
     for attempt in attempts:
-        await start_now_or_later(runner, attempt)
+        await start_with_retries(runner, attempt)
     for attempt in attempts:
         await assert_ran_once(runner, attempt)
 
