@@ -40,10 +40,10 @@ async def test_two_parts_of_one_name_are_a_conflict(store: Store) -> None:
 
 async def test_a_part_of_another_owner_is_not_replaced(store: Store) -> None:
     await store.create(a_job("ir-00000001"), [a_secret("taken")])
-    theirs = await store.get(Secret, "taken")
+    existing = await store.get(Secret, "taken")
     with pytest.raises(Conflict, match="taken"):
         await store.create(a_job("ir-00000002"), [a_secret("taken")])
-    assert await store.get(Secret, "taken") == theirs
+    assert await store.get(Secret, "taken") == existing
     with pytest.raises(NotFound):
         await store.get(Job, "ir-00000002")
 
@@ -58,9 +58,9 @@ async def test_a_deleted_resource_can_be_created_again_at_once_and_keeps_its_new
     await store.delete(AiModel, "later")
     await until_gone(store, Secret, "later")  # the removal of parts has progressed so far
 
-    kept = await store.list(Secret)
-    assert [part.name for part in kept] == [part.name for part in parts]
-    assert {part.metadata.owner and part.metadata.owner.uid for part in kept} == {again.metadata.uid}
+    stored = await store.list(Secret)
+    assert [part.name for part in stored] == [part.name for part in parts]
+    assert {part.metadata.owner and part.metadata.owner.uid for part in stored} == {again.metadata.uid}
 
 
 async def test_create_of_a_taken_name_creates_no_parts(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Who sees what happens on a cluster, apart from the clients: a watch of their own, the outputs, and the pods."""
+"""The history of jobs on a cluster, from a separate watch, the outputs and the pods."""
 
 import asyncio
 import json
@@ -24,21 +24,23 @@ from tests.torture.load import SLOTS, Statements
 from tests.torture.witnesses import run_of, written_by
 
 NOT_UNDER_FAULTS: Final = {"priority"}
-"""A job whose start could not be recorded keeps its slot until the next try, and others begin before it. And those that
-get their slots at once, as when an engine begins to lead, have their starts recorded side by side, in any order.
+"""Guarantees that do not hold under faults.
+
+A job whose start could not be recorded keeps its slot until the next try, while others start. And jobs that get their
+slots at the same time, as after a change of leadership, are recorded as started in any order.
 """
 
 
 async def history_of(
-    client: ApiClient, namespace: str, engine: LocalEngine, said: Statements, written: Sequence[Written]
+    client: ApiClient, namespace: str, engine: LocalEngine, statements: Statements, written: Sequence[Written]
 ) -> History:
-    """What all witnesses say, once every job has ended."""
+    """Return the history once every job has ended."""
     return History(
-        accepted=said.accepted,
-        asked=said.asked,
-        told=said.told,
-        followed=said.followed,
-        refused=said.refused,
+        accepted=statements.accepted,
+        asked=statements.asked,
+        told=statements.told,
+        followed=statements.followed,
+        refused=statements.refused,
         written=written,
         runs=read_runs(engine.data_dir / "attempts"),
         leftovers=await living_pods(client, namespace),
@@ -53,9 +55,9 @@ class _Event(msgspec.Struct):
 
 @asynccontextmanager
 async def recorded_versions(client: ApiClient, namespace: str) -> AsyncIterator[list[Written]]:
-    """Every version of every job that is written while the block runs, by a watch that nothing disturbs.
+    """Record every version of every job that is written during the block, by a watch without faults.
 
-    What was taken back is left out: a job of which not all could be created, which was therefore never accepted.
+    Deleted jobs are left out: they were rolled back because not all parts could be created, so never accepted.
     """
     jobs, versions = resource_type(Job), list[Written]()
     path = jobs.path(namespace)
@@ -78,7 +80,7 @@ async def recorded_versions(client: ApiClient, namespace: str) -> AsyncIterator[
 
 
 def read_runs(attempts: Path) -> list[Run]:
-    """Every attempt that said anything, by its output."""
+    """Return every attempt that has output."""
     runs = [run_of(name, AttemptFiles.of(attempts, name).output) for name in sorted(attempt_names(attempts))]
     return [run for run in runs if run]
 
@@ -88,7 +90,7 @@ async def living_pods(client: ApiClient, namespace: str) -> list[str]:
 
 
 async def pods_by_job(client: ApiClient, namespace: str) -> Counter[str]:
-    """How many pods each job has had."""
+    """Return the number of pods of each job."""
     return Counter(pod.attempt.job_id for pod in await _pods(client, namespace) if pod.attempt)
 
 
