@@ -59,7 +59,7 @@ class SecretInput:
 
 @dataclass(frozen=True)
 class AttemptInputs:
-    """What an executor reads besides its task. prompt: the prompt itself; None if it is among `texts`."""
+    """The inputs of an executor besides its task. prompt: the prompt itself; None if it is among `texts`."""
 
     prompt: str | None
     texts: tuple[TextInput, ...]

@@ -1,6 +1,6 @@
 """Kubernetes Events about jobs and invalid objects, as `kubectl describe` shows them.
 
-Only what a person may have to act on becomes an Event, since each costs a write. A job that succeeds has none: its
+An Event is recorded only if a person may have to act, since each costs a write. A job that succeeds has none: its
 conditions and columns show everything.
 """
 
@@ -62,7 +62,7 @@ def _event(job: Job, kind: Literal["Normal", "Warning"], reason: str, note: str)
 
 
 class EventRecorder:
-    """Writes Events in the background, one after the other. An Event that cannot be written is only logged."""
+    """A queue of Events, which a task writes one after the other. An Event that cannot be written is only logged."""
 
     def __init__(self, client: ApiClient, namespace: str, clock: Clock) -> None:
         self._client, self._namespace, self._clock = client, namespace, clock

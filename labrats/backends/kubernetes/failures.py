@@ -1,4 +1,4 @@
-"""The reason for which an attempt failed without an outcome, derived from its Job and pod. Pure.
+"""The failures of attempts without an outcome, derived from their Jobs and pods. Pure.
 
 Each reason is one sentence that a person can act on.
 """
@@ -108,7 +108,7 @@ def permanent_start_failure(pod: PodObject | None) -> AttemptFailure | None:
 
 
 def start_failure_so_far(pod: PodObject | None) -> AttemptFailure | None:
-    """Return the reason that the cluster reports for a pod that has not started. It may still start later."""
+    """Return why a pod has not started, as the cluster reports it. The pod may still start later."""
     waiting = pod.state.waiting if pod else None
     if pod and waiting and waiting.reason in _IMAGE_PULL_REASONS:
         return _image_pull_failure(pod, waiting)

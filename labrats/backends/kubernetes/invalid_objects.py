@@ -23,7 +23,7 @@ MAX_REMEMBERED: Final = 10_000
 
 
 class InvalidObjectReporter:
-    """Writes each problem of an object once. Only the leader runs it."""
+    """A reporter that writes each problem of an object once. Only the leader runs it."""
 
     def __init__(self, client: ApiClient, namespace: str, events: EventRecorder, clock: Clock) -> None:
         self._client, self._namespace, self._events, self._clock = client, namespace, events, clock

@@ -15,7 +15,7 @@ POLL_SECONDS: Final = 0.2
 
 
 class OutputPoll:
-    """Polls the output of every attempt that has a reader."""
+    """The polls of the attempts whose output has readers."""
 
     def __init__(self) -> None:
         self._readers: dict[AttemptFiles, set[asyncio.Event]] = {}

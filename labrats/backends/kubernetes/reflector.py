@@ -121,7 +121,7 @@ class _Entry:
 
 
 class Reflector(Generic[T]):
-    """Keeps a copy of one collection up to date for all its subscribers.
+    """A copy of one collection, which follows the API server and is shared by all subscribers.
 
     The copy may lag behind the API server. `caught_up` waits until it includes the writes of this process.
     """

@@ -53,7 +53,7 @@ from labrats.ports import (
 log = structlog.get_logger()
 
 UNCONFIRMED_DELAY_SECONDS: Final = 30.0
-"""Delay before a kill is repeated whose success no node has confirmed."""
+"""Delay before the next kill of an attempt whose end no node has confirmed."""
 
 PENDING_REQUEST_SECONDS: Final = 60.0
 """Maximum time that an unanswered request can still take effect. The API server gives up any request before."""
@@ -319,7 +319,7 @@ class KubernetesRunner:
     # Conflicts of Job names
 
     async def _check_owner(self, attempt: Attempt) -> None:
-        """Raise an error unless the existing Job belongs to this attempt, be it a placeholder."""
+        """Raise an error unless the existing Job, which may be a placeholder, belongs to this attempt."""
         job = await self._existing_job(attempt.name)
         if not _is_ours(job):
             raise GiveUp(
@@ -363,7 +363,7 @@ class KubernetesRunner:
         try:
             return await self._api.get_job(name)
         except NotFound as error:
-            raise RetryLater(f"the Job {str(name)!r} was deleted at this moment") from error
+            raise RetryLater(f"the Job {str(name)!r} was deleted meanwhile") from error
 
     # Killing
 
@@ -391,7 +391,7 @@ class KubernetesRunner:
                     killed.add(pod.name)
                     with suppress(NotFound, Conflict):
                         await self._api.kill_pod(pod)
-            await self._fail_job(observed)  # last: it gives a pod its whole grace period
+            await self._fail_job(observed)  # after the kills: it ends pods with their full grace period
             if files.ending():
                 return
             await changed.wait()
