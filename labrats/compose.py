@@ -106,9 +106,9 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
         loading = asyncio.create_task(asyncio.to_thread(import_module, "labrats.api.app"))
         fence = Fence(client, namespace, metrics)
         identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        election = Election(client, namespace, identity, prepare=fence.look)
+        election = Election(client, namespace, identity, prepare=fence.check)
         if settings.drives_jobs:
-            await election.try_at_once()  # before the watches start, so that a first leader lists each kind once
+            await election.try_acquire()  # before the watches start, so that a first leader lists each kind once
         if settings.needs_jobs:
             own_store.begin_watch(Job)
         await loading
@@ -120,8 +120,8 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
 
         async def lead(epoch: int) -> None:
             leading = client.writing_as(partial(fence.manager, epoch))
-            async with own_store.led(leading, election.leads_since) as store, asyncio.TaskGroup() as loops:
-                loops.create_task(fence.keep_looking(epoch), name="fence")
+            async with own_store.as_leader(leading, election.leader_since) as store, asyncio.TaskGroup() as loops:
+                loops.create_task(fence.check_periodically(epoch), name="fence")
                 runner = KubernetesRunner(leading, store, runner_settings)
                 loops.create_task(runner.run(), name="runner")
                 loops.create_task(drive_jobs(services, store, runner), name="drive")

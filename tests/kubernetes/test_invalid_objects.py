@@ -106,7 +106,7 @@ def person(api_client: ApiClient, namespace: str) -> Person:
 @pytest.fixture
 async def store(api_client: ApiClient, namespace: str) -> AsyncIterator[Store]:
     """The store of the leader."""
-    async with KubernetesStore.open(api_client, namespace) as own, own.led(api_client, since=0) as store:
+    async with KubernetesStore.open(api_client, namespace) as own, own.as_leader(api_client, since=0) as store:
         yield store
 
 

@@ -37,8 +37,8 @@ from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = pytest.mark.kubernetes
 
-QUICK = LeaseTiming(lease=2.0, renew=0.2, give_up=1.0, look=0.1)
-PATIENT = LeaseTiming(lease=60.0, renew=0.2, give_up=40.0, look=0.1)
+QUICK = LeaseTiming(lease=2.0, renew=0.2, give_up=1.0, poll=0.1)
+PATIENT = LeaseTiming(lease=60.0, renew=0.2, give_up=40.0, poll=0.1)
 
 
 def is_lease(request: web.BaseRequest) -> bool:
@@ -94,7 +94,7 @@ async def test_a_released_lease_is_taken_at_once(api_client: ApiClient, namespac
         await eventually(lambda: first.leads)
     assert not first.leads
 
-    patient = LeaseTiming(lease=3600.0, look=0.1)
+    patient = LeaseTiming(lease=3600.0, poll=0.1)
     async with second.taking_part(api_client, namespace, patient):
         await eventually(lambda: second.leads)
     async with first.taking_part(api_client, namespace):  # without waiting for the hour of the lease
@@ -137,10 +137,10 @@ async def test_an_engine_that_leads_from_the_start_has_prepared_before(api_clien
 
     election = Election(api_client, namespace, "first", PATIENT, prepare)
     before = time.monotonic()
-    await election.try_at_once()
-    assert (prepared, election.leads_since > before) == ([1], True)
+    await election.try_acquire()
+    assert (prepared, election.leader_since > before) == ([1], True)
     other = Election(api_client, namespace, "second", QUICK, prepare)
-    await other.try_at_once()
+    await other.try_acquire()
 
     async with run_in_background(election.run(engine.lead)):
         await eventually(lambda: engine.leads)
@@ -151,7 +151,7 @@ async def test_an_engine_that_leads_from_the_start_has_prepared_before(api_clien
 async def test_a_lease_that_was_taken_too_long_ago_is_not_used(api_client: ApiClient, namespace: str) -> None:
     first, second = Engine("first"), Engine("second")
     election = Election(api_client, namespace, "first", QUICK)
-    await election.try_at_once()
+    await election.try_acquire()
 
     async with second.taking_part(api_client, namespace):
         await eventually(lambda: second.leads)
@@ -167,7 +167,7 @@ async def test_an_unreachable_api_server_does_not_block_the_start(
     async with FaultyProxy.open(api_client, tmp_path) as proxy:
         election = Election(proxy.client, namespace, "first", QUICK)
         async with proxy.outage(Refuse(503)):
-            await election.try_at_once()
+            await election.try_acquire()
         async with run_in_background(election.run(engine.lead)):
             await eventually(lambda: engine.leads)
 
@@ -228,12 +228,12 @@ async def test_a_leader_can_write_although_the_policy_reads_an_outdated_lease(
     async with a_policy_that_reads_only(1, api_client, namespace):
         async with asyncio.timeout(DEADLINE_SECONDS):
             while fence.manager(2) != UNFENCED:
-                await fence.look(2)
+                await fence.check(2)
         manifest = attempt_job(an_attempt(), PodCredentials(), a_pod_settings("none"))
         await BatchClient(api_client.writing_as(partial(fence.manager, 2)), namespace).create_job(manifest)
         assert 'labrats_degraded{what="leader-fence"} 1.0' in metrics.exposition().decode()
 
-        await fence.look(3)  # epoch 3 does not lead, so it is refused rightly
+        await fence.check(3)  # epoch 3 does not lead, so it is refused rightly
         assert fence.manager(3) == field_manager(3)
 
 
@@ -246,8 +246,8 @@ async def test_a_leader_notices_when_the_policy_starts_or_stops_to_refuse_it(
     for epoch in (1, 2):
         async with engine.taking_part(api_client, namespace):
             await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
-    await fence.look(2)
-    async with run_in_background(fence.keep_looking(2)):
+    await fence.check(2)
+    async with run_in_background(fence.check_periodically(2)):
         assert fence.manager(2) == field_manager(2)
         async with a_policy_that_reads_only(1, api_client, namespace):
             await eventually(lambda: fence.manager(2) == UNFENCED)

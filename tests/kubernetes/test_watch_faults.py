@@ -115,15 +115,15 @@ async def test_a_leaders_watch_includes_all_writes_before_its_leadership(
         by_another = await store.create(an_ai_model("by-another"))
 
         since = time.monotonic()
-        async with own.led(proxy.client, since) as led, record_watch(led, AiModel) as seen_by_leader:
+        async with own.as_leader(proxy.client, since) as leader, record_watch(leader, AiModel) as seen_by_leader:
             await seen_by_leader.until(lambda: seen_by_leader.synced)
             assert seen_by_leader.current == {"by-another": by_another}
             await seen.until(lambda: seen.current == seen_by_leader.current)
         assert proxy.count(is_list) == 2
 
-        async with own.led(proxy.client, since) as led, record_watch(led, AiModel) as seen_by_leader:
+        async with own.as_leader(proxy.client, since) as leader, record_watch(leader, AiModel) as seen_by_leader:
             await seen_by_leader.until(lambda: seen_by_leader.synced)
-            assert await led.get_many(AiModel, ["by-another"]) == [by_another]
+            assert await leader.get_many(AiModel, ["by-another"]) == [by_another]
         assert proxy.count(is_list) == 2
 
 

@@ -98,7 +98,7 @@ class Fence:
         """Return the field manager for the writes of that leader, by the result of the last check."""
         return UNFENCED if self._is_outdated else field_manager(epoch)
 
-    async def look(self, epoch: int) -> None:
+    async def check(self, epoch: int) -> None:
         """Check whether former leaders are fenced, report it, and make sure that this leader can write.
 
         An API server that was without any policy that reads Leases keeps the Leases of that time in its cache until it
@@ -115,13 +115,13 @@ class Fence:
         elif not self._is_fenced:
             log.warning("degraded: former leaders are not fenced, since the admission policy is missing")
 
-    async def keep_looking(self, epoch: int) -> None:
+    async def check_periodically(self, epoch: int) -> None:
         """Check again whenever the policy was applied or deleted, until cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             with suppress(LabratsError):
                 if await _is_fenced(self._client, self._namespace, epoch) != self._is_fenced:
-                    await self.look(epoch)
+                    await self.check(epoch)
 
     async def _is_refused_by_mistake(self, epoch: int) -> bool:
         """Return whether the policy refuses this epoch although the Lease has it.

@@ -38,13 +38,13 @@ class LeaseTiming:
     lease:   time without a renewal after which another engine may take the Lease.
     renew:   interval between two renewals.
     give_up: time without a successful renewal after which the leader stops.
-    look:    interval at which other engines read the Lease.
+    poll:    interval at which other engines read the Lease.
     """
 
     lease: float = 10.0
     renew: float = 2.0
     give_up: float = 7.0
-    look: float = 1.0
+    poll: float = 1.0
 
 
 class _LeaseMeta(Record):
@@ -87,7 +87,7 @@ class Election:
         self._lease: Lease | None = None
         self._changed_at = 0.0  # time of the last change of the Lease, by the clock of this machine only
         self._holds_lease = False
-        self.leads_since = 0.0
+        self.leader_since = 0.0
         """Start of this leadership by time.monotonic(): no other engine has led since."""
 
     async def run(self, lead: LeaderTask) -> None:
@@ -101,7 +101,7 @@ class Election:
 
     # Before leading
 
-    async def try_at_once(self) -> None:
+    async def try_acquire(self) -> None:
         """Try once to take the Lease. After a success, `run` begins by leading.
 
         Whatever the engine reads after a success is new enough for a leader.
@@ -116,9 +116,9 @@ class Election:
         if _now() > self._changed_at + self._timing.give_up:  # it was won too long ago
             self._holds_lease = False
         while not self._holds_lease:
-            await self.try_at_once()
+            await self.try_acquire()
             if not self._holds_lease:
-                await asyncio.sleep(self._timing.look)
+                await asyncio.sleep(self._timing.poll)
         self._holds_lease = False
 
     async def _is_free(self) -> bool:
@@ -143,7 +143,7 @@ class Election:
             return False
         if self._prepare:
             await self._prepare(spec.lease_transitions)
-        self.leads_since = time.monotonic()
+        self.leader_since = time.monotonic()
         return True
 
     # Leading

@@ -132,7 +132,7 @@ class KubernetesStore:
             raise errors.exceptions[0] from None  # unwrap the error of the block or of the watch
 
     @asynccontextmanager
-    async def led(self, client: ApiClient, since: float) -> "AsyncIterator[KubernetesStore]":
+    async def as_leader(self, client: ApiClient, since: float) -> "AsyncIterator[KubernetesStore]":
         """Yield this store for the leader, which also reports invalid objects.
 
         client: client that sends the leader's epoch with each write.
