@@ -1,1 +1,1 @@
-"""What fulfils the ports: `embedded` (SQLite and processes of this machine). Only main.py names one."""
+"""The backends, which implement the ports. They do not import each other, and only labrats/compose.py names them."""

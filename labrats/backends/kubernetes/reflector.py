@@ -273,13 +273,13 @@ class Reflector(Generic[T]):
         """List the collection, and pass the differences on to subscribers."""
         began_at = time.monotonic()
         found: dict[str, _Entry] = {}
-        gone = set(self._rejected)
+        deleted = set(self._rejected)
         async for page in self._client.pages(self._collection.path, self._collection.query):
             for number, item in enumerate(page.items):
                 if number % _YIELD_INTERVAL == 0:
                     await asyncio.sleep(0)
                 identity = _RAW_OBJECTS.decode(item).metadata
-                gone.discard(identity.name)
+                deleted.discard(identity.name)
                 known = self._entries.get(identity.name)
                 if known and known.is_of(identity):
                     found[identity.name] = known
@@ -287,7 +287,7 @@ class Reflector(Generic[T]):
                     found[identity.name] = _entry(each)
                 elif known and self._keeps_last(known, identity):
                     found[identity.name] = known
-        for name in gone:
+        for name in deleted:
             del self._rejected[name]
         for name, known in list(self._entries.items()):
             if name not in found or found[name].uid != known.uid:
