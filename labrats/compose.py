@@ -97,20 +97,22 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
     from labrats.controller.source_status import SourceStatusReconciler
     from labrats.metrics import Metrics
     from labrats.model.job import Job
+    from labrats.settings import KubernetesSettings
 
-    runner_settings = configured.runner_settings(settings)
+    kubernetes = KubernetesSettings()
+    runner_settings = configured.runner_settings(settings, kubernetes)
     namespace, metrics = runner_settings.namespace, Metrics()
     async with ApiClient.open() as client, KubernetesStore.open(client, namespace) as own_store:
         loading = asyncio.create_task(asyncio.to_thread(import_module, "labrats.api.app"))
         fence = Fence(client, namespace, metrics)
         identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        election = Election(client, namespace, identity, prepare=fence.look)
+        election = Election(client, namespace, identity, prepare=fence.check)
         if settings.drives_jobs:
-            await election.try_at_once()  # before the watches start, so that a first leader lists each kind once
+            await election.try_acquire()  # before the watches start, so that a first leader lists each kind once
         if settings.needs_jobs:
             own_store.begin_watch(Job)
         await loading
-        model_files = configured.model_files(settings, client)
+        model_files = configured.model_files(settings, kubernetes, client)
         own_runner = KubernetesRunner(client, own_store, runner_settings)
         services = await retry_until_reachable(
             partial(create_services, settings, own_store, own_runner, metrics, model_files)
@@ -118,19 +120,19 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
 
         async def lead(epoch: int) -> None:
             leading = client.writing_as(partial(fence.manager, epoch))
-            async with own_store.led(leading, election.leads_since) as store, asyncio.TaskGroup() as loops:
-                loops.create_task(fence.keep_looking(epoch), name="fence")
+            async with own_store.as_leader(leading, election.leader_since) as store, asyncio.TaskGroup() as loops:
+                loops.create_task(fence.check_periodically(epoch), name="fence")
                 runner = KubernetesRunner(leading, store, runner_settings)
                 loops.create_task(runner.run(), name="runner")
                 loops.create_task(drive_jobs(services, store, runner), name="drive")
-                if receivers := configured.receiver_settings():
+                if receivers := configured.receiver_settings(kubernetes):
                     receiver = ReceiverReconciler(leading, receivers)
                     labels = credential_labels(store, settings)
                     reconciler = SourceStatusReconciler(store, services.clock, receiver, labels=labels)
                     loops.create_task(reconciler.run(), name="source-status")
-                if model_files := configured.model_files(settings, leading):
+                if model_files := configured.model_files(settings, kubernetes, leading):
                     loops.create_task(model_files.run(), name="model-files")
-                if network_check := configured.network_check(settings, epoch):
+                if network_check := configured.network_check(settings, kubernetes, epoch):
                     jobs = BatchClient(leading, namespace)
                     loops.create_task(check_network(jobs, network_check, metrics), name="network-check")
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from msgspec.structs import replace
 
 from labrats.model.ai_model import AiModel, most_similar
+from labrats.model.attempt_name import AttemptName
 from labrats.model.config import JobConfig, Sampling
 from labrats.model.errors import Conflict, Taken
 from labrats.model.job import AgentSession, FailedCode, Job, Outputs, Usage
@@ -148,7 +149,7 @@ class Attempt:
     others: Collection[AiModel] = ()
 
     @property
-    def name(self) -> str:
+    def name(self) -> AttemptName:
         return self.job.attempt_name
 
     @property
@@ -239,15 +240,15 @@ class Runner(Protocol):
         """
         ...
 
-    async def find(self, name: str) -> AttemptState:
+    async def find(self, name: AttemptName) -> AttemptState:
         """Return the current state of an attempt."""
         ...
 
-    async def stop(self, name: str) -> None:
+    async def stop(self, name: AttemptName) -> None:
         """Ask an attempt to end, and return at once. Repeating it is harmless, and so is stopping one that is Gone."""
         ...
 
-    async def kill(self, name: str) -> None:
+    async def kill(self, name: AttemptName) -> None:
         """Kill an attempt with every process that it started. When this returns, `find` returns Gone.
 
         That holds for a name that was never started, too: no executor can start under it any more. Raises RetryLater
@@ -255,19 +256,19 @@ class Runner(Protocol):
         """
         ...
 
-    def watch(self) -> AsyncIterator[str]:
+    def watch(self) -> AsyncIterator[AttemptName]:
         """Yield the name of each attempt whose state may have changed. Never ends by itself."""
         ...
 
-    async def place(self, name: str) -> Place:
+    async def place(self, name: AttemptName) -> Place:
         """Return the names of the attempt's Job and pod, for as long as its output is retained."""
         ...
 
-    async def tail(self, name: str) -> OutputTail:
+    async def tail(self, name: AttemptName) -> OutputTail:
         """Return the end of the attempt's output so far; empty when there is none."""
         ...
 
-    def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
+    def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         """Yield the attempt's events with a `seq` above `after_seq`, in order: whole lines, some 32 KiB at a time.
 
         A line may not be an event of the protocol; see stored_lines and events_in.
@@ -276,23 +277,23 @@ class Runner(Protocol):
         """
         ...
 
-    async def result(self, name: str) -> Any:
+    async def result(self, name: AttemptName) -> Any:
         """Return the complete result of an attempt whose `result` event names a file. Raises NotFound if it is gone."""
         ...
 
-    async def patch(self, name: str) -> bytes:
+    async def patch(self, name: AttemptName) -> bytes:
         """Return the attempt's changes to its workspace as a git patch. Raises NotFound when none is retained."""
         ...
 
-    async def workspaces(self) -> list[str]:
+    async def workspaces(self) -> list[AttemptName]:
         """Return the names of the attempts whose workspace is retained."""
         ...
 
-    async def retained(self) -> list[str]:
+    async def retained(self) -> list[AttemptName]:
         """Return the names of the attempts of which anything is retained, whether or not their jobs exist."""
         ...
 
-    async def remove(self, name: str, *, keep_output: bool = False) -> None:
+    async def remove(self, name: AttemptName, *, keep_output: bool = False) -> None:
         """Delete the workspace and inputs of an attempt that is Gone, and its output unless `keep_output`.
 
         With `keep_output`, do nothing while a later attempt works in the workspace.

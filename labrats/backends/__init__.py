@@ -1,1 +1,1 @@
-"""Implementations of the ports: `embedded` and `kubernetes`. Only main.py names one of them."""
+"""The backends, which implement the ports. They do not import each other, and only labrats/compose.py names them."""

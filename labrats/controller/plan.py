@@ -226,5 +226,5 @@ def backoff_after(job: Job, delays: Delays) -> timedelta:
     The jitter is derived from the name of the attempt, which keeps the plan pure.
     """
     seconds = delays.backoff.total_seconds() * 2 ** (job.status.attempts - 1)
-    jitter = 0.5 + crc32(job.attempt_name.encode()) / 2**33
+    jitter = 0.5 + crc32(str(job.attempt_name).encode()) / 2**33
     return timedelta(seconds=min(seconds, MAX_BACKOFF_SECONDS) * jitter)

@@ -28,6 +28,7 @@ from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.intake.repository_tokens import RepositoryTokens
 from labrats.metrics import Metrics
 from labrats.model.ai_model import AiModel
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound
 from labrats.model.job import FailedCode, Job, advance
 from labrats.model.phases import JobEvent, Phase
@@ -108,7 +109,7 @@ class Controller:
 
     async def _watch_attempts(self) -> None:
         async for name in self._runner.watch():
-            self._work.add(name.rpartition("-")[0])
+            self._work.add(name.job_id)
 
     def _observe(self, job: Job) -> None:
         self._add_work(self._schedule.observe(job, self._clock.now()))
@@ -172,7 +173,7 @@ class Controller:
         successor = self._schedule.successor(job.id)
         if successor is None or successor.metadata.uid != job.metadata.uid:
             for number in range(1, job.status.attempts + 1):
-                await self._runner.remove(f"{job.id}-{number}")
+                await self._runner.remove(AttemptName(job.id, number))
         self._add_work(self._schedule.finish_abandoned(job, self._clock.now()))
 
     # Actions

@@ -14,6 +14,7 @@ import structlog
 
 from labrats.files.attachments import Attachments, job_of
 from labrats.index.jobs import JobIndex
+from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import TOKEN_LIFETIME, Job
@@ -81,7 +82,7 @@ class Retention:
         for name in await self._runner.workspaces():
             await self._clear_workspace(name, now - self._workspace_retention)
         for name in await self._runner.retained():
-            if not await self._exists(job_of_attempt(name)):
+            if not await self._exists(name.job_id):
                 await self._collect_attempt(name)
         for folders in batched(await self._attachments.folders(NEW_SECONDS), BATCH):
             await self._collect_attachments(folders)
@@ -105,13 +106,13 @@ class Retention:
         if not _ended_before(job, ended_before):
             return
         for number in range(1, job.status.attempts + 1):
-            await self._runner.remove(f"{job_id}-{number}")
+            await self._runner.remove(AttemptName(job_id, number))
         await self._attachments.remove(job.spec.workspace_files)
         await self._store.delete(Job, job_id, job.metadata.resource_version)
 
-    async def _clear_workspace(self, name: str, ended_before: datetime) -> None:
+    async def _clear_workspace(self, name: AttemptName, ended_before: datetime) -> None:
         try:
-            job = await self._store.get(Job, job_of_attempt(name))
+            job = await self._store.get(Job, name.job_id)
         except NotFound:
             return  # `clean` collects the whole attempt
         if not _may_be_used(name, job) or _ended_before(job, ended_before):
@@ -127,14 +128,14 @@ class Retention:
             return False
         return True
 
-    async def _collect_attempt(self, name: str) -> None:
+    async def _collect_attempt(self, name: AttemptName) -> None:
         try:
             await self._runner.kill(name)  # the job may have been deleted while it was running
             await self._runner.remove(name)
         except RetryLater as error:  # for example, its node is unreachable: the next pass tries again
-            log.warning("orphaned attempt not removed", attempt=name, reason=str(error))
+            log.warning("orphaned attempt not removed", attempt=str(name), reason=str(error))
             return
-        log.info("orphaned attempt removed", attempt=name)
+        log.info("orphaned attempt removed", attempt=str(name))
 
     async def _collect_attachments(self, folders: Sequence[str]) -> None:
         """Remove the folders of deleted jobs, and of jobs that could not be stored."""
@@ -148,15 +149,10 @@ class Retention:
                 log.info("orphaned files removed", folder=folder)
 
 
-def job_of_attempt(name: str) -> str:
-    """Return the id of the job that the attempt belongs to."""
-    return name.rpartition("-")[0]
-
-
-def _may_be_used(name: str, job: Job) -> bool:
+def _may_be_used(name: AttemptName, job: Job) -> bool:
     """Return whether the latest attempt uses the workspace of this one, or a later attempt may resume in it."""
     session = job.status.session
-    return name == job.attempt_name or (session is not None and name == f"{job.id}-{session.attempt}")
+    return name == job.attempt_name or (session is not None and name == AttemptName(job.id, session.attempt))
 
 
 def _ended_before(job: Job, time: datetime) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from labrats.files.safe_paths import open_regular_file, read_regular_file
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import NotFound
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, AgentSession, Outputs, Usage
 from labrats.model.protocol import (
@@ -122,7 +123,7 @@ def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
     return (last if isinstance(last, ResultEvent | ErrorEvent) else None), tail
 
 
-def read_result(name: str, output: Path, file: Path) -> Any:
+def read_result(name: AttemptName, output: Path, file: Path) -> Any:
     """Return the result of the attempt `name`, from its output or from the `file` that it names. Raises NotFound."""
     outcome, _ = read_end(output)
     if not isinstance(outcome, ResultEvent):
@@ -135,7 +136,7 @@ def read_result(name: str, output: Path, file: Path) -> Any:
         raise NotFound(f"the result of attempt {name} is no longer stored") from error
 
 
-def read_patch(name: str, file: Path) -> bytes:
+def read_patch(name: AttemptName, file: Path) -> bytes:
     """Return the patch of the attempt `name`. Raises NotFound."""
     try:
         return read_regular_file(file, MAX_PATCH_BYTES)
@@ -203,9 +204,10 @@ def _offset_after(descriptor: int, seq: int) -> int:
     return low
 
 
-def attempt_names(root: Path) -> list[str]:
+def attempt_names(root: Path) -> list[AttemptName]:
     """Return the names of the attempts with a folder below `root`, which has one level of folders in between."""
-    return [folder.name for spread in _folders_in(root) for folder in _folders_in(Path(spread))]
+    folders = (folder for spread in _folders_in(root) for folder in _folders_in(Path(spread)))
+    return [name for folder in folders if (name := AttemptName.parse(folder.name))]
 
 
 def _folders_in(folder: Path) -> list["os.DirEntry[str]"]:

@@ -10,6 +10,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from labrats.model.agent import ChainLink
+from labrats.model.attempt_name import AttemptName
 from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config
 from labrats.model.errors import IllegalMove
 from labrats.model.phases import ENDED, JobEvent, Phase, next_phase
@@ -361,9 +362,9 @@ class Job(Resource):
         return self.status.phase in ENDED
 
     @property
-    def attempt_name(self) -> str:
-        """Name of the latest attempt: `{job}-{number}`. On Kubernetes, its Job has the same name."""
-        return f"{self.id}-{self.status.attempts}"
+    def attempt_name(self) -> AttemptName:
+        """The name of the latest attempt. On Kubernetes, its Job has the same name."""
+        return AttemptName(self.id, self.status.attempts)
 
     @property
     def paused_until(self) -> datetime | None:

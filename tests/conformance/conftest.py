@@ -1,4 +1,4 @@
-"""The backends that the conformance suites run on."""
+"""The backends on which the conformance suites run."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -19,7 +19,7 @@ from tests.fakes.store import MemoryStore
 
 @pytest.fixture(params=["memory", "embedded", pytest.param("kubernetes", marks=pytest.mark.kubernetes)])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], AbstractAsyncContextManager[Store]]:
-    """How to open an empty store of each backend in turn."""
+    """Return a function that opens an empty store, for each backend in turn."""
     match request.param:
         case "embedded":
             return partial(EmbeddedStore.open, tmp_path / "labrats.db")
@@ -38,7 +38,7 @@ async def store(open_store: Callable[[], AbstractAsyncContextManager[Store]]) ->
 
 @asynccontextmanager
 async def open_kubernetes_store(kubeconfig: Path) -> AsyncIterator[KubernetesStore]:
-    """A store in a namespace of its own."""
+    """Open a store in a namespace of its own."""
     async with (
         ApiClient.open(kubeconfig) as client,
         new_namespace(client) as namespace,
@@ -51,7 +51,7 @@ async def open_kubernetes_store(kubeconfig: Path) -> AsyncIterator[KubernetesSto
 def open_backend(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Callable[[], AbstractAsyncContextManager[RunnerBackend]]:
-    """How to open a machine, or a cluster, of each kind in turn."""
+    """Return a function that opens an empty machine or cluster, for each backend in turn."""
     match request.param:
         case "embedded":
             return partial(EmbeddedBackend.open, tmp_path)
@@ -66,13 +66,13 @@ def open_backend(
 async def backend(
     open_backend: Callable[[], AbstractAsyncContextManager[RunnerBackend]],
 ) -> AsyncIterator[RunnerBackend]:
-    """A machine of each kind in turn, for the attempts of one test."""
+    """A machine or cluster for the attempts of one test, for each backend in turn."""
     async with open_backend() as backend:
         yield backend
 
 
 @pytest.fixture
 async def runner(backend: RunnerBackend) -> AsyncIterator[Runner]:
-    """The runner of an engine on that machine."""
+    """The runner of one engine on `backend`."""
     async with backend.open_runner() as runner:
         yield runner

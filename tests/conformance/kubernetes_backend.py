@@ -1,4 +1,4 @@
-"""Attempts in pods of a real cluster. Its node is this machine, so that their processes can be seen and ended."""
+"""Attempts in pods of a real cluster whose node is this machine, so that tests can see and kill their processes."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.pod import PodSettings
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.model.attempt_name import AttemptName
 from labrats.model.record import encode
 from labrats.ports import Runner, Store
 from labrats.processes import send_signal, with_environment
@@ -20,7 +21,7 @@ from tests.support.background import run_in_background
 
 
 class KubernetesBackend:
-    """Pods in one namespace. folder: what stands for the shared volume."""
+    """Pods in one namespace. folder: stand-in for the shared volume."""
 
     def __init__(self, kubeconfig: Path, namespace: str, image: str, folder: Path) -> None:
         self.store: Store = MemoryStore()
@@ -31,7 +32,7 @@ class KubernetesBackend:
     @classmethod
     @asynccontextmanager
     async def open(cls, kubeconfig: Path, image: str, folder: Path) -> AsyncIterator[Self]:
-        """In a namespace where Pod Security allows no more than it calls `restricted`; its pods end with it."""
+        """Open a backend in a new namespace with Pod Security `restricted`. Its pods are deleted with the namespace."""
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         async with ApiClient.open(kubeconfig) as client, new_namespace(client, labels) as namespace:
             yield cls(kubeconfig, namespace, image, folder)
@@ -43,20 +44,20 @@ class KubernetesBackend:
             async with run_in_background(runner.run()):
                 yield runner
 
-    def living_processes(self, name: str) -> int:
-        return len({*_processes_in_pod(name), *with_environment("LABRATS_ATTEMPT", name)})
+    def living_processes(self, name: AttemptName) -> int:
+        return len({*_processes_in_pod(name), *with_environment("LABRATS_ATTEMPT", str(name))})
 
-    def crash(self, name: str) -> None:
+    def crash(self, name: AttemptName) -> None:
         for pid in executors_of(name):
             send_signal(pid, signal.SIGKILL)
 
-    async def crash_unseen(self, name: str) -> None:
+    async def crash_unseen(self, name: AttemptName) -> None:
         executors = executors_of(name)
         for pid in executors:
-            send_signal(pid, signal.SIGSTOP)  # so that it cannot tell that it is asked to end
+            send_signal(pid, signal.SIGSTOP)  # so that it cannot report that it is stopped
         async with ApiClient.open(self._kubeconfig) as client:
             api = BatchClient(client, self._settings.namespace)
-            pods = await api.pods_of(name)
+            pods = await api.pods_of(str(name))
             await api.delete_job(await api.get_job(name))
             for pod in pods:
                 path = f"/api/v1/namespaces/{self._settings.namespace}/pods/{pod.name}"
@@ -65,35 +66,35 @@ class KubernetesBackend:
             send_signal(pid, signal.SIGKILL)
 
     def kill_helpers(self) -> None:
-        """What runs beside its executors is the cluster itself."""
+        """Do nothing: the only helper is the cluster itself."""
 
 
 def a_pod_settings(executor: str, **fields: object) -> PodSettings:
-    """Small pods, as a test needs them. The test cluster has no name server of its own."""
-    usual: dict[str, object] = {
+    """Return settings of small pods. The test cluster has no DNS server, so pods use that of the machine."""
+    defaults: dict[str, object] = {
         "image": executor,
         "resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "256Mi"}},
         "scratch_size": "100Mi",
         "pod_fields": {"dnsPolicy": "Default"},
         "grace_seconds": 5.0,
     }
-    return PodSettings(**usual | fields)  # type: ignore[arg-type]
+    return PodSettings(**defaults | fields)  # type: ignore[arg-type]
 
 
-def executors_of(name: str) -> list[int]:
-    """The processes of the attempt's executor, as this machine knows them."""
+def executors_of(name: AttemptName) -> list[int]:
+    """Return the pids of the attempt's executor on this machine."""
     return [pid for pid in _processes_in_pod(name) if b"labrats.executor" in _read(pid, "cmdline")]
 
 
-def _processes_in_pod(name: str) -> list[int]:
-    """The living processes with the environment of the attempt's container: its pod has a name that begins with its."""
+def _processes_in_pod(name: AttemptName) -> list[int]:
+    """Return the living processes with the attempt's pod in HOSTNAME: its name begins with that of the attempt."""
     mark = f"HOSTNAME={name}-".encode()
     pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
     return [pid for pid in pids if any(each.startswith(mark) for each in _read(pid, "environ").split(b"\0"))]
 
 
 def _read(pid: int, file: str) -> bytes:
-    """Empty when it has ended, a zombie's files too."""
+    """Return the content of a file of a process; empty if the process has ended."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/{file}").read_bytes()
     return b""

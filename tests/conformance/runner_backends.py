@@ -1,4 +1,4 @@
-"""Where the attempts of the Runner suite run: how to open a runner there, and how to look at and disturb what runs."""
+"""The machines on which attempts of the Runner suite run, with methods to open runners and to disturb attempts."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
+from labrats.model.attempt_name import AttemptName
 from labrats.ports import Gone, Runner, Store
 from labrats.processes import ProcessId, descendants, send_signal, with_environment
 from tests.fakes.runner import MemoryMachine, MemoryRunner
@@ -17,29 +18,29 @@ from tests.support.waiting import eventually
 
 
 class RunnerBackend(Protocol):
-    """One machine or cluster, empty at first. keeps_workspaces: whether they outlive what was done in them."""
+    """One machine or cluster, empty at first. keeps_workspaces: True if workspaces outlive their attempts."""
 
     store: Store
     keeps_workspaces: bool
 
     def open_runner(self) -> AbstractAsyncContextManager[Runner]:
-        """The runner of one engine. Further ones are other engines, or the same one started again."""
+        """Open the runner of one engine. A further call opens that of another engine, or of a restarted one."""
         ...
 
-    def living_processes(self, name: str) -> int:
-        """How many processes of the attempt live: its executor and all that came from it, wherever they are by now."""
+    def living_processes(self, name: AttemptName) -> int:
+        """Return the number of living processes of the attempt: its executor and descendants, also detached ones."""
         ...
 
-    def crash(self, name: str) -> None:
-        """Have the executor die of signal 9."""
+    def crash(self, name: AttemptName) -> None:
+        """Kill the executor with signal 9."""
         ...
 
-    async def crash_unseen(self, name: str) -> None:
-        """Have the executor die, and with it whatever could tell how it did."""
+    async def crash_unseen(self, name: AttemptName) -> None:
+        """Kill the executor together with everything that could report how it died."""
         ...
 
     def kill_helpers(self) -> None:
-        """Have everything die that runs beside the executors on their behalf."""
+        """Kill the processes that run beside the executors on their behalf."""
         ...
 
 
@@ -61,23 +62,23 @@ class MemoryBackend:
     async def open_runner(self) -> AsyncIterator[Runner]:
         yield MemoryRunner(self.store, self._machine)
 
-    def living_processes(self, name: str) -> int:
+    def living_processes(self, name: AttemptName) -> int:
         executor = self._machine.executors.get(name)
         return 0 if executor is None or executor.gone else 1 + executor.children
 
-    def crash(self, name: str) -> None:
+    def crash(self, name: AttemptName) -> None:
         self._machine.kill(name)
 
-    async def crash_unseen(self, name: str) -> None:
+    async def crash_unseen(self, name: AttemptName) -> None:
         self._machine.executors[name].end(Gone())
         self._machine.kill(name)
 
     def kill_helpers(self) -> None:
-        """It has none."""
+        """Do nothing: there are no helpers."""
 
 
 class EmbeddedBackend:
-    """Real processes of this machine."""
+    """Real processes on this machine."""
 
     def __init__(self, folder: Path) -> None:
         self.store: Store = MemoryStore()
@@ -88,7 +89,7 @@ class EmbeddedBackend:
     @classmethod
     @asynccontextmanager
     async def open(cls, folder: Path) -> AsyncIterator[Self]:
-        """It ends every process that the test left."""
+        """Open a backend that finally kills every process that the test left."""
         backend = cls(folder)
         try:
             yield backend
@@ -97,7 +98,7 @@ class EmbeddedBackend:
 
     @asynccontextmanager
     async def open_runner(self, programs: Mapping[str, str] | None = None) -> AsyncIterator[Runner]:
-        """programs: those of agents, by provider."""
+        """Open the runner of one engine. programs: agent CLIs by provider."""
         settings = LocalRunnerSettings(self._folders, Path("/nowhere"), environment={}, programs=programs or {})
         async with LocalRunner(self.store, settings) as runner:
             try:
@@ -105,17 +106,17 @@ class EmbeddedBackend:
             finally:
                 self._launchers |= set(_living_launchers())
 
-    def living_processes(self, name: str) -> int:
+    def living_processes(self, name: AttemptName) -> int:
         executor = self._executor(name)
         family = {executor.pid, *descendants(executor.pid)} if executor and executor.is_alive else set()
-        return len(family | set(with_environment("LABRATS_ATTEMPT", name)))
+        return len(family | set(with_environment("LABRATS_ATTEMPT", str(name))))
 
-    def crash(self, name: str) -> None:
+    def crash(self, name: AttemptName) -> None:
         executor = self._executor(name)
         assert executor
         send_signal(executor.pid, signal.SIGKILL)
 
-    async def crash_unseen(self, name: str) -> None:
+    async def crash_unseen(self, name: AttemptName) -> None:
         self.kill_helpers()
         self.crash(name)
         await eventually(lambda: self.living_processes(name) == 0)
@@ -132,19 +133,19 @@ class EmbeddedBackend:
                 send_signal(executor.pid, signal.SIGKILL)
         await eventually(lambda: all(_is_reaped(launcher) for launcher in self._launchers))
 
-    def _executor(self, name: str) -> ProcessId | None:
+    def _executor(self, name: AttemptName) -> ProcessId | None:
         executor = self._folders.of(name).executor()
         return executor if isinstance(executor, ProcessId) else None
 
 
 def _living_launchers() -> list[int]:
-    """The launchers that this process started. Their executors, being forks, have the same command line."""
+    """Return the launchers that this process started. Their executors are forks with the same command line."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return [pid for pid in map(int, children) if b"labrats.executor.launcher" in _command_line(pid)]
 
 
 def _is_reaped(child: int) -> bool:
-    """Whether the process has ended; reaps it, since its engine, which has let go of it, does not."""
+    """Return whether the process has ended. Reaps it, since the engine that started it no longer does."""
     try:
         return os.waitpid(child, os.WNOHANG) != (0, 0)
     except ChildProcessError:

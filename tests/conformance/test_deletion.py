@@ -1,4 +1,4 @@
-"""A job that is deleted while it runs, on machines of each kind. On a cluster see tests/kubernetes/test_engine.py."""
+"""The deletion of a running job, without a cluster. For a cluster, see tests/kubernetes/test_engine.py."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from labrats.index.catalog import Catalog
+from labrats.model.attempt_name import AttemptName
 from labrats.model.job import Job
 from labrats.ports import NotStarted, SystemClock
 from labrats.settings import EngineSettings
@@ -26,7 +27,7 @@ def open_machine(
     return MemoryBackend.open if request.param == "memory" else partial(EmbeddedBackend.open, tmp_path)
 
 
-async def test_all_that_a_deleted_job_runs_is_ended_and_nothing_of_it_is_left(
+async def test_the_processes_and_files_of_a_deleted_job_are_removed(
     open_machine: Callable[[], AbstractAsyncContextManager[RunnerBackend]],
 ) -> None:
     stubborn = a_spec([{"ignoreSignals": True}, {"fork": {"seconds": 300, "detached": True}}, {"hang": True}])
@@ -34,7 +35,7 @@ async def test_all_that_a_deleted_job_runs_is_ended_and_nothing_of_it_is_left(
         controller = a_controller(machine.store, runner, Catalog(), SystemClock(), EngineSettings())
         async with run_in_background(controller.run()):
             job = await machine.store.create(a_job(spec=stubborn, resource_version=""))
-            attempt = f"{job.id}-1"
+            attempt = AttemptName(job.id, 1)
             await eventually(lambda: machine.living_processes(attempt) > 1)
             await machine.store.delete(Job, job.id)
             await eventually(lambda: machine.living_processes(attempt) == 0)

@@ -1,4 +1,4 @@
-"""What ModelFiles (labrats/ports.py) promises, on this machine and on a cluster."""
+"""The contract of ModelFiles (labrats/ports.py), on this machine and on a cluster."""
 
 import asyncio
 import hashlib
@@ -24,8 +24,8 @@ from tests.cluster.volumes import bind_volume
 from tests.support.background import run_in_background
 from tests.support.model_hub import OPEN, FolderHub, a_folder_hub, weights
 
-PATIENCE_SECONDS: Final = 120.0
-"""Pods take a while to begin."""
+TIMEOUT_SECONDS: Final = 120.0
+"""Timeout for an operation, with the start of its pod."""
 
 CONTENT: Final = weights(3 * 2**20)
 DIGEST: Final = hashlib.sha256(CONTENT).hexdigest()
@@ -41,7 +41,7 @@ DIGEST: Final = hashlib.sha256(CONTENT).hexdigest()
 )
 def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "kubernetes":
-        for slow in ("kubeconfig", "engine_image"):  # now, since no event loop runs yet
+        for slow in ("kubeconfig", "engine_image"):  # before an event loop runs
             request.getfixturevalue(slow)
     return str(request.param)
 
@@ -55,7 +55,7 @@ def hub(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> Iterato
         return
     cluster: Cluster | None = request.getfixturevalue("cluster")
     if cluster is None:
-        pytest.skip("only in a cluster of our own is it known where pods reach this machine")
+        pytest.skip("needs the tests' own cluster, whose pods can reach this machine")
     with a_folder_hub(tmp_path / "hub", GATEWAY, cluster.inside) as hub:
         (hub.folder / "a.gguf").write_bytes(CONTENT)
         yield hub
@@ -63,7 +63,7 @@ def hub(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> Iterato
 
 @pytest.fixture
 async def files(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> AsyncIterator[ModelFiles]:
-    """An empty place for files."""
+    """An empty models folder or volume."""
     folder = tmp_path / "models"
     folder.mkdir()
     if backend == "embedded":
@@ -97,9 +97,9 @@ def a_download(hub: FolderHub, **fields: Any) -> FileOperation:
 A_DELETION: Final = FileOperation(work=OperationType.DELETE, provider="qwen", filename="a.gguf")
 
 
-async def standing(files: ModelFiles, *statuses: OperationStatus) -> FileOperation:
-    """The last operation that was begun, once it has one of those."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+async def until_status(files: ModelFiles, *statuses: OperationStatus) -> FileOperation:
+    """Wait until the latest operation has one of `statuses`, and return it."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
             operation, *_ = await files.operations()
             if operation.status in statuses:
@@ -108,7 +108,7 @@ async def standing(files: ModelFiles, *statuses: OperationStatus) -> FileOperati
 
 
 async def ended(files: ModelFiles) -> FileOperation:
-    return await standing(files, OperationStatus.COMPLETED, OperationStatus.FAILED)
+    return await until_status(files, OperationStatus.COMPLETED, OperationStatus.FAILED)
 
 
 async def test_a_file_is_downloaded_found_and_deleted(files: ModelFiles, hub: FolderHub) -> None:
@@ -132,11 +132,11 @@ async def test_a_file_is_downloaded_found_and_deleted(files: ModelFiles, hub: Fo
     assert (await files.log(begun.name))[-1].endswith(f"a.gguf downloaded; its SHA-256 is {DIGEST}")
 
 
-async def test_one_thing_at_a_time_is_done_to_a_file(files: ModelFiles, hub: FolderHub) -> None:
+async def test_one_operation_at_a_time_works_on_a_file(files: ModelFiles, hub: FolderHub) -> None:
     hold = hub.folder / "a.gguf.hold"
     hold.write_text(str(2 * 2**20))
     begun = await files.begin(a_download(hub))
-    assert (await standing(files, OperationStatus.ACTIVE)).created_at == begun.created_at
+    assert (await until_status(files, OperationStatus.ACTIVE)).created_at == begun.created_at
 
     again = await files.begin(a_download(hub))
     assert again.created_at == begun.created_at
@@ -146,7 +146,7 @@ async def test_one_thing_at_a_time_is_done_to_a_file(files: ModelFiles, hub: Fol
     assert (await ended(files)).status is OperationStatus.COMPLETED
 
 
-async def test_a_failure_says_why(files: ModelFiles, hub: FolderHub) -> None:
+async def test_a_failed_operation_has_its_reason(files: ModelFiles, hub: FolderHub) -> None:
     await files.begin(a_download(hub, sha256="0" * 64))
     failed = await ended(files)
 
@@ -155,6 +155,6 @@ async def test_a_failure_says_why(files: ModelFiles, hub: FolderHub) -> None:
     assert list(await files.scan()) == []
 
 
-async def test_there_is_no_log_of_what_was_never_begun(files: ModelFiles) -> None:
+async def test_the_log_of_a_missing_operation_raises_not_found(files: ModelFiles) -> None:
     with pytest.raises(NotFound):
         await files.log("models-qwen-0123456789ab")

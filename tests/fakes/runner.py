@@ -7,6 +7,7 @@ from datetime import datetime
 from signal import Signals
 from typing import Any, Final, Self, TypeVar
 
+from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import GiveUp, NotFound
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, FailedCode, Usage
@@ -55,22 +56,22 @@ class MemoryRunner:
         if attempt.name not in self._machine.executors:
             self._machine.launch(attempt)
 
-    async def find(self, name: str) -> AttemptState:
+    async def find(self, name: AttemptName) -> AttemptState:
         await asyncio.sleep(0)
         executor = self._machine.executors.get(name)
         return (executor.gone or Alive()) if executor else NotStarted()
 
-    async def stop(self, name: str) -> None:
+    async def stop(self, name: AttemptName) -> None:
         await asyncio.sleep(0)
         if executor := self._machine.executors.get(name):
             executor.stop()
 
-    async def kill(self, name: str) -> None:
+    async def kill(self, name: AttemptName) -> None:
         await asyncio.sleep(0)
         self._machine.kill(name)
 
-    async def watch(self) -> AsyncIterator[str]:
-        names: asyncio.Queue[str] = asyncio.Queue()
+    async def watch(self) -> AsyncIterator[AttemptName]:
+        names: asyncio.Queue[AttemptName] = asyncio.Queue()
         self._machine.watchers.append(names)
         try:
             while True:
@@ -78,15 +79,15 @@ class MemoryRunner:
         finally:
             self._machine.watchers.remove(names)
 
-    async def place(self, name: str) -> Place:
+    async def place(self, name: AttemptName) -> Place:
         return Place()
 
-    async def tail(self, name: str) -> OutputTail:
+    async def tail(self, name: AttemptName) -> OutputTail:
         await asyncio.sleep(0)
         executor = self._machine.executors.get(name)
         return executor.tail() if executor else OutputTail()
 
-    async def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
+    async def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         while True:
             changed = self._machine.changed
             executor = self._machine.executors.get(name)
@@ -98,29 +99,29 @@ class MemoryRunner:
             else:
                 await changed.wait()
 
-    async def result(self, name: str) -> Any:
+    async def result(self, name: AttemptName) -> Any:
         await asyncio.sleep(0)
         executor = self._machine.executors.get(name)
         if executor is None or not (executor.gone and isinstance(executor.gone.outcome, ResultEvent)):
             raise NotFound(f"the result of attempt {name} is no longer kept")
         return executor.result
 
-    async def patch(self, name: str) -> bytes:
+    async def patch(self, name: AttemptName) -> bytes:
         await asyncio.sleep(0)
         executor = self._machine.executors.get(name)
         if executor is None or not (executor.gone and executor.patch):
             raise NotFound(f"attempt {name} left no patch")
         return executor.patch
 
-    async def workspaces(self) -> list[str]:
+    async def workspaces(self) -> list[AttemptName]:
         await asyncio.sleep(0)
         return [name for name, executor in self._machine.executors.items() if executor.has_workspace]
 
-    async def retained(self) -> list[str]:
+    async def retained(self) -> list[AttemptName]:
         await asyncio.sleep(0)
         return list(self._machine.executors)
 
-    async def remove(self, name: str, *, keep_output: bool = False) -> None:
+    async def remove(self, name: AttemptName, *, keep_output: bool = False) -> None:
         await asyncio.sleep(0)
         if keep_output and name in self._machine.executors:
             self._machine.executors[name].has_workspace = False
@@ -133,7 +134,7 @@ class MemoryRunner:
             try:
                 await self._store.get(ConfigMap, reference.name)
             except NotFound as error:
-                raise GiveUp(FailedCode.INTERNAL, "the job's prompt is gone") from error
+                raise GiveUp(FailedCode.INTERNAL, "the job's prompt is missing") from error
 
 
 class MemoryMachine:
@@ -144,8 +145,8 @@ class MemoryMachine:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or SystemClock()
-        self.executors: dict[str, MemoryExecutor] = {}
-        self.watchers: list[asyncio.Queue[str]] = []
+        self.executors: dict[AttemptName, MemoryExecutor] = {}
+        self.watchers: list[asyncio.Queue[AttemptName]] = []
         self.changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -159,18 +160,18 @@ class MemoryMachine:
 
     def launch(self, attempt: Attempt) -> None:
         executor = self.executors[attempt.name] = MemoryExecutor(attempt.name, self, self.clock.now())
-        executor.task = asyncio.create_task(executor.run(list(_actions_of(attempt))), name=attempt.name)
+        executor.task = asyncio.create_task(executor.run(list(_actions_of(attempt))), name=str(attempt.name))
         self.notify(attempt.name)
         executor.task.add_done_callback(lambda _: executor.end(_death("was killed by signal 15 (SIGTERM)")))
 
-    def kill(self, name: str) -> None:
+    def kill(self, name: AttemptName) -> None:
         """End the executor of that name and all its children. If there is none, it can never start."""
         executor = self.executors.setdefault(name, MemoryExecutor(name, self))
         executor.end(_death("was killed by signal 9 (SIGKILL)"))
         if executor.task:
             executor.task.cancel()
 
-    def notify(self, name: str) -> None:
+    def notify(self, name: AttemptName) -> None:
         for names in self.watchers:
             names.put_nowait(name)
         self.wake_readers()
@@ -184,7 +185,7 @@ class MemoryMachine:
 class MemoryExecutor:
     """One attempt. children: number of processes it left running. started_at: None if it never started."""
 
-    name: str
+    name: AttemptName
     machine: MemoryMachine
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -1,4 +1,4 @@
-"""An engine on the cluster, and somebody who uses it."""
+"""Fixtures of engines on the test cluster, and of their users."""
 
 import json
 import secrets
@@ -24,7 +24,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 @pytest.fixture
 async def jobs_namespace(api_client: ApiClient) -> AsyncIterator[str]:
-    """An empty namespace, in which Pod Security allows no more than it calls `restricted`. Leaders are fenced in it."""
+    """An empty namespace with Pod Security `restricted`, in which former leaders are fenced."""
     await fence_leaders(api_client)
     async with new_namespace(api_client, RESTRICTED) as name:
         yield name
@@ -32,8 +32,9 @@ async def jobs_namespace(api_client: ApiClient) -> AsyncIterator[str]:
 
 @pytest.fixture
 def start_engine(kubeconfig: Path, jobs_namespace: str, executor_image: str, tmp_path: Path) -> Iterator[EngineFactory]:
-    """Starts an engine on the test's namespace, with the environment variables that it is given. It may be called again
-    for a further replica.
+    """Return a function that starts an engine in the test's namespace, with these environment variables.
+
+    Each further call starts another replica.
     """
     with ExitStack() as engines:
 
@@ -61,7 +62,7 @@ async def user(engine: LocalEngine) -> AsyncIterator[User]:
 
 @pytest.fixture
 def kubectl(cluster: Cluster | None, kubeconfig: Path, namespace: str) -> Kubectl:
-    """Runs kubectl in the test's namespace, and returns what it says, also when it fails."""
+    """Return a function that runs kubectl in the test's namespace and returns its output, also of a failed command."""
     program = cluster.programs / "kubectl" if cluster else "kubectl"
 
     def run(*arguments: str, stdin: Any = None) -> str:

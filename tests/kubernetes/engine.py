@@ -1,4 +1,4 @@
-"""Engines that keep and run their jobs on the test cluster, each a process of its own on this machine."""
+"""Engines as processes on this machine, with their jobs on the test cluster."""
 
 import json
 from pathlib import Path
@@ -7,25 +7,27 @@ from typing import Any
 from tests.acceptance.engine import LocalEngine
 
 SMALL: dict[str, Any] = {"requests": {"cpu": "10m"}, "limits": {"memory": "256Mi"}}
-"""What pods of tests ask for, and may use."""
+"""Resources of the pods of tests."""
 
 
 def an_engine(
     kubeconfig: Path, namespace: str, image: str, folder: Path, volume: Path, **environment: str
 ) -> LocalEngine:
-    """`labrats serve --backend kubernetes`.
+    """Return an engine as `labrats serve --backend kubernetes` starts it.
 
-    folder: of this engine's own.  volume: stands for the shared volume.  environment: further settings.
+    folder:      folder of this engine only.
+    volume:      stand-in for the shared volume.
+    environment: further environment variables.
     """
-    usual = {
+    defaults = {
         "LABRATS_BACKEND": "kubernetes",
         "KUBECONFIG": str(kubeconfig),
         "LABRATS_NAMESPACE": namespace,
         "LABRATS_EXECUTOR_IMAGE": image,
         "LABRATS_EXECUTOR_RESOURCES": json.dumps(SMALL),
         "LABRATS_EXECUTOR_SCRATCH": "100Mi",
-        "LABRATS_EXECUTOR_POD": json.dumps({"dnsPolicy": "Default"}),  # the cluster has no name server of its own
+        "LABRATS_EXECUTOR_POD": json.dumps({"dnsPolicy": "Default"}),  # the test cluster has no DNS server
     }
-    engine = LocalEngine(folder, **usual | environment)
+    engine = LocalEngine(folder, **defaults | environment)
     engine.data_dir = volume
     return engine

@@ -1,4 +1,4 @@
-"""Everything with kubectl alone, on a real node: what people apply is the same as what they submit."""
+"""Applied resources on a real node: jobs and settings that are created with kubectl alone."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ import pytest
 from labrats.backends.kubernetes.client import ApiClient
 from tests.acceptance.engine import LocalEngine, User
 from tests.kubernetes.conftest import Kubectl
-from tests.kubernetes.test_engine import left_in
+from tests.kubernetes.test_engine import leftovers_in
 from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.kubernetes(node=True)
@@ -20,7 +20,7 @@ HANG = {"mock": {"steps": [{"log": "here"}, {"hang": True}]}}
 
 @pytest.fixture
 def namespace(jobs_namespace: str) -> str:
-    """Where kubectl works."""
+    """The namespace that kubectl uses."""
     return jobs_namespace
 
 
@@ -35,14 +35,14 @@ def a_resource(kind: str, name: str, /, **spec: Any) -> dict[str, Any]:
 
 
 def a_job(name: str, /, **spec: Any) -> dict[str, Any]:
-    usual = {"source": "kubectl", "type": "code-review", "prompt": "Look at it.", "config": {"provider": "mock"}}
-    return a_resource("InferenceRequest", name, **usual | spec)
+    defaults = {"source": "kubectl", "type": "code-review", "prompt": "Look at it.", "config": {"provider": "mock"}}
+    return a_resource("InferenceRequest", name, **defaults | spec)
 
 
 def apply(kubectl: Kubectl, *resources: Mapping[str, Any]) -> None:
-    """All of them at once, in this order, as from one file."""
-    said = kubectl("apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": resources})
-    assert said.count(" created") == len(resources), said
+    """Apply all resources at once, in this order."""
+    output = kubectl("apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": resources})
+    assert output.count(" created") == len(resources), output
 
 
 INSTRUCTION = a_resource("AiInstruction", "rules", scope="global", content="Be kind to {{ metadata.repo }}.")
@@ -50,9 +50,7 @@ AGENT = a_resource("AiAgent", "reviewer", triggerName="ai-reviewer", defaultProv
 CONFIG = a_resource("AiConfig", "default", providers={"mock": {"model": "big"}})
 
 
-async def test_a_job_runs_with_the_settings_and_instructions_that_were_applied_with_it(
-    kubectl: Kubectl, admin: User
-) -> None:
+async def test_an_applied_job_runs_with_the_applied_settings_and_instructions(kubectl: Kubectl, admin: User) -> None:
     job = a_job("by-hand", agentRole="ai-reviewer", config={"maxTurns": 3}, metadata={"repo": "octo/rats"})
     apply(kubectl, INSTRUCTION, AGENT, CONFIG, job)
     detail = await admin.wait("by-hand")
@@ -77,14 +75,14 @@ async def test_a_job_runs_with_the_settings_and_instructions_that_were_applied_w
     assert line.split()[:-1] == ["by-hand", "code-review", "kubectl", "ai-reviewer", "big", "Succeeded", "1"]
 
 
-async def test_what_is_applied_together_comes_in_any_order(kubectl: Kubectl, admin: User) -> None:
+async def test_resources_can_be_applied_in_any_order(kubectl: Kubectl, admin: User) -> None:
     apply(kubectl, a_job("by-hand", agentRole="ai-reviewer", config={}))
     apply(kubectl, AGENT)
     detail = await admin.wait("by-hand")
     assert (detail["status"], detail["config"]["provider"]) == ("completed", "mock")
 
 
-async def test_the_prompt_and_the_credential_may_be_resources_of_ones_own(kubectl: Kubectl, admin: User) -> None:
+async def test_an_applied_job_may_refer_to_a_config_map_or_have_a_long_prompt(kubectl: Kubectl, admin: User) -> None:
     prompt = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "asked"}, "data": {"text": "Say hello."}}
     long = "rats " * 50_000
     apply(
@@ -97,7 +95,7 @@ async def test_the_prompt_and_the_credential_may_be_resources_of_ones_own(kubect
     assert "50000 words" in str((await admin.wait("long"))["returnvalue"])
 
 
-async def test_nothing_is_left_of_a_job_that_is_deleted_while_it_runs(
+async def test_a_running_job_that_is_deleted_leaves_nothing(
     kubectl: Kubectl, engine: LocalEngine, admin: User, api_client: ApiClient, namespace: str
 ) -> None:
     apply(kubectl, INSTRUCTION, a_job("by-hand", metadata=HANG))
@@ -105,17 +103,17 @@ async def test_nothing_is_left_of_a_job_that_is_deleted_while_it_runs(
         assert (await anext(events)).data == {"log": "here"}
     assert "deleted" in kubectl("delete", "ir", "by-hand")
     async with asyncio.timeout(2 * DEADLINE_SECONDS):
-        while await left_in(api_client, namespace) or any(engine.data_dir.rglob("by-hand-*")):
+        while await leftovers_in(api_client, namespace) or any(engine.data_dir.rglob("by-hand-*")):
             await asyncio.sleep(0.1)
 
 
-async def test_each_that_makes_no_sense_fails_with_its_sentence(kubectl: Kubectl, admin: User) -> None:
+async def test_each_invalid_applied_job_fails_with_its_reason(kubectl: Kubectl, admin: User) -> None:
     repo = "https://git.example/rats.git"
     bad: dict[str, dict[str, Any]] = {
         "agent": {"agentRole": "nobody"},
         "script": {"metadata": {"mock": {"steps": [{"sing": "la"}]}}},
         "address": {"workspaceSetup": {"gitRepo": "http://169.254.169.254/rats.git"}},
-        "callback": {"callbackUrl": "http://127.0.0.1/told"},
+        "callback": {"callbackUrl": "http://127.0.0.1/callback"},
         "upload": {"workspaceUploads": [{"id": "up-0123456789abcdef", "name": "a.txt"}]},
         "no-prompt": {"prompt": None, "promptRef": {"name": "nowhere", "key": "text"}},
         "no-key": {"prompt": None, "promptRef": {"name": "kube-root-ca.crt", "key": "text"}},
@@ -141,29 +139,31 @@ async def test_each_that_makes_no_sense_fails_with_its_sentence(kubectl: Kubectl
         "callback": "callbackUrl: its host has no address, or one that is not allowed",
         "upload": "workspaceUploads[0]: there is no upload 'up-0123456789abcdef'",
         "no-prompt": "there is no ConfigMap 'nowhere'",
-        "no-key": "the job's prompt is gone: the ConfigMap 'kube-root-ca.crt' has no 'text'",
+        "no-key": "the job's prompt is missing: the ConfigMap 'kube-root-ca.crt' has no key 'text'",
         "no-secret": "there is no Secret 'nowhere'",
     }.items():
         assert words in details[name]["failedReason"]
         assert words in kubectl("describe", "ir", name).split("Events:")[1]
-    said = kubectl("get", "ir", "script", "-o", "jsonpath={.status.conditions[?(@.type=='Accepted')]}")
-    assert {key: json.loads(said)[key] for key in ("status", "reason")} == {"status": "False", "reason": "Invalid"}
+    condition = kubectl("get", "ir", "script", "-o", "jsonpath={.status.conditions[?(@.type=='Accepted')]}")
+    assert {key: json.loads(condition)[key] for key in ("status", "reason")} == {"status": "False", "reason": "Invalid"}
 
 
-async def test_of_two_models_for_the_same_the_later_one_is_told_so_and_not_used(kubectl: Kubectl, admin: User) -> None:
+async def test_the_later_of_two_ai_models_for_one_model_is_not_accepted(kubectl: Kubectl, admin: User) -> None:
     for name in ("a-first", "b-second"):
         apply(kubectl, a_resource("AiModel", name, provider="mock", model="mock", slots=1))
-    assert "the older AiModel 'a-first' has the provider" in await told(kubectl, "aim", "b-second", "False")
+    assert "is that of the AiModel 'a-first', which is older" in await accepted_message(
+        kubectl, "aim", "b-second", "False"
+    )
     assert "'a-first'" in kubectl("get", "aim", "b-second")
     assert (await admin.run())["accountName"] == "a-first"
 
     kubectl("delete", "aim", "a-first")
-    assert await told(kubectl, "aim", "b-second", "True") == ""
+    assert await accepted_message(kubectl, "aim", "b-second", "True") == ""
     assert (await admin.run())["accountName"] == "b-second"
 
 
-async def told(kubectl: Kubectl, kind: str, name: str, status: str) -> str:
-    """What the condition `Accepted` says, once it has that status."""
+async def accepted_message(kubectl: Kubectl, kind: str, name: str, status: str) -> str:
+    """Wait until the condition `Accepted` has that status, and return its message."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             conditions = json.loads(kubectl("get", kind, name, "-ojson")).get("status", {}).get("conditions", [])

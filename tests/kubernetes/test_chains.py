@@ -1,4 +1,4 @@
-"""Chains on a cluster: as on one machine, also when the replica that leads dies."""
+"""Chains on a cluster, with a leader that dies."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
 EVENTS = 3
 
 
-async def test_each_link_is_made_once_although_the_leader_dies(start_engine: EngineFactory) -> None:
+async def test_each_job_of_a_chain_is_created_once_although_the_leader_dies(start_engine: EngineFactory) -> None:
     leader = start_engine()
     await eventually(lambda: leaderships(leader) == 1)
     successor = start_engine()

@@ -1,4 +1,4 @@
-"""The custom resources, as a real API server enforces them and kubectl shows them."""
+"""The custom resource definitions: validation by a real API server, and output of kubectl."""
 
 import json
 from copy import deepcopy
@@ -18,7 +18,7 @@ from labrats.model.errors import Invalid
 from labrats.model.job import Job, JobStatus
 from labrats.model.record import Metadata
 from labrats.ports import SystemClock
-from tests.conformance.test_store import a_finished_job
+from tests.conformance.store_resources import a_finished_job
 from tests.kubernetes.conftest import Kubectl
 from tests.support.background import run_in_background
 from tests.support.builders import a_config, a_job, an_applied_spec
@@ -37,7 +37,7 @@ def an_object(kind: str, spec: dict[str, Any], name: str = "by-hand") -> dict[st
 
 
 def with_change(spec: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """`spec` with `value` at the dotted path; None takes the field away."""
+    """Return `spec` with `value` at the dotted path. None removes the field."""
     changed = deepcopy(spec)
     *folders, last = path.split(".")
     target = changed
@@ -93,12 +93,10 @@ def with_change(spec: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("metadata", "none", "spec.metadata"),
     ],
 )
-async def test_a_job_that_makes_no_sense_is_refused_with_the_reason(
-    kubectl: Kubectl, path: str, value: Any, words: str
-) -> None:
-    said = kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", with_change(JOB, path, value)))
-    assert "is invalid" in said
-    assert words in said
+async def test_an_invalid_job_is_refused_with_the_reason(kubectl: Kubectl, path: str, value: Any, words: str) -> None:
+    output = kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", with_change(JOB, path, value)))
+    assert "is invalid" in output
+    assert words in output
 
 
 @pytest.mark.parametrize(
@@ -114,9 +112,9 @@ async def test_a_job_that_makes_no_sense_is_refused_with_the_reason(
         ("metadata", {"repo": "octo/rats", "nested": {"list": [1, None, {"": 2.5}]}}),
     ],
 )
-async def test_a_job_that_makes_sense_is_accepted(kubectl: Kubectl, path: str, value: Any) -> None:
-    said = kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", with_change(JOB, path, value)))
-    assert "created" in said
+async def test_a_valid_job_is_accepted(kubectl: Kubectl, path: str, value: Any) -> None:
+    output = kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", with_change(JOB, path, value)))
+    assert "created" in output
 
 
 MODEL_FILE = {"filename": "tiny.gguf", "url": "https://models.example/tiny.gguf"}
@@ -167,12 +165,12 @@ AGENT = {"triggerName": "developer", "eventTriggers": [TRIGGER]}
         ("AiConfig", {"model": "opus"}, "the only AiConfig is named 'default'"),
     ],
 )
-async def test_what_jobs_are_made_by_is_refused_where_it_makes_no_sense(
+async def test_invalid_agents_sources_instructions_and_settings_are_refused(
     kubectl: Kubectl, kind: str, spec: dict[str, Any], words: str
 ) -> None:
-    said = kubectl("create", "-f", "-", stdin=an_object(kind, spec, "one"))
-    assert "is invalid" in said
-    assert words in said
+    output = kubectl("create", "-f", "-", stdin=an_object(kind, spec, "one"))
+    assert "is invalid" in output
+    assert words in output
 
 
 @pytest.mark.parametrize(
@@ -186,11 +184,13 @@ async def test_what_jobs_are_made_by_is_refused_where_it_makes_no_sense(
         ("AiConfig", {"executorResources": {"limits": {"cpu": "1"}, "requests": {"memory": "1Gi"}}}, "default"),
     ],
 )
-async def test_what_jobs_are_made_by_is_accepted(kubectl: Kubectl, kind: str, spec: dict[str, Any], name: str) -> None:
+async def test_valid_agents_instructions_and_settings_are_accepted(
+    kubectl: Kubectl, kind: str, spec: dict[str, Any], name: str
+) -> None:
     assert "created" in kubectl("create", "-f", "-", stdin=an_object(kind, spec, name))
 
 
-async def test_a_name_too_long_for_its_attempts_is_refused(kubectl: Kubectl) -> None:
+async def test_a_job_name_that_is_too_long_for_attempt_names_is_refused(kubectl: Kubectl) -> None:
     assert "created" in kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", JOB, "x" * 52))
     assert "at most 52 characters" in kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", JOB, "x" * 53))
 
@@ -199,8 +199,8 @@ async def test_a_name_too_long_for_its_attempts_is_refused(kubectl: Kubectl) -> 
 async def test_the_spec_of_a_job_cannot_be_changed(kubectl: Kubectl, path: str, value: Any) -> None:
     kubectl("apply", "-f", "-", stdin=an_object("InferenceRequest", JOB))
     assert "unchanged" in kubectl("apply", "-f", "-", stdin=an_object("InferenceRequest", JOB))
-    said = kubectl("apply", "-f", "-", stdin=an_object("InferenceRequest", with_change(JOB, path, value)))
-    assert "a job cannot be changed after it was submitted" in said
+    output = kubectl("apply", "-f", "-", stdin=an_object("InferenceRequest", with_change(JOB, path, value)))
+    assert "a job cannot be changed after it was submitted" in output
 
 
 @pytest.mark.parametrize(
@@ -229,10 +229,10 @@ async def test_the_spec_of_a_job_cannot_be_changed(kubectl: Kubectl, path: str, 
         ("prices.cacheWrite", -1, "spec.prices.cacheWrite"),
     ],
 )
-async def test_a_model_that_makes_no_sense_is_refused(kubectl: Kubectl, path: str, value: Any, words: str) -> None:
-    said = kubectl("create", "-f", "-", stdin=an_object("AiModel", with_change(MODEL, path, value)))
-    assert "is invalid" in said
-    assert words in said
+async def test_an_invalid_model_is_refused(kubectl: Kubectl, path: str, value: Any, words: str) -> None:
+    output = kubectl("create", "-f", "-", stdin=an_object("AiModel", with_change(MODEL, path, value)))
+    assert "is invalid" in output
+    assert words in output
 
 
 @pytest.mark.parametrize(
@@ -248,14 +248,14 @@ async def test_a_model_that_makes_no_sense_is_refused(kubectl: Kubectl, path: st
         ),
     ],
 )
-async def test_what_is_left_out_is_what_the_api_takes_for_it(
+async def test_defaults_of_omitted_fields_are_those_of_the_api(
     kubectl: Kubectl, kind: str, spec: dict[str, Any], defaults: dict[str, Any]
 ) -> None:
     kubectl("create", "-f", "-", stdin=an_object(kind, spec))
     assert json.loads(kubectl("get", kind, "by-hand", "-ojson"))["spec"] == spec | defaults
 
 
-async def test_kubectl_shows_where_jobs_stand(kubectl: Kubectl) -> None:
+async def test_kubectl_get_shows_the_phase_of_jobs(kubectl: Kubectl) -> None:
     kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", JOB | {"agentRole": "ai-reviewer"}))
     header, line = kubectl("get", "ir").splitlines()
     assert header.split() == ["NAME", "TYPE", "SOURCE", "AGENT", "MODEL", "PHASE", "ATTEMPTS", "AGE"]
@@ -263,7 +263,7 @@ async def test_kubectl_shows_where_jobs_stand(kubectl: Kubectl) -> None:
 
 
 @pytest.mark.parametrize("part", ["spec", "status"])
-async def test_kubectl_shows_the_model_wherever_it_was_resolved(
+async def test_kubectl_get_shows_the_model_from_the_spec_or_the_status(
     api_client: ApiClient, namespace: str, kubectl: Kubectl, part: str
 ) -> None:
     async with KubernetesStore.open(api_client, namespace) as store:
@@ -276,7 +276,7 @@ async def test_kubectl_shows_the_model_wherever_it_was_resolved(
     assert line.split()[:-1] == ["ir-1", "code-review", "kubectl", "opus", "Pending", "0"]
 
 
-async def test_kubectl_shows_what_is_wrong_with_an_agent(
+async def test_kubectl_get_shows_the_problem_of_an_agent(
     api_client: ApiClient, namespace: str, kubectl: Kubectl
 ) -> None:
     kubectl("create", "-f", "-", stdin=an_object("AiAgent", AGENT | {"instructions": ["missing"]}, "developer"))
@@ -291,27 +291,27 @@ async def test_kubectl_shows_what_is_wrong_with_an_agent(
     assert "condition met" in kubectl("wait", "aia/developer", "--for=condition=Accepted", "--timeout=1s")
 
 
-async def test_kubectl_shows_all_of_labrats_at_once(kubectl: Kubectl) -> None:
+async def test_kubectl_get_labrats_lists_all_kinds(kubectl: Kubectl) -> None:
     kubectl("create", "-f", "-", stdin=an_object("InferenceRequest", JOB))
     kubectl("create", "-f", "-", stdin=an_object("AiModel", MODEL))
-    said = kubectl("get", "labrats")
-    assert "inferencerequest.labrats.work/by-hand" in said
-    assert "aimodel.labrats.work/by-hand" in said
+    output = kubectl("get", "labrats")
+    assert "inferencerequest.labrats.work/by-hand" in output
+    assert "aimodel.labrats.work/by-hand" in output
 
 
-async def test_what_the_documentation_applies_is_accepted(kubectl: Kubectl) -> None:
+async def test_the_manifests_in_the_documentation_are_accepted(kubectl: Kubectl) -> None:
     section = Path("docs/kubernetes.md").read_text("utf-8").split("## With kubectl and GitOps")[1]
     resources = list(yaml.safe_load_all(section.split("```yaml\n")[1].split("```")[0]))
-    said = kubectl("apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": resources})
-    assert said.count(" created") == len(resources) == 4
+    output = kubectl("apply", "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": resources})
+    assert output.count(" created") == len(resources) == 4
 
 
-async def test_kubectl_explains_every_field(kubectl: Kubectl) -> None:
+async def test_kubectl_explain_describes_fields(kubectl: Kubectl) -> None:
     assert "Milliseconds per attempt." in kubectl("explain", "ir.spec.config.timeoutMs")
     assert "Attempts at once" in kubectl("explain", "aimodel.spec.slots")
 
 
-async def test_what_the_engine_writes_is_within_the_schema(api_client: ApiClient, namespace: str) -> None:
+async def test_the_schema_accepts_what_the_engine_writes(api_client: ApiClient, namespace: str) -> None:
     async with KubernetesStore.open(api_client, namespace) as store:
         finished = a_finished_job("ir-00000001")
         created = await store.create(Job(metadata=Metadata(name="ir-00000001"), spec=finished.spec))

@@ -1,4 +1,4 @@
-"""The credentials of an attempt in its pod, on a real node: each container has those that it needs, and no others."""
+"""The credentials of an attempt in its pod, on a real node: each container has only those that it needs."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -20,8 +20,8 @@ from labrats.model.protocol import ErrorEvent, ResultEvent, StatusEvent, decode_
 from labrats.model.record import Metadata, encode
 from labrats.ports import Attempt
 from tests.cluster.cluster import GATEWAY, Cluster
+from tests.conformance.attempts import end_of, events_of, until_logged
 from tests.conformance.kubernetes_backend import a_pod_settings, executors_of
-from tests.conformance.test_runner import end_of, events_of, said
 from tests.fakes.store import MemoryStore
 from tests.support.background import run_in_background
 from tests.support.builders import a_spec, an_attempt
@@ -39,7 +39,7 @@ HANG = {"hang": True}
 def git_address(cluster: Cluster | None, tmp_path: Path) -> Iterator[str]:
     """The URL of a repository that pods can clone, with the token."""
     if cluster is None:
-        pytest.skip("the pods of a cluster that was given to the tests cannot reach this machine")
+        pytest.skip("needs the tests' own cluster, whose pods can reach this machine")
     (tmp_path / "origins").mkdir()
     a_repository(tmp_path / "origins" / "rats.git")
     with served(GitServer(tmp_path / "origins", password=TOKEN), cluster.listen()) as server:
@@ -68,19 +68,19 @@ async def runner(
 
 
 def an_attempt_on(address: str, *steps: object, secret: str = "git") -> Attempt:
-    """An attempt with a repository, and with a server of tools that has a Secret."""
+    """Return an attempt with a repository, and with an MCP server that has a Secret."""
     servers = {"wiki": McpServer(command="wiki", credentials_ref="wiki")}
     setup = WorkspaceSetup(git_repo=address, credentials_ref=secret)
     attempt = an_attempt()
     return Attempt(replace(attempt.job, spec=a_spec(steps, workspace_setup=setup, config={"mcp_servers": servers})))
 
 
-async def test_no_file_and_no_readable_memory_of_the_agents_container_has_a_credential(
+async def test_the_agents_container_has_no_credential_in_files_or_readable_memory(
     runner: KubernetesRunner, git_address: str
 ) -> None:
     attempt = an_attempt_on(git_address, {"log": "here"}, HANG)
     await runner.start(attempt)
-    await said(runner, attempt, "here")
+    await until_logged(runner, attempt, "here")
     [pid] = executors_of(attempt.name)
     root = Path(f"/proc/{pid}/root/attempt")
 
@@ -89,11 +89,11 @@ async def test_no_file_and_no_readable_memory_of_the_agents_container_has_a_cred
     assert not [path for path in files if any(each.encode() in path.read_bytes() for each in (TOKEN, KEY))]
     assert "kubernetes.io~projected" not in Path(f"/proc/{pid}/mountinfo").read_text()
     assert os.stat(f"/proc/{pid}").st_uid == USER
-    assert os.stat(f"/proc/{pid}/mem").st_uid == 0  # as the kernel has it for a process that its user may not trace
+    assert os.stat(f"/proc/{pid}/mem").st_uid == 0  # the kernel's owner for a process that its user may not trace
     await runner.kill(attempt.name)
 
 
-async def test_a_clone_and_the_work_that_follows_are_one_output_without_gaps(
+async def test_the_clone_and_the_executor_produce_one_output_without_gaps(
     runner: KubernetesRunner, git_address: str
 ) -> None:
     attempt = an_attempt_on(git_address, {"log": "worked"}, {"result": "done"})
@@ -106,7 +106,7 @@ async def test_a_clone_and_the_work_that_follows_are_one_output_without_gaps(
     assert [event.state for event in events if isinstance(event, StatusEvent)] == ["started", "workspace", "running"]
 
 
-async def test_a_clone_that_is_refused_fails_with_git_clone(runner: KubernetesRunner, git_address: str) -> None:
+async def test_a_refused_clone_fails_with_git_clone(runner: KubernetesRunner, git_address: str) -> None:
     attempt = an_attempt_on(git_address, {"log": "worked"}, secret="wrong")
     await runner.start(attempt)
     gone = await end_of(runner, attempt)
@@ -116,12 +116,12 @@ async def test_a_clone_that_is_refused_fails_with_git_clone(runner: KubernetesRu
     assert "access was denied" in gone.outcome.message
 
 
-async def test_an_attempt_that_is_stopped_while_it_clones_says_so(
+async def test_an_attempt_stopped_during_the_clone_reports_that_it_was_stopped(
     runner: KubernetesRunner, cluster: Cluster | None
 ) -> None:
     if cluster is None:
-        pytest.skip("the pods of a cluster that was given to the tests cannot reach this machine")
-    with cluster.listen() as silent:  # it accepts, and never answers
+        pytest.skip("needs the tests' own cluster, whose pods can reach this machine")
+    with cluster.listen() as silent:  # accepts connections, and never answers
         attempt = an_attempt_on(f"http://{GATEWAY}:{silent.getsockname()[1]}/rats.git")
         await runner.start(attempt)
         await until_state(runner, attempt, "workspace")
@@ -133,13 +133,13 @@ async def test_an_attempt_that_is_stopped_while_it_clones_says_so(
 
 
 async def until_state(runner: KubernetesRunner, attempt: Attempt, state: str) -> None:
-    """Wait until the attempt says that it is so far."""
+    """Wait until the attempt reports `state`."""
     async with aclosing(runner.read(attempt.name, follow=True)) as batches:
         async for lines in batches:
             events = map(decode_event, lines.splitlines())
             if any(isinstance(event, StatusEvent) and event.state == state for event in events):
                 return
-    raise AssertionError(f"it ended without the state {state!r}")
+    raise AssertionError(f"the attempt ended without the state {state!r}")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ async def until_state(runner: KubernetesRunner, attempt: Attempt, state: str) ->
         ({"labrats.work/type": "session-secret"}, "the Secret 'wiki' is the engine's own"),
     ],
 )
-async def test_a_secret_that_is_not_for_jobs_is_mounted_nowhere(
+async def test_a_secret_that_is_not_for_jobs_is_refused(
     api_client: ApiClient, jobs_namespace: str, tmp_path: Path, labels: dict[str, str], words: str
 ) -> None:
     store = MemoryStore()

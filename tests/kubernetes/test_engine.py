@@ -1,4 +1,4 @@
-"""The engine as its users meet it, on a real node: the same as on one machine."""
+"""The engine on a cluster with a real node, from its users' point of view."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from labrats.model.record import encode
 from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
 from tests.cluster.cluster import Cluster
 from tests.cluster.volumes import bind_volume
-from tests.kubernetes.audit import writes_in
+from tests.kubernetes.audit_log import writes_in
 from tests.kubernetes.conftest import EngineFactory
 
 pytestmark = pytest.mark.kubernetes(node=True)
@@ -35,7 +35,7 @@ async def test_a_job_runs_in_a_pod(user: User) -> None:
 
 async def test_a_job_costs_five_writes(cluster: Cluster | None, jobs_namespace: str, user: User) -> None:
     if cluster is None:
-        pytest.skip("only a cluster of our own shows its audit log")
+        pytest.skip("needs the tests' own cluster, which has an audit log")
     since = datetime.now(UTC)
     await user.run({"log": "hello"})
 
@@ -44,14 +44,14 @@ async def test_a_job_costs_five_writes(cluster: Cluster | None, jobs_namespace: 
         "create configmaps",
         "create inferencerequests",
         "create jobs",
-        "update inferencerequests/status",  # it has started
-        "update inferencerequests/status",  # it has ended
+        "update inferencerequests/status",  # started
+        "update inferencerequests/status",  # ended
     ]
 
 
-async def test_a_git_token_costs_one_write_more(cluster: Cluster | None, jobs_namespace: str, user: User) -> None:
+async def test_a_git_token_costs_one_more_write(cluster: Cluster | None, jobs_namespace: str, user: User) -> None:
     if cluster is None:
-        pytest.skip("only a cluster of our own shows its audit log")
+        pytest.skip("needs the tests' own cluster, which has an audit log")
     since = datetime.now(UTC)
     await user.run(workspaceSetup={"gitRepo": "https://rat:test-secret-token@git.example/rats.git"})
 
@@ -61,8 +61,8 @@ async def test_a_git_token_costs_one_write_more(cluster: Cluster | None, jobs_na
         "create inferencerequests",
         "create jobs",
         "create secrets",
-        "update inferencerequests/status",  # it has started
-        "update inferencerequests/status",  # there is no such repository
+        "update inferencerequests/status",  # started
+        "update inferencerequests/status",  # failed: no such repository
     ]
 
 
@@ -77,7 +77,7 @@ async def test_a_running_job_can_be_followed_and_cancelled(user: User) -> None:
     assert detail["logs"] == ["here"]
 
 
-async def test_a_job_goes_on_while_no_engine_runs(engine: LocalEngine) -> None:
+async def test_a_job_continues_while_no_engine_runs(engine: LocalEngine) -> None:
     async with engine.user() as user:
         job_id = await user.submit({"log": "tick {n}", "times": 10, "everyMs": 300}, {"result": "done"})
         async with user.log_stream(job_id) as events:
@@ -91,7 +91,7 @@ async def test_a_job_goes_on_while_no_engine_runs(engine: LocalEngine) -> None:
         assert await user.log_lines(job_id) == [f"tick {number}" for number in range(1, 11)]
 
 
-async def test_deleting_the_resource_ends_the_pod_and_leaves_nothing(
+async def test_deletion_of_a_running_job_ends_its_pod_and_leaves_nothing(
     engine: LocalEngine, user: User, api_client: ApiClient, jobs_namespace: str
 ) -> None:
     job_id = await user.submit({"log": "here"}, HANG)
@@ -101,11 +101,11 @@ async def test_deleting_the_resource_ends_the_pod_and_leaves_nothing(
     await api_client.request("DELETE", f"{resources}/{job_id}")
 
     async with asyncio.timeout(60):
-        while await left_in(api_client, jobs_namespace) or any(engine.data_dir.rglob(f"{job_id}-*")):
+        while await leftovers_in(api_client, jobs_namespace) or any(engine.data_dir.rglob(f"{job_id}-*")):
             await asyncio.sleep(0.1)
 
 
-async def test_an_mcp_server_has_its_secret_as_a_file(
+async def test_the_secret_of_an_mcp_server_is_mounted_as_a_file(
     start_engine: EngineFactory, api_client: ApiClient, jobs_namespace: str
 ) -> None:
     secret = {"metadata": {"name": "docs-token"}, "stringData": {"TOKEN": "test-token-0123456789"}}
@@ -122,7 +122,7 @@ async def test_an_mcp_server_has_its_secret_as_a_file(
     assert b"test-token" not in job
 
 
-async def test_a_resource_that_a_person_applies_is_a_job_too(
+async def test_an_applied_job_runs_and_can_be_replaced_by_one_of_the_same_name(
     engine: LocalEngine, api_client: ApiClient, jobs_namespace: str
 ) -> None:
     job: dict[str, Any] = {
@@ -138,16 +138,16 @@ async def test_a_resource_that_a_person_applies_is_a_job_too(
         assert detail["status"] == "completed"
         assert "2 words" in detail["returnvalue"]
 
-        # Another one of that name has nothing to do with the first, of which the cluster may still have a pod.
-        await keep_pods(api_client, jobs_namespace, detail["k8sJobName"])
+        # A second job of the same name is independent of the first, although a pod of that may still exist.
+        await add_finalizer_to_pods(api_client, jobs_namespace, detail["k8sJobName"])
         await api_client.request("DELETE", f"{resources}/by-hand")
         job["spec"]["prompt"] = "Say hello again."
         await api_client.request("POST", resources, encode(job))
-        second = await the_next_one(admin, detail)
+        second = await next_job(admin, detail)
         assert "3 words" in second["returnvalue"], second
 
 
-async def test_a_job_has_nothing_of_one_of_its_name_that_still_runs(
+async def test_a_job_is_independent_of_a_running_deleted_job_of_the_same_name(
     engine: LocalEngine, api_client: ApiClient, jobs_namespace: str
 ) -> None:
     def a_job(*steps: Any) -> bytes:
@@ -161,15 +161,15 @@ async def test_a_job_has_nothing_of_one_of_its_name_that_still_runs(
         first = await admin.wait("by-hand", "active")
         async with admin.log_stream("by-hand") as events:
             await anext(events)
-        await keep_pods(api_client, jobs_namespace, "by-hand-1")
+        await add_finalizer_to_pods(api_client, jobs_namespace, "by-hand-1")
         await api_client.request("DELETE", f"{resources}/by-hand")
         await api_client.request("POST", resources, a_job({"log": "second"}))
-        second = await the_next_one(admin, first)
+        second = await next_job(admin, first)
         assert (second["status"], await admin.log_lines("by-hand")) == ("completed", ["second"])
 
 
-async def the_next_one(admin: User, earlier: dict[str, Any]) -> dict[str, Any]:
-    """The detail of the next job by the name of `earlier`, once it has ended."""
+async def next_job(admin: User, earlier: dict[str, Any]) -> dict[str, Any]:
+    """Wait until the next job of the same name has ended, and return its detail."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             found = await admin.job(earlier["id"])
@@ -178,8 +178,8 @@ async def the_next_one(admin: User, earlier: dict[str, Any]) -> dict[str, Any]:
             await asyncio.sleep(0.1)
 
 
-async def keep_pods(client: ApiClient, namespace: str, k8s_job: str) -> None:
-    """As somebody does who has given them a finalizer, until the namespace is cleared."""
+async def add_finalizer_to_pods(client: ApiClient, namespace: str, k8s_job: str) -> None:
+    """Add a finalizer that keeps the pods until the namespace is deleted."""
     path = f"/api/v1/namespaces/{namespace}/pods"
     query = {"labelSelector": f"batch.kubernetes.io/job-name={k8s_job}"}
     for pod in json.loads(await client.request("GET", path, query=query))["items"]:
@@ -187,22 +187,22 @@ async def keep_pods(client: ApiClient, namespace: str, k8s_job: str) -> None:
         await client.request("PATCH", f"{path}/{pod['metadata']['name']}", encode(patch), content_type=MERGE_PATCH)
 
 
-async def test_files_come_with_a_job(start_engine: EngineFactory, api_client: ApiClient, jobs_namespace: str) -> None:
+async def test_a_job_has_its_files(start_engine: EngineFactory, api_client: ApiClient, jobs_namespace: str) -> None:
     engine = start_engine(LABRATS_UPLOADS_CLAIM="uploads")
     uploads = engine.data_dir / "uploads"
     await bind_volume(api_client, jobs_namespace, "uploads", str(uploads))
     async with engine.admin() as admin:
         await admin.post("/api/ai-models", {"name": "paused", "provider": "mock", "model": "mock", "slots": 0})
         job_id = await admin.submit(workspaceFiles=[{"name": "notes/a.txt", "data": "aGVsbG8K"}])
-        # Engine and executors have one user in a cluster. Here the engine has another, whose files are its own.
+        # An installed engine and its executors have the same user. Here the engine has another one.
         for path in [uploads, *uploads.rglob("*")]:
             os.chmod(path, 0o755)
         await admin.http.patch("/api/ai-models/paused", json={"slots": 1})
         assert (await admin.wait(job_id))["status"] == "completed"
 
 
-async def left_in(client: ApiClient, namespace: str) -> list[bytes]:
-    """The Jobs, pods and ConfigMaps of jobs in the namespace."""
+async def leftovers_in(client: ApiClient, namespace: str) -> list[bytes]:
+    """Return the Jobs, pods and ConfigMaps of jobs in the namespace."""
     paths = [
         f"/apis/batch/v1/namespaces/{namespace}/jobs",
         f"/api/v1/namespaces/{namespace}/pods",

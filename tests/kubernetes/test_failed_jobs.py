@@ -1,4 +1,4 @@
-"""A job that fails says of what: to its caller, in its condition and in an Event, by the same code and sentence."""
+"""A failed job has the same code and reason in the API, in its condition and in an Event."""
 
 import asyncio
 import json
@@ -24,14 +24,14 @@ HANG = [{"log": "here"}, {"hang": True}]
 NOWHERE = {"kubernetes.io/hostname": "nowhere"}
 SOON = {"LABRATS_START_TIMEOUT_SECONDS": "3"}
 REPORT_SECONDS = 25
-"""A node reports what it cannot pull when it looks at the pod again: after the step before, up to 15 s later."""
+"""Time for a node to report an image that it cannot pull: up to 15 s after the step before the executor."""
 
 LATE = {"LABRATS_START_TIMEOUT_SECONDS": str(REPORT_SECONDS)}
 
 
 @dataclass(frozen=True)
-class Bystander:
-    """The test's namespace, as somebody with kubectl sees it."""
+class Person:
+    """A person with kubectl, in the test's namespace."""
 
     client: ApiClient
     namespace: str
@@ -45,7 +45,7 @@ class Bystander:
         return next(each for each in job["status"]["conditions"] if each["type"] == kind)
 
     async def events(self, job_id: str) -> list[str]:
-        """What was told of the job, once something was: nobody waits for that."""
+        """Wait for Events of the job and return their notes. The engine writes Events in the background."""
         path, notes = f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events", list[str]()
         async with asyncio.timeout(DEADLINE_SECONDS):
             while not notes:
@@ -54,7 +54,7 @@ class Bystander:
         return notes
 
     async def create_request(self, name: str, **metadata: Any) -> None:
-        """Create an InferenceRequest by hand."""
+        """Create an InferenceRequest as with kubectl."""
         job = {
             "apiVersion": resource_type(Job).api_version,
             "kind": Job.kind(),
@@ -64,13 +64,13 @@ class Bystander:
         await self.client.request("POST", resource_type(Job).path(self.namespace), encode(job))
 
     async def create_foreign_job(self, name: str) -> None:
-        """Create a Job that is none of Labrats's, and that never starts a pod."""
+        """Create a foreign Job that never starts a pod."""
         pod = {"containers": [{"name": "other", "image": NO_IMAGE}], "restartPolicy": "Never"}
         job = {"metadata": {"name": name}, "spec": {"suspend": True, "template": {"spec": pod}}}
         await self.client.request("POST", self.jobs, encode(job))
 
     async def evict(self, pod: str) -> None:
-        """As `kubectl drain` does."""
+        """Evict a pod as `kubectl drain` does."""
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/eviction"
         await self.client.request("POST", path, encode(eviction))
@@ -84,28 +84,28 @@ class Bystander:
 
 
 @pytest.fixture
-def bystander(api_client: ApiClient, jobs_namespace: str) -> Bystander:
-    return Bystander(api_client, jobs_namespace)
+def person(api_client: ApiClient, jobs_namespace: str) -> Person:
+    return Person(api_client, jobs_namespace)
 
 
-async def evicted(bystander: Bystander, detail: dict[str, Any]) -> None:
-    await bystander.evict(detail["executorPodName"])
+async def evicted(person: Person, detail: dict[str, Any]) -> None:
+    await person.evict(detail["executorPodName"])
 
 
-async def deleted(bystander: Bystander, detail: dict[str, Any]) -> None:
-    await bystander.delete_job(detail["k8sJobName"])
+async def deleted(person: Person, detail: dict[str, Any]) -> None:
+    await person.delete_job(detail["k8sJobName"])
 
 
 @dataclass(frozen=True)
 class Case:
-    """A job that fails. words: in its sentence. engine: its settings. disturb: what is done to the job once it runs."""
+    """A failing job. words: part of the reason. engine: settings of the engine. disturb: called once the job runs."""
 
     code: str
     words: str
     steps: list[Any] = field(default_factory=lambda: HANG)
     config: dict[str, Any] = field(default_factory=dict)
     engine: dict[str, str] = field(default_factory=dict)
-    disturb: Callable[[Bystander, dict[str, Any]], Awaitable[None]] | None = None
+    disturb: Callable[[Person, dict[str, Any]], Awaitable[None]] | None = None
 
 
 def pods(**fields: Any) -> dict[str, str]:
@@ -128,25 +128,25 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.code)
-async def test_each_failure_is_told_by_its_code_and_one_sentence(
-    start_engine: EngineFactory, bystander: Bystander, case: Case
+async def test_each_failure_has_the_same_code_and_reason_everywhere(
+    start_engine: EngineFactory, person: Person, case: Case
 ) -> None:
     async with start_engine(**case.engine).user() as user:
         job_id = await user.submit(*case.steps, config=case.config)
         if case.disturb:
-            await case.disturb(bystander, await until_it_says(user, job_id, "here"))
+            await case.disturb(person, await until_logged(user, job_id, "here"))
         detail = await user.wait(job_id)
 
     assert (detail["status"], detail["failedCode"], detail["attempts"]) == ("failed", case.code, 1)
     assert case.words in detail["failedReason"]
-    condition = await bystander.condition(job_id, "Finished")
+    condition = await person.condition(job_id, "Finished")
     assert condition["status"] == "True"
     assert condition["reason"] == "".join(word.title() for word in case.code.split("_"))
     assert condition["message"] == detail["failedReason"]
-    assert await bystander.events(job_id) == [f"{case.code}: {detail['failedReason']}"]
+    assert await person.events(job_id) == [f"{case.code}: {detail['failedReason']}"]
 
 
-async def test_credentials_that_are_nowhere_are_named(start_engine: EngineFactory, bystander: Bystander) -> None:
+async def test_missing_credentials_are_named(start_engine: EngineFactory, person: Person) -> None:
     async with start_engine().admin() as admin:
         model = {"name": "poor", "provider": "mock", "model": "poor", "slots": 1, "credentialsRef": "there-is-none"}
         assert (await admin.post("/api/ai-models", model)).status_code == 201
@@ -154,38 +154,36 @@ async def test_credentials_that_are_nowhere_are_named(start_engine: EngineFactor
 
     assert detail["failedCode"] == "auth"
     assert detail["failedReason"] == "the credentials of AiModel poor are missing: there is no Secret 'there-is-none'"
-    assert (await bystander.condition(detail["id"], "Finished"))["reason"] == "Auth"
+    assert (await person.condition(detail["id"], "Finished"))["reason"] == "Auth"
 
 
-async def test_a_foreign_job_of_an_attempts_name_is_left_alone(engine: LocalEngine, bystander: Bystander) -> None:
-    """Somebody else's Job may have the name already. It is no attempt of ours, and stays as it is."""
-    await bystander.create_foreign_job("by-hand-1")
-    before = await bystander.get(f"{bystander.jobs}/by-hand-1")
-    await bystander.create_request("by-hand")
+async def test_a_foreign_job_with_the_name_of_an_attempt_is_not_touched(engine: LocalEngine, person: Person) -> None:
+    """A foreign Job may have the name already. It is not treated as an attempt, and is not changed."""
+    await person.create_foreign_job("by-hand-1")
+    before = await person.get(f"{person.jobs}/by-hand-1")
+    await person.create_request("by-hand")
     async with engine.admin() as admin:
         detail = await admin.wait("by-hand")
         assert (await admin.run())["status"] == "completed"
 
     assert (detail["status"], detail["failedCode"]) == ("failed", "internal")
-    assert detail["failedReason"] == "the cluster has a Job 'by-hand-1' that is none of Labrats's"
-    assert (await bystander.get(f"{bystander.jobs}/by-hand-1"))["spec"] == before["spec"]
+    assert detail["failedReason"] == "the cluster has a Job 'by-hand-1' that Labrats did not create"
+    assert (await person.get(f"{person.jobs}/by-hand-1"))["spec"] == before["spec"]
 
 
-async def test_as_many_annotations_as_a_resource_can_have_change_nothing(
-    engine: LocalEngine, bystander: Bystander
-) -> None:
-    """The API server takes no more than 256 KiB of them."""
+async def test_a_job_with_the_maximum_size_of_annotations_runs(engine: LocalEngine, person: Person) -> None:
+    """The API server accepts at most 256 KiB of annotations."""
     with pytest.raises(Invalid, match="Too long: may not be more than 262144 bytes"):
-        await bystander.create_request("too-many", annotations={f"note-{n}": "x" * 1000 for n in range(1000)})
-    await bystander.create_request("many", annotations={f"note-{n}": "x" * 1000 for n in range(250)})
+        await person.create_request("too-many", annotations={f"note-{n}": "x" * 1000 for n in range(1000)})
+    await person.create_request("many", annotations={f"note-{n}": "x" * 1000 for n in range(250)})
     async with engine.admin() as admin:
         detail = await admin.wait("many")
 
     assert detail["status"] == "completed"
 
 
-async def until_it_says(user: User, job_id: str, line: str) -> dict[str, Any]:
-    """The job's detail once it has said `line`."""
+async def until_logged(user: User, job_id: str, line: str) -> dict[str, Any]:
+    """Wait until the job has logged `line`, and return its detail."""
     async with user.log_stream(job_id) as events:
         assert (await anext(events)).data == {"log": line}
     return await user.job(job_id)

@@ -1,6 +1,6 @@
-"""Two replicas: whatever becomes of the one that leads, no promise is broken.
+"""Two replicas: no guarantee is violated when the leader is killed or paused.
 
-LABRATS_SEED sets what clients do.
+LABRATS_SEED sets the random actions of clients.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from labrats.backends.kubernetes.client import ApiClient
 from labrats.model.phases import Phase
 from tests.acceptance.engine import LocalEngine, User, a_submission
 from tests.cluster.cluster import Cluster
-from tests.kubernetes.audit import epoch_of, writes_in
+from tests.kubernetes.audit_log import epoch_of, writes_in
 from tests.kubernetes.conftest import EngineFactory
-from tests.kubernetes.witnesses import NOT_UNDER_FAULTS, errors_in, history_of, recorded_versions
+from tests.kubernetes.recorded_history import NOT_UNDER_FAULTS, errors_in, history_of, recorded_versions
 from tests.support.random_seed import SEED
 from tests.support.waiting import eventually
 from tests.torture.history import JobVersion, violations
@@ -31,13 +31,13 @@ PEACE_SECONDS: Final = 300
 
 
 def leaderships(engine: LocalEngine) -> int:
-    """How often it has come to lead."""
-    return engine.log.count('"this engine leads"')
+    """Return how often the engine has acquired leadership."""
+    return engine.log.count('"acquired leadership"')
 
 
 @pytest.fixture
 async def replicas(start_engine: EngineFactory) -> tuple[LocalEngine, LocalEngine]:
-    """The one that leads, and the one that waits."""
+    """The leader, and the replica that waits."""
     leader = start_engine()
     await eventually(lambda: leaderships(leader) == 1)
     return leader, start_engine()
@@ -52,10 +52,10 @@ async def test_any_replica_answers_any_request(replicas: tuple[LocalEngine, Loca
         assert (await user.job(job_id))["returnvalue"] == "done"
 
 
-async def test_a_request_that_is_repeated_at_another_replica_makes_no_second_job(
+async def test_a_repeated_request_at_another_replica_creates_no_second_job(
     replicas: tuple[LocalEngine, LocalEngine],
 ) -> None:
-    """At once, before the other has been told of the first: as a proxy does whose answer got lost."""
+    """The requests are concurrent: neither replica knows the job yet, as after a proxy lost the answer."""
     leader, waiting = replicas
     async with leader.user() as user, waiting.client(user.key) as http:
         everywhere = [user, User(http, user.key)] * 5
@@ -68,7 +68,7 @@ async def test_a_request_that_is_repeated_at_another_replica_makes_no_second_job
             assert len({answer.json()["jobId"] for answer in answers}) == 1
 
 
-async def test_a_leader_that_dies_or_stands_still_under_load_breaks_no_promise(
+async def test_killed_and_paused_leaders_under_load_violate_no_guarantee(
     cluster: Cluster | None,
     api_client: ApiClient,
     jobs_namespace: str,
@@ -80,7 +80,7 @@ async def test_a_leader_that_dies_or_stands_still_under_load_breaks_no_promise(
     async with leader.admin() as admin, recorded_versions(api_client, jobs_namespace) as written:
         clients, enough = Clients(admin.http, random.Random(f"{SEED} clients")), asyncio.Event()
         await clients.configure_models()
-        with suppress(TimeoutError):  # what has not ended by then is found to be lost
+        with suppress(TimeoutError):  # the checks below find jobs that have not ended
             async with asyncio.timeout(PEACE_SECONDS), asyncio.TaskGroup() as tasks:
                 tasks.create_task(clients.load(JOBS_PER_SECOND, enough))
                 await harm_leaders(leader, successor, written)
@@ -98,9 +98,9 @@ async def test_a_leader_that_dies_or_stands_still_under_load_breaks_no_promise(
 
 
 async def harm_leaders(leader: LocalEngine, successor: LocalEngine, written: Sequence[JobVersion]) -> None:
-    """Kill the leader, pause the next one, and pause the first again, each in the midst of its work.
+    """Kill the leader, pause its successor, and pause the first one again, each during its work.
 
-    Clients call the first: while it is away, no work comes in.
+    Clients call the first engine: while it is down, no requests arrive.
     """
     await work_of_a_new_leader(written)
     leader.kill()
@@ -118,17 +118,17 @@ async def harm_leaders(leader: LocalEngine, successor: LocalEngine, written: Seq
 
 
 async def work_of_a_new_leader(written: Sequence[JobVersion]) -> None:
-    """Return once a few more jobs have begun."""
+    """Wait until a few more attempts have started."""
 
-    def begun() -> set[tuple[str, int]]:
+    def started() -> set[tuple[str, int]]:
         return {(each.job_id, each.attempts) for each in written if each.phase is Phase.RUNNING}
 
-    before = begun()
-    await eventually(lambda: len(begun() - before) >= 3)
+    before = started()
+    await eventually(lambda: len(started() - before) >= 3)
 
 
 def assert_no_former_leader_wrote(cluster: Cluster, namespace: str, leaders: int) -> None:
-    """Once a leader's write was accepted, none of an earlier epoch was."""
+    """Assert that no write of an earlier epoch was accepted after one of a later epoch."""
     accepted = [write for write in writes_in(cluster, namespace) if write.was_accepted and epoch_of(write)]
     epochs = [epoch_of(write) for write in accepted]
     assert len(set(epochs)) == leaders

@@ -1,4 +1,4 @@
-"""Resources that a person has written and that make no sense: each is told so, and its neighbours run on."""
+"""Invalid resources that a person wrote with kubectl: each is reported, and other jobs run."""
 
 import asyncio
 import json
@@ -19,6 +19,7 @@ from labrats.index.catalog import Catalog
 from labrats.model.agent import AiAgent
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig
 from labrats.model.ai_model import AiModel
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import LabratsError
 from labrats.model.instruction import AiInstruction
 from labrats.model.job import Job
@@ -30,7 +31,7 @@ from labrats.ports import Store, SystemClock
 from labrats.settings import EngineSettings
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.kubernetes.conftest import Kubectl
-from tests.kubernetes.oddities import NO_YEAR, deep, every_field_wrong_in_turn, with_value
+from tests.kubernetes.invalid_values import NO_YEAR, deep, invalid_values_of, with_value
 from tests.support.background import run_in_background
 from tests.support.builders import an_ai_model
 from tests.support.controllers import a_controller
@@ -42,13 +43,13 @@ SPEC: dict[str, Any] = {"source": "kubectl", "type": "code-review", "prompt": "L
 
 
 class Person:
-    """Somebody with kubectl."""
+    """A person with kubectl."""
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
         self._client, self._namespace = client, namespace
 
     async def create(self, kind: type[Resource], name: str, **fields: Any) -> None:
-        """Raises LabratsError when the API server refuses it."""
+        """Create a resource. Raises LabratsError if the API server refuses it."""
         resources = resource_type(kind)
         metadata = {"name": name, **fields.pop("metadata", {})}
         body = {"apiVersion": resources.api_version, "kind": kind.kind(), "metadata": metadata, **fields}
@@ -58,12 +59,12 @@ class Person:
         path = resource_type(kind).path(self._namespace, name, "status")
         await self._client.request("PATCH", path, encode({"status": status}), content_type=MERGE_PATCH)
 
-    async def write_oddities(self, kind: type[Resource], spec: dict[str, Any]) -> dict[str, str]:
-        """Create resources like `spec`, but for one field of each; those that the API server takes, by name."""
+    async def create_with_invalid_values(self, kind: type[Resource], spec: dict[str, Any]) -> dict[str, str]:
+        """Create a resource for every invalid value of every field, and return the accepted ones by name."""
         accepted = {}
-        for number, (place, value) in enumerate(every_field_wrong_in_turn(kind)):
-            name, (part, *field) = f"odd-{number}", place
-            with suppress(LabratsError):  # where the API server refuses it: so much the better
+        for number, (place, value) in enumerate(invalid_values_of(kind)):
+            name, (part, *field) = f"invalid-{number}", place
+            with suppress(LabratsError):  # the API server may refuse the value
                 await self.create(kind, name, spec=with_value(spec, tuple(field), value) if part == "spec" else spec)
                 if part == "status":
                     await self.set_status(name, with_value({}, tuple(field), value), kind)
@@ -78,8 +79,8 @@ class Person:
         status: dict[str, Any] = json.loads(cut_off_below(answer, 50)).get("status", {})
         return status
 
-    async def unreadable(self, kind: type[Resource]) -> list[str]:
-        """The names of the resources that an engine can make nothing of."""
+    async def undecodable(self, kind: type[Resource]) -> list[str]:
+        """Return the names of the resources that an engine cannot decode."""
         resources, found = resource_type(kind), []
         async for page in self._client.pages(resources.path(self._namespace), {}):
             for item in page.items:
@@ -89,7 +90,7 @@ class Person:
                     found.append(json.loads(cut_off_below(bytes(item), 50))["metadata"]["name"])
         return found
 
-    async def is_told_that_it_makes_no_sense(self, name: str) -> bool:
+    async def is_reported_as_invalid(self, name: str) -> bool:
         conditions = (await self.status_of(name)).get("conditions", [])
         return any((each["type"], each["status"], each["reason"]) == NOT_ACCEPTED for each in conditions)
 
@@ -104,14 +105,14 @@ def person(api_client: ApiClient, namespace: str) -> Person:
 
 @pytest.fixture
 async def store(api_client: ApiClient, namespace: str) -> AsyncIterator[Store]:
-    """That of the engine that leads."""
-    async with KubernetesStore.open(api_client, namespace) as own, own.led(api_client, since=0) as store:
+    """The store of the leader."""
+    async with KubernetesStore.open(api_client, namespace) as own, own.as_leader(api_client, since=0) as store:
         yield store
 
 
 @pytest.fixture
 async def machine(store: Store) -> AsyncIterator[MemoryMachine]:
-    """Where jobs run, for as long as a controller drives them."""
+    """The machine on which jobs run, with a controller."""
     async with MemoryMachine() as machine:
         settings = EngineSettings(default_model_slots=4)
         catalog = Catalog()
@@ -120,11 +121,11 @@ async def machine(store: Store) -> AsyncIterator[MemoryMachine]:
             yield machine
 
 
-async def until_told(person: Person, name: str) -> None:
-    """Return when the object says that it makes no sense."""
+async def until_reported(person: Person, name: str) -> None:
+    """Wait until the job's condition says that it is invalid."""
     pause = poll_intervals()
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while not await person.is_told_that_it_makes_no_sense(name):
+        while not await person.is_reported_as_invalid(name):
             await asyncio.sleep(next(pause))
 
 
@@ -137,9 +138,9 @@ async def until_ended(person: Person, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("machine")
-async def test_a_job_that_makes_no_sense_says_so_and_its_neighbours_run(person: Person, kubectl: Kubectl) -> None:
+async def test_an_invalid_job_is_reported_and_other_jobs_run(person: Person, kubectl: Kubectl) -> None:
     await person.create(Job, "deep", spec=SPEC | {"metadata": deep(3000)})
-    await until_told(person, "deep")
+    await until_reported(person, "deep")
     await person.create(Job, "neighbour", spec=SPEC)
     assert (await until_ended(person, "neighbour"))["phase"] == "Succeeded"
     described = kubectl("describe", "ir", "deep")
@@ -150,10 +151,10 @@ async def test_a_job_that_makes_no_sense_says_so_and_its_neighbours_run(person: 
     assert (await until_ended(person, "deep"))["phase"] == "Succeeded"
 
 
-async def test_a_job_that_is_mended_runs(person: Person, machine: MemoryMachine) -> None:
+async def test_a_job_runs_after_its_status_was_fixed(person: Person, machine: MemoryMachine) -> None:
     await person.create(Job, "waiting", spec=SPEC | {"config": {"provider": "mock", "model": "paused"}})
     await person.set_status("waiting", {"notBefore": NO_YEAR})
-    await until_told(person, "waiting")
+    await until_reported(person, "waiting")
     await person.set_status("waiting", {"notBefore": None})
     status = await until_ended(person, "waiting")
     assert status["phase"] == "Succeeded"
@@ -165,92 +166,94 @@ async def test_a_job_that_is_mended_runs(person: Person, machine: MemoryMachine)
     }
 
 
-async def test_a_running_job_that_is_made_senseless_runs_on_and_ends_once_it_is_mended(
+async def test_a_running_job_that_becomes_invalid_continues_and_ends_once_it_is_fixed(
     person: Person, machine: MemoryMachine
 ) -> None:
     steps = [{"sleepMs": 500}, {"result": "done"}]
     await person.create(Job, "running", spec=SPEC | {"metadata": {"mock": {"steps": steps}}})
-    await eventually(lambda: "running-1" in machine.executors)
+    await eventually(lambda: AttemptName("running", 1) in machine.executors)
     await person.set_status("running", {"cancelRequestedAt": NO_YEAR})
-    await until_told(person, "running")
-    await eventually(lambda: machine.executors["running-1"].gone is not None)
+    await until_reported(person, "running")
+    await eventually(lambda: machine.executors[AttemptName("running", 1)].gone is not None)
     await person.set_status("running", {"cancelRequestedAt": None})
     status = await until_ended(person, "running")
     assert (status["phase"], status["result"], status["attempts"]) == ("Succeeded", "done", 1)
 
 
-async def test_whatever_a_person_writes_that_the_api_server_takes_stops_nobody(
+async def test_no_accepted_value_in_a_job_stops_other_jobs(
     person: Person, store: Store, machine: MemoryMachine
 ) -> None:
-    """Every field wrong in turn, in every way that its type allows."""
+    """Every field has an invalid value in turn."""
     model = await store.create(an_ai_model(slots=0))
-    accepted = await person.write_oddities(Job, SPEC)
+    accepted = await person.create_with_invalid_values(Job, SPEC)
     assert len(accepted) > 100
 
     with capture_logs() as logs:
         await store.update(replace(model, spec=replace(model.spec, slots=32)))
-        for name, what in accepted.items():
-            assert await is_settled(person, name), (name, what, await person.status_of(name))
+        for name, value in accepted.items():
+            assert await is_settled(person, name), (name, value, await person.status_of(name))
         await person.create(Job, "neighbour", spec=SPEC)
         assert (await until_ended(person, "neighbour"))["phase"] == "Succeeded"
     assert [each for each in logs if each["event"] == "reconcile failed"] == []
 
 
-LIKE: dict[type[Resource], dict[str, Any]] = {
-    AiModel: {"provider": "mock", "model": "odd", "slots": 1},
-    AiAgent: {"triggerName": "odd", "eventTriggers": [{"source": "github", "events": ["issues.*"]}]},
+VALID_SPECS: dict[type[Resource], dict[str, Any]] = {
+    AiModel: {"provider": "mock", "model": "any", "slots": 1},
+    AiAgent: {"triggerName": "any", "eventTriggers": [{"source": "github", "events": ["issues.*"]}]},
     AiInstruction: {"scope": "global", "content": "Be kind."},
     WebhookSource: {"type": "generic", "secretRef": {"name": "nowhere", "key": "secret"}},
 }
 
 
 @pytest.mark.parametrize(
-    ("status", "ends_as"), [({"phase": "Succeeded"}, "running-1"), ({"phase": "Pending"}, "running-2")], ids=str
+    ("status", "ends_as"),
+    [({"phase": "Succeeded"}, AttemptName("running", 1)), ({"phase": "Pending"}, AttemptName("running", 2))],
+    ids=str,
 )
-async def test_a_job_that_a_person_takes_from_its_attempt_does_not_run_on(
-    person: Person, machine: MemoryMachine, status: dict[str, Any], ends_as: str
+async def test_an_attempt_ends_when_a_person_changes_the_phase_of_its_job(
+    person: Person, machine: MemoryMachine, status: dict[str, Any], ends_as: AttemptName
 ) -> None:
-    """What runs is ended before anybody else has its slot, or the job another attempt."""
+    """The attempt ends before another job gets its slot, or the job its next attempt."""
     steps = [{"onAttempt": 1, "steps": [{"hang": True}]}, {"result": "done"}]
     await person.create(Job, "running", spec=SPEC | {"metadata": {"mock": {"steps": steps}}})
-    await eventually(lambda: "running-1" in machine.executors)
+    await eventually(lambda: AttemptName("running", 1) in machine.executors)
     await person.set_status("running", status)
-    await eventually(lambda: machine.executors["running-1"].gone is not None)
+    await eventually(lambda: machine.executors[AttemptName("running", 1)].gone is not None)
     await eventually(lambda: ends_as in machine.executors and machine.executors[ends_as].gone is not None)
     assert (await until_ended(person, "running"))["phase"] == "Succeeded"
 
 
 @pytest.mark.usefixtures("machine")
-@pytest.mark.parametrize("kind", LIKE, ids=lambda kind: kind.__name__)
-async def test_whatever_a_person_writes_of_what_jobs_are_made_by_stops_nobody(
+@pytest.mark.parametrize("kind", VALID_SPECS, ids=lambda kind: kind.__name__)
+async def test_no_accepted_value_in_another_resource_stops_jobs(
     person: Person, store: Store, kind: type[Resource]
 ) -> None:
-    """The same of all other kinds; what cannot be read is told so."""
+    """Every field of the other kinds has an invalid value in turn. Undecodable resources are reported."""
     with capture_logs() as logs:
-        accepted = await person.write_oddities(kind, LIKE[kind])
+        accepted = await person.create_with_invalid_values(kind, VALID_SPECS[kind])
         assert len(accepted) > 5
         catalog, clock = Catalog(), SystemClock()
         agents = AgentStatusReconciler(store, catalog, clock)
         sources = SourceStatusReconciler(store, clock, OwnReceiver())
         async with run_in_background(catalog.follow(store), agents.run(), sources.run()):
             await catalog.synced.wait()
-            await person.create(AiAgent, "sane", spec={"triggerName": "sane", "instructions": ["missing"]})
-            await eventually_told(person, AiAgent, "sane", "there is no instruction 'missing'")
-            for name in await person.unreadable(kind):
-                await eventually_told(person, kind, name, "")
+            await person.create(AiAgent, "valid", spec={"triggerName": "valid", "instructions": ["missing"]})
+            await until_condition(person, AiAgent, "valid", "there is no instruction 'missing'")
+            for name in await person.undecodable(kind):
+                await until_condition(person, kind, name, "")
             await person.create(Job, "neighbour", spec=SPEC)
             assert (await until_ended(person, "neighbour"))["phase"] == "Succeeded"
     assert [each for each in logs if each["event"] == "reconcile failed"] == []
 
 
 @pytest.mark.usefixtures("machine")
-async def test_whatever_a_person_writes_as_the_settings_of_all_jobs_stops_none(person: Person) -> None:
-    """There is one AiConfig: each is replaced by the next one, with a job for each.
+async def test_no_accepted_value_in_the_ai_config_stops_jobs(person: Person) -> None:
+    """The one AiConfig is replaced again and again, and each version gets a job.
 
-    A job that gets the name of no image says so; all others run.
+    Jobs with an invalid image name fail with that reason; all others succeed.
     """
     names = []
-    for number, (place, value) in enumerate(every_field_wrong_in_turn(AiConfig)):
+    for number, (place, value) in enumerate(invalid_values_of(AiConfig)):
         with suppress(LabratsError):
             await person.create(AiConfig, AI_CONFIG_NAME, spec=with_value({}, place[1:], value))
             names.append(f"job-{number}")
@@ -263,8 +266,8 @@ async def test_whatever_a_person_writes_as_the_settings_of_all_jobs_stops_none(p
         assert status["phase"] == ("Failed" if names_no_image else "Succeeded"), status
 
 
-async def eventually_told(person: Person, kind: type[Resource], name: str, words: str) -> None:
-    """Return when the object says by its condition that it makes no sense, in these words among others."""
+async def until_condition(person: Person, kind: type[Resource], name: str, words: str) -> None:
+    """Wait until the resource's condition says that it is invalid, with `words` in the message."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             conditions = (await person.status_of(name, kind)).get("conditions", [])
@@ -275,14 +278,14 @@ async def eventually_told(person: Person, kind: type[Resource], name: str, words
 
 
 async def is_settled(person: Person, name: str) -> bool:
-    """Whether it ends, or waits because it was told to, or says that it makes no sense."""
+    """Wait until the job ends, waits for its `notBefore`, or is reported as invalid. Return False after a timeout."""
     with suppress(TimeoutError):
         async with asyncio.timeout(DEADLINE_SECONDS):
             while True:
                 status = await person.status_of(name)
                 if status["phase"] in ENDED or "notBefore" in status:
                     return True
-                if await person.is_told_that_it_makes_no_sense(name):
+                if await person.is_reported_as_invalid(name):
                     return True
                 await asyncio.sleep(0.1)
     return False

@@ -1,4 +1,4 @@
-"""One engine leads at a time, and what former leaders still write is refused."""
+"""Leader election and fencing: one engine leads at a time, and writes of former leaders are refused."""
 
 import asyncio
 import time
@@ -21,8 +21,8 @@ from labrats.backends.kubernetes.fence import (
     former_leaders_are_fenced,
     leader_policy,
 )
-from labrats.backends.kubernetes.leader import LEASE, Election, Timing
-from labrats.backends.kubernetes.pod import Credentials, attempt_job
+from labrats.backends.kubernetes.leader import LEASE, Election, LeaseTiming
+from labrats.backends.kubernetes.pod import PodCredentials, attempt_job
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.metrics import Metrics
 from labrats.model.errors import NotFound, RetryLater
@@ -37,8 +37,8 @@ from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = pytest.mark.kubernetes
 
-QUICK = Timing(lease=2.0, renew=0.2, give_up=1.0, look=0.1)
-PATIENT = Timing(lease=60.0, renew=0.2, give_up=40.0, look=0.1)
+QUICK = LeaseTiming(lease=2.0, renew=0.2, give_up=1.0, poll=0.1)
+PATIENT = LeaseTiming(lease=60.0, renew=0.2, give_up=40.0, poll=0.1)
 
 
 def is_lease(request: web.BaseRequest) -> bool:
@@ -47,7 +47,7 @@ def is_lease(request: web.BaseRequest) -> bool:
 
 @dataclass
 class Engine:
-    """Takes part in the election, and notes when it leads."""
+    """A candidate of the election that records its leaderships."""
 
     name: str
     epochs: list[int] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Engine:
             self.leads = False
 
     @asynccontextmanager
-    async def taking_part(self, client: ApiClient, namespace: str, timing: Timing = QUICK) -> AsyncIterator[None]:
+    async def taking_part(self, client: ApiClient, namespace: str, timing: LeaseTiming = QUICK) -> AsyncIterator[None]:
         election = asyncio.create_task(Election(client, namespace, self.name, timing).run(self.lead))
         try:
             yield
@@ -72,7 +72,7 @@ class Engine:
 
 
 async def renewals(client: ApiClient, namespace: str, *, for_longer_than: float) -> None:
-    """Return when the Lease has been renewed so often that so many seconds have passed."""
+    """Wait until the Lease has been renewed for longer than this number of seconds."""
     seen: set[bytes] = set()
     while len(seen) * QUICK.renew <= for_longer_than:
         with suppress(NotFound):
@@ -80,7 +80,7 @@ async def renewals(client: ApiClient, namespace: str, *, for_longer_than: float)
         await asyncio.sleep(0.01)
 
 
-async def test_one_of_several_leads(api_client: ApiClient, namespace: str) -> None:
+async def test_one_of_two_engines_leads(api_client: ApiClient, namespace: str) -> None:
     first, second = Engine("first"), Engine("second")
     async with first.taking_part(api_client, namespace), second.taking_part(api_client, namespace):
         await renewals(api_client, namespace, for_longer_than=3 * QUICK.lease)
@@ -88,21 +88,21 @@ async def test_one_of_several_leads(api_client: ApiClient, namespace: str) -> No
         assert len(first.epochs + second.epochs) == 1
 
 
-async def test_the_lead_is_handed_over_to_whoever_waits(api_client: ApiClient, namespace: str) -> None:
+async def test_a_released_lease_is_taken_at_once(api_client: ApiClient, namespace: str) -> None:
     first, second = Engine("first"), Engine("second")
     async with first.taking_part(api_client, namespace):
         await eventually(lambda: first.leads)
     assert not first.leads
 
-    patient = Timing(lease=3600.0, look=0.1)
+    patient = LeaseTiming(lease=3600.0, poll=0.1)
     async with second.taking_part(api_client, namespace, patient):
         await eventually(lambda: second.leads)
-    async with first.taking_part(api_client, namespace):  # it need not wait for an hour
+    async with first.taking_part(api_client, namespace):  # without waiting for the hour of the lease
         await eventually(lambda: first.leads)
     assert first.epochs[0] < second.epochs[0] < first.epochs[1]
 
 
-async def test_one_that_is_not_heard_of_leads_no_more_before_another_does(
+async def test_a_leader_that_cannot_renew_stops_before_another_leads(
     api_client: ApiClient, namespace: str, tmp_path: Path
 ) -> None:
     first, second = Engine("first"), Engine("second")
@@ -117,7 +117,7 @@ async def test_one_that_is_not_heard_of_leads_no_more_before_another_does(
             assert (first.leads, second.leads) == (False, True)
 
 
-async def test_a_renewal_whose_answer_is_lost_does_not_cost_the_lead(
+async def test_a_renewal_with_a_lost_answer_does_not_lose_the_lease(
     api_client: ApiClient, namespace: str, tmp_path: Path
 ) -> None:
     first = Engine("first")
@@ -129,9 +129,7 @@ async def test_a_renewal_whose_answer_is_lost_does_not_cost_the_lead(
         assert (first.leads, first.epochs) == (True, [1])
 
 
-async def test_an_engine_that_leads_from_the_start_has_prepared_for_it_before(
-    api_client: ApiClient, namespace: str
-) -> None:
+async def test_an_engine_that_leads_from_the_start_has_prepared_before(api_client: ApiClient, namespace: str) -> None:
     engine, prepared = Engine("first"), []
 
     async def prepare(epoch: int) -> None:
@@ -139,10 +137,10 @@ async def test_an_engine_that_leads_from_the_start_has_prepared_for_it_before(
 
     election = Election(api_client, namespace, "first", PATIENT, prepare)
     before = time.monotonic()
-    await election.try_at_once()
-    assert (prepared, election.leads_since > before) == ([1], True)
+    await election.try_acquire()
+    assert (prepared, election.leader_since > before) == ([1], True)
     other = Election(api_client, namespace, "second", QUICK, prepare)
-    await other.try_at_once()
+    await other.try_acquire()
 
     async with run_in_background(election.run(engine.lead)):
         await eventually(lambda: engine.leads)
@@ -150,12 +148,10 @@ async def test_an_engine_that_leads_from_the_start_has_prepared_for_it_before(
         assert (engine.leads, engine.epochs, prepared) == (True, [1], [1])
 
 
-async def test_an_engine_that_took_the_lead_long_before_it_could_use_it_does_not_lead_by_that(
-    api_client: ApiClient, namespace: str
-) -> None:
+async def test_a_lease_that_was_taken_too_long_ago_is_not_used(api_client: ApiClient, namespace: str) -> None:
     first, second = Engine("first"), Engine("second")
     election = Election(api_client, namespace, "first", QUICK)
-    await election.try_at_once()
+    await election.try_acquire()
 
     async with second.taking_part(api_client, namespace):
         await eventually(lambda: second.leads)
@@ -164,19 +160,21 @@ async def test_an_engine_that_took_the_lead_long_before_it_could_use_it_does_not
             assert (first.epochs, second.leads) == ([], True)
 
 
-async def test_an_api_server_out_of_reach_does_not_hold_up_the_start(
+async def test_an_unreachable_api_server_does_not_block_the_start(
     api_client: ApiClient, namespace: str, tmp_path: Path
 ) -> None:
     engine = Engine("first")
     async with FaultyProxy.open(api_client, tmp_path) as proxy:
         election = Election(proxy.client, namespace, "first", QUICK)
         async with proxy.outage(Refuse(503)):
-            await election.try_at_once()
+            await election.try_acquire()
         async with run_in_background(election.run(engine.lead)):
             await eventually(lambda: engine.leads)
 
 
-async def test_an_error_of_the_leader_surfaces_and_the_lead_is_free(api_client: ApiClient, namespace: str) -> None:
+async def test_an_error_of_the_leader_is_raised_and_the_lease_is_released(
+    api_client: ApiClient, namespace: str
+) -> None:
     async def fail(epoch: int) -> None:
         raise ZeroDivisionError
 
@@ -187,10 +185,10 @@ async def test_an_error_of_the_leader_surfaces_and_the_lead_is_free(api_client: 
         await eventually(lambda: second.leads)
 
 
-# The fence
+# Fencing
 
 
-async def test_what_a_former_leader_writes_is_refused(api_client: ApiClient, jobs_namespace: str) -> None:
+async def test_writes_of_a_former_leader_are_refused(api_client: ApiClient, jobs_namespace: str) -> None:
     engine = Engine("first")
     for epoch in (1, 2):
         async with engine.taking_part(api_client, jobs_namespace):
@@ -206,58 +204,58 @@ async def test_what_a_former_leader_writes_is_refused(api_client: ApiClient, job
         with pytest.raises(RetryLater, match="another engine leads"):
             await stale.update(advance(job, JobEvent.START))
         await store.update(advance(job, JobEvent.START))
-    manifest = attempt_job(an_attempt(), Credentials(), a_pod_settings("none"))
+    manifest = attempt_job(an_attempt(), PodCredentials(), a_pod_settings("none"))
     with pytest.raises(RetryLater, match="another engine leads"):
         await BatchClient(former, jobs_namespace).create_job(manifest)
     await BatchClient(current, jobs_namespace).create_job(manifest)
 
 
-async def test_whoever_leads_not_may_write_all_the_same(api_client: ApiClient, jobs_namespace: str) -> None:
+async def test_writes_without_an_epoch_are_accepted(api_client: ApiClient, jobs_namespace: str) -> None:
     async with KubernetesStore.open(api_client, jobs_namespace) as store:
         job = await store.create(a_job())
         await store.update(advance(job, JobEvent.START))
 
 
-async def test_a_leader_is_not_held_up_by_a_policy_that_does_not_see_that_it_leads(
+async def test_a_leader_can_write_although_the_policy_reads_an_outdated_lease(
     api_client: ApiClient, namespace: str
 ) -> None:
-    """As that of an API server which was without it for a while (kubernetes/kubernetes#130887)."""
+    """An API server that was without the policy for a while has an outdated Lease (kubernetes/kubernetes#130887)."""
     engine, metrics = Engine("first"), Metrics()
     fence = Fence(api_client, namespace, metrics)
     for epoch in (1, 2):
         async with engine.taking_part(api_client, namespace):
             await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
-    async with a_policy_that_sees_only(1, api_client, namespace):
+    async with a_policy_that_reads_only(1, api_client, namespace):
         async with asyncio.timeout(DEADLINE_SECONDS):
             while fence.manager(2) != UNFENCED:
-                await fence.look(2)
-        manifest = attempt_job(an_attempt(), Credentials(), a_pod_settings("none"))
+                await fence.check(2)
+        manifest = attempt_job(an_attempt(), PodCredentials(), a_pod_settings("none"))
         await BatchClient(api_client.writing_as(partial(fence.manager, 2)), namespace).create_job(manifest)
         assert 'labrats_degraded{what="leader-fence"} 1.0' in metrics.exposition().decode()
 
-        await fence.look(3)  # who is refused and does not lead is refused with good reason
+        await fence.check(3)  # epoch 3 does not lead, so it is refused rightly
         assert fence.manager(3) == field_manager(3)
 
 
-async def test_a_leader_notices_when_the_policy_begins_or_ceases_to_take_it_for_another(
+async def test_a_leader_notices_when_the_policy_starts_or_stops_to_refuse_it(
     api_client: ApiClient, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labrats.backends.kubernetes.fence.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("labrats.backends.kubernetes.fence.CHECK_SECONDS", 0.1)
     engine, metrics = Engine("first"), Metrics()
     fence = Fence(api_client, namespace, metrics)
     for epoch in (1, 2):
         async with engine.taking_part(api_client, namespace):
             await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
-    await fence.look(2)
-    async with run_in_background(fence.keep_looking(2)):
+    await fence.check(2)
+    async with run_in_background(fence.check_periodically(2)):
         assert fence.manager(2) == field_manager(2)
-        async with a_policy_that_sees_only(1, api_client, namespace):
+        async with a_policy_that_reads_only(1, api_client, namespace):
             await eventually(lambda: fence.manager(2) == UNFENCED)
         await eventually(lambda: fence.manager(2) == field_manager(2))
 
 
 @asynccontextmanager
-async def a_policy_that_sees_only(epoch: int, client: ApiClient, namespace: str) -> AsyncIterator[None]:
+async def a_policy_that_reads_only(epoch: int, client: ApiClient, namespace: str) -> AsyncIterator[None]:
     policy, binding = leader_policy()
     policy["spec"]["matchConstraints"]["namespaceSelector"] = {
         "matchLabels": {"kubernetes.io/metadata.name": namespace}
@@ -273,10 +271,10 @@ async def a_policy_that_sees_only(epoch: int, client: ApiClient, namespace: str)
         await client.request("DELETE", f"{api}{kind}/{namespace}")
 
 
-async def test_a_cluster_without_the_policy_is_noticed(api_client: ApiClient, namespace: str) -> None:
+async def test_a_missing_policy_is_noticed(api_client: ApiClient, namespace: str) -> None:
     binding = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/{POLICY}"
     with suppress(NotFound):
         await api_client.request("DELETE", binding)
     async with asyncio.timeout(DEADLINE_SECONDS):
         while await former_leaders_are_fenced(api_client, namespace, epoch=1):
-            await asyncio.sleep(0.1)  # the API server has not noticed yet that it is gone
+            await asyncio.sleep(0.1)  # the API server has not noticed the deletion yet

@@ -1,4 +1,4 @@
-"""One file for both: what `labrats apply` takes, kubectl takes, and what `labrats export` writes too."""
+"""kubectl accepts the manifests of `labrats apply` and the output of `labrats export`."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ pytestmark = pytest.mark.kubernetes
 
 
 def applied(kubectl: Kubectl, path: Path) -> list[str]:
-    """What a real API server says of each resource, no field of which it may leave out of account."""
+    """Return the output of a strict dry run of `kubectl apply`, one line per resource."""
     return sorted(kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(path)).splitlines())
 
 
-async def test_the_files_that_labrats_applies_are_those_of_kubectl(kubectl: Kubectl) -> None:
+async def test_kubectl_accepts_the_manifests_that_labrats_apply_accepts(kubectl: Kubectl) -> None:
     assert applied(kubectl, MANIFESTS) == [
         "aiagent.labrats.work/ai-checker created (server dry run)",
         "aiagent.labrats.work/ai-fixer created (server dry run)",
@@ -32,7 +32,7 @@ async def test_the_files_that_labrats_applies_are_those_of_kubectl(kubectl: Kube
 
 @pytest.fixture
 def export(tmp_path: Path) -> Path:
-    """What an engine on this machine exports, to which the same files were applied."""
+    """The export of an embedded engine to which the same manifests were applied."""
     file = tmp_path / "export.yaml"
     with LocalEngine(tmp_path) as engine:
         engine.run_labrats("apply", "-f", str(MANIFESTS), "--url", engine.url)
@@ -40,8 +40,8 @@ def export(tmp_path: Path) -> Path:
     return file
 
 
-async def test_what_an_engine_of_one_machine_exports_kubectl_takes(kubectl: Kubectl, export: Path) -> None:
-    said = applied(kubectl, export)
+async def test_kubectl_accepts_the_export_of_an_embedded_engine(kubectl: Kubectl, export: Path) -> None:
+    lines = applied(kubectl, export)
 
-    assert len(said) == 8
-    assert all(line.endswith(" created (server dry run)") for line in said)
+    assert len(lines) == 8
+    assert all(line.endswith(" created (server dry run)") for line in lines)

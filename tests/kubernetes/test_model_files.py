@@ -30,7 +30,7 @@ DIGEST: Final = hashlib.sha256(CONTENT).hexdigest()
 @pytest.fixture
 def hub(cluster: Cluster | None, tmp_path: Path) -> Iterator[FolderHub]:
     if cluster is None:
-        pytest.skip("only in a cluster of our own is it known where pods reach this machine")
+        pytest.skip("needs the tests' own cluster, whose pods can reach this machine")
     with a_folder_hub(tmp_path / "hub", GATEWAY, cluster.inside) as hub:
         (hub.folder / "a.gguf").write_bytes(CONTENT)
         yield hub
@@ -56,7 +56,7 @@ async def admin(engine: LocalEngine) -> AsyncIterator[User]:
 
 
 async def operation(admin: User, *statuses: str) -> dict[str, Any]:
-    """The one operation there is, once it has one of those."""
+    """Wait until the only operation has one of `statuses`, and return it."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             (found,) = (await admin.get("/api/models/jobs")).json()["jobs"]
@@ -67,7 +67,7 @@ async def operation(admin: User, *statuses: str) -> dict[str, Any]:
 
 
 async def log_with(admin: User, name: str, text: str) -> list[str]:
-    """The operation's log, once it has a line with `text`."""
+    """Wait until the operation's log has a line with `text`, and return the log."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             lines: list[str] = (await admin.get(f"/api/models/jobs/{name}/logs")).json()["logs"]
@@ -84,7 +84,7 @@ async def delete_pods(client: ApiClient, namespace: str, name: str) -> None:
         await client.request("DELETE", f"{path}/{pod['metadata']['name']}", encode({"gracePeriodSeconds": 1}))
 
 
-async def test_a_download_survives_its_pod_and_so_does_its_log(
+async def test_a_download_and_its_log_survive_their_pod(
     api_client: ApiClient, jobs_namespace: str, admin: User, hub: FolderHub, tmp_path: Path
 ) -> None:
     file = {"filename": "a.gguf", "url": f"{hub.url}/a.gguf", "sha256": DIGEST}
@@ -95,8 +95,8 @@ async def test_a_download_survives_its_pod_and_so_does_its_log(
 
     hold = hub.folder / "a.gguf.hold"
     hold.write_text(str(CHECKPOINT_BYTES + 4 * 2**20))
-    asked = {"provider": "qwen", "model": "qwen2.5", "url": file["url"]}
-    begun = await admin.post("/api/models/download", asked)
+    request = {"provider": "qwen", "model": "qwen2.5", "url": file["url"]}
+    begun = await admin.post("/api/models/download", request)
     assert begun.status_code == 201, begun.text
     name = begun.json()["name"]
     await log_with(admin, name, "MiB of 32.0 MiB")
@@ -107,22 +107,22 @@ async def test_a_download_survives_its_pod_and_so_does_its_log(
     hold.unlink()
     assert "for what follows" in "".join(await log_with(admin, name, DIGEST))
 
-    await kept_log(api_client, jobs_namespace, name)
+    await until_log_is_stored(api_client, jobs_namespace, name)
     await delete_pods(api_client, jobs_namespace, name)
     assert DIGEST in (await log_with(admin, name, DIGEST))[-1]
     (found,) = (await admin.post("/api/models/scan")).json()["files"]
     assert (found["filename"], found["size"], found["configured"]) == ("a.gguf", len(CONTENT), True)
 
 
-async def kept_log(client: ApiClient, namespace: str, name: str) -> None:
-    """Wait until the leader has kept it."""
+async def until_log_is_stored(client: ApiClient, namespace: str, name: str) -> None:
+    """Wait until the leader has stored the operation's log."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         path = f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}"
         while "labrats.work/model-log" not in json.loads(await client.request("GET", path))["metadata"]["annotations"]:
             await asyncio.sleep(0.5)
 
 
-async def test_an_engine_without_a_volume_says_so(start_engine: EngineFactory) -> None:
+async def test_an_engine_without_a_models_volume_answers_not_implemented(start_engine: EngineFactory) -> None:
     async with start_engine().admin() as admin:
         models, scan = await admin.get("/api/models"), await admin.post("/api/models/scan")
     assert models.status_code == 200

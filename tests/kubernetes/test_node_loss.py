@@ -1,4 +1,4 @@
-"""A node that is lost with jobs on it: whether they still run nobody can say, until it is declared to be gone."""
+"""A lost node with jobs: their end is unknown until the node is deleted or declared out of service."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from tests.kubernetes.conftest import EngineFactory
 pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
 
 PATIENCE_SECONDS = 300.0
-"""The cluster gives a silent node a minute, and looks for pods without a node three times a minute."""
+"""The cluster waits a minute for a silent node, and checks for pods without a node three times a minute."""
 
 TO_BE_LOST = "labrats.test/to-be-lost"
 
@@ -25,11 +25,11 @@ async def test_slots_are_held_until_a_lost_node_is_deleted_or_declared_out_of_se
     cluster: Cluster | None, start_engine: EngineFactory
 ) -> None:
     if cluster is None:
-        pytest.skip("only a cluster of our own has nodes to lose")
+        pytest.skip("needs the tests' own cluster, whose nodes can be lost")
     async with an_engine_on_nodes_to_be_lost(start_engine).user() as user:
         deleted, declared = Node(cluster, 2), Node(cluster, 3)
-        (on_deleted,) = await begun_jobs(cluster, deleted, user, ["deleted"])
-        on_declared, to_cancel = await begun_jobs(cluster, declared, user, ["declared", "cancelled"])
+        (on_deleted,) = await start_jobs(cluster, deleted, user, ["deleted"])
+        on_declared, to_cancel = await start_jobs(cluster, declared, user, ["declared", "cancelled"])
         waiting = [await user.submit(config={"model": model}) for model in ("deleted", "declared", "cancelled")]
 
         deleted.kill_kubelet()
@@ -55,14 +55,12 @@ async def test_slots_are_held_until_a_lost_node_is_deleted_or_declared_out_of_se
             await user.cancel(job_id)
 
 
-async def test_a_taint_on_a_node_that_is_well_evicts_its_jobs(
-    cluster: Cluster | None, start_engine: EngineFactory
-) -> None:
+async def test_a_taint_on_a_healthy_node_evicts_its_jobs(cluster: Cluster | None, start_engine: EngineFactory) -> None:
     if cluster is None:
-        pytest.skip("only a cluster of our own has nodes to lose")
+        pytest.skip("needs the tests' own cluster, whose nodes can be lost")
     async with an_engine_on_nodes_to_be_lost(start_engine).user() as user:
         node = Node(cluster, 4)
-        (job_id,) = await begun_jobs(cluster, node, user, ["tainted"])
+        (job_id,) = await start_jobs(cluster, node, user, ["tainted"])
         cluster.kubectl("taint", "node", node.name, "labrats.test/maintenance=true:NoExecute")
         job = await once(user, job_id, lambda job: job["status"] in ENDED)
 
@@ -71,13 +69,13 @@ async def test_a_taint_on_a_node_that_is_well_evicts_its_jobs(
 
 
 def an_engine_on_nodes_to_be_lost(start_engine: EngineFactory) -> LocalEngine:
-    """Its jobs run one at a time of each model, and nowhere else."""
+    """Return an engine whose jobs run only on nodes to be lost, one at a time for each model."""
     pod = {"dnsPolicy": "Default", "nodeSelector": {TO_BE_LOST: "true"}}
     return start_engine(DEFAULT_MODEL_SLOTS="1", LABRATS_EXECUTOR_POD=json.dumps(pod))
 
 
-async def begun_jobs(cluster: Cluster, node: Node, user: User, models: Sequence[str]) -> list[str]:
-    """A job of each model, all on `node`, which is started for them and takes no others."""
+async def start_jobs(cluster: Cluster, node: Node, user: User, models: Sequence[str]) -> list[str]:
+    """Start `node` with one running job per model, and cordon it. Return the ids of the jobs."""
     node.start([EXECUTOR.archive()])
     cluster.kubectl("label", "node", node.name, f"{TO_BE_LOST}=true")
     job_ids = [await user.submit({"log": "here"}, {"hang": True}, config={"model": model}) for model in models]
@@ -92,7 +90,7 @@ async def statuses(user: User, *job_ids: str) -> list[str]:
 
 
 async def once(user: User, job_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The job's detail once `condition` holds of it."""
+    """Wait until `condition` holds for the job, and return its detail."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition(detail := await user.job(job_id)):
             await asyncio.sleep(0.2)

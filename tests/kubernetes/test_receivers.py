@@ -1,4 +1,4 @@
-"""What the leader makes of webhook sources, on a real API server: nothing is started, so what is Ready is not asked."""
+"""Receivers of webhook sources on a real API server without nodes, so that no receiver becomes ready."""
 
 import asyncio
 import json
@@ -31,23 +31,23 @@ async def store(api_client: ApiClient, namespace: str) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-async def _keeper(api_client: ApiClient, namespace: str, store: Store) -> AsyncIterator[None]:
+async def _reconciler(api_client: ApiClient, namespace: str, store: Store) -> AsyncIterator[None]:
     settings = ReceiverSettings(namespace, "engine:1", "receiver", {}, {})
-    keeper = ReceiverReconciler(api_client, settings)
-    keeping = asyncio.create_task(SourceStatusReconciler(store, SystemClock(), keeper).run())
+    receivers = ReceiverReconciler(api_client, settings)
+    running = asyncio.create_task(SourceStatusReconciler(store, SystemClock(), receivers).run())
     yield
-    keeping.cancel()
+    running.cancel()
 
 
 async def add_source(store: Store, name: str = "github") -> WebhookSource:
-    """A source, with its secret."""
+    """Create a source and its Secret."""
     await store.create(Secret(metadata=Metadata(name=f"{name}-secret"), data={"key": "test-secret"}))
     spec = WebhookSourceSpec(type="github", secret_ref=KeyReference(name=f"{name}-secret", key="key"))
     return await store.create(WebhookSource(metadata=Metadata(name=name), spec=spec))
 
 
 async def condition(store: Store, kind: str, status: str, name: str = "github") -> str:
-    """What the condition says, once it has that status."""
+    """Wait until the condition has that status, and return its message."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             source = await store.get(WebhookSource, name)
@@ -57,41 +57,43 @@ async def condition(store: Store, kind: str, status: str, name: str = "github") 
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.usefixtures("_keeper")
-async def test_a_source_gets_what_belongs_to_it(store: Store, kubectl: Kubectl) -> None:
+@pytest.mark.usefixtures("_reconciler")
+async def test_a_source_gets_a_deployment_a_service_and_an_ingress(store: Store, kubectl: Kubectl) -> None:
     source = await add_source(store)
     await condition(store, "Provisioned", "True")
     for kind in ("deployment", "service", "ingress"):
-        made = json.loads(kubectl("get", kind, "labrats-webhook-github", "-ojson"))
-        assert made["metadata"]["ownerReferences"][0]["uid"] == source.metadata.uid
+        created = json.loads(kubectl("get", kind, "labrats-webhook-github", "-ojson"))
+        assert created["metadata"]["ownerReferences"][0]["uid"] == source.metadata.uid
 
 
-@pytest.mark.usefixtures("_keeper")
-async def test_what_is_another_ones_is_not_taken_over_and_made_once_it_has_gone(store: Store, kubectl: Kubectl) -> None:
+@pytest.mark.usefixtures("_reconciler")
+async def test_a_foreign_deployment_is_not_taken_over_and_is_replaced_once_it_is_deleted(
+    store: Store, kubectl: Kubectl
+) -> None:
     labels = {"app": "another"}
     pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "another", "image": "none"}]}}
-    another: dict[str, Any] = {
+    foreign: dict[str, Any] = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "labrats-webhook-github"},
         "spec": {"selector": {"matchLabels": labels}, "template": pod},
     }
-    kubectl("create", "-f", "-", stdin=another)
+    kubectl("create", "-f", "-", stdin=foreign)
     source = await add_source(store)
 
     assert "the cluster refuses" in await condition(store, "Provisioned", "False")
-    kept = json.loads(kubectl("get", "deployment", "labrats-webhook-github", "-ojson"))
-    assert "ownerReferences" not in kept["metadata"]
+    unchanged = json.loads(kubectl("get", "deployment", "labrats-webhook-github", "-ojson"))
+    assert "ownerReferences" not in unchanged["metadata"]
 
     kubectl("delete", "deployment", "labrats-webhook-github")
     await store.update(replace(await store.get(WebhookSource, source.name), spec=replace(source.spec, host="h.test")))
     await condition(store, "Provisioned", "True")
 
 
-@pytest.mark.usefixtures("_keeper")
-async def test_a_source_that_can_have_no_receiver_harms_no_other(store: Store) -> None:
-    bad = WebhookSource(metadata=Metadata(name="a-bad-one"), spec=WebhookSourceSpec(type="github"))
-    await store.create(bad)
+@pytest.mark.usefixtures("_reconciler")
+async def test_a_source_without_a_secret_does_not_affect_others(store: Store) -> None:
+    invalid = WebhookSource(metadata=Metadata(name="without-secret"), spec=WebhookSourceSpec(type="github"))
+    await store.create(invalid)
     await add_source(store)
     await condition(store, "Provisioned", "True")
-    assert "names no secret" in await condition(store, "SecretFound", "False", bad.name)
+    assert "names no secret" in await condition(store, "SecretFound", "False", invalid.name)

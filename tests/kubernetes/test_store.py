@@ -1,4 +1,4 @@
-"""What a store on Kubernetes does beyond what every Store promises: it shares its objects with people and programs."""
+"""The Kubernetes store beyond the contract of every Store: it shares its objects with people and other programs."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ async def store(api_client: ApiClient, namespace: str) -> AsyncIterator[Kubernet
 
 
 class Person:
-    """Somebody with kubectl."""
+    """A person with kubectl."""
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
         self._client = client
@@ -43,8 +43,8 @@ class Person:
 
     async def set(self, resource: Resource, path: str, value: Any) -> None:
         patch = [{"op": "add", "path": path, "value": value}]
-        where = resource_type(type(resource)).path(self._namespace, resource.name)
-        await self._client.request("PATCH", where, encode(patch), content_type=JSON_PATCH)
+        url = resource_type(type(resource)).path(self._namespace, resource.name)
+        await self._client.request("PATCH", url, encode(patch), content_type=JSON_PATCH)
 
     async def read(self, resource: Resource) -> bytes:
         return await self._client.request("GET", resource_type(type(resource)).path(self._namespace, resource.name))
@@ -55,12 +55,17 @@ def person(api_client: ApiClient, namespace: str) -> Person:
     return Person(api_client, namespace)
 
 
-LEFT: Final = {"apiVersion": LABRATS_API, "kind": "AiModel", "name": "opus", "uid": "uid-of-one-that-is-gone"}
-SOMEBODYS: Final = {"apiVersion": "example.com/v1", "kind": "AiModel", "name": "opus", "uid": "uid-of-theirs"}
+DELETED_OWNER: Final = {"apiVersion": LABRATS_API, "kind": "AiModel", "name": "opus", "uid": "uid-of-a-deleted-owner"}
+FOREIGN_OWNER: Final = {
+    "apiVersion": "example.com/v1",
+    "kind": "AiModel",
+    "name": "opus",
+    "uid": "uid-of-a-foreign-owner",
+}
 
 
-@pytest.mark.parametrize("owners", [[SOMEBODYS], [LEFT, SOMEBODYS]], ids=["of another API", "shared"])
-async def test_what_is_not_an_earlier_ones_alone_is_not_taken_away(
+@pytest.mark.parametrize("owners", [[FOREIGN_OWNER], [DELETED_OWNER, FOREIGN_OWNER]], ids=["of another API", "shared"])
+async def test_a_part_with_a_foreign_owner_is_not_replaced(
     store: Store, person: Person, owners: list[dict[str, str]]
 ) -> None:
     await person.create(Secret, metadata={"name": "part", "ownerReferences": owners}, data={"key": "dGVzdA=="})
@@ -78,7 +83,7 @@ async def test_jobs_keep_the_order_in_which_they_were_created(store: Store) -> N
     assert [(await store.get(Job, job.name)).created_at for job in jobs] == times
 
 
-async def test_what_a_person_created_has_the_time_of_the_api_server(store: Store, person: Person) -> None:
+async def test_an_applied_resource_has_the_creation_time_of_the_api_server(store: Store, person: Person) -> None:
     copied = {CREATED_AT: (datetime.now().astimezone() - timedelta(days=30)).isoformat()}
     spec = {"provider": "mock", "model": "opus", "slots": 1}
     await person.create(AiModel, metadata={"name": "plain"}, spec=spec)
@@ -90,7 +95,7 @@ async def test_what_a_person_created_has_the_time_of_the_api_server(store: Store
         assert model.metadata.annotations == {}
 
 
-async def test_a_job_that_a_person_applied_is_a_job(store: Store, person: Person) -> None:
+async def test_an_applied_job_can_be_read(store: Store, person: Person) -> None:
     await person.create(
         Job, metadata={"name": "by-hand"}, spec={"source": "kubectl", "type": "code-review", "prompt": "Look."}
     )
@@ -98,7 +103,7 @@ async def test_a_job_that_a_person_applied_is_a_job(store: Store, person: Person
     assert (job.spec.source, job.spec.prompt, job.status.attempts) == ("kubectl", "Look.", 0)
 
 
-async def test_an_update_leaves_what_others_have_added(store: Store, person: Person) -> None:
+async def test_update_keeps_fields_of_other_clients(store: Store, person: Person) -> None:
     model = await store.create(an_ai_model("opus", slots=1))
     await person.set(model, "/metadata/finalizers", ["example.com/keep"])
     model = await store.get(AiModel, "opus")
@@ -107,7 +112,7 @@ async def test_an_update_leaves_what_others_have_added(store: Store, person: Per
     await person.set(model, "/metadata/finalizers", [])
 
 
-async def test_labels_and_status_of_a_job_can_change_at_once(store: Store) -> None:
+async def test_one_update_can_change_labels_and_status(store: Store) -> None:
     job = await store.create(Job(metadata=Metadata(name="ir-00000001"), spec=a_spec()))
     changed = replace(
         job, metadata=replace(job.metadata, labels={"team": "red"}), status=replace(job.status, attempts=1)
@@ -117,7 +122,7 @@ async def test_labels_and_status_of_a_job_can_change_at_once(store: Store) -> No
     assert await store.get(Job, job.name) == updated
 
 
-async def test_what_somebody_keeps_from_being_deleted_holds_up_no_watcher(store: Store, person: Person) -> None:
+async def test_a_deletion_that_waits_for_a_finalizer_blocks_no_watcher(store: Store, person: Person) -> None:
     model = await store.create(an_ai_model("opus"))
     await person.set(model, "/metadata/finalizers", ["example.com/keep"])
     async with record_watch(store, AiModel) as first:
@@ -130,7 +135,7 @@ async def test_what_somebody_keeps_from_being_deleted_holds_up_no_watcher(store:
             await first.until(lambda: not first.current)
 
 
-async def test_secrets_of_others_are_none_of_ours(store: Store, person: Person) -> None:
+async def test_foreign_secrets_are_ignored(store: Store, person: Person) -> None:
     await person.create(Secret, metadata={"name": "release"}, type="helm.sh/release.v1", data={"release": "AAAA"})
     mine = await store.create(Secret(metadata=Metadata(name="mine"), data={"key": "test-secret"}))
     assert await store.list(Secret) == [mine]
@@ -139,7 +144,7 @@ async def test_secrets_of_others_are_none_of_ours(store: Store, person: Person) 
         assert seen.current == {"mine": mine}
 
 
-async def test_a_secret_that_is_no_text_does_not_exist_and_stops_nothing(store: Store, person: Person) -> None:
+async def test_a_binary_secret_is_hidden_and_blocks_no_watcher(store: Store, person: Person) -> None:
     async with record_watch(store, Secret) as seen:
         await seen.until(lambda: seen.synced)
         await person.create(Secret, metadata={"name": "binary"}, data={"key": "/w=="})
@@ -150,13 +155,13 @@ async def test_a_secret_that_is_no_text_does_not_exist_and_stops_nothing(store: 
         await store.get(Secret, "binary")
 
 
-async def test_what_the_api_server_refuses_is_invalid_field_by_field(store: Store) -> None:
+async def test_a_refused_resource_is_invalid_with_every_field(store: Store) -> None:
     with pytest.raises(Invalid) as refusal:
         await store.create(an_ai_model("opus", provider="unheard-of", slots=-1))
     assert {problem.field for problem in refusal.value.problems} == {"spec.provider", "spec.slots"}
 
 
-async def test_get_many_answers_from_the_watch_what_this_store_has_written(store: Store) -> None:
+async def test_get_many_includes_the_writes_of_this_store(store: Store) -> None:
     async with record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
         for slots in range(20):
@@ -164,7 +169,7 @@ async def test_get_many_answers_from_the_watch_what_this_store_has_written(store
             assert await store.get_many(AiModel, [written.name]) == [written]
 
 
-async def test_what_changes_before_a_watcher_has_read_it_is_told_once_and_as_it_is(store: Store) -> None:
+async def test_changes_before_the_first_read_are_reported_once_in_their_latest_version(store: Store) -> None:
     for name in ("changed", "deleted"):
         await store.create(an_ai_model(name, model=name, slots=1))
     slow = store.watch(AiModel)
@@ -182,7 +187,7 @@ async def test_what_changes_before_a_watcher_has_read_it_is_told_once_and_as_it_
     while rest[-1] != Changed(last):
         rest.append(await anext(slow))
     before_synced, after_synced = rest[: rest.index(Synced())], rest[rest.index(Synced()) + 1 :]
-    if first.resource.name == "changed":  # so what was deleted had not been told yet, and never was
+    if first.resource.name == "changed":  # so the deleted one was not reported before, and never is
         assert before_synced == []
         assert [type(change) for change in after_synced] == [Changed, Changed]
     else:
@@ -190,25 +195,25 @@ async def test_what_changes_before_a_watcher_has_read_it_is_told_once_and_as_it_
         assert [type(change) for change in after_synced] == [Deleted, Changed]
 
 
-async def test_a_store_is_left_while_its_watches_wait(api_client: ApiClient, namespace: str) -> None:
+async def test_a_store_can_be_closed_while_its_watches_wait(api_client: ApiClient, namespace: str) -> None:
     async with KubernetesStore.open(api_client, namespace) as store, record_watch(store, AiModel) as seen:
         await seen.until(lambda: seen.synced)
     assert len(asyncio.all_tasks()) <= 2
 
 
-async def test_an_error_leaves_the_store_as_it_is(api_client: ApiClient, namespace: str) -> None:
+async def test_an_error_in_the_block_is_raised_unchanged(api_client: ApiClient, namespace: str) -> None:
     with pytest.raises(ZeroDivisionError):
         async with KubernetesStore.open(api_client, namespace) as store, record_watch(store, AiModel):
             raise ZeroDivisionError
 
 
-async def test_a_namespace_that_is_missing_may_be_made_later(api_client: ApiClient) -> None:
+async def test_a_missing_namespace_raises_retry_later(api_client: ApiClient) -> None:
     async with KubernetesStore.open(api_client, "labrats-test-missing") as store:
         with pytest.raises(RetryLater, match="labrats-test-missing"):
             await store.create(an_ai_model("opus"))
 
 
-async def test_a_cluster_that_is_not_configured_is_said_so(tmp_path: Any) -> None:
+async def test_a_missing_kubeconfig_is_reported(tmp_path: Any) -> None:
     with pytest.raises(LabratsError, match="no Kubernetes cluster is configured"):
         async with ApiClient.open(tmp_path / "missing"):
             pass

@@ -1,4 +1,4 @@
-"""A watch on Kubernetes tells everything, whatever happens to its connection."""
+"""Watches of the Kubernetes store on a connection with faults: no change is lost."""
 
 import random
 import time
@@ -11,7 +11,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.reflector import Patience
+from labrats.backends.kubernetes.reflector import WatchTimeouts
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.ai_model import AiModel
 from labrats.model.errors import Conflict, NotFound
@@ -23,21 +23,21 @@ from tests.support.watch_recorder import record_watch
 
 pytestmark = pytest.mark.kubernetes
 
-IMPATIENT = Patience(silence_seconds=0.5, longest_pause=0.2)
-"""An engine may wait longer than tests want to."""
+IMPATIENT = WatchTimeouts(silence_seconds=0.5, longest_pause=0.2)
+"""Timeouts that are short enough for tests."""
 
 MANY = 60
-"""How many faults the long test has."""
+"""Number of faults in the long test."""
 
 
 def a_model(name: str) -> AiModel:
-    """One that stands for a model of its own: no two may stand for the same."""
+    """Return an AiModel for a model of its own, since no two may have the same model."""
     return an_ai_model(name, model=name)
 
 
 @pytest.fixture
 async def store(api_client: ApiClient, namespace: str) -> AsyncIterator[Store]:
-    """By which others write, undisturbed."""
+    """A store on a connection without faults."""
     async with KubernetesStore.open(api_client, namespace) as store:
         yield store
 
@@ -50,13 +50,13 @@ async def proxy(api_client: ApiClient, tmp_path: Path) -> AsyncIterator[FaultyPr
 
 @pytest.fixture
 async def disturbed(proxy: FaultyProxy, namespace: str) -> AsyncIterator[Store]:
-    """The store whose watches meet faults."""
-    async with KubernetesStore.open(proxy.client, namespace, patience=IMPATIENT) as store:
+    """A store whose watches meet faults."""
+    async with KubernetesStore.open(proxy.client, namespace, timeouts=IMPATIENT) as store:
         yield store
 
 
 @pytest.mark.parametrize("how", [how for how in Cut if how is not Cut.EXPIRED])
-async def test_a_watch_that_breaks_off_is_resumed_where_it_was(
+async def test_a_broken_watch_resumes_at_its_version(
     store: Store, disturbed: Store, proxy: FaultyProxy, how: Cut
 ) -> None:
     faults = (Break(how, after_lines=1), Break(how), Break(how, after_lines=1))
@@ -72,7 +72,7 @@ async def test_a_watch_that_breaks_off_is_resumed_where_it_was(
     "faults",
     [[Refuse(410), Refuse(410)], [Break(Cut.EXPIRED), Break(Cut.EXPIRED)], [Break(Cut.EXPIRED, after_lines=1)]],
 )
-async def test_a_watch_whose_version_is_forgotten_begins_anew_and_repeats_nothing(
+async def test_an_expired_watch_lists_again_and_repeats_nothing(
     store: Store, disturbed: Store, proxy: FaultyProxy, faults: list[Fault]
 ) -> None:
     old = await store.create(a_model("old"))
@@ -85,9 +85,7 @@ async def test_a_watch_whose_version_is_forgotten_begins_anew_and_repeats_nothin
     assert seen.resource_changes == [Changed(each) for each in (old, *new)]
 
 
-async def test_what_happened_while_nothing_was_heard_is_told(
-    store: Store, disturbed: Store, proxy: FaultyProxy
-) -> None:
+async def test_changes_during_a_silent_watch_are_reported(store: Store, disturbed: Store, proxy: FaultyProxy) -> None:
     same, changed, deleted, replaced = [
         await store.create(a_model(name)) for name in ("same", "changed", "deleted", "replaced")
     ]
@@ -101,13 +99,13 @@ async def test_what_happened_while_nothing_was_heard_is_told(
         successor = await store.create(a_model("replaced"))
         new = await store.create(a_model("new"))
         await seen.until(lambda: "new" in seen.current)
-    gone = {change.resource.metadata.uid for change in seen.changes if isinstance(change, Deleted)}
-    assert gone == {deleted.metadata.uid, replaced.metadata.uid}
+    deleted_uids = {change.resource.metadata.uid for change in seen.changes if isinstance(change, Deleted)}
+    assert deleted_uids == {deleted.metadata.uid, replaced.metadata.uid}
     assert seen.current == {"changed": changed, "new": new, "replaced": successor, "same": same}
     assert Changed(same) not in seen.changes
 
 
-async def test_a_leader_knows_what_its_watch_has_not_told_before_it_led(
+async def test_a_leaders_watch_includes_all_writes_before_its_leadership(
     store: Store, proxy: FaultyProxy, namespace: str
 ) -> None:
     patient = KubernetesStore.open(proxy.client, namespace)
@@ -117,19 +115,19 @@ async def test_a_leader_knows_what_its_watch_has_not_told_before_it_led(
         by_another = await store.create(an_ai_model("by-another"))
 
         since = time.monotonic()
-        async with own.led(proxy.client, since) as led, record_watch(led, AiModel) as seen_by_leader:
+        async with own.as_leader(proxy.client, since) as leader, record_watch(leader, AiModel) as seen_by_leader:
             await seen_by_leader.until(lambda: seen_by_leader.synced)
             assert seen_by_leader.current == {"by-another": by_another}
             await seen.until(lambda: seen.current == seen_by_leader.current)
         assert proxy.count(is_list) == 2
 
-        async with own.led(proxy.client, since) as led, record_watch(led, AiModel) as seen_by_leader:
+        async with own.as_leader(proxy.client, since) as leader, record_watch(leader, AiModel) as seen_by_leader:
             await seen_by_leader.until(lambda: seen_by_leader.synced)
-            assert await led.get_many(AiModel, ["by-another"]) == [by_another]
+            assert await leader.get_many(AiModel, ["by-another"]) == [by_another]
         assert proxy.count(is_list) == 2
 
 
-async def test_a_list_that_fails_is_asked_for_again(store: Store, disturbed: Store, proxy: FaultyProxy) -> None:
+async def test_a_failed_list_is_repeated(store: Store, disturbed: Store, proxy: FaultyProxy) -> None:
     created = await store.create(a_model("opus"))
     refusals = proxy.faults(is_list, Refuse(429, retry_after=1), Refuse(503), Refuse(410))
     async with refusals, record_watch(disturbed, AiModel) as seen:
@@ -137,7 +135,7 @@ async def test_a_list_that_fails_is_asked_for_again(store: Store, disturbed: Sto
     assert seen.current == {"opus": created}
 
 
-async def test_a_watcher_who_comes_during_an_outage_is_told_all_when_it_ends(
+async def test_a_watcher_that_begins_during_an_outage_gets_everything_afterwards(
     disturbed: Store, proxy: FaultyProxy
 ) -> None:
     outage = proxy.faults(is_watch, Refuse(503), Refuse(503))
@@ -149,7 +147,7 @@ async def test_a_watcher_who_comes_during_an_outage_is_told_all_when_it_ends(
     assert Changed(created) in second.changes
 
 
-async def test_a_watch_that_hears_nothing_raises_nothing_and_shows_it(
+async def test_a_silent_watch_raises_nothing_and_reports_its_silence(
     store: Store, disturbed: Store, proxy: FaultyProxy
 ) -> None:
     async with record_watch(disturbed, AiModel) as seen:
@@ -163,7 +161,7 @@ async def test_a_watch_that_hears_nothing_raises_nothing_and_shows_it(
         await eventually(lambda: disturbed.silent_seconds(AiModel) < IMPATIENT.silence_seconds)
 
 
-async def test_a_watcher_is_not_told_of_what_this_store_has_deleted_unheard(
+async def test_a_watch_does_not_report_a_resource_that_this_store_deleted(
     store: Store, disturbed: Store, proxy: FaultyProxy
 ) -> None:
     await store.create(a_model("opus"))
@@ -175,11 +173,9 @@ async def test_a_watcher_is_not_told_of_what_this_store_has_deleted_unheard(
     assert second.resource_changes == []
 
 
-async def test_after_many_faults_the_watch_has_told_the_truth(
-    store: Store, disturbed: Store, proxy: FaultyProxy
-) -> None:
+async def test_a_watch_is_complete_after_many_faults(store: Store, disturbed: Store, proxy: FaultyProxy) -> None:
     seed = random.randrange(1_000_000)
-    print(f"seed {seed}")  # noqa: T201, pytest shows it when the test fails
+    print(f"seed {seed}")  # noqa: T201, pytest shows it if the test fails
     chance = random.Random(seed)
     faults = [a_fault(chance) for _ in range(MANY)]
 

@@ -1,4 +1,4 @@
-"""A write on Kubernetes whose answer is lost, or that is refused, does no harm."""
+"""Writes of the Kubernetes store that are refused, or whose answer is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -43,7 +43,7 @@ async def store(proxy: FaultyProxy, namespace: str) -> AsyncIterator[Store]:
         yield store
 
 
-async def test_what_was_created_although_the_answer_was_lost_is_found(store: Store, proxy: FaultyProxy) -> None:
+async def test_create_with_a_lost_answer_returns_the_created_resource(store: Store, proxy: FaultyProxy) -> None:
     async with proxy.faults(is_write, Lose(), Lose(), Lose()):
         created = await store.create(JOB, [PROMPT, GIT])
     assert await store.get(Job, JOB.name) == created
@@ -52,15 +52,15 @@ async def test_what_was_created_although_the_answer_was_lost_is_found(store: Sto
         assert part.metadata.owner.uid == created.metadata.uid
 
 
-async def test_what_somebody_else_created_is_not_taken_for_ours(store: Store, proxy: FaultyProxy) -> None:
-    theirs = await store.create(an_ai_model("opus", slots=1))
+async def test_a_refused_create_does_not_return_a_foreign_resource(store: Store, proxy: FaultyProxy) -> None:
+    foreign = await store.create(an_ai_model("opus", slots=1))
     async with proxy.faults(is_write, Refuse(503)):
         with pytest.raises(RetryLater):
             await store.create(an_ai_model("opus", slots=2))
-    assert await store.get(AiModel, "opus") == theirs
+    assert await store.get(AiModel, "opus") == foreign
 
 
-async def test_a_refused_creation_leaves_nothing(store: Store, proxy: FaultyProxy) -> None:
+async def test_a_refused_create_leaves_nothing(store: Store, proxy: FaultyProxy) -> None:
     async with proxy.faults(is_write, Refuse(503)):
         with pytest.raises(RetryLater):
             await store.create(JOB, [PROMPT, GIT])
@@ -69,17 +69,17 @@ async def test_a_refused_creation_leaves_nothing(store: Store, proxy: FaultyProx
 
 @pytest.mark.parametrize("fault", [Refuse(500), Refuse(429, retry_after=1), Lose()], ids=["500", "429", "lost"])
 @pytest.mark.parametrize("position", range(3))
-async def test_a_fault_at_any_write_of_a_job_leaves_all_of_it_or_can_be_made_up_for(
+async def test_a_job_is_complete_or_can_be_completed_after_a_fault_at_any_write(
     store: Store, proxy: FaultyProxy, position: int, fault: Fault
 ) -> None:
     writes = 0
 
-    def is_the_one(request: web.BaseRequest) -> bool:
+    def is_the_write(request: web.BaseRequest) -> bool:
         nonlocal writes
         writes += is_write(request)
         return is_write(request) and writes == position + 1
 
-    async with proxy.faults(is_the_one, fault):
+    async with proxy.faults(is_the_write, fault):
         with suppress(RetryLater):
             await create_with_parts(store, JOB, [PROMPT, GIT])
     with suppress(Conflict):
@@ -89,9 +89,7 @@ async def test_a_fault_at_any_write_of_a_job_leaves_all_of_it_or_can_be_made_up_
     assert await owners_of_parts(store) == {job.metadata.uid}
 
 
-async def test_what_cannot_be_stored_whole_is_completed_once_the_api_server_is_back(
-    store: Store, proxy: FaultyProxy
-) -> None:
+async def test_a_job_without_its_parts_is_completed_after_an_outage(store: Store, proxy: FaultyProxy) -> None:
     proxy.plan = lambda request: Refuse(503) if is_write(request) and not request.path.endswith("requests") else None
     with pytest.raises(RetryLater):
         await create_with_parts(store, JOB, [PROMPT, GIT])
@@ -101,10 +99,10 @@ async def test_what_cannot_be_stored_whole_is_completed_once_the_api_server_is_b
     assert await owners_of_parts(store) == {job.metadata.uid}
 
 
-async def test_a_part_that_another_replica_was_quicker_to_add_is_no_conflict(
+async def test_a_part_that_another_replica_has_created_is_no_conflict(
     store: Store, proxy: FaultyProxy, api_client: ApiClient, namespace: str
 ) -> None:
-    """Both were asked to create the same job, and the one that came too late has completed it."""
+    """Both replicas create the same job, and the later one completes it first."""
     completed = asyncio.Event()
     proxy.plan = lambda request: Hold(completed) if request.path.endswith(("/configmaps", "/secrets")) else None
     creating = asyncio.create_task(create_with_parts(store, JOB, [PROMPT, GIT]))
@@ -117,7 +115,7 @@ async def test_a_part_that_another_replica_was_quicker_to_add_is_no_conflict(
     assert await owners_of_parts(store) == {found[0].metadata.uid}
 
 
-async def test_a_part_whose_name_is_taken_leaves_nothing_of_the_rest(store: Store) -> None:
+async def test_create_with_a_part_whose_name_is_taken_leaves_nothing(store: Store) -> None:
     await store.create(GIT)
     with pytest.raises(Conflict):
         await create_with_parts(store, JOB, [PROMPT, GIT])
@@ -125,17 +123,19 @@ async def test_a_part_whose_name_is_taken_leaves_nothing_of_the_rest(store: Stor
     await assert_nothing_is_left(store)
 
 
-async def test_who_may_not_remove_what_an_earlier_job_left_completes_the_new_one_once_it_is_gone(
+async def test_a_job_is_completed_once_the_undeletable_part_of_an_earlier_job_is_gone(
     store: Store, proxy: FaultyProxy, api_client: ApiClient, namespace: str
 ) -> None:
     prompts = resource_type(ConfigMap)
-    left = replace(PROMPT.metadata, owner=OwnerReference(kind=Job.kind(), name=JOB.name, uid="uid-of-one-that-is-gone"))
-    left = replace(left, created_at=datetime.now(UTC))
-    body = prompts.new_object(ConfigMap(metadata=left, data={"prompt": "Review that."}))
+    leftover = replace(
+        PROMPT.metadata, owner=OwnerReference(kind=Job.kind(), name=JOB.name, uid="uid-of-a-deleted-owner")
+    )
+    leftover = replace(leftover, created_at=datetime.now(UTC))
+    body = prompts.new_object(ConfigMap(metadata=leftover, data={"prompt": "Review that."}))
     body["metadata"]["finalizers"] = ["example.com/keep"]
     await api_client.request("POST", prompts.path(namespace), encode(body))
     proxy.plan = lambda request: Refuse(403) if request.method == "DELETE" else None
-    with pytest.raises(RetryLater, match="deleted InferenceRequest is yet to be removed"):
+    with pytest.raises(RetryLater, match="deleted InferenceRequest still exists"):
         await create_with_parts(store, JOB, [PROMPT, GIT])
     job = await store.get(Job, JOB.name)
     with pytest.raises(RetryLater):
@@ -163,7 +163,7 @@ async def owners_of_parts(store: Store) -> set[str]:
     return {part.metadata.owner.uid if part.metadata.owner else "nobody" for part in parts}
 
 
-async def test_an_update_whose_answer_was_lost_says_that_it_must_be_read_again(
+async def test_update_with_a_lost_answer_raises_an_error_although_it_succeeded(
     store: Store, proxy: FaultyProxy
 ) -> None:
     model = await store.create(an_ai_model("opus", slots=1))
@@ -173,7 +173,7 @@ async def test_an_update_whose_answer_was_lost_says_that_it_must_be_read_again(
     assert (await store.get(AiModel, "opus")).spec.slots == 2
 
 
-async def test_a_deletion_whose_answer_was_lost_can_be_repeated(store: Store, proxy: FaultyProxy) -> None:
+async def test_delete_with_a_lost_answer_can_be_repeated(store: Store, proxy: FaultyProxy) -> None:
     await store.create(an_ai_model("opus"))
     async with proxy.faults(is_write, Lose()):
         with pytest.raises((RetryLater, NotFound)):
@@ -182,7 +182,7 @@ async def test_a_deletion_whose_answer_was_lost_can_be_repeated(store: Store, pr
         await store.delete(AiModel, "opus")
 
 
-async def test_a_busy_api_server_says_when_to_try_again(store: Store, proxy: FaultyProxy) -> None:
+async def test_the_retry_delay_of_a_busy_api_server_is_used(store: Store, proxy: FaultyProxy) -> None:
     async with proxy.faults(lambda request: True, Refuse(429, retry_after=7)):
         with pytest.raises(RetryLater) as refusal:
             await store.get(AiModel, "opus")

@@ -19,8 +19,8 @@ CLUSTER_FAILURE: Final = pytest.StashKey[str]()
 _BACKEND_TESTS: Final = (
     "tests/kubernetes/test_watch_faults.py",
     "tests/kubernetes/test_write_faults.py",
-    "tests/kubernetes/test_failures.py",
-    "tests/kubernetes/test_faults.py",
+    "tests/kubernetes/test_attempt_failures.py",
+    "tests/kubernetes/test_runner_faults.py",
     "tests/kubernetes/test_leader.py",
     "tests/kubernetes/test_invalid_objects.py",
     "tests/kubernetes/test_store.py",

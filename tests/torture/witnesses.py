@@ -15,6 +15,8 @@ import msgspec
 
 from labrats.backends.embedded.database import open_for_reading, open_for_writing
 from labrats.backends.embedded.folders import Folders
+from labrats.files.attempt_output import attempt_names
+from labrats.model.attempt_name import AttemptName
 from labrats.model.job import Job
 from labrats.model.protocol import AnyEvent, ErrorEvent, LogEvent, ResultEvent, decode_event
 from labrats.processes import ProcessId
@@ -190,12 +192,12 @@ def read_runs(folders: Folders, sightings: Sequence[Sighting]) -> list[Run]:
     for sighting in sightings:
         assert sighting.attempt
         seen.setdefault(sighting.attempt, []).append(sighting)
-    names = sorted(path.name for path in folders.attempts.glob("*/*"))
-    runs = (_run(folders, name, seen.get(name, ())) for name in names)
+    names = sorted(attempt_names(folders.attempts))
+    runs = (_run(folders, name, seen.get(str(name), ())) for name in names)
     return [run for run in runs if run]
 
 
-def _run(folders: Folders, name: str, seen: Sequence[Sighting]) -> Run | None:
+def _run(folders: Folders, name: AttemptName, seen: Sequence[Sighting]) -> Run | None:
     folder = folders.of(name)
     claimed_by = folder.executor()
     if not isinstance(claimed_by, ProcessId):
@@ -205,21 +207,20 @@ def _run(folders: Folders, name: str, seen: Sequence[Sighting]) -> Run | None:
     return run_of(name, folder.output, seen)
 
 
-def run_of(name: str, output: Path, seen: Sequence[Sighting] = ()) -> Run | None:
+def run_of(name: AttemptName, output: Path, seen: Sequence[Sighting] = ()) -> Run | None:
     """Return the run of an attempt, from its output and sightings; None if it has neither."""
     events = _events(output)
     begins = [sighting.first for sighting in seen] + [event.at.timestamp() for event in events[:1]]
     ends = [sighting.last for sighting in seen] + [event.at.timestamp() for event in events[-1:]]
     if not begins:
         return None
-    job_id, _, number = name.rpartition("-")
     return Run(
-        job_id=job_id,
-        attempt=int(number),
+        job_id=name.job_id,
+        attempt=name.number,
         first=min(begins),
         last=max(ends),
         seqs=tuple(event.seq for event in events),
-        lines=tuple(Line(int(number), event.seq, event.text) for event in events if isinstance(event, LogEvent)),
+        lines=tuple(Line(name.number, event.seq, event.text) for event in events if isinstance(event, LogEvent)),
         outcome=_outcome(events),
     )
 

@@ -18,6 +18,7 @@ from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody, optional
 from labrats.api.schemas.job import OutputsView, UsageView, outputs_view, usage_view
 from labrats.api.services import Services
+from labrats.model.attempt_name import AttemptName
 from labrats.model.job import FailedCode, Job
 from labrats.model.protocol import (
     AnyEvent,
@@ -123,7 +124,7 @@ async def _views_after(services: Services, job: Job, position: Position) -> Asyn
     first, seq = position
     for number in range(first, job.status.attempts + 1):
         after = seq if number == first else 0
-        async with aclosing(services.runner.read(f"{job.id}-{number}", after, follow=False)) as batches:
+        async with aclosing(services.runner.read(AttemptName(job.id, number), after, follow=False)) as batches:
             async for lines in batches:
                 for event in events_in(lines):
                     if view := event_view(number, event):

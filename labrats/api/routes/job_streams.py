@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from fastapi import Header
 
 from labrats.api.services import Services
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
@@ -98,7 +99,7 @@ async def _lines(services: Services, job: Job, number: int, seq: int) -> AsyncGe
     """Yield batches of an attempt's output after `seq`. Follow the output of a running attempt to its end."""
     nothing_read = seq == 0
     follow = number == job.status.attempts and not job.ended
-    async with aclosing(services.runner.read(f"{job.id}-{number}", seq, follow=follow)) as batches:
+    async with aclosing(services.runner.read(AttemptName(job.id, number), seq, follow=follow)) as batches:
         async for lines in batches:
             nothing_read = False
             yield lines

@@ -1,7 +1,6 @@
-"""Where the files of an attempt lie."""
+"""The folders of attempts on this machine."""
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -10,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from labrats.files.attempt_inputs import SECRETS_FOLDER
 from labrats.files.attempt_output import attempt_names
 from labrats.files.safe_paths import NotRegularFile, read_regular_file
+from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
     BASELINE_FILE,
     CLAIM_FILE,
@@ -23,15 +24,13 @@ from labrats.model.protocol import (
 )
 from labrats.processes import ProcessId, executor_process_name, process_name
 
-_WORDS_BYTES: Final = 256
-"""The longest claim, and the longest word on an exit."""
-
-_ATTEMPT_NAME: Final = re.compile(r".+-[0-9]+")
+_LINE_BYTES: Final = 256
+"""Maximum size of a claim, and of an exit status."""
 
 
 @dataclass(frozen=True)
 class AttemptFolder:
-    """The folder of one attempt: inputs, output, and who runs it. The agent's workspace lies elsewhere."""
+    """The folder of one attempt, with its inputs, its output and its claim. The agent's workspace is a folder apart."""
 
     path: Path
     workspace: Path
@@ -49,87 +48,89 @@ class AttemptFolder:
         return self.path / PATCH_FILE
 
     @property
-    def is_kept(self) -> bool:
-        """Whether another attempt can go on in its workspace and home."""
+    def is_resumable(self) -> bool:
+        """True while a later attempt can use the workspace and the home."""
         return (self.path / BASELINE_FILE).is_file() and self.workspace.is_dir()
 
-    def give_up(self) -> None:
-        """From now on no other attempt can go on in its workspace and home."""
+    def forbid_resume(self) -> None:
+        """Prevent later attempts from using the workspace and the home."""
         (self.path / BASELINE_FILE).unlink(missing_ok=True)
 
     def write_inputs(self, inputs: Mapping[str, bytes]) -> None:
-        """Write the files that the executor reads, by their names in the folder."""
+        """Write the executor's inputs. inputs: content by relative path."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(name.startswith("secrets/") for name in inputs):
-            (self.path / "secrets").mkdir(mode=0o700, exist_ok=True)
+        if any(name.startswith(f"{SECRETS_FOLDER}/") for name in inputs):
+            (self.path / SECRETS_FOLDER).mkdir(mode=0o700, exist_ok=True)
         for name, data in inputs.items():
             self._write_input(name, data)
 
     def _write_input(self, name: str, data: bytes) -> None:
-        """Whole or not at all: an executor may be reading the folder."""
+        """Write one input atomically, since an executor may be reading the folder."""
         target = self.path / name
         unfinished = Path(f"{target}.new")
-        _write_anew(unfinished, data)
+        _write_new(unfinished, data)
         unfinished.replace(target)
 
-    def executor(self) -> "ProcessId | Tombstone | None":
-        """Who has claimed the attempt; None while nobody has."""
+    def executor(self) -> "ProcessId | Placeholder | None":
+        """Return the process that claimed the attempt; None while there is no claim."""
         try:
-            text = read_regular_file(self.path / CLAIM_FILE, _WORDS_BYTES)
+            text = read_regular_file(self.path / CLAIM_FILE, _LINE_BYTES)
         except NotRegularFile:
-            return Tombstone()
+            return Placeholder()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return ProcessId.parse(text.decode("utf-8", "replace")) or Tombstone()
+        return ProcessId.parse(text.decode("utf-8", "replace")) or Placeholder()
 
     def is_run_by(self, claimant: ProcessId) -> bool:
-        """Return whether `claimant` lives, and is an executor of this attempt: that is, it bears the folder's mark.
+        """Return whether `claimant` is alive and an executor of this attempt.
 
-        Not by the claim alone: an agent might have written it, in the name of a process that it wants ended.
+        The claim is no proof: an agent could write the pid of another process into it, to have that process killed.
+        An executor's process name is the mark of its folder.
         """
-        is_named = process_name(claimant.pid) == executor_process_name(self.path)
-        return claimant.is_alive and (is_named or self._is_printed_to(claimant))
+        return claimant.is_alive and (
+            process_name(claimant.pid) == executor_process_name(self.path) or self._is_stdout_of(claimant)
+        )
 
-    def _is_printed_to(self, claimant: ProcessId) -> bool:
-        """Return whether `claimant` prints to the attempt's output, as did the executors of 0.1, which bear no mark.
+    def _is_stdout_of(self, claimant: ProcessId) -> bool:
+        """Return whether the standard output of `claimant` is the attempt's output.
 
-        Nobody but root may ask that of later ones.
+        This recognizes executors of 0.1, which have no mark. Those of later versions can be inspected by root only.
         """
         try:
-            prints_to = os.readlink(f"/proc/{claimant.pid}/fd/1")
+            stdout = os.readlink(f"/proc/{claimant.pid}/fd/1")
         except OSError:
             return False
-        return prints_to.removesuffix(" (deleted)") == str(self.path.resolve() / OUTPUT_FILE)
+        return stdout.removesuffix(" (deleted)") == str(self.path.resolve() / OUTPUT_FILE)
 
-    def bury(self) -> None:
-        """Claim the attempt for nobody, so that no executor starts any more. Harmless when it is claimed."""
+    def prevent_start(self) -> None:
+        """Write a placeholder claim, so that no executor can start. Does nothing if the attempt is claimed already."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        grave = self.path / f"{CLAIM_FILE}.tombstone"
-        _write_anew(grave, b"never started\n")
+        placeholder = self.path / f"{CLAIM_FILE}.tombstone"
+        _write_new(placeholder, b"never started\n")
         try:
-            os.link(grave, self.path / CLAIM_FILE)
+            os.link(placeholder, self.path / CLAIM_FILE)
         except FileExistsError:
             pass
         finally:
-            grave.unlink(missing_ok=True)
+            placeholder.unlink(missing_ok=True)
 
-    def exit_words(self) -> tuple[str, int] | None:
-        """How the executor ended, `("exit", 3)` or `("signal", 9)`, where the launcher lived to see it."""
+    def exit_status(self) -> tuple[str, int] | None:
+        """Return how the executor ended, `("exit", 3)` or `("signal", 9)`; None if the launcher did not record it."""
         try:
-            word, number = read_regular_file(self.path / EXIT_FILE, _WORDS_BYTES).decode().split()
+            word, number = read_regular_file(self.path / EXIT_FILE, _LINE_BYTES).decode().split()
             return word, int(number)
         except (OSError, ValueError):
             return None
 
     def remove_secrets(self) -> None:
-        """Delete what an executor that was killed may have left of its secrets."""
-        for folder in ("secrets", CREDENTIALS_FOLDER):
+        """Delete secrets that a killed executor left."""
+        for folder in (SECRETS_FOLDER, CREDENTIALS_FOLDER):
             if (self.path / folder).exists():
                 _remove_tree(self.path / folder)
 
     def remove(self, *, keep_output: bool) -> None:
-        """Delete the workspace and the agent's home, and all the rest unless `keep_output`."""
-        self.give_up()
+        """Delete the workspace and the agent's home; without `keep_output`, delete the whole folder."""
+        self.forbid_resume()
         _remove_tree(self.workspace)
         self.remove_secrets()
         for scratch in ("home", "tmp", "baseline.git"):
@@ -138,8 +139,8 @@ class AttemptFolder:
             _remove_tree(self.path)
 
 
-def _write_anew(path: Path, data: bytes) -> None:
-    """Write a file of our own, whatever lay there: a pipe would keep its writer waiting, a link lead elsewhere."""
+def _write_new(path: Path, data: bytes) -> None:
+    """Replace whatever is at `path` with a new file: a write to a pipe would block, and a link could lead anywhere."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -147,8 +148,8 @@ def _write_anew(path: Path, data: bytes) -> None:
 
 
 def _remove_tree(tree: Path) -> None:
-    """Delete `tree`, as far as that is possible."""
-    with suppress(RecursionError):  # an agent can dig deeper than it follows
+    """Delete as much of `tree` as possible."""
+    with suppress(RecursionError):  # an agent can nest folders deeper than rmtree can recurse
         shutil.rmtree(tree, ignore_errors=True)
     if tree.is_dir() and not tree.is_symlink():
         subprocess.run(["chmod", "-R", "u+rwX", "--", str(tree)], check=False, stderr=subprocess.DEVNULL)
@@ -156,29 +157,28 @@ def _remove_tree(tree: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Tombstone:
-    """The attempt was claimed so that nobody can start it."""
+class Placeholder:
+    """A claim without a process, which keeps the attempt from ever starting."""
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where attempts are kept. Spread over 256 folders by the end of the job's name, so that none grows huge."""
+    """The folders of all attempts, spread over subfolders by the last two characters of the job's id."""
 
     attempts: Path
     workspaces: Path
 
-    def of(self, name: str) -> AttemptFolder:
-        job_id = name.rpartition("-")[0]
-        return AttemptFolder(self.attempts / job_id[-2:] / name, self.workspaces / name)
+    def of(self, name: AttemptName) -> AttemptFolder:
+        return AttemptFolder(self.attempts / name.job_id[-2:] / str(name), self.workspaces / str(name))
 
-    def attempt_names(self) -> list[str]:
-        """The attempts that have a folder or a workspace."""
+    def attempt_names(self) -> list[AttemptName]:
+        """Return the attempts that have a folder or a workspace."""
         return sorted({*attempt_names(self.attempts), *self.workspace_names()})
 
-    def workspace_names(self) -> list[str]:
-        """The attempts that have a workspace."""
+    def workspace_names(self) -> list[AttemptName]:
+        """Return the attempts that have a workspace."""
         try:
             folders = [entry.name for entry in os.scandir(self.workspaces) if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
             return []
-        return [name for name in folders if _ATTEMPT_NAME.fullmatch(name)]  # other things are kept there too
+        return [name for folder in folders if (name := AttemptName.parse(folder))]  # PDF uploads are there, too

@@ -1,1 +1,1 @@
-"""The engine on Kubernetes. Only what the ports promise lives here."""
+"""The Kubernetes backend: the ports implemented with custom resources, Jobs and pods."""

@@ -1,4 +1,4 @@
-"""The requests about the Jobs of attempts and their pods."""
+"""Requests for the Jobs of attempts and their pods."""
 
 from typing import Any, Final
 
@@ -6,8 +6,9 @@ import msgspec
 
 from labrats.backends.kubernetes.batch_objects import JOB_LABEL, ConfigMapObject, JobObject, PodObject
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient, Status
-from labrats.backends.kubernetes.failures import Failure, failure_annotations
-from labrats.backends.kubernetes.reflector import Collection
+from labrats.backends.kubernetes.failures import AttemptFailure, failure_annotations
+from labrats.backends.kubernetes.reflector import ObjectCollection
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import NotFound
 from labrats.model.record import encode
 
@@ -18,7 +19,7 @@ _READ_CONFIG_MAP: Final = msgspec.json.Decoder(ConfigMapObject).decode
 
 
 class BatchClient:
-    """Of one namespace. Raises what ApiClient raises."""
+    """A client for the Jobs and pods in one namespace. Raises what ApiClient raises."""
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
         self.client = client
@@ -27,14 +28,14 @@ class BatchClient:
         self._config_maps = f"/api/v1/namespaces/{namespace}/configmaps"
 
     @property
-    def all_jobs(self) -> Collection[JobObject]:
-        """The Jobs of all attempts."""
-        return Collection(JobObject, self._jobs, _READ_JOB, _OF_ATTEMPTS)
+    def all_jobs(self) -> ObjectCollection[JobObject]:
+        """The collection of all Jobs of attempts."""
+        return ObjectCollection(JobObject, self._jobs, _READ_JOB, _OF_ATTEMPTS)
 
     @property
-    def all_pods(self) -> Collection[PodObject]:
-        """The pods of all attempts."""
-        return Collection(PodObject, self._pods, _READ_POD, _OF_ATTEMPTS)
+    def all_pods(self) -> ObjectCollection[PodObject]:
+        """The collection of all pods of attempts."""
+        return ObjectCollection(PodObject, self._pods, _READ_POD, _OF_ATTEMPTS)
 
     def log_path(self, pod: PodObject) -> str:
         return f"{self._pods}/{pod.name}/log"
@@ -42,45 +43,45 @@ class BatchClient:
     async def create_job(self, manifest: dict[str, Any]) -> JobObject:
         return _READ_JOB(await self.client.request("POST", self._jobs, encode(manifest)))
 
-    async def get_job(self, name: str) -> JobObject:
+    async def get_job(self, name: AttemptName) -> JobObject:
         return _READ_JOB(await self.client.request("GET", f"{self._jobs}/{name}"))
 
-    async def pods_of(self, name: str) -> list[PodObject]:
-        """The pods of the Job by that name, as they are now."""
-        query = {"labelSelector": f"batch.kubernetes.io/job-name={name}"}
+    async def pods_of(self, job_name: str) -> list[PodObject]:
+        """Return the current pods of a Job."""
+        query = {"labelSelector": f"batch.kubernetes.io/job-name={job_name}"}
         return [_READ_POD(item) async for page in self.client.pages(self._pods, query) for item in page.items]
 
     async def keys_of_config_map(self, name: str) -> set[str] | None:
-        """None where there is no such ConfigMap."""
+        """Return the keys of a ConfigMap; None if it does not exist."""
         try:
             found = _READ_CONFIG_MAP(await self.client.request("GET", f"{self._config_maps}/{name}"))
         except NotFound:
             return None
         return {*found.data, *found.binary_data}
 
-    async def fail_job(self, name: str, failure: Failure) -> None:
-        """Have the Job fail for good: it makes no pod any more, and the cluster asks the one there is to end.
+    async def fail_job(self, name: AttemptName, failure: AttemptFailure) -> None:
+        """Make the Job fail: the cluster stops its pod and creates no other one.
 
-        The Job stays, and with it nobody else can take its name. failure: what the attempt failed of, then.
+        The Job itself remains, so its name cannot be reused. failure: reason that is recorded on the Job.
         """
         patch = {"spec": {"activeDeadlineSeconds": 0}, "metadata": {"annotations": failure_annotations(failure)}}
         await self.client.request("PATCH", f"{self._jobs}/{name}", encode(patch), content_type=MERGE_PATCH)
 
     async def delete_job(self, job: JobObject) -> bool:
-        """Delete it, and its pods with it. Whether it is gone: a finalizer of somebody else's may keep it for now."""
+        """Delete a Job and its pods. Return False if a finalizer still holds the Job."""
         options = {"propagationPolicy": "Background", "preconditions": {"uid": job.metadata.uid}}
         answer = await self.client.request("DELETE", f"{self._jobs}/{job.name}", encode(options))
         return bool(msgspec.json.decode(answer, type=Status).details.uid)
 
     async def end_pod(self, pod: PodObject) -> None:
-        """Have the executor asked to end, and killed after its grace. The pod stays, and so does its log."""
+        """Make the cluster stop the executor, and kill it after its grace period. The pod and its log remain."""
         patch = encode({"spec": {"activeDeadlineSeconds": 1}})
         await self.client.request("PATCH", f"{self._pods}/{pod.name}", patch, content_type=MERGE_PATCH)
 
     async def kill_pod(self, pod: PodObject) -> None:
-        """Have all its processes killed, and then the pod deleted.
+        """Kill all processes of a pod, then delete it.
 
-        The grace is one second and not zero, which would delete the pod and leave its processes to themselves.
+        The grace period is 1 s: with 0, the pod would be deleted at once, and its processes could live on.
         """
         options = {"gracePeriodSeconds": 1, "preconditions": {"uid": pod.metadata.uid}}
         await self.client.request("DELETE", f"{self._pods}/{pod.name}", encode(options))

@@ -1,4 +1,4 @@
-"""Requests to the API server: each has a deadline, and what goes wrong is said in the engine's own errors."""
+"""The HTTP client of the API server. Each request has a timeout, and errors become LabratsError."""
 
 import asyncio
 import json
@@ -25,46 +25,46 @@ from labrats.model.record import Record
 T = TypeVar("T")
 
 REQUEST_SECONDS: Final = 15.0
-"""The deadline of a request. The API server itself gives up a write after 10 s that etcd does not take."""
+"""Timeout of a request. The API server itself gives up a write that etcd does not accept within 10 s."""
 
-AT_ONCE: Final = 32
-"""Requests under way. Further ones wait here, rather than be turned away by the API server."""
+MAX_CONCURRENT_REQUESTS: Final = 32
+"""Limit of concurrent requests. More wait here instead of being rejected by the API server."""
 
-PAGE: Final = 500
-"""How many objects a page of a list has, at most."""
+PAGE_SIZE: Final = 500
+"""Maximum number of objects in a page of a list."""
 
 JSON: Final = "application/json"
 JSON_PATCH: Final = "application/json-patch+json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
-"""What a body is: an object, a patch of one, or what its writer wants of it (server-side apply)."""
+"""Content types of request bodies: an object, two kinds of patch, and server-side apply."""
 
-DEEPEST_OBJECT: Final = 2 * DEEPEST
-"""How deep a whole object may be nested. What lies deeper is not written by an engine."""
+MAX_OBJECT_DEPTH: Final = 2 * DEEPEST
+"""Maximum nesting of an object. The engine writes none that is deeper."""
 
 _PLUGIN_API: Final = "client.authentication.k8s.io/v1"
-"""The version in which programs that make tokens are asked for them; clouds' kubeconfigs name such programs."""
+"""API version of credential plugins, the programs that print tokens, in the kubeconfigs of cloud providers."""
 
 _UNREACHABLE: Final = (aiohttp.ClientError, TimeoutError, OSError, ConfigError)
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH"})
-_LONGEST_LINE_BYTES: Final = 8 * 1024 * 1024
-"""Of a longer line only the end is read: no object is so large, and what a program logs must not fill the memory."""
+_MAX_LINE_BYTES: Final = 8 * 1024 * 1024
+"""Maximum length of a line; only the end of a longer one is read. No object is that long, but a log line may be."""
 
-_LONGEST_DELAY_SECONDS: Final = 60.0
+_MAX_DELAY_SECONDS: Final = 60.0
 
 REFUSED_DELAY_SECONDS: Final = 15.0
-"""How soon to ask again for what was refused: somebody has to mend something first."""
+"""Delay before a refused request is repeated, since a person has to fix the cause first."""
 
-_DENIED: Final = "admission webhook"
-"""How a refusal begins that is a policy's of the cluster. Its code is what the policy's program chose, often 400."""
+_WEBHOOK_DENIAL: Final = "admission webhook"
+"""Beginning of the message when an admission webhook denied a request. Its status code may be any, often 400."""
 
 
 class Expired(RetryLater):
-    """The API server no longer knows the changes since that version (410): list afresh."""
+    """The API server no longer has the changes since that version (410): list again."""
 
 
-class Refused(RetryLater):
-    """The API server has not done it: whoever runs the cluster may mend why (a right, a quota, a policy)."""
+class ApiServerRefusal(RetryLater):
+    """The API server refused the request for a reason that an administrator can fix: permissions, a quota, a policy."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"the API server refuses ({code}): {message}", REFUSED_DELAY_SECONDS)
@@ -84,7 +84,7 @@ class _Details(Record):
 
 
 class Status(Record):
-    """What the API server says instead of an object."""
+    """The API server's answer to a request that failed, and to a deletion."""
 
     code: int = 0
     message: str = ""
@@ -96,52 +96,52 @@ class _PageMetadata(Record):
     continue_: str = msgspec.field(name="continue", default="")
 
 
-class Page(Record):
-    """A part of a list. `metadata.resource_version` is that of the moment which the whole list shows."""
+class ListPage(Record):
+    """One page of a list. All pages of a list have the same `metadata.resource_version`."""
 
     metadata: _PageMetadata
     items: tuple[msgspec.Raw, ...] = ()
 
 
 class ApiClient:
-    """One API server. Paths begin with `/api` or `/apis`; bodies and answers are JSON as it goes over the wire."""
+    """A client of one API server. Paths begin with `/api` or `/apis`; bodies and answers are encoded JSON."""
 
     def __init__(
         self,
         http: aiohttp.ClientSession,
         proxy: dict[str, Any],
-        credentials: "_Credentials",
-        turns: Semaphore,
+        credentials: "_Authorization",
+        semaphore: Semaphore,
         manager: Callable[[], str] = str,
     ) -> None:
         self._http = http
         self._proxy = proxy
         self._credentials = credentials
-        self._turns = turns
+        self._semaphore = semaphore
         self._manager = manager
 
     @classmethod
     @asynccontextmanager
     async def open(cls, kubeconfig: Path | None = None) -> "AsyncIterator[ApiClient]":
-        """The API server that `kubeconfig` names; otherwise the one of the pod that this runs in, or of $KUBECONFIG.
+        """Open a client for the cluster of `kubeconfig`, or else of this pod or of $KUBECONFIG.
 
-        Raises LabratsError when there is none, or it is described in a way that cannot be used.
+        Raises LabratsError if no cluster is configured, or its certificates are unusable.
         """
         config = _read_config(kubeconfig)
-        # Watches and log streams hold a connection each; ordinary requests are bounded by AT_ONCE.
+        # The semaphore limits ordinary requests. Watches and log streams hold one connection each.
         connector = aiohttp.TCPConnector(limit=0, ssl=_tls(config))
         async with aiohttp.ClientSession(
             config.cluster.server,
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept-Encoding": "identity"},  # next door, packing costs more than sending
+            headers={"Accept-Encoding": "identity"},  # within a cluster, compressing costs more than sending
         ) as http:
-            credentials = _Credentials(user_auth(_with_known_plugin(config.user)))
-            yield cls(http, proxy_options(config.cluster.server), credentials, Semaphore(AT_ONCE))
+            credentials = _Authorization(user_auth(_with_supported_plugin(config.user)))
+            yield cls(http, proxy_options(config.cluster.server), credentials, Semaphore(MAX_CONCURRENT_REQUESTS))
 
     def writing_as(self, manager: Callable[[], str]) -> "ApiClient":
-        """The same API server, told with each write that whom `manager` names then is behind it."""
-        return ApiClient(self._http, self._proxy, self._credentials, self._turns, manager)
+        """Return a copy of this client that sends `manager()` as the field manager of every write."""
+        return ApiClient(self._http, self._proxy, self._credentials, self._semaphore, manager)
 
     async def request(
         self,
@@ -152,17 +152,17 @@ class ApiClient:
         query: Mapping[str, str] | None = None,
         content_type: str = JSON,
     ) -> bytes:
-        """The answer to one request. Raises NotFound, Conflict, Invalid, or RetryLater.
+        """Send one request and return the body of the answer. Raises NotFound, Conflict, Invalid or RetryLater.
 
-        After RetryLater a write may have been carried out all the same. A PUT or DELETE may even have been sent twice,
-        as aiohttp does where a kept connection was dropped: every PUT names the version that it replaces, so the second
-        is refused (Conflict), and a second DELETE finds nothing (NotFound).
+        A write may have been carried out despite RetryLater. A PUT or DELETE may even have been sent twice, since
+        aiohttp repeats it if a pooled connection was dropped. Every PUT names the version that it replaces, so the
+        second one raises Conflict; a second DELETE raises NotFound.
         """
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         if method in _WRITES and (manager := self._manager()):
             query = {"fieldManager": manager, **(query or {})}
         options = {"params": query, "data": body, "headers": {"Content-Type": content_type}, "timeout": timeout}
-        async with self._turns:
+        async with self._semaphore:
             try:
                 async with self._send(method, path, options) as answer:
                     content = await answer.read()
@@ -172,15 +172,15 @@ class ApiClient:
             return content
         raise error_of(answer.status, content, answer.headers.get("Retry-After"))
 
-    async def pages(self, path: str, query: Mapping[str, str], version: str = "") -> AsyncGenerator[Page]:
-        """All objects at `path` that `query`, of selectors, lets through: as of one moment, ordered by name.
+    async def pages(self, path: str, query: Mapping[str, str], version: str = "") -> AsyncGenerator[ListPage]:
+        """Yield all objects at `path` that match the selectors in `query`: a consistent list, ordered by name.
 
-        version: the moment when that was written, rather than now.
+        version: resource version at which the list is taken; empty for the latest.
         """
         moment = {"resourceVersion": version, "resourceVersionMatch": "Exact"} if version else {}
         page = await self._page(path, {**query, **moment})
         while more := page.metadata.continue_:
-            following = asyncio.create_task(self._page(path, {**query, "continue": more}))  # while this one is read
+            following = asyncio.create_task(self._page(path, {**query, "continue": more}))  # prefetch
             try:
                 yield page
                 page = await following
@@ -189,13 +189,13 @@ class ApiClient:
                 await asyncio.gather(following, return_exceptions=True)
         yield page
 
-    async def _page(self, path: str, query: Mapping[str, str]) -> Page:
-        return decode_deep(_PAGES, await self.request("GET", path, query={**query, "limit": str(PAGE)}))
+    async def _page(self, path: str, query: Mapping[str, str]) -> ListPage:
+        return decode_bounded(_PAGES, await self.request("GET", path, query={**query, "limit": str(PAGE_SIZE)}))
 
     async def lines(
         self, path: str, query: Mapping[str, str], *, silence_seconds: float | None = None
     ) -> AsyncGenerator[bytes]:
-        """What `batches` brings, line by line."""
+        """Yield the lines of `batches` one by one."""
         async with aclosing(self.batches(path, query, silence_seconds=silence_seconds)) as batches:
             async for batch in batches:
                 for line in batch:
@@ -204,10 +204,10 @@ class ApiClient:
     async def batches(
         self, path: str, query: Mapping[str, str], *, silence_seconds: float | None = None
     ) -> AsyncGenerator[list[bytes]]:
-        """The lines of an answer that goes on, a watch or a log, as many at once as have come. Ends where it ends.
+        """Yield the lines of a streamed answer, a watch or a log, as they arrive, until the answer ends.
 
-        A last line that has no end was cut off, and is left out. Raises as `request` does, and RetryLater when nothing
-        was heard for `silence_seconds`: half of a connection may be gone without a word.
+        A last line without a line feed was cut off and is dropped. Raises what `request` raises, and RetryLater if no
+        data came for `silence_seconds`, since a broken connection may go unnoticed otherwise.
         """
         timeout = aiohttp.ClientTimeout(sock_connect=REQUEST_SECONDS, sock_read=silence_seconds)
         try:
@@ -217,18 +217,18 @@ class ApiClient:
                 unfinished = b""
                 try:
                     async for chunk in answer.content.iter_any():
-                        *lines, unfinished = (unfinished[-_LONGEST_LINE_BYTES:] + chunk).split(b"\n")
+                        *lines, unfinished = (unfinished[-_MAX_LINE_BYTES:] + chunk).split(b"\n")
                         if lines:
                             yield lines
                 finally:
                     if (connection := answer.connection) and connection.transport:
-                        connection.transport.abort()  # left in the middle; an orderly end would outlive the session
+                        connection.transport.abort()  # an orderly close could outlast the session
         except _UNREACHABLE as error:
-            raise RetryLater(f"the API server broke off: {error!r}", delay_seconds=0) from error
+            raise RetryLater(f"the connection to the API server broke: {error!r}", delay_seconds=0) from error
 
     @asynccontextmanager
     async def _send(self, method: str, path: str, options: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The beginning of the answer. A credential that is refused is renewed once: tokens are short-lived."""
+        """Send a request and yield the answer. After a 401, renew the short-lived token and send the request again."""
         headers = options.get("headers", {})
         options = options | self._proxy
         async with self._http.request(
@@ -241,38 +241,38 @@ class ApiClient:
             yield answer
 
 
-_PAGES: Final = msgspec.json.Decoder(Page)
+_PAGES: Final = msgspec.json.Decoder(ListPage)
 
 
-def decode_deep(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """What `decoder` makes of `body`, though some of it be nested too deeply to be read: that is cut off.
+def decode_bounded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Decode `body`. Parts that are nested too deeply for the decoder are cut off.
 
-    One object in a list must not hide all others.
+    Otherwise one such object in a list would hide all others.
     """
     try:
         return decoder.decode(body)
     except RecursionError:
-        return decoder.decode(cut_off_below(body, DEEPEST_OBJECT + 10))
+        return decoder.decode(cut_off_below(body, MAX_OBJECT_DEPTH + 10))
 
 
-class _Credentials:
-    """The Authorization header, as lightkube makes it: token, token file, or the output of another program.
+class _Authorization:
+    """The Authorization header from lightkube: a token, the content of a token file, or the output of a plugin.
 
-    lightkube writes it into requests of another HTTP library, so it is given one that is never sent.
+    lightkube adds the header to requests of httpx, so each call here passes one that is never sent.
     """
 
     def __init__(self, auth: httpx2.Auth | None) -> None:
         self._auth = auth
 
     async def current(self) -> dict[str, str]:
-        """The header to send; empty where the connection's certificate says who we are."""
+        """Return the header to send; empty if a client certificate authenticates the connection."""
         if self._auth is None:
             return {}
         async with aclosing(_flow(self._auth)) as flow:
             return _authorization(await _next(flow))
 
     async def renewed(self) -> dict[str, str]:
-        """The header to send after the current one was refused; empty when there is no other."""
+        """Return the header to send after the current one was refused; empty if there is no other."""
         if self._auth is None:
             return {}
         async with aclosing(_flow(self._auth)) as flow:
@@ -290,22 +290,24 @@ def _flow(auth: httpx2.Auth) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
 async def _next(
     flow: AsyncGenerator[httpx2.Request, httpx2.Response], answer: httpx2.Response | None = None
 ) -> httpx2.Request:
-    """The next request of the flow. Raises RetryLater when the program that makes tokens made none."""
+    """Return the next request of the flow. Raises RetryLater if the credential plugin printed no token."""
     try:
         return await (anext(flow) if answer is None else flow.asend(answer))
     except (KeyError, TypeError, ValueError) as error:
-        raise RetryLater("the program that the kubeconfig names printed no token", REFUSED_DELAY_SECONDS) from error
+        raise RetryLater(
+            "the credential plugin that the kubeconfig names printed no token", REFUSED_DELAY_SECONDS
+        ) from error
 
 
-def _with_known_plugin(user: User | None) -> User | None:
-    """As lightkube takes it. It knows the older versions only of a protocol in which nothing of ours has changed."""
+def _with_supported_plugin(user: User | None) -> User | None:
+    """Return `user` with a plugin version that lightkube supports: v1beta1 equals v1 in all that is used here."""
     if user is None or user.exec is None or user.exec.apiVersion != _PLUGIN_API:
         return user
-    asked = {"apiVersion": _PLUGIN_API, "kind": "ExecCredential", "spec": {"interactive": False}}
-    told = NameValue(name="KUBERNETES_EXEC_INFO", value=json.dumps(asked))
+    exec_info = {"apiVersion": _PLUGIN_API, "kind": "ExecCredential", "spec": {"interactive": False}}
+    variable = NameValue(name="KUBERNETES_EXEC_INFO", value=json.dumps(exec_info))
     plugin = user.exec
-    known = UserExec(_PLUGIN_API + "beta1", plugin.command, [*(plugin.env or []), told], plugin.args)
-    return msgspec.structs.replace(user, exec=known)
+    supported = UserExec(_PLUGIN_API + "beta1", plugin.command, [*(plugin.env or []), variable], plugin.args)
+    return msgspec.structs.replace(user, exec=supported)
 
 
 def _authorization(request: httpx2.Request) -> dict[str, str]:
@@ -329,7 +331,7 @@ def _tls(config: SingleConfig) -> ssl.SSLContext:
 
 
 def error_of(code: int, body: bytes, retry_after: str | None = None) -> LabratsError:
-    """The error that an answer other than success stands for."""
+    """Return the error for an answer that is not a success."""
     status = _read_status(body)
     details, message = status.details, status.message
     match code:
@@ -340,20 +342,20 @@ def error_of(code: int, body: bytes, retry_after: str | None = None) -> LabratsE
         case 410:
             return Expired(message)
         case 413 | 422:
-            causes = details.causes or [_Cause(message=message)]  # a policy names no field
+            causes = details.causes or [_Cause(message=message)]  # an admission policy names no field
             return Invalid(*(Problem(cause.field or "object", cause.message) for cause in causes))
         case 429 | 500 | 502 | 503 | 504:
             return RetryLater(f"the API server is busy: {message}", _delay_seconds(retry_after, details))
-        case 401 | 403 | 404:  # for whoever runs the cluster to mend: rights, the namespace, the custom resources
-            return Refused(code, message)
-        case 400 if message.startswith(_DENIED):
-            return Refused(code, message)
+        case 401 | 403 | 404:  # permissions, the namespace or the custom resources are missing
+            return ApiServerRefusal(code, message)
+        case 400 if message.startswith(_WEBHOOK_DENIAL):
+            return ApiServerRefusal(code, message)
         case _:
             return LabratsError(f"the API server answered {code}: {message}")
 
 
 def _read_status(body: bytes) -> Status:
-    """What was said. A proxy on the way, or an API server that does not know the path, answers in plain text."""
+    """Return the status in `body`. A proxy, or an API server that does not know the path, answers in plain text."""
     try:
         return msgspec.json.decode(body, type=Status)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -361,5 +363,5 @@ def _read_status(body: bytes) -> Status:
 
 
 def _delay_seconds(retry_after: str | None, details: _Details) -> float:
-    asked = float(retry_after) if retry_after and retry_after.isdecimal() else details.retry_after_seconds
-    return min(max(asked, 1.0), _LONGEST_DELAY_SECONDS)
+    seconds = float(retry_after) if retry_after and retry_after.isdecimal() else details.retry_after_seconds
+    return min(max(seconds, 1.0), _MAX_DELAY_SECONDS)

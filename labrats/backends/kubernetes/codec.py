@@ -1,4 +1,4 @@
-"""How the engine's records and the objects of the API server become one another, and where the objects are kept."""
+"""Conversion between the engine's records and the objects of the API server, and the objects' paths."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import structs
 
-from labrats.backends.kubernetes.client import DEEPEST_OBJECT
+from labrats.backends.kubernetes.client import MAX_OBJECT_DEPTH
 from labrats.model.agent import AiAgent, AiAgentSpec, AiAgentStatus
 from labrats.model.ai_config import AiConfig, AiConfigSpec
 from labrats.model.ai_model import AiModel, AiModelSpec, AiModelStatus
@@ -26,7 +26,7 @@ LABRATS_API: Final = "labrats.work/v1alpha1"
 CORE_API: Final = "v1"
 
 CREATED_AT: Final = "labrats.work/created-at"
-"""The annotation with the exact time of creation: `creationTimestamp` has whole seconds, too few to order a queue."""
+"""Annotation with the exact time of creation. `creationTimestamp` has whole seconds, which cannot order a queue."""
 
 _CLOCK_TOLERANCE: Final = timedelta(minutes=1)
 
@@ -59,7 +59,7 @@ class _ObjectMeta(Record):
         )
 
     def _owner(self) -> OwnerReference | None:
-        """Its only owner: one of several does not take it along when it is deleted. Nor is one of another API ours."""
+        """Return the owner if it is the only one, and a Labrats resource. One of several owners does not delete it."""
         match self.owner_references:
             case [only] if only.kind in _TYPES and only.api_version == api_version_of(only.kind):
                 return OwnerReference(kind=only.kind, name=only.name, uid=only.uid)
@@ -75,7 +75,7 @@ class _JobObject(_Object):
     status: JobStatus = JobStatus()
 
 
-class _WrittenJobStatus(JobStatus, frozen=True, kw_only=True):
+class _JobStatusWithConditions(JobStatus, frozen=True, kw_only=True):
     conditions: tuple[Condition, ...]
 
 
@@ -107,11 +107,11 @@ class _ConfigMapObject(_Object):
 
 
 class _SecretObject(_Object):
-    data: dict[str, bytes] = {}  # base64 on the wire, as msgspec has bytes
+    data: dict[str, bytes] = {}  # base64 on the wire, which is msgspec's encoding of bytes
 
 
 class ResourceType(Generic[R]):
-    """One kind as the API server keeps it. fields: what its objects have beside metadata and status."""
+    """One kind of resource on the API server."""
 
     def __init__(
         self,
@@ -125,26 +125,26 @@ class ResourceType(Generic[R]):
         self.api_version = api_version
         self.plural = plural
         self.query = query or {}
-        """Which of its objects are listed and watched, where that is not all of them."""
+        """Selectors of the objects to list and watch; empty for all objects."""
         self.has_status = "status" in record.__struct_fields__
         self._fields = [field for field in record.__struct_fields__ if field not in ("metadata", "status")]
         self._decoder = msgspec.json.Decoder(wire)
 
     def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
-        """Where the kind is found, or one object of it, or a part of that."""
+        """Return the path of the collection, of one object, or of a subresource."""
         root = "/api/v1" if self.api_version == CORE_API else f"/apis/{self.api_version}"
         return "/".join(filter(None, (root, "namespaces", namespace, self.plural, name, subresource)))
 
     def read(self, body: bytes | msgspec.Raw) -> R:
-        """The record in an object's JSON. Raises ValueError when it makes none: a person may have written it."""
-        if is_too_deep(bytes(body), DEEPEST_OBJECT):
-            raise ValueError(f"it is nested more than {DEEPEST_OBJECT} deep")
+        """Decode an object. Raises ValueError for an invalid one, which a person may have written."""
+        if is_too_deep(bytes(body), MAX_OBJECT_DEPTH):
+            raise ValueError(f"it is nested more than {MAX_OBJECT_DEPTH} levels deep")
         found = self._decoder.decode(body)
         values = {field: _from_wire(getattr(found, field)) for field in self.record.__struct_fields__}
         return self.record(**values)
 
     def new_object(self, resource: R) -> dict[str, Any]:
-        """The object to create. Its status is left to be the default one, as that of everything new."""
+        """Return the object to create. It has no status, since a new resource has the default one."""
         metadata = resource.metadata
         meta: dict[str, Any] = {
             "name": metadata.name,
@@ -157,26 +157,26 @@ class ResourceType(Generic[R]):
         return self._header(meta) | self._body(resource)
 
     def status_object(self, resource: R, now: datetime) -> dict[str, Any]:
-        """The object whose status replaces the stored one, unless that was written since.
+        """Return the object that replaces the stored status. The write fails if the object was written since.
 
-        A job's conditions follow from the rest of its status, and are kept nowhere else. now: as in `conditions_of`.
+        A job's conditions are computed from the rest of its status. now: as in `conditions_of`.
         """
         meta = {"name": resource.name, "resourceVersion": resource.metadata.resource_version}
         status: Record = getattr(resource, "status")  # noqa: B009, not every kind has one
         if isinstance(resource, Job):
-            status = _WrittenJobStatus(**structs.asdict(status), conditions=conditions_of(resource, now))
+            status = _JobStatusWithConditions(**structs.asdict(status), conditions=conditions_of(resource, now))
         return self._header(meta) | {"status": status}
 
     def patch(self, resource: R) -> list[dict[str, Any]]:
-        """The JSON patch that makes the stored object `resource`, but for its status, unless it was written since.
+        """Return the JSON patch that updates all but the status. It fails if the object was written since.
 
-        A patch, since a whole object would take away what we know nothing of, such as finalizers.
+        Replacing the whole object would remove fields that the engine does not know, such as finalizers.
         """
         values = {"metadata/resourceVersion": resource.metadata.resource_version, **self._content(resource)}
         return [{"op": "add", "path": f"/{path}", "value": value} for path, value in values.items()]
 
     def differ(self, one: R, other: R) -> bool:
-        """Whether they differ in anything that `patch` would write."""
+        """Return whether the two differ in a field that `patch` writes."""
         return self._content(one) != self._content(other)
 
     def _content(self, resource: R) -> dict[str, Any]:
@@ -204,14 +204,14 @@ _TYPES: Final[Mapping[str, ResourceType[Any]]] = {
         ResourceType(AiConfig, _AiConfigObject, LABRATS_API, "aiconfigs"),
         ResourceType(WebhookSource, _WebhookSourceObject, LABRATS_API, "webhooksources"),
         ResourceType(ConfigMap, _ConfigMapObject, CORE_API, "configmaps"),
-        # Tokens of service accounts and releases of Helm are Secrets too: many, large, and none of our business.
+        # Tokens of service accounts and releases of Helm are Secrets, too: many, large, and not the engine's.
         ResourceType(Secret, _SecretObject, CORE_API, "secrets", {"fieldSelector": "type=Opaque"}),
     )
 }
 
 
 def resource_type(record: type[R]) -> ResourceType[R]:
-    """How the API server keeps resources of this kind."""
+    """Return the resource type of a record class."""
     return _TYPES[record.kind()]
 
 
@@ -220,7 +220,7 @@ def api_version_of(kind: str) -> str:
 
 
 def _from_wire(value: Any) -> Any:
-    """A field of an object as the record has it."""
+    """Convert a field of an object to the record's type."""
     if isinstance(value, _ObjectMeta):
         return value.to_metadata()
     if isinstance(value, dict):  # the data of a ConfigMap or Secret
@@ -229,14 +229,14 @@ def _from_wire(value: Any) -> Any:
 
 
 def _annotations(metadata: Metadata) -> dict[str, str]:
-    assert metadata.created_at is not None, "the store sets it before it writes"
+    assert metadata.created_at is not None, "the store sets created_at before it writes"
     return metadata.annotations | {CREATED_AT: metadata.created_at.isoformat()}
 
 
 def _exact_time(exact: str | None, whole_seconds: datetime) -> datetime:
-    """When the object was created.
+    """Return the time of creation.
 
-    `exact` is not believed where it is far from what the API server says: somebody may have copied it from another.
+    `exact` is ignored if it is far from the API server's time, since a person may have copied it from another object.
     """
     try:
         time = datetime.fromisoformat(exact or "")

@@ -1,6 +1,7 @@
-"""Tells people what they may have to act on, by Events on the objects themselves, as `kubectl describe` shows them.
+"""Kubernetes Events about jobs and invalid objects, as `kubectl describe` shows them.
 
-Each costs a write. So there is none for a job that goes well: its conditions and columns say all of that.
+An Event is recorded only if a person may have to act, since each costs a write. A job that succeeds has none: its
+conditions and columns show everything.
 """
 
 import asyncio
@@ -21,15 +22,15 @@ from labrats.ports import Clock
 log = structlog.get_logger()
 
 NOTE_BYTES: Final = 1024
-"""The API server takes no longer note."""
+"""Maximum size of a note, as the API server limits it."""
 
-UNTOLD: Final = 1000
-"""How many Events may wait to be written. Further ones are dropped: the objects themselves say it too."""
+QUEUE_SIZE: Final = 1000
+"""Maximum number of Events that wait to be written. More are dropped: the objects' conditions say the same."""
 
 
 @dataclass(frozen=True)
-class Event:
-    """Something that happened to an object. `key` tells it from all else that happens to it: it is told once."""
+class KubernetesEvent:
+    """An occurrence on an object. `key` identifies it among those of the object, so that it is recorded only once."""
 
     kind: str
     name: str
@@ -40,52 +41,52 @@ class Event:
     key: str
 
 
-def event_of(job: Job) -> Event | None:
-    """What is to be told of a job that has just been written."""
+def event_of(job: Job) -> KubernetesEvent | None:
+    """Return the Event for a job that has just been written; None if it needs no attention."""
     status, attempt = job.status, job.status.attempts
     match job.phase:
         case Phase.FAILED:
             return _event(job, "Warning", "Failed", f"{status.failed_code}: {status.failed_reason}")
         case Phase.PENDING if status.failed_code:
             why = f"{status.failed_code}: {status.failed_reason}"
-            return _event(job, "Warning", "PutBack", f"attempt {attempt} failed, and another one follows: {why}")
+            return _event(job, "Warning", "PutBack", f"attempt {attempt} failed and will be repeated: {why}")
         case Phase.CANCELLED:
-            return _event(job, "Normal", "Cancelled", "somebody cancelled the job, and nothing of it runs")
+            return _event(job, "Normal", "Cancelled", "the job was cancelled, and nothing of it runs any more")
         case _:
             return None
 
 
-def _event(job: Job, kind: Literal["Normal", "Warning"], reason: str, note: str) -> Event:
+def _event(job: Job, kind: Literal["Normal", "Warning"], reason: str, note: str) -> KubernetesEvent:
     key = f"{job.status.attempts}-{reason.lower()}"
-    return Event(job.kind(), job.name, job.metadata.uid, kind, reason, note, key)
+    return KubernetesEvent(job.kind(), job.name, job.metadata.uid, kind, reason, note, key)
 
 
 class EventRecorder:
-    """Writes Events, one after the other. Nobody waits for them, and one that cannot be written is only logged."""
+    """A queue of Events, which a task writes one after the other. An Event that cannot be written is only logged."""
 
     def __init__(self, client: ApiClient, namespace: str, clock: Clock) -> None:
         self._client, self._namespace, self._clock = client, namespace, clock
-        self._untold: asyncio.Queue[dict[str, Any]] = asyncio.Queue(UNTOLD)
+        self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(QUEUE_SIZE)
 
-    def tell(self, event: Event) -> None:
+    def record(self, event: KubernetesEvent) -> None:
         try:
-            self._untold.put_nowait(self._object(event))
+            self._queue.put_nowait(self._object(event))
         except asyncio.QueueFull:
-            log.warning("an Event is dropped", about=event.name, reason=event.reason)
+            log.warning("Event dropped", about=event.name, reason=event.reason)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Write queued Events until cancelled."""
         path = f"/apis/events.k8s.io/v1/namespaces/{self._namespace}/events"
         while True:
-            event = await self._untold.get()
+            event = await self._queue.get()
             try:
                 await self._client.request("POST", path, encode(event))
             except Conflict:
-                pass  # it was told before
+                pass  # it was recorded before
             except LabratsError as error:
-                log.warning("an Event could not be written", about=event["regarding"]["name"], reason=str(error))
+                log.warning("Event not written", about=event["regarding"]["name"], reason=str(error))
 
-    def _object(self, event: Event) -> dict[str, Any]:
+    def _object(self, event: KubernetesEvent) -> dict[str, Any]:
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",

@@ -1,4 +1,4 @@
-"""Why an attempt has no outcome of its own, from what Kubernetes says of its Job and pod. Pure.
+"""The failures of attempts without an outcome, derived from their Jobs and pods. Pure.
 
 Each reason is one sentence that a person can act on.
 """
@@ -11,182 +11,187 @@ from labrats.backends.kubernetes.batch_objects import (
     FAILED_CODE_ANNOTATION,
     FAILED_REASON_ANNOTATION,
     Container,
+    ContainerTerminated,
+    ContainerWaiting,
     JobObject,
     PodObject,
-    Terminated,
-    Waiting,
 )
+from labrats.files.attempt_inputs import missing_text
 from labrats.model.errors import LabratsError
-from labrats.model.job import FailedCode
+from labrats.model.job import FailedCode, KeyReference
 from labrats.model.record import Record
 from labrats.processes import describe_exit
 
 
-class Failure(Record):
-    """Why an attempt failed: what becomes `failedCode` and `failedReason` of its job."""
+class AttemptFailure(Record):
+    """The `failedCode` and `failedReason` for the job of an attempt that failed."""
 
     code: FailedCode
     reason: str
 
 
-ENDED_BY_ENGINE: Final = Failure(code=FailedCode.EXECUTOR_DIED, reason="the engine ended the attempt")
-NEVER_STARTED: Final = Failure(code=FailedCode.LOST, reason="the attempt was ended before it started")
+ENDED_BY_ENGINE: Final = AttemptFailure(code=FailedCode.EXECUTOR_DIED, reason="the engine ended the attempt")
+NEVER_STARTED: Final = AttemptFailure(code=FailedCode.LOST, reason="the attempt was ended before it started")
 
-BY_THE_CLUSTER: Final = frozenset(
+CLUSTER_CODES: Final = frozenset(
     {FailedCode.EVICTED, FailedCode.LOST, FailedCode.NODE_LOST, FailedCode.OUT_OF_MEMORY, FailedCode.TIMEOUT}
 )
-"""What an attempt failed of, whatever the executor still said of it: it only knows that it was asked to end."""
+"""Codes that take precedence over the executor's error event, since the executor only knows that it was stopped."""
 
-_IMAGE_TROUBLE: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
-_HOPELESS: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
-"""Waiting does not help: only another image name, or an image brought to the node by hand."""
+_IMAGE_PULL_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_PERMANENT_REASONS: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
+"""Reasons that waiting does not fix: only another image name does, or an image that is copied to the node."""
 
-_SIGNALLED: Final = 128
-"""A container's exit code is this plus the number of the signal that its first process died of."""
+_SIGNAL_OFFSET: Final = 128
+"""Added to a signal's number in the exit code of a container that the signal killed."""
 
 
-def why_it_ended(job: JobObject | None, pod: PodObject | None, *, job_exists: bool = True) -> Failure:
-    """Return why an attempt that is over left no terminal event, as far as that was seen.
+def failure_without_outcome(job: JobObject | None, pod: PodObject | None, *, job_exists: bool = True) -> AttemptFailure:
+    """Return the failure of an attempt that is over and has no terminal event.
 
-    job, pod: as they were last seen, if they ever were. job_exists: whether the Job is there still.
+    job, pod: their last observed states; None if they were never observed. job_exists: False if the Job was deleted.
     """
     if pod and pod.lost_with_its_node:
-        return Failure(code=FailedCode.NODE_LOST, reason=f"{pod.spec.node_name} was lost with the attempt on it")
-    if job and (decided := _decided_by_the_engine(job)):
+        return AttemptFailure(
+            code=FailedCode.NODE_LOST, reason=f"the node {pod.spec.node_name} was lost while the attempt ran on it"
+        )
+    if job and (decided := _recorded_by_engine(job)):
         return decided
-    if pod and (failure := _of_pod(pod)):
+    if pod and (failure := _pod_failure(pod)):
         return failure
     if pod and pod.metadata.deletion_timestamp:
-        return _deleted(job, pod, job_exists=job_exists)
+        return _deletion_failure(job, pod, job_exists=job_exists)
     if pod and pod.state.terminated:
-        return _of_exit(pod.container.name, pod.state.terminated)
+        return _exit_failure(pod.container.name, pod.state.terminated)
     if job and (condition := job.condition("Failed")) and condition.reason == "DeadlineExceeded":
-        reason = "the cluster ended the attempt, long after the engine should have"
-        return Failure(code=FailedCode.TIMEOUT, reason=reason)
-    return _vanished(job, pod, job_exists=job_exists)
+        reason = "the cluster ended the attempt, which the engine should have done long before"
+        return AttemptFailure(code=FailedCode.TIMEOUT, reason=reason)
+    return _unseen_end(job, pod, job_exists=job_exists)
 
 
-def why_nobody_took_over(holder: str) -> Failure:
-    """The pod `holder` claimed the attempt, and is gone before it began."""
-    reason = f"the pod {holder} had claimed the attempt, and is gone: no other pod may take it over"
-    return Failure(code=FailedCode.LOST, reason=reason)
+def lost_claim_holder(holder: str) -> AttemptFailure:
+    """Return the failure of an attempt whose pod `holder` claimed it and vanished before it started."""
+    reason = f"the pod {holder} claimed the attempt and vanished before it started; no other pod may take over"
+    return AttemptFailure(code=FailedCode.LOST, reason=reason)
 
 
-def why_it_was_doubled(pods: Iterable[str]) -> Failure:
-    """Several pods of the attempt act."""
+def several_pods_acted(pods: Iterable[str]) -> AttemptFailure:
+    """Return the failure of an attempt that several pods ran."""
     names = " and ".join(sorted(pods))
     reason = (
-        f"the cluster started several pods of the attempt, {names}, and there is no volume on which one could claim it"
+        f"the cluster started several pods of the attempt, {names}, and all of them were ended: "
+        "set LABRATS_DATA_CLAIM to a volume on which only one pod can claim an attempt"
     )
-    return Failure(code=FailedCode.LOST, reason=f"{reason} (LABRATS_DATA_CLAIM): all were ended")
+    return AttemptFailure(code=FailedCode.LOST, reason=reason)
 
 
-def _deleted(job: JobObject | None, pod: PodObject, *, job_exists: bool) -> Failure:
-    when = "while the attempt ran in it" if pod.has_started else "before the attempt had started in it"
+def _deletion_failure(job: JobObject | None, pod: PodObject, *, job_exists: bool) -> AttemptFailure:
+    when = "while the attempt ran in it" if pod.has_started else "before the attempt started in it"
     what = f"the pod {pod.name} was" if job_exists or job is None else f"the Job {job.name} and its pod {pod.name} were"
-    return Failure(code=FailedCode.LOST, reason=f"{what} deleted {when}")
+    return AttemptFailure(code=FailedCode.LOST, reason=f"{what} deleted {when}")
 
 
-def _vanished(job: JobObject | None, pod: PodObject | None, *, job_exists: bool) -> Failure:
+def _unseen_end(job: JobObject | None, pod: PodObject | None, *, job_exists: bool) -> AttemptFailure:
     if job and not job_exists:
         what = f"the Job {job.name} was deleted"
     elif pod:
-        what = f"the pod {pod.name} is gone"
+        what = f"the pod {pod.name} vanished"
     else:
         what = "the cluster has no pod of the attempt"
-    return Failure(code=FailedCode.LOST, reason=f"{what}, and no outcome of it was seen")
+    return AttemptFailure(code=FailedCode.LOST, reason=f"{what}, and no outcome was recorded")
 
 
-def why_it_cannot_start(pod: PodObject | None) -> Failure | None:
-    """Why the pod will never start, where that is certain already."""
+def permanent_start_failure(pod: PodObject | None) -> AttemptFailure | None:
+    """Return the failure of a pod that can never start; None while it may."""
     waiting = pod.state.waiting if pod else None
-    return _image_pull(pod, waiting) if pod and waiting and waiting.reason in _HOPELESS else None
+    return _image_pull_failure(pod, waiting) if pod and waiting and waiting.reason in _PERMANENT_REASONS else None
 
 
-def what_keeps_it_from_starting(pod: PodObject | None) -> Failure | None:
-    """Why the executor does not run, where the cluster says it. Waiting may yet help."""
+def start_failure_so_far(pod: PodObject | None) -> AttemptFailure | None:
+    """Return why a pod has not started, as the cluster reports it. The pod may still start later."""
     waiting = pod.state.waiting if pod else None
-    if pod and waiting and waiting.reason in _IMAGE_TROUBLE:
-        return _image_pull(pod, waiting)
+    if pod and waiting and waiting.reason in _IMAGE_PULL_REASONS:
+        return _image_pull_failure(pod, waiting)
     if pod and (refusal := pod.condition("PodScheduled", status="False")):
-        reason = f"no node can take the pod: {_sentence(refusal.message)}"
-        return Failure(code=FailedCode.UNSCHEDULABLE, reason=reason)
+        reason = f"no node can take the pod: {_one_line(refusal.message)}"
+        return AttemptFailure(code=FailedCode.UNSCHEDULABLE, reason=reason)
     return None
 
 
-def why_it_has_not_started(pod: PodObject | None, seconds: float) -> Failure:
-    """Why the executor does not run yet, `seconds` after its start."""
-    if failure := what_keeps_it_from_starting(pod):
+def start_timed_out(pod: PodObject | None, seconds: float) -> AttemptFailure:
+    """Return the failure of an attempt that has not started within `seconds`."""
+    if failure := start_failure_so_far(pod):
         return failure
     waiting = pod.state.waiting if pod else None
     if pod is None:
-        reason = "the cluster has made no pod for it: the events of the Job name the quota or the policy"
+        reason = "the cluster has created no pod for it: see the Events of the Job for the quota or policy"
     elif waiting and waiting.message:
-        reason = f"{waiting.reason}: {_sentence(waiting.message)}"
+        reason = f"{waiting.reason}: {_one_line(waiting.message)}"
     else:
-        reason = "the events of the pod name the volume, ConfigMap or Secret that it waits for"
-    return Failure(code=FailedCode.START_TIMEOUT, reason=f"the attempt did not start within {seconds:g} s: {reason}")
+        reason = "see the Events of the pod for the volume, ConfigMap or Secret that it waits for"
+    return AttemptFailure(
+        code=FailedCode.START_TIMEOUT, reason=f"the attempt did not start within {seconds:g} s: {reason}"
+    )
 
 
-def why_it_was_refused(refusal: LabratsError) -> Failure:
-    """Why there never was a Job of the attempt."""
-    reason = f"the cluster does not let the attempt start: {_sentence(str(refusal))}"
-    return Failure(code=FailedCode.START_TIMEOUT, reason=reason)
+def job_was_refused(refusal: LabratsError) -> AttemptFailure:
+    """Return the failure of an attempt whose Job the API server refused to create."""
+    reason = f"the cluster refuses the attempt's Job: {_one_line(str(refusal))}"
+    return AttemptFailure(code=FailedCode.START_TIMEOUT, reason=reason)
 
 
-def text_is_missing(path: str, missing: str) -> Failure:
-    """The pod waits, without a word, for a ConfigMap that never came, or a key that it has not. path: of the file."""
-    what = "prompt is" if path == "prompt" else f"{path} are"
-    return Failure(code=FailedCode.INTERNAL, reason=f"the job's {what} gone: {missing}")
+def text_was_missing(file: str, ref: KeyReference, *, has_config_map: bool) -> AttemptFailure:
+    """Return the failure of an attempt whose pod waits for a ConfigMap that does not exist, or has no such key."""
+    return AttemptFailure(code=FailedCode.INTERNAL, reason=missing_text(file, ref, has_config_map=has_config_map))
 
 
-def failure_annotations(failure: Failure) -> dict[str, str]:
-    """What a Job carries that the engine ended: why, so that the next engine knows it too."""
+def failure_annotations(failure: AttemptFailure) -> dict[str, str]:
+    """Return the annotations with which the engine records why it ended a Job, for the next engine, too."""
     return {FAILED_CODE_ANNOTATION: failure.code, FAILED_REASON_ANNOTATION: failure.reason}
 
 
-def _decided_by_the_engine(job: JobObject) -> Failure | None:
+def _recorded_by_engine(job: JobObject) -> AttemptFailure | None:
     annotations = job.metadata.annotations
     if (code := annotations.get(FAILED_CODE_ANNOTATION)) not in set(FailedCode):
         return None
-    return Failure(code=FailedCode(code), reason=annotations.get(FAILED_REASON_ANNOTATION, ""))
+    return AttemptFailure(code=FailedCode(code), reason=annotations.get(FAILED_REASON_ANNOTATION, ""))
 
 
-def _of_pod(pod: PodObject) -> Failure | None:
+def _pod_failure(pod: PodObject) -> AttemptFailure | None:
     if disruption := pod.condition("DisruptionTarget"):
         node = pod.spec.node_name or "its node"
-        message = _sentence(pod.status.message or disruption.message)
-        return Failure(code=FailedCode.EVICTED, reason=f"the pod was evicted from {node}: {message}")
+        message = _one_line(pod.status.message or disruption.message)
+        return AttemptFailure(code=FailedCode.EVICTED, reason=f"the pod was evicted from {node}: {message}")
     if pod.status.reason == "Evicted":
-        return Failure(code=FailedCode.EVICTED, reason=f"the pod was evicted: {_sentence(pod.status.message)}")
+        return AttemptFailure(code=FailedCode.EVICTED, reason=f"the pod was evicted: {_one_line(pod.status.message)}")
     end = pod.state.terminated
     if end and end.reason == "OOMKilled":
         return _out_of_memory(pod.container)
     return None
 
 
-def _out_of_memory(container: Container) -> Failure:
+def _out_of_memory(container: Container) -> AttemptFailure:
     limit = container.resources.limits.get("memory")
-    bound = f"its limit of {limit}" if limit else "there was"
-    reason = f"the attempt needed more memory than {bound}: raise the limit, or ask for less at once"
-    return Failure(code=FailedCode.OUT_OF_MEMORY, reason=reason)
+    bound = f"its limit of {limit}" if limit else "its node has"
+    reason = f"the attempt needed more memory than {bound}: raise the limit, or give the agent less to do at once"
+    return AttemptFailure(code=FailedCode.OUT_OF_MEMORY, reason=reason)
 
 
-def _of_exit(container: str, end: Terminated) -> Failure:
+def _exit_failure(container: str, end: ContainerTerminated) -> AttemptFailure:
     what = "the executor" if container == CONTAINER else f"the step {container!r} before the executor"
-    if end.exit_code > _SIGNALLED:
-        how = describe_exit("signal", end.exit_code - _SIGNALLED)
+    if end.exit_code > _SIGNAL_OFFSET:
+        how = describe_exit("signal", end.exit_code - _SIGNAL_OFFSET)
     else:
         how = describe_exit("exit", end.exit_code)
-    return Failure(code=FailedCode.EXECUTOR_DIED, reason=f"{what} {how} without an outcome")
+    return AttemptFailure(code=FailedCode.EXECUTOR_DIED, reason=f"{what} {how} without an outcome")
 
 
-def _image_pull(pod: PodObject, waiting: Waiting) -> Failure:
-    reason = f"the image {pod.container.image} cannot be pulled: {_sentence(waiting.message)}"
-    return Failure(code=FailedCode.IMAGE_PULL, reason=reason)
+def _image_pull_failure(pod: PodObject, waiting: ContainerWaiting) -> AttemptFailure:
+    reason = f"the image {pod.container.image} cannot be pulled: {_one_line(waiting.message)}"
+    return AttemptFailure(code=FailedCode.IMAGE_PULL, reason=reason)
 
 
-def _sentence(message: str) -> str:
-    """What Kubernetes says, on one line and not too long."""
+def _one_line(message: str) -> str:
+    """Return a message of Kubernetes on one line of at most 500 characters."""
     text = " ".join(message.split()).rstrip(".")
     return f"{text[:497]}..." if len(text) > 500 else text or "Kubernetes gives no reason"

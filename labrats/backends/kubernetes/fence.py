@@ -1,8 +1,8 @@
-"""Has the API server refuse what a former leader decided.
+"""Fencing: the API server refuses writes of former leaders.
 
-A leader names its epoch as the field manager of all it writes. An admission policy compares that with the Lease, within
-the request itself: so a write that was on its way when the lead changed is refused too. What others write, such as the
-API, names no epoch, and passes.
+A leader sends its epoch as the field manager of every write. An admission policy compares that epoch with the Lease
+while the API server handles the request, so a write that was in flight when leadership changed is refused, too. Writes
+of other clients, such as the API, name no epoch and pass.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from labrats.backends.kubernetes.client import ApiClient, Refused
+from labrats.backends.kubernetes.client import ApiClient, ApiServerRefusal
 from labrats.backends.kubernetes.leader import LEASE, Lease
 from labrats.metrics import Metrics
 from labrats.model.errors import Invalid, LabratsError
@@ -22,25 +22,25 @@ log = structlog.get_logger()
 
 POLICY: Final = "labrats-leader"
 REFUSAL: Final = "another engine leads by now"
-PATIENCE_SECONDS: Final = 3.0
-"""How long the API server may take to learn of a new leader, before the policy is presumed not to be there."""
+PROPAGATION_SECONDS: Final = 3.0
+"""Time for the API server to see a new leader, after which the policy is considered missing."""
 
-LOOK_SECONDS: Final = 30.0
-"""How often a leader looks whether that has changed."""
+CHECK_SECONDS: Final = 30.0
+"""Interval at which a leader checks the policy again."""
 
 UNFENCED: Final = "labrats-engine"
-"""Whom the writes of a leader name that the policy would refuse by mistake. They pass, as those of all others do."""
+"""Field manager of a leader that the policy refuses by mistake. It names no epoch, so the policy ignores it."""
 
 _PREFIX: Final = "labrats-leader-"
 
 
 def field_manager(epoch: int) -> str:
-    """Whom a leader's writes name."""
+    """Return the field manager of a leader."""
     return f"{_PREFIX}{epoch}"
 
 
 def leader_policy() -> list[dict[str, Any]]:
-    """The policy and its binding, for a whole cluster: in each namespace the Lease there counts."""
+    """Return the policy and its binding, both cluster-wide. A write is compared with the Lease in its namespace."""
     return [
         {
             "apiVersion": "admissionregistration.k8s.io/v1",
@@ -62,7 +62,7 @@ def leader_policy() -> list[dict[str, Any]]:
                     {
                         "expression": f"{_MANAGER} == '{_PREFIX}' + string(params.spec.leaseTransitions)",
                         "message": REFUSAL,
-                        "reason": "Forbidden",  # unlike an invalid object, nothing that the job is to blame for
+                        "reason": "Forbidden",  # Invalid would be blamed on the job
                     }
                 ],
             },
@@ -88,43 +88,46 @@ def _rule(group: str, resource: str, *operations: str) -> dict[str, Any]:
 
 
 class Fence:
-    """What a leader finds of it."""
+    """The check of a leader whether fencing works."""
 
     def __init__(self, client: ApiClient, namespace: str, metrics: Metrics) -> None:
         self._client, self._namespace, self._metrics = client, namespace, metrics
-        self._holds = self._is_outdated = False
+        self._is_fenced = self._is_outdated = False
 
     def manager(self, epoch: int) -> str:
-        """Whom the writes of that leader name, by what was found last."""
+        """Return the field manager for the writes of that leader, by the result of the last check."""
         return UNFENCED if self._is_outdated else field_manager(epoch)
 
-    async def look(self, epoch: int) -> None:
-        """Say so where the API server would take what a former leader writes, and see to it that it takes this one's.
+    async def check(self, epoch: int) -> None:
+        """Check whether former leaders are fenced, report it, and make sure that this leader can write.
 
-        One that has not had a policy with a Lease for a moment keeps in mind the Leases of that time, until it is
-        restarted (kubernetes/kubernetes#130887): then it takes every leader since for a former one.
+        An API server that was without any policy that reads Leases keeps the Leases of that time in its cache until it
+        is restarted (kubernetes/kubernetes#130887). It then refuses every later leader as a former one.
         """
-        self._holds = await former_leaders_are_fenced(self._client, self._namespace, epoch)
-        self._is_outdated = not self._holds and await self._takes_it_for_a_former_one(epoch)
-        self._metrics.degraded.labels("leader-fence").set(not self._holds)
+        self._is_fenced = await former_leaders_are_fenced(self._client, self._namespace, epoch)
+        self._is_outdated = not self._is_fenced and await self._is_refused_by_mistake(epoch)
+        self._metrics.degraded.labels("leader-fence").set(not self._is_fenced)
         if self._is_outdated:
             log.warning(
-                "degraded: former leaders are not kept from writing, since the API server does not see who leads: it "
-                "was without the admission policy for a while, and has to be restarted"
+                "degraded: former leaders are not fenced, since the API server does not see who leads: it was without "
+                "the admission policy for a while; restart it"
             )
-        elif not self._holds:
-            log.warning("degraded: former leaders are not kept from writing, since the admission policy is missing")
+        elif not self._is_fenced:
+            log.warning("degraded: former leaders are not fenced, since the admission policy is missing")
 
-    async def keep_looking(self, epoch: int) -> None:
-        """Look whenever it has changed, while that leader leads: the policy may be applied or deleted at any time."""
+    async def check_periodically(self, epoch: int) -> None:
+        """Check again whenever the policy was applied or deleted, until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             with suppress(LabratsError):
-                if await _holds(self._client, self._namespace, epoch) != self._holds:
-                    await self.look(epoch)
+                if await _is_fenced(self._client, self._namespace, epoch) != self._is_fenced:
+                    await self.check(epoch)
 
-    async def _takes_it_for_a_former_one(self, epoch: int) -> bool:
-        """Asked in this order: refused by a policy that is up to date, it leads no more by the time that is read."""
+    async def _is_refused_by_mistake(self, epoch: int) -> bool:
+        """Return whether the policy refuses this epoch although the Lease has it.
+
+        The Lease is read last: if an up-to-date policy refused the epoch, the Lease has another one by then.
+        """
         path = f"/apis/coordination.k8s.io/v1/namespaces/{self._namespace}/leases/{LEASE}"
         try:
             if not await _refuses(self._client, self._namespace, epoch):
@@ -136,21 +139,22 @@ class Fence:
 
 
 async def former_leaders_are_fenced(client: ApiClient, namespace: str, epoch: int) -> bool:
-    """Whether the API server refuses what the epoch before `epoch` would write, and takes what `epoch` does. Waits a
-    moment for it to learn.
+    """Return whether the API server refuses writes of the previous epoch and accepts those of `epoch`.
+
+    Waits up to `PROPAGATION_SECONDS` for it to see the new leader.
     """
     with suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(PROPAGATION_SECONDS):
             while True:
                 with suppress(LabratsError):
-                    if await _holds(client, namespace, epoch):
+                    if await _is_fenced(client, namespace, epoch):
                         return True
                 await asyncio.sleep(0.05)
     return False
 
 
-async def _holds(client: ApiClient, namespace: str, epoch: int) -> bool:
-    """The same, at this moment. Raises LabratsError when the API server cannot be asked."""
+async def _is_fenced(client: ApiClient, namespace: str, epoch: int) -> bool:
+    """Return the same as `former_leaders_are_fenced` without waiting. Raises LabratsError."""
     return await _refuses(client, namespace, epoch - 1) and not await _refuses(client, namespace, epoch)
 
 
@@ -160,6 +164,6 @@ async def _refuses(client: ApiClient, namespace: str, epoch: int) -> bool:
     job = {"metadata": {"generateName": "labrats-fence-"}, "spec": {"template": {"spec": pod}}}
     try:
         await client.request("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", encode(job), query=query)
-    except (Refused, Invalid) as error:  # a quota or another policy may refuse it too
+    except (ApiServerRefusal, Invalid) as error:  # a quota or another policy may refuse it, too
         return REFUSAL in str(error)
     return False

@@ -1,7 +1,7 @@
-"""What the engine keeps of each attempt on the shared volume: its output, its result, and how it ended.
+"""The files of each attempt on the shared volume: its output, its result and its ending.
 
-All replicas read it, one writes it: the one that leads. Two may for a moment believe that they do. So nothing here
-depends on who writes: the same output gives the same bytes in the same places, and an ending is written once.
+All replicas read them, and the leader writes them. For a moment two engines may believe that they lead, so writes are
+idempotent: the same output yields the same bytes at the same offsets, and an ending is written only once.
 """
 
 import asyncio
@@ -15,8 +15,9 @@ from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 
-from labrats.backends.kubernetes.failures import Failure
+from labrats.backends.kubernetes.failures import AttemptFailure
 from labrats.files.durability import sync
+from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
     LINE_BYTES,
     OUTPUT_BYTES,
@@ -34,22 +35,22 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SPARE_BYTES: Final = 1024 * 1024
-"""An executor of ours keeps to its bound. The output of a foreign one is cut by so much above that."""
+"""Tolerance above the bound that executors keep to. Only the output of a foreign executor is cut here."""
 
 _FILE_BYTES: Final = 64 * 1024 * 1024
-"""The largest result, and the largest patch, that is kept."""
+"""Maximum size of a stored result, and of a patch."""
 
 
 @dataclass(frozen=True)
 class AttemptFiles:
-    """The folder of one attempt. It is there from the moment when the attempt's Job was created."""
+    """The folder of one attempt. It exists once the attempt's Job was created."""
 
     folder: Path
 
     @classmethod
-    def of(cls, root: Path, name: str) -> "AttemptFiles":
-        """Spread over 256 folders by the end of the job's name, so that none grows huge."""
-        return cls(root / name.rpartition("-")[0][-2:] / name)
+    def of(cls, root: Path, name: AttemptName) -> "AttemptFiles":
+        """Return the files of an attempt, in a subfolder of `root` named after the end of the job's id."""
+        return cls(root / name.job_id[-2:] / str(name))
 
     @property
     def output(self) -> Path:
@@ -64,55 +65,55 @@ class AttemptFiles:
         return self.folder / PATCH_FILE
 
     @property
-    def has_begun(self) -> bool:
+    def exists(self) -> bool:
         return self.folder.is_dir()
 
     @property
     def owner(self) -> str:
-        """The uid of the job whose attempt this is; empty where that is not known."""
+        """The uid of the attempt's job; empty if it is unknown."""
         try:
             return self._owner.read_text()
         except FileNotFoundError:
             return ""
 
-    def begin(self, owner: str) -> None:
-        """Remember that the attempt's Job was created, and for whom, whatever becomes of it."""
+    def create(self, owner: str) -> None:
+        """Create the folder, to record that the attempt's Job was created. owner: uid of the job, if it is known."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if owner and not self.owner:
             self._owner.write_text(owner)
 
     @property
     def pod(self) -> str | None:
-        """The pod that its executor runs or ran in, once that has started."""
+        """The pod in which the executor runs or ran; None before it started."""
         try:
             return self._pod.read_text()
         except FileNotFoundError:
             return None
 
-    def note_pod(self, name: str) -> None:
+    def record_pod(self, name: str) -> None:
         self._pod.write_text(name)
 
     @property
     def has_ended(self) -> bool:
         return self._ending.exists()
 
-    def ending(self) -> Failure | None:
-        """How the attempt ended, unless its output says otherwise; None while it may run."""
+    def ending(self) -> AttemptFailure | None:
+        """Return the failure of an attempt without a terminal event; None while the attempt may run."""
         try:
-            return msgspec.json.decode(self._ending.read_bytes(), type=Failure)
+            return msgspec.json.decode(self._ending.read_bytes(), type=AttemptFailure)
         except FileNotFoundError:
             return None
 
-    def conclude(self, failure: Failure) -> None:
-        """Write down that nothing of the attempt runs any more and all its output is here. The first word counts."""
-        self.begin(owner="")
+    def record_ending(self, failure: AttemptFailure) -> None:
+        """Record that nothing of the attempt runs and its output is complete. Only the first record counts."""
+        self.create(owner="")
         with suppress(FileNotFoundError):
             sync(self.output)
         unfinished = self.folder / f"ending.{os.urandom(4).hex()}"
         unfinished.write_bytes(encode(failure))
         sync(unfinished)
         try:
-            os.link(unfinished, self._ending)  # unlike a rename, it fails when somebody was first
+            os.link(unfinished, self._ending)  # unlike a rename, it fails if the file exists
         except FileExistsError:
             pass
         finally:
@@ -135,7 +136,7 @@ class AttemptFiles:
 
 
 async def in_thread(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """What `call` returns. Cancelled, this ends only when the call has: whoever cancelled may remove what it writes."""
+    """Run `call` in a thread. When cancelled, wait for its end first: the caller may then remove the written files."""
     running = asyncio.ensure_future(asyncio.to_thread(call, *arguments, **options))
     try:
         return await asyncio.shield(running)
@@ -145,21 +146,23 @@ async def in_thread(call: Callable[P, T], *arguments: P.args, **options: P.kwarg
 
 
 class OutputCopy:
-    """The copy of an attempt's output, as far as it goes, and how to go on with it.
+    """The copy of an attempt's output, which can be continued after an interruption.
 
-    most_bytes: of an output no more is kept, but for the terminal event.
-    last: the last event in it. missing: how many events never came. is_complete: the terminal event has come.
+    max_bytes:   size after which only the terminal event is added.
+    last:        last event in the copy.
+    missing:     number of events that never came.
+    is_complete: True once the terminal event is in the copy.
     """
 
-    def __init__(self, files: AttemptFiles, most_bytes: int = OUTPUT_BYTES) -> None:
-        self._files, self._most_bytes = files, most_bytes
+    def __init__(self, files: AttemptFiles, max_bytes: int = OUTPUT_BYTES) -> None:
+        self._files, self._max_bytes = files, max_bytes
         self._size, self.last = _end_of(files.output)
         self._next_seq = self.last.seq + 1 if self.last else 1
         self.missing = 0
         self.is_complete = isinstance(self.last, ResultEvent | ErrorEvent)
 
-    def take(self, lines: Iterable[bytes]) -> None:
-        """Add what is new in `lines`, and pass over what is known or is no event."""
+    def append(self, lines: Iterable[bytes]) -> None:
+        """Append the events in `lines` that are not in the copy yet."""
         fresh: list[bytes] = []
         for line in lines:
             event = decode_event(line)
@@ -168,8 +171,8 @@ class OutputCopy:
             self.missing += event.seq - self._next_seq
             self._next_seq = event.seq + 1
             if isinstance(event, PartEvent):
-                self._take_part(event)
-            elif self._size < self._most_bytes or isinstance(event, ResultEvent | ErrorEvent):
+                self._append_part(event)
+            elif self._size < self._max_bytes or isinstance(event, ResultEvent | ErrorEvent):
                 fresh.append(line + b"\n")
                 self.last = event
                 self.is_complete = isinstance(event, ResultEvent | ErrorEvent)
@@ -178,8 +181,8 @@ class OutputCopy:
             _write_at(self._files.output, data, self._size)
             self._size += len(data)
 
-    def _take_part(self, part: PartEvent) -> None:
-        """A file is there when all its parts are: where one was missed it never is."""
+    def _append_part(self, part: PartEvent) -> None:
+        """Write a part of a file. The file appears with its last part, or never if a part was missed."""
         if part.file not in (RESULT_FILE, PATCH_FILE) or part.offset + len(part.data) > _FILE_BYTES:
             return
         file = self._files.folder / part.file
@@ -193,7 +196,7 @@ class OutputCopy:
 
 
 def _end_of(path: Path) -> tuple[int, AnyEvent | None]:
-    """How much of a file is whole lines, and the last event among them. A torn line is written again."""
+    """Return the size of all complete lines of a file, and their last event. An incomplete line is overwritten."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -214,7 +217,7 @@ def _size_of(path: Path) -> int:
 
 
 def _write_at(path: Path, data: bytes, offset: int) -> None:
-    """Opened each time, and closed, since on a network volume others see what was written only then."""
+    """Write to a file, then close it: on a network volume, only then other machines see the data."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         while data:

@@ -1,4 +1,4 @@
-"""Says on an object that makes no sense, because a person wrote it, what is wrong with it. Everything else goes on."""
+"""Reports invalid objects, which a person wrote with kubectl: in a condition and an Event on the object itself."""
 
 import asyncio
 from typing import Any, Final
@@ -8,8 +8,8 @@ import structlog
 
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
 from labrats.backends.kubernetes.codec import ResourceType
-from labrats.backends.kubernetes.events import Event, EventRecorder
-from labrats.backends.kubernetes.reflector import Rejected
+from labrats.backends.kubernetes.events import EventRecorder, KubernetesEvent
+from labrats.backends.kubernetes.reflector import RejectedObject
 from labrats.model.condition import Condition
 from labrats.model.errors import LabratsError
 from labrats.model.job_conditions import ACCEPTED, INVALID
@@ -18,28 +18,28 @@ from labrats.ports import Clock
 
 log = structlog.get_logger()
 
-REMEMBERED: Final = 10_000
-"""How many objects' faults are remembered, so that each is told once. After that many they are told again."""
+MAX_REMEMBERED: Final = 10_000
+"""Maximum number of objects whose report is remembered. Beyond it, all are forgotten and reported again."""
 
 
 class InvalidObjectReporter:
-    """For the engine that leads: others would only say it again."""
+    """A reporter that writes each problem of an object once. Only the leader runs it."""
 
     def __init__(self, client: ApiClient, namespace: str, events: EventRecorder, clock: Clock) -> None:
         self._client, self._namespace, self._events, self._clock = client, namespace, events, clock
-        self._told: dict[str, str] = {}
-        self._unwritten: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self._reported: dict[str, str] = {}
+        self._queue: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
 
-    def put(self, resources: ResourceType[Any], rejected: Rejected) -> None:
-        """An object of this type cannot be read. It is told once, however often the object comes by."""
+    def report(self, resources: ResourceType[Any], rejected: RejectedObject) -> None:
+        """Report an object of this type that cannot be read, unless the same problem was reported before."""
         reason = rejected.reason
-        if self._told.get(rejected.uid) == reason:
+        if self._reported.get(rejected.uid) == reason:
             return
-        if len(self._told) >= REMEMBERED:
-            self._told.clear()
-        self._told[rejected.uid] = reason
+        if len(self._reported) >= MAX_REMEMBERED:
+            self._reported.clear()
+        self._reported[rejected.uid] = reason
         kind, key = resources.record.kind(), f"invalid-{crc32(reason.encode()):08x}"
-        self._events.tell(Event(kind, rejected.name, rejected.uid, "Warning", INVALID, reason, key))
+        self._events.record(KubernetesEvent(kind, rejected.name, rejected.uid, "Warning", INVALID, reason, key))
         if resources.has_status:
             condition = Condition(
                 type=ACCEPTED,
@@ -50,13 +50,13 @@ class InvalidObjectReporter:
                 observed_generation=rejected.generation,
             )
             path = resources.path(self._namespace, rejected.name, "status")
-            self._unwritten.put_nowait((path, encode({"status": {"conditions": [condition]}})))
+            self._queue.put_nowait((path, encode({"status": {"conditions": [condition]}})))
 
     async def run(self) -> None:
-        """Write what is to be said, until cancelled."""
+        """Write queued conditions until cancelled."""
         while True:
-            path, patch = await self._unwritten.get()
+            path, patch = await self._queue.get()
             try:
                 await self._client.request("PATCH", path, patch, content_type=MERGE_PATCH)
             except LabratsError as error:
-                log.warning("a condition could not be written", path=path, reason=str(error))
+                log.warning("condition not written", path=path, reason=str(error))

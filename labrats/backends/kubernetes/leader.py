@@ -1,7 +1,7 @@
-"""Which engine leads: one at a time, by a Lease. Each leadership has a number, its epoch, higher than all before it.
+"""Leader election by a Lease: one engine leads at a time. Each leadership has a number, its epoch, which only grows.
 
-A Lease alone stops nobody: an engine that was paused goes on where it was, and takes a moment to notice that it leads
-no more. So every write of a leader names its epoch, and the API server refuses those of former ones (see fence.py).
+A Lease alone does not stop a former leader: an engine that was paused continues to write until it notices that it lost
+the Lease. So every write of a leader names its epoch, and the API server refuses writes of former epochs (fence.py).
 """
 
 import asyncio
@@ -24,23 +24,27 @@ log = structlog.get_logger()
 
 LEASE: Final = "labrats-leader"
 
-Lead = Callable[[int], Coroutine[Any, Any, None]]
-"""What a leader does, given its epoch. It is cancelled when the lead is lost."""
+LeaderTask = Callable[[int], Coroutine[Any, Any, None]]
+"""The work of a leader, given its epoch. It is cancelled when leadership is lost."""
 
 Prepare = Callable[[int], Awaitable[None]]
-"""What comes before that. It is short, since the Lease is not renewed meanwhile."""
+"""A step before that work. It must be short, since the Lease is not renewed meanwhile."""
 
 
 @dataclass(frozen=True)
-class Timing:
-    """In seconds. lease: how long a leader that is not heard of is waited for. renew: how often it is heard of.
-    give_up: after how long without being heard it stops leading by itself. look: how often others look at the Lease.
+class LeaseTiming:
+    """Durations of the election, in seconds.
+
+    lease:   time without a renewal after which another engine may take the Lease.
+    renew:   interval between two renewals.
+    give_up: time without a successful renewal after which the leader stops.
+    poll:    interval at which other engines read the Lease.
     """
 
     lease: float = 10.0
     renew: float = 2.0
     give_up: float = 7.0
-    look: float = 1.0
+    poll: float = 1.0
 
 
 class _LeaseMeta(Record):
@@ -57,7 +61,7 @@ class _LeaseSpec(Record):
 
 
 class Lease(Record):
-    """The Lease, as far as it matters here. `spec.lease_transitions` is the epoch."""
+    """The fields of the Lease that the election uses. `spec.lease_transitions` is the epoch."""
 
     metadata: _LeaseMeta
     spec: _LeaseSpec = _LeaseSpec()
@@ -67,65 +71,65 @@ _LEASES: Final = msgspec.json.Decoder(Lease)
 
 
 class Election:
-    """One engine's part in it. identity: a name that no other engine has, not even this one when started again."""
+    """One candidate of the election. identity: a name that is unique to this run of the engine."""
 
     def __init__(
         self,
         client: ApiClient,
         namespace: str,
         identity: str,
-        timing: Timing | None = None,
+        timing: LeaseTiming | None = None,
         prepare: Prepare | None = None,
     ) -> None:
-        self._client, self._identity, self._timing = client, identity, timing or Timing()
+        self._client, self._identity, self._timing = client, identity, timing or LeaseTiming()
         self._prepare = prepare
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._lease: Lease | None = None
-        self._changed_at = 0.0  # when the Lease was last seen to change: by our own time, no other is trusted
-        self._has_won = False
-        self.leads_since = 0.0
-        """The moment, of time.monotonic(), from which on nobody else has led. For whoever leads."""
+        self._changed_at = 0.0  # time of the last change of the Lease, by the clock of this machine only
+        self._holds_lease = False
+        self.leader_since = 0.0
+        """Start of this leadership by time.monotonic(): no other engine has led since."""
 
-    async def run(self, lead: Lead) -> None:
-        """Take part until cancelled; then hand the lead over. An error of `lead` surfaces."""
+    async def run(self, lead: LeaderTask) -> None:
+        """Take part in the election until cancelled, then release the Lease. Errors of `lead` are raised."""
         try:
             while True:
-                await self._win()
+                await self._acquire()
                 await self._lead(lead)
         finally:
-            await self._hand_over()
+            await self._release()
 
-    # Not leading
+    # Before leading
 
-    async def try_at_once(self) -> None:
-        """Take the lead, if it is free and the API server within reach; `run` then begins with leading.
+    async def try_acquire(self) -> None:
+        """Try once to take the Lease. After a success, `run` begins by leading.
 
-        What an engine reads after that is new enough to lead by.
+        Whatever the engine reads after a success is new enough for a leader.
         """
         try:
-            self._has_won = await self._is_free() and await self._take()
+            self._holds_lease = await self._is_free() and await self._try_take()
         except RetryLater as error:
-            log.warning("the Lease is out of reach", reason=str(error))
+            log.warning("Lease unavailable", reason=str(error))
 
-    async def _win(self) -> None:
-        """Return once this engine leads."""
-        if _now() > self._changed_at + self._timing.give_up:  # since it won, more has happened than should have
-            self._has_won = False
-        while not self._has_won:
-            await self.try_at_once()
-            if not self._has_won:
-                await asyncio.sleep(self._timing.look)
-        self._has_won = False
+    async def _acquire(self) -> None:
+        """Return once this engine holds the Lease."""
+        if _now() > self._changed_at + self._timing.give_up:  # it was won too long ago
+            self._holds_lease = False
+        while not self._holds_lease:
+            await self.try_acquire()
+            if not self._holds_lease:
+                await asyncio.sleep(self._timing.poll)
+        self._holds_lease = False
 
     async def _is_free(self) -> bool:
-        """Look at the Lease: whether nobody holds it, or its holder has not been heard of for too long."""
+        """Read the Lease. Return whether it has no holder, or has expired."""
         found = await self._read()
         if found != self._lease:
             self._lease, self._changed_at = found, _now()
         return not found.spec.holder_identity or _now() - self._changed_at > found.spec.lease_duration_seconds
 
-    async def _take(self) -> bool:
-        """False when another was quicker."""
+    async def _try_take(self) -> bool:
+        """Take the Lease with the next epoch. Return False if another engine took it first."""
         assert self._lease
         spec = _LeaseSpec(
             holder_identity=self._identity,
@@ -139,27 +143,27 @@ class Election:
             return False
         if self._prepare:
             await self._prepare(spec.lease_transitions)
-        self.leads_since = time.monotonic()
+        self.leader_since = time.monotonic()
         return True
 
     # Leading
 
-    async def _lead(self, lead: Lead) -> None:
-        """Lead for as long as the Lease is held, and no longer."""
+    async def _lead(self, lead: LeaderTask) -> None:
+        """Run `lead` while the Lease is held."""
         assert self._lease
         epoch = self._lease.spec.lease_transitions
-        log.info("this engine leads", epoch=epoch)
+        log.info("acquired leadership", epoch=epoch)
         async with asyncio.TaskGroup() as tasks:
             leading = tasks.create_task(lead(epoch), name="lead")
-            await self._hold()
+            await self._renew_until_lost()
             leading.cancel()
-        log.warning("this engine leads no more", epoch=epoch)
+        log.warning("lost leadership", epoch=epoch)
 
-    async def _hold(self) -> None:
+    async def _renew_until_lost(self) -> None:
         """Renew the Lease until it is lost."""
         with suppress(TimeoutError):
             while self._is_ours:
-                # Others count from when they see a renewal, which is never before it was sent.
+                # Others count from the time at which they see a renewal, which is never before it was sent.
                 async with asyncio.timeout_at(self._changed_at + self._timing.give_up):
                     await asyncio.sleep(self._timing.renew)
                     await self._renew()
@@ -169,10 +173,10 @@ class Election:
         try:
             await self._write_or_read(self._lease.spec)
         except RetryLater as error:
-            log.warning("the Lease could not be renewed", reason=str(error))
+            log.warning("Lease not renewed", reason=str(error))
 
     async def _write_or_read(self, spec: _LeaseSpec) -> None:
-        """When it was written since, that was another, or an earlier renewal that arrived after all."""
+        """Write the Lease; after a conflict, read it: another engine wrote it, or an earlier renewal arrived late."""
         try:
             await self._write(spec)
         except (Conflict, NotFound):
@@ -182,8 +186,8 @@ class Election:
     def _is_ours(self) -> bool:
         return self._lease is not None and self._lease.spec.holder_identity == self._identity
 
-    async def _hand_over(self) -> None:
-        """Let another lead at once, rather than have it wait until the Lease has run out."""
+    async def _release(self) -> None:
+        """Release the Lease, so that another engine need not wait for it to expire."""
         if self._lease and self._is_ours:
             with suppress(LabratsError, TimeoutError):
                 async with asyncio.timeout(self._timing.renew):
@@ -198,7 +202,7 @@ class Election:
             return Lease(metadata=_LeaseMeta(name=LEASE))
 
     async def _write(self, spec: _LeaseSpec) -> None:
-        """Replace the Lease that is known. Raises Conflict when it was written since."""
+        """Replace the Lease that was read last. Raises Conflict if it was written since."""
         assert self._lease
         sent_at = _now()
         lease = replace(self._lease, spec=replace(spec, renew_time=_timestamp()))

@@ -1,7 +1,7 @@
-"""Operations on models' files as Jobs on the volume of models: each Job is the record of what it does.
+"""Operations on the files of local models, as Jobs that mount the models volume. A Job is the record of its operation.
 
-A Job is called as its file is, so the cluster itself keeps two operations on one file apart. It stays for a week when
-it has ended, with its log, which a leader copies from its pods to the Job: they may go with their node.
+A Job's name follows from its file, so the cluster refuses a second operation of the same kind on one file. A finished
+Job stays for a week. The leader copies the log from its pods to the Job, since pods can be lost with their node.
 """
 
 import asyncio
@@ -25,37 +25,41 @@ from labrats.model.record import encode
 from labrats.ports import ModelPlace
 
 FILE_LABEL: Final = "labrats.work/model-file"
-"""On the Jobs of operations, and on their pods: `yes`."""
+"""Label of the Jobs of operations, with the value `yes`."""
 
 OPERATION_ANNOTATION: Final = "labrats.work/model-operation"
 LOG_ANNOTATION: Final = "labrats.work/model-log"
-"""On Jobs: what they do, and what they said, once they have ended."""
+"""Annotations of Jobs: the operation, and the log of a finished one."""
 
 FOLDER: Final = "/models"
-"""Where pods have the volume."""
+"""Mount path of the volume."""
 
-LONGEST_LOG: Final = 32 * 1024
-"""How much of a log is kept: the end of it."""
+LOG_CHARACTERS: Final = 32 * 1024
+"""Maximum length of a stored log, which is cut at its beginning."""
 
-KEPT_SECONDS: Final = 7 * 24 * 3600
+RETENTION_SECONDS: Final = 7 * 24 * 3600
 DEADLINE_SECONDS: Final = 2 * 24 * 3600
-MORE_PODS: Final = 6
-"""How often it is tried again: pods are killed with their nodes, and hubs are away."""
+RETRIES: Final = 6
+"""Number of further pods after a failure: nodes are lost, and model hubs are out of reach."""
 
 TRIES: Final = 3
-"""How often an operation is begun while others begin and forget ones on the same file."""
+"""Attempts to begin an operation while other clients begin and replace operations on the same file."""
 
 SCAN_SECONDS: Final = 90.0
-LOOK_SECONDS: Final = 0.5
-KEEP_LOGS_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 0.5
+STORE_LOGS_SECONDS: Final = 30.0
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class ModelPodSettings:
-    """image: the engine's.   claim: that of the volume of models.   environment: the engine's settings for the work.
-    pod_fields: further fields of the pod's spec, as of jobs' pods.
+    """Settings of the pods that work on the models volume.
+
+    image:       image of the engine.
+    claim:       PersistentVolumeClaim of the volume.
+    environment: settings of the engine that limit downloads.
+    pod_fields:  further fields of the pod's spec, the same as for the pods of jobs.
     """
 
     image: str
@@ -65,7 +69,7 @@ class ModelPodSettings:
 
 
 class ClusterModelFiles:
-    """See ModelFiles in labrats/ports.py."""
+    """The ModelFiles (labrats/ports.py) on a volume of the cluster."""
 
     def __init__(self, client: ApiClient, namespace: str, settings: ModelPodSettings) -> None:
         self._client, self._settings = client, settings
@@ -77,26 +81,27 @@ class ClusterModelFiles:
         return ModelPlace(claim=self._settings.claim)
 
     async def run(self) -> None:
-        """For whoever leads: keep the logs of operations that have ended, until cancelled."""
+        """Store the logs of finished operations until cancelled. Only the leader runs this."""
         while True:
             try:
                 for job in await self._all():
                     if job.has_ended and LOG_ANNOTATION not in job.metadata.annotations:
-                        await self._keep_log(job)
+                        await self._store_log(job)
             except LabratsError as error:
-                log.info("logs of operations on models' files are kept later", reason=str(error))
-            await asyncio.sleep(KEEP_LOGS_SECONDS)
+                log.info("logs of model file operations not stored yet", reason=str(error))
+            await asyncio.sleep(STORE_LOGS_SECONDS)
 
     async def scan(self) -> Sequence[FoundFile]:
         job = await self._create(scan_job(f"models-scan-{secrets.token_hex(4)}", self._settings))
         try:
             async with asyncio.timeout(SCAN_SECONDS):
                 while not job.has_ended:
-                    await asyncio.sleep(LOOK_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
                     job = await self._get(job.name)
-            return _found(await self._said(job))
+            return _found(await self._pod_logs(job))
         except TimeoutError as error:
-            message = f"the volume {self._settings.claim!r} could not be scanned in {SCAN_SECONDS:g} s; is it bound?"
+            claim = self._settings.claim
+            message = f"scanning the volume {claim!r} took more than {SCAN_SECONDS:g} s; check that the claim is bound"
             raise RetryLater(message, delay_seconds=30) from error
         finally:
             await self._delete(job)
@@ -104,40 +109,40 @@ class ClusterModelFiles:
     async def begin(self, operation: FileOperation) -> FileOperation:
         manifest = operation_job(operation, self._settings)
         for _ in range(TRIES):
-            await self._refuse_beside(operation)
+            await self._check_other_operation(operation)
             created = None
             with suppress(Conflict):
                 created = await self._create(manifest)
             if created:
-                return await self._standing(await self._alone(created, operation))
-            with suppress(NotFound):  # somebody else has just forgotten it
+                return await self._operation_of(await self._withdraw_if_busy(created, operation))
+            with suppress(NotFound):  # another client has just deleted it
                 job = await self._get(operation.name)
-                known = await self._standing(job)
+                known = await self._operation_of(job)
                 if known.matches(operation) and not known.has_ended:
                     return known
                 if not known.has_ended:
                     raise Conflict(f"{known.filename} is busy with a {known.work}; wait until that has ended")
                 await self._delete(job)
-        raise Conflict(f"{operation.filename} is busy: others begin operations on it too")
+        raise Conflict(f"{operation.filename} is busy: other clients begin operations on it, too")
 
-    async def _alone(self, created: JobObject, operation: FileOperation) -> JobObject:
-        """Take the Job back where the other operation on the file began at the same time; one of both notices that."""
+    async def _withdraw_if_busy(self, created: JobObject, operation: FileOperation) -> JobObject:
+        """Delete the Job if the other operation on its file has begun, too. At least one of the two clients notices."""
         try:
-            await self._refuse_beside(operation)
+            await self._check_other_operation(operation)
         except Conflict:
             await self._delete(created)
             raise
         return created
 
-    async def _refuse_beside(self, operation: FileOperation) -> None:
-        """Raises Conflict while the other operation on the file is under way."""
+    async def _check_other_operation(self, operation: FileOperation) -> None:
+        """Raise Conflict while the other operation on the file is under way."""
         with suppress(NotFound):
-            other = await self._standing(await self._get(operation.opposite.name))
+            other = await self._operation_of(await self._get(operation.opposite.name))
             if not other.has_ended:
                 raise Conflict(f"{other.filename} is busy with a {other.work}; wait until that has ended")
 
     async def operations(self) -> Sequence[FileOperation]:
-        found = [await self._standing(job) for job in await self._all()]
+        found = [await self._operation_of(job) for job in await self._all()]
         return sorted(found, key=lambda operation: (str(operation.created_at), operation.name), reverse=True)
 
     async def log(self, name: str) -> Sequence[str]:
@@ -146,44 +151,44 @@ class ClusterModelFiles:
             raise NotFound(f"there is no operation {name!r} on a model's file")
         return await self._log_of(jobs[0])
 
-    async def _standing(self, job: JobObject) -> FileOperation:
-        """The operation that `job` is, as it stands."""
+    async def _operation_of(self, job: JobObject) -> FileOperation:
+        """Return the operation of a Job, with its current status."""
         operation = msgspec.json.decode(job.metadata.annotations[OPERATION_ANNOTATION], type=FileOperation)
         operation = replace(operation, created_at=job.metadata.creation_timestamp)
         if done := job.condition("Complete"):
             return replace(operation, status=OperationStatus.COMPLETED, finished_at=done.last_transition_time)
         if failed := job.condition("Failed"):
             *_, last = await self._log_of(job) or [""]
-            reason = last.partition(" ")[2] or failed.message  # a log's lines begin with their time
+            reason = last.partition(" ")[2] or failed.message  # a line of the log begins with the time
             return replace(
                 operation, status=OperationStatus.FAILED, reason=reason, finished_at=failed.last_transition_time
             )
         return replace(operation, status=OperationStatus.ACTIVE if job.status.ready else OperationStatus.WAITING)
 
     async def _log_of(self, job: JobObject) -> list[str]:
-        kept = job.metadata.annotations.get(LOG_ANNOTATION)
-        return (await self._said(job) if kept is None else kept).splitlines()
+        stored = job.metadata.annotations.get(LOG_ANNOTATION)
+        return (await self._pod_logs(job) if stored is None else stored).splitlines()
 
-    async def _keep_log(self, job: JobObject) -> None:
-        said = (await self._said(job))[-LONGEST_LOG:]
-        patch = {"metadata": {"annotations": {LOG_ANNOTATION: said}, "uid": job.metadata.uid}}
+    async def _store_log(self, job: JobObject) -> None:
+        text = (await self._pod_logs(job))[-LOG_CHARACTERS:]
+        patch = {"metadata": {"annotations": {LOG_ANNOTATION: text}, "uid": job.metadata.uid}}
         path = f"{self._jobs}/{job.name}"
-        with suppress(Conflict):  # another operation on the same file has begun
+        with suppress(Conflict):  # the name belongs to a later operation
             await self._client.request("PATCH", path, encode(patch), content_type=MERGE_PATCH)
 
-    async def _said(self, job: JobObject) -> str:
-        """What the pods of `job` have said, as far as they are still there, one after the other."""
+    async def _pod_logs(self, job: JobObject) -> str:
+        """Return the logs of the Job's pods that still exist, the oldest pod first."""
         query = {"labelSelector": f"batch.kubernetes.io/controller-uid={job.metadata.uid}"}
         pods = [_READ_POD(item) async for page in self._client.pages(self._pods, query) for item in page.items]
-        said = b""
+        logs = b""
         for pod in sorted(pods, key=lambda pod: str(pod.metadata.creation_timestamp)):
             if pod.has_started:
-                with suppress(NotFound):  # it has gone meanwhile
-                    said += await self._client.request("GET", f"{self._pods}/{pod.name}/log")
-        return said.decode(errors="replace")
+                with suppress(NotFound):  # deleted meanwhile
+                    logs += await self._client.request("GET", f"{self._pods}/{pod.name}/log")
+        return logs.decode(errors="replace")
 
     async def _all(self) -> list[JobObject]:
-        """The Jobs of all operations; one that somebody has labelled by hand is none."""
+        """Return the Jobs of all operations, without Jobs that a person labelled."""
         query = {"labelSelector": f"{FILE_LABEL}=yes"}
         jobs = [_READ_JOB(item) async for page in self._client.pages(self._jobs, query) for item in page.items]
         return [job for job in jobs if OPERATION_ANNOTATION in job.metadata.annotations]
@@ -196,37 +201,37 @@ class ClusterModelFiles:
 
     async def _delete(self, job: JobObject) -> None:
         options = {"propagationPolicy": "Background", "preconditions": {"uid": job.metadata.uid}}
-        with suppress(NotFound, Conflict):  # it is gone, or another has its name
+        with suppress(NotFound, Conflict):  # it is deleted, or another Job has its name
             await self._client.request("DELETE", f"{self._jobs}/{job.name}", encode(options))
 
 
 def operation_job(operation: FileOperation, settings: ModelPodSettings) -> dict[str, Any]:
-    """The Job that carries `operation` out. It goes on in another pod where one was killed, or a hub was away."""
+    """Return the Job that carries out `operation`. If its pod is killed or a hub is down, another pod continues."""
     labels = {FILE_LABEL: "yes", **EXECUTOR_LABELS}
     annotations = {OPERATION_ANNOTATION: encode(operation).decode()}
     field = {"fieldPath": f"metadata.annotations['{OPERATION_ANNOTATION}']"}
-    told = {"name": model_files_pod.OPERATION_VARIABLE, "valueFrom": {"fieldRef": field}}
-    never = {"containerName": CONTAINER, "operator": "In", "values": [model_files_pod.NEVER]}
+    variable = {"name": model_files_pod.OPERATION_VARIABLE, "valueFrom": {"fieldRef": field}}
+    permanent = {"containerName": CONTAINER, "operator": "In", "values": [model_files_pod.PERMANENT]}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": operation.name, "labels": labels, "annotations": annotations},
         "spec": {
-            "backoffLimit": MORE_PODS,
-            "podReplacementPolicy": "Failed",  # two of them would write the same file
-            "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": never}]},
+            "backoffLimit": RETRIES,
+            "podReplacementPolicy": "Failed",  # two pods would write the same file
+            "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": permanent}]},
             "activeDeadlineSeconds": DEADLINE_SECONDS,
-            "ttlSecondsAfterFinished": KEPT_SECONDS,
+            "ttlSecondsAfterFinished": RETENTION_SECONDS,
             "template": {
                 "metadata": {"labels": EXECUTOR_LABELS, "annotations": annotations},
-                "spec": _pod(settings, [told], read_only=False),
+                "spec": _pod(settings, [variable], read_only=False),
             },
         },
     }
 
 
 def scan_job(name: str, settings: ModelPodSettings) -> dict[str, Any]:
-    """The Job that prints what is on the volume."""
+    """Return the Job that prints the files on the volume."""
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -240,8 +245,8 @@ def scan_job(name: str, settings: ModelPodSettings) -> dict[str, Any]:
     }
 
 
-def _pod(settings: ModelPodSettings, told: list[dict[str, Any]], *, read_only: bool) -> dict[str, Any]:
-    """The pod's spec, within what Pod Security calls `restricted`: it has the one volume, and no credential."""
+def _pod(settings: ModelPodSettings, variables: list[dict[str, Any]], *, read_only: bool) -> dict[str, Any]:
+    """Return the pod's spec, which fulfils Pod Security `restricted`. It has one volume, and no credentials."""
     environment = {**settings.environment, "LABRATS_DATA_DIR": FOLDER, "LABRATS_MODELS_DIR": FOLDER}
     group = {"fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"}
     container = {
@@ -249,7 +254,7 @@ def _pod(settings: ModelPodSettings, told: list[dict[str, Any]], *, read_only: b
         "name": CONTAINER,
         "image": settings.image,
         "command": ["python", "-m", model_files_pod.__name__],
-        "env": [{"name": name, "value": value} for name, value in environment.items()] + told,
+        "env": [{"name": name, "value": value} for name, value in environment.items()] + variables,
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
         "volumeMounts": [{"name": "models", "mountPath": FOLDER, "readOnly": read_only}],
     }
@@ -262,13 +267,13 @@ def _pod(settings: ModelPodSettings, told: list[dict[str, Any]], *, read_only: b
     }
 
 
-def _found(said: str) -> list[FoundFile]:
-    """What a scan has printed. Raises RetryLater where it has not."""
+def _found(printed: str) -> list[FoundFile]:
+    """Return the files that a scan printed. Raises RetryLater if it failed."""
     try:
-        return msgspec.json.decode(said, type=list[FoundFile])
+        return msgspec.json.decode(printed, type=list[FoundFile])
     except msgspec.DecodeError as error:
-        *_, last = said.splitlines() or ["its pod said nothing"]
-        raise RetryLater(f"the volume of models could not be scanned: {last}", delay_seconds=30) from error
+        *_, last = printed.splitlines() or ["its pod printed nothing"]
+        raise RetryLater(f"scanning the models volume failed: {last}", delay_seconds=30) from error
 
 
 _READ_JOB: Final = msgspec.json.Decoder(JobObject).decode

@@ -1,6 +1,7 @@
 """The program in the pods of model_files.py: `python -m labrats.backends.kubernetes.model_files_pod`.
 
-It carries out the operation that LABRATS_MODEL_FILE holds; without one it scans. Other settings are as the engine's.
+It carries out the operation in LABRATS_MODEL_FILE. Without that variable, it scans the volume. All other environment
+variables are those of the engine.
 """
 
 import asyncio
@@ -21,11 +22,11 @@ from labrats.settings import EngineSettings
 OPERATION_VARIABLE: Final = "LABRATS_MODEL_FILE"
 
 DONE: Final = 0
-AGAIN: Final = 3
-"""It failed, and may do better in another pod. A pod that is killed exits otherwise, and is made again too."""
+RETRYABLE: Final = 3
+"""Exit status of a temporary failure. The Job retries after every status but `PERMANENT`, also after a kill."""
 
-NEVER: Final = 4
-"""It failed for good. The last line says why."""
+PERMANENT: Final = 4
+"""Exit status of a permanent failure. The last line of the log is the reason."""
 
 
 def main() -> int:
@@ -41,13 +42,13 @@ async def _carry_out(folder: ModelFolder, operation: FileOperation) -> int:
         await folder.carry_out(operation, _log)
     except (DownloadInterrupted, Unresolvable) as error:
         _log(str(error))
-        return AGAIN
+        return RETRYABLE
     except LabratsError as error:
         _log(str(error))
-        return NEVER
+        return PERMANENT
     except OSError as error:
-        _log(f"the volume of models: {error.strerror}")
-        return NEVER
+        _log(f"the models volume: {error.strerror}")
+        return PERMANENT
     return DONE
 
 

@@ -1,7 +1,7 @@
-"""Tries whether jobs' pods reach what they should not.
+"""Checks that NetworkPolicies keep the pods of jobs from the cluster's network.
 
-A NetworkPolicy is an object like any other: a cluster takes it, and it is up to its network to do what it says. Some do
-nothing, and say nothing. So a leader has a pod, which for the policies is a job's, knock at the leader's own door.
+A cluster accepts NetworkPolicies even if its network plugin does not enforce them, and then reports nothing. So the
+leader starts a pod with the labels of a job's pod, which tries to connect to the leader.
 """
 
 import asyncio
@@ -20,18 +20,24 @@ from labrats.model.errors import LabratsError
 
 log = structlog.get_logger()
 
-PATIENCE_SECONDS: Final = 120
-"""How long the pod may take. On a full cluster it waits for a place as any other."""
+TIMEOUT_SECONDS: Final = 120
+"""Time limit for the pod, which may have to wait for a node on a full cluster."""
 
-LOOK_SECONDS: Final = 2.0
+POLL_SECONDS: Final = 2.0
 
-KEPT_SECONDS: Final = 15
-"""How long its Job stays when it has ended, should its leader end before it has looked, and not delete it."""
+RETENTION_SECONDS: Final = 15
+"""Lifetime of a finished Job that its leader does not delete, because the leader ended first."""
 
 
 @dataclass(frozen=True)
 class NetworkCheck:
-    """name: of its Job. image: the engine's. address, port: where it knocks. pod_fields: of all jobs' pods."""
+    """A pod that tries to connect to the leader.
+
+    name:          name of its Job.
+    image:         image of the engine.
+    address, port: address of the leader.
+    pod_fields:    further fields of the pod's spec, the same as for the pods of jobs.
+    """
 
     name: str
     image: str
@@ -41,10 +47,10 @@ class NetworkCheck:
 
 
 async def check_network(jobs: BatchClient, network_check: NetworkCheck, metrics: Metrics) -> None:
-    """Say so where jobs' pods reach what they should not."""
+    """Report in the metrics and the log whether the pods of jobs are kept from the cluster's network."""
     closed = await network_is_closed(jobs, network_check)
     if closed is None:
-        log.warning("whether jobs are kept from the cluster's network could not be told")
+        log.warning("network check failed: unknown whether NetworkPolicies are enforced")
         return
     metrics.degraded.labels("network-policy").set(not closed)
     if not closed:
@@ -52,21 +58,21 @@ async def check_network(jobs: BatchClient, network_check: NetworkCheck, metrics:
 
 
 async def network_is_closed(jobs: BatchClient, network_check: NetworkCheck) -> bool | None:
-    """Return whether the pod was kept from its address; None when it cannot be told."""
+    """Return whether the pod failed to connect to the leader; None if the check itself failed."""
     try:
         job = await jobs.create_job(network_check_job(network_check))
         try:
-            return await _answer(jobs, network_check.name)
+            return await _wait_for_result(jobs, network_check.name)
         finally:
             await jobs.delete_job(job)
     except (LabratsError, TimeoutError):
         return None
 
 
-async def _answer(jobs: BatchClient, name: str) -> bool | None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+async def _wait_for_result(jobs: BatchClient, name: str) -> bool | None:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while (code := _exit_code(await jobs.pods_of(name))) is None:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
     return {CLOSED: True, OPEN: False}.get(code)
 
 
@@ -75,7 +81,7 @@ def _exit_code(pods: list[PodObject]) -> int | None:
 
 
 def network_check_job(network_check: NetworkCheck) -> dict[str, Any]:
-    """The Job of a pod that is a job's as far as the network's policies can tell."""
+    """Return the Job of the check. NetworkPolicies treat its pod as the pod of a job, since it has the same labels."""
     program = [
         "python",
         "-m",
@@ -96,8 +102,8 @@ def network_check_job(network_check: NetworkCheck) -> dict[str, Any]:
         "metadata": {"name": network_check.name, "labels": EXECUTOR_LABELS},
         "spec": {
             "backoffLimit": 0,
-            "activeDeadlineSeconds": PATIENCE_SECONDS,
-            "ttlSecondsAfterFinished": KEPT_SECONDS,
+            "activeDeadlineSeconds": TIMEOUT_SECONDS,
+            "ttlSecondsAfterFinished": RETENTION_SECONDS,
             "template": {
                 "metadata": {"labels": EXECUTOR_LABELS},
                 "spec": {**network_check.pod_fields, **RESTRICTED_POD, "containers": [container]},

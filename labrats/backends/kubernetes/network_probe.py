@@ -7,17 +7,17 @@ from typing import Final
 
 CLOSED: Final = 0
 OPEN: Final = 7
-"""How it exits. Not with 1, as it would for any mishap."""
+"""Exit status of the program. Python itself exits with 1 after an error."""
 
 SETTLE_SECONDS: Final = 5.0
-"""How long the network may take to apply its policies to a new pod."""
+"""Time for the network to apply its policies to a new pod."""
 
 TRIES: Final = 3
 TRY_SECONDS: Final = 3.0
 
 
-def knock(address: str, port: int) -> int:
-    """OPEN when somebody answers at the address, who is known to be there; CLOSED when nobody does, at each try."""
+def probe(address: str, port: int) -> int:
+    """Return OPEN if the address accepts a connection at any try, or else CLOSED. Something must listen there."""
     for _ in range(TRIES):
         try:
             socket.create_connection((address, port), timeout=TRY_SECONDS).close()
@@ -29,4 +29,4 @@ def knock(address: str, port: int) -> int:
 
 if __name__ == "__main__":
     time.sleep(SETTLE_SECONDS)
-    sys.exit(knock(sys.argv[1], int(sys.argv[2])))
+    sys.exit(probe(sys.argv[1], int(sys.argv[2])))

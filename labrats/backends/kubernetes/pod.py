@@ -1,9 +1,11 @@
-"""The Job that runs one attempt, and the pod in it: a manifest as Kubernetes takes it. Pure."""
+"""The manifest of the Job that runs one attempt, and of its pod. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from labrats.backends.kubernetes.batch_objects import (
     ATTEMPT_LABEL,
@@ -18,6 +20,16 @@ from labrats.backends.kubernetes.batch_objects import (
 from labrats.backends.kubernetes.claims import claim_path
 from labrats.backends.kubernetes.codec import LABRATS_API
 from labrats.backends.kubernetes.failures import NEVER_STARTED, failure_annotations
+from labrats.files.attempt_inputs import (
+    PROMPT_FILE,
+    SECRETS_FOLDER,
+    TASK_FILE,
+    AttemptInputs,
+    TextInput,
+    inputs_of,
+    task_of,
+)
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import GiveUp
 from labrats.model.image_name import problem_of_image
 from labrats.model.job import FailedCode, Job, WorkspaceFile
@@ -28,28 +40,28 @@ from labrats.settings import PodExtras
 
 INPUTS: Final = "/attempt/inputs"
 SCRATCH: Final = "/attempt/scratch"
-"""The executor's two folders: what it reads, and where it may write. The image's entrypoint is given their names."""
+"""The executor's folders for inputs and for everything it writes. They are the arguments of the image's entrypoint."""
 
 SOURCE: Final = "/attempt/source"
-"""Mount of the inputs of the steps before the executor, Secrets included."""
+"""Mount path of the inputs of the steps before the executor, with the Secrets."""
 
 INPUTS_SIZE: Final = "16Mi"
-"""Bound on the executor's inputs, which are in memory: texts, settings and Secrets, each of at most 1 MiB."""
+"""Size limit of the executor's inputs, which are in memory: texts, settings and Secrets of at most 1 MiB each."""
 
 CLAIMS: Final = "/attempt/claims"
-"""Mount of the folder in which the step `prepare` claims the attempt for its pod."""
+"""Mount path of the folder in which the step `prepare` claims the attempt for its pod."""
 
 UPLOADS: Final = PurePath("/attempt/uploads")
-"""Where the executor finds the files that came with its job."""
+"""Mount path of the files that were submitted with the job."""
 
 USER: Final = 10001
-"""Whom executors run as. The images of ours have this user."""
+"""User id of executors. The images of Labrats have this user."""
 
 EXECUTOR_LABELS: Final = {
     "app.kubernetes.io/managed-by": "labrats",
     "app.kubernetes.io/component": "executor",
 }
-"""The NetworkPolicy of executors knows their pods by these."""
+"""Labels by which a NetworkPolicy selects the pods of executors."""
 
 RESTRICTED_POD: Final[Mapping[str, Any]] = {
     "restartPolicy": "Never",
@@ -70,20 +82,21 @@ RESTRICTED_CONTAINER: Final[Mapping[str, Any]] = {
         "capabilities": {"drop": ["ALL"]},
     },
 }
-"""Fields of every pod and container that the engine makes: within what Pod Security calls `restricted`."""
+"""Fields of every pod and container that the engine creates. They fulfil Pod Security `restricted`."""
 
 DEADLINE_MARGIN_SECONDS: Final = 600
-"""How much later than the engine, which is trusted to do so, the cluster ends an attempt."""
+"""Time after the engine's own deadline at which the cluster ends an attempt, should the engine not do so."""
 
 SecretFiles = Sequence[tuple[str, Mapping[str, str]]]
-"""The names of Secrets, each with the keys that are mounted, by the names that their files have for the executor."""
+"""Names of Secrets, each with the mounted keys by the names of their files."""
 
 
 @dataclass(frozen=True)
-class Credentials:
-    """The Secrets of an attempt, by the one container that mounts them.
+class PodCredentials:
+    """The Secrets that an attempt's pod mounts.
 
-    repository: of the step `clone`. agent: of the step `prepare`, which hands them to the executor.
+    repository: Secrets of the step `clone`.
+    agent:      Secrets of the step `prepare`, which passes them to the executor.
     """
 
     repository: SecretFiles = ()
@@ -92,20 +105,20 @@ class Credentials:
 
 @dataclass(frozen=True)
 class PodSettings:
-    """What the pods of all attempts have in common.
+    """Settings of the pods of all attempts.
 
-    image:          of the executor, where the job's settings name none, and of the steps before it.
-    resources:      of its container, as Kubernetes writes them, where the job's settings have none.
-    images:         those that a job may name instead; any where it is empty.
-    scratch_size:   how much the workspace, the agent's home and its temporary files may take together.
-    pod_fields:     further fields of the pod's spec (nodeSelector, runtimeClassName …). Those set here win over them.
-    uploads_claim:  the claim by which pods have the uploads volume, at the root of it.
-    data_claim:     the claim of the engine's own volume, on which a pod claims its attempt. Without it nothing keeps
-                    the cluster from starting two pods that both act: the engine then ends both.
-    extras:         what else the pods have. Volumes are mounted where the repository is cloned and the agent runs.
-    grace_seconds:  how long an executor that is asked to end may take.
-    kept_seconds:   for how long a finished Job stays in the cluster. Also how long the engine may be away before it
-                    finds no outcome any more.
+    image:         image of the steps, and of the executor of jobs that name no other image.
+    resources:     resources of the containers of jobs that set none, as in a pod's spec.
+    images:        images that jobs may name; empty if any image is allowed.
+    scratch_size:  size limit of the workspace, the agent's home and its temporary files together.
+    pod_fields:    further fields of the pod's spec, such as nodeSelector. Fields that are set here win.
+    uploads_claim: PersistentVolumeClaim of the uploads volume.
+    data_claim:    PersistentVolumeClaim of the engine's volume, on which a pod claims its attempt. Without it, the
+                   cluster may start two pods that both run the attempt; the engine then ends both.
+    extras:        labels, annotations and volumes of the pods. Volumes are mounted in the containers that clone the
+                   repository and run the agent.
+    grace_seconds: time that a stopped executor has to end.
+    ttl_seconds:   time after which the cluster deletes a finished Job, and with it an outcome that no engine has read.
     """
 
     image: str
@@ -121,11 +134,11 @@ class PodSettings:
     output_bytes: int = OUTPUT_BYTES
     grace_seconds: float = 10.0
     start_timeout_seconds: float = 300.0
-    kept_seconds: int = 86_400
+    ttl_seconds: int = 86_400
 
 
-def attempt_job(attempt: Attempt, credentials: Credentials, settings: PodSettings) -> dict[str, Any]:
-    """The Job that runs `attempt`. Raises GiveUp when it needs what this engine was not given."""
+def attempt_job(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -> dict[str, Any]:
+    """Return the Job that runs `attempt`. Raises GiveUp if the engine is not configured for what the job needs."""
     job = attempt.job
     labels = {
         JOB_LABEL: job.id,
@@ -136,14 +149,14 @@ def attempt_job(attempt: Attempt, credentials: Credentials, settings: PodSetting
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": attempt.name, "labels": labels, "ownerReferences": _owners(job.id, job.metadata.uid)},
+        "metadata": {"name": str(attempt.name), "labels": labels, "ownerReferences": _owners(job.id, job.metadata.uid)},
         "spec": {
-            # One attempt is one pod: whether there is another attempt, the engine decides.
+            # One attempt is one pod. The engine, not the Job, decides on further attempts.
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,
             "podReplacementPolicy": "Failed",
-            # A pod that found the attempt claimed is no failure of it.
+            # A pod that found the attempt claimed by another pod does not count as a failure.
             "podFailurePolicy": {
                 "rules": [
                     {
@@ -157,7 +170,7 @@ def attempt_job(attempt: Attempt, credentials: Credentials, settings: PodSetting
                 ]
             },
             "activeDeadlineSeconds": round(seconds) + DEADLINE_MARGIN_SECONDS,
-            "ttlSecondsAfterFinished": settings.kept_seconds,
+            "ttlSecondsAfterFinished": settings.ttl_seconds,
             "template": {
                 "metadata": {
                     "labels": {**settings.extras.labels, **labels},
@@ -169,26 +182,25 @@ def attempt_job(attempt: Attempt, credentials: Credentials, settings: PodSetting
     }
 
 
-def tombstone_job(name: str, owner: str, settings: PodSettings) -> dict[str, Any]:
-    """A Job that takes the name of an attempt and fails without ever having a pod, so that no other can start.
+def placeholder_job(name: AttemptName, owner: str, settings: PodSettings) -> dict[str, Any]:
+    """Return a Job that occupies the name of an attempt and fails without a pod, so that the attempt cannot start.
 
-    owner: the uid of the attempt's job, if it is known.
+    owner: uid of the attempt's job; empty if it is unknown.
     """
-    job_id, _, number = name.rpartition("-")
-    labels = {JOB_LABEL: job_id, ATTEMPT_LABEL: number, "app.kubernetes.io/managed-by": "labrats"}
+    labels = {JOB_LABEL: name.job_id, ATTEMPT_LABEL: str(name.number), "app.kubernetes.io/managed-by": "labrats"}
     pod = {"restartPolicy": "Never", "containers": [{"name": CONTAINER, "image": settings.image}]}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": name,
+            "name": str(name),
             "labels": labels,
             "annotations": failure_annotations(NEVER_STARTED),
-            "ownerReferences": _owners(job_id, owner),
+            "ownerReferences": _owners(name.job_id, owner),
         },
         "spec": {
             "activeDeadlineSeconds": 0,
-            "ttlSecondsAfterFinished": settings.kept_seconds,
+            "ttlSecondsAfterFinished": settings.ttl_seconds,
             "template": {"spec": pod},
         },
     }
@@ -200,48 +212,36 @@ def _owners(job_id: str, uid: str) -> list[dict[str, Any]]:
 
 
 def _annotations(attempt: Attempt, settings: PodSettings) -> dict[str, str]:
-    """Whose it is; and what the executor is told, read by it from files. That costs no object of its own, and holds no
-    secret.
+    """Return the pod's annotations: the owner, and the executor's task and prompt, which are mounted as files.
+
+    They contain no secret, and so need no object of their own.
     """
     job = attempt.job
     task = encode(_task(attempt, settings)).decode()
     annotations = {OWNER_ANNOTATION: job.metadata.uid, TASK_ANNOTATION: task}
-    if job.prompt_ref is None:
-        annotations[PROMPT_ANNOTATION] = job.spec.prompt or ""
-    return annotations
+    prompt = inputs_of(attempt).prompt
+    return annotations if prompt is None else annotations | {PROMPT_ANNOTATION: prompt}
 
 
 def _task(attempt: Attempt, settings: PodSettings) -> Task:
-    job = attempt.job
-    return Task(
-        job_id=job.id,
-        attempt=attempt.name,
-        number=job.status.attempts,
-        workspace=f"{SCRATCH}/workspace",
-        config=attempt.config,
-        metadata=job.spec.metadata,
-        workspace_setup=job.spec.workspace_setup,
-        workspace_files=tuple(file.on_volume(UPLOADS) for file in job.spec.files),
-        pipeline=job.spec.pipeline,
-        endpoint=attempt.ai_model.spec.endpoint if attempt.ai_model else None,
-        prices=attempt.ai_model.spec.prices if attempt.ai_model else None,
+    return replace(
+        task_of(attempt, workspace=f"{SCRATCH}/workspace", uploads=UPLOADS),
         git_addresses=settings.git_addresses,
         idle_seconds=settings.idle_seconds,
         output_bytes=settings.output_bytes,
         resumption=_resumption(attempt),
-        selection=attempt.selection,
         on_cluster=True,
     )
 
 
 def _resumption(attempt: Attempt) -> Resumption | None:
-    """A pod's workspace ends with the pod: the attempt begins anew, and says why."""
+    """Return the earlier session without its workspace, which was deleted with its pod: the attempt starts over."""
     session = attempt.earlier_session
     return Resumption(session=session) if session else None
 
 
-def _pod(attempt: Attempt, credentials: Credentials, settings: PodSettings) -> dict[str, Any]:
-    """The pod's spec, within what Pod Security calls `restricted`."""
+def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -> dict[str, Any]:
+    """Return the pod's spec, which fulfils Pod Security `restricted`."""
     job = attempt.job
     uploads = _upload_mounts(job.spec.files, settings)
     config = job.resolved.config
@@ -257,7 +257,7 @@ def _pod(attempt: Attempt, credentials: Credentials, settings: PodSettings) -> d
         "volumeMounts": [_INPUTS_MOUNT, *_SCRATCH_MOUNTS, *uploads, *settings.extras.volume_mounts],
     }
     steps = [_prepare_step(attempt.name, settings), *([_clone_step(settings)] if job.spec.workspace_setup else [])]
-    # Never of an image that a job names: these have credentials which the agent's container has not.
+    # The steps never use an image that a job names: they have credentials that the agent must not read.
     first, *others = [{**step, "image": settings.image, "resources": resources} for step in steps]
     return {
         **settings.pod_fields,
@@ -266,7 +266,7 @@ def _pod(attempt: Attempt, credentials: Credentials, settings: PodSettings) -> d
         "initContainers": [first, *settings.pod_fields.get("initContainers", ()), *others],
         "containers": [executor],
         "volumes": [
-            {"name": "source", "projected": {"defaultMode": 0o444, "sources": _inputs(job, credentials.agent)}},
+            _source_volume(inputs_of(attempt), credentials.agent),
             *([_repository_volume(credentials.repository)] if job.spec.workspace_setup else []),
             {"name": "inputs", "emptyDir": {"medium": "Memory", "sizeLimit": INPUTS_SIZE}},
             {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch_size}},
@@ -284,9 +284,10 @@ _SCRATCH_MOUNTS: Final = (
 )
 
 
-def _prepare_step(name: str, settings: PodSettings) -> dict[str, Any]:
-    """The container that claims the attempt and hands the inputs over. It alone mounts the folder with the claim, and
-    the Secrets of the model and of MCP servers.
+def _prepare_step(name: AttemptName, settings: PodSettings) -> dict[str, Any]:
+    """Return the container that claims the attempt and copies the inputs for the executor.
+
+    No other container mounts the claim's folder, or the Secrets of the model and of MCP servers.
     """
     claims = {"name": "claims", "mountPath": CLAIMS, "subPath": str(claim_path(name))}
     return {
@@ -303,7 +304,7 @@ def _prepare_step(name: str, settings: PodSettings) -> dict[str, Any]:
 
 
 def _clone_step(settings: PodSettings) -> dict[str, Any]:
-    """The container that clones the repository, and alone mounts its Secret."""
+    """Return the container that clones the repository. No other container mounts the repository's Secret."""
     return {
         **RESTRICTED_CONTAINER,
         "name": CLONE_CONTAINER,
@@ -317,25 +318,24 @@ def _clone_step(settings: PodSettings) -> dict[str, Any]:
 
 
 def _repository_volume(secrets: SecretFiles) -> dict[str, Any]:
-    sources = [_from_pod({"job.json": TASK_ANNOTATION}), *_secret_sources(secrets)]
+    sources = [_from_pod({TASK_FILE: TASK_ANNOTATION}), *_secret_sources(secrets)]
     return {"name": "repository", "projected": {"defaultMode": 0o444, "sources": sources}}
 
 
-def _inputs(job: Job, secrets: SecretFiles) -> list[dict[str, Any]]:
-    """The sources of the executor's inputs."""
-    from_pod = {"job.json": TASK_ANNOTATION}
-    sources: list[dict[str, Any]] = []
-    if prompt := job.prompt_ref:
-        sources.append({"configMap": {"name": prompt.name, "items": [{"key": prompt.key, "path": "prompt"}]}})
-    else:
-        from_pod["prompt"] = PROMPT_ANNOTATION
-    if texts := job.instructions_ref:
-        sources.append({"configMap": {"name": texts.name, "items": [{"key": texts.key, "path": "instructions"}]}})
-    return [_from_pod(from_pod), *sources, *_secret_sources(secrets)]
+def _source_volume(inputs: AttemptInputs, secrets: SecretFiles) -> dict[str, Any]:
+    """Return the volume with the inputs that `prepare` copies for the executor."""
+    prompt = {} if inputs.prompt is None else {PROMPT_FILE: PROMPT_ANNOTATION}
+    texts = [_text_source(text) for text in inputs.texts]
+    sources = [_from_pod({TASK_FILE: TASK_ANNOTATION, **prompt}), *texts, *_secret_sources(secrets)]
+    return {"name": "source", "projected": {"defaultMode": 0o444, "sources": sources}}
+
+
+def _text_source(text: TextInput) -> dict[str, Any]:
+    return {"configMap": {"name": text.ref.name, "items": [{"key": text.ref.key, "path": text.file}]}}
 
 
 def _from_pod(annotations: Mapping[str, str]) -> dict[str, Any]:
-    """The source with files of the pod's own annotations, by the names of the files."""
+    """Return the volume source of files with the pod's own annotations. annotations: by file name."""
     fields = [
         {"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
         for path, annotation in annotations.items()
@@ -344,17 +344,21 @@ def _from_pod(annotations: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _secret_sources(secrets: SecretFiles) -> list[dict[str, Any]]:
-    return [
-        {"secret": {"name": name, "items": [{"key": key, "path": f"secrets/{file}"} for file, key in keys.items()]}}
-        for name, keys in secrets
-        if keys  # none would mean all
-    ]
+    return [_secret_source(name, files) for name, files in secrets if files]  # without items, all keys would be mounted
+
+
+def _secret_source(name: str, files: Mapping[str, str]) -> dict[str, Any]:
+    items = [{"key": key, "path": f"{SECRETS_FOLDER}/{file}"} for file, key in files.items()]
+    return {"secret": {"name": name, "items": items}}
 
 
 def _upload_mounts(files: Sequence[WorkspaceFile], settings: PodSettings) -> list[dict[str, Any]]:
-    """The folders of the files that came with the job, and nothing of other jobs."""
+    """Return the mounts of the job's files. Files of other jobs are not mounted."""
     if files and settings.uploads_claim is None:
-        raise GiveUp(FailedCode.WORKSPACE, "the job brings files, and the engine has no uploads volume for its pods")
+        raise GiveUp(
+            FailedCode.WORKSPACE,
+            "the job has files, but the engine has no uploads volume for its pods: set LABRATS_UPLOADS_CLAIM",
+        )
     folders = sorted({str(PurePath(file.path).parent) for file in files})
     return [
         {"name": "uploads", "mountPath": str(UPLOADS / folder), "subPath": folder, "readOnly": True}

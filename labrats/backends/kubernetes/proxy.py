@@ -1,4 +1,4 @@
-"""The proxy on the way to the API server, where the environment names one."""
+"""The HTTP proxy for requests to the API server."""
 
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
@@ -11,18 +11,18 @@ log = structlog.get_logger()
 
 
 def proxy_options(server: str) -> dict[str, Any]:
-    """How aiohttp is told of the proxy for requests to `server`: as HTTPS_PROXY, HTTP_PROXY and NO_PROXY say.
+    """Return aiohttp's options for requests to `server`, as HTTPS_PROXY, HTTP_PROXY and NO_PROXY demand.
 
-    aiohttp would look for itself, but before each request, and in the user's netrc too: that takes longer than the rest
-    of a request.
+    aiohttp's own lookup would read the environment and the user's netrc file before every request, which takes longer
+    than the rest of a request.
     """
     address = URL(server)
-    named = getproxies().get(address.scheme)
-    if not named or proxy_bypass(address.host or ""):
+    configured = getproxies().get(address.scheme)
+    if not configured or proxy_bypass(address.host or ""):
         return {}
-    proxy = URL(named if "://" in named else f"http://{named}")
+    proxy = URL(configured if "://" in configured else f"http://{configured}")
     if proxy.scheme != "http":
-        log.warning("a proxy that is not spoken to in plain HTTP is ignored", scheme=proxy.scheme, host=proxy.host)
+        log.warning("proxy ignored: only http:// is supported", scheme=proxy.scheme, host=proxy.host)
         return {}
     if not proxy.user:
         return {"proxy": proxy}

@@ -1,4 +1,4 @@
-"""What receives for a WebhookSource on a cluster: a Deployment, a Service and an Ingress of its own."""
+"""The Deployment, Service and Ingress of the receiver of a WebhookSource. Pure."""
 
 import hashlib
 import re
@@ -12,18 +12,18 @@ from labrats.model.webhook_source import WebhookSource
 from labrats.settings import PodExtras
 
 PORT: Final = 3001
-SECRET_FOLDER: Final = "/var/run/labrats-webhook"  # noqa: S105, where it is mounted
-SECRET_FILE: Final = "secret"  # noqa: S105, what the file is called
+SECRET_FOLDER: Final = "/var/run/labrats-webhook"  # noqa: S105, a mount path
+SECRET_FILE: Final = "secret"  # noqa: S105, a file name
 
 RECEIVER_LABELS: Final = {
     "app.kubernetes.io/managed-by": "labrats",
     "app.kubernetes.io/component": "webhook-receiver",
 }
-"""The NetworkPolicy of receivers knows their pods by these."""
+"""Labels by which a NetworkPolicy selects the pods of receivers."""
 
 SOURCE_LABEL: Final = "labrats.work/webhook-source"
-SECRET_ANNOTATION: Final = "labrats.work/webhook-secret-version"  # noqa: S105, of which secret it is the version
-"""On pods: which version of the Secret they began with. A new one rolls them out."""
+SECRET_ANNOTATION: Final = "labrats.work/webhook-secret-version"  # noqa: S105, an annotation
+"""Annotation of pods: the version of the signing secret. A new version triggers a rollout."""
 
 _PREFIX: Final = "labrats-webhook-"
 _FITS: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
@@ -31,10 +31,14 @@ _FITS: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 @dataclass(frozen=True)
 class ReceiverSettings:
-    """image: the engine's. account: the ServiceAccount of receivers. pod_fields: further ones of their pods.
+    """Settings of the receivers.
 
-    environment: settings that receivers share with the engine. resources: of the container. extras: what the pods and
-    Ingresses have besides.
+    image:       image of the engine.
+    account:     ServiceAccount of the pods.
+    pod_fields:  further fields of the pods' spec.
+    environment: environment variables that receivers share with the engine.
+    resources:   resources of the container.
+    extras:      labels, annotations and volumes of the pods, and annotations of the Ingresses.
     """
 
     namespace: str
@@ -47,19 +51,19 @@ class ReceiverSettings:
 
 
 def receiver_name(source_name: str) -> str:
-    """What the source's objects are called. Not every name of a source can be that of a Service."""
+    """Return the name of the source's objects: a hash if the source's name is not valid for a Service."""
     if _FITS.fullmatch(source_name):
         return f"{_PREFIX}{source_name}"
     return f"{_PREFIX}{hashlib.sha256(source_name.encode()).hexdigest()[:16]}"
 
 
 def receiver_path(source: WebhookSource) -> str:
-    """Where deliveries are sent."""
+    """Return the path for deliveries."""
     return source.spec.path or f"/webhooks/{source.name}"
 
 
 def receiver_url(source: WebhookSource, settings: ReceiverSettings) -> str:
-    """Where deliveries are received: from outside, where the source says by which host, or else within the cluster."""
+    """Return the URL for deliveries: a public one for a source with a host, or else one within the cluster."""
     spec, path = source.spec, receiver_path(source)
     if spec.host:
         return f"{'https' if spec.tls_secret_name else 'http'}://{spec.host}{path}"
@@ -67,12 +71,12 @@ def receiver_url(source: WebhookSource, settings: ReceiverSettings) -> str:
 
 
 def deployment(source: WebhookSource, secret_version: str, settings: ReceiverSettings) -> dict[str, Any]:
-    """secret_version: changes with the Secret that deliveries are signed with."""
+    """Return the Deployment. secret_version: version of the signing secret."""
     labels = _labels(source)
     return _object(source, "apps/v1", "Deployment") | {
         "spec": {
             "selector": {"matchLabels": labels},
-            # What is there goes on until what is new is ready: no delivery meets a closed door.
+            # Old pods serve until the new ones are ready, so that no delivery is refused.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
                 "metadata": {
@@ -96,19 +100,19 @@ def ingress(source: WebhookSource, settings: ReceiverSettings) -> dict[str, Any]
     rule: dict[str, Any] = {
         "http": {"paths": [{"path": receiver_path(source), "pathType": "Exact", "backend": backend}]}
     }
-    wanted: dict[str, Any] = {"rules": [({"host": spec.host} if spec.host else {}) | rule]}
+    ingress_spec: dict[str, Any] = {"rules": [({"host": spec.host} if spec.host else {}) | rule]}
     if spec.ingress_class_name:
-        wanted["ingressClassName"] = spec.ingress_class_name
+        ingress_spec["ingressClassName"] = spec.ingress_class_name
     if spec.tls_secret_name:
-        wanted["tls"] = [({"hosts": [spec.host]} if spec.host else {}) | {"secretName": spec.tls_secret_name}]
-    made = _object(source, "networking.k8s.io/v1", "Ingress") | {"spec": wanted}
+        ingress_spec["tls"] = [({"hosts": [spec.host]} if spec.host else {}) | {"secretName": spec.tls_secret_name}]
+    manifest = _object(source, "networking.k8s.io/v1", "Ingress") | {"spec": ingress_spec}
     if annotations := settings.extras.ingress_annotations:
-        made["metadata"]["annotations"] = dict(annotations)
-    return made
+        manifest["metadata"]["annotations"] = dict(annotations)
+    return manifest
 
 
 def _object(source: WebhookSource, api_version: str, kind: str) -> dict[str, Any]:
-    """The head of an object that is deleted with its source."""
+    """Return the header of an object that is deleted with its source."""
     owner = {"apiVersion": LABRATS_API, "kind": source.kind(), "name": source.name, "uid": source.metadata.uid}
     metadata = {"name": receiver_name(source.name), "labels": _labels(source), "ownerReferences": [owner]}
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata}
@@ -140,7 +144,7 @@ def _pod(source: WebhookSource, settings: ReceiverSettings) -> dict[str, Any]:
 def _container(source: WebhookSource, settings: ReceiverSettings) -> dict[str, Any]:
     environment = {
         **settings.environment,
-        "LABRATS_HOST": "0.0.0.0",  # noqa: S104, the pod's own
+        "LABRATS_HOST": "0.0.0.0",  # noqa: S104, within the pod
         "LABRATS_ALLOW_PUBLIC": "true",
         "LABRATS_NAMESPACE": settings.namespace,
         "LABRATS_DATA_DIR": "/tmp/labrats",  # noqa: S108, the pod's own
@@ -159,7 +163,7 @@ def _container(source: WebhookSource, settings: ReceiverSettings) -> dict[str, A
         "startupProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 1, "failureThreshold": 60},
         "livenessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10, "failureThreshold": 6},
         "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 2},
-        # Deliveries still come for a moment, until every node has heard that this pod is going.
+        # Deliveries arrive until every node has removed this pod from the Service.
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", "3"]}}},
         "resources": settings.resources,
         "volumeMounts": [

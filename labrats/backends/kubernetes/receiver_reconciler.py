@@ -1,4 +1,4 @@
-"""Keeps a receiver on the cluster for each WebhookSource, and says how it stands."""
+"""Creates and updates the receiver of each WebhookSource, and returns its conditions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -14,7 +14,7 @@ from labrats.model.record import encode
 from labrats.model.webhook_source import WebhookSource
 
 MANAGER: Final = "labrats-receivers"
-"""Whom the objects' fields belong to. The same for every leader, so that each takes away what the last one set."""
+"""Field manager of the objects. All leaders share it, so that each can remove fields that the last one set."""
 
 _PATHS: Final[Mapping[str, str]] = {
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments/{name}",
@@ -24,7 +24,7 @@ _PATHS: Final[Mapping[str, str]] = {
 
 
 class ReceiverReconciler:
-    """Receivers (labrats/controller/source_status.py) that are objects of the cluster. For the engine that leads."""
+    """The Receivers (labrats/controller/source_status.py) on a cluster. Only the leader uses them."""
 
     def __init__(self, client: ApiClient, settings: ReceiverSettings) -> None:
         self._client, self._settings = client, settings
@@ -33,52 +33,52 @@ class ReceiverReconciler:
         return receiver_url(source, self._settings)
 
     def withhold(self, source: WebhookSource, missing: str, told: ConditionFactory) -> Sequence[Condition]:
-        return [told("Provisioned", False, "SecretMissing", f"nothing is made while {missing}")]
+        return [told("Provisioned", False, "SecretMissing", f"no receiver is created while {missing}")]
 
     async def provide(self, source: WebhookSource, secret: Secret, told: ConditionFactory) -> Sequence[Condition]:
         secret_version = f"{secret.metadata.uid}/{secret.metadata.resource_version}"
         try:
-            made = await self._apply(deployment(source, secret_version, self._settings))
+            applied = await self._apply(deployment(source, secret_version, self._settings))
             await self._apply(service(source))
-            door = await self._apply(ingress(source, self._settings))
+            applied_ingress = await self._apply(ingress(source, self._settings))
         except RetryLater:
             raise
-        except LabratsError as error:  # the API server says what of the source it does not take
-            return [told("Provisioned", False, "Refused", f"the cluster refuses what the source asks for: {error}")]
-        provisioned = told("Provisioned", True, "Applied", "its Deployment, Service and Ingress are there")
-        return [provisioned, _readiness(source, made, told), _exposure(source, door, told)]
+        except LabratsError as error:  # the message names the field of the source
+            return [told("Provisioned", False, "Refused", f"the cluster refuses the objects of the source: {error}")]
+        provisioned = told("Provisioned", True, "Applied", "the Deployment, Service and Ingress are applied")
+        return [provisioned, _readiness(source, applied, told), _exposure(source, applied_ingress, told)]
 
-    async def _apply(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        """What the API server makes of it. Never takes over what somebody else has made or changed: that is refused."""
-        name = wanted["metadata"]["name"]
-        path = _PATHS[wanted["kind"]].format(namespace=self._settings.namespace, name=name)
+    async def _apply(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Apply a manifest and return the stored object. Raises an error if another client created or changed it."""
+        name = manifest["metadata"]["name"]
+        path = _PATHS[manifest["kind"]].format(namespace=self._settings.namespace, name=name)
         answer = await self._client.request(
-            "PATCH", path, encode(wanted), query={"fieldManager": MANAGER}, content_type=APPLY
+            "PATCH", path, encode(manifest), query={"fieldManager": MANAGER}, content_type=APPLY
         )
         applied: dict[str, Any] = msgspec.json.decode(answer)
         return applied
 
 
-def _readiness(source: WebhookSource, made: dict[str, Any], told: ConditionFactory) -> Condition:
-    status = made.get("status", {})
+def _readiness(source: WebhookSource, applied: dict[str, Any], told: ConditionFactory) -> Condition:
+    status = applied.get("status", {})
     if not source.spec.enabled:
         return told("Ready", False, "SwitchedOff", "the source is switched off: its receiver answers 404")
-    is_new = status.get("observedGeneration") == made["metadata"].get("generation")
+    is_new = status.get("observedGeneration") == applied["metadata"].get("generation")
     if is_new and status.get("availableReplicas") and status.get("updatedReplicas") == status.get("replicas"):
-        return told("Ready", True, "Serving", "its receiver takes deliveries")
-    said = [each for each in status.get("conditions", ()) if each.get("status") == "False"]
-    reasons = "".join(f": {each.get('message', '')}" for each in said[:1])
-    return told("Ready", False, "Starting", f"its receiver is starting{reasons}")
+        return told("Ready", True, "Serving", "the receiver accepts deliveries")
+    unmet = [each for each in status.get("conditions", ()) if each.get("status") == "False"]
+    reasons = "".join(f": {each.get('message', '')}" for each in unmet[:1])
+    return told("Ready", False, "Starting", f"the receiver is starting{reasons}")
 
 
-def _exposure(source: WebhookSource, door: dict[str, Any], told: ConditionFactory) -> Condition:
-    if door.get("status", {}).get("loadBalancer", {}).get("ingress"):
-        return told("Exposed", True, "Admitted", "an ingress controller serves its Ingress")
+def _exposure(source: WebhookSource, applied: dict[str, Any], told: ConditionFactory) -> Condition:
+    if applied.get("status", {}).get("loadBalancer", {}).get("ingress"):
+        return told("Exposed", True, "Admitted", "an ingress controller serves the Ingress")
     named = source.spec.ingress_class_name
     which = f"of the class {named!r}" if named else "for Ingresses without a class"
     return told(
         "Exposed",
         False,
         "NoIngressController",
-        f"no ingress controller {which} has taken its Ingress yet: it is reached within the cluster only",
+        f"no ingress controller {which} serves the Ingress: the receiver can be reached within the cluster only",
     )

@@ -1,4 +1,4 @@
-"""The objects of one collection as they are now: listed, then watched, and told to whoever wants to know."""
+"""A local copy of one collection of objects: listed, then watched, with a stream of changes for subscribers."""
 
 import asyncio
 import math
@@ -12,15 +12,15 @@ from typing import Final, Generic, Protocol, TypeVar
 import msgspec
 import structlog
 
-from labrats.backends.kubernetes.client import ApiClient, Expired, Status, decode_deep, error_of
+from labrats.backends.kubernetes.client import ApiClient, Expired, Status, decode_bounded, error_of
 from labrats.model.errors import RetryLater
 from labrats.model.record import Record
 
 log = structlog.get_logger()
 
 
-class Identity(Protocol):
-    """What tells one object from another, and each of its states from the others."""
+class ObjectMetadata(Protocol):
+    """The metadata that identifies an object and its version."""
 
     @property
     def name(self) -> str: ...
@@ -30,22 +30,22 @@ class Identity(Protocol):
     def resource_version(self) -> str: ...
 
 
-class Identified(Protocol):
-    """An object that says which one it is."""
+class ApiObject(Protocol):
+    """An object of the API server."""
 
     @property
-    def metadata(self) -> Identity: ...
+    def metadata(self) -> ObjectMetadata: ...
 
 
-T = TypeVar("T", bound=Identified)
+T = TypeVar("T", bound=ApiObject)
 
 
 @dataclass(frozen=True)
-class Collection(Generic[T]):
-    """Objects to follow: those at `path` that `query`, of selectors, lets through.
+class ObjectCollection(Generic[T]):
+    """The objects at `path` that match the selectors in `query`.
 
-    read: makes an object of its JSON. Raises ValueError when it cannot. To readers, that one then does not exist; or,
-          where `keeps_last` is set, is as it last could be read.
+    read:       decodes an object. Raises ValueError for an invalid one, which is hidden from subscribers.
+    keeps_last: show the last valid version of an object that has become invalid, instead of hiding it.
     """
 
     type: type[T]
@@ -56,27 +56,27 @@ class Collection(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Stored(Generic[T]):
-    """An object as it is now."""
+class ObjectChanged(Generic[T]):
+    """The current version of an object that was created or changed."""
 
     object: T
 
 
 @dataclass(frozen=True)
-class Removed(Generic[T]):
-    """An object that is gone, as it last was."""
+class ObjectDeleted(Generic[T]):
+    """The last version of an object that was deleted."""
 
     object: T
 
 
 @dataclass(frozen=True)
-class Listed:
-    """All that existed at first has been told."""
+class ListComplete:
+    """Marker after the objects that existed at the beginning."""
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """An object that cannot be read, in that generation, and why."""
+class RejectedObject:
+    """An invalid object, and the reason for which it cannot be decoded."""
 
     name: str
     uid: str
@@ -84,16 +84,16 @@ class Rejected:
     reason: str
 
 
-Hear = Callable[[Rejected], None]
+RejectionListener = Callable[[RejectedObject], None]
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long a reflector waits.
+class WatchTimeouts:
+    """Timeouts of a reflector.
 
-    silence_seconds: a watch that says nothing for longer is presumed dead: the API server sends a bookmark a minute.
-    watch_seconds:   how long one watch is asked to last.
-    longest_pause:   seconds between two tries, however many have failed.
+    silence_seconds: time without data after which a watch is considered dead. The API server sends a bookmark a minute.
+    watch_seconds:   duration that is requested for a watch.
+    longest_pause:   maximum number of seconds between two tries.
     """
 
     silence_seconds: float = 68.0
@@ -103,49 +103,51 @@ class Patience:
 
 _FIRST_PAUSE: Final = 0.1
 _DOUBLINGS: Final = 10
-_TURN: Final = 100
-"""How many objects are taken in, or a reader is told of, before other tasks get their turn."""
+_YIELD_INTERVAL: Final = 100
+"""Number of objects after which a loop lets other tasks run."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One object, kept as JSON: a third of the memory, and nothing for the garbage collector to walk through."""
+    """An object as JSON, which takes a third of the memory of a record, and no work of the garbage collector."""
 
     uid: str
     version: int
     body: bytes
 
-    def is_of(self, identity: "_Identity") -> bool:
-        """Whether it is that object, in that version."""
+    def is_of(self, identity: "_RawMetadata") -> bool:
+        """Return whether the entry has this object, in this version."""
         return self.version == int(identity.resource_version) and self.uid == identity.uid
 
 
 class Reflector(Generic[T]):
-    """Follows one collection on behalf of all who read it.
+    """A copy of one collection, which follows the API server and is shared by all subscribers.
 
-    It may lag behind the API server; `caught_up` says when it has seen at least what this process wrote itself.
+    The copy may lag behind the API server. `caught_up` waits until it includes the writes of this process.
     """
 
-    def __init__(self, client: ApiClient, collection: Collection[T], patience: Patience | None = None) -> None:
+    def __init__(
+        self, client: ApiClient, collection: ObjectCollection[T], timeouts: WatchTimeouts | None = None
+    ) -> None:
         self._client = client
         self._collection = collection
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or WatchTimeouts()
         self._decoder = msgspec.json.Decoder(collection.type)
         self._entries: dict[str, _Entry] = {}
-        self._rejected: dict[str, Rejected] = {}
-        self._hearers: set[Hear] = set()
+        self._rejected: dict[str, RejectedObject] = {}
+        self._listeners: set[RejectionListener] = set()
         self._version = 0
-        self._listed_at = self._wanted_at = -math.inf
+        self._listed_at = self._requested_at = -math.inf
         self._watching: asyncio.Timeout | None = None
         self._failures = 0
-        self._readers: set[_Reader[T]] = set()
+        self._subscribers: set[_Subscriber[T]] = set()
         self._progress = asyncio.Event()
-        self._heard_at = asyncio.get_running_loop().time()
-        self._own_versions: dict[str, int] = {}
-        self._own_removals: dict[str, str] = {}
+        self._last_contact_at = asyncio.get_running_loop().time()
+        self._expected_versions: dict[str, int] = {}
+        self._expected_removals: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Keep up with the API server, until cancelled."""
+        """List and watch the collection until cancelled."""
         while True:
             delay = 0.0
             try:
@@ -163,125 +165,129 @@ class Reflector(Generic[T]):
                 log.warning("watch interrupted", path=self._collection.path, reason=str(error))
             await asyncio.sleep(max(delay, self._pause()))
 
-    async def changes(self) -> AsyncGenerator[Stored[T] | Removed[T] | Listed]:
-        """First all that exists, what this process has written included; then Listed; then every change, in order.
+    async def changes(self) -> AsyncGenerator[ObjectChanged[T] | ObjectDeleted[T] | ListComplete]:
+        """Yield all existing objects, then ListComplete, then every change in order.
 
-        Several changes of one object may be told as one. A slow reader delays nobody.
+        The existing objects include the writes of this process. Several changes of one object may arrive as one. A slow
+        subscriber delays no other.
         """
         await self.caught_up()
-        reader = _Reader[T](self._entries)
-        self._readers.add(reader)
+        subscriber = _Subscriber[T](self._entries)
+        self._subscribers.add(subscriber)
         try:
-            for number, entry in enumerate(reader.existing(), start=1):
-                yield Stored(self._decode(entry))
-                if number % _TURN == 0:
+            for number, entry in enumerate(subscriber.existing(), start=1):
+                yield ObjectChanged(self._decode(entry))
+                if number % _YIELD_INTERVAL == 0:
                     await asyncio.sleep(0)
-            yield Listed()
+            yield ListComplete()
             while True:
-                for change in await reader.changes():
+                for change in await subscriber.changes():
                     yield change
         finally:
-            self._readers.discard(reader)
+            self._subscribers.discard(subscriber)
 
     def get(self, name: str) -> T | None:
-        """The object of that name, as far as is known."""
+        """Return an object by name; None if the copy has none."""
         entry = self._entries.get(name)
         return self._decode(entry) if entry else None
 
     def objects(self) -> Iterator[T]:
-        """All objects, as far as is known."""
+        """Iterate over all objects of the copy."""
         return map(self._decode, list(self._entries.values()))
 
     def is_fresh_since(self, moment: float) -> bool:
-        """Whether it knows all that was written before `moment`, which is one of time.monotonic()."""
+        """Return whether the copy includes all writes before `moment`, a time of time.monotonic()."""
         return self._listed_at > moment
 
     async def fresh_since(self, moment: float) -> None:
-        """Wait until it does. Where its list began earlier it lists afresh: how far a watch lags nobody can tell."""
-        self._wanted_at = max(self._wanted_at, moment)
+        """Wait until the copy includes all writes before `moment`. Lists again, since the lag of a watch is unknown."""
+        self._requested_at = max(self._requested_at, moment)
         if self._must_list() and self._watching:
             self._watching.reschedule(0)
             self._watching = None
         while not self.is_fresh_since(moment):
             await self._progress.wait()
 
-    def hear_of_rejected(self, hear: Hear) -> None:
-        """Have `hear` called with each object that cannot be read: with those there are, and when another comes by."""
+    def add_rejection_listener(self, listener: RejectionListener) -> None:
+        """Call `listener` with every invalid object that exists now or appears later."""
         for each in self._rejected.values():
-            hear(each)
-        self._hearers.add(hear)
+            listener(each)
+        self._listeners.add(listener)
 
-    def stop_hearing(self, hear: Hear) -> None:
-        """Undo that."""
-        self._hearers.discard(hear)
+    def remove_rejection_listener(self, listener: RejectionListener) -> None:
+        """Stop calling `listener`."""
+        self._listeners.discard(listener)
 
-    def expect(self, name: str, resource_version: str) -> None:
-        """This process has written an object, in this version."""
-        self._own_versions.pop(name, None)  # so that it goes to the end, where the newest are
-        self._own_versions[name] = int(resource_version)
+    def expect_version(self, name: str, resource_version: str) -> None:
+        """Note that this process has written this version of an object."""
+        self._expected_versions.pop(name, None)  # reinserted at the end, which has the newest
+        self._expected_versions[name] = int(resource_version)
         self._forget_seen_versions()
 
     def expect_removal(self, name: str, uid: str) -> None:
-        """This process has removed an object."""
-        is_seen = self._version > 0 and not self._has(name, uid) and name not in self._own_versions
+        """Note that this process has deleted an object."""
+        is_seen = self._version > 0 and not self._has(name, uid) and name not in self._expected_versions
         if not is_seen:
-            self._own_removals[name] = uid
+            self._expected_removals[name] = uid
 
     @property
     def silent_seconds(self) -> float:
-        """For how long the API server was not heard, not even by a bookmark: those come once a minute."""
-        return asyncio.get_running_loop().time() - self._heard_at
+        """Seconds since the last data of the API server, which sends a bookmark at least once a minute."""
+        return asyncio.get_running_loop().time() - self._last_contact_at
 
     @property
     def is_caught_up(self) -> bool:
-        """Whether it knows all that existed at the start, and all that this process has written since."""
+        """True while the copy includes all objects of the first list and all writes of this process."""
         self._forget_seen_versions()
-        return self._knows(max(self._own_versions.values(), default=0), self._own_removals)
+        return self._has_seen(max(self._expected_versions.values(), default=0), self._expected_removals)
 
     async def caught_up(self) -> None:
-        """Wait until it knows what this process has written by now. What is written meanwhile delays nobody."""
-        version, removals = max(self._own_versions.values(), default=0), dict(self._own_removals)
-        while not self._knows(version, removals):
+        """Wait until the copy includes the writes of this process so far. Later writes do not delay the caller."""
+        version, removals = max(self._expected_versions.values(), default=0), dict(self._expected_removals)
+        while not self._has_seen(version, removals):
             await self._progress.wait()
 
     async def caught_up_on(self, name: str) -> None:
-        """The same, where only what was written to the object of that name matters."""
-        version = self._own_versions.get(name, 0)
-        removals = {name: self._own_removals[name]} if name in self._own_removals else {}
-        while not self._knows(version, removals):
+        """Wait until the copy includes the writes of this process to one object."""
+        version = self._expected_versions.get(name, 0)
+        removals = {name: self._expected_removals[name]} if name in self._expected_removals else {}
+        while not self._has_seen(version, removals):
             await self._progress.wait()
 
-    def _knows(self, version: int, removals: Mapping[str, str]) -> bool:
+    def _has_seen(self, version: int, removals: Mapping[str, str]) -> bool:
         is_new_enough = self._version > 0 and self._version >= version
         return is_new_enough and not any(self._has(name, uid) for name, uid in removals.items())
 
     def _forget_seen_versions(self) -> None:
-        """What this process has written matters until it is seen, which is in about the same order."""
-        while self._own_versions and self._own_versions[oldest := next(iter(self._own_versions))] <= self._version:
-            del self._own_versions[oldest]
+        """Drop expected versions that the copy has reached. They are in about the same order."""
+        while (
+            self._expected_versions
+            and self._expected_versions[oldest := next(iter(self._expected_versions))] <= self._version
+        ):
+            del self._expected_versions[oldest]
 
     def _must_list(self) -> bool:
-        return self._listed_at <= self._wanted_at
+        return self._listed_at <= self._requested_at
 
     async def _list(self) -> None:
-        """Find out what there is now, and tell what that changes."""
+        """List the collection, and pass the differences on to subscribers."""
         began_at = time.monotonic()
         found: dict[str, _Entry] = {}
-        gone = set(self._rejected)
+        deleted = set(self._rejected)
         async for page in self._client.pages(self._collection.path, self._collection.query):
             for number, item in enumerate(page.items):
-                if number % _TURN == 0:
+                if number % _YIELD_INTERVAL == 0:
                     await asyncio.sleep(0)
-                identity = _HEADS.decode(item).metadata
-                gone.discard(identity.name)
+                identity = _RAW_OBJECTS.decode(item).metadata
+                deleted.discard(identity.name)
                 known = self._entries.get(identity.name)
                 if known and known.is_of(identity):
                     found[identity.name] = known
                 elif (each := self._read(identity, item)) is not None:
                     found[identity.name] = _entry(each)
-                elif known and self._keeps(known, identity):
+                elif known and self._keeps_last(known, identity):
                     found[identity.name] = known
-        for name in gone:
+        for name in deleted:
             del self._rejected[name]
         for name, known in list(self._entries.items()):
             if name not in found or found[name].uid != known.uid:
@@ -293,36 +299,36 @@ class Reflector(Generic[T]):
         self._advance(page.metadata.resource_version)
 
     async def _watch(self) -> None:
-        """Take in changes until the API server ends the watch, as it is asked to after a while, or a list is wanted."""
+        """Apply changes until the API server ends the watch after the requested time, or a new list is requested."""
         query = {
             **self._collection.query,
             "watch": "true",
             "resourceVersion": str(self._version),
             "allowWatchBookmarks": "true",
-            "timeoutSeconds": str(self._patience.watch_seconds),
+            "timeoutSeconds": str(self._timeouts.watch_seconds),
         }
-        silence = self._patience.silence_seconds
+        silence = self._timeouts.silence_seconds
         lines = self._client.lines(self._collection.path, query, silence_seconds=silence)
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(None) as self._watching, aclosing(lines):
                     async for line in lines:
-                        self._take_in(line)
+                        self._apply_event(line)
                         self._failures = 0
         finally:
             self._watching = None
 
-    def _take_in(self, line: bytes) -> None:
-        """One event of a watch. Raises Expired or RetryLater when it says that the watch has failed."""
+    def _apply_event(self, line: bytes) -> None:
+        """Apply one event of a watch. Raises Expired or RetryLater if the event is an error."""
         try:
-            event = decode_deep(_EVENTS, line)
+            event = decode_bounded(_EVENTS, line)
             if event.type == "ERROR":
                 raise error_of(_STATUSES.decode(event.object).code, bytes(event.object))
-            identity = _HEADS.decode(event.object).metadata
+            identity = _RAW_OBJECTS.decode(event.object).metadata
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RetryLater("the API server sent what is no event of a watch", delay_seconds=0) from error
+            raise RetryLater("the API server sent an invalid watch event", delay_seconds=0) from error
         if event.type in ("ADDED", "MODIFIED"):
-            self._take_in_object(identity, event.object)
+            self._apply_object(identity, event.object)
         elif event.type == "DELETED" and (known := self._entries.get(identity.name)):
             last = self._read(identity, event.object)
             self._remove(identity.name, self._decode(known) if last is None else last)
@@ -330,50 +336,50 @@ class Reflector(Generic[T]):
             self._rejected.pop(identity.name, None)
         self._advance(identity.resource_version)
 
-    def _take_in_object(self, identity: "_Identity", body: msgspec.Raw) -> None:
+    def _apply_object(self, identity: "_RawMetadata", body: msgspec.Raw) -> None:
         each = self._read(identity, body)
         known = self._entries.get(identity.name)
         if each is not None:
             self._store(identity.name, _entry(each), each)
-        elif known and not self._keeps(known, identity):
+        elif known and not self._keeps_last(known, identity):
             self._remove(identity.name, self._decode(known))
 
-    def _read(self, identity: "_Identity", body: msgspec.Raw) -> T | None:
+    def _read(self, identity: "_RawMetadata", body: msgspec.Raw) -> T | None:
         try:
             each = self._collection.read(body)
         except ValueError as error:
-            log.error("an object makes no sense", path=self._collection.path, name=identity.name, reason=str(error))
-            rejected = Rejected(identity.name, identity.uid, identity.generation, str(error))
+            log.error("invalid object ignored", path=self._collection.path, name=identity.name, reason=str(error))
+            rejected = RejectedObject(identity.name, identity.uid, identity.generation, str(error))
             self._rejected[identity.name] = rejected
-            for hear in self._hearers:
-                hear(rejected)
+            for listener in self._listeners:
+                listener(rejected)
             return None
         self._rejected.pop(identity.name, None)
         return each
 
-    def _keeps(self, known: _Entry, identity: "_Identity") -> bool:
-        """Whether an object that cannot be read is the known one, and stays as it was."""
+    def _keeps_last(self, known: _Entry, identity: "_RawMetadata") -> bool:
+        """Return whether an invalid object is the known one, whose last valid version stays visible."""
         return self._collection.keeps_last and known.uid == identity.uid
 
     def _store(self, name: str, entry: _Entry, each: T | None = None) -> None:
-        """each: the object, where that is at hand."""
+        """Store an entry and notify subscribers. each: the decoded object, if it is available."""
         is_new = name not in self._entries
         self._entries[name] = entry
-        if self._readers:
+        if self._subscribers:
             now = self._decode(entry) if each is None else each
-            for reader in self._readers:
-                reader.store(name, entry, now, is_new=is_new)
+            for subscriber in self._subscribers:
+                subscriber.store(name, entry, now, is_new=is_new)
 
     def _remove(self, name: str, last: T) -> None:
         entry = self._entries.pop(name)
-        if self._own_removals.get(name) == entry.uid:
-            del self._own_removals[name]
-        for reader in self._readers:
-            reader.remove(name, entry.uid, last)
+        if self._expected_removals.get(name) == entry.uid:
+            del self._expected_removals[name]
+        for subscriber in self._subscribers:
+            subscriber.remove(name, entry.uid, last)
 
     def _advance(self, version: str) -> None:
         self._version = int(version)
-        self._heard_at = asyncio.get_running_loop().time()
+        self._last_contact_at = asyncio.get_running_loop().time()
         self._progress.set()
         self._progress.clear()
 
@@ -385,32 +391,32 @@ class Reflector(Generic[T]):
         return self._decoder.decode(entry.body)
 
     def _pause(self) -> float:
-        """Longer after each failure, and different for each of many reflectors that failed together."""
+        """Return the pause before the next try: longer after each failure, with jitter."""
         doublings = min(self._failures, _DOUBLINGS)
-        longest = min(_FIRST_PAUSE * 2.0**doublings, self._patience.longest_pause)
+        longest = min(_FIRST_PAUSE * 2.0**doublings, self._timeouts.longest_pause)
         return random.uniform(0.5, 1) * longest  # noqa: S311, not a secret
 
 
-class _Reader(Generic[T]):
-    """What one reader has not been told yet: what existed when it began, and after that the latest of each change.
+class _Subscriber(Generic[T]):
+    """The pending objects and changes of one subscriber.
 
-    Changes are kept by uid, so that a reader that reads nothing costs one change an object, however often that is
-    written, and so that the end of one object is not lost in the beginning of another of the same name.
+    Changes are stored by uid. So a subscriber that does not read costs at most one change per object, and the deletion
+    of an object is not merged with the creation of another of the same name.
     """
 
     def __init__(self, existing: Mapping[str, _Entry]) -> None:
         self._existing = dict(existing)
-        self._changes: dict[str, Stored[T] | Removed[T]] = {}
+        self._changes: dict[str, ObjectChanged[T] | ObjectDeleted[T]] = {}
         self._new: set[str] = set()
         self._arrived = asyncio.Event()
 
     def existing(self) -> Iterator[_Entry]:
-        """What existed at first, each as it is when its turn comes."""
+        """Iterate over the objects that existed at the beginning, each in its current version."""
         while self._existing:
             yield self._existing.popitem()[1]
 
-    async def changes(self) -> list[Stored[T] | Removed[T]]:
-        """What has changed. Waits until something has."""
+    async def changes(self) -> list[ObjectChanged[T] | ObjectDeleted[T]]:
+        """Wait for changes and return them."""
         while not self._changes:
             self._arrived.clear()
             await self._arrived.wait()
@@ -425,36 +431,36 @@ class _Reader(Generic[T]):
             return
         if is_new:
             self._new.add(entry.uid)
-        self._add(entry.uid, Stored(each))
+        self._add(entry.uid, ObjectChanged(each))
 
     def remove(self, name: str, uid: str, last: T) -> None:
         if self._existing.pop(name, None):
             return
-        if uid in self._new:  # came and went before the reader was told of it
+        if uid in self._new:  # created and deleted before the subscriber read it
             self._new.discard(uid)
             del self._changes[uid]
             return
-        self._add(uid, Removed(last))
+        self._add(uid, ObjectDeleted(last))
 
-    def _add(self, uid: str, change: Stored[T] | Removed[T]) -> None:
-        self._changes.pop(uid, None)  # so that it goes to the end
+    def _add(self, uid: str, change: ObjectChanged[T] | ObjectDeleted[T]) -> None:
+        self._changes.pop(uid, None)  # reinserted at the end
         self._changes[uid] = change
         self._arrived.set()
 
 
-def _entry(each: Identified) -> _Entry:
+def _entry(each: ApiObject) -> _Entry:
     return _Entry(each.metadata.uid, int(each.metadata.resource_version), msgspec.json.encode(each))
 
 
-class _Identity(Record):
+class _RawMetadata(Record):
     resource_version: str
     name: str = ""  # a bookmark has none
     uid: str = ""
     generation: int | None = None  # a Secret has none
 
 
-class _Head(Record):
-    metadata: _Identity
+class _RawObject(Record):
+    metadata: _RawMetadata
 
 
 class _Event(Record):
@@ -462,6 +468,6 @@ class _Event(Record):
     object: msgspec.Raw
 
 
-_HEADS: Final = msgspec.json.Decoder(_Head)
+_RAW_OBJECTS: Final = msgspec.json.Decoder(_RawObject)
 _EVENTS: Final = msgspec.json.Decoder(_Event)
 _STATUSES: Final = msgspec.json.Decoder(Status)

@@ -1,4 +1,4 @@
-"""Attempts as Jobs of a cluster, known by their names; what they say is kept on the shared volume."""
+"""Attempts as Jobs on a cluster. Their output is stored on the shared volume."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -6,36 +6,35 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import structlog
 
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import JOB_LABEL, JobObject
 from labrats.backends.kubernetes.claims import CLAIMS_FOLDER, Claims
-from labrats.backends.kubernetes.client import REFUSED_DELAY_SECONDS, ApiClient, Refused
+from labrats.backends.kubernetes.client import REFUSED_DELAY_SECONDS, ApiClient, ApiServerRefusal
 from labrats.backends.kubernetes.codec import resource_type
 from labrats.backends.kubernetes.failures import (
-    BY_THE_CLUSTER,
+    CLUSTER_CODES,
     ENDED_BY_ENGINE,
     NEVER_STARTED,
-    Failure,
-    what_keeps_it_from_starting,
-    why_it_was_refused,
+    AttemptFailure,
+    job_was_refused,
+    start_failure_so_far,
 )
 from labrats.backends.kubernetes.files import SPARE_BYTES, AttemptFiles
 from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.backends.kubernetes.output_poll import OutputPoll
-from labrats.backends.kubernetes.pod import Credentials, PodSettings, attempt_job, tombstone_job
+from labrats.backends.kubernetes.pod import PodCredentials, PodSettings, attempt_job, placeholder_job
 from labrats.backends.kubernetes.supervisor import Supervisor
+from labrats.files.attempt_inputs import SecretInput, inputs_of, missing_text
 from labrats.files.attempt_output import OutputReader, attempt_names, read_end, read_patch, read_result
-from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job
-from labrats.model.mcp_server import credential_file
 from labrats.model.protocol import ErrorEvent, ResultEvent
-from labrats.model.record import Resource
 from labrats.ports import (
     Alive,
     Attempt,
@@ -51,26 +50,25 @@ from labrats.ports import (
     SystemClock,
 )
 
-R = TypeVar("R", bound=Resource)
-
 log = structlog.get_logger()
 
-UNCONFIRMED_SECONDS: Final = 30.0
-"""How soon to look again at an attempt whose end its node does not confirm."""
+UNCONFIRMED_DELAY_SECONDS: Final = 30.0
+"""Delay before the next kill of an attempt whose end no node has confirmed."""
 
-UNDER_WAY_SECONDS: Final = 60.0
-"""How long a request may be under way that nobody has had an answer to: the API server gives up all others by then."""
+PENDING_REQUEST_SECONDS: Final = 60.0
+"""Maximum time that an unanswered request can still take effect. The API server gives up any request before."""
 
 
 @dataclass(frozen=True)
 class KubernetesRunnerSettings:
-    """namespace: where the Jobs are, and all that their pods mount. attempts: the folder on the shared volume, with the
-    attempts' claims beside it.
+    """Settings of the runner.
 
-    kill_seconds: how much longer than its grace a node that is well may take to end a pod.
-    parts_seconds: how long after a job its prompt and its secrets may appear: they are created after it.
-    under_way_seconds: see UNDER_WAY_SECONDS.
-    labelled_credentials: whether jobs get only the Secrets that are labelled for them.
+    namespace:               namespace of the Jobs and of everything that their pods mount.
+    attempts:                folder of the attempts on the shared volume; the claims are beside it.
+    kill_seconds:            time beyond the grace period in which a healthy node ends a pod.
+    parts_seconds:           time after a job's creation within which its prompt and Secrets may still be created.
+    pending_request_seconds: see PENDING_REQUEST_SECONDS.
+    labelled_credentials:    True if jobs may have only Secrets that are labelled for them.
     """
 
     namespace: str
@@ -78,18 +76,18 @@ class KubernetesRunnerSettings:
     pods: PodSettings
     kill_seconds: float = 25.0
     parts_seconds: float = 30.0
-    under_way_seconds: float = UNDER_WAY_SECONDS
+    pending_request_seconds: float = PENDING_REQUEST_SECONDS
     labelled_credentials: bool = False
 
 
 class KubernetesRunner:
-    """Fulfils Runner.
+    """The Runner for a cluster.
 
-    `run` sees attempts through. It is for the engine that leads, and whatever changes or finds attempts needs it;
-    reading what they said needs only the volume.
+    `run` supervises attempts. Only the leader runs it, and all methods that change or find attempts require it. Reading
+    output requires only the volume.
 
-    An attempt is Gone once its ending is written on the volume: nothing of it runs, as the cluster has confirmed, and
-    all its output is there. So it stays known when its Job is no more.
+    An attempt is Gone once its ending is recorded on the volume: the cluster has confirmed that nothing of it runs, and
+    its output is complete. So the attempt stays known after its Job was deleted.
     """
 
     def __init__(
@@ -99,7 +97,7 @@ class KubernetesRunner:
         self._api = BatchClient(client, settings.namespace)
         start_timeout = settings.pods.start_timeout_seconds
         self._claims = Claims(settings.attempts.with_name(CLAIMS_FOLDER))
-        self._attendance = Supervisor(
+        self._supervisor = Supervisor(
             self._api,
             settings.attempts,
             self._claims,
@@ -108,19 +106,17 @@ class KubernetesRunner:
             settings.pods.output_bytes + SPARE_BYTES,
         )
         self._output_poll = OutputPoll()
-        self._unconfirmed: set[str] = set()
-        self._unburied: dict[str, datetime] = {}
-        self._being_killed: set[str] = set()
+        self._unconfirmed: set[AttemptName] = set()
+        self._refused_since: dict[AttemptName, datetime] = {}
+        self._being_killed: set[AttemptName] = set()
         self._owners: dict[str, str] = {}
 
     async def run(self) -> None:
-        """See attempts through, and clear up after jobs that were deleted, until cancelled. Once."""
+        """Supervise attempts, and remove the files of deleted jobs, until cancelled. May be called only once."""
         if not self._settings.pods.data_claim:
-            log.warning(
-                "attempts cannot be claimed", reason="LABRATS_DATA_CLAIM names no volume that their pods could mount"
-            )
+            log.warning("attempts cannot be claimed", reason="LABRATS_DATA_CLAIM is not set")
         async with asyncio.TaskGroup() as loops:
-            loops.create_task(self._attendance.run(), name="attendance")
+            loops.create_task(self._supervisor.run(), name="supervisor")
             loops.create_task(self._watch_jobs(), name="watch-owners")
             loops.create_task(self._watch_endings(), name="watch-endings")
 
@@ -130,72 +126,72 @@ class KubernetesRunner:
             await self._remove_files(attempt.name)
         if files.ending():
             return
-        await self._check_texts(attempt.job)
+        await self._check_texts(attempt)
         manifest = attempt_job(attempt, await self._credentials(attempt), self._settings.pods)
         if self._settings.pods.data_claim:
             await asyncio.to_thread(self._claims.prepare, attempt.name)
         try:
-            self._attendance.job_written(await self._api.create_job(manifest))
+            self._supervisor.expect_job(await self._api.create_job(manifest))
         except Conflict:
             await self._check_owner(attempt)
-        except Refused:
+        except ApiServerRefusal:
             if not self._is_late(attempt.job):
                 raise
             await self.kill(attempt.name)
             return
         except Invalid as error:
-            raise GiveUp(FailedCode.INVALID, f"Kubernetes refuses the attempt's Job: {error}") from error
-        await asyncio.to_thread(files.begin, owner)
+            raise GiveUp(FailedCode.INVALID, f"the API server refuses the attempt's Job as invalid: {error}") from error
+        await asyncio.to_thread(files.create, owner)
 
-    async def find(self, name: str) -> AttemptState:
+    async def find(self, name: AttemptName) -> AttemptState:
         files = self._files(name)
-        if self._are_of_another(files, name):
+        if self._belong_to_other_job(files, name):
             return NotStarted()
         if ending := files.ending():
             return _gone(ending, *read_end(files.output))
-        if sight := await self._attendance.sight_of(name):
-            return Alive(sight.last_pod.name if sight.last_pod else None)
-        if not files.has_begun:
+        if observed := await self._supervisor.find(name):
+            return Alive(observed.last_pod.name if observed.last_pod else None)
+        if not files.exists:
             return NotStarted()
-        self._attendance.attend(name)  # it was started, and everything of it has been deleted since
+        self._supervisor.supervise(name)  # it was started, and its Job and pods were deleted since
         return Alive()
 
-    async def stop(self, name: str) -> None:
-        if self._files(name).ending() or not (sight := await self._attendance.sight_of(name)):
+    async def stop(self, name: AttemptName) -> None:
+        if self._files(name).ending() or not (observed := await self._supervisor.find(name)):
             return
-        if not sight.has_started:
-            await self._fail_job(sight, what_keeps_it_from_starting(sight.last_pod) or ENDED_BY_ENGINE)
-        for pod in sight.living_pods:
+        if not observed.has_started:
+            await self._fail_job(observed, start_failure_so_far(observed.last_pod) or ENDED_BY_ENGINE)
+        for pod in observed.living_pods:
             if pod.has_started and pod.spec.active_deadline_seconds is None:
                 with suppress(NotFound):
                     await self._api.end_pod(pod)
 
-    async def kill(self, name: str) -> None:
+    async def kill(self, name: AttemptName) -> None:
         files = self._files(name)
-        if self._are_of_another(files, name):
+        if self._belong_to_other_job(files, name):
             await self._remove_files(name)
         if files.ending():
             return
-        failure = None if await self._attendance.sight_of(name) else await self._bury(name)
-        self._unburied.pop(name, None)
+        failure = None if await self._supervisor.find(name) else await self._prevent_start(name)
+        self._refused_since.pop(name, None)
         if failure:
-            await asyncio.to_thread(files.begin, self._owner_of(name))
-            await asyncio.to_thread(files.conclude, failure)
+            await asyncio.to_thread(files.create, self._owner_of(name))
+            await asyncio.to_thread(files.record_ending, failure)
             return
-        await self._kill(await self._attendance.sight_of(name) or self._attendance.attend(name), files)
+        await self._kill(await self._supervisor.find(name) or self._supervisor.supervise(name), files)
 
-    async def watch(self) -> AsyncIterator[str]:
-        async for name in self._attendance.endings():
+    async def watch(self) -> AsyncIterator[AttemptName]:
+        async for name in self._supervisor.endings():
             yield name
 
-    async def place(self, name: str) -> Place:
+    async def place(self, name: AttemptName) -> Place:
         files = self._files(name)
-        return Place(name, files.pod) if files.has_begun else Place()
+        return Place(str(name), files.pod) if files.exists else Place()
 
-    async def tail(self, name: str) -> OutputTail:
+    async def tail(self, name: AttemptName) -> OutputTail:
         return read_end(self._files(name).output)[1]
 
-    async def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
+    async def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         files = self._files(name)
         reader = OutputReader(files.output, after_seq)
         with self._output_poll.changes_in(files) if follow else nullcontext() as changed:
@@ -208,44 +204,44 @@ class KubernetesRunner:
                 await changed.wait()
                 changed.clear()
 
-    async def result(self, name: str) -> Any:
+    async def result(self, name: AttemptName) -> Any:
         files = self._files(name)
         return read_result(name, files.output, files.result)
 
-    async def patch(self, name: str) -> bytes:
+    async def patch(self, name: AttemptName) -> bytes:
         return await asyncio.to_thread(read_patch, name, self._files(name).patch)
 
-    async def workspaces(self) -> list[str]:
-        return []  # a pod's workspace ends with the pod
+    async def workspaces(self) -> list[AttemptName]:
+        return []  # a workspace is deleted with its pod
 
-    async def retained(self) -> list[str]:
+    async def retained(self) -> list[AttemptName]:
         return await asyncio.to_thread(lambda: sorted({*attempt_names(self._settings.attempts), *self._claims.names()}))
 
-    async def remove(self, name: str, *, keep_output: bool = False) -> None:
-        if (sight := await self._attendance.sight_of(name)) and sight.job and sight.job_exists:
+    async def remove(self, name: AttemptName, *, keep_output: bool = False) -> None:
+        if (observed := await self._supervisor.find(name)) and observed.job and observed.job_exists:
             with suppress(NotFound):
-                if await self._api.delete_job(sight.job):
-                    self._attendance.job_deleted(sight.job)
-                    await self._attendance.sight_of(name)  # so that no news of it comes later
+                if await self._api.delete_job(observed.job):
+                    self._supervisor.expect_deletion(observed.job)
+                    await self._supervisor.find(name)  # returns after the watch has reported the deletion
         if not keep_output:
             await self._remove_files(name)
 
-    def _files(self, name: str) -> AttemptFiles:
+    def _files(self, name: AttemptName) -> AttemptFiles:
         return AttemptFiles.of(self._settings.attempts, name)
 
-    async def _remove_files(self, name: str) -> None:
-        await self._attendance.leave(name)
+    async def _remove_files(self, name: AttemptName) -> None:
+        await self._supervisor.stop_supervising(name)
         await asyncio.to_thread(self._files(name).remove)
         await asyncio.to_thread(self._claims.remove, name)
 
-    # A person may delete a job, and create another of the same name
+    # Jobs of the same name: a person may delete a job and create another
 
-    def _owner_of(self, name: str) -> str:
-        """The uid of the job that an attempt by this name is of; empty where there is no such job."""
-        return self._owners.get(name.rpartition("-")[0], "")
+    def _owner_of(self, name: AttemptName) -> str:
+        """Return the uid of the attempt's job; empty if there is no such job."""
+        return self._owners.get(name.job_id, "")
 
-    def _are_of_another(self, files: AttemptFiles, name: str) -> bool:
-        """Whether they were left by an attempt of an earlier job that had the name."""
+    def _belong_to_other_job(self, files: AttemptFiles, name: AttemptName) -> bool:
+        """Return whether the files belong to an earlier job of the same name."""
         owner = self._owner_of(name)
         return bool(owner) and files.owner not in ("", owner)
 
@@ -257,15 +253,15 @@ class KubernetesRunner:
                 case Deleted(job):
                     self._owners.pop(job.id, None)
                     for number in range(1, job.status.attempts + 1):
-                        await self._clear_up(f"{job.id}-{number}")
+                        await self._clear_up(AttemptName(job.id, number))
 
     async def _watch_endings(self) -> None:
-        async for name in self._attendance.endings():
+        async for name in self._supervisor.endings():
             await self._clear_up(name)
 
-    async def _clear_up(self, name: str) -> None:
-        """Remove what an ended attempt left whose job was deleted, which a job that cannot be read was not."""
-        job_id, files = name.rpartition("-")[0], self._files(name)
+    async def _clear_up(self, name: AttemptName) -> None:
+        """Remove the files of an ended attempt if its job was deleted. A job that cannot be decoded still exists."""
+        job_id, files = name.job_id, self._files(name)
         if job_id in self._owners or name in self._being_killed or not (files.owner and files.ending()):
             return
         try:
@@ -273,156 +269,145 @@ class KubernetesRunner:
         except NotFound:
             await self._remove_files(name)
         except LabratsError as error:
-            log.warning("what a deleted job left could not be removed", job=job_id, reason=str(error))
+            log.warning("files of a deleted job not removed", job=job_id, reason=str(error))
 
     # Inputs
 
-    async def _check_texts(self, job: Job) -> None:
-        """The pod reads its texts by itself. But it would wait without a word for one that never comes."""
-        for what, ref in (("prompt is", job.prompt_ref), ("instructions are", job.instructions_ref)):
-            if ref and not self._is_new(job):
-                gone = f"the job's {what} gone"
-                stored = await self._part(job, ConfigMap, ref.name, FailedCode.INTERNAL, gone)
-                if ref.key not in stored.data:
-                    raise GiveUp(FailedCode.INTERNAL, f"{gone}: the ConfigMap {ref.name!r} has no {ref.key!r}")
+    async def _check_texts(self, attempt: Attempt) -> None:
+        """Raise GiveUp if a text does not exist: the pod that mounts it would wait without an error."""
+        if self._is_new(attempt.job):
+            return
+        for text in inputs_of(attempt).texts:
+            found = None
+            with suppress(NotFound):
+                found = await self._store.get(ConfigMap, text.ref.name)
+            if found is None or text.ref.key not in found.data:
+                reason = missing_text(text.file, text.ref, has_config_map=found is not None)
+                raise GiveUp(FailedCode.INTERNAL, reason)
 
-    async def _credentials(self, attempt: Attempt) -> Credentials:
-        """The keys of Secrets that the pod has: the repository's as `git-…`, the model's by their own names, and
-        those of MCP servers by the servers' as well.
-        """
-        job = attempt.job
-        repository: list[tuple[str, dict[str, str]]] = []
-        agent: list[tuple[str, dict[str, str]]] = []
-        setup = job.spec.workspace_setup
-        if setup and (name := setup.credentials_ref):
-            missing = "the repository's credentials are missing"
-            stored = await self._secret(job, name, FailedCode.GIT_CLONE, missing)
-            repository.append((name, {f"git-{key}": key for key in stored.data}))
-        if attempt.ai_model and (name := attempt.ai_model.spec.credentials_ref):
-            missing = f"the credentials of AiModel {attempt.ai_model.name} are missing"
-            stored = await self._secret(job, name, FailedCode.AUTH, missing)
-            wanted = CREDENTIAL_NAMES[job.resolved.provider]
-            agent.append((name, {key: key for key in wanted if key in stored.data}))
-        for server, name in job.resolved.mcp_credentials.items():
-            missing = f"the credentials of the MCP server {server} are missing"
-            stored = await self._secret(job, name, FailedCode.AUTH, missing)
-            agent.append((name, {credential_file(server, key): key for key in stored.data}))
-        return Credentials(repository, agent)
+    async def _credentials(self, attempt: Attempt) -> PodCredentials:
+        """Return the keys of Secrets that the pod mounts."""
+        mounted = [(secret, await self._secret(attempt.job, secret)) for secret in inputs_of(attempt).secrets]
+        files = [(secret.used_by, (secret.name, secret.files(stored.data))) for secret, stored in mounted]
+        return PodCredentials(
+            repository=[each for user, each in files if user == "repository"],
+            agent=[each for user, each in files if user == "agent"],
+        )
 
-    async def _secret(self, job: Job, name: str, code: FailedCode, missing: str) -> Secret:
-        """A Secret that the job may have. Raises GiveUp for any other."""
-        secret = await self._part(job, Secret, name, code, missing)
-        labelled_only = self._settings.labelled_credentials
-        if problem := problem_of_credentials(secret, job.metadata.uid, labelled_only=labelled_only):
-            raise GiveUp(code, problem)
-        return secret
-
-    async def _part(self, job: Job, kind: type[R], name: str, code: FailedCode, missing: str) -> R:
+    async def _secret(self, job: Job, wanted: SecretInput) -> Secret:
+        """Return a Secret that the job may have. Raises GiveUp for any other."""
         try:
-            return await self._store.get(kind, name)
+            secret = await self._store.get(Secret, wanted.name)
         except NotFound as error:
             if self._is_new(job):
-                raise RetryLater(f"there is no {kind.kind()} {name!r} yet", delay_seconds=0.2) from error
-            raise GiveUp(code, f"{missing}: there is no {kind.kind()} {name!r}") from error
+                raise RetryLater(f"there is no Secret {wanted.name!r} yet", delay_seconds=0.2) from error
+            raise GiveUp(wanted.failed_code, wanted.missing) from error
+        labelled_only = self._settings.labelled_credentials
+        if problem := problem_of_credentials(secret, job.metadata.uid, labelled_only=labelled_only):
+            raise GiveUp(wanted.failed_code, problem)
+        return secret
 
     def _is_new(self, job: Job) -> bool:
-        """Whether what belongs to it may still be on its way."""
+        """Return whether the job's prompt and Secrets may still be created."""
         return self._clock.now() - job.created_at < timedelta(seconds=self._settings.parts_seconds)
 
     def _is_late(self, job: Job) -> bool:
-        """Whether its attempt should have started by now."""
-        patience = timedelta(seconds=self._settings.pods.start_timeout_seconds)
-        return job.status.started_at is not None and self._clock.now() - job.status.started_at >= patience
+        """Return whether the start timeout of the job's attempt has passed."""
+        timeout = timedelta(seconds=self._settings.pods.start_timeout_seconds)
+        return job.status.started_at is not None and self._clock.now() - job.status.started_at >= timeout
 
-    # Whose Job it is
+    # Conflicts of Job names
 
     async def _check_owner(self, attempt: Attempt) -> None:
-        """The Job is there already: it must be this attempt's, or a tombstone in its place."""
+        """Raise an error unless the existing Job, which may be a placeholder, belongs to this attempt."""
         job = await self._existing_job(attempt.name)
         if not _is_ours(job):
-            raise GiveUp(FailedCode.INTERNAL, f"the cluster has a Job {attempt.name!r} that is none of Labrats's")
+            raise GiveUp(
+                FailedCode.INTERNAL, f"the cluster has a Job {str(attempt.name)!r} that Labrats did not create"
+            )
         if job.owner_uid not in ("", attempt.job.metadata.uid):
-            raise RetryLater(f"the Job {attempt.name!r} of an earlier job of that name is still being deleted")
-        self._attendance.job_written(job)
+            raise RetryLater(f"the Job {str(attempt.name)!r} of an earlier job of the same name is still being deleted")
+        self._supervisor.expect_job(job)
 
-    async def _bury(self, name: str) -> Failure | None:
-        """Take the attempt's name, so that it never starts. What it failed of, then; None when it has started."""
+    async def _prevent_start(self, name: AttemptName) -> AttemptFailure | None:
+        """Create a placeholder Job, so that the attempt never starts. Return its failure; None if its Job exists."""
         try:
-            tombstone = tombstone_job(name, self._owner_of(name), self._settings.pods)
-            self._attendance.job_written(await self._api.create_job(tombstone))
+            placeholder = placeholder_job(name, self._owner_of(name), self._settings.pods)
+            self._supervisor.expect_job(await self._api.create_job(placeholder))
         except Conflict:
             job = await self._existing_job(name)
             if not _is_ours(job):
-                return NEVER_STARTED  # and no watch of ours will ever tell of it
-            self._attendance.job_written(job)
+                return NEVER_STARTED  # a foreign Job, which the watches do not report
+            self._supervisor.expect_job(job)
             return None
-        except (Refused, Invalid) as refusal:
-            await self._check_nothing_is_under_way(name, refusal)
-            return why_it_was_refused(refusal)
+        except (ApiServerRefusal, Invalid) as refusal:
+            await self._check_no_start_is_pending(name, refusal)
+            return job_was_refused(refusal)
         return NEVER_STARTED
 
-    async def _check_nothing_is_under_way(self, name: str, refusal: LabratsError) -> None:
-        """What is refused as an attempt is often refused as a tombstone too, by a quota or a policy. Then the ending on
-        the volume is all that keeps the attempt from starting: from this engine it does, and others are fenced off.
-        But an earlier request to start it must not be under way still. Raises RetryLater while that may be.
+    async def _check_no_start_is_pending(self, name: AttemptName, refusal: LabratsError) -> None:
+        """Raise RetryLater while an earlier request may still create the attempt's Job.
+
+        A quota or policy that refuses the attempt's Job often refuses its placeholder, too. Then only the ending on the
+        volume keeps the attempt from starting. That suffices for this engine, and other engines are fenced.
         """
-        since = self._unburied.setdefault(name, self._clock.now())
-        if self._clock.now() - since >= timedelta(seconds=self._settings.under_way_seconds):
+        since = self._refused_since.setdefault(name, self._clock.now())
+        if self._clock.now() - since >= timedelta(seconds=self._settings.pending_request_seconds):
             try:
                 await self._api.get_job(name)
             except NotFound:
                 return
         raise RetryLater(str(refusal), REFUSED_DELAY_SECONDS) from refusal
 
-    async def _existing_job(self, name: str) -> JobObject:
+    async def _existing_job(self, name: AttemptName) -> JobObject:
         try:
             return await self._api.get_job(name)
         except NotFound as error:
-            raise RetryLater(f"the Job {name!r} was deleted just now") from error
+            raise RetryLater(f"the Job {str(name)!r} was deleted meanwhile") from error
 
-    # Ending it
+    # Killing
 
-    async def _kill(self, sight: ObservedAttempt, files: AttemptFiles) -> None:
-        """Return once it is Gone. Raises RetryLater when its node does not confirm that: it may be out of reach."""
-        patience = self._settings.kill_seconds + self._settings.pods.grace_seconds
-        seconds = 1.0 if sight.name in self._unconfirmed else patience
+    async def _kill(self, observed: ObservedAttempt, files: AttemptFiles) -> None:
+        """Kill an attempt and wait until it is Gone. Raises RetryLater if its node does not confirm that in time."""
+        timeout = self._settings.kill_seconds + self._settings.pods.grace_seconds
+        seconds = 1.0 if observed.name in self._unconfirmed else timeout
         try:
             async with asyncio.timeout(seconds):
-                self._being_killed.add(sight.name)
-                await self._end_for_certain(sight, files)
+                self._being_killed.add(observed.name)
+                await self._kill_until_gone(observed, files)
         except TimeoutError as error:
-            self._unconfirmed.add(sight.name)
-            raise RetryLater(f"no node confirms that {sight.name} has ended", UNCONFIRMED_SECONDS) from error
+            self._unconfirmed.add(observed.name)
+            raise RetryLater(f"no node has confirmed that {observed.name} ended", UNCONFIRMED_DELAY_SECONDS) from error
         finally:
-            self._being_killed.discard(sight.name)
-        self._unconfirmed.discard(sight.name)
+            self._being_killed.discard(observed.name)
+        self._unconfirmed.discard(observed.name)
 
-    async def _end_for_certain(self, sight: ObservedAttempt, files: AttemptFiles) -> None:
+    async def _kill_until_gone(self, observed: ObservedAttempt, files: AttemptFiles) -> None:
         killed: set[str] = set()
         while True:
-            changed = sight.changed
-            for pod in sight.living_pods:
+            changed = observed.changed
+            for pod in observed.living_pods:
                 if pod.name not in killed:
                     killed.add(pod.name)
                     with suppress(NotFound, Conflict):
                         await self._api.kill_pod(pod)
-            await self._fail_job(sight)  # last: the cluster then gives the pod its whole grace, if nobody was quicker
+            await self._fail_job(observed)  # after the kills: it ends pods with their full grace period
             if files.ending():
                 return
             await changed.wait()
 
-    async def _fail_job(self, sight: ObservedAttempt, failure: Failure = ENDED_BY_ENGINE) -> None:
-        if sight.job_exists and sight.job and sight.job.spec.active_deadline_seconds != 0:
+    async def _fail_job(self, observed: ObservedAttempt, failure: AttemptFailure = ENDED_BY_ENGINE) -> None:
+        if observed.job_exists and observed.job and observed.job.spec.active_deadline_seconds != 0:
             with suppress(NotFound):
-                await self._api.fail_job(sight.name, failure)
+                await self._api.fail_job(observed.name, failure)
 
 
-def _gone(ending: Failure, outcome: ResultEvent | ErrorEvent | None, tail: OutputTail) -> Gone:
-    told_to_end = isinstance(outcome, ErrorEvent) and ending.code in BY_THE_CLUSTER
-    if outcome is None or told_to_end:
+def _gone(ending: AttemptFailure, outcome: ResultEvent | ErrorEvent | None, tail: OutputTail) -> Gone:
+    was_stopped = isinstance(outcome, ErrorEvent) and ending.code in CLUSTER_CODES
+    if outcome is None or was_stopped:
         return Gone(None, ending.code, ending.reason, tail)
     return Gone(outcome, tail=tail)
 
 
 def _is_ours(job: JobObject) -> bool:
-    return job.metadata.labels.get(JOB_LABEL) == job.name.rpartition("-")[0]
+    return job.attempt is not None and job.metadata.labels.get(JOB_LABEL) == job.attempt.job_id

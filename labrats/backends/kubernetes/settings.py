@@ -1,4 +1,4 @@
-"""What the parts of this backend are told, by the engine's settings. Some are there only where the settings say so."""
+"""The settings of the parts of this backend, made of those of the engine. None for a part that is not configured."""
 
 import os
 from typing import Final
@@ -19,11 +19,10 @@ SHARED_WITH_RECEIVERS: Final = (
     "LABRATS_TRUSTED_PROXIES",
     "OUTBOUND_ALLOWED_CIDRS",
 )
-"""The settings, none of them secret, that a receiver has from the leader that provides it."""
+"""Environment variables that receivers inherit from the leader. None of them is secret."""
 
 
-def runner_settings(settings: EngineSettings) -> KubernetesRunnerSettings:
-    kubernetes = KubernetesSettings()
+def runner_settings(settings: EngineSettings, kubernetes: KubernetesSettings) -> KubernetesRunnerSettings:
     pods = PodSettings(
         image=kubernetes.executor_image,
         resources=kubernetes.executor_resources,
@@ -38,7 +37,7 @@ def runner_settings(settings: EngineSettings) -> KubernetesRunnerSettings:
         output_bytes=settings.max_output_bytes,
         grace_seconds=settings.stop_grace_seconds,
         start_timeout_seconds=kubernetes.start_timeout_seconds,
-        kept_seconds=round(kubernetes.finished_job_hours * 3600),
+        ttl_seconds=round(kubernetes.finished_job_hours * 3600),
     )
     return KubernetesRunnerSettings(
         kubernetes.namespace,
@@ -48,9 +47,8 @@ def runner_settings(settings: EngineSettings) -> KubernetesRunnerSettings:
     )
 
 
-def receiver_settings() -> ReceiverSettings | None:
-    """How webhook sources get receivers, where there is an image to run."""
-    kubernetes = KubernetesSettings()
+def receiver_settings(kubernetes: KubernetesSettings) -> ReceiverSettings | None:
+    """Return the settings of receivers; None without an image for them."""
     if not kubernetes.receiver_image:
         return None
     return ReceiverSettings(
@@ -64,9 +62,10 @@ def receiver_settings() -> ReceiverSettings | None:
     )
 
 
-def model_files(settings: EngineSettings, client: ApiClient) -> ClusterModelFiles | None:
-    """What deals with models' files, where there is a volume for them."""
-    kubernetes = KubernetesSettings()
+def model_files(
+    settings: EngineSettings, kubernetes: KubernetesSettings, client: ApiClient
+) -> ClusterModelFiles | None:
+    """Return the files of local models; None without a volume for them."""
     if not (kubernetes.models_claim and kubernetes.engine_image):
         return None
     environment = {
@@ -77,9 +76,8 @@ def model_files(settings: EngineSettings, client: ApiClient) -> ClusterModelFile
     return ClusterModelFiles(client, kubernetes.namespace, pods)
 
 
-def network_check(settings: EngineSettings, epoch: int) -> NetworkCheck | None:
-    """What tries the network for the leader of that epoch, where there is an image to do it with."""
-    kubernetes = KubernetesSettings()
+def network_check(settings: EngineSettings, kubernetes: KubernetesSettings, epoch: int) -> NetworkCheck | None:
+    """Return the network check of the leader with this epoch; None without an image for it."""
     if not (kubernetes.canary_image and kubernetes.pod_ip):
         return None
     name = f"labrats-canary-{epoch}"

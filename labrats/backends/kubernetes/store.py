@@ -15,7 +15,14 @@ from labrats.backends.kubernetes.client import JSON, JSON_PATCH, ApiClient, Stat
 from labrats.backends.kubernetes.codec import ResourceType, resource_type
 from labrats.backends.kubernetes.events import EventRecorder, event_of
 from labrats.backends.kubernetes.invalid_objects import InvalidObjectReporter
-from labrats.backends.kubernetes.reflector import Collection, Hear, Patience, Reflector, Removed, Stored
+from labrats.backends.kubernetes.reflector import (
+    ObjectChanged,
+    ObjectCollection,
+    ObjectDeleted,
+    Reflector,
+    RejectionListener,
+    WatchTimeouts,
+)
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.record import Resource, encode, taken_by
@@ -25,120 +32,121 @@ R = TypeVar("R", bound=Resource)
 
 log = structlog.get_logger()
 
-MENDED_SECONDS: Final = 15.0
-"""How soon to look again at a job that somebody has made unreadable while it runs."""
+UNREADABLE_DELAY_SECONDS: Final = 15.0
+"""Delay before a job is read again that a person made invalid while it runs."""
 
 
-class Watches:
-    """The one reflector of each kind, which is started for whoever wants it first, and ends with `tasks`."""
+class Reflectors:
+    """One reflector per kind, started on first use in the task group `tasks`."""
 
-    def __init__(self, client: ApiClient, namespace: str, tasks: asyncio.TaskGroup, patience: Patience) -> None:
-        self._client, self._namespace, self._tasks, self._patience = client, namespace, tasks, patience
+    def __init__(self, client: ApiClient, namespace: str, tasks: asyncio.TaskGroup, timeouts: WatchTimeouts) -> None:
+        self._client, self._namespace, self._tasks, self._timeouts = client, namespace, tasks, timeouts
         self._reflectors: dict[type[Resource], Reflector[Any]] = {}
         self._running: list[asyncio.Task[None]] = []
 
-    def of(self, kind: type[R]) -> Reflector[R]:
+    def get(self, kind: type[R]) -> Reflector[R]:
         if (known := self._reflectors.get(kind)) is not None:
             return known
         resources = resource_type(kind)
         path = resources.path(self._namespace)
-        collection = Collection(kind, path, resources.read, resources.query, keeps_last=kind is Job)
-        reflector = self._reflectors[kind] = Reflector(self._client, collection, self._patience)
+        collection = ObjectCollection(kind, path, resources.read, resources.query, keeps_last=kind is Job)
+        reflector = self._reflectors[kind] = Reflector(self._client, collection, self._timeouts)
         self._running.append(self._tasks.create_task(reflector.run(), name=f"watch {resources.plural}"))
         return reflector
 
-    def known(self, kind: type[R]) -> Reflector[R] | None:
-        """That of `kind`, where somebody has wanted it."""
+    def find(self, kind: type[R]) -> Reflector[R] | None:
+        """Return the reflector of a kind if it was started."""
         return self._reflectors.get(kind)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         for task in self._running:
             task.cancel()
 
 
-class Lead:
-    """What the store of a leader must know more than that of others. since: the moment, of time.monotonic(), from which
-    on nobody else has led.
+class Leadership:
+    """The additions to a leader's store: fresh watches, and reports of invalid objects.
+
+    since: start of the leadership, by time.monotonic().
     """
 
-    def __init__(self, since: float, quarantine: InvalidObjectReporter) -> None:
+    def __init__(self, since: float, reporter: InvalidObjectReporter) -> None:
         self.since = since
-        self._quarantine = quarantine
-        self._heard: dict[Reflector[Any], Hear] = {}
+        self._reporter = reporter
+        self._listeners: dict[Reflector[Any], RejectionListener] = {}
 
-    async def take_over(self, resources: ResourceType[Any], reflector: Reflector[Any]) -> None:
-        """Return once the reflector knows whatever former leaders have written. What it cannot read is told so."""
+    async def catch_up(self, resources: ResourceType[Any], reflector: Reflector[Any]) -> None:
+        """Wait until the reflector includes all writes of former leaders, and report its invalid objects."""
         await reflector.fresh_since(self.since)
-        if reflector not in self._heard:
-            hear = self._heard[reflector] = partial(self._quarantine.put, resources)
-            reflector.hear_of_rejected(hear)
+        if reflector not in self._listeners:
+            listener = self._listeners[reflector] = partial(self._reporter.report, resources)
+            reflector.add_rejection_listener(listener)
 
     def end(self) -> None:
-        for reflector, hear in self._heard.items():
-            reflector.stop_hearing(hear)
+        for reflector, listener in self._listeners.items():
+            reflector.remove_rejection_listener(listener)
 
 
 class KubernetesStore:
-    """Store (labrats/ports.py) on the objects of one namespace.
+    """The Store (labrats/ports.py) of one namespace.
 
-    Whoever else writes them is seen to, by `watch` as well. An object that makes no sense, since a person wrote it,
-    does not exist. A job that did make sense stays what it was to watchers, so that nobody ends what it runs.
+    Other clients may write the same objects. An object that a person made invalid does not exist for readers. A running
+    job that becomes invalid keeps its last valid version for watchers, so that its attempt is not ended.
 
-    The parts of a resource are created after it, one by one, and deleted after it, by the cluster: others may see it
-    without them for a moment. Parts that are yet to be deleted make way for those of the next one of its name. One
-    whose claim another has is there for a moment, too, until it is taken back.
+    The parts of a resource are created after it, one by one, and the cluster deletes them after it. So a resource may
+    be visible without its parts for a moment. Parts of a deleted resource are replaced by those of a new resource of
+    the same name. A resource whose claim is taken is visible for a moment, too, until it is deleted again.
     """
 
     def __init__(
         self,
         client: ApiClient,
         namespace: str,
-        watches: Watches,
+        reflectors: Reflectors,
         events: EventRecorder,
         clock: Clock,
-        lead: Lead | None = None,
+        leadership: Leadership | None = None,
     ) -> None:
-        self._client, self._namespace, self._watches = client, namespace, watches
-        self._events, self._clock, self._lead = events, clock, lead
+        self._client, self._namespace, self._reflectors = client, namespace, reflectors
+        self._events, self._clock, self._leadership = events, clock, leadership
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, client: ApiClient, namespace: str, clock: Clock | None = None, patience: Patience | None = None
+        cls, client: ApiClient, namespace: str, clock: Clock | None = None, timeouts: WatchTimeouts | None = None
     ) -> "AsyncIterator[KubernetesStore]":
-        """The store in `namespace`, where the custom resources are known. On leaving, its watches end."""
+        """Open the store of a namespace. The custom resources must be installed."""
         clock = clock or SystemClock()
         events = EventRecorder(client, namespace, clock)
         try:
             async with asyncio.TaskGroup() as tasks:
-                watches = Watches(client, namespace, tasks, patience or Patience())
-                telling = tasks.create_task(events.run(), name="events")
+                reflectors = Reflectors(client, namespace, tasks, timeouts or WatchTimeouts())
+                recording = tasks.create_task(events.run(), name="events")
                 try:
-                    yield cls(client, namespace, watches, events, clock)
+                    yield cls(client, namespace, reflectors, events, clock)
                 finally:
-                    telling.cancel()
-                    watches.end()
+                    recording.cancel()
+                    reflectors.stop()
         except BaseExceptionGroup as errors:
             if len(errors.exceptions) > 1:
                 raise
-            raise errors.exceptions[0] from None  # as it was raised within the block, or by the watch that failed
+            raise errors.exceptions[0] from None  # unwrap the error of the block or of the watch
 
     @asynccontextmanager
-    async def led(self, client: ApiClient, since: float) -> "AsyncIterator[KubernetesStore]":
-        """This store for an engine that leads. client: says so with each write.
+    async def as_leader(self, client: ApiClient, since: float) -> "AsyncIterator[KubernetesStore]":
+        """Yield this store for the leader, which also reports invalid objects.
 
-        The watches are the same, but what they tell is at least as new as `since`, the moment, of time.monotonic(),
-        from which on nobody else has led. What they cannot make sense of is told so, which one engine does for all.
+        client: client that sends the leader's epoch with each write.
+        since:  start of the leadership, by time.monotonic(). The watches include all earlier writes.
         """
         events = EventRecorder(client, self._namespace, self._clock)
-        quarantine = InvalidObjectReporter(client, self._namespace, events, self._clock)
-        lead = Lead(since, quarantine)
+        reporter = InvalidObjectReporter(client, self._namespace, events, self._clock)
+        leadership = Leadership(since, reporter)
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(each.run()) for each in (events, quarantine)]
+            running = [tasks.create_task(each.run()) for each in (events, reporter)]
             try:
-                yield KubernetesStore(client, self._namespace, self._watches, events, self._clock, lead)
+                yield KubernetesStore(client, self._namespace, self._reflectors, events, self._clock, leadership)
             finally:
-                lead.end()
+                leadership.end()
                 for task in running:
                     task.cancel()
 
@@ -147,13 +155,17 @@ class KubernetesStore:
         body = await self._client.request("GET", resources.path(self._namespace, name))
         if (found := self._read(resources, body)) is not None:
             return found
-        if (reflector := self._watches.known(kind)) and reflector.get(name):
-            raise RetryLater(f"{kind.kind()} {name!r} makes no sense any more", MENDED_SECONDS)
-        raise NotFound(f"{kind.kind()} {name!r} makes no sense")
+        if (reflector := self._reflectors.find(kind)) and reflector.get(name):
+            raise RetryLater(f"{kind.kind()} {name!r} has become invalid", UNREADABLE_DELAY_SECONDS)
+        raise NotFound(f"{kind.kind()} {name!r} is invalid")
 
     async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
-        reflector = self._watches.known(kind)
-        if reflector and reflector.is_caught_up and (self._lead is None or reflector.is_fresh_since(self._lead.since)):
+        reflector = self._reflectors.find(kind)
+        if (
+            reflector
+            and reflector.is_caught_up
+            and (self._leadership is None or reflector.is_fresh_since(self._leadership.since))
+        ):
             found = [reflector.get(name) for name in names]
         else:
             found = await asyncio.gather(*(self._find(kind, name) for name in names))
@@ -166,10 +178,10 @@ class KubernetesStore:
     async def create(self, resource: R, parts: Sequence[Resource] = ()) -> R:
         named = Counter((part.kind(), part.name) for part in parts)
         if twice := [f"{kind} {name!r}" for (kind, name), count in named.items() if count > 1]:
-            raise Conflict(f"of one name in {resource.kind()} {resource.name!r}: {', '.join(twice)}")
+            raise Conflict(f"{resource.kind()} {resource.name!r} has two parts of one name: {', '.join(twice)}")
         created = await self._create(resource)
         if created.claim is not None and (holder := await self._earlier_holder(created)):
-            await self._take_back([created])
+            await self._roll_back([created])
             raise taken_by(holder)
         owned = [replace(part, metadata=replace(part.metadata, owner=created.as_owner())) for part in parts]
         outcomes = await asyncio.gather(*(self._create_part(part) for part in owned), return_exceptions=True)
@@ -177,9 +189,9 @@ class KubernetesStore:
         if not failures:
             return created
         if final := [failure for failure in failures if not isinstance(failure, RetryLater)]:
-            await self._take_back([created, *(outcome for outcome in outcomes if isinstance(outcome, Resource))])
+            await self._roll_back([created, *(outcome for outcome in outcomes if isinstance(outcome, Resource))])
             raise final[0]
-        raise failures[0]  # nothing is taken back: another request may have found it, and be completing it
+        raise failures[0]  # no rollback: another request may have found the resource, and be creating its parts
 
     async def update(self, resource: R) -> R:
         if resource.claim is None:
@@ -187,7 +199,7 @@ class KubernetesStore:
         former = await self.get(type(resource), resource.name)
         changed = await self._update(resource, former)
         if changed.claim != former.claim and (holder := await self._earlier_holder(changed)):
-            await self._change_back(_as_of(former, changed))
+            await self._restore(_with_version_of(former, changed))
             raise taken_by(holder)
         return changed
 
@@ -196,30 +208,30 @@ class KubernetesStore:
         await self._delete(kind, name, conditions)
 
     def begin_watch(self, kind: type[Resource]) -> None:
-        """Begin to read what exists, for whoever will watch."""
-        self._watches.of(kind)
+        """Start the watch of a kind before its first watcher."""
+        self._reflectors.get(kind)
 
     async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
-        reflector = self._watches.of(kind)
-        if self._lead:
-            await self._lead.take_over(resource_type(kind), reflector)
+        reflector = self._reflectors.get(kind)
+        if self._leadership:
+            await self._leadership.catch_up(resource_type(kind), reflector)
         async with aclosing(reflector.changes()) as changes:
             async for change in changes:
                 match change:
-                    case Stored(resource):
+                    case ObjectChanged(resource):
                         yield Changed(resource)
-                    case Removed(resource):
+                    case ObjectDeleted(resource):
                         yield Deleted(resource)
                     case _:
                         yield Synced()
 
     def silent_seconds(self, kind: type[Resource]) -> float:
-        reflector = self._watches.known(kind)
+        reflector = self._reflectors.find(kind)
         return reflector.silent_seconds if reflector else 0.0
 
-    def _tell_what_happened(self, resource: Resource) -> None:
+    def _record_event(self, resource: Resource) -> None:
         if isinstance(resource, Job) and (event := event_of(resource)):
-            self._events.tell(event)
+            self._events.record(event)
 
     async def _find(self, kind: type[R], name: str) -> R | None:
         try:
@@ -228,31 +240,31 @@ class KubernetesStore:
             return None
 
     async def _list(self, kind: type[R], selector: Mapping[str, str], version: str = "") -> Sequence[R]:
-        """version: of the moment that is asked for, rather than now."""
+        """List resources. version: resource version of the list; empty for the latest."""
         resources = resource_type(kind)
         pages = self._client.pages(resources.path(self._namespace), {**resources.query, **selector}, version)
         read = [self._read(resources, item) async for page in pages for item in page.items]
         return [each for each in read if each is not None]
 
     async def _earlier_holder(self, written: R) -> R | None:
-        """Who had the claim of `written` already at the moment when it was written.
+        """Return the resource that already had the claim of `written` when that was written.
 
-        The API server has put all writes in one order. So of several who claim the same at once, each of which asks
-        this, the first one finds nobody, and all others find it.
+        The API server orders all writes. If several resources with the same claim are written at once, only the first
+        finds no earlier holder.
         """
-        everybody = await self._list(type(written), {}, written.metadata.resource_version)
-        return next((each for each in everybody if each.claim == written.claim and each.name != written.name), None)
+        existing = await self._list(type(written), {}, written.metadata.resource_version)
+        return next((each for each in existing if each.claim == written.claim and each.name != written.name), None)
 
     async def _create(self, resource: R) -> R:
         try:
             return await self._add(resource)
         except Conflict:
-            if not await self._remove_left_over(resource):
+            if not await self._delete_leftover(resource):
                 raise
         return await self._add(resource)
 
     async def _create_part(self, part: Resource) -> Resource:
-        """Another replica may have been quicker, which was asked for the same and found its owner without it."""
+        """Create a part, unless another replica that handles the same request has created it."""
         try:
             return await self._create(part)
         except Conflict:
@@ -261,10 +273,10 @@ class KubernetesStore:
                 raise
             return found
 
-    async def _remove_left_over(self, new: Resource) -> bool:
-        """Remove what has the name of `new` and belonged to one that had the name of its owner: the cluster has yet to.
+    async def _delete_leftover(self, new: Resource) -> bool:
+        """Delete the part of a deleted owner that still has the name of `new`. Return False if the name is taken.
 
-        False where the name is another's. Raises RetryLater, also for who may create but not delete it.
+        Raises RetryLater, also if this client may create such parts but not delete them.
         """
         if (owner := new.metadata.owner) is None:
             return False
@@ -275,9 +287,9 @@ class KubernetesStore:
         try:
             await self._delete(type(new), new.name, {"resourceVersion": found.metadata.resource_version})
         except NotFound:
-            pass  # the cluster was quicker
+            pass  # the cluster has deleted it
         except RetryLater as error:
-            raise RetryLater(f"the {new.kind()} {new.name!r} of a deleted {owner.kind} is yet to be removed") from error
+            raise RetryLater(f"the {new.kind()} {new.name!r} of a deleted {owner.kind} still exists") from error
         return True
 
     async def _add(self, resource: R) -> R:
@@ -286,40 +298,40 @@ class KubernetesStore:
         try:
             return await self._write(resources, "POST", resources.path(self._namespace), resources.new_object(new))
         except RetryLater:
-            # It may have been carried out. The time to the microsecond tells ours from somebody else's.
+            # The write may have been carried out. The creation time in microseconds identifies this write.
             found = await self._find(type(new), new.name)
             if found is None or found.metadata.created_at != new.metadata.created_at:
                 raise
             return found
 
-    async def _take_back(self, resources: Sequence[Resource]) -> None:
-        """Delete what was just made, the owner first, so that nobody begins with it. What cannot be deleted is left."""
+    async def _roll_back(self, resources: Sequence[Resource]) -> None:
+        """Delete resources that were just created, the owner first. A failure is only logged."""
         for resource in resources:
             try:
                 await self._delete(type(resource), resource.name, {"uid": resource.metadata.uid})
             except LabratsError as error:
-                log.warning("left behind", kind=resource.kind(), name=resource.name, reason=str(error))
+                log.warning("resource not rolled back", kind=resource.kind(), name=resource.name, reason=str(error))
 
     async def _update(self, resource: R, former: R | None = None) -> R:
-        """former: what it replaces, where that is known: its status is not written once more."""
+        """Write a resource. former: the stored version, if it is known; an unchanged status is not written."""
         resources = resource_type(type(resource))
         if not resources.has_status or (former and _status(former) == _status(resource)):
             return await self._patch(resource)
         status = resources.status_object(resource, self._clock.now())
         path = resources.path(self._namespace, resource.name, "status")
         stored = await self._write(resources, "PUT", path, status)
-        self._tell_what_happened(stored)
-        return await self._patch(_as_of(resource, stored)) if resources.differ(stored, resource) else stored
+        self._record_event(stored)
+        return await self._patch(_with_version_of(resource, stored)) if resources.differ(stored, resource) else stored
 
-    async def _change_back(self, former: Resource) -> None:
-        """What cannot be changed back is left: the engine that leads says on it what is wrong."""
+    async def _restore(self, former: Resource) -> None:
+        """Write the former version again. A failure is only logged: the leader reports the duplicate claim."""
         try:
             await self._patch(former)
         except LabratsError as error:
-            log.warning("left changed", kind=former.kind(), name=former.name, reason=str(error))
+            log.warning("resource not restored", kind=former.kind(), name=former.name, reason=str(error))
 
     async def _patch(self, resource: R) -> R:
-        """Write all of it but its status."""
+        """Write everything but the status."""
         resources = resource_type(type(resource))
         path = resources.path(self._namespace, resource.name)
         return await self._write(resources, "PATCH", path, resources.patch(resource), JSON_PATCH)
@@ -327,28 +339,28 @@ class KubernetesStore:
     async def _write(self, resources: ResourceType[R], method: str, path: str, body: Any, content: str = JSON) -> R:
         answer = await self._client.request(method, path, encode(body), content_type=content)
         written = resources.read(answer)
-        if reflector := self._watches.known(type(written)):
-            reflector.expect(written.name, written.metadata.resource_version)
+        if reflector := self._reflectors.find(type(written)):
+            reflector.expect_version(written.name, written.metadata.resource_version)
         return written
 
     async def _delete(self, kind: type[Resource], name: str, conditions: dict[str, str]) -> None:
         options = {"preconditions": conditions, "propagationPolicy": "Background"}
         answer = await self._client.request("DELETE", resource_type(kind).path(self._namespace, name), encode(options))
-        # There is no uid where the answer is the object, which a finalizer of somebody else's keeps for now.
+        # Without a uid, the answer is the object itself, whose deletion waits for a finalizer.
         uid = msgspec.json.decode(answer, type=Status).details.uid
-        if uid and (reflector := self._watches.known(kind)):
+        if uid and (reflector := self._reflectors.find(kind)):
             reflector.expect_removal(name, uid)
 
     def _read(self, resources: ResourceType[R], body: bytes | msgspec.Raw) -> R | None:
         try:
             return resources.read(body)
         except ValueError as error:
-            log.error("an object makes no sense", kind=resources.record.kind(), reason=str(error))
+            log.error("invalid object ignored", kind=resources.record.kind(), reason=str(error))
             return None
 
 
-def _as_of(resource: R, written: Resource) -> R:
-    """`resource`, to be written after `written`, which is the same one as it was stored last."""
+def _with_version_of(resource: R, written: Resource) -> R:
+    """Return `resource` with the version of `written`, so that it can replace that."""
     version = written.metadata.resource_version
     return replace(resource, metadata=replace(resource.metadata, resource_version=version))
 

@@ -1,6 +1,6 @@
-"""Sees every attempt through: waits for its start, copies its output, and writes down how it ended once it has.
+"""Supervises every attempt: waits for its start, copies its output, and records its ending.
 
-For the one engine that leads. Another that does the same for a moment does no harm (see files.py).
+Only the leader does so. A second engine that does the same for a moment does no harm (see files.py).
 """
 
 import asyncio
@@ -19,30 +19,33 @@ from labrats.backends.kubernetes.batch_objects import JobObject, PodObject
 from labrats.backends.kubernetes.claims import Claims
 from labrats.backends.kubernetes.collector import collect
 from labrats.backends.kubernetes.failures import (
-    Failure,
-    text_is_missing,
-    why_it_cannot_start,
-    why_it_ended,
-    why_it_has_not_started,
-    why_it_was_doubled,
-    why_nobody_took_over,
+    AttemptFailure,
+    failure_without_outcome,
+    lost_claim_holder,
+    permanent_start_failure,
+    several_pods_acted,
+    start_timed_out,
+    text_was_missing,
 )
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy, in_thread
 from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
-from labrats.backends.kubernetes.reflector import Listed, Reflector, Removed, Stored
+from labrats.backends.kubernetes.reflector import ListComplete, ObjectChanged, ObjectDeleted, Reflector
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import LabratsError, NotFound, RetryLater
+from labrats.model.job import KeyReference
 from labrats.model.protocol import OUTPUT_BYTES
 
 log = structlog.get_logger()
 
-TROUBLE_SECONDS: Final = 5.0
-"""The pause after the cluster or the volume was out of reach."""
+RETRY_SECONDS: Final = 5.0
+"""Pause after the cluster or the volume was out of reach."""
 
 
 class Supervisor:
-    """All attempts that the cluster has anything of. attempts: the folder on the shared volume.
+    """The supervisor of all attempts that have a Job or a pod on the cluster.
 
-    parts_seconds: how long after an attempt's start its prompt may still come.
+    attempts:      folder of the attempts on the shared volume.
+    parts_seconds: time after an attempt's start within which its prompt may still be created.
     """
 
     def __init__(
@@ -59,56 +62,56 @@ class Supervisor:
         self._output_bytes = output_bytes
         self._jobs, self._pods = Reflector(api.client, api.all_jobs), Reflector(api.client, api.all_pods)
         self._jobs_listed, self._pods_listed = asyncio.Event(), asyncio.Event()
-        self._sights: dict[str, ObservedAttempt] = {}
-        self._attended: dict[str, asyncio.Task[None]] = {}
+        self._observed: dict[AttemptName, ObservedAttempt] = {}
+        self._supervisions: dict[AttemptName, asyncio.Task[None]] = {}
         self._tasks = asyncio.TaskGroup()
-        self._watchers: set[asyncio.Queue[str]] = set()
-        self._being_ended: set[str] = set()
+        self._watchers: set[asyncio.Queue[AttemptName]] = set()
+        self._ending_now: set[AttemptName] = set()
 
     async def run(self) -> None:
-        """Attend until cancelled."""
+        """Supervise attempts until cancelled."""
         async with self._tasks as tasks:
             tasks.create_task(self._jobs.run(), name="jobs")
             tasks.create_task(self._pods.run(), name="pods")
             tasks.create_task(self._watch_jobs(), name="watch-jobs")
             tasks.create_task(self._watch_pods(), name="watch-pods")
 
-    async def sight_of(self, name: str) -> ObservedAttempt | None:
-        """An attempt that the cluster has a Job of, or that may run, whatever this engine has just done included."""
+    async def find(self, name: AttemptName) -> ObservedAttempt | None:
+        """Return the attempt if it has a Job or may run; the last writes of this engine are included."""
         await self._jobs_listed.wait()
         await self._pods_listed.wait()
-        await self._jobs.caught_up_on(name)
-        if job := self._jobs.get(name):
-            self._see(job)
-        elif sight := self._sights.get(name):
-            sight.job_removed()
-        sight = self._sights.get(name)
-        return sight if sight and (sight.job_exists or sight.living_pods) else None
+        await self._jobs.caught_up_on(str(name))
+        if job := self._jobs.get(str(name)):
+            self._update_job(job)
+        elif observed := self._observed.get(name):
+            observed.remove_job()
+        observed = self._observed.get(name)
+        return observed if observed and (observed.job_exists or observed.living_pods) else None
 
-    def job_written(self, job: JobObject) -> None:
-        """This engine has just created this Job."""
-        self._jobs.expect(job.name, job.metadata.resource_version)
+    def expect_job(self, job: JobObject) -> None:
+        """Note that this engine has just created or read this Job: later reads must include it."""
+        self._jobs.expect_version(job.name, job.metadata.resource_version)
 
-    def job_deleted(self, job: JobObject) -> None:
-        """This engine has just deleted this Job."""
+    def expect_deletion(self, job: JobObject) -> None:
+        """Note that this engine has just deleted this Job."""
         self._jobs.expect_removal(job.name, job.metadata.uid)
 
-    def attend(self, name: str) -> ObservedAttempt:
-        """See an attempt through from where it stands, unless that is being done or was done."""
-        sight = self._sights.setdefault(name, ObservedAttempt(name))
-        if name not in self._attended:
-            self._begin(sight)
-        return sight
+    def supervise(self, name: AttemptName) -> ObservedAttempt:
+        """Supervise an attempt from its current state on, unless it is supervised already."""
+        observed = self._observed.setdefault(name, ObservedAttempt(name))
+        if name not in self._supervisions:
+            self._start_supervision(observed)
+        return observed
 
-    async def leave(self, name: str) -> None:
-        """See an attempt through no further: when this returns, nothing of it is written any more."""
-        if attending := self._attended.get(name):
-            attending.cancel()
-            await asyncio.wait([attending])
+    async def stop_supervising(self, name: AttemptName) -> None:
+        """Stop supervising an attempt. When this returns, none of its files is written any more."""
+        if supervision := self._supervisions.get(name):
+            supervision.cancel()
+            await asyncio.wait([supervision])
 
-    async def endings(self) -> AsyncIterator[str]:
-        """The names of attempts, each when its ending is written."""
-        names: asyncio.Queue[str] = asyncio.Queue()
+    async def endings(self) -> AsyncIterator[AttemptName]:
+        """Yield the name of each attempt when its ending has been recorded."""
+        names: asyncio.Queue[AttemptName] = asyncio.Queue()
         self._watchers.add(names)
         try:
             while True:
@@ -120,187 +123,198 @@ class Supervisor:
         async with aclosing(self._jobs.changes()) as changes:
             async for change in changes:
                 match change:
-                    case Stored(job):
-                        self._see(job)
-                    case Removed(job):
-                        if sight := self._sights.get(job.name):
-                            sight.job_removed()
-                            self._forget_if_gone(sight)
-                    case Listed():
+                    case ObjectChanged(job):
+                        self._update_job(job)
+                    case ObjectDeleted(job):
+                        if observed := self._known(job):
+                            observed.remove_job()
+                            self._forget_if_gone(observed)
+                    case ListComplete():
                         self._jobs_listed.set()
 
     async def _watch_pods(self) -> None:
         async with aclosing(self._pods.changes()) as changes:
             async for change in changes:
                 match change:
-                    case Stored(pod):
-                        # One that is over cannot bring back an attempt that was removed meanwhile.
-                        sight = self._sights.get(pod.attempt) if pod.is_over else self.attend(pod.attempt)
-                        if sight:
-                            sight.pod_seen(pod)
-                            self._end_if_doubled(sight)
-                    case Removed(pod):
-                        if sight := self._sights.get(pod.attempt):
-                            sight.pod_removed(pod)
-                            self._forget_if_gone(sight)
-                    case Listed():
+                    case ObjectChanged(pod):
+                        # A pod that is over must not bring back an attempt that was removed meanwhile.
+                        if pod.attempt and not pod.is_over:
+                            self.supervise(pod.attempt)
+                        if observed := self._known(pod):
+                            observed.update_pod(pod)
+                            self._end_if_doubled(observed)
+                    case ObjectDeleted(pod):
+                        if observed := self._known(pod):
+                            observed.remove_pod(pod)
+                            self._forget_if_gone(observed)
+                    case ListComplete():
                         self._pods_listed.set()
 
-    def _see(self, job: JobObject) -> None:
-        sight = self._sights.get(job.name)
-        if sight and sight.is_of_another(job) and (earlier := self._attended.get(job.name)):
-            earlier.cancel()
-            self._begin(sight, earlier)
-        self.attend(job.name).job_seen(job)
+    def _known(self, found: JobObject | PodObject) -> ObservedAttempt | None:
+        return self._observed.get(found.attempt) if found.attempt else None
 
-    def _forget_if_gone(self, sight: ObservedAttempt) -> None:
-        if not sight.is_known and sight.name not in self._attended:
-            self._sights.pop(sight.name, None)
-            self._being_ended.discard(sight.name)
+    def _update_job(self, job: JobObject) -> None:
+        if (name := job.attempt) is None:
+            return
+        observed = self._observed.get(name)
+        if observed and observed.is_of_other_owner(job) and (earlier := self._supervisions.get(name)):
+            earlier.cancel()
+            self._start_supervision(observed, earlier)
+        self.supervise(name).update_job(job)
+
+    def _forget_if_gone(self, observed: ObservedAttempt) -> None:
+        if not observed.is_known and observed.name not in self._supervisions:
+            self._observed.pop(observed.name, None)
+            self._ending_now.discard(observed.name)
 
     # One attempt
 
-    def _begin(self, sight: ObservedAttempt, earlier: asyncio.Task[None] | None = None) -> None:
-        """earlier: what is still being done for an earlier InferenceRequest of the name."""
-        task = self._tasks.create_task(self._attend(sight, earlier), name=f"attend {sight.name}")
-        self._attended[sight.name] = task
+    def _start_supervision(self, observed: ObservedAttempt, earlier: asyncio.Task[None] | None = None) -> None:
+        """Start a task for the attempt. earlier: task for an earlier InferenceRequest of the same name."""
+        task = self._tasks.create_task(self._run_supervision(observed, earlier), name=f"supervise {observed.name}")
+        self._supervisions[observed.name] = task
 
-    async def _attend(self, sight: ObservedAttempt, earlier: asyncio.Task[None] | None) -> None:
+    async def _run_supervision(self, observed: ObservedAttempt, earlier: asyncio.Task[None] | None) -> None:
         try:
             if earlier:
                 try:
                     await asyncio.wait([earlier])
                 finally:
-                    await asyncio.wait([earlier])  # also when this one is cancelled: it may still be writing
-            while not await self._has_seen_through(sight):
-                await asyncio.sleep(TROUBLE_SECONDS)
+                    await asyncio.wait(
+                        [earlier]
+                    )  # also if this task is cancelled: the earlier one may still be writing
+            while not await self._supervise_once(observed):
+                await asyncio.sleep(RETRY_SECONDS)
         finally:
-            if self._attended.get(sight.name) is asyncio.current_task():
-                del self._attended[sight.name]
-            self._forget_if_gone(sight)
-            sight.touch()
+            if self._supervisions.get(observed.name) is asyncio.current_task():
+                del self._supervisions[observed.name]
+            self._forget_if_gone(observed)
+            observed.notify_change()
 
-    async def _has_seen_through(self, sight: ObservedAttempt) -> bool:
-        """Do all that is left to do for an attempt. Whether that succeeded; it can be done again from the start."""
+    async def _supervise_once(self, observed: ObservedAttempt) -> bool:
+        """Do all remaining work for an attempt. Return False if it failed and must be repeated from the start."""
         try:
-            await self._see_through(sight, AttemptFiles.of(self._attempts, sight.name))
+            await self._supervise(observed, AttemptFiles.of(self._attempts, observed.name))
         except (LabratsError, OSError, msgspec.MsgspecError) as error:
-            log.warning("an attempt cannot be seen through yet", attempt=sight.name, reason=str(error))
+            log.warning("supervision of an attempt failed", attempt=str(observed.name), reason=str(error))
             return False
         return True
 
-    async def _see_through(self, sight: ObservedAttempt, files: AttemptFiles) -> None:
+    async def _supervise(self, observed: ObservedAttempt, files: AttemptFiles) -> None:
         if await asyncio.to_thread(files.ending):
             return
-        await in_thread(files.begin, sight.owner_uid)
-        await self._see_start(sight, lambda pod: pod.has_started)
-        if (pod := sight.last_pod) and pod.has_started:
-            await in_thread(files.note_pod, pod.name)
-            await self._copy_output(sight, pod, files)
-        await self._see_end(sight)
-        if not files.has_begun:
-            return  # removed meanwhile: its job was deleted before it had started
-        await in_thread(files.conclude, why_it_ended(sight.job, sight.last_pod, job_exists=sight.job_exists))
+        await in_thread(files.create, observed.owner_uid)
+        await self._wait_for_start(observed, lambda pod: pod.has_started)
+        if (pod := observed.last_pod) and pod.has_started:
+            await in_thread(files.record_pod, pod.name)
+            await self._copy_output(observed, pod, files)
+        await self._wait_for_end(observed)
+        if not files.exists:
+            return  # removed meanwhile, since its job was deleted before it started
+        await in_thread(
+            files.record_ending,
+            failure_without_outcome(observed.job, observed.last_pod, job_exists=observed.job_exists),
+        )
         for names in self._watchers:
-            names.put_nowait(sight.name)
+            names.put_nowait(observed.name)
 
-    async def _copy_output(self, sight: ObservedAttempt, pod: PodObject, files: AttemptFiles) -> None:
-        """Copy what its containers print, one after the other, until the terminal event or the last one's end."""
+    async def _copy_output(self, observed: ObservedAttempt, pod: PodObject, files: AttemptFiles) -> None:
+        """Copy the logs of the containers, one after the other, until the terminal event or the end of the last one."""
         copy = await asyncio.to_thread(OutputCopy, files, self._output_bytes)
         for container in pod.reporting:
-            await self._see_start(sight, partial(_has_started, container))
-            if not _has_started(container, sight.last_pod or pod):
+            await self._wait_for_start(observed, partial(_has_started, container))
+            if not _has_started(container, observed.last_pod or pod):
                 break
-            await collect(self._api.client, self._api.log_path(pod), container, copy, sight)
+            await collect(self._api.client, self._api.log_path(pod), container, copy, observed)
             if copy.is_complete:
                 break
         if copy.missing:
-            log.warning("a pod's log had gaps", attempt=sight.name, pod=pod.name, events_missing=copy.missing)
+            log.warning("pod log had gaps", attempt=str(observed.name), pod=pod.name, events_missing=copy.missing)
 
-    async def _see_start(self, sight: ObservedAttempt, has_started: Callable[[PodObject], bool]) -> None:
-        """Wait until its pod `has_started`, or never will. An attempt that takes too long to start is ended."""
+    async def _wait_for_start(self, observed: ObservedAttempt, has_started: Callable[[PodObject], bool]) -> None:
+        """Wait until the pod `has_started` or never will. An attempt that takes too long to start is made to fail."""
         now = asyncio.get_running_loop().time
         deadline, texts_due = now() + self._start_timeout, now() + self._parts_seconds
         while True:
-            changed = sight.changed
-            if (sight.last_pod and has_started(sight.last_pod)) or await self._is_over(sight):
+            changed = observed.changed
+            if (observed.last_pod and has_started(observed.last_pod)) or await self._is_over(observed):
                 return
-            failure = why_it_cannot_start(sight.last_pod) or await self._lost_holder(sight)
+            failure = permanent_start_failure(observed.last_pod) or await self._lost_holder(observed)
             if not failure and now() >= texts_due:
-                failure, texts_due = await self._missing_text(sight), math.inf
+                failure, texts_due = await self._missing_text(observed), math.inf
             if not failure and now() >= deadline:
-                failure = why_it_has_not_started(sight.last_pod, self._start_timeout)
+                failure = start_timed_out(observed.last_pod, self._start_timeout)
             if failure and deadline < math.inf:
                 deadline = math.inf
                 with suppress(NotFound):
-                    await self._api.fail_job(sight.name, failure)
+                    await self._api.fail_job(observed.name, failure)
             with suppress(TimeoutError):
-                next_look = min(deadline, texts_due)
-                async with asyncio.timeout_at(next_look if next_look < math.inf else None):
+                next_check = min(deadline, texts_due)
+                async with asyncio.timeout_at(next_check if next_check < math.inf else None):
                     await changed.wait()
 
-    async def _lost_holder(self, sight: ObservedAttempt) -> Failure | None:
-        """Return why the attempt never starts, where the pod that claimed it is gone: all others are refused."""
-        if not sight.refused_pods or not (holder := await asyncio.to_thread(self._claims.holder, sight.name)):
+    async def _lost_holder(self, observed: ObservedAttempt) -> AttemptFailure | None:
+        """Return the failure of an attempt whose claim is held by a pod that vanished: all other pods are refused."""
+        if not observed.refused_pods or not (holder := await asyncio.to_thread(self._claims.holder, observed.name)):
             return None
-        sight.pods_found(await self._api.pods_of(sight.name))
-        pod = sight.pods.get(holder)
-        return why_nobody_took_over(holder) if pod is None or (pod.is_over and not pod.has_started) else None
+        observed.replace_pods(await self._api.pods_of(str(observed.name)))
+        pod = observed.pods.get(holder)
+        return lost_claim_holder(holder) if pod is None or (pod.is_over and not pod.has_started) else None
 
-    async def _missing_text(self, sight: ObservedAttempt) -> Failure | None:
-        for text in sight.last_pod.texts if sight.last_pod else ():
+    async def _missing_text(self, observed: ObservedAttempt) -> AttemptFailure | None:
+        """Return the failure of an attempt whose pod waits for a text that does not exist."""
+        for text in observed.last_pod.texts if observed.last_pod else ():
             keys = await self._api.keys_of_config_map(text.name)
             for item in text.items:
-                if keys is None:
-                    return text_is_missing(item.path, f"there is no ConfigMap {text.name!r}")
-                if item.key not in keys:
-                    return text_is_missing(item.path, f"the ConfigMap {text.name!r} has no {item.key!r}")
+                if keys is None or item.key not in keys:
+                    ref = KeyReference(name=text.name, key=item.key)
+                    return text_was_missing(item.path, ref, has_config_map=keys is not None)
         return None
 
-    async def _see_end(self, sight: ObservedAttempt) -> None:
-        """Wait until nothing of it runs, and nothing will, for certain."""
+    async def _wait_for_end(self, observed: ObservedAttempt) -> None:
+        """Wait until nothing of the attempt runs or will run."""
         while True:
-            changed = sight.changed
-            if await self._is_over(sight):
+            changed = observed.changed
+            if await self._is_over(observed):
                 return
-            if sight.is_abandoned and sight.name not in self._being_ended:
-                self._being_ended.add(sight.name)
+            if observed.is_abandoned and observed.name not in self._ending_now:
+                self._ending_now.add(observed.name)
                 with suppress(NotFound):
-                    await self._api.fail_job(sight.name, why_it_ended(sight.job, sight.last_pod))
+                    await self._api.fail_job(observed.name, failure_without_outcome(observed.job, observed.last_pod))
             await changed.wait()
 
-    def _end_if_doubled(self, sight: ObservedAttempt) -> None:
-        if sight.is_doubled and sight.name not in self._being_ended:
-            self._being_ended.add(sight.name)
-            self._tasks.create_task(self._end_doubled(sight), name=f"end doubled {sight.name}")
+    def _end_if_doubled(self, observed: ObservedAttempt) -> None:
+        if observed.is_doubled and observed.name not in self._ending_now:
+            self._ending_now.add(observed.name)
+            self._tasks.create_task(self._end_doubled(observed), name=f"end doubled {observed.name}")
 
-    async def _end_doubled(self, sight: ObservedAttempt) -> None:
-        """End an attempt of which several pods act: where there is no volume, none of them could claim it."""
-        failure = why_it_was_doubled(pod.name for pod in sight.pods.values() if pod.acts)
-        log.error("an attempt had several pods", attempt=sight.name, reason=failure.reason)
+    async def _end_doubled(self, observed: ObservedAttempt) -> None:
+        """End an attempt that several pods run, since there is no volume on which one could claim it."""
+        failure = several_pods_acted(pod.name for pod in observed.pods.values() if pod.has_acted)
+        log.error("attempt had several pods", attempt=str(observed.name), reason=failure.reason)
         with suppress(NotFound):
-            while not await self._has_failed_job(sight.name, failure):
-                await asyncio.sleep(TROUBLE_SECONDS)
+            while not await self._has_failed_job(observed.name, failure):
+                await asyncio.sleep(RETRY_SECONDS)
 
-    async def _has_failed_job(self, name: str, failure: Failure) -> bool:
+    async def _has_failed_job(self, name: AttemptName, failure: AttemptFailure) -> bool:
         try:
             await self._api.fail_job(name, failure)
         except RetryLater as error:
-            log.warning("an attempt cannot be ended yet", attempt=name, reason=str(error))
+            log.warning("attempt not ended yet", attempt=str(name), reason=str(error))
             return False
         return True
 
-    async def _is_over(self, sight: ObservedAttempt) -> bool:
-        """Whether it is, for certain. The two watches lag, each by its own time, so the cluster itself is asked."""
-        if not sight.job_exists:
+    async def _is_over(self, observed: ObservedAttempt) -> bool:
+        """Return whether the attempt is over. Asks the API server, since the watches of Jobs and of pods may lag."""
+        if not observed.job_exists:
             with suppress(NotFound):
-                sight.job_seen(await self._api.get_job(sight.name))
-        if not sight.makes_no_more_pods:
+                observed.update_job(await self._api.get_job(observed.name))
+        if not observed.creates_no_more_pods:
             return False
-        sight.pods_found(await self._api.pods_of(sight.name))
-        return sight.is_over
+        observed.replace_pods(await self._api.pods_of(str(observed.name)))
+        return observed.is_over
 
 
 def _has_started(container: str, pod: PodObject) -> bool:
-    """Return whether that container of the pod runs or has run."""
+    """Return whether the container has started."""
     return pod.state_of(container).has_started

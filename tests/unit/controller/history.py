@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from labrats.controller.queue import group_of
 from labrats.model.ai_model import AiModel
+from labrats.model.attempt_name import AttemptName
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import ENDED, MOVES, Phase
 
@@ -20,13 +21,13 @@ FOR_EVER = datetime.max.replace(tzinfo=UTC)
 class Run:
     """The life of one executor."""
 
-    name: str
+    name: AttemptName
     started_at: datetime
     ended_at: datetime | None
 
     @property
     def job_id(self) -> str:
-        return self.name.rpartition("-")[0]
+        return self.name.job_id
 
 
 @dataclass
@@ -105,7 +106,7 @@ def _overlapping_runs(history: History) -> Iterator[str]:
 
 def _runs_out_of_place(history: History) -> Iterator[str]:
     """R8: an executor lives only while its job is Running with its attempt."""
-    spans: dict[str, tuple[datetime, datetime]] = {}
+    spans: dict[AttemptName, tuple[datetime, datetime]] = {}
     for writes in history.by_job().values():
         for at, job in writes:
             if job.phase is P.RUNNING:

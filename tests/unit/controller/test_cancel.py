@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import pytest
 
+from labrats.model.attempt_name import AttemptName
 from labrats.model.phases import Phase
 from labrats.model.record import Resource
 from tests.unit.controller.lab import HANG, SETTINGS, STUBBORN, Lab, after, seconds_of
@@ -21,7 +22,7 @@ async def test_a_cancelled_waiting_job_never_starts(lab: Lab) -> None:
         await lab.started(first)
         await lab.cancel(second)
         await lab.ended(third)
-    assert f"{second.id}-1" not in lab.machine.executors
+    assert AttemptName(second.id, 1) not in lab.machine.executors
     assert (await lab.job(second)).phase is P.CANCELLED
 
 

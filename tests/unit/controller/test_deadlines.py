@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import pytest
 
+from labrats.model.attempt_name import AttemptName
 from labrats.model.job import FailedCode
 from labrats.model.phases import Phase
 from labrats.model.record import Resource
@@ -40,9 +41,9 @@ async def test_a_deadline_holds_without_reports_from_the_runner(lab: Lab) -> Non
 class SilentRunner(MemoryRunner):
     """A runner whose watch reports nothing."""
 
-    async def watch(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncIterator[AttemptName]:
         await asyncio.Event().wait()
-        yield ""
+        yield AttemptName("never", 1)
 
 
 @pytest.mark.parametrize("down_until", [30, 65, 300])

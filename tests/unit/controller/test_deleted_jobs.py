@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from labrats.model.attempt_name import AttemptName
 from labrats.model.job import Job
 from labrats.model.phases import Phase
 from labrats.model.record import Resource
@@ -35,7 +36,7 @@ async def test_a_deleted_waiting_job_never_starts(lab: Lab) -> None:
         await lab.store.delete(Job, waiting.id)
         await lab.ended(first)
         await lab.ended(await lab.submit())
-    assert f"{waiting.id}-1" not in lab.machine.executors
+    assert AttemptName(waiting.id, 1) not in lab.machine.executors
 
 
 async def test_a_job_with_the_id_of_a_deleted_one_waits_until_the_deleted_one_has_ended(lab: Lab) -> None:

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.controller.work_queue import ERROR_DELAY_SECONDS
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import Invalid, Problem
 from labrats.model.job import FailedCode, Job, Usage
 from labrats.model.phases import Phase
@@ -58,7 +59,7 @@ async def test_a_call_to_an_unreachable_runner_is_repeated(lab: Lab, call: str, 
         ended = await lab.ended(job)
     assert ended.status.failed_code is FailedCode.TIMEOUT
     assert ended.status.logs == (() if call == "find" else ("ran",))
-    assert list(lab.machine.executors) == [f"{job.id}-1"]
+    assert list(lab.machine.executors) == [AttemptName(job.id, 1)]
 
 
 async def test_an_attempt_that_cannot_be_stopped_is_killed(lab: Lab) -> None:

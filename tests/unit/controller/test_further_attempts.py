@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from labrats.model.attempt_name import AttemptName
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import Phase
 from labrats.model.record import Resource
@@ -21,7 +22,7 @@ async def test_a_failed_attempt_is_repeated_after_a_backoff_if_attempts_remain(l
     assert requeued.status.not_before
     assert (ended.phase, ended.status.attempts, ended.status.failed_code) == (P.SUCCEEDED, 2, None)
     assert (ended.status.started_at, ended.status.not_before) == (requeued.status.not_before, None)
-    assert sorted(lab.machine.executors) == [f"{job.id}-1", f"{job.id}-2"]
+    assert sorted(lab.machine.executors) == [AttemptName(job.id, 1), AttemptName(job.id, 2)]
 
 
 async def test_the_last_failure_is_the_outcome(lab: Lab) -> None:

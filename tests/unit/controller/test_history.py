@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from labrats.model.attempt_name import AttemptName
 from labrats.model.job import FailedCode, Job, JobSpec
 from labrats.model.phases import Phase
 from tests.fakes.clock import NOON
@@ -46,7 +47,11 @@ def clean() -> History:
             written(200, "a", P.SUCCEEDED, 2, finished_at=at(200), **first),
         ],
         ai_models=[(at(0), an_ai_model(slots=1))],
-        runs=[Run("a-1", at(2), at(49)), Run("b-1", at(51), at(129)), Run("a-2", at(151), at(200))],
+        runs=[
+            Run(AttemptName("a", 1), at(2), at(49)),
+            Run(AttemptName("b", 1), at(51), at(129)),
+            Run(AttemptName("a", 2), at(151), at(200)),
+        ],
     )
 
 
@@ -103,8 +108,8 @@ def with_slots(*slots: tuple[float, int]) -> Edit:
         (with_status(8, phase=P.PENDING), "a was requeued after its last attempt"),
         (with_status(8, phase=P.FAILED, failed_code=FailedCode.TIMEOUT), "a timed out before its deadline"),
         (with_status(8, phase=P.FAILED, failed_reason="stopped on request"), "a was stopped with no reason"),
-        (with_runs(Run("a-1", at(40), at(45))), "overlap"),
-        (with_runs(Run("a-3", at(300), at(301))), "lived outside"),
+        (with_runs(Run(AttemptName("a", 1), at(40), at(45))), "overlap"),
+        (with_runs(Run(AttemptName("a", 3), at(300), at(301))), "lived outside"),
         (with_run(0, ended_at=None), "lived outside"),
         (with_run(0, ended_at=at(60)), "lived outside"),
         (with_run(1, started_at=at(50.5)), "lived outside"),

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import TypeVar
 
+from labrats.model.attempt_name import AttemptName
 from labrats.model.phases import Phase
 from labrats.model.record import Resource
 from tests.fakes.clock import NOON
@@ -21,7 +22,7 @@ async def test_a_running_attempt_is_adopted_after_a_restart(lab: Lab) -> None:
     async with lab.controller():
         ended = await lab.ended(job)
     assert (ended.phase, ended.status.attempts) == (P.SUCCEEDED, 1)
-    assert list(lab.machine.executors) == [f"{job.id}-1"]
+    assert list(lab.machine.executors) == [AttemptName(job.id, 1)]
 
 
 async def test_an_end_during_downtime_is_recorded_after_a_restart(lab: Lab) -> None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from labrats.controller.retention import NEW_SECONDS, PASS_SECONDS, TOKEN_PASS_SECONDS, Retention
 from labrats.files.attachments import Attachments
 from labrats.index.jobs import JobFilter, JobIndex
+from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
 from labrats.model.errors import RetryLater
 from labrats.model.job import TOKEN_LIFETIME, Job
@@ -120,7 +121,7 @@ async def test_a_job_is_deleted_with_all_its_attempts_30_days_after_its_end(data
     await data.retention().clean()
     assert not await data.exists(job)
     for number in (1, 2):
-        assert isinstance(await data.runner.find(f"{job.id}-{number}"), NotStarted)
+        assert isinstance(await data.runner.find(AttemptName(job.id, number)), NotStarted)
 
 
 async def test_the_attachments_of_a_job_are_deleted_with_it(data: Data, tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ async def test_the_workspace_of_an_earlier_attempt_is_removed_at_once(data: Data
     job = await data.add(a_job(P.RUNNING, attempts=2, spec=a_spec(steps)))
     await data.retention().clean()
     assert await data.runner.workspaces() == [job.attempt_name]
-    assert isinstance(await data.runner.find(f"{job.id}-1"), Gone)
+    assert isinstance(await data.runner.find(AttemptName(job.id, 1)), Gone)
 
 
 @pytest.mark.parametrize("phase", [P.PENDING, P.RUNNING, P.FAILED])
@@ -154,7 +155,7 @@ async def test_the_workspace_of_a_session_stays_for_attempts_that_may_resume_it(
     steps = [{"onAttempt": 1, "steps": [{"fail": "no"}]}, *HANG]
     job = await data.add(a_job(phase, attempts=2, spec=a_spec(steps), session=a_session(1)))
     await data.retention().clean()
-    assert sorted(await data.runner.workspaces()) == [f"{job.id}-1", f"{job.id}-2"]
+    assert sorted(await data.runner.workspaces()) == [AttemptName(job.id, 1), AttemptName(job.id, 2)]
 
 
 async def test_the_workspace_of_a_session_is_removed_a_day_after_the_end(data: Data) -> None:
@@ -219,7 +220,7 @@ async def test_an_orphaned_attempt_that_cannot_be_killed_blocks_no_other(
         await data.store.delete(Job, job.id)
     kill = data.runner.kill
 
-    async def kill_others(name: str) -> None:
+    async def kill_others(name: AttemptName) -> None:
         if name == stuck.attempt_name:
             raise RetryLater("its node is out of reach")
         await kill(name)

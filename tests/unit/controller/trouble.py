@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.model.record import Resource
 from labrats.ports import Attempt, AttemptState, Change, OutputTail, Place, Runner, Store
@@ -91,42 +92,42 @@ class TroubledRunner:
     async def start(self, attempt: Attempt) -> None:
         await self._trouble.call(lambda: self._runner.start(attempt))
 
-    async def find(self, name: str) -> AttemptState:
+    async def find(self, name: AttemptName) -> AttemptState:
         return await self._trouble.call(lambda: self._runner.find(name))
 
-    async def stop(self, name: str) -> None:
+    async def stop(self, name: AttemptName) -> None:
         await self._trouble.call(lambda: self._runner.stop(name))
 
-    async def kill(self, name: str) -> None:
+    async def kill(self, name: AttemptName) -> None:
         await self._trouble.call(lambda: self._runner.kill(name))
 
-    async def watch(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncIterator[AttemptName]:
         async for name in self._runner.watch():
             await self._trouble.delay()
             yield name
 
-    async def place(self, name: str) -> Place:
+    async def place(self, name: AttemptName) -> Place:
         return await self._runner.place(name)
 
-    async def tail(self, name: str) -> OutputTail:
+    async def tail(self, name: AttemptName) -> OutputTail:
         return await self._trouble.call(lambda: self._runner.tail(name))
 
-    def read(self, name: str, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
+    def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         return self._runner.read(name, after_seq, follow=follow)
 
-    async def result(self, name: str) -> Any:
+    async def result(self, name: AttemptName) -> Any:
         return await self._trouble.call(lambda: self._runner.result(name))
 
-    async def patch(self, name: str) -> bytes:
+    async def patch(self, name: AttemptName) -> bytes:
         return await self._trouble.call(lambda: self._runner.patch(name))
 
-    async def workspaces(self) -> list[str]:
+    async def workspaces(self) -> list[AttemptName]:
         return await self._trouble.call(self._runner.workspaces)
 
-    async def retained(self) -> list[str]:
+    async def retained(self) -> list[AttemptName]:
         return await self._trouble.call(self._runner.retained)
 
-    async def remove(self, name: str, *, keep_output: bool = False) -> None:
+    async def remove(self, name: AttemptName, *, keep_output: bool = False) -> None:
         await self._trouble.call(lambda: self._runner.remove(name, keep_output=keep_output))
 
 
@@ -168,15 +169,15 @@ class UnreachableRunner(MemoryRunner):
         self._reach("start")
         await super().start(attempt)
 
-    async def find(self, name: str) -> AttemptState:
+    async def find(self, name: AttemptName) -> AttemptState:
         self._reach("find")
         return await super().find(name)
 
-    async def stop(self, name: str) -> None:
+    async def stop(self, name: AttemptName) -> None:
         self._reach("stop")
         await super().stop(name)
 
-    async def kill(self, name: str) -> None:
+    async def kill(self, name: AttemptName) -> None:
         self._reach("kill")
         await super().kill(name)
 

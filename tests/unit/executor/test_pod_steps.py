@@ -12,6 +12,7 @@ import pytest
 
 from labrats.backends.kubernetes.claims import Claims
 from labrats.executor.workspace_diff import _pull_request
+from labrats.model.attempt_name import AttemptName
 from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent, StatusEvent, Task, decode_event
 from labrats.model.record import encode
@@ -134,7 +135,7 @@ def test_pull_request_is_recognised_by_the_repository_of_an_earlier_step(
 def test_only_one_of_many_pods_claims_an_attempt(tmp_path: Path) -> None:
     pods = [a_pod(tmp_path, name=f"pod-{number}") for number in range(6)]
     claims = Claims(tmp_path / "claims")
-    claims.prepare("ir-0000000a-1")
+    claims.prepare(AttemptName("ir-0000000a", 1))
     [folder] = (tmp_path / "claims").glob("*/*")
 
     with ThreadPoolExecutor(len(pods)) as threads:
@@ -143,7 +144,7 @@ def test_only_one_of_many_pods_claims_an_attempt(tmp_path: Path) -> None:
     assert sorted(status for status, _ in outcomes) == [0] + [75] * 5
     assert not [event for _, events in outcomes for event in events]
     [winner] = [pod for pod in pods if any(pod.inputs.iterdir())]
-    assert claims.holder("ir-0000000a-1") == winner.folder.name
+    assert claims.holder(AttemptName("ir-0000000a", 1)) == winner.folder.name
 
 
 def test_pod_cannot_claim_an_attempt_twice(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import re
 
 from labrats.model.ai_model import Slots, slots_for
+from labrats.model.attempt_name import AttemptName
 from labrats.model.config import JobConfig
 from labrats.model.job import PERMANENT, FailedCode, JobSpec, Usage, new_job_id
 from labrats.model.phases import Phase
@@ -16,7 +17,7 @@ def test_a_job_id_is_ir_and_8_random_hex_digits() -> None:
 
 
 def test_an_attempt_is_named_after_job_and_number() -> None:
-    assert a_job(Phase.RUNNING, job_id="ir-0000000a", attempts=3).attempt_name == "ir-0000000a-3"
+    assert a_job(Phase.RUNNING, job_id="ir-0000000a", attempts=3).attempt_name == AttemptName("ir-0000000a", 3)
 
 
 def test_an_unresolved_job_has_the_settings_that_it_requests() -> None:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from labrats.backends.embedded.folders import AttemptFolder, Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
+from labrats.model.attempt_name import AttemptName
 from labrats.model.config import Sampling
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import GiveUp, RetryLater
@@ -181,8 +182,8 @@ WITHOUT_TOOLS_KEY = a_running(config=WITH_TOOLS)
 @pytest.mark.parametrize(
     ("job", "credentials_ref", "code", "words"),
     [
-        (WITHOUT_PROMPT, None, FailedCode.INTERNAL, "prompt is gone"),
-        (WITHOUT_INSTRUCTIONS, None, FailedCode.INTERNAL, "instructions are gone"),
+        (WITHOUT_PROMPT, None, FailedCode.INTERNAL, "prompt is missing"),
+        (WITHOUT_INSTRUCTIONS, None, FailedCode.INTERNAL, "instructions are missing"),
         (WITHOUT_TOKEN, None, FailedCode.GIT_CLONE, "repository's credentials .* 'gone'"),
         (WITHOUT_KEY, "gone", FailedCode.AUTH, "credentials of AiModel opus .* 'gone'"),
         (WITHOUT_TOOLS_KEY, None, FailedCode.AUTH, "credentials of the MCP server docs .* 'docs-token'"),
@@ -213,7 +214,7 @@ async def test_an_unconfirmed_kill_is_retried_later(folders: Folders) -> None:
     attempt = an_attempt()
     (folders.of(attempt.name).path / "claim.tombstone").mkdir(parents=True)
     async with a_runner(folders) as runner:
-        with pytest.raises(RetryLater, match="cannot be kept from starting"):
+        with pytest.raises(RetryLater, match="cannot be prevented from starting"):
             await runner.kill(attempt.name)
 
 
@@ -263,7 +264,7 @@ async def test_an_attempt_whose_executor_died_before_its_claim_can_be_started_ag
         await wait_for_state(runner, attempt.name, Gone)
 
 
-async def wait_for_state(runner: Runner, name: str, state: type[AttemptState]) -> None:
+async def wait_for_state(runner: Runner, name: AttemptName, state: type[AttemptState]) -> None:
     """Wait until a watcher, on a change of the attempt, finds it in `state`."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         async for changed in runner.watch():
@@ -319,8 +320,8 @@ def task_in(folder: AttemptFolder) -> Task:
 async def test_an_attempt_resumes_where_its_session_began(folders: Folders) -> None:
     session = a_session(1, provider="claude")
     attempt = an_attempt_after(3, session)
-    earlier = leave_workspace(folders.of(f"{attempt.job.id}-1"))
-    for runner in (a_runner(folders), a_runner(folders)):  # an engine may die before it starts the executor
+    earlier = leave_workspace(folders.of(AttemptName(attempt.job.id, 1)))
+    for runner in (a_runner(folders), a_runner(folders)):  # an engine may die before it has started it
         task = task_in(await inputs_of(runner, folders, attempt))
         assert task.resumption == Resumption(
             session=session, workspace=str(earlier.workspace), folder=str(earlier.path)
@@ -333,8 +334,8 @@ async def test_an_attempt_starts_over_without_a_retained_workspace(folders: Fold
     attempt = an_attempt_after(2, session)
     runner = a_runner(folders)
     assert task_in(await inputs_of(runner, folders, attempt)).resumption == Resumption(session=session)
-    leave_workspace(folders.of(f"{attempt.job.id}-1"))
-    await runner.remove(f"{attempt.job.id}-1", keep_output=True)
+    leave_workspace(folders.of(AttemptName(attempt.job.id, 1)))
+    await runner.remove(AttemptName(attempt.job.id, 1), keep_output=True)
     assert task_in(await inputs_of(runner, folders, attempt)).resumption == Resumption(session=session)
 
 
@@ -344,7 +345,7 @@ async def test_an_attempt_starts_over_without_a_session_of_its_provider(
 ) -> None:
     attempt = an_attempt_after(2, session)
     for number in (1, 2):
-        leave_workspace(folders.of(f"{attempt.job.id}-{number}"))
+        leave_workspace(folders.of(AttemptName(attempt.job.id, number)))
     assert task_in(await inputs_of(a_runner(folders), folders, attempt)).resumption is None
 
 
@@ -379,7 +380,7 @@ async def test_two_attempts_never_work_in_the_same_workspace(session_runner: Loc
     await session_runner.kill(first.name)
     await session_runner.start(second)
 
-    await eventually(lambda: worked.read_text().split() == [first.name, second.name])
+    await eventually(lambda: worked.read_text().split() == [str(first.name), str(second.name)])
     assert sorted(await session_runner.workspaces()) == [first.name, second.name]
 
 
@@ -393,7 +394,7 @@ async def test_a_workspace_is_not_removed_while_a_later_attempt_works_in_it(
     await eventually(worked.exists)
     await session_runner.kill(first.name)
     await session_runner.start(second)
-    await eventually(lambda: second.name in worked.read_text())
+    await eventually(lambda: str(second.name) in worked.read_text())
 
     await session_runner.remove(first.name, keep_output=True)
     assert worked.exists()

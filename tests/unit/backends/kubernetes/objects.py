@@ -1,17 +1,18 @@
-"""Jobs and pods as the API server describes them: each builder fills in what the test is not about."""
+"""Builders of Jobs and pods, with defaults for fields that a test does not set."""
 
 from typing import Any
 
 import msgspec
 
 from labrats.backends.kubernetes.batch_objects import JobObject, PodObject
+from labrats.model.attempt_name import AttemptName
 
-NAME = "ir-0000000a-1"
+NAME = AttemptName("ir-0000000a", 1)
 
 
 def a_job_object(*conditions: dict[str, str], annotations: dict[str, str] | None = None, **metadata: Any) -> JobObject:
-    """The Job of an attempt. conditions: of its status, which hold."""
-    meta = {"name": NAME, "annotations": annotations or {}, **metadata}
+    """Return the Job of an attempt. conditions: conditions of its status, which are true."""
+    meta = {"name": str(NAME), "annotations": annotations or {}, **metadata}
     status = {"conditions": [{"status": "True", **condition} for condition in conditions]}
     return msgspec.convert({"metadata": meta, "status": status}, JobObject)
 
@@ -24,8 +25,11 @@ def a_pod_object(
     steps: dict[str, dict[str, Any]] | None = None,
     **status: Any,
 ) -> PodObject:
-    """Its pod. state: of the executor's container. steps: the states of those before it. status: further fields of the
-    pod's.
+    """Return the pod of that Job.
+
+    state:  state of the executor's container.
+    steps:  states of the containers before it.
+    status: further fields of the pod's status.
     """
     labels = {"labrats.work/job": "ir-0000000a", "labrats.work/attempt": "1"}
     meta = {"name": f"{NAME}-x7k2p", "labels": labels} | (

@@ -1,4 +1,4 @@
-"""What the API server says becomes an error of the engine; and the credentials that requests carry."""
+"""Errors for the answers of the API server, and the credentials of requests."""
 
 import json
 import sys
@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from labrats.backends.kubernetes.client import ApiClient, Expired, Refused, error_of
+from labrats.backends.kubernetes.client import ApiClient, ApiServerRefusal, Expired, error_of
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, RetryLater
 from tests.support.waiting import eventually
 
 LONG_LINE = b"two" * 500_000
-"""It comes in several pieces."""
+"""A line that arrives in several chunks."""
 
 
 def a_status(code: int, message: str = "it is so", **details: Any) -> bytes:
@@ -26,32 +26,32 @@ def a_status(code: int, message: str = "it is so", **details: Any) -> bytes:
     ("code", "body", "error"),
     [
         (404, a_status(404, name="opus", kind="aimodels"), NotFound),
-        (404, a_status(404, name="labrats", kind="namespaces"), Refused),
-        (404, b"404 page not found", Refused),
+        (404, a_status(404, name="labrats", kind="namespaces"), ApiServerRefusal),
+        (404, b"404 page not found", ApiServerRefusal),
         (409, a_status(409, name="opus"), Conflict),
         (410, a_status(410), Expired),
         (413, b"request is too large", Invalid),
         (422, a_status(422), Invalid),
         (429, a_status(429), RetryLater),
-        (401, a_status(401), Refused),
-        (403, a_status(403), Refused),
+        (401, a_status(401), ApiServerRefusal),
+        (403, a_status(403), ApiServerRefusal),
         (500, a_status(500), RetryLater),
         (502, b"<html>bad gateway</html>", RetryLater),
         (504, b"\xff", RetryLater),
         (400, a_status(400), LabratsError),
-        (400, a_status(400, 'admission webhook "images.example" denied the request: no'), Refused),
+        (400, a_status(400, 'admission webhook "images.example" denied the request: no'), ApiServerRefusal),
     ],
 )
-def test_each_answer_has_its_error(code: int, body: bytes, error: type[LabratsError]) -> None:
+def test_each_status_code_has_its_error(code: int, body: bytes, error: type[LabratsError]) -> None:
     assert type(error_of(code, body)) is error
 
 
-def test_an_error_says_what_the_api_server_said() -> None:
+def test_an_error_contains_the_message_of_the_api_server() -> None:
     assert "it is so" in str(error_of(403, a_status(403)))
     assert "bad gateway" in str(error_of(502, b"<html>bad gateway</html>"))
 
 
-def test_each_field_that_was_refused_is_named() -> None:
+def test_an_invalid_object_error_names_every_field() -> None:
     causes = [{"field": "spec.slots", "message": "too few"}, {"field": "spec.model", "message": "too long"}]
     error = error_of(422, a_status(422, causes=causes))
     assert isinstance(error, Invalid)
@@ -61,7 +61,7 @@ def test_each_field_that_was_refused_is_named() -> None:
     ]
 
 
-def test_what_a_policy_refuses_is_the_object() -> None:
+def test_a_refusal_by_a_policy_names_the_object_instead_of_a_field() -> None:
     assert str(error_of(422, a_status(422, causes=[{"message": "no Jobs here"}]))) == "object: no Jobs here"
 
 
@@ -76,13 +76,15 @@ def test_what_a_policy_refuses_is_the_object() -> None:
         ("Wed, 21 Oct 2026 07:28:00 GMT", a_status(429), 1),
     ],
 )
-def test_the_api_server_says_when_to_try_again_within_reason(header: str | None, body: bytes, seconds: float) -> None:
+def test_the_retry_delay_is_that_of_the_api_server_within_bounds(
+    header: str | None, body: bytes, seconds: float
+) -> None:
     error = error_of(429, body, header)
     assert isinstance(error, RetryLater)
     assert error.delay_seconds == seconds
 
 
-async def test_a_token_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+async def test_a_replaced_token_file_is_read_again(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("test-token-1")
     valid = ["test-token-1"]
@@ -97,34 +99,34 @@ async def test_a_token_that_was_replaced_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
-async def test_a_program_that_makes_tokens_is_asked_again_when_one_has_ended(tmp_path: Path, version: str) -> None:
+async def test_a_credential_plugin_runs_again_after_its_token_was_refused(tmp_path: Path, version: str) -> None:
     token = tmp_path / "token"
-    made = f"{{'status': {{'token': pathlib.Path({str(token)!r}).read_text()}}}}"
-    plugin = a_plugin(f"import json, pathlib; print(json.dumps({made}))", version)
+    credential = f"{{'status': {{'token': pathlib.Path({str(token)!r}).read_text()}}}}"
+    plugin = a_plugin(f"import json, pathlib; print(json.dumps({credential}))", version)
     async with a_server(token.read_text, tmp_path, {"exec": plugin}) as client:
         for value in ("test-token-1", "test-token-2"):
             token.write_text(value)
             assert await client.request("GET", "/api") == b"{}"
 
 
-async def test_a_program_that_makes_tokens_is_told_the_version_of_its_protocol(tmp_path: Path) -> None:
-    told = "json.loads(os.environ['KUBERNETES_EXEC_INFO'])['apiVersion']"
+async def test_a_credential_plugin_receives_the_version_of_its_protocol(tmp_path: Path) -> None:
+    api_version = "json.loads(os.environ['KUBERNETES_EXEC_INFO'])['apiVersion']"
     plugin = a_plugin(
-        f"import json, os; print(json.dumps({{'status': {{'token': {told} + os.environ['MORE']}}}}))", "v1"
+        f"import json, os; print(json.dumps({{'status': {{'token': {api_version} + os.environ['MORE']}}}}))", "v1"
     )
     async with a_server(lambda: "client.authentication.k8s.io/v1!", tmp_path, {"exec": plugin}) as client:
         assert await client.request("GET", "/api") == b"{}"
 
 
 @pytest.mark.parametrize("program", ["print('{}')", "print('no JSON')", "raise SystemExit(1)"])
-async def test_a_program_that_makes_no_token_may_make_one_later(tmp_path: Path, program: str) -> None:
+async def test_a_credential_plugin_without_a_token_is_retried_later(tmp_path: Path, program: str) -> None:
     async with a_server(lambda: "any", tmp_path, {"exec": a_plugin(program, "v1")}) as client:
         with pytest.raises(RetryLater):
             await client.request("GET", "/api")
 
 
 def a_plugin(program: str, version: str) -> dict[str, Any]:
-    """As a kubeconfig names it."""
+    """Return the `exec` section of a kubeconfig."""
     return {
         "apiVersion": f"client.authentication.k8s.io/{version}",
         "command": sys.executable,
@@ -134,23 +136,23 @@ def a_plugin(program: str, version: str) -> dict[str, Any]:
     }
 
 
-async def test_a_stream_comes_in_lines_but_for_one_that_was_cut_off(tmp_path: Path) -> None:
+async def test_a_stream_is_split_into_lines_and_an_incomplete_last_line_is_dropped(tmp_path: Path) -> None:
     async with a_server(lambda: "test-token", tmp_path, {"token": "test-token"}) as client:
         assert [line async for line in client.lines("/lines", {})] == [b"one", LONG_LINE]
 
 
-async def test_an_api_server_that_is_out_of_reach_may_come_back(tmp_path: Path) -> None:
+async def test_an_unreachable_api_server_raises_retry_later(tmp_path: Path) -> None:
     async with a_server(lambda: "", tmp_path, {}) as client:
         pass
     async with ApiClient.open(tmp_path / "kubeconfig") as client:
         with pytest.raises(RetryLater, match="out of reach"):
             await client.request("GET", "/api")
-        with pytest.raises(RetryLater, match="broke off"):
+        with pytest.raises(RetryLater, match="connection to the API server broke"):
             await anext(client.lines("/lines", {}))
 
 
 @pytest.mark.parametrize(("method", "arrivals"), [("POST", 1), ("PATCH", 1), ("PUT", 2), ("DELETE", 2)])
-async def test_only_what_can_be_repeated_is_sent_twice_when_a_kept_connection_is_dropped(
+async def test_only_idempotent_requests_are_repeated_after_a_dropped_connection(
     tmp_path: Path, method: str, arrivals: int
 ) -> None:
     arrived: list[str] = []
@@ -169,29 +171,29 @@ async def test_only_what_can_be_repeated_is_sent_twice_when_a_kept_connection_is
     assert arrived == ["GET"] + [method] * arrivals
 
 
-async def test_the_next_page_of_a_list_is_asked_for_while_one_is_read(tmp_path: Path) -> None:
+async def test_the_next_page_of_a_list_is_fetched_while_the_current_one_is_read(tmp_path: Path) -> None:
     pages = {"": "second", "second": "third", "third": ""}
-    asked: list[str] = []
+    requested: list[str] = []
 
     async def answer(request: web.BaseRequest) -> web.Response:
-        asked.append(request.query.get("continue", ""))
-        metadata = {"resourceVersion": "7", "continue": pages[asked[-1]]}
-        return web.json_response({"metadata": metadata, "items": [{"page": len(asked)}]})
+        requested.append(request.query.get("continue", ""))
+        metadata = {"resourceVersion": "7", "continue": pages[requested[-1]]}
+        return web.json_response({"metadata": metadata, "items": [{"page": len(requested)}]})
 
     async with serving(answer, tmp_path, {}) as client:
         read: list[bytes] = []
         async with aclosing(client.pages("/things", {"labelSelector": "own"})) as found:
             async for page in found:
-                await eventually(lambda: len(asked) == min(len(read) + 2, 3))  # noqa: B023
+                await eventually(lambda: len(requested) == min(len(read) + 2, 3))  # noqa: B023
                 read += [bytes(item) for item in page.items]
         assert read == [b'{"page": 1}', b'{"page": 2}', b'{"page": 3}']
 
-        asked.clear()
+        requested.clear()
         async with aclosing(client.pages("/things", {})) as found:
-            await anext(found)  # whoever leaves in the middle leaves nothing behind
+            await anext(found)  # closing the generator early must cancel the prefetch
 
 
-async def test_a_page_that_fails_fails_the_list(tmp_path: Path) -> None:
+async def test_an_error_on_a_page_is_raised_by_the_list(tmp_path: Path) -> None:
     async def answer(request: web.BaseRequest) -> web.Response:
         if "continue" in request.query:
             return web.Response(status=410, body=a_status(410))
@@ -205,7 +207,7 @@ async def test_a_page_that_fails_fails_the_list(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def a_server(valid_token: Callable[[], str], folder: Path, user: dict[str, Any]) -> AsyncIterator[ApiClient]:
-    """An API server that wants a token, and a client whose kubeconfig has `user`."""
+    """Yield a client with `user` in its kubeconfig, for an API server that requires the valid token."""
 
     async def answer(request: web.BaseRequest) -> web.Response:
         if request.headers.get("Authorization") != f"Bearer {valid_token()}":
@@ -220,7 +222,7 @@ async def a_server(valid_token: Callable[[], str], folder: Path, user: dict[str,
 async def serving(
     answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], folder: Path, user: dict[str, Any]
 ) -> AsyncIterator[ApiClient]:
-    """A client of a server that answers so."""
+    """Yield a client of a server that answers requests with `answer`."""
     server = web.ServerRunner(web.Server(answer))
     await server.setup()
     await web.TCPSite(server, "127.0.0.1", 0).start()
@@ -233,7 +235,7 @@ async def serving(
 
 
 def a_kubeconfig(server: str, folder: Path, user: dict[str, Any] | None = None) -> Path:
-    """The file `kubeconfig` in `folder`."""
+    """Write the file `kubeconfig` in `folder` and return its path."""
     kubeconfig = {
         "clusters": [{"name": "test", "cluster": {"server": server}}],
         "users": [{"name": "test", "user": user or {}}],

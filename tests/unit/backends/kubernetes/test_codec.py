@@ -1,4 +1,4 @@
-"""Records become objects of the API server, and objects become records."""
+"""Conversion between records and objects of the API server."""
 
 import base64
 import json
@@ -45,18 +45,18 @@ def test_an_object_becomes_a_record() -> None:
     "annotation",
     ["", "yesterday", "2030-01-02T12:00:00.5", (WHOLE + timedelta(hours=1)).isoformat(), "2029-12-31T00:00:00+00:00"],
 )
-def test_a_time_of_creation_that_cannot_be_is_not_believed(annotation: str) -> None:
+def test_an_implausible_creation_time_is_ignored(annotation: str) -> None:
     model = resource_type(AiModel).read(an_object({CREATED_AT: annotation}))
     assert model.metadata.created_at == WHOLE
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"metadata": {}}', an_object(spec={"provider": 1})])
-def test_an_object_that_makes_no_sense_is_refused(body: bytes) -> None:
+def test_an_invalid_object_is_refused(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         resource_type(AiModel).read(body)
 
 
-def test_the_status_of_a_new_job_is_left_out_and_its_owner_and_time_are_written() -> None:
+def test_a_new_object_has_its_owner_and_creation_time_but_no_status() -> None:
     owner = OwnerReference(kind="InferenceRequest", name="ir-1", uid="u-0")
     secret = Secret(metadata=Metadata(name="ir-1-git", created_at=EXACT, owner=owner), data={"password": "test-secret"})
     written = json.loads(encode(resource_type(Secret).new_object(secret)))
@@ -78,9 +78,9 @@ def test_the_status_of_a_new_job_is_left_out_and_its_owner_and_time_are_written(
         ("opus", "status", "/apis/labrats.work/v1alpha1/namespaces/rats/aimodels/opus/status"),
     ],
 )
-def test_where_objects_are(name: str, subresource: str, path: str) -> None:
+def test_paths_of_custom_resources(name: str, subresource: str, path: str) -> None:
     assert resource_type(AiModel).path("rats", name, subresource) == path
 
 
-def test_where_core_objects_are() -> None:
+def test_path_of_a_core_resource() -> None:
     assert resource_type(Secret).path("rats", "git") == "/api/v1/namespaces/rats/secrets/git"

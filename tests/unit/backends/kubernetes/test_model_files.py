@@ -1,4 +1,4 @@
-"""The Jobs that deal with models' files: what they may, and what they are told."""
+"""The Jobs of operations on model files: their permissions and inputs."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def pod_of(job: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("job", [operation_job(DOWNLOAD, SETTINGS), scan_job("models-scan-1", SETTINGS)])
-def test_a_pod_has_the_volume_and_nothing_else(job: dict[str, Any]) -> None:
+def test_a_pod_mounts_only_the_models_volume_and_has_no_credentials(job: dict[str, Any]) -> None:
     pod = pod_of(job)
     (container,) = pod["containers"]
 
@@ -39,27 +39,27 @@ def test_a_pod_has_the_volume_and_nothing_else(job: dict[str, Any]) -> None:
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert "envFrom" not in container
-    assert job["spec"]["template"]["metadata"]["labels"] == EXECUTOR_LABELS, "the network knows it as a job's pod"
+    assert job["spec"]["template"]["metadata"]["labels"] == EXECUTOR_LABELS, "NetworkPolicies treat it as a job's pod"
 
 
-def test_only_an_operation_may_write() -> None:
+def test_only_operations_mount_the_volume_for_writing() -> None:
     for job, read_only in ((operation_job(DOWNLOAD, SETTINGS), False), (scan_job("models-scan-1", SETTINGS), True)):
         assert pod_of(job)["containers"][0]["volumeMounts"][0]["readOnly"] is read_only
 
 
-def test_what_is_to_be_done_is_told_as_data() -> None:
-    """In an environment variable's own value or an argument, Kubernetes would put something else for $(HOME)."""
+def test_an_operation_is_passed_by_an_annotation_that_is_not_expanded() -> None:
+    """Kubernetes would expand $(HOME) in an argument or in the value of an environment variable."""
     job = operation_job(DOWNLOAD, SETTINGS)
-    told = job["spec"]["template"]["metadata"]["annotations"][OPERATION_ANNOTATION]
+    annotation = job["spec"]["template"]["metadata"]["annotations"][OPERATION_ANNOTATION]
     environment = pod_of(job)["containers"][0]["env"]
 
-    assert msgspec.json.decode(told, type=FileOperation) == DOWNLOAD
+    assert msgspec.json.decode(annotation, type=FileOperation) == DOWNLOAD
     assert {each["name"]: each["valueFrom"] for each in environment if "valueFrom" in each} == {
         OPERATION_VARIABLE: {"fieldRef": {"fieldPath": f"metadata.annotations['{OPERATION_ANNOTATION}']"}}
     }
 
 
-def test_a_job_is_called_as_its_file_and_what_is_done_to_it() -> None:
+def test_the_name_of_a_job_follows_from_its_file_and_operation() -> None:
     deletion = FileOperation(work=OperationType.DELETE, provider="qwen", filename="a.gguf")
     other = FileOperation(work=OperationType.DELETE, provider="vllm", filename="a.gguf")
 
@@ -70,5 +70,5 @@ def test_a_job_is_called_as_its_file_and_what_is_done_to_it() -> None:
     assert all(len(name) <= 63 for name in names)
 
 
-def test_two_pods_never_write_at_once() -> None:
+def test_a_pod_is_replaced_only_after_it_has_failed() -> None:
     assert operation_job(DOWNLOAD, SETTINGS)["spec"]["podReplacementPolicy"] == "Failed"

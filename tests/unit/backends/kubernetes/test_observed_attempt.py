@@ -1,4 +1,4 @@
-"""What is known of an attempt, from watches that may lag and disagree."""
+"""The observed state of an attempt, from watches that may lag and disagree."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ RUNNING: dict[str, Any] = {"running": {}}
 DECIDED = a_job_object({"type": "Complete"}, resourceVersion="9")
 
 
-def a_sight(job: JobObject | None = None, *pods: PodObject) -> ObservedAttempt:
-    sight = ObservedAttempt(NAME)
+def an_observed(job: JobObject | None = None, *pods: PodObject) -> ObservedAttempt:
+    observed = ObservedAttempt(NAME)
     if job:
-        sight.job_seen(job)
+        observed.update_job(job)
     for pod in pods:
-        sight.pod_seen(pod)
-    return sight
+        observed.update_pod(pod)
+    return observed
 
 
 REFUSED = {"prepare": {"terminated": {"exitCode": 75}}}
@@ -43,39 +43,39 @@ def a_pod(name: str, state: dict[str, Any] | None = None, version: int = 1, **fi
         (None, [a_pod("a", phase="Running")], False),
     ],
 )
-def test_it_is_over_when_no_pod_lives_and_none_will_be_made(
+def test_an_attempt_is_over_when_no_pod_runs_and_none_will_be_created(
     job: JobObject | None, pods: list[PodObject], is_over: bool
 ) -> None:
-    assert a_sight(job, *pods).is_over is is_over
+    assert an_observed(job, *pods).is_over is is_over
 
 
 def test_a_job_that_was_deleted_makes_no_more_pods() -> None:
-    sight = a_sight(a_job_object())
-    sight.job_removed()
+    observed = an_observed(a_job_object())
+    observed.remove_job()
 
-    assert sight.is_over
-    assert sight.job == a_job_object()  # it is remembered for what it said
-
-
-def test_what_is_older_than_what_is_known_changes_nothing() -> None:
-    sight = a_sight(DECIDED, a_pod("a", phase="Failed", version=5))
-    sight.job_seen(a_job_object(resourceVersion="8"))
-    sight.pod_seen(a_pod("a", phase="Running", version=4))
-
-    assert sight.is_over
+    assert observed.is_over
+    assert observed.job == a_job_object()  # its last version is still known
 
 
-def test_of_several_pods_the_one_that_started_counts() -> None:
-    sight = a_sight(a_job_object(), a_pod("a"), a_pod("b", RUNNING), a_pod("c"))
+def test_older_versions_of_objects_are_ignored() -> None:
+    observed = an_observed(DECIDED, a_pod("a", phase="Failed", version=5))
+    observed.update_job(a_job_object(resourceVersion="8"))
+    observed.update_pod(a_pod("a", phase="Running", version=4))
 
-    assert sight.last_pod
-    assert sight.last_pod.name == "b"
-    sight.pod_removed(a_pod("b"))
-    assert sight.last_pod.name == "b"
-    assert sight.has_ended("executor")
+    assert observed.is_over
 
 
-def test_the_pod_of_an_earlier_job_of_the_name_is_passed_over() -> None:
+def test_the_pod_that_started_is_the_last_pod_even_after_its_deletion() -> None:
+    observed = an_observed(a_job_object(), a_pod("a"), a_pod("b", RUNNING), a_pod("c"))
+
+    assert observed.last_pod
+    assert observed.last_pod.name == "b"
+    observed.remove_pod(a_pod("b"))
+    assert observed.last_pod.name == "b"
+    assert observed.has_ended("executor")
+
+
+def test_the_pod_of_an_earlier_job_of_the_same_name_is_ignored() -> None:
     def owned(pod: PodObject, uid: str) -> PodObject:
         metadata = msgspec.structs.replace(pod.metadata, annotations={"labrats.work/job-uid": uid})
         return msgspec.structs.replace(pod, metadata=metadata)
@@ -85,72 +85,72 @@ def test_the_pod_of_an_earlier_job_of_the_name_is_passed_over() -> None:
         return a_job_object(uid=f"job-of-{uid}", resourceVersion=version, ownerReferences=[owner])
 
     earlier, later = owned(a_pod("a", RUNNING), "first"), owned(a_pod("b"), "second")
-    sight = a_sight(None, earlier, later)
-    sight.job_seen(a_job_of("first", "1"))
-    assert (sight.last_pod, list(sight.pods)) == (earlier, ["a"])
-    assert sight.is_of_another(a_job_of("second", "2"))
-    sight.job_seen(a_job_of("second", "2"))
-    assert (sight.last_pod, sight.is_over) == (None, False)
-    sight.pods_found([earlier, later])
-    assert (sight.last_pod, list(sight.pods)) == (later, ["b"])
+    observed = an_observed(None, earlier, later)
+    observed.update_job(a_job_of("first", "1"))
+    assert (observed.last_pod, list(observed.pods)) == (earlier, ["a"])
+    assert observed.is_of_other_owner(a_job_of("second", "2"))
+    observed.update_job(a_job_of("second", "2"))
+    assert (observed.last_pod, observed.is_over) == (None, False)
+    observed.replace_pods([earlier, later])
+    assert (observed.last_pod, list(observed.pods)) == (later, ["b"])
 
 
-def test_what_was_found_is_all_there_is() -> None:
-    sight = a_sight(DECIDED, a_pod("a", phase="Running"), a_pod("b", phase="Running"))
-    sight.pods_found([a_pod("b", phase="Failed", version=2)])
+def test_replace_pods_removes_pods_that_no_longer_exist() -> None:
+    observed = an_observed(DECIDED, a_pod("a", phase="Running"), a_pod("b", phase="Running"))
+    observed.replace_pods([a_pod("b", phase="Failed", version=2)])
 
-    assert sight.is_over
-    assert list(sight.pods) == ["b"]
+    assert observed.is_over
+    assert list(observed.pods) == ["b"]
 
 
-def test_whoever_waits_is_woken_by_what_is_new_alone() -> None:
-    sight = a_sight(DECIDED)
-    changed = sight.changed
-    sight.job_seen(DECIDED)
+def test_only_a_new_version_wakes_waiting_tasks() -> None:
+    observed = an_observed(DECIDED)
+    changed = observed.changed
+    observed.update_job(DECIDED)
     assert not changed.is_set()
-    sight.pod_seen(a_pod("a"))
+    observed.update_pod(a_pod("a"))
 
     assert changed.is_set()
-    assert not sight.changed.is_set()
+    assert not observed.changed.is_set()
 
 
 @pytest.mark.parametrize("first", ["refused", "claimed"])
-def test_the_pod_that_claimed_the_attempt_counts_whichever_was_seen_first(first: str) -> None:
+def test_the_pod_that_claimed_the_attempt_is_the_last_pod_in_any_order_of_observation(first: str) -> None:
     pods = [a_pod("refused", steps=REFUSED, phase="Failed"), a_pod("claimed", RUNNING, steps=PREPARED)]
 
-    sight = a_sight(a_job_object(), *sorted(pods, key=lambda pod: pod.name != first))
+    observed = an_observed(a_job_object(), *sorted(pods, key=lambda pod: pod.name != first))
 
-    assert sight.last_pod
-    assert sight.last_pod.name == "claimed"
-    assert [pod.name for pod in sight.refused_pods] == ["refused"]
-    assert not sight.is_doubled
-
-
-def test_a_refused_pod_neither_starts_the_attempt_nor_hides_one_that_may() -> None:
-    sight = a_sight(a_job_object(), a_pod("waiting"), a_pod("refused", steps=REFUSED, phase="Failed"))
-
-    assert sight.last_pod
-    assert sight.last_pod.name == "waiting"
-    assert not sight.has_started
+    assert observed.last_pod
+    assert observed.last_pod.name == "claimed"
+    assert [pod.name for pod in observed.refused_pods] == ["refused"]
+    assert not observed.is_doubled
 
 
-def test_an_attempt_is_doubled_while_one_of_two_pods_that_act_runs() -> None:
-    sight = a_sight(a_job_object(), a_pod("a", RUNNING), a_pod("b", RUNNING))
-    found = [sight.is_doubled]
+def test_a_refused_pod_neither_starts_the_attempt_nor_hides_a_waiting_pod() -> None:
+    observed = an_observed(a_job_object(), a_pod("waiting"), a_pod("refused", steps=REFUSED, phase="Failed"))
+
+    assert observed.last_pod
+    assert observed.last_pod.name == "waiting"
+    assert not observed.has_started
+
+
+def test_an_attempt_is_doubled_while_one_of_two_acting_pods_runs() -> None:
+    observed = an_observed(a_job_object(), a_pod("a", RUNNING), a_pod("b", RUNNING))
+    found = [observed.is_doubled]
     for name in ("a", "b"):
-        sight.pod_seen(a_pod(name, {"terminated": {"exitCode": 1}}, version=2, phase="Failed"))
-        found.append(sight.is_doubled)
+        observed.update_pod(a_pod(name, {"terminated": {"exitCode": 1}}, version=2, phase="Failed"))
+        found.append(observed.is_doubled)
 
     assert found == [True, True, False]
 
 
-def test_an_attempt_is_abandoned_when_its_pod_is_gone_and_the_cluster_makes_others() -> None:
-    sight = a_sight(a_job_object(), a_pod("claimed", RUNNING, steps=PREPARED), a_pod("refused", steps=REFUSED))
-    found = [sight.is_abandoned]
-    sight.pod_removed(a_pod("claimed"))
-    found.append(sight.is_abandoned)
-    sight.job_seen(DECIDED)
-    found.append(sight.is_abandoned)
+def test_an_attempt_is_abandoned_when_its_pod_is_deleted_and_others_exist() -> None:
+    observed = an_observed(a_job_object(), a_pod("claimed", RUNNING, steps=PREPARED), a_pod("refused", steps=REFUSED))
+    found = [observed.is_abandoned]
+    observed.remove_pod(a_pod("claimed"))
+    found.append(observed.is_abandoned)
+    observed.update_job(DECIDED)
+    found.append(observed.is_abandoned)
 
     assert found == [False, True, False]
 
@@ -163,12 +163,12 @@ def test_a_pod_starts_with_the_first_step_that_prints_events() -> None:
     assert a_pod("a", steps={"prepare": {"terminated": {"exitCode": 1}}}).reporting == ["prepare", "executor"]
 
 
-def test_containers_of_others_in_a_pod_say_nothing_of_the_attempt() -> None:
-    """A sidecar that an operator's mesh injects starts before the steps, and never ends."""
+def test_foreign_containers_of_a_pod_are_ignored() -> None:
+    """The sidecar of a service mesh starts before the steps, and never ends."""
     waiting = a_pod("a", steps={"mesh": RUNNING, "prepare": {}})
     assert not waiting.has_started
     assert waiting.reporting == ["executor"]
 
     running = a_pod("a", RUNNING, steps={"mesh": RUNNING} | PREPARED)
     assert running.container.name == "executor"
-    assert running.acts
+    assert running.has_acted

@@ -1,4 +1,4 @@
-"""The manifest of an attempt, field by field, and what changes it."""
+"""The manifest of an attempt, and the settings that change it."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from labrats.backends.kubernetes.pod import SCRATCH, Credentials, PodSettings, attempt_job, tombstone_job
+from labrats.backends.kubernetes.pod import SCRATCH, PodCredentials, PodSettings, attempt_job, placeholder_job
+from labrats.model.attempt_name import AttemptName
 from labrats.model.config import Sampling
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup
@@ -28,9 +29,9 @@ SETTINGS = PodSettings(
     data_claim="data",
     git_addresses=("10.0.0.0/8",),
 )
-"""What an operator might set."""
+"""Settings of an operator."""
 
-NO_CREDENTIALS = Credentials()
+NO_CREDENTIALS = PodCredentials()
 
 
 def an_owned_attempt(**spec: Any) -> Attempt:
@@ -40,7 +41,7 @@ def an_owned_attempt(**spec: Any) -> Attempt:
     return Attempt(replace(attempt.job, metadata=metadata, spec=a_spec(**spec)), an_ai_model(endpoint="http://models"))
 
 
-def pod_of(attempt: Attempt, credentials: Credentials = NO_CREDENTIALS, settings: PodSettings = SETTINGS) -> Any:
+def pod_of(attempt: Attempt, credentials: PodCredentials = NO_CREDENTIALS, settings: PodSettings = SETTINGS) -> Any:
     return attempt_job(attempt, credentials, settings)["spec"]["template"]
 
 
@@ -56,7 +57,7 @@ def test_the_models_sampling_reaches_the_executor() -> None:
     assert task_of(pod_of(Attempt(attempt.job, ai_model))).config.sampling == Sampling(temperature=0.2)
 
 
-def test_a_job_with_everything_has_this_manifest() -> None:
+def test_the_manifest_of_a_job_with_everything_is_as_recorded() -> None:
     attempt = an_owned_attempt(
         prompt=None,
         prompt_ref=KeyReference(name="ir-0000000a-prompt", key="prompt"),
@@ -64,7 +65,7 @@ def test_a_job_with_everything_has_this_manifest() -> None:
         workspace_files=(WorkspaceFile(name="notes.md", path="jobs/ir-0000000a-1f/0", size=3),),
         metadata={"repo": "a"},
     )
-    credentials = Credentials(
+    credentials = PodCredentials(
         repository=[("ir-0000000a-git", {"git-username": "username", "git-password": "password"})],
         agent=[("anthropic", {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"})],
     )
@@ -83,8 +84,8 @@ def test_the_executor_is_told_its_task() -> None:
     assert task.workspace.startswith(SCRATCH)
 
 
-def test_an_attempt_that_cannot_go_on_with_a_session_can_say_so() -> None:
-    """The workspace of an earlier one has ended with its pod."""
+def test_the_task_has_the_earlier_session_without_a_workspace() -> None:
+    """The workspace of the earlier attempt was deleted with its pod."""
     attempt = an_owned_attempt()
     job = replace(attempt.job, status=replace(attempt.job.status, attempts=2, session=a_session(1)))
 
@@ -92,7 +93,7 @@ def test_an_attempt_that_cannot_go_on_with_a_session_can_say_so() -> None:
     assert task_of(pod_of(Attempt(job))).resumption == Resumption(session=a_session(1))
 
 
-def test_a_prompt_without_a_config_map_is_an_input_all_the_same() -> None:
+def test_a_prompt_without_a_config_map_is_mounted_from_an_annotation() -> None:
     pod = pod_of(an_owned_attempt(prompt="Do it."))
 
     assert pod["metadata"]["annotations"]["labrats.work/prompt"] == "Do it."
@@ -100,7 +101,7 @@ def test_a_prompt_without_a_config_map_is_an_input_all_the_same() -> None:
     assert [item["path"] for item in source["downwardAPI"]["items"]] == ["job.json", "prompt"]
 
 
-def test_instructions_are_an_input_beside_the_prompt() -> None:
+def test_instructions_are_mounted_from_their_config_map() -> None:
     ref = KeyReference(name="ir-0000000a-prompt", key="instructions")
 
     pod = pod_of(an_owned_attempt(prompt="Do it.", instructions_ref=ref))
@@ -109,7 +110,7 @@ def test_instructions_are_an_input_beside_the_prompt() -> None:
     assert source["configMap"] == {"name": ref.name, "items": [{"key": "instructions", "path": "instructions"}]}
 
 
-def test_texts_that_were_made_of_a_job_written_by_hand_are_inputs_too() -> None:
+def test_texts_of_an_applied_job_are_mounted_from_their_config_map() -> None:
     attempt = an_owned_attempt(prompt="Too long for an annotation.")
     refs = {f"{key}_ref": KeyReference(name="ir-0000000a-texts", key=key) for key in ("prompt", "instructions")}
     job = replace(attempt.job, status=replace(attempt.job.status, **refs))
@@ -121,20 +122,20 @@ def test_texts_that_were_made_of_a_job_written_by_hand_are_inputs_too() -> None:
     assert [source["configMap"]["items"][0]["path"] for source in sources] == ["prompt", "instructions"]
 
 
-def test_a_job_may_have_other_resources() -> None:
+def test_a_job_may_set_the_resources() -> None:
     resources = {"limits": {"memory": "4Gi"}}
     attempt = an_owned_attempt(config={"executor_resources": resources})
 
     assert pod_of(attempt)["spec"]["containers"][0]["resources"] == resources
 
 
-def test_a_job_may_bring_its_own_image() -> None:
+def test_a_job_may_set_the_image() -> None:
     attempt = an_owned_attempt(config={"executor_image": "example/executor:2"})
 
     assert pod_of(attempt)["spec"]["containers"][0]["image"] == "example/executor:2"
 
 
-def test_the_cluster_ends_an_attempt_only_long_after_the_engine() -> None:
+def test_the_deadline_of_the_cluster_is_well_after_that_of_the_engine() -> None:
     attempt = an_owned_attempt(config={"timeout_ms": 60_000})
 
     seconds = attempt_job(attempt, NO_CREDENTIALS, SETTINGS)["spec"]["activeDeadlineSeconds"]
@@ -142,7 +143,7 @@ def test_the_cluster_ends_an_attempt_only_long_after_the_engine() -> None:
     assert seconds > 60 + SETTINGS.start_timeout_seconds + SETTINGS.grace_seconds + 60
 
 
-def test_an_operator_adds_to_the_pod_but_takes_nothing_away() -> None:
+def test_an_operator_can_add_fields_to_the_pod_but_not_replace_those_of_the_engine() -> None:
     fields = {"nodeSelector": {"pool": "agents"}, "containers": [], "automountServiceAccountToken": True}
     settings = PodSettings(image="labrats/executor:1", resources={}, scratch_size="1Gi", pod_fields=fields)
 
@@ -153,7 +154,7 @@ def test_an_operator_adds_to_the_pod_but_takes_nothing_away() -> None:
     assert len(pod["containers"]) == 1
 
 
-def test_a_pod_has_the_files_of_its_job_and_no_others() -> None:
+def test_a_pod_mounts_the_files_of_its_job_only() -> None:
     pod = pod_of(an_owned_attempt(workspace_files=(WorkspaceFile(name="a", path="jobs/1/0", size=1),)))
 
     mount = pod["spec"]["containers"][0]["volumeMounts"][-1]
@@ -162,7 +163,7 @@ def test_a_pod_has_the_files_of_its_job_and_no_others() -> None:
     assert file.path == f"{mount['mountPath']}/0"
 
 
-def test_files_without_a_volume_to_bring_them_are_refused() -> None:
+def test_a_job_with_files_is_refused_without_an_uploads_volume() -> None:
     attempt = an_owned_attempt(workspace_files=(WorkspaceFile(name="a", path="jobs/1/0", size=1),))
     settings = PodSettings(image="labrats/executor:1", resources={}, scratch_size="1Gi")
 
@@ -170,27 +171,29 @@ def test_files_without_a_volume_to_bring_them_are_refused() -> None:
         attempt_job(attempt, NO_CREDENTIALS, settings)
 
 
-def test_a_job_that_is_not_stored_owns_nothing() -> None:
+def test_the_manifest_of_a_job_without_a_uid_has_no_owner() -> None:
     assert attempt_job(an_attempt(), NO_CREDENTIALS, SETTINGS)["metadata"]["ownerReferences"] == []
 
 
-def test_a_tombstone_takes_the_name_and_never_runs() -> None:
-    tombstone = tombstone_job("ir-0000000a-1", "uid-1", SETTINGS)
+def test_a_placeholder_takes_the_name_and_never_runs() -> None:
+    placeholder = placeholder_job(AttemptName("ir-0000000a", 1), "uid-1", SETTINGS)
 
-    assert tombstone["metadata"]["name"] == "ir-0000000a-1"
-    assert tombstone["metadata"]["labels"]["labrats.work/job"] == "ir-0000000a"
-    assert tombstone["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
-    assert tombstone["spec"]["activeDeadlineSeconds"] == 0
+    assert placeholder["metadata"]["name"] == "ir-0000000a-1"
+    assert placeholder["metadata"]["labels"]["labrats.work/job"] == "ir-0000000a"
+    assert placeholder["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
+    assert placeholder["spec"]["activeDeadlineSeconds"] == 0
 
 
-def test_a_secret_of_which_nothing_is_wanted_is_not_mounted() -> None:
-    source, *_ = pod_of(an_owned_attempt(), Credentials(agent=[("anthropic", {})]))["spec"]["volumes"]
+def test_a_secret_without_a_wanted_key_is_not_mounted() -> None:
+    source, *_ = pod_of(an_owned_attempt(), PodCredentials(agent=[("anthropic", {})]))["spec"]["volumes"]
 
     assert not [each for each in source["projected"]["sources"] if "secret" in each]
 
 
-def test_no_secret_is_mounted_where_the_agent_runs() -> None:
-    credentials = Credentials(repository=[("git", {"git-password": "password"})], agent=[("anthropic", {"KEY": "KEY"})])
+def test_the_agents_container_mounts_no_secret() -> None:
+    credentials = PodCredentials(
+        repository=[("git", {"git-password": "password"})], agent=[("anthropic", {"KEY": "KEY"})]
+    )
     setup = WorkspaceSetup(git_repo="https://git.example/a.git", credentials_ref="git")
 
     spec = pod_of(an_owned_attempt(workspace_setup=setup), credentials)["spec"]
@@ -207,7 +210,7 @@ def test_no_secret_is_mounted_where_the_agent_runs() -> None:
     assert mounted == {"prepare": {"anthropic"}, "clone": {"git"}, "executor": set()}
 
 
-def test_the_steps_with_credentials_never_run_an_image_that_a_job_names() -> None:
+def test_steps_with_credentials_never_use_the_image_of_a_job() -> None:
     setup = WorkspaceSetup(git_repo="https://git.example/a.git")
     attempt = an_owned_attempt(workspace_setup=setup, config={"executor_image": "example/executor:2"})
 
@@ -216,7 +219,7 @@ def test_the_steps_with_credentials_never_run_an_image_that_a_job_names() -> Non
     assert {step["image"] for step in steps} == {SETTINGS.image}
 
 
-def test_only_the_first_container_has_the_volume_of_claims_and_of_that_only_its_attempts_folder() -> None:
+def test_only_the_prepare_step_mounts_the_claims_volume_and_only_its_own_folder() -> None:
     spec = pod_of(an_owned_attempt())["spec"]
 
     mounts = {
@@ -226,7 +229,7 @@ def test_only_the_first_container_has_the_volume_of_claims_and_of_that_only_its_
     assert mounts == {"prepare": ["claims/0a/ir-0000000a-1"], "executor": []}
 
 
-def test_without_the_volume_nothing_is_claimed() -> None:
+def test_without_a_data_volume_nothing_is_claimed() -> None:
     settings = PodSettings(image="labrats/executor:1", resources={}, scratch_size="1Gi")
 
     spec = pod_of(an_owned_attempt(), settings=settings)["spec"]
@@ -236,7 +239,7 @@ def test_without_the_volume_nothing_is_claimed() -> None:
 
 
 @pytest.mark.parametrize("image", ["example/executor:3", "NO IMAGE"])
-def test_an_image_that_a_resource_written_by_hand_may_not_name_is_refused_again(image: str) -> None:
+def test_an_image_that_is_not_allowed_is_refused_for_an_applied_job(image: str) -> None:
     settings = PodSettings(image="usual:1", resources={}, scratch_size="1Gi", images=("example/executor:2",))
     allowed, other = (an_owned_attempt(config={"executor_image": each}) for each in ("example/executor:2", image))
 
@@ -246,7 +249,7 @@ def test_an_image_that_a_resource_written_by_hand_may_not_name_is_refused_again(
     assert FailedCode(refused.value.code) is FailedCode.INVALID
 
 
-def test_an_operators_volumes_are_where_the_agent_runs_and_where_its_repository_is_cloned() -> None:
+def test_an_operators_volumes_are_mounted_in_the_clone_step_and_the_executor() -> None:
     extras = PodExtras(
         annotations={"team": "core"},
         labels={"team": "core", "labrats.work/job": "another"},
@@ -267,7 +270,7 @@ def test_an_operators_volumes_are_where_the_agent_runs_and_where_its_repository_
     assert pod["metadata"]["labels"]["labrats.work/job"] == "ir-0000000a"
 
 
-def test_an_operators_init_containers_run_once_the_attempt_is_claimed_and_before_the_repository_is_cloned() -> None:
+def test_an_operators_init_containers_run_between_the_claim_and_the_clone() -> None:
     fields = {"initContainers": [{"name": "fetch-ca", "image": "busybox"}]}
     settings = PodSettings(image="usual:1", resources={}, scratch_size="1Gi", pod_fields=fields)
     setup = WorkspaceSetup(git_repo="https://git.example/a.git")

@@ -1,4 +1,4 @@
-"""The way to the API server goes through the proxy that the environment names, and no other."""
+"""Requests to the API server use the proxy of the environment, and no other."""
 
 import asyncio
 from pathlib import Path
@@ -22,27 +22,27 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-@pytest.mark.parametrize("named", ["http://proxy.test:3128", "proxy.test:3128"])
-def test_the_proxy_that_the_environment_names_is_taken(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+@pytest.mark.parametrize("address", ["http://proxy.test:3128", "proxy.test:3128"])
+def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     assert proxy_options(API_SERVER) == {}
-    monkeypatch.setenv("HTTPS_PROXY", named)
+    monkeypatch.setenv("HTTPS_PROXY", address)
     assert proxy_options(API_SERVER) == {"proxy": URL("http://proxy.test:3128")}
     assert proxy_options("http://127.0.0.1:8080") == {}
 
 
 @pytest.mark.parametrize("exempt", ["api.cluster.test", ".cluster.test", "other.test,cluster.test", "*"])
-def test_an_api_server_may_be_exempt_from_it(monkeypatch: pytest.MonkeyPatch, exempt: str) -> None:
+def test_no_proxy_exempts_an_api_server(monkeypatch: pytest.MonkeyPatch, exempt: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", exempt)
     assert proxy_options(API_SERVER) == {}
 
 
-def test_a_proxy_that_cannot_be_spoken_to_is_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_https_proxy_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "https://proxy.test:3128")
     assert proxy_options(API_SERVER) == {}
 
 
-async def test_requests_and_watches_go_through_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_requests_and_watches_go_through_the_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     arrived: list[str] = []
 
     async def answer(request: web.BaseRequest) -> web.Response:
@@ -60,13 +60,13 @@ async def test_requests_and_watches_go_through_it(monkeypatch: pytest.MonkeyPatc
     assert arrived == ["http://api.cluster.test:8080/api", "http://api.cluster.test:8080/watch"]
 
 
-async def test_a_tunnel_is_asked_for_with_the_proxys_password_where_the_api_server_speaks_tls(
+async def test_a_tls_connection_is_tunnelled_with_the_password_of_the_proxy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked: list[bytes] = []
+    received: list[bytes] = []
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        received.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
         writer.close()
 
@@ -76,6 +76,6 @@ async def test_a_tunnel_is_asked_for_with_the_proxys_password_where_the_api_serv
         async with ApiClient.open(a_kubeconfig(API_SERVER, tmp_path)) as client:
             with pytest.raises(RetryLater, match="502"):
                 await client.request("GET", "/api")
-    head = asked[0].decode()
+    head = received[0].decode()
     assert head.startswith("CONNECT api.cluster.test:6443 HTTP/1.1\r\n")
     assert f"Proxy-Authorization: {encode_basic_auth('user', 'test-p@ss')}\r\n" in head

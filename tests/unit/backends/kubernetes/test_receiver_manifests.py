@@ -1,4 +1,4 @@
-"""What receives for a webhook source on a cluster, as the objects are asked for."""
+"""The objects of the receiver of a webhook source."""
 
 from dataclasses import replace
 from typing import Any
@@ -29,22 +29,22 @@ def a_source(name: str = "github", **fields: Any) -> WebhookSource:
     return WebhookSource(metadata=Metadata(name=name, uid="uid-1"), spec=spec)
 
 
-def test_all_of_it_belongs_to_the_source_and_goes_with_it() -> None:
-    for made in (deployment(a_source(), "1", SETTINGS), service(a_source()), ingress(a_source(), SETTINGS)):
-        assert made["metadata"]["ownerReferences"] == [
+def test_all_objects_are_owned_by_the_source() -> None:
+    for manifest in (deployment(a_source(), "1", SETTINGS), service(a_source()), ingress(a_source(), SETTINGS)):
+        assert manifest["metadata"]["ownerReferences"] == [
             {"apiVersion": "labrats.work/v1alpha1", "kind": "WebhookSource", "name": "github", "uid": "uid-1"}
         ]
 
 
 @pytest.mark.parametrize("name", ["github", "a" * 40, "a" * 63, "dotted.name", "a-"])
-def test_its_name_can_be_that_of_a_service(name: str) -> None:
-    called = receiver_name(name)
-    assert len(called) <= 63
-    assert "." not in called
-    assert called[-1] != "-"
+def test_the_name_of_a_receiver_is_valid_for_a_service(name: str) -> None:
+    receiver = receiver_name(name)
+    assert len(receiver) <= 63
+    assert "." not in receiver
+    assert receiver[-1] != "-"
 
 
-def test_names_that_are_made_up_do_not_collide() -> None:
+def test_hashed_names_do_not_collide() -> None:
     assert len({receiver_name(name) for name in ("a.b", "a.c", "a" * 62, "a" * 63)}) == 4
 
 
@@ -56,11 +56,11 @@ def test_names_that_are_made_up_do_not_collide() -> None:
         ({"host": "h.example", "path": "/x", "tls_secret_name": "tls"}, "https://h.example/x"),
     ],
 )
-def test_its_url_is_that_of_its_host_or_else_of_its_service(fields: dict[str, Any], url: str) -> None:
+def test_the_url_of_a_receiver_has_the_host_of_the_source_or_of_the_service(fields: dict[str, Any], url: str) -> None:
     assert receiver_url(a_source(**fields), SETTINGS) == url
 
 
-def test_its_pod_has_the_one_key_of_its_secret_and_no_secret_in_its_environment() -> None:
+def test_the_pod_mounts_one_key_of_the_secret_and_has_no_secret_in_its_environment() -> None:
     pod = deployment(a_source(), "1", SETTINGS)["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert [each["secret"] for each in pod["volumes"] if "secret" in each] == [
@@ -71,13 +71,13 @@ def test_its_pod_has_the_one_key_of_its_secret_and_no_secret_in_its_environment(
     assert (pod["serviceAccountName"], pod["imagePullSecrets"]) == ("receiver", [{"name": "registry"}])
 
 
-def test_another_version_of_the_secret_is_another_pod() -> None:
+def test_a_new_version_of_the_secret_changes_the_pods_annotation() -> None:
     first, second = (deployment(a_source(), version, SETTINGS)["spec"]["template"] for version in ("1", "2"))
     assert first != second
     assert first["spec"] == second["spec"]
 
 
-def test_an_operator_adds_to_receivers_and_to_their_ingresses() -> None:
+def test_an_operator_can_add_to_receivers_and_to_their_ingresses() -> None:
     extras = PodExtras(
         annotations={"team": "core"},
         labels={"team": "core", SOURCE_LABEL: "another"},

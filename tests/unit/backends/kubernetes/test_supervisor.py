@@ -1,4 +1,4 @@
-"""Who sees an attempt through, when another has its name."""
+"""The supervision of attempts of different jobs with the same name."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from labrats.backends.kubernetes.supervisor import Supervisor
 from tests.support.waiting import eventually
 from tests.unit.backends.kubernetes.objects import NAME, a_job_object
 
-NO_CLIENT: Any = None  # nothing is asked of the cluster while a Job is under way
+NO_CLIENT: Any = None  # no request is sent while a Job is running
 
 
 def a_job_of(uid: str) -> JobObject:
@@ -19,23 +19,23 @@ def a_job_of(uid: str) -> JobObject:
     return a_job_object(uid=f"job-of-{uid}", ownerReferences=[owner])
 
 
-async def test_an_earlier_job_of_the_name_is_seen_through_no_further(tmp_path: Path) -> None:
-    attendance = Supervisor(
+async def test_supervision_of_an_earlier_job_of_the_same_name_is_cancelled(tmp_path: Path) -> None:
+    supervisor = Supervisor(
         BatchClient(NO_CLIENT, "default"), tmp_path, Claims(tmp_path), start_timeout_seconds=60, parts_seconds=60
     )
     files = AttemptFiles.of(tmp_path, NAME)
-    async with attendance._tasks:
-        attendance._see(a_job_of("first"))
-        earlier = attendance._attended[NAME]
+    async with supervisor._tasks:
+        supervisor._update_job(a_job_of("first"))
+        earlier = supervisor._supervisions[NAME]
         await eventually(lambda: files.owner == "first")
         files.remove()
 
-        attendance._see(a_job_of("second"))
-        later = attendance._attended[NAME]
+        supervisor._update_job(a_job_of("second"))
+        later = supervisor._supervisions[NAME]
         await eventually(lambda: files.owner == "second")
         assert earlier.cancelled()
-        assert attendance._attended == {NAME: later}
+        assert supervisor._supervisions == {NAME: later}
 
-        await attendance.leave(NAME)
+        await supervisor.stop_supervising(NAME)
         assert later.cancelled()
-        assert attendance._attended == {}
+        assert supervisor._supervisions == {}

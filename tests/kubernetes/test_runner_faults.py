@@ -1,4 +1,4 @@
-"""Attempts on a real node, with an API server that fails in every way it can: none runs twice, and nothing is lost."""
+"""Attempts on a real node while the API server fails: no attempt runs twice, and no output is lost."""
 
 import asyncio
 import itertools
@@ -14,7 +14,7 @@ from aiohttp import web
 
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.failures import Failure
+from labrats.backends.kubernetes.failures import AttemptFailure
 from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.errors import GiveUp, RetryLater
@@ -22,8 +22,8 @@ from labrats.model.job import FailedCode
 from labrats.model.protocol import LogEvent, ResultEvent, events_in
 from labrats.ports import Attempt, Gone, NotStarted
 from tests.cluster.proxy import Break, Cut, Fault, FaultyProxy, Lose, Refuse, is_log, is_watch, is_write
+from tests.conformance.attempts import end_of, start_with_retries
 from tests.conformance.kubernetes_backend import a_pod_settings
-from tests.conformance.test_runner import end_of, start_now_or_later
 from tests.fakes.store import MemoryStore
 from tests.support.background import run_in_background
 from tests.support.builders import an_attempt
@@ -49,7 +49,7 @@ async def proxy(api_client: ApiClient, tmp_path: Path) -> AsyncIterator[FaultyPr
 
 @pytest.fixture
 def open_runner(jobs_namespace: str, executor_image: str, tmp_path: Path) -> OpenRunner:
-    """An engine's runner, by its connection to the API server."""
+    """Return a function that opens the runner of an engine with this client."""
     settings = KubernetesRunnerSettings(jobs_namespace, tmp_path / "attempts", a_pod_settings(executor_image))
 
     @asynccontextmanager
@@ -69,7 +69,7 @@ async def runner(proxy: FaultyProxy, open_runner: OpenRunner) -> AsyncIterator[K
 
 
 async def assert_ran_once(runner: KubernetesRunner, attempt: Attempt) -> None:
-    """It has ended well, and its whole output is there, without a repeat."""
+    """Assert that the attempt succeeded, and that its output is complete and without duplicates."""
     gone = await end_of(runner, attempt)
     assert isinstance(gone.outcome, ResultEvent), gone
     events = [event async for lines in runner.read(attempt.name, follow=False) for event in events_in(lines)]
@@ -78,26 +78,26 @@ async def assert_ran_once(runner: KubernetesRunner, attempt: Attempt) -> None:
 
 
 @pytest.mark.parametrize("fault", [Refuse(500), Refuse(429, retry_after=1), Lose()], ids=["500", "429", "lost"])
-async def test_a_start_that_may_have_happened_happens_once(
+async def test_a_start_with_an_unknown_outcome_runs_one_executor(
     runner: KubernetesRunner, proxy: FaultyProxy, fault: Fault
 ) -> None:
     attempt = an_attempt(STEPS)
     async with proxy.faults(is_write, fault):
         with pytest.raises(RetryLater):
             await runner.start(attempt)
-        await start_now_or_later(runner, attempt)
+        await start_with_retries(runner, attempt)
     await assert_ran_once(runner, attempt)
 
 
 @pytest.mark.parametrize("how", [Cut.RESET, Cut.HALF_LINE, Cut.INVALID_JSON, Cut.END])
-async def test_a_log_that_is_cut_is_read_on(runner: KubernetesRunner, proxy: FaultyProxy, how: Cut) -> None:
+async def test_an_interrupted_log_is_continued(runner: KubernetesRunner, proxy: FaultyProxy, how: Cut) -> None:
     attempt = an_attempt(STEPS)
     async with proxy.faults(is_log, Break(how, 0), Break(how, 3), Break(how, 2)):
         await runner.start(attempt)
         await assert_ran_once(runner, attempt)
 
 
-async def test_no_output_is_missed_because_the_watch_of_pods_lags(proxy: FaultyProxy, open_runner: OpenRunner) -> None:
+async def test_a_lagging_watch_of_pods_loses_no_output(proxy: FaultyProxy, open_runner: OpenRunner) -> None:
     attempt = an_attempt(STEPS)
     async with proxy.faults(is_watch_of_pods, Break(Cut.SILENCE)), open_runner(proxy.client) as runner:
         await runner.start(attempt)
@@ -105,7 +105,9 @@ async def test_no_output_is_missed_because_the_watch_of_pods_lags(proxy: FaultyP
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_fails_every_attempt_runs_once(runner: KubernetesRunner, proxy: FaultyProxy, seed: int) -> None:
+async def test_every_attempt_runs_once_despite_random_faults(
+    runner: KubernetesRunner, proxy: FaultyProxy, seed: int
+) -> None:
     dice = random.Random(seed)
 
     answers: list[Fault] = [Refuse(500), Refuse(503), Refuse(429, retry_after=1), Lose()]
@@ -120,48 +122,46 @@ async def test_whatever_fails_every_attempt_runs_once(runner: KubernetesRunner, 
     proxy.plan = plan
     attempts = [an_attempt(STEPS) for _ in range(8)]
     for attempt in attempts:
-        await start_now_or_later(runner, attempt)
+        await start_with_retries(runner, attempt)
     for attempt in attempts:
         await assert_ran_once(runner, attempt)
 
 
-async def test_a_kill_whose_answers_are_lost_ends_it(runner: KubernetesRunner, proxy: FaultyProxy) -> None:
+async def test_kill_with_lost_answers_ends_the_attempt(runner: KubernetesRunner, proxy: FaultyProxy) -> None:
     attempt, unstarted = an_attempt([{"log": "here"}, {"hang": True}]), an_attempt()
     await runner.start(attempt)
     for each in (attempt, unstarted):
         async with proxy.faults(is_write, Lose()):
-            with suppress(RetryLater):  # a DELETE that gets no answer is sent again by itself
+            with suppress(RetryLater):  # aiohttp repeats a DELETE without an answer
                 await runner.kill(each.name)
         await runner.kill(each.name)
         assert isinstance(await runner.find(each.name), Gone)
 
 
-async def test_nothing_is_left_of_attempts_that_were_removed_before_they_started(
-    runner: KubernetesRunner, tmp_path: Path
-) -> None:
+async def test_attempts_removed_before_their_start_leave_nothing(runner: KubernetesRunner, tmp_path: Path) -> None:
     for name in [an_attempt().name for _ in range(20)]:
         await runner.kill(name)
         await runner.remove(name)
-    await runner.kill(an_attempt().name)  # what the cluster says of the earlier ones has been heard by the end of this
+    await runner.kill(an_attempt().name)  # afterwards, all changes of the earlier attempts were observed
     [last] = [path for path in (tmp_path / "attempts").rglob("*") if path.is_file()]
     assert last.name == "ending.json"
 
 
-async def test_nothing_is_written_of_an_attempt_that_was_removed(
+async def test_the_ending_of_a_removed_attempt_is_not_written(
     runner: KubernetesRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """How it ended is written twice: by whoever ends it, and, here too late, by whoever sees that in the cluster."""
-    conclude, turn, has_come = AttemptFiles.conclude, itertools.count(), threading.Event()
+    """The ending is written twice: by the kill, and by the supervisor, which here comes after the removal."""
+    record_ending, turn, second_came = AttemptFiles.record_ending, itertools.count(), threading.Event()
 
-    def conclude_in_turn(files: AttemptFiles, failure: Failure) -> None:
+    def record_in_turn(files: AttemptFiles, failure: AttemptFailure) -> None:
         if next(turn) == 0:
-            assert has_come.wait(DEADLINE_SECONDS)
+            assert second_came.wait(DEADLINE_SECONDS)
         else:
-            has_come.set()
+            second_came.set()
             time.sleep(0.5)
-        conclude(files, failure)
+        record_ending(files, failure)
 
-    monkeypatch.setattr(AttemptFiles, "conclude", conclude_in_turn)
+    monkeypatch.setattr(AttemptFiles, "record_ending", record_in_turn)
     name = an_attempt().name
     await runner.kill(name)
     await runner.remove(name)
@@ -169,16 +169,16 @@ async def test_nothing_is_written_of_an_attempt_that_was_removed(
     assert [path for path in (tmp_path / "attempts").rglob("*") if path.is_file()] == []
 
 
-async def test_a_job_of_somebody_else_is_neither_adopted_nor_touched(
+async def test_a_foreign_job_is_neither_adopted_nor_changed(
     runner: KubernetesRunner, api_client: ApiClient, jobs_namespace: str
 ) -> None:
     attempt = an_attempt()
-    pod = {"restartPolicy": "Never", "containers": [{"name": "theirs", "image": "none"}]}
-    theirs = {"metadata": {"name": attempt.name}, "spec": {"suspend": True, "template": {"spec": pod}}}
+    pod = {"restartPolicy": "Never", "containers": [{"name": "foreign", "image": "none"}]}
+    foreign = {"metadata": {"name": str(attempt.name)}, "spec": {"suspend": True, "template": {"spec": pod}}}
     api = BatchClient(api_client, jobs_namespace)
-    before = await api.create_job(theirs)
+    before = await api.create_job(foreign)
 
-    with pytest.raises(GiveUp, match="none of Labrats's") as refusal:
+    with pytest.raises(GiveUp, match="that Labrats did not create") as refusal:
         await runner.start(attempt)
     assert FailedCode(refusal.value.code) is FailedCode.INTERNAL
     assert await runner.find(attempt.name) == NotStarted()
@@ -187,7 +187,7 @@ async def test_a_job_of_somebody_else_is_neither_adopted_nor_touched(
     assert (await api.get_job(attempt.name)).spec == before.spec
 
 
-async def test_what_was_deleted_while_no_engine_looked_is_lost_and_not_started_again(
+async def test_an_attempt_deleted_while_no_engine_ran_is_lost_and_not_started_again(
     api_client: ApiClient, jobs_namespace: str, open_runner: OpenRunner
 ) -> None:
     attempt = an_attempt([{"log": "here"}, {"hang": True}])
@@ -196,11 +196,11 @@ async def test_what_was_deleted_while_no_engine_looked_is_lost_and_not_started_a
     api = BatchClient(api_client, jobs_namespace)
     await api.delete_job(await api.get_job(attempt.name))
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while await api.pods_of(attempt.name):
+        while await api.pods_of(str(attempt.name)):
             await asyncio.sleep(0.1)
 
     async with open_runner(api_client) as second:
         assert (await end_of(second, attempt)).code is FailedCode.LOST
         await second.start(attempt)
         assert isinstance(await second.find(attempt.name), Gone)
-    assert await api.pods_of(attempt.name) == []
+    assert await api.pods_of(str(attempt.name)) == []

@@ -1,4 +1,4 @@
-"""API keys that people apply as Secrets."""
+"""API keys that are applied as Secrets."""
 
 import base64
 from datetime import UTC, datetime
@@ -23,24 +23,24 @@ def a_secret(name: str, key: str, **fields: object) -> dict[str, object]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"key": key}} | fields
 
 
-async def test_a_key_that_is_applied_is_soon_in_the_clear_nowhere(
+async def test_an_applied_api_key_is_soon_replaced_by_its_hash(
     api_client: ApiClient, namespace: str, kubectl: Kubectl
 ) -> None:
-    ring, key = ApiKeyIndex([]), "lr_test-key-that-was-applied"
-    in_the_clear = (key, base64.b64encode(key.encode()).decode())
-    async with KubernetesStore.open(api_client, namespace) as store, run_in_background(ring.follow(store)):
-        for _ in range(2):  # what is applied once more holds the key once more
+    index, key = ApiKeyIndex([]), "lr_test-key-that-was-applied"
+    plain_texts = (key, base64.b64encode(key.encode()).decode())
+    async with KubernetesStore.open(api_client, namespace) as store, run_in_background(index.follow(store)):
+        for _ in range(2):  # the second apply writes the key again
             kubectl("apply", "-f", "-", stdin=a_secret("applied", key))
-            await eventually(lambda: not any(each in kubectl("get", "secrets", "-oyaml") for each in in_the_clear))
-        assert ring.caller(key, NOW) is not None
+            await eventually(lambda: not any(each in kubectl("get", "secrets", "-oyaml") for each in plain_texts))
+        assert index.caller(key, NOW) is not None
 
 
-async def test_a_secret_that_cannot_be_changed_is_a_key_and_stops_nobody(
+async def test_an_immutable_secret_is_an_api_key_and_does_not_block_others(
     api_client: ApiClient, namespace: str, kubectl: Kubectl
 ) -> None:
-    ring = ApiKeyIndex([])
-    async with KubernetesStore.open(api_client, namespace) as store, run_in_background(ring.follow(store)):
+    index = ApiKeyIndex([])
+    async with KubernetesStore.open(api_client, namespace) as store, run_in_background(index.follow(store)):
         kubectl("create", "-f", "-", stdin=a_secret("fixed", "lr_test-key-that-is-fixed", immutable=True))
-        await eventually(lambda: ring.caller("lr_test-key-that-is-fixed", NOW) is not None)
+        await eventually(lambda: index.caller("lr_test-key-that-is-fixed", NOW) is not None)
         kubectl("create", "-f", "-", stdin=a_secret("other", "lr_another-test-key"))
-        await eventually(lambda: ring.caller("lr_another-test-key", NOW) is not None)
+        await eventually(lambda: index.caller("lr_another-test-key", NOW) is not None)

@@ -1,4 +1,4 @@
-"""What the API server's audit log says of engines' writes."""
+"""The writes of engines in the API server's audit log."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _WRITES = ("create", "update", "patch", "delete")
 
 @dataclass(frozen=True)
 class Write:
-    """One request. manager: whom it named as its field manager."""
+    """One write request. manager: its field manager."""
 
     at: datetime
     verb: str
@@ -29,18 +29,18 @@ class Write:
 
 
 def writes_in(cluster: Cluster, namespace: str) -> list[Write]:
-    """The writes of engines in a namespace, in the order in which they came; who leads is another matter."""
+    """Return the writes of engines in a namespace, in order, without those of the leader election."""
     return [write for write in _writes(cluster, namespace) if write.target != "leases"]
 
 
 def answers_in(cluster: Cluster, namespace: str) -> Iterator[int]:
-    """The status code of every answer that an engine, or a test, got in the namespace."""
+    """Yield the status code of every answer to an engine or a test in the namespace."""
     for entry in _requests(cluster, namespace):
         yield entry["responseStatus"]["code"]
 
 
 def epoch_of(write: Write) -> int:
-    """The epoch of the leader that wrote; 0 where it was none."""
+    """Return the epoch of the leader that sent the write; 0 for another client."""
     prefix = field_manager(0).removesuffix("0")
     return int(write.manager.removeprefix(prefix)) if write.manager.startswith(prefix) else 0
 
@@ -62,6 +62,6 @@ def _writes(cluster: Cluster, namespace: str) -> Iterator[Write]:
 def _requests(cluster: Cluster, namespace: str) -> Iterator[dict[str, Any]]:
     for line in (cluster.folder / "audit.jsonl").read_text().splitlines():
         entry: dict[str, Any] = json.loads(line)
-        is_ours = entry.get("userAgent", "").startswith("Python/")
-        if is_ours and entry.get("objectRef", {}).get("namespace") == namespace:
+        is_from_python = entry.get("userAgent", "").startswith("Python/")
+        if is_from_python and entry.get("objectRef", {}).get("namespace") == namespace:
             yield entry

@@ -1,4 +1,4 @@
-"""The files of a job that was deleted while no engine ran are removed from the volumes."""
+"""The removal of files of jobs that were deleted while no engine ran."""
 
 import os
 from pathlib import Path
@@ -21,13 +21,13 @@ MARK = "left-by-a-deleted-job"
 
 @pytest.fixture
 async def engine(start_engine: EngineFactory, api_client: ApiClient, jobs_namespace: str) -> LocalEngine:
-    """An engine that gives files to jobs."""
+    """An engine with an uploads volume."""
     engine = start_engine(LABRATS_UPLOADS_CLAIM="uploads")
     await bind_volume(api_client, jobs_namespace, "uploads", str(engine.data_dir / "uploads"))
     return engine
 
 
-async def test_what_a_job_left_that_was_deleted_while_no_engine_led_is_removed(
+async def test_files_of_a_job_deleted_while_no_engine_ran_are_removed(
     engine: LocalEngine, api_client: ApiClient, jobs_namespace: str
 ) -> None:
     async with engine.admin() as admin:

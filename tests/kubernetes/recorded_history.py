@@ -1,4 +1,4 @@
-"""Who sees what happens on a cluster, apart from the clients: a watch of their own, the outputs, and the pods."""
+"""The history of jobs on a cluster, from a separate watch, the outputs and the pods."""
 
 import asyncio
 import json
@@ -15,6 +15,8 @@ from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import PodObject
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.codec import resource_type
+from labrats.backends.kubernetes.files import AttemptFiles
+from labrats.files.attempt_output import attempt_names
 from labrats.model.job import Job
 from tests.acceptance.engine import LocalEngine
 from tests.torture.history import History, JobVersion, Run
@@ -22,21 +24,23 @@ from tests.torture.load import SLOTS, Answers
 from tests.torture.witnesses import run_of, version_of
 
 NOT_UNDER_FAULTS: Final = {"priority"}
-"""A job whose start could not be recorded keeps its slot until the next try, and others begin before it. And those that
-get their slots at once, as when an engine begins to lead, have their starts recorded side by side, in any order.
+"""Guarantees that do not hold under faults.
+
+A job whose start could not be recorded keeps its slot until the next try, while others start. And jobs that get their
+slots at the same time, as after a change of leadership, are recorded as started in any order.
 """
 
 
 async def history_of(
-    client: ApiClient, namespace: str, engine: LocalEngine, said: Answers, written: Sequence[JobVersion]
+    client: ApiClient, namespace: str, engine: LocalEngine, answers: Answers, written: Sequence[JobVersion]
 ) -> History:
-    """What all witnesses say, once every job has ended."""
+    """Return the history once every job has ended."""
     return History(
-        accepted=said.accepted,
-        commands=said.commands,
-        reported=said.reported,
-        followed=said.followed,
-        unexpected_answers=said.unexpected_answers,
+        accepted=answers.accepted,
+        commands=answers.commands,
+        reported=answers.reported,
+        followed=answers.followed,
+        unexpected_answers=answers.unexpected_answers,
         written=written,
         runs=read_runs(engine.data_dir / "attempts"),
         leftovers=await living_pods(client, namespace),
@@ -51,9 +55,9 @@ class _Event(msgspec.Struct):
 
 @asynccontextmanager
 async def recorded_versions(client: ApiClient, namespace: str) -> AsyncIterator[list[JobVersion]]:
-    """Every version of every job that is written while the block runs, by a watch that nothing disturbs.
+    """Record every version of every job that is written during the block, by a watch without faults.
 
-    What was taken back is left out: a job of which not all could be created, which was therefore never accepted.
+    Deleted jobs are left out: they were rolled back because not all parts could be created, so never accepted.
     """
     jobs, versions = resource_type(Job), list[JobVersion]()
     path = jobs.path(namespace)
@@ -76,8 +80,8 @@ async def recorded_versions(client: ApiClient, namespace: str) -> AsyncIterator[
 
 
 def read_runs(attempts: Path) -> list[Run]:
-    """Every attempt that said anything, by its output."""
-    runs = [run_of(folder.name, folder / "output.jsonl") for folder in sorted(attempts.glob("*/*"))]
+    """Return every attempt that has output."""
+    runs = [run_of(name, AttemptFiles.of(attempts, name).output) for name in sorted(attempt_names(attempts))]
     return [run for run in runs if run]
 
 
@@ -86,8 +90,8 @@ async def living_pods(client: ApiClient, namespace: str) -> list[str]:
 
 
 async def pods_by_job(client: ApiClient, namespace: str) -> Counter[str]:
-    """How many pods each job has had."""
-    return Counter(pod.attempt.rpartition("-")[0] for pod in await _pods(client, namespace))
+    """Return the number of pods of each job."""
+    return Counter(pod.attempt.job_id for pod in await _pods(client, namespace) if pod.attempt)
 
 
 async def _pods(client: ApiClient, namespace: str) -> list[PodObject]:

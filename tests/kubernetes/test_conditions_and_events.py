@@ -1,4 +1,4 @@
-"""What becomes of a job, as its resource tells it: in conditions, and in Events where somebody may have to act."""
+"""Conditions of jobs, and Events about jobs that may need attention."""
 
 import json
 from collections.abc import AsyncIterator
@@ -32,18 +32,18 @@ async def store(api_client: ApiClient, namespace: str) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def running(store: Store) -> Job:
-    """A job whose first attempt was admitted."""
+    """A job whose first attempt has started."""
     job = await store.create(a_job(resource_version=""))
     return await store.update(advance(job, JobEvent.START, attempts=1, started_at=NOW, slot="opus"))
 
 
 def events_of(kubectl: Kubectl, job: Job) -> list[str]:
-    """What was told of it: type and reason."""
+    """Return the type and reason of each Event of the job."""
     listed = json.loads(kubectl("get", "events", "-o", "json", f"--field-selector=involvedObject.name={job.id}"))
     return [f"{each['type']} {each['reason']}" for each in listed["items"]]
 
 
-async def test_conditions_say_how_far_a_job_is(kubectl: Kubectl, store: Store, running: Job) -> None:
+async def test_conditions_show_the_progress_of_a_job(kubectl: Kubectl, store: Store, running: Job) -> None:
     def conditions() -> dict[str, dict[str, Any]]:
         status = json.loads(kubectl("get", "ir", running.id, "-o", "json"))["status"]
         return {each["type"]: each for each in status["conditions"]}
@@ -63,7 +63,9 @@ async def test_conditions_say_how_far_a_job_is(kubectl: Kubectl, store: Store, r
         assert "condition met" in kubectl("wait", f"ir/{running.id}", f"--for=condition={condition}", "--timeout=1s")
 
 
-async def test_a_failure_is_told_once_and_shown_by_describe(kubectl: Kubectl, store: Store, running: Job) -> None:
+async def test_a_failure_is_recorded_once_as_an_event_that_describe_shows(
+    kubectl: Kubectl, store: Store, running: Job
+) -> None:
     failed = await store.update(advance(running, JobEvent.FAIL, **FAILED))
     await eventually(lambda: events_of(kubectl, running) == ["Warning Failed"])
     labelled = await store.update(replace(failed, metadata=replace(failed.metadata, labels={"seen": "yes"})))
@@ -77,20 +79,22 @@ async def test_a_failure_is_told_once_and_shown_by_describe(kubectl: Kubectl, st
     assert f"image_pull: {REASON}" in described.split("Events:")[1]
 
 
-async def test_a_job_that_is_put_back_says_why(kubectl: Kubectl, store: Store, running: Job) -> None:
-    put_back = FAILED | {"finished_at": None, "not_before": NOW + timedelta(seconds=10)}
-    await store.update(advance(running, JobEvent.REQUEUE, **put_back))
+async def test_a_requeued_job_has_an_event_and_a_condition_with_the_reason(
+    kubectl: Kubectl, store: Store, running: Job
+) -> None:
+    requeued = FAILED | {"finished_at": None, "not_before": NOW + timedelta(seconds=10)}
+    await store.update(advance(running, JobEvent.REQUEUE, **requeued))
     await eventually(lambda: events_of(kubectl, running) == ["Warning PutBack"])
     message = "{.status.conditions[?(@.type=='Started')].message}"
     assert REASON in kubectl("get", "ir", running.id, "-o", f"jsonpath={message}")
 
 
-async def test_a_sentence_of_any_length_can_be_told(kubectl: Kubectl, store: Store, running: Job) -> None:
+async def test_an_event_with_a_long_reason_is_recorded(kubectl: Kubectl, store: Store, running: Job) -> None:
     await store.update(advance(running, JobEvent.FAIL, **FAILED | {"failed_reason": "ü" * 5000}))
     await eventually(lambda: events_of(kubectl, running) == ["Warning Failed"])
 
 
-async def test_a_job_that_goes_well_costs_no_event(kubectl: Kubectl, store: Store, running: Job) -> None:
+async def test_a_job_that_succeeds_has_no_event(kubectl: Kubectl, store: Store, running: Job) -> None:
     await store.update(advance(running, JobEvent.SUCCEED, finished_at=NOW))
     failed = await store.create(a_job(resource_version=""))
     await store.update(advance(failed, JobEvent.FAIL, **FAILED))

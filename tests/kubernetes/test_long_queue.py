@@ -1,4 +1,4 @@
-"""Many jobs at once. LABRATS_QUEUE_JOBS sets how many."""
+"""A long queue of jobs on a cluster. LABRATS_QUEUE_JOBS sets its length."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from labrats.model.job import Job
 from labrats.model.record import encode
 from tests.acceptance.engine import LocalEngine, User
 from tests.cluster.cluster import Cluster
-from tests.kubernetes.audit import answers_in
+from tests.kubernetes.audit_log import answers_in
 from tests.kubernetes.conftest import EngineFactory
 
 pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
@@ -26,7 +26,7 @@ CLIENTS: Final = 16
 PATIENCE_SECONDS: Final = 300
 
 
-async def test_a_long_queue_is_kept_whole(
+async def test_a_long_queue_survives_a_restart_within_a_memory_bound(
     start_engine: EngineFactory,
     api_client: ApiClient,
     cluster: Cluster | None,
@@ -52,11 +52,11 @@ async def test_a_long_queue_is_kept_whole(
 
 
 async def create(client: ApiClient, path: str, numbers: Iterable[int]) -> None:
-    """Jobs, as many clients at once create them."""
-    left = iter(numbers)
+    """Create jobs by several concurrent clients."""
+    remaining = iter(numbers)
 
     async def create_some() -> None:
-        for number in left:
+        for number in remaining:
             spec = {"source": "kubectl", "type": "any", "prompt": "Hello.", "config": {"provider": "mock"}}
             job = {
                 "apiVersion": "labrats.work/v1alpha1",

@@ -1,7 +1,7 @@
-"""The whole engine on a real node, while its API server fails in every way it can, or is away.
+"""The whole engine on a real node, while its API server fails at random or is out of reach.
 
-LABRATS_STORM_SECONDS sets for how long jobs come, LABRATS_OUTAGE_SECONDS how long the API server is away, LABRATS_SEED
-what is done.
+LABRATS_STORM_SECONDS sets how long jobs are submitted, LABRATS_OUTAGE_SECONDS the length of an outage, and LABRATS_SEED
+the random choices.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from labrats.backends.kubernetes.client import ApiClient
 from tests.acceptance.engine import ENDED, LocalEngine, User
 from tests.cluster.proxy import Break, Cut, Drop, Fault, FaultyProxy, Lose, Refuse, is_log, is_watch, is_write
 from tests.kubernetes.engine import an_engine
-from tests.kubernetes.witnesses import NOT_UNDER_FAULTS, errors_in, history_of, pods_by_job, recorded_versions
+from tests.kubernetes.recorded_history import NOT_UNDER_FAULTS, errors_in, history_of, pods_by_job, recorded_versions
 from tests.support.random_seed import SEED
 from tests.torture.history import violations
 from tests.torture.load import Clients
@@ -29,12 +29,12 @@ pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
 
 STORM_SECONDS: Final = float(os.environ.get("LABRATS_STORM_SECONDS", "10"))
 OUTAGE_SECONDS: Final = float(os.environ.get("LABRATS_OUTAGE_SECONDS", "10"))
-"""Long enough for the engine to lose the lead, and for every pause between two tries to be as long as it gets."""
+"""Long enough for the engine to lose leadership, and for all retry poll_intervals to reach their maximum."""
 
 JOBS_PER_SECOND: Final = 1.5
 PEACE_SECONDS: Final = 300
 FAULTY: Final = 0.1
-"""How many of all requests meet a fault."""
+"""Share of requests that meet a fault."""
 
 OpenEngine = Callable[..., AbstractAsyncContextManager[LocalEngine]]
 
@@ -47,7 +47,7 @@ async def proxy(api_client: ApiClient, tmp_path: Path) -> AsyncIterator[FaultyPr
 
 @pytest.fixture
 def open_engine(proxy: FaultyProxy, jobs_namespace: str, executor_image: str, tmp_path: Path) -> OpenEngine:
-    """An engine behind the proxy. Whatever waits for it does so in a thread, since the proxy is served by this one."""
+    """Return a function that opens an engine behind the proxy. It waits in a thread: this one serves the proxy."""
 
     @asynccontextmanager
     async def open_engine(**environment: str) -> AsyncIterator[LocalEngine]:
@@ -65,7 +65,7 @@ def open_engine(proxy: FaultyProxy, jobs_namespace: str, executor_image: str, tm
     return open_engine
 
 
-async def test_whatever_fails_no_promise_is_broken(
+async def test_random_faults_violate_no_guarantee(
     api_client: ApiClient, jobs_namespace: str, proxy: FaultyProxy, open_engine: OpenEngine, counters: Counter[str]
 ) -> None:
     counters["seed"] = SEED
@@ -73,10 +73,10 @@ async def test_whatever_fails_no_promise_is_broken(
         async with engine.admin() as admin:
             clients = Clients(admin.http, random.Random(f"{SEED} clients"))
             await clients.configure_models()
-            proxy.plan = a_storm(random.Random(f"{SEED} faults"), counters)
+            proxy.plan = random_faults(random.Random(f"{SEED} faults"), counters)
             await load(clients)
             proxy.plan = lambda request: None
-            with suppress(TimeoutError):  # what has not ended by then is found to be lost
+            with suppress(TimeoutError):  # the checks below find jobs that have not ended
                 async with asyncio.timeout(PEACE_SECONDS):
                     await clients.all_ended()
         history = await history_of(api_client, jobs_namespace, engine, clients.answers, written)
@@ -87,7 +87,7 @@ async def test_whatever_fails_no_promise_is_broken(
 
 
 @pytest.mark.parametrize("fault", [Drop(), Refuse(429, retry_after=2)], ids=["refused", "busy"])
-async def test_an_outage_costs_only_its_time(
+async def test_an_outage_only_delays_jobs(
     api_client: ApiClient, jobs_namespace: str, proxy: FaultyProxy, open_engine: OpenEngine, fault: Fault
 ) -> None:
     ticks = round(OUTAGE_SECONDS * 2)
@@ -100,7 +100,7 @@ async def test_an_outage_costs_only_its_time(
         before = len(proxy.requests)
         async with proxy.outage(fault):
             await asyncio.sleep(OUTAGE_SECONDS)
-            asked = len(proxy.requests) - before
+            requests = len(proxy.requests) - before
             refusal = await user.post("/api/jobs/submit", {"source": "manual", "type": "any", "prompt": "Hello."})
             assert (refusal.status_code, "Retry-After" in refusal.headers) == (503, True)
         ended = [await end_of(user, job_id) for job_id in running + waiting]
@@ -108,7 +108,7 @@ async def test_an_outage_costs_only_its_time(
         for job_id in running:
             assert await user.log_lines(job_id) == [f"tick {number}" for number in range(1, ticks + 1)]
         assert await pods_by_job(api_client, jobs_namespace) == Counter(dict.fromkeys(running + waiting, 1))
-    assert asked < 20 * OUTAGE_SECONDS, "it may not hammer an API server that is in trouble"
+    assert requests < 20 * OUTAGE_SECONDS, "the engine must not flood a failing API server"
     assert engine.log.count("engine ready") == 1
     assert errors_in(engine) == []
 
@@ -132,8 +132,8 @@ async def open_and_run_a_job(open_engine: OpenEngine) -> str:
         return status
 
 
-def a_storm(chance: random.Random, counters: Counter[str]) -> Callable[[web.BaseRequest], Fault | None]:
-    """One request in ten meets a fault that is possible for it."""
+def random_faults(chance: random.Random, counters: Counter[str]) -> Callable[[web.BaseRequest], Fault | None]:
+    """Return a plan in which one request in ten meets a fault that suits it."""
 
     def plan(request: web.BaseRequest) -> Fault | None:
         if chance.random() > FAULTY:
@@ -153,7 +153,7 @@ def a_storm(chance: random.Random, counters: Counter[str]) -> Callable[[web.Base
 
 
 async def load(clients: Clients) -> None:
-    """Let clients come for a while, and stay until each has what it wants."""
+    """Run clients for a while, and wait until each has finished."""
     enough = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(clients.load(JOBS_PER_SECOND, enough))
@@ -162,7 +162,7 @@ async def load(clients: Clients) -> None:
 
 
 async def end_of(user: User, job_id: str) -> dict[str, Any]:
-    """The job's detail once it has ended: after an outage, that may take longer than usual."""
+    """Wait until the job has ended, which may take longer after an outage, and return its detail."""
     async with asyncio.timeout(PEACE_SECONDS):
         while (detail := await user.job(job_id))["status"] not in ENDED:
             await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Every field of a custom resource wrong in turn, in every way that its type allows."""
+"""Invalid and extreme values for every field of a custom resource."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -9,31 +9,31 @@ from labrats.manifests.crds import custom_resource_definitions
 from labrats.model.record import Resource
 
 NO_YEAR: Final = "0000-01-01T00:00:00Z"
-"""A time to the API server, and none to anybody else."""
+"""A time that the API server accepts, and that no program can represent."""
 
 Place = tuple[str | int, ...]
-"""Of a value: the names of the fields that lead to it, and the numbers of the items."""
+"""The path of a value: names of fields and indexes of items."""
 
 _KEYS: Final = {"providers": "mock", "executorResources": "limits", "repoOverrides": "octo/rats"}
-"""One that such a mapping may have."""
+"""A valid key of each of these mappings."""
 
 
 def deep(levels: int) -> msgspec.Raw:
-    """An object in an object and so on, deeper than an encoder may go."""
+    """Return nested objects, which may be deeper than an encoder supports."""
     return msgspec.Raw(b'{"a":' * levels + b"{}" + b"}" * levels)
 
 
-def every_field_wrong_in_turn(kind: type[Resource]) -> Iterator[tuple[Place, Any]]:
-    """Where in a resource of this kind which value is to be."""
+def invalid_values_of(kind: type[Resource]) -> Iterator[tuple[Place, Any]]:
+    """Yield a path and a value for each test of a resource of this kind."""
     (definition,) = [each for each in custom_resource_definitions() if each["spec"]["names"]["kind"] == kind.kind()]
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for part in ("spec", "status"):
         if part in schema["properties"]:
-            yield from _odd_values(schema["properties"][part], (part,))
+            yield from _invalid_values(schema["properties"][part], (part,))
 
 
 def with_value(values: Any, place: Place, value: Any) -> Any:
-    """`values` with `value` at `place`."""
+    """Return `values` with `value` at `place`."""
     if not place:
         return value
     first, *rest = place
@@ -43,10 +43,10 @@ def with_value(values: Any, place: Place, value: Any) -> Any:
     return values | {first: with_value(values.get(first), tuple(rest), value)}
 
 
-def _odd_values(schema: dict[str, Any], place: Place) -> Iterator[tuple[Place, Any]]:
+def _invalid_values(schema: dict[str, Any], place: Place) -> Iterator[tuple[Place, Any]]:
     for inner, part in _parts(schema, place):
-        yield from _odd_values(part, (*place, inner))
-    for value in _odd_values_of_type(schema):
+        yield from _invalid_values(part, (*place, inner))
+    for value in _invalid_values_of_type(schema):
         yield place, value
 
 
@@ -58,7 +58,7 @@ def _parts(schema: dict[str, Any], place: Place) -> Iterator[tuple[str | int, di
         yield _KEYS.get(str(place[-1]), "a"), schema["additionalProperties"]
 
 
-def _odd_values_of_type(schema: dict[str, Any]) -> list[Any]:
+def _invalid_values_of_type(schema: dict[str, Any]) -> list[Any]:
     match schema:
         case {"format": "date-time"}:
             limits = ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z"]

@@ -1,4 +1,4 @@
-"""How attempts fail that Kubernetes itself ends or never starts, on a real node: each by its code and one sentence."""
+"""Failures of attempts that Kubernetes ends or never starts, on a real node: the code and the reason of each."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from labrats.backends.kubernetes.client import ApiClient, Refused
+from labrats.backends.kubernetes.client import ApiClient, ApiServerRefusal
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import GiveUp, Invalid, NotFound, RetryLater
 from labrats.model.job import FailedCode, KeyReference
 from labrats.model.phases import Phase
@@ -37,7 +38,12 @@ def open_runner(api_client: ApiClient, jobs_namespace: str, executor_image: str,
     async def open_runner(**fields: Any) -> AsyncIterator[KubernetesRunner]:
         pods = a_pod_settings(executor_image, **fields)
         settings = KubernetesRunnerSettings(
-            jobs_namespace, tmp_path / "attempts", pods, kill_seconds=1.0, parts_seconds=3.0, under_way_seconds=1.0
+            jobs_namespace,
+            tmp_path / "attempts",
+            pods,
+            kill_seconds=1.0,
+            parts_seconds=3.0,
+            pending_request_seconds=1.0,
         )
         runner = KubernetesRunner(api_client, MemoryStore(), settings)
         async with run_in_background(runner.run()):
@@ -46,7 +52,7 @@ def open_runner(api_client: ApiClient, jobs_namespace: str, executor_image: str,
     return open_runner
 
 
-async def end_of(runner: KubernetesRunner, name: str) -> Gone:
+async def end_of(runner: KubernetesRunner, name: AttemptName) -> Gone:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not isinstance(state := await runner.find(name), Gone):
             await asyncio.sleep(0.05)
@@ -54,7 +60,7 @@ async def end_of(runner: KubernetesRunner, name: str) -> Gone:
 
 
 async def failure_of(open_runner: OpenRunner, steps: list[Any] | None = None, **fields: Any) -> tuple[FailedCode, str]:
-    """How an attempt fails in such a pod."""
+    """Run an attempt in a pod with these settings, and return the code and reason of its failure."""
     attempt = an_attempt(steps)
     async with open_runner(**fields) as runner:
         await runner.start(attempt)
@@ -63,7 +69,7 @@ async def failure_of(open_runner: OpenRunner, steps: list[Any] | None = None, **
     return gone.code, gone.reason
 
 
-async def test_an_image_that_cannot_be_pulled(open_runner: OpenRunner) -> None:
+async def test_an_image_that_cannot_be_pulled_fails_with_image_pull(open_runner: OpenRunner) -> None:
     image = "docker.io/labrats/there-is-no-such:1"
     code, reason = await failure_of(open_runner, image=image, start_timeout_seconds=3.0)
 
@@ -71,14 +77,14 @@ async def test_an_image_that_cannot_be_pulled(open_runner: OpenRunner) -> None:
     assert image in reason
 
 
-async def test_an_image_whose_name_is_none_is_not_waited_for(open_runner: OpenRunner) -> None:
+async def test_an_invalid_image_name_fails_at_once(open_runner: OpenRunner) -> None:
     code, reason = await failure_of(open_runner, image="NO IMAGE", start_timeout_seconds=3600.0)
 
     assert code is FailedCode.IMAGE_PULL
     assert "NO IMAGE" in reason
 
 
-async def test_a_pod_that_no_node_takes(open_runner: OpenRunner) -> None:
+async def test_a_pod_without_a_suitable_node_fails_with_unschedulable(open_runner: OpenRunner) -> None:
     nowhere = {"nodeSelector": {"kubernetes.io/hostname": "nowhere"}}
     code, reason = await failure_of(open_runner, pod_fields=nowhere, start_timeout_seconds=3.0)
 
@@ -86,7 +92,7 @@ async def test_a_pod_that_no_node_takes(open_runner: OpenRunner) -> None:
     assert "0/1 nodes are available" in reason
 
 
-async def test_a_pod_that_waits_for_something_else(open_runner: OpenRunner) -> None:
+async def test_a_pod_that_waits_for_another_reason_fails_with_start_timeout(open_runner: OpenRunner) -> None:
     fields = {"dnsPolicy": "Default", "runtimeClassName": "none-such"}
     code, reason = await failure_of(open_runner, pod_fields=fields, start_timeout_seconds=3.0)
 
@@ -94,7 +100,7 @@ async def test_a_pod_that_waits_for_something_else(open_runner: OpenRunner) -> N
     assert "did not start within 3 s" in reason
 
 
-async def test_a_job_whose_prompt_never_comes(open_runner: OpenRunner) -> None:
+async def test_a_missing_prompt_fails_with_internal(open_runner: OpenRunner) -> None:
     spec = a_spec(prompt=None, prompt_ref=KeyReference(name="none", key="prompt"))
     attempt = Attempt(a_job(Phase.RUNNING, spec=spec, created_at=datetime.now(UTC)))
     async with open_runner(start_timeout_seconds=3600.0) as runner:
@@ -102,17 +108,17 @@ async def test_a_job_whose_prompt_never_comes(open_runner: OpenRunner) -> None:
         gone = await end_of(runner, attempt.name)
 
     assert (gone.outcome, gone.code) == (None, FailedCode.INTERNAL)
-    assert gone.reason == "the job's prompt is gone: there is no ConfigMap 'none'"
+    assert gone.reason == "the job's prompt is missing: there is no ConfigMap 'none'"
 
 
-async def test_an_attempt_that_needs_more_memory_than_it_may_have(open_runner: OpenRunner) -> None:
+async def test_an_attempt_above_its_memory_limit_fails_with_out_of_memory(open_runner: OpenRunner) -> None:
     code, reason = await failure_of(open_runner, resources={"limits": {"memory": "10Mi"}})
 
     assert code is FailedCode.OUT_OF_MEMORY
     assert "10Mi" in reason
 
 
-async def test_an_attempt_that_has_to_leave_its_node(
+async def test_an_evicted_attempt_fails_with_evicted(
     open_runner: OpenRunner, api_client: ApiClient, jobs_namespace: str
 ) -> None:
     attempt = an_attempt([{"log": "here"}, {"hang": True}])
@@ -139,7 +145,7 @@ async def test_requests_above_the_limits_are_invalid(open_runner: OpenRunner) ->
 
 @asynccontextmanager
 async def a_quota(client: ApiClient, namespace: str) -> AsyncIterator[str]:
-    """No Job may be made, since a quota forbids it (403). What is said then."""
+    """Forbid Jobs by a quota (403), and yield a part of the error message."""
     quotas = f"/api/v1/namespaces/{namespace}/resourcequotas"
     quota = {"metadata": {"name": "no-jobs"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
     await client.request("POST", quotas, encode(quota))
@@ -150,7 +156,7 @@ async def a_quota(client: ApiClient, namespace: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def a_policy(client: ApiClient, namespace: str) -> AsyncIterator[str]:
-    """No Job may be made, since a policy calls it invalid (422). What is said then."""
+    """Forbid Jobs by a policy, for which they are invalid (422), and yield a part of the error message."""
     rule = {"apiGroups": ["batch"], "apiVersions": ["v1"], "resources": ["jobs"], "operations": ["CREATE"]}
     here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
     validations = [{"expression": "false", "message": "no Jobs here"}]
@@ -168,9 +174,9 @@ async def a_policy(client: ApiClient, namespace: str) -> AsyncIterator[str]:
 
 async def until_refused(client: ApiClient, namespace: str) -> None:
     pod = {"restartPolicy": "Never", "containers": [{"name": "none", "image": "none"}]}
-    job = encode({"metadata": {"generateName": "tried-"}, "spec": {"template": {"spec": pod}}})
+    job = encode({"metadata": {"generateName": "probe-"}, "spec": {"template": {"spec": pod}}})
     async with asyncio.timeout(PATIENCE_SECONDS):
-        with suppress(Refused, Invalid):
+        with suppress(ApiServerRefusal, Invalid):
             while True:
                 await client.request(
                     "POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", job, query={"dryRun": "All"}
@@ -178,13 +184,13 @@ async def until_refused(client: ApiClient, namespace: str) -> None:
                 await asyncio.sleep(0.05)
 
 
-async def test_an_attempt_whose_job_the_api_server_refuses(
+async def test_a_refused_job_is_retried_until_the_start_timeout(
     open_runner: OpenRunner, api_client: ApiClient, jobs_namespace: str
 ) -> None:
     attempt = Attempt(a_job(Phase.RUNNING, created_at=datetime.now(UTC)))
     async with open_runner(start_timeout_seconds=2.0) as runner:
         async with a_quota(api_client, jobs_namespace) as words:
-            with pytest.raises(RetryLater, match=words):  # it may pass
+            with pytest.raises(RetryLater, match=words):  # temporary
                 await runner.start(attempt)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while not isinstance(gone := await runner.find(attempt.name), Gone):
@@ -200,12 +206,12 @@ async def test_an_attempt_whose_job_the_api_server_refuses(
 
 
 @pytest.mark.parametrize("refusal", [a_quota, a_policy])
-async def test_an_attempt_that_the_api_server_takes_no_tombstone_of_can_be_ended(
+async def test_an_attempt_can_be_killed_although_its_placeholder_is_refused(
     open_runner: OpenRunner, api_client: ApiClient, jobs_namespace: str, refusal: Callable[..., Any]
 ) -> None:
     attempt = an_attempt()
     async with open_runner() as runner, refusal(api_client, jobs_namespace) as words:
-        with pytest.raises(RetryLater, match=words):  # an earlier request to start it may be under way
+        with pytest.raises(RetryLater, match=words):  # an earlier request may still create the Job
             await runner.kill(attempt.name)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not isinstance(gone := await runner.find(attempt.name), Gone):
@@ -216,8 +222,8 @@ async def test_an_attempt_that_the_api_server_takes_no_tombstone_of_can_be_ended
     assert words in gone.reason
 
 
-async def running_pod_of(runner: KubernetesRunner, name: str) -> str:
-    """The attempt's pod, once its executor has said something."""
+async def running_pod_of(runner: KubernetesRunner, name: AttemptName) -> str:
+    """Wait until the executor has logged something, and return the attempt's pod."""
     async with asyncio.timeout(PATIENCE_SECONDS), aclosing(runner.read(name, follow=True)) as batches:
         async for lines in batches:
             if any(isinstance(event, LogEvent) for event in events_in(lines)):

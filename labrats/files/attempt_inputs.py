@@ -1,0 +1,122 @@
+"""The inputs of an attempt: the texts, credentials and files of its job, by the names that its executor reads. Pure.
+
+The embedded runner writes them as files; on Kubernetes, the pod mounts them.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Final, Literal
+
+from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.job import FailedCode, KeyReference
+from labrats.model.mcp_server import credential_file
+from labrats.model.protocol import Task
+from labrats.ports import Attempt
+
+TASK_FILE: Final = "job.json"
+PROMPT_FILE: Final = "prompt"
+INSTRUCTIONS_FILE: Final = "instructions"
+SECRETS_FOLDER: Final = "secrets"
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """A text that is stored under a key of a ConfigMap."""
+
+    file: str
+    ref: KeyReference
+
+
+@dataclass(frozen=True)
+class SecretInput:
+    """A Secret whose values become files in `secrets/`.
+
+    used_by:     `repository` for the credentials of the clone, `agent` for those of the model and of MCP servers.
+    description: noun phrase for messages, in the plural.
+    failed_code: code of a job whose Secret is missing or refused.
+    prefix:      beginning of the file names; the key of the Secret follows.
+    keys:        keys to read; None for all.
+    """
+
+    name: str
+    used_by: Literal["repository", "agent"]
+    description: str
+    failed_code: FailedCode
+    prefix: str = ""
+    keys: tuple[str, ...] | None = None
+
+    @property
+    def missing(self) -> str:
+        """The message for a Secret that does not exist."""
+        return f"{self.description} are missing: there is no Secret {self.name!r}"
+
+    def files(self, stored: Collection[str]) -> dict[str, str]:
+        """Return the key behind each file, given the keys that the Secret has."""
+        keys = stored if self.keys is None else [key for key in self.keys if key in stored]
+        return {f"{self.prefix}{key}": key for key in keys}
+
+
+@dataclass(frozen=True)
+class AttemptInputs:
+    """The inputs of an executor besides its task. prompt: the prompt itself; None if it is among `texts`."""
+
+    prompt: str | None
+    texts: tuple[TextInput, ...]
+    secrets: tuple[SecretInput, ...]
+
+
+def inputs_of(attempt: Attempt) -> AttemptInputs:
+    """Return the texts and credentials that an attempt needs."""
+    job = attempt.job
+    refs = {PROMPT_FILE: job.prompt_ref, INSTRUCTIONS_FILE: job.instructions_ref}
+    return AttemptInputs(
+        prompt=None if job.prompt_ref else job.spec.prompt or "",
+        texts=tuple(TextInput(file, ref) for file, ref in refs.items() if ref),
+        secrets=tuple(_secrets(attempt)),
+    )
+
+
+def missing_text(file: str, ref: KeyReference, *, has_config_map: bool) -> str:
+    """Return the message for a text whose ConfigMap does not exist, or has no such key."""
+    verb = "are" if file == INSTRUCTIONS_FILE else "is"
+    no_map, no_key = f"there is no ConfigMap {ref.name!r}", f"the ConfigMap {ref.name!r} has no key {ref.key!r}"
+    return f"the job's {file} {verb} missing: {no_key if has_config_map else no_map}"
+
+
+def _secrets(attempt: Attempt) -> Iterator[SecretInput]:
+    job, ai_model = attempt.job, attempt.ai_model
+    setup = job.spec.workspace_setup
+    if setup and setup.credentials_ref:
+        yield SecretInput(
+            setup.credentials_ref, "repository", "the repository's credentials", FailedCode.GIT_CLONE, prefix="git-"
+        )
+    if ai_model and ai_model.spec.credentials_ref:
+        description = f"the credentials of AiModel {ai_model.name}"
+        keys = CREDENTIAL_NAMES[job.resolved.provider]
+        yield SecretInput(ai_model.spec.credentials_ref, "agent", description, FailedCode.AUTH, keys=keys)
+    for server, name in job.resolved.mcp_credentials.items():
+        description = f"the credentials of the MCP server {server}"
+        yield SecretInput(name, "agent", description, FailedCode.AUTH, prefix=credential_file(server, ""))
+
+
+def task_of(attempt: Attempt, *, workspace: str, uploads: PurePath) -> Task:
+    """Return the task of an attempt, without the settings of the engine that runs it.
+
+    workspace: path of the agent's folder. uploads: path at which the executor finds the uploads volume.
+    """
+    job, ai_model = attempt.job, attempt.ai_model
+    return Task(
+        job_id=job.id,
+        attempt=str(attempt.name),
+        number=job.status.attempts,
+        workspace=workspace,
+        config=attempt.config,
+        metadata=job.spec.metadata,
+        workspace_setup=job.spec.workspace_setup,
+        workspace_files=tuple(file.on_volume(uploads) for file in job.spec.files),
+        pipeline=job.spec.pipeline,
+        endpoint=ai_model.spec.endpoint if ai_model else None,
+        prices=ai_model.spec.prices if ai_model else None,
+        selection=attempt.selection,
+    )

@@ -1,0 +1,108 @@
+from pathlib import PurePath
+
+from msgspec.structs import replace
+
+from labrats.files.attempt_inputs import AttemptInputs, TextInput, inputs_of, missing_text, task_of
+from labrats.model.config import Sampling
+from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup, WorkspaceUpload
+from labrats.model.mcp_server import McpServer
+from labrats.model.phases import Phase
+from labrats.model.protocol import Selection, Task
+from labrats.ports import Attempt
+from tests.support.builders import a_config, a_job, a_spec, an_ai_model
+
+CLAUDE = {"provider": "claude", "model": "opus"}
+
+
+def test_a_short_prompt_is_the_only_input_of_a_plain_job() -> None:
+    attempt = Attempt(a_job(Phase.RUNNING, spec=a_spec(prompt="Look!")))
+    assert inputs_of(attempt) == AttemptInputs(prompt="Look!", texts=(), secrets=())
+
+
+def test_texts_are_read_from_the_config_maps_of_the_spec_or_of_the_status() -> None:
+    prompt, instructions = KeyReference(name="a", key="prompt"), KeyReference(name="b", key="instructions")
+    spec = a_spec(prompt=None, prompt_ref=prompt, instructions_ref=instructions)
+    applied = a_job(Phase.RUNNING, spec=a_spec(prompt="Look!"), prompt_ref=prompt, instructions_ref=instructions)
+    for job in (a_job(Phase.RUNNING, spec=spec), applied):
+        inputs = inputs_of(Attempt(job))
+        assert inputs.prompt is None
+        assert inputs.texts == (TextInput("prompt", prompt), TextInput("instructions", instructions))
+
+
+def test_the_message_for_a_missing_text_names_the_config_map_and_the_key() -> None:
+    ref = KeyReference(name="a", key="b")
+    without_map = missing_text("prompt", ref, has_config_map=False)
+    without_key = missing_text("instructions", ref, has_config_map=True)
+    assert without_map == "the job's prompt is missing: there is no ConfigMap 'a'"
+    assert without_key == "the job's instructions are missing: the ConfigMap 'a' has no key 'b'"
+
+
+def test_every_key_of_the_repositorys_secret_is_a_file_with_the_prefix_git() -> None:
+    setup = WorkspaceSetup(git_repo="https://git.example/r", credentials_ref="ir-git")
+    attempt = Attempt(a_job(Phase.RUNNING, spec=a_spec(workspace_setup=setup)))
+    [secret] = inputs_of(attempt).secrets
+    assert (secret.name, secret.used_by, secret.failed_code) == ("ir-git", "repository", FailedCode.GIT_CLONE)
+    assert secret.files(["username", "password"]) == {"git-username": "username", "git-password": "password"}
+
+
+def test_only_the_keys_that_the_provider_reads_are_files() -> None:
+    ai_model = an_ai_model("opus", provider="claude", model="opus", credentials_ref="claude-key")
+    [secret] = inputs_of(Attempt(a_job(Phase.RUNNING, spec=a_spec(config=CLAUDE)), ai_model)).secrets
+    assert (secret.name, secret.used_by, secret.failed_code) == ("claude-key", "agent", FailedCode.AUTH)
+    assert secret.files(["OTHER", "ANTHROPIC_API_KEY"]) == {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"}
+    assert secret.missing == "the credentials of AiModel opus are missing: there is no Secret 'claude-key'"
+
+
+def test_a_provider_without_credentials_reads_no_key() -> None:
+    ai_model = an_ai_model(credentials_ref="key")
+    [secret] = inputs_of(Attempt(a_job(Phase.RUNNING), ai_model)).secrets
+    assert secret.files(["KEY"]) == {}
+
+
+def test_every_key_of_an_mcp_servers_secret_is_a_file_named_after_the_server() -> None:
+    servers = {"docs": McpServer(command="docs", credentials_ref="docs-token"), "wiki": McpServer(command="wiki")}
+    attempt = Attempt(a_job(Phase.RUNNING, spec=a_spec(config=CLAUDE | {"mcp_servers": servers})))
+    [secret] = inputs_of(attempt).secrets
+    assert (secret.name, secret.used_by, secret.failed_code) == ("docs-token", "agent", FailedCode.AUTH)
+    assert secret.files(["TOKEN"]) == {"mcp.docs.TOKEN": "TOKEN"}
+
+
+def test_a_job_has_credentials_of_the_repository_the_model_and_mcp_servers() -> None:
+    setup = WorkspaceSetup(git_repo="https://git.example/r", credentials_ref="ir-git")
+    config = CLAUDE | {"mcp_servers": {"docs": McpServer(command="docs", credentials_ref="docs-token")}}
+    ai_model = an_ai_model("opus", provider="claude", model="opus", credentials_ref="claude-key")
+    attempt = Attempt(a_job(Phase.RUNNING, spec=a_spec(workspace_setup=setup, config=config)), ai_model)
+    assert [secret.name for secret in inputs_of(attempt).secrets] == ["ir-git", "claude-key", "docs-token"]
+
+
+def test_a_model_without_a_secret_has_no_credentials() -> None:
+    ai_model = an_ai_model("opus", provider="claude", model="opus")
+    assert inputs_of(Attempt(a_job(Phase.RUNNING, spec=a_spec(config=CLAUDE)), ai_model)).secrets == ()
+
+
+def test_a_task_has_the_settings_of_the_job_and_of_its_model() -> None:
+    setup = WorkspaceSetup(git_repo="https://git.example/r", git_ref="main")
+    job = a_job(Phase.RUNNING, attempts=3, spec=a_spec(workspace_setup=setup, config={"max_turns": 7}))
+    ai_model = an_ai_model(endpoint="http://127.0.0.1:8080/v1", sampling=Sampling(temperature=0.2))
+    assert task_of(Attempt(job, ai_model), workspace="/work", uploads=PurePath("/uploads")) == Task(
+        job_id=job.id,
+        attempt=f"{job.id}-3",
+        number=3,
+        workspace="/work",
+        config=replace(a_config(max_turns=7).config, sampling=Sampling(temperature=0.2)),
+        workspace_setup=setup,
+        endpoint="http://127.0.0.1:8080/v1",
+        selection=Selection(origins=job.resolved.origins, ai_model=ai_model.name),
+    )
+
+
+def test_the_files_of_a_task_have_paths_on_the_uploads_volume() -> None:
+    spec = a_spec(
+        workspace_files=(WorkspaceFile(name="a.txt", path="jobs/1/0", size=3),),
+        workspace_uploads=(WorkspaceUpload(id="up-1", name="b.txt"),),
+    )
+    task = task_of(Attempt(a_job(Phase.RUNNING, spec=spec)), workspace="/work", uploads=PurePath("/uploads"))
+    assert {file.name: file.path for file in task.workspace_files} == {
+        "a.txt": "/uploads/jobs/1/0",
+        "b.txt": "/uploads/up-1/b.txt",
+    }
