@@ -22,6 +22,7 @@ test-slow: setup ## Run the slow tests, which repeat for statistics or scale
 lint: .venv/dev ## Check format, lint, types and imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python scripts/check_prose.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -1,7 +1,7 @@
 """Check the openings of docstrings, the names of tests and the subjects of commits: `make lint` runs it.
 
-It finds patterns, as STYLE and docs/develop.md describe them; a reader has to judge the meaning. Arguments are files or
-folders to check instead of all.
+It finds patterns; a reader has to judge the meaning (see "Style" in docs/develop.md). Arguments are files or folders to
+check instead of all.
 """
 
 import ast
@@ -15,6 +15,8 @@ FOLDERS = ("labrats", "tests", "benchmarks", "scripts")
 OPENING = re.compile(r"(What|Whether|Who|Whom|Whose|How|Where|That|Those|Of|For how)\b")
 TEST_NAME = re.compile(r"test_(what|it|who|how|where)_")
 SUBJECT_LENGTH = 72
+OLDER_COMMITS = "a5e7ee2"
+"""The last commit before the rule on subjects."""
 
 
 def main(paths: list[str]) -> int:
@@ -55,8 +57,8 @@ def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def long_subjects() -> Iterator[str]:
-    """Yield a message for each commit whose subject is too long; nothing outside a git repository."""
-    command = ["git", "log", "--no-merges", "--format=%h %s"]
+    """Yield a message for each commit whose subject is too long; nothing without the history."""
+    command = ["git", "log", "--no-merges", "--format=%h %s", f"{OLDER_COMMITS}..HEAD"]
     log = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     for line in log.splitlines():
         commit, _, subject = line.partition(" ")

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 
 FOLDER = "tests"
-SIMILAR = 0.5
+SIMILAR = 0.3
 """Least share of common words at which two bodies are taken for the same test."""
 
 
