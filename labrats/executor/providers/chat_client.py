@@ -31,6 +31,9 @@ from labrats.model.job import FailedCode
 DEFAULT_WINDOW_TOKENS: Final = 8192
 """Assumed context window of a model whose server reports none."""
 
+TOKENS_PER_CHARACTER: Final = 0.33
+"""Initial estimate, until the model reports the usage of its first completion."""
+
 _LIST_SECONDS: Final = 30.0
 """Timeout of the list of models. Completions are limited by the run's timeout only, since a long prompt takes minutes.
 """

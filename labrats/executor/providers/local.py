@@ -19,9 +19,6 @@ _KEY: Final = "OPENAI_API_KEY"
 _TEMPLATE_TOKENS: Final = 64
 """Generous bound on the tokens that the model's chat template adds to a prompt."""
 
-TOKENS_PER_CHARACTER: Final = 0.33
-"""Initial estimate, until the model reports the usage of its first completion."""
-
 
 async def run(context: RunContext) -> str:
     """Let the job's model answer the prompt. Return its final answer."""
@@ -78,6 +75,8 @@ def _length_limit(context: RunContext, client: "ChatClient") -> dict[str, int]:
     if (limit := context.task.config.max_tokens) is None:
         return {}
     if client.reported_window:
+        from labrats.executor.providers.chat_client import TOKENS_PER_CHARACTER
+
         prompt = (len(context.instructions) + len(context.prompt)) * TOKENS_PER_CHARACTER + _TEMPLATE_TOKENS
         limit = max(1, min(limit, client.reported_window - int(prompt)))
     return {"max_tokens": limit}

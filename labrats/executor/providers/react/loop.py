@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from labrats.executor.context import RunContext
-from labrats.executor.providers.chat_client import ChatClient
+from labrats.executor.providers.chat_client import TOKENS_PER_CHARACTER, ChatClient
 from labrats.executor.providers.chat_errors import ErrorResponse, ServerUnreachable
 from labrats.executor.providers.chat_stream import Completion
 from labrats.executor.providers.cli_events import report_tool_call, report_tool_result
 from labrats.executor.providers.completion import empty_completion_failure, request_completion
-from labrats.executor.providers.local import TOKENS_PER_CHARACTER
 from labrats.executor.providers.react.arguments import (
     EditFile,
     Finish,
