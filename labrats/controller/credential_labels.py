@@ -19,20 +19,22 @@ class CredentialLabels:
         """required: whether jobs may use only labelled Secrets."""
         self._store, self._required = store, required
 
-    async def condition(self, name: str | None, known: Sequence[Condition], told: ConditionFactory) -> Condition | None:
+    async def condition(
+        self, name: str | None, known: Sequence[Condition], report: ConditionFactory
+    ) -> Condition | None:
         """Return the condition of a resource that names this Secret; None if it needs none.
 
         known: the conditions that the resource has. Raises RetryLater.
         """
         secret = await self._find(name)
         if secret and is_of_engine(secret):
-            return told(LABELLED, False, "OfTheEngine", f"the Secret {name!r} is the engine's own: jobs with it fail")
+            return report(LABELLED, False, "OfTheEngine", f"the Secret {name!r} is the engine's own: jobs with it fail")
         if secret and not is_for_jobs(secret):
             problem = "its jobs fail" if self._required else "its jobs fail once LABRATS_LABELLED_CREDENTIALS is true"
             message = f"the Secret {name!r} is not labelled for jobs, and {problem}: {label_command(secret.name)}"
-            return told(LABELLED, False, "Unlabelled", message)
+            return report(LABELLED, False, "Unlabelled", message)
         if any(each.type == LABELLED for each in known):
-            return told(LABELLED, True, "Labelled", "the resource names no unlabelled Secret")
+            return report(LABELLED, True, "Labelled", "the resource names no unlabelled Secret")
         return None
 
     async def _find(self, name: str | None) -> Secret | None:

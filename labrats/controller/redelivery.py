@@ -158,31 +158,31 @@ class Redelivery:
     async def _catch_up(self, source: WebhookSource, app: _App, credentials: Mapping[str, str]) -> Condition:
         """Request the missed deliveries, and return the condition of the source."""
         began = self._clock.now()
-        told = condition_factory(began.replace(microsecond=0))
+        report = condition_factory(began.replace(microsecond=0))
         app.due = began + timedelta(seconds=CHECK_SECONDS)
         try:
             if not _receives_at(source, url := await self._hooks.hook_url(credentials)):
                 message = f"the webhook of the App has another address: {_without_secrets(url)}"
-                return replace(told(CAUGHT_UP, False, "Elsewhere", message), status="Unknown")
+                return replace(report(CAUGHT_UP, False, "Elsewhere", message), status="Unknown")
             missed = missed_among(await self._hooks.deliveries(credentials, app.since), self._requested, began)
             for delivery in missed.due:
                 await self._request(source, credentials, delivery)
         except RetryLater as error:
             app.due = self._clock.now() + timedelta(seconds=max(error.delay_seconds, PASS_SECONDS))
-            return told(CAUGHT_UP, False, "Unreachable", f"missed deliveries are unknown: {error}")
+            return report(CAUGHT_UP, False, "Unreachable", f"missed deliveries are unknown: {error}")
         except GiveUp as error:
-            return told(CAUGHT_UP, False, "Refused", f"missed deliveries are unknown: {error}")
+            return report(CAUGHT_UP, False, "Refused", f"missed deliveries are unknown: {error}")
         app.since = max(min(missed.since or began, began - OVERLAP), began - GITHUB_RETENTION)
         if missed.due:  # check soon whether the redeliveries have arrived
             app.due = self._clock.now() + timedelta(seconds=PASS_SECONDS)
         if waiting := len(missed.due) + missed.pending:
-            return told(CAUGHT_UP, False, "Redelivering", f"failed deliveries being redelivered: {waiting}")
+            return report(CAUGHT_UP, False, "Redelivering", f"failed deliveries being redelivered: {waiting}")
         if missed.lost:
             message = (
                 f"deliveries lost after {MAX_ATTEMPTS} attempts: {missed.lost}; GitHub lists them in the App's settings"
             )
-            return told(CAUGHT_UP, False, "Lost", message)
-        return told(CAUGHT_UP, True, "NothingMissed", "all deliveries from GitHub have arrived")
+            return report(CAUGHT_UP, False, "Lost", message)
+        return report(CAUGHT_UP, True, "NothingMissed", "all deliveries from GitHub have arrived")
 
     async def _request(self, source: WebhookSource, credentials: Mapping[str, str], delivery: HookDelivery) -> None:
         try:

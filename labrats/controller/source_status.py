@@ -30,14 +30,14 @@ class Receivers(Protocol):
         """Return the address for deliveries; None if it depends on the address of the API."""
         ...
 
-    async def provide(self, source: WebhookSource, secret: Secret, told: ConditionFactory) -> Sequence[Condition]:
+    async def provide(self, source: WebhookSource, secret: Secret, report: ConditionFactory) -> Sequence[Condition]:
         """Create or update the receiver of a source whose Secret exists, and return conditions on its progress.
 
         Safe to repeat. Raises RetryLater.
         """
         ...
 
-    def withhold(self, source: WebhookSource, missing: str, told: ConditionFactory) -> Sequence[Condition]:
+    def withhold(self, source: WebhookSource, missing: str, report: ConditionFactory) -> Sequence[Condition]:
         """Return conditions for a source without a usable Secret.
 
         missing: what is missing, in a few words.
@@ -51,16 +51,16 @@ class OwnReceiver:
     def url(self, source: WebhookSource) -> str | None:
         return None
 
-    async def provide(self, source: WebhookSource, secret: Secret, told: ConditionFactory) -> Sequence[Condition]:
+    async def provide(self, source: WebhookSource, secret: Secret, report: ConditionFactory) -> Sequence[Condition]:
         if source.spec.enabled:
-            ready = told("Ready", True, "Serving", "the engine accepts deliveries")
+            ready = report("Ready", True, "Serving", "the engine accepts deliveries")
         else:
-            ready = told("Ready", False, "SwitchedOff", "the source is disabled: its address answers 404")
-        return [_served_by_engine(told), ready]
+            ready = report("Ready", False, "SwitchedOff", "the source is disabled: its address answers 404")
+        return [_served_by_engine(report), ready]
 
-    def withhold(self, source: WebhookSource, missing: str, told: ConditionFactory) -> Sequence[Condition]:
-        ready = told("Ready", False, "SecretMissing", f"deliveries cannot be verified: {missing}")
-        return [_served_by_engine(told), ready]
+    def withhold(self, source: WebhookSource, missing: str, report: ConditionFactory) -> Sequence[Condition]:
+        ready = report("Ready", False, "SecretMissing", f"deliveries cannot be verified: {missing}")
+        return [_served_by_engine(report), ready]
 
 
 class SourceStatusReconciler:
@@ -110,21 +110,21 @@ class SourceStatusReconciler:
                 log.warning("webhook source review postponed", source=source.name, reason=str(error))
 
     async def _review(self, source: WebhookSource) -> None:
-        told = condition_factory(self._clock.now().replace(microsecond=0))
+        report = condition_factory(self._clock.now().replace(microsecond=0))
         secret = await self._secret(source)
         if isinstance(secret, str):
-            found = told("SecretFound", False, "Missing", secret)
-            others = self._receivers.withhold(source, secret, told)
+            found = report("SecretFound", False, "Missing", secret)
+            others = self._receivers.withhold(source, secret, report)
         else:
-            found = _secret_found(source, secret, told)
-            others = await self._receivers.provide(source, secret, told)
-        labelled = await self._labelled(source, told)
+            found = _secret_found(source, secret, report)
+            others = await self._receivers.provide(source, secret, report)
+        labelled = await self._labelled(source, report)
         await self._store_conditions(source, [found, *others, *([labelled] if labelled else [])])
 
-    async def _labelled(self, source: WebhookSource, told: ConditionFactory) -> Condition | None:
+    async def _labelled(self, source: WebhookSource, report: ConditionFactory) -> Condition | None:
         if self._labels is None:
             return None
-        return await self._labels.condition(source.spec.credentials_ref, source.status.conditions, told)
+        return await self._labels.condition(source.spec.credentials_ref, source.status.conditions, report)
 
     async def _secret(self, source: WebhookSource) -> Secret | str:
         """Return the Secret of the source, or what is missing."""
@@ -151,16 +151,16 @@ class SourceStatusReconciler:
             self._changed.set()  # another writer was faster: review it again
 
 
-def _secret_found(source: WebhookSource, secret: Secret, told: ConditionFactory) -> Condition:
+def _secret_found(source: WebhookSource, secret: Secret, report: ConditionFactory) -> Condition:
     assert source.spec.secret_ref, "a source without one has no Secret"
     if len(secret.data[source.spec.secret_ref.key]) < SHORTEST_SECRET:
         message = f"the secret in {secret.name!r} can be guessed: it has fewer than {SHORTEST_SECRET} characters"
-        return told("SecretFound", True, "TooShort", message)
-    return told("SecretFound", True, "Found", f"the Secret {secret.name!r} has the key")
+        return report("SecretFound", True, "TooShort", message)
+    return report("SecretFound", True, "Found", f"the Secret {secret.name!r} has the key")
 
 
-def _served_by_engine(told: ConditionFactory) -> Condition:
-    return told("Provisioned", True, "BuiltIn", "the engine itself serves the address")
+def _served_by_engine(report: ConditionFactory) -> Condition:
+    return report("Provisioned", True, "BuiltIn", "the engine itself serves the address")
 
 
 def _sorted(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:

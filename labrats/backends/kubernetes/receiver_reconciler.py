@@ -32,10 +32,10 @@ class ReceiverReconciler:
     def url(self, source: WebhookSource) -> str | None:
         return receiver_url(source, self._settings)
 
-    def withhold(self, source: WebhookSource, missing: str, told: ConditionFactory) -> Sequence[Condition]:
-        return [told("Provisioned", False, "SecretMissing", f"no receiver is created while {missing}")]
+    def withhold(self, source: WebhookSource, missing: str, report: ConditionFactory) -> Sequence[Condition]:
+        return [report("Provisioned", False, "SecretMissing", f"no receiver is created while {missing}")]
 
-    async def provide(self, source: WebhookSource, secret: Secret, told: ConditionFactory) -> Sequence[Condition]:
+    async def provide(self, source: WebhookSource, secret: Secret, report: ConditionFactory) -> Sequence[Condition]:
         secret_version = f"{secret.metadata.uid}/{secret.metadata.resource_version}"
         try:
             applied = await self._apply(deployment(source, secret_version, self._settings))
@@ -44,9 +44,9 @@ class ReceiverReconciler:
         except RetryLater:
             raise
         except LabratsError as error:  # the message names the field of the source
-            return [told("Provisioned", False, "Refused", f"the cluster refuses the objects of the source: {error}")]
-        provisioned = told("Provisioned", True, "Applied", "the Deployment, Service and Ingress are applied")
-        return [provisioned, _readiness(source, applied, told), _exposure(source, applied_ingress, told)]
+            return [report("Provisioned", False, "Refused", f"the cluster refuses the objects of the source: {error}")]
+        provisioned = report("Provisioned", True, "Applied", "the Deployment, Service and Ingress are applied")
+        return [provisioned, _readiness(source, applied, report), _exposure(source, applied_ingress, report)]
 
     async def _apply(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Apply a manifest and return the stored object. Raises an error if another client created or changed it."""
@@ -59,24 +59,24 @@ class ReceiverReconciler:
         return applied
 
 
-def _readiness(source: WebhookSource, applied: dict[str, Any], told: ConditionFactory) -> Condition:
+def _readiness(source: WebhookSource, applied: dict[str, Any], report: ConditionFactory) -> Condition:
     status = applied.get("status", {})
     if not source.spec.enabled:
-        return told("Ready", False, "SwitchedOff", "the source is switched off: its receiver answers 404")
+        return report("Ready", False, "SwitchedOff", "the source is switched off: its receiver answers 404")
     is_new = status.get("observedGeneration") == applied["metadata"].get("generation")
     if is_new and status.get("availableReplicas") and status.get("updatedReplicas") == status.get("replicas"):
-        return told("Ready", True, "Serving", "the receiver accepts deliveries")
+        return report("Ready", True, "Serving", "the receiver accepts deliveries")
     unmet = [each for each in status.get("conditions", ()) if each.get("status") == "False"]
     reasons = "".join(f": {each.get('message', '')}" for each in unmet[:1])
-    return told("Ready", False, "Starting", f"the receiver is starting{reasons}")
+    return report("Ready", False, "Starting", f"the receiver is starting{reasons}")
 
 
-def _exposure(source: WebhookSource, applied: dict[str, Any], told: ConditionFactory) -> Condition:
+def _exposure(source: WebhookSource, applied: dict[str, Any], report: ConditionFactory) -> Condition:
     if applied.get("status", {}).get("loadBalancer", {}).get("ingress"):
-        return told("Exposed", True, "Admitted", "an ingress controller serves the Ingress")
+        return report("Exposed", True, "Admitted", "an ingress controller serves the Ingress")
     named = source.spec.ingress_class_name
     which = f"of the class {named!r}" if named else "for Ingresses without a class"
-    return told(
+    return report(
         "Exposed",
         False,
         "NoIngressController",
