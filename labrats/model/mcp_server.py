@@ -33,7 +33,7 @@ def problem_of_mcp_servers(servers: Mapping[str, McpServer]) -> str | None:
     """Return the first problem of the servers; None if all are valid."""
     for name, server in servers.items():
         if not re.fullmatch(MCP_SERVER_NAME, name):
-            return f"the name {name[:100]!r} must be of 1 to 64 letters, digits, dashes and underscores"
+            return f"the name {name[:100]!r} must be 1 to 64 letters, digits, dashes or underscores"
         if problem := problem_of_mcp_server(server):
             return f"{name}: {problem}"
     if len(msgspec.json.encode(servers)) > MCP_SERVERS_BYTES:

@@ -76,7 +76,7 @@ def with_change(spec: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("config.executorResources", {"limit": {"cpu": "1"}}, "nothing but requests and limits"),
         ("config.mcpServers", {"docs": {}}, "either a `command` to start or the `url` of one that runs"),
         ("config.mcpServers", {"docs": SERVER | {"url": REPO}}, "either a `command` to start or the `url` of one that"),
-        ("config.mcpServers", {"two words": SERVER}, "must be of 1 to 64 letters"),
+        ("config.mcpServers", {"two words": SERVER}, "must be 1 to 64 letters"),
         ("config.mcpServers", {"docs": {"url": "mcp.example"}}, "spec.config.mcpServers.docs.url"),
         ("config.mcpServers", {f"n{number}": SERVER for number in range(21)}, "spec.config.mcpServers: Too many"),
         ("workspaceSetup.gitRef", "main", "spec.workspaceSetup.gitRepo: Required value"),
@@ -130,7 +130,7 @@ AGENT = {"triggerName": "developer", "eventTriggers": [TRIGGER]}
         ("AiAgent", AGENT | {"eventTriggers": [TRIGGER | {"events": []}]}, "spec.eventTriggers[0].events"),
         ("AiAgent", AGENT | {"eventTriggers": [TRIGGER | {"config": {"maxTurns": 0}}]}, "config.maxTurns"),
         ("AiAgent", AGENT | {"eventTriggers": [TRIGGER | {"next": {"condition": "maybe"}}]}, "next.condition"),
-        ("AiAgent", AGENT | {"mcpServers": {"two words": SERVER}}, "must be of 1 to 64 letters"),
+        ("AiAgent", AGENT | {"mcpServers": {"two words": SERVER}}, "must be 1 to 64 letters"),
         (
             "AiAgent",
             AGENT | {"eventTriggers": [TRIGGER | {"config": {"mcpServers": {"docs": {}}}}]},

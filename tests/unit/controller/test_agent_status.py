@@ -57,7 +57,7 @@ def conditions(catalog: Catalog, name: str = "ai-developer") -> list[tuple[str, 
         (an_agent(mcp_servers={"docs": McpServer()}), "mcpServers: docs: must have either a `command`"),
         (
             an_agent("a", a_trigger(config=JobConfig(mcp_servers={"two words": McpServer(command="x")}))),
-            "eventTriggers[0].config.mcpServers: the name 'two words' must be of 1 to 64 letters",
+            "eventTriggers[0].config.mcpServers: the name 'two words' must be 1 to 64 letters",
         ),
         (
             an_agent("a", a_trigger(next=ChainLink(agent_trigger_name="nobody"))),
