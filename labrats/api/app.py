@@ -41,10 +41,10 @@ MODULES: Final = (
     workspace_uploads, stats, webhooks, webhook_sources, model_files,
 )  # fmt: skip
 RECEIVER_MODULES: Final = (health, webhooks)
-"""The modules that a webhook receiver serves."""
+"""The modules of a webhook receiver."""
 
 CONTROLLER_MODULES: Final = (health,)
-"""The modules that an engine serves that only drives jobs."""
+"""The modules of an engine that only drives jobs."""
 
 _DEFAULT_HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
@@ -61,7 +61,7 @@ def create_app(services: Services) -> ASGIApp:
 
 
 def _with_alias(app: ASGIApp, alias: str, path: str) -> ASGIApp:
-    """Return `app`, which serves `path` also at `alias`."""
+    """Return an application that handles requests to `alias` as requests to `path`."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         is_alias = scope["type"] == "http" and scope["path"] == alias
@@ -71,7 +71,7 @@ def _with_alias(app: ASGIApp, alias: str, path: str) -> ASGIApp:
 
 
 def create_api(services: Services) -> FastAPI:
-    """Return the API with the modules that this engine's role serves."""
+    """Return the API, with the modules for this engine's role."""
     settings = services.settings
     has_api = settings.answers_requests
     modules = MODULES if has_api else RECEIVER_MODULES if settings.receives_webhooks else CONTROLLER_MODULES

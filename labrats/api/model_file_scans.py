@@ -32,7 +32,7 @@ class ModelFileScans:
         self.last: Scan | None = None
 
     async def current(self) -> Scan:
-        """Return the last scan, or a new one if it is older than MAX_AGE or than a change of an operation.
+        """Return the last scan. Scan again if it is older than MAX_AGE, or if an operation has started or ended since.
 
         Raises RetryLater.
         """

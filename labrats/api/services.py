@@ -1,4 +1,4 @@
-"""The parts of the engine that requests use."""
+"""The services that routes use."""
 
 import asyncio
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ class Services:
 
     @property
     def watches(self) -> Mapping[str, asyncio.Event]:
-        """Return the events that must be set before the engine is ready, by the name of the watch that sets them."""
+        """Events that must be set before the engine is ready, by the name of the watch that sets them."""
         watches = {"catalog": self.catalog.synced}
         if self.settings.needs_jobs:
             watches["jobs"] = self.job_index.synced

@@ -28,7 +28,7 @@ BODIES: Final[Mapping[str, type[RequestBody]]] = {
 
 
 def problems_in(kind: str, name: str, spec: Mapping[str, Any]) -> Sequence[Problem]:
-    """Return the problems of a resource that can be found without other resources."""
+    """Validate a resource on its own, without the resources that it names. Return its problems."""
     body = BODIES[kind]
     name_field = {"name": name} if "name" in body.model_fields else {}
     try:

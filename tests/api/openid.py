@@ -27,7 +27,7 @@ FIRST_KEY, SECOND_KEY = (RSAKey.generate_key(2048, {"kid": kid, "use": "sig"}) f
 
 @dataclass
 class ScriptedOpenIdProvider:
-    """Signs in everybody, with the attribute `claims`.
+    """A provider that signs in everybody, with the attribute `claims`.
 
     sign: signs the claims; None signs them correctly. codes: the authorization request of each code.
     """

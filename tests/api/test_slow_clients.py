@@ -33,7 +33,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Application:
-    """Echoes the body. `/endless` sends more than a socket holds; `/refuse` responds without reading the body."""
+    """An application that echoes the body. `/endless` never ends; `/refuse` responds without reading the body."""
 
     def __init__(self) -> None:
         self.streams_open = 0

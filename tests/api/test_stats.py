@@ -99,7 +99,7 @@ async def test_counters_of_a_job_exist_before_they_increase(api: Api, user: http
 
 
 class ScriptedPrometheus:
-    """Responds to every query with `status` and `body`, and records the latest request."""
+    """A Prometheus that responds to every query with `status` and `body`, and records the latest request."""
 
     url = ""
     status = 200

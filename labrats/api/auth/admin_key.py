@@ -10,7 +10,7 @@ from labrats.ports import Store
 
 
 async def ensure_admin_key(store: Store, path: Path) -> None:
-    """Ensure that the file at `path` holds a valid admin key. Only the file's owner can read a new file.
+    """Ensure that the file at `path` holds a valid admin key. A new file is readable by its owner only.
 
     The file is written first: after a crash in between, the next start stores the key of the file.
     """

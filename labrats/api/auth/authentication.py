@@ -1,4 +1,4 @@
-"""Identifies callers by API key or session cookie."""
+"""Authentication of requests by API key or session cookie."""
 
 import asyncio
 from dataclasses import dataclass
@@ -47,20 +47,20 @@ class Credential:
 
 @dataclass(frozen=True)
 class Authenticator:
-    """Identifies the caller of a request by API key or session cookie."""
+    """Authentication of callers by API key or session cookie."""
 
     api_keys: ApiKeyIndex
     sessions: Sessions
     rate_limit: AuthRateLimit
     clock: Clock
     public_url: str | None
-    """The configured address of the engine, whose pages may send requests with the cookie."""
+    """The engine's configured URL: an allowed origin of requests, besides their own host."""
 
     def authenticate(self, request: Request, access: Access) -> tuple[Caller, Credential]:
         """Return the caller and the credential. An `Authorization` header takes precedence over the cookie.
 
-        Raises ApiError: 401 without a valid credential; 403 for a write that another site may have made the browser
-        send; 429 after too many wrong keys. Raises RetryLater while keys or sessions cannot be checked.
+        Raises ApiError: 401 without a valid credential; 403 for a write that another site may have triggered;
+        429 after too many wrong keys. Raises RetryLater while keys or sessions cannot be checked.
         """
         if "authorization" in request.headers:
             return self._by_key(request)
@@ -82,7 +82,7 @@ class Authenticator:
         site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
         if site in (None, "same-origin") and (self._is_own(origin, request) if origin else site is not None):
             return
-        message = "this request comes from another site, or does not say where from; use the dashboard, or an API key"
+        message = "this request comes from another site, or has no origin; use the dashboard or an API key"
         raise ApiError(403, "foreign_origin", message)
 
     def _by_key(self, request: Request) -> tuple[Caller, Credential]:

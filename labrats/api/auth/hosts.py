@@ -12,7 +12,7 @@ from labrats.settings import EngineSettings
 
 @dataclass(frozen=True)
 class AllowedHosts:
-    """The names of loopback, and `names`. An engine that listens beyond loopback allows any name."""
+    """The allowed host names: those of loopback, and `names`. Any name if the engine listens beyond loopback."""
 
     names: frozenset[str]
     is_restricted: bool

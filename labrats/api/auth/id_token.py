@@ -16,7 +16,7 @@ ALGORITHMS: Final = {
     **dict.fromkeys(("ES256", "ES384", "ES512"), "EC"),
     "Ed25519": "OKP",
 }
-"""The accepted algorithms, each with its key type. HMAC is left out: a public key must not serve as its secret."""
+"""The accepted algorithms, each with its key type. HMAC is excluded: a public key could be used as its secret."""
 
 LEEWAY: Final = timedelta(seconds=60)
 """Tolerated difference between the clocks of the provider and the engine."""
@@ -28,11 +28,11 @@ _RSA_2048_DIGITS: Final = 342
 
 
 class InvalidToken(Exception):
-    """The token is refused. The text is the reason, for the log."""
+    """A refused token. The text is the reason, for the log."""
 
 
 class UnknownKey(InvalidToken):
-    """The signing key is not among the known keys of the provider, which may have newer ones."""
+    """A token whose signing key is not among the known keys of the provider, which may have newer ones."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def check_id_token(token: str, keys: Sequence[Key], expected: ExpectedClaims, no
 
 
 def _signing_key(header: Mapping[str, Any], keys: Sequence[Key]) -> Key:
-    """Return the key that the header names. Ignores keys, and URLs of keys, in the header itself."""
+    """Return the key that the header names. Keys and key URLs in the header are ignored."""
     algorithm, key_id = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise InvalidToken("the algorithm is not accepted")

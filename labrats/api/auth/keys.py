@@ -32,7 +32,7 @@ LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 MAX_SILENCE_SECONDS: Final = 150.0
 """Time without news from the store after which stored keys are no longer accepted.
 
-A healthy watch reports once a minute. A dead one is reopened after little more, and reports within another minute.
+A healthy watch reports once a minute. A dead one is reopened soon after that, and reports within another minute.
 """
 
 MAX_WAIT_SECONDS: Final = 5.0
@@ -93,7 +93,7 @@ class _IndexedKey:
 
 
 class ApiKeyIndex:
-    """The API keys of SUBMIT_API_KEYS and, followed by a watch, those in the store. Resolves a key to its caller."""
+    """Index from API keys to callers: the keys of SUBMIT_API_KEYS and, kept in sync by a watch, the stored keys."""
 
     def __init__(self, submit_api_keys: Sequence[str]) -> None:
         self._fixed: dict[str, _IndexedKey] = {}
@@ -134,7 +134,7 @@ class ApiKeyIndex:
     async def wait_until(self, secret_name: str, *, indexed: bool) -> None:
         """Wait until the watch has reported that a key was created, or deleted, but at most MAX_WAIT_SECONDS.
 
-        A response sent after that is true for the next request, here and shortly at other replicas.
+        The next request to this replica then sees the change, and requests to others soon after.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(MAX_WAIT_SECONDS):

@@ -1,10 +1,10 @@
-"""Wakes tasks that wait for a change of in-memory state."""
+"""Notification of tasks that wait for a change of in-memory state."""
 
 import asyncio
 
 
 class Notifier:
-    """Sets `next` at each change. Waiters re-read `next`, since every change replaces the event."""
+    """An event for the next change. It is set at the change, and replaced by a new one."""
 
     def __init__(self) -> None:
         self.next = asyncio.Event()

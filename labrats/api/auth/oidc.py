@@ -35,7 +35,7 @@ RESPONSE_BYTES: Final = 1024 * 1024
 _PURPOSE: Final = "login"
 
 Connect = Callable[[], httpx2.AsyncClient]
-"""Returns a client for requests to the provider."""
+"""Factory of clients for requests to the provider."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Cached:
 
 
 class OpenIdProvider:
-    """Client of the OpenID provider where `registration` is registered."""
+    """The client side of the OpenID provider that `registration` names."""
 
     def __init__(self, registration: ClientRegistration, signer: Signer, clock: Clock, connect: Connect) -> None:
         self._registration, self._signer, self._clock, self._connect = registration, signer, clock, connect
@@ -287,7 +287,7 @@ def _printable_line(claim: Any) -> str | None:
 
 
 def _error_code(text: Any) -> str:
-    """Return the text if it is an OAuth error code. Anybody can send another text."""
+    """Return the text if it looks like an OAuth error code, since anybody can send other text."""
     return text if isinstance(text, str) and re.fullmatch(r"[a-z_]{1,60}", text) else "unknown error"
 
 

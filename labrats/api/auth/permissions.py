@@ -18,7 +18,7 @@ class Access(Enum):
     CALLER = auto()
     """Any API key, or a session."""
     OWNER = auto()
-    """Any API key, for objects that it owns. The operation refuses others by `Caller.may_see`."""
+    """Any API key, for objects that it owns, or a session. The operation refuses others by `Caller.may_see`."""
     ADMIN = auto()
     """API keys with the scope `admin`, or a session."""
 

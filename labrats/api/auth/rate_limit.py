@@ -18,7 +18,7 @@ class _Failures:
 
 
 class AuthRateLimit:
-    """Counts the different wrong keys that each address sends within a window.
+    """Counts of the different wrong keys that each address sent within a window.
 
     A repeated wrong key counts once, so that a program with a revoked key is not blocked. The counts are in memory;
     beyond MAX_ADDRESSES the address that failed least recently is dropped.

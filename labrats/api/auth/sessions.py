@@ -70,7 +70,7 @@ async def signing_secret(store: Store, configured: SecretStr | None) -> str:
 
 
 class Signer:
-    """Signs and reads the engine's own tokens. A token is valid for one purpose only."""
+    """Signer and reader of the engine's own tokens. A token is valid for one purpose only."""
 
     def __init__(self, secret: str) -> None:
         self._key = OctKey.import_key(secret)

@@ -33,7 +33,7 @@ class Download(FileResponse):
 
 
 class _Refused(Exception):
-    """Starlette cannot serve the range."""
+    """A range that Starlette cannot serve."""
 
     def __init__(self, start: Message) -> None:
         self.status, self.headers = start["status"], Headers(raw=start["headers"])

@@ -1,4 +1,4 @@
-"""Turns exceptions into error responses: a status, and a JSON body of one shape."""
+"""Error responses: their status, and the one shape of their JSON body."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -150,7 +150,7 @@ _MESSAGES: Final = {
 
 
 _KEY_MARKER: Final = "[key]"
-"""Ends the location of a pydantic error about a mapping's key rather than its value."""
+"""Last part of the location of a pydantic error about a mapping's key, not its value."""
 
 
 def problem_of(error: Mapping[str, Any]) -> Problem:

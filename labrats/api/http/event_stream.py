@@ -17,7 +17,7 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
     access_ends: Callable[[], Coroutine[Any, Any, None]] = staticmethod(_never)
-    """Returns when the reader's credential is no longer valid. Set by the route."""
+    """Function, set by the route, that returns when the reader's credential is no longer valid."""
 
     def __init__(self, frames: AsyncIterator[bytes], status_code: int = 200) -> None:
         super().__init__(frames, status_code, {"X-Accel-Buffering": "no"})  # else nginx buffers the events

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 
 class FairLock:
-    """Lets one task at a time do a piece of work, in the order of their requests.
+    """A lock for one piece of work at a time. Tasks hold it in the order of their requests.
 
     The event loop runs all other tasks between two pieces. With hundreds of streams active, another request waits for
     one piece of work instead of hundreds.

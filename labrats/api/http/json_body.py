@@ -19,7 +19,7 @@ _LARGE_BYTES: Final = 2**20
 """Size above which a body is parsed in a thread, so that other requests do not wait."""
 
 _TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|\[\s*+\]|\{\s*+\}|(?P<value>[\[{,])', re.DOTALL)
-"""Matches strings, even unterminated ones, empty lists and objects, and, as `value`, the character before a value."""
+"""Strings, even unterminated ones; empty lists and objects; and, as `value`, the character before a value."""
 
 _SHOWN: Final = 100
 """Maximum length of a caller's text in an error message."""

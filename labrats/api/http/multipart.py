@@ -1,4 +1,4 @@
-"""Streams the one file of a `multipart/form-data` body.
+"""Streaming of the one file in a `multipart/form-data` body.
 
 Starlette's form parser would write the whole file to a temporary folder, possibly in memory, before it can be refused.
 """
@@ -38,7 +38,7 @@ class FilePart:
     """The one file of a request. `name` is the sender's name for it, set before `content` yields its first chunk."""
 
     def __init__(self, request: Request) -> None:
-        """Raises ApiError: 415 unless the body is a form, 400 if its boundary is too long."""
+        """Prepare the parser. Raises ApiError: 415 unless the body is a form, 400 if its boundary is too long."""
         self.name = ""
         self._request = request
         self._parser = MultipartParser(

@@ -29,7 +29,7 @@ DRAIN_SECONDS: Final = 5
 
 @dataclass(frozen=True)
 class ClientLimits:
-    """Limits on what a client may send and how long it may take. A client beyond them is disconnected."""
+    """Limits on the data and the time of a client. A client beyond them is disconnected."""
 
     head_seconds: float = 10.0
     """Time from the connection, or from the first byte of a further request, to the end of the request's headers."""
@@ -39,7 +39,7 @@ class ClientLimits:
     """Maximum size of request line and headers."""
     discarded_bytes: int = 1024 * 1024 * 1024
     """Bytes of a refused body that are read and discarded. Most clients read the response only after they have sent the
-    whole body, and would lose it if the connection was closed at once."""
+    whole body, and would lose it if the connection were closed at once."""
     discard_seconds: float = 10.0
     """Time for each further mebibyte of a refused body."""
     connections: int = 10_000
@@ -47,7 +47,7 @@ class ClientLimits:
 
 
 class Server(uvicorn.Server):
-    """Serves `app` until `should_exit` is set. The caller handles signals."""
+    """Server of `app`. It runs until `should_exit` is set. The caller handles signals."""
 
     def __init__(
         self, app: ASGIApp, limits: ClientLimits = ClientLimits(), trusted_proxies: Sequence[str] = ()
@@ -83,7 +83,7 @@ class _Config(uvicorn.Config):
 
 
 class _Deadline:
-    """Calls `on_missed` once the time is up, unless the deadline is cancelled or set again first."""
+    """A timer that calls `on_missed`, unless it is cancelled or set again first."""
 
     def __init__(self, on_missed: Callable[[], None]) -> None:
         self._on_missed = on_missed
@@ -124,7 +124,7 @@ class _ParserState(Enum):
 
 
 class DeadlineProtocol(HttpToolsProtocol):
-    """Adds deadlines for the client to uvicorn's protocol, which has none for receiving a request."""
+    """uvicorn's protocol, with deadlines for the client. uvicorn has none for receiving a request."""
 
     config: _Config
 

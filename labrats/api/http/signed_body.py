@@ -1,4 +1,4 @@
-"""Receives bodies whose signature identifies the sender, within bounds on memory, disk and time."""
+"""Reception of bodies whose signature identifies the sender, within bounds on memory, disk and time."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence

@@ -115,7 +115,7 @@ class AgentBody(RequestBody):
 
 
 class AgentPatch(PatchBody):
-    """Fields to change. Absent fields keep their value, null clears a nullable field, lists are replaced."""
+    """Fields to change. Absent fields keep their value; null clears a nullable field; lists are replaced."""
 
     read_only = frozenset({"id", "name"})
 
@@ -232,7 +232,7 @@ async def find_triggers(
     source: Annotated[str | None, Query(description="Default: any source.", examples=["github"])] = None,
     event: Annotated[str | None, Query(description="Default: any event.", examples=["issues.labeled"])] = None,
 ) -> Response:
-    """Find the triggers that listen to such an event. Their filters on the payload are ignored."""
+    """Find the triggers that listen to the event. Their filters on the payload are ignored."""
     found = [
         (agent, trigger)
         for agent in services_of(request).catalog.agents

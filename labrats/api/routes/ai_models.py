@@ -79,7 +79,7 @@ class AiModelBody(RequestBody):
 
     name: Name = Field(examples=["claude-opus"])
     provider: Provider = Field(description="The provider that runs its jobs.")
-    model: Label = Field(description="The provider's name of the model.", examples=["opus"])
+    model: Label = Field(description="The provider's name for the model.", examples=["opus"])
     slots: SlotCount = DEFAULT_SLOTS
     endpoint: Endpoint | None = None
     credentials_ref: Name | None = Field(default=None, description="The Secret with the provider's credentials.")
@@ -88,7 +88,7 @@ class AiModelBody(RequestBody):
 
 
 class AiModelPatch(PatchBody):
-    """Fields to change. Absent fields keep their value, null clears a nullable field."""
+    """Fields to change. Absent fields keep their value; null clears a nullable field."""
 
     read_only = frozenset({"id", "name", "active", "queued", "pausedUntil", "warnings"})
 

@@ -44,8 +44,8 @@ class ModelFileBody(RequestBody):
 class ProviderConfigBody(RequestBody):
     """Default settings for the jobs of one provider."""
 
-    model: Label | None = Field(default=None, description="The provider's name of the model.", examples=["opus"])
-    effort: Effort | None = Field(default=None, description="The amount of reasoning.")
+    model: Label | None = Field(default=None, description="The provider's name for the model.", examples=["opus"])
+    effort: Effort | None = Field(default=None, description="Reasoning effort of the model.")
     files: list[ModelFileBody] = Field(
         default=[], max_length=100, description="Files that may be downloaded, for local providers."
     )
@@ -64,7 +64,7 @@ class DefaultsBody(RequestBody):
     model: Label | None = Field(
         default=None, description="The model of jobs whose provider has none in `providers`.", examples=["sonnet"]
     )
-    effort: Effort | None = Field(default=None, description="The amount of reasoning.", examples=["medium"])
+    effort: Effort | None = Field(default=None, description="Reasoning effort of the model.", examples=["medium"])
     executor_image: Label | None = Field(default=None, description="The container image of attempts, on Kubernetes.")
     executor_resources: ResourcesBody | None = None
     providers: dict[Provider, ProviderConfigBody | None] | None = Field(
@@ -72,7 +72,7 @@ class DefaultsBody(RequestBody):
     )
     resource_version: ResourceVersion | None = Field(
         default=None,
-        description="The change is refused unless this version is current; null, unless no settings exist.",
+        description="The expected version: any other refuses the change. Null refuses it if settings exist.",
     )
 
     @field_validator("providers")

@@ -169,7 +169,7 @@ async def delete_instruction(
 ) -> Response:
     """Remove an instruction that no agent and no trigger uses.
 
-    With `force`, triggers that name it are disabled. They would otherwise send its name as the text.
+    With `force`, triggers that name it are disabled. Otherwise they would use its name as the text.
     """
     services = services_of(request)
     async with services.catalog.changing:

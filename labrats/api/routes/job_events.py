@@ -1,4 +1,4 @@
-"""Events of a job, in one format for all providers. In pages, or live as server-sent events."""
+"""Events of a job, in one format for all providers: in pages, or live as server-sent events."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -132,7 +132,7 @@ async def _views_after(services: Services, job: Job, position: Position) -> Asyn
 
 
 def event_json(attempt: int, stored: StoredLine, line: bytes) -> bytes | None:
-    """Return event_view as JSON. The text of a log event, the most frequent kind, is copied from the line undecoded."""
+    """Return event_view as JSON. The text of a log event, the most frequent kind, is copied without decoding."""
     if stored.is_log:
         head = b'{"id":"%d-%d","attempt":%d,"at":%s' % (attempt, stored.seq, attempt, stored.at)
         return b'%s,"kind":"log","text":%s}' % (head, stored.text)

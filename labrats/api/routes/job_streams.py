@@ -37,11 +37,11 @@ LastEventId = Annotated[
 BEGINNING: Final[Position] = (1, 0)
 
 EventEncoder = Callable[[int, StoredLine, bytes], bytes | None]
-"""Returns the JSON that a stream sends for an event of an attempt, or None to skip it."""
+"""Function from an attempt's number, an event and its line to the JSON to send; None skips the event."""
 
 
 def parse_event_id(text: str | None) -> Position:
-    """Return the position of an event id. Anything else is the beginning."""
+    """Return the position of an event id; the beginning for any other text."""
     match = _EVENT_ID.fullmatch(text or "")
     return (int(match[1]), int(match[2])) if match else BEGINNING
 

@@ -106,7 +106,7 @@ async def logout(request: Request) -> Response:
         services.authenticator.check_origin(request)
         await services.sessions.end(session, services.store, services.clock.now())
     response = Response(status_code=204)
-    if SESSION_COOKIE in request.cookies:  # a request of another site comes without it, and must not clear it
+    if SESSION_COOKIE in request.cookies:  # another site's request comes without the cookie, and must not clear it
         response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=_is_secure(request))
     return response
 

@@ -63,7 +63,7 @@ class ModelFileView(ResponseBody):
 
 
 class ModelList(ResponseBody):
-    """All models and files in the settings, and the place of the files."""
+    """All models and files in the settings, and the location of the files."""
 
     models: list[ModelFileView]
     folder: str | None = Field(description="The folder of the files, on a single machine.", examples=[None])
@@ -254,7 +254,7 @@ async def delete_model(
 
 
 def scans_of(request: Request) -> ModelFileScans:
-    """Return the scans of model files. Raises ApiError 501 if the engine has no place for the files."""
+    """Return the scans of model files. Raises ApiError 501 if the engine has no volume for them."""
     if (scans := services_of(request).model_file_scans) is None:
         message = "this installation has no volume for model files; set LABRATS_MODELS_CLAIM to a claim"
         raise ApiError(501, "not_implemented", message)

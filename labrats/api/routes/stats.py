@@ -123,7 +123,7 @@ async def get_timeseries(
 ) -> Response:
     """Get a metric from Prometheus if PROMETHEUS_URL is set, else from the stored jobs.
 
-    Steps without events count 0 and have no average. Values from Prometheus are estimates from its scrapes.
+    A step without jobs counts 0 and has no average. Values from Prometheus are estimates from its scrapes.
     """
     if query is not None:
         raise ApiError(400, "no_queries", "raw PromQL is not accepted; set `metric`")

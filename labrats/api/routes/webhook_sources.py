@@ -38,7 +38,7 @@ SIGNING_KEY: Final = "secret"
 """The key within the Secret that stores the `secret` of a request."""
 
 MAX_NAME_LENGTH: Final = 40
-"""Leaves room for longer names that are derived from a source's name."""
+"""Limit with room for longer names that are derived from a source's name."""
 
 MAX_OVERRIDES: Final = 1000
 
@@ -81,8 +81,8 @@ class RepoOverrideBody(RequestBody):
     """Settings for the jobs of one repository."""
 
     enabled: bool = Field(default=True, description="False ignores the repository's events.")
-    model: Label | None = Field(default=None, description="The provider's name of the model.")
-    effort: Effort | None = Field(default=None, description="The amount of reasoning.")
+    model: Label | None = Field(default=None, description="The provider's name for the model.")
+    effort: Effort | None = Field(default=None, description="Reasoning effort of the model.")
     provider: Provider | None = Field(default=None, description="The provider that runs the jobs.")
     agent_trigger_name: Label | None = Field(
         default=None, description="The only agent that receives this repository's events."
@@ -127,7 +127,7 @@ class WebhookSourceBody(RequestBody):
 
 
 class WebhookSourcePatch(PatchBody):
-    """Fields to change. Absent fields keep their value, null clears a nullable field."""
+    """Fields to change. Absent fields keep their value; null clears a nullable field."""
 
     read_only = frozenset({"id", "name", "url", "conditions", "lastDeliveryAt", "deliveries"})
 

@@ -47,7 +47,7 @@ def int_if_whole(number: float) -> int | float:
 
 
 def optional(**options: Any) -> Any:
-    """Return a field that may be missing but not null. The value of a missing field has no meaning."""
+    """Return a field that may be missing but not null. Its default None only marks it as missing."""
     return Field(default=None, json_schema_extra=_without_default, **options)
 
 
