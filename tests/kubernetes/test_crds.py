@@ -73,9 +73,9 @@ def with_change(spec: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("config.maxAttempts", 101, "spec.config.maxAttempts"),
         ("config.fast", "yes", "spec.config.fast"),
         ("config.executorResources", {"limits": {"cpu": "lots"}}, "spec.config.executorResources.limits.cpu"),
-        ("config.executorResources", {"limit": {"cpu": "1"}}, "nothing but requests and limits"),
-        ("config.mcpServers", {"docs": {}}, "either a `command` to start or the `url` of one that runs"),
-        ("config.mcpServers", {"docs": SERVER | {"url": REPO}}, "either a `command` to start or the `url` of one that"),
+        ("config.executorResources", {"limit": {"cpu": "1"}}, "must have only requests and limits"),
+        ("config.mcpServers", {"docs": {}}, "must have either a `command` or a `url`"),
+        ("config.mcpServers", {"docs": SERVER | {"url": REPO}}, "must have either a `command` or a `url`"),
         ("config.mcpServers", {"two words": SERVER}, "must be 1 to 64 letters"),
         ("config.mcpServers", {"docs": {"url": "mcp.example"}}, "spec.config.mcpServers.docs.url"),
         ("config.mcpServers", {f"n{number}": SERVER for number in range(21)}, "spec.config.mcpServers: Too many"),
@@ -160,7 +160,7 @@ AGENT = {"triggerName": "developer", "eventTriggers": [TRIGGER]}
             {"providers": {"qwen": {"files": [MODEL_FILE | {"url": "ftp://x"}]}}},
             "spec.providers.qwen.files",
         ),
-        ("AiConfig", {"executorResources": {"limit": {"cpu": "1"}}}, "nothing but requests and limits"),
+        ("AiConfig", {"executorResources": {"limit": {"cpu": "1"}}}, "must have only requests and limits"),
         ("AiConfig", {"executorResources": {"limits": {"cpu": "lots"}}}, "spec.executorResources.limits.cpu"),
         ("AiConfig", {"model": "opus"}, "the only AiConfig is named 'default'"),
     ],
@@ -308,7 +308,7 @@ async def test_the_manifests_in_the_documentation_are_accepted(kubectl: Kubectl)
 
 async def test_kubectl_explain_describes_fields(kubectl: Kubectl) -> None:
     assert "Milliseconds per attempt." in kubectl("explain", "ir.spec.config.timeoutMs")
-    assert "Attempts at once" in kubectl("explain", "aimodel.spec.slots")
+    assert "Maximum number of concurrent attempts" in kubectl("explain", "aimodel.spec.slots")
 
 
 async def test_the_schema_accepts_what_the_engine_writes(api_client: ApiClient, namespace: str) -> None:
