@@ -151,9 +151,8 @@ async def test_each_invalid_applied_job_fails_with_its_reason(kubectl: Kubectl, 
 async def test_the_later_of_two_ai_models_for_one_model_is_not_accepted(kubectl: Kubectl, admin: User) -> None:
     for name in ("a-first", "b-second"):
         apply(kubectl, a_resource("AiModel", name, provider="mock", model="mock", slots=1))
-    assert "is that of the AiModel 'a-first', which is older" in await accepted_message(
-        kubectl, "aim", "b-second", "False"
-    )
+    message = await accepted_message(kubectl, "aim", "b-second", "False")
+    assert "the older AiModel 'a-first' has the provider 'mock' with the model 'mock'" in message
     assert "'a-first'" in kubectl("get", "aim", "b-second")
     assert (await admin.run())["accountName"] == "a-first"
 

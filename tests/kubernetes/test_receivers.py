@@ -96,4 +96,4 @@ async def test_a_source_without_a_secret_does_not_affect_others(store: Store) ->
     await store.create(invalid)
     await add_source(store)
     await condition(store, "Provisioned", "True")
-    assert "names no secret" in await condition(store, "SecretFound", "False", invalid.name)
+    assert "names no Secret" in await condition(store, "SecretFound", "False", invalid.name)
