@@ -105,7 +105,7 @@ async def test_a_download_and_its_log_survive_their_pod(
     assert (await operation(admin, "completed", "failed"))["status"] == "completed"
     assert (tmp_path / "models" / "qwen" / "a.gguf").read_bytes() == CONTENT
     hold.unlink()
-    assert "for what follows" in "".join(await log_with(admin, name, DIGEST))
+    assert ", from " in "".join(await log_with(admin, name, DIGEST))
 
     await until_log_is_stored(api_client, jobs_namespace, name)
     await delete_pods(api_client, jobs_namespace, name)
