@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -195,14 +195,15 @@ class FaultyProxy:
             return
         self._streams.append(request)
         try:
-            async for line in answer.content:
-                number += 1
-                if fault and number > fault.after_lines:
-                    await self._cut(fault.how, line, response, request)
-                    return
-                if release := self.withheld(request):
-                    await release.wait()
-                await response.write(line)
+            with suppress(aiohttp.ClientConnectionResetError):  # the client has closed the stream
+                async for line in _lines(answer.content):
+                    number += 1
+                    if fault and number > fault.after_lines:
+                        await self._cut(fault.how, line, response, request)
+                        return
+                    if release := self.withheld(request):
+                        await release.wait()
+                    await response.write(line)
         finally:
             self._streams.remove(request)
 
@@ -241,3 +242,14 @@ def _kubeconfig(server: str) -> dict[str, Any]:
         "contexts": [{"name": "proxy", "context": {"cluster": "proxy"}}],
         "current-context": "proxy",
     }
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield the lines of a stream, of any length: aiohttp's own iteration refuses those of large objects."""
+    unfinished = b""
+    async for data in content.iter_any():
+        *lines, unfinished = (unfinished + data).split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+    if unfinished:
+        yield unfinished
