@@ -66,13 +66,14 @@ def pair(old: list[Test], new: list[Test]) -> dict[Test, Test]:
         before, after = Counter(map(key, left)), Counter(map(key, free))
         by_key = {key(test): test for test in free}
         for test in left:
-            if before[key(test)] == after[key(test)] == 1:
+            if before[key(test)] == after[key(test)] == 1 and test.similarity(by_key[key(test)]) >= SIMILAR:
                 pairs[test] = by_key[key(test)]
                 free.discard(pairs[test])
+    homes = {test.file: other.file for test, other in pairs.items()}
     unpaired = [test for test in old if test not in pairs]
     ranked = sorted(
-        ((similarity + near(test, other), index, test, other) for index, test in enumerate(unpaired) for other in free
-         if (similarity := test.similarity(other)) >= SIMILAR),
+        ((similarity + nearness(test, other, homes), index, test, other) for index, test in enumerate(unpaired)
+         for other in free if (similarity := test.similarity(other)) >= SIMILAR),
         key=lambda entry: (-entry[0], entry[1], entry[3].id),
     )  # fmt: skip
     for _, _, test, other in ranked:
@@ -82,8 +83,10 @@ def pair(old: list[Test], new: list[Test]) -> dict[Test, Test]:
     return pairs
 
 
-def near(test: Test, other: Test) -> float:
-    """Prefer a counterpart in the same folder among equally similar ones."""
+def nearness(test: Test, other: Test, homes: Mapping[str, str]) -> float:
+    """Prefer counterparts in the file to which other tests of the same file have moved, then in the same folder."""
+    if other.file == homes.get(test.file, test.file):
+        return 0.3
     return 0.001 if PurePath(test.file).parent == PurePath(other.file).parent else 0.0
 
 
