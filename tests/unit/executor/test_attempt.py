@@ -158,8 +158,9 @@ def test_script_can_ignore_stop_signals(tmp_path: Path) -> None:
 def test_second_stop_signal_does_not_interrupt_the_clean_up(tmp_path: Path) -> None:
     attempt = an_attempt_of(
         tmp_path,
-        "trap 'touch asked; until [ -e released ]; do sleep 0.01; done; touch cleaned; exit' INT\n"
-        "touch started; while :; do sleep 0.01; done\n",
+        "mkfifo release\n"
+        "trap 'touch asked; read line <release; sleep 0.2; touch cleaned; exit' INT\n"
+        "sleep 300 & touch started; wait\n",
     )
 
     with attempt.started() as process:
@@ -167,7 +168,7 @@ def test_second_stop_signal_does_not_interrupt_the_clean_up(tmp_path: Path) -> N
         process.send_signal(signal.SIGTERM)
         wait_until((attempt.workspace / "asked").exists, "the program was asked to end")
         process.send_signal(signal.SIGTERM)
-        (attempt.workspace / "released").touch()
+        (attempt.workspace / "release").write_text("now\n")
         process.wait()
 
     assert failure_of(attempt)[1] == "stopped on request"
