@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from labrats.api.auth.oidc import OpenIdProvider
     from labrats.api.auth.sessions import Signer
     from labrats.api.services import Services
+    from labrats.backends.embedded.migration import Progress
     from labrats.backends.embedded.store import EmbeddedStore
     from labrats.controller.credential_labels import CredentialLabels
     from labrats.intake.signing_secrets import SigningSecrets
@@ -51,6 +52,25 @@ def open_store(settings: "EngineSettings") -> "AbstractAsyncContextManager[Store
     return open_cluster_store() if settings.backend == "kubernetes" else open_local_store(settings)
 
 
+async def migrate(settings: "EngineSettings", progress: "Progress") -> None:
+    """Migrate the stored data if an earlier version of Labrats wrote it. Raises LabratsError."""
+    from labrats.backends.embedded.database import open_for_writing
+
+    def run() -> None:
+        open_for_writing(settings.data_dir / DATABASE, migrate=progress).close()
+
+    await asyncio.to_thread(run)
+
+
+def needs_migration(settings: "EngineSettings") -> bool:
+    """Return whether an earlier version of Labrats wrote the stored data, so that a migration takes a while."""
+    if settings.backend == "kubernetes":
+        return False
+    from labrats.backends.embedded.database import needs_migration
+
+    return needs_migration(settings.data_dir / DATABASE)
+
+
 @asynccontextmanager
 async def open_local_engine(settings: "EngineSettings") -> AsyncIterator[Engine]:
     """Open the engine of one machine: SQLite and local processes."""
@@ -76,7 +96,10 @@ async def open_local_engine(settings: "EngineSettings") -> AsyncIterator[Engine]
                 loops.create_task(reconciler.run(), name="source-status")
                 loops.create_task(model_files.run(), name="model-files")
 
-        yield Engine(services, drive)
+        try:
+            yield Engine(services, drive)
+        finally:
+            services.job_index.close()
 
 
 @asynccontextmanager
@@ -209,7 +232,7 @@ async def create_services(
     secret = await signing_secret(store, settings.auth_jwt_secret) if settings.answers_requests else new_secret()
     signer = Signer(secret)
     clock = SystemClock()
-    catalog, job_index = Catalog(), JobIndex()
+    catalog, job_index = Catalog(), JobIndex(settings.data_dir / "index.db" if settings.backend == "embedded" else None)
     attachments, uploads = Attachments(settings.uploads), Uploads(settings.uploads)
     return Services(
         store=store,

@@ -113,12 +113,14 @@ class Commands:
 
 async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: OnReady) -> None:
     """Run the engine, or its part, until SIGINT or SIGTERM. If one loop dies, all stop and its error surfaces."""
-    from labrats.compose import open_engine
+    from labrats.compose import needs_migration, open_engine
     from labrats.logs import configure_logs
     from labrats.processes import raise_descriptor_limit
 
     configure_logs(settings.log_level, settings.log_format)
     descriptors = raise_descriptor_limit()
+    if needs_migration(settings):
+        await migrate_data(settings, listener)
     async with open_engine(settings) as engine, asyncio.TaskGroup() as loops:
         from labrats.api.app import create_app
         from labrats.api.http.server import ClientLimits, Server
@@ -144,6 +146,29 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
         await server.serve([listener])
         for task in background:
             task.cancel()
+
+
+async def migrate_data(settings: "EngineSettings", listener: socket.socket) -> None:
+    """Migrate data of an earlier version. Meanwhile the engine is alive but not ready, and logs the progress."""
+    import structlog
+
+    from labrats.api.http.starting import starting_responses
+    from labrats.compose import migrate
+
+    log, reached = structlog.get_logger(), ("", -1)
+
+    def report(step: str, share: float) -> None:
+        nonlocal reached
+        if (now := (step, int(share * 10))) != reached:
+            reached = now
+            log.info("database migration", step=step, percent=now[1] * 10)
+
+    def message() -> str:
+        return f"the engine migrates its database: {reached[0]} {max(0, reached[1]) * 10} %"
+
+    async with starting_responses(listener, message):
+        await migrate(settings, report)
+    log.info("database migrated")
 
 
 async def announce(services: "Services", server: "Server", listener: socket.socket, on_ready: OnReady) -> None:

@@ -45,7 +45,19 @@ class Synced:
     """A marker in a watch: every resource that existed at its beginning has been delivered."""
 
 
-Change = Changed[R] | Deleted[R] | Synced
+@dataclass(frozen=True)
+class DeletedUnseen:
+    """A resource that was deleted after the version from which a watch resumes, and before it began."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Reset:
+    """A marker in a watch: it cannot resume. Forget everything; every existing resource follows."""
+
+
+Change = Changed[R] | Deleted[R] | DeletedUnseen | Reset | Synced
 
 
 class Store(Protocol):
@@ -99,8 +111,18 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
+    @property
+    def identity(self) -> str:
+        """An id of the storage, within which resource versions can be compared for ever; empty where they cannot."""
+        ...
+
+    def watch(self, kind: type[R], *, after: int = 0, unsettled_only: bool = False) -> AsyncIterator[Change[R]]:
         """Yield every existing resource as Changed, then Synced, then every later change in order.
+
+        after: resume from this resource version of the same `identity`. Before Synced come only resources that were
+        written since, in the order of their versions, and DeletedUnseen for each that was deleted since; or Reset and
+        every resource, when the deletions since are no longer known.
+        unsettled_only: before Synced come only resources that are not `is_settled`.
 
         Several writes of one resource may arrive as one change. The iterator never ends by itself, and a slow reader
         delays nobody. While the storage is unreachable, the watch yields nothing and raises nothing; then it resumes.

@@ -57,7 +57,7 @@ class Callbacks:
     async def run(self) -> None:
         """Send messages until cancelled."""
         async with asyncio.TaskGroup() as senders:
-            async for change in self._store.watch(Job):
+            async for change in self._store.watch(Job, unsettled_only=True):
                 if isinstance(change, Changed) and self._observe(change.resource):
                     senders.create_task(self._send_all(change.resource.id), name=f"callbacks-{change.resource.id}")
 

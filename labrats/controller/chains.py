@@ -123,7 +123,7 @@ class Chains:
                 loops.create_task(work_forever(self._work, self._decide), name=f"chains-{number}")
 
     async def _watch(self) -> None:
-        async for change in self._store.watch(Job):
+        async for change in self._store.watch(Job, unsettled_only=True):
             if isinstance(change, Changed) and is_undecided(change.resource):
                 self._work.add(change.resource.id)
 

@@ -97,7 +97,7 @@ class Controller:
 
     async def _watch_jobs(self) -> None:
         await self._models_known.wait()
-        async for change in self._store.watch(Job):
+        async for change in self._store.watch(Job, unsettled_only=True):
             match change:
                 case Changed(job):
                     self._observe(job)

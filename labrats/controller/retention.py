@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import PurePath
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -23,6 +23,8 @@ from labrats.ports import Clock, Runner, Store
 from labrats.settings import EngineSettings
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 PASS_SECONDS: Final = 600.0
 
@@ -81,9 +83,11 @@ class Retention:
                 await self._forget(job_id, now - self._job_retention)
         for name in await self._runner.workspaces():
             await self._clear_workspace(name, now - self._workspace_retention)
-        for name in await self._runner.retained():
-            if not await self._exists(name.job_id):
-                await self._collect_attempt(name)
+        for names in batched(await self._runner.retained(), BATCH):
+            missing = set(await self._index.missing([name.job_id for name in names]))
+            for name in names:
+                if name.job_id in missing and not await self._exists(name.job_id):
+                    await self._collect_attempt(name)
         for folders in batched(await self._attachments.folders(NEW_SECONDS), BATCH):
             await self._collect_attachments(folders)
 
@@ -159,6 +163,6 @@ def _ended_before(job: Job, time: datetime) -> bool:
     return job.ended and job.status.finished_at is not None and job.status.finished_at < time
 
 
-def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Yield the items in batches of at most `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,69 +1,104 @@
-"""An index of all jobs, fed by the store's watch. It answers lists and counts without reading the jobs.
-
-The jobs themselves stay in the store.
-"""
+"""The index of jobs: answers lists, counts and series over time without reading the jobs from the store."""
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator
+import base64
+import json
+import math
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from pathlib import Path
+from threading import local
+from typing import Any, Final, NamedTuple, TypeVar
 
 import apsw
+import structlog
 
-from labrats.index.series import JobSeries
+from labrats.index.job_table import (
+    COUNTED,
+    checkpoint,
+    clear,
+    complete,
+    complete_file,
+    is_complete,
+    open_for_queries,
+    open_table,
+    put,
+)
+from labrats.index.series import values_of
+from labrats.model.errors import Invalid, Problem
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS, Phase
-from labrats.ports import Changed, Deleted, Store
+from labrats.model.series import Metric, Steps, Value
+from labrats.ports import Change, Changed, Deleted, DeletedUnseen, Reset, Store, Synced
 
-_FILTERS: Final = ("status", "type", "source", "agent_role", "repo", "chain_id", "owner")
+log = structlog.get_logger()
 
-_TABLE: Final = """
-CREATE TABLE jobs (
-    id TEXT PRIMARY KEY, created REAL NOT NULL, status TEXT NOT NULL, type TEXT NOT NULL, source TEXT NOT NULL,
-    agent_role TEXT, repo TEXT, chain_id TEXT, owner TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
-    finished REAL, paused_until REAL
-) WITHOUT ROWID
-"""
+T = TypeVar("T")
 
-_INDEXES: Final = (
-    "CREATE INDEX newest ON jobs (created, id)",
-    "CREATE INDEX by_status ON jobs (status, created, id)",
-    "CREATE INDEX by_type ON jobs (type, created, id)",
-    "CREATE INDEX by_source ON jobs (source, created, id)",
-    "CREATE INDEX by_repo ON jobs (repo, created, id) WHERE repo IS NOT NULL",
-    "CREATE INDEX by_agent_role ON jobs (agent_role, created, id) WHERE agent_role IS NOT NULL",
-    "CREATE INDEX by_chain ON jobs (chain_id, created, id) WHERE chain_id IS NOT NULL",
-    "CREATE INDEX by_owner ON jobs (owner, created, id)",
-    "CREATE INDEX by_pause ON jobs (provider, model, paused_until) WHERE paused_until IS NOT NULL",
-    "CREATE INDEX by_end ON jobs (finished) WHERE finished IS NOT NULL",
-)
-"""The indexes, created once all existing jobs are inserted: updating them on each insert takes three times as long."""
+FACETS: Final[Mapping[str, str]] = {
+    "status": "status",
+    "failedCode": "failed_code",
+    "model": "model",
+    "agentRole": "agent_role",
+    "repo": "repo",
+}
+"""The fields by which jobs are counted for filters, and their columns."""
+
+FACET_VALUES: Final = 100
+"""Values of one facet that are returned, those with the most jobs first."""
+
+CHECKPOINT_SECONDS: Final = 5.0
+"""Seconds between two checkpoints of the index file, which run in a thread because they sync."""
+
+RETRY_SECONDS: Final = 1.0
+"""Pause before the index is written again after an error."""
+
+BATCH: Final = 250
+"""Changes that are applied before other tasks get their turn."""
+
+PAGE: Final = 200
+"""Jobs in one page of a long answer."""
+
+QUICK_ROWS: Final = 10_000
+"""Rows that a query may pass on the event loop."""
 
 
 @dataclass(frozen=True)
 class JobFilter:
-    """A filter of jobs: each field that is not None must match. `q` must occur in the id, type, source or repo."""
+    """Conditions on jobs. None and an empty sequence match every job; one of several values has to match.
 
-    status: str | None = None
+    since, until: the earliest and the latest time of creation. q: occurs in the id, type, source, repo or title.
+    """
+
+    status: Sequence[str] = ()
     type: str | None = None
     source: str | None = None
     agent_role: str | None = None
     repo: str | None = None
     chain_id: str | None = None
     owner: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    failed_code: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
     q: str | None = None
 
+    @property
+    def conditions(self) -> frozenset[str]:
+        """Names of the fields that restrict the jobs."""
+        return frozenset(each.name for each in fields(self) if getattr(self, each.name) not in (None, (), ""))
 
-class JobGroup(NamedTuple):
-    """The fields by which jobs are grouped and counted."""
 
-    status: str
-    type: str
-    provider: str
-    model: str
+class Page(NamedTuple):
+    """Ids of jobs, newest first. next: the cursor of the page after it; None on the last one."""
+
+    ids: list[str]
+    next: str | None
 
 
 @dataclass(frozen=True)
@@ -77,75 +112,172 @@ class JobCount:
     count: int
 
 
-def repo_of(job: Job) -> str | None:
-    """Return the job's `metadata.repo`, the repository that it is about; None unless that is a string."""
-    repo = job.spec.metadata.get("repo")
-    return repo if isinstance(repo, str) else None
-
-
 class JobIndex:
-    """The index of jobs, with their `series` over time. `follow` keeps both up to date.
+    """The index of jobs. `follow` keeps it up to date, and an answer contains every change that it has applied.
 
-    An answer contains every change that the store's watch has delivered. No method but `follow` reads the store.
+    With a path the index is a file that survives the engine: `follow` applies what has changed since. Queries that may
+    take long run in threads.
     """
 
-    def __init__(self) -> None:
-        # A row takes some 300 bytes, invisible to the garbage collector; SQLite filters and orders 100,000 of them.
-        self._db = apsw.Connection(":memory:")
-        self._db.execute(_TABLE)
-        self._groups: dict[str, JobGroup] = {}
-        self._shared_groups: dict[JobGroup, JobGroup] = {}
-        self._by_group: Counter[JobGroup] = Counter()
-        self._by_status: Counter[str] = Counter()
-        self._by_owner: Counter[str] = Counter()
-        self._by_repo: Counter[tuple[str, str]] = Counter()
-        self.series = JobSeries()
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._db = open_table(path)
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="job-index") if path else None
+        self._thread_local = local()
+        self._opened: list[apsw.Connection] = []
+        self._identity, self._version = "", 0
+        self._failure: asyncio.Future[None] | None = None
         self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
         self.synced = asyncio.Event()
 
     async def follow(self, store: Store) -> None:
-        """Apply every change until cancelled. Set `synced` once all existing jobs are in the index."""
-        async for change in store.watch(Job):
+        """Apply every change until cancelled. Set `synced` once all existing jobs are in the index.
+
+        While the index cannot be written, such as on a full disk, it lags, and tries again.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            if self._path:
+                tasks.create_task(self._checkpoint_forever(self._path), name="job-index-checkpoints")
+            while True:
+                try:
+                    await self._resume(store)
+                except* apsw.Error as errors:
+                    log.warning("job index not written", reason=str(errors.exceptions[0]))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _resume(self, store: Store) -> None:
+        """Apply every change after the stored version, until cancelled. Raises a group of apsw.Error."""
+        self._roll_back()
+        identity, self._version = self._saved_state()
+        if not store.identity or identity != store.identity or not is_complete(self._db):
+            self._clear()
+        self._identity, self._failure = store.identity, asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._apply(store.watch(Job, after=self._version)), name="job-index-changes")
+                await self._failure
+        finally:
+            self._commit()
+
+    async def _apply(self, changes: AsyncIterator[Change[Job]]) -> None:
+        applied = 0
+        async for change in changes:
             match change:
                 case Changed(job):
                     self._put(job)
                 case Deleted(job):
                     self._remove(job.id)
-                case _:
-                    for index in _INDEXES:
-                        self._db.execute(index)
-                        await asyncio.sleep(0)
+                case DeletedUnseen(job_id):
+                    self._remove(job_id)
+                case Reset():
+                    self._clear()
+                case Synced():
+                    await self._complete()
                     self.synced.set()
+            applied += 1
+            if applied % BATCH == 0:
+                self._commit()
+                await asyncio.sleep(0)
+
+    async def _complete(self) -> None:
+        self._commit()
+        if not is_complete(self._db):
+            if self._path:
+                await asyncio.to_thread(complete_file, self._path)
+            else:
+                complete(self._db)
+
+    def close(self) -> None:
+        """Close the connections. Call it after `follow` has ended."""
+        if self._threads:
+            self._threads.shutdown()
+        for connection in self._opened:
+            connection.close()
+        self._db.close()
+
+    # Queries
 
     def contains(self, job_id: str) -> bool:
         """Return whether the index has a job with this id. A job that was just created may still be missing."""
-        return job_id in self._groups
+        return self._db.execute("SELECT 1 FROM jobs WHERE id = ?", (job_id,)).get is not None
 
-    def find_ids(self, wanted: JobFilter, *, page: int, limit: int) -> tuple[list[str], int]:
+    async def missing(self, job_ids: Sequence[str]) -> list[str]:
+        """Return the ids that the index does not have, in the same order."""
+
+        def find(db: apsw.Connection) -> list[str]:
+            query = "SELECT 1 FROM jobs WHERE id = ?"
+            return [job_id for job_id in job_ids if db.execute(query, (job_id,)).get is None]
+
+        return await self._query(find)
+
+    async def find_ids(self, wanted: JobFilter, *, page: int, limit: int) -> tuple[list[str], int]:
         """Return the ids on a page (1, 2, …), newest first, and the number of all matching jobs."""
         where, values = _where(wanted)
-        rows = self._db.execute(
-            f"SELECT id FROM jobs {where} ORDER BY created DESC, id DESC LIMIT ? OFFSET ?",  # noqa: S608, no value in it
-            (*values, limit, (page - 1) * limit),
-        )
-        ids = [str(row[0]) for row in rows]
-        return ids, self._total(wanted, where, values)
+        order = f"ORDER BY created DESC, id DESC LIMIT {limit} OFFSET {(page - 1) * limit}"
 
-    def counts_by_group(self) -> list[JobCount]:
+        def find(db: apsw.Connection) -> tuple[list[str], int]:
+            ids = [str(row[0]) for row in db.execute(f"SELECT id FROM jobs {where} {order}", values)]  # noqa: S608
+            return ids, _count(db, wanted)
+
+        is_quick = wanted.conditions <= {"owner"} and page * limit <= QUICK_ROWS
+        return find(self._db) if is_quick else await self._query(find)
+
+    async def find_page(self, wanted: JobFilter, *, cursor: str | None, limit: int, oldest_first: bool = False) -> Page:
+        """Return a page of ids, newest first unless `oldest_first`. Raises Invalid for another cursor."""
+        where, values = _where(wanted)
+        if cursor is not None:
+            where += f" {'AND' if where else 'WHERE'} (created, id) {'>' if oldest_first else '<'} (?, ?)"
+            values = [*values, *_decode_cursor(cursor)]
+        direction = "ASC" if oldest_first else "DESC"
+        order = f"ORDER BY created {direction}, id {direction} LIMIT {limit + 1}"
+
+        def find(db: apsw.Connection) -> Page:
+            query = f"SELECT created, id FROM jobs {where} {order}"  # noqa: S608, no value in it
+            rows: list[Any] = db.execute(query, values).fetchall()
+            last = rows[limit - 1] if len(rows) > limit else None
+            return Page([str(job_id) for _, job_id in rows[:limit]], _encode_cursor(*last) if last else None)
+
+        is_quick = len(wanted.conditions - {"since", "until"}) <= 1 and "q" not in wanted.conditions
+        return find(self._db) if is_quick else await self._query(find)
+
+    async def facets(self, wanted: JobFilter) -> dict[str, list[tuple[str, int]]]:
+        """Return for each facet its values with the number of matching jobs, the most frequent first."""
+        where, values = _where(wanted)
+        is_counted = wanted.conditions <= set(COUNTED)
+        source, number = ("counts", "sum(jobs)") if is_counted else ("jobs", "count(*)")
+
+        def find(db: apsw.Connection) -> dict[str, list[tuple[str, int]]]:
+            return {name: count(db, column) for name, column in FACETS.items()}
+
+        def count(db: apsw.Connection, column: str) -> list[tuple[str, int]]:
+            query = (
+                f"SELECT {column}, {number} AS number FROM {source} {where} GROUP BY {column}"  # noqa: S608
+                f" ORDER BY number DESC, {column} LIMIT {FACET_VALUES + 1}"
+            )
+            rows = [(str(value), int(jobs)) for value, jobs in db.execute(query, values) if value]
+            return rows[:FACET_VALUES]
+
+        return await self._query(find)
+
+    async def counts_by_group(self) -> list[JobCount]:
         """Return the number of jobs for each status, type, provider and model."""
-        return [JobCount(*group, count) for group, count in self._by_group.items()]
+        query = "SELECT status, type, provider, model, sum(jobs) FROM counts GROUP BY 1, 2, 3, 4"
+        return await self._query(lambda db: [JobCount(*row) for row in db.execute(query)])
 
-    def counts_by_repo(self) -> list[tuple[str, str, int]]:
+    async def counts_by_repo(self) -> list[tuple[str, str, int]]:
         """Return (repository, status, number of jobs) for each repository and status."""
-        return [(repo, status, count) for (repo, status), count in self._by_repo.items()]
+        query = "SELECT repo, status, sum(jobs) FROM counts WHERE repo <> '' GROUP BY 1, 2"
+        return await self._query(lambda db: [(str(repo), str(status), int(n)) for repo, status, n in db.execute(query)])
 
-    def counts_by_model(self, status: str) -> dict[tuple[str, str], int]:
-        """Return the number of jobs with `status` for each (provider, model)."""
-        counts: Counter[tuple[str, str]] = Counter()
-        for group, count in self._by_group.items():
-            if group.status == status:
-                counts[group.provider, group.model] += count
-        return counts
+    def counts_by_model(self, phase: Phase) -> dict[tuple[str, str], int]:
+        """Return the number of jobs in a phase for each (provider, model). For phases of live jobs: they are few."""
+        query = "SELECT provider, model, sum(jobs) FROM counts WHERE status = ? GROUP BY 1, 2"
+        rows = self._db.execute(query, (API_STATUS[phase],))
+        return {(str(provider), str(model)): int(jobs) for provider, model, jobs in rows}
+
+    def count_in(self, phase: Phase) -> int:
+        """Return the number of jobs in `phase`."""
+        return int(self._db.execute(_COUNT_IN, (API_STATUS[phase],)).get)
 
     def paused_until(self, provider: str, model: str) -> datetime | None:
         """Return the end of the model's pause: the latest that its waiting jobs record. None without a pause."""
@@ -153,13 +285,20 @@ class JobIndex:
         latest = self._db.execute(query, (provider, model)).get
         return datetime.fromtimestamp(float(latest), UTC) if latest else None
 
-    def finished_before(self, time: datetime) -> list[str]:
-        """Return the ids of the jobs that ended before `time`."""
-        return [str(row[0]) for row in self._db.execute("SELECT id FROM jobs WHERE finished < ?", (time.timestamp(),))]
+    def finished_before(self, time: datetime) -> Iterator[str]:
+        """Yield the ids of the jobs that ended before `time`, the earliest first. They are read in pages."""
+        query = (
+            "SELECT finished, id FROM jobs WHERE finished < ? AND (finished, id) > (?, ?) ORDER BY finished, id LIMIT ?"
+        )
+        last: tuple[Any, ...] = (-math.inf, "")
+        while rows := self._db.execute(query, (time.timestamp(), *last, PAGE)).fetchall():
+            for _, job_id in rows:
+                yield str(job_id)
+            last = rows[-1]
 
-    def count_in(self, phase: Phase) -> int:
-        """Return the number of jobs in `phase`."""
-        return self._by_status[API_STATUS[phase]]
+    async def series(self, metric: Metric, steps: Steps) -> list[Value]:
+        """Return the metric's values for the steps that have any. A deleted job no longer counts."""
+        return await self._query(lambda db: values_of(db, metric, steps))
 
     @contextmanager
     def changes_of(self, job_id: str) -> Iterator[AsyncIterator[None]]:
@@ -183,78 +322,130 @@ class JobIndex:
             if not self._listeners[job_id]:
                 del self._listeners[job_id]
 
-    def _total(self, wanted: JobFilter, where: str, values: list[str]) -> int:
-        if wanted == JobFilter():
-            return len(self._groups)
-        if wanted == JobFilter(owner=wanted.owner):
-            return self._by_owner[wanted.owner or ""]
-        row = self._db.execute(f"SELECT count(*) FROM jobs {where}", values).fetchone()  # noqa: S608, no value in it
-        return int(row[0]) if row else 0
+    async def _query(self, query: Callable[[apsw.Connection], T]) -> T:
+        """Run a query that may take long: in a thread, unless the index is in memory."""
+        if self._threads is None or self._path is None:
+            return query(self._db)
+        self._commit()  # so that the thread's connection sees what was applied
+        path = self._path
+
+        def run() -> T:
+            if (connection := getattr(self._thread_local, "connection", None)) is None:
+                connection = self._thread_local.connection = open_for_queries(path)
+                self._opened.append(connection)
+            return query(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+    # Changes
 
     def _put(self, job: Job) -> None:
-        status, spec, resolved, repo = API_STATUS[job.phase], job.spec, job.resolved, repo_of(job)
-        old = self._groups.get(job.id)
-        if old is None:
-            self._db.execute(
-                "INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    job.id, job.created_at.timestamp(), status, spec.type, spec.source, spec.agent_role, repo,
-                    spec.chain.id if spec.chain else None,
-                    spec.owner, resolved.provider, resolved.model,
-                    _seconds(job.status.finished_at), _seconds(job.paused_until),
-                ),
-            )  # fmt: skip
-            self._by_owner[spec.owner] += 1
-        else:
-            self._db.execute(
-                "UPDATE jobs SET status = ?, provider = ?, model = ?, finished = ?, paused_until = ? WHERE id = ?",
-                (
-                    status, resolved.provider, resolved.model, _seconds(job.status.finished_at),
-                    _seconds(job.paused_until), job.id,
-                ),
-            )  # fmt: skip
-            self._count(old, repo, -1)
-        group = JobGroup(status, spec.type, resolved.provider, resolved.model)
-        # Equal groups share one object, so that a job costs a reference instead of strings.
-        self._groups[job.id] = group = self._shared_groups.setdefault(group, group)
-        self._count(group, repo, 1)
-        self.series.put(job)
+        self._begin()
+        put(self._db, job)
+        self._version = max(self._version, int(job.metadata.resource_version or 0))
         self._notify(job.id)
 
     def _remove(self, job_id: str) -> None:
-        for owner, repo in self._db.execute("DELETE FROM jobs WHERE id = ? RETURNING owner, repo", (job_id,)):
-            self._by_owner[str(owner)] -= 1
-            self._count(self._groups.pop(job_id), str(repo) if repo else None, -1)
-        self.series.remove(job_id)
+        self._begin()
+        self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
         self._notify(job_id)
 
-    def _count(self, group: JobGroup, repo: str | None, change: int) -> None:
-        self._by_status[group.status] += change
-        self._by_group[group] += change
-        if not self._by_group[group]:  # callers choose the types, so empty groups would pile up
-            del self._by_group[group], self._shared_groups[group]
-        if repo is not None:
-            self._by_repo[repo, group.status] += change
-            if not self._by_repo[repo, group.status]:
-                del self._by_repo[repo, group.status]
+    def _clear(self) -> None:
+        self._commit()
+        clear(self._db)
+        self._version = 0
 
     def _notify(self, job_id: str) -> None:
         for listener in self._listeners.get(job_id, ()):
             listener.set()
 
+    def _begin(self) -> None:
+        """Collect the changes of one turn of the event loop in one transaction."""
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN IMMEDIATE")
+            asyncio.get_running_loop().call_soon(self._commit)
 
-def _seconds(time: datetime | None) -> float | None:
-    return time.timestamp() if time else None
+    def _commit(self) -> None:
+        """Commit the collected changes. A failure ends `_resume`, which then starts from the last commit."""
+        if not self._db.in_transaction:
+            return
+        try:
+            self._db.execute("UPDATE state SET identity = ?, version = ?", (self._identity, self._version))
+            self._db.execute("COMMIT")
+        except apsw.Error as error:
+            self._roll_back()
+            if self._failure and not self._failure.done():
+                self._failure.set_exception(error)
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def _saved_state(self) -> tuple[str, int]:
+        row = self._db.execute("SELECT identity, version FROM state").fetchone()
+        assert row, "the table has one row"
+        return str(row[0]), int(row[1])
+
+    async def _checkpoint_forever(self, path: Path) -> None:
+        """Move the write-ahead log into the file now and then: in a thread, since it syncs."""
+        while True:
+            await asyncio.sleep(CHECKPOINT_SECONDS)
+            try:
+                await asyncio.to_thread(checkpoint, path)
+            except apsw.Error as error:
+                log.warning("job index not checkpointed", reason=str(error))
 
 
-def _where(wanted: JobFilter) -> tuple[str, list[str]]:
+_COUNT_IN: Final = "SELECT coalesce(sum(jobs), 0) FROM owner_counts WHERE status = ?"
+
+_EQUAL: Final = ("type", "source", "agent_role", "repo", "chain_id", "owner", "provider", "model", "failed_code")
+
+
+def _where(wanted: JobFilter) -> tuple[str, list[Any]]:
+    """Return the SQL condition of a filter, and its values."""
     terms: list[str] = []
-    values: list[str] = []
-    for column in _FILTERS:
+    values: list[Any] = []
+    if wanted.status:
+        terms.append(f"status IN ({', '.join('?' * len(wanted.status))})")
+        values += wanted.status
+    for column in _EQUAL:
         if (value := getattr(wanted, column)) is not None:
             terms.append(f"{column} = ?")
             values.append(value)
+    if wanted.since:
+        terms.append("created >= ?")
+        values.append(wanted.since.timestamp())
+    if wanted.until:
+        terms.append("created < ?")
+        values.append(wanted.until.timestamp())
     if wanted.q:
-        terms.append("instr(lower(id || ' ' || type || ' ' || source || ' ' || coalesce(repo, '')), lower(?))")
+        text = "lower(id || ' ' || type || ' ' || source || ' ' || coalesce(repo, '') || ' ' || title)"
+        terms.append(f"instr({text}, lower(?))")
         values.append(wanted.q)
     return (f"WHERE {' AND '.join(terms)}" if terms else ""), values
+
+
+def _count(db: apsw.Connection, wanted: JobFilter) -> int:
+    """Return the number of matching jobs, from the counters where these have all that the filter asks for."""
+    where, values = _where(wanted)
+    if wanted.conditions <= {"status", "owner"}:
+        query = f"SELECT coalesce(sum(jobs), 0) FROM owner_counts {where}"  # noqa: S608, no value in it
+    elif wanted.conditions <= set(COUNTED):
+        query = f"SELECT coalesce(sum(jobs), 0) FROM counts {where}"  # noqa: S608, no value in it
+    else:
+        query = f"SELECT count(*) FROM jobs {where}"  # noqa: S608, no value in it
+    return int(db.execute(query, values).get)
+
+
+def _encode_cursor(created: float, job_id: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([created, job_id]).encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> tuple[float, str]:
+    try:
+        created, job_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if isinstance(created, int | float) and isinstance(job_id, str):
+            return float(created), job_id
+    except (ValueError, TypeError):
+        pass
+    raise Invalid(Problem("cursor", "is not a cursor of this list; take `next` from its last page"))

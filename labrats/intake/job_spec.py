@@ -11,7 +11,7 @@ from labrats.model.agent import AiAgent
 from labrats.model.config import ResolvedConfig
 from labrats.model.core_resources import EVENT_KEY, INSTRUCTIONS_KEY, JOB_CREDENTIALS, PROMPT_KEY, ConfigMap, Secret
 from labrats.model.git_repo import GitRepo
-from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup
+from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup, title_of
 from labrats.model.record import Metadata, Resource
 
 
@@ -37,6 +37,7 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
         source=request.source,
         type=request.type,
         agent_role=prepared.agent.spec.trigger_name if prepared.agent else None,
+        title=title_of(request.prompt),
         prompt_ref=KeyReference(name=texts_name, key=PROMPT_KEY),
         instructions_ref=KeyReference(name=texts_name, key=INSTRUCTIONS_KEY) if has_instructions else None,
         priority=request.priority,

@@ -50,6 +50,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "parentJobId": "The job that this job follows.",
     },
     JobSpec: {
+        "title": "The first line of the prompt.",
         "promptRef": "The ConfigMap with the prompt, instead of `prompt`.",
         "instructionsRef": "The ConfigMap with the agent's instructions, which come in addition to the prompt.",
         "eventRef": "The ConfigMap with the event that started the chain. Set by the engine.",

@@ -140,12 +140,14 @@ class JobSpec(Record):
 
     instructions_ref: instructions of the agent, in addition to the prompt.
     event_ref:        event that started the chain, for the next agents.
+    title:            first line of the prompt.
     resolved:         settings of the job. A job applied with kubectl has them in its status.
     """
 
     source: str
     type: str
     agent_role: str | None = None
+    title: str | None = None
     prompt: str | None = None
     prompt_ref: KeyReference | None = None
     instructions_ref: KeyReference | None = None
@@ -362,6 +364,30 @@ class Job(Resource):
         return self.status.phase in ENDED
 
     @property
+    def title(self) -> str | None:
+        """`metadata.title`, or else the first line of the prompt, cut to TITLE_LENGTH; None if neither is known."""
+        title = self.spec.metadata.get("title")
+        return title_of(title if isinstance(title, str) and title.strip() else self.spec.title or self.spec.prompt)
+
+    @property
+    def is_settled(self) -> bool:
+        """True once the job has ended, its caller was informed, and its chain has gone on or ended."""
+        return self.ended and self._caller_is_informed and self._chain_is_decided
+
+    @property
+    def _caller_is_informed(self) -> bool:
+        if self.spec.callback_url is None:
+            return True
+        if (last := self.status.callback) is None:
+            return False
+        return last.is_unwanted or (last.attempts, last.finished_at) == (self.status.attempts, self.status.finished_at)
+
+    @property
+    def _chain_is_decided(self) -> bool:
+        has_next = self.spec.chain is not None and self.spec.chain.next is not None
+        return not has_next or self.status.child_job_id is not None or self.status.chain_ended is not None
+
+    @property
     def attempt_name(self) -> AttemptName:
         """The name of the latest attempt. On Kubernetes, its Job has the same name."""
         return AttemptName(self.id, self.status.attempts)
@@ -400,6 +426,18 @@ class Job(Resource):
     def created_at(self) -> datetime:
         assert self.metadata.created_at is not None, "a store sets created_at"
         return self.metadata.created_at
+
+
+def title_of(text: str | None) -> str | None:
+    """Return the first line of a text that is not blank, cut to TITLE_LENGTH; None if there is none."""
+    lines = (line.strip() for line in (text or "")[:_TITLE_SEARCH].splitlines())
+    return next((line[:TITLE_LENGTH] for line in lines if line), None)
+
+
+TITLE_LENGTH: Final = 120
+"""Characters of a job's title."""
+
+_TITLE_SEARCH: Final = 10_000
 
 
 def advance(job: Job, event: JobEvent, **changes: Any) -> Job:

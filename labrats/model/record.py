@@ -54,6 +54,11 @@ class Resource(Record):
         """A phrase that no two resources of a kind may share, in addition to the name. None if there is none."""
         return None
 
+    @property
+    def is_settled(self) -> bool:
+        """True once the engine has nothing left to do for the resource, unless somebody writes it."""
+        return False
+
     def as_owner(self) -> OwnerReference:
         """Return the reference for the metadata of its parts."""
         return OwnerReference(kind=self.kind(), name=self.name, uid=self.metadata.uid)

@@ -87,8 +87,10 @@ async def test_a_key_is_refused_when_the_watch_is_silent_for_too_long(tmp_path: 
 
 async def test_creation_and_revocation_take_effect_before_the_response_with_a_slow_watch(tmp_path: Path) -> None:
     class SlowStore(MemoryStore):
-        async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
-            async for change in super().watch(kind):
+        async def watch(
+            self, kind: type[R], *, after: int = 0, unsettled_only: bool = False
+        ) -> AsyncIterator[Change[R]]:
+            async for change in super().watch(kind, after=after, unsettled_only=unsettled_only):
                 if kind is Secret:
                     await asyncio.sleep(0.05)
                 yield change

@@ -3,6 +3,7 @@
 import httpx2
 
 from labrats.metrics import MAX_MODELS, MAX_TYPES, BoundedLabels
+from labrats.model.phases import Phase
 from tests.api.conftest import Api, a_submission
 from tests.support.waiting import eventually
 
@@ -19,7 +20,7 @@ async def test_types_and_models_from_callers_are_limited(api: Api, user: httpx2.
     for number in range(count):
         config = {"provider": "mock", "model": f"model-{number}"}
         await user.post("/api/jobs/submit", json=a_submission(type=f"type-{number}", config=config))
-    await eventually(lambda: sum(row.count for row in api.services.job_index.counts_by_group()) == count)
+    await eventually(lambda: sum(map(api.services.job_index.count_in, Phase)) == count)
 
     text = (await user.get("/metrics")).text
 

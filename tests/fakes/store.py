@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.record import OwnerReference, Resource, taken_by
-from labrats.ports import Change, Changed, Clock, Deleted, Synced, SystemClock
+from labrats.ports import Change, Changed, Clock, Deleted, Reset, Synced, SystemClock
 
 R = TypeVar("R", bound=Resource)
 
@@ -68,13 +68,20 @@ class MemoryStore:
             self._check_version(found, resource_version)
         self._remove(found)
 
-    async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
+    @property
+    def identity(self) -> str:
+        return ""
+
+    async def watch(self, kind: type[R], *, after: int = 0, unsettled_only: bool = False) -> AsyncIterator[Change[R]]:
+        if after:
+            yield Reset()
         changes: asyncio.Queue[Change[R]] = asyncio.Queue()  # unbounded: a slow watcher delays no other
         watcher = (kind.kind(), changes)
         self._watchers.append(watcher)
         try:
             for resource in self._all(kind):
-                yield Changed(resource)
+                if not (unsettled_only and resource.is_settled):
+                    yield Changed(resource)
             yield Synced()
             while True:
                 yield await changes.get()

@@ -26,7 +26,7 @@ class WatchRecorder(Generic[R]):
 
     @property
     def resource_changes(self) -> list[Changed[R] | Deleted[R]]:
-        return [change for change in self.changes if not isinstance(change, Synced)]
+        return [change for change in self.changes if isinstance(change, Changed | Deleted)]
 
     async def follow(self, changes: AsyncIterator[Change[R]]) -> None:
         async for change in changes:

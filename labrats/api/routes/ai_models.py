@@ -24,7 +24,7 @@ from labrats.model.ai_model import DEFAULT_SLOTS, AiModel, AiModelSpec, Prices
 from labrats.model.config import CREDENTIAL_NAMES, SUPPORTED_BY
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, NotFound
-from labrats.model.phases import API_STATUS, Phase
+from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 
 router = api_router("AI models")
@@ -309,8 +309,8 @@ def _fields(ai_model: AiModel, services: Services) -> dict[str, Any]:
         "credentialsRef": spec.credentials_ref,
         "prices": prices and _prices_view(prices),
         "sampling": spec.sampling,
-        "active": services.job_index.counts_by_model(API_STATUS[Phase.RUNNING]).get(key, 0),
-        "queued": services.job_index.counts_by_model(API_STATUS[Phase.PENDING]).get(key, 0),
+        "active": services.job_index.counts_by_model(Phase.RUNNING).get(key, 0),
+        "queued": services.job_index.counts_by_model(Phase.PENDING).get(key, 0),
         "pausedUntil": services.job_index.paused_until(*key),
         "resourceVersion": ai_model.metadata.resource_version,
     }

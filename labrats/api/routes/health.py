@@ -14,7 +14,7 @@ from labrats.api.services import Services
 from labrats.logs import LOG
 from labrats.model.core_resources import Secret
 from labrats.model.job import Job
-from labrats.model.phases import API_STATUS, Phase
+from labrats.model.phases import Phase
 
 router = api_router("Health")
 
@@ -57,21 +57,21 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Return counters and gauges for Prometheus."""
     services = services_of(request)
-    _update_gauges(services)
+    await _update_gauges(services)
     return Response(services.metrics.exposition(), headers={"Content-Type": EXPOSITION})
 
 
-def _update_gauges(services: Services) -> None:
+async def _update_gauges(services: Services) -> None:
     """Set the gauges to the current state."""
     gauges = services.metrics
     gauges.log_lines_lost(LOG.lost)
     for gauge in (gauges.jobs, gauges.queue_depth, gauges.slots_used):
         gauge.clear()
-    for row in services.job_index.counts_by_group():
+    for row in await services.job_index.counts_by_group():
         labels = gauges.job_labels(row.type, row.provider, row.model)
         gauges.jobs.labels(row.status, *labels).inc(row.count)
     for gauge, phase in ((gauges.queue_depth, Phase.PENDING), (gauges.slots_used, Phase.RUNNING)):
-        for (provider, model), count in services.job_index.counts_by_model(API_STATUS[phase]).items():
+        for (provider, model), count in services.job_index.counts_by_model(phase).items():
             gauge.labels(*gauges.model_labels(provider, model)).inc(count)
     for watch, synced in services.watches.items():
         gauges.watch_synced.labels(watch).set(synced.is_set())

@@ -103,7 +103,7 @@ async def list_jobs(
     """List the caller's jobs, newest first; an admin sees all jobs. Empty filters are ignored."""
     services, caller = services_of(request), caller_of(request)
     wanted = JobFilter(
-        status=status,
+        status=(status,) if status else (),
         type=type or None,
         source=source or None,
         agent_role=agent_role or None,
@@ -113,7 +113,7 @@ async def list_jobs(
         q=q,
     )
     limit = min(100, max(1, limit))
-    ids, total = services.job_index.find_ids(wanted, page=page, limit=limit)
+    ids, total = await services.job_index.find_ids(wanted, page=page, limit=limit)
     jobs = [job_item(job) for job in await services.store.get_many(Job, ids)]
     return json_response({"jobs": jobs, "total": total, "page": page, "limit": limit})
 

@@ -78,12 +78,12 @@ class Timeseries(ResponseBody):
 async def get_stats(request: Request) -> Response:
     """Count the stored jobs by type, model and repository (`metadata.repo`), each by status."""
     job_index = services_of(request).job_index
-    groups = job_index.counts_by_group()
+    groups = await job_index.counts_by_group()
     return json_response(
         {
             "byType": _by_name((group.type, group.status, group.count) for group in groups),
             "byModel": _by_name((group.model, group.status, group.count) for group in groups),
-            "byRepo": _by_name(job_index.counts_by_repo()),
+            "byRepo": _by_name(await job_index.counts_by_repo()),
             "totals": {status: job_index.count_in(phase) for phase, status in API_STATUS.items()},
         }
     )
@@ -133,7 +133,7 @@ async def get_timeseries(
     if services.prometheus:
         values = await services.prometheus.values(metric, steps)
     else:
-        values = services.job_index.series.values(metric, steps)
+        values = await services.job_index.series(metric, steps)
     series = [{"labels": each.labels, "points": each.points} for each in series_of(metric, steps, values)]
     return json_response({"metric": metric, "window": window, "step": step, "series": series})
 

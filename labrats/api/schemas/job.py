@@ -8,7 +8,7 @@ from pydantic import Field
 from labrats.api.schemas.base import ResponseBody, optional
 from labrats.api.schemas.mcp_servers import McpServerView
 from labrats.api.schemas.sampling import SamplingView
-from labrats.index.jobs import repo_of
+from labrats.index.job_table import repo_of
 from labrats.model.git_repo import without_tokens
 from labrats.model.job import AgentSession, CallbackPhase, FailedCode, Job, Outputs, Usage
 from labrats.model.phases import API_STATUS, Phase

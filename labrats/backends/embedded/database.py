@@ -2,22 +2,25 @@
 
 import logging
 import os
-from functools import cache
+from contextlib import closing
+from functools import cache, partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 import apsw
 import msgspec
 
+from labrats.backends.embedded.migration import Progress, back_up, check_space, unsettled_jobs
 from labrats.files.durability import sync
 from labrats.model.errors import LabratsError, RetryLater
+from labrats.model.job import Job
 from labrats.model.record import Resource
 
 R = TypeVar("R", bound=Resource)
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 _SCHEMA: Final = """
     CREATE TABLE resources (
@@ -35,13 +38,23 @@ _SCHEMA: Final = """
 _ORIGIN: Final = (
     "CREATE TABLE origin (schema_version INTEGER NOT NULL) STRICT;   -- one row: the schema it was created with"
 )
+_SCHEMA_3: Final = f"""
+    ALTER TABLE origin ADD COLUMN identity TEXT NOT NULL DEFAULT '';   -- of this database, for ever
+    UPDATE origin SET identity = lower(hex(randomblob(16)));
+    CREATE TABLE unsettled (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;   -- the jobs that are not `is_settled`
+    CREATE TABLE deletions (rv INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;   -- of jobs, the latest ones
+    CREATE INDEX jobs_by_rv ON resources (rv) WHERE kind = '{Job.kind()}';
+"""  # noqa: S608, the kind is a constant
 
 _WRITER_TIMEOUT_MS: Final = 5_000
 _READER_TIMEOUT_MS: Final = 250  # point reads block the event loop
 
 
-def open_for_writing(path: Path) -> apsw.Connection:
-    """Return a connection to the database at `path`. The file is created or migrated if necessary.
+def open_for_writing(path: Path, migrate: Progress | None = None) -> apsw.Connection:
+    """Return a connection to the database at `path`, which is created if necessary.
+
+    migrate: called with the progress of a migration. Without it, a database of an earlier version is refused: only an
+    engine, which holds the data folder, may migrate it.
 
     Only its owner can read the file. Every commit through this connection is on stable storage when it returns.
     Raises LabratsError if this SQLite or this version of Labrats must not write to the file, and
@@ -59,7 +72,7 @@ def open_for_writing(path: Path) -> apsw.Connection:
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", "full")
         connection.pragma("secure_delete", True)  # deleted data may have been a secret
-        _migrate(connection)
+        _migrate(connection, path, migrate)
     except apsw.Error as error:
         connection.close()
         raise RetryLater(f"the database {path} cannot be opened") from error
@@ -77,6 +90,11 @@ def open_for_reading(path: Path) -> apsw.Connection:
         raise RetryLater(f"the database {path} cannot be opened") from error
     connection.set_busy_timeout(_READER_TIMEOUT_MS)
     return connection
+
+
+def identity_of(connection: apsw.Connection) -> str:
+    """Return the id of the database."""
+    return str(connection.execute("SELECT identity FROM origin").get)
 
 
 def schema_created_with(connection: apsw.Connection) -> int:
@@ -113,23 +131,49 @@ def _is_safe(version: tuple[int, ...]) -> bool:
     return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
 
 
-def _migrate(connection: apsw.Connection) -> None:
+def needs_migration(path: Path) -> bool:
+    """Return whether an earlier version of Labrats wrote the database, so that opening it takes a while."""
+    if not path.exists():
+        return False
+    with closing(open_for_reading(path)) as connection:
+        return 0 < int(connection.pragma("user_version")) < SCHEMA_VERSION
+
+
+def _migrate(connection: apsw.Connection, path: Path, progress: Progress | None) -> None:
     """Migrate the tables to SCHEMA_VERSION. If several processes try at once, one migrates and the others wait."""
+    found = int(connection.pragma("user_version"))
+    _refuse_newer(connection, found)
+    unsettled: list[str] = []
+    if 0 < found < SCHEMA_VERSION:
+        if progress is None:
+            raise LabratsError(
+                f"an earlier version of Labrats wrote the database {path}; start the engine once, which migrates it"
+            )
+        check_space(connection, path)
+        backup = back_up(connection, path, found, progress)
+        unsettled += unsettled_jobs(connection, partial(decode_body, Job), progress)
+        log.info("database backed up", extra={"file": str(backup)})
     connection.execute("BEGIN IMMEDIATE")
-    found = connection.pragma("user_version")
+    found = int(connection.pragma("user_version"))
+    _refuse_newer(connection, found)
+    if found < 1:
+        connection.execute(_SCHEMA)
+    if found < 2:
+        connection.execute(_ORIGIN)
+        connection.execute("INSERT INTO origin VALUES (?)", (found or SCHEMA_VERSION,))
+    if found < 3:
+        connection.execute(_SCHEMA_3)
+        connection.executemany("INSERT INTO unsettled VALUES (?)", ((name,) for name in unsettled))
+    connection.pragma("user_version", SCHEMA_VERSION)
+    connection.execute("COMMIT")
+
+
+def _refuse_newer(connection: apsw.Connection, found: int) -> None:
     if found > SCHEMA_VERSION:
         raise LabratsError(
             f"the database {connection.filename} was written by a newer Labrats "
             f"(its schema is version {found}, this program knows {SCHEMA_VERSION}); upgrade Labrats to open it"
         )
-    if found == 0:
-        for _ in connection.execute(_SCHEMA):
-            pass
-    if found < 2:
-        connection.execute(_ORIGIN)
-        connection.execute("INSERT INTO origin VALUES (?)", (found or SCHEMA_VERSION,))
-    connection.pragma("user_version", SCHEMA_VERSION)
-    connection.execute("COMMIT")
 
 
 def _make_private_folder(folder: Path) -> None:

@@ -9,12 +9,19 @@ from typing import Any, Final, Generic, TypeVar
 
 import apsw
 
-from labrats.backends.embedded.database import decode_body, open_for_reading, open_for_writing, schema_created_with
+from labrats.backends.embedded.database import (
+    decode_body,
+    identity_of,
+    open_for_reading,
+    open_for_writing,
+    schema_created_with,
+)
 from labrats.backends.embedded.feed import Feed
-from labrats.backends.embedded.writer import GroupCommit
+from labrats.backends.embedded.writer import RETAINED_DELETIONS, GroupCommit
 from labrats.model.errors import NotFound, RetryLater
+from labrats.model.job import Job
 from labrats.model.record import Resource
-from labrats.ports import Change, Changed, Clock, Synced, SystemClock
+from labrats.ports import Change, Changed, Clock, DeletedUnseen, Reset, Synced, SystemClock
 
 R = TypeVar("R", bound=Resource)
 
@@ -23,6 +30,15 @@ _PAGE: Final = 25
 
 At the start, several readers take turns, and a request waits for one page of each.
 """
+
+_BY_NAME: Final = "SELECT name, body FROM resources WHERE kind = ? AND name > ? ORDER BY name LIMIT ?"
+_UNSETTLED: Final = (
+    "SELECT name, body FROM unsettled CROSS JOIN resources USING (name)"
+    " WHERE kind = ? AND name > ? ORDER BY name LIMIT ?"
+)
+_SINCE: Final = "SELECT rv, name, body FROM resources WHERE kind = ? AND rv > ? ORDER BY rv LIMIT ?"
+_SINCE_JOBS: Final = f"{_SINCE.replace('?', repr(Job.kind()) + ' AND kind = ?', 1)}"
+"""With the kind as a literal, so that SQLite uses the index of jobs by their versions."""
 
 
 class EmbeddedStore:
@@ -36,6 +52,7 @@ class EmbeddedStore:
         self._reader = reader
         self._commits = commits
         self._feed = feed
+        self._identity = identity_of(reader)
 
     @classmethod
     @asynccontextmanager
@@ -88,13 +105,22 @@ class EmbeddedStore:
     async def delete(self, kind: type[R], name: str, resource_version: str | None = None) -> None:
         await self._commits.run(lambda transaction: transaction.delete(kind.kind(), name, resource_version))
 
-    async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
+    @property
+    def identity(self) -> str:
+        return self._identity
+
+    async def watch(self, kind: type[R], *, after: int = 0, unsettled_only: bool = False) -> AsyncIterator[Change[R]]:
         subscription = self._feed.subscribe(kind)  # before the first read, so that no change is missed
         try:
-            async for page in self._read_pages(kind):
-                subscription.mark_read(page.last_name, page.version)
-                for resource in page.resources:
-                    yield Changed(resource)
+            if after:
+                subscription.mark_read("", version=0)
+                async for change in self._changes_since(kind, after):
+                    yield change
+            else:
+                async for page in self._read_pages(kind, unsettled_only=unsettled_only):
+                    subscription.mark_read(page.last_name, page.version)
+                    for resource in page.resources:
+                        yield Changed(resource)
             yield Synced()
             while True:
                 for change in await subscription.next_changes():
@@ -105,23 +131,47 @@ class EmbeddedStore:
     def silent_seconds(self, kind: type[Resource]) -> float:
         return 0.0  # the feed is in this process
 
-    async def _read_pages(self, kind: type[R]) -> AsyncIterator["_Page[R]"]:
-        """Yield all resources of a kind, by name, in pages. Each page is read in a transaction of its own."""
-        page = self._read_page(kind, after="")
+    async def _changes_since(self, kind: type[R], after: int) -> "AsyncIterator[Change[R]]":
+        """Yield the changes after a version. Only for jobs are deletions stored; other kinds are read completely."""
+        version = self._counter()
+        if kind is not Job or not version - RETAINED_DELETIONS <= after <= version:
+            yield Reset()
+            after = 0
+        deleted = self._execute("SELECT name FROM deletions WHERE rv > ? ORDER BY rv", (after,))
+        for (name,) in deleted if kind is Job else ():
+            yield DeletedUnseen(name)
+        query = _SINCE_JOBS if kind is Job else _SINCE
+        while rows := self._execute(query, (kind.kind(), after, _PAGE)):
+            for _, name, body in rows:
+                if (resource := decode_body(kind, name, body)) is not None:
+                    yield Changed(resource)
+            after = rows[-1][0]
+            await asyncio.sleep(0)
+
+    def _counter(self) -> int:
+        return int(self._execute("SELECT rv FROM counter", ())[0][0])
+
+    def _execute(self, query: str, values: Sequence[Any]) -> Sequence[Any]:
+        try:
+            return self._reader.execute(query, values).fetchall()
+        except apsw.Error as error:
+            raise RetryLater("the database cannot be read") from error
+
+    async def _read_pages(self, kind: type[R], *, unsettled_only: bool = False) -> AsyncIterator["_Page[R]"]:
+        """Yield resources of a kind, by name, in pages. Each page is read in a transaction of its own."""
+        query = _UNSETTLED if unsettled_only and kind is Job else _BY_NAME
+        page = self._read_page(kind, query, after="")
         yield page
         while page.is_full:
             await asyncio.sleep(0)
-            page = self._read_page(kind, after=page.last_name)
+            page = self._read_page(kind, query, after=page.last_name)
             yield page
 
-    def _read_page(self, kind: type[R], after: str) -> "_Page[R]":
+    def _read_page(self, kind: type[R], query: str, after: str) -> "_Page[R]":
         try:
             with self._reader:  # one transaction, so that the version matches the rows
                 version: int = self._reader.execute("SELECT rv FROM counter").get
-                rows: list[Any] = self._reader.execute(
-                    "SELECT name, body FROM resources WHERE kind = ? AND name > ? ORDER BY name LIMIT ?",
-                    (kind.kind(), after, _PAGE),
-                ).fetchall()
+                rows: list[Any] = self._reader.execute(query, (kind.kind(), after, _PAGE)).fetchall()
         except apsw.Error as error:
             raise RetryLater("the database cannot be read") from error
         decoded = (decode_body(kind, name, body) for name, body in rows)

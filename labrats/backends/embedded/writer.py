@@ -16,6 +16,7 @@ from labrats.backends.embedded.database import decode_body
 from labrats.backends.embedded.feed import CommittedDeletion, CommittedWrite
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
+from labrats.model.job import Job
 from labrats.model.record import OwnerReference, Resource, encode, taken_by
 from labrats.ports import Clock
 
@@ -23,6 +24,9 @@ R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
 
 OPERATIONS_PER_COMMIT: Final = 256
+
+RETAINED_DELETIONS: Final = 100_000
+"""Resource versions for which the deletions of jobs are retained. An index that is further behind starts over."""
 
 
 class Transaction:
@@ -83,6 +87,8 @@ class Transaction:
             self._check_claim(resource)
         self.changes.append(CommittedWrite(version, updated.kind(), updated))
         self.discards_secret |= isinstance(resource, Secret)
+        if isinstance(updated, Job):
+            self._note_unsettled(updated)
         return updated
 
     def delete(self, kind: str, name: str, resource_version: str | None) -> None:
@@ -111,7 +117,20 @@ class Transaction:
         except apsw.ConstraintError as error:
             raise Conflict(f"{created.kind()} {created.name!r} exists already") from error
         self.changes.append(CommittedWrite(version, created.kind(), created))
+        if isinstance(created, Job):
+            self._note_unsettled(created)
         return created
+
+    def _note_unsettled(self, job: Job) -> None:
+        """Update the list of jobs that are not settled."""
+        add, remove = "INSERT OR IGNORE INTO unsettled VALUES (?)", "DELETE FROM unsettled WHERE name = ?"
+        self._connection.execute(remove if job.is_settled else add, (job.name,))
+
+    def _note_deletion(self, version: int, job_name: str) -> None:
+        """Store the deletion for an index of jobs that resumes from an earlier version."""
+        self._connection.execute("DELETE FROM unsettled WHERE name = ?", (job_name,))
+        self._connection.execute("INSERT INTO deletions VALUES (?, ?)", (version, job_name))
+        self._connection.execute("DELETE FROM deletions WHERE rv < ?", (version - RETAINED_DELETIONS,))
 
     def _check_claim(self, resource: Resource) -> None:
         """Raise Taken if another resource of the kind has the same claim."""
@@ -138,7 +157,10 @@ class Transaction:
         body = self._connection.execute(
             "DELETE FROM resources WHERE kind = ? AND name = ? RETURNING body", (kind, name)
         ).get
-        self.changes.append(CommittedDeletion(self._next_version(), kind, name, body))
+        version = self._next_version()
+        self.changes.append(CommittedDeletion(version, kind, name, body))
+        if kind == Job.kind():
+            self._note_deletion(version, name)
         self.discards_secret |= kind == Secret.kind()
         owned: list[Any] = self._connection.execute(
             "SELECT kind, name FROM resources WHERE owner = ? ORDER BY rv", (_owner_key(kind, name),)

@@ -26,7 +26,7 @@ from labrats.backends.kubernetes.reflector import (
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.record import Resource, encode, taken_by
-from labrats.ports import Change, Changed, Clock, Deleted, Synced, SystemClock
+from labrats.ports import Change, Changed, Clock, Deleted, Reset, Synced, SystemClock
 
 R = TypeVar("R", bound=Resource)
 
@@ -211,7 +211,14 @@ class KubernetesStore:
         """Start the watch of a kind before its first watcher."""
         self._reflectors.get(kind)
 
-    async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
+    @property
+    def identity(self) -> str:
+        return ""  # the API server promises nothing about versions beyond a watch
+
+    async def watch(self, kind: type[R], *, after: int = 0, unsettled_only: bool = False) -> AsyncIterator[Change[R]]:
+        if after:
+            yield Reset()
+        is_synced = False
         reflector = self._reflectors.get(kind)
         if self._leadership:
             await self._leadership.catch_up(resource_type(kind), reflector)
@@ -219,10 +226,12 @@ class KubernetesStore:
             async for change in changes:
                 match change:
                     case ObjectChanged(resource):
-                        yield Changed(resource)
+                        if is_synced or not (unsettled_only and resource.is_settled):
+                            yield Changed(resource)
                     case ObjectDeleted(resource):
                         yield Deleted(resource)
                     case _:
+                        is_synced = True
                         yield Synced()
 
     def silent_seconds(self, kind: type[Resource]) -> float:

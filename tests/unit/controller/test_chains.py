@@ -115,10 +115,10 @@ class FailingStore(MemoryStore):
             raise RetryLater("the answer was lost")
         return created
 
-    async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
+    async def watch(self, kind: type[R], *, after: int = 0, unsettled_only: bool = False) -> AsyncIterator[Change[R]]:
         if kind is AiAgent:
             await asyncio.sleep(self.agents_come_after_seconds)
-        async for change in super().watch(kind):
+        async for change in super().watch(kind, after=after, unsettled_only=unsettled_only):
             yield change
 
     async def update(self, resource: R) -> R:

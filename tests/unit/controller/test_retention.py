@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from labrats.controller.retention import NEW_SECONDS, PASS_SECONDS, TOKEN_PASS_SECONDS, Retention
 from labrats.files.attachments import Attachments
-from labrats.index.jobs import JobFilter, JobIndex
+from labrats.index.jobs import JobIndex
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
 from labrats.model.errors import RetryLater
@@ -60,7 +60,7 @@ class Data:
             attempt = Attempt(replace(created, status=replace(created.status, attempts=number)))
             await self.runner.start(attempt)
         await eventually(lambda: all(executor.has_workspace for executor in self.machine.executors.values()))
-        await eventually(lambda: self.index.find_ids(JobFilter(q=job.id), page=1, limit=1)[1] == 1)
+        await eventually(lambda: self.index.contains(job.id))
         return created
 
     async def ended(self, phase: Phase = P.SUCCEEDED, **fields: Any) -> Job:

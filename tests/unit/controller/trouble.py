@@ -74,8 +74,12 @@ class TroubledStore:
     async def delete(self, kind: type[R], name: str, resource_version: str | None = None) -> None:
         await self._trouble.call(lambda: self._store.delete(kind, name, resource_version))
 
-    async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
-        async for change in self._store.watch(kind):
+    @property
+    def identity(self) -> str:
+        return self._store.identity
+
+    async def watch(self, kind: type[R], *, after: int = 0, unsettled_only: bool = False) -> AsyncIterator[Change[R]]:
+        async for change in self._store.watch(kind, after=after, unsettled_only=unsettled_only):
             await self._trouble.delay()
             yield change
 
@@ -141,8 +145,8 @@ class FaultyStore(TroubledStore):
         no_trouble = Trouble(random.Random(1), failure_rate=0, call_seconds=1e-6, watch_seconds=1e-6)
         super().__init__(store, no_trouble)
 
-    async def watch(self, kind: type[R]) -> AsyncIterator[Change[R]]:
-        async for change in super().watch(kind):
+    async def watch(self, kind: type[R], *, after: int = 0, unsettled_only: bool = False) -> AsyncIterator[Change[R]]:
+        async for change in super().watch(kind, after=after, unsettled_only=unsettled_only):
             while self.held_back is kind:
                 await asyncio.sleep(1)
             yield change

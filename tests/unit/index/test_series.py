@@ -3,9 +3,11 @@
 from datetime import timedelta
 from typing import Any
 
+import apsw
 import pytest
 
-from labrats.index.series import JobSeries
+from labrats.index.job_table import open_table, put
+from labrats.index.series import values_of
 from labrats.model.job import Job, Usage
 from labrats.model.phases import Phase
 from labrats.model.series import Metric, Series, Steps, Value, series_of
@@ -18,11 +20,12 @@ NOON_SECONDS = int(NOON.timestamp())
 HOUR_STEPS = Steps.until(NOON, 3600, 3)
 
 
-def series_with(*jobs: Job) -> JobSeries:
-    series = JobSeries()
+def series_with(*jobs: Job) -> apsw.Connection:
+    """Return the tables of an index of the jobs."""
+    table = open_table(None)
     for job in jobs:
-        series.put(job)
-    return series
+        put(table, job)
+    return table
 
 
 def an_ended(phase: Phase = P.SUCCEEDED, *, ago: int = 60, waited: int = 5, ran: int = 30, **status: Any) -> Job:
@@ -33,9 +36,9 @@ def an_ended(phase: Phase = P.SUCCEEDED, *, ago: int = 60, waited: int = 5, ran:
     return a_job(phase, created_at=started - waited * SECOND, **times | status)
 
 
-def values(series: JobSeries, metric: Metric, steps: Steps = HOUR_STEPS) -> list[tuple[str, int, float]]:
+def values(table: apsw.Connection, metric: Metric, steps: Steps = HOUR_STEPS) -> list[tuple[str, int, float]]:
     """Return the metric as (label, seconds between the end of the step and noon, value)."""
-    return sorted((each.label, NOON_SECONDS - each.end, each.value) for each in series.values(metric, steps))
+    return sorted((each.label, NOON_SECONDS - each.end, each.value) for each in values_of(table, metric, steps))
 
 
 def test_ended_jobs_are_counted_by_status_in_the_step_they_ended_in() -> None:
@@ -102,8 +105,8 @@ def test_a_requeued_or_removed_job_is_left_out() -> None:
     assert values(series, M.JOBS) == []
 
     ended = an_ended()
-    series.put(ended)
-    series.remove(ended.id)
+    put(series, ended)
+    series.execute("DELETE FROM jobs WHERE id = ?", (ended.id,))
     assert values(series, M.JOBS) == []
 
 

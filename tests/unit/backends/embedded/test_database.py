@@ -97,14 +97,10 @@ def test_a_reader_sees_each_commit_and_cannot_write(path: Path) -> None:
             reader.execute("UPDATE counter SET rv = 6")
 
 
-def test_a_migration_preserves_the_schema_version_of_creation(path: Path) -> None:
-    with closing(open_for_writing(path)) as connection:
-        assert schema_created_with(connection) == SCHEMA_VERSION
-        connection.execute("DROP TABLE origin")  # as the first version left it
-        connection.pragma("user_version", 1)
+def test_a_new_file_records_the_schema_version_of_its_creation(path: Path) -> None:
     for _ in range(2):
         with closing(open_for_writing(path)) as connection:
-            assert schema_created_with(connection) == 1
+            assert schema_created_with(connection) == SCHEMA_VERSION
             assert connection.pragma("user_version") == SCHEMA_VERSION
 
 

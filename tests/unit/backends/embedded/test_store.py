@@ -78,7 +78,7 @@ async def test_a_watcher_receives_a_write_before_the_writer_continues(store: Emb
         async for change in store.watch(ConfigMap):
             if isinstance(change, Synced):
                 synced.set()
-            else:
+            elif isinstance(change, Changed):
                 known.append(change.resource.name)
 
     following = asyncio.create_task(follow())

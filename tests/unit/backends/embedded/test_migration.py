@@ -1,0 +1,159 @@
+"""Migration of a database that an earlier version of Labrats wrote."""
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import apsw
+import pytest
+from msgspec.structs import replace
+
+from labrats.backends.embedded.database import SCHEMA_VERSION, needs_migration, open_for_writing, schema_created_with
+from labrats.backends.embedded.migration import backup_path
+from labrats.backends.embedded.store import EmbeddedStore
+from labrats.model.agent import ChainLink
+from labrats.model.errors import LabratsError
+from labrats.model.job import Chain, Job
+from labrats.model.phases import Phase
+from labrats.model.record import Metadata, encode
+from labrats.ports import Changed, Synced
+from tests.support.builders import a_job, a_spec
+
+P = Phase
+
+SCHEMA_1 = """
+    CREATE TABLE resources (
+        kind TEXT NOT NULL, name TEXT NOT NULL, rv INTEGER NOT NULL, owner TEXT, body BLOB NOT NULL,
+        PRIMARY KEY (kind, name)
+    ) STRICT;
+    CREATE INDEX resources_by_owner ON resources (owner) WHERE owner IS NOT NULL;
+    CREATE TABLE counter (rv INTEGER NOT NULL) STRICT;
+    INSERT INTO counter VALUES (0);
+    PRAGMA user_version = 1;
+"""
+SCHEMA_2 = f"""
+    {SCHEMA_1}
+    CREATE TABLE origin (schema_version INTEGER NOT NULL) STRICT;
+    INSERT INTO origin VALUES (1);
+    PRAGMA user_version = 2;
+"""
+
+JOBS = {
+    "waiting": a_job(P.PENDING),
+    "running": a_job(P.RUNNING),
+    "ended": a_job(P.SUCCEEDED),
+    "uninformed": a_job(P.FAILED, spec=replace(a_spec(), callback_url="https://ci.example.com/hook")),
+    "followed": a_job(
+        P.SUCCEEDED, spec=replace(a_spec(), chain=Chain(id="c", next=ChainLink(agent_trigger_name="reviewer")))
+    ),
+}
+
+
+class Old(NamedTuple):
+    """A database with an old schema, and the version of it."""
+
+    path: Path
+    version: int
+
+
+@pytest.fixture(params=[(1, SCHEMA_1), (2, SCHEMA_2)], ids=["schema-1", "schema-2"])
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Old:
+    version, schema = request.param
+    path = tmp_path / "labrats.db"
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.pragma("journal_mode", "wal")
+        connection.execute(schema)
+        for number, (name, job) in enumerate(JOBS.items(), start=1):
+            stored = replace(
+                job, metadata=Metadata(name=name, uid=name, resource_version=str(number), created_at=job.created_at)
+            )
+            values = (Job.kind(), name, number, encode(stored))
+            connection.execute("INSERT INTO resources (kind, name, rv, body) VALUES (?, ?, ?, ?)", values)
+        connection.execute("UPDATE counter SET rv = ?", (len(JOBS),))
+    return Old(path, version)
+
+
+def no_progress(step: str, share: float) -> None:
+    """Ignore the progress of a migration."""
+
+
+async def test_a_migrated_store_has_all_jobs_and_knows_the_unsettled_ones(old: Old) -> None:
+    assert needs_migration(old.path)
+    open_for_writing(old.path, no_progress).close()
+    async with EmbeddedStore.open(old.path) as store:
+        assert {job.name for job in await store.list(Job)} == set(JOBS)
+        unsettled = set()
+        async for change in store.watch(Job, unsettled_only=True):
+            if isinstance(change, Synced):
+                break
+            assert isinstance(change, Changed)
+            unsettled.add(change.resource.name)
+        assert unsettled == set(JOBS) - {"ended"}
+        assert store.schema_created_with == 1
+    assert not needs_migration(old.path)
+
+
+def test_a_migration_keeps_a_copy_of_the_old_file(old: Old) -> None:
+    open_for_writing(old.path, no_progress).close()
+    backup = backup_path(old.path, old.version)
+    assert backup.stat().st_mode & 0o777 == 0o600
+    with closing(apsw.Connection(str(backup))) as copy:
+        assert copy.pragma("user_version") == old.version
+        assert copy.execute("SELECT count(*) FROM resources").get == len(JOBS)
+        assert copy.pragma("integrity_check") == "ok"
+
+
+def test_a_migration_reports_its_progress(old: Old) -> None:
+    steps: dict[str, list[float]] = {}
+    open_for_writing(old.path, lambda step, share: steps.setdefault(step, []).append(share)).close()
+    assert list(steps) == ["backup", "jobs"]
+    assert all(shares == sorted(shares) and shares[-1] == 1 for shares in steps.values())
+
+
+@pytest.mark.parametrize("step", ["backup", "jobs"])
+def test_an_interrupted_migration_changes_nothing_and_starts_over(old: Old, step: str) -> None:
+    before = dump(old.path)
+
+    def interrupt(reached: str, share: float) -> None:
+        if reached == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_for_writing(old.path, interrupt)
+    assert dump(old.path) == before
+    with closing(open_for_writing(old.path, no_progress)) as connection:
+        assert connection.pragma("user_version") == SCHEMA_VERSION
+        assert schema_created_with(connection) == 1
+    assert not list(old.path.parent.glob("*.part"))
+
+
+async def test_only_an_engine_migrates(old: Old) -> None:
+    before = dump(old.path)
+    with pytest.raises(LabratsError, match="start the engine once, which migrates it"):
+        async with EmbeddedStore.open(old.path):
+            pass
+    assert dump(old.path) == before
+
+
+def test_a_migration_without_room_on_the_disk_is_refused(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dump(old.path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(LabratsError, match=r"needs \d+ MiB of free disk space; 0 MiB are free"):
+        open_for_writing(old.path, no_progress)
+    assert dump(old.path) == before
+
+
+def test_a_database_with_the_current_schema_is_not_copied(tmp_path: Path) -> None:
+    for _ in range(2):
+        open_for_writing(tmp_path / "labrats.db").close()
+    assert not needs_migration(tmp_path / "labrats.db")
+    assert not list(tmp_path.glob("*.backup"))
+
+
+def dump(path: Path) -> list[str]:
+    """Return the schema and the content of a database as text."""
+    with closing(apsw.Connection(str(path))) as connection:
+        rows = [str(row) for row in connection.execute("SELECT kind, name, rv, body FROM resources ORDER BY 1, 2")]
+        tables = [str(row) for row in connection.execute("SELECT sql FROM sqlite_master ORDER BY 1")]
+        return [str(connection.pragma("user_version")), *tables, *rows]

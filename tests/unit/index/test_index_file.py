@@ -1,0 +1,181 @@
+"""The index of jobs in a file: it survives the engine, and resumes from the version that it has applied."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from msgspec.structs import replace
+
+from labrats.backends.embedded.store import EmbeddedStore
+from labrats.index.jobs import JobFilter, JobIndex
+from labrats.model.errors import Invalid
+from labrats.model.job import FailedCode, Job
+from labrats.model.phases import Phase
+from labrats.model.series import Metric, Steps
+from tests.fakes.clock import NOON
+from tests.support.background import run_in_background
+from tests.support.builders import a_job, a_spec
+
+P = Phase
+EVERYTHING = JobFilter()
+
+
+@asynccontextmanager
+async def followed(folder: Path) -> AsyncIterator[tuple[EmbeddedStore, JobIndex]]:
+    """Open a store and an index that follows it, both in the folder."""
+    async with EmbeddedStore.open(folder / "labrats.db") as store:
+        index = JobIndex(folder / "index.db")
+        try:
+            async with run_in_background(index.follow(store)):
+                await index.synced.wait()
+                yield store, index
+        finally:
+            index.close()
+
+
+async def ids(index: JobIndex, **wanted: Any) -> list[str]:
+    return (await index.find_ids(JobFilter(**wanted), page=1, limit=100))[0]
+
+
+def an_unstored(number: int, phase: Phase = P.PENDING, **status: Any) -> Job:
+    job = a_job(phase, job_id=f"ir-{number:08x}", **status)
+    return replace(job, metadata=replace(job.metadata, uid="", resource_version="", created_at=None))
+
+
+async def test_a_restart_finds_the_index_complete_and_applies_only_changes(tmp_path: Path) -> None:
+    async with followed(tmp_path) as (store, _):
+        one, two = await store.create(an_unstored(1)), await store.create(an_unstored(2))
+    async with EmbeddedStore.open(tmp_path / "labrats.db") as store:  # as by an engine whose index was lagging
+        await store.update(replace(one, status=a_job(P.RUNNING).status))
+        await store.delete(Job, two.id)
+        await store.create(an_unstored(3))
+    async with followed(tmp_path) as (_, index):
+        assert sorted(await ids(index)) == ["ir-00000001", "ir-00000003"]
+        assert await ids(index, status=["active"]) == ["ir-00000001"]
+        assert (index.count_in(P.PENDING), index.count_in(P.RUNNING)) == (1, 1)
+        assert not index.contains(two.id)
+        assert await index.missing([one.id, two.id]) == [two.id]
+
+
+async def test_an_index_of_another_database_starts_over(tmp_path: Path) -> None:
+    async with followed(tmp_path) as (store, _):
+        await store.create(an_unstored(1))
+    (tmp_path / "labrats.db").unlink()
+    async with followed(tmp_path) as (store, index):
+        assert await ids(index) == []
+        await store.create(an_unstored(2))
+    async with followed(tmp_path) as (_, index):
+        assert await ids(index) == ["ir-00000002"]
+
+
+async def test_an_index_of_a_newer_copy_of_the_database_starts_over(tmp_path: Path) -> None:
+    async with followed(tmp_path) as (store, _):
+        await store.create(an_unstored(1))
+    copy = (tmp_path / "labrats.db").read_bytes()
+    async with followed(tmp_path) as (store, _):
+        await store.create(an_unstored(2))
+    (tmp_path / "labrats.db").write_bytes(copy)  # restored from a backup
+    async with followed(tmp_path) as (_, index):
+        assert await ids(index) == ["ir-00000001"]
+
+
+async def test_an_index_with_another_schema_is_filled_again(tmp_path: Path) -> None:
+    async with followed(tmp_path) as (store, _):
+        await store.create(an_unstored(1))
+    apsw.Connection(str(tmp_path / "index.db")).pragma("user_version", 77)
+    async with followed(tmp_path) as (_, index):
+        assert await ids(index) == ["ir-00000001"]
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 10_000, b"SQLite format 3\x00" + b"y" * 10_000])
+async def test_a_damaged_index_is_filled_again(tmp_path: Path, content: bytes) -> None:
+    async with followed(tmp_path) as (store, _):
+        await store.create(an_unstored(1))
+    (tmp_path / "index.db").write_bytes(content)
+    async with followed(tmp_path) as (_, index):
+        assert await ids(index) == ["ir-00000001"]
+        assert index.count_in(P.PENDING) == 1
+
+
+async def test_an_incomplete_index_is_filled_again(tmp_path: Path) -> None:
+    async with followed(tmp_path) as (store, _):
+        await store.create(an_unstored(1))
+    connection = apsw.Connection(str(tmp_path / "index.db"))
+    connection.pragma("user_version", 0)  # the engine was killed while it filled the index
+    connection.close()
+    async with followed(tmp_path) as (_, index):
+        assert await ids(index) == ["ir-00000001"]
+
+
+async def test_an_index_that_cannot_grow_lags_and_catches_up(tmp_path: Path) -> None:
+    async with followed(tmp_path) as (store, index):
+        index._db.pragma("max_page_count", index._db.pragma("page_count"))  # as on a full disk
+        jobs = [await store.create(an_unstored(number)) for number in range(300)]
+        assert await index.missing([job.id for job in jobs])
+        index._db.pragma("max_page_count", 1_000_000)
+        await index_has(index, len(jobs))
+        assert index.count_in(P.PENDING) == len(jobs)
+
+
+async def test_cursors_visit_every_job_once_while_jobs_arrive(tmp_path: Path) -> None:
+    async with followed(tmp_path) as (store, index):
+        for number in range(7):
+            await store.create(an_unstored(number))
+        await index_has(index, 7)
+        seen, cursor = [], None
+        while True:
+            page = await index.find_page(EVERYTHING, cursor=cursor, limit=3)
+            seen += page.ids
+            await store.create(an_unstored(100 + len(seen)))
+            if (cursor := page.next) is None:
+                break
+        assert seen == sorted((f"ir-{number:08x}" for number in range(7)), reverse=True)
+        oldest = await index.find_page(EVERYTHING, cursor=None, limit=3, oldest_first=True)
+        assert oldest.ids == ["ir-00000000", "ir-00000001", "ir-00000002"]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "!!", "WyJhIiwgMV0", "bnVsbA", "WzEsIDIsIDNd", "é"])
+async def test_a_foreign_cursor_is_refused(tmp_path: Path, cursor: str) -> None:
+    async with followed(tmp_path) as (_, index):
+        with pytest.raises(Invalid, match="cursor"):
+            await index.find_page(EVERYTHING, cursor=cursor, limit=3)
+
+
+@pytest.mark.parametrize("wanted", [{}, {"owner": "key-1"}, {"status": ["failed"]}, {"q": "rev"}])
+async def test_facets_count_the_matching_jobs(tmp_path: Path, wanted: dict[str, Any]) -> None:
+    review = a_spec(type="review", owner="key-1", metadata={"repo": "octo/cat"})
+    async with followed(tmp_path) as (store, index):
+        for number, phase in enumerate([P.FAILED, P.SUCCEEDED, P.FAILED]):
+            code = FailedCode.TIMEOUT if phase is P.FAILED else None
+            await store.create(replace(an_unstored(number, phase, failed_code=code), spec=review))
+        await index_has(index, 3)
+        facets = await index.facets(JobFilter(**wanted))
+    failed = [("failed", 2)] if "status" in wanted else [("failed", 2), ("completed", 1)]
+    matching = sum(count for _, count in failed)
+    assert facets["status"] == failed
+    assert facets["failedCode"] == [("timeout", 2)]
+    assert facets["repo"] == [("octo/cat", matching)]
+    assert facets["agentRole"] == []
+
+
+async def test_queries_in_threads_see_every_applied_change(tmp_path: Path) -> None:
+    async with followed(tmp_path) as (store, index):
+        job = await store.create(an_unstored(1, P.SUCCEEDED, started_at=NOON, finished_at=NOON, slot="m"))
+        await index_has(index, 1)
+        assert [(count.status, count.count) for count in await index.counts_by_group()] == [("completed", 1)]
+        values = await index.series(Metric.JOBS, Steps.until(NOON + timedelta(minutes=1), 60, 5))
+        assert sum(value.value for value in values) == 1
+        await store.delete(Job, job.id)
+        await index_has(index, 0)
+        assert await index.counts_by_group() == []
+
+
+async def index_has(index: JobIndex, jobs: int) -> None:
+    """Wait until the index has so many jobs."""
+    while (await index.find_ids(EVERYTHING, page=1, limit=1))[1] != jobs:
+        await asyncio.sleep(0.01)
