@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Final
 
 from fastapi import APIRouter
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -53,7 +54,7 @@ class GuardedRoute(APIRoute):
         handle = super().get_route_handler()
         if self.access in (Access.OPEN, Access.SIGNED):
             return handle
-        known = {parameter.alias for parameter in self.dependant.query_params}
+        known = _query_names(self.dependant)
 
         async def authenticate_first(request: Request) -> Response:
             services = services_of(request)
@@ -72,6 +73,12 @@ class GuardedRoute(APIRoute):
             return response
 
         return authenticate_first
+
+
+def _query_names(dependant: Dependant) -> set[str]:
+    """Return the names of the query parameters of an operation and of its dependencies."""
+    own = {parameter.alias for parameter in dependant.query_params}
+    return own.union(*map(_query_names, dependant.dependencies))
 
 
 def _refuse_unknown(names: Iterable[str], known: Collection[str]) -> None:

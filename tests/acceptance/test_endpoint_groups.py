@@ -71,6 +71,8 @@ async def jobs(recorder: CallRecorder, name: str) -> None:
     assert (await recorder.admin.wait(job_id))["status"] == "completed"
     listed = await recorder.call("GET", "/api/jobs", params={"q": job_id})
     assert [job["id"] for job in listed["jobs"]] == [job_id]
+    facets = await recorder.call("GET", "/api/jobs/facets", params={"q": job_id})
+    assert facets["status"] == [{"value": "completed", "count": 1}]
     await recorder.call("GET", "/api/jobs/{}", job_id)
     assert "hello" in (await recorder.call("GET", "/api/jobs/{}/logs", job_id)).text
     await recorder.call("GET", "/api/jobs/{}/events", job_id)

@@ -7,12 +7,12 @@ from tests.acceptance.engine import Engine, User, a_submission
 
 ITEM_FIELDS = {
     "id", "name", "source", "agentRole", "repo", "status", "attempts", "createdAt", "processedAt", "finishedAt",
-    "failedReason", "chainId", "chainDepth", "parentJobId", "chainPath", "result",
+    "failedReason", "chainId", "chainDepth", "parentJobId", "chainPath", "result", "title", "provider", "model",
+    "priority", "failedCode", "usage", "owner", "childJobId", "cancelRequestedAt", "notBefore",
 }  # fmt: skip
 DETAIL_FIELDS = ITEM_FIELDS | {
     "phase", "accountName", "k8sJobName", "executorPodName", "returnvalue", "logs", "workspaceSetup", "promptRef",
-    "failedCode", "cancelRequestedAt", "config", "usage", "outputs", "metadata",
-    "priority", "workspaceFiles", "deadlineAt", "notBefore", "configOrigins", "callback", "chainEnded", "childJobId",
+    "config", "outputs", "metadata", "workspaceFiles", "deadlineAt", "configOrigins", "callback", "chainEnded",
     "session",
 }  # fmt: skip
 

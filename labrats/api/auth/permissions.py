@@ -48,6 +48,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
     Access.CALLER: """
         POST   /api/jobs/submit
         GET    /api/jobs
+        GET    /api/jobs/facets
     """,
     Access.OWNER: """
         GET    /api/jobs/{}

@@ -155,7 +155,9 @@ _KEY_MARKER: Final = "[key]"
 
 def problem_of(error: Mapping[str, Any]) -> Problem:
     """Return a pydantic error as a Problem. The field is a path as callers write it: `workspaceFiles[0].name`."""
-    _, *path = error["loc"]  # the first part is the part of the request: body, query, path or header
+    part_of_request, *path = error["loc"]  # body, query, path or header
+    if part_of_request == "query":
+        path = path[:1]  # a repeated parameter is still one field
     message = _message_of(error)
     if path and path[-1] == _KEY_MARKER:
         path.pop()

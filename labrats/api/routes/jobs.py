@@ -1,9 +1,10 @@
 """Jobs: submit, list, show, follow, retry, cancel."""
 
-from typing import Annotated, Final
+import re
+from typing import Annotated, Final, Literal
 
-from fastapi import Query, Request
-from pydantic import Field
+from fastapi import Depends, Query, Request
+from pydantic import AwareDatetime, BeforeValidator, Field
 from starlette.responses import Response
 
 from labrats.api.http.event_stream import EventStream
@@ -14,10 +15,10 @@ from labrats.api.routes.job_access import JobId, own_job
 from labrats.api.routes.job_streams import LastEventId, parse_event_id, stream
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
-from labrats.api.schemas.job import JobDetail, JobPage, Status, job_detail, job_item
+from labrats.api.schemas.job import JobDetail, JobFacets, JobPage, Status, job_detail, job_item
 from labrats.api.schemas.submission import Submission, check_complete, job_request
 from labrats.index.jobs import JobFilter
-from labrats.model.errors import NotFound
+from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem
 from labrats.model.job import Job, after_cancel_request, after_retry_request
 from labrats.model.phases import Phase
 from labrats.model.protocol import StoredLine
@@ -87,35 +88,103 @@ async def submit(request: Request, body: Submission, idempotency_key: Idempotenc
     return answer
 
 
-@router.get("/api/jobs", responses=answers(200, JobPage, "A page of jobs", 422), summary="List jobs")
-async def list_jobs(
+def _refuse_number(text: str) -> str:
+    """Refuse what pydantic would read as seconds since 1970."""
+    if not re.match(r"\d{4}-", text):
+        raise ValueError("must be a time, such as 2030-01-01T12:00:00Z")
+    return text
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
+
+
+async def job_filter(
     request: Request,
-    page: Annotated[int, Query(ge=1, le=10**9, description="1 is the newest page.")] = 1,
-    limit: Annotated[int, Query(description="Jobs on a page; clamped to 1-100.")] = 20,
     chain_id: Annotated[str | None, Query(alias="chainId", description="The job's chain.")] = None,
-    status: Annotated[Status | None, Query(description="The job's status.")] = None,
+    status: Annotated[list[Status], Query(description="The job's status. Repeat it for several.")] = [],  # noqa: B006
     type: Annotated[str | None, Query(description="The job's type.")] = None,  # noqa: A002, the API's word
     source: Annotated[str | None, Query(description="The job's source.")] = None,
     agent_role: Annotated[str | None, Query(alias="agentRole", description="The job's agent.")] = None,
     repo: Annotated[str | None, Query(description="`metadata.repo` of the job.")] = None,
-    q: Annotated[str | None, Query(description="Text in the job's id, type, source or repo.")] = None,
-) -> Response:
-    """List the caller's jobs, newest first; an admin sees all jobs. Empty filters are ignored."""
-    services, caller = services_of(request), caller_of(request)
-    wanted = JobFilter(
-        status=(status,) if status else (),
+    provider: Annotated[str | None, Query(description="The job's provider.")] = None,
+    model: Annotated[str | None, Query(description="The job's model.")] = None,
+    failed_code: Annotated[str | None, Query(alias="failedCode", description="The code of the failure.")] = None,
+    owner: Annotated[str | None, Query(description="The id of the API key that submitted the job.")] = None,
+    since: Annotated[Time | None, Query(alias="from", description="Earliest time of creation.")] = None,
+    until: Annotated[Time | None, Query(alias="to", description="Time before which the job was created.")] = None,
+    q: Annotated[str | None, Query(description="Text in the job's id, type, source, repo or title.")] = None,
+) -> JobFilter:
+    """Return the filter of a request for lists and counts. Callers other than admins see their own jobs only."""
+    caller = caller_of(request)
+    if owner and not caller.may_see(owner):
+        raise AccessDenied(f"the jobs of {owner} belong to another API key")
+    return JobFilter(
+        status=status,
         type=type or None,
         source=source or None,
         agent_role=agent_role or None,
         repo=repo or None,
         chain_id=chain_id or None,
-        owner=None if caller.is_admin else caller.id,
+        owner=owner or (None if caller.is_admin else caller.id),
+        provider=provider or None,
+        model=model or None,
+        failed_code=failed_code or None,
+        since=since,
+        until=until,
         q=q,
     )
-    limit = min(100, max(1, limit))
-    ids, total = await services.job_index.find_ids(wanted, page=page, limit=limit)
-    jobs = [job_item(job) for job in await services.store.get_many(Job, ids)]
-    return json_response({"jobs": jobs, "total": total, "page": page, "limit": limit})
+
+
+WantedJobs = Annotated[JobFilter, Depends(job_filter)]
+
+
+@router.get("/api/jobs", responses=answers(200, JobPage, "A page of jobs", 403, 422), summary="List jobs")
+async def list_jobs(
+    request: Request,
+    wanted: WantedJobs,
+    page: Annotated[int, Query(ge=1, le=10**9, description="1 is the newest page.")] = 1,
+    limit: Annotated[int, Query(description="Number of jobs on a page; clamped to 1-100.")] = 20,
+    cursor: Annotated[
+        str | None,
+        Query(
+            description="Empty for the first page, then the `next` of the page before. A cursor stays valid while jobs "
+            "arrive. Instead of `total` and `page`, the answer has `next`: null on the last page."
+        ),
+    ] = None,
+    sort: Annotated[
+        Literal["newest", "oldest"], Query(description="The order, by creation. Needs a `cursor`.")
+    ] = "newest",
+    omit: Annotated[Literal["result"] | None, Query(description="A field to leave out of the items.")] = None,
+) -> Response:
+    """List the caller's jobs, newest first; an admin sees all jobs. Empty filters are ignored."""
+    services, limit = services_of(request), min(100, max(1, limit))
+    if cursor is None:
+        if sort != "newest":
+            raise Invalid(Problem("sort", "needs a `cursor`: send an empty one for the first page"))
+        ids, total = await services.job_index.find_ids(wanted, page=page, limit=limit)
+        place: dict[str, int | str | None] = {"total": total, "page": page, "limit": limit}
+    else:
+        ids, following = await services.job_index.find_page(
+            wanted, cursor=cursor or None, limit=limit, oldest_first=sort == "oldest"
+        )
+        place = {"next": following, "limit": limit}
+    items = [job_item(job) for job in await services.store.get_many(Job, ids)]
+    if omit:
+        items = [{name: value for name, value in item.items() if name != omit} for item in items]
+    return json_response({"jobs": items, **place})
+
+
+@router.get(
+    "/api/jobs/facets",
+    responses=answers(200, JobFacets, "The counts", 403, 422),
+    summary="Count jobs by the values of their fields",
+)
+async def get_job_facets(request: Request, wanted: WantedJobs) -> Response:
+    """Count the jobs that match the filters by status, failure code, model, agent and repository."""
+    facets = await services_of(request).job_index.facets(wanted)
+    return json_response(
+        {name: [{"value": value, "count": count} for value, count in values] for name, values in facets.items()}
+    )
 
 
 @router.get(

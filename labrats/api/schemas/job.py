@@ -17,6 +17,19 @@ from labrats.ports import OutputTail, Place
 Status = Literal["waiting", "active", "completed", "failed", "cancelled"]
 
 
+class UsageView(ResponseBody):
+    """Usage of the job, summed over its attempts."""
+
+    input_tokens: int = Field(examples=[1200])
+    output_tokens: int = Field(examples=[340])
+    cache_read_tokens: int = Field(examples=[800])
+    cache_write_tokens: int = Field(description="Input tokens that were written to the provider's cache.", examples=[0])
+    reasoning_tokens: int = Field(description="Output tokens of the model's hidden reasoning.", examples=[0])
+    cost_usd: float | None = Field(description="Null if the model's price or its usage is unknown.", examples=[0.0125])
+    turns: int = Field(description="Number of responses of the model.", examples=[3])
+    seconds: float = Field(description="Time that the ended attempts held a slot.", examples=[41.7])
+
+
 class JobItem(ResponseBody):
     """A job in a list."""
 
@@ -35,32 +48,51 @@ class JobItem(ResponseBody):
     chain_depth: int | None
     parent_job_id: str | None
     chain_path: list[str] | None
-    result: Any = Field(
+    title: str | None = Field(
+        description="`metadata.title`, or else the first line of the prompt.", examples=["Add a --version flag"]
+    )
+    provider: str = Field(examples=["claude"])
+    model: str = Field(examples=["opus"])
+    priority: int | float = Field(description="Lower runs first.", examples=[2])
+    failed_code: FailedCode | None = Field(description="The reason of a failure, for programs.", examples=["timeout"])
+    usage: UsageView
+    owner: str = Field(description="The id of the API key that submitted the job.", examples=["admin"])
+    child_job_id: str | None = Field(description="The next job in the chain.")
+    cancel_requested_at: datetime | None
+    not_before: datetime | None = Field(
+        description="A requeued job does not start before this time. `failedReason` says why it was requeued."
+    )
+    result: Any = optional(
         description="The agent's answer; null if it is too large for a list.",
         examples=["Done, see the branch."],
     )
 
 
 class JobPage(ResponseBody):
-    """One page of jobs, newest first."""
+    """One page of jobs: with a `cursor` it has `next`, without one `total` and `page`."""
 
     jobs: list[JobItem]
-    total: int = Field(description="Number of matching jobs on all pages.", examples=[1])
-    page: int = Field(examples=[1])
+    total: int = optional(description="Number of matching jobs on all pages.", examples=[1])
+    page: int = optional(examples=[1])
+    next: str | None = optional(description="The cursor of the next page; null on the last one.")
     limit: int = Field(examples=[20])
 
 
-class UsageView(ResponseBody):
-    """Usage of the job, summed over its attempts."""
+class FacetValue(ResponseBody):
+    """A value of a field, and the number of jobs that have it."""
 
-    input_tokens: int = Field(examples=[1200])
-    output_tokens: int = Field(examples=[340])
-    cache_read_tokens: int = Field(examples=[800])
-    cache_write_tokens: int = Field(description="Input tokens that were written to the provider's cache.", examples=[0])
-    reasoning_tokens: int = Field(description="Output tokens of the model's hidden reasoning.", examples=[0])
-    cost_usd: float | None = Field(description="Null if the model's price or its usage is unknown.", examples=[0.0125])
-    turns: int = Field(description="Number of responses of the model.", examples=[3])
-    seconds: float = Field(description="Time that the ended attempts held a slot.", examples=[41.7])
+    value: str = Field(examples=["opus"])
+    count: int = Field(examples=[40])
+
+
+class JobFacets(ResponseBody):
+    """The number of matching jobs for each value of a field, the most frequent first: at most 100 values a field."""
+
+    status: list[FacetValue]
+    failed_code: list[FacetValue]
+    model: list[FacetValue]
+    agent_role: list[FacetValue]
+    repo: list[FacetValue]
 
 
 class OutputsView(ResponseBody):
@@ -139,7 +171,6 @@ class JobDetail(JobItem):
 
     result: Any = Field(description="The agent's whole answer.", examples=["Done, see the branch."])
     phase: Phase = Field(examples=["Succeeded"])
-    priority: int | float = Field(examples=[2])
     account_name: str | None = Field(description="The AiModel whose slot the job holds or held.")
     k8s_job_name: str | None = Field(alias="k8sJobName", description="The latest attempt's Job, on Kubernetes.")
     executor_pod_name: str | None = Field(description="The pod of that Job, once it has started.")
@@ -151,22 +182,15 @@ class JobDetail(JobItem):
     workspace_setup: WorkspaceSetupView | None
     workspace_files: list[WorkspaceFileView]
     prompt_ref: PromptRef | None
-    failed_code: FailedCode | None = Field(description="The reason of a failure, for programs.", examples=["timeout"])
-    cancel_requested_at: datetime | None
     deadline_at: datetime | None = Field(description="Time at which the engine stops the running attempt.")
-    not_before: datetime | None = Field(
-        description="A requeued job does not start before this time. `failedReason` says why it was requeued."
-    )
     config: ConfigView
     config_origins: dict[str, str] = Field(
         description="The layer that each setting comes from.", examples=[{"provider": "request", "model": "built-in"}]
     )
-    usage: UsageView
     outputs: OutputsView
     session: SessionView | None = Field(
         description="The session that the next attempt resumes if its workspace still exists; null if it starts over."
     )
-    child_job_id: str | None = Field(description="The next job in the chain.")
     chain_ended: str | None = Field(description="Why the chain has no next job, as one sentence.")
     callback: CallbackView | None = Field(description="Null before the first message.")
     metadata: dict[str, Any] = Field(examples=[{"repo": "octocat/hello-world"}])
@@ -191,6 +215,16 @@ def job_item(job: Job) -> dict[str, Any]:
         "chainDepth": chain.depth if chain else None,
         "parentJobId": chain.parent_job_id if chain else None,
         "chainPath": chain.path if chain else None,
+        "title": job.title and without_tokens(job.title),
+        "provider": job.resolved.provider,
+        "model": job.resolved.model,
+        "priority": job.spec.priority,
+        "failedCode": status.failed_code,
+        "usage": usage_view(status.usage),
+        "owner": job.spec.owner,
+        "childJobId": status.child_job_id,
+        "cancelRequestedAt": status.cancel_requested_at,
+        "notBefore": status.not_before,
         "result": status.result,
     }
 
