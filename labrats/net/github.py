@@ -8,9 +8,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import msgspec
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import RSAKey
 
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.job import FailedCode
@@ -140,6 +137,10 @@ class GitHub:
 
     def _headers(self, credentials: Mapping[str, str]) -> dict[str, str]:
         """Return the headers with the App's JWT. Raises GiveUp for credentials of another kind."""
+        from joserfc import jwt  # on first use, as it is large
+        from joserfc.errors import JoseError
+        from joserfc.jwk import RSAKey
+
         app_id, key = credentials.get(APP_ID, "").strip(), credentials.get(PRIVATE_KEY, "")
         if not (app_id and key):
             raise _give_up(f"the credentials must have a `{TOKEN}`, or an `{APP_ID}` and a `{PRIVATE_KEY}`")

@@ -1,15 +1,14 @@
-"""Strict validation of the ID tokens of an OpenID provider."""
+"""Strict validation of the ID tokens of an OpenID provider. The library is loaded on first use, as it is large."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import isfinite
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from joserfc import jws, jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import Key, import_key
+if TYPE_CHECKING:
+    from joserfc.jwk import Key
 
 ALGORITHMS: Final = {
     **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "RSA"),
@@ -44,12 +43,15 @@ class ExpectedClaims:
     nonce: str
 
 
-def usable_keys(entries: Iterable[Any]) -> list[Key]:
+def usable_keys(entries: Iterable[Any]) -> "list[Key]":
     """Return the public keys of a JWK set that can sign an ID token. Invalid entries are skipped."""
     return [key for entry in entries if isinstance(entry, dict) and (key := _public_key(entry))]
 
 
-def _public_key(entry: Mapping[str, Any]) -> Key | None:
+def _public_key(entry: Mapping[str, Any]) -> "Key | None":
+    from joserfc.errors import JoseError
+    from joserfc.jwk import import_key
+
     if entry.get("kty") not in ALGORITHMS.values() or entry.get("use", "sig") != "sig":
         return None
     if entry["kty"] == "RSA" and len(str(entry.get("n"))) < _RSA_2048_DIGITS:
@@ -61,8 +63,11 @@ def _public_key(entry: Mapping[str, Any]) -> Key | None:
         return None
 
 
-def check_id_token(token: str, keys: Sequence[Key], expected: ExpectedClaims, now: datetime) -> dict[str, Any]:
+def check_id_token(token: str, keys: "Sequence[Key]", expected: ExpectedClaims, now: datetime) -> dict[str, Any]:
     """Return the claims of a valid token. Raises InvalidToken."""
+    from joserfc import jws, jwt
+    from joserfc.errors import JoseError
+
     if not token.isascii():
         raise InvalidToken("the token contains characters beyond ASCII")
     try:
@@ -79,7 +84,7 @@ def check_id_token(token: str, keys: Sequence[Key], expected: ExpectedClaims, no
     return claims
 
 
-def _signing_key(header: Mapping[str, Any], keys: Sequence[Key]) -> Key:
+def _signing_key(header: Mapping[str, Any], keys: "Sequence[Key]") -> "Key":
     """Return the key that the header names. Keys and key URLs in the header are ignored."""
     algorithm, key_id = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:

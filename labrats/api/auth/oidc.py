@@ -10,12 +10,11 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 import httpx2
 import structlog
-from joserfc.jwk import Key
 from pydantic import SecretStr
 
 from labrats.api.auth.id_token import ExpectedClaims, InvalidToken, UnknownKey, check_id_token, usable_keys
@@ -23,6 +22,9 @@ from labrats.api.auth.sessions import Signer, User
 from labrats.api.http.errors import ApiError
 from labrats.model.errors import RetryLater
 from labrats.ports import Clock
+
+if TYPE_CHECKING:
+    from joserfc.jwk import Key
 
 log = structlog.get_logger()
 
@@ -209,7 +211,7 @@ class OpenIdProvider:
             raise self._unusable(f"its {name} must be a URL that begins with {' or '.join(schemes)}")
         return url
 
-    async def _fetch_keys(self, url: str) -> list[Key]:
+    async def _fetch_keys(self, url: str) -> "list[Key]":
         now = self._clock.now()
         if self._keys is None or now >= self._keys.until:
             entries = (await self._fetch(url)).get("keys")

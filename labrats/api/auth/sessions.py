@@ -5,11 +5,9 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
 from labrats.api.auth.notifier import Notifier
@@ -18,6 +16,9 @@ from labrats.model.core_resources import TYPE_LABEL, Secret
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.record import Metadata
 from labrats.ports import Changed, Deleted, Store
+
+if TYPE_CHECKING:
+    from joserfc.jwk import OctKey
 
 ALGORITHM: Final = "HS256"
 SIGNING_SECRET: Final = "labrats-session-secret"  # noqa: S105, a resource's name
@@ -70,17 +71,25 @@ async def signing_secret(store: Store, configured: SecretStr | None) -> str:
 
 
 class Signer:
-    """Signer and reader of the engine's own tokens. A token is valid for one purpose only."""
+    """Signer and reader of the engine's own tokens. A token is valid for one purpose only.
+
+    The library is loaded on first use: it takes 10 MiB, and an engine that only programs call needs none.
+    """
 
     def __init__(self, secret: str) -> None:
-        self._key = OctKey.import_key(secret)
+        self._secret = secret
 
     def sign(self, purpose: str, claims: dict[str, Any], expires_at: datetime) -> str:
+        from joserfc import jwt
+
         payload = claims | {"aud": purpose, "exp": int(expires_at.timestamp())}
         return jwt.encode({"alg": ALGORITHM}, payload, self._key, algorithms=[ALGORITHM])
 
     def read(self, purpose: str, token: str, now: datetime) -> dict[str, Any] | None:
         """Return the claims of a token; None if it is invalid, expired or for another purpose."""
+        from joserfc import jwt
+        from joserfc.errors import JoseError
+
         try:
             claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
         except (JoseError, ValueError, RecursionError):
@@ -88,6 +97,12 @@ class Signer:
         expires = claims.get("exp")
         is_valid = claims.get("aud") == purpose and isinstance(expires, int) and now.timestamp() < expires
         return claims if is_valid else None
+
+    @cached_property
+    def _key(self) -> "OctKey":
+        from joserfc.jwk import OctKey
+
+        return OctKey.import_key(self._secret)
 
 
 class _Claims(BaseModel):
