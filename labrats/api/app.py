@@ -33,6 +33,7 @@ from labrats.api.routes import (
     webhooks,
     workspace_uploads,
 )
+from labrats.api.routing import Dispatcher
 from labrats.api.services import Services
 from labrats.metrics import Metrics
 
@@ -54,7 +55,7 @@ _DEFAULT_HEADERS: Final = [
 
 def create_app(services: Services) -> ASGIApp:
     """Return the ASGI application that the server runs."""
-    app: ASGIApp = create_api(services)
+    app: ASGIApp = Dispatcher(create_api(services))
     source, path = services.settings.webhook_source, services.settings.webhook_path
     app = _with_alias(app, path, f"/webhooks/{source}") if source and path else app
     return ApiMiddleware(app, services.metrics, AllowedHosts.of(services.settings))

@@ -1,18 +1,20 @@
-"""Routes that authenticate the caller before they read the body."""
+"""Routes that authenticate the caller before they read the body, and the way of a request to its route."""
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from fastapi import APIRouter
-from fastapi.dependencies.models import Dependant
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from labrats.api.auth.authentication import Credential
 from labrats.api.auth.permissions import Access, access_to
-from labrats.api.http.errors import ApiError
+from labrats.api.http.arguments import MISSING, Arguments
+from labrats.api.http.errors import ApiError, error_answer
 from labrats.api.http.event_stream import EventStream
 from labrats.api.http.json_body import StrictRequest, require_json
 from labrats.api.openapi import SECURITY, error_responses, operation_id
@@ -51,34 +53,37 @@ class GuardedRoute(APIRoute):
         super().__init__(path, endpoint, **options | documented)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+        """Return the function for FastAPI, which this route gives to no other."""
+        self._arguments = Arguments(self.dependant)
+        self._query_names = self._arguments.query_names
+        return self.respond
+
+    async def respond(self, request: Request) -> Response:
+        """Respond to a request that matches this route. Raises an error for which `error_answer` has a response."""
         if self.access in (Access.OPEN, Access.SIGNED):
-            return handle
-        known = _query_names(self.dependant)
+            return await self._call(request, MISSING)
+        services = services_of(request)
+        caller, credential = services.authenticator.authenticate(request, self.access)
+        if self.access is Access.ADMIN and not caller.is_admin:
+            raise ApiError(403, "forbidden", "this needs an API key with the scope `admin`")
+        _refuse_unknown(request.query_params, self._query_names)
+        strict = StrictRequest(request.scope, request.receive)
+        strict.state.caller, strict.state.credential = caller, credential
+        response = await self._call(strict, await self._parsed_body(strict))
+        if isinstance(response, EventStream):
+            response.access_ends = partial(credential.wait_until_invalid, services.clock)
+        return response
 
-        async def authenticate_first(request: Request) -> Response:
-            services = services_of(request)
-            caller, credential = services.authenticator.authenticate(request, self.access)
-            if self.access is Access.ADMIN and not caller.is_admin:
-                raise ApiError(403, "forbidden", "this needs an API key with the scope `admin`")
-            _refuse_unknown(request.query_params, known)
-            strict = StrictRequest(request.scope, request.receive)
-            strict.state.caller, strict.state.credential = caller, credential
-            if self.body_field is not None and (self.body_field.field_info.is_required() or await strict.body()):
-                require_json(strict)
-                await strict.json()  # parsed here, since FastAPI would replace the error by its own
-            response = await handle(strict)
-            if isinstance(response, EventStream):
-                response.access_ends = partial(credential.wait_until_invalid, services.clock)
-            return response
+    async def _call(self, request: Request, body: Any) -> Response:
+        response: Response = await self.endpoint(**await self._arguments.read(request, body))
+        return response
 
-        return authenticate_first
-
-
-def _query_names(dependant: Dependant) -> set[str]:
-    """Return the names of the query parameters of an operation and of its dependencies."""
-    own = {parameter.alias for parameter in dependant.query_params}
-    return own.union(*map(_query_names, dependant.dependencies))
+    async def _parsed_body(self, request: StrictRequest) -> Any:
+        """Return the JSON of a request, or MISSING if the operation takes none or the request has no body."""
+        if self.body_field is None or not (self.body_field.field_info.is_required() or await request.body()):
+            return MISSING
+        require_json(request)
+        return await request.json()
 
 
 def _refuse_unknown(names: Iterable[str], known: Collection[str]) -> None:
@@ -87,6 +92,54 @@ def _refuse_unknown(names: Iterable[str], known: Collection[str]) -> None:
     if unknown:
         expected = f"expected: {', '.join(sorted(known))}" if known else "this operation has none"
         raise Invalid(*(Problem(name[:200], f"is not a query parameter; {expected}") for name in unknown[:50]))
+
+
+class Dispatcher:
+    """ASGI application that passes each request to its route, and any other one to FastAPI, which refuses it.
+
+    Paths without parameters are looked up. FastAPI would try one route after the other, and pass each request through
+    layers for dependencies and background tasks, which this API does not use.
+    """
+
+    def __init__(self, api: FastAPI) -> None:
+        self._api = api
+        routes = [route for route in api.routes if isinstance(route, GuardedRoute)]
+        self._fixed = {(route.method, route.path): route for route in routes if not route.param_convertors}
+        self._with_parameters = defaultdict[str, list[GuardedRoute]](list)
+        for route in routes:
+            if route.param_convertors:
+                self._with_parameters[route.method].append(route)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (found := self._find(scope["method"], scope["path"])) is None:
+            await self._api(scope, receive, send)
+            return
+        route, parameters = found
+        scope["app"], scope["route"], scope["path_params"] = self._api, route, parameters
+        request, started = Request(scope, receive, send), False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            response = await route.respond(request)
+            await response(scope, receive, send_and_note)
+        except Exception as error:
+            answer = error_answer(request, error)
+            if started:
+                raise  # the server closes the connection, so that the client sees an incomplete answer
+            await answer(scope, receive, send)
+
+    def _find(self, method: str, path: str) -> tuple[GuardedRoute, dict[str, str]] | None:
+        """Return the route of a request, and its path parameters."""
+        if route := self._fixed.get((method, path)):
+            return route, {}
+        for route in self._with_parameters.get(method, ()):
+            if match := route.path_regex.match(path):
+                return route, match.groupdict()
+        return None
 
 
 _REFUSALS: Final[Mapping[Access, tuple[int, ...]]] = {

@@ -4,10 +4,15 @@ A web page can point its own name at loopback. The browser then treats the engin
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
+from typing import Final
 from urllib.parse import urlsplit
 
 from labrats.settings import EngineSettings
+
+CACHED_NAMES: Final = 1_024
+"""Results that are cached, since clients send the same few names."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +32,22 @@ class AllowedHosts:
         """Return whether requests with this `Host` header, in lower case, are allowed."""
         if not self.is_restricted:
             return True
-        try:
-            parts = urlsplit(f"//{host}")
-            name, _ = parts.hostname or "", parts.port  # `port` raises ValueError unless it is a number
-        except ValueError:
-            return False
-        if "@" in host:
-            return False
-        return name in self.names or is_loopback(name)
+        name = _name_in(host)
+        return name is not None and (name in self.names or is_loopback(name))
 
 
+@lru_cache(CACHED_NAMES)
+def _name_in(host: str) -> str | None:
+    """Return the name in a `Host` header, without the port; None if the header is not valid."""
+    try:
+        parts = urlsplit(f"//{host}")
+        name, _ = parts.hostname or "", parts.port  # `port` raises ValueError unless it is a number
+    except ValueError:
+        return None
+    return None if "@" in host else name
+
+
+@lru_cache(CACHED_NAMES)
 def is_loopback(name: str) -> bool:
     """Return whether a name or an address belongs to loopback."""
     if name == "localhost" or name.endswith(".localhost"):

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from labrats.api.http.head_requests import GET_HAS_EFFECT
@@ -86,14 +86,16 @@ def error_response(
 
 def install_error_handlers(app: FastAPI) -> None:
     """Make `app` answer every error with an ErrorBody."""
-    app.add_exception_handler(LabratsError, _answer_labrats_error)
-    app.add_exception_handler(RequestValidationError, _answer_validation_error)
-    app.add_exception_handler(HTTPException, _answer_http_exception)
-    app.add_exception_handler(ClientDisconnect, _answer_disconnected)
-    app.add_exception_handler(Exception, _answer_bug)
+
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        return error_answer(request, error)
+
+    app.add_exception_handler(HTTPException, answer)
+    app.add_exception_handler(Exception, answer)
 
 
-async def _answer_labrats_error(request: Request, error: Exception) -> JSONResponse:
+def error_answer(request: Request, error: Exception) -> JSONResponse:
+    """Return the response for an error. An error that is not expected here is logged: it is a bug."""
     match error:
         case ApiError():
             return error_response(error.status, error.code, str(error), error.problems, error.headers)
@@ -117,12 +119,14 @@ async def _answer_labrats_error(request: Request, error: Exception) -> JSONRespo
             request.app.state.services.metrics.store_errors.inc()
             headers = {"Retry-After": str(max(1, round(error.delay_seconds)))}
             return error_response(503, "unavailable", str(error), headers=headers)
-    return await _answer_bug(request, error)
-
-
-async def _answer_validation_error(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    return _unprocessable([problem_of(each) for each in error.errors()])
+        case RequestValidationError():
+            return _unprocessable([problem_of(each) for each in error.errors()])
+        case HTTPException():
+            return _http_error(request, error)
+        case ClientDisconnect():
+            return error_response(400, "disconnected", "the client disconnected before the request was complete")
+    log.error("request failed", path=request.url.path, exc_info=error)
+    return error_response(500, "internal", "internal error; the engine's log has the details")
 
 
 EXAMPLE_TIME: Final = "a time, such as 2030-01-31T12:00:00Z"
@@ -185,8 +189,7 @@ def _unprocessable(problems: Sequence[Problem]) -> JSONResponse:
     return error_response(422, "validation_failed", message, problems)
 
 
-async def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     path = request.url.path
     if error.status_code == 404:
         return error_response(404, "not_found", f"there is nothing at {path}")
@@ -202,13 +205,3 @@ def _methods_at(request: Request) -> list[str]:
     path = next(route.path for route in routes if route.path_regex.match(request.url.path))
     methods = {method for route in routes if route.path == path for method in route.methods or ()}
     return sorted(methods | {"HEAD"} if "GET" in methods and path not in GET_HAS_EFFECT else methods)
-
-
-async def _answer_disconnected(_: Request, error: Exception) -> Response:
-    """Return a response that nobody reads: the client disconnected before it had sent the whole body."""
-    return Response(status_code=400)
-
-
-async def _answer_bug(request: Request, error: Exception) -> JSONResponse:
-    log.error("request failed", path=request.url.path, exc_info=error)
-    return error_response(500, "internal", "internal error; the engine's log has the details")
