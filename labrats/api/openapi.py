@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
 from labrats.api.auth.permissions import Access
-from labrats.api.examples import add_examples
 from labrats.api.http.errors import ErrorBody, error_body
+from labrats.api.schemas.examples import add_examples
 from labrats.model.errors import Problem
 
 Responses = dict[int | str, dict[str, Any]]

@@ -13,6 +13,7 @@ from labrats.api.auth.sessions import Sessions
 from labrats.api.http.fair_lock import FairLock
 from labrats.api.http.idempotency_cache import IdempotencyCache
 from labrats.api.http.signed_body import UnverifiedBodies
+from labrats.api.job_items import JobItems
 from labrats.api.model_file_scans import ModelFileScans
 from labrats.api.prometheus import PrometheusClient
 from labrats.files.attachments import Attachments
@@ -58,6 +59,10 @@ class Services:
     """Shared by the live streams of logs and events, of which there may be hundreds."""
     unverified_bodies: UnverifiedBodies = field(default_factory=UnverifiedBodies)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @cached_property
+    def job_items(self) -> JobItems:
+        return JobItems(self.store)
 
     @cached_property
     def authenticator(self) -> Authenticator:

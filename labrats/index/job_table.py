@@ -14,7 +14,7 @@ import apsw
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 COUNTED: Final = (
     "status", "provider", "model", "type", "source", "agent_role", "repo", "owner", "failed_code",
@@ -26,7 +26,8 @@ CREATE TABLE jobs (
     id TEXT PRIMARY KEY, created REAL NOT NULL, status TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
     type TEXT NOT NULL, source TEXT NOT NULL, agent_role TEXT, repo TEXT, owner TEXT NOT NULL, failed_code TEXT,
     chain_id TEXT, title TEXT NOT NULL, finished REAL, paused_until REAL, first_started REAL, waited REAL, ran REAL,
-    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, cache_read_tokens INTEGER NOT NULL, cost_usd REAL
+    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, cache_read_tokens INTEGER NOT NULL, cost_usd REAL,
+    version TEXT NOT NULL
 ) STRICT;
 CREATE TABLE state (identity TEXT NOT NULL, version INTEGER NOT NULL) STRICT;
 INSERT INTO state VALUES ('', 0);
@@ -80,12 +81,12 @@ CREATE INDEX by_end ON jobs (finished, status, ran, input_tokens, output_tokens,
 
 _CHANGING: Final = (
     "status", "provider", "model", "failed_code", "finished", "paused_until", "ran", "input_tokens", "output_tokens",
-    "cache_read_tokens", "cost_usd",
+    "cache_read_tokens", "cost_usd", "version",
 )  # fmt: skip
 _FIRST_SEEN: Final = ("first_started", "waited")
 """Columns that keep their first value: the wait of a job is known while its first attempt is the latest."""
 _PUT: Final = f"""
-INSERT INTO jobs VALUES ({", ".join("?" * 22)}) ON CONFLICT (id) DO UPDATE SET
+INSERT INTO jobs VALUES ({", ".join("?" * 23)}) ON CONFLICT (id) DO UPDATE SET
     {", ".join(f"{column} = excluded.{column}" for column in _CHANGING)},
     {", ".join(f"{column} = coalesce({column}, excluded.{column})" for column in _FIRST_SEEN)}
 """  # noqa: S608, every interpolated text is a constant of this module
@@ -185,6 +186,7 @@ def row_of(job: Job) -> Sequence[Any]:
         # A job that was requeued and then cancelled has the start time of an attempt that had ended before.
         finished - started if finished and started and status.slot else None,
         usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.known_cost_usd,
+        job.metadata.resource_version or "",
     )  # fmt: skip
 
 

@@ -54,6 +54,9 @@ FACET_VALUES: Final = 100
 CHECKPOINT_SECONDS: Final = 5.0
 """Seconds between two checkpoints of the index file, which run in a thread because they sync."""
 
+COMMIT_SECONDS: Final = 0.05
+"""Seconds in which changes are collected for one commit."""
+
 RETRY_SECONDS: Final = 1.0
 """Pause before the index is written again after an error."""
 
@@ -91,13 +94,20 @@ class JobFilter:
     @property
     def conditions(self) -> frozenset[str]:
         """Names of the fields that restrict the jobs."""
-        return frozenset(each.name for each in fields(self) if getattr(self, each.name) not in (None, (), ""))
+        return frozenset(each.name for each in fields(self) if getattr(self, each.name))
+
+
+class IndexedJob(NamedTuple):
+    """A job in the index. version: the resource version that the index has applied."""
+
+    id: str
+    version: str
 
 
 class Page(NamedTuple):
-    """Ids of jobs, newest first. next: the cursor of the page after it; None on the last one."""
+    """Jobs, newest first. next: the cursor of the page after it; None on the last one."""
 
-    ids: list[str]
+    jobs: list[IndexedJob]
     next: str | None
 
 
@@ -127,6 +137,7 @@ class JobIndex:
         self._opened: list[apsw.Connection] = []
         self._identity, self._version = "", 0
         self._failure: asyncio.Future[None] | None = None
+        self._commit_timer: asyncio.TimerHandle | None = None
         self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
         self.synced = asyncio.Event()
 
@@ -210,20 +221,20 @@ class JobIndex:
 
         return await self._query(find)
 
-    async def find_ids(self, wanted: JobFilter, *, page: int, limit: int) -> tuple[list[str], int]:
-        """Return the ids on a page (1, 2, …), newest first, and the number of all matching jobs."""
+    async def find_jobs(self, wanted: JobFilter, *, page: int, limit: int) -> tuple[list[IndexedJob], int]:
+        """Return the jobs on a page (1, 2, …), newest first, and the number of all matching jobs."""
         where, values = _where(wanted)
         order = f"ORDER BY created DESC, id DESC LIMIT {limit} OFFSET {(page - 1) * limit}"
 
-        def find(db: apsw.Connection) -> tuple[list[str], int]:
-            ids = [str(row[0]) for row in db.execute(f"SELECT id FROM jobs {where} {order}", values)]  # noqa: S608
-            return ids, _count(db, wanted)
+        def find(db: apsw.Connection) -> tuple[list[IndexedJob], int]:
+            query = f"SELECT id, version FROM jobs {where} {order}"  # noqa: S608, no value in it
+            return [IndexedJob(*row) for row in db.execute(query, values)], _count(db, wanted)
 
         is_quick = wanted.conditions <= {"owner"} and page * limit <= QUICK_ROWS
         return find(self._db) if is_quick else await self._query(find)
 
     async def find_page(self, wanted: JobFilter, *, cursor: str | None, limit: int, oldest_first: bool = False) -> Page:
-        """Return a page of ids, newest first unless `oldest_first`. Raises Invalid for another cursor."""
+        """Return a page of jobs, newest first unless `oldest_first`. Raises Invalid for another cursor."""
         where, values = _where(wanted)
         if cursor is not None:
             where += f" {'AND' if where else 'WHERE'} (created, id) {'>' if oldest_first else '<'} (?, ?)"
@@ -232,10 +243,13 @@ class JobIndex:
         order = f"ORDER BY created {direction}, id {direction} LIMIT {limit + 1}"
 
         def find(db: apsw.Connection) -> Page:
-            query = f"SELECT created, id FROM jobs {where} {order}"  # noqa: S608, no value in it
+            query = f"SELECT created, id, version FROM jobs {where} {order}"  # noqa: S608, no value in it
             rows: list[Any] = db.execute(query, values).fetchall()
             last = rows[limit - 1] if len(rows) > limit else None
-            return Page([str(job_id) for _, job_id in rows[:limit]], _encode_cursor(*last) if last else None)
+            return Page(
+                [IndexedJob(job_id, version) for _, job_id, version in rows[:limit]],
+                _encode_cursor(*last[:2]) if last else None,
+            )
 
         is_quick = len(wanted.conditions - {"since", "until"}) <= 1 and "q" not in wanted.conditions
         return find(self._db) if is_quick else await self._query(find)
@@ -360,13 +374,16 @@ class JobIndex:
             listener.set()
 
     def _begin(self) -> None:
-        """Collect the changes of one turn of the event loop in one transaction."""
+        """Collect changes in one transaction. Queries see them at once; a crash loses none, since `follow` resumes."""
         if not self._db.in_transaction:
             self._db.execute("BEGIN IMMEDIATE")
-            asyncio.get_running_loop().call_soon(self._commit)
+            self._commit_timer = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self._commit)
 
     def _commit(self) -> None:
         """Commit the collected changes. A failure ends `_resume`, which then starts from the last commit."""
+        if self._commit_timer:
+            self._commit_timer.cancel()
+            self._commit_timer = None
         if not self._db.in_transaction:
             return
         try:

@@ -15,7 +15,7 @@ from labrats.api.routes.job_access import JobId, own_job
 from labrats.api.routes.job_streams import LastEventId, parse_event_id, stream
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
-from labrats.api.schemas.job import JobDetail, JobFacets, JobPage, Status, job_detail, job_item
+from labrats.api.schemas.job import JobDetail, JobFacets, JobPage, Status, job_detail
 from labrats.api.schemas.submission import Submission, check_complete, job_request
 from labrats.index.jobs import JobFilter
 from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem
@@ -161,16 +161,14 @@ async def list_jobs(
     if cursor is None:
         if sort != "newest":
             raise Invalid(Problem("sort", "needs a `cursor`: send an empty one for the first page"))
-        ids, total = await services.job_index.find_ids(wanted, page=page, limit=limit)
+        jobs, total = await services.job_index.find_jobs(wanted, page=page, limit=limit)
         place: dict[str, int | str | None] = {"total": total, "page": page, "limit": limit}
     else:
-        ids, following = await services.job_index.find_page(
+        jobs, following = await services.job_index.find_page(
             wanted, cursor=cursor or None, limit=limit, oldest_first=sort == "oldest"
         )
         place = {"next": following, "limit": limit}
-    items = [job_item(job) for job in await services.store.get_many(Job, ids)]
-    if omit:
-        items = [{name: value for name, value in item.items() if name != omit} for item in items]
+    items = await services.job_items.of(jobs, with_result=omit != "result")
     return json_response({"jobs": items, **place})
 
 

@@ -198,7 +198,7 @@ class JobDetail(JobItem):
 
 def job_item(job: Job) -> dict[str, Any]:
     """Return the JSON that JobItem describes."""
-    status, chain = job.status, job.spec.chain
+    status, chain, title, resolved = job.status, job.spec.chain, job.title, job.resolved
     return {
         "id": job.id,
         "name": job.spec.type,
@@ -215,9 +215,9 @@ def job_item(job: Job) -> dict[str, Any]:
         "chainDepth": chain.depth if chain else None,
         "parentJobId": chain.parent_job_id if chain else None,
         "chainPath": chain.path if chain else None,
-        "title": job.title and without_tokens(job.title),
-        "provider": job.resolved.provider,
-        "model": job.resolved.model,
+        "title": title and without_tokens(title),
+        "provider": resolved.provider,
+        "model": resolved.model,
         "priority": job.spec.priority,
         "failedCode": status.failed_code,
         "usage": usage_view(status.usage),

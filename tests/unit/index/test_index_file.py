@@ -39,7 +39,7 @@ async def followed(folder: Path) -> AsyncIterator[tuple[EmbeddedStore, JobIndex]
 
 
 async def ids(index: JobIndex, **wanted: Any) -> list[str]:
-    return (await index.find_ids(JobFilter(**wanted), page=1, limit=100))[0]
+    return [job.id for job in (await index.find_jobs(JobFilter(**wanted), page=1, limit=100))[0]]
 
 
 def an_unstored(number: int, phase: Phase = P.PENDING, **status: Any) -> Job:
@@ -130,13 +130,13 @@ async def test_cursors_visit_every_job_once_while_jobs_arrive(tmp_path: Path) ->
         seen, cursor = [], None
         while True:
             page = await index.find_page(EVERYTHING, cursor=cursor, limit=3)
-            seen += page.ids
+            seen += [job.id for job in page.jobs]
             await store.create(an_unstored(100 + len(seen)))
             if (cursor := page.next) is None:
                 break
         assert seen == sorted((f"ir-{number:08x}" for number in range(7)), reverse=True)
         oldest = await index.find_page(EVERYTHING, cursor=None, limit=3, oldest_first=True)
-        assert oldest.ids == ["ir-00000000", "ir-00000001", "ir-00000002"]
+        assert [job.id for job in oldest.jobs] == ["ir-00000000", "ir-00000001", "ir-00000002"]
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "!!", "WyJhIiwgMV0", "bnVsbA", "WzEsIDIsIDNd", "é"])
@@ -177,5 +177,5 @@ async def test_queries_in_threads_see_every_applied_change(tmp_path: Path) -> No
 
 async def index_has(index: JobIndex, jobs: int) -> None:
     """Wait until the index has so many jobs."""
-    while (await index.find_ids(EVERYTHING, page=1, limit=1))[1] != jobs:
+    while (await index.find_jobs(EVERYTHING, page=1, limit=1))[1] != jobs:
         await asyncio.sleep(0.01)

@@ -58,12 +58,12 @@ def a_numbered(number: int, phase: Phase = P.PENDING, **spec: Any) -> Job:
 
 async def listed(index: JobIndex, page: int = 1, limit: int = 100, **wanted: Any) -> list[int]:
     """Return the numbers of the jobs on a page. wanted: fields of JobFilter."""
-    ids, _ = await index.find_ids(JobFilter(**wanted), page=page, limit=limit)
-    return [int(job_id[3:], 16) for job_id in ids]
+    jobs, _ = await index.find_jobs(JobFilter(**wanted), page=page, limit=limit)
+    return [int(job.id[3:], 16) for job in jobs]
 
 
 async def total(index: JobIndex, **wanted: Any) -> int:
-    return (await index.find_ids(JobFilter(**wanted), page=1, limit=1))[1]
+    return (await index.find_jobs(JobFilter(**wanted), page=1, limit=1))[1]
 
 
 async def wait_for_list(index: JobIndex, numbers: list[int], **wanted: Any) -> None:
