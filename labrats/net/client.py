@@ -4,11 +4,13 @@ Every connection is checked by `labrats.net.address_policy` and goes to the chec
 variables, follows redirects only on request, decompresses nothing and reuses no connection.
 """
 
+import asyncio
 import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
@@ -74,6 +76,12 @@ class Response:
         return head[:size]
 
 
+@cache
+def _system_tls() -> ssl.SSLContext:
+    """Load the system's certificates. Takes some 30 ms and a few MiB, so it is done once, on first use."""
+    return httpcore2.default_ssl_context()
+
+
 class OutboundClient:
     """An HTTP client without state between requests, so that it can be shared and needs no closing."""
 
@@ -85,7 +93,7 @@ class OutboundClient:
         tls: the trusted certificates; by default, those of the system.
         """
         self._network = _CheckedNetwork(allowed_cidrs, frozenset(allowed_hosts))
-        self._tls = tls or httpcore2.default_ssl_context()
+        self._tls = tls
 
     @asynccontextmanager
     async def send(
@@ -124,9 +132,8 @@ class OutboundClient:
             content=content,
             extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), idle_seconds)},
         )
-        connection = httpcore2.AsyncHTTPConnection(
-            request.url.origin, ssl_context=self._tls, network_backend=self._network
-        )
+        tls = (self._tls or await asyncio.to_thread(_system_tls)) if url.scheme == "https" else None
+        connection = httpcore2.AsyncHTTPConnection(request.url.origin, ssl_context=tls, network_backend=self._network)
         try:
             response = await _wait_for(connection.handle_async_request(request), url)
             async with aclosing(_body(response, url)) as body:
