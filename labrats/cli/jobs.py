@@ -60,6 +60,10 @@ def jobs(
     source: str | None = None,
     agent: str | None = None,
     repo: str | None = None,
+    provider: str | None = None,
+    model: str | None = None,
+    failed_code: str | None = None,
+    owner: str | None = None,
     chain: str | None = None,
     search: Annotated[str | None, Parameter(alias="-q")] = None,
     page: int = 1,
@@ -74,6 +78,10 @@ def jobs(
         source: Only jobs from this source.
         agent: Only jobs of this agent.
         repo: Only jobs about this repository.
+        provider: Only jobs of this provider.
+        model: Only jobs of this model.
+        failed_code: Only jobs that failed with this code, such as timeout.
+        owner: Only jobs that this API key submitted, by its id.
         chain: Only jobs of this chain, by its id.
         search: Only jobs that contain this text.
         page: The page number.
@@ -85,6 +93,10 @@ def jobs(
         "source": source,
         "agentRole": agent,
         "repo": repo,
+        "provider": provider,
+        "model": model,
+        "failedCode": failed_code,
+        "owner": owner,
         "chainId": chain,
         "q": search,
         "page": page,

@@ -32,10 +32,12 @@ def test_jobs_sends_filters_under_the_names_of_the_api(labrats: Labrats, engine:
     engine.answers("GET /api/jobs", a_page())
     labrats(
         *("jobs", "--status", "failed", "--type", "t", "--source", "s", "--agent", "a", "--repo", "o/r"),
+        *("--provider", "claude", "--model", "opus", "--failed-code", "timeout", "--owner", "key-1"),
         *("--chain", "c", "-q", "two words", "--page", "2", "--limit", "5"),
     )
     assert engine.requests[0].path == (
-        "/api/jobs?status=failed&type=t&source=s&agentRole=a&repo=o%2Fr&chainId=c&q=two+words&page=2&limit=5"
+        "/api/jobs?status=failed&type=t&source=s&agentRole=a&repo=o%2Fr&provider=claude&model=opus&failedCode=timeout"
+        "&owner=key-1&chainId=c&q=two+words&page=2&limit=5"
     )
 
 
