@@ -14,7 +14,7 @@ import apsw
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 COUNTED: Final = (
     "status", "provider", "model", "type", "source", "agent_role", "repo", "owner", "failed_code",
@@ -25,7 +25,7 @@ _JOBS: Final = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY, created REAL NOT NULL, status TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
     type TEXT NOT NULL, source TEXT NOT NULL, agent_role TEXT, repo TEXT, owner TEXT NOT NULL, failed_code TEXT,
-    chain_id TEXT, title TEXT NOT NULL, finished REAL, paused_until REAL, first_started REAL, waited REAL, ran REAL,
+    chain_id TEXT, search TEXT NOT NULL, finished REAL, paused_until REAL, first_started REAL, waited REAL, ran REAL,
     input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, cache_read_tokens INTEGER NOT NULL, cost_usd REAL,
     version TEXT NOT NULL
 ) STRICT;
@@ -63,7 +63,7 @@ WHEN {" OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in COUNTED)}
 BEGIN {_add("OLD", "-1")} {_add("NEW", "1")} END;
 """
 _INDEXES: Final = """
-CREATE INDEX newest ON jobs (created, id);
+CREATE INDEX newest ON jobs (created, id, search);   -- with all that a search reads
 CREATE INDEX by_status ON jobs (status, created, id);
 CREATE INDEX by_model ON jobs (model, created, id);
 CREATE INDEX by_type ON jobs (type, created, id);
@@ -180,7 +180,7 @@ def row_of(job: Job) -> Sequence[Any]:
     return (
         job.id, created, API_STATUS[job.phase], resolved.provider, resolved.model, spec.type, spec.source,
         spec.agent_role, repo_of(job), spec.owner, status.failed_code, spec.chain.id if spec.chain else None,
-        job.title or "", finished, _seconds(job.paused_until),
+        search_text(job), finished, _seconds(job.paused_until),
         started if is_first else None,
         started - created if is_first and started else None,
         # A job that was requeued and then cancelled has the start time of an attempt that had ended before.
@@ -188,6 +188,11 @@ def row_of(job: Job) -> Sequence[Any]:
         usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.known_cost_usd,
         job.metadata.resource_version or "",
     )  # fmt: skip
+
+
+def search_text(job: Job) -> str:
+    """Return the text that a search looks into, in lower case: the job's id, type, source, repo and title."""
+    return " ".join((job.id, job.spec.type, job.spec.source, repo_of(job) or "", job.title or "")).lower()
 
 
 def repo_of(job: Job) -> str | None:

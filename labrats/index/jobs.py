@@ -228,7 +228,9 @@ class JobIndex:
 
         def find(db: apsw.Connection) -> tuple[list[IndexedJob], int]:
             query = f"SELECT id, version FROM jobs {where} {order}"  # noqa: S608, no value in it
-            return [IndexedJob(*row) for row in db.execute(query, values)], _count(db, wanted)
+            jobs = [IndexedJob(*row) for row in db.execute(query, values)]
+            is_last = len(jobs) < limit and (jobs or page == 1)
+            return jobs, (page - 1) * limit + len(jobs) if is_last else _count(db, wanted)
 
         is_quick = wanted.conditions <= {"owner"} and page * limit <= QUICK_ROWS
         return find(self._db) if is_quick else await self._query(find)
@@ -257,21 +259,25 @@ class JobIndex:
     async def facets(self, wanted: JobFilter) -> dict[str, list[tuple[str, int]]]:
         """Return for each facet its values with the number of matching jobs, the most frequent first."""
         where, values = _where(wanted)
-        is_counted = wanted.conditions <= set(COUNTED)
-        source, number = ("counts", "sum(jobs)") if is_counted else ("jobs", "count(*)")
+        columns = ", ".join(FACETS.values())
+        rows = (
+            f"{columns}, jobs FROM counts" if wanted.conditions <= set(COUNTED) else f"{columns}, 1 AS jobs FROM jobs"
+        )
+        # A search is done once for all facets. For other filters, an index has the rows of each facet in order.
+        hint = "MATERIALIZED" if wanted.q else "NOT MATERIALIZED"
+        query = f"WITH found AS {hint} (SELECT {rows} {where}) " + " UNION ALL ".join(  # noqa: S608, no value in it
+            f"SELECT * FROM (SELECT '{name}', {column}, sum(jobs) AS number FROM found WHERE {column} <> ''"  # noqa: S608
+            f" GROUP BY {column} ORDER BY number DESC, {column} LIMIT {FACET_VALUES})"
+            for name, column in FACETS.items()
+        )
 
-        def find(db: apsw.Connection) -> dict[str, list[tuple[str, int]]]:
-            return {name: count(db, column) for name, column in FACETS.items()}
+        def count(db: apsw.Connection) -> dict[str, list[tuple[str, int]]]:
+            found: dict[str, list[tuple[str, int]]] = {name: [] for name in FACETS}
+            for name, value, number in db.execute(query, values):
+                found[name].append((value, number))
+            return found
 
-        def count(db: apsw.Connection, column: str) -> list[tuple[str, int]]:
-            query = (
-                f"SELECT {column}, {number} AS number FROM {source} {where} GROUP BY {column}"  # noqa: S608
-                f" ORDER BY number DESC, {column} LIMIT {FACET_VALUES + 1}"
-            )
-            rows = [(str(value), int(jobs)) for value, jobs in db.execute(query, values) if value]
-            return rows[:FACET_VALUES]
-
-        return await self._query(find)
+        return await self._query(count)
 
     async def counts_by_group(self) -> list[JobCount]:
         """Return the number of jobs for each status, type, provider and model."""
@@ -436,9 +442,8 @@ def _where(wanted: JobFilter) -> tuple[str, list[Any]]:
         terms.append("created < ?")
         values.append(wanted.until.timestamp())
     if wanted.q:
-        text = "lower(id || ' ' || type || ' ' || source || ' ' || coalesce(repo, '') || ' ' || title)"
-        terms.append(f"instr({text}, lower(?))")
-        values.append(wanted.q)
+        terms.append("instr(search, ?)")
+        values.append(wanted.q.lower())
     return (f"WHERE {' AND '.join(terms)}" if terms else ""), values
 
 

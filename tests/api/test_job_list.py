@@ -148,3 +148,23 @@ async def test_facets_count_the_callers_jobs(api: Api, user: httpx2.AsyncClient,
     assert (await admin.get("/api/jobs/facets", params={"model": "opus"})).json()["status"] == [
         {"value": "waiting", "count": 1}
     ]
+
+
+@pytest.mark.parametrize("query", [{"q": "ÜBERSETZE"}, {"from": "2000-01-01T00:00:00Z", "type": "translation"}])
+async def test_facets_count_the_jobs_that_a_search_finds(
+    api: Api, user: httpx2.AsyncClient, query: dict[str, str]
+) -> None:
+    await submit(user, prompt="Übersetze das Handbuch", type="translation", metadata={"repo": "octo/cat"})
+    await submit(user, prompt="Say hello", metadata={"repo": "octo/dog"})
+    await eventually(lambda: api.services.job_index.count_in(Phase.PENDING) == 2)
+    facets = (await user.get("/api/jobs/facets", params=query)).json()
+    assert facets["repo"] == [{"value": "octo/cat", "count": 1}]
+    assert facets["agentRole"] == []
+    assert (await listed(user, **query))["total"] == 1
+
+
+async def test_page_after_the_last_one_has_the_same_total(api: Api, user: httpx2.AsyncClient) -> None:
+    await submit_several(api, user, 3)
+    for page, found in ((1, 2), (2, 1), (3, 0)):
+        answer = await listed(user, page=page, limit=2)
+        assert (len(answer["jobs"]), answer["total"]) == (found, 3)
