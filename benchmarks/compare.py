@@ -6,41 +6,25 @@ ends and reaps them. The minimum of several rounds counts. Both revisions use th
 
 import argparse
 import asyncio
-import ctypes
-import json
 import os
-import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.engine import Engine, running_engine, succeed
 from benchmarks.http import connected
 from benchmarks.measures import MODEL, POLL_SECONDS
-from labrats.processes import children, descendants
+from benchmarks.processes import adopt_orphans, cpu_seconds_below, end_orphans
+from benchmarks.stand_in import short_run
 
 REQUESTS, MOCK_JOBS, CLAUDE_JOBS, WAITING_JOBS = 500, 100, 50, 20
 ROUNDS = 3
 SLOTS = 4
-_PR_SET_CHILD_SUBREAPER = 36
-
-SESSION = "00000000-0000-4000-8000-000000000000"
-USAGE = {"input_tokens": 9, "output_tokens": 9}
-PRINTED: Sequence[Mapping[str, object]] = (
-    {"type": "system", "subtype": "init", "session_id": SESSION, "model": "opus", "tools": []},
-    {"type": "assistant", "message": {"id": "m", "content": [{"type": "text", "text": "working"}], "usage": USAGE}},
-    {
-        "type": "result", "subtype": "success", "is_error": False, "result": "done", "session_id": SESSION,
-        "num_turns": 1, "total_cost_usd": 0.01, "usage": USAGE,
-    },
-)  # fmt: skip
-"""The output of a short run of Claude Code."""
 
 Load = Callable[[Engine], Awaitable[None]]
 
@@ -121,12 +105,6 @@ def tree(checkout: Path, name: str, folder: Path) -> Tree:
     return Tree(name, checkout, python)
 
 
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose parent has ended, so that their processor time is counted here."""
-    if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError("prctl(PR_SET_CHILD_SUBREAPER)")
-
-
 def import_ms(program: str) -> Callable[[Tree], float]:
     """Measure the processor time of a Python program, in milliseconds."""
 
@@ -162,40 +140,8 @@ async def engine_of(tree: Tree) -> AsyncIterator[Engine]:
         end_orphans()
 
 
-def cpu_seconds_below() -> float:
-    """Return the total processor time of this process's descendants, both live and ended."""
-    ended = os.times()
-    living = sum(map(_cpu_ticks, descendants(os.getpid()))) / os.sysconf("SC_CLK_TCK")
-    return ended.children_user + ended.children_system + living
-
-
-def _cpu_ticks(pid: int) -> int:
-    """Return the processor time of a process and of its reaped children; 0 when it has ended meanwhile."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return sum(map(int, fields[11:15]))
-
-
-def end_orphans() -> None:
-    """Reap the orphans of the engine, and kill those that are still alive, such as its launcher, after 10 seconds."""
-    deadline = time.monotonic() + 10
-    while children(os.getpid()) and time.monotonic() < deadline:
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                pass
-        time.sleep(0.01)
-    for pid in descendants(os.getpid()):
-        os.kill(pid, signal.SIGKILL)
-
-
 def settings(data: Path) -> Mapping[str, str]:
-    stand_in = data / "claude"
-    lines = (f"echo '{json.dumps(event)}'" for event in PRINTED)
-    stand_in.write_text("\n".join(["#!/bin/sh", *lines, ""]))
-    stand_in.chmod(0o755)
-    return {"LABRATS_CLAUDE_PATH": str(stand_in), "LABRATS_SANDBOX": "false"}
+    return {"LABRATS_CLAUDE_PATH": str(short_run(data / "bin")), "LABRATS_SANDBOX": "false"}
 
 
 async def prepare(engine: Engine) -> None:
