@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 10
 BASE ?= HEAD
+PEER ?=
 WORKERS ?= 4
 
 help: ## List the targets
@@ -32,8 +33,9 @@ format: .venv/dev ## Format the code and apply the fixes of the linter
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/dev ## Measure the engine, and a raw loop of the same work
+bench: .venv/dev ## Measure the engine beside raw loops of the same work, and beside the agenticore PEER
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.peer $(if $(PEER),--peer $(PEER))
 
 bench-compare: .venv/dev ## Measure the working tree and revision BASE in turn, and print the ratios
 	$(BIN)/python -m benchmarks.compare $(BASE)

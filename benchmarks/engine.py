@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ class Engine:
 
     def cpu_seconds(self) -> float:
         """Return the processor time of the engine's process so far, without its launcher and executors."""
-        return _ticks(self.pid)[0] / _TICKS_PER_SECOND
+        return cpu_seconds(self.pid)
 
     def attempts_cpu_seconds(self) -> float:
         """Return the processor time of the launcher and the ended executors so far."""
@@ -51,6 +51,11 @@ class Engine:
         status = Path(f"/proc/{self.pid}/status").read_text()
         kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
         return int(kib) / 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process so far, without its children."""
+    return _ticks(pid)[0] / _TICKS_PER_SECOND
 
 
 def _ticks(pid: int) -> tuple[int, int]:
@@ -72,35 +77,45 @@ async def running_engine(data_dir: Path, *, program: Path | None = None, **envir
 
     program: the `labrats` to run, by default the one beside this Python. environment: settings that are not default.
     """
-    port = _free_port()
+    port = free_port()
+    labrats = program or Path(sys.executable).parent / "labrats"
+    command = [str(labrats), "serve", "--port", str(port), "--data-dir", str(data_dir)]
+    async with serving(command, port, "/ready", environment) as (pid, start_seconds):
+        yield Engine(data_dir, port, pid, start_seconds)
+
+
+@asynccontextmanager
+async def serving(
+    command: Sequence[str], port: int, ready_path: str, environment: Mapping[str, str] = {}
+) -> AsyncIterator[tuple[int, float]]:
+    """Run a server during the block. Yield its pid, and the seconds from its exec until `ready_path` answered 200."""
     began = time.perf_counter()
-    process = _serve(program or Path(sys.executable).parent / "labrats", data_dir, port, environment)
+    process = _start(command, environment)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await _until_ready(port, process)
-        yield Engine(data_dir, port, process.pid, time.perf_counter() - began)
+            await _until_ready(port, ready_path, process)
+        yield process.pid, time.perf_counter() - began
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(_STOP_SECONDS)
 
 
-def _serve(program: Path, data_dir: Path, port: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    command = [str(program), "serve", "--port", str(port), "--data-dir", str(data_dir)]
+def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     variables = {"PATH": os.environ["PATH"], **environment}
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=variables)
 
 
-async def _until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
+async def _until_ready(port: int, path: str, process: subprocess.Popen[bytes]) -> None:
     while process.poll() is None:
         with suppress(OSError, asyncio.IncompleteReadError):
             async with connected(port) as connection:
-                if (await connection.call(request("GET", "/ready", ""))).status == 200:
+                if (await connection.call(request("GET", path, ""))).status == 200:
                     return
         await asyncio.sleep(0.005)
-    raise RuntimeError(f"the engine exited with {process.returncode} before it was ready")
+    raise RuntimeError(f"the server exited with {process.returncode} before it was ready")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

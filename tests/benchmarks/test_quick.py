@@ -16,6 +16,11 @@ MEASURED = (
     "to 5 readers",
     "list of 20 out of 200",
 )
+MEASURED_BESIDE_THE_PEER = (
+    "submit → agent's process started",
+    "memory per running agent, 4 of them",
+    "with 20 other processes",
+)
 MEASURED_ON_A_CLUSTER = (
     "Job creates from a queue of 32",
     "beside the raw rate",
@@ -44,6 +49,13 @@ def test_quick_run_of_readers_prints_its_row(tmp_path: Path) -> None:
 def test_quick_run_prints_its_rows_and_leaves_no_files(tmp_path: Path) -> None:
     table = run("benchmarks", PATH="/usr/bin:/bin", TMPDIR=str(tmp_path))
     for row in MEASURED:
+        assert row in table
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quick_run_without_the_peer_prints_the_rows_of_the_engine(tmp_path: Path) -> None:
+    table = run("benchmarks.peer", TMPDIR=str(tmp_path), PATH=os.environ["PATH"])
+    for row in MEASURED_BESIDE_THE_PEER:
         assert row in table
     assert list(tmp_path.iterdir()) == []
 
