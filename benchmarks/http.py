@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -51,8 +51,8 @@ async def connected(port: int) -> AsyncIterator[Connection]:
         writer.close()
 
 
-def request(method: str, path: str, key: str, body: Any = None) -> bytes:
-    """Return the bytes of a request."""
+def request(method: str, path: str, key: str, body: Any = None, headers: Mapping[str, str] = {}) -> bytes:
+    """Return the bytes of a request. body: sent as JSON."""
     content = b"" if body is None else json.dumps(body).encode()
     head = [
         f"{method} {path} HTTP/1.1",
@@ -60,6 +60,7 @@ def request(method: str, path: str, key: str, body: Any = None) -> bytes:
         f"Authorization: Bearer {key}",
         "Content-Type: application/json",
         f"Content-Length: {len(content)}",
+        *(f"{name}: {value}" for name, value in headers.items()),
     ]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + content
 

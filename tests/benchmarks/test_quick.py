@@ -16,6 +16,11 @@ MEASURED = (
     "to 5 readers",
     "list of 20 out of 200",
 )
+MEASURED_BESIDE_A_BARE_HANDLER = (
+    "GET /api/jobs?limit=20, processor time",
+    "POST /webhooks/NAME, p50",
+    "from exec to ready",
+)
 MEASURED_BESIDE_THE_PEER = (
     "submit → agent's process started",
     "memory per running agent, 4 of them",
@@ -49,6 +54,13 @@ def test_quick_run_of_readers_prints_its_row(tmp_path: Path) -> None:
 def test_quick_run_prints_its_rows_and_leaves_no_files(tmp_path: Path) -> None:
     table = run("benchmarks", PATH="/usr/bin:/bin", TMPDIR=str(tmp_path))
     for row in MEASURED:
+        assert row in table
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quick_run_beside_a_bare_handler_prints_its_rows(tmp_path: Path) -> None:
+    table = run("benchmarks.web", TMPDIR=str(tmp_path), PATH=os.environ["PATH"])
+    for row in MEASURED_BESIDE_A_BARE_HANDLER:
         assert row in table
     assert list(tmp_path.iterdir()) == []
 
