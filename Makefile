@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 10
-BASE ?= HEAD
+BASE ?=
+ROUNDS ?= 3
 PEER ?=
 WORKERS ?= 4
 
@@ -38,8 +39,8 @@ bench: .venv/dev ## Measure the engine beside raw loops of the same work, and be
 	$(BIN)/python -m benchmarks.web
 	$(BIN)/python -m benchmarks.peer $(if $(PEER),--peer $(PEER))
 
-bench-compare: .venv/dev ## Measure the working tree and revision BASE in turn, and print the ratios
-	$(BIN)/python -m benchmarks.compare $(BASE)
+bench-compare: .venv/dev ## Measure the working tree and revision BASE (the last release) in turn, and print the ratios
+	$(BIN)/python -m benchmarks.compare --rounds $(ROUNDS) $(BASE)
 
 torture: setup ## Kill the engine at random for MINUTES (10) and check the history
 	LABRATS_TORTURE_MINUTES=$(MINUTES) $(BIN)/pytest tests/torture -s --timeout=0

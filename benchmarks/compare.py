@@ -1,5 +1,7 @@
-"""`python -m benchmarks.compare BASE`: measure two revisions in turn, and print the ratio of each figure.
+"""`python -m benchmarks.compare [BASE]`: measure two revisions in turn, and print the ratio of each figure.
 
+BASE is by default the last release, or the parent of HEAD where the clone has no release. A BASE that does not run with
+the installed dependencies is reported, and not measured.
 Processor time includes every process that did the work: the measuring process adopts the orphans of the engine, and
 ends and reaps them. The minimum of several rounds counts. Both revisions use the installed dependencies.
 """
@@ -25,6 +27,8 @@ from benchmarks.stand_in import short_run
 REQUESTS, MOCK_JOBS, CLAUDE_JOBS, WAITING_JOBS = 500, 100, 50, 20
 ROUNDS = 3
 SLOTS = 4
+RELEASES = "v[0-9]*"
+"""The tags of releases."""
 
 Load = Callable[[Engine], Awaitable[None]]
 
@@ -49,29 +53,58 @@ class Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
-    parser.add_argument("base", help="the revision to compare with")
+    parser.add_argument("base", nargs="?", help="the revision to compare with; default: the last release")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of each figure, of which the minimum counts")
     options = parser.parse_args()
+    revision = options.base or default_base()
+    if revision is None:
+        print("no revision to compare with: the clone has neither a release nor a parent of HEAD")
+        return
     adopt_orphans()
     with (
         tempfile.TemporaryDirectory(prefix="labrats-compare-") as folder,
-        base_tree(options.base, Path(folder)) as base,
+        base_tree(revision, Path(folder)) as base,
     ):
         here = tree(Path.cwd(), "now", Path(folder))
         print(f"| figure | {base.name} | now | ratio |\n|---|---:|---:|---:|")
         for figure in FIGURES:
-            before, after = in_turn(figure, base, here, options.rounds)
-            ratio = f"{after / before:.2f}" if before > 0 else "–"
-            print(f"| {figure.label}, {figure.unit} | {before:.2f} | {after:.2f} | {ratio} |", flush=True)
+            print(row(figure, *in_turn(figure, base, here, options.rounds)), flush=True)
 
 
-def in_turn(figure: Figure, base: Tree, here: Tree, rounds: int) -> tuple[float, float]:
-    """Measure both trees alternately. Return the minimum of each."""
+def default_base() -> str | None:
+    """Return the last release before HEAD, or else the parent of HEAD; None in a clone that has neither."""
+    release = _git("describe", "--tags", "--abbrev=0", "--match", RELEASES, "HEAD^")
+    return release or _git("rev-parse", "--verify", "--quiet", "HEAD^")
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git printed; None when it failed."""
+    ran = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    return ran.stdout.strip() if ran.returncode == 0 else None
+
+
+def row(figure: Figure, before: float | None, after: float) -> str:
+    if before is None:
+        return f"| {figure.label}, {figure.unit} | does not run | {after:.2f} | – |"
+    ratio = f"{after / before:.2f}" if before > 0 else "–"
+    return f"| {figure.label}, {figure.unit} | {before:.2f} | {after:.2f} | {ratio} |"
+
+
+def in_turn(figure: Figure, base: Tree, here: Tree, rounds: int) -> tuple[float | None, float]:
+    """Measure both trees alternately. Return the minimum of each; None for a base that does not run."""
     before, after = [], []
     for _ in range(rounds):
-        before.append(figure.measure(base))
+        before.append(measured_base(figure, base))
         after.append(figure.measure(here))
-    return min(before), min(after)
+    return min((each for each in before if each is not None), default=None), min(after)
+
+
+def measured_base(figure: Figure, base: Tree) -> float | None:
+    """Measure the base; None if it does not run, since an old revision may not support the dependencies of today."""
+    try:
+        return figure.measure(base)
+    except (RuntimeError, subprocess.CalledProcessError):
+        return None
 
 
 @contextmanager
