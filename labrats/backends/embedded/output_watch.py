@@ -1,6 +1,6 @@
 """Wake-ups for the readers of attempts' outputs, through the kernel's inotify.
 
-While nothing is written, the file system is not polled, however many readers follow a job.
+A watched folder is not polled: a reader costs nothing while nothing is written, however many readers follow a job.
 """
 
 import asyncio
@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-POLL_SECONDS: Final = 1.0
-"""Interval at which a reader checks without a wake-up: inotify may have lost an event."""
+POLL_SECONDS: Final = 0.2
+"""Interval at which a reader checks a folder without a watch: it does not exist, or the user has too many watches."""
 
 PAUSE_SECONDS: Final = 0.02
 """Minimum time between two wake-ups of the readers of an attempt, however fast it writes."""
 
 _CREATED_OR_WRITTEN: Final = 0x00000100 | 0x00000002 | 0x00000080  # IN_CREATE | IN_MODIFY | IN_MOVED_TO
+_IN_Q_OVERFLOW: Final = 0x00004000
 _IN_IGNORED: Final = 0x00008000
 _EVENT_HEAD: Final = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows
 _READ_BYTES: Final = 64 * 1024
@@ -28,12 +29,17 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 @dataclass
 class _Folder:
-    """An attempt's folder with readers. watch: inotify's number; None without a watch."""
+    """An attempt's folder with readers.
+
+    watch: inotify's number; None without a watch. timer: set during the pause after a wake-up. written: True if the
+    folder was written to during the pause.
+    """
 
     path: Path
     watch: int | None = None
     readers: set[asyncio.Event] = field(default_factory=set)
     timer: asyncio.TimerHandle | None = None
+    written: bool = False
 
 
 class OutputWatch:
@@ -69,8 +75,9 @@ class OutputWatch:
             asyncio.get_running_loop().remove_reader(self._inotify)
             os.close(self._inotify)
             self._inotify = None
-        for folder in self._by_watch.values():
+        for folder in self._folders.values():
             folder.watch = None
+            self._wake(folder)
         self._by_watch.clear()
 
     def ensure_watch(self, folder: _Folder) -> bool:
@@ -101,19 +108,35 @@ class OutputWatch:
         while offset < len(data):
             watch, mask, _, length = _EVENT_HEAD.unpack_from(data, offset)
             offset += _EVENT_HEAD.size + length
-            if mask & _IN_IGNORED:  # the folder is gone
-                if folder := self._by_watch.pop(watch, None):
-                    folder.watch = None
+            if mask & _IN_Q_OVERFLOW:  # events of any folder may be lost
+                written.update(self._by_watch)
+            elif mask & _IN_IGNORED:
+                self._lose(watch)
             else:
                 written.add(watch)
         for watch in written:
-            if (folder := self._by_watch.get(watch)) and folder.timer is None:
-                self._wake(folder)
-                folder.timer = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._after_pause, folder)
+            if folder := self._by_watch.get(watch):
+                self._wake_or_pause(folder)
+
+    def _lose(self, watch: int) -> None:
+        """Wake the readers of a folder that is gone."""
+        if folder := self._by_watch.pop(watch, None):
+            folder.watch = None
+            self._wake(folder)
+
+    def _wake_or_pause(self, folder: _Folder) -> None:
+        """Wake the readers of a written folder now, or else at the end of the pause after their last wake-up."""
+        if folder.timer:
+            folder.written = True
+            return
+        self._wake(folder)
+        folder.timer = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._after_pause, folder)
 
     def _after_pause(self, folder: _Folder) -> None:
         folder.timer = None
-        self._wake(folder)
+        if folder.written:
+            folder.written = False
+            self._wake_or_pause(folder)
 
     def _wake(self, folder: _Folder) -> None:
         for event in folder.readers:
@@ -137,12 +160,12 @@ class Changes:
         self.event = asyncio.Event()
 
     async def wait(self) -> None:
-        """Return once the folder may have changed since the last call returned, at most a second later."""
+        """Return once the folder may have changed since the last call returned. Without a watch, return soon."""
         was_watched = self._folder.watch is not None
         is_watched = self._watch.ensure_watch(self._folder)
         if is_watched and not was_watched:
             return  # inotify does not report earlier writes
         with suppress(TimeoutError):
-            async with asyncio.timeout(POLL_SECONDS if is_watched else PAUSE_SECONDS):
+            async with asyncio.timeout(None if is_watched else POLL_SECONDS):
                 await self.event.wait()
         self.event.clear()

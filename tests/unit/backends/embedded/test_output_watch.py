@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from labrats.backends.embedded import output_watch
-from labrats.backends.embedded.output_watch import OutputWatch
+from labrats.backends.embedded.output_watch import PAUSE_SECONDS, OutputWatch
 from tests.support.waiting import DEADLINE_SECONDS
 
 
 @pytest.fixture
-async def watch(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OutputWatch]:
-    monkeypatch.setattr(output_watch, "POLL_SECONDS", DEADLINE_SECONDS)  # so that no poll hides a missing wake-up
+async def watch() -> AsyncIterator[OutputWatch]:
     watch = OutputWatch()
     yield watch
     watch.close()
@@ -57,6 +55,45 @@ async def test_writes_during_the_pause_cause_one_more_wake_up(watch: OutputWatch
                 with output.open("a") as file:
                     file.write("a line\n")
                 await changes.wait()
+
+
+async def test_single_write_wakes_a_reader_once(watch: OutputWatch, tmp_path: Path) -> None:
+    with watch.changes_in(tmp_path) as changes:
+        descriptor = os.open(tmp_path / "output.jsonl", os.O_WRONLY | os.O_CREAT)
+        os.close(descriptor)  # an event without a further one
+        await changes.wait()
+        await asyncio.sleep(2 * PAUSE_SECONDS)
+        assert not changes.event.is_set()
+
+
+async def test_lost_events_wake_the_readers_of_every_folder(watch: OutputWatch, tmp_path: Path) -> None:
+    (tmp_path / "noisy").mkdir()
+    (tmp_path / "quiet").mkdir()
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    with watch.changes_in(tmp_path / "noisy"), watch.changes_in(tmp_path / "quiet") as quiet:
+        with (tmp_path / "noisy" / "one").open("wb", 0) as one, (tmp_path / "noisy" / "other").open("wb", 0) as other:
+            for _ in range(limit // 2 + 1):  # the kernel merges only equal events
+                one.write(b"x")
+                other.write(b"x")
+        async with asyncio.timeout(DEADLINE_SECONDS / 2):
+            await quiet.wait()
+
+
+async def test_readers_of_a_removed_folder_are_woken(watch: OutputWatch, tmp_path: Path) -> None:
+    folder = tmp_path / "attempt"
+    folder.mkdir()
+    with watch.changes_in(folder) as changes:
+        folder.rmdir()
+        async with asyncio.timeout(DEADLINE_SECONDS / 2):
+            await changes.wait()
+
+
+async def test_readers_are_woken_when_the_watch_closes(tmp_path: Path) -> None:
+    watch = OutputWatch()
+    with watch.changes_in(tmp_path) as changes:
+        watch.close()
+        async with asyncio.timeout(DEADLINE_SECONDS / 2):
+            await changes.wait()
 
 
 async def test_readers_of_another_folder_are_not_woken(watch: OutputWatch, tmp_path: Path) -> None:
