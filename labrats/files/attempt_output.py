@@ -47,11 +47,15 @@ MAX_PATCH_BYTES: Final = 64 * 1024 * 1024
 
 
 class OutputReader:
-    """A reader of the lines of an output after the event `after_seq`. Call `read` again when the file has grown."""
+    """A reader of the lines of an output after the event `after_seq`. Call `read` again when the file has grown.
+
+    at_end: True if the last call of `read` reached the end of the file, so that a further one is needless for now.
+    """
 
     def __init__(self, path: Path, after_seq: int = 0) -> None:
         self._path, self._after = path, after_seq
         self._offset: int | None = None
+        self.at_end = False
 
     def read(self) -> bytes:
         """Return the next lines, some 32 KiB or one longer line; nothing if there is no new line or no file yet.
@@ -67,7 +71,7 @@ class OutputReader:
                 self._offset = _offset_after(descriptor, self._after) if self._after else 0
             limit = self._offset + MAX_SKIPPED_BYTES
             while self._offset < limit:
-                lines, length = _lines_at(descriptor, self._offset)
+                lines, length, self.at_end = _lines_at(descriptor, self._offset)
                 self._offset += length
                 if not length:
                     break
@@ -88,14 +92,16 @@ class OutputReader:
         return b""
 
 
-def _lines_at(descriptor: int, offset: int) -> tuple[bytes, int]:
-    """Return the complete lines at `offset`, and the number of bytes to advance; 0 at the end of the file."""
+def _lines_at(descriptor: int, offset: int) -> tuple[bytes, int, bool]:
+    """Return the complete lines at `offset`, the number of bytes to advance, and whether the read reached the end."""
     for size in (READ_BYTES, CHUNK_BYTES):
         chunk = os.pread(descriptor, size, offset)
+        at_end = len(chunk) < size
         if end := chunk.rfind(b"\n") + 1:
-            return chunk[:end], end
-    # No executor writes such a long line: skip it.
-    return b"", len(chunk) if len(chunk) == CHUNK_BYTES else 0
+            return chunk[:end], end, at_end
+        if at_end:
+            return b"", 0, True
+    return b"", len(chunk), False  # no executor writes such a long line: skip it
 
 
 def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:

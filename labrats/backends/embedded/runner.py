@@ -188,6 +188,8 @@ class LocalRunner:
                 ended = changes is None or isinstance(await self.find(name), Gone)
                 while lines := reader.read():
                     yield lines
+                    if reader.at_end:
+                        break
                 if ended or changes is None:
                     return
                 await changes.wait()

@@ -63,6 +63,16 @@ def test_a_reader_continues_as_the_file_grows(output: Path) -> None:
     assert found == [1, 2, 3]
 
 
+def test_reader_reports_the_end_of_the_file(output: Path) -> None:
+    output.write_bytes(lines_of(*(a_log(seq) for seq in range(1, 1000))))
+    reader, ends = OutputReader(output), []
+    while not reader.at_end:
+        assert reader.read()
+        ends.append(reader.at_end)
+    assert len(ends) > 1
+    assert reader.read() == b""
+
+
 @pytest.mark.parametrize(
     "foreign",
     [b"", b"not json", b"{}", b'{"kind":"log"}', b"\xff\xfe", b"[1]", b'{"seq":1,"kind":"new","at":0}', b"\0" * 99],
