@@ -123,9 +123,13 @@ class AttemptFolder:
             return None
 
     def remove_secrets(self) -> None:
-        """Delete secrets that a killed executor left."""
+        """Delete secrets that a killed executor left.
+
+        An empty folder stays until the attempt is removed: to delete a folder may wait for the disk, and most executors
+        leave nothing in it.
+        """
         for folder in (SECRETS_FOLDER, CREDENTIALS_FOLDER):
-            if (self.path / folder).exists():
+            if _has_entries(self.path / folder):
                 _remove_tree(self.path / folder)
 
     def remove(self, *, keep_output: bool) -> None:
@@ -145,6 +149,17 @@ def _write_new(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
+
+
+def _has_entries(folder: Path) -> bool:
+    """Return whether there may be anything in `folder`."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(True for _ in entries)
+    except FileNotFoundError:
+        return False
+    except OSError:  # not a folder, or one that this user may not read
+        return True
 
 
 def _remove_tree(tree: Path) -> None:
