@@ -37,6 +37,7 @@ format: .venv/dev ## Format the code and apply the fixes of the linter
 bench: .venv/dev ## Measure the engine beside raw loops of the same work, and beside the agenticore PEER
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.web
+	$(BIN)/python -m benchmarks.many
 	$(BIN)/python -m benchmarks.peer $(if $(PEER),--peer $(PEER))
 
 bench-compare: .venv/dev ## Measure the working tree and revision BASE (the last release) in turn, and print the ratios

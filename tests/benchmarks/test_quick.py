@@ -26,6 +26,13 @@ MEASURED_BESIDE_THE_PEER = (
     "memory per running agent, 4 of them",
     "with 20 other processes",
 )
+MEASURED_WITH_MANY_AGENTS = (
+    "start of 50 agents",
+    "memory per running agent beyond its own",
+    "engine, processor time, each with a reader",
+    "line → reader, p99",
+    "cancel of all, until nothing is left",
+)
 MEASURED_ON_A_CLUSTER = (
     "Job creates from a queue of 32",
     "beside the raw rate",
@@ -70,6 +77,20 @@ def test_quick_run_without_the_peer_prints_the_rows_of_the_engine(tmp_path: Path
     for row in MEASURED_BESIDE_THE_PEER:
         assert row in table
     assert list(tmp_path.iterdir()) == []
+
+
+def test_quick_run_with_many_agents_prints_its_rows_and_leaves_no_process(tmp_path: Path) -> None:
+    table = run("benchmarks.many", TMPDIR=str(tmp_path), PATH=os.environ["PATH"])
+    for row in MEASURED_WITH_MANY_AGENTS:
+        assert row in table
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_hundreds_of_agents_run_at_once(tmp_path: Path) -> None:
+    table = run("benchmarks.many", "--running=300", TMPDIR=str(tmp_path), PATH=os.environ["PATH"])
+    assert "start of 300 agents" in table
+    assert "cancel of all, until nothing is left" in table
 
 
 @pytest.mark.kubernetes

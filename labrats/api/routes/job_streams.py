@@ -2,12 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Annotated, Final
 
 from fastapi import Header
 
+from labrats.api.http.pings import with_pings
 from labrats.api.services import Services
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import NotFound, RetryLater
@@ -15,9 +16,6 @@ from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
 from labrats.model.protocol import LogEvent, StoredLine, stored_lines
 from labrats.model.record import encode
-
-PING_SECONDS: Final = 15.0
-PING: Final = b": ping\n\n"
 
 _EVENT_ID: Final = re.compile(r"([1-9][0-9]{0,8})-([0-9]{1,12})")
 
@@ -57,7 +55,7 @@ async def stream(
     with services.metrics.log_streams.track_inprogress():
         async with (
             aclosing(_frames(services, job_id, position, encode_event)) as frames,
-            aclosing(_with_pings(frames, services.stopping)) as pinged,  # closed first, since it may wait for a frame
+            aclosing(with_pings(frames, services.stopping)) as pinged,  # closed first, since it may wait for a frame
         ):
             async for frame in pinged:
                 yield frame
@@ -128,28 +126,3 @@ def _escape_line_breaks(data: bytes) -> bytes:
     for character, escaped in _LINE_BREAKS:
         data = data.replace(character, escaped)
     return data
-
-
-async def _with_pings(frames: AsyncIterator[bytes], stopping: asyncio.Event) -> AsyncGenerator[bytes]:
-    """Yield `frames`, and a comment after PING_SECONDS without a frame, so that proxies keep the connection open."""
-    stop = asyncio.ensure_future(stopping.wait())
-    next_frame = asyncio.ensure_future(_next(frames))
-    try:
-        while not stop.done():
-            await asyncio.wait({next_frame, stop}, timeout=PING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if not next_frame.done():
-                if not stop.done():
-                    yield PING
-                continue
-            if (frame := next_frame.result()) is None:
-                return
-            yield frame
-            next_frame = asyncio.ensure_future(_next(frames))
-    finally:
-        stop.cancel()
-        next_frame.cancel()
-        await asyncio.gather(stop, next_frame, return_exceptions=True)
-
-
-async def _next(frames: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(frames, None)

@@ -165,7 +165,9 @@ class Changes:
         is_watched = self._watch.ensure_watch(self._folder)
         if is_watched and not was_watched:
             return  # inotify does not report earlier writes
-        with suppress(TimeoutError):
-            async with asyncio.timeout(None if is_watched else POLL_SECONDS):
-                await self.event.wait()
+        if is_watched:
+            await self.event.wait()
+        else:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.event.wait(), POLL_SECONDS)
         self.event.clear()
