@@ -10,9 +10,12 @@ import resource
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
+
+_READ_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True)
@@ -79,27 +82,27 @@ def raise_descriptor_limit() -> int:
 
 
 def children(pid: int) -> list[int]:
-    """Return the children of the main thread of `pid`, including zombies; none if the process is gone."""
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+    """Return the children of `pid`, including zombies; none if the process is gone."""
+    if not _kernel_lists_children():
+        return [each for each in _all_pids() if (fields := _stat_fields(each)) and int(fields[1]) == pid]
+    found: list[int] = []
+    for thread in _threads(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
+    return found
 
 
 def descendants(root: int) -> list[int]:
-    """Return all living processes below `root`, parents before children."""
-    children: dict[int, list[int]] = {}
-    dead = set()
-    for pid in _all_pids():
-        if fields := _stat_fields(pid):
-            children.setdefault(int(fields[1]), []).append(pid)
-            if fields[0] in "ZX":
-                dead.add(pid)  # its children are still listed under it if it died after they were read
+    """Return the living processes below `root`, parents before children.
+
+    The processes are found from parent to child, so that the cost does not depend on other processes of the machine. A
+    process whose parent dies meanwhile may be missing, since it moves to a subreaper that has been read already.
+    """
     found, frontier = [], [root]
     while frontier:
-        frontier = [child for parent in frontier for child in children.get(parent, ())]
+        frontier = [child for parent in frontier for child in children(parent)]
         found.extend(frontier)
-    return [pid for pid in found if pid not in dead]
+    return [pid for pid in found if (fields := _stat_fields(pid)) and fields[0] not in "ZX"]
 
 
 def with_environment(name: str, value: str) -> list[int]:
@@ -188,11 +191,35 @@ def _all_pids() -> list[int]:
     return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
 
 
+@cache
+def _kernel_lists_children() -> bool:
+    """Return whether the kernel lists the children of a thread in /proc (option CONFIG_PROC_CHILDREN)."""
+    return Path("/proc/thread-self/children").exists()
+
+
+def _threads(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _read(path: str) -> bytes:
+    """Read a file of /proc, with fewer system calls than open() needs."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = b""
+        while chunk := os.read(descriptor, _READ_BYTES):
+            content += chunk
+        return content
+    finally:
+        os.close(descriptor)
+
+
 def _stat_fields(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat from field 3 (state) on; empty if there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            line = stat.read()
+        line = _read(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return []
     return line[line.rindex(b")") + 2 :].decode().split()  # the name in field 2 may contain spaces and parentheses

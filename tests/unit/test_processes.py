@@ -1,0 +1,91 @@
+"""Tests of the inspection of processes, with real processes."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labrats import processes
+from labrats.processes import children, descendants, kill_descendants, process_name
+from tests.unit.executor.attempts import wait_until
+
+
+@pytest.fixture(params=["listed by the kernel", "not listed by the kernel"])
+def _each_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the test with and without the kernel's lists of children."""
+    listed = request.param == "listed by the kernel"
+    monkeypatch.setattr(processes, "_kernel_lists_children", lambda: listed)
+
+
+@pytest.fixture
+def family() -> Iterator[subprocess.Popen[bytes]]:
+    """Yield a shell with a child, and with a child in a session of its own that has a child."""
+    script = "sleep 600 & setsid sh -c 'sleep 600; :' & wait"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.DEVNULL, process_group=0) as shell:
+        yield shell
+        assert kill_descendants(shell.pid)
+
+
+@pytest.mark.usefixtures("_each_kernel")
+def test_descendants_are_found_in_every_generation_and_session(family: subprocess.Popen[bytes]) -> None:
+    def names() -> list[str]:
+        return sorted(process_name(pid) for pid in descendants(family.pid))
+
+    wait_until(lambda: names() == ["sh", "sleep", "sleep"], "the shells have started")
+
+    found = descendants(family.pid)
+    assert all(found.index(child) > found.index(pid) for pid in found for child in children(pid))
+
+
+def test_dead_descendants_are_no_descendants() -> None:
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+        assert child.pid in children(os.getpid())
+        assert child.pid not in descendants(os.getpid())
+
+
+def test_children_of_other_threads_are_found() -> None:
+    started, done = threading.Event(), threading.Event()
+    found: list[int] = []
+
+    def start_child() -> None:
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+            found.append(child.pid)
+            started.set()
+            done.wait()
+
+    thread = threading.Thread(target=start_child)
+    thread.start()
+    try:
+        assert started.wait(10)
+        assert found[0] in descendants(os.getpid())
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_descendants_are_found_without_reading_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    read_file = processes._read
+
+    def record(path: str) -> bytes:
+        read.append(int(Path(path).parts[2]))
+        return read_file(path)
+
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        monkeypatch.setattr(processes, "_read", record)
+
+        assert child.pid in descendants(os.getpid())
+
+        assert set(read) == {os.getpid(), *children(os.getpid())}
+
+
+def test_children_of_a_missing_process_are_none() -> None:
+    with subprocess.Popen(["true"]) as child:
+        pass
+
+    assert children(child.pid) == []
