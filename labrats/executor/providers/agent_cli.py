@@ -5,15 +5,15 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import BinaryIO, Final
 
 from labrats.executor.agent_sandbox import sandboxed_command
 from labrats.executor.context import RunContext, SessionLost
+from labrats.executor.providers.standard_error import MOST_BYTES, StandardError
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -26,8 +26,6 @@ so that its outcome can still be reported.
 """
 
 _STDERR_SUMMARY_BYTES: Final = 2000
-_STDERR_BYTES: Final = 64 * 1024
-_MAX_STDERR_BYTES: Final = 64 * 1024 * 1024
 
 MAX_PAUSE_SECONDS: Final = 10.0
 """Longest pause for which a program may wait. If a server asks for more, the attempt ends and releases its slot."""
@@ -66,7 +64,7 @@ async def run_cli(
     on_final_line: Callable[[bytes], None] | None = None,
     stop_signal: signal.Signals = signal.SIGTERM,
     inherited: Collection[int] = (),
-    stderr: BinaryIO | None = None,
+    stderr: StandardError | None = None,
     shared: Collection[Path] = (),
 ) -> ProgramExit:
     """Run `command` in the workspace with the prompt on standard input, and call `on_line` with each line of output.
@@ -77,26 +75,23 @@ async def run_cli(
     on_final_line: called with the output after SIGINT when the program is ended early. If None, no SIGINT is sent.
     stop_signal:   the signal that then asks the program to end.
     inherited:     file descriptors that the program inherits.
-    stderr:        the file for standard error, if the caller reads it while the program runs.
+    stderr:        the program's standard error, if the caller reads it while the program runs.
     shared:        see `sandboxed_command`.
     """
-    scratch = environment["TMPDIR"]
-    with TemporaryFile(dir=scratch) as stdin, _open_stderr(stderr, scratch) as stderr_file:
-        stdin.write(context.prompt.encode())
-        stdin.seek(0)
+    with _file_in_memory(context.prompt) as stdin, nullcontext(stderr) if stderr else StandardError() as errors:
         async with child_process(
             sandboxed_command(command, context, shared),
             context.workspace,
             environment,
             stdin=stdin,
-            stderr=stderr_file,
+            stderr=errors.writable,
             grace_seconds=_GRACE_SECONDS,
             stop_signal=stop_signal,
             inherited=inherited,
             in_sandbox=context.task.sandbox is not None,
         ) as process:
             exited = asyncio.create_task(_wait_for_exit(process))
-            overflow = asyncio.create_task(_kill_on_stderr_overflow(stderr_file, process))
+            errors.follow(on_overflow=process.kill)
             lines = LineReader(process.output)
             try:
                 async for line in lines:
@@ -105,21 +100,21 @@ async def run_cli(
                 if on_final_line:
                     await _interrupt_and_read(process, lines, on_final_line)
                 raise
-            finally:
-                overflow.cancel()
             status = await exited
-        if overflow.done() and not overflow.cancelled():
-            message = f"the agent's program wrote more than {_MAX_STDERR_BYTES // 2**20} MiB to standard error"
+        errors.finish()
+        if errors.has_overflowed:
+            message = f"the agent's program wrote more than {MOST_BYTES // 2**20} MiB to standard error"
             raise GiveUp(FailedCode.OUTPUT_LIMIT, message)
-        stderr_file.seek(max(0, stderr_file.seek(0, os.SEEK_END) - _STDERR_BYTES))
-        return ProgramExit(status, stderr_file.read().decode("utf-8", "replace"), lines.has_skipped_lines)
+        return ProgramExit(status, errors.end, lines.has_skipped_lines)
 
 
-async def _kill_on_stderr_overflow(stderr: BinaryIO, process: Subprocess) -> None:
-    """Kill the program, and return, when its standard error exceeds the limit."""
-    while os.fstat(stderr.fileno()).st_size <= _MAX_STDERR_BYTES:
-        await asyncio.sleep(1)
-    process.kill()
+@contextmanager
+def _file_in_memory(text: str) -> Iterator[BinaryIO]:
+    """Yield a file with `text` that is on no disk, to be read from its start."""
+    with open(os.memfd_create("prompt"), "w+b", buffering=0) as file:
+        file.write(text.encode())
+        file.seek(0)
+        yield file
 
 
 def no_result_failure(name: str, program_exit: ProgramExit) -> GiveUp:
@@ -127,11 +122,6 @@ def no_result_failure(name: str, program_exit: ProgramExit) -> GiveUp:
     if program_exit.has_skipped_lines:
         return GiveUp(FailedCode.OUTPUT_LIMIT, f"{name} printed a line of more than 64 MiB and no result")
     return GiveUp(FailedCode.AGENT_ERROR, f"{name} {program_exit} without a result: {program_exit.stderr_summary}")
-
-
-def _open_stderr(file: BinaryIO | None, folder: str) -> AbstractContextManager[BinaryIO]:
-    """Return a context manager for `file`, which stays open afterwards, or for a new temporary file in `folder`."""
-    return nullcontext(file) if file else TemporaryFile(dir=folder)
 
 
 async def _interrupt_and_read(process: Subprocess, lines: LineReader, on_final_line: Callable[[bytes], None]) -> None:

@@ -175,8 +175,9 @@ def _write_configuration(context: RunContext, home: Path) -> list[str]:
     remove_path(home / ".claude.json")
     for login in _shared_login(context):
         (folder / _LOGIN).symlink_to(login)
-    includes = "".join(f"@{file}\n" for file in _repository_instructions(context.workspace))
-    (folder / "CLAUDE.md").write_text(includes.replace(" ", "\\ "), "utf-8")
+    if files := _repository_instructions(context.workspace):
+        includes = "".join(f"@{file}\n" for file in files)
+        (folder / "CLAUDE.md").write_text(includes.replace(" ", "\\ "), "utf-8")
     options = []
     if context.instructions:
         file = folder / "instructions"

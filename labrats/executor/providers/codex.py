@@ -71,7 +71,7 @@ async def run(context: RunContext) -> str:
     (home / "AGENTS.md").write_text(context.instructions, "utf-8")
     resume = ["resume", context.session_id] if context.session_id else []
     translator = CodexEventTranslator(context, home / "sessions")
-    with CodexLog(Path(environment["TMPDIR"])) as log:
+    with CodexLog() as log:
         try:
             with _credentials(context, home) as login:
                 command = [program, *_OPTIONS, *resume, "-"]
@@ -115,7 +115,7 @@ async def _run_program(
             silence_timer.reset(waits_for_model=translator.waits_for_model)
 
     async with limit_silence(context, "Codex") as silence_timer:
-        program_exit = await run_cli(context, command, environment, on_line, stop_signal=signal.SIGINT, stderr=log.file)
+        program_exit = await run_cli(context, command, environment, on_line, stop_signal=signal.SIGINT, stderr=log)
         return replace(program_exit, stderr=without_requested_lines(program_exit.stderr))
 
 

@@ -4,18 +4,14 @@ It contains information that no event has: the pause that the model's server ask
 to start.
 """
 
-import os
 import re
-from pathlib import Path
-from tempfile import TemporaryFile
-from typing import BinaryIO, Final, Self
+from typing import Final
+
+from labrats.executor.providers.standard_error import StandardError
 
 LOG_VARIABLE: Final = "RUST_LOG"
 LOG_FILTER: Final = "error,codex_http_client::client=debug,codex_mcp::rmcp_client=warn"
 """Log levels: errors as usual, a line with the headers of each response, and a line for each failed MCP server."""
-
-_READ_BYTES: Final = 64 * 1024
-"""Size of the part that is read from the start or end of the log, which grows by a line with each response."""
 
 _RESPONSE: Final = " codex_http_client::client: Request completed "
 _MCP: Final = " codex_mcp::rmcp_client: "
@@ -23,31 +19,18 @@ _MCP_FAILED: Final = re.compile(_MCP + r'MCP server startup failed server_name="
 _RETRY_AFTER: Final = re.compile(r' status=(?:429|503|529) .* headers=\{.*"retry-after": "(\d{1,9})"')
 
 
-class CodexLog:
-    """The file for the standard error of Codex, in `folder`. A context manager."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file: BinaryIO = TemporaryFile(dir=folder)  # noqa: SIM115 - closed in __exit__
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+class CodexLog(StandardError):
+    """The standard error of Codex, which grows by a line with each response."""
 
     @property
     def retry_after_seconds(self) -> float | None:
         """The pause that the server asked for in its latest response, if that was an error with Retry-After."""
-        size = os.fstat(self.file.fileno()).st_size
-        return retry_after_in(self._read(max(0, size - _READ_BYTES)))
+        return retry_after_in(self.end)
 
     @property
     def failed_mcp_servers(self) -> dict[str, str]:
         """The MCP servers that failed to start, each with the reason. Codex logs them at its start."""
-        return dict(_MCP_FAILED.findall(self._read(0)))
-
-    def _read(self, offset: int) -> str:
-        return os.pread(self.file.fileno(), _READ_BYTES, offset).decode("utf-8", "replace")
+        return dict(_MCP_FAILED.findall(self.beginning))
 
 
 def retry_after_in(log: str) -> float | None:

@@ -30,6 +30,23 @@ def an_attempt_of(tmp_path: Path, script: str, **inputs: Any) -> AttemptFolder:
     return an_attempt(tmp_path, config=JobConfig(provider="claude"), programs={"claude": str(program)}, **inputs)
 
 
+def test_prompt_and_standard_error_of_an_agent_are_on_no_disk(tmp_path: Path) -> None:
+    attempt = an_attempt_of(tmp_path, "cat > prompt; readlink /proc/$$/fd/0 /proc/$$/fd/2 > files; exit 1")
+    attempt.run()
+
+    stdin, stderr = (attempt.workspace / "files").read_text().splitlines()
+    assert stdin.startswith("/memfd:")
+    assert stderr.startswith("pipe:")
+    assert (attempt.workspace / "prompt").read_text() == (attempt.path / "prompt").read_text()
+
+
+def test_agent_may_write_much_to_standard_error_after_closing_its_output(tmp_path: Path) -> None:
+    attempt = an_attempt_of(tmp_path, "exec >&-; head -c 1000000 /dev/zero >&2; echo oops >&2; exit 1")
+    attempt.run()
+
+    assert attempt.failure[1].endswith("oops")
+
+
 def test_attempt_with_a_scratch_folder_does_not_write_to_its_inputs(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()

@@ -1,5 +1,6 @@
 """Tests of the translation of Codex's events, with recorded output of the real program."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -337,11 +338,11 @@ def test_requested_lines_are_removed_from_the_log() -> None:
     assert "Request completed" not in rest
 
 
-def test_failed_mcp_servers_are_read_from_the_log(tmp_path: Path) -> None:
-    with CodexLog(tmp_path) as log:
-        log.file.write((RECORDED / "mcp_servers_failed.log").read_bytes())
-        log.file.write(LOG.encode() * 1000)  # responses of a long run
-        log.file.flush()
+def test_failed_mcp_servers_are_read_from_the_log() -> None:
+    with CodexLog() as log:
+        for part in ((RECORDED / "mcp_servers_failed.log").read_bytes(), *[LOG.encode()] * 1000):  # a long run
+            os.write(log.writable, part)
+            log.finish()
         assert log.retry_after_seconds == 60
         assert log.failed_mcp_servers == {
             "bad": "No such file or directory (os error 2)",
