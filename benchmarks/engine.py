@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.http import Answer, Connection, connected, request
+from labrats.processes import descendants
 
 PATIENCE_SECONDS = 120
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -43,9 +44,8 @@ class Engine:
         return cpu_seconds(self.pid)
 
     def attempts_cpu_seconds(self) -> float:
-        """Return the processor time of the launcher and the ended executors so far."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sum(sum(_ticks(int(pid))) for pid in children) / _TICKS_PER_SECOND
+        """Return the processor time of the launcher, the executors and their programs so far."""
+        return sum(sum(_ticks(pid)) for pid in descendants(self.pid)) / _TICKS_PER_SECOND
 
     def resident_mib(self) -> float:
         status = Path(f"/proc/{self.pid}/status").read_text()

@@ -3,6 +3,7 @@
 A process is identified by its pid, its start time and the boot: a pid alone is soon reused.
 """
 
+import ctypes
 import hashlib
 import os
 import re
@@ -16,6 +17,8 @@ from time import monotonic, sleep
 from typing import Final
 
 _READ_BYTES: Final = 16 * 1024
+_PR_SET_NAME: Final = 15
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def executor_process_name(folder: Path) -> str:
 
 def set_process_name(name: str) -> None:
     """Set the name of this process. Unlike most files of a process, every user may read it."""
-    Path("/proc/self/comm").write_text(name)
+    _libc.prctl(_PR_SET_NAME, name.encode())
 
 
 def process_name(pid: int) -> str:

@@ -89,8 +89,9 @@ def can_scope_sockets() -> bool:
     return version >= _FIRST_ABI_WITH_SCOPES
 
 
+@cache
 def scope_sockets() -> None:
-    """Keep this process and its descendants from connecting to abstract Unix sockets of other processes.
+    """Keep this process and its descendants from connecting to abstract Unix sockets of other processes, once.
 
     These sockets belong to the network namespace, which an agent shares with the machine. Does nothing on a kernel
     without this feature. Raises OSError.

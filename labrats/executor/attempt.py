@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +39,7 @@ from labrats.sandbox import scope_sockets
 
 STDOUT: Final = 1
 _LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
-_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -66,10 +66,15 @@ def execute(inputs: Path, scratch: Path | None = None) -> int:
 
     scratch: a folder for temporary files. Without it, results and patches are written beside the inputs.
     """
-    become_subreaper()
-    become_unreadable()
+    prepare_process()
     # Not asyncio.run(): closing the loop takes a tenth of a short attempt's time, and the process exits anyway.
     return asyncio.new_event_loop().run_until_complete(run_attempt(inputs, scratch))
+
+
+def prepare_process() -> None:
+    """Make this process an executor: it adopts its orphaned descendants, and its memory cannot be read by others."""
+    become_subreaper()
+    become_unreadable()
 
 
 def become_subreaper() -> None:
@@ -93,7 +98,11 @@ async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
 
     Return the exit status.
     """
-    stop_on_signals()
+    with stopped_by_signals():
+        return await _run_until_outcome(inputs, scratch)
+
+
+async def _run_until_outcome(inputs: Path, scratch: Path | None) -> int:
     secrets = read_secrets(inputs / "secrets")
     folder, redactor = scratch or inputs, Redactor(values_to_redact(secrets))
     events = EventWriter(STDOUT, None if scratch else inputs, redactor, first_seq=_first_seq(folder))
@@ -276,10 +285,11 @@ def values_to_redact(secrets: Mapping[str, str]) -> list[str]:
     return [value for name, value in secrets.items() if name != visible]
 
 
-def stop_on_signals() -> None:
-    """Cancel the current task at the first SIGTERM or SIGINT. Later ones are ignored, so that the clean-up completes.
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Cancel the current task at the first SIGTERM or SIGINT in the context. Later ones are ignored.
 
-    Equivalent to loop.add_signal_handler(), at a tenth of the cost.
+    The clean-up therefore completes. Equivalent to loop.add_signal_handler(), at a tenth of the cost.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -289,12 +299,19 @@ def stop_on_signals() -> None:
     signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
 
     def stop(number: int, frame: object) -> None:
-        for each in _STOP_SIGNALS:
+        for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         loop.call_soon_threadsafe(task.cancel)
 
-    for number in _STOP_SIGNALS:
+    for number in STOP_SIGNALS:
         signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(-1)
+        loop.remove_reader(readable)
+        os.close(readable)
+        os.close(writable)
 
 
 def _kill_descendants() -> bool:

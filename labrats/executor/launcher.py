@@ -1,9 +1,14 @@
 """The parent process of local executors: `python -m labrats.executor.launcher FD`.
 
-FD is a Unix socket to the engine. A request is one line, `{"folder": "…"}`. The launcher forks an executor for that
-attempt and answers `{"folder": "…", "pid": 123}`, or `{"folder": "…", "error": "…"}` if the fork fails. All modules are
-already loaded, so that an executor starts in a few milliseconds. The launcher outlives the engine until its last
-executor has exited.
+FD is a Unix socket to the engine. Messages are lines of JSON:
+
+- `{"folder": "…"}` from the engine requests an executor for the attempt in that folder. The launcher answers, in order,
+  `{"folder": "…", "pid": 123}`, or `{"folder": "…", "error": "…"}` if it cannot fork.
+- `{"folder": "…", "ended": 123}` reports that the attempt has ended although its executor lives on. The engine answers
+  `{"executor": 123, "reuse": true}`, or false if a signal for the attempt may still reach the executor.
+
+All modules are already loaded, so that an executor starts in a few milliseconds, and one is forked ahead of need. The
+launcher outlives the engine until its last executor has exited.
 
 Executors and the launcher are child subreapers. An executor adopts its orphaned descendants; when it dies, the launcher
 adopts them. Every child of the launcher that is not an executor is therefore a leftover of one. The launcher kills
@@ -14,28 +19,67 @@ import asyncio
 import contextlib
 import gc
 import os
-import select
+import selectors
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Final, NoReturn
 
 import msgspec
 
-from labrats.executor.attempt import become_subreaper, execute
+from labrats.executor.attempt import become_subreaper
+from labrats.executor.worker import ENDED, serve
 from labrats.files.safe_paths import read_regular_file
-from labrats.model.protocol import CLAIM_FILE, EXIT_FILE, OUTPUT_FILE, STDERR_FILE
-from labrats.processes import ProcessId, boot_id, children, executor_process_name, send_signal, set_process_name
+from labrats.model.protocol import CLAIM_FILE, EXIT_FILE
+from labrats.processes import MAX_DESCRIPTORS, ProcessId, boot_id, children, send_signal
 
+MOST_IDLE: Final = 4
+"""Most executors that wait for an attempt."""
+
+IDLE_SECONDS: Final = 5.0
+"""Time for which an executor that has run an attempt waits for another."""
+
+_QUIET_SECONDS: Final = 0.1
+"""Time without events after which an executor is forked ahead, so that it delays no attempt."""
+
+_FIRST_OTHER_FILE: Final = 3
 _READ_BYTES: Final = 64 * 1024
 _CLAIM_BYTES: Final = 256
-_OUTPUT_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that a terminal or service manager sends to all processes of the engine. The launcher must survive them to
 record the exits of its executors.
 """
+
+
+@dataclass
+class Executor:
+    """A child of the launcher that runs attempts.
+
+    folder:  the attempt that it runs, or None.
+    expires: when it need not wait for another attempt any longer; None before its first.
+    """
+
+    pid: int
+    socket: socket.socket
+    folder: Path | None = None
+    expires: float | None = None
+
+    def run(self, folder: Path) -> bool:
+        """Let the executor run the attempt in `folder`. Return False if the executor is dead."""
+        try:
+            self.socket.send(os.fsencode(folder))
+        except OSError:
+            return False
+        self.folder = folder
+        return True
+
+    def retire(self) -> None:
+        """Let the executor exit once it runs no attempt."""
+        with contextlib.suppress(OSError):  # it is dead
+            self.socket.shutdown(socket.SHUT_RDWR)
 
 
 class Launcher:
@@ -44,21 +88,33 @@ class Launcher:
     def __init__(self, engine: socket.socket) -> None:
         self._engine: socket.socket | None = engine
         self._unread = b""
-        self._folders: dict[int, Path] = {}  # by pid, of the executors whose exit is not recorded yet
+        self._executors: dict[int, Executor] = {}  # by pid, until their exit is recorded
+        self._idle: list[Executor] = []
+        self._wants_spare = True
         self._wakeup, self._wakeup_sender = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
         """Run until the engine has gone and every executor has exited."""
+        assert self._engine
         self._wake_when_a_child_dies()
-        while self._engine or self._folders:
-            sources: list[int | socket.socket] = [self._wakeup, self._engine] if self._engine else [self._wakeup]
-            readable, _, _ = select.select(sources, [], [])
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wakeup, _READ_BYTES)
-            if self._engine in readable:
-                for folder in self._read_requests():
-                    self._start(folder)
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._clear_wakeup)
+        self._selector.register(self._engine, selectors.EVENT_READ, self._read_engine)
+        while self._engine or self._executors:
+            events = self._selector.select(self._patience)
+            for key, _ in events:
+                key.data()
             self._record_exits()
+            self._retire_expired()
+            if not events and self._engine and self._wants_spare:
+                self._fork_ahead()
+
+    @property
+    def _patience(self) -> float | None:
+        """Seconds to wait for an event."""
+        if self._wants_spare:
+            return _QUIET_SECONDS
+        return IDLE_SECONDS if any(executor.expires for executor in self._idle) else None
 
     def _wake_when_a_child_dies(self) -> None:
         signal.set_wakeup_fd(self._wakeup_sender, warn_on_full_buffer=False)
@@ -66,54 +122,116 @@ class Launcher:
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
 
-    def _read_requests(self) -> Sequence[Path]:
-        """Return the folders of the requests that have arrived. Close the socket once the engine has closed it."""
+    def _clear_wakeup(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakeup, _READ_BYTES)
+
+    # The engine
+
+    def _read_engine(self) -> None:
+        """Handle the messages that have arrived. Retire the executors once the engine has closed the socket."""
         assert self._engine
         try:
             received = self._engine.recv(_READ_BYTES)
         except ConnectionError:
             received = b""
-        if not received:
-            self._engine.close()
-            self._engine = None
         *lines, self._unread = (self._unread + received).split(b"\n")
-        return [Path(msgspec.json.decode(line)["folder"]) for line in lines]
+        for message in map(msgspec.json.decode, lines):
+            if "folder" in message:
+                self._start(Path(message["folder"]))
+            elif executor := self._executors.get(message["executor"]):
+                self._end_use(executor, reuse=message["reuse"])
+        if not received:
+            self._forget_engine()
 
-    def _start(self, folder: Path) -> None:
-        try:
-            pid = os.fork()
-        except OSError as error:
-            self._answer({"folder": str(folder), "error": f"cannot fork: {error.strerror}"})
-            return
-        if pid == 0:
-            self._become_executor(folder)
-        self._folders[pid] = folder
-        self._answer({"folder": str(folder), "pid": pid})
+    def _forget_engine(self) -> None:
+        assert self._engine
+        self._selector.unregister(self._engine)
+        self._engine.close()
+        self._engine = None
+        for executor in self._executors.values():
+            if executor.folder is None:
+                executor.retire()
 
-    def _answer(self, answer: dict[str, str | int]) -> None:
+    def _tell_engine(self, message: dict[str, str | int]) -> None:
         if self._engine:
             with contextlib.suppress(ConnectionError):  # the engine died meanwhile; the next engine finds the claim
-                self._engine.sendall(msgspec.json.encode(answer) + b"\n")
+                self._engine.sendall(msgspec.json.encode(message) + b"\n")
 
-    def _become_executor(self, folder: Path) -> NoReturn:
-        """Turn the forked child into an executor. An unexpected error prints a traceback to the attempt's stderr."""
+    # Executors
+
+    def _start(self, folder: Path) -> None:
+        while self._idle:
+            if (executor := self._idle.pop()).run(folder):
+                break
+        else:
+            try:
+                executor = self._fork()
+            except OSError as error:
+                self._tell_engine({"folder": str(folder), "error": f"cannot fork: {error.strerror}"})
+                return
+            executor.run(folder)
+        self._wants_spare = not self._idle
+        self._tell_engine({"folder": str(folder), "pid": executor.pid})
+
+    def _fork_ahead(self) -> None:
+        self._wants_spare = False
+        with contextlib.suppress(OSError):  # the next request reports it
+            self._idle.append(self._fork())
+
+    def _fork(self) -> Executor:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                pid = os.fork()
+            except OSError:
+                ours.close()
+                raise
+            if pid == 0:
+                self._become_executor(theirs)
+        executor = self._executors[pid] = Executor(pid, ours)
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._read_executor(executor))
+        return executor
+
+    def _become_executor(self, launcher: socket.socket) -> NoReturn:
+        """Turn the forked child into an executor."""
         os.setsid()
         os.umask(0o077)
-        self._forget_the_launcher()
-        _redirect_output(folder)
-        set_process_name(executor_process_name(folder))
-        status = execute(folder) if claim(folder) else 0
-        sys.stderr.flush()
-        os._exit(status)  # shutting down the interpreter takes longer than a short attempt
-
-    def _forget_the_launcher(self) -> None:
         signal.set_wakeup_fd(-1)
         for number in (*_IGNORED, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        os.close(self._wakeup)
-        os.close(self._wakeup_sender)
-        if self._engine:
-            self._engine.close()
+        # Close everything else, also the sockets of other executors: their end must reach them.
+        os.closerange(_FIRST_OTHER_FILE, launcher.fileno())
+        os.closerange(launcher.fileno() + 1, MAX_DESCRIPTORS)
+        serve(launcher)
+
+    def _read_executor(self, executor: Executor) -> None:
+        try:
+            message = executor.socket.recv(_READ_BYTES)
+        except ConnectionError:
+            message = b""
+        if message != ENDED:
+            self._selector.unregister(executor.socket)  # it exits
+        elif executor.folder:
+            folder, executor.folder = executor.folder, None
+            if self._engine:
+                self._tell_engine({"folder": str(folder), "ended": executor.pid})
+            else:
+                executor.retire()
+
+    def _end_use(self, executor: Executor, *, reuse: bool) -> None:
+        if reuse and len(self._idle) < MOST_IDLE:
+            executor.expires = monotonic() + IDLE_SECONDS
+            self._idle.append(executor)
+        else:
+            executor.retire()
+
+    def _retire_expired(self) -> None:
+        now = monotonic()
+        for executor in [each for each in self._idle if each.expires and each.expires <= now]:
+            self._idle.remove(executor)
+            executor.retire()
+        self._wants_spare = self._wants_spare or not self._idle
 
     def _record_exits(self) -> None:
         """Record and reap the executors that have exited, but none while a leftover is alive, since it may be theirs.
@@ -124,43 +242,28 @@ class Launcher:
             # This process adopted the orphans of `pid` before it could see that `pid` is dead.
             if self._kill_leftovers():
                 return
-            if folder := self._folders.pop(pid, None):  # otherwise it was a leftover, already reaped
-                _record_exit(pid, folder)
+            if executor := self._executors.pop(pid, None):  # otherwise it was a leftover, already reaped
+                self._forget(executor)
+                if executor.folder:
+                    _record_exit(pid, executor.folder)
                 os.waitpid(pid, 0)
+
+    def _forget(self, executor: Executor) -> None:
+        if executor in self._idle:
+            self._idle.remove(executor)
+        if executor.socket in self._selector.get_map():
+            self._selector.unregister(executor.socket)
+        executor.socket.close()
 
     def _kill_leftovers(self) -> bool:
         """Kill the children that are not executors, and reap the dead ones. Return whether one is still alive."""
-        while leftovers := [pid for pid in children(os.getpid()) if pid not in self._folders]:
+        while leftovers := [pid for pid in children(os.getpid()) if pid not in self._executors]:
             for pid in leftovers:
                 send_signal(pid, signal.SIGKILL)
             if any(os.waitpid(pid, os.WNOHANG) == (0, 0) for pid in leftovers):
                 return True
             # All are dead, but this process may have adopted their children in the meantime.
         return False
-
-
-def claim(folder: Path) -> bool:
-    """Make this process the only executor of the attempt in `folder`. Return False if the attempt has one already."""
-    draft = folder / f"{CLAIM_FILE}.{os.getpid()}"
-    draft.write_text(str(ProcessId.of(os.getpid())))
-    try:
-        os.link(draft, folder / CLAIM_FILE)  # unlike a rename, a link fails if the name is taken
-    except FileExistsError:
-        return False
-    finally:
-        draft.unlink()
-    return True
-
-
-def _redirect_output(folder: Path) -> None:
-    for target, path, flags in (
-        (0, Path(os.devnull), os.O_RDONLY),
-        (1, folder / OUTPUT_FILE, _OUTPUT_FLAGS),
-        (2, folder / STDERR_FILE, _OUTPUT_FLAGS),
-    ):
-        opened = os.open(path, flags, 0o600)
-        os.dup2(opened, target)
-        os.close(opened)
 
 
 def _record_exit(pid: int, folder: Path) -> None:

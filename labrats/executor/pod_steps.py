@@ -24,7 +24,7 @@ from labrats.executor.attempt import (
     read_secrets,
     run_with_timeout,
     secret_files,
-    stop_on_signals,
+    stopped_by_signals,
     values_to_redact,
 )
 from labrats.executor.context import RunContext
@@ -82,8 +82,8 @@ def clone(source: Path, scratch: Path) -> int:
 
 async def _run_step(step: Callable[[], Awaitable[None]], events: EventWriter) -> int:
     """Run the step, and return its exit status. If it fails, print the reason as the attempt's terminal event."""
-    stop_on_signals()
-    outcome = await outcome_of(step, events)
+    with stopped_by_signals():
+        outcome = await outcome_of(step, events)
     if isinstance(outcome, Succeeded):
         return 0
     events.error(FailedCode(outcome.code), str(outcome))

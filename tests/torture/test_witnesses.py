@@ -12,6 +12,7 @@ from labrats.model.record import Metadata
 from labrats.processes import ProcessId
 from tests.support.waiting import eventually
 from tests.torture.witnesses import ProcessWatch, kill, record_versions, recorded_versions
+from tests.unit.executor.attempts import wait_until
 
 
 async def test_the_store_records_every_version_in_order(tmp_path: Path) -> None:
@@ -43,6 +44,25 @@ async def test_an_executor_is_recognized_by_its_output_file(tmp_path: Path) -> N
         await eventually(lambda: bool(watch.executors()))
         assert watch.executors() == [ProcessId.of(process.pid)]
         assert watch.sightings[0].attempt == "ir-0000000a-1"
+
+
+def test_an_executor_is_observed_in_each_of_its_attempts(tmp_path: Path) -> None:
+    attempts = ["ir-0000000a-1", "ir-0000000b-1"]
+    for attempt in attempts:
+        (tmp_path / attempt).mkdir()
+    script = "".join(f"exec > {tmp_path}/{attempt}/output.jsonl; read line; " for attempt in attempts)
+    with (
+        ProcessWatch(str(tmp_path)) as watch,
+        subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, env={"PATH": f"{tmp_path}:/bin"}) as executor,
+    ):
+        assert executor.stdin
+        wait_until(lambda: len(watch.executors()) == 1, "it has an attempt")
+        executor.stdin.write(b"\n")
+        executor.stdin.flush()
+        wait_until(lambda: [each.attempt for each in watch.sightings] == attempts, "it has both")
+        first, second = watch.sightings
+        assert first.process == second.process
+        assert first.last <= second.first
 
 
 async def test_processes_without_the_mark_are_not_observed(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def _seconds(time_of_day: datetime | None) -> float:
 
 @dataclass
 class Sighting:
-    """A process that lived at least from `first` to `last`. attempt: name of the attempt that it belongs to."""
+    """A process that belonged to `attempt`, or to none, at least from `first` to `last`."""
 
     process: ProcessId
     command: str
@@ -94,7 +94,7 @@ class ProcessWatch:
 
     def __init__(self, mark: str) -> None:
         self._mark = mark.encode()
-        self._sightings: dict[ProcessId, Sighting] = {}
+        self._sightings: dict[tuple[ProcessId, str | None], Sighting] = {}
         self._alive: list[Sighting] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._scan_forever, name="process-watch")
@@ -117,7 +117,7 @@ class ProcessWatch:
         return [sighting.process for sighting in self._alive if sighting.is_executor]
 
     def launchers(self) -> list[ProcessId]:
-        """Return the launchers that lived at the last scan."""
+        """Return the launchers that lived at the last scan, with their executors that had no attempt."""
         return [
             sighting.process
             for sighting in self._alive
@@ -132,10 +132,7 @@ class ProcessWatch:
         while not self._stop.wait(CHECK_SECONDS):
             self._alive = self.scan()
             for now in self._alive:
-                known = self._sightings.setdefault(now.process, now)
-                known.last = now.last
-                if now.attempt:  # an executor starts as a plain fork of the launcher
-                    known.attempt, known.is_executor = now.attempt, now.is_executor
+                self._sightings.setdefault((now.process, now.attempt), now).last = now.last
 
     def _marked_processes(self) -> Iterator[Sighting]:
         for entry in os.listdir("/proc"):

@@ -1,6 +1,7 @@
-"""The engine's client of the launcher, the process that forks one executor per attempt.
+"""The engine's client of the launcher, the process that forks the executors of attempts.
 
-A new Python process for each attempt would cost 40-110 ms; a fork of a process with all imports done costs about 1 ms.
+A new Python process for each attempt would cost 40-110 ms; a fork of a process with all imports done costs some
+milliseconds, and an executor that has just run another attempt less than one.
 The launcher outlives the engine until its last executor has ended, so that every executor has a parent that reaps it.
 """
 
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -27,7 +29,13 @@ SPAWN_SECONDS = 30.0
 class LauncherClient:
     """A launcher process, started on first use and again after it died."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_ended: Callable[[str, int], bool]) -> None:
+        """Create a client.
+
+        on_ended: called with the folder and the executor's pid when an attempt has ended but its executor has not.
+                  Returns whether the executor may run another attempt.
+        """
+        self._on_ended = on_ended
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._pending: deque[asyncio.Future[int]] = deque()  # answers come in the order of the requests
@@ -91,8 +99,18 @@ class LauncherClient:
                 self._abandon("the launcher died")
                 return
             *lines, self._received = (self._received + data).split(b"\n")
-            for line in lines:
-                _resolve(self._pending.popleft(), json.loads(line))
+            for message in map(json.loads, lines):
+                if "ended" in message:
+                    # Later, since the task that has requested the executor may have to be resumed first.
+                    asyncio.get_running_loop().call_soon(self._end, message["folder"], message["ended"])
+                else:
+                    _resolve(self._pending.popleft(), message)
+
+    def _end(self, folder: str, executor: int) -> None:
+        decision = {"executor": executor, "reuse": self._on_ended(folder, executor)}
+        if self._socket is not None:
+            with suppress(OSError):  # the launcher is dead or stuck, which the next request shows
+                self._socket.send(json.dumps(decision).encode() + b"\n")
 
     def _abandon(self, reason: str) -> None:
         """Disconnect from a failed launcher. An executor that it still starts competes for the claim like any other."""

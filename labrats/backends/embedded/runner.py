@@ -81,12 +81,17 @@ class LocalRunnerSettings:
     admin_key_file: Path | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Executor:
-    """A living executor. `pidfd` becomes readable when it ends, also if it is a child of another process."""
+    """A living executor of an attempt.
+
+    pidfd:       becomes readable when the executor exits, also if it is a child of another process.
+    is_reusable: False if it may still receive a signal that was sent because of this attempt.
+    """
 
     id: ProcessId
     pidfd: int
+    is_reusable: bool = True
 
 
 class LocalRunner:
@@ -94,7 +99,7 @@ class LocalRunner:
 
     def __init__(self, store: Store, settings: LocalRunnerSettings) -> None:
         self._store, self._settings = store, settings
-        self._launcher = LauncherClient()
+        self._launcher = LauncherClient(self._attempt_ended)
         self._output_watch = OutputWatch()
         self._executors: dict[AttemptName, Executor] = {}
         self._cleanups: dict[AttemptName, asyncio.Task[None]] = {}
@@ -155,6 +160,7 @@ class LocalRunner:
     async def stop(self, name: AttemptName) -> None:
         await self.find(name)  # an earlier engine may have started it
         if executor := self._executors.get(name):
+            executor.is_reusable = False
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(executor.pidfd, signal.SIGTERM)
 
@@ -163,6 +169,7 @@ class LocalRunner:
             self._prevent_start(name)
         while isinstance(await self.find(name), Alive):
             if executor := self._executors.get(name):
+                executor.is_reusable = False
                 # A duplicate for the thread: when the executor ends, this one is closed and its number may be reused.
                 await asyncio.to_thread(_kill_tree, executor.id.pid, os.dup(executor.pidfd))
             if task := self._cleanups.get(name):
@@ -351,6 +358,15 @@ class LocalRunner:
         asyncio.get_running_loop().remove_reader(executor.pidfd)
         os.close(executor.pidfd)
         return executor
+
+    def _attempt_ended(self, folder: str, executor: int) -> bool:
+        """Handle the end of an attempt whose executor lives on. Return whether the executor is reusable."""
+        name = AttemptName.parse(Path(folder).name)
+        watched = self._executors.get(name) if name else None
+        if name is None or watched is None or watched.id.pid != executor:
+            return True  # nobody has sent it a signal
+        self._executor_ended(name)
+        return watched.is_reusable
 
     def _executor_ended(self, name: AttemptName) -> None:
         ended = self._release(name)

@@ -144,13 +144,13 @@ def test_stop_signal_wakes_a_waiting_event_loop() -> None:
     # arrives just before the wait.
     script = """
 import asyncio, signal, threading
-from labrats.executor.attempt import stop_on_signals
+from labrats.executor.attempt import stopped_by_signals
 
 async def main():
-    stop_on_signals()
-    send_stop = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
-    threading.Timer(0.3, send_stop).start()
-    await asyncio.Event().wait()
+    with stopped_by_signals():
+        send_stop = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        threading.Timer(0.3, send_stop).start()
+        await asyncio.Event().wait()
 
 try:
     asyncio.run(main())

@@ -6,16 +6,26 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from labrats.model.config import JobConfig
 from labrats.model.protocol import ResultEvent
-from labrats.processes import ProcessId, executor_process_name, kill_descendants, process_name, with_environment
+from labrats.processes import (
+    ProcessId,
+    children,
+    executor_process_name,
+    kill_descendants,
+    process_name,
+    with_environment,
+)
 from tests.unit.executor.attempts import DEADLINE_SECONDS, AttemptFolder, an_attempt, wait_until
+
+SUCCESS = """echo '{"type": "result", "subtype": "success", "result": "done"}'"""
 
 
 @dataclass(frozen=True)
@@ -24,17 +34,32 @@ class Engine:
 
     socket: socket.socket
     launcher: "subprocess.Popen[bytes]"
+    messages: list[dict[str, Any]] = field(default_factory=list)
 
     def request(self, attempt: AttemptFolder) -> dict[str, Any]:
         """Request an executor. Return the launcher's answer."""
-        self.socket.sendall(json.dumps({"folder": str(attempt.path)}).encode() + b"\n")
-        answer: dict[str, Any] = json.loads(self.socket.recv(65536))
-        assert answer["folder"] == str(attempt.path)
-        return answer
+        self.send(folder=str(attempt.path))
+        return self.receive(lambda message: message["folder"] == str(attempt.path) and "ended" not in message)
 
     def start(self, attempt: AttemptFolder) -> int:
         """Request an executor. Return its pid."""
         return int(self.request(attempt)["pid"])
+
+    def end(self, attempt: AttemptFolder, *, reuse: bool = True) -> int:
+        """Wait until the attempt has ended, and let its executor be reused or not. Return the executor's pid."""
+        ended = self.receive(lambda message: message["folder"] == str(attempt.path) and "ended" in message)["ended"]
+        self.send(executor=ended, reuse=reuse)
+        return int(ended)
+
+    def send(self, **message: Any) -> None:
+        self.socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self, is_expected: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Return the first message that is expected. Others are kept."""
+        while not (found := [message for message in self.messages if is_expected(message)]):
+            self.messages.extend(map(json.loads, self.socket.recv(65536).splitlines()))
+        self.messages.remove(found[0])
+        return found[0]
 
 
 @pytest.fixture(params=[socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
@@ -68,13 +93,12 @@ def claimed_by(attempt: AttemptFolder) -> ProcessId:
     return process
 
 
-def test_attempt_runs_and_its_exit_is_recorded(engine: Engine, tmp_path: Path) -> None:
+def test_attempt_runs_and_its_end_is_reported(engine: Engine, tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, [{"log": "hello"}, {"result": 42}])
 
     pid = engine.start(attempt)
 
-    assert recorded_exit(attempt) == "exit 0"
-    assert claimed_by(attempt).pid == pid
+    assert engine.end(attempt) == pid
     assert isinstance(attempt.outcome, ResultEvent)
     assert attempt.outcome.result == 42
     assert (attempt.path / "stderr.log").read_text() == ""
@@ -211,7 +235,7 @@ def test_launcher_ignores_signals_sent_to_the_engine(engine: Engine, tmp_path: P
 
     attempt = an_attempt(tmp_path / "b")
     engine.start(attempt)
-    assert recorded_exit(attempt) == "exit 0"
+    engine.end(attempt)
 
 
 def test_executor_has_its_own_session_and_creates_private_files(engine: Engine, tmp_path: Path) -> None:
@@ -244,7 +268,7 @@ def test_missing_folder_affects_only_its_own_executor(engine: Engine, tmp_path: 
 
     wait_until(lambda: executor is None or executor.is_reaped, "the executor has exited")
     engine.start(attempt)
-    assert recorded_exit(attempt) == "exit 0"
+    engine.end(attempt)
 
 
 def test_exit_that_cannot_be_recorded_does_not_affect_other_executors(engine: Engine, tmp_path: Path) -> None:
@@ -261,3 +285,127 @@ def test_exit_that_cannot_be_recorded_does_not_affect_other_executors(engine: En
 def make_folder(path: Path) -> Path:
     path.mkdir()
     return path
+
+
+def numbered_attempts(folder: Path, number: int, steps: list[Any] | None = None) -> list[AttemptFolder]:
+    return [an_attempt(make_folder(folder / str(each)), steps or [{"result": each}]) for each in range(number)]
+
+
+def test_executor_runs_further_attempts_after_successes(engine: Engine, tmp_path: Path) -> None:
+    attempts = numbered_attempts(tmp_path, 3)
+    executors = set()
+    for attempt in attempts:
+        executors.add(engine.start(attempt))
+        engine.end(attempt)
+
+    assert len(executors) == 1
+    assert [attempt.result for attempt in attempts] == [0, 1, 2]
+    assert not any((attempt.path / "exit").exists() for attempt in attempts)
+
+
+def test_claim_of_an_ended_attempt_names_no_living_process(engine: Engine, tmp_path: Path) -> None:
+    attempt, other = numbered_attempts(tmp_path, 2)
+
+    pid = engine.start(attempt)
+    engine.end(attempt)
+
+    claim = claimed_by(attempt)
+    assert claim.pid == pid
+    assert claim.is_reaped
+    assert not claim.is_alive
+    assert process_name(pid) == "lr-idle"
+    assert engine.start(other) == pid
+
+
+def test_executor_that_is_not_to_be_reused_exits(engine: Engine, tmp_path: Path) -> None:
+    attempt, other = numbered_attempts(tmp_path, 2)
+    executor = ProcessId.of(engine.start(attempt))
+    assert executor
+
+    engine.end(attempt, reuse=False)
+
+    wait_until(lambda: executor.is_reaped, "the executor has exited")
+    assert engine.start(other) != executor.pid
+
+
+@pytest.mark.parametrize(
+    ("script", "record"),
+    [("exit 1", "exit 1"), ("rm ../attempt/output.jsonl", "exit 0"), ("echo 1 2 3 > ../attempt/claim", None)],
+    ids=["has failed", "has lost its output", "has lost its claim"],
+)
+def test_executor_runs_no_attempt_after_one_that(
+    engine: Engine, tmp_path: Path, script: str, record: str | None
+) -> None:
+    program = tmp_path / "agent"
+    program.write_text(f"#!/bin/sh\n{script}\n{SUCCESS}")
+    program.chmod(0o755)
+    config = JobConfig(provider="claude")
+    attempt = an_attempt(make_folder(tmp_path / "first"), config=config, programs={"claude": str(program)})
+    executor = ProcessId.of(engine.start(attempt))
+    assert executor
+
+    wait_until(lambda: executor.is_reaped, "the executor has exited")
+
+    assert record is None or recorded_exit(attempt) == record
+    assert engine.start(an_attempt(make_folder(tmp_path / "second"))) != executor.pid
+
+
+def test_executor_is_stopped_by_a_signal_also_in_a_further_attempt(engine: Engine, tmp_path: Path) -> None:
+    first = an_attempt(make_folder(tmp_path / "first"))
+    second = an_attempt(make_folder(tmp_path / "second"), [{"log": "ready"}, {"hang": True}])
+    engine.start(first)
+    engine.end(first)
+    pid = engine.start(second)
+    wait_until(lambda: second.logs == ["ready"], "the second attempt runs")
+
+    os.kill(pid, signal.SIGTERM)
+
+    assert recorded_exit(second) == "exit 1"
+    assert second.failure[1] == "stopped on request"
+
+
+def test_idle_executors_exit_with_the_engine(engine: Engine, tmp_path: Path) -> None:
+    attempt, unread = numbered_attempts(tmp_path, 2)
+    idle = [ProcessId.of(engine.start(each)) for each in (attempt, unread)]
+    engine.end(attempt)
+    engine.receive(lambda message: "ended" in message)  # without an answer
+
+    engine.socket.close()
+
+    wait_until(lambda: all(each is None or each.is_reaped for each in idle), "the executors have exited")
+    assert engine.launcher.wait(DEADLINE_SECONDS) == 0
+
+
+def test_running_executor_exits_after_its_attempt_when_the_launcher_is_dead(engine: Engine, tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, [{"log": "ready"}, {"sleepMs": 300}, {"result": 1}])
+    executor = ProcessId.of(engine.start(attempt))
+    assert executor
+    wait_until(lambda: attempt.logs == ["ready"], "the attempt runs")
+
+    engine.launcher.kill()
+
+    wait_until(lambda: not executor.is_alive, "the executor has exited")
+    assert attempt.result == 1
+
+
+def test_killed_idle_executor_is_replaced(engine: Engine, tmp_path: Path) -> None:
+    attempts = numbered_attempts(tmp_path, 3)
+    for attempt in attempts:
+        pid = engine.start(attempt)
+        engine.end(attempt)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pid=pid: process_name(pid) == "", "it is dead")  # type: ignore[misc]
+
+    assert [attempt.result for attempt in attempts] == [0, 1, 2]
+
+
+def test_one_executor_is_forked_ahead(engine: Engine, tmp_path: Path) -> None:
+    def executors() -> list[int]:
+        return children(engine.launcher.pid)
+
+    wait_until(lambda: len(executors()) == 1, "an executor waits")
+    spare = executors()
+
+    assert engine.start(an_attempt(tmp_path, [{"hang": True}])) == spare[0]
+
+    wait_until(lambda: len(executors()) == 2, "another executor waits")

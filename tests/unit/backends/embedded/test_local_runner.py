@@ -22,6 +22,7 @@ from labrats.model.phases import Phase
 from labrats.model.protocol import Resumption, Sandbox, Selection, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
+from labrats.processes import ProcessId, process_name
 from tests.conformance.runner_backends import EmbeddedBackend
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_config, a_job, a_session, a_spec, an_ai_model, an_attempt
@@ -262,6 +263,29 @@ async def test_an_attempt_whose_executor_died_before_its_claim_can_be_started_ag
         obstacle.rmdir()
         await runner.start(attempt)
         await wait_for_state(runner, attempt.name, Gone)
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_an_executor_that_was_sent_a_signal_runs_no_further_attempt(
+    machine: EmbeddedBackend, folders: Folders, is_stopped: bool
+) -> None:
+    attempt = an_attempt([{"ignoreSignals": True}, {"log": "ready"}, {"sleepMs": 200}, {"result": 1}])
+    async with machine.open_runner() as runner:
+        await runner.start(attempt)
+        folder = folders.of(attempt.name)
+        await eventually(lambda: folder.output.exists() and b"ready" in folder.output.read_bytes())
+        claim = folder.executor()
+        assert isinstance(claim, ProcessId)
+        executor = ProcessId.of(claim.pid)
+        assert executor
+        if is_stopped:
+            await runner.stop(attempt.name)
+        await wait_for_state(runner, attempt.name, Gone)
+
+        await eventually(lambda: not executor.is_alive or process_name(executor.pid) == "lr-idle")
+        if is_stopped:
+            await eventually(lambda: not executor.is_alive)
+        assert executor.is_alive is not is_stopped
 
 
 async def wait_for_state(runner: Runner, name: AttemptName, state: type[AttemptState]) -> None:

@@ -19,7 +19,7 @@ def test_beginning_and_end_are_kept() -> None:
         assert len(errors.beginning) == len(errors.end) == 65536
 
 
-def test_what_was_just_written_can_be_read() -> None:
+def test_text_that_was_just_written_is_read() -> None:
     with StandardError() as errors:
         os.write(errors.writable, b"failed \xff\n")
 
