@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,7 @@ from labrats.executor.workspace_diff import (
 from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, SUPPORTED_BY, ResolvedConfig, wire_name
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, REDACTED_ONLY, Task
+from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
 from labrats.model.redaction import Redactor
 from labrats.processes import hides_processes, kill_descendants
 from labrats.sandbox import scope_sockets
@@ -93,18 +93,18 @@ def become_unreadable() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
-async def run_attempt(inputs: Path, scratch: Path | None = None) -> int:
+async def run_attempt(inputs: Path, scratch: Path | None = None, redacted: Sequence[str] = ()) -> int:
     """Run the attempt until it ends, times out or is stopped. Then kill all descendants and print the terminal event.
 
-    Return the exit status.
+    Return the exit status. redacted: values to redact besides the attempt's secrets.
     """
     with stopped_by_signals():
-        return await _run_until_outcome(inputs, scratch)
+        return await _run_until_outcome(inputs, scratch, redacted)
 
 
-async def _run_until_outcome(inputs: Path, scratch: Path | None) -> int:
+async def _run_until_outcome(inputs: Path, scratch: Path | None, redacted: Sequence[str]) -> int:
     secrets = read_secrets(inputs / "secrets")
-    folder, redactor = scratch or inputs, Redactor(values_to_redact(secrets))
+    folder, redactor = scratch or inputs, Redactor([*values_to_redact(secrets), *redacted])
     events = EventWriter(STDOUT, None if scratch else inputs, redactor, first_seq=_first_seq(folder))
 
     async def work() -> Any:
@@ -240,7 +240,7 @@ def _read_context(inputs: Path, folder: Path, secrets: Mapping[str, str], events
         task,
         prompt.read_text("utf-8"),
         instructions.read_text("utf-8") if instructions.exists() else "",
-        {name: value for name, value in secrets.items() if not name.startswith(REDACTED_ONLY)},
+        secrets,
         folder,
         folder / CREDENTIALS_FOLDER,
         events,

@@ -2,7 +2,8 @@
 
 FD is a Unix socket to the engine. Messages are lines of JSON:
 
-- `{"folder": "…"}` from the engine requests an executor for the attempt in that folder. The launcher answers, in order,
+- `{"folder": "…", "redacted": ["…"]}` from the engine requests an executor for the attempt in that folder. `redacted`
+  lists values to redact besides the attempt's secrets. The launcher passes the request on and answers, in order,
   `{"folder": "…", "pid": 123}`, or `{"folder": "…", "error": "…"}` if it cannot fork.
 - `{"folder": "…", "ended": 123}` reports that the attempt has ended although its executor lives on. The engine answers
   `{"executor": 123, "reuse": true}`, or false if a signal for the attempt may still reach the executor.
@@ -30,8 +31,8 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from labrats.executor.attempt import become_subreaper
-from labrats.executor.worker import ENDED, serve
+from labrats.executor.attempt import become_subreaper, become_unreadable
+from labrats.executor.worker import ENDED, Request, serve
 from labrats.files.safe_paths import read_regular_file
 from labrats.model.protocol import CLAIM_FILE, EXIT_FILE
 from labrats.processes import MAX_DESCRIPTORS, ProcessId, boot_id, children, send_signal
@@ -67,13 +68,13 @@ class Executor:
     folder: Path | None = None
     expires: float | None = None
 
-    def run(self, folder: Path) -> bool:
-        """Let the executor run the attempt in `folder`. Return False if the executor is dead."""
+    def run(self, request: Request) -> bool:
+        """Let the executor run the attempt. Return False if the executor is dead."""
         try:
-            self.socket.send(os.fsencode(folder))
+            self.socket.send(msgspec.json.encode(request))
         except OSError:
             return False
-        self.folder = folder
+        self.folder = Path(request.folder)
         return True
 
     def retire(self) -> None:
@@ -138,7 +139,7 @@ class Launcher:
         *lines, self._unread = (self._unread + received).split(b"\n")
         for message in map(msgspec.json.decode, lines):
             if "folder" in message:
-                self._start(Path(message["folder"]))
+                self._start(msgspec.convert(message, Request))
             elif executor := self._executors.get(message["executor"]):
                 self._end_use(executor, reuse=message["reuse"])
         if not received:
@@ -160,19 +161,19 @@ class Launcher:
 
     # Executors
 
-    def _start(self, folder: Path) -> None:
+    def _start(self, request: Request) -> None:
         while self._idle:
-            if (executor := self._idle.pop()).run(folder):
+            if (executor := self._idle.pop()).run(request):
                 break
         else:
             try:
                 executor = self._fork()
             except OSError as error:
-                self._tell_engine({"folder": str(folder), "error": f"cannot fork: {error.strerror}"})
+                self._tell_engine({"folder": request.folder, "error": f"cannot fork: {error.strerror}"})
                 return
-            executor.run(folder)
+            executor.run(request)
         self._wants_spare = not self._idle
-        self._tell_engine({"folder": str(folder), "pid": executor.pid})
+        self._tell_engine({"folder": request.folder, "pid": executor.pid})
 
     def _fork_ahead(self) -> None:
         self._wants_spare = False
@@ -297,6 +298,7 @@ def main() -> None:
     with contextlib.suppress(PermissionError):  # this process already leads a session
         os.setsid()  # Ctrl-C in the engine's terminal must not reach the executors
     become_subreaper()
+    become_unreadable()
     boot_id()
     asyncio.run(asyncio.sleep(0))  # preload the modules of a first event loop for all executors
     gc.collect()

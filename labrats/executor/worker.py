@@ -3,8 +3,8 @@
 A fork copies each memory page that it writes to. For a short attempt, that costs more than all the rest. An executor
 therefore serves further attempts, but only after a success that has left nothing behind.
 
-The launcher sends the folder of an attempt through a socket. The executor answers when the attempt has ended and it can
-serve another. It exits if the launcher closes the socket.
+The launcher sends a request for each attempt through a socket. The executor answers when the attempt has ended and it
+can serve another. It exits if the launcher closes the socket.
 """
 
 import asyncio
@@ -18,6 +18,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, NoReturn
 
+import msgspec
+
 from labrats.executor.attempt import STOP_SIGNALS, prepare_process, run_attempt
 from labrats.files.safe_paths import read_regular_file
 from labrats.model.protocol import CLAIM_FILE, OUTPUT_FILE, STDERR_FILE
@@ -29,9 +31,19 @@ ENDED: Final = b"ended"
 WORK_SECONDS: Final = 60.0
 """Time after its first attempt in which an executor may begin further ones."""
 
-_MOST_PATH_BYTES: Final = 4096
+_MOST_REQUEST_BYTES: Final = 64 * 1024
 _IDLE_NAME: Final = "lr-idle"
 _OUTPUT_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+class Request(msgspec.Struct):
+    """A request to run the attempt in a folder. redacted: values to redact besides the attempt's secrets."""
+
+    folder: str
+    redacted: tuple[str, ...] = ()
+
+
+_REQUEST_DECODER: Final = msgspec.json.Decoder(Request)
 
 
 def serve(launcher: socket.socket) -> NoReturn:
@@ -44,13 +56,14 @@ def serve(launcher: socket.socket) -> NoReturn:
     loop = asyncio.new_event_loop()
     files = _open_files()
     retire_at: float | None = None
-    while folder := _next_folder(launcher):
+    while request := _next_request(launcher):
+        folder = Path(request.folder)
         retire_at = retire_at or monotonic() + WORK_SECONDS
         _redirect_output(folder)
         set_process_name(executor_process_name(folder))
         if not claim(folder):
             _exit(0)
-        status = loop.run_until_complete(run_attempt(folder))
+        status = loop.run_until_complete(run_attempt(folder, redacted=request.redacted))
         if status != 0 or monotonic() > retire_at or not _is_clean(loop, files, folder) or not _end_claim(folder):
             _exit(status)
         set_process_name(_IDLE_NAME)
@@ -62,13 +75,13 @@ def serve(launcher: socket.socket) -> NoReturn:
     _exit(0)
 
 
-def _next_folder(launcher: socket.socket) -> Path | None:
-    """Return the folder of the next attempt, or None if the launcher wants this executor to exit."""
+def _next_request(launcher: socket.socket) -> Request | None:
+    """Return the next request, or None if the launcher wants this executor to exit."""
     try:
-        message = launcher.recv(_MOST_PATH_BYTES)
+        message = launcher.recv(_MOST_REQUEST_BYTES)
     except ConnectionError:
         return None
-    return Path(os.fsdecode(message)) if message else None
+    return _REQUEST_DECODER.decode(message) if message else None
 
 
 def _exit(status: int) -> NoReturn:

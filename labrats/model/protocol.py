@@ -60,9 +60,6 @@ of the attempt runs any more.
 """
 
 
-REDACTED_ONLY: Final = "redacted-"
-"""The prefix of the names of secrets that an attempt does not use, only redacts in its output."""
-
 CREDENTIALS_FOLDER: Final = "credentials"
 """The folder, in the attempt's, of files with secrets for programs. It is deleted when the attempt ends."""
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -41,24 +41,27 @@ class LauncherClient:
         self._pending: deque[asyncio.Future[int]] = deque()  # answers come in the order of the requests
         self._received = b""
 
-    async def fork(self, folder: str) -> int:
-        """Fork an executor for the attempt in `folder` and return its pid. Raises RetryLater when the launcher died."""
+    async def fork(self, folder: str, redacted: Sequence[str] = ()) -> int:
+        """Let an executor run the attempt in `folder` and return its pid. Raises RetryLater when the launcher died.
+
+        redacted: values that the attempt redacts in its output, besides its own secrets.
+        """
         try:
             if self._socket is None:
                 self._spawn()
             async with asyncio.timeout(SPAWN_SECONDS):
-                return await self._ask(folder)
+                return await self._ask({"folder": folder, "redacted": redacted})
         except (OSError, TimeoutError) as error:
             self._abandon("the launcher does not answer")
             raise RetryLater("the launcher does not answer") from error
 
-    async def _ask(self, folder: str) -> int:
+    async def _ask(self, request: dict[str, Any]) -> int:
         assert self._socket is not None
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[int] = loop.create_future()
         self._pending.append(answer)
         try:
-            await loop.sock_sendall(self._socket, json.dumps({"folder": folder}).encode() + b"\n")
+            await loop.sock_sendall(self._socket, json.dumps(request).encode() + b"\n")
             return await answer
         finally:
             answer.cancel()  # an answer that comes later is dropped

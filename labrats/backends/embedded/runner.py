@@ -32,7 +32,7 @@ from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job
-from labrats.model.protocol import IDLE_SECONDS, OUTPUT_BYTES, REDACTED_ONLY, Resumption, Sandbox, Task
+from labrats.model.protocol import IDLE_SECONDS, OUTPUT_BYTES, Resumption, Sandbox, Task
 from labrats.model.record import encode
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
 from labrats.processes import ProcessId, describe_exit, kill_descendants, send_signal, with_environment
@@ -125,7 +125,7 @@ class LocalRunner:
         folder = self._folder(attempt.name)
         await self._check_workspace_is_free(attempt)
         await self._write_inputs(attempt, folder)
-        pid = await self._launcher.fork(str(folder.path))
+        pid = await self._launcher.fork(str(folder.path), self._own_secrets())
         unclaimed = folder.executor() is None  # otherwise `find` adopts the process that the claim names
         if unclaimed and attempt.name not in self._executors and (process := ProcessId.of(pid)):
             self._adopt(attempt.name, process)
@@ -311,11 +311,11 @@ class LocalRunner:
         return found.data[text.ref.key]
 
     async def _secrets(self, attempt: Attempt, inputs: AttemptInputs) -> dict[str, str]:
-        """Return the contents of `secrets/`, with the engine's own secrets, which the attempt redacts in its output.
+        """Return the contents of `secrets/`.
 
         A model without a Secret has its credentials from the engine's environment.
         """
-        secrets = {f"{REDACTED_ONLY}{number}": value for number, value in enumerate(self._own_secrets())}
+        secrets: dict[str, str] = {}
         for secret in inputs.secrets:
             data = await self._secret(secret)
             secrets |= {file: data[key] for file, key in secret.files(data).items()}
@@ -325,6 +325,7 @@ class LocalRunner:
         return secrets
 
     def _own_secrets(self) -> list[str]:
+        """Return the engine's own secrets, which an attempt redacts in its output. No file of the attempt has them."""
         file = self._settings.admin_key_file
         try:
             return [*self._settings.own_secrets, *([file.read_text().strip()] if file else [])]

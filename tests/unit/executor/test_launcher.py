@@ -36,9 +36,9 @@ class Engine:
     launcher: "subprocess.Popen[bytes]"
     messages: list[dict[str, Any]] = field(default_factory=list)
 
-    def request(self, attempt: AttemptFolder) -> dict[str, Any]:
+    def request(self, attempt: AttemptFolder, *redacted: str) -> dict[str, Any]:
         """Request an executor. Return the launcher's answer."""
-        self.send(folder=str(attempt.path))
+        self.send(folder=str(attempt.path), redacted=redacted)
         return self.receive(lambda message: message["folder"] == str(attempt.path) and "ended" not in message)
 
     def start(self, attempt: AttemptFolder) -> int:
@@ -319,13 +319,12 @@ def test_claim_of_an_ended_attempt_names_no_living_process(engine: Engine, tmp_p
 
 def test_executor_that_is_not_to_be_reused_exits(engine: Engine, tmp_path: Path) -> None:
     attempt, other = numbered_attempts(tmp_path, 2)
-    executor = ProcessId.of(engine.start(attempt))
-    assert executor
+    executor = engine.start(attempt)
 
     engine.end(attempt, reuse=False)
 
-    wait_until(lambda: executor.is_reaped, "the executor has exited")
-    assert engine.start(other) != executor.pid
+    wait_until(lambda: executor not in children(engine.launcher.pid), "the executor has exited")
+    assert engine.start(other) != executor
 
 
 @pytest.mark.parametrize(
@@ -341,13 +340,12 @@ def test_executor_runs_no_attempt_after_one_that(
     program.chmod(0o755)
     config = JobConfig(provider="claude")
     attempt = an_attempt(make_folder(tmp_path / "first"), config=config, programs={"claude": str(program)})
-    executor = ProcessId.of(engine.start(attempt))
-    assert executor
+    executor = engine.start(attempt)
 
-    wait_until(lambda: executor.is_reaped, "the executor has exited")
+    wait_until(lambda: executor not in children(engine.launcher.pid), "the executor has exited")
 
     assert record is None or recorded_exit(attempt) == record
-    assert engine.start(an_attempt(make_folder(tmp_path / "second"))) != executor.pid
+    assert engine.start(an_attempt(make_folder(tmp_path / "second"))) != executor
 
 
 def test_executor_is_stopped_by_a_signal_also_in_a_further_attempt(engine: Engine, tmp_path: Path) -> None:
@@ -409,3 +407,13 @@ def test_one_executor_is_forked_ahead(engine: Engine, tmp_path: Path) -> None:
     assert engine.start(an_attempt(tmp_path, [{"hang": True}])) == spare[0]
 
     wait_until(lambda: len(executors()) == 2, "another executor waits")
+
+
+def test_values_of_the_request_are_redacted_in_that_attempt(engine: Engine, tmp_path: Path) -> None:
+    first, second = numbered_attempts(tmp_path, 2, [{"log": "a test-token-0123"}, {"result": 1}])
+    engine.request(first, "test-token-0123")
+    engine.end(first)
+    engine.request(second)
+    engine.end(second)
+
+    assert (first.logs, second.logs) == (["a [redacted]"], ["a test-token-0123"])

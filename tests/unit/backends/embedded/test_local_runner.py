@@ -94,6 +94,13 @@ async def test_the_inputs_contain_the_task_and_the_prompt(folders: Folders) -> N
     assert (folder.path / "prompt").read_text("utf-8") == "Grüße"
 
 
+async def test_the_engines_own_secrets_are_in_no_file_of_an_attempt(folders: Folders) -> None:
+    runner = a_runner(folders, own_secrets=(TOKEN,))
+    folder = await inputs_of(runner, folders, an_attempt())
+    assert sorted(path.name for path in folder.path.iterdir()) == ["job.json", "prompt"]
+    assert not any(TOKEN in path.read_text() for path in folder.path.iterdir())
+
+
 async def test_only_the_owner_can_read_the_inputs(folders: Folders) -> None:
     runner = a_runner(folders, environment={"ANTHROPIC_API_KEY": TOKEN})
     folder = await inputs_of(runner, folders, Attempt(a_running(config=CLAUDE)))
