@@ -32,7 +32,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from labrats.executor.attempt import become_subreaper, become_unreadable
-from labrats.executor.worker import ENDED, Request, serve
+from labrats.executor.worker import CONFIRMED, ENDED, Request, serve
 from labrats.files.safe_paths import read_regular_file
 from labrats.model.protocol import CLAIM_FILE, EXIT_FILE
 from labrats.processes import MAX_DESCRIPTORS, ProcessId, boot_id, children, send_signal
@@ -70,11 +70,21 @@ class Executor:
 
     def run(self, request: Request) -> bool:
         """Let the executor run the attempt. Return False if the executor is dead."""
-        try:
-            self.socket.send(msgspec.json.encode(request))
-        except OSError:
+        if not self._send(msgspec.json.encode(request)):
             return False
         self.folder = Path(request.folder)
+        return True
+
+    def keep(self) -> bool:
+        """Let the executor wait for another attempt. Return False if the executor is dead."""
+        self.expires = monotonic() + IDLE_SECONDS
+        return self._send(CONFIRMED)
+
+    def _send(self, message: bytes) -> bool:
+        try:
+            self.socket.send(message)
+        except OSError:
+            return False
         return True
 
     def retire(self) -> None:
@@ -221,8 +231,7 @@ class Launcher:
                 executor.retire()
 
     def _end_use(self, executor: Executor, *, reuse: bool) -> None:
-        if reuse and len(self._idle) < MOST_IDLE:
-            executor.expires = monotonic() + IDLE_SECONDS
+        if reuse and len(self._idle) < MOST_IDLE and executor.keep():
             self._idle.append(executor)
         else:
             executor.retire()

@@ -4,7 +4,8 @@ A fork copies each memory page that it writes to. For a short attempt, that cost
 therefore serves further attempts, but only after a success that has left nothing behind.
 
 The launcher sends a request for each attempt through a socket. The executor answers when the attempt has ended and it
-can serve another. It exits if the launcher closes the socket.
+can serve another. It exits if the launcher closes the socket, or does not confirm the end at once: the engine then
+notices the exit instead.
 """
 
 import asyncio
@@ -13,7 +14,6 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Final, NoReturn
@@ -27,6 +27,12 @@ from labrats.processes import ProcessId, executor_process_name, set_process_name
 
 ENDED: Final = b"ended"
 """Message to the launcher: the attempt has ended, and the executor can serve another."""
+
+CONFIRMED: Final = b"confirmed"
+"""Message from the launcher: the engine knows of the end, and the executor may wait for another attempt."""
+
+CONFIRM_SECONDS: Final = 1.0
+"""Time for the launcher to confirm an end. It may be stopped."""
 
 WORK_SECONDS: Final = 60.0
 """Time after its first attempt in which an executor may begin further ones."""
@@ -70,8 +76,8 @@ def serve(launcher: socket.socket) -> NoReturn:
         _close_output()
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
-        with suppress(OSError):  # the launcher is dead, as the next read shows
-            launcher.send(ENDED)
+        if not _report_end(launcher):
+            break
     _exit(0)
 
 
@@ -82,6 +88,18 @@ def _next_request(launcher: socket.socket) -> Request | None:
     except ConnectionError:
         return None
     return _REQUEST_DECODER.decode(message) if message else None
+
+
+def _report_end(launcher: socket.socket) -> bool:
+    """Report the end of an attempt. Return whether the launcher has confirmed it."""
+    launcher.settimeout(CONFIRM_SECONDS)
+    try:
+        launcher.send(ENDED)
+        return launcher.recv(len(CONFIRMED)) == CONFIRMED
+    except OSError:  # the launcher is dead or stopped
+        return False
+    finally:
+        launcher.settimeout(None)
 
 
 def _exit(status: int) -> NoReturn:

@@ -386,6 +386,22 @@ def test_running_executor_exits_after_its_attempt_when_the_launcher_is_dead(engi
     assert attempt.result == 1
 
 
+def test_executor_exits_after_its_attempt_while_the_launcher_is_stopped(engine: Engine, tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, [{"log": "ready"}, {"sleepMs": 100}, {"result": 1}])
+    executor = ProcessId.of(engine.start(attempt))
+    assert executor
+    wait_until(lambda: attempt.logs == ["ready"], "the attempt runs")
+
+    engine.launcher.send_signal(signal.SIGSTOP)
+
+    wait_until(lambda: not executor.is_alive, "the executor has exited")
+    assert attempt.result == 1
+    engine.launcher.send_signal(signal.SIGCONT)
+    other = an_attempt(make_folder(tmp_path / "other"))
+    assert engine.start(other) != executor.pid
+    engine.end(other)
+
+
 def test_killed_idle_executor_is_replaced(engine: Engine, tmp_path: Path) -> None:
     attempts = numbered_attempts(tmp_path, 3)
     for attempt in attempts:
