@@ -95,6 +95,15 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def has_child() -> bool:
+    """Return whether this process has a child, running or not yet reaped."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def descendants(root: int) -> list[int]:
     """Return the living processes below `root`, parents before children.
 

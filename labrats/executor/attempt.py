@@ -34,7 +34,7 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
 from labrats.model.redaction import Redactor
-from labrats.processes import hides_processes, kill_descendants
+from labrats.processes import has_child, hides_processes, kill_descendants
 from labrats.sandbox import scope_sockets
 
 STDOUT: Final = 1
@@ -320,19 +320,10 @@ def _kill_descendants() -> bool:
     This process is a subreaper, so that no descendant is left once it has no child. A scan of /proc alone could miss a
     process whose parent dies during the scan.
     """
-    while _has_child():
+    while has_child():
         if not kill_descendants(os.getpid()):
             return False
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG) != (0, 0):
                 pass
-    return True
-
-
-def _has_child() -> bool:
-    """Return whether this process has a child, running or not yet reaped."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
     return True

@@ -50,6 +50,11 @@ class RunContext:
         return Path((self.resumption and self.resumption.workspace) or self.task.workspace)
 
     @property
+    def home(self) -> Path:
+        """The home of the agent's processes, which `agent_environment` creates."""
+        return self.folder / "home"
+
+    @property
     def session_id(self) -> str | None:
         """The session that the agent's program resumes. A provider raises SessionLost if the program rejects it."""
         return self.resumption.session.id if self.resumption else None
@@ -67,7 +72,7 @@ class RunContext:
         It contains nothing else of the engine's environment. HOME and TMPDIR are folders of the attempt, which the
         first call creates.
         """
-        home, scratch = self.folder / "home", self.folder / "tmp"
+        home, scratch = self.home, self.folder / "tmp"
         home.mkdir(mode=0o700, exist_ok=True)
         scratch.mkdir(mode=0o700, exist_ok=True)
         return {

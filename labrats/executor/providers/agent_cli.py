@@ -17,7 +17,7 @@ from labrats.executor.providers.standard_error import MOST_BYTES, StandardError
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.processes import kill_descendants
+from labrats.processes import has_child, kill_descendants
 
 _GRACE_SECONDS: Final = 3.0
 _FINAL_OUTPUT_SECONDS: Final = 3.0
@@ -136,7 +136,8 @@ async def _interrupt_and_read(process: Subprocess, lines: LineReader, on_final_l
 async def _wait_for_exit(process: Subprocess) -> int:
     """Return the exit status, after killing processes that the program left running: they may keep its output open."""
     status = await process.exit_status()
-    kill_descendants(os.getpid())
+    if has_child():
+        kill_descendants(os.getpid())
     return status
 
 
@@ -146,7 +147,7 @@ def recreate_config_folder(context: RunContext, name: str, sessions: str) -> Pat
     Only `sessions` is retained. Other files could redirect the program and its credentials, since an agent can write
     them. Raises SessionLost if the folder cannot be created.
     """
-    home = Path(context.agent_environment()["HOME"])
+    home = context.home
     folder, old = home / name, home / f"{name}.{secrets.token_hex(4)}"
     try:
         if os.path.lexists(folder):

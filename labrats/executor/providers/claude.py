@@ -178,7 +178,7 @@ def _write_configuration(context: RunContext, home: Path) -> list[str]:
     if files := _repository_instructions(context.workspace):
         includes = "".join(f"@{file}\n" for file in files)
         (folder / "CLAUDE.md").write_text(includes.replace(" ", "\\ "), "utf-8")
-    options = []
+    options: list[str] = []
     if context.instructions:
         file = folder / "instructions"
         file.write_text(context.instructions, "utf-8")
@@ -246,6 +246,7 @@ def _readable_once(secret: str) -> Iterator[int]:
 
 def _shared_login(context: RunContext) -> list[Path]:
     """Return the login file of the engine's user, if it is shared with a job without credentials of its own."""
+    if not context.task.cli_login or any(name in context.secrets for name in CREDENTIAL_NAMES["claude"]):
+        return []
     login = Path.home() / ".claude" / _LOGIN
-    has_own = any(name in context.secrets for name in CREDENTIAL_NAMES["claude"])
-    return [login] if context.task.cli_login and not has_own and login.exists() else []
+    return [login] if login.exists() else []
