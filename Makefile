@@ -38,6 +38,7 @@ bench: .venv/dev ## Measure the engine beside raw loops of the same work, and be
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.web
 	$(BIN)/python -m benchmarks.many
+	$(BIN)/python -m benchmarks.history
 	$(BIN)/python -m benchmarks.peer $(if $(PEER),--peer $(PEER))
 
 bench-compare: .venv/dev ## Measure the working tree and revision BASE (the last release) in turn, and print the ratios

@@ -33,6 +33,13 @@ MEASURED_WITH_MANY_AGENTS = (
     "line → reader, p99",
     "cancel of all, until nothing is left",
 )
+MEASURED_WITH_A_HISTORY = (
+    "300 finished jobs",
+    "from exec to ready",
+    "KiB per job",
+    "`/api/jobs?limit=20&cursor=&status=failed`",
+    "`/api/jobs/facets?q=repository-49`",
+)
 MEASURED_ON_A_CLUSTER = (
     "Job creates from a queue of 32",
     "beside the raw rate",
@@ -82,6 +89,13 @@ def test_quick_run_without_the_peer_prints_the_rows_of_the_engine(tmp_path: Path
 def test_quick_run_with_many_agents_prints_its_rows_and_leaves_no_process(tmp_path: Path) -> None:
     table = run("benchmarks.many", TMPDIR=str(tmp_path), PATH=os.environ["PATH"])
     for row in MEASURED_WITH_MANY_AGENTS:
+        assert row in table
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quick_run_with_a_history_prints_its_rows(tmp_path: Path) -> None:
+    table = run("benchmarks.history", TMPDIR=str(tmp_path), PATH=os.environ["PATH"])
+    for row in MEASURED_WITH_A_HISTORY:
         assert row in table
     assert list(tmp_path.iterdir()) == []
 
