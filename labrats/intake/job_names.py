@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from labrats.model.job import Job, new_job_id
+from labrats.model.job import Job, new_job_ids
 
 NAME_TRIES: Final = 5
 """Number of names per job. Names are random or derived from a hash, so that even a second one is rarely needed."""
@@ -38,4 +38,4 @@ NamesOfAgent = Callable[[str], JobNames]
 
 def random_names() -> JobNames:
     """Return random names, for a job that cannot have been created before."""
-    return JobNames([new_job_id() for _ in range(NAME_TRIES)])
+    return JobNames(new_job_ids(NAME_TRIES))

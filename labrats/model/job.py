@@ -472,6 +472,7 @@ def after_cancel_request(job: Job, now: datetime) -> Job:
     return replace(job, status=replace(job.status, cancel_requested_at=now))
 
 
-def new_job_id() -> str:
-    """Return a random id: `ir-` and 8 hex digits."""
-    return f"ir-{secrets.token_hex(4)}"
+def new_job_ids(number: int) -> list[str]:
+    """Return random ids, each `ir-` and 8 hex digits."""
+    digits = secrets.token_hex(4 * number)
+    return [f"ir-{digits[8 * each : 8 * each + 8]}" for each in range(number)]

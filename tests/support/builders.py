@@ -10,7 +10,7 @@ from labrats.model.agent import AiAgent, AiAgentSpec, Trigger
 from labrats.model.ai_model import AiModel, AiModelSpec
 from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config
 from labrats.model.instruction import AiInstruction, AiInstructionSpec
-from labrats.model.job import AgentSession, FailedCode, Job, JobSpec, JobStatus, Usage, new_job_id
+from labrats.model.job import AgentSession, FailedCode, Job, JobSpec, JobStatus, Usage, new_job_ids
 from labrats.model.phases import ENDED, Phase
 from labrats.model.protocol import ErrorEvent, LogEvent, ResultEvent
 from labrats.model.record import Metadata
@@ -57,7 +57,7 @@ def a_job(
     if phase in ENDED:
         usual |= {"finished_at": created_at + timedelta(minutes=1)}
     return Job(
-        metadata=Metadata(name=job_id or new_job_id(), created_at=created_at, resource_version=resource_version),
+        metadata=Metadata(name=job_id or new_job_ids(1)[0], created_at=created_at, resource_version=resource_version),
         spec=spec or a_spec(),
         status=JobStatus(**usual | status),
     )

@@ -5,13 +5,13 @@ import re
 from labrats.model.ai_model import Slots, slots_for
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import JobConfig
-from labrats.model.job import PERMANENT, FailedCode, JobSpec, Usage, new_job_id
+from labrats.model.job import PERMANENT, FailedCode, JobSpec, Usage, new_job_ids
 from labrats.model.phases import Phase
 from tests.support.builders import a_job, a_spec, an_ai_model
 
 
 def test_a_job_id_is_ir_and_8_random_hex_digits() -> None:
-    names = {new_job_id() for _ in range(1000)}
+    names = set(new_job_ids(1000))
     assert len(names) == 1000
     assert all(re.fullmatch("ir-[0-9a-f]{8}", name) for name in names)
 
