@@ -37,6 +37,7 @@ format: .venv/dev ## Format the code and apply the fixes of the linter
 bench: .venv/dev ## Measure the engine beside raw loops of the same work, and beside the agenticore PEER
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.web
+	$(BIN)/python -m benchmarks.phases
 	$(BIN)/python -m benchmarks.many
 	$(BIN)/python -m benchmarks.history
 	$(BIN)/python -m benchmarks.peer $(if $(PEER),--peer $(PEER))

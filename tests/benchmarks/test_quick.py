@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.phases import PHASES
+
 ROOT = Path(__file__).parents[2]
 MEASURED = (
     "submit, one client, p50",
@@ -90,6 +92,12 @@ def test_quick_run_with_many_agents_prints_its_rows_and_leaves_no_process(tmp_pa
     table = run("benchmarks.many", TMPDIR=str(tmp_path), PATH=os.environ["PATH"])
     for row in MEASURED_WITH_MANY_AGENTS:
         assert row in table
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quick_run_of_phases_prints_a_row_for_each(tmp_path: Path) -> None:
+    table = run("benchmarks.phases", TMPDIR=str(tmp_path), PATH=os.environ["PATH"])
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [*PHASES, "in all"]
     assert list(tmp_path.iterdir()) == []
 
 
