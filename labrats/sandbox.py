@@ -29,9 +29,9 @@ _SYSTEM: Final = (
 """Programs, libraries, their settings and the size of the machine, in all Linux distributions."""
 
 _TEMPORARY: Final = "/tmp"  # noqa: S108 - the path inside the sandbox
-_SETTINGS: Final = Path("/etc")
+SETTINGS: Final = Path("/etc")
 _LOCAL_SETTINGS: Final = Path("/usr/local/etc")
-_RESOLVER: Final = _SETTINGS / "resolv.conf"
+_RESOLVER: Final = SETTINGS / "resolv.conf"
 _TEST_SECONDS: Final = 30.0
 _TEST_COMMAND: Final = ("grep", "CapEff:", "/proc/self/status")
 _NO_CAPABILITY: Final = "0" * 16
@@ -46,15 +46,24 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def confine(
-    command: Sequence[str], sandbox: Sandbox, *, cwd: Path, writable: Sequence[Path], scratch: Path
+    command: Sequence[str],
+    sandbox: Sandbox,
+    *,
+    cwd: Path,
+    writable: Sequence[Path],
+    scratch: Path,
+    etc: Path | None = None,
 ) -> list[str]:
     """Return the command that runs `command` in the sandbox.
 
     writable: folders to bind for writing, under their own paths. scratch: the folder to bind as `/tmp`, too.
+    etc:      a snapshot of `/etc` to bind in its place. Without one, each world-readable file is bound by itself.
     """
     shown = [path for path in map(Path, sandbox.readable) if os.access(path, os.R_OK)]
     hidden = [path for path in map(Path, sandbox.hidden) if any(map(path.is_relative_to, shown)) and path.is_dir()]
-    options = [*_NAMESPACES, *_system()]
+    if any(path.is_relative_to(SETTINGS) for path in (*shown, *writable)):
+        etc = None  # bubblewrap cannot create a mount point in a read-only snapshot
+    options = [*_NAMESPACES, *_system(etc)]
     options += [
         *("--dev", "/dev", "--proc", "/proc"),
         *("--bind", str(scratch), _TEMPORARY, "--symlink", _TEMPORARY, f"/var{_TEMPORARY}"),
@@ -67,11 +76,15 @@ def confine(
     return [sandbox.program, *options, "--chdir", str(cwd), "--", *command]
 
 
-def bubblewrap_problem(program: str) -> str | None:
-    """Test bubblewrap with the real options. Return the problem if they do not confine a process here."""
+def bubblewrap_problem(program: str, etc: Path | None = None) -> str | None:
+    """Test bubblewrap with the real options. Return the problem if they do not confine a process here.
+
+    etc: see `confine`.
+    """
     with TemporaryDirectory() as name:
         folder = Path(name)
-        command = confine(_TEST_COMMAND, Sandbox(program=program), cwd=folder, writable=[folder], scratch=folder)
+        sandbox = Sandbox(program=program)
+        command = confine(_TEST_COMMAND, sandbox, cwd=folder, writable=[folder], scratch=folder, etc=etc)
         try:
             test = subprocess.run(command, capture_output=True, text=True, timeout=_TEST_SECONDS, check=False)
         except subprocess.TimeoutExpired:
@@ -112,17 +125,17 @@ def scope_sockets() -> None:
         os.close(ruleset)
 
 
-def _system() -> Iterator[str]:
-    """Yield the options that bind the system's files."""
+def _system(etc: Path | None) -> Iterator[str]:
+    """Yield the options that bind the system's files. etc: see `confine`."""
     for path in map(Path, _SYSTEM):
         if path.is_symlink():
             yield from ("--symlink", os.readlink(path), str(path))
-        elif path == _SETTINGS:
-            yield from public_entries(path)
+        elif path == SETTINGS:
+            yield from ("--ro-bind", str(etc), str(path)) if etc else public_entries(path)
         elif os.path.exists(path):
             yield from _bind(path)
     resolver = _RESOLVER.resolve()
-    if resolver.is_file() and not resolver.is_relative_to(_SETTINGS):
+    if resolver.is_file() and not resolver.is_relative_to(SETTINGS):
         yield from _bind(resolver)
     for path in private_paths(_LOCAL_SETTINGS):
         yield from ("--tmpfs", str(path)) if path.is_dir() else ("--ro-bind", os.devnull, str(path))
@@ -138,7 +151,7 @@ def public_entries(folder: Path) -> Iterator[str]:
         path = Path(entry.path)
         if entry.is_symlink():
             yield from ("--symlink", os.readlink(path), str(path))
-        elif _is_private(entry):
+        elif is_private(entry.stat(follow_symlinks=False).st_mode):
             continue
         elif entry.is_dir() and private_paths(path):
             yield from public_entries(path)
@@ -163,13 +176,13 @@ def _private_paths(folder: Path) -> Iterator[Path]:
     for entry in os.scandir(folder) if os.path.isdir(folder) else ():
         if entry.is_symlink():
             continue
-        if _is_private(entry):
+        if is_private(entry.stat(follow_symlinks=False).st_mode):
             yield Path(entry.path)
         elif entry.is_dir():
             yield from _private_paths(Path(entry.path))
 
 
-def _is_private(entry: os.DirEntry[str]) -> bool:
-    mode = entry.stat(follow_symlinks=False).st_mode
+def is_private(mode: int) -> bool:
+    """Return whether a file or folder with this mode is not world-readable."""
     needed = stat.S_IROTH | stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH
     return mode & needed != needed

@@ -6,11 +6,13 @@ PATH and the paths that the engine's settings list. They see no other files of t
 
 import os
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
 
+from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.executor.context import RunContext
 from labrats.model.protocol import Sandbox
 from labrats.sandbox import confine
@@ -20,22 +22,43 @@ _SHIMS: Final = "shims"
 """Name of the folder in which pyenv, rbenv, asdf and mise install wrappers for programs in the user's home."""
 
 
-def sandboxed_command(command: Sequence[str], context: RunContext, shared: Collection[Path] = ()) -> list[str]:
-    """Return the command that runs `command` in the attempt's sandbox, or `command` itself if it has none.
+@contextmanager
+def sandboxed_command(
+    command: Sequence[str], context: RunContext, shared: Collection[Path] = ()
+) -> Iterator[list[str]]:
+    """Yield the command that runs `command` in the attempt's sandbox, or `command` itself if it has none.
+
+    The command must end before the context exits, since its view of `/etc` may then be deleted.
 
     shared: files of the engine's user that the program may read and write, such as a login that it renews.
     """
     if (sandbox := context.task.sandbox) is None:
-        return list(command)
+        yield list(command)
+        return
     shown = [*_programs(command[0], sandbox), *sandbox.readable]
     scratch = context.folder / "tmp"
-    return confine(
-        command,
-        replace(sandbox, readable=tuple(dict.fromkeys(map(str, shown)))),
-        cwd=context.workspace,
-        writable=[*(context.folder / "home", scratch, context.workspace), *_existing(context.credentials), *shared],
-        scratch=scratch,
-    )
+    with _etc_snapshot(sandbox, context) as etc:
+        yield confine(
+            command,
+            replace(sandbox, readable=tuple(dict.fromkeys(map(str, shown)))),
+            cwd=context.workspace,
+            writable=[*(context.folder / "home", scratch, context.workspace), *_existing(context.credentials), *shared],
+            scratch=scratch,
+            etc=etc,
+        )
+
+
+@contextmanager
+def _etc_snapshot(sandbox: Sandbox, context: RunContext) -> Iterator[Path | None]:
+    """Yield a snapshot of `/etc`. Yield None if the engine uses none, or if this one fails, which is logged."""
+    with ExitStack() as stack:
+        snapshot = None
+        if sandbox.etc_snapshots:
+            try:
+                snapshot = stack.enter_context(EtcSnapshots(Path(sandbox.etc_snapshots)).current())
+            except SnapshotFailed as failure:
+                context.events.log(f"[the sandbox starts slowly, without a snapshot of /etc: {failure}]")
+        yield snapshot
 
 
 def _existing(folder: Path) -> list[Path]:

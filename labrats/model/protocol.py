@@ -67,14 +67,16 @@ CREDENTIALS_FOLDER: Final = "credentials"
 class Sandbox(Record):
     """The files that agents' processes see through bubblewrap, by absolute path and read-only.
 
-    program:  the path of bubblewrap.
-    readable: files and folders to show in addition to the system's programs.
-    hidden:   the engine's own folders, covered where a shown folder contains them.
+    program:       the path of bubblewrap.
+    readable:      files and folders to show in addition to the system's programs.
+    hidden:        the engine's own folders, covered where a shown folder contains them.
+    etc_snapshots: the folder of snapshots of `/etc`. None if each world-readable file of `/etc` is bound by itself.
     """
 
     program: str
     readable: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    etc_snapshots: str | None = None
 
 
 class Resumption(Record):

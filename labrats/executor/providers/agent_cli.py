@@ -78,9 +78,13 @@ async def run_cli(
     stderr:        the program's standard error, if the caller reads it while the program runs.
     shared:        see `sandboxed_command`.
     """
-    with _file_in_memory(context.prompt) as stdin, nullcontext(stderr) if stderr else StandardError() as errors:
+    with (
+        _file_in_memory(context.prompt) as stdin,
+        nullcontext(stderr) if stderr else StandardError() as errors,
+        sandboxed_command(command, context, shared) as full_command,
+    ):
         async with child_process(
-            sandboxed_command(command, context, shared),
+            full_command,
             context.workspace,
             environment,
             stdin=stdin,

@@ -29,7 +29,8 @@ from tests.unit.executor.attempts import (
 def sandbox(tmp_path: Path) -> Sandbox:
     program = shutil.which("bwrap")
     assert program, "bubblewrap is missing: run `make setup`"
-    return Sandbox(program=program, hidden=(str(tmp_path / "engine"), str(tmp_path / "attempt")))
+    hidden = (str(tmp_path / "engine"), str(tmp_path / "attempt"))
+    return Sandbox(program=program, hidden=hidden, etc_snapshots=str(tmp_path / "engine" / "etc-snapshots"))
 
 
 def a_confined_attempt(tmp_path: Path, sandbox: Sandbox, script: str, **inputs: Any) -> AttemptFolder:
@@ -133,12 +134,42 @@ def test_agent_has_no_capability_and_cannot_gain_one(tmp_path: Path, sandbox: Sa
     ]
 
 
-def test_agent_reads_no_private_file_of_the_system(tmp_path: Path, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("has_snapshots", [True, False])
+def test_agent_reads_no_private_file_of_the_system(tmp_path: Path, sandbox: Sandbox, has_snapshots: bool) -> None:
+    if not has_snapshots:
+        sandbox = replace(sandbox, etc_snapshots=None)
     private = private_paths(Path("/etc"))
     assert Path("/etc/shadow") in private
     names = " ".join(f"'{path}'" for path in private)
     script = f"for name in {names}; do cat $name 2>/dev/null; ls -A $name/ 2>/dev/null; done > out; true"
     assert output_of(a_confined_attempt(tmp_path, sandbox, script)) == ""
+
+
+def test_agent_reads_the_systems_settings_from_a_snapshot(tmp_path: Path, sandbox: Sandbox) -> None:
+    mounts = "grep -c ' /etc/' /proc/self/mountinfo >> out; true"
+    attempt = a_confined_attempt(tmp_path, sandbox, f"cat /etc/passwd > out; touch /etc/written; {mounts}")
+    assert output_of(attempt) == Path("/etc/passwd").read_text() + "0\n"
+    assert attempt.logs == []
+
+
+def test_shown_folder_does_not_reveal_the_snapshots(tmp_path: Path, sandbox: Sandbox) -> None:
+    shown = replace(sandbox, readable=(str(tmp_path),))
+    script = f"ls -A {tmp_path}/engine > out; cat /etc/passwd >> out"
+    assert output_of(a_confined_attempt(tmp_path, shown, script)) == Path("/etc/passwd").read_text()
+
+
+def test_setting_can_show_a_path_in_etc(tmp_path: Path, sandbox: Sandbox) -> None:
+    shown = replace(sandbox, readable=("/etc/passwd", "/etc/shadow" if os.geteuid() == 0 else "/etc/hosts"))
+    script = f"cat {' '.join(shown.readable)} /etc/group > out"
+    texts = [Path(path).read_text() for path in (*shown.readable, "/etc/group")]
+    assert output_of(a_confined_attempt(tmp_path, shown, script)) == "".join(texts)
+
+
+def test_attempt_without_a_snapshot_runs_and_logs_the_reason(tmp_path: Path, sandbox: Sandbox) -> None:
+    attempt = a_confined_attempt(tmp_path, replace(sandbox, etc_snapshots="/dev/null/none"), "cat /etc/passwd > out")
+    assert output_of(attempt) == Path("/etc/passwd").read_text()
+    expected = "[the sandbox starts slowly, without a snapshot of /etc: /dev/null/none: Not a directory]"
+    assert attempt.logs == [expected]
 
 
 def test_private_entries_of_a_folder_are_hidden_at_any_depth(tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ class Tools:
         return Observation(result.output + _limit_note(result), is_error=result.status not in (0, None))
 
     async def _run_command(self, call: RunCommand) -> Observation:
-        command = sandboxed_command([shell(), "-c", call.command], self.context)
-        result = await run_program(command, self.context.workspace, self.environment, call.timeout_seconds)
+        with sandboxed_command([shell(), "-c", call.command], self.context) as command:
+            result = await run_program(command, self.context.workspace, self.environment, call.timeout_seconds)
         if result.status == 0:
             return Observation(result.output or "The command succeeded and printed nothing.")
         exit_note = _limit_note(result) or f"\n[exit status {result.status}]"

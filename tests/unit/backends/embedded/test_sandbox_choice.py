@@ -6,6 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from labrats.backends.embedded.sandbox_choice import choose_sandbox
+from labrats.etc_snapshots import EtcSnapshots
 from labrats.model.errors import LabratsError
 from labrats.settings import EngineSettings
 
@@ -31,6 +32,27 @@ def test_a_new_data_folder_has_a_sandbox_that_hides_the_engines_folders(settings
     sandbox = choose_sandbox(settings, NEW)
     assert sandbox
     assert str(settings.data_dir) in sandbox.hidden
+
+
+def test_the_test_of_the_sandbox_creates_a_snapshot_of_etc(settings: EngineSettings) -> None:
+    sandbox = choose_sandbox(settings, NEW)
+    assert sandbox
+    assert sandbox.etc_snapshots == str(settings.data_dir / "etc-snapshots")
+    with EtcSnapshots(Path(sandbox.etc_snapshots)).current() as current:
+        assert (current / "passwd").read_text() == Path("/etc/passwd").read_text()
+        assert not (current / "shadow").exists()
+
+
+def test_a_sandbox_works_without_a_snapshot_and_the_reason_is_logged(settings: EngineSettings) -> None:
+    settings.data_dir.mkdir()
+    (settings.data_dir / "etc-snapshots").touch()
+    with capture_logs() as logs:
+        sandbox = choose_sandbox(settings, NEW)
+    assert sandbox
+    assert sandbox.etc_snapshots is None
+    assert [entry["reason"] for entry in logs if entry["event"] == "etc snapshot failed"] == [
+        f"{settings.data_dir}/etc-snapshots: File exists"
+    ]
 
 
 def test_an_earlier_data_folder_has_no_sandbox_and_a_warning_is_logged(settings: EngineSettings) -> None:
