@@ -9,7 +9,7 @@ import ctypes
 import os
 import stat
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,8 +59,10 @@ def confine(
     writable: folders to bind for writing, under their own paths. scratch: the folder to bind as `/tmp`, too.
     etc:      a snapshot of `/etc` to bind in its place. Without one, each world-readable file is bound by itself.
     """
-    shown = [path for path in map(Path, sandbox.readable) if os.access(path, os.R_OK)]
-    hidden = [path for path in map(Path, sandbox.hidden) if any(map(path.is_relative_to, shown)) and path.is_dir()]
+    system = [path for path in map(Path, _SYSTEM) if path != SETTINGS]
+    readable = [path for path in map(Path, sandbox.readable) if os.access(path, os.R_OK)]
+    shown = [path for path in readable if not (_is_in(path, system) and _is_in(path.resolve(), system))]
+    hidden = [path for path in map(Path, sandbox.hidden) if _is_in(path, [*system, *shown]) and path.is_dir()]
     if any(path.is_relative_to(SETTINGS) for path in (*shown, *writable)):
         etc = None  # bubblewrap cannot create a mount point in a read-only snapshot
     options = [*_NAMESPACES, *_system(etc)]
@@ -157,6 +159,10 @@ def public_entries(folder: Path) -> Iterator[str]:
             yield from public_entries(path)
         elif entry.is_dir() or entry.is_file():
             yield from _bind(path)
+
+
+def _is_in(path: Path, folders: Iterable[Path]) -> bool:
+    return any(map(path.is_relative_to, folders))
 
 
 def _bind(path: Path) -> tuple[str, str, str]:

@@ -14,7 +14,7 @@ from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
 from labrats.model.protocol import Sandbox
 from labrats.processes import with_environment
-from labrats.sandbox import can_scope_sockets, private_paths, public_entries
+from labrats.sandbox import can_scope_sockets, confine, private_paths, public_entries
 from tests.unit.executor.attempts import (
     DEADLINE_SECONDS,
     AttemptFolder,
@@ -72,6 +72,21 @@ def test_resumed_agent_uses_the_folders_of_the_earlier_attempt(tmp_path: Path, s
     out = (first.workspace / "out").read_text().splitlines()
     assert out == [places, workspace, places, workspace, workspace]
     assert second.outcome.outputs.files_changed == 1
+
+
+def test_system_programs_are_bound_once_and_engine_folders_among_them_are_covered(tmp_path: Path) -> None:
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "link").symlink_to("/usr/bin")
+    readable = ("/usr/bin", "/usr/local/bin", "/bin", str(tmp_path / "programs"), str(tmp_path / "link"))
+    sandbox = Sandbox(program="bwrap", readable=readable, hidden=("/usr/share", "/var"))
+
+    options = confine(["true"], sandbox, cwd=tmp_path, writable=[], scratch=tmp_path, etc=tmp_path)
+
+    bound = [options[index + 1] for index, option in enumerate(options) if option == "--ro-bind"]
+    assert bound.count("/usr") == 1
+    assert set(readable) & set(bound) == {str(tmp_path / "programs"), str(tmp_path / "link")}
+    covered = [options[index + 1] for index, option in enumerate(options) if option == "--tmpfs"]
+    assert ("/usr/share" in covered, "/var" in covered) == (True, False)
 
 
 def test_agent_sees_no_file_of_the_engine(tmp_path: Path, sandbox: Sandbox) -> None:
