@@ -37,8 +37,11 @@ _UNSETTLED: Final = (
     " WHERE kind = ? AND name > ? ORDER BY name LIMIT ?"
 )
 _SINCE: Final = "SELECT rv, name, body FROM resources WHERE kind = ? AND rv > ? ORDER BY rv LIMIT ?"
-_SINCE_JOBS: Final = f"{_SINCE.replace('?', repr(Job.kind()) + ' AND kind = ?', 1)}"
-"""With the kind as a literal, so that SQLite uses the index of jobs by their versions."""
+_SINCE_JOBS: Final = (
+    f"SELECT rv, name, body FROM resources INDEXED BY jobs_by_rv WHERE kind = '{Job.kind()}' AND +kind = ?"  # noqa: S608
+    " AND rv > ? ORDER BY rv LIMIT ?"
+)
+"""The index needs the kind as a literal. By itself, SQLite would sort all jobs instead: 1.5 seconds for a million."""
 
 
 class EmbeddedStore:

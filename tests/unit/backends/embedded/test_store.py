@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.backends.embedded.database import open_for_writing
-from labrats.backends.embedded.store import EmbeddedStore
+from labrats.backends.embedded.store import _SINCE_JOBS, EmbeddedStore
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import Job, JobSpec
@@ -231,3 +231,9 @@ async def test_a_replaced_secret_is_in_no_file_of_the_database(store: EmbeddedSt
 
 def files_with(text: bytes, path: Path) -> list[Path]:
     return [file for file in path.parent.glob(f"{path.name}*") if text in file.read_bytes()]
+
+
+async def test_changes_of_jobs_are_found_without_reading_or_sorting_the_others(store: EmbeddedStore) -> None:
+    plan = store._reader.execute(f"EXPLAIN QUERY PLAN {_SINCE_JOBS}", ("InferenceRequest", 1, 25)).fetchall()
+
+    assert [row[3] for row in plan] == ["SEARCH resources USING INDEX jobs_by_rv (rv>?)"]
