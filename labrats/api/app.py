@@ -23,7 +23,9 @@ from labrats.api.routes import (
     events,
     health,
     instructions,
+    job_attempts,
     job_events,
+    job_texts,
     jobs,
     login,
     model_files,
@@ -38,8 +40,8 @@ from labrats.api.services import Services
 from labrats.metrics import Metrics
 
 MODULES: Final = (
-    health, docs, jobs, job_events, agents, instructions, events, config, ai_models, api_keys, login, pdfs,
-    workspace_uploads, stats, webhooks, webhook_sources, model_files,
+    health, docs, jobs, job_events, job_texts, job_attempts, agents, instructions, events, config, ai_models, api_keys,
+    login, pdfs, workspace_uploads, stats, webhooks, webhook_sources, model_files,
 )  # fmt: skip
 RECEIVER_MODULES: Final = (health, webhooks)
 """The modules of a webhook receiver."""

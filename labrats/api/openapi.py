@@ -37,7 +37,6 @@ _SESSION: Final[dict[str, list[str]]] = {"session": []}
 SECURITY: Final[Mapping[Access, list[dict[str, list[str]]]]] = {
     Access.OPEN: [],
     Access.SIGNED: [{"signature": []}],
-    Access.KEY: [_KEY],
     Access.CALLER: [_KEY, _SESSION],
     Access.OWNER: [_KEY, _SESSION],
     Access.ADMIN: [_KEY, _SESSION],

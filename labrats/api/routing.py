@@ -63,7 +63,7 @@ class GuardedRoute(APIRoute):
         if self.access in (Access.OPEN, Access.SIGNED):
             return await self._call(request, MISSING)
         services = services_of(request)
-        caller, credential = services.authenticator.authenticate(request, self.access)
+        caller, credential = services.authenticator.authenticate(request)
         if self.access is Access.ADMIN and not caller.is_admin:
             raise ApiError(403, "forbidden", "this needs an API key with the scope `admin`")
         _refuse_unknown(request.query_params, self._query_names)
@@ -145,7 +145,6 @@ class Dispatcher:
 _REFUSALS: Final[Mapping[Access, tuple[int, ...]]] = {
     Access.OPEN: (),
     Access.SIGNED: (401, 503),
-    Access.KEY: (401, 429, 503),
     Access.CALLER: (401, 403, 429, 503),
     Access.OWNER: (401, 403, 429, 503),
     Access.ADMIN: (401, 403, 429, 503),

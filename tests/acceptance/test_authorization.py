@@ -21,7 +21,6 @@ UNKNOWN = dict.fromkeys(("nobody", "stranger", "expired", "revoked", "signed out
 REFUSED: dict[Access, dict[str, int]] = {
     Access.OPEN: {},
     Access.SIGNED: dict.fromkeys(KINDS, 401),
-    Access.KEY: UNKNOWN | {"user": 401},
     Access.CALLER: UNKNOWN,
     Access.OWNER: UNKNOWN | {"other": 403},
     Access.ADMIN: UNKNOWN | {"other": 403, "owner": 403},

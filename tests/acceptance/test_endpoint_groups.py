@@ -77,6 +77,9 @@ async def jobs(recorder: CallRecorder, name: str) -> None:
     assert "hello" in (await recorder.call("GET", "/api/jobs/{}/logs", job_id)).text
     await recorder.call("GET", "/api/jobs/{}/events", job_id)
     await recorder.call("GET", "/api/jobs/{}/patch", job_id, status=(200, 404))
+    assert (await recorder.call("GET", "/api/jobs/{}/prompt", job_id))["prompt"]
+    assert "result" in await recorder.call("GET", "/api/jobs/{}/result", job_id)
+    assert len((await recorder.call("GET", "/api/jobs/{}/attempts", job_id))["attempts"]) == 1
     await recorder.call("POST", "/api/jobs/{}/retry", job_id, status=400)
     await recorder.call("POST", "/api/jobs/{}/cancel", job_id, status=400)
 

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from labrats.api.auth.keys import ApiKeyIndex
-from labrats.api.auth.permissions import Access
 from labrats.api.auth.rate_limit import AuthRateLimit
 from labrats.api.auth.sessions import Session, Sessions
 from labrats.api.http.errors import ApiError
@@ -56,7 +55,7 @@ class Authenticator:
     public_url: str | None
     """The engine's configured URL: an allowed origin of requests, besides their own host."""
 
-    def authenticate(self, request: Request, access: Access) -> tuple[Caller, Credential]:
+    def authenticate(self, request: Request) -> tuple[Caller, Credential]:
         """Return the caller and the credential. An `Authorization` header takes precedence over the cookie.
 
         Raises ApiError: 401 without a valid credential; 403 for a write that another site may have triggered;
@@ -64,9 +63,9 @@ class Authenticator:
         """
         if "authorization" in request.headers:
             return self._by_key(request)
-        if access is not Access.KEY and SESSION_COOKIE in request.cookies:
+        if SESSION_COOKIE in request.cookies:
             return self._by_session(request)
-        raise _unauthorized(access)
+        raise _unauthorized()
 
     def session(self, request: Request) -> Session | None:
         """Return the session of the cookie; None without a valid one. Raises RetryLater before the first sync."""
@@ -98,11 +97,11 @@ class Authenticator:
             raise ApiError(429, "too_many_attempts", message, {"Retry-After": str(seconds)})
         if credential.text:
             self.rate_limit.record_failure(address, credential.text, now)
-        raise _unauthorized(Access.KEY)
+        raise _unauthorized()
 
     def _by_session(self, request: Request) -> tuple[Caller, Credential]:
         if (session := self.session(request)) is None:
-            raise _unauthorized(Access.CALLER)
+            raise _unauthorized()
         if request.method not in _SAFE_METHODS:
             self.check_origin(request)
         return session.caller, Credential(request.cookies[SESSION_COOKIE], self.sessions)
@@ -119,7 +118,6 @@ def _bearer_key(request: Request) -> str:
     return key.strip() if scheme.lower() == "bearer" else ""
 
 
-def _unauthorized(access: Access) -> ApiError:
-    signed_in = "" if access is Access.KEY else ", or sign in"
-    message = f"send a valid API key as `Authorization: Bearer KEY`{signed_in}"
+def _unauthorized() -> ApiError:
+    message = "send a valid API key as `Authorization: Bearer KEY`, or sign in"
     return ApiError(401, "unauthorized", message, headers={"WWW-Authenticate": 'Bearer realm="labrats"'})

@@ -7,14 +7,12 @@ from typing import Final
 
 
 class Access(Enum):
-    """Permission to call a route. Admin keys and signed-in users may do what other keys may, except where noted."""
+    """Permission to call a route. Admin keys and signed-in users may do what other keys may."""
 
     OPEN = auto()
     """Anybody, without a credential."""
     SIGNED = auto()
     """Senders of signed bodies. The operation verifies the signature before it parses the body."""
-    KEY = auto()
-    """Any API key, but not a session of the dashboard."""
     CALLER = auto()
     """Any API key, or a session."""
     OWNER = auto()
@@ -40,21 +38,22 @@ _ROUTES: Final[Mapping[Access, str]] = {
         POST   /api/webhooks/github
         POST   /webhooks/{}
     """,
-    Access.KEY: """
-        POST   /api/events/ingest
-        POST   /api/workspace-uploads
-        GET    /api/workspace-uploads/{}/{}/raw
-    """,
     Access.CALLER: """
         POST   /api/jobs/submit
         GET    /api/jobs
         GET    /api/jobs/facets
+        POST   /api/events/ingest
+        POST   /api/workspace-uploads
+        GET    /api/workspace-uploads/{}/{}/raw
     """,
     Access.OWNER: """
         GET    /api/jobs/{}
         GET    /api/jobs/{}/logs
         GET    /api/jobs/{}/events
         GET    /api/jobs/{}/patch
+        GET    /api/jobs/{}/prompt
+        GET    /api/jobs/{}/result
+        GET    /api/jobs/{}/attempts
         POST   /api/jobs/{}/retry
         POST   /api/jobs/{}/cancel
     """,

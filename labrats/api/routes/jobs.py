@@ -1,6 +1,7 @@
 """Jobs: submit, list, show, follow, retry, cancel."""
 
 import re
+from contextlib import suppress
 from typing import Annotated, Final, Literal
 
 from fastapi import Depends, Query, Request
@@ -13,11 +14,13 @@ from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routes.job_access import JobId, own_job
 from labrats.api.routes.job_streams import LastEventId, parse_event_id, stream
+from labrats.api.routes.job_texts import EXAMPLE_LOG, PlainLog, plain_log, result_of
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.schemas.job import JobDetail, JobFacets, JobPage, Status, job_detail
 from labrats.api.schemas.submission import Submission, check_complete, job_request
 from labrats.index.jobs import JobFilter
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem
 from labrats.model.job import Job, after_cancel_request, after_retry_request
 from labrats.model.phases import Phase
@@ -136,6 +139,7 @@ async def job_filter(
 
 
 WantedJobs = Annotated[JobFilter, Depends(job_filter)]
+Omit = Annotated[Literal["result"] | None, Query(description="A field to leave out: the result may be large.")]
 
 
 @router.get("/api/jobs", responses=answers(200, JobPage, "A page of jobs", 403, 422), summary="List jobs")
@@ -154,7 +158,7 @@ async def list_jobs(
     sort: Annotated[
         Literal["newest", "oldest"], Query(description="The order, by creation. Needs a `cursor`.")
     ] = "newest",
-    omit: Annotated[Literal["result"] | None, Query(description="A field to leave out of the items.")] = None,
+    omit: Omit = None,
 ) -> Response:
     """List the caller's jobs, newest first; an admin sees all jobs. Empty filters are ignored."""
     services, limit = services_of(request), min(100, max(1, limit))
@@ -187,25 +191,37 @@ async def get_job_facets(request: Request, wanted: WantedJobs) -> Response:
 
 @router.get(
     "/api/jobs/{job_id}",
-    responses=answers(200, JobDetail, "The job", 403, 404),
+    responses=answers(200, JobDetail, "The job", 403, 404, 422),
     summary="A job's detail",
 )
-async def get_job(request: Request, job_id: JobId) -> Response:
+async def get_job(request: Request, job_id: JobId, omit: Omit = None) -> Response:
     """Return all about one job; while it runs, with its latest log lines and its usage so far."""
-    return await detail_of(request, await own_job(request, job_id))
+    return await detail_of(request, await own_job(request, job_id), with_result=omit != "result")
 
 
 @router.get(
     "/api/jobs/{job_id}/logs",
     response_class=EventStream,
-    responses=answers(200, None, "The log, live", 403, 404, text={EventStream.media_type: EXAMPLE_STREAM}),
+    responses=answers(
+        200, None, "The log, live or as text", 403, 404, 422,
+        text={EventStream.media_type: EXAMPLE_STREAM, PlainLog.media_type: EXAMPLE_LOG},
+    ),
     summary="Follow a job's log",
-)
-async def follow_log(request: Request, job_id: JobId, last_event_id: LastEventId = None) -> Response:
+)  # fmt: skip
+async def follow_log(
+    request: Request,
+    job_id: JobId,
+    format: Annotated[  # noqa: A002, the API's word
+        Literal["text"] | None, Query(description="`text`: the log so far as plain text, instead of a stream.")
+    ] = None,
+    last_event_id: LastEventId = None,
+) -> Response:
     """Stream events: `{"log": "…"}` per line, then `{"done": true, "status": "…"}`. `Last-Event-ID` resumes."""
     async with services_of(request).stream_lock.hold():  # hundreds of readers may connect at once
         pass
-    await own_job(request, job_id)
+    job = await own_job(request, job_id)
+    if format == "text":
+        return plain_log(services_of(request), job)
     return EventStream(stream(services_of(request), job_id, parse_event_id(last_event_id), log_line))
 
 
@@ -217,18 +233,25 @@ def log_line(_: int, stored: StoredLine, __: bytes) -> bytes | None:
 @router.get(
     "/api/jobs/{job_id}/patch",
     response_class=Patch,
-    responses=answers(200, None, "The patch", 403, 404, text={Patch.media_type: EXAMPLE_PATCH}),
+    responses=answers(200, None, "The patch", 403, 404, 422, text={Patch.media_type: EXAMPLE_PATCH}),
     summary="What a job changed",
 )
-async def get_patch(request: Request, job_id: JobId) -> Response:
-    """Return the changes of the latest attempt to its workspace, even a failed one's, for `git apply`."""
+async def get_patch(
+    request: Request,
+    job_id: JobId,
+    attempt: Annotated[int | None, Query(ge=1, description="The attempt. Default: the latest.")] = None,
+) -> Response:
+    """Return the changes of an attempt to its workspace, even a failed one's, for `git apply`."""
     job = await own_job(request, job_id)
     if job.status.attempts == 0:
         raise NotFound(f"the job {job_id} has not run yet: it has no patch")
-    if job.phase is Phase.RUNNING:
+    number = attempt or job.status.attempts
+    if number > job.status.attempts:
+        raise NotFound(f"the job {job_id} has {job.status.attempts} attempts, and no attempt {number}")
+    if job.phase is Phase.RUNNING and number == job.status.attempts:
         raise NotFound(f"the job {job_id} is running; its patch is available once it has ended")
     try:
-        return Patch(await services_of(request).runner.patch(job.attempt_name))
+        return Patch(await services_of(request).runner.patch(AttemptName(job_id, number)))
     except NotFound as error:
         raise NotFound(f"the job {job_id} left no patch: it changed nothing, or its output was deleted") from error
 
@@ -267,14 +290,15 @@ async def cancel(request: Request, job_id: JobId) -> Response:
     return await detail_of(request, job)
 
 
-async def detail_of(request: Request, job: Job) -> Response:
+async def detail_of(request: Request, job: Job, *, with_result: bool = True) -> Response:
     services = services_of(request)
     live = await services.runner.tail(job.attempt_name) if job.phase is Phase.RUNNING else None
-    result = job.status.result
-    if job.status.result_cut:
-        try:
-            result = await services.runner.result(job.attempt_name)
-        except NotFound:
-            result = None  # its retention period has passed
+    result = None
+    if with_result:
+        with suppress(NotFound):  # its retention period has passed
+            result = await result_of(services, job)
     place = await services.runner.place(job.attempt_name)
-    return json_response(job_detail(job, result=result, live=live, place=place))
+    detail = job_detail(job, result=result, live=live, place=place)
+    if not with_result:
+        del detail["result"], detail["returnvalue"]
+    return json_response(detail)

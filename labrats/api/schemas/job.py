@@ -9,8 +9,9 @@ from labrats.api.schemas.base import ResponseBody, optional
 from labrats.api.schemas.mcp_servers import McpServerView
 from labrats.api.schemas.sampling import SamplingView
 from labrats.index.job_table import repo_of
+from labrats.model.agent import ChainCondition
 from labrats.model.git_repo import without_tokens
-from labrats.model.job import AgentSession, CallbackPhase, FailedCode, Job, Outputs, Usage
+from labrats.model.job import AgentSession, CallbackPhase, Chain, FailedCode, Job, Outputs, Usage
 from labrats.model.phases import API_STATUS, Phase
 from labrats.ports import OutputTail, Place
 
@@ -136,6 +137,13 @@ class PromptRef(ResponseBody):
     key: str = Field(examples=["prompt"])
 
 
+class ChainNext(ResponseBody):
+    """The next agent of a chain."""
+
+    agent: str = Field(description="Its `triggerName`.", examples=["ai-reviewer"])
+    condition: ChainCondition = Field(description="The end of this job after which it starts.", examples=["on-success"])
+
+
 class CallbackView(ResponseBody):
     """The outcome of the latest delivered or abandoned message to the `callbackUrl`."""
 
@@ -169,12 +177,12 @@ class ConfigView(ResponseBody):
 class JobDetail(JobItem):
     """A job in detail."""
 
-    result: Any = Field(description="The agent's whole answer.", examples=["Done, see the branch."])
+    result: Any = optional(description="The agent's whole answer.", examples=["Done, see the branch."])
     phase: Phase = Field(examples=["Succeeded"])
     account_name: str | None = Field(description="The AiModel whose slot the job holds or held.")
     k8s_job_name: str | None = Field(alias="k8sJobName", description="The latest attempt's Job, on Kubernetes.")
     executor_pod_name: str | None = Field(description="The pod of that Job, once it has started.")
-    returnvalue: Any = Field(description="The same as `result`.", examples=["Done, see the branch."])
+    returnvalue: Any = optional(description="The same as `result`.", examples=["Done, see the branch."])
     logs: list[str] = Field(
         description="The last lines of the log. `/api/jobs/{id}/logs` has all of them.",
         examples=[["reading the issue"]],
@@ -190,6 +198,9 @@ class JobDetail(JobItem):
     outputs: OutputsView
     session: SessionView | None = Field(
         description="The session that the next attempt resumes if its workspace still exists; null if it starts over."
+    )
+    chain_next: ChainNext | None = Field(
+        description="The agent that may follow in the chain; null without one, and for a job outside of a chain."
     )
     chain_ended: str | None = Field(description="Why the chain has no next job, as one sentence.")
     callback: CallbackView | None = Field(description="Null before the first message.")
@@ -260,6 +271,7 @@ def job_detail(job: Job, *, result: Any, live: OutputTail | None, place: Place) 
         "outputs": outputs_view(outputs),
         "session": _session(session),
         "childJobId": status.child_job_id,
+        "chainNext": _chain_next(spec.chain),
         "chainEnded": status.chain_ended,
         "callback": _callback(job),
         "metadata": spec.metadata,
@@ -291,6 +303,12 @@ def outputs_view(outputs: Outputs) -> dict[str, Any]:
 
 def _session(session: AgentSession | None) -> dict[str, Any] | None:
     return {"provider": session.provider, "id": session.id, "attempt": session.attempt} if session else None
+
+
+def _chain_next(chain: Chain | None) -> dict[str, Any] | None:
+    if chain is None or chain.next is None:
+        return None
+    return {"agent": chain.next.agent_trigger_name, "condition": chain.next.condition}
 
 
 def _callback(job: Job) -> dict[str, Any] | None:
