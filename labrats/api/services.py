@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from labrats.api.auth.authentication import Authenticator
+from labrats.api.auth.key_uses import KeyUses
 from labrats.api.auth.keys import ApiKeyIndex
 from labrats.api.auth.oidc import OpenIdProvider
 from labrats.api.auth.rate_limit import AuthRateLimit
@@ -53,6 +54,7 @@ class Services:
     """The Prometheus that scrapes this engine, if one is configured."""
     model_file_scans: ModelFileScans | None = None
     """Scans of local models' files; None on a cluster without a volume for them."""
+    key_uses: KeyUses = field(default_factory=KeyUses)
     idempotency_cache: IdempotencyCache = field(default_factory=IdempotencyCache)
     auth_rate_limit: AuthRateLimit = field(default_factory=AuthRateLimit)
     stream_lock: FairLock = field(default_factory=FairLock)
@@ -66,7 +68,9 @@ class Services:
 
     @cached_property
     def authenticator(self) -> Authenticator:
-        return Authenticator(self.api_keys, self.sessions, self.auth_rate_limit, self.clock, self.settings.public_url)
+        return Authenticator(
+            self.api_keys, self.key_uses, self.sessions, self.auth_rate_limit, self.clock, self.settings.public_url
+        )
 
     @property
     def watches(self) -> Mapping[str, asyncio.Event]:

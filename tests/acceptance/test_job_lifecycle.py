@@ -13,8 +13,8 @@ ITEM_FIELDS = {
 }  # fmt: skip
 DETAIL_FIELDS = ITEM_FIELDS | {
     "phase", "accountName", "k8sJobName", "executorPodName", "returnvalue", "logs", "workspaceSetup", "promptRef",
-    "config", "outputs", "metadata", "workspaceFiles", "deadlineAt", "configOrigins", "callback", "chainEnded",
-    "session",
+    "config", "outputs", "metadata", "workspaceFiles", "deadlineAt", "configOrigins", "callback", "chainNext",
+    "chainEnded", "session",
 }  # fmt: skip
 
 
@@ -53,7 +53,8 @@ async def test_waiting_job_shows_null_for_unknown_values(user: User, admin: User
     unknown = {
         "processedAt", "finishedAt", "failedReason", "failedCode", "result", "returnvalue", "accountName",
         "cancelRequestedAt", "deadlineAt", "notBefore", "workspaceSetup", "agentRole", "repo", "chainId", "chainDepth",
-        "parentJobId", "chainPath", "k8sJobName", "executorPodName", "callback", "chainEnded", "childJobId", "session",
+        "parentJobId", "chainPath", "k8sJobName", "executorPodName", "callback", "chainNext", "chainEnded",
+        "childJobId", "session",
     }  # fmt: skip
     assert {field for field, value in detail.items() if value is None} == unknown
     assert detail["logs"] == []

@@ -36,9 +36,9 @@ class Login:
     openid: ScriptedOpenIdProvider
     browser: httpx2.AsyncClient
 
-    async def begin(self) -> dict[str, str]:
+    async def begin(self, **query: str) -> dict[str, str]:
         """Sign in at the provider. Return the query parameters of its redirect to the engine."""
-        started = await self.browser.get("/api/auth/oidc")
+        started = await self.browser.get("/api/auth/oidc", params=query)
         assert started.status_code == 303, started.text
         return self.openid.authorize(started.headers["Location"])
 
@@ -62,6 +62,24 @@ async def login(tmp_path: Path) -> AsyncIterator[Login]:
         api = replace(api, services=services, app=create_app(services))
         async with api.browser(None) as browser:
             yield Login(api, openid, browser)
+
+
+async def test_sign_in_leads_to_the_wanted_page(login: Login) -> None:
+    answer = await login.come_back(await login.begin(next="/jobs/ir-3ab1c2d4/log"))
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/jobs/ir-3ab1c2d4/log")
+
+
+async def test_page_of_another_site_is_refused_before_the_sign_in(login: Login) -> None:
+    answer = await login.browser.get("/api/auth/oidc", params={"next": "//evil.example"})
+
+    assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "next")
+
+
+async def test_the_provider_is_named_to_everybody(login: Login) -> None:
+    me = (await login.browser.get("/api/auth/me")).json()
+
+    assert me["signIn"] == {"oidc": ISSUER, "link": False}
 
 
 async def test_sign_in_at_the_provider_sets_the_session_cookie(login: Login) -> None:

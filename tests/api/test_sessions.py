@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import urlsafe_b64encode
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx2
@@ -22,6 +22,11 @@ from tests.fakes.store import MemoryStore
 from tests.support.waiting import eventually
 
 SUBMIT = "/api/jobs/submit"
+ENGINE = {"signIn": {"oidc": None, "link": True}, "backend": "embedded", "version": __version__}
+FOREIGN_PAGES = (
+    "https://evil.example/", "//evil.example", "/\\evil.example", "/\t/evil.example", "jobs", "", "/a b", "/a\r\nX: y",
+)  # fmt: skip
+"""Pages of other sites, as browsers read them, and malformed ones."""
 
 
 async def test_a_user_is_shown_and_owns_submitted_jobs(api: Api) -> None:
@@ -29,14 +34,22 @@ async def test_a_user_is_shown_and_owns_submitted_jobs(api: Api) -> None:
         me = (await browser.get("/api/auth/me")).json()
         submitted = await browser.post(SUBMIT, json=a_submission())
 
-    assert me == {"user": {"id": USER.id, "name": "Ada", "email": "ada@example.com"}, "version": __version__}
+    assert me == {
+        "user": {"id": USER.id, "name": "Ada", "email": "ada@example.com"},
+        "scopes": ["admin", "submit"],
+        "expiresAt": me["expiresAt"],
+        **ENGINE,
+    }
+    remaining = datetime.fromisoformat(me["expiresAt"]) - api.clock.now()
+    assert timedelta(hours=11.9) < remaining <= timedelta(hours=12)
     job = await api.store.get(Job, submitted.json()["jobId"])
     assert job.spec.owner == USER.id
 
 
 async def test_without_a_session_nobody_is_signed_in(api: Api) -> None:
     async with api.browser(None) as browser:
-        assert (await browser.get("/api/auth/me")).json() == {"user": None, "version": __version__}
+        nobody = {"user": None, "scopes": [], "expiresAt": None, **ENGINE}
+        assert (await browser.get("/api/auth/me")).json() == nobody
         signed_out = await browser.post("/api/auth/logout")
         assert signed_out.status_code == 204
         assert "Set-Cookie" not in signed_out.headers
@@ -257,6 +270,27 @@ async def test_a_login_link_signs_in_once(api: Api) -> None:
         again = await late.get(link)
         assert (again.status_code, again.json()["code"]) == (401, "link_not_valid")
         assert "auth_token" not in late.cookies
+
+
+async def test_a_login_link_leads_to_the_wanted_page(api: Api) -> None:
+    link = await create_login_link(api.store, "http://engine.test", api.clock.now())
+    async with api.browser(None) as browser:
+        opened = await browser.get(
+            link, params={"token": link.partition("token=")[2], "next": "/jobs?status=failed#top"}
+        )
+
+    assert (opened.status_code, opened.headers["Location"]) == (303, "/jobs?status=failed#top")
+
+
+@pytest.mark.parametrize("page", FOREIGN_PAGES)
+async def test_pages_of_other_sites_are_refused_and_use_up_no_link(api: Api, page: str) -> None:
+    link = await create_login_link(api.store, "http://engine.test", api.clock.now())
+    async with api.browser(None) as browser:
+        refused = await browser.get(link, params={"token": link.partition("token=")[2], "next": page})
+        opened = await browser.get(link)
+
+    assert (refused.status_code, refused.json()["details"][0]["field"]) == (422, "next")
+    assert opened.status_code == 303
 
 
 async def test_a_head_request_does_not_use_up_a_login_link(api: Api) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
+from labrats.api.auth.key_uses import KeyUses
 from labrats.api.auth.keys import ApiKeyIndex
 from labrats.api.auth.rate_limit import AuthRateLimit
 from labrats.api.auth.sessions import Session, Sessions
@@ -49,6 +50,7 @@ class Authenticator:
     """Authentication of callers by API key or session cookie."""
 
     api_keys: ApiKeyIndex
+    key_uses: KeyUses
     sessions: Sessions
     rate_limit: AuthRateLimit
     clock: Clock
@@ -89,6 +91,8 @@ class Authenticator:
         address = request.client.host if request.client else ""
         if caller := credential.caller(now):
             self.api_keys.check_not_stale(caller)
+            if caller.secret:
+                self.key_uses.record(caller.secret, now)
             return caller, credential
         if not self.api_keys.synced.is_set():
             raise RetryLater("the engine is still reading the API keys that it has stored")

@@ -78,8 +78,16 @@ class OpenIdProvider:
         self._keys: _Cached | None = None
         self._used_states: dict[str, datetime] = {}
 
-    async def begin(self, redirect_uri: str) -> tuple[str, str]:
-        """Return the provider's URL for the browser, and a cookie value that `finish` needs."""
+    @property
+    def issuer(self) -> str:
+        """The provider's URL."""
+        return self._registration.issuer
+
+    async def begin(self, redirect_uri: str, next_path: str) -> tuple[str, str]:
+        """Return the provider's URL for the browser, and a cookie value that `finish` needs.
+
+        next_path: the page that the user wants to see after the login.
+        """
         endpoints = await self._discover()
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
         digest = hashlib.sha256(verifier.encode()).digest()
@@ -94,12 +102,12 @@ class OpenIdProvider:
             "code_challenge_method": "S256",
         }
         separator = "&" if urlsplit(endpoints.authorization).query else "?"
-        login = {"state": state, "nonce": nonce, "verifier": verifier, "redirect_uri": redirect_uri}
+        login = {"state": state, "nonce": nonce, "verifier": verifier, "redirect_uri": redirect_uri, "next": next_path}
         cookie = self._signer.sign(_PURPOSE, login, self._clock.now() + LOGIN_LIFETIME)
         return f"{endpoints.authorization}{separator}{urlencode(query)}", cookie
 
-    async def finish(self, cookie: str, response: Mapping[str, str]) -> User:
-        """Return the user who signed in.
+    async def finish(self, cookie: str, response: Mapping[str, str]) -> tuple[User, str]:
+        """Return the user who signed in, and the page that the user wanted to see.
 
         cookie: from `begin`. response: the query parameters that the provider sent the browser back with.
         Raises ApiError 401 unless the response is the valid one for this login, RetryLater if the provider cannot be
@@ -116,7 +124,7 @@ class OpenIdProvider:
         claims = await self._claims(tokens.get("id_token"), endpoints, login["nonce"])
         if endpoints.user_info and not ("name" in claims and "email" in claims):
             claims = await self._user_info(endpoints.user_info, tokens.get("access_token"), claims["sub"]) | claims
-        return _user_from(claims, self._registration.issuer)
+        return _user_from(claims, self._registration.issuer), login.get("next", "/")
 
     def _use_up_login(self, cookie: str, state: str) -> dict[str, Any]:
         """Return what `begin` stored in the cookie, once per state. Raises ApiError 401."""

@@ -63,6 +63,10 @@ class ApiKeyView(ResponseBody):
     scopes: list[str] = Field(examples=[["submit"]])
     created_at: datetime = Field(examples=["2030-01-01T12:00:00Z"])
     expires_at: datetime | None = Field(examples=["2030-01-31T12:00:00Z"])
+    last_used_at: datetime | None = Field(
+        description="Time of the last known use, which may be ten minutes old; null if the key was never used.",
+        examples=["2030-01-02T08:00:00Z"],
+    )
 
 
 class NewApiKeyView(ApiKeyView):
@@ -80,9 +84,10 @@ class ApiKeyList(ResponseBody):
 @router.get("/api/api-keys", responses=answers(200, ApiKeyList, "All stored keys"), summary="List API keys")
 async def list_api_keys(request: Request) -> Response:
     """List the stored keys by prefix, newest first. The keys of SUBMIT_API_KEYS are not included."""
-    stored = await services_of(request).store.list(Secret, _LABELS)
+    services = services_of(request)
+    stored = await services.store.list(Secret, _LABELS)
     newest_first = sorted(stored, key=seniority, reverse=True)
-    return json_response({"apiKeys": [_view(secret) for secret in newest_first]})
+    return json_response({"apiKeys": [_view(secret, services) for secret in newest_first]})
 
 
 @router.post(
@@ -108,7 +113,7 @@ async def create_api_key(request: Request, body: ApiKeyBody, idempotency_key: Id
         )
         raise Conflict(message)
     await services.api_keys.wait_until(secret.name, indexed=True)
-    return json_response(_view(secret) | {"key": key}, 201)
+    return json_response(_view(secret, services) | {"key": key}, 201)
 
 
 async def _find_earlier(services: Services, intent: Intent | None) -> Secret | None:
@@ -156,7 +161,7 @@ async def revoke_api_key(request: Request, key_id: KeyId) -> Response:
     return Response(status_code=204)
 
 
-def _view(secret: Secret) -> dict[str, Any]:
+def _view(secret: Secret, services: Services) -> dict[str, Any]:
     return {
         "id": secret.name,
         "name": secret.data.get("name", secret.name),
@@ -164,6 +169,7 @@ def _view(secret: Secret) -> dict[str, Any]:
         "scopes": secret.data.get("scopes", SUBMIT).split(","),
         "createdAt": secret.metadata.created_at,
         "expiresAt": _shown_expiry(secret),
+        "lastUsedAt": services.key_uses.last_use(secret),
     }
 
 

@@ -1,6 +1,7 @@
 """Sign-in to the dashboard, sign-out, and the current user."""
 
-from typing import Annotated, Final
+from datetime import datetime
+from typing import Annotated, Final, Literal
 
 from fastapi import Query, Request
 from pydantic import Field
@@ -16,6 +17,7 @@ from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
+from labrats.api.schemas.patterns import OWN_PAGE
 from labrats.model.errors import NotFound
 
 router = api_router("Auth")
@@ -35,23 +37,48 @@ class UserView(ResponseBody):
     email: str | None = Field(examples=["ada@example.com"])
 
 
+class SignIn(ResponseBody):
+    """The ways to sign in."""
+
+    oidc: str | None = Field(
+        description="The OpenID provider; null if none is configured.", examples=["https://login.example.com"]
+    )
+    link: bool = Field(description="True if `labrats serve` and `labrats login-link` print links to sign in.")
+
+
 class Me(ResponseBody):
-    """The signed-in user, if any, and the engine's version."""
+    """The signed-in user, if any, and the engine."""
 
     user: UserView | None
+    scopes: list[str] = Field(description="The permissions of the user; empty without one.", examples=[["admin"]])
+    expires_at: datetime | None = Field(description="End of the session.", examples=["2030-01-01T12:00:00Z"])
+    sign_in: SignIn
+    backend: Literal["embedded", "kubernetes"]
     version: str = Field(examples=["0.1.0"])
+
+
+NextPage = Annotated[
+    str,
+    Query(
+        alias="next",
+        max_length=2000,
+        pattern=OWN_PAGE,
+        description="The page to show after the sign-in.",
+        examples=["/jobs"],
+    ),
+]
 
 
 @router.get(
     "/api/auth/oidc",
     status_code=303,
     response_class=RedirectResponse,
-    responses=answers(303, None, "Redirect to the OpenID provider", 404, 503),
+    responses=answers(303, None, "Redirect to the OpenID provider", 404, 422, 503),
     summary="Sign in by OpenID Connect",
 )
-async def begin_login(request: Request) -> Response:
+async def begin_login(request: Request, next_page: NextPage = DASHBOARD) -> Response:
     """Redirect the browser to the OpenID provider, with a cookie that ties the response to this browser."""
-    url, cookie = await _provider(request).begin(f"{_origin(request)}{CALLBACK}")
+    url, cookie = await _provider(request).begin(f"{_origin(request)}{CALLBACK}", next_page)
     response = RedirectResponse(url, 303)
     response.set_cookie(
         LOGIN_COOKIE,
@@ -82,18 +109,28 @@ async def finish_login(
     """Exchange the code for a session. Only the response to this browser's login is accepted."""
     parameters = {"state": state, "code": code, "iss": iss, "error": error}
     present = {name: value for name, value in parameters.items() if value is not None}
-    user = await _provider(request).finish(request.cookies.get(LOGIN_COOKIE, ""), present)
-    response = _signed_in(request, user)
+    user, page = await _provider(request).finish(request.cookies.get(LOGIN_COOKIE, ""), present)
+    response = _signed_in(request, user, page)
     response.delete_cookie(LOGIN_COOKIE, path=CALLBACK, httponly=True, samesite="lax", secure=_is_secure(request))
     return response
 
 
 @router.get("/api/auth/me", responses=answers(200, Me, "The user and the version", 503), summary="Get the current user")
 async def me(request: Request) -> Response:
-    """Get the user of the session cookie, and the engine's version."""
-    session = services_of(request).authenticator.session(request)
-    user = session and {"id": session.user.id, "name": session.user.name, "email": session.user.email}
-    return json_response({"user": user, "version": __version__})
+    """Get the user of the session cookie, the ways to sign in, and the engine's version."""
+    services = services_of(request)
+    session = services.authenticator.session(request)
+    provider = services.openid_provider
+    return json_response(
+        {
+            "user": session and {"id": session.user.id, "name": session.user.name, "email": session.user.email},
+            "scopes": sorted(session.caller.scopes) if session else [],
+            "expiresAt": session and session.expires_at,
+            "signIn": {"oidc": provider and provider.issuer, "link": provider is None},
+            "backend": services.settings.backend,
+            "version": __version__,
+        }
+    )
 
 
 @router.post(
@@ -119,14 +156,16 @@ async def logout(request: Request) -> Response:
     summary="Sign in by a one-time link",
 )
 async def open_link(
-    request: Request, token: Annotated[str, Query(max_length=200, description="The link's token.")]
+    request: Request,
+    token: Annotated[str, Query(max_length=200, description="The link's token.")],
+    next_page: NextPage = DASHBOARD,
 ) -> Response:
     """Exchange the token of a one-time link for a session. `labrats serve` and `labrats login-link` print links."""
     services = services_of(request)
     if not await redeem(services.store, token, services.clock.now()):
         message = "this login link was used before, or has expired; `labrats login-link` prints a new one"
         raise ApiError(401, "link_not_valid", message)
-    return _signed_in(request, LOCAL_USER)
+    return _signed_in(request, LOCAL_USER, next_page)
 
 
 def _provider(request: Request) -> OpenIdProvider:
@@ -141,10 +180,10 @@ def _origin(request: Request) -> str:
     return services_of(request).settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
 
 
-def _signed_in(request: Request, user: User) -> Response:
-    """Return a redirect to the dashboard with a new session of `user`."""
+def _signed_in(request: Request, user: User, page: str) -> Response:
+    """Return a redirect to a page of the dashboard, with a new session of `user`."""
     sessions = services_of(request).sessions
-    response = RedirectResponse(DASHBOARD, 303, {"Referrer-Policy": "no-referrer"})
+    response = RedirectResponse(page, 303, {"Referrer-Policy": "no-referrer"})
     response.set_cookie(
         SESSION_COOKIE,
         sessions.begin(user, services_of(request).clock.now()),

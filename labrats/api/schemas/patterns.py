@@ -15,6 +15,7 @@ IDEMPOTENCY_KEY: Final = r"^[\x21-\x7e]+$"
 DATA_KEY: Final = r"^[-._a-zA-Z0-9]{1,253}$"
 REPOSITORY: Final = r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$"
 URL_PATH: Final = r"^/[A-Za-z0-9._~/-]*$"
+OWN_PAGE: Final = r"^/([^/\\\x00-\x20\x7f][^\\\x00-\x20\x7f]*)?$"  # browsers read `//` and `/\` as another site
 WEB_ADDRESS: Final = r"^https?://[^\s]+$"
 FILE_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 SHA256: Final = r"^[0-9a-f]{64}$"
@@ -33,6 +34,7 @@ PATTERN_MESSAGES: Final[Mapping[str, str]] = {
     DATA_KEY: "must be 1 to 253 letters, digits, dashes, dots or underscores",
     REPOSITORY: "must be the name of a repository, such as octocat/hello-world",
     URL_PATH: "must begin with a slash, followed by letters, digits and the characters . _ ~ / -",
+    OWN_PAGE: "must be the path of a page of this engine, such as /jobs",
     WEB_ADDRESS: "must be an http or https address",
     FILE_NAME: "must be letters, digits, dots, dashes or underscores, and not begin with `.` or `-`",
     SHA256: "must be 64 hexadecimal digits, in lower case",
