@@ -30,6 +30,7 @@ from labrats.api.routes import (
     login,
     model_files,
     pdfs,
+    queue,
     stats,
     webhook_sources,
     webhooks,
@@ -40,8 +41,8 @@ from labrats.api.services import Services
 from labrats.metrics import Metrics
 
 MODULES: Final = (
-    health, docs, jobs, job_events, job_texts, job_attempts, agents, instructions, events, config, ai_models, api_keys,
-    login, pdfs, workspace_uploads, stats, webhooks, webhook_sources, model_files,
+    health, docs, jobs, job_events, job_texts, job_attempts, agents, instructions, events, config, ai_models, queue,
+    api_keys, login, pdfs, workspace_uploads, stats, webhooks, webhook_sources, model_files,
 )  # fmt: skip
 RECEIVER_MODULES: Final = (health, webhooks)
 """The modules of a webhook receiver."""

@@ -4,26 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from labrats.model.job import Job
-
-Group = tuple[str, str]
-"""The provider and model that jobs compete for."""
-
-Rank = tuple[float, float, str]
-
-
-def group_of(job: Job) -> Group:
-    return job.resolved.provider, job.resolved.model
-
-
-def rank_of(job: Job, aging_seconds: float) -> Rank:
-    """Return the place of the job in its queue. A lower rank starts first.
-
-    A job gains one level of priority per `aging_seconds` of waiting. All jobs age at the same speed, so their order
-    never changes while they wait, and the rank is computed once.
-    """
-    created = job.created_at.timestamp()
-    return job.spec.priority * aging_seconds + created, created, job.id
+from labrats.model.queue_order import Group, Rank
 
 
 @dataclass

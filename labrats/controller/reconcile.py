@@ -22,7 +22,6 @@ from labrats.controller.plan import (
     is_overdue,
     plan_job,
 )
-from labrats.controller.queue import Group, group_of
 from labrats.controller.schedule import AllocateLater, CancelTimer, JobSchedule, Reconcile, ReconcileLater, Work
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.intake.repository_tokens import RepositoryTokens
@@ -32,6 +31,7 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound
 from labrats.model.job import FailedCode, Job, advance
 from labrats.model.phases import JobEvent, Phase
+from labrats.model.queue_order import Group, group_of
 from labrats.ports import Attempt, Changed, Clock, Deleted, NotStarted, Runner, Store
 from labrats.settings import EngineSettings
 

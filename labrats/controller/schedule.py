@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from labrats.controller.queue import Group, JobQueue, SlotHolders, group_of, rank_of
+from labrats.controller.queue import JobQueue, SlotHolders
 from labrats.model.ai_model import AiModel, ai_models_in_use, slots_for
 from labrats.model.job import Job
 from labrats.model.phases import Phase
+from labrats.model.queue_order import Group, group_of, rank_of
 
 
 @dataclass(frozen=True)

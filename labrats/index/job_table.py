@@ -14,7 +14,7 @@ import apsw
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 COUNTED: Final = (
     "status", "provider", "model", "type", "source", "agent_role", "repo", "owner", "failed_code",
@@ -25,9 +25,9 @@ _JOBS: Final = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY, created REAL NOT NULL, status TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
     type TEXT NOT NULL, source TEXT NOT NULL, agent_role TEXT, repo TEXT, owner TEXT NOT NULL, failed_code TEXT,
-    chain_id TEXT, search TEXT NOT NULL, finished REAL, paused_until REAL, first_started REAL, waited REAL, ran REAL,
-    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, cache_read_tokens INTEGER NOT NULL, cost_usd REAL,
-    version TEXT NOT NULL
+    chain_id TEXT, search TEXT NOT NULL, priority REAL NOT NULL, not_before REAL, finished REAL, paused_until REAL,
+    first_started REAL, waited REAL, ran REAL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL, cost_usd REAL, version TEXT NOT NULL
 ) STRICT;
 CREATE TABLE state (identity TEXT NOT NULL, version INTEGER NOT NULL) STRICT;
 INSERT INTO state VALUES ('', 0);
@@ -73,6 +73,7 @@ CREATE INDEX by_repo ON jobs (repo, created, id) WHERE repo IS NOT NULL;
 CREATE INDEX by_owner ON jobs (owner, created, id);
 CREATE INDEX by_failed_code ON jobs (failed_code, created, id) WHERE failed_code IS NOT NULL;
 CREATE INDEX by_chain ON jobs (chain_id, created, id) WHERE chain_id IS NOT NULL;
+CREATE INDEX by_queue ON jobs (provider, model, priority, created, id, not_before) WHERE status = 'waiting';
 CREATE INDEX by_pause ON jobs (provider, model, paused_until) WHERE paused_until IS NOT NULL;
 CREATE INDEX by_start ON jobs (first_started, waited) WHERE first_started IS NOT NULL;
 CREATE INDEX by_end ON jobs (finished, status, ran, input_tokens, output_tokens, cache_read_tokens, cost_usd)
@@ -80,13 +81,13 @@ CREATE INDEX by_end ON jobs (finished, status, ran, input_tokens, output_tokens,
 """
 
 _CHANGING: Final = (
-    "status", "provider", "model", "failed_code", "finished", "paused_until", "ran", "input_tokens", "output_tokens",
-    "cache_read_tokens", "cost_usd", "version",
+    "status", "provider", "model", "failed_code", "not_before", "finished", "paused_until", "ran", "input_tokens",
+    "output_tokens", "cache_read_tokens", "cost_usd", "version",
 )  # fmt: skip
 _FIRST_SEEN: Final = ("first_started", "waited")
 """Columns that keep their first value: the wait of a job is known while its first attempt is the latest."""
 _PUT: Final = f"""
-INSERT INTO jobs VALUES ({", ".join("?" * 23)}) ON CONFLICT (id) DO UPDATE SET
+INSERT INTO jobs VALUES ({", ".join("?" * 25)}) ON CONFLICT (id) DO UPDATE SET
     {", ".join(f"{column} = excluded.{column}" for column in _CHANGING)},
     {", ".join(f"{column} = coalesce({column}, excluded.{column})" for column in _FIRST_SEEN)}
 """  # noqa: S608, every interpolated text is a constant of this module
@@ -180,7 +181,7 @@ def row_of(job: Job) -> Sequence[Any]:
     return (
         job.id, created, API_STATUS[job.phase], resolved.provider, resolved.model, spec.type, spec.source,
         spec.agent_role, repo_of(job), spec.owner, status.failed_code, spec.chain.id if spec.chain else None,
-        search_text(job), finished, _seconds(job.paused_until),
+        search_text(job), float(spec.priority), _seconds(status.not_before), finished, _seconds(job.paused_until),
         started if is_first else None,
         started - created if is_first and started else None,
         # A job that was requeued and then cancelled has the start time of an attempt that had ended before.

@@ -28,6 +28,7 @@ from labrats.index.job_table import (
     open_table,
     put,
 )
+from labrats.index.queues import Place, Queue, all_queues, place_of
 from labrats.index.series import values_of
 from labrats.model.errors import Invalid, Problem
 from labrats.model.job import Job
@@ -304,6 +305,14 @@ class JobIndex:
         query = "SELECT max(paused_until) FROM jobs WHERE provider = ? AND model = ? AND paused_until IS NOT NULL"
         latest = self._db.execute(query, (provider, model)).get
         return datetime.fromtimestamp(float(latest), UTC) if latest else None
+
+    async def place_of(self, job: Job, aging_seconds: float, now: datetime) -> Place:
+        """Return the place of a waiting job in its queue. aging_seconds: see `rank_of`."""
+        return await self._query(lambda db: place_of(db, job, aging_seconds, now))
+
+    async def queues(self) -> list[Queue]:
+        """Return the load of each provider and model on which a job waits or runs."""
+        return await self._query(all_queues)
 
     def finished_before(self, time: datetime) -> Iterator[str]:
         """Yield the ids of the jobs that ended before `time`, the earliest first. They are read in pages."""

@@ -124,6 +124,7 @@ async def ai_models(recorder: CallRecorder, name: str) -> None:
     body = {"name": name, "provider": "mock", "model": name, "slots": 1}
     await recorder.call("POST", "/api/ai-models", json=body, status=201)
     await recorder.call("GET", "/api/ai-models")
+    assert name in [each["aiModel"] for each in (await recorder.call("GET", "/api/queue"))["queues"]]
     await recorder.call("GET", "/api/ai-models/{}", name)
     await recorder.call("PATCH", "/api/ai-models/{}", name, json={"slots": 2})
     await recorder.call("DELETE", "/api/ai-models/{}", name, status=204)

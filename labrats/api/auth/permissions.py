@@ -100,6 +100,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/models/jobs
         GET    /api/models/jobs/{}/logs
         DELETE /api/models/{}/{}
+        GET    /api/queue
         GET    /api/ai-models
         POST   /api/ai-models
         GET    /api/ai-models/{}

@@ -15,6 +15,7 @@ from labrats.api.openapi import answers
 from labrats.api.routes.job_access import JobId, own_job
 from labrats.api.routes.job_streams import LastEventId, parse_event_id, stream
 from labrats.api.routes.job_texts import EXAMPLE_LOG, PlainLog, plain_log, result_of
+from labrats.api.routes.queue import waiting_view
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.schemas.job import JobDetail, JobFacets, JobPage, Status, job_detail
@@ -298,7 +299,8 @@ async def detail_of(request: Request, job: Job, *, with_result: bool = True) -> 
         with suppress(NotFound):  # its retention period has passed
             result = await result_of(services, job)
     place = await services.runner.place(job.attempt_name)
-    detail = job_detail(job, result=result, live=live, place=place)
+    waiting = await waiting_view(services, job, caller_of(request)) if job.phase is Phase.PENDING else None
+    detail = job_detail(job, result=result, live=live, place=place, waiting=waiting)
     if not with_result:
         del detail["result"], detail["returnvalue"]
     return json_response(detail)

@@ -15,6 +15,7 @@ from labrats.model.job import AgentSession, CallbackPhase, Chain, FailedCode, Jo
 from labrats.model.phases import API_STATUS, Phase
 from labrats.ports import OutputTail, Place
 
+WaitReason = Literal["slots_busy", "paused", "requeued", "no_slots", "unresolved", "starting"]
 Status = Literal["waiting", "active", "completed", "failed", "cancelled"]
 
 
@@ -152,6 +153,25 @@ class CallbackView(ResponseBody):
     problem: str | None = Field(description="Why the message was abandoned; null if it was delivered.")
 
 
+class WaitingView(ResponseBody):
+    """Why a job waits."""
+
+    reason: WaitReason = Field(
+        description="`slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. "
+        "`requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied "
+        "job that the controller has not checked yet. `starting`: nothing; if that lasts, no controller is running.",
+        examples=["slots_busy"],
+    )
+    position: int = Field(description="Place in the queue of its model; 1 is next.", examples=[2])
+    slots: int = Field(description="Slots of its model.", examples=[4])
+    active: int = Field(description="Number of jobs that hold a slot.", examples=[4])
+    holders: list[str] = Field(description="The jobs among them that the caller may see.", examples=[["ir-0a1b2c3d"]])
+    paused_until: datetime | None
+    estimate_seconds: int | None = Field(
+        description="Seconds until it starts, if jobs run as long as usual; null if that is unknown.", examples=[360]
+    )
+
+
 class ConfigView(ResponseBody):
     """The resolved settings of a job. Unset fields are absent."""
 
@@ -190,6 +210,7 @@ class JobDetail(JobItem):
     workspace_setup: WorkspaceSetupView | None
     workspace_files: list[WorkspaceFileView]
     prompt_ref: PromptRef | None
+    waiting: WaitingView | None = Field(description="Null unless the job waits.")
     deadline_at: datetime | None = Field(description="Time at which the engine stops the running attempt.")
     config: ConfigView
     config_origins: dict[str, str] = Field(
@@ -240,10 +261,13 @@ def job_item(job: Job) -> dict[str, Any]:
     }
 
 
-def job_detail(job: Job, *, result: Any, live: OutputTail | None, place: Place) -> dict[str, Any]:
+def job_detail(
+    job: Job, *, result: Any, live: OutputTail | None, place: Place, waiting: dict[str, Any] | None
+) -> dict[str, Any]:
     """Return the JSON that JobDetail describes.
 
     result: the whole result. live: the output of the running attempt so far. place: of the latest attempt.
+    waiting: see WaitingView.
     """
     spec, status, resolved = job.spec, job.status, job.resolved
     logs, usage, outputs, session = status.logs, status.usage, status.outputs, status.session
@@ -263,6 +287,7 @@ def job_detail(job: Job, *, result: Any, live: OutputTail | None, place: Place) 
         "promptRef": {"name": job.prompt_ref.name, "key": job.prompt_ref.key} if job.prompt_ref else None,
         "failedCode": status.failed_code,
         "cancelRequestedAt": status.cancel_requested_at,
+        "waiting": waiting,
         "deadlineAt": status.deadline_at,
         "notBefore": status.not_before if job.phase is Phase.PENDING else None,
         "config": resolved.config,

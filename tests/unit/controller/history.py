@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from labrats.controller.queue import group_of
 from labrats.model.ai_model import AiModel
 from labrats.model.attempt_name import AttemptName
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import ENDED, MOVES, Phase
+from labrats.model.queue_order import group_of
 
 P = Phase
 

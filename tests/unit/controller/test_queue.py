@@ -5,8 +5,9 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrats.controller.queue import Group, JobQueue, SlotHolders, group_of, rank_of
+from labrats.controller.queue import JobQueue, SlotHolders
 from labrats.model.job import Job
+from labrats.model.queue_order import Group, group_of, rank_of
 from tests.fakes.clock import NOON
 from tests.support.builders import a_job, a_spec
 

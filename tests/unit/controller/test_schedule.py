@@ -5,10 +5,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from labrats.controller.queue import Group
 from labrats.controller.schedule import AllocateLater, CancelTimer, JobSchedule, Reconcile, ReconcileLater, Work
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import Phase
+from labrats.model.queue_order import Group
 from tests.fakes.clock import NOON
 from tests.support.builders import a_job, a_spec, an_ai_model, an_applied_spec
 

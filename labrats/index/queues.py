@@ -1,0 +1,79 @@
+"""The queues of jobs for the slots of each provider and model. The queries use the tables of job_table.py."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from statistics import median
+from typing import Final, NamedTuple
+
+import apsw
+
+from labrats.model.job import Job
+from labrats.model.queue_order import Group, group_of, rank_of
+
+RECENT_JOBS: Final = 50
+"""The number of ended jobs from which the usual run time of a model is taken."""
+
+_IN_GROUP: Final = "provider = ? AND model = ?"
+
+
+class Place(NamedTuple):
+    """The place of a waiting job. position: 1 is next. holders: the ids and owners of the jobs that hold slots.
+
+    usual_seconds: median run time of the latest jobs of this model that have ended; None if there is none.
+    """
+
+    position: int
+    holders: Sequence[tuple[str, str]]
+    usual_seconds: float | None
+
+
+class Queue(NamedTuple):
+    """The load of one provider and model. oldest: creation of the job that has waited longest, in Unix seconds."""
+
+    provider: str
+    model: str
+    active: int
+    waiting: int
+    oldest: float | None
+    usual_seconds: float | None
+
+
+def place_of(db: apsw.Connection, job: Job, aging_seconds: float, now: datetime) -> Place:
+    """Return the place of a waiting job. aging_seconds: see `rank_of`. Requeued jobs that wait longer are not ahead."""
+    group, rank = group_of(job), rank_of(job, aging_seconds)
+    ahead = db.execute(
+        f"SELECT count(*) FROM jobs WHERE status = 'waiting' AND {_IN_GROUP} AND coalesce(not_before, 0) <= ?"  # noqa: S608
+        " AND (priority * ? + created, created, id) < (?, ?, ?)",
+        (*group, now.timestamp(), aging_seconds, *rank),
+    ).get
+    holders = db.execute(
+        f"SELECT id, owner FROM jobs WHERE status = 'active' AND {_IN_GROUP} ORDER BY created",  # noqa: S608
+        group,
+    ).fetchall()
+    return Place(int(ahead) + 1, [(str(job_id), str(owner)) for job_id, owner in holders], _usual_seconds(db, group))
+
+
+def all_queues(db: apsw.Connection) -> list[Queue]:
+    """Return every queue in which a job waits or runs."""
+    counts: dict[Group, dict[str, int]] = {}
+    query = (
+        "SELECT provider, model, status, sum(jobs) FROM counts WHERE status IN ('waiting', 'active') GROUP BY 1, 2, 3"
+    )
+    for provider, model, status, jobs in db.execute(query):
+        if jobs:
+            counts.setdefault((str(provider), str(model)), {})[str(status)] = int(jobs)
+    query = "SELECT provider, model, min(created) FROM jobs WHERE status = 'waiting' GROUP BY 1, 2"
+    oldest = {(str(provider), str(model)): float(created) for provider, model, created in db.execute(query)}
+    return [
+        Queue(*group, each.get("active", 0), each.get("waiting", 0), oldest.get(group), _usual_seconds(db, group))
+        for group, each in sorted(counts.items())
+    ]
+
+
+def _usual_seconds(db: apsw.Connection, group: Group) -> float | None:
+    query = (
+        f"SELECT ran FROM jobs WHERE {_IN_GROUP} AND ran IS NOT NULL"  # noqa: S608
+        f" ORDER BY created DESC LIMIT {RECENT_JOBS}"
+    )
+    seconds = [float(ran) for (ran,) in db.execute(query, group)]
+    return median(seconds) if seconds else None
