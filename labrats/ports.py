@@ -203,12 +203,17 @@ class Attempt:
 
 @dataclass(frozen=True)
 class OutputTail:
-    """The end of an attempt's output. logs: its last lines, within the bounds of JobStatus.logs."""
+    """The end of an attempt's output.
+
+    logs:     its last lines, within the bounds of JobStatus.logs.
+    last_seq: the number of its last event; 0 without one.
+    """
 
     logs: tuple[str, ...] = ()
     usage: Usage = Usage()
     outputs: Outputs = Outputs()
     session: AgentSession | None = None
+    last_seq: int = 0
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ class Services:
     auth_rate_limit: AuthRateLimit = field(default_factory=AuthRateLimit)
     stream_lock: FairLock = field(default_factory=FairLock)
     """Shared by the live streams of logs and events, of which there may be hundreds."""
+    event_searches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    """Limits the searches in logs that read at the same time."""
     unverified_bodies: UnverifiedBodies = field(default_factory=UnverifiedBodies)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -24,6 +24,7 @@ from labrats.model.protocol import (
     AnyEvent,
     ErrorEvent,
     LogEvent,
+    LogOrigin,
     OutputEvent,
     PartEvent,
     ResultEvent,
@@ -107,7 +108,7 @@ class EventWriter:
         self._bytes_left += output_bytes - self._output_bytes
         self._output_bytes = output_bytes
 
-    def log(self, text: str) -> None:
+    def log(self, text: str, origin: LogOrigin = "engine") -> None:
         """Log a text for people: an event per line, or several for a very long line.
 
         Like every event except the last, it raises GiveUp with the code `output_limit` when the output reaches its
@@ -115,7 +116,7 @@ class EventWriter:
         """
         for line in self.clean(text).rstrip().split("\n"):
             for piece in split_text(line.removesuffix("\r"), TEXT_BYTES):
-                self._write(LogEvent(text=piece, **self._stamp()))
+                self._write(LogEvent(text=piece, origin=origin, **self._stamp()))
 
     def status(self, state: str, message: str | None = None) -> None:
         """Report the current step of the executor."""

@@ -125,7 +125,7 @@ def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
             case ResultEvent() | ErrorEvent():
                 usage, outputs = event.usage, event.outputs
     last = events[-1] if events else None
-    tail = OutputTail(_last_lines(events), usage, outputs, session)
+    tail = OutputTail(_last_lines(events), usage, outputs, session, last.seq if last else 0)
     return (last if isinstance(last, ResultEvent | ErrorEvent) else None), tail
 
 

@@ -6,7 +6,7 @@ that ends without one has failed, whatever its exit code.
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -152,10 +152,15 @@ class ExecutorEvent(Record, tag_field="kind"):
     at: datetime
 
 
+LogOrigin = Literal["agent", "tool", "engine"]
+"""Source of a log line: the agent's own text, the summary of a tool call or its result, or a note of the engine."""
+
+
 class LogEvent(ExecutorEvent, tag="log"):
-    """A log line for people."""
+    """A log line for people. origin: None in the output of an earlier version."""
 
     text: str
+    origin: LogOrigin | None = None
 
 
 class StatusEvent(ExecutorEvent, tag="status"):
@@ -234,13 +239,14 @@ _DECODER: Final = msgspec.json.Decoder(AnyEvent)
 class StoredLine(msgspec.Struct, frozen=True, gc=False):
     """One line of an output, of which only the kind and number are decoded.
 
-    at, text: raw JSON from the line. `text` is a string in the line of a log event.
+    at, text, origin: raw JSON from the line. `text` is a string in the line of a log event.
     """
 
     kind: str
     seq: int
     at: msgspec.Raw
     text: msgspec.Raw = msgspec.Raw()
+    origin: msgspec.Raw = msgspec.Raw()
 
     @property
     def is_log(self) -> bool:

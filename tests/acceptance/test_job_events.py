@@ -63,7 +63,7 @@ async def test_events_of_all_attempts_are_typed(user: User) -> None:
     head = {"id", "attempt", "at", "kind"}
     assert {kind: {k: v for k, v in event.items() if k not in head} for kind, event in by_kind.items()} == {
         "status": {"state": "running", "message": None},
-        "log": {"text": "line 3"},
+        "log": {"text": "line 3", "origin": "agent"},
         "usage": {"usage": USED},
         "error": {"code": "agent_error", "message": "not yet", "retryAfterSeconds": None} | TOTALS,
         "result": {"result": {"done": True}} | TOTALS,
@@ -141,3 +141,71 @@ async def test_result_too_large_for_an_event_is_in_the_job_detail(user: User) ->
     events = await pages(user, detail["id"], 1000)
     assert events[-1]["kind"] == "result"
     assert {event["kind"] for event in events} == {"status", "result"}
+
+
+SEARCHED = [
+    {"log": "line {n}", "times": 1200},
+    {"log": 'a "quoted" Needle, Größe'},
+    {"onAttempt": 1, "steps": [{"fail": "the needle broke"}]},
+    {"log": "end"},
+]
+
+
+async def searched_job(user: User) -> str:
+    """Run a job of two attempts with some 1,200 events each."""
+    job_id: str = (await user.run(*SEARCHED, config={"maxAttempts": 2}))["id"]
+    return job_id
+
+
+async def test_search_finds_all_matches_and_counts_them(user: User) -> None:
+    job_id = await searched_job(user)
+
+    async def search(q: str, **query: Any) -> Any:
+        answer = await user.get(f"/api/jobs/{job_id}/events", q=q, **query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    found = await search("NEEDLE")
+    assert [(each["attempt"], each["kind"]) for each in found["events"]] == [(1, "log"), (1, "error"), (2, "log")]
+    assert (found["total"], found["next"]) == (3, None)
+    first = await search("line 1", limit=2)
+    rest = await search("line 1", limit=1000, after=first["next"])
+    assert first["total"] == rest["total"] == 2 * 312  # 1, 10-19, 100-199, 1000-1199 and the 1 in each hundred
+    assert len(first["events"]) + len(rest["events"]) == first["total"]
+    assert (await search('"quoted"'))["total"] == 2
+    assert (await search("Größe"))["total"] == 2
+    assert (await search("needle", kind="error"))["total"] == 1
+    assert await search("origin") == {"events": [], "next": None, "total": 0}, "names of fields are no text"
+
+
+async def test_pages_backwards_lead_from_the_end_to_the_beginning(user: User) -> None:
+    job_id = await searched_job(user)
+    all_events = await pages(user, job_id, 1000)
+
+    page = (await user.get(f"/api/jobs/{job_id}/events", tail="true", limit=700)).json()
+    assert (page["firstId"], page["lastId"], page["next"]) == (all_events[0]["id"], all_events[-1]["id"], None)
+    events = page["events"]
+    while len(page["events"]) == 700:
+        page = (await user.get(f"/api/jobs/{job_id}/events", before=events[0]["id"], limit=700)).json()
+        events = page["events"] + events
+
+    assert events == all_events
+
+
+async def test_events_of_some_kinds_are_listed(user: User) -> None:
+    job_id = (await user.run(*STEPS, config={"maxAttempts": 2}))["id"]
+
+    answer = await user.get(f"/api/jobs/{job_id}/events", kind=["usage", "error"])
+
+    assert [event["kind"] for event in answer.json()["events"]] == ["usage", "error", "usage"]
+
+
+async def test_contradictory_places_are_refused(user: User) -> None:
+    job_id = (await user.run())["id"]
+
+    answers = [
+        await user.get(f"/api/jobs/{job_id}/events", **query)
+        for query in ({"after": "1-1", "before": "1-2"}, {"tail": "true", "before": "1-2"}, {"kind": "logs"})
+    ]
+
+    assert [answer.status_code for answer in answers] == [422, 422, 422]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from labrats.api.routes.job_events import event_json
+from labrats.api.routes.event_views import event_json
 from labrats.api.routes.jobs import log_line
 from labrats.model.protocol import StoredLine, stored_lines
 from labrats.model.record import encode
@@ -24,7 +24,16 @@ def test_the_text_of_a_log_event_is_copied_unchanged(text: str) -> None:
     assert log
     assert event
     assert json.loads(log) == {"log": text}
-    assert json.loads(event) | {"at": ""} == {"id": "2-7", "attempt": 2, "at": "", "kind": "log", "text": text}
+    head = {"id": "2-7", "attempt": 2, "at": "", "kind": "log"}
+    assert json.loads(event) | {"at": ""} == head | {"text": text, "origin": None}
+
+
+@pytest.mark.parametrize(("origin", "shown"), [(b'"agent"', "agent"), (b'"evil"', None), (b'{"a":1}', None)])
+def test_only_known_origins_are_copied(origin: bytes, shown: str | None) -> None:
+    line = b'{"kind":"log","seq":1,"at":"2030-01-01T12:00:00Z","text":"x","origin":%s}' % origin
+    event = event_json(1, the_line(line), line)
+    assert event
+    assert json.loads(event)["origin"] == shown
 
 
 def test_other_events_are_not_in_the_log() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from labrats.model.errors import NotFound
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, Usage
-from labrats.model.protocol import TEXT_BYTES, ResultEvent
+from labrats.model.protocol import TEXT_BYTES, ResultEvent, events_in
 from labrats.ports import OutputTail, Runner
 from tests.conformance.attempts import HANG, end_of, ends_of, events_of, logs_in, until_logged
 from tests.support.builders import an_attempt
@@ -99,7 +99,10 @@ async def test_the_tail_of_a_running_attempt_has_its_output_so_far(runner: Runne
     attempt = an_attempt([{"usage": {"outputTokens": 3}}, {"log": "grüße"}, HANG])
     await runner.start(attempt)
     await until_logged(runner, attempt, "grüße")
-    assert await runner.tail(attempt.name) == OutputTail(("grüße",), Usage(output_tokens=3, cost_usd=0.0))
+    tail = await runner.tail(attempt.name)
+    assert (tail.logs, tail.usage) == (("grüße",), Usage(output_tokens=3, cost_usd=0.0))
+    batches = [lines async for lines in runner.read(attempt.name, follow=False)]
+    assert tail.last_seq == max(event.seq for event in events_in(b"".join(batches)))
 
 
 async def test_the_tail_is_bounded_in_lines(runner: Runner) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import ErrorEvent
-from labrats.ports import Alive, Gone, OutputTail, Runner
+from labrats.ports import Alive, Gone, Runner
 from tests.conformance.attempts import HANG, end_of, ends_of, first_reported_end, until_logged
 from tests.conformance.runner_backends import RunnerBackend
 from tests.support.builders import an_attempt
@@ -41,7 +41,7 @@ async def test_an_executor_that_dies_without_an_outcome_is_reported_with_its_exi
     for words, gone in zip(deaths, await ends_of(runner, [[*begin, step] for step in deaths.values()]), strict=True):
         assert (gone.outcome, gone.code) == (None, FailedCode.EXECUTOR_DIED)
         assert words in gone.reason
-        assert gone.tail == OutputTail(("so far",), Usage(input_tokens=7, cost_usd=0.0))
+        assert (gone.tail.logs, gone.tail.usage) == (("so far",), Usage(input_tokens=7, cost_usd=0.0))
 
 
 async def test_an_executor_that_is_killed_is_reported_with_the_signal(backend: RunnerBackend, runner: Runner) -> None:

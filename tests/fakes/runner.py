@@ -233,7 +233,7 @@ class MemoryExecutor:
             if room < 0 or len(logs) == STATUS_LOG_LINES:
                 break
             logs.insert(0, text)
-        return OutputTail(tuple(logs), self.usage)
+        return OutputTail(tuple(logs), self.usage, last_seq=self.events[-1].seq if self.events else 0)
 
     async def _play(self, action: Action) -> None:
         match action:

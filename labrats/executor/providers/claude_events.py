@@ -328,7 +328,7 @@ class ClaudeEventTranslator:
         self.failure = event.error or ""
         for block in event.message.content if isinstance(event.message.content, list) else ():
             if block.type == "text" and not event.is_api_error_message:  # the failure is reported at the end
-                self._context.events.log(block.text)
+                self._context.events.log(block.text, "agent")
             elif block.type == "tool_use":
                 if block.name not in _SUBAGENT_TOOLS:
                     self._open_calls[block.id] = event.parent_tool_use_id

@@ -39,13 +39,13 @@ def _read_with_lone_surrogates(decoder: msgspec.json.Decoder[T], line: bytes) ->
 
 def report_tool_call(events: EventWriter, call_id: str, name: str, tool_input: Any, description: str) -> None:
     """Report a tool call, and log the first line of its description."""
-    events.log(f"→ {name}: {summary(events.clean(description))}")
+    events.log(f"→ {name}: {summary(events.clean(description))}", "tool")
     events.tool_call(call_id, name, tool_input)
 
 
 def report_tool_result(events: EventWriter, call_id: str, text: str, *, is_error: bool) -> None:
     """Report the result of a tool call, and log its first line."""
-    events.log(f"← {'error: ' if is_error else ''}{summary(events.clean(text))}")
+    events.log(f"← {'error: ' if is_error else ''}{summary(events.clean(text))}", "tool")
     events.tool_result(call_id, text, is_error=is_error)
 
 

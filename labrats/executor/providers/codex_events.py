@@ -219,7 +219,7 @@ class CodexEventTranslator:
         match item.type:
             case "agent_message":
                 self.last_text = item.text
-                self._context.events.log(item.text)
+                self._context.events.log(item.text, "agent")
             case "error":  # used for warnings
                 self._context.events.log(f"[{item.message}]")
         if item.call:

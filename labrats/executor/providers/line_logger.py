@@ -47,4 +47,4 @@ class LineLogger:
 
     def _log(self, text: str) -> None:
         self._since = time.monotonic()
-        self._events.log(self._prefix + text)
+        self._events.log(self._prefix + text, "agent")

@@ -56,9 +56,9 @@ def _script_of(context: RunContext) -> list[Step] | None:
 
 def _play_default(context: RunContext) -> str:
     words = _count_words(context.prompt)
-    context.events.log("mock: reading the prompt")
-    context.events.log(f"mock: it has {words}")
-    context.events.log("mock: done")
+    context.events.log("mock: reading the prompt", "agent")
+    context.events.log(f"mock: it has {words}", "agent")
+    context.events.log("mock: done", "agent")
     more = f", and instructions of {_count_words(context.instructions)}" if context.instructions else ""
     return f"The mock provider read a prompt of {words}{more}, and did nothing else."
 
@@ -105,7 +105,7 @@ async def _log(step: Log, context: RunContext) -> None:
     for count in range(1, step.times + 1):
         if count > 1:
             await asyncio.sleep(step.every_ms / 1000)
-        context.events.log(step.log.replace("{n}", str(count)))
+        context.events.log(step.log.replace("{n}", str(count)), "agent")
 
 
 def _check_turns(context: RunContext) -> None:

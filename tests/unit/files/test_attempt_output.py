@@ -102,7 +102,7 @@ def test_a_huge_sparse_file_is_not_read_in_one_call(output: Path) -> None:
 def test_an_incomplete_last_line_is_ignored(output: Path) -> None:
     output.write_bytes(lines_of(a_log(1)) + lines_of(a_result(seq=2))[:-1])
     assert read_all(OutputReader(output)) == [1]
-    assert read_end(output) == (None, OutputTail(("tick",)))
+    assert read_end(output) == (None, OutputTail(("tick",), last_seq=1))
 
 
 def test_a_long_output_can_be_read_after_each_number(output: Path) -> None:
@@ -142,10 +142,10 @@ def test_the_latest_usage_and_outputs_count(output: Path) -> None:
         a_log(3),
     ]
     output.write_bytes(lines_of(*events, UsageEvent(seq=4, at=NOON, usage=late)))
-    assert read_end(output)[1] == OutputTail(("tick",), late, outputs)
+    assert read_end(output)[1] == OutputTail(("tick",), late, outputs, last_seq=4)
     final = a_result(seq=5, usage=Usage(turns=3), outputs=Outputs(branch="final"))
     output.write_bytes(lines_of(*events, final))
-    assert read_end(output)[1] == OutputTail(("tick",), Usage(turns=3), Outputs(branch="final"))
+    assert read_end(output)[1] == OutputTail(("tick",), Usage(turns=3), Outputs(branch="final"), last_seq=5)
 
 
 @pytest.mark.parametrize("tools", [0, 100, 600])
@@ -174,4 +174,4 @@ def test_log_lines_beyond_the_limit_are_not_searched(output: Path) -> None:
     tools = [ToolEvent(seq=seq, at=NOON, id="t", output="x" * 50_000) for seq in range(2, 200)]
     output.write_bytes(lines_of(a_log(1), *tools))
     assert output.stat().st_size > 2 * MAX_TAIL_BYTES
-    assert read_end(output) == (None, OutputTail())
+    assert read_end(output) == (None, OutputTail(last_seq=199))

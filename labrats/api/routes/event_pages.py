@@ -1,0 +1,162 @@
+"""Pages of a job's events: after or before an event, the last ones, or those that match a filter."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from labrats.api.routes.event_views import event_view
+from labrats.api.routes.job_streams import Position, event_id
+from labrats.api.services import Services
+from labrats.model.attempt_name import AttemptName
+from labrats.model.job import Job
+from labrats.model.protocol import decode_event, stored_lines
+
+WINDOW: Final = 1000
+"""Events that are read at once on the way backwards."""
+
+_NOT_SEARCHED: Final = frozenset({"id", "attempt", "at", "kind", "origin", "call"})
+"""Fields of an event that are no text of it."""
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """Conditions on events. kinds: any of them, or all if empty. text: occurs in a text of the event, in lower case."""
+
+    kinds: frozenset[str] = frozenset()
+    text: str = ""
+
+    @property
+    def needle(self) -> bytes:
+        """The text as it occurs in the JSON of an event in lower case."""
+        return msgspec.json.encode(self.text)[1:-1]
+
+    def matches(self, view: dict[str, Any]) -> bool:
+        shown = (value for name, value in view.items() if name not in _NOT_SEARCHED)
+        return not self.text or any(self.text in text.lower() for value in shown for text in _texts(value))
+
+
+ALL: Final = EventFilter()
+
+
+@dataclass
+class Page:
+    """A page of events. total: of matching events in the whole job, where it was counted. is_last: no more follow."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    total: int | None = None
+    is_last: bool = True
+
+
+async def page_after(services: Services, job: Job, position: Position, limit: int, wanted: EventFilter) -> Page:
+    """Return the first events after the position."""
+    page = Page()
+    async with aclosing(_events_after(services, job, position, wanted)) as found:
+        async for view in found:
+            if len(page.events) == limit:
+                page.is_last = False
+                return page
+            page.events.append(view)
+    return page
+
+
+async def search(services: Services, job: Job, position: Position, limit: int, wanted: EventFilter) -> Page:
+    """Return the first matching events after the position, and count the matches in the whole job."""
+    page = Page(total=0)
+    async with services.event_searches, aclosing(_events_after(services, job, (1, 0), wanted)) as found:
+        async for view in found:
+            assert page.total is not None
+            page.total += 1
+            if _position(view) > position and len(page.events) < limit:
+                page.events.append(view)
+            elif _position(view) > position:
+                page.is_last = False
+    return page
+
+
+async def page_before(services: Services, job: Job, position: Position | None, limit: int, wanted: EventFilter) -> Page:
+    """Return the last events before the position, or the last of all without one."""
+    events: list[dict[str, Any]] = []
+    first = min(position[0], job.status.attempts) if position else job.status.attempts
+    for number in range(first, 0, -1):
+        end = position[1] if position and number == position[0] else await _last_seq(services, job, number) + 1
+        while end > 1 and len(events) < limit:
+            begin = max(1, end - WINDOW)
+            events = [*await _window(services, job, number, range(begin, end), wanted), *events]
+            end = begin
+        if len(events) >= limit:
+            break
+    return Page(events[-limit:], is_last=position is None)
+
+
+async def bounds(services: Services, job: Job) -> tuple[str | None, str | None]:
+    """Return the ids of the job's first and last event; None while there is none, or if all were deleted."""
+    numbers = range(1, job.status.attempts + 1)
+    first = [number for number in numbers if await _last_seq(services, job, number)]
+    if not first:
+        return None, None
+    return event_id(first[0], 1), event_id(first[-1], await _last_seq(services, job, first[-1]))
+
+
+async def _last_seq(services: Services, job: Job, number: int) -> int:
+    return (await services.runner.tail(AttemptName(job.id, number))).last_seq
+
+
+async def _window(
+    services: Services, job: Job, number: int, seqs: range, wanted: EventFilter
+) -> Sequence[dict[str, Any]]:
+    """Return the matching events of an attempt whose numbers are in the range."""
+    views: list[dict[str, Any]] = []
+    async with aclosing(services.runner.read(AttemptName(job.id, number), seqs.start - 1, follow=False)) as batches:
+        async for lines in batches:
+            for seq, view in _views_in(number, lines, wanted):
+                if seq >= seqs.stop:
+                    return views
+                views.append(view)
+    return views
+
+
+async def _events_after(
+    services: Services, job: Job, position: Position, wanted: EventFilter
+) -> AsyncGenerator[dict[str, Any]]:
+    """Yield the matching events of all attempts so far, after the position."""
+    first, seq = position
+    for number in range(first, job.status.attempts + 1):
+        after = seq if number == first else 0
+        async with aclosing(services.runner.read(AttemptName(job.id, number), after, follow=False)) as batches:
+            async for lines in batches:
+                for _, view in _views_in(number, lines, wanted):
+                    yield view
+                await asyncio.sleep(0)  # a long log is read in pieces, between other requests
+
+
+def _views_in(number: int, lines: bytes, wanted: EventFilter) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the JSON of the matching events. Only events that may match are decoded."""
+    needle = wanted.needle
+    if needle and needle not in lines.lower():
+        return
+    for stored, line in stored_lines(lines):
+        if (wanted.kinds and stored.kind not in wanted.kinds) or (needle and needle not in line.lower()):
+            continue
+        if (event := decode_event(line)) and (view := event_view(number, event)) and wanted.matches(view):
+            yield stored.seq, view
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+
+
+def _position(view: dict[str, Any]) -> Position:
+    number, _, seq = view["id"].partition("-")
+    return int(number), int(seq)
