@@ -17,10 +17,10 @@ from labrats.intake.events import IncomingEvent, trigger_in_chain
 from labrats.intake.job_names import NAME_TRIES, JobNames
 from labrats.intake.request import JobRequest
 from labrats.intake.stored_events import stored_event
+from labrats.intake.stored_jobs import repo_of_job, texts_of_job
 from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolicy
-from labrats.model.core_resources import ConfigMap, Secret
+from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
-from labrats.model.git_repo import GitRepo
 from labrats.model.job import Chain, Job
 from labrats.model.outside_text import as_text, shortened
 from labrats.model.phases import API_STATUS, Phase
@@ -169,7 +169,7 @@ class Chains:
             owner=job.spec.owner,
             api_key_ref=job.spec.api_key_ref,
             untrusted=job.spec.untrusted,
-            prompt=None if event else await self._prompt_of(job),
+            prompt=None if event else (await texts_of_job(self._store, job)).prompt,
             event=event,
             agent=agent,
             trigger=trigger,
@@ -183,7 +183,7 @@ class Chains:
             ),
             parent_result=await self._result_of(job),
             priority=job.spec.priority,
-            repo=await self._repo_of(job),
+            repo=await repo_of_job(self._store, job),
             token_from=setup.token_from if setup else None,
             git_ref=(job.status.outputs.branch or setup.git_ref) if setup else None,
             git_depth=setup.git_depth if setup else None,
@@ -195,21 +195,6 @@ class Chains:
         if job.spec.event_ref is None:
             return None
         return stored_event(await self._store.get(ConfigMap, job.spec.event_ref.name))
-
-    async def _prompt_of(self, job: Job) -> str | None:
-        """Return the parent's prompt, for a chain that no event started."""
-        if (reference := job.spec.prompt_ref) is None:
-            return job.spec.prompt
-        return (await self._store.get(ConfigMap, reference.name)).data.get(reference.key)
-
-    async def _repo_of(self, job: Job) -> GitRepo | None:
-        """Return the parent's repository with its credential. The child gets a copy, or new tokens."""
-        if (setup := job.spec.workspace_setup) is None:
-            return None
-        if setup.credentials_ref is None or setup.token_from:
-            return GitRepo(setup.git_repo)
-        credential = (await self._store.get(Secret, setup.credentials_ref)).data
-        return GitRepo(setup.git_repo, username=credential.get("username", ""), password=credential.get("password", ""))
 
     async def _result_of(self, job: Job) -> Any:
         """Return the parent's result, or its failure, cut to its bound."""

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labrats.intake.prompts import Texts
-from labrats.intake.request import JobRequest
+from labrats.intake.request import JobRequest, Texts
 from labrats.intake.stored_events import event_part
 from labrats.intake.validation import WorkspaceContents
 from labrats.model.agent import AiAgent
@@ -37,7 +36,8 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
         source=request.source,
         type=request.type,
         agent_role=prepared.agent.spec.trigger_name if prepared.agent else None,
-        title=title_of(request.prompt),
+        title=title_of(request.prompt) or (request.rerun_of.spec.title if request.rerun_of else None),
+        rerun_of=request.rerun_of.id if request.rerun_of else None,
         prompt_ref=KeyReference(name=texts_name, key=PROMPT_KEY),
         instructions_ref=KeyReference(name=texts_name, key=INSTRUCTIONS_KEY) if has_instructions else None,
         priority=request.priority,

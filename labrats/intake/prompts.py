@@ -3,11 +3,11 @@
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
 from labrats.index.catalog import Catalog
-from labrats.intake.request import JobRequest
+from labrats.intake.request import JobRequest, Texts
 from labrats.model.agent import AiAgent, Trigger
 from labrats.model.job import PROMPT_BYTES
 from labrats.model.outside_text import as_text, shortened
@@ -33,16 +33,10 @@ _NOTE: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Texts:
-    """The texts of one job. instructions: given to the agent apart from the prompt; None if there are none."""
-
-    prompt: str
-    instructions: str | None = None
-
-
 def texts_of(request: JobRequest, agent: AiAgent | None, catalog: Catalog) -> Texts:
-    """Write the texts of the requested job, within their bounds."""
+    """Write the texts of the requested job, within their bounds. A rerun has the texts of the first job."""
+    if request.rerun_texts:
+        return replace(request.rerun_texts, prompt=request.prompt or request.rerun_texts.prompt)
     writer = Writer(_values(request))
     instructions = writer.fill(_instructions(agent, request.trigger, catalog))
     if request.prompt is None and request.event:

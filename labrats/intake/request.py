@@ -10,7 +10,7 @@ from labrats.model.agent import AiAgent, Trigger
 from labrats.model.config import JobConfig
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo
-from labrats.model.job import DEFAULT_PRIORITY, Chain, Pipeline, WorkspaceUpload
+from labrats.model.job import DEFAULT_PRIORITY, Chain, Job, Pipeline, WorkspaceUpload
 from labrats.model.webhook_source import WebhookSource
 
 
@@ -23,6 +23,14 @@ class RepoAddress:
 
     address: str = field(repr=False)
     field: str = GIT_REPO_FIELD
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of one job. instructions: given to the agent apart from the prompt; None if there are none."""
+
+    prompt: str
+    instructions: str | None = None
 
 
 def _none(_: str) -> bool:
@@ -47,6 +55,7 @@ class JobRequest:
     uploads:      earlier uploads for the workspace.
     may_see:      returns whether the job may use uploads of an owner.
     untrusted:    true if an external contributor, whom the webhook source admits, caused the event.
+    rerun_of:     the job that this one repeats, with its texts and the settings that were chosen for it.
     """
 
     source: str
@@ -75,6 +84,9 @@ class JobRequest:
     pipeline: Pipeline | None = None
     callback_url: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    rerun_of: Job | None = None
+    rerun_texts: Texts | None = None
+    rerun_config: JobConfig | None = None
 
     @property
     def is_child(self) -> bool:

@@ -11,12 +11,16 @@ from labrats.model.webhook_source import WebhookSourceSpec
 
 NOTHING: Final = JobConfig()
 
+RERUN_LAYER: Final = "rerun"
+"""The layer of the settings that were chosen for the job of which this one is a rerun."""
+
 
 def settings_of(request: JobRequest, agent: AiAgent | None, catalog: Catalog) -> ResolvedConfig:
     """Resolve the settings of the requested job. Each comes from the first layer that sets it, which is recorded."""
     source, config = request.webhook_source, catalog.ai_config
     layers = [
         ConfigLayer("request", request.config),
+        ConfigLayer(RERUN_LAYER, request.rerun_config or NOTHING),
         ConfigLayer("trigger", request.trigger.config if request.trigger else NOTHING),
         ConfigLayer("webhook-source-override", _of_repo(source.spec, request.repo_name) if source else NOTHING),
         ConfigLayer("webhook-source", source.spec.defaults if source else NOTHING),

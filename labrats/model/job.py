@@ -141,6 +141,7 @@ class JobSpec(Record):
     instructions_ref: instructions of the agent, in addition to the prompt.
     event_ref:        event that started the chain, for the next agents.
     title:            first line of the prompt.
+    rerun_of:         id of the job that this one repeats.
     resolved:         settings of the job. A job applied with kubectl has them in its status.
     """
 
@@ -148,6 +149,7 @@ class JobSpec(Record):
     type: str
     agent_role: str | None = None
     title: str | None = None
+    rerun_of: str | None = None
     prompt: str | None = None
     prompt_ref: KeyReference | None = None
     instructions_ref: KeyReference | None = None
@@ -455,12 +457,17 @@ def retried(job: Job) -> Job:
 def after_retry_request(job: Job, now: datetime) -> Job:
     """Return a Failed job as Pending. Raises IllegalMove for any other job, and for one whose git token has expired."""
     pending = retried(job)
+    check_git_token(job, now)
+    return pending
+
+
+def check_git_token(job: Job, now: datetime) -> None:
+    """Raise IllegalMove if the git token that came with the job has likely expired."""
     setup = job.spec.workspace_setup
     came_with_token = setup and setup.credentials_ref and not setup.token_from
     if came_with_token and now - job.created_at > TOKEN_LIFETIME:
         message = "the job's git token is more than 10 minutes old and has likely expired; submit the job again"
         raise IllegalMove(message)
-    return pending
 
 
 def after_cancel_request(job: Job, now: datetime) -> Job:

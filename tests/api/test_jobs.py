@@ -66,9 +66,11 @@ class TestRetryOfAJobWithAToken:
         await ended(api, job_id)
         api.clock.step(10)
         after = await user.post(f"/api/jobs/{job_id}/retry")
+        rerun = await user.post(f"/api/jobs/{job_id}/rerun", json={})
 
-        assert (within.status_code, after.status_code) == (200, 400)
+        assert (within.status_code, after.status_code, rerun.status_code) == (200, 400, 400)
         assert "10 minutes" in after.json()["error"]
+        assert "10 minutes" in rerun.json()["error"]
         assert (await api.store.get(Job, job_id)).status.attempts == 2
 
     async def test_a_job_without_a_token_can_always_be_retried(self, api: Api, user: httpx2.AsyncClient) -> None:

@@ -55,6 +55,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/jobs/{}/result
         GET    /api/jobs/{}/attempts
         POST   /api/jobs/{}/retry
+        POST   /api/jobs/{}/rerun
         POST   /api/jobs/{}/cancel
     """,
     Access.ADMIN: """

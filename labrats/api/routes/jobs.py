@@ -19,8 +19,11 @@ from labrats.api.routes.queue import waiting_view
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.schemas.job import JobDetail, JobFacets, JobPage, Status, job_detail
-from labrats.api.schemas.submission import Submission, check_complete, job_request
+from labrats.api.schemas.submission import Rerun, Submission, check_complete, job_request, rerun_changes
 from labrats.index.jobs import JobFilter
+from labrats.intake.job_names import JobNames
+from labrats.intake.request import JobRequest
+from labrats.intake.reruns import rerun_request
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem
 from labrats.model.job import Job, after_cancel_request, after_retry_request
@@ -84,8 +87,12 @@ async def submit(request: Request, body: Submission, idempotency_key: Idempotenc
     """Queue a job. It is on stable storage when the answer arrives, and will end in exactly one terminal phase."""
     check_complete(body)
     caller = caller_of(request)
-    names = job_names(idempotency_key, caller.id, body)
-    job, is_replay = await services_of(request).admission.admit(job_request(body, caller), names)
+    return await _admitted(request, job_request(body, caller), job_names(idempotency_key, caller.id, body))
+
+
+async def _admitted(request: Request, wanted: JobRequest, names: JobNames) -> Response:
+    """Create the job, and return the answer to its submission."""
+    job, is_replay = await services_of(request).admission.admit(wanted, names)
     answer = json_response({"jobId": job.id, "source": job.spec.source, "type": job.spec.type}, 201)
     if is_replay:
         answer.headers[REPLAYED] = "true"
@@ -271,6 +278,36 @@ async def retry(request: Request, job_id: JobId) -> Response:
         lambda found: after_retry_request(found, services.clock.now()),
     )
     return await detail_of(request, job)
+
+
+@router.post(
+    "/api/jobs/{job_id}/rerun",
+    status_code=201,
+    responses=answers(
+        201,
+        Submitted,
+        "The new job is on stable storage",
+        400,
+        403,
+        404,
+        413,
+        415,
+        422,
+        429,
+        headers={REPLAYED: f"`true` if an earlier request with the same `{KEY_HEADER}` created the job."},
+    ),
+    summary="Run a job again as a new one",
+)
+async def rerun(request: Request, job_id: JobId, body: Rerun, idempotency_key: IdempotencyKey = None) -> Response:
+    """Submit a job again, with its prompt, instructions, files and repository, and perhaps other settings.
+
+    The new job belongs to the caller, is in no chain, and has no callback. Settings of agents and the engine apply as
+    they are now.
+    """
+    services, caller, job = services_of(request), caller_of(request), await own_job(request, job_id)
+    changes, uploads, now = rerun_changes(body), services.settings.uploads, services.clock.now()
+    wanted = await rerun_request(services.store, job, changes, caller, uploads, now)
+    return await _admitted(request, wanted, job_names(idempotency_key, f"{caller.id} {job_id}", body))
 
 
 @router.post(

@@ -199,6 +199,7 @@ class JobDetail(JobItem):
 
     result: Any = optional(description="The agent's whole answer.", examples=["Done, see the branch."])
     phase: Phase = Field(examples=["Succeeded"])
+    rerun_of: str | None = Field(description="The job of which this one is a rerun.")
     account_name: str | None = Field(description="The AiModel whose slot the job holds or held.")
     k8s_job_name: str | None = Field(alias="k8sJobName", description="The latest attempt's Job, on Kubernetes.")
     executor_pod_name: str | None = Field(description="The pod of that Job, once it has started.")
@@ -275,6 +276,7 @@ def job_detail(
         logs, usage, outputs, session = live.logs, usage + live.usage, live.outputs, live.session or session
     return job_item(job) | {
         "phase": job.phase.value,
+        "rerunOf": spec.rerun_of,
         "priority": spec.priority,
         "accountName": status.slot,
         "k8sJobName": place.job_name,

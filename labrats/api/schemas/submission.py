@@ -14,6 +14,7 @@ from labrats.api.schemas.patterns import GIT_REF, PATTERN_MESSAGES
 from labrats.api.schemas.sampling import SamplingBody, sampling
 from labrats.files.attachments import Content
 from labrats.intake.request import JobRequest, RepoAddress
+from labrats.intake.reruns import Changes
 from labrats.model.caller import Caller
 from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid, Problem
@@ -186,6 +187,24 @@ class Submission(RequestBody):
         if prompt is None and info.data.get("type") != ERROR_REPORTING:
             raise ValueError(f"is required, unless type is {ERROR_REPORTING}")
         return prompt
+
+
+class Rerun(RequestBody):
+    """Changes to a job that runs again. Absent fields keep the values of the first job."""
+
+    model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [{"config": {"model": "opus"}}]}}
+
+    prompt: str | None = Field(default=None, min_length=1, description="Another prompt. At most 900 KiB.")
+    config: ConfigBody = Field(default=ConfigBody(), description="Settings to change.")
+    priority: Annotated[float, AfterValidator(int_if_whole)] | None = Field(
+        default=None, ge=-1000, le=1000, allow_inf_nan=False
+    )
+    metadata: dict[str, Any] | None = Field(default=None, description="Replaces the metadata of the first job.")
+
+
+def rerun_changes(body: Rerun) -> Changes:
+    """Return the changes in the engine's form."""
+    return Changes(body.prompt, job_config(body.config), body.priority, body.metadata)
 
 
 def check_complete(submission: Submission) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from labrats.index.catalog import Catalog
 from labrats.intake.events import IncomingEvent
-from labrats.intake.prompts import INSTRUCTIONS_BYTES, VALUE_BYTES, Texts, Writer, texts_of
-from labrats.intake.request import JobRequest
+from labrats.intake.prompts import INSTRUCTIONS_BYTES, VALUE_BYTES, Writer, texts_of
+from labrats.intake.request import JobRequest, Texts
 from labrats.model.instruction import Scope
 from labrats.model.job import PROMPT_BYTES
 from labrats.model.outside_text import shortened

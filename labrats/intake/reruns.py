@@ -1,0 +1,85 @@
+"""Requests to run a job again as a new one, with the same texts, files and repository, and perhaps other settings."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from labrats.intake.request import JobRequest
+from labrats.intake.settings import RERUN_LAYER
+from labrats.intake.stored_jobs import repo_of_job, texts_of_job
+from labrats.model.caller import Caller
+from labrats.model.config import JobConfig, ResolvedConfig, wire_name
+from labrats.model.errors import IllegalMove, NotFound
+from labrats.model.job import Job, check_git_token
+from labrats.ports import Store
+
+_CHOSEN: Final = frozenset({"request", RERUN_LAYER, "trigger", "webhook-source-override", "webhook-source"})
+"""The layers whose settings were chosen for the first job. Those of agents and the engine apply as they are now."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Changes to the first job. None where nothing changes."""
+
+    prompt: str | None = None
+    config: JobConfig = JobConfig()
+    priority: int | float | None = None
+    metadata: dict[str, Any] | None = None
+
+
+async def rerun_request(
+    store: Store, job: Job, changes: Changes, caller: Caller, uploads: Path, now: datetime
+) -> JobRequest:
+    """Return the request to run `job` again. uploads: the volume with its files.
+
+    The new job belongs to the caller and is in no chain, and no callback reports it. Raises IllegalMove if a part of
+    the first job no longer exists, or if its git token has expired.
+    """
+    check_git_token(job, now)
+    spec, setup = job.spec, job.spec.workspace_setup
+    try:
+        texts, repo = await texts_of_job(store, job), await repo_of_job(store, job)
+    except NotFound as error:
+        raise IllegalMove("the job's prompt or git credential was deleted; submit the job again") from error
+    return JobRequest(
+        source=spec.source,
+        type=spec.type,
+        owner=caller.id,
+        api_key_ref=caller.secret,
+        prompt=changes.prompt,
+        rerun_of=job,
+        rerun_texts=texts,
+        rerun_config=chosen_settings(job.resolved),
+        agent_role=spec.agent_role,
+        config=changes.config,
+        priority=spec.priority if changes.priority is None else changes.priority,
+        repo=repo,
+        token_from=setup.token_from if setup else None,
+        git_ref=setup.git_ref if setup else None,
+        git_depth=setup.git_depth if setup else None,
+        files=await asyncio.to_thread(_files_of, job, uploads),
+        untrusted=spec.untrusted,
+        pipeline=spec.pipeline,
+        metadata=spec.metadata if changes.metadata is None else changes.metadata,
+    )
+
+
+def chosen_settings(resolved: ResolvedConfig) -> JobConfig:
+    """Return the settings that were chosen for a job, and its provider."""
+    values = msgspec.structs.asdict(resolved.config)
+    chosen = {name: value for name, value in values.items() if resolved.origins.get(wire_name(name)) in _CHOSEN}
+    return JobConfig(**(chosen | {"provider": resolved.provider}))
+
+
+def _files_of(job: Job, uploads: Path) -> Sequence[tuple[str, Path]]:
+    """Return the name and the path of each file of the job. Raises IllegalMove if one is missing."""
+    files = [(file.name, uploads / file.path) for file in job.spec.files]
+    for name, path in files:
+        if not path.is_file():
+            raise IllegalMove(f"the job's file {name!r} was deleted; submit the job again")
+    return files

@@ -1,0 +1,28 @@
+"""The parts of a stored job that a later one gets: its texts, and its repository with the credential."""
+
+from labrats.intake.request import Texts
+from labrats.model.core_resources import ConfigMap, Secret
+from labrats.model.git_repo import GitRepo
+from labrats.model.job import Job, KeyReference
+from labrats.ports import Store
+
+
+async def texts_of_job(store: Store, job: Job) -> Texts:
+    """Return the job's texts. Raises NotFound if they are not stored any more."""
+    prompt = job.spec.prompt if job.prompt_ref is None else await _text(store, job.prompt_ref)
+    instructions = await _text(store, job.instructions_ref) if job.instructions_ref else None
+    return Texts(prompt or "", instructions or None)
+
+
+async def _text(store: Store, reference: KeyReference) -> str:
+    return (await store.get(ConfigMap, reference.name)).data.get(reference.key, "")
+
+
+async def repo_of_job(store: Store, job: Job) -> GitRepo | None:
+    """Return the job's repository with its credential, unless each attempt gets a token. Raises NotFound."""
+    if (setup := job.spec.workspace_setup) is None:
+        return None
+    if setup.credentials_ref is None or setup.token_from:
+        return GitRepo(setup.git_repo)
+    credential = (await store.get(Secret, setup.credentials_ref)).data
+    return GitRepo(setup.git_repo, username=credential.get("username", ""), password=credential.get("password", ""))

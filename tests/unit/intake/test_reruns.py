@@ -1,0 +1,78 @@
+"""Requests to run a job again."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.index.catalog import Catalog
+from labrats.intake.reruns import Changes, chosen_settings, rerun_request
+from labrats.intake.settings import RERUN_LAYER, settings_of
+from labrats.model.caller import Caller
+from labrats.model.config import ConfigLayer, JobConfig, resolve_config
+from labrats.model.core_resources import ConfigMap
+from labrats.model.errors import IllegalMove
+from labrats.model.job import JobSpec, KeyReference, WorkspaceFile
+from labrats.model.record import Metadata
+from tests.fakes.clock import NOON, FakeClock
+from tests.fakes.store import MemoryStore
+from tests.support.builders import a_job, a_spec
+
+CALLER = Caller("caller", frozenset({"submit"}), secret="key-of-the-caller")
+PROMPT = ConfigMap(metadata=Metadata(name="texts"), data={"prompt": "Say hello.", "instructions": "Be brief."})
+
+
+def a_finished_spec(**fields: Any) -> JobSpec:
+    config = JobConfig(provider="claude", model="opus", max_turns=7)
+    layers = [ConfigLayer("trigger", config), ConfigLayer("agent", JobConfig(effort="high"))]
+    return a_spec(
+        prompt_ref=KeyReference(name="texts", key="prompt"),
+        instructions_ref=KeyReference(name="texts", key="instructions"),
+        resolved=resolve_config(layers),
+        **fields,
+    )
+
+
+@pytest.fixture
+async def store() -> MemoryStore:
+    store = MemoryStore(FakeClock())
+    await store.create(PROMPT)
+    return store
+
+
+async def test_request_belongs_to_the_caller_and_has_less_trust_than_the_first_job_never_more(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    job = a_job(spec=a_finished_spec(untrusted=True, callback_url="https://ci.example.com", owner="webhook"))
+
+    request = await rerun_request(store, job, Changes(), CALLER, tmp_path, NOON)
+
+    assert (request.owner, request.api_key_ref, request.untrusted) == ("caller", "key-of-the-caller", True)
+    assert (request.callback_url, request.chain, request.event) == (None, None, None)
+
+
+async def test_settings_of_agents_and_the_engine_are_resolved_afresh() -> None:
+    resolved = a_finished_spec().resolved
+    assert resolved
+    assert chosen_settings(resolved) == JobConfig(provider="claude", model="opus", max_turns=7)
+
+
+async def test_model_of_the_first_provider_does_not_reach_another(store: MemoryStore, tmp_path: Path) -> None:
+    changes = Changes(config=JobConfig(provider="codex"))
+    request = await rerun_request(store, a_job(spec=a_finished_spec()), changes, CALLER, tmp_path, NOON)
+
+    resolved = settings_of(request, None, Catalog())
+
+    assert (resolved.provider, resolved.model, resolved.max_turns) == ("codex", "codex", 7)
+    assert (resolved.origins["model"], resolved.origins["maxTurns"]) == ("built-in", RERUN_LAYER)
+
+
+async def test_deleted_file_or_prompt_prevents_a_rerun(store: MemoryStore, tmp_path: Path) -> None:
+    files = (WorkspaceFile(name="a.txt", path="jobs/x/0", size=1),)
+    with pytest.raises(IllegalMove, match=r"the job's file 'a\.txt' was deleted"):
+        await rerun_request(
+            store, a_job(spec=a_finished_spec(workspace_files=files)), Changes(), CALLER, tmp_path, NOON
+        )
+    await store.delete(ConfigMap, "texts")
+    with pytest.raises(IllegalMove, match="prompt or git credential was deleted"):
+        await rerun_request(store, a_job(spec=a_finished_spec()), Changes(), CALLER, tmp_path, NOON)
