@@ -11,6 +11,7 @@ from labrats.api.auth.keys import ApiKeyIndex
 from labrats.api.auth.oidc import OpenIdProvider
 from labrats.api.auth.rate_limit import AuthRateLimit
 from labrats.api.auth.sessions import Sessions
+from labrats.api.change_feed import ChangeFeed
 from labrats.api.http.fair_lock import FairLock
 from labrats.api.http.idempotency_cache import IdempotencyCache
 from labrats.api.http.signed_body import UnverifiedBodies
@@ -67,6 +68,10 @@ class Services:
     @cached_property
     def job_items(self) -> JobItems:
         return JobItems(self.store)
+
+    @cached_property
+    def change_feed(self) -> ChangeFeed:
+        return ChangeFeed(self.job_index, self.job_items, self.catalog, self.api_keys)
 
     @cached_property
     def authenticator(self) -> Authenticator:

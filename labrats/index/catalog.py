@@ -1,7 +1,7 @@
 """The agents, instructions, settings and webhook sources from which jobs are created, as the store reports them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
@@ -73,6 +73,8 @@ class Catalog:
         self.synced = asyncio.Event()
         self.changed = asyncio.Event()
         """An event that every change sets. Its only reader clears it before reading the catalog."""
+        self.on_change: Callable[[str], None] | None = None
+        """Function that is called with the kind of each resource that the watch reports as changed."""
         self.changing = asyncio.Lock()
         """A lock for writers, held from the check of a resource against the others until it is written and `put`."""
 
@@ -163,6 +165,8 @@ class Catalog:
                     if not self._unsynced:
                         self.synced.set()
             self.changed.set()
+            if self.on_change:
+                self.on_change(kind.kind())
 
     def _index(self, kind: type[R]) -> ResourceIndex[R]:
         return self._indexes[kind]

@@ -141,6 +141,8 @@ class JobIndex:
         self._commit_timer: asyncio.TimerHandle | None = None
         self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
         self.synced = asyncio.Event()
+        self.on_change: Callable[[str, str, bool], None] | None = None
+        """Function that is called with the id and owner of each changed job, and whether it exists."""
 
     async def follow(self, store: Store) -> None:
         """Apply every change until cancelled. Set `synced` once all existing jobs are in the index.
@@ -296,6 +298,17 @@ class JobIndex:
         rows = self._db.execute(query, (API_STATUS[phase],))
         return {(str(provider), str(model)): int(jobs) for provider, model, jobs in rows}
 
+    def counts_by_status(self, owner: str | None = None) -> dict[str, int]:
+        """Return the number of jobs in each status, of one owner or of all."""
+        where, values = ("WHERE owner = ?", (owner,)) if owner is not None else ("", ())
+        query = f"SELECT status, sum(jobs) FROM owner_counts {where} GROUP BY status"  # noqa: S608, no value in it
+        return dict.fromkeys(API_STATUS.values(), 0) | {str(key): int(n) for key, n in self._db.execute(query, values)}
+
+    def version_of(self, job_id: str) -> str | None:
+        """Return the resource version of a job that the index has applied; None if it has no such job."""
+        version = self._db.execute("SELECT version FROM jobs WHERE id = ?", (job_id,)).get
+        return None if version is None else str(version)
+
     def count_in(self, phase: Phase) -> int:
         """Return the number of jobs in `phase`."""
         return int(self._db.execute(_COUNT_IN, (API_STATUS[phase],)).get)
@@ -373,11 +386,15 @@ class JobIndex:
         put(self._db, job)
         self._version = max(self._version, int(job.metadata.resource_version or 0))
         self._notify(job.id)
+        if self.on_change:
+            self.on_change(job.id, job.spec.owner, True)
 
     def _remove(self, job_id: str) -> None:
         self._begin()
-        self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+        owner = self._db.execute("DELETE FROM jobs WHERE id = ? RETURNING owner", (job_id,)).get
         self._notify(job_id)
+        if self.on_change and owner is not None:
+            self.on_change(job_id, str(owner), False)
 
     def _clear(self) -> None:
         self._commit()

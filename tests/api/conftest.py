@@ -107,7 +107,12 @@ async def api_in_memory(
         controller = a_controller(store, services.runner, catalog, clock, services.settings, metrics)
         followers = (services.job_index, services.catalog, services.api_keys, services.sessions)
         parts = [each.follow(store) for each in followers]
-        parts += [controller.run(), services.deliveries.run(store, clock), services.key_uses.run(store, clock)]
+        parts += [
+            controller.run(),
+            services.deliveries.run(store, clock),
+            services.key_uses.run(store, clock),
+            services.change_feed.run(store),
+        ]
         if handles_files:
             parts.append(model_files.run())
         background = [loops.create_task(part) for part in parts]

@@ -42,6 +42,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         POST   /api/jobs/submit
         GET    /api/jobs
         GET    /api/jobs/facets
+        GET    /api/changes
         POST   /api/events/ingest
         POST   /api/workspace-uploads
         GET    /api/workspace-uploads/{}/{}/raw

@@ -19,7 +19,7 @@ from labrats.api.routes.queue import waiting_view
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.schemas.job import JobDetail, JobFacets, JobPage, Status, job_detail
-from labrats.api.schemas.submission import Rerun, Submission, check_complete, job_request, rerun_changes
+from labrats.api.schemas.submission import NO_CHANGES, Rerun, Submission, check_complete, job_request, rerun_changes
 from labrats.index.jobs import JobFilter
 from labrats.intake.job_names import JobNames
 from labrats.intake.request import JobRequest
@@ -298,7 +298,9 @@ async def retry(request: Request, job_id: JobId) -> Response:
     ),
     summary="Run a job again as a new one",
 )
-async def rerun(request: Request, job_id: JobId, body: Rerun, idempotency_key: IdempotencyKey = None) -> Response:
+async def rerun(
+    request: Request, job_id: JobId, body: Rerun = NO_CHANGES, idempotency_key: IdempotencyKey = None
+) -> Response:
     """Submit a job again, with its prompt, instructions, files and repository, and perhaps other settings.
 
     The new job belongs to the caller, is in no chain, and has no callback. Settings of agents and the engine apply as

@@ -202,6 +202,9 @@ class Rerun(RequestBody):
     metadata: dict[str, Any] | None = Field(default=None, description="Replaces the metadata of the first job.")
 
 
+NO_CHANGES: Final = Rerun()
+
+
 def rerun_changes(body: Rerun) -> Changes:
     """Return the changes in the engine's form."""
     return Changes(body.prompt, job_config(body.config), body.priority, body.metadata)
