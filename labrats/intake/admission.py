@@ -72,6 +72,10 @@ class Admission:
             self._check_queue()
         return await self._creator.create(prepared, names)
 
+    async def preview(self, request: JobRequest) -> PreparedJob:
+        """Return the job that the request would create, and create nothing. Raises TooLarge, Invalid, RetryLater."""
+        return self._prepare(request, await validate(request, self._uploads, self._settings))
+
     async def admit_all(self, requests: Sequence[JobRequest], names_of: NamesOfAgent | None) -> Mapping[str, Job]:
         """Create a job for each agent that one event starts. Return the jobs by the names of their agents.
 

@@ -98,12 +98,10 @@ def _first_match(agent: AiAgent, event: IncomingEvent) -> Trigger | None:
 
 def _matches(trigger: Trigger, event: IncomingEvent) -> bool:
     filters = trigger.filters.items()
-    return listens_to(trigger, event.source, event.name) and all(
-        _holds(wanted, path, event) for path, wanted in filters
-    )
+    return listens_to(trigger, event.source, event.name) and all(holds(wanted, path, event) for path, wanted in filters)
 
 
-def _holds(wanted: Any, path: str, event: IncomingEvent) -> bool:
+def holds(wanted: Any, path: str, event: IncomingEvent) -> bool:
     """Return whether a value at `path` matches `wanted`, or one of its items if `wanted` is a list."""
     alternatives = wanted if isinstance(wanted, list) else [wanted]
     return any(

@@ -160,6 +160,7 @@ async def configuration(recorder: CallRecorder, name: str) -> None:
 async def events(recorder: CallRecorder, name: str) -> None:
     event = {"source": name, "event": "made", "payload": {"answer": 42}}
     await recorder.call("POST", "/api/events/ingest", json=event, status=(200, 201, 202))
+    assert (await recorder.call("POST", "/api/events/test", json=event))["matched"] == 0
 
 
 async def webhooks(recorder: CallRecorder, name: str) -> None:

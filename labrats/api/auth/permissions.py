@@ -102,6 +102,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/models/jobs
         GET    /api/models/jobs/{}/logs
         DELETE /api/models/{}/{}
+        POST   /api/events/test
         GET    /api/queue
         GET    /api/ai-models
         POST   /api/ai-models

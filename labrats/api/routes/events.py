@@ -1,6 +1,6 @@
 """Events from callers. Each starts the agents whose triggers match."""
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import Request
 from pydantic import Field
@@ -12,8 +12,19 @@ from labrats.api.openapi import answers
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody
 from labrats.api.schemas.event_jobs import EventsJob, event_jobs_view
-from labrats.intake.event_requests import event_requests
+from labrats.api.schemas.job import ChainNext, ConfigView, WorkspaceSetupView, chain_next
+from labrats.api.services import Services
+from labrats.intake.event_authorization import reason_to_ignore
+from labrats.intake.event_requests import agent_name, event_requests
+from labrats.intake.event_tests import Mismatch, Verdict, verdicts
 from labrats.intake.events import IncomingEvent
+from labrats.intake.job_spec import PreparedJob
+from labrats.intake.request import JobRequest
+from labrats.model.agent import AiAgent
+from labrats.model.errors import Invalid, NotFound, Problem, TooLarge
+from labrats.model.git_repo import without_tokens
+from labrats.model.outside_text import shortened
+from labrats.model.webhook_source import GITHUB, WebhookSource
 
 router = api_router("Events")
 
@@ -55,3 +66,139 @@ async def ingest(request: Request, body: Event, idempotency_key: IdempotencyKey 
     requests = event_requests(event, services.catalog, caller.id)
     jobs = await services.admission.admit_all(requests, intent.job_names if intent else None)
     return json_response(event_jobs_view(jobs))
+
+
+PREVIEW_BYTES: Final = 64 * 1024
+"""The part of a prompt that a test shows."""
+
+
+class EventTest(Event):
+    """An event to test. It starts nothing."""
+
+    agent: Label | None = Field(default=None, description="Test only the agent with this name.")
+    webhook_source: Label | None = Field(
+        default=None, description="The WebhookSource whose conditions and settings apply, as if it had delivered it."
+    )
+
+
+class FailedFilterView(ResponseBody):
+    """The first filter that does not hold."""
+
+    path: str = Field(examples=["label.name"])
+    wanted: Any = Field(description="The filter's value, list of values, or glob.", examples=["ai"])
+    found: list[Any] = Field(description="The values at that path; empty if there is none.", examples=[["bug"]])
+
+
+class TriggerVerdict(ResponseBody):
+    """The verdict on one trigger, in the order of `eventTriggers`."""
+
+    matches: bool
+    mismatch: Mismatch | None = Field(
+        description="The first reason why it does not start the agent. `earlier_trigger`: another one of it does.",
+        examples=["filter"],
+    )
+    failed_filter: FailedFilterView | None
+
+
+class JobPreview(ResponseBody):
+    """The job that the event would create."""
+
+    type: str = Field(examples=["implement-issue"])
+    config: ConfigView
+    config_origins: dict[str, str]
+    prompt: str = Field(description="Its beginning, if it is longer than 64 KiB.")
+    workspace_setup: WorkspaceSetupView | None
+    metadata: dict[str, Any]
+    chain_next: ChainNext | None
+
+
+class AgentVerdict(ResponseBody):
+    """The verdict on one agent."""
+
+    agent: str = Field(examples=["developer"])
+    starts: bool
+    triggers: list[TriggerVerdict]
+    job: JobPreview | None
+    refused: str | None = Field(description="Why the job would be refused.")
+
+
+class EventTested(ResponseBody):
+    """The result of a test."""
+
+    matched: int = Field(description="The number of agents that the event would start.", examples=[1])
+    ignored: str | None = Field(description="Why the webhook source would ignore the event.")
+    agents: list[AgentVerdict]
+
+
+@router.post(
+    "/api/events/test",
+    responses=answers(200, EventTested, "The verdicts", 400, 404, 413, 415, 422),
+    summary="Test an event",
+)
+async def test_event(request: Request, body: EventTest) -> Response:
+    """Tell for each agent whether the event would start it, with which job, or why not. Nothing is created."""
+    services, caller = services_of(request), caller_of(request)
+    event = IncomingEvent(body.source, body.event, body.payload)
+    source = _source(services, body.webhook_source)
+    agents = [each for each in services.catalog.agents if body.agent in (None, each.name)]
+    if body.agent and not agents:
+        raise NotFound(f"there is no agent {body.agent!r}")
+    ignored = reason_to_ignore(event, source.spec) if source and source.spec.type == GITHUB else None
+    requests = {agent_name(each): each for each in event_requests(event, services.catalog, caller.id, source)}
+    started = {} if ignored else requests
+    views = [await _verdict_view(services, agent, event, started.get(agent.name)) for agent in agents]
+    return json_response({"matched": sum(view["starts"] for view in views), "ignored": ignored, "agents": views})
+
+
+def _source(services: Services, name: str | None) -> WebhookSource | None:
+    if name is None:
+        return None
+    if (source := services.catalog.webhook_source(name)) is None:
+        raise Invalid(Problem("webhookSource", f"there is no webhook source {name!r}"))
+    return source
+
+
+async def _verdict_view(
+    services: Services, agent: AiAgent, event: IncomingEvent, wanted: JobRequest | None
+) -> dict[str, Any]:
+    job, refused = None, None
+    if wanted:
+        try:
+            job = _preview(await services.admission.preview(wanted))
+        except (Invalid, TooLarge) as error:
+            refused = str(error)
+    return {
+        "agent": agent.name,
+        "starts": job is not None,
+        "triggers": [_trigger_view(each) for each in verdicts(agent, event)],
+        "job": job,
+        "refused": refused,
+    }
+
+
+def _trigger_view(verdict: Verdict) -> dict[str, Any]:
+    failed = verdict.failed_filter
+    return {
+        "matches": verdict.mismatch is None,
+        "mismatch": verdict.mismatch,
+        "failedFilter": {"path": failed.path, "wanted": failed.wanted, "found": failed.found} if failed else None,
+    }
+
+
+def _preview(prepared: PreparedJob) -> dict[str, Any]:
+    wanted, repo = prepared.request, prepared.contents.repo
+    return {
+        "type": wanted.type,
+        "config": prepared.resolved.config,
+        "configOrigins": prepared.resolved.origins,
+        "prompt": shortened(prepared.texts.prompt, PREVIEW_BYTES),
+        "workspaceSetup": repo
+        and {
+            "gitRepo": without_tokens(repo.url),
+            "gitRef": wanted.git_ref,
+            "gitDepth": wanted.git_depth,
+            "hasCredential": wanted.token_from is not None or repo.has_credential,
+        },
+        "metadata": wanted.metadata,
+        "chainNext": chain_next(wanted.chain),
+    }

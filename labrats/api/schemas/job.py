@@ -298,7 +298,7 @@ def job_detail(
         "outputs": outputs_view(outputs),
         "session": _session(session),
         "childJobId": status.child_job_id,
-        "chainNext": _chain_next(spec.chain),
+        "chainNext": chain_next(spec.chain),
         "chainEnded": status.chain_ended,
         "callback": _callback(job),
         "metadata": spec.metadata,
@@ -332,7 +332,7 @@ def _session(session: AgentSession | None) -> dict[str, Any] | None:
     return {"provider": session.provider, "id": session.id, "attempt": session.attempt} if session else None
 
 
-def _chain_next(chain: Chain | None) -> dict[str, Any] | None:
+def chain_next(chain: Chain | None) -> dict[str, Any] | None:
     if chain is None or chain.next is None:
         return None
     return {"agent": chain.next.agent_trigger_name, "condition": chain.next.condition}
