@@ -32,7 +32,9 @@ from labrats.api.routes import (
     model_files,
     pdfs,
     queue,
+    secrets,
     stats,
+    system,
     webhook_sources,
     webhooks,
     workspace_uploads,
@@ -43,7 +45,7 @@ from labrats.metrics import Metrics
 
 MODULES: Final = (
     health, docs, changes, jobs, job_events, job_texts, job_attempts, agents, instructions, events, config, ai_models,
-    queue, api_keys, login, pdfs, workspace_uploads, stats, webhooks, webhook_sources, model_files,
+    queue, secrets, api_keys, login, pdfs, workspace_uploads, stats, system, webhooks, webhook_sources, model_files,
 )  # fmt: skip
 RECEIVER_MODULES: Final = (health, webhooks)
 """The modules of a webhook receiver."""

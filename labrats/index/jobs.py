@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import apsw
 import structlog
 
+from labrats.index.breakdown import Row, rows_of, series_by
 from labrats.index.job_table import (
     COUNTED,
     checkpoint,
@@ -341,6 +342,14 @@ class JobIndex:
     async def series(self, metric: Metric, steps: Steps) -> list[Value]:
         """Return the metric's values for the steps that have any. A deleted job no longer counts."""
         return await self._query(lambda db: values_of(db, metric, steps))
+
+    async def series_by(self, field: str, metric: Metric, steps: Steps) -> Mapping[str, Sequence[Value]]:
+        """Return what `series` returns for each of the most frequent values of a field."""
+        return await self._query(lambda db: series_by(db, field, metric, steps))
+
+    async def breakdown(self, field: str, begin: datetime, end: datetime) -> list[Row]:
+        """Return the jobs that ended from `begin` to before `end`, by the values of a field."""
+        return await self._query(lambda db: rows_of(db, field, begin.timestamp(), end.timestamp()))
 
     @contextmanager
     def changes_of(self, job_id: str) -> Iterator[AsyncIterator[None]]:

@@ -76,11 +76,17 @@ class Series:
     points: list[tuple[int, float]]
 
 
+def points_of(metric: Metric, steps: Steps, values: Iterable[Value]) -> list[tuple[int, float]]:
+    """Return the points of one series without labels."""
+    known = {("", each.end): round(each.value) if metric in WHOLE else each.value for each in values}
+    return _points(metric, steps, known, "")
+
+
 def series_of(metric: Metric, steps: Steps, values: Iterable[Value]) -> list[Series]:
     """Return all series of the metric, even those without `values`."""
-    known = {(each.label, each.end): round(each.value) if metric in WHOLE else each.value for each in values}
     if metric not in LABEL:
-        return [Series({}, _points(metric, steps, known, ""))]
+        return [Series({}, points_of(metric, steps, values))]
+    known = {(each.label, each.end): round(each.value) if metric in WHOLE else each.value for each in values}
     name, labels = LABEL[metric]
     return [Series({name: label}, _points(metric, steps, known, label)) for label in labels]
 

@@ -65,6 +65,9 @@ async def health(recorder: CallRecorder, name: str) -> None:
     for path in ("/health", "/ready", "/metrics", "/api/docs"):
         await recorder.call("GET", path)
     await recorder.call("GET", "/api/stats")
+    await recorder.call("GET", "/api/stats/breakdown", params={"by": "repo"})
+    assert (await recorder.call("GET", "/api/system"))["version"]
+    await recorder.call("GET", "/api/secrets")
     await recorder.call("GET", "/api/stats/timeseries", params={"metric": "jobs"}, status=(200, 422))
     await recorder.call("GET", "/api/auth/me")
     await recorder.call("GET", "/api/auth/oidc", status=(404, 501), follow_redirects=False)

@@ -42,6 +42,38 @@ async def test_jobs_are_counted_by_type_model_and_repository(
     assert all(stats["totals"][status] >= count for status, count in expected.items())
 
 
+async def test_ended_jobs_are_compared_by_a_field(user: User, admin: User, model: str) -> None:
+    for step in (USAGE, USAGE, {"fail": "no"}):
+        metadata = {"repo": f"octocat/{model}", "mock": {"steps": [step]}}
+        await user.run(type=model, config={"model": model}, metadata=metadata)
+
+    answers = [await admin.get("/api/stats/breakdown", by=by) for by in ("model", "type", "repo")]
+    later = await admin.get("/api/stats/breakdown", **{"from": "2999-01-01T00:00:00Z", "to": "2999-01-02T00:00:00Z"})
+
+    for answer, value in zip(answers, (model, model, f"octocat/{model}"), strict=True):
+        (row,) = [each for each in answer.json()["rows"] if each["value"] == value]
+        assert (row["completed"], row["failed"], row["cancelled"]) == (2, 1, 0)
+        assert (row["inputTokens"], row["outputTokens"], row["costUsd"]) == (20, 10, 0.5)
+        assert 0 < row["medianSeconds"] <= row["p95Seconds"] < 60
+    assert later.json()["rows"] == []
+
+
+async def test_series_can_be_told_apart_by_a_field(user: User, admin: User, model: str) -> None:
+    await user.run(USAGE, type=model, config={"model": model})
+    await user.run({"fail": "no"}, type=model, config={"model": model})
+
+    async def values(metric: str) -> list[float]:
+        answer = await admin.get("/api/stats/timeseries", metric=metric, window="1h", step="5m", by="type")
+        assert answer.status_code == 200, answer.text
+        found = [each["points"] for each in answer.json()["series"] if each["labels"] == {"type": model}]
+        return [value for points in found for _, value in points if value]
+
+    assert sum(await values("jobs")) == 2
+    assert sum(await values("tokens")) == 15
+    assert sum(await values("cost")) == 0.25
+    assert all(0 < mean < 60 for mean in await values("duration"))
+
+
 async def test_series_without_a_prometheus_come_from_stored_jobs(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.admin() as admin:

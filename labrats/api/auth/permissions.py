@@ -90,6 +90,9 @@ _ROUTES: Final[Mapping[Access, str]] = {
         DELETE /api/config/sources/{}
         GET    /api/stats
         GET    /api/stats/timeseries
+        GET    /api/stats/breakdown
+        GET    /api/secrets
+        GET    /api/system
         GET    /api/uploads
         POST   /api/uploads
         DELETE /api/uploads/{}

@@ -1,11 +1,10 @@
 """Jobs: submit, list, show, follow, retry, cancel."""
 
-import re
 from contextlib import suppress
 from typing import Annotated, Final, Literal
 
 from fastapi import Depends, Query, Request
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import Field
 from starlette.responses import Response
 
 from labrats.api.http.event_stream import EventStream
@@ -17,7 +16,7 @@ from labrats.api.routes.job_streams import LastEventId, parse_event_id, stream
 from labrats.api.routes.job_texts import EXAMPLE_LOG, PlainLog, plain_log, result_of
 from labrats.api.routes.queue import waiting_view
 from labrats.api.routing import api_router, caller_of, services_of
-from labrats.api.schemas.base import ResponseBody
+from labrats.api.schemas.base import ResponseBody, Time
 from labrats.api.schemas.job import JobDetail, JobFacets, JobPage, Status, job_detail
 from labrats.api.schemas.submission import NO_CHANGES, Rerun, Submission, check_complete, job_request, rerun_changes
 from labrats.index.jobs import JobFilter
@@ -97,16 +96,6 @@ async def _admitted(request: Request, wanted: JobRequest, names: JobNames) -> Re
     if is_replay:
         answer.headers[REPLAYED] = "true"
     return answer
-
-
-def _refuse_number(text: str) -> str:
-    """Refuse what pydantic would read as seconds since 1970."""
-    if not re.match(r"\d{4}-", text):
-        raise ValueError("must be a time, such as 2030-01-01T12:00:00Z")
-    return text
-
-
-Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
 
 
 async def job_filter(

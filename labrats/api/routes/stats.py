@@ -2,7 +2,8 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import Annotated, Any, Final
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Query, Request
 from pydantic import Field
@@ -12,11 +13,12 @@ from labrats.api.http.errors import ApiError
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, services_of
-from labrats.api.schemas.base import ResponseBody
+from labrats.api.schemas.base import ResponseBody, Time
 from labrats.api.schemas.patterns import SPAN
+from labrats.index.breakdown import MOST_SERIES, Row
 from labrats.model.errors import Invalid, Problem
 from labrats.model.phases import API_STATUS
-from labrats.model.series import Metric, Steps, series_of
+from labrats.model.series import Metric, Series, Steps, points_of, series_of
 
 router = api_router("Stats")
 
@@ -65,6 +67,33 @@ class SeriesView(ResponseBody):
     )
 
 
+GroupField = Literal["model", "agentRole", "repo", "type"]
+
+
+class BreakdownRow(ResponseBody):
+    """The ended jobs with one value of the field."""
+
+    value: str | None = Field(description="Null for jobs without one.", examples=["opus"])
+    completed: int = Field(examples=[40])
+    failed: int = Field(examples=[2])
+    cancelled: int = Field(examples=[0])
+    input_tokens: int = Field(examples=[120_000])
+    output_tokens: int = Field(examples=[34_000])
+    cache_read_tokens: int = Field(examples=[800_000])
+    cost_usd: float | None = Field(description="Sum of the known costs; null if none is known.", examples=[1.25])
+    median_seconds: float | None = Field(description="Median of the run times.", examples=[41.7])
+    p95_seconds: float | None = Field(description="95th percentile of the run times.", examples=[312.0])
+
+
+class Breakdown(ResponseBody):
+    """Ended jobs by the values of a field: at most 100 values."""
+
+    by: GroupField
+    from_: datetime = Field(alias="from", examples=["2030-01-01T12:00:00Z"])
+    to: datetime = Field(examples=["2030-01-08T12:00:00Z"])
+    rows: list[BreakdownRow]
+
+
 class Timeseries(ResponseBody):
     """A metric over time."""
 
@@ -87,6 +116,40 @@ async def get_stats(request: Request) -> Response:
             "totals": {status: job_index.count_in(phase) for phase, status in API_STATUS.items()},
         }
     )
+
+
+@router.get(
+    "/api/stats/breakdown",
+    responses=answers(200, Breakdown, "The rows", 422),
+    summary="Compare jobs by a field",
+)
+async def get_breakdown(
+    request: Request,
+    by: Annotated[GroupField, Query(description="The field.")] = "model",
+    since: Annotated[Time | None, Query(alias="from", description="Earliest end. Default: a week before.")] = None,
+    until: Annotated[Time | None, Query(alias="to", description="Time before which they ended. Default: now.")] = None,
+) -> Response:
+    """Count the ended jobs by the values of a field, with their tokens, cost and run times; the most frequent first."""
+    services = services_of(request)
+    end = until or services.clock.now()
+    begin = since or end - timedelta(days=7)
+    rows = await services.job_index.breakdown(by, begin, end)
+    return json_response({"by": by, "from": begin, "to": end, "rows": [_row_view(row) for row in rows]})
+
+
+def _row_view(row: Row) -> dict[str, Any]:
+    return {
+        "value": row.value,
+        "completed": row.completed,
+        "failed": row.failed,
+        "cancelled": row.cancelled,
+        "inputTokens": row.input_tokens,
+        "outputTokens": row.output_tokens,
+        "cacheReadTokens": row.cache_read_tokens,
+        "costUsd": row.cost_usd,
+        "medianSeconds": row.median_seconds,
+        "p95Seconds": row.p95_seconds,
+    }
 
 
 @router.get(
@@ -119,9 +182,12 @@ async def get_timeseries(
             examples=["15m"],
         ),
     ] = None,
+    by: Annotated[
+        GroupField | None, Query(description=f"A series for each of the {MOST_SERIES} most frequent values of a field.")
+    ] = None,
     query: Annotated[str | None, Query(include_in_schema=False)] = None,
 ) -> Response:
-    """Get a metric from Prometheus if PROMETHEUS_URL is set, else from the stored jobs.
+    """Get a metric from Prometheus if PROMETHEUS_URL is set, else from the stored jobs, as always with `by`.
 
     A step without jobs counts 0 and has no average. Values from Prometheus are estimates from its scrapes.
     """
@@ -130,12 +196,15 @@ async def get_timeseries(
     services = services_of(request)
     step = step or _default_step(window)
     steps = Steps.until(services.clock.now(), _seconds(step), _points_in(window, step))
-    if services.prometheus:
-        values = await services.prometheus.values(metric, steps)
+    if by:
+        found = await services.job_index.series_by(by, metric, steps)
+        series = [Series({by: name}, points_of(metric, steps, values)) for name, values in found.items()]
+    elif services.prometheus:
+        series = series_of(metric, steps, await services.prometheus.values(metric, steps))
     else:
-        values = await services.job_index.series(metric, steps)
-    series = [{"labels": each.labels, "points": each.points} for each in series_of(metric, steps, values)]
-    return json_response({"metric": metric, "window": window, "step": step, "series": series})
+        series = series_of(metric, steps, await services.job_index.series(metric, steps))
+    views = [{"labels": each.labels, "points": each.points} for each in series]
+    return json_response({"metric": metric, "window": window, "step": step, "series": views})
 
 
 def _by_name(counts: Iterable[tuple[str, str, int]]) -> dict[str, dict[str, int]]:

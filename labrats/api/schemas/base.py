@@ -1,8 +1,9 @@
 """Base models of requests and responses: camelCase, no unknown fields, no implicit conversions."""
 
+import re
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from labrats.api.schemas.patterns import NAME, ONE_LINE
@@ -19,6 +20,17 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=NAM
 
 Provider = Literal["claude", "codex", "vllm", "gemma", "qwen", "mock"]
 Effort = Literal["low", "medium", "high"]
+
+
+def _refuse_number(text: str) -> str:
+    """Refuse what pydantic would read as seconds since 1970."""
+    if not re.match(r"\d{4}-", text):
+        raise ValueError("must be a time, such as 2030-01-01T12:00:00Z")
+    return text
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
+"""A time in a query."""
 
 
 class RequestBody(BaseModel):

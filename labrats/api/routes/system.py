@@ -1,0 +1,83 @@
+"""The engine itself: its version, the space on its disk, and the limits that apply."""
+
+import os
+from datetime import datetime
+from typing import Literal
+
+from fastapi import Request
+from pydantic import Field
+from starlette.responses import Response
+
+from labrats import __version__
+from labrats.api.http.json_body import json_response
+from labrats.api.openapi import answers
+from labrats.api.routing import api_router, services_of
+from labrats.api.schemas.base import ResponseBody
+from labrats.intake.validation import FILES_BYTES
+from labrats.model.job import METADATA_BYTES, PROMPT_BYTES
+
+router = api_router("Health")
+
+
+class DiskView(ResponseBody):
+    """The file system of the data folder."""
+
+    free_bytes: int = Field(examples=[52_000_000_000])
+    total_bytes: int = Field(examples=[100_000_000_000])
+
+
+class LimitsView(ResponseBody):
+    """The limits of this engine. docs/limits.md explains them."""
+
+    prompt_bytes: int = Field(examples=[921_600])
+    metadata_bytes: int = Field(examples=[65_536])
+    files_bytes: int = Field(description="All files in the body of a submission, decoded.", examples=[10_485_760])
+    output_bytes: int = Field(description="Output of one attempt.", examples=[268_435_456])
+    waiting_jobs: int = Field(examples=[100_000])
+    default_model_slots: int = Field(description="Slots of a model without an AiModel.", examples=[4])
+    priority_aging_seconds: float = Field(description="Waiting time for one level of priority.", examples=[600.0])
+    chain_depth: int = Field(description="Agents after the first one of a chain.", examples=[10])
+    workspace_retention_hours: float = Field(examples=[24.0])
+    job_retention_days: float = Field(examples=[30.0])
+
+
+class SystemView(ResponseBody):
+    """The engine that answers. On a cluster, other replicas may have another version."""
+
+    version: str = Field(examples=["0.1.0"])
+    backend: Literal["embedded", "kubernetes"]
+    role: str = Field(description="The tasks of this replica.", examples=["all"])
+    drives_jobs: bool = Field(description="True if this replica can start jobs; others leave that to a controller.")
+    time: datetime = Field(description="The engine's clock.", examples=["2030-01-01T12:00:00Z"])
+    disk: DiskView
+    limits: LimitsView
+
+
+@router.get("/api/system", responses=answers(200, SystemView, "The engine"), summary="Get facts about the engine")
+async def get_system(request: Request) -> Response:
+    """Return the version, the free space and the limits of the engine."""
+    services = services_of(request)
+    settings, disk = services.settings, os.statvfs(services.settings.data_dir)
+    limits = {
+        "promptBytes": PROMPT_BYTES,
+        "metadataBytes": METADATA_BYTES,
+        "filesBytes": FILES_BYTES,
+        "outputBytes": settings.max_output_mib * 2**20,
+        "waitingJobs": settings.max_waiting_jobs,
+        "defaultModelSlots": settings.default_model_slots,
+        "priorityAgingSeconds": settings.priority_aging_seconds,
+        "chainDepth": settings.max_chain_depth,
+        "workspaceRetentionHours": settings.workspace_retention_hours,
+        "jobRetentionDays": settings.job_retention_days,
+    }
+    return json_response(
+        {
+            "version": __version__,
+            "backend": settings.backend,
+            "role": settings.role,
+            "drivesJobs": settings.drives_jobs,
+            "time": services.clock.now(),
+            "disk": {"freeBytes": disk.f_bavail * disk.f_frsize, "totalBytes": disk.f_blocks * disk.f_frsize},
+            "limits": limits,
+        }
+    )
