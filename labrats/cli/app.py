@@ -17,6 +17,7 @@ from labrats.cli.api_keys import api_keys_app
 from labrats.cli.apply import apply_command, export
 from labrats.cli.engine import EngineCommands, config_command, login_link_command, serve_command
 from labrats.cli.errors import EXIT_CODES_HELP, CommandError, ExitCode
+from labrats.cli.events import events_app
 from labrats.cli.manifests import manifests_app
 from labrats.cli.models import models_app
 from labrats.cli.output import print_stderr
@@ -66,12 +67,15 @@ def build_app(engine: EngineCommands) -> App:
         jobs.wait,
         jobs.cancel,
         jobs.retry,
+        jobs.rerun,
         jobs.patch,
         chains.chain,
         uploads.upload,
     )
     _add_commands(app, _RESOURCES, apply_command(engine), resources.get, resources.describe, resources.delete, export)
-    _add_sub_apps(app, _SET_UP, agents_app, instructions_app, models_app, secrets_app(engine), api_keys_app(engine))
+    _add_sub_apps(
+        app, _SET_UP, agents_app, instructions_app, events_app, models_app, secrets_app(engine), api_keys_app(engine)
+    )
     _add_commands(app, _ENGINE, serve_command(engine), login_link_command(engine), config_command(engine), completion)
     _add_sub_apps(app, _ENGINE, manifests_app(engine))
     return app

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from labrats.cli.durations import describe_span, describe_time
+from labrats.cli.durations import describe_seconds, describe_span, describe_time
 from labrats.cli.output import STATUS_STYLES, one_line, paint, print_text
 
 _LOG_LINES: Final = 10
@@ -42,6 +42,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "repo", job.get("repo") or ""
     yield "git", _git(job["workspaceSetup"] or {})
     yield "model", _model(job.get("config") or {})
+    yield "waits", waiting_sentence(job.get("waiting") or {})
     yield "created", f"{describe_time(job['createdAt'])} ({describe_span(job['createdAt'], None)} ago)"
     yield "ran", _run(job)
     yield "attempts", str(job["attempts"])
@@ -72,6 +73,27 @@ def _pending_change(job: dict[str, Any]) -> str:
     if job["status"] == "waiting" and job.get("notBefore"):
         return f" (requeued until {describe_time(job['notBefore'])})"
     return ""
+
+
+def waiting_sentence(waiting: dict[str, Any]) -> str:
+    """Describe why a job waits, as the API answers it, in one line. The text is empty for a job that does not."""
+    if not waiting:
+        return ""
+    match waiting["reason"]:
+        case "no_slots":
+            return "its model is paused: it has no slots"
+        case "paused":
+            return f"its model's provider asked for a pause until {describe_time(waiting['pausedUntil'])}"
+        case "unresolved":
+            return "the controller has not checked it yet"
+        case "starting":
+            return "nothing stands in its way; if this lasts, no controller is running"
+        case "requeued":
+            return "it was put back in the queue"
+    holders = f" by {' '.join(waiting['holders'])}" if waiting["holders"] else ""
+    busy = f"number {waiting['position']} in its queue; {waiting['active']} of {waiting['slots']} slots busy{holders}"
+    estimate = waiting["estimateSeconds"]
+    return busy if estimate is None else f"{busy}; starts in about {describe_seconds(estimate)}"
 
 
 def _git(setup: dict[str, Any]) -> str:

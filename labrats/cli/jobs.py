@@ -1,4 +1,4 @@
-"""The commands for jobs: submit, jobs, job, logs, wait, cancel, retry, patch."""
+"""The commands for jobs: submit, jobs, job, logs, wait, cancel, retry, rerun, patch."""
 
 import json
 import sys
@@ -13,10 +13,11 @@ from labrats.cli.durations import describe_span
 from labrats.cli.errors import CODE_OF_STATUS, ExitCode
 from labrats.cli.follow import follow_events, follow_log
 from labrats.cli.job_view import outcome_sentence, print_job
+from labrats.cli.key_values import RepeatedOption, parse_pairs
 from labrats.cli.live_view import show_live
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_stderr, print_table, print_text, print_value, status_cell
-from labrats.cli.submit_options import DEFAULT_SUBMIT_OPTIONS, SubmitOptions
+from labrats.cli.submit_options import DEFAULT_SETTINGS, DEFAULT_SUBMIT_OPTIONS, SettingOptions, SubmitOptions
 
 if TYPE_CHECKING:
     from labrats.cli.client import Client
@@ -130,6 +131,7 @@ def logs(
     *,
     follow: Follow = False,
     raw: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    search: Annotated[str | None, Parameter(alias="-q")] = None,
     options: ApiOptions = DEFAULTS,
 ) -> int:
     """Print a job's log.
@@ -140,8 +142,12 @@ def logs(
         job_id: The job's id.
         follow: Print until the job ends, also across restarts of the engine, and exit with the code of its outcome.
         raw: Print only the lines of the log, as to a pipe.
+        search: Print only the lines that contain this text, each with its number in the job's events.
     """
     with options.connect() as client:
+        if search is not None:
+            _print_matches(client, job_id, search, options)
+            return ExitCode.OK
         if follow:
             return CODE_OF_STATUS[_print_log(client, job_id, options, raw=raw)]
         _print_log_once(client, job_id, options, raw=raw)
@@ -192,6 +198,47 @@ def retry(job_id: str, /, *, follow: Follow = False, options: ApiOptions = DEFAU
         else:
             print_stderr(f"{job_id} queued for attempt {number}")
         return _follow_to_the_end(client, job_id, options, after=f"{number}-0") if follow else ExitCode.OK
+
+
+def rerun(
+    job_id: str,
+    /,
+    *,
+    prompt: Annotated[str | None, Parameter(alias="-p", allow_leading_hyphen=True)] = None,
+    settings: SettingOptions = DEFAULT_SETTINGS,
+    priority: float | None = None,
+    metadata: RepeatedOption = (),
+    follow: Follow = False,
+    options: ApiOptions = DEFAULTS,
+) -> int:
+    """Run a job again as a new one, and print its id.
+
+    The new job has the prompt, files, repository and chosen settings of the first, unless an option changes them.
+
+    Args:
+        job_id: The job's id.
+        prompt: Another prompt.
+        priority: Another priority. Jobs with a lower number start first.
+        metadata: Metadata that replaces that of the first job, KEY=VALUE. Repeatable.
+        follow: Print the new job's log and result live, and exit with the code of its outcome.
+    """
+    changes = {
+        "prompt": prompt,
+        "config": settings.config_body() or None,
+        "priority": priority,
+        "metadata": parse_pairs("--metadata", metadata) or None,
+    }
+    with options.connect() as client:
+        body = {name: value for name, value in changes.items() if value is not None}
+        answer = client.post(f"{_path(job_id)}/rerun", body)
+        new_id = answer.json()["jobId"]
+        if options.json:
+            print_text(answer.text)
+        elif follow:
+            print_stderr(f"{new_id} submitted")
+        else:
+            print_text(new_id)
+        return _follow_to_the_end(client, new_id, options) if follow else ExitCode.OK
 
 
 def patch(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
@@ -270,6 +317,23 @@ def _print_log_once(client: "Client", job_id: str, options: ApiOptions, *, raw: 
     print_stderr(
         f"{job_id} is {job['status']}; these are its latest log lines. For the full log: labrats logs -f {job_id}"
     )
+
+
+def _print_matches(client: "Client", job_id: str, text: str, options: ApiOptions) -> None:
+    """Print the log lines that contain a text, page by page."""
+    query: dict[str, Any] = {"q": text, "kind": "log", "limit": 1000}
+    while True:
+        answer = client.get(f"{_path(job_id)}/events", query)
+        page = answer.json()
+        if options.json:
+            print_text(answer.text)
+        for event in page["events"] if not options.json else ():
+            print_text(f"{event['id']}  {event['text']}")
+        if page["next"] is None or not page["events"]:
+            break
+        query["after"] = page["next"]
+    if not options.json:
+        print_stderr(f"{page['total']} {'line' if page['total'] == 1 else 'lines'} with {text!r}")
 
 
 def _print_line(line: dict[str, Any], options: ApiOptions) -> None:

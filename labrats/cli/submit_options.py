@@ -19,7 +19,40 @@ _WORKSPACE: Final = Group("Workspace", sort_key=2)
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class SubmitOptions:
+class SettingOptions:
+    """The options for the settings of a job. The engine chooses the value of an option that is None."""
+
+    provider: Annotated[str | None, Parameter(group=_SETTINGS)] = None
+    """The provider: claude, codex, vllm, gemma, qwen or mock."""
+    model: Annotated[str | None, Parameter(group=_SETTINGS)] = None
+    """The model, by the name that the provider uses."""
+    effort: Annotated[Literal["low", "medium", "high"] | None, Parameter(group=_SETTINGS)] = None
+    """The reasoning effort of the model."""
+    timeout: Annotated[str | None, Parameter(group=_SETTINGS)] = None
+    """The maximum time of an attempt: 90s, 10m, 1h30m. [default: 55m]"""
+    max_turns: Annotated[int | None, Parameter(group=_SETTINGS)] = None
+    """The maximum number of turns of the conversation. [default: 25]"""
+    max_attempts: Annotated[int | None, Parameter(group=_SETTINGS)] = None
+    """The maximum number of attempts, the first included, if failures are temporary. [default: 1]"""
+    config: Annotated[RepeatedOption, Parameter(group=_SETTINGS)] = ()
+    """Any other field of the API's `config`, FIELD=VALUE, such as maxCostUsd=2 or sampling.seed=1. Repeatable."""
+
+    def config_body(self) -> dict[str, Any]:
+        """Return the `config` of a request. Raises CommandError that names the invalid option."""
+        named = {
+            "provider": self.provider,
+            "model": self.model,
+            "effort": self.effort,
+            "timeoutMs": _timeout_ms(self.timeout),
+            "maxTurns": self.max_turns,
+            "maxAttempts": self.max_attempts,
+        }
+        return _nested(parse_pairs("--config", self.config)) | _without_none(named)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions(SettingOptions):
     """The options of `labrats submit`. The engine chooses the value of an option that is None."""
 
     prompt_file: Path | None = None
@@ -38,21 +71,6 @@ class SubmitOptions:
     """The URL to which the engine reports the start and the end of the job."""
     idempotency_key: str | None = None
     """A key that makes a retry safe: a second submission with the same key returns the first job."""
-
-    provider: Annotated[str | None, Parameter(group=_SETTINGS)] = None
-    """The provider: claude, codex, vllm, gemma, qwen or mock."""
-    model: Annotated[str | None, Parameter(group=_SETTINGS)] = None
-    """The model, by the name that the provider uses."""
-    effort: Annotated[Literal["low", "medium", "high"] | None, Parameter(group=_SETTINGS)] = None
-    """The reasoning effort of the model."""
-    timeout: Annotated[str | None, Parameter(group=_SETTINGS)] = None
-    """The maximum time of an attempt: 90s, 10m, 1h30m. [default: 55m]"""
-    max_turns: Annotated[int | None, Parameter(group=_SETTINGS)] = None
-    """The maximum number of turns of the conversation. [default: 25]"""
-    max_attempts: Annotated[int | None, Parameter(group=_SETTINGS)] = None
-    """The maximum number of attempts, the first included, if failures are temporary. [default: 1]"""
-    config: Annotated[RepeatedOption, Parameter(group=_SETTINGS)] = ()
-    """Any other field of the API's `config`, FIELD=VALUE, such as maxCostUsd=2 or sampling.seed=1. Repeatable."""
 
     repo: Annotated[str | None, Parameter(group=_WORKSPACE)] = None
     """The git repository to clone: a URL, or a path that the engine allows."""
@@ -75,7 +93,7 @@ class SubmitOptions:
             "prompt": self._read_prompt(prompt),
             "priority": self.priority,
             "agentRole": self.agent,
-            "config": self._config() or None,
+            "config": self.config_body() or None,
             "workspaceSetup": self._workspace_setup() or None,
             "workspaceFiles": [_workspace_file(text) for text in self.file] or None,
             "workspaceUploads": [_workspace_upload(text) for text in self.upload] or None,
@@ -96,17 +114,6 @@ class SubmitOptions:
             raise CommandError("no prompt: pass it with -p, with --prompt-file, or on standard input", ExitCode.USAGE)
         return sys.stdin.read()
 
-    def _config(self) -> dict[str, Any]:
-        named = {
-            "provider": self.provider,
-            "model": self.model,
-            "effort": self.effort,
-            "timeoutMs": _timeout_ms(self.timeout),
-            "maxTurns": self.max_turns,
-            "maxAttempts": self.max_attempts,
-        }
-        return _nested(parse_pairs("--config", self.config)) | _without_none(named)
-
     def _workspace_setup(self) -> dict[str, Any]:
         if self.repo is None and (self.ref is not None or self.depth is not None):
             raise CommandError("--ref and --depth need --repo, which is missing", ExitCode.USAGE)
@@ -114,6 +121,7 @@ class SubmitOptions:
 
 
 DEFAULT_SUBMIT_OPTIONS: Final = SubmitOptions()
+DEFAULT_SETTINGS: Final = SettingOptions()
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

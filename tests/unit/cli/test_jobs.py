@@ -1,6 +1,7 @@
 """The commands for existing jobs."""
 
 import sys
+from typing import Any
 
 import pytest
 
@@ -177,3 +178,56 @@ def test_json_prints_the_answer_of_the_api_unchanged(labrats: Labrats, engine: S
 def test_job_id_is_quoted_in_the_path(labrats: Labrats, engine: ScriptedEngine) -> None:
     assert labrats("job", "../api-keys?x=1").code == 4
     assert engine.requests[0].path == "/api/jobs/..%2Fapi-keys%3Fx%3D1"
+
+
+def test_rerun_sends_the_changes_only(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("POST /api/jobs/ir-3ab1c2d4/rerun", {"jobId": "ir-0000000b", "source": "s", "type": "t"}, status=201)
+
+    plain = labrats("rerun", "ir-3ab1c2d4")
+    changed = labrats("rerun", "ir-3ab1c2d4", "--model", "opus", "-p", "Again.", "--priority", "1", "--metadata", "a=1")
+
+    assert plain == changed == (0, "ir-0000000b\n", "")
+    assert [each.json for each in engine.requests] == [
+        {},
+        {"prompt": "Again.", "config": {"model": "opus"}, "priority": 1, "metadata": {"a": 1}},
+    ]
+
+
+def test_search_prints_all_matching_lines_with_their_ids(labrats: Labrats, engine: ScriptedEngine) -> None:
+    pages = [
+        {"events": [{"id": "1-4", "text": "a needle"}], "next": "1-4", "total": 2},
+        {"events": [{"id": "2-9", "text": "another needle"}], "next": None, "total": 2},
+    ]
+    engine.answers("GET /api/jobs/ir-3ab1c2d4/events", *pages)
+
+    ended = labrats("logs", "ir-3ab1c2d4", "--search", "needle")
+
+    assert ended == (0, "1-4  a needle\n2-9  another needle\n", "2 lines with 'needle'\n")
+    assert "after=1-4" in engine.requests[1].path
+
+
+BUSY = {
+    "reason": "slots_busy", "position": 2, "slots": 1, "active": 1, "holders": ["ir-0000000a"], "pausedUntil": None,
+    "estimateSeconds": 360,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "number 2 in its queue; 1 of 1 slots busy by ir-0000000a; starts in about 6m00s"),
+        ({"holders": [], "estimateSeconds": None}, "number 2 in its queue; 1 of 1 slots busy"),
+        ({"reason": "no_slots"}, "its model is paused: it has no slots"),
+        (
+            {"reason": "paused", "pausedUntil": "2030-01-01T12:00:00Z"},
+            "its model's provider asked for a pause until 2030-01-01 12:00:00 UTC",
+        ),
+        ({"reason": "starting"}, "nothing stands in its way; if this lasts, no controller is running"),
+    ],
+)
+def test_job_shows_why_it_waits(
+    labrats: Labrats, engine: ScriptedEngine, changes: dict[str, Any], sentence: str
+) -> None:
+    engine.answers("GET /api/jobs/ir-3ab1c2d4", a_job(status="waiting", waiting=BUSY | changes))
+
+    assert f"  waits      {sentence}\n" in labrats("job", "ir-3ab1c2d4").out

@@ -1,0 +1,95 @@
+"""The commands for events."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from cyclopts import App
+
+from labrats.cli.errors import CommandError, ExitCode
+from labrats.cli.options import DEFAULTS, ApiOptions
+from labrats.cli.output import print_stderr, print_table, print_text
+
+events_app: Final = App(name="event", help="Test events.")
+
+_SENTENCES: Final = {
+    "source": "listens to another source",
+    "event": "listens to other events",
+    "trigger_disabled": "would match, but is disabled",
+    "agent_disabled": "would match, but its agent is disabled",
+    "earlier_trigger": "would match, but an earlier trigger starts the agent",
+}
+
+
+@events_app.command(name="test")
+def try_event(
+    file: Path,
+    /,
+    *,
+    source: str = "github",
+    event: str | None = None,
+    agent: str | None = None,
+    webhook_source: str | None = None,
+    options: ApiOptions = DEFAULTS,
+) -> None:
+    """Tell which agents an event would start, and why others would not start. Nothing is created.
+
+    Args:
+        file: The event: JSON with source, event and payload; with --event, the payload alone.
+        source: The origin of the event, unless the file has it.
+        event: The name of the event, such as issues.labeled.
+        agent: Test only this agent.
+        webhook_source: The webhook source whose conditions and settings apply.
+    """
+    body = _event(file, source, event) | {"agent": agent, "webhookSource": webhook_source}
+    with options.connect() as client:
+        answer = client.post("/api/events/test", {name: value for name, value in body.items() if value is not None})
+    if options.json:
+        print_text(answer.text)
+    else:
+        print_verdicts(answer.json())
+
+
+def _event(file: Path, source: str, event: str | None) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}", ExitCode.USAGE) from error
+    except ValueError as error:
+        raise CommandError(f"{file}: not JSON: {error}", ExitCode.USAGE) from error
+    if event is not None:
+        return {"source": source, "event": event, "payload": content}
+    if not isinstance(content, dict) or "event" not in content:
+        raise CommandError(f"{file}: has no field `event`; name the event with --event", ExitCode.USAGE)
+    return {"source": source, **content}
+
+
+def print_verdicts(tested: dict[str, Any]) -> None:
+    """Print a row for each trigger, then each job that would start."""
+    print_table(
+        ["AGENT", "TRIGGER", "STARTS", "REASON"],
+        [
+            [each["agent"], str(number), "yes" if trigger["matches"] else "no", _reason(trigger)]
+            for each in tested["agents"]
+            for number, trigger in enumerate(each["triggers"], start=1)
+        ],
+    )
+    if tested["ignored"]:
+        print_stderr(f"the webhook source would ignore this event: {tested['ignored']}")
+    for each in tested["agents"]:
+        if each["refused"]:
+            print_stderr(f"{each['agent']}: the job would be refused: {each['refused']}")
+        if job := each["job"]:
+            config, setup = job["config"], job["workspaceSetup"]
+            place = f" in {setup['gitRepo']} @ {setup['gitRef']}" if setup else ""
+            following = f", then {job['chainNext']['agent']}" if job["chainNext"] else ""
+            print_text(f"\n{each['agent']}: {job['type']} on {config['provider']}/{config['model']}{place}{following}")
+            print_text(job["prompt"])
+    print_stderr(f"{tested['matched']} {'agent' if tested['matched'] == 1 else 'agents'} would start")
+
+
+def _reason(trigger: dict[str, Any]) -> str:
+    if failed := trigger["failedFilter"]:
+        found = ", ".join(json.dumps(value, ensure_ascii=False) for value in failed["found"]) or "nothing"
+        return f"{failed['path']} is {found}, not {json.dumps(failed['wanted'], ensure_ascii=False)}"
+    return _SENTENCES.get(trigger["mismatch"], "")

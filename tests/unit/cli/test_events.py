@@ -1,0 +1,74 @@
+"""The commands for events."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.engines import Labrats, ScriptedEngine
+
+EVENT = {"source": "github", "event": "issues.labeled", "payload": {"label": {"name": "bug"}}}
+TESTED: dict[str, Any] = {
+    "matched": 1,
+    "ignored": None,
+    "agents": [
+        {
+            "agent": "developer",
+            "starts": True,
+            "triggers": [
+                {
+                    "matches": False,
+                    "mismatch": "filter",
+                    "failedFilter": {"path": "label.name", "wanted": ["ai"], "found": ["bug"]},
+                },
+                {"matches": True, "mismatch": None, "failedFilter": None},
+            ],
+            "job": {
+                "type": "implement",
+                "config": {"provider": "claude", "model": "opus"},
+                "workspaceSetup": {"gitRepo": "https://github.com/octo/demo.git", "gitRef": "main"},
+                "chainNext": {"agent": "reviewer", "condition": "on-success"},
+                "prompt": "Fix it.",
+            },
+            "refused": None,
+        }
+    ],
+}
+
+
+def test_verdicts_and_the_job_are_printed(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
+    engine.answers("POST /api/events/test", TESTED)
+    (tmp_path / "event.json").write_text(json.dumps(EVENT))
+
+    ended = labrats("event", "test", str(tmp_path / "event.json"), "--agent", "developer")
+
+    assert ended.code == 0
+    assert engine.requests[0].json == EVENT | {"agent": "developer"}
+    assert 'label.name is "bug", not ["ai"]' in ended.out
+    assert "developer: implement on claude/opus in https://github.com/octo/demo.git @ main, then reviewer" in ended.out
+    assert ended.err == "1 agent would start\n"
+
+
+def test_file_may_be_the_payload_alone(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
+    engine.answers("POST /api/events/test", {"matched": 0, "ignored": "it is a fork", "agents": []})
+    (tmp_path / "payload.json").write_text("{}")
+
+    ended = labrats("event", "test", str(tmp_path / "payload.json"), "--event", "push", "--webhook-source", "hub")
+
+    assert engine.requests[0].json == {"source": "github", "event": "push", "payload": {}, "webhookSource": "hub"}
+    assert "would ignore this event: it is a fork" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [("{", "not JSON"), ("{}", "has no field `event`"), (None, "No such file")]
+)
+def test_invalid_file_is_an_error(labrats: Labrats, tmp_path: Path, content: str | None, reason: str) -> None:
+    file = tmp_path / "event.json"
+    if content is not None:
+        file.write_text(content)
+
+    ended = labrats("event", "test", str(file))
+
+    assert ended.code == 2
+    assert f"{file}: {reason}" in ended.err
