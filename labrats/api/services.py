@@ -23,7 +23,7 @@ from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
-from labrats.intake.delivery_counts import DeliveryCounts
+from labrats.intake.delivery_log import DeliveryLog
 from labrats.intake.signing_secrets import SigningSecrets
 from labrats.metrics import Metrics
 from labrats.ports import Clock, Runner, Store
@@ -48,7 +48,7 @@ class Services:
     pdf_uploads: Uploads
     metrics: Metrics
     signing_secrets: SigningSecrets
-    deliveries: DeliveryCounts = field(default_factory=DeliveryCounts)
+    deliveries: DeliveryLog = field(default_factory=DeliveryLog)
     openid_provider: OpenIdProvider | None = None
     """The OpenID provider where users sign in, if one is configured."""
     prometheus: PrometheusClient | None = None

@@ -21,7 +21,7 @@ from labrats.model.job import (
     WorkspaceSetup,
 )
 from labrats.model.mcp_server import McpServer
-from labrats.model.webhook_source import WebhookSourceStatus
+from labrats.model.webhook_source import DeliveryRecord, WebhookSourceStatus
 
 DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
     Condition: {
@@ -51,6 +51,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
     },
     JobSpec: {
         "title": "The first line of the prompt.",
+        "rerunOf": "The job that this one repeats.",
         "promptRef": "The ConfigMap with the prompt, instead of `prompt`.",
         "instructionsRef": "The ConfigMap with the agent's instructions, which come in addition to the prompt.",
         "eventRef": "The ConfigMap with the event that started the chain. Set by the engine.",
@@ -118,6 +119,15 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "conditions": "The conditions of the source.",
         "lastDeliveryAt": "The time of the last accepted delivery.",
         "deliveries": "The number of accepted deliveries.",
+        "recentDeliveries": "The latest deliveries, in order.",
+    },
+    DeliveryRecord: {
+        "at": "The time of the delivery.",
+        "outcome": "Its outcome: started, unmatched, ignored, ping or refused.",
+        "event": "The event, such as issues.labeled.",
+        "repo": "The repository, as owner/name.",
+        "reason": "Why it started no agent.",
+        "jobs": "The names of the jobs that it started.",
     },
 }
 """The descriptions by record and by JSON name of the field. A description in a body of the API takes precedence."""

@@ -64,13 +64,40 @@ class WebhookSourceSpec(Record):
         return next((override for name, override in self.repo_overrides.items() if name.lower() == wanted), None)
 
 
+STARTED: Final = "started"
+UNMATCHED: Final = "unmatched"
+IGNORED: Final = "ignored"
+REFUSED: Final = "refused"
+"""Outcomes of deliveries; a `ping` is the fifth."""
+
+LONGEST_NOTE: Final = 120
+"""Characters of each text in the record of a delivery, which is a part of the source's status."""
+
+
+class DeliveryRecord(Record):
+    """A delivery. repo: `owner/repo`. reason: why it started no agent. jobs: their ids."""
+
+    at: datetime
+    outcome: str
+    event: str | None = None
+    repo: str | None = None
+    reason: str | None = None
+    jobs: tuple[str, ...] = ()
+
+
 class WebhookSourceStatus(Record):
-    """The observed state of a webhook source. url: receives deliveries. deliveries: the number of accepted ones."""
+    """The observed state of a webhook source.
+
+    url:               receives deliveries.
+    deliveries:        the number of accepted ones.
+    recent_deliveries: the latest ones, in order.
+    """
 
     url: str | None = None
     conditions: tuple[Condition, ...] = ()
     last_delivery_at: datetime | None = None
     deliveries: int = 0
+    recent_deliveries: tuple[DeliveryRecord, ...] = ()
 
 
 class WebhookSource(Resource):

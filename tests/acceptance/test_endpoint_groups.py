@@ -171,6 +171,7 @@ async def webhooks(recorder: CallRecorder, name: str) -> None:
     await recorder.call("POST", "/api/webhook-sources", json=body, status=201)
     await recorder.call("GET", "/api/webhook-sources")
     await recorder.call("GET", "/api/webhook-sources/{}", name)
+    await recorder.call("GET", "/api/webhook-sources/{}/deliveries", name)
     await recorder.call("PATCH", "/api/webhook-sources/{}", name, json={"enabled": False})
     await recorder.call("POST", "/webhooks/{}", name, json={}, status=(401, 404))
     await recorder.call("POST", "/api/webhooks/github", json={}, status=(401, 404))

@@ -397,6 +397,27 @@ async def test_deliveries_are_counted(api: Api, nobody: httpx2.AsyncClient) -> N
     assert (found["deliveries"], bool(found["lastDeliveryAt"])) == (1, True)
 
 
+async def test_latest_deliveries_tell_what_became_of_them(api: Api, nobody: httpx2.AsyncClient) -> None:
+    await add_source(api)
+    await accepted(nobody, an_issue_event())
+    await accepted(nobody, {}, "ping")
+    refused = await deliver(nobody, an_issue_event(), path="/webhooks/github", secret="another-secret-of-a-test")
+    assert refused.status_code == 401
+
+    async with api.client("admin") as admin, asyncio.timeout(3 * DEADLINE_SECONDS):
+        path = "/api/webhook-sources/github/deliveries"
+        while len(found := (await admin.get(path)).json()["deliveries"]) < 3:
+            await asyncio.sleep(0.01)
+        only_refused = (await admin.get(path, params={"outcome": "refused"})).json()["deliveries"]
+
+    assert [(each["outcome"], each["event"]) for each in found] == [
+        ("refused", None), ("ping", "ping"), ("unmatched", "issues.labeled"),
+    ]  # fmt: skip
+    assert found[2]["repo"]
+    assert "no agent has a trigger" in found[2]["reason"]
+    assert only_refused == found[:1]
+
+
 async def test_deliveries_are_measured_by_outcome(api: Api, nobody: httpx2.AsyncClient) -> None:
     await add_source(api)
     await stored(api, an_agent("a", a_trigger("issues.labeled")))

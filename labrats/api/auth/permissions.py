@@ -80,6 +80,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/webhook-sources
         POST   /api/webhook-sources
         GET    /api/webhook-sources/{}
+        GET    /api/webhook-sources/{}/deliveries
         PATCH  /api/webhook-sources/{}
         DELETE /api/webhook-sources/{}
         GET    /api/config/defaults

@@ -32,10 +32,19 @@ from labrats.intake.deliveries import (
 )
 from labrats.intake.event_authorization import reason_to_ignore
 from labrats.intake.event_requests import event_requests
-from labrats.intake.events import why_no_agent
+from labrats.intake.events import IncomingEvent, why_no_agent
 from labrats.intake.signatures import Signature, hub_signature, standard_signature
 from labrats.model.errors import NotFound
-from labrats.model.webhook_source import GITHUB, WebhookSource
+from labrats.model.webhook_source import (
+    GITHUB,
+    IGNORED,
+    LONGEST_NOTE,
+    REFUSED,
+    STARTED,
+    UNMATCHED,
+    DeliveryRecord,
+    WebhookSource,
+)
 
 T = TypeVar("T")
 
@@ -44,6 +53,9 @@ router = api_router("Webhooks")
 EVENT_HEADER: Final = "x-github-event"
 DELIVERY_HEADER: Final = "x-github-delivery"
 _FORM: Final = "application/x-www-form-urlencoded"
+MOST_JOBS: Final = 10
+"""Jobs that the record of a delivery names."""
+
 _LARGE_BYTES: Final = 2**20
 """A larger body is parsed in a thread, so that other requests do not wait for it."""
 
@@ -115,9 +127,21 @@ async def _receive(request: Request, signature: Signature, sources: Sequence[Web
     delivery = _delivery(request, source, payload, fingerprint_of(source, body, signature.id))
     is_ping = delivery.event.name == PING
     answer, outcome = ({"ok": True}, "ping") if is_ping else await _start_agents(services, delivery)
-    services.deliveries.add(source.name, services.clock.now())
+    services.deliveries.add(source.name, _record(services, delivery.event, outcome, answer))
     services.metrics.delivery_received(outcome)
     return json_response(answer)
+
+
+def _record(services: Services, event: IncomingEvent, outcome: str, answer: Mapping[str, Any]) -> DeliveryRecord:
+    repo, reason = event.text("repository", "full_name"), answer.get("ignored")
+    return DeliveryRecord(
+        at=services.clock.now(),
+        outcome=outcome,
+        event=event.name[:LONGEST_NOTE],
+        repo=repo and repo[:LONGEST_NOTE],
+        reason=reason and reason[:LONGEST_NOTE],
+        jobs=tuple(job["jobId"] for job in answer.get("jobs", ()))[:MOST_JOBS],
+    )
 
 
 async def _received(
@@ -133,17 +157,22 @@ async def _received(
     secrets = [(source, await services.signing_secrets.of(source)) for source in sources]
     candidates = [(source, signature.verifier(secret)) for source, secret in secrets if secret is not None]
     if not candidates:
-        services.metrics.delivery_received("refused")
+        services.metrics.delivery_received(REFUSED)
         raise ApiError(401, "unauthorized", "no enabled webhook source with a secret receives deliveries here")
     received = await receive_signed(request, candidates, services.unverified_bodies)
     if received is None:
-        services.metrics.delivery_received("refused")
+        services.metrics.delivery_received(REFUSED)
+        if len(sources) == 1:
+            reason = "the signature does not match the body and the secret"
+            services.deliveries.add(
+                sources[0].name, DeliveryRecord(at=services.clock.now(), outcome=REFUSED, reason=reason)
+            )
         raise ApiError(401, "unauthorized", "the signature does not match the body and the secret of a webhook source")
     return received
 
 
 def _unsigned(request: Request) -> ApiError:
-    services_of(request).metrics.delivery_received("refused")
+    services_of(request).metrics.delivery_received(REFUSED)
     message = "sign the body with the source's secret: `X-Hub-Signature-256: sha256=` and its HMAC-SHA256 in hex"
     return ApiError(401, "unauthorized", message)
 
@@ -192,14 +221,14 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
     """Store the jobs. Return the answer, and the outcome as a label of the metric."""
     source, event = delivery.source, delivery.event
     if source.spec.type == GITHUB and (reason := reason_to_ignore(event, source.spec)):
-        return {"ok": True, "ignored": reason} | event_jobs_view({}), "ignored"
+        return {"ok": True, "ignored": reason} | event_jobs_view({}), IGNORED
     requests = event_requests(event, services.catalog, delivery.owner, source)
     first_fingerprint = await stored_fingerprint(services.store, delivery)
     intent = Intent(first_fingerprint, first_fingerprint)
     if jobs := await services.admission.admit_all(requests, intent.job_names):
         await store_fingerprint(services.store, delivery, next(iter(jobs.values())))
-        return {"ok": True} | event_jobs_view(jobs), "started"
-    return {"ok": True, "ignored": why_no_agent(event, services.catalog.agents)} | event_jobs_view({}), "unmatched"
+        return {"ok": True} | event_jobs_view(jobs), STARTED
+    return {"ok": True, "ignored": why_no_agent(event, services.catalog.agents)} | event_jobs_view({}), UNMATCHED
 
 
 async def _parse(body: bytes, parse: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""Counts of deliveries are collected in memory, and written at intervals."""
+"""Deliveries are collected in memory, and written at intervals."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from labrats.intake.delivery_counts import DeliveryCounts
+from labrats.intake.delivery_log import KEPT, KEPT_REFUSED, DeliveryLog
 from labrats.model.errors import Invalid, LabratsError, Problem, RetryLater
 from labrats.model.record import Metadata
-from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
+from labrats.model.webhook_source import REFUSED, STARTED, DeliveryRecord, WebhookSource, WebhookSourceSpec
 from tests.fakes.clock import FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
 
@@ -40,6 +40,10 @@ class CountedStore(MemoryStore):
         return await super().update(resource)
 
 
+def a_delivery(clock: FakeClock, outcome: str = STARTED) -> DeliveryRecord:
+    return DeliveryRecord(at=clock.now(), outcome=outcome)
+
+
 @pytest.fixture
 async def store(clock: FakeClock) -> CountedStore:
     store = CountedStore(clock)
@@ -48,18 +52,18 @@ async def store(clock: FakeClock) -> CountedStore:
 
 
 @pytest.fixture
-async def counts(store: CountedStore, clock: FakeClock) -> AsyncIterator[DeliveryCounts]:
-    counts = DeliveryCounts()
-    running = asyncio.create_task(counts.run(store, clock))
-    yield counts
+async def deliveries(store: CountedStore, clock: FakeClock) -> AsyncIterator[DeliveryLog]:
+    deliveries = DeliveryLog()
+    running = asyncio.create_task(deliveries.run(store, clock))
+    yield deliveries
     running.cancel()
 
 
 async def test_counts_are_written_every_few_seconds_whatever_the_rate_of_deliveries(
-    counts: DeliveryCounts, store: CountedStore, clock: FakeClock
+    deliveries: DeliveryLog, store: CountedStore, clock: FakeClock
 ) -> None:
     for _ in range(200):
-        counts.add("github", clock.now())
+        deliveries.add("github", a_delivery(clock))
         await clock.advance(0.1)
     last = clock.now()
     await clock.advance(60)
@@ -71,21 +75,48 @@ async def test_counts_are_written_every_few_seconds_whatever_the_rate_of_deliver
 
 
 async def test_a_count_is_written_again_after_a_failed_write(
-    counts: DeliveryCounts, store: CountedStore, clock: FakeClock
+    deliveries: DeliveryLog, store: CountedStore, clock: FakeClock
 ) -> None:
     store.failures = 2
-    counts.add("github", clock.now())
-    counts.add("gone", clock.now())
+    deliveries.add("github", a_delivery(clock))
+    deliveries.add("gone", a_delivery(clock))
     await clock.advance(60)
     assert (await store.get(WebhookSource, "github")).status.deliveries == 1
 
 
 async def test_counting_continues_after_an_invalid_source(
-    counts: DeliveryCounts, store: CountedStore, clock: FakeClock
+    deliveries: DeliveryLog, store: CountedStore, clock: FakeClock
 ) -> None:
     store.failures, store.trouble = 1, Invalid(Problem("spec.host", "is no host"))
-    counts.add("github", clock.now())
+    deliveries.add("github", a_delivery(clock))
     await clock.advance(60)
-    counts.add("github", clock.now())
+    deliveries.add("github", a_delivery(clock))
     await clock.advance(60)
     assert (await store.get(WebhookSource, "github")).status.deliveries == 1
+
+
+async def test_refused_deliveries_are_not_counted_and_displace_no_others(
+    deliveries: DeliveryLog, store: CountedStore, clock: FakeClock
+) -> None:
+    deliveries.add("github", a_delivery(clock))
+    for _ in range(10 * KEPT):
+        deliveries.add("github", a_delivery(clock, REFUSED))
+        await clock.advance(0.1)
+    await clock.advance(60)
+
+    status = (await store.get(WebhookSource, "github")).status
+    outcomes = [record.outcome for record in status.recent_deliveries]
+    assert outcomes == [STARTED] + KEPT_REFUSED * [REFUSED]
+    assert status.deliveries == 1
+
+
+async def test_the_latest_deliveries_are_kept(deliveries: DeliveryLog, store: CountedStore, clock: FakeClock) -> None:
+    for _ in range(2 * KEPT):
+        deliveries.add("github", a_delivery(clock))
+        await clock.advance(0.1)
+    last = clock.now()
+    await clock.advance(60)
+
+    records = (await store.get(WebhookSource, "github")).status.recent_deliveries
+    assert len(records) == KEPT
+    assert (last - records[-1].at).total_seconds() < 0.2
