@@ -18,6 +18,7 @@ from labrats.api.routes import (
     agents,
     ai_models,
     api_keys,
+    bulk,
     changes,
     config,
     docs,
@@ -44,8 +45,9 @@ from labrats.api.services import Services
 from labrats.metrics import Metrics
 
 MODULES: Final = (
-    health, docs, changes, jobs, job_events, job_texts, job_attempts, agents, instructions, events, config, ai_models,
-    queue, secrets, api_keys, login, pdfs, workspace_uploads, stats, system, webhooks, webhook_sources, model_files,
+    health, docs, changes, jobs, bulk, job_events, job_texts, job_attempts, agents, instructions, events, config,
+    ai_models, queue, secrets, api_keys, login, pdfs, workspace_uploads, stats, system, webhooks, webhook_sources,
+    model_files,
 )  # fmt: skip
 RECEIVER_MODULES: Final = (health, webhooks)
 """The modules of a webhook receiver."""

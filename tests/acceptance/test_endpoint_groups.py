@@ -89,6 +89,8 @@ async def jobs(recorder: CallRecorder, name: str) -> None:
     assert "result" in await recorder.call("GET", "/api/jobs/{}/result", job_id)
     assert len((await recorder.call("GET", "/api/jobs/{}/attempts", job_id))["attempts"]) == 1
     await recorder.call("POST", "/api/jobs/{}/retry", job_id, status=400)
+    nobody = {"action": "cancel", "filter": {"q": job_id}, "expected": 1}
+    await recorder.call("POST", "/api/jobs/bulk", json=nobody, status=409)
     again = await recorder.call("POST", "/api/jobs/{}/rerun", job_id, json={}, status=201)
     assert (await recorder.admin.wait(again["jobId"]))["rerunOf"] == job_id
     await recorder.call("POST", "/api/jobs/{}/cancel", job_id, status=400)

@@ -43,6 +43,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/jobs
         GET    /api/jobs/facets
         GET    /api/changes
+        POST   /api/jobs/bulk
         POST   /api/events/ingest
         POST   /api/workspace-uploads
         GET    /api/workspace-uploads/{}/{}/raw

@@ -24,6 +24,7 @@ from labrats.intake.job_names import JobNames
 from labrats.intake.request import JobRequest
 from labrats.intake.reruns import rerun_request
 from labrats.model.attempt_name import AttemptName
+from labrats.model.caller import Caller
 from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem
 from labrats.model.job import Job, after_cancel_request, after_retry_request
 from labrats.model.phases import Phase
@@ -115,9 +116,6 @@ async def job_filter(
     q: Annotated[str | None, Query(description="Text in the job's id, type, source, repo or title.")] = None,
 ) -> JobFilter:
     """Return the filter of a request for lists and counts. Callers other than admins see their own jobs only."""
-    caller = caller_of(request)
-    if owner and not caller.may_see(owner):
-        raise AccessDenied(f"the jobs of {owner} belong to another API key")
     return JobFilter(
         status=status,
         type=type or None,
@@ -125,7 +123,7 @@ async def job_filter(
         agent_role=agent_role or None,
         repo=repo or None,
         chain_id=chain_id or None,
-        owner=owner or (None if caller.is_admin else caller.id),
+        owner=checked_owner(caller_of(request), owner),
         provider=provider or None,
         model=model or None,
         failed_code=failed_code or None,
@@ -133,6 +131,13 @@ async def job_filter(
         until=until,
         q=q,
     )
+
+
+def checked_owner(caller: Caller, owner: str | None) -> str | None:
+    """Return the owner whose jobs a caller may see: the wanted one, itself, or None for all. Raises AccessDenied."""
+    if owner and not caller.may_see(owner):
+        raise AccessDenied(f"the jobs of {owner} belong to another API key")
+    return owner or (None if caller.is_admin else caller.id)
 
 
 WantedJobs = Annotated[JobFilter, Depends(job_filter)]
