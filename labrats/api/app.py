@@ -45,7 +45,7 @@ from labrats.api.services import Services
 from labrats.metrics import Metrics
 
 MODULES: Final = (
-    health, docs, changes, jobs, bulk, job_events, job_texts, job_attempts, agents, instructions, events, config,
+    health, docs, changes, bulk, jobs, job_events, job_texts, job_attempts, agents, instructions, events, config,
     ai_models, queue, secrets, api_keys, login, pdfs, workspace_uploads, stats, system, webhooks, webhook_sources,
     model_files,
 )  # fmt: skip
