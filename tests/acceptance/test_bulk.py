@@ -53,3 +53,12 @@ async def test_another_number_of_jobs_than_expected_changes_nothing(user: User) 
     assert answer.status_code == 409
     assert "matches 1 jobs by now, not 2" in answer.json()["error"]
     assert (await user.job(job_id))["status"] == "failed"
+
+
+async def test_invalid_filter_is_refused(user: User) -> None:
+    filters: list[dict[str, Any]] = [{"to": {}}, {"from": 1}, {"from": "yesterday"}, {"statuss": []}]
+    for wrong in filters:
+        answer = await user.post("/api/jobs/bulk", {"action": "retry", "filter": wrong, "expected": 1})
+
+        assert answer.status_code == 422
+        assert answer.json()["details"][0]["field"] == f"filter.{next(iter(wrong))}"

@@ -22,11 +22,11 @@ Provider = Literal["claude", "codex", "vllm", "gemma", "qwen", "mock"]
 Effort = Literal["low", "medium", "high"]
 
 
-def _refuse_number(text: str) -> str:
-    """Refuse what pydantic would read as seconds since 1970."""
-    if not re.match(r"\d{4}-", text):
+def _refuse_number(value: Any) -> Any:
+    """Refuse what pydantic would read as seconds since 1970, and what is no text."""
+    if not isinstance(value, str) or not re.match(r"\d{4}-", value):
         raise ValueError("must be a time, such as 2030-01-01T12:00:00Z")
-    return text
+    return value
 
 
 Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
