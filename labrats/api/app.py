@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from labrats import __version__
 from labrats.api.auth.hosts import AllowedHosts
 from labrats.api.http.body_bounds import bounds_of
+from labrats.api.http.dashboard import Dashboard
 from labrats.api.http.errors import ApiError, error_response, install_error_handlers
 from labrats.api.http.head_requests import GET_HAS_EFFECT, without_body
 from labrats.api.openapi import openapi_document
@@ -64,6 +65,7 @@ _DEFAULT_HEADERS: Final = [
 def create_app(services: Services) -> ASGIApp:
     """Return the ASGI application that the server runs."""
     app: ASGIApp = Dispatcher(create_api(services))
+    app = Dashboard(app) if services.settings.answers_requests else app
     source, path = services.settings.webhook_source, services.settings.webhook_path
     app = _with_alias(app, path, f"/webhooks/{source}") if source and path else app
     return ApiMiddleware(app, services.metrics, AllowedHosts.of(services.settings))
