@@ -1,0 +1,79 @@
+/** The one client of the engine's API. Its types are generated from the OpenAPI document. */
+
+import createClient from 'openapi-fetch';
+
+import type { components, paths } from './schema';
+
+export type Schemas = components['schemas'];
+
+/** An answer of the API that is an error: its sentence for people, and its code for programs. */
+export class ApiError extends Error {
+  override readonly name = 'ApiError';
+
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string,
+    readonly details: Schemas['Detail'][] = [],
+  ) {
+    super(message);
+  }
+
+  /** Whether the same request may succeed later. */
+  get isTemporary(): boolean {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+}
+
+/** The engine did not answer. */
+export const UNREACHABLE = 'unreachable';
+
+type Listener = (reachable: boolean) => void;
+const listeners = new Set<Listener>();
+
+/** Call `listener` after each request, with whether the engine has answered. Returns a function that stops this. */
+export function onReachable(listener: Listener): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+export function reportReachable(reachable: boolean): void {
+  for (const listener of listeners) listener(reachable);
+}
+
+async function fetchAndReport(request: Request): Promise<Response> {
+  try {
+    const response = await fetch(request);
+    reportReachable(true);
+    return response;
+  } catch (error) {
+    if (request.signal.aborted) throw error;
+    reportReachable(false);
+    throw new ApiError(0, UNREACHABLE, 'The engine does not answer. It may be restarting.');
+  }
+}
+
+export const client = createClient<paths>({ baseUrl: '/', fetch: fetchAndReport });
+
+interface Answer<T> {
+  data?: T;
+  error?: unknown;
+  response: Response;
+}
+
+/** The body of a successful answer. Throws ApiError for any other. */
+export async function body<T>(answer: Promise<Answer<T>>): Promise<T> {
+  const { data, error, response } = await answer;
+  if (response.ok) return data as T;
+  throw errorOf(response, error);
+}
+
+/** The error that a failed answer describes. */
+export function errorOf(response: Response, body: unknown): ApiError {
+  if (isErrorBody(body)) return new ApiError(response.status, body.code, body.error, body.details);
+  return new ApiError(response.status, 'unknown', `The engine answered with status ${response.status}.`);
+}
+
+function isErrorBody(value: unknown): value is Schemas['ErrorBody'] {
+  return typeof value === 'object' && value !== null && 'error' in value && 'code' in value;
+}

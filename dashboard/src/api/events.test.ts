@@ -1,0 +1,22 @@
+import { expect, test } from 'vitest';
+
+import { lastSeq, placeOf, reconnectPause } from './events';
+
+test('the place of an event is read from its id', () => {
+  expect(placeOf('2-17')).toEqual({ attempt: 2, seq: 17 });
+});
+
+test.each([0, 1, 2, 1_023, 1_024, 1_025, 999_999])('the last of %d events is found', async (last) => {
+  let requests = 0;
+  const exists = (seq: number) => {
+    requests++;
+    return Promise.resolve(seq <= last);
+  };
+  expect(await lastSeq(exists)).toBe(last);
+  expect(requests).toBeLessThan(40);
+});
+
+test('pauses between attempts to connect grow to 30 seconds', () => {
+  expect([0, 1, 2, 9, 50].map((failures) => reconnectPause(failures, 1))).toEqual([1_000, 2_000, 4_000, 30_000, 30_000]);
+  expect(reconnectPause(0, 0)).toBe(500);
+});

@@ -1,0 +1,108 @@
+/** The events of a job: pages by number, and the live stream. */
+
+import { body, client, reportReachable, type Schemas } from './client';
+
+export type JobEvent = Schemas['EventView'];
+
+/** The place of an event: its attempt, and its number there, counted from 1. */
+export interface Place {
+  attempt: number;
+  seq: number;
+}
+
+export function placeOf(id: string): Place {
+  const [attempt = '1', seq = '0'] = id.split('-');
+  return { attempt: Number(attempt), seq: Number(seq) };
+}
+
+/** Get at most `limit` events after a place, in order. */
+export async function fetchEvents(jobId: string, after: Place, limit: number, signal?: AbortSignal): Promise<JobEvent[]> {
+  const query = { after: `${after.attempt}-${after.seq}`, limit };
+  const page = await body(
+    client.GET('/api/jobs/{job_id}/events', { params: { path: { job_id: jobId }, query }, signal: signal ?? null }),
+  );
+  return (page as Schemas['EventPage']).events; // without `Accept: text/event-stream` the answer is never text
+}
+
+/** Find the number of an attempt's last event, with a few requests for single events; 0 if it has none. */
+export async function lastSeq(exists: (seq: number) => Promise<boolean>, known = 0): Promise<number> {
+  let [low, step] = [known, 1024];
+  while (await exists(low + step)) {
+    low += step;
+    step *= 2;
+  }
+  let high = low + step;
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    if (await exists(middle)) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+export interface StreamHandlers {
+  /** Events in order, without gaps or repeats, also after an interruption. */
+  onEvents: (events: JobEvent[]) => void;
+  /** The job has ended, and all its events were sent. */
+  onDone: () => void;
+  onState?: (state: 'live' | 'reconnecting') => void;
+}
+
+const FRAME = 250;
+const SHORTEST_PAUSE = 1_000;
+const LONGEST_PAUSE = 30_000;
+
+/** The pause before the next attempt to connect: it doubles, and differs between clients. */
+export function reconnectPause(failures: number, random = Math.random()): number {
+  return Math.min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** Math.min(failures, 10)) * (0.5 + random / 2);
+}
+
+/** Follow a job's events from a place on. Returns a function that stops. */
+export function followEvents(jobId: string, after: Place, handlers: StreamHandlers): () => void {
+  let position = after;
+  let failures = 0;
+  let source: EventSource | undefined;
+  let retry: ReturnType<typeof setTimeout> | undefined;
+  let frame: ReturnType<typeof setTimeout> | undefined;
+  let pending: JobEvent[] = [];
+
+  const flush = () => {
+    frame = undefined;
+    const events = pending;
+    pending = [];
+    if (events.length > 0) handlers.onEvents(events);
+  };
+  const connect = () => {
+    source = new EventSource(`/api/jobs/${encodeURIComponent(jobId)}/events?after=${position.attempt}-${position.seq}`);
+    source.onopen = () => {
+      failures = 0;
+      reportReachable(true);
+      handlers.onState?.('live');
+    };
+    source.onmessage = (message: MessageEvent<string>) => {
+      const data = JSON.parse(message.data) as JobEvent | { done: true };
+      if ('done' in data) {
+        stop();
+        flush();
+        handlers.onDone();
+        return;
+      }
+      position = placeOf(data.id);
+      pending.push(data);
+      frame ??= setTimeout(flush, FRAME);
+    };
+    source.onerror = () => {
+      source?.close();
+      handlers.onState?.('reconnecting');
+      retry = setTimeout(connect, reconnectPause(failures++));
+    };
+  };
+  const stop = () => {
+    source?.close();
+    clearTimeout(retry);
+    clearTimeout(frame);
+    frame = undefined;
+  };
+  connect();
+  return stop;
+}

@@ -1,0 +1,144 @@
+/** Jobs: lists, counts, details and actions. */
+
+import { queryOptions, type QueryClient } from '@tanstack/react-query';
+
+import { ApiError, body, client, errorOf, type Schemas } from './client';
+
+export type JobItem = Schemas['JobItem'];
+export type JobDetail = Schemas['JobDetail'];
+export type JobFacets = Schemas['JobFacets'];
+export type Status = JobItem['status'];
+export type FailedCode = NonNullable<JobItem['failedCode']>;
+export type Usage = Schemas['UsageView'];
+export type Submission = Schemas['Submission'];
+
+export const STATUSES = ['waiting', 'active', 'completed', 'failed', 'cancelled'] as const satisfies readonly Status[];
+
+/** The filters of lists and counts, as the API takes them. */
+export interface JobFilter {
+  status?: Status[];
+  q?: string;
+  model?: string;
+  agentRole?: string;
+  repo?: string;
+  failedCode?: string;
+  type?: string;
+  source?: string;
+  chainId?: string;
+  from?: string;
+  to?: string;
+}
+
+export type JobOrder = 'newest' | 'oldest';
+
+export interface JobPage {
+  jobs: JobItem[];
+  next: string | null;
+}
+
+export const PAGE_SIZE = 100;
+
+export function hasEnded(status: Status): boolean {
+  return status !== 'waiting' && status !== 'active';
+}
+
+/** Get one page of jobs. cursor: empty for the first page. */
+export async function fetchJobs(
+  filter: JobFilter,
+  cursor: string,
+  options: { order?: JobOrder; limit?: number; signal?: AbortSignal } = {},
+): Promise<JobPage> {
+  const query = { ...filter, cursor, limit: options.limit ?? PAGE_SIZE, sort: options.order ?? 'newest', omit: 'result' as const };
+  const page = await body(client.GET('/api/jobs', { params: { query }, signal: options.signal ?? null }));
+  return { jobs: page.jobs, next: page.next ?? null };
+}
+
+export const facetsQuery = (filter: JobFilter) =>
+  queryOptions({
+    queryKey: ['facets', filter],
+    queryFn: ({ signal }) => body(client.GET('/api/jobs/facets', { params: { query: filter }, signal })),
+    placeholderData: (previous) => previous,
+  });
+
+export const jobQuery = (id: string) =>
+  queryOptions({
+    queryKey: ['job', id],
+    queryFn: ({ signal }) => body(client.GET('/api/jobs/{job_id}', { params: { path: { job_id: id } }, signal })),
+  });
+
+export const chainQuery = (chainId: string) =>
+  queryOptions({
+    queryKey: ['chain', chainId],
+    queryFn: ({ signal }) => fetchJobs({ chainId }, '', { order: 'oldest', signal }),
+  });
+
+export const statsQuery = queryOptions({
+  queryKey: ['stats'],
+  queryFn: ({ signal }) => body(client.GET('/api/stats', { signal })),
+});
+
+export const patchQuery = (id: string) =>
+  queryOptions({
+    queryKey: ['patch', id],
+    queryFn: async ({ signal }) => {
+      const response = await fetch(`/api/jobs/${encodeURIComponent(id)}/patch`, { signal });
+      if (!response.ok) throw errorOf(response, await response.json().catch(() => null));
+      return response.text();
+    },
+    staleTime: Infinity,
+    gcTime: 60_000,
+  });
+
+export async function cancelJob(id: string): Promise<JobDetail> {
+  return body(client.POST('/api/jobs/{job_id}/cancel', { params: { path: { job_id: id } } }));
+}
+
+export async function retryJob(id: string): Promise<JobDetail> {
+  return body(client.POST('/api/jobs/{job_id}/retry', { params: { path: { job_id: id } } }));
+}
+
+/** Submit a job. key: repeated submissions with the same key create one job. */
+export async function submitJob(submission: Submission, key: string): Promise<Schemas['Submitted']> {
+  return body(
+    client.POST('/api/jobs/submit', { body: submission, params: { header: { 'Idempotency-Key': key } } }),
+  );
+}
+
+export const agentsQuery = queryOptions({
+  queryKey: ['agents'],
+  queryFn: ({ signal }) => body(client.GET('/api/agents', { signal })),
+  staleTime: 60_000,
+});
+
+export const modelsQuery = queryOptions({
+  queryKey: ['ai-models'],
+  queryFn: ({ signal }) => body(client.GET('/api/ai-models', { signal })),
+  staleTime: 10_000,
+});
+
+/** Put a job's new state into the caches that show it. */
+export function storeJob(queries: QueryClient, job: JobDetail): void {
+  queries.setQueryData(jobQuery(job.id).queryKey, job);
+  void queries.invalidateQueries({ queryKey: ['facets'] });
+}
+
+/** Run an action on several jobs, a few at a time. Returns the failures by job. */
+export async function forEachJob(
+  ids: readonly string[],
+  action: (id: string) => Promise<unknown>,
+  parallel = 4,
+): Promise<Map<string, ApiError>> {
+  const failures = new Map<string, ApiError>();
+  const waiting = [...ids];
+  const worker = async () => {
+    for (let id = waiting.shift(); id !== undefined; id = waiting.shift()) {
+      try {
+        await action(id);
+      } catch (error) {
+        failures.set(id, error instanceof ApiError ? error : new ApiError(0, 'unknown', String(error)));
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: parallel }, worker));
+  return failures;
+}

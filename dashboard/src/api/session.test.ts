@@ -1,0 +1,19 @@
+import { expect, test } from 'vitest';
+
+import { isOwnPath, readNext } from './session';
+
+test.each(['/jobs', '/jobs?status=failed', '/jobs/ir-1/log?attempt=2'])('%s is a page to return to', (path) => {
+  expect(isOwnPath(path)).toBe(true);
+});
+
+test.each(['', '/', '//evil.example', '/\\evil.example', 'https://evil.example', '/\t/evil.example', '/login?next=/jobs',
+  '/api/auth/link?token=x', 'javascript:alert(1)'])('%s is not', (path) => {
+  expect(isOwnPath(path)).toBe(false);
+});
+
+test('a remembered page expires, and a broken record is ignored', () => {
+  expect(readNext(JSON.stringify({ path: '/jobs', at: 0 }), 60_000)).toBe('/jobs');
+  expect(readNext(JSON.stringify({ path: '/jobs', at: 0 }), 3_600_000)).toBeUndefined();
+  expect(readNext(JSON.stringify({ path: '//evil.example', at: 0 }), 0)).toBeUndefined();
+  expect(readNext('{', 0)).toBeUndefined();
+});

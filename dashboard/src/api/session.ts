@@ -1,0 +1,48 @@
+/** The signed-in user, and the way to the sign-in page. */
+
+import { queryOptions } from '@tanstack/react-query';
+
+import { body, client, type Schemas } from './client';
+
+export type Me = Schemas['Me'];
+
+export const sessionQuery = queryOptions({
+  queryKey: ['session'],
+  queryFn: ({ signal }) => body(client.GET('/api/auth/me', { signal })),
+  staleTime: 5 * 60_000,
+});
+
+export async function signOut(): Promise<void> {
+  await body(client.POST('/api/auth/logout'));
+}
+
+const NEXT = 'labrats.next';
+const NEXT_LIFETIME = 15 * 60_000;
+
+/** Remember the page to open after sign-in, also in another tab: the engine always returns to `/`. */
+export function rememberNext(path: string, now = Date.now()): void {
+  if (isOwnPath(path)) localStorage.setItem(NEXT, JSON.stringify({ path, at: now }));
+}
+
+/** Return the remembered page once. */
+export function takeNext(now = Date.now()): string | undefined {
+  const stored = localStorage.getItem(NEXT);
+  localStorage.removeItem(NEXT);
+  return stored === null ? undefined : readNext(stored, now);
+}
+
+export function readNext(stored: string, now: number): string | undefined {
+  try {
+    const next = JSON.parse(stored) as { path?: unknown; at?: unknown };
+    const isCurrent = typeof next.at === 'number' && now - next.at < NEXT_LIFETIME;
+    return isCurrent && typeof next.path === 'string' && isOwnPath(next.path) ? next.path : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether a path leads to a page of this origin, other than `/` and the sign-in page. */
+export function isOwnPath(path: string): boolean {
+   
+  return /^\/(?![/\\])[^\\\u0000-\u001f]*$/.test(path) && path !== '/' && !/^\/(login|api)(\/|\?|$)/.test(path);
+}

@@ -1,0 +1,131 @@
+/** The pages and their URLs. Pages other than the frame are loaded when they are opened. */
+
+import type { QueryClient } from '@tanstack/react-query';
+import { createRootRouteWithContext, createRoute, createRouter, lazyRouteComponent, redirect } from '@tanstack/react-router';
+
+import { sessionQuery, takeNext } from '../api/session';
+import { validateJobSearch } from '../features/job/search';
+import { validateJobsSearch } from '../features/jobs/search';
+import { parseSearch, stringifySearch, text } from '../lib/search';
+import { Loading } from '../ui/states';
+import { PageError, PageNotFound } from './page-errors';
+import { Shell } from './shell';
+
+const root = createRootRouteWithContext<{ queries: QueryClient }>()({ notFoundComponent: PageNotFound });
+
+const login = createRoute({
+  getParentRoute: () => root,
+  path: '/login',
+  validateSearch: (search: Record<string, unknown>): { next?: string } => {
+    const next = text(search['next']);
+    return next ? { next } : {};
+  },
+  component: lazyRouteComponent(() => import('../features/login/login-route'), 'LoginRoute'),
+});
+
+/** All pages that need a signed-in user. */
+const app = createRoute({
+  getParentRoute: () => root,
+  id: 'app',
+  beforeLoad: async ({ context, location }) => {
+    const me = await context.queries.query(sessionQuery);
+    if (!me.user) throw redirect({ to: '/login', search: location.href === '/' ? {} : { next: location.href } });
+    const next = location.href === '/' ? takeNext() : undefined;
+    if (next) throw redirect({ href: next, replace: true });
+  },
+  component: Shell,
+});
+
+const overview = createRoute({
+  getParentRoute: () => app,
+  path: '/',
+  component: lazyRouteComponent(() => import('../features/overview/overview-page'), 'OverviewPage'),
+});
+
+const jobs = createRoute({
+  getParentRoute: () => app,
+  path: '/jobs',
+  validateSearch: validateJobsSearch,
+  component: lazyRouteComponent(() => import('../features/jobs/jobs-page'), 'JobsPage'),
+});
+
+const newJob = createRoute({
+  getParentRoute: () => app,
+  path: '/jobs/new',
+  validateSearch: (search: Record<string, unknown>): { from?: string } => {
+    const from = text(search['from']);
+    return from ? { from } : {};
+  },
+  component: lazyRouteComponent(() => import('../features/new-job/new-job-page'), 'NewJobPage'),
+});
+
+const job = createRoute({
+  getParentRoute: () => app,
+  path: '/jobs/$id',
+  validateSearch: validateJobSearch,
+  component: lazyRouteComponent(() => import('../features/job/job-page'), 'JobPage'),
+});
+
+const jobIndex = createRoute({
+  getParentRoute: () => job,
+  path: '/',
+  beforeLoad: ({ params }) => {
+    throw redirect({ to: '/jobs/$id/activity', params, replace: true });
+  },
+});
+
+const activity = createRoute({
+  getParentRoute: () => job,
+  path: '/activity',
+  component: lazyRouteComponent(() => import('../features/job/activity-tab'), 'ActivityTab'),
+});
+const log = createRoute({
+  getParentRoute: () => job,
+  path: '/log',
+  component: lazyRouteComponent(() => import('../features/job/log-tab'), 'LogTab'),
+});
+const changes = createRoute({
+  getParentRoute: () => job,
+  path: '/changes',
+  component: lazyRouteComponent(() => import('../features/job/changes-tab'), 'ChangesTab'),
+});
+const input = createRoute({
+  getParentRoute: () => job,
+  path: '/input',
+  component: lazyRouteComponent(() => import('../features/job/input-tab'), 'InputTab'),
+});
+const result = createRoute({
+  getParentRoute: () => job,
+  path: '/result',
+  component: lazyRouteComponent(() => import('../features/job/result-tab'), 'ResultTab'),
+});
+const details = createRoute({
+  getParentRoute: () => job,
+  path: '/details',
+  component: lazyRouteComponent(() => import('../features/job/details-tab'), 'DetailsTab'),
+});
+
+const routeTree = root.addChildren([
+  login,
+  app.addChildren([overview, jobs, newJob, job.addChildren([jobIndex, activity, log, changes, input, result, details])]),
+]);
+
+export function createAppRouter(queries: QueryClient) {
+  return createRouter({
+    routeTree,
+    context: { queries },
+    parseSearch,
+    stringifySearch,
+    defaultPreload: 'intent',
+    defaultPendingMs: 150,
+    defaultPendingComponent: () => <Loading />,
+    defaultErrorComponent: PageError,
+    scrollRestoration: true,
+  });
+}
+
+declare module '@tanstack/react-router' {
+  interface Register {
+    router: ReturnType<typeof createAppRouter>;
+  }
+}

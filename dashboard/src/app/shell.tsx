@@ -1,0 +1,181 @@
+/** The frame of all pages: navigation, the bar at the top, dialogs and messages. */
+
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { Link, Outlet, useNavigate, useRouter } from '@tanstack/react-router';
+import { lazy, Suspense, useEffect, useState } from 'react';
+
+import { useConnection } from '../api/live';
+import { sessionQuery, signOut } from '../api/session';
+import { timeOfDay } from '../lib/format';
+import { buttonClass } from '../ui/button';
+import { Icon, Logo, type IconName } from '../ui/icons';
+import { Keys } from '../ui/kbd';
+import { Menu, MenuItem, MenuLabel } from '../ui/menu';
+import { useShortcuts } from '../ui/shortcuts';
+import { describe } from '../ui/states';
+import { setTheme, THEMES, useTheme } from '../ui/theme';
+import { toast, Toasts } from '../ui/toasts';
+import styles from './main-layout.module.css';
+
+const Palette = lazy(() => import('./palette').then((module) => ({ default: module.Palette })));
+const ShortcutsHelp = lazy(() => import('./shortcuts-help').then((module) => ({ default: module.ShortcutsHelp })));
+
+/** The pages of the navigation, in order. key: opens the page after `g`. */
+export const PAGES = [
+  { to: '/', label: 'Overview', icon: 'overview', key: 'o' },
+  { to: '/jobs', label: 'Jobs', icon: 'jobs', key: 'j' },
+] as const satisfies readonly { to: string; label: string; icon: IconName; key: string }[];
+
+export function Shell() {
+  const navigate = useNavigate();
+  const [dialog, setDialog] = useState<'palette' | 'help'>();
+  const close = () => setDialog(undefined);
+
+  useShortcuts([
+    { keys: '?', label: 'Show the shortcuts', run: () => setDialog('help') },
+    { keys: 'c', label: 'New job', run: () => void navigate({ to: '/jobs/new' }) },
+    ...PAGES.map((page) => ({ keys: `g ${page.key}`, label: `Go to ${page.label}`, run: () => void navigate({ to: page.to }) })),
+  ]);
+  useEffect(() => {
+    const open = (event: KeyboardEvent) => {
+      if (event.key.toLowerCase() !== 'k' || !(event.metaKey || event.ctrlKey)) return;
+      event.preventDefault();
+      setDialog('palette');
+    };
+    document.addEventListener('keydown', open);
+    return () => document.removeEventListener('keydown', open);
+  }, []);
+
+  return (
+    <div className={styles.shell}>
+      <a className={styles.skip} href="#main">Skip to content</a>
+      <Sidebar />
+      <div className={styles.column}>
+        <TopBar onSearch={() => setDialog('palette')} onHelp={() => setDialog('help')} />
+        <main id="main" tabIndex={-1} className={styles.main}>
+          <Outlet />
+        </main>
+      </div>
+      <BottomBar onMore={() => setDialog('palette')} />
+      <Suspense>
+        {dialog === 'palette' && <Palette onClose={close} onHelp={() => setDialog('help')} />}
+        {dialog === 'help' && <ShortcutsHelp onClose={close} />}
+      </Suspense>
+      <Toasts />
+    </div>
+  );
+}
+
+type PageLink = Omit<(typeof PAGES)[number], 'key'>;
+
+function NavLink({ to, label, icon }: PageLink) {
+  return (
+    <Link to={to} activeOptions={{ exact: to === '/', includeSearch: false }}>
+      <Icon name={icon} />
+      {label}
+    </Link>
+  );
+}
+
+function Sidebar() {
+  const { data } = useQuery(sessionQuery);
+  return (
+    <header className={styles.sidebar}>
+      <Link to="/" className={styles.brand}>
+        <Logo />
+        Labrats
+      </Link>
+      <nav aria-label="Pages" className={styles.nav}>
+        {PAGES.map(({ to, label, icon }) => <NavLink key={to} to={to} label={label} icon={icon} />)}
+      </nav>
+      <p className={styles.version}>
+        <span>{data?.version}</span>
+        <a href="/api/docs">API reference</a>
+      </p>
+    </header>
+  );
+}
+
+function BottomBar({ onMore }: { onMore: () => void }) {
+  return (
+    <nav aria-label="Pages" className={styles.bottom}>
+      {PAGES.map(({ to, label, icon }) => <NavLink key={to} to={to} label={label} icon={icon} />)}
+      <button type="button" onClick={onMore}>
+        <Icon name="search" />
+        Search
+      </button>
+    </nav>
+  );
+}
+
+function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void }) {
+  return (
+    <div className={styles.topbar}>
+      <Link to="/" className={`${styles.brand} ${styles.mobileOnly}`} aria-label="Labrats, overview">
+        <Logo size={24} />
+      </Link>
+      <button type="button" className={styles.search} onClick={onSearch}>
+        <Icon name="search" size={14} />
+        <span>Search or jump to…</span>
+        <Keys keys={isApple() ? '⌘K' : 'Ctrl K'} />
+      </button>
+      <div className={styles.space} />
+      <ConnectionState />
+      <Link to="/jobs/new" className={buttonClass('primary')}>
+        <Icon name="plus" size={14} />
+        New job
+      </Link>
+      <Account onHelp={onHelp} />
+    </div>
+  );
+}
+
+function isApple(): boolean {
+  return /Mac|iPhone|iPad/.test(navigator.userAgent);
+}
+
+function ConnectionState() {
+  const { isReachable, at } = useConnection();
+  return (
+    <div role="status" className={`${styles.connection} ${isReachable ? '' : styles.lost}`} title={isReachable ? 'The engine answers.' : undefined}>
+      <span className={styles.dot} />
+      <span className={styles.connectionText}>{isReachable ? 'Live' : `Reconnecting… showing ${timeOfDay(new Date(at))}`}</span>
+    </div>
+  );
+}
+
+function Account({ onHelp }: { onHelp: () => void }) {
+  const { data } = useQuery(sessionQuery);
+  const theme = useTheme();
+  const queries = useQueryClient();
+  const router = useRouter();
+  const leave = async () => {
+    try {
+      await signOut();
+      queries.clear();
+      await router.navigate({ to: '/login' });
+    } catch (error) {
+      toast(describe(error).message, 'error');
+    }
+  };
+  return (
+    <Menu label="Account" button={<Icon name="user" />} className={styles.account}>
+      {(close) => (
+        <>
+          <MenuLabel>Signed in as {data?.user?.name ?? '…'}</MenuLabel>
+          {THEMES.map((each) => (
+            <MenuItem key={each} isChecked={each === theme} onSelect={() => { setTheme(each); close(); }}>
+              {each === 'system' ? 'Theme of the system' : `${each.charAt(0).toUpperCase()}${each.slice(1)} theme`}
+            </MenuItem>
+          ))}
+          <MenuItem onSelect={() => { close(); onHelp(); }}>
+            <Icon name="keyboard" /> Keyboard shortcuts
+          </MenuItem>
+          <MenuItem onSelect={() => void leave()}>
+            <Icon name="logout" /> Sign out
+          </MenuItem>
+        </>
+      )}
+    </Menu>
+  );
+}

@@ -1,0 +1,199 @@
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useNavigate } from '@tanstack/react-router';
+import { useEffect, useMemo, useRef, useState } from 'react';
+
+import type { JobEvent } from '../../api/events';
+import { hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
+import { plain, visible } from '../../lib/ansi';
+import { count, duration, offset } from '../../lib/format';
+import { Button } from '../../ui/button';
+import { Icon } from '../../ui/icons';
+import { useShortcuts } from '../../ui/shortcuts';
+import { Empty, Failure, Loading } from '../../ui/states';
+import { useNow } from '../../ui/time';
+import styles from './activity-tab.module.css';
+import { Attempts } from './attempts';
+import { KINDS, type Kind } from './search';
+import { TerminalText } from './terminal-text';
+import { callSummary, fold, type CallEntry, type Entry } from './turns';
+import { useAttempt, useJob, useJobSearch } from './use-job';
+import { useLog, type Log } from './use-log';
+
+const WINDOW = 2_000;
+const KIND_LABELS: Record<Kind, string> = { errors: 'Errors', tools: 'Tools', text: 'Text' };
+
+export function ActivityTab() {
+  const job = useJob();
+  const attempt = useAttempt(job);
+  if (attempt === 0) {
+    return <Empty title={job.status === 'waiting' ? 'The job has not started' : 'The job never started'}>Its activity appears here as soon as it runs.</Empty>;
+  }
+  return <AttemptActivity key={attempt} job={job} attempt={attempt} />;
+}
+
+function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) {
+  const queries = useQueryClient();
+  const navigate = useNavigate({ from: '/jobs/$id' });
+  const { show } = useJobSearch();
+  const isLive = !hasEnded(job.status) && attempt === job.attempts;
+  const log = useLog(job.id, attempt, isLive, () => void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey }));
+  const [window, setWindow] = useState(WINDOW);
+  const { store } = log;
+  const first = Math.max(0, (store.count ?? 0) - window);
+  const earlier = useQuery({
+    queryKey: ['activity', job.id, attempt, window],
+    enabled: store.count !== undefined && store.count > 0,
+    staleTime: Infinity,
+    queryFn: async ({ signal }) => {
+      const events: JobEvent[] = [];
+      for (let after = first; after < (store.count ?? 0); ) {
+        const page = await store.read(after, signal);
+        events.push(...page);
+        const last = page.at(-1);
+        if (!last) break;
+        after = Number(last.id.split('-')[1]);
+      }
+      return events;
+    },
+  });
+  const entries = useMemo(() => fold(withLive(earlier.data ?? [], log)), [earlier.data, log]);
+  const shown = entries.filter((entry) => matches(entry, show));
+  const start = Date.parse(entries[0]?.at ?? job.processedAt ?? job.createdAt);
+  const longest = Math.max(...entries.map((entry) => (entry.kind === 'call' && entry.endedAt ? Date.parse(entry.endedAt) - Date.parse(entry.at) : 0)), 1);
+
+  const [isFollowing, setFollowing] = useState(isLive);
+  const end = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    if (isFollowing && isLive) end.current?.scrollIntoView({ block: 'end' });
+  }, [isFollowing, isLive, shown.length]);
+  const goToError = () => {
+    const errors = [...document.querySelectorAll<HTMLElement>('[data-error]')];
+    const next = errors.find((element) => element.getBoundingClientRect().top > 160) ?? errors[0];
+    next?.scrollIntoView({ block: 'center' });
+    next?.querySelector<HTMLElement>('summary, button')?.focus();
+  };
+  useShortcuts([
+    { keys: 'f', label: 'Follow', run: () => setFollowing(!isFollowing) },
+    { keys: 'e', label: 'Next error', run: goToError },
+  ]);
+
+  return (
+    <>
+      <div className={styles.bar}>
+        <Attempts job={job} />
+        <div role="group" aria-label="Kinds of activity" className={styles.kinds}>
+          {([undefined, ...KINDS] as const).map((kind) => (
+            <button key={kind ?? 'all'} type="button" aria-pressed={show === kind}
+              onClick={() => void navigate({ to: '.', search: ({ show: _, ...before }) => (kind ? { ...before, show: kind } : before), replace: true })}>
+              {kind ? KIND_LABELS[kind] : 'All'}
+            </button>
+          ))}
+        </div>
+        <span className={styles.space} />
+        {isLive && (
+          <>
+            {log.state === 'reconnecting' && <span className={styles.note}>Reconnecting…</span>}
+            <label className={styles.follow}><input type="checkbox" checked={isFollowing} onChange={(event) => setFollowing(event.target.checked)} /> Follow</label>
+          </>
+        )}
+      </div>
+      <div className={styles.list}>
+        {store.error !== undefined && <Failure error={store.error} onRetry={() => void store.open()} />}
+        {earlier.error && <Failure error={earlier.error} onRetry={() => void earlier.refetch()} />}
+        {first > 0 && <Button kind="quiet" onClick={() => setWindow(window + WINDOW)}>Show {count(Math.min(WINDOW, first))} of {count(first)} earlier events</Button>}
+        {store.count === undefined || earlier.isLoading ? (
+          store.error === undefined && <Loading rows={8} height={32} />
+        ) : shown.length === 0 ? (
+          <Empty title={show ? `No ${KIND_LABELS[show].toLowerCase()}` : 'Nothing so far'}>{isLive ? 'The attempt runs; its activity appears here.' : 'The attempt left no such activity.'}</Empty>
+        ) : (
+          <ol>{shown.map((entry) => <EntryRow key={entry.id} entry={entry} start={start} longest={longest} />)}</ol>
+        )}
+        <div ref={end} className={styles.end} />
+      </div>
+    </>
+  );
+}
+
+/** Add the events that arrived after those that were read. They are in the memory of the log. */
+function withLive(read: readonly JobEvent[], { store }: Log): readonly JobEvent[] {
+  const last = read.at(-1);
+  if (!last || store.count === undefined) return read;
+  const live: JobEvent[] = [];
+  for (let index = Number(last.id.split('-')[1]); index < store.count; index++) {
+    const event = store.row(index);
+    if (event) live.push(event);
+  }
+  return live.length > 0 ? [...read, ...live] : read;
+}
+
+function matches(entry: Entry, kind: Kind | undefined): boolean {
+  switch (kind) {
+    case 'errors':
+      return entry.kind === 'error' || (entry.kind === 'call' && entry.isError);
+    case 'tools':
+      return entry.kind === 'call';
+    case 'text':
+      return entry.kind === 'text';
+    default:
+      return true;
+  }
+}
+
+function EntryRow({ entry, start, longest }: { entry: Entry; start: number; longest: number }) {
+  const time = <time className={styles.time} dateTime={entry.at}>{offset(Date.parse(entry.at) - start)}</time>;
+  switch (entry.kind) {
+    case 'text':
+      return (
+        <li className={styles.entry}>
+          {time}
+          <div className={styles.text}>{entry.lines.map((line, index) => <p key={index}><TerminalText line={line} /></p>)}</div>
+        </li>
+      );
+    case 'call':
+      return <li className={styles.entry} data-error={entry.isError || undefined}>{time}<Call entry={entry} longest={longest} /></li>;
+    case 'state':
+      return <li className={`${styles.entry} ${styles.state}`}>{time}<p><span>{entry.state}</span> {entry.message && visible(entry.message)}</p></li>;
+    case 'error':
+      return <li className={`${styles.entry} ${styles.error}`} data-error>{time}<p><Icon name="warning" size={14} /> <code>{entry.code}</code> {visible(entry.message)}</p></li>;
+    case 'end':
+      return <li className={`${styles.entry} ${styles.state}`}>{time}<p>{entry.message}</p></li>;
+  }
+}
+
+function Call({ entry, longest }: { entry: CallEntry; longest: number }) {
+  const ms = entry.endedAt === undefined ? undefined : Date.parse(entry.endedAt) - Date.parse(entry.at);
+  return (
+    <details className={styles.call}>
+      <summary>
+        <Icon name="chevronRight" size={14} />
+        <span className={styles.tool}>{visible(entry.name)}</span>
+        <code className={styles.summary}>{visible(callSummary(entry.input))}</code>
+        {entry.isError && <span className={styles.failed}>✕ failed</span>}
+        <span className={styles.duration}>{ms === undefined ? <Running since={entry.at} /> : duration(ms)}</span>
+        <span className={styles.track} aria-hidden="true"><span style={{ width: `${((ms ?? 0) / longest) * 100}%` }} /></span>
+      </summary>
+      <div className={styles.detail}>
+        {entry.input != null && <><h3>Input</h3><pre>{visible(typeof entry.input === 'string' ? entry.input : JSON.stringify(entry.input, null, 2)).replaceAll('␊', '\n')}</pre></>}
+        {entry.output != null && <><h3>Output</h3><Output text={entry.output} /></>}
+      </div>
+    </details>
+  );
+}
+
+const SHORT_LINES = 60;
+
+function Output({ text }: { text: string }) {
+  const [isWhole, setWhole] = useState(false);
+  const lines = text.split('\n');
+  const shown = isWhole ? lines : lines.slice(0, SHORT_LINES);
+  return (
+    <>
+      <pre>{shown.map((line) => visible(plain(line))).join('\n')}</pre>
+      {shown.length < lines.length && <Button kind="quiet" onClick={() => setWhole(true)}>Show all {count(lines.length)} lines</Button>}
+    </>
+  );
+}
+
+function Running({ since }: { since: string }) {
+  return <>{duration(useNow() - Date.parse(since))} …</>;
+}

@@ -1,0 +1,59 @@
+import { visible } from '../../lib/ansi';
+import { compact, cost, count, duration, fullTime, NOTHING } from '../../lib/format';
+import { Copy } from '../../ui/copy';
+import { Panel } from '../../ui/page';
+import pageStyles from './job-page.module.css';
+import styles from './tables.module.css';
+import { useJob } from './use-job';
+
+export function DetailsTab() {
+  const job = useJob();
+  const { usage, outputs, session, callback } = job;
+  const times = [['Created', job.createdAt], ['Latest attempt started', job.processedAt], ['Finished', job.finishedAt], ['Deadline', job.deadlineAt], ['Cancellation requested', job.cancelRequestedAt]] as const;
+  const origin = window.location.origin;
+  const commands = [
+    ['Show', `labrats job ${job.id}`],
+    ['Follow the log', `labrats logs -f ${job.id}`],
+    ['Apply the changes', `labrats patch ${job.id} | git apply`],
+    ['With curl', `curl -s ${origin}/api/jobs/${job.id} -H "Authorization: Bearer $KEY"`],
+  ] as const;
+  return (
+    <div className={pageStyles.body}>
+      <Panel title="Times">
+        <dl className={styles.facts}>
+          {times.map(([label, at]) => at && <div key={label}><dt>{label}</dt><dd><time dateTime={at}>{fullTime(new Date(at))}</time></dd></div>)}
+          <div><dt>Attempts</dt><dd>{job.attempts}</dd></div>
+        </dl>
+      </Panel>
+      <Panel title="Usage">
+        <dl className={styles.facts}>
+          <div><dt>Cost</dt><dd>{cost(usage.costUsd)}{usage.costUsd === null && ' (the price of the model is unknown)'}</dd></div>
+          <div><dt>Input tokens</dt><dd title={count(usage.inputTokens)}>{compact(usage.inputTokens)}, of which {compact(usage.cacheReadTokens)} from the cache</dd></div>
+          <div><dt>Output tokens</dt><dd title={count(usage.outputTokens)}>{compact(usage.outputTokens)}, of which {compact(usage.reasoningTokens)} for reasoning</dd></div>
+          <div><dt>Turns</dt><dd>{count(usage.turns)}</dd></div>
+          <div><dt>Time in a slot</dt><dd>{duration(usage.seconds * 1000)}</dd></div>
+        </dl>
+      </Panel>
+      <Panel title="Outputs and session">
+        <dl className={styles.facts}>
+          <div><dt>Branch</dt><dd>{outputs.branch ? visible(outputs.branch) : NOTHING}</dd></div>
+          <div><dt>Commit</dt><dd>{outputs.commit ? <code>{outputs.commit}</code> : NOTHING}</dd></div>
+          <div><dt>Changed files</dt><dd>{outputs.filesChanged ?? NOTHING}</dd></div>
+          <div><dt>Session</dt><dd>{session ? <><code>{session.id}</code> of {session.provider}, from attempt {session.attempt}</> : NOTHING}</dd></div>
+          <div><dt>Callback</dt><dd>{callback ? `${callback.phase}${callback.problem ? `: ${visible(callback.problem)}` : ', delivered'}` : NOTHING}</dd></div>
+          <div><dt>Owner</dt><dd>{job.owner}</dd></div>
+          {job.accountName && <div><dt>Slot of</dt><dd>{job.accountName}</dd></div>}
+          {job.k8sJobName && <div><dt>Kubernetes Job</dt><dd><code>{job.k8sJobName}</code></dd></div>}
+          {job.executorPodName && <div><dt>Pod</dt><dd><code>{job.executorPodName}</code></dd></div>}
+        </dl>
+      </Panel>
+      <Panel title="On the command line">
+        <dl className={styles.facts}>
+          {commands.map(([label, command]) => (
+            <div key={label}><dt>{label}</dt><dd className={styles.command}><code>{command}</code><Copy text={command} name={`Copy: ${label}`} /></dd></div>
+          ))}
+        </dl>
+      </Panel>
+    </div>
+  );
+}

@@ -1,0 +1,71 @@
+import { visible } from '../../lib/ansi';
+import { bytes } from '../../lib/format';
+import { JsonTree } from '../../ui/json-tree';
+import { Panel } from '../../ui/page';
+import styles from './tables.module.css';
+import pageStyles from './job-page.module.css';
+import { useJob } from './use-job';
+
+/** Names of settings in words; others appear as the API writes them. */
+const SETTINGS: Record<string, string> = {
+  provider: 'Provider', model: 'Model', effort: 'Effort', fast: 'Fast mode', timeoutMs: 'Time limit', maxTurns: 'Turns at most',
+  maxAttempts: 'Attempts at most', maxCostUsd: 'Cost at most', maxTokens: 'Tokens at most', fallbackModel: 'Fallback model',
+  executorImage: 'Executor image', executorResources: 'Resources', reactEnabled: 'Tool loop', mcpServers: 'MCP servers', sampling: 'Sampling',
+};
+
+export function InputTab() {
+  const job = useJob();
+  const setup = job.workspaceSetup;
+  const metadata = Object.entries(job.metadata);
+  return (
+    <div className={pageStyles.body}>
+      <Panel title="Task">
+        <dl className={styles.facts}>
+          <div><dt>Title</dt><dd>{visible(job.title ?? '—')}</dd></div>
+          <div><dt>Type</dt><dd>{visible(job.name)}</dd></div>
+          <div><dt>Source</dt><dd>{visible(job.source)}</dd></div>
+          <div><dt>Agent</dt><dd>{job.agentRole ?? 'none'}</dd></div>
+          <div><dt>Priority</dt><dd>{job.priority}, lower runs first</dd></div>
+          {job.promptRef && <div><dt>Prompt</dt><dd>stored as <code>{job.promptRef.name}</code></dd></div>}
+        </dl>
+      </Panel>
+      {setup && (
+        <Panel title="Repository">
+          <dl className={styles.facts}>
+            <div><dt>Address</dt><dd>{visible(setup.gitRepo)}</dd></div>
+            <div><dt>Ref</dt><dd>{setup.gitRef ? visible(setup.gitRef) : 'default branch'}</dd></div>
+            {setup.gitDepth !== null && <div><dt>Depth</dt><dd>{setup.gitDepth}</dd></div>}
+            <div><dt>Credential</dt><dd>{setup.hasCredential ? 'a token, which is never shown' : 'none'}</dd></div>
+          </dl>
+        </Panel>
+      )}
+      {job.workspaceFiles.length > 0 && (
+        <Panel title="Files">
+          <dl className={styles.facts}>{job.workspaceFiles.map((file) => <div key={file.name}><dt>{visible(file.name)}</dt><dd>{bytes(file.size)}</dd></div>)}</dl>
+        </Panel>
+      )}
+      <Panel title="Settings">
+        <table className={styles.table}>
+          <thead><tr><th scope="col">Setting</th><th scope="col">Value</th><th scope="col">From</th></tr></thead>
+          <tbody>
+            {Object.entries(job.config).map(([name, value]) => (
+              <tr key={name}>
+                <td>{SETTINGS[name] ?? name}</td>
+                <td>{typeof value === 'object' ? <JsonTree value={value} /> : setting(name, value)}</td>
+                <td className={styles.origin}>{job.configOrigins[name] ?? ''}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </Panel>
+      {metadata.length > 0 && <Panel title="Metadata"><div className={styles.pad}><JsonTree value={job.metadata} /></div></Panel>}
+    </div>
+  );
+}
+
+function setting(name: string, value: string | number | boolean): string {
+  if (name === 'timeoutMs') return `${Math.round(Number(value) / 60_000)} min`;
+  if (name === 'maxCostUsd') return `$${value}`;
+  if (typeof value === 'boolean') return value ? 'on' : 'off';
+  return visible(String(value));
+}

@@ -1,0 +1,149 @@
+/** The events of one attempt with random access by number, of which only the pages near the reader are in memory. */
+
+import { fetchEvents, lastSeq, placeOf, type JobEvent } from '../../api/events';
+
+export const PAGE = 500;
+export const MAX_PAGES = 40;
+
+type Fetch = (after: number, limit: number, signal: AbortSignal) => Promise<JobEvent[]>;
+type Page = (JobEvent | undefined)[];
+
+/** The rows of a log: row n is the event with the number n + 1. */
+export class LogStore {
+  /** The number of rows; undefined until it is known. */
+  count: number | undefined;
+  error: unknown;
+  /** Grows with each change. */
+  version = 0;
+
+  private readonly pages = new Map<number, Page>();
+  private readonly loading = new Set<number>();
+  private readonly stopped = new AbortController();
+  private readonly watchers = new Set<() => void>();
+
+  constructor(
+    readonly jobId: string,
+    readonly attempt: number,
+    private readonly fetchAfter: Fetch = async (after, limit, signal) => {
+      const events = await fetchEvents(jobId, { attempt, seq: after }, limit, signal);
+      return events.filter((event) => event.attempt === attempt);
+    },
+  ) {}
+
+  subscribe = (changed: () => void): (() => void) => {
+    this.watchers.add(changed);
+    return () => this.watchers.delete(changed);
+  };
+
+  getVersion = (): number => this.version;
+
+  close(): void {
+    this.stopped.abort();
+  }
+
+  /** Find out how many rows there are. */
+  async open(): Promise<void> {
+    this.error = undefined;
+    try {
+      const first = await this.fetchAfter(0, PAGE, this.stopped.signal);
+      this.place(first);
+      const last = first.at(-1);
+      const known = last ? placeOf(last.id).seq : 0;
+      const hasMore = first.length === PAGE;
+      const exists = async (seq: number) => (await this.fetchAfter(seq - 1, 1, this.stopped.signal)).length > 0;
+      this.grow(hasMore ? await lastSeq(exists, known) : known);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  /** The event of a row, if it is in memory. Null: the row has no event that is shown. */
+  row(index: number): JobEvent | null | undefined {
+    const page = this.pages.get(Math.floor(index / PAGE));
+    return page && (page[index % PAGE] ?? null);
+  }
+
+  /** Load the pages of some rows, and forget those that were used least recently. */
+  need(first: number, end: number): void {
+    if (this.count === undefined) return;
+    for (let number = Math.floor(first / PAGE); number * PAGE < Math.min(end, this.count); number++) {
+      const page = this.pages.get(number);
+      if (page) {
+        this.pages.delete(number);
+        this.pages.set(number, page);
+      } else {
+        void this.load(number);
+      }
+    }
+    this.forget();
+  }
+
+  /** Add events that arrived live. */
+  append(events: readonly JobEvent[]): void {
+    const own = events.filter((event) => event.attempt === this.attempt);
+    const last = own.at(-1);
+    if (!last) return;
+    this.place(own);
+    this.forget();
+    this.grow(Math.max(this.count ?? 0, placeOf(last.id).seq));
+  }
+
+  /** Read the rows from `first` on, in order, past the pages in memory. Used for searching. */
+  async read(first: number, signal: AbortSignal, limit = 1000): Promise<JobEvent[]> {
+    return this.fetchAfter(first, limit, AbortSignal.any([signal, this.stopped.signal]));
+  }
+
+  private async load(number: number): Promise<void> {
+    if (this.loading.has(number)) return;
+    this.loading.add(number);
+    try {
+      const events = await this.fetchAfter(number * PAGE, PAGE, this.stopped.signal);
+      if (!this.pages.has(number)) this.pages.set(number, []);
+      this.place(events.filter((event) => Math.floor((placeOf(event.id).seq - 1) / PAGE) === number));
+      this.error = undefined;
+      this.changed();
+    } catch (error) {
+      this.fail(error);
+    } finally {
+      this.loading.delete(number);
+    }
+  }
+
+  /** Put events into their pages. A page that is not in memory is created only by its first event. */
+  private place(events: readonly JobEvent[]): void {
+    for (const event of events) {
+      const index = placeOf(event.id).seq - 1;
+      const number = Math.floor(index / PAGE);
+      let page = this.pages.get(number);
+      if (!page) {
+        if (index % PAGE !== 0 && this.count !== undefined && index - (index % PAGE) < this.count) continue;
+        page = [];
+        this.pages.set(number, page);
+      }
+      page[index % PAGE] = event;
+    }
+  }
+
+  private forget(): void {
+    for (const number of this.pages.keys()) {
+      if (this.pages.size <= MAX_PAGES) return;
+      this.pages.delete(number);
+    }
+  }
+
+  private grow(count: number): void {
+    this.count = count;
+    this.changed();
+  }
+
+  private fail(error: unknown): void {
+    if (this.stopped.signal.aborted) return;
+    this.error = error;
+    this.changed();
+  }
+
+  private changed(): void {
+    this.version++;
+    for (const watcher of this.watchers) watcher();
+  }
+}

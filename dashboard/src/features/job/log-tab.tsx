@@ -1,0 +1,270 @@
+import { useQueryClient } from '@tanstack/react-query';
+import { useNavigate } from '@tanstack/react-router';
+import { useEffect, useRef, useState, type ReactNode } from 'react';
+
+import { placeOf, type JobEvent } from '../../api/events';
+import { hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
+import { plain, visible } from '../../lib/ansi';
+import { count, offset, timeOfDay } from '../../lib/format';
+import { Button, IconButton } from '../../ui/button';
+import { Icon } from '../../ui/icons';
+import { useShortcuts } from '../../ui/shortcuts';
+import { Empty, Failure, Loading } from '../../ui/states';
+import { useVirtualRows } from '../../ui/use-virtual-rows';
+import { Attempts } from './attempts';
+import styles from './log-tab.module.css';
+import type { LogStore } from './log-store';
+import { TerminalText } from './terminal-text';
+import { callSummary } from './turns';
+import { useAttempt, useJob, useJobSearch } from './use-job';
+import { useLog } from './use-log';
+
+const ROW_HEIGHT = 20;
+const ANNOUNCE_MS = 5_000;
+
+export function LogTab() {
+  const job = useJob();
+  const attempt = useAttempt(job);
+  if (attempt === 0) {
+    return <Empty title={job.status === 'waiting' ? 'The job has not started' : 'The job never started'}>Its log appears here as soon as it runs.</Empty>;
+  }
+  return <AttemptLog key={`${job.id} ${attempt}`} job={job} attempt={attempt} />;
+}
+
+function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
+  const queries = useQueryClient();
+  const navigate = useNavigate({ from: '/jobs/$id' });
+  const search = useJobSearch();
+  const isLive = !hasEnded(job.status) && attempt === job.attempts;
+  const { store, state } = useLog(job.id, attempt, isLive, () => void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey }));
+  const total = store.count ?? 0;
+  const { ref: scroller, ...rows } = useVirtualRows(total, ROW_HEIGHT, 20);
+  const [isFollowing, setFollowing] = useState(search.line === undefined);
+  const [seen, setSeen] = useState(0);
+  const start = Date.parse(store.row(0)?.at ?? job.processedAt ?? job.createdAt);
+  const hits = useHits(store, search.q ?? '');
+
+  useEffect(() => store.need(rows.first, rows.end));
+  const { scrollTo, isAtEnd } = rows;
+  const isOpen = store.count !== undefined;
+  useEffect(() => {
+    if (isOpen && search.line !== undefined) scrollTo(search.line - 1, 'center');
+  }, [isOpen, search.line, scrollTo]);
+  useEffect(() => {
+    if (isFollowing && total > 0) scrollTo(total - 1, 'end');
+  }, [isFollowing, total, scrollTo]);
+  if (isFollowing && seen !== total) setSeen(total);
+
+  const change = (edit: Partial<Record<'line' | 'q' | 'wrap' | 'time', string | number | true | undefined>>) =>
+    void navigate({ to: '.', search: (before) => ({ ...before, ...edit }) as typeof search, replace: true, resetScroll: false });
+  const goTo = (line: number) => {
+    setFollowing(false);
+    change({ line });
+  };
+  const follow = (on: boolean) => {
+    setFollowing(on);
+    if (on) change({ line: undefined });
+    else setSeen(total);
+  };
+  const stopAtScroll = () => {
+    if (isFollowing && !isAtEnd()) setFollowing(false);
+  };
+  const goToHit = (step: 1 | -1) => {
+    const target = hits.next(search.line ?? (step === 1 ? 0 : total + 1), step);
+    if (target !== undefined) goTo(target);
+  };
+  const field = useRef<HTMLInputElement>(null);
+  useShortcuts([
+    { keys: '/', label: 'Search the log', run: () => field.current?.focus() },
+    { keys: 'n', label: 'Next hit', run: () => goToHit(1) },
+    { keys: 'N', label: 'Previous hit', run: () => goToHit(-1) },
+    { keys: 'f', label: 'Follow', run: () => follow(!isFollowing) },
+    { keys: ' ', label: 'Pause or follow', run: () => follow(!isFollowing), isHidden: true },
+    { keys: 'Home', label: 'First line', run: () => { setFollowing(false); scrollTo(0, 'start'); } },
+    { keys: 'End', label: 'Last line', run: () => scrollTo(total - 1, 'end') },
+  ]);
+
+  const below = isFollowing ? 0 : Math.max(0, total - seen);
+  const needle = (search.q ?? '').toLowerCase();
+  return (
+    <div className={styles.page}>
+      <div className={styles.bar}>
+        <Attempts job={job} />
+        <div role="search" className={styles.search}>
+          <Icon name="search" size={14} />
+          <input ref={field} type="search" aria-label="Search the log" placeholder="Search the log" defaultValue={search.q}
+            onChange={(event) => change({ q: event.target.value || undefined })}
+            onKeyDown={(event) => {
+              if (event.key === 'Enter') goToHit(event.shiftKey ? -1 : 1);
+              if (event.key === 'Escape') event.currentTarget.blur();
+            }} />
+        </div>
+        {search.q && (
+          <>
+            <span className={styles.note} aria-live="polite">
+              {hits.lines.length === 0 && hits.isDone ? 'No hits' : `${hits.position(search.line)}${count(hits.lines.length)}${hits.isDone ? '' : ` so far, ${Math.floor((hits.searched / Math.max(1, total)) * 100)} %`}`}
+            </span>
+            <IconButton icon="chevronUp" label="Previous hit" onClick={() => goToHit(-1)} disabled={hits.lines.length === 0} />
+            <IconButton icon="chevronDown" label="Next hit" onClick={() => goToHit(1)} disabled={hits.lines.length === 0} />
+          </>
+        )}
+        <span className={styles.space} />
+        <LineField total={total} onGo={goTo} />
+        <Button kind="quiet" aria-pressed={search.time === 'clock'} onClick={() => change({ time: search.time ? undefined : 'clock' })}>{search.time ? 'Clock time' : 'Run time'}</Button>
+        <a className={styles.raw} href={`/api/jobs/${job.id}/logs`} title="The log as plain text"><Icon name="file" size={14} /> Plain text</a>
+      </div>
+      {store.error !== undefined && <div className={styles.message}><Failure error={store.error} onRetry={() => void store.open()} /></div>}
+      <div ref={scroller} className={styles.scroller} tabIndex={0} role="region" aria-label={`Log of attempt ${attempt}`} onWheel={stopAtScroll} onTouchMove={stopAtScroll}
+        onKeyDown={(event) => { if (/^(Page|Arrow)/.test(event.key)) setTimeout(stopAtScroll, 100); }}>
+        {!isOpen && store.error === undefined && <div className={styles.message}><Loading rows={12} height={ROW_HEIGHT} /></div>}
+        {isOpen && total === 0 && <Empty title="The log is empty">{isLive ? 'The attempt has printed nothing so far.' : 'The attempt printed nothing, or its output was deleted.'}</Empty>}
+        <div className={styles.rows} style={{ height: rows.height }}>
+          <div className={styles.window} style={{ transform: `translateY(${rows.offset}px)` }}>
+            {Array.from({ length: rows.end - rows.first }, (_, position) => {
+              const line = rows.first + position + 1;
+              return (
+                <LogRow key={line} line={line} event={store.row(line - 1)} start={start} isClock={search.time === 'clock'} needle={needle}
+                  isChosen={line === search.line} onChoose={goTo} />
+              );
+            })}
+          </div>
+        </div>
+      </div>
+      <div className={styles.foot}>
+        {state === 'ended' ? <span>{count(total)} lines</span> : (
+          <button type="button" className={styles.follow} aria-pressed={isFollowing} onClick={() => follow(!isFollowing)}>
+            <span className={isFollowing ? styles.live : styles.paused} />
+            {state === 'reconnecting' ? 'Reconnecting…' : isFollowing ? 'Following' : 'Paused'}
+            {below > 0 && ` · ${count(below)} new below`}
+          </button>
+        )}
+        <span className={styles.space} />
+        {!isFollowing && total > 0 && <Button kind="quiet" icon="arrowDown" onClick={() => { if (state === 'ended') scrollTo(total - 1, 'end'); else follow(true); }}>End</Button>}
+      </div>
+      <Announcement count={below} />
+    </div>
+  );
+}
+
+/** Tell screen readers about new lines, at most every few seconds. */
+function Announcement({ count: below }: { count: number }) {
+  const [text, setText] = useState('');
+  const latest = useRef(below);
+  useEffect(() => {
+    latest.current = below;
+  }, [below]);
+  useEffect(() => {
+    const timer = setInterval(() => setText(latest.current > 0 ? `${count(latest.current)} new lines` : ''), ANNOUNCE_MS);
+    return () => clearInterval(timer);
+  }, []);
+  return <div className="visually-hidden" aria-live="polite">{text}</div>;
+}
+
+function LineField({ total, onGo }: { total: number; onGo: (line: number) => void }) {
+  return (
+    <form className={styles.line} onSubmit={(event) => {
+      event.preventDefault();
+      const line = Number(new FormData(event.currentTarget).get('line'));
+      if (line >= 1 && line <= total) onGo(line);
+    }}>
+      <label>
+        <span>line</span>
+        <input name="line" type="number" min={1} max={Math.max(1, total)} aria-label={`Go to line, 1 to ${total}`} />
+      </label>
+      <span>/ {count(total)}</span>
+    </form>
+  );
+}
+
+interface LogRowProps {
+  line: number;
+  event: JobEvent | null | undefined;
+  start: number;
+  isClock: boolean;
+  needle: string;
+  isChosen: boolean;
+  onChoose: (line: number) => void;
+}
+
+function LogRow({ line, event, start, isClock, needle, isChosen, onChoose }: LogRowProps) {
+  const at = event && new Date(event.at);
+  return (
+    <div className={styles.row} data-chosen={isChosen || undefined} data-kind={event?.kind}>
+      <button type="button" className={styles.number} tabIndex={-1} aria-label={`Select line ${line}`} onClick={() => onChoose(line)}>{count(line)}</button>
+      <span className={styles.time}>{at && (isClock ? timeOfDay(at) : `+${offset(at.getTime() - start)}`)}</span>
+      <span className={styles.text}>{event === undefined ? '…' : event === null ? '' : content(event, needle)}</span>
+    </div>
+  );
+}
+
+/** The text of an event as one line of the log. */
+function content(event: JobEvent, needle: string): ReactNode {
+  if (event.kind === 'log') return <TerminalText line={event.text ?? ''} needle={needle} />;
+  return <TerminalText line={eventText(event)} needle={needle} />;
+}
+
+function eventText(event: JobEvent): string {
+  switch (event.kind) {
+    case 'log':
+      return plain(event.text ?? '');
+    case 'tool':
+      return event.name == null
+        ? `◂ ${event.isError ? 'failed: ' : ''}${(event.output ?? '').split('\n', 1)[0] ?? ''}`
+        : `▸ ${event.name} ${callSummary(event.input)}`;
+    case 'status':
+      return `${event.state ?? ''}${event.message ? `: ${event.message}` : ''}`;
+    case 'usage':
+      return `usage: ${count(event.usage?.inputTokens ?? 0)} input, ${count(event.usage?.outputTokens ?? 0)} output tokens`;
+    case 'output':
+      return 'outputs reported';
+    case 'result':
+      return 'the attempt completed';
+    case 'error':
+      return `${event.code ?? 'error'}: ${visible(event.message ?? '')}`;
+  }
+}
+
+interface Hits {
+  lines: readonly number[];
+  searched: number;
+  isDone: boolean;
+  next: (from: number, step: 1 | -1) => number | undefined;
+  position: (line: number | undefined) => string;
+}
+
+const DELAY = 250;
+
+/** Search the whole attempt, page by page. Lines that arrive meanwhile are searched too. */
+function useHits(store: LogStore, q: string): Hits {
+  const [found, setFound] = useState<{ q: string; lines: number[]; searched: number }>({ q: '', lines: [], searched: 0 });
+  const total = store.count ?? 0;
+  const current = found.q === q ? found : { q, lines: [], searched: 0 };
+  const { searched } = current;
+  useEffect(() => {
+    if (!q || searched >= total) return;
+    const stop = new AbortController();
+    const timer = setTimeout(() => {
+      const needle = q.toLowerCase();
+      store.read(searched, stop.signal).then((events) => {
+        const lines = events.filter((event) => eventText(event).toLowerCase().includes(needle)).map((event) => placeOf(event.id).seq);
+        const last = events.at(-1);
+        setFound((before) => ({ q, lines: [...(before.q === q ? before.lines : []), ...lines], searched: last ? placeOf(last.id).seq : total }));
+      }, () => undefined);
+    }, searched === 0 ? DELAY : 0);
+    return () => {
+      stop.abort();
+      clearTimeout(timer);
+    };
+  }, [store, q, searched, total]);
+  const { lines } = current;
+  return {
+    lines,
+    searched,
+    isDone: searched >= total,
+    next: (from, step) => (step === 1 ? (lines.find((line) => line > from) ?? lines[0]) : (lines.findLast((line) => line < from) ?? lines.at(-1))),
+    position: (line) => {
+      const index = line === undefined ? -1 : lines.indexOf(line);
+      return index < 0 ? '' : `${count(index + 1)} of `;
+    },
+  };
+}

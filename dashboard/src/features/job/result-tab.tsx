@@ -1,0 +1,84 @@
+import { lazy, Suspense } from 'react';
+
+import { hasEnded } from '../../api/jobs';
+import { visible } from '../../lib/ansi';
+import { Copy } from '../../ui/copy';
+import { JsonTree } from '../../ui/json-tree';
+import { Empty, Loading } from '../../ui/states';
+import styles from './result-tab.module.css';
+import { useJob } from './use-job';
+
+const Markdown = lazy(() => import('../../ui/markdown').then((module) => ({ default: module.Markdown })));
+
+interface Section {
+  title: string;
+  level: number;
+  pageStart: number;
+  pageEnd: number;
+  output: string;
+}
+
+export function ResultTab() {
+  const job = useJob();
+  const result: unknown = job.result;
+  if (result === null || result === undefined) {
+    return (
+      <Empty title="No result">
+        {!hasEnded(job.status) ? 'The result is available once the job has completed.' : job.status === 'completed' ? 'The agent returned nothing, or the result was deleted.' : 'The job did not complete.'}
+      </Empty>
+    );
+  }
+  const sections = sectionsOf(result);
+  return (
+    <div className={styles.page}>
+      <div className={styles.bar}>
+        <Copy text={typeof result === 'string' ? result : JSON.stringify(result, null, 2)} label="Copy the result" />
+      </div>
+      <Suspense fallback={<Loading rows={5} height={24} />}>
+        {typeof result === 'string' ? (
+          <div className={styles.prose}><Markdown text={result} /></div>
+        ) : sections ? (
+          <Sections sections={sections} />
+        ) : (
+          <div className={styles.tree}><JsonTree value={result} /></div>
+        )}
+      </Suspense>
+    </div>
+  );
+}
+
+function Sections({ sections }: { sections: Section[] }) {
+  return (
+    <div className={styles.sections}>
+      <nav aria-label="Contents">
+        <ul>
+          {sections.map((section, index) => (
+            <li key={index} style={{ paddingInlineStart: (section.level - 1) * 12 }}><a href={`#section-${index}`}>{visible(section.title)}</a></li>
+          ))}
+        </ul>
+      </nav>
+      <div className={styles.prose}>
+        {sections.map((section, index) => (
+          <section key={index} id={`section-${index}`}>
+            <h2>{visible(section.title)}</h2>
+            <p className={styles.pages}>{section.pageStart === section.pageEnd ? `Page ${section.pageStart}` : `Pages ${section.pageStart} to ${section.pageEnd}`}</p>
+            <Markdown text={section.output} />
+          </section>
+        ))}
+      </div>
+    </div>
+  );
+}
+
+/** The sections of a PDF, if the result has them. */
+function sectionsOf(result: unknown): Section[] | undefined {
+  if (typeof result !== 'object' || result === null || !('sections' in result) || !Array.isArray(result.sections)) return undefined;
+  const sections: unknown[] = result.sections;
+  return sections.length > 0 && sections.every(isSection) ? sections : undefined;
+}
+
+function isSection(value: unknown): value is Section {
+  if (typeof value !== 'object' || value === null) return false;
+  const { title, level, pageStart, pageEnd, output } = value as Partial<Record<keyof Section, unknown>>;
+  return typeof title === 'string' && typeof output === 'string' && [level, pageStart, pageEnd].every((each) => typeof each === 'number');
+}

@@ -1,0 +1,44 @@
+import { expect, test } from 'vitest';
+
+import type { JobEvent } from '../../api/events';
+import { callSummary, fold } from './turns';
+
+let seq = 0;
+function event(kind: JobEvent['kind'], fields: Partial<JobEvent> = {}): JobEvent {
+  seq++;
+  return { id: `1-${seq}`, attempt: 1, at: new Date(Date.UTC(2030, 0, 1) + seq * 1000).toISOString(), kind, ...fields };
+}
+
+test('consecutive lines are one entry, and another event ends it', () => {
+  const entries = fold([event('log', { text: 'a' }), event('log', { text: 'b' }), event('status', { state: 'running' }), event('log', { text: 'c' })]);
+  expect(entries.map((entry) => (entry.kind === 'text' ? entry.lines : entry.kind))).toEqual([['a', 'b'], 'state', ['c']]);
+});
+
+test('a call and its answer are one entry, also with other events between them', () => {
+  const call = event('tool', { call: 'c1', name: 'Bash', input: { command: 'npm test' } });
+  const other = event('tool', { call: 'c2', name: 'Read', input: { path: 'a.ts' } });
+  const answer = event('tool', { call: 'c1', name: null, output: 'failed', isError: true });
+  const [first, second, ...rest] = fold([call, other, event('log', { text: 'x' }), answer]);
+  expect(first).toMatchObject({ kind: 'call', name: 'Bash', output: 'failed', isError: true, endedAt: answer.at });
+  expect(second).toMatchObject({ kind: 'call', name: 'Read', output: undefined, endedAt: undefined });
+  expect(rest.map((entry) => entry.kind)).toEqual(['text']);
+});
+
+test('an answer without its call is an entry of its own', () => {
+  expect(fold([event('tool', { call: 'c9', name: null, output: 'late' })])).toMatchObject([{ kind: 'call', name: 'answer', output: 'late' }]);
+});
+
+test('attempts are not mixed', () => {
+  expect(fold([event('log', { text: 'a' }), event('log', { text: 'b', attempt: 2 })])).toHaveLength(2);
+});
+
+test.each([
+  [{ command: 'npm test\nmore' }, 'npm test'],
+  [{ file_path: 'a.ts', limit: 3 }, 'a.ts'],
+  [{ command: ['git', 'diff'] }, 'git diff'],
+  [{ odd: 1 }, '{"odd":1}'],
+  [null, ''],
+  [undefined, ''],
+])('%j is summarised as %s', (input, summary) => {
+  expect(callSummary(input)).toBe(summary);
+});

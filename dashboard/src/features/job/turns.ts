@@ -1,0 +1,121 @@
+/** Events folded into what an agent did: a call and its answer are one entry, consecutive lines of text are one. */
+
+import type { JobEvent } from '../../api/events';
+
+interface Base {
+  /** The id of the first event. */
+  id: string;
+  attempt: number;
+  at: string;
+}
+
+export interface TextEntry extends Base {
+  kind: 'text';
+  lines: string[];
+}
+
+export interface CallEntry extends Base {
+  kind: 'call';
+  name: string;
+  input: unknown;
+  /** Undefined while the call runs. */
+  output: string | null | undefined;
+  isError: boolean;
+  endedAt: string | undefined;
+  /** Usage that was reported between the call and its answer. */
+  tokens: number;
+}
+
+export interface StateEntry extends Base {
+  kind: 'state';
+  state: string;
+  message: string | null;
+}
+
+export interface ErrorEntry extends Base {
+  kind: 'error';
+  code: string;
+  message: string;
+}
+
+export interface EndEntry extends Base {
+  kind: 'end';
+  message: string;
+}
+
+export type Entry = TextEntry | CallEntry | StateEntry | ErrorEntry | EndEntry;
+
+/** The longest text that is one entry. */
+const MAX_LINES = 200;
+
+/** Fold events into entries, in order. */
+export function fold(events: readonly JobEvent[]): Entry[] {
+  const entries: Entry[] = [];
+  const calls = new Map<string, CallEntry>();
+  for (const event of events) {
+    const base = { id: event.id, attempt: event.attempt, at: event.at };
+    switch (event.kind) {
+      case 'log': {
+        const last = entries.at(-1);
+        if (last?.kind === 'text' && last.attempt === event.attempt && last.lines.length < MAX_LINES) last.lines.push(event.text ?? '');
+        else entries.push({ ...base, kind: 'text', lines: [event.text ?? ''] });
+        break;
+      }
+      case 'tool': {
+        const key = `${event.attempt} ${event.call}`;
+        const open = calls.get(key);
+        if (open && event.name == null) {
+          open.output = event.output ?? null;
+          open.isError = event.isError ?? false;
+          open.endedAt = event.at;
+          calls.delete(key);
+          break;
+        }
+        const isAnswer = event.name == null;
+        const call: CallEntry = {
+          ...base, kind: 'call', name: event.name ?? 'answer', input: event.input, tokens: 0, isError: event.isError ?? false,
+          output: isAnswer ? (event.output ?? null) : undefined, endedAt: isAnswer ? event.at : undefined,
+        };
+        if (!isAnswer) calls.set(key, call);
+        entries.push(call);
+        break;
+      }
+      case 'status':
+        entries.push({ ...base, kind: 'state', state: event.state ?? '', message: event.message ?? null });
+        break;
+      case 'error':
+        entries.push({ ...base, kind: 'error', code: event.code ?? 'internal', message: event.message ?? '' });
+        break;
+      case 'result':
+        entries.push({ ...base, kind: 'end', message: 'The attempt completed.' });
+        break;
+      default:
+        break; // usage and outputs stand in the head of the page
+    }
+  }
+  return entries;
+}
+
+/** A short description of a call's arguments: the command, the file or the pattern, else their JSON. */
+export function callSummary(input: unknown): string {
+  if (typeof input === 'string') return firstLine(input);
+  if (typeof input !== 'object' || input === null) return input === undefined || input === null ? '' : JSON.stringify(input);
+  const fields = input as Record<string, unknown>;
+  for (const name of ['command', 'cmd', 'file_path', 'path', 'pattern', 'query', 'url', 'description', 'prompt']) {
+    const value = fields[name];
+    if (typeof value === 'string') return firstLine(value);
+    if (Array.isArray(value) && value.every((each) => typeof each === 'string')) return firstLine(value.join(' '));
+  }
+  return firstLine(JSON.stringify(input));
+}
+
+function firstLine(text: string): string {
+  const [line = ''] = text.trim().split('\n', 1);
+  return line.length > 300 ? `${line.slice(0, 300)}…` : line;
+}
+
+/** The place of an attempt's first event in time, from which offsets count. */
+export function startOf(events: readonly JobEvent[]): number | undefined {
+  const first = events[0];
+  return first && Date.parse(first.at);
+}

@@ -1,0 +1,30 @@
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useParams, useSearch } from '@tanstack/react-router';
+
+import { hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
+import { useLive } from '../../api/live';
+import type { JobSearch } from './search';
+
+/** The job of the page. Its tabs are shown only once it is loaded. */
+export function useJob(): JobDetail {
+  const { id } = useParams({ from: '/app/jobs/$id' });
+  const { data } = useQuery(jobQuery(id));
+  if (!data) throw new Error(`the job ${id} is not loaded`);
+  return data;
+}
+
+/** Keep the job up to date until it has ended, and its chain has gone on. */
+export function useLiveJob(id: string, job: JobDetail | undefined): void {
+  const queries = useQueryClient();
+  useLive(() => queries.refetchQueries({ queryKey: jobQuery(id).queryKey, exact: true }, { throwOnError: true }), job !== undefined && !hasEnded(job.status));
+}
+
+export function useJobSearch(): JobSearch {
+  return useSearch({ from: '/app/jobs/$id' });
+}
+
+/** The attempt that the URL selects, else the latest. 0: none has started. */
+export function useAttempt(job: JobDetail): number {
+  const { attempt } = useJobSearch();
+  return Math.min(attempt ?? job.attempts, job.attempts);
+}

@@ -1,0 +1,59 @@
+import { useEffect, useMemo, useState, useSyncExternalStore } from 'react';
+
+import { followEvents } from '../../api/events';
+import { useIsVisible } from '../../api/live';
+import { LogStore } from './log-store';
+
+const HIDDEN_MS = 10_000;
+
+export interface Log {
+  store: LogStore;
+  /** Changes with each change of the store. */
+  version: number;
+  state: 'live' | 'reconnecting' | 'ended';
+}
+
+/** The events of an attempt, followed while the attempt is live and the tab is visible. */
+export function useLog(jobId: string, attempt: number, isLive: boolean, onEnd: () => void): Log {
+  const store = useMemo(() => new LogStore(jobId, attempt), [jobId, attempt]);
+  const version = useSyncExternalStore(store.subscribe, store.getVersion);
+  const isVisible = useRecentlyVisible();
+  const [state, setState] = useState<'live' | 'reconnecting'>('live');
+  const follows = isLive && isVisible;
+
+  useEffect(() => {
+    let stop: (() => void) | undefined;
+    let isOver = false;
+    const start = async () => {
+      if (store.count === undefined) await store.open();
+      if (isOver || !follows || store.count === undefined) return;
+      stop = followEvents(jobId, { attempt, seq: store.count }, {
+        onEvents: (events) => {
+          store.append(events);
+          if (events.some((event) => event.attempt > attempt)) onEnd();
+        },
+        onDone: onEnd,
+        onState: setState,
+      });
+    };
+    void start();
+    return () => {
+      isOver = true;
+      stop?.();
+    };
+    // eslint-disable-next-line react-hooks/exhaustive-deps -- onEnd is used when the stream ends, not to start it
+  }, [store, jobId, attempt, follows]);
+
+  return { store, version, state: isLive ? state : 'ended' };
+}
+
+/** Whether the tab is visible, or was a moment ago: hidden tabs close their stream, but not at once. */
+function useRecentlyVisible(): boolean {
+  const isVisible = useIsVisible();
+  const [isRecent, setRecent] = useState(true);
+  useEffect(() => {
+    const timer = setTimeout(() => setRecent(isVisible), isVisible ? 0 : HIDDEN_MS);
+    return () => clearTimeout(timer);
+  }, [isVisible]);
+  return isVisible || isRecent;
+}

@@ -1,0 +1,52 @@
+import { Link } from '@tanstack/react-router';
+import { memo } from 'react';
+
+import type { JobItem } from '../../api/jobs';
+import { visible } from '../../lib/ansi';
+import { cost, NOTHING } from '../../lib/format';
+import { STATUS_WORDS, StatusBadge } from '../../ui/status';
+import { Age, Span } from '../../ui/time';
+import styles from './jobs-page.module.css';
+
+interface JobRowProps {
+  job: JobItem;
+  rowIndex: number;
+  isFocused: boolean;
+  isSelected: boolean;
+  onSelect: (id: string, extend: boolean) => void;
+}
+
+export const JobRow = memo(function JobRow({ job, rowIndex, isFocused, isSelected, onSelect }: JobRowProps) {
+  const title = visible(job.title ?? job.name);
+  return (
+    <tr aria-rowindex={rowIndex} className={styles.row} data-focused={isFocused || undefined} data-selected={isSelected || undefined}>
+      <td className={styles.check}>
+        <label>
+          <input type="checkbox" checked={isSelected} aria-label={`Select ${title}`} onChange={() => undefined} onClick={(event) => onSelect(job.id, event.shiftKey)} />
+        </label>
+      </td>
+      <td className={styles.statusColumn}>
+        <span title={job.failedReason ?? undefined}>
+          {job.status === 'failed' && <span className="visually-hidden">Failed: </span>}
+          <StatusBadge status={job.status} note={note(job)} />
+        </span>
+      </td>
+      <td className={styles.titleCell}>
+        <Link to="/jobs/$id/activity" params={{ id: job.id }} title={title}>{title}</Link>
+      </td>
+      <td className={styles.agentColumn} title={job.agentRole ?? undefined}>{job.agentRole ?? <span className={styles.faint}>{job.name}</span>}</td>
+      <td className={styles.repoColumn} title={job.repo ?? undefined}>{job.repo ?? NOTHING}</td>
+      <td className={styles.modelColumn} title={`${job.provider}/${job.model}`}>{job.model}</td>
+      <td className={styles.numberColumn}><Span from={job.status === 'waiting' ? null : job.processedAt} to={job.finishedAt} /></td>
+      <td className={styles.numberColumn}>{cost(job.usage.costUsd)}</td>
+      <td className={styles.ageColumn}><Age at={job.createdAt} /></td>
+    </tr>
+  );
+}, (before, after) => before.job === after.job && before.rowIndex === after.rowIndex && before.isFocused === after.isFocused && before.isSelected === after.isSelected);
+
+function note(job: JobItem): string {
+  if (job.status === 'active' && job.cancelRequestedAt) return 'Cancelling';
+  if (job.status === 'waiting' && job.notBefore) return 'Requeued';
+  if (job.status === 'failed' && job.failedCode) return job.failedCode.replaceAll('_', ' ');
+  return STATUS_WORDS[job.status];
+}

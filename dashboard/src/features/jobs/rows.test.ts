@@ -1,0 +1,43 @@
+import { expect, test } from 'vitest';
+
+import type { JobItem } from '../../api/jobs';
+import { NO_ROWS, withChanges, withNewerShown, withNewest, withPage } from './rows';
+
+function job(number: number, fields: Partial<JobItem> = {}): JobItem {
+  const createdAt = new Date(Date.UTC(2030, 0, 1) + number * 1000).toISOString();
+  return { id: `ir-${number}`, createdAt, status: 'active', ...fields } as JobItem;
+}
+
+const ids = (jobs: readonly JobItem[]) => jobs.map((each) => each.id);
+const rows = withPage(NO_ROWS, { jobs: [job(3), job(2)], next: 'c' });
+
+test('pages follow each other without repeats', () => {
+  const next = withPage(rows, { jobs: [job(2, { status: 'failed' }), job(1)], next: null });
+  expect(ids(next.jobs)).toEqual(['ir-3', 'ir-2', 'ir-1']);
+  expect(next.jobs[1]?.status).toBe('failed');
+  expect(next.next).toBeNull();
+});
+
+test('new jobs wait, and shift no row that is being read', () => {
+  const merged = withNewest(rows, { jobs: [job(5), job(4), job(3, { status: 'completed' }), job(2)], next: 'x' });
+  expect(ids(merged.jobs)).toEqual(['ir-3', 'ir-2']);
+  expect(merged.jobs[0]?.status).toBe('completed');
+  expect(ids(merged.newer)).toEqual(['ir-5', 'ir-4']);
+  expect(merged.next).toBe('c');
+  expect(ids(withNewerShown(merged).jobs)).toEqual(['ir-5', 'ir-4', 'ir-3', 'ir-2']);
+});
+
+test('a merge that brings nothing keeps the same list', () => {
+  expect(withNewest(rows, { jobs: [], next: null }).jobs).toBe(rows.jobs);
+});
+
+test('an older job that has come to match joins the list in order', () => {
+  const merged = withNewest(withPage(NO_ROWS, { jobs: [job(5), job(1)], next: null }), { jobs: [job(5), job(3), job(1)], next: null });
+  expect(ids(merged.jobs)).toEqual(['ir-5', 'ir-3', 'ir-1']);
+  expect(merged.newer).toEqual([]);
+});
+
+test('the first jobs of an empty list wait too, and jobs that match no longer disappear', () => {
+  expect(ids(withNewest({ ...NO_ROWS, next: null }, { jobs: [job(1)], next: null }).newer)).toEqual(['ir-1']);
+  expect(ids(withChanges(rows, [], new Set(['ir-3'])).jobs)).toEqual(['ir-2']);
+});

@@ -1,0 +1,63 @@
+/** The rows of the list of jobs: pages in order, and the jobs that arrived since. */
+
+import type { JobItem, JobPage } from '../../api/jobs';
+
+export interface Rows {
+  jobs: readonly JobItem[];
+  /** Jobs that are newer than the list, newest first. They wait until the reader asks for them. */
+  newer: readonly JobItem[];
+  /** The cursor of the next page; null after the last one, undefined before the first. */
+  next: string | null | undefined;
+}
+
+export const NO_ROWS: Rows = { jobs: [], newer: [], next: undefined };
+
+/** Append a page. Jobs that are in the list already keep their place. */
+export function withPage(rows: Rows, page: JobPage): Rows {
+  const known = ids(rows);
+  return {
+    jobs: [...updated(rows.jobs, page.jobs), ...page.jobs.filter((job) => !known.has(job.id))],
+    newer: updated(rows.newer, page.jobs),
+    next: page.next,
+  };
+}
+
+/** Merge a fresh first page: changes appear in place, and new jobs wait above the list. */
+export function withNewest(rows: Rows, page: JobPage): Rows {
+  const known = ids(rows);
+  const arrived = page.jobs.filter((job) => !known.has(job.id));
+  const first = rows.jobs[0];
+  // A job that is older than the first row was not created but has come to match the filter: it joins the list in order.
+  const newer = arrived.filter((job) => first === undefined || job.createdAt > first.createdAt);
+  const joined = arrived.filter((job) => first !== undefined && job.createdAt <= first.createdAt);
+  return {
+    jobs: joined.length > 0 ? inOrder([...updated(rows.jobs, page.jobs), ...joined]) : updated(rows.jobs, page.jobs),
+    newer: [...newer, ...updated(rows.newer, page.jobs)],
+    next: rows.next,
+  };
+}
+
+/** Update jobs in place. gone: ids of jobs that no longer match. */
+export function withChanges(rows: Rows, changed: readonly JobItem[], gone: ReadonlySet<string> = new Set()): Rows {
+  const remaining = gone.size > 0 ? rows.jobs.filter((job) => !gone.has(job.id)) : rows.jobs;
+  return { ...rows, jobs: updated(remaining, changed), newer: updated(rows.newer, changed) };
+}
+
+/** Put the newer jobs into the list. */
+export function withNewerShown(rows: Rows): Rows {
+  return rows.newer.length > 0 ? { ...rows, jobs: [...rows.newer, ...rows.jobs], newer: [] } : rows;
+}
+
+function ids(rows: Rows): Set<string> {
+  return new Set([...rows.newer, ...rows.jobs].map((job) => job.id));
+}
+
+function updated(jobs: readonly JobItem[], changed: readonly JobItem[]): readonly JobItem[] {
+  const byId = new Map(changed.map((job) => [job.id, job]));
+  if (!jobs.some((job) => byId.has(job.id))) return jobs;
+  return jobs.map((job) => byId.get(job.id) ?? job);
+}
+
+function inOrder(jobs: readonly JobItem[]): readonly JobItem[] {
+  return jobs.toSorted((a, b) => (a.createdAt < b.createdAt ? 1 : a.createdAt > b.createdAt ? -1 : 0));
+}

@@ -1,0 +1,25 @@
+import { expect, test } from 'vitest';
+
+import { parseSearch, stringifySearch } from '../../lib/search';
+import { filterOf, hasFilters, validateJobsSearch } from './search';
+
+test('all filters survive the way through the URL', () => {
+  const search = { status: ['active', 'failed'], q: 'a & b', model: 'opus', agent: 'ai-reviewer', repo: 'o/r', code: 'timeout', window: '24h', sort: 'oldest' } as const;
+  expect(validateJobsSearch(parseSearch(stringifySearch(search)))).toEqual(search);
+});
+
+test('nonsense in the URL is ignored', () => {
+  expect(validateJobsSearch(parseSearch('?status=lost&window=2y&sort=up&q=&page=3'))).toEqual({});
+});
+
+test('the filter has the names of the API', () => {
+  const now = Date.UTC(2030, 0, 2);
+  expect(filterOf({ agent: 'ai-reviewer', code: 'timeout', window: '24h' }, now)).toEqual({
+    agentRole: 'ai-reviewer', failedCode: 'timeout', from: '2030-01-01T00:00:00.000Z',
+  });
+});
+
+test('an order is no filter', () => {
+  expect(hasFilters({ sort: 'oldest' })).toBe(false);
+  expect(hasFilters({ q: 'x' })).toBe(true);
+});

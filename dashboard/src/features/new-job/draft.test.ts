@@ -1,0 +1,43 @@
+import { expect, test } from 'vitest';
+
+import type { JobDetail } from '../../api/jobs';
+import { draftOf, EMPTY_DRAFT, parseJson, problemsOf, submissionOf } from './draft';
+
+test('an empty form asks for a prompt only', () => {
+  expect(submissionOf(EMPTY_DRAFT).problems).toEqual({ prompt: 'is required' });
+});
+
+test('only fields with a value are sent', () => {
+  expect(submissionOf({ ...EMPTY_DRAFT, prompt: 'Fix it.' }).submission).toEqual({ source: 'dashboard', type: 'task', prompt: 'Fix it.' });
+});
+
+test('numbers, the repository and metadata have the form of the API', () => {
+  const draft = { ...EMPTY_DRAFT, prompt: 'x', model: ' opus ', timeoutMinutes: '1.5', gitRepo: 'https://example.com/r.git', priority: '0', metadata: '{"a": 1}' };
+  expect(submissionOf(draft)).toEqual({
+    problems: {},
+    submission: { source: 'dashboard', type: 'task', prompt: 'x', priority: 0, metadata: { a: 1 }, config: { model: 'opus', timeoutMs: 90_000 }, workspaceSetup: { gitRepo: 'https://example.com/r.git' } },
+  });
+});
+
+test('what is no number or no object is a problem of its field', () => {
+  expect(submissionOf({ ...EMPTY_DRAFT, prompt: 'x', maxTurns: 'many', metadata: '[1]' }).problems).toEqual({ maxTurns: 'must be a number', metadata: 'must be a JSON object' });
+});
+
+test('a JSON error has a place', () => {
+  expect(parseJson('{"a": 1,\n  oops}')).toMatchObject({ error: expect.stringMatching(/line 2 column 3/) as string });
+});
+
+test('problems of the API belong to the field that sets the value', () => {
+  expect(problemsOf([{ field: 'config.timeoutMs', message: 'too long' }, { field: 'metadata.mock.steps', message: 'unknown step' }, { field: 'source', message: 'bad' }])).toEqual({
+    fields: { timeoutMinutes: 'timeoutMs: too long', metadata: 'steps: unknown step' }, others: ['source: bad'],
+  });
+});
+
+test('a rerun repeats what the request set, and leaves the rest to the layers', () => {
+  const job = {
+    name: 'code-review', agentRole: 'ai-reviewer', priority: 2, metadata: { repo: 'o/r' }, workspaceSetup: { gitRepo: 'https://example.com/r.git', gitRef: 'main', gitDepth: null },
+    config: { provider: 'claude', model: 'opus', effort: 'high', timeoutMs: 60_000, maxTurns: 25, maxAttempts: 1, fast: false },
+    configOrigins: { provider: 'request', model: 'agent', timeoutMs: 'request' },
+  } as unknown as JobDetail;
+  expect(draftOf(job)).toMatchObject({ type: 'code-review', agentRole: 'ai-reviewer', provider: 'claude', model: '', effort: '', timeoutMinutes: '1', gitRef: 'main', priority: '', prompt: '' });
+});

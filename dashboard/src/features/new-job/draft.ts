@@ -1,0 +1,132 @@
+/** The form of a new job, and the submission that it stands for. */
+
+import type { JobDetail, Submission } from '../../api/jobs';
+
+export const PROVIDERS = ['claude', 'codex', 'vllm', 'gemma', 'qwen', 'mock'] as const;
+export const EFFORTS = ['low', 'medium', 'high'] as const;
+
+/** All fields as texts, as the form holds them. */
+export interface Draft {
+  prompt: string;
+  type: string;
+  agentRole: string;
+  provider: string;
+  model: string;
+  effort: string;
+  gitRepo: string;
+  gitRef: string;
+  gitDepth: string;
+  timeoutMinutes: string;
+  maxTurns: string;
+  maxCostUsd: string;
+  maxTokens: string;
+  maxAttempts: string;
+  fallbackModel: string;
+  priority: string;
+  callbackUrl: string;
+  metadata: string;
+}
+
+export const EMPTY_DRAFT: Draft = {
+  prompt: '', type: 'task', agentRole: '', provider: '', model: '', effort: '', gitRepo: '', gitRef: '', gitDepth: '', timeoutMinutes: '',
+  maxTurns: '', maxCostUsd: '', maxTokens: '', maxAttempts: '', fallbackModel: '', priority: '', callbackUrl: '', metadata: '',
+};
+
+/** Fields of the API, by the field of the form that sets them. */
+const FIELDS: Record<string, keyof Draft> = {
+  prompt: 'prompt', type: 'type', agentRole: 'agentRole', priority: 'priority', callbackUrl: 'callbackUrl', metadata: 'metadata',
+  'config.provider': 'provider', 'config.model': 'model', 'config.effort': 'effort', 'config.timeoutMs': 'timeoutMinutes', 'config.maxTurns': 'maxTurns',
+  'config.maxCostUsd': 'maxCostUsd', 'config.maxTokens': 'maxTokens', 'config.maxAttempts': 'maxAttempts', 'config.fallbackModel': 'fallbackModel',
+  'workspaceSetup.gitRepo': 'gitRepo', 'workspaceSetup.gitRef': 'gitRef', 'workspaceSetup.gitDepth': 'gitDepth',
+};
+
+export type Problems = Partial<Record<keyof Draft, string | undefined>>;
+
+/** The messages of an answer's details, by the field of the form. Others are listed without a field. */
+export function problemsOf(details: readonly { field: string; message: string }[]): { fields: Problems; others: string[] } {
+  const fields: Problems = {};
+  const others: string[] = [];
+  for (const { field, message } of details) {
+    const own = FIELDS[field] ?? FIELDS[field.split('.')[0] ?? ''];
+    if (own) fields[own] = `${field.split('.').at(-1) ?? field}: ${message}`;
+    else others.push(`${field}: ${message}`);
+  }
+  return { fields, others };
+}
+
+/** The submission of a form. Problems: values that are no numbers, or no JSON. */
+export function submissionOf(draft: Draft): { submission: Submission; problems: Problems } {
+  const problems: Problems = {};
+  const number = (field: keyof Draft, factor = 1): number | undefined => {
+    const text = draft[field].trim();
+    if (text === '') return undefined;
+    const value = Number(text) * factor;
+    if (Number.isFinite(value)) return value;
+    problems[field] = 'must be a number';
+    return undefined;
+  };
+  const text = (field: keyof Draft): string | undefined => draft[field].trim() || undefined;
+  const config = defined({
+    provider: text('provider'), model: text('model'), effort: text('effort'), timeoutMs: number('timeoutMinutes', 60_000), maxTurns: number('maxTurns'),
+    maxCostUsd: number('maxCostUsd'), maxTokens: number('maxTokens'), maxAttempts: number('maxAttempts'), fallbackModel: text('fallbackModel'),
+  });
+  const workspaceSetup = defined({ gitRepo: text('gitRepo'), gitRef: text('gitRef'), gitDepth: number('gitDepth') });
+  let metadata: unknown;
+  if (text('metadata')) {
+    const parsed = parseJson(draft.metadata);
+    if ('error' in parsed) problems.metadata = parsed.error;
+    else if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value)) problems.metadata = 'must be a JSON object';
+    else metadata = parsed.value;
+  }
+  if (!text('prompt')) problems.prompt = 'is required';
+  if (!text('type')) problems.type = 'is required';
+  const submission = defined({
+    source: 'dashboard', type: text('type') ?? '', prompt: draft.prompt, agentRole: text('agentRole'), priority: number('priority'), callbackUrl: text('callbackUrl'), metadata,
+    config: Object.keys(config).length > 0 ? config : undefined,
+    workspaceSetup: Object.keys(workspaceSetup).length > 0 ? workspaceSetup : undefined,
+  });
+  return { submission: submission as unknown as Submission, problems };
+}
+
+function defined(fields: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+}
+
+/** Parse JSON. An error names the line and the column. */
+export function parseJson(text: string): { value: unknown } | { error: string } {
+  try {
+    return { value: JSON.parse(text) as unknown };
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    const match = /position (\d+)/.exec(message);
+    if (!match || message.includes('line ')) return { error: message };
+    const before = text.slice(0, Number(match[1])).split('\n');
+    return { error: `${message}, line ${before.length} column ${(before.at(-1)?.length ?? 0) + 1}` };
+  }
+}
+
+/** The draft of a job that runs again. Only settings that the earlier request set are repeated. */
+export function draftOf(job: JobDetail): Draft {
+  const own = (name: string): boolean => job.configOrigins[name] === 'request';
+  const { config, workspaceSetup: setup } = job;
+  const set = (name: string, value: string | number | undefined): string => (own(name) && value !== undefined ? String(value) : '');
+  return {
+    ...EMPTY_DRAFT,
+    type: job.name,
+    agentRole: job.agentRole ?? '',
+    provider: set('provider', config.provider),
+    model: set('model', config.model),
+    effort: set('effort', config.effort),
+    timeoutMinutes: set('timeoutMs', config.timeoutMs / 60_000),
+    maxTurns: set('maxTurns', config.maxTurns),
+    maxCostUsd: set('maxCostUsd', config.maxCostUsd),
+    maxTokens: set('maxTokens', config.maxTokens),
+    maxAttempts: set('maxAttempts', config.maxAttempts),
+    fallbackModel: set('fallbackModel', config.fallbackModel),
+    gitRepo: setup?.gitRepo ?? '',
+    gitRef: setup?.gitRef ?? '',
+    gitDepth: setup?.gitDepth ? String(setup.gitDepth) : '',
+    priority: job.priority === 2 ? '' : String(job.priority),
+    metadata: Object.keys(job.metadata).length > 0 ? JSON.stringify(job.metadata, null, 2) : '',
+  };
+}

@@ -1,0 +1,242 @@
+import { useMutation, useQuery } from '@tanstack/react-query';
+import { useNavigate, useSearch } from '@tanstack/react-router';
+import { useEffect, useId, useState, type KeyboardEvent, type ReactNode, type SyntheticEvent } from 'react';
+
+import { ApiError } from '../../api/client';
+import { agentsQuery, jobQuery, modelsQuery, submitJob, type Submission } from '../../api/jobs';
+import { Button } from '../../ui/button';
+import { Field } from '../../ui/field';
+import { Page } from '../../ui/page';
+import { Failure } from '../../ui/states';
+import { toast } from '../../ui/toasts';
+import { draftOf, EFFORTS, EMPTY_DRAFT, parseJson, problemsOf, PROVIDERS, submissionOf, type Draft, type Problems } from './draft';
+import styles from './new-job-page.module.css';
+
+const STORED = 'labrats.draft';
+
+interface Stored {
+  draft: Draft;
+  /** The text of the JSON tab while it is used instead of the form. */
+  json: string | null;
+  from: string | undefined;
+}
+
+function readStored(from: string | undefined): Stored {
+  try {
+    const stored = JSON.parse(sessionStorage.getItem(STORED) ?? 'null') as Partial<Stored> | null;
+    if (stored?.draft && stored.from === from) return { draft: { ...EMPTY_DRAFT, ...stored.draft }, json: stored.json ?? null, from };
+  } catch {
+    // a broken draft is dropped
+  }
+  return { draft: EMPTY_DRAFT, json: null, from };
+}
+
+export function NewJobPage() {
+  const { from } = useSearch({ from: '/app/jobs/new' });
+  const earlier = useQuery({ ...jobQuery(from ?? ''), enabled: from !== undefined });
+  if (from !== undefined && earlier.error) return <Page title="New job"><Failure error={earlier.error} onRetry={() => void earlier.refetch()} /></Page>;
+  if (from !== undefined && !earlier.data) return <Page title="New job">{null}</Page>;
+  return <Form key={from ?? ''} from={from} initial={earlier.data && draftOf(earlier.data)} />;
+}
+
+function Form({ from, initial }: { from: string | undefined; initial: Draft | undefined }) {
+  const navigate = useNavigate();
+  const [{ draft, json }, setState] = useState<Stored>(() => {
+    const stored = readStored(from);
+    return stored.draft === EMPTY_DRAFT && stored.json === null && initial ? { draft: initial, json: null, from } : stored;
+  });
+  const [problems, setProblems] = useState<Problems>({});
+  const [others, setOthers] = useState<string[]>([]);
+  const [key, setKey] = useState(() => crypto.randomUUID());
+  const agents = useQuery(agentsQuery);
+  const models = useQuery(modelsQuery);
+  const [isSent, setSent] = useState(false);
+
+  useEffect(() => {
+    if (isSent) sessionStorage.removeItem(STORED);
+    else sessionStorage.setItem(STORED, JSON.stringify({ draft, json, from }));
+  }, [draft, json, from, isSent]);
+
+  const set = (field: keyof Draft) => (value: string) => {
+    setState((before) => ({ ...before, draft: { ...before.draft, [field]: value } }));
+    setProblems((before) => ({ ...before, [field]: undefined }));
+    setKey(crypto.randomUUID());
+  };
+  const submit = useMutation({
+    mutationFn: (submission: Submission) => submitJob(submission, key),
+    onSuccess: ({ jobId }) => {
+      setSent(true);
+      toast('The job is queued.');
+      void navigate({ to: '/jobs/$id/activity', params: { id: jobId } });
+    },
+    onError: (error) => {
+      if (!(error instanceof ApiError)) return;
+      const found = problemsOf(error.details);
+      setProblems(found.fields);
+      setOthers(json === null ? found.others : error.details.map(({ field, message }) => `${field}: ${message}`));
+      setKey(crypto.randomUUID());
+    },
+  });
+  const send = (event?: SyntheticEvent) => {
+    event?.preventDefault();
+    setOthers([]);
+    if (json !== null) {
+      const parsed = parseJson(json);
+      if ('error' in parsed) setOthers([parsed.error]);
+      else submit.mutate(parsed.value as Submission);
+      return;
+    }
+    const { submission, problems: found } = submissionOf(draft);
+    setProblems(found);
+    const [first] = Object.keys(found);
+    if (first === undefined) submit.mutate(submission);
+    else document.querySelector<HTMLElement>(`[name=${first}]`)?.focus();
+  };
+  const press = (event: KeyboardEvent) => {
+    if (event.key === 'Enter' && (event.metaKey || event.ctrlKey)) send();
+  };
+  const clear = () => {
+    setState({ draft: initial ?? EMPTY_DRAFT, json: null, from });
+    setProblems({});
+    setOthers([]);
+    submit.reset();
+  };
+  const hasGeneralError = submit.error && (!(submit.error instanceof ApiError) || submit.error.details.length === 0);
+  const known = (models.data?.aiModels ?? []).filter((model) => !draft.provider || model.provider === draft.provider);
+
+  return (
+    <Page title={from ? `Run ${from} again` : 'New job'}
+      actions={
+        <div role="group" aria-label="Kind of input" className={styles.modes}>
+          <button type="button" aria-pressed={json === null} onClick={() => setState((before) => ({ ...before, json: null }))}>Form</button>
+          <button type="button" aria-pressed={json !== null} onClick={() => setState((before) => ({ ...before, json: before.json ?? JSON.stringify(submissionOf(draft).submission, null, 2) }))}>JSON</button>
+        </div>
+      }>
+      {/* The shortcut works in every field. */}
+      <form onSubmit={send} onKeyDown={press} className={styles.form} noValidate>
+        {json !== null ? (
+          <Field label="Submission" hint="The body of POST /api/jobs/submit. It is sent as it stands here.">
+            {(ids) => <textarea {...ids} className={styles.json} rows={22} spellCheck={false} value={json} onChange={(event) => setState((before) => ({ ...before, json: event.target.value }))} />}
+          </Field>
+        ) : (
+          <>
+            <Field label="Prompt" error={problems.prompt} hint={from ? 'The earlier prompt is not repeated. Enter what the agent should do.' : undefined}>
+              {(ids) => <textarea {...ids} name="prompt" className={styles.prompt} rows={7} value={draft.prompt} placeholder="What should the agent do?" onChange={(event) => set('prompt')(event.target.value)} />}
+            </Field>
+            <Group title="Agent and model">
+              <Field label="Agent" error={problems.agentRole}>
+                {(ids) => (
+                  <select {...ids} name="agentRole" value={draft.agentRole} onChange={(event) => set('agentRole')(event.target.value)}>
+                    <option value="">None</option>
+                    {draft.agentRole && !agents.data?.agents.some((agent) => agent.triggerName === draft.agentRole) && <option value={draft.agentRole}>{draft.agentRole}</option>}
+                    {agents.data?.agents.filter((agent) => agent.enabled).map((agent) => <option key={agent.id} value={agent.triggerName}>{agent.name}</option>)}
+                  </select>
+                )}
+              </Field>
+              <Field label="Provider" error={problems.provider}>
+                {(ids) => <Choice ids={ids} name="provider" value={draft.provider} options={PROVIDERS} onChange={set('provider')} />}
+              </Field>
+              <Field label="Model" error={problems.model}>
+                {(ids) => <Suggested ids={ids} name="model" value={draft.model} options={known.map((model) => model.model)} onChange={set('model')} />}
+              </Field>
+              <Field label="Effort" error={problems.effort}>
+                {(ids) => <Choice ids={ids} name="effort" value={draft.effort} options={EFFORTS} onChange={set('effort')} />}
+              </Field>
+            </Group>
+            <Group title="Repository">
+              <Text label="Address" field="gitRepo" draft={draft} problems={problems} set={set} wide placeholder="https://github.com/octocat/hello-world.git" />
+              <Text label="Branch, tag or commit" field="gitRef" draft={draft} problems={problems} set={set} />
+              <Text label="Depth" field="gitDepth" draft={draft} problems={problems} set={set} numeric />
+            </Group>
+            <Group title="Limits">
+              <Text label="Time, minutes" field="timeoutMinutes" draft={draft} problems={problems} set={set} numeric placeholder="55" />
+              <Text label="Turns" field="maxTurns" draft={draft} problems={problems} set={set} numeric placeholder="25" />
+              <Text label="Cost, US dollars" field="maxCostUsd" draft={draft} problems={problems} set={set} numeric />
+              <Text label="Tokens" field="maxTokens" draft={draft} problems={problems} set={set} numeric />
+              <Text label="Attempts" field="maxAttempts" draft={draft} problems={problems} set={set} numeric placeholder="1" />
+              <Text label="Fallback model" field="fallbackModel" draft={draft} problems={problems} set={set} />
+            </Group>
+            <Group title="Job">
+              <Text label="Type" field="type" draft={draft} problems={problems} set={set} />
+              <Text label="Priority, lower runs first" field="priority" draft={draft} problems={problems} set={set} numeric placeholder="2" />
+              <Text label="Callback URL" field="callbackUrl" draft={draft} problems={problems} set={set} wide placeholder="https://" />
+              <div className={styles.whole}>
+                <Field label="Metadata" error={problems.metadata} hint="A JSON object. `repo` and `title` in it appear in the list of jobs.">
+                  {(ids) => <textarea {...ids} name="metadata" className={styles.json} rows={3} spellCheck={false} value={draft.metadata} placeholder={'{"repo": "octocat/hello-world"}'} onChange={(event) => set('metadata')(event.target.value)} />}
+                </Field>
+              </div>
+            </Group>
+          </>
+        )}
+        {hasGeneralError && <Failure error={submit.error} />}
+        {others.length > 0 && <ul role="alert" className={styles.problems}>{others.map((problem) => <li key={problem}>{problem}</li>)}</ul>}
+        <div className={styles.footer}>
+          <Button type="submit" kind="primary" isBusy={submit.isPending}>Submit job</Button>
+          <Button kind="quiet" onClick={clear}>Reset</Button>
+          <span>Ctrl Enter submits. The draft stays in this tab.</span>
+        </div>
+      </form>
+    </Page>
+  );
+}
+
+function Group({ title, children }: { title: string; children: ReactNode }) {
+  return (
+    <fieldset className={styles.group}>
+      <legend>{title}</legend>
+      <div>{children}</div>
+    </fieldset>
+  );
+}
+
+interface TextProps {
+  label: string;
+  field: keyof Draft;
+  draft: Draft;
+  problems: Problems;
+  set: (field: keyof Draft) => (value: string) => void;
+  numeric?: boolean;
+  wide?: boolean;
+  placeholder?: string;
+}
+
+function Text({ label, field, draft, problems, set, numeric = false, wide = false, placeholder }: TextProps) {
+  return (
+    <div className={wide ? styles.wide : undefined}>
+      <Field label={label} error={problems[field]}>
+        {(ids) => (
+          <input {...ids} name={field} type="text" inputMode={numeric ? 'decimal' : undefined} placeholder={placeholder} autoComplete="off" spellCheck={false}
+            value={draft[field]} onChange={(event) => set(field)(event.target.value)} />
+        )}
+      </Field>
+    </div>
+  );
+}
+
+interface ChoiceProps {
+  ids: object;
+  name: string;
+  value: string;
+  options: readonly string[];
+  onChange: (value: string) => void;
+}
+
+function Choice({ ids, name, value, options, onChange }: ChoiceProps) {
+  return (
+    <select {...ids} name={name} value={value} onChange={(event) => onChange(event.target.value)}>
+      <option value="">Default</option>
+      {options.map((option) => <option key={option} value={option}>{option}</option>)}
+    </select>
+  );
+}
+
+/** A field for any text, with suggestions. */
+function Suggested({ ids, name, value, options, onChange }: ChoiceProps) {
+  const list = useId();
+  return (
+    <>
+      <input {...ids} name={name} list={list} value={value} placeholder="Default" autoComplete="off" spellCheck={false} onChange={(event) => onChange(event.target.value)} />
+      <datalist id={list}>{[...new Set(options)].map((option) => <option key={option} value={option} />)}</datalist>
+    </>
+  );
+}

@@ -1,0 +1,160 @@
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { Link } from '@tanstack/react-router';
+import { useState, type ReactNode } from 'react';
+
+import { facetsQuery, fetchJobs, modelsQuery, type JobItem, type Status } from '../../api/jobs';
+import { useLive } from '../../api/live';
+import { visible } from '../../lib/ansi';
+import { count, counted } from '../../lib/format';
+import { Page, Panel } from '../../ui/page';
+import { Empty, Failure, Loading } from '../../ui/states';
+import { StatusIcon } from '../../ui/status';
+import { Age, Span } from '../../ui/time';
+import { codeMeaning } from '../../ui/failures';
+import { buttonClass } from '../../ui/button';
+import styles from './overview-page.module.css';
+
+const DAY = 86_400_000;
+const MINUTE = 60_000;
+const RUNNING_LIMIT = 8;
+
+export function OverviewPage() {
+  const queries = useQueryClient();
+  const [since] = useState(() => new Date(Math.floor((Date.now() - DAY) / MINUTE) * MINUTE).toISOString());
+  const today = useQuery(facetsQuery({ from: since }));
+  const everything = useQuery(facetsQuery({}));
+  const running = useQuery(jobsIn('active'));
+  const waiting = useQuery(jobsIn('waiting'));
+  const failed = useQuery(jobsIn('failed', since));
+  useLive(() => queries.invalidateQueries({ predicate: ({ queryKey }) => queryKey[0] === 'facets' || queryKey[0] === 'overview' || queryKey[0] === 'ai-models' }));
+  const isEmpty = everything.data?.status.length === 0;
+
+  if (isEmpty) {
+    return (
+      <Page title="Overview">
+        <Empty title="No jobs so far" action={<Link to="/jobs/new" className={buttonClass('primary')}>New job</Link>}>
+          A job runs an agent with a prompt. Its log, changes and cost appear here while it runs.
+        </Empty>
+      </Page>
+    );
+  }
+  const number = (status: Status) => today.data?.status.find((each) => each.value === status)?.count ?? 0;
+  return (
+    <Page title="Overview">
+      {today.error && <Failure error={today.error} onRetry={() => void today.refetch()} />}
+      <dl className={styles.figures}>
+        <Figure label="Running now" value={everything.data?.status.find((each) => each.value === 'active')?.count ?? 0} status={['active']} />
+        <Figure label="Waiting" value={everything.data?.status.find((each) => each.value === 'waiting')?.count ?? 0} status={['waiting']} />
+        <Figure label="Failed in 24 h" value={number('failed')} status={['failed']} isRecent isBad={number('failed') > 0} />
+        <Figure label="Completed in 24 h" value={number('completed')} status={['completed']} isRecent />
+      </dl>
+      <div className={styles.columns}>
+        <Panel title="Running now" note={<Link to="/jobs" search={{ status: ['active'] }}>All</Link>}>
+          <JobLines query={running} empty="No agent is running." detail={(job) => <Span from={job.processedAt} to={null} />} />
+        </Panel>
+        <Panel title="Failures of the last 24 hours" note={<Link to="/jobs" search={{ status: ['failed'], window: '24h' }}>All</Link>}>
+          <FailureGroups groups={today.data?.failedCode} jobs={failed.data?.jobs ?? []} />
+        </Panel>
+        <Panel title="Waiting for a slot" note={<Link to="/jobs" search={{ status: ['waiting'] }}>All</Link>}>
+          <JobLines query={waiting} empty="No job is waiting." detail={(job) => <Age at={job.createdAt} />} />
+        </Panel>
+        <Models />
+      </div>
+    </Page>
+  );
+}
+
+function jobsIn(status: Status, from?: string) {
+  return {
+    queryKey: ['overview', status, from],
+    queryFn: ({ signal }: { signal: AbortSignal }) =>
+      fetchJobs({ status: [status], ...(from && { from }) }, '', { limit: status === 'failed' ? 50 : RUNNING_LIMIT, order: status === 'waiting' ? 'oldest' : 'newest', signal }),
+  } as const;
+}
+
+function Figure({ label, value, status, isRecent = false, isBad = false }: { label: string; value: number; status: Status[]; isRecent?: boolean; isBad?: boolean }) {
+  return (
+    <div className={isBad ? styles.bad : undefined}>
+      <dt>{label}</dt>
+      <dd>
+        <Link to="/jobs" search={{ status, ...(isRecent && { window: '24h' as const }) }} aria-label={`${label}: ${count(value)}`}>{count(value)}</Link>
+      </dd>
+    </div>
+  );
+}
+
+interface JobsResult {
+  data: { jobs: JobItem[] } | undefined;
+  error: unknown;
+  refetch: () => unknown;
+}
+
+function JobLines({ query, empty, detail }: { query: JobsResult; empty: string; detail: (job: JobItem) => ReactNode }) {
+  if (query.error) return <div className={styles.pad}><Failure error={query.error} onRetry={() => void query.refetch()} /></div>;
+  if (!query.data) return <div className={styles.pad}><Loading rows={3} height={36} /></div>;
+  if (query.data.jobs.length === 0) return <p className={styles.none}>{empty}</p>;
+  return (
+    <ul>
+      {query.data.jobs.map((job) => (
+        <li key={job.id} className={styles.line}>
+          <StatusIcon status={job.status} />
+          <Link to="/jobs/$id/activity" params={{ id: job.id }}>{visible(job.title ?? job.name)}</Link>
+          <span className={styles.model}>{job.model}</span>
+          <span className={styles.number}>{detail(job)}</span>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function FailureGroups({ groups, jobs }: { groups: { value: string; count: number }[] | undefined; jobs: JobItem[] }) {
+  if (!groups) return <div className={styles.pad}><Loading rows={3} height={36} /></div>;
+  if (groups.length === 0) return <p className={styles.none}>No job has failed.</p>;
+  return (
+    <ul>
+      {groups.map((group) => {
+        const latest = jobs.find((job) => job.failedCode === group.value);
+        return (
+          <li key={group.value} className={styles.group}>
+            <Link to="/jobs" search={{ status: ['failed'], code: group.value, window: '24h' }}>
+              <StatusIcon status="failed" />
+              <code>{group.value}</code>
+              <span className={styles.number}>{counted(group.count, 'job')}</span>
+            </Link>
+            <p>{codeMeaning(group.value)}</p>
+            {latest && <p className={styles.latest}>Latest: <Link to="/jobs/$id/activity" params={{ id: latest.id }}>{visible(latest.title ?? latest.name)}</Link></p>}
+          </li>
+        );
+      })}
+    </ul>
+  );
+}
+
+function Models() {
+  const models = useQuery(modelsQuery);
+  const list = models.data?.aiModels ?? [];
+  if (list.length === 0) return null;
+  return (
+    <Panel title="Models">
+      <ul>
+        {list.map((model) => (
+          <li key={model.id} className={styles.modelLine}>
+            <Link to="/jobs" search={{ model: model.model }}>{model.provider}/{model.model}</Link>
+            <Slots used={model.active} slots={model.slots} />
+            <span className={styles.number}>{model.active}/{model.slots}</span>
+            <span className={styles.queued}>{count(model.queued)} waiting</span>
+          </li>
+        ))}
+      </ul>
+    </Panel>
+  );
+}
+
+function Slots({ used, slots }: { used: number; slots: number }) {
+  const share = slots === 0 ? 0 : Math.min(1, used / slots);
+  return (
+    <span className={styles.slots} role="img" aria-label={`${used} of ${slots} slots busy`}>
+      <span style={{ width: `${share * 100}%` }} />
+    </span>
+  );
+}

@@ -1,0 +1,34 @@
+import { expect, test } from 'vitest';
+
+import { plain, spans, visible } from './ansi';
+
+test('colours become styles, and a reset ends them', () => {
+  expect(spans('a\u001b[1;31mred\u001b[0mz')).toEqual([
+    { text: 'a', styles: [] },
+    { text: 'red', styles: ['bold', 'fg-1'] },
+    { text: 'z', styles: [] },
+  ]);
+});
+
+test('bright and indexed colours are known, true colours keep the text', () => {
+  expect(spans('\u001b[92mok').map((span) => span.styles)).toEqual([['fg-10']]);
+  expect(spans('\u001b[38;5;3mok').map((span) => span.styles)).toEqual([['fg-3']]);
+  expect(spans('\u001b[38;2;1;2;3;1mok').map((span) => span.styles)).toEqual([['bold']]);
+});
+
+test('cursor movements and titles disappear, and other control characters are shown', () => {
+  expect(spans('\u001b[2K\u001b]0;title\u0007done')).toEqual([{ text: 'done', styles: [] }]);
+  expect(visible('a\u0007b\u001bc')).toBe('a␇b␛c');
+});
+
+test('characters that change the direction of text are shown by their code', () => {
+  expect(visible('user\u202egnp.exe')).toBe('user⟨U+202E⟩gnp.exe');
+});
+
+test('HTML stays text', () => {
+  expect(spans('<script>alert(1)</script>')).toEqual([{ text: '<script>alert(1)</script>', styles: [] }]);
+});
+
+test('plain text has no escape sequences', () => {
+  expect(plain('\u001b[1;31mred\u001b[0m line')).toBe('red line');
+});

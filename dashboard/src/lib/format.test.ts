@@ -1,0 +1,31 @@
+import { expect, test } from 'vitest';
+
+import { age, bytes, compact, cost, counted, duration, offset } from './format';
+
+test.each([
+  [0, '0.0s'], [432, '0.4s'], [9_999, '9.9s'], [41_000, '41s'], [59_999, '59s'], [192_000, '3m12s'],
+  [7_500_000, '2h05m'], [273_600_000, '3d04h'], [-5, '0.0s'],
+])('a duration of %d ms is %s', (ms, text) => {
+  expect(duration(ms)).toBe(text);
+});
+
+test.each([[999, '999'], [1_000, '1k'], [1_240, '1.2k'], [81_400, '81k'], [1_200_000, '1.2M'], [9_960, '10k']])(
+  '%d is %s in short',
+  (value, text) => {
+    expect(compact(value)).toBe(text);
+  },
+);
+
+test('an unknown cost is a dash, and a small one is not zero', () => {
+  expect([null, undefined, 0, 0.0021, 0.42].map(cost)).toEqual(['—', '—', '$0.00', '$0.0021', '$0.42']);
+});
+
+test('ages, offsets, sizes and counts have units', () => {
+  const now = Date.UTC(2030, 0, 1);
+  expect([2_000, 50_000, 190_000, 7_300_000, 200_000_000].map((ms) => age(new Date(now - ms), now))).toEqual([
+    'now', '50s', '3m', '2h', '2d',
+  ]);
+  expect([41_000, 3_723_000].map(offset)).toEqual(['00:41', '1:02:03']);
+  expect([512, 1_200_000].map(bytes)).toEqual(['512 B', '1.2 MB']);
+  expect([counted(1, 'job'), counted(2_000, 'job')]).toEqual(['1 job', '2,000 jobs']);
+});

@@ -1,0 +1,81 @@
+/** Numbers, times and amounts as text. All of them in one form, so that columns can be compared. */
+
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+
+export const NOTHING = '—';
+
+const whole = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 });
+const two = (value: number) => String(value).padStart(2, '0');
+
+/** A count with separators: 1,922. */
+export function count(value: number): string {
+  return whole.format(value);
+}
+
+/** A count with its noun: "1 job", "3 jobs". */
+export function counted(value: number, noun: string): string {
+  return `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
+}
+
+/** A count in at most four characters: 81k, 1.2M. */
+export function compact(value: number): string {
+  for (const [limit, unit] of [[1e9, 'G'], [1e6, 'M'], [1e3, 'k']] as const) {
+    if (value >= limit) {
+      const scaled = value / limit;
+      return `${scaled < 9.95 ? scaled.toFixed(1).replace(/\.0$/, '') : Math.round(scaled)}${unit}`;
+    }
+  }
+  return String(Math.round(value));
+}
+
+/** A length of time in at most two units: 0.4s, 41s, 3m12s, 2h05m, 3d04h. */
+export function duration(milliseconds: number): string {
+  const ms = Math.max(0, milliseconds);
+  if (ms < 10 * SECOND) return `${(Math.floor(ms / 100) / 10).toFixed(1)}s`;
+  if (ms < MINUTE) return `${Math.floor(ms / SECOND)}s`;
+  if (ms < HOUR) return `${Math.floor(ms / MINUTE)}m${two(Math.floor((ms % MINUTE) / SECOND))}s`;
+  if (ms < DAY) return `${Math.floor(ms / HOUR)}h${two(Math.floor((ms % HOUR) / MINUTE))}m`;
+  return `${Math.floor(ms / DAY)}d${two(Math.floor((ms % DAY) / HOUR))}h`;
+}
+
+/** A position in time since a start: 00:41, 1:02:03. */
+export function offset(milliseconds: number): string {
+  const seconds = Math.max(0, Math.floor(milliseconds / SECOND));
+  const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+  return h > 0 ? `${h}:${two(m)}:${two(s)}` : `${two(m)}:${two(s)}`;
+}
+
+/** How long ago a time is: now, 3m, 2h, 5d. */
+export function age(at: Date, now: number): string {
+  const ms = now - at.getTime();
+  if (ms < 5 * SECOND) return 'now';
+  if (ms < MINUTE) return `${Math.floor(ms / SECOND)}s`;
+  if (ms < HOUR) return `${Math.floor(ms / MINUTE)}m`;
+  if (ms < DAY) return `${Math.floor(ms / HOUR)}h`;
+  return `${Math.floor(ms / DAY)}d`;
+}
+
+/** A cost in US dollars. An unknown cost is not zero. */
+export function cost(usd: number | null | undefined): string {
+  if (usd === null || usd === undefined) return NOTHING;
+  if (usd > 0 && usd < 0.01) return `$${usd.toFixed(4)}`;
+  return `$${usd.toFixed(2)}`;
+}
+
+/** A size in bytes: 512 B, 1.2 MB. */
+export function bytes(value: number): string {
+  return value < 1000 ? `${value} B` : `${compact(value).replace(/([kMG])$/, ' $1')}B`;
+}
+
+/** A full local time with its zone, for titles. */
+export function fullTime(at: Date): string {
+  return at.toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'long' });
+}
+
+/** A time of day: 14:02:07. */
+export function timeOfDay(at: Date): string {
+  return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+}

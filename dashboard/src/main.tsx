@@ -1,0 +1,46 @@
+import './ui/tokens.css';
+
+import { MutationCache, QueryCache, QueryClient, QueryClientProvider } from '@tanstack/react-query';
+import { RouterProvider } from '@tanstack/react-router';
+import { StrictMode } from 'react';
+import { createRoot } from 'react-dom/client';
+
+import { ApiError } from './api/client';
+import { sessionQuery } from './api/session';
+import { createAppRouter } from './app/router';
+import { listenForShortcuts } from './ui/shortcuts';
+import { applyTheme } from './ui/theme';
+
+const MAX_RETRIES = 2;
+
+/** A session that has ended leads to the sign-in page, and from there back. Drafts stay in the tab's storage. */
+function noticeEndedSession(error: unknown): void {
+  if (!(error instanceof ApiError) || error.status !== 401) return;
+  queries.removeQueries({ queryKey: sessionQuery.queryKey });
+  void router.navigate({ to: '/login', search: { next: router.state.location.href } });
+}
+
+const queries = new QueryClient({
+  queryCache: new QueryCache({ onError: noticeEndedSession }),
+  mutationCache: new MutationCache({ onError: noticeEndedSession }),
+  defaultOptions: {
+    queries: {
+      staleTime: 2_000,
+      retry: (failures, error) => failures < MAX_RETRIES && error instanceof ApiError && error.isTemporary,
+    },
+    mutations: { retry: false },
+  },
+});
+const router = createAppRouter(queries);
+
+applyTheme();
+listenForShortcuts();
+const element = document.getElementById('root');
+if (!element) throw new Error('index.html has no element with the id root');
+createRoot(element).render(
+  <StrictMode>
+    <QueryClientProvider client={queries}>
+      <RouterProvider router={router} />
+    </QueryClientProvider>
+  </StrictMode>,
+);

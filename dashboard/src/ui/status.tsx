@@ -1,0 +1,57 @@
+import type { Status } from '../api/jobs';
+import styles from './status.module.css';
+
+export const STATUS_WORDS: Record<Status, string> = {
+  waiting: 'Waiting',
+  active: 'Running',
+  completed: 'Completed',
+  failed: 'Failed',
+  cancelled: 'Cancelled',
+};
+
+/** The icon of a status. Its shape differs too, so that the colour is not needed. */
+export function StatusIcon({ status }: { status: Status }) {
+  return (
+    <svg className={`${styles.icon} ${styles[status]}`} width="14" height="14" viewBox="0 0 14 14" aria-hidden="true" focusable="false">
+      {status === 'waiting' && (
+        <>
+          <circle cx="7" cy="7" r="5.6" fill="none" stroke="currentColor" strokeWidth="1.4" strokeDasharray="2.2 1.72" />
+        </>
+      )}
+      {status === 'active' && (
+        <>
+          <circle cx="7" cy="7" r="5.6" fill="none" stroke="currentColor" strokeWidth="1.4" opacity="0.35" />
+          <path className={styles.spin} d="M7 1.4A5.6 5.6 0 0 1 12.6 7" fill="none" stroke="currentColor" strokeWidth="1.8" strokeLinecap="round" />
+        </>
+      )}
+      {status === 'completed' && (
+        <>
+          <circle cx="7" cy="7" r="6.3" fill="currentColor" />
+          <path d="M4.2 7.2l2 2 3.7-4.2" fill="none" stroke="var(--background)" strokeWidth="1.5" strokeLinecap="round" strokeLinejoin="round" />
+        </>
+      )}
+      {status === 'failed' && (
+        <>
+          <circle cx="7" cy="7" r="6.3" fill="currentColor" />
+          <path d="M4.9 4.9l4.2 4.2M9.1 4.9L4.9 9.1" fill="none" stroke="var(--background)" strokeWidth="1.5" strokeLinecap="round" />
+        </>
+      )}
+      {status === 'cancelled' && (
+        <>
+          <circle cx="7" cy="7" r="5.6" fill="none" stroke="currentColor" strokeWidth="1.4" />
+          <path d="M3.2 10.8l7.6-7.6" stroke="currentColor" strokeWidth="1.4" />
+        </>
+      )}
+    </svg>
+  );
+}
+
+/** A status by icon, word and colour. */
+export function StatusBadge({ status, note }: { status: Status; note?: string | undefined }) {
+  return (
+    <span className={styles.badge}>
+      <StatusIcon status={status} />
+      <span className={styles[status]}>{note ?? STATUS_WORDS[status]}</span>
+    </span>
+  );
+}

@@ -1,0 +1,50 @@
+import { useSyncExternalStore } from 'react';
+
+import { age, duration, fullTime, NOTHING } from '../lib/format';
+
+let now = Date.now();
+const watchers = new Set<() => void>();
+let timer: ReturnType<typeof setInterval> | undefined;
+
+function subscribe(changed: () => void): () => void {
+  watchers.add(changed);
+  timer ??= setInterval(() => {
+    now = Date.now();
+    if (document.visibilityState === 'visible') for (const watcher of watchers) watcher();
+  }, 1000);
+  return () => {
+    watchers.delete(changed);
+    if (watchers.size === 0) {
+      clearInterval(timer);
+      timer = undefined;
+    }
+  };
+}
+
+/** The current time, once a second for the whole page. */
+export function useNow(): number {
+  return useSyncExternalStore(subscribe, () => now);
+}
+
+/** The age of a time, such as `3m`, with the full time as tooltip. */
+export function Age({ at, suffix = '' }: { at: string; suffix?: string }) {
+  const current = useNow();
+  const date = new Date(at);
+  const text = age(date, current);
+  return (
+    <time dateTime={at} title={fullTime(date)}>
+      {text}
+      {text === 'now' ? '' : suffix}
+    </time>
+  );
+}
+
+/** A length of time between two times; it grows while the second one is missing. */
+export function Span({ from, to }: { from: string | null; to: string | null }) {
+  if (from === null) return <>{NOTHING}</>;
+  return to === null ? <Growing from={from} /> : <>{duration(Date.parse(to) - Date.parse(from))}</>;
+}
+
+function Growing({ from }: { from: string }) {
+  return <>{duration(Math.max(0, useNow() - Date.parse(from)))}</>;
+}

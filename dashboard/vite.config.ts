@@ -1,0 +1,34 @@
+import react from '@vitejs/plugin-react';
+import type { Plugin } from 'vite';
+import { defineConfig } from 'vitest/config';
+
+const engine = process.env['LABRATS_URL'] ?? 'http://127.0.0.1:3001';
+
+/** State the order of the layers first. The minifier drops the statement, and then their order of appearance counts. */
+const layers: Plugin = {
+  name: 'layers',
+  enforce: 'post',
+  generateBundle(_, bundle) {
+    for (const file of Object.values(bundle)) {
+      if (file.type === 'asset' && file.fileName.endsWith('.css')) file.source = `@layer reset,tokens,base,ui,features;${String(file.source)}`;
+    }
+  },
+};
+
+export default defineConfig({
+  plugins: [react(), layers],
+  build: {
+    outDir: 'dist',
+    target: 'es2023',
+    assetsInlineLimit: 0, // the policy of the page allows scripts and styles from files only
+    modulePreload: { polyfill: false },
+    cssCodeSplit: false, // several files would be loaded in any order, and so would their layers
+    chunkSizeWarningLimit: 600,
+  },
+  worker: { format: 'es' },
+  css: { modules: { localsConvention: 'camelCaseOnly' } },
+  server: {
+    proxy: { '/api': { target: engine, headers: { origin: engine } } },
+  },
+  test: { include: ['src/**/*.test.ts'], environment: 'node' },
+});
