@@ -12,21 +12,33 @@ help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 run: .venv/runtime ## Start the engine on port 3001 (PORT) with its data in ./data, and run a first job
-	@exec $(BIN)/labrats serve --demo --data-dir data
+	@$(BIN)/python scripts/build_dashboard.py & exec $(BIN)/labrats serve --demo --data-dir data
+
+dashboard: .venv/runtime ## Build the dashboard, which the engine serves at /
+	@$(BIN)/python scripts/build_dashboard.py --force
+
+dashboard-dev: dashboard/node_modules/.installed ## Serve the dashboard's sources on port 5173, for an engine at LABRATS_URL
+	@cd dashboard && PATH="$(CURDIR)/$(BIN):$$PATH" npm run -s dev
+
+dashboard-types: dashboard/node_modules/.installed ## Regenerate the dashboard's types from the OpenAPI document
+	@$(BIN)/python scripts/print_openapi.py > dashboard/node_modules/.openapi.json
+	@$(BIN)/node dashboard/scripts/generate-types.mjs dashboard/node_modules/.openapi.json
 
 test: setup ## Run the tests, WORKERS (4) in parallel
 	-@test -n "$$LABRATS_TEST_KUBECONFIG" || $(BIN)/python -m tests.cluster prepare
+	@cd dashboard && PATH="$(CURDIR)/$(BIN):$$PATH" npm run -s test
 	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m "not slow"
 
 test-slow: setup ## Run the slow tests, which repeat for statistics or scale
 	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m slow
 
-lint: .venv/dev ## Check format, lint, types and imports
+lint: .venv/dev dashboard/node_modules/.installed ## Check format, lint, types and imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python scripts/check_prose.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	cd dashboard && PATH="$(CURDIR)/$(BIN):$$PATH" npm run -s lint
 
 check: lint test test-slow ## Run all checks and tests
 
@@ -55,14 +67,16 @@ lock: .venv/dev ## Regenerate the lock files from pyproject.toml
 		-o docker/engine/requirements.txt
 	$(BIN)/uv pip compile -q --no-deps --generate-hashes --no-emit-index-url tests/small-model/requirements.in \
 		-o tests/small-model/requirements.txt
+	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url -c requirements-dev.txt dashboard/requirements.in \
+		-o dashboard/requirements.txt
 
 manifests: .venv/dev ## Regenerate the custom resource definitions and the plain manifests
 	$(BIN)/python -m tests.chart
 
-setup: .venv/dev .venv/small-model .venv/programs tests/agent-clis/node_modules/.installed tests/oidc/node_modules/.installed tests/github/node_modules/.installed tests/typescript/node_modules/.installed ## Install everything that the tests need
+setup: .venv/dev .venv/small-model .venv/programs tests/agent-clis/node_modules/.installed tests/oidc/node_modules/.installed tests/github/node_modules/.installed tests/typescript/node_modules/.installed dashboard/node_modules/.installed labrats/dashboard/index.html ## Install everything that the tests need
 
 clean: ## Remove installed dependencies and caches; data stays
-	rm -rf .venv tests/agent-clis/node_modules tests/oidc/node_modules tests/github/node_modules tests/typescript/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv labrats/dashboard dashboard/dist dashboard/node_modules tests/agent-clis/node_modules tests/oidc/node_modules tests/github/node_modules tests/typescript/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@scripts/make-venv $(PYTHON)
@@ -70,7 +84,7 @@ clean: ## Remove installed dependencies and caches; data stays
 .venv/runtime: requirements.txt pyproject.toml | .venv/bin/python
 	@echo "Installing the dependencies of the engine into .venv ..."
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
-	@$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@LABRATS_DASHBOARD=skip $(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 .venv/dev: requirements-dev.txt .venv/runtime
@@ -103,9 +117,17 @@ tests/typescript/node_modules/.installed: tests/typescript/package-lock.json | .
 	@cd tests/typescript && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
 	@touch $@
 
+dashboard/node_modules/.installed: dashboard/package-lock.json | .venv/dev
+	@echo "Installing the dependencies of the dashboard ..."
+	@cd dashboard && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+labrats/dashboard/index.html: $(shell find dashboard/src dashboard/public dashboard/scripts dashboard/*.* -type f) | dashboard/node_modules/.installed
+	@$(BIN)/python scripts/build_dashboard.py --force
+
 .venv/programs: scripts/require | .venv/bin/python
 	@scripts/require chromium chromium chromium-browser google-chrome
 	@scripts/require bubblewrap bwrap
 	@touch $@
 
-.PHONY: help run test test-slow lint check format bench bench-compare torture lock manifests setup clean
+.PHONY: help run dashboard dashboard-dev dashboard-types test test-slow lint check format bench bench-compare torture lock manifests setup clean

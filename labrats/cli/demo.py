@@ -49,7 +49,6 @@ def _run_and_report(options: ApiOptions) -> None:
 def run_demo(options: ApiOptions) -> None:
     """Submit the demo job, print its log and outcome live, then print commands to try next."""
     with options.connect() as client:
-        print(f"The engine is running at {options.base_url}")
         if (known := client.get("/api/jobs", {"limit": 1}).json()["total"]) > 0:
             print(f"Its data folder already contains jobs: {known}")
         job_id = client.post("/api/jobs/submit", JOB).json()["jobId"]

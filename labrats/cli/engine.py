@@ -114,7 +114,7 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
             demo: Also submit a first job, show its log, and print commands to try next.
         """
         with startup_errors_explained(host or "127.0.0.1", 3001 if port is None else port):
-            greet = partial(_greet, demo, data_dir)
+            greet = partial(_greet, demo, role in (None, "all", "api"), data_dir)
             engine.serve(host, port, data_dir, greet, backend, role, "true" if sandbox else None)
 
     return serve
@@ -160,8 +160,9 @@ def config_command(engine: EngineCommands) -> Callable[..., None]:
     return config
 
 
-def _greet(demo: bool, data_dir: Path | None, url: str, login_link: str | None) -> None:
-    """Print the login link of the engine that has just started, and start the demo."""
+def _greet(demo: bool, has_dashboard: bool, data_dir: Path | None, url: str, login_link: str | None) -> None:
+    """Print the address and the login link of the engine that has just started, and start the demo."""
+    print_text(f"The engine is running at {url}" + (", which is also its dashboard" if has_dashboard else ""))
     if login_link:
         print_text(f"To sign in, open this link once within 15 minutes: {login_link}")
     if demo:

@@ -180,6 +180,7 @@ async def test_sessions_and_sign_outs_survive_a_restart(start_engine: EngineFact
 
 async def test_engine_prints_a_one_time_login_link_at_its_start(start_engine: EngineFactory) -> None:
     engine = start_engine()
+    assert f"The engine is running at {engine.url}, which is also its dashboard\n" in engine.log
     (link,) = re.findall(r"To sign in, open this link once within 15 minutes: (\S+)\n", engine.log)
     assert link.startswith(f"{engine.url}/api/auth/link?token=")
 
