@@ -70,7 +70,7 @@ const jobIndex = createRoute({
   getParentRoute: () => job,
   path: '/',
   beforeLoad: ({ params }) => {
-    throw redirect({ to: '/jobs/$id/activity', params, replace: true });
+    throw redirect({ to: '/jobs/$id/activity', params, search: true, replace: true });
   },
 });
 

@@ -80,19 +80,19 @@ function NavLink({ to, label, icon }: PageLink) {
 function Sidebar() {
   const { data } = useQuery(sessionQuery);
   return (
-    <header className={styles.sidebar}>
+    <nav aria-label="Pages" className={styles.sidebar}>
       <Link to="/" className={styles.brand}>
         <Logo />
         Labrats
       </Link>
-      <nav aria-label="Pages" className={styles.nav}>
+      <div className={styles.nav}>
         {PAGES.map(({ to, label, icon }) => <NavLink key={to} to={to} label={label} icon={icon} />)}
-      </nav>
+      </div>
       <p className={styles.version}>
         <span>{data?.version}</span>
         <a href="/api/docs">API reference</a>
       </p>
-    </header>
+    </nav>
   );
 }
 
@@ -110,7 +110,7 @@ function BottomBar({ onMore }: { onMore: () => void }) {
 
 function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void }) {
   return (
-    <div className={styles.topbar}>
+    <header className={styles.topbar}>
       <Link to="/" className={`${styles.brand} ${styles.mobileOnly}`} aria-label="Labrats, overview">
         <Logo size={24} />
       </Link>
@@ -126,7 +126,7 @@ function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void
         New job
       </Link>
       <Account onHelp={onHelp} />
-    </div>
+    </header>
   );
 }
 

@@ -1,6 +1,6 @@
 /** The keyboard layer: single keys, and sequences of two, such as `g j`. */
 
-import { useEffect, useEffectEvent, useSyncExternalStore } from 'react';
+import { useEffect, useRef, useSyncExternalStore } from 'react';
 
 import { readSetting, writeSetting } from './settings';
 
@@ -49,13 +49,11 @@ export function activeShortcuts(): Shortcut[] {
 
 /** Add shortcuts while the calling part is shown. */
 export function useShortcuts(shortcuts: readonly Shortcut[]): void {
-  const current = useEffectEvent(() => shortcuts);
+  const set = useRef(shortcuts);
   useEffect(() => {
-    const set = {
-      get current() {
-        return current();
-      },
-    };
+    set.current = shortcuts;
+  });
+  useEffect(() => {
     sets.push(set);
     return () => {
       sets.splice(sets.indexOf(set), 1);

@@ -1,5 +1,4 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { useNavigate } from '@tanstack/react-router';
 import { useEffect, useMemo, useRef, useState } from 'react';
 
 import type { JobEvent } from '../../api/events';
@@ -16,7 +15,7 @@ import { Attempts } from './attempts';
 import { KINDS, type Kind } from './search';
 import { TerminalText } from './terminal-text';
 import { callSummary, fold, type CallEntry, type Entry } from './turns';
-import { useAttempt, useJob, useJobSearch } from './use-job';
+import { useAttempt, useChangeSearch, useJob, useJobSearch } from './use-job';
 import { useLog, type Log } from './use-log';
 
 const WINDOW = 2_000;
@@ -33,7 +32,7 @@ export function ActivityTab() {
 
 function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) {
   const queries = useQueryClient();
-  const navigate = useNavigate({ from: '/jobs/$id' });
+  const change = useChangeSearch();
   const { show } = useJobSearch();
   const isLive = !hasEnded(job.status) && attempt === job.attempts;
   const log = useLog(job.id, attempt, isLive, () => void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey }));
@@ -84,7 +83,7 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
         <div role="group" aria-label="Kinds of activity" className={styles.kinds}>
           {([undefined, ...KINDS] as const).map((kind) => (
             <button key={kind ?? 'all'} type="button" aria-pressed={show === kind}
-              onClick={() => void navigate({ to: '.', search: ({ show: _, ...before }) => (kind ? { ...before, show: kind } : before), replace: true })}>
+              onClick={() => change(({ show: _, ...before }) => (kind ? { ...before, show: kind } : before))}>
               {kind ? KIND_LABELS[kind] : 'All'}
             </button>
           ))}
@@ -173,8 +172,8 @@ function Call({ entry, longest }: { entry: CallEntry; longest: number }) {
         <span className={styles.track} aria-hidden="true"><span style={{ width: `${((ms ?? 0) / longest) * 100}%` }} /></span>
       </summary>
       <div className={styles.detail}>
-        {entry.input != null && <><h3>Input</h3><pre>{visible(typeof entry.input === 'string' ? entry.input : JSON.stringify(entry.input, null, 2)).replaceAll('␊', '\n')}</pre></>}
-        {entry.output != null && <><h3>Output</h3><Output text={entry.output} /></>}
+        {entry.input != null && <><h2>Input</h2><pre>{visible(typeof entry.input === 'string' ? entry.input : JSON.stringify(entry.input, null, 2)).replaceAll('␊', '\n')}</pre></>}
+        {entry.output != null && <><h2>Output</h2><Output text={entry.output} /></>}
       </div>
     </details>
   );

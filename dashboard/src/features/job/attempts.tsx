@@ -1,18 +1,16 @@
-import { useNavigate } from '@tanstack/react-router';
-
 import type { JobDetail } from '../../api/jobs';
 import { useShortcuts } from '../../ui/shortcuts';
 import { StatusIcon } from '../../ui/status';
 import styles from './job-page.module.css';
-import { useAttempt } from './use-job';
+import { useAttempt, useChangeSearch } from './use-job';
 
 /** A choice between the attempts of a job, if it has several. */
 export function Attempts({ job }: { job: JobDetail }) {
-  const navigate = useNavigate({ from: '/jobs/$id' });
+  const change = useChangeSearch();
   const current = useAttempt(job);
   const go = (attempt: number) => {
     if (attempt < 1 || attempt > job.attempts) return;
-    void navigate({ to: '.', search: ({ line: _, ...before }) => ({ ...before, attempt }), replace: true });
+    change(({ line: _, ...before }) => ({ ...before, attempt }));
   };
   useShortcuts([
     { keys: '[', label: 'Previous attempt', run: () => go(current - 1) },

@@ -1,5 +1,4 @@
 import { useQuery } from '@tanstack/react-query';
-import { useNavigate } from '@tanstack/react-router';
 import { memo, useState } from 'react';
 
 import { ApiError } from '../../api/client';
@@ -13,7 +12,7 @@ import { Empty, Failure, Loading } from '../../ui/states';
 import styles from './changes-tab.module.css';
 import { parseInWorker } from './parse-in-worker';
 import { isFolded, pairs, type FilePatch, type Hunk, type PatchLine } from './patch';
-import { useJob, useJobSearch } from './use-job';
+import { useChangeSearch, useJob, useJobSearch } from './use-job';
 
 const FIRST_LINES = 2_000;
 
@@ -43,14 +42,14 @@ export function ChangesTab() {
 }
 
 function Files({ job, files, size }: { job: JobDetail; files: readonly FilePatch[]; size: number }) {
-  const navigate = useNavigate({ from: '/jobs/$id' });
+  const change = useChangeSearch();
   const { view, file: chosen } = useJobSearch();
   const [viewed, setViewed] = useState<ReadonlySet<string>>(new Set());
   const added = files.reduce((sum, file) => sum + file.added, 0);
   const removed = files.reduce((sum, file) => sum + file.removed, 0);
   const toggle = (path: string) => setViewed((before) => (before.has(path) ? new Set([...before].filter((each) => each !== path)) : new Set([...before, path])));
   const open = (path: string) => {
-    void navigate({ to: '.', search: (before) => ({ ...before, file: path }), replace: true, resetScroll: false });
+    change((before) => ({ ...before, file: path }));
     document.getElementById(fileId(path))?.scrollIntoView();
   };
   return (
@@ -60,7 +59,7 @@ function Files({ job, files, size }: { job: JobDetail; files: readonly FilePatch
         <span className={styles.space} />
         <Copy text={`labrats patch ${job.id} | git apply`} label="Copy git apply" />
         <a className={styles.download} href={`/api/jobs/${job.id}/patch`} download={`${job.id}.patch`}><Icon name="download" size={14} /> Patch</a>
-        <Button aria-pressed={view === 'split'} onClick={() => void navigate({ to: '.', search: ({ view: _, ...before }) => (view ? before : { ...before, view: 'split' as const }), replace: true, resetScroll: false })}>
+        <Button aria-pressed={view === 'split'} onClick={() => change(({ view: _, ...before }) => (view ? before : { ...before, view: 'split' }))}>
           {view === 'split' ? 'Unified' : 'Split'}
         </Button>
       </div>
@@ -107,10 +106,10 @@ const File = memo(function File({ file, isSplit, isViewed, onViewed }: { file: F
   return (
     <section id={fileId(file.path)} aria-label={path} className={styles.file}>
       <header>
-        <h3>
+        <h2>
           {file.oldPath && <span className={styles.faint}>{visible(file.oldPath)} → </span>}
           {path}
-        </h3>
+        </h2>
         {word && <span className={styles.word}>{word}</span>}
         <Numbers added={file.added} removed={file.removed} />
         <label className={styles.viewed}><input type="checkbox" checked={isViewed} onChange={() => onViewed(file.path)} /> Viewed</label>

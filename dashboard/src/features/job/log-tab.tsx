@@ -1,5 +1,4 @@
 import { useQueryClient } from '@tanstack/react-query';
-import { useNavigate } from '@tanstack/react-router';
 import { useEffect, useRef, useState, type ReactNode } from 'react';
 
 import { placeOf, type JobEvent } from '../../api/events';
@@ -16,7 +15,7 @@ import styles from './log-tab.module.css';
 import type { LogStore } from './log-store';
 import { TerminalText } from './terminal-text';
 import { callSummary } from './turns';
-import { useAttempt, useJob, useJobSearch } from './use-job';
+import { useAttempt, useChangeSearch, useJob, useJobSearch } from './use-job';
 import { useLog } from './use-log';
 
 const ROW_HEIGHT = 20;
@@ -33,7 +32,7 @@ export function LogTab() {
 
 function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
   const queries = useQueryClient();
-  const navigate = useNavigate({ from: '/jobs/$id' });
+  const changeSearch = useChangeSearch();
   const search = useJobSearch();
   const isLive = !hasEnded(job.status) && attempt === job.attempts;
   const { store, state } = useLog(job.id, attempt, isLive, () => void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey }));
@@ -56,7 +55,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
   if (isFollowing && seen !== total) setSeen(total);
 
   const change = (edit: Partial<Record<'line' | 'q' | 'wrap' | 'time', string | number | true | undefined>>) =>
-    void navigate({ to: '.', search: (before) => ({ ...before, ...edit }) as typeof search, replace: true, resetScroll: false });
+    changeSearch((before) => ({ ...before, ...edit }) as typeof search);
   const goTo = (line: number) => {
     setFollowing(false);
     change({ line });

@@ -1,5 +1,6 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { useParams, useSearch } from '@tanstack/react-router';
+import { useNavigate, useParams, useSearch } from '@tanstack/react-router';
+import { useCallback } from 'react';
 
 import { hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
 import { useLive } from '../../api/live';
@@ -21,6 +22,12 @@ export function useLiveJob(id: string, job: JobDetail | undefined): void {
 
 export function useJobSearch(): JobSearch {
   return useSearch({ from: '/app/jobs/$id' });
+}
+
+/** A function that changes the search part of the URL, in place. */
+export function useChangeSearch(): (edit: (before: JobSearch) => JobSearch) => void {
+  const navigate = useNavigate();
+  return useCallback((edit) => void navigate({ to: '.', search: (before: JobSearch) => edit(before), replace: true, resetScroll: false }), [navigate]);
 }
 
 /** The attempt that the URL selects, else the latest. 0: none has started. */

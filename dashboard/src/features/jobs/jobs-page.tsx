@@ -1,6 +1,6 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
-import { useDeferredValue, useEffect, useMemo, useRef, useState } from 'react';
+import { useCallback, useDeferredValue, useEffect, useEffectEvent, useMemo, useRef, useState } from 'react';
 
 import { cancelJob, facetsQuery, forEachJob, hasEnded, retryJob, STATUSES, type JobFacets, type JobItem, type Status } from '../../api/jobs';
 import { count, counted } from '../../lib/format';
@@ -66,11 +66,13 @@ function Filters({ search, facets, onChange }: { search: JobsSearch; facets: Job
     setKnown(search.q);
     if ((search.q ?? '') !== text.trim()) setText(search.q ?? '');
   }
-  useEffect(() => {
-    if (q.trim() === (search.q ?? '')) return;
-    const timer = setTimeout(() => void onChange({ q: q.trim() || undefined }), 250);
-    return () => clearTimeout(timer);
+  const apply = useEffectEvent((wanted: string) => {
+    if (wanted !== (search.q ?? '')) void onChange({ q: wanted || undefined });
   });
+  useEffect(() => {
+    const timer = setTimeout(() => apply(q.trim()), 200);
+    return () => clearTimeout(timer);
+  }, [q]);
   useShortcuts([{ keys: '/', label: 'Search the jobs', run: () => input.current?.focus() }]);
 
   const select = (name: 'model' | 'agent' | 'repo' | 'code', label: string, values: { value: string; count: number }[] | undefined) => (
@@ -153,9 +155,14 @@ function JobTable({ search, filter, total }: { search: JobsSearch; filter: Retur
     setFocused(job.id);
     rows.scrollTo(jobs.jobs.indexOf(job));
   };
-  const select = (id: string, extend = false) => {
-    const position = jobs.jobs.findIndex((job) => job.id === id);
-    const range = extend && index >= 0 ? jobs.jobs.slice(Math.min(index, position), Math.max(index, position) + 1).map((job) => job.id) : [id];
+  const latest = useRef({ list: jobs.jobs, index });
+  useEffect(() => {
+    latest.current = { list: jobs.jobs, index };
+  });
+  const select = useCallback((id: string, extend = false) => {
+    const { list, index: from } = latest.current;
+    const position = list.findIndex((job) => job.id === id);
+    const range = extend && from >= 0 ? list.slice(Math.min(from, position), Math.max(from, position) + 1).map((job) => job.id) : [id];
     setSelected((before) => {
       const next = new Set(before);
       const isAdding = extend || !before.has(id);
@@ -166,7 +173,7 @@ function JobTable({ search, filter, total }: { search: JobsSearch; filter: Retur
       return next;
     });
     setFocused(id);
-  };
+  }, [setSelected, setFocused]);
   useShortcuts([
     { keys: 'j', label: 'Next job', run: () => focus(index + 1) },
     { keys: 'k', label: 'Previous job', run: () => focus(index - 1) },

@@ -1,0 +1,68 @@
+"""An engine that serves the built dashboard, and browsers that are signed in."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import BrowserContext, ConsoleMessage, Error, Page
+
+from labrats.api.http.dashboard import FOLDER
+from tests.acceptance.browser import a_browser
+from tests.acceptance.engine import LocalEngine, User
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
+    """The engine shared by all tests that do not stop it."""
+    if not (FOLDER / "index.html").exists():
+        pytest.fail("the dashboard is not built; run `make dashboard`", pytrace=False)
+    with LocalEngine(tmp_path_factory.mktemp("engine")) as engine:
+        yield engine
+    assert "Traceback" not in engine.log
+
+
+@pytest.fixture
+def own_engine(tmp_path: Path) -> Iterator[LocalEngine]:
+    """An engine for this test only, which the test may kill."""
+    with LocalEngine(tmp_path) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def admin(engine: LocalEngine) -> AsyncIterator[User]:
+    async with engine.admin() as admin:
+        yield admin
+        await admin.end_jobs()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[BrowserContext]:
+    async with a_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+async def page(browser: BrowserContext) -> AsyncIterator[Page]:
+    """A page. The test fails if a script fails, the console has an error, or the page's policy was violated."""
+    page = await browser.new_page()
+    await page.set_viewport_size({"width": 1280, "height": 800})
+    problems: list[str] = []
+
+    def note_message(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            problems.append(message.text)
+
+    def note_error(error: Error) -> None:
+        problems.append(str(error))
+
+    page.on("console", note_message)
+    page.on("pageerror", note_error)
+    yield page
+    assert problems == []
+
+
+async def sign_in(page: Page, engine: LocalEngine, path: str = "/") -> None:
+    """Sign in by a login link, and open a page."""
+    await page.goto(await engine.login_link())
+    if path != "/":
+        await page.goto(engine.url + path)

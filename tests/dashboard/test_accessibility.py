@@ -1,0 +1,64 @@
+"""No violation of axe-core's rules on any page, in both themes, on a phone and on a desktop."""
+
+from pathlib import Path
+from typing import Final, Literal
+
+import pytest
+from playwright.async_api import BrowserContext, Page
+
+from tests.acceptance.engine import LocalEngine, User
+from tests.dashboard.conftest import sign_in
+
+AXE: Final = Path(__file__).parents[2] / "dashboard/node_modules/axe-core/axe.min.js"
+LOADED: Final = "() => document.querySelector('h1, [role=combobox]') && !document.querySelector('[aria-label=Loading]')"
+RUN: Final = """async () => {
+    const found = await axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']});
+    return found.violations.map(each => `${each.id}: ${each.nodes.map(node => node.target.join(' ')).slice(0, 3)}`);
+}"""
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    return AXE.read_text()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_no_page_violates_a_rule_of_axe(
+    browser: BrowserContext, engine: LocalEngine, admin: User, axe: str, width: int, theme: Literal["light", "dark"]
+) -> None:
+    ended = await admin.run(
+        {"log": "\x1b[31mred\x1b[0m text"},
+        {"write": {"path": "a.txt", "text": "one\n"}},
+        {"usage": {"inputTokens": 10, "outputTokens": 5, "costUsd": 0.01, "turns": 1}},
+        {"result": "# Done\n\nSee `a.txt` and [the site](https://example.com).\n\n- one\n- two"},
+    )
+    failed = await admin.run({"log": "broken"}, {"fail": "no"})
+    running = await admin.submit({"log": "at work"}, {"hang": True}, config={"model": "axe"})
+    page = await browser.new_page()
+    await page.set_viewport_size({"width": width, "height": 800})
+    await page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    await page.goto(f"{engine.url}/login")
+    found = {"/login": await violations(page, axe)}
+    await sign_in(page, engine)
+    tabs = ("activity", "log", "changes", "input", "result", "details")
+    for path in (
+        "/", "/jobs", "/jobs?q=nothing+matches", "/jobs/new", f"/jobs/{failed['id']}/activity", f"/jobs/{running}/log",
+        *(f"/jobs/{ended['id']}/{tab}" for tab in tabs),
+    ):  # fmt: skip
+        await page.goto(engine.url + path)
+        found[path] = await violations(page, axe)
+    await page.keyboard.press("?")
+    found["shortcuts"] = await violations(page, axe)
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("Control+k")
+    found["search"] = await violations(page, axe)
+    assert {path: problems for path, problems in found.items() if problems} == {}
+
+
+async def violations(page: Page, axe: str) -> list[str]:
+    """Return the rules that the page violates once it has loaded, with the first elements."""
+    await page.wait_for_function(LOADED)
+    await page.evaluate(axe)
+    problems: list[str] = await page.evaluate(RUN)
+    return problems

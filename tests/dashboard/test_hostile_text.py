@@ -1,0 +1,56 @@
+"""Text from agents and callers is shown as text: no script runs, no request leaves, no policy is violated."""
+
+import re
+
+from playwright.async_api import Page, Request, expect
+
+from tests.acceptance.engine import LocalEngine, User
+from tests.dashboard.conftest import sign_in
+
+SCRIPT = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+LINKS = (
+    "[run](javascript:alert(3)) [data](data:text/html,<script>alert(4)</script>) ![pixel](https://evil.example/pixel)"
+    " [https](https://evil.example/login) <iframe src=https://evil.example></iframe>"
+)
+DIRECTION = "user\u202egnp.exe"
+
+
+async def test_hostile_text_is_shown_as_text_everywhere(page: Page, engine: LocalEngine, admin: User) -> None:
+    steps = [
+        {"log": SCRIPT},
+        {"log": f"\x1b[31m{DIRECTION}\x1b]0;title\x07\x1b[2J"},
+        {"log": "x" * 16_000},
+        {"write": {"path": "<b>a.html", "text": f"{SCRIPT}\n{DIRECTION}\n"}},
+        {"result": f"{SCRIPT}\n\n{LINKS}"},
+    ]
+    await admin.run(metadata={"title": SCRIPT, "repo": DIRECTION, "mock": {"steps": steps}}, type=f"a{SCRIPT}")
+    foreign: list[str] = []
+
+    def note_foreign(request: Request) -> None:
+        if not request.url.startswith((engine.url, "data:")):
+            foreign.append(request.url)
+
+    page.on("request", note_foreign)
+    page.on("dialog", lambda dialog: foreign.append(dialog.message))
+    await sign_in(page, engine, "/jobs")
+    await expect(page.get_by_role("link", name=SCRIPT)).to_be_visible()
+    await page.get_by_role("link", name=SCRIPT).click()
+    await expect(page.get_by_role("heading", name=SCRIPT)).to_be_visible()
+    await expect(page.get_by_text("user⟨U+202E⟩gnp.exe").first).to_be_visible()
+    assert DIRECTION not in await page.inner_text("main")
+    await page.get_by_role("link", name="Log", exact=True).click()
+    await expect(page.get_by_text(SCRIPT).nth(1)).to_be_visible()
+    await page.get_by_role("link", name=re.compile("Changes")).click()
+    await expect(page.get_by_role("cell", name=SCRIPT)).to_be_visible()
+    await page.get_by_role("link", name="Input").click()
+    await expect(page.get_by_text(SCRIPT).nth(1)).to_be_visible()
+    await page.get_by_role("link", name="Result").click()
+    await expect(page.get_by_text("https (evil.example)")).to_be_visible()
+    links = await page.locator("main a[href]").evaluate_all("links => links.map(link => [link.protocol, link.rel])")
+    assert {protocol for protocol, _ in links} == {"http:", "https:"}
+    assert [rel for protocol, rel in links if protocol == "https:"] == ["noopener noreferrer"]
+    assert await page.locator("main :is(img, iframe, script)").count() == 0
+    await page.get_by_role("link", name="Details").click()
+    await page.goto(engine.url)
+    await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    assert foreign == []
