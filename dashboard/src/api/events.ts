@@ -24,18 +24,22 @@ export async function fetchEvents(jobId: string, after: Place, limit: number, si
   return (page as Schemas['EventPage']).events; // without `Accept: text/event-stream` the answer is never text
 }
 
-/** Find the number of an attempt's last event, with a few requests for single events; 0 if it has none. */
+const JUMPS = [2e3, 16e3, 128e3, 1e6, 8e6];
+
+/** Find the number of an attempt's last event by requests for single events, a few at a time. known: exists, or is 0. */
 export async function lastSeq(exists: (seq: number) => Promise<boolean>, known = 0): Promise<number> {
-  let [low, step] = [known, 1024];
-  while (await exists(low + step)) {
-    low += step;
-    step *= 2;
-  }
-  let high = low + step;
+  let [low, high] = [known, Infinity];
+  const probe = async (points: readonly number[]) => {
+    const answers = await Promise.all(points.map(exists));
+    for (const [index, point] of points.entries()) {
+      if (answers[index]) low = Math.max(low, point);
+      else high = Math.min(high, point);
+    }
+  };
+  while (high === Infinity) await probe(JUMPS.map((jump) => low + jump));
   while (high - low > 1) {
-    const middle = Math.floor((low + high) / 2);
-    if (await exists(middle)) low = middle;
-    else high = middle;
+    const step = (high - low) / (JUMPS.length + 1);
+    await probe([...new Set(JUMPS.map((_, index) => Math.ceil(low + step * (index + 1))))].filter((point) => point < high));
   }
   return low;
 }

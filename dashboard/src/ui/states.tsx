@@ -46,9 +46,14 @@ export function Failure({ error, onRetry }: { error: unknown; onRetry?: () => vo
         <p>{message}</p>
         {code && <code>{code}</code>}
       </div>
-      {onRetry && <Button onClick={onRetry}>Try again</Button>}
+      {onRetry && mayRetry(error) && <Button onClick={onRetry}>Try again</Button>}
     </div>
   );
+}
+
+/** Whether the same request may have another answer: an unknown job stays unknown. */
+function mayRetry(error: unknown): boolean {
+  return !(error instanceof ApiError) || error.isTemporary;
 }
 
 export function describe(error: unknown): { message: string; code: string } {

@@ -90,7 +90,7 @@ function fileId(path: string): string {
 
 function Numbers({ added, removed }: { added: number; removed: number }) {
   return (
-    <span className={styles.numbers}>
+    <span className={styles.sums}>
       <span className={styles.plus} aria-label={`${count(added)} lines added`} role="img">+{count(added)}</span>{' '}
       <span className={styles.minus} aria-label={`${count(removed)} lines removed`} role="img">−{count(removed)}</span>
     </span>
@@ -129,15 +129,17 @@ const File = memo(function File({ file, isSplit, isViewed, onViewed }: { file: F
 
 function Hunks({ file, isSplit }: { file: FilePatch; isSplit: boolean }) {
   const [limit, setLimit] = useState(FIRST_LINES);
+  const hasColumns = isSplit && file.added > 0 && file.removed > 0; // one of two columns would be empty
   const shown = file.hunks.reduce<{ hunks: Hunk[]; lines: number }>((before, hunk) => {
     const lines = hunk.lines.slice(0, Math.max(0, limit - before.lines));
     return { hunks: lines.length > 0 ? [...before.hunks, { ...hunk, lines }] : before.hunks, lines: before.lines + hunk.lines.length };
   }, { hunks: [], lines: 0 });
   return (
     <div className={styles.scroller} tabIndex={0} role="region" aria-label={`Changes of ${visible(file.path)}`}>
-      <table className={isSplit ? styles.split : styles.unified}>
+      <table className={hasColumns ? styles.split : styles.unified}>
+        {hasColumns && <colgroup><col className={styles.numbers} /><col /><col className={styles.numbers} /><col /></colgroup>}
         <tbody>
-          {shown.hunks.map((hunk, index) => <HunkRows key={index} hunk={hunk} isSplit={isSplit} />)}
+          {shown.hunks.map((hunk, index) => <HunkRows key={index} hunk={hunk} isSplit={hasColumns} />)}
         </tbody>
       </table>
       {shown.lines > limit && <Button kind="quiet" onClick={() => setLimit(limit + FIRST_LINES)}>Show more of {count(shown.lines)} lines</Button>}

@@ -1,6 +1,6 @@
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
-import { Link, Outlet, useNavigate, useParams } from '@tanstack/react-router';
-import { useState, type ReactNode } from 'react';
+import { Link, Outlet, useLocation, useNavigate, useParams } from '@tanstack/react-router';
+import { useEffect, useRef, useState, type ReactNode } from 'react';
 
 import { cancelJob, hasEnded, jobQuery, retryJob, storeJob, type JobDetail } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
@@ -169,8 +169,14 @@ function Tabs({ id, job }: { id: string; job: JobDetail }) {
   useShortcuts(TABS.map(([tab, label], index) => ({
     keys: String(index + 1), label, run: () => void navigate({ to: `/jobs/$id/${tab}`, params: { id } }),
   })));
+  const { pathname } = useLocation();
+  const bar = useRef<HTMLElement>(null);
+  useEffect(() => {
+    const current = bar.current?.querySelector<HTMLElement>('[aria-current=page]');
+    if (bar.current && current) bar.current.scrollLeft = current.offsetLeft - (bar.current.clientWidth - current.offsetWidth) / 2;
+  }, [pathname]);
   return (
-    <nav aria-label="Parts of the job" className={styles.tabs}>
+    <nav ref={bar} aria-label="Parts of the job" className={styles.tabs}>
       {TABS.map(([tab, label]) => (
         <Link key={tab} to={`/jobs/$id/${tab}`} params={{ id }} activeOptions={{ includeSearch: false }} resetScroll={false}>
           {label}

@@ -54,7 +54,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
   }, [isFollowing, total, scrollTo]);
   if (isFollowing && seen !== total) setSeen(total);
 
-  const change = (edit: Partial<Record<'line' | 'q' | 'wrap' | 'time', string | number | true | undefined>>) =>
+  const change = (edit: Partial<Record<'line' | 'q' | 'time', string | number | true | undefined>>) =>
     changeSearch((before) => ({ ...before, ...edit }) as typeof search);
   const goTo = (line: number) => {
     setFollowing(false);
@@ -86,7 +86,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
   const below = isFollowing ? 0 : Math.max(0, total - seen);
   const needle = (search.q ?? '').toLowerCase();
   return (
-    <div className={styles.page}>
+    <div className={styles.page} data-fills-page>
       <div className={styles.bar}>
         <Attempts job={job} />
         <div role="search" className={styles.search}>
@@ -109,7 +109,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
         )}
         <span className={styles.space} />
         <LineField total={total} onGo={goTo} />
-        <Button kind="quiet" aria-pressed={search.time === 'clock'} onClick={() => change({ time: search.time ? undefined : 'clock' })}>{search.time ? 'Clock time' : 'Run time'}</Button>
+        <Button kind="quiet" className={styles.timeToggle} aria-pressed={search.time === 'clock'} onClick={() => change({ time: search.time ? undefined : 'clock' })}>{search.time ? 'Clock time' : 'Run time'}</Button>
         <a className={styles.raw} href={`/api/jobs/${job.id}/logs`} title="The log as plain text"><Icon name="file" size={14} /> Plain text</a>
       </div>
       {store.error !== undefined && <div className={styles.message}><Failure error={store.error} onRetry={() => void store.open()} /></div>}

@@ -12,7 +12,6 @@ export interface JobSearch {
   show?: Kind;
   file?: string;
   view?: 'split';
-  wrap?: true;
   time?: 'clock';
 }
 
@@ -29,7 +28,6 @@ export function validateJobSearch(search: Record<string, unknown>): JobSearch {
   const show = oneOf(search['show'], KINDS);
   if (show) result.show = show;
   if (text(search['view']) === 'split') result.view = 'split';
-  if (text(search['wrap']) === 'true') result.wrap = true;
   if (text(search['time']) === 'clock') result.time = 'clock';
   return result;
 }

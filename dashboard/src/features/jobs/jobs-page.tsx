@@ -86,7 +86,7 @@ function Filters({ search, facets, onChange }: { search: JobsSearch; facets: Job
     <div role="search" className={styles.filters}>
       <div className={styles.searchField}>
         <Icon name="search" size={14} />
-        <input ref={input} type="search" aria-label="Search" placeholder="Search id, title, type, repository" value={text} onChange={(event) => setText(event.target.value)}
+        <input ref={input} type="search" aria-label="Search in id, title, type and repository" placeholder="Search jobs" value={text} onChange={(event) => setText(event.target.value)}
           onKeyDown={(event) => { if (event.key === 'Escape') event.currentTarget.blur(); }} />
       </div>
       <div className={styles.selects}>
