@@ -243,6 +243,25 @@ async def test_keyboard_alone_opens_pages_jobs_and_search(page: Page, engine: Lo
     await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+async def test_job_opens_beside_the_list_and_follows_the_keys(page: Page, engine: LocalEngine, admin: User) -> None:
+    for number in (1, 2):
+        await admin.wait(
+            await admin.submit(metadata=titled(f"beside {number}", {"fail": f"reason {number}"})), "failed"
+        )
+    await sign_in(page, engine, "/jobs?q=beside")
+    await expect(page.get_by_role("link", name="beside 2")).to_be_visible()
+    await page.keyboard.press("j")
+    await page.keyboard.press("o")
+    preview = page.get_by_role("complementary", name="Preview of the job")
+    await expect(preview).to_contain_text("reason 2")
+    await page.keyboard.press("j")
+    await expect(preview).to_contain_text("reason 1")
+    await page.reload()
+    await expect(preview).to_contain_text("reason 1")
+    await page.keyboard.press("Escape")
+    await expect(preview).to_have_count(0)
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/jobs/ir-00000000/activity"], ids=["page", "job"])
 async def test_unknown_address_is_explained(browser: BrowserContext, engine: LocalEngine, path: str) -> None:
     page = await browser.new_page()  # a 404 of the API is an error on the console

@@ -2,7 +2,7 @@ import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
 import { useCallback, useDeferredValue, useEffect, useEffectEvent, useMemo, useRef, useState } from 'react';
 
-import { cancelJob, facetsQuery, forEachJob, hasEnded, retryJob, STATUSES, type JobFacets, type JobItem, type Status } from '../../api/jobs';
+import { cancelJob, facetsQuery, forEachJob, hasEnded, retryJob, STATUSES, type JobFacets, type JobFilter, type JobItem, type Status } from '../../api/jobs';
 import { count, counted } from '../../lib/format';
 import { Button, buttonClass } from '../../ui/button';
 import { Dialog } from '../../ui/dialog';
@@ -15,6 +15,7 @@ import { toast } from '../../ui/toasts';
 import { NARROW, useMedia } from '../../ui/use-media';
 import { useVirtualRows } from '../../ui/use-virtual-rows';
 import { JobRow } from './job-row';
+import { Preview } from './preview';
 import styles from './jobs-page.module.css';
 import { filterOf, hasFilters, WINDOWS, type JobsSearch } from './search';
 import { useJobs } from './use-jobs';
@@ -22,14 +23,16 @@ import { useJobs } from './use-jobs';
 const HEADER_HEIGHT = 33;
 const ROW_HEIGHT = { wide: 44, narrow: 68 };
 const MINUTE = 60_000;
+/** From this width on, a job fits beside the list. */
+const WIDE = '(width >= 1100px)';
 
 export function JobsPage() {
   const search = useSearch({ from: '/app/jobs' });
   const navigate = useNavigate({ from: '/jobs' });
   const [openedAt] = useState(() => Math.floor(Date.now() / MINUTE) * MINUTE);
-  const filter = useMemo(() => filterOf(search, openedAt), [search, openedAt]);
-  const counted = useMemo(() => filterOf({ ...search, status: [] }, openedAt), [search, openedAt]);
-  const facets = useQuery(facetsQuery(withoutStatus(counted)));
+  const key = JSON.stringify(filterOf(search, openedAt));
+  const filter = useMemo(() => JSON.parse(key) as JobFilter, [key]); // the same object until a filter changes
+  const facets = useQuery(facetsQuery(withoutStatus(filter)));
   const change = (edit: Partial<Record<keyof JobsSearch, JobsSearch[keyof JobsSearch] | undefined>>) =>
     navigate({ search: (before: JobsSearch) => ({ ...before, ...edit }) as JobsSearch, replace: true });
   useTitle('Jobs');
@@ -41,7 +44,7 @@ export function JobsPage() {
         <Filters search={search} facets={facets.data} onChange={change} />
         <Counts search={search} facets={facets.data} onChange={(status) => change({ status })} />
       </div>
-      <JobTable key={JSON.stringify(filter)} search={search} filter={filter} total={total(search, facets.data)} />
+      <JobTable key={key} search={search} filter={filter} total={total(search, facets.data)} onPreview={(job) => void change({ job })} />
     </div>
   );
 }
@@ -131,15 +134,23 @@ function Counts({ search, facets, onChange }: { search: JobsSearch; facets: JobF
   );
 }
 
-function JobTable({ search, filter, total }: { search: JobsSearch; filter: ReturnType<typeof filterOf>; total: number | undefined }) {
+interface JobTableProps {
+  search: JobsSearch;
+  filter: JobFilter;
+  total: number | undefined;
+  onPreview: (id: string | undefined) => void;
+}
+
+function JobTable({ search, filter, total, onPreview }: JobTableProps) {
   const navigate = useNavigate();
   const isNarrow = useMedia(NARROW);
+  const preview = useMedia(WIDE) ? search.job : undefined;
   const rowHeight = isNarrow ? ROW_HEIGHT.narrow : ROW_HEIGHT.wide;
   const shown = useRef<readonly JobItem[]>([]);
   const atStart = useRef<() => boolean>(() => true);
   const jobs = useJobs(filter, search.sort ?? 'newest', () => atStart.current(), () => shown.current);
   const { ref: scroller, ...rows } = useVirtualRows(jobs.jobs.length, rowHeight, 10, isNarrow ? 0 : HEADER_HEIGHT);
-  const [focused, setFocused] = useState<string>();
+  const [focused, setFocused] = useState(search.job);
   const [selected, setSelected] = useState<ReadonlySet<string>>(new Set());
   const visible = jobs.jobs.slice(rows.first, rows.end);
   useEffect(() => {
@@ -153,6 +164,7 @@ function JobTable({ search, filter, total }: { search: JobsSearch; filter: Retur
     const job = jobs.jobs[Math.min(Math.max(0, target), jobs.jobs.length - 1)];
     if (!job) return;
     setFocused(job.id);
+    if (preview) onPreview(job.id);
     rows.scrollTo(jobs.jobs.indexOf(job));
   };
   const latest = useRef({ list: jobs.jobs, index });
@@ -183,7 +195,8 @@ function JobTable({ search, filter, total }: { search: JobsSearch; filter: Retur
     { keys: 'End', label: 'Last loaded job', run: () => focus(jobs.jobs.length - 1) },
     { keys: 'x', label: 'Select the job', run: () => { if (focused) select(focused); } },
     { keys: 'Enter', label: 'Open the job', run: () => { if (focused) void navigate({ to: '/jobs/$id/activity', params: { id: focused } }); } },
-    { keys: 'Escape', label: 'Clear the selection', run: () => setSelected(new Set()) },
+    { keys: 'o', label: 'Show the job beside the list', run: () => onPreview(focused === preview ? undefined : focused) },
+    { keys: 'Escape', label: 'Close the preview, clear the selection', run: () => { if (preview) onPreview(undefined); else setSelected(new Set()); } },
     { keys: 'n', label: 'Show newer jobs', run: () => { jobs.showNewer(); rows.scrollTo(0, 'start'); } },
   ]);
 
@@ -197,32 +210,35 @@ function JobTable({ search, filter, total }: { search: JobsSearch; filter: Retur
           <Icon name="arrowUp" size={14} /> {count(jobs.newer.length)} newer
         </button>
       )}
-      <div ref={scroller} className={styles.scroller} tabIndex={0} role="region" aria-label="Jobs">
-        {isEmpty ? <NoJobs search={search} /> : (
-          <table className={styles.table} aria-rowcount={(total ?? jobs.jobs.length) + 1} aria-label="Jobs">
-            <thead>
-              <tr aria-rowindex={1}>
-                <th scope="col" className={styles.check}><span className="visually-hidden">Selected</span></th>
-                <th scope="col" className={styles.statusColumn}>Status</th>
-                <th scope="col">Job</th>
-                <th scope="col" className={styles.agentColumn}>Agent</th>
-                <th scope="col" className={styles.repoColumn}>Repository</th>
-                <th scope="col" className={styles.modelColumn}>Model</th>
-                <th scope="col" className={styles.numberColumn}>Run time</th>
-                <th scope="col" className={styles.numberColumn}>Cost</th>
-                <th scope="col" className={styles.ageColumn}>Created</th>
-              </tr>
-            </thead>
-            <tbody>
-              {rows.first > 0 && <tr aria-hidden="true" style={{ height: rows.offset }}><td colSpan={9} /></tr>}
-              {visible.map((job, position) => (
-                <JobRow key={job.id} job={job} rowIndex={rows.first + position + 2} isFocused={job.id === focused} isSelected={selected.has(job.id)} onSelect={select} />
-              ))}
-              {rows.end < jobs.jobs.length && <tr aria-hidden="true" style={{ height: (jobs.jobs.length - rows.end) * rowHeight }}><td colSpan={9} /></tr>}
-            </tbody>
-          </table>
-        )}
-        {jobs.isLoading && <div className={styles.loading}><Loading rows={jobs.jobs.length === 0 ? 12 : 2} height={rowHeight} /></div>}
+      <div className={styles.columns}>
+        <div ref={scroller} className={styles.scroller} tabIndex={0} role="region" aria-label="Jobs" data-beside={preview ? true : undefined}>
+          {isEmpty ? <NoJobs search={search} /> : (
+            <table className={styles.table} aria-rowcount={(total ?? jobs.jobs.length) + 1} aria-label="Jobs">
+              <thead>
+                <tr aria-rowindex={1}>
+                  <th scope="col" className={styles.check}><span className="visually-hidden">Selected</span></th>
+                  <th scope="col" className={styles.statusColumn}>Status</th>
+                  <th scope="col">Job</th>
+                  <th scope="col" className={styles.agentColumn}>Agent</th>
+                  <th scope="col" className={styles.repoColumn}>Repository</th>
+                  <th scope="col" className={styles.modelColumn}>Model</th>
+                  <th scope="col" className={styles.numberColumn}>Run time</th>
+                  <th scope="col" className={styles.numberColumn}>Cost</th>
+                  <th scope="col" className={styles.ageColumn}>Created</th>
+                </tr>
+              </thead>
+              <tbody>
+                {rows.first > 0 && <tr aria-hidden="true" style={{ height: rows.offset }}><td colSpan={9} /></tr>}
+                {visible.map((job, position) => (
+                  <JobRow key={job.id} job={job} rowIndex={rows.first + position + 2} isFocused={job.id === focused} isSelected={selected.has(job.id)} onSelect={select} />
+                ))}
+                {rows.end < jobs.jobs.length && <tr aria-hidden="true" style={{ height: (jobs.jobs.length - rows.end) * rowHeight }}><td colSpan={9} /></tr>}
+              </tbody>
+            </table>
+          )}
+          {jobs.isLoading && <div className={styles.loading}><Loading rows={jobs.jobs.length === 0 ? 12 : 2} height={rowHeight} /></div>}
+        </div>
+        {preview && <Preview key={preview} id={preview} onClose={() => onPreview(undefined)} />}
       </div>
       {selected.size > 0 && <Actions jobs={chosen} onDone={(changed) => { jobs.store(changed); setSelected(new Set()); }} onClear={() => setSelected(new Set())} />}
     </>

@@ -16,13 +16,15 @@ export interface JobsSearch {
   code?: string;
   window?: Window;
   sort?: JobOrder;
+  /** The job that is open beside the list. */
+  job?: string;
 }
 
 export function validateJobsSearch(search: Record<string, unknown>): JobsSearch {
   const result: JobsSearch = {};
   const status = texts(search['status'], STATUSES);
   if (status.length > 0) result.status = status;
-  for (const name of ['q', 'model', 'agent', 'repo', 'code'] as const) {
+  for (const name of ['q', 'model', 'agent', 'repo', 'code', 'job'] as const) {
     const value = text(search[name]);
     if (value !== undefined) result[name] = value;
   }
@@ -47,5 +49,5 @@ export function filterOf(search: JobsSearch, now: number): JobFilter {
 }
 
 export function hasFilters(search: JobsSearch): boolean {
-  return Object.keys(search).some((name) => name !== 'sort');
+  return Object.keys(search).some((name) => name !== 'sort' && name !== 'job');
 }

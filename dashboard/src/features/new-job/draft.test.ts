@@ -4,7 +4,7 @@ import type { JobDetail } from '../../api/jobs';
 import { draftOf, EMPTY_DRAFT, parseJson, problemsOf, submissionOf } from './draft';
 
 test('an empty form asks for a prompt only', () => {
-  expect(submissionOf(EMPTY_DRAFT).problems).toEqual({ prompt: 'is required' });
+  expect(submissionOf(EMPTY_DRAFT).problems).toEqual({ prompt: 'A prompt is required.' });
 });
 
 test('only fields with a value are sent', () => {
@@ -20,7 +20,7 @@ test('numbers, the repository and metadata have the form of the API', () => {
 });
 
 test('what is no number or no object is a problem of its field', () => {
-  expect(submissionOf({ ...EMPTY_DRAFT, prompt: 'x', maxTurns: 'many', metadata: '[1]' }).problems).toEqual({ maxTurns: 'must be a number', metadata: 'must be a JSON object' });
+  expect(submissionOf({ ...EMPTY_DRAFT, prompt: 'x', maxTurns: 'many', metadata: '[1]' }).problems).toEqual({ maxTurns: 'Must be a number.', metadata: 'Must be a JSON object.' });
 });
 
 test('a JSON error has a place', () => {

@@ -62,7 +62,7 @@ export function submissionOf(draft: Draft): { submission: Submission; problems: 
     if (text === '') return undefined;
     const value = Number(text) * factor;
     if (Number.isFinite(value)) return value;
-    problems[field] = 'must be a number';
+    problems[field] = 'Must be a number.';
     return undefined;
   };
   const text = (field: keyof Draft): string | undefined => draft[field].trim() || undefined;
@@ -75,11 +75,11 @@ export function submissionOf(draft: Draft): { submission: Submission; problems: 
   if (text('metadata')) {
     const parsed = parseJson(draft.metadata);
     if ('error' in parsed) problems.metadata = parsed.error;
-    else if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value)) problems.metadata = 'must be a JSON object';
+    else if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value)) problems.metadata = 'Must be a JSON object.';
     else metadata = parsed.value;
   }
-  if (!text('prompt')) problems.prompt = 'is required';
-  if (!text('type')) problems.type = 'is required';
+  if (!text('prompt')) problems.prompt = 'A prompt is required.';
+  if (!text('type')) problems.type = 'A type is required.';
   const submission = defined({
     source: 'dashboard', type: text('type') ?? '', prompt: draft.prompt, agentRole: text('agentRole'), priority: number('priority'), callbackUrl: text('callbackUrl'), metadata,
     config: Object.keys(config).length > 0 ? config : undefined,

@@ -161,7 +161,7 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
               <Text label="Priority, lower runs first" field="priority" draft={draft} problems={problems} set={set} numeric placeholder="2" />
               <Text label="Callback URL" field="callbackUrl" draft={draft} problems={problems} set={set} wide placeholder="https://" />
               <div className={styles.whole}>
-                <Field label="Metadata" error={problems.metadata} hint="A JSON object. `repo` and `title` in it appear in the list of jobs.">
+                <Field label="Metadata" error={problems.metadata} hint={<>A JSON object. <code>repo</code> and <code>title</code> in it appear in the list of jobs.</>}>
                   {(ids) => <textarea {...ids} name="metadata" className={styles.json} rows={3} spellCheck={false} value={draft.metadata} placeholder={'{"repo": "octocat/hello-world"}'} onChange={(event) => set('metadata')(event.target.value)} />}
                 </Field>
               </div>

@@ -1,0 +1,70 @@
+import { useQuery } from '@tanstack/react-query';
+import { Link } from '@tanstack/react-router';
+
+import { hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
+import { plain, visible } from '../../lib/ansi';
+import { compact, cost } from '../../lib/format';
+import { buttonClass, IconButton } from '../../ui/button';
+import { codeAdvice, codeMeaning } from '../../ui/failures';
+import { Failure, Loading } from '../../ui/states';
+import { StatusBadge } from '../../ui/status';
+import { Age, Span } from '../../ui/time';
+import styles from './preview.module.css';
+
+const REFRESH = 2_500;
+const LINES = 40;
+
+/** A job beside the list: its state, why it failed, and the end of its log. */
+export function Preview({ id, onClose }: { id: string; onClose: () => void }) {
+  const { data: job, error, refetch } = useQuery({
+    ...jobQuery(id),
+    refetchInterval: ({ state }) => (state.data && !hasEnded(state.data.status) ? REFRESH : false),
+  });
+  return (
+    <aside className={styles.preview} aria-label="Preview of the job">
+      <header>
+        <code>{id}</code>
+        <Link to="/jobs/$id/activity" params={{ id }} className={buttonClass()}>Open</Link>
+        <IconButton icon="close" label="Close the preview" onClick={onClose} />
+      </header>
+      {error ? <Failure error={error} onRetry={() => void refetch()} /> : job ? <Summary job={job} /> : <Loading rows={6} height={26} />}
+    </aside>
+  );
+}
+
+function Summary({ job }: { job: JobDetail }) {
+  const facts = [
+    ['Agent', job.agentRole ?? job.name],
+    ['Model', `${job.provider}/${job.model} ${job.config.effort}`],
+    ['Repository', job.repo],
+    ['Cost', `${cost(job.usage.costUsd)}, ${compact(job.usage.inputTokens + job.usage.outputTokens)} tokens`],
+  ] as const;
+  return (
+    <>
+      <h2>{visible(job.title ?? job.name)}</h2>
+      <p className={styles.state}>
+        <StatusBadge status={job.status} />
+        {job.status !== 'waiting' && <span><Span from={job.processedAt} to={job.finishedAt} /></span>}
+        <span><Age at={job.createdAt} suffix=" ago" /></span>
+      </p>
+      <dl>
+        {facts.map(([label, value]) => value && <div key={label}><dt>{label}</dt><dd>{visible(value)}</dd></div>)}
+      </dl>
+      {job.status === 'failed' && job.failedCode && (
+        <p className={styles.failed}><strong>{visible(job.failedReason ?? codeMeaning(job.failedCode))}</strong> {codeAdvice(job.failedCode)}</p>
+      )}
+      {job.logs.length > 0 && (
+        <>
+          <h3>End of the log</h3>
+          <pre tabIndex={0} aria-label="End of the log">{job.logs.slice(-LINES).map((line) => visible(plain(line))).join('\n')}</pre>
+        </>
+      )}
+      {typeof job.result === 'string' && (
+        <>
+          <h3>Result</h3>
+          <p className={styles.result}>{visible(job.result).replaceAll('␊', '\n')}</p>
+        </>
+      )}
+    </>
+  );
+}
