@@ -219,6 +219,20 @@ async def test_rerun_repeats_the_settings_of_the_request(page: Page, engine: Loc
     await expect(page.get_by_label("Tokens")).to_have_value("")
 
 
+async def test_chain_is_shown_as_the_path_of_its_agents(page: Page, engine: LocalEngine, admin: User) -> None:
+    for name, following in (("tidy-first", "tidy-second"), ("tidy-second", None)):
+        trigger: dict[str, Any] = {"source": "tests", "events": ["tidied"], "enabled": following is not None}
+        trigger |= {"next": {"agentTriggerName": following}} if following else {}
+        agent = {"name": name, "triggerName": name, "defaultProvider": "mock", "eventTriggers": [trigger]}
+        assert (await admin.post("/api/agents", agent)).status_code == 201
+    event = await admin.post("/api/events/ingest", {"source": "tests", "event": "tidied", "payload": {}})
+    await sign_in(page, engine, f"/jobs/{event.json()['jobs'][0]['jobId']}")
+    chain = page.get_by_role("listitem").filter(has_text="tidy-")
+    await expect(chain).to_have_text(["tidy-first: Completed", "tidy-second: Completed"])
+    await page.get_by_role("link", name="tidy-second").click()
+    await expect(page.locator("[aria-current=step]")).to_contain_text("tidy-second")
+
+
 async def test_keyboard_alone_opens_pages_jobs_and_search(page: Page, engine: LocalEngine, admin: User) -> None:
     job = await admin.run(metadata=titled("opened by keys", {"result": 1}))
     await sign_in(page, engine)

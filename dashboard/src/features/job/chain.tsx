@@ -1,14 +1,25 @@
 import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 
-import { chainQuery, type JobDetail } from '../../api/jobs';
+import { chainQuery, hasEnded, type JobDetail, type JobItem } from '../../api/jobs';
 import { Icon } from '../../ui/icons';
 import { StatusIcon, STATUS_WORDS } from '../../ui/status';
 import styles from './job-page.module.css';
 
+const REFRESH = 2_500;
+/** Time within which a child appears after its parent has ended. */
+const SETTLED = 30_000;
+
+function mayChange(jobs: readonly JobItem[]): boolean {
+  return jobs.some((job) => !hasEnded(job.status) || Date.now() - Date.parse(job.finishedAt ?? job.createdAt) < SETTLED);
+}
+
 /** The chain that the job belongs to: a path, since each job has at most one child. */
 export function Chain({ job }: { job: JobDetail }) {
-  const { data } = useQuery(chainQuery(job.chainId ?? ''));
+  const { data } = useQuery({
+    ...chainQuery(job.chainId ?? ''),
+    refetchInterval: ({ state }) => (mayChange(state.data?.jobs ?? [job]) ? REFRESH : false),
+  });
   const jobs = (data?.jobs ?? [job]).toSorted((a, b) => (a.chainDepth ?? 0) - (b.chainDepth ?? 0));
   if (jobs.length < 2 && !job.chainEnded) return null;
   return (
@@ -18,15 +29,25 @@ export function Chain({ job }: { job: JobDetail }) {
         {jobs.map((each) => (
           <li key={each.id}>
             {each.id !== jobs[0]?.id && <Icon name="chevronRight" size={14} />}
-            <Link to="/jobs/$id/activity" params={{ id: each.id }} aria-current={each.id === job.id ? 'step' : undefined}>
-              <StatusIcon status={each.status} />
-              {each.agentRole ?? each.name}
-              <span className="visually-hidden">: {STATUS_WORDS[each.status]}</span>
-            </Link>
+            {each.id === job.id ? (
+              <span aria-current="step" className={styles.link}><Agent job={each} /></span>
+            ) : (
+              <Link to="/jobs/$id/activity" params={{ id: each.id }} className={styles.link}><Agent job={each} /></Link>
+            )}
           </li>
         ))}
       </ol>
       {job.chainEnded && <span className={styles.chainEnded}>{job.chainEnded}</span>}
     </div>
+  );
+}
+
+function Agent({ job }: { job: JobItem }) {
+  return (
+    <>
+      <StatusIcon status={job.status} />
+      {job.agentRole ?? job.name}
+      <span className="visually-hidden">: {STATUS_WORDS[job.status]}</span>
+    </>
   );
 }

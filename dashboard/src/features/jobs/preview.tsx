@@ -56,7 +56,7 @@ function Summary({ job }: { job: JobDetail }) {
       {job.logs.length > 0 && (
         <>
           <h3>End of the log</h3>
-          <pre tabIndex={0} aria-label="End of the log">{job.logs.slice(-LINES).map((line) => visible(plain(line))).join('\n')}</pre>
+          <pre tabIndex={0} role="region" aria-label="End of the log">{job.logs.slice(-LINES).map((line) => visible(plain(line))).join('\n')}</pre>
         </>
       )}
       {typeof job.result === 'string' && (
