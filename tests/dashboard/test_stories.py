@@ -112,6 +112,14 @@ async def test_filters_survive_a_reload_and_lead_to_the_jobs(page: Page, engine:
     await expect(page).to_have_url(f"{engine.url}/jobs")
 
 
+async def test_nonsense_in_the_url_is_ignored(page: Page, engine: LocalEngine, admin: User) -> None:
+    await admin.run(metadata=titled("despite nonsense", {"result": 1}))
+    await sign_in(page, engine, "/jobs?status=lost&window=2y&sort=up&other=1&q=despite+nonsense")
+    await expect(page.get_by_role("link", name="despite nonsense")).to_be_visible()
+    await page.get_by_role("link", name="despite nonsense").click()
+    await expect(page).to_have_url(re.compile("/activity$"))
+
+
 async def test_new_and_changed_jobs_appear_in_the_open_list(page: Page, engine: LocalEngine, admin: User) -> None:
     await sign_in(page, engine, "/jobs?q=appears+by+itself")
     await expect(page.get_by_role("heading", name="No job matches")).to_be_visible()

@@ -116,6 +116,7 @@ export function createAppRouter(queries: QueryClient) {
     context: { queries },
     parseSearch,
     stringifySearch,
+    search: { strict: true }, // else values that a page refuses would reach it nevertheless
     defaultPreload: 'intent',
     defaultPendingMs: 150,
     defaultPendingComponent: () => <Loading />,

@@ -23,5 +23,5 @@ test('values of the wrong kind are ignored', () => {
   expect(oneOf('nonsense', ['oldest'])).toBeUndefined();
   expect(positive('-1')).toBeUndefined();
   expect(positive('1e99')).toBeUndefined();
-  expect(positive('12')).toBe(12);
+  expect([positive('12'), positive(12)]).toEqual([12, 12]);
 });

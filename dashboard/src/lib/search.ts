@@ -43,8 +43,8 @@ export function oneOf<T extends string>(value: unknown, allowed: readonly T[]): 
   return allowed.find((each) => each === text(value));
 }
 
-/** A parameter that is a positive whole number. */
+/** A parameter that is a positive whole number, as text in the URL or as a number in a link. */
 export function positive(value: unknown): number | undefined {
-  const number = Number(text(value));
+  const number = typeof value === 'number' ? value : Number(text(value));
   return Number.isSafeInteger(number) && number > 0 ? number : undefined;
 }
