@@ -25,7 +25,7 @@ class DashboardHook(BuildHookInterface[Any]):
             return
         if self._can_build:
             script = str(Path(self.root) / "scripts" / "build_dashboard.py")
-            subprocess.run([sys.executable, script], check=False)
+            subprocess.run([sys.executable, script, "--node-on-path"], check=False)
         if self._has_build:
             build_data["artifacts"] += [f"/{FOLDER}/**/*.*"]
         elif _mode() == "required":
