@@ -1,6 +1,6 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
-import { useCallback, useDeferredValue, useEffect, useEffectEvent, useMemo, useRef, useState } from 'react';
+import { useCallback, useEffect, useMemo, useRef, useState } from 'react';
 
 import { cancelJob, facetsQuery, forEachJob, hasEnded, retryJob, STATUSES, type JobFacets, type JobFilter, type JobItem, type Status } from '../../api/jobs';
 import { count, counted } from '../../lib/format';
@@ -23,6 +23,8 @@ import { useJobs } from './use-jobs';
 const HEADER_HEIGHT = 33;
 const ROW_HEIGHT = { wide: 44, narrow: 68 };
 const MINUTE = 60_000;
+/** The pause in typing after which a search begins. */
+const TYPING_MS = 200;
 /** From this width on, a job fits beside the list. */
 const WIDE = '(width >= 1100px)';
 
@@ -63,19 +65,18 @@ type Change = (edit: Partial<Record<keyof JobsSearch, JobsSearch[keyof JobsSearc
 function Filters({ search, facets, onChange }: { search: JobsSearch; facets: JobFacets | undefined; onChange: Change }) {
   const [text, setText] = useState(search.q ?? '');
   const [known, setKnown] = useState(search.q);
-  const q = useDeferredValue(text);
   const input = useRef<HTMLInputElement>(null);
   if (known !== search.q) {
     setKnown(search.q);
     if ((search.q ?? '') !== text.trim()) setText(search.q ?? '');
   }
-  const apply = useEffectEvent((wanted: string) => {
-    if (wanted !== (search.q ?? '')) void onChange({ q: wanted || undefined });
-  });
-  useEffect(() => {
-    const timer = setTimeout(() => apply(q.trim()), 200);
-    return () => clearTimeout(timer);
-  }, [q]);
+  const typing = useRef<ReturnType<typeof setTimeout>>(undefined);
+  useEffect(() => () => clearTimeout(typing.current), [search.q]); // a change of the URL wins over what was typed before
+  const type = (value: string) => {
+    setText(value);
+    clearTimeout(typing.current);
+    typing.current = setTimeout(() => void onChange({ q: value.trim() || undefined }), TYPING_MS);
+  };
   useShortcuts([{ keys: '/', label: 'Search the jobs', run: () => input.current?.focus() }]);
 
   const select = (name: 'model' | 'agent' | 'repo' | 'code', label: string, values: { value: string; count: number }[] | undefined) => (
@@ -89,7 +90,7 @@ function Filters({ search, facets, onChange }: { search: JobsSearch; facets: Job
     <div role="search" className={styles.filters}>
       <div className={styles.searchField}>
         <Icon name="search" size={14} />
-        <input ref={input} type="search" aria-label="Search in id, title, type and repository" placeholder="Search jobs" value={text} onChange={(event) => setText(event.target.value)}
+        <input ref={input} type="search" aria-label="Search in id, title, type and repository" placeholder="Search jobs" value={text} onChange={(event) => type(event.target.value)}
           onKeyDown={(event) => { if (event.key === 'Escape') event.currentTarget.blur(); }} />
       </div>
       <div className={styles.selects}>
